@@ -45,7 +45,8 @@ MIN_RECORDED_TOKENS = 1_000
 """Minimum estimated input tokens of a request from which the token scale is computed. In smaller requests, text that
 the provider adds to the prompt would distort the ratio."""
 MAX_ADAPTATIONS = 64
-"""Maximum number of adaptations that are stored for a model."""
+"""Maximum number of adaptations with the same first word that are stored for a model. Made-up betas of a client, which
+the provider rejects, cannot remove its limits."""
 _REPLACING_VERBS = frozenset(("limit", "window"))
 """First words of adaptations with a value, such as `limit 4096`. A new adaptation replaces a stored one with the same
 first word."""
@@ -75,13 +76,10 @@ class ModelObservations:
     def store_adaptation(self, upstream: str, model: str, adaptation: str) -> None:
         """Store the name of an adaptation as the newest. The oldest of too many is removed."""
         verb = adaptation.partition(" ")[0]
-        replaced = verb in _REPLACING_VERBS
-        known = [
-            name
-            for name in self.find_adaptations(upstream, model)
-            if name != adaptation and not (replaced and name.partition(" ")[0] == verb)
-        ]
-        names = "\n".join((*known[1 - MAX_ADAPTATIONS :], adaptation))
+        known = [name for name in self.find_adaptations(upstream, model) if name != adaptation]
+        similar = [name for name in known if name.partition(" ")[0] == verb]
+        removed = similar if verb in _REPLACING_VERBS else similar[: 1 - MAX_ADAPTATIONS]
+        names = "\n".join((*(name for name in known if name not in removed), adaptation))
         self.store.write(f"adaptations:{upstream}/{model}", names, RETENTION_SECONDS)
 
     def follow_effort(self, conversation: str, request: PreparedRequest) -> EffortPlan:

@@ -19,6 +19,7 @@ from anthropic_proxy.engine.exchange.forwarding import count_tokens
 from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.credentials import Credentials
+from anthropic_proxy.engine.providers.model_observations import MAX_ADAPTATIONS
 from anthropic_proxy.engine.upstream.contract import FetchedPage
 from anthropic_proxy.engine.wires import anthropic as anthropic_wire
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
@@ -559,6 +560,21 @@ WRAPPED: dict[str, Callable[[str], dict[str, Any]]] = {
 """Gateways → what they make of an error. Sources: anthropics/claude-code issues 12122, 21625 and 34802; OpenHands issue
 11718; anomalyco/opencode issue 4282; BerriAI/litellm issue 13825 and pull request 19877; zed-industries/zed issue
 35341."""
+
+
+async def test_many_rejected_betas_of_a_client_remove_nothing_else_that_was_learned() -> None:
+    fields = {"output_config": {"effort": "low"}}
+    with cloud_of("foundry", betas=(THINKING,), rejected_fields=("output_config",)) as (_, running):
+        engine = engine_of(settings_of("foundry", running.url))
+        await ask(engine, MODELS["foundry"], **fields)
+        for number in range(MAX_ADAPTATIONS):
+            await ask(engine, MODELS["foundry"], betas=f"invented-{number}-2027-01-01")
+        before = len(running.journal.exchanges)
+        reply, message = await ask(engine, MODELS["foundry"], **fields)
+        await engine.close()
+        sent = running.journal.exchanges[before:]
+    assert reply.status == 200, message
+    assert [exchange.status for exchange in sent] == [200]
 
 
 @pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
