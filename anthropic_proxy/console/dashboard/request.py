@@ -275,7 +275,8 @@ def build_timeline(row: StoredRequest) -> Timeline:
     scale = float(step * steps)
     bars = _attempt_bars(row, attempts, scale) if attempts else _phase_bars(row, scale)
     unit, name = (1_000, "ms") if step < 10_000 else (MICROSECONDS, "s")
-    ticks = [f"{number * step / unit:g} {name}" for number in range(steps)]
+    decimals = len(f"{step / unit:g}".partition(".")[2])
+    ticks = [f"{number * step / unit:.{decimals if number else 0}f} {name}" for number in range(steps)]
     return Timeline(list(bars), ticks, row.first_token / scale if row.first_token else None)
 
 

@@ -232,6 +232,7 @@ async def test_a_request_of_an_earlier_version_has_phases(settings: Settings) ->
     [
         (0.0, ["0 ms"]),
         (0.0231, ["0 ms", "5 ms", "10 ms", "15 ms", "20 ms"]),
+        (0.2, ["0 s", "0.05 s", "0.10 s", "0.15 s"]),
         (301.0, ["0 s", "100 s", "200 s", "300 s"]),
     ],
 )
