@@ -268,7 +268,7 @@ class _TokenCounter:
                 self.texts.append(_without_quotes(block.text))
             elif type(block) is ToolResultBlock:
                 self.results += 1
-                self._add_content(block.content)
+                self._add_content(block.content, in_result=True)
             elif type(block) is ToolUseBlock or type(block) is ServerToolUseBlock:
                 self.calls += 1
                 self.texts.append(block.input)
@@ -303,11 +303,11 @@ class _TokenCounter:
     def _add_text(self, text: str) -> None:
         self.texts.append(text.encode(errors="replace"))
 
-    def _add_content(self, content: Raw) -> None:
+    def _add_content(self, content: Raw, *, in_result: bool = False) -> None:
         if is_string_or_absent(content):
             self.texts.append(_without_quotes(content))
         else:
-            self.add(decode_nested_content(content))
+            self.add(decode_nested_content(content, in_result=in_result))
 
     def _add_document(self, block: DocumentBlock) -> None:
         source = block.source

@@ -250,7 +250,9 @@ def test_errors_inside_a_result_are_refused_where_its_content_is_encoded() -> No
     """A relay passes it on: the request is read all the same, only not as a plain one."""
     request = request_of(*AGENT[:3], user(result("1"), result("2", [{"type": "text", "text": 5}])))
     assert not isinstance(request.messages, CleanMessages)
-    with pytest.raises(InvalidRequest, match=exactly("content.0.text: Input should be a string, got 5")):
+    with pytest.raises(
+        InvalidRequest, match=exactly("messages.3.content.1.content.0.text: Input should be a string, got 5")
+    ):
         prepare(request, ANY)
 
 

@@ -174,7 +174,7 @@ def _texts_of(block: Block) -> Iterator[str]:
             yield from _texts_of(inner)
     elif isinstance(block, SearchResultBlock):
         yield f"{block.source}\n{block.title}"
-        for inner in decode_nested_content(block.content):
+        for inner in decode_nested_content(block.content, in_result=False):
             yield from _texts_of(inner)
     elif isinstance(block, DocumentBlock):
         source = block.source
@@ -182,7 +182,7 @@ def _texts_of(block: Block) -> Iterator[str]:
         if source.type == "text":
             yield source.data
         elif source.type == "content":
-            for inner in decode_nested_content(source.content):
+            for inner in decode_nested_content(source.content, in_result=False):
                 yield from _texts_of(inner)
 
 

@@ -421,11 +421,25 @@ _decode_blocks = msgspec.json.Decoder(list[Block]).decode
 _KNOWN_TYPES = frozenset(kind.__struct_config__.tag for kind in get_args(Block) if kind is not UnknownBlock)
 
 
-def decode_nested_content(content: Raw) -> list[Block]:
-    """Decode the `content` of a tool result or a search result. Raises `InvalidRequest`."""
+def decode_nested_content(content: Raw, *, in_result: bool = True, path: str = "content") -> list[Block]:
+    """Decode the `content` of a tool result, or of a search result or document (`in_result`: False).
+
+    Raises `InvalidRequest`, also for a block that cannot be there: each level of blocks in blocks would be decoded
+    again with all that it contains. `path`: path of the content for this error.
+    """
     if is_string_or_absent(content):
         return [TextBlock(content)] if len(content) > EMPTY_STRING_LENGTH else []
-    return decode_blocks(content, "content") if memoryview(content)[0] != _NULL else []
+    if memoryview(content)[0] == _NULL:
+        return []
+    blocks = decode_blocks(content, path)
+    refused = ToolResultBlock if in_result else ToolResultBlock | SearchResultBlock | DocumentBlock
+    for index, block in enumerate(blocks):
+        if isinstance(block, refused):
+            allowed = (
+                f"a type of block that a {'tool_result' if in_result else 'search_result or document'} can contain"
+            )
+            raise wrong_type_error(f"{path}.{index}.type", allowed, block.__struct_config__.tag)
+    return blocks
 
 
 def decode_blocks(content: Raw, path: str) -> list[Block]:

@@ -164,7 +164,10 @@ def _is_clean(content: list[Block], role: str) -> bool:
             if role != "user":
                 return False
             if not is_string_or_absent(block.content):
-                inner = decode_nested_content(block.content)
+                try:
+                    inner = decode_nested_content(block.content)
+                except InvalidRequest:  # `_require_no_audio_video` raises it with the path
+                    return False
                 if not inner or not _is_clean(inner, _RESULT):
                     return False
         elif type(block) not in accepted or (type(block) in _MEDIA and not is_supported_media(block)):
@@ -175,7 +178,8 @@ def _is_clean(content: list[Block], role: str) -> bool:
 def _require_no_audio_video(content: list[Block], field: str) -> None:
     for place, block in enumerate(content):
         if isinstance(block, ToolResultBlock):
-            _require_no_audio_video(decode_nested_content(block.content), f"{field}.{place}.content")
+            path = f"{field}.{place}.content"
+            _require_no_audio_video(decode_nested_content(block.content, path=path), path)
         elif isinstance(block, ImageBlock | DocumentBlock) and block.source.media_type.startswith(AUDIO_VIDEO_PREFIXES):
             raise UnsupportedFeature(
                 f"{field}.{place}.source.media_type: {block.source.media_type} is not supported; use a JPEG, "
@@ -360,13 +364,16 @@ def to_upstream_blocks(block: Block) -> Iterable[Block]:
             return (block,)
         heading = "\n".join(filter(None, (block.title, block.context)))
         body: list[Block] = (
-            [new_text_block(source.data)] if source.type == "text" else decode_nested_content(source.content)
+            [new_text_block(source.data)]
+            if source.type == "text"
+            else decode_nested_content(source.content, in_result=False)
         )
         return [sent for inner in (new_text_block(heading), *body) for sent in to_upstream_blocks(inner)]
     if isinstance(block, ThinkingBlock | ToolUseBlock):
         return (block,)
     if isinstance(block, SearchResultBlock):
-        passages = (text for inner in decode_nested_content(block.content) for text in to_upstream_blocks(inner))
+        inner = decode_nested_content(block.content, in_result=False)
+        passages = (text for one in inner for text in to_upstream_blocks(one))
         return (new_text_block(f"{block.title}\n{block.source}"), *passages)
     text = ""
     if isinstance(block, ToolReferenceBlock):
@@ -407,12 +414,7 @@ def _plain_result(block: ToolResultBlock) -> ToolResultBlock:
     if is_string_or_absent(block.content):
         return block
     before = decode_nested_content(block.content)
-    after = [
-        sent
-        for inner in before
-        if not isinstance(inner, ToolResultBlock | ToolUseBlock)
-        for sent in to_upstream_blocks(inner)
-    ]
+    after = [sent for inner in before if not isinstance(inner, ToolUseBlock) for sent in to_upstream_blocks(inner)]
     if len(after) == len(before) and all(old is new for old, new in zip(before, after, strict=True)):
         return block
     content = Raw(msgspec.json.encode(after)) if after else Raw(b'""')
