@@ -1113,6 +1113,149 @@ async def test_the_name_of_a_field_of_one_client_takes_nothing_from_others() -> 
     }
 
 
+def find_unknown_field(body: dict[str, Any]) -> str:
+    """Return the error of a server that names each field which it does not know, as Anthropic's does."""
+    edits = body.get("context_management", {})
+    places = [("", body, {*CALL, "model", "stream", "context_management", "output_config"})]
+    places += [("context_management.", edits, {"edits"})]
+    places += [("thinking.adaptive.", body.get("thinking", {}), {"type"})]
+    places += [(f"messages.{at}.", each, {"role", "content"}) for at, each in enumerate(body["messages"])]
+    return next((f"{path}{key}: {EXTRA}" for path, place, known in places for key in place if key not in known), "")
+
+
+CLEARED = {"edits": [{"type": "clear_tool_uses_20250919"}]}
+REFUSED_BETA = f"Unexpected value(s) `{CONTEXT}` for the `anthropic-beta` header"
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {f"x error: {REFUSED_BETA}": 1},
+        {f"400: {REFUSED_BETA.upper()}": 1, "x": 1},
+        {REFUSED_BETA: 1},
+        {f"unsupported beta {CONTEXT}": 1},
+        {"context_management": {**CLEARED, f"xerror: {REFUSED_BETA}": 1}},
+        {"context_management": {**CLEARED, "xerror: context_management": 1}},
+        {"context_management": {**CLEARED, "xerror:\ncontext_management": 1}},
+        {"context_management": {**CLEARED, "a.400 error: error - thinking": 1}},
+        {"thinking": {"type": "adaptive", "xerror: thinking": 1}},
+        {"messages": [{**CALL["messages"][0], "xerror: thinking": 1}]},
+        {"messages": [{**CALL["messages"][0], f"xerror: {REFUSED_BETA}": 1}]},
+    ],
+)
+@pytest.mark.parametrize("escaped", [False, True])
+async def test_a_field_named_like_an_error_takes_nothing_from_others(hostile: dict[str, Any], escaped: bool) -> None:
+    variables = {"OPENAI_API_KEY": KEY, "OPENAI_WIRE": "messages"}
+    fields = {"context_management": CLEARED, "output_config": {"effort": "low"}}
+    with cloud_of("foundry", betas=(CONTEXT,)) as (cloud, running):
+        cloud.find_problem = find_unknown_field
+        engine = engine_of({**variables, "OPENAI_BASE_URL": f"{running.url}/anthropic/v1"})
+        await ask(engine, f"openai/{VERTEX_MODEL}", betas=CONTEXT, **fields)
+        text = json.dumps({"model": f"openai/{VERTEX_MODEL}", **CALL, **fields, **hostile})
+        if escaped:
+            text = text.replace("nexpected", r"\u006e\u0065xpected").replace("error", r"\u0065rror")
+        headers = {"anthropic-version": "2023-06-01", "anthropic-beta": CONTEXT}
+        reply = await send_request(engine, text.encode(), headers)
+        [piece async for piece in reply.body]
+        reply, message = await ask(engine, f"openai/{VERTEX_MODEL}", betas=CONTEXT, **fields)
+        await engine.close()
+        first, *_, last = running.journal.exchanges
+    assert reply.status == 200, message
+    assert last.body == first.body
+    assert last.headers["anthropic-beta"] == CONTEXT
+
+
+ROLES = {
+    "user": ("text", "image", "document", "tool_result", "search_result"),
+    "assistant": ("text", "tool_use", "server_tool_use", "web_search_tool_result"),
+}
+
+
+def find_misplaced(body: dict[str, Any]) -> str:
+    """Return the error of a server that has other types of blocks for each role, and one field of one role."""
+    for place, message in enumerate(body["messages"]):
+        content = message["content"] if isinstance(message["content"], list) else []
+        for number, block in enumerate(content):
+            if block["type"] not in ROLES[message["role"]]:
+                return f"messages.{place}.content.{number}: Input tag '{block['type']}' {TAG}"
+            if message["role"] == "user" and "citations" in block and block["type"] == "text":
+                return f"messages.{place}.content.{number}.text.citations: {EXTRA}"
+    return ""
+
+
+HIT = {
+    "type": "search_result",
+    "source": "https://a.example",
+    "title": "A",
+    "content": [{"type": "text", "text": "It is so."}],
+    "citations": {"enabled": True},
+}
+CITED = {"type": "text", "text": "It is so.", "citations": []}
+SEARCHES = [
+    {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "news"}},
+    {
+        "type": "web_search_tool_result",
+        "tool_use_id": "srvtoolu_1",
+        "content": [{"type": "web_search_result", "url": "http://a.example", "title": "A", "encrypted_content": "Eq"}],
+    },
+    {"type": "text", "text": "It is so."},
+]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        (
+            [{"role": "user", "content": [HIT]}],
+            [QUESTION, {"role": "assistant", "content": [HIT]}, QUESTION],
+        ),
+        (
+            [QUESTION, {"role": "assistant", "content": SEARCHES}, QUESTION],
+            [{"role": "user", "content": SEARCHES}],
+        ),
+        (
+            [QUESTION, {"role": "assistant", "content": [CITED]}, QUESTION],
+            [{"role": "user", "content": [CITED]}],
+        ),
+    ],
+    ids=["search result", "web search", "field"],
+)
+async def test_a_block_in_the_wrong_role_takes_this_block_from_no_other_client(
+    right: list[dict[str, Any]], wrong: list[dict[str, Any]]
+) -> None:
+    with cloud_of("foundry") as (cloud, running):
+        cloud.find_problem = find_misplaced
+        engine = engine_of(settings_of("foundry", running.url))
+        calls = []
+        for messages in (right, wrong, wrong, right):
+            before = len(running.journal.exchanges)
+            reply, message = await ask(engine, MODELS["foundry"], messages=messages)
+            assert reply.status == 200, message
+            calls.append([exchange.status for exchange in running.journal.exchanges[before:]])
+        await engine.close()
+        first, *_, last = running.journal.exchanges
+    assert calls[0] == calls[2] == calls[3] == [200]
+    assert calls[1][-1] == 200
+    assert last.body["messages"] == first.body["messages"] == right
+
+
+async def test_invented_fields_of_messages_remove_nothing_that_was_learned() -> None:
+    fields = {"output_config": {"effort": "low"}}
+    with cloud_of("foundry", rejected_fields=("output_config",)) as (cloud, running):
+        cloud.find_problem = find_unknown_field
+        engine = engine_of(settings_of("foundry", running.url))
+        await ask(engine, MODELS["foundry"], **fields)
+        for number in range(70):
+            reply, message = await ask(engine, MODELS["foundry"], messages=[{**QUESTION, f"x{number}": 1}])
+            assert reply.status == 200, message
+        before = len(running.journal.exchanges)
+        reply, message = await ask(engine, MODELS["foundry"], **fields)
+        await engine.close()
+        sent = running.journal.exchanges[before:]
+    assert reply.status == 200, message
+    assert [exchange.status for exchange in sent] == [200]
+
+
 SEARCH_TOOL = {"type": "web_search_20260318", "name": "web_search"}
 SERVER_TOOLS = [
     SEARCH_TOOL,

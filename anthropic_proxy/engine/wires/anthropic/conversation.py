@@ -65,6 +65,8 @@ class BlockFields(Struct):
     """The fields of a content block or a tool that decide about edits."""
 
     type: str = ""
+    role: Any = None
+    """Role of a message."""
     id: str | None = None
     tool_use_id: str | None = None
     name: str | None = None

@@ -60,6 +60,14 @@ _OF_API = frozenset(
 )
 """Fields of the API. A rejection of one of them, or of a field inside, is remembered. Other names are a client's own,
 and would fill the memory."""
+_MAX_INNER_FIELDS = 32
+"""Maximum number of fields inside of others that are remembered for a model. A client can invent their names, and would
+remove all that was learned before."""
+_LAST_WORD, _FIRST_WORD = compile_later(r"\w*\W*\Z"), compile_later(r"\w*")
+_FIRST_WORDS = compile_later(r"\W*+[\w.]++\W++\w++")
+_MAX_END = 40
+"""Number of characters at the end of a gateway's text that are compared with the request."""
+_ESCAPE, _SPACE = compile_later(r"\\(?:u([0-9a-fA-F]{4})|(.))"), compile_later(r"\s+")
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
@@ -96,12 +104,35 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
         return Adaptation(_REMIND)
     if error.status == 400 and call.dialect.drops_rejected_fields:
         message = _without_prefix(call, error)
-        return find_beta_adaptation(call, message) or _leave_out_rejected_field(call, message)
+        found = find_beta_adaptation(call, message) or _leave_out_rejected_field(call, message)
+        if found is not None and found.persistent and _may_quote_client(call, error, message):
+            return structs.replace(found, persistent=False)
+        return found
     return None
 
 
 def _without_prefix(call: Call[Dialect], error: UpstreamError) -> str:
     return remove_wrappers(error.message.removeprefix(f"{call.provider_prefix}: "))
+
+
+def _may_quote_client(call: Call[Dialect], error: UpstreamError, message: str) -> bool:
+    """Return True if the client can have written the beginning of `message`: it must not decide what others lose.
+
+    Example: an error that begins with the name of a field, `x error: Unexpected value(s) …`, reads like the error of a
+    gateway.
+    """
+    words = _FIRST_WORDS.match(message)
+    quotes = [words[0] if words is not None else message]
+    if before := error.message.removesuffix(message).removeprefix(f"{call.provider_prefix}: "):
+        last, first = _LAST_WORD.search(before[-_MAX_END:]), _FIRST_WORD.match(message)
+        quotes += [last[0] + first[0]] if last is not None and first is not None else []
+    text = _ESCAPE.sub(_unescape, encode_request(call).body.decode(errors="replace"))
+    text = _SPACE.sub("", text).casefold()
+    return any(_SPACE.sub("", quote).casefold() in text for quote in quotes)
+
+
+def _unescape(escape: re.Match[str]) -> str:
+    return chr(int(escape[1], 16)) if escape[1] else escape[2] if escape[2] in '"\\/' else ""
 
 
 def _find_refused_thinking(call: Call[Dialect], message: str) -> Adaptation | None:
@@ -136,6 +167,8 @@ def _leave_out_rejected_field(call: Call[Dialect], message: str) -> Adaptation |
     betas = select_betas(call)
     # other requests may have the beta that the field requires
     lasts = field.partition(".")[0] in _OF_API and not betas.held_back and not lacks_beta(field, betas.sent)
+    if "." in field:
+        lasts = lasts and sum("." in name for name in call.dialect.dropped_fields) < _MAX_INNER_FIELDS
     return Adaptation(f"{_DROP_FIELDS} {field}", persistent=lasts)
 
 

@@ -1,8 +1,9 @@
 """Fields of a request that the server rejects: their names in error messages, and the edits that leave them out.
 
-The name of a field is its path without the positions of list elements: `output_config.format`, `tools.strict`. The type
-of a content block stays in the name, because blocks of other types may have the field, too:
-`messages.content.thinking.cache_control`. A name that ends with a type means the elements of this type:
+The name of a field is its path without the positions of list elements: `output_config.format`, `tools.strict`. The role
+of a message and the type of a content block are in the name, because others may have the field, too:
+`messages.assistant.content.thinking.cache_control`. So a client that puts a block where the API does not allow it takes
+the block from no other client. A name that ends with a type means the elements of this type:
 `context_management.edits.clear_thinking_20251015`. In messages such a block becomes text.
 
 Example. A server answers `tools.0.custom.strict: Extra inputs are not permitted` to a request with these tools:
@@ -63,6 +64,7 @@ _RESTRICTIONS = frozenset(
 """Inner fields that are never left out, with all that is in them: they limit what the model or a tool may do."""
 _FREE = frozenset(("input", "input_schema", "schema"))
 """Fields with keys of the client's own."""
+_ROLES = frozenset(("user", "assistant", "system"))
 _OF_EACH_SERVER = frozenset(("text", "image", "document", "tool_use", "tool_result", "thinking", "redacted_thinking"))
 """Types of blocks that are not sent as text."""
 _REMOVABLE_ELEMENTS = "context_management.edits."
@@ -116,6 +118,9 @@ def _find_name(request: Any, path: Sequence[str]) -> str | None:
             if not part.isdecimal() or int(part) >= len(value):
                 return None
             value = value[int(part)]
+            role = value.get("role") if name == ["messages"] and isinstance(value, dict) else None
+            if isinstance(role, str) and role in _ROLES:
+                name.append(role)
             continue
         if not isinstance(value, dict):
             return None
@@ -198,7 +203,8 @@ class _Removal:
         if self._body[element.value] != ord("{"):  # the API has no lists in lists, and each would be searched again
             return False
         text = self._body[element.value : element.end]
-        kind = read_block(text).type
+        block = read_block(text)
+        kind = block.type
         for rest, name in places:
             if rest == (kind,):
                 self.found.add(name)
@@ -206,7 +212,8 @@ class _Removal:
                     return True
                 self.edits.append(Edit(element.start, element.end, as_text(text) or EMPTY_TEXT))
                 return False
-        return self.visit(element, [(rest[1:] if rest[0] == kind else rest, name) for rest, name in places])
+        kinds = (kind, block.role)
+        return self.visit(element, [(rest[1:] if rest[0] in kinds else rest, name) for rest, name in places])
 
     def _visit_member(self, member: JsonSpan, places: Sequence[_Place]) -> bool:
         below = [(rest[1:], name) for rest, name in places if rest[0] == member.key]
