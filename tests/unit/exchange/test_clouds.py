@@ -556,6 +556,18 @@ WRAPPED: dict[str, Callable[[str], dict[str, Any]]] = {
         "user_id": "user_1",
     },
     "Anthropic's SDK": lambda text: {"error": {"message": f"Error code: 400 - {claude_error(text)}"}},
+    "Anthropic's SDK, TypeScript": lambda text: {"error": {"message": f"400 {json.dumps(claude_error(text))}"}},
+    "boto3": lambda text: {
+        "error": {"message": f"An error occurred (ValidationException) when calling the InvokeModel operation: {text}"}
+    },
+    "details first": lambda text: litellm_error(
+        "litellm.BadRequestError: AnthropicException - ",
+        json.dumps({"type": "error", "error": {"details": None, **claude_error(text)["error"]}}),
+    ),
+    "number of the request first": lambda text: litellm_error(
+        "litellm.BadRequestError: AnthropicException - ",
+        json.dumps({"request_id": "1f9c-req_1", "type": "error", "error": claude_error(text)["error"]}),
+    ),
 }
 """Gateways → what they make of an error. Sources: anthropics/claude-code issues 12122, 21625 and 34802; OpenHands issue
 11718; anomalyco/opencode issue 4282; BerriAI/litellm issue 13825 and pull request 19877; zed-industries/zed issue

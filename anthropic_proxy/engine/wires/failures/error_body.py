@@ -23,11 +23,13 @@ _SERVER_PREFIXES = "|".join(
         r"[a-z]{1,20}(?:-[a-z]{1,20})? error:",  # Portkey: the name of the cloud
         r"the model returned the following errors:",  # Amazon Bedrock
         r"error code: \d{3} -",  # OpenAI's SDK
-        r"(?:http )?\d{3}(?: internal server error)?(?::| -)|internal server error(?::| -)",
+        r"an error occurred \(\w{1,100}\) when calling the \w{1,100} operation:",  # AWS's SDK
+        # `400 {` is of the SDKs in TypeScript
+        r"(?:http )?\d{3}(?: internal server error)?(?::| -|(?= \{))|internal server error(?::| -)",
         r"(?:provider returned error|upstream request failed):",
         # the beginning of an error object, as JSON or as Python prints it
         r"b['\"](?=[{\[])|[{\[]|['\"](?:error|message|detail|msg)['\"]:\s*['\"]?",
-        r"['\"](?:code|status|type|param)['\"]:\s*['\"]?\w{1,100}['\"]?,",
+        r"['\"](?:code|status|type|param|details|request_id)['\"]:\s*['\"]?[\w-]{1,100}['\"]?,",
     )
 )
 """Texts that servers and gateways put before the error message of another server."""
