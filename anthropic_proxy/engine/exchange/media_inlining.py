@@ -6,6 +6,7 @@ text with the URL is sent instead. The `MAX_…` constants limit the downloads o
 
 import asyncio
 from collections.abc import Collection, Container, Iterator, Sequence
+from contextlib import suppress
 
 import msgspec
 from msgspec import Raw, structs
@@ -40,6 +41,8 @@ MAX_URLS_PER_REQUEST = 20
 MAX_TOTAL_BYTES = 32 * 1024 * 1024
 """Maximum size of all files fetched for one client request. It equals the maximum of a request body. Older URLs
 become text."""
+MAX_SECONDS = 10.0
+"""Maximum number of seconds for all fetches of one request to a provider. URLs that were not fetched become text."""
 MAX_CONCURRENT_FETCHES = 4
 """Maximum number of URLs that are fetched at the same time for one client request."""
 MAX_URL_LENGTH = 8 * 1024
@@ -104,24 +107,32 @@ class MediaInliner:
     async def _fetch_newest(self, blocks: Sequence[_Linked], limits: TargetLimits) -> None:
         """Fetch files, the newest first. The same request gets the same files, which keeps the provider's cache."""
         room = max(MAX_URLS_PER_REQUEST - len(self._found), 0)
-        for start in range(0, min(room, len(blocks)), MAX_CONCURRENT_FETCHES):
-            group = blocks[start : min(start + MAX_CONCURRENT_FETCHES, room)]
-            for block, fetched in zip(
-                group, await asyncio.gather(*(self._fetch_file(block, limits) for block in group)), strict=True
-            ):
-                found = fetched
-                if isinstance(fetched, FetchedPage):
-                    if self.fetched_bytes + len(fetched.body) > MAX_TOTAL_BYTES:
-                        found = WebFetchFailed(
-                            f"the links of a request have more than {MAX_TOTAL_BYTES >> 20} MiB", "content_too_large"
-                        )
-                    else:
-                        self.fetched_bytes += len(fetched.body)
-                self._found[_key(block)] = found
-        for block in blocks[room:]:
-            self._found[_key(block)] = WebFetchFailed(
-                f"more than {MAX_URLS_PER_REQUEST} links in a request", "max_uses_exceeded"
-            )
+        too_many = WebFetchFailed(f"more than {MAX_URLS_PER_REQUEST} links in a request", "max_uses_exceeded")
+        too_late = WebFetchFailed(f"the links of a request need more than {MAX_SECONDS:g} s", "url_not_accessible")
+        too_large = WebFetchFailed(
+            f"the links of a request have more than {MAX_TOTAL_BYTES >> 20} MiB", "content_too_large"
+        )
+        for place, block in enumerate(blocks):
+            self._found[_key(block)] = too_late if place < room else too_many
+        sizes = [0] * min(room, len(blocks))
+        slots = asyncio.Semaphore(MAX_CONCURRENT_FETCHES)
+
+        async def fetch(place: int) -> None:
+            async with slots:
+                found = await self._fetch_file(blocks[place], limits)
+            self._found[_key(blocks[place])] = found
+            if isinstance(found, FetchedPage):
+                sizes[place] = len(found.body)
+                total = self.fetched_bytes
+                for block, size in zip(blocks, sizes, strict=False):  # also of files that arrived before
+                    total += size
+                    if size and total > MAX_TOTAL_BYTES:
+                        self._found[_key(block)] = too_large
+
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MAX_SECONDS):
+                await asyncio.gather(*map(fetch, range(len(sizes))))
+        self.fetched_bytes += sum(sizes)
 
     async def _fetch_file(self, block: _Linked, limits: TargetLimits) -> FetchedPage | WebFetchFailed:
         kinds = DEFAULT_MEDIA_TYPES if limits.accepts_pdf else TEXT_MEDIA_TYPES

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -11,9 +11,12 @@ from msgspec import structs
 
 from anthropic_proxy.engine.exchange.media_inlining import MAX_CONCURRENT_FETCHES, MAX_URLS_PER_REQUEST
 from anthropic_proxy.engine.upstream.contract import FetchedPage
+from anthropic_proxy.engine.upstream.web_fetch import FETCH_TIMEOUT_SECONDS
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.errors import WebFetchFailed
 from tests.support.fake_upstream import FakeUpstream, reply
 from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.virtual_time import in_virtual_time
 
 
 async def test_links_are_fetched_together_up_to_a_limit() -> None:
@@ -45,13 +48,16 @@ async def test_links_are_fetched_together_up_to_a_limit() -> None:
     assert set(fetched) == set(urls[2:])  # the newest
 
 
-async def send_images(*messages: Any, sizes: Mapping[str, int] = {}) -> list[Any]:
+async def send_images(*messages: Any, sizes: Mapping[str, int] = {}, hanging: Collection[str] = ()) -> list[Any]:
     """Return the parts of the messages that the backend gets: `image`, or the text."""
     delays = itertools.cycle((3, 1, 2, 0))
 
     async def fetch(url: str, **_: Any) -> FetchedPage:
         for _ in range(next(delays)):
             await asyncio.sleep(0)
+        if url in hanging:
+            await asyncio.sleep(FETCH_TIMEOUT_SECONDS)
+            raise WebFetchFailed("gave nothing whole", "url_not_accessible")
         return FetchedPage(url=url, media_type="image/png", body=b"\x89PNG" * (sizes.get(url, 4) // 4))
 
     def answer(_: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
@@ -64,7 +70,7 @@ async def send_images(*messages: Any, sizes: Mapping[str, int] = {}) -> list[Any
     await proxy.post(messages=list(messages))
     (body,) = bodies
     contents = [message["content"] for message in body["messages"] if message["role"] == "user"]
-    return [part.get("text", "image") for content in contents for part in content]
+    return [part.get("text", "image") for content in contents if isinstance(content, list) for part in content]
 
 
 def image(url: str) -> dict[str, Any]:
@@ -76,6 +82,27 @@ async def test_the_newest_links_are_fetched_while_there_is_room() -> None:
     content = [image(url) for url in urls]
     found = await send_images({"role": "user", "content": content}, sizes=dict.fromkeys(urls, 9 << 20))
     assert found == [*(f"[image: {url}]" for url in urls[:2]), *["image"] * 3]
+
+
+@pytest.mark.parametrize(
+    ("hanging", "seconds", "fetched"),
+    [
+        (range(0), 0, range(20)),
+        (range(16, 19), 5, [*range(16), 19]),  # the other place takes all others
+        (range(0, 20, 4), 10, [place for place in range(20) if place % 4]),
+        (range(20), 10, range(0)),
+    ],
+)
+@in_virtual_time
+async def test_links_that_hang_share_one_time_limit(
+    hanging: Sequence[int], seconds: float, fetched: Sequence[int]
+) -> None:
+    urls = [f"https://pictures.test/{number}" for number in range(20)]
+    content = [image(url) for url in urls]
+    began = asyncio.get_running_loop().time()
+    found = await send_images({"role": "user", "content": content}, hanging={urls[place] for place in hanging})
+    assert [place for place, part in enumerate(found) if part == "image"] == [*fetched]
+    assert asyncio.get_running_loop().time() - began == pytest.approx(seconds, abs=0.1)
 
 
 async def test_links_in_a_document_of_blocks_are_fetched() -> None:
