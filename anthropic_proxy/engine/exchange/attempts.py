@@ -592,6 +592,7 @@ class Attempts:
                     self._engine.background,
                     report=self.receipt.fidelity,
                     stop_filter=attempt.run.stop_filter,
+                    deferred_tools=attempt.deferred_tools,
                 )
             attempt.stream = stream
             if deltas is not None:

@@ -8,7 +8,7 @@ raised after the client has received the earlier deltas.
 import asyncio
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, BackgroundWork
@@ -28,6 +28,7 @@ from anthropic_proxy.engine.messages.deltas import (
 )
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.loaded_tools import CALLER, LoadedToolCalls
+from anthropic_proxy.engine.messages.models import Tool
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call, UpstreamResponse, Wire, read_body
 from anthropic_proxy.engine.wires.framing import FRAME_READERS
@@ -114,8 +115,11 @@ class UpstreamStream(DeltaStream):
         *,
         report: FidelityReport,
         stop_filter: StopSequenceFilter | None,
+        deferred_tools: Sequence[Tool],
     ) -> None:
-        """`report`: receives the notes of the decoder at the end. `stop_filter`: filter of the continued stream."""
+        """`report`: receives the notes of the decoder at the end. `stop_filter`: filter of the continued stream.
+        `deferred_tools`: tools of the client that the proxy's tool search may find.
+        """
         self.call = call
         self._response = response
         self._watchdog = watchdog
@@ -138,8 +142,8 @@ class UpstreamStream(DeltaStream):
         self._loaded_calls: LoadedToolCalls | None = None
         """Converter of calls of `CallLoadedTool`. None: the request does not offer it."""
         if any(map(_is_caller, call.request.tools)):  # faster than a generator
-            loaded = call.request.loaded_tools.values()
-            self._loaded_calls = LoadedToolCalls({tool.name for tools in loaded for tool in tools})
+            callable_tools = [*call.request.loaded_tools.values(), deferred_tools]
+            self._loaded_calls = LoadedToolCalls({tool.name for tools in callable_tools for tool in tools})
         self._first: list[Delta] = []
         self.unread_usage = Usage()
         """Token usage of a response that has failed before its first content."""

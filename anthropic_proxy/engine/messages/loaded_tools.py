@@ -16,8 +16,9 @@ The searches of the API that the proxy runs for its clients are treated alike (`
 After a compaction, the searches are no longer in the messages, but the client still declares what they have loaded.
 Such tools stand in the list from the first request on, so they stay there if a later search names them again.
 
-Only tools that the request of the client declares and an earlier result names are loaded. A call of any other name is
-delivered as a call of `CallLoadedTool`: the client reports an unknown tool, and the model calls again.
+Only tools that the request of the client declares and an earlier result names are loaded. A deferred tool that the
+proxy's search has not found yet is called by its name too, because the model may know it from a text. A call of any
+other name is delivered as a call of `CallLoadedTool`: the client reports an unknown tool, and the model calls again.
 """
 
 import functools

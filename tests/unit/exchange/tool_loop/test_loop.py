@@ -117,6 +117,23 @@ async def test_a_tool_that_the_proxy_has_found_changes_nothing_before_it() -> No
     assert "Sends a letter." not in str(definition)
 
 
+async def test_a_deferred_tool_that_no_search_has_found_is_called_by_its_name() -> None:
+    """The model can know it from a text. The client has never declared the constant tool."""
+    script = Script(calls(call("CallLoadedTool", name="send_mail", arguments={"to": "Ann"})), reply(text("Sent.")))
+    tools = [WORDS, *deferred(MAIL, WEATHER)]
+    built = proxy(script)
+    question = {"role": "user", "content": "Write to Ann by send_mail."}
+    message = message_of(await built.post(tools=tools, messages=[question]))
+    (called,) = message.content
+    assert (called.type, called.name, called.input) == ("tool_use", "send_mail", {"to": "Ann"})
+    result = {"type": "tool_result", "tool_use_id": called.id, "content": "ok"}
+    asked = [call.model_dump(exclude_none=True) for call in message.content]
+    messages = [question, {"role": "assistant", "content": asked}, {"role": "user", "content": [result]}]
+    assert message_of(await built.post(tools=tools, messages=messages)).content[0].text == "Sent."
+    names = [[tool["function"]["name"] for tool in request["tools"]] for request in script.requests]
+    assert names == [[WORDS["name"], "CallLoadedTool"], [WORDS["name"], "CallLoadedTool", "send_mail"]]
+
+
 async def test_a_breaker_does_not_end_a_reply_that_has_begun() -> None:
     class Tripping(Searcher):
         async def __call__(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
