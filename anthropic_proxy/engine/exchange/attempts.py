@@ -555,7 +555,7 @@ class Attempts:
         if run.adaptations is not None:
             report.add_notes(run.adaptations.notes)
         if is_first_call and report.notes:
-            _require_lossless(report, target)
+            require_lossless(report, target)
         attempt.upstream_path, attempt.proves = request.path, request.proves
         if not request.enforces_schema and (schema := bytes(call.request.output_schema)):
             try:
@@ -694,7 +694,8 @@ class Attempts:
         redact_error(error, secrets)
 
 
-def _require_lossless(report: FidelityReport, target: Target) -> None:
+def require_lossless(report: FidelityReport, target: Target) -> None:
+    """Raise `UnsupportedFeature` if the report is one of the mode `strict` and contains losses."""
     losses = report.list_rejected_losses()
     if not losses:
         return

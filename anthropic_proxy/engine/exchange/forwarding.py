@@ -10,7 +10,7 @@ a key are unknown to a key of another workspace.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
@@ -20,7 +20,7 @@ from msgspec import Meta, Raw, Struct, field, structs
 
 from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, Engine, is_large_request
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
-from anthropic_proxy.engine.exchange.attempts import Attempt, Attempts, TargetRun
+from anthropic_proxy.engine.exchange.attempts import Attempt, Attempts, TargetRun, require_lossless
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
 from anthropic_proxy.engine.exchange.plan import choose_plan, match_route
 from anthropic_proxy.engine.exchange.provider_errors import (
@@ -32,6 +32,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
 from anthropic_proxy.engine.exchange.relay import build_relay_call, forwarded_headers
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, uncancel
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.engine.messages.preparation import prepare, server_tool_kinds
 from anthropic_proxy.engine.messages.tokens import MAX_TOKENS, EstimateCache, TokenScale
@@ -48,6 +49,7 @@ from anthropic_proxy.engine.wires.contract import (
     BaseDialect,
     Call,
     Credential,
+    NoteCheck,
     RelayWire,
     UpstreamRequest,
     UpstreamResponse,
@@ -477,9 +479,9 @@ async def _with_mapped_models(
 ) -> ClientRequest:
     routes = engine.compiled_routes
     refused = frozenset(engine.observations.refused_thinking)
-    known = dict[str, Call[BaseDialect]]()
+    known = dict[str, tuple[Call[BaseDialect], NoteCheck]]()
 
-    def build_call(path: str, model: str, params: bytes) -> Call[BaseDialect]:
+    def build_call(path: str, model: str, params: bytes) -> tuple[Call[BaseDialect], NoteCheck]:
         if model in known:
             return known[model]
         query = RoutingQuery(model)
@@ -490,7 +492,8 @@ async def _with_mapped_models(
                 raise InvalidRequest(f"{path}.{error.message}", code=error.code) from None
             route = match_route(engine, routes, incoming, request, EstimateCache()).route
             query = RoutingQuery(request.model, server_tool_kinds(request.tools), route)
-        found = engine.plan_cache.find_plan(query, engine.settings, engine.catalog).targets[0]
+        plan = engine.plan_cache.find_plan(query, engine.settings, engine.catalog)
+        found = plan.targets[0]
         if found.provider is not target.provider:
             field = f"{path}.model"
             mapped = f"{found.provider.prefix}/{found.model}"
@@ -502,9 +505,17 @@ async def _with_mapped_models(
             )
         named = MessagesRequest(model=model, messages=[])
         call = build_relay_call(structs.replace(incoming, body=b""), named, found, engine.new_id, refused)
+        if plan.fidelity == "strict":
+            incoming.receipt.fidelity.mode = "strict"
+
+        def check_notes(notes: Collection[FidelityNote]) -> None:
+            report = FidelityReport(plan.fidelity)
+            report.add_notes(notes)
+            require_lossless(report, found)
+
         if routes is None:
-            known[model] = call
-        return call
+            known[model] = call, check_notes
+        return call, check_notes
 
     # always in a thread: a small body may have many requests, and each may need a comparison with all routes
     body, notes = await engine.background.run_in_thread(wire.encode_batch, incoming.body, build_call)

@@ -64,7 +64,7 @@ def merge_batch(body: bytes, fields: Mapping[str, object]) -> bytes:
     def find_edits(text: bytes) -> list[Edit]:
         return [
             edit
-            for _, params in find_params(text)
+            for _, _, params in find_params(text)
             for edit in _find_merge_edits(text, params.value, params.end, fields)
         ]
 

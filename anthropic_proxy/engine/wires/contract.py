@@ -170,6 +170,10 @@ class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
         return self.max_input_tokens or self.context_window
 
 
+NoteCheck = Callable[[Collection[FidelityNote]], None]
+"""Function that raises `UnsupportedFeature` if the notes on a request contain a loss that its fidelity mode rejects."""
+
+
 class UpstreamRequest(Struct, frozen=True, kw_only=True):
     """HTTP request to a provider, without base URL and credential."""
 
@@ -467,14 +471,14 @@ class RelayWire(Wire[DialectT]):
 
     @abstractmethod
     def encode_batch(
-        self, body: bytes, build_call: Callable[[str, str, bytes], Call[DialectT]]
+        self, body: bytes, build_call: Callable[[str, str, bytes], tuple[Call[DialectT], NoteCheck]]
     ) -> tuple[bytes, list[FidelityNote]]:
         """Return the body that creates a batch, with each request edited as if it were sent alone, and the first note
         on each changed field.
 
-        `build_call` returns the `Call` of one request. Its body is not read, because `params` is the body. The
-        arguments are the path of `params`, for errors, the model and the JSON text of `params`.
-        Raises `InvalidRequest` for invalid JSON.
+        `build_call` returns the `Call` of one request, and the check of the notes on it. The body of the call is not
+        read, because `params` is the body. The arguments are the path of `params`, for errors, the model and the JSON
+        text of `params`. Raises `InvalidRequest` for invalid JSON, and `UnsupportedFeature` if a check does.
         """
 
     @abstractmethod

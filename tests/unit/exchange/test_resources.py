@@ -8,9 +8,11 @@ import pytest
 
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.forwarding import count_tokens, forward_resource
+from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
-from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.errors import UnsupportedFeature, UpstreamError
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
+from tests.support.messages import exactly
 from tests.support.virtual_time import in_virtual_time
 
 SETTINGS = {"PREFERRED_PROVIDER": "anthropic", "ANTHROPIC_API_KEY": "sk-ant-test-0123456789"}
@@ -57,6 +59,54 @@ async def test_what_requests_of_a_batch_lose_is_noted_once_per_field() -> None:
         ("approximated", "thinking", "adaptive", "4096 tokens"),
     ]
     assert report.format_counts() == "best-effort; approximated=3; emulated=0; dropped=0"
+
+
+LOSING = {"model": "claude-sonnet-4-5", "max_tokens": 9, "temperature": 0.5, "top_k": 3}
+"""Parameters that lose two fields with the settings of `new_strict_proxy`."""
+LOST = (
+    "anthropic/claude-opus-4-8 would lose temperature: the model does not accept it; top_k: the model does not accept "
+    "it. FIDELITY=strict rejects this. Remove it from the request, choose another backend, or allow it with "
+    "FIDELITY=best-effort (FIDELITY_<TIER> for one tier)."
+)
+
+
+def new_strict_proxy(**settings: str) -> ProxyHarness:
+    mapping = {"MODEL_SONNET": "anthropic/claude-opus-4-8"}
+    return ProxyHarness(lambda *_: FakeResponse(200, b"{}"), **SETTINGS, **mapping, **settings)
+
+
+async def create_batch(harness: ProxyHarness, *requests: Any) -> FidelityReport:
+    request = asked("/v1/messages/batches", json.dumps({"requests": requests}).encode())
+    await forward_resource(harness.services, request, "POST", RecordingSink())
+    return request.receipt.fidelity
+
+
+@pytest.mark.parametrize(
+    ("custom_id", "named"),
+    [
+        ({"custom_id": "b"}, 'requests.1.params (custom_id "b")'),
+        ({"custom_id": "b" * 200}, f'requests.1.params (custom_id "{"b" * 99})'),
+        ({}, "requests.1.params"),
+    ],
+)
+async def test_a_batch_of_which_something_would_be_lost_is_rejected_like_a_single_request(
+    custom_id: dict[str, str], named: str
+) -> None:
+    harness = new_strict_proxy(FIDELITY="strict")
+    first = {"custom_id": "a", "params": {"model": "claude-sonnet-4-5", "max_tokens": 9}}
+    with pytest.raises(UnsupportedFeature, match=exactly(f"{named}: {LOST}")) as caught:
+        await create_batch(harness, first, {**custom_id, "params": LOSING})
+    assert (caught.value.status, caught.value.code) == (400, "fidelity-strict")
+    assert (await create_batch(harness, first)).format_counts() == "strict; approximated=0; emulated=0; dropped=0"
+
+
+async def test_the_fidelity_mode_of_a_batch_is_that_of_the_tier_of_each_request() -> None:
+    harness = new_strict_proxy(FIDELITY_OPUS="strict")
+    report = await create_batch(harness, {"custom_id": "a", "params": LOSING})
+    assert report.format_counts() == "best-effort; approximated=0; emulated=0; dropped=2"
+    harness = new_strict_proxy(FIDELITY_SONNET="strict")
+    with pytest.raises(UnsupportedFeature, match=exactly(f'requests.0.params (custom_id "a"): {LOST}')):
+        await create_batch(harness, {"custom_id": "a", "params": LOSING})
 
 
 @pytest.mark.parametrize(

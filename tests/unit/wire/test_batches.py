@@ -8,7 +8,7 @@ import pytest
 
 from anthropic_proxy.engine.messages.preparation.request import UNPREPARED
 from anthropic_proxy.engine.wires import anthropic
-from anthropic_proxy.engine.wires.contract import Call, ModelLimits, RelayedRequest
+from anthropic_proxy.engine.wires.contract import Call, ModelLimits, NoteCheck, RelayedRequest
 from anthropic_proxy.errors import InvalidRequest
 from tests.support.messages import exactly
 
@@ -20,8 +20,8 @@ REQUEST = b'{"custom_id":"a","params":{"model":"claude-opus-5-5","max_tokens":5,
 def mapped(body: bytes, dialect: anthropic.Dialect = anthropic.Dialect(), limits: ModelLimits | None = None) -> bytes:  # noqa: B008  # frozen
     relayed = RelayedRequest(path="/v1/messages/batches", is_renamed=True, limits=limits)
 
-    def build_call(path: str, model: str, params: bytes) -> Call[anthropic.Dialect]:
-        return Call(
+    def build_call(path: str, model: str, params: bytes) -> tuple[Call[anthropic.Dialect], NoteCheck]:
+        call = Call(
             request=UNPREPARED,
             model=f"{model}-mapped",
             dialect=dialect,
@@ -30,6 +30,7 @@ def mapped(body: bytes, dialect: anthropic.Dialect = anthropic.Dialect(), limits
             new_id=str,
             provider_prefix="anthropic",
         )
+        return call, lambda notes: None
 
     return anthropic.WIRE.encode_batch(body, build_call)[0]
 

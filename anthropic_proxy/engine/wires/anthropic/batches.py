@@ -12,19 +12,22 @@ from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.engine.wires.anthropic.request import edit_body
-from anthropic_proxy.engine.wires.contract import Call
-from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.engine.wires.contract import Call, NoteCheck
+from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 
 _RESULTS_URL = re.compile(rb'"https?://[^/"]+(/v1/messages/batches/[\w-]+/results)"')
 _QUOTE = ord('"')
+_MAX_NAME = 100
+"""Maximum number of bytes of a `custom_id` in an error. Anthropic accepts 64 characters."""
 
 
 def encode_batch(
-    body: bytes, build_call: Callable[[str, str, bytes], Call[Dialect]]
+    body: bytes, build_call: Callable[[str, str, bytes], tuple[Call[Dialect], NoteCheck]]
 ) -> tuple[bytes, list[FidelityNote]]:
     """Return the body with each request edited as if it were sent alone, and the first note on each changed field.
 
-    Raises `InvalidRequest` for invalid JSON, and for a list or object of too many members.
+    Raises `InvalidRequest` for invalid JSON, and for a list or object of too many members, and `UnsupportedFeature` if
+    the notes on a request are refused.
     """
     body = body.removeprefix(codecs.BOM_UTF8)
     notes = dict[str, FidelityNote]()
@@ -34,14 +37,20 @@ def encode_batch(
         edits: list[Edit] = []
         # `text` can have replacements for lone surrogates, of the same length. The client's bytes must stay.
         source = body if len(body) == len(text) else text
-        for index, params in find_params(text):
+        for index, request, params in find_params(text):
             members = json_spans.find_members(text, params.value, params.end)
             model = next((each for each in members if each.key == "model" and text[each.value] == _QUOTE), None)
             if model is not None:  # otherwise, the provider explains what is wrong
                 name = msgspec.json.decode(text[model.value : model.end], type=str)
-                call = build_call(f"requests.{index}.params", name, text[params.value : params.end])
+                path = f"requests.{index}.params"
+                call, check_notes = build_call(path, name, text[params.value : params.end])
                 given = source[params.value : params.end]
                 edited, found = edit_body(given, call, {}, {})
+                try:
+                    check_notes(found)
+                except UnsupportedFeature as error:
+                    place = f"{path}{_name_request(text, request)}"
+                    raise UnsupportedFeature(f"{place}: {error.message}", code=error.code) from None
                 for note in found:
                     notes.setdefault(note.field, note)
                 if edited != given:
@@ -51,8 +60,15 @@ def encode_batch(
     return json_spans.edit(body, find_edits), [*notes.values()]
 
 
-def find_params(body: bytes) -> Iterator[tuple[int, JsonSpan]]:
-    """Yield the index of each request of a batch, and the member with its parameters."""
+def _name_request(text: bytes, request: JsonSpan) -> str:
+    for member in json_spans.find_members(text, request.value, request.end):
+        if member.key == "custom_id":
+            return f" (custom_id {text[member.value : member.end][:_MAX_NAME].decode(errors='replace')})"
+    return ""
+
+
+def find_params(body: bytes) -> Iterator[tuple[int, JsonSpan, JsonSpan]]:
+    """Yield the index and the place of each request of a batch, and the member with its parameters."""
     for requests in json_spans.find_members(body):
         if requests.key != "requests" or body[requests.value] != ord("["):
             continue
@@ -61,7 +77,7 @@ def find_params(body: bytes) -> Iterator[tuple[int, JsonSpan]]:
                 continue
             for member in json_spans.find_members(body, request.value, request.end):
                 if member.key == "params" and body[member.value] == ord("{"):
-                    yield index, member
+                    yield index, request, member
 
 
 def remove_results_host(body: bytes) -> bytes:
