@@ -151,7 +151,9 @@ class _TerminalQuestions:
         return str(questionary.password(self._wrap(question), style=_STYLE).unsafe_ask()).strip()
 
     def confirm(self, question: str, *, default: bool, instead: str = "") -> bool:
-        return bool(questionary.confirm(self._wrap(question), default=default, style=_STYLE).unsafe_ask())
+        return bool(
+            questionary.confirm(self._wrap(question), default=default, auto_enter=False, style=_STYLE).unsafe_ask()
+        )
 
     def _wrap(self, question: str) -> str:
         """The library divides words at the end of a line."""

@@ -59,10 +59,10 @@ def test_a_terminal_has_lists_to_choose_from(tmp_path: Path, openai: Running) ->
     answers = [
         ("Which provider has the models?", "openai\r"),
         ("OPENAI_API_KEY (empty: another provider)", f"{openai_chat.KEY}\r"),
-        ("Use these models?", "n"),
+        ("Use these models?", "n\r"),
         ("Big model, for sonnet, opus and fable", "\x1b[B\r"),
         ("Small model, for haiku", "\r"),
-        ("Write them?", "y"),
+        ("Write them?", "y\r"),
     ]
     screen = answer(tmp_path, settings, *answers)
     text = _ESCAPES.sub("", screen.text)
@@ -265,7 +265,7 @@ def test_a_typed_address_or_model_is_an_answer_to_a_list(tmp_path: Path, openai:
         ("Big model, for sonnet, opus and fable", "gpt-9\r"),
         ("gpt-9 is not one of the 22 listed models", "\x1b[A\r"),  # from the first line up: use it nevertheless
         ("Small model, for haiku", "gpt-4.1-mini\r"),
-        ("Write them?", "y"),
+        ("Write them?", "y\r"),
     ]
     screen = answer(tmp_path, {"OLLAMA_API_BASE": "http://127.0.0.1:9", **TERMINAL}, *answers)
     assert screen.status == 0, screen.text
@@ -287,8 +287,8 @@ def test_only_models_of_the_api_of_the_chosen_ones_are_named_for_an_own_address(
     answers = [
         (MORE, "openai\r"),
         ("OPENAI_API_KEY (empty: another provider)", f"{openai_chat.KEY}\r"),
-        ("Use these models?", "y"),
-        ("Write them?", "y"),
+        ("Use these models?", "y\r"),
+        ("Write them?", "y\r"),
     ]
     screen = answer(tmp_path, {**address(openai), **TERMINAL}, *answers)
     assert "There: /model openai/gpt-4o    for another model" in _ESCAPES.sub("", screen.text), screen.text
