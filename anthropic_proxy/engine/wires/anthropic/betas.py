@@ -53,7 +53,7 @@ _REFUSED = compile_later(
     r"invalid beta flag|unsupported beta\b"
     r"|anthropic-beta\b(?=.*unexpected value)|unexpected value\b(?=.*anthropic-beta)"
     r"|unexpected value\(s\) `[\w-]+-20\d\d-\d\d-\d\d`",
-    re.IGNORECASE | re.DOTALL,
+    re.ASCII | re.IGNORECASE | re.DOTALL,
 )
 """Pattern of errors about betas: Bedrock "invalid beta flag" (anthropics/claude-code issue 49370), Anthropic
 "Unexpected value(s) `…` for the `anthropic-beta` header" and "Unsupported beta header: …" (docs.anthropic.com, "Beta

@@ -63,11 +63,15 @@ and would fill the memory."""
 _MAX_INNER_FIELDS = 32
 """Maximum number of fields inside of others that are remembered for a model. A client can invent their names, and would
 remove all that was learned before."""
-_LAST_WORD, _FIRST_WORD = compile_later(r"\w*\W*\Z"), compile_later(r"\w*")
-_FIRST_WORDS = compile_later(r"\W*+[\w.]++\W++\w++")
+_LAST_WORD, _FIRST_WORD = compile_later(r"\w*\W*\Z", re.ASCII), compile_later(r"\w*", re.ASCII)
+_FIRST_WORDS = compile_later(r"\W*+[\w.]++\W++\w++", re.ASCII)
 _MAX_END = 40
 """Number of characters at the end of a gateway's text that are compared with the request."""
-_ESCAPE, _SPACE = compile_later(r"\\(?:u([0-9a-fA-F]{4})|(.))"), compile_later(r"\s+")
+_ASCII_ESCAPE = compile_later(r"\\u00([2-7][0-9a-f])")
+_MAX_ESCAPES = 10_000
+"""A request with more JSON escapes of ASCII characters, which no program writes, is not searched."""
+_GAP = r"(?:\s|\\(?:[bfnrt]|u(?:00(?:0[9a-d]|1[c-f]|85|a0)|1680|20(?:0\d|0a|2[89f]|5f)|3000)|(?=[\"/])))*+"
+"""Pattern of white space in JSON, and of the backslash before an escaped character."""
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
@@ -126,13 +130,12 @@ def _may_quote_client(call: Call[Dialect], error: UpstreamError, message: str) -
     if before := error.message.removesuffix(message).removeprefix(f"{call.provider_prefix}: "):
         last, first = _LAST_WORD.search(before[-_MAX_END:]), _FIRST_WORD.match(message)
         quotes += [last[0] + first[0]] if last is not None and first is not None else []
-    text = _ESCAPE.sub(_unescape, encode_request(call).body.decode(errors="replace"))
-    text = _SPACE.sub("", text).casefold()
-    return any(_SPACE.sub("", quote).casefold() in text for quote in quotes)
-
-
-def _unescape(escape: re.Match[str]) -> str:
-    return chr(int(escape[1], 16)) if escape[1] else escape[2] if escape[2] in '"\\/' else ""
+    text = encode_request(call).body.decode(errors="replace").lower()
+    text = _ASCII_ESCAPE.sub(lambda escape: chr(int(escape[1], 16)).lower(), text, count=_MAX_ESCAPES)
+    if _ASCII_ESCAPE.search(text) is not None:
+        return True
+    patterns = (_GAP.join(map(re.escape, "".join(quote.lower().split()))) for quote in quotes)
+    return any(re.search(pattern, text) is not None for pattern in patterns)
 
 
 def _find_refused_thinking(call: Call[Dialect], message: str) -> Adaptation | None:
