@@ -201,7 +201,10 @@ def test_a_batch_is_created_listed_read_cancelled_and_deleted(
         "claude-anthropic/claude-sonnet-5-5",
         "claude-opus-5-5[1m]",
     ]
-    created = client.messages.batches.create(requests=[entry(str(at), name) for at, name in enumerate(names)])
+    requests = [entry(str(at), name) for at, name in enumerate(names)]
+    response = client.messages.batches.with_raw_response.create(requests=requests)
+    assert response.headers["x-proxy-fidelity"] == "best-effort; approximated=0; emulated=0; dropped=0"
+    created = response.parse()
     assert resources.models(created.id) == [
         "claude-opus-5-5",
         "claude-opus-5-5",

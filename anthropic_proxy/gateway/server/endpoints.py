@@ -381,6 +381,7 @@ def _position(ids: Sequence[str], name: str, value: str) -> int:
 
 async def send_resource(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     method = request.receipt.method
+    sink.has_exchange_headers = method == "POST" and request.receipt.path == forwarding.BATCHES_PATH
     async with admit_token_count(services, request):
         await forward_resource(services, request, method, sink)
 
