@@ -939,7 +939,8 @@ class _Setup:
             usable = {name: one for name, one in usable.items() if targets[name].wire in wires}
         used = {*names, *(value.removeprefix(f"{backend.provider.prefix}/") for value in staying)}
         if other := next((name for name in sort_models(backend, usable, "", today) if name not in used), ""):
-            rows.append(("  There:", f"/model {backend.provider.prefix}/{other}", "for another model"))
+            command = f"anthropic-proxy code --model {backend.provider.prefix}/{other}"
+            rows.append(("  Or:", command, "for another model"))
         if not has_price_package():
             rows.append(("  Then:", "anthropic-proxy add dashboard prices", "for costs and charts"))
         for lead, command, purpose in rows:

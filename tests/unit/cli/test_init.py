@@ -70,7 +70,7 @@ def test_a_terminal_has_lists_to_choose_from(tmp_path: Path, openai: Running) ->
     assert openai_chat.KEY not in text
     assert [line.strip() for line in text.splitlines()][-2:] == [
         "Next:  anthropic-proxy code    in the folder of your project",
-        "There: /model openai/gpt-5.4    for another model",
+        "Or:    anthropic-proxy code --model openai/gpt-5.4    for another model",
     ]
     for chosen in ("models? OpenAI", "fable gpt-5.5", "haiku gpt-4.1-mini"):
         assert any(line.rstrip().endswith(chosen) for line in text.splitlines()), chosen
@@ -291,7 +291,9 @@ def test_only_models_of_the_api_of_the_chosen_ones_are_named_for_an_own_address(
         ("Write them?", "y\r"),
     ]
     screen = answer(tmp_path, {**address(openai), **TERMINAL}, *answers)
-    assert "There: /model openai/gpt-4o    for another model" in _ESCAPES.sub("", screen.text), screen.text
+    assert "Or:    anthropic-proxy code --model openai/gpt-4o    for another model" in _ESCAPES.sub("", screen.text), (
+        screen.text
+    )
 
 
 def test_no_word_of_a_question_is_divided_in_a_narrow_terminal(tmp_path: Path, openai: Running) -> None:
