@@ -46,6 +46,7 @@ from anthropic_proxy.cli.models import find_model_price
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.statusline import LIMITING_MODEL
 from anthropic_proxy.console import formats
+from anthropic_proxy.engine.options import ConfiguredRoute, list_condition_texts
 from anthropic_proxy.engine.platforms.files import managed_claude_settings_paths, read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.platforms.program import shorten_home
@@ -53,6 +54,8 @@ from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.servers import describe_missing_key
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
+from anthropic_proxy.engine.routing.router import find_tier
+from anthropic_proxy.engine.routing.routes import can_exceed, find_long_input, forecast_route
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.platforms.processes import (
@@ -143,7 +146,7 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
         if served.tiers and all(one.target.startswith(_DEMO) for one in served.tiers) and is_conversation(others):
             output.write_line(NO_PROVIDER.format(demo=describe_demo(command_settings)))
         of_session = structs.replace(command_settings, session_command="code") if proxy.log_file else command_settings
-        if is_conversation(others) and (limit := describe_limit(served, variables)):
+        if is_conversation(others) and (limit := describe_limit(served, variables, command_settings.env_file)):
             output.write_notice(limit)
         for problem in find_missing_keys(of_session, requested):
             output.write_notice(problem, "✕", "error")
@@ -273,11 +276,19 @@ class ServedModels(Struct, frozen=True):
     """Target of `tiers` → price as text."""
     routed: Mapping[str, int] = {}
     """From `list_routed_models`."""
+    largest: Mapping[str, int] = {}
+    """Tier → largest input for which no route replaces its model."""
 
 
 def find_served_models(proxy: LocalProxy, settings: Settings) -> ServedModels:
     tiers = find_tier_models(proxy.get_json(MODELS_PATH))
-    return ServedModels(tiers, describe_prices(tiers, settings), list_routed_models(settings))
+    largest = {
+        one.tier: min(
+            forecast_route(settings.routes, one.tier, [one.id]).long_input_routes.values(), default=sys.maxsize
+        )
+        for one in tiers
+    }
+    return ServedModels(tiers, describe_prices(tiers, settings), list_routed_models(settings), largest)
 
 
 def client_variables(
@@ -314,12 +325,19 @@ def _list_window_variables(proxy: LocalProxy, served: ServedModels, requested: S
     if len(owners) == 1 and len({one.get("max_input_tokens") for one in entries}) > 1:
         variables[LIMITING_MODEL] = owners.pop()
 
-    limits = {one.target: one.window for one in served.tiers if one.tier == "haiku"}  # also the model of sub-agents
-    others = [one.get("otherwise") for one in entries] + [one.otherwise for one in served.tiers if one.tier == "haiku"]
-    otherwise = {name: sys.maxsize for name in others if name and isinstance(name, str)}
-    for name, most in {**served.routed, **otherwise}.items():
+    haiku = [one for one in served.tiers if one.tier == "haiku"]  # also the model of sub-agents
+    reached = dict(served.routed)
+    others = [(one.get("otherwise"), str(one.get("id"))) for one in entries]
+    for name, requested_id in [*others, *((one.otherwise, one.id) for one in haiku)]:
+        if name and isinstance(name, str):
+            most = served.largest.get(find_tier(requested_id) or "", sys.maxsize)
+            reached[name] = max(reached.get(name, 0), most)
+    limits: dict[str, int] = {}
+    for name, most in reached.items():
         limit = _smallest(_read_models(proxy, [name]), "max_input_tokens")
-        limits |= {name: limit} if limit is not None and limit < most else {}
+        limits |= {name: limit} if limit is not None and can_exceed(most, limit) else {}
+    for one in haiku:
+        limits.setdefault(one.target, one.window)
     # no conversation of Claude Code fits a smaller window, so that it is used for short questions only
     limits = {name: limit for name, limit in limits.items() if name and limit >= MIN_SESSION_TOKENS}
     smallest = min(limits, key=limits.__getitem__, default="")
@@ -338,7 +356,7 @@ def _list_window_variables(proxy: LocalProxy, served: ServedModels, requested: S
     return variables
 
 
-def describe_limit(served: ServedModels, variables: Mapping[str, str]) -> str:
+def describe_limit(served: ServedModels, variables: Mapping[str, str], env_file: str | None) -> str:
     """Return which model makes the window of the session smaller than that of its main model, and what to do. "": none.
 
     `variables`: from `client_variables`.
@@ -352,7 +370,8 @@ def describe_limit(served: ServedModels, variables: Mapping[str, str]) -> str:
     main_window = f"{main.target or 'The main model'} has {formats.short_count(main.window)}."
     text = f"This session has a context of {formats.short_count(window)} tokens, the limit of {limiting}, {use}"
     if tier == "haiku":
-        return f"{text}, which sub-agents use. {main_window} Another model for haiku:  SMALL_MODEL=PREFIX/MODEL"
+        place = f"  in {shorten_home(env_file)}" if env_file else ""
+        return f"{text}, which sub-agents use. {main_window} Another model for haiku:  SMALL_MODEL=PREFIX/MODEL{place}"
     return f"{text}. {main_window}"
 
 
@@ -474,14 +493,22 @@ def list_routed_models(settings: Settings) -> dict[str, int]:
     Models after the first one of an ordered route are called after a failure, and then only if the input fits.
     """
     found: dict[str, int] = {}
-    for route in settings.routes:
+    for position, route in enumerate(settings.routes):
         when = route.when
         if when.background or when.web_search or when.key or when.team:  # beside the conversation, or of other clients
             continue
+        earlier = [find_long_input(each) for each in settings.routes[:position] if _covers_tiers(each, route)]
+        most = min((tokens for tokens in (when.input_below, *earlier) if tokens is not None), default=sys.maxsize)
         for target in route.targets[:1] if route.balance == "order" else route.targets:
             if "/" in target:
-                found[target] = max(found.get(target, 0), when.input_below or sys.maxsize)
+                found[target] = max(found.get(target, 0), most)
     return found
+
+
+def _covers_tiers(route: ConfiguredRoute, other: ConfiguredRoute) -> bool:
+    """Return True if `route` is for every tier of `other`."""
+    tiers, others = ({*list_condition_texts(each.when.tier)} for each in (route, other))
+    return not tiers or (bool(others) and others <= tiers)
 
 
 def _read_models(proxy: LocalProxy, names: Sequence[str]) -> list[dict[str, Any]]:

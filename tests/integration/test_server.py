@@ -247,3 +247,16 @@ def test_without_any_key_the_demo_answers_and_is_announced(tmp_path: Path) -> No
         assert check_bytes(response.content) == []
         assert "demo" in response.text.lower()
         assert "demo" in other.log
+
+
+def test_the_status_line_has_the_window_of_a_session_whose_long_inputs_another_model_gets(
+    tmp_path: Path, settings: dict[str, str]
+) -> None:
+    route = 'name = "long"\nwhen = { tier = ["opus", "haiku"], input_above = 60000 }\ntargets = ["openai/gpt-4.1"]\n'
+    (tmp_path / "anthropic-proxy.toml").write_text(f"[[routes]]\n{route}")
+    with running_proxy(tmp_path, {**settings, "BIG_MODEL": "gpt-4o", "SMALL_MODEL": "gpt-4o-mini"}) as other:
+        client = other.client()
+        for model in ("claude-opus-5-5", "claude-haiku-5-5", "openai/gpt-4o-mini"):
+            assert client.post(MESSAGES, json={**ask("Say exactly: ok"), "model": model}).status_code == 200
+        windows = client.get("/api/requests/recent").json()["windows"]
+    assert windows == {"openai/gpt-4o": 1_047_576, "openai/gpt-4o-mini": 128_000}

@@ -31,7 +31,7 @@ from anthropic_proxy.engine.routing.router import (
     find_tier,
     resolve_model_name_and_tier,
 )
-from anthropic_proxy.engine.routing.routes import RouteForecast, describe_conditions, forecast_route
+from anthropic_proxy.engine.routing.routes import RouteForecast, can_exceed, describe_conditions, forecast_route
 from anthropic_proxy.errors import UnknownModel, join_with_or
 
 _RELEASED = "2026-01-01T00:00:00Z"
@@ -65,7 +65,8 @@ class ModelEntry(Struct, kw_only=True):
     capabilities: dict[str, Any] | None = None
     """Features of the model through this proxy, in the format of the Messages API. None: Anthropic itself serves it."""
     max_input_tokens: int
-    """Input limit of the target model in tokens. Without a separate limit: its context window."""
+    """Input limit of the target model in tokens. Without a separate limit: its context window. If a route sends longer
+    inputs to another model: the limit of that one."""
     max_tokens: int
     """Output limit of the target model, in tokens."""
 
@@ -234,10 +235,35 @@ def _entry(
         route=None if route is None else route.name,
         otherwise=otherwise,
         other_routes=[other.name for other in forecast.others],
-        max_input_tokens=capabilities.effective_max_input,
+        max_input_tokens=_find_max_input(name, capabilities, forecast, settings, catalog),
         max_tokens=capabilities.max_output,
         capabilities=None if provider.serves_claude else _describe(capabilities, server_tools, settings),
     )
+
+
+def find_served_input(
+    requested: str, capabilities: ModelCapabilities, settings: EngineOptions, catalog: Catalog
+) -> int:
+    """Return the largest input of a conversation that requests `requested`, if a model with `capabilities` replies."""
+    tier = find_tier(requested)
+    forecast = forecast_route(settings.routes, tier, [requested]) if tier else RouteForecast()
+    return _find_max_input(requested, capabilities, forecast, settings, catalog)
+
+
+def _find_max_input(
+    requested: str,
+    capabilities: ModelCapabilities,
+    forecast: RouteForecast,
+    settings: EngineOptions,
+    catalog: Catalog,
+) -> int:
+    own, routes = capabilities.effective_max_input, forecast.long_input_routes
+    if not routes or can_exceed(min(routes.values()), own):
+        return own
+    preferred = find_preferred_provider(settings, catalog)
+    choices = [choose_models_for_route(route, requested, preferred, settings, catalog)[0] for route in routes]
+    limits = [find_capabilities(one.provider, one.model, settings, catalog).effective_max_input for one in choices]
+    return max(own, min(limits))
 
 
 def _with_retirement(

@@ -382,6 +382,30 @@ class RouteForecast(Struct, frozen=True):
         """True if other requests for the same model, such as those without thinking, do not meet the route."""
         return self.route is not None and any(getattr(self.route.when, name) is not None for name in _CONVERSATION)
 
+    @property
+    def long_input_routes(self) -> Mapping[ConfiguredRoute, int]:
+        """Routes of `others` that get every request with more input tokens than this number."""
+        found = {route: find_long_input(route) for route in self.others}
+        return {route: tokens for route, tokens in found.items() if tokens is not None}
+
+
+_USABLE_SHARE = 0.95
+"""Share of a window that an input can have by its estimate, which can be too low."""
+
+
+def find_long_input(route: ConfiguredRoute) -> int | None:
+    """Return the number of input tokens above which the route gets every request of its tiers. None: it does not."""
+    if route.when.input_below is not None or any(
+        one.name not in ("tier", "input") for one in compile_conditions(route)
+    ):
+        return None
+    return route.when.input_above
+
+
+def can_exceed(tokens: int, window: int) -> bool:
+    """Return True if an input of `tokens`, by its estimate, can be larger than a window."""
+    return tokens > window * _USABLE_SHARE
+
 
 def forecast_route(routes: Sequence[ConfiguredRoute], tier: str, models: Collection[str]) -> RouteForecast:
     """Return the routes of a conversation that requests one of `models`. `tier`: that of the models; "": none."""

@@ -33,7 +33,7 @@ from anthropic_proxy.engine.messages.deltas import BilledUsage
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import COMMANDS_USER_AGENT
 from anthropic_proxy.engine.providers import find_registry
-from anthropic_proxy.engine.routing.model_listing import find_model, list_models
+from anthropic_proxy.engine.routing.model_listing import find_model, find_served_input, list_models
 from anthropic_proxy.engine.routing.router import find_capabilities
 from anthropic_proxy.engine.trace_context import TRACEPARENT, read_trace_context
 from anthropic_proxy.errors import (
@@ -413,11 +413,14 @@ async def get_recent_requests(services: Services, request: ClientRequest, sink: 
         ]
         snapshot.running = [_copy_for_member(one) for one in snapshot.running if one.client.key_id == client.key_id]
     registry = find_registry(services.settings)
-    for prefix, model in {(one.receipt.prefix, one.receipt.model) for one in snapshot.finished if one.receipt.model}:
+    receipts = [one.receipt for one in snapshot.finished if one.receipt.model]
+    for prefix, model, requested in {(one.prefix, one.model, one.requested_model) for one in receipts}:
         if (provider := registry.find_by_prefix(prefix)) is not None:
             limits = find_capabilities(provider, model, services.settings, services.catalog)
             if limits.known:
-                snapshot.windows[f"{prefix}/{model}"] = limits.effective_max_input
+                name = f"{prefix}/{model}"
+                window = find_served_input(requested, limits, services.settings, services.catalog)
+                snapshot.windows[name] = min(window, snapshot.windows.get(name, window))
     await sink.send_response(200, encode_requests(snapshot))
 
 

@@ -105,3 +105,39 @@ def test_a_provider_without_a_model_is_named_by_its_prefix(tmp_path: Path) -> No
     options = load_routes(tmp_path, server, PREFERRED_PROVIDER="my", BIG_MODEL="big")
     shown = {row.tier: row.replies[0][0] for row in list_tier_mappings(options, Catalog())}
     assert shown == {"haiku": "my/", "sonnet": "my/big", "opus": "my/big", "fable": "my/big"}
+
+
+@pytest.mark.parametrize(
+    ("threshold", "largest"),
+    [(60_000, 1_048_576), (190_000, 1_048_576), (190_001, 200_000)],
+)
+def test_a_route_for_long_inputs_replaces_the_limit_of_the_model(tmp_path: Path, threshold: int, largest: int) -> None:
+    routes = f"""
+[[routes]]
+name = "long"
+when = {{ tier = ["opus", "haiku"], input_above = {threshold} }}
+targets = ["gemini/gemini-2.5-pro"]
+
+[[routes]]
+name = "all"
+targets = ["openai/o3"]
+"""
+    options, catalog = load_routes(tmp_path, routes), Catalog()
+    found = {name: find_model(name, options, catalog).max_input_tokens for name in ("claude-opus-5-5", "openai/o3")}
+    assert found == {"claude-opus-5-5": largest, "openai/o3": 200_000}
+    assert find_model("claude-sonnet-5-5", options, catalog).max_input_tokens == 200_000
+
+
+@pytest.mark.parametrize("condition", ["thinking = true", "images = true", "input_below = 100000", 'model = "*"'])
+def test_a_route_with_another_condition_replaces_no_limit(tmp_path: Path, condition: str) -> None:
+    routes = f"""
+[[routes]]
+name = "long"
+when = {{ tier = "opus", input_above = 60000, {condition} }}
+targets = ["gemini/gemini-2.5-pro"]
+
+[[routes]]
+name = "all"
+targets = ["openai/o3"]
+"""
+    assert find_model("claude-opus-5-5", load_routes(tmp_path, routes), Catalog()).max_input_tokens == 200_000
