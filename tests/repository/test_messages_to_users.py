@@ -19,7 +19,7 @@ GAP = "\0"
 """Placeholder in a message for an inserted value."""
 COMMAND = re.compile(r"(?<![\w-])anthropic-proxy ([a-z][a-z-]*(?: (?:show|check))?)(?=$|[\s.,:\0])")
 COMMAND_LINE = re.compile(r"(?<![\w-])anthropic-proxy ([a-z][^.,`)\n]*)")
-ALWAYS = {"--help", "--version", "--install-completion", "--", "--continue"}  # the last one is of Claude Code
+ALWAYS = {"--help", "--version", "--install-completion", "--", "--continue", "--model"}  # the last two: of Claude Code
 EXTRA = re.compile(r"anthropic-proxy\[([a-z,]+)\]")
 VARIABLE = re.compile(r"(?<![\w\0$])([A-Z][A-Z0-9]*_[A-Z0-9_]*[A-Z0-9]|[A-Z]{3,}(?==))(?![\w\0])")
 ENDING = re.compile(r"\0(_[A-Z][A-Z_]*)")
