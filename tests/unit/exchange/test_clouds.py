@@ -225,6 +225,14 @@ async def ask(engine: Engine, model: str, *, version: str = "2023-06-01", betas:
     return reply, json.loads(b"".join([piece async for piece in reply.body]))
 
 
+async def calls_for(engine: Engine, running: Running, **fields: Any) -> list[int]:
+    """Return the statuses of the calls to Foundry for a request that succeeds."""
+    before = len(running.journal.exchanges)
+    reply, message = await ask(engine, MODELS["foundry"], **fields)
+    assert reply.status == 200, message
+    return [exchange.status for exchange in running.journal.exchanges[before:]]
+
+
 @pytest.mark.parametrize(
     ("kind", "kept"),
     [
@@ -581,12 +589,9 @@ async def test_many_rejected_betas_of_a_client_remove_nothing_else_that_was_lear
         await ask(engine, MODELS["foundry"], **fields)
         for number in range(MAX_ADAPTATIONS):
             await ask(engine, MODELS["foundry"], betas=f"invented-{number}-2027-01-01")
-        before = len(running.journal.exchanges)
-        reply, message = await ask(engine, MODELS["foundry"], **fields)
+        calls = await calls_for(engine, running, **fields)
         await engine.close()
-        sent = running.journal.exchanges[before:]
-    assert reply.status == 200, message
-    assert [exchange.status for exchange in sent] == [200]
+    assert calls == [200]
 
 
 @pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
@@ -1241,12 +1246,7 @@ async def test_a_block_in_the_wrong_role_takes_this_block_from_no_other_client(
     with cloud_of("foundry") as (cloud, running):
         cloud.find_problem = find_misplaced
         engine = engine_of(settings_of("foundry", running.url))
-        calls = []
-        for messages in (right, wrong, wrong, right):
-            before = len(running.journal.exchanges)
-            reply, message = await ask(engine, MODELS["foundry"], messages=messages)
-            assert reply.status == 200, message
-            calls.append([exchange.status for exchange in running.journal.exchanges[before:]])
+        calls = [await calls_for(engine, running, messages=messages) for messages in (right, wrong, wrong, right)]
         await engine.close()
         first, *_, last = running.journal.exchanges
     assert calls[0] == calls[2] == calls[3] == [200]
@@ -1263,12 +1263,9 @@ async def test_invented_fields_of_messages_remove_nothing_that_was_learned() -> 
         for number in range(70):
             reply, message = await ask(engine, MODELS["foundry"], messages=[{**QUESTION, f"x{number}": 1}])
             assert reply.status == 200, message
-        before = len(running.journal.exchanges)
-        reply, message = await ask(engine, MODELS["foundry"], **fields)
+        calls = await calls_for(engine, running, **fields)
         await engine.close()
-        sent = running.journal.exchanges[before:]
-    assert reply.status == 200, message
-    assert [exchange.status for exchange in sent] == [200]
+    assert calls == [200]
 
 
 SEARCH_TOOL = {"type": "web_search_20260318", "name": "web_search"}

@@ -297,8 +297,8 @@ async def test_if_the_error_names_no_block_at_least_half_of_the_thinking_before_
     assert counts == calls_of_turns
 
 
-@pytest.mark.parametrize("begins", [[thought()], []], ids=["a stricter server", "no thinking before"])
-async def test_tool_calls_whose_thinking_was_refused_cost_one_rejected_call(begins: list[dict[str, Any]]) -> None:
+def proxy_of_loops_with_thinking() -> tuple[ProxyHarness, list[dict[str, Any]]]:
+    """Return a proxy before a server that refuses a tool loop without thinking, and the bodies that it gets."""
     bodies: list[dict[str, Any]] = []
 
     def answer(_: str, request: UpstreamRequest, __: Credential | None) -> FakeResponse:
@@ -307,7 +307,12 @@ async def test_tool_calls_whose_thinking_was_refused_cost_one_rejected_call(begi
             return refuse("messages.3.content.0.type: Expected `thinking`, but found `tool_use`.")
         return reply()
 
-    proxy = ProxyHarness(answer, ANTHROPIC_API_KEY=KEY)
+    return ProxyHarness(answer, ANTHROPIC_API_KEY=KEY), bodies
+
+
+@pytest.mark.parametrize("begins", [[thought()], []], ids=["a stricter server", "no thinking before"])
+async def test_tool_calls_whose_thinking_was_refused_cost_one_rejected_call(begins: list[dict[str, Any]]) -> None:
+    proxy, bodies = proxy_of_loops_with_thinking()
     loop = [QUESTION, *calls(1, *begins), *calls(2)]
     for number in (3, 4):
         await proxy.post(model="anthropic/claude-sonnet-4-5", messages=loop, tools=TOOLS, thinking=MANUAL)
@@ -321,15 +326,7 @@ async def test_tool_calls_whose_thinking_was_refused_cost_one_rejected_call(begi
 
 
 async def test_tool_calls_of_others_with_the_same_id_keep_their_thinking() -> None:
-    bodies: list[dict[str, Any]] = []
-
-    def answer(_: str, request: UpstreamRequest, __: Credential | None) -> FakeResponse:
-        bodies.append(json.loads(request.body))
-        if bodies[-1]["thinking"] == MANUAL and any("thinking" not in types for types in types_of(bodies[-1])):
-            return refuse("messages.3.content.0.type: Expected `thinking`, but found `tool_use`.")
-        return reply()
-
-    proxy = ProxyHarness(answer, ANTHROPIC_API_KEY=KEY)
+    proxy, bodies = proxy_of_loops_with_thinking()
     other = {"role": "user", "content": "Another question"}
     for messages in (
         [QUESTION, *calls(1, thought()), *calls(2)],
