@@ -471,7 +471,7 @@ def find_missing_keys(settings: Settings, requested: Sequence[str]) -> list[str]
     Raises `ConfigurationError` for that of opus if the user has chosen no other model: each request would fail.
     `requested`: from `list_requested_models`.
     """
-    registry, texts = find_registry(settings), dict[str, None]()
+    registry = find_registry(settings)
 
     def find_text(target: str) -> str:
         provider = registry.find_by_prefix(target.partition("/")[0])
@@ -483,8 +483,7 @@ def find_missing_keys(settings: Settings, requested: Sequence[str]) -> list[str]
             if row.tier == "opus" and (text := find_text(row.target)):
                 raise ConfigurationError(text, code="provider-key-missing")
     targets = [*(row.target for row in rows), *(target for route in settings.routes for target in route.targets)]
-    texts |= dict.fromkeys(filter(None, map(find_text, targets)))
-    return list(texts)
+    return list(dict.fromkeys(filter(None, map(find_text, targets))))
 
 
 def list_routed_models(settings: Settings) -> dict[str, int]:

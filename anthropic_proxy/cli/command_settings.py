@@ -13,7 +13,7 @@ from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.routing.router import choose_preferred_provider_name
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.platforms.sockets import list_called_hosts
+from anthropic_proxy.gateway.platforms.sockets import format_url, list_called_hosts
 from anthropic_proxy.gateway.running_proxy import (
     RunningProxy,
     describe_source,
@@ -64,11 +64,12 @@ def load_command_settings(
     if settings is None:
         settings = load_settings(environ, PROVIDERS, env_file=env_file, resolves_keys=resolves_keys)
         if of_running_proxy and env_file is not None:
-            _, sessions = list_running_proxies(settings.data_directory, env_file)
-            if proxy is not None and proxy.env_file == str(Path(env_file).absolute()):  # the proxy of the named folder
+            if proxy is None:
+                _, sessions = list_running_proxies(settings.data_directory, env_file)
+                if sessions:
+                    settings = structs.replace(settings, session_command=sessions[0].session_command)
+            elif proxy.env_file == str(Path(env_file).absolute()):  # the proxy of the named folder
                 _name_changes(proxy, settings)
-            elif proxy is None and sessions:
-                settings = structs.replace(settings, session_command=sessions[0].session_command)
     if names_files.get():
         Output().write_notice(describe_files(settings))
     return settings if proxy is None else structs.replace(settings, port=proxy.port)
@@ -122,6 +123,11 @@ def describe_other_files(proxy: RunningProxy) -> str:
     return f"other settings files{folder}"
 
 
+def describe_other_proxy(place: str, settings: str) -> str:
+    """`place`: `on port 8082`; `settings`: from `describe_other_files`, or `LocalProxy.other_settings`."""
+    return f"The proxy {place} is another one: it uses {settings}."
+
+
 def _load_of_running_proxy(
     proxy: RunningProxy,
     environ: Mapping[str, str],
@@ -146,11 +152,11 @@ def _load_of_running_proxy(
         hosts = list_hosts(proxy, host)
         if prefers_own and own.env_file != proxy.env_file and not is_named_by_user(hosts, port):
             if not is_client:
-                first = next(iter(hosts))
-                address = f"[{first}]:{port}" if ":" in first else f"{first}:{port}"
+                described = describe_other_proxy(f"on port {port}", describe_other_files(proxy))
+                address = format_url(next(iter(hosts)), port)
                 output.write_notice(
-                    f"The proxy on port {port} is another one: it uses {describe_other_files(proxy)}. This command "
-                    f"uses its own. To use those of the proxy, set  ANTHROPIC_BASE_URL=http://{address}"
+                    f"{described} This command uses its own. To use those of the proxy, set  "
+                    f"ANTHROPIC_BASE_URL={address}"
                 )
             return None
     if (

@@ -11,7 +11,13 @@ from typing import Any
 from msgspec import Struct, structs
 from platformdirs import user_log_path
 
-from anthropic_proxy.cli.command_settings import describe_other_files, has_provider, is_named_by_user, list_hosts
+from anthropic_proxy.cli.command_settings import (
+    describe_other_files,
+    describe_other_proxy,
+    has_provider,
+    is_named_by_user,
+    list_hosts,
+)
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.proxy_client import PROBE_TIMEOUT_SECONDS, get_json, is_credential_rejected
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
@@ -20,7 +26,7 @@ from anthropic_proxy.engine.routing.router import choose_preferred_provider_name
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.processes import background_popen_options, end_process, proxy_command
 from anthropic_proxy.gateway.platforms.signals import request_reload
-from anthropic_proxy.gateway.platforms.sockets import find_foreign_user, find_port_owner
+from anthropic_proxy.gateway.platforms.sockets import find_foreign_user, find_port_owner, format_url
 from anthropic_proxy.gateway.running_proxy import (
     RunningProxy,
     ServerRecord,
@@ -71,8 +77,7 @@ class LocalProxy(Struct, frozen=True):
     @property
     def address(self) -> str:
         """Base URL for clients, without a path."""
-        scheme = "https" if self.certificate_file else "http"
-        return f"{scheme}://[{self.host}]:{self.port}" if ":" in self.host else f"{scheme}://{self.host}:{self.port}"
+        return format_url(self.host, self.port, uses_tls=bool(self.certificate_file))
 
     def get_json(self, path: str, timeout: float = PROBE_TIMEOUT_SECONDS) -> Any | None:
         """Return the JSON value at a URL path. None: no response in time, a status other than 200, or no JSON."""
@@ -121,10 +126,8 @@ def find_any_proxy(settings: Settings, timeout: float = PROBE_TIMEOUT_SECONDS) -
 def describe_unused_proxy(proxy: LocalProxy) -> str:
     """Return the reason why a proxy is not used, and how to use it."""
     if not proxy.foreign_user:
-        return (
-            f"The proxy at {proxy.address} is another one: it uses {proxy.other_settings}. "
-            f"To use it, set  ANTHROPIC_BASE_URL={proxy.address}"
-        )
+        described = describe_other_proxy(f"at {proxy.address}", proxy.other_settings)
+        return f"{described} To use it, set  ANTHROPIC_BASE_URL={proxy.address}"
     return (
         f"The proxy at {proxy.address} belongs to another user of this machine, {proxy.foreign_user}, who can read "
         f"what is sent to it. If you trust this user, set  ANTHROPIC_BASE_URL={proxy.address}"
@@ -189,8 +192,8 @@ def reload_proxies(output: Output, settings: Settings, env_file: Path) -> Collec
     if not own and (other := find_any_proxy(settings)) is not None and not other.foreign_user:
         found = find_running_proxy(settings.data_directory, other.port)
         files = _UNKNOWN_SETTINGS if found is None else describe_other_files(found)
-        text = f"The proxy at {other.address} is another one: it uses {files}. Commands start their own."
-        output.write_notice(text, "!", "warn")
+        described = describe_other_proxy(f"at {other.address}", files)
+        output.write_notice(f"{described} Commands start their own.", "!", "warn")
     return variables
 
 

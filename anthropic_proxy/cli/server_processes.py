@@ -18,8 +18,9 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.processes import raise_fd_limit, stop_process_when_stdin_ends
 from anthropic_proxy.gateway.platforms.signals import defer_sighup, restore_sighup
+from anthropic_proxy.gateway.platforms.sockets import format_url
 from anthropic_proxy.gateway.server.auth import require_auth_if_exposed
-from anthropic_proxy.gateway.server.listener import MAX_PORT, build_tls_context, format_url, open_listener
+from anthropic_proxy.gateway.server.listener import MAX_PORT, build_tls_context, open_listener
 from anthropic_proxy.gateway.server.process import ServerConfig, ServerProcess
 from anthropic_proxy.gateway.services import require_route_prices
 from anthropic_proxy.gateway.settings import SettingsReader, python_safe_path_for_workers

@@ -30,8 +30,8 @@ from anthropic_proxy.engine.wires.tool_call_repair import OfferedTools
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.platforms.processes import windows_system_program
+from anthropic_proxy.gateway.platforms.sockets import format_url
 from anthropic_proxy.gateway.server.endpoints import prefers_html
-from anthropic_proxy.gateway.server.listener import format_url
 from anthropic_proxy.gateway.settings import find_listen_port_option, load_settings, normalize_service_tier
 from anthropic_proxy.gateway.settings.database_address import parse_postgres_url
 from anthropic_proxy.gateway.settings.files import update_env_text

@@ -196,6 +196,14 @@ def list_called_hosts(listen_host: str) -> Collection[str]:
     return _OF_ALL_INTERFACES.get(listen_host, (listen_host,))
 
 
+def format_url(host: str, port: int, *, uses_tls: bool = False) -> str:
+    """A wildcard address (`0.0.0.0`, `::`) becomes `localhost`."""
+    if host in ("", "0.0.0.0", "::"):
+        host = "localhost"
+    scheme = "https" if uses_tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
 def find_port_owner(port: int, proc_directory: Path = _PROC) -> PortOwner | None:
     """Return the process that listens on a TCP port. None: unknown, for example on macOS and Windows, or for a process
     of another user.

@@ -36,14 +36,6 @@ def open_listener(host: str, port: int) -> socket.socket:
     return listener
 
 
-def format_url(host: str, port: int, *, uses_tls: bool = False) -> str:
-    """A wildcard address (`0.0.0.0`, `::`) becomes `localhost`."""
-    if host in ("", "0.0.0.0", "::"):
-        host = "localhost"
-    scheme = "https" if uses_tls else "http"
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
 class ServerTls:
     """TLS context for new connections, built again when a certificate or key file changes. Open connections keep the
     context with which they began. Raises `ConfigurationError` if the files cannot be used at the start.
