@@ -112,14 +112,12 @@ def build_line(
     main = [one for one in own if not _text(one, "agent") and _text(one, "requested_model") in ("", model)]
     receipt = next(reversed(main), None)
     target = f"{_text(receipt, 'prefix')}/{_text(receipt, 'model')}" if _text(receipt, "model") else ""
-    parts = [_clean(target) or _clean(_text(session, "model", "display_name")) or "no model yet"]
-    if parts[0] == "demo/demo":
-        parts.append("choose a provider: anthropic-proxy init")
+    name = _clean(target) or _clean(_text(session, "model", "display_name")) or "no model yet"
+    hint = "choose a provider: anthropic-proxy init" if name == "demo/demo" else ""
 
     used = sum(_number(receipt, name) for name in ("input_tokens", "cache_read_tokens", "cache_write_tokens"))
     used += _number(receipt, "output_tokens") if used else 0
     used = used or _number(_get(session, "context_window"), "total_input_tokens")
-    cause = outdated = ""
     # a route or a fallback may have chosen a model with a smaller window
     of_target = _number(_get(replies.get("recent"), "windows"), target)
     is_of_other = limiting not in ("", target) and (not of_target or window < of_target)
@@ -127,19 +125,22 @@ def build_line(
     is_outdated = not limiting and not is_fixed and 0 < window < of_target
     limits = [limit for limit in (window, of_target) if limit]
     window = min(limits, default=0) or _number(_get(session, "context_window"), "context_window_size")
+    share = note = ""
     if used and window:
-        cause = f", the limit of {_clean(limiting)}" if is_of_other else ""
-        outdated = f" (the model has {formats.short_count(of_target)})" if is_outdated else ""
-        parts.append(f"{formats.percent(used, window)} of {formats.short_count(window)}{cause}{outdated}")
+        share = f"{formats.percent(used, window)} of {formats.short_count(window)}"
+        if is_of_other:
+            note = f", the limit of {_clean(limiting)}"
+        elif is_outdated:
+            note = f" (the model has {formats.short_count(of_target)})"
 
     groups = _list(replies.get("session"), "groups") if session_id else []
     sums = next((one for one in groups if _text(one, "name") == session_id), None)
     measured = {"session": sums, "today": _get(replies.get("today"), "total")}
     spent = {label: one for label, one in measured.items() if isinstance(one, dict) and _has_cost(one)}
     if spent and all(_find_cost(one) is None for one in spent.values()):
-        parts.append(f"cost {UNKNOWN_AMOUNT}")
+        parts = [f"cost {UNKNOWN_AMOUNT}"]
     else:
-        parts += [_describe_cost(label, one) for label, one in spent.items()]
+        parts = [_describe_cost(label, one) for label, one in spent.items()]
     cached = _number(sums, "cache_read_tokens")
     if total := cached + _number(sums, "input_tokens") + _number(sums, "cache_write_tokens"):
         parts.append(f"{formats.percent(cached, total)} cached")
@@ -150,15 +151,15 @@ def build_line(
         parts.append(broken)
     if not replies:  # /health needs no key
         parts.append("no data for this key" if _read_all(read, {"health": "/health"}) else "no proxy responds")
-    parts = [part for part in parts if part]
-    if columns and outdated and count_columns(_SEPARATOR.join(parts)) > columns:
-        parts = [part.removesuffix(outdated) for part in parts]
-    shortest = _SEPARATOR.join([_shorten_name(parts[0], _MIN_NAME), *parts[1:]])
-    if columns and cause and count_columns(shortest) > columns:  # Claude Code cuts the end: costs and problems
-        parts = [part.removesuffix(cause) for part in parts]
-    if columns and (excess := count_columns(_SEPARATOR.join(parts)) - columns) > 0:
-        parts[0] = _shorten_name(parts[0], max(count_columns(parts[0]) - excess, _MIN_NAME))
-    return _SEPARATOR.join(parts)
+
+    def describe_rest(note: str) -> str:
+        return "".join(_SEPARATOR + part for part in (hint, share + note, *parts) if part)
+
+    columns = columns or sys.maxsize
+    rest = describe_rest(note)
+    if count_columns(_shorten_name(name, _MIN_NAME) + rest) > columns:
+        rest = describe_rest("")  # Claude Code cuts the end: costs and problems
+    return _shorten_name(name, max(columns - count_columns(rest), _MIN_NAME)) + rest
 
 
 def _shorten_name(name: str, most: int) -> str:

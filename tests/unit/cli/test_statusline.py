@@ -131,6 +131,8 @@ def test_a_larger_window_of_a_changed_setting_is_named() -> None:
     replies = {"/api/requests/recent": {"finished": [LAST], "windows": {"openai/gpt-4.1": 1_047_576}}}
     shown = build_line(json.dumps(SESSION), replies.get, 272_000)
     assert shown == "openai/gpt-4.1 · 4 % of 272 k (the model has 1.0 M) · ↻ openai 529"
+    short = build_line(json.dumps(SESSION), replies.get, 272_000, columns=62)
+    assert short == "…/gpt-4.1 · 4 % of 272 k (the model has 1.0 M) · ↻ openai 529"
     narrow = build_line(json.dumps(SESSION), replies.get, 272_000, columns=60)
     assert narrow == "openai/gpt-4.1 · 4 % of 272 k · ↻ openai 529"
     chosen = build_line(json.dumps(SESSION), replies.get, 272_000, is_fixed=True)
