@@ -82,7 +82,9 @@ class ExchangeGateway:
     ) -> HttpReply:
         parsed = urlsplit(url)
         path = f"{parsed.path or '/'}{'?' if parsed.query else ''}{parsed.query}"
-        request = UpstreamRequest(path=path, body=body, headers=headers or {}, method=method)
+        request = UpstreamRequest(
+            path=path, body=body, headers=headers or {}, method=method, may_repeat=method in ("GET", "HEAD")
+        )
         transport = self._current_services().http
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):

@@ -110,6 +110,32 @@ async def test_a_plugin_observes_admits_serves_and_calls() -> None:
     assert b'anthropic_proxy_rejected_requests_total{status="404"} 1' in page
 
 
+async def test_a_plugin_s_request_is_not_sent_twice_if_a_connection_closes_without_a_reply() -> None:
+    gateways, received = list[Gateway](), list[str]()
+
+    async def start(gateway: Gateway) -> None:
+        gateways.append(gateway)
+
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for replies in (True, False):
+            received.append((await reader.readuntil(b"\r\n\r\n")).split()[0].decode())
+            if replies:
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+    settings = load_settings({"LOG_LEVEL": "error", "SERVE_DEMO": "true"}, PROVIDERS, env_file=None)
+    app = App(settings, logs_startup=False, plugins=[Plugin(start=start)])
+    await app.start()
+    server = await asyncio.start_server(answer_once, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    for method in ("GET", "GET", "POST", "POST"):
+        reply = await gateways[0].send_http(method, url)
+        assert reply.status == 200
+    await app.close()
+    server.close()
+    assert received == ["GET", "GET", "GET", "POST", "POST"]
+
+
 class FailingRecorder:
     def __init__(self) -> None:
         self.calls = 0
