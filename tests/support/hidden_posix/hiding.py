@@ -12,6 +12,7 @@ import concurrent.futures.thread
 import ctypes.util
 import errno
 import fcntl
+import functools
 import getpass
 import http.server
 import importlib.abc
@@ -206,8 +207,9 @@ class _Loader(importlib.machinery.SourceFileLoader):
         if "sys" in vars(module):
             vars(module)["sys"] = _Windows()
         for name in _OF_THIS_PATH & vars(module).keys():  # PATH and its programs are those of this machine
-            function = inspect.unwrap(vars(module)[name])
-            vars(module)[name] = FunctionType(function.__code__, {**vars(module), "sys": sys}, name)
+            found = vars(module)[name]
+            function = FunctionType(inspect.unwrap(found).__code__, {**vars(module), "sys": sys}, name)
+            vars(module)[name] = functools.cache(function) if hasattr(found, "cache_clear") else function
 
 
 _start = subprocess.Popen.__init__
