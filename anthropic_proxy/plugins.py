@@ -437,7 +437,8 @@ class Gateway(Protocol):
     ) -> HttpReply:
         """Send an HTTP request to another server, and return its reply.
 
-        Only `GET` and `HEAD` are sent once more if the server closes a reused connection without a reply. Raises `UpstreamError` if the request fails, takes more than ten seconds, or its reply exceeds `max_bytes`.
+        Only `GET` and `HEAD` are sent once more if the server closes a reused connection without a reply.
+        Raises `UpstreamError` if the request fails, takes more than ten seconds, or its reply exceeds `max_bytes`.
         """
         # redirects are not followed; the settings for HTTP proxies in the environment are used
 
