@@ -1,4 +1,14 @@
-"""Settings of a command, from the environment and from the settings files in their one place."""
+"""Settings of a command, from the environment and from the settings files in their one place, and the rule which
+proxy a command uses.
+
+1. A proxy whose address the user has named in `ANTHROPIC_BASE_URL` is used.
+2. Else one that `serve` has started with the settings files of the command: the one on PORT, or else on the lowest
+   port. A PORT in the environment excludes those on other ports.
+3. Else the one on PORT, with its own settings, unless `prefers_own` or the user has named the folder of the files.
+4. The proxy of another user of the machine is not used.
+
+`local_proxy` finds out whether the proxy responds, and to whom it belongs.
+"""
 
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -13,7 +23,7 @@ from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.routing.router import choose_preferred_provider_name
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.platforms.sockets import format_url, list_called_hosts
+from anthropic_proxy.gateway.platforms.sockets import list_called_hosts
 from anthropic_proxy.gateway.running_proxy import (
     RunningProxy,
     describe_source,
@@ -44,12 +54,11 @@ def load_command_settings(
 ) -> Settings:
     """Return the settings of a command: those of the proxy that it uses, with its port, else those of the command.
 
-    `_find_running_proxy` chooses the proxy. A folder that the user has named, and settings files that choose a
-    provider, take precedence over one with other files. If only a command such as `code` has started a proxy with these
-    files, texts name it as the way to start again. `resolves_keys` is True for a command that sends requests to
-    providers itself: key files are read and key commands run. `names_source`: tell the user that the settings are those
-    of the running proxy, also if the command has no others. `is_client`: the command sends requests
-    to the proxy, and says itself if it does not use it. Raises `ConfigurationError` for invalid settings.
+    If only a command such as `code` has started a proxy with these files, texts name it as the way to start again.
+    `resolves_keys` is True for a command that sends requests to providers itself: key files are read and key commands
+    run. `names_source`: tell the user that the settings are those of the running proxy, also if the command has no
+    others. `is_client`: the command sends requests to the proxy, and says itself if it does not use it. Raises
+    `ConfigurationError` for invalid settings.
     """
     environ = copy_environment()
     env_file = find_env_file(environ)
@@ -76,11 +85,8 @@ def load_command_settings(
 
 
 def _find_running_proxy(environ: Mapping[str, str], env_file: str | None, *, names_others: bool) -> RunningProxy | None:
-    """Return the proxy that `serve` has started with these files, on PORT or else on the lowest port. Without one, or
-    if the user has named PORT: the proxy there, also with other files.
-
-    The user names PORT in the environment, or in `ANTHROPIC_BASE_URL`. `names_others`: tell the user if several proxies
-    could be used. Raises `ConfigurationError` if HOST or PORT is invalid.
+    """Return the proxy of the rule, also if the command prefers its own settings. `names_others`: tell the user if
+    several proxies could be used. Raises `ConfigurationError` if HOST or PORT is invalid.
     """
     directory = find_data_directory(environ)
     host, port = find_listen_address(environ, env_file)
@@ -112,19 +118,32 @@ def is_named_by_user(hosts: Collection[str], port: int) -> bool:
     return False
 
 
-def has_provider(settings: Settings) -> bool:
+def prefers_own(own: Settings, others: Settings | None) -> bool:
+    """Return True if a command uses its own settings, and no proxy with other settings files. `others`: the settings of
+    that proxy; None: unknown.
+    """
+    # `init` must be enough to replace a demo: the user need not know which proxy runs
+    return bool(own.files and _has_provider(own)) or (others is not None and not _has_provider(others))
+
+
+def _has_provider(settings: Settings) -> bool:
     """Return False if only the demo, or an Ollama server that happens to run, would reply."""
     return choose_preferred_provider_name(settings, None) != find_registry(settings).demo.name
 
 
-def describe_other_files(proxy: RunningProxy) -> str:
-    """Return the place of the settings files of a running proxy, after `uses`."""
-    folder = "" if proxy.env_file is None else f", in {shorten_home(str(Path(proxy.env_file).parent))}"
-    return f"other settings files{folder}"
+def describe_other_settings(proxy: RunningProxy | None, settings: Settings) -> str:
+    """Return what a running proxy uses in place of `settings`: `other settings files, in ~/anthropic-proxy`. "": it
+    uses the same files. None: the proxy has no record.
+    """
+    if proxy is None:
+        return "settings that are not known here, as of another home directory or of a container"
+    if proxy.env_file == describe_source(settings).env_file:
+        return ""
+    return "other settings files" + (f", in {shorten_home(str(Path(proxy.env_file).parent))}" if proxy.env_file else "")
 
 
 def describe_other_proxy(place: str, settings: str) -> str:
-    """`place`: `on port 8082`; `settings`: from `describe_other_files`, or `LocalProxy.other_settings`."""
+    """`place`: `on port 8082`; `settings`: from `describe_other_settings`."""
     return f"The proxy {place} is another one: it uses {settings}."
 
 
@@ -147,16 +166,12 @@ def _load_of_running_proxy(
     with suppress(ConfigurationError):
         own_settings = load_settings(environ, PROVIDERS, env_file=env_file)
         own = describe_source(own_settings, proxy.changed)
-        # `init` must be enough to replace a demo: the user need not know which proxy runs
-        prefers_own = not has_provider(settings) or (own_settings.files and has_provider(own_settings))
-        hosts = list_hosts(proxy, host)
-        if prefers_own and own.env_file != proxy.env_file and not is_named_by_user(hosts, port):
+        other = describe_other_settings(proxy, own_settings)
+        if other and prefers_own(own_settings, settings) and not is_named_by_user(list_hosts(proxy, host), port):
             if not is_client:
-                described = describe_other_proxy(f"on port {port}", describe_other_files(proxy))
-                address = format_url(next(iter(hosts)), port)
                 output.write_notice(
-                    f"{described} This command uses its own. To use those of the proxy, set  "
-                    f"ANTHROPIC_BASE_URL={address}"
+                    f"{describe_other_proxy(f'on port {port}', other)} This command uses its own. To use those of the "
+                    f"proxy, set  ANTHROPIC_BASE_URL={proxy.address}"
                 )
             return None
     if (

@@ -12,11 +12,11 @@ from msgspec import Struct, structs
 from platformdirs import user_log_path
 
 from anthropic_proxy.cli.command_settings import (
-    describe_other_files,
     describe_other_proxy,
-    has_provider,
+    describe_other_settings,
     is_named_by_user,
     list_hosts,
+    prefers_own,
 )
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.proxy_client import PROBE_TIMEOUT_SECONDS, get_json, is_credential_rejected
@@ -30,7 +30,6 @@ from anthropic_proxy.gateway.platforms.sockets import find_foreign_user, find_po
 from anthropic_proxy.gateway.running_proxy import (
     RunningProxy,
     ServerRecord,
-    describe_source,
     find_running_proxy,
     list_running_proxies,
 )
@@ -43,7 +42,6 @@ _STOP_MARGIN_SECONDS = 5.0
 RECENT_PATH = "/api/requests/recent"
 """URL path of the last requests. It also tests a credential: it needs that of a client, and calls no provider."""
 _LOG_NAME = "proxy.log"
-_UNKNOWN_SETTINGS = "settings that are not known here, as of another home directory or of a container"
 _RELOAD_SECONDS = 10.0
 """Maximum time in seconds until a proxy has read changed settings files."""
 _POLL_SECONDS = 0.05
@@ -94,21 +92,18 @@ def find_proxy(settings: Settings, timeout: float = PROBE_TIMEOUT_SECONDS) -> Lo
 
 def find_any_proxy(settings: Settings, timeout: float = PROBE_TIMEOUT_SECONDS) -> LocalProxy | None:
     """Return the proxy that listens on the PORT of `settings`, also one that is not used. None: none responds."""
-    certificate, port = settings.tls_certificate_file or "", settings.port
+    port = settings.port
     record = find_running_proxy(settings.data_directory, port)
+    certificate = (settings.tls_certificate_file or "") if record is None else record.certificate_file
     for host in list_hosts(record, settings.host):
         health = get_json(host, port, "/health", certificate_file=certificate, timeout=timeout)
         if isinstance(health, dict) and health.get("status") == "ok" and isinstance(health.get("version"), str):
             is_named = is_named_by_user((host,), port)
-            # with TLS, the proxy has shown the certificate of these settings
+            # with TLS, the proxy has shown a certificate of this user
             foreign_user = "" if certificate or is_named else find_foreign_user(host, port)
-            other_settings, is_used = "", not foreign_user
-            if is_used and not is_named:
-                if record is None:
-                    other_settings = _UNKNOWN_SETTINGS
-                    is_used = not (settings.files and has_provider(settings))
-                elif record.env_file != describe_source(settings).env_file:
-                    other_settings, is_used = describe_other_files(record), False
+            other_settings = "" if foreign_user or is_named else describe_other_settings(record, settings)
+            # `load_command_settings` has taken the settings of a recorded proxy that is used
+            is_used = not foreign_user and (not other_settings or (record is None and not prefers_own(settings, None)))
             return LocalProxy(
                 host,
                 port,
@@ -183,16 +178,12 @@ def reload_proxies(output: Output, settings: Settings, env_file: Path) -> Collec
     own, _ = list_running_proxies(settings.data_directory, str(env_file))
     variables: set[str] = set()
     for record in own:
-        host = next(iter(list_hosts(record, settings.host)))
-        proxy = LocalProxy(host, record.port, "", "", certificate_file=settings.tls_certificate_file or "")
         result = _reload(record, settings.data_directory, env_file)
         sign, role = ("✓", "ok") if result.is_applied else ("!", "warn")
-        output.write_notice(f"The proxy at {proxy.address} {result.text}", sign, role)
+        output.write_notice(f"The proxy at {record.address} {result.text}", sign, role)
         variables.update(result.variables)
-    if not own and (other := find_any_proxy(settings)) is not None and not other.foreign_user:
-        found = find_running_proxy(settings.data_directory, other.port)
-        files = _UNKNOWN_SETTINGS if found is None else describe_other_files(found)
-        described = describe_other_proxy(f"at {other.address}", files)
+    if not own and (other := find_any_proxy(settings)) is not None and other.other_settings:
+        described = describe_other_proxy(f"at {other.address}", other.other_settings)
         output.write_notice(f"{described} Commands start their own.", "!", "warn")
     return variables
 

@@ -24,6 +24,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.routing.router import choose_preferred_provider_name
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.signals import RELOAD_SIGNAL
+from anthropic_proxy.gateway.platforms.sockets import format_url, list_called_hosts
 from anthropic_proxy.gateway.settings import (
     ErrorList,
     Settings,
@@ -68,7 +69,14 @@ class RunningProxy(Struct, frozen=True):
     """Command, such as `code`, that has started it for its session, on any free port. "": none."""
     host: str = ""
     """Address on which it listens. "": unknown, or that of an earlier version."""
+    certificate_file: str = ""
+    """`TLS_CERT_FILE` with which it was started. "": it uses no TLS."""
     port: int = 0
+
+    @property
+    def address(self) -> str:
+        """Base URL for programs on this machine, without a path."""
+        return format_url(next(iter(list_called_hosts(self.host))), self.port, uses_tls=bool(self.certificate_file))
 
 
 def name_reload_command(proxy: RunningProxy) -> str:
@@ -147,7 +155,12 @@ class ServerRecord:
 
     def _write(self, file: Path, settings: Settings, changed: Sequence[str] = ()) -> None:
         described = describe_source(settings, changed, self._process)
-        proxy = structs.replace(described, session_command=self._session_command, host=self._host)
+        proxy = structs.replace(
+            described,
+            session_command=self._session_command,
+            host=self._host,
+            certificate_file=settings.tls_certificate_file or "",
+        )
         replace_file(file, msgspec.json.encode(proxy).decode(), has_keys=True)  # a command may read it at this moment
 
 

@@ -74,6 +74,26 @@ def test_the_sdk_streams_over_tls_and_a_renewed_certificate_is_used(
         assert f'"address": "{proxy.url}"' in health.stdout
 
 
+def test_commands_name_the_address_of_another_proxy_with_tls(tmp_path: Path) -> None:
+    authority, folder = trustme.CA(), tmp_path / "proxy"
+    folder.mkdir()
+    files = write_certificate(folder, authority)
+    with running_proxy(folder, {**files, "HOME": str(tmp_path)}, serve(1), trusted=trust(authority)) as proxy:
+        port = port_of(proxy)
+        other = "is another one: it uses other settings files, in ~/proxy."
+        use = f"ANTHROPIC_BASE_URL={proxy.url}\n"
+        described = run_command(tmp_path, {"PORT": str(port), "ANTHROPIC_PROXY_CONFIG": ""}, "config", "show").stderr
+        assert described.startswith(
+            f"  The proxy on port {port} {other} This command uses its own. To use those of the proxy, set  {use}"
+        )
+        health = run_command(tmp_path, {"PORT": str(port)}, "health")
+        assert (health.returncode, health.stderr) == (0, f"  ! The proxy at {proxy.url} {other} To use it, set  {use}")
+        models = ("--big-model", "qwen3", "--small-model", "qwen3")
+        words = ("init", "--provider", "ollama", "--yes", "--skip-test", *models)
+        done = run_command(folder, {"HOME": str(tmp_path), "PORT": str(port)}, *words)
+        assert f"The proxy at {proxy.url} uses the new settings" in done.stderr
+
+
 def test_wrong_files_are_reported_at_the_start(tmp_path: Path) -> None:
     files = write_certificate(tmp_path, trustme.CA())
     (tmp_path / "proxy.pem").unlink()
