@@ -280,7 +280,7 @@ def open_proxy(settings: Settings, command: str) -> Iterator[LocalProxy]:
         health = get_json(host, int(port), "/health")
         version = health["version"] if isinstance(health, dict) else ""
         record = ServerRecord(int(port), host=host, session_command=command)
-        record.open(settings)
+        record.open(structs.replace(settings, tls_certificate_file=None))  # as `serve --attached`
         yield LocalProxy(host, int(port), version, client_token(settings), log_file=log_file)
     finally:
         record.close()

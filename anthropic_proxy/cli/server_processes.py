@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from anthropic_proxy.app import load_app
 from anthropic_proxy.cli.command_line import names_files
 from anthropic_proxy.cli.command_settings import describe_files
@@ -41,13 +39,13 @@ def start_server(
         overrides["host"] = host.strip("[]")
     if port is not None:
         overrides["port"] = _require_range("--port", port, 0, MAX_PORT)
+    if attached:  # the only client is the program that starts the server
+        overrides |= {"drain_delay_seconds": 0.0, "tls_certificate_file": None, "tls_key_file": None}
     reader = SettingsReader(PROVIDERS, overrides)
-    settings = loaded = require_route_prices(reader.read())
+    settings = require_route_prices(reader.read())
     if names_files.get():
         sys.stderr.write(f"  {describe_files(settings)}\n")
     require_auth_if_exposed(settings)
-    if attached:  # the only client is the program that starts the server
-        settings = replace(settings, drain_delay_seconds=0.0, tls_certificate_file=None, tls_key_file=None)
     tls_files = None
     if settings.tls_certificate_file is not None:
         tls_files = settings.tls_certificate_file, settings.tls_key_file or ""
@@ -60,7 +58,7 @@ def start_server(
     files = settings.env_file, resolve_config_file_path(settings.env_file)
     load = partial(load_app, overrides)
     if workers == 1:  # other processes read the settings again
-        load = partial(load, reader=reader, settings=loaded)
+        load = partial(load, reader=reader, settings=settings)
     run_server(
         load,
         host=settings.host,

@@ -17,7 +17,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.server.listener import build_tls_context
 from tests.support.fakes.server import Running
 from tests.support.process_checks import port_of, serve
-from tests.support.server_process import environment_of, running_proxy
+from tests.support.server_process import environment_of, hold_port, running_proxy
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
 
@@ -92,6 +92,14 @@ def test_commands_name_the_address_of_another_proxy_with_tls(tmp_path: Path) -> 
         words = ("init", "--provider", "ollama", "--yes", "--skip-test", *models)
         done = run_command(folder, {"HOME": str(tmp_path), "PORT": str(port)}, *words)
         assert f"The proxy at {proxy.url} uses the new settings" in done.stderr
+
+
+def test_a_session_without_tls_is_found_although_the_settings_have_it(tmp_path: Path) -> None:
+    files = write_certificate(tmp_path, trustme.CA())
+    health = (sys.executable, "-m", "anthropic_proxy", "health")
+    with hold_port() as port:
+        done = run_command(tmp_path, {**files, "PORT": str(port)}, "run", *health)
+    assert re.search(r"responds at http://127\.0\.0\.1:\d+, started", done.stdout), done.stderr
 
 
 def test_wrong_files_are_reported_at_the_start(tmp_path: Path) -> None:
