@@ -25,13 +25,13 @@ def get_json(
     timeout: float = PROBE_TIMEOUT_SECONDS,
 ) -> Any | None:
     """Return the decoded JSON of a `GET`. None: no response in time, a status other than 200, or no JSON."""
-    with closing(_connect(host, port, certificate_file, timeout)) as connection:
-        try:
+    try:
+        with closing(_connect(host, port, certificate_file, timeout)) as connection:
             connection.request("GET", path, headers=_headers(token))
             response = connection.getresponse()
             return decode_json(response.read()) if response.status == http.client.OK else None
-        except (OSError, http.client.HTTPException, ValueError):
-            return None
+    except (OSError, http.client.HTTPException, ValueError):  # also if the certificate cannot be read
+        return None
 
 
 def is_credential_rejected(host: str, port: int, path: str, token: str, certificate_file: str = "") -> bool:

@@ -102,6 +102,15 @@ def test_a_session_without_tls_is_found_although_the_settings_have_it(tmp_path: 
     assert re.search(r"responds at http://127\.0\.0\.1:\d+, started", done.stdout), done.stderr
 
 
+def test_a_missing_certificate_is_no_proxy(tmp_path: Path) -> None:
+    with hold_port() as port:
+        settings = {"TLS_CERT_FILE": str(tmp_path / "proxy.pem"), "PORT": str(port)}
+        ended = run_command(tmp_path, settings, "health")
+    assert ended.stderr == (
+        f"✕ No proxy responds on port {port} (PORT) of this machine. Start it:  anthropic-proxy serve\n"
+    )
+
+
 def test_wrong_files_are_reported_at_the_start(tmp_path: Path) -> None:
     files = write_certificate(tmp_path, trustme.CA())
     (tmp_path / "proxy.pem").unlink()
