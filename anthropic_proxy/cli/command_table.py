@@ -131,7 +131,8 @@ With --body or --model, the stored text (LEDGER_CONTENT=true) is translated agai
 
 Exit status 0: the request was served, or would be sent; 1: it failed, or the proxy would reject it.""",
         (
-            "explain --last",
+            "explain",
+            "explain 2",
             "explain request.json",
             "explain request.json --body",
             "explain - --json < request.json",

@@ -14,7 +14,12 @@ from msgspec import structs
 from anthropic_proxy.cli.changes import Change, find_body_changes, list_changes, list_unchanged_fields
 from anthropic_proxy.cli.client_models import MAX_TOOL_TOKENS, explain_tool_search
 from anthropic_proxy.cli.command_settings import load_command_settings
-from anthropic_proxy.cli.ledger_access import open_ledger_for_reading, require_stored_body, require_stored_request
+from anthropic_proxy.cli.ledger_access import (
+    is_request_number,
+    open_ledger_for_reading,
+    require_stored_body,
+    require_stored_request,
+)
 from anthropic_proxy.cli.output import Output, describe_input, read_input
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.export import build_request_object
@@ -66,9 +71,10 @@ def explain(
     """Parameters
     ----------
     file
-        File with the JSON body of a request, `-` for standard input, or the id of a stored request: `req_…`. A body
-        with neither max_tokens nor stream is a request to `/v1/messages/count_tokens`. Without FILE, the last stored
-        request is explained.
+        File with the JSON body of a request, or `-` for standard input. A body with neither max_tokens nor stream is a
+        request to `/v1/messages/count_tokens`. Or a stored request: 2 is the second last one with a model in `logs`,
+        and `req_…` is an id, which `logs` shows after a retry, and for all requests if the terminal is wide. Without
+        FILE, the last stored request is explained.
     last
         Explain the last stored request, as without FILE.
     model
@@ -80,12 +86,13 @@ def explain(
     """
     if file is not None and last:
         raise ConfigurationError(f"--last and {file} exclude each other. Use one of them.", code="explain-source")
-    if file is not None and (file.exists() or not str(file).startswith(_ID_START)):
+    is_stored = file is None or str(file).startswith(_ID_START) or is_request_number(str(file))
+    if file is not None and (file.exists() or not is_stored):
         name, content = str(file), read_input(file, MAX_BODY_BYTES)
         settings = load_command_settings()
     else:
         settings = load_command_settings()
-        row = require_stored_request(settings, None if file is None else str(file))
+        row = require_stored_request(settings, "1" if file is None else str(file))
         if not body and model is None:
             if as_json:
                 Output().write_json(build_request_object(row))
@@ -130,11 +137,12 @@ def _write_stored_summary(row: StoredRequest, session: str) -> None:
     write("request", f"{row.id}, {formats.full_time(row.started_at)}")
     if row.route_reason:
         write("rule", row.route_reason)
-    failed = list_failed_attempts(row)
+    failed, times = list_failed_attempts(row), decode_attempt_times(row.attempt_times)
+    has_all_times = len(times) > len(failed)  # a target without credentials was not called
     for number, attempt in enumerate(failed, 1):
-        write(f"attempt {number}", f"{attempt}, retried")
+        reason = times[number - 1].error if has_all_times else ""
+        write(f"attempt {number}", f"{attempt}, retried{reason and '; '}{reason}")
     if row.model:
-        times = decode_attempt_times(row.attempt_times)
         sent = times[-1].status if times else row.status
         status = f"status {sent}" if sent else "no response" if row.error_type else "no status, the client disconnected"
         write(f"attempt {len(failed) + 1}", f"{name}: {status}, {row.outcome}")

@@ -1,5 +1,6 @@
 """Access of commands to the ledger, the database of client requests, with errors for the user."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from anthropic_proxy.gateway.telemetry.requests import LoggedRequest
 
 _BATCH_SECONDS, _POLL_SECONDS = 1.5, 0.05
 """Maximum seconds from the end of a request until it is in the ledger, and the interval of the checks for it."""
+_NUMBER = re.compile("[1-9][0-9]{0,3}")
 
 
 @contextmanager
@@ -92,29 +94,33 @@ def require_stored_body(settings: Settings, row: StoredRequest, command_or_optio
     return body.data
 
 
-def require_stored_request(settings: Settings, request_id: str | None, path: str = "") -> StoredRequest:
-    """Return the stored request with the id `request_id`, or the last one that named a model for None.
+def is_request_number(name: str) -> bool:
+    return _NUMBER.fullmatch(name) is not None
 
-    `path`: URL path of the last request; "": any. Raises `ConfigurationError` if there is no such request.
+
+def require_stored_request(settings: Settings, name: str, path: str = "") -> StoredRequest:
+    """Return a stored request. `name`: its id, or its number among those that named a model: 1 is the last one.
+
+    `path`: URL path of a request with a number; "": any. Raises `ConfigurationError` if there is no such request.
     """
-    selection = RequestSelection(values={"path": path} if path else {}, has_model=True)
-    if request_id is None:
+    number = int(name) if is_request_number(name) else 0
+    if number:
         _wait_for_batch(settings)
     with open_ledger_for_reading(settings) as connection:
-        if connection is not None:
-            found = (
-                find_stored_request(connection, request_id)
-                if request_id
-                else next(iter(list_stored_requests(connection, selection, 1)), None)
-            )
-            if found is not None:
-                return found
-    if request_id is None:
+        rows: list[StoredRequest] = []
+        if connection is not None and number:
+            selection = RequestSelection(values={"path": path} if path else {}, has_model=True)
+            rows = list_stored_requests(connection, selection, number)
+        elif connection is not None and (row := find_stored_request(connection, name)) is not None:
+            return row
+    if number and len(rows) == number:
+        return rows[-1]
+    if number and not rows:
         raise ConfigurationError(
             'The ledger has no requests yet. Send one:  anthropic-proxy ask "hello"', code="request-not-stored"
         )
     raise ConfigurationError(
-        f"The ledger has no request {request_id}. It stores requests for {settings.ledger_days} days (LEDGER_DAYS). "
+        f"The ledger has no request {name}. It stores requests for {settings.ledger_days} days (LEDGER_DAYS). "
         "List the last ones:  anthropic-proxy logs --no-follow",
         code="request-not-stored",
     )

@@ -24,7 +24,7 @@ def replay(
     """Parameters
     ----------
     request
-        Id of the stored request: `req_…`.
+        Id of the stored request, `req_…`, or its number as of `explain`: 2 is the second last one.
     last
         Send the last stored request to a model again.
     model
@@ -40,7 +40,7 @@ def replay(
     if request is not None and last:
         raise ConfigurationError(f"--last and {request} exclude each other. Use one of them.", code="explain-source")
     settings = load_command_settings(is_client=True)
-    row = require_stored_request(settings, request, path=EXCHANGE_PATH)
+    row = require_stored_request(settings, request or "1", path=EXCHANGE_PATH)
     if row.path != EXCHANGE_PATH:
         raise ConfigurationError(
             f"{row.id} is a request to {row.path}. Only requests to {EXCHANGE_PATH} can be sent again.",

@@ -233,6 +233,35 @@ def test_a_request_is_explained_by_its_id(stored: Stored) -> None:
     )
 
 
+def test_a_failed_attempt_is_explained_with_the_reason_of_the_provider(tmp_path: Path, upstream: Running) -> None:
+    settings = {"OPENAI_API_KEY": openai_chat.KEY, "OPENAI_BASE_URL": f"{upstream.url}/v1", "SERVE_DEMO": "true"}
+    settings |= {"FALLBACK_HAIKU": "demo/demo", "DATABASE_URL": f"sqlite:///{tmp_path / 'ledger.sqlite3'}"}
+    with running_proxy(tmp_path, settings) as proxy:
+        ask(proxy, "claude-haiku-4-5", "Say exactly: x [fault:forbidden]")
+        settings["PORT"] = proxy.url.rpartition(":")[2]
+        ended = run_command("explain", directory=tmp_path, settings=settings)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert [line for line in ended.stdout.splitlines() if " attempt " in line] == [
+        "    attempt 1  openai 403, retried; openai: Country, region, or territory not supported",
+        "    attempt 2  demo/demo: status 200, max_tokens",
+    ]
+
+
+def test_a_request_is_explained_by_its_number_from_the_end(stored: Stored) -> None:
+    last, second, *_, fourth = (stored.json("explain", str(number)) for number in (1, 2, 3, 4))
+    assert last == stored.json("explain")
+    assert [one["requested_model"] for one in (last, second, fourth)] == [
+        *("claude-haiku-4-5", "demo/demo", "claude-haiku-4-5")
+    ]
+    assert fourth["started_at"] < second["started_at"] < last["started_at"]
+    ended = stored.run("explain", "5")
+    assert (ended.returncode, ended.stderr) == (
+        2,
+        "✕ The ledger has no request 5. It stores requests for 90 days (LEDGER_DAYS). "
+        "List the last ones:  anthropic-proxy logs --no-follow\n",
+    )
+
+
 def test_logs_come_from_the_ledger_if_no_proxy_runs_or_has_too_few(stored: Stored) -> None:
     ended = stored.run("logs", "-n", "3")
     assert len(ended.stdout.splitlines()) >= 6

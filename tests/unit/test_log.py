@@ -416,6 +416,17 @@ def test_tokens_and_times_have_a_line_of_their_own_after_an_incident() -> None:
     ]
 
 
+@pytest.mark.parametrize("columns", [80, 113])
+def test_the_command_for_the_reason_of_a_retry_is_shown_where_the_id_does_not_fit(columns: int) -> None:
+    first, *further = written(columns, failed_attempts=["groq 429"])
+    if columns == 80:
+        assert first == f"POST /v1/messages 200{' ' * 18}↻ groq 429, then gemini"
+        assert further == [f"{MODELS}  {SENT}", NUMBERS, "Why:  anthropic-proxy explain req_0123456789abcdefghijklmn"]
+    else:
+        assert first.endswith("  req_0123456789abcdefghijklmn")
+        assert further == [f"{MODELS}  {SENT}  {NUMBERS}"]
+
+
 @pytest.mark.parametrize(
     ("first", "total", "shown"),
     [

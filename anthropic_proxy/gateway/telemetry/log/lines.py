@@ -167,7 +167,7 @@ def format_exchange_lines(receipt: Receipt, paint: Paint | None, width: int | No
 
     Tokens, times and the route that do not fit behind the models stand in the first line, or in a third one after an
     incident or if that is too short. The number of tools and messages is left out if it does not fit, and so is `cost`,
-    the last of the numbers.
+    the last of the numbers. An id that does not fit stands in a last line after a retry, whose reason no line has.
     """
     requested = receipt.requested_model or "–"
     target = f"{receipt.prefix}/{receipt.model}" if receipt.model else ""
@@ -198,6 +198,9 @@ def format_exchange_lines(receipt: Receipt, paint: Paint | None, width: int | No
         behind += f"  {cost}"
     sent = sent if len(sent) + len(behind) + len(route) <= room else ""
     first_line, *further = format_request_lines(receipt, paint, width, separate)
+    if width is not None and receipt.failed_attempts and receipt.request_id not in first_line:
+        reason = name_program(f"Why:  anthropic-proxy explain {receipt.request_id}")
+        further += [INDENT + row for row in wrap_words(reason, max(width - len(INDENT), MIN_WRAP_COLUMNS))]
     return [first_line, f"{models}{sent}{behind}{route}", *further]
 
 
