@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from msgspec import structs
 
 from anthropic_proxy.cli.changes import Change, find_body_changes, list_changes, list_unchanged_fields
-from anthropic_proxy.cli.client_models import MAX_TOOL_TOKENS, explain_tool_search
+from anthropic_proxy.cli.client_models import explain_tool_search
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.ledger_access import (
     is_request_number,
@@ -168,8 +168,7 @@ def _write_stored_summary(row: StoredRequest, session: str) -> None:
     if row.project:
         write("project", row.project)
     if row.tool_count:
-        rule = f"tool search pays above {MAX_TOOL_TOKENS:,} tokens of tools; their size is not stored"
-        write("tools", f"{formats.plural(row.tool_count, 'tool')}; {rule}")
+        write("tools", f"{row.tool_count:,}")
 
     notes = list_notes(row)
     if notes:

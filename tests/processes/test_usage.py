@@ -329,14 +329,22 @@ def test_programs_read_the_ledger_from_the_running_proxy(stored: Stored) -> None
 def test_the_reason_of_an_unknown_cost_is_explained(tmp_path: Path, model: str, text: str) -> None:
     settings = Settings(data_directory=tmp_path)
     asked = new_receipt(
-        1, provider="openai", prefix="openai", model=model, requested_model="unknown", service_tier="scale"
+        1,
+        provider="openai",
+        prefix="openai",
+        model=model,
+        requested_model="unknown",
+        service_tier="scale",
+        tool_count=13,
     )
     with running_ledger(settings, cost=None) as ledger:
         ledger.queue.record(asked)
         ledger.wait_written(1)
     url = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
     ended = run_command("explain", "--last", directory=tmp_path, settings={"DATABASE_URL": url})
-    assert [line for line in ended.stdout.splitlines() if "unknown:" in line] == [f"    cost       {text}"]
+    lines = ended.stdout.splitlines()
+    assert [line for line in lines if "unknown:" in line] == [f"    cost       {text}"]
+    assert lines[-1] == "    tools      13"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="platform: another error for a long file name")
