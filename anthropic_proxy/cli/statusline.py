@@ -108,15 +108,19 @@ def build_line(
     receipts = [
         _get(one, "receipt") for one in _list(replies.get("recent"), "finished") if _get(one, "is_exchange") is True
     ]
-    own = [one for one in receipts if session_id and _text(one, "session") == session_id and _text(one, "model")]
-    main = [one for one in own if not _text(one, "agent") and _text(one, "requested_model") in ("", model)]
+    of_session = [one for one in receipts if session_id and _text(one, "session") == session_id]
+    own = [one for one in of_session if _text(one, "model") and not _text(one, "agent")]
+    main = [one for one in own if _text(one, "requested_model") in ("", model)]
     receipt = next(reversed(main), None)
     target = f"{_text(receipt, 'prefix')}/{_text(receipt, 'model')}" if _text(receipt, "model") else ""
     name = _clean(target) or _clean(_text(session, "model", "display_name")) or "no model yet"
     hint = "choose a provider: anthropic-proxy init" if name == "demo/demo" else ""
 
-    used = sum(_number(receipt, name) for name in ("input_tokens", "cache_read_tokens", "cache_write_tokens"))
-    used += _number(receipt, "output_tokens") if used else 0
+    # after `/model`, Claude Code tests the model with a small request; other ones beside the conversation are a title
+    # and a search, with at most one tool
+    turn = next((one for one in reversed(own) if _number(one, "tool_count") > 1), receipt)
+    used = sum(_number(turn, name) for name in ("input_tokens", "cache_read_tokens", "cache_write_tokens"))
+    used += _number(turn, "output_tokens") if used else 0
     used = used or _number(_get(session, "context_window"), "total_input_tokens")
     # a route or a fallback may have chosen a model with a smaller window
     of_target = _number(_get(replies.get("recent"), "windows"), target)
