@@ -38,8 +38,8 @@ LIMITING_MODEL = "ANTHROPIC_PROXY_LIMITING_MODEL"
 _SEPARATOR = " · "
 _PADDING = 4
 """Columns of the terminal, of which Claude Code tells the number by COLUMNS, that it does not use for the line."""
-_MIN_NAME = 12
-"""Number of columns that remain of the name of the model in a narrow terminal."""
+_MIN_NAME, _MIN_PROBLEM = 12, 24
+"""Number of columns that remain of the name of the model and of the problems in a narrow terminal."""
 _SESSION_DAYS = 7
 """Age in days after which requests no longer count for the cost of their session."""
 
@@ -142,28 +142,32 @@ def build_line(
     measured = {"session": sums, "today": _get(replies.get("today"), "total")}
     spent = {label: one for label, one in measured.items() if isinstance(one, dict) and _has_cost(one)}
     if spent and all(_find_cost(one) is None for one in spent.values()):
-        parts = [f"cost {UNKNOWN_AMOUNT}"]
+        costs = [f"cost {UNKNOWN_AMOUNT}"]
     else:
-        parts = [_describe_cost(label, one) for label, one in spent.items()]
-    cached = _number(sums, "cache_read_tokens")
-    if total := cached + _number(sums, "input_tokens") + _number(sums, "cache_write_tokens"):
-        parts.append(f"{formats.percent(cached, total)} cached")
+        costs = [_describe_cost(label, one) for label, one in spent.items()]
+    read_again = _number(sums, "cache_read_tokens")
+    total = read_again + _number(sums, "input_tokens") + _number(sums, "cache_write_tokens")
+    cached = f"{formats.percent(read_again, total)} cached" if total else ""
 
+    problems = []
     if failed := [_clean(one) for one in _list(receipt, "failed_attempts") if isinstance(one, str)]:
-        parts.append(f"↻ {failed[-1]}" + (f" ({len(failed)} attempts)" if len(failed) > 1 else ""))
+        problems.append(f"↻ {failed[-1]}" + (f" ({len(failed)} attempts)" if len(failed) > 1 else ""))
     if broken := _describe_cache_break(main):
-        parts.append(broken)
+        problems.append(broken)
     if not replies:  # /health needs no key
-        parts.append("no data for this key" if _read_all(read, {"health": "/health"}) else "no proxy responds")
+        problems.append("no data for this key" if _read_all(read, {"health": "/health"}) else "no proxy responds")
 
-    def describe_rest(note: str) -> str:
-        return "".join(_SEPARATOR + part for part in (hint, share + note, *parts) if part)
+    def join(*parts: str) -> str:
+        return "".join(_SEPARATOR + part for part in parts if part)
 
-    columns = columns or sys.maxsize
-    rest = describe_rest(note)
-    if count_columns(_shorten_name(name, _MIN_NAME) + rest) > columns:
-        rest = describe_rest("")  # Claude Code cuts the end: costs and problems
-    return _shorten_name(name, max(columns - count_columns(rest), _MIN_NAME)) + rest
+    columns, start, end = columns or sys.maxsize, join(hint, share), join(*problems)
+    shortest = count_columns(_shorten_name(name, _MIN_NAME) + start + cut(end, _MIN_PROBLEM))
+    middle = [note, *map(join, [*costs, cached])]
+    for part in (note, *middle[:0:-1]):  # Claude Code cuts the end: the problems
+        if shortest + count_columns("".join(middle)) > columns:
+            middle.remove(part)
+    rest = f"{start}{''.join(middle)}{end}"
+    return cut(_shorten_name(name, max(columns - count_columns(rest), _MIN_NAME)) + rest, columns)
 
 
 def _shorten_name(name: str, most: int) -> str:

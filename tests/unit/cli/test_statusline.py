@@ -155,15 +155,39 @@ def test_the_model_of_the_limit_is_left_out_before_costs_are_cut() -> None:
         (100, "vllm/Qwen/Qwen3-Coder-30B-A3B-Instruct"),
         (95, "…/Qwen3-Coder-30B-A3B-Instruct"),
         (76, "…/Qwen3-Coder-3…"),
-        (40, "…/Qwen3-Cod…"),
     ],
 )
-def test_the_name_of_the_model_is_shortened_before_costs_are_cut(columns: int, name: str) -> None:
+def test_the_name_of_the_model_is_shortened_before_costs_are_left_out(columns: int, name: str) -> None:
     last = request(prefix="vllm", model="Qwen/Qwen3-Coder-30B-A3B-Instruct", input_tokens=10_000)
     line = build_line(
         json.dumps(SESSION), {**REPLIES, "/api/requests/recent": {"finished": [last]}}.get, 0, "", columns
     )
     assert line == f"{name} · 10 % of 100 k · session $0.42 · today $1.87 · 80 % cached"
+
+
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (0, "openai/gpt-4.1 · 10 % of 100 k · session $0.42 · today $1.87 · 80 % cached · {problem}"),
+        (100, "…/gpt-4.1 · 10 % of 100 k · session $0.42 · today $1.87 · 80 % cached · ! message 5 (user) changed:…"),
+        (76, "…/gpt-4.1 · 10 % of 100 k · session $0.42 · ! message 5 (user) changed: 9,0…"),
+        (60, "…/gpt-4.1 · 10 % of 100 k · ! message 5 (user) changed: 9,0…"),
+        (48, "…/gpt-4.1 · 10 % of 100 k · ! message 5 (user) …"),
+    ],
+)
+def test_a_problem_is_readable_in_a_narrow_terminal(columns: int, line: str) -> None:
+    last = request(input_tokens=10_000, prefix_change={"part": "message 5 (user)", "tokens": 9_000})
+    replies = {**REPLIES, "/api/requests/recent": {"finished": [last]}}
+    shown = build_line(json.dumps(SESSION), replies.get, 0, "", columns)
+    assert shown == line.format(problem="! message 5 (user) changed: 9,000 tokens")
+    assert not columns or len(shown) <= columns
+
+
+def test_costs_are_left_out_where_they_do_not_fit() -> None:
+    last = request(input_tokens=10_000)
+    replies = {**REPLIES, "/api/requests/recent": {"finished": [last]}}
+    lines = [build_line(json.dumps(SESSION), replies.get, 0, "", columns) for columns in (60, 40)]
+    assert lines == ["openai/gpt-4.1 · 10 % of 100 k · session $0.42 · today $1.87", "openai/gpt-4.1 · 10 % of 100 k"]
 
 
 def test_a_chinese_character_has_two_columns() -> None:
