@@ -31,6 +31,7 @@ from anthropic_proxy.gateway.settings.files import (
     format_env_line,
     format_toml_key,
     format_toml_value,
+    nesting_error,
     read_text,
     update_env_text,
     write_file,
@@ -539,8 +540,8 @@ def _find_table_problem(name: str, table: ServerTable) -> str:
         if _has_null(table.body):
             return f"It contains null, which {CONFIG_FILE} cannot have"
         load_settings({}, PROVIDERS, config_draft=table.encode_toml(name))
-    except RecursionError:
-        return "It nests lists or objects too deeply"
+    except RecursionError:  # the number of levels depends on the version of Python
+        return nesting_error(CONFIG_FILE).messages[0].rstrip(".")
     except ConfigurationError as error:
         return _PLACE.sub("", error.messages[0]).rstrip(".")
     return ""

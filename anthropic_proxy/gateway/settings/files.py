@@ -69,7 +69,7 @@ def read_settings_file(
 def decode_toml(text: str, name: str) -> Mapping[str, Any]:
     """Decode a TOML file. Raises `ConfigurationError`, whose message begins with `name`."""
     if _NESTED_KEY.search(text):
-        raise _nesting_error(name)
+        raise nesting_error(name)
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -79,7 +79,7 @@ def decode_toml(text: str, name: str) -> Mapping[str, Any]:
         where = f"{name}, {position}, " if position.startswith("line") else f"{name} "
         raise ConfigurationError(f"{where}is not valid TOML: {problem}.", code="configuration-file") from None
     except RecursionError:
-        raise _nesting_error(name) from None
+        raise nesting_error(name) from None
     except ValueError:  # Python's limit of digits
         raise ConfigurationError(
             f"{name} is not valid TOML: a number has too many digits.", code="configuration-file"
@@ -89,11 +89,11 @@ def decode_toml(text: str, name: str) -> Mapping[str, Any]:
         members = [member for one in level for member in (one.values() if isinstance(one, dict) else one)]
         level = [member for member in members if isinstance(member, dict | list)]
     if level:
-        raise _nesting_error(name)
+        raise nesting_error(name)
     return tables
 
 
-def _nesting_error(name: str) -> ConfigurationError:
+def nesting_error(name: str) -> ConfigurationError:
     return ConfigurationError(
         f"{name} nests tables or lists deeper than {_MAX_NESTING} levels.", code="configuration-file"
     )

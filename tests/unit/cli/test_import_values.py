@@ -136,10 +136,12 @@ def _nest(levels: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
-        ({"extraBody": _nest(400)}, "body.deep is not imported. It nests lists or objects too deeply"),
-        (
-            {"extraBody": _nest(60)},
-            "body.deep is not imported. anthropic-proxy.toml nests tables or lists deeper than 50 levels",
+        *(
+            (
+                {"extraBody": _nest(levels)},
+                "body.deep is not imported. anthropic-proxy.toml nests tables or lists deeper than 50 levels",
+            )
+            for levels in (60, 400)
         ),
         (
             {"extraBody": {"stop": [None]}},
