@@ -28,7 +28,7 @@ class FaultyUpstream:
         """Requests since the last `play`; where a script does not listen at first, connections."""
         self.words_came = threading.Event()
         """Set by the client once it has the first words of a stream."""
-        self._scripts: Sequence[Script] = ((Call.wait,),)
+        self._scripts: Sequence[Script] = ((Call.receive, Call.wait),)  # the proxy asks about models at its start
         self._fillers: list[socket.socket] = []
         self._place: tuple[str, int] = ("127.0.0.1", 0)
         self._listener = self._bind()
