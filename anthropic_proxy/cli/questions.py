@@ -7,9 +7,9 @@ presses Ctrl+C raises `KeyboardInterrupt`, and one who ends the input `EOFError`
 
 import re
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from getpass import getpass
-from typing import Protocol
 
 import questionary
 from msgspec import Struct
@@ -58,11 +58,26 @@ class Option(Struct, frozen=True):
 Accepts = Callable[[str], bool]
 
 
-class Questions(Protocol):
-    @property
-    def has_person(self) -> bool:
-        """True if a person answers, and no pipe, in which each question of a documented order has its line."""
-        ...
+class _Choice(Struct, frozen=True):
+    question: str
+    options: Sequence[Option]
+    default: str
+    listed: int
+    instead: str
+    accepts: Accepts | None
+
+    def is_accepted(self, text: str) -> bool:
+        return (
+            self.accepts is not None and self.accepts(text) and redact_secrets(text, ()) == text
+        )  # a key is no answer
+
+
+class Questions(ABC):
+    has_person: bool
+    """True if a person answers, and no pipe, in which each question of a documented order has its line."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
 
     def select(
         self,
@@ -79,16 +94,20 @@ class Questions(Protocol):
         `listed`: number of options that are shown at first. Others are found by typing, or by the last line. 0: all.
         `accepts`: whether another typed text is an answer, which is returned as it is. None: no other text is.
         """
-        ...
+        return self._select(_Choice(question, options, default, listed, instead, accepts))
 
+    @abstractmethod
+    def _select(self, choice: _Choice) -> str: ...
+
+    @abstractmethod
     def ask(self, question: str, default: str = "", *, instead: str = "") -> str:
         """Return a text, which may be empty if there is no default."""
-        ...
 
+    @abstractmethod
     def ask_secret(self, question: str, *, instead: str = "") -> str:
         """Return a text that is not shown."""
-        ...
 
+    @abstractmethod
     def confirm(self, question: str, *, default: bool, instead: str = "") -> bool: ...
 
 
@@ -119,29 +138,15 @@ def _lay_out(options: Sequence[Option], columns: int | None) -> list[str]:
     return texts
 
 
-class _TerminalQuestions:
+class _TerminalQuestions(Questions):
     has_person = True
 
-    def __init__(self, output: Output) -> None:
-        self._output = output
-
-    def select(
-        self,
-        question: str,
-        options: Sequence[Option],
-        default: str = "",
-        listed: int = 0,
-        *,
-        instead: str = "",
-        accepts: Accepts | None = None,
-    ) -> str:
-        width = self._output.width
-        texts = _lay_out(options, width and width - len(_POINTED))
-        found = _List(question, options, texts, default, listed, width=width, accepts=accepts).run()
-        chosen = Option(found) if isinstance(found, str) else options[found]
+    def _select(self, choice: _Choice) -> str:
+        found = _List(choice, self._output.width).run()
+        chosen = Option(found) if isinstance(found, str) else choice.options[found]
         paint = self._output.paint
         answer = paint(escape_unprintable(chosen.label or chosen.name), "type")
-        self._output.write_line(f"{paint('?', 'type')} {paint(question, 'title')} {answer}")
+        self._output.write_line(f"{paint('?', 'type')} {paint(choice.question, 'title')} {answer}")
         return chosen.name
 
     def ask(self, question: str, default: str = "", *, instead: str = "") -> str:
@@ -167,26 +172,14 @@ _NO_ROW = -1
 class _List:
     """Options below each other in a terminal: arrow keys move, and letters search all of them."""
 
-    def __init__(
-        self,
-        question: str,
-        options: Sequence[Option],
-        texts: Sequence[str],
-        default: str,
-        listed: int,
-        *,
-        width: int | None,
-        accepts: Accepts | None,
-    ) -> None:
-        self._question = question
+    def __init__(self, choice: _Choice, width: int | None) -> None:
+        self._choice = choice
         self._width = width
-        self._accepts = accepts
-        self._options = options
-        self._texts = texts
-        self._listed = listed or len(options)
+        self._options = choice.options
+        self._texts = _lay_out(choice.options, width and width - len(_POINTED))
         self._searched = ""
-        self._pointed = next((index for index, option in enumerate(options) if option.name == default), 0)
-        self._listed = max(self._listed, self._pointed + 1)
+        self._pointed = next((index for index, one in enumerate(self._options) if one.name == choice.default), 0)
+        self._listed = max(choice.listed or len(self._options), self._pointed + 1)
 
     def run(self) -> int | str:
         """Return the index of the chosen option, or another text. It leaves nothing on the screen."""
@@ -276,7 +269,7 @@ class _List:
         return [indexes[nearest]] if nearest else []
 
     def _takes_text(self) -> bool:
-        return bool(self._searched) and not self._find_matches() and _is_accepted(self._searched.strip(), self._accepts)
+        return bool(self._searched) and not self._find_matches() and self._choice.is_accepted(self._searched.strip())
 
     def _move(self, step: int) -> None:
         if rows := self._find_rows():
@@ -294,7 +287,7 @@ class _List:
             self._pointed = rows[0]
 
     def _show_question(self) -> StyleAndTextTuples:
-        parts: StyleAndTextTuples = [("class:qmark", "?"), ("class:question", f" {self._question} ")]
+        parts: StyleAndTextTuples = [("class:qmark", "?"), ("class:question", f" {self._choice.question} ")]
         if not self._searched:
             keys = "arrow keys, or type to search" if len(self._options) > _SEARCHED else "arrow keys"
             parts.append(("class:instruction", f"({keys})"))
@@ -321,33 +314,21 @@ class _List:
         return found[:-1]
 
 
-def _is_accepted(text: str, accepts: Accepts | None) -> bool:
-    return accepts is not None and accepts(text) and redact_secrets(text, ()) == text  # a key is no answer here
-
-
-class _LineQuestions:
+class _LineQuestions(Questions):
     def __init__(self, output: Output) -> None:
-        self._output = output
+        super().__init__(output)
         self.has_person = sys.stdin.isatty()
 
-    def select(
-        self,
-        question: str,
-        options: Sequence[Option],
-        default: str = "",
-        listed: int = 0,
-        *,
-        instead: str = "",
-        accepts: Accepts | None = None,
-    ) -> str:
+    def _select(self, choice: _Choice) -> str:
+        question, options = choice.question, choice.options
         self._output.write_line(f"  {question}")
-        listed = min(listed or MAX_LISTED_OPTIONS, len(options))
+        listed = min(choice.listed or MAX_LISTED_OPTIONS, len(options))
         self._write_options(options, 0, listed)
         names = {option.label.lower(): option.name for option in options if option.label}
         names |= {option.name.lower(): option.name for option in options}
-        preset = default if default in names.values() else options[0].name
+        preset = choice.default if choice.default in names.values() else options[0].name
         while True:
-            answer = self._read(f"  Number or name [{preset}]: ", question, instead) or preset
+            answer = self._read(f"  Number or name [{preset}]: ", question, choice.instead) or preset
             if answer.lower() in names:
                 return names[answer.lower()]
             if answer.lower() == _MORE or (answer == str(listed + 1) and listed < len(options)):
@@ -356,7 +337,7 @@ class _LineQuestions:
                 continue
             if answer.isascii() and answer.isdecimal() and 1 <= int(answer) <= listed:
                 return options[int(answer) - 1].name
-            if not answer.isdecimal() and _is_accepted(answer, accepts):
+            if not answer.isdecimal() and choice.is_accepted(answer):
                 return answer
             nearest = find_similar_choice(answer.lower(), list(names))
             meant = f" Did you mean:  {names[nearest]}" if nearest else ""
