@@ -38,6 +38,7 @@ from anthropic_proxy.engine.routing.router import (
     list_rule_problems_and_warnings,
     should_query_ollama,
 )
+from anthropic_proxy.engine.upstream.cloud_credentials import OPENAI_SCOPES
 from anthropic_proxy.engine.upstream.http.dialer import accepts_connections, is_public_address
 from anthropic_proxy.engine.upstream.http.url import parse_url
 from anthropic_proxy.engine.wires.contract import Transport, UpstreamRequest
@@ -337,10 +338,7 @@ works", read 2026-11)."""
 _EXTRAS = {
     "aws": ("botocore", "Amazon Bedrock without an API key", "bedrock"),
     "azure": ("azure.identity", "Microsoft Foundry without an API key", "azure"),
-    **dict.fromkeys(
-        ("azure_openai", "azure_openai_us", "azure_openai_cn"),
-        ("azure.identity", "Azure OpenAI without an API key", "azure"),
-    ),
+    **dict.fromkeys(OPENAI_SCOPES, ("azure.identity", "Azure OpenAI without an API key", "azure")),
 }
 """Value of `Provider.key_source` → library that it needs, subject of the error text, and name of the extra."""
 _KEY_STEMS = {"bedrock": "AWS", "sagemaker": "AWS"}

@@ -27,6 +27,7 @@ from anthropic_proxy.engine.providers.open_models import (
 )
 from anthropic_proxy.engine.providers.servers import find_server_override
 from anthropic_proxy.engine.providers.vendors import VENDORS
+from anthropic_proxy.engine.upstream.cloud_credentials import OPENAI_SCOPES
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.golden_runner import GoldenCase, find_cases, read_fields
 
@@ -93,7 +94,7 @@ _NO_VENDORS = ("demo", "litellm", "other")
 _CREDENTIALS = {
     "google": "Application Default Credentials",
     "aws": "the credentials of AWS",
-    **dict.fromkeys(("azure", "azure_openai", "azure_openai_us", "azure_openai_cn"), "tokens of Microsoft Entra ID"),
+    **dict.fromkeys(("azure", *OPENAI_SCOPES), "tokens of Microsoft Entra ID"),
 }
 """Source of the credential → text."""
 LOCAL_PROGRAMS = [server for server in PROVIDERS.find("openai").servers if server.base_url and server.has_local_url]
