@@ -57,19 +57,13 @@ from tests.support.http_server import Server
 from tests.support.http_server import serving as http_serving
 from tests.support.waiting import WAIT_SECONDS
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*load_credentials_from_file:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*load_credentials_from_file:DeprecationWarning"),
+    pytest.mark.usefixtures("no_aws_credentials"),
+]
 FIRST, SECOND = ("AKIAFIRSTFIRST000001", "secret-of-the-first"), ("AKIASECONDSECOND0002", "secret-of-the-second")
 TOKEN = "session-token/of+the=second"
 CALL: dict[str, Any] = {"max_tokens": 900, "messages": [{"role": "user", "content": "Say exactly: hello"}]}
-
-
-@pytest.fixture(autouse=True)
-def _no_credentials_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
 
 
 @pytest.fixture
@@ -490,15 +484,6 @@ async def test_a_table_with_the_address_of_another_location_is_vertex_ai(
 
 
 # Microsoft Entra ID
-
-
-@pytest.fixture
-def identity(monkeypatch: pytest.MonkeyPatch) -> Iterator[ManagedIdentity]:
-    stand_in = ManagedIdentity()
-    with serving(new_application(stand_in.answer, RequestLog())) as running:
-        for name, value in stand_in.variables(running.url).items():
-            monkeypatch.setenv(name, value)
-        yield stand_in
 
 
 async def test_foundry_gets_tokens_of_entra_and_a_rejected_one_is_replaced(identity: ManagedIdentity) -> None:

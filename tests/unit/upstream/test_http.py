@@ -40,13 +40,9 @@ BODIES = {
 }
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])  # the second is what a started server has
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    if request.param == "asyncio":
-        return asyncio.DefaultEventLoopPolicy()
-    uvloop = pytest.importorskip("uvloop", reason="platform: no uvloop")
-    policy: asyncio.AbstractEventLoopPolicy = uvloop.EventLoopPolicy()
-    return policy
+@pytest.fixture
+def event_loop_policy(each_event_loop_policy: asyncio.AbstractEventLoopPolicy) -> asyncio.AbstractEventLoopPolicy:
+    return each_event_loop_policy
 
 
 def sends(data: bytes, *, then_close: bool = False) -> Callable[[Server, asyncio.StreamWriter], Awaitable[None]]:

@@ -28,13 +28,9 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 GET = UpstreamRequest(path="/x", body=b"", method="GET")
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    if request.param == "asyncio":
-        return asyncio.DefaultEventLoopPolicy()
-    uvloop = pytest.importorskip("uvloop", reason="platform: no uvloop")
-    policy: asyncio.AbstractEventLoopPolicy = uvloop.EventLoopPolicy()
-    return policy
+@pytest.fixture
+def event_loop_policy(each_event_loop_policy: asyncio.AbstractEventLoopPolicy) -> asyncio.AbstractEventLoopPolicy:
+    return each_event_loop_policy
 
 
 async def answer(_: Server, writer: asyncio.StreamWriter) -> None:

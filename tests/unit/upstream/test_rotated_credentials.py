@@ -4,7 +4,6 @@ The stand-ins are HTTP proxies here, so that requests have the real hosts of the
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +30,7 @@ from tests.support.fakes.clouds import (
     new_cloud,
 )
 from tests.support.fakes.google_tokens import TokenServers, new_token_servers, write_service_account
-from tests.support.fakes.server import Exchange, RequestLog, Running, new_application, serving
+from tests.support.fakes.server import Exchange, Running, serving
 
 Name = Literal["bedrock", "mantle", "gateway", "vertex", "foundry", "azure"]
 """`gateway`: the Messages API of Bedrock as a provider of the configuration file, so with a key from a file."""
@@ -64,22 +63,8 @@ OF_EACH_REQUEST = {"accept", "accept-encoding", "connection", "content-length", 
 
 
 @pytest.fixture(autouse=True)
-def _in_an_empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _in_an_empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_aws_credentials: None) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-
-
-@pytest.fixture
-def identity(monkeypatch: pytest.MonkeyPatch) -> Iterator[ManagedIdentity]:
-    stand_in = ManagedIdentity()
-    with serving(new_application(stand_in.answer, RequestLog())) as running:
-        for variable, value in stand_in.variables(running.url).items():
-            monkeypatch.setenv(variable, value)
-        yield stand_in
 
 
 def official_client(name: Name, credential: Credential, value: str, http: httpx2.Client) -> Any:
