@@ -7,7 +7,7 @@ from cyclopts import App as Commands
 from cyclopts import Parameter
 
 from anthropic_proxy.cli.command_settings import load_command_settings
-from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
+from anthropic_proxy.cli.ledger_access import changing_database, open_ledger_for_reading
 from anthropic_proxy.cli.output import Output, open_data_output
 from anthropic_proxy.console.ledger.database import find_database, open_for_writing
 from anthropic_proxy.console.ledger.engines import find_database_problems
@@ -18,10 +18,8 @@ from anthropic_proxy.console.ledger.export import (
     list_request_values,
     write_csv,
 )
-from anthropic_proxy.console.ledger.failures import DATABASE_ERRORS, classify_database_error, describe_database_failure
 from anthropic_proxy.console.ledger.migrations import NEWEST_VERSION
 from anthropic_proxy.console.ledger.request_queries import stream_stored_requests
-from anthropic_proxy.errors import ConfigurationError
 
 db = Commands(name="db", group_parameters="Options")
 """Group of the commands `db upgrade`, `db check` and `db export`."""
@@ -34,13 +32,8 @@ def upgrade() -> None:
     Before a migration, a SQLite file is copied, for example to ledger.sqlite3.backup-0001.
     """
     settings, output = load_command_settings(), Output()
-    place = find_database(settings).describe()
-    try:
+    with changing_database(settings) as place:
         open_for_writing(settings).close()
-    except DATABASE_ERRORS as error:
-        raise ConfigurationError(
-            describe_database_failure(classify_database_error(error), place, error), code="ledger-not-readable"
-        ) from None
     output.write_line(f"  {output.paint('✓', 'ok')} {place} has the schema {NEWEST_VERSION}.")
 
 

@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from msgspec import UNSET
 
 from anthropic_proxy.cli.command_settings import load_command_settings
-from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
+from anthropic_proxy.cli.ledger_access import changing_database, open_ledger_for_reading
 from anthropic_proxy.cli.output import Column, Output, open_data_output
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.keys.administration import KeyAdministration, KeyChange, open_administration
@@ -44,10 +44,8 @@ from anthropic_proxy.console.keys.virtual_keys import (
     decode_expiry,
     decode_rule_texts,
 )
-from anthropic_proxy.console.ledger.database import find_database
 from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.export import write_csv
-from anthropic_proxy.console.ledger.failures import DATABASE_ERRORS, classify_database_error, describe_database_failure
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import ConfigurationError, UnknownModel
 from anthropic_proxy.gateway.settings import Settings
@@ -345,18 +343,13 @@ def _warn_of_unknown_routes(rules: Rules, settings: Settings) -> None:
 @contextmanager
 def _administering(settings: Settings) -> Iterator[KeyAdministration]:
     """Open the database for changes of keys. It is created or migrated if necessary."""
-    place = find_database(settings).describe()
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = "unknown"
-    try:
-        with open_administration(settings, f"command ({user}@{platform.node()})") as administration:
-            yield administration
-    except DATABASE_ERRORS as error:
-        raise ConfigurationError(
-            describe_database_failure(classify_database_error(error), place, error), code="ledger-not-readable"
-        ) from None
+    actor = f"command ({user}@{platform.node()})"
+    with changing_database(settings), open_administration(settings, actor) as administration:
+        yield administration
 
 
 def write_new_key(key: VirtualKey, key_text: str, completed_action: str, settings: Settings, *, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, exc
 from anthropic_proxy.cli.local_proxy import RECENT_PATH, find_proxy
 from anthropic_proxy.console.ledger.database import find_database
 from anthropic_proxy.console.ledger.engines import new_reading_error, read_ledger
+from anthropic_proxy.console.ledger.failures import DATABASE_ERRORS, classify_database_error, describe_database_failure
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.receipt_queue import EXCHANGE_PATH, MAX_CONTENT_BYTES
 from anthropic_proxy.console.ledger.records import StoredRequest
@@ -43,6 +44,18 @@ def open_ledger_for_reading(settings: Settings) -> Iterator[Connection | None]:
     except exc.SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise new_reading_error(find_database(settings).describe(), reason) from None
+
+
+@contextmanager
+def changing_database(settings: Settings) -> Iterator[str]:
+    """Yield the description of the database. Raises its errors as `ConfigurationError`."""
+    place = find_database(settings).describe()
+    try:
+        yield place
+    except DATABASE_ERRORS as error:
+        raise ConfigurationError(
+            describe_database_failure(classify_database_error(error), place, error), code="ledger-not-readable"
+        ) from None
 
 
 class LoggedWithCost(LoggedRequest, frozen=True):

@@ -3,7 +3,7 @@
 import http.client
 import ssl
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any
 
 from anthropic_proxy.engine.json_decoding import decode_json
@@ -50,45 +50,47 @@ def stream_message(
 
     Raises `UpstreamError` for an error of the proxy, `UpstreamUnreachable` for a broken connection.
     """
-    with closing(_connect(host, port, certificate_file)) as connection:
-        try:
-            headers = {"content-type": "application/json", "anthropic-version": "2023-06-01", **_headers(token)}
-            connection.request("POST", "/v1/messages", body, headers)
-            response = connection.getresponse()
-            if response.status != http.client.OK:
-                raise _error(decode_json(response.read()))
-            for line in response:
-                if line.startswith(b"data:"):
-                    event: dict[str, Any] = decode_json(line[5:])
-                    if event["type"] == "error":
-                        raise _error(event)
-                    yield event
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            raise UpstreamUnreachable(
-                f"The connection to the proxy at {host}:{port} broke: {error}", code="proxy-connection"
-            ) from None
+    connection = _connect(host, port, certificate_file)
+    headers = {"content-type": "application/json", "anthropic-version": "2023-06-01", **_headers(token)}
+    with _reading(connection, "POST", "/v1/messages", headers, body) as response:
+        for line in response:
+            if line.startswith(b"data:"):
+                event: dict[str, Any] = decode_json(line[5:])
+                if event["type"] == "error":
+                    raise _error(event)
+                yield event
 
 
 def stream_events(
     host: str, port: int, path: str, token: str, certificate_file: str = ""
 ) -> Iterator[tuple[str, bytes]]:
     """Name and data of each event. Raises `UpstreamError`, or `UpstreamUnreachable` for a broken or idle connection."""
-    with closing(_connect(host, port, certificate_file, STREAM_TIMEOUT_SECONDS)) as connection:
-        try:
-            connection.request("GET", path, headers=_headers(token))
+    connection = _connect(host, port, certificate_file, STREAM_TIMEOUT_SECONDS)
+    with _reading(connection, "GET", path, _headers(token)) as response:
+        name = ""
+        for line in response:
+            if line.startswith(b"event: "):
+                name = line[7:].strip().decode()
+            elif line.startswith(b"data: "):
+                yield name, line[6:].rstrip()
+
+
+@contextmanager
+def _reading(
+    connection: http.client.HTTPConnection, method: str, path: str, headers: dict[str, str], body: bytes | None = None
+) -> Iterator[http.client.HTTPResponse]:
+    try:
+        with closing(connection):
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
             if response.status != http.client.OK:
                 raise _error(decode_json(response.read()))
-            name = ""
-            for line in response:
-                if line.startswith(b"event: "):
-                    name = line[7:].strip().decode()
-                elif line.startswith(b"data: "):
-                    yield name, line[6:].rstrip()
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            raise UpstreamUnreachable(
-                f"The connection to the proxy at {host}:{port} broke: {error}", code="proxy-connection"
-            ) from None
+            yield response
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise UpstreamUnreachable(
+            f"The connection to the proxy at {connection.host}:{connection.port} broke: {error}",
+            code="proxy-connection",
+        ) from None
 
 
 def _connect(host: str, port: int, certificate_file: str, timeout: float | None = None) -> http.client.HTTPConnection:
