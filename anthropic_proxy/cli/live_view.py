@@ -164,7 +164,6 @@ class LiveView(App[None]):
         super().__init__(ansi_color=True)
         self.theme = "ansi-light"  # the colors of the terminal, readable on a dark background too
         self.reader = threading.Thread(target=self._read_updates, daemon=True)
-        """Thread that reads the changes of the requests from the proxy."""
         self._address = address
         self._request_updates = updates
         self._now = clock
@@ -177,7 +176,6 @@ class LiveView(App[None]):
         self._is_connected = True
 
     def compose(self) -> ComposeResult:
-        """Yield the widgets from top to bottom."""
         yield Static(id="summary", markup=False)
         yield DataTable(cursor_type="row", zebra_stripes=False)
         yield Static(id="details", markup=False)
@@ -185,7 +183,6 @@ class LiveView(App[None]):
         yield Footer()
 
     def on_mount(self) -> None:
-        """Start the thread that reads changes of the requests, when the widgets exist."""
         table = self._table
         if self.size.width < _MIN_WIDTH_OF_ALL_COLUMNS:
             self._titles = tuple(title for title in COLUMNS if title != "Requested")
@@ -197,10 +194,6 @@ class LiveView(App[None]):
         self.reader.start()
 
     def _read_updates(self) -> None:
-        """Read changes of the requests and apply them, until the view ends.
-
-        Runs in a daemon thread, because a read may wait for seconds.
-        """
         try:
             for update in self._request_updates:
                 self.call_from_thread(self.apply_update, update)
@@ -211,7 +204,6 @@ class LiveView(App[None]):
                 raise
 
     def apply_update(self, update: RequestUpdate) -> None:
-        """Apply `update`, a change of the requests, and show it unless the view is paused."""
         self._ended_requests.extend(update.finished)
         if update.running is not None:
             self._in_flight = update.running
@@ -221,7 +213,6 @@ class LiveView(App[None]):
         self._show_all()
 
     def action_filter(self) -> None:
-        """Show the input line for the words of the filter."""
         field = self.query_one("#filter", Input)
         field.display = True
         field.focus()
@@ -234,23 +225,19 @@ class LiveView(App[None]):
         self._table.focus()
 
     def action_toggle_errors(self) -> None:
-        """Show only failed requests, or all requests again."""
         self._errors_only = not self._errors_only
         self._show_all()
 
     def action_toggle_pause(self) -> None:
-        """Keep the rows unchanged, or end that."""
         self._is_paused = not self._is_paused
         self._show_all()
 
     def action_copy_id(self) -> None:
-        """Copy the id of the selected request."""
         if row := self._selected():
             self.copy_to_clipboard(row.receipt.request_id)
             self.notify(f"{row.receipt.request_id} copied")
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Filter the rows at each change of the line."""
         self._words = event.value
         self._show_all()
 
@@ -260,7 +247,6 @@ class LiveView(App[None]):
         self._table.focus()
 
     def on_data_table_row_highlighted(self) -> None:
-        """Show the facts about the request in the selected row."""
         self._show_details()
 
     @property
