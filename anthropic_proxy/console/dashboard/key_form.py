@@ -12,7 +12,13 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.page import Form, OpenedForm
 from anthropic_proxy.console.dashboard.permissions import explain_key_denial
 from anthropic_proxy.console.dashboard.web import digest
-from anthropic_proxy.console.keys.administration import Changes, KeyAdministration, KeyChange, open_administration
+from anthropic_proxy.console.keys.administration import (
+    Changes,
+    KeyAdministration,
+    KeyChange,
+    open_administration,
+    require_same,
+)
 from anthropic_proxy.console.keys.descriptions import describe_field_value, describe_unknown_routes
 from anthropic_proxy.console.keys.virtual_keys import (
     NONE,
@@ -149,7 +155,7 @@ def submit_form(
     form.fields = {name: sent.get(name, "").strip() for name in form.fields}
     try:
         changes = _preview(form, administration, clock())
-        _require_unchanged(form, sent.get("before", ""))
+        require_same(form.before, sent.get("before") or None)
         form.preview = [
             (sign, f"{field}: {text}")
             for field, values in changes.items()
@@ -181,14 +187,6 @@ def submit_form(
     except InvalidRequest as error:
         form.problem = error.message
     return form
-
-
-def _require_unchanged(form: KeyForm, before: str) -> None:
-    if before not in ("", form.before):
-        raise InvalidRequest(
-            "The values have changed since the preview. Nothing was changed. Open the form again.",
-            code="dashboard-parameter",
-        )
 
 
 def _preview(form: KeyForm, administration: KeyAdministration, now: float) -> Changes:

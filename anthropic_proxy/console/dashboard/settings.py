@@ -112,12 +112,7 @@ async def _change_setting(form: OpenedForm, sent: Mapping[str, str]) -> RouteRes
 
 def load_setting_form(settings: Settings, name: str) -> Mapping[str, Any]:
     """Raises `InvalidRequest` if the setting does not exist, or cannot be changed in the dashboard."""
-    row = list_editable_settings(settings).get(name)
-    if row is None:
-        raise InvalidRequest(
-            f"{name[:60]!r} cannot be changed here. Edit .env, or the environment if it is set there.",
-            code="dashboard-setting",
-        )
+    row = _require_editable(settings, name)
     value = "" if is_secret_variable(name) or row.source == "default" else row.value
     return {
         "row": row,
@@ -129,6 +124,15 @@ def load_setting_form(settings: Settings, name: str) -> Mapping[str, Any]:
         "repeat": "",
         "saved": "",
     }
+
+
+def _require_editable(settings: Settings, name: str) -> SettingRow:
+    if (row := list_editable_settings(settings).get(name)) is not None:
+        return row
+    raise InvalidRequest(
+        f"{name[:60]!r} cannot be changed here. Edit .env, or the environment if it is set there.",
+        code="dashboard-setting",
+    )
 
 
 def submit_setting_form(settings: Settings, form: Mapping[str, str]) -> tuple[Mapping[str, Any], bool]:
@@ -176,12 +180,7 @@ class Proposal(Struct, frozen=True, kw_only=True):
 
 def propose_change(settings: Settings, name: str, value: str) -> Proposal:
     """Raises `InvalidRequest` for an invalid name or value."""
-    row = list_editable_settings(settings).get(name)
-    if row is None or settings.env_file is None:
-        raise InvalidRequest(
-            f"{name[:60]!r} cannot be changed here. Edit .env, or the environment if it is set there.",
-            code="dashboard-setting",
-        )
+    row = _require_editable(settings, name)
     value = value.strip()
     if len(value) > MAX_VALUE_CHARACTERS or not value.isprintable():
         raise InvalidRequest(
@@ -192,6 +191,7 @@ def propose_change(settings: Settings, name: str, value: str) -> Proposal:
             f"{name}: a reference such as ${{NAME}} is not allowed here, because pages show its value.",
             code="dashboard-setting",
         )
+    assert settings.env_file is not None  # else no setting is editable
     file = Path(settings.env_file)
     try:
         before = read_text(file)

@@ -36,6 +36,7 @@ from anthropic_proxy.console.dashboard.web import (
     render_message,
     require_token,
 )
+from anthropic_proxy.engine.exchange.client_side import STREAM_HEADERS
 from anthropic_proxy.errors import ClientError, PermissionDenied, ProxyBusy, ProxyError, UnknownModel
 from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
 
@@ -43,11 +44,6 @@ if TYPE_CHECKING:
     from anthropic_proxy.console.dashboard.oidc_client import OidcClient
 
 _YEAR_SECONDS = 31_536_000
-_EVENT_HEADERS = {
-    "content-type": "text/event-stream; charset=utf-8",
-    "cache-control": "no-cache",
-    "x-accel-buffering": "no",
-}
 
 
 class Site:
@@ -154,7 +150,7 @@ async def stream_events(site: Site, request: RouteRequest) -> RouteResponse:
     names = None
     if session is not None and reads_own_requests_only(session.role):
         names = await site.pages.list_own_key_labels(session)
-    return RouteResponse(headers=_EVENT_HEADERS, body=site.gateway.stream_request_events(names))
+    return RouteResponse(headers=STREAM_HEADERS, body=site.gateway.stream_request_events(names))
 
 
 async def send_asset(site: Site, request: RouteRequest) -> RouteResponse:

@@ -86,7 +86,7 @@ class KeyAdministration:
         now = self._clock()
         with self._changing() as connection:
             before = require_key(connection, name)
-            _require_same(before, expected_current)
+            require_same(before, expected_current)
             after, changes = self._check_change(connection, before, change, now)
             values = _encode_key(after)
             changed = ", ".join(f"{column} = ?" for column in values)
@@ -127,7 +127,7 @@ class KeyAdministration:
         now = self._clock()
         with self._changing() as connection:
             key = require_key(connection, name)
-            _require_same(key, expected_current)
+            require_same(key, expected_current)
             if key.revoked_at is not None:
                 raise InvalidRequest(f"The key {key.label!r} is revoked. Create a new key.", code="virtual-key-fields")
             end = to_microseconds(now + overlap_seconds)
@@ -157,7 +157,7 @@ class KeyAdministration:
         `expected_current`.
         """
         with self._changing() as connection:
-            _require_same((find_team(connection, name) or Team(name)).rules, expected_current)
+            require_same((find_team(connection, name) or Team(name)).rules, expected_current)
             after, changes = _check_team(connection, name, rules)
             connection.execute("DELETE FROM teams WHERE name = ?", (name,))
             if after != Rules():
@@ -230,7 +230,8 @@ def _check_team(connection: Connection, name: str, rules: Mapping[str, Any]) -> 
     return after, _compare(list_rule_fields(before), list_rule_fields(after))
 
 
-def _require_same(present: VirtualKey | Rules, expected: VirtualKey | Rules | None) -> None:
+def require_same(present: object, expected: object) -> None:
+    """Raises `InvalidRequest` if a value has changed since the preview. `expected`: the value then; None: any."""
     if expected is not None and present != expected:
         raise InvalidRequest(
             "The values have changed since the preview. Nothing was changed. Open the form again.",

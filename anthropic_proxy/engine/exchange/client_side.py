@@ -191,13 +191,15 @@ def json_headers(request_id: str) -> dict[str, str]:
     return {"content-type": "application/json", "request-id": request_id}
 
 
+STREAM_HEADERS: Mapping[str, str] = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+}
+
+
 def stream_headers(request_id: str) -> dict[str, str]:
-    return {
-        "content-type": "text/event-stream; charset=utf-8",
-        "cache-control": "no-cache",
-        "x-accel-buffering": "no",
-        "request-id": request_id,
-    }
+    return {**STREAM_HEADERS, "request-id": request_id}
 
 
 def exchange_headers(receipt: Receipt, status: int) -> dict[str, str]:

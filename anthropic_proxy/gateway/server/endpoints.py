@@ -25,7 +25,13 @@ import msgspec
 from anthropic_proxy import __version__
 from anthropic_proxy.engine.exchange import forwarding
 from anthropic_proxy.engine.exchange.admission import admit_token_count
-from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, encode_error_response, json_headers
+from anthropic_proxy.engine.exchange.client_side import (
+    STREAM_HEADERS,
+    ClientRequest,
+    ResponseSink,
+    encode_error_response,
+    json_headers,
+)
 from anthropic_proxy.engine.exchange.exchange import Exchange, log_internal_error, record_client, record_failure
 from anthropic_proxy.engine.exchange.forwarding import RESOURCE_PATHS, forward_resource
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
@@ -426,12 +432,8 @@ async def get_recent_requests(services: Services, request: ClientRequest, sink: 
 
 async def get_live_requests(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Serve `GET /api/requests/live`: send an SSE event `snapshot`, then one event for each change of a request."""
-    headers = {
-        "content-type": "text/event-stream; charset=utf-8",
-        "cache-control": "no-cache",
-        "x-accel-buffering": "no",
-    }
-    await sink.send_route_response(RouteResponse(headers=headers, body=stream_request_events(services.receipts.feed)))
+    events = stream_request_events(services.receipts.feed)
+    await sink.send_route_response(RouteResponse(headers=STREAM_HEADERS, body=events))
 
 
 async def get_health(services: Services, request: ClientRequest, sink: AsgiSink) -> None:

@@ -163,15 +163,17 @@ def write_file(file: Path, before: str, after: str, *, has_keys: bool) -> bool:
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigurationError(
-            f"{file} cannot be written: {describe_os_error(error)}.", code="init-without-terminal"
-        ) from None
+        raise _writing_error(file, error) from None
     with locked_for_change(file):
         if read_text(file) != before:
             raise ConfigurationError(
                 f"{file} was changed by another program in the meantime. Try again.", code="init-without-terminal"
             )
         return replace_file(file, after, has_keys=has_keys)
+
+
+def _writing_error(file: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(f"{file} cannot be written: {describe_os_error(error)}.", code="init-without-terminal")
 
 
 @contextmanager
@@ -188,9 +190,7 @@ def locked_for_change(file: Path) -> Iterator[None]:
                 f"{file} is being changed by another process. Try again.", code="init-without-terminal"
             ) from None
         except OSError as error:
-            raise ConfigurationError(
-                f"{file} cannot be written: {describe_os_error(error)}.", code="init-without-terminal"
-            ) from None
+            raise _writing_error(file, error) from None
         yield
 
 
@@ -242,9 +242,7 @@ def replace_file(file: Path, text: str, *, has_keys: bool) -> bool:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        raise ConfigurationError(
-            f"{file} cannot be written: {describe_os_error(error)}.", code="init-without-terminal"
-        ) from None
+        raise _writing_error(file, error) from None
     return is_open
 
 
