@@ -13,6 +13,7 @@ proxy a command uses.
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from msgspec import structs
@@ -131,20 +132,31 @@ def _has_provider(settings: Settings) -> bool:
     return choose_preferred_provider_name(settings, None) != find_registry(settings).demo.name
 
 
-def describe_other_settings(proxy: RunningProxy | None, settings: Settings) -> str:
-    """Return what a running proxy uses in place of `settings`: `other settings files, in ~/anthropic-proxy`. "": it
-    uses the same files. None: the proxy has no record.
+class OtherSettings(NamedTuple):
+    text: str
+    """What a running proxy uses: `other settings files, in ~/anthropic-proxy`."""
+    is_demo: bool = False
+    """True: they choose no provider."""
+
+
+def find_other_settings(proxy: RunningProxy | None, settings: Settings) -> OtherSettings | None:
+    """Return what a running proxy uses in place of `settings`. None: the same files. `proxy` is None if it has no
+    record.
     """
     if proxy is None:
-        return "settings that are not known here, as of another home directory or of a container"
+        return OtherSettings("settings that are not known here, as of another home directory or of a container")
     if proxy.env_file == describe_source(settings).env_file:
-        return ""
-    return "other settings files" + (f", in {shorten_home(str(Path(proxy.env_file).parent))}" if proxy.env_file else "")
+        return None
+    place = f"in {shorten_home(str(Path(proxy.env_file).parent))}" if proxy.env_file else ""
+    with suppress(ConfigurationError):
+        if not _has_provider(load_settings_of(proxy, copy_environment(), resolves_keys=False)):
+            return OtherSettings(f"the demo, because no provider is chosen {place}".rstrip(), is_demo=True)
+    return OtherSettings(f"other settings files, {place}".removesuffix(", "))
 
 
-def describe_other_proxy(place: str, settings: str) -> str:
-    """`place`: `on port 8082`; `settings`: from `describe_other_settings`."""
-    return f"The proxy {place} is another one: it uses {settings}."
+def describe_other_proxy(place: str, settings: OtherSettings) -> str:
+    """`place`: `on port 8082`."""
+    return f"The proxy {place} is another one: it uses {settings.text}."
 
 
 def _load_of_running_proxy(
@@ -166,13 +178,12 @@ def _load_of_running_proxy(
     with suppress(ConfigurationError):
         own_settings = load_settings(environ, PROVIDERS, env_file=env_file)
         own = describe_source(own_settings, proxy.changed)
-        other = describe_other_settings(proxy, own_settings)
+        other = find_other_settings(proxy, own_settings)
         if other and prefers_own(own_settings, settings) and not is_named_by_user(list_hosts(proxy, host), port):
             if not is_client:
-                output.write_notice(
-                    f"{describe_other_proxy(f'on port {port}', other)} This command uses its own. To use those of the "
-                    f"proxy, set  ANTHROPIC_BASE_URL={proxy.address}"
-                )
+                use = "" if other.is_demo else f" To use those of the proxy, set  ANTHROPIC_BASE_URL={proxy.address}"
+                described = describe_other_proxy(f"on port {port}", other)
+                output.write_notice(f"{described} This command uses its own settings.{use}")
             return None
     if (
         names_source

@@ -47,7 +47,10 @@ def health(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = 
         seconds = datetime.fromisoformat(proxy.started_at).timestamp()
         started = f", started {formats.long_time(seconds)} ({formats.ago(time.time() - seconds)})"
     Output().write_line(f"anthropic-proxy {proxy.version} responds at {proxy.address}{started}.")
-    rows = {"settings": found.settings_folder or proxy.other_settings, "ledger": found.ledger}
+    rows = {
+        "settings": found.settings_folder or (proxy.other_settings.text if proxy.other_settings else ""),
+        "ledger": found.ledger,
+    }
     if found.ready_providers is not None:
         names = found.ready_providers
         rows["ready"] = f"{formats.plural(len(names), 'provider')}: {', '.join(names)}" if names else "no provider"

@@ -12,8 +12,9 @@ from msgspec import Struct, structs
 from platformdirs import user_log_path
 
 from anthropic_proxy.cli.command_settings import (
+    OtherSettings,
     describe_other_proxy,
-    describe_other_settings,
+    find_other_settings,
     is_named_by_user,
     list_hosts,
     prefers_own,
@@ -65,9 +66,8 @@ class LocalProxy(Struct, frozen=True):
     """Log file of a proxy that this command has started. None: the proxy was already running."""
     foreign_user: str = ""
     """Another user of this machine who runs this proxy, and can read what is sent to it. "": unknown, or none."""
-    other_settings: str = ""
-    """What it uses in place of the settings of the command: `other settings files, in ~/anthropic-proxy`. "": it uses
-    those of the command."""
+    other_settings: OtherSettings | None = None
+    """What it uses in place of the settings of the command. None: it uses those of the command."""
     is_used: bool = True
     """False: it belongs to another user, or the user has chosen a provider in other settings. Then nothing is sent to
     it, unless the user has named it in `ANTHROPIC_BASE_URL`."""
@@ -101,7 +101,7 @@ def find_any_proxy(settings: Settings, timeout: float = PROBE_TIMEOUT_SECONDS) -
             is_named = is_named_by_user((host,), port)
             # with TLS, the proxy has shown a certificate of this user
             foreign_user = "" if certificate or is_named else find_foreign_user(host, port)
-            other_settings = "" if foreign_user or is_named else describe_other_settings(record, settings)
+            other_settings = None if foreign_user or is_named else find_other_settings(record, settings)
             # `load_command_settings` has taken the settings of a recorded proxy that is used
             is_used = not foreign_user and (not other_settings or (record is None and not prefers_own(settings, None)))
             return LocalProxy(
@@ -118,11 +118,13 @@ def find_any_proxy(settings: Settings, timeout: float = PROBE_TIMEOUT_SECONDS) -
     return None
 
 
-def describe_unused_proxy(proxy: LocalProxy) -> str:
-    """Return the reason why a proxy is not used, and how to use it."""
-    if not proxy.foreign_user:
-        described = describe_other_proxy(f"at {proxy.address}", proxy.other_settings)
-        return f"{described} To use it, set  ANTHROPIC_BASE_URL={proxy.address}"
+def describe_unused_proxy(proxy: LocalProxy, *, starts_own: bool = False) -> str:
+    """Return the reason why a proxy is not used, and what to do. `starts_own`: the command starts another one."""
+    if other := proxy.other_settings:
+        advice = f" To use it, set  ANTHROPIC_BASE_URL={proxy.address}"
+        if other.is_demo:
+            advice = "" if starts_own else f" Start your own beside it:  anthropic-proxy serve --port {proxy.port + 1}"
+        return f"{describe_other_proxy(f'at {proxy.address}', other)}{advice}"
     return (
         f"The proxy at {proxy.address} belongs to another user of this machine, {proxy.foreign_user}, who can read "
         f"what is sent to it. If you trust this user, set  ANTHROPIC_BASE_URL={proxy.address}"
@@ -240,12 +242,12 @@ def open_proxy(settings: Settings, command: str) -> Iterator[LocalProxy]:
     proxy = find_any_proxy(settings)
     if proxy is not None and proxy.is_used:
         if proxy.other_settings:
-            Output().write_notice(f"The proxy at {proxy.address} uses {proxy.other_settings}.")
+            Output().write_notice(f"The proxy at {proxy.address} uses {proxy.other_settings.text}.")
         require_accepted_credential(proxy)
         yield proxy
         return
     if proxy is not None:
-        notice = f"This command starts a proxy of its own. {describe_unused_proxy(proxy)}"
+        notice = f"This command starts a proxy of its own. {describe_unused_proxy(proxy, starts_own=True)}"
         Output().write_notice(notice, "!", "warn")
     try:
         directory = user_log_path("anthropic-proxy", appauthor=False, ensure_exists=True)

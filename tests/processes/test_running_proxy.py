@@ -406,8 +406,8 @@ def test_health_names_another_settings_folder(tmp_path: Path) -> None:
         here = {"PORT": proxy.url.rpartition(":")[2], "HOME": str(tmp_path)}
         assert run_command("health", directory=tmp_path, settings=here).stderr == ""
         assert run_command("health", directory=own, settings=here).stderr == (
-            f"  ! The proxy at {proxy.url} is another one: it uses other settings files, in {tmp_path}. "
-            f"To use it, set  ANTHROPIC_BASE_URL={proxy.url}\n"
+            f"  ! The proxy at {proxy.url} is another one: it uses the demo, because no provider is chosen in "
+            f"{tmp_path}. Start your own beside it:  anthropic-proxy serve --port {int(here['PORT']) + 1}\n"
         )
 
 
@@ -505,18 +505,15 @@ def test_a_chosen_provider_is_used_although_a_proxy_with_other_settings_runs(ope
     words = ("-m", "anthropic_proxy", "serve", "--host", host)
     with running_proxy(demo, {"HOME": str(home)}, words, host=host) as proxy:
         port = proxy.url.rpartition(":")[2]
-        other = f"is another one: it uses other settings files, in {demo}."
-        use = f"To use it, set  ANTHROPIC_BASE_URL={proxy.url}"
+        other = f"is another one: it uses the demo, because no provider is chosen in {demo}."
+        beside = f"Start your own beside it:  anthropic-proxy serve --port {int(port) + 1}"
         own = {"PYTHONPATH": str(installed), "HOME": str(home), "PORT": port, "ANTHROPIC_PROXY_CONFIG": ""}
 
         def run(*words: str, **more: str) -> tuple[int, str, str]:
             done = run_command(*words, directory=home, settings={**own, **more})
             return done.returncode, done.stdout, done.stderr
 
-        described = (
-            f"  The proxy on port {port} {other} This command uses its own. To use those of the proxy, set  "
-            f"ANTHROPIC_BASE_URL={proxy.url}\n"
-        )
+        described = f"  The proxy on port {port} {other} This command uses its own settings.\n"
         assert run("config", "show")[2].startswith(described)
         words = ("init", "--provider", "openai", "--yes", "--big-model", "gpt-4.1", "--small-model", "gpt-4.1-mini")
         given = {"OPENAI_BASE_URL": f"{openai.url}/v1", "OPENAI_API_KEY": KEY}
@@ -527,13 +524,13 @@ def test_a_chosen_provider_is_used_although_a_proxy_with_other_settings_runs(ope
 
         notices = run("ask", "hello")[2]
         started, facts = notices.splitlines()
-        assert started == f"  ! This command starts a proxy of its own. The proxy at {proxy.url} {other} {use}"
+        assert started == f"  ! This command starts a proxy of its own. The proxy at {proxy.url} {other}"
         assert facts.startswith("  claude-sonnet-5-5 → openai/gpt-4.1  ")
         assert run("config", "show")[2].startswith(described)
-        assert run("health")[2] == f"  ! The proxy at {proxy.url} {other} {use}\n"
+        assert run("health")[2] == f"  ! The proxy at {proxy.url} {other} {beside}\n"
         assert json.loads(run("health", "--json")[1])["ready_providers"] is None
-        assert run("env") == (2, "", f"✕ The proxy at {proxy.url} {other} {use}\n")
-        assert run("logs", "--no-follow")[2] == f"  From saved records. The proxy at {proxy.url} {other} {use}\n"
+        assert run("env") == (2, "", f"✕ The proxy at {proxy.url} {other} {beside}\n")
+        assert run("logs", "--no-follow")[2] == f"  From saved records. The proxy at {proxy.url} {other} {beside}\n"
 
         named = {"ANTHROPIC_BASE_URL": proxy.url}
         assert "→ demo/demo  " in run("ask", "hello", **named)[2]
