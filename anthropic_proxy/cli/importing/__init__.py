@@ -28,7 +28,7 @@ from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
 from anthropic_proxy.engine.routing.router import find_preferred_provider
-from anthropic_proxy.errors import ConfigurationError, build_extra_install_command, join_with_or
+from anthropic_proxy.errors import ConfigurationError, build_extra_install_command, join_with_and, join_with_or
 from anthropic_proxy.gateway.readiness import describe_demo
 from anthropic_proxy.gateway.server.auth import require_auth_if_exposed
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, copy_environment
@@ -118,7 +118,8 @@ def import_settings(
             plan.add_note("HOST", f"serve does not start with it. {error.messages[0].rstrip('.')}", is_error=True)
 
     total = len(plan.variables) + len(plan.servers) + len(plan.routes)
-    added = sum(change.added_settings for change in files.changes)
+    new = [name for change in files.changes for name in change.added_settings]
+    added = len(new)
     count = formats.plural(total, "setting")
     if total and not added:
         text = f"nothing is new. {count} {'is' if total == 1 else 'are'} set already"
@@ -134,6 +135,11 @@ def import_settings(
         output.write_line(f"  {output.paint('!', 'warn')} {describe_demo(files.settings)}.")
     else:
         _write_mapping(output, plan, files.settings)
+        others = [
+            name for name in new if not name.endswith("_MODEL") and not name.startswith(("FALLBACK_", "MODEL_", "[["))
+        ]
+        if others and not dry_run:  # which lists all lines
+            output.write_line(f"  {output.paint(f'Other settings: {join_with_and(others)}.', 'quiet')}")
     if "PROXY_API_KEY" in plan.variables:
         text = "Clients then need the key in PROXY_API_KEY. anthropic-proxy code sends it by itself."
         output.write_line(f"  {output.paint(text, 'quiet')}")
@@ -201,7 +207,8 @@ def _write_mapping(output: Output, plan: ImportPlan, settings: Settings) -> None
     for route in settings.routes:
         first, *others = route.targets
         then = f", {'then ' if route.balance == 'order' else ''}{', '.join(others)}" if others else ""
-        mapping.append((f"route {route.name}", f"{first}{then}"))
+        above = f" (input above {limit:,} tokens)" if (limit := route.when.input_above) is not None else ""
+        mapping.append((f"route {route.name}", f"{first}{then}{above}"))
     width = max(count_columns(name) for name, _ in mapping)
     output.write_line()
     for name, target in mapping:

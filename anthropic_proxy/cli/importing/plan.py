@@ -581,8 +581,8 @@ class FileChange(Struct, kw_only=True):
     after: str
     added: str
     """New lines, for the user. "": the file does not change."""
-    added_settings: int
-    """Number of variables or tables in `added`."""
+    added_settings: Sequence[str]
+    """Names of the variables or tables in `added`: `BIG_MODEL`, `[providers.vllm]`."""
     kept: list[KeptValue]
     has_keys: bool = False
     """True if one of the new lines has a key."""
@@ -648,7 +648,7 @@ def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str
         before=env_text,
         after=changed,
         added="".join(f"{line}\n" for line in added),
-        added_settings=len(added),
+        added_settings=[line.partition("=")[0] for line in added],
         kept=kept,
         has_keys=any(is_secret_variable(line.partition("=")[0]) for line in added),
     )
@@ -667,7 +667,7 @@ def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str
         if old is not None and old != wanted:
             names = [key for key in {**old, **wanted} if old.get(key) != wanted.get(key)]
             kept.append(KeptValue(label, _list_fields(old, names), _list_fields(wanted, names)))
-    new = [table for _, table, old in tables if old is None]
+    new = {label: table for label, table, old in tables if old is None}
     for label, table, old in tables:
         kind, heading = ("routes", "[[routes]]") if label.startswith("[[") else ("providers", "[providers.NAME]")
         if old is None and kind in configured and not _can_be_added(config_text, table):
@@ -676,7 +676,7 @@ def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str
                 "in its place, with a line for each field.",
                 code="configuration-file",
             )
-    new_tables = "\n".join(new)
+    new_tables = "\n".join(new.values())
     end = "\r\n" if "\r\n" in config_text else "\n"
     gap = end if new_tables and config_text and not config_text.endswith("\n") else ""
     config_change = FileChange(
@@ -684,7 +684,7 @@ def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str
         before=config_text,
         after=f"{config_text}{gap}{new_tables.replace(chr(10), end)}",
         added=new_tables,
-        added_settings=len(new),
+        added_settings=[*new],
         kept=kept,
     )
 

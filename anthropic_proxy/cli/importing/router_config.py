@@ -109,12 +109,13 @@ _OTHER_SETTINGS = {
     "plugins": "plugins of the other project do not run here. The dashboard shows the speed of models",
     "Plugins": "plugins of the other project do not run here. The dashboard shows the speed of models",
     "forceUseImageAgent": "requests with images go to the route images, and the model gets the images themselves",
-    "LOG": "the log is standard error. LOG_LEVEL sets its level",
+    "LOG": "requests are in the ledger, not in log files. To list them",
     "NON_INTERACTIVE_MODE": "it is not needed: the proxy reads no input",
     "tokenStatsConfig": "it is not needed: the log and the dashboard show tokens",
     "APIKEYS": "for several clients, use virtual keys. Set VIRTUAL_KEYS=true, then",
 }
-_HARMLESS = ("LOG", "NON_INTERACTIVE_MODE", "tokenStatsConfig", "CLAUDE_PATH", "forceUseImageAgent")
+_OTHER_LINES = {"APIKEYS": CREATE_KEY, "LOG": "anthropic-proxy logs"}
+_HARMLESS = ("NON_INTERACTIVE_MODE", "tokenStatsConfig", "CLAUDE_PATH", "forceUseImageAgent")
 """Entries of `_OTHER_SETTINGS` that a user does not miss."""
 _DATABASE_MARK = b"SQLite format 3\0"
 _PROFILE_FIELDS = {
@@ -270,7 +271,7 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
         return plan
     for name, value in config.items():
         if name not in _READ and value not in _EMPTY:
-            line, reason = CREATE_KEY if name == "APIKEYS" else "", _OTHER_SETTINGS.get(name, UNKNOWN_ENTRY)
+            line, reason = _OTHER_LINES.get(name, ""), _OTHER_SETTINGS.get(name, UNKNOWN_ENTRY)
             plan.add_note(name, reason, line, is_harmless=name in _HARMLESS)
     return plan
 
