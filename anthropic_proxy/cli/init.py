@@ -95,7 +95,6 @@ _OTHER_MODEL = "another"
 """Choice "another model" in the list of models."""
 _SIMILAR_MODELS = 3
 """Number of listed models that are offered in place of a typed name."""
-_NAME_OF_LOCAL_SERVER = "own"
 _ADDRESS, _KEY_OPTION = "--base-url ADDRESS", "--key-from-env VARIABLE"
 """Options in place of an answer."""
 _NO_ADDRESS = "This is no address of a server, such as http://localhost:8000/v1."
@@ -620,7 +619,8 @@ class _Setup:
         duration = formats.seconds(to_microseconds(seconds))
         host = find_host(backend.settings.base_urls.get(provider.name, provider.base_url))
         count = formats.plural(len(models), "model")
-        output.write_line(f"  {check} accepted by {host}, {count}, {duration}{left_out}")
+        result = f"accepted by {host}" if backend.settings.keys.get(provider.name) else f"{host} answers"
+        output.write_line(f"  {check} {result}, {count}, {duration}{left_out}")
         return tested
 
     def _report_failure(self, backend: ChosenProvider, error: UpstreamError) -> str:
@@ -942,7 +942,9 @@ class _Setup:
             command = f"anthropic-proxy code --model {backend.provider.prefix}/{other}"
             rows.append(("  Or:", command, "for another model"))
         if not has_price_package():
-            rows.append(("  Then:", "anthropic-proxy add dashboard prices", "for costs and charts"))
+            is_free = names and all(name in listed and listed[name].is_free for name in names)
+            extras, purpose = ("dashboard", "charts") if is_free else ("dashboard prices", "costs and charts")
+            rows.append(("  Then:", f"anthropic-proxy add {extras}", f"for {purpose}"))
         for lead, command, purpose in rows:
             self._output.write_line(f"{lead:<8} {paint(command, 'type')}    {paint(purpose, 'quiet')}")
 
@@ -1215,7 +1217,7 @@ def describe_facts(facts: ModelFacts, today: date) -> str:
     price = facts.price
     if price is None:
         amounts = ""
-    elif not price.input and not price.output:
+    elif facts.is_free:
         amounts = "free of charge"
     else:
         amounts = f"{format_price(price.input):>6} in {format_price(price.output):>7} out"
@@ -1433,14 +1435,13 @@ def read_address(name: str, text: str) -> str:
 
 
 def _name_host(address: str) -> str:
-    """Return a name for the server at `address`: `openrouter` for openrouter.ai, `own` in a local network."""
+    """Return a name for the server at `address`: `openrouter` for openrouter.ai, `gpu-box` for the host gpu-box."""
     host = urlsplit(address).hostname or ""
-    labels = host.split(".")
     try:
-        ip_address(host)
+        return "local" if ip_address(host).is_private else "own"
     except ValueError:
-        return _NAME_OF_LOCAL_SERVER if len(labels) == 1 else re.sub(r"[^a-z0-9-]", "-", labels[-2].lower())
-    return _NAME_OF_LOCAL_SERVER
+        name = host.split(".")[-2:][0].lower()
+        return "local" if name == "localhost" else re.sub(r"[^a-z0-9-]", "-", name)
 
 
 def _choose_name(name: str, base_url: str, settings: Settings) -> str:

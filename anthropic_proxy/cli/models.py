@@ -278,6 +278,10 @@ class ModelFacts(Struct, frozen=True):
     retires_on: date | None = None
     """Date on which the provider stops or stopped serving the model. None: none is announced."""
 
+    @property
+    def is_free(self) -> bool:
+        return self.price is not None and not self.price.input and not self.price.output
+
 
 class TierGroup(Struct, frozen=True):
     """One or more Claude tiers (haiku, sonnet, opus, fable) that the same setting maps to the same model."""

@@ -1,5 +1,6 @@
 """Command `init`: lists in a terminal, and the files that it writes. `golden_commands/init` has its questions."""
 
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -25,8 +26,11 @@ from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings, load_settings
+from tests.support.command_line import run_command
 from tests.support.fakes import openai_chat
-from tests.support.fakes.server import Running, serving_strictly
+from tests.support.fakes.server import Running, serving, serving_strictly
+from tests.support.paths import ROOT
+from tests.support.scripted_answers import new_scripted_server
 from tests.support.terminal import Screen, answer_questions
 
 CANDIDATES = [one.name for one in list_candidates(Settings(), {})]
@@ -51,6 +55,36 @@ def answer(directory: Path, settings: dict[str, str], *answers: tuple[str, str])
 
 TERMINAL = {"TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"}
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*\x07|[=>78])")
+
+
+def test_the_first_start_says_at_once_that_it_takes_time(tmp_path: Path) -> None:
+    compiled = {"PYTHONPYCACHEPREFIX": str(tmp_path / "compiled")}
+    words, cancel = ("init", "--provider", "openai"), ("OPENAI_API_KEY (empty: another provider)", "\x03")
+    for expected in (["  The first start takes some seconds."], []):
+        screen = answer_questions(*words, answers=[cancel], directory=tmp_path, settings=compiled)
+        shown = [line for line in screen.lines if "first start" in line]
+        assert shown == expected
+        assert not shown or screen.lines[0] == shown[0]
+
+
+def test_a_server_without_a_key_answers_and_needs_no_prices(tmp_path: Path) -> None:
+    (tmp_path / "genai_prices.py").touch()  # the package with the prices is not installed
+    without_prices = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "MY_KEY": openai_chat.KEY}
+
+    def run(*words: str) -> str:
+        ended = run_command("init", "--yes", *words, directory=tmp_path, settings=without_prices)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        return str(ended.stdout)
+
+    models = '200 {"data": [{"id": "qwen3-coder", "object": "model", "max_model_len": 65536}]}'
+    with serving(new_scripted_server([{"if": "@/v1/models", "then": models}])) as server:
+        free = run("--provider", "other", "--base-url", f"{server.url}/v1")
+    place = server.url.removeprefix("http://")
+    assert re.match(rf"  ✓ {place} answers, 1 model, [\d.]+ m?s\n", free)
+    assert free.endswith("  Then:  anthropic-proxy add dashboard    for charts\n")
+    (tmp_path / ".env").unlink()
+    paid = run("--provider", "openai", "--skip-test", "--key-from-env", "MY_KEY")
+    assert paid.endswith("  Then:  anthropic-proxy add dashboard prices    for costs and charts\n")
 
 
 def test_a_terminal_has_lists_to_choose_from(tmp_path: Path, openai: Running) -> None:
@@ -261,7 +295,7 @@ def test_a_typed_address_or_model_is_an_answer_to_a_list(tmp_path: Path, openai:
     place = openai.url.removeprefix("http://")
     answers = [
         (MORE, f"{place}/v1\r"),
-        ("OWN_API_KEY (empty: it needs none)", f"{openai_chat.KEY}\r"),
+        ("LOCAL_API_KEY (empty: it needs none)", f"{openai_chat.KEY}\r"),
         ("Big model, for sonnet, opus and fable", "gpt-9\r"),
         ("gpt-9 is not one of the 22 listed models", "\x1b[A\r"),  # from the first line up: use it nevertheless
         ("Small model, for haiku", "gpt-4.1-mini\r"),
@@ -271,13 +305,13 @@ def test_a_typed_address_or_model_is_an_answer_to_a_list(tmp_path: Path, openai:
     assert screen.status == 0, screen.text
     lines = [line.rstrip() for line in _ESCAPES.sub("", screen.text).replace("\r", "").splitlines()]
     assert any(line.endswith(f"? Which provider has the models? {place}/v1") for line in lines)
-    assert "  Its name here:  own" in lines
+    assert "  Its name here:  local" in lines
     assert any(line.startswith(f"  ✓ accepted by {place}, 22 models, ") for line in lines)
     assert (tmp_path / ".env").read_text().splitlines() == [
-        "PREFERRED_PROVIDER=own",
-        f"OWN_API_KEY={openai_chat.KEY}",
-        "BIG_MODEL=own/gpt-9",
-        "SMALL_MODEL=own/gpt-4.1-mini",
+        "PREFERRED_PROVIDER=local",
+        f"LOCAL_API_KEY={openai_chat.KEY}",
+        "BIG_MODEL=local/gpt-9",
+        "SMALL_MODEL=local/gpt-4.1-mini",
     ]
 
 
