@@ -16,7 +16,6 @@ from anthropic_proxy.cli.doctor.report import ROWS, Report, hide_credentials, li
 from anthropic_proxy.console import doctor_run, formats
 from anthropic_proxy.console.doctor_run import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTomlTable
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
-from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers.catalog import LearnedModel, store_learned_models
 from anthropic_proxy.engine.providers.servers import build_server_name
 from anthropic_proxy.gateway.settings import Settings
@@ -117,24 +116,21 @@ class RunRecorder:
 def store_results(recorder: RunRecorder, result: Report, directory: Path, reload: str = "") -> list[str]:
     """Store the complete run for the dashboard, and the observed limits and features of models in `directory`.
 
-    Return lines for stderr: one with the file in which the limits and features are stored, and one for each failure.
+    Return lines for stderr: one that says when the proxy uses the limits and features, and one for each failure.
     `reload`: command by which the running proxy reads that file; "": none runs.
     """
     lines = []
     if learned := list_learned_models(result.diagnoses, date.today()):
         try:
-            file = store_learned_models(directory, learned, date.today())
+            store_learned_models(directory, learned, date.today())
         except OSError as error:
             is_locked = isinstance(error, TimeoutError)
             reason = "another run stores its facts" if is_locked else describe_os_error(error)
             lines.append(f"✕ The facts cannot be stored in {directory}: {reason}.")
         else:
             count = formats.plural(len(learned), "model")
-            lines.append(
-                f"The proxy uses the found limits of {count} after its next start or reload:  {shorten_home(str(file))}"
-            )
-            if reload:
-                lines.append(f"For the running proxy:  {reload}")
+            when = f"after:  {reload}" if reload else "from its next start."
+            lines.append(f"The proxy uses the found limits of {count} {when}")
     try:
         recorder.finish(result)
     except OSError as error:

@@ -15,7 +15,6 @@ from anthropic_proxy.cli.doctor.findings import Diagnosis
 from anthropic_proxy.cli.doctor.run import select_backends
 from anthropic_proxy.console import doctor_run
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.catalog import LEARNED_FILE_NAME
 from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.settings.place import find_data_directory
@@ -96,8 +95,7 @@ def test_results_that_cannot_be_printed_are_stored(tmp_path: Path) -> None:
     assert (ended.returncode, lines) == (
         1,
         [
-            "  The proxy uses the found limits of 2 models after its next start or reload:  "
-            f"~/{data.relative_to(tmp_path)}/{LEARNED_FILE_NAME}",
+            "  The proxy uses the found limits of 2 models from its next start.",
             "✕ The output cannot be written: no space left.",
         ],
     )
