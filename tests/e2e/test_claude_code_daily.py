@@ -213,6 +213,20 @@ def sum_costs(usages: Iterable[dict[str, Any]]) -> str:
     return f"${dollars:.2f}"
 
 
+def test_the_status_line_keeps_the_last_turn_when_a_chosen_model_is_tested(
+    claude: Path, settings: dict[str, str], work: Path
+) -> None:
+    models = {"BIG_MODEL": "openai/gpt-4.1", "SMALL_MODEL": "openai/gpt-4.1"}
+    with code_terminal(claude, {**settings, **models}, work) as screen:
+        screen.type("Say exactly: hello")
+        wait_for(lambda: find_status_line(screen), lambda line: " % of 1.0 M · " in line)
+        screen.type("/model openai/gpt-4o")
+        screen.wait_for("Switch model?")
+        screen.type("")
+        line = wait_for(lambda: find_status_line(screen), lambda line: line.startswith("openai/gpt-4o · "))
+        assert re.match(r"openai/gpt-4o · \d+ % of 128 k · ", line), line
+
+
 def test_a_status_line_of_the_user_stays(claude: Path, settings: dict[str, str], work: Path) -> None:
     home = work.parent / "home"
     (home / ".claude").mkdir(parents=True)
