@@ -370,9 +370,8 @@ def write_new_key(key: VirtualKey, key_text: str, completed_action: str, setting
         if old.expires_at is not None and old.expires_at > time.time():
             output.write_notice(f"The old text {old.hint} is valid until {format_time(old.expires_at)}.")
     if not settings.virtual_keys:
-        output.write_notice(
-            f"The proxy does not accept it yet. Set VIRTUAL_KEYS=true and {settings.start_again}.", "!", "warn"
-        )
+        step = f"Set VIRTUAL_KEYS=true in {settings.variables_file} and {settings.start_again}."
+        output.write_notice(f"The proxy does not accept it yet. {step}", "!", "warn")
 
 
 def write_key(key: VirtualKey, spending: Sequence[Spending] = (), *, as_json: bool = False) -> None:

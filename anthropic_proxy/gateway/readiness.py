@@ -202,14 +202,16 @@ def list_ignored_settings(settings: Settings, catalog: Catalog) -> Iterator[str]
         if address and not in_use and not provider.is_configured and provider.key_source == "settings":
             names = (provider.base_url_variable, f"{provider.env_prefix}_BASE_URL")
             variable = next((name for name in names if name in settings.origins), names[0])
-            yield f"{variable} is set, but no request is sent there. Add PREFERRED_PROVIDER={provider.name}"
+            text = f"{variable} is set, but no request is sent there. Add PREFERRED_PROVIDER={provider.name}"
+            yield f"{text} to {settings.variables_file}"
     preferred = find_preferred_provider(settings, catalog)
     for provider in find_registry(settings) if preferred.name == "demo" else ():
         is_cloud = not (provider.offered_to_users or provider.is_configured)  # without default models
         if is_cloud and settings.keys.get(provider.name) and provider.name not in used:
             yield (
                 f"{provider.key_variable} is set, but only requests that name a model of {_name(provider)} are sent "
-                f"there. Add PREFERRED_PROVIDER={_name(provider)}, BIG_MODEL and SMALL_MODEL"
+                f"there. Add PREFERRED_PROVIDER={_name(provider)}, BIG_MODEL and SMALL_MODEL to "
+                f"{settings.variables_file}"
             )
     named = [name for name in _MODEL_VARIABLES if name in settings.origins]
     if named and preferred.name == "demo":

@@ -269,12 +269,12 @@ def test_nothing_is_stored_by_default(tmp_path: Path, stored: dict[str, str]) ->
     ended = run_command("explain", "--last", "--model", "openai/gpt-4.1", directory=tmp_path, settings=usual)
     assert ended.stderr == (
         f"✕ --model needs the text of the request, which the ledger does not contain for {request_id}. "
-        "The proxy stores later texts with LEDGER_CONTENT=true. Explain a file with the request body:  "
+        "The proxy stores later texts with LEDGER_CONTENT=true in .env. Explain a file with the request body:  "
         "anthropic-proxy explain FILE\n"
     )
     ended = run_command("replay", request_id, directory=tmp_path, settings=usual)
     assert (ended.returncode, ended.stderr) == (
         2,
         f"✕ replay needs the text of the request, which the ledger does not contain for {request_id}. "
-        "The proxy stores later texts with LEDGER_CONTENT=true.\n",
+        "The proxy stores later texts with LEDGER_CONTENT=true in .env.\n",
     )

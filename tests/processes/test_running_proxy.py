@@ -489,7 +489,7 @@ def test_while_only_a_session_runs_commands_name_its_command(closed_port: str, t
         "run anthropic-proxy run again."
     )
     assert ended.stderr.splitlines()[-1].strip() == (
-        "! The proxy does not accept it yet. Set VIRTUAL_KEYS=true and run anthropic-proxy run again."
+        "! The proxy does not accept it yet. Set VIRTUAL_KEYS=true in .env and run anthropic-proxy run again."
     )
 
 

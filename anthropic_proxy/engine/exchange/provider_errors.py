@@ -227,7 +227,7 @@ def add_not_found_cause(
         _become(error, message, "wrong-address")
         error.add_advice(advice)
     elif rejects_configured_model(error, target, settings):
-        described = _describe_setting(target, _find_similar_models(target, settings, catalog))
+        described = _describe_setting(target, settings, _find_similar_models(target, settings, catalog))
         message = f"{_without_end(error.message)}. {described}"
         if error.status == 404:
             _become(error, message, "configured-model-not-found")
@@ -324,7 +324,7 @@ def _find_similar_models(target: Target, settings: EngineOptions, catalog: Catal
     return find_similar_choices(target.model, [name for name in listed if name != target.model], _SIMILAR_MODELS)
 
 
-def _describe_setting(target: Target, similar: Sequence[str]) -> str:
+def _describe_setting(target: Target, settings: EngineOptions, similar: Sequence[str]) -> str:
     provider = target.provider
     setting = target.model_setting
     assert setting is not None  # `rejects_configured_model`
@@ -338,6 +338,8 @@ def _describe_setting(target: Target, similar: Sequence[str]) -> str:
     else:
         origin = f"The model {provider.prefix}/{target.model} is set by {setting}."
     remedy = f"use another model in {variable}" if variable.startswith(TARGETS_SETTING) else f"set {other}"
+    if not setting.source:
+        remedy += f" in {settings.variables_file}"
     such_as = f", such as {' or '.join(similar)}" if similar and not retired else ""
     return f"{origin} Remedy: {remedy}{such_as}"
 

@@ -20,7 +20,7 @@ def test_a_key_is_printed_once(tmp_path: Path) -> None:
     created, warned = done.stderr.splitlines()
     assert created.startswith("  ✓ Key ci is created (key_")
     assert created.endswith("; 60 requests/min, $50.00 per month, models claude-*). It is shown only now.")
-    assert warned == "  ! The proxy does not accept it yet. Set VIRTUAL_KEYS=true and start the proxy again."
+    assert warned == "  ! The proxy does not accept it yet. Set VIRTUAL_KEYS=true in .env and start the proxy again."
     listed = run_command("keys", "list", directory=tmp_path, settings=SETTINGS).stdout
     titles, row = (line.split("\t") for line in listed.splitlines())
     assert titles == ["Label", "Key", "Status", "Owner", "Team", "Expires", "Limits", "Id"]
