@@ -19,8 +19,10 @@ _MAX_TRIED_PORTS = 20
 _FIRST_UNPRIVILEGED_PORT = 1024
 
 
-def describe_occupied_port(host: str, port: int) -> str:
-    """Return the message that `port` is in use, usually with the program that uses it."""
+def describe_occupied_port(host: str, port: int, certificate_file: str = "") -> str:
+    """Return the message that `port` is in use, usually with the program that uses it. `certificate_file`: the one of
+    the server that cannot start; "": it uses no TLS.
+    """
     free_port = first = max(port + 1, _FIRST_UNPRIVILEGED_PORT) if port < MAX_PORT else _FIRST_UNPRIVILEGED_PORT
     for candidate in range(first, min(first + _MAX_TRIED_PORTS, MAX_PORT + 1)):
         with suppress(ConfigurationError):
@@ -29,7 +31,7 @@ def describe_occupied_port(host: str, port: int) -> str:
             break
     free = " ".join(["anthropic-proxy serve", *_list_other_options(sys.argv[1:]), f"--port {free_port}"])
     for called in list_called_hosts(host):
-        health = get_json(called, port, "/health")
+        health = get_json(called, port, "/health", certificate_file=certificate_file)
         if not (isinstance(health, dict) and health.get("status") == "ok" and "version" in health):
             continue
         try:

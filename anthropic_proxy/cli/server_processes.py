@@ -107,7 +107,8 @@ def run_server(
             raise
         from anthropic_proxy.cli.occupied_port import describe_occupied_port  # noqa: PLC0415  # for this error only
 
-        raise ConfigurationError(describe_occupied_port(host, port), code="port-in-use") from error
+        certificate = tls_files[0] if tls_files else ""
+        raise ConfigurationError(describe_occupied_port(host, port, certificate), code="port-in-use") from error
     address = format_url(host, listener.getsockname()[1], uses_tls=tls_files is not None)
     if stops_at_end_of_input:
         print(address, flush=True)  # the listener already queues connections

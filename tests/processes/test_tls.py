@@ -90,6 +90,8 @@ def test_commands_name_the_address_of_another_proxy_with_tls(tmp_path: Path) -> 
         words = ("init", "--provider", "ollama", "--yes", "--skip-test", *models)
         done = run_command(folder, {"HOME": str(tmp_path), "PORT": str(port)}, *words)
         assert f"The proxy at {proxy.url} uses the new settings" in done.stderr
+        second = run_command(folder, {**files, "PORT": str(port)}, "serve")
+        assert second.stderr.startswith(f"✕ Port {port} is in use by another anthropic-proxy (version ")
 
 
 def test_a_session_without_tls_is_found_although_the_settings_have_it(tmp_path: Path) -> None:
