@@ -70,7 +70,9 @@ async def _show_mapping(output: Output, as_json: bool) -> int:
     """Print the model of each Claude tier, and the number of models of each provider. Return the exit status."""
     services = await open_services(load_command_settings(resolves_keys=True))
     try:
-        tiers, offered = await list_tier_groups(services), await query_all_providers(services)
+        tiers = await list_tier_groups(services)
+        asked = [one for one in find_registry(services.settings) if is_queried_by_default(one, services)]
+        offered = await asyncio.gather(*(query_provider(services, one) for one in asked))
     finally:
         await services.close()
     if as_json:
@@ -320,12 +322,6 @@ async def list_tier_groups(services: Services) -> list[TierGroup]:
     return groups
 
 
-async def query_all_providers(services: Services) -> list[ProviderModels]:
-    """Request the model lists of all providers for which `is_queried_by_default` at the same time."""
-    rows = [row for row in find_registry(services.settings) if is_queried_by_default(row, services)]
-    return list(await asyncio.gather(*(query_provider(services, row) for row in rows)))
-
-
 async def query_provider(services: Services, provider: Provider) -> ProviderModels:
     """Request the model list of `provider`, and return its models with limits and prices.
 
@@ -411,7 +407,7 @@ def describe_models(services: Services, provider: Provider, models: Iterable[Lis
     Limits and dates in the list of the provider take precedence over those that the proxy knows.
     """
     settings = services.settings
-    prices = PriceList(services.settings)
+    prices = PriceList(settings)
     facts = []
     for model in models:
         known = find_capabilities(provider, model.id, settings, services.catalog)

@@ -40,8 +40,6 @@ _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Column(Struct, frozen=True):
-    """Column of a table."""
-
     title: str
     is_number: bool = False
     """True: aligned to the right."""

@@ -53,8 +53,6 @@ MAX_UNCONFIRMED_REQUESTS = 150
 
 
 class _Options(NamedTuple):
-    """Options of the command."""
-
     names: Sequence[str]
     """Providers or models to examine. Empty: all that the settings configure."""
     asks: bool

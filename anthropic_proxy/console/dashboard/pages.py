@@ -212,8 +212,8 @@ def _read_body(response: RouteResponse) -> bytes:
 
 
 class Pages:
-    """Builder of the pages of the dashboard, with connections to the ledger, in one process. Pages are built in
-    `threads`, so that their database queries do not block the event loop.
+    """Builder of the pages of the dashboard, with connections to the ledger, in one process. They are built in threads,
+    so that their database queries do not block the event loop.
     """
 
     def __init__(self, gateway: Gateway, clock: Callable[[], float] = time.time) -> None:
@@ -271,7 +271,6 @@ class Pages:
         return await self._threads.run(_name_reader(request, session), call)
 
     async def list_own_key_labels(self, session: Session) -> Sequence[str]:
-
         def find() -> Sequence[str]:
             with self._ledger.open(self._gateway.settings).connection as connection:
                 return find_key_labels(connection, session.email)
