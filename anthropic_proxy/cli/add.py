@@ -42,8 +42,8 @@ _REQUIREMENT = re.compile(r"(.+?) *; *extra *== *['\"](.+)['\"]")
 
 def add(
     *extras: str,
-    as_text: Annotated[bool, Parameter(name="--print", negative="")] = False,
-    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    as_text: Annotated[bool, Parameter(name="--print")] = False,
+    as_json: bool = False,
 ) -> None:
     """Parameters
     ----------

@@ -4,9 +4,7 @@ import json
 import re
 import sys
 import time
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.local_proxy import LocalProxy, open_proxy
@@ -35,7 +33,7 @@ def ask(
     question: str | None = None,
     *,
     model: str = DEFAULT_MODEL,
-    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    as_json: bool = False,
 ) -> None:
     """Parameters
     ----------

@@ -196,7 +196,7 @@ def run(*command: _Arguments) -> None:
     sys.exit(status)
 
 
-def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
+def env(*, shell: Shell | None = None, as_json: bool = False) -> None:
     """Parameters
     ----------
     shell

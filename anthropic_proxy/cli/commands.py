@@ -18,6 +18,7 @@ from cyclopts import (
     Parameter,
     UnknownOptionError,
     UnusedCliTokensError,
+    default_name_transform,
 )
 
 from anthropic_proxy import __version__
@@ -31,6 +32,18 @@ def _show_default(value: Any) -> str:
     return str(value) if value not in (False, "", None) else None  # type: ignore[return-value]  # the library accepts it
 
 
+_OPTIONS = Parameter(
+    show_default=_show_default,
+    name_transform=lambda name: default_name_transform(name.removeprefix("as_")),  # `as_json` is the option --json
+    negative="",
+)
+
+
+def new_group(name: str) -> Commands:
+    """Return a command that has only subcommands."""
+    return Commands(name=name, group_parameters="Options", default_parameter=_OPTIONS)
+
+
 commands = Commands(
     name="anthropic-proxy",
     version=f"anthropic-proxy {__version__}",
@@ -38,7 +51,7 @@ commands = Commands(
     version_flags=["--version", "-V"],
     group_commands=Group("Help and version", sort_key=len(COMMANDS)),  # after the panels of the table
     group_parameters=Group("Options", sort_key=len(COMMANDS)),
-    default_parameter=Parameter(show_default=_show_default),
+    default_parameter=_OPTIONS,
 )
 """Command-line application (cyclopts) with all commands and options. `main` runs it."""
 

@@ -7,11 +7,11 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App as Commands
 from cyclopts import Parameter
 from msgspec import structs
 
 from anthropic_proxy.cli.command_settings import NO_PROVIDER, describe_files, load_command_settings
+from anthropic_proxy.cli.commands import new_group
 from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.routing.router import find_preferred_provider
@@ -25,18 +25,15 @@ from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.place import describe_unread_files
 from anthropic_proxy.gateway.settings_listing import list_settings
 
-config = Commands(name="config", group_parameters="Options")
+config = new_group("config")
 """Group of the commands `config show` and `config check`."""
 _WIDE_COLUMNS = 100
 """Width of a terminal that has room for the defaults beside values and sources."""
 _UNREAD_KEYS = "Keys in files and from commands were not read. Check them too:"
-_AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 
 
 @config.command
-def show(
-    *, all_settings: Annotated[bool, Parameter(name="--all", negative="")] = False, as_json: _AsJson = False
-) -> None:
+def show(*, all_settings: Annotated[bool, Parameter(name="--all")] = False, as_json: bool = False) -> None:
     """Show each setting with its value, source and default. Keys are masked to their last four characters.
 
     Parameters
@@ -79,9 +76,7 @@ def show(
 
 
 @config.command
-def check(
-    *, reads_keys: Annotated[bool, Parameter(name="--keys", negative="")] = False, as_json: _AsJson = False
-) -> None:
+def check(*, reads_keys: Annotated[bool, Parameter(name="--keys")] = False, as_json: bool = False) -> None:
     """Check the settings. Exit status: 0 without findings, 1 with warnings or missing keys, 2 for an invalid setting.
 
     Parameters

@@ -3,10 +3,10 @@
 import sys
 from typing import Annotated, Literal
 
-from cyclopts import App as Commands
 from cyclopts import Parameter
 
 from anthropic_proxy.cli.command_settings import load_command_settings
+from anthropic_proxy.cli.commands import new_group
 from anthropic_proxy.cli.ledger_access import changing_database, open_ledger_for_reading
 from anthropic_proxy.cli.output import Output, open_data_output
 from anthropic_proxy.console.ledger.database import find_database, open_for_writing
@@ -21,7 +21,7 @@ from anthropic_proxy.console.ledger.export import (
 from anthropic_proxy.console.ledger.migrations import NEWEST_VERSION
 from anthropic_proxy.console.ledger.request_queries import stream_stored_requests
 
-db = Commands(name="db", group_parameters="Options")
+db = new_group("db")
 """Group of the commands `db upgrade`, `db check` and `db export`."""
 
 

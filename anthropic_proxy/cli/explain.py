@@ -6,9 +6,8 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from cyclopts import Parameter
 from msgspec import structs
 
 from anthropic_proxy.cli.changes import Change, find_body_changes, list_changes, list_unchanged_fields
@@ -63,10 +62,10 @@ def explain(
     file: Path | None = None,
     /,
     *,
-    last: Annotated[bool, Parameter(negative="")] = False,
+    last: bool = False,
     model: str | None = None,
-    body: Annotated[bool, Parameter(negative="")] = False,
-    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    body: bool = False,
+    as_json: bool = False,
 ) -> None:
     """Parameters
     ----------

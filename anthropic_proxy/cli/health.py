@@ -3,9 +3,7 @@
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
 from msgspec import Struct, structs
 
 from anthropic_proxy.cli.command_settings import load_command_settings
@@ -27,7 +25,7 @@ from anthropic_proxy.gateway.settings import Settings
 _LABEL_COLUMNS = 10
 
 
-def health(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
+def health(*, as_json: bool = False) -> None:
     """Parameters
     ----------
     as_json

@@ -117,9 +117,9 @@ def init(
     base_url: str | None = None,
     big_model: str | None = None,
     small_model: str | None = None,
-    model_of: Annotated[list[str] | None, Parameter(negative="")] = None,
-    skip_test: Annotated[bool, Parameter(negative="")] = False,
-    yes: Annotated[bool, Parameter(negative="")] = False,
+    model_of: list[str] | None = None,
+    skip_test: bool = False,
+    yes: bool = False,
 ) -> None:
     """Parameters
     ----------

@@ -7,14 +7,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from cyclopts import App as Commands
 from cyclopts import Parameter
 from msgspec import UNSET
 
 from anthropic_proxy.cli.command_settings import load_command_settings
+from anthropic_proxy.cli.commands import new_group
 from anthropic_proxy.cli.ledger_access import changing_database, open_ledger_for_reading
 from anthropic_proxy.cli.output import Column, Output, open_data_output
 from anthropic_proxy.console import formats
@@ -71,7 +71,7 @@ class RuleOptions:
     """Tokens per minute: input and output, without input read from a cache."""
     concurrency: str | None = None
     """Requests at the same time."""
-    budget: Annotated[list[str] | None, Parameter(negative="")] = None
+    budget: list[str] | None = None
     """Amount per day, per month or in total: 50USD/month, 2000000tokens/day. May be repeated."""
 
     def decode(self) -> dict[str, Any]:
@@ -80,11 +80,10 @@ class RuleOptions:
         return decode_rule_texts(given, prefix="--")
 
 
-keys = Commands(name="keys", group_parameters="Options")
+keys = new_group("keys")
 """Group of the commands `keys …`."""
 _AUDIT_TITLES = ("id", "at", "actor", "action", "object", "changes")
 _LABEL_COLUMNS = 9
-_AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 
 
 @keys.command
@@ -95,7 +94,7 @@ def create(
     team: str = "",
     expires: str = "never",
     rules: RuleOptions | None = None,
-    as_json: _AsJson = False,
+    as_json: bool = False,
 ) -> None:
     """Create a key and print it. It is shown once: the database stores only its hash.
 
@@ -123,7 +122,7 @@ def create(
 
 
 @keys.command(name="list")
-def list_(*, as_json: _AsJson = False) -> None:
+def list_(*, as_json: bool = False) -> None:
     """List all keys, the newest first. Only hashes are stored, so the keys themselves cannot be shown.
 
     Parameters
@@ -168,7 +167,7 @@ def list_(*, as_json: _AsJson = False) -> None:
 
 
 @keys.command
-def show(key: str, *, as_json: _AsJson = False) -> None:
+def show(key: str, *, as_json: bool = False) -> None:
     """Show one key with its limits and the used amounts of its budgets.
 
     Parameters
@@ -227,7 +226,7 @@ def change(
 
 
 @keys.command
-def rotate(key: str, *, overlap: str = "0m", as_json: _AsJson = False) -> None:
+def rotate(key: str, *, overlap: str = "0m", as_json: bool = False) -> None:
     """Replace the text (secret) of a key, and print the new text.
 
     The key keeps its label and limits, and the used amounts of its budgets.
@@ -287,9 +286,7 @@ def team(name: str, *, rules: RuleOptions | None = None) -> None:
 
 
 @keys.command
-def audit(
-    *, since: str = "90d", as_json: _AsJson = False, as_csv: Annotated[bool, Parameter("--csv", negative="")] = False
-) -> None:
+def audit(*, since: str = "90d", as_json: bool = False, as_csv: bool = False) -> None:
     """List the changes of keys and teams, the latest first: time, actor, action, object and changed fields.
 
     Parameters

@@ -9,9 +9,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
 from msgspec import Struct
 
 from anthropic_proxy.cli.output import Output, describe_input, read_input
@@ -34,7 +33,7 @@ def lint_stream(
     file: Path,
     /,
     *,
-    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    as_json: bool = False,
 ) -> None:
     """Parameters
     ----------

@@ -44,10 +44,10 @@ worker."""
 def logs(
     *,
     number: Annotated[int, Parameter(name=("--number", "-n"))] = 20,
-    follow: bool = True,
-    errors: Annotated[bool, Parameter(negative="")] = False,
-    live: Annotated[bool, Parameter(negative="")] = False,
-    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    follow: Annotated[bool, Parameter(negative="--no-follow")] = True,
+    errors: bool = False,
+    live: bool = False,
+    as_json: bool = False,
 ) -> None:
     """Parameters
     ----------

@@ -53,7 +53,7 @@ def models(
     provider: Annotated[str | None, Parameter(completer=complete_providers)] = None,
     /,
     *,
-    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    as_json: bool = False,
 ) -> None:
     """Parameters
     ----------

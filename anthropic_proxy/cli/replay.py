@@ -1,9 +1,5 @@
 """Command `replay`: sends a stored request again through the proxy on this machine, and prints the reply."""
 
-from typing import Annotated
-
-from cyclopts import Parameter
-
 from anthropic_proxy.cli.ask import print_reply
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.explain import replace_field
@@ -17,9 +13,9 @@ def replay(
     request: str | None = None,
     /,
     *,
-    last: Annotated[bool, Parameter(negative="")] = False,
+    last: bool = False,
     model: str | None = None,
-    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    as_json: bool = False,
 ) -> None:
     """Parameters
     ----------

@@ -2,12 +2,9 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import App as Commands
-from cyclopts import Parameter
 
 from anthropic_proxy.cli.command_settings import load_command_settings
+from anthropic_proxy.cli.commands import new_group
 from anthropic_proxy.cli.explain import describe_checks, dry_run_request, encode_checks
 from anthropic_proxy.cli.output import Column, Output, describe_input, read_input
 from anthropic_proxy.engine.exchange.dry_run import DryRunClient
@@ -19,14 +16,13 @@ from anthropic_proxy.gateway.server.auth import MAX_BODY_BYTES
 from anthropic_proxy.gateway.settings import CONFIG_FILE
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
-routes = Commands(name="routes", group_parameters="Options")
+routes = new_group("routes")
 """Group of the commands `routes list` and `routes explain`."""
 _LABEL_COLUMNS = 13
-_AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 
 
 @routes.command(name="list")
-def list_routes(*, as_json: _AsJson = False) -> None:
+def list_routes(*, as_json: bool = False) -> None:
     """List the routes in the order in which they are checked, with their conditions and targets.
 
     Parameters
@@ -74,9 +70,9 @@ def explain(
     model: str | None = None,
     key: str = "local",
     team: str = "",
-    header: Annotated[list[str] | None, Parameter(negative="")] = None,
+    header: list[str] | None = None,
     at: str | None = None,
-    as_json: _AsJson = False,
+    as_json: bool = False,
 ) -> None:
     """Show the route of a request, and for each earlier route the first failed condition. Nothing is sent.
 

@@ -14,9 +14,10 @@ from typing import Annotated
 from xml.sax.saxutils import escape
 
 import platformdirs
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from msgspec import Struct
 
+from anthropic_proxy.cli.commands import new_group
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.platforms.program import is_temporary_installation
@@ -28,12 +29,12 @@ from anthropic_proxy.gateway.settings.place import require_settings_folder
 EXIT_STOPPED = 1
 """Exit status of `service status` if the service does not run."""
 
-service = App(name="service", group_parameters="Options")
+service = new_group("service")
 """The command `service` with its subcommands."""
 
 
 @service.command
-def install(*, as_text: Annotated[bool, Parameter(name="--print", negative="")] = False) -> None:
+def install(*, as_text: Annotated[bool, Parameter(name="--print")] = False) -> None:
     """Install and start the service with the settings files in their folder.
 
     A service that is already installed is replaced. The new service runs this version of the proxy with this Python.

@@ -4,9 +4,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
@@ -45,8 +42,8 @@ def usage(
     since: str = _DEFAULT_SINCE,
     until: str = "",
     month: str = "",
-    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
-    as_csv: Annotated[bool, Parameter(name="--csv", negative="")] = False,
+    as_json: bool = False,
+    as_csv: bool = False,
 ) -> None:
     """Parameters
     ----------

@@ -70,13 +70,13 @@ class _Options(NamedTuple):
 
 def doctor(
     *names: Annotated[str, Parameter(completer=complete_providers)],
-    yes: Annotated[bool, Parameter(name="--yes", negative="")] = False,
-    dialect: Annotated[bool, Parameter(name="--dialect", negative="")] = False,
-    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    yes: bool = False,
+    dialect: bool = False,
+    as_json: bool = False,
     report: Path | None = None,
-    learn: bool = True,
-    dry_run: Annotated[bool, Parameter(name="--dry-run", negative="")] = False,
-    attached: Annotated[bool, Parameter(name="--attached", negative="", show=False)] = False,
+    learn: Annotated[bool, Parameter(negative="--no-learn")] = True,
+    dry_run: bool = False,
+    attached: Annotated[bool, Parameter(show=False)] = False,
 ) -> None:
     """Parameters
     ----------

@@ -10,9 +10,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.importing.env_file import has_provider_variable, read_env_file
@@ -74,8 +72,8 @@ def import_settings(
     file: Path | None = None,
     /,
     *,
-    dry_run: Annotated[bool, Parameter(negative="")] = False,
-    copy_keys: Annotated[bool, Parameter(negative="")] = False,
+    dry_run: bool = False,
+    copy_keys: bool = False,
 ) -> None:
     """Parameters
     ----------
