@@ -70,10 +70,10 @@ def explain(
     """Parameters
     ----------
     file
-        File with the JSON body of a request, or `-` for standard input. A body with neither max_tokens nor stream is a
-        request to `/v1/messages/count_tokens`. Or a stored request: 2 is the second last one with a model in `logs`,
-        and `req_…` is an id, which `logs` shows after a retry, and for all requests if the terminal is wide. Without
-        FILE, the last stored request is explained.
+        A stored request: 2 for the second last one with a model in `logs`, or the id `req_…`, which `logs` shows after
+        a retry, and always if the terminal is wide. Or a file with the JSON body of a request, `-` for standard input;
+        a body with neither max_tokens nor stream is a request to `/v1/messages/count_tokens`. Without FILE, the last
+        stored request is explained.
     last
         Explain the last stored request, as without FILE.
     model
