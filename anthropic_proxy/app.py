@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from anthropic_proxy.engine.engine import new_id
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.upstream.transports import Transports
-from anthropic_proxy.errors import ConfigurationError, ProxyError
+from anthropic_proxy.errors import ConfigurationError, ProxyError, join_with_and
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer, tune_gc
 from anthropic_proxy.gateway.plugin_gateway import ExchangeGateway
 from anthropic_proxy.gateway.plugin_packages import open_plugins
@@ -230,7 +230,7 @@ class App:
             shown = self._log.fold(warning, "    ")
             self._log.write_line(f"  {self._log.paint('!', 'warn')} {shown}", level="warning")
         if fixed := [name for name in changes if is_fixed_variable(name)]:
-            self.log_warning(f"{' and '.join(fixed)} will take effect at the next start.")
+            self.log_warning(f"{join_with_and(fixed)} will take effect at the next start.")
 
     async def _log_summary(self, services: Services, worker_count: int = 1) -> "asyncio.Task[dict[str, str]] | None":
         """Return the search for problems of own servers if it has not ended, so that the summary names none."""

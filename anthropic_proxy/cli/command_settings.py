@@ -23,7 +23,7 @@ from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.routing.router import choose_preferred_provider_name
-from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.errors import ConfigurationError, join_with_and
 from anthropic_proxy.gateway.platforms.sockets import list_called_hosts
 from anthropic_proxy.gateway.running_proxy import (
     RunningProxy,
@@ -96,10 +96,10 @@ def _find_running_proxy(environ: Mapping[str, str], env_file: str | None, *, nam
     if not own or on_port in own or environ.get("PORT") or is_named_by_user(list_hosts(on_port, host), port):
         return on_port
     if names_others and len(own) > 1:
-        *ports, last = (str(proxy.port) for proxy in own)
+        ports = join_with_and([str(proxy.port) for proxy in own])
         Output().write_notice(
-            f"Proxies with these settings files run on ports {', '.join(ports)} and {last}. This command uses port "
-            f"{own[0].port}. To use another one, set PORT in the environment."
+            f"Proxies with these settings files run on ports {ports}. This command uses port {own[0].port}. To use "
+            "another one, set PORT in the environment."
         )
     return own[0]
 
@@ -207,7 +207,7 @@ def _name_changes(proxy: RunningProxy, settings: Settings) -> None:
         reload = name_reload_command(proxy)
         remedy = "To apply them" if reload else "To apply them, stop it, and start it"
         output.write_notice(
-            f"{' and '.join(changed)} changed since the proxy's start or last reload. This command shows the new "
+            f"{join_with_and(changed)} changed since the proxy's start or last reload. This command shows the new "
             f"settings, and the proxy (port {proxy.port}) uses the earlier ones. {remedy}:  "
             f"{reload or 'anthropic-proxy serve'}",
             "!",
@@ -215,7 +215,7 @@ def _name_changes(proxy: RunningProxy, settings: Settings) -> None:
         )
     if proxy.changed:
         output.write_notice(
-            f"{' and '.join(proxy.changed)} changed after the start of the proxy (port {proxy.port}), which applies "
+            f"{join_with_and(proxy.changed)} changed after the start of the proxy (port {proxy.port}), which applies "
             "the change at its next start. This command applies it now.",
             "!",
             "warn",

@@ -24,7 +24,7 @@ from anthropic_proxy.cli.proxy_client import PROBE_TIMEOUT_SECONDS, get_json, is
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.routing.router import choose_preferred_provider_name
-from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.errors import ConfigurationError, join_with_and
 from anthropic_proxy.gateway.platforms.processes import background_popen_options, end_process, proxy_command
 from anthropic_proxy.gateway.platforms.signals import request_reload
 from anthropic_proxy.gateway.platforms.sockets import find_foreign_user, find_port_owner, format_url
@@ -203,7 +203,7 @@ def _reload(proxy: RunningProxy, directory: Path | None, env_file: Path) -> Relo
         if time.monotonic() > deadline:
             return ReloadResult(False, "did not accept the new settings. Its log has the reason.")
         time.sleep(_POLL_SECONDS)
-    later = f", and {' and '.join(found.changed)} after its next start" if found.changed else ""
+    later = f", and {join_with_and(found.changed)} after its next start" if found.changed else ""
     return ReloadResult(True, f"uses the new settings{later}.", (*found.variables, *found.keys))
 
 

@@ -42,7 +42,7 @@ from anthropic_proxy.engine.upstream.cloud_credentials import OPENAI_SCOPES
 from anthropic_proxy.engine.upstream.http.dialer import accepts_connections, is_public_address
 from anthropic_proxy.engine.upstream.http.url import parse_url
 from anthropic_proxy.engine.wires.contract import Transport, UpstreamRequest
-from anthropic_proxy.errors import ProxyError, build_extra_install_command
+from anthropic_proxy.errors import ProxyError, build_extra_install_command, join_with_and
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.values import mask_setting
@@ -270,7 +270,7 @@ def name_target(target: str) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'}"
+    return f"{join_with_and(names)} {'is' if len(names) == 1 else 'are'}"
 
 
 def _find_state(provider: Provider, settings: Settings, catalog: Catalog) -> ReadyProvider | None:

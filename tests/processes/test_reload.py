@@ -117,9 +117,10 @@ def test_the_environment_still_wins_and_an_address_waits_for_the_next_start(
     configured: Configured, openai: Running, tmp_path: Path
 ) -> None:
     with running_proxy(tmp_path, {"BIG_MODEL": "gpt-4o"}) as proxy:
-        configured.write(BIG_MODEL="gpt-4.1-mini", PORT="9999")
-        assert reload(proxy) == "Settings reloaded: PORT changed."
-        wait_for(lambda: "! PORT will take effect at the next start." in proxy.log)
+        configured.write(BIG_MODEL="gpt-4.1-mini", PORT="9999", STOP_TIMEOUT="20", DRAIN_DELAY="1")
+        assert reload(proxy) == "Settings reloaded: PORT, STOP_TIMEOUT, DRAIN_DELAY changed."
+        text = "! PORT, STOP_TIMEOUT and DRAIN_DELAY will take effect at the next start."
+        wait_for(lambda: text in proxy.log)
         assert model_of(proxy, openai) == "gpt-4o"
 
 

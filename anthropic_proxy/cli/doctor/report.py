@@ -19,6 +19,7 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.options import ConfiguredProvider
+from anthropic_proxy.errors import join_with_and, join_with_or
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.gateway.prices.price_list import PriceList
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings
@@ -125,11 +126,9 @@ def _fix_features(diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis]) -> Itera
             lambda other, probe=probe: other.state_of(probe) == "works",  # type: ignore[misc]
         )
         if remedy or probe != "images":
-            *others, last = diagnosis.backend.tiers
-            tiers = f"{', '.join(others)} and {last}" if others else last
             yield Fix(
                 name=diagnosis.backend.name,
-                problem=f"{verb}; {tiers} requests are sent to it.",
+                problem=f"{verb}; {join_with_and(diagnosis.backend.tiers)} requests are sent to it.",
                 remedy=remedy or _assign(diagnosis.backend, "<another model>"),
             )
 
@@ -165,7 +164,7 @@ def _describe_routes(routes: Mapping[str, Sequence[str]]) -> str:
     names = list(routes)
     if len(names) > _MAX_NAMED_ROUTES:
         return f"{len(names)} routes send requests to it."
-    return f"The route {' or '.join(names)} sends requests to it." if names else ""
+    return f"The route {join_with_or(names)} sends requests to it." if names else ""
 
 
 def _find_alternative(

@@ -51,6 +51,7 @@ from anthropic_proxy.errors import (
     ShuttingDown,
     UnknownModel,
     build_extra_install_command,
+    join_with_or,
 )
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
 from anthropic_proxy.gateway.error_catalog import error_help_headers
@@ -639,4 +640,4 @@ def find_endpoint(method: str, path: str, methods: Mapping[str, Endpoint] | None
 
 
 def _method_not_allowed(method: str, path: str, allowed: Collection[str]) -> MethodNotAllowed:
-    return MethodNotAllowed(f"{method} is not supported at {path!r}; use {' or '.join(allowed)}.", allowed)
+    return MethodNotAllowed(f"{method} is not supported at {path!r}; use {join_with_or([*allowed])}.", allowed)
