@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 
 import pytest
+from cyclopts import App
 
 from anthropic_proxy.cli.commands import commands
 from anthropic_proxy.engine.providers import PROVIDERS
@@ -106,6 +107,11 @@ def test_commands_exist() -> None:
     assert {name: place for name, place in found.items() if name not in known | NO_COMMANDS} == {}
 
 
+def option_names(command: App) -> set[str]:
+    arguments = command.assemble_argument_collection(default_parameter=commands.default_parameter)
+    return {name for argument in arguments for name in argument.names}
+
+
 def test_options_exist() -> None:
     """Options of each command line that a message contains, such as `anthropic-proxy config show --all`."""
     unknown = {}
@@ -119,8 +125,8 @@ def test_options_exist() -> None:
                 command = command[word]
             if command.default_command is None:  # a group such as `db`: the line names its command by a placeholder
                 continue
-            known = {name for argument in command.assemble_argument_collection() for name in argument.names}
-            unknown |= {(line, word): place for word in words if word.startswith("--") and word not in known | ALWAYS}
+            known = option_names(command) | ALWAYS
+            unknown |= {(line, word): place for word in words if word.startswith("--") and word not in known}
     assert unknown == {}
 
 
@@ -133,12 +139,7 @@ def test_every_command_with_data_has_json() -> None:
     found = [commands[name] for name in names] + [commands["config"][name] for name in ("show", "check")]
     found += [commands["keys"][name] for name in ("create", "list", "show", "rotate", "audit")]
     found += [commands["routes"][name] for name in ("list", "explain")]
-    without = {
-        command.name
-        for command in found
-        if not any("--json" in argument.names for argument in command.assemble_argument_collection())
-    }
-    assert without == set()
+    assert [command.name for command in found if "--json" not in option_names(command)] == []
 
 
 def test_settings_exist() -> None:
