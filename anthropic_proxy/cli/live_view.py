@@ -135,7 +135,7 @@ _NUMBER_COLUMNS = frozenset({"In", "Cached", "Out", "First", "Total"})
 class LiveView(App[None]):
     """Full-screen view of the recent and running requests of one proxy.
 
-    `updates` yields the changes of the requests. A thread reads them, because a read may wait for seconds.
+    `updates` yields the changes of the requests. A daemon thread reads them, because a read may wait for seconds.
     """
 
     CSS = """

@@ -86,9 +86,14 @@ def logs(
         return
 
     costs = CostCalculator(settings)
-    log = Log(open_data_output() if as_json else sys.stdout, "json" if as_json else "auto", color=settings.color)
-    if number > 0:
-        settings.has_ledger()  # an unknown address ends the command, also if the proxy itself has enough requests
+    # an unknown address ends the command, also if the proxy itself has enough requests
+    has_ledger = number == 0 or settings.has_ledger()
+    log = Log(
+        open_data_output() if as_json else sys.stdout,
+        "json" if as_json else "auto",
+        color=settings.color,
+        has_ledger=has_ledger,
+    )
     proxy = find_any_proxy(settings)
     if (proxy is None or not proxy.is_used) and (stored := _read_stored(settings, number, errors=errors)):
         for request in stored:

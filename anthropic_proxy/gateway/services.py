@@ -208,7 +208,11 @@ async def reserve_call(store: Store, provider: str, limit: int) -> float:
 def new_log(settings: Settings) -> Log:
     """It masks all keys that the settings contain."""
     return Log(
-        form=settings.log_format, level=settings.log_level, color=settings.color, secrets=settings.reveal_all_secrets()
+        form=settings.log_format,
+        level=settings.log_level,
+        color=settings.color,
+        secrets=settings.reveal_all_secrets(),
+        has_ledger=settings.has_ledger(),
     )
 
 

@@ -242,8 +242,9 @@ def test_a_stored_request_is_sent_again(folder: Path, proxy: Proxy, stored: dict
     ended = run_command("replay", "--last", directory=folder, settings=settings)
     assert (ended.returncode, ended.stdout) == (0, "sent twice\n"), ended.stderr
     send(proxy, ask("Say exactly: sent just now"))  # not stored yet
-    ended = run_command("replay", "--last", directory=folder, settings=settings)
-    assert (ended.returncode, ended.stdout) == (0, "sent just now\n"), ended.stderr
+    for word, reply in (("--last", "sent just now\n"), ("3", "sent twice\n")):
+        ended = run_command("replay", word, directory=folder, settings=settings)
+        assert (ended.returncode, ended.stdout) == (0, reply), ended.stderr
     for words, message in (
         (
             ("replay",),

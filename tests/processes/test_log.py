@@ -1,12 +1,14 @@
 """The log of a real process: it blocks no request, and its texts are those of the screens."""
 
 import json
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx2 as httpx
+import pytest
 
 from tests.support.process_checks import MESSAGES, ask
 from tests.support.server_process import environment_of, free_port, running_proxy
@@ -49,13 +51,16 @@ def _answers(client: httpx.Client) -> bool:
         return False
 
 
-def test_omitted_fields_are_logged_once_a_run(settings: dict[str, str], tmp_path: Path) -> None:
-    with running_proxy(tmp_path, settings) as other:
+@pytest.mark.parametrize(("database", "why"), [("off", ""), ("sqlite:///ledger.sqlite3", " Why:  .* explain req_\\w+")])
+def test_omitted_fields_are_logged_once_a_run(
+    settings: dict[str, str], tmp_path: Path, database: str, why: str
+) -> None:
+    with running_proxy(tmp_path, {**settings, "DATABASE_URL": database}) as other:
         client = other.client()
         for _ in range(3):
             client.post(MESSAGES, json=ask("Say exactly: x", top_k=40))
         wait_for(lambda: other.log.count("POST /v1/messages 200") == 3)
-        assert other.log.count("Left out for openai/gpt-4.1: top_k. Why:  anthropic-proxy explain req_") == 1
+        assert len(re.findall(rf"Left out for openai/gpt-4\.1: top_k\.{why}\n", other.log)) == 1
 
 
 def test_a_level_and_colours_are_chosen_by_settings(settings: dict[str, str], tmp_path: Path) -> None:

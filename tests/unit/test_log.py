@@ -331,7 +331,7 @@ LONG = (
 )
 
 
-def written(columns: int | None, **fields: object) -> list[str]:
+def written(columns: int | None, *, has_ledger: bool = True, **fields: object) -> list[str]:
     stream = io.StringIO()
     given: dict[str, object] = {
         "request_id": "req_0123456789abcdefghijklmn",
@@ -345,7 +345,7 @@ def written(columns: int | None, **fields: object) -> list[str]:
         "duration_seconds": 0.3,
         **fields,
     }
-    Log(stream, columns=columns).write_exchange(receipt(**given))
+    Log(stream, columns=columns, has_ledger=has_ledger).write_exchange(receipt(**given))
     return [line[10:] for line in stream.getvalue().splitlines()]
 
 
@@ -425,6 +425,14 @@ def test_the_command_for_the_reason_of_a_retry_is_shown_where_the_id_does_not_fi
     else:
         assert first.endswith("  req_0123456789abcdefghijklmn")
         assert further == [f"{MODELS}  {SENT}  {NUMBERS}"]
+
+
+def test_no_line_has_the_command_for_stored_requests_without_a_ledger() -> None:
+    first, *further = written(80, has_ledger=False, failed_attempts=["groq 429"])
+    assert first == f"POST /v1/messages 200{' ' * 18}↻ groq 429, then gemini"
+    assert further == [f"{MODELS}  {SENT}", NUMBERS]
+    notes = FidelityReport(notes=[FidelityNote("dropped", "seed", "no such setting")])
+    assert written(None, has_ledger=False, fidelity=notes)[0] == "Left out for gemini/gemini-2.5-flash: seed."
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ _MAX_ONCE_KEYS = 10_000
 
 class Log:
     """Log on one stream, such as standard error. Entries have counts, names and times, but no message content.
-    `secrets` are keys that are masked in each entry.
+    `secrets` are keys that are masked in each entry. With `has_ledger`, lines name the command `explain`.
     """
 
     def __init__(
@@ -173,11 +173,13 @@ class Log:
         max_queued: int = MAX_QUEUED_ENTRIES,
         secrets: Iterable[str] = (),
         columns: int | None = None,
+        has_ledger: bool = True,
     ) -> None:
         self._stream = stream if stream is not None else sys.stderr
         self._json = form == "json"
         self._secrets = tuple(secrets)
         self._columns = columns
+        self._has_ledger = has_ledger
         self._spellings = list_secret_encodings(self._secrets)
         self._min_weight = _WEIGHTS[level]
         self._is_terminal = self._stream.isatty()
@@ -212,7 +214,7 @@ class Log:
             if self._is_wanted("debug"):
                 lines = [format_note_line(note, receipt.prefix) for note in new]
             else:
-                lines = [format_notes_line(new, receipt)] if new else []
+                lines = [format_notes_line(new, receipt, has_ledger=self._has_ledger)] if new else []
             for line in map(escape_unprintable, lines):
                 self.write_line(f"{format_local_time(receipt.started_at)}  {self.fold(line, INDENT)}", "quiet")
         if _WEIGHTS[_level_of(receipt)] >= self._min_weight:
@@ -225,7 +227,7 @@ class Log:
             return _encode_receipt(receipt, _level_of(receipt))
         paint = self.paint if self.color else None
         width = self.terminal_width if self._is_terminal else self._columns
-        lines = format_exchange_lines(receipt, paint, width, cost)
+        lines = format_exchange_lines(receipt, paint, width, cost, has_ledger=self._has_ledger)
         if receipt.upstream_excerpt:
             lines.append(f"{INDENT}{receipt.prefix} answered: {escape_unprintable(receipt.upstream_excerpt)}")
         return "\n".join(lines)

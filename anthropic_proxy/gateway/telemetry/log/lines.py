@@ -162,12 +162,15 @@ def _without_color(text: str, _: str) -> str:
     return text
 
 
-def format_exchange_lines(receipt: Receipt, paint: Paint | None, width: int | None = None, cost: str = "") -> list[str]:
+def format_exchange_lines(
+    receipt: Receipt, paint: Paint | None, width: int | None = None, cost: str = "", *, has_ledger: bool
+) -> list[str]:
     """Those of `format_request_lines`, and as the second line the models with what was sent, tokens and times.
 
     Tokens, times and the route that do not fit behind the models stand in the first line, or in a third one after an
     incident or if that is too short. The number of tools and messages is left out if it does not fit, and so is `cost`,
-    the last of the numbers. An id that does not fit stands in a last line after a retry, whose reason no line has.
+    the last of the numbers. After a retry, whose reason no line has, a last line has the command `explain` with the id
+    if the first line has no room for the id.
     """
     requested = receipt.requested_model or "–"
     target = f"{receipt.prefix}/{receipt.model}" if receipt.model else ""
@@ -198,7 +201,7 @@ def format_exchange_lines(receipt: Receipt, paint: Paint | None, width: int | No
         behind += f"  {cost}"
     sent = sent if len(sent) + len(behind) + len(route) <= room else ""
     first_line, *further = format_request_lines(receipt, paint, width, separate)
-    if width is not None and receipt.failed_attempts and receipt.request_id not in first_line:
+    if has_ledger and width is not None and receipt.failed_attempts and receipt.request_id not in first_line:
         reason = name_program(f"Why:  anthropic-proxy explain {receipt.request_id}")
         further += [INDENT + row for row in wrap_words(reason, max(width - len(INDENT), MIN_WRAP_COLUMNS))]
     return [first_line, f"{models}{sent}{behind}{route}", *further]
@@ -217,7 +220,7 @@ def format_note_line(note: FidelityNote, provider: str) -> str:
     return f"{sign} {provider or 'here'}: {note.field} {note.handling}: {note.reason}"
 
 
-def format_notes_line(notes: Iterable[FidelityNote], receipt: Receipt) -> str:
+def format_notes_line(notes: Iterable[FidelityNote], receipt: Receipt, *, has_ledger: bool) -> str:
     """Return one line with the names of all changed and dropped fields: that is normal and no fault of the user."""
     named: dict[bool, dict[str, None]] = {False: {}, True: {}}
     for note in notes:  # a client can have hundreds of tools
@@ -226,7 +229,9 @@ def format_notes_line(notes: Iterable[FidelityNote], receipt: Receipt) -> str:
     for title, fields in (("Adapted", named[False]), ("Left out", named[True])):
         if fields:
             parts.append(f"{title}{'' if parts else target}: {join_with_and([*fields])}.")
-    return f"{' '.join(parts)} Why:  anthropic-proxy explain {receipt.request_id}"
+    if has_ledger:
+        parts.append(f"Why:  anthropic-proxy explain {receipt.request_id}")
+    return " ".join(parts)
 
 
 def _describe_incident(receipt: Receipt) -> str:
