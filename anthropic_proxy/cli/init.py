@@ -52,6 +52,7 @@ from anthropic_proxy.errors import (
     UpstreamError,
     find_similar_choice,
     find_similar_choices,
+    join_with_and,
 )
 from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.prices.price_list import has_price_package
@@ -462,7 +463,7 @@ class _Setup:
             present = structs.replace(self._settings, base_urls={"openai": address})
             server = vendor or find_server_override(PROVIDERS.find("openai"), present)
             known = server if server is not None and server.key_variable else None
-            stem = known.name.replace("_", "-") if known else _name_host(address)
+            stem = known.name.replace("_", "-") if known else name_host(address)
             has_path, versioned = bool(urlsplit(address).path), f"{address}/v1"
             addresses = (address,) if has_path else (versioned,) if self._skips_test else (address, versioned)
             variable = self._choose_key_variable(stem, addresses, known.key_variable if known else "")
@@ -691,7 +692,7 @@ class _Setup:
                 if not self._find_model_of(backend, backend.table, deployment, position):
                     unknown[deployment] = f"--model-of {deployment}={_EXAMPLE_MODEL}"
         if unknown:
-            names, field = " and ".join(unknown), self._output.paint(f'model_of = "{_EXAMPLE_MODEL}"', "type")
+            names, field = join_with_and([*unknown]), self._output.paint(f'model_of = "{_EXAMPLE_MODEL}"', "type")
             self._output.write_notice(
                 f"Limits and prices of {names} are unknown: add  {field}  in {CONFIG_FILE}. "
                 f"The option for it:  {self._output.paint(' '.join(unknown.values()), 'type')}",
@@ -1424,7 +1425,7 @@ def read_address(name: str, text: str) -> str:
             if host != "localhost" and "." not in host and ":" not in address:
                 return ""
             try:
-                is_local = ip_address(host).is_private
+                is_local = not ip_address(host).is_global  # `is_private` leaves out the addresses of Tailscale
             except ValueError:
                 is_local = host == "localhost"
             address = f"{'http' if is_local else 'https'}://{address}"
@@ -1434,11 +1435,11 @@ def read_address(name: str, text: str) -> str:
         return ""
 
 
-def _name_host(address: str) -> str:
+def name_host(address: str) -> str:
     """Return a name for the server at `address`: `openrouter` for openrouter.ai, `gpu-box` for the host gpu-box."""
     host = urlsplit(address).hostname or ""
     try:
-        return "local" if ip_address(host).is_private else "own"
+        return "remote" if ip_address(host).is_global else "local"
     except ValueError:
         name = host.split(".")[-2:][0].lower()
         return "local" if name == "localhost" else re.sub(r"[^a-z0-9-]", "-", name)

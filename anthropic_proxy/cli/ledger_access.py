@@ -95,7 +95,7 @@ def require_stored_body(settings: Settings, row: StoredRequest, command_or_optio
     if body is None:
         raise ConfigurationError(
             f"{command_or_option} needs the text of the request, which the ledger does not contain for {row.id}. "
-            f"The proxy stores later texts with LEDGER_CONTENT=true in .env.{remedy}",
+            f"The proxy stores later texts with LEDGER_CONTENT=true in {settings.variables_file}.{remedy}",
             code="explain-source",
         )
     if body.is_cut:

@@ -67,9 +67,8 @@ class _Choice(Struct, frozen=True):
     accepts: Accepts | None
 
     def is_accepted(self, text: str) -> bool:
-        return (
-            self.accepts is not None and self.accepts(text) and redact_secrets(text, ()) == text
-        )  # a key is no answer
+        # a key is no answer
+        return self.accepts is not None and self.accepts(text) and redact_secrets(text, ()) == text
 
 
 class Questions(ABC):

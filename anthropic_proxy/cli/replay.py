@@ -20,7 +20,7 @@ def replay(
     """Parameters
     ----------
     request
-        Id of the stored request, `req_…`, or its number as of `explain`: 2 is the second last one.
+        Id of the stored request, `req_…`, or its number, as in `explain 2`: 2 is the second last one.
     last
         Send the last stored request to a model again.
     model

@@ -10,7 +10,7 @@ import pytest
 from anthropic_proxy.cli.client_models import find_tier_models, list_limit_variables
 from anthropic_proxy.cli.code import find_shell, format_set_command, is_conversation
 from anthropic_proxy.cli.command_line import read_serve_options
-from anthropic_proxy.cli.init import read_address
+from anthropic_proxy.cli.init import name_host, read_address
 from anthropic_proxy.cli.output import wrap_text
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.conversation import list_reply_blocks
@@ -94,6 +94,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "listen_port": lambda words, environ: find_listen_port_option(words.split(), environ),
     "mask_setting": mask_setting,
     "merge_body": merge_body,
+    "name_host": name_host,
     "normalize_service_tier": normalize_service_tier,
     "other_command_line": read_serve_options,
     "postgres_options": lambda url: parse_postgres_url(url).list_options(),

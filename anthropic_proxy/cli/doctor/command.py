@@ -359,14 +359,14 @@ def write_report(report: Report, secrets: Sequence[str]) -> None:
             needs = "Its table in anthropic-proxy.toml needs no change." if is_configured else ""
             write(f"  {needs or 'It needs no table in anthropic-proxy.toml.'}")
             continue
-        is_automatic = all(one.kind == "automatic" for diagnosis in server.diagnoses for one in diagnosis.evidence)
-        optional = "  This is optional: the proxy adapts by itself after a rejection." if is_automatic else " "
+        if all(one.kind == "automatic" for diagnosis in server.diagnoses for one in diagnosis.evidence):
+            write("  This is optional: the proxy adapts by itself after a rejection.")
         if is_configured:
-            write(f"{optional} Replace the tables of providers.{server.name} in anthropic-proxy.toml by:")
+            write(f"  Replace the tables of providers.{server.name} in anthropic-proxy.toml by:")
         else:
             used = output.paint(f"PREFERRED_PROVIDER={server.name}", "type")
             file = "Table for anthropic-proxy.toml, beside .env."
-            write(f"{optional} {file} Use the server with {used} or the prefix {server.name}/:")
+            write(f"  {file} Use the server with {used} or the prefix {server.name}/:")
         write()
         for line in server.table.splitlines():
             write(line)

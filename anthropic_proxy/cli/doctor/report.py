@@ -183,7 +183,7 @@ def _find_alternative(
 
 def _assign(backend: Backend, model: str) -> str:
     """Return the settings that select another model for all tiers of a backend: `BIG_MODEL=… and SMALL_MODEL=…`."""
-    return " and ".join(f"{variable}={model}" for variable in backend.variables or ("BIG_MODEL",))
+    return join_with_and([f"{variable}={model}" for variable in backend.variables or ("BIG_MODEL",)])
 
 
 def _sentence(text: str) -> str:

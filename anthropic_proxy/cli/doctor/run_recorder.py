@@ -129,8 +129,10 @@ def store_results(recorder: RunRecorder, result: Report, directory: Path, reload
             lines.append(f"✕ The facts cannot be stored in {directory}: {reason}.")
         else:
             count = formats.plural(len(learned), "model")
-            when = f"after:  {reload}" if reload else "from its next start."
-            lines.append(f"The proxy uses the found limits of {count} {when}")
+            limits = f"the found limits of {count}"
+            lines.append(
+                f"To use {limits} now:  {reload}" if reload else f"The proxy uses {limits} from its next start."
+            )
     try:
         recorder.finish(result)
     except OSError as error:

@@ -137,7 +137,7 @@ def import_settings(
             name for name in new if not name.endswith("_MODEL") and not name.startswith(("FALLBACK_", "MODEL_", "[["))
         ]
         if others and not dry_run:  # which lists all lines
-            output.write_line(f"  {output.paint(f'Other settings: {join_with_and(others)}.', 'quiet')}")
+            output.write_line(f"  {output.paint(f'Also imported: {join_with_and(others)}.', 'quiet')}")
     if "PROXY_API_KEY" in plan.variables:
         text = "Clients then need the key in PROXY_API_KEY. anthropic-proxy code sends it by itself."
         output.write_line(f"  {output.paint(text, 'quiet')}")

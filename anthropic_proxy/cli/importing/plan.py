@@ -22,7 +22,7 @@ from msgspec import Struct, field, structs
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.options import TIERS, ConfiguredProvider, suggest_key_variable, suggest_provider_name
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, ProviderRegistry, find_registry
-from anthropic_proxy.errors import ConfigurationError, join_with_or
+from anthropic_proxy.errors import ConfigurationError, join_with_and, join_with_or
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, load_settings
 from anthropic_proxy.gateway.settings.files import (
     append_env_line,
@@ -365,7 +365,7 @@ class ImportPlan:
         if kept:
             del self.variables["PREFERRED_PROVIDER"]
             verb = "stays as it is" if len(kept) == 1 else "stay as they are"
-            self.add_note("PREFERRED_PROVIDER", f"{chosen} is not written, because {' and '.join(kept)} {verb}")
+            self.add_note("PREFERRED_PROVIDER", f"{chosen} is not written, because {join_with_and(kept)} {verb}")
 
     def add_route(
         self,

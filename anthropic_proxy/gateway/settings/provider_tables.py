@@ -15,7 +15,7 @@ from anthropic_proxy.engine.options import (
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers.lookup import ProviderRegistry, find_known_model, find_origin, list_wires
 from anthropic_proxy.engine.providers.registry import Provider
-from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
+from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_and, join_with_or
 from anthropic_proxy.gateway.settings import values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
 from anthropic_proxy.gateway.settings.file_format import OWN_FIELDS, PriceTable, ProviderTable
@@ -191,7 +191,7 @@ def _require_dialect(
             if wires and wire not in wires:
                 del own[name]
                 raise ConfigurationError(
-                    f"{format_key_path((*path, name))} is a setting of the wire {' and '.join(wires)}, but this "
+                    f"{format_key_path((*path, name))} is a setting of the wire {join_with_and(wires)}, but this "
                     f"provider has the wire {wire}.{file.locate((*path, name))}",
                     code="named-provider",
                 )

@@ -31,6 +31,7 @@ from anthropic_proxy.engine.providers.catalog import LEARNED_FILE_NAME
 from tests.support.command_line import install_program, run_command
 from tests.support.fakes import anthropic, ollama, openai_chat
 from tests.support.fakes.compatible import KINDS, new_server
+from tests.support.fakes.compatible.quirks import QUIRKS, new_quirk_server
 from tests.support.fakes.server import Running, serving, serving_strictly
 from tests.support.golden_texts import mask
 from tests.support.paths import TESTS
@@ -70,6 +71,8 @@ def running_servers(servers: Mapping[str, Any]) -> Iterator[dict[str, tuple[Runn
                 running, key = stack.enter_context(serving(new_scripted_server(kind))), new_canary("sk-")
             elif kind in KINDS:
                 running, key = stack.enter_context(serving(new_server(kind))), KINDS[kind].key
+            elif kind in QUIRKS:
+                running, key = stack.enter_context(serving(new_quirk_server(kind))), ""
             else:
                 new, key = FAKES[kind]
                 running = stack.enter_context(serving_strictly(new()))

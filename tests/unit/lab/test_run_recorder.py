@@ -74,7 +74,7 @@ async def test_facts_are_not_stored_while_another_run_stores_its_facts(
         assert store_results(recorder, result, tmp_path) == [
             f"✕ The facts cannot be stored in {tmp_path}: another run stores its facts."
         ]
-    used = "The proxy uses the found limits of 1 model"
-    assert store_results(recorder, result, tmp_path) == [f"{used} from its next start."]
-    assert store_results(recorder, result, tmp_path, "kill -HUP 4711") == [f"{used} after:  kill -HUP 4711"]
+    limits = "the found limits of 1 model"
+    assert store_results(recorder, result, tmp_path) == [f"The proxy uses {limits} from its next start."]
+    assert store_results(recorder, result, tmp_path, "kill -HUP 4711") == [f"To use {limits} now:  kill -HUP 4711"]
     assert (tmp_path / LEARNED_FILE_NAME).exists()
