@@ -57,8 +57,8 @@ async def admit(
 
 
 @asynccontextmanager
-async def admit_token_count(engine: Engine, incoming: ClientRequest) -> AsyncIterator[None]:
-    """Admit a `count_tokens` request at the start of an `async with` block, and settle the admission at its end.
+async def admit_without_reply(engine: Engine, incoming: ClientRequest) -> AsyncIterator[None]:
+    """Admit a request other than a message at the start of an `async with` block, and settle the admission at its end.
 
     Raises the `ClientError` of a policy that rejects the request.
     """

@@ -9,9 +9,9 @@ content. At one target there can be several attempts, as long as nothing was del
 - with the same request, once, after a pause, if the error is temporary and the retry budget allows it.
 
 `TargetRun` counts what is left of these at one target. `Attempt` is one call with everything that its reply needs:
-`_prepare` adapts the client request to the target, and `_send` sends it: `_authorize` fetches an access token if the
-provider has tokens, `_encode` makes the provider's request, and `_wait_for_content` opens the reply. The receipt gets a
-record of each attempt (`AttemptRecords`).
+`_prepare` or `_prepare_relay` adapts the client request to the target, and `_send` sends it: `_authorize` fetches an
+access token if the provider has tokens, `_encode` makes the provider's request, and `_wait_for_content` opens the
+reply. The receipt gets a record of each attempt (`AttemptRecords`).
 
 After content has arrived, the same mechanism opens further calls for the same reply: `open_next_call` after tools that
 the proxy runs or for a reply that the provider split, and `repeat_call` for a reply that is unreadable after thinking
@@ -283,7 +283,8 @@ class Attempts:
             has_next_target=has_next_target,
         )
         engine.retry_budget.record_first_call(target.upstream)
-        return await self.call_with_retries(target, run, self._prepare, self._send)
+        prepare = self._prepare_relay if target.is_relayed else self._prepare
+        return await self.call_with_retries(target, run, prepare, self._send)
 
     async def open_next_call(self, previous: Attempt, request: MessagesRequest, continuation: str = "") -> Attempt:
         """Open another call for a started reply, at the same target. Raises `UpstreamError`.
@@ -349,41 +350,42 @@ class Attempts:
                 target = await self._prepare_retry(attempt, error)
                 error.release_tracebacks()
 
+    async def _prepare_relay(self, target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
+        """Return a new attempt at a relay. Its provider checks the request, which may be invalid."""
+        engine = self._engine
+        self.receipt.fidelity.clear_notes()
+        files: Mapping[tuple[str, str], Source | None] = {}
+        if self._inliner is not None and not target.wire.accepts_media_url(target.dialect, SAMPLE_LINK):
+            read = await engine.background.run_in_thread_if_large(
+                self._is_large, decode_request_or_envelope, self._incoming.body
+            )
+            fetched = await self._fetch_media(self._inliner, read, target, engine.find_target_limits(target))
+            files = await engine.background.run_in_thread_if_large(self._is_large, self._inliner.encode_files, fetched)
+            self.receipt.fidelity.add_notes(self._inliner.notes)
+        refused: Collection[bytes] = engine.observations.refused_thinking
+        if run.adaptations is not None:
+            refused = run.adaptations.list_refused_thinking()
+        call = build_relay_call(
+            self._incoming,
+            run.request,
+            target,
+            engine.new_id,
+            refused,
+            files=files,
+            earlier_adaptations=() if run.adaptations is None else run.adaptations.names,
+            adaptations_left=run.adaptations_left,
+            token_scale=run.token_scale,
+        )
+        return Attempt(target=target, run=run, call=call, credential=credential)
+
     async def _prepare(self, target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
         """Return a new attempt, with the request adapted to the target and notes on what was changed.
 
-        Raises the decoding error of an invalid request, unless the target is a relay, whose provider checks it.
+        Raises the decoding error of an invalid request.
         """
         engine = self._engine
         request = run.request
         report = self.receipt.fidelity
-        if target.is_relayed:
-            report.clear_notes()
-            files: Mapping[tuple[str, str], Source | None] = {}
-            if self._inliner is not None and not target.wire.accepts_media_url(target.dialect, SAMPLE_LINK):
-                read = await engine.background.run_in_thread_if_large(
-                    self._is_large, decode_request_or_envelope, self._incoming.body
-                )
-                fetched = await self._fetch_media(self._inliner, read, target, engine.find_target_limits(target))
-                files = await engine.background.run_in_thread_if_large(
-                    self._is_large, self._inliner.encode_files, fetched
-                )
-                report.add_notes(self._inliner.notes)
-            refused: Collection[bytes] = engine.observations.refused_thinking
-            if run.adaptations is not None:
-                refused = run.adaptations.list_refused_thinking()
-            call = build_relay_call(
-                self._incoming,
-                request,
-                target,
-                engine.new_id,
-                refused,
-                files=files,
-                earlier_adaptations=() if run.adaptations is None else run.adaptations.names,
-                adaptations_left=run.adaptations_left,
-                token_scale=run.token_scale,
-            )
-            return Attempt(target=target, run=run, call=call, credential=credential)
         if request.decode_error is not None:
             raise request.decode_error
         limits = engine.find_target_limits(target)

@@ -136,9 +136,9 @@ class UpstreamStream(DeltaStream):
         self._body = b""
         """First bytes of a response that is not streamed, although a stream was requested."""
         self.stop_filter = stop_filter
+        """Filter that ends the text at a stop sequence of the client. None: the proxy filters none."""
         if stop_filter is None and call.request.stop_sequences:
             self.stop_filter = StopSequenceFilter(call.request.stop_sequences)
-        """Filter that ends the text at a stop sequence of the client. None: the proxy filters none."""
         self._loaded_calls: LoadedToolCalls | None = None
         """Converter of calls of `CallLoadedTool`. None: the request does not offer it."""
         if any(map(_is_caller, call.request.tools)):  # faster than a generator

@@ -52,7 +52,7 @@ class Transports:
         self.http: Transport = self._http.send
         """Transport for servers that are no provider, and for providers without settings for their connections."""
         self._own = {
-            name: _OwnTransport(name, options, settings, self._proxies)
+            name: _new_own_transport(name, options, settings, self._proxies)
             for name, options in settings.call_options.items()
             if any(options.connection)
         }
@@ -162,36 +162,26 @@ class Transports:
         self._settings.export_to_litellm(self._litellm_variables)
 
 
-class _OwnTransport:
-    """HTTP with the proxy and the certificates of one provider."""
-
-    def __init__(
-        self,
-        name: str,
-        options: CallOptions,
-        settings: EngineOptions,
-        proxies: Mapping[str, str],
-    ) -> None:
-        no_proxy_hosts = settings.no_proxy_hosts
-        if options.proxy is not None:
-            address = options.proxy.reveal()
-            no_proxy_hosts = ""
-            proxies = {"http": address, "https": address} if address else {}
-        self._http = HttpTransport(
-            settings.timeouts.connect_seconds,
-            proxies=proxies,
-            no_proxy_hosts=no_proxy_hosts,
-            tls_files=TlsFiles(
-                ca_file=options.ca_file,
-                certificate_file=options.certificate_file,
-                certificate_key_file=options.certificate_key_file,
-            ),
-            proxy_setting=PROXY_VARIABLES if options.proxy is None else f"proxy of [providers.{name}]",
-        )
-        self.send: Transport = self._http.send
-
-    async def close(self) -> None:
-        await self._http.close()
+def _new_own_transport(
+    name: str, options: CallOptions, settings: EngineOptions, proxies: Mapping[str, str]
+) -> HttpTransport:
+    """Return HTTP with the proxy and the certificates of one provider."""
+    no_proxy_hosts = settings.no_proxy_hosts
+    if options.proxy is not None:
+        address = options.proxy.reveal()
+        no_proxy_hosts = ""
+        proxies = {"http": address, "https": address} if address else {}
+    return HttpTransport(
+        settings.timeouts.connect_seconds,
+        proxies=proxies,
+        no_proxy_hosts=no_proxy_hosts,
+        tls_files=TlsFiles(
+            ca_file=options.ca_file,
+            certificate_file=options.certificate_file,
+            certificate_key_file=options.certificate_key_file,
+        ),
+        proxy_setting=PROXY_VARIABLES if options.proxy is None else f"proxy of [providers.{name}]",
+    )
 
 
 def _connection_settings(settings: EngineOptions) -> tuple[object, ...]:

@@ -24,7 +24,7 @@ import msgspec
 
 from anthropic_proxy import __version__
 from anthropic_proxy.engine.exchange import forwarding
-from anthropic_proxy.engine.exchange.admission import admit_token_count
+from anthropic_proxy.engine.exchange.admission import admit_without_reply
 from anthropic_proxy.engine.exchange.client_side import (
     STREAM_HEADERS,
     ClientRequest,
@@ -330,7 +330,7 @@ def post_messages(services: Services, request: ClientRequest, sink: AsgiSink) ->
 
 
 async def post_count_tokens(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    async with admit_token_count(services, request):
+    async with admit_without_reply(services, request):
         reply = await forwarding.count_tokens(services, request, sink.wait_disconnected)
     await _send_json_reply(sink, reply)
 
@@ -389,7 +389,7 @@ def _position(ids: Sequence[str], name: str, value: str) -> int:
 async def send_resource(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     method = request.receipt.method
     sink.has_exchange_headers = method == "POST" and request.receipt.path == forwarding.BATCHES_PATH
-    async with admit_token_count(services, request):
+    async with admit_without_reply(services, request):
         await forward_resource(services, request, method, sink)
 
 

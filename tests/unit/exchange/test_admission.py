@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.engine.exchange.admission import admit_token_count
+from anthropic_proxy.engine.exchange.admission import admit_without_reply
 from anthropic_proxy.plugins import AdmissionRequest, Client, Headers, Receipt, Settle
 from tests.support.harness import FakeResponse, ProxyHarness, new_client_request
 
@@ -84,7 +84,7 @@ async def _post_message(proxy: ProxyHarness) -> None:
 
 
 async def _count_tokens(proxy: ProxyHarness) -> None:
-    async with admit_token_count(proxy.services, new_client_request(b"{}")):
+    async with admit_without_reply(proxy.services, new_client_request(b"{}")):
         pass
 
 
