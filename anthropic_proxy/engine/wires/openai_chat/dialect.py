@@ -150,7 +150,10 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     replays_reasoning_details: bool = False
     """True if the response field `reasoning_details` is sent back unchanged (OpenRouter, for signed reasoning).
 
-    Proven by: golden/openai_chat/thinking/openrouter_reasoning, openrouter_reasoning_replayed.
+    All entries of a reply are sent, in their order. OpenRouter finds the call of an entry by its id, so the id of a
+    call that the proxy replaces is also replaced in the entry. Proven by:
+    golden/openai_chat/thinking/openrouter_reasoning, openrouter_reasoning_replayed, openrouter_reasoning_in_parts,
+    openrouter_reasoning_of_long_ids.
     """
     thinking_tags: tuple[ThinkingTags, ...] = ()
     """Tags that may enclose reasoning at the start of the text: `<think>` …

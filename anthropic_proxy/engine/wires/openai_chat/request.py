@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, assert_never
 
 import msgspec
@@ -214,7 +215,7 @@ class _Reply(Struct, kw_only=True, tag="assistant", tag_field="role", gc=False):
     content: Any | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET
     reasoning: str | UnsetType = UNSET
-    reasoning_details: Raw | UnsetType = UNSET
+    reasoning_details: list[dict[str, Raw]] | UnsetType = UNSET
     tool_calls: list[_Call] | UnsetType = UNSET
     prefix: bool | UnsetType = UNSET
     partial: bool | UnsetType = UNSET
@@ -402,9 +403,9 @@ class ChatMessageEncoder(MessageEncoder):
         if len(kept) < len(blocks):
             self._drops_thinking = True
         if dialect.replays_reasoning_details:
-            details = [carry.encrypted for _, carry in kept if carry.encrypted and _is_list(carry.encrypted)]
+            details = [entry for _, carry in kept for entry in self._decode_details(carry.encrypted)]
             if details:
-                reply.reasoning_details = Raw(details[-1].encode())
+                reply.reasoning_details = details
         signed = [carry for _, carry in kept if carry.call_signature and carry.server_digest == address]
         calls = reply.tool_calls or []
         for carry in signed:
@@ -437,6 +438,20 @@ class ChatMessageEncoder(MessageEncoder):
         else:
             assert_never(field)
 
+    def _decode_details(self, text: str | None) -> list[dict[str, Raw]]:
+        """Return the entries of `reasoning_details` in a signature. []: the client has changed them to another value.
+
+        An entry with the id of a tool call gets the id that is sent for the call.
+        """
+        try:
+            entries = msgspec.json.decode(text or "[]", type=list[dict[str, Raw]])
+        except (msgspec.DecodeError, RecursionError):
+            return []
+        for entry in entries:
+            with suppress(KeyError, msgspec.DecodeError):  # no id, not the id of a call, or not a string
+                entry["id"] = json_string(self._ids[msgspec.json.decode(entry["id"], type=str)])
+        return entries
+
     def _id_of(self, client_id: str, name: str) -> str:
         """Return the id to send for the tool call `client_id`. `name`: the called tool; "" for a tool result."""
         if self._keeps_ids and len(client_id) <= _MAX_ID_LENGTH:
@@ -453,15 +468,6 @@ class ChatMessageEncoder(MessageEncoder):
             sent = digest[:9] if form == "nine" else f"call_{digest[:32]}"
         self._ids[client_id] = sent
         return sent
-
-
-def _is_list(text: str) -> bool:
-    """Return True if a text from the client is a JSON list, which is safe to copy into the request body."""
-    try:
-        msgspec.json.decode(text, type=list[Raw])
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return True
 
 
 OUTPUT_TOOL_NAME = "output"

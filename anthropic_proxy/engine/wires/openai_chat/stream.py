@@ -8,7 +8,7 @@ limit ends with the response: the counts decide whether the context window was f
 `reply.py` has the structs of replies, and `tools.py` the decoder of server tools, which the provider itself runs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -246,8 +246,7 @@ class ChatDecoder(Decoder):
             calls = piece.deprecated_calls
         if not calls:
             return
-        if self._details is not None:
-            self._sign_details(deltas)
+        place_of_details = len(deltas)
         if self._text is not None:
             deltas += self._text.finish()
         if self._calls is None:
@@ -256,12 +255,16 @@ class ChatDecoder(Decoder):
             if call.extra_content is not ABSENT or piece.extra_content is not ABSENT:
                 self._sign_call(call.extra_content if is_present(call.extra_content) else piece.extra_content, deltas)
             self._calls.read_fragment(call, deltas)
+        if self._details is not None:  # after the ids of the calls are known
+            self._sign_details(deltas, place_of_details)
 
-    def _sign_details(self, deltas: list[Delta]) -> None:
+    def _sign_details(self, deltas: list[Delta], place: int | None = None) -> None:
+        """Insert the reasoning details so far as a thinking delta at `place`. None: at the end."""
         assert self._details is not None
-        details = self._details.pop_json()
+        details = self._details.pop_json({} if self._calls is None else self._calls.replaced_ids)
         if details:
-            deltas.append(Thinking(signature=encode_signature(self._tag, ReasoningState(encrypted=details))))
+            signature = encode_signature(self._tag, ReasoningState(encrypted=details))
+            deltas.insert(len(deltas) if place is None else place, Thinking(signature=signature))
 
     def _sign_call(self, extra: Raw, deltas: list[Delta]) -> None:
         """Append the thought signature of the first tool call, in `extra_content`, as a thinking delta."""
@@ -378,7 +381,11 @@ class ReasoningDetailsBuffer:
         """Add the fragments in `reasoning_details` of one chunk (a JSON list of objects)."""
         for fragment in _objects(raw):
             last = self._details[-1] if self._details else None
-            if last is None or any(last.get(key) != fragment.get(key) for key in ("type", "index")):
+            if (
+                last is None
+                or any(last.get(key) != fragment.get(key) for key in ("type", "index"))
+                or fragment.get("id") not in (None, last.get("id"))
+            ):
                 self._details.append(dict(fragment))
                 continue
             for key, value in fragment.items():
@@ -387,9 +394,16 @@ class ReasoningDetailsBuffer:
                 elif value is not None:
                     last[key] = value
 
-    def pop_json(self) -> str:
-        """Return the joined list as JSON text and clear the buffer. "": the buffer is empty."""
+    def pop_json(self, replaced_ids: Mapping[str, str]) -> str:
+        """Return the joined list as JSON text and clear the buffer. "": the buffer is empty.
+
+        `replaced_ids`: see `ToolCallDecoder.replaced_ids`. OpenRouter finds the call of an entry by its id.
+        """
         details, self._details = self._details, []
+        for detail in details:
+            call_id = detail.get("id")
+            if isinstance(call_id, str) and call_id in replaced_ids:
+                detail["id"] = replaced_ids[call_id]
         return msgspec.json.encode(details).decode() if details else ""
 
 
@@ -440,6 +454,8 @@ class ToolCallDecoder:
         self.call_count = 0
         self.has_incomplete_arguments = False
         self._ids = ToolCallIds(call)
+        self.replaced_ids: dict[str, str] = {}
+        """The provider's id of a tool call → id that the client received, if it is another one."""
         self._holds: bool = call.dialect.buffers_tool_arguments
         self.repair = ToolCallRepair(call, names=call.dialect.repairs_tool_names)
         """Repairs tool names and arguments if the server requires it. Its notes record the repairs."""
@@ -507,7 +523,10 @@ class ToolCallDecoder:
     def _name(self, call: _OpenCall, wire_name: str, name: str, deltas: list[Delta]) -> None:
         call.name = wire_name
         call.own_name = name
-        deltas.append(ToolCall(call.key, self._ids.assign_client_id(call.id), name))
+        client_id = self._ids.assign_client_id(call.id)
+        if client_id != call.id:
+            self.replaced_ids[call.id] = client_id
+        deltas.append(ToolCall(call.key, client_id, name))
         if not self._holds:
             deltas += [ToolArgs(call.key, text) for text in call.arguments]
 
