@@ -8,15 +8,13 @@ import sys
 from environments import PYTHON, become, run, set_up
 
 PLATFORMS = ("linux", "darwin", "win32")
-CONTRACTS = ["--no-cache"]
-"""Options of import-linter, which reads .importlinter."""
 
 set_up("dev")
 options = sys.argv[1:]
 static = options == ["--static"]
 run(PYTHON, "-m", "ruff", "format", "--check", ".")
 run(PYTHON, "-m", "ruff", "check", ".")
-run(PYTHON, "-c", f"from importlinter.cli import lint_imports_command; lint_imports_command({CONTRACTS})")
+run(PYTHON, "-c", 'from importlinter.cli import lint_imports_command; lint_imports_command(["--no-cache"])')
 for platform in PLATFORMS if static else (sys.platform,):
     run(PYTHON, "-m", "mypy", "--platform", platform)
 run(PYTHON, "-m", "mypy", "--config-file", "tests/mypy.ini")

@@ -208,22 +208,25 @@ def test_the_log_has_two_lines_for_an_exchange_and_no_content(settings: dict[str
 
 
 @pytest.mark.parametrize(
-    ("wrong", "expected_words"),
+    ("wrong", "message"),
     [
-        ({"PREFERRED_PROVIDER": "opnai"}, ["PREFERRED_PROVIDER", "opnai", "openai"]),
-        ({"PORT": "many"}, ["PORT", "many"]),
-        ({"UPSTREAM_TIMEOUT": "-3"}, ["UPSTREAM_TIMEOUT", "-3"]),
-        ({"HOST": "0.0.0.0"}, ["PROXY_API_KEY", "ALLOW_UNAUTHENTICATED"]),
+        (
+            {"PREFERRED_PROVIDER": "opnai"},
+            'PREFERRED_PROVIDER is "opnai". Use openai, google, vertex, ollama, groq, moonshot, xai or anthropic. Set '
+            "in the environment. Did you mean PREFERRED_PROVIDER=openai",
+        ),
+        (
+            {"HOST": "0.0.0.0"},
+            "0.0.0.0 can be reached from other machines, and no key is required. Set PROXY_API_KEY, or "
+            "ALLOW_UNAUTHENTICATED=true if access is controlled elsewhere.",
+        ),
     ],
 )
 def test_a_wrong_setting_ends_the_start_with_one_message(
-    settings: dict[str, str], tmp_path: Path, wrong: dict[str, str], expected_words: list[str]
+    settings: dict[str, str], tmp_path: Path, wrong: dict[str, str], message: str
 ) -> None:
     ended = run_command("serve", settings={**settings, **wrong}, directory=tmp_path)
-    assert ended.returncode == 2
-    assert all(word in ended.stderr for word in expected_words)
-    assert "Traceback" not in ended.stderr
-    assert KEY not in ended.stderr
+    assert (ended.returncode, ended.stderr) == (2, f"✕ {message}\n")
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,9 @@ def test_golden_requests(lone: Proxy, golden: Check, name: str) -> None:
 async def test_with_a_key_any_name_is_served_and_none_without_it(settings: dict[str, str], tmp_path: Path) -> None:
     with running_proxy(tmp_path, {**settings, "PROXY_API_KEY": "the-only-key-123456"}) as proxy:
         texts = [(GOLDEN / f"raw_http/{name}.txt").read_text("utf-8") for name in ("strangers", "neighbors")]
-        for line in re.findall("^< (.*)", "".join(texts), re.MULTILINE):
+        lines = re.findall("^< (.*)", "".join(texts), re.MULTILINE)
+        assert lines
+        for line in lines:
             assert read_answer(await exchange(port_of(proxy), decode(line))).status == 401
             keyed = decode(line).replace(LAST, b"x-api-key: the-only-key-123456\r\n" + LAST)
             assert read_answer(await exchange(port_of(proxy), keyed)).status == 200

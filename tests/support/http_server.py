@@ -66,3 +66,17 @@ async def read_all(response: HttpResponse) -> bytes:
         pieces.append(piece)
     await response.close()
     return b"".join(pieces)
+
+
+async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
+    """Connect a client to `port` of this machine until both sides have closed."""
+    far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+    await asyncio.gather(_forward(reader, far_writer), _forward(far_reader, writer))
+
+
+async def _forward(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError, ssl.SSLError):
+        while data := await source.read(65_536):
+            sink.write(data)
+            await sink.drain()
+    sink.close()

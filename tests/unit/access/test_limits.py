@@ -8,7 +8,7 @@ import pytest
 from anthropic_proxy.console.keys.limits import Amounts, KeyLimit, Scope, build_limits, find_actual_amounts
 from anthropic_proxy.console.keys.reservations import Reservations
 from anthropic_proxy.console.keys.virtual_keys import Budget, Rules
-from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.errors import LimitReached, ProxyError
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import AdmissionTarget, Reservation, UpstreamAttempt
 from tests.support.ledger import NOON
@@ -329,7 +329,7 @@ async def test_concurrent_requests_exceed_a_budget_by_less_than_the_amount_in_fl
         for _ in range(10):
             try:
                 admitted = await keys.admit(key, estimate_input_tokens=lambda: 200)
-            except Exception:  # noqa: BLE001  # refused
+            except LimitReached:
                 return
             in_flight += 1
             peak = max(peak, in_flight)

@@ -8,7 +8,6 @@ import random
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from anthropic_proxy.engine.upstream.http.client import HttpTransport
 from anthropic_proxy.engine.upstream.http.url import Origin, join_url
 from anthropic_proxy.engine.wires.contract import CLIENT_CREDENTIAL_ORIGIN, Credential, UpstreamRequest
 from anthropic_proxy.errors import ShuttingDown, UpstreamProtocolError, UpstreamUnreachable
-from tests.support.http_server import Server, asking, post, read_all, serving
+from tests.support.http_server import Server, asking, post, read_all, serving, tunnel
 from tests.support.messages import exactly
 from tests.support.waiting import WAIT_SECONDS
 
@@ -535,17 +534,8 @@ async def test_a_tunnel_leads_through_a_proxy(authority: trustme.CA, encrypted_p
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.append(await reader.readuntil(b"\r\n\r\n"))
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 Connection established\r\n\r\n")
-
-        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-            with suppress(ConnectionError, ssl.SSLError):
-                while data := await source.read(65_536):
-                    sink.write(data)
-                    await sink.drain()
-            sink.close()
-
-        await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+        await tunnel(reader, writer, port)
 
     context = tls_of(authority, "127.0.0.1") if encrypted_proxy else None
     listener = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)

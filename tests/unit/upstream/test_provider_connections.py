@@ -18,7 +18,7 @@ from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import UpstreamUnreachable
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.secrets import redact_error, redact_secrets
-from tests.support.http_server import Server, read_all, serving
+from tests.support.http_server import Server, read_all, serving, tunnel
 from tests.support.messages import exactly
 from tests.support.waiting import WAIT_SECONDS
 
@@ -78,16 +78,7 @@ async def socks_proxy(
             if status:
                 writer.close()
                 return
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
-
-            async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-                with suppress(ConnectionError, ssl.SSLError):
-                    while data := await source.read(65_536):
-                        sink.write(data)
-                        await sink.drain()
-                sink.close()
-
-            await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+            await tunnel(reader, writer, port)
 
     listener = await asyncio.start_server(serve, "127.0.0.1", 0)
     yield listener.sockets[0].getsockname()[1]

@@ -1,6 +1,6 @@
 """OpenAI's rules on a Chat Completions request beyond types and messages, and the order in which they are tried."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tests.support.fakes.openai_chat.messages import check_messages, check_name, empty, too_long
@@ -94,6 +94,15 @@ def _check_reasoning(body: dict[str, Any], model: Model) -> Iterator[ContractVio
         yield refuse_parameter("parallel_tool_calls")
 
 
+def check_tool_count(tools: Sequence[Any]) -> Iterator[ContractViolation]:
+    if len(tools) > MAX_TOOLS:
+        text = (
+            f"Invalid 'tools': array too long. Expected an array with maximum length {MAX_TOOLS}, "
+            f"but got an array with length {len(tools)} instead."
+        )
+        yield ContractViolation("tools_many", text, "tools", "array_above_max_length")
+
+
 def _check_tools(body: dict[str, Any]) -> Iterator[ContractViolation]:
     tools = body.get("tools")
     if tools is None:
@@ -104,12 +113,7 @@ def _check_tools(body: dict[str, Any]) -> Iterator[ContractViolation]:
         return
     if not tools:
         yield empty("tools_empty", "tools")
-    if len(tools) > MAX_TOOLS:
-        text = (
-            f"Invalid 'tools': array too long. Expected an array with maximum length {MAX_TOOLS}, "
-            f"but got an array with length {len(tools)} instead."
-        )
-        yield ContractViolation("tools_many", text, "tools", "array_above_max_length")
+    yield from check_tool_count(tools)
     names: set[str] = set()
     for position, tool in enumerate(tools):
         function, where = tool.get("function") or tool["custom"], f"tools[{position}].function"

@@ -40,8 +40,8 @@ KEY = new_canary("sk-fake-")
 COUNT_PATHS = ("/v1/chat/completions/input_tokens", "/tokenize")
 """Token counts of llama.cpp and vLLM. A client finds out by asking whether a server has them."""
 DONE = b"data: [DONE]\n\n"
-_SORRY = "The server had an error while processing your request. Sorry about that!"
-_REPLIES = {
+SORRY = "The server had an error while processing your request. Sorry about that!"
+REPLIES = {
     "refusal": Reply(refusal="I'm sorry, but I can't help with that."),
     "filter": Reply(text="The first words of a text that", finish="filter"),
     "length": Reply(text="The first words of a text that", finish="length"),
@@ -169,7 +169,7 @@ class OpenAI:
         if refusal is not None:
             return await self.send(request, refusal, exchange), "refused"
         generated = cut_reply(
-            _REPLIES.get(fault.kind) or decide(conversation),
+            REPLIES.get(fault.kind) or decide(conversation),
             body,
             reasons=model.reasons and (body.get("reasoning_effort") or model.default_effort) != "none",
             chance=self.chance,
@@ -193,7 +193,7 @@ class OpenAI:
         """Fail a reply that is not streamed as the stream would have failed."""
         if (failed := await fail_whole(request, fault)) is not None:
             return failed
-        return await self.send(request, refuse(500, _SORRY, kind="server_error"), exchange), "refused"
+        return await self.send(request, refuse(500, SORRY, kind="server_error"), exchange), "refused"
 
     def _head(self, body: dict[str, Any], model: Model) -> dict[str, Any]:
         return {
@@ -221,7 +221,7 @@ class OpenAI:
 
 
 def _stream_error() -> bytes:
-    return frame({"error": {"message": _SORRY, "type": "server_error", "param": None, "code": None}})
+    return frame({"error": {"message": SORRY, "type": "server_error", "param": None, "code": None}})
 
 
 def new_openai(key: str = KEY) -> web.Application:

@@ -8,13 +8,12 @@ from openai.types.responses import response_create_params
 
 from tests.support.fakes.openai_chat.messages import check_name, empty, too_long
 from tests.support.fakes.openai_chat.models import Model
-from tests.support.fakes.openai_chat.rules import check_ranges, refuse_parameter
+from tests.support.fakes.openai_chat.rules import check_ranges, check_tool_count, refuse_parameter
 from tests.support.fakes.openai_chat.schemas import check_schema
 from tests.support.fakes.openai_chat.shapes import check_fields
 from tests.support.fakes.openai_responses.items import check_items
 from tests.support.fakes.server import ContractViolation
 
-MAX_TOOLS = 128
 MIN_OUTPUT_TOKENS = 16
 _RANGES = {
     "temperature": (0, 2),
@@ -70,12 +69,7 @@ def _check_tools(body: dict[str, Any], model: Model) -> Iterator[ContractViolati
     tools = body.get("tools") or []
     if "parallel_tool_calls" in body and not model.parallel_calls:
         yield refuse_parameter("parallel_tool_calls")
-    if len(tools) > MAX_TOOLS:
-        text = (
-            f"Invalid 'tools': array too long. Expected an array with maximum length {MAX_TOOLS}, "
-            f"but got an array with length {len(tools)} instead."
-        )
-        yield ContractViolation("tools_many", text, "tools", "array_above_max_length")
+    yield from check_tool_count(tools)
     names: set[str] = set()
     for position, tool in enumerate(tools):
         if tool["type"] != "function":

@@ -19,7 +19,7 @@ from tests.support.fakes.openai_chat.failures import ErrorResponse, refuse, refu
 from tests.support.fakes.openai_chat.models import MODELS, Model, find_model
 from tests.support.fakes.openai_chat.reading import PICTURE_TOKENS, count, prompt_of
 from tests.support.fakes.openai_chat.replies import cut_reply
-from tests.support.fakes.openai_chat.server import KEY, OpenAI
+from tests.support.fakes.openai_chat.server import KEY, REPLIES, SORRY, OpenAI
 from tests.support.fakes.openai_responses.reading import read_conversation
 from tests.support.fakes.openai_responses.replies import (
     Output,
@@ -37,13 +37,6 @@ from tests.support.fakes.server import ContractViolation, Exchange, RequestLog, 
 __all__ = ["KEY", "new_openai"]
 
 PATH = "/v1/responses"
-_SORRY = "The server had an error while processing your request. Sorry about that!"
-_REPLIES = {
-    "refusal": Reply(refusal="I'm sorry, but I can't help with that."),
-    "filter": Reply(text="The first words of a text that", finish="filter"),
-    "length": Reply(text="The first words of a text that", finish="length"),
-    "empty": Reply(),
-}
 _ENCRYPTED = "reasoning.encrypted_content"
 _COUNTED = set(InputTokenCountParams.__annotations__)
 
@@ -86,7 +79,7 @@ class Responses(OpenAI):
             refusal = refuse_overflow()
         if refusal is not None:
             return await self.send(request, refusal, exchange), "refused"
-        output = self._generate_output(body, model, _REPLIES.get(fault.kind) or decide(conversation), size, prompt)
+        output = self._generate_output(body, model, REPLIES.get(fault.kind) or decide(conversation), size, prompt)
         exchange.status = 200
         head = head_of(body, model, self.chance)
         if body.get("stream"):
@@ -167,7 +160,7 @@ async def _stream(
             yield frame(event)
 
     late = {
-        "error": lambda: frame({"type": "error", "code": "server_error", "message": _SORRY, "param": None}),
+        "error": lambda: frame({"type": "error", "code": "server_error", "message": SORRY, "param": None}),
         "failed": lambda: frame({"type": "response.failed", "response": _failed(last)}),
     }
     headers |= {"content-type": "text/event-stream; charset=utf-8"}

@@ -1,7 +1,8 @@
 """Each rule of the fake servers, and the refusals of requests that break it: `golden_texts/fakes`.
 
 An input is the body of a request, at some servers with their kind or the model before it, and `count` or
-`vertex-count` before the model of a count. `a×5` stands for `aaaaa`.
+`vertex-count` before the model of a count. `a×5` stands for `aaaaa`, and `{"×": 5, "name": "t#"}` in a list for five
+objects, with the names `t0` to `t4`.
 """
 
 import json
@@ -57,10 +58,17 @@ def expand(value: Any) -> Any:
     if isinstance(value, dict):
         return {expand(name): expand(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [expand(inner) for inner in value]
+        return [one for inner in value for one in repeat(expand(inner))]
     if isinstance(value, str) and (match := re.fullmatch(r"(.)×(\d+)", value)):
         return match[1] * int(match[2])
     return value
+
+
+def repeat(item: Any) -> list[Any]:
+    if not isinstance(item, dict) or "×" not in item:
+        return [item]
+    text = json.dumps({name: inner for name, inner in item.items() if name != "×"})
+    return [json.loads(text.replace("#", str(number))) for number in range(item["×"])]
 
 
 @pytest.mark.parametrize("name", CHECKS)
