@@ -1,17 +1,20 @@
 """Conversion of tool call arguments to the JSON object that a reply without streaming must contain.
 
-Models sometimes write truncated or invalid JSON. In a stream, the client receives such text unchanged and repairs it
-itself. A reply without streaming must contain an object, so it contains what the official SDKs and Claude Code make of
-the same text. A truncated object keeps its complete members.
+Models sometimes write truncated or invalid JSON. In a stream, the client receives text that begins an object unchanged
+and repairs it itself. A reply without streaming must contain an object, so it contains what the official SDKs and
+Claude Code make of the same text. A truncated object keeps its complete members.
 """
+
+from contextlib import suppress
 
 import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.engine.patterns import compile_later
 
-_NO_ARGUMENTS = ("", "null", "None")
+_NO_ARGUMENTS = ("", "null", "None", "[]")
 _object_decoder = msgspec.json.Decoder(dict[str, Raw])
+_decode_string = msgspec.json.Decoder(str).decode
 
 
 def build_arguments_object(text: str) -> Raw:
@@ -22,19 +25,21 @@ def build_arguments_object(text: str) -> Raw:
     for candidate in (text, _close_truncated(text)):
         if candidate is not None and _is_object(candidate):
             return Raw(candidate.encode())
+    with suppress(msgspec.DecodeError):  # some models write the object as a JSON string
+        inner = _decode_string(text)
+        if means_no_arguments(inner) or _is_object(inner):
+            return build_arguments_object(inner)
     # as in Claude Code
     length = len(text.encode("utf-16-le")) // 2  # JavaScript's length of a string
     return Raw(msgspec.json.encode({"__unparsedToolInput": {"raw": text, "len": length}}))
 
 
 def means_no_arguments(text: str) -> bool:
-    """Return True for a text that models write instead of `{}`: `null` (Groq, recorded), `None`, or white space."""
+    """Return True for a text that models write instead of `{}`.
+
+    `null` (Groq, recorded), `None`, `[]` (servers in PHP, which has no other empty object), or white space.
+    """
     return text.strip() in _NO_ARGUMENTS
-
-
-def may_mean_no_arguments(beginning: str) -> bool:
-    """Return True if a text that begins like this may turn out to be `null` or `None`."""
-    return any(text.startswith(beginning.strip()) for text in _NO_ARGUMENTS)
 
 
 def is_truncated_object(text: str) -> bool:

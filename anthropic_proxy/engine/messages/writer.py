@@ -47,9 +47,10 @@ from anthropic_proxy.engine.messages.events import (
     ThinkingStart,
     ToolCallStart,
     block_events,
+    replace_surrogates,
 )
 from anthropic_proxy.engine.messages.models import MessagesResponse, UsageBody
-from anthropic_proxy.engine.messages.tool_arguments import may_mean_no_arguments, means_no_arguments
+from anthropic_proxy.engine.messages.tool_arguments import build_arguments_object
 from anthropic_proxy.errors import InternalError, ProxyError, UpstreamProtocolError
 
 KEEP_ALIVE_SIGNATURE = "px1.ka.e30"
@@ -112,7 +113,7 @@ class MessageWriter:
         self._state = _NONE
         self._index = 0  # of the open block, or of the next
         self._filled = False  # True if the open thinking block or call has content
-        self._held = ""  # beginning of the arguments of the open call that may be `null`
+        self._held: list[str] = []  # arguments of the open call that do not begin an object
         self._key: int | str = 0  # of the open call
         self._keys: set[int | str] = set()
         self._queue: deque[Delta | _QueuedCall] = deque()
@@ -262,8 +263,9 @@ class MessageWriter:
             signature = signature or (self.signature if self._filled else KEEP_ALIVE_SIGNATURE)
             self._events.append(SignatureDelta(self._index, signature))
         elif self._state == _CALL and not self._filled:
-            text, self._held = self._held, ""
-            self._events.append(InputDelta(self._index, "{}" if means_no_arguments(text) else text))
+            text = replace_surrogates("".join(self._held))
+            self._held = []
+            self._events.append(InputDelta(self._index, str(build_arguments_object(text), "utf-8")))
         self._events.append(BlockStop(self._index))
         self._index += 1
         self._state = _NONE
@@ -360,13 +362,14 @@ class MessageWriter:
             queued.arguments.append(delta)
         elif json and (self._filled or self._held or not json.isspace()):
             # The official SDKs decode the arguments at each delta and fail if the first is white space only.
-            if not self._filled and may_mean_no_arguments(self._held + json):
-                self._held += json
-                return
-            json = self._held + json
-            self._held = ""
-            self._filled = True
             self.characters += len(json)
+            if not self._filled:
+                # Clients send arguments that are no object back as they are, and no provider accepts them.
+                if self._held or not json.lstrip().startswith("{"):
+                    self._count_queued(len(json))
+                    self._held.append(json)
+                    return
+                self._filled = True
             self._events.append(InputDelta(self._index, json))
 
     def _end_call(self, delta: ToolEnd) -> None:

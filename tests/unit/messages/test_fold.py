@@ -128,6 +128,13 @@ class TestArguments:
 
         assert wrapped == {"__unparsedToolInput": {"raw": text, "len": len(text)}}
 
+    @pytest.mark.parametrize("text", ["[]", " [] ", '""', '"{}"', r'"{\u007d"', '"null"'])
+    def test_what_means_no_arguments_is_an_empty_object(self, text: str) -> None:
+        assert bytes(build_arguments_object(text)) == b"{}"
+
+    def test_an_object_in_a_string_is_the_object(self) -> None:
+        assert bytes(build_arguments_object(r'"{\"a\": \"\u00e9\"}"')) == '{"a": "é"}'.encode()
+
     def test_length_is_counted_as_the_client_counts_it(self) -> None:
         assert json.loads(bytes(build_arguments_object("😀")))["__unparsedToolInput"]["len"] == 2
 

@@ -1,5 +1,6 @@
 """The writer: each cell of its table, its eight rules, and properties with random deltas."""
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -209,16 +210,27 @@ class TestCalls:
         with pytest.raises(InternalError, match=exactly("Two tool calls of one message have the same key: 9.")):
             started(*used, *STATES[state]).feed([ToolCall(9, "c10", "read")])
 
-    @pytest.mark.parametrize("fragments", [["null"], ["nu", "ll"], [" n", "ull", "\n"], ["None"]])
+    @pytest.mark.parametrize("fragments", [["null"], ["nu", "ll"], [" n", "ull", "\n"], ["None"], ["[]"], ["[", "]"]])
     def test_null_means_no_arguments(self, fragments: list[str]) -> None:
         deltas = [*[ToolArgs(1, text) for text in fragments], ToolEnd(1)]
         assert started(*STATES["call"]).feed(deltas) == CLOSES_CALL
 
-    @pytest.mark.parametrize("fragments", [["nul"], ["nullx"], ["nu", "lls"], ["Non"]])
-    def test_what_only_begins_like_null_is_sent_unchanged(self, fragments: list[str]) -> None:
-        deltas = [*[ToolArgs(1, text) for text in fragments], ToolEnd(1)]
-        written = started(*STATES["call"]).feed(deltas)
-        assert "".join(event.json for event in written if isinstance(event, InputDelta)) == "".join(fragments)
+    @pytest.mark.parametrize("fragments", [["nul"], ["nu", "lls"], ["Non"], ["[1", "]"], ['"a"'], ["tr", "ue"]])
+    def test_what_begins_no_object_becomes_one_at_its_end(self, fragments: list[str]) -> None:
+        text = "".join(fragments)
+        writer = started(*STATES["call"])
+
+        assert writer.feed([ToolArgs(1, fragment) for fragment in fragments]) == []
+        [arguments, stop] = writer.feed([ToolEnd(1)])
+        assert isinstance(arguments, InputDelta)
+        assert json.loads(arguments.json) == {"__unparsedToolInput": {"raw": text, "len": len(text)}}
+        assert stop == BlockStop(0)
+
+    def test_what_begins_an_object_is_sent_at_once(self) -> None:
+        writer = started(*STATES["call"])
+
+        fragments = ["{", "'a': ", "oops"]
+        assert [writer.feed([ToolArgs(1, text)]) for text in fragments] == [[InputDelta(0, text)] for text in fragments]
 
 
 class TestFinish:

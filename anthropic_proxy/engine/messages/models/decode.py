@@ -72,6 +72,7 @@ from anthropic_proxy.engine.messages.models.structs import (
     WebSearchResultBlock,
 )
 from anthropic_proxy.engine.messages.models.tools import decode_tools
+from anthropic_proxy.engine.messages.tool_arguments import build_arguments_object
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
 
 _MAX_COUNTS = (("messages", b'"role"', 100_000), ("content blocks and tools", b'"type"', 50_000))
@@ -522,14 +523,15 @@ def _read_block(raw: Raw, path: str) -> Block:
         block: Block = _decode_block(encoded)
     except msgspec.ValidationError as error:
         raise validation_error(error, encoded, path) from None
+    if isinstance(block, ToolUseBlock) and not is_json_object(block.input):
+        # Clients send back what a model wrote in place of an object. Without it the conversation could not go on.
+        block.input = build_arguments_object(bytes(block.input).decode())
     if are_well_formed([block]):
         return block
     if isinstance(block, TextBlock):
         raise wrong_type_error(f"{path}.text", "a string", block.text)
     if isinstance(block, ToolResultBlock | SearchResultBlock):
         raise wrong_type_error(f"{path}.content", "a string or a list of blocks", block.content)
-    if isinstance(block, ToolUseBlock) and not is_json_object(block.input):
-        raise wrong_type_error(f"{path}.input", "an object", block.input)
     field = "input" if isinstance(block, ToolUseBlock | ServerToolUseBlock) else "content"
     raise InvalidRequest(f"{path}.{field}: {TOO_DEEP_MESSAGE}", code="request-body")
 
