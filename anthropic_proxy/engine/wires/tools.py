@@ -1,4 +1,4 @@
-"""Tools and their calls, as far as all wires treat them alike: cached definitions, strict mode and call ids.
+"""Tools and their calls, as far as all wires treat them alike: cached definitions, strict mode, call ids and wrappers.
 
 A session repeats its tools in every request. Each wire therefore encodes a tool, and a list of tools, only once: a
 result is found by the JSON text of the tool and the options of the encoder. Its work counts at each use.
@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar, TypeVarTuple
 
 import msgspec
+from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.models import Tool, ToolUseBlock
 from anthropic_proxy.engine.messages.models.tools import ToolList
@@ -101,3 +102,48 @@ class ToolCallIds:
             upstream_id = self._call.new_id("toolu_px")
         self._used_ids.add(upstream_id)
         return upstream_id
+
+
+_WRAPPERS = frozenset(("parallel", "multi_tool_use.parallel"))
+"""Names of the tool `parallel`, a call with several calls in its arguments. Models of OpenAI sometimes call it although
+the request does not offer it."""
+_NAMESPACE = "functions."
+
+
+class _Use(Struct):
+    recipient_name: str
+    parameters: Raw = Raw(b"{}")  # immutable
+
+
+class _Wrapped(Struct):
+    tool_uses: list[_Use]
+
+
+_decode_wrapped = msgspec.json.Decoder(_Wrapped).decode
+
+
+class WrappedCall(NamedTuple):
+    upstream_id: str | None
+    name: str
+    arguments: str
+
+
+def is_parallel_wrapper(name: str, call: Call[BaseDialect]) -> bool:
+    """Return True if `name` is a parallel wrapper, a tool that the client does not offer."""
+    return name in _WRAPPERS and all(tool.name != name for tool in call.request.tools)
+
+
+def split_wrapper(upstream_id: str | None, arguments: str) -> list[WrappedCall] | None:
+    """Return the calls in the arguments of a parallel wrapper. None: the arguments have another form."""
+    try:
+        uses = _decode_wrapped(arguments).tool_uses
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return [
+        WrappedCall(
+            f"{upstream_id}_{position}" if upstream_id else None,
+            use.recipient_name.removeprefix(_NAMESPACE),
+            bytes(use.parameters).decode(),
+        )
+        for position, use in enumerate(uses)
+    ]

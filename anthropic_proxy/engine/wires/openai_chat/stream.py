@@ -57,7 +57,7 @@ from anthropic_proxy.engine.wires.thinking import (
     encode_signature,
 )
 from anthropic_proxy.engine.wires.tool_call_repair import TextSplitter, ToolCallRepair, is_json_object
-from anthropic_proxy.engine.wires.tools import ToolCallIds
+from anthropic_proxy.engine.wires.tools import ToolCallIds, is_parallel_wrapper, split_wrapper
 from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
 
 _NO_DETAILS = TokenDetails()
@@ -422,14 +422,16 @@ _NO_FUNCTION = FunctionCall()
 
 
 class _OpenCall:
-    __slots__ = ("arguments", "ended", "id", "key", "name", "own_name")
+    __slots__ = ("arguments", "ended", "held", "id", "is_wrapper", "key", "name", "own_name")
 
-    def __init__(self, key: int, upstream_id: str) -> None:
+    def __init__(self, key: int, upstream_id: str, *, held: bool) -> None:
         self.key = key
         self.id = upstream_id
         self.name = ""
         self.own_name = ""  # the client's
         self.arguments: list[str] = []
+        self.held = held  # until the arguments are complete
+        self.is_wrapper = False  # of several calls, which begin when it is complete
         self.ended = False
 
     def is_complete(self) -> bool:
@@ -467,13 +469,13 @@ class ToolCallDecoder:
             if known is not None and known.name and not known.ended:  # the usual fragment
                 if function.arguments:
                     known.arguments.append(function.arguments)
-                    if not self._holds:
+                    if not known.held:
                         deltas.append(ToolArgs(known.key, function.arguments))
                 return
         call = self._find(fragment, function)
         if call is None:
             self.end_complete_calls(deltas)
-            call = self._last = _OpenCall(self.call_count, fragment.id or "")
+            call = self._last = _OpenCall(self.call_count, fragment.id or "", held=self._holds)
             self.call_count += 1
             self._open.append(call)
             if fragment.index is not None:
@@ -481,16 +483,20 @@ class ToolCallDecoder:
             if fragment.id:
                 self._by_id[fragment.id] = call
         if not call.name and function.name:
-            self._name(call, function.name, self.repair.repair_name(function.name), deltas)
+            if is_parallel_wrapper(function.name, self._call):
+                call.name = call.own_name = function.name
+                call.held = call.is_wrapper = True
+            else:
+                self._name(call, function.name, self.repair.repair_name(function.name), deltas)
         if function.arguments:
             call.arguments.append(function.arguments)
-            if call.name and not self._holds:
+            if call.name and not call.held:
                 deltas.append(ToolArgs(call.key, function.arguments))
 
     def flush_pending(self, deltas: list[Delta]) -> None:
         """Append the buffered arguments of open calls after an interruption. The calls are not ended."""
         for call in self._open:
-            if self._holds and call.name and (text := "".join(call.arguments)):
+            if call.held and call.name and not call.is_wrapper and (text := "".join(call.arguments)):
                 call.arguments = []
                 deltas.append(ToolArgs(call.key, text))
 
@@ -527,7 +533,7 @@ class ToolCallDecoder:
         if client_id != call.id:
             self.replaced_ids[call.id] = client_id
         deltas.append(ToolCall(call.key, client_id, name))
-        if not self._holds:
+        if not call.held:
             deltas += [ToolArgs(call.key, text) for text in call.arguments]
 
     def _end(self, call: _OpenCall, deltas: list[Delta], *, reply_ended_early: bool = False) -> str:
@@ -539,11 +545,22 @@ class ToolCallDecoder:
                 raise UpstreamProtocolError(f"{provider} sent a tool call without a name.", provider=provider)
             self._name(call, name, name, deltas)
         text = "".join(call.arguments)
-        if self._holds and text:
-            text = text if reply_ended_early else self.repair.repair_arguments(text, call.own_name)
-            deltas.append(ToolArgs(call.key, text))
         self._open.remove(call)
         call.ended = True
+        if call.is_wrapper:
+            wrapped = split_wrapper(call.id, text)
+            if wrapped is not None:
+                for position, one in enumerate(wrapped):
+                    name = self.repair.repair_name(one.name)
+                    key = f"{call.key}.{position}"
+                    deltas.append(ToolCall(key, self._ids.assign_client_id(one.upstream_id), name))
+                    deltas += (ToolArgs(key, one.arguments), ToolEnd(key))
+                return text
+            self._name(call, call.name, self.repair.repair_name(call.name), deltas)
+        if call.held and text:
+            if self._holds and not reply_ended_early:
+                text = self.repair.repair_arguments(text, call.own_name)
+            deltas.append(ToolArgs(call.key, text))
         deltas.append(ToolEnd(call.key))
         return text
 

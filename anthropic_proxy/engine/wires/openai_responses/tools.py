@@ -56,7 +56,9 @@ from anthropic_proxy.engine.wires.tools import (
     ToolCallIds,
     cached_encoder,
     cached_list_encoder,
+    is_parallel_wrapper,
     resolve_strict,
+    split_wrapper,
     tool_description,
 )
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature, UpstreamProtocolError
@@ -272,24 +274,6 @@ def _allowed(toolset: Toolset) -> list[str] | None:
     return None
 
 
-_WRAPPERS = frozenset(("parallel", "multi_tool_use.parallel"))
-"""Names of the tool `parallel`, a call with several calls in its arguments. Models sometimes call it although the
-request does not offer it."""
-_NAMESPACE = "functions."
-
-
-class _Use(Struct):
-    recipient_name: str
-    parameters: Raw = Raw(b"{}")  # immutable
-
-
-class _Wrapped(Struct):
-    tool_uses: list[_Use]
-
-
-_decode_wrapped = msgspec.json.Decoder(_Wrapped).decode
-
-
 class ToolCallItemDecoder:
     """Decoder of one client tool call, from the first event of its output item to the last."""
 
@@ -309,7 +293,7 @@ class ToolCallItemDecoder:
         """Start the call once its name is known. Custom calls and parallel wrappers start when they are complete."""
         if self._began or self._ended or not item.name:
             return
-        self._streams = item.type == "function_call" and not self._reader.is_parallel_wrapper(item.name)
+        self._streams = item.type == "function_call" and not is_parallel_wrapper(item.name, self._reader.call)
         if self._streams:
             self._began = True
             deltas.append(self._reader.build_tool_call(self._key, item.call_id, item.name))
@@ -366,32 +350,23 @@ class ToolCallContext:
 
     def __init__(self, call: Call[Dialect]) -> None:
         self.provider = call.provider_prefix
-        self._call = call
+        self.call = call
         self._ids = ToolCallIds(call)
         self._count = 0
         self._servers: dict[str, str] | None = None
-        self._wrappers: frozenset[str] | None = None
 
     def new_call_key(self) -> int:
         self._count += 1
         return self._count - 1
 
-    def is_parallel_wrapper(self, name: str) -> bool:
-        """Return True if `name` is a parallel wrapper, a tool that the client does not offer."""
-        if name not in _WRAPPERS:
-            return False
-        if self._wrappers is None:
-            self._wrappers = _WRAPPERS.difference(tool.name for tool in self._call.request.tools)
-        return name in self._wrappers
-
     def find_mcp_server_name(self, label: str) -> str:
         """Return the client's name of an MCP server, or `label` itself if it is unknown."""
         if self._servers is None:
-            self._servers = mcp_server_names_by_label(self._call.request)
+            self._servers = mcp_server_names_by_label(self.call.request)
         return self._servers.get(label, label)
 
     def build_tool_call(self, key: int | str, upstream_id: str | None, name: str) -> ToolCall:
-        return ToolCall(key, self._ids.assign_client_id(upstream_id), self._call.client_tool_names.get(name, name))
+        return ToolCall(key, self._ids.assign_client_id(upstream_id), self.call.client_tool_names.get(name, name))
 
     def emit_complete_call(self, key: int, item: OutputItem, arguments: str, deltas: list[Delta]) -> None:
         """Append the deltas of a custom tool call, or of all calls in a parallel wrapper."""
@@ -400,15 +375,12 @@ class ToolCallContext:
             text_input = msgspec.json.encode({"input": item.input or ""}).decode()
             self._emit(key, item.call_id, name, text_input, deltas)
             return
-        try:
-            uses = _decode_wrapped(arguments).tool_uses
-        except (msgspec.DecodeError, RecursionError):
+        wrapped = split_wrapper(item.call_id, arguments)
+        if wrapped is None:
             self._emit(key, item.call_id, name, arguments, deltas)
             return
-        for position, use in enumerate(uses):
-            own_id = f"{item.call_id}_{position}" if item.call_id else None
-            name = use.recipient_name.removeprefix(_NAMESPACE)
-            self._emit(f"{key}.{position}", own_id, name, bytes(use.parameters).decode(), deltas)
+        for position, one in enumerate(wrapped):
+            self._emit(f"{key}.{position}", one.upstream_id, one.name, one.arguments, deltas)
 
     def _emit(self, key: int | str, upstream_id: str | None, name: str, arguments: str, deltas: list[Delta]) -> None:
         deltas.append(self.build_tool_call(key, upstream_id, name))
