@@ -119,7 +119,7 @@ def build_line(
     # after `/model`, Claude Code tests the model with a small request; other ones beside the conversation are a title
     # and a search, with at most one tool
     turn = next((one for one in reversed(own) if _number(one, "tool_count") > 1), receipt)
-    used = sum(_number(turn, name) for name in ("input_tokens", "cache_read_tokens", "cache_write_tokens"))
+    used = sum(_number(turn, counter) for counter in ("input_tokens", "cache_read_tokens", "cache_write_tokens"))
     used += _number(turn, "output_tokens") if used else 0
     used = used or _number(_get(session, "context_window"), "total_input_tokens")
     # a route or a fallback may have chosen a model with a smaller window
@@ -162,11 +162,13 @@ def build_line(
 
     columns, start, end = columns or sys.maxsize, join(hint, share), join(*problems)
     shortest = count_columns(_shorten_name(name, _MIN_NAME) + start + cut(end, _MIN_PROBLEM))
-    middle = [note, *map(join, [*costs, cached])]
-    for part in (note, *middle[:0:-1]):  # Claude Code cuts the end: the problems
-        if shortest + count_columns("".join(middle)) > columns:
-            middle.remove(part)
-    rest = f"{start}{''.join(middle)}{end}"
+    parts = [*costs, cached]
+    # Claude Code cuts the end: the problems
+    if shortest + count_columns(note + join(*parts)) > columns:
+        note = ""
+    while parts and shortest + count_columns(note + join(*parts)) > columns:
+        parts.pop()
+    rest = f"{start}{note}{join(*parts)}{end}"
     return cut(_shorten_name(name, max(columns - count_columns(rest), _MIN_NAME)) + rest, columns)
 
 
