@@ -4,7 +4,7 @@ proxy a command uses.
 1. A proxy whose address the user has named in `ANTHROPIC_BASE_URL` is used.
 2. Else one that `serve` has started with the settings files of the command: the one on PORT, or else on the lowest
    port. A PORT in the environment excludes those on other ports.
-3. Else the one on PORT, with its own settings, unless `prefers_own` or the user has named the folder of the files.
+3. Else the one on PORT, with its own settings, unless `find_other_settings` says that it is not used.
 4. The proxy of another user of the machine is not used.
 
 `local_proxy` finds out whether the proxy responds, and to whom it belongs.
@@ -119,14 +119,6 @@ def is_named_by_user(hosts: Collection[str], port: int) -> bool:
     return False
 
 
-def prefers_own(own: Settings, others: Settings | None) -> bool:
-    """Return True if a command uses its own settings, and no proxy with other settings files. `others`: the settings of
-    that proxy; None: unknown.
-    """
-    # `init` must be enough to replace a demo: the user need not know which proxy runs
-    return bool(own.files and _has_provider(own)) or (others is not None and not _has_provider(others))
-
-
 def _has_provider(settings: Settings) -> bool:
     """Return False if only the demo, or an Ollama server that happens to run, would reply."""
     return choose_preferred_provider_name(settings, None) != find_registry(settings).demo.name
@@ -135,23 +127,32 @@ def _has_provider(settings: Settings) -> bool:
 class OtherSettings(NamedTuple):
     text: str
     """What a running proxy uses: `other settings files, in ~/anthropic-proxy`."""
-    is_demo: bool = False
-    """True: they choose no provider."""
+    is_used: bool
+    """False: a command uses its own settings, and not this proxy."""
+    has_provider: bool = True
+    """False: they choose none."""
 
 
-def find_other_settings(proxy: RunningProxy | None, settings: Settings) -> OtherSettings | None:
-    """Return what a running proxy uses in place of `settings`. None: the same files. `proxy` is None if it has no
-    record.
+def find_other_settings(
+    proxy: RunningProxy | None, settings: Settings, hosts: Collection[str], port: int
+) -> OtherSettings | None:
+    """Return what the proxy at one of `hosts` uses in place of `settings`, those of the command. None: the same files,
+    or the user has named this proxy. `proxy` is None if it has no record.
     """
-    if proxy is None:
-        return OtherSettings("settings that are not known here, as of another home directory or of a container")
-    if proxy.env_file == describe_source(settings).env_file:
+    if is_named_by_user(hosts, port) or (proxy is not None and proxy.env_file == describe_source(settings).env_file):
         return None
-    place = f"in {shorten_home(str(Path(proxy.env_file).parent))}" if proxy.env_file else ""
+    # `init` must be enough to replace a demo: the user need not know which proxy runs
+    is_chosen = bool(settings.files and _has_provider(settings))
+    if proxy is None:
+        text = "settings that are not known here, for example those of another home directory or of a container"
+        return OtherSettings(text, is_used=not is_chosen)
+    place = f", in {shorten_home(str(Path(proxy.env_file).parent))}" if proxy.env_file else ""
     with suppress(ConfigurationError):
         if not _has_provider(load_settings_of(proxy, copy_environment(), resolves_keys=False)):
-            return OtherSettings(f"the demo, because no provider is chosen {place}".rstrip(), is_demo=True)
-    return OtherSettings(f"other settings files, {place}".removesuffix(", "))
+            return OtherSettings(f"settings without a provider{place}", is_used=False, has_provider=False)
+    return OtherSettings(
+        f"other settings files{place}", is_used=not (is_chosen or copy_environment().get(CONFIG_VARIABLE))
+    )
 
 
 def describe_other_proxy(place: str, settings: OtherSettings) -> str:
@@ -173,18 +174,19 @@ def _load_of_running_proxy(
     None: the command uses its own settings. Those other than HOST and PORT may be invalid.
     """
     port, (host, _) = proxy.port, find_listen_address(environ, env_file)
-    settings = load_settings_of(proxy, environ, resolves_keys=resolves_keys)
     own, output = None, Output()
     with suppress(ConfigurationError):
         own_settings = load_settings(environ, PROVIDERS, env_file=env_file)
         own = describe_source(own_settings, proxy.changed)
-        other = find_other_settings(proxy, own_settings)
-        if other and prefers_own(own_settings, settings) and not is_named_by_user(list_hosts(proxy, host), port):
+        other = find_other_settings(proxy, own_settings, list_hosts(proxy, host), port)
+        if other and not other.is_used:
             if not is_client:
-                use = "" if other.is_demo else f" To use those of the proxy, set  ANTHROPIC_BASE_URL={proxy.address}"
+                named = f" To use those of the proxy, set  ANTHROPIC_BASE_URL={proxy.address}"
+                use = named if other.has_provider else ""
                 described = describe_other_proxy(f"on port {port}", other)
                 output.write_notice(f"{described} This command uses its own settings.{use}")
             return None
+    settings = load_settings_of(proxy, environ, resolves_keys=resolves_keys)
     if (
         names_source
         or own is None

@@ -3,7 +3,7 @@
 import subprocess
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from anthropic_proxy.cli.command_settings import (
     find_other_settings,
     is_named_by_user,
     list_hosts,
-    prefers_own,
 )
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.proxy_client import PROBE_TIMEOUT_SECONDS, get_json, is_credential_rejected
@@ -34,6 +33,7 @@ from anthropic_proxy.gateway.running_proxy import (
     find_running_proxy,
     list_running_proxies,
 )
+from anthropic_proxy.gateway.server.listener import find_free_port
 from anthropic_proxy.gateway.settings import Settings, load_settings
 
 MAX_LOG_BYTES = 10 * 1024 * 1024
@@ -67,10 +67,13 @@ class LocalProxy(Struct, frozen=True):
     foreign_user: str = ""
     """Another user of this machine who runs this proxy, and can read what is sent to it. "": unknown, or none."""
     other_settings: OtherSettings | None = None
-    """What it uses in place of the settings of the command. None: it uses those of the command."""
-    is_used: bool = True
-    """False: it belongs to another user, or the user has chosen a provider in other settings. Then nothing is sent to
-    it, unless the user has named it in `ANTHROPIC_BASE_URL`."""
+    """What it uses in place of the settings of the command. None: the same, or it belongs to another user, or the user
+    has named it in `ANTHROPIC_BASE_URL`."""
+
+    @property
+    def is_used(self) -> bool:
+        """False: nothing is sent to it."""
+        return not self.foreign_user and (self.other_settings is None or self.other_settings.is_used)
 
     @property
     def address(self) -> str:
@@ -95,36 +98,48 @@ def find_any_proxy(settings: Settings, timeout: float = PROBE_TIMEOUT_SECONDS) -
     port = settings.port
     record = find_running_proxy(settings.data_directory, port)
     certificate = (settings.tls_certificate_file or "") if record is None else record.certificate_file
-    for host in list_hosts(record, settings.host):
-        health = get_json(host, port, "/health", certificate_file=certificate, timeout=timeout)
+    found = find_health(list_hosts(record, settings.host), port, certificate, timeout)
+    if found is None:
+        return None
+    host, health = found
+    # with TLS, the proxy has shown a certificate of this user
+    is_trusted = certificate or is_named_by_user((host,), port)
+    foreign_user = "" if is_trusted else find_foreign_user(host, port)
+    return LocalProxy(
+        host,
+        port,
+        health["version"],
+        client_token(settings),
+        str(health.get("started_at", "")),
+        certificate,
+        foreign_user=foreign_user,
+        other_settings=None if foreign_user else find_other_settings(record, settings, (host,), port),
+    )
+
+
+def find_health(
+    hosts: Collection[str], port: int, certificate_file: str, timeout: float = PROBE_TIMEOUT_SECONDS
+) -> tuple[str, Mapping[str, Any]] | None:
+    """Return the first address at which a proxy responds, and its reply to `/health`. `certificate_file`: "": it uses
+    no TLS.
+    """
+    for host in hosts:
+        health = get_json(host, port, "/health", certificate_file=certificate_file, timeout=timeout)
         if isinstance(health, dict) and health.get("status") == "ok" and isinstance(health.get("version"), str):
-            is_named = is_named_by_user((host,), port)
-            # with TLS, the proxy has shown a certificate of this user
-            foreign_user = "" if certificate or is_named else find_foreign_user(host, port)
-            other_settings = None if foreign_user or is_named else find_other_settings(record, settings)
-            # `load_command_settings` has taken the settings of a recorded proxy that is used
-            is_used = not foreign_user and (not other_settings or (record is None and not prefers_own(settings, None)))
-            return LocalProxy(
-                host,
-                port,
-                health["version"],
-                client_token(settings),
-                str(health.get("started_at", "")),
-                certificate,
-                foreign_user=foreign_user,
-                other_settings=other_settings,
-                is_used=is_used,
-            )
+            return host, health
     return None
 
 
 def describe_unused_proxy(proxy: LocalProxy, *, starts_own: bool = False) -> str:
     """Return the reason why a proxy is not used, and what to do. `starts_own`: the command starts another one."""
     if other := proxy.other_settings:
-        advice = f" To use it, set  ANTHROPIC_BASE_URL={proxy.address}"
-        if other.is_demo:
-            advice = "" if starts_own else f" Start your own beside it:  anthropic-proxy serve --port {proxy.port + 1}"
-        return f"{describe_other_proxy(f'at {proxy.address}', other)}{advice}"
+        described = describe_other_proxy(f"at {proxy.address}", other)
+        if other.has_provider:
+            return f"{described} To use it, set  ANTHROPIC_BASE_URL={proxy.address}"
+        if starts_own:
+            return described
+        free_port = find_free_port(proxy.host, proxy.port)
+        return f"{described} Start your own beside it:  anthropic-proxy serve --port {free_port}"
     return (
         f"The proxy at {proxy.address} belongs to another user of this machine, {proxy.foreign_user}, who can read "
         f"what is sent to it. If you trust this user, set  ANTHROPIC_BASE_URL={proxy.address}"

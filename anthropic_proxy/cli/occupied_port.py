@@ -2,38 +2,31 @@
 
 import shlex
 import sys
-from contextlib import suppress
 from datetime import datetime
 
-from anthropic_proxy.cli.proxy_client import get_json
-from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.cli.local_proxy import find_health
 from anthropic_proxy.gateway.platforms.sockets import (
     PORT_OWNER_COMMANDS,
     find_foreign_user,
     find_port_owner,
     list_called_hosts,
 )
-from anthropic_proxy.gateway.server.listener import MAX_PORT, open_listener
-
-_MAX_TRIED_PORTS = 20
-_FIRST_UNPRIVILEGED_PORT = 1024
+from anthropic_proxy.gateway.running_proxy import find_running_proxy
+from anthropic_proxy.gateway.server.listener import find_free_port
+from anthropic_proxy.gateway.settings import copy_environment
+from anthropic_proxy.gateway.settings.place import find_data_directory
 
 
 def describe_occupied_port(host: str, port: int, certificate_file: str = "") -> str:
     """Return the message that `port` is in use, usually with the program that uses it. `certificate_file`: the one of
     the server that cannot start; "": it uses no TLS.
     """
-    free_port = first = max(port + 1, _FIRST_UNPRIVILEGED_PORT) if port < MAX_PORT else _FIRST_UNPRIVILEGED_PORT
-    for candidate in range(first, min(first + _MAX_TRIED_PORTS, MAX_PORT + 1)):
-        with suppress(ConfigurationError):
-            open_listener(host, candidate).close()
-            free_port = candidate
-            break
-    free = " ".join(["anthropic-proxy serve", *_list_other_options(sys.argv[1:]), f"--port {free_port}"])
-    for called in list_called_hosts(host):
-        health = get_json(called, port, "/health", certificate_file=certificate_file)
-        if not (isinstance(health, dict) and health.get("status") == "ok" and "version" in health):
-            continue
+    options = [*_list_other_options(sys.argv[1:]), f"--port {find_free_port(host, port)}"]
+    free = " ".join(["anthropic-proxy serve", *options])
+    record = find_running_proxy(find_data_directory(copy_environment()), port)
+    certificate = certificate_file if record is None else record.certificate_file
+    if found := find_health(list_called_hosts(host), port, certificate):
+        called, health = found
         try:
             begin = datetime.fromisoformat(str(health.get("started_at", ""))).astimezone()
         except ValueError:

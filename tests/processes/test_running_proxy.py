@@ -5,7 +5,7 @@ import shutil
 import signal
 import socket
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from html import unescape
 from pathlib import Path
 
@@ -400,15 +400,22 @@ def test_a_named_folder_decides_which_proxy_is_used(openai: Running, tmp_path: P
 
 
 def test_health_names_another_settings_folder(tmp_path: Path) -> None:
+    """The proxy has found an Ollama server, which is no chosen provider, and the next port is in use too."""
     own = tmp_path / "own"
     own.mkdir()
-    with running_proxy(tmp_path, {}) as proxy:
+    with serving(new_ollama()) as server, running_proxy(tmp_path, {"OLLAMA_API_BASE": server.url}) as proxy:
         here = {"PORT": proxy.url.rpartition(":")[2], "HOME": str(tmp_path)}
         assert run_command("health", directory=tmp_path, settings=here).stderr == ""
-        assert run_command("health", directory=own, settings=here).stderr == (
-            f"  ! The proxy at {proxy.url} is another one: it uses the demo, because no provider is chosen in "
-            f"{tmp_path}. Start your own beside it:  anthropic-proxy serve --port {int(here['PORT']) + 1}\n"
-        )
+        with socket.socket() as taken:
+            with suppress(OSError):  # another program listens there
+                taken.bind(("127.0.0.1", int(here["PORT"]) + 1))
+                taken.listen()
+            described, _, port = run_command("health", directory=own, settings=here).stderr.rpartition(" ")
+            assert described == (
+                f"  ! The proxy at {proxy.url} is another one: it uses settings without a provider, in {tmp_path}. "
+                "Start your own beside it:  anthropic-proxy serve --port"
+            )
+            assert int(port) > int(here["PORT"]) + 1
 
 
 def test_the_start_calls_no_server_ready_that_does_not_answer(openai: Running, tmp_path: Path) -> None:
@@ -505,7 +512,7 @@ def test_a_chosen_provider_is_used_although_a_proxy_with_other_settings_runs(ope
     words = ("-m", "anthropic_proxy", "serve", "--host", host)
     with running_proxy(demo, {"HOME": str(home)}, words, host=host) as proxy:
         port = proxy.url.rpartition(":")[2]
-        other = f"is another one: it uses the demo, because no provider is chosen in {demo}."
+        other = f"is another one: it uses settings without a provider, in {demo}."
         beside = f"Start your own beside it:  anthropic-proxy serve --port {int(port) + 1}"
         own = {"PYTHONPATH": str(installed), "HOME": str(home), "PORT": port, "ANTHROPIC_PROXY_CONFIG": ""}
 
@@ -551,7 +558,7 @@ def test_a_proxy_of_another_home_directory_is_named(openai: Running, tmp_path: P
     for each in (folder, home):
         each.mkdir()
     settings = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{openai.url}/v1", "BIG_MODEL": "gpt-4.1"}
-    unknown = "settings that are not known here, as of another home directory or of a container"
+    unknown = "settings that are not known here, for example those of another home directory or of a container"
     with running_proxy(folder, settings) as proxy:
         own = {"PORT": proxy.url.rpartition(":")[2]}
 

@@ -80,7 +80,7 @@ def test_commands_name_the_address_of_another_proxy_with_tls(tmp_path: Path) -> 
     files = write_certificate(folder, authority)
     with running_proxy(folder, {**files, "HOME": str(tmp_path)}, serve(1), trusted=trust(authority)) as proxy:
         port = port_of(proxy)
-        other = "is another one: it uses the demo, because no provider is chosen in ~/proxy."
+        other = "is another one: it uses settings without a provider, in ~/proxy."
         beside = f"Start your own beside it:  anthropic-proxy serve --port {port + 1}"
         described = run_command(tmp_path, {"PORT": str(port), "ANTHROPIC_PROXY_CONFIG": ""}, "config", "show").stderr
         assert described.startswith(f"  The proxy on port {port} {other} This command uses its own settings.\n")
@@ -90,8 +90,9 @@ def test_commands_name_the_address_of_another_proxy_with_tls(tmp_path: Path) -> 
         words = ("init", "--provider", "ollama", "--yes", "--skip-test", *models)
         done = run_command(folder, {"HOME": str(tmp_path), "PORT": str(port)}, *words)
         assert f"The proxy at {proxy.url} uses the new settings" in done.stderr
-        second = run_command(folder, {**files, "PORT": str(port)}, "serve")
-        assert second.stderr.startswith(f"✕ Port {port} is in use by another anthropic-proxy (version ")
+        for own in (files, {}):
+            second = run_command(folder, {**own, "HOME": str(tmp_path), "PORT": str(port)}, "serve")
+            assert second.stderr.startswith(f"✕ Port {port} is in use by another anthropic-proxy (version ")
 
 
 def test_a_session_without_tls_is_found_although_the_settings_have_it(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 
 from anthropic_proxy.engine.platforms.files import WATCH_INTERVAL_SECONDS, FileWatch, read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
@@ -14,6 +15,8 @@ MAX_BACKLOG_CONNECTIONS = 2048
 SOCKET_SEND_BUFFER_BYTES = 64 * 1024
 """Size of the kernel's send buffer of each client connection. The system default can be several MiB."""
 MAX_PORT = 65_535
+_FIRST_UNPRIVILEGED_PORT = 1024
+_MAX_TRIED_PORTS = 20
 
 
 def open_listener(host: str, port: int) -> socket.socket:
@@ -27,13 +30,23 @@ def open_listener(host: str, port: int) -> socket.socket:
         listener.listen(MAX_BACKLOG_CONNECTIONS)  # at once: another process could bind the same port before
     except OSError as error:
         listener.close()
-        other = 8082 if port in (MAX_PORT, 0) else max(port + 1, 1024)  # ports below 1024 need a privilege
+        other = 8082 if port in (MAX_PORT, 0) else max(port + 1, _FIRST_UNPRIVILEGED_PORT)
         raise ConfigurationError(
             f"Port {port} on {host} cannot be used: {describe_os_error(error)}. "
             f"Use another:  PORT={other}, or the option --port {other}",
             code="port-in-use",
         ) from error
     return listener
+
+
+def find_free_port(host: str, port: int) -> int:
+    """Return a port on which a server beside the one on `port` can listen."""
+    first = max(port + 1, _FIRST_UNPRIVILEGED_PORT) if port < MAX_PORT else _FIRST_UNPRIVILEGED_PORT
+    for candidate in range(first, min(first + _MAX_TRIED_PORTS, MAX_PORT + 1)):
+        with suppress(ConfigurationError):
+            open_listener(host, candidate).close()
+            return candidate
+    return first
 
 
 class ServerTls:
