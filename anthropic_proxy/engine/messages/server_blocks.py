@@ -180,6 +180,14 @@ def describe_generated_file(media_type: str, base64_length: int) -> str:
     return f"[{kind} generated: {media_type or 'unknown type'}, {max(1, round(base64_length * 3 / 4000))} kB]"
 
 
+def describe_generated_image(url: str) -> str:
+    """Return the text that replaces an image of the model. A `data:` URL has the image itself."""
+    described, mark, data = url.partition(",")
+    if not mark or not described.startswith("data:"):
+        return f"[image generated: {url}]"
+    return describe_generated_file(described.removeprefix("data:").partition(";")[0], len(data))
+
+
 def _block(**fields: Any) -> Block:
     return Block(Raw(msgspec.json.encode(fields)))
 

@@ -55,12 +55,14 @@ class ChoiceDelta(Struct, gc=False):
     """Vendor field with a thought signature of Gemini, as JSON."""
     executed_tools: Raw = ABSENT
     annotations: Raw = ABSENT
+    images: Raw = ABSENT
+    """Generated images, as a JSON list of image parts (OpenRouter, "Image generation"; Vercel)."""
 
     @property
     def is_empty(self) -> bool:
-        """True if the message has no text, no reasoning, no refusal and no tool call."""
+        """True if the message has no text, no reasoning, no refusal, no tool call and no image."""
         content = self.content or self.reasoning_content or self.reasoning or self.refusal or self.calls
-        return not content and not is_present(self.reasoning_details)
+        return not content and not is_present(self.reasoning_details) and not is_present(self.images)
 
     @property
     def calls(self) -> list[ToolCallDelta] | None:
@@ -119,6 +121,8 @@ class Choice(Struct, gc=False):
     """The reason in the words of the provider behind OpenRouter or LiteLLM, such as `max_output_tokens`."""
     usage: ChatUsage | None = None
     """Token counts of the reply. Moonshot's streams have them here and not in `Chunk.usage`."""
+    error: Raw = ABSENT
+    """Error that ended the reply, as JSON: OpenRouter's `NonStreamingChoice` and `StreamingChoice`."""
 
     def choose_message_or_delta(self) -> ChoiceDelta | None:
         """Return `message`, or `delta` if `message` is missing or empty: Perplexity sends both (recorded 2026)."""
@@ -193,13 +197,16 @@ def convert_unusual_values(content: Any) -> Any:
 
 def _usual_choice(choice: dict[str, Any]) -> dict[str, Any]:
     reason, native = choice.get("finish_reason"), choice.get("native_finish_reason")
-    return {
+    usual: dict[str, Any] = {
         "delta": _usual_piece(choice.get("delta")),
         "message": _usual_piece(choice.get("message")),
         "finish_reason": reason if isinstance(reason, str) else None,
         "native_finish_reason": native if isinstance(native, str) else None,
         "usage": _usual_counts(choice.get("usage")),
     }
+    if choice.get("error") is not None:
+        usual["error"] = msgspec.Raw(msgspec.json.encode(choice["error"]))
+    return usual
 
 
 def _usual_piece(piece: Any) -> dict[str, Any] | None:

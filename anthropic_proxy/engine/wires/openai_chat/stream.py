@@ -18,6 +18,7 @@ from msgspec import Raw
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present
+from anthropic_proxy.engine.messages.server_blocks import describe_generated_image
 from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.engine.wires.contract import Call, Decoder
 from anthropic_proxy.engine.wires.failures import (
@@ -170,7 +171,7 @@ class ChatDecoder(Decoder):
         if choice is None and chunk.choices is None and chunk.usage is None and is_bare_error(data):
             chunk.error = chunk.error or Raw(data)
         if chunk.error is not ABSENT and is_present(chunk.error):
-            return self._read_error(chunk, data)
+            return self._read_error(chunk.error, chunk, data)
         deltas: list[Delta] = []
         if choice is not None:
             self._answered = True
@@ -195,6 +196,8 @@ class ChatDecoder(Decoder):
                         deltas.append(Text(piece.content))
                     else:
                         self._read_text(piece.content, deltas)
+                if piece.images is not ABSENT and (words := describe_images(piece.images)):
+                    self._read_text(words, deltas)
                 if piece.refusal:
                     self._refusal.append(piece.refusal)
                     self._read_text(piece.refusal, deltas)
@@ -205,17 +208,19 @@ class ChatDecoder(Decoder):
             if choice.native_finish_reason:
                 self._native_reason = choice.native_finish_reason
             if choice.finish_reason:
+                if is_present(choice.error):
+                    return deltas + self._read_error(choice.error, chunk, data)
                 self._finish(choice.finish_reason, deltas)
         if chunk.usage is not None or chunk.x_groq is not None or (choice is not None and choice.usage is not None):
             self._read_usage(chunk, choice, deltas, data)
         return deltas
 
-    def _read_error(self, chunk: Chunk, data: bytes) -> list[Delta]:
+    def _read_error(self, error: Raw, chunk: Chunk, data: bytes) -> list[Delta]:
         deltas: list[Delta] = []
         if self._has_ended:  # OpenRouter: an error after the end is redundant
             self._read_usage(chunk, None, deltas, data)
             return deltas
-        fault = read_error_object({"error": decode_repaired(chunk.error)}, 200, {})
+        fault = read_error_object({"error": decode_repaired(error)}, 200, {})
         reply = decode_reply_in_error(fault, self._call, has_content=self._has_content)
         if reply is None:
             raise classify_fault(fault, self._call)
@@ -411,6 +416,12 @@ def reasoning_details_text(raw: Raw) -> str:
     """Return the texts and summaries of all entries in `reasoning_details`, concatenated."""
     texts = (detail.get("text") or detail.get("summary") for detail in _objects(raw))
     return "".join(text for text in texts if isinstance(text, str))
+
+
+def describe_images(raw: Raw) -> str:
+    """Return the text that replaces the generated images in `images`, one line each. "": there are none."""
+    addresses = (image["image_url"].get("url") for image in _objects(raw) if isinstance(image.get("image_url"), dict))
+    return "\n".join(describe_generated_image(url) for url in addresses if isinstance(url, str) and url)
 
 
 def _objects(raw: Raw) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ from anthropic_proxy.engine.messages.server_blocks import (
     MCP_TOOL_ID_PREFIX,
     SERVER_TOOL_ID_PREFIX,
     SearchResultPage,
-    describe_generated_file,
+    describe_generated_image,
     encode_citation,
     encode_code_execution_call,
     encode_code_execution_error,
@@ -471,10 +471,7 @@ class ServerToolItemDecoder:
 def _output_in_words(output: _Output) -> str:
     if output.type != "image" or not output.url:
         return output.logs or ""
-    described, mark, data = output.url.partition(",")
-    if not mark or not described.startswith("data:"):
-        return f"[image generated: {output.url}]"
-    return describe_generated_file(described.removeprefix("data:").partition(";")[0], len(data))
+    return describe_generated_image(output.url)
 
 
 def _in_words(error: Any) -> str:
