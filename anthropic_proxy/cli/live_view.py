@@ -163,7 +163,6 @@ class LiveView(App[None]):
     ) -> None:
         super().__init__(ansi_color=True)
         self.theme = "ansi-light"  # the colors of the terminal, readable on a dark background too
-        # a read may wait for seconds, also while the user leaves
         self.reader = threading.Thread(target=self._read_updates, daemon=True)
         self._address = address
         self._request_updates = updates
