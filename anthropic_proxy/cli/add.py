@@ -85,7 +85,8 @@ def add(
         shown = subprocess.list2cmdline(command) if sys.platform == "win32" else shlex.join(command)
         output.write_raw_text(f"{shown}\n")
         return
-    if status := subprocess.run(command, check=False).returncode:
+    # pip, pipx and uv read files of the current directory and its parents, which a stranger may have written
+    if status := subprocess.run(command, cwd=Path(sys.prefix).anchor, check=False).returncode:
         sys.exit(status)
     output.write_notice(f"Added {', '.join(extras)}. A running proxy uses it after its next start.", "✓", "ok")
 
@@ -115,6 +116,7 @@ def find_install_command(
     """Return the command that adds `requirements`, the packages of `extras`, to the environment `prefix` of `python`.
 
     It names the packages and not the extra, because another project could have our name in a package index.
+    With pip or uv it reads nothing of the current directory, for a user who runs the text of `--print` in any.
     `has_pip`: pip is installed in the environment. Raises `ConfigurationError` if nothing can install packages there.
     """
     if is_temporary_installation(python):
@@ -133,9 +135,9 @@ def find_install_command(
     if pipx and (prefix / "pipx_metadata.json").exists():
         return [pipx, "inject", prefix.name, *requirements]
     if has_pip:
-        return [python, "-m", "pip", "install", *requirements]
+        return [python, "-P", "-m", "pip", "install", *requirements]
     if uv:
-        return [uv, "pip", "install", "--python", python, *requirements]
+        return [uv, "--directory", prefix.anchor, "pip", "install", "--python", python, *requirements]
     raise ConfigurationError(
         f"The environment {prefix} has no pip, and there is no program uv in PATH. Install there: "
         f"{' '.join(requirements)}",

@@ -1,5 +1,6 @@
 """The package as users install it: into an empty environment, with each installer, and each extra by itself."""
 
+import json
 import os
 import re
 import subprocess
@@ -130,6 +131,30 @@ def test_uv_tool_install(built: dict[str, Path], tools: Path, tmp_path: Path) ->
     words = ("tool", "install", "-q", "--python", sys.executable, str(built["wheel"]))
     run(tools / "uv", *words, directory=tmp_path, **variables)
     use(tmp_path / "bin/anthropic-proxy", tmp_path)
+
+
+@pytest.mark.parametrize("installer", ["uv", "pipx"])
+def test_add_reads_nothing_of_the_directory(
+    installer: str, built: dict[str, Path], tools: Path, tmp_path: Path
+) -> None:
+    variables = {"PIPX_HOME": str(tmp_path / "pipx"), "PIPX_BIN_DIR": str(tmp_path / "bin")}
+    if installer == "uv":
+        python = new_environment(tools, tmp_path)
+        run(tools / "uv", "pip", "install", "-q", "--python", python, built["wheel"], directory=tmp_path)
+        program = python.parent / "anthropic-proxy"
+    else:
+        words = ("install", "--python", sys.executable, str(built["wheel"]))
+        run(tools / "pipx", *words, directory=tmp_path, **variables)
+        program = tmp_path / "bin/anthropic-proxy"
+    project = tmp_path / "project"
+    (project / "pip").mkdir(parents=True)
+    for name in ("__init__", "__main__"):
+        (project / f"pip/{name}.py").write_text("raise SystemExit('code of the project')")
+    (project / "uv.toml").write_text('[[index]]\nurl = "http://127.0.0.1:9/simple"\ndefault = true\n')
+    own = {**variables, "HOME": str(tmp_path), "PATH": f"{tools}:{os.defpath}"}
+    run(program, "add", "import", directory=project, **own)
+    listed = json.loads(run(program, "add", "--json", directory=project, **own))
+    assert {row["extra"]: row["installed"] for row in listed}["import"]
 
 
 @pytest.mark.parametrize(

@@ -436,6 +436,19 @@ def test_a_strangers_directory_decides_nothing(
     assert "/v1/chat/completions" in {exchange.path for exchange in user.provider.journal.exchanges[asked:]}
 
 
+@pytest.mark.parametrize("user", [pytest.param("installed", marks=pytest.mark.xdist_group("installed"))], indirect=True)
+def test_add_imports_nothing_of_the_directory(user: User, directory: Path, detector: Detector) -> None:
+    (directory / "pip").mkdir()
+    for file in ("pip/__init__.py", "pip/__main__.py", "optparse.py"):
+        (directory / file).write_text(detector.python(f"module-{Path(file).stem}"))
+    detector.start()
+    ended = user.run("add dashboard", directory, PIP_NO_INDEX="1", PIP_DISABLE_PIP_VERSION_CHECK="1")
+    assert detector.find() == set()
+    lines = ended.output.splitlines()
+    assert (ended.status, lines[0].startswith("Requirement already satisfied: jinja2<4,>=3.1 in ")) == (0, True)
+    assert ended.errors == "  ✓ Added dashboard. A running proxy uses it after its next start.\n"
+
+
 def test_servers_in_a_directory_with_everything_hostile(user: User, directory: Path, detector: Detector) -> None:
     for write in HOSTILE.values():
         write(directory, detector)

@@ -77,7 +77,7 @@ def installation(tmp_path: Path) -> Installation:
 def test_pip(installation: Installation) -> None:
     installation.has_pip = True
     packages = [*list_requirements("dashboard"), *list_requirements("tui")]
-    assert installation.command("dashboard", "tui") == [installation.python, "-m", "pip", "install", *packages]
+    assert installation.command("dashboard", "tui") == [installation.python, "-P", "-m", "pip", "install", *packages]
 
 
 def test_pipx_keeps_the_packages_when_it_updates(installation: Installation) -> None:
@@ -89,7 +89,7 @@ def test_pipx_keeps_the_packages_when_it_updates(installation: Installation) -> 
 
 def test_uv_installs_into_an_environment_without_pip(installation: Installation) -> None:
     uv = installation.add_program("uv")
-    expected = [uv, "pip", "install", "--python", installation.python, *list_requirements("tui")]
+    expected = [uv, "--directory", "/", "pip", "install", "--python", installation.python, *list_requirements("tui")]
     assert installation.command("tui") == expected
 
 
