@@ -280,6 +280,8 @@ class ChatMessageEncoder(MessageEncoder):
         if system is not None:
             self.messages.append(_ChatMessage(self._dialect.system_role, system))
         self._encode_conversation()
+        if self._late_texts:
+            self._flush_late_texts()
         last = self.messages[-1] if self.messages else None
         if isinstance(last, _Reply):
             if self._dialect.prefill_form == "prefix":
@@ -288,8 +290,6 @@ class ChatMessageEncoder(MessageEncoder):
                 last.partial = True
             else:
                 self._append_prefill_request()
-        if self._late_texts:
-            self._flush_late_texts()
         if user_instruction:
             self._append_user([json_string(user_instruction)])
         for place, contents in self._joined.items():
