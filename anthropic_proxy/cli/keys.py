@@ -153,7 +153,7 @@ def list_(*, as_json: bool = False) -> None:
             key.owner,
             key.team,
             format_time(key.expires_at) or "never",
-            describe_rules(key.rules),
+            key.problem or describe_rules(key.rules),
             key.id,
         ]
         for key in found
@@ -279,7 +279,9 @@ def team(name: str, *, rules: RuleOptions | None = None) -> None:
         found = (None if reader is None else find_team(reader, name)) or Team(name)
         spending = [] if reader is None else read_used_budgets(reader, build_team_scope(found), time.time())
     output = Output()
-    output.write_line(f"  {output.paint(found.name, 'title')}  {describe_rules(found.rules) or 'no limits'}")
+    output.write_line(
+        f"  {output.paint(found.name, 'title')}  {found.problem or describe_rules(found.rules) or 'no limits'}"
+    )
     for each in spending:
         output.write_line(f"    {output.paint('used'.ljust(8), 'quiet')} {each.describe()}")
     _warn_of_unknown_routes(found.rules, settings)
@@ -384,7 +386,7 @@ def write_key(key: VirtualKey, spending: Sequence[Spending] = (), *, as_json: bo
     for each in key.hashes:
         end = "" if each.expires_at is None else f"  until {formats.long_time(each.expires_at)}"
         facts.append(("key", f"{each.hint}  from {formats.long_time(each.created_at)}{end}"))
-    facts.append(("limits", describe_rules(key.rules) or "none"))
+    facts.append(("limits", key.problem or describe_rules(key.rules) or "none"))
     facts += [("used", each.describe()) for each in spending]
     for title, value in facts:
         if value:

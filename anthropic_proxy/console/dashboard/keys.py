@@ -54,11 +54,12 @@ _HIGH_SHARE = 0.8
 STORE_PROBLEM = "The used amounts of budgets are not known: Redis is unavailable (REDIS_URL)."
 _STATUS_SIGNS: Mapping[KeyStatus, tuple[str, str]] = {
     "active": ("✓", "ok"),
+    "unreadable": ("✕", "error"),
     "expired": ("✕", "error"),
     "revoked": ("–", ""),
 }
 STATUSES = tuple(_STATUS_SIGNS)
-STATUS_TITLES = (("", "All"), *((status, status.capitalize()) for status in STATUSES))
+STATUS_TITLES = (("", "All"), *((status, status.capitalize()) for status in STATUSES if status != "unreadable"))
 """Pairs: state of keys, as the parameter `by` of the URL, and title of the filter. "": all keys."""
 
 
@@ -160,7 +161,7 @@ def _summarize(rows: Sequence[KeyRow]) -> str:
     counts = {status: sum(row.state.text == status for row in rows) for status in STATUSES}
     expiring = sum(row.state.role == "warn" for row in rows)
     counted = [f"{counts['active'] + expiring:,} active"]
-    counted += [f"{counts[status]:,} {status}" for status in ("expired", "revoked") if counts[status]]
+    counted += [f"{counts[status]:,} {status}" for status in STATUSES[1:] if counts[status]]
     verdict = f"{formats.plural(len(rows), 'key')}: {', '.join(counted)}."
     if expiring:
         verdict += f" {expiring:,} {'expires' if expiring == 1 else 'expire'} within 7 days."
@@ -263,6 +264,7 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
     latest = list_stored_requests(context.connection, chosen, _MAX_REQUESTS)
     state = {
         "active": "",
+        "unreadable": f"Rejected. {key.problem} ",
         "expired": f"Rejected since {formats.long_time(key.expires_at)}. ",
         "revoked": f"Rejected since {formats.long_time(key.revoked_at)}. ",
     }[key.find_status(context.now)]
@@ -399,7 +401,7 @@ def build_team_row(
     """The sums are those of the team at the time of each request, also if a key has changed its team since."""
     total = sums.get(team.name, UsageSums())
     facets = {"team": team.name}
-    active = sum(row.state.text not in ("revoked", "expired") for row in keys)
+    active = sum(row.state.text not in STATUSES[1:] for row in keys)
     return TeamRow(
         name=team.name,
         rules=team.rules,

@@ -128,6 +128,7 @@ class KeyAdministration:
         with self._changing() as connection:
             key = require_key(connection, name)
             require_same(key, expected_current)
+            _require_readable(key)
             if key.revoked_at is not None:
                 raise InvalidRequest(f"The key {key.label!r} is revoked. Create a new key.", code="virtual-key-fields")
             end = to_microseconds(now + overlap_seconds)
@@ -174,6 +175,7 @@ class KeyAdministration:
     def _check_change(
         self, connection: Connection, before: VirtualKey, change: KeyChange, now: float
     ) -> tuple[VirtualKey, Changes]:
+        _require_readable(before)
         fields = {field: value for field, value in structs.asdict(change).items() if value is not UNSET}
         after = structs.replace(before, **{**fields, "rules": structs.replace(before.rules, **change.rules)})
         self._require_valid(after, now)
@@ -225,7 +227,9 @@ def _check_team(connection: Connection, name: str, rules: Mapping[str, Any]) -> 
     _require_name("team", name)
     if not name:
         raise InvalidRequest("The team has no name.", code="virtual-key-fields")
-    before = (find_team(connection, name) or Team(name)).rules
+    team = find_team(connection, name) or Team(name)
+    _require_readable(team)
+    before = team.rules
     after = require_valid_rules(structs.replace(before, **rules))
     return after, _compare(list_rule_fields(before), list_rule_fields(after))
 
@@ -245,6 +249,15 @@ def _require_name(field: str, value: str) -> None:
             f"The {field} is {value[:80]!r}. Use at most {MAX_NAME_CHARACTERS} printable characters without spaces at "
             "its ends.",
             code="virtual-key-fields",
+        )
+
+
+def _require_readable(stored: VirtualKey | Team) -> None:
+    """A key or team that cannot be read is not changed, because its limits would be lost."""
+    if stored.problem:
+        remedy = "Revoke it, or" if isinstance(stored, VirtualKey) else "Give its keys another team, or"
+        raise InvalidRequest(
+            f"{stored.problem} Nothing was changed. {remedy} update this version.", code="virtual-key-unreadable"
         )
 
 

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, structs
@@ -23,7 +23,7 @@ from anthropic_proxy.console.keys.queries import (
     read_all_spending,
     require_key,
 )
-from anthropic_proxy.console.keys.virtual_keys import LIST_FIELDS, Budget, Rules, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import LIST_FIELDS, Budget, KeyStatus, Rules, VirtualKey
 from anthropic_proxy.console.ledger.database import Connection, open_for_reading
 from anthropic_proxy.console.ledger.failures import DATABASE_ERRORS
 from anthropic_proxy.console.openapi import (
@@ -171,9 +171,9 @@ class AdminApi:
         status = query.text("status")
         team = query.text("team")
         after = query.text("after_id")
-        if status not in ("", "active", "expired", "revoked"):
+        if status not in ("", *get_args(KeyStatus)):
             raise InvalidRequest(
-                f"status is {status[:40]!r}. Use active, expired or revoked.", code="administration-request"
+                f"status is {status[:40]!r}. Use active, expired, revoked or unreadable.", code="administration-request"
             )
         rows = [self._encode(key) for key in self._query(list_keys)]
         found = [row for row in rows if status in ("", row["status"]) and team in ("", row["team"])]
@@ -345,7 +345,7 @@ def build_schemas() -> Schema:
     counts = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "concurrency"), _COUNT)
     rules = {**dict.fromkeys(LIST_FIELDS, _TEXTS), **counts, "budgets": {"type": "array", "items": budget}}
     names = {"name": _TEXT, "owner": _TEXT, "team": _TEXT, "expires_at": _TIME}
-    state = {"id": _TEXT, "type": {"const": "api_key"}, "status": {"enum": ["active", "expired", "revoked"]}}
+    state = {"id": _TEXT, "type": {"const": "api_key"}, "status": {"enum": [*get_args(KeyStatus)]}}
     times = {"partial_key_hint": _TEXT, "created_at": _TIME, "revoked_at": _TIME}
     values = _object({"before": {}, "after": {}})
     change = dict.fromkeys(("actor", "action", "object"), _TEXT)
@@ -410,7 +410,7 @@ def _paging() -> list[Schema]:
 
 
 _KEY_FILTERS = [
-    build_parameter("status", {"enum": ["active", "expired", "revoked"]}, "Only keys in this state."),
+    build_parameter("status", {"enum": [*get_args(KeyStatus)]}, "Only keys in this state."),
     build_parameter("team", _TEXT, "Only keys of this team."),
 ]
 _SPENDING_FIELD: Mapping[str, Any] = {"properties": {"spending": {"type": "array", "items": refer_to("Spending")}}}

@@ -17,8 +17,8 @@ from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_te
 from anthropic_proxy.console.keys.queries import find_newest_audit_id, list_keys, list_teams
 from anthropic_proxy.console.keys.virtual_keys import KeyHash, Team, VirtualKey
 from anthropic_proxy.console.ledger.database import Connection, open_for_reading, open_for_writing
-from anthropic_proxy.console.ledger.failures import DATABASE_ERRORS, DatabaseError, find_cause
-from anthropic_proxy.errors import ConfigurationError, ProxyBusy
+from anthropic_proxy.console.ledger.failures import DatabaseError, find_cause
+from anthropic_proxy.errors import ProxyBusy
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client
 
@@ -31,8 +31,9 @@ _FAILURE_EFFECTS = {
     False: "Until they are read, requests with a virtual key receive 529.",
 }
 """True if keys were read since the start → effect of a failed query, as the end of a warning."""
-Ending = Literal["unknown", "revoked", "expired", "replaced"]
-"""Reason for which the text of a key is not accepted. `replaced`: by a rotation, which gave the key a new text."""
+Ending = Literal["unknown", "revoked", "unreadable", "expired", "replaced"]
+"""Reason for which the text of a key is not accepted. `replaced`: by a rotation, which gave the key a new text.
+`unreadable`: the row of the key or of its team in the database is invalid."""
 
 
 class KeysUnavailable(ProxyBusy):
@@ -63,7 +64,9 @@ UNKNOWN = KeyEntry(-math.inf, "unknown", VirtualKey(id="", label=""), Client(nam
 
 
 class KeyTable:
-    """The keys and teams of the last query. `warn` logs the first of several failed queries."""
+    """The keys and teams of the last query. `warn` logs the first of several failed queries, and each key or team that
+    cannot be read.
+    """
 
     def __init__(self, settings: Settings, warn: Callable[[str], None]) -> None:
         self._settings = settings
@@ -71,6 +74,8 @@ class KeyTable:
         self._entries: Mapping[str, KeyEntry] = {}
         self._keys: Mapping[str, VirtualKey] = {}
         self._teams: Mapping[str, Team] = {}
+        self._problems: Mapping[str, None] = {}
+        """Reasons why keys and teams cannot be read. They are read again with each query."""
         self._version = -1
         self._is_created = False
         """True if the tables were created or migrated."""
@@ -115,11 +120,15 @@ class KeyTable:
     async def refresh(self) -> bool:
         """Return False, and keep the present keys, if the database cannot be read."""
         async with self._reading:
+            known = self._problems
             problem = await asyncio.to_thread(self._load)
             if problem and not self._is_failing:
                 effect = _FAILURE_EFFECTS[self.is_loaded]
                 self._warn(f"The virtual keys cannot be read: {problem} {effect}")
             self._is_failing = bool(problem)
+            for text in self._problems:
+                if text not in known:
+                    self._warn(f"{text} Until it is repaired, requests with it receive 401.")
         return not problem
 
     async def _poll(self) -> None:
@@ -139,7 +148,7 @@ class KeyTable:
                     if not is_kept:
                         raise
                     self._read(self._open())  # the server of the database may have ended the kept connection
-        except (*DATABASE_ERRORS, ConfigurationError) as error:
+        except Exception as error:  # noqa: BLE001  # also of a defect: later queries must continue
             cause = find_cause(error)
             reason = str(cause).strip() or type(cause).__name__
             return f"{reason.splitlines()[0].rstrip('.')}."
@@ -157,12 +166,17 @@ class KeyTable:
 
     def _read(self, connection: Connection) -> None:
         version = find_newest_audit_id(connection)
-        if version != self._version:
-            keys = {key.id: key for key in list_keys(connection)}
-            self._teams = {team.name: team for team in list_teams(connection)}
-            entries = {each.hash: _build_entry(key, each) for key in keys.values() for each in key.hashes}
-            self._keys = keys
-            self._entries = entries  # the last one: `find_key_by_id` finds the key of each entry
+        if version != self._version or self._problems:
+            keys, teams = list_keys(connection), {team.name: team for team in list_teams(connection)}
+            rejected = {key.id for key in keys if key.problem or (key.team in teams and teams[key.team].problem)}
+            unread: list[VirtualKey | Team] = [*(key for key in keys if key.revoked_at is None), *teams.values()]
+            self._teams = teams
+            self._keys = {key.id: key for key in keys if key.id not in rejected}
+            # the last one: `find_key_by_id` finds the key of each accepted entry
+            self._entries = {
+                each.hash: _build_entry(key, each, key.id not in rejected) for key in keys for each in key.hashes
+            }
+            self._problems = dict.fromkeys(each.problem for each in unread if each.problem)
             self._version = version
 
     def _close(self) -> None:
@@ -172,9 +186,11 @@ class KeyTable:
                 self._connection = None
 
 
-def _build_entry(key: VirtualKey, key_hash: KeyHash) -> KeyEntry:
+def _build_entry(key: VirtualKey, key_hash: KeyHash, is_readable: bool) -> KeyEntry:
     """The earliest end counts: of the text, or of the key by expiry or revocation."""
     ends: list[tuple[float, Ending]] = [(math.inf, "expired")]
+    if not is_readable:
+        ends.append((-math.inf, "unreadable"))
     if key.revoked_at is not None:
         ends.append((-math.inf, "revoked"))
     if key.expires_at is not None:

@@ -125,6 +125,9 @@ _REJECTED: Mapping[Ending, str] = {
     "anthropic-proxy keys create LABEL",
     "revoked": "The key {label!r} is revoked{typed}. The administrator of the proxy creates another one:  "
     "anthropic-proxy keys create LABEL",
+    "unreadable": "The key {label!r} is rejected, because its limits or those of its team cannot be read from the "
+    "database. The log of the proxy has the reason. Its administrator repairs it, or creates another key:  "
+    "anthropic-proxy keys create LABEL",
     "expired": "The key {label!r} expired at {end}{typed}. The administrator of the proxy extends it:  "
     "anthropic-proxy keys change {argument} --expires 30d",
     "replaced": "The key {label!r} was replaced at {end}{typed}. Use its new text, or create another one:  "

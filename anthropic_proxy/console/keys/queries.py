@@ -22,7 +22,7 @@ from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.records import COMMON_VALUES
 from anthropic_proxy.console.ledger.schema import AUDIT_LOG, KEY_HASHES, VIRTUAL_KEYS
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
-from anthropic_proxy.errors import ConfigurationError, UnknownModel
+from anthropic_proxy.errors import UnknownModel
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.plugins import Store
 
@@ -100,15 +100,17 @@ def list_audit_entries(
         rows.reverse()
     return [
         AuditEntry(
-            id=number,
-            at=at / MICROSECONDS,
-            actor=actor,
-            action=action,
-            target=target,
-            changes=msgspec.json.decode(changes, type=dict[str, tuple[object, object]]),
+            id=number, at=at / MICROSECONDS, actor=actor, action=action, target=target, changes=_decode_changes(changes)
         )
         for number, at, actor, action, target, changes in rows
     ]
+
+
+def _decode_changes(text: str) -> dict[str, tuple[object, object]]:
+    try:
+        return msgspec.json.decode(text, type=dict[str, tuple[object, object]])
+    except (msgspec.DecodeError, TypeError):
+        return {"unreadable": (None, str(text))}
 
 
 def escape_pattern(text: str) -> str:
@@ -123,39 +125,63 @@ def find_newest_audit_id(connection: Reader) -> int:
 
 
 def _decode_key(row: Sequence[Any], hashes: Sequence[Sequence[Any]]) -> VirtualKey:
+    """A key whose rows cannot be read has a `problem`."""
     number, label, owner, team, rules, created_at, expires_at, revoked_at = row
-    return VirtualKey(
-        id=number,
-        label=label,
-        owner=owner,
-        team=team,
-        rules=_decode_rules(f"key {label!r}", rules),
-        created_at=created_at / MICROSECONDS,
-        expires_at=_seconds(expires_at),
-        revoked_at=_seconds(revoked_at),
-        hashes=tuple(
-            KeyHash(key_hash, hint, since / MICROSECONDS, _seconds(end)) for key_hash, _, hint, since, end in hashes
-        ),
-    )
+    try:
+        texts = [
+            {
+                "hash": key_hash,
+                "hint": hint,
+                "created_at": _to_seconds(since),
+                "expires_at": None if end is None else _to_seconds(end),
+            }
+            for key_hash, _, hint, since, end in hashes
+        ]
+        values = {
+            "id": number,
+            "label": label,
+            "owner": owner,
+            "team": team,
+            "rules": _decode_rules(rules),
+            "created_at": _to_seconds(created_at),
+            "expires_at": None if expires_at is None else _to_seconds(expires_at),
+            "revoked_at": None if revoked_at is None else _to_seconds(revoked_at),
+            "hashes": texts,
+        }
+        return msgspec.convert(values, VirtualKey)
+    except Exception as error:  # noqa: BLE001  # SQLite stores any value in any column
+        return VirtualKey(
+            id=str(number),
+            label=str(label),
+            owner=str(owner),
+            team=str(team),
+            revoked_at=None if revoked_at is None else 0.0,
+            hashes=tuple(KeyHash(str(key_hash), "", 0.0, None) for key_hash, *_ in hashes),
+            problem=_describe_problem(f"key {label!r}", error),
+        )
 
 
 def _decode_team(name: str, rules: str) -> Team:
-    return Team(name, _decode_rules(f"team {name!r}", rules))
-
-
-def _decode_rules(owner: str, text: str) -> Rules:
-    """Raises `ConfigurationError` for rules of a newer version."""
+    """A team whose row cannot be read has a `problem`."""
     try:
-        return msgspec.json.decode(text, type=Rules) if text else Rules()
-    except msgspec.DecodeError as error:
-        raise ConfigurationError(
-            f"The limits of the {owner} are of a newer version of anthropic-proxy: {error}. Update this one.",
-            code="virtual-keys-of-a-newer-version",
-        ) from None
+        return Team(name, _decode_rules(rules))
+    except Exception as error:  # noqa: BLE001  # SQLite stores any value in any column
+        return Team(name, problem=_describe_problem(f"team {name!r}", error))
 
 
-def _seconds(microseconds: int | None) -> float | None:
-    return None if microseconds is None else microseconds / MICROSECONDS
+def _decode_rules(text: str) -> Rules:
+    return msgspec.json.decode(text, type=Rules) if text else Rules()
+
+
+def _describe_problem(owner: str, error: Exception) -> str:
+    return f"The {owner} cannot be read from the database: {error}. A newer version of the proxy may have stored it."
+
+
+def _to_seconds(microseconds: int) -> float:
+    """Raises an error for a time that no calendar has."""
+    seconds = microseconds / MICROSECONDS
+    datetime.fromtimestamp(seconds, UTC)
+    return seconds
 
 
 _MAX_COUNTERS = 200

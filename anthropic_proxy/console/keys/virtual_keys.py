@@ -87,7 +87,7 @@ class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return not self.routes or name in self.routes
 
 
-KeyStatus = Literal["active", "expired", "revoked"]
+KeyStatus = Literal["active", "expired", "revoked", "unreadable"]
 
 
 class KeyHash(Struct, frozen=True):
@@ -118,11 +118,15 @@ class VirtualKey(Struct, frozen=True, kw_only=True):
     """Time of the revocation. None: the key is not revoked."""
     hashes: tuple[KeyHash, ...] = ()
     """Hashes of the texts of the key, the newest first."""
+    problem: str = ""
+    """Reason why its rows in the database cannot be read, so that the key is rejected and has no rules. "": none."""
 
     def find_status(self, now: float) -> KeyStatus:
         """`now`: seconds since the epoch."""
         if self.revoked_at is not None and self.revoked_at <= now:
             return "revoked"
+        if self.problem:
+            return "unreadable"
         return "expired" if self.expires_at is not None and self.expires_at <= now else "active"
 
 
@@ -131,6 +135,8 @@ class Team(Struct, frozen=True):
 
     name: str
     rules: Rules = Rules()
+    problem: str = ""
+    """Reason why its row in the database cannot be read, so that its keys are rejected. "": none."""
 
 
 class AuditEntry(Struct, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """Keys are created, changed, rotated and revoked on each database, and each change is in the audit log."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
@@ -160,4 +161,35 @@ def test_an_invalid_key_is_not_stored(sqlite: Settings, fields: dict[str, object
     with pytest.raises(UnknownModel) as unknown:
         administration.revoke_key("new")
     assert unknown.value.message == "There is no key 'new'. List the keys:  anthropic-proxy keys list"
+    connection.close()
+
+
+def test_a_key_or_team_that_cannot_be_read_is_not_changed(
+    database: Settings, administration: KeyAdministration
+) -> None:
+    administration.change_team("build", {"concurrency": 1})
+    administration.create_key(new_key(rules=Rules(concurrency=2)))
+    connection = open_for_writing(database)
+    connection.execute('UPDATE virtual_keys SET rules = \'{"concurrency":"x"}\'')
+    connection.execute('UPDATE teams SET rules = \'{"concurrency":"x"}\'')
+    reason = (
+        "cannot be read from the database: Expected `int | null`, got `str` - at `$.concurrency`. A newer version of "
+        "the proxy may have stored it. Nothing was changed."
+    )
+    changes: tuple[Callable[[], object], ...] = (
+        lambda: administration.change_key("ci", KeyChange(owner="me")),
+        lambda: administration.rotate_key("ci"),
+    )
+    for change in changes:
+        with pytest.raises(InvalidRequest) as raised:
+            change()
+        assert raised.value.message == f"The key 'ci' {reason} Revoke it, or update this version."
+    with pytest.raises(InvalidRequest) as raised:
+        administration.change_team("build", {"requests_per_minute": 1})
+    assert raised.value.message == f"The team 'build' {reason} Give its keys another team, or update this version."
+    assert [key.find_status(0) for key in list_keys(connection)] == ["unreadable"]
+    administration.revoke_key("ci")
+    assert [key.find_status(time.time()) for key in list_keys(connection)] == ["revoked"]
+    connection.execute("UPDATE audit_log SET changes = '{bad'")
+    assert {str(entry.changes) for entry in list_audit_entries(connection)} == {"{'unreadable': (None, '{bad')}"}
     connection.close()

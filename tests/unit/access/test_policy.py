@@ -120,19 +120,72 @@ async def test_a_connection_that_the_server_has_ended_is_opened_again(database: 
     keys.connection.close()
 
 
-async def test_limits_of_a_newer_version_are_reported_and_later_revocations_are_found(keys: Keys) -> None:
-    text = await keys.create("ci")
-    expected = member(keys)
-    newer = '{"budgets":[{"amount":1.0,"unit":"usd","period":"week"}]}'
-    keys.connection.execute("UPDATE virtual_keys SET rules = ?", (newer,))
+NEWER_RULES = '{"budgets":[{"amount":1.0,"unit":"usd","period":"week"}]}'
+NEWER_PROBLEM = (
+    "cannot be read from the database: Invalid enum value 'week' - at `$.budgets[0].period`. A newer version of "
+    "the proxy may have stored it."
+)
+REJECTED_AS_UNREADABLE = (
+    "The key 'bad' is rejected, because its limits or those of its team cannot be read from the database. The log of "
+    "the proxy has the reason. Its administrator repairs it, or creates another key:  anthropic-proxy keys create LABEL"
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (f"UPDATE virtual_keys SET rules = '{NEWER_RULES}' WHERE label = 'bad'", f"The key 'bad' {NEWER_PROBLEM}"),
+        (f"UPDATE teams SET rules = '{NEWER_RULES}' WHERE name = 'build'", f"The team 'build' {NEWER_PROBLEM}"),
+        ("UPDATE virtual_keys SET rules = '{bad' WHERE label = 'bad'", "The key 'bad' cannot be read "),
+        ("UPDATE virtual_keys SET created_at = 'x' WHERE label = 'bad'", "The key 'bad' cannot be read "),
+        ("UPDATE virtual_keys SET expires_at = 1e300 WHERE label = 'bad'", "The key 'bad' cannot be read "),
+        ("UPDATE virtual_keys SET owner = x'ff' WHERE label = 'bad'", "The key 'bad' cannot be read "),
+        ("UPDATE key_hashes SET hint = x'ff' WHERE rowid = 1", "The key 'bad' cannot be read "),
+    ],
+)
+async def test_a_row_that_cannot_be_read_rejects_its_key_only(keys: Keys, change: str, problem: str) -> None:
     keys.administration.change_team("build", {"concurrency": 1})
-    assert not await keys.table.refresh()
-    assert keys.warnings == [
-        "The virtual keys cannot be read: The limits of the key 'ci' are of a newer version of anthropic-proxy: "
-        "Invalid enum value 'week' - at `$.budgets[0].period`. Update this one. The keys of the last query stay in use."
-    ]
-    assert await keys.policy.identify({"x-api-key": text}) == expected
-    keys.connection.execute("UPDATE virtual_keys SET rules = '{}', revoked_at = 0")
+    bad, good, revoked = [await keys.create(label, team="build" * (label == "bad")) for label in ("bad", "ci", "bob")]
+    expected = member(keys)
+    keys.connection.execute(change)
+    keys.administration.revoke_key("bob")
+    for _ in range(2):
+        assert await keys.table.refresh()
+    assert await keys.reject(bad) == REJECTED_AS_UNREADABLE
+    (warning,) = keys.warnings
+    assert warning.startswith(problem), warning
+    assert warning.endswith(" Until it is repaired, requests with it receive 401.")
+    assert await keys.policy.identify({"x-api-key": good}) == expected
+    assert (await keys.reject(revoked)).startswith("The key 'bob' is revoked.")
+    assert keys.administration.revoke_key("bad").find_status(NOON) == "revoked"
+    assert await keys.table.refresh()
+    assert (await keys.reject(bad)).startswith("The key 'bad' is revoked.")
+
+
+async def test_a_repaired_row_is_read_without_another_change(keys: Keys) -> None:
+    text = await keys.create("bad")
+    keys.connection.execute("UPDATE virtual_keys SET rules = ?", (NEWER_RULES,))
+    keys.administration.change_team("build", {"concurrency": 1})
+    assert await keys.table.refresh()
+    assert await keys.reject(text) == REJECTED_AS_UNREADABLE
+    keys.connection.execute("UPDATE virtual_keys SET rules = '{}'")
+    assert await keys.table.refresh()
+    assert await keys.policy.identify({"x-api-key": text}) is not None
+
+
+async def test_the_keys_are_read_again_after_an_unexpected_failure(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> sqlite3.Connection:
+        raise MemoryError("no memory")
+
+    text = await keys.create("ci")
+    await keys.table.stop()
+    keys.administration.revoke_key("ci")
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", fail)
+        for _ in range(2):
+            assert not await keys.table.refresh()
+    assert keys.warnings == ["The virtual keys cannot be read: no memory. The keys of the last query stay in use."]
+    assert await keys.policy.identify({"x-api-key": text}) is not None
     assert await keys.table.refresh()
     assert (await keys.reject(text)).startswith("The key 'ci' is revoked.")
 
