@@ -223,7 +223,7 @@ class AdminApi:
             owner=fields.owner or "",
             team=fields.team or "",
             rules=structs.replace(Rules(), **fields.list_given_rules()),
-            expires_at=fields.find_expiry() or None,
+            expires_at=None if (expiry := fields.find_expiry()) is UNSET else expiry,
         )
         created, text = administration.create_key(key)
         return {**self._encode(created), "key": text}

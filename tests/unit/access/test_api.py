@@ -157,6 +157,10 @@ async def test_teams_have_the_used_amounts_of_their_budgets(app: App) -> None:
             *("POST", "/admin/keys", {"name": "x", "expires_at": "2099-01-01T00:00:00"}, 400),
             "expires_at has no time zone. Use a time such as 2026-12-31T00:00:00Z, or null.",
         ),
+        (
+            *("POST", "/admin/keys", {"name": "x", "expires_at": "1970-01-01T00:00:00Z"}, 400),
+            "The expiry is in the past. Use a later time, or revoke the key.",
+        ),
         ("GET", "/admin/keys/none", None, 404, "There is no key 'none'. List the keys:  anthropic-proxy keys list"),
         ("GET", "/admin/keys?limit=0", None, 400, "limit: '0' is not allowed; use a number from 1 to 1000."),
         ("GET", "/admin/keys?status=old", None, 400, "status is 'old'. Use active, expired, revoked or unreadable."),
