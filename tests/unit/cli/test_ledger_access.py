@@ -33,9 +33,11 @@ def proxy_of_another_version(recent: object) -> Iterator[int]:
     with HTTPServer(("127.0.0.1", 0), Reply) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield server.server_port
-        server.shutdown()
-        thread.join()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.parametrize(
@@ -49,4 +51,4 @@ def test_a_proxy_of_another_version_does_not_stop_a_command_that_reads_the_ledge
         environ = {"PORT": str(port), "DATABASE_URL": f"sqlite:///{tmp_path}/ledger.db", "LEDGER": "true"}
         settings = load_settings(environ, PROVIDERS, env_file=None)
         with pytest.raises(ConfigurationError, match=r"^The ledger has no requests yet\. Send one: "):
-            require_stored_request(settings, None)
+            require_stored_request(settings, "1")
