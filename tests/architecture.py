@@ -50,7 +50,8 @@ MODEL_FAMILIES = {
     "qwen",
     "deepseek",
 }
-FIELD_NAMES = {"google", "x_groq"}  # JSON fields on a wire (`extra_content.google`) that hold a provider's name
+FIELD_NAMES = {"google", "x_groq", "google-gemini-v1"}
+"""JSON fields on a wire (`extra_content.google`) and values (`reasoning_details[].format`) with a provider's name."""
 FOREIGN_NAMES = {word for row in PROVIDERS for word in (row.name, row.prefix)} | MODEL_FAMILIES
 
 

@@ -22,6 +22,17 @@ MAX_SIGNATURE_BYTES = 64 * 1024
 repeats the signature in all later requests."""
 
 
+CALL_SIGNATURE_MISSING = r"missing a \W?thought_?signature"
+"""Regular expression for errors about a tool call without a thought signature, which Gemini 3 and later require in each
+step of the current turn. Vertex AI writes the name between backticks (2026-11)."""
+SIGNATURE_PLACEHOLDERS = {
+    "text": "skip_thought_signature_validator",
+    "base64": "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I=",
+}
+"""Encoding of signatures (`text`, `base64`) → value for a tool call without signature, as Google documents ("Thought
+signatures", section FAQ, 2026-11)."""
+
+
 class ReasoningState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """State of the provider for one thinking block. Later requests send it back."""
 

@@ -25,6 +25,7 @@ from anthropic_proxy.engine.wires.failures import (
 )
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
 from anthropic_proxy.engine.wires.gemini.request import encode_request
+from anthropic_proxy.engine.wires.thinking import CALL_SIGNATURE_MISSING
 from anthropic_proxy.errors import UnsupportedFeature, UpstreamError
 
 
@@ -71,7 +72,7 @@ _TEXTS = tuple(
         (r"tool use with function calling|cannot be combined in the same request", ("drop search with tools",)),
         (r"unknown name \"include_?server_?side", ("drop includeServerSideToolInvocations",)),
         (r"unknown name \"id\"", ("drop call ids",)),
-        (r"missing a thought_?signature", ("say placeholder", "encode placeholder in base64")),
+        (CALL_SIGNATURE_MISSING, ("say placeholder", "encode placeholder in base64")),
         (
             r"(?:corrupted|invalid) thought.?signature|thought.?signature is (?:not valid|invalid)"
             r"|invalid value at '[^']*thought_?signature",

@@ -45,7 +45,7 @@ from anthropic_proxy.engine.wires.shared_notes import (
     media_as_text_note,
     renamed_effort_note,
 )
-from anthropic_proxy.engine.wires.thinking import decode_signature
+from anthropic_proxy.engine.wires.thinking import SIGNATURE_PLACEHOLDERS, decode_signature
 
 _HEADERS = {"content-type": "application/json"}
 _encode = msgspec.json.Encoder().encode
@@ -170,9 +170,6 @@ def _encode_thinking(call: Call[Dialect], notes: list[FidelityNote]) -> tuple[di
     return config, budget
 
 
-_PLACEHOLDERS = {"text": "skip_thought_signature_validator", "base64": "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="}
-"""Encoding of signatures (`text`, `base64`) → value for a tool call without signature, as Google documents ("Thought
-signatures", section FAQ, 2026-11)."""
 _CONTINUE = Raw(b'"Continue exactly from the end of your last message."')
 _ANYTHING = Raw(b'"."')
 _NOTHING = Raw(b'""')
@@ -231,7 +228,7 @@ class _Contents:
         """Id of a tool call → name of the called tool. Gemini requires the name in each tool result."""
         dialect = call.dialect
         self._sends_ids = dialect.sends_call_ids
-        self._placeholder = _PLACEHOLDERS[dialect.placeholder_encoding] if dialect.requires_signatures else ""
+        self._placeholder = SIGNATURE_PLACEHOLDERS[dialect.placeholder_encoding] if dialect.requires_signatures else ""
         """Thought signature for the first call of a reply, if the history has none. "": the model requires none."""
 
     def add_message(self, message: Message) -> None:

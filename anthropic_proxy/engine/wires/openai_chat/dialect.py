@@ -155,6 +155,12 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     golden/openai_chat/thinking/openrouter_reasoning, openrouter_reasoning_replayed, openrouter_reasoning_in_parts,
     openrouter_reasoning_of_long_ids.
     """
+    placeholder_signature: Literal["", "text", "base64"] = ""
+    """Encoding of a placeholder for the thought signature of the first tool call of a reply, if the history has none.
+    "": no placeholder. Set by an adaptation: Gemini 3 and later reject a call without a signature, for example of
+    another model (google/gemini-3* at OpenRouter: RooCodeInc/Roo-Code pull 10640; Google's own endpoint). It is sent in
+    `reasoning_details` if these are sent back, else in `extra_content`. Proven by:
+    golden/openai_chat/thinking/openrouter_placeholder, gemini_placeholder."""
     thinking_tags: tuple[ThinkingTags, ...] = ()
     """Tags that may enclose reasoning at the start of the text: `<think>` …
     (`engine/wires/tool_call_repair/thinking_tags.py`).

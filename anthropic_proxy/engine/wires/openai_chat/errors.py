@@ -32,6 +32,7 @@ from anthropic_proxy.engine.wires.openai_shared import (
     find_media_adaptation,
     reversed_path_names,
 )
+from anthropic_proxy.engine.wires.thinking import CALL_SIGNATURE_MISSING
 from anthropic_proxy.engine.wires.tool_call_repair import TOOL_CALL_FORMATS, OfferedTools, TextCallDetector
 from anthropic_proxy.errors import UpstreamError
 
@@ -91,6 +92,11 @@ _DROPS: ParameterDrops = {
 _WANTS_REASONING = compile_later(r"\breasoning_content\b[^\n]{0,60}?\b(?:must be passed|is missing|is required)")
 """Pattern of errors about replies of the history without their reasoning: DeepSeek and Xiaomi, Kimi (2026-11)."""
 _REPLAY = "replay reasoning_content"
+_WANTS_SIGNATURE = compile_later(CALL_SIGNATURE_MISSING, re.IGNORECASE)
+_PLACEHOLDERS: ParameterDrops = {
+    "say placeholder": {"placeholder_signature": "text"},
+    "encode placeholder in base64": {"placeholder_signature": "base64"},
+}
 _LIMITS = ("max_tokens", "max_completion_tokens")
 _EFFORTS = ("reasoning_effort", "effort", "think", "thinking", "reasoning")
 _KNOWN = frozenset((*_DROPS, *_LIMITS))
@@ -107,6 +113,11 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
         return Adaptation("role system")
     if _WANTS_REASONING.search(error.message):
         return Adaptation(_REPLAY) if apply_adaptation(call.dialect, _REPLAY) != call.dialect else None
+    if _WANTS_SIGNATURE.search(error.message):
+        sent_body = encode_request(call).body
+        changes = (structs.replace(call, dialect=apply_adaptation(call.dialect, name)) for name in _PLACEHOLDERS)
+        differs = (encode_request(changed).body != sent_body for changed in changes)
+        return next((Adaptation(name) for name, other in zip(_PLACEHOLDERS, differs, strict=True) if other), None)
     words = reversed_path_names(error.parameter or "")
     name = words[0] if words else ""
     if name not in _KNOWN:
@@ -122,6 +133,8 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
     verb, _, value = name.partition(" ")
+    if name in _PLACEHOLDERS:
+        return structs.replace(dialect, **_PLACEHOLDERS[name])
     if name == _REPLAY:
         mode = "unless_off" if dialect.reasoning_mode == "if_asked" else dialect.reasoning_mode
         return structs.replace(

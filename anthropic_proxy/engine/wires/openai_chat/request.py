@@ -56,7 +56,7 @@ from anthropic_proxy.engine.wires.shared_notes import (
     SCHEMA_AS_TOOL,
     renamed_effort_note,
 )
-from anthropic_proxy.engine.wires.thinking import decode_signature, digest_base_url
+from anthropic_proxy.engine.wires.thinking import SIGNATURE_PLACEHOLDERS, decode_signature, digest_base_url
 
 PATH = "/chat/completions"
 
@@ -388,6 +388,8 @@ class ChatMessageEncoder(MessageEncoder):
         reply = _Reply(content=content, tool_calls=calls or UNSET)
         if thoughts or self._dialect.thinking_replay_scope != "kept":
             self._replay_thinking(thoughts, reply, bool(calls))
+        if calls and self._dialect.placeholder_signature:
+            self._add_placeholder(reply, calls[0])
         self.messages.append(reply)
 
     def _replay_thinking(self, blocks: list[ThinkingBlock], reply: _Reply, has_calls: bool) -> None:
@@ -437,6 +439,19 @@ class ChatMessageEncoder(MessageEncoder):
             reply.reasoning = reply.reasoning_content = text
         else:
             assert_never(field)
+
+    def _add_placeholder(self, reply: _Reply, call: _Call) -> None:
+        """Add the placeholder for a thought signature to the first call of a reply, if it has no signature."""
+        placeholder = SIGNATURE_PLACEHOLDERS[self._dialect.placeholder_signature]
+        if not self._dialect.replays_reasoning_details:
+            call.extra_content = call.extra_content or {"google": {"thought_signature": placeholder}}
+            return
+        details = reply.reasoning_details or []
+        call_id = json_string(call.id)
+        if all(entry.get("id") != call_id for entry in details):
+            entry = {"type": "reasoning.encrypted", "data": placeholder, "format": "google-gemini-v1"}
+            texts = {name: json_string(text) for name, text in entry.items()}
+            reply.reasoning_details = [*details, {**texts, "id": call_id, "index": Raw(b"0")}]
 
     def _decode_details(self, text: str | None) -> list[dict[str, Raw]]:
         """Return the entries of `reasoning_details` in a signature. []: the client has changed them to another value.
