@@ -34,6 +34,7 @@ from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls, escape_unprintable_json
 from anthropic_proxy.plugins import RouteResponse
 
 FORMATS = ("csv", "json")
@@ -142,17 +143,21 @@ def list_request_values(row: StoredRequest) -> list[Any]:
 
 
 def _to_cell(value: Any) -> Any:
-    """Return the text of `value` for a CSV cell. A text that is a formula gets an apostrophe in front. None: ""."""
+    """Return the text of `value` for a CSV cell. A text that is a formula gets an apostrophe in front. None: "".
+
+    Control characters are escaped, because programs print CSV on terminals.
+    """
     if value is None:
         return ""
     if isinstance(value, str):
         text = f"'{value}" if value.lstrip(" ").startswith(_FORMULA_STARTS) else value
-        return _INNER_FORMULA.sub(r"\1'\2", text)
+        return escape_terminal_controls(_INNER_FORMULA.sub(r"\1'\2", text))
     if isinstance(value, Decimal):
         return format(value, "f")
     if isinstance(value, (list, tuple)):
         text = encode_json(value).decode() if value else ""
-        return _INNER_FORMULA.sub(lambda found: f"{found[1]}\\u{ord(found[2]):04x}", text)  # the same value in JSON
+        text = _INNER_FORMULA.sub(lambda found: f"{found[1]}\\u{ord(found[2]):04x}", text)  # the same value in JSON
+        return escape_unprintable_json(text)
     return value
 
 

@@ -84,6 +84,11 @@ def test_no_cell_begins_a_formula_if_a_program_separates_cells_by_semicolons() -
     assert json.loads(listed) == ["a;=1"]
 
 
+def test_no_cell_controls_the_terminal_that_shows_it() -> None:
+    table = ExportTable(("text",), [["a\x1b[2Jb\x9bc"], [["d\x9be"]]])
+    assert table.encode_csv() == 'text\r\na\\x1b[2Jb\\x9bc\r\n"[""d\\u009be""]"\r\n'
+
+
 def test_the_schema_of_a_request_has_every_field_of_its_calls_and_blocks() -> None:
     row = StoredRequest(attempt_times='[[1,2,"groq","small",200,"",""]]', reply_blocks='[["text","",5]]')
     found, schema = build_request_object(row), build_ledger_document()["components"]["schemas"]["Request"]
