@@ -227,7 +227,14 @@ def _check_team(connection: Connection, name: str, rules: Mapping[str, Any]) -> 
     _require_name("team", name)
     if not name:
         raise InvalidRequest("The team has no name.", code="virtual-key-fields")
-    team = find_team(connection, name) or Team(name)
+    stored = find_team(connection, name)
+    if stored is None and "/" in name:
+        raise InvalidRequest(
+            f"The name of the team {name!r} contains /. Use another character, because addresses below /admin/teams "
+            "contain the name.",
+            code="virtual-key-fields",
+        )
+    team = stored or Team(name)
     _require_readable(team)
     before = team.rules
     after = require_valid_rules(structs.replace(before, **rules))

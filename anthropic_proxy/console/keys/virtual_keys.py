@@ -74,10 +74,9 @@ class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Budgets, at most one for each unit and period."""
 
     def allows_model(self, names: Iterable[str]) -> bool:
-        """Upper and lower case are equal. Without patterns, every model is allowed."""
-        return not self.models or any(
-            fnmatchcase(name.lower(), pattern.lower()) for pattern in self.models for name in names
-        )
+        """Case and a `[1m]` suffix are ignored. Wildcards are `*` and `?`. Without patterns, every model is allowed."""
+        patterns = [text.lower().removesuffix("[1m]").replace("[", "[[]") for text in self.models]
+        return not patterns or any(fnmatchcase(name.lower(), pattern) for pattern in patterns for name in names)
 
     def allows_provider(self, prefix: str) -> bool:
         return not self.providers or prefix in self.providers

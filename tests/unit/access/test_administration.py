@@ -99,6 +99,15 @@ def test_a_team_has_rules_until_they_are_empty(database: Settings, administratio
         assert [each.action for each in list_audit_entries(connection)] == ["delete team", "change team", "change team"]
 
 
+def test_a_team_has_a_name_that_an_address_can_contain(administration: KeyAdministration) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        administration.change_team("web/ui", {"concurrency": 3})
+    assert raised.value.message == (
+        "The name of the team 'web/ui' contains /. Use another character, because addresses below /admin/teams "
+        "contain the name."
+    )
+
+
 def test_a_change_of_a_key_that_another_administrator_changed_is_rejected(administration: KeyAdministration) -> None:
     examined, _ = administration.create_key(new_key())
     rules = administration.change_team("build", {"concurrency": 3}).rules

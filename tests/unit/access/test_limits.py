@@ -288,6 +288,16 @@ async def test_models_and_providers_are_patterns_of_requested_or_used_names(keys
     )
 
 
+async def test_brackets_in_the_model_of_a_key_are_no_wildcards(keys: Keys) -> None:
+    key = await keys.create("ci")
+    target = [AdmissionTarget(prefix="groq", model="llama", max_output_tokens=9)]
+    await keys.change_rules("ci", models=("claude-opus-4-5[1M]", "own[ab]"))
+    await keys.admit(key, model="claude-opus-4-5[1m]", normalized_model="claude-opus-4-5", targets=target)
+    await keys.admit(key, model="own[ab]", targets=target)
+    for model in ("claude-opus-4-51", "claude-opus-4-5m", "owna"):
+        await keys.refuse(key, 403, model=model, targets=target)
+
+
 async def test_a_key_or_team_allows_only_its_routes(keys: Keys) -> None:
     key = await keys.create("ci", team="build", rules=Rules(routes=("cheap", "long context")))
     await keys.admit(key, route="long context")
