@@ -155,7 +155,7 @@ class SessionStep:
         tag = getattr(self.dialect, "signature_tag", "own")
         address = digest_base_url(self.scenario.target.base_url)
         carry = ReasoningState(
-            item_id="rs_1", encrypted='["gAAA"]', call_signature="EpE=", server_digest=address, replay=1
+            item_id="rs_1", encrypted='[{"data":"gAAA"}]', call_signature="EpE=", server_digest=address, replay=1
         )
         return encode_signature(tag, carry)
 

@@ -284,7 +284,7 @@ class _Expectation:
         if self._wire == "ollama":
             return [thought] if thought else []
         if isinstance(dialect, openai_responses.Dialect):
-            return ['["gAAA"]'] if thought and dialect.can_reason and dialect.replays_thinking else []
+            return ['[{"data":"gAAA"}]'] if thought and dialect.can_reason and dialect.replays_thinking else []
         if isinstance(dialect, gemini.Dialect):
             sealed = ["EpE="] if thought and dialect.replays_signatures else []
             needs_dummy = calls and dialect.requires_signatures and (has_content or not sealed)
@@ -293,5 +293,8 @@ class _Expectation:
         must = dialect.thinking_replay_scope == "every" or (dialect.thinking_replay_scope == "calls" and calls)
         lost = " " if must and dialect.is_thinking_at_effort("default") else ""
         text = [thought or lost] if dialect.replayed_thinking_field and (thought or lost) else []
-        details = ['["gAAA"]'] if dialect.replays_reasoning_details and thought else []
-        return text + details + (["EpE="] if thought and calls else [])
+        details = ["gAAA"] if dialect.replays_reasoning_details and thought else []
+        signed = ["EpE="] if thought and calls else []
+        if calls and dialect.placeholder_signature and (dialect.replays_reasoning_details or not signed):
+            details.append(_DUMMY)
+        return text + details + signed

@@ -72,8 +72,7 @@ def _thoughts(message: dict[str, Any]) -> list[str]:
     thoughts = list(dict.fromkeys(message[name] for name in ("reasoning_content", "reasoning") if message.get(name)))
     chunks = message["content"] if isinstance(message.get("content"), list) else []
     thoughts += [text["text"] for chunk in chunks if chunk["type"] == "thinking" for text in chunk["thinking"]]
-    if details := message.get("reasoning_details"):
-        thoughts.append(json.dumps(details))
+    thoughts += [entry.get("data") or json.dumps(entry) for entry in message.get("reasoning_details") or ()]
     extras = [call.get("extra_content") or {} for call in message.get("tool_calls") or ()]
     return thoughts + [extra["google"]["thought_signature"] for extra in extras if "google" in extra]
 
