@@ -133,7 +133,7 @@ def _decode_key(row: Sequence[Any], hashes: Sequence[Sequence[Any]]) -> VirtualK
                 "hash": key_hash,
                 "hint": hint,
                 "created_at": _to_seconds(since),
-                "expires_at": None if end is None else _to_seconds(end),
+                "expires_at": _to_seconds(end),
             }
             for key_hash, _, hint, since, end in hashes
         ]
@@ -144,8 +144,8 @@ def _decode_key(row: Sequence[Any], hashes: Sequence[Sequence[Any]]) -> VirtualK
             "team": team,
             "rules": _decode_rules(rules),
             "created_at": _to_seconds(created_at),
-            "expires_at": None if expires_at is None else _to_seconds(expires_at),
-            "revoked_at": None if revoked_at is None else _to_seconds(revoked_at),
+            "expires_at": _to_seconds(expires_at),
+            "revoked_at": _to_seconds(revoked_at),
             "hashes": texts,
         }
         return msgspec.convert(values, VirtualKey)
@@ -177,8 +177,10 @@ def _describe_problem(owner: str, error: Exception) -> str:
     return f"The {owner} cannot be read from the database: {error}. A newer version of the proxy may have stored it."
 
 
-def _to_seconds(microseconds: int) -> float:
+def _to_seconds(microseconds: int | None) -> float | None:
     """Raises an error for a time that no calendar has."""
+    if microseconds is None:
+        return None
     seconds = microseconds / MICROSECONDS
     datetime.fromtimestamp(seconds, UTC)
     return seconds
