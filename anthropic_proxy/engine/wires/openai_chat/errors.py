@@ -115,9 +115,10 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
         return Adaptation(_REPLAY) if apply_adaptation(call.dialect, _REPLAY) != call.dialect else None
     if _WANTS_SIGNATURE.search(error.message):
         sent_body = encode_request(call).body
-        changes = (structs.replace(call, dialect=apply_adaptation(call.dialect, name)) for name in _PLACEHOLDERS)
-        differs = (encode_request(changed).body != sent_body for changed in changes)
-        return next((Adaptation(name) for name, other in zip(_PLACEHOLDERS, differs, strict=True) if other), None)
+        for name in _PLACEHOLDERS:
+            if encode_request(structs.replace(call, dialect=apply_adaptation(call.dialect, name))).body != sent_body:
+                return Adaptation(name)
+        return None
     words = reversed_path_names(error.parameter or "")
     name = words[0] if words else ""
     if name not in _KNOWN:
