@@ -46,7 +46,7 @@ from anthropic_proxy.cli.models import find_model_price
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.statusline import LIMITING_MODEL
 from anthropic_proxy.console import formats
-from anthropic_proxy.engine.options import ConfiguredRoute, list_condition_texts
+from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX, ConfiguredRoute, list_condition_texts
 from anthropic_proxy.engine.platforms.files import managed_claude_settings_paths, read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.platforms.program import shorten_home
@@ -92,9 +92,6 @@ _CLIENT_VARIABLES_UNPROXIED = ("NO_PROXY", "no_proxy")
 _MODEL_OPTION = re.compile(r"--model(?:=(.+))?")
 _MODEL_CHARACTERS = "/:@"
 """Special characters in model names that are not escaped in a URL path."""
-_LONG_CONTEXT = "[1m]"
-"""Suffix of a model name by which Claude Code assumes a window of 1,000,000 tokens. Claude Code does not send the
-suffix."""
 _LIMIT_VARIABLES = (
     *("CLAUDE_CODE_MAX_CONTEXT_TOKENS", "CLAUDE_CODE_AUTO_COMPACT_WINDOW", "CLAUDE_AUTOCOMPACT_PCT_OVERRIDE"),
     *("CLAUDE_CODE_MAX_OUTPUT_TOKENS", LIMITING_MODEL, NO_LONG_CONTEXT, TOOL_SEARCH),
@@ -457,7 +454,7 @@ def list_requested_models(
     models = (chosen,) if chosen not in ("", "default", "best") else MAIN_MODELS
     requested = []
     for model in models:
-        name = model.removesuffix(_LONG_CONTEXT)
+        name = model.removesuffix(LONG_CONTEXT_SUFFIX)
         tier = "opus" if name == "opusplan" else name
         if tier in TIERS:  # an alias, whose model a variable can replace
             name = environ.get(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL") or f"claude-{tier}"

@@ -18,6 +18,7 @@ from anthropic_proxy.cli.output import Output, open_data_output
 from anthropic_proxy.cli.proxy_client import get_json
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.records import StoredRequest, count_lost_tokens
+from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import NANO_DOLLARS, UNKNOWN_AMOUNT, format_cost
 from anthropic_proxy.gateway.settings import copy_environment
@@ -28,7 +29,6 @@ TIMEOUT_SECONDS = 0.8
 _MAX_INPUT_CHARACTERS = 1_000_000
 _MAX_WORD_CHARACTERS = 80
 _MAX_NUMBER = 10**15
-_LONG_CONTEXT = "[1m]"
 _WINDOW = "CLAUDE_CODE_MAX_CONTEXT_TOKENS"
 """Variable with the window of the model, which `code` and `env` set. The proxy is not asked, because each query of a
 model is a line in its log."""
@@ -94,7 +94,7 @@ def build_line(
         session = json.loads(text)
     except (ValueError, RecursionError):
         session = {}
-    session_id, model = _text(session, "session_id"), _text(session, "model", "id").removesuffix(_LONG_CONTEXT)
+    session_id, model = _text(session, "session_id"), _text(session, "model", "id").removesuffix(LONG_CONTEXT_SUFFIX)
     replies = _read_all(
         read,
         {

@@ -377,6 +377,9 @@ def load_time_zone(name: str | None) -> tzinfo | None:
 
 TIERS = ("haiku", "sonnet", "opus", "fable")
 """Families of Claude models. A tier in a requested id, such as `claude-opus-5`, is mapped to a backend model."""
+LONG_CONTEXT_SUFFIX = "[1m]"
+"""Suffix of a model id by which Claude Code assumes a window of 1,000,000 tokens. It usually does not send the suffix,
+and no price list contains it."""
 
 
 class Timeouts(Struct, frozen=True):

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from anthropic_proxy.engine.options import NAME_PATTERN
+from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX, NAME_PATTERN
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_price
 
@@ -75,7 +75,7 @@ class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def allows_model(self, names: Iterable[str]) -> bool:
         """Case and a `[1m]` suffix are ignored. Wildcards are `*` and `?`. Without patterns, every model is allowed."""
-        patterns = [text.lower().removesuffix("[1m]").replace("[", "[[]") for text in self.models]
+        patterns = [text.lower().removesuffix(LONG_CONTEXT_SUFFIX).replace("[", "[[]") for text in self.models]
         return not patterns or any(fnmatchcase(name.lower(), pattern) for pattern in patterns for name in names)
 
     def allows_provider(self, prefix: str) -> bool:

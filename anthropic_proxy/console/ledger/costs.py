@@ -14,6 +14,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.engine.messages.deltas import BilledUsage, TokenCounts
+from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.gateway.prices.price_list import (
     CONSTANT_SECONDS,
@@ -28,8 +29,6 @@ from anthropic_proxy.plugins import Cost, Receipt, UpstreamAttempt
 
 _VENDOR = "anthropic"
 """Name of the provider with the list prices of requested Claude models."""
-_LARGE_CONTEXT_SUFFIX = "[1m]"
-"""Suffix of a requested model id that requests the large context window. Price lists do not contain the suffix."""
 
 
 class ModelCosts:
@@ -68,7 +67,7 @@ class ModelCosts:
         `prefix` and `model` served the request. If the id has no list price and equals `model`, its price there is
         returned.
         """
-        name, when = requested.removesuffix(_LARGE_CONTEXT_SUFFIX), when or datetime.now(UTC)
+        name, when = requested.removesuffix(LONG_CONTEXT_SUFFIX), when or datetime.now(UTC)
         named, separator, own_name = name.partition("/")
         if separator and (price := self.find_price_by_prefix(named, own_name, when)) is not None:
             return price

@@ -29,6 +29,7 @@ from anthropic_proxy.engine.messages.preparation import STATED_WINDOW_MARGIN, Se
 from anthropic_proxy.engine.options import (
     BALANCE_TEXTS,
     DEFAULT_TARGET,
+    LONG_CONTEXT_SUFFIX,
     TARGETS_SETTING,
     TIERS,
     ConfiguredRoute,
@@ -271,7 +272,6 @@ _OTHER_TIERS = {"mythos": "fable"}
 """Claude family that has no settings of its own → tier with the settings that apply to the family."""
 _TIER = re.compile(rf"(?<![a-z])({'|'.join((*TIERS, *_OTHER_TIERS))})(?![a-z])")
 _ALIAS = "claude-"
-_LONG_CONTEXT = "[1m]"
 MAX_NAME_LENGTH = 512
 _CLOUD_SUFFIXES = (":cloud", "-cloud")
 """Suffixes of models in the Ollama cloud, which require an account. Default models are local if possible."""
@@ -470,8 +470,8 @@ def find_tier(name: str) -> str | None:
 def _normalize_name(requested: str, registry: ProviderRegistry) -> tuple[str, bool]:
     """Return the id without alias and suffix `[1m]`. True: it was `prefix,model`, and now is `prefix/model`."""
     name = requested.strip()
-    if name[-len(_LONG_CONTEXT) :].lower() == _LONG_CONTEXT:
-        name = name[: -len(_LONG_CONTEXT)]
+    if name[-len(LONG_CONTEXT_SUFFIX) :].lower() == LONG_CONTEXT_SUFFIX:
+        name = name[: -len(LONG_CONTEXT_SUFFIX)]
     if not name:
         raise InvalidRequest(
             "model: an empty name is not allowed. Examples: claude-sonnet-5-5, openai/gpt-4.1", code="model-name"
