@@ -34,7 +34,7 @@ from anthropic_proxy.engine.providers import PROVIDERS, Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.lookup import find_known_model, find_origin
-from anthropic_proxy.engine.providers.provider_models import has_model_list, query_chat_models
+from anthropic_proxy.engine.providers.provider_models import has_model_list, is_key_accepted, query_chat_models
 from anthropic_proxy.engine.providers.registry import ServerOverride
 from anthropic_proxy.engine.providers.servers import find_host, find_server_override
 from anthropic_proxy.engine.routing.model_listing import TierMapping, list_tier_mappings
@@ -514,7 +514,8 @@ class _Setup:
         """`is_found`: the variable of the key is set already."""
         name = _choose_name(stem, base_url, self._settings)
         table = ConfiguredProvider(name=name, base_url=base_url, wire="chat", has_key=bool(key), key_variable=variable)
-        keys = {name: (Secret(key, f"{variable}, as entered"),)} if key else {}
+        origin = f"{variable} in the environment" if is_found else f"{variable}, as entered"
+        keys = {name: (Secret(key, origin),)} if key else {}
         settings = structs.replace(
             self._settings,
             configured_providers=(*(one for one in self._settings.configured_providers if one.name != name), table),
@@ -606,7 +607,7 @@ class _Setup:
             return backend
         while True:
             try:
-                models, seconds = query_models(backend)
+                models, seconds, is_accepted = query_models(backend)
                 break
             except UpstreamError as error:
                 failure = error
@@ -620,8 +621,10 @@ class _Setup:
         duration = formats.seconds(to_microseconds(seconds))
         host = find_host(backend.settings.base_urls.get(provider.name, provider.base_url))
         count = formats.plural(len(models), "model")
-        result = f"accepted by {host}" if backend.settings.keys.get(provider.name) else f"{host} answers"
+        result = f"accepted by {host}" if is_accepted else f"{host} answers"
         output.write_line(f"  {check} {result}, {count}, {duration}{left_out}")
+        if backend.settings.keys.get(provider.name) and not is_accepted:
+            output.write_line("    The first message checks the key, because the list of models needs none.")
         return tested
 
     def _report_failure(self, backend: ChosenProvider, error: UpstreamError) -> str:
@@ -1144,24 +1147,28 @@ def _find_candidate(candidates: Sequence[ProviderChoice], name: str) -> Provider
     )
 
 
-def query_models(backend: ChosenProvider) -> tuple[Sequence[ModelFacts], float]:
-    """Return the models that a server lists, and the duration of the query in seconds.
+def query_models(backend: ChosenProvider) -> tuple[Sequence[ModelFacts], float, bool]:
+    """Return the models that a server lists, the duration of the query in seconds, and True if it accepted the key.
 
     Raises `UpstreamError` if the server rejects the key, or does not answer.
     """
 
-    async def query() -> tuple[Sequence[ModelFacts], float]:
-        services = await open_services(backend.settings)
+    async def query() -> tuple[Sequence[ModelFacts], float, bool]:
+        provider, settings = backend.provider, backend.settings
+        services = await open_services(settings)
         try:
-            credential = Credentials(backend.settings).next_credential(backend.provider)
-            send, started = services.transports[backend.provider.name], time.monotonic()
-            listed = await query_chat_models(backend.provider, backend.settings, send, credential, TEST_TIMEOUT_SECONDS)
+            credential = Credentials(settings).next_credential(provider)
+            send, started = services.transports[provider.name], time.monotonic()
+            listed = await query_chat_models(provider, settings, send, credential, TEST_TIMEOUT_SECONDS)
             listed = [model for model in listed if _is_model_name(model.id)][:_MAX_LISTED_MODELS]
             seconds = time.monotonic() - started
-            if backend.provider.uses_installed_models:  # each model is described by a query of its own
-                catalog, name = services.catalog, backend.provider.name
+            is_accepted = credential is not None and await is_key_accepted(
+                provider, settings, send, credential, TEST_TIMEOUT_SECONDS
+            )
+            if provider.uses_installed_models:  # each model is described by a query of its own
+                catalog, name = services.catalog, provider.name
                 await asyncio.gather(*(catalog.fetch_capabilities(name, model.id) for model in listed))
-            return describe_models(services, backend.provider, listed), seconds
+            return describe_models(services, provider, listed), seconds, is_accepted
         finally:
             await services.close()
 

@@ -233,6 +233,7 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
         key_required="always" if origin.is_vendor else "never",
         key_source="settings" if table.has_key else (server or row).key_source,
         key_header=(server.key_header if server else None) or row.key_header,
+        key_path=server.key_path if server else "",
         key_scheme=server.key_scheme if server and server.key_header else row.key_scheme,
         wires={
             wire: _build_config(table, origin.find_config(wire), origin, built_in)

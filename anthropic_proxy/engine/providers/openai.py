@@ -265,6 +265,9 @@ OPENAI_SERVERS = (
         base_url="https://openrouter.ai/api/v1",
         key_variable="OPENROUTER_API_KEY",
         keys_url="https://openrouter.ai/keys",
+        # openrouter.ai/docs/api/api-reference/api-keys/get-current-key; the list is public: accomplish-ai/coworker pull
+        # request 208 (read 2026-11-26)
+        key_path="/api/v1/key",
         docs_url="https://openrouter.ai/docs/use-cases/reasoning-tokens",
     ),
     ServerOverride(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from fnmatch import fnmatchcase
 from typing import Any
+from urllib.parse import urljoin
 
 from msgspec import Struct, structs
 
@@ -13,7 +14,13 @@ from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.providers.catalog import LearnedModel
-from anthropic_proxy.engine.providers.servers import build_server_name, find_base_url, find_host, is_own_server
+from anthropic_proxy.engine.providers.servers import (
+    build_server_name,
+    find_base_url,
+    find_host,
+    find_server_override,
+    is_own_server,
+)
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, read_body
 from anthropic_proxy.engine.wires.failures import decode_error_body
 from anthropic_proxy.errors import ProxyError, UpstreamProtocolError, UpstreamRefused, UpstreamTimeout
@@ -71,6 +78,12 @@ class ListedModel(Struct, frozen=True):
     """None: the list states no date."""
 
 
+class _Answer(Struct, frozen=True):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
 def has_model_list(provider: Provider) -> bool:
     if provider.host_patterns:  # the APIs of clouds have no list
         return False
@@ -82,35 +95,17 @@ async def query_chat_models(
 ) -> list[ListedModel]:
     """Return the chat models in the list of a provider, in its order. Raises `UpstreamError`."""
     wire = _list_wire(provider)
-    request = UpstreamRequest(path=_PATHS[wire], body=b"", method="GET", headers=_HEADERS.get(wire, {}))
-    if (options := settings.call_options.get(provider.name)) is not None:
-        request = extend_request(options, request)
+    request = _build_request(provider, settings, _PATHS[wire])
     base_url = find_base_url(provider, provider.wires[wire], settings)
     try:
-        async with asyncio.timeout(timeout_seconds):
-            response = await send(base_url, request, credential)
-            try:
-                body = await read_body(response, _MAX_BYTES)
-            finally:
-                await response.close()
+        answer = await _fetch(send, base_url, request, credential, timeout_seconds)
     except TimeoutError:
         text = f"{provider.prefix} did not answer the query for its models within {timeout_seconds:g} s."
         raise UpstreamTimeout(text, provider=provider.prefix) from None
-    if response.status != 200:
-        if response.status in (401, 403):
-            at = f" at {find_host(base_url)}" if provider.name in settings.base_urls else ""
-            reason = f"{provider.prefix}{at} rejected the key ({response.status})"
-        elif response.status == 429:
-            pause = response.headers.get("retry-after", "")
-            retry = f" Retry in {pause} s." if pause.isdecimal() else ""
-            reason = f"{provider.prefix} accepts no more requests now: rate limit (429).{retry}"
-        else:
-            reason = f"{provider.prefix} answered the query for its models with status {response.status}"
-        error = UpstreamRefused(reason, provider=provider.prefix, status=response.status)
-        error.provider_text = decode_error_body(response.status, response.headers, body).message
-        raise error
+    if answer.status != 200:
+        raise _describe_refusal(provider, settings, base_url, answer)
     try:
-        entries = list(_find_entries(decode_json(body)))
+        entries = list(_find_entries(decode_json(answer.body)))
     except (InvalidJson, TypeError):
         text = f"{provider.prefix} answered the query for its models with something else, at {base_url}"
         raise UpstreamProtocolError(text, provider=provider.prefix) from None
@@ -131,6 +126,60 @@ async def query_chat_models(
             name: structs.replace(one, context_window=windows[name]) for name, one in found.items() if name in windows
         }
     return list(found.values())
+
+
+async def is_key_accepted(
+    provider: Provider, settings: EngineOptions, send: Transport, credential: Credential, timeout_seconds: float
+) -> bool:
+    """Return True if the server has accepted the key. False: no answer tells, because its list of models needs no key.
+
+    Call it after the list has arrived. Raises `UpstreamRefused` if the server rejects the key.
+    """
+    wire, server = _list_wire(provider), find_server_override(provider, settings)
+    base_url = find_base_url(provider, provider.wires[wire], settings)
+    key_path = server.key_path if server is not None else provider.key_path
+    request = _build_request(provider, settings, key_path or _PATHS[wire])
+    address = urljoin(base_url, "/").rstrip("/") if key_path else base_url
+    try:
+        answer = await _fetch(send, address, request, credential if key_path else None, timeout_seconds)
+    except (ProxyError, TimeoutError):
+        return False
+    if key_path and answer.status == 401:
+        raise _describe_refusal(provider, settings, base_url, answer)
+    return answer.status == 200 if key_path else answer.status in (400, 401, 403)
+
+
+def _build_request(provider: Provider, settings: EngineOptions, path: str) -> UpstreamRequest:
+    headers = _HEADERS.get(_list_wire(provider), {})
+    request = UpstreamRequest(path=path, body=b"", method="GET", headers=headers)
+    options = settings.call_options.get(provider.name)
+    return request if options is None else extend_request(options, request)
+
+
+async def _fetch(
+    send: Transport, base_url: str, request: UpstreamRequest, credential: Credential | None, timeout_seconds: float
+) -> _Answer:
+    async with asyncio.timeout(timeout_seconds):
+        response = await send(base_url, request, credential)
+        try:
+            return _Answer(response.status, response.headers, await read_body(response, _MAX_BYTES))
+        finally:
+            await response.close()
+
+
+def _describe_refusal(provider: Provider, settings: EngineOptions, base_url: str, answer: _Answer) -> UpstreamRefused:
+    if answer.status in (401, 403):
+        at = f" at {find_host(base_url)}" if provider.name in settings.base_urls else ""
+        reason = f"{provider.prefix}{at} rejected the key ({answer.status})"
+    elif answer.status == 429:
+        pause = answer.headers.get("retry-after", "")
+        retry = f" Retry in {pause} s." if pause.isdecimal() else ""
+        reason = f"{provider.prefix} accepts no more requests now: rate limit (429).{retry}"
+    else:
+        reason = f"{provider.prefix} answered the query for its models with status {answer.status}"
+    error = UpstreamRefused(reason, provider=provider.prefix, status=answer.status)
+    error.provider_text = decode_error_body(answer.status, answer.headers, answer.body).message
+    return error
 
 
 async def _query_loaded_windows(

@@ -158,6 +158,9 @@ class ServerOverride(Struct, frozen=True, kw_only=True, eq=False):
     """`Provider.key_source` of a provider of the configuration file at this server."""
     keys_url: str = ""
     """URL of the page on which the vendor creates API keys. "": unknown."""
+    key_path: str = ""
+    """Path from the root of the address that answers 200 to a valid key and 401 to another: `/api/v1/key`. "": the list
+    of models does, unless it is public."""
     docs_url: str = ""
     """URL of the vendor's API documentation. "": none."""
     source: str = ""
@@ -259,6 +262,8 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
     """Means of calling the models: HTTP, the built-in demo, or the Python library LiteLLM."""
     keys_url: str = ""
     """URL of the page on which the provider creates API keys. "": it has none."""
+    key_path: str = ""
+    """`ServerOverride.key_path` of the server, for a provider of the configuration file."""
     docs_url: str
     """URL of the provider's API documentation. "": none, for the built-in demo."""
     models_table: str = ""

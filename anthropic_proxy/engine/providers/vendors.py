@@ -49,6 +49,7 @@ def _build_vendor(
     retired_models: Mapping[str, RetiredModel] = {},
     price_url: str = "",
     unpriced: str = "",
+    key_path: str = "",
 ) -> ServerOverride:
     """Return the entry of a host. `rules` are pairs of model pattern and dialect fields.
 
@@ -80,6 +81,7 @@ def _build_vendor(
         models_table=name,
         key_variable=key_variable,
         keys_url=keys_url,
+        key_path=key_path,
         docs_url=docs_url,
         source=source,
         read_date=_READ,
@@ -234,6 +236,7 @@ VENDORS = (
         url_patterns=("ai-gateway.vercel.sh/*",),
         key_variable="AI_GATEWAY_API_KEY",
         keys_url="https://vercel.com/docs/ai-gateway",
+        key_path="/v1/credits",  # vercel.com/docs/ai-gateway/sdks-and-apis/rest-api (read 2026-11-26)
         docs_url="https://vercel.com/docs/ai-gateway/sdks-and-apis/openai-chat-completions/advanced",
         source="vercel.com/docs/ai-gateway/sdks-and-apis/openai-chat-completions/advanced",
         dialect={"replays_reasoning_details": True},
@@ -325,6 +328,8 @@ VENDORS = (
         url_patterns=("api.novita.ai/*",),
         key_variable="NOVITA_API_KEY",
         keys_url="https://novita.ai/settings/key-management",
+        # novita.ai/docs/api-reference/basic-get-user-balance (read 2026-11-26)
+        key_path="/openapi/v1/billing/balance/detail",
         docs_url="https://novita.ai/docs/guides/llm-interleaved-thinking",
         source="novita.ai/docs/guides/llm-interleaved-thinking.md; juspay/neurolink novita.json (called 2026-09-05)",
         dialect={**_REPLAYED, "replays_reasoning_details": True},
