@@ -4,22 +4,31 @@ import json
 import re
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
+from anthropic_proxy.cli import EXIT_FAILED
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.local_proxy import LocalProxy, open_proxy
-from anthropic_proxy.cli.output import Output
+from anthropic_proxy.cli.output import Output, write_errors
 from anthropic_proxy.cli.proxy_client import stream_message
-from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.errors import ConfigurationError, UpstreamError
 from anthropic_proxy.gateway.settings import copy_environment
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns
-from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls, format_tokens
+from anthropic_proxy.gateway.telemetry.log.lines import (
+    describe_remedies,
+    escape_terminal_controls,
+    format_tokens,
+)
+from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.secrets import Secret
 
 DEFAULT_MODEL = "claude-sonnet-5-5"
 """Requested model if the option `--model` is not used. The settings map this Claude model to a model of a provider."""
 _MAX_TOKENS = 4096
-_TARGET_SECONDS = 0.5
+_RECEIPT_SECONDS = 0.5
 """Maximum time in seconds until the proxy has noted a request that has ended."""
 _POLL_SECONDS = 0.05
 _CLIENT_TOKEN = "ANTHROPIC_AUTH_TOKEN"
@@ -52,41 +61,55 @@ def ask(
         raise ConfigurationError('The question is empty. Example:  anthropic-proxy ask "hello"', code="command-line")
     messages = [{"role": "user", "content": text}]
     body = json.dumps({"model": model, "max_tokens": _MAX_TOKENS, "stream": True, "messages": messages}).encode()
-    with open_proxy(load_command_settings(is_client=True), "ask") as proxy:
+    settings = load_command_settings(is_client=True)
+    with open_proxy(settings, "ask") as proxy:
         own = copy_environment().get(_CLIENT_TOKEN, "")
         if own not in ("", proxy.token):
             used = {"": "no key", "local": "no key, because it requires none"}
             key = used.get(proxy.token) or f"the first key of PROXY_API_KEY, {Secret(proxy.token)}"
             Output().write_notice(f"{_CLIENT_TOKEN} of the environment is not used. The proxy gets {key}.")
-        print_reply(proxy, body, as_json=as_json)
+        print_reply(proxy, body, as_json=as_json, has_ledger=settings.has_ledger())
 
 
-def print_reply(proxy: LocalProxy, body: bytes, *, as_json: bool) -> None:
+def print_reply(proxy: LocalProxy, body: bytes, *, as_json: bool, has_ledger: bool) -> None:
     """Send a request and print the reply on stdout while it arrives, then its models, tokens and stop reason on stderr.
 
-    With `as_json`, print the SSE events instead, one per line.
+    With `as_json`, print the SSE events instead, one per line. After an error, exit with status 1. `has_ledger`: the
+    command `explain` has its reason.
     """
     is_terminal, started = sys.stdout.isatty(), time.time()
     events = stream_message(proxy.host, proxy.port, body, proxy.token, proxy.certificate_file)
     reply = _Reply(Output().width)
     used: dict[str, Any] = {}
     model = stop_reason = ""
-    for event in events:
-        if as_json:
-            _write(json.dumps(event) + "\n")
-        elif event["type"] == "content_block_delta":
-            text = event["delta"].get("text", "")
-            reply.write(escape_terminal_controls(text) if is_terminal else text)
-        message = event.get("message") or {}
-        model = message.get("model", model)
-        used |= message.get("usage") or event.get("usage") or {}
-        stop_reason = event.get("delta", {}).get("stop_reason") or stop_reason
+    try:
+        for event in events:
+            if as_json:
+                _write(json.dumps(event) + "\n")
+            elif event["type"] == "content_block_delta":
+                text = event["delta"].get("text", "")
+                reply.write(escape_terminal_controls(text) if is_terminal else text)
+            message = event.get("message") or {}
+            model = message.get("model", model)
+            used |= message.get("usage") or event.get("usage") or {}
+            stop_reason = event.get("delta", {}).get("stop_reason") or stop_reason
+    except UpstreamError as error:
+        if (request_id := error.headers.get("request-id")) is None:
+            raise
+        write_errors([error.message])
+        receipt = _find_receipt(proxy, lambda one: one.request_id == request_id)
+        for line in describe_remedies(receipt, has_ledger=has_ledger) if receipt is not None else ():
+            Output().write_notice(line)
+        sys.exit(EXIT_FAILED)
     if not as_json:
         reply.end()
         sent = sum(used.get(name) or 0 for name in _INPUT_COUNTS)
         tokens = format_tokens(sent, used.get("output_tokens", 0))
-        target = _find_target(proxy, model, started)
-        models = f"{model} → {target}" if target not in ("", model) else model
+        receipt = _find_receipt(
+            proxy, lambda one: bool(one.model) and one.requested_model == model and one.started_at >= started
+        )
+        target = model if receipt is None else f"{receipt.prefix}/{receipt.model}"
+        models = f"{model} → {target}" if target != model else model
         Output().write_notice(f"{models}  {tokens}  {stop_reason}")
 
 
@@ -122,17 +145,17 @@ class _Reply:
         _write(word)
 
 
-def _find_target(proxy: LocalProxy, model: str, started: float) -> str:
-    """Return the model that served a request for `model` since `started`. "": the proxy does not tell it in time."""
-    deadline = time.monotonic() + _TARGET_SECONDS
+def _find_receipt(proxy: LocalProxy, is_wanted: Callable[[Receipt], bool]) -> Receipt | None:
+    """Return the receipt of the last wanted request. None: the proxy does not tell it in time."""
+    deadline = time.monotonic() + _RECEIPT_SECONDS
     while time.monotonic() < deadline:
         recent = proxy.get_json("/api/requests/recent")
         for request in reversed(recent.get("finished", ()) if isinstance(recent, dict) else ()):
-            receipt = request["receipt"]
-            if receipt["model"] and receipt["requested_model"] == model and receipt["started_at"] >= started:
-                return f"{receipt['prefix']}/{receipt['model']}"
+            receipt = msgspec.convert(request["receipt"], Receipt)
+            if is_wanted(receipt):
+                return receipt
         time.sleep(_POLL_SECONDS)
-    return ""
+    return None
 
 
 def _write(text: str) -> None:

@@ -21,6 +21,7 @@ from anthropic_proxy.cli.ledger_access import (
 )
 from anthropic_proxy.cli.output import Output, describe_input, read_input
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import build_request_object
 from anthropic_proxy.console.ledger.records import StoredRequest, decode_attempt_times
 from anthropic_proxy.console.ledger.request_queries import list_failed_attempts, list_notes, sum_sessions
@@ -43,6 +44,7 @@ from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, edit, find_members
 from anthropic_proxy.engine.wires.contract import Credential
 from anthropic_proxy.errors import ConfigurationError, ProxyError
+from anthropic_proxy.gateway.error_catalog import find_remedy
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.server.auth import MAX_BODY_BYTES
 from anthropic_proxy.gateway.services import open_services
@@ -71,9 +73,9 @@ def explain(
     ----------
     file
         A stored request: 2 for the second last one with a model in `logs`, or the id `req_…`, which `logs` shows after
-        a retry, and always if the terminal is wide. Or a file with the JSON body of a request, `-` for standard input;
-        a body with neither max_tokens nor stream is a request to `/v1/messages/count_tokens`. Without FILE, the last
-        stored request is explained.
+        a failure or retry, and always if the terminal is wide. Or a file with the JSON body of a request, `-` for
+        standard input; a body with neither max_tokens nor stream is a request to `/v1/messages/count_tokens`.
+        Without FILE, the last stored request is explained.
     last
         Explain the last stored request, as without FILE.
     model
@@ -96,7 +98,7 @@ def explain(
             if as_json:
                 Output().write_json(build_request_object(row))
             else:
-                _write_stored_summary(row, _name_session(settings, row.session))
+                _write_stored_summary(row, settings)
             sys.exit(EXIT_REJECTED if row.outcome == "error" else 0)
         remedy = " Explain a file with the request body:  anthropic-proxy explain FILE"
         name, content = row.id, require_stored_body(settings, row, "--body" if body else "--model", remedy)
@@ -123,7 +125,7 @@ def _name_session(settings: Settings, session: str) -> str:
         return find_names(connection, sum_sessions(connection, [session])).get(session, session)
 
 
-def _write_stored_summary(row: StoredRequest, session: str) -> None:
+def _write_stored_summary(row: StoredRequest, settings: Settings) -> None:
     """Write the route of a request in the ledger with its attempts, the result, and the changed fields."""
     output, name = Output(), f"{row.prefix or row.provider}/{row.model}"
     requested = output.paint(escape_unprintable(row.requested_model or row.path), "title")
@@ -147,6 +149,8 @@ def _write_stored_summary(row: StoredRequest, session: str) -> None:
         write(f"attempt {len(failed) + 1}", f"{name}: {status}, {row.outcome}")
     if row.error_type:
         write("error", f"{row.status} {row.error_type} for the client: {row.error}")
+        if remedy := find_remedy(row.error_code, ModelCosts(settings).find_api_key_variable(row.provider)):
+            write("remedy", remedy.text)
     if row.input_tokens or row.cache_read_tokens or row.cache_write_tokens or row.output_tokens:
         incoming = row.all_input_tokens
         cached = f" ({formats.percent(row.cache_read_tokens, incoming)} cached)" if row.cache_read_tokens else ""
@@ -162,7 +166,7 @@ def _write_stored_summary(row: StoredRequest, session: str) -> None:
     if row.first_token is not None:
         first, total = formats.seconds(row.first_token), formats.seconds(row.duration)
         write("time", f"{first} to the first token, {total} in total")
-    if session:
+    if session := _name_session(settings, row.session):
         write("session", session)
     if row.project:
         write("project", row.project)

@@ -223,6 +223,7 @@ def write_errors(messages: Sequence[str]) -> None:
     for message in messages:
         text = f"{style.paint('✕', 'error')} {_paint_commands(message, style, escape_terminal_controls)}"
         log.write_line("\n".join(wrap_text(text, log.terminal_width)), level="error")
+    log.flush()
 
 
 def _paint_commands(text: str, style: Log, escape: Callable[[str], str]) -> str:

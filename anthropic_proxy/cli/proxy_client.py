@@ -57,7 +57,7 @@ def stream_message(
             if line.startswith(b"data:"):
                 event: dict[str, Any] = decode_json(line[5:])
                 if event["type"] == "error":
-                    raise _error(event)
+                    raise _error(event, response)
                 yield event
 
 
@@ -84,7 +84,7 @@ def _reading(
             connection.request(method, path, body, headers)
             response = connection.getresponse()
             if response.status != http.client.OK:
-                raise _error(decode_json(response.read()))
+                raise _error(decode_json(response.read()), response)
             yield response
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise UpstreamUnreachable(
@@ -107,5 +107,7 @@ def _headers(token: str) -> dict[str, str]:
     return {"user-agent": COMMANDS_USER_AGENT, **({"x-api-key": token} if token else {})}
 
 
-def _error(body: dict[str, Any]) -> UpstreamError:
-    return UpstreamError(str(body["error"]["message"]))
+def _error(body: dict[str, Any], response: http.client.HTTPResponse) -> UpstreamError:
+    error = UpstreamError(str(body["error"]["message"]))
+    error.headers = {name.lower(): value for name, value in response.getheaders()}
+    return error

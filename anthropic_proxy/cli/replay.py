@@ -46,4 +46,4 @@ def replay(
     if model is not None:
         body = replace_field(body, "model", model)
     with open_proxy(settings, "replay") as proxy:
-        print_reply(proxy, body, as_json=as_json)
+        print_reply(proxy, body, as_json=as_json, has_ledger=settings.has_ledger())

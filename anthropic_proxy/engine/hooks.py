@@ -248,6 +248,9 @@ class Receipt(BilledUsage, kw_only=True):
     """Entry of the error catalog at `/help/errors` with cause and remedy: `rate-limit`. "": no entry."""
     error: str = ""
     """Error message that the client received, with API keys masked. "": no error."""
+    retry_after_seconds: int | None = None
+    """Seconds until a retry of a failed request is useful, sent as `retry-after`. None: unknown, or a retry is useless.
+    """
     upstream_excerpt: str = ""
     """Beginning of an upstream error body that is no error object, such as the page of a gateway; keys are redacted."""
     failed_attempts: list[str] = field(default_factory=list)

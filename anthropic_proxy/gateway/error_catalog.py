@@ -49,9 +49,30 @@ def load_sections() -> Sequence[Section]:
 
 
 @cache
-def load_remedies() -> Mapping[str, str]:
+def _load_remedies() -> Mapping[str, str]:
     """Slug of an entry → its remedy as plain text."""
     return {entry.slug: entry.remedy.replace("`", "") for section in load_sections() for entry in section.entries}
+
+
+class ErrorRemedy(Struct, frozen=True):
+    entry: str
+    text: str
+
+    @property
+    def link(self) -> str:
+        return f"{PAGE}#{self.entry}"
+
+
+def find_remedy(code: str, key_setting: str = "") -> ErrorRemedy | None:
+    """`key_setting`: setting with the keys of the provider, which replaces the example `OPENAI_API_KEY` in the text."""
+    text = _load_remedies().get(code)
+    if text is None:  # a code of a plugin
+        return None
+    if re.fullmatch(r"[A-Z0-9_]+", key_setting):
+        text = text.replace("OPENAI_API_KEY", key_setting)
+    elif key_setting:  # api_key of a table of anthropic-proxy.toml, which names a variable, a file or a command
+        text = text.replace("OPENAI_API_KEY=key1,key2", f"key1,key2 in the place that {key_setting} names")
+    return ErrorRemedy(code, text)
 
 
 def error_help_headers(error: ProxyError) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -13,6 +14,8 @@ import pytest
 
 from tests.support.command_line import run_command
 from tests.support.fake_upstream import frame
+from tests.support.fakes import openai_chat
+from tests.support.fakes.server import serving_strictly
 from tests.support.server_process import environment_of, reserve_closed_port
 from tests.support.terminal import answer_questions, read_output
 from tests.support.waiting import WAIT_SECONDS
@@ -46,6 +49,22 @@ def test_a_key_of_the_client_that_is_not_used_is_named(
         [f"  ANTHROPIC_AUTH_TOKEN of the environment is not used. The proxy gets {used}."] if used else []
     )
     assert ended.stdout.startswith(DEMO_START)
+
+
+def test_a_failed_request_has_the_remedy(tmp_path: Path) -> None:
+    with serving_strictly(openai_chat.new_openai()) as upstream:
+        settings = {"OPENAI_API_KEY": openai_chat.KEY, "OPENAI_BASE_URL": f"{upstream.url}/v1"}
+        settings["DATABASE_URL"] = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
+        ended = run_command("ask", "hello [fault:rate after=12]", directory=tmp_path, settings=settings)
+        assert (ended.returncode, ended.stdout) == (1, "")
+        message, *remedies = ended.stderr.splitlines()
+        assert message.startswith("✕ openai: Rate limit reached for ")
+        assert remedies[0] == "  Retry in 12 s."
+        assert re.fullmatch(r"  Why:  anthropic-proxy explain req_\w+", remedies[1])
+        settings["DATABASE_URL"] = "off"
+        ended = run_command("ask", "hello [fault:quota]", directory=tmp_path, settings=settings)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == "✕ openai: You exceeded your current quota, please check your plan and billing details.\n"
 
 
 def test_the_question_can_come_from_stdin(tmp_path: Path) -> None:

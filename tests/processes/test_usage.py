@@ -213,6 +213,7 @@ def test_the_last_request_is_explained(stored: Stored) -> None:
     assert lines[2].startswith("    rule       haiku is SMALL_MODEL (default of openai)")
     assert lines[3] == "    attempt 1  openai/gpt-4.1-mini: status 403, error"
     assert lines[4].startswith("    error      403 permission_error for the client: openai: Country")
+    assert lines[5] == "    remedy     Enable the model in the provider's console, or choose another one."
 
 
 def test_a_request_is_explained_by_its_id(stored: Stored) -> None:

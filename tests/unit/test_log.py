@@ -392,7 +392,9 @@ def test_a_chinese_character_has_two_columns() -> None:
         "claude-haiku-4-5 → qwen/通义千问编程助手大模型增强版本",
         NUMBERS,
     ]
-    assert written(50, status=402, outcome="error", error="账户余额不足，请先充值，然后重试。谢谢您的支持！")[4:] == [
+    assert written(
+        50, has_ledger=False, status=402, outcome="error", error="账户余额不足，请先充值，然后重试。谢谢您的支持！"
+    )[4:] == [
         "✕ 账户余额不足，请先充值，然后重试。谢谢",
         "您的支持！",
     ]
@@ -427,6 +429,31 @@ def test_the_command_for_the_reason_of_a_retry_is_shown_where_the_id_does_not_fi
         assert further == [f"{MODELS}  {SENT}  {NUMBERS}"]
 
 
+def test_a_failed_request_has_the_time_of_a_retry_and_the_command_for_its_reason() -> None:
+    failed = {"status": 429, "outcome": "error", "error": SHORT, "retry_after_seconds": 12}
+    first, *further = written(80, **failed)
+    assert first == f"POST /v1/messages 429{' ' * 18}✕ {SHORT}"
+    reason = "Why:  anthropic-proxy explain req_0123456789abcdefghijklmn"
+    assert further == [f"{MODELS}  {SENT}", NUMBERS, "Retry in 12 s.", reason]
+    first, *further = written(140, **failed)
+    assert first.endswith("  req_0123456789abcdefghijklmn")
+    assert further == [f"{MODELS}  {SENT}  {NUMBERS}", "Retry in 12 s."]
+    assert written(None, **failed)[1:] == [f"{MODELS}  {SENT}  {NUMBERS}", "Retry in 12 s."]
+    assert written(80, **failed, has_ledger=False)[-1] == "Retry in 12 s."
+    assert written(80, **{**failed, "retry_after_seconds": None})[-2:] == [NUMBERS, reason]
+
+
+def test_a_limit_of_the_proxy_states_the_time_of_a_retry_only_in_its_message() -> None:
+    error = "The key 'ci' has reached its limit of 2 requests per minute. Try again in 41 s."
+    failed = {"status": 429, "outcome": "error", "error": error, "retry_after_seconds": 41}
+    assert "Retry in" not in "".join(written(80, provider="", **failed))
+
+
+def test_a_request_that_no_model_got_has_no_command() -> None:
+    lines = written(80, status=400, outcome="error", error=SHORT, provider="", prefix="", model="")
+    assert not any("explain" in line for line in lines)
+
+
 def test_no_line_has_the_command_for_stored_requests_without_a_ledger() -> None:
     first, *further = written(80, has_ledger=False, failed_attempts=["groq 429"])
     assert first == f"POST /v1/messages 200{' ' * 18}↻ groq 429, then gemini"
@@ -454,7 +481,7 @@ def test_a_command_in_an_error_is_not_divided(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("PATH", "")
     find_program_command.cache_clear()
     error = "Not installed. Install it: anthropic-proxy add dashboard"
-    further = written(60, status=404, outcome="error", error=error)[3:]
+    further = written(60, has_ledger=False, status=404, outcome="error", error=error)[3:]
     find_program_command.cache_clear()
     assert further == ["✕ Not installed. Install it:", str(program), "add dashboard"]
 
@@ -513,7 +540,7 @@ def test_a_long_model_name_is_not_divided_in_a_narrow_terminal(columns: int, lin
 
 @pytest.mark.parametrize("columns", [40, 80, 100, 130, None])
 def test_a_long_error_loses_no_word(columns: int | None) -> None:
-    first, second, *further = written(columns, status=401, outcome="error", error=LONG)
+    first, second, *further = written(columns, has_ledger=False, status=401, outcome="error", error=LONG)
     assert second.startswith("claude-haiku-4-5 →")
     if columns == 40:
         assert further.pop(0) == "gemini/gemini-2.5-flash"

@@ -1,9 +1,8 @@
-"""Failed requests on the pages: names of the kinds of errors, their chart, incidents, and remedies.
+"""Failed requests on the pages: names of the kinds of errors, their chart, and incidents.
 
 An incident is a time in which many requests to one provider failed.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct, structs
@@ -11,9 +10,8 @@ from msgspec import Struct, structs
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import Chart, Periods, chart_groups
 from anthropic_proxy.console.ledger.costs import ModelCosts
-from anthropic_proxy.console.ledger.queries import ErrorGroup, ErrorPeriod, ModelPeriod, PeriodSums
-from anthropic_proxy.console.ledger.records import StoredRequest, UsageSums
-from anthropic_proxy.gateway.error_catalog import PAGE, load_remedies
+from anthropic_proxy.console.ledger.queries import ErrorPeriod, ModelPeriod, PeriodSums
+from anthropic_proxy.console.ledger.records import UsageSums
 
 KINDS: Mapping[str, tuple[str, str]] = {
     "rate_limit_error": ("rate limit", "warn"),
@@ -82,24 +80,3 @@ def find_incidents(
             found.append(Incident(number, number, label, count))
     worst = sorted(found, key=lambda one: -one.count)[:_MAX_BANDS]
     return sorted(worst, key=lambda one: one.first)
-
-
-class ErrorRemedy(Struct, frozen=True):
-    entry: str
-    text: str
-
-    @property
-    def link(self) -> str:
-        return f"{PAGE}#{self.entry}"
-
-
-def find_remedy(error: ErrorGroup | StoredRequest, key_setting: str = "") -> ErrorRemedy | None:
-    """`key_setting`: setting with the keys of the provider, which replaces the example `OPENAI_API_KEY` in the text."""
-    text = load_remedies().get(error.error_code)
-    if text is None:  # a code of a plugin
-        return None
-    if re.fullmatch(r"[A-Z0-9_]+", key_setting):
-        text = text.replace("OPENAI_API_KEY", key_setting)
-    elif key_setting:  # api_key of a table of anthropic-proxy.toml, which names a variable, a file or a command
-        text = text.replace("OPENAI_API_KEY=key1,key2", f"key1,key2 in the place that {key_setting} names")
-    return ErrorRemedy(error.error_code, text)

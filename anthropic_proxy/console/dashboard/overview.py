@@ -29,7 +29,6 @@ from anthropic_proxy.console.dashboard.error_kinds import (
     chart_errors,
     find_error_kind,
     find_incidents,
-    find_remedy,
 )
 from anthropic_proxy.console.dashboard.models import tabulate_models
 from anthropic_proxy.console.dashboard.page import (
@@ -60,6 +59,7 @@ from anthropic_proxy.console.ledger.records import (
 )
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS
+from anthropic_proxy.gateway.error_catalog import find_remedy
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.readiness import describe_demo
 
@@ -216,7 +216,7 @@ def _build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGro
     if group.count > 1:
         facets = {**context.query.facets, "outcome": "error", "provider": group.provider}
         href, link = context.query.link("/dashboard/requests", facets=facets, measure=""), f"show the {group.count:,}"
-    remedy = find_remedy(group, costs.find_api_key_variable(group.provider))
+    remedy = find_remedy(group.error_code, costs.find_api_key_variable(group.provider))
     kind = f", {find_error_kind(group.error_type)}" if group.error_type else ""
     status = describe_failure_status(group.status, group.attempt_times)
     text = f"{formats.plural(group.count, 'request')} failed at {name} with {status}{kind}."

@@ -11,7 +11,6 @@ from sqlalchemy import Connection
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.conversation import build_turns, find_cache_breaks, find_image, format_json
-from anthropic_proxy.console.dashboard.error_kinds import find_remedy
 from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, PageTable
 from anthropic_proxy.console.dashboard.query import require_valid_text
 from anthropic_proxy.console.dashboard.web import SECURITY_HEADERS
@@ -37,6 +36,7 @@ from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.console.session_names import find_names
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.errors import UnknownModel
+from anthropic_proxy.gateway.error_catalog import find_remedy
 from anthropic_proxy.gateway.money import format_cost, format_price
 from anthropic_proxy.gateway.telemetry.outcomes import describe_outcome
 from anthropic_proxy.plugins import RouteRequest, RouteResponse
@@ -146,7 +146,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         "replay_problem": replay_problem,
         "sent": _shorten(stored["sent"], format_json(stored["sent"].data)) if "sent" in stored else None,
         "events": list_client_events(row),
-        "remedy": find_remedy(row, costs.find_api_key_variable(row.provider)),
+        "remedy": find_remedy(row.error_code, costs.find_api_key_variable(row.provider)),
         "content_days": context.settings.ledger_content_days,
         "context": row.all_input_tokens,
         "window": window_text,

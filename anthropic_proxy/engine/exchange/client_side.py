@@ -311,10 +311,16 @@ def encode_error(error: ProxyError, request_id: str) -> bytes:
     return _encode(envelope)
 
 
+def find_retry_after(error: ProxyError) -> int | None:
+    """Return the value of the header `retry-after`. None: there is no such header."""
+    seconds = error.retry_after
+    return None if seconds is None else min(max(math.ceil(seconds), 1), MAX_RETRY_AFTER_SECONDS)
+
+
 def error_headers(error: ProxyError, request_id: str) -> dict[str, str]:
     headers = json_headers(request_id)
-    if error.retry_after is not None:
-        headers["retry-after"] = str(min(max(math.ceil(error.retry_after), 1), MAX_RETRY_AFTER_SECONDS))
+    if (seconds := find_retry_after(error)) is not None:
+        headers["retry-after"] = str(seconds)
     # Anthropic's SDK reads `x-should-retry`.
     if error.should_retry is not None:
         headers["x-should-retry"] = "true" if error.should_retry else "false"

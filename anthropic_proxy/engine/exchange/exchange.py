@@ -24,7 +24,12 @@ from collections.abc import Iterable, Mapping
 from anthropic_proxy.engine.engine import Engine, is_large_request
 from anthropic_proxy.engine.exchange.admission import admit, settle_admissions
 from anthropic_proxy.engine.exchange.attempts import Attempts
-from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, start_recording
+from anthropic_proxy.engine.exchange.client_side import (
+    ClientRequest,
+    ResponseSink,
+    find_retry_after,
+    start_recording,
+)
 from anthropic_proxy.engine.exchange.plan import choose_plan, read_client_request
 from anthropic_proxy.engine.exchange.provider_errors import idle_timeout_error
 from anthropic_proxy.engine.exchange.relay import RelayStream
@@ -419,6 +424,7 @@ def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str
     receipt.error_type = error.error_type
     receipt.error_code = error.code
     receipt.error = error.message
+    receipt.retry_after_seconds = None if error.should_retry is False else find_retry_after(error)
     receipt.upstream_excerpt = " ".join(getattr(error, "__notes__", ()))
 
 

@@ -397,7 +397,8 @@ _MEMBER_FIELDS = (
     *BilledUsage.__struct_fields__,
     *("request_id", "client", "started_at", "method", "path", "user_agent", "session", "agent", "project"),
     *("requested_model", "provider", "prefix", "model", "stream", "first_token_seconds", "duration_seconds"),
-    *("status", "outcome", "error_type", "error_code", "error", "failed_attempts", "prefix_change"),
+    *("status", "outcome", "error_type", "error_code", "error", "retry_after_seconds"),
+    *("failed_attempts", "prefix_change"),
 )
 """Fields of a request that a virtual key reads. The others can name files of the server and addresses of providers."""
 

@@ -7,20 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec import structs
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.costs import PAGE as COSTS
 from anthropic_proxy.console.dashboard.costs import build_costs_page
-from anthropic_proxy.console.dashboard.error_kinds import find_remedy
 from anthropic_proxy.console.dashboard.models import PAGE as MODELS
 from anthropic_proxy.console.dashboard.models import build_models_page
 from anthropic_proxy.console.dashboard.overview import LEVELS, PAGE, WeekCell, build_overview_page, build_week
 from anthropic_proxy.console.dashboard.page import FailedPanel
 from anthropic_proxy.console.dashboard.query import read_view_query
 from anthropic_proxy.console.ledger.database import open_for_writing
-from anthropic_proxy.console.ledger.queries import ErrorGroup, PeriodSums
+from anthropic_proxy.console.ledger.queries import PeriodSums
 from anthropic_proxy.console.ledger.records import UsageSums
+from anthropic_proxy.gateway.error_catalog import find_remedy
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Cost, Receipt
 from tests.support.ledger import NOON, new_receipt, reading, store
@@ -193,20 +192,16 @@ async def test_a_request_without_a_model_is_no_part_of_the_success_rate(tmp_path
 
 
 def test_an_error_has_the_remedy_of_its_code() -> None:
-    error = ErrorGroup(
-        "", "not_found_error", 404, False, 1, 0, 0, "Nothing is served at '/x'.", "path-not-found", "req_1"
-    )
-    remedy = find_remedy(error)
+    remedy = find_remedy("path-not-found")
     assert remedy is not None
     assert remedy.link == "/help/errors#path-not-found"
     assert remedy.text.startswith("Use a client for Anthropic's Messages API.")
     for code in ("", "code-of-a-plugin"):  # "": stored by an earlier version, or an error of a plugin
-        assert find_remedy(structs.replace(error, error_code=code)) is None
+        assert find_remedy(code) is None
 
 
 def test_the_remedy_names_the_setting_of_the_keys_as_it_is_written() -> None:
-    limited = ErrorGroup("own", "rate_limit_error", 429, True, 1, 0, 0, "own: slow down", "rate-limit", "req_1")
-    found = [find_remedy(limited, setting) for setting in ("", "GROQ_API_KEY", "api_key of [providers.own]")]
+    found = [find_remedy("rate-limit", setting) for setting in ("", "GROQ_API_KEY", "api_key of [providers.own]")]
     assert [remedy.text.partition(", or set ")[0] for remedy in found if remedy] == [
         "Wait, add keys (OPENAI_API_KEY=key1,key2)",
         "Wait, add keys (GROQ_API_KEY=key1,key2)",

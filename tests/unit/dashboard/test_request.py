@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from anthropic_proxy.console.dashboard.error_kinds import find_remedy
 from anthropic_proxy.console.dashboard.request import (
     MAX_BLOCK_BARS,
     AttemptRow,
@@ -25,6 +24,7 @@ from anthropic_proxy.console.ledger.request_queries import (
     list_stored_requests,
 )
 from anthropic_proxy.console.ledger.tables import requests
+from anthropic_proxy.gateway.error_catalog import find_remedy
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Cost, UpstreamAttempt
 from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, store
@@ -120,7 +120,7 @@ async def test_the_remedy_of_an_error_is_that_of_the_catalog(tmp_path: Path, cod
     await store(settings, new_receipt(**failed, error_code=code))
     with reading(settings) as engine, engine.connect() as connection:
         (row,) = list_stored_requests(connection, RequestSelection(), 1)
-    remedy = find_remedy(row)
+    remedy = find_remedy(row.error_code)
     assert ("" if remedy is None else remedy.entry) == code
 
 

@@ -4,9 +4,10 @@ import functools
 import json
 import math
 import re
+import sys
 import time
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
 from msgspec import structs
@@ -169,8 +170,8 @@ def format_exchange_lines(
 
     Tokens, times and the route that do not fit behind the models stand in the first line, or in a third one after an
     incident or if that is too short. The number of tools and messages is left out if it does not fit, and so is `cost`,
-    the last of the numbers. After a retry, whose reason no line has, a last line has the command `explain` with the id
-    if the first line has no room for the id.
+    the last of the numbers. After a failure or a retry, a last line has the command `explain` with the id if the first
+    line has no room for the id.
     """
     requested = receipt.requested_model or "–"
     target = f"{receipt.prefix}/{receipt.model}" if receipt.model else ""
@@ -183,7 +184,7 @@ def format_exchange_lines(
         models = f"{requested} → {target}" if target else requested
         second = f"{INDENT}{models if models.isprintable() else escape_unprintable(models)}{sent}  {numbers}{route}"
         first_line, *further = format_request_lines(receipt, paint, width)
-        return [first_line, second, *further]
+        return [first_line, second, *further, *(INDENT + line for line in describe_remedies(receipt, has_ledger=False))]
     requested, target = escape_unprintable(requested), escape_unprintable(target)
     painted = (paint or _without_color)(target, "type")
     models = f"{INDENT}{requested} → {painted}" if target else f"{INDENT}{requested}"
@@ -201,10 +202,19 @@ def format_exchange_lines(
         behind += f"  {cost}"
     sent = sent if len(sent) + len(behind) + len(route) <= room else ""
     first_line, *further = format_request_lines(receipt, paint, width, separate)
-    if has_ledger and width is not None and receipt.failed_attempts and receipt.request_id not in first_line:
-        reason = name_program(f"Why:  anthropic-proxy explain {receipt.request_id}")
-        further += [INDENT + row for row in wrap_words(reason, max(width - len(INDENT), MIN_WRAP_COLUMNS))]
+    has_ledger = has_ledger and width is not None and receipt.request_id not in first_line
+    for line in map(name_program, describe_remedies(receipt, has_ledger=has_ledger)):
+        columns = sys.maxsize if width is None else max(width - len(INDENT), MIN_WRAP_COLUMNS)
+        further += [INDENT + row for row in wrap_words(line, columns)]
     return [first_line, f"{models}{sent}{behind}{route}", *further]
+
+
+def describe_remedies(receipt: Receipt, *, has_ledger: bool) -> Iterator[str]:
+    """Yield when a failed request may be repeated, if the provider told it, and the command `explain` with the id."""
+    if receipt.retry_after_seconds is not None and receipt.provider:  # a limit of the proxy states it in its message
+        yield f"Retry in {receipt.retry_after_seconds:,} s."
+    if has_ledger and (receipt.failed_attempts or (receipt.outcome == "error" and receipt.model)):
+        yield f"Why:  anthropic-proxy explain {receipt.request_id}"
 
 
 def note_deduplication_key(note: FidelityNote, provider: str) -> tuple[str, str, str]:
