@@ -22,6 +22,7 @@ from anthropic_proxy.engine.messages.effort_plan import EffortPlan
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.loaded_tools import LoadedToolForm
 from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock, Source
+from anthropic_proxy.engine.messages.models.tools import MAX_TOOL_NAME_LENGTH, TOOL_NAME_PATTERN
 from anthropic_proxy.engine.messages.preparation import PreparedRequest, ServerToolKind
 from anthropic_proxy.engine.wires.json_repair import FrameRepair
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
@@ -30,10 +31,10 @@ from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Base class of dialects, which describe how one server differs from the API of its wire."""
 
-    tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
+    tool_name_pattern: str = TOOL_NAME_PATTERN
     """Regular expression of allowed tool names. Any other name is replaced by an alias. Default: the rule of the
     Messages API."""
-    max_tool_name_length: int = 128
+    max_tool_name_length: int = MAX_TOOL_NAME_LENGTH
     """Maximum number of characters of a tool name. A longer name is replaced by an alias."""
     always_stream: bool = False
     """True if every upstream request streams, even if the client requests no stream."""

@@ -268,15 +268,71 @@ def test_a_long_name_is_matched_under_its_alias_and_found_again() -> None:
 
 def test_a_note_holds_no_more_than_the_beginning_of_a_name_that_a_model_made_up() -> None:
     mender = ToolCallRepair(new_call(), names=True)
-    name = "a\x1b[31m\n" + "x" * 5_000
-    assert mender.repair_name(name) == name
-    assert mender.repair_arguments("{'a': 1}", name) == '{"a": 1}'
+    alias = mender.repair_name("a\x1b[31m\n" + "x" * 5_000)
+    assert alias == "a__31m_" + "x" * 43 + "_09e13d95"
+    assert mender.repair_arguments("{'a': 1}", alias) == '{"a": 1}'
     assert mender.repair_name("\n" + "x" * 400 + ".read") == "Read"
     reasons = [note.reason for note in mender.notes]
-    assert len(reasons) == 2
+    assert len(reasons) == 3
     for reason in reasons:
-        assert len(reason) < 200
+        assert len(reason) < 220
         assert reason.isprintable()
+
+
+INVENTED = [
+    ("functions.Read", "Read"),
+    ("default_api.Read", "Read"),
+    ("a.b.Read:3", "Read"),
+    (" Read\n", "Read"),
+    ("Read<|channel|>commentary", "Read"),
+    ("functions.Read<|constrain|>json", "Read"),
+    ("functions.read", "Read"),
+    ("multi_tool_use.parallel", "multi_tool_use_parallel_41c06c9e"),
+    ("functions.grep", "functions_grep_3310b1b4"),
+    ("<|channel|>", "__channel___fb8e034c"),
+    ("read", "read"),
+    ("grep", "grep"),
+]
+
+
+@pytest.mark.parametrize(("written", "delivered"), INVENTED)
+def test_an_invalid_name_is_that_of_the_offered_tool_or_an_alias(written: str, delivered: str) -> None:
+    repair = ToolCallRepair(new_call(), names=False)
+    assert repair.repair_name(written) == delivered
+    assert bool(repair.notes) == (written != delivered)
+
+
+def test_a_name_that_may_be_either_of_two_tools_becomes_an_alias() -> None:
+    call = new_call(tools=[{"name": name, "input_schema": {}} for name in ("Read", "READ", "a-b", "a_b")])
+    repair = ToolCallRepair(call, names=False)
+    assert repair.repair_name("functions.read").startswith("functions_read_")
+    assert repair.repair_name("functions.A-B").startswith("functions_A_B_")
+    assert repair.repair_name("functions.READ") == "READ"
+
+
+@given(st.text(min_size=1), st.sampled_from(["", "functions.", "x:"]), st.sampled_from([*TOOLS, ""]), st.booleans())
+def test_every_delivered_name_is_allowed_and_stays_in_later_replies(
+    start: str, namespace: str, tool: str, names: bool
+) -> None:
+    repair = ToolCallRepair(new_call(), names=names)
+    delivered = repair.repair_name(f"{start}{namespace}{tool}")
+    assert re.fullmatch("[a-zA-Z0-9_-]{1,128}", delivered)
+    assert repair.repair_name(delivered) == delivered
+
+
+@given(st.from_regex("[a-zA-Z0-9_-]{1,128}", fullmatch=True))
+def test_a_valid_name_of_a_vendors_own_server_stays(name: str) -> None:
+    repair = ToolCallRepair(new_call(), names=False)
+    assert repair.repair_name(name) == name
+    assert repair.notes == []
+
+
+def test_an_invalid_name_that_the_client_offers_stays() -> None:
+    call = new_call(tools=[{"name": "fs.read", "input_schema": {}}])
+    (alias,) = call.client_tool_names
+    repair = ToolCallRepair(call, names=False)
+    assert repair.repair_name(alias) == "fs.read"
+    assert repair.repair_name("functions.fs.read") == "fs.read"
 
 
 def test_a_name_behind_thousands_of_namespaces_is_nobodys() -> None:

@@ -30,6 +30,8 @@ from anthropic_proxy.engine.messages.models.raw_json import (
 from anthropic_proxy.engine.messages.models.structs import MessagesRequest, Tool
 from anthropic_proxy.errors import InvalidRequest
 
+TOOL_NAME_PATTERN, MAX_TOOL_NAME_LENGTH = r"[a-zA-Z0-9_-]+", 128
+"""Regular expression and maximum length of the tool names that the Messages API allows."""
 _MAX_CACHED_TOOLS = 1_024
 _MAX_CACHED_BYTES = 32 * 1024
 _MAX_CACHED_LISTS = 64

@@ -48,6 +48,8 @@ from anthropic_proxy.engine.messages.models import (
     decode_tool,
 )
 from anthropic_proxy.engine.messages.models.tools import (
+    MAX_TOOL_NAME_LENGTH,
+    TOOL_NAME_PATTERN,
     ToolList,
     are_client_tools,
     implied_toolsets,
@@ -100,6 +102,11 @@ def name_or_alias(name: str, pattern: str, length: int) -> str:
     An allowed name matches `pattern` and has at most `length` characters.
     """
     return (_find_alias_cached if len(name) <= _MAX_CACHED_NAME else _find_alias)(name, pattern, length)
+
+
+def valid_name(name: str) -> str:
+    """Return `name` if the Messages API allows it, otherwise an alias that it allows."""
+    return name_or_alias(name, TOOL_NAME_PATTERN, MAX_TOOL_NAME_LENGTH)
 
 
 def _find_alias(name: str, pattern: str, length: int) -> str:

@@ -12,7 +12,7 @@ Google's term for a web search: a `GroundingChunk` is a source, a `GroundingSupp
 reply. Every field may be missing or null. Source: API reference (2026-11) and recorded traffic.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -31,6 +31,7 @@ from anthropic_proxy.engine.messages.deltas import (
     ToolEnd,
     Usage,
 )
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT
 from anthropic_proxy.engine.messages.server_blocks import (
     SERVER_TOOL_ID_PREFIX,
@@ -59,6 +60,7 @@ from anthropic_proxy.engine.wires.reply_ends import (
     split_input_tokens,
 )
 from anthropic_proxy.engine.wires.thinking import ReasoningState, empty_signature, encode_signature
+from anthropic_proxy.engine.wires.tool_call_repair import ToolCallRepair
 from anthropic_proxy.engine.wires.tools import ToolCallIds
 from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
 
@@ -270,6 +272,7 @@ class GeminiDecoder(Decoder):
         self._usage = UsageMetadata()
         self._calls = 0
         self._ids = ToolCallIds(call)
+        self._call_repair = ToolCallRepair(call, names=False)
         self._is_thinking = False
         """True if the last delta of the reply was thinking without a signature."""
         self._answered = False
@@ -281,6 +284,10 @@ class GeminiDecoder(Decoder):
         self.continuation_token: str | None = "" if call.dialect.accepts_continuation else None
         """Token that continues this reply in another request. "": the reply is complete. None: the model does not
         support it."""
+
+    @property
+    def notes(self) -> Sequence[FidelityNote]:
+        return self._call_repair.notes
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
         deltas: list[Delta] = []
@@ -372,10 +379,8 @@ class GeminiDecoder(Decoder):
             deltas += self._release_text()
             if signature:
                 deltas.append(self._carry(signature))
-            key, name = self._calls, call.name
-            deltas.append(
-                ToolCall(key, self._ids.assign_client_id(call.id), self._call.client_tool_names.get(name, name))
-            )
+            key = self._calls
+            deltas.append(ToolCall(key, self._ids.assign_client_id(call.id), self._call_repair.repair_name(call.name)))
             if has_arguments:
                 deltas.append(ToolArgs(key, bytes(call.args).decode(errors="replace")))
             deltas.append(ToolEnd(key))

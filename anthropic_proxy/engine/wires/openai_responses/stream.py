@@ -10,7 +10,7 @@ next content is known (`PendingReasoning`), and everything after a web search un
 `reply.py` has the structs of events and bodies, and `tools.py` the decoders of tool calls and of web searches.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -26,6 +26,7 @@ from anthropic_proxy.engine.messages.deltas import (
     ToolEnd,
     Usage,
 )
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models.raw_json import is_present
 from anthropic_proxy.engine.messages.server_blocks import (
     describe_generated_file,
@@ -114,6 +115,10 @@ class ResponsesDecoder(Decoder):
         self._refusal = ""
         self._stopped = False
         self._unreadable: UnreadableReply | None = None
+
+    @property
+    def notes(self) -> Sequence[FidelityNote]:
+        return self._calls.repair.notes
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
         if frame == b"[DONE]":

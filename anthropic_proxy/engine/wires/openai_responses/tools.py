@@ -52,6 +52,7 @@ from anthropic_proxy.engine.wires.json_schema import SchemaRules, encode_schema
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_responses.reply import OutputContent, OutputItem, decode_or_empty
 from anthropic_proxy.engine.wires.shared_notes import missing_setting_note
+from anthropic_proxy.engine.wires.tool_call_repair import ToolCallRepair
 from anthropic_proxy.engine.wires.tools import (
     ToolCallIds,
     cached_encoder,
@@ -352,6 +353,7 @@ class ToolCallContext:
         self.provider = call.provider_prefix
         self.call = call
         self._ids = ToolCallIds(call)
+        self.repair = ToolCallRepair(call, names=False)
         self._count = 0
         self._servers: dict[str, str] | None = None
 
@@ -366,7 +368,7 @@ class ToolCallContext:
         return self._servers.get(label, label)
 
     def build_tool_call(self, key: int | str, upstream_id: str | None, name: str) -> ToolCall:
-        return ToolCall(key, self._ids.assign_client_id(upstream_id), self.call.client_tool_names.get(name, name))
+        return ToolCall(key, self._ids.assign_client_id(upstream_id), self.repair.repair_name(name))
 
     def emit_complete_call(self, key: int, item: OutputItem, arguments: str, deltas: list[Delta]) -> None:
         """Append the deltas of a custom tool call, or of all calls in a parallel wrapper."""

@@ -12,9 +12,11 @@ text format.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text
 from anthropic_proxy.engine.messages.fidelity import TOOL_CALL_FIELDS, FidelityNote
+from anthropic_proxy.engine.messages.preparation.tools import valid_name
 from anthropic_proxy.engine.messages.tool_arguments import means_no_arguments
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call
 from anthropic_proxy.engine.wires.tool_call_repair.calls import (
@@ -57,29 +59,35 @@ class ToolCallRepair:
     """
 
     def __init__(self, call: Call[BaseDialect], *, names: bool) -> None:
-        """`names`: True to repair names too, False to repair only arguments."""
+        """`names`: True to repair all names, False only those that the Messages API does not allow."""
         self.notes: list[FidelityNote] = []
         """Notes on repairs, and on invalid arguments that could not be repaired."""
+        self._call = call
         self._aliases = call.client_tool_names
-        self._offered = OfferedTools(call) if names else None
+        self._repairs_names = names
+
+    @cached_property
+    def _offered(self) -> OfferedTools:
+        return OfferedTools(self._call)
 
     def repair_name(self, name: str) -> str:
         """Return the client's tool name for a tool name in the provider's reply.
 
-        A name with no certain meaning is returned unchanged.
+        A name with no certain meaning is returned unchanged, or as an alias if the Messages API does not allow it: a
+        later request with it in the history would be rejected.
         """
         client_name = self._aliases.get(name, name)
-        found = self._offered.find_tool_name(name) if self._offered else None
-        if found is None:
+        allowed_name = client_name if client_name != name else valid_name(name)
+        if client_name == allowed_name and not self._repairs_names:
             return client_name
+        found = self._offered.find_tool_name(name)
+        if found is None and client_name == allowed_name:
+            return client_name
+        if found is None:
+            self._note_name(name, f"no tool can have this name; it is delivered as {allowed_name}")
+            return allowed_name
         if found != client_name:
-            self.notes.append(
-                FidelityNote(
-                    "approximated",
-                    _NAME,
-                    f"'{_shortened(name)}' was called; the offered tool is {found}",
-                )
-            )
+            self._note_name(name, f"the offered tool is {found}")
         return found
 
     def find_name_by_arguments(self, arguments: str) -> str | None:
@@ -88,7 +96,7 @@ class ToolCallRepair:
         If no tool or several tools fit, the result is `unnamed_tool`. None: names are not repaired, or no tool is
         offered.
         """
-        if not self._offered:
+        if not (self._repairs_names and self._offered):
             return None
         whole = arguments if is_json_object(arguments) else repair_arguments(arguments) or arguments
         found = self._offered.find_tool_name_by_arguments(whole) or UNNAMED_TOOL
@@ -110,6 +118,9 @@ class ToolCallRepair:
         )
         self.notes.append(FidelityNote("approximated", _INPUT, f"the arguments of a call of {_shortened(name)} {fate}"))
         return arguments if mended is None else mended
+
+    def _note_name(self, name: str, meaning: str) -> None:
+        self.notes.append(FidelityNote("approximated", _NAME, f"'{_shortened(name)}' was called; {meaning}"))
 
 
 def _shortened(name: str) -> str:

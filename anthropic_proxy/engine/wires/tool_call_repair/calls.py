@@ -21,8 +21,9 @@ UNNAMED_TOOL = "unnamed_tool"
 """Tool name in the reply for a call without a name, if its tool cannot be found. A name is necessary, because all
 providers reject an empty one in later requests. Clients return an error for the unknown tool, and the model calls
 again."""
-_COUNT = compile_later(r":\d+$")
-"""Pattern of the counter that models append to a tool name: `functions.Read:0`."""
+_ENDING = compile_later(r"<\|.*|:\d+$", re.DOTALL)
+"""Pattern of what models append to a tool name: a counter, `functions.Read:0`, or special tokens of their chat format,
+`Read<|channel|>commentary`."""
 _NAMESPACE = compile_later(r"[^.:/]*[.:/]")
 _MAX_NAME_LENGTH = 512
 """Maximum length of a tool name that is searched without its namespaces (`functions.`). Each one costs a lookup."""
@@ -53,9 +54,9 @@ class OfferedTools:
             return self._aliases.get(name, name)
         if len(name) > _MAX_NAME_LENGTH:
             return None
-        # the name without counter and with ever fewer namespaces (`a.b.c:0`: `a.b.c`, `b.c`, `c`),
+        # the name without its ending and with ever fewer namespaces (`a.b.c:0`: `a.b.c`, `b.c`, `c`),
         # then with upper and lower case, `-` and `_` equal
-        endings = [_COUNT.sub("", name.strip())]
+        endings = [_ENDING.sub("", name.strip())]
         while namespace := _NAMESPACE.match(endings[-1]):
             endings.append(endings[-1][namespace.end() :])
         endings = [ending for ending in endings if ending]
