@@ -155,7 +155,8 @@ def _write_stored_summary(row: StoredRequest, settings: Settings) -> None:
         incoming = row.all_input_tokens
         cached = f" ({formats.percent(row.cache_read_tokens, incoming)} cached)" if row.cache_read_tokens else ""
         thinking = f" ({row.thinking_tokens:,} of thinking)" if row.thinking_tokens else ""
-        write("tokens", f"{incoming:,} in{cached}, {row.output_tokens:,} out{thinking}")
+        estimated = ", partly estimated" * (row.outcome_class == "cancelled")
+        write("tokens", f"{incoming:,} in{cached}, {row.output_tokens:,} out{thinking}{estimated}")
         if row.cost is None:
             cost = f"unknown: {row.price_source or f'no price for {name}'}. Set it in anthropic-proxy.toml, [prices]"
         else:

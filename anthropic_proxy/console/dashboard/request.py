@@ -95,7 +95,8 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     tokens = row.all_input_tokens
     cached = f"{formats.count(row.cache_read_tokens)} read from cache, {formats.percent(row.cache_read_tokens, tokens)}"
     speed = f"{formats.rate(row.output_rate)} · " if row.output_rate else ""
-    ending = row.outcome if row.outcome_class in ("error", "cancelled") else f"stop reason {row.outcome}"
+    endings = {"error": row.outcome, "cancelled": "cancelled, partly estimated"}
+    ending = endings.get(row.outcome_class, f"stop reason {row.outcome}")
     requested = f"no price of {row.requested_model} is known"
     if row.cost is None:
         requested = row.price_source or f"no price of {row.prefix or row.provider}/{row.model} was known"

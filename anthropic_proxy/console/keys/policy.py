@@ -91,7 +91,7 @@ class KeyPolicy:
         if request.has_reply:
             require_allowed_route(scopes, request)
             require_allowed_models(scopes, request)
-        tokens, estimate = await self._estimate(scopes, request)
+        estimate = await self._estimate(scopes, request)
         now = self._clock()
         limits = build_limits(scopes, estimate, now) if request.has_reply else build_token_count_limits(scopes)
         reservations = self._reservations
@@ -99,13 +99,13 @@ class KeyPolicy:
             return None
         held = await reservations.reserve(limits, request.response_headers, now)
         return lambda receipt: reservations.settle(
-            held, Amounts(0, 0) if self._costs is None else self._costs.find_actual_usage(receipt, tokens)
+            held, Amounts(0, 0) if self._costs is None else self._costs.find_actual_usage(receipt)
         )
 
-    async def _estimate(self, scopes: Sequence[Scope], request: AdmissionRequest) -> tuple[int, Amounts]:
-        """Return the estimated input tokens (0: not needed), and the amounts to reserve."""
+    async def _estimate(self, scopes: Sequence[Scope], request: AdmissionRequest) -> Amounts:
+        """Return the amounts to reserve."""
         if not (request.has_reply and needs_estimate(scopes)):
-            return 0, Amounts(0, 0)
+            return Amounts(0, 0)
         if self._costs is None:
             await asyncio.to_thread(PRICE_SOURCE.load)
             self._costs = RequestCosts(self._current_settings)
@@ -117,7 +117,7 @@ class KeyPolicy:
             tokens = await asyncio.to_thread(request.estimate_input_tokens)
         else:
             tokens = request.estimate_input_tokens()
-        return tokens, self._costs.estimate(request, tokens)
+        return self._costs.estimate(request, tokens)
 
 
 _REJECTED: Mapping[Ending, str] = {
@@ -222,11 +222,9 @@ class RequestCosts:
             (each for each in request.targets if costs.find_price_by_prefix(each.prefix, each.model) is None), None
         )
 
-    def find_actual_usage(self, receipt: Receipt, input_tokens: int) -> Amounts:
-        """Return the tokens and the cost (in nano-dollars) of a finished request. An unknown cost counts as 0. If the
-        provider did not report the input tokens, the estimate `input_tokens` is used.
-        """
-        usage = find_request_usage(self._current_costs(), receipt, input_tokens)
+    def find_actual_usage(self, receipt: Receipt) -> Amounts:
+        """Return the tokens and the cost (in nano-dollars) of a finished request. An unknown cost counts as 0."""
+        usage = find_request_usage(self._current_costs(), receipt)
         return Amounts(usage.tokens, usage.cost or 0)
 
     def _current_costs(self) -> ModelCosts:

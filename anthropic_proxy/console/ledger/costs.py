@@ -25,7 +25,7 @@ from anthropic_proxy.gateway.prices.price_list import (
     PriceList,
 )
 from anthropic_proxy.gateway.settings import Settings, normalize_service_tier
-from anthropic_proxy.plugins import Cost, Receipt, UpstreamAttempt
+from anthropic_proxy.plugins import Cost, Receipt
 
 _VENDOR = "anthropic"
 """Name of the provider with the list prices of requested Claude models."""
@@ -127,9 +127,7 @@ class CostCalculator:
         model."""
 
     def calculate(self, receipt: Receipt) -> Cost:
-        """Nano-dollars, summed over the calls to providers. None: a price or the number of tokens is unknown."""
-        if _lacks_usage(receipt):
-            return Cost(None, None, "")
+        """Nano-dollars, summed over the calls to providers. None: a price is unknown."""
         if (
             len(receipt.attempts) < 2
             and not receipt.billed_searches
@@ -216,21 +214,9 @@ class RequestUsage(Struct, frozen=True):
     """Cost in nano-dollars. None: the price of a used model is unknown."""
 
 
-def find_request_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -> RequestUsage:
-    """Return what a request has used, as budgets count it: tokens and cost.
-
-    `input_tokens`: estimate for the last call, if the provider did not report them.
-    """
+def find_request_usage(costs: ModelCosts, receipt: Receipt) -> RequestUsage:
+    """Return what a request has used, as budgets count it: tokens and cost."""
     calls = _list_calls(receipt)
-    if _lacks_input(receipt):
-        last = _find_last_call(receipt)
-        calls = [call for call in calls if call.tokens.all_input_tokens]
-        context = max([input_tokens, *(call.tokens.all_input_tokens for call in calls)])
-        tokens = TokenCounts(context, output_tokens=last.output_tokens, thinking_tokens=last.thinking_tokens)
-        one = _to_call(tokens, last)
-        calls.append(
-            structs.replace(one, provider=last.provider, model=last.model) if len(receipt.attempts) > 1 else one
-        )
     counts = [call.tokens for call in calls]
     new_tokens = sum(one.input_tokens + one.cache_write_tokens + one.output_tokens for one in counts)
     used = _find_used_prices(costs, receipt, calls)
@@ -255,23 +241,21 @@ class _Call(Struct, frozen=True):
     """Service tier as `normalize_service_tier` returns it. "": the normal tier."""
 
 
-def _to_call(tokens: TokenCounts, source: BilledUsage) -> _Call:
-    return _Call(tokens, searches=source.billed_searches, tier=normalize_service_tier(source.service_tier))
+def _to_call(usage: BilledUsage) -> _Call:
+    return _Call(usage, searches=usage.billed_searches, tier=normalize_service_tier(usage.service_tier))
 
 
 def _list_calls(receipt: Receipt) -> list[_Call]:
     """The last item has tokens that belong to no attempt, such as those of an interrupted reply."""
     if len(receipt.attempts) < 2:
-        calls = [_to_call(receipt, receipt)]
+        calls = [_to_call(receipt)]
     else:
-        calls = [
-            structs.replace(_to_call(one, one), provider=one.provider, model=one.model) for one in receipt.attempts
-        ]
+        calls = [structs.replace(_to_call(one), provider=one.provider, model=one.model) for one in receipt.attempts]
         left = BilledUsage()
         left.copy_usage(receipt)
         for attempt in receipt.attempts:
             left.subtract_usage(attempt)
-        calls.append(_to_call(left, left))
+        calls.append(_to_call(left))
     return [call for call in calls if call.searches or _has_tokens(call.tokens)]
 
 
@@ -287,28 +271,6 @@ def _find_used_prices(costs: ModelCosts, receipt: Receipt, calls: Sequence[_Call
 
 def _has_tokens(tokens: TokenCounts) -> bool:
     return bool(tokens.all_input_tokens or tokens.output_tokens)
-
-
-def _lacks_usage(receipt: Receipt) -> bool:
-    """Return True if the client disconnected before the token usage of the last call in `receipt` was reported."""
-    if receipt.outcome != "cancelled" or not receipt.provider:
-        return False
-    last = _find_last_call(receipt)
-    return not last.error_type and not _has_tokens(last)
-
-
-def _lacks_input(receipt: Receipt) -> bool:
-    """Return True if the input tokens of the last call in `receipt` are unknown, but the provider may charge them."""
-    if not receipt.provider:
-        return False
-    last, is_cancelled = _find_last_call(receipt), receipt.outcome == "cancelled"
-    if receipt.all_input_tokens:  # of earlier calls
-        return is_cancelled and not last.error_type and not last.all_input_tokens
-    return is_cancelled or receipt.first_token_seconds is not None
-
-
-def _find_last_call(receipt: Receipt) -> Receipt | UpstreamAttempt:
-    return receipt.attempts[-1] if receipt.attempts else receipt
 
 
 def _add_costs(calls: Sequence[_Call], prices: Sequence[Price | None]) -> int | None:

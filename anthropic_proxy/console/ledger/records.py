@@ -481,14 +481,14 @@ to lose."""
 
 
 def count_lost_tokens(rows: Iterable[StoredRequest]) -> Iterator[tuple[StoredRequest, int]]:
-    """Yield each request that did not fail, and the number of tokens that it read again. 0: its cache was used.
+    """Yield each completed request, and the number of tokens that it read again. 0: its cache was used.
 
     `rows`: requests of one conversation in order of time. A change of the prompt is stored with its request; without
     one, a request breaks the cache if it read less than half of what was left there.
     """
     before: StoredRequest | None = None
     for row in rows:
-        if row.outcome_class == "error":
+        if row.outcome_class in ("error", "cancelled"):  # no provider has counted what it read from its cache
             continue
         tokens = row.prefix_change_tokens
         if not row.prefix_change and before is not None and before.model == row.model:

@@ -809,6 +809,26 @@ class AttemptRecords:
         for earlier in receipt.attempts[:-1]:
             last.subtract_usage(earlier)
 
+    @property
+    def lacks_input(self) -> bool:
+        """True if the provider of the last call may bill its input and has not reported it, when the client request has
+        ended: the client disconnected, or the reply began without a count.
+        """
+        receipt = self._receipt
+        last = receipt.attempts[-1] if receipt.attempts else None
+        if last is None or last.all_input_tokens:
+            return False
+        if receipt.outcome == "cancelled":
+            return not last.error_type
+        return receipt.first_token_seconds is not None and not receipt.all_input_tokens
+
+    def add_input(self, tokens: int) -> None:
+        """Count the estimated input `tokens` for the last call, but at least the input of each earlier one."""
+        receipt = self._receipt
+        tokens = max(tokens, *(each.all_input_tokens for each in receipt.attempts))
+        receipt.attempts[-1].input_tokens = tokens
+        receipt.input_tokens += tokens
+
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 

@@ -30,7 +30,7 @@ from anthropic_proxy.engine.exchange.client_side import (
     find_retry_after,
     start_recording,
 )
-from anthropic_proxy.engine.exchange.plan import choose_plan, read_client_request
+from anthropic_proxy.engine.exchange.plan import choose_plan, estimate_client_request_tokens, read_client_request
 from anthropic_proxy.engine.exchange.provider_errors import idle_timeout_error
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.repeatable_stream import RepeatableStream
@@ -46,7 +46,7 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.fold import Fold
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.preparation import ends_with_paused_reply, find_session_id
-from anthropic_proxy.engine.messages.tokens import EstimateCache
+from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.providers.prefix_guard import Prompt, settle_change
 from anthropic_proxy.engine.routing.router import MAX_NAME_LENGTH, Plan
@@ -118,14 +118,18 @@ class Exchange:
         except Exception as error:  # noqa: BLE001  # any other exception is a defect of the proxy
             await self._fail(log_internal_error(error, engine, receipt.request_id))
         finally:
-            if self._is_admitted:
-                self._watchdog.stop()
-                self._fill_receipt()
-                self._attempts.records.finish_last_attempt()
-            receipt.duration_seconds = engine.clock() - receipt.started_at
-            if self._settles:
-                settle_admissions(engine, self._settles, receipt)
-            engine.end_exchange(receipt)
+            try:
+                if self._is_admitted:
+                    self._watchdog.stop()
+                    self._fill_receipt()
+                    self._attempts.records.finish_last_attempt()
+                    if self._attempts.records.lacks_input:
+                        self._attempts.records.add_input(await self._estimate_sent_tokens())
+            finally:
+                receipt.duration_seconds = engine.clock() - receipt.started_at
+                if self._settles:
+                    settle_admissions(engine, self._settles, receipt)
+                engine.end_exchange(receipt)
 
     async def _serve(self) -> None:
         """Pass the steps of the request in order. The first failure is raised, and `run` sends it to the client."""
@@ -407,6 +411,18 @@ class Exchange:
         receipt.outcome = receipt.outcome or writer.stop_reason or ""
         if self._opened or self._relayed or receipt.outcome != "cancelled":
             receipt.status = receipt.status or 200
+
+    async def _estimate_sent_tokens(self) -> int:
+        """Return the estimated input of the last call. 0: its request was freed, and not estimated before."""
+        incoming, request = self._incoming, self._request
+        latest = self._attempts.latest
+        scale = TokenScale() if latest is None else latest.run.token_scale
+        if (estimate := self._estimates.estimate_latest(scale)) or not incoming.body:
+            return estimate
+        is_large = is_large_request(incoming.body, len(request.tools))
+        return await self._engine.background.run_in_thread_if_large(
+            is_large, estimate_client_request_tokens, incoming, self._estimates, scale, request
+        )
 
 
 def record_client(receipt: Receipt, headers: Mapping[str, str]) -> None:

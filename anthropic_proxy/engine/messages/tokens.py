@@ -169,7 +169,11 @@ class EstimateCache:
         if self._last is None or self._last[0] is not request or (finds_reasoning and not self._has_reasoning):
             self._last = request, collect_token_facts(request, finds_reasoning=finds_reasoning)
             self._has_reasoning = finds_reasoning
-        return round(estimate_tokens(self._last[1], scale.family) * scale.factor)
+        return self.estimate_latest(scale)
+
+    def estimate_latest(self, scale: TokenScale) -> int:
+        """0: no request was estimated."""
+        return 0 if self._last is None else round(estimate_tokens(self._last[1], scale.family) * scale.factor)
 
 
 def collect_token_facts(request: MessagesRequest, *, finds_reasoning: bool) -> TokenFacts:

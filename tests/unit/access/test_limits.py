@@ -235,12 +235,12 @@ async def test_a_failing_store_does_not_end_the_renewal(keys: Keys) -> None:
     }
 
 
-async def test_failed_requests_cost_nothing_and_cancelled_ones_their_input(keys: Keys) -> None:
+async def test_failed_requests_cost_nothing_and_cancelled_ones_their_estimated_input(keys: Keys) -> None:
     key = await keys.create("ci", rules=Rules(budgets=(Budget(2_000, "tokens", "total"),)))
     failed = await keys.admit(key, estimate_input_tokens=lambda: 1_000)
     await keys.finish(failed, outcome="error", first_token_seconds=None, status=502)
     cancelled = await keys.admit(key, estimate_input_tokens=lambda: 1_000)
-    await keys.finish(cancelled, outcome="cancelled", input_tokens=0)
+    await keys.finish(cancelled, outcome="cancelled", input_tokens=1_000)
     remainder = await keys.admit(key, estimate_input_tokens=lambda: 1_000)
     await keys.finish(remainder, input_tokens=1_000)
     error = await keys.refuse(key, 429)
@@ -363,11 +363,11 @@ async def test_a_cancelled_call_of_a_tool_loop_is_counted_at_its_own_context(key
     admitted.finish(
         **model,
         outcome="cancelled",
-        input_tokens=150_000,
+        input_tokens=300_000,
         output_tokens=120,
         attempts=[
             UpstreamAttempt(**call, input_tokens=150_000, output_tokens=100),
-            UpstreamAttempt(**call, output_tokens=20),
+            UpstreamAttempt(**call, input_tokens=150_000, output_tokens=20),
         ],
     )
     await keys.settled()

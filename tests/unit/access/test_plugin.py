@@ -1,14 +1,18 @@
 """The server requires a key, serves virtual keys below /v1/ only, and sends the state of their limits."""
 
+import asyncio
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
+from anthropic_proxy.app import App
 from anthropic_proxy.console.keys.administration import KeyAdministration, KeyChange
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope
-from anthropic_proxy.console.keys.queries import sum_budget_use
+from anthropic_proxy.console.keys.queries import list_keys, read_used_budgets, sum_budget_use
 from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
 from anthropic_proxy.console.ledger.periods import RequestSelection
@@ -18,6 +22,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.plugin_packages import open_plugins
 from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.plugins import Client
+from tests.support.command_line import run_command
 from tests.support.ledger import NOON, new_receipt, reading, running_ledger
 from tests.support.secret_canaries import find_leaks
 from tests.support.virtual_keys import running_app, send
@@ -121,6 +126,82 @@ async def test_budgets_have_the_use_of_the_ledger_after_a_restart(tmp_path: Path
     team = Scope("team", "web", "team/web", Rules())
     with closing(open_for_reading(Settings(data_directory=tmp_path / "anthropic-proxy"))) as connection:
         assert sum_budget_use(connection, team, total, time.time()) == sum(expected.values())
+
+
+async def leave_before_the_first_byte(app: App, provider: "SilentServer", key: str, **fields: Any) -> None:
+    body = msgspec.json.encode({**ASKED, "model": "openai/own", **fields})
+    messages = [{"type": "http.request", "body": body}]
+    called = provider.calls
+
+    async def receive() -> Any:
+        if messages:
+            return messages.pop()
+        await wait_for_async(provider.count_calls, lambda count: count > called)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        raise AssertionError(message)
+
+    headers = [(b"host", b"127.0.0.1"), (b"x-api-key", key.encode())]
+    scope = {"type": "http", "method": "POST", "path": "/v1/messages", "query_string": b"", "client": ("127.0.0.1", 1)}
+    await app({**scope, "headers": headers}, receive, send)
+
+
+class SilentServer:
+    """A provider that reads requests and never answers."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def count_calls(self) -> int:
+        return self.calls
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        self.calls += 1
+        await reader.read()
+        writer.close()
+
+
+async def test_a_request_cancelled_before_its_first_byte_costs_its_estimated_input_everywhere(tmp_path: Path) -> None:
+    admin, words = {"x_api_key": OTHERS["ADMIN_API_KEY"]}, "word " * 1_000
+    (tmp_path / "anthropic-proxy.toml").write_text('[prices."openai/own"]\ninput = 1000\noutput = 4000\n', "utf-8")
+    key = create_key(tmp_path, Rules(budgets=(Budget(50, "usd", "total"), Budget(10**6, "tokens", "day"))))
+    provider = SilentServer()
+    server = await asyncio.start_server(provider.serve, "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    settings = {**OTHERS, "OPENAI_API_KEY": "k", "OPENAI_BASE_URL": address}
+
+    async def read_spending() -> list[float]:
+        listed = (await send(app, "GET", "/admin/keys", **admin)).json["data"]
+        spending = (await send(app, "GET", f"/admin/keys/{listed[0]['id']}", **admin)).json["spending"]
+        return [each["used"] for each in spending]
+
+    async def read_usage() -> Any:
+        return (await send(app, "GET", "/api/usage?by=key", **admin)).json["total"]
+
+    async with running_app(tmp_path, **settings) as app:
+        for stream in (True, False):
+            await leave_before_the_first_byte(
+                app, provider, key, stream=stream, messages=[{"role": "user", "content": words}]
+            )
+        total = await wait_for_async(read_usage, lambda found: found["requests"] == 2)
+        assert 1_800 < total["input_tokens"] < 2_600
+        assert (total["cancelled"], total["output_tokens"]) == (2, 0)
+        assert total["cost"] == pytest.approx(total["input_tokens"] / 1_000)
+        assert await wait_for_async(read_spending, any) == [pytest.approx(total["cost"]), total["input_tokens"]]
+        (row, _) = (await send(app, "GET", "/api/requests", **admin)).json["requests"]
+        assert (row["outcome"], row["input_tokens"]) == ("cancelled", total["input_tokens"] / 2)
+    explained = run_command("explain", row["id"], directory=tmp_path, settings={"XDG_DATA_HOME": str(tmp_path)})
+    assert f"{row['input_tokens']:,} in, 0 out, partly estimated\n" in explained.stdout
+    connection = open_for_reading(Settings(data_directory=tmp_path / "anthropic-proxy"))
+    (stored,) = list_keys(connection)
+    used = [each.used for each in read_used_budgets(connection, build_key_scope(stored), time.time())]
+    connection.close()
+    assert used == [total["input_tokens"] * 1_000_000, total["input_tokens"]]
+    async with running_app(tmp_path, **settings) as app:
+        assert await wait_for_async(read_spending, any) == [pytest.approx(total["cost"]), total["input_tokens"]]
+    server.close()
 
 
 async def test_the_use_of_a_budget_begins_to_the_second_also_days_later(tmp_path: Path) -> None:

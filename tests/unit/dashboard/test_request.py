@@ -64,6 +64,18 @@ async def test_an_unknown_cost_names_the_model_that_replied(
     assert (found.value, found.note) == figure
 
 
+async def test_the_counts_of_a_cancelled_request_are_marked_as_partly_estimated(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    await store(settings, new_receipt(outcome="cancelled", output_tokens=0, first_token_seconds=None))
+    with reading(settings) as engine, engine.connect() as connection:
+        page = build_request_page(
+            build_context("/dashboard/requests/x", connection, settings, path_parameters={"id": f"req_{1:024d}"})
+        )
+    assert page is not None
+    (found,) = [one for one in page["figures"] if one.label == "Output"]
+    assert (found.value, found.note) == ("0", "cancelled, partly estimated")
+
+
 @pytest.mark.parametrize("cost", [Cost(28_860_000, None, "genai-prices")])
 async def test_the_cost_is_divided_by_kind_of_token(tmp_path: Path, cost: Cost) -> None:
     assert (await build_page(Settings(data_directory=tmp_path / "data"), cost))["tokens"] == [

@@ -112,7 +112,11 @@ async def test_a_client_that_disconnects_in_a_later_turn_pays_its_text() -> None
     built = proxy(script, Searcher())
     await built.post(tools=[SEARCH], stream=True, sink=Leaving())
     assert built.receipts[0].outcome == "cancelled"
-    assert built.receipts[0].output_tokens >= len(words) / 4
+    receipt = built.receipts[0]
+    assert receipt.output_tokens >= len(words) / 4
+    first, second = receipt.attempts
+    assert second.input_tokens >= first.input_tokens > 0
+    assert receipt.input_tokens == first.input_tokens + second.input_tokens
 
 
 @in_virtual_time
