@@ -62,7 +62,7 @@ def add(
             rows = [{"extra": extra, "installed": found[extra], "packages": packages[extra]} for extra in EXTRAS]
             output.write_json(rows)
             return
-        columns = [Column("Extra"), Column("Installed"), Column("For", can_be_cut=True)]
+        columns = [Column("Extra"), Column("Installed"), Column("For", wraps=True)]
         output.write_table(columns, [(extra, "✓" if found[extra] else "–", EXTRAS[extra]) for extra in EXTRAS])
         return
     for extra in extras:

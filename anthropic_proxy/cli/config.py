@@ -27,8 +27,6 @@ from anthropic_proxy.gateway.settings_listing import list_settings
 
 config = new_group("config")
 """Group of the commands `config show` and `config check`."""
-_WIDE_COLUMNS = 100
-"""Width of a terminal that has room for the defaults beside values and sources."""
 _UNREAD_KEYS = "Keys in files and from commands were not read. Check them too:"
 
 
@@ -53,8 +51,8 @@ def show(*, all_settings: Annotated[bool, Parameter(name="--all")] = False, as_j
         return
     if shown:
         columns = [
-            *(Column("Setting"), Column("Value", can_be_cut=True), Column("Source", role="quiet")),
-            Column("Default", role="quiet"),
+            *(Column("Setting"), Column("Value", wraps=True), Column("Source", role="quiet")),
+            Column("Default", role="quiet", is_optional=True),
         ]
         sources = [row.source for row in shown]
         if output.is_terminal:  # the line about the files names their folders
@@ -66,10 +64,7 @@ def show(*, all_settings: Annotated[bool, Parameter(name="--all")] = False, as_j
         cells = [
             (row.name, row.value or "–", source, row.default or "–") for row, source in zip(shown, sources, strict=True)
         ]
-        has_defaults = output.width is None or output.width >= _WIDE_COLUMNS
-        output.write_table(
-            columns[: None if has_defaults else -1], cells if has_defaults else [row[:-1] for row in cells]
-        )
+        output.write_table(columns, cells)
     if hidden := len(rows) - len(shown):
         output.write_notice(f"{hidden} settings are not set. Show them with:  anthropic-proxy config show --all")
     output.write_notice(describe_files(settings))

@@ -142,7 +142,8 @@ def list_(*, as_json: bool = False) -> None:
     columns = [
         Column("Label"),
         Column("Key", is_optional=True),
-        *map(Column, ("Status", "Owner", "Team", "Expires", "Limits")),
+        *map(Column, ("Status", "Owner", "Team", "Expires")),
+        Column("Limits", wraps=True),
         Column("Id", is_optional=True),
     ]
     rows = [

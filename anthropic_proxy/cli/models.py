@@ -196,7 +196,7 @@ def _write_models(output: Output, titles: Sequence[str], rows: Sequence[_Row], *
     window, limit = Column("Context", is_number=True), Column("Output", is_number=True)
     columns = [window, limit, *(Column(title, is_number=True) for title in _PRICE_TITLES)]
     if output.is_terminal:  # a narrow terminal lacks the last column
-        columns = [window, Column(_PRICES_TITLE), limit]
+        columns = [window, Column(_PRICES_TITLE, wraps=True), limit]
     cells, retiring = [], dict[date, list[str]]()
     for first, facts in rows:
         day = None if isinstance(facts, str) else facts.retires_on

@@ -4,6 +4,7 @@ The color of a text is given by its role: ok, warn, error, quiet, type or title.
 """
 
 import io
+import itertools
 import os
 import re
 import sys
@@ -47,6 +48,9 @@ class Column(Struct, frozen=True):
     """Color role of the cells. "": no color."""
     can_be_cut: bool = False
     """True: long cells end with `…`, so that the numbers fit into the terminal."""
+    wraps: bool = False
+    """True: long cells have several lines, below their row if there is no room for a word beside the other columns. A
+    table has one column at most that wraps or can be cut."""
     is_optional: bool = False
     """True: left out before other columns if the table does not fit into the terminal."""
 
@@ -129,9 +133,9 @@ class Output:
     def write_table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]], *, last_row_role: str = "") -> None:
         """Write a table with one cell per column in each of `rows`.
 
-        On a terminal, bars get shorter, and columns that do not fit are left out: from the right, the optional ones
-        first. If no two columns fit, a second one with texts is below the first. In a pipe, cells are complete and
-        separated by tabs. `last_row_role` is the color of the last row, such as a total.
+        On a terminal, long cells are wrapped or cut, bars get shorter, and columns that do not fit are left out: from
+        the right, the optional ones first. If no two columns fit, a second one with texts is below the first. In a
+        pipe, cells are complete and separated by tabs. `last_row_role` is the color of the last row, such as a total.
         """
         cells = [[escape_unprintable(cell) for cell in row] for row in rows]
         titles = [column.title for column in columns]
@@ -139,50 +143,67 @@ class Output:
             for row in (titles, *cells):
                 self._write("\t".join(row))
             return
-        complete = [list(row) for row in cells]
-        widths = _measure_columns(titles, cells)
-        shown = list(range(len(columns)))
-        if (limit := self.width) is not None:
-            bars = next((index for index, column in enumerate(columns) if column.role == "bar"), len(columns))
-            others = [index for index in range(bars) if not columns[index].can_be_cut]
-            longest = limit - len(_GAP) - sum(len(_GAP) + widths[index] for index in others)
-            if longest < _MIN_CUT:
-                others = [index for index in others if not columns[index].is_optional]
-                longest = limit - len(_GAP) - sum(len(_GAP) + widths[index] for index in others)
-            longest = max(longest, limit // 5)
-            for index, column in enumerate(columns):
-                for row in cells:
-                    if column.can_be_cut:
-                        row[index] = cut(row[index], longest)
-            widths = _measure_columns(titles, cells)
-            room = limit - sum(len(_GAP) + width for width in widths[:bars]) - len(_GAP)
-            if bars < len(columns) and _MIN_BAR <= room < widths[bars]:
-                for row in cells:
-                    row[bars] = row[bars][: -(-len(row[bars]) * room // widths[bars])]
-                widths = _measure_columns(titles, cells)
-            while len(shown) > 1 and sum(len(_GAP) + widths[index] for index in shown) > limit:
-                if len(shown) == 2 and not columns[shown[1]].is_number:  # the first one says nothing without the second
-                    break
-                shown.remove(next((index for index in reversed(shown) if columns[index].is_optional), shown[-1]))
-        is_stacked = limit is not None and sum(len(_GAP) + widths[index] for index in shown) > limit
+        limit = sys.maxsize if self.width is None else self.width
+        widths, shown, below = _lay_out(columns, cells, limit)
 
         def write_row(row: Sequence[str], role: str) -> None:
-            if is_stacked:
-                for number, index in enumerate(shown):
-                    self._write_wrapped(
-                        f"{_GAP * (1 + number)}{self.paint(row[index], role or columns[index].role)}".rstrip()
-                    )
-                return
-            padded = [
-                row[index].rjust(widths[index]) if columns[index].is_number else pad(row[index], widths[index])
-                for index in shown
-            ]
-            line = [self.paint(cell, role or columns[index].role) for index, cell in zip(shown, padded, strict=True)]
-            self._write_wrapped(f"{_GAP}{_GAP.join(line)}".rstrip())
+            texts = [wrap_words(row[index], widths[index]) if columns[index].wraps else [row[index]] for index in shown]
+            for parts in itertools.zip_longest(*texts, fillvalue=""):
+                line = []
+                for index, part in zip(shown, parts, strict=True):
+                    text = cut(part, widths[index]) if columns[index].can_be_cut else part
+                    padded = text.rjust(widths[index]) if columns[index].is_number else pad(text, widths[index])
+                    line.append(self.paint(padded, role or columns[index].role))
+                if any(parts) or not below:
+                    self._write_wrapped(f"{_GAP}{_GAP.join(line)}".rstrip())
+            for index in below:
+                for part in wrap_words(row[index], max(limit - 2 * len(_GAP), 1)) if row[index] else ():
+                    self._write(f"{_GAP}{_GAP}{self.paint(part, role or columns[index].role)}")
 
         write_row(titles, "quiet")
-        for number, row in enumerate(complete if is_stacked else cells, 1):
+        for number, row in enumerate(cells, 1):
             write_row(row, last_row_role if number == len(cells) else "")
+
+
+def _lay_out(
+    columns: Sequence[Column], cells: Sequence[list[str]], limit: int
+) -> tuple[list[int], list[int], list[int]]:
+    """Return the widths of all columns, the indexes of those that are beside each other, and of those below them.
+
+    `limit` is the width of the terminal. The bars among `cells` get shorter.
+    """
+    complete = [max(map(count_columns, texts)) for texts in zip((each.title for each in columns), *cells, strict=True)]
+    widths, shown, below = list(complete), list(range(len(columns))), list[int]()
+
+    def count_free(index: int, others: Sequence[int]) -> int:
+        return limit - len(_GAP) - sum(len(_GAP) + widths[other] for other in others if other != index)
+
+    bars = next((index for index in shown if columns[index].role == "bar"), len(columns))
+    flexible = next((index for index in shown if columns[index].can_be_cut or columns[index].wraps), None)
+    if flexible is not None:
+        words = (count_columns(word) for row in cells for word in row[flexible].split())
+        needed = max(_MIN_CUT, *words) if columns[flexible].wraps else _MIN_CUT
+        free = count_free(flexible, range(bars))
+        if free < min(needed, complete[flexible]):
+            free = count_free(flexible, [index for index in range(bars) if not columns[index].is_optional])
+        if columns[flexible].wraps and free < min(needed, complete[flexible]):
+            below.append(flexible)
+            shown.remove(flexible)
+        else:
+            widths[flexible] = min(complete[flexible], max(free, limit // 5, count_columns(columns[flexible].title)))
+    if bars < len(columns) and _MIN_BAR <= (room := count_free(bars, range(bars))) < widths[bars]:
+        for row in cells:
+            row[bars] = row[bars][: -(-len(row[bars]) * room // widths[bars])]
+        widths[bars] = room
+    while len(shown) > 1 and count_free(shown[0], shown) < widths[shown[0]]:
+        optional = [index for index in shown if columns[index].is_optional]
+        if len(shown) == 2 and not columns[shown[1]].is_number:  # the first one says nothing without the second
+            below.append(shown.pop())
+        else:
+            shown.remove(optional[-1] if optional else shown[-1])
+    if flexible in shown:
+        widths[flexible] = complete[flexible] if below else min(complete[flexible], count_free(flexible, shown))
+    return widths, shown, sorted(below)
 
 
 def open_data_output() -> TextIO:
@@ -230,10 +251,6 @@ def _paint_commands(text: str, style: Log, escape: Callable[[str], str]) -> str:
     """Return `text` with escaped control characters, and its commands of the proxy, after two spaces, in color."""
     parts = ((part, escape(name_program(part))) for part in text.split(_GAP))
     return _GAP.join(style.paint(shown, "type") if part.startswith(_PROGRAM) else shown for part, shown in parts)
-
-
-def _measure_columns(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Sequence[int]:
-    return [max(map(count_columns, cells)) for cells in zip(titles, *rows, strict=True)]
 
 
 STDIN = "-"

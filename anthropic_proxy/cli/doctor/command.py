@@ -250,8 +250,9 @@ def _require_writable(file: Path | None) -> None:
     raise ConfigurationError(f"--report: {file} cannot be written: {reason}.", code="report-not-written")
 
 
-_TITLE_WIDTH = 28
-_MIN_COLUMN_WIDTH = 16
+_TITLE_WIDTH = 24
+_MIN_COLUMN_WIDTH = 18
+"""Width of the longest result, `– not recognized`, and a gap. Three columns fit into a terminal of 80 columns."""
 _DEFAULT_WIDTH = 100
 _ROLES = {"✓": "ok", "~": "warn", "✕": "error", "–": "quiet", "…": "quiet"}
 _WAITING_SECONDS = 10.0

@@ -157,3 +157,51 @@ def test_only_the_texts_of_the_program_name_its_path(monkeypatch: pytest.MonkeyP
         "  Explain anthropic-proxy code  $1.25",
         f"Next:  {program} code",
     ]
+
+
+def test_a_long_cell_is_wrapped_beside_the_other_columns_or_below_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = (Column("Setting"), Column("Value", wraps=True), Column("Source"))
+    columns = [*texts, Column("Default", is_optional=True)]
+    rows = [
+        ["OPENAI_BASE_URL", "http://localhost:8010/v1", ".env line 2", "https://api.openai.com/v1"],
+        ["models of [providers.a]", "google/gemini-2.5-pro, qwen/qwen3-coder, z-ai/glm-4.6", ".env line 9", "–"],
+    ]
+
+    def write(output: Output) -> None:
+        output.write_table(columns, rows)
+
+    assert show(monkeypatch, 72, write) == [
+        "  Setting                  Value                             Source",
+        "  OPENAI_BASE_URL          http://localhost:8010/v1          .env line 2",
+        "  models of [providers.a]  google/gemini-2.5-pro,            .env line 9",
+        "                           qwen/qwen3-coder, z-ai/glm-4.6",
+    ]
+    assert show(monkeypatch, 60, write) == [
+        "  Setting                  Source",
+        "    Value",
+        "  OPENAI_BASE_URL          .env line 2",
+        "    http://localhost:8010/v1",
+        "  models of [providers.a]  .env line 9",
+        "    google/gemini-2.5-pro, qwen/qwen3-coder, z-ai/glm-4.6",
+    ]
+    assert show(monkeypatch, 36, write) == [
+        "  Setting",
+        "    Value",
+        "    Source",
+        "  OPENAI_BASE_URL",
+        "    http://localhost:8010/v1",
+        "    .env line 2",
+        "  models of [providers.a]",
+        "    google/gemini-2.5-pro,",
+        "    qwen/qwen3-coder, z-ai/glm-4.6",
+        "    .env line 9",
+    ]
+
+
+def test_the_room_of_a_column_that_is_left_out_goes_to_the_one_that_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = [Column("Project", can_be_cut=True), Column("Requests", is_number=True), Column("At " + "x" * 24)]
+    rows = [["checkout-api-of-the-shop", "3", "–"]]
+    assert show(monkeypatch, 40, lambda output: output.write_table(columns, rows)) == [
+        "  Project                   Requests",
+        "  checkout-api-of-the-shop         3",
+    ]
