@@ -142,16 +142,19 @@ def build_line(
     measured = {"session": sums, "today": _get(replies.get("today"), "total")}
     spent = {label: one for label, one in measured.items() if isinstance(one, dict) and _has_cost(one)}
     if spent and all(_find_cost(one) is None for one in spent.values()):
-        costs = [f"cost {UNKNOWN_AMOUNT}"]
+        costs = {"session": f"cost {UNKNOWN_AMOUNT}"}
     else:
-        costs = [_describe_cost(label, one) for label, one in spent.items()]
+        costs = {label: f"{label} {_describe_cost(one)}" for label, one in spent.items()}
     read_again = _number(sums, "cache_read_tokens")
     total = read_again + _number(sums, "input_tokens") + _number(sums, "cache_write_tokens")
     cached = f"{formats.percent(read_again, total)} cached" if total else ""
 
     problems = []
-    if failed := [_clean(one) for one in _list(receipt, "failed_attempts") if isinstance(one, str)]:
-        problems.append(f"↻ {failed[-1]}" + (f" ({len(failed)} attempts)" if len(failed) > 1 else ""))
+    if _text(receipt, "outcome") == "error":
+        status = max((_number(one, "status") for one in _list(receipt, "attempts")[-1:]), default=0)
+        problems.append(f"✕ {_clean(_text(receipt, 'prefix'))} {status or _number(receipt, 'status')}")
+    elif failed := [_clean(one) for one in _list(receipt, "failed_attempts") if isinstance(one, str)]:
+        problems.append(f"↻ {failed[-1]}")
     if broken := _describe_cache_break(main):
         problems.append(broken)
     if not replies:  # /health needs no key
@@ -161,14 +164,17 @@ def build_line(
         return "".join(_SEPARATOR + part for part in parts if part)
 
     columns, start, end = columns or sys.maxsize, join(hint, share), join(*problems)
-    shortest = count_columns(_shorten_name(name, _MIN_NAME) + start + cut(end, _MIN_PROBLEM))
-    parts = [*costs, cached]
+    parts = {"note": note, **{label: join(text) for label, text in (costs | {"cached": cached}).items()}}
+    is_same = costs.get("today", "").removeprefix("today") == costs.get("session", "").removeprefix("session")
+    for label in (*(["today"] if is_same else []), "note", "cached", "today"):
+        if count_columns(f"{name}{start}{''.join(parts.values())}{end}") <= columns:
+            break
+        parts.pop(label, None)
     # Claude Code cuts the end: the problems
-    if shortest + count_columns(note + join(*parts)) > columns:
-        note = ""
-    while parts and shortest + count_columns(note + join(*parts)) > columns:
-        parts.pop()
-    rest = f"{start}{note}{join(*parts)}{end}"
+    shortest = count_columns(_shorten_name(name, _MIN_NAME) + start + cut(end, _MIN_PROBLEM))
+    if shortest + count_columns("".join(parts.values())) > columns:
+        parts.pop("session", None)
+    rest = f"{start}{''.join(parts.values())}{end}"
     return cut(_shorten_name(name, max(columns - count_columns(rest), _MIN_NAME)) + rest, columns)
 
 
@@ -207,9 +213,9 @@ def _find_cost(sums: Mapping[str, Any]) -> float | None:
     return cost if isinstance(cost, int | float) else None
 
 
-def _describe_cost(label: str, sums: Mapping[str, Any]) -> str:
+def _describe_cost(sums: Mapping[str, Any]) -> str:
     cost, unknown = _find_cost(sums), _number(sums, "unknown_cost_requests")
-    return f"{label} {format_cost(None if cost is None else cost * NANO_DOLLARS, unknown)}"
+    return format_cost(None if cost is None else cost * NANO_DOLLARS, unknown)
 
 
 def _describe_cache_break(receipts: Sequence[Any]) -> str:

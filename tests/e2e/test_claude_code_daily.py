@@ -176,7 +176,7 @@ def test_the_status_line_shows_model_window_costs_a_fallback_and_a_broken_cache(
             first.faults = Outage()
             screen.type("Count to 4")
             screen.wait_for("● 1 2 3 4")
-            wait_for_line("backup/gpt-4.1", "↻ openai 503 (2 attempts)")
+            wait_for_line("backup/gpt-4.1", "↻ openai 503")
 
             first.faults = Faults()
             screen.type("Call the tool mcp__growing__grow")

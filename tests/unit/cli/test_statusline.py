@@ -26,6 +26,7 @@ SESSION = {
     "model": {"id": "claude-opus-5-5[1m]", "display_name": "Opus 5.5"},
     "context_window": {"total_input_tokens": 25_000, "context_window_size": 100_000},
 }
+LONG = "vllm/Qwen/Qwen3-Coder-30B-A3B-Instruct"
 SUMS = {"cost": 0.42, "unknown_cost_requests": 0, "input_tokens": 20, "cache_read_tokens": 80, "cache_write_tokens": 0}
 
 
@@ -132,9 +133,7 @@ def test_a_larger_window_of_a_changed_setting_is_named() -> None:
     shown = build_line(json.dumps(SESSION), replies.get, 272_000)
     assert shown == "openai/gpt-4.1 · 4 % of 272 k (the model has 1.0 M) · ↻ openai 529"
     short = build_line(json.dumps(SESSION), replies.get, 272_000, columns=62)
-    assert short == "…/gpt-4.1 · 4 % of 272 k (the model has 1.0 M) · ↻ openai 529"
-    narrow = build_line(json.dumps(SESSION), replies.get, 272_000, columns=60)
-    assert narrow == "openai/gpt-4.1 · 4 % of 272 k · ↻ openai 529"
+    assert short == "openai/gpt-4.1 · 4 % of 272 k · ↻ openai 529"
     chosen = build_line(json.dumps(SESSION), replies.get, 272_000, is_fixed=True)
     assert chosen == "openai/gpt-4.1 · 4 % of 272 k · ↻ openai 529"
 
@@ -149,27 +148,45 @@ def test_the_model_of_the_limit_is_left_out_before_costs_are_cut() -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "name"),
+    ("columns", "line"),
     [
-        (0, "vllm/Qwen/Qwen3-Coder-30B-A3B-Instruct"),
-        (100, "vllm/Qwen/Qwen3-Coder-30B-A3B-Instruct"),
-        (95, "…/Qwen3-Coder-30B-A3B-Instruct"),
-        (76, "…/Qwen3-Coder-3…"),
+        (0, f"{LONG} · 10 % of 100 k · session $0.42 · today $1.87 · 80 % cached"),
+        (100, f"{LONG} · 10 % of 100 k · session $0.42 · today $1.87 · 80 % cached"),
+        (95, f"{LONG} · 10 % of 100 k · session $0.42 · today $1.87"),
+        (76, f"{LONG} · 10 % of 100 k · session $0.42"),
+        (64, "…/Qwen3-Coder-30B-A3B-Instruct · 10 % of 100 k · session $0.42"),
+        (50, "…/Qwen3-Coder-30B… · 10 % of 100 k · session $0.42"),
+        (40, "…/Qwen3-Coder-30B-A3B-I… · 10 % of 100 k"),
     ],
 )
-def test_the_name_of_the_model_is_shortened_before_costs_are_left_out(columns: int, name: str) -> None:
+def test_other_parts_are_left_out_before_the_name_of_the_model_is_shortened(columns: int, line: str) -> None:
     last = request(prefix="vllm", model="Qwen/Qwen3-Coder-30B-A3B-Instruct", input_tokens=10_000)
-    line = build_line(
-        json.dumps(SESSION), {**REPLIES, "/api/requests/recent": {"finished": [last]}}.get, 0, "", columns
-    )
-    assert line == f"{name} · 10 % of 100 k · session $0.42 · today $1.87 · 80 % cached"
+    recent = {"finished": [last]}
+    assert line == build_line(json.dumps(SESSION), {**REPLIES, "/api/requests/recent": recent}.get, 0, "", columns)
+
+
+@pytest.mark.parametrize(
+    ("columns", "parts"),
+    [
+        (0, "session $0.42 · today $0.42 · 80 % cached"),
+        (74, "session $0.42 · today $0.42 · 80 % cached"),
+        (73, "session $0.42 · 80 % cached"),
+        (58, "session $0.42"),
+    ],
+)
+def test_the_costs_of_today_that_are_those_of_the_session_are_left_out_first(columns: int, parts: str) -> None:
+    today = {"total": {"cost": 0.42, "unknown_cost_requests": 0}}
+    recent = {"finished": [request(input_tokens=10_000)]}
+    replies = {**REPLIES, "/api/requests/recent": recent, "/api/usage?by=session&since=today": today}
+    line = build_line(json.dumps(SESSION), replies.get, 0, "", columns)
+    assert line == f"openai/gpt-4.1 · 10 % of 100 k · {parts}"
 
 
 @pytest.mark.parametrize(
     ("columns", "line"),
     [
         (0, "openai/gpt-4.1 · 10 % of 100 k · session $0.42 · today $1.87 · 80 % cached · {problem}"),
-        (100, "…/gpt-4.1 · 10 % of 100 k · session $0.42 · today $1.87 · 80 % cached · ! message 5 (user) changed:…"),
+        (100, "openai/gpt-4.1 · 10 % of 100 k · session $0.42 · {problem}"),
         (76, "…/gpt-4.1 · 10 % of 100 k · session $0.42 · ! message 5 (user) changed: 9,0…"),
         (60, "…/gpt-4.1 · 10 % of 100 k · ! message 5 (user) changed: 9,0…"),
         (48, "…/gpt-4.1 · 10 % of 100 k · ! message 5 (user) …"),
