@@ -69,6 +69,7 @@ class KeyAdministration:
         """
         now = self._clock()
         key = structs.replace(key, id=f"key_{secrets.token_hex(12)}", created_at=now, revoked_at=None, hashes=())
+        key = structs.replace(key, rules=_date_budgets(Rules(), key.rules, now))
         with self._changing() as connection:
             changes = self._check_new_key(connection, key, now)
             values = _encode_key(key)
@@ -111,7 +112,7 @@ class KeyAdministration:
 
     def preview_team_change(self, name: str, rules: Mapping[str, Any]) -> Changes:
         """Return the rules that `change_team` would change. Raises `InvalidRequest`."""
-        return _check_team(self._connection, name, rules)[1]
+        return _check_team(self._connection, name, rules, self._clock())[1]
 
     def rotate_key(
         self, name: str, overlap_seconds: float = 0.0, expected_current: VirtualKey | None = None
@@ -157,14 +158,15 @@ class KeyAdministration:
         the database. Raises `InvalidRequest` for invalid values, or if the present rules differ from a given
         `expected_current`.
         """
+        now = self._clock()
         with self._changing() as connection:
             require_same((find_team(connection, name) or Team(name)).rules, expected_current)
-            after, changes = _check_team(connection, name, rules)
+            after, changes = _check_team(connection, name, rules, now)
             connection.execute("DELETE FROM teams WHERE name = ?", (name,))
             if after != Rules():
                 connection.insert("teams", ("name", "rules"), [(name, msgspec.json.encode(after).decode())])
             action = "delete team" if after == Rules() else "change team"
-            self._record(connection, self._clock(), action, name, changes)
+            self._record(connection, now, action, name, changes)
         return Team(name, after)
 
     def _check_new_key(self, connection: Connection, key: VirtualKey, now: float) -> Changes:
@@ -177,7 +179,8 @@ class KeyAdministration:
     ) -> tuple[VirtualKey, Changes]:
         _require_readable(before)
         fields = {field: value for field, value in structs.asdict(change).items() if value is not UNSET}
-        after = structs.replace(before, **{**fields, "rules": structs.replace(before.rules, **change.rules)})
+        rules = _date_budgets(before.rules, structs.replace(before.rules, **change.rules), now)
+        after = structs.replace(before, **{**fields, "rules": rules})
         self._require_valid(after, now)
         if after.label != before.label:
             _require_new_label(connection, after)
@@ -223,7 +226,7 @@ def open_administration(
         yield KeyAdministration(connection, actor, clock)
 
 
-def _check_team(connection: Connection, name: str, rules: Mapping[str, Any]) -> tuple[Rules, Changes]:
+def _check_team(connection: Connection, name: str, rules: Mapping[str, Any], now: float) -> tuple[Rules, Changes]:
     _require_name("team", name)
     if not name:
         raise InvalidRequest("The team has no name.", code="virtual-key-fields")
@@ -237,8 +240,15 @@ def _check_team(connection: Connection, name: str, rules: Mapping[str, Any]) -> 
     team = stored or Team(name)
     _require_readable(team)
     before = team.rules
-    after = require_valid_rules(structs.replace(before, **rules))
+    after = require_valid_rules(_date_budgets(before, structs.replace(before, **rules), now))
     return after, _compare(list_rule_fields(before), list_rule_fields(after))
+
+
+def _date_budgets(before: Rules, after: Rules, now: float) -> Rules:
+    """A budget with another amount keeps its use, and one that was removed and set again begins anew."""
+    times = {(budget.unit, budget.period): budget.since for budget in before.budgets}
+    dated = [structs.replace(one, since=times.get((one.unit, one.period), now)) for one in after.budgets]
+    return structs.replace(after, budgets=tuple(dated))
 
 
 def require_same(present: object, expected: object) -> None:

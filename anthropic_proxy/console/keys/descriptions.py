@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from anthropic_proxy.console.keys.virtual_keys import LIST_FIELDS, AuditEntry, Rules, Team, VirtualKey
 from anthropic_proxy.gateway.settings import Settings
@@ -62,7 +63,8 @@ def encode_team(team: Team) -> dict[str, Any]:
 
 
 def _encode_rules(rules: Rules) -> dict[str, Any]:
-    return {name: msgspec.to_builtins(getattr(rules, name)) for name in Rules.__struct_fields__}
+    budgets = [{"amount": one.amount, "unit": one.unit, "period": one.period} for one in rules.budgets]
+    return {**msgspec.to_builtins(structs.asdict(rules)), "budgets": budgets}
 
 
 def list_settable_fields(key: VirtualKey) -> dict[str, Any]:

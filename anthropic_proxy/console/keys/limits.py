@@ -12,8 +12,10 @@ from anthropic_proxy.console.keys.virtual_keys import (
     Rules,
     Team,
     VirtualKey,
+    find_budget_start,
     find_period_end,
 )
+from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.gateway.money import format_amount
 from anthropic_proxy.plugins import Limit
 
@@ -129,6 +131,8 @@ def build_budget_counter(scope: Scope, budget: Budget, now: float) -> Limit:
     moment = datetime.fromtimestamp(now, UTC)
     end = find_period_end(budget.period, moment)
     period = {"day": moment.strftime("%Y-%m-%d"), "month": moment.strftime("%Y-%m"), "total": "total"}[budget.period]
+    if budget.since and find_budget_start(budget, now) == budget.since:  # one that was set again begins anew
+        period += f"/{to_microseconds(budget.since)}"
     seconds = _TOTAL_SECONDS if end is None else end.timestamp() - now + _MARGIN_SECONDS
     return Limit(f"{scope.counter}/{budget.unit}/{period}", "amount", 0, budget.counter_amount, seconds)
 

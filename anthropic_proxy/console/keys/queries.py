@@ -15,7 +15,7 @@ from anthropic_proxy.console.keys.virtual_keys import (
     Rules,
     Team,
     VirtualKey,
-    find_period_start,
+    find_budget_start,
 )
 from anthropic_proxy.console.ledger.database import Reader
 from anthropic_proxy.console.ledger.periods import RequestSelection
@@ -222,21 +222,15 @@ async def read_all_spending(store: Store, scopes: Sequence[Scope], now: float) -
 
 
 def sum_budget_use(connection: Reader, scope: Scope, budget: Budget, now: float) -> int:
-    """Return the use of a budget in the period that contains `now`, by the ledger: nano-dollars, or tokens. It begins
-    when the budget was set.
-    """
+    """Return the use of a budget in the period that contains `now`, by the ledger: nano-dollars, or tokens."""
     is_team = scope.kind == "team"
-    start = find_period_start(budget.period, datetime.fromtimestamp(now, UTC)).timestamp()
-    _, id_or_team = scope.counter.split("/", 1)
-    kind, names = _find_budget_kind(budget.describe()), [scope.name]
-    key_id, team = ("", id_or_team) if is_team else (id_or_team, "")
-    for entry in list_audit_entries(connection, key_id=key_id, team=team, since=start):
-        before, _ = entry.changes.get("budgets", (None, None))
-        if isinstance(before, list) and kind not in map(_find_budget_kind, before):
-            start = entry.at
-            break
-        if "label" in entry.changes:  # no other key gets an earlier label
-            names.append(str(entry.changes["label"][0]))
+    start = find_budget_start(budget, now)
+    names = [scope.name]
+    if not is_team:
+        _, key_id = scope.counter.split("/", 1)
+        entries = list_audit_entries(connection, key_id=key_id, since=start)
+        # no other key gets an earlier label
+        names += [str(entry.changes["label"][0]) for entry in entries if "label" in entry.changes]
     used = RequestSelection(start=round(start * MICROSECONDS), end=round(now * MICROSECONDS) + 1)
     parts = [used]
     if not used.is_short_range:  # sums of complete hours, and single requests of the part of an hour before them
@@ -268,8 +262,3 @@ def _sum_use(connection: Reader, part: RequestSelection, column: str, name: str,
 def read_used_budgets(connection: Reader, scope: Scope, now: float) -> Sequence[Spending]:
     """Used amounts by the ledger, without those that running requests have reserved."""
     return [Spending(budget, sum_budget_use(connection, scope, budget, now)) for budget in scope.rules.budgets]
-
-
-def _find_budget_kind(text: str) -> str:
-    """Return `per month` of `$50.00 per month`, and `tokens per day` of `2,000,000 tokens per day`."""
-    return text.split(" ", 1)[1]

@@ -39,6 +39,9 @@ class Budget(Struct, frozen=True):
     amount: float
     unit: Unit
     period: Period
+    since: float = 0.0
+    """Time at which a budget of this unit and period was set and none existed, in seconds since the epoch. 0: before
+    the period, or stored by an earlier version."""
 
     def describe(self) -> str:
         """Return the budget as text with all its digits: `$50.00 per month`, `2,000,000 tokens per day`."""
@@ -217,6 +220,13 @@ def find_period_start(period: Period, now: datetime) -> datetime:
         return datetime.fromtimestamp(0, UTC)
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     return midnight if period == "day" else midnight.replace(day=1)
+
+
+def find_budget_start(budget: Budget, now: float) -> float:
+    """Return the time from which the use counts: the start of the period that contains `now`, or the time at which the
+    budget was set. Times are seconds since the epoch.
+    """
+    return max(find_period_start(budget.period, datetime.fromtimestamp(now, UTC)).timestamp(), budget.since)
 
 
 def find_period_end(period: Period, now: datetime) -> datetime | None:

@@ -46,7 +46,7 @@ def test_a_key_lives_from_its_creation_to_its_revocation(database: Settings, adm
     key, first = administration.create_key(new_key())
     assert (key.label, key.rules, key.find_status(NOON), has_valid_checksum(first.encode())) == (
         "ci",
-        RULES,
+        structs.replace(RULES, budgets=(Budget(50, "usd", "month", since=NOON),)),
         "active",
         True,
     )

@@ -2,7 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ import pytest
 
 from anthropic_proxy.app import App
 from anthropic_proxy.console.keys.administration import KeyAdministration, KeyChange
-from anthropic_proxy.console.keys.limits import Scope, build_key_scope
-from anthropic_proxy.console.keys.queries import list_keys, read_used_budgets, sum_budget_use
+from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope
+from anthropic_proxy.console.keys.queries import list_keys, list_teams, read_used_budgets, sum_budget_use
 from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
 from anthropic_proxy.console.ledger.periods import RequestSelection
@@ -204,8 +206,53 @@ async def test_a_request_cancelled_before_its_first_byte_costs_its_estimated_inp
     server.close()
 
 
-async def test_the_use_of_a_budget_begins_to_the_second_also_days_later(tmp_path: Path) -> None:
-    settings = Settings(data_directory=tmp_path)
+async def test_a_budget_that_is_removed_and_set_again_begins_anew_everywhere(tmp_path: Path) -> None:
+    admin, data = {"x_api_key": OTHERS["ADMIN_API_KEY"]}, Settings(data_directory=tmp_path / "anthropic-proxy")
+    budgets = [{"amount": 1_000_000, "unit": "tokens", "period": period} for period in ("day", "total")]
+    key = create_key(tmp_path, Rules())
+
+    async def change(budgets: Sequence[Any]) -> None:
+        for path in ("/admin/keys/ci", "/admin/teams/web"):
+            body = {"budgets": budgets} | ({"team": "web"} if path.endswith("ci") else {})
+            changed = await send(app, "POST", path, body, **admin)
+            assert (changed.status, changed.json["budgets"]) == (200, budgets)
+
+    async def use() -> int:
+        reply = await send(app, "POST", "/v1/messages", ASKED, x_api_key=key)
+        assert reply.status == 200
+        return int(reply.json["usage"]["input_tokens"] + reply.json["usage"]["output_tokens"])
+
+    async def read_used(path: str) -> list[int]:
+        found = await send(app, "GET", path, **admin)
+        described = found.json["data"][0] if path == "/admin/teams" else found.json
+        return [each["used"] for each in described["spending"]]
+
+    async def require_used(amount: int) -> None:
+        for path in ("/admin/keys/ci", "/admin/teams"):
+            await wait_for_async(partial(read_used, path), lambda used: used == [amount, amount])
+        with closing(open_for_reading(data)) as connection:
+            scopes = [*map(build_key_scope, list_keys(connection)), *map(build_team_scope, list_teams(connection))]
+            found = [[one.used for one in read_used_budgets(connection, scope, time.time())] for scope in scopes]
+        assert found == [[amount, amount]] * 2
+
+    async with running_app(tmp_path, **OTHERS) as app:
+        await change(budgets)
+        await use()
+        await change([])
+        await use()
+        await change(budgets)
+        await require_used(0)
+        amount = await use()
+        await change([{**one, "amount": 2_000_000} for one in budgets])
+    async with running_app(tmp_path, **OTHERS) as app:
+        await require_used(amount)
+        amount += await use()
+        for path in ("/admin/keys/ci", "/admin/teams"):
+            await wait_for_async(partial(read_used, path), lambda used: used == [amount, amount])
+
+
+async def test_the_use_of_a_budget_begins_to_the_second_also_days_later(database: Settings) -> None:
+    settings = database
     connection, set_at, now = open_for_writing(settings), NOON + 1_200, NOON + 50 * 3_600
     budget = Budget(1_000_000, "tokens", "total")
     key = VirtualKey(id="", label="ci", rules=Rules(budgets=(budget,)))
@@ -222,7 +269,8 @@ async def test_the_use_of_a_budget_begins_to_the_second_also_days_later(tmp_path
         )
         ledger.wait_written(len(times))
     with closing(open_for_reading(settings)) as connection:
-        assert sum_budget_use(connection, build_key_scope(created), budget, now) == 10 + 100 + 1_000
+        (stored,) = created.rules.budgets
+        assert sum_budget_use(connection, build_key_scope(created), stored, now) == 10 + 100 + 1_000
 
 
 def test_a_database_is_required(tmp_path: Path) -> None:
