@@ -68,10 +68,8 @@ def add(
     for extra in extras:
         if extra not in EXTRAS:
             nearest = find_similar_choice(extra.lower(), list(EXTRAS))
-            meant = f" Did you mean:  {PACKAGE} add {nearest}" if nearest else ""
-            raise ConfigurationError(
-                f'There is no extra "{extra}". The extras are: {", ".join(EXTRAS)}.{meant}', code="extra-not-installed"
-            )
+            remedy = f"Did you mean:  {PACKAGE} add {nearest}" if nearest else f"The extras are: {', '.join(EXTRAS)}."
+            raise ConfigurationError(f'There is no extra "{extra}". {remedy}', code="extra-not-installed")
     command = find_install_command(
         extras,
         [package for extra in extras for package in packages[extra]],

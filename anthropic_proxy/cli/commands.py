@@ -138,11 +138,10 @@ def require_known_command(commands: Commands, words: Sequence[str]) -> None:
             meant = _OTHER_WORDS.get(word.lower(), "")
             nearest = meant if meant in known else find_similar_choice(word.lower(), known)
             of = f" of {' '.join(line[1:])}" if len(line) > 1 else ""
-            remedy = f"Did you mean:  {' '.join(line)} {nearest}" if nearest else f"More:  {' '.join(line)} --help"
-            raise ConfigurationError(
-                f'There is no command "{word}"{of}. The commands are: {", ".join(known)}. {remedy}',
-                code="unknown-command",
-            )
+            remedy = f"The commands are: {', '.join(known)}. More:  {' '.join(line)} --help"
+            if nearest:
+                remedy = f"Did you mean:  {' '.join(line)} {nearest}"
+            raise ConfigurationError(f'There is no command "{word}"{of}. {remedy}', code="unknown-command")
         line.append(word)
         commands = commands[word]
 
@@ -175,8 +174,9 @@ def describe_misuse(error: CycloptsError, commands: Commands) -> str:
         if option == "--port":  # only `serve` has it
             name = command.removeprefix(f"{_PROGRAM} ")
             return f"{name} has no option --port. Set the port of the proxy by PORT, in the environment or in .env."
-        nearest = find_similar_choice(option, known)
-        remedy = f"Did you mean:  {nearest}" if nearest else f"All options:  {command} --help"
+        # the dashes, which all have, would make short names similar: `--days`, `--by`
+        nearest = find_similar_choice(option.lstrip("-"), [name.removeprefix("--") for name in known])
+        remedy = f"Did you mean:  --{nearest}" if nearest else f"All options:  {command} --help"
         return f"{command.removeprefix(_PROGRAM + ' ')} has no option {option}. {remedy}"
     if isinstance(error, UnusedCliTokensError):
         words = error.unused_tokens or ()

@@ -1141,10 +1141,8 @@ def _find_candidate(candidates: Sequence[ProviderChoice], name: str) -> Provider
             return candidate
     known = [candidate.name for candidate in candidates]
     nearest = find_similar_choice(word, known)
-    meant = f" Did you mean:  --provider {nearest}" if nearest else ""
-    raise ConfigurationError(
-        f'There is no provider "{name}". The providers are: {", ".join(known)}.{meant}', code="unknown-provider"
-    )
+    remedy = f"Did you mean:  --provider {nearest}" if nearest else f"The providers are: {', '.join(known)}."
+    raise ConfigurationError(f'There is no provider "{name}". {remedy}', code="unknown-provider")
 
 
 def query_models(backend: ChosenProvider) -> tuple[Sequence[ModelFacts], float, bool]:

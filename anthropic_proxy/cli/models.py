@@ -128,13 +128,10 @@ async def _show(output: Output, name: str, as_json: bool) -> int:
         )
         owner = next((prefix for prefix, pattern in known if fnmatch(word, pattern)), "")
         nearest = f"{owner}/{word}" if owner else find_similar_choice(word, prefixes)
-        remedy = "More:  anthropic-proxy models --help"
+        remedy = f"The providers are: {', '.join(prefixes)}. More:  anthropic-proxy models --help"
         if nearest:
             remedy = f"Did you mean:  anthropic-proxy models {nearest}"
-        raise ConfigurationError(
-            f'There is no provider "{name}". The providers are: {", ".join(prefixes)}. {remedy}',
-            code="unknown-provider",
-        )
+        raise ConfigurationError(f'There is no provider "{name}". {remedy}', code="unknown-provider")
     services = await open_services(settings)
     try:
         offered = await (

@@ -204,11 +204,10 @@ def _find_named(services: Services, name: str, configured: Sequence[Backend]) ->
     if "/" not in name and not name.startswith("claude"):
         known = [row.prefix for row in registry]
         nearest = find_similar_choice(name.lower(), known)
-        raise ConfigurationError(
-            f'There is no provider "{name}". The providers are: {", ".join(known)}. A model needs a prefix: '
-            f"openai/{name}. " + (f"Did you mean:  anthropic-proxy doctor {nearest}" if nearest else ""),
-            code="unknown-provider",
-        )
+        remedy = f"The providers are: {', '.join(known)}. A model needs a prefix: openai/{name}."
+        if nearest:
+            remedy = f"Did you mean:  anthropic-proxy doctor {nearest}"
+        raise ConfigurationError(f'There is no provider "{name}". {remedy}', code="unknown-provider")
     plan = build_plan(RoutingQuery(name), services.settings, services.catalog)
     return [
         next(

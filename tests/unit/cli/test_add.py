@@ -34,13 +34,12 @@ def test_without_a_name_it_lists_all_extras(tmp_path: Path) -> None:
 
 
 def test_an_unknown_extra(tmp_path: Path) -> None:
-    ended = run_command("add", "dasboard", directory=tmp_path, settings={})
     names = "dashboard, prices, tui, vertex, bedrock, azure, litellm, fetch, import, postgres, redis, oidc, otel"
-    assert (ended.returncode, ended.stdout, ended.stderr) == (
-        2,
-        "",
-        f'✕ There is no extra "dasboard". The extras are: {names}. Did you mean:  anthropic-proxy add dashboard\n',
-    )
+    remedies = {"dasboard": "Did you mean:  anthropic-proxy add dashboard", "sound": f"The extras are: {names}."}
+    for extra, remedy in remedies.items():
+        ended = run_command("add", extra, directory=tmp_path, settings={})
+        error = f'✕ There is no extra "{extra}". {remedy}\n'
+        assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", error)
 
 
 class Installation:
