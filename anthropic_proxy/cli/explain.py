@@ -24,7 +24,12 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import build_request_object
 from anthropic_proxy.console.ledger.records import StoredRequest, decode_attempt_times
-from anthropic_proxy.console.ledger.request_queries import list_failed_attempts, list_notes, sum_sessions
+from anthropic_proxy.console.ledger.request_queries import (
+    list_failed_attempts,
+    list_fallbacks,
+    list_notes,
+    sum_sessions,
+)
 from anthropic_proxy.console.session_names import find_names
 from anthropic_proxy.engine.exchange.dry_run import (
     ACCESS_TOKEN,
@@ -140,9 +145,10 @@ def _write_stored_summary(row: StoredRequest, settings: Settings) -> None:
         write("rule", row.route_reason)
     failed, times = list_failed_attempts(row), decode_attempt_times(row.attempt_times)
     has_all_times = len(times) > len(failed)  # a target without credentials was not called
-    for number, attempt in enumerate(failed, 1):
+    for number, (attempt, is_fallback) in enumerate(zip(failed, list_fallbacks(row), strict=True), 1):
         reason = times[number - 1].error if has_all_times else ""
-        write(f"attempt {number}", f"{attempt}, retried{reason and '; '}{reason}")
+        followed = "followed by the fallback" if is_fallback else "retried"
+        write(f"attempt {number}", f"{attempt}, {followed}{reason and '; '}{reason}")
     if row.model:
         sent = times[-1].status if times else row.status
         status = f"status {sent}" if sent else "no response" if row.error_type else "no status, the client disconnected"

@@ -242,8 +242,9 @@ def test_a_failed_attempt_is_explained_with_the_reason_of_the_provider(tmp_path:
         settings["PORT"] = proxy.url.rpartition(":")[2]
         ended = run_command("explain", directory=tmp_path, settings=settings)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert [line for line in ended.stdout.splitlines() if " attempt " in line] == [
-        "    attempt 1  openai 403, retried; openai: Country, region, or territory not supported",
+    assert [line for line in ended.stdout.splitlines() if line.startswith(("    rule ", "    attempt "))] == [
+        "    rule       haiku is SMALL_MODEL (default of openai); fallback: FALLBACK_HAIKU, environment",
+        "    attempt 1  openai 403, followed by the fallback; openai: Country, region, or territory not supported",
         "    attempt 2  demo/demo: status 200, max_tokens",
     ]
 

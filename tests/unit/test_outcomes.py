@@ -26,7 +26,7 @@ FAILED = {"failed_attempts": ["groq 429"]}
             "↻ groq 429, then openai",
             "↻ retried",
             "retried",
-            "Succeeded after one retry",
+            "Succeeded after a fallback to openai",
         ),
         (
             {"outcome": "max_tokens"},
@@ -47,7 +47,7 @@ FAILED = {"failed_attempts": ["groq 429"]}
             "↻ groq 429, then openai; ! truncated (max_tokens)",
             "! truncated",
             "truncated",
-            "Truncated by the token limit after one retry",
+            "Truncated by the token limit after a fallback to openai",
         ),
         ({"outcome": "max_tokens", "message_count": 1, "output_tokens": 16}, "", "✓ max_tokens", "ok", "Succeeded"),
         ({"outcome": "refusal"}, "! refused", "! refused", "refused", "Refused by the model"),
@@ -56,7 +56,7 @@ FAILED = {"failed_attempts": ["groq 429"]}
             "↻ groq 429; ✕ openai: full",
             "✕ 502",
             "error",
-            "Failed with 502 after one retry",
+            "Failed with 502 after a fallback to openai",
         ),
         (
             {

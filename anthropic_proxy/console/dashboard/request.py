@@ -28,6 +28,8 @@ from anthropic_proxy.console.ledger.records import (
 )
 from anthropic_proxy.console.ledger.request_queries import (
     find_stored_request,
+    list_failed_attempts,
+    list_fallbacks,
     list_notes,
     read_contents,
     sum_sessions,
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
 MAX_TEXT_CHARACTERS = 20_000
 MAX_BLOCK_BARS = 40
 _MAX_STEPS = 6
+_MIN_WAIT = 50_000
+"""Microseconds between a failed attempt and the next one, from which the timeline shows them as a wait."""
 _SUMMARIES = {
     "ok": "Succeeded",
     "truncated": "Truncated by the token limit",
@@ -66,6 +70,8 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         return None
     older, newer = queries.find_neighbors(context.connection, row)
     sign, role, outcome = describe_outcome(row.outcome_class, row.outcome, row.status)
+    if row.outcome_class == "retried":  # signs of the failed attempts are beside it
+        sign, role, outcome = describe_outcome("ok", row.outcome, row.status)
     outcome = outcome if row.outcome_class == "cancelled" else f"{row.status} {row.outcome}".strip()
     place, session = "", dict[str, str]()
     if row.session:
@@ -106,7 +112,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     if row.first_token:
         first_note = f"{formats.percent(row.first_token, row.duration)} of the total"
         if lost := sum_failed_attempt_time(row):
-            first_note += f" · {formats.seconds(lost)} in failed attempts"
+            first_note += f" · {formats.seconds(lost)} in failed attempts and waits"
     figures = [
         Figure("Total", formats.seconds(row.duration), f"at {start}" if start == end else f"{start} to {end}"),
         Figure("Time to first token", formats.seconds(row.first_token or None), first_note),
@@ -128,7 +134,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         "row": row,
         "summary": summarize_outcome(row),
         "tag_parts": (sign, role, outcome),
-        "failed": _decode_json_list(row.failed_attempts),
+        "failed": list_failed_attempts(row),
         "figures": figures,
         "timeline": build_timeline(row),
         "attempts": list_attempts(row),
@@ -161,8 +167,11 @@ def _decode_json_list(text: str) -> Sequence[Any]:
 
 
 def summarize_outcome(row: StoredRequest) -> str:
-    failures = len(_decode_json_list(row.failed_attempts))
-    retries = {0: "", 1: " after one retry"}.get(failures, f" after {failures} retries")
+    failed, name = list_failed_attempts(row), row.prefix or row.provider
+    retries = {0: "", 1: " after one retry"}.get(len(failed), f" after {len(failed)} retries")
+    if any(list_fallbacks(row)):
+        is_same = failed[0].partition(" ")[0] == name
+        retries = f" after a fallback to {name}/{row.model}" if is_same else f" after a fallback to {name}"
     if row.outcome_class == "error":
         return f"Failed with {describe_failure_status(row.status, row.attempt_times)}{retries}"
     if row.outcome_class == "retried":
@@ -282,10 +291,12 @@ def build_timeline(row: StoredRequest) -> Timeline:
 
 
 def sum_failed_attempt_time(row: StoredRequest) -> int:
-    """Microseconds that failed calls to providers took before the first token of the reply."""
+    """Microseconds of failed calls to providers, and of the waits after them, before the first token of the reply."""
     first = row.first_token or row.duration
-    failed = [one for one in decode_attempt_times(row.attempt_times) if one.error_type]
-    return sum(one.duration for one in failed if one.offset + one.duration <= first)
+    attempts = decode_attempt_times(row.attempt_times)
+    starts = [*(one.offset for one in attempts[1:]), first]
+    failed = [(one, min(start, first)) for one, start in zip(attempts, starts, strict=False) if one.error_type]
+    return sum(end - one.offset for one, end in failed if one.offset + one.duration <= first)
 
 
 def _bar(name: str, role: str, span: tuple[int, int], scale: float, text: str = "") -> Bar:
@@ -295,8 +306,12 @@ def _bar(name: str, role: str, span: tuple[int, int], scale: float, text: str = 
 
 
 def _attempt_bars(row: StoredRequest, attempts: Sequence[AttemptTime], scale: float) -> Iterator[Bar]:
+    failed_at = None
     for number, one in enumerate(attempts, 1):
         end, name = one.offset + one.duration, f"attempt {number}"
+        if failed_at is not None and one.offset - failed_at >= _MIN_WAIT:
+            yield _bar("wait", "wait", (failed_at, one.offset), scale, f"before attempt {number}")
+        failed_at = end if one.error_type else None
         first = row.first_token or end
         if one.error_type and not one.offset < first < end:
             yield _bar(name, "bad", (one.offset, end), scale, f"{one.provider}: {_failure(one)}")
@@ -331,7 +346,7 @@ def _phase_bars(row: StoredRequest, scale: float) -> Iterator[Bar]:
     """Yield bars for waiting and reply of the request `row`, if the times of its calls to providers are not stored."""
     total = max(row.duration, 1)
     first = min(row.first_token, total) if row.first_token else total
-    failures = _decode_json_list(row.failed_attempts)
+    failures = list_failed_attempts(row)
     name = "wait for the first token" if row.first_token else "wait"
     if failures:
         name = "failed attempts and wait"

@@ -22,6 +22,7 @@ from anthropic_proxy.console.ledger.records import (
     SUM_NAMES,
     StoredRequest,
     UsageSums,
+    decode_attempt_times,
 )
 from anthropic_proxy.console.ledger.tables import (
     SUM_TABLES,
@@ -397,6 +398,15 @@ _decode_notes = msgspec.json.Decoder(list[FidelityNote]).decode
 def list_failed_attempts(row: StoredRequest) -> list[str]:
     """Return the failed calls to providers in the stored request `row`, as provider and HTTP status: `groq 429`."""
     return _decode_texts(row.failed_attempts) if row.failed_attempts else []
+
+
+def list_fallbacks(row: StoredRequest) -> list[bool]:
+    """Return for each of `list_failed_attempts` whether another model was called after it."""
+    failed, times = list_failed_attempts(row), decode_attempt_times(row.attempt_times)
+    models = [(one.provider, one.model) for one in times]
+    if len(times) <= len(failed):  # a target without credentials was not called
+        models = [(attempt.partition(" ")[0], "") for attempt in failed] + [(row.prefix or row.provider, "")]
+    return [models[number] != models[number + 1] for number in range(len(failed))]
 
 
 def list_notes(row: StoredRequest) -> list[FidelityNote]:

@@ -248,6 +248,9 @@ class Attempts:
                 if has_next_target and isinstance(rejection, AuthenticationFailed | MissingExtra):
                     receipt.failed_attempts.append(f"{target.provider.prefix} no credentials")
             else:
+                setting = target.model_setting
+                if setting is not None and setting != plan.targets[0].model_setting:
+                    receipt.route_reason += f"; fallback: {setting}"
                 if balancer is not None and route is not None:
                     seconds = engine.clock() - started_at
                     engine.background.start_task(balancer.record_reply(target, route, receipt.session, seconds))

@@ -182,10 +182,11 @@ async def test_each_attempt_is_a_bar_and_the_reply_begins_at_the_first_token(set
     assert found.first_token == pytest.approx(0.08)
     assert found.bars[0] == Bar("attempt 1", "bad", 0.001, 0.02, "10 ms", "0.20 s", "groq: 429")
     assert [(bar.name, bar.role, round(bar.start, 3), round(bar.share, 3), bar.text) for bar in found.bars[1:]] == [
+        ("wait", "wait", 0.021, 0.009, "before attempt 2"),
         ("attempt 2", "wait", 0.03, 0.05, "openai: wait for the first token"),
         ("reply", "text", 0.08, 0.75, "486 tokens"),
     ]
-    assert sum_failed_attempt_time(row) == 200_000
+    assert sum_failed_attempt_time(row) == 290_000
     assert list_attempts(row) == [
         AttemptRow("groq", "llama", "429 after 0.20 s", "12,000 tokens per minute"),
         AttemptRow("openai", "gpt-4.1", "", ""),
