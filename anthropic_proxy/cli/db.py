@@ -39,7 +39,7 @@ def upgrade() -> None:
 
 @db.command
 def check() -> None:
-    """Check the integrity of the database, and compare its hourly sums with the stored requests.
+    """Check the integrity of the database and each stored request, and compare the hourly sums with the requests.
 
     Exit status: 0 without findings, 1 otherwise.
     """

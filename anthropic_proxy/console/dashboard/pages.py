@@ -131,7 +131,10 @@ class OpenedLedger(Struct, frozen=True):
 
 
 class LedgerConnections:
-    def __init__(self) -> None:
+    """`warn` is that of `LedgerReader`."""
+
+    def __init__(self, warn: Callable[[str], None] | None = None) -> None:
+        self._warn = warn
         self._lock = threading.Lock()
         self._reader: LedgerReader | None = None
         self._settings: Settings | None = None
@@ -144,7 +147,7 @@ class LedgerConnections:
                 if self._reader is None or self._settings is not settings:  # the first call after the start or a reload
                     if self._reader is not None:
                         self._reader.close()
-                    self._reader, self._settings = LedgerReader(settings, MAX_READ_SECONDS), settings
+                    self._reader, self._settings = LedgerReader(settings, MAX_READ_SECONDS, self._warn), settings
                 reader = self._reader
             connection = reader.connect()
             if connection is not None:
@@ -220,7 +223,7 @@ class Pages:
         self._gateway = gateway
         self._threads = ReaderThreads()
         self._clock = clock
-        self._ledger = LedgerConnections()
+        self._ledger = LedgerConnections(gateway.log_warning_once)
 
     async def stop(self) -> None:
         await self._threads.stop()

@@ -3,7 +3,7 @@
 `respond` runs in a thread. Responses contain no message content.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -49,24 +49,26 @@ _MAX_FACET_VALUES = 50
 _FORMATS = ("json", "csv")
 
 
-def respond(route: str, request: RouteRequest, settings: Settings) -> RouteResponse:
-    """Raises `InvalidRequest`, and `UnknownModel` if this request is not stored."""
+def respond(
+    route: str, request: RouteRequest, settings: Settings, warn: Callable[[str], None] | None = None
+) -> RouteResponse:
+    """Raises `InvalidRequest`, and `UnknownModel` if this request is not stored. `warn` is that of `LedgerReader`."""
     try:
         if route == "/api/usage":
             query = _Query(request, ("by", "since", "until", "format"))
             by, form = query.choose("by", GROUP_NAMES, "model"), query.choose("format", _FORMATS, "json")
             chosen = query.resolve_usage_range()
-            with _reading(settings) as connection:
+            with _reading(settings, warn) as connection:
                 groups = sum_usage(connection, chosen, by)
             if form == "csv":
                 return tabulate_usage(settings, by, groups).build_download(f"usage-by-{by}", form)
             return _json(build_usage_object(settings, by, groups, chosen))
         if route == "/api/requests":
-            return _list_requests(request, settings)
+            return _list_requests(request, settings, warn)
         if route == "/api/requests/{id}":
             request_id = request.path_parameters["id"]
             require_database_text("id", request_id)
-            with _reading(settings) as connection:
+            with _reading(settings, warn) as connection:
                 row = find_stored_request(connection, request_id)
             if row is None:
                 raise UnknownModel(f"The ledger has no request {request_id!r}.", code="ledger-request")
@@ -79,7 +81,7 @@ def respond(route: str, request: RouteRequest, settings: Settings) -> RouteRespo
         return _fail(failure.message, failure.status)
 
 
-def _list_requests(request: RouteRequest, settings: Settings) -> RouteResponse:
+def _list_requests(request: RouteRequest, settings: Settings, warn: Callable[[str], None] | None) -> RouteResponse:
     names = ("since", "until", "format", "limit", "before", "search", "changed", "facets", *FACETS)
     query = _Query(request, names)
     form, limit = query.choose("format", _FORMATS, "json"), query.read_number("limit", DEFAULT_ROWS, MAX_ROWS)
@@ -90,7 +92,7 @@ def _list_requests(request: RouteRequest, settings: Settings) -> RouteResponse:
         is_changed=query.is_true("changed"),
         text=query.values.get("search", ""),
     )
-    with _reading(settings) as connection:
+    with _reading(settings, warn) as connection:
         position = query.find_position()
         searched = limit_search_range(connection, chosen, position and position[0])
         rows = list_stored_requests(connection, searched, limit + 1, before=position)
@@ -114,9 +116,9 @@ def _list_requests(request: RouteRequest, settings: Settings) -> RouteResponse:
 
 
 @contextmanager
-def _reading(settings: Settings) -> Iterator[Connection]:
+def _reading(settings: Settings, warn: Callable[[str], None] | None) -> Iterator[Connection]:
     """Raises `ConfigurationError` as `LedgerReader`."""
-    with read_ledger(settings, MAX_READ_SECONDS) as connection:
+    with read_ledger(settings, MAX_READ_SECONDS, warn) as connection:
         if connection is not None:
             yield connection
             return

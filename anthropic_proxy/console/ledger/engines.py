@@ -3,7 +3,7 @@
 import itertools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from anthropic_proxy.console.ledger.database import connect_for_reading, find_da
 from anthropic_proxy.console.ledger.migrations import NEWEST_VERSION, find_schema_version, is_known_version
 from anthropic_proxy.console.ledger.read_access import limit_query_time
 from anthropic_proxy.console.ledger.records import RequestCounts
+from anthropic_proxy.console.ledger.request_queries import stream_stored_requests
 from anthropic_proxy.console.ledger.tables import hourly, metadata, requests
 from anthropic_proxy.console.ledger.units import MICROSECONDS_PER_HOUR
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
@@ -62,12 +63,15 @@ def open_reading_engine(settings: Settings) -> Engine:
 class LedgerReader:
     """Opener of connections to the database of the ledger that `settings` select, for any thread.
 
-    `query_seconds`: as in `limit_query_time`. None: no limit. Raises `ConfigurationError` if the ledger is disabled.
+    `query_seconds`: as in `limit_query_time`. None: no limit. `warn` is called for each row that cannot be read
+    completely. Raises `ConfigurationError` if the ledger is disabled.
     """
 
-    def __init__(self, settings: Settings, query_seconds: float | None = None) -> None:
+    def __init__(
+        self, settings: Settings, query_seconds: float | None = None, warn: Callable[[str], None] | None = None
+    ) -> None:
         self._address = find_database(settings)
-        self.engine = open_reading_engine(settings)
+        self.engine = open_reading_engine(settings).execution_options(warn=warn)
         if query_seconds is not None:
             limit_query_time(self.engine, query_seconds)
 
@@ -98,9 +102,11 @@ class LedgerReader:
 
 
 @contextmanager
-def read_ledger(settings: Settings, query_seconds: float | None = None) -> Iterator[Connection | None]:
+def read_ledger(
+    settings: Settings, query_seconds: float | None = None, warn: Callable[[str], None] | None = None
+) -> Iterator[Connection | None]:
     """Yield a connection as `LedgerReader` does, and close it."""
-    reader = LedgerReader(settings, query_seconds)
+    reader = LedgerReader(settings, query_seconds, warn)
     connection = None
     try:
         connection = reader.connect()
@@ -151,13 +157,19 @@ _COMPARED = (*RequestCounts.__struct_fields__, "cost")
 
 
 def find_database_problems(connection: Connection) -> Iterator[str]:
-    """Problems are damaged SQLite files, and hourly sums that differ from the requests."""
+    """Problems are damaged SQLite files, requests that cannot be read completely, and hourly sums that differ from the
+    requests.
+    """
     if connection.dialect.name == "sqlite":
         found = connection.exec_driver_sql("PRAGMA integrity_check").scalars()
         yield from (f"The file is damaged: {line}" for line in found if line != "ok")
+    damaged: list[str] = []
+    for _ in stream_stored_requests(connection.execution_options(warn=damaged.append)):
+        yield from damaged
+        damaged.clear()
     # the oldest hour is not compared: some of its requests may already be deleted
     oldest = connection.execute(select(func.min(requests.c.started_at))).scalar()
-    if oldest is None:
+    if not isinstance(oldest, int):
         return
     hour = oldest // MICROSECONDS_PER_HOUR + 1
     rows = connection.execute(

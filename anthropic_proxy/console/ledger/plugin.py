@@ -68,7 +68,8 @@ class _Ledger:
     def _respond(self, route: str, request: RouteRequest) -> RouteResponse:
         from anthropic_proxy.console.ledger.api import respond  # noqa: PLC0415  # loads SQLAlchemy
 
-        return respond(route, request, self._settings if self._gateway is None else self._gateway.settings)
+        warn = None if self._gateway is None else self._gateway.log_warning_once
+        return respond(route, request, self._current_settings(), warn)
 
     def _run(self, queue: ReceiptQueue) -> None:
         from anthropic_proxy.console.ledger.database import needs_migration  # noqa: PLC0415  # loads the driver

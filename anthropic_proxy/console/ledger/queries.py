@@ -13,7 +13,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from msgspec import Struct, structs
-from sqlalchemy import BigInteger, ColumnElement, Connection, Table, Text, and_, case, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Integer, Table, Text, and_, case, cast, func, select
 
 from anthropic_proxy.console.ledger.histograms import Histogram, encode_histogram, find_bucket, sum_encoded_histograms
 from anthropic_proxy.console.ledger.periods import MAX_UTC_SECONDS, RequestSelection, find_period_start, find_utc_offset
@@ -28,7 +28,9 @@ from anthropic_proxy.console.ledger.records import (
     add_up_groups,
 )
 from anthropic_proxy.console.ledger.request_queries import (
+    LATEST_START,
     SEARCHED_COLUMNS,
+    build_stored_request,
     hourly_conditions,
     list_stored_requests,
     narrow_to_matching_hours,
@@ -404,12 +406,13 @@ def count_errors(connection: Connection, selection: RequestSelection, period_sec
     failed = structs.replace(selection, values={**selection.values, "outcome_class": "error"})
     span = selection.start // MICROSECONDS, selection.end // MICROSECONDS
     period = _build_period_number(column.started_at // MICROSECONDS, period_seconds, *span)
-    keys = (period, column.provider, column.error_type, column.status, column.requested_model != "")
+    status = cast(column.status, Integer)  # SQLite stores texts in it too
+    keys = (period, column.provider, column.error_type, status, column.requested_model != "")
     values = func.count(), func.min(column.started_at), func.max(column.started_at)
     rows = connection.execute(select(*keys, *values).where(*request_conditions(failed)).group_by(*keys)).all()
     found = [
-        ErrorPeriod(find_period_start(int(number), period_seconds), provider, error_type, status, bool(named), *others)
-        for number, provider, error_type, status, named, *others in rows
+        ErrorPeriod(find_period_start(int(number), period_seconds), provider, error_type, sent, bool(named), *others)
+        for number, provider, error_type, sent, named, *others in rows
     ]
     return sorted(found, key=lambda one: one.start)
 
@@ -424,12 +427,13 @@ def list_errors(connection: Connection, errors: Iterable[ErrorPeriod]) -> list[E
     groups = []
     for key in sorted(sorted(found), key=lambda key: -counts[key])[:MAX_ERRORS]:
         first_at, last_at = min(one.first_at for one in found[key]), max(one.last_at for one in found[key])
-        latest = connection.execute(
-            select(column.error, column.error_code, column.id, column.attempt_times)
-            .where(column.started_at == last_at, column.outcome_class == "error", column.provider == key[0])
-            .limit(1)
-        ).first()
-        groups.append(ErrorGroup(*key, counts[key], first_at, last_at, *(latest or ("", "", "", ""))))
+        query = select(requests).where(
+            column.started_at == last_at, column.outcome_class == "error", column.provider == key[0]
+        )
+        found_row = connection.execute(query.limit(1)).first()
+        latest = StoredRequest() if found_row is None else build_stored_request(connection, found_row)
+        texts = (latest.error, latest.error_code, latest.id, latest.attempt_times)
+        groups.append(ErrorGroup(*key, counts[key], first_at, last_at, *texts))
     return groups
 
 
@@ -443,7 +447,10 @@ class LedgerExtent(Struct, frozen=True):
 
 def read_ledger_extent(connection: Connection) -> LedgerExtent:
     total, first = connection.execute(select(func.sum(hourly.c.requests), func.min(hourly.c.hour))).one()
-    last = connection.execute(select(func.max(requests.c.started_at))).scalar()
+    # a text, which SQLite stores in any column, is greater than each number
+    last = connection.execute(
+        select(func.max(requests.c.started_at)).where(requests.c.started_at <= LATEST_START)
+    ).scalar()
     return LedgerExtent(int(total or 0), first, last)
 
 
@@ -478,7 +485,9 @@ def find_session_position(connection: Connection, row: StoredRequest) -> Session
 
 def find_last_key_uses(connection: Connection, label: str = "") -> Mapping[str, int]:
     """Return label of a virtual key → time of its last request in microseconds. Keys without requests are missing."""
-    latest = select(func.max(requests.c.started_at)).where(value_condition("key_label", virtual_keys.c.label))
+    column = requests.c
+    own = value_condition("key_label", virtual_keys.c.label)
+    latest = select(func.max(column.started_at)).where(own, column.started_at <= LATEST_START)
     query = select(virtual_keys.c.label, latest.scalar_subquery())
     rows = connection.execute(query.where(virtual_keys.c.label == label) if label else query).all()
     return {label: started_at for label, started_at in rows if started_at is not None}

@@ -6,7 +6,8 @@ common value itself reads the hourly sums first (`narrow_to_matching_hours`).
 """
 
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from anthropic_proxy.console.ledger.records import (
     StoredRequest,
     UsageSums,
     decode_attempt_times,
+    decode_block_times,
 )
 from anthropic_proxy.console.ledger.tables import (
     SUM_TABLES,
@@ -110,6 +112,57 @@ def search_conditions(chosen: RequestSelection, columns: Any) -> list[ColumnElem
     return conditions
 
 
+_decode_texts = msgspec.json.Decoder(list[str]).decode
+_decode_notes = msgspec.json.Decoder(list[FidelityNote]).decode
+_LISTS: Mapping[str, Callable[[str], object]] = {
+    "failed_attempts": _decode_texts,
+    "notes": _decode_notes,
+    "adaptations": _decode_texts,
+    "attempt_times": decode_attempt_times,
+    "reply_blocks": decode_block_times,
+}
+"""Column with a list as JSON text → its decoder."""
+LATEST_START = round(datetime.max.replace(tzinfo=UTC).timestamp()) * MICROSECONDS - MICROSECONDS
+"""Latest start of a request, in microseconds since the epoch, that a calendar has."""
+
+
+class _Values(StoredRequest, array_like=True, gc=False):
+    """The values of a row as a list, by which their types are checked."""
+
+
+def build_stored_request(connection: Connection, values: Sequence[Any]) -> StoredRequest:
+    """Return the request of a row of `requests`. SQLite stores any value in any column, so one that cannot be read has
+    its default. Such a row is reported to the execution option `warn` of the connection, if there is one.
+    """
+    row = StoredRequest(*values)
+    try:
+        msgspec.convert(tuple(values), _Values)
+        for name, decode in _LISTS.items():
+            if text := getattr(row, name):
+                decode(text)
+        if 0 <= row.started_at <= LATEST_START:
+            return row
+    except msgspec.DecodeError:
+        pass
+    damaged = [field for field in structs.fields(StoredRequest) if not _is_readable(field, getattr(row, field.name))]
+    for field in damaged:
+        setattr(row, field.name, str(row.id) if field.name == "id" else field.default)
+    if (warn := connection.get_execution_options().get("warn")) is not None:
+        names = ", ".join(field.name for field in damaged)
+        warn(f"The stored request {row.id} cannot be read completely: {names}.")
+    return row
+
+
+def _is_readable(field: structs.FieldInfo, value: Any) -> bool:
+    try:
+        msgspec.convert(value, field.type)
+        if value and field.name in _LISTS:
+            _LISTS[field.name](value)
+    except msgspec.DecodeError:
+        return False
+    return field.name != "started_at" or 0 <= value <= LATEST_START
+
+
 def list_stored_requests(
     connection: Connection,
     chosen: RequestSelection,
@@ -129,7 +182,7 @@ def list_stored_requests(
         own.append(not_(and_(column.started_at == after[0], column.id <= after[1])))
     order = [key.desc() if after is None else key.asc() for key in (column.started_at, column.id)]
     query = select(requests).where(*request_conditions(chosen), *own).order_by(*order).limit(limit)
-    rows = [StoredRequest(*row) for row in connection.execute(query)]
+    rows = [build_stored_request(connection, row) for row in connection.execute(query)]
     return rows if after is None else rows[::-1]
 
 
@@ -137,12 +190,12 @@ def stream_stored_requests(connection: Connection) -> Iterator[StoredRequest]:
     """Yield all stored requests, the oldest first, for an export. They are not all in memory at once."""
     query = select(requests).order_by(requests.c.started_at, requests.c.id)
     for row in connection.execution_options(yield_per=_STREAMED_ROWS).execute(query):
-        yield StoredRequest(*row)
+        yield build_stored_request(connection, row)
 
 
 def find_stored_request(connection: Connection, request_id: str) -> StoredRequest | None:
     row = connection.execute(select(requests).where(requests.c.id == request_id)).first()
-    return None if row is None else StoredRequest(*row)
+    return None if row is None else build_stored_request(connection, row)
 
 
 def read_contents(connection: Connection, request_id: str) -> list[StoredContent]:
@@ -229,7 +282,7 @@ def list_sorted_requests(
     nearest = select(*keys).where(*conditions).order_by(*ordered).limit(limit)
     positions = [(float(row[0]), int(row[1]), str(row[2])) for row in connection.execute(nearest)]
     found = select(requests).where(_column.id.in_([position[2] for position in positions]))
-    rows = {row.id: StoredRequest(*row) for row in connection.execute(found)}
+    rows = {row.id: build_stored_request(connection, row) for row in connection.execute(found)}
     listed = [SortedRequest(rows[position[2]], position) for position in positions if position[2] in rows]
     return listed if after is None else listed[::-1]
 
@@ -391,8 +444,6 @@ _COPIED = (
     *("tool_count", "message_count", "tool_results", "tool_errors", "outcome", "error_type", "error"),
 )
 """Fields that a receipt has too, in the same form."""
-_decode_texts = msgspec.json.Decoder(list[str]).decode
-_decode_notes = msgspec.json.Decoder(list[FidelityNote]).decode
 
 
 def list_failed_attempts(row: StoredRequest) -> list[str]:

@@ -35,7 +35,7 @@ async def main():
     settings = load_settings({}, PROVIDERS, env_file=None)
     plugin = open_plugin(settings)
     print(sorted(name for name in sys.modules if name.startswith("anthropic_proxy.console.")))
-    await plugin.start(SimpleNamespace(settings=settings))
+    await plugin.start(SimpleNamespace(settings=settings, log_warning_once=print))
     routes = {(route.path, route.methods[0]): route.respond for route in plugin.routes}
     visitor = Client(name="")
     asset = routes["/dashboard/static/{name}", "GET"]
