@@ -427,7 +427,7 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
     assert isinstance(wire, RelayWire), "a provider with Claude models has the Messages API"
     if method == "POST" and path == BATCHES_PATH:
         incoming = await _with_mapped_models(engine, incoming, target, wire)
-    request = MessagesRequest(model=target.model, messages=[], has_proxy_signatures=False)
+    request = MessagesRequest(model=target.model, messages=[], has_proxy_signatures=False, has_invalid_calls=False)
     call = build_relay_call(incoming, request, target, engine.new_id)
     is_download = path.endswith("/content")
 

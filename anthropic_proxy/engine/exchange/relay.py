@@ -371,6 +371,7 @@ def build_relay_call(
             is_renamed=request.model != target.model,
             limits=ModelLimits(facts.max_output, facts.efforts) if facts.known and is_replaced else None,
             has_proxy_signatures=request.has_proxy_signatures,
+            has_invalid_calls=request.has_invalid_calls,
             refused_thinking=refused_thinking,
             files=files,
             earlier_adaptations=earlier_adaptations,

@@ -114,6 +114,8 @@ class RelayedRequest(Struct, frozen=True, kw_only=True):
     known about it; then no field is fitted to it."""
     has_proxy_signatures: bool = True
     """True if `body` may contain signatures of the proxy, which must be removed."""
+    has_invalid_calls: bool = True
+    """True if `body` may contain tool calls that the Messages API rejects, which must be replaced."""
     refused_thinking: Collection[bytes] = frozenset()
     """Digests of thinking blocks that a model has rejected, and of tool loops whose replies must not think."""
     earlier_adaptations: Sequence[str] = ()

@@ -230,6 +230,38 @@ def test_thinking_that_we_signed_is_cut_out_wherever_it_stands(given_messages: t
         assert out == raw
 
 
+CALL_NAMES = st.sampled_from(["Read", "functions.read", " x", "", "a" * 129]) | st.text(max_size=5)
+CALL_INPUTS = st.sampled_from([{}, {"name": "a.b", "input": []}, [], "", "{}", '{"a": 1}', 5, None, True, [{}]])
+CALLS = st.fixed_dictionaries({"type": st.just("tool_use"), "id": st.text(), "name": CALL_NAMES, "input": CALL_INPUTS})
+TEXTS = st.fixed_dictionaries({"type": st.just("text"), "text": st.sampled_from(["a.b", '"tool_use"', "x"])})
+
+
+@given(st.lists(st.lists(CALLS | TEXTS, min_size=1, max_size=4), min_size=1, max_size=3), st.booleans())
+def test_every_call_is_sent_with_a_name_and_an_input_that_claude_accepts(turns: list[Any], is_dense: bool) -> None:
+    history = [{"role": "assistant", "content": turn} for turn in turns]
+    body = json.dumps({"model": ASKED, "messages": history}, separators=(",", ":") if is_dense else None).encode()
+    written = sent(body)
+    given_blocks = [block for turn in turns for block in turn]
+    sent_blocks = [block for message in json.loads(written)["messages"] for block in message["content"]]
+    assert len(sent_blocks) == len(given_blocks)
+    is_valid = True
+    for before, after in zip(given_blocks, sent_blocks, strict=True):
+        if before["type"] == "tool_use":
+            assert re.fullmatch("[a-zA-Z0-9_-]{1,128}", after["name"])
+            assert isinstance(after["input"], dict)
+            keeps = {
+                "name": re.fullmatch("[a-zA-Z0-9_-]{1,128}", before["name"]),
+                "input": type(before["input"]) is dict,
+            }
+            expected = {name: before[name] for name, is_kept in keeps.items() if is_kept}
+            assert after == {**after, **expected, "id": before["id"]}
+            is_valid = is_valid and len(expected) == 2
+        else:
+            assert after == before
+    assert not is_valid or written == body
+    assert sent(written) == written
+
+
 def test_headers_pass_but_for_those_of_this_hop() -> None:
     given_headers = {
         "anthropic-beta": "a,b",

@@ -88,3 +88,45 @@ def test_what_the_proxy_may_have_written_is_seen(request_: dict[str, Any]) -> No
 def test_words_like_a_mark_are_none(request_: dict[str, Any]) -> None:
     skimmed = scan_request(msgspec.json.encode(request_))
     assert not skimmed.has_proxy_signatures
+
+
+def call(name: Any = "read", given: Any = None, **fields: Any) -> dict[str, Any]:
+    return {"type": "tool_use", "id": "c", "name": name, "input": {} if given is None else given, **fields}
+
+
+OWN = {"tools": [{"name": "fs.read", "input_schema": {"type": "object"}}]}
+LONG = "x" * 128
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (with_blocks(call(), call(LONG), call("a-b_C9")), False),
+        (
+            with_blocks(call(caller={"type": "direct"}), {"type": "text", "text": '"name": "fs.read"', "name": "x"}),
+            False,
+        ),
+        (with_blocks(call("fs.read")) | OWN, False),
+        (
+            with_blocks({"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "fs.read"}}),
+            False,
+        ),
+        (with_blocks({"type": "web_search_tool_result", "tool_use_id": "s", "content": []}, call()), False),
+        (with_blocks(call("fs.read")), True),
+        (with_blocks(call("fs.read"), call("fs.write")) | OWN, True),
+        (with_blocks(call(LONG + "x")), True),
+        (with_blocks(call("")), True),
+        (with_blocks(call("read\n")), True),
+        (with_blocks(call(), call(given=[])), True),
+        (with_blocks(call(given="{}")), True),
+        (with_blocks({**call(), "input": None}), True),
+        (with_blocks({"type": "web_search_tool_result", "tool_use_id": "s", "content": []}, call(given=5)), True),
+        (with_blocks({"type": "web_search_tool_result", "tool_use_id": "s", "content": []}, call("fs.read")), True),
+    ],
+)
+def test_calls_that_claude_does_not_accept_are_seen(request_: dict[str, Any], expected: bool) -> None:
+    body = msgspec.json.encode(request_)
+    skimmed = scan_request(body)
+    assert skimmed is not None
+    assert skimmed.has_invalid_calls is expected
+    assert decode_request_or_envelope(body).has_invalid_calls is expected

@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import Annotated, Any, Literal, Protocol, TypeVar, get_args
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from anthropic_proxy.engine.messages.models.raw_json import (
     ABOVE_STRINGS,
@@ -63,6 +63,7 @@ from anthropic_proxy.engine.messages.models.structs import (
     TextBlock,
     ThinkingBlock,
     ThinkingConfig,
+    Tool,
     ToolChoice,
     ToolResultBlock,
     ToolSearchResultBlock,
@@ -71,7 +72,7 @@ from anthropic_proxy.engine.messages.models.structs import (
     WebFetchResultBlock,
     WebSearchResultBlock,
 )
-from anthropic_proxy.engine.messages.models.tools import decode_tools
+from anthropic_proxy.engine.messages.models.tools import are_valid_names, decode_tools
 from anthropic_proxy.engine.messages.tool_arguments import build_arguments_object
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
 
@@ -133,7 +134,8 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
                     )
     repairs: list[str] = []
     try:
-        read = _decode_at_once(body) or _decode_field_by_field(body, repairs)
+        at_once = _decode_at_once(body)
+        read = at_once or _decode_field_by_field(body, repairs)
         if read.thread not in _NOT_GIVEN:
             raise UnsupportedFeature(
                 "thread: this proxy stores no conversations; send the complete history in messages",
@@ -194,6 +196,10 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
             edits = bytes(read.context_management)
             request.clears_context = any(edit in edits for edit in _CHANGING_EDITS)
         request.message_count = len(read.messages)
+        # a call whose input is no object is not decoded at once
+        request.has_invalid_calls = at_once is None or not are_valid_names(
+            _list_called_names(read.messages), request.tools
+        )
         for block in _list_new_blocks(read.messages):
             if type(block) is ToolResultBlock:
                 request.tool_results += 1
@@ -230,7 +236,12 @@ def decode_envelope(body: bytes, error: ClientError) -> MessagesRequest:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise error from None
     return MessagesRequest(
-        model=read.model, messages=[], stream=bool(read.stream), body_bytes=len(body), decode_error=error
+        model=read.model,
+        messages=[],
+        stream=bool(read.stream),
+        has_invalid_calls=False,
+        body_bytes=len(body),
+        decode_error=error,
     )
 
 
@@ -405,6 +416,12 @@ def as_clean_messages(messages: list[Message]) -> CleanMessages | None:
                 return None
     clean.called = names.values()
     return clean
+
+
+def _list_called_names(messages: Sequence[Message]) -> Collection[str]:
+    if isinstance(messages, CleanMessages):
+        return messages.called
+    return {block.name for message in messages for block in message.blocks if type(block) is ToolUseBlock}
 
 
 # Content blocks
@@ -630,10 +647,14 @@ _Kind = Literal[
 _Foreign = Annotated[str, Meta(pattern=rf"^(?!{re.escape(_PROXY_PREFIX)})")]
 
 
-class _PlainBlock(Struct, gc=False):
-    """A content block without a signature of the proxy.
+class _AnyObject(Struct, gc=False):
+    """A JSON object of which nothing is decoded."""
 
-    A block with such a signature causes a decoding error. The request is then decoded as `_ScannedBody`.
+
+class _PlainBlock(Struct, gc=False):
+    """A content block without a signature of the proxy, and with an object as `input`, if it has one.
+
+    Any other block causes a decoding error. The request is then decoded as `_ScannedBody`.
     """
 
     type: _Kind
@@ -641,6 +662,8 @@ class _PlainBlock(Struct, gc=False):
     data: _Foreign = ""
     citations: None = None
     is_error: bool | None = None
+    name: str | None = None
+    input: _AnyObject | UnsetType = UNSET
 
 
 class _PlainMessage(Struct, gc=False):
@@ -654,6 +677,8 @@ class _ScannedBlock(Struct, gc=False):
     data: str = ""
     citations: Raw = ABSENT
     is_error: Any = None
+    name: str | None = None
+    input: Raw = ABSENT
 
 
 class _ScannedMessage(Struct, gc=False):
@@ -726,6 +751,24 @@ def scan_request(body: bytes) -> MessagesRequest | None:
         scanned_only=True,
         has_proxy_signatures=isinstance(read, _ScannedBody)
         and any(_has_proxy_signature(message.content) for message in read.messages),
+        has_invalid_calls=_has_invalid_calls(read, tools),
+    )
+
+
+def _has_invalid_calls(read: _PlainBody | _ScannedBody, tools: Sequence[Tool]) -> bool:
+    names = {
+        block.name
+        for message in read.messages
+        if message.role == "assistant" and type(message.content) is list
+        for block in message.content
+    }
+    if not are_valid_names({name for name in names if name is not None}, tools):
+        return True
+    return isinstance(read, _ScannedBody) and any(
+        block.type == "tool_use" and not is_json_object(block.input)
+        for message in read.messages
+        if type(message.content) is list
+        for block in message.content
     )
 
 

@@ -405,6 +405,9 @@ class MessagesRequest(Struct, kw_only=True):
     has_proxy_signatures: bool = True
     """True if the messages may contain signatures that the proxy made. A relay removes blocks with such signatures
     before it forwards the body."""
+    has_invalid_calls: bool = True
+    """True if the messages may contain tool calls that the Messages API rejects: their name is not allowed, or their
+    input is no object. A relay replaces these."""
     body_bytes: int = 0
     """Size of the request body in bytes. 0: the request was not decoded from a body."""
     decode_error: ClientError | None = None

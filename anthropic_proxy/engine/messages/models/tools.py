@@ -6,8 +6,9 @@ that Anthropic defines.
 """
 
 import functools
+import re
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 from msgspec import Raw, Struct
@@ -43,6 +44,7 @@ _NO_ARGUMENTS = Raw(b'{"type":"object","properties":{}}')
 _OPTIONAL_FIELDS = frozenset(Tool.__struct_encode_fields__) - {"name", "type", "description", "input_schema"}
 """Fields of a tool definition that are dropped if they have an unexpected type."""
 
+_match_tool_name = re.compile(TOOL_NAME_PATTERN).fullmatch
 _decode_tool = msgspec.json.Decoder(Tool).decode
 _decode_raws = msgspec.json.Decoder(list[Raw]).decode
 _decode_fields = build_fields_decoder(set(Tool.__struct_encode_fields__) - {"px.source"})
@@ -113,6 +115,12 @@ def are_called_by_code(tools: Sequence[Tool]) -> bool:
 
 def list_tool_names(tools: Sequence[Tool]) -> frozenset[str]:
     return tools.names if isinstance(tools, ToolList) else frozenset(tool.name for tool in tools)
+
+
+def are_valid_names(called: Collection[str], tools: Sequence[Tool]) -> bool:
+    """Return True if the Messages API allows the names of all called tools, apart from the client's own `tools`."""
+    others = {*called} - list_tool_names(tools)
+    return all(len(name) <= MAX_TOOL_NAME_LENGTH and _match_tool_name(name) for name in others)
 
 
 def _is_called_by_code(tool: Tool) -> bool:

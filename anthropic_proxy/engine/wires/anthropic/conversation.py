@@ -2,6 +2,7 @@
 
 - Thinking with a signature that the provider has not made or has rejected, and all thinking of an open tool loop that
   does not begin with thinking.
+- Names and arguments of tool calls that the API does not allow, and that other providers have accepted.
 - Web searches that another provider ran, whose results lack `encrypted_content`.
 - Calls and results of server tools that the server does not run. They become text.
 - Images and documents by URL, which become base64 data or a text. Those of a Files API cannot be sent.
@@ -21,6 +22,8 @@ from anthropic_proxy.engine.messages.models import Source, name_url, require_bou
 from anthropic_proxy.engine.messages.models.decode import decode_blocks
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.messages.preparation.cleaning import to_upstream_blocks
+from anthropic_proxy.engine.messages.preparation.tools import valid_name
+from anthropic_proxy.engine.messages.tool_arguments import build_arguments_object
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
@@ -35,6 +38,7 @@ _SEARCHED = b'"web_search_'
 blocks."""
 _THINKING = b'thinking"'
 """End of the types of thinking blocks. A request without it has no signature that a provider could reject."""
+_CALL = b'"tool_use"'
 _FROM_CODE = b'"code_execution_2'
 """Beginning of the version of code execution that is the caller of a tool."""
 _OF_SERVER_TOOLS = (b'_tool_result"', b'r_tool_use"', b'p_tool_use"', b'"container_upload"', _FROM_CODE)
@@ -70,6 +74,7 @@ class BlockFields(Struct):
     id: str | None = None
     tool_use_id: str | None = None
     name: str | None = None
+    input: Raw = Raw()
     signature: str | None = None
     thinking: str | None = None
     data: str | None = None
@@ -115,6 +120,8 @@ class Removals(Struct, frozen=True):
     """Provider and model."""
     refused_thinking: Collection[bytes] = frozenset()
     """`RelayedRequest.refused_thinking`."""
+    has_invalid_calls: bool = False
+    """`RelayedRequest.has_invalid_calls`."""
     types_as_text: set[str] = set()
     """Gets the type of each block that is sent as text."""
 
@@ -132,6 +139,7 @@ def may_need_edits(body: bytes, call: Call[Dialect]) -> bool:
                 or (dialect.verifies_signatures and json_spans.contains(body, _SEARCHED))
             )
         )
+        or (call.relayed.has_invalid_calls and json_spans.contains(body, _CALL))
         or (bool(call.relayed.refused_thinking) and json_spans.contains(body, _THINKING))
         or _holds_missing_tools(body, dialect)
     )
@@ -206,7 +214,8 @@ def find_message_edits(
         searched = dialect.verifies_signatures and _SEARCHED in text
         thinks = not keeps_thinking or (bool(removals.refused_thinking) and _THINKING in text)
         runs_tools = _holds_missing_tools(text, dialect)
-        if not (searched or thinks or runs_tools or _MARK in text) or not text.startswith(b"{"):
+        calls = removals.has_invalid_calls and _CALL in text
+        if not (searched or thinks or runs_tools or calls or _MARK in text) or not text.startswith(b"{"):
             continue
         for member in json_spans.find_members(body, message.value, message.end):
             if member.key == "content" and body[member.value] == ord("["):
@@ -234,6 +243,10 @@ def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals, *, k
     if not any(kept) and parts:
         return [Edit(content.value, content.end, b"[%b]" % EMPTY_TEXT)]
     edits += json_spans.build_removal_edits(parts, kept)
+    if removals.has_invalid_calls:
+        for part, block in zip(parts, blocks, strict=True):
+            if block.type == "tool_use":
+                edits += _find_call_edits(body, part, block)
     lacks_search, lacks_code = ("web_search" in dialect.missing_tools, "code_execution" in dialect.missing_tools)
     for part, block, keeps in zip(parts, blocks, kept, strict=True):
         if keeps and lacks_code and block.type == "tool_use" and _FROM_CODE in bytes(block.caller):
@@ -245,6 +258,21 @@ def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals, *, k
             if keeps and block.type == "text" and (_is_unsealed(cited) or (lacks_search and _SEARCHED in cited)):
                 members = json_spans.find_members(body, part.value, part.end)
                 edits += json_spans.build_removal_edits(members, [member.key != "citations" for member in members])
+    return edits
+
+
+def _find_call_edits(body: bytes, call: JsonSpan, block: BlockFields) -> list[Edit]:
+    """Return the edits that replace the name of a tool call if it is not allowed, and input that is no object."""
+    name = valid_name(block.name or "")
+    edits: list[Edit] = []
+    if name == block.name and bytes(block.input).startswith(b"{"):
+        return edits
+    for member in json_spans.find_members(body, call.value, call.end):
+        if member.key == "name" and name != block.name:
+            edits.append(Edit(member.value, member.end, msgspec.json.encode(name)))
+        elif member.key == "input" and body[member.value] != ord("{"):
+            given = body[member.value : member.end].decode()
+            edits.append(Edit(member.value, member.end, bytes(build_arguments_object(given))))
     return edits
 
 

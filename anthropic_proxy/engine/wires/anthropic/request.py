@@ -205,7 +205,9 @@ def _find_edits(
     members = json_spans.find_members(body)
     edits: list[Edit] = []
     kept = [True] * len(members)
-    removals = Removals(dialect, name_model(call), call.relayed.refused_thinking)
+    removals = Removals(
+        dialect, name_model(call), call.relayed.refused_thinking, has_invalid_calls=call.relayed.has_invalid_calls
+    )
     unthinking_loop = find_unthinking_loop(body, members, removals) if reads else None
     gone = find_missing_tools(body, members, dialect)
     disables_thinking = unthinking_loop is not None or not dialect.thinks
