@@ -3,8 +3,9 @@
 The guard runs in this process, with the prompts of 64 sessions in turn, so that no prompt is in a processor's cache.
 Rounds of it alternate with rounds of requests to a proxy. Each session grows by a reply and a result of 0.5 or 8 KB in
 each turn, and its client marks none, one or three of the last messages for the provider's cache. A provider that
-reports what it has read from its cache spares the comparison of all bytes, so both kinds are measured. The last row is
-what one comparison of all bytes of two prompts takes: without such a report, the guard cannot cost less.
+reports what it has read from its cache spares the comparison of all bytes; without such reports, all bytes of one
+prompt in each run are compared. So both kinds are measured. The last row is what one comparison of all bytes of two
+prompts takes.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from anthropic_proxy.engine.providers.prefix_guard import PrefixGuard, Prompt
+from anthropic_proxy.engine.providers.prefix_guard import MAX_SAMPLED_PROMPTS, PrefixGuard, Prompt
 from bench.bodies import make_messages, make_step, with_system_at_the_top
 from bench.load import BenchError, fire, wait_for_reply
 from bench.processes import free_port
@@ -30,7 +31,8 @@ SIZE = 120_000
 """Bytes of a request in the middle of a session."""
 ROUNDS = 11
 SESSIONS = [str(number) for number in range(64)]
-TURNS = 8
+TURNS = MAX_SAMPLED_PROMPTS + 1
+"""One of them is compared completely, also without reports of cached tokens."""
 WARM_UP = 2
 """The first prompts of a session, of which the guard only learns where their parts are."""
 REQUESTS = 200
@@ -64,6 +66,7 @@ class Session:
         body = with_system_at_the_top(make_messages(size, "m", stream=True))
         body["system"][1].pop("cache_control")  # Anthropic accepts four marks
         body["messages"][-1]["content"][0].pop("cache_control")
+        self._tools = body["tools"]
         self._bodies = list[bytes]()
         for turn in range(WARM_UP + TURNS):
             self._bodies.append(_encode(body, row.marks))
@@ -77,7 +80,7 @@ class Session:
             cached = len(before) // 4 if self._reports_cache else 0
             begun = time.thread_time()
             for session, body in zip(SESSIONS, bodies, strict=True):
-                prompt = Prompt((session, "", "anthropic", "m"), body, len(body) // 4, cached)
+                prompt = Prompt((session, "", "anthropic", "m"), body, len(body) // 4, cached, tools=self._tools)
                 guard.compare(prompt)
                 guard.keep(prompt)
             if turn >= WARM_UP:

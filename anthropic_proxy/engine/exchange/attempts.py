@@ -479,7 +479,12 @@ class Attempts:
             target = attempt.target
             if receipt.session and len(upstream_request.body) <= MAX_PROMPT_BYTES:
                 conversation = receipt.session, receipt.agent, receipt.prefix, target.model
-                prompt = Prompt(conversation, upstream_request.body, settings=target.dialect.prompt_settings)
+                prompt = Prompt(
+                    conversation,
+                    upstream_request.body,
+                    settings=target.dialect.prompt_settings,
+                    tools=attempt.call.request.tools,
+                )
             try:
                 if (throttle := engine.throttles.get(receipt.provider)) is not None:
                     self.records.end_attempt()  # this time belongs to no call

@@ -15,9 +15,16 @@ the last prompts are kept, not hashes of their parts: CRC-32, the fastest digest
 comparing them, and dividing a prompt into its parts ten times that. The body is the object that was sent, so nothing is
 copied. Memory has a bound for each prompt, for each conversation and for all of them together.
 
-Three ways lead to the same answer. If the provider has read as many tokens from its cache as the old prompt has,
-nothing is lost, and a sample of a few bytes at the end of the old prompt tells whether it is the same conversation.
-Otherwise the bytes are compared without reading JSON (`_find_stable_end`): the new body begins with the old
+There are several ways to compare. If the provider has read as many tokens from its cache as the old prompt has, nothing
+is lost, and a sample of a few bytes at the end of the old prompt tells whether it is the same conversation.
+
+If the provider reports no cached tokens, to read both prompts from memory would take more than 1 % of a request. So of
+a long prompt, only the tools, the system text and some samples of the messages are compared (`_has_same_samples`), and
+the old prompt stays the kept one. All bytes of every sixteenth prompt are compared. So a change of an earlier message
+that keeps its length is found up to 15 requests later, and one of a message that the kept prompt does not have is not
+found. After the first change, all prompts of the conversation are compared completely.
+
+In all other cases the bytes are compared without reading JSON (`_find_stable_end`): the new body begins with the old
 conversation, apart from marks of the cache that have moved, and ends with what follows the conversation, such as the
 tools. All other bodies, also the second one of a conversation, are divided into their parts (`_divide`): once for the
 new prompt, and once for each of the kept ones that begin with the same messages. Kept prompts of other conversations
@@ -66,6 +73,10 @@ requests, such as those for titles, come in numbers between two turns, and no pr
 MAX_KEPT_BYTES = 32 * 1024 * 1024
 MAX_CONVERSATIONS = 1_000
 """Maximum size and number of all kept prompts of a process. The least recently used ones are forgotten."""
+MAX_SAMPLED_PROMPTS = 15
+"""Maximum number of prompts in succession of which only samples are compared."""
+MIN_SAMPLED_BYTES = 32 * 1024
+"""Minimum size of a prompt of which only samples are compared. To compare a smaller one completely costs little."""
 MIN_LOST_TOKENS = 1_024
 MIN_LOST_BYTES = 4_096
 """About as many, the shortest beginning that most providers cache (developers.openai.com, "Prompt caching";
@@ -133,6 +144,8 @@ class Prompt(Struct, eq=False, gc=False):
     """Part of `tokens` that the provider has read from its cache."""
     settings: Sequence[str] = ()
     """`prompt_settings` of the dialect."""
+    tools: Sequence[object] = ()
+    """Tools of the client request. Requests with equal tools have the same objects."""
     latest_turn: int = 0
     """Offset of the latest turn in `body`."""
     stable_end: int = 0
@@ -140,12 +153,20 @@ class Prompt(Struct, eq=False, gc=False):
     first message whose cache mark may be missing in the next prompt."""
     conversation_end: int = 0
     """Offset where the conversation ends in `body`. 0: not known yet."""
+    system: tuple[int, int] = (0, 0)
+    """Offsets of begin and end of the system text in `body`. Negative ones count from the end of `body`."""
+    mark_count: int = 0
+    """Number of cache marks in the conversation, at most `_MAX_MARKS`."""
     beginning: Sequence[int] | None = None
     """`_Parts.beginning`. None: not known yet. Empty: the body is no request of a known API."""
     is_continuation: bool = False
     """True if a prompt before it is known."""
     is_reported: bool = False
     """True if the log has a change of this conversation."""
+    sampled: int = 0
+    """Number of later prompts of which only samples were compared with this one, so that this one is still kept."""
+    is_sampled: bool = False
+    """True if only samples of this prompt were compared with the one before, which is kept in its place."""
     replaced: "Prompt | None" = None
     """The prompt before it. None: this is the first one, or it is kept."""
     change: PrefixChange | None = None
@@ -168,7 +189,18 @@ class PrefixGuard:
             grown_end = len(body) - len(before.body) + end
             if not end or grown_end < max(stable_end, end - MIN_LOST_BYTES):
                 continue
-            if not (0 < before.tokens - MIN_LOST_TOKENS <= prompt.cached_tokens and _has_same_end(before, body)):
+            if not (
+                0 < before.tokens - MIN_LOST_TOKENS <= prompt.cached_tokens
+                and _has_same_end(before, before.latest_turn, body)
+            ):
+                if (
+                    before.sampled < MAX_SAMPLED_PROMPTS
+                    and not (before.is_reported or before.cached_tokens or prompt.cached_tokens)
+                    and len(body) >= MIN_SAMPLED_BYTES
+                    and _has_same_samples(before, prompt)
+                ):
+                    prompt.is_sampled, prompt.replaced = True, before
+                    return
                 found_end = _find_stable_end(before, body, grown_end)
                 if found_end is None:
                     continue
@@ -177,6 +209,7 @@ class PrefixGuard:
             prompt.stable_end = stable_end
             prompt.latest_turn = end if end < grown_end else before.latest_turn
             prompt.conversation_end = grown_end
+            prompt.system, prompt.mark_count = before.system, before.mark_count
             if before.beginning is not None and len(before.beginning) == _FULL_BEGINNING:
                 prompt.beginning = before.beginning
             prompt.is_continuation, prompt.is_reported, prompt.replaced = True, before.is_reported, before
@@ -211,6 +244,9 @@ class PrefixGuard:
         else:
             self._prompts.move_to_end(prompt.conversation)
         prompt.replaced = None
+        if prompt.is_sampled and replaced is not None:
+            prompt = replaced
+            prompt.sampled += 1
         self.kept_bytes += len(prompt.body)
         if prompts and prompts[0] is replaced:
             prompts[0] = prompt
@@ -247,14 +283,30 @@ def settle_change(receipt: Receipt, change: PrefixChange, log: EngineLog) -> Non
         )
 
 
-def _has_same_end(before: Prompt, body: bytes) -> bool:
-    """Return True if `body` has the bytes before the latest turn of the prompt before, also if marks move them."""
-    old, end = before.body, before.latest_turn
+def _has_same_end(before: Prompt, end: int, body: bytes) -> bool:
+    """Return True if `body` has the bytes before the offset `end` of the prompt before, also if marks move them."""
+    old = before.body
     while (mark := old.rfind(_MARK, end - _SAMPLE_BYTES, end)) >= 0:
         end = mark - _SEPARATOR_BYTES
     begin = end - _SAMPLE_BYTES if end > _SAMPLE_BYTES else 0
     sample = old[begin:end]
     return body.startswith(sample, begin) or body.find(sample, max(0, begin - _MAX_SHIFT), end + _MAX_SHIFT) >= 0
+
+
+def _has_same_samples(before: Prompt, prompt: Prompt) -> bool:
+    """Return True if tools, system text, latest turn and end of the prompt before are those of this one.
+
+    The latest turn and the end are each represented by a few bytes.
+    """
+    old, body, turn, end = before.body, prompt.body, before.latest_turn, before.conversation_end
+    system_begin, system_end = before.system
+    if before.tools != prompt.tools or not body.startswith(memoryview(old)[system_begin:system_end], system_begin):
+        return False
+    if before.mark_count:
+        return _has_same_end(before, end, body)
+    return body.startswith(old[end - _SAMPLE_BYTES : end], end - _SAMPLE_BYTES) and body.startswith(
+        old[turn : min(end, turn + _SAMPLE_BYTES)], turn
+    )
 
 
 def _find_stable_end(before: Prompt, body: bytes, grown_end: int) -> int | None:
@@ -273,7 +325,7 @@ def _find_stable_end(before: Prompt, body: bytes, grown_end: int) -> int | None:
         return end
     place = new_place = stable_end
     has_new_mark = False
-    marks = _find_marks(old, stable_end, end)
+    marks = _find_marks(old, stable_end, end, before.mark_count)
     for _ in range(_MAX_MARKS):
         while marks and body.startswith(view[place : marks[-1][1]], new_place):  # a mark that stays
             new_place += marks[-1][1] - place
@@ -318,6 +370,8 @@ class _Parts(Struct, frozen=True):
     latest_turn: int
     stable_end: int
     conversation_end: int
+    system_span: tuple[int, int]
+    mark_count: int
     settings: Mapping[str, bytes]
     """Name of a setting → its JSON text. Empty: not given."""
 
@@ -343,6 +397,7 @@ def _examine(prompt: Prompt) -> _Parts | None:
         return None
     prompt.latest_turn, prompt.stable_end = parts.latest_turn, parts.stable_end
     prompt.conversation_end, prompt.beginning = parts.conversation_end, parts.beginning
+    prompt.system, prompt.mark_count = parts.system_span, parts.mark_count
     return parts
 
 
@@ -355,8 +410,14 @@ def _divide(body: bytes, settings: Sequence[str]) -> _Parts:
         [part for name in names if (member := members.get(name)) for part in _list(view[member.value : member.end])]
         for names in (("tools",), _SYSTEM_FIELDS, _MESSAGE_FIELDS)
     )
+    system_begin = system_end = conversation.value
     while len(messages) > 1 and _SYSTEM_ROLE.match(messages[0]):  # the system text of some APIs
+        system_end += len(messages[0])
         system.append(messages.pop(0))
+    for name in _SYSTEM_FIELDS:
+        if (member := members.get(name)) is not None:
+            behind = len(body) if member.value > conversation.value else 0
+            system_begin, system_end = member.value - behind, member.end - behind
     if tools and (functions := memoryview(tools[0]))[: len(_FUNCTIONS)] == _FUNCTIONS:  # Gemini: a list inside the list
         tools = [*_list(functions[len(_FUNCTIONS) - 1 : -1]), *tools[1:]]
     # Anthropic places deferred tools behind the conversation, and the billing line outside of the prompt
@@ -373,7 +434,8 @@ def _divide(body: bytes, settings: Sequence[str]) -> _Parts:
             place -= len(message) + _SEPARATOR_BYTES
         stable_end = min(stable_end, place)
     given = {name: _read_setting(name, view, members) for name in settings}
-    return _Parts(tools, system, messages, latest_turn, stable_end, end, given)
+    system_span = system_begin, system_end
+    return _Parts(tools, system, messages, latest_turn, stable_end, end, system_span, len(marks), given)
 
 
 def _read_setting(name: str, body: memoryview, members: Mapping[str, Any]) -> bytes:

@@ -17,6 +17,7 @@ from anthropic_proxy.engine.providers.openai_responses import OPENAI_RESPONSES
 from anthropic_proxy.engine.providers.prefix_guard import (
     MAX_CONVERSATIONS,
     MAX_KEPT_BYTES,
+    MAX_SAMPLED_PROMPTS,
     PrefixGuard,
     Prompt,
 )
@@ -421,13 +422,13 @@ def test_a_new_branch_beside_four_of_equal_beginning_costs_little_more_than_to_r
     assert units < 80 * len(body)
 
 
-def marked_session(marks: Collection[int], form: str, size: int) -> Iterator[bytes]:
+def marked_session(marks: Collection[int], form: str, size: int, *, turns: int = 12) -> Iterator[bytes]:
     """Yield requests that grow by two messages of so many lines. `form`: one without a mark is a text, or a list.
 
     `marks`: places of the marked messages, from the end.
     """
     body: dict[str, Any] = {"system": lines("rule", 4_000), "messages": []}
-    for turn in range(12):
+    for turn in range(turns):
         for role in ("user", "assistant"):
             body["messages"].append({"role": role, "content": lines(f"{role} {turn}", size)})
             if role == "user":
@@ -511,10 +512,15 @@ class RandomSession:
     def _text(self, size: int) -> str:
         return "".join(self._chance.choices('abcd ,{}[]"\\', k=size))
 
-    def change(self) -> tuple[str | None, int]:
-        """Change a part. Return the size that the provider has to read again, and the part's name if that is much."""
+    def change(self, name: str = "") -> tuple[str | None, int]:
+        """Change a part. Return the size that the provider has to read again, and the part's name if that is much.
+
+        `name`: the part. "": any one.
+        """
         names = list(self._parts)
         place = self._chance.choice([self._chance.randrange(len(names)), len(names) - self._chance.randint(1, 3)])
+        if name:
+            place = names.index(name)
         text, behind = self._parts[names[place]], names[place + 1 :]
         begin = self._chance.randrange(len(text))
         lost = len(text) - begin + sum(len(self._parts[name]) for name in behind)
@@ -559,7 +565,9 @@ def test_each_change_of_a_random_session_is_found_and_named(
     chance = Random(f"{marks} {reports_cache} {seed}")
     guard, session, tokens = PrefixGuard(), RandomSession(chance, marks), 0
     for turn in range(25):
-        part, lost = session.change() if turn > 1 and chance.random() < 0.5 else (None, 0)
+        part, lost = session.change() if turn > 2 and chance.random() < 0.5 else (None, 0)
+        if turn == 2 and not reports_cache:  # from now on, all prompts are compared completely
+            part, lost = session.change("system text")
         if chance.random() < 0.9:  # otherwise, the request is sent again
             session.grow()
         body = session.encode()
@@ -569,6 +577,39 @@ def test_each_change_of_a_random_session_is_found_and_named(
         guard.keep(prompt)
         assert (prompt.change and prompt.change.part) == part, turn
         tokens = prompt.tokens
+
+
+@pytest.mark.parametrize("marks", [(), (1,), (1, 2, 3)], ids=str)
+@pytest.mark.parametrize(
+    ("part", "old", "new", "latest"),
+    [
+        ("system text", "rule: line 7", "rule: line x", 0),
+        ("tool 2 (Read)", "Read: line 7", "Read: line x", 0),
+        ("message 1 (user)", "user 0: line 7", "user 0: line x", MAX_SAMPLED_PROMPTS),
+        ("message 1 (user)", "user 0: line 7", "user 0: " + "x" * 2_000, 0),
+    ],
+    ids=["system text", "tool", "message", "longer message"],
+)
+@pytest.mark.parametrize("begin", [40, 47])
+def test_a_change_at_a_provider_without_counts_is_found_within_some_requests(
+    marks: Collection[int], part: str, old: str, new: str, latest: int, begin: int
+) -> None:
+    guard, found = PrefixGuard(), dict[int, str]()
+    tools = [{"name": name, "description": lines(name, 400)} for name in ("Bash", "Read", "Write")]
+    for turn, session in enumerate(marked_session(marks, "text", 60, turns=80)):
+        body = json.dumps({"tools": tools, **json.loads(session)}, separators=(",", ":"))
+        if turn >= begin:
+            body = body.replace(old, new, 1)
+        sent_tools = [json.dumps(tool) for tool in json.loads(body)["tools"]]
+        prompt = Prompt(("one", "", "local", "m"), body.encode(), tools=sent_tools)
+        guard.compare(prompt)
+        guard.keep(prompt)
+        if prompt.change is not None:
+            found[turn] = prompt.change.part
+        assert guard.kept_bytes <= len(prompt.body)
+    (turn,) = found
+    assert found[turn] == part
+    assert begin <= turn <= begin + latest
 
 
 @pytest.mark.parametrize("row", [ROWS[0], ROWS[2], ROWS[3], ROWS[8]], ids=["Responses", "Chat", "Gemini", "Ollama"])
