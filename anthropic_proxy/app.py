@@ -219,7 +219,8 @@ class App:
                 require_auth_if_exposed(settings)
         except ConfigurationError as error:
             for message in (*error.messages[:-1], f"{error.messages[-1]} The current settings stay active."):
-                self._log.write_line(f"{self._log.paint('✕', 'error')} {message}", level="error")
+                shown = self._log.fold(message, "  ")
+                self._log.write_line(f"{self._log.paint('✕', 'error')} {shown}", level="error")
             return None
         return settings
 

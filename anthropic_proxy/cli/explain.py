@@ -19,7 +19,7 @@ from anthropic_proxy.cli.ledger_access import (
     require_stored_body,
     require_stored_request,
 )
-from anthropic_proxy.cli.output import Output, describe_input, read_input
+from anthropic_proxy.cli.output import Output, describe_input, read_input, write_errors
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import build_request_object
@@ -275,9 +275,7 @@ def replace_field(content: bytes, name: str, new: str | bool) -> bytes:
 
 def _write_error(message: str) -> None:
     sys.stdout.flush()
-    log = Log(form="plain")
-    log.write_line(f"✕ {message}", level="error")
-    log.flush()
+    write_errors([message])
 
 
 MAX_SHOWN_CHECKS = 5

@@ -930,7 +930,7 @@ class _Setup:
 
     def _write_next_commands(self, backend: ChosenProvider, models: Mapping[str, str], staying: Sequence[str]) -> None:
         """`staying`: values of settings that stay as they are, such as a model that replies already."""
-        paint, today = self._output.paint, date.today()
+        today = date.today()
         rows = [("  Next:", "anthropic-proxy code", "in the folder of your project")]
         names = [name.partition("/")[2] for name in models.values()]
         listed = find_offered_models(backend) if backend.models and names else {}
@@ -950,7 +950,7 @@ class _Setup:
             extras, purpose = ("dashboard", "charts") if is_free else ("dashboard prices", "costs and charts")
             rows.append(("  Then:", f"anthropic-proxy add {extras}", f"for {purpose}"))
         for lead, command, purpose in rows:
-            self._output.write_line(f"{lead:<8} {paint(command, 'type')}    {paint(purpose, 'quiet')}")
+            self._output.write_step(f"{lead:<8}", command, purpose)
 
     def _reload(self) -> None:
         """Let a running proxy read the new settings, or tell the user why it does not."""

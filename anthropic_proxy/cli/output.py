@@ -6,9 +6,8 @@ The color of a text is given by its role: ok, warn, error, quiet, type or title.
 import io
 import itertools
 import os
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,24 +19,21 @@ from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings.environment import copy_environment, find_color_setting
 from anthropic_proxy.gateway.telemetry.log import Log
-from anthropic_proxy.gateway.telemetry.log.columns import count_columns, cut, pad, split_words, wrap_words
+from anthropic_proxy.gateway.telemetry.log.columns import count_columns, cut, pad, wrap_text, wrap_words
 from anthropic_proxy.gateway.telemetry.log.lines import (
     escape_terminal_controls,
     escape_unprintable,
+    paint_commands,
     to_ascii_symbols,
 )
 
 _GAP = "  "
-_PROGRAM = "anthropic-proxy "
-"""Beginning of a command in a notice."""
 _MIN_BAR = 4
 """Number of characters of the longest bar below which the bars are left out."""
 _MIN_CUT = 24
 """Number of characters of a cut cell below which optional columns are left out, so that names remain different."""
 _MIN_BESIDE_LABEL = 30
 """Number of characters beside a label below which the text is written below it."""
-_GAPS = re.compile(r"( {2,})")
-_COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Column(Struct, frozen=True):
@@ -102,9 +98,23 @@ class Output:
         """Write `text`, which has line ends of its own, unchanged."""
         self._stream.write(text)
 
+    def write_step(self, lead: str, command: str, purpose: str) -> None:
+        """Write the command of a next step after `lead`, and its purpose beside it; on a narrow terminal, below it."""
+        command, width = name_program(command), self.width or sys.maxsize
+        line, indent = f"{lead} {self.paint(command, 'type')}", count_columns(lead) + 3
+        shown = self.paint(purpose, "quiet")
+        if count_columns(line) + 4 + count_columns(purpose) <= width:
+            self._write(f"{line}    {shown}")
+            return
+        if count_columns(line) > width:
+            self._write(lead.rstrip())
+            line, indent = f"{_GAP}{self.paint(command, 'type')}", 4
+        self._write(line)
+        self._write(f"{' ' * indent}{shown}")
+
     def write_labeled(self, label: str, text: str, label_columns: int) -> None:
         """Write `label` and `text` beside it, wrapped on a terminal; on a narrow one, the text is below."""
-        text, width = name_program(escape_unprintable(text)), self.width
+        text, width = paint_commands(escape_unprintable(text), self.paint), self.width
         lead = f"    {self.paint(pad(label, label_columns), 'quiet')}"
         if width is None or 4 + label_columns + count_columns(text) <= width:
             self._write(f"{lead}{text}")
@@ -113,15 +123,15 @@ class Output:
         if width - len(further) < _MIN_BESIDE_LABEL:
             self._write(lead.rstrip())
             lead = further = " " * 6
-        for line in wrap_words(text, width - len(further)):
-            self._write(f"{lead}{line}")
+        for line in wrap_text(further + text, width):
+            self._write(line if lead is further else lead + line.removeprefix(further))
             lead = further
 
     def write_notice(self, text: str, sign: str = "", role: str = "") -> None:
         """Write a notice to stderr, after all output so far. `sign`: symbol before it, in the color of `role`."""
         self._stream.flush()
         lead = f"{self._notice_style.paint(sign, role)} " if sign else ""
-        text = f"{_GAP}{lead}{_paint_commands(text, self._notice_style, escape_unprintable)}"
+        text = f"{_GAP}{lead}{paint_commands(escape_unprintable(text), self._notice_style.paint)}"
         for line in wrap_text(text, self._notice_style.terminal_width):
             sys.stderr.write((line if self._has_symbols else to_ascii_symbols(line)) + "\n")
 
@@ -216,41 +226,12 @@ def open_data_output() -> TextIO:
     return sys.stdout
 
 
-def wrap_text(text: str, width: int | None) -> list[str]:
-    """Return `text` as lines of at most `width` columns, which may contain colors. None: one line.
-
-    What follows two spaces is a command: it is never divided, so that it can be copied, and gets a line of its own if
-    it does not fit. Further lines begin below the text, after a sign such as ✕.
-    """
-    if width is None or count_columns(text) <= width:
-        return [text]
-    body = text.lstrip(" ")
-    start = " " * (len(text) - len(body))
-    sentence, *rest = _GAPS.split(body)
-    sign = _COLOR.sub("", sentence.partition(" ")[0])
-    lines, further = [start], start + ("  " if len(sign) == 1 and not sign.isalnum() else "")
-    for gap, word in (*split_words(sentence), *zip(rest[::2], rest[1::2], strict=True)):
-        if not lines[-1].strip():
-            lines[-1] += word
-        elif count_columns(lines[-1] + gap + word) <= width:
-            lines[-1] += gap + word
-        else:
-            lines.append(further + word)
-    return lines
-
-
 def write_errors(messages: Sequence[str]) -> None:
     log, style = Log(form="plain"), Log(sys.stderr, color=find_color_setting(copy_environment()))
     for message in messages:
-        text = f"{style.paint('✕', 'error')} {_paint_commands(message, style, escape_terminal_controls)}"
+        text = f"{style.paint('✕', 'error')} {paint_commands(escape_terminal_controls(message), style.paint)}"
         log.write_line("\n".join(wrap_text(text, log.terminal_width)), level="error")
     log.flush()
-
-
-def _paint_commands(text: str, style: Log, escape: Callable[[str], str]) -> str:
-    """Return `text` with escaped control characters, and its commands of the proxy, after two spaces, in color."""
-    parts = ((part, escape(name_program(part))) for part in text.split(_GAP))
-    return _GAP.join(style.paint(shown, "type") if part.startswith(_PROGRAM) else shown for part, shown in parts)
 
 
 STDIN = "-"

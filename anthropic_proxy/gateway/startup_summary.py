@@ -33,7 +33,8 @@ from anthropic_proxy.gateway.services import (
 from anthropic_proxy.gateway.settings import Settings, list_variables
 from anthropic_proxy.gateway.settings.place import describe_unread_files
 from anthropic_proxy.gateway.telemetry.log import Log
-from anthropic_proxy.gateway.telemetry.log.columns import count_columns, pad, wrap_words
+from anthropic_proxy.gateway.telemetry.log.columns import count_columns, pad, wrap_text
+from anthropic_proxy.gateway.telemetry.log.lines import paint_commands
 
 UNKNOWN_ADDRESS = "http://<the address above>"
 """Placeholder in the start-up summary for an unknown URL. Another ASGI server (uvicorn) then runs the application
@@ -139,8 +140,7 @@ def _describe_unread_files(services: Services) -> list[str]:
 def log_exposure_warning(log: Log, warning: str) -> None:
     width = min(_WIDTH, log.terminal_width or _WIDTH)
     rule = f"  {'!' * (width - 2)}"
-    rows = wrap_words(warning, width - 4)
-    for line in (rule, f"  ! {rows[0]}", *(f"    {row}" for row in rows[1:]), rule):
+    for line in (rule, *wrap_text(name_program(f"  ! {warning}"), width), rule):
         log.write_line(line, "error", "warning")
 
 
@@ -219,10 +219,7 @@ def _show_command(log: Log, lead: str, command: str) -> Iterator[str]:
 
 
 def _signed(log: Log, sign: str, role: str, text: str) -> Iterator[str]:
-    width = (log.terminal_width or sys.maxsize) - 4
-    first, *others = [text] if count_columns(text) <= width else wrap_words(text, width)
-    yield f"  {log.paint(sign, role)} {first}"
-    yield from (f"    {other}" for other in others)
+    yield from wrap_text(f"  {log.paint(sign, role)} {paint_commands(text, log.paint)}", log.terminal_width)
 
 
 def _describe_readiness(log: Log, found: Readiness, settings: Settings) -> Iterator[str]:

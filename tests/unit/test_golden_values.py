@@ -11,7 +11,6 @@ from anthropic_proxy.cli.client_models import find_tier_models, list_limit_varia
 from anthropic_proxy.cli.code import find_shell, format_set_command, is_conversation
 from anthropic_proxy.cli.command_line import read_serve_options
 from anthropic_proxy.cli.init import name_host, read_address
-from anthropic_proxy.cli.output import wrap_text
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.conversation import list_reply_blocks
 from anthropic_proxy.console.dashboard.web import accepts_gzip
@@ -36,6 +35,7 @@ from anthropic_proxy.gateway.settings import find_listen_port_option, load_setti
 from anthropic_proxy.gateway.settings.database_address import parse_postgres_url
 from anthropic_proxy.gateway.settings.files import update_env_text
 from anthropic_proxy.gateway.settings.values import mask_setting
+from anthropic_proxy.gateway.telemetry.log.columns import wrap_text
 from anthropic_proxy.plugins import RouteRequest
 from anthropic_proxy.secrets import redact_key_patterns
 from tests.support.golden_texts import Check, golden_files

@@ -21,6 +21,7 @@ from anthropic_proxy.engine.platforms.program import find_program_command
 from anthropic_proxy.engine.trace_context import TraceContext
 from anthropic_proxy.errors import PACKAGE
 from anthropic_proxy.gateway.telemetry.log import BackgroundWriter, Log
+from anthropic_proxy.gateway.telemetry.log.columns import wrap_text
 from anthropic_proxy.plugins import Client, Receipt, UpstreamAttempt
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.paths import ROOT
@@ -396,7 +397,7 @@ def test_a_chinese_character_has_two_columns() -> None:
         50, has_ledger=False, status=402, outcome="error", error="账户余额不足，请先充值，然后重试。谢谢您的支持！"
     )[4:] == [
         "✕ 账户余额不足，请先充值，然后重试。谢谢",
-        "您的支持！",
+        "  您的支持！",
     ]
 
 
@@ -480,10 +481,40 @@ def test_a_command_in_an_error_is_not_divided(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(sys, "argv", [str(program)])
     monkeypatch.setenv("PATH", "")
     find_program_command.cache_clear()
-    error = "Not installed. Install it: anthropic-proxy add dashboard"
-    further = written(60, has_ledger=False, status=404, outcome="error", error=error)[3:]
+    error = "Not installed. Install it:  anthropic-proxy add dashboard"
+    failed = {"status": 404, "outcome": "error", "error": error, "prefix": "groq", "model": "llama"}
+    stream = io.StringIO()
+    Log(stream, columns=60).write_exchange(receipt(request_id="req_5", **failed))
     find_program_command.cache_clear()
-    assert further == ["✕ Not installed. Install it:", str(program), "add dashboard"]
+    assert [line.strip() for line in stream.getvalue().splitlines()][-4:] == [
+        "✕ Not installed. Install it:",
+        f"{program} add dashboard",
+        "Why:",
+        f"{program} explain req_5",
+    ]
+
+
+@pytest.mark.parametrize(("columns", "indent"), [(44, 10), (40, 6), (34, 0), (20, 10)])
+def test_a_long_command_begins_further_left_if_it_then_fits(columns: int, indent: int) -> None:
+    assert wrap_text(f"{' ' * 10}Why:  {'x' * 34}", columns) == [f"{' ' * 10}Why:", f"{' ' * indent}{'x' * 34}"]
+
+
+def test_signs_and_commands_of_the_log_are_in_color(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [PACKAGE])
+    stream = Screen(terminal=True)
+    log = Log(stream, columns=60)
+    failed = {"status": 429, "outcome": "error", "prefix": "groq", "model": "llama", "retry_after_seconds": 12}
+    error = "groq: slow down, or install:  anthropic-proxy add x"
+    log.write_exchange(receipt(request_id="req_5", error=error, **failed))
+    log.write_exchange(receipt(outcome="max_tokens"))
+    log.write_warning("No charts. Install them:  anthropic-proxy add dashboard")
+    red, yellow, cyan, end = "\x1b[1;31m", "\x1b[33m", "\x1b[36m", "\x1b[0m"
+    program = find_program_command()
+    text = stream.getvalue()
+    assert f"{red}✕{end} groq: slow down, or install:" in text
+    for command in ("add x", "explain req_5", "add dashboard"):
+        assert f"{cyan}{program} {command}{end}\n" in text
+    assert f"{yellow}!{end} truncated (max_tokens)" in text
 
 
 def test_a_short_error_stands_in_the_first_line() -> None:
@@ -546,7 +577,7 @@ def test_a_long_error_loses_no_word(columns: int | None) -> None:
         assert further.pop(0) == "gemini/gemini-2.5-flash"
     if columns is not None and columns < 100:
         assert further.pop(0) == NUMBERS
-    assert " ".join(further) == f"✕ {LONG}"
+    assert " ".join(line.strip() for line in further) == f"✕ {LONG}"
     if columns is None or columns >= 113:
         assert first.endswith("  req_0123456789abcdefghijklmn")
     else:

@@ -34,7 +34,7 @@ from anthropic_proxy.cli.doctor.report import (
 )
 from anthropic_proxy.cli.doctor.run import estimate_price, estimate_totals, run_doctor, select_backends
 from anthropic_proxy.cli.doctor.run_recorder import RunRecorder, open_recorder, store_results
-from anthropic_proxy.cli.output import Output, open_data_output, wrap_text
+from anthropic_proxy.cli.output import Output, open_data_output
 from anthropic_proxy.console import formats
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
@@ -45,7 +45,7 @@ from anthropic_proxy.gateway.running_proxy import find_running_proxy, name_reloa
 from anthropic_proxy.gateway.services import Services, open_services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import Log
-from anthropic_proxy.gateway.telemetry.log.columns import count_columns, cut, pad, wrap_words
+from anthropic_proxy.gateway.telemetry.log.columns import count_columns, cut, pad, wrap_text, wrap_words
 from anthropic_proxy.secrets import redact_secrets
 
 MAX_UNCONFIRMED_REQUESTS = 150

@@ -192,7 +192,7 @@ def import_settings(
     output.write_line()
     leads = ["Next:", *[""] * (len(steps) - 2), "Then:"]
     for lead, (line, purpose) in zip(leads, steps, strict=False):
-        output.write_line(f"  {lead:<5}  {output.paint(line, 'type')}    {output.paint(purpose, 'quiet')}")
+        output.write_step(f"  {lead:<5} ", line, purpose)
 
 
 def _write_mapping(output: Output, plan: ImportPlan, settings: Settings) -> None:

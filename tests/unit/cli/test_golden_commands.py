@@ -53,11 +53,12 @@ MASKS = {
     r"( {4}|\n  )(\d+ requests?), T s, [\d,]+ tokens": r"\n  N requests, T s, N tokens",
     r"\d+ requests?, T s, [\d,]+ tokens": "N requests, T s, N tokens",
     r'"(requests|\w*seconds|\w+put_tokens)": [\d.]+': r'"\1": N',
+    r"\breq_\w{24}\b": "req_ID",
     r"\blocal\d{4,5}\b": "localPORT",
     r"The providers are: [a-z_, ]+\.": "The providers are: VENDORS.",
     r"((?:^ +\d+  .*\n){4})(?:^ +\d+  .*\n)+": r"\1    …\n",
 }
-"""What differs between runs against servers: durations with place and width, numbers of probes, ports, vendors."""
+"""What differs between runs against servers: durations with place and width, numbers of probes, ids, ports, vendors."""
 STANDARD = ("PATH", "HOME", "PYTHONPATH", "PORT", "ANTHROPIC_PROXY_CONFIG", "LC_CTYPE")
 
 

@@ -22,7 +22,7 @@ import msgspec
 
 from anthropic_proxy.engine.hooks import LogLevel
 from anthropic_proxy.engine.platforms.program import name_program
-from anthropic_proxy.gateway.telemetry.log.columns import wrap_words
+from anthropic_proxy.gateway.telemetry.log.columns import wrap_text
 from anthropic_proxy.gateway.telemetry.log.lines import (
     INDENT,
     MIN_WRAP_COLUMNS,
@@ -35,6 +35,7 @@ from anthropic_proxy.gateway.telemetry.log.lines import (
     format_request_lines,
     format_utc_time,
     note_deduplication_key,
+    paint_commands,
     redact_receipt,
     to_ascii_symbols,
 )
@@ -276,10 +277,11 @@ class Log:
 
     def fold(self, text: str, indent: str) -> str:
         """Return the text behind the beginning of a line, with its further lines on a terminal after `indent`."""
-        if self._json or (width := self.terminal_width) is None:
+        if self._json:
             return text
-        columns = max(width - len(indent), MIN_WRAP_COLUMNS)
-        return f"\n{indent}".join(wrap_words(name_program(text), columns))
+        width = self.terminal_width
+        columns = None if width is None else max(width, len(indent) + MIN_WRAP_COLUMNS)
+        return "\n".join(wrap_text(indent + paint_commands(text, self.paint), columns)).removeprefix(indent)
 
     def write_traceback(self, request_id: str) -> None:
         self._write_trace(request_id, traceback.format_exc())

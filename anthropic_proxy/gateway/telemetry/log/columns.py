@@ -12,6 +12,7 @@ _NARROW = re.compile(
 """A text of characters with one column each: Latin, Greek and Cyrillic letters, and the symbols of the program."""
 _UNSPACED = "\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff\uff00-\uff60"
 """Characters of languages in which a line may end anywhere: Chinese, Japanese, Korean."""
+_GAPS = re.compile(r"( {2,})")
 _SPACE = re.compile(r"\s")
 _PIECE = re.compile(rf"( *)([{_UNSPACED}]|[^ {_UNSPACED}]+)")
 
@@ -59,3 +60,28 @@ def wrap_words(text: str, columns: int) -> list[str]:
 def split_words(text: str) -> Iterator[tuple[str, str]]:
     """Yield the parts of `text` between which a line may end, each after the spaces before it."""
     return ((found[1], found[2]) for found in _PIECE.finditer(text))
+
+
+def wrap_text(text: str, width: int | None) -> list[str]:
+    """Return `text` as lines of at most `width` columns, which may contain colors. None: one line.
+
+    What follows two spaces is a command: it is never divided, so that it can be copied, and gets a line of its own if
+    it does not fit. Further lines begin below the text, after a sign such as ✕; a long command begins further left.
+    """
+    if width is None or count_columns(text) <= width:
+        return [text]
+    body = text.lstrip(" ")
+    start = " " * (len(text) - len(body))
+    sentence, *rest = _GAPS.split(body)
+    sign = _COLOR.sub("", sentence.partition(" ")[0])
+    lines, further = [start], start + ("  " if len(sign) == 1 and not sign.isalnum() else "")
+    for gap, word in (*split_words(sentence), *zip(rest[::2], rest[1::2], strict=True)):
+        if not lines[-1].strip():
+            lines[-1] += word
+        elif count_columns(lines[-1] + gap + word) <= width:
+            lines[-1] += gap + word
+        else:
+            needs = count_columns(word)
+            is_long_command = len(gap) > 1 and needs <= width < len(further) + needs
+            lines.append((further[: width - needs] if is_long_command else further) + word)
+    return lines

@@ -4,7 +4,6 @@ import functools
 import json
 import math
 import re
-import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
@@ -14,8 +13,8 @@ from msgspec import structs
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.platforms.program import name_program
-from anthropic_proxy.errors import join_with_and
-from anthropic_proxy.gateway.telemetry.log.columns import count_columns, pad, wrap_words
+from anthropic_proxy.errors import PACKAGE, join_with_and
+from anthropic_proxy.gateway.telemetry.log.columns import count_columns, pad, wrap_text
 from anthropic_proxy.gateway.telemetry.outcomes import classify_outcome
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.secrets import redact_secrets
@@ -27,6 +26,7 @@ MAX_INLINE_ERROR_CHARACTERS = 100
 MIN_WRAP_COLUMNS = 20
 INDENT = " " * 10
 
+_PROGRAM = f"{PACKAGE} "
 _INDEX = re.compile(r"\d+")
 _PLAIN_SIGNS = str.maketrans({"✓": "ok", "✕": "xx", "→": "->", "…": "...", "–": "-", "↻": "re", "’": "'", "≥": ">="})
 _WARNING_SIGN = re.compile(r"(?<!\S)!(?!\S)")
@@ -96,6 +96,12 @@ def to_ascii_symbols(text: str) -> str:
     return _WARNING_SIGN.sub("!!", text.translate(_PLAIN_SIGNS))
 
 
+def paint_commands(text: str, paint: Paint) -> str:
+    """Return `text` with its commands of the proxy, after two spaces, in color and as the user can run them."""
+    parts = ((part.startswith(_PROGRAM), name_program(part)) for part in text.split("  "))
+    return "  ".join(paint(part, "type") if is_command else part for is_command, part in parts)
+
+
 def format_local_time(seconds: float) -> str:
     """`HH:MM:SS`. `seconds`: since the epoch."""
     return _format_time_cached(int(seconds))
@@ -126,8 +132,8 @@ def format_request_lines(
     clock = _format_time_cached(int(receipt.started_at))
     shown = receipt.status or "–"
     head = f"{receipt.method} {path if path.isprintable() else escape_unprintable(path)} "
-    incident = _describe_incident(receipt)
-    text = name_program(escape_unprintable(incident)) if incident else numbers
+    incident = _describe_incident(receipt, paint or _without_color)
+    text = incident or numbers
     if paint is None and width is None and len(text) <= MAX_INLINE_ERROR_CHARACTERS:  # the usual case of a service
         start = f"{clock}  {head}{shown}"
         return [f"{start:<{FIRST_COLUMN - 2}}  {text:<{SECOND_COLUMN}}  {receipt.request_id}"]
@@ -139,12 +145,8 @@ def format_request_lines(
     if count_columns(text) <= room:
         gap = gap if width is None else max(min(gap, width - used - count_columns(text)), 2)
     else:
-        rows = [text]
-        if width is not None:
-            columns = max(width - len(INDENT), MIN_WRAP_COLUMNS)
-            rows = wrap_words(text, columns)
+        further += wrap_text(INDENT + text, None if width is None else max(width, len(INDENT) + MIN_WRAP_COLUMNS))
         text = ""
-        further += [INDENT + row for row in rows]
     paint = paint or _without_color
     role = "ok" if receipt.status < 400 else "warn"
     if receipt.status >= 500:
@@ -203,9 +205,8 @@ def format_exchange_lines(
     sent = sent if len(sent) + len(behind) + len(route) <= room else ""
     first_line, *further = format_request_lines(receipt, paint, width, separate)
     has_ledger = has_ledger and width is not None and receipt.request_id not in first_line
-    for line in map(name_program, describe_remedies(receipt, has_ledger=has_ledger)):
-        columns = sys.maxsize if width is None else max(width - len(INDENT), MIN_WRAP_COLUMNS)
-        further += [INDENT + row for row in wrap_words(line, columns)]
+    for line in describe_remedies(receipt, has_ledger=has_ledger):
+        further += wrap_text(INDENT + paint_commands(line, paint or _without_color), width)
     return [first_line, f"{models}{sent}{behind}{route}", *further]
 
 
@@ -244,20 +245,21 @@ def format_notes_line(notes: Iterable[FidelityNote], receipt: Receipt, *, has_le
     return " ".join(parts)
 
 
-def _describe_incident(receipt: Receipt) -> str:
-    failed = f"↻ {', '.join(receipt.failed_attempts)}" if receipt.failed_attempts else ""
+def _describe_incident(receipt: Receipt, paint: Paint) -> str:
+    failed = f"↻ {escape_unprintable(', '.join(receipt.failed_attempts))}" if receipt.failed_attempts else ""
     if receipt.error:
         status = receipt.attempts[-1].status if receipt.attempts else 0
         own = f" ({receipt.prefix} sent {status})" if 400 <= status != receipt.status else ""
-        return f"{failed}; ✕ {receipt.error}{own}" if failed else f"✕ {receipt.error}{own}"
+        error = f"{paint('✕', 'error')} {paint_commands(escape_unprintable(receipt.error), paint)}{own}"
+        return f"{failed}; {error}" if failed else error
     outcome = classify_outcome(receipt)
     if outcome == "cancelled":
         return "– client left" if receipt.status else "– client left before the reply"
     remarks = [f"{failed}, then {receipt.prefix}"] if failed else []
     if outcome == "truncated":
-        remarks.append(f"! truncated ({receipt.outcome})")
+        remarks.append(f"{paint('!', 'warn')} truncated ({escape_unprintable(receipt.outcome)})")
     elif outcome == "refused":
-        remarks.append("! refused")
+        remarks.append(f"{paint('!', 'warn')} refused")
     return "; ".join(remarks)
 
 
