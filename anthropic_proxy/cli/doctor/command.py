@@ -7,6 +7,7 @@ import asyncio
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
@@ -27,6 +28,7 @@ from anthropic_proxy.cli.doctor.probe_runner import PROBE_TIMEOUT_SECONDS
 from anthropic_proxy.cli.doctor.report import (
     LEGEND,
     ROWS,
+    SETTING,
     Report,
     encode_report,
     hide_credentials,
@@ -315,6 +317,9 @@ def write_report(report: Report, secrets: Sequence[str]) -> None:
     def write(text: str = "") -> None:
         output.write_line(redact_secrets(text, secrets))
 
+    def paint_setting(setting: re.Match[str]) -> str:
+        return output.paint(setting[0], "type")
+
     for line in _format_table(output, report.diagnoses):
         write(line)
     write()
@@ -334,16 +339,17 @@ def write_report(report: Report, secrets: Sequence[str]) -> None:
         problems = max((count_columns(fix.problem) for fix in report.fixes), default=0)
         width = output.width or _DEFAULT_WIDTH
         for fix in report.fixes:
-            start, remedy = f"  {output.paint('✕', 'error')} {fix.name:<{names}}  ", output.paint(fix.remedy, "type")
-            sizes = (
-                size for size in (problems, count_columns(fix.problem)) if 10 + names + size + len(fix.remedy) <= width
-            )
-            if padded := next(sizes, 0):
+            start = f"  {output.paint('✕', 'error')} {fix.name:<{names}}  "
+            painted = SETTING.sub(paint_setting, fix.remedy) if fix.place else output.paint(fix.remedy, "type")
+            remedy = f"{painted}  {fix.place}".rstrip()
+            needed = 10 + names + count_columns(remedy)
+            if padded := next((size for size in (problems, count_columns(fix.problem)) if needed + size <= width), 0):
                 write(f"{start}{pad(fix.problem, padded)}    {remedy}")
                 continue
             room = max(width - 6 - names, 20)
-            lines = wrap_words(fix.problem, room)
-            for line in (f"{start}{lines[0]}", *(f"{' ' * (6 + names)}{line}" for line in (*lines[1:], remedy))):
+            further = [remedy] if count_columns(remedy) <= room else [painted, *filter(None, [fix.place])]
+            lines = [*wrap_words(fix.problem, room), *further]
+            for line in (f"{start}{lines[0]}", *(f"{' ' * (6 + names)}{line}" for line in lines[1:])):
                 write(line)
         for problem in report.route_problems:
             write(f"  {output.paint('✕', 'error')} {problem}")

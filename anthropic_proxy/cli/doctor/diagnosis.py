@@ -202,7 +202,7 @@ class DialectSearch:
             return Outcome(state=state, reason=self.redact(emulated[0]) if emulated else "")
         rejected = result.first_rejection
         status = rejected.status if rejected else result.last_status
-        detail = f"HTTP {status}" if rejected or (result.error and status) else probe.missing_effect
+        detail = f"HTTP {status}" if rejected or (result.error and status >= 400) else probe.missing_effect
         reason = self.describe_rejection(rejected) if rejected else self.redact(problem)
         is_temporary = isinstance(result.error, UpstreamError) and result.error.status in _TEMPORARY and not rejected
         is_temporary = is_temporary or self._may_be_accidental(result)

@@ -22,7 +22,7 @@ from anthropic_proxy.engine.options import ConfiguredProvider
 from anthropic_proxy.errors import join_with_and, join_with_or
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.gateway.prices.price_list import PriceList
-from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings
+from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, copy_environment
 from anthropic_proxy.gateway.settings.files import format_toml_key, format_toml_value
 from anthropic_proxy.secrets import redact_json_value, redact_secrets
 
@@ -45,6 +45,8 @@ class Fix(Struct, frozen=True, kw_only=True):
     """Sentence without the provider name: `rejects images; haiku requests are sent to it.`"""
     remedy: str
     """Setting or command: `SMALL_MODEL=gemini/gemini-2.0-flash`."""
+    place: str = ""
+    """Where to write the setting: `in ~/project/.env`. "": it is a command, or names its place."""
 
 
 def list_fixes(diagnoses: Sequence[Diagnosis], settings: Settings) -> list[Fix]:
@@ -58,7 +60,15 @@ def list_fixes(diagnoses: Sequence[Diagnosis], settings: Settings) -> list[Fix]:
             else _fix_features(diagnosis, diagnoses)
         )
     )
-    return list(dict.fromkeys(found))
+    return [structs.replace(fix, place=fix.place or _find_place(fix, settings)) for fix in dict.fromkeys(found)]
+
+
+def _find_place(fix: Fix, settings: Settings) -> str:
+    variable = SETTING.match(fix.remedy)
+    if variable is None:
+        return ""
+    is_exported = settings.origins.get(variable[1]) == "environment" or copy_environment().get(variable[1])
+    return "in the environment" if is_exported else f"in {settings.variables_file}"
 
 
 def _fix_access(diagnosis: Diagnosis, problem: Problem, diagnoses: Sequence[Diagnosis], settings: Settings) -> Fix:
@@ -76,9 +86,12 @@ def _fix_access(diagnosis: Diagnosis, problem: Problem, diagnoses: Sequence[Diag
         else:
             remedy = f"Correct the file or command of api_key of [providers.{table.name}]"
         if not keys:
+            place = ""
             if table is not None and not table.has_key:
-                remedy += f' in .env, and in [providers.{table.name}]  api_key = {{ env = "{variable}" }}'
-            return Fix(name=name, problem=_sentence(problem.message.removeprefix(f"{name} ")), remedy=remedy)
+                line = f'api_key = {{ env = "{variable}" }}'
+                place = f"in {settings.variables_file}, and in [providers.{table.name}] of {CONFIG_FILE}  {line}"
+            text = _sentence(problem.message.removeprefix(f"{name} "))
+            return Fix(name=name, problem=text, remedy=remedy, place=place)
         return Fix(name=name, problem=f"rejects the key {keys[0]} ({origin}), {problem.status}.", remedy=remedy)
     if problem.kind == "package":
         return Fix(name=name, problem=_sentence(problem.message), remedy=problem.proposal)
@@ -94,9 +107,10 @@ def _fix_access(diagnosis: Diagnosis, problem: Problem, diagnoses: Sequence[Diag
         elif "through the proxy" in text:
             remedy = f"Check proxy of [providers.{provider.prefix}], or HTTPS_PROXY"
         elif "certificate is not accepted" in text:
-            remedy = f'In [providers.{provider.prefix}]:  ca_file = "<PEM file>"'
+            remedy = f'In [providers.{provider.prefix}] of {CONFIG_FILE}:  ca_file = "<PEM file>"'
         elif "client_certificate" in text:
-            remedy = f'In [providers.{provider.prefix}]:  client_certificate = {{ file = "…", key_file = "…" }}'
+            table_name = f"[providers.{provider.prefix}] of {CONFIG_FILE}"
+            remedy = f'In {table_name}:  client_certificate = {{ file = "…", key_file = "…" }}'
         elif provider.is_configured:
             remedy = f"Check {variable}, {settings.origins.get(variable, CONFIG_FILE)}"
         elif provider.name in settings.base_urls:
@@ -132,16 +146,16 @@ def _fix_features(diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis]) -> Itera
                 remedy=remedy or _assign(diagnosis.backend, "<another model>"),
             )
 
-    window, backend = find_context_window(diagnosis), diagnosis.backend
+    window, backend, place = find_context_window(diagnosis), diagnosis.backend, ""
     if window is not None and window < MIN_SESSION_TOKENS and backend.tiers:
         remedy = _find_alternative(
             diagnosis, diagnoses, lambda other: (find_context_window(other) or 0) >= MIN_SESSION_TOKENS
         )
         if backend.target.provider.uses_installed_models:
-            remedy = f"OLLAMA_CONTEXT_LENGTH={_LARGER_WINDOW}"
+            remedy, place = f"OLLAMA_CONTEXT_LENGTH={_LARGER_WINDOW}", "in the environment of ollama serve"
         if remedy:
             text = f"context is {window:,} tokens; sessions reach {MIN_SESSION_TOKENS:,}."
-            yield Fix(name=backend.name, problem=text, remedy=remedy)
+            yield Fix(name=backend.name, problem=text, remedy=remedy, place=place)
 
     if diagnosis.wire:
         text = "does not have the API that the proxy uses for this model."
@@ -190,7 +204,9 @@ def _sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
-LEGEND = "✓ works   ~ emulated by the proxy   ✕ unsupported   – not applicable"
+SETTING = re.compile(r"([A-Z][A-Z0-9_]*)=(?:<[^>]*>|[^ ,]*)")
+"""A setting in `Fix.remedy`, which may have several: `BIG_MODEL=openai/a and SMALL_MODEL=openai/a`."""
+LEGEND = "✓ works   ~ emulated by the proxy   ✕ unsupported   – no result"
 """Line that explains the signs in the table of the report."""
 
 
@@ -329,7 +345,7 @@ def _format_markdown(report: Report, today: date) -> Iterator[str]:
         yield ""
         yield "## To fix"
         yield ""
-        yield from (f"- **{fix.name}** {fix.problem} `{fix.remedy}`" for fix in report.fixes)
+        yield from (f"- **{fix.name}** {fix.problem} `{fix.remedy}` {fix.place}".rstrip() for fix in report.fixes)
         yield from (f"- {problem}" for problem in report.route_problems)
     for diagnosis in report.diagnoses:
         details = list_explanations(diagnosis)

@@ -244,7 +244,7 @@ _MEANINGS = {
     "✓": ("ok", "works"),
     "~": ("warn", "emulated by the proxy"),
     "✕": ("error", "unsupported"),
-    "–": ("none", "not applicable"),
+    "–": ("none", "no result"),
     "…": ("none", "not tested yet"),
 }
 _COMMAND = re.compile(r"[A-Z][A-Z0-9_]*=[^\s<][^<]*|(?:anthropic-proxy|ollama|gcloud) [\w ./:@-]+")
