@@ -171,9 +171,9 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
             "!",
             "warn",
         )
-    named = status == 0 and is_conversation(others)  # Claude Code names itself at the end of a conversation
-    if named and sys.stdin.isatty() and sys.stderr.isatty():
-        Output().write_notice("With this proxy:  anthropic-proxy code --continue")
+    elif is_conversation(others) and sys.stdin.isatty() and sys.stderr.isatty():
+        # at the end of a conversation, and of its question about a new folder, Claude Code names its own command
+        Output().write_notice(f"With this proxy:  anthropic-proxy code{' --continue' if status == 0 else ''}")
     sys.exit(status)
 
 

@@ -82,6 +82,8 @@ def run_command(words: Sequence[str]) -> None:
 
         commands.console = console = HelpConsole()
         commands.help_formatter = HelpFormatter()
+        if all(word.startswith("-") for word in words):  # the options beside all commands are those of `serve`
+            commands.group_parameters = Group("Options of serve", sort_key=len(COMMANDS))
     if "--install-completion" in words:  # its library runs `ps` or PowerShell
         from anthropic_proxy.gateway.settings import keep_absolute_folders_of_path  # noqa: PLC0415  # see above
 

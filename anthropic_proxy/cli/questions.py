@@ -294,7 +294,11 @@ class _List:
             parts.append(("class:answer", escape_unprintable(redact_secrets(self._searched, ()))))
             if not self._find_matches():
                 text = "no match, but similar:" if self._find_similar() else "no match: Esc or Ctrl-U clears"
-                text = "no match: Enter takes it as it is" if self._takes_text() else text
+                if self._takes_text():
+                    text = "no match: Enter takes it as it is"
+                elif self._pointed != _NO_ROW:
+                    option = self._options[self._pointed]
+                    text = f"no match: Enter takes {option.label or option.name}, Esc clears"
                 parts.append(("class:instruction", f"   {text}"))
         style, text, *_ = parts[-1]
         if self._width is not None and sum(count_columns(part[1]) for part in parts) > self._width:

@@ -190,6 +190,9 @@ def write_table(
         for row, sums in zip(rows, everything, strict=True):
             row.append(formats.error_count_and_share(sums.tool_errors, sums.tool_results))
     output.write_table(columns, rows, last_row_role="title")
+    if "≥" in "".join((compared, *costs)):
+        text = "≥: at least, because some of these requests have no known price"
+        output.write_line("  " + output.paint(text, "quiet"))
     if hidden := len(groups) - len(shown):
         output.write_line(f"  {hidden:,} more rows:  --csv or --json")
     if by == "session":

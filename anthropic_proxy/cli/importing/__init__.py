@@ -209,8 +209,11 @@ def _write_mapping(output: Output, plan: ImportPlan, settings: Settings) -> None
         mapping.append((f"route {route.name}", f"{first}{then}{above}"))
     width = max(count_columns(name) for name, _ in mapping)
     output.write_line()
-    for name, target in mapping:
-        output.write_line(f"  {pad(name, width)}  → {target}")
+    lines = [f"  {pad(name, width)}  → {target}" for name, target in mapping]
+    if output.width and max(map(count_columns, lines)) > output.width:
+        lines = [line for name, target in mapping for line in (f"  {name}", f"    → {target}")]
+    for line in lines:
+        output.write_line(line)
     names = [route.name for route in plan.routes if route.when.get("thinking")]
     if thinking := next((route for route in settings.routes if route.name in names), None):
         text = f"Claude Code asks for thinking in nearly all requests, so most go to {thinking.targets[0]}."

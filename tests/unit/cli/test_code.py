@@ -120,14 +120,14 @@ def test_a_program_of_the_current_directory_is_not_run(directory: Path, port: st
 
 
 @pytest.mark.parametrize(
-    ("status", "hint"), [("0", "  With this proxy:  anthropic-proxy code --continue"), ("1", None)]
+    ("status", "command"), [("0", "anthropic-proxy code --continue"), ("1", "anthropic-proxy code")]
 )
-def test_only_a_conversation_can_be_continued(directory: Path, port: str, status: str, hint: str | None) -> None:
+def test_the_end_names_the_command_with_the_proxy(directory: Path, port: str, status: str, command: str) -> None:
     path = f"{directory}:{os.environ['PATH']}"
     settings = {**OPENAI, "HOME": str(directory), "PORT": port, "PATH": path, "EXIT_STATUS": status}
     screen = answer_questions("code", answers=[], directory=directory, settings=settings)
     assert screen.status == int(status)
-    assert (hint in screen.lines) if hint else not any("With this proxy" in line for line in screen.lines)
+    assert screen.lines[-1] == f"  With this proxy:  {command}"
 
 
 def test_the_menu_has_one_row_for_each_model_and_one_for_the_requested_tier() -> None:

@@ -260,7 +260,7 @@ def test_a_list_begins_with_the_most_used_providers_and_searches_all(tmp_path: P
     """The last line shows all. For a text that is similar to no option, Enter chooses the entry for all others."""
     answers = [
         (MORE, "zzz"),
-        ("Esc or Ctrl-U clears", "\r"),
+        ("no match: Enter takes Another server", "\r"),
         ("Its address", "\r"),
         (MORE, "another\r"),
         ("Its address", "\r"),

@@ -90,6 +90,8 @@ def test_a_cost_is_compared_with_that_of_the_requested_models(
     group = UsageGroup(name="m", sums=UsageSums(requests=1, input_tokens=13_700, output_tokens=72, **costs))
     lines = show_table(monkeypatch, [group], "project")
     assert lines[0] == f"1 request, 1 succeeded, {shown}"
+    lower_limit = "  ≥: at least, because some of these requests have no known price"
+    assert lines.count(lower_limit) == ("≥" in shown)
     assert lines[3].split()[:5] == ["m", "1", "13.7", "k", "0"]
     assert lines[3].split()[5:7] == ["%", "72"]
 
