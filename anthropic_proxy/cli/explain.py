@@ -186,7 +186,11 @@ def _write_stored_summary(row: StoredRequest, settings: Settings) -> None:
     width = max((count_columns(note.field) for note in notes), default=0)
     for note in notes:
         sign, role = SIGNS[note.handling]
-        text = escape_unprintable(f"{pad(note.field, width)}  {note.reason}")
+        reason = note.reason
+        if note.after:
+            change = " → ".join(map(formats.digits_in_groups, (note.before, note.after)))
+            reason = ", ".join(filter(None, (change, note.explanation)))
+        text = escape_unprintable(f"{pad(note.field, width)}  {reason}")
         output.write_line(f"  {output.paint(sign, role)} {text}")
 
 

@@ -32,7 +32,7 @@ def describe_occupied_port(host: str, port: int, certificate_file: str = "") -> 
         except ValueError:
             started = ""
         else:
-            day = "" if begin.date() == datetime.now().date() else f"{begin:%Y-%m-%d} "
+            day = "" if begin.date() == datetime.now().date() else f"{begin.day} {begin:%b}, "
             started = f", started {day}{begin:%H:%M}"
         owner = find_port_owner(port)
         process = f", process {owner.pid}" if owner is not None else ""

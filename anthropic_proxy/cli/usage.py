@@ -157,9 +157,9 @@ def write_table(
     shown = groups[-_MAX_ROWS:] if by in ("day", "hour") else groups[: min(_MAX_ROWS, rows_in_terminal)]
     everything = [*(group.sums for group in shown), total]
     counts = (
-        formats.counts_in_one_unit([sums.all_input_tokens for sums in everything]),
+        [formats.short_count(sums.all_input_tokens) for sums in everything],
         [formats.percent(sums.cache_read_tokens, sums.all_input_tokens) for sums in everything],
-        formats.counts_in_one_unit([sums.output_tokens for sums in everything]),
+        [formats.short_count(sums.output_tokens) for sums in everything],
     )
     facet = FACETS.get(by)
     title = _TITLES.get(by) or (facet.title if facet is not None else "")

@@ -6,7 +6,7 @@ another unit. Times count from the epoch. An unknown value (None) has the text `
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS
@@ -44,18 +44,6 @@ def short_count(value: float | None) -> str:
 def keep_units(text: str) -> str:
     """Return `text` with no line break between a number and its unit: `1 % of 1.0 M`."""
     return re.sub(r"(?<=\d) (?=[kMG%])", "\u00a0", text)
-
-
-def counts_in_one_unit(values: Sequence[int]) -> list[str]:
-    """Return whole numbers for a table, in the unit of the largest one: `22.90 M`, `0.03 M`. Small ones are
-    complete: `9,876`, `12`.
-    """
-    highest = max(values, default=0)
-    if highest < 10_000:
-        return [f"{value:,}" for value in values]
-    scale, digits, unit = (1_000_000, 2, " M") if highest >= 1_000_000 else (1_000, 1, " k")
-    whole = max(1_000, scale // 10**digits)
-    return [f"{value:,}" if value < whole else f"{value / scale:,.{digits}f}{unit}" for value in values]
 
 
 def chart_money(nano_dollars: float) -> str:
@@ -173,8 +161,9 @@ def long_time(seconds: float | None) -> str:
 
 
 def full_time(microseconds: float) -> str:
-    """Return date, time and zone of a time in microseconds since the epoch: `2026-11-20 08:12:07 UTC`."""
-    return f"{local_datetime(microseconds):%Y-%m-%d %H:%M:%S %Z}"
+    """Return date, time and zone of a time in microseconds since the epoch: `20 Nov 2026, 08:12:07 UTC`."""
+    when = local_datetime(microseconds)
+    return f"{when.day} {when:%b %Y, %H:%M:%S %Z}"
 
 
 def ago(elapsed_seconds: float) -> str:

@@ -109,7 +109,7 @@ def test_a_running_proxy_is_named_with_its_version_and_start(tmp_path: Path) -> 
         listed = json.loads(run("anthropic_proxy", "health", "--json", directory=tmp_path, settings=port).stdout)
     assert (listed["ready_providers"], listed["ledger"]) == (["groq"], "off")
     assert (ended.returncode, ended.stderr) == (0, "")
-    found = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+ \(\d+ s ago\)", "TIME", ended.stdout)
+    found = re.sub(r"\d+ \w+ \d{4}, \d\d:\d\d:\d\d \S+ \(\d+ s ago\)", "TIME", ended.stdout)
     assert found == (
         f"anthropic-proxy {__version__} responds at {proxy.url}, started TIME.\n"
         f"    settings  {listed['settings_folder']}\n    ledger    off\n    ready     1 provider: groq\n"

@@ -209,7 +209,7 @@ def test_the_last_request_is_explained(stored: Stored) -> None:
     lines = ended.stdout.splitlines()
     assert (ended.returncode, ended.stderr) == (1, "")
     assert lines[0] == "  claude-haiku-4-5 → openai/gpt-4.1-mini"
-    assert re.fullmatch(r"    request    req_\w+, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+", lines[1])
+    assert re.fullmatch(r"    request    req_\w+, \d+ \w+ \d{4}, \d\d:\d\d:\d\d \S+", lines[1])
     assert lines[2].startswith("    rule       haiku is SMALL_MODEL (default of openai)")
     assert lines[3] == "    attempt 1  openai/gpt-4.1-mini: status 403, error"
     assert lines[4].startswith("    error      403 permission_error for the client: openai: Country")

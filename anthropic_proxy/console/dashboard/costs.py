@@ -80,17 +80,15 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         shown = sort_rows(listed, _COLUMNS, query.order)[:MAX_ROWS]
         # shares of 90 days are all about 1 %
         whole = max((group.sums.cost for group in shown), default=0) if by == "day" else total().cost
-        inputs = formats.counts_in_one_unit([group.sums.all_input_tokens for group in shown])
-        outputs = formats.counts_in_one_unit([group.sums.output_tokens for group in shown])
         return [
             {
                 **_build_row(context, names, by, group),
-                "input": read,
-                "output": written,
+                "input": formats.short_count(group.sums.all_input_tokens),
+                "output": formats.short_count(group.sums.output_tokens),
                 "share": group.sums.cost / whole if group.sums.cost else None,
                 "percent": _share(group.sums, total()),
             }
-            for group, read, written in zip(shown, inputs, outputs, strict=True)
+            for group in shown
         ]
 
     def summarize() -> str:

@@ -154,12 +154,7 @@ def _summarize(found: Sequence[ModelSums], total: UsageSums) -> str:
 
 
 def _build_rows(context: PageContext, costs: ModelCosts, used: Sequence[UsedModel]) -> list[Mapping[str, str]]:
-    inputs = formats.counts_in_one_unit([one.model.sums.all_input_tokens for one in used])
-    outputs = formats.counts_in_one_unit([one.model.sums.output_tokens for one in used])
-    return [
-        {**_build_row(context, costs, one), "input": read, "output": written}
-        for one, read, written in zip(used, inputs, outputs, strict=True)
-    ]
+    return [_build_row(context, costs, one) for one in used]
 
 
 def _build_row(context: PageContext, costs: ModelCosts, used: UsedModel) -> Mapping[str, str]:
@@ -170,6 +165,8 @@ def _build_row(context: PageContext, costs: ModelCosts, used: UsedModel) -> Mapp
         "prefix": costs.find_prefix(one.provider),
         "model": one.model,
         "requests": formats.count(sums.requests),
+        "input": formats.short_count(sums.all_input_tokens),
+        "output": formats.short_count(sums.output_tokens),
         "errors": formats.error_share(sums.errors, sums.requests),
         "tool_errors": formats.error_count_and_share(sums.tool_errors, sums.tool_results),
         "malformed": formats.count(sums.malformed_replies) if sums.malformed_replies else "",

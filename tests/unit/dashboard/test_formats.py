@@ -19,8 +19,8 @@ def test_the_zone_of_the_server_is_named_also_when_clocks_change(monkeypatch: py
     time.tzset()
     try:
         noon, days = 1_792_843_200, 86_400  # 24 October 2026, 12:00 UTC; clocks change in the following night
-        assert formats.full_time(noon * 1_000_000) == "2026-10-24 14:00:00 CEST"
-        assert formats.full_time((noon + days) * 1_000_000) == "2026-10-25 13:00:00 CET"
+        assert formats.full_time(noon * 1_000_000) == "24 Oct 2026, 14:00:00 CEST"
+        assert formats.full_time((noon + days) * 1_000_000) == "25 Oct 2026, 13:00:00 CET"
         assert formats.describe_zone(noon, noon + days) == "CEST and CET"
         assert formats.describe_zone(noon + days, noon + 2 * days) == "CET"
         query = {"from": ["2026-10-25T00:00Z"], "to": ["2026-10-25T02:00Z"]}
