@@ -32,7 +32,7 @@ from anthropic_proxy.cli.client_models import (
     list_limit_variables,
     list_name_variables,
 )
-from anthropic_proxy.cli.command_settings import NO_PROVIDER, load_command_settings
+from anthropic_proxy.cli.command_settings import NO_PROVIDER, is_named_by_user, load_command_settings
 from anthropic_proxy.cli.doctor.report import MIN_SESSION_TOKENS
 from anthropic_proxy.cli.local_proxy import (
     LocalProxy,
@@ -66,6 +66,7 @@ from anthropic_proxy.gateway.platforms.processes import (
 )
 from anthropic_proxy.gateway.platforms.signals import restore_sighup
 from anthropic_proxy.gateway.readiness import describe_demo
+from anthropic_proxy.gateway.running_proxy import find_running_proxy
 from anthropic_proxy.gateway.settings import Settings, copy_environment
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 from anthropic_proxy.secrets import redact_secrets
@@ -141,7 +142,14 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
         variables |= name_project(variables, own, effective, Path.cwd())
         output = Output(sys.stderr)
         if served.tiers and all(one.target.startswith(_DEMO) for one in served.tiers) and is_conversation(others):
-            output.write_line(NO_PROVIDER.format(demo=describe_demo(command_settings)))
+            is_known = find_running_proxy(command_settings.data_directory, proxy.port) is not None
+            if proxy.log_file or is_known or not is_named_by_user((proxy.host,), proxy.port):
+                output.write_line(NO_PROVIDER.format(demo=describe_demo(command_settings)))
+            else:  # it does not read what `init` writes here
+                output.write_line(
+                    f"The demo of the proxy at {proxy.address} replies, which ANTHROPIC_BASE_URL names. It has no "
+                    "model. To use your own settings, unset ANTHROPIC_BASE_URL."
+                )
         of_session = structs.replace(command_settings, session_command="code") if proxy.log_file else command_settings
         if is_conversation(others) and (limit := describe_limit(served, variables, command_settings.env_file)):
             output.write_notice(limit)

@@ -94,6 +94,19 @@ def test_an_outdated_claude_code_is_reported(tmp_path: Path, version: str, text:
     assert (ended.returncode, ended.stderr) == (0, text)
 
 
+def test_a_demo_elsewhere_is_not_replaced_by_settings_of_this_user(directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    path = f"{directory}:{os.environ['PATH']}"
+    with running_proxy(tmp_path / "elsewhere", {}) as proxy:
+        settings = {"PORT": proxy.url.rpartition(":")[2], "ANTHROPIC_BASE_URL": proxy.url, "PATH": path}
+        ended = run_command("code", directory=directory, settings=settings)
+    assert (ended.returncode, ended.stderr) == (
+        0,
+        f"The demo of the proxy at {proxy.url} replies, which ANTHROPIC_BASE_URL names. It has no model. To use your "
+        "own settings, unset ANTHROPIC_BASE_URL.\n",
+    )
+
+
 @pytest.mark.parametrize("search_path", [":{home}", ".:{home}", "{home}:", "project:bin:{home}"])
 def test_a_program_of_the_current_directory_is_not_run(directory: Path, port: str, search_path: str) -> None:
     for folder in ("project", "project/project", "project/bin"):
