@@ -144,6 +144,12 @@ def _build_requests(start: float) -> Iterator[tuple[Receipt, dict[str, Any], lis
             reply,
         )
         messages.append({"role": "assistant", "content": reply})
+        if number == 1:
+            title = [_text('{"title": "Checkout test on Mondays"}')]
+            receipt = _build_receipt(80, at, (310, 0, 12, 0.6), title)
+            receipt.tool_count, receipt.model, receipt.requested_model = 0, "gpt-4.1-mini", "claude-haiku-4-5"
+            asked = [{"role": "user", "content": f"<session>\n{_PROMPT}\n</session>"}]
+            yield receipt, {"model": "claude-haiku-4-5", "max_tokens": 512, "messages": asked}, title
         at += seconds + 12
         if number == 1:
             searched = [_text("discount() is called in shop/cart.py and in 2 tests.")]

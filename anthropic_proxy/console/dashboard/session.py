@@ -22,6 +22,7 @@ from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.request_queries import read_several_contents
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS
 from anthropic_proxy.console.session_names import find_names
+from anthropic_proxy.engine.routing.routes import CLAUDE_CODE
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import format_cost
 
@@ -30,6 +31,8 @@ MIN_SHARE_OF_LIMIT = 0.1
 """Share (0 to 1) of the context window that a value must reach, so that the chart also shows the window as a line."""
 _MAX_COLUMNS = 60
 _MAX_LABELED_BREAKS = 4
+_BACKGROUND = "background"
+"""Value of the parameter `by` for the requests that Claude Code sends beside the conversation."""
 _CLOSE_SECONDS = 600
 """Time between the first and the last request of a chart, below which the axis shows seconds."""
 
@@ -52,12 +55,17 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
         verdict += f" {unnamed:,} more named no model."
     if count > len(rows):
         verdict += f" The charts show the latest {formats.count(len(rows))}."
-    agents = dict.fromkeys(row.agent for row in rows)
+    has_tools = any(row.tool_count for row in rows if not row.agent)
+    groups = {row.id: _BACKGROUND if has_tools and is_background(row) else row.agent for row in rows}
+    agents = dict.fromkeys(sorted(groups.values(), key=_BACKGROUND.__eq__))
     agent = query.measure if query.measure or "" in agents else next(iter(agents))
     if agent not in agents:
         raise InvalidRequest(f"by: the session has no sub-agent {agent[:40]!r}.", code="dashboard-parameter")
-    own = [row for row in rows if row.agent == agent]
+    own = [row for row in rows if groups[row.id] == agent]
     served = [row for row in rows if row.all_input_tokens and row.outcome_class != "error"]
+    errors = formats.plural(total.sums.errors, "error")
+    if apart := sum(row.outcome_class == "error" and groups[row.id] == _BACKGROUND for row in rows):
+        errors += f", {apart:,} in the background"
     window = find_max_input(context, served[-1]) if served else None
     sums = total.sums
     known = sums.requests - sums.unknown_cost_requests
@@ -100,7 +108,7 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
         "session": session,
         "verdict": verdict,
         "figures": [
-            Figure("Requests", formats.count(sums.requests), formats.plural(sums.errors, "error")),
+            Figure("Requests", formats.count(sums.requests), errors),
             Figure("Cost", format_cost(sums.cost, sums.unknown_cost_requests), each)
             if sums.all_tokens
             else Figure("Cost", formats.UNKNOWN, "no tokens"),
@@ -119,12 +127,13 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
         "agents": [
             (
                 query.link(measure=name),
-                f"Sub-agent {name}" if name else "Main",
-                sum(row.agent == name and bool(row.requested_model) for row in rows),
+                "Background" if name == _BACKGROUND else f"Sub-agent {name}" if name else "Main",
+                sum(groups[row.id] == name and bool(row.requested_model) for row in rows),
                 name == agent,
             )
             for name in agents
         ],
+        "is_background": agent == _BACKGROUND,
         "turns": build_turns(part.rows[::-1], texts, breaks),
         "part": part,
         "first": len(own) - later - len(part.rows) + 1,
@@ -134,6 +143,14 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
         "project": rows[-1].project,
         "started": total.started_at,
     }
+
+
+def is_background(row: StoredRequest) -> bool:
+    """Return True for a request beside the conversation, such as for a title.
+
+    The condition `background` of routes also knows whether a request asks for thinking.
+    """
+    return row.client == CLAUDE_CODE and not row.agent and bool(row.message_count) and not row.tool_count
 
 
 def _chart(

@@ -44,8 +44,8 @@ from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.errors import ClientError, join_with_or
 
 SESSION_HEADER, AGENT_HEADER, PROJECT_HEADER = "x-claude-code-session-id", "x-claude-code-agent-id", "x-project"
-_CLAUDE_CODE = "claude-cli/"
-"""Beginning of the header `user-agent` of Claude Code."""
+CLAUDE_CODE = "claude-cli"
+"""Name of Claude Code in its header `user-agent`."""
 _MEDIA_WORDS = (b'"image"', b'"document"')
 _TEXT_SOURCES = ("text", "content")
 """Source types of documents that contain text. A document with another source type is a PDF."""
@@ -112,7 +112,8 @@ class RequestFacts:
     @property
     def background(self) -> bool:
         """True if Claude Code sent the call beside the conversation, such as for a title."""
-        is_claude_code = SESSION_HEADER in self.headers or self.headers.get("user-agent", "").startswith(_CLAUDE_CODE)
+        program = self.headers.get("user-agent", "").partition("/")[0]
+        is_claude_code = SESSION_HEADER in self.headers or program == CLAUDE_CODE
         return is_claude_code and not self._request.tools and not self.thinking
 
     @property

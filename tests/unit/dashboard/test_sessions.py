@@ -213,6 +213,35 @@ async def test_a_session_shows_one_conversation_at_a_time_and_its_latest_turns(t
     assert raised.value.message == "by: the session has no sub-agent 'none'."
 
 
+async def test_requests_beside_the_conversation_are_no_turns_of_it(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    own = {"session": "one", "user_agent": "claude-cli/2.1.332 (external, cli)", "message_count": 1}
+    failed = {"outcome": "error", "status": 502, "input_tokens": 0, "output_tokens": 0}
+    receipts = [new_receipt(1, **own, **failed), new_receipt(2, **own, tool_count=4), new_receipt(3, **own)]
+    await store(settings, *receipts)
+
+    def build(**query: list[str]) -> Any:
+        with reading(settings) as engine, engine.connect() as connection:
+            return build_session_page(
+                build_context("/dashboard/session", connection, settings, {"session": ["one"], **query})
+            )
+
+    page, apart = build(), build(by=["background"])
+    assert [(name, count, shown) for _, name, count, shown in page["agents"]] == [
+        ("Main", 1, True),
+        ("Background", 2, False),
+    ]
+    assert [turn.row.id for turn in page["turns"]] == [receipts[1].request_id]
+    assert page["figures"][0] == Figure("Requests", "3", "1 error, 1 in the background")
+    assert [turn.row.id for turn in apart["turns"]] == [receipts[0].request_id, receipts[2].request_id]
+
+
+async def test_a_session_without_any_tools_is_a_conversation(tmp_path: Path) -> None:
+    own = {"user_agent": "claude-cli/2.1.332 (external, cli)", "message_count": 1}
+    _, page = await pages_of(tmp_path, own, own)
+    assert [(name, count) for _, name, count, _ in page["agents"]] == [("Main", 2)]
+
+
 async def test_requests_that_break_the_cache_are_marked_with_their_cost(tmp_path: Path) -> None:
     tokens = {"model": "gpt-4.1", "provider": "openai", "prefix": "openai", "input_tokens": 500}
     change = PrefixChange("tools", "tool 3 (WebFetch)", 0.9, tokens=40_000)
