@@ -258,6 +258,13 @@ def group_tier_mappings(settings: Settings, catalog: Catalog) -> list[tuple[Sequ
     return [([row.tier for row in group], group[0]) for group in groups.values()]
 
 
+def remove_folders(text: str, settings: Settings) -> str:
+    """Return `text` with the names of settings files instead of their paths."""
+    for file in settings.files:
+        text = text.replace(file, os.path.basename(file))
+    return text
+
+
 def join_tiers(tiers: Sequence[str]) -> str:
     """Return names of tiers in little room: `haiku, sonnet …`."""
     names = ", ".join(tiers[:_MAX_TIERS])
@@ -484,7 +491,7 @@ def describe_setup(
             target=row.target,
             fallbacks=row.fallbacks,
             reason=row.reason,
-            replies=tuple(row.replies),
+            replies=tuple((target, remove_folders(reason, settings)) for target, reason in row.replies),
         )
         for tiers, row in rows
     ]
@@ -500,7 +507,7 @@ def _list_providers(settings: Settings, readiness: Readiness) -> Iterator[Provid
             continue
         address = settings.base_urls.get(provider.name) or provider.base_url
         if name in ready:
-            yield _describe(provider, "ready", address, detail=ready[name])
+            yield _describe(provider, "ready", address, detail=remove_folders(ready[name], settings))
         elif problem := readiness.problems.get(provider.name):
             yield _describe(provider, "problem", address, remedy=problem)
         else:

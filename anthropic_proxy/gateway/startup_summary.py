@@ -1,6 +1,5 @@
 """What the server writes at its start: address, models, providers, problems, and the first steps of a new user."""
 
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
@@ -23,6 +22,7 @@ from anthropic_proxy.gateway.readiness import (
     list_ignored_settings,
     list_problems_and_warnings,
     name_target,
+    remove_folders,
 )
 from anthropic_proxy.gateway.server.auth import (
     claude_code_command,
@@ -165,7 +165,7 @@ def _mapping(services: Services, where: str, today: date, server_problems: Mappi
     for tiers, row in rows:
         lead = f"  {join_tiers(tiers):<14}  → "
         for target, text in row.replies:
-            line, reason = f"{lead}{pad(name_target(target), width)}", _without_folders(text, settings)
+            line, reason = f"{lead}{pad(name_target(target), width)}", remove_folders(text, settings)
             shown = log.paint(reason, "quiet")
             if count_columns(line) + 2 + count_columns(reason) <= columns:
                 yield f"{line}  {shown}"
@@ -188,20 +188,13 @@ def _mapping(services: Services, where: str, today: date, server_problems: Mappi
             yield f"    {log.paint(line, 'type')}"
     found = find_readiness(settings, catalog, server_problems)
     for obstacle in found.obstacles:
-        yield from _signed(log, "✕", "error", _without_folders(obstacle, settings))
+        yield from _signed(log, "✕", "error", remove_folders(obstacle, settings))
     for text in (*found.advice, *list_ignored_settings(settings, catalog)):
-        yield from _signed(log, "!", "warn", _without_folders(text, settings))
+        yield from _signed(log, "!", "warn", remove_folders(text, settings))
     yield from _describe_readiness(log, found, settings)
     yield ""
     yield f"  Use it:  {log.paint('anthropic-proxy code', 'type')}"
     yield from _show_command(log, "      or:  ", claude_code_command(where, settings))
-
-
-def _without_folders(text: str, settings: Settings) -> str:
-    """Return `text` with the names of settings files instead of their paths, which a line above shows."""
-    for file in settings.files:
-        text = text.replace(file, os.path.basename(file))
-    return text
 
 
 def _show_command(log: Log, lead: str, command: str) -> Iterator[str]:
@@ -223,7 +216,7 @@ def _signed(log: Log, sign: str, role: str, text: str) -> Iterator[str]:
 
 
 def _describe_readiness(log: Log, found: Readiness, settings: Settings) -> Iterator[str]:
-    providers = [_without_folders(_describe_provider(provider), settings) for provider in found.ready] or ["none"]
+    providers = [remove_folders(_describe_provider(provider), settings) for provider in found.ready] or ["none"]
     ready = f"  ready: {', '.join(providers)}"
     unset = f"not set: {' '.join(found.unset)}" if found.unset else ""
     width = log.terminal_width or sys.maxsize

@@ -7,7 +7,7 @@ from functools import cache
 from hashlib import sha256
 from html import escape
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy import __version__
 from anthropic_proxy.engine.platforms.program import name_program
@@ -24,6 +24,7 @@ from anthropic_proxy.gateway.readiness import (
     group_tier_mappings,
     join_tiers,
     name_target,
+    remove_folders,
 )
 from anthropic_proxy.gateway.settings import Settings
 
@@ -110,8 +111,12 @@ class SetupView(Struct, frozen=True):
 
 def build_setup_view(settings: Settings, catalog: Catalog, server_problems: Mapping[str, str]) -> SetupView:
     """`server_problems`: from `find_server_problems`."""
+    mapping = []
+    for tiers, row in group_tier_mappings(settings, catalog):
+        replies = [(target, remove_folders(reason, settings)) for target, reason in row.replies]
+        mapping.append((tiers, structs.replace(row, replies=replies)))
     return SetupView(
-        mapping=group_tier_mappings(settings, catalog),
+        mapping=mapping,
         readiness=find_readiness(settings, catalog, server_problems),
         demo=describe_demo(settings) if find_preferred_provider(settings, catalog).name == "demo" else "",
     )
@@ -140,12 +145,12 @@ def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequ
         rows = []
         for tiers, row in view.mapping:
             head, lead = f'<tr><th scope="row">{escape(join_tiers(tiers))}</th>', "→"
-            for target, reason in row.replies:
-                name = escape(name_target(target))
-                rows.append(f'{head}<td>{lead} {name}</td><td class="quiet">{escape(reason)}</td></tr>')
+            for position, (target, reason) in enumerate(row.replies, 1):
+                name = f"{lead} {escape(name_target(target))}"
+                if row.fallbacks and position == len(row.replies):
+                    name += f"<br>then {escape(', '.join(row.fallbacks))}"
+                rows.append(f'{head}<td>{name}</td><td class="quiet">{escape(reason)}</td></tr>')
                 head, lead = "<tr><td></td>", "else"
-            if row.fallbacks:
-                rows.append(f"<tr><td></td><td>then {escape(', '.join(row.fallbacks))}</td><td></td></tr>")
         sections.append(render_section("Mapping", ["<table>", *rows, "</table>"]))
         health = []
         if view.demo:
@@ -244,7 +249,8 @@ def render_section(title: str, lines: Sequence[str]) -> str:
 
 
 def _format_command(line: str) -> str:
-    return f"<pre><code>{escape(line)}</code></pre>"
+    shown = re.sub(r"=|(?<=\w)/", r"\g<0><wbr>", escape(line))  # a narrow page breaks there, and not within a number
+    return f"<pre><code>{shown}</code></pre>"
 
 
 def _signed(sign: str, role: str, text: str, element: str = "p") -> str:
