@@ -346,6 +346,7 @@ def build_schemas() -> Schema:
     rules = {**dict.fromkeys(LIST_FIELDS, _TEXTS), **counts, "budgets": {"type": "array", "items": budget}}
     names = {"name": _TEXT, "owner": _TEXT, "team": _TEXT, "expires_at": _TIME}
     state = {"id": _TEXT, "type": {"const": "api_key"}, "status": {"enum": [*get_args(KeyStatus)]}}
+    problem = {"type": "string", "description": "Why its row in the database cannot be read. Empty: it can."}
     times = {"partial_key_hint": _TEXT, "created_at": _TIME, "revoked_at": _TIME}
     values = _object({"before": {}, "after": {}})
     change = dict.fromkeys(("actor", "action", "object"), _TEXT)
@@ -354,9 +355,9 @@ def build_schemas() -> Schema:
         "Rules": {"type": "object", "properties": rules, "additionalProperties": False},
         "KeyFields": {"type": "object", "properties": {**names, **rules}, "additionalProperties": False},
         "RotationFields": {"type": "object", "properties": {"overlap_seconds": overlap}},
-        "VirtualKey": _object({**state, **names, **times, **rules}),
+        "VirtualKey": _object({**state, "problem": problem, **names, **times, **rules}),
         "Spending": _object({"unit": unit, "period": period, "amount": {"type": "number"}, "used": {"type": "number"}}),
-        "Team": _object({"type": {"const": "team"}, "name": _TEXT, **rules}),
+        "Team": _object({"type": {"const": "team"}, "name": _TEXT, "problem": problem, **rules}),
         "Change": _object(
             {"id": {"type": "integer"}, "at": _TIME, **change, "changes": {"additionalProperties": values}}
         ),

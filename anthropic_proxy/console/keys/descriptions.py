@@ -48,6 +48,7 @@ def encode_key(key: VirtualKey, now: float) -> dict[str, Any]:
         "type": "api_key",
         "name": key.label,
         "status": key.find_status(now),
+        "problem": key.problem,
         "partial_key_hint": key.hashes[0].hint if key.hashes else "",
         "created_at": format_time(key.created_at),
         "expires_at": format_time(key.expires_at),
@@ -59,7 +60,7 @@ def encode_key(key: VirtualKey, now: float) -> dict[str, Any]:
 
 
 def encode_team(team: Team) -> dict[str, Any]:
-    return {"type": "team", "name": team.name, **_encode_rules(team.rules)}
+    return {"type": "team", "name": team.name, "problem": team.problem, **_encode_rules(team.rules)}
 
 
 def _encode_rules(rules: Rules) -> dict[str, Any]:

@@ -100,7 +100,12 @@ def list_audit_entries(
         rows.reverse()
     return [
         AuditEntry(
-            id=number, at=at / MICROSECONDS, actor=actor, action=action, target=target, changes=_decode_changes(changes)
+            id=number,
+            at=at / MICROSECONDS,
+            actor=str(actor),
+            action=str(action),
+            target=str(target),
+            changes=_decode_changes(changes),
         )
         for number, at, actor, action, target, changes in rows
     ]
@@ -164,9 +169,9 @@ def _decode_key(row: Sequence[Any], hashes: Sequence[Sequence[Any]]) -> VirtualK
 def _decode_team(name: str, rules: str) -> Team:
     """A team whose row cannot be read has a `problem`."""
     try:
-        return Team(name, _decode_rules(rules))
+        return msgspec.convert({"name": name, "rules": _decode_rules(rules)}, Team)
     except Exception as error:  # noqa: BLE001  # SQLite stores any value in any column
-        return Team(name, problem=_describe_problem(f"team {name!r}", error))
+        return Team(str(name), problem=_describe_problem(f"team {name!r}", error))
 
 
 def _decode_rules(text: str) -> Rules:

@@ -106,6 +106,14 @@ def _to_postgres(sql: str) -> str:
     return sql.replace("?", "%s")
 
 
+def decode_text(data: bytes) -> str | bytes:
+    """Decode a text of SQLite. One that is no UTF-8 stays bytes, so that it concerns its row only."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
+
+
 class Connection:
     """Connection of a driver, sqlite3 or psycopg, for one thread at a time. `?` in SQL is the place of a value.
 
@@ -117,6 +125,8 @@ class Connection:
         self._module: ModuleType = _import_psycopg() if self.is_postgres else sqlite3
         self._errors: type[Exception] = self._module.Error
         self._driver = driver
+        if not self.is_postgres:
+            driver.text_factory = decode_text
         self._cursor = driver.cursor()
         self._connect = connect
         self._file = file

@@ -10,7 +10,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, Table, create_engine, func, select, text
 from sqlalchemy.pool import NullPool
 
-from anthropic_proxy.console.ledger.database import connect_for_reading, find_database, require_own_database
+from anthropic_proxy.console.ledger.database import (
+    connect_for_reading,
+    decode_text,
+    find_database,
+    require_own_database,
+)
 from anthropic_proxy.console.ledger.migrations import NEWEST_VERSION, find_schema_version, is_known_version
 from anthropic_proxy.console.ledger.read_access import limit_query_time
 from anthropic_proxy.console.ledger.records import RequestCounts
@@ -25,7 +30,7 @@ _VALUES = re.compile(r"\?")
 
 
 class EngineReader:
-    """Queries with SQL text and `?` for values, as those of `sqlite3`. The limits of the engine apply to them too."""
+    """Queries with SQL text and `?` for values, as `Connection` has them. The limits of the engine apply to them."""
 
     def __init__(self, connection: Connection) -> None:
         self.is_postgres = connection.dialect.name == "postgresql"
@@ -35,7 +40,14 @@ class EngineReader:
         numbers = itertools.count()
         named = _VALUES.sub(lambda _: f":value_{next(numbers)}", sql)
         parameters = {f"value_{number}": value for number, value in enumerate(values)}
-        return list(self._connection.execute(text(named), parameters))
+        if self.is_postgres:
+            return list(self._connection.execute(text(named), parameters))
+        driver: Any = self._connection.connection.driver_connection
+        driver.text_factory = decode_text
+        try:
+            return list(self._connection.execute(text(named), parameters))
+        finally:
+            driver.text_factory = str  # pages read many texts
 
 
 def open_reading_engine(settings: Settings) -> Engine:

@@ -12,7 +12,8 @@ import pytest
 
 from anthropic_proxy.app import App
 from anthropic_proxy.console.keys.api import build_document
-from anthropic_proxy.gateway.settings import CONFIG_FILE
+from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings
 from tests.support.virtual_keys import Response, running_app, send
 from tests.support.waiting import wait_for_async
 
@@ -221,3 +222,19 @@ async def test_a_database_of_a_newer_version_is_reported_as_unavailable(app: App
 async def test_a_null_character_is_rejected(app: App, method: str, path: str, name: str) -> None:
     response = await administer(app, method, path, {} if method == "POST" else None)
     assert (response.status, response.message) == (400, f"{name}: the value contains a character that no text has.")
+
+
+async def test_an_unreadable_team_and_key_have_the_reason(tmp_path: Path) -> None:
+    async with running_app(tmp_path, ADMIN_API_KEY=ADMIN) as app:
+        await administer(app, "POST", "/admin/teams/build", {"concurrency": 1})
+        await administer(app, "POST", "/admin/keys", {"name": "ci"})
+        connection = open_for_writing(Settings(data_directory=tmp_path / "anthropic-proxy"))
+        for table in ("teams", "virtual_keys"):
+            connection.execute(f"UPDATE {table} SET rules = '[]'")
+        connection.close()
+        for path, owner in (("/admin/teams", "team 'build'"), ("/admin/keys", "key 'ci'")):
+            (listed,) = (await administer(app, "GET", path)).json["data"]
+            assert listed["problem"] == (
+                f"The {owner} cannot be read from the database: Expected `object`, got `array`. A newer version of the "
+                "proxy may have stored it."
+            )

@@ -141,6 +141,12 @@ REJECTED_AS_UNREADABLE = (
         ("UPDATE virtual_keys SET expires_at = 1e300 WHERE label = 'bad'", "The key 'bad' cannot be read "),
         ("UPDATE virtual_keys SET owner = x'ff' WHERE label = 'bad'", "The key 'bad' cannot be read "),
         ("UPDATE key_hashes SET hint = x'ff' WHERE rowid = 1", "The key 'bad' cannot be read "),
+        ("UPDATE virtual_keys SET owner = CAST(x'ff' AS TEXT) WHERE label = 'bad'", "The key 'bad' cannot be read "),
+        (
+            "UPDATE virtual_keys SET rules = CAST(x'7b22ff227d' AS TEXT) WHERE label = 'bad'",
+            "The key 'bad' cannot be read ",
+        ),
+        ("UPDATE teams SET rules = CAST(x'ff' AS TEXT)", "The team 'build' cannot be read "),
     ],
 )
 async def test_a_row_that_cannot_be_read_rejects_its_key_only(keys: Keys, change: str, problem: str) -> None:

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from tests.support.command_line import run_command
@@ -68,3 +70,29 @@ def test_a_rotation_is_printed_as_json_and_wrong_options_are_named(tmp_path: Pat
         2,
         '✕ --rpm is "many". Use a whole number above 0, or none: no limit.\n',
     )
+
+
+def test_changes_as_json_have_no_control_characters(tmp_path: Path) -> None:
+    run_command("keys", "create", "ci", directory=tmp_path, settings=SETTINGS)
+    (file,) = tmp_path.rglob("ledger.sqlite3")
+    actor = "\x1b[1m \x7f \x9b31m \u202e"
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("UPDATE audit_log SET actor = ?", (actor,))
+        database.commit()
+    (line,) = run_command("keys", "audit", "--json", directory=tmp_path, settings=SETTINGS).stdout.splitlines()
+    assert line.isprintable()
+    assert json.loads(line)["actor"] == actor
+
+
+def test_a_text_that_is_no_utf8_makes_its_key_unreadable_only(tmp_path: Path) -> None:
+    for label in ("bad", "good"):
+        run_command("keys", "create", label, directory=tmp_path, settings=SETTINGS)
+    (file,) = tmp_path.rglob("ledger.sqlite3")
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("UPDATE virtual_keys SET owner = CAST(x'ff' AS TEXT) WHERE label = 'bad'")
+        database.commit()
+    listed = run_command("keys", "list", directory=tmp_path, settings=SETTINGS)
+    rows = [line.split("\t") for line in listed.stdout.splitlines()[1:]]
+    assert {row[0]: row[2] for row in rows} == {"bad": "unreadable", "good": "active"}
+    revoked = run_command("keys", "revoke", "bad", directory=tmp_path, settings=SETTINGS)
+    assert (revoked.returncode, revoked.stdout) == (0, "  ✓ Key bad is revoked.\n"), revoked
