@@ -8,13 +8,12 @@ from cyclopts import Parameter
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.commands import new_group
 from anthropic_proxy.cli.ledger_access import changing_database, open_ledger_for_reading
-from anthropic_proxy.cli.output import Output, open_data_output
+from anthropic_proxy.cli.output import Output, encode_printed_json, open_data_output
 from anthropic_proxy.console.ledger.database import find_database, open_for_writing
 from anthropic_proxy.console.ledger.engines import find_database_problems
 from anthropic_proxy.console.ledger.export import (
     REQUEST_TITLES,
     build_request_object,
-    encode_json,
     list_request_values,
     write_csv,
 )
@@ -74,4 +73,4 @@ def export(*, form: Annotated[Literal["csv", "json"], Parameter(name="--format")
             write_csv(output, REQUEST_TITLES, map(list_request_values, rows))
             return
         for row in rows:
-            output.write(encode_json(build_request_object(row)).decode() + "\n")
+            output.write(encode_printed_json(build_request_object(row)))

@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
-import msgspec
 from cyclopts import Parameter
 from msgspec import UNSET
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.commands import new_group
 from anthropic_proxy.cli.ledger_access import changing_database, open_ledger_for_reading
-from anthropic_proxy.cli.output import Column, Output, open_data_output
+from anthropic_proxy.cli.output import Column, Output, encode_printed_json, open_data_output
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.keys.administration import KeyAdministration, KeyChange, open_administration
 from anthropic_proxy.console.keys.descriptions import (
@@ -311,7 +310,7 @@ def audit(*, since: str = "90d", as_json: bool = False, as_csv: bool = False) ->
     if as_json:
         data = open_data_output()
         for row in rows:
-            data.write(msgspec.json.encode(row).decode() + "\n")
+            data.write(encode_printed_json(row))
         return
     texts = [
         [str(row[title]) for title in _AUDIT_TITLES[:-1]] + [describe_changes(entry.changes)]

@@ -23,6 +23,7 @@ from anthropic_proxy.gateway.telemetry.log.columns import count_columns, cut, pa
 from anthropic_proxy.gateway.telemetry.log.lines import (
     escape_terminal_controls,
     escape_unprintable,
+    escape_unprintable_json,
     paint_commands,
     to_ascii_symbols,
 )
@@ -136,9 +137,8 @@ class Output:
             sys.stderr.write((line if self._has_symbols else to_ascii_symbols(line)) + "\n")
 
     def write_json(self, value: Any) -> None:
-        """Write `value` as indented JSON to stdout. A `Decimal` becomes a number with all its digits."""
-        encoded = msgspec.json.Encoder(decimal_format="number").encode(value)
-        open_data_output().write(msgspec.json.format(encoded, indent=2).decode() + "\n")
+        """Write `value` as indented JSON to stdout."""
+        open_data_output().write(encode_printed_json(value, indent=2))
 
     def write_table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]], *, last_row_role: str = "") -> None:
         """Write a table with one cell per column in each of `rows`.
@@ -214,6 +214,15 @@ def _lay_out(
     if flexible in shown:
         widths[flexible] = complete[flexible] if below else min(complete[flexible], count_free(flexible, shown))
     return widths, shown, sorted(below)
+
+
+def encode_printed_json(value: Any, indent: int = 0) -> str:
+    """Return `value` as JSON, on one line unless there is an `indent`, with control characters escaped: programs print
+    it on terminals. A `Decimal` becomes a number with all its digits.
+    """
+    encoded = msgspec.json.Encoder(decimal_format="number").encode(value)
+    text = (msgspec.json.format(encoded, indent=indent) if indent else encoded).decode()
+    return "".join(f"{escape_unprintable_json(line)}\n" for line in text.split("\n"))
 
 
 def open_data_output() -> TextIO:

@@ -15,6 +15,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy import __version__
 from anthropic_proxy.cli.doctor.findings import Backend, Diagnosis, Evidence, Outcome, ProbeTotals, Problem, State
+from anthropic_proxy.cli.output import encode_printed_json
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.engine.messages.deltas import TokenCounts
@@ -299,7 +300,7 @@ def encode_report(report: Report, file_format: Literal["json", "markdown"], toda
             "tables": [server.table for server in report.servers],
         }
         values = redact_json_value(msgspec.to_builtins(content), secrets)
-        return msgspec.json.format(msgspec.json.encode(values), indent=2).decode() + "\n"
+        return encode_printed_json(values, indent=2)
     return redact_secrets("\n".join(_format_markdown(report, today)) + "\n", secrets)
 
 

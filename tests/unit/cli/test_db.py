@@ -14,7 +14,7 @@ from tests.support.ledger import new_receipt, running_ledger
 async def store(directory: Path) -> Path:
     folder = directory / ".local/share/anthropic-proxy"
     with running_ledger(Settings(data_directory=folder)) as ledger:
-        await ledger.record(new_receipt(1, project="=1+1"), new_receipt(2, started_at=1_795_270_000.0))
+        await ledger.record(new_receipt(1, project="=1+1", agent="\x9b31m"), new_receipt(2, started_at=1_795_270_000.0))
         ledger.wait_written(2)
     return folder / "ledger.sqlite3"
 
@@ -27,7 +27,9 @@ async def test_the_database_is_checked_and_exported(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, f"  ✓ {file} has no damage, and its sums are correct.\n")
     header, first, _ = run_command("db", "export", directory=tmp_path, settings={}).stdout.splitlines()
     assert dict(zip(header.split(","), first.split(","), strict=True))["project"] == "'=1+1"
-    lines = run_command("db", "export", "--format", "json", directory=tmp_path, settings={}).stdout.splitlines()
+    lines = run_command("db", "export", "--format", "json", directory=tmp_path, settings={}).stdout.split("\n")[:-1]
+    assert all(map(str.isprintable, lines))
+    assert json.loads(lines[0])["agent"] == "\x9b31m"
     assert [json.loads(line)["id"][-1] for line in lines] == ["1", "2"]
     with closing(sqlite3.connect(file)) as database:
         database.execute("UPDATE hourly SET input_tokens = 7")
