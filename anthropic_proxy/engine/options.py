@@ -12,6 +12,7 @@ a route are the models to try, in order. Patterns are those of `fnmatch`: `*` st
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import tzinfo
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 from urllib.parse import unquote, urlsplit
@@ -380,6 +381,13 @@ TIERS = ("haiku", "sonnet", "opus", "fable")
 LONG_CONTEXT_SUFFIX = "[1m]"
 """Suffix of a model id by which Claude Code assumes a window of 1,000,000 tokens. It usually does not send the suffix,
 and no price list contains it."""
+
+
+def matches_model(name: str, pattern: str) -> bool:
+    """Return True if a pattern of a user matches a model id. Wildcards are `*` and `?`; case and a `[1m]` suffix of the
+    pattern are ignored, and other brackets are text.
+    """
+    return fnmatchcase(name.lower(), pattern.lower().removesuffix(LONG_CONTEXT_SUFFIX).replace("[", "[[]"))
 
 
 class Timeouts(Struct, frozen=True):

@@ -8,12 +8,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from msgspec import Struct
 
-from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX, NAME_PATTERN
+from anthropic_proxy.engine.options import NAME_PATTERN, matches_model
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_price
 
@@ -77,9 +76,8 @@ class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Budgets, at most one for each unit and period."""
 
     def allows_model(self, names: Iterable[str]) -> bool:
-        """Case and a `[1m]` suffix are ignored. Wildcards are `*` and `?`. Without patterns, every model is allowed."""
-        patterns = [text.lower().removesuffix(LONG_CONTEXT_SUFFIX).replace("[", "[[]") for text in self.models]
-        return not patterns or any(fnmatchcase(name.lower(), pattern) for pattern in patterns for name in names)
+        """Without patterns, every model is allowed."""
+        return not self.models or any(matches_model(name, pattern) for name in names for pattern in self.models)
 
     def allows_provider(self, prefix: str) -> bool:
         return not self.providers or prefix in self.providers

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from fnmatch import fnmatchcase
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from math import lcm
@@ -21,7 +20,7 @@ from msgspec import Struct, convert
 from msgspec.structs import astuple
 
 from anthropic_proxy.engine.messages.deltas import TokenCounts
-from anthropic_proxy.engine.options import ConfiguredRoute, format_origin_in_sentence
+from anthropic_proxy.engine.options import ConfiguredRoute, format_origin_in_sentence, matches_model
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, ServerOverride
 from anthropic_proxy.engine.providers.catalog import Catalog, load_vendor_prices
 from anthropic_proxy.engine.providers.servers import LOCAL_SERVER, find_base_url, find_server_at, is_own_server
@@ -240,7 +239,7 @@ def _find_own_pattern(patterns: Iterable[str], model: str) -> str | None:
     for pattern in patterns:
         if pattern.lower() == name:
             return pattern
-        if fnmatchcase(name, pattern.lower()):
+        if matches_model(name, pattern):
             found = pattern
     return found
 

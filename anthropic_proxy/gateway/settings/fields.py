@@ -83,7 +83,7 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     tls_key_file: str | None = None
     """None: the certificate file contains the key."""
     prices: Mapping[str, PriceTable] = {}
-    """Model id with prefix, or an `fnmatch` pattern of ids without regard to case → its table `[prices."MODEL"]`, in
+    """Model id with prefix, or a pattern of ids for `matches_model` → its table `[prices."MODEL"]`, in
     the order of the file."""
     stop_timeout_seconds: float = 25.0
     """The default is below the 30 s after which Kubernetes kills a process."""

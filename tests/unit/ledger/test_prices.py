@@ -319,6 +319,12 @@ base_url = "http://localhost:8000/v1"
 """
 
 
+def test_brackets_in_the_pattern_of_a_price_are_text(tmp_path: Path) -> None:
+    settings = load(tmp_path, '[prices."openai/own[ab]*"]\ninput = 1\noutput = 2\n')
+    assert find(settings, "openai/OWN[ab]-2") == rates("1", "1", "1", "2", "2")
+    assert find(settings, "openai/owna-2") is None
+
+
 def test_own_prices_have_tiers_and_searches(tmp_path: Path) -> None:
     settings = load(tmp_path, OWN_TIERS)
     groq = known(find_registry(settings).find_by_prefix("groq"))
