@@ -18,7 +18,7 @@ OWN_KEY = "own-0123456789abcdef"
 class Text(HTMLParser):
     """Text of a page, one line per block, and its elements and attributes."""
 
-    BLOCKS = frozenset({"p", "tr", "li", "h1", "h2", "pre", "header"})
+    BLOCKS = frozenset({"p", "tr", "li", "h1", "h2", "pre", "header", "br"})
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Text(HTMLParser):
         self.elements.append(tag)
         self.attributes += attributes
         self._hidden = tag in ("style", "title")
-        self._text.append("\n" if tag in self.BLOCKS else " ")
+        self._text.append("\n" if tag in self.BLOCKS else "" if tag == "wbr" else " ")
 
     def handle_endtag(self, tag: str) -> None:
         self._hidden = False
@@ -51,7 +51,8 @@ def links(page: Text) -> list[str | None]:
 
 
 def test_a_browser_receives_mapping_health_and_the_command(settings: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("BIG_MODEL=openai/gpt-4.1\n")
+    fallbacks = "".join(f"FALLBACK_{tier}=openai/gpt-4.1-mini\n" for tier in ("SONNET", "OPUS", "FABLE"))
+    (tmp_path / ".env").write_text(f"BIG_MODEL=openai/gpt-4.1\n{fallbacks}")
     with running_proxy(tmp_path, settings) as proxy:
         client = proxy.client(headers=BROWSER)
         response = client.get("/")
@@ -68,7 +69,8 @@ def test_a_browser_receives_mapping_health_and_the_command(settings: dict[str, s
             f"ANTHROPIC_BASE_URL={proxy.url} ANTHROPIC_AUTH_TOKEN=local claude",
             "Mapping",
             "haiku → openai/gpt-4.1-mini SMALL_MODEL, default",
-            "sonnet, opus … → openai/gpt-4.1 BIG_MODEL, .env line 1",
+            "sonnet, opus … → openai/gpt-4.1",
+            "then openai/gpt-4.1-mini BIG_MODEL, .env line 1",
             "Health",
             "✓ openai",
             f"– not set: {' '.join(list_unset_names('openai', 'ollama', 'anthropic'))}",
