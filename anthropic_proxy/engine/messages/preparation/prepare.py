@@ -96,6 +96,7 @@ def prepare(
         prepared.stop_sequences = [text for text in request.stop_sequences if text.strip()]
     if (thinking := request.thinking) is not None:
         prepared.budget_tokens = thinking.budget_tokens
+        prepared.enables_thinking = thinking.type in ("enabled", "adaptive") and bool(limits.efforts)
         prepared.returns_thinking = thinking.display != "omitted" and thinking.type != "disabled"
     config = request.output_config
     form = config.format if config is not None and config.format is not None else request.output_format

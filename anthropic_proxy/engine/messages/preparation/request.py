@@ -130,6 +130,9 @@ class PreparedRequest(Struct, kw_only=True):
     effort: str = "default"
     """`default` (send no level), `none` (no reasoning) or a level of the model."""
     budget_tokens: int | None = None
+    enables_thinking: bool = False
+    """True if the client requests thinking of a model with effort levels. With the effort `default`, servers that do
+    not reason unless asked need a switch."""
     returns_thinking: bool = True
     """True if thinking of the model is returned. False: the client disabled thinking or set `display: omitted`."""
     output_schema: Raw = ABSENT

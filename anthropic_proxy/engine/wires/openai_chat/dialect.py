@@ -85,11 +85,12 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
 
     `thinking`: `thinking: {type}` (Kimi k2.5 and k2.6, Z.ai). `thinking_and_effort`: `thinking` and `reasoning_effort`
     (DeepSeek v4). `thinking_effort`: `thinking: {type, effort}` (Kimi Code). `reasoning`: `reasoning: {effort}`
-    (OpenRouter, Vercel). Only on or off: `reasoning_enabled`: `reasoning: {enabled}` (Together: docs.together.ai,
-    "Reasoning"); `enable_thinking`: the boolean field of this name (DashScope: alibabacloud.com/help, "Deep thinking");
-    `chat_template_kwargs`, `chat_template_args`: the same inside an object of this name (NVIDIA, vLLM; Baseten;
-    read 2026-11-23). Proven by: golden/openai_chat/thinking/reasoning_model, moonshot_thinking, deepseek_thinking,
-    openrouter_reasoning, together_hybrid_off, dashscope_thinking, nvidia_glm_off, baseten_glm, kimi_code_effort.
+    (OpenRouter, Vercel), `{enabled}` for thinking without a level. Only on or off: `reasoning_enabled`: `reasoning:
+    {enabled}` (Together: docs.together.ai, "Reasoning"); `enable_thinking`: the boolean field of this name (DashScope:
+    alibabacloud.com/help, "Deep thinking"); `chat_template_kwargs`, `chat_template_args`: the same inside an object of
+    this name (NVIDIA, vLLM; Baseten; read 2026-11-23). Proven by: golden/openai_chat/thinking/reasoning_model,
+    moonshot_thinking, deepseek_thinking, openrouter_reasoning, openrouter_adaptive, together_hybrid_off,
+    dashscope_thinking, nvidia_glm_off, baseten_glm, kimi_code_effort.
     """
     effort_names: tuple[tuple[str, str], ...] = ()
     """Pairs of a requested effort level and the level to send, where the two differ.
@@ -112,9 +113,9 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     reasoning_mode: Literal["if_asked", "unless_off", "always", "never"] = "if_asked"
     """Condition on which the model reasons. `accepts_forced_tool` and `thinking_replay_scope` depend on it.
 
-    `if_asked`: the client requests an effort level. `unless_off`: always, except at the effort `none` (Kimi k2.5 and
-    later, DeepSeek v4). `always`: Kimi k2.7-code and k3. Proven by: golden/openai_chat/tools/moonshot_forced_tool,
-    golden/openai_chat/thinking/deepseek_thinking_off.
+    `if_asked`: the client requests thinking or an effort level. `unless_off`: always, except at the effort `none` (Kimi
+    k2.5 and later, DeepSeek v4). `always`: Kimi k2.7-code and k3. Proven by:
+    golden/openai_chat/tools/moonshot_forced_tool, golden/openai_chat/thinking/deepseek_thinking_off.
     """
     thinking_request_field: Literal["", "include_reasoning", "reasoning_format", "reasoning_split"] = ""
     """Request field that makes the server send reasoning separately from the text. "": none.

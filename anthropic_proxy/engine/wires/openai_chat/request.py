@@ -139,28 +139,30 @@ def _add_effort(body: dict[str, Any], call: Call[Dialect], has_tools: bool, note
         effort = dialect.forced_effort_with_tools
     sent_effort = dict(dialect.effort_names).get(effort, effort) if dialect.effort_names else effort
     form = dialect.effort_form
-    if effort != "default":
-        if form == "omit" and effort != "none":
+    has_level = effort != "default"
+    is_asked = has_level or (call.request.enables_thinking and dialect.reasoning_mode == "if_asked")
+    if is_asked:
+        if form == "omit" and has_level and effort != "none":
             notes.append(NO_EFFORT)
         elif form == "reasoning":
-            body["reasoning"] = {"effort": sent_effort}
+            body["reasoning"] = {"effort": sent_effort} if has_level else {"enabled": True}
         elif form == "reasoning_enabled":
             body["reasoning"] = {"enabled": sent_effort != "none"}
         elif form == "enable_thinking":
             body["enable_thinking"] = sent_effort != "none"
         elif form in ("chat_template_kwargs", "chat_template_args"):
             body[form] = {"enable_thinking": sent_effort != "none"}
-        elif form == "reasoning_effort" or (form == "thinking_and_effort" and sent_effort != "none"):
+        elif has_level and (form == "reasoning_effort" or (form == "thinking_and_effort" and sent_effort != "none")):
             body["reasoning_effort"] = sent_effort
         if form in _SWITCHES:
-            if sent_effort != "none":
+            if has_level and sent_effort != "none":
                 notes.append(EFFORT_AS_SWITCH)
-        elif form != "omit" and sent_effort != effort:
+        elif has_level and form != "omit" and sent_effort != effort:
             notes.append(renamed_effort_note(effort, sent_effort))
     thinking: dict[str, Any] = {}
-    if effort != "default" and form in ("thinking", "thinking_and_effort", "thinking_effort"):
+    if is_asked and form in ("thinking", "thinking_and_effort", "thinking_effort"):
         thinking["type"] = "disabled" if sent_effort == "none" else "enabled"
-        if form == "thinking_effort" and sent_effort != "none":
+        if has_level and form == "thinking_effort" and sent_effort != "none":
             thinking["effort"] = sent_effort
     if dialect.thinking_retention_field and sent_effort != "none":
         if dialect.thinking_retention_field == "preserve_thinking":
