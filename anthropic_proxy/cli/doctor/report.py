@@ -20,10 +20,11 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.options import ConfiguredProvider
+from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.errors import join_with_and, join_with_or
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.gateway.prices.price_list import PriceList
-from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, copy_environment
+from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, copy_environment
 from anthropic_proxy.gateway.settings.files import format_toml_key, format_toml_value
 from anthropic_proxy.secrets import redact_json_value, redact_secrets
 
@@ -69,7 +70,11 @@ def _find_place(fix: Fix, settings: Settings) -> str:
     if variable is None:
         return ""
     is_exported = settings.origins.get(variable[1]) == "environment" or copy_environment().get(variable[1])
-    return "in the environment" if is_exported else f"in {settings.variables_file}"
+    return "in the environment" if is_exported else f"in {_name_env_file(settings)}"
+
+
+def _name_env_file(settings: Settings) -> str:
+    return shorten_home(settings.env_file or ENV_FILE)
 
 
 def _fix_access(diagnosis: Diagnosis, problem: Problem, diagnoses: Sequence[Diagnosis], settings: Settings) -> Fix:
@@ -90,7 +95,7 @@ def _fix_access(diagnosis: Diagnosis, problem: Problem, diagnoses: Sequence[Diag
             place = ""
             if table is not None and not table.has_key:
                 line = f'api_key = {{ env = "{variable}" }}'
-                place = f"in {settings.variables_file}, and in [providers.{table.name}] of {CONFIG_FILE}  {line}"
+                place = f"in {_name_env_file(settings)}, and in [providers.{table.name}] of {CONFIG_FILE}  {line}"
             text = _sentence(problem.message.removeprefix(f"{name} "))
             return Fix(name=name, problem=text, remedy=remedy, place=place)
         return Fix(name=name, problem=f"rejects the key {keys[0]} ({origin}), {problem.status}.", remedy=remedy)
