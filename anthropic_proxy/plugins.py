@@ -155,9 +155,9 @@ class ModelFeatures(Struct, frozen=True, kw_only=True):
     web_fetch: Literal["provider", "proxy", "none"]
     """Place where web fetches run: at the provider, in the proxy, or `none` (not available)."""
     source: str
-    """Source of the values: `built-in table`, `server` (reported by the provider), or `assumed` (defaults)."""
+    """Source of the values: `built-in table`, `server` (its description of the model), or `assumed` (defaults)."""
     other_sources: Mapping[str, str] = {}
-    """Field → source of its value, if different from `source`: `doctor, 20 Nov 2026`."""
+    """Field → source of its value, if different from `source`: `doctor, 20 Nov 2026`, `model list of the server`."""
     adaptations: Sequence[str] = ()
     """Changes that the proxy makes to requests because the provider rejected a parameter: `drop top_k`."""
 

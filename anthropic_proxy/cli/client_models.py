@@ -18,6 +18,10 @@ from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 TIERS = ("opus", "sonnet", "haiku", "fable")
 """Families of models for which Claude Code has a row in its menu `/model`, with variables of its own."""
 MODELS_PATH = "/v1/models?limit=1000"
+WINDOW_ASSUMED = "max_input_tokens_assumed"
+"""Field of a model in the model list of the proxy: True if its window is unknown."""
+MODELS_TIMEOUT_SECONDS = 5.0
+"""Maximum seconds for a reply about models. The proxy first waits for those of the servers."""
 TOOL_SEARCH = "ENABLE_TOOL_SEARCH"
 """Variable by which Claude Code defers tools: the model first gets their names, and loads those that it needs."""
 NO_LONG_CONTEXT = "CLAUDE_CODE_DISABLE_1M_CONTEXT"
@@ -46,7 +50,9 @@ class TierModel(Struct, frozen=True):
     target: str
     """Model with the prefix of its provider: `openai/gpt-4.1`. "": Anthropic itself."""
     window: int
-    """Input limit of the target in tokens. 0: unknown."""
+    """Input limit of the target in tokens. 0: the proxy states none."""
+    is_assumed: bool = False
+    """True if `window` is an assumption of the proxy."""
     route: str = ""
     """Route that sends a conversation to `target`. "": the model mapping does."""
     otherwise: str = ""
@@ -72,6 +78,7 @@ def find_tier_models(listing: Any) -> Sequence[TierModel]:
                 name,
                 escape_unprintable(target or ""),
                 window if isinstance(window, int) else 0,
+                entry.get(WINDOW_ASSUMED) is True,
                 route,
                 otherwise,
                 tuple(escape_unprintable(str(one)) for one in others) if isinstance(others, list) else (),
@@ -103,7 +110,9 @@ def list_name_variables(
 def _describe_model(model: TierModel, tiers: Sequence[str], prices: Mapping[str, str]) -> str:
     """Return `replies to opus and sonnet by route think, 1.0 M context, $2/$8 per Mtok, other models by route long`."""
     facts = [f"replies to {join_with_and(tiers)}{f' by route {model.route}' if model.route else ''}"]
-    facts += [f"{formats.short_count(model.window)} context"] if model.window else []
+    window = formats.short_count(model.window)
+    if model.window:
+        facts.append(f"unknown context, assumed {window}" if model.is_assumed else f"{window} context")
     facts += [prices[model.target]] if model.target in prices else []
     facts += [f"other models by route {join_with_and(model.other_routes)}"] if model.other_routes else []
     return ", ".join(facts)

@@ -23,9 +23,11 @@ from msgspec import Struct, structs
 from anthropic_proxy.cli.client_models import (
     LIST_MODELS,
     MODELS_PATH,
+    MODELS_TIMEOUT_SECONDS,
     NO_LONG_CONTEXT,
     TIERS,
     TOOL_SEARCH,
+    WINDOW_ASSUMED,
     TierModel,
     build_model_picker,
     find_tier_models,
@@ -44,7 +46,7 @@ from anthropic_proxy.cli.local_proxy import (
 )
 from anthropic_proxy.cli.models import find_model_price
 from anthropic_proxy.cli.output import Output
-from anthropic_proxy.cli.statusline import LIMITING_MODEL
+from anthropic_proxy.cli.statusline import ASSUMED_MODEL, LIMITING_MODEL
 from anthropic_proxy.console import formats
 from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX, ConfiguredRoute, list_condition_texts
 from anthropic_proxy.engine.platforms.files import managed_claude_settings_paths, read_bounded_file
@@ -95,7 +97,7 @@ _MODEL_CHARACTERS = "/:@"
 """Special characters in model names that are not escaped in a URL path."""
 _LIMIT_VARIABLES = (
     *("CLAUDE_CODE_MAX_CONTEXT_TOKENS", "CLAUDE_CODE_AUTO_COMPACT_WINDOW", "CLAUDE_AUTOCOMPACT_PCT_OVERRIDE"),
-    *("CLAUDE_CODE_MAX_OUTPUT_TOKENS", LIMITING_MODEL, NO_LONG_CONTEXT, TOOL_SEARCH),
+    *("CLAUDE_CODE_MAX_OUTPUT_TOKENS", LIMITING_MODEL, ASSUMED_MODEL, NO_LONG_CONTEXT, TOOL_SEARCH),
 )
 _SINGLE_QUESTION = {"-p", "--print", "-h", "--help", "-v", "--version"}
 _MIN_COMPACT_WINDOW = 100_000
@@ -151,10 +153,10 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
                     "model. To use your own settings, unset ANTHROPIC_BASE_URL."
                 )
         of_session = structs.replace(command_settings, session_command="code") if proxy.log_file else command_settings
-        if is_conversation(others) and (limit := describe_limit(served, variables, command_settings.env_file)):
-            output.write_notice(limit)
         for problem in find_missing_keys(of_session, requested):
             output.write_notice(problem, "✕", "error")
+        if is_conversation(others) and (limit := describe_limit(served, variables, command_settings.env_file)):
+            output.write_notice(limit)
         for level in levels:
             notices = []
             for name in find_overrides(level, variables):
@@ -216,9 +218,10 @@ def env(*, shell: Shell | None = None, as_json: bool = False) -> None:
         require_accepted_credential(running)
     proxy = running or LocalProxy("127.0.0.1", settings.port, "", client_token(settings))
     environ, output = copy_environment(), Output()
-    variables = client_variables(
-        proxy, find_served_models(proxy, settings), list_requested_models(environ), environ, environ
-    )
+    served = find_served_models(proxy, settings)
+    variables = client_variables(proxy, served, list_requested_models(environ), environ, environ)
+    if ASSUMED_MODEL in variables:
+        output.write_notice(describe_limit(served, variables, None))
     if as_json:
         output.write_json(variables)
         return
@@ -286,7 +289,7 @@ class ServedModels(Struct, frozen=True):
 
 
 def find_served_models(proxy: LocalProxy, settings: Settings) -> ServedModels:
-    tiers = find_tier_models(proxy.get_json(MODELS_PATH))
+    tiers = find_tier_models(proxy.get_json(MODELS_PATH, MODELS_TIMEOUT_SECONDS))
     largest = {
         one.tier: min(
             forecast_route(settings.routes, one.tier, [one.id]).long_input_routes.values(), default=sys.maxsize
@@ -318,14 +321,20 @@ def client_variables(
     # with rows for the tiers, the models of the list would be twenty further rows of the menu
     names = list_name_variables(served.tiers, served.prices, effective) or {LIST_MODELS: "1"}
     optional = _list_window_variables(proxy, served, requested) | list_limit_variables(served.tiers) | names
+    if "CLAUDE_CODE_MAX_CONTEXT_TOKENS" in effective:
+        optional.pop(ASSUMED_MODEL, None)
     return variables | {name: value for name, value in optional.items() if name not in effective}
 
 
 def _list_window_variables(proxy: LocalProxy, served: ServedModels, requested: Sequence[str]) -> dict[str, str]:
-    """Return the limits of a conversation: those of the smallest model that it can meet, and the name of that model."""
+    """Return the limits of a conversation: those of the smallest model that it can meet, and the name of that model.
+
+    The windows that are assumed count only if all those of the requested models are.
+    """
     variables: dict[str, str] = {}
     entries = _read_models(proxy, requested)
-    window, output = _smallest(entries, "max_input_tokens"), _smallest(entries, "max_tokens")
+    known = [one for one in entries if not one.get(WINDOW_ASSUMED)]
+    window, output = _smallest(known or entries, "max_input_tokens"), _smallest(entries, "max_tokens")
     owners = {str(one.get("target") or "") for one in entries if one.get("max_input_tokens") == window}
     if len(owners) == 1 and len({one.get("max_input_tokens") for one in entries}) > 1:
         variables[LIMITING_MODEL] = owners.pop()
@@ -339,16 +348,21 @@ def _list_window_variables(proxy: LocalProxy, served: ServedModels, requested: S
             reached[name] = max(reached.get(name, 0), most)
     limits: dict[str, int] = {}
     for name, most in reached.items():
-        limit = _smallest(_read_models(proxy, [name]), "max_input_tokens")
+        limit = _smallest(
+            [one for one in _read_models(proxy, [name]) if not one.get(WINDOW_ASSUMED)], "max_input_tokens"
+        )
         limits |= {name: limit} if limit is not None and can_exceed(most, limit) else {}
     for one in haiku:
-        limits.setdefault(one.target, one.window)
+        limits.setdefault(one.target, 0 if one.is_assumed else one.window)
     # no conversation of Claude Code fits a smaller window, so that it is used for short questions only
     limits = {name: limit for name, limit in limits.items() if name and limit >= MIN_SESSION_TOKENS}
     smallest = min(limits, key=limits.__getitem__, default="")
     if smallest and (window is None or limits[smallest] < window):
         window = limits[smallest]
         variables[LIMITING_MODEL] = smallest
+    elif entries and not known:
+        first = min(entries, key=lambda one: int(one.get("max_input_tokens") or 0))
+        variables[ASSUMED_MODEL] = escape_unprintable(str(first.get("target") or first.get("id")))
 
     if window is not None:
         variables["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] = str(window)
@@ -362,13 +376,22 @@ def _list_window_variables(proxy: LocalProxy, served: ServedModels, requested: S
 
 
 def describe_limit(served: ServedModels, variables: Mapping[str, str], env_file: str | None) -> str:
-    """Return which model makes the window of the session smaller than that of its main model, and what to do. "": none.
+    """Return which model makes the window of the session smaller than that of its main model, and what to do; or that
+    its window is assumed. "": neither.
 
     `variables`: from `client_variables`.
     """
+    if assumed := variables.get(ASSUMED_MODEL):
+        window_text = formats.short_count(int(variables["CLAUDE_CODE_MAX_CONTEXT_TOKENS"]))
+        return (
+            f"The context of {assumed} is unknown, so {window_text} tokens are assumed. Ask its server:  "
+            f"anthropic-proxy doctor {assumed}"
+        )
     limiting, window = variables.get(LIMITING_MODEL, ""), int(variables.get("CLAUDE_CODE_MAX_CONTEXT_TOKENS", "0"))
     main = max((one for one in served.tiers if one.tier in MAIN_MODELS), key=lambda one: one.window, default=None)
     if not limiting or main is None or main.window <= window:
+        return ""
+    if formats.short_count(main.window) == formats.short_count(window):
         return ""
     tier = next((one.tier for one in served.tiers if limiting in (one.target, one.otherwise)), "")
     use = f"the model of {tier}" if tier else "a model of a route"
@@ -518,7 +541,7 @@ def _covers_tiers(route: ConfiguredRoute, other: ConfiguredRoute) -> bool:
 def _read_models(proxy: LocalProxy, names: Sequence[str]) -> list[dict[str, Any]]:
     """Return what the proxy says of each model. Those that it cannot name are left out."""
     paths = [f"/v1/models/{quote(name, safe=_MODEL_CHARACTERS, errors='replace')}" for name in names]
-    return [entry for path in paths if isinstance(entry := proxy.get_json(path), dict)]
+    return [entry for path in paths if isinstance(entry := proxy.get_json(path, MODELS_TIMEOUT_SECONDS), dict)]
 
 
 def _smallest(entries: Sequence[Mapping[str, Any]], field: str) -> int | None:

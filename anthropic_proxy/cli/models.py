@@ -37,9 +37,15 @@ from anthropic_proxy.errors import (
     find_similar_choice,
 )
 from anthropic_proxy.gateway.money import format_price
-from anthropic_proxy.gateway.prices.price_list import PriceList, Rates, describe_price_list, has_price_package
+from anthropic_proxy.gateway.prices.price_list import (
+    PriceList,
+    Rates,
+    describe_price_list,
+    find_published_window,
+    has_price_package,
+)
 from anthropic_proxy.gateway.readiness import describe_retirement, group_tier_mappings, name_target
-from anthropic_proxy.gateway.services import Services, open_services
+from anthropic_proxy.gateway.services import Services, fetch_limits_of_model, open_services
 from anthropic_proxy.gateway.settings import Settings
 
 _PRICE_TITLES = ("in", "cached", "out, $/M tokens")
@@ -394,7 +400,7 @@ async def _find_facts(services: Services, target: str) -> ModelFacts:
     provider = find_registry(services.settings).find_by_prefix(prefix)
     if provider is None or not model:
         return ModelFacts(target)
-    await services.catalog.fetch_capabilities(provider.name, model)
+    await fetch_limits_of_model(services, provider.name, model)
     return describe_models(services, provider, [ListedModel(model)])[0]
 
 
@@ -408,15 +414,17 @@ def describe_models(services: Services, provider: Provider, models: Iterable[Lis
     facts = []
     for model in models:
         known = find_capabilities(provider, model.id, settings, services.catalog)
-        is_known = known.known or provider.transport == "demo"
+        window = model.context_window
+        if window is None:
+            window = known.context_window if known.known else find_published_window(provider, model.id, settings)
         retirement = find_retirement(provider, model.id, settings)
-        inputs = [model.context_window, known.effective_max_input if is_known else None]
+        inputs = [window, known.effective_max_input if known.known else None]
         facts.append(
             ModelFacts(
                 f"{provider.prefix}/{model.id}",
-                model.context_window or (known.context_window if is_known else None),
+                window,
                 min((limit for limit in inputs if limit), default=None),
-                model.max_output or (known.max_output if is_known else None),
+                model.max_output or (known.max_output if known.known else None),
                 _find_price(prices, provider, model.id),
                 model.retires_on or (None if retirement is None else date.fromisoformat(retirement.retired_on)),
             )

@@ -35,6 +35,8 @@ model is a line in its log."""
 _COMPACT_WINDOW = "CLAUDE_CODE_AUTO_COMPACT_WINDOW"
 LIMITING_MODEL = "ANTHROPIC_PROXY_LIMITING_MODEL"
 """Variable with the model that has this window, if a route or another tier can send the conversation to it."""
+ASSUMED_MODEL = "ANTHROPIC_PROXY_ASSUMED_MODEL"
+"""Variable with the model whose unknown window `_WINDOW` is assumed for."""
 _SEPARATOR = " · "
 _PADDING = 4
 """Columns of the terminal, of which Claude Code tells the number by COLUMNS, that it does not use for the line."""
@@ -50,7 +52,9 @@ def statusline() -> None:
     columns = max(_read_number(environ, "COLUMNS") - _PADDING, 0)
     window, limiting = _read_number(environ, _WINDOW), environ.get(LIMITING_MODEL, "")
     is_fixed = environ.get(_COMPACT_WINDOW) != environ.get(_WINDOW)  # `code` sets both to one value
-    Output(open_data_output()).write_line(build_line(text, _find_proxy(), window, limiting, columns, is_fixed=is_fixed))
+    is_assumed = ASSUMED_MODEL in environ
+    line = build_line(text, _find_proxy(), window, limiting, columns, is_fixed=is_fixed, is_assumed=is_assumed)
+    Output(open_data_output()).write_line(line)
 
 
 def _read_number(environ: Mapping[str, str], name: str) -> int:
@@ -84,11 +88,19 @@ def _find_proxy() -> Reader:
 
 
 def build_line(
-    text: str, read: Reader, window: int = 0, limiting: str = "", columns: int = 0, *, is_fixed: bool = False
+    text: str,
+    read: Reader,
+    window: int = 0,
+    limiting: str = "",
+    columns: int = 0,
+    *,
+    is_fixed: bool = False,
+    is_assumed: bool = False,
 ) -> str:
     """Return the line. `text`: JSON of Claude Code. `read`: reader for the proxy. `window`: tokens of the model;
     0: the one that Claude Code assumes. `limiting`: another model that has this window; "": none. `columns`: width for
-    which the line is shortened; 0: no limit. `is_fixed`: the user has chosen this window.
+    which the line is shortened; 0: no limit. `is_fixed`: the user has chosen this window. `is_assumed`: `code` and
+    `env` did not know it.
     """
     try:
         session = json.loads(text)
@@ -124,14 +136,16 @@ def build_line(
     used = used or _number(_get(session, "context_window"), "total_input_tokens")
     # a route or a fallback may have chosen a model with a smaller window
     of_target = _number(_get(replies.get("recent"), "windows"), target)
-    is_of_other = limiting not in ("", target) and (not of_target or window < of_target)
+    is_smaller = 0 < window < of_target and formats.short_count(window) != formats.short_count(of_target)
+    is_of_other = limiting not in ("", target) and (not of_target or is_smaller)
     # the settings have changed since the start of Claude Code, which keeps its window
-    is_outdated = not limiting and not is_fixed and 0 < window < of_target
+    is_outdated = not limiting and not is_fixed and is_smaller
     limits = [limit for limit in (window, of_target) if limit]
     window = min(limits, default=0) or _number(_get(session, "context_window"), "context_window_size")
     share = note = ""
     if used and window:
         share = f"{formats.percent(used, window)} of {formats.short_count(window)}"
+        share += " (assumed)" if is_assumed and not of_target else ""
         if is_of_other:
             note = f", the limit of {_clean(limiting)}"
         elif is_outdated:

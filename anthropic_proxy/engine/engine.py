@@ -28,7 +28,6 @@ from anthropic_proxy.engine.providers.lookup import require_known_wire
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
 from anthropic_proxy.engine.providers.prefix_guard import PrefixGuard
 from anthropic_proxy.engine.providers.provider_models import has_model_list, query_limits
-from anthropic_proxy.engine.providers.servers import is_own_server
 from anthropic_proxy.engine.routing.fair_queue import FairQueue, slots_per_worker
 from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
 from anthropic_proxy.engine.routing.router import PlanCache, Target, build_target_limits
@@ -278,7 +277,7 @@ def build_engine_fields(
     limit_queries = {
         row.name: partial(query_limits, row, options, transports[row.name], partial(credentials.next_credential, row))
         for row in find_registry(options)
-        if is_own_server(row, options) and has_model_list(row) and not row.uses_installed_models
+        if has_model_list(row) and not row.uses_installed_models and not row.serves_claude
     }
     return {
         "catalog": Catalog(sources=listings, limit_queries=limit_queries),

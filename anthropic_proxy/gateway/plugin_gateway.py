@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Literal
 from urllib.parse import urlsplit
@@ -10,7 +11,7 @@ from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, CollectingSink
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.hooks import Client, Receipt
-from anthropic_proxy.engine.providers.servers import build_server_name
+from anthropic_proxy.engine.providers.servers import build_server_name, is_in_table
 from anthropic_proxy.engine.routing.model_listing import list_models
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_plan
 from anthropic_proxy.engine.wires.contract import UpstreamRequest, read_body
@@ -165,7 +166,8 @@ async def describe_models(services: Services, names: Sequence[str]) -> list[Mode
         if services.catalog.has_reported_capabilities(target.provider.name, target.model):
             source = "server"
         else:
-            source = "built-in table" if target.capabilities.known else "assumed"
+            known = is_in_table(target.provider, target.model, services.settings)
+            source = "built-in table" if known else "assumed"
         found.append(
             ModelFeatures(
                 model=name,
@@ -182,7 +184,7 @@ async def describe_models(services: Services, names: Sequence[str]) -> list[Mode
                 web_fetch=_find_place(services, name, "web_fetch", has_own=services.web_fetch is not None),
                 source=source,
                 other_sources={
-                    **_find_doctor_sources(services, target),
+                    **_find_other_sources(services, target),
                     **{field: "error of the provider" for field, is_changed in changed.items() if is_changed},
                 },
                 adaptations=tuple(used),
@@ -200,16 +202,32 @@ def _find_place(services: Services, name: str, kind: str, *, has_own: bool) -> L
     return "proxy" if has_own else "none"
 
 
-def _find_doctor_sources(services: Services, target: Target) -> dict[str, str]:
-    learned = services.catalog.find_learned_model(build_server_name(target.provider, target.base_url), target.model)
-    if learned is None or target.provider.uses_installed_models:
-        return {}
-    day = learned.observed_on
-    source = f"doctor, {day.day} {day:%b %Y}"
-    fields = {
-        "context_window": learned.context_window,
-        "max_output": learned.max_output,
-        "images": learned.accepts_images,
-        "efforts": learned.efforts or None,
-    }
-    return {field: source for field, value in fields.items() if value is not None}
+_SOURCE_FIELDS = {
+    "context_window": "context_window",
+    "max_output": "max_output",
+    "accepts_images": "images",
+    "efforts": "efforts",
+}
+"""Field of `LearnedModel` and of a model's settings → field of `ModelFeatures`."""
+
+
+def _find_other_sources(services: Services, target: Target) -> dict[str, str]:
+    """Return the source of each value that neither the table nor the server's description of the model states."""
+    provider, catalog, sources = target.provider, services.catalog, dict[str, str]()
+    server = build_server_name(provider, target.base_url)
+    observations = [] if provider.uses_installed_models else catalog.list_observations(server, target.model)
+    observed = catalog.find_observed_model(server, target.model) if observations else None
+    for name, field in _SOURCE_FIELDS.items() if observed else ():
+        value = getattr(observed, name)
+        if value is not None and value != ():
+            origin = next(one for one in observations if getattr(one, name) == value)
+            day = origin.observed_on
+            is_of_doctor = origin is catalog.find_learned_model(server, target.model)
+            sources[field] = f"doctor, {day.day} {day:%b %Y}" if is_of_doctor else origin.evidence
+    if provider.is_configured:
+        for pattern, fields in provider.capability_rules:
+            if fnmatchcase(target.model.lower(), pattern):
+                sources |= {
+                    _SOURCE_FIELDS[name]: f"[providers.{provider.name}]" for name in fields.keys() & _SOURCE_FIELDS
+                }
+    return sources

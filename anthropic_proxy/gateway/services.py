@@ -14,11 +14,13 @@ from anthropic_proxy.engine.engine import Engine, build_engine_fields, new_id
 from anthropic_proxy.engine.hooks import Receipt
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.providers import find_registry
-from anthropic_proxy.engine.providers.catalog import find_table_capabilities, load_learned_models
+from anthropic_proxy.engine.providers.catalog import LearnedModel, load_learned_models
 from anthropic_proxy.engine.providers.credentials import Credentials, TokenSource
+from anthropic_proxy.engine.providers.servers import build_server_name, is_in_table
 from anthropic_proxy.engine.routing.router import (
     RoutingQuery,
     build_plan,
+    find_capabilities,
     list_route_choices,
     should_query_ollama,
 )
@@ -220,7 +222,7 @@ def new_log(settings: Settings) -> Log:
 
 
 def prefetch_model_limits(services: Services) -> None:
-    """Start the queries for model limits in the background. Own servers are asked when a client asks for its models."""
+    """Start the queries for model limits in the background. Model lists are read when a client asks for its models."""
     for provider, model in _list_served_models(services, ()):
         if provider in services.catalog.queried_providers:
             services.catalog.start_due_queries(provider, model)
@@ -229,14 +231,39 @@ def prefetch_model_limits(services: Services) -> None:
 async def fetch_model_limits(services: Services, *names: str) -> None:
     """Wait, for a limited time, for what servers report about the models of the tiers, of routes and of `names`."""
     served = _list_served_models(services, names)
-    await asyncio.gather(*(services.catalog.fetch_capabilities(provider, model) for provider, model in served))
+    await asyncio.gather(*(fetch_limits_of_model(services, provider, model) for provider, model in served))
+
+
+async def fetch_limits_of_model(services: Services, provider_name: str, model: str) -> None:
+    """Wait, for a limited time, for what a server reports about a model. Else the price list may have its window."""
+    settings, catalog = services.settings, services.catalog
+    provider = find_registry(settings).find(provider_name)
+    if not (provider.is_configured or provider.uses_installed_models) and is_in_table(provider, model, settings):
+        return
+    await catalog.fetch_capabilities(provider_name, model)
+    if find_capabilities(provider, model, settings, catalog).known:
+        return
+    from anthropic_proxy.gateway.prices.price_list import (  # noqa: PLC0415  # imports the price list
+        find_price_package_version,
+        find_published_window,
+    )
+
+    window = await asyncio.to_thread(find_published_window, provider, model, settings)
+    if window is not None:
+        base_url = settings.base_urls.get(provider.name, provider.base_url)
+        catalog.add_published_model(
+            LearnedModel(
+                server=build_server_name(provider, base_url),
+                model=model,
+                observed_on=date.today(),
+                evidence=find_price_package_version(),
+                context_window=window,
+            )
+        )
 
 
 def _list_served_models(services: Services, names: Iterable[str]) -> set[tuple[str, str]]:
-    """Return each provider and model that replies to the tiers, in routes, or to `names`.
-
-    Known models of a vendor at another address are left out: a gateway serves them with the limits of the vendor.
-    """
+    """Return each provider and model that replies to the tiers, in routes, or to `names`."""
     settings, catalog = services.settings, services.catalog
     found = {(choice.provider, choice.model) for _, choice in list_route_choices(settings, catalog)}
     for name in (*(f"claude-{tier}" for tier in TIERS), *names):
@@ -245,13 +272,7 @@ def _list_served_models(services: Services, names: Iterable[str]) -> set[tuple[s
         except ClientError:
             continue  # the start-up summary contains the error
         found |= {(target.provider, target.model) for target in targets}
-    return {
-        (provider.name, model)
-        for provider, model in found
-        if provider.is_configured
-        or provider.name in catalog.queried_providers
-        or not find_table_capabilities(provider.models_table or provider.name, model).known
-    }
+    return {(provider.name, model) for provider, model in found}
 
 
 def build_services(

@@ -613,9 +613,10 @@ def _limits(vendor: Vendor, sources: _Sources) -> list[str]:
     if not rows:
         return []
     windows = [row.capabilities.context_window for row in rows]
-    outputs = [row.capabilities.max_output for row in rows]
+    outputs = [row.capabilities.max_output for row in rows if row.capabilities.max_output is not None]
     numbers = dict.fromkeys(sources.number(row.source, row.read_date) for row in rows)
-    return [f"window {_range(windows)}, output {_range(outputs)} {''.join(numbers)}"]
+    output = f", output {_range(outputs)}" if outputs else ""
+    return [f"window {_range(windows)}{output} {''.join(numbers)}"]
 
 
 def _range(values: Sequence[int]) -> str:

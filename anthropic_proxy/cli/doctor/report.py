@@ -530,9 +530,8 @@ def build_model_fields(diagnosis: Diagnosis) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     if diagnosis.context_window:
         facts["context_window"] = diagnosis.context_window
-        facts["max_output"] = min(diagnosis.max_output or diagnosis.context_window, diagnosis.context_window)
-    elif diagnosis.max_output:
-        facts["max_output"] = diagnosis.max_output
+    if diagnosis.max_output:
+        facts["max_output"] = min(diagnosis.max_output, diagnosis.context_window or diagnosis.max_output)
     if diagnosis.efforts:
         facts["efforts"] = list(diagnosis.efforts)
     if diagnosis.state_of("images") != "untested":

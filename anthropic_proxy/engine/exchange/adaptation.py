@@ -165,7 +165,7 @@ def _find_adaptations(target: Target, call: Call[BaseDialect], error: UpstreamEr
 
 def _find_by_cause(target: Target, call: Call[BaseDialect], cause: UpstreamErrorCause) -> Sequence[Adaptation]:
     if cause.kind == "images":
-        lasts = cause.is_certain or not (target.capabilities.known and target.capabilities.accepts_images)
+        lasts = cause.is_certain or not (target.capabilities.features_known and target.capabilities.accepts_images)
         blind = structs.replace(call, request=structs.replace(call.request, accepts_images=False))
         with suppress(UnsupportedFeature):
             if target.wire.encode_request(call).body != target.wire.encode_request(blind).body:

@@ -13,6 +13,7 @@ from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.plan import estimate_client_request_tokens
 from anthropic_proxy.engine.hooks import AdmissionRequest, AdmissionTarget, Receipt, Settle
 from anthropic_proxy.engine.messages.models import MessagesRequest
+from anthropic_proxy.engine.messages.preparation import DEFAULT_MAX_TOKENS
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.routing.router import Plan, find_preferred_provider, resolve_model_name_and_tier
 
@@ -38,8 +39,8 @@ async def admit(
     targets = []
     for target in plan.targets:
         limit = target.capabilities.max_output
-        output = limit if request.max_tokens is None else max(request.max_tokens, 0)
-        if target.capabilities.known:
+        output = limit or DEFAULT_MAX_TOKENS if request.max_tokens is None else max(request.max_tokens, 0)
+        if target.capabilities.known and limit is not None:
             output = min(output, limit)
         targets.append(AdmissionTarget(prefix=target.provider.prefix, model=target.model, max_output_tokens=output))
     described = AdmissionRequest(

@@ -369,7 +369,7 @@ def build_relay_call(
             path=incoming.receipt.path,
             query=incoming.query,
             is_renamed=request.model != target.model,
-            limits=ModelLimits(facts.max_output, facts.efforts) if facts.known and is_replaced else None,
+            limits=ModelLimits(facts.max_output, facts.efforts) if facts.features_known and is_replaced else None,
             has_proxy_signatures=request.has_proxy_signatures,
             has_invalid_calls=request.has_invalid_calls,
             refused_thinking=refused_thinking,

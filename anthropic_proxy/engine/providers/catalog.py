@@ -33,11 +33,11 @@ class ModelCapabilities(Struct, frozen=True, kw_only=True):
     """
 
     context_window: int = 128_000
-    """Maximum tokens of input and output together."""
+    """Maximum tokens of input and output together. Assumed if `known` is False."""
     max_input: int | None = None
     """Maximum tokens of input alone. None: the whole context window."""
-    max_output: int = 8_192
-    """Maximum tokens of one reply."""
+    max_output: int | None = None
+    """Maximum tokens of one reply. None: unknown."""
     efforts: tuple[str, ...] = ()
     """Supported levels of reasoning effort, of: none, minimal, low, medium, high, xhigh, max. Empty: no levels."""
     default_effort: str | None = None
@@ -47,7 +47,9 @@ class ModelCapabilities(Struct, frozen=True, kw_only=True):
     tools: bool = True
     """True if the model supports tool calls."""
     known: bool = False
-    """True if `models.toml` has a row for this model. False: the values are defaults, or those of an older version."""
+    """True if the limits are known. False: they are defaults, or those of an older version."""
+    features_known: bool = False
+    """True if all values are known, not only the limits that a server states."""
     context_window_from_error: int | None = None
     """Context window in tokens from a provider error. Overrides `context_window`. None: no error stated one."""
     max_output_from_error: int | None = None
@@ -166,7 +168,9 @@ def list_model_tables() -> dict[str, str]:
 def _read_row(given: dict[str, Any], *, known: bool) -> ModelRow:
     about = {name: value for name, value in given.items() if name in ModelRow.__struct_encode_fields__}
     capabilities = {name: value for name, value in given.items() if name not in about}
-    return msgspec.convert({**about, "capabilities": {**capabilities, "known": known}}, ModelRow)
+    return msgspec.convert(
+        {**about, "capabilities": {**capabilities, "known": known, "features_known": known}}, ModelRow
+    )
 
 
 @cache
@@ -211,7 +215,8 @@ def _find_newer(name: str, table: _Table) -> ModelCapabilities | None:
             capabilities = found
     if best is None:
         return None
-    return structs.replace(capabilities, known=False)  # the limits of the newer model may be higher
+    # the limits of the newer model may be higher
+    return structs.replace(capabilities, known=False, features_known=False)
 
 
 LEARNED_FILE_NAME = "learned-models.json"
@@ -243,9 +248,9 @@ class LearnedModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def apply(self, capabilities: ModelCapabilities) -> ModelCapabilities:
         changes: dict[str, object] = {}
         if self.context_window is not None:
-            known_output = capabilities.max_output if capabilities.known else self.context_window
+            output = self.max_output or (capabilities.max_output if capabilities.known else None)
             changes["context_window"] = self.context_window
-            changes["max_output"] = min(self.max_output or known_output, self.context_window)
+            changes["max_output"] = output and min(output, self.context_window)
             if capabilities.max_input is not None:
                 changes["max_input"] = min(capabilities.max_input, self.context_window)
             changes["accepts_images"] = capabilities.accepts_images or not capabilities.known
@@ -315,6 +320,8 @@ def store_learned_models(directory: Path, models: Sequence[LearnedModel], today:
     return file
 
 
+FIRST_LIMITS_TIMEOUT_SECONDS = 2.5
+"""Maximum seconds that the model list of the proxy waits for the first reply about the limits of a server's models."""
 FIRST_QUERY_TIMEOUT_SECONDS = 1.0
 """Maximum seconds that a request waits for the first query about its model. After this time, values of `models.toml`
 apply."""
@@ -345,7 +352,7 @@ class ModelSource(Protocol):
 
 
 LimitsQuery = Callable[[], Awaitable[Sequence[LearnedModel] | None]]
-"""Query of an own server for the limits of its models. None: no reply."""
+"""Query of a server for the limits that its model list states. None: no reply."""
 
 
 class Catalog:
@@ -381,7 +388,9 @@ class Catalog:
         self._queries: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._learned: LearnedModels = {}
         self._reported: LearnedModels = {}
-        """Limits that own servers have reported."""
+        """Limits in the model lists of servers."""
+        self._published: dict[tuple[str, str], LearnedModel] = {}
+        """Context windows that others publish, for models that neither the doctor nor a server states."""
         self.edition = 0
         """Version number of the contents, increased by each change. `PlanCache` then discards its plans."""
 
@@ -407,18 +416,36 @@ class Catalog:
 
     @property
     def has_observed_models(self) -> bool:
-        return bool(self._learned or self._reported)
+        return bool(self._learned or self._reported or self._published)
+
+    def list_observations(self, server: str, model: str) -> list[LearnedModel]:
+        """Return what the doctor and the server state about a model, else what others publish."""
+        key = server, model
+        found = [one for one in (self._learned.get(key), self._reported.get(key)) if one is not None]
+        published = self._published.get(key)
+        if published is not None and not any(one.context_window for one in found):
+            found.append(published)
+        return found
 
     def find_observed_model(self, server: str, model: str) -> LearnedModel | None:
-        """Return the facts of the doctor, with the smaller window if the server reports one too."""
-        learned, reported = self._learned.get((server, model)), self._reported.get((server, model))
-        if learned is None or reported is None:
-            return learned or reported
-        windows = [one.context_window for one in (learned, reported) if one.context_window]
-        return structs.replace(learned, context_window=min(windows, default=None))
+        """Return the facts of the doctor and of the server. The smaller one of two limits applies."""
+        found = self.list_observations(server, model)
+        if len(found) < 2:
+            return found[0] if found else None
+        return structs.replace(
+            found[0],
+            context_window=min((one.context_window for one in found if one.context_window), default=None),
+            max_output=min((one.max_output for one in found if one.max_output), default=None),
+        )
 
     def find_learned_model(self, server: str, model: str) -> LearnedModel | None:
         return self._learned.get((server, model))
+
+    def add_published_model(self, published: LearnedModel) -> None:
+        key = published.server, published.model
+        if key not in self._published and len(self._published) < _MAX_ENTRIES:  # clients may ask for any name
+            self._published[key] = published
+            self.edition += 1
 
     def replace_learned_models(self, learned: LearnedModels) -> None:
         if learned != self._learned:
@@ -426,7 +453,7 @@ class Catalog:
             self.edition += 1
 
     def list_reported_models(self, server: str) -> list[str]:
-        """Return the models in the list of an own server that states their limits."""
+        """Return the models in the list of a server that states their limits."""
         return [model for one, model in self._reported if one == server]
 
     def has_reported_capabilities(self, provider: str, model: str) -> bool:
@@ -437,13 +464,15 @@ class Catalog:
         """Return the capabilities of a model, if possible as its provider reports them.
 
         The call waits only for the first query about the model, for a limited time. `find_observed_model` returns the
-        reported limits of an own server.
+        limits in the model list of a server.
         """
         self.start_due_queries(provider, model)
-        key = (provider, "" if provider in self._limit_queries else model)
+        is_list = provider in self._limit_queries
+        key = (provider, "" if is_list else model)
         query = self._queries.get(key)
         if query is not None and key not in self._described and key not in self._failed:
-            remaining = self._queried_at[key] + self._first_seconds - self._clock()
+            seconds = FIRST_LIMITS_TIMEOUT_SECONDS if is_list else self._first_seconds
+            remaining = self._queried_at[key] + seconds - self._clock()
             if remaining > 0:
                 await asyncio.wait((query,), timeout=remaining)
         return self.cached_capabilities(provider, model)
@@ -623,6 +652,7 @@ class OllamaModelSource:
             accepts_images=abilities is None or "vision" in abilities,
             tools=abilities is None or "tools" in abilities,
             known=True,
+            features_known=True,
         )
 
     def provisional_capabilities(self, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
@@ -635,6 +665,7 @@ class OllamaModelSource:
             max_output=self._window,
             accepts_images=vision,
             known=True,
+            features_known=True,
         )
 
     def _is_cloud_model(self, model: str) -> bool:

@@ -217,7 +217,7 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
         if model.model_of or model.dialect:
             wire_rules.append((pattern, wire))
         if model.capabilities:
-            known = {"known": True} if "context_window" in model.capabilities else {}
+            known = dict.fromkeys(("known", "features_known"), True) if "context_window" in model.capabilities else {}
             rules.append((pattern, {**model.capabilities, **known}))
     defaults = table.known_models or ("" if serves_installed else None,)
     return Provider(

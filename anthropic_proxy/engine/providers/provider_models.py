@@ -16,9 +16,11 @@ from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.providers.catalog import LearnedModel
 from anthropic_proxy.engine.providers.servers import (
     build_server_name,
+    describe_missing_key,
     find_base_url,
     find_host,
     find_server_override,
+    is_in_table,
     is_own_server,
 )
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, read_body
@@ -49,7 +51,9 @@ _WINDOW_FIELDS = (
 llama.cpp; Mistral."""
 _LOADED_FIELDS = ("loaded_context_length", "context_length", "n_ctx")
 _OUTPUT_FIELDS = ("max_completion_tokens", "outputTokenLimit", "max_tokens")
-"""Names of the field with the output limit in model lists of Groq, Gemini and Anthropic."""
+"""Names of the field with the output limit in model lists of Groq and OpenRouter, Gemini and Anthropic."""
+_MIN_LIMIT, _MAX_LIMIT = 256, 100_000_000
+"""Smallest and largest number of tokens that is a limit of a model. Other numbers in a list have another meaning."""
 _RETIREMENT_FIELD = "shutdown_date"
 """Name of the field with the date of a retirement, such as 2026-12-11 (developers.openai.com/api/reference/resources/
 models/methods/list, read 2026-11-26)."""
@@ -65,7 +69,7 @@ LOADED_PATHS = ("/api/v0/models", "/api/ps", "/props")
 "REST API v0"; docs.ollama.com/api/ps; ggml-org/llama.cpp tools/server/README.md, read 2026-11-25)."""
 _LOADED_TIMEOUT_SECONDS = 0.8
 LIMITS_TIMEOUT_SECONDS = 5.0
-"""Maximum seconds of a query for the limits of the models of an own server."""
+"""Maximum seconds of a query for the limits of the models of a server."""
 
 
 class ListedModel(Struct, frozen=True):
@@ -111,8 +115,10 @@ async def query_chat_models(
         raise UpstreamProtocolError(text, provider=provider.prefix) from None
     found = {}
     for listed in entries:
-        meta = listed.get("meta")
-        entry = {**meta, **listed} if isinstance(meta, dict) else listed  # `meta`: llama.cpp
+        entry = dict(listed)
+        for name in ("meta", "top_provider"):  # llama.cpp; OpenRouter
+            nested = listed.get(name)
+            entry = {**nested, **entry} if isinstance(nested, dict) else entry
         name = _read_id(entry)
         is_other = any(fnmatchcase(name.lower(), pattern) for pattern in _NON_CHAT_PATTERNS)
         if name and name not in provider.non_chat_models and not is_other:
@@ -214,7 +220,13 @@ async def _query_loaded_windows(
 async def query_limits(
     provider: Provider, settings: EngineOptions, send: Transport, find_credential: Callable[[], Credential | None]
 ) -> Sequence[LearnedModel] | None:
-    """Return the limits that the model list of an own server states. None: no reply."""
+    """Return the limits that the model list of a server states. None: no reply, or no key for the query.
+
+    Known models are left out: a gateway serves them with the limits of their vendor. A table `[providers.NAME]` has a
+    server of its own.
+    """
+    if describe_missing_key(provider, settings):
+        return None
     try:
         listed = await query_chat_models(provider, settings, send, find_credential(), LIMITS_TIMEOUT_SECONDS)
     except ProxyError:
@@ -230,7 +242,8 @@ async def query_limits(
             max_output=model.max_output,
         )
         for model in listed
-        if model.context_window or model.max_output
+        if (model.context_window or model.max_output)
+        and (provider.is_configured or not is_in_table(provider, model.id, settings))
     ]
 
 
@@ -260,4 +273,5 @@ def _read_date(value: Any) -> date | None:
 
 
 def _find_number(entry: Mapping[str, Any], names: Sequence[str]) -> int | None:
-    return next((value for name in names if isinstance(value := entry.get(name), int) and value > 0), None)
+    values = (value for name in names if isinstance(value := entry.get(name), int))
+    return next((value for value in values if _MIN_LIMIT <= value <= _MAX_LIMIT), None)

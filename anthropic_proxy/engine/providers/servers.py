@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from anthropic_proxy.engine.options import EngineOptions, format_origin_in_sentence, suggest_key_variable
 from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.providers.catalog import find_table_capabilities
 from anthropic_proxy.engine.providers.registry import (
     REGION,
     RESOURCE,
@@ -55,6 +56,13 @@ def is_own_server(provider: Provider, settings: EngineOptions) -> bool:
         return provider.key_required == "never"
     server = find_server_override(provider, settings)
     return server is not None and server.name in UNKNOWN_SERVERS
+
+
+def is_in_table(provider: Provider, model: str, settings: EngineOptions) -> bool:
+    """Return True if `models.toml` has the limits of a model at the server that the settings select."""
+    server = find_server_override(provider, settings)
+    table = (server.models_table if server else "") or provider.models_table or provider.name
+    return find_table_capabilities(table, model).known
 
 
 def find_base_url(provider: Provider, config: AnyWireConfig, settings: EngineOptions) -> str:

@@ -67,8 +67,10 @@ class ModelEntry(Struct, kw_only=True):
     max_input_tokens: int
     """Input limit of the target model in tokens. Without a separate limit: its context window. If a route sends longer
     inputs to another model: the limit of that one."""
-    max_tokens: int
-    """Output limit of the target model, in tokens."""
+    max_input_tokens_assumed: bool = False
+    """True if the limit is unknown, so that `max_input_tokens` is an assumption of the proxy."""
+    max_tokens: int | None
+    """Output limit of the target model, in tokens. None: unknown."""
 
 
 class TierMapping(Struct, frozen=True, kw_only=True):
@@ -228,6 +230,7 @@ def _entry(
         if forecast.is_conditional:
             otherwise = choose_models(name, preferred, settings, catalog)[0].prefixed_id
     server_tools = find_server_tools(provider, model, settings)
+    max_input, is_assumed = _find_max_input(name, capabilities, forecast, settings, catalog)
     return ModelEntry(
         id=name,
         display_name=title if target is None else f"{title} → {target}{rule}",
@@ -235,7 +238,8 @@ def _entry(
         route=None if route is None else route.name,
         otherwise=otherwise,
         other_routes=[other.name for other in forecast.others],
-        max_input_tokens=_find_max_input(name, capabilities, forecast, settings, catalog),
+        max_input_tokens=max_input,
+        max_input_tokens_assumed=is_assumed and not provider.serves_claude,
         max_tokens=capabilities.max_output,
         capabilities=None if provider.serves_claude else _describe(capabilities, server_tools, settings),
     )
@@ -247,7 +251,7 @@ def find_served_input(
     """Return the largest input of a conversation that requests `requested`, if a model with `capabilities` replies."""
     tier = find_tier(requested)
     forecast = forecast_route(settings.routes, tier, [requested]) if tier else RouteForecast()
-    return _find_max_input(requested, capabilities, forecast, settings, catalog)
+    return _find_max_input(requested, capabilities, forecast, settings, catalog)[0]
 
 
 def _find_max_input(
@@ -256,14 +260,19 @@ def _find_max_input(
     forecast: RouteForecast,
     settings: EngineOptions,
     catalog: Catalog,
-) -> int:
+) -> tuple[int, bool]:
+    """Return the largest input in tokens, and whether it is assumed."""
     own, routes = capabilities.effective_max_input, forecast.long_input_routes
+    is_assumed = not capabilities.known and capabilities.context_window_from_error is None
     if not routes or can_exceed(min(routes.values()), own):
-        return own
+        return own, is_assumed
     preferred = find_preferred_provider(settings, catalog)
     choices = [choose_models_for_route(route, requested, preferred, settings, catalog)[0] for route in routes]
-    limits = [find_capabilities(one.provider, one.model, settings, catalog).effective_max_input for one in choices]
-    return max(own, min(limits))
+    others = [find_capabilities(one.provider, one.model, settings, catalog) for one in choices]
+    smallest = min(others, key=lambda one: one.effective_max_input)
+    if smallest.effective_max_input > own:
+        return smallest.effective_max_input, not smallest.known
+    return own, is_assumed
 
 
 def _with_retirement(

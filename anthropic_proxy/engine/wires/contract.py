@@ -93,7 +93,8 @@ DialectT_co = TypeVar("DialectT_co", bound=BaseDialect, covariant=True)
 class ModelLimits(Struct, frozen=True):
     """What a model accepts of a request that was written for another one."""
 
-    max_output: int
+    max_output: int | None
+    """None: unknown."""
     efforts: tuple[str, ...]
     """Effort levels. Empty: none."""
 

@@ -287,15 +287,35 @@ class PriceList:
             rates = next((rates for name, rates in table.tiers.items() if normalize_service_tier(name) == tier), None)
             return None if rates is None else _convert_table(rates, table.web_search_per_1000, origin)
         is_cloud = model.rpartition(":")[2].endswith("cloud") or _CLOUD_ADDRESS in base_url
-        server = find_server_at(provider if provider.servers else PROVIDERS.find("openai"), base_url)
+        server = find_server_at(_list_servers(provider), base_url)
         is_near = server is not None and server.name == LOCAL_SERVER and is_own_server(provider, self._settings)
         is_keyless = is_near and not self._settings.keys.get(provider.name)  # with a key, it may be a gateway
         if provider.transport == "demo" or ((is_keyless or provider.uses_installed_models) and not is_cloud):
             return FREE
         name = provider.find_known_name(model)
-        address = (server.price_url if server else "") or provider.price_url or base_url
-        listed = find_price(address, name, when, tier=tier)
+        listed = find_price(_find_price_address(provider, server, base_url), name, when, tier=tier)
         return _find_vendor_price(server, base_url, name) if listed is None and server and not tier else listed
+
+
+def find_published_window(provider: Provider, model: str, settings: Settings) -> int | None:
+    """Return the context window of a model in the price list, in tokens. None: unknown, or there is no price list."""
+    base_url = find_base_url(provider, next(iter(provider.wires.values())), settings)
+    data = None if is_own_server(provider, settings) or provider.transport != "http" else PRICE_SOURCE.load()
+    if data is None:
+        return None
+    address = _find_price_address(provider, find_server_at(_list_servers(provider), base_url), base_url)
+    found = find_model(data.providers, address, provider.find_known_name(model))
+    window = vars(found[0]).get("context_window") if found is not None else None
+    return window if isinstance(window, int) and window > 0 else None
+
+
+def _list_servers(provider: Provider) -> Provider:
+    """Return the provider whose servers include the one of `provider`."""
+    return provider if provider.servers else PROVIDERS.find("openai")
+
+
+def _find_price_address(provider: Provider, server: ServerOverride | None, base_url: str) -> str:
+    return (server.price_url if server else "") or provider.price_url or base_url
 
 
 def _find_vendor_price(server: ServerOverride, base_url: str, model: str) -> Price | None:

@@ -208,7 +208,9 @@ def test_a_model_without_a_key_is_reported_before_the_client_starts(directory: P
         "gemini has no key: GEMINI_API_KEY is not set. Set it in .env, which applies at once, or in the environment "
     )
     gemini += "and start Claude Code again with anthropic-proxy code."
-    assert [line.strip() for line in ended.stderr.splitlines()] == [f"✕ {box}", f"✕ {gemini}"]
+    assumed = "The context of box/a is unknown, so 128 k tokens are assumed. Ask its server:  "
+    assumed += "anthropic-proxy doctor box/a"
+    assert [line.strip() for line in ended.stderr.splitlines()] == [f"✕ {box}", f"✕ {gemini}", assumed]
     ended = run_command("code", directory=directory, settings={**settings, "BOX_KEY": "k-0123456789"})
     assert ended.returncode == 0
-    assert [line.strip() for line in ended.stderr.splitlines()] == [f"✕ {gemini}"]
+    assert [line.strip() for line in ended.stderr.splitlines()] == [f"✕ {gemini}", assumed]

@@ -128,6 +128,22 @@ def test_a_window_of_another_model_is_explained(limiting: str, windows: dict[str
     assert line == f"openai/gpt-4.1 · {share} · ↻ openai 529"
 
 
+@pytest.mark.parametrize("limiting", ["", "own/long"])
+def test_windows_that_read_the_same_have_no_mark(limiting: str) -> None:
+    replies = {"/api/requests/recent": {"finished": [LAST], "windows": {"openai/gpt-4.1": 1_048_576}}}
+    line = build_line(json.dumps(SESSION), replies.get, 1_000_000, limiting)
+    assert line == "openai/gpt-4.1 · 1 % of 1.0 M · ↻ openai 529"
+
+
+@pytest.mark.parametrize(
+    ("windows", "share"), [({}, "8 % of 128 k (assumed)"), ({"openai/gpt-4.1": 64_000}, "16 % of 64.0 k")]
+)
+def test_a_window_that_nobody_states_is_assumed(windows: dict[str, int], share: str) -> None:
+    replies = {"/api/requests/recent": {"finished": [LAST], "windows": windows}}
+    line = build_line(json.dumps(SESSION), replies.get, 128_000, is_assumed=True)
+    assert line == f"openai/gpt-4.1 · {share} · ↻ openai 529"
+
+
 def test_a_larger_window_of_a_changed_setting_is_named() -> None:
     replies = {"/api/requests/recent": {"finished": [LAST], "windows": {"openai/gpt-4.1": 1_047_576}}}
     shown = build_line(json.dumps(SESSION), replies.get, 272_000)

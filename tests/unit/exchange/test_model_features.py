@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import date
+from pathlib import Path
 
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import LearnedModel
@@ -39,6 +40,41 @@ def test_facts_of_the_doctor_and_errors_name_their_source() -> None:
     assert model.other_sources == {"images": "doctor, 20 Nov 2026", "max_output": "error of the provider"}
     assert model.adaptations == ("limit 4096", "drop top_p")
     assert (other.images, other.context_window, other.other_sources) == (True, 1_047_576, {})
+
+
+CONFIGURED = """
+[providers.mine]
+base_url = "http://192.168.7.7/v1"
+[providers.mine.models.fixed]
+context_window = 50000
+"""
+
+
+def test_the_source_of_a_limit_is_who_states_it(tmp_path: Path) -> None:
+    (tmp_path / "anthropic-proxy.toml").write_text(CONFIGURED)
+
+    async def run() -> list[tuple[object, ...]]:
+        settings = load_settings({}, PROVIDERS, env_file=tmp_path / ".env")
+        services = await open_services(settings)
+        server = "mine 192.168.7.7"
+        learned = LearnedModel(
+            server=server, model="seen", observed_on=date(2026, 11, 20), evidence="probe", context_window=1_000_000
+        )
+        services.catalog.replace_learned_models({(server, "seen"): learned})
+        services.catalog.add_published_model(
+            LearnedModel(
+                server=server, model="other", observed_on=date(2026, 11, 20), evidence="a list", context_window=2_000
+            )
+        )
+        found = await describe_models(services, ["mine/seen", "mine/other", "mine/fixed", "mine/new"])
+        return [(one.context_window, one.max_output, one.source, one.other_sources) for one in found]
+
+    assert asyncio.run(run()) == [
+        (1_000_000, None, "assumed", {"context_window": "doctor, 20 Nov 2026"}),
+        (2_000, None, "assumed", {"context_window": "a list"}),
+        (50_000, None, "assumed", {"context_window": "[providers.mine]"}),
+        (None, None, "assumed", {}),
+    ]
 
 
 def test_unknown_models_are_assumed_and_server_tools_have_a_place() -> None:

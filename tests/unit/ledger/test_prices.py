@@ -19,6 +19,7 @@ from anthropic_proxy.gateway.prices.price_list import (
     Rates,
     find_package_price_date,
     find_price,
+    find_published_window,
 )
 from anthropic_proxy.gateway.settings import CONFIG_FILE, PriceTable, Settings, load_settings
 from anthropic_proxy.secrets import Secret
@@ -379,3 +380,18 @@ def test_a_free_model_is_free_in_each_tier_but_its_searches_are_not(tmp_path: Pa
         price = known(PriceList(settings).find(provider, model, TODAY, "priority"))
         found.append((price.calculate_cost(TokenCounts(input_tokens=1_000)), price.calculate_search_cost(2)))
     assert found == [(0, None), (0, 0)]
+
+
+def test_the_list_has_windows_of_models_at_vendors_only() -> None:
+    openai = PROVIDERS.find("openai")
+    at_openrouter = Settings(base_urls={"openai": "https://openrouter.ai/api/v1"})
+    at_home = Settings(base_urls={"openai": "http://localhost:8000/v1"})
+    windows = [
+        find_published_window(openai, model, settings)
+        for model, settings in (
+            ("google/gemini-2.5-pro", at_openrouter),
+            ("acme/unknown", at_openrouter),
+            ("google/gemini-2.5-pro", at_home),
+        )
+    ]
+    assert windows == [1_048_576, None, None]

@@ -6,6 +6,7 @@ replaces tool names and limits the output tokens.
 
 from anthropic_proxy.engine.messages.preparation.prepare import EFFORT_SCALE, THINKING_BUDGETS, nearest_level, prepare
 from anthropic_proxy.engine.messages.preparation.request import (
+    DEFAULT_MAX_TOKENS,
     STATED_WINDOW_MARGIN,
     UNPREPARED,
     PreparationResult,
@@ -25,6 +26,7 @@ from anthropic_proxy.engine.messages.preparation.tools import (
 )
 
 __all__ = [
+    "DEFAULT_MAX_TOKENS",
     "EFFORT_SCALE",
     "STATED_WINDOW_MARGIN",
     "THINKING_BUDGETS",

@@ -21,6 +21,7 @@ from anthropic_proxy.engine.messages.preparation.cleaning import (
     pair_calls_with_results,
 )
 from anthropic_proxy.engine.messages.preparation.request import (
+    DEFAULT_MAX_TOKENS,
     MIN_MARGIN_TOKENS,
     WINDOW_MARGIN_TOKENS,
     PreparationResult,
@@ -43,7 +44,6 @@ counting that a request fits the context window."""
 _SAFETY_FACTOR = 1.03
 """Factor for the estimated input when a request is checked for its length. An early rejection makes clients compact
 their history in time."""
-_DEFAULT_MAX_TOKENS = 8_192
 _NOTHING_OFFERED = ToolOffer([], {}, [])
 
 
@@ -171,7 +171,7 @@ def _limit_output(
     notes: list[FidelityNote],
 ) -> int:
     """Return the maximum output tokens to send. Raises `InvalidRequest` if the input exceeds the context window."""
-    requested = request.max_tokens if request.max_tokens is not None else limits.max_output or _DEFAULT_MAX_TOKENS
+    requested = request.max_tokens if request.max_tokens is not None else limits.max_output or DEFAULT_MAX_TOKENS
     limit = requested
     reason = ""
     window = limits.context_window

@@ -23,6 +23,8 @@ ServerToolKind = Literal["web_search", "web_fetch", "code_execution", "mcp_tools
 _SESSION = re.compile(r"_session_([0-9A-Za-z-]+)$")
 
 
+DEFAULT_MAX_TOKENS = 8_192
+"""Output limit of a request without one, for a model without a known limit."""
 WINDOW_MARGIN_TOKENS = 64
 """Number of tokens of the context window that stay free, because token counts of proxy and provider differ slightly."""
 STATED_WINDOW_MARGIN = 0.25

@@ -17,7 +17,12 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
-from anthropic_proxy.engine.messages.preparation import EFFORT_SCALE, THINKING_BUDGETS, nearest_level
+from anthropic_proxy.engine.messages.preparation import (
+    DEFAULT_MAX_TOKENS,
+    EFFORT_SCALE,
+    THINKING_BUDGETS,
+    nearest_level,
+)
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.conversation import find_disabling_edits
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
@@ -79,7 +84,7 @@ def find_fitting_edits(body: bytes, call: Call[Dialect], notes: list[FidelityNot
     thinking, config = fields.thinking or {}, fields.output_config or {}
     form, effort = thinking.get("type"), config.get("effort")
     most = requested = None if fields.max_tokens is None else int(fields.max_tokens)
-    if most is not None and most > limits.max_output:
+    if most is not None and limits.max_output is not None and most > limits.max_output:
         most = limits.max_output
         replace("max_tokens", most)
         notes.append(note_replacement("max_tokens", requested, most, ", the model's limit"))
@@ -91,7 +96,11 @@ def find_fitting_edits(body: bytes, call: Call[Dialect], notes: list[FidelityNot
         config = {name: value for name, value in config.items() if name != "effort"}
         replace("output_config", (config | {"effort": fitted} if fitted else config) or None)
     if form in ("adaptive", "enabled") and form not in dialect.thinking_forms:
-        budget = _find_budget(effort, most or limits.max_output) if "enabled" in dialect.thinking_forms else 0
+        budget = (
+            _find_budget(effort, most or limits.max_output or DEFAULT_MAX_TOKENS)
+            if "enabled" in dialect.thinking_forms
+            else 0
+        )
         fitted_thinking = _fit_thinking(thinking, dialect.thinking_forms, budget, notes)
         replace("thinking", fitted_thinking)
         if fitted_thinking is None and "context_management" in places:

@@ -87,7 +87,7 @@ def test_observed_values_replace_those_of_the_table() -> None:
 
 def test_an_unknown_model_becomes_known_by_its_window() -> None:
     facts = learned(context_window=32_768).apply(ModelCapabilities())
-    assert (facts.known, facts.max_output, facts.accepts_images) == (True, 32_768, True)
+    assert (facts.known, facts.max_output, facts.accepts_images) == (True, None, True)
     assert learned(max_output=500).apply(ModelCapabilities()).max_output_from_error == 500
 
 

@@ -75,7 +75,13 @@ async def described(model: str, shown: Any = None, base_url: str = "http://local
 )
 async def test_a_description_becomes_facts(model: str, window: int, efforts: Any, vision: bool, tools: bool) -> None:
     assert await described(model) == ModelCapabilities(
-        context_window=window, max_output=window, efforts=efforts, accepts_images=vision, tools=tools, known=True
+        context_window=window,
+        max_output=window,
+        efforts=efforts,
+        accepts_images=vision,
+        tools=tools,
+        known=True,
+        features_known=True,
     )
 
 

@@ -1,0 +1,64 @@
+"""The window of a model at a public server is the same in every command, with and without the facts of the doctor."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import run_command
+from tests.support.fakes.server import serving
+from tests.support.scripted_answers import new_scripted_server
+from tests.support.server_process import running_proxy
+
+MODEL = {"id": "acme/large", "context_length": 1_048_576, "top_provider": {"max_completion_tokens": None}}
+TABLE = '[providers.openrouter]\nbase_url = "http://openrouter.ai/api/v1"\napi_key = { env = "OPENROUTER_API_KEY" }\n'
+
+
+@pytest.mark.parametrize("examines", [False, True], ids=["list", "doctor"])
+def test_all_commands_state_the_window_of_the_list(tmp_path: Path, examines: bool) -> None:
+    (tmp_path / "anthropic-proxy.toml").write_text(TABLE)
+    answers = [{"if": "@/api/v1/models", "then": f"200 {json.dumps({'data': [MODEL]})}"}]
+    with serving(new_scripted_server(answers)) as vendor:
+        settings = {
+            "HTTP_PROXY": vendor.url,
+            "NO_PROXY": "127.0.0.1",
+            "PREFERRED_PROVIDER": "openrouter",
+            "OPENROUTER_API_KEY": "sk-or-v1-0123456789abcdef",
+            "BIG_MODEL": "openrouter/acme/large",
+            "SMALL_MODEL": "openrouter/acme/large",
+        }
+        if examines:
+            run_command("doctor", "--yes", directory=tmp_path, settings=settings)
+        with running_proxy(tmp_path, settings) as proxy:
+            own = settings | {"PORT": proxy.url.rpartition(":")[2]}
+            variables = json.loads(run_command("env", "--json", directory=tmp_path, settings=own).stdout)
+            mapping = json.loads(run_command("models", "--json", directory=tmp_path, settings=own).stdout)
+            listed = json.loads(run_command("models", "openrouter", "--json", directory=tmp_path, settings=own).stdout)
+            entry = proxy.client().get("/v1/models/claude-opus-5-5").json()
+            proxy.client().post(
+                "/v1/messages",
+                json={
+                    "model": "claude-opus-5-5",
+                    "max_tokens": 9,
+                    "messages": [{"role": "user", "content": "hello"}],
+                    "metadata": {"user_id": '{"session_id": "s1"}'},
+                },
+            )
+            session = {"session_id": "s1", "model": {"id": "claude-opus-5-5"}}
+            line = run_command(
+                "statusline", directory=tmp_path, settings={**own, **variables}, stdin=json.dumps(session)
+            ).stdout
+    limits = {name: value for name, value in variables.items() if name.startswith("CLAUDE_CODE_") and "MAX" in name}
+    assert limits == {"CLAUDE_CODE_MAX_CONTEXT_TOKENS": "1048576"}
+    descriptions = {value for name, value in variables.items() if name.endswith("OPUS_MODEL_DESCRIPTION")}
+    assert descriptions == {"replies to opus, 1.0 M context"}
+    facts = [row["facts"] for row in mapping["mapping"]] + listed["models"]
+    assert {(one["context_window"], one["max_input"], one["max_output"]) for one in facts} == {
+        (1_048_576, 1_048_576, None)
+    }
+    assert (entry["max_input_tokens"], entry["max_input_tokens_assumed"], entry["max_tokens"]) == (
+        1_048_576,
+        False,
+        None,
+    )
+    assert line == "openrouter/acme/large · <1 % of 1.0 M\n"
