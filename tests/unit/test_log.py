@@ -508,6 +508,8 @@ def test_signs_and_commands_of_the_log_are_in_color(monkeypatch: pytest.MonkeyPa
     log.write_exchange(receipt(request_id="req_5", error=error, **failed))
     log.write_exchange(receipt(outcome="max_tokens"))
     log.write_warning("No charts. Install them:  anthropic-proxy add dashboard")
+    log.write_warning("usage has no option --bye. Did you mean:  --by")
+    log.write_warning("Another model for haiku:  SMALL_MODEL=PREFIX/MODEL in .env")
     red, yellow, cyan, end = "\x1b[1;31m", "\x1b[33m", "\x1b[36m", "\x1b[0m"
     program = find_program_command()
     text = stream.getvalue()
@@ -515,6 +517,8 @@ def test_signs_and_commands_of_the_log_are_in_color(monkeypatch: pytest.MonkeyPa
     for command in ("add x", "explain req_5", "add dashboard"):
         assert f"{cyan}{program} {command}{end}\n" in text
     assert f"{yellow}!{end} truncated (max_tokens)" in text
+    assert f"{cyan}--by{end}\n" in text
+    assert f"{cyan}SMALL_MODEL=PREFIX/MODEL{end} in .env\n" in text
 
 
 def test_a_short_error_stands_in_the_first_line() -> None:

@@ -35,7 +35,7 @@ from anthropic_proxy.gateway.settings.place import require_settings_folder
 from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.gateway.settings.values import mask_env_lines
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns, pad
-from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls
+from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls, paint_commands
 
 _START_CLIENT = ("anthropic-proxy code", "in the folder of your project")
 _MODEL_LIST = re.compile(r"^model_list:", re.MULTILINE)
@@ -160,7 +160,8 @@ def import_settings(
         for note in sorted(notes, key=lambda note: not note.is_error):
             end = f":  {note.line}" if note.line else "."  # a full stop behind the line would be pasted with it
             sign = output.paint(*("✕", "error") if note.is_error else ("!", "warn"))
-            output.write_line(f"  {sign} {escape_terminal_controls(f'{note.setting}: {note.reason}{end}')}")
+            text = f"{note.setting}: {note.reason}{end}"
+            output.write_line(f"  {sign} {paint_commands(escape_terminal_controls(text), output.paint)}")
     needed = _write_missing_keys(output, plan, files.settings, folder / ENV_FILE, given)
     for change in files.changes if dry_run else ():
         if change.added:

@@ -166,10 +166,10 @@ def test_a_session_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [line.partition("    ")[0] for line in lines[3:5]] == ["  Fix the login of the shop", "  no session"]
 
 
-def test_tokens_have_one_unit_per_column(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_are_written_as_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     sums = UsageSums(requests=1, cache_read_tokens=22_903_000, input_tokens=310_000, output_tokens=4_000)
     lines = show_table(monkeypatch, [UsageGroup(name="gpt", provider="own", sums=sums)], "model")
     assert lines[2:4] == [
-        "  Model    Requests    Input  Cached  Output  Cost  By tokens",
-        f"  own/gpt         1  23.21 M    99 %   4,000  free  {'█' * 16}",
+        "  Model    Requests   Input  Cached  Output  Cost  By tokens",
+        f"  own/gpt         1  23.2 M    99 %   4,000  free  {'█' * 16}",
     ]

@@ -26,7 +26,7 @@ MAX_INLINE_ERROR_CHARACTERS = 100
 MIN_WRAP_COLUMNS = 20
 INDENT = " " * 10
 
-_PROGRAM = f"{PACKAGE} "
+_TYPED = re.compile(rf"^(?:{PACKAGE} .*|--[a-z].*|[A-Z][A-Z0-9_]*=\S+)")
 _INDEX = re.compile(r"\d+")
 _PLAIN_SIGNS = str.maketrans({"✓": "ok", "✕": "xx", "→": "->", "…": "...", "–": "-", "↻": "re", "’": "'", "≥": ">="})
 _WARNING_SIGN = re.compile(r"(?<!\S)!(?!\S)")
@@ -97,9 +97,12 @@ def to_ascii_symbols(text: str) -> str:
 
 
 def paint_commands(text: str, paint: Paint) -> str:
-    """Return `text` with its commands of the proxy, after two spaces, in color and as the user can run them."""
-    parts = ((part.startswith(_PROGRAM), name_program(part)) for part in text.split("  "))
-    return "  ".join(paint(part, "type") if is_command else part for is_command, part in parts)
+    """Return `text` in which what the user may type has its color, and commands of the proxy are as the user can run
+    them. It stands after two spaces, and is a command, an option, or a setting with its value.
+    """
+    first, *parts = text.split("  ")
+    parts = [_TYPED.sub(lambda found: paint(name_program(found[0]), "type"), part) for part in parts]
+    return "  ".join((name_program(first), *map(name_program, parts)))
 
 
 def format_local_time(seconds: float) -> str:
