@@ -94,8 +94,8 @@ def test_a_missing_extra(claude: Path, server: Path, work: Path) -> None:
         text = send_hello(claude, proxy.url, work)
         assert requests_of(proxy) == 1
     assert text.startswith(
-        "API Error: 500 mistral/m needs LiteLLM (for a model on your own server, use openai/mistral/m), which is not "
-        "installed. Install it:  anthropic-proxy add litellm"
+        "API Error: 500 mistral/m needs the line [providers.mistral] in anthropic-proxy.toml and the key of Mistral in "
+        "MISTRAL_API_KEY, or else LiteLLM, which is not installed. Install it:  anthropic-proxy add litellm"
     )
 
 

@@ -19,7 +19,7 @@ from msgspec import inspect as types
 
 from anthropic_proxy.engine.options import ModelTable
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.lookup import ProviderRegistry
+from anthropic_proxy.engine.providers.lookup import ProviderRegistry, list_vendors
 from anthropic_proxy.gateway.settings.config_file import SCHEMA_FILE
 from anthropic_proxy.gateway.settings.file_format import (
     DEFAULT_WIRE,
@@ -68,18 +68,20 @@ def build_file_schema(providers: ProviderRegistry) -> Schema:
         schema = _with_dialect(table, wire)
         text = schema["properties"]["wire"]["description"]
         only = {"description": text, "const": wire} | ({"default": wire} if wire == DEFAULT_WIRE else {})
-        required = ["base_url", *([] if wire == DEFAULT_WIRE else ["wire"])]
+        required = [] if wire == DEFAULT_WIRE else ["wire"]
         definitions[f"{wire}-provider"] = {
             **schema,
             "properties": {**schema["properties"], "wire": only},
             "required": required,
         }
+    vendors = [vendor.name.replace("_", "[-_]") for vendor in list_vendors(providers)]
     servers = contents["properties"]["providers"]
     servers.pop("additionalProperties")
     servers |= {
         "properties": {name: _refer("built-in-provider") for name in names},
         "patternProperties": {
-            _NAME_PATTERN.format("|".join(names)): {"anyOf": [_refer(f"{wire}-provider") for wire in dialects]}
+            _NAME_PATTERN.format("|".join(names)): {"anyOf": [_refer(f"{wire}-provider") for wire in dialects]},
+            _NAME_PATTERN.format("|".join([*names, *vendors])): {"required": ["base_url"]},
         },
         "additionalProperties": False,
     }

@@ -9,8 +9,9 @@ from typing import Any
 
 from genai_prices.data import providers as known_price_providers
 
-from anthropic_proxy.engine.providers import ServerOverride
+from anthropic_proxy.engine.providers import PROVIDERS, ServerOverride
 from anthropic_proxy.engine.providers.catalog import load_model_rows, load_vendor_prices
+from anthropic_proxy.engine.providers.lookup import find_vendor
 from tests.site.pages import DOCS
 from tests.support.vendors import LOCAL_PROGRAMS, Claim, Vendor, cases_of, list_vendors
 
@@ -440,6 +441,8 @@ def _section(group: Sequence[Vendor]) -> str:
         "",
         f"Key: {'; '.join(filter(None, (first.key_header, first.keys, ', '.join(links))))}.",
     ]
+    if first.owner is find_vendor(first.owner.name, PROVIDERS):
+        lines[-1] += f" Table: `[providers.{first.owner.name}]`."
     if others := first.list_other_addresses():
         lines[-1] += f" Also at {', '.join(map(_code, others))}."
     if first.name == "local":

@@ -276,6 +276,17 @@ def find_origin(table: ConfiguredProvider, built_in: Sequence[Provider]) -> Tabl
     return TableOrigin(candidates[0], None, False, candidates[0].wires[table.wire])
 
 
+def find_vendor(name: str, built_in: Sequence[Provider]) -> ServerOverride | None:
+    """Return the vendor with this name, in which `-` and `_` are equal."""
+    return next((each for each in list_vendors(built_in) if each.name == name.replace("-", "_")), None)
+
+
+def list_vendors(built_in: Sequence[Provider]) -> list[ServerOverride]:
+    """Return the servers with an address of their own and a key, for which a table needs only its name."""
+    servers = (server for row in built_in if is_template(row) for server in row.servers)
+    return [each for each in servers if each.base_url and each.key_variable and not each.has_local_url]
+
+
 def is_template(row: Provider) -> bool:
     """Return True if a configured provider can inherit from this provider: HTTP calls, with an API key."""
     return row.transport == "http" and row.key_source == "settings"

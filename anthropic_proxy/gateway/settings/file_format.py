@@ -58,9 +58,10 @@ class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     base_url: str | None = None
     """Address of the server, as its documentation states it: `http://localhost:8000/v1`. Required, except for a
-    built-in provider."""
+    built-in provider, and for a vendor by its name, such as `[providers.deepseek]`."""
     api_key: KeyReference | None = None
-    """Place of the API key: a variable, a file or a command. A server on your own machines may need none."""
+    """Place of the API key: a variable, a file or a command. A server on your own machines may need none.
+    By default, a vendor without `base_url` has its own variable, such as `DEEPSEEK_API_KEY`."""
     wire: str = DEFAULT_WIRE
     """API of the server: Chat Completions, Responses, Messages (Anthropic), Gemini or Ollama."""
     models: list[str] | dict[str, ModelTable] = []

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from anthropic_proxy.engine.options import (
     ConfiguredProvider,
@@ -13,12 +14,18 @@ from anthropic_proxy.engine.options import (
     suggest_provider_name,
 )
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.providers.lookup import ProviderRegistry, find_known_model, find_origin, list_wires
+from anthropic_proxy.engine.providers.lookup import (
+    ProviderRegistry,
+    find_known_model,
+    find_origin,
+    find_vendor,
+    list_wires,
+)
 from anthropic_proxy.engine.providers.registry import Provider
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_and, join_with_or
 from anthropic_proxy.gateway.settings import values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
-from anthropic_proxy.gateway.settings.file_format import OWN_FIELDS, PriceTable, ProviderTable
+from anthropic_proxy.gateway.settings.file_format import OWN_FIELDS, KeyReference, PriceTable, ProviderTable
 from anthropic_proxy.gateway.settings.files import format_toml_value
 from anthropic_proxy.gateway.settings.key_references import resolve_keys
 from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
@@ -135,8 +142,16 @@ def _load_table(file: ConfigFile, name: str, table: ProviderTable, built_in: Pro
                 code="named-provider",
             )
     with errors.collect():
+        if table.base_url is None and (vendor := find_vendor(name, built_in)) is not None:
+            key = table.api_key or KeyReference(env=vendor.key_variable)
+            table = structs.replace(table, base_url=vendor.base_url, api_key=key)
         if table.base_url is None:
-            raise file.missing_error((*path, "base_url"))
+            raise ConfigurationError(
+                f"{format_key_path((*path, 'base_url'))} is missing. Set it in "
+                f"{file.describe_origin_in_sentence(path)}. Only a table with the name of a vendor, such as "
+                "[providers.deepseek], needs none.",
+                code="configuration-file",
+            )
         base_url = values.decode_url(file.build_setting((*path, "base_url"), table.base_url))
     models = table.models if isinstance(table.models, dict) else dict.fromkeys(table.models, ModelTable())
     for model in models:
@@ -236,10 +251,12 @@ def load_provider_fields(
             if keys_below != ("wire",) or table.has_wire:
                 origin = file.describe_origin((*path, *keys_below))
                 sources.origins[table.format_setting_name(format_key_path(keys_below))] = origin
-        if (reference := file.tables.providers[table.name].api_key) is not None:
-            sources.origins[table.api_key_setting] = file.describe_origin((*path, "api_key"))
+        if table.has_key:
+            written = file.tables.providers[table.name].api_key
+            reference, place = written or KeyReference(env=table.key_variable), (*path, "api_key") if written else path
+            sources.origins[table.api_key_setting] = file.describe_origin(place)
             with sources.errors.collect():
-                resolved = resolve_keys(file, (*path, "api_key"), reference, sources, resolves_keys=resolves_keys)
+                resolved = resolve_keys(file, place, reference, sources, resolves_keys=resolves_keys)
                 if resolved.keys:
                     keys[table.name] = resolved.keys
                     if resolved.source is not None:

@@ -165,7 +165,10 @@ def test_a_missing_package_has_the_command_that_installs_it(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "litellm", None)
     variables = {"MISTRAL_API_KEY": "k", "BIG_MODEL": "mistral/m", "SMALL_MODEL": "mistral/m"}
     report = asyncio.run(_run(load_settings(variables, PROVIDERS, env_file=None)))
-    text = "mistral/m needs LiteLLM (for a model on your own server, use openai/mistral/m), which is not installed"
+    text = (
+        "mistral/m needs the line [providers.mistral] in anthropic-proxy.toml and the key of Mistral in "
+        "MISTRAL_API_KEY, or else LiteLLM, which is not installed"
+    )
     (diagnosis,) = report.diagnoses
     assert (diagnosis.problem.kind, diagnosis.problem.message) == ("package", text)
     fix = Fix(name="litellm", problem=f"{text}.", remedy="anthropic-proxy add litellm")

@@ -145,17 +145,27 @@ def test_a_failure_in_the_middle_of_a_stream_is_unwrapped() -> None:
 # The library
 
 
-async def test_without_the_library_the_error_names_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("model", "need"),
+    [
+        ("cohere/m", "cohere/m needs LiteLLM (for a model on your own server, use openai/cohere/m)"),
+        (
+            "mistral/m",
+            "mistral/m needs the line [providers.mistral] in anthropic-proxy.toml and the key of Mistral in "
+            "MISTRAL_API_KEY, or else LiteLLM",
+        ),
+    ],
+)
+async def test_without_the_library_the_error_names_the_install_command(
+    monkeypatch: pytest.MonkeyPatch, model: str, need: str
+) -> None:
     monkeypatch.setitem(sys.modules, "litellm", None)
     upstream = LiteLLMTransport(LiteLLMThread(lambda: None), 5)
     with pytest.raises(MissingExtra) as caught:
-        await upstream.send("litellm:", encoded("mistral/m", "hi"), None)
+        await upstream.send("litellm:", encoded(model, "hi"), None)
     await upstream.close()
     assert (caught.value.status, caught.value.error_type, caught.value.should_retry) == (500, "api_error", False)
-    assert caught.value.message == (
-        "mistral/m needs LiteLLM (for a model on your own server, use openai/mistral/m), which is not installed. "
-        "Install it:  anthropic-proxy add litellm"
-    )
+    assert caught.value.message == f"{need}, which is not installed. Install it:  anthropic-proxy add litellm"
 
 
 @needs_litellm
