@@ -17,9 +17,10 @@ from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, fo
 from anthropic_proxy.gateway.settings.environment import copy_environment
 from anthropic_proxy.gateway.settings.file_format import KeyReference
 from anthropic_proxy.gateway.settings.files import MAX_KEY_BYTES
-from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources
+from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.gateway.settings.values import (
     decode_keys,
+    is_key_text,
     is_secret_variable,
     is_variable_name,
     redact_and_shorten,
@@ -90,7 +91,6 @@ def resolve_keys(
             problem=f"the {kind} of {where}, {problem}. {_DETAILS} --keys",
             problem_details=f"{origin} {problem}{output}.",
         )
-    decode_keys(FoundSetting(origin, text, file.describe_origin(path), (text,)))
     return ResolvedKeys((Secret(text, origin),), source=source)
 
 
@@ -102,12 +102,19 @@ def read_key_again(source: KeySource) -> Secret:
     text, problem, output = _read(source)
     if problem:
         raise ConfigurationError(f"{source.origin} {problem}{output}.")
-    decode_keys(FoundSetting(source.origin, text, source.origin, (text,)))
     return Secret(text, source.origin)
 
 
 def _read(source: KeySource) -> tuple[str, str, str]:
     """Return the key, the problem and the error text of a command. Either the key or the problem is ""."""
+    text, problem, output = _run_or_open(source)
+    if problem or is_key_text(text):
+        return text, problem, output
+    written = "wrote" if source.command else "contains"
+    return "", f"{written} a space, a line break or a letter outside ASCII, which is invalid in a key", ""
+
+
+def _run_or_open(source: KeySource) -> tuple[str, str, str]:
     if source.command:
         return _run_key_command(source.command, Path(source.folder))
     path = Path(source.folder) / os.path.expanduser(source.file)
@@ -163,5 +170,5 @@ def _run_key_command(command: Sequence[str], folder: Path) -> tuple[str, str, st
         reason = next(iter(ended.stderr.decode(errors="replace").strip().splitlines()), "")
         output = f": {redact_and_shorten(reason, _MAX_QUOTED_CHARACTERS)}" if reason else ""
         return "", f"ended with status {ended.returncode}", output
-    text = ended.stdout.decode(errors="replace").strip()
+    text = ended.stdout.decode("utf-8-sig", errors="replace").strip()
     return text, "" if text else "wrote no key", ""

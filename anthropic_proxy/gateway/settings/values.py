@@ -331,10 +331,14 @@ def decode_redis_prefix(found: FoundSetting) -> str:
     return found.text
 
 
+def is_key_text(text: str) -> bool:
+    return _HEADER_TEXT.fullmatch(text) is not None
+
+
 def decode_keys(found: FoundSetting) -> tuple[Secret, ...]:
     """Return the keys in order, without duplicates."""
     for item in found.items:
-        if not _HEADER_TEXT.fullmatch(item):
+        if not is_key_text(item):
             raise ConfigurationError(
                 f"{found.variable} contains a character that is invalid in a key: a space, a line break or a "
                 "letter outside ASCII. "

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.values import redact_and_shorten
@@ -71,10 +70,14 @@ def test_a_key_from_a_command() -> None:
     }
     skipped = run("raise SystemExit(9)", resolves_keys=False)
     assert ([key.reveal() for key in skipped.keys["vllm"]], skipped.key_problems) == ([UNRESOLVED_KEY], {})
-    with pytest.raises(ConfigurationError) as caught:
-        run("print('two words')")
-    assert caught.value.message.startswith(f"{where} contains a character that is invalid in a key")
-    assert "two words" not in caught.value.message
+    for output in ("Notice of the vault\n# a comment\nkey-of-the-command", "schl\u00fcssel", "two words"):
+        invalid = run(f"import sys; sys.stdout.buffer.write({output!r}.encode())")
+        assert invalid.key_problem_details == {
+            "vllm": f"{where} wrote a space, a line break or a letter outside ASCII, which is invalid in a key."
+        }
+        assert "vllm" not in invalid.keys
+    marked = run("import sys; sys.stdout.buffer.write(b'\\xef\\xbb\\xbfkey-of-the-command\\r\\n')")
+    assert [key.reveal() for key in marked.keys["vllm"]] == ["key-of-the-command"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="platform: programs without endings")
