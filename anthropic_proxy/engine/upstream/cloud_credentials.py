@@ -120,6 +120,9 @@ class TokenCache:
         self._renew_after = -math.inf
         """Clock time from which a token that is still valid is renewed in the background."""
         self._invalidated_at = -math.inf
+        self._unchanged = ""
+        """Rejected keys that were read from a file, which may have others since. "": a server issues tokens, and each
+        time another one, so that only time limits the attempts."""
         self._failure: AuthenticationFailed | MissingExtra | None = None
         """Failure of the last log-in. None: it succeeded, or failed for a reason that may have ended."""
         self._failed_until = -math.inf
@@ -140,16 +143,17 @@ class TokenCache:
         return token.credential, token.project_id
 
     def invalidate_token(self, credential: Credential) -> bool:
-        """Discard the access token that the provider has rejected. False: another token was discarded within
-        `MIN_RENEWAL_INTERVAL_SECONDS`, so a retry has no other one.
+        """Discard the access token that the provider has rejected. False: the same or another token was discarded
+        within `MIN_RENEWAL_INTERVAL_SECONDS`, so a retry has no other one. Other keys of a file are discarded at once.
         """
         if self._token is None or self._token.credential.value != credential.value:
             return True
-        if self._clock() < self._invalidated_at + MIN_RENEWAL_INTERVAL_SECONDS:
+        is_early = self._clock() < self._invalidated_at + MIN_RENEWAL_INTERVAL_SECONDS
+        if is_early and self._unchanged in ("", credential.value):
             return False
         self._invalidated_at = self._clock()
         self._token = None
-        self._loader.discard_loaded()
+        self._unchanged = "" if self._loader.discard_loaded() else credential.value
         return True
 
     def _renew(self) -> asyncio.Task[AccessToken]:

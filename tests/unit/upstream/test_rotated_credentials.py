@@ -36,7 +36,12 @@ Name = Literal["bedrock", "mantle", "gateway", "vertex", "foundry", "azure"]
 """`gateway`: the Messages API of Bedrock as a provider of the configuration file, so with a key from a file."""
 Credential = Literal["key", "signature", "token"]
 OLD, NEW = "the-old-key-of-the-cloud", "the-new-key-of-the-cloud"
-AWS_KEYS = {OLD: ("AKIAFIRSTFIRST000001", "secret-of-the-first"), NEW: ("AKIASECONDSECOND0002", "secret-of-the-second")}
+NEWER = "the-newer-key-of-the-cloud"
+AWS_KEYS = {
+    OLD: ("AKIAFIRSTFIRST000001", "secret-of-the-first"),
+    NEW: ("AKIASECONDSECOND0002", "secret-of-the-second"),
+    NEWER: ("AKIATHIRDTHIRDTH0003", "secret-of-the-third"),
+}
 AZURE_VERSION = API_VERSIONS["chat/completions"]
 ADDRESSES: dict[Name, str] = {
     "bedrock": f"http://bedrock-runtime.{REGION}.amazonaws.com",
@@ -156,6 +161,23 @@ async def test_after_a_rotation_the_cloud_gets_the_request_of_the_official_clien
                     client.beta.messages.create(model=model, **CALL)
                 compare(ours, running.journal.exchanges[-1])
         assert running.journal.violations() == []
+
+
+async def test_a_second_rotation_of_a_file_soon_after_the_first_one(identity: ManagedIdentity, tmp_path: Path) -> None:
+    cloud = Cloud("bedrock")
+    source = Source("bedrock", "signature", cloud, identity, tmp_path)
+    with serving(new_cloud(cloud)) as running:
+        source.rotate(OLD)
+        engine = new_engine(source, running, running)
+        assert (await ask(engine, "bedrock"))[0] == 200
+        for value in (NEW, NEWER):
+            source.rotate(value)
+            assert [(await ask(engine, "bedrock"))[0] for _ in range(2)] == [200, 200]
+        cloud.aws_keys = {}
+        assert [(await ask(engine, "bedrock"))[0] for _ in range(2)] == [403, 403]
+        await engine.close()
+        statuses = [exchange.status for exchange in running.journal.exchanges]
+        assert statuses == [200, *[403, 200, 200] * 2, 403, 403, 403]
 
 
 class Source:
