@@ -1603,13 +1603,14 @@ async def test_an_error_of_bedrock_is_the_same_as_status_and_as_first_event(
     name: str, sent: int, status: int, error_type: str, form: str
 ) -> None:
     text = "Too many tokens" if name == "ThrottlingException" else "Too bad."
+    field = "Message" if name == "AccessDeniedException" else "message"
 
     async def answer(_: Server, writer: asyncio.StreamWriter) -> None:
-        lines, body, code = "", json.dumps({"message": text}).encode(), sent
+        lines, body, code = "", json.dumps({field: text}).encode(), sent
         if form == "header":
             lines = f"x-amzn-errortype: {name}:http://internal.amazon.com/coral/\r\n"
         elif form == "body":
-            body = json.dumps({"__type": f"com.amazon.coral.service#{name}", "message": text}).encode()
+            body = json.dumps({"__type": f"com.amazon.coral.service#{name}", field: text}).encode()
         else:
             headers = {":message-type": "exception", ":exception-type": name[0].lower() + name[1:]}
             lines, body, code = (

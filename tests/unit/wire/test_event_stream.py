@@ -68,6 +68,14 @@ def test_a_changed_byte_is_an_error_or_an_unfinished_message(position: int, chan
             {"type": "api_error", "message": "The model failed"},
         ),
         (
+            {":message-type": "exception", ":exception-type": "accessDeniedException"},
+            b'{"Message":"User: arn:aws:iam::1:user/x is not authorized to perform: bedrock:InvokeModel"}',
+            {
+                "type": "permission_error",
+                "message": "User: arn:aws:iam::1:user/x is not authorized to perform: bedrock:InvokeModel",
+            },
+        ),
+        (
             {":message-type": "error", ":error-code": "InternalFailure", ":error-message": "Broken"},
             b"",
             {"type": "api_error", "message": "Broken"},

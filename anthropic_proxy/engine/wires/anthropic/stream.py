@@ -50,7 +50,6 @@ _WITHOUT_LINES = bytes.maketrans(b"\r\n", b"  ")
 
 class _Payload(Struct):
     bytes: str = ""
-    message: str = ""
 
 
 class _AwsEvent(Struct):
@@ -97,13 +96,13 @@ class EventStreamReader:
 def _convert(headers: dict[str, str], payload: bytes) -> bytes:
     kind = headers.get(":message-type", "event")
     try:
-        decoded = _decode_payload(payload) if payload else _Payload()
         if kind == "event":
+            decoded = _decode_payload(payload) if payload else _Payload()
             event = base64.b64decode(decoded.bytes, validate=True)
             name = _decode_aws_event(event).type if event else ""
         else:
             failure = headers.get(":exception-type") or headers.get(":error-code") or ""
-            text = decoded.message or headers.get(":error-message") or failure
+            text = decode_error_body(None, {}, payload).message or headers.get(":error-message") or failure
             name = "error"
             fault = UpstreamFault(message=text, codes=frozenset((failure[:1].upper() + failure[1:],)))
             error_type = build_upstream_error(fault, "").error_type

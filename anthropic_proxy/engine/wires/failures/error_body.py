@@ -43,7 +43,10 @@ _QUOTING = compile_later(
 `error parsing tool call: raw='…'` (ollama/ollama issue 12884); llama.cpp: `Failed to parse input at pos 12: …`
 (ggml-org/llama.cpp issue 20761; read 2026-11). They are searched only at the beginning, because other errors quote the
 request."""
-_FIELDS_WITH_MESSAGES = ("message", "detail", "msg", "error", "metadata", "raw", "innererror")
+_MESSAGE_FIELDS = ("message", "Message", "detail", "msg", "title")
+"""Fields with the text of an error, in the order of their use. `Message`: AWS for requests without access, and ASP.NET
+(BerriAI/litellm pull 39166, read 2026-11)."""
+_FIELDS_WITH_MESSAGES = (*_MESSAGE_FIELDS, "error", "metadata", "raw", "innererror")
 """Fields of an error that contain its message, or the error of another server. Other fields of an error with a 4xx
 status may contain the request."""
 _BASE_STATUSES = {1001: 504, 1002: 429, 1004: 401, 1008: 402, 1039: 429, 1041: 429, 2013: 400, 2049: 401, 2056: 429}
@@ -224,7 +227,7 @@ def _text_of(error: dict[str, Any], nested: list[dict[str, Any]]) -> str:
 
 
 def _message_value(error: dict[str, Any]) -> Any:
-    return error.get("message") or error.get("detail") or error.get("msg") or error.get("title") or ""
+    return next((value for name in _MESSAGE_FIELDS if (value := error.get(name))), "")
 
 
 def _words_of(value: Any) -> str:
