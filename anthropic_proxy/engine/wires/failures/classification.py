@@ -539,11 +539,13 @@ _ROWS = (
         codes=frozenset(("model_not_found", "NOT_FOUND", "not_found_error", "ResourceNotFoundException")),
         text=r"^model [\"'`].*[\"'`] not found|^the model [\"'`][^\"'`]{1,200}[\"'`] does not exist\b",
     ),
-    # Bedrock (sst/opencode issue 396, mlcommons/modelbench issue 1654), Vertex AI, DeepSeek, OpenRouter, Groq (2026-11)
+    # Bedrock (sst/opencode issue 396, mlcommons/modelbench issue 1654), Vertex AI, DeepSeek, OpenRouter, Groq, Azure
+    # (Azure-Samples/azure-search-openai-demo issue 3057, microsoft/Generative-AI-for-beginners-dotnet issue 302;
+    # 2026-11)
     _Row(
         status=404,
         kind="not_found_error",
-        codes=frozenset(("model_decommissioned",)),
+        codes=frozenset(("model_decommissioned", "unavailable_model", "unknown_model", "OperationNotSupported")),
         text=r"^the provided model identifier is invalid\b|^model not exist\b|\bis not a valid model id\b"
         r"|\bon-demand throughput is(?:n['’]t| not) supported\b|\bdoes(?:n['’]t| not) support on-demand throughput\b"
         r"|\bpublisher model\b.{0,300}\bis not servable in region\b",
@@ -597,11 +599,12 @@ _ROWS = (
         codes=frozenset(("DEADLINE_EXCEEDED", "timeout_error", "ModelTimeoutException")),
     ),
     # 424: what the server depends on has failed, not the request. Bedrock sends it for a `ModelErrorException`.
+    # 499: Google has cancelled the request.
     _Row(
         status=500,
         kind="api_error",
-        statuses=(424,),
-        codes=frozenset(("ModelErrorException", "ModelStreamErrorException")),
+        statuses=(424, 499),
+        codes=frozenset(("ModelErrorException", "ModelStreamErrorException", "CANCELLED")),
     ),
     _Row(status=409, kind="conflict_error", statuses=(409,)),
     _Row(
