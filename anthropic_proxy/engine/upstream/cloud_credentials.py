@@ -508,11 +508,15 @@ def sign_request(
     """
     from botocore import auth, awsrequest  # noqa: PLC0415
 
+    address, named_region = urlsplit(url), find_region(url)
     # the host of a VPC endpoint: vpce-0abc.bedrock-mantle.us-east-1.vpce.amazonaws.com
-    service = "bedrock-mantle" if "bedrock-mantle" in (urlsplit(url).hostname or "").split(".") else "bedrock"
+    is_mantle = "bedrock-mantle" in (address.hostname or "").split(".")
+    # another host, of a gateway: as the client `AnthropicBedrockMantle` of the SDK `anthropic` 2.10.0
+    is_mantle = is_mantle or (named_region is None and "/anthropic/v1/" in address.path)
+    service = "bedrock-mantle" if is_mantle else "bedrock"
     signed = {name: value for name, value in headers.items() if name == "content-type" or name.startswith("x-amz")}
     request: Any = awsrequest.AWSRequest(method=method, url=url, headers=signed, data=body)
-    auth.SigV4Auth(keys, service, find_region(url) or region).add_auth(request)
+    auth.SigV4Auth(keys, service, named_region or region).add_auth(request)
     found = {name.lower(): value for name, value in request.headers.items()}
     return {name: found[name] for name in _SIGNATURE_HEADERS if name in found}
 

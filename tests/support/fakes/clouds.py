@@ -269,7 +269,8 @@ def check_signature(cloud: Cloud, request: web.Request, raw: bytes, authorizatio
         raise _aws(403, "UnrecognizedClientException", "The security token included in the request is invalid.")
     signed = names.split(";")
     needed = {"content-type", "host", "x-amz-date", *(["x-amz-security-token"] if token else [])}
-    expected_service = "bedrock-mantle" if request.headers["host"].startswith("bedrock-mantle.") else "bedrock"
+    has_messages = cloud.kind == "mantle" and not request.headers["host"].startswith("bedrock-runtime.")
+    expected_service = "bedrock-mantle" if has_messages else "bedrock"
     if not needed <= set(signed) or (region, service) != (cloud.region, expected_service):
         raise _aws(403, "InvalidSignatureException", f"Credential has the scope {region}/{service}")
     url = f"http://{request.headers['host']}{path_of(request)}"

@@ -390,30 +390,32 @@ def test_a_region_of_a_profile_that_is_none_is_not_used(tmp_path: Path) -> None:
         assert settings.aws_region == found
 
 
-def test_the_service_of_a_signature_follows_the_host() -> None:
+def test_the_service_of_a_signature_follows_the_address() -> None:
     from botocore.credentials import ReadOnlyCredentials
 
     keys = ReadOnlyCredentials(*FIRST, None)
     found = {}
-    hosts = (
-        "bedrock-runtime.ap-southeast-2.amazonaws.com",
-        "bedrock-mantle.us-east-1.api.aws",
-        "vpce-0abc.bedrock-mantle.us-gov-west-1.vpce.amazonaws.com",
-        "eu-proxy-1.bedrock.example",
+    addresses = (
+        "bedrock-runtime.ap-southeast-2.amazonaws.com/anthropic/v1/messages?beta=true",
+        "bedrock-mantle.us-east-1.api.aws/anthropic/v1/messages?beta=true",
+        "vpce-0abc.bedrock-mantle.us-gov-west-1.vpce.amazonaws.com/anthropic/v1/messages?beta=true",
+        "eu-proxy-1.bedrock.example/model/us.anthropic.claude-opus-5-5/invoke",
+        "eu-proxy-1.bedrock.example/team/anthropic/v1/messages?beta=true",
     )
-    for host in hosts:
-        url = f"https://{host}/anthropic/v1/messages?beta=true"
+    for address in addresses:
+        url = f"https://{address}"
         headers = sign_request(
             keys, REGION, method="POST", url=url, headers={"content-type": "x", "a": "b"}, body=b"{}"
         )
         scope, signed, _ = headers["authorization"].split(", ")
-        found[host] = tuple(scope.split("/")[2:4])
+        found[address] = tuple(scope.split("/")[2:4])
         assert signed == "SignedHeaders=content-type;host;x-amz-date"
     assert list(found.values()) == [
         ("ap-southeast-2", "bedrock"),
         ("us-east-1", "bedrock-mantle"),
         ("us-gov-west-1", "bedrock-mantle"),
         (REGION, "bedrock"),
+        (REGION, "bedrock-mantle"),
     ]
 
 
