@@ -178,7 +178,7 @@ FOUNDRY = Provider(
             wire=anthropic.WIRE,
             models_table="anthropic",
             model_rules=CLAUDE_RULES,
-            url_suffixes=_WITHOUT_VERSION,
+            url_suffixes=(*_WITHOUT_VERSION, (".services.ai.azure.com", ".services.ai.azure.com/anthropic")),
             dialect=structs.replace(
                 _CLOUD,
                 has_count_tokens=True,

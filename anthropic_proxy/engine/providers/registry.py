@@ -65,7 +65,8 @@ class WireConfig(Struct, Generic[DialectT], frozen=True, kw_only=True, eq=False)
     url_suffixes: Sequence[tuple[str, str]] = ()
     """Pairs of base URL suffix and its replacement for this wire: (`/v1`, `/anthropic`). The first match applies.
 
-    A provider may serve its APIs at different paths."""
+    A provider may serve its APIs at different paths. `?` at the end of a suffix is the beginning of a query, `*` the
+    rest of one segment of the path, and `{model}` in a replacement the model id."""
     models_table: str = ""
     """Name of the table of `models.toml` with the models of this API. "": the table of the provider."""
     custom_url_only: bool = False

@@ -2,7 +2,7 @@
 
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from anthropic_proxy.engine.options import EngineOptions, format_origin_in_sentence, suggest_key_variable
 from anthropic_proxy.engine.patterns import compile_later
@@ -65,8 +65,8 @@ def is_in_table(provider: Provider, model: str, settings: EngineOptions) -> bool
     return find_table_capabilities(table, model).known
 
 
-def find_base_url(provider: Provider, config: AnyWireConfig, settings: EngineOptions) -> str:
-    """Return the base URL for the API of `config`, without a trailing slash.
+def find_base_url(provider: Provider, config: AnyWireConfig, settings: EngineOptions, model: str = "") -> str:
+    """Return the base URL for the API of `config`, without a trailing slash. `model`: "" if it is for no single one.
 
     It contains `UNKNOWN_PROJECT` if no setting names the Google Cloud project.
     """
@@ -85,9 +85,14 @@ def find_base_url(provider: Provider, config: AnyWireConfig, settings: EngineOpt
         project = settings.vertex_project or UNKNOWN_PROJECT
         location = (find_location(base_url) if provider.is_configured else None) or settings.vertex_location
         base_url = base_url.replace("{location}", location).replace(UNKNOWN_PROJECT, project)
+    path, mark, query = base_url.partition("?")
     for suffix, replacement in config.url_suffixes:
-        if base_url.endswith(suffix):
-            return base_url.removesuffix(suffix) + replacement
+        beginning, _, end = suffix.partition("*")
+        at = f"{path}{mark}".rfind(beginning)
+        rest = f"{path}{mark}"[at + len(beginning) :]
+        is_at_end = rest.endswith(end) and "/" not in rest if end else not rest
+        if at >= 0 and is_at_end and (model or "{model}" not in replacement):
+            return base_url[:at] + replacement.replace("{model}", quote(model, safe="")) + query
     return base_url
 
 

@@ -546,7 +546,7 @@ def _build_target(choice: ModelChoice, settings: EngineOptions, catalog: Catalog
         wire=config.wire,
         dialect=_apply_settings(dialect, config, settings),
         capabilities=find_capabilities(row, model, settings, catalog),
-        base_url=find_base_url(row, config, settings),
+        base_url=find_base_url(row, config, settings, model),
         model_setting=choice.model_setting,
         weight=choice.weight,
     )
@@ -596,7 +596,7 @@ def switch_wire(target: Target, wire_name: str, settings: EngineOptions) -> Targ
         target,
         wire=config.wire,
         dialect=_apply_settings(dialect, config, settings),
-        base_url=find_base_url(row, config, settings),
+        base_url=find_base_url(row, config, settings, target.model),
     )
 
 

@@ -30,6 +30,7 @@ _QUERY = compile_later(r"(?:api-version=[\w.-]+)?")
 _ENDPOINT = compile_later(
     r"(?:/v1/messages|/chat/completions|/responses|/api/(?:chat|generate)|/models/[^/:]+:(?:streamG|g)enerateContent)/*$"
 )
+_DEPLOYMENT = compile_later(r"(https?://[\w.-]+\.azure\.(?:com|us|cn)/openai)/deployments/[^/]+/*", re.IGNORECASE)
 _DURATION = compile_later(r"-?(?:\d{1,9}|(?:\d{1,9}(?:\.\d{1,9})?(?:ns|us|ms|h|m|s)){1,6})")
 _MODEL_NAME = compile_later(r"[^\s\x00-\x1f,\ud800-\udfff]+")
 """Model id, without lone surrogates, which stand for bytes that are not UTF-8."""
@@ -166,6 +167,9 @@ def decode_url(found: FoundSetting) -> str:
     if (base_url := remove_endpoint(found.text)) != found.text:
         text = "The proxy adds the path of each endpoint. Use the address before it."
         raise invalid_setting_error(found, text, base_url)
+    if not url.query and (resource := _DEPLOYMENT.fullmatch(found.text)):
+        text = "Azure requires  ?api-version=…  at the address of a deployment, and none at the one that ends with /v1."
+        raise invalid_setting_error(found, text, f"{resource[1]}/v1")
     return f"{found.text.partition('?')[0].rstrip('/')}{url.query and '?' + url.query}"
 
 

@@ -84,6 +84,10 @@ def _dated_client(version: str, **credential: Any) -> Callable[[httpx2.Client], 
     )
 
 
+def _deployment_client(http: httpx2.Client) -> openai.OpenAI:
+    return _dated_client(RESPONSES_VERSION, azure_ad_token=TOKEN, azure_deployment="small")(http)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("base_url", "lines", "model", "new_client"),
@@ -93,6 +97,18 @@ def _dated_client(version: str, **credential: Any) -> Callable[[httpx2.Client], 
         (V1, ['wire = "responses"', MODELS], "small", _v1_client),
         (CHAT_URL, [MODELS, WITH_KEY], "small", _dated_client(CHAT_VERSION, api_key=KEY)),
         (CHAT_URL, [MODELS], "small", _dated_client(CHAT_VERSION, azure_ad_token_provider=lambda: TOKEN)),
+        (
+            CHAT_URL.replace(CHAT_VERSION, RESPONSES_VERSION),
+            ['wire = "responses"', MODELS],
+            "small",
+            _deployment_client,
+        ),
+        (
+            f"{RESOURCE}/openai?api-version={CHAT_VERSION}",
+            [MODELS],
+            "small",
+            _dated_client(CHAT_VERSION, azure_ad_token=TOKEN),
+        ),
         (RESPONSES_URL, [MODELS, WITH_KEY], "large", _dated_client(RESPONSES_VERSION, api_key=KEY)),
         (RESPONSES_URL, [MODELS], "large", _dated_client(RESPONSES_VERSION, azure_ad_token=TOKEN)),
     ],
@@ -126,9 +142,10 @@ def compare(ours: Exchange, theirs: Exchange) -> None:
     assert set(ours.headers) - of_each_request <= set(theirs.headers)
 
 
-async def test_a_key_is_sent_in_a_header_of_its_own() -> None:
+@pytest.mark.parametrize("base_url", [V1, f"{RESOURCE}/openai", RESOURCE])
+async def test_a_key_is_sent_in_a_header_of_its_own(base_url: str) -> None:
     with serving_azure() as running:
-        engine = engine_of(running, V1, MODELS, WITH_KEY)
+        engine = engine_of(running, base_url, MODELS, WITH_KEY)
         assert [(await ask(engine, f"azure/{model}"))[0] for model in ("small", "large")] == [200, 200]
         await engine.close()
         sent = running.journal.exchanges
