@@ -46,6 +46,7 @@ ANTHROPIC = Provider(
             wire=anthropic.WIRE,
             dialect=anthropic.Dialect(prompt_settings=PROMPT_SETTINGS),
             model_rules=CLAUDE_RULES,
+            url_suffixes=(("/v1", ""),),
         )
     },
     base_url="https://api.anthropic.com",

@@ -54,6 +54,23 @@ async def test_keys_found_by_an_engine_are_removed_from_its_errors() -> None:
     assert key not in sink.error.message + somewhere.log.getvalue()
 
 
+@pytest.mark.parametrize("address", ["https://gateway.example", "https://gateway.example/v1"])
+async def test_the_address_of_anthropic_may_contain_the_version_of_the_api(address: str) -> None:
+    asked: list[str] = []
+
+    def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        asked.append(base_url + request.path)
+        return FakeResponse(200, b'{"data":[],"input_tokens":3,"type":"message","content":[],"stop_reason":"end_turn"}')
+
+    somewhere = ProxyHarness(upstream, **SETTINGS, ANTHROPIC_UPSTREAM_URL=address)
+    await somewhere.post(model="anthropic/claude-opus-5-5")
+    body = json.dumps({"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "hello"}]}).encode()
+    for path, send in (("/v1/messages/count_tokens", count_tokens), ("/v1/models", list_models)):
+        await send(somewhere.services, new_client_request(body, path=path), RecordingSink().wait_disconnected)
+    paths = ("/v1/messages", "/v1/messages/count_tokens", "/v1/models")
+    assert asked == [f"https://gateway.example{path}" for path in paths]
+
+
 TRACE = TraceContext(trace_id="4bf92f3577b34da6a3ce929d0e0e4736", span_id="b7ad6b7169203331", flags="01")
 
 

@@ -513,7 +513,8 @@ async def test_a_table_with_the_address_of_another_resource_is_foundry(
     cloud.keys = {"eyJ0.token-1", "key-of-the-resource"}
     monkeypatch.chdir(tmp_path)
     address = 'base_url = "http://second.services.ai.azure.com/anthropic"\nwire = "messages"\n'
-    tables = f"[providers.entra]\n{address}[providers.keyed]\n{address}api_key = {{ env = 'SECOND_KEY' }}\n"
+    tables = f"[providers.entra]\n{address.replace('/anthropic', '')}"
+    tables += f"[providers.keyed]\n{address}api_key = {{ env = 'SECOND_KEY' }}\n"
     with serving(new_cloud(cloud)) as running:
         engine = engine_with_tables(running, tables, {"SECOND_KEY": "key-of-the-resource"})
         for provider in ("entra", "keyed"):
