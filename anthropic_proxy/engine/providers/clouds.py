@@ -102,7 +102,7 @@ BEDROCK = Provider(
     prefix="bedrock",
     prefix_patterns=(
         "anthropic.*",
-        *(f"{area}.anthropic.*" for area in ("apac", "au", "ca", "eu", "global", "jp", "us", "us-gov")),
+        *(f"{area}.anthropic.*" for area in ("??", "apac", "global", "us-gov")),
         "arn:aws*:bedrock:*",
     ),
     title="Amazon Bedrock",

@@ -66,7 +66,10 @@ _CACHED_ON_REQUEST = build_model_rules(
 )
 _AZURE_PATHS = (
     ("/openai", "/openai/v1"),
-    *((domain, f"{domain}/openai/v1") for domain in (".azure.com", ".azure.us", ".azure.cn")),
+    *(
+        (domain, f"{domain}/openai/v1")
+        for domain in (".azure.com", ".cognitive.microsoft.com", ".azure.us", ".azure.cn")
+    ),
 )
 """The endpoint of a resource, as the portal shows it, with the API that needs no version."""
 _AZURE_RESPONSES = structs.replace(
@@ -168,7 +171,10 @@ def _as_server(provider: Provider, *url_patterns: str) -> ServerOverride:
 
 _AZURE = ServerOverride(
     name="azure",
-    url_patterns=("*.openai.azure.com/*", "*.cognitiveservices.azure.com/*", "*.services.ai.azure.com/*"),
+    url_patterns=(
+        *("*.openai.azure.com/*", "*.cognitiveservices.azure.com/*", "*.services.ai.azure.com/*"),
+        "*.api.cognitive.microsoft.com/*",  # a resource without a name of its own in the address
+    ),
     wires={
         "chat": WireConfig(
             wire=openai_chat.WIRE,

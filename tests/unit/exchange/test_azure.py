@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import openai
@@ -49,8 +50,8 @@ class Tokens:
 
 
 @contextmanager
-def serving_azure() -> Iterator[Running]:
-    azure = Azure({"small": "gpt-4.1", "large": "gpt-5.5"}, keys={KEY}, tokens={TOKEN})
+def serving_azure(host: str = HOST) -> Iterator[Running]:
+    azure = Azure({"small": "gpt-4.1", "large": "gpt-5.5"}, keys={KEY}, tokens={TOKEN}, host=host)
     with serving(new_azure(azure)) as running:
         yield running
         assert running.journal.violations() == []
@@ -142,9 +143,11 @@ def compare(ours: Exchange, theirs: Exchange) -> None:
     assert set(ours.headers) - of_each_request <= set(theirs.headers)
 
 
-@pytest.mark.parametrize("base_url", [V1, f"{RESOURCE}/openai", RESOURCE])
+@pytest.mark.parametrize(
+    "base_url", [V1, f"{RESOURCE}/openai", RESOURCE, "http://westeurope.api.cognitive.microsoft.com/openai/v1"]
+)
 async def test_a_key_is_sent_in_a_header_of_its_own(base_url: str) -> None:
-    with serving_azure() as running:
+    with serving_azure(urlsplit(base_url).netloc) as running:
         engine = engine_of(running, base_url, MODELS, WITH_KEY)
         assert [(await ask(engine, f"azure/{model}"))[0] for model in ("small", "large")] == [200, 200]
         await engine.close()
