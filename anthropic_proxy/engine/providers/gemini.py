@@ -67,14 +67,17 @@ _RETIRED = {
     **build_retired_models(
         "ai.google.dev/gemini-api/docs/deprecations",
         "2026-11",
-        ("2025-12-02", "gemini-3.1-pro-preview", ("gemini-2.5-pro-preview-03-25",)),
+        ("2025-12-02", "gemini-3.1-pro-preview", ("gemini-2.5-pro-preview-03-25", "gemini-2.5-pro-preview-05-06")),
+        ("2025-12-02", "gemini-3.1-pro-preview", ("gemini-2.5-pro-preview-06-05",)),
+        ("2026-03-09", "gemini-3.1-pro-preview", ("gemini-3-pro-preview",)),
         ("2026-12-01", "gemini-3.8-flash", ("gemini-2.5-pro",)),
         ("2026-12-01", "gemini-3.5-flash-lite", ("gemini-2.5-flash",)),
     ),
     **build_retired_models(
         "firebase.google.com/docs/ai-logic",
         "2026-11",
-        ("2026-06-01", "gemini-3.1-flash-lite", ("gemini-2.0-flash",)),
+        ("2026-06-01", "gemini-3.1-flash-lite", ("gemini-2.0-flash", "gemini-2.0-flash-001")),
+        ("2026-06-01", "gemini-3.1-flash-lite", ("gemini-2.0-flash-lite", "gemini-2.0-flash-lite-001")),
     ),
 }
 

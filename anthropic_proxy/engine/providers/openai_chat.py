@@ -266,6 +266,8 @@ XAI = Provider(
         "docs.x.ai/developers/migration/may-15-retirement",
         "2026-11",
         ("2026-05-15", "grok-4.3", ("grok-3", "grok-3-beta", "grok-3-mini", "grok-3-mini-beta", "grok-code-fast-1")),
+        ("2026-05-15", "grok-4.3", ("grok-4-0709", "grok-4-fast-reasoning", "grok-4-fast-non-reasoning")),
+        ("2026-05-15", "grok-4.3", ("grok-4-1-fast-reasoning", "grok-4-1-fast-non-reasoning")),
     ),
     docs_url="https://docs.x.ai/docs/api-reference",
 )
