@@ -109,6 +109,11 @@ def find_proxies(environ: Mapping[str, str]) -> dict[str, Secret]:
                     "it.",
                     code="proxy-kind",
                 )
+            if not urlsplit(address).netloc.rpartition("@")[2].partition(":")[0]:
+                raise ConfigurationError(
+                    f"{variable} names no host. Use an address such as http://proxy.example.com:8080, or unset it.",
+                    code="proxy-kind",
+                )
             proxies[scheme] = Secret(address, f"{variable} in the environment")
             break
     return proxies

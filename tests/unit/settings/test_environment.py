@@ -10,6 +10,7 @@ from platformdirs import user_data_path
 
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
+from anthropic_proxy.engine.upstream.http.url import find_proxy
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import ConfigurationError, ShuttingDown
 from anthropic_proxy.gateway.settings import Settings, load_settings
@@ -67,7 +68,10 @@ def test_a_file_does_not_set_the_outgoing_proxy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("unproxied", "direct"),
-    [("", False), ("other.example", False), ("127.0.0.1", True), ("x, 127.0.0.1:{port}", True), ("*", True)],
+    [
+        *[("", False), ("other.example", False), ("127.0.0.1", True), ("x, 127.0.0.1:{port}", True), ("*", True)],
+        *[("127.0.0.0/8", True), ("127.0.0.1:1", False), ("10.0.0.0/8, fd00::/8", False)],
+    ],
 )
 async def test_requests_go_through_the_proxy_unless_their_host_is_excepted(unproxied: str, direct: bool) -> None:
     asked: list[bytes] = []
@@ -86,6 +90,34 @@ async def test_requests_go_through_the_proxy_unless_their_host_is_excepted(unpro
     await upstream.close()
     server.close()
     assert asked == [b"/models" if direct else f"{both}/models".encode()]
+
+
+@pytest.mark.parametrize(
+    ("host", "excepted", "others"),
+    [
+        (
+            "api.corp.example:8080",
+            ["corp.example", ".corp.example", "*.corp.example", "CORP.Example", "api.corp.example:8080", "a, *"],
+            ["xcorp.example", "p.example", "api.corp.example:9090", "*.api.corp.example.org", " ", ",", "10.0.0.0/8"],
+        ),
+        ("10.1.2.3", ["10.0.0.0/8", "10.1.2.3", "10.1.0.0/255.255.0.0", "10.1.2.3:80"], ["10.2.0.0/16", "1.2.3.4"]),
+        ("[fd00::1]:90", ["fd00::/8", "fd00::1", "[fd00::1]", "[fd00::1]:90"], ["[fd00::1]:91", "fd00::2", "::/128"]),
+    ],
+)
+def test_the_forms_of_no_proxy(host: str, excepted: list[str], others: list[str]) -> None:
+    def goes_directly(entries: str) -> bool:
+        return find_proxy(f"http://{host}/v1", {"http": PROXY}, entries) is None
+
+    assert [entry for entry in (*excepted, *others) if goes_directly(entry)] == excepted
+
+
+@pytest.mark.parametrize("address", ["http://", "http://:3128", "http://user:password@"])
+def test_an_outgoing_proxy_without_a_host_is_refused(address: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(HTTP_PROXY=address)
+    assert caught.value.messages == (
+        "HTTP_PROXY names no host. Use an address such as http://proxy.example.com:8080, or unset it.",
+    )
 
 
 async def test_a_removed_outgoing_proxy_stays_removed() -> None:

@@ -3,6 +3,7 @@
 import base64
 import ipaddress
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from urllib.parse import quote, unquote, urlsplit
 
@@ -127,8 +128,23 @@ def find_proxy(url: str, proxies: Mapping[str, str], no_proxy_hosts: str) -> str
     target = urlsplit(url)
     if target.scheme not in proxies:
         return None
-    import urllib.request  # noqa: PLC0415  # loads several modules, only required with a proxy
+    port = target.port or _PORTS[target.scheme]
+    is_exempt = any(_matches(entry.strip(), target.hostname or "", port) for entry in no_proxy_hosts.split(","))
+    return None if is_exempt else proxies[target.scheme]
 
-    host = f"{target.hostname}:{target.port or (443 if target.scheme == 'https' else 80)}"
-    bypassed = urllib.request.proxy_bypass_environment(host, {"no": no_proxy_hosts})  # type: ignore[attr-defined]
-    return None if bypassed else proxies[target.scheme]
+
+def _matches(entry: str, host: str, port: int) -> bool:
+    """`entry` of NO_PROXY: a domain (`.example.com` and `*.example.com` mean the same), an address, a network, `*`."""
+    name, colon, listed_port = entry.lower().rpartition(":")
+    if colon and listed_port.isdigit() and (name.endswith("]") or ":" not in name):
+        if int(listed_port) != port:
+            return False
+    else:
+        name = entry.lower()
+    name = name.strip("[]")
+    if name == "*":
+        return True
+    with suppress(ValueError):
+        return ipaddress.ip_address(host) in ipaddress.ip_network(name, strict=False)
+    name = name.removeprefix("*").lstrip(".")
+    return name != "" and f".{host}".endswith(f".{name}")
