@@ -35,8 +35,8 @@ class CallOptions(Struct, frozen=True, kw_only=True):
     copied_headers: Mapping[str, str] = {}
     """Header in lower case → client header whose value it gets. Without that client header, it is not sent."""
     body: Mapping[str, object] = {}
-    """Fields that are merged into the JSON body of messages. Tables are merged, other values replaced. A `Secret` at
-    any depth is a text, which logs and errors mask."""
+    """Fields that are merged into the JSON body of messages. Tables are merged, unless their `type` differs; other
+    values are replaced. A `Secret` at any depth is a text, which logs and errors mask."""
     key_header: str | None = None
     """Header with the API key, in lower case. None: that of the provider."""
     proxy: Secret | None = None

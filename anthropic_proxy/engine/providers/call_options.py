@@ -11,7 +11,7 @@ from msgspec import structs
 from anthropic_proxy.engine.options import CallOptions
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.batches import find_params
-from anthropic_proxy.engine.wires.anthropic.json_spans import Edit
+from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
 from anthropic_proxy.secrets import Secret
 
@@ -51,7 +51,8 @@ def extend_transport(send: Transport, options: CallOptions | None) -> Transport:
 
 
 def merge_body(body: bytes, fields: Mapping[str, object]) -> bytes:
-    """Return the JSON object `body` with other `fields`. Tables are merged, other values replaced.
+    """Return the JSON object `body` with other `fields`. Tables are merged, unless their `type` differs; other values
+    are replaced.
 
     All other bytes stay as they are. Raises `InvalidRequest` for a body that is no JSON object.
     """
@@ -78,7 +79,8 @@ def _find_merge_edits(text: bytes, start: int, end: int, fields: Mapping[str, ob
         if member.key not in fields:
             continue
         value = fields[member.key]
-        if isinstance(value, Mapping) and text[member.value] == ord("{"):
+        is_merged = isinstance(value, Mapping) and text[member.value] == ord("{")
+        if isinstance(value, Mapping) and is_merged and not _has_other_type(text, member, value):
             edits += _find_merge_edits(text, member.value, member.end, value)
         else:
             edits.append(Edit(member.value, member.end, _encode(value)))
@@ -88,6 +90,14 @@ def _find_merge_edits(text: bytes, start: int, end: int, fields: Mapping[str, ob
         place = members[-1].end if members else text.index(b"{", start) + 1
         edits.append(Edit(place, place, b",".join((*([b""] if members else []), *added))))
     return edits
+
+
+def _has_other_type(text: bytes, member: JsonSpan, fields: Mapping[str, object]) -> bool:
+    """Return True if both objects have a `type`, and not the same: fields of one type are invalid in another."""
+    for inner in json_spans.find_members(text, member.value, member.end) if "type" in fields else ():
+        if inner.key == "type":
+            return text[inner.value : inner.end] != _encode(fields["type"])
+    return False
 
 
 def _encode(value: object) -> bytes:

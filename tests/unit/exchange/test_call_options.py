@@ -15,7 +15,7 @@ from anthropic_proxy.engine.exchange.forwarding import count_tokens, forward_res
 from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.options import CallOptions
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.call_options import extend_request
+from anthropic_proxy.engine.providers.call_options import extend_request, merge_body
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
@@ -230,6 +230,22 @@ async def test_no_error_log_or_list_of_settings_contains_the_secret(tmp_path: Pa
     rows = {row.name: row.value for row in list_settings(settings)}
     assert rows["headers.x-gateway-secret of [providers.vllm]"] == "…8f2c"
     assert not any(SECRET in value for value in rows.values())
+
+
+@pytest.mark.parametrize(
+    ("given", "merged"),
+    [
+        ('{"thinking":{"type":"enabled","budget_tokens":2000},"n":1}', '{"thinking":{"type":"disabled"},"n":1}'),
+        (
+            '{"thinking":{"budget_tokens":2000,"type":"disabled"}}',
+            '{"thinking":{"budget_tokens":2000,"type":"disabled"}}',
+        ),
+        ('{"thinking":{"budget_tokens":2000}}', '{"thinking":{"budget_tokens":2000,"type":"disabled"}}'),
+        ('{"n":1}', '{"n":1,"thinking":{"type":"disabled"}}'),
+    ],
+)
+def test_a_table_of_another_type_replaces_an_object(given: str, merged: str) -> None:
+    assert merge_body(given.encode(), {"thinking": {"type": "disabled"}}) == merged.encode()
 
 
 def test_a_copied_header_of_a_client_is_visible_ascii() -> None:
