@@ -4,7 +4,7 @@ It is used for providers that do not enforce the schema. The work is limited, so
 process.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -20,13 +20,43 @@ _FREE_CHECK_STEPS, _CHECK_STEPS_PER_BYTE = 30_000, 8
 """Steps of a check for any input, and steps for each byte of the schema and of the JSON. References multiply, so a
 small schema can take any number of steps. An ordinary check takes less than one step for each byte."""
 _FIELD = "output_config.format.schema"
-_FENCE = "```"
+FENCE = "```"
+"""Begin and end of a code block in Markdown."""
 
 
 class ExtractedJson(NamedTuple):
     json: str
     error: str
     """Validation error. "": the JSON matches the schema."""
+
+
+def find_json(text: str) -> tuple[str, Any] | None:
+    """Return the JSON in the text of a reply, as text and decoded: all of it, a code fence in it, or what is between
+    the first and the last bracket. None: it has no JSON.
+    """
+    fenced: list[str] = []
+    inside: list[str] | None = None
+    for line in text.split("\n"):
+        remainder = line.lstrip()
+        if inside is not None:
+            if not remainder.startswith(FENCE):
+                inside.append(line)
+                continue
+            fenced.append("\n".join(inside).strip())
+            remainder = remainder[len(FENCE) :]
+        # an opening fence may follow other text in its line
+        _, fence, language = remainder.rpartition(FENCE)
+        language = language.strip()
+        inside = [] if fence and (not language or language.isalpha()) else None
+    starts = [place for place in (text.find("{"), text.find("[")) if place >= 0]
+    end = max(text.rfind("}"), text.rfind("]"))
+    between = [text[min(starts) : end + 1]] if starts and end > min(starts) else []
+    for json in [text.strip(), *(fenced if len(fenced) == 1 else ()), *between]:
+        try:
+            return json, msgspec.json.decode(json)
+        except (msgspec.DecodeError, RecursionError, UnicodeError):
+            pass
+    return None
 
 
 class ReplySchema:
@@ -51,31 +81,10 @@ class ReplySchema:
         Raises `InvalidRequest` if the validation needs too much work. It also does so if a reference (`$ref`) in the
         schema has no target or refers to itself without end.
         """
-        fenced: list[str] = []
-        inside: list[str] | None = None
-        for line in text.split("\n"):
-            remainder = line.lstrip()
-            if inside is not None:
-                if not remainder.startswith(_FENCE):
-                    inside.append(line)
-                    continue
-                fenced.append("\n".join(inside).strip())
-                remainder = remainder[len(_FENCE) :]
-            # an opening fence may follow other text in its line
-            _, fence, language = remainder.rpartition(_FENCE)
-            language = language.strip()
-            inside = [] if fence and (not language or language.isalpha()) else None
-        starts = [place for place in (text.find("{"), text.find("[")) if place >= 0]
-        end = max(text.rfind("}"), text.rfind("]"))
-        between = [text[min(starts) : end + 1]] if starts and end > min(starts) else []
-        for json in [text.strip(), *(fenced if len(fenced) == 1 else ()), *between]:
-            try:
-                value = msgspec.json.decode(json)
-                break
-            except (msgspec.DecodeError, RecursionError, UnicodeError):
-                pass
-        else:
+        found = find_json(text)
+        if found is None:
             return ExtractedJson(text, "it is no JSON" if text.strip() else "it is empty")
+        json, value = found
         steps = _FREE_CHECK_STEPS + _CHECK_STEPS_PER_BYTE * (self._schema_bytes + len(json))
         budget = WorkBudget(_FIELD, purpose="check", max_steps=min(steps, self._max_steps))
         return ExtractedJson(json, self._find_violation(self._validator, value, budget))

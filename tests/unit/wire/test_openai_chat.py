@@ -191,6 +191,34 @@ def test_think_tags_are_found_at_any_cut(text: str, points: list[int]) -> None:
     assert "".join(delta.text for delta in deltas if isinstance(delta, Text)) == "The answer."
 
 
+def deliver_text(text: str, points: list[int], finish: str = "stop") -> str:
+    """Return the text of a streamed reply for a client that requested JSON."""
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    call = decoding.new_call(openai_chat, output_config={"format": {"type": "json_schema", "schema": schema}})
+    edges = sorted({0, len(text), *(point % (len(text) or 1) for point in points)})
+    pieces = [piece(content=text[start:end]) for start, end in itertools.pairwise(edges)]
+    deltas = decode_stream(frames(*pieces, piece(finish)), call)
+    return "".join(delta.text for delta in deltas if isinstance(delta, Text))
+
+
+@given(st.dictionaries(st.just("a"), st.text(max_size=20)), st.sampled_from(["", "json", "JSON"]), st.data())
+def test_a_fence_around_the_requested_json_is_removed_at_any_cut(
+    value: dict[str, str], language: str, data: st.DataObject
+) -> None:
+    written = json.dumps(value)
+    points = data.draw(st.lists(st.integers(0, 60), max_size=6))
+    assert deliver_text(f"\n```{language}\n{written}\n```\n", points) == written
+    assert deliver_text(written, points) == written
+
+
+@pytest.mark.parametrize(
+    "text", ["", "``", "```", "``` is a fence", "No JSON.", '```json\n{"a": "cut', 'Here: ```json\n{"a": "b"}\n```']
+)
+def test_other_text_of_a_reply_with_a_schema_stays(text: str) -> None:
+    assert deliver_text(text, [1, 2, 9]) == text
+    assert deliver_text(text, [], finish="length") == text
+
+
 @pytest.mark.parametrize(
     "error",
     [

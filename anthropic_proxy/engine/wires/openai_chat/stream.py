@@ -18,6 +18,7 @@ from msgspec import Raw
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present
+from anthropic_proxy.engine.messages.reply_schema import FENCE, find_json
 from anthropic_proxy.engine.messages.server_blocks import describe_generated_image
 from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.engine.wires.contract import Call, Decoder
@@ -94,6 +95,7 @@ class ChatDecoder(Decoder):
         self.default_signature = empty_signature(self._tag, replay=1 if dialect.replayed_thinking_field else 0)
         uses_output_tool = len(call.request.output_schema) and offers_output_tool(call, dialect)
         self._output = OutputToolConverter() if uses_output_tool else None
+        self._fence = None if uses_output_tool or not call.request.output_schema else FenceFilter()
         self._server_tools = ServerToolDecoder(call) if dialect.server_tools and offers_server_tools(call) else None
         tags, formats = dialect.thinking_tags, dialect.text_call_formats
         self._text = TextSplitter(call, tags, formats) if tags or formats else None
@@ -114,7 +116,7 @@ class ChatDecoder(Decoder):
         except DECODE_ERRORS:
             chunk = self._decode_odd(frame, self.repair_frame)
         deltas = self._read(chunk, frame)
-        return deltas if self._output is None else self._output.convert_to_text(deltas)
+        return self._convert_output(deltas)
 
     def decode_body(self, body: bytes) -> list[Delta]:
         try:
@@ -127,7 +129,7 @@ class ChatDecoder(Decoder):
                 choice.message = None
         deltas = self._read(chunk, body)
         self.finished = True
-        return deltas if self._output is None else self._output.convert_to_text(deltas)
+        return self._convert_output(deltas)
 
     def decode_end(self) -> list[Delta]:
         deltas: list[Delta] = []
@@ -143,13 +145,20 @@ class ChatDecoder(Decoder):
             raise self._unreadable
         self._end_blocks(deltas, reply_ended_early=True)
         self._emit_stop(deltas)
-        return deltas if self._output is None else self._output.convert_to_text(deltas)
+        return self._convert_output(deltas)
 
     def flush_pending(self) -> list[Delta]:
         deltas = self._text.finish(reply_ended_early=True) if self._text is not None else []
         if self._calls is not None:
             self._calls.flush_pending(deltas)
-        return deltas if self._output is None else self._output.convert_to_text(deltas)
+        deltas = self._convert_output(deltas)
+        return deltas if self._fence is None else deltas + self._fence.flush()
+
+    def _convert_output(self, deltas: list[Delta]) -> list[Delta]:
+        """Convert the deltas of a reply with a JSON Schema to its text."""
+        if self._output is not None:
+            return self._output.convert_to_text(deltas)
+        return deltas if self._fence is None else self._fence.feed(deltas)
 
     def _decode_odd(self, data: bytes, repair: Callable[[bytes], bytes]) -> Chunk:
         """Decode invalid UTF-8, and values of unexpected types."""
@@ -340,6 +349,44 @@ class ChatDecoder(Decoder):
             self._usage = decode_usage(counts, tier)
             deltas.append(self._usage)
             return
+
+
+class FenceFilter:
+    """Removes the code fence around JSON that the client requested by a schema.
+
+    Many servers accept `response_format` and ignore it (getzep/graphiti pull 1291, laravel/ai pull 879). Text that does
+    not begin with a fence passes as it arrives.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[str] = []
+        self._start = ""
+        """First characters of the text, without white space, until they show whether it begins with a fence."""
+        self._passes = False
+
+    def feed(self, deltas: list[Delta]) -> list[Delta]:
+        forwarded: list[Delta] = []
+        for delta in deltas:
+            if isinstance(delta, Text) and not self._passes:
+                self._held.append(delta.text)
+                if len(self._start) < len(FENCE):
+                    self._start = (self._start + delta.text).lstrip()[: len(FENCE)]
+                    if not FENCE.startswith(self._start):
+                        forwarded += self.flush()
+                        self._passes = True
+                continue
+            if not isinstance(delta, Text | Thinking | Usage):  # the text has ended
+                forwarded += self.flush()
+                self._passes = False
+            forwarded.append(delta)
+        return forwarded
+
+    def flush(self) -> list[Delta]:
+        """Return the buffered text: its JSON, or all of it if it has none."""
+        text = "".join(self._held)
+        found = find_json(text) if self._start == FENCE else None
+        self._held, self._start = [], ""
+        return [Text(text if found is None else found[0])] if text else []
 
 
 def decode_usage(counts: ChatUsage, tier: str | None = None) -> Usage:
