@@ -24,6 +24,11 @@ from anthropic_proxy.engine.messages.fidelity import Fidelity
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.secrets import Secret
 
+SECRET_HEADER = compile_later(
+    r"(?:^|[-_])(?:key|token|secret|password|auth|authorization|credentials?|cookie|jwt|signature)(?:$|[-_])"
+)
+"""Names of headers, in lower case, which say that the value is a secret."""
+
 
 class CallOptions(Struct, frozen=True, kw_only=True):
     """What a table `[providers.NAME]` adds to the calls to its provider, which may also be a built-in one."""
@@ -61,6 +66,11 @@ class CallOptions(Struct, frozen=True, kw_only=True):
         # not the whole address: its host is named in errors
         hidden = [login, unquote(login.partition(":")[2])] if login else []
         return [*(value.reveal() for value in self.secret_headers.values()), *hidden, *_reveal_in(self.body)]
+
+    def reveal_copied_secrets(self, client_headers: Mapping[str, str]) -> Sequence[str]:
+        """Return the values of copied client headers whose names say that they are secrets."""
+        names = (source for name, source in self.copied_headers.items() if SECRET_HEADER.search(f"{name}-{source}"))
+        return [client_headers[source] for source in names if client_headers.get(source)]
 
     def mask_secrets(self) -> "CallOptions":
         """Return options with which a request that is only shown contains no secret."""

@@ -694,6 +694,7 @@ class Attempts:
         secrets = [*attempt.credential.secrets] if attempt.credential is not None else []
         if (options := self._engine.settings.call_options.get(attempt.target.provider.name)) is not None:
             secrets += options.reveal_secrets()
+            secrets += options.reveal_copied_secrets(self._incoming.headers)
         return secrets
 
     def _redact_keys(self, error: UpstreamError, attempt: Attempt) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from anthropic_proxy.engine.options import CallOptions, ConfiguredProvider
+from anthropic_proxy.engine.options import SECRET_HEADER, CallOptions, ConfiguredProvider
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
@@ -49,9 +49,6 @@ _FRAMING_HEADERS = frozenset(
 """Headers that the proxy sets itself: hop-by-hop headers (RFC 9110, 7.6.1), framing, encodings and traces."""
 _CLIENT_CREDENTIALS = frozenset({"authorization", "x-api-key", "api-key", "cookie", "proxy-authorization"})
 """Client headers that may contain a key of the proxy, or the login of a browser."""
-_SECRET_HEADER = compile_later(
-    r"(?:^|[-_])(?:key|token|secret|password|auth|authorization|credentials?|cookie|jwt|signature)(?:$|[-_])"
-)
 _SECRET_FIELD = compile_later(
     r"(?:^|[-_.])(?:pass(?:word|wd|phrase)|pwd|secret|authorization|credentials?|cookie|jwt"
     r"|(?:api|access|auth|private|secret|signing|subscription|bearer)[-_]?(?:keys?|tokens?))(?:$|[-_.])"
@@ -228,7 +225,7 @@ def _is_credential(text: str) -> bool:
 
 
 def _decode_text(file: ConfigFile, path: KeyPath, name: str, text: str) -> str:
-    if _SECRET_HEADER.search(name) or _is_credential(text):
+    if SECRET_HEADER.search(name) or _is_credential(text):
         variable = _name_variable(path)
         raise ConfigurationError(
             f"{format_key_path(path)} is a text, but this file must not contain keys."

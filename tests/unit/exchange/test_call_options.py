@@ -205,7 +205,8 @@ async def test_the_key_is_in_the_header_that_the_table_names(tmp_path: Path) -> 
 async def test_no_error_log_or_list_of_settings_contains_the_secret(tmp_path: Path) -> None:
 
     async def echo(request: web.Request, *_: Any) -> web.StreamResponse:
-        text = f"{request.headers['x-gateway-secret']} is not allowed here"
+        copied = [request.headers[name] for name in ("x-login", "x-team-token", "x-color")]
+        text = f"{request.headers['x-gateway-secret']} is not allowed here, {', '.join(copied)}"
         return web.json_response({"error": {"message": text, "type": "invalid_request_error"}}, status=400)
 
     application = web.Application()
@@ -218,13 +219,18 @@ async def test_no_error_log_or_list_of_settings_contains_the_secret(tmp_path: Pa
     text = f"""
         [providers.vllm]
         base_url = "http://127.0.0.1:{port}/v1"
-        headers = {{ x-gateway-secret = {{ env = "GATEWAY_SECRET" }} }}
+        [providers.vllm.headers]
+        x-gateway-secret = {{ env = "GATEWAY_SECRET" }}
+        x-login = {{ client = "x-my-password" }}
+        x-team-token = {{ client = "x-team" }}
+        x-color = {{ client = "x-my-color" }}
     """
     settings = load(tmp_path, text)
-    body = await ask(settings, "vllm/m", status=400)
+    sent = {"x-my-password": "the-password-of-a-client-77aa", "x-team": "the-token-of-the-team-55bb"}
+    body = await ask(settings, "vllm/m", status=400, **sent, **{"x-my-color": "bluish-green-colour"})
     await runner.cleanup()
     assert SECRET not in json.dumps(body)
-    assert "…8f2c is not allowed here" in body["error"]["message"]
+    assert "…8f2c is not allowed here, …77aa, …55bb, bluish-green-colour" in body["error"]["message"]
     assert SECRET in settings.reveal_all_secrets()
     assert SECRET not in repr(settings)
     rows = {row.name: row.value for row in list_settings(settings)}
