@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import anthropic
+import httpx2
 import pytest
 from aiohttp import web
 from msgspec import structs
@@ -131,6 +133,27 @@ async def test_a_relay_gets_them_too_and_a_count_of_tokens_only_the_headers(tmp_
         message, count = running.journal.exchanges
     assert (message.headers["x-route"], message.body["service_tier"]) == ("blue", "standard_only")
     assert (count.headers["x-route"], "service_tier" in count.body) == ("blue", False)
+
+
+async def test_claude_platform_on_aws_gets_the_request_of_the_official_client(tmp_path: Path) -> None:
+    text = """
+        [providers.anthropic]
+        key_header = "authorization"
+        headers = { anthropic-workspace-id = "wrkspc_01" }
+    """
+    with serving_strictly(new_anthropic()) as running:
+        variables = {"ANTHROPIC_API_KEY": ANTHROPIC_KEY, "ANTHROPIC_UPSTREAM_URL": running.url}
+        settings = load(tmp_path, text, **variables, PREFERRED_PROVIDER="anthropic")
+        await ask(settings, "claude-sonnet-5-5", **{"anthropic-version": "2026-10-21"})
+        with httpx2.Client(trust_env=False) as http:
+            client = anthropic.AnthropicAWS(
+                api_key=ANTHROPIC_KEY, workspace_id="wrkspc_01", base_url=running.url, http_client=http
+            )
+            client.messages.create(model="claude-sonnet-5-5", **CALL)
+        ours, theirs = running.journal.exchanges
+    assert (ours.method, ours.path, ours.body) == (theirs.method, theirs.path, theirs.body)
+    for name in ("x-api-key", "anthropic-workspace-id", "anthropic-version", "content-type", "authorization"):
+        assert ours.headers.get(name) == theirs.headers.get(name), name
 
 
 async def test_each_message_of_a_batch_gets_the_fields_of_the_body(tmp_path: Path) -> None:
