@@ -5,8 +5,9 @@ from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.explain import replace_field
 from anthropic_proxy.cli.ledger_access import require_stored_body, require_stored_request
 from anthropic_proxy.cli.local_proxy import open_proxy
+from anthropic_proxy.cli.output import Output
 from anthropic_proxy.console.ledger.receipt_queue import EXCHANGE_PATH
-from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.errors import ConfigurationError, join_with_and
 
 
 def replay(
@@ -46,4 +47,15 @@ def replay(
     if model is not None:
         body = replace_field(body, "model", model)
     with open_proxy(settings, "replay") as proxy:
-        print_reply(proxy, body, as_json=as_json, has_ledger=settings.has_ledger())
+        try:
+            print_reply(proxy, body, as_json=as_json, has_ledger=settings.has_ledger())
+        except SystemExit:
+            for provider, options in settings.call_options.items():
+                if options.copied_headers:
+                    names = join_with_and(sorted(set(options.copied_headers.values())))
+                    Output().write_notice(
+                        f"Headers of clients are not stored, so a call to {provider} has no copy of {names}.",
+                        "!",
+                        "warn",
+                    )
+            raise

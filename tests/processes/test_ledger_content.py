@@ -279,3 +279,23 @@ def test_nothing_is_stored_by_default(tmp_path: Path, stored: dict[str, str]) ->
         f"✕ replay needs the text of the request, which the ledger does not contain for {request_id}. "
         "The proxy stores later texts with LEDGER_CONTENT=true in .env.\n",
     )
+
+
+def test_a_failed_replay_names_the_headers_that_it_could_not_copy(
+    tmp_path: Path, stored: dict[str, str], upstream: Running
+) -> None:
+    headers = '{ x-a = { client = "x-team" }, x-b = { client = "x-tenant" }, x-c = "fixed" }'
+    (tmp_path / "anthropic-proxy.toml").write_text(
+        f'[providers.gateway]\nbase_url = "{upstream.url}/nothing/v1"\nheaders = {headers}\n'
+    )
+    settings = {**stored, "DATABASE_URL": f"sqlite:///{tmp_path / 'ledger.sqlite3'}"}
+    with running_proxy(tmp_path, settings) as proxy:
+        request_id, response = send(proxy, {**ask("hello"), "model": "gateway/m"})
+        read_texts(tmp_path, request_id)
+        settings["PORT"] = proxy.url.rpartition(":")[2]
+        ended = run_command("replay", request_id, directory=tmp_path, settings=settings)
+    assert response.status_code >= 400
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == (
+        "  ! Headers of clients are not stored, so a call to gateway has no copy of x-team and x-tenant."
+    )
