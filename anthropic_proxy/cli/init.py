@@ -907,7 +907,7 @@ class _Setup:
         region. Otherwise a proxy that another shell starts would call another server than the tested one.
         """
         sources = Sources(self._environ, None)
-        found = [sources.find_setting(*each.names, is_list=each.is_list) for each in list_provider_settings(provider)]
+        found = [each.find_text(sources) for each in list_provider_settings(provider)]
         return {one.variable: one.text for one in found if one and mask_setting(one.variable, one.text) == one.text}
 
     def _report_present_table(self, backend: ChosenProvider, written: Settings) -> None:

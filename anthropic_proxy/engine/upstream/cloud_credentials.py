@@ -487,6 +487,9 @@ class AwsCredentials(_Loader):
     def _load(self, new_session: Any) -> Any:
         given = {name: secret.reveal() for name, secret in self._variables.items()}
         session: Any = new_session(profile=given.get("AWS_PROFILE"))
+        for variable, name in (("AWS_CONFIG_FILE", "config_file"), ("AWS_SHARED_CREDENTIALS_FILE", "credentials_file")):
+            if variable in given:
+                session.set_config_variable(name, given[variable])
         if given.get("AWS_ACCESS_KEY_ID") and given.get("AWS_SECRET_ACCESS_KEY"):
             session.set_credentials(
                 given["AWS_ACCESS_KEY_ID"], given["AWS_SECRET_ACCESS_KEY"], given.get("AWS_SESSION_TOKEN")

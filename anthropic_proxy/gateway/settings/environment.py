@@ -215,10 +215,11 @@ def export_to_otel(settings: Settings) -> None:
             os.environ.setdefault(name, secret.reveal())
 
 
-def find_region_of_aws_profile(environ: Mapping[str, str], sources: Sources) -> str | None:
+def find_region_of_aws_profile(sources: Sources) -> str | None:
     """Return the region of the AWS profile, as the libraries of AWS find it. None: the files of AWS name none.
 
-    The profile may be named in `.env`. Files that cannot be read are left to these libraries, which explain it.
+    The profile and the files may be named in `.env`. Files that cannot be read are left to these libraries, which
+    explain it.
     """
     named = sources.find_foreign("AWS_DEFAULT_PROFILE") or sources.find_foreign("AWS_PROFILE")
     profile = named.text if named is not None and named.text else "default"
@@ -227,7 +228,8 @@ def find_region_of_aws_profile(environ: Mapping[str, str], sources: Sources) -> 
         ("AWS_CONFIG_FILE", "config", (f"profile {profile}", f"profile '{profile}'", f'profile "{profile}"')),
     )
     for variable, name, sections in places:
-        path = os.path.expanduser(environ.get(variable) or os.path.join("~", ".aws", name))
+        given = sources.find_foreign(variable)
+        path = os.path.expanduser((given and given.text) or os.path.join("~", ".aws", name))
         try:
             text = read_bounded_file(path).decode()
         except (OSError, UnicodeDecodeError):

@@ -80,7 +80,7 @@ def load_settings(
     written = file.find_value(("providers",))
     table = list_all_settings(providers, tuple(written) if isinstance(written, dict) else ())
     fields = _read_table(table, sources)
-    if "aws_region" not in fields and env_file is not None and (region := find_region_of_aws_profile(environ, sources)):
+    if "aws_region" not in fields and env_file is not None and (region := find_region_of_aws_profile(sources)):
         fields["aws_region"] = region
     common = fields.pop("timeouts", {})
     both = {"first_byte_seconds": common.get("common"), "idle_seconds": common.pop("common", None)}
@@ -166,7 +166,7 @@ def _read_table(table: Sequence[Setting], sources: Sources) -> dict[str, Any]:
     """Return field of `Settings` → value, or → key → value. Errors are added to those of `sources`."""
     fields: dict[str, Any] = {}
     for setting in table:
-        found = sources.find_setting(*setting.names, is_list=setting.is_list)
+        found = setting.find_text(sources)
         if found is None:
             continue
         with sources.errors.collect():

@@ -5,6 +5,7 @@ import re
 from collections import ChainMap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import product
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -136,14 +137,16 @@ class Sources:
             with self.errors.collect():
                 self.file = {key: given for key, given in self._load_file(env_file, draft) if given.text}
 
-    def find_setting(self, *variables: str, is_list: bool = False) -> FoundSetting | None:
-        """Return the text of a setting, or of one of its aliases. None: it is not set.
+    def find_setting(
+        self, *variables: str, client_names: Sequence[str] = (), is_list: bool = False
+    ) -> FoundSetting | None:
+        """Return the text of a setting, of one of its aliases or of one of its `client_names`. None: it is not set.
 
         If `is_list` is True, the field `items` of the result has the comma-separated values, without placeholders.
         """
-        for find in (self._find_in_environment, self.file.get):
-            for variable in variables:
-                given = find(variable)
+        for names, is_file in product((variables, client_names), (False, True)):
+            for variable in names:
+                given = self.file.get(variable) if is_file else self._find_in_environment(variable)
                 found = given and self._keep(variable, given, is_list)
                 if found:
                     self.origins[variable] = found.origin

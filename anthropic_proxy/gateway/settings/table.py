@@ -16,7 +16,7 @@ from anthropic_proxy.engine.providers.registry import Provider
 from anthropic_proxy.errors import join_with_or
 from anthropic_proxy.gateway.settings import values
 from anthropic_proxy.gateway.settings.fields import Settings
-from anthropic_proxy.gateway.settings.sources import FoundSetting
+from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources
 
 
 class Setting(Struct, frozen=True):
@@ -33,6 +33,9 @@ class Setting(Struct, frozen=True):
     """Value in `.env.example`. "": the default."""
     aliases: tuple[str, ...] = ()
     """Other names of the variable, which have less precedence."""
+    client_names: tuple[str, ...] = ()
+    """Names of the variable in Claude Code and in Anthropic's SDKs. They count only if it is set nowhere, also not in
+    `.env`, because they may be in the environment for these programs."""
     default: str = ""
     """Text of the default. "": that of the field of `Settings`."""
     is_list: bool = False
@@ -45,7 +48,10 @@ class Setting(Struct, frozen=True):
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (self.name, *self.aliases)
+        return (self.name, *self.aliases, *self.client_names)
+
+    def find_text(self, sources: Sources) -> FoundSetting | None:
+        return sources.find_setting(self.name, *self.aliases, client_names=self.client_names, is_list=self.is_list)
 
     def find_default(self) -> str:
         """The text of the default as a user would set it: `true`, `25`. "": there is none, or it depends on others."""
@@ -558,6 +564,7 @@ _CLOUDS: Mapping[str, tuple[Setting, ...]] = {
             "vertex_location",
             values.decode_vertex_location,
             "Region of Vertex AI, or global. The newest models are only at global, us, eu.",
+            client_names=("CLOUD_ML_REGION",),
         ),
         Setting(
             "GOOGLE_APPLICATION_CREDENTIALS",
@@ -662,6 +669,7 @@ def list_setting_groups(providers: Sequence[Provider], table_names: tuple[str, .
                 f"Address of {row.title}, or of a gateway, mirror or compatible server."
                 + (" With another address, the key is optional." if row.key_required == "own_address" else ""),
                 aliases=tuple(aliases),
+                client_names=(f"ANTHROPIC_{row.env_prefix}_BASE_URL",) if row.key_source in ("aws", "azure") else (),
                 default=row.base_url,
             ),
             _editable(

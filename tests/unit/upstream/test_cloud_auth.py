@@ -254,6 +254,28 @@ async def test_the_region_of_the_profile_is_used(
     assert elsewhere.aws_region == "us-east-2"
 
 
+async def test_the_files_of_aws_may_be_named_in_the_env_file(
+    cloud: Cloud, bedrock: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_CONFIG_FILE")
+    monkeypatch.delenv("AWS_SHARED_CREDENTIALS_FILE")
+    accept(cloud, FIRST)
+    (tmp_path / "own").mkdir()
+    write_credentials(tmp_path / "own", FIRST)
+    (tmp_path / "own" / "config").write_text(f"[default]\nregion = {REGION}\n")
+    env_file = tmp_path / ".env"
+    env_file.write_text(
+        f"AWS_CONFIG_FILE={tmp_path}/own/config\nAWS_SHARED_CREDENTIALS_FILE={tmp_path}/own/credentials\n"
+    )
+    given = {"PREFERRED_PROVIDER": "anthropic", "BEDROCK_BASE_URL": bedrock.url}
+    settings = load_settings(given, PROVIDERS, env_file=str(env_file))
+    assert settings.aws_region == REGION
+    engine = build_engine(settings)
+    status, text = await ask(engine)
+    await engine.close()
+    assert status == 200, text
+
+
 @pytest.mark.parametrize(
     "config", ["", "[default]\n", "[default", "[default]\nregion = a/b\n", "[default]\nregion=x\n[default]\n", "\xff"]
 )
