@@ -178,10 +178,10 @@ async def open_services(
         carried: dict[str, Any] = {"retry_budget": previous.retry_budget, "started_at": previous.started_at}
         carried["prefix_guard"] = previous.prefix_guard
         carried["throttles"] = build_throttles(now, previous.throttles)
-        same_upstreams = _upstream_settings(now) == _upstream_settings(then)
-        if same_upstreams:
-            carried["observations"] = previous.observations
-        if same_upstreams and now.keys == then.keys and now.call_options == then.call_options:
+        carried["observations"] = previous.observations
+        changed = _list_changed_providers(now, then)
+        previous.observations.forget_providers(changed)
+        if not changed and now.keys == then.keys and now.call_options == then.call_options:
             carried["circuit_breakers"] = previous.circuit_breakers  # a new address or key may repair the failure
             if services.transports == previous.transports and now.ollama_context_length == then.ollama_context_length:
                 carried["catalog"] = previous.catalog
@@ -317,8 +317,15 @@ def require_route_prices(settings: Settings) -> Settings:
     return settings
 
 
-def _upstream_settings(settings: Settings) -> tuple[object, ...]:
-    """Return the settings whose change makes learned facts about providers useless."""
-    tables = [table.json_text for table in settings.configured_providers]
+def _list_changed_providers(now: Settings, then: Settings) -> set[str]:
+    """Return the providers whose settings have changed so that learned facts about them may be wrong."""
+    before, after = _upstream_settings(then), _upstream_settings(now)
+    return {name for name in {*before, *after} if before.get(name) != after.get(name)}
+
+
+def _upstream_settings(settings: Settings) -> Mapping[str, tuple[object, ...]]:
+    """Provider name → address, wire, table, and headers and body fields of its calls. None: it has none."""
+    tables = {table.name: table.json_text for table in settings.configured_providers}
     calls = {name: (options.headers, options.body) for name, options in settings.call_options.items()}
-    return settings.base_urls, settings.wires, tables, calls
+    parts = (settings.base_urls, settings.wires, tables, calls)
+    return {name: tuple(part.get(name) for part in parts) for name in {name for part in parts for name in part}}

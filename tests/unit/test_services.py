@@ -1,13 +1,26 @@
 """`open_services` starts the services of a proxy from its settings, without a server."""
 
 import asyncio
+import json
+from pathlib import Path
+from typing import Any
 
+from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.routing.model_listing import list_models
-from anthropic_proxy.gateway.services import open_services
-from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.gateway.services import Services, open_services
+from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
+from tests.support.http_server import Server, serving
 
 MODELS = b'{"models":[{"name":"qwen3:4b","model":"qwen3:4b"},{"name":"gemma3:latest","model":"gemma3:latest"}]}'
+
+COMPLETION = {"id": "c", "choices": [{"message": {"role": "assistant", "content": "well"}, "finish_reason": "stop"}]}
+CONTENT = [{"type": "output_text", "text": "well", "annotations": []}]
+RESPONSE = {
+    "id": "r",
+    "status": "completed",
+    "output": [{"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": CONTENT}],
+}
 
 
 async def list_installed_models(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -28,3 +41,71 @@ async def test_models_of_ollama_are_listed_without_a_server() -> None:
         listed = [entry.id for entry in list_models(settings, services.catalog) if "ollama" in entry.id]
         await services.close()
     assert listed == ["claude-ollama/qwen3:4b", "claude-ollama/gemma3:latest"]
+
+
+async def answer(server: Server, writer: asyncio.StreamWriter) -> None:
+    """Reply over Chat Completions or Responses. Chat Completions refuses `temperature`."""
+    status, reply = "200 OK", RESPONSE if "/responses" in server.heads[-1].splitlines()[0] else COMPLETION
+    if b'"temperature"' in server.bodies[-1]:
+        status = "400 Bad Request"
+        message = "Unsupported parameter: 'temperature' is not supported with this model."
+        reply = {"error": {"message": message, "param": "temperature", "code": "unsupported_parameter"}}
+    text = json.dumps(reply)
+    head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(text)}\r\n\r\n"
+    writer.write(f"{head}{text}".encode())
+
+
+async def ask(services: Services, server: Server, model: str, *texts: str, **fields: object) -> list[dict[str, Any]]:
+    """Send a conversation of user texts. Return the bodies of the calls."""
+    del server.bodies[:]
+    messages = [{"role": role, "content": text} for text in texts for role in ("user", "assistant")][:-1]
+    body = {"model": model, "max_tokens": 9, "messages": messages, **fields}
+    sent = await send_request(services, json.dumps(body).encode(), {"x-claude-code-session-id": "s-1"})
+    assert (sent.status, b"".join([piece async for piece in sent.body])[:7]) == (200, b'{"id":"')
+    return [json.loads(body) for body in server.bodies]
+
+
+def load(folder: Path, **paths: str) -> Settings:
+    """Return settings with a table for each name, and an address with this path on the server."""
+    tables = [f'[providers.{name}]\nbase_url = "{address}"\n' for name, address in paths.items()]
+    (folder / CONFIG_FILE).write_text("\n".join(tables))
+    return load_settings({}, PROVIDERS, env_file=str(folder / ".env"))
+
+
+async def test_a_reload_forgets_only_what_changed_providers_have_shown(tmp_path: Path) -> None:
+    async with serving(answer) as (server, port):
+        address = f"http://127.0.0.1:{port}"
+        tables = {"first": f"{address}/v1", "second": f"{address}/v1", "second-b": f"{address}/v1"}
+        services = await open_services(load(tmp_path, **tables))
+        calls = [len(await ask(services, server, f"{name}/m", "a", temperature=0.5)) for name in tables]
+        calls += [len(await ask(services, server, f"{name}/m", "a", temperature=0.5)) for name in tables]
+        assert calls == [2, 2, 2, 1, 1, 1]
+        changed = {**tables, "second": f"{address}/v2", "third": f"{address}/v1"}
+        reloaded = await open_services(load(tmp_path, **changed), previous=services)
+        assert [len(await ask(reloaded, server, f"{name}/m", "a", temperature=0.5)) for name in tables] == [1, 2, 1]
+        await services.close()
+        await reloaded.close()
+
+
+async def test_a_reload_keeps_the_efforts_of_conversations(tmp_path: Path) -> None:
+    async with serving(answer) as (server, port):
+        variables = {"OPENAI_API_KEY": "sk-0123456789", "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1"}
+        variables |= {"OPENAI_WIRE": "responses"}
+        env_file = str(tmp_path / ".env")
+
+        async def ask_with_effort(services: Services, effort: str, *texts: str) -> dict[str, Any]:
+            thinking = {"thinking": {"type": "adaptive"}, "output_config": {"effort": effort}}
+            (call,) = await ask(services, server, "openai/gpt-6-astra", *texts, **thinking)
+            return call
+
+        services = await open_services(load_settings(variables, PROVIDERS, env_file=env_file))
+        await ask_with_effort(services, "low", "a")
+        before = await ask_with_effort(services, "high", "a", "b")
+        assert [item["type"] for item in before["input"]] == [*["message"] * 2, "configuration_update", "message"]
+        (tmp_path / CONFIG_FILE).write_text('[providers.extra]\nbase_url = "http://127.0.0.1:9/v1"')
+        reloaded = await open_services(load_settings(variables, PROVIDERS, env_file=env_file), previous=services)
+        after = await ask_with_effort(reloaded, "high", "a", "b", "c")
+        assert after["reasoning"] == before["reasoning"]
+        assert after["input"][: len(before["input"])] == before["input"]
+        await services.close()
+        await reloaded.close()

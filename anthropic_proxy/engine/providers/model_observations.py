@@ -6,6 +6,7 @@ the ratio of real to estimated tokens, which corrects estimates.
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 
@@ -62,6 +63,14 @@ class ModelObservations:
         self.refused_thinking: dict[bytes, None] = {}
         """Digests of thinking blocks that a model has rejected, and of tool loops that it accepts only without
         thinking, oldest first. The conversations that contain them need no rejected call in each later turn."""
+
+    def forget_providers(self, names: Collection[str]) -> None:
+        """Remove facts about the models of these providers. The efforts and listed tools of conversations stay: they
+        only say how earlier requests were sent.
+        """
+        if names:
+            alternatives = "|".join(map(re.escape, names))
+            self.store.delete_matching(re.compile(f"(?:adaptations|counts|scale):(?:{alternatives})[ /].*", re.DOTALL))
 
     def remember_refused_thinking(self, refused: Iterable[bytes]) -> None:
         self.refused_thinking |= dict.fromkeys(refused)
