@@ -64,6 +64,8 @@ stream."""
 class RelayStream(Reply):
     """The bytes of one reply. `secrets` are the keys of the call, which are masked in an error that quotes them."""
 
+    has_one_call = True
+
     def __init__(
         self,
         wire: RelayWire[BaseDialect],

@@ -52,7 +52,8 @@ class Reply(ABC):
     """A reply whose first content has arrived. The defaults fit a reply that may have several calls."""
 
     has_one_call = False
-    """True if all deltas come from one call with the client request. Its input count then corrects estimates."""
+    """True if all of it comes from one call with the client request. Then its input count corrects estimates, and its
+    cached tokens are those of one prompt."""
 
     @property
     def usage_so_far(self) -> Usage | None:

@@ -24,7 +24,7 @@ from anthropic_proxy.engine.providers.prefix_guard import (
 from anthropic_proxy.engine.wires.contract import BaseDialect, Credential, UpstreamRequest
 from tests.growth import work
 from tests.growth.instrument import copy_counting
-from tests.support.cache_sessions import ROWS, Row, run_session
+from tests.support.cache_sessions import RELAYS, ROWS, Row, run_session
 from tests.support.fakes.prefix_cache import CachingProvider
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 
@@ -59,6 +59,7 @@ class Talk:
     async def ask(self, session: str = "one") -> PrefixChange | None:
         self.messages.append({"role": "user", "content": lines(f"question {len(self.messages)}", 20)})
         sink = await self.proxy.post(
+            headers={"x-claude-code-session-id": session},
             model="claude-opus-4-5",
             system=[{"type": "text", "text": text} for text in self.system],
             tools=self.tools,
@@ -66,11 +67,17 @@ class Talk:
             metadata={"user_id": json.dumps({"session_id": session})},
         )
         assert sink.error is None, sink.error
-        self.messages.append({"role": "assistant", "content": sink.body["content"]})
+        content = (sink.body or json.loads(sink.stream))["content"]
+        self.messages.append({"role": "assistant", "content": content})
         return self.proxy.receipts[-1].prefix_change
 
 
 KEYS = {f"{name}_API_KEY": "key" for name in ("OPENAI", "GEMINI", "MOONSHOT", "XAI")}
+GATEWAY = {
+    "OPENAI_BASE_URL": "http://gateway.example/v1",
+    "OPENAI_WIRE": "messages",
+    "BIG_MODEL": "openai/claude-opus-4-6",
+}
 RELAY = Row("", {"MODEL_OPUS": "anthropic/claude-opus-4-5", "ANTHROPIC_API_KEY": "key"}, "messages")
 
 
@@ -99,6 +106,27 @@ async def test_a_long_conversation_has_no_change_until_one_is_made(row: Row) -> 
     written = [line for line in talk.proxy.log.getvalue().splitlines() if "has changed" in line]
     assert len(written) == 1
     assert "the prompt of session one has changed at system text, so about " in written[0]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [ROWS[0], ROWS[2], ROWS[3], *RELAYS, Row("Gateway", GATEWAY, "messages")],
+    ids=lambda row: row.title,
+)
+async def test_an_early_message_that_keeps_its_length_is_found_at_once_if_cached_tokens_are_reported(row: Row) -> None:
+    talk = Talk(row, 30)
+    talk.system = [lines("rule", 3_000)]
+    for turn in range(30):
+        if turn == 20:
+            talk.messages[0]["content"] = talk.messages[0]["content"].replace(
+                "question 0: line 3", "question 0: line x"
+            )
+        change = await talk.ask()
+        assert (change and change.part) == ("message 1 (user)" if turn == 20 else None), turn
+        if change is not None:
+            call, before = talk.provider.calls[-1], talk.provider.calls[-2]
+            assert change.tokens == pytest.approx(before.tokens - call.cached, rel=0.1)
+    assert talk.proxy.log.getvalue().count("the prompt of session one has changed at message 1 (user), so about ") == 1
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.title)
