@@ -202,9 +202,11 @@ class Exchange:
         # has input that the estimate does not count.
         latest = self._attempts.latest
         if latest is not None and reply.has_one_call and writer.estimate and writer.usage.input_tokens is not None:
-            estimated = round(writer.estimate / latest.run.token_scale.factor)
-            counted = writer.counts.all_input_tokens
-            engine.observations.record_token_count(receipt.provider, receipt.model, estimated, counted)
+            scale = latest.run.token_scale
+            if self._estimates.is_latest_usual(scale.family):
+                estimated = round(writer.estimate / scale.factor)
+                counted = writer.counts.all_input_tokens
+                engine.observations.record_token_count(receipt.provider, receipt.model, estimated, counted)
         if self._attempts.prompt is not None:
             await self._compare_prompt(self._attempts.prompt, has_one_call=reply.has_one_call)
 

@@ -123,7 +123,7 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
     )
     if count is None:
         count = round(estimated * scale.factor)
-    else:
+    elif estimates.is_latest_usual(scale.family):
         engine.observations.record_token_count(target.provider.name, target.model, estimated, count)
     return JsonReply(b'{"input_tokens":%d}' % count)
 

@@ -24,7 +24,7 @@ from math import ceil
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.messages.models import (
     ABSENT,
@@ -57,6 +57,11 @@ MAX_IMAGE_CELLS = 64
 """Maximum number of cells (tiles) of one image. No provider reads more of them."""
 MAX_TOKENS = 1 << 40
 """Maximum of an estimate and of a count that a provider reports. Larger numbers are errors."""
+MAX_WORD_LENGTH = 6
+"""Maximum letters and digits for each space or run of punctuation in usual text. In 1,345 files of code, data and
+documentation it is 2.4 in the median and never above 5.2; in base64 it is about 30."""
+MAX_MEDIA_SHARE = 0.2
+"""Maximum share of images and PDFs in the tokens of a usual request."""
 
 ImageRule = Literal[
     "area", "tiles", "patches of 28", "patches of 32", "cells", "canvas", "rows of 16", "rows of 28", "flat"
@@ -175,6 +180,10 @@ class EstimateCache:
         """0: no request was estimated."""
         return 0 if self._last is None else round(estimate_tokens(self._last[1], scale.family) * scale.factor)
 
+    def is_latest_usual(self, family: TokenFamily) -> bool:
+        """Return True if the count of the latest request says how a model counts usual requests."""
+        return self._last is not None and is_usual(self._last[1], family)
+
 
 def collect_token_facts(request: MessagesRequest, *, finds_reasoning: bool) -> TokenFacts:
     """Return what the estimate of a request is computed from: its texts, tools, images and documents.
@@ -220,6 +229,18 @@ def estimate_tokens(facts: TokenFacts, family: TokenFamily) -> int:
     for size in facts.images:
         total += family.image_base + family.per_image_unit * count_image_units(size, family)
     return max(1, min(round(total), MAX_TOKENS))
+
+
+def is_usual(facts: TokenFacts, family: TokenFamily) -> bool:
+    """Return True if a request has at most a few images, pages of PDFs, and letters without spaces, such as base64.
+
+    Their estimates may be wrong by a factor that other requests do not have.
+    """
+    letters, digits, marks, spaces = (facts.text[place] + facts.tool_text[place] for place in _WORD_FEATURES)
+    if letters + digits > MAX_WORD_LENGTH * (marks + spaces):
+        return False
+    without_media = structs.replace(facts, images=[], pages=0, page_text=0)
+    return estimate_tokens(facts, family) * (1 - MAX_MEDIA_SHARE) <= estimate_tokens(without_media, family)
 
 
 def weigh_message_text(facts: TokenFacts, family: TokenFamily) -> float:
@@ -380,6 +401,7 @@ TEXT_WEIGHTS = {
 """Feature of a text → tokens. The words of Vietnamese are in the vocabulary, so its letters cost less than others."""
 _WEIGHTS = tuple(TEXT_WEIGHTS.values())
 _CAPITAL, _DIGIT = list(TEXT_WEIGHTS).index("further capitals"), list(TEXT_WEIGHTS).index("digits")
+_WORD_FEATURES = tuple(map(list(TEXT_WEIGHTS).index, ("letters", "digits", "runs of punctuation", "spaces")))
 _NO_TEXT: TextFacts = (0.0,) * (len(_WEIGHTS) + 1)
 _NO_SCRIPTS = (0,) * (len(_FIRST_BYTES) + 2)
 _ESCAPED = re.compile(rb"\\u(?:(0[0-9a-fA-F])|(1[eE])|[0-9a-fA-F]{2})[0-9a-fA-F]{2}")

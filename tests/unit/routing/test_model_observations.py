@@ -2,6 +2,7 @@
 
 import json
 import re
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -63,6 +64,31 @@ async def test_one_odd_reply_moves_the_estimate_only_a_little_and_never_out_of_r
     assert await counted(proxy, LONG) == pytest.approx(before * 1.15, rel=0.01)
     await ask_and_learn(proxy, 30)
     assert await counted(proxy, LONG) == pytest.approx(before * 1.6, rel=0.01)
+
+
+PICTURES = [{"type": "image", "source": {"type": "url", "url": "https://x.test"}}] * 40
+BASE64 = b64encode(bytes(place * place % 251 for place in range(15_000))).decode()
+
+
+@pytest.mark.parametrize(
+    ("content", "is_learned"),
+    [
+        (LONG, True),
+        (LONG + BASE64[:10_000], True),
+        ("数据是一切的基础。" * 1_000, True),
+        ("Пусть всегда будет солнце. " * 400, True),
+        (BASE64, False),
+        (BASE64.encode().hex(), False),
+        ([*PICTURES, {"type": "text", "text": LONG}], False),
+        ([*PICTURES[:1], {"type": "text", "text": LONG * 2}], True),
+    ],
+)
+async def test_only_requests_of_usual_text_correct_the_estimates_of_others(content: Any, is_learned: bool) -> None:
+    proxy = ProxyHarness(FakeUpstream(lambda self, body: answer_with_usage(10**6)), **KEYS)
+    before = await counted(proxy, LONG)
+    for _ in range(8):
+        assert (await proxy.post(messages=[{"role": "user", "content": content}], stream=True)).error is None
+    assert (await counted(proxy, LONG) > before) == is_learned
 
 
 @pytest.mark.parametrize("text", ["text", "", "nan", "1e400", "-1", "[" * 100_000])
