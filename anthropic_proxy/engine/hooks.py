@@ -204,7 +204,8 @@ class Receipt(BilledUsage, kw_only=True):
     user_agent: str = ""
     """Request header `user-agent`: the program of the client. "": not sent."""
     session: str = ""
-    """Session id of the client: header `x-claude-code-session-id`, else the one in `metadata.user_id`."""
+    """Session id of the client: header `x-claude-code-session-id`, else the one in `metadata.user_id`. One of more than
+    256 characters is replaced by its SHA-256, as is `agent`."""
     agent: str = ""
     """Header `x-claude-code-agent-id`: id of a subagent of Claude Code. "": the main agent."""
     project: str = ""

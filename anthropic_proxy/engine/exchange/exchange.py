@@ -45,7 +45,7 @@ from anthropic_proxy.engine.messages.events import ErrorEvent, Event, Ping
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.fold import Fold
 from anthropic_proxy.engine.messages.models import MessagesRequest
-from anthropic_proxy.engine.messages.preparation import ends_with_paused_reply, find_session_id
+from anthropic_proxy.engine.messages.preparation import ends_with_paused_reply, find_session_id, shorten_id
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.providers.prefix_guard import Prompt, settle_change
@@ -188,8 +188,7 @@ class Exchange:
         queue = engine.queue
         if queue is not None:
             # grouped by session, so that one session does not delay all others
-            session = incoming.headers.get("x-claude-code-session-id", "")
-            await queue.acquire(f"{receipt.client.name} {session}")
+            await queue.acquire(f"{receipt.client.name} {receipt.session}")
         try:
             self._may_call = True
             reply = await self._open_reply()
@@ -429,8 +428,8 @@ class Exchange:
 
 def record_client(receipt: Receipt, headers: Mapping[str, str]) -> None:
     receipt.user_agent = headers.get("user-agent", "")
-    receipt.session = headers.get("x-claude-code-session-id", "")
-    receipt.agent = headers.get("x-claude-code-agent-id", "")
+    receipt.session = shorten_id(headers.get("x-claude-code-session-id", ""))
+    receipt.agent = shorten_id(headers.get("x-claude-code-agent-id", ""))
     receipt.project = read_project(headers)
 
 

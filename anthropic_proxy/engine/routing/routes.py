@@ -31,7 +31,7 @@ from anthropic_proxy.engine.messages.models import (
     ToolResultBlock,
     decode_nested_content,
 )
-from anthropic_proxy.engine.messages.preparation import find_session_id, server_tool_kinds
+from anthropic_proxy.engine.messages.preparation import find_session_id, server_tool_kinds, shorten_id
 from anthropic_proxy.engine.options import (
     WEEKDAYS,
     ConfiguredRoute,
@@ -165,7 +165,7 @@ class RequestFacts:
     @cached_property
     def session(self) -> str:
         if session := self.headers.get(SESSION_HEADER):
-            return session
+            return shorten_id(session)
         metadata = self._request.metadata
         return (metadata and metadata.user_id and find_session_id(metadata.user_id)) or ""
 

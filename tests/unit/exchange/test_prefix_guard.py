@@ -1,5 +1,6 @@
 """The prefix guard: a prompt that does not begin like the one before it is found, whatever the API of the provider."""
 
+import hashlib
 import json
 from collections.abc import Collection, Iterator
 from random import Random
@@ -400,6 +401,34 @@ def test_what_is_kept_has_a_bound() -> None:
         ask(count + 1, size)
         assert not ask(0, size)
         guard = PrefixGuard()
+
+
+@pytest.mark.parametrize("place", ["header", "json", "text"])
+async def test_ids_of_any_length_are_kept_as_short_ones(place: str) -> None:
+    talk, kept = Talk(ROWS[2], 12), list[tuple[str, str]]()
+    for number in range(2):
+        for length in (256, 257, 2_000_000):
+            given = str(number) * length
+            ids = {"x-claude-code-session-id": given, "x-claude-code-agent-id": given} if place == "header" else {}
+            user_id = f"user_1_session_{given}" if place == "text" else json.dumps({"session_id": given})
+            sink = await talk.proxy.post(headers=ids, model="claude-opus-4-5", metadata={"user_id": user_id})
+            assert sink.error is None
+            digest = given if length == 256 else hashlib.sha256(given.encode()).hexdigest()
+            assert sink.receipt.session == digest
+            assert sink.receipt.agent == (digest if place == "header" else "")
+            kept.append((sink.receipt.session, sink.receipt.agent))
+    assert len(set(kept)) == len(kept)
+
+
+async def test_a_session_with_a_long_id_is_compared() -> None:
+    talk = Talk(ROWS[2], 13)
+    session = "s" * 100_000
+    for _ in range(12):
+        assert await talk.ask(session) is None
+    talk.system[0] = talk.system[0].replace("rule: line 200", "rule: line two")
+    change = await talk.ask(session)
+    assert change is not None
+    assert change.part == "system text"
 
 
 @pytest.mark.parametrize("turns", [1, 20_000])

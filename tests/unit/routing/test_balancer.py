@@ -9,7 +9,7 @@ from random import Random
 from anthropic_proxy.engine.options import ConfiguredRoute
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_plan
-from anthropic_proxy.engine.routing.routes import RouteBalancer
+from anthropic_proxy.engine.routing.routes import RequestFacts, RouteBalancer
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from tests.support.routes import load_routes, new_facts
 
@@ -32,8 +32,7 @@ class Balanced:
         self.balancer = RouteBalancer(self.store, prices or {}, random=Random(7).random)
 
     def order(self, session: str = "") -> list[str]:
-        headers = {"x-claude-code-session-id": session} if session else {}
-        facts = new_facts(self.settings, headers=headers)
+        facts = self._facts(session)
         ordered = LOOP.run_until_complete(self.balancer.order_targets(self.targets, self.route, facts))
         return [f"{target.provider.prefix}/{target.model}" for target in ordered]
 
@@ -43,7 +42,11 @@ class Balanced:
         if seconds is None:
             LOOP.run_until_complete(self.balancer.record_failure(target))
             return
+        session = self._facts(session).session
         LOOP.run_until_complete(self.balancer.record_reply(target, self.route, session, seconds))
+
+    def _facts(self, session: str) -> RequestFacts:
+        return new_facts(self.settings, headers={"x-claude-code-session-id": session} if session else {})
 
 
 def test_without_balance_the_order_is_that_of_the_file(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from anthropic_proxy.engine.messages.preparation.request import (
     TargetLimits,
     available_output_tokens,
     find_session_id,
+    shorten_id,
 )
 from anthropic_proxy.engine.messages.preparation.tools import (
     ends_with_paused_reply,
@@ -45,4 +46,5 @@ __all__ = [
     "resolve_proxy_tools",
     "server_tool_kind",
     "server_tool_kinds",
+    "shorten_id",
 ]

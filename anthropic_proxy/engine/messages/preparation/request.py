@@ -21,6 +21,8 @@ ServerToolKind = Literal["web_search", "web_fetch", "code_execution", "mcp_tools
 """Kind of a server tool, without the version of its type: `web_search`. "": a tool that only Anthropic runs."""
 
 _SESSION = re.compile(r"_session_([0-9A-Za-z-]+)$")
+_MAX_ID_LENGTH = 256
+"""Maximum length of a client's id that is kept as it is, in receipts and as a key."""
 
 
 DEFAULT_MAX_TOKENS = 8_192
@@ -102,10 +104,17 @@ def find_session_id(user_id: str) -> str | None:
     `user_id` is a JSON object with the field `session_id`, or a text with the ending `_session_` and the id.
     """
     try:
-        return msgspec.json.decode(user_id, type=_UserId).session_id
+        return shorten_id(msgspec.json.decode(user_id, type=_UserId).session_id)
     except (msgspec.DecodeError, RecursionError):
         ending = _SESSION.search(user_id)
-        return ending[1] if ending else None
+        return shorten_id(ending[1]) if ending else None
+
+
+def shorten_id(given: str) -> str:
+    """Return an id of a client. In place of a long one, its SHA-256, so that kept ids have a bounded size."""
+    if len(given) <= _MAX_ID_LENGTH:
+        return given
+    return hashlib.sha256(given.encode(errors="replace")).hexdigest()
 
 
 class _User(Struct):
