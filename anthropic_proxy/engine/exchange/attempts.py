@@ -408,6 +408,7 @@ class Attempts:
         prepared = await engine.background.run_in_thread_if_large(
             self._is_large, prepare, request, limits, estimate, listed or ()
         )
+        prepared.request.session = self.receipt.session
         if listed is None:
             engine.observations.store_listed_tools(conversation, request.messages, prepared.listed)
         is_further_call = run.continuation is not None

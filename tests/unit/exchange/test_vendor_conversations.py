@@ -88,3 +88,15 @@ async def test_an_open_model_gets_its_thinking_back_at_each_host(base_url: str, 
 async def test_a_model_that_expects_no_thinking_gets_none_back() -> None:
     _, continued = await run_conversation("https://llm.corp.example/v1", "deepseek-prover-v2-671b")
     assert "I think." not in json.dumps(continued["messages"][1])
+
+
+async def test_a_session_that_only_a_header_names_has_a_key_of_its_own() -> None:
+    """Also after a compaction, when the conversation begins with another message."""
+    vendor = Vendor()
+    proxy = ProxyHarness(vendor, **settings_of("https://api.moonshot.ai/v1", "kimi-k2.6"))
+    identity = json.dumps({"device_id": "d", "account_uuid": "", "session_id": "one"})
+    for text, session in [("a", "one"), ("b", "one"), ("a", "two")]:
+        assert (await proxy.post(text, {"x-claude-code-session-id": session})).error is None
+    assert (await proxy.post("a", metadata={"user_id": identity})).error is None
+    first, after_compaction, other, with_metadata = (body["prompt_cache_key"] for body in vendor.bodies)
+    assert first == after_compaction == with_metadata != other

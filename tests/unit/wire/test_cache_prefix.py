@@ -99,3 +99,4 @@ def test_a_session_has_one_key_and_no_other_session_has_it(step: SessionStep) ->
     assert len({key_of(step, body) for body in anonymous}) == 1
     other = {name: value for name, value in of_another.request(1, EncodingStyle()).items() if name != "metadata"}
     assert key_of(step, other) != key_of(step, anonymous[0])
+    assert key_of(step, with_user(other, "")) == key_of(step, other)

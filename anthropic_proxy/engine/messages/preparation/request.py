@@ -157,6 +157,8 @@ class PreparedRequest(Struct, kw_only=True):
     cache_marks: CacheMarks | None = None
     user_id: str | None = None
     """`metadata.user_id` of the client. Only hashes of it are sent."""
+    session: str = ""
+    """Session id that a header of the client gave. "": only `user_id` may have one."""
     mcp_servers: list[McpServer] = []
     """MCP servers with tools in `tools`, with secrets of the client."""
     accepts_images: bool = True
@@ -174,9 +176,9 @@ class PreparedRequest(Struct, kw_only=True):
 
     def session_key(self) -> str:
         """Return a hash of the session: 32 hex characters, equal for all requests of a session."""
-        session = find_session_id(self.user_id) if self.user_id else None
-        if session is not None:
-            return hashlib.sha256(session.encode()).hexdigest()[:32]
+        session = self.session or (find_session_id(self.user_id) if self.user_id else None)
+        if session:
+            return hashlib.sha256(session.encode(errors="replace")).hexdigest()[:32]
         digest = hashlib.sha256()
         for block in self.system:
             digest.update(block.text)
