@@ -6,7 +6,7 @@ fields map the name of a provider to a value, such as its keys or its base URL.
 
 The tables `[[routes]]` of `anthropic-proxy.toml` choose the models for matching requests: `RouteTable` is one table of
 the file, `RouteConditions` its conditions on the request, and `ConfiguredRoute` a table with its place. The targets of
-a route are the models to try, in order. Patterns are those of `fnmatch`: `*` stands for any characters.
+a route are the models to try, in order. In patterns of users, `*` stands for any characters and `?` for one.
 """
 
 import re
@@ -132,7 +132,6 @@ class ModelTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
-_PATTERN_CHARACTERS = frozenset("*?[")
 _MAX_SUGGESTED_NAME = 50
 """Leaves room for a number behind the name of a table, which has at most 63 characters."""
 
@@ -175,8 +174,8 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
     has_key_command: bool = False
     """True if the output of a command is the key. Such a key may be another one at each start or reload."""
     models: Mapping[str, ModelTable] = {}
-    """Model id, or `fnmatch` pattern of ids without regard to case → limits and deviations, in the order of the file. A
-    later match overrides an earlier one."""
+    """Model id, or pattern of ids for `matches_model` → limits and deviations, in the order of the file. A later match
+    overrides an earlier one."""
     dialect: Mapping[str, object] = {}
     """Dialect field → value as in the file. `providers.lookup` checks the names."""
     json_text: str = ""
@@ -185,7 +184,7 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
     @property
     def known_models(self) -> tuple[str, ...]:
         """Model ids of the table, without patterns, in the order of the file."""
-        return tuple(name for name in self.models if _PATTERN_CHARACTERS.isdisjoint(name))
+        return tuple(name.removesuffix(LONG_CONTEXT_SUFFIX) for name in self.models if WILDCARDS.isdisjoint(name))
 
     def collect_wire_and_model_values(self) -> dict[tuple[str, ...], object]:
         """Return the values in this table for the API (`wire`), the dialect and the models.
@@ -393,11 +392,23 @@ LONG_CONTEXT_SUFFIX = "[1m]"
 and no price list contains it."""
 
 
+WILDCARDS = frozenset("*?")
+"""Characters that make a text of a user a pattern. Brackets are text."""
+
+
+def escape_brackets(pattern: str) -> str:
+    """Return a pattern of a user as one of `fnmatch`."""
+    return pattern.replace("[", "[[]")
+
+
+def normalize_model_pattern(pattern: str) -> str:
+    """Return a pattern of a user without case and `[1m]` suffix, which the ids of requests do not have either."""
+    return pattern.lower().removesuffix(LONG_CONTEXT_SUFFIX)
+
+
 def matches_model(name: str, pattern: str) -> bool:
-    """Return True if a pattern of a user matches a model id. Wildcards are `*` and `?`; case and a `[1m]` suffix of the
-    pattern are ignored, and other brackets are text.
-    """
-    return fnmatchcase(name.lower(), pattern.lower().removesuffix(LONG_CONTEXT_SUFFIX).replace("[", "[[]"))
+    """Return True if a pattern of a user matches a model id."""
+    return fnmatchcase(name.lower(), escape_brackets(normalize_model_pattern(pattern)))
 
 
 class Timeouts(Struct, frozen=True):

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Literal
 from urllib.parse import urlsplit
@@ -225,9 +224,6 @@ def _find_other_sources(services: Services, target: Target) -> dict[str, str]:
             is_of_doctor = origin is catalog.find_learned_model(server, target.model)
             sources[field] = f"doctor, {day.day} {day:%b %Y}" if is_of_doctor else origin.evidence
     if provider.is_configured:
-        for pattern, fields in provider.capability_rules:
-            if fnmatchcase(target.model.lower(), pattern):
-                sources |= {
-                    _SOURCE_FIELDS[name]: f"[providers.{provider.name}]" for name in fields.keys() & _SOURCE_FIELDS
-                }
+        stated = provider.find_stated_capabilities(target.model)
+        sources |= {_SOURCE_FIELDS[name]: f"[providers.{provider.name}]" for name in stated.keys() & _SOURCE_FIELDS}
     return sources

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.options import ConfiguredProvider
+from anthropic_proxy.engine.options import ConfiguredProvider, escape_brackets, normalize_model_pattern
 from anthropic_proxy.engine.providers.catalog import ModelCapabilities, find_table_capabilities
 from anthropic_proxy.engine.providers.registry import (
     AnyWireConfig,
@@ -206,7 +206,7 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
     wire_rules: list[tuple[str, str]] = []
     known_names: list[tuple[str, str]] = []
     for name, model in table.models.items():
-        pattern = name.lower()
+        pattern = escape_brackets(normalize_model_pattern(name))
         wire = table.wire
         if known_model := find_known_model(model.model_of, origin, built_in) if model.model_of else None:
             known_names.append((pattern, known_model.name))
@@ -299,13 +299,14 @@ def _build_config(
     if "signature_tag" in dialect.__struct_fields__:  # no server can use the reasoning of another one
         dialect = structs.replace(dialect, signature_tag=f"file-{table.name}")
     rules = []
-    for pattern, model in table.models.items():
+    models = [(escape_brackets(normalize_model_pattern(name)), model) for name, model in table.models.items()]
+    for pattern, model in models:
         if known_model := find_known_model(model.model_of, origin, built_in) if model.model_of else None:
             values = {name: getattr(dialect, name) for name in dialect.__struct_fields__}
             for rule in config.model_rules:  # instead of those that match the names in the table
                 values |= rule.dialect_fields if rule.matches_model(known_model.name) else {}
-            rules.append(ModelRule(pattern.lower(), values, f"[providers.{table.name}]", ""))
-    own = [("*", table.dialect), *((pattern.lower(), model.dialect) for pattern, model in table.models.items())]
+            rules.append(ModelRule(pattern, values, f"[providers.{table.name}]", ""))
+    own = [("*", table.dialect), *((pattern, model.dialect) for pattern, model in models)]
     for pattern, fields in own if config.wire is origin.config.wire else ():
         if fields:
             decoded = structs.asdict(msgspec.convert(fields, config.wire.dialect_type))

@@ -287,6 +287,11 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
         matching = (name for pattern, name in reversed(self.known_names) if fnmatchcase(model.lower(), pattern))
         return next(matching, model)
 
+    def find_stated_capabilities(self, model: str) -> dict[str, Any]:
+        """Return the `ModelCapabilities` fields of the matching `capability_rules`."""
+        matching = (fields for pattern, fields in self.capability_rules if fnmatchcase(model.lower(), pattern))
+        return {name: value for fields in matching for name, value in fields.items()}
+
     @property
     def responses_setting(self) -> str:
         """Setting that selects the Responses API, for messages. "": the provider does not have this API."""

@@ -643,11 +643,7 @@ def find_capabilities(provider: Provider, model: str, settings: EngineOptions, c
 
 
 def apply_capability_rules(provider: Provider, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
-    changes: dict[str, object] = {}
-    for pattern, fields in provider.capability_rules:
-        if fnmatchcase(model.lower(), pattern):
-            changes.update(fields)
-    if not changes:
+    if not (changes := provider.find_stated_capabilities(model)):
         return capabilities
     found = structs.replace(capabilities, **changes)
     is_above = found.max_input is not None and found.max_input > found.context_window  # a table states the window only

@@ -34,11 +34,14 @@ from anthropic_proxy.engine.messages.models import (
 from anthropic_proxy.engine.messages.preparation import find_session_id, server_tool_kinds, shorten_id
 from anthropic_proxy.engine.options import (
     WEEKDAYS,
+    WILDCARDS,
     ConfiguredRoute,
     TimePeriod,
+    escape_brackets,
     list_condition_texts,
     list_periods,
     load_time_zone,
+    normalize_model_pattern,
 )
 from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.errors import ClientError, join_with_or
@@ -197,8 +200,6 @@ def _hash(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(errors="replace"), digest_size=4).digest())
 
 
-_WILDCARDS = frozenset("*?[")
-"""Characters that make a text a pattern of `fnmatch`. A text without them is a name, compared in full."""
 _MAX_PATTERN_TEXT = 256
 """Maximum characters of a value that is compared with patterns, because longer comparisons take too long. Patterns with
 only a fixed beginning (`gpt-*`) have no maximum."""
@@ -283,10 +284,10 @@ def compile_conditions(route: ConfiguredRoute) -> tuple[Condition, ...]:
 
 
 def _compile_patterns(patterns: Sequence[str]) -> Callable[[str], bool]:
-    names = frozenset(text for text in patterns if not _WILDCARDS.intersection(text))
-    beginnings = tuple(text[:-1] for text in patterns if text[-1:] == "*" and not _WILDCARDS.intersection(text[:-1]))
+    names = frozenset(text for text in patterns if not WILDCARDS.intersection(text))
+    beginnings = tuple(text[:-1] for text in patterns if text[-1:] == "*" and not WILDCARDS.intersection(text[:-1]))
     others = [
-        re.compile(translate(text)).match
+        re.compile(translate(escape_brackets(text))).match
         for text in patterns
         if text not in names and not (text[-1:] == "*" and text[:-1] in beginnings)
     ]
@@ -300,8 +301,7 @@ def _compile_patterns(patterns: Sequence[str]) -> Callable[[str], bool]:
 
 
 def _compile_name(name: str, texts: Sequence[str]) -> Condition:
-    # the model id of a request is in lower case
-    matches = _compile_patterns([text.lower() for text in texts] if name == "model" else texts)
+    matches = _compile_patterns([normalize_model_pattern(text) for text in texts] if name == "model" else texts)
     read: Callable[[RequestFacts], str] = attrgetter(name)
 
     def describe_value(facts: RequestFacts) -> str:

@@ -16,14 +16,17 @@ from anthropic_proxy.engine.options import (
     NAME_PATTERN,
     TIERS,
     WEEKDAYS,
+    WILDCARDS,
     ConfiguredRoute,
     RouteConditions,
     RouteTable,
     TimePeriod,
     decode_period,
+    escape_brackets,
     list_condition_texts,
     list_periods,
     load_time_zone,
+    normalize_model_pattern,
 )
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import values
@@ -178,7 +181,6 @@ def _check_targets(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
     errors.require_empty()
 
 
-_WILDCARDS = "*?["
 _FLAGS = ("thinking", "images", "pdfs", "web_search", "background", "subagent")
 _MINUTES_PER_DAY = 24 * 60
 _MAX_COMPARED = 50
@@ -238,7 +240,7 @@ def _prepare(route: ConfiguredRoute) -> _Compared:
     texts = {name: list_condition_texts(getattr(when, name)) for name in ("key", "team", "project")}
     texts |= {f"header {name.lower()}": list_condition_texts(value) for name, value in (when.header or {}).items()}
     texts |= {
-        "model": [text.lower() for text in list_condition_texts(when.model)],
+        "model": [normalize_model_pattern(text) for text in list_condition_texts(when.model)],
         "tier": list_condition_texts(when.tier),
     }
     values = (when.thinking, when.images, when.pdfs, when.web_search, when.background, when.subagent)
@@ -277,7 +279,7 @@ def _list_other_names(compared: _Compared) -> Iterator[str]:
 
 def _literal_start(text: str) -> str:
     """The characters before the first wildcard."""
-    return text[: min((place for char in _WILDCARDS if (place := text.find(char)) >= 0), default=len(text))]
+    return text[: min((place for char in WILDCARDS if (place := text.find(char)) >= 0), default=len(text))]
 
 
 def _covers(earlier: _Compared, later: _Compared) -> bool:
@@ -307,7 +309,7 @@ def _contains(pattern: str, other: str) -> bool:
     start = _literal_start(pattern)
     if pattern == f"{start}*":
         return _literal_start(other).startswith(start)
-    return _literal_start(other) == other and fnmatchcase(other, pattern)
+    return _literal_start(other) == other and fnmatchcase(other, escape_brackets(pattern))
 
 
 def _covers_time(earlier: ConfiguredRoute, later: ConfiguredRoute) -> bool:

@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from anthropic_proxy.engine.routing.routes import CompiledRoutes, describe_conditions
 from tests.support.golden_texts import Check
 from tests.support.routes import load_routes, new_facts
@@ -42,6 +44,14 @@ def test_the_share_of_sessions_is_exact_and_each_session_keeps_its_side(tmp_path
     assert all(is_in(f"session {number}", f"req_{number}") for number in chosen[:20])
     without_session = sum(is_in("", f"req_{number}") for number in range(2_000))
     assert 150 < without_session < 250
+
+
+@pytest.mark.parametrize("pattern", ["Big[a]*", "big[a]", "big[a][1m]"])
+def test_brackets_in_the_pattern_of_a_model_are_text(pattern: str, tmp_path: Path) -> None:
+    settings = load_routes(tmp_path, f'[[routes]]\nname = "big"\nwhen.model = "{pattern}"\ntargets = ["haiku"]\n')
+    rules = CompiledRoutes(settings.routes)
+    assert rules.find_matching_route(new_facts(settings, model="big[a]")) is not None
+    assert rules.find_matching_route(new_facts(settings, model="biga")) is None
 
 
 def test_a_long_value_matches_no_pattern_except_by_its_beginning(tmp_path: Path) -> None:

@@ -192,6 +192,20 @@ def test_a_stated_window_is_the_maximum_of_the_input(name: str, fields: str, exp
     assert limits.effective_max_input == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "model", "other"),
+    [("Own[ab]*", "own[AB]-2", "owna-2"), ("own[ab]", "own[ab]", "owna"), ("own[1m]", "own", "own1")],
+)
+def test_brackets_in_the_name_of_a_model_are_text(name: str, model: str, other: str) -> None:
+    table = f'models = {{ "{name}" = {{ context_window = 200_000 }} }}'
+    settings = load(f'[providers.mine]\nbase_url = "https://models.example/v1"\n{table}')
+    provider = find_registry(settings).find("mine")
+    found = [find_capabilities(provider, each, settings, Catalog()).context_window for each in (model, other)]
+    assert found[0] == 200_000
+    assert found[1] != 200_000
+    assert list(provider.known_models) == [model] * ("*" not in name)
+
+
 @pytest.mark.parametrize("model", ["z-ai/glm-9", "gpt-4.1"])
 def test_a_table_has_the_capabilities_of_the_same_server_behind_openai_base_url(model: str) -> None:
     compared = 0
