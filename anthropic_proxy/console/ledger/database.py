@@ -106,7 +106,7 @@ def _to_postgres(sql: str) -> str:
     return sql.replace("?", "%s")
 
 
-def decode_text(data: bytes) -> str | bytes:
+def _decode_text(data: bytes) -> str | bytes:
     """Decode a text of SQLite. One that is no UTF-8 stays bytes, so that it concerns its row only."""
     try:
         return data.decode()
@@ -125,8 +125,6 @@ class Connection:
         self._module: ModuleType = _import_psycopg() if self.is_postgres else sqlite3
         self._errors: type[Exception] = self._module.Error
         self._driver = driver
-        if not self.is_postgres:
-            driver.text_factory = decode_text
         self._cursor = driver.cursor()
         self._connect = connect
         self._file = file
@@ -253,6 +251,7 @@ def connect_for_reading(address: DatabaseAddress) -> Any:
     if address.file is None:
         return _connect_postgres(address)
     driver = sqlite3.connect(_name_file(address.file), uri=True, timeout=LOCK_TIMEOUT_SECONDS, check_same_thread=False)
+    driver.text_factory = _decode_text
     driver.execute("PRAGMA query_only=ON")
     driver.execute(f"PRAGMA cache_size=-{_CACHE_KIBIBYTES}")  # sums are sorted in it, and not in a file
     return driver
@@ -306,6 +305,7 @@ def connect_for_writing(address: DatabaseAddress) -> Any:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     create_private_file(file)
     driver = sqlite3.connect(file, timeout=_OPENING_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False)
+    driver.text_factory = _decode_text
     try:
         driver.execute("PRAGMA auto_vacuum=INCREMENTAL")  # effective in an empty file only
         driver.execute("PRAGMA journal_mode=WAL")

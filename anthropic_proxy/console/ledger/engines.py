@@ -12,7 +12,6 @@ from sqlalchemy.pool import NullPool
 
 from anthropic_proxy.console.ledger.database import (
     connect_for_reading,
-    decode_text,
     find_database,
     require_own_database,
 )
@@ -40,14 +39,7 @@ class EngineReader:
         numbers = itertools.count()
         named = _VALUES.sub(lambda _: f":value_{next(numbers)}", sql)
         parameters = {f"value_{number}": value for number, value in enumerate(values)}
-        if self.is_postgres:
-            return list(self._connection.execute(text(named), parameters))
-        driver: Any = self._connection.connection.driver_connection
-        driver.text_factory = decode_text
-        try:
-            return list(self._connection.execute(text(named), parameters))
-        finally:
-            driver.text_factory = str  # pages read many texts
+        return list(self._connection.execute(text(named), parameters))
 
 
 def open_reading_engine(settings: Settings) -> Engine:

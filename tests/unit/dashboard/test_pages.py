@@ -47,18 +47,30 @@ from tests.support.waiting import WAIT_SECONDS
 
 MAX_CALLS_PER_ROW = 2.5
 """Calls of Python and C functions of a page for each row of `hourly`: no histogram is decoded alone."""
+MAX_CALLS_PER_ROW_WITH_FACETS = 22.5
+"""The page of requests reads the ten texts of each row. Each is decoded by two calls, in 0.1 µs more than without."""
 MAX_INSTRUCTIONS_PER_ROW = 170.0
 """Instructions of SQLite's virtual machine of a page for each row of `hourly`: one scan of most columns, or of the
 columns of all facets."""
 _INSTRUCTIONS = 100
 
 
-@pytest.mark.parametrize("path", ["/dashboard", "/dashboard/requests", "/dashboard/models", "/dashboard/providers"])
-async def test_a_page_of_90_days_does_little_for_each_row_of_the_hourly_sums(path: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("path", "max_calls"),
+    [
+        ("/dashboard", MAX_CALLS_PER_ROW),
+        ("/dashboard/requests", MAX_CALLS_PER_ROW_WITH_FACETS),
+        ("/dashboard/models", MAX_CALLS_PER_ROW),
+        ("/dashboard/providers", MAX_CALLS_PER_ROW),
+    ],
+)
+async def test_a_page_of_90_days_does_little_for_each_row_of_the_hourly_sums(
+    path: str, max_calls: float, tmp_path: Path
+) -> None:
     found = [await _count_work(path, tmp_path / str(rows), rows) for rows in (100, 400)]
     calls, instructions, rows = (large - small for small, large in zip(*found, strict=True))
     assert rows == 300
-    assert calls / rows <= MAX_CALLS_PER_ROW
+    assert calls / rows <= max_calls
     assert instructions / rows <= MAX_INSTRUCTIONS_PER_ROW
 
 

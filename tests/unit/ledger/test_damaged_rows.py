@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.engines import find_database_problems
@@ -16,6 +17,7 @@ from anthropic_proxy.console.ledger.request_queries import (
     SortOrder,
     list_sorted_requests,
     list_stored_requests,
+    stream_stored_requests,
 )
 from anthropic_proxy.gateway.settings import Settings
 from tests.support.command_line import run_command
@@ -27,11 +29,12 @@ DAMAGED = f"req_{2:024d}"
 
 
 async def store_and_damage(settings: Settings, **columns: Any) -> None:
-    """Store three requests, and change columns of the second one."""
+    """Store three requests, and change columns of the second one. Bytes become a text."""
     failed = {"outcome": "error", "error_type": "api_error", "status": 500}
     await store(settings, *(new_receipt(number, session="s", **failed) for number in (1, 2, 3)))
     connection = open_for_writing(settings)
-    changes = ", ".join(f"{name} = ?" for name in columns)
+    texts = {name for name, value in columns.items() if isinstance(value, bytes)}
+    changes = ", ".join(f"{name} = cast(? AS TEXT)" if name in texts else f"{name} = ?" for name in columns)
     connection.execute(f"UPDATE requests SET {changes} WHERE id = ?", (*columns.values(), DAMAGED))
     connection.close()
 
@@ -79,9 +82,25 @@ async def test_a_text_in_columns_of_numbers_is_zero_or_unknown(sqlite: Settings)
             assert len(list_sorted_requests(connection, RequestSelection(), SortOrder(name), 10)) == 3, name
 
 
+@pytest.mark.parametrize("name", sorted({*StoredRequest.__struct_fields__} - {"stream"}))  # any value is a boolean
+async def test_a_text_that_is_no_utf8_concerns_its_row_only(sqlite: Settings, name: str) -> None:
+    await store_and_damage(sqlite, **{name: b"\xffa"})
+    with reading(sqlite) as engine, engine.connect() as connected:
+        problems = list(find_database_problems(connected))
+        stored = {request.id: request for request in stream_stored_requests(connected)}
+    request_id = str(b"\xffa") if name == "id" else DAMAGED
+    assert problems[0] == f"The stored request {request_id} cannot be read completely: {name}."
+    assert stored.keys() == {request_id, f"req_{1:024d}", f"req_{3:024d}"}
+    if name != "id":
+        defaults = {field.name: field.default for field in structs.fields(StoredRequest)}
+        assert getattr(stored[DAMAGED], name) == defaults[name]
+
+
 async def test_commands_api_and_pages_show_all_rows(tmp_path: Path) -> None:
     settings = Settings(data_directory=tmp_path / "anthropic-proxy")
-    await store_and_damage(settings, failed_attempts="{", attempt_times="{", duration="long", status="x")
+    await store_and_damage(
+        settings, failed_attempts="{", attempt_times="{", duration="long", status="x", error=b"\xffa"
+    )
     connection = open_for_writing(settings)
     connection.execute("UPDATE requests SET started_at = 'x' WHERE id = ?", (f"req_{3:024d}",))
     connection.close()
@@ -124,7 +143,7 @@ async def test_commands_api_and_pages_show_all_rows(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
     checked = run_command("db", "check", directory=tmp_path, settings=variables)
     assert checked.returncode == 1
-    unread = {DAMAGED: "failed_attempts, status, duration, attempt_times", f"req_{3:024d}": "started_at"}
+    unread = {DAMAGED: "failed_attempts, status, error, duration, attempt_times", f"req_{3:024d}": "started_at"}
     assert checked.stderr.splitlines()[:2] == [
         f"  ✕ The stored request {request_id} cannot be read completely: {names}."
         for request_id, names in unread.items()
