@@ -484,7 +484,7 @@ class Attempts:
                     conversation,
                     upstream_request.body,
                     settings=target.dialect.prompt_settings,
-                    tools=attempt.call.request.tools,
+                    tools=attempt.call.request.tools or self._request.tools,
                 )
             try:
                 if (throttle := engine.throttles.get(receipt.provider)) is not None:

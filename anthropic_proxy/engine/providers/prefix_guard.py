@@ -19,10 +19,10 @@ There are several ways to compare. If the provider has read as many tokens from 
 is lost, and a sample of a few bytes at the end of the old prompt tells whether it is the same conversation.
 
 If the provider reports no cached tokens, to read both prompts from memory would take more than 1 % of a request. So of
-a long prompt, only the tools, the system text and some samples of the messages are compared (`_has_same_samples`), and
-the old prompt stays the kept one. All bytes of every sixteenth prompt are compared. So a change of an earlier message
-that keeps its length is found up to 15 requests later, and one of a message that the kept prompt does not have is not
-found. After the first change, all prompts of the conversation are compared completely.
+a long prompt, only the tools, the system text, the settings and some samples of the messages are compared
+(`_has_same_samples`), and the old prompt stays the kept one. All bytes of every sixteenth prompt are compared. So a
+change of an earlier message that keeps its length is found up to 15 requests later, and one of a message that the kept
+prompt does not have is not found. After the first change, all prompts of the conversation are compared completely.
 
 In all other cases the bytes are compared without reading JSON (`_find_stable_end`): the new body begins with the old
 conversation, apart from marks of the cache that have moved, and ends with what follows the conversation, such as the
@@ -123,6 +123,8 @@ _SEPARATOR_BYTES = 2
 """Maximum length of the comma between two fields."""
 _SAMPLE_BYTES = 256
 """Bytes that tell the conversation of a prompt which the provider has read from its cache."""
+_SEAM_BYTES = 16
+"""Bytes behind the conversation that tell whether what follows it has another length."""
 _MAX_SHIFT = 300
 """By how many bytes marks that move may shift what is behind them: three marks, each with the list around its text."""
 _SHOWN_SESSION = 8
@@ -145,7 +147,7 @@ class Prompt(Struct, eq=False, gc=False):
     settings: Sequence[str] = ()
     """`prompt_settings` of the dialect."""
     tools: Sequence[object] = ()
-    """Tools of the client request. Requests with equal tools have the same objects."""
+    """Tools of the request, at a relay those of the client. Requests with equal tools have the same objects."""
     latest_turn: int = 0
     """Offset of the latest turn in `body`."""
     stable_end: int = 0
@@ -153,8 +155,8 @@ class Prompt(Struct, eq=False, gc=False):
     first message whose cache mark may be missing in the next prompt."""
     conversation_end: int = 0
     """Offset where the conversation ends in `body`. 0: not known yet."""
-    system: tuple[int, int] = (0, 0)
-    """Offsets of begin and end of the system text in `body`. Negative ones count from the end of `body`."""
+    fixed_spans: Sequence[tuple[int, int]] = ()
+    """Offsets of begin and end of system text and settings in `body`. Negative ones count from the end of `body`."""
     mark_count: int = 0
     """Number of cache marks in the conversation, at most `_MAX_MARKS`."""
     beginning: Sequence[int] | None = None
@@ -209,7 +211,7 @@ class PrefixGuard:
             prompt.stable_end = stable_end
             prompt.latest_turn = end if end < grown_end else before.latest_turn
             prompt.conversation_end = grown_end
-            prompt.system, prompt.mark_count = before.system, before.mark_count
+            prompt.fixed_spans, prompt.mark_count = before.fixed_spans, before.mark_count
             if before.beginning is not None and len(before.beginning) == _FULL_BEGINNING:
                 prompt.beginning = before.beginning
             prompt.is_continuation, prompt.is_reported, prompt.replaced = True, before.is_reported, before
@@ -294,14 +296,19 @@ def _has_same_end(before: Prompt, end: int, body: bytes) -> bool:
 
 
 def _has_same_samples(before: Prompt, prompt: Prompt) -> bool:
-    """Return True if tools, system text, latest turn and end of the prompt before are those of this one.
+    """Return True if tools, system text, settings, latest turn and end of the prompt before are those of this one.
 
-    The latest turn and the end are each represented by a few bytes.
+    The latest turn and the end are each represented by a few bytes. A field that is added or removed behind the
+    conversation moves its end.
     """
     old, body, turn, end = before.body, prompt.body, before.latest_turn, before.conversation_end
-    system_begin, system_end = before.system
-    if before.tools != prompt.tools or not body.startswith(memoryview(old)[system_begin:system_end], system_begin):
+    grown_end = len(body) - len(old) + end
+    if before.tools != prompt.tools or not body.startswith(old[end : end + _SEAM_BYTES], grown_end):
         return False
+    view = memoryview(old)
+    for begin, stop in before.fixed_spans:
+        if not body.startswith(view[begin:stop], begin):
+            return False
     if before.mark_count:
         return _has_same_end(before, end, body)
     return body.startswith(old[end - _SAMPLE_BYTES : end], end - _SAMPLE_BYTES) and body.startswith(
@@ -370,7 +377,7 @@ class _Parts(Struct, frozen=True):
     latest_turn: int
     stable_end: int
     conversation_end: int
-    system_span: tuple[int, int]
+    fixed_spans: Sequence[tuple[int, int]]
     mark_count: int
     settings: Mapping[str, bytes]
     """Name of a setting → its JSON text. Empty: not given."""
@@ -397,7 +404,7 @@ def _examine(prompt: Prompt) -> _Parts | None:
         return None
     prompt.latest_turn, prompt.stable_end = parts.latest_turn, parts.stable_end
     prompt.conversation_end, prompt.beginning = parts.conversation_end, parts.beginning
-    prompt.system, prompt.mark_count = parts.system_span, parts.mark_count
+    prompt.fixed_spans, prompt.mark_count = parts.fixed_spans, parts.mark_count
     return parts
 
 
@@ -410,14 +417,15 @@ def _divide(body: bytes, settings: Sequence[str]) -> _Parts:
         [part for name in names if (member := members.get(name)) for part in _list(view[member.value : member.end])]
         for names in (("tools",), _SYSTEM_FIELDS, _MESSAGE_FIELDS)
     )
-    system_begin = system_end = conversation.value
+    system_end = conversation.value
     while len(messages) > 1 and _SYSTEM_ROLE.match(messages[0]):  # the system text of some APIs
         system_end += len(messages[0])
         system.append(messages.pop(0))
-    for name in _SYSTEM_FIELDS:
+    fixed_spans = [(conversation.value, system_end)] if system_end > conversation.value else []
+    for name in {*_SYSTEM_FIELDS, *(name.partition(".")[0] for name in settings)}:
         if (member := members.get(name)) is not None:
             behind = len(body) if member.value > conversation.value else 0
-            system_begin, system_end = member.value - behind, member.end - behind
+            fixed_spans.append((member.value - behind, member.end - behind))
     if tools and (functions := memoryview(tools[0]))[: len(_FUNCTIONS)] == _FUNCTIONS:  # Gemini: a list inside the list
         tools = [*_list(functions[len(_FUNCTIONS) - 1 : -1]), *tools[1:]]
     # Anthropic places deferred tools behind the conversation, and the billing line outside of the prompt
@@ -434,8 +442,7 @@ def _divide(body: bytes, settings: Sequence[str]) -> _Parts:
             place -= len(message) + _SEPARATOR_BYTES
         stable_end = min(stable_end, place)
     given = {name: _read_setting(name, view, members) for name in settings}
-    system_span = system_begin, system_end
-    return _Parts(tools, system, messages, latest_turn, stable_end, end, system_span, len(marks), given)
+    return _Parts(tools, system, messages, latest_turn, stable_end, end, fixed_spans, len(marks), given)
 
 
 def _read_setting(name: str, body: memoryview, members: Mapping[str, Any]) -> bytes:

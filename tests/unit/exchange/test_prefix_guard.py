@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from random import Random
 from typing import Any
 
@@ -667,6 +667,33 @@ def test_a_change_at_a_provider_without_counts_is_found_within_some_requests(
     (turn,) = found
     assert found[turn] == part
     assert begin <= turn <= begin + latest
+
+
+@pytest.mark.parametrize("marks", [(), (1,)], ids=str)
+@pytest.mark.parametrize("order", ["messages last", "messages first"])
+@pytest.mark.parametrize(
+    ("changed", "part"),
+    [
+        (lambda body: body["tools"].reverse(), "tool 1 (Write)"),
+        (lambda body: body["tools"][1].update(description=lines("READ", 400)), "tool 2 (Read)"),
+        (lambda body: body["output_config"].update(effort="max"), "effort"),
+        (lambda body: body["output_config"].update(effort="medium"), "effort"),
+        (lambda body: body.pop("thinking"), "thinking"),
+    ],
+    ids=["other order", "tool", "effort of equal length", "longer effort", "setting that is gone"],
+)
+async def test_changed_tools_and_settings_at_a_relay_without_counts_are_found_at_once(
+    marks: Collection[int], order: str, changed: Callable[[dict[str, Any]], object], part: str
+) -> None:
+    relayed = Relayed()
+    for turn, session in enumerate(marked_session(marks, "text", 60, turns=19)):
+        tools = [{"name": name, "description": lines(name, 400)} for name in ("Bash", "Read", "Write")]
+        body = {"tools": tools, "thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}
+        body = body | json.loads(session) if order == "messages last" else json.loads(session) | body
+        if turn == 18:
+            changed(body)
+        change = await relayed.ask(body)
+        assert (change and change.part) == (part if turn == 18 else None), turn
 
 
 @pytest.mark.parametrize("row", [ROWS[0], ROWS[2], ROWS[3], ROWS[8]], ids=["Responses", "Chat", "Gemini", "Ollama"])
