@@ -22,7 +22,13 @@ from msgspec import Struct, structs
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.completion import complete_providers
 from anthropic_proxy.cli.doctor.report import MIN_SESSION_TOKENS
-from anthropic_proxy.cli.importing.plan import ImportPlan, ServerTable, prepare_files
+from anthropic_proxy.cli.importing.plan import (
+    ImportPlan,
+    ServerTable,
+    list_route_rows,
+    prepare_files,
+    write_mapping_rows,
+)
 from anthropic_proxy.cli.local_proxy import reload_proxies
 from anthropic_proxy.cli.models import ModelFacts, describe_models, find_model_price
 from anthropic_proxy.cli.output import Output
@@ -878,6 +884,7 @@ class _Setup:
         for text in describe_tier_overrides(backend.settings, provider):
             if not any(f" sets {one.name}=" in text for one in differences):  # reported or replaced
                 output.write_notice(text, "!", "warn")
+        self._report_routes(files.settings)
         if not any(change.added for change in files.changes):
             output.write_line(f"  {self._folder / ENV_FILE} needs no new line.")
             self._reload()
@@ -901,6 +908,20 @@ class _Setup:
         self._report_exported_key(backend)
         self._write_next_commands(backend, models, staying)
         return 0
+
+    def _report_routes(self, written: Settings) -> None:
+        """Name the routes, which choose other models than the written ones. `written`: with the new lines."""
+        if not (routes := written.routes):
+            return
+        count = formats.plural(len(routes), "route")
+        verb, pronoun = ("comes", "it") if len(routes) == 1 else ("come", "them")
+        self._output.write_line(f"  {self._output.paint('!', 'warn')} {count} {verb} before these models:")
+        write_mapping_rows(self._output, list_route_rows(written), "    ")
+        numbers = [route.origin.rpartition(" ")[2] for route in routes]
+        places = f"{'line' if len(numbers) == 1 else 'lines'} {join_with_and(numbers)}"
+        tables = "its table" if len(routes) == 1 else "their tables"
+        text = f"To remove {pronoun}, delete {tables} [[routes]] in {self._folder / CONFIG_FILE}, {places}."
+        self._output.write_line(f"    {self._output.paint(text, 'quiet')}")
 
     def _list_exported(self, provider: Provider) -> dict[str, str]:
         """Return what only the environment of this shell says of the provider, apart from secrets: its address, its

@@ -15,7 +15,14 @@ from typing import Any
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.importing.env_file import has_provider_variable, read_env_file
 from anthropic_proxy.cli.importing.litellm_config import LITELLM_SECTIONS, read_litellm_config
-from anthropic_proxy.cli.importing.plan import ImportPlan, find_referenced_variable, format_key_field, prepare_files
+from anthropic_proxy.cli.importing.plan import (
+    ImportPlan,
+    find_referenced_variable,
+    format_key_field,
+    list_route_rows,
+    prepare_files,
+    write_mapping_rows,
+)
 from anthropic_proxy.cli.importing.router_config import is_router_database, read_router_config, read_router_database
 from anthropic_proxy.cli.local_proxy import reload_proxies
 from anthropic_proxy.cli.output import Output, describe_input, read_input
@@ -34,7 +41,6 @@ from anthropic_proxy.gateway.settings.files import decode_env_text, find_invalid
 from anthropic_proxy.gateway.settings.place import require_settings_folder
 from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.gateway.settings.values import mask_env_lines
-from anthropic_proxy.gateway.telemetry.log.columns import count_columns, pad
 from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls, paint_commands
 
 _START_CLIENT = ("anthropic-proxy code", "in the folder of your project")
@@ -203,18 +209,9 @@ def _write_mapping(output: Output, plan: ImportPlan, settings: Settings) -> None
         target = f"{row.target}, then {', '.join(row.fallbacks)}" if row.fallbacks else row.target
         tiers_by_target.setdefault(target, []).append(row.tier)
     mapping = [(", ".join(tiers), target) for target, tiers in tiers_by_target.items()]
-    for route in settings.routes:
-        first, *others = route.targets
-        then = f", {'then ' if route.balance == 'order' else ''}{', '.join(others)}" if others else ""
-        above = f" (input above {limit:,} tokens)" if (limit := route.when.input_above) is not None else ""
-        mapping.append((f"route {route.name}", f"{first}{then}{above}"))
-    width = max(count_columns(name) for name, _ in mapping)
+    mapping += list_route_rows(settings)
     output.write_line()
-    lines = [f"  {pad(name, width)}  → {target}" for name, target in mapping]
-    if output.width and max(map(count_columns, lines)) > output.width:
-        lines = [line for name, target in mapping for line in (f"  {name}", f"    → {target}")]
-    for line in lines:
-        output.write_line(line)
+    write_mapping_rows(output, mapping)
     names = [route.name for route in plan.routes if route.when.get("thinking")]
     if thinking := next((route for route in settings.routes if route.name in names), None):
         text = f"Claude Code asks for thinking in nearly all requests, so most go to {thinking.targets[0]}."

@@ -48,6 +48,7 @@ from anthropic_proxy.gateway.settings.values import (
     redact_and_shorten,
     remove_endpoint,
 )
+from anthropic_proxy.gateway.telemetry.log.columns import count_columns, pad
 from anthropic_proxy.secrets import redact_key_patterns
 
 UNKNOWN_ENTRY = "import does not know this entry, so it is not imported"
@@ -692,3 +693,24 @@ def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str
         {}, PROVIDERS, env_file=str(env), env_draft=env_change.after, config_draft=config_change.after
     )
     return FilesToWrite((env_change, config_change), settings)
+
+
+def list_route_rows(settings: Settings) -> list[tuple[str, str]]:
+    """Return the name of each route, such as `route thinking`, with its models."""
+    rows = []
+    for route in settings.routes:
+        first, *others = route.targets
+        then = f", {'then ' if route.balance == 'order' else ''}{', '.join(others)}" if others else ""
+        above = f" (input above {limit:,} tokens)" if (limit := route.when.input_above) is not None else ""
+        rows.append((f"route {route.name}", f"{first}{then}{above}"))
+    return rows
+
+
+def write_mapping_rows(output: Output, rows: Sequence[tuple[str, str]], lead: str = "  ") -> None:
+    """Write names with their models, each in two lines if the terminal is too narrow."""
+    width = max(count_columns(name) for name, _ in rows)
+    lines = [f"{lead}{pad(name, width)}  → {target}" for name, target in rows]
+    if output.width and max(map(count_columns, lines)) > output.width:
+        lines = [line for name, target in rows for line in (f"{lead}{name}", f"{lead}  → {target}")]
+    for line in lines:
+        output.write_line(line)
