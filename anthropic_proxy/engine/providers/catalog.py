@@ -382,7 +382,8 @@ class Catalog:
         self._described: set[tuple[str, str]] = set()
         """Models whose provider has reported the capabilities."""
         self._failed: set[tuple[str, str]] = set()
-        """Models with a failed query. Requests no longer wait for queries about the same model."""
+        """Models with a failed query, and models and lists with a slow one. Requests no longer wait for queries about
+        the same model or list."""
         self._queried_at: dict[tuple[str, str], float] = {}
         """Provider and model ("": the listing) → clock time of the last query."""
         self._queries: dict[tuple[str, str], asyncio.Task[None]] = {}
@@ -474,7 +475,9 @@ class Catalog:
             seconds = FIRST_LIMITS_TIMEOUT_SECONDS if is_list else self._first_seconds
             remaining = self._queried_at[key] + seconds - self._clock()
             if remaining > 0:
-                await asyncio.wait((query,), timeout=remaining)
+                done, _ = await asyncio.wait((query,), timeout=remaining)
+                if not done:
+                    self._failed.add(key)
         return self.cached_capabilities(provider, model)
 
     def start_due_queries(self, provider: str, model: str) -> None:

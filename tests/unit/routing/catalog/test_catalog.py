@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
+from anthropic_proxy.engine.providers.catalog import FIRST_LIMITS_TIMEOUT_SECONDS, Catalog, ModelCapabilities
 from tests.support.interleaving import interleave
 
 LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
@@ -64,4 +64,30 @@ def test_the_capabilities_that_a_server_reports_are_not_replaced_by_the_table() 
 
 async def _fetch(catalog: Catalog) -> None:
     await catalog.fetch_capabilities("ollama", "qwen3")
+    await catalog.close()
+
+
+async def test_only_the_first_client_waits_for_a_list_that_hangs() -> None:
+    seconds, ended, queries = [0.0], asyncio.Event(), list[str]()
+
+    async def query() -> None:
+        queries.append("list")
+        await ended.wait()
+
+    async def fetch(turns: int) -> bool:
+        task = asyncio.create_task(catalog.fetch_capabilities("acme", "m"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return task.done() or not task.cancel()
+
+    catalog = Catalog(limit_queries={"acme": query}, clock=lambda: seconds[0])
+    catalog.start_due_queries("acme", "m")
+    seconds[0] = FIRST_LIMITS_TIMEOUT_SECONDS - 0.01
+    await catalog.fetch_capabilities("acme", "m")
+    ended.set()
+    assert await fetch(10)  # the query has ended without a list
+    ended.clear()
+    seconds[0] = 1_000
+    assert await fetch(10)  # the next query hangs too
+    assert queries == ["list", "list"]
     await catalog.close()
