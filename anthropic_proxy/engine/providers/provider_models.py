@@ -45,13 +45,16 @@ _WINDOW_FIELDS = (
         "inputTokenLimit",
         "max_input_tokens",
     ),
-    *("n_ctx", "max_context_length"),
+    *("n_ctx", "max_context_length", "context_size"),
 )
 """Names of the field with the context window in model lists: vLLM; Groq; Moonshot and OpenRouter; Gemini; Anthropic;
-llama.cpp; Mistral."""
+llama.cpp; Mistral; Novita."""
+_NESTED_FIELDS = ("meta", "top_provider", "metadata")
+"""Names of objects with further limits of a model: llama.cpp; the host that OpenRouter calls first; DeepInfra."""
 _LOADED_FIELDS = ("loaded_context_length", "context_length", "n_ctx")
-_OUTPUT_FIELDS = ("max_completion_tokens", "outputTokenLimit", "max_tokens")
-"""Names of the field with the output limit in model lists of Groq and OpenRouter, Gemini and Anthropic."""
+_OUTPUT_FIELDS = ("max_completion_tokens", "outputTokenLimit", "max_output_tokens", "max_tokens")
+"""Names of the field with the output limit in model lists: Groq and OpenRouter; Gemini; Novita; Anthropic and
+DeepInfra."""
 _MIN_LIMIT, _MAX_LIMIT = 256, 100_000_000
 """Smallest and largest number of tokens that is a limit of a model. Other numbers in a list have another meaning."""
 _RETIREMENT_FIELD = "shutdown_date"
@@ -114,15 +117,15 @@ async def query_chat_models(
         text = f"{provider.prefix} answered the query for its models with something else, at {base_url}"
         raise UpstreamProtocolError(text, provider=provider.prefix) from None
     found = {}
-    for listed in entries:
-        entry = dict(listed)
-        for name in ("meta", "top_provider"):  # llama.cpp; OpenRouter
-            nested = listed.get(name)
-            entry = {**nested, **entry} if isinstance(nested, dict) else entry
+    for entry in entries:
         name = _read_id(entry)
         is_other = any(fnmatchcase(name.lower(), pattern) for pattern in _NON_CHAT_PATTERNS)
         if name and name not in provider.non_chat_models and not is_other:
-            window, most = _find_number(entry, _WINDOW_FIELDS), _find_number(entry, _OUTPUT_FIELDS)
+            parts = [entry, *(entry[field] for field in _NESTED_FIELDS if isinstance(entry.get(field), dict))]
+            window, most = (
+                min(filter(None, (_find_number(part, fields) for part in parts)), default=None)
+                for fields in (_WINDOW_FIELDS, _OUTPUT_FIELDS)
+            )
             found[name] = ListedModel(name, window, most, _read_date(entry.get(_RETIREMENT_FIELD)))
     if is_own_server(provider, settings) and not any(one.context_window for one in found.values()):
         windows = await _query_loaded_windows(base_url, send, request, credential)
@@ -273,5 +276,11 @@ def _read_date(value: Any) -> date | None:
 
 
 def _find_number(entry: Mapping[str, Any], names: Sequence[str]) -> int | None:
-    values = (value for name in names if isinstance(value := entry.get(name), int))
-    return next((value for value in values if _MIN_LIMIT <= value <= _MAX_LIMIT), None)
+    for name in names:
+        try:
+            number = int(float(entry.get(name, 0)))  # servers also write "131072" and 131072.0
+        except (TypeError, ValueError, OverflowError):
+            continue
+        if _MIN_LIMIT <= number <= _MAX_LIMIT:
+            return number
+    return None

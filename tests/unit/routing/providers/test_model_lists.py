@@ -1,0 +1,46 @@
+"""The limits that the model lists of servers state."""
+
+import json
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.provider_models import query_chat_models
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.gateway.settings import Settings
+from tests.support.harness import FakeResponse
+
+
+async def read_list(*entries: dict[str, Any]) -> list[tuple[str, int | None, int | None]]:
+    async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        return FakeResponse(200, json.dumps({"data": entries}).encode())
+
+    listed = await query_chat_models(PROVIDERS.find("openai"), Settings(), send, None, 5.0)
+    return [(model.id, model.context_window, model.max_output) for model in listed]
+
+
+@pytest.mark.parametrize(
+    ("fields", "window", "most"),
+    [
+        ({"metadata": {"context_length": 163_840, "max_tokens": 16_384}}, 163_840, 16_384),
+        ({"context_size": 131_072, "max_output_tokens": 32_768}, 131_072, 32_768),
+        (
+            {
+                "context_length": 1_000_000,
+                "top_provider": {"context_length": 262_144, "max_completion_tokens": 65_536},
+            },
+            262_144,
+            65_536,
+        ),
+        ({"context_length": 131_072, "top_provider": {"context_length": None}, "metadata": None}, 131_072, None),
+        ({"context_length": "131072", "max_tokens": 8192.0}, 131_072, 8192),
+        ({"context_length": "many", "max_model_len": 32_768, "max_tokens": [1]}, 32_768, None),
+        ({"context_length": 1e300, "max_tokens": True}, None, None),
+    ],
+    ids=["DeepInfra", "Novita", "OpenRouter", "without", "text and fraction", "no numbers", "no limits"],
+)
+async def test_limits_are_read_from_the_fields_of_each_server(
+    fields: dict[str, Any], window: int | None, most: int | None
+) -> None:
+    assert await read_list({"id": "some", **fields}) == [("some", window, most)]
