@@ -109,8 +109,6 @@ _MAX_TEXT = 200
 """Number of characters of a provider's error text that are shown."""
 _MAX_MODELS = 600
 """Number of characters of a list of models in an error message."""
-_MAX_LISTED_MODELS = 5_000
-"""Number of models of a server that are described. Each takes time."""
 _SMALL = re.compile(r"(?:^|[^a-z])(?:mini|flash|lite|small|nano|haiku|air|fast|turbo)(?:[^a-z]|$)")
 """Words by which vendors name the small models of a family."""
 _MIN_FAMILY_CHARACTERS = 3
@@ -1179,7 +1177,7 @@ def query_models(backend: ChosenProvider) -> tuple[Sequence[ModelFacts], float, 
             credential = Credentials(settings).next_credential(provider)
             send, started = services.transports[provider.name], time.monotonic()
             listed = await query_chat_models(provider, settings, send, credential, TEST_TIMEOUT_SECONDS)
-            listed = [model for model in listed if _is_model_name(model.id)][:_MAX_LISTED_MODELS]
+            listed = [model for model in listed if _is_model_name(model.id)]
             seconds = time.monotonic() - started
             is_accepted = credential is not None and await is_key_accepted(
                 provider, settings, send, credential, TEST_TIMEOUT_SECONDS

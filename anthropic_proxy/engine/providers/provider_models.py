@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from fnmatch import fnmatchcase
+from itertools import islice
 from typing import Any
 from urllib.parse import urljoin
 
@@ -66,6 +67,8 @@ _NON_CHAT_PATTERNS = (
 )
 """Patterns of model ids without chat: embeddings, speech, images. Lists of the OpenAI format do not state the purpose
 of a model."""
+_MAX_ENTRIES = 5_000
+"""Number of entries of a list that are read. Each takes time, in which a server replies to nobody."""
 _MAX_BYTES = 16 * 1024 * 1024
 LOADED_PATHS = ("/api/v0/models", "/api/ps", "/props")
 """Paths, beside the API, at which LM Studio, Ollama and llama.cpp state the windows of loaded models (lmstudio.ai/docs,
@@ -112,7 +115,7 @@ async def query_chat_models(
     if answer.status != 200:
         raise _describe_refusal(provider, settings, base_url, answer)
     try:
-        entries = list(_find_entries(decode_json(answer.body)))
+        entries = list(islice(_find_entries(decode_json(answer.body)), _MAX_ENTRIES))
     except (InvalidJson, TypeError):
         text = f"{provider.prefix} answered the query for its models with something else, at {base_url}"
         raise UpstreamProtocolError(text, provider=provider.prefix) from None
@@ -120,7 +123,8 @@ async def query_chat_models(
     for entry in entries:
         name = _read_id(entry)
         is_other = any(fnmatchcase(name.lower(), pattern) for pattern in _NON_CHAT_PATTERNS)
-        if name and name not in provider.non_chat_models and not is_other:
+        # commands print names on terminals
+        if name and name.isprintable() and name not in provider.non_chat_models and not is_other:
             parts = [entry, *(entry[field] for field in _NESTED_FIELDS if isinstance(entry.get(field), dict))]
             window, most = (
                 min(filter(None, (_find_number(part, fields) for part in parts)), default=None)

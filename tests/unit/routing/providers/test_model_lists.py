@@ -20,6 +20,16 @@ async def read_list(*entries: dict[str, Any]) -> list[tuple[str, int | None, int
     return [(model.id, model.context_window, model.max_output) for model in listed]
 
 
+async def test_names_with_control_characters_and_models_without_chat_are_left_out() -> None:
+    names = ["some", "b\x1b[31mad", "Text-Embedding-3", "gpt-5\n", "tts-1", "own-guard", "", "x/some:free"]
+    assert [name for name, _, _ in await read_list(*({"id": name} for name in names))] == ["some", "x/some:free"]
+
+
+async def test_only_the_first_models_of_a_long_list_are_read() -> None:
+    listed = await read_list(*({"id": f"model-{number}"} for number in range(5_001)))
+    assert (len(listed), listed[-1]) == (5_000, ("model-4999", None, None))
+
+
 @pytest.mark.parametrize(
     ("fields", "window", "most"),
     [
