@@ -192,7 +192,7 @@ def _lay_out(
     flexible = next((index for index in shown if columns[index].can_be_cut or columns[index].wraps), None)
     if flexible is not None:
         words = (count_columns(word) for row in cells for word in row[flexible].split())
-        needed = max(_MIN_CUT, *words) if columns[flexible].wraps else _MIN_CUT
+        needed = max((_MIN_CUT, *words)) if columns[flexible].wraps else _MIN_CUT
         free = count_free(flexible, range(bars))
         if free < min(needed, complete[flexible]):
             free = count_free(flexible, [index for index in range(bars) if not columns[index].is_optional])

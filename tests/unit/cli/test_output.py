@@ -159,6 +159,14 @@ def test_only_the_texts_of_the_program_name_its_path(monkeypatch: pytest.MonkeyP
     ]
 
 
+def test_a_column_that_wraps_may_be_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = [Column("Setting"), Column("Value", wraps=True)]
+    assert show(monkeypatch, 72, lambda output: output.write_table(columns, [["PORT", ""]])) == [
+        "  Setting  Value",
+        "  PORT",
+    ]
+
+
 def test_a_long_cell_is_wrapped_beside_the_other_columns_or_below_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = (Column("Setting"), Column("Value", wraps=True), Column("Source"))
     columns = [*texts, Column("Default", is_optional=True)]
