@@ -628,7 +628,7 @@ class _Setup:
         result = f"accepted by {host}" if is_accepted else f"{host} answers"
         output.write_line(f"  {check} {result}, {count}, {duration}{left_out}")
         if backend.settings.keys.get(provider.name) and not is_accepted:
-            output.write_line("    The first message checks the key, because the list of models needs none.")
+            output.write_line("    The first message checks the key: this server has not said whether it accepts it.")
         return tested
 
     def _report_failure(self, backend: ChosenProvider, error: UpstreamError) -> str:

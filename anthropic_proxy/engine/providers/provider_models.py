@@ -144,7 +144,7 @@ async def query_chat_models(
 async def is_key_accepted(
     provider: Provider, settings: EngineOptions, send: Transport, credential: Credential, timeout_seconds: float
 ) -> bool:
-    """Return True if the server has accepted the key. False: no answer tells, because its list of models needs no key.
+    """Return True if the server has accepted the key. False: no answer tells.
 
     Call it after the list has arrived. Raises `UpstreamRefused` if the server rejects the key.
     """
