@@ -352,7 +352,7 @@ class ModelSource(Protocol):
 
 
 LimitsQuery = Callable[[], Awaitable[Sequence[LearnedModel] | None]]
-"""Query of a server for the limits that its model list states. None: no reply."""
+"""Query of a server for the models in its list, with the limits that it states. None: no reply."""
 
 
 class Catalog:
@@ -388,8 +388,10 @@ class Catalog:
         """Provider and model ("": the listing) → clock time of the last query."""
         self._queries: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._learned: LearnedModels = {}
+        self._limits: dict[str, LearnedModels] = {}
+        """Provider → limits in its newest model list."""
         self._reported: LearnedModels = {}
-        """Limits in the model lists of servers."""
+        """Limits in all these lists."""
         self._published: dict[tuple[str, str], LearnedModel] = {}
         """Context windows that others publish, for models that neither the doctor nor a server states."""
         self.edition = 0
@@ -528,9 +530,17 @@ class Catalog:
     async def _read_limits(self, query: LimitsQuery, key: tuple[str, str]) -> None:
         found = await query()
         if found is not None:
-            reported = {**self._reported, **{(one.server, one.model): one for one in found[:_MAX_ENTRIES]}}
-            if reported != self._reported:
-                self._reported = reported
+            earlier = self._limits.get(key[0], {})
+            limits: dict[tuple[str, str], LearnedModel] = {}
+            for listed in found[:_MAX_ENTRIES]:
+                model = listed.server, listed.model
+                if listed.context_window or listed.max_output:
+                    limits[model] = listed
+                elif model in earlier:  # some servers state the window of a model only while it is loaded
+                    limits[model] = earlier[model]
+            if limits != earlier:
+                self._limits[key[0]] = limits
+                self._reported = {model: one for each in self._limits.values() for model, one in each.items()}
                 self.edition += 1
             self._described.add(key)
 

@@ -227,7 +227,7 @@ async def _query_loaded_windows(
 async def query_limits(
     provider: Provider, settings: EngineOptions, send: Transport, find_credential: Callable[[], Credential | None]
 ) -> Sequence[LearnedModel] | None:
-    """Return the limits that the model list of a server states. None: no reply, or no key for the query.
+    """Return the models in the list of a server, with the limits that it states. None: no reply, or no key.
 
     Known models are left out: a gateway serves them with the limits of their vendor. A table `[providers.NAME]` has a
     server of its own.
@@ -249,8 +249,7 @@ async def query_limits(
             max_output=model.max_output,
         )
         for model in listed
-        if (model.context_window or model.max_output)
-        and (provider.is_configured or not is_in_table(provider, model.id, settings))
+        if provider.is_configured or not is_in_table(provider, model.id, settings)
     ]
 
 

@@ -1,10 +1,16 @@
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import date
 
 import pytest
 
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.catalog import FIRST_LIMITS_TIMEOUT_SECONDS, Catalog, ModelCapabilities
+from anthropic_proxy.engine.providers.catalog import (
+    FIRST_LIMITS_TIMEOUT_SECONDS,
+    Catalog,
+    LearnedModel,
+    ModelCapabilities,
+)
 from tests.support.interleaving import interleave
 
 LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
@@ -91,3 +97,38 @@ async def test_only_the_first_client_waits_for_a_list_that_hangs() -> None:
     assert await fetch(10)  # the next query hangs too
     assert queries == ["list", "list"]
     await catalog.close()
+
+
+async def test_the_newest_list_replaces_the_limits_of_the_list_before() -> None:
+    replies: list[dict[str, int | None] | None] = [
+        {"removed": 1_000, "unloaded": 2_000, "changed": 3_000},
+        {"unloaded": None, "changed": 4_000},
+        None,  # no reply
+    ]
+    seconds, found = [0.0], list[tuple[list[str], list[int | None]]]()
+
+    async def query() -> list[LearnedModel] | None:
+        reply = replies[len(found)]
+        return None if reply is None else [_listed(model, window) for model, window in reply.items()]
+
+    async def query_other() -> list[LearnedModel] | None:
+        return [_listed("own", 5_000, "other host")]
+
+    catalog = Catalog(limit_queries={"acme": query, "other": query_other}, clock=lambda: seconds[0])
+    await catalog.fetch_capabilities("other", "own")
+    for _ in replies:
+        seconds[0] += 1_000
+        await catalog.fetch_capabilities("acme", "changed")
+        await asyncio.gather(*catalog._queries.values())
+        observed = [catalog.find_observed_model("acme host", model) for model in ("removed", "unloaded", "changed")]
+        windows = [None if one is None else one.context_window for one in observed]
+        found.append((catalog.list_reported_models("acme host"), windows))
+    later = (["unloaded", "changed"], [None, 2_000, 4_000])  # a model has a window while it is loaded
+    assert found == [(["removed", "unloaded", "changed"], [1_000, 2_000, 3_000]), later, later]
+    assert catalog.list_reported_models("other host") == ["own"]
+
+
+def _listed(model: str, window: int | None, server: str = "acme host") -> LearnedModel:
+    return LearnedModel(
+        server=server, model=model, observed_on=date(2026, 11, 26), evidence="a list", context_window=window
+    )
