@@ -25,7 +25,7 @@ from anthropic_proxy.engine.routing.router import (
     find_preferred_provider,
     resolve_model_name_and_tier,
 )
-from anthropic_proxy.engine.routing.routes import SESSION_HEADER, CompiledRoutes, RequestFacts, RouteBalancer
+from anthropic_proxy.engine.routing.routes import CompiledRoutes, RequestFacts, RouteBalancer
 from anthropic_proxy.errors import ClientError
 
 
@@ -49,8 +49,7 @@ def read_client_request(engine: Engine, incoming: ClientRequest) -> tuple[Messag
     match: RouteMatch | None = None
     try:
         if routes is not None:
-            needs_session = routes.uses_session and SESSION_HEADER not in incoming.headers  # it may be in the body
-            may_be_relayed = plans.some_relayed and not routes.reads_body and not needs_session
+            may_be_relayed = plans.some_relayed and not routes.reads_body
         elif model := guess_model(incoming.body):
             may_be_relayed = plans.find_plan(RoutingQuery(model), engine.settings, engine.catalog).is_relayed
         else:

@@ -446,8 +446,6 @@ class CompiledRoutes:
         names = {condition.name for _, conditions in self._routes for condition in conditions}
         self.reads_body = bool(names & _READS_BODY)
         """True if a condition needs the messages or other fields of the body."""
-        self.uses_session = "share" in names or any(route.balance != "order" and route.sticky for route in routes)
-        """True if the session of a request decides about its target."""
 
     def find_matching_route(self, facts: RequestFacts) -> ConfiguredRoute | None:
         for route, conditions in self._routes:

@@ -669,6 +669,20 @@ def test_a_change_at_a_provider_without_counts_is_found_within_some_requests(
     assert begin <= turn <= begin + latest
 
 
+async def test_a_session_that_a_relay_has_in_its_body_only_is_compared() -> None:
+    relayed = Relayed()
+    given = {"metadata": {"user_id": json.dumps({"session_id": "two"})}}
+    for turn in range(8, 11):
+        assert await relayed.ask(claude_code(turn, **given), x_claude_code_session_id="") is None
+    change = await relayed.ask(claude_code(11, **given) | {"system": "Rules."}, x_claude_code_session_id="")
+    assert change is not None
+    assert change.part == "system text"
+    assert [receipt.session for receipt in relayed.proxy.receipts] == ["two"] * 4
+    for invalid in ({"user_id": 7}, "two"):
+        await relayed.ask(claude_code(12, metadata=invalid), x_claude_code_session_id="")
+        assert json.loads(relayed.sent[-1])["metadata"] == invalid, "the provider itself rejects it"
+
+
 @pytest.mark.parametrize("marks", [(), (1,)], ids=str)
 @pytest.mark.parametrize("order", ["messages last", "messages first"])
 @pytest.mark.parametrize(

@@ -692,6 +692,7 @@ class _Head(Struct, kw_only=True):
     stream: bool | None = None
     tools: Raw = ABSENT
     mcp_servers: Raw = ABSENT
+    metadata: Metadata | None = None
 
 
 class _PlainBody(_Head):
@@ -746,6 +747,7 @@ def scan_request(body: bytes) -> MessagesRequest | None:
         tool_errors=tool_errors,
         stream=bool(read.stream),
         tools=tools,
+        metadata=read.metadata,
         mcp_servers=_decode_mcp_servers(read.mcp_servers) if read.mcp_servers not in _NOT_GIVEN else [],
         body_bytes=len(body),
         scanned_only=True,
