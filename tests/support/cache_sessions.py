@@ -235,10 +235,20 @@ def _text(topic: str, size: int) -> str:
 _NAMES = ("Agent", "Bash", "Edit", "Read", "Skill", "ToolSearch", "Write")
 
 
-Client = Literal["claude_code", "compacting", "adding", "declaring", "declaring_with_placeholder"]
-"""How a client declares the tools that its searches find: as Claude Code does, also with a compaction, as it does
-without its placeholder, or all of them in each request."""
+Client = Literal[
+    "claude_code",
+    "compacting",
+    "summarizing",
+    "summarizing_at_once",
+    "adding",
+    "declaring",
+    "declaring_with_placeholder",
+]
+"""How a client declares the tools that its searches find: as Claude Code does, also with a compaction or a
+cancelled one, as it does without its placeholder, or all of them in each request."""
 _LAST_BEFORE_COMPACTION = 4
+SUMMARY = "The work so far."
+"""Reply to the request for a summary, which a client sends without the newest exchange and then does not use."""
 
 
 def _tools(loaded: set[str], client: Client) -> list[dict[str, Any]]:
@@ -259,7 +269,8 @@ def _turn(number: int, client: Client) -> Script:
         if client == "compacting" and number > _LAST_BEFORE_COMPACTION:  # the model no longer sees earlier searches
             names = (*names, *LOADS[2])
         steps += [("ToolSearch", {"value": "select:" + ",".join(names)})]
-        steps += [(name, {"value": f"turn {number}"}) for name in names]
+        calls: Script = [(name, {"value": f"turn {number}"}) for name in names]
+        steps += {"summarizing": [*calls, SUMMARY], "summarizing_at_once": [SUMMARY, *calls]}.get(client, calls)
     return [*steps, f"Turn {number} is done."]
 
 
@@ -276,18 +287,22 @@ async def run_session(row: Row, client: Client = "claude_code") -> Figures:
         if client == "compacting" and number == _LAST_BEFORE_COMPACTION + 1:
             messages = [{"role": "user", "content": [{"type": "text", "text": _text("summary", 30_000)}]}]
             messages.append({"role": "assistant", "content": [{"type": "text", "text": "Turn 4 is done."}]})
+        earlier = [*messages]
         messages.append({"role": "user", "content": [{"type": "text", "text": f"Do part {number} of the work."}]})
         for step in turn:
+            summarized = [*earlier, {"role": "user", "content": [{"type": "text", "text": "Write a summary."}]}]
             sink = await proxy.post(
                 headers={"anthropic-version": "2023-06-01", "anthropic-beta": _TOOL_SEARCH},
                 model="claude-opus-4-6",
                 system=system,
                 tools=_tools(loaded, client),
-                messages=_mark_last(messages),
+                messages=_mark_last(summarized if step == SUMMARY else messages),
                 metadata={"user_id": user_id},
             )
             assert sink.error is None, sink.error
             content = (sink.body or json.loads(sink.stream))["content"]
+            if step == SUMMARY:
+                continue
             messages.append({"role": "assistant", "content": content})
             if isinstance(step, str):
                 assert [block["text"] for block in content] == [step]

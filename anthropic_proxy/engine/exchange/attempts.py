@@ -56,7 +56,7 @@ from anthropic_proxy.engine.hooks import Receipt, UpstreamAttempt
 from anthropic_proxy.engine.messages.deltas import Delta, Usage, sum_usages
 from anthropic_proxy.engine.messages.effort_plan import EffortPlan
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
-from anthropic_proxy.engine.messages.loaded_tools import PLACEHOLDER_NAME
+from anthropic_proxy.engine.messages.loaded_tools import NOWHERE, PLACEHOLDER_NAME, DeferredToolPlaces
 from anthropic_proxy.engine.messages.models import MessagesRequest, Source, Tool, decode_request_or_envelope
 from anthropic_proxy.engine.messages.models.tools import list_tool_names
 from anthropic_proxy.engine.messages.preparation import ProxyTool, TargetLimits, prepare
@@ -402,15 +402,16 @@ class Attempts:
             )
         estimate = partial(self._estimates.get_or_estimate, scale=run.token_scale)
         conversation = f"{self.receipt.session} {self.receipt.agent} {target.prefixed_id}"
-        listed: Collection[str] | None = ()
-        if self.receipt.session and PLACEHOLDER_NAME in list_tool_names(request.tools):
-            listed = engine.observations.find_listed_tools(conversation, request.messages)
+        places: DeferredToolPlaces | None = None
+        loads_tools = self.receipt.session and PLACEHOLDER_NAME in list_tool_names(request.tools)
+        if loads_tools:
+            places = engine.observations.find_tool_places(conversation, request.messages)
         prepared = await engine.background.run_in_thread_if_large(
-            self._is_large, prepare, request, limits, estimate, listed or ()
+            self._is_large, prepare, request, limits, estimate, places or NOWHERE
         )
         prepared.request.session = self.receipt.session
-        if listed is None:
-            engine.observations.store_listed_tools(conversation, request.messages, prepared.listed)
+        if loads_tools:
+            engine.observations.store_tool_places(conversation, request.messages, places, prepared.places)
         is_further_call = run.continuation is not None
         if report.notes and not is_further_call:
             report.clear_notes()

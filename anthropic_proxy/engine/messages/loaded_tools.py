@@ -16,6 +16,9 @@ The searches of the API that the proxy runs for its clients are treated alike (`
 After a compaction, the searches are no longer in the messages, but the client still declares what they have loaded.
 Such tools stand in the list from the first request on, so they stay there if a later search names them again.
 
+The request for the summary itself lacks the newest exchange. A tool that this exchange has loaded is declared, but the
+messages do not name it, so it is left out instead of being added to the list.
+
 Only tools that the request of the client declares and an earlier result names are loaded. A deferred tool that the
 proxy's search has not found yet is called by its name too, because the model may know it from a text. A call of any
 other name is delivered as a call of `CallLoadedTool`: the client reports an unknown tool, and the model calls again.
@@ -27,7 +30,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from anthropic_proxy.engine.messages.deltas import Delta, ToolArgs, ToolCall, ToolEnd
@@ -73,6 +76,18 @@ CALLER = replace(msgspec.json.decode(_SOURCE, type=Tool), source=_SOURCE)
 """Definition of the constant tool."""
 
 
+class DeferredToolPlaces(Struct, frozen=True):
+    """Names of deferred tools of a client by their place, or digests of the names in earlier requests."""
+
+    listed: Collection[str] = ()
+    """In the list of tools."""
+    placed: Collection[str] = ()
+    """Where a search has loaded them."""
+
+
+NOWHERE = DeferredToolPlaces()
+
+
 def digest_tool_name(name: str) -> str:
     """Return a hash of 8 bytes, in place of a name of any length."""
     return hashlib.blake2b(name.encode(errors="replace"), digest_size=8).hexdigest()
@@ -83,24 +98,25 @@ def place_loaded_tools(
     messages: Sequence[Message],
     form: LoadedToolForm,
     forced_name: str | None,
-    listed_at_first: Collection[str] = (),
-) -> tuple[list[Tool], Mapping[str, Sequence[Tool]], Collection[str]]:
-    """Return the tools to list, the loaded tools by the id of the tool result that has loaded them, and the names of
-    deferred tools in the list.
+    earlier: DeferredToolPlaces = NOWHERE,
+) -> tuple[list[Tool], Mapping[str, Sequence[Tool]], DeferredToolPlaces]:
+    """Return the tools to list, the loaded tools by the id of the tool result that has loaded them, and the places of
+    deferred tools.
 
     Without Claude Code's placeholder, the list is returned as it is: other clients may declare all tools from the first
     request on. A tool that `tool_choice` forces, or that no search in the messages names, stays in the list, and so do
-    those of `listed_at_first`: the digests of the names that the first request of the conversation had there.
+    those of `earlier.listed`. A tool of `earlier.placed` that neither a search nor a call in the messages names is left
+    out: the messages end before it was loaded.
     """
     names = list_tool_names(tools)
     if form == "listed" or PLACEHOLDER_NAME not in names or CALLER_NAME in names:
-        return tools, {}, ()
+        return tools, {}, NOWHERE
     deferred = {
         tool.name: tool
         for tool in tools
         if tool.defer_loading and is_client_tool(tool) and tool.name not in (PLACEHOLDER_NAME, forced_name)
     }
-    listed = [name for name in deferred if listed_at_first and digest_tool_name(name) in listed_at_first]
+    listed = [name for name in deferred if earlier.listed and digest_tool_name(name) in earlier.listed]
     for name in listed:
         del deferred[name]
     loaded: dict[str, list[Tool]] = {}
@@ -117,17 +133,31 @@ def place_loaded_tools(
                 if found := [name for name in named if name in deferred and name not in placed]:
                     placed.update(found)
                     loaded[block.tool_use_id] = [deferred[name] for name in found]
-    listed += [name for name in deferred if name not in placed]
+    others = [name for name in deferred if name not in placed]
+    unknown = {name for name in others if earlier.placed and digest_tool_name(name) in earlier.placed}
+    if unknown:
+        unknown -= _find_called_names(messages, unknown)
+    listed += [name for name in others if name not in unknown]
+    places = DeferredToolPlaces(listed, placed)
+    unlisted = frozenset(placed | unknown)
     if isinstance(tools, ToolList):
-        return _list_shared_tools(tools, frozenset(placed), forced_name, form), loaded, listed
-    return _list_tools(tools, placed, forced_name, form), loaded, listed
+        return _list_shared_tools(tools, unlisted, forced_name, form), loaded, places
+    return _list_tools(tools, unlisted, forced_name, form), loaded, places
+
+
+def _find_called_names(messages: Sequence[Message], names: Collection[str]) -> set[str]:
+    """Return the names that calls in the messages have as their tool or in their arguments, such as those of a search
+    whose result the client has removed."""
+    blocks = (block for message in messages if not isinstance(message.content, str) for block in message.content)
+    calls = [(block.name, bytes(block.input)) for block in blocks if type(block) is ToolUseBlock]
+    return {name for name in names if any(name == called or name.encode() in given for called, given in calls)}
 
 
 def _list_tools(
-    tools: Sequence[Tool], placed: Collection[str], forced_name: str | None, form: LoadedToolForm
+    tools: Sequence[Tool], unlisted: Collection[str], forced_name: str | None, form: LoadedToolForm
 ) -> list[Tool]:
     """Return the tools to list. The tools that every request of a session has come first, and `CALLER` after them."""
-    given = [tool for tool in tools if tool.name not in placed and tool.name != PLACEHOLDER_NAME]
+    given = [tool for tool in tools if tool.name not in unlisted and tool.name != PLACEHOLDER_NAME]
     first = [tool for tool in given if not tool.defer_loading or tool.name == forced_name]
     last = [tool for tool in given if tool.defer_loading and tool.name != forced_name]
     return share_tools([*first, *([CALLER] if form == "caller" else ()), *last])
@@ -135,10 +165,10 @@ def _list_tools(
 
 @functools.lru_cache(maxsize=64)
 def _list_shared_tools(
-    tools: ToolList, placed: Collection[str], forced_name: str | None, form: LoadedToolForm
+    tools: ToolList, unlisted: Collection[str], forced_name: str | None, form: LoadedToolForm
 ) -> list[Tool]:
     """`_list_tools` with equal results for equal arguments, because caches use the list as a key."""
-    return _list_tools(tools, placed, forced_name, form)
+    return _list_tools(tools, unlisted, forced_name, form)
 
 
 def find_unplaced_tools(messages: Sequence[Message], loaded: Mapping[str, Sequence[Tool]]) -> list[Tool]:

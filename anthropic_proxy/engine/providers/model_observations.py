@@ -20,7 +20,7 @@ from anthropic_proxy.engine.messages.effort_plan import (
     follow_effort,
     keep_plan,
 )
-from anthropic_proxy.engine.messages.loaded_tools import digest_tool_name
+from anthropic_proxy.engine.messages.loaded_tools import DeferredToolPlaces, digest_tool_name
 from anthropic_proxy.engine.messages.models import Message, TextBlock
 from anthropic_proxy.engine.messages.preparation import PreparedRequest
 from anthropic_proxy.engine.messages.tokens import TokenScale
@@ -32,8 +32,8 @@ again."""
 CONVERSATION_SECONDS = 24 * 3600.0
 """Seconds for which the efforts and the listed tools of a conversation are remembered. No provider caches a prompt for
 longer."""
-MAX_LISTED_TOOLS = 256
-"""Maximum number of listed tools that are remembered for a conversation."""
+MAX_PLACED_TOOLS = 256
+"""Maximum number of listed tools, and of loaded ones, that are remembered for a conversation."""
 COUNT_PATH_SECONDS = 24 * 3600.0
 """Seconds for which it is remembered whether a server counts tokens at a path."""
 MIN_SCALE, MAX_SCALE = 0.7, 1.6
@@ -100,18 +100,39 @@ class ModelObservations:
         self.store.write(key, encode_plans(kept), CONVERSATION_SECONDS)
         return plan
 
-    def find_listed_tools(self, conversation: str, messages: Sequence[Message]) -> Collection[str] | None:
-        """Return the digests of the names that `store_listed_tools` has stored for the conversation. None: there are
-        none."""
-        known = self.store.read("listed:" + _digest_beginning(conversation, messages))
-        return None if known is None else frozenset(known.split(" "))
+    def find_tool_places(self, conversation: str, messages: Sequence[Message]) -> DeferredToolPlaces | None:
+        """Return what `store_tool_places` has stored for the conversation, as digests of names. None: this is its first
+        request.
+        """
+        known = self.store.read("places:" + _digest_beginning(conversation, messages))
+        if known is None:
+            return None
+        listed, _, placed = known.partition("|")
+        return DeferredToolPlaces(frozenset(listed.split()), frozenset(placed.split()))
 
-    def store_listed_tools(self, conversation: str, messages: Sequence[Message], names: Collection[str]) -> None:
-        """Store which deferred tools the first request of a conversation that has any has in its list of tools."""
-        if names:
-            key = "listed:" + _digest_beginning(conversation, messages)
-            stored = " ".join(digest_tool_name(name) for name in islice(names, MAX_LISTED_TOOLS))
-            self.store.write(key, stored, CONVERSATION_SECONDS)
+    def store_tool_places(
+        self,
+        conversation: str,
+        messages: Sequence[Message],
+        known: DeferredToolPlaces | None,
+        latest: DeferredToolPlaces,
+    ) -> None:
+        """Store where the deferred tools of a conversation are. `known` is what `find_tool_places` returned, `latest`
+        has names.
+
+        A tool that comes into the list after the first request stays there only if a search had loaded it before:
+        otherwise the request lacks the newest messages, which name it.
+        """
+        listed, placed = (
+            {digest_tool_name(name) for name in islice(names, MAX_PLACED_TOOLS)}
+            for names in (latest.listed, latest.placed)
+        )
+        if known is not None:
+            listed = {*known.listed, *listed.intersection(known.placed)}
+            placed |= {*known.placed}
+        texts = (" ".join(sorted(digests)[:MAX_PLACED_TOOLS]) for digests in (listed, placed))
+        key = "places:" + _digest_beginning(conversation, messages)
+        self.store.write(key, "|".join(texts), CONVERSATION_SECONDS)
 
     def lacks_count_path(self, server: str, path: str) -> bool:
         """Return True if the server has answered a token count at this path as unknown."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from anthropic_proxy.engine.messages.deltas import Delta, Text, ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.engine.messages.loaded_tools import CALLER_NAME, PLACEHOLDER_NAME, LoadedToolCalls
 from anthropic_proxy.engine.wires import openai_chat
-from tests.support.cache_sessions import RELAYS, ROWS, Client, CostModel, Row, choice_table, run_session
+from tests.support.cache_sessions import LOADS, RELAYS, ROWS, Client, CostModel, Row, choice_table, run_session
 from tests.support.decoding import new_call, new_limits
 from tests.support.paths import ROOT
 
@@ -129,6 +129,21 @@ async def test_a_tool_that_is_searched_again_after_a_compaction_stays_in_the_lis
     figures = await run_session(row, "compacting")
     assert figures.changes == []
     assert figures.cached_share >= 0.9
+
+
+@pytest.mark.parametrize("row", ROWS + RELAYS, ids=lambda row: row.title)
+async def test_a_summary_without_the_exchange_that_loaded_a_tool_changes_nothing(row: Row) -> None:
+    """Claude Code declares the tool in the request for the summary. The session goes on if the user cancels it."""
+    figures = await run_session(row, "summarizing")
+    assert figures.changes == []
+    assert figures.cached_share >= 0.9
+
+
+@pytest.mark.parametrize("row", ROWS[:-1], ids=lambda row: row.title)  # Ollama keeps the last prompt only
+async def test_a_summary_before_the_first_request_with_a_loaded_tool_leaves_the_session_in_the_cache(row: Row) -> None:
+    """The proxy cannot know that the tool is new, so the request for the summary itself is changed."""
+    figures = await run_session(row, "summarizing_at_once")
+    assert [change.kind for change in figures.changes] == ["tools"] * len(LOADS)
 
 
 @pytest.mark.parametrize("client", ["declaring", "declaring_with_placeholder"])

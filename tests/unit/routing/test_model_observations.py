@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.engine.exchange.forwarding import count_tokens
+from anthropic_proxy.engine.messages.loaded_tools import DeferredToolPlaces
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -241,7 +242,7 @@ def test_the_tools_in_the_list_of_a_conversation_take_little_memory_whatever_the
     store.on_put = lambda key, value, _: written.update({key: value})
     observations = ModelObservations(store)
     messages = decode_request(b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"hi"}]}').messages
-    observations.store_listed_tools("none", messages, [])
-    assert not written
-    observations.store_listed_tools("long", messages, [f"{number}" * 20_000 for number in range(1_000)])
-    assert sum(len(key) + len(value) for key, value in written.items()) < 5_000
+    names = [f"{number}" * 20_000 for number in range(1_000)]
+    for places in (DeferredToolPlaces(listed=names), DeferredToolPlaces(placed=names)):
+        observations.store_tool_places("long", messages, observations.find_tool_places("long", messages), places)
+    assert sum(len(key) + len(value) for key, value in written.items()) < 10_000

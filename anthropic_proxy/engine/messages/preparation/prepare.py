@@ -4,10 +4,15 @@ Its result contains a `PreparedRequest`, from which a wire builds the upstream r
 is sent, or has no effect on the content of the answer, such as `cache_control`.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
-from anthropic_proxy.engine.messages.loaded_tools import find_unplaced_tools, rewrite_history
+from anthropic_proxy.engine.messages.loaded_tools import (
+    NOWHERE,
+    DeferredToolPlaces,
+    find_unplaced_tools,
+    rewrite_history,
+)
 from anthropic_proxy.engine.messages.models import (
     CleanMessages,
     Message,
@@ -51,12 +56,12 @@ def prepare(
     request: MessagesRequest,
     limits: TargetLimits,
     count_tokens: Callable[[MessagesRequest], int] | None = None,
-    listed_at_first: Collection[str] = (),
+    earlier: DeferredToolPlaces = NOWHERE,
 ) -> PreparationResult:
     """Return the request with all changes that a target requires.
 
-    `listed_at_first`: digests of `PreparationResult.listed` of the first request of the conversation. Without
-    `count_tokens`, the context window is not checked. Raises `InvalidRequest` or `UnsupportedFeature`.
+    `earlier`: `PreparationResult.places` of earlier requests of the conversation, as digests. Without `count_tokens`,
+    the context window is not checked. Raises `InvalidRequest` or `UnsupportedFeature`.
     """
     notes: list[FidelityNote] = []
     _note_fields(request, limits, notes)
@@ -64,7 +69,7 @@ def prepare(
     names = ToolNames(limits.tool_name_pattern, limits.max_tool_name_length)
     messages = request.messages
     has_tools = request.tools or request.mcp_servers or not isinstance(messages, CleanMessages)  # which may add tools
-    offer = select_offered_tools(request, limits, names, notes, listed_at_first) if has_tools else _NOTHING_OFFERED
+    offer = select_offered_tools(request, limits, names, notes, earlier) if has_tools else _NOTHING_OFFERED
     if offer.proxy_tools:
         messages = restore_function_calls(messages, offer.proxy_tools)
     if offer.loaded and limits.loaded_tools == "caller":
@@ -106,7 +111,7 @@ def prepare(
         prepared.loaded_tools = offer.loaded
     if request.mcp_servers:
         prepared.mcp_servers = request.mcp_servers
-    return PreparationResult(prepared, names.aliases, tuple(notes), offer.proxy_tools, offer.deferred, offer.listed)
+    return PreparationResult(prepared, names.aliases, tuple(notes), offer.proxy_tools, offer.deferred, offer.places)
 
 
 _MCP_SERVERS = FidelityNote("dropped", "mcp_servers", "the provider is not known to connect to them")

@@ -7,14 +7,14 @@ as Claude Code stores both in `metadata.user_id`: as a JSON object, or as a text
 import hashlib
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.engine.messages.loaded_tools import LoadedToolForm
+from anthropic_proxy.engine.messages.loaded_tools import NOWHERE, DeferredToolPlaces, LoadedToolForm
 from anthropic_proxy.engine.messages.models import ABSENT, CacheMarks, McpServer, Message, TextBlock, Tool, ToolChoice
 
 ServerToolKind = Literal["web_search", "web_fetch", "code_execution", "mcp_toolset", "tool_search", ""]
@@ -220,5 +220,5 @@ class PreparationResult(Struct, frozen=True):
     deferred: Sequence[Tool] = ()
     """All deferred tools, which are hidden until a tool search finds them. The proxy's tool search searches this
     list."""
-    listed: Collection[str] = ()
-    """Names of deferred tools that are in the list of tools because no search in the messages has loaded them."""
+    places: DeferredToolPlaces = NOWHERE
+    """`ToolOffer.places`."""

@@ -12,7 +12,7 @@ calls as calls of server tools, so they become function calls again (`restore_fu
 import functools
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -24,7 +24,9 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.loaded_tools import (
     CALLER,
     CALLER_NAME,
+    NOWHERE,
     PLACEHOLDER_NAME,
+    DeferredToolPlaces,
     LoadedToolForm,
     place_loaded_tools,
 )
@@ -148,8 +150,8 @@ class ToolOffer(Struct):
     """All deferred tools of the client, found by a tool search or not."""
     loaded: Mapping[str, Sequence[Tool]] = {}
     """Tools that searches of the client have loaded and that are not in `tools`, by the id of the tool result."""
-    listed: Collection[str] = ()
-    """Names of deferred tools in `tools` that a search may load (`place_loaded_tools`)."""
+    places: DeferredToolPlaces = NOWHERE
+    """Where the deferred tools are that searches of the client load (`place_loaded_tools`)."""
 
 
 def server_tool_kind(tool: Tool) -> ServerToolKind:
@@ -476,7 +478,7 @@ def select_offered_tools(
     limits: TargetLimits,
     names: ToolNames,
     notes: list[FidelityNote],
-    listed_at_first: Collection[str] = (),
+    earlier: DeferredToolPlaces = NOWHERE,
 ) -> ToolOffer:
     """Return the tools to offer to the model, after the changes that the target requires.
 
@@ -491,17 +493,15 @@ def select_offered_tools(
         notes.append(FidelityNote("dropped", "tools", "the model does not support tools"))
         return ToolOffer([], {}, [])
     forced_name = request.tool_choice.name if request.tool_choice else None
-    declared, loaded, listed = place_loaded_tools(
-        declared, request.messages, limits.loaded_tools, forced_name, listed_at_first
-    )
+    declared, loaded, places = place_loaded_tools(declared, request.messages, limits.loaded_tools, forced_name, earlier)
     if limits.loaded_tools == "items":
         loaded = {call_id: [_under_alias(tool, names) for tool in tools] for call_id, tools in loaded.items()}
     if isinstance(declared, ToolList) and declared.all_from_client:
         tools, aliases = _functions(declared, limits)
         names.aliases.update(aliases)
-        return ToolOffer(tools, {}, [], loaded=loaded, listed=listed)
+        return ToolOffer(tools, {}, [], loaded=loaded, places=places)
     offer = assign_server_tools([_defined(tool) for tool in declared if tool.name != PLACEHOLDER_NAME], limits, notes)
-    offer.loaded, offer.listed = loaded, listed
+    offer.loaded, offer.places = loaded, places
     if any(tool.kind == "tool_search" for tool in offer.proxy_tools.values()):
         offer.tools, offer.deferred, found = resolve_deferred_tools(
             offer.tools, request.messages, forced_name, limits.loaded_tools
