@@ -32,6 +32,7 @@ from anthropic_proxy.engine.exchange.watchdog import FIRST_PING_SECONDS, Watchdo
 from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, Delta, Stop, Usage, merge_latest
 from anthropic_proxy.engine.messages.events import ErrorEvent, Event, MessageStop
 from anthropic_proxy.engine.messages.models import MessagesRequest, Source
+from anthropic_proxy.engine.messages.models.tools import list_tool_names
 from anthropic_proxy.engine.messages.preparation import UNPREPARED
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.patterns import compile_later
@@ -374,6 +375,7 @@ def build_relay_call(
             limits=ModelLimits(facts.max_output, facts.efforts) if facts.features_known and is_replaced else None,
             has_proxy_signatures=request.has_proxy_signatures,
             has_invalid_calls=request.has_invalid_calls,
+            own_tool_names=list_tool_names(request.tools) if request.has_invalid_calls else frozenset(),
             refused_thinking=refused_thinking,
             files=files,
             earlier_adaptations=earlier_adaptations,

@@ -117,6 +117,8 @@ class RelayedRequest(Struct, frozen=True, kw_only=True):
     """True if `body` may contain signatures of the proxy, which must be removed."""
     has_invalid_calls: bool = True
     """True if `body` may contain tool calls that the Messages API rejects, which must be replaced."""
+    own_tool_names: Collection[str] = frozenset()
+    """Names of the client's tools. They are sent unchanged, so calls of these tools keep them."""
     refused_thinking: Collection[bytes] = frozenset()
     """Digests of thinking blocks that a model has rejected, and of tool loops whose replies must not think."""
     earlier_adaptations: Sequence[str] = ()

@@ -122,6 +122,8 @@ class Removals(Struct, frozen=True):
     """`RelayedRequest.refused_thinking`."""
     has_invalid_calls: bool = False
     """`RelayedRequest.has_invalid_calls`."""
+    own_tool_names: Collection[str] = frozenset()
+    """`RelayedRequest.own_tool_names`."""
     types_as_text: set[str] = set()
     """Gets the type of each block that is sent as text."""
 
@@ -246,7 +248,7 @@ def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals, *, k
     if removals.has_invalid_calls:
         for part, block in zip(parts, blocks, strict=True):
             if block.type == "tool_use":
-                edits += _find_call_edits(body, part, block)
+                edits += _find_call_edits(body, part, block, removals.own_tool_names)
     lacks_search, lacks_code = ("web_search" in dialect.missing_tools, "code_execution" in dialect.missing_tools)
     for part, block, keeps in zip(parts, blocks, kept, strict=True):
         if keeps and lacks_code and block.type == "tool_use" and _FROM_CODE in bytes(block.caller):
@@ -261,9 +263,9 @@ def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals, *, k
     return edits
 
 
-def _find_call_edits(body: bytes, call: JsonSpan, block: BlockFields) -> list[Edit]:
+def _find_call_edits(body: bytes, call: JsonSpan, block: BlockFields, own_names: Collection[str]) -> list[Edit]:
     """Return the edits that replace the name of a tool call if it is not allowed, and input that is no object."""
-    name = valid_name(block.name or "")
+    name = block.name if block.name in own_names else valid_name(block.name or "")
     edits: list[Edit] = []
     if name == block.name and bytes(block.input).startswith(b"{"):
         return edits

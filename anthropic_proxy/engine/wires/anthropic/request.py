@@ -206,7 +206,11 @@ def _find_edits(
     edits: list[Edit] = []
     kept = [True] * len(members)
     removals = Removals(
-        dialect, name_model(call), call.relayed.refused_thinking, has_invalid_calls=call.relayed.has_invalid_calls
+        dialect,
+        name_model(call),
+        call.relayed.refused_thinking,
+        has_invalid_calls=call.relayed.has_invalid_calls,
+        own_tool_names=call.relayed.own_tool_names,
     )
     unthinking_loop = find_unthinking_loop(body, members, removals) if reads else None
     gone = find_missing_tools(body, members, dialect)
