@@ -23,7 +23,6 @@ from anthropic_proxy.engine.exchange.provider_errors import (
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
 from anthropic_proxy.engine.providers.servers import describe_missing_key
-from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
 from anthropic_proxy.engine.routing.router import (
     find_capabilities,
     find_preferred_provider,
@@ -44,7 +43,7 @@ from anthropic_proxy.gateway.prices.price_list import (
     find_published_window,
     has_price_package,
 )
-from anthropic_proxy.gateway.readiness import describe_retirement, group_tier_mappings, name_target
+from anthropic_proxy.gateway.readiness import group_tier_mappings, list_retirement_notices, name_target
 from anthropic_proxy.gateway.services import Services, fetch_limits_of_model, open_services
 from anthropic_proxy.gateway.settings import Settings
 
@@ -102,10 +101,7 @@ async def _show_mapping(output: Output, as_json: bool) -> int:
         output.write_notice(f"{count} {verb} before this mapping:  anthropic-proxy routes list")
     for problem in dict.fromkeys(problem for row in tiers for problem in row.problems):
         output.write_notice(problem, "✕", "error")
-    notices = (
-        describe_retirement(row, date.today()) for row in list_tier_mappings(services.settings, services.catalog)
-    )
-    for text, line in dict.fromkeys(filter(None, notices)):
+    for text, line in list_retirement_notices(services.settings, services.catalog, date.today()):
         output.write_notice(f"{text}  {line}", "!", "warn")
     if reached := [models for models in offered if not models.problem]:
         first, *others = reached

@@ -28,12 +28,13 @@ from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.provider_models import has_model_list
-from anthropic_proxy.engine.providers.servers import describe_missing_key, find_region
+from anthropic_proxy.engine.providers.servers import describe_missing_key, find_region, find_server_override
 from anthropic_proxy.engine.routing.health import CircuitBreakers
 from anthropic_proxy.engine.routing.model_listing import TierMapping, list_tier_mappings
 from anthropic_proxy.engine.routing.router import (
     choose_models,
     find_preferred_provider,
+    find_retirement,
     list_route_choices,
     list_rule_problems_and_warnings,
     should_query_ollama,
@@ -52,6 +53,7 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 _MAX_KEYS = 3
 """Maximum number of API keys of one provider that are listed, masked. Further keys appear as a count."""
 _MODEL_VARIABLES = ("BIG_MODEL", "MIDDLE_MODEL", "SMALL_MODEL", *(f"MODEL_{tier.upper()}" for tier in TIERS))
+_FALLBACK = "FALLBACK_"
 _MAX_MODELS = 3
 """Maximum number of models that one warning names. Further models appear as a count."""
 _MAX_TIERS = 2
@@ -306,25 +308,37 @@ def _name(provider: Provider) -> str:
 
 
 class RetirementNotice(NamedTuple):
-    """Notice that the model of a Claude tier (opus, sonnet, haiku …) is retired, with its successor."""
+    """Notice that a model of the settings is retired, with its successor."""
 
     text: str
     """Vendor, model and date of the retirement, followed by `Its successor:`."""
-    env_line: str
-    """Line for `.env` that selects the successor: `BIG_MODEL=openai/gpt-5.5`."""
+    replacement: str
+    """Line for `.env` that selects the successor, `BIG_MODEL=openai/gpt-5.5`; of a route, the target."""
 
 
-def describe_retirement(tier_mapping: TierMapping, today: date) -> RetirementNotice | None:
-    """Return the notice, or None if no retirement was announced or its date is after `today`."""
-    retired = tier_mapping.retirement
-    setting = tier_mapping.setting
-    if retired is None or setting is None or (day := date.fromisoformat(retired.retired_on)) > today:
-        return None
-    prefix, _, model = tier_mapping.target.partition("/")
-    line = f"{setting.name}={prefix}/{retired.successor}"
-    return RetirementNotice(
-        f"{tier_mapping.retiring_vendor} retired {model} on {day.day} {day:%B %Y}. Its successor:", line
-    )
+def list_retirement_notices(settings: Settings, catalog: Catalog, today: date) -> list[RetirementNotice]:
+    """Check the models of Claude tiers (opus …), their fallbacks and the routes. `today`: the last date that counts."""
+    notices = []
+    choices = [(None, choice) for row in list_tier_mappings(settings, catalog) for choice in row.choices]
+    for route, choice in (*choices, *list_route_choices(settings, catalog)):
+        retired, setting = find_retirement(choice.provider, choice.model, settings), choice.model_setting
+        if retired is None or setting is None or (day := date.fromisoformat(retired.retired_on)) > today:
+            continue
+        server = find_server_override(choice.provider, settings)
+        vendor = (server.title if server else "") or choice.provider.title
+        successor, place = f"{choice.provider.prefix}/{retired.successor}", ""
+        if route is not None:
+            place, replacement = f' for route "{route.name}"', successor
+        elif setting.name.startswith(_FALLBACK):
+            old = (choice.prefixed_id, choice.model)
+            models = settings.fallbacks[setting.name.removeprefix(_FALLBACK).lower()]
+            models = tuple(dict.fromkeys(successor if model in old else model for model in models))
+            replacement = f"{setting.name}={','.join(models)}"
+        else:
+            replacement = f"{setting.name}={successor}"
+        text = f"{vendor} retired {choice.model} on {day.day} {day:%B %Y}. Its successor{place}:"
+        notices.append(RetirementNotice(text, replacement))
+    return list(dict.fromkeys(notices))
 
 
 def list_problems_and_warnings(
@@ -335,8 +349,8 @@ def list_problems_and_warnings(
     """
     rows, found = list_tier_mappings(settings, catalog), find_readiness(settings, catalog, server_problems)
     problems = dict.fromkeys((*(problem for row in rows for problem in row.problems), *found.obstacles))
-    retired = filter(None, (describe_retirement(row, today) for row in rows))
-    advice = [f"{sentence}  {assignment}" for sentence, assignment in retired]
+    retired = list_retirement_notices(settings, catalog, today)
+    advice = [f"{sentence}  {replacement}" for sentence, replacement in retired]
     warnings = (*settings.warnings, *advice, *found.advice, *list_ignored_settings(settings, catalog))
     return list(problems), list(dict.fromkeys(warnings))
 

@@ -15,12 +15,12 @@ from anthropic_proxy.gateway.readiness import (
     Readiness,
     ReadyProvider,
     describe_demo,
-    describe_retirement,
     find_readiness,
     group_tier_mappings,
     join_tiers,
     list_ignored_settings,
     list_problems_and_warnings,
+    list_retirement_notices,
     name_target,
     remove_folders,
 )
@@ -180,7 +180,7 @@ def _mapping(services: Services, where: str, today: date, server_problems: Mappi
         yield f"  {text}  {log.paint('anthropic-proxy routes list', 'type')}"
     for problem in dict.fromkeys(problem for _, row in rows for problem in row.problems):
         yield from _signed(log, "✕", "error", problem)
-    for sentence, line in dict.fromkeys(filter(None, (describe_retirement(row, today) for _, row in rows))):
+    for sentence, line in list_retirement_notices(settings, catalog, today):
         if count_columns(f"  ! {sentence}  {line}") <= columns:
             yield f"  {log.paint('!', 'warn')} {sentence}  {log.paint(line, 'type')}"
         else:

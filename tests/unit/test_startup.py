@@ -79,7 +79,7 @@ def test_golden_summaries(golden: Check, tmp_path: Path, monkeypatch: pytest.Mon
         if kind == "screen":
             text = screen(environ, date.fromisoformat(today), int(columns[0]) if columns else None, **changes)
         else:
-            text = findings(environ, date.fromisoformat(today))
+            text = findings(environ, date.fromisoformat(today), **changes)
         return mask(text, HOME=str(tmp_path))
 
     golden("startup", show)

@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
 from anthropic_proxy.engine.routing.router import find_preferred_provider
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command, join_with_and, join_with_or
-from anthropic_proxy.gateway.readiness import describe_demo
+from anthropic_proxy.gateway.readiness import describe_demo, list_retirement_notices
 from anthropic_proxy.gateway.server.auth import require_auth_if_exposed
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, copy_environment
 from anthropic_proxy.gateway.settings.files import decode_env_text, find_invalid_env_line
@@ -139,6 +140,8 @@ def import_settings(
         output.write_line(f"  {output.paint('!', 'warn')} {describe_demo(files.settings)}.")
     else:
         _write_mapping(output, plan, files.settings)
+        for text, line in list_retirement_notices(files.settings, Catalog(), date.today()):
+            output.write_line(f"  {output.paint('!', 'warn')} {text}  {output.paint(line, 'type')}")
         others = [
             name for name in new if not name.endswith("_MODEL") and not name.startswith(("FALLBACK_", "MODEL_", "[["))
         ]

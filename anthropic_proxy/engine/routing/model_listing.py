@@ -14,9 +14,9 @@ from msgspec import Struct, structs
 from anthropic_proxy.engine.options import TIERS, ConfiguredRoute, EngineOptions
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
-from anthropic_proxy.engine.providers.registry import RetiredModel
-from anthropic_proxy.engine.providers.servers import describe_missing_key, find_server_override
+from anthropic_proxy.engine.providers.servers import describe_missing_key
 from anthropic_proxy.engine.routing.router import (
+    ModelChoice,
     ModelSetting,
     RoutingQuery,
     build_plan,
@@ -85,10 +85,8 @@ class TierMapping(Struct, frozen=True, kw_only=True):
     setting: ModelSetting | None = None
     """None: the client names the model."""
     fallbacks: Sequence[str] = ()
-    retirement: RetiredModel | None = None
-    """Retirement of the model of `target`. None: not announced."""
-    retiring_vendor: str = ""
-    """Name of the provider or server that retires the model."""
+    choices: Sequence[ModelChoice] = ()
+    """The choices of `target` and `fallbacks`."""
     problems: Sequence[str] = ()
     """One error text per target or fallback that cannot serve requests, for example without a key."""
     replies: Sequence[tuple[str, str]]
@@ -103,7 +101,6 @@ def list_tier_mappings(settings: EngineOptions, catalog: Catalog) -> list[TierMa
     for tier in TIERS:
         choices = choose_models_for_tier(tier, f"claude-{tier}-…", preferred_provider, settings, catalog)
         first, *others = choices
-        server = find_server_override(first.provider, settings)
         problems = (describe_choice_problem(choice, settings, catalog) for choice in choices)
         reason = str(first.model_setting or "as asked")
         replies = [(first.prefixed_id, reason)]
@@ -119,8 +116,7 @@ def list_tier_mappings(settings: EngineOptions, catalog: Catalog) -> list[TierMa
                 reason=reason,
                 setting=first.model_setting,
                 fallbacks=tuple(choice.prefixed_id for choice in others),
-                retirement=find_retirement(first.provider, first.model, settings),
-                retiring_vendor=(server.title if server else "") or first.provider.title,
+                choices=tuple(choices),
                 problems=tuple(filter(None, problems)),
                 replies=replies,
             )

@@ -59,6 +59,8 @@ MASKS = {
     r"((?:^ +\d+  .*\n){4})(?:^ +\d+  .*\n)+": r"\1    …\n",
 }
 """What differs between runs against servers: durations with place and width, numbers of probes, ids, ports, vendors."""
+LATER_RETIREMENT = r"^ +! .+ retired .+ on \d+ (?:December 2026|\w+ 20(?:2[7-9]|[3-9]\d))\. Its successor.*\n"
+"""Notices about models that retire after the texts were recorded."""
 STANDARD = ("PATH", "HOME", "PYTHONPATH", "PORT", "ANTHROPIC_PROXY_CONFIG", "LC_CTYPE")
 
 
@@ -198,6 +200,7 @@ def play(case: Path, home: Path) -> str:
     if "programs" in fields:
         shown = re.sub(r'"command": ".* statusline"', '"command": "… statusline"', shown)
         shown = re.sub(r"127\.0\.0\.1:\d{5}\b", "127.0.0.1:FREE", shown)
+    shown = re.sub(LATER_RETIREMENT, "", shown, flags=re.MULTILINE)
     if servers or "init" in case.parts:
         for pattern, name in MASKS.items():
             shown = re.sub(pattern, name, shown, flags=re.MULTILINE)
