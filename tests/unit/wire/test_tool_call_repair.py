@@ -286,6 +286,8 @@ INVENTED = [
     (" Read\n", "Read"),
     ("Read<|channel|>commentary", "Read"),
     ("functions.Read<|constrain|>json", "Read"),
+    ("functions.Read:0<|tool_call_argument_begin|>", "Read"),
+    ("functions.Read:12 <|x|>:3", "Read"),
     ("functions.read", "Read"),
     ("multi_tool_use.parallel", "multi_tool_use_parallel_41c06c9e"),
     ("functions.grep", "functions_grep_3310b1b4"),
