@@ -218,7 +218,7 @@ class App:
             if self._address is not None:
                 require_auth_if_exposed(settings)
         except ConfigurationError as error:
-            for message in (*error.messages[:-1], f"{error.messages[-1]} The current settings stay active."):
+            for message in (f"The current settings stay active. {error.messages[0]}", *error.messages[1:]):
                 shown = self._log.fold(message, "  ")
                 self._log.write_line(f"{self._log.paint('✕', 'error')} {shown}", level="error")
             return None

@@ -717,7 +717,9 @@ class _Setup:
         if _is_unlisted(model, backend, offered):
             nearest = find_similar_choice(name, offered)
             has = (
-                f" Did you mean {nearest}" if nearest else f" It has: {formats.shorten(', '.join(offered), _MAX_TEXT)}."
+                f" Did you mean:  {nearest}"
+                if nearest
+                else f" It has: {formats.shorten(', '.join(offered), _MAX_TEXT)}."
             )
             self._output.write_notice(f"{prefix} does not list {name}.{has}", "!", "warn")
 

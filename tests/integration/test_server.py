@@ -213,7 +213,7 @@ def test_the_log_has_two_lines_for_an_exchange_and_no_content(settings: dict[str
         (
             {"PREFERRED_PROVIDER": "opnai"},
             'PREFERRED_PROVIDER is "opnai". Use openai, google, vertex, ollama, groq, moonshot, xai or anthropic. Set '
-            "in the environment. Did you mean PREFERRED_PROVIDER=openai",
+            "in the environment. Did you mean:  PREFERRED_PROVIDER=openai",
         ),
         (
             {"HOST": "0.0.0.0"},

@@ -109,8 +109,8 @@ def test_two_servers_with_different_rules_and_a_third_after_a_reload(backends: B
         backends.write(TWO_SERVERS + "[providers.third]\nbase_url = '{openai}/v1'\nwire = 'chats'\n")
         line = reload(proxy, "The current settings stay active")
         assert line == (
-            '✕ providers.third.wire is "chats". Use chat, responses, messages, gemini or ollama. Set in '
-            'anthropic-proxy.toml, line 34. Did you mean wire = "chat" The current settings stay active.'
+            '✕ The current settings stay active. providers.third.wire is "chats". Use chat, responses, messages, '
+            'gemini or ollama. Set in anthropic-proxy.toml, line 34. Did you mean:  wire = "chat"'
         )
         sent = len(backends.openai.journal.exchanges)
         proxy.client().post(MESSAGES, json=ask("Say exactly: x", model="third/gpt-4.1"))

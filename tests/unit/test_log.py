@@ -509,6 +509,8 @@ def test_signs_and_commands_of_the_log_are_in_color(monkeypatch: pytest.MonkeyPa
     log.write_exchange(receipt(outcome="max_tokens"))
     log.write_warning("No charts. Install them:  anthropic-proxy add dashboard")
     log.write_warning("usage has no option --bye. Did you mean:  --by")
+    log.write_warning('LOG_FORMAT is "jsn". Set in .env, line 2. Did you mean:  LOG_FORMAT=json')
+    log.write_warning('It is in anthropic-proxy.toml, line 2. Did you mean:  wire = "chat"')
     log.write_warning("Another model for haiku:  SMALL_MODEL=PREFIX/MODEL in .env")
     red, yellow, cyan, end = "\x1b[1;31m", "\x1b[33m", "\x1b[36m", "\x1b[0m"
     program = find_program_command()
@@ -518,6 +520,8 @@ def test_signs_and_commands_of_the_log_are_in_color(monkeypatch: pytest.MonkeyPa
         assert f"{cyan}{program} {command}{end}\n" in text
     assert f"{yellow}!{end} truncated (max_tokens)" in text
     assert f"{cyan}--by{end}\n" in text
+    assert f"{cyan}LOG_FORMAT=json{end}\n" in text
+    assert f'{cyan}wire = "chat"{end}\n' in text
     assert f"{cyan}SMALL_MODEL=PREFIX/MODEL{end} in .env\n" in text
 
 

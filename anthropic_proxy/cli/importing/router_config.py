@@ -442,8 +442,9 @@ def _find_target(plan: ImportPlan, servers: Mapping[str, _PlacedServer], setting
         listed = servers[name].models
         if listed and model not in listed:
             similar = find_similar_choice(model, listed)
-            hint = f". Did you mean {similar}" if similar else ""
-            plan.add_note(setting, f"it is imported, but the models of Providers.{name} do not include {model}{hint}")
+            hint = ". Did you mean" if similar else ""
+            text = f"it is imported, but the models of Providers.{name} do not include {model}{hint}"
+            plan.add_note(setting, text, similar or "")
         return f"{servers[name].prefix}/{model}"
     return ""
 

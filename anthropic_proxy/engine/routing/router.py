@@ -763,5 +763,5 @@ def _suggest_prefixes(prefix: str, model: str, registry: ProviderRegistry, *, le
         similar = find_similar_choice(word, offered, _MIN_SIMILARITY)
         meant = next((row.prefix for row in registry if similar in (row.prefix, row.name)), "")
     known = [row.prefix for row in registry if row.offered_to_users]
-    hint = f" Did you mean {lead}{meant}/{model}" if meant else ""
+    hint = f" Did you mean:  {lead}{meant}/{model}" if meant else ""
     return f"Use {join_with_or(known)} as the prefix.{place}{hint}"

@@ -186,7 +186,7 @@ class ConfigFile:
                 unknown.append(key)
                 hint = f"The allowed names are in {SCHEMA_FILE}"
                 if similar := find_similar_choice(key, list(fields)):
-                    hint = f"Did you mean {similar}"
+                    hint = f"Did you mean:  {similar}"
                 elif len(fields) <= _MAX_LISTED_NAMES:
                     hint = f"Allowed here: {', '.join(sorted(fields))}."
                 raise ConfigurationError(

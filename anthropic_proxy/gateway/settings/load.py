@@ -246,7 +246,7 @@ def _find_misspellings(sources: Sources, names: Sequence[str], providers: Sequen
         nearby = [variable for variable, parts in words.items() if len(parts) == 1 or not own_words.isdisjoint(parts)]
         meant = find_similar_choice(name.upper(), nearby, min_similarity)
         if meant and not (in_environment and meant in sources.origins):
-            yield f"{origin}: {name} is not a setting. Did you mean {meant}"
+            yield f"{origin}: {name} is not a setting. Did you mean:  {meant}"
 
 
 class SettingsReader:

@@ -127,7 +127,7 @@ def _load_table(file: ConfigFile, name: str, table: ProviderTable, built_in: Pro
     with errors.collect():
         if not _NAME.fullmatch(name):
             guess = suggest_provider_name(name)
-            hint = f" Did you mean [providers.{guess}]" if guess else ""
+            hint = f" Did you mean:  [providers.{guess}]" if guess else ""
             raise ConfigurationError(
                 f'"{name}" cannot be the name of a provider: it is the prefix of model names. Use lower-case letters, '
                 f"digits, hyphens and underscores.{file.locate(path)}{hint}",
@@ -293,7 +293,7 @@ def load_prices(file: ConfigFile, sources: Sources) -> Mapping[str, PriceTable]:
                 raise ConfigurationError(
                     f'[prices] has the model "{name}" without a prefix. Use the prefix of the provider and the model '
                     f"id, or a pattern, in quotes.{file.locate(path)} "
-                    f"Did you mean [prices.{format_toml_value(f'openai/{name}')}]",
+                    f"Did you mean:  [prices.{format_toml_value(f'openai/{name}')}]",
                     code="price-without-prefix",
                 )
             for place, fields in [(path, table), *(((*path, "earlier"), past) for past in table.earlier)]:

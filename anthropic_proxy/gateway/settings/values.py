@@ -64,7 +64,7 @@ def invalid_setting_error(found: FoundSetting, allowed: str, suggestion: str = "
     """
     text = f'{found.variable} is "{redact_and_shorten(found.text)}". {allowed}{found.location}'
     if suggestion and found.origin and not _contains_key(found.text):
-        text += f" Did you mean {found.format_assignment(suggestion)}"
+        text += f" Did you mean:  {found.format_assignment(suggestion)}"
     return ConfigurationError(text, code="invalid-setting")
 
 

@@ -131,5 +131,5 @@ def test_a_change_is_checked_in_the_folder_of_its_file(tmp_path: Path) -> None:
     assert propose_change(settings, "LOG_LEVEL", "debug").warnings == []
     with pytest.raises(InvalidRequest) as caught:
         propose_change(settings, "LOG_LEVEL", "no")
-    text = 'LOG_LEVEL is "no". Use debug, info, warning or error. Set in .env, line 2. Did you mean LOG_LEVEL=info'
+    text = 'LOG_LEVEL is "no". Use debug, info, warning or error. Set in .env, line 2. Did you mean:  LOG_LEVEL=info'
     assert caught.value.message == text

@@ -27,6 +27,7 @@ MIN_WRAP_COLUMNS = 20
 INDENT = " " * 10
 
 _TYPED = re.compile(rf"^(?:{PACKAGE} .*|--[a-z].*|[A-Z][A-Z0-9_]*=\S+)")
+_SUGGESTED = re.compile(r"^.+")
 _INDEX = re.compile(r"\d+")
 _PLAIN_SIGNS = str.maketrans({"✓": "ok", "✕": "xx", "→": "->", "…": "...", "–": "-", "↻": "re", "’": "'", "≥": ">="})
 _WARNING_SIGN = re.compile(r"(?<!\S)!(?!\S)")
@@ -98,10 +99,14 @@ def to_ascii_symbols(text: str) -> str:
 
 def paint_commands(text: str, paint: Paint) -> str:
     """Return `text` in which what the user may type has its color, and commands of the proxy are as the user can run
-    them. It stands after two spaces, and is a command, an option, or a setting with its value.
+    them. It stands after two spaces, and is a command, an option, a setting with its value, or a suggested text.
     """
     first, *parts = text.split("  ")
-    parts = [_TYPED.sub(lambda found: paint(name_program(found[0]), "type"), part) for part in parts]
+    typed = [_SUGGESTED if before.endswith("Did you mean:") else _TYPED for before in (first, *parts)]
+    parts = [
+        pattern.sub(lambda found: paint(name_program(found[0]), "type"), part)
+        for pattern, part in zip(typed, parts, strict=False)
+    ]
     return "  ".join((name_program(first), *map(name_program, parts)))
 
 
