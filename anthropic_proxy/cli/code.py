@@ -69,7 +69,8 @@ from anthropic_proxy.gateway.platforms.processes import (
 from anthropic_proxy.gateway.platforms.signals import restore_sighup
 from anthropic_proxy.gateway.readiness import describe_demo
 from anthropic_proxy.gateway.running_proxy import find_running_proxy
-from anthropic_proxy.gateway.settings import Settings, copy_environment
+from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, copy_environment
+from anthropic_proxy.gateway.settings.files import format_toml_value
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 from anthropic_proxy.secrets import redact_secrets
 
@@ -155,7 +156,7 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
         of_session = structs.replace(command_settings, session_command="code") if proxy.log_file else command_settings
         for problem in find_missing_keys(of_session, requested):
             output.write_notice(problem, "✕", "error")
-        if is_conversation(others) and (limit := describe_limit(served, variables, command_settings.env_file)):
+        if is_conversation(others) and (limit := describe_limit(served, variables, command_settings)):
             output.write_notice(limit)
         for level in levels:
             notices = []
@@ -221,7 +222,7 @@ def env(*, shell: Shell | None = None, as_json: bool = False) -> None:
     served = find_served_models(proxy, settings)
     variables = client_variables(proxy, served, list_requested_models(environ), environ, environ)
     if ASSUMED_MODEL in variables:
-        output.write_notice(describe_limit(served, variables, None))
+        output.write_notice(describe_limit(served, variables, settings))
     if as_json:
         output.write_json(variables)
         return
@@ -375,7 +376,7 @@ def _list_window_variables(proxy: LocalProxy, served: ServedModels, requested: S
     return variables
 
 
-def describe_limit(served: ServedModels, variables: Mapping[str, str], env_file: str | None) -> str:
+def describe_limit(served: ServedModels, variables: Mapping[str, str], settings: Settings) -> str:
     """Return which model makes the window of the session smaller than that of its main model, and what to do; or that
     its window is assumed. "": neither.
 
@@ -383,8 +384,12 @@ def describe_limit(served: ServedModels, variables: Mapping[str, str], env_file:
     """
     if assumed := variables.get(ASSUMED_MODEL):
         window_text = formats.short_count(int(variables["CLAUDE_CODE_MAX_CONTEXT_TOKENS"]))
+        prefix, _, model = assumed.partition("/")
+        way, table = "Ask its server:", f"[providers.{prefix}.models.{format_toml_value(model)}]"
+        if any(one.is_configured and one.prefix == prefix for one in find_registry(settings)):  # others have no tables
+            way = f"If you know it, set context_window in {table} of {CONFIG_FILE}. Else ask its server:"
         return (
-            f"The context of {assumed} is unknown, so {window_text} tokens are assumed. Ask its server:  "
+            f"The context of {assumed} is unknown, so {window_text} tokens are assumed. {way}  "
             f"anthropic-proxy doctor {assumed}"
         )
     limiting, window = variables.get(LIMITING_MODEL, ""), int(variables.get("CLAUDE_CODE_MAX_CONTEXT_TOKENS", "0"))
@@ -398,7 +403,7 @@ def describe_limit(served: ServedModels, variables: Mapping[str, str], env_file:
     main_window = f"{main.target or 'The main model'} has {formats.short_count(main.window)}."
     text = f"This session has a context of {formats.short_count(window)} tokens, the limit of {limiting}, {use}"
     if tier == "haiku":
-        place = f"  in {shorten_home(env_file)}" if env_file else ""
+        place = f"  in {shorten_home(settings.env_file)}" if settings.env_file else ""
         return f"{text}, which sub-agents use. {main_window} Another model for haiku:  SMALL_MODEL=PREFIX/MODEL{place}"
     return f"{text}. {main_window}"
 

@@ -208,7 +208,8 @@ def test_a_model_without_a_key_is_reported_before_the_client_starts(directory: P
         "gemini has no key: GEMINI_API_KEY is not set. Set it in .env, which applies at once, or in the environment "
     )
     gemini += "and start Claude Code again with anthropic-proxy code."
-    assumed = "The context of box/a is unknown, so 128 k tokens are assumed. Ask its server:  "
+    assumed = "The context of box/a is unknown, so 128 k tokens are assumed. If you know it, set "
+    assumed += 'context_window in [providers.box.models."a"] of anthropic-proxy.toml. Else ask its server:  '
     assumed += "anthropic-proxy doctor box/a"
     assert [line.strip() for line in ended.stderr.splitlines()] == [f"✕ {box}", f"✕ {gemini}", assumed]
     ended = run_command("code", directory=directory, settings={**settings, "BOX_KEY": "k-0123456789"})
