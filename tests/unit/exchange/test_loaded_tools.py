@@ -139,11 +139,13 @@ async def test_a_summary_without_the_exchange_that_loaded_a_tool_changes_nothing
     assert figures.cached_share >= 0.9
 
 
-@pytest.mark.parametrize("row", ROWS[:-1], ids=lambda row: row.title)  # Ollama keeps the last prompt only
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.title)
 async def test_a_summary_before_the_first_request_with_a_loaded_tool_leaves_the_session_in_the_cache(row: Row) -> None:
     """The proxy cannot know that the tool is new, so the request for the summary itself is changed."""
     figures = await run_session(row, "summarizing_at_once")
-    assert [change.kind for change in figures.changes] == ["tools"] * len(LOADS)
+    # Ollama reports no cached tokens, so the guard cannot know that the session is still cached after the summary
+    changes_of_a_summary = 2 if row.wire == "ollama" else 1
+    assert [change.kind for change in figures.changes] == ["tools"] * changes_of_a_summary * len(LOADS)
 
 
 @pytest.mark.parametrize("client", ["declaring", "declaring_with_placeholder"])
