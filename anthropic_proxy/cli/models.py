@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from fnmatch import fnmatch
 from typing import Annotated, Literal, TypeAlias
-from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 from msgspec import Struct, structs
@@ -22,7 +21,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
 )
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
-from anthropic_proxy.engine.providers.servers import describe_missing_key
+from anthropic_proxy.engine.providers.servers import describe_missing_key, has_own_models
 from anthropic_proxy.engine.routing.router import (
     find_capabilities,
     find_preferred_provider,
@@ -344,11 +343,7 @@ async def query_provider(services: Services, provider: Provider) -> ProviderMode
             return ProviderModels(provider.prefix, describe_models(services, provider, listed))
         except ProxyError as error:
             problem = _explain_failed_query(error, provider, services.settings)
-    # another server, which a setting selects, may not have the models that the proxy knows
-    own = {urlsplit(address).hostname for address in (provider.base_url, *(url for _, url in provider.regional_urls))}
-    changed = services.settings.base_urls.get(provider.name)
-    is_own = provider.is_configured or changed is None or urlsplit(changed).hostname in own
-    catalog = provider.known_models if is_own else ()
+    catalog = provider.known_models if has_own_models(provider, services.settings) else ()
     names = dict.fromkeys((*catalog, *services.settings.extra_models.get(provider.name, ())))
     known = [ListedModel(name) for name in names if name not in provider.non_chat_models]
     if not known and not problem:

@@ -391,6 +391,7 @@ class Catalog:
         self._limits: dict[str, LearnedModels] = {}
         """Provider → limits in its newest model list."""
         self._reported: LearnedModels = {}
+        self._reported_models: dict[str, list[str]] = {}
         """Limits in all these lists."""
         self._published: dict[tuple[str, str], LearnedModel] = {}
         """Context windows that others publish, for models that neither the doctor nor a server states."""
@@ -456,8 +457,8 @@ class Catalog:
             self.edition += 1
 
     def list_reported_models(self, server: str) -> list[str]:
-        """Return the models in the list of a server that states their limits."""
-        return [model for one, model in self._reported if one == server]
+        """Return the models in the list of a server, also those without limits. Empty: it was not read."""
+        return self._reported_models.get(server, [])
 
     def has_reported_capabilities(self, provider: str, model: str) -> bool:
         """Return True if the provider itself has reported the cached values of a model."""
@@ -532,13 +533,16 @@ class Catalog:
         if found is not None:
             earlier = self._limits.get(key[0], {})
             limits: dict[tuple[str, str], LearnedModel] = {}
+            names: dict[str, list[str]] = {}
             for listed in found[:_MAX_ENTRIES]:
                 model = listed.server, listed.model
+                names.setdefault(listed.server, []).append(listed.model)
                 if listed.context_window or listed.max_output:
                     limits[model] = listed
                 elif model in earlier:  # some servers state the window of a model only while it is loaded
                     limits[model] = earlier[model]
-            if limits != earlier:
+            if limits != earlier or self._reported_models | names != self._reported_models:
+                self._reported_models |= names
                 self._limits[key[0]] = limits
                 self._reported = {model: one for each in self._limits.values() for model, one in each.items()}
                 self.edition += 1

@@ -21,6 +21,7 @@ from anthropic_proxy.engine.providers.servers import (
     find_base_url,
     find_host,
     find_server_override,
+    has_own_models,
     is_in_table,
     is_own_server,
 )
@@ -229,8 +230,8 @@ async def query_limits(
 ) -> Sequence[LearnedModel] | None:
     """Return the models in the list of a server, with the limits that it states. None: no reply, or no key.
 
-    Known models are left out: a gateway serves them with the limits of their vendor. A table `[providers.NAME]` has a
-    server of its own.
+    Known models have no limits here: a gateway serves them with those of their vendor. A table `[providers.NAME]` has
+    a server of its own.
     """
     if describe_missing_key(provider, settings):
         return None
@@ -245,11 +246,12 @@ async def query_limits(
             model=model.id,
             observed_on=date.today(),
             evidence="model list of the server",
-            context_window=model.context_window,
-            max_output=model.max_output,
+            context_window=None if is_known else model.context_window,
+            max_output=None if is_known else model.max_output,
         )
         for model in listed
-        if provider.is_configured or not is_in_table(provider, model.id, settings)
+        for is_known in (not provider.is_configured and is_in_table(provider, model.id, settings),)
+        if not is_known or not has_own_models(provider, settings)
     ]
 
 

@@ -58,6 +58,13 @@ def is_own_server(provider: Provider, settings: EngineOptions) -> bool:
     return server is not None and server.name in UNKNOWN_SERVERS
 
 
+def has_own_models(provider: Provider, settings: EngineOptions) -> bool:
+    """Return False if a setting has the address of another server, which may lack the models that the proxy knows."""
+    changed = settings.base_urls.get(provider.name)
+    own = (provider.base_url, *(url for _, url in provider.regional_urls))
+    return provider.is_configured or changed is None or find_host(changed) in map(find_host, own)
+
+
 def is_in_table(provider: Provider, model: str, settings: EngineOptions) -> bool:
     """Return True if `models.toml` has the limits of a model at the server that the settings select."""
     server = find_server_override(provider, settings)

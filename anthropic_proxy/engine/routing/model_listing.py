@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.engine.options import TIERS, ConfiguredRoute, EngineOptions
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
-from anthropic_proxy.engine.providers.servers import describe_missing_key
+from anthropic_proxy.engine.providers.servers import build_server_name, describe_missing_key, has_own_models
 from anthropic_proxy.engine.routing.router import (
     ModelChoice,
     ModelSetting,
@@ -195,15 +195,26 @@ def _list_others(settings: EngineOptions, catalog: Catalog, today: date) -> Iter
         if not listable or row.serves_claude or describe_missing_key(row, settings):
             continue
         extra = settings.extra_models.get(row.name, ())
-        listed = catalog.cached_model_ids(row.name)
-        known = () if row.uses_installed_models else row.known_models
-        for model in (*(known if listed is None else listed), *extra):
+        for model in (*_list_ids(row, settings, catalog), *extra):
             if model not in row.non_chat_models:
                 name = f"{row.prefix}/{model}"
                 capabilities = find_capabilities(row, model, settings, catalog)
                 names = (f"claude-{name}", name, None)
                 entry = _entry(names, row, model, capabilities, settings, catalog=catalog, forecast=RouteForecast())
                 yield _with_retirement(entry, row, model, settings, today)
+
+
+def _list_ids(row: Provider, settings: EngineOptions, catalog: Catalog) -> Sequence[str]:
+    if row.uses_installed_models:
+        return catalog.cached_model_ids(row.name) or ()
+    if has_own_models(row, settings):
+        return row.known_models
+    mapped = (name for tier in list_tier_mappings(settings, catalog) for name in (tier.target, *tier.fallbacks))
+    routed = (target for route in settings.routes for target in route.targets)
+    lead = f"{row.prefix}/"
+    configured = [name.removeprefix(lead) for name in (*mapped, *routed) if name.startswith(lead)]
+    server = build_server_name(row, settings.base_urls[row.name])
+    return catalog.list_reported_models(server) or configured
 
 
 def _entry(
