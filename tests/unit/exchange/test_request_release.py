@@ -53,7 +53,8 @@ class Held:
 
 @pytest.mark.parametrize("wire", ALL, ids=lambda wire: wire.name)
 async def test_a_stream_lets_go_of_its_request_once_it_has_begun(wire: Wire) -> None:
-    assert await Held(wire).count_holders() == 0
+    # without a session: the prefix guard keeps the last prompt of a session, which is the client's body at a relay
+    assert await Held(wire, metadata=None).count_holders() == 0
 
 
 async def test_a_request_that_may_be_asked_again_is_held() -> None:
