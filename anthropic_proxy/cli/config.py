@@ -50,10 +50,7 @@ def show(*, all_settings: Annotated[bool, Parameter(name="--all")] = False, as_j
         output.write_json({"files": list(settings.files), "settings": shown})
         return
     if shown:
-        columns = [
-            *(Column("Setting"), Column("Value", wraps=True), Column("Source", role="quiet")),
-            Column("Default", role="quiet", is_optional=True),
-        ]
+        columns = [Column("Setting"), Column("Value", wraps=True), Column("Source", role="quiet"), Column("Default")]
         sources = [row.source for row in shown]
         if output.is_terminal:  # the line about the files names their folders
             folders = {
@@ -62,8 +59,13 @@ def show(*, all_settings: Annotated[bool, Parameter(name="--all")] = False, as_j
             for folder in folders if len({Path(file).name for file in settings.files}) == len(settings.files) else ():
                 sources = [source.removeprefix(folder) for source in sources]
         cells = [
-            (row.name, row.value or "–", source, row.default or "–") for row, source in zip(shown, sources, strict=True)
+            [row.name, row.value or "–", source, row.default or "–"] for row, source in zip(shown, sources, strict=True)
         ]
+        if output.is_terminal:  # few settings have a default, so it is beside the value
+            columns.pop()
+            for cell in cells:
+                default = cell.pop()
+                cell[1] += "" if default in ("–", cell[1]) else f", default {default}"
         output.write_table(columns, cells)
     if hidden := len(rows) - len(shown):
         output.write_notice(f"{hidden} settings are not set. Show them with:  anthropic-proxy config show --all")
