@@ -114,6 +114,30 @@ def test_long_names_of_clients_fit_on_a_phone(browser: Browser, tmp_path: Path, 
     assert widths == {(path, width): width for path, width in widths}
 
 
+def test_a_command_does_not_break_within_an_option(browser: Browser, tmp_path: Path) -> None:
+    count_lines = """() => [...document.querySelectorAll(".command code")].flatMap(code => {
+        const texts = document.createTreeWalker(code, NodeFilter.SHOW_TEXT), found = []
+        while (texts.nextNode()) {
+            const text = texts.currentNode, start = text.data.indexOf("--body")
+            if (start < 0) continue
+            const range = document.createRange()
+            range.setStart(text, start)
+            range.setEnd(text, start + 6)
+            found.push(new Set([...range.getClientRects()].map(one => one.top)).size)
+        }
+        return found
+    })"""
+    with running_proxy(tmp_path, ledger_settings(tmp_path, LEDGER_CONTENT="true")) as proxy:
+        page = open_tab(browser, proxy.url)
+        page.goto(f"/dashboard/requests/{send_requests(proxy, 1)[0]}")
+        lines = []
+        for width in range(320, 720, 8):  # the line ends at each place of the command
+            page.set_viewport_size({"width": width, "height": 844})
+            lines += page.evaluate(count_lines)
+        page.context.close()
+    assert set(lines) == {1}
+
+
 def test_texts_of_clients_do_not_run_as_scripts(tab: Page, ids: list[str]) -> None:
     for path in PATHS:
         tab.goto(path.format(id=ids[2]))
