@@ -391,8 +391,9 @@ class Catalog:
         self._limits: dict[str, LearnedModels] = {}
         """Provider → limits in its newest model list."""
         self._reported: LearnedModels = {}
-        self._reported_models: dict[str, list[str]] = {}
         """Limits in all these lists."""
+        self._reported_models: dict[str, list[str]] = {}
+        """Server → models in its newest list, also those without limits."""
         self._published: dict[tuple[str, str], LearnedModel] = {}
         """Context windows that others publish, for models that neither the doctor nor a server states."""
         self.edition = 0
