@@ -77,6 +77,7 @@ BASE64 = b64encode(bytes(place * place % 251 for place in range(15_000))).decode
         (LONG, True),
         (LONG + BASE64[:10_000], True),
         ("数据是一切的基础。" * 1_000, True),
+        ("Die Vertragsparteien haben alle Bestimmungen des Datenschutzes einzuhalten. " * 200, True),
         ("Пусть всегда будет солнце. " * 400, True),
         (BASE64, False),
         (BASE64.encode().hex(), False),
