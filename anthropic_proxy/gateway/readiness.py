@@ -32,6 +32,7 @@ from anthropic_proxy.engine.providers.servers import describe_missing_key, find_
 from anthropic_proxy.engine.routing.health import CircuitBreakers
 from anthropic_proxy.engine.routing.model_listing import TierMapping, list_tier_mappings
 from anthropic_proxy.engine.routing.router import (
+    ModelChoice,
     choose_models,
     find_preferred_provider,
     find_retirement,
@@ -53,7 +54,6 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 _MAX_KEYS = 3
 """Maximum number of API keys of one provider that are listed, masked. Further keys appear as a count."""
 _MODEL_VARIABLES = ("BIG_MODEL", "MIDDLE_MODEL", "SMALL_MODEL", *(f"MODEL_{tier.upper()}" for tier in TIERS))
-_FALLBACK = "FALLBACK_"
 _MAX_MODELS = 3
 """Maximum number of models that one warning names. Further models appear as a count."""
 _MAX_TIERS = 2
@@ -311,34 +311,43 @@ class RetirementNotice(NamedTuple):
     """Notice that a model of the settings is retired, with its successor."""
 
     text: str
-    """Vendor, model and date of the retirement, followed by `Its successor:`."""
+    """Vendor, model and date of the retirement, followed by an introduction of `replacement`: `Its successor:`."""
     replacement: str
-    """Line for `.env` that selects the successor, `BIG_MODEL=openai/gpt-5.5`; of a route, the target."""
+    """Line for `.env` that selects the successor, `BIG_MODEL=openai/gpt-5.5`; of a route, the target. The name alone:
+    the setting is to be removed."""
 
 
 def list_retirement_notices(settings: Settings, catalog: Catalog, today: date) -> list[RetirementNotice]:
     """Check the models of Claude tiers (opus …), their fallbacks and the routes. `today`: the last date that counts."""
     notices = []
-    choices = [(None, choice) for row in list_tier_mappings(settings, catalog) for choice in row.choices]
-    for route, choice in (*choices, *list_route_choices(settings, catalog)):
-        retired, setting = find_retirement(choice.provider, choice.model, settings), choice.model_setting
-        if retired is None or setting is None or (day := date.fromisoformat(retired.retired_on)) > today:
-            continue
-        server = find_server_override(choice.provider, settings)
-        vendor = (server.title if server else "") or choice.provider.title
-        successor, place = f"{choice.provider.prefix}/{retired.successor}", ""
-        if route is not None:
-            place, replacement = f' for route "{route.name}"', successor
-        elif setting.name.startswith(_FALLBACK):
-            old = (choice.prefixed_id, choice.model)
-            models = settings.fallbacks[setting.name.removeprefix(_FALLBACK).lower()]
-            models = tuple(dict.fromkeys(successor if model in old else model for model in models))
-            replacement = f"{setting.name}={','.join(models)}"
-        else:
-            replacement = f"{setting.name}={successor}"
-        text = f"{vendor} retired {choice.model} on {day.day} {day:%B %Y}. Its successor{place}:"
-        notices.append(RetirementNotice(text, replacement))
+    for row in list_tier_mappings(settings, catalog):
+        (retired, target), *others = (_find_retired(choice, settings, today) for choice in row.choices)
+        if retired and row.setting is not None:
+            notices.append(RetirementNotice(f"{retired}. Its successor:", f"{row.setting.name}={target}"))
+        if causes := {cause: model for cause, model in others if cause}:
+            variable, text = f"FALLBACK_{row.tier.upper()}", join_with_and(list(causes))
+            models = dict.fromkeys(model for _, model in others if model not in (row.target, target))
+            if models.keys() & causes.values():
+                text += ". Its successor:" if len(causes) == 1 else ". Their successors:"
+            else:
+                text += f". {target} is the model of {row.tier} already. {'Write' if models else 'Remove the setting'}:"
+            notices.append(RetirementNotice(text, f"{variable}={','.join(models)}" if models else variable))
+    for route, choice in list_route_choices(settings, catalog):
+        retired, successor = _find_retired(choice, settings, today)
+        if retired and choice.model_setting is not None:
+            notices.append(RetirementNotice(f'{retired}. Its successor for route "{route.name}":', successor))
     return list(dict.fromkeys(notices))
+
+
+def _find_retired(choice: ModelChoice, settings: Settings, today: date) -> tuple[str, str]:
+    """Return a clause about the retirement and the successor; a model in use: "" and its own id. Ids have prefixes."""
+    retired = find_retirement(choice.provider, choice.model, settings)
+    if retired is None or (day := date.fromisoformat(retired.retired_on)) > today:
+        return "", choice.prefixed_id
+    server = find_server_override(choice.provider, settings)
+    vendor = (server.title if server else "") or choice.provider.title
+    clause = f"{vendor} retired {choice.model} on {day.day} {day:%B %Y}"
+    return clause, f"{choice.provider.prefix}/{retired.successor}"
 
 
 def list_problems_and_warnings(
