@@ -136,7 +136,7 @@ def find_proxy(url: str, proxies: Mapping[str, str], no_proxy_hosts: str) -> str
 def _matches(entry: str, host: str, port: int) -> bool:
     """`entry` of NO_PROXY: a domain (`.example.com` and `*.example.com` mean the same), an address, a network, `*`."""
     name, colon, listed_port = entry.lower().rpartition(":")
-    if colon and listed_port.isdigit() and (name.endswith("]") or ":" not in name):
+    if colon and listed_port.isdecimal() and (name.endswith("]") or ":" not in name):
         if int(listed_port) != port:
             return False
     else:
@@ -146,5 +146,5 @@ def _matches(entry: str, host: str, port: int) -> bool:
         return True
     with suppress(ValueError):
         return ipaddress.ip_address(host) in ipaddress.ip_network(name, strict=False)
-    name = name.removeprefix("*").lstrip(".")
+    name = name.removeprefix("*").strip(".")
     return name != "" and f".{host}".endswith(f".{name}")
