@@ -16,7 +16,7 @@ from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import LearnedModel, load_learned_models
 from anthropic_proxy.engine.providers.credentials import Credentials, TokenSource
-from anthropic_proxy.engine.providers.servers import build_server_name, is_in_table
+from anthropic_proxy.engine.providers.servers import build_server_name, has_own_models, is_in_table
 from anthropic_proxy.engine.routing.router import (
     RoutingQuery,
     build_plan,
@@ -238,7 +238,8 @@ async def fetch_limits_of_model(services: Services, provider_name: str, model: s
     """Wait, for a limited time, for what a server reports about a model. Else the price list may have its window."""
     settings, catalog = services.settings, services.catalog
     provider = find_registry(settings).find(provider_name)
-    if not (provider.is_configured or provider.uses_installed_models) and is_in_table(provider, model, settings):
+    has_own_list = provider.is_configured or provider.uses_installed_models or not has_own_models(provider, settings)
+    if not has_own_list and is_in_table(provider, model, settings):
         return
     await catalog.fetch_capabilities(provider_name, model)
     if find_capabilities(provider, model, settings, catalog).known:

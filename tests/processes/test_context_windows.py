@@ -65,20 +65,21 @@ def test_all_commands_state_the_window_of_the_list(tmp_path: Path, examines: boo
 
 
 @pytest.mark.parametrize("status", [200, 404])
+@pytest.mark.parametrize("model", ["acme/large", "openai/gpt-5.5"], ids=["unknown", "known"])
 def test_the_models_of_another_server_are_those_of_its_list_else_the_configured_ones(
-    tmp_path: Path, status: int
+    tmp_path: Path, status: int, model: str
 ) -> None:
-    models = [MODEL, {"id": "gpt-4.1"}, {"id": "acme/small"}]
+    models = [{"id": model}, {"id": "gpt-4.1"}, {"id": "acme/small"}]
     answers = [{"if": "@/api/v1/models", "then": f"{status} {json.dumps({'data': models})}"}]
     with serving(new_scripted_server(answers)) as vendor:
         settings = {
             "OPENAI_API_KEY": "sk-or-v1-0123456789abcdef",
             "OPENAI_BASE_URL": f"{vendor.url}/api/v1",
-            "BIG_MODEL": "openai/acme/large",
-            "SMALL_MODEL": "openai/acme/large",
+            "BIG_MODEL": f"openai/{model}",
+            "SMALL_MODEL": f"openai/{model}",
         }
         with running_proxy(tmp_path, settings) as proxy:
             listed = proxy.client().get("/v1/models?limit=1000").json()["data"]
     names = [entry["id"] for entry in listed if "/" in entry["id"]]
     others = ["claude-openai/gpt-4.1", "claude-openai/acme/small"] if status == 200 else []
-    assert names == ["claude-openai/acme/large", *others]
+    assert names == [f"claude-openai/{model}", *others]

@@ -5,6 +5,8 @@ the known servers of this kind deviate from OpenAI's own API. Values without a n
 of the server, read 2026-11. docs/guide/providers.md, "Servers with the Chat Completions API", has their settings.
 """
 
+from urllib.parse import urlsplit
+
 from msgspec import structs
 
 from anthropic_proxy.engine.providers import anthropic as messages
@@ -157,11 +159,11 @@ _LOCAL_SERVERS = (
 not tell them apart, so the entry `local` applies to all of them."""
 
 
-def _as_server(provider: Provider, *url_patterns: str) -> ServerOverride:
+def _as_server(provider: Provider) -> ServerOverride:
     """Return the server entry by which `OPENAI_BASE_URL` can select a provider of the registry, such as Groq."""
     return ServerOverride(
         name=provider.name,
-        url_patterns=url_patterns,
+        url_patterns=tuple(f"{host}/*" for host in (urlsplit(provider.base_url).hostname, *provider.other_hosts)),
         wires=provider.wires,
         models_table=provider.name,
         retired_models=provider.retired_models,
@@ -197,10 +199,13 @@ _AZURE = ServerOverride(
     docs_url="https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle",
 )
 
+_OTHER_HOSTS = ("*.api.openai.com",)
+"""Source: developers.openai.com/api/docs/guides/data-residency, read 2026-11."""
+
 OPENAI_SERVERS = (
     ServerOverride(
         name="openai",
-        url_patterns=("*.api.openai.com/*",),
+        url_patterns=tuple(f"{host}/*" for host in _OTHER_HOSTS),
         docs_url="https://platform.openai.com/docs/guides/your-data",
     ),
     _AZURE,
@@ -366,9 +371,9 @@ OPENAI_SERVERS = (
         keys_url="https://aistudio.google.com/apikey",
         docs_url="https://ai.google.dev/gemini-api/docs/openai",
     ),
-    _as_server(chat.GROQ, "api.groq.com/*"),
-    _as_server(chat.MOONSHOT, "api.moonshot.ai/*", "api.moonshot.cn/*"),
-    _as_server(chat.XAI, "api.x.ai/*", "*.api.x.ai/*"),
+    _as_server(chat.GROQ),
+    _as_server(chat.MOONSHOT),
+    _as_server(chat.XAI),
     *VENDORS,
     *(
         structs.replace(
@@ -466,6 +471,7 @@ OPENAI = Provider(
     servers=OPENAI_SERVERS,
     wire_rules=responses.OPENAI_WIRE_RULES,
     base_url="https://api.openai.com/v1",
+    other_hosts=_OTHER_HOSTS,
     base_url_variable="OPENAI_BASE_URL",
     key_variable="OPENAI_API_KEY",
     key_required="own_address",

@@ -217,6 +217,8 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
     """Default base URL, without a trailing slash."""
     host_patterns: Sequence[str] = ()
     """`fnmatch` patterns of the hosts of a cloud, one for each region or resource. Empty: the host of `base_url`."""
+    other_hosts: Sequence[str] = ()
+    """`fnmatch` patterns of other hosts of the vendor, which have the same models: `*.api.x.ai`."""
     price_url: str = ""
     """Address under which `genai-prices` knows the provider. "": the one that is called."""
     prefix_patterns: Sequence[str] = ()

@@ -61,8 +61,11 @@ def is_own_server(provider: Provider, settings: EngineOptions) -> bool:
 def has_own_models(provider: Provider, settings: EngineOptions) -> bool:
     """Return False if a setting has the address of another server, which may lack the models that the proxy knows."""
     changed = settings.base_urls.get(provider.name)
-    own = (provider.base_url, *(url for _, url in provider.regional_urls))
-    return provider.is_configured or changed is None or find_host(changed) in map(find_host, own)
+    if provider.is_configured or changed is None:
+        return True
+    own = (urlsplit(url).hostname or "" for url in (provider.base_url, *(url for _, url in provider.regional_urls)))
+    host = urlsplit(changed).hostname or ""
+    return any(fnmatchcase(host, pattern) for pattern in (*own, *provider.host_patterns, *provider.other_hosts))
 
 
 def is_in_table(provider: Provider, model: str, settings: EngineOptions) -> bool:

@@ -29,6 +29,7 @@ from anthropic_proxy.engine.routing.router import (
     find_retirement,
     find_server_tools,
     find_tier,
+    list_route_choices,
     resolve_model_name_and_tier,
 )
 from anthropic_proxy.engine.routing.routes import RouteForecast, can_exceed, describe_conditions, forecast_route
@@ -209,10 +210,9 @@ def _list_ids(row: Provider, settings: EngineOptions, catalog: Catalog) -> Seque
         return catalog.cached_model_ids(row.name) or ()
     if has_own_models(row, settings):
         return row.known_models
-    mapped = (name for tier in list_tier_mappings(settings, catalog) for name in (tier.target, *tier.fallbacks))
-    routed = (target for route in settings.routes for target in route.targets)
-    lead = f"{row.prefix}/"
-    configured = [name.removeprefix(lead) for name in (*mapped, *routed) if name.startswith(lead)]
+    mapped = (choice for tier in list_tier_mappings(settings, catalog) for choice in tier.choices)
+    routed = (choice for _, choice in list_route_choices(settings, catalog))
+    configured = [choice.model for choice in (*mapped, *routed) if choice.provider is row]
     server = build_server_name(row, settings.base_urls[row.name])
     return catalog.list_reported_models(server) or configured
 
