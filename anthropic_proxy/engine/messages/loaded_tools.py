@@ -17,7 +17,8 @@ After a compaction, the searches are no longer in the messages, but the client s
 Such tools stand in the list from the first request on, so they stay there if a later search names them again.
 
 The request for the summary itself lacks the newest exchange. A tool that this exchange has loaded is declared, but the
-messages do not name it, so it is left out instead of being added to the list.
+messages end before its search, so it is left out instead of being added to the list. A loaded tool whose search is
+missing for another reason is added: after a compaction, or if the client has cleared the result.
 
 Only tools that the request of the client declares and an earlier result names are loaded. A deferred tool that the
 proxy's search has not found yet is called by its name too, because the model may know it from a text. A call of any
@@ -81,8 +82,8 @@ class DeferredToolPlaces(Struct, frozen=True):
 
     listed: Collection[str] = ()
     """In the list of tools."""
-    placed: Collection[str] = ()
-    """Where a search has loaded them."""
+    placed: Mapping[str, int] = {}
+    """Where a search has loaded them. The value is the number of messages up to the result of the search."""
 
 
 NOWHERE = DeferredToolPlaces()
@@ -105,8 +106,7 @@ def place_loaded_tools(
 
     Without Claude Code's placeholder, the list is returned as it is: other clients may declare all tools from the first
     request on. A tool that `tool_choice` forces, or that no search in the messages names, stays in the list, and so do
-    those of `earlier.listed`. A tool of `earlier.placed` that neither a search nor a call in the messages names is left
-    out: the messages end before it was loaded.
+    those of `earlier.listed`. A tool of `earlier.placed` is left out if the messages end before its search.
     """
     names = list_tool_names(tools)
     if form == "listed" or PLACEHOLDER_NAME not in names or CALLER_NAME in names:
@@ -120,8 +120,8 @@ def place_loaded_tools(
     for name in listed:
         del deferred[name]
     loaded: dict[str, list[Tool]] = {}
-    placed: set[str] = set()
-    for message in messages if deferred else ():
+    placed: dict[str, int] = {}
+    for count, message in enumerate(messages if deferred else (), 1):
         if message.role != "user" or isinstance(message.content, str):
             continue
         for block in message.content:
@@ -131,26 +131,16 @@ def place_loaded_tools(
                 inner = decode_nested_content(block.content)
                 named = dict.fromkeys(one.tool_name for one in inner if isinstance(one, ToolReferenceBlock))
                 if found := [name for name in named if name in deferred and name not in placed]:
-                    placed.update(found)
+                    placed.update(dict.fromkeys(found, count))
                     loaded[block.tool_use_id] = [deferred[name] for name in found]
     others = [name for name in deferred if name not in placed]
-    unknown = {name for name in others if earlier.placed and digest_tool_name(name) in earlier.placed}
-    if unknown:
-        unknown -= _find_called_names(messages, unknown)
-    listed += [name for name in others if name not in unknown]
+    later = {name for name in others if earlier.placed.get(digest_tool_name(name), 0) > len(messages)}
+    listed += [name for name in others if name not in later]
     places = DeferredToolPlaces(listed, placed)
-    unlisted = frozenset(placed | unknown)
+    unlisted = frozenset(placed.keys() | later)
     if isinstance(tools, ToolList):
         return _list_shared_tools(tools, unlisted, forced_name, form), loaded, places
     return _list_tools(tools, unlisted, forced_name, form), loaded, places
-
-
-def _find_called_names(messages: Sequence[Message], names: Collection[str]) -> set[str]:
-    """Return the names that calls in the messages have as their tool or in their arguments, such as those of a search
-    whose result the client has removed."""
-    blocks = (block for message in messages if not isinstance(message.content, str) for block in message.content)
-    calls = [(block.name, bytes(block.input)) for block in blocks if type(block) is ToolUseBlock]
-    return {name for name in names if any(name == called or name.encode() in given for called, given in calls)}
 
 
 def _list_tools(

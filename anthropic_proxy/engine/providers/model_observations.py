@@ -21,7 +21,7 @@ from anthropic_proxy.engine.messages.effort_plan import (
     keep_plan,
 )
 from anthropic_proxy.engine.messages.loaded_tools import DeferredToolPlaces, digest_tool_name
-from anthropic_proxy.engine.messages.models import Message, TextBlock
+from anthropic_proxy.engine.messages.models import Message, TextBlock, ToolUseBlock
 from anthropic_proxy.engine.messages.preparation import PreparedRequest
 from anthropic_proxy.engine.messages.tokens import TokenScale
 from anthropic_proxy.engine.providers.token_families import find_token_family
@@ -103,12 +103,18 @@ class ModelObservations:
     def find_tool_places(self, conversation: str, messages: Sequence[Message]) -> DeferredToolPlaces | None:
         """Return what `store_tool_places` has stored for the conversation, as digests of names. None: this is its first
         request.
+
+        After a compaction that keeps the first message, the numbers of messages say nothing, so they are 0.
         """
         known = self.store.read("places:" + _digest_beginning(conversation, messages))
         if known is None:
             return None
-        listed, _, placed = known.partition("|")
-        return DeferredToolPlaces(frozenset(listed.split()), frozenset(placed.split()))
+        listed, _, rest = known.partition("|")
+        placed, _, second = rest.partition("|")
+        is_valid = second == _digest_second(messages)
+        pairs = (entry.partition(":") for entry in placed.split())
+        counts = {digest: int(count) if is_valid and count.isdecimal() else 0 for digest, _, count in pairs}
+        return DeferredToolPlaces(frozenset(listed.split()), counts)
 
     def store_tool_places(
         self,
@@ -123,16 +129,15 @@ class ModelObservations:
         A tool that comes into the list after the first request stays there only if a search had loaded it before:
         otherwise the request lacks the newest messages, which name it.
         """
-        listed, placed = (
-            {digest_tool_name(name) for name in islice(names, MAX_PLACED_TOOLS)}
-            for names in (latest.listed, latest.placed)
-        )
+        listed = {digest_tool_name(name) for name in islice(latest.listed, MAX_PLACED_TOOLS)}
+        placed = {digest_tool_name(name): latest.placed[name] for name in islice(latest.placed, MAX_PLACED_TOOLS)}
         if known is not None:
             listed = {*known.listed, *listed.intersection(known.placed)}
-            placed |= {*known.placed}
-        texts = (" ".join(sorted(digests)[:MAX_PLACED_TOOLS]) for digests in (listed, placed))
+            placed = {**known.placed, **placed}
+        entries = (f"{digest}:{count}" for digest, count in placed.items())
+        parts = [" ".join(sorted(texts)[:MAX_PLACED_TOOLS]) for texts in (listed, entries)]
         key = "places:" + _digest_beginning(conversation, messages)
-        self.store.write(key, "|".join(texts), CONVERSATION_SECONDS)
+        self.store.write(key, "|".join([*parts, _digest_second(messages)]), CONVERSATION_SECONDS)
 
     def lacks_count_path(self, server: str, path: str) -> bool:
         """Return True if the server has answered a token count at this path as unknown."""
@@ -178,3 +183,14 @@ def _digest_beginning(conversation: str, messages: Sequence[Message]) -> str:
     first = messages[0].blocks if messages else []
     texts = b"".join(bytes(block.text) for block in first if type(block) is TextBlock)
     return hashlib.sha256(conversation.encode(errors="replace") + b"\n" + texts).hexdigest()
+
+
+def _digest_second(messages: Sequence[Message]) -> str:
+    """Return a hash of the texts and calls of the second message, which a compaction changes."""
+    second = messages[1].blocks if len(messages) > 1 else []
+    parts = (
+        bytes(block.text) if isinstance(block, TextBlock) else block.id.encode(errors="replace")
+        for block in second
+        if isinstance(block, TextBlock | ToolUseBlock)
+    )
+    return hashlib.blake2b(b"\n".join(parts), digest_size=8).hexdigest()

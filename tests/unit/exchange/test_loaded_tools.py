@@ -4,6 +4,7 @@ import gc
 import itertools
 import json
 import tracemalloc
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,8 @@ from anthropic_proxy.engine.messages.loaded_tools import CALLER_NAME, PLACEHOLDE
 from anthropic_proxy.engine.wires import openai_chat
 from tests.support.cache_sessions import LOADS, RELAYS, ROWS, Client, CostModel, Row, choice_table, run_session
 from tests.support.decoding import new_call, new_limits
+from tests.support.fake_upstream import KEYS, FakeUpstream, reply
+from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.paths import ROOT
 
 NAMES = {"WebFetch", "mcp__a__b.c"}
@@ -146,6 +149,61 @@ async def test_a_summary_before_the_first_request_with_a_loaded_tool_leaves_the_
     # Ollama reports no cached tokens, so the guard cannot know that the session is still cached after the summary
     changes_of_a_summary = 2 if row.wire == "ollama" else 1
     assert [change.kind for change in figures.changes] == ["tools"] * changes_of_a_summary * len(LOADS)
+
+
+LOADING: list[dict[str, Any]] = [
+    {"role": "user", "content": "Look for news."},
+    {"role": "assistant", "content": "I do."},
+    {"role": "user", "content": "Tell the team."},
+    {
+        "role": "assistant",
+        "content": [{"type": "tool_use", "id": "toolu_1", "name": "ToolSearch", "input": {"query": "chat"}}],
+    },
+    {
+        "role": "user",
+        "content": [
+            {
+                "type": "tool_result",
+                "tool_use_id": "toolu_1",
+                "content": [{"type": "tool_reference", "tool_name": "SlackSend"}],
+            }
+        ],
+    },
+]
+NEXT_TURN = [{"role": "assistant", "content": "Loaded."}, {"role": "user", "content": "Go on."}]
+CLEARED = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "[Old tool result content cleared]"}
+
+
+@pytest.mark.parametrize(
+    ("later", "is_listed"),
+    [
+        ([*LOADING[:4], {"role": "user", "content": [CLEARED]}, *NEXT_TURN], True),
+        ([LOADING[0], {"role": "assistant", "content": "Summary: no news."}, NEXT_TURN[1]], True),
+        ([*LOADING[:2], {"role": "user", "content": "Write a summary."}], False),
+    ],
+    ids=["cleared result", "compaction that keeps the first message", "request for a summary"],
+)
+async def test_a_loaded_tool_is_listed_unless_the_messages_end_before_its_search(
+    later: list[dict[str, Any]], is_listed: bool
+) -> None:
+    listed = []
+
+    def answer(_: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
+        listed.append([tool["function"]["name"] for tool in body["tools"]])
+        return reply(False)
+
+    proxy = ProxyHarness(FakeUpstream(answer), **KEYS)
+    schema = {"type": "object"}
+    first: list[dict[str, Any]] = [{"name": "ToolSearch", "input_schema": schema}]
+    first.append({"name": PLACEHOLDER_NAME, "input_schema": schema, "defer_loading": True})
+    loaded = [*first, {"name": "SlackSend", "input_schema": schema, "defer_loading": True}]
+    user_id = json.dumps({"device_id": "d", "account_uuid": "", "session_id": "s"})
+    requests = [(LOADING[:3], first), (LOADING, loaded), (later, loaded), ([*later, *NEXT_TURN], loaded)]
+    for messages, tools in requests[: 4 if is_listed else 3]:
+        sink = await proxy.post(messages=messages, tools=tools, metadata={"user_id": user_id})
+        assert sink.error is None
+    before, after = ["ToolSearch", CALLER_NAME], ["ToolSearch", CALLER_NAME, "SlackSend"]
+    assert listed == [before, before, *([after, after] if is_listed else [before])]
 
 
 @pytest.mark.parametrize("client", ["declaring", "declaring_with_placeholder"])

@@ -244,6 +244,6 @@ def test_the_tools_in_the_list_of_a_conversation_take_little_memory_whatever_the
     observations = ModelObservations(store)
     messages = decode_request(b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"hi"}]}').messages
     names = [f"{number}" * 20_000 for number in range(1_000)]
-    for places in (DeferredToolPlaces(listed=names), DeferredToolPlaces(placed=names)):
+    for places in (DeferredToolPlaces(listed=names), DeferredToolPlaces(placed=dict.fromkeys(names, 1))):
         observations.store_tool_places("long", messages, observations.find_tool_places("long", messages), places)
     assert sum(len(key) + len(value) for key, value in written.items()) < 10_000
