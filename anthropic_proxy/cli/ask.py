@@ -68,7 +68,7 @@ def ask(
             used = {"": "no key", "local": "no key, because it requires none"}
             key = used.get(proxy.token) or f"the first key of PROXY_API_KEY, {Secret(proxy.token)}"
             Output().write_notice(f"{_CLIENT_TOKEN} of the environment is not used. The proxy gets {key}.")
-        print_reply(proxy, body, as_json=as_json, has_ledger=settings.has_ledger())
+        print_reply(proxy, body, as_json=as_json, has_ledger=settings.server_has_ledger())
 
 
 def print_reply(proxy: LocalProxy, body: bytes, *, as_json: bool, has_ledger: bool) -> None:

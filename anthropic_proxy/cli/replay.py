@@ -48,7 +48,7 @@ def replay(
         body = replace_field(body, "model", model)
     with open_proxy(settings, "replay") as proxy:
         try:
-            print_reply(proxy, body, as_json=as_json, has_ledger=settings.has_ledger())
+            print_reply(proxy, body, as_json=as_json, has_ledger=settings.server_has_ledger())
         except SystemExit:
             for provider, options in settings.call_options.items():
                 if options.copied_headers:

@@ -36,7 +36,6 @@ from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.requests import Receipts, RunningRequests
 from anthropic_proxy.plugins import LedgerState, Limit, Plugin, Route, Store
-from anthropic_proxy.secrets import UnknownSecret
 
 _PARAMETER = re.compile(r"\{([a-z_]+\*?)\}")
 
@@ -210,14 +209,12 @@ async def reserve_call(store: Store, provider: str, limit: int) -> float:
 
 def new_log(settings: Settings) -> Log:
     """It masks all keys that the settings contain."""
-    # an address that only the server knows has a credential, and is not "off"
-    has_ledger = isinstance(settings.database_url, UnknownSecret) or settings.has_ledger()
     return Log(
         form=settings.log_format,
         level=settings.log_level,
         color=settings.color,
         secrets=settings.reveal_all_secrets(),
-        has_ledger=has_ledger,
+        has_ledger=settings.server_has_ledger(),
     )
 
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.gateway.settings.file_format import PriceTable
-from anthropic_proxy.secrets import Secret
+from anthropic_proxy.secrets import Secret, UnknownSecret
 
 _FOR_LITELLM = {
     "LITELLM_MODE": "PRODUCTION",  # otherwise LiteLLM loads a `.env` file itself
@@ -135,6 +135,11 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
         if self.database_url is None:
             return self.data_directory is not None
         return self.database_url.reveal() != "off"
+
+    def server_has_ledger(self) -> bool:
+        """As `has_ledger`, also for a command that does not know the address of the ledger."""
+        # an address that only the server knows has a credential, and is not "off"
+        return isinstance(self.database_url, UnknownSecret) or self.has_ledger()
 
     @cached_property
     def requires_client_key(self) -> bool:
