@@ -406,9 +406,14 @@ def normalize_model_pattern(pattern: str) -> str:
     return pattern.lower().removesuffix(LONG_CONTEXT_SUFFIX)
 
 
+def convert_model_pattern(pattern: str) -> str:
+    """Return a pattern of a user for model ids as one of `fnmatch` for ids in lower case."""
+    return escape_brackets(normalize_model_pattern(pattern))
+
+
 def matches_model(name: str, pattern: str) -> bool:
     """Return True if a pattern of a user matches a model id."""
-    return fnmatchcase(name.lower(), escape_brackets(normalize_model_pattern(pattern)))
+    return fnmatchcase(name.lower(), convert_model_pattern(pattern))
 
 
 class Timeouts(Struct, frozen=True):

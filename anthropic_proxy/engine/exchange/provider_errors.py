@@ -318,9 +318,9 @@ def _find_similar_models(target: Target, settings: EngineOptions, catalog: Catal
     to serve.
     """
     provider = target.provider
-    listed = [*(catalog.cached_model_ids(provider.name) or catalog.list_reported_models(target.upstream))]
-    if not is_own_server(provider, settings):  # the reported ones are those that the proxy does not know
-        listed += [name for name in provider.known_models if name not in (*provider.retired_models, *listed)]
+    listed = dict.fromkeys(catalog.cached_model_ids(provider.name) or catalog.list_reported_models(target.upstream))
+    if not is_own_server(provider, settings):  # `query_limits` leaves out the known models of a vendor
+        listed |= dict.fromkeys(name for name in provider.known_models if name not in provider.retired_models)
     return find_similar_choices(target.model, [name for name in listed if name != target.model], _SIMILAR_MODELS)
 
 

@@ -79,8 +79,8 @@ def _find_merge_edits(text: bytes, start: int, end: int, fields: Mapping[str, ob
         if member.key not in fields:
             continue
         value = fields[member.key]
-        is_merged = isinstance(value, Mapping) and text[member.value] == ord("{")
-        if isinstance(value, Mapping) and is_merged and not _has_other_type(text, member, value):
+        is_object = text[member.value] == ord("{")
+        if isinstance(value, Mapping) and is_object and not _has_other_type(text, member, value):
             edits += _find_merge_edits(text, member.value, member.end, value)
         else:
             edits.append(Edit(member.value, member.end, _encode(value)))

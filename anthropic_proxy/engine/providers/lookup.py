@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.options import ConfiguredProvider, escape_brackets, normalize_model_pattern
+from anthropic_proxy.engine.options import ConfiguredProvider, convert_model_pattern
 from anthropic_proxy.engine.providers.catalog import ModelCapabilities, find_table_capabilities
 from anthropic_proxy.engine.providers.registry import (
     AnyWireConfig,
@@ -206,7 +206,7 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
     wire_rules: list[tuple[str, str]] = []
     known_names: list[tuple[str, str]] = []
     for name, model in table.models.items():
-        pattern = escape_brackets(normalize_model_pattern(name))
+        pattern = convert_model_pattern(name)
         wire = table.wire
         if known_model := find_known_model(model.model_of, origin, built_in) if model.model_of else None:
             known_names.append((pattern, known_model.name))
@@ -299,7 +299,7 @@ def _build_config(
     if "signature_tag" in dialect.__struct_fields__:  # no server can use the reasoning of another one
         dialect = structs.replace(dialect, signature_tag=f"file-{table.name}")
     rules = []
-    models = [(escape_brackets(normalize_model_pattern(name)), model) for name, model in table.models.items()]
+    models = [(convert_model_pattern(name), model) for name, model in table.models.items()]
     for pattern, model in models:
         if known_model := find_known_model(model.model_of, origin, built_in) if model.model_of else None:
             values = {name: getattr(dialect, name) for name in dialect.__struct_fields__}
