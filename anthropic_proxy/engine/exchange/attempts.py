@@ -403,7 +403,11 @@ class Attempts:
         estimate = partial(self._estimates.get_or_estimate, scale=run.token_scale)
         conversation = f"{self.receipt.session} {self.receipt.agent} {target.prefixed_id}"
         places: DeferredToolPlaces | None = None
-        loads_tools = self.receipt.session and PLACEHOLDER_NAME in list_tool_names(request.tools)
+        loads_tools = (
+            self.receipt.session
+            and limits.loaded_tools != "listed"
+            and PLACEHOLDER_NAME in list_tool_names(request.tools)
+        )
         if loads_tools:
             places = engine.observations.find_tool_places(conversation, request.messages)
         prepared = await engine.background.run_in_thread_if_large(

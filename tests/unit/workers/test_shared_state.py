@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from anthropic_proxy.engine.messages.loaded_tools import PLACEHOLDER_NAME
 from anthropic_proxy.engine.routing.fair_queue import slots_per_worker
 from anthropic_proxy.engine.routing.health import FAILURES_TO_OPEN, MIN_OPEN_SECONDS
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
@@ -43,6 +44,18 @@ async def test_lessons_are_sent_once_and_kept_for_equal_addresses() -> None:
     assert other.services.observations.find_adaptations("openai", "new") == ("temperature",)
     assert elsewhere.services.observations.find_adaptations("openai", "new") == ()
     assert (len(facts), echo) == (1, [])
+
+
+@pytest.mark.parametrize(("host", "count"), [("api.openai.com", 1), ("api.cerebras.ai", 0)])
+async def test_the_places_of_tools_are_sent_only_for_models_whose_loaded_tools_are_not_listed(
+    host: str, count: int
+) -> None:
+    (teller,) = towns(1, OPENAI_BASE_URL=f"https://{host}/v1")
+    facts = observations_of(teller)
+    tools = [{"name": name, "input_schema": {"type": "object"}} for name in ("ToolSearch", PLACEHOLDER_NAME)]
+    for _ in range(2):
+        await teller.post(tools=tools, headers={"x-claude-code-session-id": "s"})
+    assert len(facts) == count
 
 
 def fail(proxy: ProxyHarness, times: int = FAILURES_TO_OPEN) -> None:

@@ -158,7 +158,7 @@ class PreparedRequest(Struct, kw_only=True):
     user_id: str | None = None
     """`metadata.user_id` of the client. Only hashes of it are sent."""
     session: str = ""
-    """Session id that a header of the client gave. "": only `user_id` may have one."""
+    """`Receipt.session`, which is set after the preparation. "": the session id in `user_id` counts, if it has one."""
     mcp_servers: list[McpServer] = []
     """MCP servers with tools in `tools`, with secrets of the client."""
     accepts_images: bool = True
