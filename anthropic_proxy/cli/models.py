@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import date
 from fnmatch import fnmatch
 from typing import Annotated, Literal, TypeAlias
@@ -21,7 +21,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
 )
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
-from anthropic_proxy.engine.providers.servers import describe_missing_key, has_own_models
+from anthropic_proxy.engine.providers.servers import build_server_name, describe_missing_key, has_own_models
 from anthropic_proxy.engine.routing.router import (
     find_capabilities,
     find_preferred_provider,
@@ -36,6 +36,7 @@ from anthropic_proxy.errors import (
 )
 from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.prices.price_list import (
+    PRICE_SOURCE,
     PriceList,
     Rates,
     describe_price_list,
@@ -395,12 +396,14 @@ async def _find_facts(services: Services, target: str) -> ModelFacts:
     return describe_models(services, provider, [ListedModel(model)])[0]
 
 
-def describe_models(services: Services, provider: Provider, models: Iterable[ListedModel]) -> tuple[ModelFacts, ...]:
+def describe_models(services: Services, provider: Provider, models: Sequence[ListedModel]) -> tuple[ModelFacts, ...]:
     """Return `models` in alphabetical order with limits, prices and dates of retirement.
 
     Limits and dates in the list of the provider take precedence over those that the proxy knows.
     """
     settings = services.settings
+    server = build_server_name(provider, settings.base_urls.get(provider.name, provider.base_url))
+    PRICE_SOURCE.add_listed({(server, one.id): one.prices for one in models if one.prices is not None})
     prices = PriceList(settings)
     facts = []
     for model in models:

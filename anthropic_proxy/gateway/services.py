@@ -14,7 +14,7 @@ from anthropic_proxy.engine.engine import Engine, build_engine_fields, new_id
 from anthropic_proxy.engine.hooks import Receipt
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.providers import find_registry
-from anthropic_proxy.engine.providers.catalog import LearnedModel, load_learned_models
+from anthropic_proxy.engine.providers.catalog import LearnedModel, ListedPrices, load_learned_models
 from anthropic_proxy.engine.providers.credentials import Credentials, TokenSource
 from anthropic_proxy.engine.providers.servers import build_server_name, has_own_models, is_in_table
 from anthropic_proxy.engine.routing.router import (
@@ -295,15 +295,23 @@ def build_services(
         from anthropic_proxy.gateway.prices.price_list import find_typical_request_prices  # noqa: PLC0415  # imports the price list
 
         route_prices = find_typical_request_prices(settings)
+    engine = build_engine_fields(settings, transports, http, credentials, worker_index_and_count)
+    engine["catalog"].on_listed_prices = _add_listed_prices
     return Services(
         settings=settings,
-        **build_engine_fields(settings, transports, http, credentials, worker_index_and_count),
+        **engine,
         route_prices=route_prices,
         log=log,
         new_id=new_id,
         clock=time.time,
         receipts=receipts or Receipts(log),
     )
+
+
+def _add_listed_prices(prices: ListedPrices) -> None:
+    from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE  # noqa: PLC0415  # imports the price list
+
+    PRICE_SOURCE.add_listed(prices)
 
 
 def require_route_prices(settings: Settings) -> Settings:

@@ -1,4 +1,4 @@
-"""The window of a model at a public server is the same in every command, with and without the facts of the doctor."""
+"""Window and price of a model at a public server are the same in every command, also with the facts of the doctor."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,14 @@ from tests.support.command_line import run_command
 from tests.support.fakes.server import serving
 from tests.support.scripted_answers import new_scripted_server
 from tests.support.server_process import running_proxy
+from tests.support.waiting import wait_for
 
-MODEL = {"id": "acme/large", "context_length": 1_048_576, "top_provider": {"max_completion_tokens": None}}
+MODEL = {
+    "id": "acme/large",
+    "context_length": 1_048_576,
+    "top_provider": {"max_completion_tokens": None},
+    "pricing": {"prompt": "0.000002", "completion": "0.00001", "input_cache_read": "0.0000005", "request": "0"},
+}
 TABLE = '[providers.openrouter]\nbase_url = "http://openrouter.ai/api/v1"\napi_key = { env = "OPENROUTER_API_KEY" }\n'
 
 
@@ -26,6 +32,7 @@ def test_all_commands_state_the_window_of_the_list(tmp_path: Path, examines: boo
             "OPENROUTER_API_KEY": "sk-or-v1-0123456789abcdef",
             "BIG_MODEL": "openrouter/acme/large",
             "SMALL_MODEL": "openrouter/acme/large",
+            "DATABASE_URL": f"sqlite:///{tmp_path / 'ledger.sqlite3'}",
         }
         if examines:
             run_command("doctor", "--yes", directory=tmp_path, settings=settings)
@@ -45,9 +52,12 @@ def test_all_commands_state_the_window_of_the_list(tmp_path: Path, examines: boo
                 },
             )
             session = {"session_id": "s1", "model": {"id": "claude-opus-5-5"}}
-            line = run_command(
-                "statusline", directory=tmp_path, settings={**own, **variables}, stdin=json.dumps(session)
-            ).stdout
+
+            def show_status() -> str:
+                text = json.dumps(session)
+                return run_command("statusline", directory=tmp_path, settings={**own, **variables}, stdin=text).stdout
+
+            line = wait_for(show_status, lambda shown: "session" in shown)  # the ledger stores the request later
     limits = {name: value for name, value in variables.items() if name.startswith("CLAUDE_CODE_") and "MAX" in name}
     assert limits == {"CLAUDE_CODE_MAX_CONTEXT_TOKENS": "1048576"}
     descriptions = {value for name, value in variables.items() if name.endswith("OPUS_MODEL_DESCRIPTION")}
@@ -61,7 +71,11 @@ def test_all_commands_state_the_window_of_the_list(tmp_path: Path, examines: boo
         False,
         None,
     )
-    assert line == "openrouter/acme/large · <1 % of 1.0 M\n"
+    source = "model list of openrouter.ai"
+    assert {(*(one["price"][name] for name in ("input", "cached_input", "output", "source")),) for one in facts} == {
+        (2, 0.5, 10, source)
+    }
+    assert line.startswith("openrouter/acme/large · <1 % of 1.0 M · session <$0.001 · ")
 
 
 @pytest.mark.parametrize("status", [200, 404])

@@ -20,7 +20,6 @@ from anthropic_proxy.gateway.prices.price_list import (
     CONSTANT_SECONDS,
     MAX_CACHED_PRICES,
     PRICE_SOURCE,
-    LoadedPrices,
     Price,
     PriceList,
 )
@@ -39,11 +38,6 @@ class ModelCosts:
     def __init__(self, settings: Settings) -> None:
         self._registry = find_registry(settings)
         self._prices = PriceList(settings)
-        self._own_addresses = settings.base_urls.keys()
-
-    def explain_missing_price(self, provider: str) -> str:
-        """Return why a model of a provider has no price, as the end of a sentence; "": no price list has the model."""
-        return " at your own address, whose prices are not known" if provider in self._own_addresses else ""
 
     def find_price(self, provider: str, model: str, when: datetime | None = None, tier: str = "") -> Price | None:
         """Return the price of the model `model` of a provider. None: the price is unknown. `tier` is a service tier as
@@ -190,14 +184,15 @@ class CurrentCosts:
         self._lock = threading.Lock()
         self._calculator: CostCalculator | None = None
         self._settings: Settings | None = None
-        self._prices: LoadedPrices | None = None
+        self._prices = 0
+        """Edition of the prices."""
 
     def calculate(self, receipt: Receipt) -> Cost:
         """Any thread may call it. The first call, and one after a change of the price list, takes longer."""
         with self._lock:
             settings = self._current_settings()
-            prices = PRICE_SOURCE.current
-            if self._calculator is None or settings is not self._settings or prices is not self._prices:
+            prices = PRICE_SOURCE.edition
+            if self._calculator is None or settings is not self._settings or prices != self._prices:
                 self._settings, self._prices = settings, prices
                 self._calculator = CostCalculator(settings)
             return self._calculator.calculate(receipt)

@@ -9,7 +9,7 @@ from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.queries import ModelSums
 from anthropic_proxy.console.ledger.records import UsageSums, add_up
 from anthropic_proxy.errors import build_extra_install_command, join_with_and
-from anthropic_proxy.gateway.prices.price_list import format_own_price, has_price_package
+from anthropic_proxy.gateway.prices.price_list import PACKAGE, format_own_price, has_price_package
 from anthropic_proxy.gateway.settings import CONFIG_FILE
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
@@ -43,17 +43,17 @@ def find_missing_prices(costs: ModelCosts, replied: Sequence[ModelSums]) -> Miss
             "",
             "",
         )
-    reasons = {costs.explain_missing_price(one.provider) for one in unpriced}
     models = [f"{costs.find_prefix(one.provider)}/{one.model}" for one in unpriced]
     named = models if len(models) <= _MAX_NAMED else models[: _MAX_NAMED - 1]
     others = [f"{len(models) - len(named)} other models"] if len(named) < len(models) else []
+    verb, its = ("has", "its") if len(models) == 1 else ("have", "their")
+    where = f" in {PACKAGE} for {its} address" if has_price_package() else ""
     return MissingPrices(
-        f"{text}: {join_with_and([*map(escape_unprintable, named), *others])}, which replied, "
-        f"{'has' if len(models) == 1 else 'have'} no price{reasons.pop() if len(reasons) == 1 else ''}.",
+        f"{text}: {join_with_and([*map(escape_unprintable, named), *others])}, which replied, {verb} no price{where}.",
         f"add the prices of each model in dollars per million tokens to {CONFIG_FILE}, 0 for a server of your own. "
         f"The name can be a pattern: {models[0].partition('/')[0]}/*. Prices apply to later requests.",
         "\n".join(line for model in named for line in format_own_price(model)),
-        "" if has_price_package() else build_extra_install_command("prices"),
+        "" if where else build_extra_install_command("prices"),
     )
 
 

@@ -291,7 +291,7 @@ class LedgerWriter:
     def _use_settings(self, settings: Settings) -> None:
         """Use the API keys (for redaction) and the prices of `settings` for rows that are built from now on."""
         self._used_settings = settings
-        self._used_prices = PRICE_SOURCE.current
+        self._used_prices = PRICE_SOURCE.edition
         self._secrets = settings.reveal_all_secrets()
         self._builder = RowBuilder(self._secrets)
         self._calculate = self._new_calculator(settings)
@@ -301,7 +301,7 @@ class LedgerWriter:
         if not receipts:
             return False
         settings = self._current_settings()
-        if settings is not self._used_settings or PRICE_SOURCE.current is not self._used_prices:
+        if settings is not self._used_settings or PRICE_SOURCE.edition != self._used_prices:
             self._use_settings(settings)
         for receipt in receipts:
             try:

@@ -244,6 +244,9 @@ class LearnedModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """True if the server accepted an image, False if it rejected one. None: not observed."""
     efforts: tuple[str, ...] = ()
     """Levels of reasoning effort that the server accepted: `low`, `high`. Empty: not observed."""
+    prices: Mapping[str, float] | None = None
+    """Kind of tokens, as in the tables `[prices]` of the configuration file → US dollars per million. None: the list
+    of the server does not state them."""
 
     def apply(self, capabilities: ModelCapabilities) -> ModelCapabilities:
         changes: dict[str, object] = {}
@@ -351,6 +354,8 @@ class ModelSource(Protocol):
         ...
 
 
+ListedPrices = Mapping[tuple[str, str], Mapping[str, float]]
+"""Server and model → `LearnedModel.prices`."""
 LimitsQuery = Callable[[], Awaitable[Sequence[LearnedModel] | None]]
 """Query of a server for the models in its list, with the limits that it states. None: no reply."""
 
@@ -396,6 +401,8 @@ class Catalog:
         """Server → models in its newest list, also those without limits."""
         self._published: dict[tuple[str, str], LearnedModel] = {}
         """Context windows that others publish, for models that neither the doctor nor a server states."""
+        self.on_listed_prices: Callable[[ListedPrices], None] = lambda prices: None
+        """Receives the prices in each list that has some."""
         self.edition = 0
         """Version number of the contents, increased by each change. `PlanCache` then discards its plans."""
 
@@ -542,6 +549,8 @@ class Catalog:
                     limits[model] = listed
                 elif model in earlier:  # some servers state the window of a model only while it is loaded
                     limits[model] = earlier[model]
+            if prices := {(one.server, one.model): one.prices for one in found if one.prices is not None}:
+                self.on_listed_prices(prices)
             if limits != earlier or self._reported_models | names != self._reported_models:
                 self._reported_models |= names
                 self._limits[key[0]] = limits

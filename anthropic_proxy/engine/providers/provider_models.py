@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
+from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Any
@@ -62,6 +63,19 @@ _MIN_LIMIT, _MAX_LIMIT = 256, 100_000_000
 _RETIREMENT_FIELD = "shutdown_date"
 """Name of the field with the date of a retirement, such as 2026-12-11 (developers.openai.com/api/reference/resources/
 models/methods/list, read 2026-11-26)."""
+_PRICE_FIELDS = {
+    "input": "prompt",
+    "output": "completion",
+    "cache_read": "input_cache_read",
+    "cache_write": "input_cache_write",
+    "request": "request",
+}
+"""Kind of price → its name in the object `pricing` of OpenRouter's list: strings in US dollars per token, and per
+request (openrouter.ai/docs/overview/models, read 2026-11-26). Lists with other units have numbers there, or other names
+(docs.perplexity.ai/docs/router/models)."""
+_MAX_TOKEN_PRICE = Decimal("0.01")
+"""A larger price of one token has another unit."""
+_MAX_PRICE_CHARACTERS = 40
 _NON_CHAT_PATTERNS = (
     *("*embed*", "*whisper*", "*tts*", "*moderation*", "*transcribe*", "*realtime*", "*-image*", "dall-e*", "sora*"),
     *("babbage*", "davinci*", "imagen*", "veo*", "aqa", "*-audio*", "*guard*"),
@@ -87,6 +101,8 @@ class ListedModel(Struct, frozen=True):
     """In tokens. None: the list does not state it."""
     retires_on: date | None = None
     """None: the list states no date."""
+    prices: Mapping[str, float] | None = None
+    """See `LearnedModel.prices`."""
 
 
 class _Answer(Struct, frozen=True):
@@ -131,7 +147,7 @@ async def query_chat_models(
                 min(filter(None, (_find_number(part, fields) for part in parts)), default=None)
                 for fields in (_WINDOW_FIELDS, _OUTPUT_FIELDS)
             )
-            found[name] = ListedModel(name, window, most, _read_date(entry.get(_RETIREMENT_FIELD)))
+            found[name] = ListedModel(name, window, most, _read_date(entry.get(_RETIREMENT_FIELD)), _read_prices(entry))
     if is_own_server(provider, settings) and not any(one.context_window for one in found.values()):
         windows = await _query_loaded_windows(base_url, send, request, credential)
         if (only := windows.pop("", None)) is not None and len(found) == 1:
@@ -248,6 +264,7 @@ async def query_limits(
             evidence="model list of the server",
             context_window=None if is_known else model.context_window,
             max_output=None if is_known else model.max_output,
+            prices=model.prices,
         )
         for model in listed
         for is_known in (not provider.is_configured and is_in_table(provider, model.id, settings),)
@@ -278,6 +295,26 @@ def _read_date(value: Any) -> date | None:
         return date.fromisoformat(value)
     except (TypeError, ValueError):
         return None
+
+
+def _read_prices(entry: Mapping[str, Any]) -> Mapping[str, float] | None:
+    """None also for a price that differs from request to request, such as that of OpenRouter's routers: -1."""
+    pricing = entry.get("pricing")
+    if not isinstance(pricing, dict):
+        return None
+    found = {}
+    for kind, name in _PRICE_FIELDS.items():
+        text = pricing.get(name)
+        try:
+            amount = Decimal(text) if isinstance(text, str) and len(text) <= _MAX_PRICE_CHARACTERS else None
+        except InvalidOperation:
+            return None
+        if amount is not None:
+            if not amount.is_finite() or not 0 <= amount < _MAX_TOKEN_PRICE:
+                return None
+            if amount or kind in ("input", "output"):  # a cache without a price of its own has 0
+                found[kind] = float(amount * 1_000_000)
+    return found if "input" in found and "output" in found and "request" not in found else None
 
 
 def _find_number(entry: Mapping[str, Any], names: Sequence[str]) -> int | None:

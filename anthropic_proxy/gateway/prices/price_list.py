@@ -1,8 +1,10 @@
-"""Prices of models at providers, from the user's settings, the PyPI package `genai-prices` or `models.toml`.
+"""Prices of models at providers, from the user's settings, the PyPI package `genai-prices`, `models.toml`, or the
+model list of a server.
 
 Prices in `anthropic-proxy.toml` take precedence. Models of Ollama, and of a server without a key on this machine or in
-its network, are free. `models.toml` has prices of vendors that the package does not know. The package is optional, and
-its data needs 4 MiB, so it is loaded at the first search for a price.
+its network, are free. `models.toml` has prices of vendors that the package does not know, and a server's list applies
+last, because anyone may run the server. The package is optional, and its data needs 4 MiB, so it is loaded at the first
+search for a price.
 """
 
 import re
@@ -22,8 +24,15 @@ from msgspec.structs import astuple
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.options import ConfiguredRoute, format_origin_in_sentence, matches_model
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, ServerOverride
-from anthropic_proxy.engine.providers.catalog import Catalog, load_vendor_prices
-from anthropic_proxy.engine.providers.servers import LOCAL_SERVER, find_base_url, find_server_at, is_own_server
+from anthropic_proxy.engine.providers.catalog import Catalog, ListedPrices, load_vendor_prices
+from anthropic_proxy.engine.providers.servers import (
+    LOCAL_SERVER,
+    build_server_name,
+    find_base_url,
+    find_host,
+    find_server_at,
+    is_own_server,
+)
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_plan
 from anthropic_proxy.errors import ClientError, ConfigurationError, build_extra_install_command
 from anthropic_proxy.gateway.money import NANO_DOLLARS
@@ -136,12 +145,16 @@ class LoadedPrices(Struct, frozen=True):
 
 
 class PriceSource:
-    """The prices of the package in this process. Any thread may call the methods."""
+    """The prices of the package and of servers' lists in this process. Any thread may call the methods."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.current: LoadedPrices | None = None
         """An update replaces the object. None: nothing is loaded yet."""
+        self.listed: ListedPrices = {}
+        """Prices in the newest model lists of servers."""
+        self.edition = 0
+        """Increased by each change."""
 
     def load(self) -> LoadedPrices | None:
         """None: `genai-prices` is not installed. The first call needs a moment."""
@@ -150,6 +163,7 @@ class PriceSource:
                 if self.current is None:
                     with permanent_objects():  # many: a collection of them would delay the requests
                         self.current = LoadedPrices(read_providers(file), find_price_package_version())
+                    self.edition += 1
         return self.current
 
     def update(self, url: str | None) -> None:
@@ -163,7 +177,16 @@ class PriceSource:
         if snapshot is None or not snapshot.providers:
             raise ValueError("the list is empty")
         today = snapshot.timestamp.date()
-        self.current = LoadedPrices(snapshot.providers, f"{PACKAGE} updated {today}", today)
+        with self._lock:
+            self.current = LoadedPrices(snapshot.providers, f"{PACKAGE} updated {today}", today)
+            self.edition += 1
+
+    def add_listed(self, prices: ListedPrices) -> None:
+        with self._lock:
+            added = {**self.listed, **prices}
+            if added != self.listed:
+                self.listed = added
+                self.edition += 1
 
 
 PRICE_SOURCE = PriceSource()
@@ -249,7 +272,7 @@ class PriceList:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._data: LoadedPrices | None = None
+        self._edition = 0
         self._found: dict[tuple[str, str, int, str], Price | None] = {}
 
     def find(self, provider: Provider, model: str, when: datetime | None = None, tier: str = "") -> Price | None:
@@ -264,8 +287,8 @@ class PriceList:
     def _find_cached(
         self, provider: Provider, model: str, base_url: str, when: datetime, tier: str = ""
     ) -> Price | None:
-        if PRICE_SOURCE.current is not self._data:
-            self._data = PRICE_SOURCE.current
+        if PRICE_SOURCE.edition != self._edition:
+            self._edition = PRICE_SOURCE.edition
             self._found.clear()
         key = (base_url, f"{provider.prefix}/{model}", int(when.timestamp()) // CONSTANT_SECONDS, tier)
         if key not in self._found:
@@ -294,7 +317,10 @@ class PriceList:
             return FREE
         name = provider.find_known_name(model)
         listed = find_price(_find_price_address(provider, server, base_url), name, when, tier=tier)
-        return _find_vendor_price(server, base_url, name) if listed is None and server and not tier else listed
+        if listed is not None or tier:
+            return listed
+        vendor = _find_vendor_price(server, base_url, name) if server else None
+        return _find_server_price(provider, model, base_url) if vendor is None else vendor
 
 
 def find_published_window(provider: Provider, model: str, settings: Settings) -> int | None:
@@ -327,6 +353,13 @@ def _find_vendor_price(server: ServerOverride, base_url: str, model: str) -> Pri
     if found is None:
         return None
     return _convert_table(convert(found, TokenPriceFields), None, f"{server.title}, {prices.read_date}")
+
+
+def _find_server_price(provider: Provider, model: str, base_url: str) -> Price | None:
+    fields = PRICE_SOURCE.listed.get((build_server_name(provider, base_url), model))
+    if fields is None:
+        return None
+    return _convert_table(convert(fields, TokenPriceFields), None, f"model list of {find_host(base_url)}")
 
 
 def _convert_table(table: TokenPriceFields, web_search: float | None, origin: str) -> Price:

@@ -110,8 +110,9 @@ def test_the_id_of_a_session_is_complete(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_model_without_a_price_is_named_with_the_lines_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
     group = UsageGroup(name="qwen", provider="own", sums=UsageSums(requests=2, unknown_cost_requests=2))
-    assert show_table(monkeypatch, [group], "model")[5:9] == [
-        "  The cost of 2 of 2 requests is unknown: own/qwen, which replied, has no price.",
+    assert show_table(monkeypatch, [group], "model")[5:10] == [
+        "  The cost of 2 of 2 requests is unknown: own/qwen, which replied, has no price",
+        "  in genai-prices for its address.",
         "  Add prices per million tokens to anthropic-proxy.toml:",
         '    [prices."own/qwen"]',
         "    input = <dollars>",
@@ -120,7 +121,7 @@ def test_a_model_without_a_price_is_named_with_the_lines_to_write(monkeypatch: p
     settings = Settings(base_urls={"openai": "https://models.example/v1"}, env_file="/srv/proxy/.env")
     assert show_table(monkeypatch, [gateway], "model", settings=settings)[5:8] == [
         "  The cost of 2 of 2 requests is unknown: openai/gpt-4.1, which replied, has no",
-        "  price at your own address, whose prices are not known.",
+        "  price in genai-prices for its address.",
         "  Add prices per million tokens to /srv/proxy/anthropic-proxy.toml:",
     ]
     hostile = UsageGroup(name='💎"b\x1b[31m\u202e\x7f\U000e0001', provider="own", sums=group.sums)
@@ -142,8 +143,8 @@ def test_all_models_without_a_price_are_named_with_the_lines_of_each(monkeypatch
     shown = show_table(monkeypatch, groups[:2], "model", settings=settings)
     assert shown[6:16] == [
         "  The cost of 2 of 4 requests is unknown: openai/gpt-4.1 and",
-        "  openai/gpt-4.1-mini, which replied, have no price at your own address, whose",
-        "  prices are not known.",
+        "  openai/gpt-4.1-mini, which replied, have no price in genai-prices for their",
+        "  address.",
         "  Add prices per million tokens to anthropic-proxy.toml:",
         '    [prices."openai/gpt-4.1"]',
         "    input = <dollars>",

@@ -57,7 +57,8 @@ async def test_costs_are_added_up_by_a_property(tmp_path: Path, by: str, rows: l
         f"4 requests cost $0.080; the cost of 1 of them is unknown. Largest {largest}, {first[2]} ({share})."
     )
     assert (page["missing_prices"].text, page["missing_prices"].lines) == (
-        "The cost of 1 of 4 requests is unknown: groq/local, which replied, has no price.",
+        "The cost of 1 of 4 requests is unknown: groq/local, which replied, has no price in genai-prices for its "
+        "address.",
         '[prices."groq/local"]\ninput = <dollars>\noutput = <dollars>',
     )
     assert page["rows"][0]["percent"] == share
@@ -83,7 +84,8 @@ async def test_without_prices_all_pages_name_the_same_number_and_the_models_that
         }
     for page in pages.values():
         assert page["missing_prices"].text == (
-            "The cost of 4 of 5 requests is unknown: groq/small, groq/big and groq/wide, which replied, have no price."
+            "The cost of 4 of 5 requests is unknown: groq/small, groq/big and groq/wide, which replied, have no price "
+            "in genai-prices for their address."
         )
     overview, costs_page, models_page = pages.values()
     assert overview["verdict"] == (

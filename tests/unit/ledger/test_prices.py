@@ -15,6 +15,7 @@ from anthropic_proxy.engine.providers.catalog import VendorPrices, list_model_ta
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.gateway.prices.price_list import (
     FREE,
+    PRICE_SOURCE,
     PriceList,
     Rates,
     find_package_price_date,
@@ -395,3 +396,27 @@ def test_the_list_has_windows_of_models_at_vendors_only() -> None:
         )
     ]
     assert windows == [1_048_576, None, None]
+
+
+def test_the_list_of_a_server_has_the_price_of_a_model_that_no_other_source_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PRICE_SOURCE, "listed", {})
+    table = '[providers.router]\nbase_url = "https://openrouter.ai/api/v1"\n'
+    own = '[prices."router/acme/own"]\ninput = 1\noutput = 2\n'
+    settings = load(tmp_path, table + own)
+    prices, router = PriceList(settings), find_registry(settings).find("router")
+    names = ("acme/mystery", "acme/own", "google/gemini-2.5-pro")
+
+    def read() -> list[Rates | None]:
+        return [None if price is None else price.base for price in (prices.find(router, name, TODAY) for name in names)]
+
+    before = read()
+    assert before[0] is None
+    server = "router openrouter.ai"
+    PRICE_SOURCE.add_listed({(server, name): {"input": 0.5, "output": 4, "cache_read": 0.1} for name in names})
+    assert read() == [rates("0.5", "0.1", "0.5", "4", "4"), *before[1:]]
+    found = known(prices.find(router, "acme/mystery", TODAY))
+    assert (found.source, prices.find(router, "acme/mystery", TODAY, "flex")) == ("model list of openrouter.ai", None)
+    elsewhere = load(tmp_path, table.replace("openrouter.ai", "router.example"))
+    assert PriceList(elsewhere).find(find_registry(elsewhere).find("router"), "acme/mystery", TODAY) is None

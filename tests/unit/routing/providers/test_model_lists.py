@@ -1,4 +1,4 @@
-"""The limits that the model lists of servers state."""
+"""The limits and prices that the model lists of servers state."""
 
 import json
 from typing import Any
@@ -6,18 +6,21 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.provider_models import query_chat_models
+from anthropic_proxy.engine.providers.provider_models import ListedModel, query_chat_models
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.gateway.settings import Settings
 from tests.support.harness import FakeResponse
 
 
-async def read_list(*entries: dict[str, Any]) -> list[tuple[str, int | None, int | None]]:
+async def query(*entries: dict[str, Any]) -> list[ListedModel]:
     async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         return FakeResponse(200, json.dumps({"data": entries}).encode())
 
-    listed = await query_chat_models(PROVIDERS.find("openai"), Settings(), send, None, 5.0)
-    return [(model.id, model.context_window, model.max_output) for model in listed]
+    return await query_chat_models(PROVIDERS.find("openai"), Settings(), send, None, 5.0)
+
+
+async def read_list(*entries: dict[str, Any]) -> list[tuple[str, int | None, int | None]]:
+    return [(model.id, model.context_window, model.max_output) for model in await query(*entries)]
 
 
 async def test_names_with_control_characters_and_models_without_chat_are_left_out() -> None:
@@ -54,3 +57,37 @@ async def test_limits_are_read_from_the_fields_of_each_server(
     fields: dict[str, Any], window: int | None, most: int | None
 ) -> None:
     assert await read_list({"id": "some", **fields}) == [("some", window, most)]
+
+
+@pytest.mark.parametrize(
+    ("pricing", "prices"),
+    [
+        (
+            {"prompt": "0.00000125", "completion": "0.00001", "request": "0", "input_cache_read": "0.000000125"},
+            {"input": 1.25, "output": 10, "cache_read": 0.125},
+        ),
+        (
+            {
+                "prompt": "0.000003",
+                "completion": "0.000015",
+                "input_cache_read": "0",
+                "input_cache_write": "0.00000375",
+            },
+            {"input": 3, "output": 15, "cache_write": 3.75},
+        ),
+        ({"prompt": "0", "completion": "0", "image": "0.001"}, {"input": 0, "output": 0}),
+        ({"prompt": "-1", "completion": "-1"}, None),
+        ({"prompt": "0.000001", "completion": "0.000001", "request": "0.005"}, None),
+        ({"prompt": "0.000001"}, None),
+        ({"prompt": 0.000001, "completion": 0.000002}, None),
+        ({"prompt": "1.25", "completion": "10"}, None),
+        *(
+            ({"prompt": text, "completion": "0.00001"}, None)
+            for text in ("NaN", "Infinity", "1e9", "free", "0" * 5_000)
+        ),
+        ("0.00001", None),
+    ],
+)
+async def test_prices_of_a_list_are_amounts_per_token(pricing: Any, prices: dict[str, float] | None) -> None:
+    (listed,) = await query({"id": "some", "pricing": pricing})
+    assert listed.prices == prices
