@@ -28,6 +28,7 @@ from anthropic_proxy.engine.providers.lookup import require_known_wire
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
 from anthropic_proxy.engine.providers.prefix_guard import PrefixGuard
 from anthropic_proxy.engine.providers.provider_models import has_model_list, query_limits
+from anthropic_proxy.engine.providers.servers import digest_server_settings
 from anthropic_proxy.engine.routing.fair_queue import FairQueue, slots_per_worker
 from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
 from anthropic_proxy.engine.routing.router import PlanCache, Target, build_target_limits
@@ -282,7 +283,9 @@ def build_engine_fields(
     return {
         "catalog": Catalog(sources=listings, limit_queries=limit_queries),
         "credentials": credentials,
-        "observations": ModelObservations(MemoryValues()),
+        "observations": ModelObservations(
+            MemoryValues(), {row.name: digest_server_settings(row, options) for row in find_registry(options)}
+        ),
         "queue": queue,
         "throttles": build_throttles(options, {}),
         "compiled_routes": CompiledRoutes(options.routes) if options.routes else None,

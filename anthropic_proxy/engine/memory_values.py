@@ -1,6 +1,5 @@
 """`MemoryValues`: texts that expire, in the memory of one process."""
 
-import re
 import time
 from collections.abc import Callable
 
@@ -55,11 +54,6 @@ class MemoryValues:
 
     async def delete(self, key: str) -> None:
         self._remove(key)
-
-    def delete_matching(self, pattern: re.Pattern[str]) -> None:
-        """Delete the values whose whole key matches, in this process only."""
-        for key in [key for key in self._entries if pattern.fullmatch(key)]:
-            self._remove(key)
 
     def _store(self, key: str, value: str, expiry: float) -> None:
         self._remove(key)

@@ -177,10 +177,9 @@ async def open_services(
         carried: dict[str, Any] = {"retry_budget": previous.retry_budget, "started_at": previous.started_at}
         carried["prefix_guard"] = previous.prefix_guard
         carried["throttles"] = build_throttles(now, previous.throttles)
-        carried["observations"] = previous.observations
-        changed = _list_changed_providers(now, then)
-        previous.observations.forget_providers(changed)
-        if not changed and now.keys == then.keys and now.call_options == then.call_options:
+        services.observations.continue_from(previous.observations)
+        is_same_server = services.observations.settings_digests == previous.observations.settings_digests
+        if is_same_server and now.keys == then.keys and now.call_options == then.call_options:
             carried["circuit_breakers"] = previous.circuit_breakers  # a new address or key may repair the failure
             if services.transports == previous.transports and now.ollama_context_length == then.ollama_context_length:
                 carried["catalog"] = previous.catalog
@@ -321,17 +320,3 @@ def require_route_prices(settings: Settings) -> Settings:
 
         require_known_prices(settings)
     return settings
-
-
-def _list_changed_providers(now: Settings, then: Settings) -> set[str]:
-    """Return the providers whose settings have changed so that learned facts about them may be wrong."""
-    before, after = _upstream_settings(then), _upstream_settings(now)
-    return {name for name in {*before, *after} if before.get(name) != after.get(name)}
-
-
-def _upstream_settings(settings: Settings) -> Mapping[str, tuple[object, ...]]:
-    """Provider name → address, wire, table, and headers and body fields of its calls. None: it has none."""
-    tables = {table.name: table.json_text for table in settings.configured_providers}
-    calls = {name: (options.headers, options.body) for name, options in settings.call_options.items()}
-    parts = (settings.base_urls, settings.wires, tables, calls)
-    return {name: tuple(part.get(name) for part in parts) for name in {name for part in parts for name in part}}

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.routing.model_listing import list_models
@@ -85,6 +87,38 @@ async def test_a_reload_forgets_only_what_changed_providers_have_shown(tmp_path:
         assert [len(await ask(reloaded, server, f"{name}/m", "a", temperature=0.5)) for name in tables] == [1, 2, 1]
         await services.close()
         await reloaded.close()
+
+
+async def test_a_request_from_before_a_reload_shows_nothing_about_the_new_server(tmp_path: Path) -> None:
+    async with serving(answer) as (server, port):
+        services = await open_services(load(tmp_path, table=f"http://127.0.0.1:{port}/v1"))
+        reloaded = await open_services(load(tmp_path, table=f"http://127.0.0.1:{port}/v2"), previous=services)
+        calls = [len(await ask(each, server, "table/m", "a", temperature=0.5)) for each in (services, reloaded)]
+        assert calls == [2, 2]
+        await services.close()
+        await reloaded.close()
+
+
+@pytest.mark.parametrize(
+    ("provider", "variable", "values"),
+    [
+        ("bedrock", "AWS_REGION", ("us-east-1", "eu-west-1")),
+        ("vertex", "VERTEX_LOCATION", ("us-central1", "europe-west1")),
+        ("foundry", "ANTHROPIC_FOUNDRY_RESOURCE", ("one", "other")),
+    ],
+)
+async def test_the_token_scale_of_a_model_is_that_of_its_region_or_resource(
+    provider: str, variable: str, values: tuple[str, str]
+) -> None:
+    first, second = (load_settings({variable: value}, PROVIDERS, env_file=None) for value in values)
+    services = await open_services(first)
+    for name in (provider, "openai"):
+        services.observations.record_token_count(name, "m", 100_000, 110_000)
+    reloaded = await open_services(second, previous=services)
+    factors = [reloaded.observations.find_token_scale(name, "m").factor for name in (provider, "openai")]
+    assert factors == [1.0, 1.1]
+    await services.close()
+    await reloaded.close()
 
 
 async def test_a_reload_keeps_the_efforts_of_conversations(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ the ratio of real to estimated tokens, which corrects estimates.
 
 import asyncio
 import hashlib
-import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
+from types import MappingProxyType
 
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.memory_values import MemoryValues
@@ -56,21 +56,24 @@ _SMOOTHING_FACTOR = 0.25
 
 
 class ModelObservations:
-    def __init__(self, store: MemoryValues) -> None:
+    """Facts about a server are stored with the digest of its settings. A request that began before a reload, or another
+    worker, thus adds no fact about another server.
+    """
+
+    def __init__(self, store: MemoryValues, settings_digests: Mapping[str, str] = MappingProxyType({})) -> None:
         self.store = store
+        self.settings_digests = settings_digests
+        """Provider name → digest of the settings on which its replies depend."""
         self.count_locks: dict[str, asyncio.Lock] = {}
         """Server and path → lock of the first token count there, whose answer shows whether the server has the path."""
         self.refused_thinking: dict[bytes, None] = {}
         """Digests of thinking blocks that a model has rejected, and of tool loops that it accepts only without
         thinking, oldest first. The conversations that contain them need no rejected call in each later turn."""
 
-    def forget_providers(self, names: Collection[str]) -> None:
-        """Remove facts about the models of these providers. The efforts and listed tools of conversations stay: they
-        only say how earlier requests were sent.
-        """
-        if names:
-            alternatives = "|".join(map(re.escape, names))
-            self.store.delete_matching(re.compile(f"(?:adaptations|counts|scale):(?:{alternatives})[ /].*", re.DOTALL))
+    def continue_from(self, previous: "ModelObservations") -> None:
+        """Use the facts of the observations before a reload."""
+        self.store, self.count_locks = previous.store, previous.count_locks
+        self.refused_thinking = previous.refused_thinking
 
     def remember_refused_thinking(self, refused: Iterable[bytes]) -> None:
         self.refused_thinking |= dict.fromkeys(refused)
@@ -79,7 +82,7 @@ class ModelObservations:
 
     def find_adaptations(self, upstream: str, model: str) -> tuple[str, ...]:
         """Return the names of the stored adaptations of a model, oldest first."""
-        known = self.store.read(f"adaptations:{upstream}/{model}")
+        known = self.store.read(f"adaptations:{self._name_server(upstream)}/{model}")
         return tuple(known.split("\n")) if known else ()
 
     def store_adaptation(self, upstream: str, model: str, adaptation: str) -> None:
@@ -89,7 +92,7 @@ class ModelObservations:
         similar = [name for name in known if name.partition(" ")[0] == verb]
         removed = similar if verb in _REPLACING_VERBS else similar[: 1 - MAX_ADAPTATIONS]
         names = "\n".join((*(name for name in known if name not in removed), adaptation))
-        self.store.write(f"adaptations:{upstream}/{model}", names, RETENTION_SECONDS)
+        self.store.write(f"adaptations:{self._name_server(upstream)}/{model}", names, RETENTION_SECONDS)
 
     def follow_effort(self, conversation: str, request: PreparedRequest) -> EffortPlan:
         """Return the effort of a request as changes since its conversation began, and remember it."""
@@ -141,18 +144,19 @@ class ModelObservations:
 
     def lacks_count_path(self, server: str, path: str) -> bool:
         """Return True if the server has answered a token count at this path as unknown."""
-        return self.store.read(f"counts:{server}{path}") == "no"
+        return self.store.read(f"counts:{self._name_server(server)}{path}") == "no"
 
     def has_count_path(self, server: str, path: str) -> bool:
         """Return True if the server has counted at this path."""
-        return self.store.read(f"counts:{server}{path}") == "yes"
+        return self.store.read(f"counts:{self._name_server(server)}{path}") == "yes"
 
     def store_count_path(self, server: str, path: str, *, counts: bool) -> None:
-        self.store.write(f"counts:{server}{path}", "yes" if counts else "no", COUNT_PATH_SECONDS)
+        key = f"counts:{self._name_server(server)}{path}"
+        self.store.write(key, "yes" if counts else "no", COUNT_PATH_SECONDS)
 
     def find_token_scale(self, provider: str, model: str) -> TokenScale:
         """Return how tokens of a model are estimated. Its factor is 1.0 without earlier replies."""
-        known = self.store.read(f"scale:{provider}/{model}")
+        known = self.store.read(f"scale:{self._name_server(provider)}/{model}")
         factor = None if known is None else _decode_scale(known)
         return TokenScale(find_token_family(model), factor or 1.0)
 
@@ -160,11 +164,15 @@ class ModelObservations:
         """Update the token scale of a model. `estimated` is the proxy's estimate without correction."""
         if estimated < MIN_RECORDED_TOKENS or counted <= 0:
             return
-        key = f"scale:{provider}/{model}"
+        key = f"scale:{self._name_server(provider)}/{model}"
         scale = min(max(counted / estimated, MIN_SCALE), MAX_SCALE)
         if known := _decode_scale(self.store.read(key)):
             scale = known * (1 - _SMOOTHING_FACTOR) + scale * _SMOOTHING_FACTOR
         self.store.write(key, f"{scale:.4f}", RETENTION_SECONDS)
+
+    def _name_server(self, upstream: str) -> str:
+        """`upstream`: name of a provider, or name and host."""
+        return f"{self.settings_digests.get(upstream.partition(' ')[0], '')} {upstream}"
 
 
 def _decode_scale(text: str | None) -> float | None:

@@ -1,5 +1,6 @@
 """The server, the base URL and the key of a provider with the present options."""
 
+import hashlib
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from urllib.parse import quote, urlsplit
@@ -104,6 +105,18 @@ def find_base_url(provider: Provider, config: AnyWireConfig, settings: EngineOpt
         if at >= 0 and is_at_end and (model or "{model}" not in replacement):
             return base_url[:at] + replacement.replace("{model}", quote(model, safe="")) + query
     return base_url
+
+
+def digest_server_settings(provider: Provider, settings: EngineOptions) -> str:
+    """Return a hash of the settings on which the replies of a provider depend: address, API, table, and what the table
+    adds to each call. It contains no key.
+    """
+    base_url = find_base_url(provider, next(iter(provider.wires.values())), settings)
+    tables = [table.json_text for table in settings.configured_providers if table.name == provider.name]
+    options = settings.call_options.get(provider.name)
+    added = None if options is None else (options.headers, options.body)
+    parts = repr((base_url, settings.wires.get(provider.name), tables, added))
+    return hashlib.blake2b(parts.encode(errors="replace"), digest_size=8).hexdigest()
 
 
 def describe_unset_place(provider: Provider, settings: EngineOptions) -> str:

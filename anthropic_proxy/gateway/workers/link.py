@@ -21,7 +21,6 @@ from anthropic_proxy.errors import InternalError, UpstreamError
 from anthropic_proxy.gateway.platforms.processes import read_process_stats
 from anthropic_proxy.gateway.platforms.sockets import SocketEvents
 from anthropic_proxy.gateway.services import Services
-from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.metrics import (
     Gauges,
@@ -358,28 +357,28 @@ MODEL_OBSERVATION, KEY_COOLDOWN, CIRCUIT_STATE = "model", "key", "upstream"
 
 def register_publisher(services: Services, publish: Callable[[SharedObservation], None]) -> None:
     """The messages contain digests of API keys, not the keys."""
-    addresses, upstreams = _settings_digests(services.settings)
     services.observations.store.on_put = lambda key, value, seconds: publish(
-        SharedObservation(MODEL_OBSERVATION, addresses, key, value, seconds)
+        SharedObservation(MODEL_OBSERVATION, "", key, value, seconds)
     )
     services.credentials.on_cooldown = lambda key, seconds: publish(
         SharedObservation(KEY_COOLDOWN, "", _digest(key), "", seconds)
     )
     services.circuit_breakers.on_change = lambda upstream, failure, seconds: publish(
-        SharedObservation(CIRCUIT_STATE, upstreams, upstream, failure, seconds)
+        SharedObservation(CIRCUIT_STATE, _digest_upstream(services, upstream), upstream, failure, seconds)
     )
 
 
 def apply_observation(services: Services, observation: SharedObservation) -> None:
     """Apply a fact that another worker has observed. It is ignored if it was observed with other provider settings."""
-    addresses, upstreams = _settings_digests(services.settings)
-    if observation.kind == MODEL_OBSERVATION and observation.settings_digest == addresses:
+    if observation.kind == MODEL_OBSERVATION:
         services.observations.store.write_from_peer(observation.name, observation.value, observation.lifetime_seconds)
     elif observation.kind == KEY_COOLDOWN:
         for key in (key.reveal() for keys in services.settings.keys.values() for key in keys):
             if _digest(key) == observation.name:
                 services.credentials.start_cooldown(key, observation.lifetime_seconds)
-    elif observation.kind == CIRCUIT_STATE and observation.settings_digest == upstreams:
+    elif observation.kind == CIRCUIT_STATE:
+        if observation.settings_digest != _digest_upstream(services, observation.name):
+            return
         if observation.lifetime_seconds <= 0:
             services.circuit_breakers.close_circuit_from_peer(observation.name)
         else:
@@ -395,12 +394,11 @@ def apply_observation(services: Services, observation: SharedObservation) -> Non
             services.circuit_breakers.open_circuit_from_peer(observation.name, failure, observation.lifetime_seconds)
 
 
-def _settings_digests(settings: Settings) -> Sequence[str]:
-    """Digest for model observations (addresses and wires), and for circuit states (API keys too)."""
-    tables = [table.json_text for table in settings.configured_providers]
-    addresses = sorted(settings.base_urls.items()), sorted(settings.wires.items()), tables
-    keys = sorted((name, [key.reveal() for key in keys]) for name, keys in settings.keys.items())
-    return _digest(repr(addresses)), _digest(repr((addresses, keys)))
+def _digest_upstream(services: Services, upstream: str) -> str:
+    """Return a digest of the settings and API keys of a provider: another key may repair the failure."""
+    provider = upstream.partition(" ")[0]
+    keys = [key.reveal() for key in services.settings.keys.get(provider, ())]
+    return _digest(repr((services.observations.settings_digests.get(provider), keys)))
 
 
 def _digest(text: str) -> str:

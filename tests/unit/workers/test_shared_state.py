@@ -1,6 +1,7 @@
 """Knowledge learned by one process is valid for another one with the same settings, and only there."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from anthropic_proxy.engine.routing.fair_queue import slots_per_worker
 from anthropic_proxy.engine.routing.health import FAILURES_TO_OPEN, MIN_OPEN_SECONDS
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import CircuitOpen, UpstreamError
+from anthropic_proxy.gateway.settings import CONFIG_FILE
 from anthropic_proxy.gateway.workers.ipc import SharedObservation
 from anthropic_proxy.gateway.workers.link import apply_observation, register_publisher
 from tests.support.harness import FakeResponse, ProxyHarness
@@ -44,6 +46,33 @@ async def test_lessons_are_sent_once_and_kept_for_equal_addresses() -> None:
     assert other.services.observations.find_adaptations("openai", "new") == ("temperature",)
     assert elsewhere.services.observations.find_adaptations("openai", "new") == ()
     assert (len(facts), echo) == (1, [])
+
+
+async def test_lessons_are_valid_after_a_change_of_another_provider(tmp_path: Path) -> None:
+    """The hub sends them also to workers that start after the change."""
+    (tmp_path / CONFIG_FILE).write_text('[providers.table]\nbase_url = "http://localhost:1/v1"')
+    (teller,) = towns(1)
+    facts = observations_of(teller)
+    teller.services.observations.store_adaptation("openai", "new", "temperature")
+    fail(teller)
+    later = ProxyHarness(lambda *_: FakeResponse(200, b"{}"), env_file=str(tmp_path / ".env"), **SETTINGS)
+    apply_all(later, facts)
+    assert later.services.observations.find_adaptations("openai", "new") == ("temperature",)
+    assert later.services.circuit_breakers.open_circuit_count() == 1
+
+
+@pytest.mark.parametrize("change", ["headers = {x-mode = 'b'}", "body = {mode = 'b'}"])
+async def test_lessons_are_not_valid_with_other_headers_or_body_fields(tmp_path: Path, change: str) -> None:
+    proxies = []
+    for lines in ("headers = {x-mode = 'a'}", change):
+        (tmp_path / CONFIG_FILE).write_text(f"[providers.openai]\n{lines}")
+        env_file = str(tmp_path / ".env")
+        proxies.append(ProxyHarness(lambda *_: FakeResponse(200, b"{}"), env_file=env_file, **SETTINGS))
+    teller, other = proxies
+    facts = observations_of(teller)
+    teller.services.observations.store_adaptation("openai", "new", "temperature")
+    apply_all(other, facts)
+    assert other.services.observations.find_adaptations("openai", "new") == ()
 
 
 @pytest.mark.parametrize(("host", "count"), [("api.openai.com", 1), ("api.cerebras.ai", 0)])
