@@ -54,9 +54,8 @@ from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.providers.servers import describe_missing_key
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
-from anthropic_proxy.engine.routing.router import find_tier
+from anthropic_proxy.engine.routing.router import describe_missing_key_of, find_tier, list_route_choices
 from anthropic_proxy.engine.routing.routes import can_exceed, find_long_input, forecast_route
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import format_price
@@ -504,19 +503,15 @@ def find_missing_keys(settings: Settings, requested: Sequence[str]) -> list[str]
     Raises `ConfigurationError` for that of opus if the user has chosen no other model: each request would fail.
     `requested`: from `list_requested_models`.
     """
-    registry = find_registry(settings)
-
-    def find_text(target: str) -> str:
-        provider = registry.find_by_prefix(target.partition("/")[0])
-        return describe_missing_key(provider, settings) if provider is not None and "/" in target else ""
-
-    rows = list_tier_mappings(settings, Catalog())
+    catalog = Catalog()
+    rows = list_tier_mappings(settings, catalog)
     if len(requested) > 1:
         for row in rows:
-            if row.tier == "opus" and (text := find_text(row.target)):
+            if row.tier == "opus" and (text := describe_missing_key_of(row.choices[0], settings, catalog)):
                 raise ConfigurationError(text, code="provider-key-missing")
-    targets = [*(row.target for row in rows), *(target for route in settings.routes for target in route.targets)]
-    return list(dict.fromkeys(filter(None, map(find_text, targets))))
+    choices = [*(row.choices[0] for row in rows), *(choice for _, choice in list_route_choices(settings, catalog))]
+    texts = (describe_missing_key_of(choice, settings, catalog) for choice in choices)
+    return list(dict.fromkeys(filter(None, texts)))
 
 
 def list_routed_models(settings: Settings) -> dict[str, int]:

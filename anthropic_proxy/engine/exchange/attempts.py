@@ -67,7 +67,7 @@ from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.providers.prefix_guard import MAX_PROMPT_BYTES, Prompt
-from anthropic_proxy.engine.routing.router import Plan, Target, find_capabilities
+from anthropic_proxy.engine.routing.router import Plan, Target, describe_missing_key_of, find_capabilities
 from anthropic_proxy.engine.routing.routes import RouteBalancer
 from anthropic_proxy.engine.trace_context import new_span_id
 from anthropic_proxy.engine.wires.contract import (
@@ -345,7 +345,11 @@ class Attempts:
             credential: Credential | None = None
             if provider.accepts_client_credential:
                 credential = find_client_credential(engine, self._incoming, provider)
-            credential = credential or engine.credentials.next_credential(provider, is_first=run.uses_first_key)
+            try:
+                credential = credential or engine.credentials.next_credential(provider, is_first=run.uses_first_key)
+            except AuthenticationFailed as error:
+                error.message = describe_missing_key_of(target, engine.settings, engine.catalog) or error.message
+                raise
             attempt = await prepare(target, credential, run)
             try:
                 return await send(attempt)

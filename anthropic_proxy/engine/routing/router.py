@@ -43,7 +43,9 @@ from anthropic_proxy.engine.providers.servers import (
     build_server_name,
     describe_missing_key,
     find_base_url,
+    find_host,
     find_server_override,
+    has_own_models,
 )
 from anthropic_proxy.engine.wires.contract import BaseDialect, RelayWire, Wire
 from anthropic_proxy.errors import (
@@ -72,6 +74,12 @@ class ModelSetting(Struct, frozen=True):
     name: str
     source: str = ""
     """"": the setting is not set, and the model is its default."""
+    value: str = ""
+    """The model as the setting names it, such as `google/gemini-2.5-pro`. "": the setting is not set."""
+
+    @property
+    def is_list(self) -> bool:
+        return self.name.startswith(("FALLBACK_", TARGETS_SETTING))
 
     def __str__(self) -> str:
         return f"{self.name}, {self.source or 'default'}"
@@ -350,7 +358,7 @@ def choose_models_for_route(
             found = choose_models_for_tier(target, requested, preferred, settings, catalog)
         else:
             choice = _choose_model(target, preferred, settings, catalog, allow_other_provider=True)
-            choice = structs.replace(choice, model_setting=ModelSetting(route.targets_setting, route.origin))
+            choice = structs.replace(choice, model_setting=ModelSetting(route.targets_setting, route.origin, target))
             found = [structs.replace(choice, weight=route.find_weight(target))]
         for choice in found:
             cause = f"and {choice.reason}" if route.balance == "order" else BALANCE_TEXTS[route.balance]
@@ -379,7 +387,7 @@ def choose_models_for_tier(
         origin = settings.origins.get(variable, "set")
         choice = _choose_model(value, preferred, settings, catalog, allow_other_provider=True)
         reason = f"{tier} is {variable} ({origin}), and {choice.reason}"
-        first = structs.replace(choice, reason=reason, model_setting=ModelSetting(variable, origin), tier=tier)
+        first = structs.replace(choice, reason=reason, model_setting=ModelSetting(variable, origin, value), tier=tier)
     elif preferred.serves_claude:
         reason = f"{preferred.name} is preferred and serves Claude models itself"
         first = ModelChoice(provider=preferred, model=requested, reason=reason, tier=tier)
@@ -394,9 +402,10 @@ def choose_models_for_tier(
         first = structs.replace(choice, model_setting=ModelSetting(variable), tier=tier)
     choices = {first.prefixed_id: first}
     variable = f"FALLBACK_{tier.upper()}"
-    setting = ModelSetting(variable, settings.origins.get(variable, "set"))
+    origin = settings.origins.get(variable, "set")
     for value in settings.fallbacks.get(tier, ()):
         choice = _choose_model(value, preferred, settings, catalog, allow_other_provider=True)
+        setting = ModelSetting(variable, origin, value)
         reason = f"{variable} lists it next, and {choice.reason}"
         choices.setdefault(choice.prefixed_id, structs.replace(choice, reason=reason, model_setting=setting))
     return list(choices.values())
@@ -708,7 +717,36 @@ def describe_choice_problem(choice: ModelChoice, settings: EngineOptions, catalo
         _build_target(choice, settings, catalog)
     except ClientError as error:
         return error.message
-    return _describe_unknown_prefix(choice, settings) or describe_missing_key(choice.provider, settings)
+    return _describe_unknown_prefix(choice, settings) or describe_missing_key_of(choice, settings, catalog)
+
+
+def describe_missing_key_of(choice: ModelChoice | Target, settings: EngineOptions, catalog: Catalog) -> str:
+    """Return an error text with a remedy if the provider of a model has no key. "": none is missing.
+
+    The name in a setting may be the id at another server: `google/gemini-2.5-pro` is one of OpenRouter. Then the remedy
+    is the line with the prefix of that server. Before its list of models is read, it is the second of two remedies, for
+    a name with another prefix than ours.
+    """
+    provider, setting = choice.provider, choice.model_setting
+    problem = describe_missing_key(provider, settings)
+    if not problem or setting is None or "/" not in setting.value:
+        return problem
+    preferred = find_preferred_provider(settings, catalog)
+    for row in (preferred, *find_registry(settings)):
+        is_other = row is not provider and (row.is_configured or not has_own_models(row, settings))
+        if not is_other or row.transport != "http" or describe_missing_key(row, settings):
+            continue
+        base_url = settings.base_urls.get(row.name, row.base_url)
+        listed = catalog.list_reported_models(build_server_name(row, base_url))
+        line = f"{_lead_of(setting)}{row.prefix}/{setting.value}"
+        if setting.value in listed:
+            return (
+                f'{_subject_of(setting)} "{setting.value}", a model of {provider.prefix}, which has no key. '
+                f"{find_host(base_url)} lists this name.{_place_of(setting, settings)} Did you mean:  {line}"
+            )
+        if row is preferred and not listed and not setting.value.startswith(f"{provider.prefix}/"):
+            return f"{problem} Or, for the model of {find_host(base_url)}:  {line}"
+    return problem
 
 
 _MIN_SIMILARITY = 0.7
@@ -718,12 +756,27 @@ def _describe_unknown_prefix(choice: ModelChoice, settings: EngineOptions) -> st
     setting = choice.model_setting
     if setting is None or not choice.note:  # with a note, no prefix and no model list chose the provider
         return ""
+    return describe_unknown_prefix(
+        choice.model,
+        choice.provider,
+        settings,
+        subject=_subject_of(setting),
+        lead=_lead_of(setting),
+        place=_place_of(setting, settings),
+    )
+
+
+def _subject_of(setting: ModelSetting) -> str:
+    return f"{setting.name} {'contains' if setting.is_list else 'is'}"
+
+
+def _lead_of(setting: ModelSetting) -> str:
+    return "" if setting.is_list else f"{setting.name}="
+
+
+def _place_of(setting: ModelSetting, settings: EngineOptions) -> str:
     place = format_origin_in_sentence(settings.origins.get(setting.name, "environment"))
-    place = f" Set in {'the environment' if place == 'environment' else place}."
-    is_list = setting.name.startswith(("FALLBACK_", TARGETS_SETTING))
-    subject = f"{setting.name} {'contains' if is_list else 'is'}"
-    lead = "" if is_list else f"{setting.name}="
-    return describe_unknown_prefix(choice.model, choice.provider, settings, subject=subject, lead=lead, place=place)
+    return f" Set in {'the environment' if place == 'environment' else place}."
 
 
 def has_plain_model_names(provider: Provider, settings: EngineOptions) -> bool:

@@ -1,6 +1,7 @@
 """Keys, retries, fallbacks and broken replies as a client sees them: called provider, number of attempts, reply."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -10,7 +11,10 @@ from msgspec import structs
 from multidict import CIMultiDict
 
 from anthropic_proxy.engine.messages.events import Event
+from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import UpstreamProtocolError
+from anthropic_proxy.gateway.services import fetch_model_limits
 from tests.support.event_grammar import check_bytes
 from tests.support.fake_upstream import KEYS, STREAM, TEXT, FakeUpstream, error, reply
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
@@ -141,3 +145,41 @@ async def test_a_client_that_reads_the_end_slowly_is_no_upstream_timeout() -> No
     sink = await proxy.post(stream=True, sink=Slow())
     assert b"message_stop" in sink.stream
     assert proxy.receipts[0].outcome == "end_turn"
+
+
+async def test_the_remedy_for_a_missing_key_is_the_prefix_of_the_server_that_lists_the_name() -> None:
+    listed = ["qwen/qwen3-coder", "google/gemini-2.5-pro"]
+
+    def answer(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        if request.method == "GET":
+            return FakeResponse(200, json.dumps({"data": [{"id": name} for name in listed]}).encode())
+        return reply(stream=False)
+
+    proxy = ProxyHarness(
+        answer,
+        OPENAI_API_KEY="sk-or-0123456789",
+        OPENAI_BASE_URL="https://openrouter.ai/api/v1",
+        BIG_MODEL="google/gemini-2.5-pro",
+        SMALL_MODEL="openai/qwen/qwen3-coder",
+        FALLBACK_OPUS="google/gemini-2.5-pro",
+        MODEL_OPUS="xai/grok-4.3",
+    )
+    no_key = "{0} has no key: {1} is not set. Set it in .env or in the environment and start the proxy again. "
+    before = await proxy.post()
+    assert before.error.message == no_key.format("gemini", "GEMINI_API_KEY") + (
+        "Or, for the model of openrouter.ai:  BIG_MODEL=openai/google/gemini-2.5-pro"
+    )
+    await fetch_model_limits(proxy.services)
+    after = await proxy.post()
+    assert (after.error.status, after.error.message) == (
+        401,
+        'BIG_MODEL is "google/gemini-2.5-pro", a model of gemini, which has no key. openrouter.ai lists this name. '
+        "Set in the environment. Did you mean:  BIG_MODEL=openai/google/gemini-2.5-pro",
+    )
+    rows = {row.tier: row.problems for row in list_tier_mappings(proxy.services.settings, proxy.services.catalog)}
+    assert rows["sonnet"] == (after.error.message,)
+    assert rows["opus"] == (
+        no_key.format("xai", "XAI_API_KEY").strip(),  # the list does not have the name
+        'FALLBACK_OPUS contains "google/gemini-2.5-pro", a model of gemini, which has no key. openrouter.ai lists this '
+        "name. Set in the environment. Did you mean:  openai/google/gemini-2.5-pro",
+    )
