@@ -390,7 +390,7 @@ def choose_models_for_tier(
         first = structs.replace(choice, reason=reason, model_setting=ModelSetting(variable, origin, value), tier=tier)
     elif preferred.serves_claude:
         reason = f"{preferred.name} is preferred and serves Claude models itself"
-        first = ModelChoice(provider=preferred, model=requested, reason=reason, tier=tier)
+        first = ModelChoice(provider=preferred, model=_without_suffix(requested), reason=reason, tier=tier)
     else:
         model = (preferred.default_small_model if tier == "haiku" else preferred.default_big_model) or ""
         installed = catalog.cached_model_ids(preferred.name)
@@ -419,6 +419,7 @@ def _choose_model(
     `allow_other_provider`: a name that no provider lists may go to the `unknown_model_provider` of the preferred
     provider.
     """
+    name = _without_suffix(name)
     if name in _list_of(preferred, settings):
         return _through_vertex(
             preferred, name, f"a name without a prefix gets that of its list: {preferred.prefix}", settings
@@ -476,11 +477,15 @@ def find_tier(name: str) -> str | None:
     return _OTHER_TIERS.get(match[1], match[1]) if match else None
 
 
+def _without_suffix(name: str) -> str:
+    """Return a model name without the suffix `[1m]`, with which clients name a long context."""
+    is_suffixed = name[-len(LONG_CONTEXT_SUFFIX) :].lower() == LONG_CONTEXT_SUFFIX
+    return name[: -len(LONG_CONTEXT_SUFFIX)] if is_suffixed else name
+
+
 def _normalize_name(requested: str, registry: ProviderRegistry) -> tuple[str, bool]:
     """Return the id without alias and suffix `[1m]`. True: it was `prefix,model`, and now is `prefix/model`."""
-    name = requested.strip()
-    if name[-len(LONG_CONTEXT_SUFFIX) :].lower() == LONG_CONTEXT_SUFFIX:
-        name = name[: -len(LONG_CONTEXT_SUFFIX)]
+    name = _without_suffix(requested.strip())
     if not name:
         raise InvalidRequest(
             "model: an empty name is not allowed. Examples: claude-sonnet-5-5, openai/gpt-4.1", code="model-name"
