@@ -24,7 +24,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.call_options import merge_body
 from anthropic_proxy.engine.trace_context import read_trace_context
 from anthropic_proxy.engine.upstream.web_fetch import find_charset_parameter
-from anthropic_proxy.engine.wires.reply_ends import find_worst_kind
+from anthropic_proxy.engine.wires.reply_ends import find_finish_kind
 from anthropic_proxy.engine.wires.tool_call_repair import OfferedTools
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import format_cost
@@ -77,7 +77,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "find_charset_parameter": find_charset_parameter,
     "find_shell": lambda path: find_shell({"SHELL": path}),
     "find_tool_name": lambda name: OfferedTools(new_call(tools=TOOLS)).find_tool_name(name),
-    "find_worst_kind": find_worst_kind,
+    "find_finish_kind": find_finish_kind,
     "format_cost": format_cost,
     "format_cost_with_unknown": formats.cost_with_unknown,
     "format_percent": formats.percent,

@@ -405,19 +405,16 @@ class Attempts:
                 self._is_large, inliner.inline_urls, request, fetched
             )
         estimate = partial(self._estimates.get_or_estimate, scale=run.token_scale)
-        conversation = f"{self.receipt.session} {self.receipt.agent} {target.prefixed_id}"
+        session = self.receipt.session
+        conversation = f"{session} {self.receipt.agent} {target.prefixed_id}" if session else ""
         places: DeferredToolPlaces | None = None
-        loads_tools = (
-            self.receipt.session
-            and limits.loaded_tools != "listed"
-            and PLACEHOLDER_NAME in list_tool_names(request.tools)
-        )
+        loads_tools = session and limits.loaded_tools != "listed" and PLACEHOLDER_NAME in list_tool_names(request.tools)
         if loads_tools:
             places = engine.observations.find_tool_places(conversation, request.messages)
         prepared = await engine.background.run_in_thread_if_large(
             self._is_large, prepare, request, limits, estimate, places or NOWHERE
         )
-        prepared.request.session = self.receipt.session
+        prepared.request.session = session
         if loads_tools:
             engine.observations.store_tool_places(conversation, request.messages, places, prepared.places)
         is_further_call = run.continuation is not None
@@ -428,7 +425,7 @@ class Attempts:
             report.add_notes(inliner.notes)
         dialect = target.dialect
         effort_plan: EffortPlan | None = None
-        if self.receipt.session and dialect.sends_effort_changes:
+        if session and dialect.sends_effort_changes:
             effort_plan = engine.observations.follow_effort(conversation, prepared.request)
         call = Call(
             request=prepared.request,

@@ -65,7 +65,12 @@ class ResponseSink(ABC):
     """The HTTP response to one client request. A subclass implements `start`, `write` and `wait_disconnected`."""
 
     has_exchange_headers = True
-    """True if the response has the headers of an exchange (`exchange_headers`)."""
+    """True if the response has the headers that follow from the receipt of an exchange: the client's limits, and
+
+    `x-proxy-fidelity: best-effort; approximated=2; emulated=1; dropped=0`
+    `x-proxy-failed-attempts: openai 503, groq 429`
+    `x-proxy-route: long context`
+    """
 
     def __init__(self, receipt: Receipt) -> None:
         self.receipt = receipt
@@ -82,7 +87,7 @@ class ResponseSink(ABC):
         request_id = self.receipt.request_id
         data = encode_events(events, request_id)
         if not self.started:
-            return self._begin(200, stream_headers(request_id), data, is_last=is_last)
+            return self._begin(200, {**STREAM_HEADERS, "request-id": request_id}, data, is_last=is_last)
         if self.record is not None:
             self.record(data)
         return self.write(data, is_last=is_last)
@@ -95,7 +100,7 @@ class ResponseSink(ABC):
         if not is_stream:
             return self.send_response(status, data, {**json_headers(request_id), **headers})
         if not self.started:
-            return self._begin(status, {**stream_headers(request_id), **headers}, data, is_last=is_last)
+            return self._begin(status, {**STREAM_HEADERS, "request-id": request_id, **headers}, data, is_last=is_last)
         if self.record is not None:
             self.record(data)
         return self.write(data, is_last=is_last)
@@ -117,7 +122,14 @@ class ResponseSink(ABC):
 
     async def _begin(self, status: int, headers: Mapping[str, str], data: bytes, *, is_last: bool) -> None:
         if self.has_exchange_headers:
-            headers = {**headers, **exchange_headers(self.receipt, status)}
+            receipt = self.receipt
+            headers = {**headers, **receipt.limit_headers}
+            if status == 200:
+                headers["x-proxy-fidelity"] = receipt.fidelity.format_counts()
+            if receipt.failed_attempts:
+                headers["x-proxy-failed-attempts"] = ", ".join(receipt.failed_attempts)
+            if receipt.route:
+                headers["x-proxy-route"] = receipt.route
         if self.record is not None:
             self.record(data)
         await self.start(status, headers.items())
@@ -196,27 +208,6 @@ STREAM_HEADERS: Mapping[str, str] = {
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
 }
-
-
-def stream_headers(request_id: str) -> dict[str, str]:
-    return {**STREAM_HEADERS, "request-id": request_id}
-
-
-def exchange_headers(receipt: Receipt, status: int) -> dict[str, str]:
-    """Return the headers that follow from the receipt of an exchange: the client's limits, and for example
-
-    `x-proxy-fidelity: best-effort; approximated=2; emulated=1; dropped=0`
-    `x-proxy-failed-attempts: openai 503, groq 429`
-    `x-proxy-route: long context`
-    """
-    headers = {**receipt.limit_headers}
-    if status == 200:
-        headers["x-proxy-fidelity"] = receipt.fidelity.format_counts()
-    if receipt.failed_attempts:
-        headers["x-proxy-failed-attempts"] = ", ".join(receipt.failed_attempts)
-    if receipt.route:
-        headers["x-proxy-route"] = receipt.route
-    return headers
 
 
 _encode = msgspec.json.Encoder().encode

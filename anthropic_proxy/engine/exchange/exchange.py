@@ -241,7 +241,7 @@ class Exchange:
             return stream
         assert stream is not None
         if reply_schema is None and not (attempt.proxy_tools or ahead) and stream.continuation is None:
-            return RepeatableStream(attempts, attempt) if stream.begins_with_thinking() else stream
+            return RepeatableStream(attempts, attempt) if stream.begins_with_thinking else stream
         reply = ToolLoop(attempts, runner or ProxyToolRunner(engine), request, attempt, ahead)
         return reply if reply_schema is None else SchemaCheckedStream(reply, reply_schema, engine.background)
 

@@ -146,6 +146,8 @@ class UpstreamStream(DeltaStream):
             callable_tools = [*call.request.loaded_tools.values(), deferred_tools]
             self._loaded_calls = LoadedToolCalls({tool.name for tools in callable_tools for tool in tools})
         self._first: list[Delta] = []
+        self.begins_with_thinking = False
+        """True if the first deltas are only thinking. Then the call may still be repeated."""
         self.unread_usage = Usage()
         """Token usage of a response that has failed before its first content."""
         self._failure: UpstreamError | None = None
@@ -168,10 +170,6 @@ class UpstreamStream(DeltaStream):
         """Token with which another call continues a split reply. "": complete. None: never split."""
         return self._decoder.continuation_token
 
-    def begins_with_thinking(self) -> bool:
-        """Return True if the first deltas are only thinking. Then the call may still be repeated."""
-        return {Thinking, Usage}.issuperset(map(type, self._first))
-
     async def wait_for_content(self) -> None:
         """Wait for the first content, which the next `read` returns. Raises `UpstreamError`."""
         first: list[Delta] = []
@@ -187,6 +185,7 @@ class UpstreamStream(DeltaStream):
                     self.unread_usage = merge_latest(self.unread_usage, delta)
             raise
         self._first = first
+        self.begins_with_thinking = {Thinking, Usage}.issuperset(map(type, first))
 
     async def read(self) -> list[Delta] | None:
         # in one function, without helpers for its steps, because every chunk of a stream passes here

@@ -200,7 +200,9 @@ def collect_token_facts(request: MessagesRequest, *, finds_reasoning: bool) -> T
         if finds_reasoning and message.role == "assistant":
             counter.split_reply(start)
     tools = list_visible_tools(request)
-    text, marks = _weigh_tools_cached(tools) if isinstance(tools, ToolList) else _weigh_tools(tools)
+    text, marks = _NO_TEXT, 0
+    if tools:
+        text, marks = _weigh_tools_cached(tools) if isinstance(tools, ToolList) else _weigh_tools(tools)
     return TokenFacts(
         text=count_text_features(b" ".join(counter.texts)),
         messages=len(request.messages),
@@ -704,7 +706,7 @@ _weigh_source_cached = functools.lru_cache(maxsize=1024)(_weigh_source)
 
 def _weigh_tools(tools: Iterable[Tool]) -> tuple[TextFacts, int]:
     weighed = [_weigh_tool(tool) for tool in tools]
-    text = tuple(map(sum, zip(*(facts for facts, _ in weighed), strict=True))) or _NO_TEXT
+    text = tuple(map(sum, zip(*(facts for facts, _ in weighed), strict=True)))
     return text, sum(marks for _, marks in weighed)
 
 

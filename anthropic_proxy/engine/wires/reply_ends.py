@@ -45,26 +45,22 @@ _KINDS: tuple[tuple[FinishKind, re.Pattern[str]], ...] = (
 searched in lower case, with `_` in place of `-` and space."""
 
 
-def find_finish_kind(reason: str) -> FinishKind:
-    """Return the meaning of a provider's finish reason: `limit` for `length`. Case is ignored."""
-    return _finish_kind(reason[:_MAX_CHARACTERS])
-
-
 @lru_cache(maxsize=64)
-def _finish_kind(reason: str) -> FinishKind:
+def _classify_reason(reason: str) -> FinishKind:
     word = reason.lower().replace("-", "_").replace(" ", "_")
     return next((kind for kind, pattern in _KINDS if pattern.search(word)), "unknown")
 
 
-def find_worst_kind(reason: str, native_reason: str) -> FinishKind:
-    """Return the meaning of a finish reason. A gateway adds `native_reason`, the reason of the provider behind it.
+def find_finish_kind(reason: str, native_reason: str = "") -> FinishKind:
+    """Return the meaning of a provider's finish reason: `limit` for `length`. Case is ignored.
 
-    OpenRouter reports a reply that was cut as `tool_calls` with the native reason `max_output_tokens` (recorded).
+    A gateway adds `native_reason`, the reason of the provider behind it. OpenRouter reports a reply that was cut as
+    `tool_calls` with the native reason `max_output_tokens` (recorded).
     """
-    kind = find_finish_kind(reason)
+    kind = _classify_reason(reason[:_MAX_CHARACTERS])
     if not native_reason:
         return kind
-    native = find_finish_kind(native_reason)
+    native = _classify_reason(native_reason[:_MAX_CHARACTERS])
     if native == "unreadable" or (native in ("limit", "window", "blocked") and kind in ("end", "calls", "unknown")):
         return native
     return kind

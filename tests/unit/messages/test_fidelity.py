@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.engine.exchange.client_side import exchange_headers
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.upstream.contract import SearchResult
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
@@ -17,7 +16,7 @@ from anthropic_proxy.gateway.server.endpoints import serve_request
 from anthropic_proxy.gateway.telemetry.log import Log
 from tests.matrix.backends import BACKENDS, Backend
 from tests.matrix.cells import encode_upstream, sample
-from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
+from tests.support.harness import FakeResponse, ProxyHarness
 
 KEYS = {"OPENAI_API_KEY": "k", "GROQ_API_KEY": "k"}
 WELL = json.dumps(
@@ -40,11 +39,6 @@ class FakeProvider:
 def failure(status: int, message: str = "no", param: str | None = None) -> FakeResponse:
     error = {"message": message, "type": "x", "code": None, "param": param}
     return FakeResponse(status, json.dumps({"error": error}).encode())
-
-
-def decode_headers(sink: RecordingSink) -> dict[str, str]:
-    """Return the headers that the door would send at the end of this exchange."""
-    return exchange_headers(sink.receipt, 200)
 
 
 def test_a_note_counts_once_and_what_was_kept_does_not() -> None:
@@ -125,7 +119,7 @@ async def test_a_search_without_a_service_is_a_loss() -> None:
     proxy.services = structs.replace(proxy.services, web_search=find)
     sink = await proxy.post(tools=[search])
     assert sink.error is None
-    assert decode_headers(sink)["x-proxy-fidelity"].endswith("emulated=1; dropped=0")
+    assert sink.receipt.fidelity.format_counts().endswith("emulated=1; dropped=0")
 
 
 async def test_the_log_of_machines_has_policy_counts_and_notes() -> None:

@@ -8,11 +8,11 @@ import httpx2
 import pytest
 
 from anthropic_proxy.engine.exchange.client_side import (
+    STREAM_HEADERS,
     encode_error,
     encode_events,
     error_headers,
     json_headers,
-    stream_headers,
 )
 from anthropic_proxy.engine.messages.events import (
     ErrorEvent,
@@ -84,11 +84,10 @@ class TestErrors:
 
 def test_headers_of_answers() -> None:
     assert json_headers("req_1") == {"content-type": "application/json", "request-id": "req_1"}
-    assert stream_headers("req_1") == {
+    assert STREAM_HEADERS == {
         "content-type": "text/event-stream; charset=utf-8",
         "cache-control": "no-cache",
         "x-accel-buffering": "no",
-        "request-id": "req_1",
     }
 
 
@@ -124,7 +123,7 @@ def test_the_sdk_knows_a_refusal(error: ProxyError, raised: type[anthropic.APISt
 
 def test_the_sdk_knows_an_error_in_a_stream() -> None:
     events: list[Event] = [MessageStart(MESSAGE), Ping(), TextStart(0), ErrorEvent(UpstreamOverloaded("x: full"))]
-    client = client_for(200, stream_headers("req_1"), encode_events(events, "req_1"))
+    client = client_for(200, {**STREAM_HEADERS, "request-id": "req_1"}, encode_events(events, "req_1"))
 
     with pytest.raises(anthropic.APIStatusError, match="x: full"), client.messages.stream(**ASK) as stream:
         stream.until_done()

@@ -196,10 +196,14 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
             edits = bytes(read.context_management)
             request.clears_context = any(edit in edits for edit in _CHANGING_EDITS)
         request.message_count = len(read.messages)
-        # a call whose input is no object is not decoded at once
-        request.has_invalid_calls = at_once is None or not are_valid_names(
-            _list_called_names(read.messages), request.tools
-        )
+        if at_once is not None:  # a body with a call whose input is no object is not decoded at once
+            called: Collection[str]
+            if isinstance(read.messages, CleanMessages):
+                called = read.messages.called
+            else:
+                blocks = [block for message in read.messages for block in message.blocks]
+                called = {block.name for block in blocks if type(block) is ToolUseBlock}
+            request.has_invalid_calls = len(called) > 0 and not are_valid_names(called, request.tools)
         for block in _list_new_blocks(read.messages):
             if type(block) is ToolResultBlock:
                 request.tool_results += 1
@@ -416,12 +420,6 @@ def as_clean_messages(messages: list[Message]) -> CleanMessages | None:
                 return None
     clean.called = names.values()
     return clean
-
-
-def _list_called_names(messages: Sequence[Message]) -> Collection[str]:
-    if isinstance(messages, CleanMessages):
-        return messages.called
-    return {block.name for message in messages for block in message.blocks if type(block) is ToolUseBlock}
 
 
 # Content blocks

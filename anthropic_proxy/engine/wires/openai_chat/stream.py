@@ -49,7 +49,7 @@ from anthropic_proxy.engine.wires.openai_chat.tools import ServerToolDecoder, of
 from anthropic_proxy.engine.wires.reply_ends import (
     build_stop,
     build_unreadable_reply,
-    find_worst_kind,
+    find_finish_kind,
     split_input_tokens,
 )
 from anthropic_proxy.engine.wires.thinking import (
@@ -295,7 +295,7 @@ class ChatDecoder(Decoder):
         """End the reply for the first finish reason. `is_last`: True at the end of the response."""
         if self._stop is not None or self._unreadable is not None:
             return
-        kind = find_worst_kind(reason, self._native_reason)
+        kind = find_finish_kind(reason, self._native_reason)
         if kind in {"end", "calls"} and self._calls is not None and self._calls.buffers_truncated_arguments():
             if not is_last:
                 self._postponed = reason
