@@ -336,6 +336,7 @@ LISTING_REFRESH_INTERVAL_SECONDS = 60.0
 """Age in seconds of a cached model list at which the next request starts a query in the background."""
 
 _MAX_ENTRIES = 4096
+"""Maximum number of models, among those that clients have named, whose values are kept."""
 
 
 class ModelSource(Protocol):
@@ -393,12 +394,8 @@ class Catalog:
         """Provider and model ("": the listing) → clock time of the last query."""
         self._queries: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._learned: LearnedModels = {}
-        self._limits: dict[str, LearnedModels] = {}
-        """Provider → limits in its newest model list."""
-        self._reported: LearnedModels = {}
-        """Limits in all these lists."""
-        self._reported_models: dict[str, list[str]] = {}
-        """Server → models in its newest list, also those without limits."""
+        self._reported: dict[str, LearnedModels] = {}
+        """Provider → models in its newest list, also those without limits."""
         self._published: dict[tuple[str, str], LearnedModel] = {}
         """Context windows that others publish, for models that neither the doctor nor a server states."""
         self.on_listed_prices: Callable[[ListedPrices], None] = lambda prices: None
@@ -433,7 +430,8 @@ class Catalog:
     def list_observations(self, server: str, model: str) -> list[LearnedModel]:
         """Return what the doctor and the server state about a model, else what others publish."""
         key = server, model
-        found = [one for one in (self._learned.get(key), self._reported.get(key)) if one is not None]
+        reported = self._reported.get(server.partition(" ")[0], {})
+        found = [one for one in (self._learned.get(key), reported.get(key)) if one is not None]
         published = self._published.get(key)
         if published is not None and not any(one.context_window for one in found):
             found.append(published)
@@ -466,7 +464,8 @@ class Catalog:
 
     def list_reported_models(self, server: str) -> list[str]:
         """Return the models in the list of a server, also those without limits. Empty: it was not read."""
-        return self._reported_models.get(server, [])
+        reported = self._reported.get(server.partition(" ")[0], {})
+        return [model for listed_at, model in reported if listed_at == server]
 
     def has_reported_capabilities(self, provider: str, model: str) -> bool:
         """Return True if the provider itself has reported the cached values of a model."""
@@ -539,22 +538,17 @@ class Catalog:
     async def _read_limits(self, query: LimitsQuery, key: tuple[str, str]) -> None:
         found = await query()
         if found is not None:
-            earlier = self._limits.get(key[0], {})
-            limits: dict[tuple[str, str], LearnedModel] = {}
-            names: dict[str, list[str]] = {}
-            for listed in found[:_MAX_ENTRIES]:
+            earlier = self._reported.get(key[0], {})
+            reported: dict[tuple[str, str], LearnedModel] = {}
+            for listed in found:
                 model = listed.server, listed.model
-                names.setdefault(listed.server, []).append(listed.model)
-                if listed.context_window or listed.max_output:
-                    limits[model] = listed
-                elif model in earlier:  # some servers state the window of a model only while it is loaded
-                    limits[model] = earlier[model]
+                has_limits = listed.context_window or listed.max_output
+                # some servers state the window of a model only while it is loaded
+                reported[model] = listed if has_limits else earlier.get(model, listed)
             if prices := {(one.server, one.model): one.prices for one in found if one.prices is not None}:
                 self.on_listed_prices(prices)
-            if limits != earlier or self._reported_models | names != self._reported_models:
-                self._reported_models |= names
-                self._limits[key[0]] = limits
-                self._reported = {model: one for each in self._limits.values() for model, one in each.items()}
+            self._reported[key[0]] = reported
+            if reported != earlier:
                 self.edition += 1
             self._described.add(key)
 

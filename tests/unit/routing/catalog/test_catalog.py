@@ -104,6 +104,7 @@ async def test_the_newest_list_replaces_the_limits_of_the_list_before() -> None:
         {"removed": 1_000, "unloaded": 2_000, "changed": 3_000},
         {"unloaded": None, "changed": 4_000},
         None,  # no reply
+        {},
     ]
     seconds, found = [0.0], list[tuple[list[str], list[int | None]]]()
 
@@ -124,7 +125,7 @@ async def test_the_newest_list_replaces_the_limits_of_the_list_before() -> None:
         windows = [None if one is None else one.context_window for one in observed]
         found.append((catalog.list_reported_models("acme host"), windows))
     later = (["unloaded", "changed"], [None, 2_000, 4_000])  # a model has a window while it is loaded
-    assert found == [(["removed", "unloaded", "changed"], [1_000, 2_000, 3_000]), later, later]
+    assert found == [(["removed", "unloaded", "changed"], [1_000, 2_000, 3_000]), later, later, ([], [None] * 3)]
     assert catalog.list_reported_models("other host") == ["own"]
 
 
