@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 from urllib.parse import quote
@@ -35,7 +36,7 @@ from anthropic_proxy.cli.client_models import (
     list_name_variables,
 )
 from anthropic_proxy.cli.command_settings import NO_PROVIDER, is_named_by_user, load_command_settings
-from anthropic_proxy.cli.doctor.report import MIN_SESSION_TOKENS
+from anthropic_proxy.cli.doctor.report import MIN_SESSION_TOKENS, find_window_setting
 from anthropic_proxy.cli.local_proxy import (
     LocalProxy,
     client_token,
@@ -53,7 +54,8 @@ from anthropic_proxy.engine.platforms.files import managed_claude_settings_paths
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import find_registry
-from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.providers.catalog import Catalog, load_learned_models
+from anthropic_proxy.engine.providers.servers import build_server_name
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
 from anthropic_proxy.engine.routing.router import describe_missing_key_of, find_tier, list_route_choices
 from anthropic_proxy.engine.routing.routes import can_exceed, find_long_input, forecast_route
@@ -68,8 +70,7 @@ from anthropic_proxy.gateway.platforms.processes import (
 from anthropic_proxy.gateway.platforms.signals import restore_sighup
 from anthropic_proxy.gateway.readiness import describe_demo
 from anthropic_proxy.gateway.running_proxy import find_running_proxy
-from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, copy_environment
-from anthropic_proxy.gateway.settings.files import format_toml_value
+from anthropic_proxy.gateway.settings import Settings, copy_environment
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 from anthropic_proxy.secrets import redact_secrets
 
@@ -383,14 +384,16 @@ def describe_limit(served: ServedModels, variables: Mapping[str, str], settings:
     """
     if assumed := variables.get(ASSUMED_MODEL):
         window_text = formats.short_count(int(variables["CLAUDE_CODE_MAX_CONTEXT_TOKENS"]))
+        text = f"The context of {assumed} is unknown, so {window_text} tokens are assumed."
         prefix, _, model = assumed.partition("/")
-        way, table = "Ask its server:", f"[providers.{prefix}.models.{format_toml_value(model)}]"
-        if any(one.is_configured and one.prefix == prefix for one in find_registry(settings)):  # others have no tables
-            way = f"If you know it, set context_window in {table} of {CONFIG_FILE}. Else ask its server:"
-        return (
-            f"The context of {assumed} is unknown, so {window_text} tokens are assumed. {way}  "
-            f"anthropic-proxy doctor {assumed}"
-        )
+        command = f"ask its server:  anthropic-proxy doctor {assumed}"
+        provider = find_registry(settings).find_by_prefix(prefix)
+        if provider is None:
+            return f"{text} To know it, {command}"
+        server = build_server_name(provider, settings.base_urls.get(provider.name, provider.base_url))
+        examined, _ = load_learned_models(settings.data_directory, date.today())
+        way = find_window_setting(provider, model, settings).sentence
+        return f"{text} If you know it, {way}." + ("" if (server, model) in examined else f" Else {command}")
     limiting, window = variables.get(LIMITING_MODEL, ""), int(variables.get("CLAUDE_CODE_MAX_CONTEXT_TOKENS", "0"))
     main = max((one for one in served.tiers if one.tier in MAIN_MODELS), key=lambda one: one.window, default=None)
     if not limiting or main is None or main.window <= window:

@@ -31,7 +31,9 @@ from anthropic_proxy.cli.doctor.report import (
     SETTING,
     Report,
     encode_report,
+    find_window_setting,
     hide_credentials,
+    lacks_context_window,
     uses_demo_provider,
 )
 from anthropic_proxy.cli.doctor.run import estimate_price, estimate_totals, run_doctor, select_backends
@@ -48,6 +50,7 @@ from anthropic_proxy.gateway.services import Services, open_services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns, cut, pad, wrap_text, wrap_words
+from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 from anthropic_proxy.secrets import redact_secrets
 
 MAX_UNCONFIRMED_REQUESTS = 150
@@ -150,7 +153,7 @@ def doctor(
                 open_data_output().write(encode_report(result, "json", today, secrets))
                 sys.stderr.write(f"Done: {result.cost_summary}.\n")
             else:
-                write_report(result, secrets)
+                write_report(result, settings, secrets)
     finally:
         output = Output()
         for line in lines:
@@ -310,7 +313,7 @@ class DoctorProgress:
         sys.stderr.write(f"Stopped after {requests} and {tokens:,} tokens.\n")
 
 
-def write_report(report: Report, secrets: Sequence[str]) -> None:
+def write_report(report: Report, settings: Settings, secrets: Sequence[str]) -> None:
     """Write table, cost, remedies and observed deviations to stdout. `secrets`: keys that are masked."""
     output = Output()
 
@@ -353,6 +356,21 @@ def write_report(report: Report, secrets: Sequence[str]) -> None:
                 write(line)
         for problem in report.route_problems:
             write(f"  {output.paint('✕', 'error')} {problem}")
+
+    for diagnosis in report.diagnoses:
+        if lacks_context_window(diagnosis):
+            target = diagnosis.found_target
+            setting = find_window_setting(target.provider, target.model, settings)
+            assumed = formats.short_count(target.capabilities.effective_max_input)
+            name = diagnosis.backend.prefixed_id
+            text = (
+                f"The context of {name} is unknown, so {assumed} tokens are assumed. If you know it, {setting.place}:"
+            )
+            write()
+            lines = wrap_words(escape_unprintable(text), (output.width or _DEFAULT_WIDTH) - 4)
+            write(f"  {output.paint('!', 'warn')} {lines[0]}")
+            for line in (*lines[1:], *(output.paint(line, "type") for line in setting.lines)):
+                write(f"    {line}")
 
     for server in report.servers:  # the observed deviations, and a table if a field should change
         write()

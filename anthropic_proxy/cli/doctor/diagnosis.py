@@ -35,6 +35,7 @@ from anthropic_proxy.cli.doctor.probes import (
 )
 from anthropic_proxy.engine.exchange.provider_errors import assign_base_url, suggest_base_url
 from anthropic_proxy.engine.providers.catalog import ModelCapabilities
+from anthropic_proxy.engine.providers.provider_models import MODEL_LIST
 from anthropic_proxy.engine.routing.router import Target, switch_wire
 from anthropic_proxy.engine.wires import openai_chat
 from anthropic_proxy.engine.wires.contract import BaseDialect
@@ -329,7 +330,7 @@ async def _list_models(runner: ProbeRunner, diagnosis: Diagnosis) -> None:
     own = next((model for model in offered if model.id == target.model), None)
     if own is not None and (own.context_window or own.max_output):
         diagnosis.context_window, diagnosis.max_output = own.context_window, own.max_output
-        diagnosis.limits_source = "model list of the server"
+        diagnosis.limits_source = MODEL_LIST
 
 
 def _find_problem(search: DialectSearch, result: ProbeResult, settings: Settings) -> Problem:

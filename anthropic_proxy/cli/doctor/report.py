@@ -7,7 +7,7 @@ with its evidence as a comment.
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -21,6 +21,7 @@ from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.options import ConfiguredProvider
 from anthropic_proxy.engine.platforms.program import shorten_home
+from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.errors import join_with_and, join_with_or
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.gateway.prices.price_list import PriceList
@@ -449,6 +450,13 @@ def find_context_window(diagnosis: Diagnosis) -> int | None:
     return diagnosis.context_window or (facts.context_window if facts.known else None)
 
 
+def lacks_context_window(diagnosis: Diagnosis) -> bool:
+    """Return True if neither the probes nor the list of a server have a context window, which a user may know."""
+    provider = diagnosis.found_target.provider
+    is_asked = provider.transport == "http" and not provider.uses_installed_models
+    return is_asked and diagnosis.problem is None and find_context_window(diagnosis) is None
+
+
 def find_max_output(diagnosis: Diagnosis) -> int | None:
     """Return the observed output limit in tokens, else the one that the proxy uses. None: unknown."""
     facts = diagnosis.backend.target.capabilities
@@ -482,7 +490,7 @@ def find_servers(diagnoses: Sequence[Diagnosis], settings: Settings) -> list[Fou
             groups.setdefault(diagnosis.found_target.base_url, []).append(diagnosis)
     return [
         FoundServer(
-            name=propose_server_name(group[0], settings),
+            name=propose_server_name(group[0].found_target.provider, base_url, settings),
             base_url=base_url,
             diagnoses=group,
             table=format_server(group, settings),
@@ -497,14 +505,9 @@ def _find_table(name: str, settings: Settings) -> ConfiguredProvider | None:
 
 def format_server(diagnoses: Sequence[Diagnosis], settings: Settings) -> str:
     """Return the tables of one server. `diagnoses`: results of its models."""
-    first = diagnoses[0]
-    target, name = first.found_target, propose_server_name(first, settings)
-    lines = [f"[providers.{name}]", f"base_url = {format_toml_value(hide_credentials(target.base_url))}"]
-    if settings.keys.get(target.provider.name):
-        table = _find_table(target.provider.name, settings)
-        variable = target.provider.key_variable if table is None else table.key_variable
-        lines.append(f"api_key = {{ env = {format_toml_value(variable)} }}" if variable else "# api_key: as it is now")
-    lines.append('wire = "chat"')
+    target = diagnoses[0].found_target
+    name = propose_server_name(target.provider, target.base_url, settings)
+    lines = [*_format_server_head(name, target.provider, target.base_url, settings), 'wire = "chat"']
     decided = [{evidence.field: evidence for evidence in one.evidence} for one in diagnoses]
     shared = {
         field: evidence
@@ -523,6 +526,44 @@ def format_server(diagnoses: Sequence[Diagnosis], settings: Settings) -> str:
         own = {field: evidence for field, evidence in fields.items() if field not in shared}
         lines += _format_dialect(f"{path}.dialect", own)
     return "\n".join(lines) + "\n"
+
+
+def _format_server_head(name: str, provider: Provider, base_url: str, settings: Settings) -> Iterator[str]:
+    yield f"[providers.{name}]"
+    yield f"base_url = {format_toml_value(hide_credentials(base_url))}"
+    if settings.keys.get(provider.name):
+        table = _find_table(provider.name, settings)
+        variable = provider.key_variable if table is None else table.key_variable
+        yield f"api_key = {{ env = {format_toml_value(variable)} }}" if variable else "# api_key: as it is now"
+
+
+class WindowSetting(NamedTuple):
+    """How a user sets the context window of a model."""
+
+    sentence: str
+    """`set context_window in [providers.vllm.models."qwen3"] of anthropic-proxy.toml`"""
+    place: str
+    """Words before the lines: `add to anthropic-proxy.toml`."""
+    lines: Sequence[str]
+
+
+def find_window_setting(provider: Provider, model: str, settings: Settings) -> WindowSetting:
+    """The models of a built-in provider have no tables. At another address, the server gets a table of its own; at that
+    of the vendor, only the session has a setting.
+    """
+    if not provider.is_configured and provider.name not in settings.base_urls:
+        variable, where = "CLAUDE_CODE_MAX_CONTEXT_TOKENS", "in the environment of Claude Code"
+        return WindowSetting(f"set {variable} {where}", f"set {where}", [f"{variable}=<tokens>"])
+    base_url = settings.base_urls.get(provider.name, provider.base_url)
+    name = propose_server_name(provider, base_url, settings)
+    table = f"[providers.{name}.models.{format_toml_value(model)}]"
+    sentence, place = f"set context_window in {table} of {CONFIG_FILE}", f"add to {CONFIG_FILE}"
+    lines = [table, "context_window = <tokens>"]
+    if not provider.is_configured:
+        lines[:0] = _format_server_head(name, provider, base_url, settings)
+        sentence += f", base_url in [providers.{name}], and use the prefix {name}/"
+        place += f", and use the prefix {name}/"
+    return WindowSetting(sentence, place, lines)
 
 
 def build_model_fields(diagnosis: Diagnosis) -> dict[str, Any]:
@@ -550,16 +591,15 @@ def describe_evidence(evidence: Evidence) -> Iterator[str]:
         yield f"{evidence.probe}: {evidence.error}"
 
 
-def propose_server_name(diagnosis: Diagnosis, settings: Settings) -> str:
+def propose_server_name(provider: Provider, base_url: str, settings: Settings) -> str:
     """Return a name for the table of a server: that of the provider.
 
     If a setting has changed the base URL of a built-in provider, whose name another server cannot have, the name is
     derived from the host.
     """
-    target = diagnosis.found_target
-    if target.provider.name not in settings.base_urls or target.provider.is_configured:
-        return target.provider.name
-    url = urlsplit(target.base_url)
+    if provider.name not in settings.base_urls or provider.is_configured:
+        return provider.name
+    url = urlsplit(base_url)
     words = (url.hostname or "").lower().split(".")
     if len(words) < 2 or words[-1].isdecimal():
         return f"local{url.port or ''}"

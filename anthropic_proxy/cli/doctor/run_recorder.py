@@ -16,7 +16,8 @@ from anthropic_proxy.cli.doctor.report import ROWS, Report, hide_credentials, li
 from anthropic_proxy.console import doctor_run, formats
 from anthropic_proxy.console.doctor_run import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTomlTable
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
-from anthropic_proxy.engine.providers.catalog import LearnedModel, store_learned_models
+from anthropic_proxy.engine.providers.catalog import LearnedModel, ModelCapabilities, store_learned_models
+from anthropic_proxy.engine.providers.provider_models import MODEL_LIST
 from anthropic_proxy.engine.providers.servers import build_server_name
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.secrets import redact_json_value
@@ -120,19 +121,19 @@ def store_results(recorder: RunRecorder, result: Report, directory: Path, reload
     `reload`: command by which the running proxy reads that file; "": none runs.
     """
     lines = []
-    if learned := list_learned_models(result.diagnoses, date.today()):
+    if examined := list_learned_models(result.diagnoses, date.today()):
         try:
-            store_learned_models(directory, learned, date.today())
+            store_learned_models(directory, [learned for _, learned in examined], date.today())
         except OSError as error:
             is_locked = isinstance(error, TimeoutError)
             reason = "another run stores its facts" if is_locked else describe_os_error(error)
             lines.append(f"✕ The facts cannot be stored in {directory}: {reason}.")
         else:
-            count = formats.plural(len(learned), "model")
-            limits = f"the found limits of {count}"
-            lines.append(
-                f"To use {limits} now:  {reload}" if reload else f"The proxy uses {limits} from its next start."
-            )
+            if changed := sum(learned.apply(used) != used for used, learned in examined):
+                limits = f"the found limits of {formats.plural(changed, 'model')}"
+                lines.append(
+                    f"To use {limits} now:  {reload}" if reload else f"The proxy uses {limits} from its next start."
+                )
     try:
         recorder.finish(result)
     except OSError as error:
@@ -167,8 +168,12 @@ def open_recorder(settings: Settings, directory: Path | None, *, is_attached: bo
                 doctor_run.remove_current(directory)
 
 
-def list_learned_models(diagnoses: Sequence[Diagnosis], today: date) -> list[LearnedModel]:
-    """Return the limits and features of models that the doctor observed, at the date `today`."""
+def list_learned_models(diagnoses: Sequence[Diagnosis], today: date) -> list[tuple[ModelCapabilities, LearnedModel]]:
+    """Return the limits and features of models that a proxy uses without the doctor, and those that it observed.
+
+    A model without any is part of it: the command `code` then does not propose to examine it. `today`: date of the
+    observations.
+    """
     learned = []
     for diagnosis in diagnoses:
         if diagnosis.problem is not None or diagnosis.backend.target.provider.uses_installed_models:
@@ -177,23 +182,22 @@ def list_learned_models(diagnoses: Sequence[Diagnosis], today: date) -> list[Lea
         # the probe of images is a streamed request, which a server without streaming rejects for another reason
         is_unknown = images == "untested" or diagnosis.state_of("streaming") == "unsupported"
         accepts_images = None if is_unknown else images != "unsupported"
-        facts = (diagnosis.context_window, diagnosis.max_output, *diagnosis.efforts)
-        if not any(facts) and accepts_images is None:
-            continue
         reasons = [diagnosis.limits_source]
         if accepts_images is False:
             reasons.append(diagnosis.outcomes["images"].reason)
         target = diagnosis.found_target
-        learned.append(
-            LearnedModel(
-                server=build_server_name(target.provider, target.base_url),
-                model=target.model,
-                observed_on=today,
-                evidence="; ".join(filter(None, reasons)) or "observed by probes",
-                context_window=diagnosis.context_window,
-                max_output=diagnosis.max_output,
-                accepts_images=accepts_images,
-                efforts=tuple(diagnosis.efforts),
-            )
+        found = LearnedModel(
+            server=build_server_name(target.provider, target.base_url),
+            model=target.model,
+            observed_on=today,
+            evidence="; ".join(filter(None, reasons)) or "observed by probes",
+            context_window=diagnosis.context_window,
+            max_output=diagnosis.max_output,
+            accepts_images=accepts_images,
+            efforts=tuple(diagnosis.efforts),
         )
+        used = diagnosis.backend.target.capabilities
+        if diagnosis.limits_source == MODEL_LIST and not used.known:  # the proxy reads the list itself
+            used = structs.replace(found, accepts_images=None, efforts=()).apply(used)
+        learned.append((used, found))
     return learned

@@ -89,6 +89,8 @@ LOADED_PATHS = ("/api/v0/models", "/api/ps", "/props")
 """Paths, beside the API, at which LM Studio, Ollama and llama.cpp state the windows of loaded models (lmstudio.ai/docs,
 "REST API v0"; docs.ollama.com/api/ps; ggml-org/llama.cpp tools/server/README.md, read 2026-11-25)."""
 _LOADED_TIMEOUT_SECONDS = 0.8
+MODEL_LIST = "model list of the server"
+"""Origin of the limits in a list, as pages name it."""
 LIMITS_TIMEOUT_SECONDS = 5.0
 """Maximum seconds of a query for the limits of the models of a server."""
 
@@ -261,7 +263,7 @@ async def query_limits(
             server=server,
             model=model.id,
             observed_on=date.today(),
-            evidence="model list of the server",
+            evidence=MODEL_LIST,
             context_window=None if is_known else model.context_window,
             max_output=None if is_known else model.max_output,
             prices=model.prices,

@@ -15,9 +15,10 @@ from anthropic_proxy.console import doctor_run
 from anthropic_proxy.console.doctor_run import RunFix
 from anthropic_proxy.engine.platforms import files
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.catalog import LEARNED_FILE_NAME
+from anthropic_proxy.engine.providers.catalog import LEARNED_FILE_NAME, load_learned_models
+from anthropic_proxy.engine.providers.provider_models import MODEL_LIST
 from anthropic_proxy.gateway.services import open_services
-from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.gateway.settings import CONFIG_FILE, load_settings
 from anthropic_proxy.gateway.telemetry.log import Log
 
 KEY = "1234"
@@ -78,3 +79,27 @@ async def test_facts_are_not_stored_while_another_run_stores_its_facts(
     assert store_results(recorder, result, tmp_path) == [f"The proxy uses {limits} from its next start."]
     assert store_results(recorder, result, tmp_path, "kill -HUP 4711") == [f"To use {limits} now:  kill -HUP 4711"]
     assert (tmp_path / LEARNED_FILE_NAME).exists()
+
+
+async def test_only_facts_that_the_proxy_does_not_use_yet_are_announced(tmp_path: Path) -> None:
+    table = '[providers.router]\nbase_url = "https://router.example/v1"\n'
+    (tmp_path / CONFIG_FILE).write_text(table + "[providers.router.models.stated]\ncontext_window = 65_536\n")
+    settings = load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env"))
+    services = await open_services(settings, log=Log(io.StringIO()))
+    names = ["router/listed", "router/stated", "router/unknown"]
+    listed, stated, unknown = select_backends(services, names)
+    await services.close()
+    diagnoses = [
+        Diagnosis(backend=listed, context_window=65_536, limits_source=MODEL_LIST),
+        Diagnosis(backend=stated, context_window=65_536, limits_source="too long"),
+        Diagnosis(backend=unknown),
+    ]
+    result = Report(diagnoses=diagnoses, fixes=[], servers=[], seconds=1.0, price=None)
+    recorder = RunRecorder(None, settings, lambda: 1.0)
+    assert store_results(recorder, result, tmp_path, "kill -HUP 4711") == []
+    found, _ = load_learned_models(tmp_path, date.today())
+    assert {(model, one.context_window) for (_, model), one in found.items()} == {
+        ("listed", 65_536),
+        ("stated", 65_536),
+        ("unknown", None),
+    }
