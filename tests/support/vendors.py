@@ -221,7 +221,7 @@ def _of_server(row: Provider, server: ServerOverride, api: str, config: AnyWireC
         name=server.name,
         title=_TITLES.get(server.name) or server.title,
         api=api,
-        address=server.base_url or server.url_patterns[0].replace("/*", ""),
+        address=server.base_url or server.url_patterns[0].replace("/*", "") + server.default_url_path,
         key_header=_code(f"{header[0]}: {header[1].strip()}".removesuffix(": ")),
         keys=_keys(server.key_variable or row.key_variable, server.key_source if server.key_header else row.key_source),
         models_table=server.models_table,

@@ -244,7 +244,7 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
         default_small_model=defaults[-1],
         known_models=table.known_models,
         uses_installed_models=serves_installed,
-        default_url_path=row.default_url_path,
+        default_url_path=(server.default_url_path if server else "") or row.default_url_path,
         project_url_path=row.project_url_path,
         retired_models=server.retired_models if server else row.retired_models if origin.is_vendor else {},
         models_table=(server.models_table if server else "") or origin.config.models_table or row.name,

@@ -66,17 +66,11 @@ _CACHED_ON_REQUEST = build_model_rules(
         for name in ("anthropic/*", "~anthropic/*", "qwen/*", "~qwen/*", "alibaba/*")
     ),
 )
-_AZURE_PATHS = (
-    ("/openai", "/openai/v1"),
-    *(
-        (domain, f"{domain}/openai/v1")
-        for domain in (".azure.com", ".cognitive.microsoft.com", ".azure.us", ".azure.cn")
-    ),
-)
+_AZURE_VERSION = ("/openai", "/openai/v1")
 """The endpoint of a resource, as the portal shows it, with the API that needs no version."""
 _AZURE_RESPONSES = structs.replace(
     UNKNOWN_RESPONSES,
-    url_suffixes=(("/deployments/*?", "?"), *_AZURE_PATHS),  # openai 3.51, lib/azure.py: `_prepare_url`
+    url_suffixes=(("/deployments/*?", "?"), _AZURE_VERSION),  # openai 3.51, lib/azure.py: `_prepare_url`
     dialect=structs.replace(
         UNKNOWN_RESPONSES.dialect,
         session_field="prompt_cache_key",
@@ -186,12 +180,13 @@ _AZURE = ServerOverride(
                 prompt_settings=chat.OPENAI_CHAT.dialect.prompt_settings,
             ),
             # openai 3.51, lib/azure.py: `_deployments_endpoints`
-            url_suffixes=(("/openai?", "/openai/deployments/{model}?"), *_AZURE_PATHS),
+            url_suffixes=(("/openai?", "/openai/deployments/{model}?"), _AZURE_VERSION),
             # Foundry serves open models too
             model_rules=(*REPLAY_RULES, *GPT_OSS_RULES, *chat.OPENAI_CHAT.model_rules),
         ),
         "responses": _AZURE_RESPONSES,
     },
+    default_url_path="/openai",
     key_header="api-key",
     title="Azure OpenAI",
     key_variable="AZURE_OPENAI_API_KEY",

@@ -148,6 +148,8 @@ class ServerOverride(Struct, frozen=True, kw_only=True, eq=False):
     """Text before the key in the header value, such as `Bearer `. Ignored if `key_header` is None."""
     base_url: str = ""
     """Address with which users select the server: `https://api.together.ai/v1`. "": they have several, or their own."""
+    default_url_path: str = ""
+    """`Provider.default_url_path` at the server."""
     price_url: str = ""
     """Address under which `genai-prices` knows the vendor. "": the one that is called. Prices of other vendors are in
     `models.toml`."""

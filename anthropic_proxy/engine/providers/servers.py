@@ -88,8 +88,10 @@ def find_base_url(provider: Provider, config: AnyWireConfig, settings: EngineOpt
         base_url = next(regional, provider.base_url)
         base_url = base_url.replace(REGION, settings.aws_region or REGION)
         base_url = base_url.replace(RESOURCE, settings.foundry_resource or RESOURCE)
-    elif provider.default_url_path and not urlsplit(base_url).path:
-        base_url += provider.default_url_path
+    elif not (url := urlsplit(base_url)).path:
+        server = find_server_override(provider, settings)
+        default_path = (server.default_url_path if server else "") or provider.default_url_path
+        base_url = url._replace(path=default_path).geturl()
     if provider.project_url_path:
         if "/projects/" not in base_url:
             base_url += provider.project_url_path

@@ -30,7 +30,9 @@ _QUERY = compile_later(r"(?:api-version=[\w.-]+)?")
 _ENDPOINT = compile_later(
     r"(?:/v1/messages|/chat/completions|/responses|/api/(?:chat|generate)|/models/[^/:]+:(?:streamG|g)enerateContent)/*$"
 )
-_DEPLOYMENT = compile_later(r"(https?://[\w.-]+\.azure\.(?:com|us|cn)/openai)/deployments/[^/]+/*", re.IGNORECASE)
+_DEPLOYMENT = compile_later(
+    r"(https?://[\w.-]+\.(?:azure\.(?:com|us|cn)|cognitive\.microsoft\.com)/openai)/deployments/[^/]+", re.IGNORECASE
+)
 _DURATION = compile_later(r"-?(?:\d{1,9}|(?:\d{1,9}(?:\.\d{1,9})?(?:ns|us|ms|h|m|s)){1,6})")
 _MODEL_NAME = compile_later(r"[^\s\x00-\x1f,\ud800-\udfff]+")
 """Model id, without lone surrogates, which stand for bytes that are not UTF-8."""
@@ -148,7 +150,10 @@ def remove_endpoint(url: str) -> str:
 
 
 def decode_url(found: FoundSetting) -> str:
-    """Return the URL without a trailing slash. The only accepted query is `api-version` of Azure."""
+    """Return the URL without a trailing slash and the scheme's own port, its host in lower case.
+
+    The only accepted query is `api-version` of Azure.
+    """
     if "{" in found.text:  # `${NAME}` of a shell, or `{resource}` of a documentation
         raise invalid_setting_error(found, "Write the value in place of the braces: an address cannot contain them.")
     allowed = "Use an address that begins with http:// or https://, without password and query."
@@ -167,19 +172,21 @@ def decode_url(found: FoundSetting) -> str:
     if (base_url := remove_endpoint(found.text)) != found.text:
         text = "The proxy adds the path of each endpoint. Use the address before it."
         raise invalid_setting_error(found, text, base_url)
-    if not url.query and (resource := _DEPLOYMENT.fullmatch(found.text)):
+    scheme = url.scheme.lower()
+    host = url.netloc.lower().removesuffix({"http": ":80", "https": ":443"}[scheme])
+    address = f"{scheme}://{host}{url.path.rstrip('/')}"
+    if not url.query and (resource := _DEPLOYMENT.fullmatch(address)):
         text = "Azure requires  ?api-version=…  at the address of a deployment, and none at the one that ends with /v1."
         raise invalid_setting_error(found, text, f"{resource[1]}/v1")
-    return f"{found.text.partition('?')[0].rstrip('/')}{url.query and '?' + url.query}"
+    return f"{address}?{url.query}" if url.query else address
 
 
 def decode_issuer(found: FoundSetting) -> str:
     """The URL of an identity provider, which must be https unless it runs on this machine."""
-    url = decode_url(found)
-    parsed = urlsplit(url)
-    if parsed.scheme.lower() != "https" and parsed.hostname not in _LOCAL_HOSTS:
+    url = urlsplit(decode_url(found))
+    if url.scheme != "https" and url.hostname not in _LOCAL_HOSTS:
         raise invalid_setting_error(found, "Use the https:// URL of the identity provider.")
-    return url.removesuffix("/.well-known/openid-configuration")
+    return found.text.rstrip("/").removesuffix("/.well-known/openid-configuration")
 
 
 def decode_url_without_path(found: FoundSetting) -> str:

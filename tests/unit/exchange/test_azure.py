@@ -110,6 +110,18 @@ def _deployment_client(http: httpx2.Client) -> openai.OpenAI:
             "small",
             _dated_client(CHAT_VERSION, azure_ad_token=TOKEN),
         ),
+        (
+            f"{RESOURCE}?api-version={CHAT_VERSION}",
+            [MODELS],
+            "small",
+            _dated_client(CHAT_VERSION, azure_ad_token=TOKEN),
+        ),
+        (
+            f"HTTP://{HOST.upper()}:80/?api-version={RESPONSES_VERSION}",
+            [MODELS],
+            "large",
+            _dated_client(RESPONSES_VERSION, azure_ad_token=TOKEN),
+        ),
         (RESPONSES_URL, [MODELS, WITH_KEY], "large", _dated_client(RESPONSES_VERSION, api_key=KEY)),
         (RESPONSES_URL, [MODELS], "large", _dated_client(RESPONSES_VERSION, azure_ad_token=TOKEN)),
     ],
@@ -144,10 +156,14 @@ def compare(ours: Exchange, theirs: Exchange) -> None:
 
 
 @pytest.mark.parametrize(
-    "base_url", [V1, f"{RESOURCE}/openai", RESOURCE, "http://westeurope.api.cognitive.microsoft.com/openai/v1"]
+    "base_url",
+    [
+        *(V1, f"{RESOURCE}/openai", RESOURCE, f"{RESOURCE}:80", f"http://{HOST.upper()}/"),
+        "http://westeurope.api.cognitive.microsoft.com/openai/v1",
+    ],
 )
 async def test_a_key_is_sent_in_a_header_of_its_own(base_url: str) -> None:
-    with serving_azure(urlsplit(base_url).netloc) as running:
+    with serving_azure(urlsplit(base_url).hostname or "") as running:
         engine = engine_of(running, base_url, MODELS, WITH_KEY)
         assert [(await ask(engine, f"azure/{model}"))[0] for model in ("small", "large")] == [200, 200]
         await engine.close()
