@@ -28,7 +28,7 @@ from anthropic_proxy.engine.providers.lookup import require_known_wire
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
 from anthropic_proxy.engine.providers.prefix_guard import PrefixGuard
 from anthropic_proxy.engine.providers.provider_models import has_model_list, query_limits
-from anthropic_proxy.engine.providers.servers import digest_server_settings
+from anthropic_proxy.engine.providers.servers import digest_server_settings, find_base_url
 from anthropic_proxy.engine.routing.fair_queue import FairQueue, slots_per_worker
 from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
 from anthropic_proxy.engine.routing.router import PlanCache, Target, build_target_limits
@@ -268,7 +268,7 @@ def build_engine_fields(
     listings = {
         row.name: OllamaModelSource(
             extend_transport(transports[row.name], options.call_options.get(row.name)),
-            options.base_urls.get(row.name, row.base_url),
+            find_base_url(row, row.wires["ollama"], options),
             window=options.ollama_context_length,
             find_credential=partial(credentials.next_credential, row),
         )

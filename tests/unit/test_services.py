@@ -35,10 +35,11 @@ async def list_installed_models(reader: asyncio.StreamReader, writer: asyncio.St
     writer.close()
 
 
-async def test_models_of_ollama_are_listed_without_a_server() -> None:
+@pytest.mark.parametrize("path", ["", "/v1"])
+async def test_models_of_ollama_are_listed_without_a_server(path: str) -> None:
     async with await asyncio.start_server(list_installed_models, "127.0.0.1", 0) as ollama:
         address = f"http://127.0.0.1:{ollama.sockets[0].getsockname()[1]}"
-        settings = load_settings({"OLLAMA_API_BASE": address}, PROVIDERS, env_file=None)
+        settings = load_settings({"OLLAMA_API_BASE": address + path}, PROVIDERS, env_file=None)
         services = await open_services(settings)
         listed = [entry.id for entry in list_models(settings, services.catalog) if "ollama" in entry.id]
         await services.close()

@@ -80,7 +80,11 @@ MOONSHOT = WireConfig(
 )
 """Messages API of Moonshot. Source: platform.kimi.ai, "Use Kimi in Claude Code": `https://api.moonshot.ai/anthropic`."""
 
-OLLAMA = WireConfig(wire=anthropic.WIRE, dialect=structs.replace(_THIRD_PARTY, has_count_tokens=False))
+OLLAMA = WireConfig(
+    wire=anthropic.WIRE,
+    dialect=structs.replace(_THIRD_PARTY, has_count_tokens=False),
+    url_suffixes=(("/v1", ""), ("/api", "")),  # those of its Chat Completions and of its own API
+)
 """Messages API of Ollama. The context window is set on the Ollama server, because requests have no field for it.
 Source: docs.ollama.com/api/anthropic-compatibility."""
 

@@ -27,6 +27,7 @@ _NATIVE = WireConfig(
         ("*:*-cloud", _IN_THE_CLOUD),
     ),
     setting_overrides={"keep_alive": "ollama_keep_alive"},
+    url_suffixes=messages.OLLAMA.url_suffixes,
 )
 
 OLLAMA = Provider(
