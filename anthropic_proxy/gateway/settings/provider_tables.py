@@ -122,6 +122,15 @@ def load_provider_tables(
 
 def _load_table(file: ConfigFile, name: str, table: ProviderTable, built_in: ProviderRegistry) -> ConfiguredProvider:
     path = ("providers", name)
+    existing = next((row for row in built_in if name in (row.name, row.prefix)), None)
+    if existing is not None:
+        own = [field for field in file.find_value(path) if field in OWN_FIELDS]
+        fields = f", whose table cannot have {join_with_or(own)}" if own else ""
+        raise ConfigurationError(
+            f"[providers.{name}] cannot be used: {name}/ is the prefix of a built-in provider, {existing.title}"
+            f"{fields}.{file.locate(path)} Use another name, for example [providers.my-{name}]",
+            code="named-provider",
+        )
     errors = ErrorList()
     base_url = ""
     with errors.collect():
@@ -131,15 +140,6 @@ def _load_table(file: ConfigFile, name: str, table: ProviderTable, built_in: Pro
             raise ConfigurationError(
                 f'"{name}" cannot be the name of a provider: it is the prefix of model names. Use lower-case letters, '
                 f"digits, hyphens and underscores.{file.locate(path)}{hint}",
-                code="named-provider",
-            )
-        existing = next((row for row in built_in if name in (row.name, row.prefix)), None)
-        if existing is not None:
-            own = [field for field in file.find_value(path) if field in OWN_FIELDS]
-            fields = f", whose table cannot have {join_with_or(own)}" if own else ""
-            raise ConfigurationError(
-                f"[providers.{name}] cannot be used: {name}/ is the prefix of a built-in provider, {existing.title}"
-                f"{fields}.{file.locate(path)} Use another name, for example [providers.my-{name}]",
                 code="named-provider",
             )
     with errors.collect():
