@@ -117,6 +117,7 @@ async def test_requests_go_through_the_proxy_unless_their_host_is_excepted(unpro
                 "10.0.0.0/8",
             ],
         ),
+        ("api.corp.example.", ["corp.example", "api.corp.example:80"], ["example.org"]),
         ("10.1.2.3", ["10.0.0.0/8", "10.1.2.3", "10.1.0.0/255.255.0.0", "10.1.2.3:80"], ["10.2.0.0/16", "1.2.3.4"]),
         ("[fd00::1]:90", ["fd00::/8", "fd00::1", "[fd00::1]", "[fd00::1]:90"], ["[fd00::1]:91", "fd00::2", "::/128"]),
     ],

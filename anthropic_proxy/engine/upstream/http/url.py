@@ -128,8 +128,8 @@ def find_proxy(url: str, proxies: Mapping[str, str], no_proxy_hosts: str) -> str
     target = urlsplit(url)
     if target.scheme not in proxies:
         return None
-    port = target.port or _PORTS[target.scheme]
-    is_exempt = any(_matches(entry.strip(), target.hostname or "", port) for entry in no_proxy_hosts.split(","))
+    host, port = (target.hostname or "").removesuffix("."), target.port or _PORTS[target.scheme]
+    is_exempt = any(_matches(entry.strip(), host, port) for entry in no_proxy_hosts.split(","))
     return None if is_exempt else proxies[target.scheme]
 
 
