@@ -102,12 +102,12 @@ def test_a_missing_extra(claude: Path, server: Path, work: Path) -> None:
 def test_an_address_of_ollama_where_something_else_answers(
     claude: Path, server: Path, work: Path, upstream: Running
 ) -> None:
-    settings = {"PREFERRED_PROVIDER": "ollama", "OLLAMA_API_BASE": f"{upstream.url}/v1"}
+    settings = {"PREFERRED_PROVIDER": "ollama", "OLLAMA_API_BASE": f"{upstream.url}/ollama"}
     with running_proxy(server, settings) as proxy:
         text = send_hello(claude, proxy.url, work)
     assert text == (
-        f"API Error: 400 ollama: nothing is served at {upstream.url}/v1/api/chat: HTTP 404 (Not Found). The address is "
-        f"set by OLLAMA_API_BASE, environment. Is /v1 superfluous? Try OLLAMA_API_BASE={upstream.url}"
+        f"API Error: 400 ollama: nothing is served at {upstream.url}/ollama/api/chat: HTTP 404 (Not Found). The "
+        f"address is set by OLLAMA_API_BASE, environment. Is /ollama superfluous? Try OLLAMA_API_BASE={upstream.url}"
     )
 
 

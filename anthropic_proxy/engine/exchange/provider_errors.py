@@ -19,7 +19,7 @@ from anthropic_proxy.engine.options import TARGETS_SETTING, EngineOptions
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.providers.servers import is_own_server
+from anthropic_proxy.engine.providers.servers import find_base_url, has_own_models
 from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.engine.wires.contract import (
     CLIENT_CREDENTIAL_ORIGIN,
@@ -302,7 +302,8 @@ def suggest_base_url(provider: Provider, settings: EngineOptions) -> tuple[str, 
     version = usual.rpartition("/")[2]
     if version and version not in path.split("/"):
         return f"Is /{version} missing?", f"{given}/{version}"
-    if not version and path:
+    called = find_base_url(provider, next(iter(provider.wires.values())), settings)
+    if not version and path and called.endswith(path):
         return f"Is {path} superfluous?", given.removesuffix(path)
     return "Check its path.", ""
 
@@ -319,7 +320,7 @@ def _find_similar_models(target: Target, settings: EngineOptions, catalog: Catal
     """
     provider = target.provider
     listed = dict.fromkeys(catalog.cached_model_ids(provider.name) or catalog.list_reported_models(target.upstream))
-    if not is_own_server(provider, settings):  # `query_limits` leaves out the known models of a vendor
+    if has_own_models(provider, settings):  # `query_limits` leaves out the known models of a vendor
         listed |= dict.fromkeys(name for name in provider.known_models if name not in provider.retired_models)
     return find_similar_choices(target.model, [name for name in listed if name != target.model], _SIMILAR_MODELS)
 
