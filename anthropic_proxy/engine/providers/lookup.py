@@ -127,7 +127,7 @@ class KnownModel(Struct, frozen=True):
 
 
 def find_known_model(model_of: str, origin: TableOrigin, built_in: Sequence[Provider]) -> KnownModel | None:
-    """Return the model among those of the server, or those of the provider that a prefix names. None: unknown."""
+    """Return the model among those of the server, of the provider that a prefix names, or of any. None: unknown."""
     server = origin.server
     table = (server.models_table if server else "") or origin.config.models_table or origin.row.models_table
     table = table or origin.row.name
@@ -137,7 +137,14 @@ def find_known_model(model_of: str, origin: TableOrigin, built_in: Sequence[Prov
     prefix, slash, name = model_of.partition("/")
     row = next((row for row in built_in if row.prefix == prefix.lower()), None)
     capabilities = find_table_capabilities((row.models_table or row.name) if row else prefix.lower(), name)
-    return KnownModel(name, capabilities, row) if slash and capabilities.known else None
+    if slash and capabilities.known:
+        return KnownModel(name, capabilities, row)
+    makers: list[tuple[str, Provider | None]] = [(row.models_table or row.name, row) for row in built_in]
+    makers += [(vendor.models_table, None) for vendor in list_vendors(built_in)]
+    for table, row in makers:  # a cloud deploys models of many vendors
+        if (capabilities := find_table_capabilities(table, model_of)).known:
+            return KnownModel(model_of, capabilities, row)
+    return None
 
 
 def _list_wire_rules(table: ConfiguredProvider, origin: TableOrigin) -> Sequence[tuple[str, str]]:
