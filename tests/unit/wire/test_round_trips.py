@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anthropic_proxy.engine.messages.preparation import PreparedRequest
 from anthropic_proxy.engine.wires import anthropic, gemini, openai_chat, openai_responses
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from tests.support.fakes.gemini.reading import read_conversation as read_gemini
@@ -291,7 +292,7 @@ class _Expectation:
             return sealed + ([_DUMMY] if needs_dummy else [])
         assert isinstance(dialect, openai_chat.Dialect)
         must = dialect.thinking_replay_scope == "every" or (dialect.thinking_replay_scope == "calls" and calls)
-        lost = " " if must and dialect.is_thinking_at_effort("default") else ""
+        lost = " " if must and dialect.is_thinking(PreparedRequest(system=[], messages=[])) else ""
         text = [thought or lost] if dialect.replayed_thinking_field and (thought or lost) else []
         details = ["gAAA"] if dialect.replays_reasoning_details and thought else []
         signed = ["EpE="] if thought and calls else []

@@ -351,8 +351,8 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
             and self.effort_form in ("thinking", "thinking_and_effort")
         )
 
-    def is_thinking_at_effort(self, effort: str) -> bool:
-        """Return True if the model reasons at `effort`, which is `default`, `none` or a level such as `high`."""
-        if self.reasoning_mode == "if_asked":
-            return effort not in ("default", "none")
-        return self.always_reasons or (self.reasoning_mode == "unless_off" and effort != "none")
+    def is_thinking(self, request: PreparedRequest) -> bool:
+        """Return True if the model reasons before its reply."""
+        if self.reasoning_mode == "if_asked" and request.effort == "default":
+            return request.enables_thinking and self.effort_form not in ("reasoning_effort", "omit")
+        return self.always_reasons or (self.reasoning_mode != "never" and request.effort != "none")

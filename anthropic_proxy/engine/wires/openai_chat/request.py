@@ -422,7 +422,7 @@ class ChatMessageEncoder(MessageEncoder):
             return
         text = "".join(block.thinking for block, carry in kept if carry.replay)
         must = dialect.thinking_replay_scope == "every" or (dialect.thinking_replay_scope == "calls" and has_calls)
-        if not text and must and dialect.is_thinking_at_effort(self._request.effort):
+        if not text and must and dialect.is_thinking(self._request):
             text = _MISSING_THINKING_TEXT
         field = dialect.replayed_thinking_field
         if not text:
@@ -538,7 +538,7 @@ def offers_output_tool(call: Call[Dialect], dialect: Dialect, budget: WorkBudget
         return False
     if dialect.reply_schema_form != "ask" and not _stands_apart(call, dialect):
         return False
-    thinking = dialect.is_thinking_at_effort(request.effort)
+    thinking = dialect.is_thinking(request)
     return dialect.accepts_forced_tool == "always" or (dialect.accepts_forced_tool == "not_thinking" and not thinking)
 
 

@@ -158,7 +158,7 @@ def _choose(
                 code="forced-tool",
             )
         return
-    thinking = dialect.is_thinking_at_effort(call.request.effort)
+    thinking = dialect.is_thinking(call.request)
     may_force = dialect.accepts_forced_tool == "always" or (
         dialect.accepts_forced_tool == "not_thinking" and not thinking
     )

@@ -9,6 +9,7 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy import __version__
+from anthropic_proxy.cli.explain import dry_run_request
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
@@ -221,3 +222,31 @@ def test_a_table_has_the_capabilities_of_the_same_server_behind_openai_base_url(
         assert found[0] == found[1], server.name
         compared += 1
     assert compared > 20
+
+
+@pytest.mark.parametrize(
+    ("effort_form", "forced"),
+    [("enable_thinking", "auto"), ("reasoning_effort", {"type": "function", "function": {"name": "look"}})],
+)
+def test_thinking_without_a_level_prevents_a_forced_call_where_a_switch_asks_for_it(
+    effort_form: str, forced: object
+) -> None:
+    settings = load(
+        f"""
+        [providers.box]
+        base_url = "http://127.0.0.1:9/v1"
+        models = {{ m = {{ efforts = ["none", "medium"] }} }}
+        dialect = {{ effort_form = "{effort_form}", accepts_forced_tool = "not_thinking" }}
+        """
+    )
+    body = {
+        "model": "box/m",
+        "max_tokens": 900,
+        "thinking": {"type": "adaptive"},
+        "tools": [{"name": "look", "input_schema": {"type": "object"}}],
+        "tool_choice": {"type": "tool", "name": "look"},
+        "messages": [{"role": "user", "content": "hello"}],
+    }
+    shown = dry_run_request(settings, json.dumps(body).encode(), "a file", None).result.recorded
+    assert shown is not None
+    assert json.loads(shown.request.body)["tool_choice"] == forced
