@@ -105,7 +105,8 @@ MAX_REPLACED_KEYS = 1
 RETRY_DELAY_SECONDS = 0.5
 """Seconds before a retry if the error has no delay. An error of status 503 always has one."""
 MAX_QUEUE_SECONDS = 5.0
-"""Maximum seconds that a call waits for a throttled provider (`requests_per_minute`) if another target follows."""
+"""Maximum seconds that a call waits, if another target follows, for a throttled provider (`requests_per_minute`), or
+for the key of a command that its provider has rejected."""
 MAX_LISTED_LOSSES = 20
 """Maximum number of lost fields that the error of the fidelity mode `strict` lists."""
 _MAX_SCHEMA_STEPS_ON_LOOP = 1_000
@@ -143,14 +144,18 @@ class TargetRun(Struct):
     """True if a target before this one failed. A model whose window is known to be too small is then not called: its
     refusal would hide the failure, and the client would shorten a conversation that only had to be repeated."""
     has_next_target: bool = False
-    """True if another target follows. This one is then skipped while its circuit is open, or if its throttle would let
-    the call wait for longer than `MAX_QUEUE_SECONDS`."""
+    """True if another target follows. This one is then skipped while its circuit is open, or if the call would wait for
+    longer than `MAX_QUEUE_SECONDS`."""
     continuation: str | None = None
     """Token to continue a reply that the provider split. "": another call without a token. None: first call."""
     stop_filter: StopSequenceFilter | None = None
     """Filter of the previous call, if this call continues its reply."""
     adaptations: Adaptations | None = None
     """Changes of the request after errors of the provider in this exchange. None: no change so far."""
+
+    @property
+    def max_queue_seconds(self) -> float | None:
+        return MAX_QUEUE_SECONDS if self.has_next_target else None
 
 
 class Attempt(Struct, kw_only=True):
@@ -495,7 +500,7 @@ class Attempts:
             try:
                 if (throttle := engine.throttles.get(receipt.provider)) is not None:
                     self.records.end_attempt()  # this time belongs to no call
-                    await throttle.wait(MAX_QUEUE_SECONDS if run.has_next_target else None)
+                    await throttle.wait(run.max_queue_seconds)
                 upstream_request = self.records.begin_attempt(target, upstream_request)
                 watchdog.begin_upstream_call()
                 send = engine.transports[receipt.provider]
@@ -683,7 +688,9 @@ class Attempts:
         run = attempt.run
         provider = attempt.target.provider
         credential = attempt.credential
-        if run.key_replacements_left and await credentials.replace_rejected_key(provider, credential, error):
+        if run.key_replacements_left and await credentials.replace_rejected_key(
+            provider, credential, error, max_seconds=run.max_queue_seconds
+        ):
             run.key_replacements_left -= 1
             return True
         changes_keys = run.is_message or credentials.uses_tokens(provider)

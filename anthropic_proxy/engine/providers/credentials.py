@@ -8,6 +8,7 @@ access token expires, and comes from a `TokenSource`, such as Google's log-in.
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from anthropic_proxy.engine.options import EngineOptions, KeySource
@@ -178,11 +179,17 @@ class Credentials:
         return any(self._is_available(key) for key in keys)
 
     async def replace_rejected_key(
-        self, provider: Provider, credential: Credential | None, error: UpstreamError
+        self,
+        provider: Provider,
+        credential: Credential | None,
+        error: UpstreamError,
+        *,
+        max_seconds: float | None = None,
     ) -> bool:
         """Read the key file or key command again if the provider rejected the key.
 
-        Return True if a retry can use another key. Requests that wait at the same time share one read.
+        Return True if a retry can use another key. Requests that wait at the same time share one read, which goes on
+        for later ones after `max_seconds` from its beginning. None: wait for its end.
         """
         source = self._settings.key_sources.get(provider.name)
         if source is None or credential is None or self._read_key is None or error.status not in REJECTED_KEY_STATUSES:
@@ -193,19 +200,23 @@ class Credentials:
         unchanged_at = self._unchanged_at.get(provider.name)
         is_due = unchanged_at is None or self._clock() - unchanged_at >= UNCHANGED_KEY_RETRY_SECONDS
         if is_due or provider.name in self._reads:
-            await asyncio.shield(self._start_read(provider.name, source))
+            read = self._start_read(provider.name, source)
+            age = self._clock() - self._read_at[provider.name]
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if max_seconds is None else max_seconds - age):
+                    await asyncio.shield(read)
         return all(key.reveal() != rejected for key in self._keys.get(provider.name, ()))
 
     def _start_read(self, name: str, source: KeySource) -> asyncio.Task[None]:
         task = self._reads.get(name)
         if task is None:
+            self._read_at[name] = self._unchanged_at[name] = self._clock()
             task = self._reads[name] = asyncio.create_task(self._read(name, source))
             task.add_done_callback(lambda _: self._reads.pop(name, None))
         return task
 
     async def _read(self, name: str, source: KeySource) -> None:
         assert self._read_key is not None
-        self._read_at[name] = self._unchanged_at[name] = self._clock()
         try:
             async with asyncio.timeout(_READ_TIMEOUT_SECONDS):
                 key = await asyncio.to_thread(self._read_key, source)

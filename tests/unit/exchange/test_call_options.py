@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,17 @@ from msgspec import structs
 
 from anthropic_proxy.cli.explain import dry_run_request
 from anthropic_proxy.engine.engine import Engine, build_engine
+from anthropic_proxy.engine.exchange import attempts
 from anthropic_proxy.engine.exchange.forwarding import count_tokens, forward_resource
 from anthropic_proxy.engine.exchange.in_process import send_request
-from anthropic_proxy.engine.options import CallOptions
+from anthropic_proxy.engine.options import CallOptions, KeySource
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.call_options import extend_request, merge_body
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.gateway.settings_listing import list_settings
+from anthropic_proxy.secrets import Secret
 from tests.support.fakes.anthropic.server import KEY as ANTHROPIC_KEY
 from tests.support.fakes.anthropic.server import new_anthropic
 from tests.support.fakes.openai_chat.server import KEY as OPENAI_KEY
@@ -332,3 +335,34 @@ async def test_an_error_in_a_relayed_stream_does_not_quote_the_secret(tmp_path: 
     await runner.cleanup()
     assert "no access with …8f2c" in received
     assert SECRET not in received
+
+
+async def test_a_key_command_that_hangs_delays_the_next_target_briefly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "MAX_QUEUE_SECONDS", 0.01)
+    released = threading.Event()
+    (tmp_path / "key").write_text("sk-that-has-ended")
+
+    def read(source: KeySource) -> Secret:
+        released.wait(10)
+        return Secret("sk-too-late", source.origin)
+
+    with serving(new_openai()) as running:
+        (tmp_path / CONFIG_FILE).write_text(
+            f'[providers.first]\nbase_url = "{running.url}/v1"\napi_key = {{ file = "key" }}\n'
+        )
+        variables = {
+            "OPENAI_API_KEY": OPENAI_KEY,
+            "OPENAI_BASE_URL": f"{running.url}/v1",
+            "BIG_MODEL": "first/gpt-4.1",
+            "FALLBACK_OPUS": "openai/gpt-4.1",
+        }
+        settings = load_settings(variables, PROVIDERS, env_file=str(tmp_path / ".env"), resolves_keys=True)
+        engine = build_engine(settings, read_key=read)
+        body = {"model": "claude-opus-5-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+        reply = await asyncio.wait_for(send_request(engine, json.dumps(body).encode(), {}), 5)
+        released.set()
+        await engine.close()
+        statuses = [exchange.status for exchange in running.journal.exchanges]
+    assert (reply.status, statuses) == (200, [401, 200])

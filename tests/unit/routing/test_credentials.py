@@ -1,6 +1,7 @@
 import asyncio
 import json
 import sys
+import threading
 
 import pytest
 
@@ -155,6 +156,24 @@ async def test_a_rejected_key_is_read_again_once_for_all_requests_that_sent_it(t
     assert hidden == ["sk-second-0123456789"]
     (tmp_path / "key").unlink()
     assert await pool.replace_rejected_key(provider, rejected, REJECTION)  # a late 401 of the first key
+
+
+async def test_a_limited_wait_ends_before_the_read_and_later_requests_do_not_wait(tmp_path):
+    provider, pool, clock, _ = with_key_file(tmp_path)
+    rejected, released = pool.next_credential(provider), threading.Event()
+
+    def read(source):
+        released.wait(10)
+        return read_key_again(source)
+
+    pool = Credentials(pool._settings, read_key=read, clock=clock)
+    rotate(tmp_path)
+    assert not await pool.replace_rejected_key(provider, rejected, REJECTION, max_seconds=0.01)
+    clock.now += 60
+    assert not await pool.replace_rejected_key(provider, rejected, REJECTION, max_seconds=60)
+    released.set()
+    assert await pool.replace_rejected_key(provider, rejected, REJECTION)
+    assert values(pool, 1, provider) == ["sk-second-0123456789"]
 
 
 async def test_a_key_that_has_not_changed_is_not_read_again_for_each_request(tmp_path):
