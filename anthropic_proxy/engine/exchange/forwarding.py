@@ -104,7 +104,8 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
     estimates = EstimateCache()
     target = (await choose_plan(engine, incoming, request, estimates)).targets[0]
     target = apply_stored_adaptations(engine, target, [])
-    if target.dialect.has_count_tokens:
+    is_paused = engine.observations.pauses_counts(target.upstream) and request.decode_error is None
+    if target.dialect.has_count_tokens and not is_paused:
         try:
             return await _request_json(
                 engine, incoming, request, target, wait_disconnected, seconds=COUNT_TIMEOUT_SECONDS
@@ -112,6 +113,8 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
         except ProxyError as error:
             if request.decode_error is not None:
                 raise
+            if isinstance(error, UpstreamTimeout):
+                engine.observations.pause_counts(target.upstream)
             engine.log.write_once(f"count_tokens: estimated by the proxy, because {error.message}")
     if request.decode_error is not None:
         raise request.decode_error
@@ -143,7 +146,7 @@ async def _count_by_provider(
     model = target.model
     dialect = target.dialect
     paths = [path for path in dialect.count_paths if not observations.lacks_count_path(server, path)]
-    if not paths:
+    if not paths or observations.pauses_counts(server):
         return None
 
     async def read(response: UpstreamResponse, _: Watchdog) -> int | None:
@@ -226,6 +229,8 @@ async def _count_by_provider(
             if (count := await ask_once_decided(path, call)) is not None:
                 return count
     except ProxyError as error:
+        if isinstance(error, UpstreamTimeout):
+            observations.pause_counts(server)
         engine.log.write_once(f"count_tokens: estimated by the proxy, because {error.message}")
     return None
 

@@ -36,6 +36,8 @@ MAX_PLACED_TOOLS = 256
 """Maximum number of listed tools, and of loaded ones, that are remembered for a conversation."""
 COUNT_PATH_SECONDS = 24 * 3600.0
 """Seconds for which it is remembered whether a server counts tokens at a path."""
+COUNT_PAUSE_SECONDS = 60.0
+"""Seconds for which a server is not asked for token counts after it has not answered one in time."""
 MIN_SCALE, MAX_SCALE = 0.7, 1.6
 """Minimum and maximum token scale. A value outside is replaced by the nearer limit.
 
@@ -153,6 +155,12 @@ class ModelObservations:
     def store_count_path(self, server: str, path: str, *, counts: bool) -> None:
         key = f"counts:{self._name_server(server)}{path}"
         self.store.write(key, "yes" if counts else "no", COUNT_PATH_SECONDS)
+
+    def pause_counts(self, server: str) -> None:
+        self.store.write(f"counts:{self._name_server(server)}", "late", COUNT_PAUSE_SECONDS)
+
+    def pauses_counts(self, server: str) -> bool:
+        return self.store.read(f"counts:{self._name_server(server)}") is not None
 
     def find_token_scale(self, provider: str, model: str) -> TokenScale:
         """Return how tokens of a model are estimated. Its factor is 1.0 without earlier replies."""

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.engine.exchange.forwarding import PROVIDER_COUNT_SECONDS, count_tokens
+from anthropic_proxy.engine.exchange.forwarding import COUNT_TIMEOUT_SECONDS, PROVIDER_COUNT_SECONDS, count_tokens
 from anthropic_proxy.engine.memory_values import MemoryValues
+from anthropic_proxy.engine.providers.model_observations import COUNT_PAUSE_SECONDS
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from tests.support.harness import STALL, FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.virtual_time import in_virtual_time
@@ -188,11 +189,25 @@ async def test_a_failed_count_is_estimated_and_asked_again() -> None:
     assert "count_tokens: estimated by the proxy, because openai: out of memory" in proxy.log.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("settings", "seconds"),
+    [(LOCAL, PROVIDER_COUNT_SECONDS), ({"ANTHROPIC_API_KEY": "sk-ant-0123456789"}, COUNT_TIMEOUT_SECONDS)],
+)
 @in_virtual_time
-async def test_a_slow_count_is_estimated_after_three_seconds() -> None:
-    proxy = ProxyHarness(Server(lambda path: FakeResponse(200, STALL)), **LOCAL)
-    assert await ask_count(proxy) > 0
-    assert asyncio.get_running_loop().time() == pytest.approx(PROVIDER_COUNT_SECONDS)
+async def test_a_server_that_does_not_count_in_time_is_not_asked_again_for_a_while(
+    settings: dict[str, str], seconds: float
+) -> None:
+    server = Server(lambda path: FakeResponse(200, STALL))
+    proxy, now = ProxyHarness(server, **settings), [0.0]
+    proxy.services.observations.store = MemoryValues(clock=lambda: now[0])
+    first = await ask_count(proxy)
+    assert asyncio.get_running_loop().time() == pytest.approx(seconds)
+    assert await ask_count(proxy) == first > 0
+    assert asyncio.get_running_loop().time() == pytest.approx(seconds)
+    now[0] += COUNT_PAUSE_SECONDS
+    assert await ask_count(proxy) == first
+    assert asyncio.get_running_loop().time() == pytest.approx(2 * seconds)
+    assert len(server.sent) == 2
 
 
 async def test_a_count_corrects_later_estimates_of_the_model() -> None:
