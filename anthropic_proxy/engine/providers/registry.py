@@ -150,6 +150,8 @@ class ServerOverride(Struct, frozen=True, kw_only=True, eq=False):
     """Address with which users select the server: `https://api.together.ai/v1`. "": they have several, or their own."""
     default_url_path: str = ""
     """`Provider.default_url_path` at the server."""
+    litellm_prefix: str = ""
+    """Prefix of LiteLLM for the vendor: `fireworks_ai`. "": `name`, or none."""
     price_url: str = ""
     """Address under which `genai-prices` knows the vendor. "": the one that is called. Prices of other vendors are in
     `models.toml`."""

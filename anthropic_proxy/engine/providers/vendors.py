@@ -50,6 +50,7 @@ def _build_vendor(
     price_url: str = "",
     unpriced: str = "",
     key_path: str = "",
+    litellm_prefix: str = "",
 ) -> ServerOverride:
     """Return the entry of a host. `rules` are pairs of model pattern and dialect fields.
 
@@ -88,6 +89,7 @@ def _build_vendor(
         retired_models=retired_models,
         price_url=price_url,
         unpriced=unpriced,
+        litellm_prefix=litellm_prefix,
     )
 
 
@@ -102,6 +104,7 @@ VENDORS = (
         url_patterns=("api.fireworks.ai/*", "*.api.fireworks.ai/*"),
         key_variable="FIREWORKS_API_KEY",
         keys_url="https://app.fireworks.ai/settings/users/api-keys",
+        litellm_prefix="fireworks_ai",
         docs_url="https://docs.fireworks.ai/guides/reasoning",
         source="docs.fireworks.ai/guides/reasoning; api-evangelist/fireworks-ai fireworks-ai-chat-api-openapi.yml",
         dialect={**_EFFORT, **_REPLAYED, "sends_top_k": True, "session_field": "prompt_cache_key"},
@@ -115,6 +118,7 @@ VENDORS = (
         url_patterns=("api.together.ai/*", "api.together.xyz/*"),
         key_variable="TOGETHER_API_KEY",
         keys_url="https://api.together.ai/settings/api-keys",
+        litellm_prefix="together_ai",
         docs_url="https://docs.together.ai/docs/inference/chat/reasoning",
         source="docs.together.ai/docs/inference/chat/reasoning; docs.together.ai/docs/glm-5.3-quickstart",
         dialect={"sends_strict": False, "sends_parallel_tool_calls": False, "sends_top_k": True},
@@ -237,6 +241,7 @@ VENDORS = (
         key_variable="AI_GATEWAY_API_KEY",
         keys_url="https://vercel.com/docs/ai-gateway",
         key_path="/v1/credits",  # vercel.com/docs/ai-gateway/sdks-and-apis/rest-api (read 2026-11-26)
+        litellm_prefix="vercel_ai_gateway",
         docs_url="https://vercel.com/docs/ai-gateway/sdks-and-apis/openai-chat-completions/advanced",
         source="vercel.com/docs/ai-gateway/sdks-and-apis/openai-chat-completions/advanced",
         dialect={"replays_reasoning_details": True},
@@ -289,6 +294,7 @@ VENDORS = (
         url_patterns=("integrate.api.nvidia.com/*",),
         key_variable="NVIDIA_API_KEY",
         keys_url="https://build.nvidia.com/settings/api-keys",
+        litellm_prefix="nvidia_nim",
         docs_url="https://docs.api.nvidia.com/nim/reference/llm-apis",
         source="docs.api.nvidia.com/nim/reference/llm-apis; harn 38-nvidia.toml; anomalyco/opencode issue 13584",
         dialect=_REPLAYED,
@@ -436,6 +442,7 @@ VENDORS = (
         url_patterns=("api.xiaomimimo.com/*", "token-plan-*.xiaomimimo.com/*"),
         key_variable="MIMO_API_KEY",
         keys_url="https://platform.xiaomimimo.com/#/console/api-keys",
+        litellm_prefix="xiaomi_mimo",
         docs_url="https://platform.xiaomimimo.com/docs/en-US/quick-start/first-api-call",
         source="platform.xiaomimimo.com/static/docs/api/chat/openai-api.md, in models.dev providers/xiaomi",
         # platform.xiaomimimo.com/docs/en-US/usage-guide/passing-back-reasoning_content: each reply with calls needs it

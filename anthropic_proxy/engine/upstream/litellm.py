@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from anthropic_proxy.engine.platforms.os_errors import clean_error_text
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.lookup import find_vendor
+from anthropic_proxy.engine.providers.lookup import list_vendors
 from anthropic_proxy.engine.upstream.http.dialer import is_public_address
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import MissingExtra, UpstreamUnreachable
@@ -72,13 +72,15 @@ class LiteLLMThread:
             except ModuleNotFoundError as error:
                 if error.name != "litellm":
                     raise
-                prefix = model.partition("/")[0]
-                if vendor := find_vendor(prefix, PROVIDERS):
-                    raise MissingExtra(
-                        f"{model} needs the line [providers.{prefix}] in anthropic-proxy.toml and the key of "
-                        f"{vendor.title} in {vendor.key_variable}, or else LiteLLM",
-                        "litellm",
-                    ) from None
+                prefix, _, name = model.partition("/")
+                for vendor in list_vendors(PROVIDERS):
+                    if prefix in (vendor.name, vendor.litellm_prefix):
+                        renamed = "" if prefix == vendor.name else f", as {vendor.name}/{name},"
+                        raise MissingExtra(
+                            f"{model} needs{renamed} the line [providers.{vendor.name}] in anthropic-proxy.toml and "
+                            f"the key of {vendor.title} in {vendor.key_variable}, or else LiteLLM",
+                            "litellm",
+                        ) from None
                 raise MissingExtra(
                     f"{model} needs LiteLLM (for a model on your own server, use openai/{model})", "litellm"
                 ) from None

@@ -154,6 +154,12 @@ def test_a_failure_in_the_middle_of_a_stream_is_unwrapped() -> None:
             "mistral/m needs the line [providers.mistral] in anthropic-proxy.toml and the key of Mistral in "
             "MISTRAL_API_KEY, or else LiteLLM",
         ),
+        (
+            "fireworks_ai/accounts/fireworks/models/m",
+            "fireworks_ai/accounts/fireworks/models/m needs, as fireworks/accounts/fireworks/models/m, the line "
+            "[providers.fireworks] in anthropic-proxy.toml and the key of Fireworks in FIREWORKS_API_KEY, or else "
+            "LiteLLM",
+        ),
     ],
 )
 async def test_without_the_library_the_error_names_the_install_command(
