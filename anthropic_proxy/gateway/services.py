@@ -16,7 +16,7 @@ from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import LearnedModel, ListedPrices, load_learned_models
 from anthropic_proxy.engine.providers.credentials import Credentials, TokenSource
-from anthropic_proxy.engine.providers.servers import build_server_name, has_own_models, is_in_table
+from anthropic_proxy.engine.providers.servers import find_server_name, has_own_models, is_in_table
 from anthropic_proxy.engine.routing.router import (
     RoutingQuery,
     build_plan,
@@ -247,10 +247,9 @@ async def fetch_limits_of_model(services: Services, provider_name: str, model: s
 
     window = await asyncio.to_thread(find_published_window, provider, model, settings)
     if window is not None:
-        base_url = settings.base_urls.get(provider.name, provider.base_url)
         catalog.add_published_model(
             LearnedModel(
-                server=build_server_name(provider, base_url),
+                server=find_server_name(provider, settings),
                 model=model,
                 observed_on=date.today(),
                 evidence=find_price_package_version(),

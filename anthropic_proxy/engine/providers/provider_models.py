@@ -17,10 +17,10 @@ from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.providers.catalog import LearnedModel
 from anthropic_proxy.engine.providers.servers import (
-    build_server_name,
     describe_missing_key,
     find_base_url,
     find_host,
+    find_server_name,
     find_server_override,
     has_own_models,
     is_in_table,
@@ -257,7 +257,7 @@ async def query_limits(
         listed = await query_chat_models(provider, settings, send, find_credential(), LIMITS_TIMEOUT_SECONDS)
     except ProxyError:
         return None
-    server = build_server_name(provider, settings.base_urls.get(provider.name, provider.base_url))
+    server = find_server_name(provider, settings)
     return [
         LearnedModel(
             server=server,

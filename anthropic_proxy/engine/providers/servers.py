@@ -165,6 +165,11 @@ def build_server_name(provider: Provider, base_url: str) -> str:
     return f"{provider.name} {find_host(base_url)}"
 
 
+def find_server_name(provider: Provider, settings: EngineOptions) -> str:
+    """Return the name of the server that the settings select."""
+    return build_server_name(provider, find_base_url(provider, next(iter(provider.wires.values())), settings))
+
+
 def describe_missing_key(provider: Provider, settings: EngineOptions) -> str:
     """Return an error text with a remedy if a required key is missing. "": none is missing."""
     if provider.key_source == "google":

@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.engine.options import TIERS, ConfiguredRoute, EngineOptions
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
-from anthropic_proxy.engine.providers.servers import build_server_name, describe_missing_key, has_own_models
+from anthropic_proxy.engine.providers.servers import describe_missing_key, find_server_name, has_own_models
 from anthropic_proxy.engine.routing.router import (
     ModelChoice,
     ModelSetting,
@@ -213,8 +213,7 @@ def _list_ids(row: Provider, settings: EngineOptions, catalog: Catalog) -> Seque
     mapped = (choice for tier in list_tier_mappings(settings, catalog) for choice in tier.choices)
     routed = (choice for _, choice in list_route_choices(settings, catalog))
     configured = [choice.model for choice in (*mapped, *routed) if choice.provider is row]
-    server = build_server_name(row, settings.base_urls[row.name])
-    return catalog.list_reported_models(server) or configured
+    return catalog.list_reported_models(find_server_name(row, settings)) or configured
 
 
 def _entry(

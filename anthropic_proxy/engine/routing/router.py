@@ -44,6 +44,7 @@ from anthropic_proxy.engine.providers.servers import (
     describe_missing_key,
     find_base_url,
     find_host,
+    find_server_name,
     find_server_override,
     has_own_models,
 )
@@ -640,8 +641,7 @@ def find_capabilities(provider: Provider, model: str, settings: EngineOptions, c
     server = find_server_override(provider, settings)
     learned = None
     if catalog.has_observed_models and not provider.uses_installed_models:  # Ollama reports its capabilities itself
-        base_url = settings.base_urls.get(provider.name, provider.base_url)
-        learned = catalog.find_observed_model(build_server_name(provider, base_url), model)
+        learned = catalog.find_observed_model(find_server_name(provider, settings), model)
     if server is None:
         table = provider.wires[_pick_wire(provider, model, settings)].models_table or provider.models_table
         capabilities = catalog.cached_capabilities(provider.name, model, table)

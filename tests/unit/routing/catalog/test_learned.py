@@ -8,14 +8,18 @@ from pathlib import Path
 import pytest
 
 from anthropic_proxy.engine.platforms import files
+from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import (
     LEARNED_FILE_NAME,
     LEARNED_MAX_AGE_DAYS,
+    Catalog,
     LearnedModel,
     ModelCapabilities,
     load_learned_models,
     store_learned_models,
 )
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
+from anthropic_proxy.gateway.settings import load_settings
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
 TODAY = date(2026, 11, 21)
@@ -89,6 +93,26 @@ def test_an_unknown_model_becomes_known_by_its_window() -> None:
     facts = learned(context_window=32_768).apply(ModelCapabilities())
     assert (facts.known, facts.max_output, facts.accepts_images) == (True, None, True)
     assert learned(max_output=500).apply(ModelCapabilities()).max_output_from_error == 500
+
+
+@pytest.mark.parametrize(
+    ("variable", "place", "model"),
+    [
+        ("AWS_REGION", "eu-west-1", "bedrock/eu.anthropic.claude-sonnet-4-5-20250929-v1:0"),
+        ("VERTEX_LOCATION", "europe-west1", "vertex/gemini-2.5-pro"),
+        ("ANTHROPIC_FOUNDRY_RESOURCE", "team", "foundry/claude-sonnet-4-5"),
+    ],
+)
+def test_facts_about_models_of_a_cloud_apply_in_their_region_or_resource(variable: str, place: str, model: str) -> None:
+    settings = load_settings({variable: place, "VERTEX_PROJECT": "p"}, PROVIDERS, env_file=None)
+    catalog = Catalog()
+    (target,) = build_plan(RoutingQuery(model), settings, catalog).targets
+    facts = LearnedModel(
+        server=target.upstream, model=target.model, observed_on=TODAY, evidence="e", context_window=32_768
+    )
+    catalog.replace_learned_models({(facts.server, facts.model): facts})
+    (target,) = build_plan(RoutingQuery(model), settings, catalog).targets
+    assert target.capabilities.context_window == 32_768
 
 
 def test_simultaneous_runs_keep_the_facts_of_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
