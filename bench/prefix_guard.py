@@ -28,7 +28,7 @@ from bench.processes import free_port
 from bench.subjects import PROXY, start_proxy, start_upstream
 
 SIZE = 120_000
-"""Bytes of a request in the middle of a session."""
+"""Bytes of a request in the middle of a session, which is their mean."""
 ROUNDS = 11
 SESSIONS = [str(number) for number in range(64)]
 TURNS = MAX_SAMPLED_PROMPTS + 1
@@ -62,10 +62,12 @@ class Session:
     def __init__(self, row: Row) -> None:
         self._reports_cache = row.reports_cache
         chance = random.Random(row.turn_size)
-        size = SIZE - row.turn_size * (WARM_UP + TURNS // 2)
+        size = SIZE - row.turn_size * (2 * WARM_UP + TURNS - 1) // 2
         body = with_system_at_the_top(make_messages(size, "m", stream=True))
         body["system"][1].pop("cache_control")  # Anthropic accepts four marks
         body["messages"][-1]["content"][0].pop("cache_control")
+        while len(_encode(body, row.marks)) > size + 1_500:  # long turns leave no room for all tools, of 3 kB each
+            body["tools"].pop()
         self._tools = body["tools"]
         self._bodies = list[bytes]()
         for turn in range(WARM_UP + TURNS):

@@ -19,12 +19,11 @@ There are several ways to compare. If the provider has read as many tokens from 
 is lost, and a sample of a few bytes at the end of the old prompt tells whether it is the same conversation.
 
 If the provider reports no cached tokens, to read both prompts from memory would take more than 1 % of a request. So of
-a long prompt, only the tools, the system text, the settings and some samples of the messages are compared
-(`_has_same_samples`), and the old prompt stays the kept one. All bytes of every sixteenth prompt are compared. So a
-change of an earlier message that keeps its length is found up to 15 requests later, and one of a message that the kept
-prompt does not have is not found. After the first change, all prompts of the conversation are compared completely.
+a long prompt, only the tools and some samples are compared (`_has_same_samples`), and the old prompt stays the kept
+one. All bytes of every sixteenth prompt are compared, apart from messages whose marks have moved. So a change that
+keeps the length is found up to 15 requests later, and one of a message that the kept prompt does not have is not found.
 
-In all other cases the bytes are compared without reading JSON (`_find_stable_end`): the new body begins with the old
+In all other cases the bytes are compared without reading JSON (`_is_continued`): the new body begins with the old
 conversation, apart from marks of the cache that have moved, and ends with what follows the conversation, such as the
 tools. All other bodies, also the second one of a conversation, are divided into their parts (`_divide`): once for the
 new prompt, and once for each of the kept ones that begin with the same messages. Kept prompts of other conversations
@@ -107,8 +106,8 @@ _MARK = b'"cache_control"'
 _CACHE_MARK = re.compile(rb'"cache_control": ?\{[^{}]*\}(, ?)?')
 _MAX_MARKS = 8
 """Number of the last marks that may stand elsewhere in the next request. Anthropic accepts four."""
-_TEXT_BEGIN, _TEXT_END = b'[{"type":"text","text":', b"}]"
-"""What stands around the text of a message that is a list because its text has a mark."""
+_CONTENT = b'"content"'
+"""Name of the field that has the marks of a message, and is a list instead of a text because of them."""
 _SINGLE_TEXT = re.compile(rb'\[\{"type": ?"text", ?"text": ?("[^"\\]*+(?:\\.[^"\\]*+)*+")\}\]')
 _ROLE = re.compile(rb'"role": ?"([a-z]+)"')
 _SYSTEM_ROLE = re.compile(rb'[^\[]{,40}"role": ?"(?:system|developer)"')
@@ -144,6 +143,8 @@ class Prompt(Struct, eq=False, gc=False):
     """Tokens that the provider has counted. 0: unknown."""
     cached_tokens: int = 0
     """Part of `tokens` that the provider has read from its cache."""
+    reports_cache: bool = False
+    """True if the provider has reported cached tokens in this conversation."""
     settings: Sequence[str] = ()
     """`prompt_settings` of the dialect."""
     tools: Sequence[object] = ()
@@ -155,8 +156,6 @@ class Prompt(Struct, eq=False, gc=False):
     first message whose cache mark may be missing in the next prompt."""
     conversation_end: int = 0
     """Offset where the conversation ends in `body`. 0: not known yet."""
-    fixed_spans: Sequence[tuple[int, int]] = ()
-    """Offsets of begin and end of system text and settings in `body`. Negative ones count from the end of `body`."""
     mark_count: int = 0
     """Number of cache marks in the conversation, at most `_MAX_MARKS`."""
     beginning: Sequence[int] | None = None
@@ -165,6 +164,9 @@ class Prompt(Struct, eq=False, gc=False):
     """True if a prompt before it is known."""
     is_reported: bool = False
     """True if the log has a change of this conversation."""
+    sample: bytes = b""
+    sample_begin: int = 0
+    """Bytes before `conversation_end`, and the offset where the next prompt probably has them. Empty: not taken yet."""
     sampled: int = 0
     """Number of later prompts of which only samples were compared with this one, so that this one is still kept."""
     is_sampled: bool = False
@@ -186,32 +188,25 @@ class PrefixGuard:
         """Find the prompt before this one, and the change. May run in another thread."""
         body = prompt.body
         prompts = tuple(self._prompts.get(prompt.conversation, ()))
+        prompt.reports_cache = prompt.cached_tokens > 0
         for before in prompts:  # the fast way
+            prompt.reports_cache = prompt.reports_cache or before.reports_cache
             stable_end, end = before.stable_end, before.conversation_end
             grown_end = len(body) - len(before.body) + end
             if not end or grown_end < max(stable_end, end - MIN_LOST_BYTES):
                 continue
-            if not (
-                0 < before.tokens - MIN_LOST_TOKENS <= prompt.cached_tokens
-                and _has_same_end(before, before.latest_turn, body)
-            ):
-                if (
-                    before.sampled < MAX_SAMPLED_PROMPTS
-                    and not (before.is_reported or before.cached_tokens or prompt.cached_tokens)
-                    and len(body) >= MIN_SAMPLED_BYTES
-                    and _has_same_samples(before, prompt)
-                ):
+            latest_turn = end if end < grown_end else before.latest_turn  # otherwise, the last message is another one
+            if not _is_read(before, prompt):
+                may_sample = not prompt.reports_cache and len(body) >= MIN_SAMPLED_BYTES
+                has_same_samples = may_sample and _has_same_samples(before, prompt, grown_end)
+                if has_same_samples and before.sampled < MAX_SAMPLED_PROMPTS:
                     prompt.is_sampled, prompt.replaced = True, before
                     return
-                found_end = _find_stable_end(before, body, grown_end)
-                if found_end is None:
+                if not _is_continued(before, body, has_same_samples=has_same_samples):
                     continue
-                if found_end < grown_end:  # otherwise, a client may replace its last message
-                    stable_end = found_end
-            prompt.stable_end = stable_end
-            prompt.latest_turn = end if end < grown_end else before.latest_turn
-            prompt.conversation_end = grown_end
-            prompt.fixed_spans, prompt.mark_count = before.fixed_spans, before.mark_count
+                stable_end = _find_stable_end(body, stable_end, grown_end, latest_turn, before.mark_count)
+            prompt.stable_end, prompt.latest_turn, prompt.conversation_end = stable_end, latest_turn, grown_end
+            prompt.mark_count = before.mark_count
             if before.beginning is not None and len(before.beginning) == _FULL_BEGINNING:
                 prompt.beginning = before.beginning
             prompt.is_continuation, prompt.is_reported, prompt.replaced = True, before.is_reported, before
@@ -249,6 +244,8 @@ class PrefixGuard:
         if prompt.is_sampled and replaced is not None:
             prompt = replaced
             prompt.sampled += 1
+            if prompts and prompts[0] is prompt:
+                return
         self.kept_bytes += len(prompt.body)
         if prompts and prompts[0] is replaced:
             prompts[0] = prompt
@@ -285,87 +282,71 @@ def settle_change(receipt: Receipt, change: PrefixChange, log: EngineLog) -> Non
         )
 
 
-def _has_same_end(before: Prompt, end: int, body: bytes) -> bool:
-    """Return True if `body` has the bytes before the offset `end` of the prompt before, also if marks move them."""
-    old = before.body
-    while (mark := old.rfind(_MARK, end - _SAMPLE_BYTES, end)) >= 0:
+def _take_sample(body: bytes, end: int) -> tuple[bytes, int]:
+    """Return some bytes before an offset, or before the marks in front of it, and where they begin."""
+    while (mark := body.rfind(_MARK, end - _SAMPLE_BYTES, end)) >= 0:
         end = mark - _SEPARATOR_BYTES
-    begin = end - _SAMPLE_BYTES if end > _SAMPLE_BYTES else 0
-    sample = old[begin:end]
-    return body.startswith(sample, begin) or body.find(sample, max(0, begin - _MAX_SHIFT), end + _MAX_SHIFT) >= 0
+    begin = max(0, end - _SAMPLE_BYTES)
+    return body[begin:end], begin
 
 
-def _has_same_samples(before: Prompt, prompt: Prompt) -> bool:
-    """Return True if tools, system text, settings, latest turn and end of the prompt before are those of this one.
+def _find_sample(body: bytes, sample: bytes, begin: int, *, may_move: bool) -> int:
+    """Return where a sample begins, near the offset `begin`. -1: nowhere."""
+    if body.startswith(sample, begin):
+        return begin
+    return body.find(sample, max(0, begin - _MAX_SHIFT), begin + len(sample) + _MAX_SHIFT) if may_move else -1
 
-    The latest turn and the end are each represented by a few bytes. A field that is added or removed behind the
-    conversation moves its end.
+
+def _is_read(before: Prompt, prompt: Prompt) -> bool:
+    """Return True if the provider has read the prompt before this one from its cache."""
+    if not 0 < before.tokens - MIN_LOST_TOKENS <= prompt.cached_tokens:
+        return False
+    sample, begin = _take_sample(before.body, before.latest_turn)
+    return _find_sample(prompt.body, sample, begin, may_move=before.mark_count > 0) >= 0
+
+
+def _has_same_samples(before: Prompt, prompt: Prompt, grown_end: int) -> bool:
+    """Return True if the tools and some bytes of the prompt before are those of this one.
+
+    The bytes lie at `stable_end` and at the end of the conversation. A field that is added, removed or has another
+    length moves one of them, before or behind the conversation.
     """
-    old, body, turn, end = before.body, prompt.body, before.latest_turn, before.conversation_end
-    grown_end = len(body) - len(old) + end
+    old, body, stable_end, end = before.body, prompt.body, before.stable_end, before.conversation_end
     if before.tools != prompt.tools or not body.startswith(old[end : end + _SEAM_BYTES], grown_end):
         return False
-    view = memoryview(old)
-    for begin, stop in before.fixed_spans:
-        if not body.startswith(view[begin:stop], begin):
-            return False
-    if before.mark_count:
-        return _has_same_end(before, end, body)
-    return body.startswith(old[end - _SAMPLE_BYTES : end], end - _SAMPLE_BYTES) and body.startswith(
-        old[turn : min(end, turn + _SAMPLE_BYTES)], turn
-    )
+    has_marks = before.mark_count > 0
+    begin, stop = max(0, stable_end - _SAMPLE_BYTES), min(end, stable_end + (0 if has_marks else _SAMPLE_BYTES))
+    if not body.startswith(old[begin:stop], begin):
+        return False
+    if not before.sample:
+        before.sample, before.sample_begin = _take_sample(old, end)
+    place = _find_sample(body, before.sample, before.sample_begin, may_move=has_marks)
+    if place < 0:
+        return False
+    before.sample_begin = place  # later prompts have it in this place too
+    return True
 
 
-def _find_stable_end(before: Prompt, body: bytes, grown_end: int) -> int | None:
-    """Return where the common beginning of `body` and the next prompt probably ends (`Prompt.stable_end`).
+def _is_continued(before: Prompt, body: bytes, *, has_same_samples: bool) -> bool:
+    """Return True if `body` begins with the conversation of the prompt before, and ends with what follows it.
 
-    `grown_end`: end of the conversation in `body`. None: `body` does not continue the prompt before, or more than marks
-    has changed. A turn of the prompt before that is too short to count as lost is compared later, with the next ones.
+    False: it differs, or it has to be divided to tell. Of messages whose marks have moved, same samples are enough.
     """
     old, stable_end, end = before.body, before.stable_end, before.conversation_end
     view = memoryview(old)
     if not (body.startswith(view[:stable_end]) and body.endswith(view[end:])):
-        return None
-    if end - stable_end < MIN_LOST_BYTES:
-        return stable_end
-    if body.startswith(view[stable_end:end], stable_end):
-        return end
-    place = new_place = stable_end
-    has_new_mark = False
-    marks = _find_marks(old, stable_end, end, before.mark_count)
-    for _ in range(_MAX_MARKS):
-        while marks and body.startswith(view[place : marks[-1][1]], new_place):  # a mark that stays
-            new_place += marks[-1][1] - place
-            place = marks.pop()[1]
-        if marks and (found := _skip_mark(old, place, marks[-1], body, new_place)) is not None:
-            place, new_place = found
-            marks.pop()
-            if not has_new_mark:
-                stable_end = new_place
-        else:  # the new mark may be gone again in the next prompt
-            new_marks = _find_marks(body, new_place, grown_end)
-            if not new_marks or (found := _skip_mark(body, new_place, new_marks[-1], old, place)) is None:
-                return None
-            new_place, place = found
-            has_new_mark = True
-        if body.startswith(view[place:end], new_place):
-            return stable_end
-    return None
+        return False
+    if end - stable_end < MIN_LOST_BYTES or body.startswith(view[stable_end:end], stable_end):
+        return True
+    if not before.mark_count:
+        return False
+    return has_same_samples or _neutral(body[stable_end : end + _MAX_SHIFT]).startswith(_neutral(old[stable_end:end]))
 
 
-def _skip_mark(
-    marked: bytes, place: int, mark: tuple[int, int], other: bytes, other_place: int
-) -> tuple[int, int] | None:
-    """Return where both texts go on behind a mark that only `marked` has. None: they differ before it."""
-    (begin, end), view = mark, memoryview(marked)
-    if not other.startswith(view[place:begin], other_place):  # a text without a mark is no list
-        text = marked.rfind(_TEXT_BEGIN, place, begin)
-        if text < 0 or not (other.startswith(view[place:text], other_place) and marked.startswith(_TEXT_END, end)):
-            return None
-        other_place, place, end = other_place + text - place, text + len(_TEXT_BEGIN), end + len(_TEXT_END)
-        if not other.startswith(view[place:begin], other_place):
-            return None
-    return end, other_place + begin - place
+def _find_stable_end(body: bytes, begin: int, end: int, latest_turn: int, mark_count: int) -> int:
+    """Return `Prompt.stable_end` of a conversation that has so many marks between the offsets `begin` and `end`."""
+    marks = _find_marks(body, begin, end, mark_count)
+    return min(latest_turn, max(begin, body.rfind(_CONTENT, begin, marks[-1][0]))) if marks else latest_turn
 
 
 class _Parts(Struct, frozen=True):
@@ -377,7 +358,6 @@ class _Parts(Struct, frozen=True):
     latest_turn: int
     stable_end: int
     conversation_end: int
-    fixed_spans: Sequence[tuple[int, int]]
     mark_count: int
     settings: Mapping[str, bytes]
     """Name of a setting → its JSON text. Empty: not given."""
@@ -403,8 +383,8 @@ def _examine(prompt: Prompt) -> _Parts | None:
         prompt.beginning = ()
         return None
     prompt.latest_turn, prompt.stable_end = parts.latest_turn, parts.stable_end
-    prompt.conversation_end, prompt.beginning = parts.conversation_end, parts.beginning
-    prompt.fixed_spans, prompt.mark_count = parts.fixed_spans, parts.mark_count
+    prompt.conversation_end, prompt.mark_count = parts.conversation_end, parts.mark_count
+    prompt.beginning = parts.beginning
     return parts
 
 
@@ -417,15 +397,8 @@ def _divide(body: bytes, settings: Sequence[str]) -> _Parts:
         [part for name in names if (member := members.get(name)) for part in _list(view[member.value : member.end])]
         for names in (("tools",), _SYSTEM_FIELDS, _MESSAGE_FIELDS)
     )
-    system_end = conversation.value
     while len(messages) > 1 and _SYSTEM_ROLE.match(messages[0]):  # the system text of some APIs
-        system_end += len(messages[0])
         system.append(messages.pop(0))
-    fixed_spans = [(conversation.value, system_end)] if system_end > conversation.value else []
-    for name in {*_SYSTEM_FIELDS, *(name.partition(".")[0] for name in settings)}:
-        if (member := members.get(name)) is not None:
-            behind = len(body) if member.value > conversation.value else 0
-            fixed_spans.append((member.value - behind, member.end - behind))
     if tools and (functions := memoryview(tools[0]))[: len(_FUNCTIONS)] == _FUNCTIONS:  # Gemini: a list inside the list
         tools = [*_list(functions[len(_FUNCTIONS) - 1 : -1]), *tools[1:]]
     # Anthropic places deferred tools behind the conversation, and the billing line outside of the prompt
@@ -433,16 +406,11 @@ def _divide(body: bytes, settings: Sequence[str]) -> _Parts:
     system = [block for block in system if _BILLING not in bytes(memoryview(block)[:100])]
     end = conversation.end - 1
     latest_turn = end - len(messages[-1]) if messages else conversation.value
-    latest_turn = stable_end = max(latest_turn, body.rfind(b',{"', conversation.value, end))
-    if marks := _find_marks(body, conversation.value, end, _MAX_MARKS):
-        place = end
-        for message in reversed(messages):
-            if place <= marks[-1][0]:
-                break
-            place -= len(message) + _SEPARATOR_BYTES
-        stable_end = min(stable_end, place)
+    latest_turn = max(latest_turn, body.rfind(b',{"', conversation.value, end))
+    marks = _find_marks(body, conversation.value, end, _MAX_MARKS)
+    stable_end = _find_stable_end(body, conversation.value, end, latest_turn, len(marks))
     given = {name: _read_setting(name, view, members) for name in settings}
-    return _Parts(tools, system, messages, latest_turn, stable_end, end, fixed_spans, len(marks), given)
+    return _Parts(tools, system, messages, latest_turn, stable_end, end, len(marks), given)
 
 
 def _read_setting(name: str, body: memoryview, members: Mapping[str, Any]) -> bytes:
