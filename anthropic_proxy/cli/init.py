@@ -917,10 +917,12 @@ class _Setup:
         verb, pronoun = ("comes", "it") if len(routes) == 1 else ("come", "them")
         self._output.write_line(f"  {self._output.paint('!', 'warn')} {count} {verb} before these models:")
         write_mapping_rows(self._output, list_route_rows(written), "    ")
-        numbers = [route.origin.rpartition(" ")[2] for route in routes]
+        numbers = list(dict.fromkeys(route.origin.rpartition(" ")[2] for route in routes))  # one line may have several
         places = f"{'line' if len(numbers) == 1 else 'lines'} {join_with_and(numbers)}"
-        tables = "its table" if len(routes) == 1 else "their tables"
-        text = f"To remove {pronoun}, delete {tables} [[routes]] in {self._folder / CONFIG_FILE}, {places}."
+        tables = "its table [[routes]]" if len(routes) == 1 else "their tables [[routes]]"
+        if len(numbers) < len(routes):
+            tables = "the list routes"
+        text = f"To remove {pronoun}, delete {tables} in {self._folder / CONFIG_FILE}, {places}."
         self._output.write_line(f"    {self._output.paint(text, 'quiet')}")
 
     def _list_exported(self, provider: Provider) -> dict[str, str]:
