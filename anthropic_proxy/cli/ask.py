@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from anthropic_proxy.cli import EXIT_FAILED
 from anthropic_proxy.cli.command_settings import load_command_settings
@@ -68,13 +69,20 @@ def ask(
             used = {"": "no key", "local": "no key, because it requires none"}
             key = used.get(proxy.token) or f"the first key of PROXY_API_KEY, {Secret(proxy.token)}"
             Output().write_notice(f"{_CLIENT_TOKEN} of the environment is not used. The proxy gets {key}.")
-        print_reply(proxy, body, as_json=as_json, has_ledger=settings.server_has_ledger())
+        failed = print_reply(proxy, body, as_json=as_json, has_ledger=settings.server_has_ledger())
+    if failed is not None:
+        sys.exit(EXIT_FAILED)
 
 
-def print_reply(proxy: LocalProxy, body: bytes, *, as_json: bool, has_ledger: bool) -> None:
+class FailedRequest(Struct, frozen=True):
+    receipt: Receipt | None
+    """None: the proxy did not tell it in time."""
+
+
+def print_reply(proxy: LocalProxy, body: bytes, *, as_json: bool, has_ledger: bool) -> FailedRequest | None:
     """Send a request and print the reply on stdout while it arrives, then its models, tokens and stop reason on stderr.
 
-    With `as_json`, print the SSE events instead, one per line. After an error, exit with status 1. `has_ledger`: the
+    With `as_json`, print the SSE events instead, one per line. An error is printed and returned. `has_ledger`: the
     command `explain` has its reason.
     """
     is_terminal, started = sys.stdout.isatty(), time.time()
@@ -100,7 +108,7 @@ def print_reply(proxy: LocalProxy, body: bytes, *, as_json: bool, has_ledger: bo
         receipt = _find_receipt(proxy, lambda one: one.request_id == request_id)
         for line in describe_remedies(receipt, has_ledger=has_ledger) if receipt is not None else ():
             Output().write_notice(line)
-        sys.exit(EXIT_FAILED)
+        return FailedRequest(receipt)
     if not as_json:
         reply.end()
         sent = sum(used.get(name) or 0 for name in _INPUT_COUNTS)
@@ -111,6 +119,7 @@ def print_reply(proxy: LocalProxy, body: bytes, *, as_json: bool, has_ledger: bo
         target = model if receipt is None else f"{receipt.prefix}/{receipt.model}"
         models = f"{model} → {target}" if target != model else model
         Output().write_notice(f"{models}  {tokens}  {stop_reason}")
+    return None
 
 
 class _Reply:

@@ -1,5 +1,8 @@
 """Command `replay`: sends a stored request again through the proxy on this machine, and prints the reply."""
 
+import sys
+
+from anthropic_proxy.cli import EXIT_FAILED
 from anthropic_proxy.cli.ask import print_reply
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.explain import replace_field
@@ -47,15 +50,15 @@ def replay(
     if model is not None:
         body = replace_field(body, "model", model)
     with open_proxy(settings, "replay") as proxy:
-        try:
-            print_reply(proxy, body, as_json=as_json, has_ledger=settings.server_has_ledger())
-        except SystemExit:
-            for provider, options in settings.call_options.items():
-                if options.copied_headers:
-                    names = join_with_and(sorted(set(options.copied_headers.values())))
-                    Output().write_notice(
-                        f"Headers of clients are not stored, so a call to {provider} has no copy of {names}.",
-                        "!",
-                        "warn",
-                    )
-            raise
+        failed = print_reply(proxy, body, as_json=as_json, has_ledger=settings.server_has_ledger())
+    if failed is None:
+        return
+    receipt = failed.receipt
+    called = [] if receipt is None else [receipt.provider, *(attempt.provider for attempt in receipt.attempts)]
+    for provider in dict.fromkeys(called):
+        options = settings.call_options.get(provider)
+        if options is not None and options.copied_headers:
+            names = join_with_and(sorted(set(options.copied_headers.values())))
+            text = f"Headers of clients are not stored, so a call to {provider} has no copy of {names}."
+            Output().write_notice(text, "!", "warn")
+    sys.exit(EXIT_FAILED)
