@@ -155,7 +155,8 @@ def _write_stored_summary(row: StoredRequest, settings: Settings) -> None:
         write(f"attempt {len(failed) + 1}", f"{name}: {status}, {row.outcome}")
     if row.error_type:
         write("error", f"{row.status} {row.error_type} for the client: {row.error}")
-        if remedy := find_remedy(row.error_code, ModelCosts(settings).find_api_key_variable(row.provider)):
+        key_setting = ModelCosts(settings).find_key_setting(row.provider)
+        if remedy := find_remedy(row.error_code, key_setting, row.requested_model):
             write("remedy", remedy.text)
     if row.input_tokens or row.cache_read_tokens or row.cache_write_tokens or row.output_tokens:
         incoming = row.all_input_tokens

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from anthropic_proxy.engine.routing.router import find_tier
 from anthropic_proxy.errors import ProxyError
 
 PAGE = "/help/errors"
@@ -63,12 +64,21 @@ class ErrorRemedy(Struct, frozen=True):
         return f"{PAGE}#{self.entry}"
 
 
-def find_remedy(code: str, key_setting: str = "") -> ErrorRemedy | None:
-    """`key_setting`: setting with the keys of the provider, which replaces the example `OPENAI_API_KEY` in the text."""
+_ADD_KEYS = re.compile(r"add keys \([^)]*\), ")
+
+
+def find_remedy(code: str, key_setting: str | None = "", requested_model: str = "") -> ErrorRemedy | None:
+    """`key_setting`: setting with the keys of the provider, which replaces the example `OPENAI_API_KEY` in the text.
+    None: the provider is called without a key. A `requested_model` with a Claude tier names the fallbacks to set.
+    """
     text = _load_remedies().get(code)
     if text is None:  # a code of a plugin
         return None
-    if re.fullmatch(r"[A-Z0-9_]+", key_setting):
+    if tier := find_tier(requested_model):
+        text = text.replace("FALLBACK_<TIER>", f"FALLBACK_{tier.upper()}=PREFIX/MODEL")
+    if key_setting is None:
+        text = _ADD_KEYS.sub("", text)
+    elif re.fullmatch(r"[A-Z0-9_]+", key_setting):
         text = text.replace("OPENAI_API_KEY", key_setting)
     elif key_setting:  # api_key of a table of anthropic-proxy.toml, which names a variable, a file or a command
         text = text.replace("OPENAI_API_KEY=key1,key2", f"key1,key2 in the place that {key_setting} names")

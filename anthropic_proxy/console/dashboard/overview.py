@@ -216,7 +216,7 @@ def _build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGro
     if group.count > 1:
         facets = {**context.query.facets, "outcome": "error", "provider": group.provider}
         href, link = context.query.link("/dashboard/requests", facets=facets, measure=""), f"show the {group.count:,}"
-    remedy = find_remedy(group.error_code, costs.find_api_key_variable(group.provider))
+    remedy = find_remedy(group.error_code, costs.find_key_setting(group.provider), group.requested_model)
     kind = f", {find_error_kind(group.error_type)}" if group.error_type else ""
     status = describe_failure_status(group.status, group.attempt_times)
     text = f"{formats.plural(group.count, 'request')} failed at {name} with {status}{kind}."

@@ -153,7 +153,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         "replay_problem": replay_problem,
         "sent": _shorten(stored["sent"], format_json(stored["sent"].data)) if "sent" in stored else None,
         "events": list_client_events(row),
-        "remedy": find_remedy(row.error_code, costs.find_api_key_variable(row.provider)),
+        "remedy": find_remedy(row.error_code, costs.find_key_setting(row.provider), row.requested_model),
         "content_days": context.settings.ledger_content_days,
         "context": row.all_input_tokens,
         "window": window_text,

@@ -16,6 +16,7 @@ from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.engine.messages.deltas import BilledUsage, TokenCounts
 from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX
 from anthropic_proxy.engine.providers import find_registry
+from anthropic_proxy.engine.providers.servers import describe_missing_key
 from anthropic_proxy.gateway.prices.price_list import (
     CONSTANT_SECONDS,
     MAX_CACHED_PRICES,
@@ -36,6 +37,7 @@ class ModelCosts:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._registry = find_registry(settings)
         self._prices = PriceList(settings)
 
@@ -73,8 +75,13 @@ class ModelCosts:
         """An unknown name is returned unchanged."""
         return next((row.prefix for row in self._registry if row.name == provider), provider)
 
-    def find_api_key_variable(self, provider: str) -> str:
-        return next((row.key_variable or "" for row in self._registry if row.name == provider), "")
+    def find_key_setting(self, provider: str) -> str | None:
+        """Return the setting with the keys of a provider. "": it is unknown. None: it is called without a key."""
+        row = next((row for row in self._registry if row.name == provider), None)
+        if row is None:
+            return ""
+        needs_none = not self._settings.keys.get(provider) and not describe_missing_key(row, self._settings)
+        return None if needs_none else row.key_variable or ""
 
     def find_provider_name(self, prefix: str) -> str:
         provider = self._registry.find_by_prefix(prefix)

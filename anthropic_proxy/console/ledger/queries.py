@@ -394,6 +394,8 @@ class ErrorGroup(Struct, frozen=True):
     request_id: str
     attempt_times: str = ""
     """Of the latest of these requests, as the ledger stores them."""
+    requested_model: str = ""
+    """Of the latest of these requests."""
 
 
 def count_errors(connection: Connection, selection: RequestSelection, period_seconds: int) -> list[ErrorPeriod]:
@@ -432,7 +434,7 @@ def list_errors(connection: Connection, errors: Iterable[ErrorPeriod]) -> list[E
         )
         found_row = connection.execute(query.limit(1)).first()
         latest = StoredRequest() if found_row is None else build_stored_request(connection, found_row)
-        texts = (latest.error, latest.error_code, latest.id, latest.attempt_times)
+        texts = (latest.error, latest.error_code, latest.id, latest.attempt_times, latest.requested_model)
         groups.append(ErrorGroup(*key, counts[key], first_at, last_at, *texts))
     return groups
 

@@ -16,11 +16,13 @@ from anthropic_proxy.console.dashboard.models import build_models_page
 from anthropic_proxy.console.dashboard.overview import LEVELS, PAGE, WeekCell, build_overview_page, build_week
 from anthropic_proxy.console.dashboard.page import FailedPanel
 from anthropic_proxy.console.dashboard.query import read_view_query
+from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.queries import PeriodSums
 from anthropic_proxy.console.ledger.records import UsageSums
+from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.error_catalog import find_remedy
-from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.plugins import Cost, Receipt
 from tests.support.ledger import NOON, new_receipt, reading, store
 from tests.support.page_context import build_context
@@ -78,8 +80,8 @@ async def test_many_failures_of_a_provider_are_an_incident_with_a_remedy(tmp_pat
         (notice,) = page["notices"]
     assert notice.text == "3 requests failed at groq with 429, rate limit."
     assert notice.remedy == (
-        "Wait, add keys (GROQ_API_KEY=key1,key2), or set FALLBACK_<TIER>. Small limits do not suit coding agents: one "
-        "request of Claude Code has 15,000 tokens and more."
+        "Wait, add keys (GROQ_API_KEY=key1,key2), or set FALLBACK_HAIKU=PREFIX/MODEL. Small limits do not suit coding "
+        "agents: one request of Claude Code has 15,000 tokens and more."
     )
     assert notice.help_link == "/help/errors#rate-limit"
     with overview_of(settings, speed="provider") as page:
@@ -201,11 +203,27 @@ def test_an_error_has_the_remedy_of_its_code() -> None:
 
 
 def test_the_remedy_names_the_setting_of_the_keys_as_it_is_written() -> None:
-    found = [find_remedy("rate-limit", setting) for setting in ("", "GROQ_API_KEY", "api_key of [providers.own]")]
+    settings = ("", "GROQ_API_KEY", "api_key of [providers.own]", None)
+    found = [find_remedy("rate-limit", setting) for setting in settings]
     assert [remedy.text.partition(", or set ")[0] for remedy in found if remedy] == [
         "Wait, add keys (OPENAI_API_KEY=key1,key2)",
         "Wait, add keys (GROQ_API_KEY=key1,key2)",
         "Wait, add keys (key1,key2 in the place that api_key of [providers.own] names)",
+        "Wait",
+    ]
+
+
+def test_the_remedy_for_a_server_without_a_key_names_the_fallbacks_of_the_tier(tmp_path: Path) -> None:
+    (tmp_path / "anthropic-proxy.toml").write_text('[providers.local]\nbase_url = "http://127.0.0.1:9/v1"\n')
+    settings = load_settings({"GROQ_API_KEY": "gsk_0123456789"}, PROVIDERS, env_file=str(tmp_path / ".env"))
+    costs = ModelCosts(settings)
+    rows = [("local", "claude-sonnet-5-5"), ("local", "local/coder"), ("groq", "claude-opus-5-5"), ("xai", "")]
+    found = [find_remedy("rate-limit", costs.find_key_setting(provider), requested) for provider, requested in rows]
+    assert [remedy.text.partition(". ")[0] for remedy in found if remedy] == [
+        "Wait, or set FALLBACK_SONNET=PREFIX/MODEL",
+        "Wait, or set FALLBACK_<TIER>",
+        "Wait, add keys (GROQ_API_KEY=key1,key2), or set FALLBACK_OPUS=PREFIX/MODEL",
+        "Wait, add keys (XAI_API_KEY=key1,key2), or set FALLBACK_<TIER>",
     ]
 
 
