@@ -52,6 +52,8 @@ class RunFix(Struct, frozen=True):
     name: str
     problem: str
     remedy: str
+    place: str = ""
+    """Where to write a setting: `in ~/project/.env`. "": the remedy is no setting, or names its place."""
 
 
 class RunTomlTable(Struct, frozen=True):

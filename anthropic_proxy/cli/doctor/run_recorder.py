@@ -72,7 +72,7 @@ class RunRecorder:
         if self._directory is None:
             return
         self._diagnoses = report.diagnoses
-        fixes = [RunFix(fix.name, fix.problem, fix.remedy) for fix in report.fixes]
+        fixes = [RunFix(fix.name, fix.problem, fix.remedy, fix.place) for fix in report.fixes]
         tables = [
             RunTomlTable(hide_credentials(server.base_url), server.table)
             for server in report.servers

@@ -336,9 +336,11 @@ def _build_remedies(run: DoctorRun) -> list[ProviderRemedy]:
     for fix in run.fixes:
         is_command = fix.remedy.isprintable() and _COMMAND.fullmatch(fix.remedy) is not None
         problem = f"{fix.name}: {fix.problem}"
-        found.append(
-            ProviderRemedy(problem, command=fix.remedy) if is_command else ProviderRemedy(problem, text=fix.remedy)
-        )
+        if is_command:
+            text = f"Set {fix.place}:" if fix.place else ""
+            found.append(ProviderRemedy(problem, text, command=fix.remedy))
+        else:
+            found.append(ProviderRemedy(problem, f"{fix.remedy}  {fix.place}".rstrip()))
     return found
 
 

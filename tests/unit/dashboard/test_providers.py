@@ -156,7 +156,13 @@ COMPLETE = DoctorRun(
         RunRow("context window, tokens", [RunCell("", "131,072")]),
     ],
     fixes=[
-        RunFix("groq", "rejects images; haiku requests are sent to it.", "SMALL_MODEL=gemini/gemini-2.0-flash"),
+        RunFix(
+            "groq",
+            "rejects images; haiku requests are sent to it.",
+            "SMALL_MODEL=gemini/gemini-2.0-flash",
+            "in ~/proxy/.env",
+        ),
+        RunFix("xai", "has no key: XAI_API_KEY is not set.", "XAI_API_KEY=<key>", "in ~/proxy/.env"),
         RunFix("local", "needs other values of sends_top_k.", "the table below, in anthropic-proxy.toml"),
     ],
     tables=[TABLE],
@@ -174,8 +180,11 @@ SHOWN = DoctorPanel(
     details=[("groq/llama-3.3-70b", {"images": "HTTP 400: no images"})],
     remedies=[
         ProviderRemedy(
-            "groq: rejects images; haiku requests are sent to it.", command="SMALL_MODEL=gemini/gemini-2.0-flash"
+            "groq: rejects images; haiku requests are sent to it.",
+            text="Set in ~/proxy/.env:",
+            command="SMALL_MODEL=gemini/gemini-2.0-flash",
         ),
+        ProviderRemedy("xai: has no key: XAI_API_KEY is not set.", text="XAI_API_KEY=<key>  in ~/proxy/.env"),
         ProviderRemedy("local: needs other values of sends_top_k.", text="the table below, in anthropic-proxy.toml"),
     ],
     tables=[TABLE],

@@ -22,7 +22,7 @@ from anthropic_proxy.gateway.settings import CONFIG_FILE, load_settings
 from anthropic_proxy.gateway.telemetry.log import Log
 
 KEY = "1234"
-FIX = Fix(name="openai", problem=f"rejects {KEY}.", remedy="OPENAI_API_KEY=<new key>")
+FIX = Fix(name="openai", problem=f"rejects {KEY}.", remedy="OPENAI_API_KEY=<new key>", place="in ~/.env")
 REPORT = Report(diagnoses=[], fixes=[FIX], servers=[], seconds=12_345.0, price=0.1234)
 
 
@@ -37,7 +37,7 @@ def test_a_key_is_masked_in_texts_and_not_in_numbers(tmp_path: Path) -> None:
     run = doctor_run.load_complete(tmp_path)
     assert (started.started_at, started.expected_requests, started.settings_digest) == (12_345.0, 12_346, digest)
     assert (run.ended_at, run.price) == (12_345.0, 0.1234)
-    assert run.fixes == [RunFix("openai", "rejects ….", "OPENAI_API_KEY=<new key>")]
+    assert run.fixes == [RunFix("openai", "rejects ….", "OPENAI_API_KEY=<new key>", "in ~/.env")]
 
 
 def test_a_key_that_occurs_in_the_digest_leaves_it_unchanged(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_report_stays_json_if_a_key_occurs_in_a_number() -> None:
     report = json.loads(encode_report(REPORT, "json", date.fromordinal(1), [KEY]))
     assert (report["seconds"], report["fixes"]) == (
         12_345.0,
-        [{"name": "openai", "problem": "rejects ….", "remedy": "OPENAI_API_KEY=<new key>", "place": ""}],
+        [{"name": "openai", "problem": "rejects ….", "remedy": "OPENAI_API_KEY=<new key>", "place": "in ~/.env"}],
     )
 
 
