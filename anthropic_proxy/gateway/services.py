@@ -230,6 +230,16 @@ async def fetch_model_limits(services: Services, *names: str) -> None:
     await asyncio.gather(*(fetch_limits_of_model(services, provider, model) for provider, model in served))
 
 
+async def fetch_model_lists(services: Services) -> None:
+    """Wait, for a limited time, for the limits of all models that the proxy lists: also of servers that nothing uses
+    yet, if they have other models than the proxy knows.
+    """
+    settings, catalog = services.settings, services.catalog
+    others = [row for row in find_registry(settings) if row.is_configured or not has_own_models(row, settings)]
+    lists = (catalog.fetch_capabilities(row.name, "") for row in others if not row.uses_installed_models)
+    await asyncio.gather(fetch_model_limits(services), *lists)
+
+
 async def fetch_limits_of_model(services: Services, provider_name: str, model: str) -> None:
     """Wait, for a limited time, for what a server reports about a model. Else the price list may have its window."""
     settings, catalog = services.settings, services.catalog

@@ -73,7 +73,7 @@ from anthropic_proxy.gateway.server.web_page import (
     render_missing_dashboard,
     render_web_page,
 )
-from anthropic_proxy.gateway.services import FoundRoute, Services, fetch_model_limits
+from anthropic_proxy.gateway.services import FoundRoute, Services, fetch_model_limits, fetch_model_lists
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import format_utc_time
 from anthropic_proxy.gateway.telemetry.requests import LoggedRequest, encode_requests, stream_request_events
@@ -344,7 +344,7 @@ async def get_models(services: Services, request: ClientRequest, sink: AsgiSink)
     if reply := await forwarding.list_models(services, request, sink.wait_disconnected):
         await _send_json_reply(sink, reply)
         return
-    await fetch_model_limits(services)
+    await fetch_model_lists(services)
     query = {name: values[-1] for name, values in parse_qs(request.query).items()}
     models = list_models(services.settings, services.catalog)
     requested = query.get("limit", str(DEFAULT_MODELS_PER_PAGE))

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Mapping, MutableMapping
 from html import unescape
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ from anthropic_proxy.engine.trace_context import TraceContext
 from anthropic_proxy.errors import InternalError
 from anthropic_proxy.gateway.server.endpoints import AsgiSink, serve_request
 from anthropic_proxy.gateway.services import Services
+from anthropic_proxy.gateway.settings import CONFIG_FILE
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import AdmissionRequest, Client, Headers, Receipt, StoreState
 from tests.support.harness import FakeResponse, ProxyHarness
@@ -233,6 +235,19 @@ async def test_the_page_without_a_dashboard_needs_no_key_and_shows_others_no_pat
         True,
     )
     assert "add dashboard" not in page
+
+
+async def test_the_models_of_a_server_that_nothing_uses_yet_are_listed_with_their_windows(tmp_path: Path) -> None:
+    (tmp_path / CONFIG_FILE).write_text('[providers.acme]\nbase_url = "http://localhost:1/v1"\nmodels = ["m"]')
+    reply = b'{"data": [{"id": "m", "context_length": 50000}]}'
+    settings = {"GEMINI_API_KEY": "AIza-0123456789", "OPENAI_BASE_URL": "http://localhost:2/v1"}
+    proxy = ProxyHarness(lambda *_: FakeResponse(200, reply), env_file=str(tmp_path / ".env"), **settings)
+    _, _, body = await ask(proxy.services, "GET", "/v1/models?limit=1000")
+    found = {entry["id"]: entry for entry in json.loads(body)["data"]}
+    names = ["claude-openai/m", "claude-acme/m"]
+    assert [found[name]["max_input_tokens"] for name in names] == [50_000, 50_000]
+    assert [found[name]["max_input_tokens_assumed"] for name in names] == [False, False]
+    await proxy.services.close()
 
 
 async def test_the_help_header_of_an_error_leads_to_its_entry_on_a_page_without_a_key() -> None:
