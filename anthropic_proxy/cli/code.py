@@ -593,7 +593,7 @@ def read_claude_settings(environ: Mapping[str, str], directory: Path, option: st
 
     def read(files: Iterable[Path], *, is_managed: bool = False, is_of_project: bool = False) -> list[ClaudeSettings]:
         return [
-            ClaudeSettings(shorten_home(str(file)), content, is_managed, is_of_project)
+            ClaudeSettings(shorten_home(file), content, is_managed, is_of_project)
             for file in files
             if (content := _read_object(file)) is not None
         ]

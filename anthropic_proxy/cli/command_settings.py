@@ -146,7 +146,7 @@ def find_other_settings(
     if proxy is None:
         text = "settings that are not known here, for example those of another home directory or of a container"
         return OtherSettings(text, is_used=not is_chosen)
-    place = f", in {shorten_home(str(Path(proxy.env_file).parent))}" if proxy.env_file else ""
+    place = f", in {shorten_home(Path(proxy.env_file).parent)}" if proxy.env_file else ""
     with suppress(ConfigurationError):
         if not _has_provider(load_settings_of(proxy, copy_environment(), resolves_keys=False)):
             return OtherSettings(f"settings without a provider{place}", is_used=False, has_provider=False)
@@ -195,7 +195,7 @@ def _load_of_running_proxy(
         or not {*own.keys} <= {*proxy.keys}
     ):
         names = [*proxy.variables, *proxy.keys]
-        listed = [*settings.files, *([f"{', '.join(names)} of its environment"] if names else [])]
+        listed = [*map(shorten_home, settings.files), *([f"{', '.join(names)} of its environment"] if names else [])]
         output.write_notice(f"Settings of the running proxy (port {port}): {', '.join(listed) or 'defaults'}")
     _name_changes(proxy, settings)
     return structs.replace(settings, host=host)
@@ -208,8 +208,9 @@ def _name_changes(proxy: RunningProxy, settings: Settings) -> None:
     if changed := [file for file in known if proxy.files.get(file) != settings.files.get(file)]:
         reload = name_reload_command(proxy)
         remedy = "To apply them" if reload else "To apply them, stop it, and start it"
+        names = join_with_and([*map(shorten_home, changed)])
         output.write_notice(
-            f"{join_with_and(changed)} changed since the proxy's start or last reload. This command shows the new "
+            f"{names} changed since the proxy's start or last reload. This command shows the new "
             f"settings, and the proxy (port {proxy.port}) uses the earlier ones. {remedy}:  "
             f"{reload or 'anthropic-proxy serve'}",
             "!",
@@ -227,7 +228,7 @@ def _name_changes(proxy: RunningProxy, settings: Settings) -> None:
 def describe_files(settings: Settings) -> str:
     """Return the settings files that were read, as a line for the user."""
     if settings.files:
-        return f"Settings files: {', '.join(settings.files)}"
+        return f"Settings files: {', '.join(map(shorten_home, settings.files))}"
     if settings.env_file is None:
         return "Settings files: none, because there is no home directory"
-    return f"Settings files: none in {Path(settings.env_file).absolute().parent}"
+    return f"Settings files: none in {shorten_home(Path(settings.env_file).absolute().parent)}"

@@ -13,6 +13,7 @@ from msgspec import structs
 from anthropic_proxy.cli.command_settings import NO_PROVIDER, describe_files, load_command_settings
 from anthropic_proxy.cli.commands import new_group
 from anthropic_proxy.cli.output import Column, Output
+from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.routing.router import find_preferred_provider
 from anthropic_proxy.errors import ConfigurationError
@@ -47,14 +48,17 @@ def show(*, all_settings: Annotated[bool, Parameter(name="--all")] = False, as_j
     if unread := describe_unread_files(settings.env_file, list_variables(PROVIDERS)):
         output.write_notice(unread, "!", "warn")
     if as_json:
-        output.write_json({"files": list(settings.files), "settings": shown})
+        full = [structs.replace(row, source=os.path.expanduser(row.source)) for row in shown]
+        output.write_json({"files": list(settings.files), "settings": full})
         return
     if shown:
         columns = [Column("Setting"), Column("Value", wraps=True), Column("Source", role="quiet"), Column("Default")]
         sources = [row.source for row in shown]
         if output.is_terminal:  # the line about the files names their folders
             folders = {
-                f"{Path(file).absolute().parent}{os.sep}" for file in (settings.env_file, *settings.files) if file
+                f"{shorten_home(Path(file).absolute().parent)}{os.sep}"
+                for file in (settings.env_file, *settings.files)
+                if file
             }
             for folder in folders if len({Path(file).name for file in settings.files}) == len(settings.files) else ():
                 sources = [source.removeprefix(folder) for source in sources]

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,6 +44,7 @@ from anthropic_proxy.engine.exchange.dry_run import (
     run_dry,
 )
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.engine.routing.routes import RouteCheck
 from anthropic_proxy.engine.upstream.http.url import join_url
@@ -61,6 +64,8 @@ from anthropic_proxy.secrets import Secret, redact_secrets
 
 EXIT_REJECTED = 1
 """Exit status 1: the request failed, or the proxy would reject it."""
+_BARE_FILE = re.compile(r"(?<![\w./\\-])(?:\.env|anthropic-proxy\.toml)(?=,? line \d)")
+"""Name of a settings file without its folder."""
 _ID_START = "req_"
 """Prefix of the ids of requests, by which an id is distinguished from a file name."""
 
@@ -138,6 +143,9 @@ def _write_stored_summary(row: StoredRequest, settings: Settings) -> None:
     output.write_line(f"  {requested}{target}")
 
     def write(label: str, text: str) -> None:
+        if os.path.isabs(file := settings.env_file or ""):  # a server that was started in their folder names no folder
+            folder = Path(file).parent
+            text = _BARE_FILE.sub(lambda found: shorten_home(folder / found[0]), text)
         output.write_labeled(label, text, LABEL_COLUMNS)
 
     write("request", f"{row.id}, {formats.full_time(row.started_at)}")
@@ -526,7 +534,7 @@ def encode_checks(checks: Sequence[RouteCheck]) -> list[dict[str, object]]:
     return [
         {
             "route": check.route.name,
-            "origin": check.route.origin,
+            "origin": os.path.expanduser(check.route.origin),
             "matches": not check.failed,
             "failed": check.failed or None,
             "met": list(check.met),

@@ -16,6 +16,7 @@ from anthropic_proxy.cli.local_proxy import (
 )
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.console import formats
+from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.gateway.readiness import find_readiness
@@ -46,7 +47,8 @@ def health(*, as_json: bool = False) -> None:
         started = f", started {formats.long_time(seconds)} ({formats.ago(time.time() - seconds)})"
     Output().write_line(f"anthropic-proxy {proxy.version} responds at {proxy.address}{started}.")
     rows = {
-        "settings": found.settings_folder or (proxy.other_settings.text if proxy.other_settings else ""),
+        "settings": shorten_home(found.settings_folder or "")
+        or (proxy.other_settings.text if proxy.other_settings else ""),
         "ledger": found.ledger,
     }
     if found.ready_providers is not None:

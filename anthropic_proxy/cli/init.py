@@ -36,6 +36,7 @@ from anthropic_proxy.cli.questions import Option, Questions, open_questions
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.engine.options import ConfiguredProvider, ModelTable, suggest_key_variable
+from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
@@ -886,7 +887,7 @@ class _Setup:
                 output.write_notice(text, "!", "warn")
         self._report_routes(files.settings)
         if not any(change.added for change in files.changes):
-            output.write_line(f"  {self._folder / ENV_FILE} needs no new line.")
+            output.write_line(f"  {shorten_home(self._folder / ENV_FILE)} needs no new line.")
             self._reload()
             self._report_exported_key(backend)
             self._write_next_commands(backend, models, staying)
@@ -894,7 +895,7 @@ class _Setup:
         for change in files.changes:
             if change.added:
                 kind = "New and changed" if replaced and change.path.name == ENV_FILE else "New"
-                output.write_line(f"  {kind} lines of {change.path}:")
+                output.write_line(f"  {kind} lines of {shorten_home(change.path)}:")
             for line in mask_env_lines(change.added).strip("\n").splitlines():
                 output.write_line(f"    {output.paint(line, 'type')}".rstrip())
         instead = "--yes, which changes no line" if replaced else "--yes"
@@ -922,7 +923,7 @@ class _Setup:
         tables = "its table [[routes]]" if len(routes) == 1 else "their tables [[routes]]"
         if len(numbers) < len(routes):
             tables = "the list routes"
-        text = f"To remove {pronoun}, delete {tables} in {self._folder / CONFIG_FILE}, {places}."
+        text = f"To remove {pronoun}, delete {tables} in {shorten_home(self._folder / CONFIG_FILE)}, {places}."
         self._output.write_line(f"    {self._output.paint(text, 'quiet')}")
 
     def _list_exported(self, provider: Provider) -> dict[str, str]:
@@ -949,7 +950,9 @@ class _Setup:
                 wanted = f'[providers.{table.name}.models."{name}"]  model_of = "{model}"'
                 missing.append(f"has another model for {name}, and stays. Write there  {wanted}")
         for text in missing:
-            self._output.write_notice(f"[providers.{table.name}] of {self._folder / CONFIG_FILE} {text}", "!", "warn")
+            self._output.write_notice(
+                f"[providers.{table.name}] of {shorten_home(self._folder / CONFIG_FILE)} {text}", "!", "warn"
+            )
 
     def _write_next_commands(self, backend: ChosenProvider, models: Mapping[str, str], staying: Sequence[str]) -> None:
         """`staying`: values of settings that stay as they are, such as a model that replies already."""
@@ -989,7 +992,7 @@ class _Setup:
         if exported and not saved and variable not in self._running_variables:
             self._output.write_notice(
                 f"{variable} stays in the environment. Set it in each shell that starts the proxy, or write the key to "
-                f"{self._folder / ENV_FILE}.",
+                f"{shorten_home(self._folder / ENV_FILE)}.",
                 "!",
                 "warn",
             )

@@ -1,5 +1,6 @@
 """Commands `routes list` and `routes explain`: the rules of the configuration file that choose models."""
 
+import os
 from datetime import datetime
 from pathlib import Path
 
@@ -9,7 +10,6 @@ from anthropic_proxy.cli.explain import describe_checks, dry_run_request, encode
 from anthropic_proxy.cli.output import Column, Output, describe_input, read_input
 from anthropic_proxy.engine.exchange.dry_run import DryRunClient
 from anthropic_proxy.engine.options import BALANCE_TEXTS, ConfiguredRoute
-from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.routing.routes import describe_conditions
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.server.auth import MAX_BODY_BYTES
@@ -40,7 +40,7 @@ def list_routes(*, as_json: bool = False) -> None:
                 "weights": list(route.weights) or None,
                 "balance": route.balance,
                 "sticky": route.sticky and route.balance in ("weighted", "latency"),
-                "origin": route.origin,
+                "origin": os.path.expanduser(route.origin),
             }
             for route in settings.routes
         ]
@@ -52,7 +52,7 @@ def list_routes(*, as_json: bool = False) -> None:
     if output.is_terminal:
         for number, route in enumerate(settings.routes, 1):
             name, conditions, targets, origin = _to_row(route)
-            place = output.paint(shorten_home(origin), "quiet")
+            place = output.paint(origin, "quiet")
             output.write_line(f"  {number:>2}  {output.paint(name, 'title')}  {place}")
             output.write_labeled("when", conditions, _LABEL_COLUMNS)
             output.write_labeled("targets", targets, _LABEL_COLUMNS)

@@ -24,6 +24,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
+from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
@@ -263,7 +264,7 @@ def group_tier_mappings(settings: Settings, catalog: Catalog) -> list[tuple[Sequ
 def remove_folders(text: str, settings: Settings) -> str:
     """Return `text` with the names of settings files instead of their paths."""
     for file in settings.files:
-        text = text.replace(file, os.path.basename(file))
+        text = text.replace(shorten_home(file), os.path.basename(file))
     return text
 
 

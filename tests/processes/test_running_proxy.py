@@ -48,7 +48,7 @@ def test_commands_in_a_foreign_directory_describe_the_running_proxy(openai: Runn
             return done.returncode, done.stdout, done.stderr
 
         source = (
-            f"  Settings of the running proxy (port {here['PORT']}): {folder}/.env, {folder}/anthropic-proxy.toml, "
+            f"  Settings of the running proxy (port {here['PORT']}): ~/.env, ~/anthropic-proxy.toml, "
             "DATABASE_URL, BIG_MODEL, OPENAI_BASE_URL, OPENAI_API_KEY of its environment\n"
         )
         code, output, notices = describe("config", "show", "--json")
@@ -209,10 +209,10 @@ def test_every_way_to_start_the_server_lets_commands_find_its_settings(
         shown, notices = wait_for(lambda: show_settings(proxy, tmp_path), lambda found: "BIG_MODEL" in found[0])
         assert (shown["BIG_MODEL"], shown["SMALL_MODEL"]) == ("gpt-5.5", "gpt-4o-mini")
         assert notices == [
-            f"  Settings of the running proxy (port {proxy.url.rpartition(':')[2]}): {own}/.env, BIG_MODEL, "
+            f"  Settings of the running proxy (port {proxy.url.rpartition(':')[2]}): ~/own/.env, BIG_MODEL, "
             "DATABASE_URL, OPENAI_API_KEY of its environment"
         ]
-    assert proxy.log.count(f"! {tmp_path}/.env is not read") == 1
+    assert proxy.log.count("! ~/.env is not read") == 1
     assert not list((tmp_path / ".local/share/anthropic-proxy/servers").rglob("*.json"))
 
 
@@ -252,9 +252,9 @@ def test_commands_say_that_the_proxy_has_not_read_changed_files(
             "changed since the proxy's start or last reload. This command shows the new settings, and the proxy (port "
             f"{port}) uses the earlier ones. To apply them:  kill -HUP {proxy.process.pid}"
         )
-        assert find_notices() == [f"  ! {env_file} {changed}"]
+        assert find_notices() == [f"  ! ~/.env {changed}"]
         configuration.write_text(ROUTE)
-        assert find_notices() == [f"  ! {env_file} and {configuration} {changed}"]
+        assert find_notices() == [f"  ! ~/.env and ~/anthropic-proxy.toml {changed}"]
         proxy.process.send_signal(signal.SIGHUP)
         fixed = (
             f"  ! LEDGER_DAYS changed after the start of the proxy (port {port}), which applies the change at its next "
@@ -262,14 +262,14 @@ def test_commands_say_that_the_proxy_has_not_read_changed_files(
         )
         assert wait_for(find_notices, lambda notices: changed not in str(notices)) == [fixed]
         configuration.unlink()
-        assert find_notices() == [f"  ! {configuration} {changed}", fixed]
+        assert find_notices() == [f"  ! ~/anthropic-proxy.toml {changed}", fixed]
         env_file.write_text("FIDELITY=x\n")
         proxy.process.send_signal(signal.SIGHUP)
         wait_for(lambda: "The current settings stay active" in proxy.log)
         done = run_command("usage", directory=tmp_path, settings={"PORT": port, **named})
         assert (done.returncode, done.stderr) == (
             2,
-            f'✕ FIDELITY is "x". Use best-effort or strict. Set in {".env" if names_folder else env_file}, line 1.\n',
+            f'✕ FIDELITY is "x". Use best-effort or strict. Set in {".env" if names_folder else "~/.env"}, line 1.\n',
         )
 
 
@@ -291,7 +291,7 @@ def test_init_lets_the_running_proxy_read_the_new_settings(workers: int, openai:
         ended = run_command(*words, directory=tmp_path, settings=shell)
         note = (
             "  ! XAI_API_KEY stays in the environment. Set it in each shell that starts the proxy, or write the key to "
-            f"{tmp_path}/.env.\n"
+            "~/.env.\n"
         )
         assert (ended.returncode, note in ended.stderr) == (0, True), ended.stderr
 

@@ -30,6 +30,7 @@ from anthropic_proxy.cli.output import Output, describe_input, read_input
 from anthropic_proxy.cli.questions import open_questions
 from anthropic_proxy.console import formats
 from anthropic_proxy.engine.platforms.files import MAX_CONFIG_BYTES
+from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
@@ -102,6 +103,7 @@ def import_settings(
     output = Output()
     environ = copy_environment()
     folder = require_settings_folder(environ)
+    shown_env_file, shown_config_file = (shorten_home(folder / name) for name in (ENV_FILE, CONFIG_FILE))
     present = load_command_settings(of_running_proxy=False)
     if file.parent.name == _ROUTER_FOLDER:
         _note_other_router_files(plan, file.parent)
@@ -112,7 +114,7 @@ def import_settings(
     if plan.secrets:
         asks = not dry_run and not copy_keys and sys.stdin.isatty() and output.is_terminal
         places = _list_names([key.setting for key in plan.secrets.values()])  # the file does not have our names
-        question = f"Copy {formats.plural(len(plan.secrets), 'key')} of {base} to {folder / ENV_FILE}: {places}?"
+        question = f"Copy {formats.plural(len(plan.secrets), 'key')} of {base} to {shown_env_file}: {places}?"
         if copy_keys or (asks and open_questions(output).confirm(question, default=True, instead="--copy-keys")):
             plan.copy_secrets(plan.secrets)
     files = prepare_files(plan, folder)
@@ -129,11 +131,11 @@ def import_settings(
     if total and not added:
         text = f"nothing is new. {count} {'is' if total == 1 else 'are'} set already"
     else:
-        places = " and ".join(str(change.path) for change in files.changes if change.added_settings)
+        places = " and ".join(shorten_home(change.path) for change in files.changes if change.added_settings)
         part, rest = (f"{added} of ", ", the others are set already") if added < total else ("", "")
         verb = "would be imported" if dry_run else "imported"
         text = f"{part}{count} {verb}{f' to {places}' if places else ''}{rest}"
-    output.write_line(f"{name} of {plan.source}: {text}.")
+    output.write_line(f"{shorten_home(name)} of {plan.source}: {text}.")
     uses_demo = find_preferred_provider(files.settings, Catalog()).name == "demo"
     if uses_demo:
         output.write_line()
@@ -155,7 +157,7 @@ def import_settings(
     )
     if without_model is not None:
         output.write_line(f"  {output.paint('!', 'warn')} {without_model.problems[0]}.")
-    if kept := [(change.path, each) for change in files.changes for each in change.kept]:
+    if kept := [(shorten_home(change.path), each) for change in files.changes for each in change.kept]:
         output.write_line()
         output.write_line(output.paint("Values that stay as they are", "title"))
         for path, each in kept:
@@ -171,11 +173,11 @@ def import_settings(
             sign = output.paint(*("✕", "error") if note.is_error else ("!", "warn"))
             text = f"{note.setting}: {note.reason}{end}"
             output.write_line(f"  {sign} {paint_commands(escape_terminal_controls(text), output.paint)}")
-    needed = _write_missing_keys(output, plan, files.settings, folder / ENV_FILE, given)
+    needed = _write_missing_keys(output, plan, files.settings, shown_env_file, given)
     for change in files.changes if dry_run else ():
         if change.added:
             output.write_line()
-            output.write_line(output.paint(f"Lines for {change.path}", "title"))
+            output.write_line(output.paint(f"Lines for {shorten_home(change.path)}", "title"))
         for line in mask_env_lines(change.added).strip("\n").splitlines():
             output.write_line(f"  {output.paint('+', 'ok')} {line}" if line else "  +")
 
@@ -190,15 +192,15 @@ def import_settings(
             steps = [("anthropic-proxy init", "chooses a provider")]
         if without_model is not None:
             names = ("BIG_MODEL", "SMALL_MODEL")
-            steps = [*((f"{name}={without_model.target}…", f"in {folder / ENV_FILE}") for name in names), *steps]
+            steps = [*((f"{name}={without_model.target}…", f"in {shown_env_file}") for name in names), *steps]
         if needed and needed.keys() <= plan.secrets.keys() and str(file) != "-":
             steps.insert(0, (f"{own_command} --copy-keys", "copies the keys of the file"))
         elif needed:
             users = {find_referenced_variable(value): f", above {name}" for name, value in plan.variables.items()}
-            env_file = folder / ENV_FILE  # a line can refer to lines above it
-            lines = [(f"{variable}=…", f"in {env_file}{users.get(variable, '')}") for variable in sorted(needed)]
+            # a line can refer to lines above it
+            lines = [(f"{variable}=…", f"in {shown_env_file}{users.get(variable, '')}") for variable in sorted(needed)]
             tables = ((format_key_field(variable), table) for variable, table in sorted(needed.items()) if table)
-            steps = [*lines, *((line, f"in {table} of {folder / CONFIG_FILE}") for line, table in tables), *steps]
+            steps = [*lines, *((line, f"in {table} of {shown_config_file}") for line, table in tables), *steps]
     output.write_line()
     leads = ["Next:", *[""] * (len(steps) - 2), "Then:"]
     for lead, (line, purpose) in zip(leads, steps, strict=False):
@@ -222,7 +224,7 @@ def _write_mapping(output: Output, plan: ImportPlan, settings: Settings) -> None
 
 
 def _write_missing_keys(
-    output: Output, plan: ImportPlan, settings: Settings, env_file: Path, given: Sources
+    output: Output, plan: ImportPlan, settings: Settings, env_file: str, given: Sources
 ) -> dict[str, str]:
     """Write the variables of keys that the user still has to set, each with the server or entry that it is for.
 

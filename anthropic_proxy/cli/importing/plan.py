@@ -21,6 +21,7 @@ from msgspec import Struct, field, structs
 
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.options import TIERS, ConfiguredProvider, suggest_key_variable, suggest_provider_name
+from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, ProviderRegistry, find_registry
 from anthropic_proxy.errors import ConfigurationError, join_with_and, join_with_or
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, load_settings
@@ -602,7 +603,8 @@ class FilesToWrite(Struct):
         """
         for change in self.changes:
             if change.added and write_file(change.path, change.before, change.after, has_keys=change.has_keys):
-                text = f"Other users could read {change.path}. Now only its owner can, because it contains a key."
+                file = shorten_home(change.path)
+                text = f"Other users could read {file}. Now only its owner can, because it contains a key."
                 output.write_notice(text, "!", "warn")
 
 

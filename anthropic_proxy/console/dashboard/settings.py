@@ -17,6 +17,7 @@ from anthropic_proxy.console.dashboard.page import Form, OpenedForm, Page, PageC
 from anthropic_proxy.console.dashboard.permissions import explain_settings_denial
 from anthropic_proxy.console.dashboard.web import digest, redirect
 from anthropic_proxy.console.ledger.export import ExportTable
+from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
@@ -91,7 +92,8 @@ def list_editable_settings(settings: Settings) -> dict[str, SettingRow]:
     return {
         row.name: row
         for row in list_settings(settings)
-        if row.is_editable and (row.source == "default" or row.source.startswith(f"{settings.env_file} line "))
+        if row.is_editable
+        and (row.source == "default" or row.source.startswith(f"{shorten_home(settings.env_file)} line "))
     }
 
 
@@ -245,7 +247,7 @@ def _list_warnings(settings: Settings) -> Sequence[str]:
 
 def _shorten_paths(message: str, env_file: Path) -> str:
     for file in (env_file, env_file.with_name(CONFIG_FILE)):
-        message = message.replace(str(file), file.name)
+        message = message.replace(shorten_home(file), file.name)
     return message
 
 

@@ -72,10 +72,10 @@ def is_temporary_installation(python: str) -> bool:
     return any(word in folder for folder in Path(python).parts for word in _TEMPORARY)
 
 
-def shorten_home(path: str) -> str:
-    """Return `path` with `~` in place of the user's home directory, for people."""
-    home = os.path.expanduser("~")
-    return f"~{path[len(home) :]}" if home != "/" and path.startswith(f"{home}{os.sep}") else path
+def shorten_home(path: str | Path) -> str:
+    """Return `path` with `~` in place of the user's home directory, for people, not for a quoted command."""
+    home, text = os.path.expanduser("~"), str(path)
+    return f"~{text[len(home) :]}" if home != "/" and text.startswith(f"{home}{os.sep}") else text
 
 
 def _quote(path: str) -> str:

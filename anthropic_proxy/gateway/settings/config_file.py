@@ -19,6 +19,7 @@ from msgspec import Struct, inspect
 
 from anthropic_proxy.engine.options import RouteTable, format_origin_in_sentence, suggest_key_variable
 from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
 from anthropic_proxy.gateway.settings.file_format import FileContents, PriceTable, ProviderTable, SearchTable
 from anthropic_proxy.gateway.settings.files import decode_toml, read_settings_file
@@ -45,6 +46,7 @@ class ConfigFile:
 
     def __init__(self, path: str | None, errors: ErrorList, draft: str | None = None) -> None:
         self.path = path or CONFIG_FILE
+        self._shown_path = shorten_home(self.path)
         self._has_file = path is not None
         self.warnings: list[str] = []
         """Warnings about a folder with the name of the file and about unused routes, for the user."""
@@ -58,7 +60,7 @@ class ConfigFile:
             if path is not None or draft is not None:
                 self._text = read_settings_file(self.path, self.warnings, draft=draft)
             if self._text:
-                self.contents = decode_toml(self._text, self.path)
+                self.contents = decode_toml(self._text, self._shown_path)
                 search = self.contents.get("search")
                 self.tables = FileContents(
                     providers=self._decode_tables("providers", ProviderTable),
@@ -80,14 +82,14 @@ class ConfigFile:
                 yield (f"routes[{index}]",), msgspec.convert(table, RouteTable)
 
     def describe_origin(self, path: KeyPath) -> str:
-        """`anthropic-proxy.toml line 4`. If the file does not have the key, the line of its table is returned."""
+        """`~/anthropic-proxy.toml line 4`. If the file does not have the key, the line of its table is returned."""
         if self._lines is None:
             self._lines = find_key_lines(self._text)
         keys = tuple(_ITEM_INDEX.sub("", key) for key in path)
         for length in range(len(path), 0, -1):
             if (line := self._lines.get(path[:length]) or self._lines.get(keys[:length])) is not None:
-                return f"{self.path} line {line}"
-        return self.path
+                return f"{self._shown_path} line {line}"
+        return self._shown_path
 
     def describe_origin_in_sentence(self, path: KeyPath) -> str:
         """`anthropic-proxy.toml, line 4`"""

@@ -13,6 +13,7 @@ from typing import Literal
 from msgspec import Struct
 
 from anthropic_proxy.engine.options import EngineOptions
+from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.gateway.settings.file_format import PriceTable
 from anthropic_proxy.secrets import Secret, UnknownSecret
 
@@ -149,7 +150,7 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     @property
     def variables_file(self) -> str:
         """In a session, Claude Code shows the text in a folder that may have a `.env` of its own."""
-        return self.env_file if self.session_command and self.env_file else ".env"
+        return shorten_home(self.env_file) if self.session_command and self.env_file else ".env"
 
     def has_traces(self) -> bool:
         """Return True if trace spans of client requests are exported."""

@@ -25,6 +25,7 @@ from anthropic_proxy.engine.platforms.files import (
     require_size,
 )
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
+from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def read_settings_file(
     `draft`: a text that is checked and returned instead of the content of the file.
     """
     if draft is None and os.path.isdir(path):
-        warnings.append(f"{path} is a folder, so nothing was read from it.")
+        warnings.append(f"{shorten_home(path)} is a folder, so nothing was read from it.")
         return ""
     try:
         content = read_bounded_file(path, max_bytes) if draft is None else require_size(draft.encode(), max_bytes)
@@ -58,11 +59,13 @@ def read_settings_file(
         return ""
     except UnicodeDecodeError as error:
         raise ConfigurationError(
-            f"{path} is not UTF-8 text: byte {error.start} is invalid. Save it as UTF-8.",
+            f"{shorten_home(path)} is not UTF-8 text: byte {error.start} is invalid. Save it as UTF-8.",
             code="env-file",
         ) from None
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {describe_os_error(error)}.", code="env-file") from None
+        raise ConfigurationError(
+            f"{shorten_home(path)} cannot be read: {describe_os_error(error)}.", code="env-file"
+        ) from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.platforms.program import add_folder_to_commands
+from anthropic_proxy.engine.platforms.program import add_folder_to_commands, shorten_home
 from anthropic_proxy.errors import ConfigurationError
 
 CONFIG_VARIABLE = "ANTHROPIC_PROXY_CONFIG"
@@ -144,11 +144,11 @@ def describe_unread_files(env_file: str | None, names: Collection[str]) -> str:
     if not found:
         return ""
     verb, it = ("is", "it") if len(found) == 1 else ("are", "them")
-    where = "" if place is None else f", because settings files belong in {place}"
+    where = "" if place is None else f", because settings files belong in {shorten_home(place)}"
     move = ""
     if place is not None and not any((place / path.name).exists() for path in found):
         move = f"; move {it} there only if you wrote {it}"
-    return f"{' and '.join(map(str, found))} {verb} not read{where}. Use  --config .  if you trust {it}{move}."
+    return f"{' and '.join(map(shorten_home, found))} {verb} not read{where}. Use  --config .  if you trust {it}{move}."
 
 
 def _sets_one_of(path: Path, names: Collection[str]) -> bool:

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from anthropic_proxy.engine.options import format_origin_in_sentence
 from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings.fields import ReferencedVariable
 from anthropic_proxy.gateway.settings.files import MAX_ENV_BYTES, parse_env_text, read_settings_file
@@ -239,6 +240,7 @@ class Sources:
             return
         from dotenv.variables import Variable, parse_variables  # noqa: PLC0415  # imported only if there is a file
 
+        place = shorten_home(env_file)
         known: dict[str, str | None] = {}
         environ: dict[str, str | None] = {**self._environ}
         scope = ChainMap(environ, known)
@@ -248,13 +250,13 @@ class Sources:
         for binding in bindings:
             line = _find_line(binding)
             if binding.error:
-                self._warnings.append(f"{env_file}, line {line}, is not of the form NAME=value and was ignored.")
+                self._warnings.append(f"{place}, line {line}, is not of the form NAME=value and was ignored.")
             elif binding.key is not None and binding.value is not None:
                 parts = []
                 for atom in parse_variables(binding.value):
                     if isinstance(atom, Variable) and atom.name not in scope and lines.get(atom.name, 0) > line:
                         raise ConfigurationError(
-                            f"{env_file}, line {line}: {binding.key} refers to ${{{atom.name}}}, which only line "
+                            f"{place}, line {line}: {binding.key} refers to ${{{atom.name}}}, which only line "
                             f"{lines[atom.name]} sets. A line can refer to lines above it: move {atom.name} there.",
                             code="env-file",
                         )
@@ -262,12 +264,12 @@ class Sources:
                     characters += len(parts[-1])
                     if characters > _MAX_VALUE_CHARACTERS:
                         raise ConfigurationError(
-                            f"{env_file}, line {line}: the values have more than {_MAX_VALUE_CHARACTERS:,} characters "
+                            f"{place}, line {line}: the values have more than {_MAX_VALUE_CHARACTERS:,} characters "
                             "with the variables that they refer to.",
                             code="env-file",
                         )
                 known[binding.key] = value = "".join(parts).strip()
-                yield binding.key, _Given(value, f"{env_file} line {line}")
+                yield binding.key, _Given(value, f"{place} line {line}")
 
 
 def _find_line(binding: "Binding") -> int:

@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.gateway.settings import load_settings
 from tests.support.command_line import OPENAI, run_command
+from tests.support.ledger import new_receipt, store
 from tests.support.server_process import running_proxy
 
 REQUEST = {
@@ -59,3 +62,17 @@ def capturing_server() -> Iterator[tuple[int, list[tuple[str, list[str], str]]]]
         yield server.server_port, received
         server.shutdown()
         thread.join()
+
+
+async def test_the_rule_of_a_server_in_its_folder_has_the_folder_in_another_shell(tmp_path: Path) -> None:
+    folder, project = tmp_path / "checkout", tmp_path / "project"
+    folder.mkdir()
+    project.mkdir()
+    (folder / ".env").write_text("SMALL_MODEL=groq/small\n")
+    ledger = {"DATABASE_URL": f"sqlite:///{tmp_path}/ledger.db", "ANTHROPIC_PROXY_CONFIG": str(folder)}
+    receipt = new_receipt(route_reason="haiku is SMALL_MODEL (.env line 1), and its prefix names the provider: groq")
+    await store(load_settings(ledger, PROVIDERS, env_file=None), receipt)
+    for directory, place in ((folder, ".env line 1"), (project, "~/checkout/.env line 1")):
+        ended = run_command("explain", directory=directory, settings={**ledger, "HOME": str(tmp_path)})
+        (rule,) = [line.strip() for line in ended.stdout.splitlines() if line.startswith("    rule")]
+        assert rule == f"rule       haiku is SMALL_MODEL ({place}), and its prefix names the provider: groq"

@@ -105,7 +105,7 @@ def test_config_show_names_unread_files_on_stderr_only(command: tuple[str, ...],
     (project / ".env").write_text("PORT=1\n")
     done = run_command(*command, directory=project, settings={"ANTHROPIC_PROXY_CONFIG": str(own)})
     sentence = (
-        f"  ! {project}/.env is not read, because settings files belong in {own}. Use  --config .  if you trust it; "
+        f"  ! ~/.env is not read, because settings files belong in {own}. Use  --config .  if you trust it; "
         "move it there only if you wrote it."
     )
     assert (done.returncode, [line for line in done.stderr.splitlines() if "not read" in line]) == (0, [sentence])
@@ -147,7 +147,7 @@ def test_every_command_accepts_the_folder_before_and_after_its_name(tmp_path: Pa
         ("keys", "list", "--config", str(own), "-v"),
     ):
         done = run_command(*words, directory=tmp_path)
-        assert (done.returncode, done.stderr.splitlines()[0]) == (0, f"  Settings files: {own}/.env")
+        assert (done.returncode, done.stderr.splitlines()[0]) == (0, "  Settings files: ~/own/.env")
     done = run_command("--config", "none", "usage", directory=tmp_path)
     assert (done.returncode, done.stderr) == (
         2,
