@@ -29,11 +29,10 @@ from anthropic_proxy.engine.providers.model_observations import ModelObservation
 from anthropic_proxy.engine.providers.prefix_guard import PrefixGuard
 from anthropic_proxy.engine.providers.provider_models import has_model_list, query_limits
 from anthropic_proxy.engine.providers.servers import digest_server_settings, find_base_url
-from anthropic_proxy.engine.routing.fair_queue import FairQueue, slots_per_worker
+from anthropic_proxy.engine.routing.call_limits import FairQueue, Throttle, build_throttles, slots_per_worker
 from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
 from anthropic_proxy.engine.routing.router import PlanCache, Target, build_target_limits
 from anthropic_proxy.engine.routing.routes import CompiledRoutes
-from anthropic_proxy.engine.routing.throttle import Throttle, build_throttles
 from anthropic_proxy.engine.upstream.contract import WebFetch, WebSearch
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call, Transport

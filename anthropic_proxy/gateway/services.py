@@ -17,6 +17,7 @@ from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import LearnedModel, ListedPrices, load_learned_models
 from anthropic_proxy.engine.providers.credentials import Credentials, TokenSource
 from anthropic_proxy.engine.providers.servers import find_server_name, has_own_models, is_in_table
+from anthropic_proxy.engine.routing.call_limits import build_throttles
 from anthropic_proxy.engine.routing.router import (
     RoutingQuery,
     build_plan,
@@ -24,7 +25,6 @@ from anthropic_proxy.engine.routing.router import (
     list_route_choices,
     should_query_ollama,
 )
-from anthropic_proxy.engine.routing.throttle import build_throttles
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.contract import Transport
 from anthropic_proxy.errors import ClientError

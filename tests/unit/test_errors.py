@@ -11,7 +11,7 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy import errors
-from anthropic_proxy.engine.routing.fair_queue import FairQueue
+from anthropic_proxy.engine.routing.call_limits import FairQueue
 from anthropic_proxy.errors import LimitReached, ProxyBusy, ProxyError, ServerToolFailed, ShuttingDown, UpstreamError
 from anthropic_proxy.gateway.server.endpoints import serve_request
 from anthropic_proxy.plugins import AdmissionRequest, Client, Headers

@@ -75,7 +75,6 @@ def list_audit_entries(
     before_id: int | None = None,
     after_id: int | None = None,
     key_id: str = "",
-    team: str = "",
     limit: int | None = None,
 ) -> Sequence[AuditEntry]:
     """Return rows of the audit log, the latest first.
@@ -91,8 +90,6 @@ def list_audit_entries(
         conditions.append(("id > ?", after_id))
     if key_id:
         conditions.append(("object LIKE ? ESCAPE '/'", f"{escape_pattern(key_id)} %"))
-    if team:
-        conditions.append(("object = ?", team))
     sql = f"{_ENTRIES} WHERE {' AND '.join(text for text, _ in conditions)} ORDER BY id"
     sql += (" DESC" if after_id is None else "") + ("" if limit is None else f" LIMIT {limit:d}")
     rows = connection.query(sql, [value for _, value in conditions])

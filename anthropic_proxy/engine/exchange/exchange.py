@@ -33,8 +33,7 @@ from anthropic_proxy.engine.exchange.client_side import (
 from anthropic_proxy.engine.exchange.plan import choose_plan, estimate_client_request_tokens, read_client_request
 from anthropic_proxy.engine.exchange.provider_errors import idle_timeout_error
 from anthropic_proxy.engine.exchange.relay import RelayStream
-from anthropic_proxy.engine.exchange.repeatable_stream import RepeatableStream
-from anthropic_proxy.engine.exchange.tool_loop.loop import ToolLoop, run_pending_calls
+from anthropic_proxy.engine.exchange.tool_loop.loop import RepeatableStream, ToolLoop, run_pending_calls
 from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner
 from anthropic_proxy.engine.exchange.tool_loop.schema_retry import SchemaCheckedStream
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter

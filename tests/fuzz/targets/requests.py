@@ -14,7 +14,7 @@ from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
-from anthropic_proxy.engine.routing.fair_queue import FairQueue
+from anthropic_proxy.engine.routing.call_limits import FairQueue
 from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
 from anthropic_proxy.engine.routing.router import build_target_limits
 from anthropic_proxy.engine.wires.contract import Call, Credential, UpstreamRequest

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from anthropic_proxy.engine.routing.fair_queue import FairQueue
+from anthropic_proxy.engine.routing.call_limits import FairQueue
 from anthropic_proxy.engine.routing.health import CircuitBreakers
 from anthropic_proxy.errors import UpstreamError, UpstreamOverloaded, UpstreamRefused, UpstreamUnreachable
 from tests.support.interleaving import interleave

@@ -10,7 +10,7 @@ import pytest
 from anthropic_proxy.engine.engine import Engine, build_engine
 from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.routing.throttle import Throttle
+from anthropic_proxy.engine.routing.call_limits import Throttle
 from anthropic_proxy.errors import ProxyBusy
 from anthropic_proxy.gateway.services import open_services, reserve_call
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings

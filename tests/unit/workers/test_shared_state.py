@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from anthropic_proxy.engine.messages.loaded_tools import PLACEHOLDER_NAME
-from anthropic_proxy.engine.routing.fair_queue import slots_per_worker
+from anthropic_proxy.engine.routing.call_limits import slots_per_worker
 from anthropic_proxy.engine.routing.health import FAILURES_TO_OPEN, MIN_OPEN_SECONDS
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import CircuitOpen, UpstreamError

@@ -1,4 +1,4 @@
-"""`ToolLoop`: the stream of one reply to the client that may consist of several upstream responses.
+"""Replies to the client that may consist of several upstream responses: `ToolLoop`, and `RepeatableStream`.
 
 Theory of operation. The reply is a sequence of steps. A step (`ModelStep`) is one reply of the model: one upstream
 response, or several if the provider splits it. Its deltas are sent to the client as they arrive, except calls of tools
@@ -24,13 +24,13 @@ from msgspec.structs import replace
 
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.attempts import Attempt, Attempts
-from anthropic_proxy.engine.exchange.repeatable_stream import RepeatableStream
 from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolCall, ProxyToolRunner
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter
 from anthropic_proxy.engine.messages.deltas import (
     Block,
     Delta,
     Stop,
+    Thinking,
     ToolArgs,
     ToolCall,
     ToolEnd,
@@ -50,6 +50,67 @@ from anthropic_proxy.engine.messages.server_blocks import SERVER_TOOL_ID_PREFIX,
 from anthropic_proxy.engine.messages.tool_arguments import build_arguments_object
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.routing.router import Plan
+from anthropic_proxy.errors import UnreadableReply
+
+
+class RepeatableStream(DeltaStream):
+    """The reply of one upstream call, which is repeated if it is unreadable after thinking only.
+
+    Its usage is the sum of both calls. Input of the failed call counts as repeated (`Usage.repeated_input`).
+    """
+
+    has_one_call = True
+
+    def __init__(self, attempts: Attempts, attempt: Attempt) -> None:
+        self._attempts = attempts
+        self.attempt = attempt
+        """The call whose reply is read."""
+        self._stream = attempt.decoded()
+        self.default_signature = self._stream.default_signature
+        # until something else than thinking is read, or the call is repeated
+        self.may_send_again = True
+        self._usage = Usage()
+        self._spent: Usage | None = None
+        """Token usage of the failed call. None: the call was not repeated."""
+
+    @property
+    def complete(self) -> bool:
+        return self._stream.complete
+
+    @property
+    def continuation(self) -> str | None:
+        return self._stream.continuation
+
+    async def read(self) -> list[Delta] | None:
+        try:
+            deltas = await self._stream.read()
+        except UnreadableReply as error:
+            if not self.may_send_again:
+                raise
+            await self.close()
+            self.attempt = await self._attempts.repeat_call(self.attempt, error, self._usage)
+            self._stream = self.attempt.decoded()
+            self._spent = mark_input_repeated(self._usage)
+            self._usage = Usage()
+            self.may_send_again = False
+            return []
+        for place, delta in enumerate(deltas or ()):
+            if isinstance(delta, Usage):
+                self._usage = merge_latest(self._usage, delta)
+                if self._spent is not None and deltas is not None:
+                    deltas[place] = sum_usages(self._spent, self._usage)
+            elif not isinstance(delta, Thinking):
+                self.may_send_again = False
+        return deltas
+
+    def flush_pending(self) -> list[Delta]:
+        return self._stream.flush_pending()
+
+    def release_request(self) -> None:
+        self._stream.release_request()
+
+    async def close(self) -> None:
+        await self._stream.close()
 
 
 class _IncompleteCall(Struct):
