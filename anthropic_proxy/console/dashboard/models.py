@@ -94,7 +94,7 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
         "order": order,
         "has_durations": context.query.hours <= _MAX_DURATION_HOURS,
         "mapping": context.setup.mapping,
-        "rows": used if isinstance(used, FailedPanel) else _build_rows(context, costs, used),
+        "rows": used if isinstance(used, FailedPanel) else [_build_row(context, costs, one) for one in used],
         "chart": build_panel(context, "costs", chart_costs),
         "chart_title": f"Cost per {periods.length_name} and model",
         "prices": build_panel(context, "prices", lambda: list_prices(context, costs, found())),
@@ -151,10 +151,6 @@ def _summarize(found: Sequence[ModelSums], total: UsageSums) -> str:
         saved = format_cost(total.requested_cost - total.cost)
         verdict += f" At Claude's prices they would have cost {saved} more."
     return verdict
-
-
-def _build_rows(context: PageContext, costs: ModelCosts, used: Sequence[UsedModel]) -> list[Mapping[str, str]]:
-    return [_build_row(context, costs, one) for one in used]
 
 
 def _build_row(context: PageContext, costs: ModelCosts, used: UsedModel) -> Mapping[str, str]:

@@ -140,7 +140,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         "attempts": list_attempts(row),
         "notes": notes,
         "note_counts": " · ".join(f"{number} {name}" for name, number in handlings.items()) or "all fields unchanged",
-        "adaptations": _decode_json_list(row.adaptations),
+        "adaptations": json.loads(row.adaptations or "[]"),
         "tokens": _tokens(costs, row),
         "older": older,
         "newer": newer,
@@ -160,10 +160,6 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         "place": place,
         "session_name": session.get(row.session, row.session),
     }
-
-
-def _decode_json_list(text: str) -> Sequence[Any]:
-    return json.loads(text) if text else ()
 
 
 def summarize_outcome(row: StoredRequest) -> str:

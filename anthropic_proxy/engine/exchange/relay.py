@@ -126,7 +126,9 @@ class RelayStream(Reply):
                 error.retryable = False  # a retry would cost the same again
                 raise error
             size = len(chunks[0])
-            while not self._ends_wait(chunks[-1]):
+            while not (
+                self.complete or self.failure is not None or self.stop_reason is not None or _CONTENT in chunks[-1]
+            ):
                 if size > MAX_FRAME_BYTES:
                     message = f"The provider sent {size:,} bytes without an event."
                     raise UpstreamProtocolError(message, retryable=False)
@@ -173,10 +175,6 @@ class RelayStream(Reply):
             return self.usage
         estimate = -(-max(self._content_bytes, 0) // CHARACTERS_PER_TOKEN)
         return structs.replace(self.usage, output_tokens=max(self.usage.output_tokens or 0, estimate))
-
-    def _ends_wait(self, data: bytes) -> bool:
-        has_ended = self.complete or self.failure is not None or self.stop_reason is not None
-        return has_ended or _CONTENT in data
 
     async def close(self) -> None:
         await self._response.close(wait_for_end=self._decoder.finished)

@@ -84,15 +84,12 @@ def find_tool_edits(
             edits += json_spans.build_removal_edits(members, [one.key != "allowed_callers" for one in members])
             reason = f"{provider} is not known to run code_execution; the model calls the tool itself"
             notes.append(FidelityNote("approximated", f"{_OF_TOOLS}{block.name}.allowed_callers", reason))
-        version = next((one for one in dialect.tool_versions if _is_other_version(block.type, one)), None)
-        if version is not None:
+        undated = _DATE.sub("", block.type)
+        versions = (one for one in dialect.tool_versions if one != block.type and _DATE.sub("", one) == undated)
+        if (version := next(versions, None)) is not None:
             members = json_spans.find_members(body, tool.value, tool.end)
             edits += [Edit(one.value, one.end, msgspec.json.encode(version)) for one in members if one.key == "type"]
             notes.append(
                 note_replacement(f"{_OF_TOOLS}{block.name}", block.type, version, f", the version of {provider}")
             )
     return edits + json_spans.build_removal_edits(spans, kept)
-
-
-def _is_other_version(tool_type: str, version: str) -> bool:
-    return tool_type != version and _DATE.sub("", tool_type) == _DATE.sub("", version)
