@@ -55,7 +55,7 @@ from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog, load_learned_models
-from anthropic_proxy.engine.providers.servers import build_server_name
+from anthropic_proxy.engine.providers.servers import find_server_name
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
 from anthropic_proxy.engine.routing.router import describe_missing_key_of, find_tier, list_route_choices
 from anthropic_proxy.engine.routing.routes import can_exceed, find_long_input, forecast_route
@@ -390,7 +390,7 @@ def describe_limit(served: ServedModels, variables: Mapping[str, str], settings:
         provider = find_registry(settings).find_by_prefix(prefix)
         if provider is None:
             return f"{text} To know it, {command}"
-        server = build_server_name(provider, settings.base_urls.get(provider.name, provider.base_url))
+        server = find_server_name(provider, settings)
         examined, _ = load_learned_models(settings.data_directory, date.today())
         way = find_window_setting(provider, model, settings).sentence
         return f"{text} If you know it, {way}." + ("" if (server, model) in examined else f" Else {command}")

@@ -21,7 +21,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
 )
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
-from anthropic_proxy.engine.providers.servers import build_server_name, describe_missing_key, has_own_models
+from anthropic_proxy.engine.providers.servers import describe_missing_key, find_server_name, has_own_models
 from anthropic_proxy.engine.routing.router import (
     find_capabilities,
     find_preferred_provider,
@@ -402,7 +402,7 @@ def describe_models(services: Services, provider: Provider, models: Sequence[Lis
     Limits and dates in the list of the provider take precedence over those that the proxy knows.
     """
     settings = services.settings
-    server = build_server_name(provider, settings.base_urls.get(provider.name, provider.base_url))
+    server = find_server_name(provider, settings)
     PRICE_SOURCE.add_listed({(server, one.id): one.prices for one in models if one.prices is not None})
     prices = PriceList(settings)
     facts = []

@@ -4,10 +4,12 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from anthropic_proxy.cli.client_models import (
     TIERS,
@@ -17,6 +19,12 @@ from anthropic_proxy.cli.client_models import (
     find_tier_models,
     list_name_variables,
 )
+from anthropic_proxy.cli.code import ServedModels, describe_limit
+from anthropic_proxy.cli.statusline import ASSUMED_MODEL
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import Catalog, LearnedModel, store_learned_models
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
+from anthropic_proxy.gateway.settings import load_settings
 from tests.support.command_line import OPENAI, install_program, read_call, run_command
 from tests.support.server_process import reserve_closed_port, running_proxy
 from tests.support.terminal import answer_questions
@@ -215,3 +223,18 @@ def test_a_model_without_a_key_is_reported_before_the_client_starts(directory: P
     ended = run_command("code", directory=directory, settings={**settings, "BOX_KEY": "k-0123456789"})
     assert ended.returncode == 0
     assert [line.strip() for line in ended.stderr.splitlines()] == [f"✕ {gemini}", assumed]
+
+
+def test_the_doctor_is_proposed_only_until_it_has_examined_a_model_of_a_cloud(tmp_path: Path) -> None:
+    settings = load_settings({"VERTEX_PROJECT": "p", "VERTEX_LOCATION": "europe-west1"}, PROVIDERS, env_file=None)
+    settings = structs.replace(settings, data_directory=tmp_path)
+    variables = {ASSUMED_MODEL: "vertex_ai/gemini-acme", "CLAUDE_CODE_MAX_CONTEXT_TOKENS": "128000"}
+    (target,) = build_plan(RoutingQuery("vertex_ai/gemini-acme"), settings, Catalog()).targets
+    texts = [describe_limit(ServedModels(), variables, settings)]
+    today = date.today()
+    facts = LearnedModel(
+        server=target.upstream, model=target.model, observed_on=today, evidence="e", accepts_images=True
+    )
+    store_learned_models(tmp_path, [facts], today)
+    texts.append(describe_limit(ServedModels(), variables, settings))
+    assert texts[0] == f"{texts[1]} Else ask its server:  anthropic-proxy doctor vertex_ai/gemini-acme"
