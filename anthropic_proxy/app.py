@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from anthropic_proxy.engine.engine import new_id
@@ -48,7 +48,7 @@ from anthropic_proxy.gateway.settings import (
 )
 from anthropic_proxy.gateway.startup_summary import log_exposure_warning, log_startup_summary
 from anthropic_proxy.gateway.telemetry.log import Log
-from anthropic_proxy.gateway.telemetry.metrics import Gauges, MetricsPage
+from anthropic_proxy.gateway.telemetry.metrics import Gauges, serve_metrics
 from anthropic_proxy.gateway.telemetry.requests import Receipts
 from anthropic_proxy.gateway.workers.ipc import SharedObservation
 from anthropic_proxy.gateway.workers.link import WorkerLink, WorkerPeer, apply_observation, register_publisher
@@ -106,7 +106,7 @@ class App:
         self._transports = Transports(settings)
         self.heap_trimmer = HeapTrimmer()
         self._log = new_log(settings)
-        metrics = Plugin(routes=[Route(path="/metrics", respond=MetricsPage(self.peer.query_totals).respond)])
+        metrics = Plugin(routes=[Route(path="/metrics", respond=partial(serve_metrics, self.peer.query_totals))])
         self._plugins = [metrics, *(open_plugins(settings) if plugins is None else plugins)]
         self._waiting_plugins = [*self._plugins]
         """Plugins that have not started yet. No request is served before."""

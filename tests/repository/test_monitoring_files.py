@@ -6,7 +6,7 @@ import re
 from prometheus_client.parser import text_string_to_metric_families
 
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
-from anthropic_proxy.gateway.telemetry.metrics import Gauges, MetricsPage, MetricsSnapshot, MetricsTotals
+from anthropic_proxy.gateway.telemetry.metrics import Gauges, MetricsSnapshot, MetricsTotals, serve_metrics
 from anthropic_proxy.plugins import Client, PrefixChange, Receipt, RouteRequest
 from tests.support.promql import DASHBOARD, alert_queries, dashboard_queries
 
@@ -35,7 +35,7 @@ async def real_page() -> str:
     async def collect() -> tuple[MetricsSnapshot, int]:
         return totals.snapshot, 0
 
-    response = await MetricsPage(collect).respond(RouteRequest(path="/metrics"))
+    response = await serve_metrics(collect, RouteRequest(path="/metrics"))
     assert isinstance(response.body, bytes)
     return response.body.decode()
 

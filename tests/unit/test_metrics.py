@@ -19,10 +19,10 @@ from anthropic_proxy.gateway.telemetry.metrics import (
     MAX_LABEL_SETS,
     MAX_MODEL_LABELS,
     Gauges,
-    MetricsPage,
     MetricsSnapshot,
     MetricsTotals,
     encode_snapshot,
+    serve_metrics,
     sum_snapshots,
 )
 from anthropic_proxy.gateway.telemetry.requests import Receipts
@@ -56,7 +56,7 @@ async def page_of(reading: MetricsSnapshot, accept: str = "") -> tuple[str, str]
     async def gather() -> tuple[MetricsSnapshot, int]:
         return reading, 0
 
-    response = await MetricsPage(gather).respond(RouteRequest(path="/metrics", headers={"accept": accept}))
+    response = await serve_metrics(gather, RouteRequest(path="/metrics", headers={"accept": accept}))
     assert isinstance(response.body, bytes)
     return response.body.decode(), str(response.headers["content-type"])
 

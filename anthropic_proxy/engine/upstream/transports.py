@@ -5,6 +5,7 @@ running still use the old one. The caller closes it after the last of them.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from anthropic_proxy.engine.options import CallOptions, EngineOptions
@@ -24,9 +25,9 @@ from anthropic_proxy.engine.upstream.http.client import PROXY_VARIABLES, HttpTra
 from anthropic_proxy.engine.upstream.web_search import (
     BraveClient,
     ExaClient,
-    MissingKeyClient,
     SearxngClient,
     TavilyClient,
+    refuse_search,
 )
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
 from anthropic_proxy.secrets import Secret
@@ -93,7 +94,7 @@ class Transports:
         if service.base_url is not None and service.service == "searxng":
             return SearxngClient(self._http.send, service.base_url, setting="base_url of [search]").search
         if service.key is None:
-            return MissingKeyClient(service.problem or "[search] has no key.").search
+            return partial(refuse_search, service.problem or "[search] has no key.")
         clients = {
             "brave": (BraveClient, "https://api.search.brave.com", "x-subscription-token", ""),
             "tavily": (TavilyClient, "https://api.tavily.com", "authorization", "Bearer "),

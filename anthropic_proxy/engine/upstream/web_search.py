@@ -345,14 +345,9 @@ class ExaClient(SearchClient):
         return _quote(body, "error")
 
 
-class MissingKeyClient:
-    """Replacement for a search service without its API key: each search fails with `problem`."""
-
-    def __init__(self, problem: str) -> None:
-        self._problem = problem
-
-    async def search(self, query: str, **options: object) -> Sequence[SearchResult]:
-        raise WebSearchFailed(self._problem, "unavailable")
+async def refuse_search(problem: str, query: str, **options: object) -> Sequence[SearchResult]:
+    """Raise `WebSearchFailed`, in place of a search by a service whose API key is missing."""
+    raise WebSearchFailed(problem, "unavailable")
 
 
 def _plain(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Metrics of all server processes for Prometheus, which `MetricsPage` serves at `/metrics`."""
+"""Metrics of all server processes for Prometheus, which `serve_metrics` serves at `/metrics`."""
 
 import asyncio
 import platform
@@ -283,11 +283,11 @@ def sum_snapshots(snapshots: Iterable[bytes], ended_snapshots: Sequence[bytes] =
 
 __all__ = [
     "Gauges",
-    "MetricsPage",
     "MetricsSnapshot",
     "MetricsTotals",
     "decode_snapshot",
     "encode_snapshot",
+    "serve_metrics",
     "sum_snapshots",
 ]
 
@@ -527,19 +527,14 @@ CollectSnapshot = Callable[[], Awaitable[tuple[MetricsSnapshot, int]]]
 """Returns the sum over all processes, and the number of unresponsive workers."""
 
 
-class MetricsPage:
-    """The page `/metrics`, in text format 0.0.4 or in OpenMetrics if the header `Accept` requests it."""
-
-    def __init__(self, collect: CollectSnapshot) -> None:
-        self._collect = collect
-
-    async def respond(self, request: RouteRequest) -> RouteResponse:
-        snapshot, unresponsive_workers = await self._collect()
-        accept = request.headers.get("accept", "")
-        versions = __version__, platform.python_version()
-        # in a thread, because the import and thousands of lines would delay the event loop
-        body, media_type = await asyncio.to_thread(encode_page, snapshot, unresponsive_workers, versions, accept)
-        return RouteResponse(headers={"content-type": media_type}, body=body)
+async def serve_metrics(collect: CollectSnapshot, request: RouteRequest) -> RouteResponse:
+    """Return the page `/metrics`, in text format 0.0.4 or in OpenMetrics if the header `Accept` requests it."""
+    snapshot, unresponsive_workers = await collect()
+    accept = request.headers.get("accept", "")
+    versions = __version__, platform.python_version()
+    # in a thread, because the import and thousands of lines would delay the event loop
+    body, media_type = await asyncio.to_thread(encode_page, snapshot, unresponsive_workers, versions, accept)
+    return RouteResponse(headers={"content-type": media_type}, body=body)
 
 
 def encode_page(

@@ -200,25 +200,21 @@ async def test_a_key_is_read_again_after_its_refresh_time_while_the_old_one_serv
     assert values(pool, 1, provider) == ["sk-second-0123456789"]
 
 
-async def test_a_key_that_cannot_be_read_again_keeps_the_old_one(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "is empty."),
+        ("two\nlines", "contains a space, a line break or a letter outside ASCII, which is invalid in a key."),
+    ],
+)
+async def test_a_key_that_cannot_be_read_again_keeps_the_old_one(tmp_path, text, problem):
     provider, pool, _, problems = with_key_file(tmp_path)
-    (tmp_path / "key").write_text("", encoding="utf-8")
+    (tmp_path / "key").write_text(text, encoding="utf-8")
     assert not await pool.replace_rejected_key(provider, pool.next_credential(provider), REJECTION)
     assert values(pool, 1, provider) == ["sk-first-0123456789"]
     where = f"providers.gateway.api_key in {tmp_path / 'anthropic-proxy.toml'}, line 3"
     assert problems == [
-        f"gateway: the key is unchanged, because it could not be read again: the file key ({where}) is empty."
-    ]
-
-
-async def test_the_place_of_an_invalid_key_that_is_read_again_is_named_once(tmp_path):
-    provider, pool, _, problems = with_key_file(tmp_path)
-    (tmp_path / "key").write_text("two\nlines", encoding="utf-8")
-    assert not await pool.replace_rejected_key(provider, pool.next_credential(provider), REJECTION)
-    where = f"(providers.gateway.api_key in {tmp_path / 'anthropic-proxy.toml'}, line 3)"
-    assert problems == [
-        "gateway: the key is unchanged, because it could not be read again: the file key "
-        f"{where} contains a space, a line break or a letter outside ASCII, which is invalid in a key."
+        f"gateway: the key is unchanged, because it could not be read again: the file key ({where}) {problem}"
     ]
 
 
