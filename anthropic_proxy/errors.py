@@ -447,6 +447,18 @@ def find_similar_choice(text: str, choices: Mapping[str, object] | Sequence[str]
     return next(iter(find_similar_choices(text, choices, 1, min_similarity)), "")
 
 
+def suggest_name(
+    kind: str, name: str, known: Mapping[str, object] | Sequence[str], *, lead: str, meant: str = "", more: str = ""
+) -> str:
+    """Return the remedy for an unknown `name`: the nearest of the `known` names behind `lead`, as the user types both.
+
+    Without one, all of them: `The providers are: …`, and `more` behind them. `meant`: the nearest name, if it is known.
+    """
+    if nearest := meant or find_similar_choice(name.lower(), known):
+        return f"Did you mean:  {lead}{nearest}"
+    return f"The {kind}s are: {', '.join(known)}. {more}".rstrip()
+
+
 def find_similar_choices(
     text: str, choices: Mapping[str, object] | Sequence[str], most: int, min_similarity: float = 0.6
 ) -> list[str]:

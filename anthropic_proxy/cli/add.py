@@ -15,7 +15,7 @@ from cyclopts import Parameter
 
 from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.engine.platforms.program import is_temporary_installation
-from anthropic_proxy.errors import PACKAGE, ConfigurationError, find_similar_choice
+from anthropic_proxy.errors import PACKAGE, ConfigurationError, suggest_name
 from anthropic_proxy.gateway.platforms.processes import find_program
 from anthropic_proxy.gateway.settings import copy_environment
 from anthropic_proxy.gateway.settings.place import find_checkout
@@ -67,8 +67,7 @@ def add(
         return
     for extra in extras:
         if extra not in EXTRAS:
-            nearest = find_similar_choice(extra.lower(), list(EXTRAS))
-            remedy = f"Did you mean:  {PACKAGE} add {nearest}" if nearest else f"The extras are: {', '.join(EXTRAS)}."
+            remedy = suggest_name("extra", extra, EXTRAS, lead=f"{PACKAGE} add ")
             raise ConfigurationError(f'There is no extra "{extra}". {remedy}', code="extra-not-installed")
     command = find_install_command(
         extras,

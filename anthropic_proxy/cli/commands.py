@@ -24,7 +24,7 @@ from cyclopts import (
 from anthropic_proxy import __version__
 from anthropic_proxy.cli.command_table import COMMANDS
 from anthropic_proxy.cli.serve import serve
-from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
+from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or, suggest_name
 from anthropic_proxy.gateway.platforms.signals import restore_default_signals
 
 
@@ -138,11 +138,10 @@ def require_known_command(commands: Commands, words: Sequence[str]) -> None:
             return
         if word not in known:
             meant = _OTHER_WORDS.get(word.lower(), "")
-            nearest = meant if meant in known else find_similar_choice(word.lower(), known)
-            of = f" of {' '.join(line[1:])}" if len(line) > 1 else ""
-            remedy = f"The commands are: {', '.join(known)}. More:  {' '.join(line)} --help"
-            if nearest:
-                remedy = f"Did you mean:  {' '.join(line)} {nearest}"
+            of, lead = f" of {' '.join(line[1:])}" if len(line) > 1 else "", " ".join(line)
+            meant = meant if meant in known else ""
+            more = f"More:  {lead} --help"
+            remedy = suggest_name("command", word, known, lead=f"{lead} ", meant=meant, more=more)
             raise ConfigurationError(f'There is no command "{word}"{of}. {remedy}', code="unknown-command")
         line.append(word)
         commands = commands[word]

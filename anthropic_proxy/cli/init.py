@@ -60,6 +60,7 @@ from anthropic_proxy.errors import (
     find_similar_choice,
     find_similar_choices,
     join_with_and,
+    suggest_name,
 )
 from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.prices.price_list import has_price_package
@@ -1165,9 +1166,7 @@ def _find_candidate(candidates: Sequence[ProviderChoice], name: str) -> Provider
         names = [candidate.name, candidate.title.lower()]
         if word in (*names, *([candidate.provider.name] if candidate.provider else [])):
             return candidate
-    known = [candidate.name for candidate in candidates]
-    nearest = find_similar_choice(word, known)
-    remedy = f"Did you mean:  --provider {nearest}" if nearest else f"The providers are: {', '.join(known)}."
+    remedy = suggest_name("provider", name, [candidate.name for candidate in candidates], lead="--provider ")
     raise ConfigurationError(f'There is no provider "{name}". {remedy}', code="unknown-provider")
 
 

@@ -32,7 +32,7 @@ from anthropic_proxy.errors import (
     ProxyError,
     UpstreamRefused,
     build_extra_install_command,
-    find_similar_choice,
+    suggest_name,
 )
 from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.prices.price_list import (
@@ -129,10 +129,8 @@ async def _show(output: Output, name: str, as_json: bool) -> int:
             (row.prefix, pattern.lower()) for row in registry for pattern in (*row.known_models, *row.model_id_patterns)
         )
         owner = next((prefix for prefix, pattern in known if fnmatch(word, pattern)), "")
-        nearest = f"{owner}/{word}" if owner else find_similar_choice(word, prefixes)
-        remedy = f"The providers are: {', '.join(prefixes)}. More:  anthropic-proxy models --help"
-        if nearest:
-            remedy = f"Did you mean:  anthropic-proxy models {nearest}"
+        meant, lead = f"{owner}/{word}" if owner else "", "anthropic-proxy models "
+        remedy = suggest_name("provider", name, prefixes, lead=lead, meant=meant, more=f"More:  {lead}--help")
         raise ConfigurationError(f'There is no provider "{name}". {remedy}', code="unknown-provider")
     services = await open_services(settings)
     try:

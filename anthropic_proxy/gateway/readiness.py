@@ -261,6 +261,14 @@ def group_tier_mappings(settings: Settings, catalog: Catalog) -> list[tuple[Sequ
     return [([row.tier for row in group], group[0]) for group in groups.values()]
 
 
+def group_shown_mappings(settings: Settings, catalog: Catalog) -> list[tuple[Sequence[str], TierMapping]]:
+    """As `group_tier_mappings`, with reasons that have the names of settings files instead of their paths."""
+    return [
+        (tiers, structs.replace(row, replies=[(one, remove_folders(reason, settings)) for one, reason in row.replies]))
+        for tiers, row in group_tier_mappings(settings, catalog)
+    ]
+
+
 def remove_folders(text: str, settings: Settings) -> str:
     """Return `text` with the names of settings files instead of their paths."""
     for file in settings.files:
@@ -506,7 +514,7 @@ def describe_setup(
     `find_server_problems`.
     """
     readiness = find_readiness(settings, catalog, server_problems)
-    rows = group_tier_mappings(settings, catalog)
+    rows = group_shown_mappings(settings, catalog)
     found = (*(problem for _, row in rows for problem in row.problems), *readiness.obstacles)
     problems = list(dict.fromkeys(found))
     mapping = [
@@ -515,7 +523,7 @@ def describe_setup(
             target=row.target,
             fallbacks=row.fallbacks,
             reason=row.reason,
-            replies=tuple((target, remove_folders(reason, settings)) for target, reason in row.replies),
+            replies=tuple(row.replies),
         )
         for tiers, row in rows
     ]

@@ -16,7 +16,7 @@ from anthropic_proxy.gateway.readiness import (
     ReadyProvider,
     describe_demo,
     find_readiness,
-    group_tier_mappings,
+    group_shown_mappings,
     join_tiers,
     list_ignored_settings,
     list_problems_and_warnings,
@@ -158,14 +158,14 @@ def _share_out(log: Log, limit: int, workers: int) -> str:
 def _mapping(services: Services, where: str, today: date, server_problems: Mapping[str, str]) -> Iterator[str]:
     log = services.log
     settings, catalog = services.settings, services.catalog
-    rows = group_tier_mappings(settings, catalog)
+    rows = group_shown_mappings(settings, catalog)
     width = max(_TARGET_WIDTH, *(count_columns(name_target(target)) for _, row in rows for target, _ in row.replies))
     columns = log.terminal_width or sys.maxsize
     yield ""
     for tiers, row in rows:
         lead = f"  {join_tiers(tiers):<14}  → "
-        for target, text in row.replies:
-            line, reason = f"{lead}{pad(name_target(target), width)}", remove_folders(text, settings)
+        for target, reason in row.replies:
+            line = f"{lead}{pad(name_target(target), width)}"
             shown = log.paint(reason, "quiet")
             if count_columns(line) + 2 + count_columns(reason) <= columns:
                 yield f"{line}  {shown}"

@@ -22,7 +22,7 @@ from anthropic_proxy.engine.routing.router import (
     find_tier,
     list_rule_problems_and_warnings,
 )
-from anthropic_proxy.errors import ClientError, ConfigurationError, find_similar_choice
+from anthropic_proxy.errors import ClientError, ConfigurationError, suggest_name
 from anthropic_proxy.gateway.prices.price_list import PriceList
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.settings import Settings
@@ -202,11 +202,8 @@ def _find_named(services: Services, name: str, configured: Sequence[Backend]) ->
             code="nothing-to-examine",
         )
     if "/" not in name and not name.startswith("claude"):
-        known = [row.prefix for row in registry]
-        nearest = find_similar_choice(name.lower(), known)
-        remedy = f"The providers are: {', '.join(known)}. A model needs a prefix: openai/{name}."
-        if nearest:
-            remedy = f"Did you mean:  anthropic-proxy doctor {nearest}"
+        prefixes, more = [row.prefix for row in registry], f"A model needs a prefix: openai/{name}."
+        remedy = suggest_name("provider", name, prefixes, lead="anthropic-proxy doctor ", more=more)
         raise ConfigurationError(f'There is no provider "{name}". {remedy}', code="unknown-provider")
     plan = build_plan(RoutingQuery(name), services.settings, services.catalog)
     return [

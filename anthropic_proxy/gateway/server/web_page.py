@@ -7,7 +7,7 @@ from functools import cache
 from hashlib import sha256
 from html import escape
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from anthropic_proxy import __version__
 from anthropic_proxy.engine.platforms.program import name_program
@@ -21,10 +21,9 @@ from anthropic_proxy.gateway.readiness import (
     Readiness,
     describe_demo,
     find_readiness,
-    group_tier_mappings,
+    group_shown_mappings,
     join_tiers,
     name_target,
-    remove_folders,
 )
 from anthropic_proxy.gateway.settings import Settings
 
@@ -111,12 +110,8 @@ class SetupView(Struct, frozen=True):
 
 def build_setup_view(settings: Settings, catalog: Catalog, server_problems: Mapping[str, str]) -> SetupView:
     """`server_problems`: from `find_server_problems`."""
-    mapping = []
-    for tiers, row in group_tier_mappings(settings, catalog):
-        replies = [(target, remove_folders(reason, settings)) for target, reason in row.replies]
-        mapping.append((tiers, structs.replace(row, replies=replies)))
     return SetupView(
-        mapping=mapping,
+        mapping=group_shown_mappings(settings, catalog),
         readiness=find_readiness(settings, catalog, server_problems),
         demo=describe_demo(settings) if find_preferred_provider(settings, catalog).name == "demo" else "",
     )
