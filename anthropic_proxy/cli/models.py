@@ -202,8 +202,9 @@ def _write_models(output: Output, titles: Sequence[str], rows: Sequence[_Row], *
         else:
             context, most = (
                 "unknown" if value is None else f"{value:,}" if output.is_terminal else str(value)
-                for value in (facts.max_input, facts.max_output)
+                for value in (facts.max_input or facts.assumed_input, facts.max_output)
             )
+            context += " (assumed)" if facts.assumed_input else ""
             prices = [describe_price(facts.price), most] if output.is_terminal else [most, *_price_cells(facts.price)]
             row = [*first, context, *prices]
             if day is not None:
@@ -276,6 +277,8 @@ class ModelFacts(Struct, frozen=True):
     price: ModelPrice | None = None
     retires_on: date | None = None
     """Date on which the provider stops or stopped serving the model. None: none is announced."""
+    assumed_input: int | None = None
+    """Input tokens that the proxy assumes for an unknown `max_input`. None: the limit is known, or no model is."""
 
     @property
     def is_free(self) -> bool:
@@ -410,15 +413,18 @@ def describe_models(services: Services, provider: Provider, models: Sequence[Lis
         if window is None:
             window = known.context_window if known.known else find_published_window(provider, model.id, settings)
         retirement = find_retirement(provider, model.id, settings)
-        inputs = [window, known.effective_max_input if known.known else None]
+        is_known = known.known or known.context_window_from_error is not None
+        inputs = [window, known.effective_max_input if is_known else None]
+        max_input = min((limit for limit in inputs if limit), default=None)
         facts.append(
             ModelFacts(
                 f"{provider.prefix}/{model.id}",
                 window,
-                min((limit for limit in inputs if limit), default=None),
+                max_input,
                 model.max_output or (known.max_output if known.known else None),
                 _find_price(prices, provider, model.id),
                 model.retires_on or (None if retirement is None else date.fromisoformat(retirement.retired_on)),
+                None if max_input or provider.serves_claude else known.effective_max_input,
             )
         )
     return tuple(sorted(facts, key=lambda fact: fact.model.lower()))
