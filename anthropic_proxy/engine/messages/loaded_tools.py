@@ -17,8 +17,9 @@ After a compaction, the searches are no longer in the messages, but the client s
 Such tools stand in the list from the first request on, so they stay there if a later search names them again.
 
 The request for the summary itself lacks the newest exchange. A tool that this exchange has loaded is declared, but the
-messages end before its search, so it is left out instead of being added to the list. A loaded tool whose search is
-missing for another reason is added: after a compaction, or if the client has cleared the result.
+messages end before its search, so it is left out instead of being added to the list. The same is true if no request had
+the result of the search yet, because the client asks for a summary in place of this request. A loaded tool whose search
+is missing for another reason is added: after a compaction, or if the client has cleared the result.
 
 Only tools that the request of the client declares and an earlier result names are loaded. A deferred tool that the
 proxy's search has not found yet is called by its name too, because the model may know it from a text. A call of any
@@ -84,6 +85,8 @@ class DeferredToolPlaces(Struct, frozen=True):
     """In the list of tools."""
     placed: Mapping[str, int] = {}
     """Where a search has loaded them. The value is the number of messages up to the result of the search."""
+    next_result: int = 0
+    """Number of messages up to the result of a search in the reply to the latest request. 0: unknown."""
 
 
 NOWHERE = DeferredToolPlaces()
@@ -106,7 +109,8 @@ def place_loaded_tools(
 
     Without Claude Code's placeholder, the list is returned as it is: other clients may declare all tools from the first
     request on. A tool that `tool_choice` forces, or that no search in the messages names, stays in the list, and so do
-    those of `earlier.listed`. A tool of `earlier.placed` is left out if the messages end before its search.
+    those of `earlier.listed`. A tool of `earlier.placed`, and one that no earlier request had, is left out if the
+    messages end before its search.
     """
     names = list_tool_names(tools)
     if form == "listed" or PLACEHOLDER_NAME not in names or CALLER_NAME in names:
@@ -134,7 +138,7 @@ def place_loaded_tools(
                     placed.update(dict.fromkeys(found, count))
                     loaded[block.tool_use_id] = [deferred[name] for name in found]
     others = [name for name in deferred if name not in placed]
-    later = {name for name in others if earlier.placed.get(digest_tool_name(name), 0) > len(messages)}
+    later = {name for name in others if earlier.placed.get(digest_tool_name(name), earlier.next_result) > len(messages)}
     listed += [name for name in others if name not in later]
     places = DeferredToolPlaces(listed, placed)
     unlisted = frozenset(placed.keys() | later)

@@ -114,12 +114,11 @@ class ModelObservations:
         known = self.store.read("places:" + _digest_beginning(conversation, messages))
         if known is None:
             return None
-        listed, _, rest = known.partition("|")
-        placed, _, second = rest.partition("|")
+        listed, placed, latest, second = known.split("|")
         is_valid = second == _digest_second(messages)
         pairs = (entry.partition(":") for entry in placed.split())
         counts = {digest: int(count) if is_valid and count.isdecimal() else 0 for digest, _, count in pairs}
-        return DeferredToolPlaces(frozenset(listed.split()), counts)
+        return DeferredToolPlaces(frozenset(listed.split()), counts, int(latest) + 2 if is_valid else 0)
 
     def store_tool_places(
         self,
@@ -142,7 +141,8 @@ class ModelObservations:
         entries = (f"{digest}:{count}" for digest, count in placed.items())
         parts = [" ".join(sorted(texts)[:MAX_PLACED_TOOLS]) for texts in (listed, entries)]
         key = "places:" + _digest_beginning(conversation, messages)
-        self.store.write(key, "|".join([*parts, _digest_second(messages)]), CONVERSATION_SECONDS)
+        parts += [str(len(messages)), _digest_second(messages)]
+        self.store.write(key, "|".join(parts), CONVERSATION_SECONDS)
 
     def lacks_count_path(self, server: str, path: str) -> bool:
         """Return True if the server has answered a token count at this path as unknown."""
