@@ -208,7 +208,11 @@ def _assign(backend: Backend, model: str) -> str:
 
 
 def _sentence(text: str) -> str:
-    return text if text.endswith((".", "!", "?")) else f"{text}."
+    """A full stop behind a proposed line would be copied with it."""
+    return text if text.endswith((".", "!", "?")) or _LINE_AT_END.search(text) else f"{text}."
+
+
+_LINE_AT_END = re.compile(r":\s+\S+$")
 
 
 SETTING = re.compile(r"([A-Z][A-Z0-9_]*)=(?:<[^>]*>|[^ ,]*)")
