@@ -68,7 +68,7 @@ from anthropic_proxy.gateway.platforms.processes import (
     run_in_foreground,
 )
 from anthropic_proxy.gateway.platforms.signals import restore_sighup
-from anthropic_proxy.gateway.readiness import describe_demo
+from anthropic_proxy.gateway.readiness import describe_demo, list_retirement_notices
 from anthropic_proxy.gateway.running_proxy import find_running_proxy
 from anthropic_proxy.gateway.settings import Settings, copy_environment
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
@@ -156,8 +156,11 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
         of_session = structs.replace(command_settings, session_command="code") if proxy.log_file else command_settings
         for problem in find_missing_keys(of_session, requested):
             output.write_notice(problem, "✕", "error")
-        if is_conversation(others) and (limit := describe_limit(served, variables, command_settings)):
-            output.write_notice(limit)
+        if is_conversation(others):
+            for text, line in list_retirement_notices(command_settings, Catalog(), date.today()):
+                output.write_notice(f"{text}  {line}", "!", "warn")
+            if limit := describe_limit(served, variables, command_settings):
+                output.write_notice(limit)
         for level in levels:
             notices = []
             for name in find_overrides(level, variables):
