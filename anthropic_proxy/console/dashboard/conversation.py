@@ -71,6 +71,8 @@ class Turn(Struct, frozen=True, kw_only=True):
     outcome: str
     cached: str
     cache_break: "CacheBreak | None" = None
+    failed: Sequence["Turn"] = ()
+    """Earlier requests with the same message, which failed and were repeated by the client."""
 
 
 class CacheBreak(Struct, frozen=True):
@@ -125,6 +127,10 @@ def build_turns(
     limit = _Limit()
     turns: list[Turn] = []
     for row in rows:
+        failed: list[Turn] = []
+        if turns and _is_repetition(row, turns[-1].row):
+            last = turns.pop()
+            failed = [*last.failed, last]
         stored = contents.get(row.id, {})
         sent = list(_list_sent(row, stored.get("request"), limit))
         results = {block.id: block for block in sent if block.kind == "result" and block.id}
@@ -145,9 +151,16 @@ def build_turns(
                 outcome=outcome,
                 cached=formats.percent(row.cache_read_tokens, row.all_input_tokens),
                 cache_break=breaks.get(row.id),
+                failed=failed,
             )
         )
     return turns
+
+
+def _is_repetition(row: StoredRequest, before: StoredRequest) -> bool:
+    """Return True if a client sends the message of a failed request again."""
+    is_same = (row.message_count, row.requested_model) == (before.message_count, before.requested_model)
+    return is_same and before.outcome_class == "error" and row.message_count > 0
 
 
 class _Limit:

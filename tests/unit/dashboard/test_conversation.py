@@ -245,3 +245,24 @@ def test_a_beginning_of_the_reply_in_the_request_is_no_new_message() -> None:
 )
 def test_markdown_of_a_message_has_its_form_and_no_element_of_its_own(text: str, shown: str) -> None:
     assert mark_up(text) == shown
+
+
+def test_repetitions_of_a_failed_message_are_one_turn() -> None:
+    sizes = [(1, "ok"), (3, "error"), (3, "error"), (3, "ok"), (5, "error"), (7, "ok")]
+    rows = [
+        StoredRequest(id=f"req_{index}", outcome_class=outcome, status=529, message_count=size, requested_model="m")
+        for index, (size, outcome) in enumerate(sizes)
+    ]
+    stored = StoredContent("request", 1, request("list", [CALL], [RESULT]))
+    contents = {row.id: {"request": stored} for row in rows[1:4]}
+    contents["req_0"] = {"reply": StoredContent("reply", 1, reply(CALL))}
+    turns = build_turns(rows, contents)
+    assert [([one.row.id for one in turn.failed], turn.row.id) for turn in turns] == [
+        ([], "req_0"),
+        (["req_1", "req_2"], "req_3"),
+        ([], "req_4"),
+        ([], "req_5"),
+    ]
+    assert [one.outcome for one in turns[1].failed] == ["529", "529"]
+    assert turns[0].reply[0].result is not None
+    assert turns[1].sent == []

@@ -217,7 +217,8 @@ async def test_requests_beside_the_conversation_are_no_turns_of_it(tmp_path: Pat
     settings = Settings(data_directory=tmp_path / "data")
     own = {"session": "one", "user_agent": "claude-cli/2.1.332 (external, cli)", "message_count": 1}
     failed = {"outcome": "error", "status": 502, "input_tokens": 0, "output_tokens": 0}
-    receipts = [new_receipt(1, **own, **failed), new_receipt(2, **own, tool_count=4), new_receipt(3, **own)]
+    receipts = [new_receipt(1, **own, **failed), new_receipt(2, **own, tool_count=4)]
+    receipts.append(new_receipt(3, **{**own, "message_count": 2}))
     await store(settings, *receipts)
 
     def build(**query: list[str]) -> Any:
