@@ -118,7 +118,8 @@ def print_reply(proxy: LocalProxy, body: bytes, *, as_json: bool, has_ledger: bo
         )
         target = model if receipt is None else f"{receipt.prefix}/{receipt.model}"
         models = f"{model} → {target}" if target != model else model
-        Output().write_notice(f"{models}  {tokens}  {stop_reason}")
+        failed = [] if receipt is None else receipt.failed_attempts
+        Output().write_notice("  ".join([models, tokens, stop_reason, *([f"↻ {', '.join(failed)}"] if failed else [])]))
     return None
 
 

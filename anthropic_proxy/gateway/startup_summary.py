@@ -176,8 +176,8 @@ def _mapping(services: Services, where: str, today: date, server_problems: Mappi
         if row.fallbacks:
             yield from _join_items(f"{' ' * 20}then ", row.fallbacks, ", ", columns)
     if count := len(settings.routes):
-        text = f"{count} route{'s come' if count > 1 else ' comes'} before this mapping:"
-        yield f"  {text}  {log.paint('anthropic-proxy routes list', 'type')}"
+        text = f"  {count} route{'s come' if count > 1 else ' comes'} before this mapping:  anthropic-proxy routes list"
+        yield from wrap_text(paint_commands(text, log.paint), log.terminal_width)
     for problem in dict.fromkeys(problem for _, row in rows for problem in row.problems):
         yield from _signed(log, "✕", "error", problem)
     for sentence, line in list_retirement_notices(settings, catalog, today):
@@ -208,7 +208,8 @@ def _show_command(log: Log, lead: str, command: str) -> Iterator[str]:
     if count_columns(command) > width:
         address, _, remainder = command.partition(" ")
         lines = [f"{address} \\", remainder]
-    yield from (log.paint(line, "type") for line in lines)
+    indent = "    " if all(4 + count_columns(line) <= width for line in lines) else ""
+    yield from (f"{indent}{log.paint(line, 'type')}" for line in lines)
 
 
 def _signed(log: Log, sign: str, role: str, text: str) -> Iterator[str]:

@@ -67,6 +67,15 @@ def test_a_failed_request_has_the_remedy(tmp_path: Path) -> None:
     assert ended.stderr == "✕ openai: You exceeded your current quota, please check your plan and billing details.\n"
 
 
+def test_a_reply_after_a_fallback_names_the_failure(tmp_path: Path) -> None:
+    with serving_strictly(openai_chat.new_openai()) as upstream:
+        settings = {"OPENAI_API_KEY": openai_chat.KEY, "OPENAI_BASE_URL": f"{upstream.url}/v1"}
+        settings |= {"SERVE_DEMO": "true", "FALLBACK_SONNET": "demo/demo"}
+        ended = run_command("ask", "hello [fault:quota]", directory=tmp_path, settings=settings)
+    assert ended.stdout.startswith(DEMO_START)
+    assert re.fullmatch(r"  claude-sonnet-5-5 → demo/demo  in \d+ out \d+  end_turn  ↻ openai 429\n", ended.stderr)
+
+
 def test_the_question_can_come_from_stdin(tmp_path: Path) -> None:
     ended = run_command("ask", directory=tmp_path, settings={}, stdin="hello")
     assert ended.stdout.startswith(DEMO_START)

@@ -175,7 +175,7 @@ def test_the_capabilities_of_the_used_models_are_a_table(client: httpx.Client) -
     page = client.get("/dashboard/providers").text
     rows = dict(re.findall(r'<tr><th scope="row">([^<]+)</th>(.*?)</tr>', page, re.DOTALL))
     assert '<span class="hidden-text">works</span>' in rows["Tools"]
-    assert rows.keys() >= {"Images", "Context window, tokens", "Output limit, tokens", "Thinking, levels", "Source"}
+    assert rows.keys() >= {"Images", "Context window, tokens", "Output limit, tokens", "Thinking, levels"}
     assert "demo/<span" in page
 
 

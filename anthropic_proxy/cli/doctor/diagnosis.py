@@ -205,7 +205,10 @@ class DialectSearch:
         status = rejected.status if rejected else result.last_status
         detail = f"HTTP {status}" if rejected or (result.error and status >= 400) else probe.missing_effect
         reason = self.describe_rejection(rejected) if rejected else self.redact(problem)
-        is_temporary = isinstance(result.error, UpstreamError) and result.error.status in _TEMPORARY and not rejected
+        error = result.error if isinstance(result.error, UpstreamError) else None
+        is_temporary = error is not None and error.status in _TEMPORARY and not rejected
+        if error is not None and error.code == "schema-not-followed":  # of the proxy, after two complete replies
+            is_temporary = False
         is_temporary = is_temporary or self._may_be_accidental(result)
         return Outcome(state="untested" if is_temporary else "unsupported", detail=detail, reason=reason)
 

@@ -236,7 +236,7 @@ _ROWS: Sequence[tuple[str, Callable[[ModelFeatures], MatrixCell]]] = (
     ("Input limit, tokens", _number("context_window", lambda one: one.max_input)),
     ("Output limit, tokens", _number("max_output", lambda one: one.max_output)),
     ("Learned from errors", lambda one: MatrixCell(text=", ".join(one.adaptations) or formats.UNKNOWN)),
-    ("Source", lambda one: MatrixCell(text=one.source)),
+    ("Source, if not named above", lambda one: MatrixCell(text=one.source)),
 )
 _NEVER = "The doctor has not run yet."
 _ENDED_EARLY = "The proxy or the command has ended."

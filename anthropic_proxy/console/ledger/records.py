@@ -199,12 +199,13 @@ class UsageSums(RequestCounts):
 
 def describe_claude_cost(sums: UsageSums) -> str:
     """Return what the same tokens cost at the prices of the requested models: `≥ $0.26 at Claude's prices`. "": it is
-    unknown, or the clients requested the used models.
+    unknown, the clients requested the used models, or the cost of fewer requests is known.
     """
     cost, unknown = sums.requested_cost, sums.unknown_requested_cost_requests
     text = format_cost(cost, unknown)
     is_same = (cost, unknown) == (sums.cost, sums.unknown_cost_requests)
-    return "" if not cost or is_same or text == UNKNOWN_AMOUNT else f"{text} at Claude's prices"
+    is_partial = sums.unknown_cost_requests > unknown
+    return "" if not cost or is_same or is_partial or text == UNKNOWN_AMOUNT else f"{text} at Claude's prices"
 
 
 SUM_NAMES: Sequence[str] = UsageSums.__struct_fields__

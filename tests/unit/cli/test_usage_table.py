@@ -81,6 +81,7 @@ def test_bars_get_shorter_before_they_are_left_out(monkeypatch: pytest.MonkeyPat
             "cost free, ≥ $0.26 at Claude's prices.",
         ),
         ({"cost": 77_000_000, "requested_cost": 77_000_000}, "cost $0.077."),
+        ({"cost": 14_000_000, "unknown_cost_requests": 1, "requested_cost": 72_000_000}, "cost ≥ $0.014."),
         ({"cost": 77_000_000, "unknown_requested_cost_requests": 1}, "cost $0.077."),
     ],
 )

@@ -22,6 +22,7 @@ from tests.support.fakes.anthropic.server import KEY, new_anthropic
 from tests.support.fakes.compatible.quirks import QUIRKS, new_quirk_server
 from tests.support.fakes.server import serving
 from tests.support.harness import RecordingSink, new_client_request
+from tests.support.scripted_answers import new_scripted_server
 
 EXPECTED: Mapping[str, Mapping[str, object]] = {
     "completion_limit": {"output_limit_field": "max_completion_tokens"},
@@ -124,6 +125,18 @@ def test_facts_beside_the_dialect_are_found() -> None:
     assert reasoning.quirks == {"reasoning field": "reasoning arrives in the field reasoning_content"}
     assert reasoning.efforts == ["low", "medium", "high"]
     assert reasoning.state_of("thinking replay") == "works"
+
+
+@pytest.mark.parametrize("form", ["json_schema", "ask"])
+def test_a_model_that_ignores_the_schema_is_named_in_each_form_of_the_request(form: str, tmp_path: Path) -> None:
+    with serving(new_scripted_server([])) as server:
+        (tmp_path / "anthropic-proxy.toml").write_text(
+            f'[providers.own]\nbase_url = "{server.url}/v1"\n[providers.own.dialect]\nreply_schema_form = "{form}"\n'
+        )
+        variables = {"PREFERRED_PROVIDER": "own", "BIG_MODEL": "own/m", "SMALL_MODEL": "own/m"}
+        report = asyncio.run(_run(load_settings(variables, PROVIDERS, env_file=str(tmp_path / ".env"))))
+    outcome = report.diagnoses[0].outcomes["structured output"]
+    assert (outcome.state, outcome.detail) == ("unsupported", "ignored")
 
 
 def test_the_dialect_is_written_with_its_evidence() -> None:
