@@ -29,6 +29,8 @@ from anthropic_proxy.plugins import Cost, Receipt
 
 _VENDOR = "anthropic"
 """Name of the provider with the list prices of requested Claude models."""
+_STATED = "stated by the provider"
+"""Origin of a cost that the reply contains. It is recorded, but no budget counts it: it could be any amount."""
 
 
 class ModelCosts:
@@ -140,13 +142,15 @@ class CostCalculator:
             price, requested = self._find_prices(receipt)
             listed = None if requested is None else requested.calculate_cost(receipt)
             if price is None:
-                return Cost(None, listed, "")
+                return Cost(receipt.stated_cost or None, listed, _STATED if receipt.stated_cost else "")
             return Cost(price.calculate_cost(receipt), listed, price.source)
         calls = _list_calls(receipt)
         if not calls:
             return Cost(0, 0, "")
         used, (_, requested) = _find_used_prices(self._costs, receipt, calls), self._find_prices(receipt)
-        cost, listed = _add_costs(calls, used), _add_costs(calls, [requested] * len(calls))
+        listed = _add_costs(calls, [requested] * len(calls))
+        if (cost := _add_costs(calls, used)) is None and (stated := _add_stated_costs(calls, used)) is not None:
+            return Cost(stated, listed, _STATED)
         return Cost(cost, listed, self._describe_source(receipt, calls, used))
 
     def _describe_source(self, receipt: Receipt, calls: Sequence["_Call"], used: Sequence[Price | None]) -> str:
@@ -241,10 +245,12 @@ class _Call(Struct, frozen=True):
     searches: int = 0
     tier: str = ""
     """Service tier as `normalize_service_tier` returns it. "": the normal tier."""
+    stated_cost: int = 0
 
 
 def _to_call(usage: BilledUsage) -> _Call:
-    return _Call(usage, searches=usage.billed_searches, tier=normalize_service_tier(usage.service_tier))
+    tier = normalize_service_tier(usage.service_tier)
+    return _Call(usage, searches=usage.billed_searches, tier=tier, stated_cost=usage.stated_cost)
 
 
 def _list_calls(receipt: Receipt) -> list[_Call]:
@@ -283,4 +289,15 @@ def _add_costs(calls: Sequence[_Call], prices: Sequence[Price | None]) -> int | 
         if price is None or searches is None:
             return None
         whole += price.calculate_cost(call.tokens) + searches
+    return whole
+
+
+def _add_stated_costs(calls: Sequence[_Call], prices: Sequence[Price | None]) -> int | None:
+    """Like `_add_costs`, with the costs that providers stated for the calls without a price."""
+    whole = 0
+    for call, price in zip(calls, prices, strict=True):
+        cost = (call.stated_cost or None) if price is None else _add_costs([call], [price])
+        if cost is None:
+            return None
+        whole += cost
     return whole

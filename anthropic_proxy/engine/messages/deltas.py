@@ -85,6 +85,8 @@ class Usage(Struct, frozen=True):
     billed_tier: str | None = None
     """Service tier by which the provider bills the call, in its own words. Unlike `service_tier`, the client does not
     receive it."""
+    stated_cost: int | None = None
+    """Cost of the call in nano-dollars, as the provider states it. The client does not receive it."""
     repeated_input: "Usage | None" = None
     """Input counts of earlier calls for the same reply, which the provider bills in addition to the counts above. The
     client receives only the counts above: clients derive the size of the conversation from them."""
@@ -250,6 +252,8 @@ class BilledUsage(TokenCounts):
     """Web searches that the provider ran and bills. Searches of the proxy itself do not count."""
     service_tier: str = ""
     """Service tier that the provider of the last call reported, in its own words: `default`, `flex`. "": none."""
+    stated_cost: int = 0
+    """Cost in nano-dollars that the provider stated (OpenRouter), which counts if no price is known. 0: none."""
 
     def copy_usage(self, source: "BilledUsage") -> None:
         # for each request, so without a loop over the names
@@ -257,6 +261,7 @@ class BilledUsage(TokenCounts):
         self.cache_read_tokens, self.cache_write_tokens = source.cache_read_tokens, source.cache_write_tokens
         self.cache_write_1h_tokens, self.thinking_tokens = source.cache_write_1h_tokens, source.thinking_tokens
         self.billed_searches, self.service_tier = source.billed_searches, source.service_tier
+        self.stated_cost = source.stated_cost
 
     def set_usage(self, usage: Usage) -> None:
         """Replace all counts by the reported ones, and by 0 if one is not reported."""

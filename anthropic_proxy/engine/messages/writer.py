@@ -158,6 +158,7 @@ class MessageWriter:
             thinking_tokens=min(clamp_count(usage.thinking_tokens), output),
             billed_searches=clamp_count(usage.billed_searches),
             service_tier=usage.billed_tier or "",
+            stated_cost=clamp_count(usage.stated_cost),
         )
 
     def start(self, estimate: int) -> list[Event]:

@@ -236,6 +236,7 @@ COUNTS = (
     "cache_write_tokens",
     "thinking_tokens",
     "billed_searches",
+    "stated_cost",
 )
 
 

@@ -310,3 +310,19 @@ def test_a_requested_model_has_the_price_of_its_vendor(tmp_path: Path) -> None:
     assert listed is not None
     assert listed.base.output == 15
     assert costs.find_requested_price("gpt-unknown", "openai", "test-model") is None
+
+
+def test_a_cost_that_a_provider_states_is_that_of_a_call_without_a_price(tmp_path: Path) -> None:
+    settings = load(tmp_path, OWN)
+    calculator, costs = CostCalculator(settings), ModelCosts(settings)
+    unknown, known = (receipt("x", f"openai/{name}", (1_000, 0, 0, 0, 0)) for name in ("no-such-model", "gpt-4.1"))
+    unknown.stated_cost = known.stated_cost = 5_000
+    assert calculator.calculate(unknown) == Cost(5_000, None, "stated by the provider")
+    assert calculator.calculate(known).cost == 2_000_000
+    assert find_request_usage(costs, unknown).cost is None, "no budget counts what a provider states"
+    calls = [new_attempt("openai", name, 1_000, 0) for name in ("no-such-model", "gpt-4.1")]
+    calls[0].stated_cost = 5_000
+    looped = structs.replace(known, attempts=calls, input_tokens=2_000)
+    assert calculator.calculate(looped) == Cost(2_005_000, None, "stated by the provider")
+    calls[0].stated_cost = 0
+    assert calculator.calculate(structs.replace(looped, stated_cost=0)) == Cost(None, None, "")

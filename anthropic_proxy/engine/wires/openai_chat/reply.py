@@ -143,8 +143,14 @@ class Chunk(Struct, gc=False):
     error: Raw = ABSENT
 
 
-class _TierField(Struct, gc=False):
+class _StatedCost(Struct, gc=False):
+    cost: Raw = ABSENT
+    """US dollars at OpenRouter (openrouter.ai/docs/use-cases/usage-accounting, read 2026-11-26); else an object."""
+
+
+class _Bill(Struct, gc=False):
     service_tier: str | None = None
+    usage: _StatedCost | None = None
 
 
 def _fields_of(kind: type[Struct], field_type: object) -> tuple[str, ...]:
@@ -158,7 +164,7 @@ _RAW_FIELDS = _fields_of(ChoiceDelta, Raw)
 _CALL_RAW_FIELDS = _fields_of(ToolCallDelta, Raw)
 _COUNTED = frozenset(field.name for field in structs.fields(ChatUsage) if field.type != int | None)
 decode_chunk = msgspec.json.Decoder(Chunk).decode
-decode_tier = msgspec.json.Decoder(_TierField).decode
+decode_bill = msgspec.json.Decoder(_Bill).decode
 
 
 def is_bare_error(data: bytes) -> bool:

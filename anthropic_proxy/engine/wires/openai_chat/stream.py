@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
@@ -40,8 +40,8 @@ from anthropic_proxy.engine.wires.openai_chat.reply import (
     TokenDetails,
     ToolCallDelta,
     convert_unusual_values,
+    decode_bill,
     decode_chunk,
-    decode_tier,
     is_bare_error,
 )
 from anthropic_proxy.engine.wires.openai_chat.request import OutputToolConverter, offers_output_tool
@@ -63,6 +63,8 @@ from anthropic_proxy.engine.wires.tools import ToolCallIds, is_parallel_wrapper,
 from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
 
 _NO_DETAILS = TokenDetails()
+_MAX_STATED_DOLLARS = 1_000
+"""A larger cost of one call has another meaning."""
 _NO_TOOL_COUNTS = ServerToolCounts()
 
 
@@ -342,13 +344,25 @@ class ChatDecoder(Decoder):
         for counts in (chunk.usage, choice.usage if choice else None, chunk.x_groq.usage if chunk.x_groq else None):
             if counts is None or (counts.prompt_tokens is None and counts.completion_tokens is None):
                 continue
-            tier = None
+            tier = cost = None
             # `Chunk` has no such field, so that only one event of a reply decodes it. OpenAI's events all have it.
             with suppress(*DECODE_ERRORS):
-                tier = decode_tier(data).service_tier
-            self._usage = decode_usage(counts, tier)
+                bill = decode_bill(data)
+                tier, cost = bill.service_tier, bill.usage and _read_cost(bill.usage.cost)
+            self._usage = structs.replace(decode_usage(counts, tier), stated_cost=cost)
             deltas.append(self._usage)
             return
+
+
+def _read_cost(amount: Raw) -> int | None:
+    """Return US dollars as nano-dollars. None: the provider states no usable amount."""
+    if not is_present(amount):
+        return None
+    with suppress(*DECODE_ERRORS):
+        dollars = msgspec.json.decode(amount, type=float)
+        if 0 < dollars <= _MAX_STATED_DOLLARS:
+            return round(dollars * 1_000_000_000)
+    return None
 
 
 class FenceFilter:
