@@ -11,7 +11,7 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,6 +68,17 @@ class Terminal:
         os.killpg(self._process.pid, signal.SIGWINCH)
         self._settle()
         return _readable(self._shown[start:])
+
+    def redraw_until(self, accept: Callable[[str], object]) -> str:
+        """Return the first accepted text of the screen. The time between two redraws doubles, so that also on a busy
+        machine the commands of the program end before the next redraw starts them again.
+        """
+        seconds, waited = 1.0, 0.0
+        while not accept(text := self.redraw(seconds)):
+            assert waited < WAIT_SECONDS, f"not shown within {waited:.0f} s; the screen:\n{text}"
+            waited += seconds
+            seconds *= 2
+        return text
 
     def _settle(self) -> None:
         deadline = time.monotonic() + MAX_WAIT_SECONDS

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from tests.support.fakes.scripted_model import Conversation
 from tests.support.fakes.server import RequestLog, Running, new_application, serving_strictly
 from tests.support.paths import ROOT
 from tests.support.server_process import reserve_closed_port
-from tests.support.waiting import wait_for
 
 CODE = ("-m", "anthropic_proxy", "code", "--")
 MANY_TOOLS = Path(__file__).with_name("many_tools_server.py")
@@ -54,7 +53,7 @@ def test_the_header_and_the_menu_name_the_models_that_reply(claude: Path, settin
         screen.wait_for("openai/gpt-4.1 · API Usage Billing")
         screen.type("/model")
         rows = ["replies to opus, sonnet and fable, 1.0 M context", "replies to haiku, 1.0 M context"]
-        text = wait_for(screen.redraw, lambda text: all(row in text for row in rows))
+        text = screen.redraw_until(lambda text: all(row in text for row in rows))
         assert {*re.findall(r"\d\. +(\S+)", text)} == {"Default", "openai/gpt-4.1", "openai/gpt-4.1-mini"}
 
 
@@ -68,9 +67,9 @@ def test_a_route_for_thinking_is_in_the_header_and_replies(claude: Path, setting
     with code_terminal(claude, {**settings, **models}, work) as screen:
         screen.wait_for("openai/gpt-4o · API Usage Billing")
         screen.type("Say exactly: routed")
-        wait_for(screen.redraw, lambda text: "openai/gpt-4o ·" in text and "% of" in text)
+        screen.redraw_until(lambda text: "openai/gpt-4o ·" in text and "% of" in text)
         screen.type("/model")
-        wait_for(screen.redraw, lambda text: "replies to opus, sonnet and fable by route think, " in text)
+        screen.redraw_until(lambda text: "replies to opus, sonnet and fable by route think, " in text)
 
 
 def run_code(work: Path, home: Path, variables: Mapping[str, str], *options: str) -> str:
@@ -167,7 +166,7 @@ def test_the_status_line_shows_model_window_costs_a_fallback_and_a_broken_cache(
                     f"today {sum_costs(usages())}",
                     f"{100 * cached / sum(usage['prompt_tokens'] for usage in of_session):.0f} % cached",
                 )
-                wait_for(lambda: find_status_line(screen), " · ".join((model, *figures, *marks)).__eq__)
+                wait_for_status_line(screen, " · ".join((model, *figures, *marks)).__eq__)
 
             screen.type("Count to 3")
             screen.wait_for("● 1 2 3")
@@ -188,7 +187,7 @@ def test_the_status_line_shows_model_window_costs_a_fallback_and_a_broken_cache(
             # what changed stands behind the tools before it; the number of tokens behind it is an estimate
             names = [tool["function"]["name"] for tool in journal.exchanges[-1].body["tools"]]
             cause = f"! tool {names.index('mcp__growing__late') + 1} (mcp__growing__late) changed"
-            line = wait_for(lambda: find_status_line(screen), lambda line: cause in line)
+            line = wait_for_status_line(screen, lambda line: cause in line)
             tokens = line.removesuffix(" tokens").rpartition(": ")[2]
             wait_for_line("openai/gpt-4.1", f"{cause}: {tokens} tokens")
             read_again = usages()[-1]["prompt_tokens"] - usages()[-1]["prompt_tokens_details"]["cached_tokens"]
@@ -198,10 +197,14 @@ def test_the_status_line_shows_model_window_costs_a_fallback_and_a_broken_cache(
     assert [group["name"] for group in json.loads(projects.stdout)["groups"]] == [project.name]
 
 
-def find_status_line(screen: Terminal) -> str:
-    """Return the line below the input."""
-    found = re.search(r"─ ([^─]*) ⏵⏵ auto mode on", screen.redraw(after_seconds=4.0))
-    return found[1] if found else ""
+def wait_for_status_line(screen: Terminal, accept: Callable[[str], object]) -> str:
+    """Return the first accepted line below the input."""
+
+    def find_line(text: str) -> str:
+        found = re.search(r"─ ([^─]*) ⏵⏵ auto mode on", text)
+        return found[1] if found else ""
+
+    return find_line(screen.redraw_until(lambda text: accept(find_line(text))))
 
 
 def sum_costs(usages: Iterable[dict[str, Any]]) -> str:
@@ -219,11 +222,11 @@ def test_the_status_line_keeps_the_last_turn_when_a_chosen_model_is_tested(
     models = {"BIG_MODEL": "openai/gpt-4.1", "SMALL_MODEL": "openai/gpt-4.1"}
     with code_terminal(claude, {**settings, **models}, work) as screen:
         screen.type("Say exactly: hello")
-        wait_for(lambda: find_status_line(screen), lambda line: " % of 1.0 M · " in line)
+        wait_for_status_line(screen, lambda line: " % of 1.0 M · " in line)
         screen.type("/model openai/gpt-4o")
         screen.wait_for("Switch model?")
         screen.type("")
-        line = wait_for(lambda: find_status_line(screen), lambda line: line.startswith("openai/gpt-4o · "))
+        line = wait_for_status_line(screen, lambda line: line.startswith("openai/gpt-4o · "))
         assert re.match(r"openai/gpt-4o · \d+ % of 128 k · ", line), line
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.platform_marks import needs_job_control, needs_timer_signal
-from tests.support.process_checks import children_of, port_of
+from tests.support.process_checks import children_of, is_refused, port_of
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
@@ -89,7 +89,7 @@ def test_a_process_that_blocks_while_it_stops_ends_too(settings: dict[str, str],
         client.sendall(b"GET /block/python HTTP/1.1\r\nHost: localhost\r\n")  # holds the process open
         wait_for(lambda: not unread_bytes(client))
         proxy.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: not is_pending(proxy.process.pid, signal.SIGTERM))
+        wait_for(lambda: is_refused(port_of(proxy)))  # it has handled the signal
         client.sendall(b"\r\n")
         wait_for(lambda: "Blocking.\n" in proxy.log)
         proxy.process.send_signal(signal.SIGTERM)

@@ -37,8 +37,7 @@ def install(folder: Path, module: str, version: str = "1.0", name: str = "reques
 
 
 def with_path(settings: Mapping[str, str], folder: Path, **more: str) -> dict[str, str]:
-    monitor = ROOT / "tests/support/event_loop_monitor"
-    return {**settings, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, monitor, folder))), **more}
+    return {**settings, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, folder))), **more}
 
 
 def read_costs(log: str) -> list[float]:

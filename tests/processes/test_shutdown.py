@@ -11,7 +11,18 @@ import pytest
 from tests.support.event_grammar import check_bytes
 from tests.support.fakes.server import Running
 from tests.support.platform_marks import KILL
-from tests.support.process_checks import MESSAGES, METRICS, ask, children_of, events_of, is_alive, port_of, serve, total
+from tests.support.process_checks import (
+    MESSAGES,
+    METRICS,
+    ask,
+    children_of,
+    events_of,
+    is_alive,
+    is_refused,
+    port_of,
+    serve,
+    total,
+)
 from tests.support.raw_http import Answer, exchange, post, read_answer
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.waiting import WAIT_SECONDS, wait_for, wait_for_async
@@ -28,14 +39,6 @@ SHORT, LONG, WHOLE, WAITING = (
 async def answers_of(proxy: Proxy, *bodies: object) -> list[Answer]:
     received = await asyncio.gather(*(exchange(port_of(proxy), post(MESSAGES, body)) for body in bodies))
     return [read_answer(answer) for answer in received]
-
-
-def is_refused(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS).close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 async def ask_amid(openai: Running, proxy: Proxy, sign: int, *bodies: object, times: int = 1) -> list[Answer]:

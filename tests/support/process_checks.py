@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -65,6 +66,14 @@ def serve(workers: int) -> tuple[str, ...]:
 
 def port_of(proxy: Proxy) -> int:
     return int(proxy.url.rpartition(":")[2])
+
+
+def is_refused(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def events_of(answer: Answer) -> list[str]:

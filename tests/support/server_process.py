@@ -132,9 +132,11 @@ def running_proxy(
         if "{port}" not in " ".join(command):
             words += ["--port", str(port)]
         measured = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
-        path = os.pathsep.join((str(ROOT), str(Path(__file__).with_name("event_loop_monitor"))))
-        own = {"PYTHONPATH": path, "PYTHONASYNCIODEBUG": "1", PAUSE_VARIABLE: str(pause_file())}
-        environment = {**environment_of(directory), **own, **measured, "DATABASE_URL": "off", **settings}
+        own = {"PYTHONASYNCIODEBUG": "1", PAUSE_VARIABLE: str(pause_file()), "DATABASE_URL": "off"}
+        environment = {**environment_of(directory), **own, **measured, **settings}
+        # without the monitor, a busy machine looks like a blocked loop
+        monitor = str(Path(__file__).with_name("event_loop_monitor"))
+        environment["PYTHONPATH"] = os.pathsep.join((environment["PYTHONPATH"], monitor))
         log_file = directory / f"proxy-{port}.log"
         with log_file.open("wb") as log:
             process = subprocess.Popen(
