@@ -17,13 +17,16 @@ FAMILIES = {family.name: family for family in msgspec.json.decode(FAMILIES_FILE.
 _MODELS = tuple(
     (compile_later(pattern), name)
     for pattern, name in (
+        (r"claude-opus-4-7", "claude-opus-4-7"),
         (
-            r"claude-(?:opus-4-[7-9]|(?:fable|mythos|opus|sonnet|haiku)-[5-9](?!\d))",
+            r"claude-(?:opus-4-[89]|(?:fable|mythos|opus|sonnet|haiku)-[5-9](?!\d))",
             "claude-5",
         ),
+        (r"claude-(?:3|(?:opus|sonnet)-4(?:-[01](?!\d)|-2\d{7}|@|-v1|$))", "claude-4"),
         (r"claude", "claude"),
         (r"gpt-oss", "gpt-oss"),
         (r"gpt-\S*nano", "openai-nano"),
+        (r"gpt-4o-mini", "openai-4o-mini"),
         (r"(?:gpt-|o\d)\S*mini", "openai-mini"),
         (r"(?:^|[/.-])(?:gpt-\d|o[134](?:-|$)|chatgpt|codex)", "openai"),
         (r"gemini-(?:1|2\.0)", "gemini-2"),
