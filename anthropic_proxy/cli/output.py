@@ -157,7 +157,12 @@ class Output:
         widths, shown, below = _lay_out(columns, cells, limit)
 
         def write_row(row: Sequence[str], role: str) -> None:
-            texts = [wrap_words(row[index], widths[index]) if columns[index].wraps else [row[index]] for index in shown]
+            texts, long = [], list(below)
+            for index in shown:
+                lines = wrap_words(row[index], widths[index]) if columns[index].wraps else [row[index]]
+                if columns[index].wraps and any(count_columns(line) > widths[index] for line in lines):
+                    lines, long = [""], [*long, index]  # a word is too long for the column
+                texts.append(lines)
             for parts in itertools.zip_longest(*texts, fillvalue=""):
                 line = []
                 for index, part in zip(shown, parts, strict=True):
@@ -166,7 +171,7 @@ class Output:
                     line.append(self.paint(padded, role or columns[index].role))
                 if any(parts) or not below:
                     self._write_wrapped(f"{_GAP}{_GAP.join(line)}".rstrip())
-            for index in below:
+            for index in long:
                 for part in wrap_words(row[index], max(limit - 2 * len(_GAP), 1)) if row[index] else ():
                     self._write(f"{_GAP}{_GAP}{self.paint(part, role or columns[index].role)}")
 
@@ -191,8 +196,13 @@ def _lay_out(
     bars = next((index for index in shown if columns[index].role == "bar"), len(columns))
     flexible = next((index for index in shown if columns[index].can_be_cut or columns[index].wraps), None)
     if flexible is not None:
-        words = (count_columns(word) for row in cells for word in row[flexible].split())
-        needed = max((_MIN_CUT, *words)) if columns[flexible].wraps else _MIN_CUT
+        needed = _MIN_CUT
+        if columns[flexible].wraps:
+            texts = sorted(count_columns(row[flexible]) for row in cells)
+            words = (count_columns(word) for row in cells for word in row[flexible].split())
+            # a few long words are below their rows, if most texts fit
+            most = max(count_columns(columns[flexible].title), texts[len(texts) * 2 // 3] if texts else 0)
+            needed = min(max((_MIN_CUT, *words)), most)
         free = count_free(flexible, range(bars))
         if free < min(needed, complete[flexible]):
             free = count_free(flexible, [index for index in range(bars) if not columns[index].is_optional])
@@ -200,7 +210,8 @@ def _lay_out(
             below.append(flexible)
             shown.remove(flexible)
         else:
-            widths[flexible] = min(complete[flexible], max(free, limit // 5, count_columns(columns[flexible].title)))
+            least = needed if columns[flexible].wraps else max(limit // 5, count_columns(columns[flexible].title))
+            widths[flexible] = min(complete[flexible], max(free, least))
     if bars < len(columns) and _MIN_BAR <= (room := count_free(bars, range(bars))) < widths[bars]:
         for row in cells:
             row[bars] = row[bars][: -(-len(row[bars]) * room // widths[bars])]

@@ -213,3 +213,24 @@ def test_the_room_of_a_column_that_is_left_out_goes_to_the_one_that_is_cut(monke
         "  Project                   Requests",
         "  checkout-api-of-the-shop         3",
     ]
+
+
+def test_only_a_value_that_is_too_long_is_below_its_row_if_most_values_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = [Column("Setting"), Column("Value", wraps=True), Column("Source")]
+    rows = [["OTEL_SERVICE_NAME", "–", "default"], ["GEMINI_BASE_URL", "http://gateway.example/v1", ".env line 3"]]
+    rows += [["LOG_LEVEL", "info", "default"], ["PORT", "18344, default 8082", ".env line 7"]]
+    rows += [[name, "–", "default"] for name in ("PLUGINS", "REDIS_URL", "SEARCH_URL", "OIDC_ADMINS")]
+    assert show(monkeypatch, 45, lambda output: output.write_table(columns, rows)) == [
+        "  Setting            Value        Source",
+        "  OTEL_SERVICE_NAME  –            default",
+        "  GEMINI_BASE_URL                 .env line 3",
+        "    http://gateway.example/v1",
+        "  LOG_LEVEL          info         default",
+        "  PORT               18344,       .env line 7",
+        "                     default",
+        "                     8082",
+        "  PLUGINS            –            default",
+        "  REDIS_URL          –            default",
+        "  SEARCH_URL         –            default",
+        "  OIDC_ADMINS        –            default",
+    ]
