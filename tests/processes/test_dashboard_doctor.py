@@ -129,10 +129,8 @@ def test_a_rejected_key_is_listed_with_its_remedy_and_is_never_shown(tmp_path: P
         lines = command_lines(proxy.process.pid)
         pages.append(wait_for_end(client))
     problem = f"groq: rejects the key …{key[-4:]} (environment), 401."
-    assert (
-        f'<p class="wrap">{problem}</p><p class="small wrap"><b>What to do:</b> GROQ_API_KEY=&lt;new key&gt;</p>'
-        in pages[1].text
-    )
+    remedy = "GROQ_API_KEY=&lt;new key&gt;  in the environment"
+    assert f'<p class="wrap">{problem}</p><p class="small wrap"><b>What to do:</b> {remedy}</p>' in pages[1].text
     stored = [file.read_text("utf-8") for file in (data_of(tmp_path) / FOLDER_NAME).iterdir() if file.is_file()]
     assert any("GROQ_API_KEY=<new key>" in text for text in stored)
     for text in (lines, *stored, *(page.text for page in pages)):
