@@ -888,7 +888,7 @@ class _Setup:
                 output.write_notice(text, "!", "warn")
         self._report_routes(files.settings)
         if not any(change.added for change in files.changes):
-            output.write_line(f"  {shorten_home(self._folder / ENV_FILE)} needs no new line.")
+            output.write_line(f"  {self._folder / ENV_FILE} needs no new line.")
             self._reload()
             self._report_exported_key(backend)
             self._write_next_commands(backend, models, staying)
@@ -896,7 +896,7 @@ class _Setup:
         for change in files.changes:
             if change.added:
                 kind = "New and changed" if replaced and change.path.name == ENV_FILE else "New"
-                output.write_line(f"  {kind} lines of {shorten_home(change.path)}:")
+                output.write_line(f"  {kind} lines of {change.path}:")
             for line in mask_env_lines(change.added).strip("\n").splitlines():
                 output.write_line(f"    {output.paint(line, 'type')}".rstrip())
         instead = "--yes, which changes no line" if replaced else "--yes"
