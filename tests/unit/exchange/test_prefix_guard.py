@@ -306,18 +306,18 @@ async def test_side_requests_between_two_turns_do_not_end_the_comparison(row: Ro
 
 
 @pytest.mark.parametrize("side", ["Title of one message.", lines("title", 100)], ids=["short", "long"])
-async def test_a_side_request_of_one_message_hides_no_change(side: str) -> None:
+@pytest.mark.parametrize("fields", [{"system": "Write a title."}, {}], ids=["other system text", "same system text"])
+async def test_a_side_request_of_one_message_hides_no_change(side: str, fields: dict[str, Any]) -> None:
     """In the bytes of Claude Code, nothing but the model's name stands in front of the messages."""
     relayed = Relayed()
     relayed.cached = 20_000
     for turn in range(17, 20):
         assert await relayed.ask(claude_code(turn)) is None
     relayed.cached = 500
-    title = {"messages": [{"role": "user", "content": side}], "system": "Write a title."}
-    assert await relayed.ask(title) is None
-    fields = claude_code(20)
-    fields["messages"][4]["content"] = "x" + fields["messages"][4]["content"][1:]
-    change = await relayed.ask(fields)
+    assert await relayed.ask(claude_code(1, **fields, messages=[{"role": "user", "content": side}])) is None
+    changed = claude_code(20)
+    changed["messages"][4]["content"] = "x" + changed["messages"][4]["content"][1:]
+    change = await relayed.ask(changed)
     assert change is not None
     assert change.part == "message 5 (user)"
 
