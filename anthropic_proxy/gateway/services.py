@@ -319,7 +319,7 @@ def build_services(
 def _add_listed_prices(prices: ListedPrices) -> None:
     from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE  # noqa: PLC0415  # imports the price list
 
-    PRICE_SOURCE.add_listed(prices)
+    PRICE_SOURCE.replace_listed(prices)
 
 
 def require_route_prices(settings: Settings) -> Settings:

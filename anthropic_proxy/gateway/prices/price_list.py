@@ -181,11 +181,13 @@ class PriceSource:
             self.current = LoadedPrices(snapshot.providers, f"{PACKAGE} updated {today}", today)
             self.edition += 1
 
-    def add_listed(self, prices: ListedPrices) -> None:
+    def replace_listed(self, prices: ListedPrices) -> None:
+        """Replace the prices in the lists of the servers that `prices` names."""
+        servers = {server for server, _ in prices}
         with self._lock:
-            added = {**self.listed, **prices}
-            if added != self.listed:
-                self.listed = added
+            others = {name: price for name, price in self.listed.items() if name[0] not in servers}
+            if (listed := {**others, **prices}) != self.listed:
+                self.listed = listed
                 self.edition += 1
 
 
