@@ -146,6 +146,8 @@ class Chunk(Struct, gc=False):
 class _StatedCost(Struct, gc=False):
     cost: Raw = ABSENT
     """US dollars at OpenRouter (openrouter.ai/docs/use-cases/usage-accounting, read 2026-11-26); else an object."""
+    is_byok: object = None
+    """True if `cost` is only the fee of OpenRouter, as another vendor bills the call to the user's own key there."""
 
 
 class _Bill(Struct, gc=False):

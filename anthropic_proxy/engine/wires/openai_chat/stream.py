@@ -348,7 +348,9 @@ class ChatDecoder(Decoder):
             # `Chunk` has no such field, so that only one event of a reply decodes it. OpenAI's events all have it.
             with suppress(*DECODE_ERRORS):
                 bill = decode_bill(data)
-                tier, cost = bill.service_tier, bill.usage and _read_cost(bill.usage.cost)
+                tier = bill.service_tier
+                if bill.usage is not None and bill.usage.is_byok is not True:
+                    cost = _read_cost(bill.usage.cost)
             self._usage = structs.replace(decode_usage(counts, tier), stated_cost=cost)
             deltas.append(self._usage)
             return
