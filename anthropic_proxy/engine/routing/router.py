@@ -742,9 +742,9 @@ def describe_missing_key_of(choice: ModelChoice | Target, settings: EngineOption
         if not is_other or row.transport != "http" or describe_missing_key(row, settings):
             continue
         base_url = settings.base_urls.get(row.name, row.base_url)
-        listed = catalog.list_reported_models(build_server_name(row, base_url))
+        listed = catalog.cached_model_ids(row.name) or catalog.list_reported_models(find_server_name(row, settings))
         line = f"{_lead_of(setting)}{row.prefix}/{setting.value}"
-        if setting.value in listed:
+        if _without_suffix(setting.value) in listed:
             return (
                 f'{_subject_of(setting)} "{setting.value}", a model of {provider.prefix}, which has no key. '
                 f"{find_host(base_url)} lists this name.{_place_of(setting, settings)} Did you mean:  {line}"

@@ -183,3 +183,27 @@ async def test_the_remedy_for_a_missing_key_is_the_prefix_of_the_server_that_lis
         'FALLBACK_OPUS contains "google/gemini-2.5-pro", a model of gemini, which has no key. openrouter.ai lists this '
         "name. Set in the environment. Did you mean:  openai/google/gemini-2.5-pro",
     )
+
+
+async def test_the_second_remedy_for_a_missing_key_is_left_out_if_the_server_has_other_models() -> None:
+    """Also a list of installed models, and a name with `[1m]`, are compared."""
+
+    def answer(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        return FakeResponse(200, json.dumps({"models": [{"name": "google/gemini-2.5-pro"}]}).encode())
+
+    proxy = ProxyHarness(
+        answer,
+        PREFERRED_PROVIDER="ollama",
+        OLLAMA_API_BASE="http://ollama.example:11434",
+        BIG_MODEL="google/gemini-2.5-flash",
+        SMALL_MODEL="google/gemini-2.5-pro[1m]",
+    )
+    await proxy.services.catalog.refresh_listing("ollama")
+    rows = {row.tier: row.problems for row in list_tier_mappings(proxy.services.settings, proxy.services.catalog)}
+    assert rows["opus"] == (
+        "gemini has no key: GEMINI_API_KEY is not set. Set it in .env or in the environment and start the proxy again.",
+    )
+    assert rows["haiku"] == (
+        'SMALL_MODEL is "google/gemini-2.5-pro[1m]", a model of gemini, which has no key. ollama.example:11434 lists '
+        "this name. Set in the environment. Did you mean:  SMALL_MODEL=ollama/google/gemini-2.5-pro[1m]",
+    )
