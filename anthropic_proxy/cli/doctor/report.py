@@ -212,7 +212,8 @@ def _sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?")) or _LINE_AT_END.search(text) else f"{text}."
 
 
-_LINE_AT_END = re.compile(r":\s+\S+$")
+_LINE_AT_END = re.compile(r":\s+\S*/\S+$")
+"""A setting or a model name with its prefix."""
 
 
 SETTING = re.compile(r"([A-Z][A-Z0-9_]*)=(?:<[^>]*>|[^ ,]*)")

@@ -139,6 +139,15 @@ def test_a_model_that_ignores_the_schema_is_named_in_each_form_of_the_request(fo
     assert (outcome.state, outcome.detail) == ("unsupported", "ignored")
 
 
+def test_a_problem_that_ends_with_the_reason_of_a_provider_has_a_full_stop(tmp_path: Path) -> None:
+    with serving(
+        new_scripted_server([{"if": "always", "then": '400 {"error": {"message": "Account state: suspended"}}'}])
+    ) as server:
+        variables = {"OPENAI_API_KEY": "sk-0123456789", "OPENAI_BASE_URL": f"{server.url}/v1"}
+        report = asyncio.run(_run(load_settings(variables, PROVIDERS, env_file=str(tmp_path / ".env"))))
+    assert [fix.problem for fix in report.fixes] == ["Account state: suspended."]
+
+
 def test_the_dialect_is_written_with_its_evidence() -> None:
     report, _ = examine("unknown_a")
     (server,) = report.servers
