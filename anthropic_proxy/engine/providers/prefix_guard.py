@@ -336,7 +336,8 @@ def _is_continued(before: Prompt, body: bytes, *, has_same_samples: bool) -> boo
     view = memoryview(old)
     if not (body.startswith(view[:stable_end]) and body.endswith(view[end:])):
         return False
-    if body.startswith(view[stable_end:end], stable_end):
+    is_short = end - stable_end < MIN_LOST_BYTES and before.latest_turn < end  # and not the whole conversation
+    if is_short or body.startswith(view[stable_end:end], stable_end):
         return True
     if not before.mark_count:
         return False
