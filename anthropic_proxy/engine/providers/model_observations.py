@@ -111,10 +111,10 @@ class ModelObservations:
 
         After a compaction that keeps the first message, the numbers of messages say nothing, so they are 0.
         """
-        known = self.store.read("places:" + _digest_beginning(conversation, messages))
-        if known is None:
+        parts = (self.store.read("places:" + _digest_beginning(conversation, messages)) or "").split("|")
+        if len(parts) != 4 or not parts[2].isdecimal():  # nothing, or the text of an instance with another version
             return None
-        listed, placed, latest, second = known.split("|")
+        listed, placed, latest, second = parts
         is_valid = second == _digest_second(messages)
         pairs = (entry.partition(":") for entry in placed.split())
         counts = {digest: int(count) if is_valid and count.isdecimal() else 0 for digest, _, count in pairs}

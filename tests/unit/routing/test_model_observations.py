@@ -247,3 +247,18 @@ def test_the_tools_in_the_list_of_a_conversation_take_little_memory_whatever_the
     for places in (DeferredToolPlaces(listed=names), DeferredToolPlaces(placed=dict.fromkeys(names, 1))):
         observations.store_tool_places("long", messages, observations.find_tool_places("long", messages), places)
     assert sum(len(key) + len(value) for key, value in written.items()) < 10_000
+
+
+def test_places_of_tools_that_an_instance_of_another_version_has_stored_are_ignored() -> None:
+    store = MemoryStore()
+    written: dict[str, str] = {}
+    store.on_put = lambda key, value, _: written.update({key: value})
+    observations = ModelObservations(store)
+    messages = decode_request(b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"hi"}]}').messages
+    observations.store_tool_places("c", messages, None, DeferredToolPlaces(listed=["Read"]))
+    ((key, value),) = written.items()
+    assert observations.find_tool_places("c", messages) is not None
+    listed, placed, _, second = value.split("|")
+    for other in (f"{listed}|{placed}|{second}", f"{value}|new", f"{listed}|{placed}|many|{second}", "text"):
+        store.write_from_peer(key, other, 60)
+        assert observations.find_tool_places("c", messages) is None
