@@ -38,10 +38,11 @@ class ModelCosts:
     creates another object.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, uses_server_lists: bool = True) -> None:
+        """`uses_server_lists`: as for `PriceList`."""
         self._settings = settings
         self._registry = find_registry(settings)
-        self._prices = PriceList(settings)
+        self._prices = PriceList(settings, uses_server_lists=uses_server_lists)
 
     def find_price(self, provider: str, model: str, when: datetime | None = None, tier: str = "") -> Price | None:
         """Return the price of the model `model` of a provider. None: the price is unknown. `tier` is a service tier as

@@ -272,8 +272,11 @@ def _find_own_pattern(patterns: Iterable[str], model: str) -> str | None:
 class PriceList:
     """Results are cached until another price list is loaded."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, *, uses_server_lists: bool = True) -> None:
+        """Set `uses_server_lists` to False for a decision, such as that of a budget: the list of a server may have any
+        amount, and only the processes that have read it know it.
+        """
+        self._settings, self._uses_server_lists = settings, uses_server_lists
         self._edition = 0
         self._found: dict[tuple[str, str, int, str], Price | None] = {}
 
@@ -322,7 +325,9 @@ class PriceList:
         if listed is not None or tier:
             return listed
         vendor = _find_vendor_price(server, base_url, name) if server else None
-        return _find_server_price(provider, model, base_url) if vendor is None else vendor
+        if vendor is None and self._uses_server_lists:
+            return _find_server_price(provider, model, base_url)
+        return vendor
 
 
 def find_published_window(provider: Provider, model: str, settings: Settings) -> int | None:
@@ -420,7 +425,7 @@ the provider's cache."""
 
 def find_typical_request_prices(settings: Settings) -> Mapping[str, float]:
     """Models without a known price are absent."""
-    prices = PriceList(settings)
+    prices = PriceList(settings, uses_server_lists=False)
     found: dict[str, float] = {}
     for _, target in _list_targets(settings):
         price = prices.find(target.provider, target.model)

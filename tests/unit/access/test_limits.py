@@ -9,6 +9,7 @@ from anthropic_proxy.console.keys.limits import Amounts, KeyLimit, Scope, build_
 from anthropic_proxy.console.keys.reservations import Reservations
 from anthropic_proxy.console.keys.virtual_keys import Budget, Rules
 from anthropic_proxy.errors import LimitReached, ProxyError
+from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import AdmissionTarget, Reservation, UpstreamAttempt
 from tests.support.ledger import NOON
@@ -251,7 +252,10 @@ async def test_failed_requests_cost_nothing_and_cancelled_ones_their_estimated_i
     assert (error.retry_after, error.should_retry) == (None, False)
 
 
-async def test_a_model_without_a_price_needs_a_budget_in_tokens(keys: Keys) -> None:
+async def test_a_model_without_a_price_needs_a_budget_in_tokens(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list of a server is no price: it may say that a model is free, and not each process has read it."""
+    name = "openai api.openai.com", "no-such-model"
+    monkeypatch.setattr(PRICE_SOURCE, "listed", {name: {"input": 0, "output": 0}})
     key = await keys.create("ci", rules=Rules(budgets=(Budget(5, "usd", "day"),)))
     assert (await keys.refuse(key, 403, **UNKNOWN)).message == (
         "The key 'ci' has a budget in dollars, and the price of openai/no-such-model is unknown. Add a table "

@@ -21,6 +21,7 @@ from anthropic_proxy.gateway.prices.price_list import (
     find_package_price_date,
     find_price,
     find_published_window,
+    find_typical_request_prices,
 )
 from anthropic_proxy.gateway.settings import CONFIG_FILE, PriceTable, Settings, load_settings
 from anthropic_proxy.secrets import Secret
@@ -418,6 +419,9 @@ def test_the_list_of_a_server_has_the_price_of_a_model_that_no_other_source_has(
     assert read() == [rates("0.5", "0.1", "0.5", "4", "4"), *before[1:]]
     found = known(prices.find(router, "acme/mystery", TODAY))
     assert (found.source, prices.find(router, "acme/mystery", TODAY, "flex")) == ("model list of openrouter.ai", None)
+    route = '[[routes]]\nname = "cheap"\nbalance = "cost"\ntargets = ["router/acme/mystery", "router/acme/own"]\n'
+    routed = load(tmp_path, table + own + route)
+    assert [*find_typical_request_prices(routed)] == ["router/acme/own"], "a later start would not know the list"
     PRICE_SOURCE.replace_listed({("other host", "m"): {"input": 1, "output": 1}})
     assert read()[0] is not None
     PRICE_SOURCE.replace_listed({(server, "acme/newer"): {"input": 1, "output": 1}})
