@@ -14,7 +14,12 @@ from anthropic_proxy.engine.engine import Engine, build_engine_fields, new_id
 from anthropic_proxy.engine.hooks import Receipt
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.providers import find_registry
-from anthropic_proxy.engine.providers.catalog import LearnedModel, ListedPrices, load_learned_models
+from anthropic_proxy.engine.providers.catalog import (
+    UNUSED_LIST_TIMEOUT_SECONDS,
+    LearnedModel,
+    ListedPrices,
+    load_learned_models,
+)
 from anthropic_proxy.engine.providers.credentials import Credentials, TokenSource
 from anthropic_proxy.engine.providers.servers import find_server_name, has_own_models, is_in_table
 from anthropic_proxy.engine.routing.call_limits import build_throttles
@@ -236,7 +241,11 @@ async def fetch_model_lists(services: Services) -> None:
     """
     settings, catalog = services.settings, services.catalog
     others = [row for row in find_registry(settings) if row.is_configured or not has_own_models(row, settings)]
-    lists = (catalog.fetch_capabilities(row.name, "") for row in others if not row.uses_installed_models)
+    lists = (
+        catalog.fetch_capabilities(row.name, "", UNUSED_LIST_TIMEOUT_SECONDS)
+        for row in others
+        if not row.uses_installed_models
+    )
     await asyncio.gather(fetch_model_limits(services), *lists)
 
 

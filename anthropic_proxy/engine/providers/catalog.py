@@ -325,6 +325,8 @@ def store_learned_models(directory: Path, models: Sequence[LearnedModel], today:
 
 FIRST_LIMITS_TIMEOUT_SECONDS = 2.5
 """Maximum seconds that the model list of the proxy waits for the first reply about the limits of a server's models."""
+UNUSED_LIST_TIMEOUT_SECONDS = 0.5
+"""The same for a server that no tier and no route uses: it may be switched off."""
 FIRST_QUERY_TIMEOUT_SECONDS = 1.0
 """Maximum seconds that a request waits for the first query about its model. After this time, values of `models.toml`
 apply."""
@@ -471,18 +473,20 @@ class Catalog:
         """Return True if the provider itself has reported the cached values of a model."""
         return (provider, model) in self._described
 
-    async def fetch_capabilities(self, provider: str, model: str) -> ModelCapabilities:
+    async def fetch_capabilities(
+        self, provider: str, model: str, max_seconds: float = FIRST_LIMITS_TIMEOUT_SECONDS
+    ) -> ModelCapabilities:
         """Return the capabilities of a model, if possible as its provider reports them.
 
-        The call waits only for the first query about the model, for a limited time. `find_observed_model` returns the
-        limits in the model list of a server.
+        The call waits only for the first query about the model, for a limited time, which is `max_seconds` for a list.
+        `find_observed_model` returns the limits in the model list of a server.
         """
         self.start_due_queries(provider, model)
         is_list = provider in self._limit_queries
         key = (provider, "" if is_list else model)
         query = self._queries.get(key)
         if query is not None and key not in self._described and key not in self._failed:
-            seconds = FIRST_LIMITS_TIMEOUT_SECONDS if is_list else self._first_seconds
+            seconds = max_seconds if is_list else self._first_seconds
             remaining = self._queried_at[key] + seconds - self._clock()
             if remaining > 0:
                 done, _ = await asyncio.wait((query,), timeout=remaining)

@@ -13,6 +13,7 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.engine.platforms.program import name_program
+from anthropic_proxy.engine.providers.catalog import UNUSED_LIST_TIMEOUT_SECONDS
 from anthropic_proxy.engine.trace_context import TraceContext
 from anthropic_proxy.errors import InternalError
 from anthropic_proxy.gateway.server.endpoints import AsgiSink, serve_request
@@ -20,7 +21,8 @@ from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.settings import CONFIG_FILE
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import AdmissionRequest, Client, Headers, Receipt, StoreState
-from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.harness import STALL, FakeResponse, ProxyHarness
+from tests.support.virtual_time import in_virtual_time
 
 
 async def ask(
@@ -247,6 +249,20 @@ async def test_the_models_of_a_server_that_nothing_uses_yet_are_listed_with_thei
     names = ["claude-openai/m", "claude-acme/m"]
     assert [found[name]["max_input_tokens"] for name in names] == [50_000, 50_000]
     assert [found[name]["max_input_tokens_assumed"] for name in names] == [False, False]
+    await proxy.services.close()
+
+
+@in_virtual_time
+async def test_a_server_that_nothing_uses_and_that_is_switched_off_hardly_delays_the_list(tmp_path: Path) -> None:
+    (tmp_path / CONFIG_FILE).write_text('[providers.off]\nbase_url = "http://192.0.2.1/v1"\nmodels = ["m"]')
+    env_file, key = str(tmp_path / ".env"), "AIza-0123456789"
+    proxy = ProxyHarness(lambda *_: FakeResponse(200, STALL), env_file=env_file, GEMINI_API_KEY=key)
+    status, _, body = await ask(proxy.services, "GET", "/v1/models?limit=1000")
+    seconds = asyncio.get_running_loop().time()
+    assert (status, "claude-off/m" in body) == (200, True)
+    assert seconds == pytest.approx(UNUSED_LIST_TIMEOUT_SECONDS, abs=0.1)
+    await ask(proxy.services, "GET", "/v1/models?limit=1000")
+    assert asyncio.get_running_loop().time() == seconds
     await proxy.services.close()
 
 
