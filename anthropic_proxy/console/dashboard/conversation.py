@@ -126,13 +126,16 @@ def build_turns(
     """
     limit = _Limit()
     turns: list[Turn] = []
+    before: list[Block] = []
     for row in rows:
         failed: list[Turn] = []
-        if turns and _is_repetition(row, turns[-1].row):
-            last = turns.pop()
-            failed = [*last.failed, last]
         stored = contents.get(row.id, {})
         sent = list(_list_sent(row, stored.get("request"), limit))
+        is_other = bool(sent and before) and sent != before  # the user has changed the message that failed
+        if turns and _is_repetition(row, turns[-1].row) and not is_other:
+            last = turns.pop()
+            failed = [*last.failed, last]
+        before = sent
         results = {block.id: block for block in sent if block.kind == "result" and block.id}
         if turns and results:  # a result is shown below its call
             calls = turns[-1].reply

@@ -266,3 +266,18 @@ def test_repetitions_of_a_failed_message_are_one_turn() -> None:
     assert [one.outcome for one in turns[1].failed] == ["529", "529"]
     assert turns[0].reply[0].result is not None
     assert turns[1].sent == []
+
+
+def test_a_failed_message_that_the_user_has_changed_is_a_turn_of_its_own() -> None:
+    outcomes = ["error", "error", "error", "ok"]
+    rows = [
+        StoredRequest(id=f"req_{index}", outcome_class=outcome, status=529, message_count=1, requested_model="m")
+        for index, outcome in enumerate(outcomes)
+    ]
+    texts = ["Delete it.", "Delete it.", "Show it.", "Show it."]
+    stored = [StoredContent("request", 1, request(text)) for text in texts]
+    turns = build_turns(rows, {row.id: {"request": one} for row, one in zip(rows, stored, strict=True)})
+    assert [([one.row.id for one in turn.failed], turn.row.id) for turn in turns] == [
+        (["req_0"], "req_1"),
+        (["req_2"], "req_3"),
+    ]
