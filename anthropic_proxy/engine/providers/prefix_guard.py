@@ -410,7 +410,7 @@ def _divide(body: bytes, settings: Sequence[str]) -> _Parts:
     latest_turn = max(latest_turn, body.rfind(b',{"', conversation.value, end))
     marks = _find_marks(body, conversation.value, end, _MAX_MARKS)
     stable_end = _find_stable_end(body, conversation.value, end, latest_turn, len(marks))
-    if latest_turn <= conversation.value + 1:  # a single text, in front of which nothing tells the conversation
+    if len(messages) < 2:  # nothing in front of the only message tells the conversation
         latest_turn = end
     given = {name: _read_setting(name, view, members) for name in settings}
     return _Parts(tools, system, messages, latest_turn, stable_end, end, len(marks), given)

@@ -322,6 +322,27 @@ async def test_a_side_request_of_one_message_hides_no_change(side: str, fields: 
     assert change.part == "message 5 (user)"
 
 
+@pytest.mark.parametrize("row", [RELAY, *(ROWS[place] for place in (0, 2, 3, 8))], ids=lambda row: row.title or "relay")
+@pytest.mark.parametrize("side", ["Title.", lines("title", 100)], ids=["short", "long"])
+@pytest.mark.parametrize("shared", ["", lines("reminder", 20)], ids=["one text", "first text of the conversation"])
+async def test_a_side_request_with_the_beginning_of_the_conversation_hides_no_change(
+    row: Row, side: str, shared: str
+) -> None:
+    talk = Talk(row, 1_000)
+    messages, blocks = talk.messages, [{"type": "text", "text": shared}] if shared else []
+    for turn in range(31):
+        talk.messages = messages
+        if turn == 1:
+            messages[0]["content"] = [*blocks, {"type": "text", "text": messages[0]["content"]}]
+        if turn == 30:
+            messages[4]["content"] = "x" + messages[4]["content"][1:]
+        change = await talk.ask()
+        assert (change and change.part) == ("message 5 (user)" if turn == 30 else None), turn
+        if turn > 26:
+            talk.messages = [{"role": "user", "content": [*blocks, {"type": "text", "text": side}]}]
+            assert await talk.ask() is None
+
+
 FORMAT = {"format": {"type": "json_schema", "schema": {"type": "object"}}}
 
 
