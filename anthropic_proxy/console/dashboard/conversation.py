@@ -131,11 +131,12 @@ def build_turns(
         failed: list[Turn] = []
         stored = contents.get(row.id, {})
         sent = list(_list_sent(row, stored.get("request"), limit))
-        is_other = bool(sent and before) and sent != before  # the user has changed the message that failed
+        message = [structs.replace(block, image="") for block in sent]  # the URL of an image has the id of the request
+        is_other = bool(message and before) and message != before  # the user has changed the message that failed
         if turns and _is_repetition(row, turns[-1].row) and not is_other:
             last = turns.pop()
             failed = [*last.failed, last]
-        before = sent
+        before = message
         results = {block.id: block for block in sent if block.kind == "result" and block.id}
         if turns and results:  # a result is shown below its call
             calls = turns[-1].reply

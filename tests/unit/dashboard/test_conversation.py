@@ -275,7 +275,7 @@ def test_a_failed_message_that_the_user_has_changed_is_a_turn_of_its_own() -> No
         for index, outcome in enumerate(outcomes)
     ]
     texts = ["Delete it.", "Delete it.", "Show it.", "Show it."]
-    stored = [StoredContent("request", 1, request(text)) for text in texts]
+    stored = [StoredContent("request", 1, request([{"type": "text", "text": text}, IMAGE])) for text in texts]
     turns = build_turns(rows, {row.id: {"request": one} for row, one in zip(rows, stored, strict=True)})
     assert [([one.row.id for one in turn.failed], turn.row.id) for turn in turns] == [
         (["req_0"], "req_1"),
