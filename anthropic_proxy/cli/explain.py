@@ -143,14 +143,14 @@ def _write_stored_summary(row: StoredRequest, settings: Settings) -> None:
     output.write_line(f"  {requested}{target}")
 
     def write(label: str, text: str) -> None:
-        if os.path.isabs(file := settings.env_file or ""):  # a server that was started in their folder names no folder
-            folder = Path(file).parent
-            text = _BARE_FILE.sub(lambda found: shorten_home(folder / found[0]), text)
         output.write_labeled(label, text, LABEL_COLUMNS)
 
     write("request", f"{row.id}, {formats.full_time(row.started_at)}")
-    if row.route_reason:
-        write("rule", row.route_reason)
+    if reason := row.route_reason:
+        if os.path.isabs(file := settings.env_file or ""):  # a server that was started in their folder names no folder
+            folder = Path(file).parent
+            reason = _BARE_FILE.sub(lambda found: shorten_home(folder / found[0]), reason)
+        write("rule", reason)
     failed, times = list_failed_attempts(row), decode_attempt_times(row.attempt_times)
     has_all_times = len(times) > len(failed)  # a target without credentials was not called
     for number, (attempt, is_fallback) in enumerate(zip(failed, list_fallbacks(row), strict=True), 1):

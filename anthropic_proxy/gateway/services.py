@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date
 from functools import partial
 from typing import Any
@@ -313,7 +313,7 @@ def build_services(
 
         route_prices = find_typical_request_prices(settings)
     engine = build_engine_fields(settings, transports, http, credentials, worker_index_and_count)
-    engine["catalog"].on_listed_prices = _add_listed_prices
+    engine["catalog"].on_listed_prices = _replace_listed_prices
     return Services(
         settings=settings,
         **engine,
@@ -325,10 +325,10 @@ def build_services(
     )
 
 
-def _add_listed_prices(prices: ListedPrices) -> None:
+def _replace_listed_prices(servers: Collection[str], prices: ListedPrices) -> None:
     from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE  # noqa: PLC0415  # imports the price list
 
-    PRICE_SOURCE.replace_listed(prices)
+    PRICE_SOURCE.replace_listed(servers, prices)
 
 
 def require_route_prices(settings: Settings) -> Settings:

@@ -199,7 +199,7 @@ async def _count_by_provider(
         except TimeoutError:
             return None
         try:
-            if observations.lacks_count_path(server, path):
+            if observations.lacks_count_path(server, path) or observations.pauses_counts(server):
                 return None
             if not observations.has_count_path(server, path):
                 return await try_path(path, call)

@@ -9,7 +9,7 @@ import os
 import re
 import time
 import tomllib
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import date
 from functools import cache
@@ -400,8 +400,8 @@ class Catalog:
         """Provider → models in its newest list, also those without limits."""
         self._published: dict[tuple[str, str], LearnedModel] = {}
         """Context windows that others publish, for models that neither the doctor nor a server states."""
-        self.on_listed_prices: Callable[[ListedPrices], None] = lambda prices: None
-        """Receives the prices in each list that has some."""
+        self.on_listed_prices: Callable[[Collection[str], ListedPrices], None] = lambda servers, prices: None
+        """Receives the servers of each new list, and its prices, if it or the list before has some."""
         self.edition = 0
         """Version number of the contents, increased by each change. `PlanCache` then discards its plans."""
 
@@ -549,8 +549,9 @@ class Catalog:
                 has_limits = listed.context_window or listed.max_output
                 # some servers state the window of a model only while it is loaded
                 reported[model] = listed if has_limits else earlier.get(model, listed)
-            if prices := {(one.server, one.model): one.prices for one in found if one.prices is not None}:
-                self.on_listed_prices(prices)
+            prices = {(one.server, one.model): one.prices for one in found if one.prices is not None}
+            if prices or any(one.prices for one in earlier.values()):
+                self.on_listed_prices({server for server, _ in (*earlier, *reported)}, prices)
             self._reported[key[0]] = reported
             if reported != earlier:
                 self.edition += 1

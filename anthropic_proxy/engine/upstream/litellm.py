@@ -75,10 +75,10 @@ class LiteLLMThread:
                 prefix, _, name = model.partition("/")
                 for vendor in list_vendors(PROVIDERS):
                     if prefix in (vendor.name, vendor.litellm_prefix):
-                        renamed = "" if prefix == vendor.name else f", as {vendor.name}/{name},"
+                        subject = model if prefix == vendor.name else f"Write {vendor.name}/{name}. It"
                         raise MissingExtra(
-                            f"{model} needs{renamed} the line [providers.{vendor.name}] in anthropic-proxy.toml and "
-                            f"the key of {vendor.title} in {vendor.key_variable}, or else LiteLLM",
+                            f"{subject} needs the line [providers.{vendor.name}] in anthropic-proxy.toml "
+                            f"and the key of {vendor.title} in {vendor.key_variable}, or else LiteLLM",
                             "litellm",
                         ) from None
                 raise MissingExtra(

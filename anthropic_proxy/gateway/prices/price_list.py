@@ -9,7 +9,7 @@ search for a price.
 
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache, cached_property
@@ -181,9 +181,8 @@ class PriceSource:
             self.current = LoadedPrices(snapshot.providers, f"{PACKAGE} updated {today}", today)
             self.edition += 1
 
-    def replace_listed(self, prices: ListedPrices) -> None:
-        """Replace the prices in the lists of the servers that `prices` names."""
-        servers = {server for server, _ in prices}
+    def replace_listed(self, servers: Collection[str], prices: ListedPrices) -> None:
+        """Replace the prices in the lists of these servers."""
         with self._lock:
             others = {name: price for name, price in self.listed.items() if name[0] not in servers}
             if (listed := {**others, **prices}) != self.listed:

@@ -210,6 +210,21 @@ async def test_a_server_that_does_not_count_in_time_is_not_asked_again_for_a_whi
     assert len(server.sent) == 2
 
 
+@in_virtual_time
+async def test_a_count_that_waits_for_one_without_a_reply_does_not_ask_the_server_too() -> None:
+    server = Server(lambda path: FakeResponse(200, STALL))
+    proxy = ProxyHarness(server, **LOCAL)
+
+    async def ask_later() -> int:
+        await asyncio.sleep(1)
+        return await ask_count(proxy)
+
+    first, second = await asyncio.gather(ask_count(proxy), ask_later())
+    assert first == second > 0
+    assert asyncio.get_running_loop().time() == pytest.approx(PROVIDER_COUNT_SECONDS)
+    assert len(server.sent) == 1
+
+
 async def test_a_count_corrects_later_estimates_of_the_model() -> None:
     text = {**ASKED, "messages": [{"role": "user", "content": "The quick brown fox jumps over the lazy dog. " * 600}]}
     estimate = await ask_count(ProxyHarness(Server(lambda path: FakeResponse(500)), **LOCAL), text)

@@ -415,16 +415,20 @@ def test_the_list_of_a_server_has_the_price_of_a_model_that_no_other_source_has(
     before = read()
     assert before[0] is None
     server = "router openrouter.ai"
-    PRICE_SOURCE.replace_listed({(server, name): {"input": 0.5, "output": 4, "cache_read": 0.1} for name in names})
+    listed = {(server, name): {"input": 0.5, "output": 4, "cache_read": 0.1} for name in names}
+    PRICE_SOURCE.replace_listed({server}, listed)
     assert read() == [rates("0.5", "0.1", "0.5", "4", "4"), *before[1:]]
     found = known(prices.find(router, "acme/mystery", TODAY))
     assert (found.source, prices.find(router, "acme/mystery", TODAY, "flex")) == ("model list of openrouter.ai", None)
     route = '[[routes]]\nname = "cheap"\nbalance = "cost"\ntargets = ["router/acme/mystery", "router/acme/own"]\n'
     routed = load(tmp_path, table + own + route)
     assert [*find_typical_request_prices(routed)] == ["router/acme/own"], "a later start would not know the list"
-    PRICE_SOURCE.replace_listed({("other host", "m"): {"input": 1, "output": 1}})
+    PRICE_SOURCE.replace_listed({"other host"}, {("other host", "m"): {"input": 1, "output": 1}})
     assert read()[0] is not None
-    PRICE_SOURCE.replace_listed({(server, "acme/newer"): {"input": 1, "output": 1}})
+    PRICE_SOURCE.replace_listed({server}, {(server, "acme/newer"): {"input": 1, "output": 1}})
     assert read() == before, "the newest list of a server replaces the one before"
+    PRICE_SOURCE.replace_listed({server}, listed)
+    PRICE_SOURCE.replace_listed({server}, {})
+    assert read() == before, "also one without prices"
     elsewhere = load(tmp_path, table.replace("openrouter.ai", "router.example"))
     assert PriceList(elsewhere).find(find_registry(elsewhere).find("router"), "acme/mystery", TODAY) is None

@@ -63,8 +63,8 @@ from anthropic_proxy.engine.wires.tools import ToolCallIds, is_parallel_wrapper,
 from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
 
 _NO_DETAILS = TokenDetails()
-_MAX_STATED_DOLLARS = 1_000
-"""A larger cost of one call has another meaning."""
+_MAX_DOLLARS_PER_TOKEN = 0.01
+"""Limit of a stated cost, as of the prices in lists of models. A larger amount has another unit or meaning."""
 _NO_TOOL_COUNTS = ServerToolCounts()
 
 
@@ -350,19 +350,19 @@ class ChatDecoder(Decoder):
                 bill = decode_bill(data)
                 tier = bill.service_tier
                 if bill.usage is not None and bill.usage.is_byok is not True:
-                    cost = _read_cost(bill.usage.cost)
+                    cost = _read_cost(bill.usage.cost, (counts.prompt_tokens or 0) + (counts.completion_tokens or 0))
             self._usage = structs.replace(decode_usage(counts, tier), stated_cost=cost)
             deltas.append(self._usage)
             return
 
 
-def _read_cost(amount: Raw) -> int | None:
+def _read_cost(amount: Raw, tokens: int) -> int | None:
     """Return US dollars as nano-dollars. None: the provider states no usable amount."""
     if not is_present(amount):
         return None
     with suppress(*DECODE_ERRORS):
         dollars = msgspec.json.decode(amount, type=float)
-        if 0 < dollars <= _MAX_STATED_DOLLARS:
+        if 0 < dollars <= tokens * _MAX_DOLLARS_PER_TOKEN:
             return round(dollars * 1_000_000_000)
     return None
 
