@@ -15,7 +15,17 @@ from typing import Any
 import msgspec
 from msgspec import Raw, structs
 
-from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.engine.messages.deltas import (
+    Delta,
+    Stop,
+    Text,
+    Thinking,
+    ToolArgs,
+    ToolCall,
+    ToolEnd,
+    Usage,
+    clamp_count,
+)
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present
 from anthropic_proxy.engine.messages.reply_schema import FENCE, find_json
@@ -64,7 +74,8 @@ from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
 
 _NO_DETAILS = TokenDetails()
 _MAX_DOLLARS_PER_TOKEN = 0.01
-"""Limit of a stated cost, as of the prices in lists of models. A larger amount has another unit or meaning."""
+_MAX_STATED_DOLLARS = 1_000
+"""Limits of a stated cost, the first as of the prices in lists of models. A larger amount has another meaning."""
 _NO_TOOL_COUNTS = ServerToolCounts()
 
 
@@ -350,7 +361,8 @@ class ChatDecoder(Decoder):
                 bill = decode_bill(data)
                 tier = bill.service_tier
                 if bill.usage is not None and bill.usage.is_byok is not True:
-                    cost = _read_cost(bill.usage.cost, (counts.prompt_tokens or 0) + (counts.completion_tokens or 0))
+                    tokens = clamp_count(counts.prompt_tokens) + clamp_count(counts.completion_tokens)
+                    cost = _read_cost(bill.usage.cost, tokens)
             self._usage = structs.replace(decode_usage(counts, tier), stated_cost=cost)
             deltas.append(self._usage)
             return
@@ -362,7 +374,7 @@ def _read_cost(amount: Raw, tokens: int) -> int | None:
         return None
     with suppress(*DECODE_ERRORS):
         dollars = msgspec.json.decode(amount, type=float)
-        if 0 < dollars <= tokens * _MAX_DOLLARS_PER_TOKEN:
+        if 0 < dollars <= min(tokens * _MAX_DOLLARS_PER_TOKEN, _MAX_STATED_DOLLARS):
             return round(dollars * 1_000_000_000)
     return None
 
