@@ -150,29 +150,12 @@ class CostCalculator:
             return Cost(0, 0, "")
         used, (_, requested) = _find_used_prices(self._costs, receipt, calls), self._find_prices(receipt)
         listed = _add_costs(calls, [requested] * len(calls))
-        if (cost := _add_costs(calls, used)) is None and (stated := _add_stated_costs(calls, used)) is not None:
-            return Cost(stated, listed, _STATED)
-        return Cost(cost, listed, self._describe_source(receipt, calls, used))
-
-    def _describe_source(self, receipt: Receipt, calls: Sequence["_Call"], used: Sequence[Price | None]) -> str:
         normal = _find_used_prices(self._costs, receipt, [structs.replace(call, tier="") for call in calls])
+        cost = _add_costs(calls, used)
         if any(price is None for price in normal):
-            return ""
-        tiers = dict.fromkeys(call.tier for call in calls if call.tier)
-        searches = sum(call.searches for call in calls)
-        missing = [call.tier for call, price in zip(calls, used, strict=True) if price is None]
-        unpriced = any(
-            price is not None and price.calculate_search_cost(call.searches) is None
-            for call, price in zip(calls, normal, strict=True)
-        )
-        return ", ".join(
-            [
-                *dict.fromkeys(price.source for price in normal if price is not None),
-                *(f"no price of tier {tier}" if tier in missing else f"tier {tier}" for tier in tiers),
-                *(["no price of web searches"] if unpriced else []),
-                *([f"{searches} web search{'es' if searches > 1 else ''}"] if searches and not unpriced else []),
-            ]
-        )
+            stated = None if cost is not None else _add_stated_costs(calls, used, normal)
+            return Cost(cost, listed, "") if stated is None else Cost(stated, listed, _STATED)
+        return Cost(cost, listed, _describe_source(calls, used, normal))
 
     def _find_prices(self, receipt: Receipt) -> tuple[Price | None, Price | None]:
         period = int(receipt.started_at) // CONSTANT_SECONDS
@@ -293,11 +276,34 @@ def _add_costs(calls: Sequence[_Call], prices: Sequence[Price | None]) -> int | 
     return whole
 
 
-def _add_stated_costs(calls: Sequence[_Call], prices: Sequence[Price | None]) -> int | None:
-    """Like `_add_costs`, with the costs that providers stated for the calls without a price."""
+def _describe_source(calls: Sequence[_Call], used: Sequence[Price | None], normal: Sequence[Price | None]) -> str:
+    tiers = dict.fromkeys(call.tier for call in calls if call.tier)
+    searches = sum(call.searches for call in calls)
+    missing = [call.tier for call, price in zip(calls, used, strict=True) if price is None]
+    unpriced = any(
+        price is not None and price.calculate_search_cost(call.searches) is None
+        for call, price in zip(calls, normal, strict=True)
+    )
+    return ", ".join(
+        [
+            *dict.fromkeys(price.source for price in normal if price is not None),
+            *(f"no price of tier {tier}" if tier in missing else f"tier {tier}" for tier in tiers),
+            *(["no price of web searches"] if unpriced else []),
+            *([f"{searches} web search{'es' if searches > 1 else ''}"] if searches and not unpriced else []),
+        ]
+    )
+
+
+def _add_stated_costs(
+    calls: Sequence[_Call], used: Sequence[Price | None], normal: Sequence[Price | None]
+) -> int | None:
+    """Like `_add_costs`, with the costs that providers stated for the calls of models without a price.
+
+    `normal`: prices in the normal service tier. A reply that names another tier does not replace a known price.
+    """
     whole = 0
-    for call, price in zip(calls, prices, strict=True):
-        cost = (call.stated_cost or None) if price is None else _add_costs([call], [price])
+    for call, price, normal_price in zip(calls, used, normal, strict=True):
+        cost = (call.stated_cost or None) if normal_price is None else _add_costs([call], [price])
         if cost is None:
             return None
         whole += cost

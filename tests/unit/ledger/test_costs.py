@@ -320,6 +320,10 @@ def test_a_cost_that_a_provider_states_is_that_of_a_call_without_a_price(tmp_pat
     assert calculator.calculate(unknown) == Cost(5_000, None, "stated by the provider")
     assert calculator.calculate(known).cost == 2_000_000
     assert find_request_usage(costs, unknown).cost is None, "no budget counts what a provider states"
+    known.service_tier = unknown.service_tier = "no-such-tier"
+    assert calculator.calculate(unknown) == Cost(5_000, None, "stated by the provider")
+    assert calculator.calculate(known).cost is None, "a reply does not replace a known price by naming a tier"
+    known.service_tier = ""
     calls = [new_attempt("openai", name, 1_000, 0) for name in ("no-such-model", "gpt-4.1")]
     calls[0].stated_cost = 5_000
     looped = structs.replace(known, attempts=calls, input_tokens=2_000)
