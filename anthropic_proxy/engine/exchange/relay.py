@@ -271,8 +271,9 @@ class RelayStream(Reply):
     def _inspect(self, relevant: bytes) -> tuple[bytes, UpstreamError] | None:
         """Decode `relevant`, the frames that may contain token usage, a stop reason or an error.
 
-        Return the first frame that is not forwarded, with its error: clients cannot decode it, or it follows the stop
-        reason, so that clients would drop the complete message.
+        Return the first frame that is not forwarded, with its error: clients cannot decode it, or they would ignore it,
+        because its event is not named `error`, or it follows the stop reason, so that they would drop the complete
+        message.
         """
         if not self._begun:
             self._begun = True
@@ -285,7 +286,7 @@ class RelayStream(Reply):
             except UpstreamProtocolError as error:
                 return frame, error
             except UpstreamError as error:
-                if self.stop_reason is not None:
+                if self.stop_reason is not None or not _ERROR_NAME.search(relevant):
                     return frame, error
                 self.failure = self.failure or error
             else:
@@ -314,6 +315,7 @@ _EVENT_LINE = b"event: content_block_delta\n"
 _DELTA_FRAME = b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":""}}\n\n'
 """SSE frame with an empty text delta. Its length is subtracted to estimate the text in an incomplete reply."""
 _BORDER = compile_later(rb"\r?\n\r?\n|\r\r")
+_ERROR_NAME = compile_later(rb"(?:^|[\r\n])event: ?error[\r\n]")
 _DELAYS = ("retry-after", "retry-after-ms")
 _DELAY = compile_later(r" *(?:\d+(?:\.\d+)?|[A-Z][a-z]{2,}, .+) *")
 """Pattern of a delay, a number or a date. Others, such as `nan` or `-5`, would be an error in a client."""

@@ -329,7 +329,7 @@ def find_credentials(headers: Mapping[str, str]) -> list[bytes]:
     if scheme.lower() != "bearer":  # another scheme, which is ignored, or a key without a scheme
         bearer = "" if token else scheme
     # a client may send its own Anthropic key in one header and the key of the proxy in the other
-    return [key.encode() for key in (headers.get("x-api-key", ""), bearer) if key]
+    return [key.encode() for key in (headers.get("x-api-key", "").strip(), bearer) if key]
 
 
 def find_matching_key(presented: Sequence[bytes], keys: Sequence[Secret]) -> int | None:

@@ -33,6 +33,7 @@ async def test_a_key_is_accepted_in_both_headers(keys: Keys) -> None:
     expected = member(keys)
     assert await keys.policy.identify({"x-api-key": text}) == expected
     assert await keys.policy.identify({"authorization": f"Bearer {text}", "x-api-key": "sk-ant-own"}) == expected
+    assert await keys.policy.identify({"x-api-key": f"{text} \t"}) == expected
     assert await keys.policy.identify({}) is None
     assert await keys.policy.identify({"x-api-key": "pk-two"}) is None
     assert await keys.policy.identify({"x-api-key": "admin-secret"}) == Client(name="admin key 1", role="admin")

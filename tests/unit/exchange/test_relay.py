@@ -796,6 +796,25 @@ def test_a_stream_that_begins_with_an_event_that_no_client_can_read_is_an_error_
     assert (sink.error.status, sink.error.message) == (502, "anthropic sent an event that is not JSON.")
 
 
+@pytest.mark.parametrize("name", [b"", b"event: \n", b"event: message\n", b": event: error\n"])
+def test_an_error_that_clients_would_ignore_is_delivered_as_an_error_event(name: bytes) -> None:
+    frame = name + b'data: {"error": {"message": "The model failed.", "code": 500}}\n\n'
+    received, answer = passed([*STREAM[:5], frame])
+    start, _, report = received.partition(b"event: error\ndata: ")
+    assert start == b"".join(STREAM[:5])
+    assert json.loads(report) == {
+        "type": "error",
+        "error": {"type": "api_error", "message": "anthropic: The model failed."},
+        "request_id": "req_1",
+    }
+    assert str(answer.failure) == "anthropic: The model failed."
+
+
+def test_an_error_event_of_the_provider_passes_unchanged() -> None:
+    frame = b'event: error\ndata: {"type": "error", "error": {"type": "api_error", "message": "Failed."}}\n\n'
+    assert passed([*STREAM[:5], frame])[0] == b"".join((*STREAM[:5], frame))
+
+
 def test_escapes_that_only_some_decoders_reject_pass_unchanged() -> None:
     odd = STREAM[5].replace(b'"max_tokens"', b'"max_tokens", "note": "\\ud800"')
     received, answer = passed([*STREAM[:5], odd, STREAM[6]])
