@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from anthropic_proxy.engine.exchange import forwarding
-from anthropic_proxy.engine.exchange.client_side import encode_events
+from anthropic_proxy.engine.exchange.client_side import encode_error_response, encode_events
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.forwarding import JsonReply
 from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call, forwarded_headers
@@ -813,6 +813,22 @@ def test_an_error_that_clients_would_ignore_is_delivered_as_an_error_event(name:
 def test_an_error_event_of_the_provider_passes_unchanged() -> None:
     frame = b'event: error\ndata: {"type": "error", "error": {"type": "api_error", "message": "Failed."}}\n\n'
     assert passed([*STREAM[:5], frame])[0] == b"".join((*STREAM[:5], frame))
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize(
+    "body", [b'{"error": {"message": "No.", "code": 400}}', b'{"error": "No."}', b'{"type": "error", "message": "No."}']
+)
+def test_an_error_of_a_gateway_with_another_api_has_the_form_of_the_messages_api(body: bytes, streamed: bool) -> None:
+    frame = b"event: error\ndata: " + body + b"\n\n"
+    proxy = ProxyHarness(lambda *_: FakeResponse(200, frame) if streamed else FakeResponse(400, body), **KEY)
+    sink = ask(proxy, stream=streamed, model=ASKED)
+    _, answer = encode_error_response(sink.error, "req_1")
+    assert json.loads(answer) == {
+        "type": "error",
+        "error": {"type": sink.error.error_type, "message": "anthropic: No."},
+        "request_id": "req_1",
+    }
 
 
 def test_escapes_that_only_some_decoders_reject_pass_unchanged() -> None:

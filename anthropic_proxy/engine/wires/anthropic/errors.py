@@ -5,10 +5,8 @@ If the server has Anthropic's error format, the client receives the server's sta
 
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 
-import msgspec
-from msgspec import Raw, structs
+from msgspec import structs
 
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.patterns import compile_later
@@ -27,11 +25,10 @@ from anthropic_proxy.engine.wires.anthropic.conversation import (
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.rejected_fields import find_rejected_field, names_rejected_field
 from anthropic_proxy.engine.wires.anthropic.request import encode_request
+from anthropic_proxy.engine.wires.anthropic.stream import keep_error_body
 from anthropic_proxy.engine.wires.contract import Adaptation, Call
 from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body, remove_wrappers
-from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.secrets import redact_key_patterns
 
 _SIGNATURE_REFUSED = compile_later(r"^(?=.*\bsignature\b)(?=.*\bthinking\b)", re.IGNORECASE | re.MULTILINE)
 _ROLE_REFUSED = compile_later(
@@ -72,7 +69,6 @@ _MAX_ESCAPES = 10_000
 """A request with more JSON escapes of ASCII characters, which no program writes, is not searched."""
 _GAP = r"(?:\s|\\(?:[bfnrt]|u(?:00(?:0[9a-d]|1[c-f]|85|a0)|1680|20(?:0\d|0a|2[89f]|5f)|3000)|(?=[\"/])))*+"
 """Pattern of white space in JSON, and of the backslash before an escaped character."""
-_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 def decode_error(
@@ -92,9 +88,7 @@ def decode_error(
         error.status = status
         if status == 429 and error.cause is not None:
             error.should_retry = None  # the provider itself states when to retry
-        with suppress(*DECODE_ERRORS):  # a body that is no JSON object is not forwarded
-            _decode_members(body)
-            error.body = redact_key_patterns(body.decode(errors="replace")).encode()
+        keep_error_body(error, body)
     return error
 
 

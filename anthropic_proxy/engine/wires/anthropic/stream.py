@@ -348,8 +348,27 @@ class RelayInspector(Decoder):
             context_window=self._call.effective_max_input_tokens,
         )
         if self._call.dialect.has_anthropic_errors:
-            error.body = redact_key_patterns(frame.decode(errors="replace")).encode()
+            keep_error_body(error, frame)
         return error
+
+
+class _ErrorDetails(Struct):
+    type: str
+    message: str
+
+
+class _ErrorBody(Struct, tag_field="type", tag="error"):
+    error: _ErrorDetails
+
+
+_decode_error_body = msgspec.json.Decoder(_ErrorBody).decode
+
+
+def keep_error_body(error: UpstreamError, body: bytes) -> None:
+    """Give the client the provider's own text of an error, unless it is that of a gateway with another API."""
+    with suppress(*DECODE_ERRORS):
+        _decode_error_body(body)
+        error.body = redact_key_patterns(body.decode(errors="replace")).encode()
 
 
 def _read(
