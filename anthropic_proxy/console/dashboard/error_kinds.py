@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import Chart, Periods, chart_groups
 from anthropic_proxy.console.ledger.costs import ModelCosts
-from anthropic_proxy.console.ledger.queries import ErrorPeriod, ModelPeriod, PeriodSums
+from anthropic_proxy.console.ledger.queries import ErrorPeriod, FailedAttempts, ModelPeriod, PeriodSums
 from anthropic_proxy.console.ledger.records import UsageSums
 
 KINDS: Mapping[str, tuple[str, str]] = {
@@ -42,6 +42,20 @@ class Incident(Struct, frozen=True):
 
 def find_error_kind(error_type: str) -> str:
     return KINDS[error_type][0] if error_type in KINDS else error_type.removesuffix("_error").replace("_", " ")
+
+
+def is_frequent(attempts: FailedAttempts, requests: int) -> bool:
+    """`requests`: number of requests that ended at the provider."""
+    return attempts.requests >= MIN_INCIDENT_ERRORS and attempts.requests >= MIN_INCIDENT_SHARE * (
+        requests + attempts.passed_on
+    )
+
+
+def describe_failed_attempts(attempts: FailedAttempts, requests: int, place: str) -> str:
+    """`9 of 11 requests failed at openrouter first, and 8 went to another provider.`"""
+    sent = formats.plural(requests + attempts.passed_on, "request")
+    text = f"{attempts.requests:,} of {sent} failed {place} first"
+    return f"{text}, and {attempts.passed_on:,} went to another provider." if attempts.passed_on else f"{text}."
 
 
 def chart_errors(periods: Periods, errors: Sequence[ErrorPeriod]) -> Chart:

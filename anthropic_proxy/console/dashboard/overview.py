@@ -27,8 +27,10 @@ from anthropic_proxy.console.dashboard.charts import (
 )
 from anthropic_proxy.console.dashboard.error_kinds import (
     chart_errors,
+    describe_failed_attempts,
     find_error_kind,
     find_incidents,
+    is_frequent,
 )
 from anthropic_proxy.console.dashboard.models import tabulate_models
 from anthropic_proxy.console.dashboard.page import (
@@ -100,6 +102,7 @@ def build_overview_page(context: PageContext) -> Mapping[str, Any]:
                 _build_error_notice(context, found.costs, group)
                 for group in list_errors(context.connection, found.errors())
             ),
+            *_list_failed_attempts(context, found),
         ],
     )
     notices = of_setup if isinstance(listed, FailedPanel) else listed
@@ -233,6 +236,23 @@ def _build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGro
         remedy=remedy.text if remedy else "",
         help_link=remedy.link if remedy else "",
     )
+
+
+def _list_failed_attempts(context: PageContext, found: "_Queries") -> list[Notice]:
+    sent: dict[str, int] = {}
+    for one in found.by_model():
+        prefix = found.costs.find_prefix(one.model.provider)
+        sent[prefix] = sent.get(prefix, 0) + one.model.sums.requests
+    attempts = queries.count_failed_attempts(context.connection, context.model_selection)
+    facets = {**context.query.facets, "outcome": "retried"}
+    link = context.query.link("/dashboard/requests", facets=facets, measure="")
+    return [
+        Notice(
+            "!", "warn", describe_failed_attempts(one, sent.get(prefix, 0), f"at {prefix}"), "", link, "show retried"
+        )
+        for prefix, one in sorted(attempts.items())
+        if is_frequent(one, sent.get(prefix, 0))
+    ]
 
 
 def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:

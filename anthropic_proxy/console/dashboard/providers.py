@@ -8,13 +8,18 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.console import doctor_run, formats
 from anthropic_proxy.console.dashboard.charts import divide_range
-from anthropic_proxy.console.dashboard.error_kinds import MIN_INCIDENT_SHARE
+from anthropic_proxy.console.dashboard.error_kinds import (
+    MIN_INCIDENT_SHARE,
+    describe_failed_attempts,
+    is_frequent,
+)
 from anthropic_proxy.console.dashboard.page import FailedPanel, Page, PageContext, PageTable, build_panel
 from anthropic_proxy.console.doctor_run import DoctorRun, RunTomlTable
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import ExportTable
 from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, find_percentile
+from anthropic_proxy.console.ledger.queries import FailedAttempts
 from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_cost
@@ -42,12 +47,13 @@ class ProviderRow(Struct, frozen=True, kw_only=True):
     p50: str = formats.UNKNOWN
     p95: str = formats.UNKNOWN
     failures: str = ""
-    """Link to the failed requests of the provider, if they are many. "": they are not."""
+    """Link to the requests that failed at the provider, if they are many. "": they are not."""
     line: Sequence[float | None] = ()
 
 
 class _Figures(Struct):
     sums: UsageSums
+    attempts: FailedAttempts
     speeds: Histogram
     medians: Sequence[float | None]
 
@@ -93,13 +99,17 @@ def _collect_figures(context: PageContext) -> dict[str, _Figures]:
     ).items():
         speeds.setdefault(name, {})[start] = histogram
     found = {}
-    for row in queries.sum_periods(connection, chosen, 0, "provider"):
+    attempts = queries.count_failed_attempts(connection, chosen)
+    sums = {row.group: row.sums for row in queries.sum_periods(connection, chosen, 0, "provider")}
+    costs = ModelCosts(context.settings)
+    for name in sums | dict.fromkeys(costs.find_provider_name(prefix) for prefix in attempts):
         total: Histogram = {}
-        by_start = speeds.get(row.group, {})
+        by_start = speeds.get(name, {})
         for histogram in by_start.values():
             add_histogram(total, histogram)
         medians = [find_percentile(by_start.get(start, {}), 0.5) for start in periods.starts]
-        found[row.group] = _Figures(row.sums, total, medians)
+        failed = attempts.get(costs.find_prefix(name), FailedAttempts())
+        found[name] = _Figures(sums.get(name, UsageSums()), failed, total, medians)
     return found
 
 
@@ -122,12 +132,21 @@ def _build_row(context: PageContext, provider: ProviderSetup, figures: _Figures 
     if figures is None:
         return row
     errors, requests = figures.sums.errors, figures.sums.requests
-    if remedy == _NOTHING and errors >= MIN_INCIDENT_SHARE * requests and errors > 0:
+    problems, outcomes = [], []
+    if errors >= MIN_INCIDENT_SHARE * requests and errors > 0:
         verb = "was" if errors == 1 else "were"
-        facets = {**context.query.facets, "outcome": "error", "provider": provider.name}
+        problems.append(f"{errors:,} of {formats.plural(requests, 'request')} {verb} answered with an error.")
+        outcomes.append("error")
+    if is_frequent(figures.attempts, requests):
+        problems.append(describe_failed_attempts(figures.attempts, requests, "here"))
+        outcomes.append("retried")
+    if remedy == _NOTHING and problems:
+        # the provider of a retried request is the one that replied
+        own = {"provider": provider.name} if outcomes[0] == "error" else {}
+        facets = {**context.query.facets, "outcome": outcomes[0], **own}
         row = structs.replace(
             row,
-            remedy=f"{errors:,} of {formats.plural(requests, 'request')} {verb} answered with an error.",
+            remedy=" ".join(problems),
             is_quiet=False,
             failures=context.query.link("/dashboard/requests", facets=facets),
         )

@@ -10,14 +10,16 @@ import operator
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
+import msgspec
 from msgspec import Struct, structs
 from sqlalchemy import BigInteger, ColumnElement, Connection, Integer, Table, Text, and_, case, cast, func, select
 
 from anthropic_proxy.console.ledger.histograms import Histogram, encode_histogram, find_bucket, sum_encoded_histograms
 from anthropic_proxy.console.ledger.periods import MAX_UTC_SECONDS, RequestSelection, find_period_start, find_utc_offset
 from anthropic_proxy.console.ledger.records import (
+    COMMON_VALUES,
     FACETS,
     HOURLY_KEYS,
     SESSION_KEYS,
@@ -36,6 +38,7 @@ from anthropic_proxy.console.ledger.request_queries import (
     narrow_to_matching_hours,
     request_conditions,
     search_conditions,
+    uncommon_value_condition,
     value_condition,
 )
 from anthropic_proxy.console.ledger.tables import (
@@ -48,6 +51,7 @@ from anthropic_proxy.console.ledger.tables import (
     virtual_keys,
 )
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
+from anthropic_proxy.gateway.telemetry.outcomes import OutcomeClass
 
 
 class UsageGroup(Struct, frozen=True, kw_only=True):
@@ -437,6 +441,49 @@ def list_errors(connection: Connection, errors: Iterable[ErrorPeriod]) -> list[E
         texts = (latest.error, latest.error_code, latest.id, latest.attempt_times, latest.requested_model)
         groups.append(ErrorGroup(*key, counts[key], first_at, last_at, *texts))
     return groups
+
+
+_OTHER_OUTCOMES = [name for name in get_args(OutcomeClass) if name != COMMON_VALUES["outcome_class"]]
+"""Outcomes by name, so that the database uses their index and not that of all requests in a range."""
+
+
+class FailedAttempts(Struct):
+    requests: int = 0
+    """Requests with a failed attempt at the provider, without the failed requests that are counted as its errors."""
+    passed_on: int = 0
+    """Those of them that ended at another provider."""
+
+
+def count_failed_attempts(connection: Connection, selection: RequestSelection) -> dict[str, FailedAttempts]:
+    """Return prefix of a provider → numbers of requests with failed attempts before their result."""
+    column = requests.c
+    is_error = column.outcome_class == "error"
+    keys = (column.failed_attempts, column.prefix, column.provider, is_error)
+    chosen = [
+        *request_conditions(selection),
+        uncommon_value_condition("outcome_class"),
+        column.outcome_class.in_(_OTHER_OUTCOMES),
+        column.failed_attempts != "",
+    ]
+    found: dict[str, FailedAttempts] = {}
+    for text, prefix, provider, failed, count in connection.execute(
+        select(*keys, func.count()).where(*chosen).group_by(*keys)
+    ):
+        for name in _list_failed_prefixes(text):
+            is_last = name == (prefix or provider)
+            if not (is_last and failed):
+                one = found.setdefault(name, FailedAttempts())
+                one.requests += count
+                one.passed_on += 0 if is_last else count
+    return found
+
+
+def _list_failed_prefixes(text: object) -> set[str]:
+    try:
+        attempts = msgspec.json.decode(str(text), type=list[str])
+    except msgspec.DecodeError:  # SQLite stores any value
+        return set()
+    return {attempt.partition(" ")[0] for attempt in attempts}
 
 
 class LedgerExtent(Struct, frozen=True):

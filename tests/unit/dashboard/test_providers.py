@@ -8,6 +8,7 @@ from msgspec import structs
 
 from anthropic_proxy.console import doctor_run
 from anthropic_proxy.console.dashboard.models import build_models_page
+from anthropic_proxy.console.dashboard.overview import build_overview_page
 from anthropic_proxy.console.dashboard.page import FailedPanel
 from anthropic_proxy.console.dashboard.permissions import Role, Session, explain_doctor_denial
 from anthropic_proxy.console.dashboard.providers import (
@@ -121,6 +122,38 @@ async def test_unused_providers_are_one_line_and_keys_are_no_addresses(tmp_path:
     ]
     assert page["unused"] == [("google", "gemini", "GEMINI_API_KEY is not set.")]
     assert "outcome=error&provider=groq" in page["rows"][2].failures
+
+
+async def test_a_provider_whose_requests_go_to_a_fallback_needs_attention(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    fallback = {"provider": "deepseek", "prefix": "deepseek", "failed_attempts": ["groq 503", "groq 503"]}
+    await store(
+        settings,
+        new_receipt(1, failed_attempts=["groq 503"]),
+        new_receipt(2),
+        *(new_receipt(number, **fallback) for number in range(3, 11)),
+        new_receipt(11, **{**fallback, "outcome": "error", "status": 429, "failed_attempts": ["groq 429"]}),
+    )
+    providers = [
+        ProviderSetup(name=name, prefix=name, state="ready", detail="…1234, .env", key_count=1)
+        for name in ("groq", "deepseek")
+    ]
+    with reading(settings) as engine, engine.connect() as connection:
+        setup = Setup(providers=providers)
+        page = build_providers_page(
+            build_context("/dashboard/providers", connection, settings, now=NOON + 7_200, setup=setup)
+        )
+        overview = build_overview_page(build_context("/dashboard", connection, settings, now=NOON + 7_200))
+    assert [(row.prefix, row.remedy) for row in page["rows"]] == [
+        ("groq", "10 of 11 requests failed here first, and 9 went to another provider."),
+        ("deepseek", "1 of 9 requests was answered with an error."),
+    ]
+    assert "outcome=retried" in page["rows"][0].failures
+    assert "provider=" not in page["rows"][0].failures
+    assert [notice.text for notice in overview["notices"]] == [
+        "1 request failed at deepseek with 429.",
+        "10 of 11 requests failed at groq first, and 9 went to another provider.",
+    ]
 
 
 async def test_the_costs_at_other_models_are_of_the_same_requests(tmp_path: Path) -> None:
