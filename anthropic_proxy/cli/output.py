@@ -29,8 +29,6 @@ from anthropic_proxy.gateway.telemetry.log.lines import (
 )
 
 _GAP = "  "
-_MIN_BAR = 4
-"""Number of characters of the longest bar below which the bars are left out."""
 _MIN_CUT = 24
 """Number of characters of a cut cell below which optional columns are left out, so that names remain different."""
 _MIN_BESIDE_LABEL = 30
@@ -212,7 +210,10 @@ def _lay_out(
         else:
             least = needed if columns[flexible].wraps else max(limit // 5, count_columns(columns[flexible].title))
             widths[flexible] = min(complete[flexible], max(free, least))
-    if bars < len(columns) and _MIN_BAR <= (room := count_free(bars, range(bars))) < widths[bars]:
+    if (
+        bars < len(columns)
+        and count_columns(columns[bars].title) <= (room := count_free(bars, range(bars))) < widths[bars]
+    ):
         for row in cells:
             row[bars] = row[bars][: -(-len(row[bars]) * room // widths[bars])]
         widths[bars] = room

@@ -71,6 +71,16 @@ def test_bars_get_shorter_before_they_are_left_out(monkeypatch: pytest.MonkeyPat
     ]
 
 
+def test_bars_narrower_than_their_title_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = show_table(monkeypatch, [new_group("provider/a-model-with-one-name", 2), new_group("b", 1)], "project")
+    assert lines[2:6] == [
+        f"  Project{' ' * 23}  Requests  Input  Cached  Output   Cost",
+        "  provider/a-model-with-one-name         1  1,200     0 %      30  $2.00",
+        f"  b{' ' * 29}         1  1,200     0 %      30  $1.00",
+        f"  all{' ' * 27}         2  2,400     0 %      60  $3.00",
+    ]
+
+
 @pytest.mark.parametrize(
     ("costs", "shown"),
     [
