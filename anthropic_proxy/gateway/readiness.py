@@ -330,7 +330,7 @@ def list_retirement_notices(settings: Settings, catalog: Catalog, today: date) -
     """Check the models of Claude tiers (opus …), their fallbacks and the routes. `today`: the last date that counts."""
     notices = []
     for row in list_tier_mappings(settings, catalog):
-        (retired, target), *others = (_find_retired(choice, settings, today) for choice in row.choices)
+        (retired, target), *others = (find_retired(choice, settings, today) for choice in row.choices)
         if retired and row.setting is not None:
             notices.append(RetirementNotice(f"{retired}. Its successor:", f"{row.setting.name}={target}"))
         if causes := {cause: model for cause, model in others if cause}:
@@ -342,21 +342,23 @@ def list_retirement_notices(settings: Settings, catalog: Catalog, today: date) -
                 text += f". {target} is the model of {row.tier} already. {'Write' if models else 'Remove the setting'}:"
             notices.append(RetirementNotice(text, f"{variable}={','.join(models)}" if models else variable))
     for route, choice in list_route_choices(settings, catalog):
-        retired, successor = _find_retired(choice, settings, today)
+        retired, successor = find_retired(choice, settings, today)
         if retired and choice.model_setting is not None:
             notices.append(RetirementNotice(f'{retired}. Its successor for route "{route.name}":', successor))
     return list(dict.fromkeys(notices))
 
 
-def _find_retired(choice: ModelChoice, settings: Settings, today: date) -> tuple[str, str]:
+def find_retired(choice: ModelChoice, settings: Settings, today: date) -> tuple[str, str]:
     """Return a clause about the retirement and the successor; a model in use: "" and its own id. Ids have prefixes."""
-    retired = find_retirement(choice.provider, choice.model, settings)
-    if retired is None or (day := date.fromisoformat(retired.retired_on)) > today:
-        return "", choice.prefixed_id
-    server = find_server_override(choice.provider, settings)
-    vendor = (server.title if server else "") or choice.provider.title
-    clause = f"{vendor} retired {choice.model} on {day.day} {day:%B %Y}"
-    return clause, f"{choice.provider.prefix}/{retired.successor}"
+    clause, model = "", choice.model
+    while (found := find_retirement(choice.provider, model, settings)) is not None:
+        if (day := date.fromisoformat(found.retired_on)) > today:
+            break
+        server = find_server_override(choice.provider, settings)
+        vendor = (server.title if server else "") or choice.provider.title
+        clause = clause or f"{vendor} retired {model} on {day.day} {day:%B %Y}"
+        model = found.successor
+    return clause, f"{choice.provider.prefix}/{model}"
 
 
 def list_problems_and_warnings(

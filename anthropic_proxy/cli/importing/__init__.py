@@ -108,6 +108,7 @@ def import_settings(
     if file.parent.name == _ROUTER_FOLDER:
         _note_other_router_files(plan, file.parent)
     plan.leave_out_unusable_values(present.configured_providers)
+    replaced = plan.replace_retired_models(prepare_files(plan, folder).settings, date.today())
     given = Sources(environ, str(folder / ENV_FILE))
     plan.settle_known_keys(given)
     plan.keep_preferred_provider(given)
@@ -142,6 +143,8 @@ def import_settings(
         output.write_line(f"  {output.paint('!', 'warn')} {describe_demo(files.settings)}.")
     else:
         _write_mapping(output, plan, files.settings)
+        for text in replaced:
+            output.write_line(f"  {output.paint('!', 'warn')} {text}")
         for text, line in list_retirement_notices(files.settings, Catalog(), date.today()):
             output.write_line(f"  {output.paint('!', 'warn')} {text}  {output.paint(line, 'type')}")
         others = [

@@ -9,6 +9,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import date
 from functools import cache, partial
 from ipaddress import ip_address
 from itertools import count
@@ -23,7 +24,10 @@ from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.options import TIERS, ConfiguredProvider, suggest_key_variable, suggest_provider_name
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, ProviderRegistry, find_registry
+from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.routing.router import ModelChoice, choose_model, find_preferred_provider
 from anthropic_proxy.errors import ConfigurationError, join_with_and, join_with_or
+from anthropic_proxy.gateway.readiness import find_retired
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, load_settings
 from anthropic_proxy.gateway.settings.files import (
     append_env_line,
@@ -319,6 +323,51 @@ class ImportPlan:
                     for other in names:
                         reason = f"it is not imported, because it belongs to {self.origins.get(name, name)}"
                         self._leave_out(other, reason, is_error=True)
+
+    def replace_retired_models(self, settings: Settings, today: date) -> list[str]:
+        """Write the successors of the models that were retired on `today` or earlier. Return a sentence about each.
+
+        `settings`: those of the settings files with this plan.
+        """
+        catalog = Catalog()
+        preferred, registry = find_preferred_provider(settings, catalog), find_registry(settings)
+        sentences: dict[str, None] = {}
+
+        def replace(choice: ModelChoice, text: str) -> str:
+            clause, successor = find_retired(choice, settings, today)
+            if not clause:
+                return text
+            sentences.setdefault(f"{clause}. Its successor {successor} is imported.", None)
+            return successor
+
+        def replace_name(name: str) -> str:
+            choice = choose_model(name, preferred, settings, catalog, allow_other_provider=True)
+            return replace(choice, name)
+
+        for variable, value in self.variables.items():
+            if variable in _MODEL_VARIABLES:
+                self.variables[variable] = replace_name(value)
+            elif variable.startswith("FALLBACK_"):
+                models = (replace_name(name.strip()) for name in value.split(","))
+                self.variables[variable] = ",".join(dict.fromkeys(models))
+        for position, route in enumerate(self.routes):
+            shares: dict[str, int] = {}
+            for target, weight in zip(route.targets, route.weights or [1] * len(route.targets), strict=True):
+                name = replace_name(target)
+                shares[name] = shares.get(name, 0) + weight
+            weights = [*shares.values()] if route.weights else []
+            self.routes[position] = structs.replace(route, targets=[*shares], weights=weights)
+        for name, table in self.servers.items():
+            provider = registry.find_by_prefix(name)
+            in_use: dict[str, dict[str, int | str]] = {}
+            for model, fields in table.models.items():
+                kept = model
+                if provider is not None:
+                    choice = ModelChoice(provider=provider, model=model, reason="")
+                    kept = replace(choice, f"{name}/{model}").removeprefix(f"{name}/")
+                in_use.setdefault(kept, {}).update(fields)
+            self.servers[name] = structs.replace(table, models=in_use)
+        return list(sentences)
 
     def _leave_out_models(self, name: str, key_variable: str) -> None:
         """Remove the key, the routes and the variables that name a model of `[providers.NAME]`."""

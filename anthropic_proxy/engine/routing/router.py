@@ -345,7 +345,7 @@ def choose_models(requested: str, preferred: Provider, settings: EngineOptions, 
         return [_through_vertex(row, model_name, f"the request names its provider: {row.prefix}", settings)]
     if tier := find_tier(name):
         return choose_models_for_tier(tier, name, preferred, settings, catalog)
-    return [_choose_model(name, preferred, settings, catalog, allow_other_provider=False)]
+    return [choose_model(name, preferred, settings, catalog, allow_other_provider=False)]
 
 
 def choose_models_for_route(
@@ -358,7 +358,7 @@ def choose_models_for_route(
         elif target in TIERS:
             found = choose_models_for_tier(target, requested, preferred, settings, catalog)
         else:
-            choice = _choose_model(target, preferred, settings, catalog, allow_other_provider=True)
+            choice = choose_model(target, preferred, settings, catalog, allow_other_provider=True)
             choice = structs.replace(choice, model_setting=ModelSetting(route.targets_setting, route.origin, target))
             found = [structs.replace(choice, weight=route.find_weight(target))]
         for choice in found:
@@ -386,7 +386,7 @@ def choose_models_for_tier(
         value = settings.big_model
     if value is not None:
         origin = settings.origins.get(variable, "set")
-        choice = _choose_model(value, preferred, settings, catalog, allow_other_provider=True)
+        choice = choose_model(value, preferred, settings, catalog, allow_other_provider=True)
         reason = f"{tier} is {variable} ({origin}), and {choice.reason}"
         first = structs.replace(choice, reason=reason, model_setting=ModelSetting(variable, origin, value), tier=tier)
     elif preferred.serves_claude:
@@ -405,14 +405,14 @@ def choose_models_for_tier(
     variable = f"FALLBACK_{tier.upper()}"
     origin = settings.origins.get(variable, "set")
     for value in settings.fallbacks.get(tier, ()):
-        choice = _choose_model(value, preferred, settings, catalog, allow_other_provider=True)
+        choice = choose_model(value, preferred, settings, catalog, allow_other_provider=True)
         setting = ModelSetting(variable, origin, value)
         reason = f"{variable} lists it next, and {choice.reason}"
         choices.setdefault(choice.prefixed_id, structs.replace(choice, reason=reason, model_setting=setting))
     return list(choices.values())
 
 
-def _choose_model(
+def choose_model(
     name: str, preferred: Provider, settings: EngineOptions, catalog: Catalog, *, allow_other_provider: bool
 ) -> ModelChoice:
     """Return the choice for a model name of a request or a setting that no tier replaces, with or without a prefix.
