@@ -355,8 +355,9 @@ class ImportPlan:
             for target, weight in zip(route.targets, route.weights or [1] * len(route.targets), strict=True):
                 name = replace_name(target)
                 shares[name] = shares.get(name, 0) + weight
-            weights = [*shares.values()] if route.weights else []
-            self.routes[position] = structs.replace(route, targets=[*shares], weights=weights)
+            weights = [*shares.values()] if route.weights and len(shares) > 1 else []
+            balance = route.balance if len(shares) > 1 else "order"
+            self.routes[position] = structs.replace(route, targets=[*shares], balance=balance, weights=weights)
         for name, table in self.servers.items():
             provider = registry.find_by_prefix(name)
             in_use: dict[str, dict[str, int | str]] = {}
