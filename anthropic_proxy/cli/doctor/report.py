@@ -26,6 +26,7 @@ from anthropic_proxy.errors import join_with_and, join_with_or
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.gateway.prices.price_list import PriceList
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, copy_environment
+from anthropic_proxy.gateway.settings.config_file import resolve_config_file_path
 from anthropic_proxy.gateway.settings.files import format_toml_key, format_toml_value
 from anthropic_proxy.secrets import redact_json_value, redact_secrets
 
@@ -134,7 +135,9 @@ def _fix_access(diagnosis: Diagnosis, problem: Problem, diagnoses: Sequence[Diag
             alternative = _assign(backend, f"{name}/{other}")
     again = "Try again later: " if problem.kind in ("server", "quota") else ""
     remedy = alternative or f"{again}anthropic-proxy doctor {name}"
-    return Fix(name=name, problem=_sentence(problem.message), remedy=remedy)
+    # the remedy of the message is the setting that is on the next line
+    text = problem.message.partition(" Remedy: ")[0] if alternative else problem.message
+    return Fix(name=name, problem=_sentence(text), remedy=remedy)
 
 
 def _fix_features(diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis]) -> Iterator[Fix]:
@@ -548,7 +551,7 @@ class WindowSetting(NamedTuple):
     sentence: str
     """`set context_window in [providers.vllm.models."qwen3"] of anthropic-proxy.toml`"""
     place: str
-    """Words before the lines: `add to anthropic-proxy.toml`."""
+    """Words before the lines: `add to ~/.config/anthropic-proxy/anthropic-proxy.toml`."""
     lines: Sequence[str]
 
 
@@ -562,7 +565,8 @@ def find_window_setting(provider: Provider, model: str, settings: Settings) -> W
     base_url = settings.base_urls.get(provider.name, provider.base_url)
     name = propose_server_name(provider, base_url, settings)
     table = f"[providers.{name}.models.{format_toml_value(model)}]"
-    sentence, place = f"set context_window in {table} of {CONFIG_FILE}", f"add to {CONFIG_FILE}"
+    file = shorten_home(resolve_config_file_path(settings.env_file) or CONFIG_FILE)
+    sentence, place = f"set context_window in {table} of {CONFIG_FILE}", f"add to {file}"
     lines = [table, "context_window = <tokens>"]
     if not provider.is_configured:
         lines[:0] = _format_server_head(name, provider, base_url, settings)

@@ -12,6 +12,7 @@ import pytest
 
 from anthropic_proxy.cli.doctor.command import DoctorProgress
 from anthropic_proxy.cli.doctor.findings import Diagnosis
+from anthropic_proxy.cli.doctor.report import find_window_setting
 from anthropic_proxy.cli.doctor.run import select_backends
 from anthropic_proxy.console import doctor_run
 from anthropic_proxy.engine.providers import PROVIDERS
@@ -117,6 +118,16 @@ def test_an_unconfirmed_run_does_not_block_others(tmp_path: Path) -> None:
     screen = answer_questions("doctor", answers=answer(), directory=tmp_path, settings={})
     assert screen.lines[-1] == "✕ Nothing was sent. To send them without a question:  anthropic-proxy doctor --yes"
     assert doctor_run.load_current(data) == doctor_run.DoctorRun(started_at=1.0)
+
+
+def test_the_table_for_an_unknown_context_window_names_the_path_of_its_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    variables = {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
+    settings = load_settings(variables, PROVIDERS, env_file=str(tmp_path / "settings" / ".env"))
+    setting = find_window_setting(PROVIDERS.find("openai"), "unknown", settings)
+    assert setting.place == "add to ~/settings/anthropic-proxy.toml, and use the prefix local9/"
 
 
 def test_in_a_pipe_the_backends_without_a_reply_are_named(capsys: pytest.CaptureFixture[str]) -> None:
