@@ -330,7 +330,7 @@ def _read_exchange(source: str, exchange: Json) -> _Read:
         convert, model = _CONVERTERS[last], unquote(path.rpartition("/")[2])
     elif convert is _from_converse:
         model = unquote(url.path.split("/")[-2])
-    body: Json = {**convert(sent), **_thinking(sent)}
+    body: Json = {**convert(sent), **_thinking(sent), **_tool_choice(sent)}
     reported = max((_reported(usage) for usage in _find_usages(response)), default=0)
     if reported <= 0 or not body["messages"]:
         raise _Unsuitable
@@ -341,7 +341,7 @@ def _read_exchange(source: str, exchange: Json) -> _Read:
     _require(convert is not _from_converse or "claude" not in model or not facts.pages)
     provider = next((name for part, name in _PROVIDERS if part in url.netloc), "")
     _require(provider and not model.startswith(("arn:", "compound")))
-    facts.reasoning = round(facts.reasoning, 1)
+    facts.reasoning, facts.tool_json = round(facts.reasoning, 1), round(facts.tool_json, 1)
     facts.text, facts.tool_text = (tuple(round(amount, 1) for amount in text) for text in (facts.text, facts.tool_text))
     return _Read(CountedRequest(source, 0, provider, model, len(plain), reported, 0, facts), body)
 
@@ -402,6 +402,13 @@ def _thinking(sent: Json) -> Json:
     effort = sent.get("reasoning_effort") or thinking.get("effort")
     is_off = effort == "none" or thinking.get("type") == "disabled" or thinking.get("thinkingBudget") == 0
     return {"thinking": {"type": "adaptive"}} if (effort or thinking) and not is_off else {}
+
+
+def _tool_choice(sent: Json) -> Json:
+    """Return the field `tool_choice` for a request that demands a call of a tool in the form of its API."""
+    choice = sent.get("tool_choice") or (sent.get("toolConfig") or {}).get("toolChoice")
+    named = choice.get("type", "any") if isinstance(choice, dict) and "auto" not in choice else choice
+    return {"tool_choice": {"type": "any"}} if named in ("any", "tool", "required", "function") else {}
 
 
 def _text(text: str) -> Json:
@@ -674,11 +681,13 @@ _BOUNDS = {
     "per_message": (0.0, 12.0),
     "per_call": (0.0, 30.0),
     "per_result": (0.0, 30.0),
-    "any_tool": (0.0, 700.0),
+    "any_tool": (0.0, 1_000.0),
+    "forced_tool": (0.0, 150.0),
     "per_tool": (0.0, 100.0),
     "per_property": (0.0, 4.0),
     "text": (0.95, 1.7),
     "tool_text": (0.9, 1.5),
+    "tool_json": (0.8, 1.7),
     "image_base": (0.0, 1_000.0),
     "per_image_unit": (0.0, 3.0),
     "per_page": (100.0, 4_000.0),
@@ -688,7 +697,7 @@ _BOUNDS = {
 _IMAGE_CONSTANTS = ("image_base", "per_image_unit")
 _START_WEIGHT = 0.02
 """Weight of the distance from the start values, so that a constant with few requests stays near them."""
-_ROUNDS, _SWEEPS = 12, 10
+_ROUNDS, _SWEEPS = 7, 10
 _MAX_SHARE = 0.1
 """Maximum share of one request in the fit of a family."""
 _EASE = 20
@@ -706,8 +715,9 @@ def _parts(facts: TokenFacts, family: TokenFamily) -> list[float]:
     """Return the factors of the constants in `_BOUNDS` in the estimate of a request."""
     units = sum(count_image_units(size, family) for size in facts.images)
     has_tools = min(facts.tools, 1)
-    amounts = [1, facts.thinks, facts.messages, facts.calls, facts.results, has_tools, facts.tools, facts.tool_marks]
-    texts = weigh_message_text(facts, family), weigh_text(facts.tool_text)
+    counts = [facts.messages, facts.calls, facts.results, has_tools, facts.forces_tool * has_tools, facts.tools]
+    amounts = [1, facts.thinks, *counts, facts.tool_marks]
+    texts = weigh_message_text(facts, family), weigh_text(facts.tool_text), facts.tool_json
     return [*amounts, *texts, len(facts.images), units, facts.pages, facts.page_text]
 
 
@@ -728,6 +738,9 @@ def fit_family(examples: Sequence[Example], start: TokenFamily, kept: Collection
     bounds_by_name["per_request"] = 0.0, start.per_request + 8
     if start.image_rule not in ("area", "patches of 32"):  # rules whose constants are published
         kept = (*kept, *_IMAGE_CONSTANTS)
+    if start.forced_tool:  # a family whose prompts for tools are published
+        kept = (*kept, "any_tool")
+    kept = (*kept, "forced_tool", *(("tool_text", "per_property") if start.tool_json else ("tool_json",)))
     given = [float(getattr(start, name)) for name in _BOUNDS]
     places = [
         place
@@ -778,14 +791,21 @@ def _starts() -> dict[str, TokenFamily]:
     mistral-common 1.13.1), for 296 texts: licenses, code and pages in English, some of them in capitals. Its template
     has one token before the conversation, and two around a message.
 
-    The templates of DeepSeek, GLM, Qwen, Llama 3 and Mistral contain tools as JSON. By the weights of texts, the JSON
-    of 109 lists of tools in the recordings has 38 tokens for a tool and 3.3 times its marks besides names and texts.
+    The templates of DeepSeek, GLM, Qwen, Llama 3 and Mistral contain tools as JSON, which the weights of texts count
+    5 % low against o200k. Claude reads JSON too, behind a prompt whose tokens are published (platform.claude.com/docs,
+    "Tool use", 2026-11): 313 for Claude 4, 497 from 4.5, 675 for Opus 4.7, 290 to 354 later, and more if `tool_choice`
+    is `any` or `tool`. In 22 recorded texts, Claude before Opus 4.7 counts 1.16 times the tokens of o200k.
     """
-    json_tools = TokenFamily(per_tool=38, per_property=3.3)
+    json_tools = TokenFamily(per_tool=8, per_property=0, tool_text=0, tool_json=1.05)
     claude = TokenFamily(
+        per_tool=0,
+        per_property=0,
+        tool_text=0,
+        tool_json=1.16,
         thinking=26,
-        any_tool=450,
-        text=1.12,
+        any_tool=497,
+        forced_tool=92,
+        text=1.16,
         image_rule="patches of 28",
         max_image_units=1_568,
         per_page=1_700,
@@ -797,12 +817,30 @@ def _starts() -> dict[str, TokenFamily]:
     mistral = structs.replace(json_tools, per_request=1, per_message=2, text=1.06, per_digit=0.6, per_capital=0.1)
     gemini = TokenFamily(per_request=0, per_message=0, any_tool=0, image_rule="flat", per_image_unit=0, per_page=258)
     starts = {
-        "claude-4": structs.replace(claude, any_tool=346),
+        "claude-4": structs.replace(claude, any_tool=313, forced_tool=2),
         "claude": claude,
         "claude-opus-4-7": structs.replace(
-            claude, thinking=0, any_tool=675, text=1.5, max_image_units=4_784, per_page=1_600, page_text=1.4
+            claude,
+            thinking=0,
+            any_tool=675,
+            forced_tool=129,
+            text=1.5,
+            tool_json=1.5,
+            max_image_units=4_784,
+            per_page=1_600,
+            page_text=1.4,
         ),
-        "claude-5": structs.replace(claude, thinking=0, text=1.5, max_image_units=4_784, per_page=1_600, page_text=1.4),
+        "claude-5": structs.replace(
+            claude,
+            thinking=0,
+            any_tool=322,
+            forced_tool=120,
+            text=1.5,
+            tool_json=1.5,
+            max_image_units=4_784,
+            per_page=1_600,
+            page_text=1.4,
+        ),
         "openai": openai,
         "openai-mini": structs.replace(
             openai, image_rule="patches of 32", image_base=0, per_image_unit=1.62, max_image_units=1_536
@@ -840,7 +878,7 @@ _PARTS = {
     "pdf": ("per_page", "page_text"),
     "image": _IMAGE_CONSTANTS,
     "calls": ("per_call", "per_result"),
-    "tools": ("any_tool", "per_tool", "per_property", "tool_text"),
+    "tools": ("any_tool", "per_tool", "per_property", "tool_text", "tool_json"),
     "text": ("per_request", "per_message", "text"),
 }
 """Kind of requests → constants that only they have, or, for `text`, that all have."""
@@ -869,6 +907,7 @@ def fit_families(rows: Sequence[CountedRequest]) -> list[FittedFamily]:
             or (name in _SAME_TEXT and find_family_name(row.model) in _SAME_TEXT and row.kind not in ("image", "pdf"))
         }
         kept: set[str] = set()
+        fits_without: dict[tuple[int, frozenset[str]], TokenFamily] = {}
         for kind, constants in _PARTS.items():
             of_kind = {
                 place: example
@@ -876,24 +915,35 @@ def fit_families(rows: Sequence[CountedRequest]) -> list[FittedFamily]:
                 if (example.row.facts.thinks if kind == "thinking" else example.row.kind == kind)
             }
             fits, keeps = (
-                _total_error(of_kind, _predict(members, of_kind, start, names)) for names in (kept, {*kept, *constants})
+                _total_error(of_kind, _predict(members, of_kind, start, names, fits_without))
+                for names in (kept, {*kept, *constants})
             )
             if keeps <= fits:
                 kept |= set(constants)
         own = {place: example for place, example in members.items() if find_family_name(example.row.model) == name}
-        estimates = _predict(members, own, start, kept)
+        estimates = _predict(members, own, start, kept, fits_without)
         fitted.append(FittedFamily(fit_family(list(members.values()), start, kept), estimates))
     return fitted
 
 
 def _predict(
-    members: Mapping[int, Example], asked: Mapping[int, Example], start: TokenFamily, kept: Collection[str]
+    members: Mapping[int, Example],
+    asked: Mapping[int, Example],
+    start: TokenFamily,
+    kept: Collection[str],
+    fits: dict[tuple[int, frozenset[str]], TokenFamily],
 ) -> dict[int, int]:
-    """Return the estimates of some requests, each by the constants that fit the members of other recordings."""
+    """Return the estimates of some requests, each by the constants that fit the members of other recordings.
+
+    `fits`: the constants by the number that they do not know and by the names that are kept.
+    """
     estimates = {}
     for number in {example.row.number for example in asked.values()}:
-        others = [example for example in members.values() if example.row.number != number]
-        family = fit_family(others, start, kept)
+        key = number, frozenset(kept)
+        if key not in fits:
+            others = [example for example in members.values() if example.row.number != number]
+            fits[key] = fit_family(others, start, kept)
+        family = fits[key]
         estimates |= {
             place: estimate_tokens(example.row.facts, family)
             for place, example in asked.items()

@@ -21,7 +21,7 @@ from binascii import Error as NotBase64
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from math import ceil
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct, structs
@@ -89,13 +89,17 @@ class TokenFamily(Struct, frozen=True):
     per_result: float = 6
     any_tool: float = 50
     """Text that the provider adds if the request has any tool."""
+    forced_tool: float = 0
+    """Text that the provider adds besides, if the request demands the call of a tool."""
     per_tool: float = 10
     per_property: float = 1
     """Factor of the punctuation and types in schemas: 5 tokens for a property, 1 for a value of an `enum`."""
     text: float = 1
     """Factor of the tokens of texts in messages. The weights of texts are those of OpenAI's vocabulary."""
-    tool_text: float = 1
+    tool_text: float = 1.05
     """Factor of the tokens of names and descriptions in tools."""
+    tool_json: float = 0
+    """Factor of the tokens of the JSON of tools. Models that read it have 0 for `tool_text` and `per_property`."""
     per_digit: float = 0
     """Tokens that a digit costs more than in OpenAI's vocabulary, which has numbers of three digits."""
     per_capital: float = 0
@@ -146,6 +150,8 @@ class TokenFacts(Struct):
     """Facts of the names and descriptions in tools."""
     tool_marks: int
     """Tokens of the punctuation and types in the schemas of tools."""
+    tool_json: float
+    """Tokens of the tools as JSON: names, descriptions and schemas."""
     images: list[tuple[int, int] | None]
     """Width and height of each image in pixels. None: unknown."""
     pages: int
@@ -156,6 +162,8 @@ class TokenFacts(Struct):
     """Tokens of the reasoning that earlier replies have as text. It is no part of `text`."""
     thinks: bool = False
     """True if the request turns thinking on."""
+    forces_tool: bool = False
+    """True if the request demands the call of a tool."""
 
 
 class EstimateCache:
@@ -200,9 +208,9 @@ def collect_token_facts(request: MessagesRequest, *, finds_reasoning: bool) -> T
         if finds_reasoning and message.role == "assistant":
             counter.split_reply(start)
     tools = list_visible_tools(request)
-    text, marks = _NO_TEXT, 0
+    text, marks, tool_json = _NO_TEXT, 0, 0.0
     if tools:
-        text, marks = _weigh_tools_cached(tools) if isinstance(tools, ToolList) else _weigh_tools(tools)
+        text, marks, tool_json = _weigh_tools_cached(tools) if isinstance(tools, ToolList) else _weigh_tools(tools)
     return TokenFacts(
         text=count_text_features(b" ".join(counter.texts)),
         messages=len(request.messages),
@@ -211,11 +219,13 @@ def collect_token_facts(request: MessagesRequest, *, finds_reasoning: bool) -> T
         tools=len(tools),
         tool_text=text,
         tool_marks=marks,
+        tool_json=tool_json,
         images=counter.images,
         pages=counter.pages,
         page_text=counter.page_text,
         reasoning=weigh_text(count_text_features(b" ".join(counter.reasoning))) if counter.reasoning else 0,
         thinks=request.thinking is not None and request.thinking.type != "disabled",
+        forces_tool=request.tool_choice is not None and request.tool_choice.type in ("any", "tool"),
     )
 
 
@@ -226,8 +236,9 @@ def estimate_tokens(facts: TokenFacts, family: TokenFamily) -> int:
     total += family.per_call * facts.calls + family.per_result * facts.results
     total += family.per_page * facts.pages + family.page_text * facts.page_text
     if facts.tools:
-        total += family.any_tool + family.per_tool * facts.tools
+        total += family.any_tool + family.forced_tool * facts.forces_tool + family.per_tool * facts.tools
         total += family.tool_text * weigh_text(facts.tool_text) + family.per_property * facts.tool_marks
+        total += family.tool_json * facts.tool_json
     for size in facts.images:
         total += family.image_base + family.per_image_unit * count_image_units(size, family)
     return max(1, min(round(total), MAX_TOKENS))
@@ -371,6 +382,7 @@ _LETTERS = _CAPITALS + _CAPITALS.lower()
 _DIGITS = b"0123456789"
 _ASCII = bytes(range(128))
 _LETTERS_ALIKE = bytes(ord("a") if byte in _LETTERS else ord(" ") for byte in range(256))
+_SPACES_ALONE = bytes(ord("a") if byte == ord(" ") else ord(" ") for byte in range(256))
 _MARKS_ALONE = bytes(byte if byte < 128 and byte not in _LETTERS + _DIGITS else ord(" ") for byte in range(256))
 _CAPITALS_ALONE = bytes(byte if byte in _CAPITALS else ord(" ") for byte in range(256))
 _DIGITS_ALONE = bytes(ord("0") if byte in _DIGITS else ord(" ") for byte in range(256))
@@ -380,15 +392,16 @@ _FIRST_BYTES = tuple(
 )
 """All bytes but the first bytes in UTF-8 of the characters of a script."""
 TEXT_WEIGHTS = {
-    "words": 0.464,
-    "letters": 0.094,
-    "capitals at the beginning of a word": 0.389,
-    "further capitals": 0.03,
-    "numbers": 1.752,
-    "digits": 0.06,
-    "runs of punctuation": 0.534,
-    "punctuation marks": 0.217,
-    "spaces": 0.093,
+    "words": 0.56,
+    "letters": 0.088,
+    "capitals at the beginning of a word": 0.311,
+    "further capitals": 0.022,
+    "numbers": 1.975,
+    "digits": 0.069,
+    "runs of punctuation": 0.401,
+    "punctuation marks": 0.219,
+    "spaces": 0.04,
+    "runs of several spaces": 0.527,
     "Latin letters with accents": 1.366,
     "Greek": 0.403,
     "Cyrillic": 0.265,
@@ -397,8 +410,8 @@ TEXT_WEIGHTS = {
     "punctuation and symbols outside ASCII": 2.381,
     "Chinese, Japanese, Korean": 0.705,
     "emoji": 2.69,
-    "letters that only Vietnamese has": 0.23 - 0.398,
-    "other Latin letters with accents beside them": 0.23 - 1.366,
+    "letters that only Vietnamese has": 0.15 - 0.398,
+    "other Latin letters with accents beside them": 0.15 - 1.366,
 }
 """Feature of a text → tokens. The words of Vietnamese are in the vocabulary, so its letters cost less than others."""
 _WEIGHTS = tuple(TEXT_WEIGHTS.values())
@@ -452,6 +465,7 @@ def _count_features(text: bytes) -> tuple[int, ...]:
     digits = len(remainder) - len(remainder.translate(None, _DIGITS))
     numbers = len(text.translate(_DIGITS_ALONE).split()) if digits else 0
     spaces = remainder.count(b" ")
+    runs_of_spaces = (b" " + text.translate(_SPACES_ALONE)).count(b" aa")  # where they begin
     marks = len(remainder) - digits - spaces - remainder.count(b"\\")
     runs = len(text.translate(_MARKS_ALONE, b"\\").split())
     scripts: tuple[int, ...] = _NO_SCRIPTS
@@ -462,7 +476,8 @@ def _count_features(text: bytes) -> tuple[int, ...]:
         vietnamese = others.count(b"\xe1\xba") + others.count(b"\xe1\xbb")
         scripts = (*found, vietnamese, min(vietnamese, found[0]))
     further_capitals = all_capitals - first_capitals
-    return (words, letters, first_capitals, further_capitals, numbers, digits, runs, marks, spaces, *scripts)
+    usual = words, letters, first_capitals, further_capitals, numbers, digits, runs, marks, spaces, runs_of_spaces
+    return *usual, *scripts
 
 
 # Images and PDFs
@@ -680,43 +695,50 @@ class _Definition(Struct):
 _decode_definition = msgspec.json.Decoder(_Definition).decode
 
 
-def _weigh_tool(tool: Tool) -> tuple[TextFacts, int]:
-    """Return the facts of the names and texts of a tool definition, and the tokens of its punctuation and types.
+class _WeighedTools(NamedTuple):
+    text: TextFacts
+    """Facts of the names and texts of the definitions."""
+    marks: int
+    """Tokens of the punctuation and types of the schemas."""
+    json: float
+    """Tokens of the definitions as JSON."""
 
-    Results for small definitions are cached.
-    """
+
+def _weigh_tool(tool: Tool) -> _WeighedTools:
+    """Weigh a tool definition. Results for small definitions are cached."""
     if len(tool.source) > _MAX_CACHED_BYTES:
         return _weigh_source(tool.source)
     if tool.source:
         return _weigh_source_cached(tool.source)
     schema = msgspec.json.decode(tool.input_schema) if len(tool.input_schema) else None
-    return _weigh_definition(tool.name, tool.description, schema)
+    return _weigh_definition(_Definition(tool.name, tool.description, schema))
 
 
-def _weigh_source(source: bytes) -> tuple[TextFacts, int]:
+def _weigh_source(source: bytes) -> _WeighedTools:
     try:
         tool = _decode_definition(source)
     except (msgspec.DecodeError, RecursionError):
-        return count_text_features(source), 0
-    return _weigh_definition(tool.name, tool.description, tool.input_schema)
+        text = count_text_features(source)
+        return _WeighedTools(text, 0, weigh_text(text))
+    return _weigh_definition(tool)
 
 
 _weigh_source_cached = functools.lru_cache(maxsize=1024)(_weigh_source)
 
 
-def _weigh_tools(tools: Iterable[Tool]) -> tuple[TextFacts, int]:
-    weighed = [_weigh_tool(tool) for tool in tools]
-    text = tuple(map(sum, zip(*(facts for facts, _ in weighed), strict=True)))
-    return text, sum(marks for _, marks in weighed)
+def _weigh_tools(tools: Iterable[Tool]) -> _WeighedTools:
+    texts, marks, weights = zip(*map(_weigh_tool, tools), strict=True)
+    return _WeighedTools(tuple(map(sum, zip(*texts, strict=True))), sum(marks), sum(weights))
 
 
 _weigh_tools_cached = functools.lru_cache(maxsize=64)(_weigh_tools)
 
 
-def _weigh_definition(name: str, description: str | None, schema: Any) -> tuple[TextFacts, int]:
-    texts = [name, description or ""]
-    marks = _collect_texts(schema, texts)
-    return count_text_features("\n".join(texts).encode(errors="replace")), marks
+def _weigh_definition(tool: _Definition) -> _WeighedTools:
+    texts = [tool.name, tool.description or ""]
+    marks = _collect_texts(tool.input_schema, texts)
+    text = count_text_features("\n".join(texts).encode(errors="replace"))
+    return _WeighedTools(text, marks, estimate_text_tokens(msgspec.json.encode(tool)))
 
 
 def _collect_texts(schema: Any, texts: list[str]) -> int:

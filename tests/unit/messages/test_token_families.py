@@ -33,7 +33,7 @@ from tests.support.token_estimate import estimate_request_tokens
 
 NO_TEXT = count_text_features(b"")
 NOTHING = TokenFacts(
-    NO_TEXT, messages=0, calls=0, results=0, tools=0, tool_text=NO_TEXT, tool_marks=0, images=[], pages=0
+    NO_TEXT, messages=0, calls=0, results=0, tools=0, tool_text=NO_TEXT, tool_marks=0, tool_json=0, images=[], pages=0
 )
 
 
@@ -59,10 +59,10 @@ def test_constants_and_documented_errors_are_those_that_the_recorded_counts_give
     assert error_tables(errors) in PAGE.read_text("utf-8"), "python -m bench.token_counts fit"
 
 
-MISSES_GOAL = {"all, all", "anthropic, calls", "anthropic, text", "anthropic, tools", "bedrock, image", "openai, calls"}
+MISSES_GOAL = {"anthropic, calls", "anthropic, text"}
 """Groups of large requests with larger errors than the goal. Decision 0012 says why."""
 WORSE_THAN_BEFORE = {
-    *("azure, calls", "gemini, text", "ollama, tools", "openai, calls", "openai, text", "openai, tools"),
+    *("azure, calls", "gemini, text", "ollama, tools", "openai, calls", "openai, tools"),
     *("openrouter, image", "openrouter, pdf"),
 }
 
@@ -81,7 +81,9 @@ def test_few_groups_are_estimated_worse_than_before(errors: list[Errors]) -> Non
     """In the median, the 90th percentile and the mean, of each provider, kind and size, also of single requests."""
     worse = list_worse(errors)
     assert {f"{group.provider}, {group.kind}" for group in worse if group.is_large} == WORSE_THAN_BEFORE
-    assert {f"{group.provider}, {group.kind}" for group in worse if not group.is_large} == {"huggingface, tools"}
+    assert {f"{group.provider}, {group.kind}" for group in worse if not group.is_large} == {
+        *("huggingface, tools", "openrouter, text")
+    }
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
