@@ -1,5 +1,8 @@
 """Static files: the limit of the script, and colors with enough contrast in both themes."""
 
+import itertools
+import math
+import operator
 import re
 import subprocess
 import sys
@@ -48,16 +51,21 @@ asyncio.run(main())
 """
 STYLE = load_assets()["dashboard.css"].content.decode()
 COLORS = {name: pair for name, *pair in re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", STYLE)}
+PROVIDER_COLORS = dict(re.findall(r"\.l-([\w-]+) \{ --c: var\(--([\w-]+)\); \}", STYLE.split(".b-demo")[0]))
+"""CSS class of a provider → name of its color."""
 GRAPHICS = (
-    *("openai", "gemini", "vertex", "anthropic", "ollama", "groq", "moonshot", "xai", "litellm"),
+    *dict.fromkeys(PROVIDER_COLORS.values()),
     *("cache-read", "input", "cache-write", "output", "accent", *(role for _, role in KINDS.values())),
 )
 
 
-def luminance(color: str) -> float:
+def find_linear_channels(color: str) -> list[float]:
     channels = (int(color[index : index + 2], 16) / 255 for index in (1, 3, 5))
-    linear = (value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels)
-    return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    return [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
+
+
+def luminance(color: str) -> float:
+    return sum(map(operator.mul, (0.2126, 0.7152, 0.0722), find_linear_channels(color)))
 
 
 def contrast(one: str, other: str) -> float:
@@ -82,6 +90,26 @@ def test_colors_have_enough_contrast(theme: int) -> None:
         if contrast(COLORS[name][theme], COLORS[ground][theme]) < 4.5
     ]
     assert faint == []
+
+
+def find_position(color: str) -> tuple[float, float, float]:
+    """Return the coordinates of a color in OKLab, in which equal distances look equally different."""
+    linear = find_linear_channels(color)
+    cones = ((0.4122, 0.5363, 0.0514), (0.2119, 0.6807, 0.1074), (0.0883, 0.2817, 0.63))
+    long, medium, short = (sum(map(operator.mul, weights, linear)) ** (1 / 3) for weights in cones)
+    return (
+        0.2105 * long + 0.7936 * medium - 0.0041 * short,
+        1.978 * long - 2.4286 * medium + 0.4506 * short,
+        0.0259 * long + 0.7828 * medium - 0.8087 * short,
+    )
+
+
+@pytest.mark.parametrize("theme", [0, 1])
+def test_colors_of_providers_can_be_told_apart(theme: int) -> None:
+    assert {"groq", "own-1", "own-2", "own-3", "own-4"} <= PROVIDER_COLORS.keys()
+    positions = {name: find_position(COLORS[name][theme]) for name in dict.fromkeys(PROVIDER_COLORS.values())}
+    pairs = itertools.combinations(positions, 2)
+    assert [(one, other) for one, other in pairs if math.dist(positions[one], positions[other]) < 0.1] == []
 
 
 def test_the_start_static_files_and_sign_in_import_no_library_for_pages_on_the_event_loop(tmp_path: Path) -> None:
