@@ -87,6 +87,14 @@ def test_a_monitor_key_is_a_key_of_its_own(other):
     assert {"one-0123456789", "two-0123456789"} <= {*settings.reveal_all_secrets()}
 
 
+def test_an_administrator_key_is_no_key_of_clients():
+    shared = {"PROXY_API_KEY": "first-0123456789,shared-0123456789", "ADMIN_API_KEY": "shared-0123456789"}
+    assert refusal(**shared, VIRTUAL_KEYS="true") == (
+        "ADMIN_API_KEY has a key of PROXY_API_KEY. It is for the administration only: choose another key."
+    )
+    assert load(shared).admin_api_keys, "without virtual keys there is no administration"
+
+
 def test_settings_do_not_print_secrets():
     urls = {"REDIS_URL": f"rediss://user:{KEY}@redis.example.org:6380/1"}
     client = {"OIDC_ISSUER": "https://login.example.org/", "OIDC_CLIENT_ID": "proxy", "OIDC_CLIENT_SECRET": KEY}

@@ -90,14 +90,20 @@ def load_settings(
     with sources.errors.collect():
         fields["oidc"] = _build_oidc(fields.get("oidc", {}), sources)
     with sources.errors.collect():
-        others = {"PROXY_API_KEY": fields.get("proxy_api_keys", ()), "ADMIN_API_KEY": fields.get("admin_api_keys", ())}
-        monitor = {key.reveal() for key in fields.get("monitor_api_keys", ())}
-        for variable, accepted in others.items():
-            if not monitor.isdisjoint(key.reveal() for key in accepted):
+        monitor, admin, proxy = (
+            {key.reveal() for key in fields.get(f"{name}_api_keys", ())} for name in ("monitor", "admin", "proxy")
+        )
+        for variable, accepted in (("PROXY_API_KEY", proxy), ("ADMIN_API_KEY", admin)):
+            if not monitor.isdisjoint(accepted):
                 raise ConfigurationError(
                     f"MONITOR_API_KEY has a key of {variable}. It only reads /metrics and /api/: choose another key.",
-                    code="monitor-key-shared",
+                    code="role-key-shared",
                 )
+        if fields.get("virtual_keys") and not admin.isdisjoint(proxy):
+            raise ConfigurationError(
+                "ADMIN_API_KEY has a key of PROXY_API_KEY. It is for the administration only: choose another key.",
+                code="role-key-shared",
+            )
     with sources.errors.collect():
         _require_models(fields, sources, providers)
     resolves_now = resolves_keys and not sources.errors
