@@ -21,7 +21,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
     describe_base_url_setting,
     suggest_base_url,
 )
-from anthropic_proxy.engine.options import TIERS
+from anthropic_proxy.engine.options import DEFAULT_TARGET, TIERS
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.platforms.program import shorten_home
@@ -34,6 +34,7 @@ from anthropic_proxy.engine.routing.health import CircuitBreakers
 from anthropic_proxy.engine.routing.model_listing import TierMapping, list_tier_mappings
 from anthropic_proxy.engine.routing.router import (
     ModelChoice,
+    choose_model,
     choose_models,
     find_preferred_provider,
     find_retirement,
@@ -47,6 +48,7 @@ from anthropic_proxy.engine.upstream.http.url import parse_url
 from anthropic_proxy.engine.wires.contract import Transport, UpstreamRequest
 from anthropic_proxy.errors import ProxyError, build_extra_install_command, join_with_and
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.files import format_toml_value
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.values import mask_setting
 from anthropic_proxy.plugins import ModelMapping, ProviderSetup, Setup
@@ -322,8 +324,8 @@ class RetirementNotice(NamedTuple):
     text: str
     """Vendor, model and date of the retirement, followed by an introduction of `replacement`: `Its successor:`."""
     replacement: str
-    """Line for `.env` that selects the successor, `BIG_MODEL=openai/gpt-5.5`; of a route, the target. The name alone:
-    the setting is to be removed."""
+    """Line of `.env` that selects the successor, `BIG_MODEL=openai/gpt-5.5`; of a route, its line `targets`. The name
+    alone: the setting is to be removed."""
 
 
 def list_retirement_notices(settings: Settings, catalog: Catalog, today: date) -> list[RetirementNotice]:
@@ -341,10 +343,17 @@ def list_retirement_notices(settings: Settings, catalog: Catalog, today: date) -
             else:
                 text += f". {target} is the model of {row.tier} already. {'Write' if models else 'Remove the setting'}:"
             notices.append(RetirementNotice(text, f"{variable}={','.join(models)}" if models else variable))
-    for route, choice in list_route_choices(settings, catalog):
-        retired, successor = find_retired(choice, settings, today)
-        if retired and choice.model_setting is not None:
-            notices.append(RetirementNotice(f'{retired}. Its successor for route "{route.name}":', successor))
+    preferred = find_preferred_provider(settings, catalog)
+    for route in settings.routes:
+        names = [target for target in route.targets if target not in (*TIERS, DEFAULT_TARGET)]
+        choices = (choose_model(name, preferred, settings, catalog, allow_other_provider=True) for name in names)
+        found = dict(zip(names, (find_retired(choice, settings, today) for choice in choices), strict=True))
+        if clauses := [*dict.fromkeys(clause for clause, _ in found.values() if clause)]:
+            written = [found[name][1] if name in found and found[name][0] else name for name in route.targets]
+            targets = written if route.weights else [*dict.fromkeys(written)]
+            text = f"{join_with_and(clauses)}. {'Its successor' if len(clauses) == 1 else 'Their successors'} for"
+            line = f"targets = {format_toml_value(targets)}"
+            notices.append(RetirementNotice(f"{text} {route.label}:", line))
     return list(dict.fromkeys(notices))
 
 

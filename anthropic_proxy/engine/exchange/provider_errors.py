@@ -338,7 +338,12 @@ def _describe_setting(target: Target, settings: EngineOptions, similar: Sequence
         origin = f"{provider.prefix}/{target.model} is the default of {variable}, which is not set."
     else:
         origin = f"The model {provider.prefix}/{target.model} is set by {setting}."
-    remedy = f"use another model in {variable}" if variable.startswith(TARGETS_SETTING) else f"set {other}"
+    if not variable.startswith(TARGETS_SETTING):
+        remedy = f"set {other}"
+    elif retired:
+        remedy = f"write {provider.prefix}/{retired.successor} in its place"
+    else:
+        remedy = f"use another model in {variable}"
     if not setting.source:
         remedy += f" in {settings.variables_file}"
     such_as = f", such as {' or '.join(similar)}" if similar and not retired else ""

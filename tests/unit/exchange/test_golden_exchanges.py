@@ -1,10 +1,10 @@
 """Requests of a client, the calls that the proxy makes for them, and what comes of it: `golden_texts/exchanges`.
 
-Each line of an input has a word first. Given are `env` (variables), `.env` (a line of this file), `headers` (of the
-client; calls then show theirs), `now` (a date), `on CONDITION: ANSWER` (what a provider answers; else it is a short
-reply), `answer ANSWER` (once, before these); as JSON, `search` and `web` (what the proxy finds) and `shows` (what
-Ollama tells of each model). `post` sends a request, `again` the same one, `then` the conversation with the reply and
-this content; `both` does so also in a stream, from the beginning. `show` names fields of the sent bodies.
+Each line of an input has a word first. Given are `env` (variables), `.env` and `toml` (a line of these files),
+`headers` (of the client; calls then show theirs), `now` (a date), `on CONDITION: ANSWER` (what a provider answers; else
+it is a short reply), `answer ANSWER` (once, before these); as JSON, `search` and `web` (what the proxy finds) and
+`shows` (what Ollama tells of each model). `post` sends a request, `again` the same one, `then` the conversation with
+the reply and this content; `both` does so also in a stream, from the beginning. `show` names fields of the sent bodies.
 
 Conditions and answers: `scripted_answers`.
 
@@ -76,6 +76,7 @@ class Exchanges:
         self.stream = stream
         self.env: dict[str, str] = {}
         self.env_file: list[str] = []
+        self.config_file: list[str] = []
         self.headers: dict[str, str] = {}
         self.rules: list[tuple[str, str]] = []
         self.answers: list[str] = []
@@ -94,6 +95,8 @@ class Exchanges:
                     self.env |= dict(each.split("=", 1) for each in shlex.split(rest))
                 case ".env":
                     self.env_file.append(rest)
+                case "toml":
+                    self.config_file.append(rest)
                 case "headers":
                     self.headers = self.headers | dict(each.split("=", 1) for each in shlex.split(rest))
                 case "now":
@@ -120,6 +123,7 @@ class Exchanges:
                 case _:
                     raise AssertionError(line)
         Path(".env").write_text("\n".join(self.env_file), "utf-8")
+        Path("anthropic-proxy.toml").write_text("\n".join(self.config_file), "utf-8")
 
     def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         if request.path in ("/api/tags", "/api/show"):
@@ -166,7 +170,7 @@ class Exchanges:
         return fetch
 
     async def run(self) -> str:
-        proxy = ProxyHarness(self, env_file=".env" if self.env_file else None, **self.env)
+        proxy = ProxyHarness(self, env_file=".env" if self.env_file or self.config_file else None, **self.env)
         proxy.services = structs.replace(proxy.services, **self.tools)
         if self.now:
             now = self.now.timestamp()

@@ -26,7 +26,7 @@ MAX_INLINE_ERROR_CHARACTERS = 100
 MIN_WRAP_COLUMNS = 20
 INDENT = " " * 10
 
-_TYPED = re.compile(rf"^(?:{PACKAGE} .*|--[a-z].*|[A-Z][A-Z0-9_]*=\S+)")
+_TYPED = re.compile(rf"^(?:{PACKAGE} .*|--[a-z].*|[A-Z][A-Z0-9_]*=\S+|targets = \[.*\])")
 _SUGGESTED = re.compile(r"^.+")
 _INDEX = re.compile(r"\d+")
 _PLAIN_SIGNS = str.maketrans({"✓": "ok", "✕": "xx", "→": "->", "…": "...", "–": "-", "↻": "re", "’": "'", "≥": ">="})
