@@ -142,8 +142,10 @@ class CostCalculator:
                 return Cost(0, 0, "")
             price, requested = self._find_prices(receipt)
             listed = None if requested is None else requested.calculate_cost(receipt)
+            if receipt.stated_cost and _yields_to_stated(price):
+                return Cost(receipt.stated_cost, listed, _STATED)
             if price is None:
-                return Cost(receipt.stated_cost or None, listed, _STATED if receipt.stated_cost else "")
+                return Cost(None, listed, "")
             return Cost(price.calculate_cost(receipt), listed, price.source)
         calls = _list_calls(receipt)
         if not calls:
@@ -151,11 +153,10 @@ class CostCalculator:
         used, (_, requested) = _find_used_prices(self._costs, receipt, calls), self._find_prices(receipt)
         listed = _add_costs(calls, [requested] * len(calls))
         normal = _find_used_prices(self._costs, receipt, [structs.replace(call, tier="") for call in calls])
-        cost = _add_costs(calls, used)
-        if any(price is None for price in normal):
-            stated = None if cost is not None else _add_stated_costs(calls, used, normal)
-            return Cost(cost, listed, "") if stated is None else Cost(stated, listed, _STATED)
-        return Cost(cost, listed, _describe_source(calls, used, normal))
+        if (stated := _add_stated_costs(calls, used, normal)) is not None:
+            return Cost(stated, listed, _STATED)
+        source = "" if None in normal else _describe_source(calls, used, normal)
+        return Cost(_add_costs(calls, used), listed, source)
 
     def _find_prices(self, receipt: Receipt) -> tuple[Price | None, Price | None]:
         period = int(receipt.started_at) // CONSTANT_SECONDS
@@ -297,14 +298,20 @@ def _describe_source(calls: Sequence[_Call], used: Sequence[Price | None], norma
 def _add_stated_costs(
     calls: Sequence[_Call], used: Sequence[Price | None], normal: Sequence[Price | None]
 ) -> int | None:
-    """Like `_add_costs`, with the costs that providers stated for the calls of models without a price.
+    """Like `_add_costs`, with the costs that providers stated. None: a cost is unknown, or none is a stated one.
 
     `normal`: prices in the normal service tier. A reply that names another tier does not replace a known price.
     """
-    whole = 0
+    whole, has_stated = 0, False
     for call, price, normal_price in zip(calls, used, normal, strict=True):
-        cost = (call.stated_cost or None) if normal_price is None else _add_costs([call], [price])
+        is_stated = call.stated_cost > 0 and _yields_to_stated(normal_price)
+        cost = call.stated_cost if is_stated else _add_costs([call], [price])
         if cost is None:
             return None
         whole += cost
-    return whole
+        has_stated = has_stated or is_stated
+    return whole if has_stated else None
+
+
+def _yields_to_stated(price: Price | None) -> bool:
+    return price is None or price.is_of_server

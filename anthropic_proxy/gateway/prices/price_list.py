@@ -18,7 +18,7 @@ from math import lcm
 from typing import Any
 from urllib.parse import urlsplit
 
-from msgspec import Struct, convert
+from msgspec import Struct, convert, structs
 from msgspec.structs import astuple
 
 from anthropic_proxy.engine.messages.deltas import TokenCounts
@@ -83,6 +83,8 @@ class Price(Struct, frozen=True, kw_only=True):
     """Price of 1,000 web searches by the provider, in US dollars. None: unknown."""
     source: str = ""
     """Origin of the price: a price list such as `genai-prices 0.2.3`, `anthropic-proxy.toml line 12`, or `local`."""
+    is_of_server: bool = False
+    """True if only the model list of the server states it. A cost that its reply states takes precedence."""
 
     def calculate_search_cost(self, searches: int) -> int | None:
         """Return the cost of web searches by the provider, in nano-dollars. None: their price is unknown."""
@@ -365,7 +367,8 @@ def _find_server_price(provider: Provider, model: str, base_url: str) -> Price |
     fields = PRICE_SOURCE.listed.get((build_server_name(provider, base_url), model))
     if fields is None:
         return None
-    return _convert_table(convert(fields, TokenPriceFields), None, f"model list of {find_host(base_url)}")
+    price = _convert_table(convert(fields, TokenPriceFields), None, f"model list of {find_host(base_url)}")
+    return structs.replace(price, is_of_server=True)
 
 
 def _convert_table(table: TokenPriceFields, web_search: float | None, origin: str) -> Price:

@@ -16,7 +16,7 @@ from anthropic_proxy.console.ledger.costs import (
 from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.gateway.prices.price_list import find_price, find_price_package_version
+from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE, find_price, find_price_package_version
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.plugins import Client, Cost, Receipt, UpstreamAttempt
 
@@ -312,7 +312,9 @@ def test_a_requested_model_has_the_price_of_its_vendor(tmp_path: Path) -> None:
     assert costs.find_requested_price("gpt-unknown", "openai", "test-model") is None
 
 
-def test_a_cost_that_a_provider_states_is_that_of_a_call_without_a_price(tmp_path: Path) -> None:
+def test_a_cost_that_a_provider_states_is_that_of_a_call_without_a_price(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = load(tmp_path, OWN)
     calculator, costs = CostCalculator(settings), ModelCosts(settings)
     unknown, known = (receipt("x", f"openai/{name}", (1_000, 0, 0, 0, 0)) for name in ("no-such-model", "gpt-4.1"))
@@ -320,6 +322,17 @@ def test_a_cost_that_a_provider_states_is_that_of_a_call_without_a_price(tmp_pat
     assert calculator.calculate(unknown) == Cost(5_000, None, "stated by the provider")
     assert calculator.calculate(known).cost == 2_000_000
     assert find_request_usage(costs, unknown).cost is None, "no budget counts what a provider states"
+    monkeypatch.setattr(PRICE_SOURCE, "listed", {})
+    listed, server = {"input": 3.0, "output": 9.0}, "openai api.openai.com"
+    PRICE_SOURCE.replace_listed({server}, {(server, name): listed for name in ("no-such-model", "gpt-4.1")})
+    calculator = CostCalculator(settings)
+    assert calculator.calculate(unknown) == Cost(5_000, None, "stated by the provider")
+    assert calculator.calculate(known).cost == 2_000_000
+    unknown.stated_cost = 0
+    assert calculator.calculate(unknown) == Cost(3_000_000, None, "model list of api.openai.com")
+    unknown.stated_cost = 5_000
+    PRICE_SOURCE.replace_listed({server}, {})
+    calculator = CostCalculator(settings)
     known.service_tier = unknown.service_tier = "no-such-tier"
     assert calculator.calculate(unknown) == Cost(5_000, None, "stated by the provider")
     assert calculator.calculate(known).cost is None, "a reply does not replace a known price by naming a tier"
