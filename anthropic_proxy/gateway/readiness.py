@@ -350,9 +350,11 @@ def list_retirement_notices(settings: Settings, catalog: Catalog, today: date) -
         found = dict(zip(names, (find_retired(choice, settings, today) for choice in choices), strict=True))
         if clauses := [*dict.fromkeys(clause for clause, _ in found.values() if clause)]:
             written = [found[name][1] if name in found and found[name][0] else name for name in route.targets]
-            targets = written if route.weights else [*dict.fromkeys(written)]
+            targets = [*dict.fromkeys(written)]
             text = f"{join_with_and(clauses)}. {'Its successor' if len(clauses) == 1 else 'Their successors'} for"
             line = f"targets = {format_toml_value(targets)}"
+            if len(targets) < len(written) and route.balance != "order":  # weights or balance must change too
+                line = ", ".join(model for clause, model in found.values() if clause)
             notices.append(RetirementNotice(f"{text} {route.label}:", line))
     return list(dict.fromkeys(notices))
 

@@ -10,6 +10,7 @@ from anthropic_proxy.engine.options import Timeouts
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings, list_variables, load_settings
+from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.secrets import Secret
 from tests.support.paths import ROOT
 
@@ -93,6 +94,8 @@ def test_an_administrator_key_is_no_key_of_clients():
         "ADMIN_API_KEY has a key of PROXY_API_KEY. It is for the administration only: choose another key."
     )
     assert load(shared).admin_api_keys, "without virtual keys there is no administration"
+    unread = dict.fromkeys(("PROXY_API_KEY", "ADMIN_API_KEY", "MONITOR_API_KEY"), UNRESOLVED_KEY)
+    assert load({**unread, "VIRTUAL_KEYS": "true"}).virtual_keys, "a command does not know the keys of a running proxy"
 
 
 def test_settings_do_not_print_secrets():

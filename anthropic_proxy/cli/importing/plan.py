@@ -337,7 +337,7 @@ class ImportPlan:
             clause, successor = find_retired(choice, settings, today)
             if not clause:
                 return text
-            sentences.setdefault(f"{clause}. Its successor {successor} is imported.", None)
+            sentences.setdefault(f"{clause}. Its successor is {successor}.", None)
             return successor
 
         def replace_name(name: str) -> str:
@@ -366,7 +366,8 @@ class ImportPlan:
                 if provider is not None:
                     choice = ModelChoice(provider=provider, model=model, reason="")
                     kept = replace(choice, f"{name}/{model}").removeprefix(f"{name}/")
-                in_use.setdefault(kept, {}).update(fields)
+                others = in_use.get(kept, {})
+                in_use[kept] = {**others, **fields} if kept == model else {**fields, **others}
             self.servers[name] = structs.replace(table, models=in_use)
         return list(sentences)
 

@@ -258,9 +258,11 @@ class RelayStream(Reply):
         before = self.stop_reason
         pending = self._events.pop_pending()
         relevant = self._wire.select_frames_to_inspect(pending)
-        if relevant and (invalid := self._inspect(relevant)) is not None and self.stop_reason is not None:
-            self._end_with_error(invalid[1])
-            return b""
+        if relevant and (invalid := self._inspect(relevant)) is not None:
+            _, error = invalid
+            if self.stop_reason is not None or not isinstance(error, UpstreamProtocolError):
+                self._end_with_error(error)
+                return b""
         try:
             self._decoder.decode_end()
         except UpstreamError as error:

@@ -253,7 +253,8 @@ class BilledUsage(TokenCounts):
     service_tier: str = ""
     """Service tier that the provider of the last call reported, in its own words: `default`, `flex`. "": none."""
     stated_cost: int = 0
-    """Cost in nano-dollars that the provider stated (OpenRouter), which counts if no price is known. 0: none."""
+    """Cost in nano-dollars that the provider stated (OpenRouter). 0: none. It counts without a price of your own or of
+    `genai-prices`."""
 
     def copy_usage(self, source: "BilledUsage") -> None:
         # for each request, so without a loop over the names

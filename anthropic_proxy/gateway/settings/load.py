@@ -25,6 +25,7 @@ from anthropic_proxy.gateway.settings.environment import (
     load_trace_fields,
 )
 from anthropic_proxy.gateway.settings.fields import OidcSettings, Settings
+from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.place import find_data_directory, find_env_file
 from anthropic_proxy.gateway.settings.provider_calls import load_call_options
 from anthropic_proxy.gateway.settings.provider_tables import (
@@ -91,7 +92,8 @@ def load_settings(
         fields["oidc"] = _build_oidc(fields.get("oidc", {}), sources)
     with sources.errors.collect():
         monitor, admin, proxy = (
-            {key.reveal() for key in fields.get(f"{name}_api_keys", ())} for name in ("monitor", "admin", "proxy")
+            {key.reveal() for key in fields.get(f"{name}_api_keys", ())} - {UNRESOLVED_KEY}
+            for name in ("monitor", "admin", "proxy")
         )
         for variable, accepted in (("PROXY_API_KEY", proxy), ("ADMIN_API_KEY", admin)):
             if not monitor.isdisjoint(accepted):

@@ -796,9 +796,10 @@ def test_a_stream_that_begins_with_an_event_that_no_client_can_read_is_an_error_
     assert (sink.error.status, sink.error.message) == (502, "anthropic sent an event that is not JSON.")
 
 
+@pytest.mark.parametrize("end", [b"\n\n", b"\n", b""])
 @pytest.mark.parametrize("name", [b"", b"event: \n", b"event: message\n", b": event: error\n"])
-def test_an_error_that_clients_would_ignore_is_delivered_as_an_error_event(name: bytes) -> None:
-    frame = name + b'data: {"error": {"message": "The model failed.", "code": 500}}\n\n'
+def test_an_error_that_clients_would_ignore_is_delivered_as_an_error_event(name: bytes, end: bytes) -> None:
+    frame = name + b'data: {"error": {"message": "The model failed.", "code": 500}}' + end
     received, answer = passed([*STREAM[:5], frame])
     start, _, report = received.partition(b"event: error\ndata: ")
     assert start == b"".join(STREAM[:5])
@@ -817,7 +818,13 @@ def test_an_error_event_of_the_provider_passes_unchanged() -> None:
 
 @pytest.mark.parametrize("streamed", [True, False])
 @pytest.mark.parametrize(
-    "body", [b'{"error": {"message": "No.", "code": 400}}', b'{"error": "No."}', b'{"type": "error", "message": "No."}']
+    "body",
+    [
+        b'{"error": {"message": "No.", "code": 400}}',
+        b'{"error": {"message": "No.", "type": "invalid_request_error", "code": null}}',
+        b'{"error": "No."}',
+        b'{"type": "error", "message": "No."}',
+    ],
 )
 def test_an_error_of_a_gateway_with_another_api_has_the_form_of_the_messages_api(body: bytes, streamed: bool) -> None:
     frame = b"event: error\ndata: " + body + b"\n\n"

@@ -19,7 +19,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw, Struct
@@ -357,7 +357,8 @@ class _ErrorDetails(Struct):
     message: str
 
 
-class _ErrorBody(Struct, tag_field="type", tag="error"):
+class _ErrorBody(Struct):
+    type: Literal["error"]
     error: _ErrorDetails
 
 
