@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 from msgspec import Struct, field
@@ -276,9 +277,13 @@ class ReceiptQueue:
 
 
 def _wait(queue: SimpleQueue[None], seconds: float | None) -> bool:
-    """Remove an item from `queue`, and return True. False: there was none for `seconds`."""
-    try:
+    """Remove an item from `queue`, and return True. False: there was none for `seconds`. Only for a single reader."""
+    # CPython waits without limit if the lock of an empty queue is free and the time is over before it looks again, such
+    # as after a pause of the machine. The first call takes the lock.
+    with suppress(Empty):
+        queue.get_nowait()
+        return True
+    with suppress(Empty):
         queue.get(timeout=seconds)
-    except Empty:
-        return False
-    return True
+        return True
+    return False

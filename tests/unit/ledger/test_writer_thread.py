@@ -223,3 +223,13 @@ def test_a_stop_before_or_during_a_wait_ends_it() -> None:
     used = _QueueInUse(lambda queue: queue.stop(0), batch_seconds=_LONG_SECONDS)
     used.queue.record(new_receipt(1))
     assert used.pop() == [new_receipt(1).request_id]
+
+
+def test_a_pause_ends_also_if_its_time_is_over_at_once() -> None:
+    """A wait of CPython's `SimpleQueue` does not, about once in 10,000 times, if the thread is delayed as it begins."""
+
+    def pause_often() -> None:
+        for _ in range(50_000):
+            ReceiptQueue(lambda queue: None).pause(1e-9)
+
+    _run_to_end(pause_often)
