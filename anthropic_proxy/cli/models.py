@@ -404,7 +404,8 @@ def describe_models(services: Services, provider: Provider, models: Sequence[Lis
     """
     settings = services.settings
     server = find_server_name(provider, settings)
-    PRICE_SOURCE.replace_listed({server}, {(server, one.id): one.prices for one in models if one.prices is not None})
+    if listed := {(server, one.id): one.prices for one in models if one.prices is not None}:
+        PRICE_SOURCE.replace_listed({server}, listed)
     prices = PriceList(settings)
     facts = []
     for model in models:
