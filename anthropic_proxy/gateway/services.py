@@ -240,11 +240,10 @@ async def fetch_model_lists(services: Services) -> None:
     yet, if they have other models than the proxy knows.
     """
     settings, catalog = services.settings, services.catalog
-    others = [row for row in find_registry(settings) if row.is_configured or not has_own_models(row, settings)]
     lists = (
         catalog.fetch_capabilities(row.name, "", UNUSED_LIST_TIMEOUT_SECONDS)
-        for row in others
-        if not row.uses_installed_models
+        for row in find_registry(settings)
+        if (row.is_configured or not has_own_models(row, settings)) and not row.uses_installed_models
     )
     await asyncio.gather(fetch_model_limits(services), *lists)
 

@@ -55,10 +55,19 @@ class Terminal:
             assert self._process.poll() is None, f"it ended:\n{self.text[-3_000:]}"
             self._read(0.2)
 
-    def redraw(self, after_seconds: float = 0.0) -> str:
-        """Return the text of the screen. The program draws all of it when the size has changed. It may also start its
-        commands again then, so leave them the time to end: `after_seconds`.
+    def redraw_until(self, accept: Callable[[str], object]) -> str:
+        """Return the first accepted text of the screen. The program draws all of it when the size has changed, and may
+        start its commands again then. The time between two redraws doubles, so that the commands end also on a busy
+        machine.
         """
+        seconds, waited = 1.0, 0.0
+        while not accept(text := self._redraw(seconds)):
+            assert waited < WAIT_SECONDS, f"not shown within {waited:.0f} s; the screen:\n{text}"
+            waited += seconds
+            seconds *= 2
+        return text
+
+    def _redraw(self, after_seconds: float) -> str:
         deadline = time.monotonic() + after_seconds
         while (seconds := deadline - time.monotonic()) > 0:
             self._read(seconds)
@@ -68,17 +77,6 @@ class Terminal:
         os.killpg(self._process.pid, signal.SIGWINCH)
         self._settle()
         return _readable(self._shown[start:])
-
-    def redraw_until(self, accept: Callable[[str], object]) -> str:
-        """Return the first accepted text of the screen. The time between two redraws doubles, so that also on a busy
-        machine the commands of the program end before the next redraw starts them again.
-        """
-        seconds, waited = 1.0, 0.0
-        while not accept(text := self.redraw(seconds)):
-            assert waited < WAIT_SECONDS, f"not shown within {waited:.0f} s; the screen:\n{text}"
-            waited += seconds
-            seconds *= 2
-        return text
 
     def _settle(self) -> None:
         deadline = time.monotonic() + MAX_WAIT_SECONDS

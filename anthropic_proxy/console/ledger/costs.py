@@ -153,10 +153,12 @@ class CostCalculator:
         used, (_, requested) = _find_used_prices(self._costs, receipt, calls), self._find_prices(receipt)
         listed = _add_costs(calls, [requested] * len(calls))
         normal = _find_used_prices(self._costs, receipt, [structs.replace(call, tier="") for call in calls])
-        if (stated := _add_stated_costs(calls, used, normal)) is not None:
-            return Cost(stated, listed, _STATED)
-        source = "" if None in normal else _describe_source(calls, used, normal)
-        return Cost(_add_costs(calls, used), listed, source)
+        # a reply that names another tier does not replace a known price
+        stated = [call.stated_cost if _yields_to_stated(one) else 0 for call, one in zip(calls, normal, strict=True)]
+        cost = _add_costs(calls, used, stated)
+        if cost is not None and any(stated):
+            return Cost(cost, listed, _STATED)
+        return Cost(cost, listed, "" if None in normal else _describe_source(calls, used, normal))
 
     def _find_prices(self, receipt: Receipt) -> tuple[Price | None, Price | None]:
         period = int(receipt.started_at) // CONSTANT_SECONDS
@@ -266,10 +268,17 @@ def _has_tokens(tokens: TokenCounts) -> bool:
     return bool(tokens.all_input_tokens or tokens.output_tokens)
 
 
-def _add_costs(calls: Sequence[_Call], prices: Sequence[Price | None]) -> int | None:
-    """Sum in nano-dollars. None: the price of a call is unknown."""
+def _add_costs(
+    calls: Sequence[_Call], prices: Sequence[Price | None], stated: Sequence[int] | None = None
+) -> int | None:
+    """Sum in nano-dollars. None: the price of a call is unknown. `stated`: costs that apply instead of the prices; 0:
+    none.
+    """
     whole = 0
-    for call, price in zip(calls, prices, strict=True):
+    for call, price, cost in zip(calls, prices, stated or [0] * len(calls), strict=True):
+        if cost:
+            whole += cost
+            continue
         searches = None if price is None else price.calculate_search_cost(call.searches)
         if price is None or searches is None:
             return None
@@ -293,24 +302,6 @@ def _describe_source(calls: Sequence[_Call], used: Sequence[Price | None], norma
             *([f"{searches} web search{'es' if searches > 1 else ''}"] if searches and not unpriced else []),
         ]
     )
-
-
-def _add_stated_costs(
-    calls: Sequence[_Call], used: Sequence[Price | None], normal: Sequence[Price | None]
-) -> int | None:
-    """Like `_add_costs`, with the costs that providers stated. None: a cost is unknown, or none is a stated one.
-
-    `normal`: prices in the normal service tier. A reply that names another tier does not replace a known price.
-    """
-    whole, has_stated = 0, False
-    for call, price, normal_price in zip(calls, used, normal, strict=True):
-        is_stated = call.stated_cost > 0 and _yields_to_stated(normal_price)
-        cost = call.stated_cost if is_stated else _add_costs([call], [price])
-        if cost is None:
-            return None
-        whole += cost
-        has_stated = has_stated or is_stated
-    return whole if has_stated else None
 
 
 def _yields_to_stated(price: Price | None) -> bool:

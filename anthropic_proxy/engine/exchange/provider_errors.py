@@ -19,7 +19,7 @@ from anthropic_proxy.engine.options import TARGETS_SETTING, EngineOptions
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.providers.servers import find_base_url, has_own_models
+from anthropic_proxy.engine.providers.servers import find_called_url, has_own_models
 from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.engine.wires.contract import (
     CLIENT_CREDENTIAL_ORIGIN,
@@ -302,8 +302,7 @@ def suggest_base_url(provider: Provider, settings: EngineOptions) -> tuple[str, 
     version = usual.rpartition("/")[2]
     if version and version not in path.split("/"):
         return f"Is /{version} missing?", f"{given}/{version}"
-    called = find_base_url(provider, next(iter(provider.wires.values())), settings)
-    if not version and path and called.endswith(path):
+    if not version and path and find_called_url(provider, settings).endswith(path):
         return f"Is {path} superfluous?", given.removesuffix(path)
     return "Check its path.", ""
 

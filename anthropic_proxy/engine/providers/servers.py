@@ -109,11 +109,16 @@ def find_base_url(provider: Provider, config: AnyWireConfig, settings: EngineOpt
     return base_url
 
 
+def find_called_url(provider: Provider, settings: EngineOptions) -> str:
+    """Return the base URL of the provider's usual API."""
+    return find_base_url(provider, next(iter(provider.wires.values())), settings)
+
+
 def digest_server_settings(provider: Provider, settings: EngineOptions) -> str:
     """Return a hash of the settings on which the replies of a provider depend: address, API, table, and what the table
     adds to each call. It contains no key.
     """
-    base_url = find_base_url(provider, next(iter(provider.wires.values())), settings)
+    base_url = find_called_url(provider, settings)
     tables = [table.json_text for table in settings.configured_providers if table.name == provider.name]
     options = settings.call_options.get(provider.name)
     added = None if options is None else (options.headers, options.body)
@@ -167,7 +172,7 @@ def build_server_name(provider: Provider, base_url: str) -> str:
 
 def find_server_name(provider: Provider, settings: EngineOptions) -> str:
     """Return the name of the server that the settings select."""
-    return build_server_name(provider, find_base_url(provider, next(iter(provider.wires.values())), settings))
+    return build_server_name(provider, find_called_url(provider, settings))
 
 
 def describe_missing_key(provider: Provider, settings: EngineOptions) -> str:

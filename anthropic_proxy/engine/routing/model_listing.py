@@ -210,10 +210,11 @@ def _list_ids(row: Provider, settings: EngineOptions, catalog: Catalog) -> Seque
         return catalog.cached_model_ids(row.name) or ()
     if has_own_models(row, settings):
         return row.known_models
+    if reported := catalog.list_reported_models(find_server_name(row, settings)):
+        return reported
     mapped = (choice for tier in list_tier_mappings(settings, catalog) for choice in tier.choices)
     routed = (choice for _, choice in list_route_choices(settings, catalog))
-    configured = [choice.model for choice in (*mapped, *routed) if choice.provider is row]
-    return catalog.list_reported_models(find_server_name(row, settings)) or configured
+    return [choice.model for choice in (*mapped, *routed) if choice.provider is row]
 
 
 def _entry(

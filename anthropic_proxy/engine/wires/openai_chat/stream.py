@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 import msgspec
-from msgspec import Raw, structs
+from msgspec import Raw
 
 from anthropic_proxy.engine.messages.deltas import (
     Delta,
@@ -363,7 +363,7 @@ class ChatDecoder(Decoder):
                 if bill.usage is not None and bill.usage.is_byok is not True:
                     tokens = clamp_count(counts.prompt_tokens) + clamp_count(counts.completion_tokens)
                     cost = _read_cost(bill.usage.cost, tokens)
-            self._usage = structs.replace(decode_usage(counts, tier), stated_cost=cost)
+            self._usage = decode_usage(counts, tier, cost)
             deltas.append(self._usage)
             return
 
@@ -417,7 +417,7 @@ class FenceFilter:
         return [Text(text if found is None else found[0])] if text else []
 
 
-def decode_usage(counts: ChatUsage, tier: str | None = None) -> Usage:
+def decode_usage(counts: ChatUsage, tier: str | None = None, stated_cost: int | None = None) -> Usage:
     """Return a reply's token counts as the Messages API counts tokens. `tier`: the service tier that was billed."""
     within = counts.prompt_tokens_details or counts.prompt_token_details or _NO_DETAILS
     spent = counts.completion_tokens_details or _NO_DETAILS
@@ -444,6 +444,7 @@ def decode_usage(counts: ChatUsage, tier: str | None = None) -> Usage:
         web_search_requests=searches,
         billed_searches=searches,
         billed_tier=tier,
+        stated_cost=stated_cost,
     )
 
 
