@@ -22,7 +22,7 @@ _MODELS = tuple(
             r"claude-(?:opus-4-[89]|(?:fable|mythos|opus|sonnet|haiku)-[5-9](?!\d))",
             "claude-5",
         ),
-        (r"claude-(?:3|(?:opus|sonnet)-4(?:-[01](?!\d)|-2\d{7}|@|-v1|$))", "claude-4"),
+        (r"claude-(?:3|4(?:-1)?-(?:opus|sonnet)|(?:opus|sonnet)-4(?!\d|-(?:[2-9]|\d\d)(?!\d)))", "claude-4"),
         (r"claude", "claude"),
         (r"gpt-oss", "gpt-oss"),
         (r"gpt-\S*nano", "openai-nano"),
