@@ -274,25 +274,27 @@ class RelayStream(Reply):
         """Decode `relevant`, the frames that may contain token usage, a stop reason or an error.
 
         Return the first frame that is not forwarded, with its error: clients cannot decode it, or they would ignore it,
-        because its event is not named `error`, or it follows the stop reason, so that they would drop the complete
-        message.
+        because its event is not named `error`, or it ends a message without a stop reason, or it follows the stop
+        reason, so that they would drop the complete message.
         """
         if not self._begun:
             self._begun = True
             if b"event:" not in relevant:
                 self._delta_frame_bytes = len(_DELTA_FRAME)
-        reader = FRAME_READERS[self._wire.framing]()
-        for frame in (*reader.feed(relevant), *reader.finish()):
-            try:
-                deltas = self._decoder.decode_frame(frame)
-            except UpstreamProtocolError as error:
-                return frame, error
-            except UpstreamError as error:
-                if self.stop_reason is not None or not _ERROR_NAME.search(relevant):
+        for event in _BORDER.split(relevant) if _ERROR_NAME.search(relevant) else (relevant,):
+            is_error = _ERROR_NAME.search(event) is not None
+            reader = FRAME_READERS[self._wire.framing]()
+            for frame in (*reader.feed(event), *reader.finish()):
+                if is_error:
+                    error, is_readable = self._decoder.decode_error_event(frame)
+                    if self.stop_reason is not None or not is_readable:
+                        return frame, error
+                    self.failure = self.failure or error
+                    continue
+                try:
+                    self._remember(self._decoder.decode_frame(frame))
+                except UpstreamError as error:
                     return frame, error
-                self.failure = self.failure or error
-            else:
-                self._remember(deltas)
         return None
 
     def _find_frame(self, frame: bytes, data: bytes) -> int:

@@ -401,6 +401,16 @@ class Decoder(ABC):
         """
 
 
+class RelayDecoder(Decoder):
+    """Base class of decoders that read what a relay forwards."""
+
+    @abstractmethod
+    def decode_error_event(self, data: bytes) -> tuple[UpstreamError, bool]:
+        """Return the error of an SSE event named `error`, whose `data` may have any form, and True if clients can read
+        this form.
+        """
+
+
 class StreamConverter(Protocol):
     """Converter of the bytes of one streamed response to server-sent events."""
 
@@ -474,6 +484,9 @@ class Wire(ABC, Generic[DialectT]):
 
 class RelayWire(Wire[DialectT]):
     """Wire for providers with the Messages API. It forwards requests and responses with few edits."""
+
+    @abstractmethod
+    def new_decoder(self, call: Call[DialectT]) -> RelayDecoder: ...
 
     @abstractmethod
     def encode_batch(

@@ -811,6 +811,62 @@ def test_an_error_that_clients_would_ignore_is_delivered_as_an_error_event(name:
     assert str(answer.failure) == "anthropic: The model failed."
 
 
+@pytest.mark.parametrize("end", [b"\n\n", b"\n", b""])
+@pytest.mark.parametrize("name", [b"event: error\n", b"event:error\n", b"event: error\r\n", b"id: 1\nevent: error\n"])
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'{"message": "The model failed.", "code": 500}', "anthropic: The model failed."),
+        (b'{"detail": "The model failed."}', "anthropic: The model failed."),
+        (b'{"error": "The model failed."}', "anthropic: The model failed."),
+        (b'{"error": {"message": "The model failed.", "code": 500}}', "anthropic: The model failed."),
+        (b'"The model failed."', "anthropic: The model failed."),
+        (b"The model failed.", "anthropic: The model failed."),
+        (b"{}", "anthropic returned HTTP 500"),
+    ],
+)
+def test_an_error_event_in_another_form_is_delivered_as_an_error_of_the_messages_api(
+    name: bytes, data: bytes, message: str, end: bytes
+) -> None:
+    received, answer = passed([*STREAM[:5], name + b"data: " + data + end])
+    start, _, report = received.partition(b"event: error\ndata: ")
+    assert start == b"".join(STREAM[:5])
+    assert json.loads(report) == {
+        "type": "error",
+        "error": {"type": "api_error", "message": message},
+        "request_id": "req_1",
+    }
+    assert str(answer.failure) == message
+
+
+@given(points=st.lists(st.integers(0, 1_000), max_size=6), ends=st.sampled_from([b"\n", b"\r\n", b"\r"]))
+@settings(max_examples=50)
+def test_a_message_that_ends_without_a_reason_is_an_error(points: list[int], ends: bytes) -> None:
+    begin = b"".join(STREAM[:5]).replace(b"\n", ends)
+    opened = BEGUN.replace(b"\n", ends)
+    chunks = cut(begin.removeprefix(opened) + STREAM[6].replace(b"\n", ends), points)
+    received, answer = passed([opened, *chunks])
+    message = "anthropic: the reply ended before it was complete"
+    report = {"type": "error", "error": {"type": "api_error", "message": message}, "request_id": "req_1"}
+    assert received == begin + b"event: error\ndata: " + json.dumps(report, separators=(",", ":")).encode() + b"\n\n"
+    assert str(answer.failure) == message
+
+
+def test_a_message_that_ends_without_a_reason_before_its_content_is_left_to_the_next_target() -> None:
+    streets = Streets(*(FakeResponse(200, STREAM[0] + STREAM[6]) for _ in range(2)), FakeResponse(200, WHOLE))
+    proxy = ProxyHarness(
+        streets, **KEY, MODEL_OPUS="anthropic/claude-opus-5", FALLBACK_OPUS="anthropic/claude-sonnet-5"
+    )
+    assert ask(proxy, stream=True, model="claude-opus-5-5").stream == WHOLE
+
+
+def test_a_message_whose_reason_is_null_passes_unchanged() -> None:
+    ending = STREAM[5].replace(b'"max_tokens"', b"null")
+    received, answer = passed([*STREAM[:5], ending, STREAM[6]])
+    assert received == b"".join([*STREAM[:5], ending, STREAM[6]])
+    assert answer.failure is None
+
+
 def test_an_error_event_of_the_provider_passes_unchanged() -> None:
     frame = b'event: error\ndata: {"type": "error", "error": {"type": "api_error", "message": "Failed."}}\n\n'
     assert passed([*STREAM[:5], frame])[0] == b"".join((*STREAM[:5], frame))

@@ -30,7 +30,7 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit
-from anthropic_proxy.engine.wires.contract import Call, Decoder
+from anthropic_proxy.engine.wires.contract import Call, RelayDecoder
 from anthropic_proxy.engine.wires.failures import UpstreamFault, build_upstream_error, decode_error_body
 from anthropic_proxy.engine.wires.framing import MAX_FRAME_BYTES
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_repaired, parse_token_count, repair_json
@@ -146,9 +146,11 @@ def _invalid(what: str) -> UpstreamProtocolError:
 
 _DONE = b"[DONE]"
 """Data of the last event of servers that also have the API Chat Completions. Clients skip it: it has no name."""
-_OF_MESSAGE, _OF_FAILURE = b"message_", b'"error"'
+_OF_MESSAGE, _OF_FAILURE = b"message_", b"error"
 """Byte strings of the SSE events to decode. Each event with usage, an end or an error contains one of them. The first
 has no quotes, because some servers name an event only in its `event:` line."""
+_FAILURES = (b'"error"', b"error\n", b"error\r")
+"""Byte strings of an error: a member or a type, or the name of the event. JSON has no line ends."""
 _EVENT_END = b"\n\n"
 _END, _OF_BLOCK = b"message_stop", b"content_block_"
 _FRAMES = compile_later(rb"(?<=\n\n)|(?<=\r\n\r\n)")
@@ -162,7 +164,13 @@ def select_frames_to_inspect(frames: bytes) -> bytes:
         return b""
     # If the server ends lines with CRLF, the events are not separated, and all or none are returned.
     parts = frames.split(_EVENT_END)
-    return _EVENT_END.join([part for part in parts if _OF_MESSAGE in part or _OF_FAILURE in part])
+    return _EVENT_END.join(
+        [
+            part
+            for part in parts
+            if _OF_MESSAGE in part or (_OF_FAILURE in part and any(map(part.__contains__, _FAILURES)))
+        ]
+    )
 
 
 def split_after_message_end(frames: bytes) -> tuple[bytes, bytes]:
@@ -263,11 +271,13 @@ _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_reply = msgspec.json.Decoder(_Reply).decode
 
 
-class RelayInspector(Decoder):
+class RelayInspector(RelayDecoder):
     """Decoder of a forwarded response. It reads usage and stop reason, and raises errors in the response."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
+        self._has_delta = False
+        """True if the reply had an event `message_delta`, without which a client knows no reason of the end."""
         self._billed_tier: str | None = None
         """Service tier of the latest event with one. Fast mode counts as a tier. None: not reported."""
         self.finished = False
@@ -280,17 +290,28 @@ class RelayInspector(Decoder):
             if frame == _DONE:
                 return []
             try:
-                json.loads(frame.decode())  # accepts as much as clients do, for example lone surrogates
+                decoded = json.loads(frame.decode())  # accepts as much as clients do, for example lone surrogates
             except (ValueError, RecursionError):
-                provider = self._call.provider_prefix
-                raise UpstreamProtocolError(f"{provider} sent an event that is not JSON.", provider=provider) from None
-            self.finished = self._read_kind(frame).type == "message_stop" or self.finished
-            return self._keep_tier(_read_odd(frame, self._billed_tier))
+                raise self._no_json() from None
+            self._read_kind(frame)
+            event_type = decoded.get("type") if isinstance(decoded, dict) else None
+            return self._follow(event_type, _read_odd(frame, self._billed_tier))
         if event.is_error:
             raise self._build_error(frame)
-        if event.type == "message_stop":
-            self.finished = True
-        return self._keep_tier(list(_read(event.message, event.usage, event.delta, self._billed_tier)))
+        return self._follow(event.type, list(_read(event.message, event.usage, event.delta, self._billed_tier)))
+
+    def decode_error_event(self, data: bytes) -> tuple[UpstreamError, bool]:
+        try:
+            json.loads(data.decode())
+        except (ValueError, RecursionError):
+            if data.lstrip().startswith(b"{"):
+                return self._no_json(), False
+            data = msgspec.json.encode(data.decode(errors="replace"))
+        return self._build_error(data), _has_error_form(data)
+
+    def _no_json(self) -> UpstreamProtocolError:
+        provider = self._call.provider_prefix
+        return UpstreamProtocolError(f"{provider} sent an event that is not JSON.", provider=provider)
 
     def decode_end(self) -> list[Delta]:
         if not self.finished:
@@ -324,11 +345,21 @@ class RelayInspector(Decoder):
     def flush_pending(self) -> list[Delta]:
         return []  # the bytes of the reply were already forwarded
 
-    def _keep_tier(self, deltas: list[Delta]) -> list[Delta]:
-        """Store the service tier of an event for later ones, and return the same deltas."""
+    def _follow(self, event_type: Any, deltas: list[Delta]) -> list[Delta]:
+        """Store what later events need of this one, and return the same deltas. Raises `UpstreamProtocolError` for the
+        end of an incomplete message.
+        """
         for delta in deltas:
             if isinstance(delta, Usage) and delta.billed_tier is not None:
                 self._billed_tier = delta.billed_tier
+            elif isinstance(delta, Stop):
+                self._has_delta = True
+        if event_type == "message_delta":
+            self._has_delta = True
+        elif event_type == "message_stop":
+            if not self._has_delta:
+                self.decode_end()
+            self.finished = True
         return deltas
 
     def _read_kind(self, frame: bytes) -> _Kind:
@@ -367,9 +398,16 @@ _decode_error_body = msgspec.json.Decoder(_ErrorBody).decode
 
 def keep_error_body(error: UpstreamError, body: bytes) -> None:
     """Give the client the provider's own text of an error, unless it is that of a gateway with another API."""
-    with suppress(*DECODE_ERRORS):
-        _decode_error_body(body)
+    if _has_error_form(body):
         error.body = redact_key_patterns(body.decode(errors="replace")).encode()
+
+
+def _has_error_form(body: bytes) -> bool:
+    try:
+        _decode_error_body(body)
+    except DECODE_ERRORS:
+        return False
+    return True
 
 
 def _read(
