@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +22,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
     describe_base_url_setting,
     suggest_base_url,
 )
-from anthropic_proxy.engine.options import DEFAULT_TARGET, TIERS
+from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.platforms.program import shorten_home
@@ -34,10 +35,11 @@ from anthropic_proxy.engine.routing.health import CircuitBreakers
 from anthropic_proxy.engine.routing.model_listing import TierMapping, list_tier_mappings
 from anthropic_proxy.engine.routing.router import (
     ModelChoice,
-    choose_model,
     choose_models,
     find_preferred_provider,
     find_retirement,
+    find_successor_id,
+    list_model_replacements,
     list_route_choices,
     list_rule_problems_and_warnings,
     should_query_ollama,
@@ -48,7 +50,6 @@ from anthropic_proxy.engine.upstream.http.url import parse_url
 from anthropic_proxy.engine.wires.contract import Transport, UpstreamRequest
 from anthropic_proxy.errors import ProxyError, build_extra_install_command, join_with_and
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.settings.files import format_toml_value
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.values import mask_setting
 from anthropic_proxy.plugins import ModelMapping, ProviderSetup, Setup
@@ -330,46 +331,38 @@ class RetirementNotice(NamedTuple):
 
 def list_retirement_notices(settings: Settings, catalog: Catalog, today: date) -> list[RetirementNotice]:
     """Check the models of Claude tiers (opus …), their fallbacks and the routes. `today`: the last date that counts."""
+    find_other = partial(find_successor_id, settings=settings, today=today)
     notices = []
-    for row in list_tier_mappings(settings, catalog):
-        (retired, target), *others = (find_retired(choice, settings, today) for choice in row.choices)
-        if retired and row.setting is not None:
-            notices.append(RetirementNotice(f"{retired}. Its successor:", f"{row.setting.name}={target}"))
-        if causes := {cause: model for cause, model in others if cause}:
-            variable, text = f"FALLBACK_{row.tier.upper()}", join_with_and(list(causes))
-            models = dict.fromkeys(model for _, model in others if model not in (row.target, target))
-            if models.keys() & causes.values():
-                text += ". Its successor:" if len(causes) == 1 else ". Their successors:"
-            else:
-                text += f". {target} is the model of {row.tier} already. {'Write' if models else 'Remove the setting'}:"
-            notices.append(RetirementNotice(text, f"{variable}={','.join(models)}" if models else variable))
-    preferred = find_preferred_provider(settings, catalog)
-    for route in settings.routes:
-        names = [target for target in route.targets if target not in (*TIERS, DEFAULT_TARGET)]
-        choices = (choose_model(name, preferred, settings, catalog, allow_other_provider=True) for name in names)
-        found = dict(zip(names, (find_retired(choice, settings, today) for choice in choices), strict=True))
-        if clauses := [*dict.fromkeys(clause for clause, _ in found.values() if clause)]:
-            written = [found[name][1] if name in found and found[name][0] else name for name in route.targets]
-            targets = [*dict.fromkeys(written)]
-            text = f"{join_with_and(clauses)}. {'Its successor' if len(clauses) == 1 else 'Their successors'} for"
-            line = f"targets = {format_toml_value(targets)}"
-            if len(targets) < len(written) and route.balance != "order":  # weights or balance must change too
-                line = ", ".join(model for clause, model in found.values() if clause)
-            notices.append(RetirementNotice(f"{text} {route.label}:", line))
+    for found in list_model_replacements(find_other, settings, catalog):
+        successors = dict.fromkeys(map(find_other, found.replaced))
+        text = describe_retirements(found.replaced, settings)
+        lead = f"{text}. {'Its successor' if len(found.replaced) == 1 else 'Their successor'}"
+        lead += "s" if len(successors) > 1 else ""
+        if found.route is not None:
+            rest = ", without balance and weights" if found.loses_balance else ""
+            lead += f' for route "{found.route.name}" ({found.setting.source}){rest}'
+        elif found.tier and not successors.keys() & set(found.line.partition("=")[2].split(",")):
+            verb = "is the model" if len(successors) == 1 else "are models"
+            lead = f"{text}. {join_with_and([*successors])} {verb} of {found.tier} already. "
+            lead += "Write" if "=" in found.line else "Remove the setting"
+        notices.append(RetirementNotice(f"{lead}:", found.line))
     return list(dict.fromkeys(notices))
 
 
-def find_retired(choice: ModelChoice, settings: Settings, today: date) -> tuple[str, str]:
-    """Return a clause about the retirement and the successor; a model in use: "" and its own id. Ids have prefixes."""
-    clause, model = "", choice.model
-    while (found := find_retirement(choice.provider, model, settings)) is not None:
-        if (day := date.fromisoformat(found.retired_on)) > today:
-            break
+def describe_retirements(choices: Sequence[ModelChoice], settings: Settings) -> str:
+    """Return a clause about retired models: `DeepSeek retired deepseek-chat and deepseek-reasoner on 24 July 2026`."""
+    groups: dict[tuple[str, str], dict[str, None]] = {}
+    for choice in choices:
+        retirement = find_retirement(choice.provider, choice.model, settings)
+        assert retirement is not None  # the caller has found the successor
         server = find_server_override(choice.provider, settings)
         vendor = (server.title if server else "") or choice.provider.title
-        clause = clause or f"{vendor} retired {model} on {day.day} {day:%B %Y}"
-        model = found.successor
-    return clause, f"{choice.provider.prefix}/{model}"
+        groups.setdefault((vendor, retirement.retired_on), {})[choice.model] = None
+    clauses = []
+    for (vendor, day), models in groups.items():
+        on = date.fromisoformat(day)
+        clauses.append(f"{vendor} retired {join_with_and([*models])} on {on.day} {on:%B %Y}")
+    return join_with_and(clauses)
 
 
 def list_problems_and_warnings(

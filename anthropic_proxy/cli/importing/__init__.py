@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,15 @@ from anthropic_proxy.cli.local_proxy import reload_proxies
 from anthropic_proxy.cli.output import Output, describe_input, read_input
 from anthropic_proxy.cli.questions import open_questions
 from anthropic_proxy.console import formats
+from anthropic_proxy.engine.options import TIERS, list_condition_texts
 from anthropic_proxy.engine.platforms.files import MAX_CONFIG_BYTES
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
-from anthropic_proxy.engine.routing.router import find_preferred_provider
+from anthropic_proxy.engine.routing.router import ModelChoice, find_preferred_provider, find_successor_id
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command, join_with_and, join_with_or
-from anthropic_proxy.gateway.readiness import describe_demo, list_retirement_notices
+from anthropic_proxy.gateway.readiness import describe_demo, describe_retirements, list_retirement_notices
 from anthropic_proxy.gateway.server.auth import require_auth_if_exposed
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, copy_environment
 from anthropic_proxy.gateway.settings.files import decode_env_text, find_invalid_env_line
@@ -108,7 +110,7 @@ def import_settings(
     if file.parent.name == _ROUTER_FOLDER:
         _note_other_router_files(plan, file.parent)
     plan.leave_out_unusable_values(present.configured_providers)
-    replaced = plan.replace_retired_models(prepare_files(plan, folder).settings, date.today())
+    retired = plan.replace_retired_models(folder, date.today())
     given = Sources(environ, str(folder / ENV_FILE))
     plan.settle_known_keys(given)
     plan.keep_preferred_provider(given)
@@ -143,7 +145,8 @@ def import_settings(
         output.write_line(f"  {output.paint('!', 'warn')} {describe_demo(files.settings)}.")
     else:
         _write_mapping(output, plan, files.settings)
-        for text in replaced:
+        choices = [choice for name in new for choice in retired.get(name, ())]
+        for text in _describe_successors(choices, files.settings, "would be" if dry_run else "is"):
             output.write_line(f"  {output.paint('!', 'warn')} {text}")
         for text, line in list_retirement_notices(files.settings, Catalog(), date.today()):
             output.write_line(f"  {output.paint('!', 'warn')} {text}  {output.paint(line, 'type')}")
@@ -210,10 +213,21 @@ def import_settings(
         output.write_step(f"  {lead:<5} ", line, purpose)
 
 
+def _describe_successors(retired: Sequence[ModelChoice], settings: Settings, verb: str) -> Iterator[str]:
+    """Yield a sentence for each successor that is written."""
+    groups: dict[str, list[ModelChoice]] = {}
+    for choice in retired:
+        groups.setdefault(find_successor_id(choice, settings, date.today()), []).append(choice)
+    for successor, choices in groups.items():
+        pronoun = "Its" if len({choice.prefixed_id for choice in choices}) == 1 else "Their"
+        yield f"{describe_retirements(choices, settings)}. {pronoun} successor {successor} {verb} imported."
+
+
 def _write_mapping(output: Output, plan: ImportPlan, settings: Settings) -> None:
     """Write the model of each Claude tier, and of each route."""
     tiers_by_target: dict[str, list[str]] = {}
-    for row in list_tier_mappings(settings, Catalog()):
+    rows = list_tier_mappings(settings, Catalog())
+    for row in rows:
         target = f"{row.target}, then {', '.join(row.fallbacks)}" if row.fallbacks else row.target
         tiers_by_target.setdefault(target, []).append(row.tier)
     mapping = [(", ".join(tiers), target) for target, tiers in tiers_by_target.items()]
@@ -221,7 +235,9 @@ def _write_mapping(output: Output, plan: ImportPlan, settings: Settings) -> None
     output.write_line()
     write_mapping_rows(output, mapping)
     names = [route.name for route in plan.routes if route.when.get("thinking")]
-    if thinking := next((route for route in settings.routes if route.name in names), None):
+    thinking = next((route for route in settings.routes if route.name in names), None)
+    tiers = TIERS if thinking is None else list_condition_texts(thinking.when.tier) or TIERS
+    if thinking is not None and any(row.tier in tiers and row.target != thinking.targets[0] for row in rows):
         text = f"Claude Code asks for thinking in nearly all requests, so most go to {thinking.targets[0]}."
         output.write_line(f"  {output.paint(text, 'quiet')}")
 

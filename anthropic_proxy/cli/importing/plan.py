@@ -25,9 +25,14 @@ from anthropic_proxy.engine.options import TIERS, ConfiguredProvider, suggest_ke
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, ProviderRegistry, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.routing.router import ModelChoice, choose_model, find_preferred_provider
+from anthropic_proxy.engine.routing.router import (
+    ModelChoice,
+    choose_model,
+    find_preferred_provider,
+    find_successor_id,
+    join_equal_targets,
+)
 from anthropic_proxy.errors import ConfigurationError, join_with_and, join_with_or
-from anthropic_proxy.gateway.readiness import find_retired
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, load_settings
 from anthropic_proxy.gateway.settings.files import (
     append_env_line,
@@ -163,7 +168,11 @@ class ImportedRoute(Struct, kw_only=True):
     """Name of a condition → its value: a text, a number, a Boolean, or a list of texts."""
     targets: Sequence[str]
     balance: str = "order"
-    weights: Sequence[int] = ()
+    weights: Sequence[float] = ()
+
+    @property
+    def label(self) -> str:
+        return f'[[routes]] "{self.name}"'
 
     def encode_toml(self) -> str:
         lines = ["[[routes]]", f"name = {format_toml_value(self.name)}", f"when = {format_toml_value(self.when)}"]
@@ -324,52 +333,63 @@ class ImportPlan:
                         reason = f"it is not imported, because it belongs to {self.origins.get(name, name)}"
                         self._leave_out(other, reason, is_error=True)
 
-    def replace_retired_models(self, settings: Settings, today: date) -> list[str]:
-        """Write the successors of the models that were retired on `today` or earlier. Return a sentence about each.
+    def replace_retired_models(self, folder: Path, today: date) -> dict[str, list[ModelChoice]]:
+        """Write the successors of the models that were retired on `today` or earlier.
 
-        `settings`: those of the settings files with this plan.
+        A setting that the files in `folder` have already with the retired model stays, and so does one with another
+        value. Return name of a setting → its retired models.
         """
-        catalog = Catalog()
+        files, catalog = prepare_files(self, folder), Catalog()
+        settings, changed = files.settings, {name for change in files.changes for name in change.added_settings}
+        changed.update(each.name for change in files.changes for each in change.kept)
         preferred, registry = find_preferred_provider(settings, catalog), find_registry(settings)
-        sentences: dict[str, None] = {}
+        retired: dict[str, list[ModelChoice]] = {}
+        variables, servers, routes = self.variables.copy(), self.servers.copy(), self.routes.copy()
 
-        def replace(choice: ModelChoice, text: str) -> str:
-            clause, successor = find_retired(choice, settings, today)
-            if not clause:
-                return text
-            sentences.setdefault(f"{clause}. Its successor is {successor}.", None)
-            return successor
+        def replace(label: str, choice: ModelChoice, text: str) -> str:
+            successor = find_successor_id(choice, settings, today)
+            if successor:
+                retired.setdefault(label, []).append(choice)
+            return successor or text
 
-        def replace_name(name: str) -> str:
+        def replace_name(label: str, name: str) -> str:
             choice = choose_model(name, preferred, settings, catalog, allow_other_provider=True)
-            return replace(choice, name)
+            return replace(label, choice, name)
 
-        for variable, value in self.variables.items():
+        for variable, value in variables.items():
+            if variable not in changed:
+                continue
             if variable in _MODEL_VARIABLES:
-                self.variables[variable] = replace_name(value)
+                self.variables[variable] = replace_name(variable, value)
             elif variable.startswith("FALLBACK_"):
-                models = (replace_name(name.strip()) for name in value.split(","))
+                models = (replace_name(variable, name.strip()) for name in value.split(","))
                 self.variables[variable] = ",".join(dict.fromkeys(models))
-        for position, route in enumerate(self.routes):
-            shares: dict[str, int] = {}
-            for target, weight in zip(route.targets, route.weights or [1] * len(route.targets), strict=True):
-                name = replace_name(target)
-                shares[name] = shares.get(name, 0) + weight
-            weights = [*shares.values()] if route.weights and len(shares) > 1 else []
-            balance = route.balance if len(shares) > 1 else "order"
-            self.routes[position] = structs.replace(route, targets=[*shares], balance=balance, weights=weights)
-        for name, table in self.servers.items():
-            provider = registry.find_by_prefix(name)
+        for position, route in enumerate(routes):
+            if route.label in changed:
+                names = [replace_name(route.label, target) for target in route.targets]
+                targets, weights = join_equal_targets(names, route.weights)
+                balance = route.balance if len(targets) > 1 else "order"
+                self.routes[position] = structs.replace(
+                    route, targets=targets, balance=balance, weights=weights if len(targets) > 1 else []
+                )
+        for name, table in servers.items():
+            provider, label = registry.find_by_prefix(name), f"[providers.{name}]"
+            if provider is None or label not in changed:
+                continue
             in_use: dict[str, dict[str, int | str]] = {}
             for model, fields in table.models.items():
-                kept = model
-                if provider is not None:
-                    choice = ModelChoice(provider=provider, model=model, reason="")
-                    kept = replace(choice, f"{name}/{model}").removeprefix(f"{name}/")
+                choice = ModelChoice(provider=provider, model=model, reason="")
+                kept = replace(label, choice, f"{name}/{model}").removeprefix(f"{name}/")
                 others = in_use.get(kept, {})
                 in_use[kept] = {**others, **fields} if kept == model else {**fields, **others}
             self.servers[name] = structs.replace(table, models=in_use)
-        return list(sentences)
+
+        kept_names = {each.name for change in prepare_files(self, folder).changes for each in change.kept}
+        self.variables |= {name: value for name, value in variables.items() if name in kept_names}
+        self.servers |= {name: table for name, table in servers.items() if f"[providers.{name}]" in kept_names}
+        pairs = zip(self.routes, routes, strict=True)
+        self.routes = [old if old.label in kept_names else new for new, old in pairs]
+        return {name: choices for name, choices in retired.items() if name not in kept_names}
 
     def _leave_out_models(self, name: str, key_variable: str) -> None:
         """Remove the key, the routes and the variables that name a model of `[providers.NAME]`."""
@@ -713,7 +733,7 @@ def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str
     tables = [
         (f"[providers.{name}]", each.encode_toml(name), providers.get(name)) for name, each in plan.servers.items()
     ]
-    tables += [(f'[[routes]] "{each.name}"', each.encode_toml(), routes.get(each.name)) for each in plan.routes]
+    tables += [(each.label, each.encode_toml(), routes.get(each.name)) for each in plan.routes]
     kept = []
     for label, table, old in tables:
         contents = tomllib.loads(table)

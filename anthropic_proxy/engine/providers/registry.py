@@ -6,6 +6,7 @@ select. A `RetiredModel` has the date on which a provider stops serving a model,
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import date
 from fnmatch import fnmatchcase
 from typing import Any, Generic, Literal
 
@@ -94,6 +95,9 @@ class RetiredModel(Struct, frozen=True, kw_only=True):
     """Date on which `source` was read: `2026-11`, `2026-11-20`."""
     announced_on: str = ""
     """Date of the announcement: `2026-06-11`. "": unknown."""
+
+    def applies_on(self, day: date) -> bool:
+        return date.fromisoformat(self.retired_on) <= day
 
 
 def build_retired_models(

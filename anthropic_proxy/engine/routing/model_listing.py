@@ -53,7 +53,8 @@ class ModelEntry(Struct, kw_only=True):
     route: str | None = None
     """Name of the route that sends a conversation to `target`. None: the model mapping does."""
     otherwise: str | None = None
-    """Model that replies to other requests for the id, such as those without thinking, which do not meet `route`."""
+    """Model that replies to other requests for the id, such as those without thinking, which do not meet `route`.
+    None: `target` does."""
     other_routes: Sequence[str] = ()
     """Names of routes that can send requests of a conversation to other models, such as those with a long input."""
     created_at: str = _RELEASED
@@ -92,7 +93,7 @@ class TierMapping(Struct, frozen=True, kw_only=True):
     """One error text per target or fallback that cannot serve requests, for example without a key."""
     replies: Sequence[tuple[str, str]]
     """Models that reply to a conversation, each with its reason, for users: that of a route first, and then the one
-    that replies to other requests. Without such a route: `target` and `reason`."""
+    that replies to other requests, if it is another one. Without such a route: `target` and `reason`."""
 
 
 def list_tier_mappings(settings: EngineOptions, catalog: Catalog) -> list[TierMapping]:
@@ -109,7 +110,8 @@ def list_tier_mappings(settings: EngineOptions, catalog: Catalog) -> list[TierMa
         if found.route is not None:
             routed = join_routed_models(found.route, f"claude-{tier}-…", preferred_provider, settings, catalog)
             label = f"route {found.route.name}: {describe_conditions(found.route)}"
-            replies = [(routed, label), *(replies if found.is_conditional else ())]
+            is_other = found.is_conditional and routed != first.prefixed_id
+            replies = [(routed, label), *(replies if is_other else ())]
         rows.append(
             TierMapping(
                 tier=tier,
@@ -235,7 +237,8 @@ def _entry(
         target = join_routed_models(route, name, preferred, settings, catalog)
         rule = f" by route {route.name}"
         if forecast.is_conditional:
-            otherwise = choose_models(name, preferred, settings, catalog)[0].prefixed_id
+            mapped = choose_models(name, preferred, settings, catalog)[0].prefixed_id
+            otherwise = mapped if mapped != target else None
     server_tools = find_server_tools(provider, model, settings)
     max_input, is_assumed = _find_max_input(name, capabilities, forecast, settings, catalog)
     return ModelEntry(

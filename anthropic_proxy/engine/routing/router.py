@@ -16,8 +16,9 @@ A choice that cannot become a target is left out with a note, unless no other is
 once for the settings and the catalog.
 """
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -359,12 +360,17 @@ def choose_models_for_route(
             found = choose_models_for_tier(target, requested, preferred, settings, catalog)
         else:
             choice = choose_model(target, preferred, settings, catalog, allow_other_provider=True)
-            choice = structs.replace(choice, model_setting=ModelSetting(route.targets_setting, route.origin, target))
+            setting = structs.replace(_find_targets_setting(route, settings), value=target)
+            choice = structs.replace(choice, model_setting=setting)
             found = [structs.replace(choice, weight=route.find_weight(target))]
         for choice in found:
             cause = f"and {choice.reason}" if route.balance == "order" else BALANCE_TEXTS[route.balance]
             choices.setdefault(choice.prefixed_id, structs.replace(choice, reason=f"{route.label}, {cause}"))
     return list(choices.values())
+
+
+def _find_targets_setting(route: ConfiguredRoute, settings: EngineOptions) -> ModelSetting:
+    return ModelSetting(route.targets_setting, settings.origins.get(route.targets_setting, route.origin))
 
 
 def choose_models_for_tier(
@@ -671,11 +677,19 @@ def find_retirement(provider: Provider, model: str, settings: EngineOptions) -> 
     return provider.retired_models.get(model)
 
 
+def find_successor_id(model: ModelChoice | Target, settings: EngineOptions, today: date) -> str:
+    """Return the successor of a model that was retired on `today` or earlier, with prefix. "": the model is in use."""
+    retirement = find_retirement(model.provider, model.model, settings)
+    if retirement is None or not retirement.applies_on(today):
+        return ""
+    return f"{model.provider.prefix}/{retirement.successor}"
+
+
 def find_successor(target: Target, settings: EngineOptions, catalog: Catalog, today: date) -> Target | None:
     """Return the target with the successor of a retired default model. None: it is in use, or no default."""
     retirement = find_retirement(target.provider, target.model, settings)
     is_default = target.model_setting is not None and not target.model_setting.source
-    if not is_default or retirement is None or date.fromisoformat(retirement.retired_on) > today:
+    if not is_default or retirement is None or not retirement.applies_on(today):
         return None
     choice = ModelChoice(
         provider=target.provider,
@@ -685,6 +699,78 @@ def find_successor(target: Target, settings: EngineOptions, catalog: Catalog, to
         weight=target.weight,
     )
     return _build_target(choice, settings, catalog)
+
+
+class ModelReplacement(Struct, frozen=True, kw_only=True):
+    """A setting that names models to replace, with the line that names others in their place."""
+
+    setting: ModelSetting
+    replaced: Sequence[ModelChoice]
+    line: str
+    """`BIG_MODEL=openai/gpt-5.5`; of a route `targets = ["openai/gpt-5.5"]`, and its `weights` if they change too. The
+    name alone: the setting is to be removed."""
+    tier: str = ""
+    """Claude tier whose fallbacks the setting lists. "": it lists none."""
+    route: ConfiguredRoute | None = None
+    """Route whose targets the setting lists. None: it is a variable."""
+    loses_balance: bool = False
+    """True if one target is left, so that `balance` and `weights` of the route must be removed."""
+
+
+def list_model_replacements(
+    find_other: Callable[[ModelChoice], str], settings: EngineOptions, catalog: Catalog
+) -> list[ModelReplacement]:
+    """Return the settings of Claude tiers, of their fallbacks and of routes that name a model to replace.
+
+    `find_other` returns the id of the other model, with prefix. "": the model stays.
+    """
+    preferred, found = find_preferred_provider(settings, catalog), dict[str, ModelReplacement]()
+    for tier in TIERS:
+        first, *others = choose_models_for_tier(tier, f"claude-{tier}-…", preferred, settings, catalog)
+        other = find_other(first)
+        if other and (setting := first.model_setting) is not None:
+            line = f"{setting.name}={other}"
+            found.setdefault(setting.name, ModelReplacement(setting=setting, replaced=[first], line=line))
+        if replaced := [choice for choice in others if find_other(choice)]:
+            names = [find_other(choice) or choice.prefixed_id for choice in others]
+            models = [name for name in dict.fromkeys(names) if name not in (first.prefixed_id, other)]
+            fallbacks = replaced[0].model_setting
+            assert fallbacks is not None  # FALLBACK_…, which has all but the first model of a tier
+            line = f"{fallbacks.name}={','.join(models)}" if models else fallbacks.name
+            found[fallbacks.name] = ModelReplacement(setting=fallbacks, replaced=replaced, line=line, tier=tier)
+    for route in settings.routes:
+        replaced, names = [], list(route.targets)
+        for position, target in enumerate(route.targets):
+            if target not in (*TIERS, DEFAULT_TARGET):
+                choice = choose_model(target, preferred, settings, catalog, allow_other_provider=True)
+                if other := find_other(choice):
+                    replaced.append(choice)
+                    names[position] = other
+        if replaced:
+            targets, weights = join_equal_targets(names, route.weights)
+            line = f"targets = {_format_toml_list(targets)}"
+            if len(targets) > 1 and len(weights) < len(route.weights):
+                line += f" and weights = {_format_toml_list(weights)}"
+            found[route.targets_setting] = ModelReplacement(
+                setting=_find_targets_setting(route, settings),
+                replaced=replaced,
+                line=line,
+                route=route,
+                loses_balance=len(targets) == 1 and route.balance != "order",
+            )
+    return list(found.values())
+
+
+def join_equal_targets(targets: Sequence[str], weights: Sequence[float]) -> tuple[list[str], list[float]]:
+    """Return each target of a route once, and the sums of their weights. No `weights`: all targets have the same."""
+    shares: dict[str, float] = {}
+    for target, weight in zip(targets, weights or [1] * len(targets), strict=True):
+        shares[target] = shares.get(target, 0) + weight
+    return list(shares), list(shares.values()) if weights else []
+
+
+def _format_toml_list(values: Sequence[str | float]) -> str:
+    return json.dumps([int(one) if isinstance(one, float) and one.is_integer() else one for one in values])
 
 
 _ANY_MODEL = "claude-sonnet"

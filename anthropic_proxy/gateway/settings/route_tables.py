@@ -52,7 +52,7 @@ def load_routes(file: ConfigFile, sources: Sources) -> tuple[ConfiguredRoute, ..
                     code="route-invalid",
                 )
             found[route.name] = route
-            sources.origins[route.targets_setting] = route.origin
+            sources.origins[route.targets_setting] = file.describe_origin((*path, "targets"))
     if found:
         sources.given["routes"] = Secret(str(file.find_value(("routes",))))
     earlier = EarlierRoutes()
