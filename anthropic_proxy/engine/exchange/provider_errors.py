@@ -7,7 +7,8 @@ that a setting of the proxy has caused becomes a 400.
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from datetime import date
 from urllib.parse import urlsplit
 
 from anthropic_proxy.engine.exchange.client_side import format_http_date
@@ -15,12 +16,12 @@ from anthropic_proxy.engine.exchange.relay import forwarded_headers
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.deltas import Delta
-from anthropic_proxy.engine.options import TARGETS_SETTING, EngineOptions
+from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.servers import find_called_url, has_own_models
-from anthropic_proxy.engine.routing.router import Target
+from anthropic_proxy.engine.routing.router import Target, find_successor_id, list_model_replacements
 from anthropic_proxy.engine.wires.contract import (
     CLIENT_CREDENTIAL_ORIGIN,
     BaseDialect,
@@ -211,6 +212,8 @@ _OBJECT_WITH_ID = compile_later(
 """Pattern of error texts about an object that a request names by id. Gemini: Not found: cache content metadata for 123
 (recorded). OpenAI: Response with id 'resp_123' not found (2026-11). The base URL is then right."""
 _MAX_ROUTE_ERROR_CHARACTERS = 200
+REMEDY_LEAD = " Remedy: "
+"""Text between the cause and the remedy in the message about a model that a setting names."""
 _SIMILAR_MODELS = 2
 """Number of models that are named in place of one that does not exist."""
 
@@ -227,8 +230,7 @@ def add_not_found_cause(
         _become(error, message, "wrong-address")
         error.add_advice(advice)
     elif rejects_configured_model(error, target, settings):
-        described = _describe_setting(target, settings, _find_similar_models(target, settings, catalog))
-        message = f"{_without_end(error.message)}. {described}"
+        message = f"{_without_end(error.message)}. {_describe_setting(target, settings, catalog)}"
         if error.status == 404:
             _become(error, message, "configured-model-not-found")
         else:
@@ -324,29 +326,25 @@ def _find_similar_models(target: Target, settings: EngineOptions, catalog: Catal
     return find_similar_choices(target.model, [name for name in listed if name != target.model], _SIMILAR_MODELS)
 
 
-def _describe_setting(target: Target, settings: EngineOptions, similar: Sequence[str]) -> str:
-    provider = target.provider
-    setting = target.model_setting
+def _describe_setting(target: Target, settings: EngineOptions, catalog: Catalog) -> str:
+    provider, setting = target.provider, target.model_setting
     assert setting is not None  # `rejects_configured_model`
-    variable = setting.name
-    retired = provider.retired_models.get(target.model)
-    other = f"{variable}={provider.prefix}/{retired.successor if retired else '<another model>'}"
-    if not setting.source and target.model not in (provider.default_big_model, provider.default_small_model):
-        origin = f"{provider.prefix}/{target.model} replaces the retired default of {variable}, which is not set."
-    elif not setting.source:
-        origin = f"{provider.prefix}/{target.model} is the default of {variable}, which is not set."
+    successor = find_successor_id(target, settings, date.max)  # refused before its announced date too
+    other = successor or f"{provider.prefix}/<another model>"
+    if setting.source:
+        origin = f"The model {target.prefixed_id} is set by {setting}."
+        found = list_model_replacements(
+            lambda choice: other if choice.prefixed_id == target.prefixed_id else "", settings, catalog
+        )
+        remedy = next((one.line for one in found if one.setting.name == setting.name), f"{setting.name}={other}")
     else:
-        origin = f"The model {provider.prefix}/{target.model} is set by {setting}."
-    if not variable.startswith(TARGETS_SETTING):
-        remedy = f"set {other}"
-    elif retired:
-        remedy = f"write {provider.prefix}/{retired.successor} in its place"
-    else:
-        remedy = f"use another model in {variable}"
-    if not setting.source:
-        remedy += f" in {settings.variables_file}"
-    such_as = f", such as {' or '.join(similar)}" if similar and not retired else ""
-    return f"{origin} Remedy: {remedy}{such_as}"
+        is_default = target.model in (provider.default_big_model, provider.default_small_model)
+        verb = "is the default" if is_default else "replaces the retired default"
+        origin = f"{target.prefixed_id} {verb} of {setting.name}, which is not set."
+        remedy = f"{setting.name}={other} in {settings.variables_file}"
+    similar = [] if successor else _find_similar_models(target, settings, catalog)
+    such_as = f", such as {' or '.join(similar)}" if similar else ""
+    return f"{origin}{REMEDY_LEAD}set {remedy}{such_as}"
 
 
 def _find_address_variable(provider: Provider, settings: EngineOptions) -> str | None:

@@ -794,11 +794,11 @@ def list_rule_problems_and_warnings(settings: EngineOptions, catalog: Catalog) -
     for route, choice in list_route_choices(settings, catalog):
         if problem := describe_choice_problem(choice, settings, catalog):
             problems.append(problem if route.name in problem else f"The {route.label}: {problem}")
-        elif choice.note:
+        elif choice.note and (setting := choice.model_setting) is not None:
             warnings.append(
                 f'{route.targets_setting} contains "{choice.model}", which has no prefix and is in no model list, so '
                 f"it is sent to {choice.provider.prefix}. Write {choice.prefixed_id}, or the prefix of another "
-                f"provider. Set in {route.origin.replace(' line ', ', line ')}."
+                f"provider.{_place_of(setting, settings)}"
             )
     return problems, warnings
 
