@@ -343,7 +343,9 @@ def write_report(report: Report, settings: Settings, secrets: Sequence[str]) -> 
         width = output.width or _DEFAULT_WIDTH
         for fix in report.fixes:
             start = f"  {output.paint('✕', 'error')} {fix.name:<{names}}  "
-            painted = SETTING.sub(paint_setting, fix.remedy) if fix.place else output.paint(fix.remedy, "type")
+            painted = SETTING.sub(paint_setting, fix.remedy)
+            if painted == fix.remedy:
+                painted = output.paint(fix.remedy, "type")
             remedy = f"{painted}  {fix.place}".rstrip()
             needed = 10 + names + count_columns(remedy)
             if padded := next((size for size in (problems, count_columns(fix.problem)) if needed + size <= width), 0):

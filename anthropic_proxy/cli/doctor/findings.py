@@ -89,8 +89,6 @@ class Backend(Struct, frozen=True, kw_only=True, eq=False):
     """Provider, model, wire and base URL to call."""
     tiers: Sequence[str] = ()
     """Claude tiers (haiku, sonnet, opus, fable) that the settings map to the model."""
-    variables: Sequence[str] = ()
-    """Settings that select the model: `SMALL_MODEL`. Empty: none."""
     routes: Mapping[str, Sequence[str]] = {}
     """Name of a route of the configuration file → its models of this provider, without prefix."""
     searches_dialect: bool = False

@@ -7,6 +7,7 @@ with its evidence as a comment.
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
+from functools import partial
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -18,10 +19,13 @@ from anthropic_proxy.cli.doctor.findings import Backend, Diagnosis, Evidence, Ou
 from anthropic_proxy.cli.output import encode_printed_json
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.units import to_microseconds
+from anthropic_proxy.engine.exchange.provider_errors import REMEDY_LEAD
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.options import ConfiguredProvider
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import Provider
+from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.routing.router import ModelReplacement, find_successor_id, list_model_replacements
 from anthropic_proxy.errors import join_with_and, join_with_or
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.gateway.prices.price_list import PriceList
@@ -53,18 +57,18 @@ class Fix(Struct, frozen=True, kw_only=True):
     """Where to write the setting: `in ~/project/.env`. "": it is a command, or names its place."""
 
 
-def list_fixes(diagnoses: Sequence[Diagnosis], settings: Settings) -> list[Fix]:
-    """Return one `Fix` for each problem that a setting or a command solves."""
-    found = (
-        fix
-        for diagnosis in diagnoses
-        for fix in (
-            (_fix_access(diagnosis, diagnosis.problem, diagnoses, settings),)
-            if diagnosis.problem is not None
-            else _fix_features(diagnosis, diagnoses)
-        )
-    )
-    return [structs.replace(fix, place=fix.place or _find_place(fix, settings)) for fix in dict.fromkeys(found)]
+def list_fixes(diagnoses: Sequence[Diagnosis], settings: Settings, catalog: Catalog) -> list[Fix]:
+    """Return one `Fix` for each problem that a setting or a command solves, and for each place of a setting."""
+    found: dict[Fix, None] = {}
+    for diagnosis in diagnoses:
+        if diagnosis.problem is None:
+            found |= dict.fromkeys(_fix_features(diagnosis, diagnoses, settings, catalog))
+        elif diagnosis.problem.kind == "model":
+            found |= dict.fromkeys(_fix_model(diagnosis, diagnosis.problem, settings, catalog))
+        else:
+            found[_fix_access(diagnosis, diagnosis.problem, diagnoses, settings, catalog)] = None
+        found |= dict.fromkeys(_fix_routes(diagnosis, diagnoses, settings, catalog))
+    return [structs.replace(fix, place=fix.place or _find_place(fix, settings)) for fix in found]
 
 
 def _find_place(fix: Fix, settings: Settings) -> str:
@@ -79,7 +83,9 @@ def _name_env_file(settings: Settings) -> str:
     return shorten_home(settings.env_file or ENV_FILE)
 
 
-def _fix_access(diagnosis: Diagnosis, problem: Problem, diagnoses: Sequence[Diagnosis], settings: Settings) -> Fix:
+def _fix_access(
+    diagnosis: Diagnosis, problem: Problem, diagnoses: Sequence[Diagnosis], settings: Settings, catalog: Catalog
+) -> Fix:
     backend, provider = diagnosis.backend, diagnosis.backend.target.provider
     name, variable = backend.name, provider.key_variable
     if problem.kind == "key":
@@ -126,21 +132,72 @@ def _fix_access(diagnosis: Diagnosis, problem: Problem, diagnoses: Sequence[Diag
         else:
             remedy = "Check the network. Behind a web proxy: HTTPS_PROXY=<its address>"
         return Fix(name=name, problem=" ".join(filter(None, (_sentence(text), used))), remedy=remedy)
-    alternative = _find_alternative(diagnosis, diagnoses, lambda other: other.problem is None)
-    if problem.kind == "model":  # the default model of the provider, or a listed one
-        used, default = backend.target.model, provider.default_big_model
-        listed = [model for model in diagnosis.models or () if model != used and _MODEL_ID.fullmatch(model)]
-        is_usable = default not in (None, used) and (not listed or default in listed)
-        if other := default if is_usable else next(iter(listed), None):
-            alternative = _assign(backend, f"{name}/{other}")
     again = "Try again later: " if problem.kind in ("server", "quota") else ""
-    remedy = alternative or f"{again}anthropic-proxy doctor {name}"
+    alternative = _find_alternative(diagnosis, diagnoses, lambda other: other.problem is None, settings, catalog)
+    return Fix(
+        name=name,
+        problem=_sentence(problem.message),
+        remedy=alternative or f"{again}anthropic-proxy doctor {name}",
+    )
+
+
+def _fix_model(diagnosis: Diagnosis, problem: Problem, settings: Settings, catalog: Catalog) -> Iterator[Fix]:
+    """Name each place that sets a model which the provider does not have."""
+    backend, target = diagnosis.backend, diagnosis.backend.target
+    provider, own = target.provider, target.model_setting
+    listed = [model for model in diagnosis.models or () if model != target.model and _MODEL_ID.fullmatch(model)]
+    successor = find_successor_id(target, settings, date.today()).removeprefix(f"{provider.prefix}/")
+    usable = [model for model in (successor, provider.default_big_model) if model and model != target.model]
+    other = next((model for model in usable if not listed or model in listed), next(iter(listed), "<another model>"))
+    places = _list_places(backend, f"{backend.name}/{other}", settings, catalog)
     # the remedy of the message is the setting that is on the next line
-    text = problem.message.partition(" Remedy: ")[0] if alternative else problem.message
-    return Fix(name=name, problem=_sentence(text), remedy=remedy)
+    text = _sentence(problem.message.partition(REMEDY_LEAD)[0] if places else problem.message)
+    if not places:
+        yield Fix(name=backend.name, problem=text, remedy=f"anthropic-proxy models {backend.name}")
+    for place in sorted(places, key=lambda place: own is None or place.setting.name != own.name):
+        if own is None or place.setting.name != own.name:
+            text = f"{text} {backend.prefixed_id} is set by {place.setting}.".lstrip()
+        yield _write_line(backend, text, place)
+        text = ""
 
 
-def _fix_features(diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis]) -> Iterator[Fix]:
+def _write_line(backend: Backend, problem: str, place: ModelReplacement) -> Fix:
+    rest = ", without balance and weights" if place.loses_balance else ""
+    where = "" if place.route is None else f"in {place.setting.source}{rest}"
+    return Fix(name=backend.name, problem=problem, remedy=place.line, place=where)
+
+
+def _fix_routes(
+    diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis], settings: Settings, catalog: Catalog
+) -> Iterator[Fix]:
+    """Name the models of routes that the list of the provider lacks, with the line that sets the successors of retired
+    ones."""
+    backend = diagnosis.backend
+    if not diagnosis.models or not backend.routes:
+        return
+    found = list_model_replacements(
+        partial(find_successor_id, settings=settings, today=date.today()), settings, catalog
+    )
+    places = {place.route.name: place for place in found if place.route is not None}
+    refused = [one for one in diagnoses if one.problem is not None and one.problem.kind == "model"]
+    named = {one.backend.target.model for one in refused if one.backend.name == backend.name}  # with their places
+    for route, models in backend.routes.items():
+        missing = [model for model in models if model not in (*diagnosis.models, *named) and _MODEL_ID.fullmatch(model)]
+        place = places.get(route)
+        retired = [] if place is None else [model.model for model in place.replaced if model.model in missing]
+        if place is not None and retired:
+            noun = "model" if len(retired) == 1 else "models"
+            text = f"does not list the {noun} {join_with_and(retired)} of the route {route}."
+            yield _write_line(backend, text, place)
+        for model in missing:
+            if model not in retired:
+                text = f"does not list the model {model} of the route {route}."
+                yield Fix(name=backend.name, problem=text, remedy=f"anthropic-proxy doctor {backend.name}/{model}")
+
+
+def _fix_features(
+    diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis], settings: Settings, catalog: Catalog
+) -> Iterator[Fix]:
     for probe, verb in (("streaming", "sends no text"), ("tools", "calls no tools"), ("images", "rejects images")):
         if diagnosis.state_of(probe) != "unsupported" or not diagnosis.backend.tiers:
             continue
@@ -148,18 +205,24 @@ def _fix_features(diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis]) -> Itera
             diagnosis,
             diagnoses,
             lambda other, probe=probe: other.state_of(probe) == "works",  # type: ignore[misc]
+            settings,
+            catalog,
         )
         if remedy or probe != "images":
             yield Fix(
                 name=diagnosis.backend.name,
                 problem=f"{verb}; {join_with_and(diagnosis.backend.tiers)} requests are sent to it.",
-                remedy=remedy or _assign(diagnosis.backend, "<another model>"),
+                remedy=remedy or _assign(diagnosis.backend, "<another model>", settings, catalog),
             )
 
     window, backend, place = find_context_window(diagnosis), diagnosis.backend, ""
     if window is not None and window < MIN_SESSION_TOKENS and backend.tiers:
         remedy = _find_alternative(
-            diagnosis, diagnoses, lambda other: (find_context_window(other) or 0) >= MIN_SESSION_TOKENS
+            diagnosis,
+            diagnoses,
+            lambda other: (find_context_window(other) or 0) >= MIN_SESSION_TOKENS,
+            settings,
+            catalog,
         )
         if backend.target.provider.uses_installed_models:
             remedy, place = f"OLLAMA_CONTEXT_LENGTH={_LARGER_WINDOW}", "in the environment of ollama serve"
@@ -175,13 +238,6 @@ def _fix_features(diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis]) -> Itera
         text = f"needs other values of {', '.join(dict.fromkeys(required))}."
         yield Fix(name=diagnosis.backend.name, problem=text, remedy="the table below, in anthropic-proxy.toml")
 
-    if diagnosis.models:
-        for route, models in backend.routes.items():
-            for model in models:
-                if model not in diagnosis.models and _MODEL_ID.fullmatch(model):
-                    text = f"does not list the model {model} of the route {route}."
-                    yield Fix(name=backend.name, problem=text, remedy=f"anthropic-proxy doctor {backend.name}/{model}")
-
 
 def _describe_routes(routes: Mapping[str, Sequence[str]]) -> str:
     """Return a sentence about `Backend.routes`. "": no route uses the provider."""
@@ -192,7 +248,11 @@ def _describe_routes(routes: Mapping[str, Sequence[str]]) -> str:
 
 
 def _find_alternative(
-    diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis], is_suitable: Callable[[Diagnosis], bool]
+    diagnosis: Diagnosis,
+    diagnoses: Sequence[Diagnosis],
+    is_suitable: Callable[[Diagnosis], bool],
+    settings: Settings,
+    catalog: Catalog,
 ) -> str:
     """Return the setting that selects another examined model.
 
@@ -200,14 +260,22 @@ def _find_alternative(
     """
     others = (other for other in diagnoses if other is not diagnosis and other.problem is None)
     chosen = next((other for other in others if is_suitable(other)), None)
-    if chosen is None or not diagnosis.backend.variables:
+    if chosen is None or not diagnosis.backend.tiers:
         return ""
-    return _assign(diagnosis.backend, chosen.backend.prefixed_id)
+    return _assign(diagnosis.backend, chosen.backend.prefixed_id, settings, catalog)
 
 
-def _assign(backend: Backend, model: str) -> str:
+def _assign(backend: Backend, model: str, settings: Settings, catalog: Catalog) -> str:
     """Return the settings that select another model for all tiers of a backend: `BIG_MODEL=… and SMALL_MODEL=…`."""
-    return join_with_and([f"{variable}={model}" for variable in backend.variables or ("BIG_MODEL",)])
+    lines = [place.line for place in _list_places(backend, model, settings, catalog) if place.route is None]
+    return join_with_and(lines or [f"MODEL_{tier.upper()}={model}" for tier in backend.tiers])
+
+
+def _list_places(backend: Backend, model: str, settings: Settings, catalog: Catalog) -> list[ModelReplacement]:
+    """Return the settings that name the model of a backend, with the lines that name another one."""
+    return list_model_replacements(
+        lambda choice: model if choice.prefixed_id == backend.prefixed_id else "", settings, catalog
+    )
 
 
 def _sentence(text: str) -> str:
@@ -219,7 +287,7 @@ _LINE_AT_END = re.compile(r":\s+\S*/\S+$")
 """A setting or a model name with its prefix."""
 
 
-SETTING = re.compile(r"([A-Z][A-Z0-9_]*)=(?:<[^>]*>|[^ ,]*)")
+SETTING = re.compile(r"([A-Z][A-Z0-9_]*)=(?:<[^>]*>|[^ ,]*(?:,[^ ,]+)*)")
 """A setting in `Fix.remedy`, which may have several: `BIG_MODEL=openai/a and SMALL_MODEL=openai/a`."""
 LEGEND = "✓ works   ~ emulated by the proxy   ✕ unsupported   – no result"
 """Line that explains the signs in the table of the report."""

@@ -80,7 +80,7 @@ async def run_doctor(
             group.create_task(diagnose_backend(runner, diagnosis, services.settings, lambda: on_change(diagnoses)))
     return Report(
         diagnoses=diagnoses,
-        fixes=list_fixes(diagnoses, services.settings),
+        fixes=list_fixes(diagnoses, services.settings, services.catalog),
         route_problems=list_rule_problems_and_warnings(services.settings, services.catalog)[0] if checks_routes else (),
         servers=find_servers(diagnoses, services.settings),
         seconds=time.monotonic() - started,
@@ -127,7 +127,7 @@ def is_configured(provider: Provider, settings: Settings) -> bool:
 
 def _list_configured(services: Services) -> Iterable[Backend]:
     tiers: dict[tuple[str, str], list[str]] = {}
-    targets: dict[tuple[str, str], list[Target]] = {}
+    targets: dict[tuple[str, str], Target] = {}
     registry = find_registry(services.settings)
     claude_models = [model for row in registry if row.serves_claude for model in row.known_models]
     for tier in TIERS:
@@ -136,12 +136,10 @@ def _list_configured(services: Services) -> Iterable[Backend]:
         for target in _resolve(services, model):
             key = target.provider.prefix, target.model
             tiers.setdefault(key, []).append(tier)
-            targets.setdefault(key, []).append(target)
+            targets.setdefault(key, target)
     routed = _list_routed_models(services)
-    for key, found in targets.items():
-        variables = dict.fromkeys(target.model_setting.name for target in found if target.model_setting)
-        routes = routed.get(key[0], {})
-        yield Backend(name=key[0], target=found[0], tiers=tuple(tiers[key]), variables=tuple(variables), routes=routes)
+    for key, target in targets.items():
+        yield Backend(name=key[0], target=target, tiers=tuple(tiers[key]), routes=routed.get(key[0], {}))
     used = {provider for provider, _ in targets}
     for provider in registry:
         if provider.prefix in used:

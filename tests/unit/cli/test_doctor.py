@@ -12,7 +12,7 @@ import pytest
 
 from anthropic_proxy.cli.doctor.command import DoctorProgress
 from anthropic_proxy.cli.doctor.findings import Diagnosis
-from anthropic_proxy.cli.doctor.report import find_window_setting
+from anthropic_proxy.cli.doctor.report import find_window_setting, list_fixes
 from anthropic_proxy.cli.doctor.run import select_backends
 from anthropic_proxy.console import doctor_run
 from anthropic_proxy.engine.providers import PROVIDERS
@@ -25,6 +25,7 @@ from tests.support.fakes.compatible import new_server
 from tests.support.fakes.compatible.groq import GROQ
 from tests.support.fakes.server import Running, serving
 from tests.support.paths import ROOT
+from tests.support.routes import load_routes
 from tests.support.terminal import answer_questions
 from tests.support.waiting import WAIT_SECONDS
 
@@ -128,6 +129,34 @@ def test_the_table_for_an_unknown_context_window_names_the_path_of_its_file(
     settings = load_settings(variables, PROVIDERS, env_file=str(tmp_path / "settings" / ".env"))
     setting = find_window_setting(PROVIDERS.find("openai"), "unknown", settings)
     assert setting.place == "add to ~/settings/anthropic-proxy.toml, and use the prefix local9/"
+
+
+def test_a_route_with_retired_models_gets_the_line_with_their_successors(tmp_path: Path) -> None:
+    text = """
+[[routes]]
+name = "night"
+targets = ["groq/llama-3.1-8b-instant", "groq/gone", "groq/llama-3.3-70b-versatile"]
+"""
+    settings = load_routes(tmp_path, text, GROQ_API_KEY="gsk-test", PREFERRED_PROVIDER="groq", BIG_MODEL="groq/kept")
+
+    async def list_found() -> list[tuple[str, str, str]]:
+        services = await open_services(settings)
+        try:
+            backend, *_ = select_backends(services, ["groq"])
+            diagnosis = Diagnosis(backend=backend, models=["kept", "openai/gpt-oss-20b", "openai/gpt-oss-120b"])
+            fixes = list_fixes([diagnosis], settings, services.catalog)
+            return [(fix.problem, fix.remedy, fix.place.replace(f"{tmp_path}/", "")) for fix in fixes]
+        finally:
+            await services.close()
+
+    assert asyncio.run(list_found()) == [
+        (
+            "does not list the models llama-3.1-8b-instant and llama-3.3-70b-versatile of the route night.",
+            'targets = ["groq/openai/gpt-oss-20b", "groq/gone", "groq/openai/gpt-oss-120b"]',
+            "in anthropic-proxy.toml line 4",
+        ),
+        ("does not list the model gone of the route night.", "anthropic-proxy doctor groq/gone", ""),
+    ]
 
 
 def test_in_a_pipe_the_backends_without_a_reply_are_named(capsys: pytest.CaptureFixture[str]) -> None:
