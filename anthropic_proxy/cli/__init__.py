@@ -7,7 +7,6 @@ import errno
 import gc
 import os
 import sys
-from collections.abc import Sequence
 from importlib.util import cache_from_source
 
 from anthropic_proxy.cli.command_line import read_serve_options, take_global_options
@@ -34,7 +33,11 @@ def main() -> None:
                 gc.enable()
                 start_server(**options)
             else:
-                _announce_first_start(words)
+                # the user of a terminal would wonder why nothing happens while Python compiles all modules
+                compiled = cache_from_source(os.path.join(os.path.dirname(__file__), "output.py"))
+                is_first = words[:1] in (["init"], ["import"], ["code"]) and not os.path.exists(compiled)
+                if is_first and sys.stderr.isatty() and not sys.dont_write_bytecode:
+                    sys.stderr.write("  The first start takes some seconds.\n")
                 from anthropic_proxy.cli.commands import run_command  # noqa: PLC0415  # not for the server
 
                 run_command(words)
@@ -56,14 +59,6 @@ def main() -> None:
             raise
         _discard_output()
         _report("The output cannot be written: no space left.", status=EXIT_FAILED)
-
-
-def _announce_first_start(words: Sequence[str]) -> None:
-    """Tell the user of a terminal why nothing happens for some seconds, while Python compiles all modules."""
-    compiled = cache_from_source(os.path.join(os.path.dirname(__file__), "output.py"))
-    is_first = words[:1] in (["init"], ["import"], ["code"]) and not os.path.exists(compiled)
-    if is_first and sys.stderr.isatty() and not sys.dont_write_bytecode:
-        sys.stderr.write("  The first start takes some seconds.\n")
 
 
 def _discard_output() -> None:

@@ -276,7 +276,7 @@ Each violation is one line: file, line, event, rule and cause. Exit status 0: va
         panel=_FOR_PROGRAMS,
     ),
     "version": Command(
-        "version:version",
+        "commands:print_version",
         "Print the version of this program.",
         ("version",),
         panel=_FOR_PROGRAMS,

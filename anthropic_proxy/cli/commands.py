@@ -27,13 +27,8 @@ from anthropic_proxy.cli.serve import serve
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or, suggest_name
 from anthropic_proxy.gateway.platforms.signals import restore_default_signals
 
-
-def _show_default(value: Any) -> str:
-    return str(value) if value not in (False, "", None) else None  # type: ignore[return-value]  # the library accepts it
-
-
 _OPTIONS = Parameter(
-    show_default=_show_default,
+    show_default=lambda value: str(value) if value not in (False, "", None) else None,
     name_transform=lambda name: default_name_transform(name.removeprefix("as_")),  # `as_json` is the option --json
     negative="",
 )
@@ -77,7 +72,9 @@ def run_command(words: Sequence[str]) -> None:
         words = [*words[1:], "--help"]
     require_known_command(commands, words)
     console = None
-    if {"--help", "-h"} & {*takewhile(lambda word: word != "--", words)} or _names_group(words):
+    # a group of commands alone, such as `keys`
+    is_group = len(words) == 1 and words[0] in _command_names(commands) and commands[words[0]].default_command is None
+    if {"--help", "-h"} & {*takewhile(lambda word: word != "--", words)} or is_group:
         from anthropic_proxy.cli.help_console import HelpConsole, HelpFormatter  # noqa: PLC0415  # see its library
 
         commands.console = console = HelpConsole()
@@ -96,6 +93,10 @@ def run_command(words: Sequence[str]) -> None:
         raise ConfigurationError(describe_misuse(error, commands)) from error
     if console is not None:
         console.print_examples(words[0])
+
+
+def print_version() -> None:
+    print(f"anthropic-proxy {__version__}")
 
 
 _PROGRAM = "anthropic-proxy"
@@ -145,11 +146,6 @@ def require_known_command(commands: Commands, words: Sequence[str]) -> None:
             raise ConfigurationError(f'There is no command "{word}"{of}. {remedy}', code="unknown-command")
         line.append(word)
         commands = commands[word]
-
-
-def _names_group(words: Sequence[str]) -> bool:
-    """Return True for a group of commands alone, such as `keys`, whose help is then shown."""
-    return len(words) == 1 and words[0] in _command_names(commands) and commands[words[0]].default_command is None
 
 
 def move_stdin_name_to_end(words: Sequence[str]) -> list[str]:

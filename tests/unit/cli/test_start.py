@@ -50,7 +50,7 @@ _HELP = [
         (["--help"], _HELP),
         (["--version"], []),
         (["serve", "--help"], _HELP),
-        (["version"], ["anthropic_proxy.cli.version"]),
+        (["version"], []),
     ],
 )
 def test_help_and_version_load_no_settings_and_no_other_command(words: list[str], further: list[str]) -> None:
