@@ -13,7 +13,7 @@ from msgspec import Struct
 from anthropic_proxy.app import App
 from anthropic_proxy.console.keys.administration import KeyAdministration, KeyChange
 from anthropic_proxy.console.keys.key_table import KeyTable
-from anthropic_proxy.console.keys.policy import KeyPolicy
+from anthropic_proxy.console.keys.plugin import KeyPolicy
 from anthropic_proxy.console.keys.reservations import Reservations
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_writing

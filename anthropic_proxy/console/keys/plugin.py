@@ -1,24 +1,56 @@
-"""Plugin of virtual keys, which are keys that the proxy issues to clients."""
+"""Plugin of virtual keys, which are keys that the proxy issues to clients. `KeyPolicy` authenticates client requests by
+them, and enforces their limits.
+
+`identify` runs before the body is read, `admit` before a provider is called. `admit` reserves the highest amounts
+(tokens, money) that the request can use. After the request, the actual amounts replace them.
+"""
 
 import asyncio
+import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 
 from anthropic_proxy.console.keys.api import AdminApi
-from anthropic_proxy.console.keys.key_table import KeyTable
-from anthropic_proxy.console.keys.limits import Amounts, KeyLimit, build_limits
-from anthropic_proxy.console.keys.policy import KeyPolicy
+from anthropic_proxy.console.keys.descriptions import format_time, has_valid_checksum, hash_key
+from anthropic_proxy.console.keys.key_table import Ending, KeyEntry, KeysUnavailable, KeyTable
+from anthropic_proxy.console.keys.limits import (
+    Amounts,
+    KeyLimit,
+    Scope,
+    build_limits,
+    build_token_count_limits,
+    has_money_budget,
+    list_scopes,
+    needs_estimate,
+)
 from anthropic_proxy.console.keys.queries import sum_budget_use
 from anthropic_proxy.console.keys.reservations import Reservations
+from anthropic_proxy.console.ledger.costs import ModelCosts, find_request_usage
 from anthropic_proxy.console.ledger.database import open_for_reading
-from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.errors import AuthenticationFailed, ConfigurationError, PermissionDenied
+from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
+from anthropic_proxy.gateway.server.auth import find_credentials, find_matching_key
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Gateway, Plugin, Store
+from anthropic_proxy.gateway.settings.files import format_toml_value
+from anthropic_proxy.plugins import (
+    AdmissionRequest,
+    AdmissionTarget,
+    Client,
+    Gateway,
+    Headers,
+    Plugin,
+    Receipt,
+    Settle,
+    Store,
+)
 
 _COUNTING, _COUNTING_SECONDS = "keys/counting", 3600.0
 """Value by which one of several workers counts the use of budgets before the start, and its lifetime."""
 _COUNTED_SCOPES = 100
+MAX_BYTES_ON_LOOP = 1024 * 1024
+"""Maximum size in bytes of a request body for which tokens are counted on the event loop. For a larger one, a thread
+counts."""
 
 
 def open_plugin(settings: Settings) -> Plugin:
@@ -47,7 +79,12 @@ class _Access:
         self._counting: asyncio.Task[None] | None = None
         self._table = KeyTable(settings, self._warn)
         self.policy = KeyPolicy(self._table, self._current_settings)
-        self.api = AdminApi(self._current_settings, self._current_store, self._table.refresh, time.time)
+        self.api = AdminApi(
+            self._current_settings,
+            lambda: None if self._gateway is None else self._gateway.store,
+            self._table.refresh,
+            time.time,
+        )
 
     async def start(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -88,12 +125,209 @@ class _Access:
 
         return await asyncio.to_thread(read)
 
-    def _current_store(self) -> Store | None:
-        return None if self._gateway is None else self._gateway.store
-
     def _current_settings(self) -> Settings:
         return self._settings if self._gateway is None else self._gateway.settings
 
     def _warn(self, text: str) -> None:
         if self._gateway is not None:
             self._gateway.log_warning_each_time(text)
+
+
+class KeyPolicy:
+    """Policy that authenticates client requests by virtual keys, and applies the limits of the key and its team.
+    `clock` returns seconds since the epoch.
+    """
+
+    def __init__(
+        self, table: KeyTable, current_settings: Callable[[], Settings], clock: Callable[[], float] = time.time
+    ) -> None:
+        self._table = table
+        self._current_settings = current_settings
+        self._clock = clock
+        self._reservations: Reservations | None = None
+        self._costs: RequestCosts | None = None
+        """Prices of models. None: not loaded, because no limit has needed prices yet."""
+
+    def set_reservations(self, reservations: Reservations) -> None:
+        self._reservations = reservations
+
+    async def identify(self, headers: Headers) -> Client | None:
+        """Return the client that the virtual key or admin key in the request headers identifies. None: the headers
+        contain no key, or a `PROXY_API_KEY`, which the server checks itself. Raises `AuthenticationFailed` for any
+        other key, and `KeysUnavailable` if virtual keys cannot be checked.
+        """
+        presented = find_credentials(headers)
+        if not presented:
+            return None
+        entries = [self._table.find_entry(hash_key(credential)) for credential in presented]
+        now = self._clock()
+        accepted = next((entry for entry in entries if entry.ends_at > now), None)
+        if accepted is not None:
+            return accepted.client
+        # the same steps for each reason of a rejection, so that the duration does not reveal it
+        settings = self._current_settings()
+        admin = find_matching_key(presented, settings.admin_api_keys)
+        proxy = find_matching_key(presented, settings.proxy_api_keys)
+        if admin is not None:
+            return Client(name=f"admin key {admin}", role="admin")
+        if proxy is not None:
+            return None
+        if not self._table.is_loaded:
+            raise KeysUnavailable
+        described = max(range(len(entries)), key=lambda index: (entries[index].ends_at, entries[index].key.id))
+        raise rejected_key_error(entries[described], has_valid_checksum(presented[described]))
+
+    async def admit(self, request: AdmissionRequest) -> Settle | None:
+        """Return the function that replaces these amounts by the actual ones after the request. None: nothing was
+        reserved. Raises `PermissionDenied`, `LimitReached`, or `KeysUnavailable` if the key is not in the key table.
+        """
+        if request.client.role != "member":
+            return None
+        key = self._table.find_key_by_id(request.client.key_id)
+        if key is None:
+            raise KeysUnavailable
+        scopes = list_scopes(key, self._table.find_team(key.team) if key.team else None)
+        if request.has_reply:
+            require_allowed_route(scopes, request)
+            require_allowed_models(scopes, request)
+        estimate = await self._estimate(scopes, request)
+        now = self._clock()
+        limits = build_limits(scopes, estimate, now) if request.has_reply else build_token_count_limits(scopes)
+        reservations = self._reservations
+        if not limits or reservations is None:
+            return None
+        held = await reservations.reserve(limits, request.response_headers, now)
+        return lambda receipt: reservations.settle(
+            held, Amounts(0, 0) if self._costs is None else self._costs.find_actual_usage(receipt)
+        )
+
+    async def _estimate(self, scopes: Sequence[Scope], request: AdmissionRequest) -> Amounts:
+        """Return the amounts to reserve."""
+        if not (request.has_reply and needs_estimate(scopes)):
+            return Amounts(0, 0)
+        if self._costs is None:
+            await asyncio.to_thread(PRICE_SOURCE.load)
+            self._costs = RequestCosts(self._current_settings)
+        for scope in scopes:
+            target = self._costs.find_target_without_price(request) if has_money_budget([scope]) else None
+            if target is not None:
+                raise unknown_price_error(scope, target)
+        if request.body_bytes > MAX_BYTES_ON_LOOP:
+            tokens = await asyncio.to_thread(request.estimate_input_tokens)
+        else:
+            tokens = request.estimate_input_tokens()
+        return self._costs.estimate(request, tokens)
+
+
+_REJECTED: Mapping[Ending, str] = {
+    "unknown": "The key is not a key of this proxy{typed}. Its administrator creates one:  "
+    "anthropic-proxy keys create LABEL",
+    "revoked": "The key {label!r} is revoked{typed}. The administrator of the proxy creates another one:  "
+    "anthropic-proxy keys create LABEL",
+    "unreadable": "The key {label!r} is rejected, because its limits or those of its team cannot be read from the "
+    "database. The log of the proxy has the reason. Its administrator repairs it, or creates another key:  "
+    "anthropic-proxy keys create LABEL",
+    "expired": "The key {label!r} expired at {end}{typed}. The administrator of the proxy extends it:  "
+    "anthropic-proxy keys change {argument} --expires 30d",
+    "replaced": "The key {label!r} was replaced at {end}{typed}. Use its new text, or create another one:  "
+    "anthropic-proxy keys rotate {argument}",
+}
+
+
+def rejected_key_error(entry: KeyEntry, has_valid_checksum: bool) -> AuthenticationFailed:
+    typed = ("" if has_valid_checksum else ", or it was not copied completely") * (entry.ending == "unknown")
+    end = format_time(max(entry.ends_at, 0.0))
+    label = entry.key.label
+    message = _REJECTED[entry.ending].format(label=label, argument=shlex.quote(label), end=end, typed=typed)
+    return AuthenticationFailed(message, code="virtual-key-rejected", should_retry=False)
+
+
+def require_allowed_models(scopes: Sequence[Scope], request: AdmissionRequest) -> None:
+    """Raise `PermissionDenied` if a virtual key or its team may not use a model or provider of `request`."""
+    for scope in scopes:
+        rules = scope.rules
+        used = [f"{target.prefix}/{target.model}" for target in request.targets]
+        if not rules.allows_model([request.normalized_model or request.model]):  # an alias may name another provider
+            denied = next((name for name in used if not rules.allows_model([name])), None)
+            if denied is not None or not used:
+                raise PermissionDenied(
+                    f"{scope.describe()} does not allow the model {request.model!r} ({denied}). Allowed: "
+                    f"{', '.join(rules.models)}. Another list:  {scope.format_change_command('--models LIST')}",
+                    code="key-models",
+                )
+        for target in request.targets:
+            if not rules.allows_provider(target.prefix):
+                raise PermissionDenied(
+                    f"{scope.describe()} does not allow the provider {target.prefix!r}, to which {request.model!r} is "
+                    f"sent. Allowed: {', '.join(rules.providers)}. Another list:  "
+                    f"{scope.format_change_command('--providers LIST')}",
+                    code="key-models",
+                )
+
+
+def require_allowed_route(scopes: Sequence[Scope], request: AdmissionRequest) -> None:
+    """A list of allowed routes excludes requests without a route."""
+    for scope in scopes:
+        if scope.rules.allows_route(request.route):
+            continue
+        allowed = ", ".join(scope.rules.routes)
+        if request.route:
+            raise PermissionDenied(
+                f"{scope.describe()} does not allow the route {request.route!r}, which matches this request. Allowed: "
+                f"{allowed}. Another list:  {scope.format_change_command('--routes LIST')}",
+                code="key-routes",
+            )
+        raise PermissionDenied(
+            f"{scope.describe()} allows only requests of certain routes, and no route matches this one. Allowed: "
+            f"{allowed}. Another list:  {scope.format_change_command('--routes LIST')}",
+            code="key-routes",
+        )
+
+
+def unknown_price_error(scope: Scope, target: AdmissionTarget) -> PermissionDenied:
+    """The virtual key or team `scope` has a budget in dollars, which cannot be checked without a price."""
+    name = f"{target.prefix}/{target.model}"
+    return PermissionDenied(
+        f"{scope.describe()} has a budget in dollars, and the price of {name} is unknown. Add a table "
+        f"[prices.{format_toml_value(name)}] to anthropic-proxy.toml, or use a budget in tokens.",
+        code="key-price",
+    )
+
+
+class RequestCosts:
+    def __init__(self, current_settings: Callable[[], Settings]) -> None:
+        self._current_settings = current_settings
+        self._settings = current_settings()
+        self._costs = ModelCosts(self._settings, uses_server_lists=False)
+
+    def estimate(self, request: AdmissionRequest, input_tokens: int) -> Amounts:
+        """Return the maximum of tokens and cost (in nano-dollars) over all models that may answer. A model without a
+        known price counts as free.
+        """
+        costs = self._current_costs()
+        found = Amounts(1, 0)
+        for target in request.targets:
+            price = costs.find_price_by_prefix(target.prefix, target.model)
+            cost = 0 if price is None else price.calculate_max_cost(input_tokens, target.max_output_tokens)
+            found = Amounts(max(found.tokens, input_tokens + target.max_output_tokens), max(found.cost, cost))
+        return found
+
+    def find_target_without_price(self, request: AdmissionRequest) -> AdmissionTarget | None:
+        """Return the first provider and model that may answer `request` and has no known price. None: all prices are
+        known, so a budget in dollars can be checked.
+        """
+        costs = self._current_costs()
+        return next(
+            (each for each in request.targets if costs.find_price_by_prefix(each.prefix, each.model) is None), None
+        )
+
+    def find_actual_usage(self, receipt: Receipt) -> Amounts:
+        """Return the tokens and the cost (in nano-dollars) of a finished request. An unknown cost counts as 0."""
+        usage = find_request_usage(self._current_costs(), receipt)
+        return Amounts(usage.tokens, usage.cost or 0)
+
+    def _current_costs(self) -> ModelCosts:
+        settings = self._current_settings()
+        if settings is not self._settings:
+            self._settings, self._costs = settings, ModelCosts(settings, uses_server_lists=False)
+        return self._costs
