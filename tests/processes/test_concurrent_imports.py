@@ -50,7 +50,7 @@ print("paused:", started.is_set())
 @pytest.mark.parametrize(
     ("library", "module"),
     [
-        ("sqlalchemy", "anthropic_proxy.console.dashboard.pages"),
+        ("sqlalchemy", "anthropic_proxy.console.dashboard.site"),
         ("sqlalchemy", "anthropic_proxy.console.ledger.api"),
         ("sqlalchemy", "anthropic_proxy.console.ledger.engines"),
     ],

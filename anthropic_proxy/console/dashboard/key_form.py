@@ -52,7 +52,7 @@ async def _submit(form: OpenedForm, sent: Mapping[str, str]) -> RouteResponse:
 
 async def _respond(form: OpenedForm, found: "KeyForm | str") -> RouteResponse:
     if isinstance(found, str):
-        render = form.site.pages.render_error
+        render = form.site.render_error
         return await asyncio.to_thread(render, form.request, form.session, form.form.section, 503, found)
     values = {
         "form": found,

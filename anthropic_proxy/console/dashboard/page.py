@@ -230,4 +230,4 @@ class OpenedForm(NamedTuple):
 
     async def respond(self, template: str, values: Mapping[str, Any]) -> RouteResponse:
         """A text in `problem` of the values makes the HTTP status 400."""
-        return await self.site.pages.respond_form(self, template, values)
+        return await self.site.respond_form(self, template, values)

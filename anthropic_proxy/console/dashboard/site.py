@@ -1,23 +1,41 @@
 """The dashboard in one process: who sent a request, and what is answered.
 
-`plugin` loads this module with the first request below `/dashboard`, in a thread.
+`plugin` loads this module with the first request below `/dashboard`, in a thread. A page, or a file with one of its
+tables, is built in a thread, so that its queries do not block the event loop. A page that adds up many requests is sent
+in two parts: its head, and when the result is known, the content.
 """
 
 import asyncio
+import gzip
+import re
+import threading
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from html import escape
 from importlib import import_module
 from math import ceil
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from sqlalchemy import Connection
+from msgspec import Struct, structs
+from sqlalchemy import Connection, exc
 
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.doctor import DoctorProcesses
-from anthropic_proxy.console.dashboard.page import Form, OpenedForm, Page, ResultT
-from anthropic_proxy.console.dashboard.pages import Pages
-from anthropic_proxy.console.dashboard.permissions import find_role, reads_own_requests_only, require_section
+from anthropic_proxy.console.dashboard.page import Form, OpenedForm, Page, PageContext, PageTable, ResultT, WaitFor
+from anthropic_proxy.console.dashboard.permissions import (
+    Session,
+    explain_doctor_denial,
+    explain_key_denial,
+    explain_settings_denial,
+    find_role,
+    list_navigation_entries,
+    reads_own_requests_only,
+    require_section,
+)
+from anthropic_proxy.console.dashboard.query import list_ranges, read_view_query
 from anthropic_proxy.console.dashboard.sign_in import (
     MAX_PROVIDER_FAILURES,
     MAX_PROVIDER_FAILURES_PER_HOUR,
@@ -26,47 +44,243 @@ from anthropic_proxy.console.dashboard.sign_in import (
     SignInLimit,
     find_session,
 )
+from anthropic_proxy.console.dashboard.tables import list_filters, name_providers
 from anthropic_proxy.console.dashboard.web import (
     MAX_TARGET_CHARACTERS,
     SECURITY_HEADERS,
     accepts_gzip,
+    compress_response,
     find_asset,
+    find_cookie,
+    find_or_create_form_token,
+    is_https,
     read_own_form,
     redirect,
     render_message,
+    render_page,
     require_token,
 )
+from anthropic_proxy.console.ledger.engines import LedgerReader, open_empty_ledger
+from anthropic_proxy.console.ledger.export import FORMATS
+from anthropic_proxy.console.ledger.queries import LedgerExtent, read_ledger_extent
+from anthropic_proxy.console.ledger.read_access import (
+    MAX_READ_SECONDS,
+    MAX_SEARCHED_REQUESTS,
+    describe_read_failure,
+    find_key_labels,
+    limit_search_range,
+    restrict_rows,
+)
+from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
+from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.engine.exchange.client_side import STREAM_HEADERS
-from anthropic_proxy.errors import ClientError, PermissionDenied, ProxyBusy, ProxyError, UnknownModel
-from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
+from anthropic_proxy.errors import (
+    ClientError,
+    ConfigurationError,
+    InvalidRequest,
+    PermissionDenied,
+    ProxyBusy,
+    ProxyError,
+    UnknownModel,
+)
+from anthropic_proxy.gateway.server.auth import claude_code_command
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.plugins import Gateway, LedgerState, Receipt, RouteRequest, RouteResponse, Setup
 
 if TYPE_CHECKING:
     from anthropic_proxy.console.dashboard.oidc_client import OidcClient
 
+STALE_SECONDS = 10.0
+"""Time in seconds that requests may wait for the ledger before a page mentions the wait. Usually they wait half a
+second."""
+PATIENCE_SECONDS = 0.3
+"""Time in seconds after which the browser receives the head of a page before its content."""
+MIN_REQUESTS = 10_000
+"""Minimum number of stored requests for the sentence "Adding up …". A wait with fewer requests has another cause, such
+as a busy thread."""
+_POLL_SECONDS = 0.1
+CONTENT_MARK = b"<!-- content -->"
+_GZIP_WINDOW = 31
+"""Argument `wbits` of zlib that selects the gzip format."""
+_STORE_SECONDS = 10.0
+THEME_COOKIE = "anthropic_proxy_theme"
 _YEAR_SECONDS = 31_536_000
+
+
+class Progress(Struct):
+    """Number of requests that a page adds up. The thread that builds the page sets it, and the event loop reads it."""
+
+    requests: int = -1
+    """Number of stored requests that the page adds up. -1: not yet known."""
+
+
+class StateLine(Struct, frozen=True):
+    sign: str
+    role: str
+    text: str
+
+
+def describe_ledger(ledger: LedgerState | None, facts: LedgerExtent | None, now: float) -> list[StateLine]:
+    """`ledger` is None if the ledger is disabled. `facts` has the time of the latest stored request; None: the ledger
+    cannot be read.
+    """
+    if ledger is None:
+        return []
+    lines = []
+    since = ledger.waiting_since
+    is_late = since is not None and now - since > STALE_SECONDS
+    if ledger.problem:
+        lines.append(StateLine("✕", "error", f"{ledger.problem} Requests are still served.{_age(ledger, facts, now)}"))
+    elif is_late and since is not None:
+        lines.append(
+            StateLine(
+                "!",
+                "warn",
+                f"Stale: no request has been stored since {formats.clock_time(since * MICROSECONDS)}, because the "
+                f"database does not answer. Requests are still served.{_age(ledger, facts, now)}",
+            )
+        )
+    if ledger.dropped_rows:
+        lost = formats.plural(ledger.dropped_rows, "request")
+        verb = "is" if ledger.dropped_rows == 1 else "are"
+        lines.append(StateLine("!", "warn", f"{lost} {verb} missing here, because the ledger could not store them."))
+    return lines
+
+
+def _age(ledger: LedgerState, facts: LedgerExtent | None, now: float) -> str:
+    text = ""
+    if ledger.queued_rows:
+        waiting = formats.plural(ledger.queued_rows, "request")
+        text += f" {waiting} {'waits' if ledger.queued_rows == 1 else 'wait'} to be stored."
+    if facts is not None and facts.last_at is not None:
+        text += f" Last row {formats.ago(now - facts.last_at / MICROSECONDS)}."
+    return text
+
+
+class OpenedLedger(Struct, frozen=True):
+    connection: Connection
+    facts: LedgerExtent
+    problem: StateLine | None = None
+    """Line with the reason for which the ledger cannot be read. None: it can be read, or no request has been stored
+    yet. With a problem, the connection leads to an empty database."""
+
+
+class LedgerConnections:
+    """`warn` is that of `LedgerReader`."""
+
+    def __init__(self, warn: Callable[[str], None] | None = None) -> None:
+        self._warn = warn
+        self._lock = threading.Lock()
+        self._reader: LedgerReader | None = None
+        self._settings: Settings | None = None
+
+    def open(self, settings: Settings) -> OpenedLedger:
+        """The caller closes the connection. If the ledger cannot be read, it leads to an empty database."""
+        problem = None
+        try:
+            with self._lock:
+                if self._reader is None or self._settings is not settings:  # the first call after the start or a reload
+                    if self._reader is not None:
+                        self._reader.close()
+                    self._reader, self._settings = LedgerReader(settings, MAX_READ_SECONDS, self._warn), settings
+                reader = self._reader
+            connection = reader.connect()
+            if connection is not None:
+                try:
+                    return OpenedLedger(connection, read_ledger_extent(connection))
+                except exc.SQLAlchemyError:
+                    connection.close()
+                    raise
+        except ConfigurationError as error:
+            problem = StateLine("!", "warn", error.message)
+        except exc.SQLAlchemyError as error:
+            problem = StateLine("✕", "error", describe_read_failure(error).message)
+        return OpenedLedger(open_empty_ledger(), LedgerExtent(0, None, None), problem)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._reader is not None:
+                self._reader.close()
+            self._reader = None
+
+
+async def respond_with_early_flush(
+    request: RouteRequest,
+    page: Awaitable[RouteResponse],
+    render_head: Callable[[], RouteResponse],
+    progress: Progress,
+) -> RouteResponse:
+    """Return the response of `page`. If it is slow and adds up many requests, its head is sent before its content."""
+    task = asyncio.ensure_future(page)
+    done, _ = await asyncio.wait((task,), timeout=PATIENCE_SECONDS)
+    while not done and progress.requests < 0:
+        done, _ = await asyncio.wait((task,), timeout=_POLL_SECONDS)
+    if done or progress.requests < MIN_REQUESTS:
+        return await task
+    head = await asyncio.to_thread(render_head)
+    fields = {name: value for name, value in head.headers.items() if name not in ("content-encoding", "vary")}
+    fields["vary"] = "accept-encoding, cookie"
+    if is_compressed := accepts_gzip(request):
+        fields["content-encoding"] = "gzip"
+    chunks = _send_fragments(_read_body(head).partition(CONTENT_MARK)[0], task, progress)
+    return RouteResponse(headers=fields, body=_compress(chunks) if is_compressed else chunks)
+
+
+async def _send_fragments(head: bytes, page: asyncio.Future[RouteResponse], progress: Progress) -> AsyncIterator[bytes]:
+    yield head + f'<p class="adding-up" role="status">Adding up {progress.requests:,} requests …</p>\n'.encode()
+    try:
+        response = await page
+    except Exception as error:
+        text = escape(f"The page cannot be shown: {type(error).__name__}. The log has the reason.")
+        yield f'<h1>Error</h1><p class="verdict">{text}</p></main></body></html>'.encode()
+        raise
+    yield _read_body(response).partition(CONTENT_MARK)[2]
+
+
+async def _compress(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    encoder = zlib.compressobj(wbits=_GZIP_WINDOW)
+    async for chunk in chunks:
+        yield encoder.compress(chunk) + encoder.flush(zlib.Z_SYNC_FLUSH)
+    yield encoder.flush()
+
+
+def _read_body(response: RouteResponse) -> bytes:
+    assert isinstance(response.body, bytes)
+    return gzip.decompress(response.body) if "content-encoding" in response.headers else response.body
 
 
 class Site:
     def __init__(self, gateway: Gateway, clock: Callable[[], float] = time.time) -> None:
         self.gateway = gateway
-        self.pages = Pages(gateway, clock)
         self.sessions = BrowserSessions(lambda: gateway.settings, lambda: gateway.store, clock)
         self.key_limit = SignInLimit()
         self.provider_limit = SignInLimit("provider", MAX_PROVIDER_FAILURES, MAX_PROVIDER_FAILURES_PER_HOUR)
         self.oidc_client: OidcClient | None = None
         """Client of the identity provider. None: no sign-in has used it."""
         self.doctor = DoctorProcesses(gateway)
+        self._threads = ReaderThreads()
+        self._clock = clock
+        self._ledger = LedgerConnections(gateway.log_warning_once)
 
     async def stop(self) -> None:
         await self.doctor.stop()
-        await self.pages.stop()
+        await self._threads.stop()
+        self._ledger.close()
 
     async def respond(self, name: str, request: RouteRequest) -> RouteResponse:
         """`name`: that of a `Target`. An error of the client, or a busy proxy, becomes a page."""
         target = await asyncio.to_thread(load_target, name)
         try:
             if isinstance(target, Page):
-                return await self._respond_page(target, request)
+                session = await find_session(self, request)
+                if not request.client.name and session is None:
+                    query = urlencode(request.query, doseq=True, errors="replace")
+                    address = f"{request.path}?{query}" if query else request.path
+                    address = address.encode("utf-8", "replace").decode()
+                    if len(address) > MAX_TARGET_CHARACTERS:
+                        address = "/dashboard"
+                    return redirect(f"{SIGN_IN_PATH}?next={quote(address, safe='/')}")
+                return await self._respond_page(target, request, session)
             if isinstance(target, Form):
                 return await self._respond_form(target, request)
             response: RouteResponse = await target(self, request)
@@ -75,15 +289,49 @@ class Site:
             return await self._respond_error(request, error, section)
         return response
 
-    async def read(self, section: str, request: RouteRequest, function: Callable[[Connection], ResultT]) -> ResultT:
-        """Call `function` in a thread with a connection to the ledger, which shows what the user may read. The database
-        is empty if the ledger cannot be read. Raises `PermissionDenied`.
-        """
+    async def _respond_page(self, page: Page, request: RouteRequest, session: Session | None) -> RouteResponse:
+        """The parameter `format` of the URL selects a file with one table of the page. Raises `PermissionDenied`."""
+        require_section(find_role(request, session), page.section)
+        running = await self.gateway.collect_running_requests()
+        loop = asyncio.get_running_loop()
+
+        def wait_for(call: Coroutine[None, None, ResultT], /) -> ResultT:
+            return asyncio.run_coroutine_threadsafe(call, loop).result(_STORE_SECONDS)
+
+        progress = Progress()
+        response = self._threads.run(
+            _name_reader(request, session),
+            self._render,
+            page,
+            request,
+            session,
+            running,
+            wait=wait_for,
+            progress=progress,
+        )
+        if "format" in request.query or page.missing or not page.adds_up:
+            return await response
+
+        def render_head() -> RouteResponse:
+            frame = self._frame(page.section, request, session)
+            if session is None or not reads_own_requests_only(session.role):
+                frame["running"] = running
+            return render_page(request, "adding_up.html", frame)
+
+        return await respond_with_early_flush(request, response, render_head, progress)
+
+    async def _respond_form(self, form: Form, request: RouteRequest) -> RouteResponse:
+        sent = read_own_form(request) if request.method == "POST" else None
         session = await find_session(self, request)
-        if not request.client.name and session is None:
-            raise PermissionDenied("Sign in at /dashboard.", code="dashboard-form")
-        require_section(find_role(request, session), section)
-        return await self.pages.read(request, session, function)
+        if sent is None and session is None and not request.client.name:
+            return redirect(f"{SIGN_IN_PATH}?next={form.page_path}")
+        if reason := form.explain_denial(request, session, self.gateway.settings):
+            raise PermissionDenied(reason, code="dashboard-role")
+        opened = OpenedForm(self, form, request, session)
+        if sent is None:
+            return await form.show(opened)
+        require_token(request, session, sent.get("token", ""))
+        return await form.submit(opened, sent)
 
     async def _respond_error(self, request: RouteRequest, error: ProxyError, section: str) -> RouteResponse:
         """The page has the navigation, unless the user is not signed in."""
@@ -98,29 +346,225 @@ class Site:
         setting = ""
         if error.code == "virtual-keys-off":
             section, setting = "Keys", "VIRTUAL_KEYS=true"
-        render = self.pages.render_error
+        render = self.render_error
         return await asyncio.to_thread(
             render, request, session, section, status, message, headers=headers, setting=setting
         )
 
-    async def _respond_page(self, page: Page, request: RouteRequest) -> RouteResponse:
+    def render_error(
+        self,
+        request: RouteRequest,
+        session: Session | None,
+        section: str,
+        status: int,
+        message: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        setting: str = "",
+    ) -> RouteResponse:
+        """Return a page with the navigation and a message. `setting`: line for `.env` that helps. "": none."""
+        frame = {**self._frame(section, request, session), "setting": setting}
+        return self._fail(request, frame, status, message, headers)
+
+    async def respond_form(self, form: OpenedForm, template: str, values: Mapping[str, Any]) -> RouteResponse:
+        request, session = form.request, form.session
+        frame = self._frame(form.form.section, request, session) | {"live": False}
+        token, cookie = find_or_create_form_token(request, session, is_https=is_https(request, self.gateway.settings))
+        frame |= {"edit_token": token, **values}
+        headers = {"set-cookie": cookie} if cookie else {}
+        status = 400 if values["problem"] else 200
+        return await asyncio.to_thread(render_page, request, template, frame, status=status, headers=headers)
+
+    async def read(self, section: str, request: RouteRequest, function: Callable[[Connection], ResultT]) -> ResultT:
+        """Call `function` in a thread with a connection to the ledger, which shows what the user may read. The database
+        is empty if the ledger cannot be read. Raises `PermissionDenied`.
+        """
         session = await find_session(self, request)
         if not request.client.name and session is None:
-            return redirect(f"{SIGN_IN_PATH}?next={quote(_address_of(request), safe='/')}")
-        return await self.pages.respond(page, request, session)
+            raise PermissionDenied("Sign in at /dashboard.", code="dashboard-form")
+        require_section(find_role(request, session), section)
 
-    async def _respond_form(self, form: Form, request: RouteRequest) -> RouteResponse:
-        sent = read_own_form(request) if request.method == "POST" else None
-        session = await find_session(self, request)
-        if sent is None and session is None and not request.client.name:
-            return redirect(f"{SIGN_IN_PATH}?next={form.page_path}")
-        if reason := form.explain_denial(request, session, self.gateway.settings):
-            raise PermissionDenied(reason, code="dashboard-role")
-        opened = OpenedForm(self, form, request, session)
-        if sent is None:
-            return await form.show(opened)
-        require_token(request, session, sent.get("token", ""))
-        return await form.submit(opened, sent)
+        def call() -> ResultT:
+            ledger = self._ledger.open(self.gateway.settings)
+            with ledger.connection:
+                self._select(ledger, session, (), Setup())
+                return function(ledger.connection)
+
+        return await self._threads.run(_name_reader(request, session), call)
+
+    async def list_own_key_labels(self, session: Session) -> Sequence[str]:
+        def find() -> Sequence[str]:
+            with self._ledger.open(self.gateway.settings).connection as connection:
+                return find_key_labels(connection, session.email)
+
+        return await self._threads.run(session.client_name, find)
+
+    def _render(
+        self,
+        page: Page,
+        request: RouteRequest,
+        session: Session | None,
+        running: Sequence[Receipt],
+        *,
+        wait: WaitFor,
+        progress: Progress,
+    ) -> RouteResponse:
+        frame = self._frame(page.section, request, session)
+        try:
+            query = read_view_query(request.path, request.query, self._clock())
+            ledger = self._ledger.open(self.gateway.settings)
+            setup = wait(self.gateway.check_setup()) if page.checks_servers else self.gateway.describe_setup()
+            with ledger.connection:
+                running, setup, facts = self._select(ledger, session, running, setup)
+                found = PageContext(
+                    query=query,
+                    connection=ledger.connection,
+                    facts=facts,
+                    now=self._clock(),
+                    running=running,
+                    can_read=ledger.problem is None,
+                    log_condition=self.gateway.log_warning_each_time,
+                    setup=setup,
+                    settings=self.gateway.settings,
+                    describe_models=lambda names: wait(self.gateway.describe_models(names)),
+                    store=self.gateway.store,
+                    wait_for=wait,
+                    path_parameters=dict(request.path_parameters),
+                    form_token=session.form_token if session else "",
+                )
+                progress.requests = found.facts.requests
+                frame |= {
+                    "query": query,
+                    "tables": list(page.tables),
+                    "ranges": list_ranges(found.facts.first_hour, found.now),
+                }
+                frame["filters"] = list_filters(query, name_providers(self.gateway.settings))
+                known = found.facts if ledger.problem is None else None
+                if known is None:
+                    text = "Ledger: not available"
+                elif known.first_hour is None:
+                    text = "Ledger: empty"
+                else:
+                    since = formats.local_datetime(known.first_hour * MICROSECONDS_PER_HOUR)
+                    text = f"Ledger: {formats.plural(known.requests, 'request')} since {since.day} {since:%b}"
+                lines = describe_ledger(self.gateway.ledger_state, known, self._clock())
+                lines += [] if ledger.problem is None else [ledger.problem]
+                frame |= {
+                    "running": found.running,
+                    "state": lines,
+                    "ledger_text": text,
+                    "can_read": ledger.problem is None,
+                }
+                context = limit_range(found, frame["state"]) if page.searches_requests else found
+                values = None
+                if "format" not in request.query:
+                    values = page.build(context)
+                elif (file := export_table(context, page.tables, request.query)) is not None:
+                    return compress_response(request, file)
+        except ClientError as error:
+            return self._fail(request, frame, error.status, error.message)
+        except exc.SQLAlchemyError as error:
+            return self._fail(request, frame, *structs.astuple(describe_read_failure(error)))
+        if values is None:
+            problem = ledger.problem
+            return self._fail(request, frame, *((404, page.missing) if problem is None else (503, problem.text)))
+        if values.get("is_empty"):
+            frame["tables"] = [name for name, table in page.tables.items() if not table.reads_ledger]
+        return render_page(request, page.template, {**frame, **values})
+
+    def _select(
+        self, ledger: OpenedLedger, session: Session | None, running: Sequence[Receipt], setup: Setup
+    ) -> tuple[Sequence[Receipt], Setup, LedgerExtent]:
+        """Limit `ledger`, setup and facts to what the user may read: of the setup, a member gets the model mapping."""
+        if session is None or not reads_own_requests_only(session.role):
+            return running, setup, ledger.facts
+        labels = find_key_labels(ledger.connection, session.email)
+        restrict_rows(ledger.connection, labels)
+        own = [receipt for receipt in running if receipt.client.name in labels]
+        return own, Setup(mapping=setup.mapping), read_ledger_extent(ledger.connection)
+
+    def _frame(self, section: str, request: RouteRequest, session: Session | None) -> dict[str, Any]:
+        theme = find_cookie(request.headers.get("cookie", ""), THEME_COOKIE)
+        role = find_role(request, session)
+        return {
+            "title": section or "Dashboard",
+            "section": section,
+            "pages": list_navigation_entries(self.gateway.settings, role),
+            "user": session,
+            "theme": theme if theme in ("light", "dark") else "",
+            "running": (),
+            "host": (host := request.headers.get("host", "")),
+            "client_command": claude_code_command(f"{request.scheme}://{host}", self.gateway.settings),
+            "ledger_text": "",
+            "can_read": True,
+            "stores_content": self.gateway.settings.ledger_content,
+            "start_again": self.gateway.settings.start_again,
+            "zone": time.strftime("%Z", time.localtime(self._clock())),
+            "form_token": session.form_token if session else "",
+            "key_refusal": explain_key_denial(request, session, self.gateway.settings),
+            "doctor_refusal": explain_doctor_denial(request, session, self.gateway.settings),
+            "edit_refusal": explain_settings_denial(request, session, self.gateway.settings),
+            "live": True,
+        }
+
+    def _fail(
+        self,
+        request: RouteRequest,
+        frame: Mapping[str, Any],
+        status: int,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> RouteResponse:
+        values = {**frame, "live": False, "message": message, "tables": ()}
+        return render_page(request, "error.html", values, status=status, headers=headers)
+
+
+def export_table(
+    context: PageContext, tables: Mapping[str, PageTable], query: Mapping[str, Sequence[str]]
+) -> RouteResponse | None:
+    """`query` selects one of `tables` (the first by default) and the format. Raises `InvalidRequest` for an unknown
+    one.
+
+    None: the ledger cannot be read, but the table needs it.
+    """
+    name, form = query.get("table", [""])[-1], query["format"][-1]
+    if form not in FORMATS:
+        raise InvalidRequest(f"format: {form[:20]!r} is not allowed; use csv or json.", code="dashboard-parameter")
+    chosen = name or next(iter(tables))
+    if chosen not in tables:
+        raise InvalidRequest(
+            f"table: {name[:20]!r} is not allowed; use {', '.join(tables)}.", code="dashboard-parameter"
+        )
+    if not context.can_read and tables[chosen].reads_ledger:
+        return None
+    return tables[chosen].tabulate(context).build_download(chosen, form)
+
+
+def _name_reader(request: RouteRequest, session: Session | None) -> str:
+    return name_client(request) if session is None else session.client_name
+
+
+_POSITION = re.compile(r"([0-9]{1,18})\..*")
+"""Matches a position in a list in order of time: microseconds since the epoch, a dot, and a request id."""
+
+
+def limit_range(context: PageContext, lines: list[StateLine], maximum: int = MAX_SEARCHED_REQUESTS) -> PageContext:
+    """Shorten the range if a search would read more than `maximum` requests, and add a line about it to `lines`."""
+    whole = context.selection
+    found = [_POSITION.fullmatch(text) for text in (context.query.before, context.query.after)]
+    before, after = (None if one is None else int(one[1]) for one in found)
+    if context.query.order:  # all parts of a sorted list are of the same requests
+        before = after = None
+    chosen = limit_search_range(context.connection, whole, before, after, maximum)
+    if chosen is whole:
+        return context
+    first = formats.day_and_time(chosen.start)
+    text = (
+        f"The search covers {maximum:,} requests, from {first} on. For older ones, choose “Older →” below the list, "
+        "or an earlier range."
+    )
+    lines.append(StateLine("!", "warn", text))
+    return structs.replace(context, searched=(chosen.start, chosen.end))
 
 
 def load_target(name: str) -> Any:
@@ -149,7 +593,7 @@ async def stream_events(site: Site, request: RouteRequest) -> RouteResponse:
         raise PermissionDenied("Sign in at /dashboard to receive live rows.", code="dashboard-form")
     names = None
     if session is not None and reads_own_requests_only(session.role):
-        names = await site.pages.list_own_key_labels(session)
+        names = await site.list_own_key_labels(session)
     return RouteResponse(headers=STREAM_HEADERS, body=site.gateway.stream_request_events(names))
 
 
@@ -167,11 +611,3 @@ async def send_asset(site: Site, request: RouteRequest) -> RouteResponse:
     if accepts_gzip(request):
         return RouteResponse(headers={**fields, "content-encoding": "gzip"}, body=asset.compressed)
     return RouteResponse(headers=fields, body=asset.content)
-
-
-def _address_of(request: RouteRequest) -> str:
-    """A query that is too long is removed."""
-    query = urlencode(request.query, doseq=True, errors="replace")
-    address = f"{request.path}?{query}" if query else request.path
-    address = address.encode("utf-8", "replace").decode()
-    return address if len(address) <= MAX_TARGET_CHARACTERS else "/dashboard"

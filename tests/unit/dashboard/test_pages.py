@@ -21,19 +21,19 @@ from sqlalchemy import Connection, Engine, event, func, select
 
 from anthropic_proxy.console.dashboard.models import build_models_page
 from anthropic_proxy.console.dashboard.page import Page
-from anthropic_proxy.console.dashboard.pages import (
+from anthropic_proxy.console.dashboard.plugin import KEY_PATHS, PAGES
+from anthropic_proxy.console.dashboard.query import list_ranges, read_view_query
+from anthropic_proxy.console.dashboard.requests import build_requests_page, list_exported_requests, list_views
+from anthropic_proxy.console.dashboard.site import (
     STALE_SECONDS,
     LedgerConnections,
     Progress,
     StateLine,
     describe_ledger,
     limit_range,
+    load_target,
     respond_with_early_flush,
 )
-from anthropic_proxy.console.dashboard.plugin import KEY_PATHS, PAGES
-from anthropic_proxy.console.dashboard.query import list_ranges, read_view_query
-from anthropic_proxy.console.dashboard.requests import build_requests_page, list_exported_requests, list_views
-from anthropic_proxy.console.dashboard.site import load_target
 from anthropic_proxy.console.dashboard.web import load_environment
 from anthropic_proxy.console.ledger.queries import LedgerExtent, count_errors
 from anthropic_proxy.console.ledger.tables import hourly
