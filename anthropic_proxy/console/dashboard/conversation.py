@@ -133,9 +133,16 @@ def build_turns(
         sent = list(_list_sent(row, stored.get("request"), limit))
         message = [structs.replace(block, image="") for block in sent]  # the URL of an image has the id of the request
         is_other = bool(message and before) and message != before  # the user has changed the message that failed
-        if turns and _is_repetition(row, turns[-1].row) and not is_other:
-            last = turns.pop()
-            failed = [*last.failed, last]
+        last = turns[-1].row if turns else None
+        if (
+            last is not None
+            and last.outcome_class == "error"
+            and row.message_count > 0
+            and (row.message_count, row.requested_model) == (last.message_count, last.requested_model)
+            and not is_other
+        ):  # the client sends the message of a failed request again
+            repeated = turns.pop()
+            failed = [*repeated.failed, repeated]
         before = message
         results = {block.id: block for block in sent if block.kind == "result" and block.id}
         if turns and results:  # a result is shown below its call
@@ -159,12 +166,6 @@ def build_turns(
             )
         )
     return turns
-
-
-def _is_repetition(row: StoredRequest, before: StoredRequest) -> bool:
-    """Return True if a client sends the message of a failed request again."""
-    is_same = (row.message_count, row.requested_model) == (before.message_count, before.requested_model)
-    return is_same and before.outcome_class == "error" and row.message_count > 0
 
 
 class _Limit:

@@ -35,7 +35,7 @@ from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import ExportTable, tabulate_usage
 from anthropic_proxy.console.ledger.missing_prices import MissingPrices, count_unknown, find_missing_prices
 from anthropic_proxy.console.ledger.queries import UsageGroup, sum_model_periods, sum_models, sum_periods, sum_usage
-from anthropic_proxy.console.ledger.records import FACETS, UsageSums, add_up, name_missing
+from anthropic_proxy.console.ledger.records import FACETS, add_up, name_missing
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import format_cost
 
@@ -86,7 +86,9 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
                 "input": formats.short_count(group.sums.all_input_tokens),
                 "output": formats.short_count(group.sums.output_tokens),
                 "share": group.sums.cost / whole if group.sums.cost else None,
-                "percent": _share(group.sums, total()),
+                "percent": formats.UNKNOWN
+                if group.sums.unknown_cost_requests and not group.sums.cost
+                else formats.percent(group.sums.cost, total().cost),
             }
             for group in shown
         ]
@@ -157,11 +159,6 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
 def tabulate_costs(context: PageContext) -> ExportTable:
     by = find_group_name(context)
     return tabulate_usage(context.settings, by, sum_usage(context.connection, context.model_selection, by))
-
-
-def _share(sums: UsageSums, total: UsageSums) -> str:
-    is_unknown = sums.unknown_cost_requests and not sums.cost
-    return formats.UNKNOWN if is_unknown else formats.percent(sums.cost, total.cost)
 
 
 def _name_group(names: Names, by: str, group: UsageGroup) -> str:

@@ -155,7 +155,13 @@ class OidcClient:
         claims = await self._check(id_token, attempt.nonce, access_token)
         has_role = bool(find_claim_texts(claims, self.settings.role_claim))
         if access_token and not (has_role and claims.get(self.settings.email_claim)):
-            return {**await self._request_user_info(access_token, str(claims["sub"])), **claims}
+            if not metadata.userinfo_endpoint:
+                return claims
+            fields = {"authorization": f"Bearer {access_token}", "accept": "application/json"}
+            found = await self._request_json("GET", metadata.userinfo_endpoint, fields)
+            if found.get("sub") != str(claims["sub"]):
+                raise OidcError(f"The user info of the identity provider is of another user than the ID token. {RETRY}")
+            return {**found, **claims}
         return claims
 
     async def _check(self, id_token: str, nonce: str, access_token: str) -> Mapping[str, Any]:
@@ -207,17 +213,6 @@ class OidcClient:
     async def _load_keys(self) -> KeySet:
         metadata = await self._metadata.find_or_request(CACHE_SECONDS)
         return decode_key_set(await self._request_json("GET", metadata.jwks_uri))
-
-    async def _request_user_info(self, access_token: str, subject: str) -> Mapping[str, Any]:
-        """Raises `OidcError` if the claims are about another user."""
-        metadata = await self._metadata.find_or_request(CACHE_SECONDS)
-        if not metadata.userinfo_endpoint:
-            return {}
-        headers = {"authorization": f"Bearer {access_token}", "accept": "application/json"}
-        found = await self._request_json("GET", metadata.userinfo_endpoint, headers)
-        if found.get("sub") != subject:
-            raise OidcError(f"The user info of the identity provider is of another user than the ID token. {RETRY}")
-        return found
 
     async def _request_json(
         self, method: str, url: str, headers: Mapping[str, str] | None = None, body: bytes = b""

@@ -99,17 +99,14 @@ class _Dashboard:
 
     def build_routes(self, path: str, page: PageModule) -> Iterator[Route]:
         async def respond(request: RouteRequest) -> RouteResponse:
-            return await (await self._find_site()).respond(page.name, request)
+            if self._site is None:
+                module = await asyncio.to_thread(import_module, "anthropic_proxy.console.dashboard.site")
+                assert self._gateway is not None
+                if self._site is None:  # two first requests may have waited for the module
+                    self._site = module.Site(self._gateway)
+            return await self._site.respond(page.name, request)
 
         yield Route(path=path, respond=respond, checks_key=True)
         if page.form_bytes:
             bytes_ = page.form_bytes
             yield Route(path=path, respond=respond, methods=["POST"], max_body_bytes=bytes_, checks_key=True)
-
-    async def _find_site(self) -> "Site":
-        if self._site is None:
-            module = await asyncio.to_thread(import_module, "anthropic_proxy.console.dashboard.site")
-            assert self._gateway is not None
-            if self._site is None:  # two first requests may have waited for the module
-                self._site = module.Site(self._gateway)
-        return self._site

@@ -36,7 +36,6 @@ from anthropic_proxy.console.ledger.request_queries import (
 )
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.console.session_names import find_names
-from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.errors import UnknownModel
 from anthropic_proxy.gateway.error_catalog import find_remedy
 from anthropic_proxy.gateway.money import format_cost, format_price
@@ -79,7 +78,19 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         if row.requested_model:
             place = f"request {formats.count(number)} of {formats.count(count)}"
         session = find_names(context.connection, sum_sessions(context.connection, [row.session]))
-    notes = [_note(note) for note in list_notes(row)]
+    notes = []
+    for note in list_notes(row):
+        note_sign, note_role = _HANDLINGS.get(note.handling, ("~", "warn"))
+        notes.append(
+            {
+                "sign": note_sign,
+                "role": note_role,
+                "field": note.field,
+                "handling": note.handling,
+                "reason": note.explanation,
+                "change": " → ".join(map(formats.digits_in_groups, (note.before, note.after))) if note.after else "",
+            }
+        )
     handlings = Counter(note["handling"] for note in notes)
     stored = {one.kind: one for one in read_contents(context.connection, row.id)}
     costs = ModelCosts(context.settings)
@@ -179,18 +190,6 @@ def find_max_input(context: PageContext, row: StoredRequest) -> int | None:
     name = f"{row.prefix or row.provider}/{row.model}"
     found = context.describe_models([name]) if row.model else ()
     return next((one.max_input for one in found if one.model == name), None)
-
-
-def _note(note: FidelityNote) -> Mapping[str, str]:
-    sign, role = _HANDLINGS.get(note.handling, ("~", "warn"))
-    return {
-        "sign": sign,
-        "role": role,
-        "field": note.field,
-        "handling": note.handling,
-        "reason": note.explanation,
-        "change": " → ".join(map(formats.digits_in_groups, (note.before, note.after))) if note.after else "",
-    }
 
 
 class TokenCost(Struct, frozen=True):

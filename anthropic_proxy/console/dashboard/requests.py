@@ -1,21 +1,18 @@
 """Page Requests: search, filters with counts, a chart of requests over time, and the table of requests."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import structs
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.charts import OUTCOME_TITLES, Chart, chart_groups, divide_range
+from anthropic_proxy.console.dashboard.charts import OUTCOME_TITLES, chart_groups, divide_range
 from anthropic_proxy.console.dashboard.page import Page, PageContext, PageTable
 from anthropic_proxy.console.dashboard.query import ViewQuery
 from anthropic_proxy.console.dashboard.tables import (
     COLUMNS,
-    Names,
     PagedRows,
-    RequestColumn,
-    TableRow,
     build_finished_row,
     build_running_row,
     decode_columns,
@@ -104,8 +101,20 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
                     "limit": MAX_COUNTED_REQUESTS if facet.column in counted.partial_columns else 0,
                 }
             )
+    finished = []
+    for row, _ in part.rows:
+        built = build_finished_row(row, context.now, columns)
+        if ("session", row.session) in names:
+            cells = {**built.cells, "session": name_value("session", row.session, names)}
+            built = structs.replace(built, cells=cells)
+        finished.append(built)
+    chart = None
+    if context.selection.has_hourly_sums or context.selection.is_short_range:  # else no sums have a filtered column
+        periods = divide_range(context.charted_query)
+        sums = sum_periods(context.connection, context.selection, periods.seconds, "outcome_class", ("requests",))
+        chart = chart_groups(periods, sums, lambda one: one.requests, formats.count, OUTCOME_TITLES)
     return {
-        "rows": [*running, *(_build_row(row, context.now, columns, names) for row, _ in part.rows)],
+        "rows": [*running, *finished],
         "columns": columns,
         "all_columns": COLUMNS,
         "sort_titles": {column.name: column.label for column in COLUMNS if column.is_number},
@@ -115,7 +124,7 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
         "note": note,
         "facets": facets,
         "filters": filters,
-        "chart": _chart(context),
+        "chart": chart,
         "is_empty": not context.facts.requests and not running,
         "verdict": verdict,
     }
@@ -135,13 +144,6 @@ def list_views(query: ViewQuery) -> list[tuple[str, str, bool]]:
     here = query.link(before="", after="")
     links = [(title, query.link(facets=facets, order=order)) for title, facets, order in chosen]
     return [(title, href, href == here) for title, href in links]
-
-
-def _build_row(row: StoredRequest, now: float, columns: Sequence[RequestColumn], names: Names) -> TableRow:
-    built = build_finished_row(row, now, columns)
-    if ("session", row.session) not in names:
-        return built
-    return structs.replace(built, cells={**built.cells, "session": name_value("session", row.session, names)})
 
 
 def list_exported_requests(context: PageContext) -> list[StoredRequest]:
@@ -177,15 +179,6 @@ def _read_rows(context: PageContext, order: SortOrder | None, limit: int) -> Pag
         ordered = list_sorted_requests(connection, chosen, order, limit + 1, before=first, after=last)
         rows = [(one.request, "~".join(map(str, one.position))) for one in ordered]
     return page_rows(query, rows, limit, lambda placed: placed[1])
-
-
-def _chart(context: PageContext) -> Chart | None:
-    """Return the chart of requests over time. None: the hourly sums of the ledger lack a column that is filtered."""
-    if not context.selection.has_hourly_sums and not context.selection.is_short_range:
-        return None
-    periods = divide_range(context.charted_query)
-    rows = sum_periods(context.connection, context.selection, periods.seconds, "outcome_class", ("requests",))
-    return chart_groups(periods, rows, lambda sums: sums.requests, formats.count, OUTCOME_TITLES)
 
 
 def _summarize(context: PageContext, shown: int, has_more: bool) -> str:

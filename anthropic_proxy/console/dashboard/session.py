@@ -168,36 +168,33 @@ def _chart(
     """
     step = -(-len(rows) // _MAX_COLUMNS)
     groups = [rows[start : start + step] for start in range(0, len(rows), step)]
-    values, labels = [measure(group) for group in groups], _label_times([group[0] for group in groups])
+    values = [measure(group) for group in groups]
+    times = [group[0].started_at for group in groups]
+    span = (times[-1] - times[0]) / MICROSECONDS
+    if span > DAY_SECONDS / 2:
+        labels = [formats.day_and_time(time) for time in times]
+    else:
+        labels = [formats.clock_time(time)[: 8 if span < _CLOSE_SECONDS else 5] for time in times]
     columns = list[ChartColumn]()
     bands = list[Band]()
     table = list[list[str]]()
     for index, (group, value) in enumerate(zip(groups, values, strict=True)):
         shown, target = formats.UNKNOWN if value is None else text(value), group[0].id
-        time = formats.clock_time(group[0].started_at)
-        title = f"{time}: {name} = {shown}"
+        clock = formats.clock_time(times[index])
+        title = f"{clock}: {name} = {shown}"
         table.append([shown, formats.UNKNOWN] if breaks else [shown])
         if broken := [row.id for row in group if row.id in breaks]:
             target, found = broken[0], breaks[broken[0]]
             title += f"; {found.cause} = {found.loss}"
             table[-1][1] = f"{found.cause}: {found.loss}"
             bands.append(Band(index, index, found.part or "cache not read" if len(bands) < _MAX_LABELED_BREAKS else ""))
-        columns.append(ChartColumn(labels[index], time, title, f"/dashboard/requests/{target}"))
+        columns.append(ChartColumn(labels[index], clock, title, f"/dashboard/requests/{target}"))
     series = [Series(name, role, values)] if any(value is not None for value in values) else []
     if series and limit and max(value or 0 for value in values) >= limit * MIN_SHARE_OF_LIMIT:
         series.append(Series("context window", "limit", [float(limit)] * len(groups), formats.count(limit)))
         table = [[*cells, formats.count(limit)] for cells in table]
     chart = build_chart(name, series, columns, table, text, is_line=True, bands=bands, area=name)
     return structs.replace(chart, band_title="break")
-
-
-def _label_times(rows: Sequence[StoredRequest]) -> list[str]:
-    """Return the times of `rows` for an axis: with seconds if they are close together, with days if they are far."""
-    span = (rows[-1].started_at - rows[0].started_at) / MICROSECONDS
-    if span > DAY_SECONDS / 2:
-        return [formats.day_and_time(row.started_at) for row in rows]
-    length = 8 if span < _CLOSE_SECONDS else 5
-    return [formats.clock_time(row.started_at)[:length] for row in rows]
 
 
 PAGE = Page(

@@ -50,10 +50,6 @@ def _cost(row: StoredRequest, nano_dollars: int | None) -> str:
     return format_cost(nano_dollars) if row.all_input_tokens or row.output_tokens else formats.UNKNOWN
 
 
-def _cached(row: StoredRequest) -> str:
-    return formats.percent(row.cache_read_tokens, row.all_input_tokens)
-
-
 COLUMNS: Sequence[RequestColumn] = (
     RequestColumn("project", "Project", lambda row: row.project or formats.UNKNOWN),
     RequestColumn("session", "Session", lambda row: _short(row.session)),
@@ -77,7 +73,12 @@ COLUMNS: Sequence[RequestColumn] = (
         "Changed part of the prompt",
     ),
     RequestColumn("in", "In", lambda row: _number(row.all_input_tokens, 0), "Input tokens"),
-    RequestColumn("cached", "Cached", _cached, "Share of input read from cache"),
+    RequestColumn(
+        "cached",
+        "Cached",
+        lambda row: formats.percent(row.cache_read_tokens, row.all_input_tokens),
+        "Share of input read from cache",
+    ),
     RequestColumn(
         "cache-write",
         "Cache write",
