@@ -79,7 +79,10 @@ class FrameReader(ABC):
 
 
 class SSEReader(FrameReader):
-    """Splits a Server-Sent Events body into the data of its events (WHATWG HTML, section 9.2.6)."""
+    """Splits a Server-Sent Events body into the data of its events (WHATWG HTML, section 9.2.6).
+
+    An event with empty data is skipped: some gateways send one as a keep-alive.
+    """
 
     __slots__ = ()
     _end = b"\n\n"
@@ -91,7 +94,7 @@ class SSEReader(FrameReader):
             frame = line.removesuffix(b"\n\n").removeprefix(b"data: ")  # less than half the cost of slices
             if len(frame) == len(line) - 8 and _LF not in frame and _CR not in data:
                 self._begun = True
-                return [frame]
+                return [frame] if frame else []
         return super().feed(data)
 
     def _split(self, whole: bytes) -> list[bytes]:
@@ -99,7 +102,7 @@ class SSEReader(FrameReader):
             frames = whole.split(b"\n\ndata: ")
             frames[0] = frames[0][6:]
             frames[-1] = frames[-1][:-2]
-            if _LF not in b"".join(frames):  # the usual form: each event has one line
+            if _LF not in b"".join(frames) and all(frames):  # the usual form: each event has one line
                 return frames
         frames = []
         for event in whole.split(b"\n\n"):
@@ -108,7 +111,7 @@ class SSEReader(FrameReader):
                 for line in event.split(b"\n")
                 if line[:5] == b"data:" or line == b"data"
             ]
-            if values:
+            if any(values):
                 frames.append(values[0] if len(values) == 1 else b"\n".join(values))
         return frames
 
