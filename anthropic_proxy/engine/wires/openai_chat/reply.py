@@ -130,6 +130,17 @@ class Choice(Struct, gc=False):
             return self.delta
         return self.message
 
+    def append(self, other: "Choice") -> None:
+        """Add the content of `other`, which is a part of the same message."""
+        piece, more = self.choose_message_or_delta(), other.choose_message_or_delta()
+        self.finish_reason = self.finish_reason or other.finish_reason
+        if piece is None or more is None:
+            self.message = piece or more
+            return
+        for name in ("content", *_TEXT_FIELDS):
+            setattr(piece, name, (getattr(piece, name) or "") + (getattr(more, name) or "") or None)
+        piece.tool_calls = [*(piece.calls or ()), *(more.calls or ())]
+
 
 class GroqExtension(Struct, gc=False):
     usage: ChatUsage | None = None

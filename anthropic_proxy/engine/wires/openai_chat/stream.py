@@ -136,10 +136,15 @@ class ChatDecoder(Decoder):
             chunk = decode_chunk(body)
         except DECODE_ERRORS:
             chunk = self._decode_odd(body, repair_json)
-        for choice in chunk.choices or ():
+        choices = chunk.choices or []
+        for choice in choices:
             if choice.delta is not None and choice.message is not None:
                 choice.delta = choice.choose_message_or_delta()
                 choice.message = None
+        # GitHub Copilot puts text and tool calls of Claude into choices of their own (zeroclaw-labs/zeroclaw pull 2136,
+        # read 2026-11-26). No request asks for alternatives.
+        for choice in choices[1:]:
+            choices[0].append(choice)
         deltas = self._read(chunk, body)
         self.finished = True
         return self._convert_output(deltas)
@@ -189,6 +194,7 @@ class ChatDecoder(Decoder):
         return self._stop is not None or bool(self._postponed) or self._unreadable is not None
 
     def _read(self, chunk: Chunk, data: bytes) -> list[Delta]:
+        # without its index: LiteLLM counts the content blocks of Claude in it (BerriAI/litellm issue 23178, 2026-03)
         choice = chunk.choices[0] if chunk.choices else None
         if choice is None and chunk.choices is None and chunk.usage is None and is_bare_error(data):
             chunk.error = chunk.error or Raw(data)
