@@ -52,7 +52,7 @@ from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, edit, find_members
 from anthropic_proxy.engine.wires.contract import Credential
 from anthropic_proxy.errors import ConfigurationError, ProxyError
-from anthropic_proxy.gateway.error_catalog import find_remedy
+from anthropic_proxy.gateway.error_catalog import find_remedy, split_remedy
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.server.auth import MAX_BODY_BYTES
 from anthropic_proxy.gateway.services import open_services
@@ -162,9 +162,9 @@ def _write_stored_summary(row: StoredRequest, settings: Settings) -> None:
         status = f"status {sent}" if sent else "no response" if row.error_type else "no status, the client disconnected"
         write(f"attempt {len(failed) + 1}", f"{name}: {status}, {row.outcome}")
     if row.error_type:
-        write("error", f"{row.status} {row.error_type} for the client: {row.error}")
+        write("error", f"{row.status} {row.error_type} for the client: {split_remedy(row.error_code, row.error)[0]}")
         key_setting = ModelCosts(settings).find_key_setting(row.provider)
-        if remedy := find_remedy(row.error_code, key_setting, row.requested_model):
+        if remedy := find_remedy(row.error_code, key_setting, row.requested_model, row.prefix, row.error):
             write("remedy", remedy.text)
     if row.input_tokens or row.cache_read_tokens or row.cache_write_tokens or row.output_tokens:
         incoming = row.all_input_tokens

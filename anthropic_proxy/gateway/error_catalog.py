@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from anthropic_proxy.engine.exchange.provider_errors import REMEDY_LEAD
 from anthropic_proxy.engine.routing.router import find_tier
 from anthropic_proxy.errors import ProxyError
 
@@ -67,9 +68,12 @@ class ErrorRemedy(Struct, frozen=True):
 _ADD_KEYS = re.compile(r"add keys \([^)]*\), ")
 
 
-def find_remedy(code: str, key_setting: str | None = "", requested_model: str = "") -> ErrorRemedy | None:
+def find_remedy(
+    code: str, key_setting: str | None = "", requested_model: str = "", prefix: str = "", message: str = ""
+) -> ErrorRemedy | None:
     """`key_setting`: setting with the keys of the provider, which replaces the example `OPENAI_API_KEY` in the text.
     None: the provider is called without a key. A `requested_model` with a Claude tier names the fallbacks to set.
+    `prefix`: that of the provider. A remedy of the `message` itself replaces that of its kind.
     """
     text = _load_remedies().get(code)
     if text is None:  # a code of a plugin
@@ -82,7 +86,22 @@ def find_remedy(code: str, key_setting: str | None = "", requested_model: str = 
         text = text.replace("OPENAI_API_KEY", key_setting)
     elif key_setting:  # api_key of a table of anthropic-proxy.toml, which names a variable, a file or a command
         text = text.replace("OPENAI_API_KEY=key1,key2", f"key1,key2 in the place that {key_setting} names")
+    if prefix:
+        text = text.replace("models PROVIDER", f"models {prefix}")
+    if own := split_remedy(code, message)[1]:
+        list_command = f". Models of {prefix}:  anthropic-proxy models {prefix}" if prefix else ""
+        text = f"{own[0].upper()}{own[1:]}{list_command}"
     return ErrorRemedy(code, text)
+
+
+def split_remedy(code: str, message: str) -> tuple[str, str]:
+    """Return the cause and the remedy of an error message. A message that states no remedy of its own: all of it, and
+    "".
+    """
+    if code != "configured-model-not-found" or REMEDY_LEAD not in message:
+        return message, ""
+    cause, _, remedy = message.rpartition(REMEDY_LEAD)
+    return cause, remedy
 
 
 def error_help_headers(error: ProxyError) -> dict[str, str]:

@@ -61,7 +61,7 @@ from anthropic_proxy.console.ledger.records import (
 )
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS
-from anthropic_proxy.gateway.error_catalog import find_remedy
+from anthropic_proxy.gateway.error_catalog import find_remedy, split_remedy
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.readiness import describe_demo
 
@@ -219,7 +219,10 @@ def _build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGro
     if group.count > 1:
         facets = {**context.query.facets, "outcome": "error", "provider": group.provider}
         href, link = context.query.link("/dashboard/requests", facets=facets, measure=""), f"show the {group.count:,}"
-    remedy = find_remedy(group.error_code, costs.find_key_setting(group.provider), group.requested_model)
+    prefix = name if group.provider else ""
+    remedy = find_remedy(
+        group.error_code, costs.find_key_setting(group.provider), group.requested_model, prefix, group.error
+    )
     kind = f", {find_error_kind(group.error_type)}" if group.error_type else ""
     status = describe_failure_status(group.status, group.attempt_times)
     text = f"{formats.plural(group.count, 'request')} failed at {name} with {status}{kind}."
@@ -230,7 +233,7 @@ def _build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGro
         sign="✕",
         role="error",
         text=text,
-        detail=f"{period}. {group.error[:300]}",
+        detail=f"{period}. {split_remedy(group.error_code, group.error)[0][:300]}",
         href=href,
         link=link,
         remedy=remedy.text if remedy else "",

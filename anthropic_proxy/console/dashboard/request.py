@@ -37,7 +37,7 @@ from anthropic_proxy.console.ledger.request_queries import (
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.console.session_names import find_names
 from anthropic_proxy.errors import UnknownModel
-from anthropic_proxy.gateway.error_catalog import find_remedy
+from anthropic_proxy.gateway.error_catalog import find_remedy, split_remedy
 from anthropic_proxy.gateway.money import format_cost, format_price
 from anthropic_proxy.gateway.telemetry.outcomes import describe_outcome
 from anthropic_proxy.plugins import RouteRequest, RouteResponse
@@ -164,7 +164,10 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         "replay_problem": replay_problem,
         "sent": _shorten(stored["sent"], format_json(stored["sent"].data)) if "sent" in stored else None,
         "events": list_client_events(row),
-        "remedy": find_remedy(row.error_code, costs.find_key_setting(row.provider), row.requested_model),
+        "error": split_remedy(row.error_code, row.error)[0],
+        "remedy": find_remedy(
+            row.error_code, costs.find_key_setting(row.provider), row.requested_model, row.prefix, row.error
+        ),
         "content_days": context.settings.ledger_content_days,
         "context": row.all_input_tokens,
         "window": window_text,

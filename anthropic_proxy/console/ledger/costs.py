@@ -84,7 +84,9 @@ class ModelCosts:
         if row is None:
             return ""
         needs_none = not self._settings.keys.get(provider) and not describe_missing_key(row, self._settings)
-        return None if needs_none else row.key_variable or ""
+        tables = self._settings.configured_providers  # a table names its key by a variable, a file or a command
+        variable = next((table.key_variable for table in tables if table.name == provider), "") or row.key_variable
+        return None if needs_none else variable or ""
 
     def find_provider_name(self, prefix: str) -> str:
         provider = self._registry.find_by_prefix(prefix)

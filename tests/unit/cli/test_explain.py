@@ -76,3 +76,17 @@ async def test_the_rule_of_a_server_in_its_folder_has_the_folder_in_another_shel
         ended = run_command("explain", directory=directory, settings={**ledger, "HOME": str(tmp_path)})
         (rule,) = [line.strip() for line in ended.stdout.splitlines() if line.startswith("    rule")]
         assert rule == f"rule       haiku is SMALL_MODEL ({place}), and its prefix names the provider: groq"
+
+
+async def test_the_remedy_of_a_missing_model_is_the_line_of_the_message(tmp_path: Path) -> None:
+    ledger = {"DATABASE_URL": f"sqlite:///{tmp_path}/ledger.db"}
+    cause = 'groq: gone. The model groq/gone is set by targets of route "think", anthropic-proxy.toml line 3.'
+    receipt = new_receipt(status=400, outcome="error", error_type="invalid_request_error")
+    receipt.error, receipt.error_code = f'{cause} Remedy: set targets = ["groq/new"]', "configured-model-not-found"
+    await store(load_settings(ledger, PROVIDERS, env_file=None), receipt)
+    ended = run_command("explain", directory=tmp_path, settings=ledger)
+    shown = [line.strip() for line in ended.stdout.splitlines() if line.startswith(("    error", "    remedy"))]
+    assert shown == [
+        f"error      400 invalid_request_error for the client: {cause}",
+        'remedy     Set targets = ["groq/new"]. Models of groq:  anthropic-proxy models groq',
+    ]

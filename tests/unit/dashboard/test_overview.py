@@ -213,6 +213,32 @@ def test_the_remedy_names_the_setting_of_the_keys_as_it_is_written() -> None:
     ]
 
 
+def test_the_remedy_for_a_table_names_the_variable_of_its_key(tmp_path: Path) -> None:
+    tables = """
+[providers.one]
+base_url = "http://127.0.0.1:9/v1"
+api_key = { env = "ONE_KEY" }
+[providers.two]
+base_url = "http://127.0.0.1:9/v1"
+api_key = { file = "key" }
+"""
+    (tmp_path / "anthropic-proxy.toml").write_text(tables)
+    (tmp_path / "key").write_text("sk-0123456789")
+    settings = load_settings({"ONE_KEY": "sk-0123456789"}, PROVIDERS, env_file=str(tmp_path / ".env"))
+    costs = ModelCosts(settings)
+    assert [costs.find_key_setting(name) for name in ("one", "two")] == ["ONE_KEY", "api_key of [providers.two]"]
+
+
+def test_the_remedy_of_a_message_replaces_that_of_its_kind() -> None:
+    code, message = "configured-model-not-found", "a: gone. It is set by BIG_MODEL. Remedy: set BIG_MODEL=a/new"
+    remedy = find_remedy(code, "A_KEY", "claude-opus-5-5", "a", message)
+    assert remedy is not None
+    assert remedy.text == "Set BIG_MODEL=a/new. Models of a:  anthropic-proxy models a"
+    other = find_remedy("model-not-found", "A_KEY", "claude-opus-5-5", "a", message)  # a text of the provider
+    assert other is not None
+    assert other.text == "Request another model: anthropic-proxy models a lists those of the provider."
+
+
 def test_the_remedy_for_a_server_without_a_key_names_the_fallbacks_of_the_tier(tmp_path: Path) -> None:
     (tmp_path / "anthropic-proxy.toml").write_text('[providers.local]\nbase_url = "http://127.0.0.1:9/v1"\n')
     settings = load_settings({"GROQ_API_KEY": "gsk_0123456789"}, PROVIDERS, env_file=str(tmp_path / ".env"))
