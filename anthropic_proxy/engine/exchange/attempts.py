@@ -107,6 +107,9 @@ RETRY_DELAY_SECONDS = 0.5
 MAX_QUEUE_SECONDS = 5.0
 """Maximum seconds that a call waits, if another target follows, for a throttled provider (`requests_per_minute`), or
 for the key of a command that its provider has rejected."""
+MAX_TOKEN_SECONDS = 15.0
+"""Maximum seconds that a call waits, if another target follows, for the log-in of a cloud. azure-identity ends `az`
+after 10 s, and searches elsewhere before."""
 MAX_LISTED_LOSSES = 20
 """Maximum number of lost fields that the error of the fidelity mode `strict` lists."""
 _MAX_SCHEMA_STEPS_ON_LOOP = 1_000
@@ -552,7 +555,10 @@ class Attempts:
             # an error of the token source names this provider
             self.receipt.provider = target.provider.name
             self.receipt.prefix = target.provider.prefix
-            attempt.credential, base_url = await credentials.next_token_and_url(target.provider, target.base_url)
+            max_seconds = MAX_TOKEN_SECONDS if attempt.run.has_next_target else None
+            attempt.credential, base_url = await credentials.next_token_and_url(
+                target.provider, target.base_url, max_seconds=max_seconds
+            )
             attempt.target = structs.replace(target, base_url=base_url)
 
     async def _encode(self, attempt: Attempt) -> UpstreamRequest:

@@ -214,7 +214,7 @@ class _PlaceholderKeys(Credentials):
 class _PlaceholderTokens:
     rejection_statuses = ()
 
-    async def acquire_token(self) -> tuple[Credential, str | None]:
+    async def acquire_token(self, *, max_seconds: float | None = None) -> tuple[Credential, str | None]:
         return Credential("authorization", ACCESS_TOKEN), UNKNOWN_PROJECT
 
     def invalidate_token(self, credential: Credential) -> bool:

@@ -39,10 +39,12 @@ class TokenSource(Protocol):
         """HTTP statuses of a provider that has rejected a token."""
         ...
 
-    async def acquire_token(self) -> tuple[Credential, str | None]:
+    async def acquire_token(self, *, max_seconds: float | None = None) -> tuple[Credential, str | None]:
         """Return the header with a token, and its Google Cloud project (None if unknown).
 
-        Raises `AuthenticationFailed`, whose message follows the name of the provider.
+        Raises `AuthenticationFailed`, whose message follows the name of the provider, and `UpstreamTimeout` if no token
+        came within `max_seconds` from the begin of the log-in, which goes on for later calls. After a log-in without an
+        answer, such a call does not wait. None: wait for its end.
         """
         ...
 
@@ -128,13 +130,15 @@ class Credentials:
         """Return True if calls need an access token or a signature of a cloud, because no API key is set."""
         return provider.key_source != "settings" and not self._keys.get(provider.name)
 
-    async def next_token_and_url(self, provider: Provider, base_url: str) -> tuple[Credential, str]:
+    async def next_token_and_url(
+        self, provider: Provider, base_url: str, *, max_seconds: float | None = None
+    ) -> tuple[Credential, str]:
         """Return the header with a token, and `base_url` with the project inserted.
 
-        Raises `AuthenticationFailed`.
+        `max_seconds` and errors: see `TokenSource.acquire_token`.
         """
         try:
-            credential, project = await self._tokens[provider.key_source].acquire_token()
+            credential, project = await self._tokens[provider.key_source].acquire_token(max_seconds=max_seconds)
         except AuthenticationFailed as error:
             key = f", or set {provider.key_variable}" if provider.key_variable else ""
             raise AuthenticationFailed(

@@ -117,6 +117,10 @@ class TokenCache:
         """Number of threads that still run an abandoned renewal (a renewal that exceeded its time limit)."""
         self._token: AccessToken | None = None
         self._renewal: asyncio.Task[AccessToken] | None = None
+        self._renewal_started_at = 0.0
+        """Loop time of the begin of the latest renewal."""
+        self._hangs = False
+        """True if the latest renewal had no answer within its time limit."""
         self._renew_after = -math.inf
         """Clock time from which a token that is still valid is renewed in the background."""
         self._invalidated_at = -math.inf
@@ -131,13 +135,13 @@ class TokenCache:
     def rejection_statuses(self) -> Collection[int]:
         return self._loader.rejection_statuses
 
-    async def acquire_token(self) -> tuple[Credential, str | None]:
+    async def acquire_token(self, *, max_seconds: float | None = None) -> tuple[Credential, str | None]:
         """Raises `AuthenticationFailed`, `UpstreamUnreachable`, `UpstreamTimeout` or `MissingExtra`."""
         token, now = self._token, self._clock()
         if token is None or now >= token.expires_at - EXPIRY_MARGIN_SECONDS:
             if self._failure is not None and now < self._failed_until:
                 raise self._failure.with_traceback(None)
-            token = await asyncio.shield(self._renew())  # a disconnect of one client does not cancel the renewal
+            token = await self._wait_for_renewal(self._renew(), max_seconds)
         elif now >= token.expires_at - RENEW_BEFORE_EXPIRY_SECONDS and now >= self._renew_after:
             self._renew()
         return token.credential, token.project_id
@@ -158,9 +162,22 @@ class TokenCache:
 
     def _renew(self) -> asyncio.Task[AccessToken]:
         if self._renewal is None:
+            self._renewal_started_at = asyncio.get_running_loop().time()
             self._renewal = asyncio.create_task(self._load_token())
             self._renewal.add_done_callback(self._end_renewal)
         return self._renewal
+
+    async def _wait_for_renewal(self, renewal: asyncio.Task[AccessToken], max_seconds: float | None) -> AccessToken:
+        """Neither the end of the wait nor a disconnect of the client cancels the renewal, which serves later calls."""
+        if max_seconds is not None and self._hangs:
+            max_seconds = 0.0
+        try:
+            async with asyncio.timeout_at(None if max_seconds is None else self._renewal_started_at + max_seconds):
+                return await asyncio.shield(renewal)
+        except TimeoutError:
+            raise UpstreamTimeout(
+                f"no access token yet, so the next target is called ({self._loader.origin})", code="token-timeout"
+            ) from None
 
     def _end_renewal(self, renewal: asyncio.Task[AccessToken]) -> None:
         self._renewal = None
@@ -169,6 +186,7 @@ class TokenCache:
             return
         failure = renewal.exception()
         self._failure = failure if isinstance(failure, AuthenticationFailed | MissingExtra) else None
+        self._hangs = isinstance(failure, UpstreamTimeout)
         self._failed_until = self._clock() + FAILURE_SECONDS
         if failure is None:
             self._token = renewal.result()

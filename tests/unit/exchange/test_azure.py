@@ -42,7 +42,7 @@ class Tokens:
 
     rejection_statuses = (401,)
 
-    async def acquire_token(self) -> tuple[Credential, str | None]:
+    async def acquire_token(self, *, max_seconds: float | None = None) -> tuple[Credential, str | None]:
         return Credential("authorization", f"Bearer {TOKEN}", "a test"), None
 
     def invalidate_token(self, credential: Credential) -> bool:

@@ -71,7 +71,7 @@ class Tokens:
 
     rejection_statuses = (401,)
 
-    async def acquire_token(self) -> tuple[Credential, str | None]:
+    async def acquire_token(self, *, max_seconds: float | None = None) -> tuple[Credential, str | None]:
         return Credential("authorization", f"Bearer {KEY}", "a test"), None
 
     def invalidate_token(self, credential: Credential) -> bool:

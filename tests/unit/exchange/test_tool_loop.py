@@ -160,7 +160,7 @@ def test_a_files_bytes_are_not_searched_for_addresses() -> None:
 class Tokens:
     """A source of tokens of Google Cloud that always has one."""
 
-    async def acquire_token(self) -> tuple[Credential, str | None]:
+    async def acquire_token(self, *, max_seconds: float | None = None) -> tuple[Credential, str | None]:
         return Credential("authorization", "Bearer t", "a file"), "p"
 
     def forget(self) -> None:

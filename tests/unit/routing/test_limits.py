@@ -38,7 +38,7 @@ class CountingTokens:
     rejection_statuses = (401,)
     acquired = 0
 
-    async def acquire_token(self) -> tuple[Credential, str | None]:
+    async def acquire_token(self, *, max_seconds: float | None = None) -> tuple[Credential, str | None]:
         self.acquired += 1
         return Credential("authorization", "Bearer token", "a test"), None
 

@@ -4,9 +4,11 @@ import asyncio
 import datetime
 import json
 import logging
+import math
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +22,7 @@ import trustme
 from aiohttp import web
 
 from anthropic_proxy.engine.engine import Engine, build_engine
+from anthropic_proxy.engine.exchange import attempts
 from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import PROVIDERS
@@ -37,9 +40,12 @@ from anthropic_proxy.engine.upstream.cloud_credentials import (
     sign_request,
 )
 from anthropic_proxy.engine.upstream.transports import Transports
-from anthropic_proxy.errors import AuthenticationFailed, MissingExtra, UpstreamUnreachable
+from anthropic_proxy.engine.wires.contract import Credential
+from anthropic_proxy.errors import AuthenticationFailed, MissingExtra, UpstreamTimeout, UpstreamUnreachable
 from anthropic_proxy.gateway.settings import CONFIG_FILE, load_settings
 from anthropic_proxy.secrets import Secret
+from tests.support.fakes.anthropic.server import KEY as ANTHROPIC_KEY
+from tests.support.fakes.anthropic.server import new_anthropic
 from tests.support.fakes.azure import HOST, OPENAI_RESOURCE, Azure, ManagedIdentity, new_azure
 from tests.support.fakes.clouds import (
     BEDROCK_MODEL,
@@ -348,6 +354,88 @@ async def test_another_profile_is_read_at_once_when_the_loaded_one_cannot_be_ren
     (tmp_path / "config").unlink()
     write_credentials(tmp_path, SECOND)
     assert (await tokens.acquire_token())[0].value == SECOND[1]
+
+
+class Gate:
+    """A log-in that gives an answer only while `opened` is set."""
+
+    origin, library, rejection_statuses = "the log-in", "library", (401,)
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+        self.calls = 0
+
+    def request_token(self) -> AccessToken:
+        self.calls += 1
+        assert self.opened.wait(WAIT_SECONDS)
+        return AccessToken(Credential("authorization", f"Bearer {self.calls}", self.origin), None, math.inf)
+
+    def discard_loaded(self) -> bool:
+        return False
+
+
+async def test_a_log_in_that_is_slow_goes_on_for_later_requests() -> None:
+    gate = Gate()
+    tokens = TokenCache(gate)
+    patient = asyncio.create_task(tokens.acquire_token())
+    for seconds in (0.01, 0.0):  # the second from the same begin
+        with pytest.raises(UpstreamTimeout) as raised:
+            await tokens.acquire_token(max_seconds=seconds)
+        assert raised.value.message == "no access token yet, so the next target is called (the log-in)"
+    gate.opened.set()
+    assert (await patient)[0].value == "Bearer 1"
+    assert (await tokens.acquire_token(max_seconds=0.0))[0].value == "Bearer 1"
+    assert gate.calls == 1
+
+
+async def test_after_a_log_in_without_an_answer_only_requests_without_another_target_wait() -> None:
+    gate = Gate()
+    tokens = TokenCache(gate, seconds=0.01)
+    with pytest.raises(UpstreamTimeout, match="did not answer within 0"):
+        await tokens.acquire_token(max_seconds=WAIT_SECONDS)
+    with pytest.raises(UpstreamTimeout, match="so the next target is called"):
+        await tokens.acquire_token(max_seconds=WAIT_SECONDS)  # although the second log-in ends as soon
+    gate.opened.set()
+    async with asyncio.timeout(WAIT_SECONDS):
+        while True:
+            try:
+                credential, _ = await tokens.acquire_token()
+                break
+            except UpstreamTimeout:
+                pass
+    assert (await tokens.acquire_token(max_seconds=WAIT_SECONDS))[0] is credential
+
+
+async def test_a_slow_log_in_leaves_the_request_to_the_next_target(
+    cloud: Cloud, bedrock: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "MAX_TOKEN_SECONDS", 0.01)
+    accept(cloud, FIRST, TOKEN)
+    write_process(tmp_path, FIRST, TOKEN)
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import pathlib, time\nwhile not (pathlib.Path(__file__).parent / 'released').exists():\n    time.sleep(0.01)\n"
+        + program.read_text()
+    )
+    with serving(new_anthropic()) as other:
+        engine = engine_of(
+            bedrock,
+            {
+                "MODEL_OPUS": f"bedrock/{BEDROCK_MODEL}",
+                "FALLBACK_OPUS": "anthropic/claude-opus-5-5",
+                "ANTHROPIC_UPSTREAM_URL": other.url,
+                "ANTHROPIC_API_KEY": ANTHROPIC_KEY,
+            },
+        )
+        replies = [await ask(engine, "claude-opus-5-5")]
+        sent = [len(running.journal.exchanges) for running in (bedrock, other)]
+        (tmp_path / "released").touch()
+        replies.append(await ask(engine))  # waits for the same log-in
+        replies.append(await ask(engine, "claude-opus-5-5"))
+        await engine.close()
+        sent += [len(running.journal.exchanges) for running in (bedrock, other)]
+    assert [status for status, _ in replies] == [200, 200, 200]
+    assert (sent, runs(tmp_path)) == ([0, 1, 2, 1], 1)
 
 
 async def test_without_credentials_the_error_names_the_variables(bedrock: Running) -> None:
