@@ -240,25 +240,19 @@ def sum_budget_use(connection: Reader, scope: Scope, budget: Budget, now: float)
         parts = [structs.replace(used, end=hour), structs.replace(used, start=hour)]
     column = "team" if is_team else "key_label"
     added = "cost" if budget.unit == "usd" else "input_tokens + cache_write_tokens + output_tokens"
-    return sum(_sum_use(connection, part, column, name, added) for part in parts for name in names)
-
-
-def _sum_use(connection: Reader, part: RequestSelection, column: str, name: str, added: str) -> int:
-    if part.is_short_range:
-        table = "requests"
-        time_column = "started_at"
-        start = part.start
-        end = part.end
-    else:
-        table = "hourly"
-        time_column = "hour"
-        start = part.start // MICROSECONDS_PER_HOUR
-        end = part.end_hour
-    condition = f"{time_column} >= ? AND {time_column} < ?"
-    if table == "requests" and name != COMMON_VALUES[column]:  # the index leaves this value out
-        condition += f" AND {column} != '{COMMON_VALUES[column]}'"
-    sql = f"SELECT sum({added}) FROM {table} WHERE {condition} AND {column} = ?"
-    return int(connection.query(sql, (start, end, name))[0][0] or 0)
+    total = 0
+    for part in parts:
+        if part.is_short_range:
+            table, time, first, last = "requests", "started_at", part.start, part.end
+        else:
+            table, time, first, last = "hourly", "hour", part.start // MICROSECONDS_PER_HOUR, part.end_hour
+        for name in names:
+            condition = f"{time} >= ? AND {time} < ? AND {column} = ?"
+            if table == "requests" and name != COMMON_VALUES[column]:  # the index leaves this value out
+                condition += f" AND {column} != '{COMMON_VALUES[column]}'"
+            sql = f"SELECT sum({added}) FROM {table} WHERE {condition}"
+            total += int(connection.query(sql, (first, last, name))[0][0] or 0)
+    return total
 
 
 def read_used_budgets(connection: Reader, scope: Scope, now: float) -> Sequence[Spending]:

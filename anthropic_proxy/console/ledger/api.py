@@ -189,43 +189,21 @@ _PERIOD = (
 
 
 def build_ledger_document() -> Schema:
-    text = {"type": "string"}
-    parameter = {"name": "id", "in": "path", "required": True, "schema": text, "description": "Header `request-id`."}
-    properties = {title: _NUMBER_OR_NULL if title in _COSTS else {"type": "integer"} for title in EXPORT_TITLES}
-    for name in _COSTS:
-        properties[name] = {**_NUMBER_OR_NULL, "description": "US dollars. Null: unknown."}
-    description = UsageSums.__doc__ or ""
-    return build_openapi(
-        "usage ledger",
-        "Stored requests and sums of usage. The access rules are those of the Messages API.",
-        {
-            "/api/usage": {"get": _usage()},
-            "/api/requests": {"get": _requests()},
-            "/api/requests/{id}": {
-                "get": _operation("getRequest", "One stored request.", [parameter], refer_to("Request"), has_csv=False)
-            },
-        },
-        {
-            "Sums": {
-                "type": "object",
-                "description": description.split(".")[0],
-                "properties": properties,
-                "required": list(EXPORT_TITLES),
-            },
-            "Request": _row(),
-            "Error": _ERROR,
-        },
-        needs_key=False,
-    )
-
-
-def _usage() -> Schema:
-    parameters = [
+    common = [
+        build_parameter("since", {"type": "string", "default": "24h"}, f"Beginning: {_PERIOD}"),
+        build_parameter(
+            "until",
+            {"type": "string"},
+            "End, in the same forms. By default now. A day or a month is included completely.",
+        ),
+        build_parameter("format", {"enum": ["json", "csv"], "default": "json"}, "Form of the response."),
+    ]
+    usage_parameters = [
         build_parameter("by", {"enum": list(GROUP_NAMES), "default": "model"}, "Grouping of the sums."),
-        *_common(),
+        *common,
     ]
     group = {"allOf": [{"properties": {"name": {"type": "string"}}, "required": ["name"]}, refer_to("Sums")]}
-    result = {
+    usage = {
         "type": "object",
         "properties": {
             "from": {"type": "string", "description": "Beginning of the period."},
@@ -236,14 +214,10 @@ def _usage() -> Schema:
         },
         "required": ["from", "to", "by", "total", "groups"],
     }
-    return _operation("getUsage", "Sums of requests, tokens and costs by group.", parameters, result)
-
-
-def _requests() -> Schema:
     number = {"type": "integer", "minimum": 1, "maximum": MAX_ROWS, "default": DEFAULT_ROWS}
     flag = {"type": "boolean", "default": False}
-    parameters = [
-        *_common(),
+    list_parameters = [
+        *common,
         *(build_parameter(name, {"type": "string"}, f"Only requests with this {name}.") for name in FACETS),
         build_parameter(
             "search",
@@ -257,7 +231,7 @@ def _requests() -> Schema:
         build_parameter("before", {"type": "string"}, "Value of `before` in the response with newer requests."),
     ]
     counts = {"type": "object", "properties": {"value": {"type": "string"}, "requests": {"type": "integer"}}}
-    result = {
+    listed = {
         "type": "object",
         "properties": {
             "requests": {"type": "array", "items": refer_to("Request")},
@@ -266,7 +240,61 @@ def _requests() -> Schema:
         },
         "required": ["requests", "before"],
     }
-    return _operation("listRequests", "Stored requests, the latest first.", parameters, result)
+    _, components = msgspec.json.schema_components([StoredRequest], ref_template="#/components/schemas/{name}")
+    columns: Schema = {
+        name: {key: value for key, value in schema.items() if key != "default"}
+        for name, schema in components["StoredRequest"]["properties"].items()
+    }
+    for name in ("first_token", "duration"):
+        columns[f"{name}_seconds"] = _NUMBER_OR_NULL if name == "first_token" else {"type": "number"}
+    columns |= {
+        "started_at": {"type": "string", "format": "date-time"},
+        "failed_attempts": {"type": "array", "items": {"type": "string"}},
+        "notes": {"type": "array", "items": _NOTE},
+        "adaptations": {"type": "array", "items": {"type": "string"}},
+        "attempt_times": {"type": "array", "items": _ATTEMPT},
+        "reply_blocks": {"type": "array", "items": _BLOCK},
+    }
+    for name in _COSTS:
+        columns[name] = {**_NUMBER_OR_NULL, "description": "US dollars. Null: unknown."}
+    stored = {
+        "type": "object",
+        "description": "A stored request.",
+        "properties": {name: columns[name] for name in REQUEST_TITLES},
+        "required": list(REQUEST_TITLES),
+    }
+    text = {"type": "string"}
+    parameter = {"name": "id", "in": "path", "required": True, "schema": text, "description": "Header `request-id`."}
+    properties = {title: _NUMBER_OR_NULL if title in _COSTS else {"type": "integer"} for title in EXPORT_TITLES}
+    for name in _COSTS:
+        properties[name] = {**_NUMBER_OR_NULL, "description": "US dollars. Null: unknown."}
+    description = UsageSums.__doc__ or ""
+    return build_openapi(
+        "usage ledger",
+        "Stored requests and sums of usage. The access rules are those of the Messages API.",
+        {
+            "/api/usage": {
+                "get": _operation("getUsage", "Sums of requests, tokens and costs by group.", usage_parameters, usage)
+            },
+            "/api/requests": {
+                "get": _operation("listRequests", "Stored requests, the latest first.", list_parameters, listed)
+            },
+            "/api/requests/{id}": {
+                "get": _operation("getRequest", "One stored request.", [parameter], refer_to("Request"), has_csv=False)
+            },
+        },
+        {
+            "Sums": {
+                "type": "object",
+                "description": description.split(".")[0],
+                "properties": properties,
+                "required": list(EXPORT_TITLES),
+            },
+            "Request": stored,
+            "Error": _ERROR,
+        },
+        needs_key=False,
+    )
 
 
 def _operation(name: str, summary: str, parameters: list[Schema], result: Schema, *, has_csv: bool = True) -> Schema:
@@ -286,44 +314,6 @@ def _operation(name: str, summary: str, parameters: list[Schema], result: Schema
             "503": _error_response("The database cannot be read."),
             "504": _error_response("The query needs more than 10 seconds. Choose a shorter range, or add a filter."),
         },
-    }
-
-
-def _common() -> list[Schema]:
-    return [
-        build_parameter("since", {"type": "string", "default": "24h"}, f"Beginning: {_PERIOD}"),
-        build_parameter(
-            "until",
-            {"type": "string"},
-            "End, in the same forms. By default now. A day or a month is included completely.",
-        ),
-        build_parameter("format", {"enum": ["json", "csv"], "default": "json"}, "Form of the response."),
-    ]
-
-
-def _row() -> Schema:
-    _, components = msgspec.json.schema_components([StoredRequest], ref_template="#/components/schemas/{name}")
-    properties: Schema = {
-        name: {key: value for key, value in schema.items() if key != "default"}
-        for name, schema in components["StoredRequest"]["properties"].items()
-    }
-    for name in ("first_token", "duration"):
-        properties[f"{name}_seconds"] = _NUMBER_OR_NULL if name == "first_token" else {"type": "number"}
-    properties |= {
-        "started_at": {"type": "string", "format": "date-time"},
-        "failed_attempts": {"type": "array", "items": {"type": "string"}},
-        "notes": {"type": "array", "items": _NOTE},
-        "adaptations": {"type": "array", "items": {"type": "string"}},
-        "attempt_times": {"type": "array", "items": _ATTEMPT},
-        "reply_blocks": {"type": "array", "items": _BLOCK},
-    }
-    for name in _COSTS:
-        properties[name] = {**_NUMBER_OR_NULL, "description": "US dollars. Null: unknown."}
-    return {
-        "type": "object",
-        "description": "A stored request.",
-        "properties": {name: properties[name] for name in REQUEST_TITLES},
-        "required": list(REQUEST_TITLES),
     }
 
 

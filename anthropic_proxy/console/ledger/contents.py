@@ -67,14 +67,11 @@ def join_deltas(reply: bytes) -> bytes:
     """
     if not reply.startswith(b"event: "):
         return reply
-    return b"\n\n".join(_join_frames(reply.split(b"\n\n")))
-
-
-def _join_frames(frames: Sequence[bytes]) -> Iterator[bytes]:
+    joined: list[bytes] = []
     first: dict[str, Any] = {}
     """Event into which the following deltas of the same block are joined. Empty: the last event was no delta."""
     texts: list[str] = []
-    for frame in frames:
+    for frame in reply.split(b"\n\n"):
         event = _decode_delta(frame)
         if event and first and _name_target(event) == _name_target(first):
             texts.append(_text_of(event))
@@ -82,12 +79,13 @@ def _join_frames(frames: Sequence[bytes]) -> Iterator[bytes]:
         if frame.startswith(_PING):
             continue
         if first:
-            yield _encode_delta(first, texts)
+            joined.append(_encode_delta(first, texts))
         first, texts = event, [_text_of(event)] if event else []
         if not event:
-            yield frame
+            joined.append(frame)
     if first:
-        yield _encode_delta(first, texts)
+        joined.append(_encode_delta(first, texts))
+    return b"\n\n".join(joined)
 
 
 def _decode_delta(frame: bytes) -> dict[str, Any]:

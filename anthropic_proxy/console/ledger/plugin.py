@@ -63,13 +63,13 @@ class _Ledger:
             self._warn(f"The ledger did not store the last {lost} requests. {self.queue.state.problem}".strip())
 
     async def respond(self, route: str, request: RouteRequest) -> RouteResponse:
-        return await self._readers.run(name_client(request), self._respond, route, request)
+        def read() -> RouteResponse:
+            from anthropic_proxy.console.ledger.api import respond  # noqa: PLC0415  # loads SQLAlchemy
 
-    def _respond(self, route: str, request: RouteRequest) -> RouteResponse:
-        from anthropic_proxy.console.ledger.api import respond  # noqa: PLC0415  # loads SQLAlchemy
+            warn = None if self._gateway is None else self._gateway.log_warning_once
+            return respond(route, request, self._current_settings(), warn)
 
-        warn = None if self._gateway is None else self._gateway.log_warning_once
-        return respond(route, request, self._current_settings(), warn)
+        return await self._readers.run(name_client(request), read)
 
     def _run(self, queue: ReceiptQueue) -> None:
         from anthropic_proxy.console.ledger.database import needs_migration  # noqa: PLC0415  # loads the driver
@@ -78,12 +78,13 @@ class _Ledger:
             queue.wait_for_receipt()
         if queue.is_stopped and not len(queue):
             return
-        run_writer(queue, self._write, self._warn)
 
-    def _write(self) -> None:
-        from anthropic_proxy.console.ledger.writer import LedgerWriter  # noqa: PLC0415  # loads the driver
+        def write() -> None:
+            from anthropic_proxy.console.ledger.writer import LedgerWriter  # noqa: PLC0415  # loads the driver
 
-        LedgerWriter(self.queue, self._current_settings, self._warn).run()
+            LedgerWriter(queue, self._current_settings, self._warn).run()
+
+        run_writer(queue, write, self._warn)
 
     def _current_settings(self) -> Settings:
         return self._settings if self._gateway is None else self._gateway.settings

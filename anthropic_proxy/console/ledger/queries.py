@@ -469,21 +469,17 @@ def count_failed_attempts(connection: Connection, selection: RequestSelection) -
     for text, prefix, provider, failed, count in connection.execute(
         select(*keys, func.count()).where(*chosen).group_by(*keys)
     ):
-        for name in _list_failed_prefixes(text):
+        try:
+            attempts = msgspec.json.decode(str(text), type=list[str])
+        except msgspec.DecodeError:  # SQLite stores any value
+            continue
+        for name in {attempt.partition(" ")[0] for attempt in attempts}:
             is_last = name == (prefix or provider)
             if not (is_last and failed):
                 one = found.setdefault(name, FailedAttempts())
                 one.requests += count
                 one.passed_on += 0 if is_last else count
     return found
-
-
-def _list_failed_prefixes(text: object) -> set[str]:
-    try:
-        attempts = msgspec.json.decode(str(text), type=list[str])
-    except msgspec.DecodeError:  # SQLite stores any value
-        return set()
-    return {attempt.partition(" ")[0] for attempt in attempts}
 
 
 class LedgerExtent(Struct, frozen=True):
