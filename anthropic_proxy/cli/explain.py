@@ -127,14 +127,6 @@ def explain(
         sys.exit(EXIT_REJECTED)
 
 
-def _name_session(settings: Settings, session: str) -> str:
-    """Return the name of a session as `usage --by session` has it. "": the request belongs to no session."""
-    with open_ledger_for_reading(settings) as connection:
-        if connection is None or not session:
-            return session
-        return find_names(connection, sum_sessions(connection, [session])).get(session, session)
-
-
 def _write_stored_summary(row: StoredRequest, settings: Settings) -> None:
     """Write the route of a request in the ledger with its attempts, the result, and the changed fields."""
     output, name = Output(), f"{row.prefix or row.provider}/{row.model}"
@@ -182,7 +174,11 @@ def _write_stored_summary(row: StoredRequest, settings: Settings) -> None:
     if row.first_token is not None:
         first, total = formats.seconds(row.first_token), formats.seconds(row.duration)
         write("time", f"{first} to the first token, {total} in total")
-    if session := _name_session(settings, row.session):
+    if row.session:
+        session = row.session
+        with open_ledger_for_reading(settings) as connection:
+            if connection is not None:  # the name that `usage --by session` has
+                session = find_names(connection, sum_sessions(connection, [session])).get(session, session)
         write("session", session)
     if row.project:
         write("project", row.project)

@@ -61,7 +61,11 @@ def build_rows(
     is_running = {receipt.request_id for receipt in running}
     rows = []
     for receipt in receipts:
-        outcome, role = _describe_outcome(receipt, is_running=receipt.request_id in is_running)
+        if receipt.request_id in is_running:
+            outcome, role = "waiting" if receipt.first_token_seconds is None else "streaming", "type"
+        else:
+            sign, role, text = describe_outcome(classify_outcome(receipt), receipt.outcome, receipt.status)
+            outcome = f"{sign} {text}"
         context = receipt.all_input_tokens
         total = now - receipt.started_at if receipt.request_id in is_running else receipt.duration_seconds
         first = receipt.first_token_seconds
@@ -112,13 +116,6 @@ def describe_request(receipt: Receipt) -> Iterator[str]:
         yield f"✕ {receipt.error}"
     for note in receipt.notes:
         yield f"{'✕' if note.handling == 'dropped' else '~'} {note.field} {note.handling}: {note.reason}"
-
-
-def _describe_outcome(receipt: Receipt, *, is_running: bool) -> tuple[str, str]:
-    if is_running:
-        return ("waiting" if receipt.first_token_seconds is None else "streaming"), "type"
-    sign, role, text = describe_outcome(classify_outcome(receipt), receipt.outcome, receipt.status)
-    return f"{sign} {text}", role
 
 
 MAX_ROWS = 500

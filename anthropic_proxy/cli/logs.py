@@ -79,7 +79,11 @@ def logs(
             ) from None
         updates = RequestStream(settings).read_updates()
         first = next(updates)  # a missing proxy is reported before the screen opens
-        view = LiveView(f"port {settings.port}", map(_leave_out_model_queries, chain([first], updates)))
+        listed = (
+            structs.replace(update, finished=[one for one in update.finished if not _is_model_query(one)])
+            for update in chain([first], updates)
+        )
+        view = LiveView(f"port {settings.port}", listed)
         view.run()
         if view.return_code:
             sys.exit(view.return_code)
@@ -141,10 +145,6 @@ def _is_model_query(request: LoggedRequest) -> bool:
     receipt = request.receipt
     is_query = receipt.method == "GET" and f"{receipt.path}/".startswith(MODELS_PATH)
     return is_query and not is_failed(request)
-
-
-def _leave_out_model_queries(update: "RequestUpdate") -> "RequestUpdate":
-    return structs.replace(update, finished=[one for one in update.finished if not _is_model_query(one)])
 
 
 def is_failed(request: LoggedRequest) -> bool:

@@ -21,7 +21,15 @@ def describe_occupied_port(host: str, port: int, certificate_file: str = "") -> 
     """Return the message that `port` is in use, usually with the program that uses it. `certificate_file`: the one of
     the server that cannot start; "": it uses no TLS.
     """
-    options = [*_list_other_options(sys.argv[1:]), f"--port {find_free_port(host, port)}"]
+    # the words of the command line of `serve`, as a shell reads them, without its name, the port and the folder of the
+    # settings files, which each command in a text has
+    options, words = list[str](), iter(sys.argv[1:])
+    for word in words:
+        if word in ("--port", "--config"):
+            next(words, None)
+        elif word != "serve" and not word.startswith(("--port=", "--config=")):
+            options.append(shlex.quote(word))
+    options.append(f"--port {find_free_port(host, port)}")
     free = " ".join(["anthropic-proxy serve", *options])
     record = find_running_proxy(find_data_directory(copy_environment()), port)
     certificate = certificate_file if record is None else record.certificate_file
@@ -46,16 +54,3 @@ def describe_occupied_port(host: str, port: int, certificate_file: str = "") -> 
     command = PORT_OWNER_COMMANDS.get(sys.platform)
     shown = f" This command shows it:  {command.format(port=port)}" if command else ""
     return f"Port {port} is in use by another program.{shown} To use another port, run:  {free}"
-
-
-def _list_other_options(words: list[str]) -> list[str]:
-    """Return the words of the command line of `serve` without its name, the port and the folder of the settings files,
-    which each command in a text has, as a shell reads them.
-    """
-    found, remaining = [], iter(words)
-    for word in remaining:
-        if word in ("--port", "--config"):
-            next(remaining, None)
-        elif word != "serve" and not word.startswith(("--port=", "--config=")):
-            found.append(shlex.quote(word))
-    return found

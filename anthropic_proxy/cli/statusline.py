@@ -154,11 +154,19 @@ def build_line(
     groups = _list(replies.get("session"), "groups") if session_id else []
     sums = next((one for one in groups if _text(one, "name") == session_id), None)
     measured = {"session": sums, "today": _get(replies.get("today"), "total")}
-    spent = {label: one for label, one in measured.items() if isinstance(one, dict) and _has_cost(one)}
-    if spent and all(_find_cost(one) is None for one in spent.values()):
+    known: set[bool] = set()
+    costs = {}
+    for label, one in measured.items():
+        if not isinstance(one, dict):
+            continue
+        cost, unknown = one.get("cost"), _number(one, "unknown_cost_requests")
+        cost = cost if isinstance(cost, int | float) else None
+        names = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
+        if cost != 0 or any(_number(one, token) for token in names):  # `free` would say too much of no called model
+            costs[label] = f"{label} {format_cost(None if cost is None else cost * NANO_DOLLARS, unknown)}"
+            known.add(cost is not None)
+    if known == {False}:
         costs = {"session": f"cost {UNKNOWN_AMOUNT}"}
-    else:
-        costs = {label: f"{label} {_describe_cost(one)}" for label, one in spent.items()}
     read_again = _number(sums, "cache_read_tokens")
     total = read_again + _number(sums, "input_tokens") + _number(sums, "cache_write_tokens")
     cached = f"{formats.percent(read_again, total)} cached" if total else ""
@@ -214,22 +222,6 @@ def _read_all(read: Reader, paths: Mapping[str, str]) -> dict[str, Any]:
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0))
     return dict(replies)
-
-
-def _has_cost(sums: Mapping[str, Any]) -> bool:
-    """Return False if no model was called, so that `free` would say too much."""
-    names = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
-    return _find_cost(sums) != 0 or any(_number(sums, name) for name in names)
-
-
-def _find_cost(sums: Mapping[str, Any]) -> float | None:
-    cost = sums.get("cost")
-    return cost if isinstance(cost, int | float) else None
-
-
-def _describe_cost(sums: Mapping[str, Any]) -> str:
-    cost, unknown = _find_cost(sums), _number(sums, "unknown_cost_requests")
-    return format_cost(None if cost is None else cost * NANO_DOLLARS, unknown)
 
 
 def _describe_cache_break(receipts: Sequence[Any]) -> str:

@@ -139,8 +139,11 @@ def write_table(
         return
 
     total = add_up(group.sums for group in groups)
-    if by == "day":
-        groups = _add_empty_days(groups)
+    if by == "day":  # with the days between them that have no requests, so that each bar is one day after the previous
+        known = {group.name: group for group in groups}
+        first, last = date.fromisoformat(groups[0].name), date.fromisoformat(groups[-1].name)
+        days = [(first + timedelta(day)).isoformat() for day in range((last - first).days + 1)]
+        groups = [known.get(day) or UsageGroup(name=day, sums=UsageSums()) for day in days]
     text = f"{formats.plural(total.requests, 'request')}, {total.succeeded:,} succeeded"
     if total.errors:
         text += f", {total.errors:,} failed"
@@ -163,7 +166,12 @@ def write_table(
     )
     facet = FACETS.get(by)
     title = _TITLES.get(by) or (facet.title if facet is not None else "")
-    names = [sessions.get(group.name) or _shown_name(settings, by, group) or name_missing(by) for group in shown]
+    names = []
+    for group in shown:
+        name = sessions.get(group.name) or name_group(settings, by, group) or name_missing(by)
+        if by == "hour":  # other output has the time in UTC
+            name = formats.day_and_time(datetime.fromisoformat(group.name).timestamp() * MICROSECONDS)
+        names.append(name)
     names.append("all")
     costs = [
         format_cost(sums.cost, sums.unknown_cost_requests) if sums.has_replies else formats.UNKNOWN
@@ -218,18 +226,3 @@ def write_table(
     if has_price_package():
         source = describe_price_list()
         output.write_line("  " + output.paint(f"Prices: {source}. Your own prices: {_OWN_PRICES}", "quiet"))
-
-
-def _add_empty_days(groups: Sequence[UsageGroup]) -> Sequence[UsageGroup]:
-    """Return the days with those between them that have no requests, so that each bar is one day after the previous."""
-    known = {group.name: group for group in groups}
-    first, last = date.fromisoformat(groups[0].name), date.fromisoformat(groups[-1].name)
-    names = [(first + timedelta(days)).isoformat() for days in range((last - first).days + 1)]
-    return [known.get(name) or UsageGroup(name=name, sums=UsageSums()) for name in names]
-
-
-def _shown_name(settings: Settings, by: str, group: UsageGroup) -> str:
-    if by == "hour":  # other output has the time in UTC
-        start = datetime.fromisoformat(group.name)
-        return formats.day_and_time(start.timestamp() * MICROSECONDS)
-    return name_group(settings, by, group)

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from anthropic_proxy.errors import PermissionDenied
 from anthropic_proxy.gateway.settings import OidcSettings, Settings
-from anthropic_proxy.plugins import Client, RouteRequest
+from anthropic_proxy.plugins import RouteRequest
 
 Role = Literal["admin", "owner", "viewer", "member"]
 MEMBER_SECTIONS = ("Overview", "Requests", "Sessions", "Costs", "Models")
@@ -37,13 +37,10 @@ class NavigationEntry(NamedTuple):
 
 def find_role(request: RouteRequest, session: Session | None) -> Role:
     """`session` None: the browser needs no sign-in."""
-    return find_client_role(request.client) if session is None else session.role
-
-
-def find_client_role(client: Client) -> Role:
-    """Return the role of a client that is not signed in, but sent a key in a header or is on this machine."""
+    if session is not None:
+        return session.role
     # an owner has sent a key of PROXY_API_KEY, or is on this machine while no key is required
-    return "admin" if client.role == "admin" else "owner"
+    return "admin" if request.client.role == "admin" else "owner"
 
 
 def may_open(role: Role, section: str) -> bool:

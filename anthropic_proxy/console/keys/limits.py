@@ -16,7 +16,6 @@ from anthropic_proxy.console.keys.virtual_keys import (
     find_period_end,
 )
 from anthropic_proxy.console.ledger.units import to_microseconds
-from anthropic_proxy.gateway.money import format_amount
 from anthropic_proxy.plugins import Limit
 
 MINUTE_SECONDS = 60.0
@@ -59,25 +58,12 @@ class Amounts(Struct, frozen=True):
     """Cost in nano-dollars (10⁻⁹ US dollars)."""
 
 
-def list_scopes(key: VirtualKey, team: Team | None) -> Sequence[Scope]:
-    return [build_key_scope(key)] if team is None else [build_key_scope(key), build_team_scope(team)]
-
-
 def build_key_scope(key: VirtualKey) -> Scope:
     return Scope("key", key.label, f"key/{key.id}", key.rules)
 
 
 def build_team_scope(team: Team) -> Scope:
     return Scope("team", team.name, f"team/{team.name}", team.rules)
-
-
-def needs_estimate(scopes: Sequence[Scope]) -> bool:
-    """Budgets in dollars depend on tokens too."""
-    return any(scope.rules.tokens_per_minute is not None or scope.rules.budgets for scope in scopes)
-
-
-def has_money_budget(scopes: Sequence[Scope]) -> bool:
-    return any(budget.unit == "usd" for scope in scopes for budget in scope.rules.budgets)
 
 
 def build_limits(scopes: Sequence[Scope], estimate: Amounts, now: float) -> Sequence[KeyLimit]:
@@ -135,11 +121,6 @@ def build_budget_counter(scope: Scope, budget: Budget, now: float) -> Limit:
         period += f"/{to_microseconds(budget.since)}"
     seconds = _TOTAL_SECONDS if end is None else end.timestamp() - now + _MARGIN_SECONDS
     return Limit(f"{scope.counter}/{budget.unit}/{period}", "amount", 0, budget.counter_amount, seconds)
-
-
-def format_counter_amount(amount: int, budget: Budget) -> str:
-    """`amount` is in nano-dollars (10⁻⁹ US dollars) for a budget in dollars, otherwise in tokens."""
-    return format_amount(amount) if budget.unit == "usd" else f"{amount:,} tokens"
 
 
 def _find_amount(budget: Budget, amounts: Amounts) -> int:

@@ -18,11 +18,10 @@ from anthropic_proxy.console.keys.limits import (
     Amounts,
     KeyLimit,
     Scope,
+    build_key_scope,
     build_limits,
+    build_team_scope,
     build_token_count_limits,
-    has_money_budget,
-    list_scopes,
-    needs_estimate,
 )
 from anthropic_proxy.console.keys.queries import sum_budget_use
 from anthropic_proxy.console.keys.reservations import Reservations
@@ -186,7 +185,9 @@ class KeyPolicy:
         key = self._table.find_key_by_id(request.client.key_id)
         if key is None:
             raise KeysUnavailable
-        scopes = list_scopes(key, self._table.find_team(key.team) if key.team else None)
+        scopes = [build_key_scope(key)]
+        if key.team and (team := self._table.find_team(key.team)) is not None:
+            scopes.append(build_team_scope(team))
         if request.has_reply:
             require_allowed_route(scopes, request)
             require_allowed_models(scopes, request)
@@ -203,13 +204,15 @@ class KeyPolicy:
 
     async def _estimate(self, scopes: Sequence[Scope], request: AdmissionRequest) -> Amounts:
         """Return the amounts to reserve."""
-        if not (request.has_reply and needs_estimate(scopes)):
+        needs_tokens = any(scope.rules.tokens_per_minute is not None or scope.rules.budgets for scope in scopes)
+        if not (request.has_reply and needs_tokens):
             return Amounts(0, 0)
         if self._costs is None:
             await asyncio.to_thread(PRICE_SOURCE.load)
             self._costs = RequestCosts(self._current_settings)
         for scope in scopes:
-            target = self._costs.find_target_without_price(request) if has_money_budget([scope]) else None
+            has_money_budget = any(budget.unit == "usd" for budget in scope.rules.budgets)
+            target = self._costs.find_target_without_price(request) if has_money_budget else None
             if target is not None:
                 raise unknown_price_error(scope, target)
         if request.body_bytes > MAX_BYTES_ON_LOOP:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
-from anthropic_proxy.console.keys.limits import Scope, build_budget_counter, format_counter_amount
+from anthropic_proxy.console.keys.limits import Scope, build_budget_counter
 from anthropic_proxy.console.keys.virtual_keys import (
     AuditEntry,
     Budget,
@@ -23,7 +23,7 @@ from anthropic_proxy.console.ledger.records import COMMON_VALUES
 from anthropic_proxy.console.ledger.schema import AUDIT_LOG, KEY_HASHES, VIRTUAL_KEYS
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.errors import UnknownModel
-from anthropic_proxy.gateway.money import NANO_DOLLARS
+from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.plugins import Store
 
 _KEYS = f"SELECT {', '.join(VIRTUAL_KEYS.columns)} FROM virtual_keys"
@@ -197,7 +197,8 @@ class Spending(Struct, frozen=True):
     """Used amount in nano-dollars or tokens, including the amounts that running requests have reserved."""
 
     def describe(self) -> str:
-        return f"{format_counter_amount(self.used, self.budget)} of {self.budget.describe()}"
+        used = format_amount(self.used) if self.budget.unit == "usd" else f"{self.used:,} tokens"
+        return f"{used} of {self.budget.describe()}"
 
     @property
     def share(self) -> float:

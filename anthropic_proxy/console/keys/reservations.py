@@ -88,7 +88,10 @@ class Reservations:
         reservation = await self._reserve(limits)
         # If a budget has a remainder that is too small for the estimate, only this remainder is reserved.
         for _ in limits:
-            if (refused := _find_budget_with_remainder(limits, reservation)) is None:
+            refused = reservation.refused
+            if refused is None or limits[refused].budget is None or reservation.remaining[refused] <= 0:
+                break
+            if reservation.retry_after_seconds <= RESERVED_WAIT_SECONDS:  # running requests have reserved the remainder
                 break
             limits = [*limits]
             reduced = structs.replace(limits[refused].limit, amount=reservation.remaining[refused])
@@ -192,17 +195,6 @@ class Reservations:
                     await self._store.renew([held.reservation for held in self._held])
                 except Exception as error:  # noqa: BLE001  # a defect of a store; later renewals must continue
                     self._warn(f"Limits of running requests were not renewed: {type(error).__name__}: {error}")
-
-
-def _find_budget_with_remainder(limits: Sequence[KeyLimit], reservation: Reservation) -> int | None:
-    """Return the index in `limits` of the refused budget, if settled requests leave a remainder of it. None: the
-    refused limit is no budget, or running requests have reserved the remainder. `reservation`: refused result of the
-    store.
-    """
-    refused = reservation.refused
-    if refused is None or limits[refused].budget is None or reservation.remaining[refused] <= 0:
-        return None
-    return refused if reservation.retry_after_seconds > RESERVED_WAIT_SECONDS else None
 
 
 def limit_reached_error(refused: KeyLimit, reservation: Reservation, now: float) -> LimitReached:

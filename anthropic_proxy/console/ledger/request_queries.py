@@ -276,22 +276,20 @@ def list_sorted_requests(
     )
     keys = (latest.c.value, latest.c.started_at, latest.c.id)
     descending = [one == (after is None) for one in (order.is_descending, True, True)]
-    # the results follow the position `before` in the list, and precede the position `after`
-    conditions = [_follows(keys, position, descending) for position in (before or after,) if position is not None]
+    conditions = []
+    if (position := before or after) is not None:
+        # the results follow the position `before` in the list, and precede the position `after`
+        compared = zip(keys, position, descending, strict=True)
+        steps = [key < value if one else key > value for key, value, one in compared]
+        same = [key == value for key, value in zip(keys, position, strict=True)]
+        conditions.append(or_(steps[0], and_(same[0], steps[1]), and_(same[0], same[1], steps[2])))
     ordered = [key.desc() if one else key.asc() for key, one in zip(keys, descending, strict=True)]
     nearest = select(*keys).where(*conditions).order_by(*ordered).limit(limit)
     positions = [(float(row[0]), int(row[1]), str(row[2])) for row in connection.execute(nearest)]
-    found = select(requests).where(_column.id.in_([position[2] for position in positions]))
+    found = select(requests).where(_column.id.in_([request_id for _, _, request_id in positions]))
     rows = {row.id: build_stored_request(connection, row) for row in connection.execute(found)}
-    listed = [SortedRequest(rows[position[2]], position) for position in positions if position[2] in rows]
+    listed = [SortedRequest(rows[each[2]], each) for each in positions if each[2] in rows]
     return listed if after is None else listed[::-1]
-
-
-def _follows(keys: Any, position: tuple[float, int, str], descending: Sequence[bool]) -> ColumnElement[bool]:
-    """`keys` are the columns of the order. `descending` is True for each column with the highest value first."""
-    steps = [key < value if one else key > value for key, value, one in zip(keys, position, descending, strict=True)]
-    same = [key == value for key, value in zip(keys, position, strict=True)]
-    return or_(steps[0], and_(same[0], steps[1]), and_(same[0], same[1], steps[2]))
 
 
 MAX_SESSION_REQUESTS = 1_000
