@@ -116,6 +116,10 @@ _LIMITS = [
 """Fields of `ModelCapabilities` that `models.toml` sets."""
 
 
+_OPEN_MODELS = "open_models"
+"""Name of the table in `models.toml` with the limits of open models at no server."""
+
+
 class KnownModel(Struct, frozen=True):
     """The model that `model_of` names."""
 
@@ -127,7 +131,9 @@ class KnownModel(Struct, frozen=True):
 
 
 def find_known_model(model_of: str, origin: TableOrigin, built_in: Sequence[Provider]) -> KnownModel | None:
-    """Return the model among those of the server, of the provider that a prefix names, or of any. None: unknown."""
+    """Return the model among those of the server, of the provider that a prefix names, of open models, or of any
+    provider. None: unknown.
+    """
     server = origin.server
     table = (server.models_table if server else "") or origin.config.models_table or origin.row.models_table
     table = table or origin.row.name
@@ -139,7 +145,8 @@ def find_known_model(model_of: str, origin: TableOrigin, built_in: Sequence[Prov
     capabilities = find_table_capabilities((row.models_table or row.name) if row else prefix.lower(), name)
     if slash and capabilities.known:
         return KnownModel(name, capabilities, row)
-    makers: list[tuple[str, Provider | None]] = [(row.models_table or row.name, row) for row in built_in]
+    makers: list[tuple[str, Provider | None]] = [(_OPEN_MODELS, None)]
+    makers += [(row.models_table or row.name, row) for row in built_in]
     makers += [(vendor.models_table, None) for vendor in list_vendors(built_in)]
     for table, row in makers:  # a cloud deploys models of many vendors
         if (capabilities := find_table_capabilities(table, model_of)).known:

@@ -194,6 +194,21 @@ def test_a_stated_window_is_the_maximum_of_the_input(name: str, fields: str, exp
 
 
 @pytest.mark.parametrize(
+    ("base_url", "model_of", "max_output"),
+    [
+        ("https://mine.openai.azure.com/openai/v1", "gpt-oss-120b", 131_072),
+        ("https://models.example/v1", "openai/gpt-oss-20b", 131_072),
+        ("https://models.example/v1", "groq/openai/gpt-oss-120b", 65_536),
+        ("https://api.cerebras.ai/v1", "gpt-oss-120b", 40_960),
+    ],
+)
+def test_an_open_model_has_the_limits_of_a_host_only_there(base_url: str, model_of: str, max_output: int) -> None:
+    settings = load(f'[providers.mine]\nbase_url = "{base_url}"\nmodels = {{ team = {{ model_of = "{model_of}" }} }}')
+    limits = find_capabilities(find_registry(settings).find("mine"), "team", settings, Catalog())
+    assert (limits.context_window, limits.max_output) == (131_072, max_output)
+
+
+@pytest.mark.parametrize(
     ("name", "model", "other"),
     [("Own[ab]*", "own[AB]-2", "owna-2"), ("own[ab]", "own[ab]", "owna"), ("own[1m]", "own", "own1")],
 )
