@@ -115,7 +115,14 @@ async def _run(engine: Engine, body: bytes, path: str, sender: DryRunClient, cre
     client = Client(name=sender.key, team=sender.team, credential_forwardable=not engine.settings.requires_client_key)
     receipt = Receipt(request_id=engine.new_id("req_"), client=client, started_at=engine.clock(), path=path)
     result = DryRun(receipt=receipt)
-    dry = _without_network(engine, credentials, result)
+    web = _SkippedWebTools(result.skipped)
+    dry = structs.replace(
+        engine,
+        transports={row.name: _RecordingTransport(row.transport, result) for row in find_registry(engine.settings)},
+        credentials=credentials,
+        web_fetch=web.fetch if engine.web_fetch is not None else None,
+        web_search=web.search if engine.web_search is not None else None,
+    )
     headers = {"content-type": "application/json", "x-api-key": CLIENT_CREDENTIAL, **sender.headers}
     incoming = ClientRequest(receipt=receipt, headers=headers, body=body)
     try:
@@ -153,17 +160,6 @@ async def _count_tokens(engine: Engine, incoming: ClientRequest, result: DryRun)
         return
     if result.recorded is None:
         result.estimated_tokens = msgspec.json.decode(reply.body)["input_tokens"]
-
-
-def _without_network(engine: Engine, credentials: Credentials, result: DryRun) -> Engine:
-    web = _SkippedWebTools(result.skipped)
-    return structs.replace(
-        engine,
-        transports={row.name: _RecordingTransport(row.transport, result) for row in find_registry(engine.settings)},
-        credentials=credentials,
-        web_fetch=web.fetch if engine.web_fetch is not None else None,
-        web_search=web.search if engine.web_search is not None else None,
-    )
 
 
 def _renamed_tools(request: MessagesRequest, result: DryRun) -> Mapping[str, str]:

@@ -47,7 +47,7 @@ from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.preparation import ends_with_paused_reply, find_session_id, shorten_id
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.messages.writer import MessageWriter
-from anthropic_proxy.engine.providers.prefix_guard import Prompt, settle_change
+from anthropic_proxy.engine.providers.prefix_guard import settle_change
 from anthropic_proxy.engine.routing.router import MAX_NAME_LENGTH, Plan
 from anthropic_proxy.engine.routing.routes import read_project
 from anthropic_proxy.errors import InternalError, ProxyError, ShuttingDown, UpstreamError
@@ -120,7 +120,17 @@ class Exchange:
             try:
                 if self._is_admitted:
                     self._watchdog.stop()
-                    self._fill_receipt()
+                    writer = self._writer
+                    receipt.copy_usage(writer.counts)
+                    if receipt.prefix_change is not None:
+                        settle_change(receipt, receipt.prefix_change, engine.log)
+                    # attempts that the client did not see count too
+                    for other in (self._attempts.records.unread_usage, writer.usage.repeated_input):
+                        if other is not None:
+                            receipt.add_usage(other)
+                    receipt.outcome = receipt.outcome or writer.stop_reason or ""
+                    if self._opened or self._relayed or receipt.outcome != "cancelled":
+                        receipt.status = receipt.status or 200
                     self._attempts.records.finish_last_attempt()
                     if self._attempts.records.lacks_input:
                         self._attempts.records.add_input(await self._estimate_sent_tokens())
@@ -180,7 +190,17 @@ class Exchange:
         self._attempts = Attempts(engine, incoming, request, self._watchdog, estimates=self._estimates)
         self._is_admitted = True
         if request.max_tokens == 0 and not begins_as_relay:
-            await self._warm_up()
+            # the API would fill its cache: the reply is empty
+            receipt.fidelity.add_notes((_WARM_UP,))
+            ending: list[Delta] = [Usage(output_tokens=0), Stop("max_tokens")]
+            if request.stream:
+                self._opened = True
+                events = [*self._start(), *writer.feed(ending), *writer.finish()]
+                await self._sink.send_events(events, is_last=True)
+            else:
+                fold = Fold(writer)
+                fold.feed(ending)
+                await self._sink.send_message(fold.finish())
             return
 
         # call and deliver
@@ -205,20 +225,16 @@ class Exchange:
                 estimated = round(writer.estimate / scale.factor)
                 counted = writer.counts.all_input_tokens
                 engine.observations.record_token_count(receipt.provider, receipt.model, estimated, counted)
-        if self._attempts.prompt is not None:
-            await self._compare_prompt(self._attempts.prompt, has_one_call=reply.has_one_call)
-
-    async def _compare_prompt(self, prompt: Prompt, *, has_one_call: bool) -> None:
-        """Compare the prompt with the one before it, now that the client has the reply."""
-        engine = self._engine
-        counts = self._writer.counts
-        prompt.tokens = counts.all_input_tokens
-        if has_one_call:
-            prompt.cached_tokens = counts.cache_read_tokens
-        is_large = is_large_request(prompt.body)
-        await engine.background.run_in_thread_if_large(is_large, engine.prefix_guard.compare, prompt)
-        engine.prefix_guard.keep(prompt)
-        self._receipt.prefix_change = prompt.change
+        if (prompt := self._attempts.prompt) is not None:
+            # compare the prompt with the one before it, now that the client has the reply
+            counts = writer.counts
+            prompt.tokens = counts.all_input_tokens
+            if reply.has_one_call:
+                prompt.cached_tokens = counts.cache_read_tokens
+            is_large = is_large_request(prompt.body)
+            await engine.background.run_in_thread_if_large(is_large, engine.prefix_guard.compare, prompt)
+            engine.prefix_guard.keep(prompt)
+            receipt.prefix_change = prompt.change
 
     async def _open_reply(self) -> DeltaStream | RelayStream:
         """Call the targets of the plan, and return the first reply that sends content. Raises an error if none does.
@@ -334,19 +350,6 @@ class Exchange:
             watchdog.begin_write()
             await sink.send_events([reply.ending] if reply.ending else [], is_last=True)
 
-    async def _warm_up(self) -> None:
-        """Answer a request with `max_tokens: 0`, which asks the API to fill its cache, with an empty reply."""
-        self._receipt.fidelity.add_notes((_WARM_UP,))
-        ending: list[Delta] = [Usage(output_tokens=0), Stop("max_tokens")]
-        if self._request.stream:
-            self._opened = True
-            events = [*self._start(), *self._writer.feed(ending), *self._writer.finish()]
-            await self._sink.send_events(events, is_last=True)
-        else:
-            fold = Fold(self._writer)
-            fold.feed(ending)
-            await self._sink.send_message(fold.finish())
-
     def _release_body(self) -> None:
         """Free the memory of the client request, as soon as no retry is possible."""
         self._engine.count_freed_bytes(len(self._incoming.body))
@@ -397,20 +400,6 @@ class Exchange:
         else:
             await self._sink.send_error_response(error)
         error.release_tracebacks()
-
-    def _fill_receipt(self) -> None:
-        """Set token counts, outcome and status. The counts include attempts that the client did not see."""
-        writer = self._writer
-        receipt = self._receipt
-        receipt.copy_usage(writer.counts)
-        if receipt.prefix_change is not None:
-            settle_change(receipt, receipt.prefix_change, self._engine.log)
-        for other in (self._attempts.records.unread_usage, writer.usage.repeated_input):
-            if other is not None:
-                receipt.add_usage(other)
-        receipt.outcome = receipt.outcome or writer.stop_reason or ""
-        if self._opened or self._relayed or receipt.outcome != "cancelled":
-            receipt.status = receipt.status or 200
 
     async def _estimate_sent_tokens(self) -> int:
         """Return the estimated input of the last call. 0: its request was freed, and not estimated before."""

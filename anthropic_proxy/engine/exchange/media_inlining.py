@@ -5,7 +5,7 @@ text with the URL is sent instead. The `MAX_…` constants limit the downloads o
 """
 
 import asyncio
-from collections.abc import Collection, Container, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator
 from contextlib import suppress
 
 import msgspec
@@ -97,15 +97,11 @@ class MediaInliner:
             if (limits.accepts_images or not isinstance(block, ImageBlock))
             and not target.wire.accepts_media_url(target.dialect, block)
         ]
+        # the newest first: the same request gets the same files, which keeps the provider's cache
         newest = dict[MediaKey, _Linked]()
         for block in reversed(linked):
             newest.setdefault(_key(block), block)
-        await self._fetch_newest([block for key, block in newest.items() if key not in self._found], limits)
-        self.notes = [_note_on(block, self._found[key]) for key, block in reversed(newest.items())]
-        return newest.keys()
-
-    async def _fetch_newest(self, blocks: Sequence[_Linked], limits: TargetLimits) -> None:
-        """Fetch files, the newest first. The same request gets the same files, which keeps the provider's cache."""
+        blocks = [block for key, block in newest.items() if key not in self._found]
         room = max(MAX_URLS_PER_REQUEST - len(self._found), 0)
         too_many = WebFetchFailed(f"more than {MAX_URLS_PER_REQUEST} links in a request", "max_uses_exceeded")
         too_late = WebFetchFailed(f"the links of a request need more than {MAX_SECONDS:g} s", "url_not_accessible")
@@ -133,6 +129,8 @@ class MediaInliner:
             async with asyncio.timeout(MAX_SECONDS):
                 await asyncio.gather(*map(fetch, range(len(sizes))))
         self.fetched_bytes += sum(sizes)
+        self.notes = [_note_on(block, self._found[key]) for key, block in reversed(newest.items())]
+        return newest.keys()
 
     async def _fetch_file(self, block: _Linked, limits: TargetLimits) -> FetchedPage | WebFetchFailed:
         kinds = DEFAULT_MEDIA_TYPES if limits.accepts_pdf else TEXT_MEDIA_TYPES

@@ -196,7 +196,16 @@ class UpstreamStream(DeltaStream):
         received: list[Delta] = []
         while not self._ended:
             if self._reader is None:
-                deltas = await self._decode_remainder()
+                deltas = list[Delta]()
+                try:
+                    body = self._body + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_bytes)
+                    if len(body) <= MAX_REPLY_BYTES_ON_LOOP:
+                        self._decode_complete(body, deltas)
+                    else:
+                        await self._background.run_in_thread(self._decode_complete, body, deltas)
+                except UpstreamError as error:
+                    self._fail(error, deltas)
+                deltas = self._late_thinking.feed(deltas)
             else:
                 # a chunk
                 try:
@@ -275,19 +284,6 @@ class UpstreamStream(DeltaStream):
         """Set the deltas of a complete reply with an error status, whose body was already read."""
         self._first = list(deltas)
         self._ended = True
-
-    async def _decode_remainder(self) -> list[Delta]:
-        """Return the deltas of a reply that is not streamed."""
-        deltas: list[Delta] = []
-        try:
-            body = self._body + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_bytes)
-            if len(body) <= MAX_REPLY_BYTES_ON_LOOP:
-                self._decode_complete(body, deltas)
-            else:
-                await self._background.run_in_thread(self._decode_complete, body, deltas)
-        except UpstreamError as error:
-            self._fail(error, deltas)
-        return self._late_thinking.feed(deltas)
 
     def _fail(self, error: UpstreamError, deltas: list[Delta]) -> None:
         self._ended = True

@@ -265,7 +265,15 @@ class ToolLoop(DeltaStream):
             return ahead
         while not self._finished:
             if self._call_pending:
-                await self._open_next_call()
+                await self._stream.close()
+                attempt = await self._attempts.open_next_call(self._stream.attempt, self._request, self._token)
+                self._stream = RepeatableStream(self._attempts, attempt)
+                self._call_pending = False
+                if self._token:
+                    self._step.begin_continuation()
+                else:
+                    self._call_count += 1
+                    self._step = self._new_step()
             deltas = await self._stream.read()
             if deltas is None:
                 forwarded = await self._end_answer()
@@ -314,18 +322,6 @@ class ToolLoop(DeltaStream):
         running = sum_usages(self._runner.usage, self._step.usage)
         return running if self._spent is None else sum_usages(self._spent, running)
 
-    async def _open_next_call(self) -> None:
-        """Send the next upstream request of this reply, and wait until its response has content."""
-        await self._stream.close()
-        attempt = await self._attempts.open_next_call(self._stream.attempt, self._request, self._token)
-        self._stream = RepeatableStream(self._attempts, attempt)
-        self._call_pending = False
-        if self._token:
-            self._step.begin_continuation()
-        else:
-            self._call_count += 1
-            self._step = self._new_step()
-
     async def _end_answer(self) -> list[Delta]:
         """Process the end of an upstream response: run its calls of proxy tools, and prepare the next upstream call.
 
@@ -335,7 +331,19 @@ class ToolLoop(DeltaStream):
         self._attempts.records.end_attempt()
         if step.stop is None:
             if self._stream.continuation:
-                return self._continue_reply(self._stream.continuation)
+                # the provider has split the reply, and names the position of the next part
+                usage = step.usage
+                self._continuation_count += 1
+                self._end_call(mark_input_repeated(usage))
+                if self._is_exhausted() or self._continuation_count >= _MAX_CONTINUATIONS or usage.output_tokens == 0:
+                    stop_filter = self._stream.attempt.decoded().stop_filter
+                    return [
+                        *(stop_filter.flush() if stop_filter is not None else ()),
+                        *self._finish(Stop("max_tokens")),
+                    ]
+                self._token = self._stream.continuation
+                self._call_pending = True
+                return []
             self._finished = True
             return []  # no stop reason: the writer raises
         forwarded = step.finish()
@@ -354,22 +362,6 @@ class ToolLoop(DeltaStream):
             return [*forwarded, *results, *self._finish(Stop("max_tokens"))]
         self._token, self._call_pending = "", True
         return [*forwarded, *results]
-
-    def _continue_reply(self, token: str) -> list[Delta]:
-        """Prepare the upstream call that continues a reply split by the provider.
-
-        `token`: text of the provider that names the position. Returns deltas for the client: a stop reason if no
-        further call is allowed, otherwise an empty list.
-        """
-        usage = self._step.usage
-        self._continuation_count += 1
-        self._end_call(mark_input_repeated(usage))
-        if self._is_exhausted() or self._continuation_count >= _MAX_CONTINUATIONS or usage.output_tokens == 0:
-            stop_filter = self._stream.attempt.decoded().stop_filter
-            return [*(stop_filter.flush() if stop_filter is not None else ()), *self._finish(Stop("max_tokens"))]
-        self._token = token
-        self._call_pending = True
-        return []
 
     def _finish(self, stop: Stop) -> list[Delta]:
         self._finished = True

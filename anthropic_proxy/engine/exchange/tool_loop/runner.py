@@ -78,7 +78,13 @@ class KnownUrls:
         """
         try:
             split = urlsplit(normalize_urls(url.strip()))
-            hosts = _spellings(split.netloc.lower().removeprefix("www."), split.hostname or "")
+            netloc = split.netloc.lower().removeprefix("www.")
+            host = split.hostname or ""
+            hosts = {netloc}  # as given, and with the host in IDNA and in Unicode
+            if not host.isascii():
+                hosts.add(netloc.replace(host, host.encode("idna").decode("ascii")))
+            elif "xn--" in host:
+                hosts.add(netloc.replace(host, host.encode("ascii").decode("idna")))
         except ValueError:
             return False
         if split.scheme not in ("http", "https") or not split.hostname:
@@ -119,16 +125,6 @@ def _means_itself(character: str) -> bool:
     if character.isascii():
         return character.isalnum() or character in _SAME_WITHOUT
     return character.isprintable()
-
-
-def _spellings(netloc: str, host: str) -> set[str]:
-    """Return the spellings of a URL's host and port (`netloc`): as given, and with the host in IDNA and in Unicode."""
-    found = {netloc}
-    if not host.isascii():
-        found.add(netloc.replace(host, host.encode("idna").decode("ascii")))
-    elif "xn--" in host:
-        found.add(netloc.replace(host, host.encode("ascii").decode("idna")))
-    return found
 
 
 def _occurs_in(text: str, lowered: str, host: str, path: str) -> bool:

@@ -98,7 +98,22 @@ class SchemaCheckedStream(DeltaStream):
         text = "".join(delta.text for delta in held if isinstance(delta, Text))
         json, problem = await self._background.run_in_thread(self._find_json)
         if problem:
-            return self._retry(problem)
+            if self._call_count > 1:
+                provider = self._reply.provider
+                raise UpstreamProtocolError(
+                    f"{provider} returned no valid reply for the schema in output_config.format in two attempts: "
+                    f"{problem}.",
+                    provider=provider,
+                    retryable=False,
+                    code="schema-not-followed",
+                )
+            self._call_count += 1
+            if not self._reply.prepare_schema_retry(_AGAIN.format(problem)):
+                return self._finish(self._held, Stop("max_tokens"))
+            beside = self._held_beside_text()
+            self._held = []
+            self._stop = None
+            return beside
         if json == text:
             return self._finish(held, stop)
         # text around the JSON is removed, because the client's SDK decodes all text as JSON
@@ -127,21 +142,3 @@ class SchemaCheckedStream(DeltaStream):
         if problem and len(passages) > 1 and not (joined := self._reply_schema.extract_json("".join(passages)))[1]:
             return joined
         return found, problem
-
-    def _retry(self, problem: str) -> list[Delta]:
-        if self._call_count > 1:
-            provider = self._reply.provider
-            raise UpstreamProtocolError(
-                f"{provider} returned no valid reply for the schema in output_config.format in two attempts: "
-                f"{problem}.",
-                provider=provider,
-                retryable=False,
-                code="schema-not-followed",
-            )
-        self._call_count += 1
-        if not self._reply.prepare_schema_retry(_AGAIN.format(problem)):
-            return self._finish(self._held, Stop("max_tokens"))
-        beside = self._held_beside_text()
-        self._held = []
-        self._stop = None
-        return beside
