@@ -143,7 +143,7 @@ def place_loaded_tools(
     places = DeferredToolPlaces(listed, placed)
     unlisted = frozenset(placed.keys() | later)
     if isinstance(tools, ToolList):
-        return _list_shared_tools(tools, unlisted, forced_name, form), loaded, places
+        return _list_tools_cached(tools, unlisted, forced_name, form), loaded, places
     return _list_tools(tools, unlisted, forced_name, form), loaded, places
 
 
@@ -157,12 +157,8 @@ def _list_tools(
     return share_tools([*first, *([CALLER] if form == "caller" else ()), *last])
 
 
-@functools.lru_cache(maxsize=64)
-def _list_shared_tools(
-    tools: ToolList, unlisted: Collection[str], forced_name: str | None, form: LoadedToolForm
-) -> list[Tool]:
-    """`_list_tools` with equal results for equal arguments, because caches use the list as a key."""
-    return _list_tools(tools, unlisted, forced_name, form)
+# equal results for equal arguments, because caches use the list as a key
+_list_tools_cached = functools.lru_cache(maxsize=64)(_list_tools)
 
 
 def find_unplaced_tools(messages: Sequence[Message], loaded: Mapping[str, Sequence[Tool]]) -> list[Tool]:

@@ -185,7 +185,8 @@ def _list_tiers(settings: EngineOptions, catalog: Catalog, today: date) -> Itera
         unchanged = provider.serves_claude and (model == name if routed else preferred.serves_claude)
         model = name if unchanged else model
         capabilities = find_capabilities(provider, model, settings, catalog)
-        names = (name, _title_of(name), None if unchanged else target)
+        company, family, *version = name.split("-")
+        names = (name, f"{company.title()} {family.title()} {'.'.join(version)}", None if unchanged else target)
         entry = _entry(names, provider, model, capabilities, settings, catalog=catalog, forecast=forecast)
         # a retired default model is replaced by its successor
         has_successor = routed is None and row.setting is not None and not row.setting.source
@@ -332,8 +333,3 @@ def _describe(capabilities: ModelCapabilities, server_tools: frozenset[str], set
 
 def _support(supported: bool) -> dict[str, Any]:
     return {"supported": supported}
-
-
-def _title_of(name: str) -> str:
-    company, family, *version = name.split("-")
-    return f"{company.title()} {family.title()} {'.'.join(version)}"

@@ -808,7 +808,19 @@ def describe_choice_problem(choice: ModelChoice, settings: EngineOptions, catalo
         _build_target(choice, settings, catalog)
     except ClientError as error:
         return error.message
-    return _describe_unknown_prefix(choice, settings) or describe_missing_key_of(choice, settings, catalog)
+    setting = choice.model_setting
+    if setting is not None and choice.note:  # with a note, no prefix and no model list chose the provider
+        problem = describe_unknown_prefix(
+            choice.model,
+            choice.provider,
+            settings,
+            subject=_subject_of(setting),
+            lead=_lead_of(setting),
+            place=_place_of(setting, settings),
+        )
+        if problem:
+            return problem
+    return describe_missing_key_of(choice, settings, catalog)
 
 
 def describe_missing_key_of(choice: ModelChoice | Target, settings: EngineOptions, catalog: Catalog) -> str:
@@ -841,20 +853,6 @@ def describe_missing_key_of(choice: ModelChoice | Target, settings: EngineOption
 
 
 _MIN_SIMILARITY = 0.7
-
-
-def _describe_unknown_prefix(choice: ModelChoice, settings: EngineOptions) -> str:
-    setting = choice.model_setting
-    if setting is None or not choice.note:  # with a note, no prefix and no model list chose the provider
-        return ""
-    return describe_unknown_prefix(
-        choice.model,
-        choice.provider,
-        settings,
-        subject=_subject_of(setting),
-        lead=_lead_of(setting),
-        place=_place_of(setting, settings),
-    )
 
 
 def _subject_of(setting: ModelSetting) -> str:

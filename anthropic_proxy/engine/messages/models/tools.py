@@ -81,10 +81,19 @@ def decode_tools(content: Raw) -> list[Tool]:
     invalid list or tool, or a repeated name.
     """
     # texts are compared, because their hash and a copy of them take longer
-    for tools in _shared_lists.get(len(content), ()):
-        if tools.source == content:
-            return tools
-    decoded = share_tools(_read_list(bytes(content)), content)
+    for shared in _shared_lists.get(len(content), ()):
+        if shared.source == content:
+            return shared
+    source = bytes(content)
+    if source[0] != _LIST:
+        raise wrong_type_error("tools", "a list", Raw(source))
+    require_bounded_members(source)
+    raws = _decode_raws(source)
+    tools = [_find(bytes(raw)) or _decode_field_by_field(raw, f"tools.{index}") for index, raw in enumerate(raws)]
+    names = [tool.name for tool in tools if tool.name]
+    if len(set(names)) < len(names):
+        raise InvalidRequest("tools: Tool names must be unique.", code="tool-choice")
+    decoded = share_tools(tools, content)
     if not isinstance(decoded, ToolList):
         return decoded
     _shared_lists.setdefault(len(content), []).append(decoded)
@@ -125,18 +134,6 @@ def are_valid_names(called: Collection[str], tools: Sequence[Tool]) -> bool:
 
 def _is_called_by_code(tool: Tool) -> bool:
     return bool(tool.allowed_callers) and "direct" not in (tool.allowed_callers or ())
-
-
-def _read_list(source: bytes) -> list[Tool]:
-    if source[0] != _LIST:
-        raise wrong_type_error("tools", "a list", Raw(source))
-    require_bounded_members(source)
-    raws = _decode_raws(source)
-    tools = [_find(bytes(raw)) or _decode_field_by_field(raw, f"tools.{index}") for index, raw in enumerate(raws)]
-    names = [tool.name for tool in tools if tool.name]
-    if len(set(names)) < len(names):
-        raise InvalidRequest("tools: Tool names must be unique.", code="tool-choice")
-    return tools
 
 
 def decode_tool(raw: Raw, path: str) -> Tool:

@@ -147,7 +147,24 @@ class HttpResponse:
         Raises `UpstreamProtocolError` if the body is incomplete, damaged or too large.
         """
         if self._decompressor is not None:
-            return await self._read_decompressed(self._decompressor)
+            try:
+                while not (chunk := next(self._decompressed, b"")):
+                    if not (self.fragments or self.body_received):
+                        self.waiter = self._connection.loop.create_future()
+                        await self.waiter
+                    if not (data := self._pop_received()):
+                        return b""
+                    self._decompressed = self._decompressor.decompress(data)
+            except zlib.error as error:
+                raise UpstreamProtocolError(
+                    "the reply ended before it was complete", code="incomplete-reply"
+                ) from error
+            self._decompressed_bytes += len(chunk)
+            if self._decompressed_bytes > MAX_DECOMPRESSED_BYTES:
+                message = f"the reply is larger than {MAX_DECOMPRESSED_BYTES >> 20} MiB after decompression"
+                raise UpstreamProtocolError(message, code="reply-too-large", retryable=False)
+            await asyncio.sleep(0)  # before each chunk, because one MiB of data can decompress to one GiB
+            return chunk
         if not (self.fragments or self.body_received):
             self.waiter = self._connection.loop.create_future()
             await self.waiter
@@ -197,25 +214,6 @@ class HttpResponse:
                 code="incomplete-reply",
             ) from self._error
         raise UpstreamProtocolError("the reply ended before it was complete", code="incomplete-reply") from self._error
-
-    async def _read_decompressed(self, decompressor: Decompressor) -> bytes:
-        """The event loop runs before each chunk, because one MiB of data can decompress to one GiB."""
-        try:
-            while not (chunk := next(self._decompressed, b"")):
-                if not (self.fragments or self.body_received):
-                    self.waiter = self._connection.loop.create_future()
-                    await self.waiter
-                if not (data := self._pop_received()):
-                    return b""
-                self._decompressed = decompressor.decompress(data)
-        except zlib.error as error:
-            raise UpstreamProtocolError("the reply ended before it was complete", code="incomplete-reply") from error
-        self._decompressed_bytes += len(chunk)
-        if self._decompressed_bytes > MAX_DECOMPRESSED_BYTES:
-            message = f"the reply is larger than {MAX_DECOMPRESSED_BYTES >> 20} MiB after decompression"
-            raise UpstreamProtocolError(message, code="reply-too-large", retryable=False)
-        await asyncio.sleep(0)
-        return chunk
 
 
 class Connection(asyncio.Protocol):

@@ -8,7 +8,7 @@ import errno
 import socket
 from base64 import b64decode
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from itertools import zip_longest
 from typing import Any, Protocol
@@ -30,7 +30,11 @@ async def connect_first(
     """
     if len(addresses) == 1:
         return await _connect(addresses[0], new_socket)
-    waiting = deque(_interleave(addresses))
+    # IPv4 and IPv6 in alternation (RFC 8305, section 4); each family keeps its order
+    families: dict[int, list[AddressInfo]] = {}
+    for info in addresses:
+        families.setdefault(info[0], []).append(info)
+    waiting = deque([info for rank in zip_longest(*families.values()) for info in rank if info is not None])
     errors = []
     running: set[asyncio.Task[socket.socket]] = set()
     try:
@@ -63,14 +67,6 @@ async def _connect(info: AddressInfo, new_socket: SocketFactory) -> socket.socke
         opened.close()
         raise
     return opened
-
-
-def _interleave(addresses: Iterable[AddressInfo]) -> list[AddressInfo]:
-    """Return the addresses with IPv4 and IPv6 in alternation (RFC 8305, section 4). Each family keeps its order."""
-    families: dict[int, list[AddressInfo]] = {}
-    for info in addresses:
-        families.setdefault(info[0], []).append(info)
-    return [info for rank in zip_longest(*families.values()) for info in rank if info is not None]
 
 
 def _close_result(attempt: asyncio.Task[socket.socket]) -> None:

@@ -31,7 +31,7 @@ from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest, select_fields
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
 from anthropic_proxy.engine.wires.gemini.schema import encode_reply_schema
-from anthropic_proxy.engine.wires.gemini.tools import ToolFields, encode_tools
+from anthropic_proxy.engine.wires.gemini.tools import encode_tools
 from anthropic_proxy.engine.wires.json_schema import REPLY_SCHEMA_PATH
 from anthropic_proxy.engine.wires.message_encoder import join_json_strings
 from anthropic_proxy.engine.wires.shared_notes import (
@@ -61,7 +61,31 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     notes: list[FidelityNote] = []
     budget = WorkBudget("tools", max_steps_here=call.max_schema_steps, tool_names=call.client_tool_names)
     toolbox = encode_tools(request, dialect, notes, budget)
-    config, instruction = _encode_config(call, toolbox, notes, budget)
+    thinking, chosen = _encode_thinking(call, notes)
+    limit = request.max_tokens
+    config: dict[str, Any] = {"maxOutputTokens": max(limit, min(limit + chosen, _MAX_OUTPUT_TOKENS))}
+    if dialect.sends_sampling:
+        sampling = {"temperature": request.temperature, "topP": request.top_p, "topK": request.top_k}
+        config |= {name: value for name, value in sampling.items() if value is not None}
+    else:
+        asked = {"temperature": request.temperature, "top_p": request.top_p, "top_k": request.top_k}
+        notes += [NO_SAMPLING[name] for name, value in asked.items() if value is not None]
+    if thinking:
+        config["thinkingConfig"] = thinking
+    instruction: list[TextBlock] = []  # the reply schema, if it is sent as text
+    if request.output_schema:
+        if toolbox.tools and not dialect.accepts_schema_with_functions:
+            notes.append(SCHEMA_AS_TEXT)
+            schema = msgspec.json.format(bytes(request.output_schema), indent=-1).decode()
+            words = msgspec.json.encode(_ANSWER_IN_JSON + schema)
+            instruction.append(TextBlock(Raw(words)))
+        else:
+            lowered = dialect.schema_form == "lowered"
+            config["responseMimeType"] = "application/json"
+            with budget.error_field(REPLY_SCHEMA_PATH):
+                budget.count_decoding_steps(request.output_schema)
+                encoded = encode_reply_schema(msgspec.json.decode(request.output_schema), budget, as_openapi=lowered)
+            config["responseSchema" if lowered else "responseJsonSchema"] = encoded
     contents = _Contents(call, notes)
     for message in request.messages:
         contents.add_message(message)
@@ -107,39 +131,6 @@ def encode_count(call: Call[Dialect], path: str) -> UpstreamRequest:
 def _path_of(model: str, stream: bool) -> str:
     method = "streamGenerateContent?alt=sse" if stream else "generateContent"
     return f"/models/{quote(model.removeprefix('models/'), safe='')}:{method}"
-
-
-def _encode_config(
-    call: Call[Dialect], toolbox: ToolFields, notes: list[FidelityNote], budget: WorkBudget
-) -> tuple[dict[str, Any], list[TextBlock]]:
-    """Return `generationConfig`, and texts to add to the system prompt: the reply schema, if it is sent as text."""
-    request, dialect = call.request, call.dialect
-    thinking, chosen = _encode_thinking(call, notes)
-    limit = request.max_tokens
-    config: dict[str, Any] = {"maxOutputTokens": max(limit, min(limit + chosen, _MAX_OUTPUT_TOKENS))}
-    if dialect.sends_sampling:
-        sampling = {"temperature": request.temperature, "topP": request.top_p, "topK": request.top_k}
-        config |= {name: value for name, value in sampling.items() if value is not None}
-    else:
-        asked = {"temperature": request.temperature, "top_p": request.top_p, "top_k": request.top_k}
-        notes += [NO_SAMPLING[name] for name, value in asked.items() if value is not None]
-    if thinking:
-        config["thinkingConfig"] = thinking
-    instruction: list[TextBlock] = []
-    if request.output_schema:
-        if toolbox.tools and not dialect.accepts_schema_with_functions:
-            notes.append(SCHEMA_AS_TEXT)
-            schema = msgspec.json.format(bytes(request.output_schema), indent=-1).decode()
-            words = msgspec.json.encode(_ANSWER_IN_JSON + schema)
-            instruction.append(TextBlock(Raw(words)))
-        else:
-            lowered = dialect.schema_form == "lowered"
-            config["responseMimeType"] = "application/json"
-            with budget.error_field(REPLY_SCHEMA_PATH):
-                budget.count_decoding_steps(request.output_schema)
-                encoded = encode_reply_schema(msgspec.json.decode(request.output_schema), budget, as_openapi=lowered)
-            config["responseSchema" if lowered else "responseJsonSchema"] = encoded
-    return config, instruction
 
 
 def _encode_thinking(call: Call[Dialect], notes: list[FidelityNote]) -> tuple[dict[str, Any], int]:

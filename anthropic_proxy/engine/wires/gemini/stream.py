@@ -612,7 +612,16 @@ class _Grounding:
             self._searches += max(len(self._queries), 1)
             billed = 1 if self._bills_replies else self._searches
             deltas.append(Usage(web_search_requests=self._searches, billed_searches=billed))
-        for delta in _joined(self._held):
+        joined: list[Delta] = []  # adjacent texts are joined, because a cited passage may span several deltas
+        for delta in self._held:
+            last = joined[-1] if joined else None
+            if isinstance(delta, Text) and isinstance(last, Text):
+                joined[-1] = Text(last.text + delta.text)
+            elif isinstance(delta, Thinking) and isinstance(last, Thinking) and not last.signature:
+                joined[-1] = replace(delta, text=last.text + delta.text)
+            else:
+                joined.append(delta)
+        for delta in joined:
             if isinstance(delta, Text):
                 remainder, cited = self._with_citations(delta.text)
                 deltas += [*cited, Text(remainder)] if remainder else cited
@@ -652,20 +661,6 @@ class _Grounding:
         domain = source.domain or source.title or ""
         url = f"https://{domain}" if _DOMAIN.fullmatch(domain) else source.uri or ""
         return is_domain_allowed(url, self._own.allowed_domains, self._own.blocked_domains)
-
-
-def _joined(deltas: list[Delta]) -> list[Delta]:
-    """Return the deltas with adjacent texts joined, because a cited passage may span several deltas."""
-    joined: list[Delta] = []
-    for delta in deltas:
-        last = joined[-1] if joined else None
-        if isinstance(delta, Text) and isinstance(last, Text):
-            joined[-1] = Text(last.text + delta.text)
-        elif isinstance(delta, Thinking) and isinstance(last, Thinking) and not last.signature:
-            joined[-1] = replace(delta, text=last.text + delta.text)
-        else:
-            joined.append(delta)
-    return joined
 
 
 _OK, _TOO_LONG = "OUTCOME_OK", "OUTCOME_DEADLINE_EXCEEDED"

@@ -65,7 +65,17 @@ def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> T
             if is_client_tool(tool) or server_tool_kind(tool) not in known:
                 continue
             name = known[server_tool_kind(tool)]
-            settings = _settings_of(tool, dialect, tools.notes)
+            location = msgspec.json.decode(tool.user_location) if len(tool.user_location) else None
+            values = {
+                "max_uses": tool.max_uses,
+                "allowed_domains": tool.allowed_domains,
+                "blocked_domains": tool.blocked_domains,
+                "user_location": location,
+            }
+            names = dict(dialect.server_tool_setting_names) if server_tool_kind(tool) == "web_search" else {}
+            given = {name: value for name, value in values.items() if value}
+            tools.notes += [missing_setting_note(tool.name, field) for field in given if field not in names]
+            settings = {names[field]: value for field, value in given.items() if field in names}
             if dialect.server_tool_form == "enabled":
                 enabled.append(name)
                 tools.body_fields |= {"search_settings": settings} if settings else {}
@@ -114,21 +124,6 @@ def _encode_tool(tool: Tool, budget: WorkBudget, rules: SchemaRules, sends_stric
 
 def offers_server_tools(call: Call[Dialect]) -> bool:
     return not are_client_tools(call.request.tools)
-
-
-def _settings_of(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> dict[str, Any]:
-    """Return the settings of a server tool under the provider's names."""
-    location = msgspec.json.decode(tool.user_location) if len(tool.user_location) else None
-    values = {
-        "max_uses": tool.max_uses,
-        "allowed_domains": tool.allowed_domains,
-        "blocked_domains": tool.blocked_domains,
-        "user_location": location,
-    }
-    names = dict(dialect.server_tool_setting_names) if server_tool_kind(tool) == "web_search" else {}
-    given = {name: value for name, value in values.items() if value}
-    notes += [missing_setting_note(tool.name, name) for name in given if name not in names]
-    return {names[name]: value for name, value in given.items() if name in names}
 
 
 def _choose(

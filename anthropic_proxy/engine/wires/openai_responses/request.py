@@ -256,7 +256,20 @@ class ItemEncoder(MessageEncoder):
         """
         self._encode_conversation()
         if loaded_tools:
-            self._place_loaded_tools(loaded_tools)
+            # each definition follows the results of the calls among which it was loaded
+            waiting = {_call_id(call_id): tools for call_id, tools in loaded_tools.items()}
+            items = self.messages
+            found = list[Raw]()
+            self.messages = []
+            for item in items:
+                if type(item) is _Result:
+                    found += waiting.pop(item.call_id, ())
+                elif found:
+                    self.messages.append(_AdditionalTools(found))
+                    found = []
+                self.messages.append(item)
+            if found:
+                self.messages.append(_AdditionalTools(found))
         if self.messages and isinstance(self.messages[-1], _Reply):
             self._append_prefill_request()
         if self._late_texts:
@@ -264,22 +277,6 @@ class ItemEncoder(MessageEncoder):
         if self._drops_thinking:
             self.notes.append(FOREIGN_THINKING_DROPPED)
         return self.messages
-
-    def _place_loaded_tools(self, loaded_tools: Mapping[str, Sequence[Raw]]) -> None:
-        """Insert the definitions of loaded tools after the results of the calls among which they were loaded."""
-        waiting = {_call_id(call_id): tools for call_id, tools in loaded_tools.items()}
-        items = self.messages
-        found = list[Raw]()
-        self.messages = []
-        for item in items:
-            if type(item) is _Result:
-                found += waiting.pop(item.call_id, ())
-            elif found:
-                self.messages.append(_AdditionalTools(found))
-                found = []
-            self.messages.append(item)
-        if found:
-            self.messages.append(_AdditionalTools(found))
 
     def _append_system(self, texts: list[Raw]) -> None:
         self.messages.append(_InputMessage("developer", [_TextPart(text) for text in texts]))

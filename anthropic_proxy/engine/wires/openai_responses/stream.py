@@ -506,31 +506,28 @@ class LocalOutputLimit:
             if self._reached:
                 if isinstance(delta, Usage):
                     kept.append(delta)
+                continue
+            if isinstance(delta, Text | Thinking):
+                text = delta.text[: self._left]
+                self._left -= len(delta.text)
+                if text == delta.text:
+                    kept.append(delta)
+                elif text:
+                    kept.append(replace(delta, text=text, **({"signature": ""} if isinstance(delta, Thinking) else {})))
+            elif isinstance(delta, ToolArgs):
+                if delta.json[: self._left]:
+                    kept.append(replace(delta, json=delta.json[: self._left]))
+                self._left -= len(delta.json)
             else:
-                self._keep(delta, kept)
-        return kept
-
-    def _keep(self, delta: Delta, kept: list[Delta]) -> None:
-        if isinstance(delta, Text | Thinking):
-            text = delta.text[: self._left]
-            self._left -= len(delta.text)
-            if text == delta.text:
                 kept.append(delta)
-            elif text:
-                kept.append(replace(delta, text=text, **({"signature": ""} if isinstance(delta, Thinking) else {})))
-        elif isinstance(delta, ToolArgs):
-            if delta.json[: self._left]:
-                kept.append(replace(delta, json=delta.json[: self._left]))
-            self._left -= len(delta.json)
-        else:
-            kept.append(delta)
-            if isinstance(delta, ToolCall):
-                self._open = delta.key
-                self._left -= len(delta.name)
-            elif isinstance(delta, ToolEnd):
-                self._open = None
-        if self._left < 0:
-            self._reached = True
-            if self._open is not None:
-                kept.append(ToolEnd(self._open))
-            kept.append(Stop("max_tokens"))
+                if isinstance(delta, ToolCall):
+                    self._open = delta.key
+                    self._left -= len(delta.name)
+                elif isinstance(delta, ToolEnd):
+                    self._open = None
+            if self._left < 0:
+                self._reached = True
+                if self._open is not None:
+                    kept.append(ToolEnd(self._open))
+                kept.append(Stop("max_tokens"))
+        return kept
