@@ -45,7 +45,12 @@ def list_settings(settings: Settings) -> list[SettingRow]:
     providers = find_registry(settings)
     registry = tuple(row for row in providers if not row.is_configured)
     own_prefixes = {row.prefix for row in providers if row.is_configured}
-    derived = _derived_defaults(settings)
+    # the provider without the setting for it, and the models that the preferred one has for the tiers
+    without_provider = structs.replace(settings, preferred_provider=None)
+    derived = {"PREFERRED_PROVIDER": choose_preferred_provider_name(without_provider, None)}
+    without_models = structs.replace(settings, big_model=None, middle_model=None, small_model=None, tier_models={})
+    targets = {mapping.tier: mapping.target for mapping in list_tier_mappings(without_models, Catalog())}
+    derived |= {variable: targets[tier] for variable, tier in _MODEL_VARIABLES.items()}
     rows = []
     for group in list_setting_groups(registry):
         for setting in group.settings:
@@ -66,15 +71,6 @@ def list_settings(settings: Settings) -> list[SettingRow]:
         help_text = "HTTP proxy for requests to providers, as for other programs."
         proxies[variable] = SettingRow(variable, address, "environment", "", help_text)
     return [*rows, *_list_tables(settings), *proxies.values()]
-
-
-def _derived_defaults(settings: Settings) -> dict[str, str]:
-    """The provider that would be preferred without the setting, and the models of the preferred one for the tiers."""
-    without_provider = structs.replace(settings, preferred_provider=None)
-    derived = {"PREFERRED_PROVIDER": choose_preferred_provider_name(without_provider, None)}
-    without_models = structs.replace(settings, big_model=None, middle_model=None, small_model=None, tier_models={})
-    targets = {mapping.tier: mapping.target for mapping in list_tier_mappings(without_models, Catalog())}
-    return derived | {variable: targets[tier] for variable, tier in _MODEL_VARIABLES.items()}
 
 
 def _list_tables(settings: Settings) -> list[SettingRow]:

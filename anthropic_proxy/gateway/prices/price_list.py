@@ -327,7 +327,11 @@ class PriceList:
             return listed
         vendor = _find_vendor_price(server, base_url, name) if server else None
         if vendor is None and self._uses_server_lists:
-            return _find_server_price(provider, model, base_url)
+            fields = PRICE_SOURCE.listed.get((build_server_name(provider, base_url), model))
+            if fields is None:
+                return None
+            price = _convert_table(convert(fields, TokenPriceFields), None, f"model list of {find_host(base_url)}")
+            return structs.replace(price, is_of_server=True)
         return vendor
 
 
@@ -361,14 +365,6 @@ def _find_vendor_price(server: ServerOverride, base_url: str, model: str) -> Pri
     if found is None:
         return None
     return _convert_table(convert(found, TokenPriceFields), None, f"{server.title}, {prices.read_date}")
-
-
-def _find_server_price(provider: Provider, model: str, base_url: str) -> Price | None:
-    fields = PRICE_SOURCE.listed.get((build_server_name(provider, base_url), model))
-    if fields is None:
-        return None
-    price = _convert_table(convert(fields, TokenPriceFields), None, f"model list of {find_host(base_url)}")
-    return structs.replace(price, is_of_server=True)
 
 
 def _convert_table(table: TokenPriceFields, web_search: float | None, origin: str) -> Price:

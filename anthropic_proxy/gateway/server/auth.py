@@ -147,9 +147,29 @@ async def authenticate(
                 )
             return client
     if settings.requires_client_key:
-        if route_checks_key and not find_credentials(headers):
+        presented = find_credentials(headers)
+        if route_checks_key and not presented:
             return Client(name="")
-        return _identify_by_key(headers, settings)
+        if not presented and settings.virtual_keys:
+            raise AuthenticationFailed(
+                "This proxy requires a key: send yours as the API key (ANTHROPIC_API_KEY) or as Authorization: Bearer "
+                "(ANTHROPIC_AUTH_TOKEN). Its administrator creates one:  anthropic-proxy keys create LABEL",
+                should_retry=False,
+                code="proxy-key-missing",
+            )
+        if not presented:
+            raise AuthenticationFailed(
+                "This proxy requires a key: send one of PROXY_API_KEY as the API key (ANTHROPIC_API_KEY) or as "
+                "Authorization: Bearer (ANTHROPIC_AUTH_TOKEN).",
+                should_retry=False,
+                code="proxy-key-missing",
+            )
+        number = find_matching_key(presented, settings.proxy_api_keys)
+        if number is None:
+            raise AuthenticationFailed(
+                "The key is not one of this proxy's keys (PROXY_API_KEY).", should_retry=False, code="proxy-key-wrong"
+            )
+        return Client(name=f"key {number}")
     _require_local_client(scope, headers, settings)
     return Client(credential_forwardable=True, address_trusted=True)
 
@@ -190,30 +210,6 @@ def exposure_warning(settings: Settings, host: str) -> str:
         "OTHER MACHINES CAN REACH THIS PORT, and no key is required: only clients on this machine are served. "
         "Set PROXY_API_KEY to serve others, or listen on 127.0.0.1."
     )
-
-
-def _identify_by_key(headers: Mapping[str, str], settings: Settings) -> Client:
-    presented = find_credentials(headers)
-    if not presented and settings.virtual_keys:
-        raise AuthenticationFailed(
-            "This proxy requires a key: send yours as the API key (ANTHROPIC_API_KEY) or as Authorization: Bearer "
-            "(ANTHROPIC_AUTH_TOKEN). Its administrator creates one:  anthropic-proxy keys create LABEL",
-            should_retry=False,
-            code="proxy-key-missing",
-        )
-    if not presented:
-        raise AuthenticationFailed(
-            "This proxy requires a key: send one of PROXY_API_KEY as the API key (ANTHROPIC_API_KEY) or as "
-            "Authorization: Bearer (ANTHROPIC_AUTH_TOKEN).",
-            should_retry=False,
-            code="proxy-key-missing",
-        )
-    number = find_matching_key(presented, settings.proxy_api_keys)
-    if number is None:
-        raise AuthenticationFailed(
-            "The key is not one of this proxy's keys (PROXY_API_KEY).", should_retry=False, code="proxy-key-wrong"
-        )
-    return Client(name=f"key {number}")
 
 
 def _require_local_client(scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings) -> None:

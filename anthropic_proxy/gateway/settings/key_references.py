@@ -116,7 +116,32 @@ def _read(source: KeySource) -> tuple[str, str, str]:
 
 def _run_or_open(source: KeySource) -> tuple[str, str, str]:
     if source.command:
-        return _run_key_command(source.command, Path(source.folder))
+        folder = Path(source.folder)
+        named = os.path.expanduser(source.command[0])
+        environ = copy_environment()
+        program = find_program(str(folder / named) if os.path.dirname(named) else named, environ)
+        if program is None:
+            reason = describe_missing_program(named, environ)
+            return "", "was not found", f": {reason}" if reason else ""
+        try:
+            ended = subprocess.run(
+                [program, *source.command[1:]],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=KEY_COMMAND_TIMEOUT_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return "", f"did not end within {KEY_COMMAND_TIMEOUT_SECONDS:g} s", ""
+        except OSError as error:
+            return "", f"cannot be run: {describe_os_error(error)}", ""
+        if ended.returncode:
+            reason = next(iter(ended.stderr.decode(errors="replace").strip().splitlines()), "")
+            output = f": {redact_and_shorten(reason, _MAX_QUOTED_CHARACTERS)}" if reason else ""
+            return "", f"ended with status {ended.returncode}", output
+        text = ended.stdout.decode("utf-8-sig", errors="replace").strip()
+        return text, "" if text else "wrote no key", ""
     path = Path(source.folder) / os.path.expanduser(source.file)
     try:
         text = read_bounded_file(path, MAX_KEY_BYTES).decode("utf-8-sig").strip()
@@ -143,32 +168,3 @@ def _decode_refresh(reference: KeyReference, path: KeyPath, where: str) -> float
             code="refresh-of-a-key",
         )
     return int(found[1]) * _UNIT_SECONDS[found[2]]
-
-
-def _run_key_command(command: Sequence[str], folder: Path) -> tuple[str, str, str]:
-    """Return the key, the problem, and the error text of the command. Without a problem, the last two are ""."""
-    named = os.path.expanduser(command[0])
-    environ = copy_environment()
-    program = find_program(str(folder / named) if os.path.dirname(named) else named, environ)
-    if program is None:
-        reason = describe_missing_program(named, environ)
-        return "", "was not found", f": {reason}" if reason else ""
-    try:
-        ended = subprocess.run(
-            [program, *command[1:]],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=KEY_COMMAND_TIMEOUT_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return "", f"did not end within {KEY_COMMAND_TIMEOUT_SECONDS:g} s", ""
-    except OSError as error:
-        return "", f"cannot be run: {describe_os_error(error)}", ""
-    if ended.returncode:
-        reason = next(iter(ended.stderr.decode(errors="replace").strip().splitlines()), "")
-        output = f": {redact_and_shorten(reason, _MAX_QUOTED_CHARACTERS)}" if reason else ""
-        return "", f"ended with status {ended.returncode}", output
-    text = ended.stdout.decode("utf-8-sig", errors="replace").strip()
-    return text, "" if text else "wrote no key", ""

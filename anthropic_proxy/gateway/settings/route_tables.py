@@ -44,7 +44,18 @@ def load_routes(file: ConfigFile, sources: Sources) -> tuple[ConfiguredRoute, ..
     for path, table in file.list_routes():
         route = ConfiguredRoute(**structs.asdict(table), origin=file.describe_origin(path))
         with sources.errors.collect():
-            _require_valid_route(file, path, route)
+            errors = ErrorList()
+            with errors.collect():
+                if not re.fullmatch(NAME_PATTERN, route.name):
+                    raise file.invalid_value_error(
+                        (*path, "name"),
+                        route.name,
+                        "Use at most 63 letters, digits, spaces, dots, hyphens and underscores of ASCII.",
+                    )
+            _check_conditions(file, (*path, "when"), route.when, errors)
+            with errors.collect():
+                _check_targets(file, path, route)
+            errors.require_empty()
             if route.name in found:
                 raise ConfigurationError(
                     f"Two routes have the name {route.name}: {found[route.name].origin} and {route.origin}. "
@@ -66,21 +77,6 @@ def load_routes(file: ConfigFile, sources: Sources) -> tuple[ConfiguredRoute, ..
         else:
             earlier.add(route)
     return tuple(found.values())
-
-
-def _require_valid_route(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
-    errors = ErrorList()
-    with errors.collect():
-        if not re.fullmatch(NAME_PATTERN, table.name):
-            raise file.invalid_value_error(
-                (*path, "name"),
-                table.name,
-                "Use at most 63 letters, digits, spaces, dots, hyphens and underscores of ASCII.",
-            )
-    _check_conditions(file, (*path, "when"), table.when, errors)
-    with errors.collect():
-        _check_targets(file, path, table)
-    errors.require_empty()
 
 
 def _check_conditions(file: ConfigFile, path: KeyPath, when: RouteConditions, errors: ErrorList) -> None:
@@ -297,23 +293,6 @@ def _covers(earlier: _Compared, later: _Compared) -> bool:
         for text in later.texts[name]:
             if text not in patterns and not any(_contains(wider, text) for wider in patterns):
                 return False
-    return _covers_time(earlier.route, later.route)
-
-
-def _contains(pattern: str, other: str) -> bool:
-    """Return True if the name or pattern `pattern` matches every text that the name or pattern `other` matches."""
-    if pattern == other:
-        return True
-    if not other:
-        return False  # a pattern does not match an empty text
-    start = _literal_start(pattern)
-    if pattern == f"{start}*":
-        return _literal_start(other).startswith(start)
-    return _literal_start(other) == other and fnmatchcase(other, escape_brackets(pattern))
-
-
-def _covers_time(earlier: ConfiguredRoute, later: ConfiguredRoute) -> bool:
-    wide, narrow = earlier.when, later.when
     if wide.time is None and wide.weekdays is None:
         return True
     if (narrow.time is None and narrow.weekdays is None) or wide.time_zone != narrow.time_zone:
@@ -332,3 +311,15 @@ def _covers_time(earlier: ConfiguredRoute, later: ConfiguredRoute) -> bool:
         any(wider.start <= period.start and end(period) <= end(wider) for wider in list_periods(wide) or whole_day)
         for period in list_periods(narrow) or whole_day
     )
+
+
+def _contains(pattern: str, other: str) -> bool:
+    """Return True if the name or pattern `pattern` matches every text that the name or pattern `other` matches."""
+    if pattern == other:
+        return True
+    if not other:
+        return False  # a pattern does not match an empty text
+    start = _literal_start(pattern)
+    if pattern == f"{start}*":
+        return _literal_start(other).startswith(start)
+    return _literal_start(other) == other and fnmatchcase(other, escape_brackets(pattern))

@@ -188,7 +188,11 @@ class MemoryStore(MemoryValues):
                 self._counters[limit.key] = counter
             slots.append(slot)
         if len(self._counters) > MAX_COUNTERS:
-            self._delete_counters()
+            kept = {key: counter for key, counter in self._counters.items() if counter.expires_at > now}
+            if len(kept) > MAX_COUNTERS // 2:
+                latest = sorted(kept.items(), key=lambda item: item[1].expires_at)[-(MAX_COUNTERS // 2) :]
+                kept = dict(latest)
+            self._counters = kept
         return structs.replace(reservation, slots=slots)
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
@@ -233,11 +237,3 @@ class MemoryStore(MemoryValues):
     def _find(self, key: str) -> Counter:
         counter = self._counters.get(key)
         return counter if counter is not None and counter.expires_at > self._clock() else Counter()
-
-    def _delete_counters(self) -> None:
-        now = self._clock()
-        kept = {key: counter for key, counter in self._counters.items() if counter.expires_at > now}
-        if len(kept) > MAX_COUNTERS // 2:
-            latest = sorted(kept.items(), key=lambda item: item[1].expires_at)[-(MAX_COUNTERS // 2) :]
-            kept = dict(latest)
-        self._counters = kept

@@ -329,7 +329,23 @@ class Supervisor:
         now = time.monotonic()
         if now >= self._next_check:
             self._next_check = now + HEARTBEAT_INTERVAL_SECONDS
-            self._check_heartbeats(now)
+            # missed heartbeats show a blocked event loop
+            limit = self._config.heartbeat_timeout_seconds
+            if self._stopping and now >= self._stop_at:
+                limit = min(limit, MAX_MISSED_HEARTBEATS * HEARTBEAT_INTERVAL_SECONDS)
+            for worker in self._workers:
+                beats = read_heartbeat_count(worker.board)
+                worker.missed = worker.missed + 1 if beats == worker.beats and beats else 0
+                worker.beats = beats
+                if worker.missed * HEARTBEAT_INTERVAL_SECONDS >= limit and not worker.killed:
+                    worker.killed = True
+                    worker.process.kill()
+                    self._application.log_warning(
+                        f"Worker {worker.process.pid} did not respond for "
+                        f"{worker.missed * HEARTBEAT_INTERVAL_SECONDS:g} s and was "
+                        f"killed{'' if self._stopping else '; a new one replaces it'}. "
+                        f"In progress: {describe_requests(worker.board) or 'nothing'}."
+                    )
             if self._terminal_checks and not self._stopping:
                 self._terminal_checks -= 1
                 if self._terminal.is_closed():
@@ -348,22 +364,3 @@ class Supervisor:
             self._polled_at = now
             if self._file_watch.has_changed():
                 self._reload()
-
-    def _check_heartbeats(self, now: float) -> None:
-        """Kill workers with a blocked event loop, detected by missed heartbeats. `now`: monotonic seconds."""
-        limit = self._config.heartbeat_timeout_seconds
-        if self._stopping and now >= self._stop_at:
-            limit = min(limit, MAX_MISSED_HEARTBEATS * HEARTBEAT_INTERVAL_SECONDS)
-        for worker in self._workers:
-            beats = read_heartbeat_count(worker.board)
-            worker.missed = worker.missed + 1 if beats == worker.beats and beats else 0
-            worker.beats = beats
-            if worker.missed * HEARTBEAT_INTERVAL_SECONDS >= limit and not worker.killed:
-                worker.killed = True
-                worker.process.kill()
-                self._application.log_warning(
-                    f"Worker {worker.process.pid} did not respond for "
-                    f"{worker.missed * HEARTBEAT_INTERVAL_SECONDS:g} s and was "
-                    f"killed{'' if self._stopping else '; a new one replaces it'}. "
-                    f"In progress: {describe_requests(worker.board) or 'nothing'}."
-                )

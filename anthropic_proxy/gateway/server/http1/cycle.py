@@ -12,7 +12,7 @@ The head of a response waits for the first piece of the body, so that both are o
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -247,7 +247,24 @@ class RequestResponseCycle:
         if not self.response_started and kind == "http.response.start":
             self.response_started = True
             self.waiting_for_100_continue = False
-            self._head = self._encode_head(message["status"], message["headers"])
+            status, headers = message["status"], message["headers"]
+            fields = dict(headers)
+            if b"content-length" in fields:
+                self._left = int(fields[b"content-length"])
+            if fields.get(b"connection") == b"close":
+                self.keep_alive = False  # the line for it follows below
+                headers = [(name, value) for name, value in headers if name != b"connection"]
+            encoded = b"".join([b"%b: %b\r\n" % (name, value) for name, value in headers])
+            if encoded.count(b"\n") != len(headers) or _HEADERS.fullmatch(encoded) is None:
+                raise RuntimeError("a header cannot be sent as it is")
+            if not self.keep_alive:
+                encoded += b"connection: close\r\n"
+            # HTTP/1.0: closing the connection ends the body
+            if self._left is None and self.scope["http_version"] != "1.0":
+                self._chunked = self.scope["method"] != "HEAD" and status not in _BODILESS
+            if self._chunked:
+                encoded += b"transfer-encoding: chunked\r\n"
+            self._head = b"%b%b%b\r\n" % (STATUS_LINES[status], self._default_headers, encoded)
             return
         if not self.response_started or self.response_complete or kind != "http.response.body":
             raise RuntimeError(f"{kind!r} has no place here")
@@ -276,24 +293,6 @@ class RequestResponseCycle:
             if not self.keep_alive:
                 self._close_connection()
             self._on_response()
-
-    def _encode_head(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
-        fields = dict(headers)
-        if b"content-length" in fields:
-            self._left = int(fields[b"content-length"])
-        if fields.get(b"connection") == b"close":
-            self.keep_alive = False  # the line for it follows below
-            headers = [(name, value) for name, value in headers if name != b"connection"]
-        encoded = b"".join([b"%b: %b\r\n" % (name, value) for name, value in headers])
-        if encoded.count(b"\n") != len(headers) or _HEADERS.fullmatch(encoded) is None:
-            raise RuntimeError("a header cannot be sent as it is")
-        if not self.keep_alive:
-            encoded += b"connection: close\r\n"
-        if self._left is None and self.scope["http_version"] != "1.0":  # HTTP/1.0: closing the connection ends the body
-            self._chunked = self.scope["method"] != "HEAD" and status not in _BODILESS
-        if self._chunked:
-            encoded += b"transfer-encoding: chunked\r\n"
-        return b"%b%b%b\r\n" % (STATUS_LINES[status], self._default_headers, encoded)
 
     def _pop_complete_body(self) -> bytes | None:
         """Return the complete request body. None: incomplete, already received, or the client has disconnected."""

@@ -325,7 +325,20 @@ class CommandPipeline:
             calls = [call for call in calls if not call[3].done()]  # the caller no longer waits
             try:
                 async with _limit_wait():
-                    await self._send(calls)
+                    results = await self._execute(calls)
+                    if missing := {call[0] for call, result in results if isinstance(result, NoScriptError)}:
+                        for name in missing:  # the server has started again
+                            await self._client.script_load(_read_scripts()[name][1])
+                        retried = [call for call, result in results if isinstance(result, NoScriptError)]
+                        results = [pair for pair in results if not isinstance(pair[1], NoScriptError)]
+                        results += await self._execute(retried)
+                    for (*_, future), result in results:
+                        if future.done():
+                            continue
+                        if isinstance(result, Exception):
+                            future.set_exception(result)
+                        else:
+                            future.set_result(result)
             except (RedisError, OSError, TimeoutError) as error:
                 self._fail(calls, error)
             except Exception as error:  # noqa: BLE001  # redis-py raises any exception for an invalid reply
@@ -341,22 +354,6 @@ class CommandPipeline:
         for *_, future in failed:
             if not future.done():
                 future.set_exception(error)
-
-    async def _send(self, calls: Sequence[_Call]) -> None:
-        results = await self._execute(calls)
-        if missing := {call[0] for call, result in results if isinstance(result, NoScriptError)}:
-            for name in missing:  # the server has started again
-                await self._client.script_load(_read_scripts()[name][1])
-            retried = [call for call, result in results if isinstance(result, NoScriptError)]
-            results = [pair for pair in results if not isinstance(pair[1], NoScriptError)]
-            results += await self._execute(retried)
-        for (*_, future), result in results:
-            if future.done():
-                continue
-            if isinstance(result, Exception):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
 
     async def _execute(self, calls: Sequence[_Call]) -> list[tuple[_Call, Any]]:
         scripts = _read_scripts()
