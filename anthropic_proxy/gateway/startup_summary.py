@@ -99,7 +99,16 @@ def log_startup_summary(
     if worker_count > 1:
         log.write_line(f"  {worker_count} workers, which share observations: exhausted keys, rejected parameters.")
         if limit := services.settings.max_upstream_calls:
-            log.write_line(_share_out(log, limit, worker_count))
+            maximum = slots_per_worker(limit, 0, worker_count)
+            minimum = slots_per_worker(limit, worker_count - 1, worker_count)
+            each = f"{maximum}" if maximum == minimum else f"{minimum} or {maximum}"
+            line = f"  MAX_UPSTREAM_CALLS={limit}: at most {each} at once in each worker."
+            if limit < worker_count:
+                line = (
+                    f"  {log.paint('!', 'warn')} MAX_UPSTREAM_CALLS={limit} is less than the number of workers; each "
+                    "makes one call at a time."
+                )
+            log.write_line(line)
     preferred = find_preferred_provider(services.settings, services.catalog)
     is_demo = preferred.name == "demo"
     lines = (
@@ -142,17 +151,6 @@ def log_exposure_warning(log: Log, warning: str) -> None:
     rule = f"  {'!' * (width - 2)}"
     for line in (rule, *wrap_text(name_program(f"  ! {warning}"), width), rule):
         log.write_line(line, "error", "warning")
-
-
-def _share_out(log: Log, limit: int, workers: int) -> str:
-    maximum, minimum = slots_per_worker(limit, 0, workers), slots_per_worker(limit, workers - 1, workers)
-    if limit < workers:
-        return (
-            f"  {log.paint('!', 'warn')} MAX_UPSTREAM_CALLS={limit} is less than the number of workers; each "
-            "makes one call at a time."
-        )
-    each = f"{maximum}" if maximum == minimum else f"{minimum} or {maximum}"
-    return f"  MAX_UPSTREAM_CALLS={limit}: at most {each} at once in each worker."
 
 
 def _mapping(services: Services, where: str, today: date, server_problems: Mapping[str, str]) -> Iterator[str]:

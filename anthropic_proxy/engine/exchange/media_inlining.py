@@ -114,16 +114,25 @@ class MediaInliner:
         slots = asyncio.Semaphore(MAX_CONCURRENT_FETCHES)
 
         async def fetch(place: int) -> None:
+            block = blocks[place]
+            kinds = DEFAULT_MEDIA_TYPES if limits.accepts_pdf else TEXT_MEDIA_TYPES
+            if isinstance(block, ImageBlock):
+                kinds = IMAGE_MEDIA_TYPES
+            found: FetchedPage | WebFetchFailed
             async with slots:
-                found = await self._fetch_file(blocks[place], limits)
-            self._found[_key(blocks[place])] = found
+                try:
+                    found = await self._fetch(block.source.url, media_types=kinds, max_url_length=MAX_URL_LENGTH)
+                except WebFetchFailed as error:
+                    error.release_tracebacks()
+                    found = error
+            self._found[_key(block)] = found
             if isinstance(found, FetchedPage):
                 sizes[place] = len(found.body)
                 total = self.fetched_bytes
-                for block, size in zip(blocks, sizes, strict=False):  # also of files that arrived before
+                for each, size in zip(blocks, sizes, strict=False):  # also of files that arrived before
                     total += size
                     if size and total > MAX_TOTAL_BYTES:
-                        self._found[_key(block)] = too_large
+                        self._found[_key(each)] = too_large
 
         with suppress(TimeoutError):
             async with asyncio.timeout(MAX_SECONDS):
@@ -131,16 +140,6 @@ class MediaInliner:
         self.fetched_bytes += sum(sizes)
         self.notes = [_note_on(block, self._found[key]) for key, block in reversed(newest.items())]
         return newest.keys()
-
-    async def _fetch_file(self, block: _Linked, limits: TargetLimits) -> FetchedPage | WebFetchFailed:
-        kinds = DEFAULT_MEDIA_TYPES if limits.accepts_pdf else TEXT_MEDIA_TYPES
-        if isinstance(block, ImageBlock):
-            kinds = IMAGE_MEDIA_TYPES
-        try:
-            return await self._fetch(block.source.url, media_types=kinds, max_url_length=MAX_URL_LENGTH)
-        except WebFetchFailed as error:
-            error.release_tracebacks()
-            return error
 
     def _block_with_bytes(self, block: Block, fetched: Container[MediaKey], levels: int = _LEVELS_OF_FILES) -> Block:
         if levels and (content := _content_with_links(block)) is not None:

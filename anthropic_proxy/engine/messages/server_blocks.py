@@ -108,8 +108,8 @@ def encode_search_result(identifier: str, pages: Iterable[SearchResultPage]) -> 
     return encode_server_tool_result("web_search", identifier, web_search_content(shortened))
 
 
-def encode_failed_search(identifier: str, error: SearchError) -> Block:
-    return encode_server_tool_result("web_search", identifier, error_content("web_search", error))
+def encode_failed_search(identifier: str) -> Block:
+    return encode_server_tool_result("web_search", identifier, error_content("web_search", "unavailable"))
 
 
 def encode_citation(url: str, title: str | None, passage: str) -> Citation:

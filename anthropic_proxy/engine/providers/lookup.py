@@ -104,9 +104,6 @@ class TableOrigin(Struct, frozen=True):
     config: AnyWireConfig
     """Configuration for `wire` of the table."""
 
-    def find_config(self, wire: str) -> AnyWireConfig:
-        return (self.server.wires.get(wire) if self.server else None) or self.row.wires[wire]
-
 
 _LIMITS = [
     name
@@ -154,34 +151,6 @@ def find_known_model(model_of: str, origin: TableOrigin, built_in: Sequence[Prov
     return None
 
 
-def _list_wire_rules(table: ConfiguredProvider, origin: TableOrigin) -> Sequence[tuple[str, str]]:
-    """Return pairs of model pattern and API, if the table leaves the API to the models of a vendor."""
-    server = origin.server
-    if not origin.is_vendor or (server and server.models_table) or not _leaves_wire_to_models(table):
-        return ()
-    offered = (server.wires if server else {}) or origin.row.wires
-    return [(pattern, wire) for pattern, wire in origin.row.wire_rules if wire in offered]
-
-
-def _leaves_wire_to_models(table: ConfiguredProvider) -> bool:
-    """Return True if the table does not set the API. An address with a deployment of Azure has Chat Completions."""
-    return not (table.has_wire or table.dialect or "/deployments/" in table.base_url)
-
-
-def _find_wire(
-    table: ConfiguredProvider, origin: TableOrigin, known: KnownModel, rules_of_row: Sequence[tuple[str, str]]
-) -> str:
-    """Return the API for a model of `model_of`: at the address of a vendor its own rules, elsewhere those of the
-    provider that has the model, because a gateway may stand in front of it.
-    """
-    rules: Sequence[tuple[str, str]] = rules_of_row
-    if not origin.is_vendor and known.row is not None and _leaves_wire_to_models(table):
-        own = [*known.row.wire_rules, ("*", next(iter(known.row.wires)))]
-        rules = [(pattern, wire) for pattern, wire in own if wire in origin.row.wires]
-    name = known.name.lower()
-    return next((wire for pattern, wire in rules if fnmatchcase(name, pattern)), table.wire)
-
-
 def list_wires(built_in: Sequence[Provider]) -> list[str]:
     """Return the names of the wires that a configured provider can have."""
     return list(dict.fromkeys(name for row in built_in if is_template(row) for name in row.wires))
@@ -216,7 +185,12 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
     rules: list[tuple[str, Mapping[str, Any]]] = []
     if server is not None and server.accepts_pdf:
         rules.append(("*", {"accepts_pdf": True}))
-    rules_of_row = _list_wire_rules(table, origin)
+    # An address with a deployment of Azure has Chat Completions.
+    leaves_wire_to_models = not (table.has_wire or table.dialect or "/deployments/" in table.base_url)
+    rules_of_row: list[tuple[str, str]] = []  # pairs of model pattern and API at the address of a vendor
+    if origin.is_vendor and not (server and server.models_table) and leaves_wire_to_models:
+        offered = (server.wires if server else {}) or row.wires
+        rules_of_row = [(wire_pattern, wire) for wire_pattern, wire in row.wire_rules if wire in offered]
     wire_rules: list[tuple[str, str]] = []
     known_names: list[tuple[str, str]] = []
     for name, model in table.models.items():
@@ -225,7 +199,14 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
         if known_model := find_known_model(model.model_of, origin, built_in) if model.model_of else None:
             known_names.append((pattern, known_model.name))
             if not model.dialect:
-                wire = _find_wire(table, origin, known_model, rules_of_row)
+                choices = rules_of_row
+                if not origin.is_vendor and known_model.row is not None and leaves_wire_to_models:
+                    # the rules of the provider that has the model, because a gateway may stand in front of it
+                    own = [*known_model.row.wire_rules, ("*", next(iter(known_model.row.wires)))]
+                    choices = [(wire_pattern, wire) for wire_pattern, wire in own if wire in row.wires]
+                known_name = known_model.name.lower()
+                found = (wire for wire_pattern, wire in choices if fnmatchcase(known_name, wire_pattern))
+                wire = next(found, table.wire)
             limits = {name: getattr(known_model.capabilities, name) for name in _LIMITS}
             rules.append((pattern, {**limits, **({"accepts_pdf": True} if server and server.accepts_pdf else {})}))
         if model.model_of or model.dialect:
@@ -250,7 +231,7 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
         key_path=server.key_path if server else "",
         key_scheme=server.key_scheme if server and server.key_header else row.key_scheme,
         wires={
-            wire: _build_config(table, origin.find_config(wire), origin, built_in)
+            wire: _build_config(table, (server and server.wires.get(wire)) or row.wires[wire], origin, built_in)
             for wire in dict.fromkeys((table.wire, *(wire for _, wire in (*wire_rules, *rules_of_row))))
         },
         wire_rules=(*reversed(wire_rules), *rules_of_row),  # a later table overrides an earlier one

@@ -282,7 +282,11 @@ def find_key_lines(text: str) -> dict[KeyPath, int]:
         if (found := _STATEMENT.match(line)) is None:
             continue
         brackets, header, assigned = found.groups()
-        keys = tuple(_split_keys(header or assigned))
+        keys: KeyPath = ()
+        value: Any = tomllib.loads(f"{header or assigned} = 0")
+        while isinstance(value, dict):
+            ((key, value),) = value.items()
+            keys = (*keys, key)
         if brackets:
             if brackets == "[[":
                 counts[keys] = counts.get(keys, 0) + 1
@@ -296,10 +300,3 @@ def find_key_lines(text: str) -> dict[KeyPath, int]:
         for length in range(1, len(keys) + 1):
             lines.setdefault((*table, *keys[:length]), number)
     return lines
-
-
-def _split_keys(text: str) -> Iterator[str]:
-    value: Any = tomllib.loads(f"{text} = 0")
-    while isinstance(value, dict):
-        ((key, value),) = value.items()
-        yield key

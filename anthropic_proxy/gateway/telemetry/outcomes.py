@@ -29,16 +29,13 @@ class OutcomeTag(NamedTuple):
 def classify_outcome(receipt: Receipt) -> OutcomeClass:
     """Return how a request has ended, as one of the words by which views filter."""
     found = _STOP_REASONS.get(receipt.outcome)
-    if found and not (found == "truncated" and _is_probe(receipt)):
+    # a test of a model, whose reply the client wants to end at its limit
+    is_probe = receipt.message_count == 1 and not receipt.tool_count and receipt.output_tokens <= _MAX_PROBE_TOKENS
+    if found and not (found == "truncated" and is_probe):
         return found
     if receipt.status >= _FIRST_ERROR_STATUS:  # a forwarded response, or that of a plugin's endpoint
         return "error"
     return "retried" if receipt.failed_attempts else "ok"
-
-
-def _is_probe(receipt: Receipt) -> bool:
-    """Return True for a test of a model, whose reply the client wants to end at its limit."""
-    return receipt.message_count == 1 and not receipt.tool_count and receipt.output_tokens <= _MAX_PROBE_TOKENS
 
 
 def describe_outcome(outcome_class: str, stop_reason: str, status: int) -> OutcomeTag:

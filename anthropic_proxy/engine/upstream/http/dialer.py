@@ -281,21 +281,17 @@ class SocksDialer:
         elif method != _WITHOUT_PASSWORD:
             advice = "" if user else "; set them in its address: socks5://user:password@host:port"
             raise ConnectionRefusedError(f"the SOCKS proxy requires user and password{advice}")
-        await loop.sock_sendall(
-            opened, bytes([_SOCKS_VERSION, _CONNECT, 0]) + _encode_host(origin) + origin.port.to_bytes(2, "big")
-        )
+        if origin.has_host_name:
+            host = bytes([_HOST_NAME]) + _prefixed(origin.host.encode("ascii"))
+        else:
+            address = ip_address(origin.host)
+            host = bytes([_IPV4 if address.version == 4 else _IPV6]) + address.packed
+        await loop.sock_sendall(opened, bytes([_SOCKS_VERSION, _CONNECT, 0]) + host + origin.port.to_bytes(2, "big"))
         _, status, _, kind = await _read_exactly(opened, 4)
         if status:
             raise ConnectionRefusedError(f"the SOCKS proxy answers: {_SOCKS_FAILURES.get(status, f'error {status}')}")
         length = {_IPV4: 4, _IPV6: 16}.get(kind)
         await _read_exactly(opened, (length if length is not None else (await _read_exactly(opened, 1))[0]) + 2)
-
-
-def _encode_host(origin: Origin) -> bytes:
-    if origin.has_host_name:
-        return bytes([_HOST_NAME]) + _prefixed(origin.host.encode("ascii"))
-    address = ip_address(origin.host)
-    return bytes([_IPV4 if address.version == 4 else _IPV6]) + address.packed
 
 
 def _prefixed(text: bytes) -> bytes:

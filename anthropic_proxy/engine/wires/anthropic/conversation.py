@@ -370,18 +370,13 @@ def find_disabling_edits(body: bytes, member: JsonSpan) -> list[Edit] | None:
     """Return the edits of `thinking` or `context_management` that turn thinking off. None: the field is removed."""
     if member.key == "thinking":
         return [Edit(member.value, member.end, _NO_THINKING)]
-    parts = _find_context_edits(body, member)
+    parts: list[JsonSpan] = []
+    for inner in json_spans.find_members(body, member.value, member.end) if body[member.value] == ord("{") else ():
+        if inner.key == "edits" and body[inner.value] == ord("["):
+            parts = json_spans.find_elements(body, inner.value, inner.end)
+            break
     stays = [not read_block(body[part.value : part.end]).type.startswith(_CLEAR_THINKING) for part in parts]
     return json_spans.build_removal_edits(parts, stays) if any(stays) or not parts else None
-
-
-def _find_context_edits(body: bytes, context_management: JsonSpan) -> list[JsonSpan]:
-    if body[context_management.value] != ord("{"):
-        return []
-    for inner in json_spans.find_members(body, context_management.value, context_management.end):
-        if inner.key == "edits" and body[inner.value] == ord("["):
-            return json_spans.find_elements(body, inner.value, inner.end)
-    return []
 
 
 class SentThinking(Struct, frozen=True):

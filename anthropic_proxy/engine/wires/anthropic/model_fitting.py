@@ -96,11 +96,12 @@ def find_fitting_edits(body: bytes, call: Call[Dialect], notes: list[FidelityNot
         config = {name: value for name, value in config.items() if name != "effort"}
         replace("output_config", (config | {"effort": fitted} if fitted else config) or None)
     if form in ("adaptive", "enabled") and form not in dialect.thinking_forms:
-        budget = (
-            _find_budget(effort, most or limits.max_output or DEFAULT_MAX_TOKENS)
-            if "enabled" in dialect.thinking_forms
-            else 0
-        )
+        budget = 0
+        if "enabled" in dialect.thinking_forms:
+            wanted = _BUDGET_OF_EFFORT[_DEFAULT_EFFORT]
+            if effort in EFFORT_SCALE:
+                wanted = _BUDGET_OF_EFFORT.get(effort, _MOST_TOKENS)
+            budget = min(wanted, (most or limits.max_output or DEFAULT_MAX_TOKENS) // 2)
         fitted_thinking = _fit_thinking(thinking, dialect.thinking_forms, budget, notes)
         replace("thinking", fitted_thinking)
         if fitted_thinking is None and "context_management" in places:
@@ -131,13 +132,6 @@ def _fit_effort(effort: str, limits: ModelLimits, notes: list[FidelityNote]) -> 
     fitted = nearest_level(effort, limits.efforts)
     notes.append(renamed_effort_note(effort, fitted))
     return fitted
-
-
-def _find_budget(effort: Any, max_tokens: int) -> int:
-    wanted = _BUDGET_OF_EFFORT[_DEFAULT_EFFORT]
-    if effort in EFFORT_SCALE:
-        wanted = _BUDGET_OF_EFFORT.get(effort, _MOST_TOKENS)
-    return min(wanted, max_tokens // 2)
 
 
 def _fit_thinking(

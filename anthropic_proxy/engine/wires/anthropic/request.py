@@ -120,17 +120,6 @@ def edit_body(
     if not SCHEMA_FIELDS.isdisjoint(dialect.dropped_fields):
         body = json_spans.edit(body, find_schema_edits)
     body = json_spans.edit(body, lambda text: _find_edits(text, call, added, lost, field_notes))
-    if inner := _list_inner_fields(call, lost):
-        body = json_spans.edit(body, lambda text: find_field_edits(text, inner, inner_notes))
-    if not dialect.accepts_media_urls:
-        body = json_spans.edit(body, lambda text: find_file_edits(text, call))
-    if not dialect.accepts_system_messages:
-        body = json_spans.edit(body, find_reminder_edits)
-    return body, [*model_notes, *inner_notes, *field_notes]
-
-
-def _list_inner_fields(call: Call[Dialect], lost: Mapping[str, Handling]) -> dict[str, tuple[Handling, str]]:
-    """Return the names of the fields inside of others that are left out, each with handling and reason for a note."""
     fields: dict[str, tuple[Handling, str]] = {}
     for name in call.dialect.dropped_fields:
         if "." in name:
@@ -140,7 +129,13 @@ def _list_inner_fields(call: Call[Dialect], lost: Mapping[str, Handling]) -> dic
     for name, handling in lost.items():
         if "." in name:
             fields[name] = handling, _BETA_MISSING
-    return fields
+    if inner := fields:
+        body = json_spans.edit(body, lambda text: find_field_edits(text, inner, inner_notes))
+    if not dialect.accepts_media_urls:
+        body = json_spans.edit(body, lambda text: find_file_edits(text, call))
+    if not dialect.accepts_system_messages:
+        body = json_spans.edit(body, find_reminder_edits)
+    return body, [*model_notes, *inner_notes, *field_notes]
 
 
 def _build_path(call: Call[Dialect]) -> str:

@@ -636,7 +636,7 @@ def _decide(
         limit = limit or max(known.estimate_input() - excess.value, 0) or _UNKNOWN_WINDOW
         return _input_overflow(limit + excess.value, limit)
     limit = limit or _UNKNOWN_WINDOW
-    output = _largest_amount(quantities, "output") or known.requested_output
+    output = _largest_output(quantities) or known.requested_output
     tokens = _find_input_tokens(quantities, output, limit, fault, known)
     if tokens is None:
         return _decide_by_estimate(quantities, output, limit, fault, known)
@@ -650,7 +650,7 @@ def _decide_by_estimate(
 ) -> TokenLimitFault:
     """A text that mentions the output asks for a lower limit; otherwise the input is too long."""
     estimate = known.estimate_input()
-    asks_for_less = bool(_largest_amount(quantities, "output")) or any(one.is_minimum for one in quantities)
+    asks_for_less = bool(_largest_output(quantities)) or any(one.is_minimum for one in quantities)
     if not asks_for_less and quantities and _MENTIONED_OUTPUT.search(fault.message):
         asks_for_less = estimate + output > limit
     if not (asks_for_less and output and estimate < limit):
@@ -678,7 +678,7 @@ def _find_input_tokens(
         whole = max(others, default=0)
         return sum(parts) if whole in (sum(parts), sum(parts) + output) else max(parts)
     total = max(others, default=0) or fault.input_tokens or 0
-    explicit = _largest_amount(quantities, "output")
+    explicit = _largest_output(quantities)
     if total and explicit and total > explicit and total != limit:
         return total - explicit
     if total <= limit:
@@ -687,8 +687,8 @@ def _find_input_tokens(
     return total - known.requested_output if counts_output else total
 
 
-def _largest_amount(quantities: Sequence[Quantity], subject: str) -> int:
-    return max((one.value for one in quantities if one.role == "amount" and one.subject == subject), default=0)
+def _largest_output(quantities: Sequence[Quantity]) -> int:
+    return max((one.value for one in quantities if one.role == "amount" and one.subject == "output"), default=0)
 
 
 def _counts_output(total: int, limit: int, known: KnownTokenCounts) -> bool:

@@ -576,7 +576,7 @@ class WebSearchDecoder:
             return self._put(url, [url], waits=False)
         if item.status == "failed":
             identifier = self._call.new_id(SERVER_TOOL_ID_PREFIX)
-            failure = encode_failed_search(identifier, "unavailable")
+            failure = encode_failed_search(identifier)
             return self._keep([encode_search_call(identifier, query), failure])
         self._count += 1
         self.requires_recorded_text = True

@@ -354,7 +354,7 @@ class Http1Connection(asyncio.Protocol):
         buffer = self._buffer
         start = 0
         if not self._in_body:
-            start = buffer.accept_complete_head(data, MAX_HEAD_BYTES)
+            start = buffer.accept_complete_head(data)
             if not start:
                 return data
             if error := self._read_bytes(data[:start]):
@@ -663,7 +663,7 @@ class ReceiveBuffer:
             self.data = data
             self._start = 0
 
-    def accept_complete_head(self, data: bytes, max_head_bytes: int) -> int:
+    def accept_complete_head(self, data: bytes) -> int:
         """Length of a complete head that needs neither `append` nor `pop_piece`. 0: the caller must use them."""
         if self._request_line is None or self._request_line:
             return 0
@@ -672,7 +672,7 @@ class ReceiveBuffer:
             if line is None:
                 return 0
             self._last_request_line = line[0]
-        found = data.find(_HEAD_END, 0, max_head_bytes)
+        found = data.find(_HEAD_END, 0, MAX_HEAD_BYTES)
         if found < 0:
             return 0
         self._request_line = None

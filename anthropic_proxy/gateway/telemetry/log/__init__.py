@@ -369,18 +369,15 @@ def _encode_receipt(receipt: Receipt, level: LogLevel) -> str:
     started_at = format_utc_time(receipt.started_at)
     fields = f"{name}{others},{counts[:-1]}}}"
     number = f'"started_at":{msgspec.json.encode(receipt.started_at).decode()}'
-    fields = fields.replace(number, f'"started_at":"{started_at}"', 1).replace(*_flat_trace(receipt), 1)
-    return escape_unprintable_json(f'{{"time":"{started_at}","level":"{level}",{fields}')
-
-
-def _flat_trace(receipt: Receipt) -> tuple[str, str]:
-    """Return the field `trace` as JSON text, and its replacement: one field per id, with the names of OpenTelemetry."""
+    fields = fields.replace(number, f'"started_at":"{started_at}"', 1)
     trace = receipt.trace
     if trace is None:
-        return ',"trace":null', ""
-    span = f',"span_id":"{trace.span_id}"' if trace.span_id else ""
-    flat = f',"trace_id":"{trace.trace_id}"{span},"trace_flags":"{trace.flags}"'
-    return f',"trace":{msgspec.json.encode(trace).decode()}', flat
+        fields = fields.replace(',"trace":null', "", 1)
+    else:  # one field per id, with the names of OpenTelemetry
+        span = f',"span_id":"{trace.span_id}"' if trace.span_id else ""
+        flat = f',"trace_id":"{trace.trace_id}"{span},"trace_flags":"{trace.flags}"'
+        fields = fields.replace(f',"trace":{msgspec.json.encode(trace).decode()}', flat, 1)
+    return escape_unprintable_json(f'{{"time":"{started_at}","level":"{level}",{fields}')
 
 
 def _encode_fields(**fields: object) -> str:
