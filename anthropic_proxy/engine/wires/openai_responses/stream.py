@@ -10,7 +10,7 @@ next content is known (`PendingReasoning`), and everything after a web search un
 `reply.py` has the structs of events and bodies, and `tools.py` the decoders of tool calls and of web searches.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -129,11 +129,55 @@ class ResponsesDecoder(Decoder):
         except DECODE_ERRORS:
             event = self._decode(decode_event, frame, self.repair_frame)
         deltas: list[Delta] = []
-        read = _READERS.get(event.type)
-        if read is not None:
-            read(self, event, deltas)
-        elif event.type == "error" or (not event.type and is_present(event.error)):
-            deltas += self._fail(decode_repaired(frame))
+        match event.type:  # other events repeat content or report progress, and are ignored
+            case "response.output_text.delta":
+                self._read_text(event, deltas)
+            case "response.function_call_arguments.delta":
+                state = self._find(event)
+                if state.tool_call is not None and event.delta:
+                    state.tool_call.add_arguments_fragment(event.delta, deltas)
+            case "response.reasoning_summary_text.delta":
+                self._read_thought(event, ("summary", event.summary_index), deltas)
+            case "response.reasoning_text.delta":
+                self._read_thought(event, ("reasoning", event.content_index), deltas)
+            case "response.output_text.annotation.added":
+                state = self._find(event)
+                found = self._search.decode_annotation(event.annotation, (self._last, event.content_index))
+                state.citation_count += len(found)
+                deltas += found
+            case "response.refusal.delta":
+                if event.delta:
+                    self._refusal += event.delta
+                    self._read_text(event, deltas)
+            case (
+                "response.function_call_arguments.done"
+                | "response.mcp_call_arguments.done"
+                | "response.code_interpreter_call_code.done"
+            ):
+                state = self._find(event)
+                if state.tool_call is not None and event.arguments:
+                    state.tool_call.add_complete_arguments(event.arguments, deltas)
+                elif state.server_tool is not None:
+                    self._put_hosted(state.server_tool.start_call(event.arguments or event.code or ""), deltas)
+            case "response.output_item.added":
+                state = self._find(event)
+                item = self._decode(decode_item, event.item)
+                if state.complete:  # a server that gives every item the same index
+                    state = self._items[self._last] = OutputItemState()
+                state.item_id = item.id
+                if item.type in _CALLS and state.tool_call is None:
+                    self._begin_call(state, item, deltas)
+                elif item.type in SERVER_TOOL_ITEM_TYPES:
+                    state.server_tool = ServerToolItemDecoder(self._call, item, self._calls)
+            case "response.output_item.done":
+                self._complete(self._find(event), self._decode(decode_item, event.item), deltas)
+            case "response.completed" | "response.incomplete" | "response.failed":
+                self.finished = True
+                self._read_end(self._decode(decode_response, event.response), deltas)
+            case "error":
+                deltas += self._fail(decode_repaired(frame))
+            case "" if is_present(event.error):
+                deltas += self._fail(decode_repaired(frame))
         return deltas if self._limit is None else self._limit.cut_deltas(deltas)
 
     def decode_body(self, body: bytes) -> list[Delta]:
@@ -184,50 +228,10 @@ class ResponsesDecoder(Decoder):
             if self._search.requires_recorded_text:
                 self._search.record_sent_text(event.delta, (self._last, event.content_index))
 
-    def _read_annotation(self, event: StreamEvent, deltas: list[Delta]) -> None:
-        state = self._find(event)
-        found = self._search.decode_annotation(event.annotation, (self._last, event.content_index))
-        state.citation_count += len(found)
-        deltas += found
-
-    def _read_refusal(self, event: StreamEvent, deltas: list[Delta]) -> None:
-        if event.delta:
-            self._refusal += event.delta
-            self._read_text(event, deltas)
-
-    def _read_summary(self, event: StreamEvent, deltas: list[Delta]) -> None:
-        self._read_thought(event, ("summary", event.summary_index), deltas)
-
-    def _read_reasoning(self, event: StreamEvent, deltas: list[Delta]) -> None:
-        self._read_thought(event, ("reasoning", event.content_index), deltas)
-
     def _read_thought(self, event: StreamEvent, part: tuple[str, int], deltas: list[Delta]) -> None:
         state = self._find(event)
         if event.delta and not state.complete:
             self._think(event.delta, part, state, deltas)
-
-    def _read_arguments(self, event: StreamEvent, deltas: list[Delta]) -> None:
-        state = self._find(event)
-        if state.tool_call is not None and event.delta:
-            state.tool_call.add_arguments_fragment(event.delta, deltas)
-
-    def _read_whole_arguments(self, event: StreamEvent, deltas: list[Delta]) -> None:
-        state = self._find(event)
-        if state.tool_call is not None and event.arguments:
-            state.tool_call.add_complete_arguments(event.arguments, deltas)
-        elif state.server_tool is not None:
-            self._put_hosted(state.server_tool.start_call(event.arguments or event.code or ""), deltas)
-
-    def _begin_item(self, event: StreamEvent, deltas: list[Delta]) -> None:
-        state = self._find(event)
-        item = self._decode(decode_item, event.item)
-        if state.complete:  # a server that gives every item the same index
-            state = self._items[self._last] = OutputItemState()
-        state.item_id = item.id
-        if item.type in _CALLS and state.tool_call is None:
-            self._begin_call(state, item, deltas)
-        elif item.type in SERVER_TOOL_ITEM_TYPES:
-            state.server_tool = ServerToolItemDecoder(self._call, item, self._calls)
 
     def _begin_call(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> ToolCallItemDecoder:
         self._put(self._thoughts.release_signed(), deltas)
@@ -236,9 +240,6 @@ class ResponsesDecoder(Decoder):
         state.tool_call = ToolCallItemDecoder(self._calls)
         state.tool_call.start_call(item, deltas)
         return state.tool_call
-
-    def _end_item(self, event: StreamEvent, deltas: list[Delta]) -> None:
-        self._complete(self._find(event), self._decode(decode_item, event.item), deltas)
 
     def _complete(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
         """Append the content of a complete output item to `deltas`, except content of earlier events."""
@@ -319,10 +320,6 @@ class ResponsesDecoder(Decoder):
         else:
             deltas += some
 
-    def _read_last(self, event: StreamEvent, deltas: list[Delta]) -> None:
-        self.finished = True
-        self._read_end(self._decode(decode_response, event.response), deltas)
-
     def _read_end(self, response: Response, deltas: list[Delta]) -> None:
         if self._stopped:
             return
@@ -395,25 +392,6 @@ class ResponsesDecoder(Decoder):
         self.finished = True
         self._stopped = True
         return [*deltas, end]
-
-
-_READERS: Mapping[str, Callable[[ResponsesDecoder, StreamEvent, list[Delta]], None]] = {
-    "response.output_text.delta": ResponsesDecoder._read_text,
-    "response.output_text.annotation.added": ResponsesDecoder._read_annotation,
-    "response.function_call_arguments.delta": ResponsesDecoder._read_arguments,
-    "response.reasoning_summary_text.delta": ResponsesDecoder._read_summary,
-    "response.reasoning_text.delta": ResponsesDecoder._read_reasoning,
-    "response.refusal.delta": ResponsesDecoder._read_refusal,
-    "response.function_call_arguments.done": ResponsesDecoder._read_whole_arguments,
-    "response.mcp_call_arguments.done": ResponsesDecoder._read_whole_arguments,
-    "response.code_interpreter_call_code.done": ResponsesDecoder._read_whole_arguments,
-    "response.output_item.added": ResponsesDecoder._begin_item,
-    "response.output_item.done": ResponsesDecoder._end_item,
-    "response.completed": ResponsesDecoder._read_last,
-    "response.incomplete": ResponsesDecoder._read_last,
-    "response.failed": ResponsesDecoder._read_last,
-}
-"""Event type → method of the decoder. Other events repeat content or report progress, and are ignored."""
 
 
 class PendingReasoning:
