@@ -5,6 +5,7 @@ of their installed models.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 from msgspec import Struct, field, structs
@@ -135,7 +136,13 @@ async def _run(engine: Engine, body: bytes, path: str, sender: DryRunClient, cre
         plan = result.plan = await choose_plan(engine, incoming, request, estimates, choice)
         dry = structs.replace(dry, compiled_routes=None, plan_cache=FixedPlanCache(plan))  # a random choice stays
         if path == COUNT_TOKENS_PATH:
-            await _count_tokens(dry, incoming, result)
+            target = plan.targets[0]
+            receipt.route_reason, receipt.model = plan.reason, target.model
+            receipt.provider, receipt.prefix = target.provider.name, target.provider.prefix
+            with suppress(NotSent):
+                reply = await forwarding.count_tokens(dry, incoming, CollectingSink(receipt).wait_disconnected)
+                if result.recorded is None:
+                    result.estimated_tokens = msgspec.json.decode(reply.body)["input_tokens"]
             return result
     except ProxyError as error:
         result.error = error
@@ -146,20 +153,6 @@ async def _run(engine: Engine, body: bytes, path: str, sender: DryRunClient, cre
         result.error = sink.error
     result.renamed_tools = _renamed_tools(request, result)
     return result
-
-
-async def _count_tokens(engine: Engine, incoming: ClientRequest, result: DryRun) -> None:
-    assert result.plan is not None
-    target = result.plan.targets[0]
-    result.receipt.route_reason = result.plan.reason
-    result.receipt.provider, result.receipt.prefix = target.provider.name, target.provider.prefix
-    result.receipt.model = target.model
-    try:
-        reply = await forwarding.count_tokens(engine, incoming, CollectingSink(incoming.receipt).wait_disconnected)
-    except NotSent:
-        return
-    if result.recorded is None:
-        result.estimated_tokens = msgspec.json.decode(reply.body)["input_tokens"]
 
 
 def _renamed_tools(request: MessagesRequest, result: DryRun) -> Mapping[str, str]:

@@ -256,7 +256,23 @@ def find_price(
     if tier and not is_own:
         return None  # another provider of the same model may have other tiers
     prices = list_prices(listed, when or datetime.now(UTC), dict.fromkeys(_TIER_KEYS, tier) if tier else {})
-    return None if prices is None else _convert(prices, data.source)
+    if prices is None or "input_mtok" not in prices or "output_mtok" not in prices:
+        return None
+    incoming, outgoing = prices["input_mtok"], prices["output_mtok"]
+    written = prices.get("cache_write_5m_mtok", prices.get("cache_write_mtok", incoming))
+    kinds = (
+        incoming,
+        prices.get("cache_read_mtok", incoming),
+        written,
+        outgoing,
+        prices.get("output_reasoning_mtok", outgoing),
+        prices.get("cache_write_1h_mtok", written),
+    )
+    starts = sorted({each.start for kind in kinds if not isinstance(kind, Decimal) for each in kind.tiers})
+    longer = tuple((start, Rates(*(_find_rate(kind, start) for kind in kinds))) for start in starts)
+    base, searches = Rates(*(_find_rate(kind, -1) for kind in kinds)), prices.get("web_searches_kcount")
+    search = None if searches is None else _find_rate(searches, -1)
+    return Price(base=base, long_contexts=longer, web_search=search, source=data.source)
 
 
 def _find_own_pattern(patterns: Iterable[str], model: str) -> str | None:
@@ -384,27 +400,6 @@ def _convert_table(table: TokenPriceFields, web_search: float | None, origin: st
         )
     )
     return Price(base=base, long_contexts=((longer.above, surcharged),), web_search=search, source=origin)
-
-
-def _convert(found: Mapping[str, Any], source: str) -> Price | None:
-    """Convert a price of the package. None: the package lacks the price of input or of output tokens."""
-    if "input_mtok" not in found or "output_mtok" not in found:
-        return None
-    incoming, outgoing = found["input_mtok"], found["output_mtok"]
-    written = found.get("cache_write_5m_mtok", found.get("cache_write_mtok", incoming))
-    kinds = (
-        incoming,
-        found.get("cache_read_mtok", incoming),
-        written,
-        outgoing,
-        found.get("output_reasoning_mtok", outgoing),
-        found.get("cache_write_1h_mtok", written),
-    )
-    starts = sorted({tier.start for kind in kinds if not isinstance(kind, Decimal) for tier in kind.tiers})
-    longer = tuple((start, Rates(*(_find_rate(kind, start) for kind in kinds))) for start in starts)
-    base, searches = Rates(*(_find_rate(kind, -1) for kind in kinds)), found.get("web_searches_kcount")
-    search = None if searches is None else _find_rate(searches, -1)
-    return Price(base=base, long_contexts=longer, web_search=search, source=source)
 
 
 def _find_rate(price: Any, start: int) -> Decimal:

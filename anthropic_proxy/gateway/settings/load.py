@@ -107,7 +107,16 @@ def load_settings(
                 code="role-key-shared",
             )
     with sources.errors.collect():
-        _require_models(fields, sources, providers)
+        # the preferred provider must have default models, or a setting must name one
+        preferred = next((row for row in providers if row.name == fields.get("preferred_provider")), None)
+        named = fields.keys() & {"tier_models", "big_model", "middle_model", "small_model"}
+        if preferred is not None and not preferred.has_default_models and not named:
+            listed = join_with_or([row.name for row in providers if row.offered_to_users])
+            given = sources.find_setting("PREFERRED_PROVIDER")
+            assert given is not None
+            raise values.invalid_setting_error(
+                given, f"Use {listed}. {preferred.name} has no default models: set BIG_MODEL and SMALL_MODEL too."
+            )
     resolves_now = resolves_keys and not sources.errors
     search = load_search_service(file, sources, resolves_keys=resolves_now)
     configured = load_provider_fields(tables, file, sources, resolves_keys=resolves_now)
@@ -203,21 +212,6 @@ def _build_oidc(fields: Mapping[str, Any], sources: Sources) -> OidcSettings | N
             code="identity-provider",
         )
     return OidcSettings(**fields) if "issuer" in fields else None
-
-
-def _require_models(fields: Mapping[str, Any], sources: Sources, providers: Sequence[Provider]) -> None:
-    """The preferred provider must have default models, or a setting must name one."""
-    preferred = next((row for row in providers if row.name == fields.get("preferred_provider")), None)
-    named = fields.keys() & {"tier_models", "big_model", "middle_model", "small_model"}
-    if preferred is None or preferred.has_default_models or named:
-        return
-    listed = join_with_or([row.name for row in providers if row.offered_to_users])
-    found = sources.find_setting("PREFERRED_PROVIDER")
-    assert found is not None
-    raise values.invalid_setting_error(
-        found,
-        f"Use {listed}. {preferred.name} has no default models: set BIG_MODEL and SMALL_MODEL too.",
-    )
 
 
 def find_listen_address(environ: Mapping[str, str], env_file: str | None) -> tuple[str, int]:

@@ -207,7 +207,15 @@ class RequestResponseCycle:
             await app(self.scope, self.receive, self.send)
         finally:
             if not (self.response_complete or self.disconnected):
-                await self._end_incomplete()
+                if self.response_started:
+                    if self._head:
+                        self._transport.write(self._head)
+                    self._close_connection()
+                else:
+                    length = str(len(_INTERNAL_ERROR_BODY)).encode()
+                    headers = [(b"content-type", b"text/plain"), (b"content-length", length), (b"connection", b"close")]
+                    await self.send({"type": "http.response.start", "status": 500, "headers": headers})
+                    await self.send({"type": "http.response.body", "body": _INTERNAL_ERROR_BODY})
             del self.scope["extensions"]
             self.release_resources()
 
@@ -309,17 +317,6 @@ class RequestResponseCycle:
         if len(pieces) == 1:
             return bytes(pieces[0])
         return b"".join(pieces)
-
-    async def _end_incomplete(self) -> None:
-        if self.response_started:
-            if self._head:
-                self._transport.write(self._head)
-            self._close_connection()
-            return
-        length = str(len(_INTERNAL_ERROR_BODY)).encode()
-        headers = [(b"content-type", b"text/plain"), (b"content-length", length), (b"connection", b"close")]
-        await self.send({"type": "http.response.start", "status": 500, "headers": headers})
-        await self.send({"type": "http.response.body", "body": _INTERNAL_ERROR_BODY})
 
 
 def _do_nothing() -> None: ...
