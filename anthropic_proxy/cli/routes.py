@@ -1,7 +1,7 @@
 """Commands `routes list` and `routes explain`: the rules of the configuration file that choose models."""
 
 import os
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 from anthropic_proxy.cli.command_settings import load_command_settings
@@ -10,8 +10,10 @@ from anthropic_proxy.cli.explain import describe_checks, dry_run_request, encode
 from anthropic_proxy.cli.output import Column, Output, describe_input, read_input
 from anthropic_proxy.engine.exchange.dry_run import DryRunClient
 from anthropic_proxy.engine.options import BALANCE_TEXTS, ConfiguredRoute
+from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.routes import describe_conditions
 from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.readiness import list_retirement_notices
 from anthropic_proxy.gateway.server.auth import MAX_BODY_BYTES
 from anthropic_proxy.gateway.settings import CONFIG_FILE
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
@@ -60,6 +62,8 @@ def list_routes(*, as_json: bool = False) -> None:
         columns = [Column(title) for title in ("Route", "Conditions", "Targets", "Source")]
         output.write_table(columns, [_to_row(route) for route in settings.routes])
     output.write_notice("The first route that matches is used. Without a match:  anthropic-proxy models")
+    for text, line in list_retirement_notices(settings, Catalog(), date.today(), only_routes=True):
+        output.write_notice(f"{text}  {line}", "!", "warn")
 
 
 @routes.command

@@ -329,11 +329,15 @@ class RetirementNotice(NamedTuple):
     alone: the setting is to be removed."""
 
 
-def list_retirement_notices(settings: Settings, catalog: Catalog, today: date) -> list[RetirementNotice]:
+def list_retirement_notices(
+    settings: Settings, catalog: Catalog, today: date, *, only_routes: bool = False
+) -> list[RetirementNotice]:
     """Check the models of Claude tiers (opus …), their fallbacks and the routes. `today`: the last date that counts."""
     find_other = partial(find_successor_id, settings=settings, today=today)
     notices = []
     for found in list_model_replacements(find_other, settings, catalog):
+        if only_routes and found.route is None:
+            continue
         successors = dict.fromkeys(map(find_other, found.replaced))
         text = describe_retirements(found.replaced, settings)
         lead = f"{text}. {'Its successor' if len(found.replaced) == 1 else 'Their successor'}"
