@@ -137,7 +137,8 @@ def build_line(
     # a route or a fallback may have chosen a model with a smaller window
     of_target = _number(_get(replies.get("recent"), "windows"), target)
     is_smaller = 0 < window < of_target and formats.short_count(window) != formats.short_count(of_target)
-    is_of_other = limiting not in ("", target) and (not of_target or is_smaller)
+    # without a reply of the proxy, the window of the target is unknown
+    is_of_other = limiting not in ("", target) and (is_smaller or (bool(replies) and not of_target))
     # the settings have changed since the start of Claude Code, which keeps its window
     is_outdated = not limiting and not is_fixed and is_smaller
     limits = [limit for limit in (window, of_target) if limit]

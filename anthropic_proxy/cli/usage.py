@@ -199,8 +199,10 @@ def write_table(
             row.append(formats.error_count_and_share(sums.tool_errors, sums.tool_results))
     output.write_table(columns, rows, last_row_role="title")
     if "≥" in "".join((compared, *costs)):
-        text = "≥: at least, because some of these requests have no known price"
-        output.write_line("  " + output.paint(text, "quiet"))
+        reason = "some of these requests have no known price"
+        if "≥" not in "".join(costs):
+            reason = "some of the requested models have no Claude price"
+        output.write_line("  " + output.paint(f"≥: at least, because {reason}", "quiet"))
     if hidden := len(groups) - len(shown):
         output.write_line(f"  {hidden:,} more rows:  --csv or --json")
     if by == "session":

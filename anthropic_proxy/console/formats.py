@@ -72,7 +72,7 @@ def seconds(microseconds: float | None) -> str:
         return f"{value * 1_000:.{0 if value >= 0.0095 else 1 if value >= 0.001 else 2}f} ms"
     if value < 10:
         return f"{value:.2f} s"
-    if value < 2 * _MINUTE:
+    if value < _MINUTE:
         return f"{value:.1f} s"
     if value < HOUR_SECONDS:
         return f"{int(value) // _MINUTE} min {int(value) % _MINUTE} s"

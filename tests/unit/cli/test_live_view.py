@@ -125,4 +125,4 @@ async def test_a_long_name_of_a_model_moves_no_time_out_of_a_narrow_terminal() -
         await asyncio.to_thread(app.reader.join)
         await pilot.pause()
         (row,) = [line for line in lines_of(app) if "truncated" in line]
-    assert row.endswith("… ! truncated 140,000 – 4,096 10.1 s 61.2 s")
+    assert row.endswith("… ! truncated 140,000 – 4,096 10.1 s 1 min 1 s")

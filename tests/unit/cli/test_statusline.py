@@ -128,6 +128,11 @@ def test_a_window_of_another_model_is_explained(limiting: str, windows: dict[str
     assert line == f"openai/gpt-4.1 · {share} · ↻ openai 529"
 
 
+def test_without_a_reply_of_the_proxy_no_other_model_is_named() -> None:
+    line = build_line(json.dumps(SESSION), {}.get, 1_000_000, "own/long")
+    assert line == "Opus 5.5 · 2 % of 1.0 M · no proxy responds"
+
+
 @pytest.mark.parametrize("limiting", ["", "own/long"])
 def test_windows_that_read_the_same_have_no_mark(limiting: str) -> None:
     replies = {"/api/requests/recent": {"finished": [LAST], "windows": {"openai/gpt-4.1": 1_048_576}}}
