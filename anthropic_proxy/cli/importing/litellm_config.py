@@ -21,6 +21,7 @@ from anthropic_proxy.cli.importing.plan import (
     find_referenced_variable,
 )
 from anthropic_proxy.engine.options import TIERS
+from anthropic_proxy.engine.providers.lookup import find_vendor_of_litellm
 from anthropic_proxy.engine.routing.router import find_tier
 from anthropic_proxy.gateway.settings.values import decode_model, remove_endpoint
 
@@ -30,12 +31,10 @@ _COMPATIBLE = frozenset(
     {"openai", "hosted_vllm", "openai_like", "custom_openai", "lm_studio", "text-completion-openai"}
 )
 """Prefixes of LiteLLM for any server with the Chat Completions API; the setting `api_base` has its address."""
-_VENDOR_URLS = {
-    "openrouter": "https://openrouter.ai/api/v1",
-    "deepseek": "https://api.deepseek.com/v1",
-    "mistral": "https://api.mistral.ai/v1",
-}
-"""Prefix of LiteLLM → base URL of a vendor with the Chat Completions API."""
+_VENDOR_URLS = {"volcengine": "https://ark.cn-beijing.volces.com/api/v3"}
+"""Vendor → base URL that LiteLLM calls, if it is not that of our entry, here that of the coding plan."""
+_ID_STARTS = {"fireworks": "accounts/fireworks/models/"}
+"""Vendor → what LiteLLM puts before each model id that begins otherwise (its `transform_request`, read 2026-11-26)."""
 _CLOUD_VARIABLES = {
     "vertex_ai": {"vertex_project": "VERTEX_PROJECT", "vertex_location": "VERTEX_LOCATION"},
     "bedrock": {"aws_region_name": "AWS_REGION"},
@@ -378,8 +377,15 @@ def _find_target(plan: ImportPlan, setting: str, given: _Parameters) -> str:
         host = urlsplit(url)
         url = f"{host.scheme}://{host.netloc}/openai/v1"
         return _place(plan, setting, given, name="azure", url=url, model=model)
-    if prefix in _VENDOR_URLS:
-        return _place(plan, setting, given, name=prefix, url=url or _VENDOR_URLS[prefix], model=model)
+    if (vendor := find_vendor_of_litellm(prefix, find_built_in_registry())) is not None:
+        start = _ID_STARTS.get(vendor.name, "")
+        if start and not model.startswith(start.partition("/")[0] + "/"):
+            model = start + model
+        if vendor.name == "huggingface" and model.count("/") == 2:  # LiteLLM names the host first, the router last
+            served_by, _, model = model.partition("/")
+            model += f":{served_by}"
+        url = url or _VENDOR_URLS.get(vendor.name, vendor.base_url)
+        return _place(plan, setting, given, name=vendor.name, url=url, model=model)
     if url and prefix in _COMPATIBLE and find_built_in_provider(url) is None:
         return _place(plan, setting, given, name=_name_server(url), url=url, model=model)
     if built_in is not None and built_in.base_url and prefix != "vertex_ai":

@@ -276,6 +276,11 @@ def find_vendor(name: str, built_in: Sequence[Provider]) -> ServerOverride | Non
     return next((each for each in list_vendors(built_in) if each.name == name.replace("-", "_")), None)
 
 
+def find_vendor_of_litellm(prefix: str, built_in: Sequence[Provider]) -> ServerOverride | None:
+    """Return the vendor that LiteLLM calls for model ids with this prefix."""
+    return next((each for each in list_vendors(built_in) if prefix in (each.name, each.litellm_prefix)), None)
+
+
 def list_vendors(built_in: Sequence[Provider]) -> list[ServerOverride]:
     """Return the servers with an address of their own and a key, for which a table needs only its name."""
     servers = (server for row in built_in if is_template(row) for server in row.servers)

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from anthropic_proxy.engine.platforms.os_errors import clean_error_text
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.lookup import list_vendors
+from anthropic_proxy.engine.providers.lookup import find_vendor_of_litellm
 from anthropic_proxy.engine.upstream.http.dialer import is_public_address
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import MissingExtra, UpstreamUnreachable
@@ -73,14 +73,13 @@ class LiteLLMThread:
                 if error.name != "litellm":
                     raise
                 prefix, _, name = model.partition("/")
-                for vendor in list_vendors(PROVIDERS):
-                    if prefix in (vendor.name, vendor.litellm_prefix):
-                        subject = model if prefix == vendor.name else f"Write {vendor.name}/{name}. It"
-                        raise MissingExtra(
-                            f"{subject} needs the line [providers.{vendor.name}] in anthropic-proxy.toml "
-                            f"and the key of {vendor.title} in {vendor.key_variable}, or else LiteLLM",
-                            "litellm",
-                        ) from None
+                if (vendor := find_vendor_of_litellm(prefix, PROVIDERS)) is not None:
+                    subject = model if prefix == vendor.name else f"Write {vendor.name}/{name}. It"
+                    raise MissingExtra(
+                        f"{subject} needs the line [providers.{vendor.name}] in anthropic-proxy.toml "
+                        f"and the key of {vendor.title} in {vendor.key_variable}, or else LiteLLM",
+                        "litellm",
+                    ) from None
                 raise MissingExtra(
                     f"{model} needs LiteLLM (for a model on your own server, use openai/{model})", "litellm"
                 ) from None
