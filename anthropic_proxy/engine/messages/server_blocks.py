@@ -28,7 +28,6 @@ _MAX_PASSAGE_LENGTH = 2_000
 """Maximum characters of a page's text in a search result. A search can have 20 pages, and each later request contains
 them."""
 
-SearchError = Literal["unavailable", "max_uses_exceeded", "too_many_requests", "invalid_tool_input"]
 FetchError = Literal["url_not_accessible", "url_not_allowed", "unavailable"]
 CodeError = Literal["unavailable", "execution_time_exceeded"]
 

@@ -237,7 +237,17 @@ class _Contents:
                     parts.append(_TextPart(block.text, signature or UNSET))
                     signature = ""
                 elif type(block) is ThinkingBlock:
-                    signature = self._signature_in(block)
+                    state = decode_signature(self._call.dialect.signature_tag, block.signature)
+                    if (
+                        state is not None
+                        and state.call_signature
+                        and state.model in (None, self._call.model)
+                        and self._call.dialect.replays_signatures
+                    ):
+                        signature = state.call_signature
+                    else:
+                        signature = ""
+                        self._forgets = True
             self._put("model", parts)
         elif message.role == "user":
             results: list[_Part] = []
@@ -298,19 +308,6 @@ class _Contents:
         else:
             self._contents.append(_Content(role, parts))
         self._answers = answers
-
-    def _signature_in(self, block: ThinkingBlock) -> str:
-        """Return the thought signature in a thinking block. "": it has no signature that this model accepts."""
-        state = decode_signature(self._call.dialect.signature_tag, block.signature)
-        if (
-            state is not None
-            and state.call_signature
-            and state.model in (None, self._call.model)
-            and self._call.dialect.replays_signatures
-        ):
-            return state.call_signature
-        self._forgets = True
-        return ""
 
     def _read_result(self, block: ToolResultBlock, inline: list[dict[str, Any]], beside: list[dict[str, Any]]) -> Raw:
         """Return the text of a result with a list of blocks. Its images go to `inline`, or `beside` the result."""
