@@ -216,7 +216,19 @@ class PageFetcher:
             if not allowed:
                 host = parse_url(address).origin.host
                 raise WebFetchFailed(f"{host} is not among the domains that the request lets pass", "url_not_allowed")
-            response = await self._request(address, options)
+            target = parse_url(address)
+            if find_proxy(address, self._proxies, self._no_proxy_hosts) is not None:
+                # the HTTP proxy looks up the name itself, so a private address is only found here
+                with suppress(OSError):  # a name that is unknown here may be known to the proxy
+                    await self._dialer.resolve_public_addresses(target.origin)
+            kinds = sorted(options.media_types)
+            accepted = [*kinds, "*/*;q=0.1"]
+            if "text/*" in kinds:  # prefer Markdown, then HTML
+                others = (f"{kind};q=0.8" for kind in kinds if kind != "text/*")
+                accepted = ["text/markdown", "text/html", "text/*;q=0.9", *others, "*/*;q=0.1"]
+            headers = _HEADERS | {"accept": ", ".join(accepted)}
+            request = UpstreamRequest(method="GET", path=target.request_target, headers=headers, body=b"")
+            response = await self._http.send(str(target.origin), request, None)
             try:
                 location = response.headers.get("location") if response.status in _REDIRECTS else None
                 if location is None:
@@ -225,21 +237,6 @@ class PageFetcher:
                 await response.close()
             address = _normalize_url(urljoin(address, location))
         raise _fetch_error(url, f"redirects more than {MAX_REDIRECTS} times")
-
-    async def _request(self, url: str, options: _FetchOptions) -> HttpResponse:
-        address = parse_url(url)
-        if find_proxy(url, self._proxies, self._no_proxy_hosts) is not None:
-            # the HTTP proxy looks up the name itself, so a private address is only found here
-            with suppress(OSError):  # a name that is unknown here may be known to the proxy
-                await self._dialer.resolve_public_addresses(address.origin)
-        kinds = sorted(options.media_types)
-        accepted = [*kinds, "*/*;q=0.1"]
-        if "text/*" in kinds:  # prefer Markdown, then HTML
-            others = (f"{kind};q=0.8" for kind in kinds if kind != "text/*")
-            accepted = ["text/markdown", "text/html", "text/*;q=0.9", *others, "*/*;q=0.1"]
-        headers = _HEADERS | {"accept": ", ".join(accepted)}
-        request = UpstreamRequest(method="GET", path=address.request_target, headers=headers, body=b"")
-        return await self._http.send(str(address.origin), request, None)
 
     async def _page(self, found: "_Found", options: _FetchOptions) -> FetchedPage:
         kind = detect_media_type(found.media_type, found.body)

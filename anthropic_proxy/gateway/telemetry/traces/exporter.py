@@ -207,20 +207,19 @@ class SpanRecorder:
         span = self._start(name, trace.span_id, SpanKind.SERVER, attributes, context=context, at=receipt.started_at)
         inside = set_span_in_context(span)
         for attempt in receipt.attempts:
-            self._record_attempt(receipt, attempt, inside)
+            call_attributes = dict(_attempt_attributes(receipt, attempt))
+            started_at = receipt.started_at + attempt.offset_seconds
+            operation = _find_operation(receipt)
+            call_name = f"{operation} {attempt.model}" if operation else f"{receipt.method} {_find_route(receipt.path)}"
+            call = self._start(
+                call_name, attempt.span_id, SpanKind.CLIENT, call_attributes, context=inside, at=started_at
+            )
+            if attempt.error_type:
+                call.set_status(Status(StatusCode.ERROR, attempt.error))
+            call.end(_nanoseconds(started_at + attempt.duration_seconds))
         if receipt.outcome == "error" and receipt.status >= _SERVER_ERROR:
             span.set_status(Status(StatusCode.ERROR, receipt.error))
         span.end(_nanoseconds(receipt.started_at + receipt.duration_seconds))
-
-    def _record_attempt(self, receipt: Receipt, attempt: UpstreamAttempt, context: Context) -> None:
-        attributes = dict(_attempt_attributes(receipt, attempt))
-        started_at = receipt.started_at + attempt.offset_seconds
-        operation = _find_operation(receipt)
-        name = f"{operation} {attempt.model}" if operation else f"{receipt.method} {_find_route(receipt.path)}"
-        span = self._start(name, attempt.span_id, SpanKind.CLIENT, attributes, context=context, at=started_at)
-        if attempt.error_type:
-            span.set_status(Status(StatusCode.ERROR, attempt.error))
-        span.end(_nanoseconds(started_at + attempt.duration_seconds))
 
     def _start(
         self, name: str, span_id: str, kind: SpanKind, attributes: Attributes, *, context: Context, at: float
