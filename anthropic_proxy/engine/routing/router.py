@@ -824,31 +824,40 @@ def describe_choice_problem(choice: ModelChoice, settings: EngineOptions, catalo
 
 
 def describe_missing_key_of(choice: ModelChoice | Target, settings: EngineOptions, catalog: Catalog) -> str:
-    """Return an error text with a remedy if the provider of a model has no key. "": none is missing.
+    """Return an error text with a remedy if the provider of a model has no key, or has it only under its whole name.
+    "": it can be called.
 
-    The name in a setting may be the id at another server: `google/gemini-2.5-pro` is one of OpenRouter. Then the remedy
-    is the line with the prefix of that server. Before its list of models is read, it is the second of two remedies, for
-    a name with another prefix than ours.
+    The name in a setting may be the id at another server: `google/gemini-2.5-pro` is one of OpenRouter, and so is
+    `openai/gpt-5`, of which the prefix is removed. Then the remedy is the line with the prefix of that server. Before
+    its list of models is read, it is the second of two remedies, for a name with another prefix than ours.
     """
     provider, setting = choice.provider, choice.model_setting
     problem = describe_missing_key(provider, settings)
-    if not problem or setting is None or "/" not in setting.value:
+    if setting is None or "/" not in setting.value or provider.transport != "http":
         return problem
-    preferred = find_preferred_provider(settings, catalog)
+    name, preferred = _without_suffix(setting.value), find_preferred_provider(settings, catalog)
+    # with the log-in of the client, only models that the proxy knows are surely meant
+    is_known = not provider.accepts_client_credential or choice.model in provider.known_models
+    is_served = settings.keys.get(provider.name) or (not problem and is_known)
     for row in (preferred, *find_registry(settings)):
-        is_other = row is not provider and (row.is_configured or not has_own_models(row, settings))
-        if not is_other or row.transport != "http" or describe_missing_key(row, settings):
+        lists_others = row.is_configured or not has_own_models(row, settings)
+        if not lists_others or row.transport != "http" or describe_missing_key(row, settings):
             continue
-        base_url = settings.base_urls.get(row.name, row.base_url)
         listed = catalog.cached_model_ids(row.name) or catalog.list_reported_models(find_server_name(row, settings))
+        if is_served and (row is not provider or choice.model in (name, *listed)):
+            continue
+        host = find_host(settings.base_urls.get(row.name, row.base_url))
         line = f"{_lead_of(setting)}{row.prefix}/{setting.value}"
-        if _without_suffix(setting.value) in listed:
+        if name in listed:
+            cause = f"a model of {provider.prefix}, which has no key"
+            if row is provider:
+                cause = f"of which the prefix is removed, so {choice.model} is requested"
             return (
-                f'{_subject_of(setting)} "{setting.value}", a model of {provider.prefix}, which has no key. '
-                f"{find_host(base_url)} lists this name.{_place_of(setting, settings)} Did you mean:  {line}"
+                f'{_subject_of(setting)} "{setting.value}", {cause}. {host} lists this name.'
+                f"{_place_of(setting, settings)} Did you mean:  {line}"
             )
-        if row is preferred and not listed and not setting.value.startswith(f"{provider.prefix}/"):
-            return f"{problem} Or, for the model of {find_host(base_url)}:  {line}"
+        if problem and row is preferred and not listed and not setting.value.startswith(f"{provider.prefix}/"):
+            return f"{problem} Or, for the model of {host}:  {line}"
     return problem
 
 

@@ -185,6 +185,38 @@ async def test_the_remedy_for_a_missing_key_is_the_prefix_of_the_server_that_lis
     )
 
 
+async def test_names_of_a_server_with_the_prefix_of_another_provider_get_the_line_for_that_server() -> None:
+    """A prefix of our own is removed, and the log-in of the client is no key."""
+    listed = ["openai/gpt-5", "openai/gpt-5-mini", "gpt-5-mini", "anthropic/claude-sonnet-4.5"]
+
+    def answer(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        return FakeResponse(200, json.dumps({"data": [{"id": name} for name in listed]}).encode())
+
+    proxy = ProxyHarness(
+        answer,
+        OPENAI_API_KEY="sk-or-0123456789",
+        OPENAI_BASE_URL="https://openrouter.ai/api/v1",
+        BIG_MODEL="openai/gpt-5",
+        SMALL_MODEL="openai/gpt-5-mini",
+        MODEL_OPUS="anthropic/claude-sonnet-4.5",
+        MODEL_FABLE="anthropic/claude-opus-5-5",
+    )
+    await fetch_model_limits(proxy.services)
+    rows = {row.tier: row.problems for row in list_tier_mappings(proxy.services.settings, proxy.services.catalog)}
+    assert rows == {
+        "haiku": (),
+        "sonnet": (
+            'BIG_MODEL is "openai/gpt-5", of which the prefix is removed, so gpt-5 is requested. openrouter.ai lists '
+            "this name. Set in the environment. Did you mean:  BIG_MODEL=openai/openai/gpt-5",
+        ),
+        "opus": (
+            'MODEL_OPUS is "anthropic/claude-sonnet-4.5", a model of anthropic, which has no key. openrouter.ai lists '
+            "this name. Set in the environment. Did you mean:  MODEL_OPUS=openai/anthropic/claude-sonnet-4.5",
+        ),
+        "fable": (),
+    }
+
+
 async def test_the_second_remedy_for_a_missing_key_is_left_out_if_the_server_has_other_models() -> None:
     """Also a list of installed models, and a name with `[1m]`, are compared."""
 
