@@ -21,7 +21,7 @@ from anthropic_proxy.engine.providers.catalog import (
     load_learned_models,
 )
 from anthropic_proxy.engine.providers.credentials import Credentials, TokenSource
-from anthropic_proxy.engine.providers.servers import find_server_name, has_own_models, is_in_table
+from anthropic_proxy.engine.providers.servers import find_server_name, has_own_list, is_in_table
 from anthropic_proxy.engine.routing.call_limits import build_throttles
 from anthropic_proxy.engine.routing.router import (
     RoutingQuery,
@@ -243,7 +243,7 @@ async def fetch_model_lists(services: Services) -> None:
     lists = (
         catalog.fetch_capabilities(row.name, "", UNUSED_LIST_TIMEOUT_SECONDS)
         for row in find_registry(settings)
-        if (row.is_configured or not has_own_models(row, settings)) and not row.uses_installed_models
+        if has_own_list(row, settings) and not row.uses_installed_models
     )
     await asyncio.gather(fetch_model_limits(services), *lists)
 
@@ -252,8 +252,8 @@ async def fetch_limits_of_model(services: Services, provider_name: str, model: s
     """Wait, for a limited time, for what a server reports about a model. Else the price list may have its window."""
     settings, catalog = services.settings, services.catalog
     provider = find_registry(settings).find(provider_name)
-    has_own_list = provider.is_configured or provider.uses_installed_models or not has_own_models(provider, settings)
-    if not has_own_list and is_in_table(provider, model, settings):
+    is_listed_elsewhere = not provider.uses_installed_models and not has_own_list(provider, settings)
+    if is_listed_elsewhere and is_in_table(provider, model, settings):
         return
     await catalog.fetch_capabilities(provider_name, model)
     if find_capabilities(provider, model, settings, catalog).known:

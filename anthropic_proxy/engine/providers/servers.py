@@ -69,6 +69,11 @@ def has_own_models(provider: Provider, settings: EngineOptions) -> bool:
     return any(fnmatchcase(host, pattern) for pattern in (*own, *provider.host_patterns, *provider.other_hosts))
 
 
+def has_own_list(provider: Provider, settings: EngineOptions) -> bool:
+    """Return True if only the server itself can list its models: it has a table, or a setting has its address."""
+    return provider.is_configured or not has_own_models(provider, settings)
+
+
 def is_in_table(provider: Provider, model: str, settings: EngineOptions) -> bool:
     """Return True if `models.toml` has the limits of a model at the server that the settings select."""
     server = find_server_override(provider, settings)

@@ -47,7 +47,7 @@ from anthropic_proxy.engine.providers.servers import (
     find_host,
     find_server_name,
     find_server_override,
-    has_own_models,
+    has_own_list,
 )
 from anthropic_proxy.engine.wires.contract import BaseDialect, RelayWire, Wire
 from anthropic_proxy.errors import (
@@ -840,8 +840,7 @@ def describe_missing_key_of(choice: ModelChoice | Target, settings: EngineOption
     is_known = not provider.accepts_client_credential or choice.model in provider.known_models
     is_served = settings.keys.get(provider.name) or (not problem and is_known)
     for row in (preferred, *find_registry(settings)):
-        lists_others = row.is_configured or not has_own_models(row, settings)
-        if not lists_others or row.transport != "http" or describe_missing_key(row, settings):
+        if not has_own_list(row, settings) or row.transport != "http" or describe_missing_key(row, settings):
             continue
         listed = catalog.cached_model_ids(row.name) or catalog.list_reported_models(find_server_name(row, settings))
         if is_served and (row is not provider or choice.model in (name, *listed)):
