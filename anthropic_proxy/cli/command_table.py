@@ -35,7 +35,7 @@ Existing lines change only if you agree. Without a terminal, each line of standa
         panel=_FIRST_STEPS,
     ),
     "serve": Command(
-        "serve:serve",
+        "commands:serve",
         "Serve the Anthropic Messages API until SIGINT (Ctrl+C) or SIGTERM stops the server.",
         (
             "serve",

@@ -7,7 +7,7 @@ command. A message about an unknown option or value names the allowed ones and t
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from cyclopts import App as Commands
 from cyclopts import (
@@ -23,7 +23,6 @@ from cyclopts import (
 
 from anthropic_proxy import __version__
 from anthropic_proxy.cli.command_table import COMMANDS
-from anthropic_proxy.cli.serve import serve
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or, suggest_name
 from anthropic_proxy.gateway.platforms.signals import restore_default_signals
 
@@ -49,6 +48,42 @@ commands = Commands(
     default_parameter=_OPTIONS,
 )
 """Command-line application (cyclopts) with all commands and options. `main` runs it."""
+
+
+def serve(
+    *,
+    host: str | None = None,
+    port: Annotated[int | None, Parameter(validator=())] = None,
+    workers: int = 1,
+    reload: bool = False,
+    watch_config: bool = False,
+    attached: bool = False,
+    session: Annotated[str, Parameter(show=False)] = "",
+) -> None:
+    """Serve the Anthropic Messages API until SIGINT (Ctrl+C) or SIGTERM stops the server.
+
+    Parameters
+    ----------
+    host
+        Address to listen on; the default is HOST, else 127.0.0.1.
+    port
+        Port to listen on; the default is PORT, else 8082.
+    workers
+        Number of processes that share the port.
+    reload
+        Restart when the Python code changes; for development.
+    watch_config
+        Reload the settings when .env or anthropic-proxy.toml changes.
+    attached
+        Write the address to standard output, and stop when standard input ends; for programs that start the proxy.
+    session
+        Command of this program that starts the proxy for one session.
+    """
+    from anthropic_proxy.cli.server_processes import start_server  # noqa: PLC0415  # other commands need none of it
+
+    start_server(
+        host, port, workers=workers, reload=reload, watch_config=watch_config, attached=attached, session=session
+    )
 
 
 commands["--help"].help = "Print this help."

@@ -10,9 +10,13 @@ from msgspec import structs
 from sqlalchemy import Connection, exc
 
 from anthropic_proxy.cli.local_proxy import RECENT_PATH, find_proxy
-from anthropic_proxy.console.ledger.database import find_database
+from anthropic_proxy.console.ledger.database import (
+    DATABASE_ERRORS,
+    classify_database_error,
+    describe_database_failure,
+    find_database,
+)
 from anthropic_proxy.console.ledger.engines import new_reading_error, read_ledger
-from anthropic_proxy.console.ledger.failures import DATABASE_ERRORS, classify_database_error, describe_database_failure
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.receipt_queue import EXCHANGE_PATH, MAX_CONTENT_BYTES
 from anthropic_proxy.console.ledger.records import StoredRequest

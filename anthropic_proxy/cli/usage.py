@@ -9,9 +9,8 @@ from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
 from anthropic_proxy.cli.output import Column, Output, open_data_output
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.ledger.costs import ModelCosts
+from anthropic_proxy.console.ledger.costs import ModelCosts, count_unknown, find_missing_prices
 from anthropic_proxy.console.ledger.export import build_usage_object, name_group, tabulate_usage
-from anthropic_proxy.console.ledger.missing_prices import count_unknown, find_missing_prices
 from anthropic_proxy.console.ledger.periods import find_month, resolve_usage_range
 from anthropic_proxy.console.ledger.queries import ModelSums, UsageGroup, sum_usage
 from anthropic_proxy.console.ledger.records import (

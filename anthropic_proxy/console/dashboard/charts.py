@@ -14,8 +14,8 @@ from msgspec import Struct
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.query import ViewQuery
+from anthropic_proxy.console.ledger.costs import count_unknown
 from anthropic_proxy.console.ledger.histograms import Histogram, find_percentile
-from anthropic_proxy.console.ledger.missing_prices import count_unknown
 from anthropic_proxy.console.ledger.periods import find_period_number, find_period_start, list_period_starts
 from anthropic_proxy.console.ledger.queries import ModelPeriod, PeriodSums, add_up_model_periods
 from anthropic_proxy.console.ledger.records import NOT_SENT, UsageSums

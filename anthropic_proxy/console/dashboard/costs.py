@@ -31,9 +31,8 @@ from anthropic_proxy.console.dashboard.tables import (
     name_value,
     sort_rows,
 )
-from anthropic_proxy.console.ledger.costs import ModelCosts
+from anthropic_proxy.console.ledger.costs import MissingPrices, ModelCosts, count_unknown, find_missing_prices
 from anthropic_proxy.console.ledger.export import ExportTable, tabulate_usage
-from anthropic_proxy.console.ledger.missing_prices import MissingPrices, count_unknown, find_missing_prices
 from anthropic_proxy.console.ledger.queries import UsageGroup, sum_model_periods, sum_models, sum_periods, sum_usage
 from anthropic_proxy.console.ledger.records import FACETS, add_up, name_missing
 from anthropic_proxy.errors import InvalidRequest

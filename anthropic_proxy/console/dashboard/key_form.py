@@ -30,8 +30,12 @@ from anthropic_proxy.console.keys.virtual_keys import (
     decode_rule_texts,
     encode_rule_texts,
 )
-from anthropic_proxy.console.ledger.database import find_database
-from anthropic_proxy.console.ledger.failures import DATABASE_ERRORS, classify_database_error, describe_database_failure
+from anthropic_proxy.console.ledger.database import (
+    DATABASE_ERRORS,
+    classify_database_error,
+    describe_database_failure,
+    find_database,
+)
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, RouteResponse

@@ -21,10 +21,9 @@ from anthropic_proxy.console.dashboard.page import (
 )
 from anthropic_proxy.console.dashboard.tables import SortableColumn, format_sums, sort_rows
 from anthropic_proxy.console.ledger import queries
-from anthropic_proxy.console.ledger.costs import ModelCosts, calculate_base_cost
+from anthropic_proxy.console.ledger.costs import ModelCosts, calculate_base_cost, find_missing_prices
 from anthropic_proxy.console.ledger.export import EXPORT_TITLES, ExportTable, encode_sums
 from anthropic_proxy.console.ledger.histograms import Histogram, find_percentile
-from anthropic_proxy.console.ledger.missing_prices import find_missing_prices
 from anthropic_proxy.console.ledger.queries import ModelPeriod, ModelSums, count_facets
 from anthropic_proxy.console.ledger.records import UsageSums, add_up
 from anthropic_proxy.gateway.money import format_cost, format_price

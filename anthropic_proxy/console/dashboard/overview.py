@@ -46,10 +46,9 @@ from anthropic_proxy.console.dashboard.page import (
 from anthropic_proxy.console.dashboard.query import RANGE_TITLES, ViewQuery, title_month
 from anthropic_proxy.console.dashboard.tables import TableRow, build_finished_row, build_running_row, format_sums
 from anthropic_proxy.console.ledger import queries
-from anthropic_proxy.console.ledger.costs import ModelCosts
+from anthropic_proxy.console.ledger.costs import ModelCosts, count_unknown, find_missing_prices
 from anthropic_proxy.console.ledger.export import EXPORT_TITLES, ExportTable, encode_sums, format_time
 from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, find_percentile
-from anthropic_proxy.console.ledger.missing_prices import count_unknown, find_missing_prices
 from anthropic_proxy.console.ledger.queries import ErrorGroup, ModelPeriod, PeriodSums, count_errors, list_errors
 from anthropic_proxy.console.ledger.records import (
     NOT_SENT,

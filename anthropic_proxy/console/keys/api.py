@@ -24,8 +24,7 @@ from anthropic_proxy.console.keys.queries import (
     require_key,
 )
 from anthropic_proxy.console.keys.virtual_keys import LIST_FIELDS, Budget, KeyStatus, Rules, VirtualKey
-from anthropic_proxy.console.ledger.database import Connection, open_for_reading
-from anthropic_proxy.console.ledger.failures import DATABASE_ERRORS
+from anthropic_proxy.console.ledger.database import DATABASE_ERRORS, Connection, open_for_reading
 from anthropic_proxy.console.openapi import (
     ApiQuery,
     Schema,

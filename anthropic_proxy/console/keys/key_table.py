@@ -16,8 +16,13 @@ from msgspec import Struct
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope
 from anthropic_proxy.console.keys.queries import find_newest_audit_id, list_keys, list_teams
 from anthropic_proxy.console.keys.virtual_keys import KeyHash, Team, VirtualKey
-from anthropic_proxy.console.ledger.database import Connection, open_for_reading, open_for_writing
-from anthropic_proxy.console.ledger.failures import DatabaseError, find_cause
+from anthropic_proxy.console.ledger.database import (
+    Connection,
+    DatabaseError,
+    find_cause,
+    open_for_reading,
+    open_for_writing,
+)
 from anthropic_proxy.errors import ProxyBusy
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client

@@ -27,13 +27,15 @@ from msgspec.structs import astuple
 
 from anthropic_proxy.console.ledger.contents import ContentRow, build_content_rows
 from anthropic_proxy.console.ledger.costs import CostCalculator
-from anthropic_proxy.console.ledger.database import Connection, find_database, open_for_writing
-from anthropic_proxy.console.ledger.failures import (
+from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
+    Connection,
     classify_database_error,
     describe_database_failure,
     describe_value_failure,
+    find_database,
     is_value_failure,
+    open_for_writing,
 )
 from anthropic_proxy.console.ledger.histograms import add_histogram, count_buckets, decode_histogram, encode_histogram
 from anthropic_proxy.console.ledger.receipt_queue import ReceiptQueue

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.cli.command_line import read_serve_options
-from anthropic_proxy.cli.commands import commands
-from anthropic_proxy.cli.serve import serve
+from anthropic_proxy.cli.commands import commands, serve
 from tests.support.platform_marks import HIDDEN_POSIX
 
 _PROGRAM = """
@@ -28,7 +27,6 @@ _LOADED = [
     "anthropic_proxy.cli.command_line",
     "anthropic_proxy.cli.command_table",
     "anthropic_proxy.cli.commands",
-    "anthropic_proxy.cli.serve",
     "anthropic_proxy.errors",
     "anthropic_proxy.gateway",
     "anthropic_proxy.gateway.platforms",

@@ -18,13 +18,13 @@ from sqlalchemy import Inspector, inspect
 from anthropic_proxy.console.ledger.database import (
     SCHEMA,
     Connection,
+    classify_database_error,
     connect_for_writing,
     find_database,
     open_for_writing,
     write_backup,
 )
 from anthropic_proxy.console.ledger.engines import open_reading_engine, read_ledger
-from anthropic_proxy.console.ledger.failures import classify_database_error
 from anthropic_proxy.console.ledger.migrations import NEWEST_VERSION, find_schema_version
 from anthropic_proxy.console.ledger.records import COMMON_VALUES, FACETS, UsageSums
 from anthropic_proxy.console.ledger.request_queries import sum_session

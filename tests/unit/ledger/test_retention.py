@@ -7,8 +7,14 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.console.ledger.database import Connection, connect_for_writing, find_database, open_for_writing
-from anthropic_proxy.console.ledger.failures import DatabaseError, classify_database_error
+from anthropic_proxy.console.ledger.database import (
+    Connection,
+    DatabaseError,
+    classify_database_error,
+    connect_for_writing,
+    find_database,
+    open_for_writing,
+)
 from anthropic_proxy.console.ledger.retention import Retention, measure_used_bytes
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.gateway.settings import Settings

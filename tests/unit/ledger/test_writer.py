@@ -10,9 +10,13 @@ import pytest
 from msgspec import structs
 from msgspec.structs import astuple
 
-from anthropic_proxy.console.ledger.database import MAX_ROWS_PER_STATEMENT, open_for_writing
+from anthropic_proxy.console.ledger.database import (
+    MAX_ROWS_PER_STATEMENT,
+    DatabaseError,
+    classify_database_error,
+    open_for_writing,
+)
 from anthropic_proxy.console.ledger.engines import find_database_problems
-from anthropic_proxy.console.ledger.failures import DatabaseError, classify_database_error
 from anthropic_proxy.console.ledger.histograms import decode_histogram, find_percentile
 from anthropic_proxy.console.ledger.records import RowBuilder, StoredRequest
 from anthropic_proxy.console.ledger.tables import session_hours
