@@ -697,11 +697,13 @@ _BOUNDS = {
 _IMAGE_CONSTANTS = ("image_base", "per_image_unit")
 _START_WEIGHT = 0.02
 """Weight of the distance from the start values, so that a constant with few requests stays near them."""
-_ROUNDS, _SWEEPS = 7, 10
+_ROUNDS, _SWEEPS = 15, 30
 _MAX_SHARE = 0.1
 """Maximum share of one request in the fit of a family."""
 _EASE = 20
-"""Tokens that are added to the count before an error is divided by it. In a request of 10 tokens one is 10 %."""
+"""Tokens that are added to estimate and count before they are compared. In a request of 10 tokens one is 10 %."""
+_MIN_GAIN = 0.02
+"""Share by which start values must be worse than fitted ones to be replaced. Smaller differences are chance."""
 _PAGE_RANGE = 1.25
 """Maximum factor between the start value of a page and its fitted value, because few requests have PDFs."""
 
@@ -729,10 +731,13 @@ class Example(Struct):
 
 
 def fit_family(examples: Sequence[Example], start: TokenFamily, kept: Collection[str] = ()) -> TokenFamily:
-    """Return a family with the constants of least absolute relative error, near those of `start`.
+    """Return a family with the constants of least absolute logarithmic error, near those of `start`.
+
+    The logarithm of estimate through count has the same size for half and for twice the count. The relative error has
+    not (-50 % and +100 %), so its minimum is an estimate that is too low.
 
     `kept`: names of constants that stay as they are in `start`, as do those that no example has. Coordinate descent on
-    squares whose weights follow from the errors of the round before.
+    squares whose weights follow from the estimates and errors of the round before.
     """
     bounds_by_name = dict(_BOUNDS, per_page=(start.per_page / _PAGE_RANGE, start.per_page * _PAGE_RANGE))
     bounds_by_name["per_request"] = 0.0, start.per_request + 8
@@ -753,32 +758,31 @@ def fit_family(examples: Sequence[Example], start: TokenFamily, kept: Collection
     most = _MAX_SHARE * sum(importances)
     equations = []
     for example, importance in zip(examples, importances, strict=True):
-        scale = 1 / (example.row.reported + _EASE)
-        parts = [example.parts[place] for place in places]
-        fixed = sum(map(float.__mul__, given, example.parts)) - sum(map(float.__mul__, values, parts))
-        scaled = [part * scale for part in parts]
-        equations.append((scaled, (example.row.reported - fixed) * scale, min(importance, most)))
+        amounts = [float(example.parts[place]) for place in places]
+        parts = [(i, amount) for i, amount in enumerate(amounts) if amount]
+        fixed = sum(map(float.__mul__, given, example.parts)) - sum(map(float.__mul__, values, amounts))
+        equations.append((parts, fixed + _EASE, example.row.reported + _EASE, min(importance, most)))
     everything = range(len(places))
+    anchors = [_START_WEIGHT * 100 / max(high - low, 0.1) ** 2 for low, high in bounds]
     for _ in range(_ROUNDS):
         matrix = [[0.0] * len(places) for _ in places]
-        target = [0.0] * len(places)
-        for parts, wanted, importance in equations:
-            error = abs(sum(map(float.__mul__, parts, values)) - wanted)
-            weight = importance / max(error, 0.02)
-            used = [i for i in everything if parts[i]]
-            for i in used:
-                scaled_part = weight * parts[i]
-                target[i] += scaled_part * wanted
-                for j in used:
-                    matrix[i][j] += scaled_part * parts[j]
-        for i in everything:
-            weight = _START_WEIGHT * 100 / max(bounds[i][1] - bounds[i][0], 0.1) ** 2
-            matrix[i][i] += weight
-            target[i] += weight * given[places[i]]
+        target = [anchor * given[place] for anchor, place in zip(anchors, places, strict=True)]
+        for i, anchor in enumerate(anchors):
+            matrix[i][i] = anchor
+        for parts, fixed, wanted, importance in equations:
+            estimate = max(fixed + sum(values[i] * amount for i, amount in parts), 1)
+            weight = importance / (max(abs(estimate - wanted), 0.02 * estimate) * estimate)
+            for i, amount in parts:
+                weighted = weight * amount
+                target[i] += weighted * (wanted - fixed)
+                row = matrix[i]
+                for j, other in parts:
+                    row[j] += weighted * other
         for _ in range(_SWEEPS):
             for i in everything:
-                others = sum(map(float.__mul__, matrix[i], values)) - matrix[i][i] * values[i]
-                values[i] = min(max((target[i] - others) / matrix[i][i], bounds[i][0]), bounds[i][1])
+                row = matrix[i]
+                others = sum(map(float.__mul__, row, values)) - row[i] * values[i]
+                values[i] = min(max((target[i] - others) / row[i], bounds[i][0]), bounds[i][1])
     return structs.replace(start, **{name: round(value, 2) for name, value in zip(names, values, strict=True)})
 
 
@@ -918,7 +922,7 @@ def fit_families(rows: Sequence[CountedRequest]) -> list[FittedFamily]:
                 _total_error(of_kind, _predict(members, of_kind, start, names, fits_without))
                 for names in (kept, {*kept, *constants})
             )
-            if keeps <= fits:
+            if keeps <= fits * (1 + _MIN_GAIN):
                 kept |= set(constants)
         own = {place: example for place, example in members.items() if find_family_name(example.row.model) == name}
         estimates = _predict(members, own, start, kept, fits_without)
@@ -953,9 +957,9 @@ def _predict(
 
 
 def _total_error(examples: Mapping[int, Example], estimates: Mapping[int, int]) -> float:
-    """Return the sum of the absolute relative errors, each at most 1, by the importance of the requests."""
+    """Return the sum of the absolute logarithmic errors, each at most 1, by the importance of the requests."""
     return sum(
-        _importance(example.row) * min(1, abs(estimates[place] / example.row.reported - 1))
+        _importance(example.row) * min(1, abs(math.log((estimates[place] + _EASE) / (example.row.reported + _EASE))))
         for place, example in examples.items()
     )
 

@@ -61,14 +61,12 @@ def test_constants_and_documented_errors_are_those_that_the_recorded_counts_give
 
 MISSES_GOAL = {"anthropic, calls", "anthropic, text"}
 """Groups of large requests with larger errors than the goal. Decision 0012 says why."""
-WORSE_THAN_BEFORE = {
-    *("azure, calls", "gemini, text", "ollama, tools", "openai, calls", "openai, tools"),
-    *("openrouter, image", "openrouter, pdf"),
-}
+WORSE_THAN_BEFORE = {"ollama, tools", "openai, tools", "openrouter, image", "openrouter, pdf"}
+WORSE_IF_SMALL = {"huggingface, tools", "openai, calls", "openai, image", "openrouter, text"}
 
 
-def test_large_requests_are_estimated_within_three_percent(errors: list[Errors]) -> None:
-    """The median of each group of at least 10 requests, and 9 of 10 within 12 %, with the documented exceptions."""
+def test_goal_for_large_requests_is_missed_by_the_documented_groups_alone(errors: list[Errors]) -> None:
+    """In each other group of at least 10 requests, the median is within 3 %, and 9 of 10 requests within 12 %."""
     groups = [group for group in errors if group.is_large and len(group.after) >= 10]
     assert len(groups) >= 10
     missed = {
@@ -77,13 +75,11 @@ def test_large_requests_are_estimated_within_three_percent(errors: list[Errors])
     assert missed == MISSES_GOAL
 
 
-def test_few_groups_are_estimated_worse_than_before(errors: list[Errors]) -> None:
+def test_the_documented_groups_alone_are_estimated_worse_than_before(errors: list[Errors]) -> None:
     """In the median, the 90th percentile and the mean, of each provider, kind and size, also of single requests."""
     worse = list_worse(errors)
     assert {f"{group.provider}, {group.kind}" for group in worse if group.is_large} == WORSE_THAN_BEFORE
-    assert {f"{group.provider}, {group.kind}" for group in worse if not group.is_large} == {
-        *("huggingface, tools", "openrouter, text")
-    }
+    assert {f"{group.provider}, {group.kind}" for group in worse if not group.is_large} == WORSE_IF_SMALL
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
