@@ -115,6 +115,9 @@ class AdmissionRequest(Struct, frozen=True, kw_only=True):
     """Model id in the client request."""
     normalized_model: str = ""
     """Model id without the alias `claude-<prefix>/` and the suffix `[1m]`: `openai/gpt-4.1`. Routes compare this id."""
+    mapped_model: str = ""
+    """`normalized_model` without a prefix that the model mapping ignores: `claude-haiku-4-5` for
+    `anthropic/claude-haiku-4-5`."""
     body_bytes: int
     """Size of the client request body."""
     route: str = ""

@@ -250,7 +250,8 @@ def require_allowed_models(scopes: Sequence[Scope], request: AdmissionRequest) -
     for scope in scopes:
         rules = scope.rules
         used = [f"{target.prefix}/{target.model}" for target in request.targets]
-        if not rules.allows_model([request.normalized_model or request.model]):  # an alias may name another provider
+        normalized = request.normalized_model or request.model  # an alias may name another provider
+        if not rules.allows_model([normalized, request.mapped_model or normalized]):
             denied = next((name for name in used if not rules.allows_model([name])), None)
             if denied is not None or not used:
                 raise PermissionDenied(

@@ -43,10 +43,12 @@ async def admit(
         if target.capabilities.known and limit is not None:
             output = min(output, limit)
         targets.append(AdmissionTarget(prefix=target.provider.prefix, model=target.model, max_output_tokens=output))
+    name, tier = resolve_model_name_and_tier(request.model, preferred, settings)
     described = AdmissionRequest(
         client=receipt.client,
         model=request.model,
-        normalized_model=resolve_model_name_and_tier(request.model, preferred, settings)[0],
+        normalized_model=name,
+        mapped_model=name.rpartition("/")[2] if tier else name,
         body_bytes=len(incoming.body),
         route=plan.route.name if plan.route is not None else "",
         request_id=receipt.request_id,

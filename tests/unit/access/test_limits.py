@@ -277,6 +277,11 @@ async def test_models_and_providers_are_patterns_of_requested_or_used_names(keys
         "The key 'ci' does not allow the model 'claude-opus-4-5' (groq/llama). Allowed: CLAUDE-haiku-*, "
         "openai/gpt-4.1*. Another list:  anthropic-proxy keys change ci --models LIST",
     )
+    prefixed = {"model": "anthropic/claude-haiku-4-5", "mapped_model": "claude-haiku-4-5"}
+    await keys.admit(key, **prefixed, targets=[fallback])
+    await keys.change_rules("ci", models=("anthropic/*",))
+    await keys.admit(key, **prefixed, targets=[fallback])
+    await keys.refuse(key, 403, model="claude-haiku-4-5", targets=[fallback])
     alias = {"model": "claude-openai/gpt-5-pro", "normalized_model": "openai/gpt-5-pro"}
     expensive = AdmissionTarget(prefix="openai", model="gpt-5-pro", max_output_tokens=9)
     await keys.change_rules("ci", models=("claude-*",))

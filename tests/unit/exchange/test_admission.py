@@ -59,6 +59,14 @@ async def test_an_invalid_maximum_reserves_no_negative_amount() -> None:
 async def test_the_model_of_an_alias_is_the_one_that_it_names() -> None:
     request, _ = await describe(model="claude-openai/gpt-4.1-mini[1m]")
     assert (request.model, request.normalized_model) == ("claude-openai/gpt-4.1-mini[1m]", "openai/gpt-4.1-mini")
+    assert request.mapped_model == "openai/gpt-4.1-mini"
+
+
+async def test_a_claude_model_with_the_prefix_of_anthropic_is_the_one_that_is_mapped() -> None:
+    request, _ = await describe(model="anthropic/claude-sonnet-4-5[1m]")
+    assert (request.normalized_model, request.mapped_model) == ("anthropic/claude-sonnet-4-5", "claude-sonnet-4-5")
+    request, _ = await describe(model="anthropic/other")
+    assert (request.normalized_model, request.mapped_model) == ("anthropic/other", "anthropic/other")
 
 
 class Settler:
