@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 from urllib.parse import urljoin
 
-from msgspec import Struct, structs
+from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.options import EngineOptions
@@ -83,7 +83,9 @@ _NON_CHAT_PATTERNS = (
 """Patterns of model ids without chat: embeddings, speech, images. Lists of the OpenAI format do not state the purpose
 of a model."""
 _MAX_ENTRIES = 5_000
-"""Number of entries of a list that are read. Each takes time, in which a server replies to nobody."""
+"""Number of entries of a list that are read. Each takes time and memory."""
+_MAX_BYTES_ON_LOOP = 64 * 1024
+"""Maximum size of a list that is decoded on the event loop, where others wait meanwhile."""
 _MAX_BYTES = 16 * 1024 * 1024
 LOADED_PATHS = ("/api/v0/models", "/api/ps", "/props")
 """Paths, beside the API, at which LM Studio, Ollama and llama.cpp state the windows of loaded models (lmstudio.ai/docs,
@@ -105,6 +107,11 @@ class ListedModel(Struct, frozen=True):
     """None: the list states no date."""
     prices: Mapping[str, float] | None = None
     """See `LearnedModel.prices`."""
+
+
+class _List(Struct):
+    data: Sequence[Raw] | None = None
+    models: Sequence[Raw] | None = None
 
 
 class _Answer(Struct, frozen=True):
@@ -134,12 +141,27 @@ async def query_chat_models(
     if answer.status != 200:
         raise _describe_refusal(provider, settings, base_url, answer)
     try:
-        entries = list(islice(_find_entries(decode_json(answer.body)), _MAX_ENTRIES))
+        if len(answer.body) > _MAX_BYTES_ON_LOOP:
+            found = await asyncio.to_thread(_decode_list, provider, answer.body)
+        else:
+            found = _decode_list(provider, answer.body)
     except (InvalidJson, TypeError):
         text = f"{provider.prefix} answered the query for its models with something else, at {base_url}"
         raise UpstreamProtocolError(text, provider=provider.prefix) from None
+    if is_own_server(provider, settings) and not any(one.context_window for one in found.values()):
+        windows = await _query_loaded_windows(base_url, send, request, credential)
+        if (only := windows.pop("", None)) is not None and len(found) == 1:
+            windows = dict.fromkeys(found, only)
+        found |= {
+            name: structs.replace(one, context_window=windows[name]) for name, one in found.items() if name in windows
+        }
+    return list(found.values())
+
+
+def _decode_list(provider: Provider, body: bytes) -> dict[str, ListedModel]:
+    """Raises `InvalidJson` or `TypeError` for a body that is no list of models."""
     found = {}
-    for entry in entries:
+    for entry in islice(_find_entries(body), _MAX_ENTRIES):
         name = _read_id(entry)
         is_other = any(fnmatchcase(name.lower(), pattern) for pattern in _NON_CHAT_PATTERNS)
         # commands print names on terminals
@@ -150,14 +172,7 @@ async def query_chat_models(
                 for fields in (_WINDOW_FIELDS, _OUTPUT_FIELDS)
             )
             found[name] = ListedModel(name, window, most, _read_date(entry.get(_RETIREMENT_FIELD)), _read_prices(entry))
-    if is_own_server(provider, settings) and not any(one.context_window for one in found.values()):
-        windows = await _query_loaded_windows(base_url, send, request, credential)
-        if (only := windows.pop("", None)) is not None and len(found) == 1:
-            windows = dict.fromkeys(found, only)
-        found |= {
-            name: structs.replace(one, context_window=windows[name]) for name, one in found.items() if name in windows
-        }
-    return list(found.values())
+    return found
 
 
 async def is_key_accepted(
@@ -225,13 +240,13 @@ async def _query_loaded_windows(
             async with asyncio.timeout(_LOADED_TIMEOUT_SECONDS):
                 response = await send(root, structs.replace(request, path=path), credential)
                 try:
-                    decoded = decode_json(await read_body(response, _MAX_BYTES))
+                    body = await read_body(response, _MAX_BYTES)
                 finally:
                     await response.close()
             if path == "/props":
-                entries: Iterable[Mapping[str, Any]] = [{"id": "", **decoded["default_generation_settings"]}]
+                entries: Iterable[Mapping[str, Any]] = [{"id": "", **decode_json(body)["default_generation_settings"]}]
             else:
-                entries = _find_entries(decoded)
+                entries = _find_entries(body)
             windows = {_read_id(entry): _find_number(entry, _LOADED_FIELDS) for entry in entries}
         except (ProxyError, TimeoutError, InvalidJson, TypeError, KeyError):
             return {}  # another kind of server
@@ -282,11 +297,16 @@ def _read_id(entry: Mapping[str, Any]) -> str:
     return str(entry.get("id") or entry.get("model") or entry.get("name") or "").removeprefix("models/")
 
 
-def _find_entries(decoded: Any) -> Iterator[Mapping[str, Any]]:
-    entries = decoded.get("data", decoded.get("models")) if isinstance(decoded, dict) else decoded
-    if not isinstance(entries, list):
-        raise TypeError("neither a list nor an object with a list")
-    for entry in entries:
+def _find_entries(body: bytes) -> Iterator[Mapping[str, Any]]:
+    """Each entry is decoded alone, because decoding holds the lock of the interpreter, also in a thread."""
+    if body.lstrip().startswith(b"["):
+        entries: Sequence[Raw] | None = decode_json(body, list[Raw])
+    else:
+        listed = decode_json(body, _List)
+        entries = listed.models if listed.data is None else listed.data
+    if entries is None:
+        raise TypeError("an object without a list")
+    for entry in (decode_json(bytes(raw)) for raw in entries):
         methods = entry.get("supportedGenerationMethods") if isinstance(entry, dict) else None
         if isinstance(entry, dict) and (methods is None or "generateContent" in methods):
             yield entry

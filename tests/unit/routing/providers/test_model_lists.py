@@ -1,5 +1,6 @@
 """The limits and prices that the model lists of servers state."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.provider_models import ListedModel, query_chat_models
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.gateway.settings import Settings
 from tests.support.harness import FakeResponse
 
@@ -26,6 +28,34 @@ async def read_list(*entries: dict[str, Any]) -> list[tuple[str, int | None, int
 async def test_names_with_control_characters_and_models_without_chat_are_left_out() -> None:
     names = ["some", "b\x1b[31mad", "Text-Embedding-3", "gpt-5\n", "tts-1", "own-guard", "", "x/some:free"]
     assert [name for name, _, _ in await read_list(*({"id": name} for name in names))] == ["some", "x/some:free"]
+
+
+async def test_a_long_list_does_not_hold_up_others() -> None:
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    others = asyncio.create_task(count_turns())
+    listed = await read_list(*({"id": f"model-{number}", "description": "x" * 100} for number in range(1_000)))
+    others.cancel()
+    assert len(listed) == 1_000
+    assert turns > 1
+
+
+@pytest.mark.parametrize("body", ["[1", '{"data": 1}', '{"data": null}', "{}", '[{"id": "x"}, ]', "1", ""])
+async def test_a_body_that_is_no_list_is_an_error(body: str) -> None:
+    async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        return FakeResponse(200, body.encode())
+
+    with pytest.raises(UpstreamProtocolError) as caught:
+        await query_chat_models(PROVIDERS.find("openai"), Settings(), send, None, 5.0)
+    assert caught.value.message == (
+        "openai answered the query for its models with something else, at https://api.openai.com/v1"
+    )
 
 
 async def test_only_the_first_models_of_a_long_list_are_read() -> None:
