@@ -13,7 +13,6 @@ from msgspec import structs
 from anthropic_proxy.cli.command_settings import NO_PROVIDER, describe_files, load_command_settings
 from anthropic_proxy.cli.commands import new_group
 from anthropic_proxy.cli.output import Column, Output
-from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.routing.router import find_preferred_provider
 from anthropic_proxy.errors import ConfigurationError
@@ -52,24 +51,19 @@ def show(*, all_settings: Annotated[bool, Parameter(name="--all")] = False, as_j
         output.write_json({"files": list(settings.files), "settings": full})
         return
     if shown:
-        columns = [Column("Setting"), Column("Value", wraps=True), Column("Source", role="quiet"), Column("Default")]
-        sources = [row.source for row in shown]
-        if output.is_terminal:  # the line about the files names their folders
-            folders = {
-                f"{shorten_home(Path(file).absolute().parent)}{os.sep}"
-                for file in (settings.env_file, *settings.files)
-                if file
-            }
-            for folder in folders if len({Path(file).name for file in settings.files}) == len(settings.files) else ():
-                sources = [source.removeprefix(folder) for source in sources]
-        cells = [
-            [row.name, row.value or "–", source, row.default or "–"] for row, source in zip(shown, sources, strict=True)
-        ]
-        if output.is_terminal:  # few settings have a default, so it is beside the value
-            columns.pop()
-            for cell in cells:
-                default = cell.pop()
-                cell[1] += "" if default in ("–", cell[1]) else f", default {default}"
+        columns = [Column("Setting"), Column("Value", wraps=True), Column("Source", role="quiet")]
+        if output.is_terminal:
+            cells = []
+            for row in shown:
+                file, separator, line = row.source.rpartition(" line ")
+                # the line below the table has the whole names
+                source = f"{Path(file).suffix or Path(file).name}{separator}{line}" if file else row.source
+                # few settings have a default, so it is beside the value
+                default = f", default {row.default}" if row.default not in ("", row.value or "–") else ""
+                cells.append([row.name, f"{row.value or '–'}{default}", source])
+        else:
+            columns.append(Column("Default"))
+            cells = [[row.name, row.value or "–", row.source, row.default or "–"] for row in shown]
         output.write_table(columns, cells)
     if hidden := len(rows) - len(shown):
         output.write_notice(f"{hidden} settings are not set. Show them with:  anthropic-proxy config show --all")

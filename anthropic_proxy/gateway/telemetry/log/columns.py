@@ -13,6 +13,7 @@ _NARROW = re.compile(
 _UNSPACED = "\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff\uff00-\uff60"
 """Characters of languages in which a line may end anywhere: Chinese, Japanese, Korean."""
 _GAPS = re.compile(r"( {2,})")
+_QUESTION = "Did you mean:"
 _SPACE = re.compile(r"\s")
 _PIECE = re.compile(rf"( *)([{_UNSPACED}]|[^ {_UNSPACED}]+)")
 
@@ -66,7 +67,8 @@ def wrap_text(text: str, width: int | None) -> list[str]:
     """Return `text` as lines of at most `width` columns, which may contain colors. None: one line.
 
     What follows two spaces is a command: it is never divided, so that it can be copied, and gets a line of its own if
-    it does not fit. Further lines begin below the text, after a sign such as ✕; a long command begins further left.
+    it does not fit. So does `Did you mean:` with what follows. Further lines begin below the text, after a sign such as
+    ✕; a long command begins further left.
     """
     if width is None or count_columns(text) <= width:
         return [text]
@@ -75,10 +77,13 @@ def wrap_text(text: str, width: int | None) -> list[str]:
     sentence, *rest = _GAPS.split(body)
     sign = _COLOR.sub("", sentence.partition(" ")[0])
     lines, further = [start], start + ("  " if len(sign) == 1 and not sign.isalnum() else "")
-    for gap, word in (*split_words(sentence), *zip(rest[::2], rest[1::2], strict=True)):
+    words = [*split_words(sentence.removesuffix(_QUESTION))]
+    if sentence.endswith(_QUESTION):  # it is read, and copied, with the suggestion behind it
+        words.append(("", _QUESTION))
+    for gap, word in (*words, *zip(rest[::2], rest[1::2], strict=True)):
         if not lines[-1].strip():
             lines[-1] += word
-        elif count_columns(lines[-1] + gap + word) <= width:
+        elif word is not _QUESTION and count_columns(lines[-1] + gap + word) <= width:
             lines[-1] += gap + word
         else:
             needs = count_columns(word)
