@@ -1242,10 +1242,12 @@ def _retires_soon(facts: ModelFacts, today: date) -> bool:
 def describe_facts(facts: ModelFacts, today: date) -> str:
     """Return input limit, price and retirement of a model as text in columns: `1.0 M context    $2.00 in    $8.00 out`.
 
-    A retirement is stated within `NOTICE_DAYS`.
+    A retirement is stated within `NOTICE_DAYS`. A model without limit and price has an empty text.
     """
-    window = "" if facts.max_input is None else f"{formats.short_count(facts.max_input)} context"
     price = facts.price
+    window = "" if price is None else "unknown"
+    if facts.max_input is not None:
+        window = f"{formats.short_count(facts.max_input)} context"
     if price is None:
         amounts = ""
     elif facts.is_free:

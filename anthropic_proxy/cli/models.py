@@ -400,13 +400,14 @@ async def _find_facts(services: Services, target: str) -> ModelFacts:
 def describe_models(services: Services, provider: Provider, models: Sequence[ListedModel]) -> tuple[ModelFacts, ...]:
     """Return `models` in alphabetical order with limits, prices and dates of retirement.
 
-    Limits and dates in the list of the provider take precedence over those that the proxy knows.
+    Limits, prices and dates in the list of the provider take precedence over those that the proxy knows, except your
+    own prices.
     """
     settings = services.settings
     server = find_server_name(provider, settings)
     if listed := {(server, one.id): one.prices for one in models if one.prices is not None}:
         PRICE_SOURCE.replace_listed({server}, listed)
-    prices = PriceList(settings)
+    prices = PriceList(settings, prefers_server_lists=True)
     facts = []
     for model in models:
         known = find_capabilities(provider, model.id, settings, services.catalog)

@@ -289,11 +289,15 @@ def _find_own_pattern(patterns: Iterable[str], model: str) -> str | None:
 class PriceList:
     """Results are cached until another price list is loaded."""
 
-    def __init__(self, settings: Settings, *, uses_server_lists: bool = True) -> None:
+    def __init__(
+        self, settings: Settings, *, uses_server_lists: bool = True, prefers_server_lists: bool = False
+    ) -> None:
         """Set `uses_server_lists` to False for a decision, such as that of a budget: the list of a server may have any
-        amount, and only the processes that have read it know it.
+        amount, and only the processes that have read it know it. `prefers_server_lists`: for prices that are shown
+        beside such a list, and not stored.
         """
         self._settings, self._uses_server_lists = settings, uses_server_lists
+        self._prefers_server_lists = prefers_server_lists
         self._edition = 0
         self._found: dict[tuple[str, str, int, str], Price | None] = {}
 
@@ -337,18 +341,19 @@ class PriceList:
         is_keyless = is_near and not self._settings.keys.get(provider.name)  # with a key, it may be a gateway
         if provider.transport == "demo" or ((is_keyless or provider.uses_installed_models) and not is_cloud):
             return FREE
-        name = provider.find_known_name(model)
-        listed = find_price(_find_price_address(provider, server, base_url), name, when, tier=tier)
-        if listed is not None or tier:
-            return listed
-        vendor = _find_vendor_price(server, base_url, name) if server else None
-        if vendor is None and self._uses_server_lists:
+        fields = None
+        if self._uses_server_lists and not tier:
             fields = PRICE_SOURCE.listed.get((build_server_name(provider, base_url), model))
-            if fields is None:
-                return None
-            price = _convert_table(convert(fields, TokenPriceFields), None, f"model list of {find_host(base_url)}")
-            return structs.replace(price, is_of_server=True)
-        return vendor
+        if fields is None or not self._prefers_server_lists:
+            name = provider.find_known_name(model)
+            listed = find_price(_find_price_address(provider, server, base_url), name, when, tier=tier)
+            if listed is not None or tier:
+                return listed
+            vendor = _find_vendor_price(server, base_url, name) if server else None
+            if vendor is not None or fields is None:
+                return vendor
+        price = _convert_table(convert(fields, TokenPriceFields), None, f"model list of {find_host(base_url)}")
+        return structs.replace(price, is_of_server=True)
 
 
 def find_published_window(provider: Provider, model: str, settings: Settings) -> int | None:

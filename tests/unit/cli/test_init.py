@@ -165,6 +165,8 @@ def test_a_retired_model_is_not_offered_and_a_retirement_within_180_days_is_mark
         (describe("a", 8, window=1_047_576), " 1.0 M context   $2.00 in   $8.00 out"),
         (describe("a", 8, "2027-01-14", window=400_000), " 400 k context   $2.00 in   $8.00 out  retires 2027-01-14"),
         (describe("a", 0, window=65_536), "65.5 k context  free of charge"),
+        (describe("a", 8), "       unknown   $2.00 in   $8.00 out"),
+        (describe("a"), ""),
         (describe("a", window=8_192), " 8,192 context  too small for Claude Code"),
     ],
 )

@@ -418,6 +418,9 @@ def test_the_list_of_a_server_has_the_price_of_a_model_that_no_other_source_has(
     listed = {(server, name): {"input": 0.5, "output": 4, "cache_read": 0.1} for name in names}
     PRICE_SOURCE.replace_listed({server}, listed)
     assert read() == [rates("0.5", "0.1", "0.5", "4", "4"), *before[1:]]
+    shown = PriceList(settings, prefers_server_lists=True)
+    assert known(shown.find(router, "google/gemini-2.5-pro", TODAY)).base == read()[0], "for lists of models"
+    assert known(shown.find(router, "acme/own", TODAY)).base == before[1]
     found = known(prices.find(router, "acme/mystery", TODAY))
     assert (found.source, prices.find(router, "acme/mystery", TODAY, "flex")) == ("model list of openrouter.ai", None)
     route = '[[routes]]\nname = "cheap"\nbalance = "cost"\ntargets = ["router/acme/mystery", "router/acme/own"]\n'
