@@ -30,7 +30,13 @@ from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.provider_models import has_model_list
-from anthropic_proxy.engine.providers.servers import describe_missing_key, find_region, find_server_override
+from anthropic_proxy.engine.providers.servers import (
+    describe_missing_key,
+    find_host,
+    find_region,
+    find_server_override,
+    has_own_list,
+)
 from anthropic_proxy.engine.routing.health import CircuitBreakers
 from anthropic_proxy.engine.routing.model_listing import TierMapping, list_tier_mappings
 from anthropic_proxy.engine.routing.router import (
@@ -439,7 +445,8 @@ def find_provider_problems(
         return []
     if provider.transport == "litellm":
         if not _is_installed("litellm"):
-            return [f"LiteLLM is not installed:  {build_extra_install_command('litellm')}"]
+            missing = f"LiteLLM is not installed:  {build_extra_install_command('litellm')}"
+            return [missing, *_propose_other_server(provider, settings, catalog)]
         names = {secret.origin.upper() for secret in settings.other_secrets}
         stems = dict.fromkeys(model.partition("/")[0] for model in models if "/" in model)
         return [
@@ -460,6 +467,22 @@ def find_provider_problems(
             if not {model, f"{model}:latest"} & {*listed}
         ]
     return []
+
+
+def _propose_other_server(provider: Provider, settings: Settings, catalog: Catalog) -> Iterator[str]:
+    """Yield the lines that send models of a provider to the preferred server instead, which may have them too: the name
+    `deepseek/deepseek-chat` is one of OpenRouter.
+    """
+    preferred = find_preferred_provider(settings, catalog)
+    if not has_own_list(preferred, settings):
+        return
+    found = list_model_replacements(
+        lambda choice: f"{preferred.prefix}/{choice.model}" if choice.provider is provider else "", settings, catalog
+    )
+    host = find_host(settings.base_urls.get(preferred.name, preferred.base_url))
+    for one in found:
+        place = f"{one.setting.name} ({one.setting.source})"
+        yield f"{place} names a model of {provider.title}. For that of {host}:  {one.line}"
 
 
 def find_feature_problems(settings: Settings) -> list[str]:

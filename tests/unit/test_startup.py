@@ -102,6 +102,22 @@ def test_litellm_is_named_with_what_it_lacks() -> None:
         assert findings(environ).splitlines()[1:] == [missing]
 
 
+def test_without_litellm_a_name_of_the_preferred_server_gets_the_line_for_it() -> None:
+    environ = {
+        "OPENAI_API_KEY": "sk-or-0123456789ab4f2a",
+        "OPENAI_BASE_URL": "https://openrouter.ai/api/v1",
+        "BIG_MODEL": "deepseek/deepseek-chat",
+        "SMALL_MODEL": "openai/qwen/qwen3-coder",
+    }
+    if find_spec("litellm") is None:
+        assert findings(environ).splitlines() == [
+            "ready: openai (…4f2a, environment)",
+            "✕ LiteLLM is not installed:  anthropic-proxy add litellm",
+            "✕ BIG_MODEL (environment) names a model of LiteLLM. For that of openrouter.ai:  "
+            "BIG_MODEL=openai/deepseek/deepseek-chat",
+        ]
+
+
 def test_web_fetch_without_its_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     environ = {**OPENAI, "FETCH_URLS": "true"}
     usual = findings(OPENAI)
