@@ -79,18 +79,38 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         shown = sort_rows(listed, _COLUMNS, query.order)[:MAX_ROWS]
         # shares of 90 days are all about 1 %
         whole = max((group.sums.cost for group in shown), default=0) if by == "day" else total().cost
-        return [
-            {
-                **_build_row(context, names, by, group),
-                "input": formats.short_count(group.sums.all_input_tokens),
-                "output": formats.short_count(group.sums.output_tokens),
-                "share": group.sums.cost / whole if group.sums.cost else None,
-                "percent": formats.UNKNOWN
-                if group.sums.unknown_cost_requests and not group.sums.cost
-                else formats.percent(group.sums.cost, total().cost),
-            }
-            for group in shown
-        ]
+        rows: list[Mapping[str, Any]] = []
+        for group in shown:
+            sums, facets = group.sums, {**query.facets, by: group.name}
+            if by == "model":
+                facets["provider"] = group.provider
+            href = query.link("/dashboard/requests", facets=facets, measure="", order="")
+            if by == "day":
+                day = datetime.fromisoformat(group.name)
+                start, end = (int((day + timedelta(days=count)).astimezone().timestamp()) for count in (0, 1))
+                href = query.link_to_range(start, end, "/dashboard/requests")
+            mean = requested = formats.UNKNOWN
+            if sums.all_tokens:
+                mean = format_cost(round(sums.cost / sums.requests), sums.unknown_cost_requests)
+                requested = formats.cost_with_unknown(sums.requested_cost, sums.unknown_requested_cost_requests)
+            is_unknown = sums.unknown_cost_requests and not sums.cost
+            rows.append(
+                {
+                    "name": _name_group(names, by, group),
+                    "provider": name_value("provider", group.provider, names) if group.provider else "",
+                    "requests": formats.count(sums.requests),
+                    "input": formats.short_count(sums.all_input_tokens),
+                    "output": formats.short_count(sums.output_tokens),
+                    "cached": formats.percent(sums.cache_read_tokens, sums.all_input_tokens),
+                    "mean": mean,
+                    "requested": requested,
+                    "cost": format_sums(sums),
+                    "share": sums.cost / whole if sums.cost else None,
+                    "percent": formats.UNKNOWN if is_unknown else formats.percent(sums.cost, total().cost),
+                    "href": href,
+                }
+            )
+        return rows
 
     def summarize() -> str:
         sums = total()
@@ -165,32 +185,6 @@ def _name_group(names: Names, by: str, group: UsageGroup) -> str:
         return name_value(by, group.name, names) if group.name else name_missing(by)
     day = datetime.fromisoformat(group.name)
     return f"{day:%a}, {day.day} {day:%b}"
-
-
-def _build_row(context: PageContext, names: Names, by: str, group: UsageGroup) -> Mapping[str, Any]:
-    sums = group.sums
-    facets = {**context.query.facets, by: group.name}
-    if by == "model":
-        facets["provider"] = group.provider
-    href = context.query.link("/dashboard/requests", facets=facets, measure="", order="")
-    if by == "day":
-        day = datetime.fromisoformat(group.name)
-        start, end = (int((day + timedelta(days=count)).astimezone().timestamp()) for count in (0, 1))
-        href = context.query.link_to_range(start, end, "/dashboard/requests")
-    return {
-        "name": _name_group(names, by, group),
-        "provider": name_value("provider", group.provider, names) if group.provider else "",
-        "requests": formats.count(sums.requests),
-        "cached": formats.percent(sums.cache_read_tokens, sums.all_input_tokens),
-        "mean": format_cost(round(sums.cost / sums.requests), sums.unknown_cost_requests)
-        if sums.all_tokens
-        else formats.UNKNOWN,
-        "requested": formats.cost_with_unknown(sums.requested_cost, sums.unknown_requested_cost_requests)
-        if sums.all_tokens
-        else formats.UNKNOWN,
-        "cost": format_sums(sums),
-        "href": href,
-    }
 
 
 PAGE = Page(section="Costs", template="costs.html", build=build_costs_page, tables={"costs": PageTable(tabulate_costs)})

@@ -163,16 +163,18 @@ class _Queries:
         self.periods, self.costs = divide_range(context.charted_query), ModelCosts(context.settings)
         seconds = self.periods.seconds
         self.by_model = memoize_result(lambda: queries.measure_model_performance(connection, chosen, seconds))
-        self.sums = memoize_result(self._sum_periods)
+
+        def sum_periods() -> dict[int, UsageSums]:
+            found = {start: UsageSums() for start in self.periods.starts}
+            found |= add_up_groups((one.start, one.model.sums) for one in self.by_model())
+            return dict(sorted(found.items()))
+
+        self.sums = memoize_result(sum_periods)
+        """Beginning of a period (seconds since the epoch) → sums of all models, in order of time."""
         self.latencies = memoize_result(
             lambda: queries.group_latencies(self.by_model(), lambda one: (one.start, tuple[str, ...]()))
         )
         self.errors = memoize_result(lambda: count_errors(connection, context.selection, seconds))
-
-    def _sum_periods(self) -> dict[int, UsageSums]:
-        """Return beginning of a period (seconds since the epoch) → sums of all models, in order of time."""
-        found = add_up_groups((one.start, one.model.sums) for one in self.by_model())
-        return dict(sorted(({start: UsageSums() for start in self.periods.starts} | found).items()))
 
 
 def _find_provider(one: ModelPeriod) -> tuple[int, tuple[str, ...]]:

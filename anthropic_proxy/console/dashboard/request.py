@@ -208,7 +208,16 @@ class TokenCost(Struct, frozen=True):
 def _tokens(prices: ModelCosts, row: StoredRequest) -> list[TokenCost]:
     """Divide the stored cost, without the searches, among the kinds of tokens. The current prices give the shares."""
     costs: dict[str, int] = {}
-    search_cost, searches = _find_searches(prices, row)
+    search_cost, searches = 0, list[TokenCost]()
+    if count := row.billed_searches:
+        price = prices.find_price(row.provider, row.model)
+        whole = None if price is None else price.calculate_search_cost(count)
+        each = cost = ""
+        if price is not None and whole is not None:
+            search_cost = whole if row.cost is None else min(whole, row.cost)
+            each = f"{format_cost(price.calculate_search_cost(1_000))} per 1,000"
+            cost = format_cost(search_cost)
+        searches.append(TokenCost("web search", "", formats.count(count), each, cost))
     if row.cost:
         costs = prices.divide_cost(row.provider, row.model, row, row.cost - search_cost)
     found = []
@@ -220,22 +229,6 @@ def _tokens(prices: ModelCosts, row: StoredRequest) -> list[TokenCost]:
             shown = formats.count(number) if row.all_input_tokens or row.output_tokens else formats.UNKNOWN
             found.append(TokenCost(kind.replace("_", " "), kind.replace("_", "-"), shown, each, cost))
     return [*found, *searches]
-
-
-def _find_searches(prices: ModelCosts, row: StoredRequest) -> tuple[int, list[TokenCost]]:
-    """Return the cost in nano-dollars at the current price (0: unknown), and the line of the searches."""
-    count = row.billed_searches
-    if not count:
-        return 0, []
-    price = prices.find_price(row.provider, row.model)
-    whole = None if price is None else price.calculate_search_cost(count)
-    if price is None or whole is None:
-        return 0, [TokenCost("web search", "", formats.count(count), "", "")]
-    cost, each = (
-        whole if row.cost is None else min(whole, row.cost),
-        f"{format_cost(price.calculate_search_cost(1_000))} per 1,000",
-    )
-    return cost, [TokenCost("web search", "", formats.count(count), each, format_cost(cost))]
 
 
 def _shorten(stored: StoredContent, text: str) -> tuple[str, str]:

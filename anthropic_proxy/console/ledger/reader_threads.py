@@ -6,7 +6,6 @@ One client cannot occupy all threads with slow queries.
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from anthropic_proxy.errors import LimitReached, ShuttingDown
@@ -64,9 +63,17 @@ class ReaderThreads:
             self._release(client)
             raise ShuttingDown
         loop = asyncio.get_running_loop()
+        is_rejected = False
+
+        def call_unless_rejected() -> ResultT:
+            if is_rejected:  # the executor keeps a call for which no thread started
+                raise CancelledError
+            return function(*arguments, **named)
+
         try:
-            call = self._submit(partial(function, *arguments, **named))
-        except RuntimeError:
+            call = self._executor.submit(call_unless_rejected)
+        except RuntimeError:  # the system has no thread left
+            is_rejected = True
             self._release(client)
             raise
 
@@ -81,21 +88,6 @@ class ReaderThreads:
         """Cancel the calls that wait for a thread. Calls that run end by themselves."""
         self._is_stopped = True
         self._executor.shutdown(wait=False, cancel_futures=True)
-
-    def _submit(self, function: Callable[[], ResultT]) -> "Future[ResultT]":
-        """Run `function` in a thread. Raises `RuntimeError` if the system has no thread left: it never runs then."""
-        is_rejected = False
-
-        def call_unless_rejected() -> ResultT:
-            if is_rejected:  # the executor keeps a call for which no thread started
-                raise CancelledError
-            return function()
-
-        try:
-            return self._executor.submit(call_unless_rejected)
-        except RuntimeError:
-            is_rejected = True
-            raise
 
     def _release(self, client: str) -> None:
         self._calls[client].threads.release()
