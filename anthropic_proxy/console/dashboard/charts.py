@@ -289,7 +289,7 @@ class Periods(Struct, frozen=True):
                     label=label,
                     time=time,
                     title=f"{time}{text}",
-                    href=self.query.link_to_range(start, end, "/dashboard/requests"),
+                    href=self.query.link_to_requests(start, end),
                     is_incomplete=end > self.query.end,
                     minute=(left.date() - first.date()).days * _DAY_MINUTES + minute if is_part else None,
                 )

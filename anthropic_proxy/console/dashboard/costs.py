@@ -88,7 +88,7 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
             if by == "day":
                 day = datetime.fromisoformat(group.name)
                 start, end = (int((day + timedelta(days=count)).astimezone().timestamp()) for count in (0, 1))
-                href = query.link_to_range(start, end, "/dashboard/requests")
+                href = query.link_to_requests(start, end)
             mean = requested = formats.UNKNOWN
             if sums.all_tokens:
                 mean = format_cost(round(sums.cost / sums.requests), sums.unknown_cost_requests)

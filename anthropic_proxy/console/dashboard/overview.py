@@ -484,7 +484,7 @@ def build_week(
             day = formats.local_datetime(start * MICROSECONDS)
             title += f": hours with requests = {len(values)}; highest, {day.day} {day:%b} = {format_value(most)}"
         level = max(1, -int(-LEVELS * total // highest)) if total else 0
-        return WeekCell(level, title, query.link_to_range(start, start + HOUR_SECONDS, "/dashboard/requests"))
+        return WeekCell(level, title, query.link_to_requests(start, start + HOUR_SECONDS))
 
     return WeekGrid(
         cells=[[build_cell(weekday, hour) for hour in range(24)] for weekday in range(7)] if highest else (),

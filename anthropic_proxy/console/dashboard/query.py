@@ -102,8 +102,8 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
     def link_without_facet(self, name: str) -> str:
         return self.link(facets={key: value for key, value in self.facets.items() if key != name})
 
-    def link_to_range(self, start: int, end: int, path: str, **facets: str) -> str:
-        return self.link(path, range_name="", start=start, end=end, facets={**self.facets, **facets}, measure="")
+    def link_to_requests(self, start: int, end: int) -> str:
+        return self.link("/dashboard/requests", range_name="", start=start, end=end, measure="")
 
     def link_sorted_by(self, name: str, order: str) -> str:
         """The first click sorts highest values first, the second lowest first. The third click restores the default

@@ -139,7 +139,7 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
         "first": len(own) - later - len(part.rows) + 1,
         "turn_count": sum(bool(row.requested_model) for row in own),
         "has_texts": bool(texts),
-        "all_rows": query.link_to_range(total.started_at // 60_000_000 * 60, end, "/dashboard/requests"),
+        "all_rows": query.link_to_requests(total.started_at // 60_000_000 * 60, end),
         "project": rows[-1].project,
         "started": total.started_at,
     }

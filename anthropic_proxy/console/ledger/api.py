@@ -84,7 +84,7 @@ def respond(
 def _list_requests(request: RouteRequest, settings: Settings, warn: Callable[[str], None] | None) -> RouteResponse:
     names = ("since", "until", "format", "limit", "before", "search", "changed", "facets", *FACETS)
     query = _Query(request, names)
-    form, limit = query.choose("format", _FORMATS, "json"), query.read_number("limit", DEFAULT_ROWS, MAX_ROWS)
+    form, limit = query.choose("format", _FORMATS, "json"), query.read_limit()
     chosen = structs.replace(
         query.resolve_usage_range(),
         has_model=False,
@@ -149,11 +149,11 @@ class _Query(ApiQuery):
     def is_true(self, name: str) -> bool:
         return self.choose(name, ("true", "false"), "false") == "true"
 
-    def read_number(self, name: str, default: int, highest: int) -> int:
-        text = self.values.get(name, str(default))
-        if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= highest):
+    def read_limit(self) -> int:
+        text = self.values.get("limit", str(DEFAULT_ROWS))
+        if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= MAX_ROWS):
             raise InvalidRequest(
-                f"{name} is {text!r}. Use a whole number from 1 to {highest:,}.", code="ledger-parameter"
+                f"limit is {text!r}. Use a whole number from 1 to {MAX_ROWS:,}.", code="ledger-parameter"
             )
         return int(text)
 

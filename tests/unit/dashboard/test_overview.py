@@ -264,8 +264,8 @@ def hour(start: int, requests: int) -> PeriodSums:
 def test_hours_of_several_weeks_are_one_cell() -> None:
     hours = [hour(MONDAY, 2), hour(MONDAY + 7 * 86_400, 8), hour(MONDAY + 86_400 + 3_600, 1)]
     grid = build_week(QUERY, hours, lambda sums: sums.requests, formats.count)
-    first = QUERY.link_to_range(MONDAY + 7 * 86_400, MONDAY + 7 * 86_400 + 3_600, "/dashboard/requests")
-    second = QUERY.link_to_range(MONDAY + 90_000, MONDAY + 93_600, "/dashboard/requests")
+    first = QUERY.link_to_requests(MONDAY + 7 * 86_400, MONDAY + 7 * 86_400 + 3_600)
+    second = QUERY.link_to_requests(MONDAY + 90_000, MONDAY + 93_600)
     assert grid.cells[0][9] == WeekCell(
         LEVELS, "Monday, 09:00, 10: hours with requests = 2; highest, 23 Nov = 8", first
     )
