@@ -124,17 +124,16 @@ class DialectSearch:
         if dialect is not None and dialect != self.target.dialect:
             self._record(probe, dialect, failed, result, kind="improvement" if effect else "required", effect=effect)
 
-    def use_wire(self, name: str) -> bool:
-        """Send all later probes by another API (wire) of the provider, such as `chat`.
-
-        Return False if the provider does not have this API, or if it is already used.
+    def use_chat_wire(self) -> bool:
+        """Send all later probes by the API `chat`. Return False if the provider does not have this API, or if it is
+        already used.
         """
         provider = self.target.provider
-        switched = switch_wire(self.target, name, self._settings)
+        switched = switch_wire(self.target, "chat", self._settings)
         if switched is None or switched.wire is self.target.wire:
             return False
         self.target = structs.replace(switched, capabilities=self.target.capabilities)
-        self._diagnosis.wire = f"{provider.env_prefix}_WIRE={name}"
+        self._diagnosis.wire = f"{provider.env_prefix}_WIRE=chat"
         return True
 
     def redact(self, text: str, max_characters: int = MAX_EXCERPT_CHARACTERS) -> str:
@@ -273,7 +272,7 @@ async def diagnose_backend(
     try:
         first, *probes = PROBES
         result = await search.run_probe(first)
-        if diagnosis.state_of(first.name) == "unsupported" and search.use_wire("chat"):
+        if diagnosis.state_of(first.name) == "unsupported" and search.use_chat_wire():
             result = await search.run_probe(first)
         if diagnosis.state_of(first.name) not in ("works", "emulated"):
             diagnosis.problem = _find_problem(search, result, settings)

@@ -68,15 +68,15 @@ def list_fixes(diagnoses: Sequence[Diagnosis], settings: Settings, catalog: Cata
         else:
             found[_fix_access(diagnosis, diagnosis.problem, diagnoses, settings, catalog)] = None
         found |= dict.fromkeys(_fix_routes(diagnosis, diagnoses, settings, catalog))
-    return [structs.replace(fix, place=fix.place or _find_place(fix, settings)) for fix in found]
-
-
-def _find_place(fix: Fix, settings: Settings) -> str:
-    variable = SETTING.match(fix.remedy)
-    if variable is None:
-        return ""
-    is_exported = settings.origins.get(variable[1]) == "environment" or copy_environment().get(variable[1])
-    return "in the environment" if is_exported else f"in {_name_env_file(settings)}"
+    placed = []
+    for fix in found:
+        place = fix.place
+        if not place and (setting := SETTING.match(fix.remedy)) is not None:
+            variable = setting[1]
+            is_exported = settings.origins.get(variable) == "environment" or copy_environment().get(variable)
+            place = "in the environment" if is_exported else f"in {_name_env_file(settings)}"
+        placed.append(structs.replace(fix, place=place))
+    return placed
 
 
 def _name_env_file(settings: Settings) -> str:
@@ -111,7 +111,11 @@ def _fix_access(
         return Fix(name=name, problem=_sentence(problem.message), remedy=problem.proposal)
     if problem.kind in ("unreachable", "address"):
         variable, text = provider.base_url_variable or "", problem.message
-        used = _describe_routes(backend.routes) if not backend.tiers else ""
+        used, routes = "", [] if backend.tiers else list(backend.routes)
+        if len(routes) > _MAX_NAMED_ROUTES:
+            used = f"{len(routes)} routes send requests to it."
+        elif routes:
+            used = f"The route {join_with_or(routes)} sends requests to it."
         if problem.kind == "address":
             if text.endswith(variable) and variable in settings.origins:
                 text = f"{text}, {settings.origins[variable]}"
@@ -237,14 +241,6 @@ def _fix_features(
     if required:
         text = f"needs other values of {', '.join(dict.fromkeys(required))}."
         yield Fix(name=diagnosis.backend.name, problem=text, remedy="the table below, in anthropic-proxy.toml")
-
-
-def _describe_routes(routes: Mapping[str, Sequence[str]]) -> str:
-    """Return a sentence about `Backend.routes`. "": no route uses the provider."""
-    names = list(routes)
-    if len(names) > _MAX_NAMED_ROUTES:
-        return f"{len(names)} routes send requests to it."
-    return f"The route {join_with_or(names)} sends requests to it." if names else ""
 
 
 def _find_alternative(

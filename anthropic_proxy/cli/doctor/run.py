@@ -137,7 +137,13 @@ def _list_configured(services: Services) -> Iterable[Backend]:
             key = target.provider.prefix, target.model
             tiers.setdefault(key, []).append(tier)
             targets.setdefault(key, target)
-    routed = _list_routed_models(services)
+    # prefix of a provider → name of a route → models of this provider among the route's targets
+    routed: dict[str, dict[str, list[str]]] = {}
+    for route in services.settings.routes:
+        for model in route.targets:
+            for target in _resolve(services, model):
+                models = routed.setdefault(target.provider.prefix, {}).setdefault(route.name, [])
+                models += [target.model] if target.model not in models else []
     for key, target in targets.items():
         yield Backend(name=key[0], target=target, tiers=tuple(tiers[key]), routes=routed.get(key[0], {}))
     used = {provider for provider, _ in targets}
@@ -152,17 +158,6 @@ def _list_configured(services: Services) -> Iterable[Backend]:
             is_examined = is_configured(provider, services.settings) and not missing
         if is_examined:
             yield from _find_defaults(services, provider, routed.get(provider.prefix, {}))
-
-
-def _list_routed_models(services: Services) -> Mapping[str, Mapping[str, Sequence[str]]]:
-    """Return prefix of a provider → name of a route → models of this provider among the route's targets."""
-    found: dict[str, dict[str, list[str]]] = {}
-    for route in services.settings.routes:
-        for model in route.targets:
-            for target in _resolve(services, model):
-                models = found.setdefault(target.provider.prefix, {}).setdefault(route.name, [])
-                models += [target.model] if target.model not in models else []
-    return found
 
 
 def _find_defaults(
