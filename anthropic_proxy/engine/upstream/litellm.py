@@ -74,7 +74,7 @@ class LiteLLMThread:
                     raise
                 prefix, _, name = model.partition("/")
                 if (vendor := find_vendor_of_litellm(prefix, PROVIDERS)) is not None:
-                    subject = model if prefix == vendor.name else f"Write {vendor.name}/{name}. It"
+                    subject = model if prefix == vendor.name else f"{model}, here {vendor.name}/{name},"
                     raise MissingExtra(
                         f"{subject} needs the line [providers.{vendor.name}] in anthropic-proxy.toml "
                         f"and the key of {vendor.title} in {vendor.key_variable}, or else LiteLLM",

@@ -95,7 +95,9 @@ def list_ignored_table_warnings(search: SearchService | None, file: ConfigFile, 
 
 
 _NAME = compile_later(r"[a-z0-9][a-z0-9_-]{0,62}")
-_FOUNDRY = compile_later(r"https?://[\w.-]+\.services\.ai\.azure\.com/anthropic(?:/v1)?")
+_MESSAGES_ONLY = compile_later(
+    r"https?://(?:[\w.-]+\.services\.ai\.azure\.com/anthropic(?:/v1)?|aws-external-anthropic\..*|claude\.googleapis\.com/.*)"
+)
 _OTHER_WIRE_NAMES = {"anthropic": "messages", "openai": "chat", "completions": "chat", "google": "gemini"}
 """Wrong wire name that a user may write → right name, for the suggestion in an error text."""
 
@@ -174,7 +176,7 @@ def _load_table(file: ConfigFile, name: str, table: ProviderTable, built_in: Pro
         if table.wire not in (names := list_wires(built_in)):
             suggestion = _OTHER_WIRE_NAMES.get(table.wire, "") or find_similar_choice(table.wire, names)
             raise file.invalid_value_error((*path, "wire"), table.wire, f"Use {join_with_or(names)}.", suggestion)
-        if table.wire != "messages" and _FOUNDRY.fullmatch(base_url):
+        if table.wire != "messages" and _MESSAGES_ONLY.fullmatch(base_url):
             text = 'This address has the Messages API only. Write  wire = "messages"  in the same table.'
             raise file.invalid_value_error((*path, "base_url"), base_url, text)
         origin = find_origin(provider, built_in)

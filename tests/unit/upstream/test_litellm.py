@@ -156,8 +156,9 @@ def test_a_failure_in_the_middle_of_a_stream_is_unwrapped() -> None:
         ),
         (
             "fireworks_ai/accounts/fireworks/models/m",
-            "Write fireworks/accounts/fireworks/models/m. It needs the line [providers.fireworks] in "
-            "anthropic-proxy.toml and the key of Fireworks in FIREWORKS_API_KEY, or else LiteLLM",
+            "fireworks_ai/accounts/fireworks/models/m, here fireworks/accounts/fireworks/models/m, needs the line "
+            "[providers.fireworks] in anthropic-proxy.toml and the key of Fireworks in FIREWORKS_API_KEY, or else "
+            "LiteLLM",
         ),
     ],
 )
