@@ -13,13 +13,13 @@ from msgspec import structs
 from anthropic_proxy.cli.command_settings import NO_PROVIDER, describe_files, load_command_settings
 from anthropic_proxy.cli.commands import new_group
 from anthropic_proxy.cli.output import Column, Output
+from anthropic_proxy.cli.server_processes import require_startable
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.routing.router import find_preferred_provider
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.plugin_packages import require_installed_plugins
+from anthropic_proxy.gateway.plugin_packages import open_plugins
 from anthropic_proxy.gateway.readiness import describe_demo, list_problems_and_warnings
-from anthropic_proxy.gateway.server.auth import require_auth_if_exposed
-from anthropic_proxy.gateway.services import open_services, require_route_prices
+from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import Settings, list_variables
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.place import describe_unread_files
@@ -110,9 +110,8 @@ async def _find_problems(settings: Settings) -> tuple[list[str], list[str]]:
 
     The only network request is to the Ollama server, if Ollama is the preferred provider.
     """
-    require_auth_if_exposed(settings)
-    require_route_prices(settings)
-    require_installed_plugins(settings)
+    require_startable(settings)
+    tuple(open_plugins(settings))
     search = settings.search and structs.replace(settings.search, problem=settings.search.problem_details)
     detailed = structs.replace(settings, key_problems=settings.key_problem_details, search=search)
     services = await open_services(detailed)

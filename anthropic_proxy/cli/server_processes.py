@@ -21,8 +21,10 @@ from anthropic_proxy.gateway.server.auth import require_auth_if_exposed
 from anthropic_proxy.gateway.server.listener import MAX_PORT, build_tls_context, open_listener
 from anthropic_proxy.gateway.server.process import ServerConfig, ServerProcess
 from anthropic_proxy.gateway.services import require_route_prices
-from anthropic_proxy.gateway.settings import SettingsReader, python_safe_path_for_workers
+from anthropic_proxy.gateway.settings import Settings, SettingsReader, python_safe_path_for_workers
 from anthropic_proxy.gateway.settings.config_file import resolve_config_file_path
+from anthropic_proxy.gateway.settings.sources import FoundSetting
+from anthropic_proxy.gateway.settings.values import decode_listen_host
 
 if TYPE_CHECKING:
     from anthropic_proxy.gateway.workers.supervisor import LoadWorkerApp
@@ -36,24 +38,16 @@ def start_server(
 ) -> None:
     overrides: dict[str, object] = {"session_command": session}
     if host:
-        overrides["host"] = host.strip("[]")
+        overrides["host"] = decode_listen_host(FoundSetting("--host", host, origin=""))
     if port is not None:
         overrides["port"] = _require_range("--port", port, 0, MAX_PORT)
     if attached:  # the only client is the program that starts the server
         overrides |= {"drain_delay_seconds": 0.0, "tls_certificate_file": None, "tls_key_file": None}
     reader = SettingsReader(PROVIDERS, overrides)
-    settings = require_route_prices(reader.read())
+    settings = reader.read()
     if names_files.get():
         sys.stderr.write(f"  {describe_files(settings)}\n")
-    require_auth_if_exposed(settings)
-    tls_files = None
-    if settings.tls_certificate_file is not None:
-        tls_files = settings.tls_certificate_file, settings.tls_key_file or ""
-        build_tls_context(*tls_files)
-    elif settings.tls_key_file is not None:
-        raise ConfigurationError(
-            "TLS_KEY_FILE is set, and TLS_CERT_FILE is not. Set both, or neither.", code="tls-files"
-        )
+    tls_files = require_startable(settings)
     workers = 0 if reload else _require_range("--workers", workers, 1, MAX_WORKERS)
     files = settings.env_file, resolve_config_file_path(settings.env_file)
     load = partial(load_app, overrides)
@@ -70,6 +64,24 @@ def start_server(
         watched_files=tuple(file for file in files if file is not None) if watch_config else (),
         stops_at_end_of_input=attached,
     )
+
+
+def require_startable(settings: Settings) -> tuple[str, str] | None:
+    """Check all that ends the start of a server, except its port and what plugins check. Return the files for TLS, as
+    of `build_tls_context`. None: no TLS. Raises `ConfigurationError`.
+    """
+    require_route_prices(settings)
+    open_listener(settings.host, 0).close()
+    require_auth_if_exposed(settings)
+    if settings.tls_certificate_file is None:
+        if settings.tls_key_file is not None:
+            raise ConfigurationError(
+                "TLS_KEY_FILE is set, and TLS_CERT_FILE is not. Set both, or neither.", code="tls-files"
+            )
+        return None
+    tls_files = settings.tls_certificate_file, settings.tls_key_file or ""
+    build_tls_context(*tls_files)
+    return tls_files
 
 
 def _require_range(option: str, number: int, minimum: int, maximum: int) -> int:

@@ -51,12 +51,6 @@ def open_plugins(settings: Settings) -> Iterator[Plugin]:
         yield installed
 
 
-def require_installed_plugins(settings: Settings) -> None:
-    """Check that each plugin in `PLUGINS` is installed. Raises `ConfigurationError`. No plugin is imported."""
-    for name in settings.plugins:
-        _find_entry_point(name)
-
-
 def _find_entry_point(name: str) -> tuple["EntryPoint", str]:
     """Return the entry point, with name and version of its package."""
     from importlib.metadata import entry_points  # noqa: PLC0415  # only if PLUGINS is set

@@ -220,12 +220,35 @@ def test_the_log_has_two_lines_for_an_exchange_and_no_content(settings: dict[str
             "0.0.0.0 can be reached from other machines, and no key is required. Set PROXY_API_KEY, or "
             "ALLOW_UNAUTHENTICATED=true if access is controlled elsewhere.",
         ),
+        (
+            {"HOST": "300.1.1.1"},
+            "The address 300.1.1.1 cannot be used: the host name is not known. Use another:  HOST=127.0.0.1, or the "
+            "option --host 127.0.0.1",
+        ),
+        (
+            {"HOST": "ü"},
+            'HOST is "ü". Use an address to listen on, such as 127.0.0.1 or 0.0.0.0. Set in the environment.',
+        ),
+        (
+            {"FALLBACK_SONNET": ","},
+            'FALLBACK_SONNET is ",". Use at least one value, or leave it empty. Set in the environment.',
+        ),
+        (
+            {"OPENAI_KNOWN_MODELS": " , ,"},
+            'OPENAI_KNOWN_MODELS is ", ,". Use at least one value, or leave it empty. Set in the environment.',
+        ),
+        (
+            {"VIRTUAL_KEYS": "true", "DATABASE_URL": "off"},
+            "VIRTUAL_KEYS is true, but DATABASE_URL is off: virtual keys are stored in that database. Unset "
+            "DATABASE_URL, or set it to a database, or set VIRTUAL_KEYS=false.",
+        ),
     ],
 )
+@pytest.mark.parametrize("command", [("serve", "--port", "0"), ("config", "check")])
 def test_a_wrong_setting_ends_the_start_with_one_message(
-    settings: dict[str, str], tmp_path: Path, wrong: dict[str, str], message: str
+    settings: dict[str, str], tmp_path: Path, wrong: dict[str, str], message: str, command: tuple[str, ...]
 ) -> None:
-    ended = run_command("serve", settings={**settings, **wrong}, directory=tmp_path)
+    ended = run_command(*command, settings={**settings, **wrong}, directory=tmp_path)
     assert (ended.returncode, ended.stderr) == (2, f"✕ {message}\n")
 
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -139,11 +140,24 @@ def test_help_names_every_command_examples_and_the_file_of_settings(tmp_path: Pa
 
 @pytest.mark.parametrize(("port", "other"), [(80, 1024), (1023, 1024), (8082, 8083), (65535, 8082)])
 def test_the_error_for_an_occupied_or_forbidden_port_suggests_another(port: int, other: int) -> None:
+    with ExitStack() as stack:
+        with suppress(ConfigurationError):  # the port is occupied or forbidden already
+            stack.enter_context(open_listener("127.0.0.1", port))
+        with pytest.raises(ConfigurationError) as caught:
+            open_listener("127.0.0.1", port)
+    remedy = f"Use another:  PORT={other}, or the option --port {other}"
+    assert caught.value.message in {
+        f"Port {port} on 127.0.0.1 cannot be used: {reason}. {remedy}"
+        for reason in ("another program uses the port", "permission denied")
+    }
+
+
+def test_the_error_for_an_address_of_another_machine_suggests_an_address() -> None:
     with pytest.raises(ConfigurationError) as caught:
-        open_listener("192.0.2.1", port)  # not an address of this machine
+        open_listener("192.0.2.1", 0)
     assert caught.value.message == (
-        f"Port {port} on 192.0.2.1 cannot be used: this machine has no such address. "
-        f"Use another:  PORT={other}, or the option --port {other}"
+        "The address 192.0.2.1 cannot be used: this machine has no such address. "
+        "Use another:  HOST=127.0.0.1, or the option --host 127.0.0.1"
     )
 
 

@@ -112,15 +112,16 @@ def test_a_missing_certificate_is_no_proxy(tmp_path: Path) -> None:
     )
 
 
-def test_wrong_files_are_reported_at_the_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [("serve",), ("config", "check")])
+def test_wrong_files_are_reported_at_the_start(tmp_path: Path, command: tuple[str, ...]) -> None:
     files = write_certificate(tmp_path, trustme.CA())
     (tmp_path / "proxy.pem").unlink()
-    started = run_command(tmp_path, files, "serve")
+    started = run_command(tmp_path, files, *command)
     assert (started.returncode, started.stdout) == (2, "")
     assert started.stderr == (
         f'✕ TLS_CERT_FILE is "{tmp_path}/proxy.pem": no such file. Use the path of a PEM file with the certificate.\n'
     )
-    alone = run_command(tmp_path, {"TLS_KEY_FILE": files["TLS_KEY_FILE"]}, "serve")
+    alone = run_command(tmp_path, {"TLS_KEY_FILE": files["TLS_KEY_FILE"]}, *command)
     assert alone.stderr == "✕ TLS_KEY_FILE is set, and TLS_CERT_FILE is not. Set both, or neither.\n"
 
 

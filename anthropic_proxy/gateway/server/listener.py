@@ -1,6 +1,7 @@
 """Listening socket of the server, and the TLS of its connections."""
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import Callable
@@ -17,19 +18,28 @@ SOCKET_SEND_BUFFER_BYTES = 64 * 1024
 MAX_PORT = 65_535
 _FIRST_UNPRIVILEGED_PORT = 1024
 _MAX_TRIED_PORTS = 20
+_ADDRESS_ERRORS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""Errors for which another port does not help."""
 
 
 def open_listener(host: str, port: int) -> socket.socket:
     """`port` 0 selects any free port. Raises `ConfigurationError` if the address cannot be used."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    reserve_address(listener)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_SEND_BUFFER_BYTES)  # connections inherit it
+    listener = None
     try:
+        listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        reserve_address(listener)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_SEND_BUFFER_BYTES)  # connections inherit it
         listener.bind((host, port))
         listener.listen(MAX_BACKLOG_CONNECTIONS)  # at once: another process could bind the same port before
     except OSError as error:
-        listener.close()
+        if listener is not None:
+            listener.close()
+        if isinstance(error, socket.gaierror) or error.errno in _ADDRESS_ERRORS:
+            raise ConfigurationError(
+                f"The address {host} cannot be used: {describe_os_error(error)}. "
+                "Use another:  HOST=127.0.0.1, or the option --host 127.0.0.1",
+                code="listen-address",
+            ) from error
         other = 8082 if port in (MAX_PORT, 0) else max(port + 1, _FIRST_UNPRIVILEGED_PORT)
         raise ConfigurationError(
             f"Port {port} on {host} cannot be used: {describe_os_error(error)}. "

@@ -4,7 +4,8 @@ Source of the variables of OpenTelemetry: its specification 1.56, "Environment V
 """
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.processes import list_absolute_folders
 from anthropic_proxy.gateway.settings.fields import Settings
-from anthropic_proxy.gateway.settings.sources import Sources
+from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources
 from anthropic_proxy.gateway.settings.values import AWS_REGION, decode_path, redact_and_shorten
 from anthropic_proxy.secrets import Secret
 
@@ -29,6 +30,7 @@ OTEL_HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
 _EXPORTERS = ("otlp", "console")
 _PROTOCOL = "http/protobuf"
 """The supported value of `OTEL_EXPORTER_OTLP_PROTOCOL`, which is also the default of the specification."""
+_COLLECTOR_ADDRESS = re.compile(r"https?://[^/?#]", re.IGNORECASE)
 _FILES = tuple(
     f"OTEL_EXPORTER_OTLP_{signal}{file}"
     for signal in ("", "TRACES_")
@@ -36,6 +38,7 @@ _FILES = tuple(
 )
 """Variables with the path of a file. The SDK would search a relative path in the current directory."""
 _MIN_SECRET_CHARACTERS = 8
+_MAX_PATH_CHARACTERS = 300
 
 _SAFE_PATH = "PYTHONSAFEPATH"
 """Name of the variable with which a new interpreter does not search the current directory for modules."""
@@ -161,6 +164,15 @@ def _find_variable(environ: Mapping[str, str], name: str) -> tuple[str, str]:
     return next(((key, value) for key in (name, name.upper()) if (value := environ.get(key, "").strip())), (name, ""))
 
 
+def list_missing_files(found: FoundSetting, paths: Iterable[str]) -> list[str]:
+    """Return warnings about the files and folders of a variable that a library reads."""
+    return [
+        f'{found.variable} is "{redact_and_shorten(path, _MAX_PATH_CHARACTERS)}", which does not exist.{found.location}'
+        for path in paths
+        if not os.path.exists(path)
+    ]
+
+
 def load_trace_fields(values: Mapping[str, Any], sources: Sources) -> tuple[dict[str, Any], list[str]]:
     """Return fields of `Settings`, and warnings. `values` are those of the table of settings.
 
@@ -180,6 +192,14 @@ def load_trace_fields(values: Mapping[str, Any], sources: Sources) -> tuple[dict
             f"Use {_PROTOCOL} and the HTTP port of the collector, usually 4318."
         )
         exporters = tuple(name for name in exporters if name != "otlp")
+    endpoint = "traces_endpoint" if "traces_endpoint" in values else "endpoint"
+    address = values.get(endpoint, "http://localhost")
+    if "otlp" in exporters and not _COLLECTOR_ADDRESS.match(address):
+        warnings.append(
+            f'OTEL_EXPORTER_OTLP_{endpoint.upper()} is "{redact_and_shorten(address)}", so no traces are sent. Use an '
+            "address that begins with http:// or https://, such as http://127.0.0.1:4318."
+        )
+        exporters = tuple(name for name in exporters if name != "otlp")
     if values.get("disabled", "").lower() == "true":
         exporters = ()
     variables = {
@@ -187,7 +207,11 @@ def load_trace_fields(values: Mapping[str, Any], sources: Sources) -> tuple[dict
         for name, given in sources.find_variables_only_in_env_file(()).items()
         if name.startswith(OTEL_PREFIX)
     }
-    variables |= {found.variable: Secret(decode_path(found)) for found in map(sources.find_foreign, _FILES) if found}
+    for found in filter(None, map(sources.find_foreign, _FILES)):
+        path = decode_path(found)
+        variables[found.variable] = Secret(path)
+        if "otlp" in exporters:
+            warnings += list_missing_files(found, [path])
     return {"trace_exporters": exporters, "otel_variables": variables}, warnings
 
 

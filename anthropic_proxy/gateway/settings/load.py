@@ -22,6 +22,7 @@ from anthropic_proxy.gateway.settings.environment import (
     find_otel_secrets,
     find_proxies,
     find_region_of_aws_profile,
+    list_missing_files,
     load_trace_fields,
 )
 from anthropic_proxy.gateway.settings.fields import OidcSettings, Settings
@@ -127,6 +128,7 @@ def load_settings(
     proxies: Mapping[str, Secret] = {}
     with sources.errors.collect():
         proxies = find_proxies(environ)
+    missing: list[str] = []
     with sources.errors.collect():
         for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
             given = sources.find_foreign(variable)
@@ -137,6 +139,8 @@ def load_settings(
                 raise values.invalid_setting_error(
                     given, "Use an absolute path, because TLS libraries begin a relative one at the current directory."
                 )
+            if variable == "SSL_CERT_FILE":  # a folder of several may be missing
+                missing += list_missing_files(given, paths)
     sources.errors.require_empty()
     names = [name for setting in table for name in setting.names]
     shared = {name for row in providers for name in (row.key_variable, row.base_url_variable) if name}
@@ -174,7 +178,7 @@ def load_settings(
         placeholders=sources.placeholders,
         warnings=(
             *(*file.warnings, *list_ignored_table_warnings(search, file, sources), *sources.list_warnings()),
-            *(*_find_misspellings(sources, names, providers), *trace_warnings),
+            *(*_find_misspellings(sources, names, providers), *trace_warnings, *missing),
         ),
     )
 

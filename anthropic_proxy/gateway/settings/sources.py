@@ -232,6 +232,12 @@ class Sources:
             self._placeholders.setdefault(found.origin.partition(" line ")[0], []).append(listed)
             if not kept:
                 self.placeholders[variable] = found.origin
+        elif not kept:  # only commas
+            with self.errors.collect():
+                raise ConfigurationError(
+                    f'{variable} is "{given.text}". Use at least one value, or leave it empty.{found.location}',
+                    code="invalid-setting",
+                )
         return found if kept else None
 
     def _load_file(self, env_file: str, draft: str | None) -> Iterator[tuple[str, _Given]]:

@@ -261,7 +261,7 @@ def decode_project(found: FoundSetting) -> str:
 
 
 def decode_listen_host(found: FoundSetting) -> str:
-    if "/" in found.text or " " in found.text or not found.text.isprintable():
+    if "/" in found.text or " " in found.text or not (found.text.isprintable() and found.text.isascii()):
         raise invalid_setting_error(found, "Use an address to listen on, such as 127.0.0.1 or 0.0.0.0.")
     return found.text.strip("[]")
 

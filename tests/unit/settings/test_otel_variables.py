@@ -28,6 +28,27 @@ def test_an_unsupported_value_is_a_warning_because_it_may_be_for_another_program
         'OTEL_EXPORTER_OTLP_PROTOCOL is "grpc", so no traces are sent. Use http/protobuf and the HTTP port of the '
         "collector, usually 4318.",
     )
+    for name in (ENDPOINT, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        found = settings_of({ENDPOINT: "127.0.0.1:4318", name: "x"})
+        assert found.trace_exporters == ()
+        assert found.warnings == (
+            f'{name} is "x", so no traces are sent. Use an address that begins with http:// or https://, such as '
+            "http://127.0.0.1:4318.",
+        )
+
+
+def test_files_of_libraries_that_do_not_exist_are_warnings(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("OTEL_EXPORTER_OTLP_CERTIFICATE=ca.pem\n")
+    (tmp_path / "own.pem").write_text("")
+    files = {"SSL_CERT_FILE": str(tmp_path / "all.pem"), "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(tmp_path / "own.pem")}
+    found = settings_of({ENDPOINT: "http://127.0.0.1:4318", **files}, str(file))
+    assert found.trace_exporters == ("otlp",)
+    assert found.warnings == (
+        f'OTEL_EXPORTER_OTLP_CERTIFICATE is "{tmp_path}/ca.pem", which does not exist. Set in {file}, line 1.',
+        f'SSL_CERT_FILE is "{tmp_path}/all.pem", which does not exist. Set in the environment.',
+    )
+    assert settings_of({}, str(file)).warnings == ()  # no traces
 
 
 def test_variables_of_the_env_file_are_kept_for_the_sdk_and_never_misspelled(tmp_path: Path) -> None:
