@@ -9,6 +9,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import Chart, Periods, chart_groups
+from anthropic_proxy.console.dashboard.query import ViewQuery
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.queries import ErrorPeriod, FailedAttempts, ModelPeriod, PeriodSums
 from anthropic_proxy.console.ledger.records import UsageSums
@@ -56,6 +57,11 @@ def describe_failed_attempts(attempts: FailedAttempts, requests: int, place: str
     sent = formats.plural(requests + attempts.passed_on, "request")
     text = f"{attempts.requests:,} of {sent} failed {place} first"
     return f"{text}, and {attempts.passed_on:,} went to another provider." if attempts.passed_on else f"{text}."
+
+
+def link_to_failed_attempts(query: ViewQuery, prefix: str) -> str:
+    """Return the URL of the requests with a failed attempt at a provider."""
+    return query.link("/dashboard/requests", text=f'"{prefix}', measure="")  # the column is JSON: ["groq 503"]
 
 
 def chart_errors(periods: Periods, errors: Sequence[ErrorPeriod]) -> Chart:

@@ -31,6 +31,7 @@ from anthropic_proxy.console.dashboard.error_kinds import (
     find_error_kind,
     find_incidents,
     is_frequent,
+    link_to_failed_attempts,
 )
 from anthropic_proxy.console.dashboard.models import tabulate_models
 from anthropic_proxy.console.dashboard.page import (
@@ -248,11 +249,14 @@ def _list_failed_attempts(context: PageContext, found: "_Queries") -> list[Notic
         prefix = found.costs.find_prefix(one.model.provider)
         sent[prefix] = sent.get(prefix, 0) + one.model.sums.requests
     attempts = queries.count_failed_attempts(context.connection, context.model_selection)
-    facets = {**context.query.facets, "outcome": "retried"}
-    link = context.query.link("/dashboard/requests", facets=facets, measure="")
     return [
         Notice(
-            "!", "warn", describe_failed_attempts(one, sent.get(prefix, 0), f"at {prefix}"), "", link, "show retried"
+            "!",
+            "warn",
+            describe_failed_attempts(one, sent.get(prefix, 0), f"at {prefix}"),
+            "",
+            link_to_failed_attempts(context.query, prefix),
+            "show them",
         )
         for prefix, one in sorted(attempts.items())
         if is_frequent(one, sent.get(prefix, 0))

@@ -12,6 +12,7 @@ from anthropic_proxy.console.dashboard.error_kinds import (
     MIN_INCIDENT_SHARE,
     describe_failed_attempts,
     is_frequent,
+    link_to_failed_attempts,
 )
 from anthropic_proxy.console.dashboard.page import FailedPanel, Page, PageContext, PageTable, build_panel
 from anthropic_proxy.console.doctor_run import DoctorRun, RunTomlTable
@@ -132,24 +133,17 @@ def _build_row(context: PageContext, provider: ProviderSetup, figures: _Figures 
     if figures is None:
         return row
     errors, requests = figures.sums.errors, figures.sums.requests
-    problems, outcomes = [], []
+    problems, links = [], []
     if errors >= MIN_INCIDENT_SHARE * requests and errors > 0:
         verb = "was" if errors == 1 else "were"
         problems.append(f"{errors:,} of {formats.plural(requests, 'request')} {verb} answered with an error.")
-        outcomes.append("error")
+        facets = {**context.query.facets, "outcome": "error", "provider": provider.name}
+        links.append(context.query.link("/dashboard/requests", facets=facets))
     if is_frequent(figures.attempts, requests):
         problems.append(describe_failed_attempts(figures.attempts, requests, "here"))
-        outcomes.append("retried")
+        links.append(link_to_failed_attempts(context.query, provider.prefix))
     if remedy == _NOTHING and problems:
-        # the provider of a retried request is the one that replied
-        own = {"provider": provider.name} if outcomes[0] == "error" else {}
-        facets = {**context.query.facets, "outcome": outcomes[0], **own}
-        row = structs.replace(
-            row,
-            remedy=" ".join(problems),
-            is_quiet=False,
-            failures=context.query.link("/dashboard/requests", facets=facets),
-        )
+        row = structs.replace(row, remedy=" ".join(problems), is_quiet=False, failures=links[0])
     return structs.replace(
         row,
         requests=formats.count(requests),

@@ -222,7 +222,8 @@ def build_ledger_document() -> Schema:
         build_parameter(
             "search",
             {"type": "string"},
-            "Part of an error, model, project or session, or a request id. A search reads at most 100,000 requests. "
+            "Part of an error, failed attempt (`groq 503`), model, project or session, or a request id. "
+            "A search reads at most 100,000 requests. "
             "`before` of the response continues it.",
         ),
         build_parameter("changed", flag, "Only requests that the translation changed."),

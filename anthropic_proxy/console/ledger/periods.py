@@ -36,8 +36,8 @@ class RequestSelection(Struct, frozen=True, kw_only=True):
     is_changed: bool = False
     """True to select only requests that the translation to the provider's format changed."""
     text: str = ""
-    """Text that an error, model, project or session, or the request id contains; case is ignored. "": no text search.
-    """
+    """Text that an error, failed attempt (`groq 503`), model, project or session, or the request id contains; case is
+    ignored. "": no text search."""
     has_model: bool = False
     """True to select only requests that named a model. All sums of usage and costs select these. A query of the model
     list, or a request with another path, a wrong key or an invalid body, named none."""

@@ -445,11 +445,14 @@ def list_errors(connection: Connection, errors: Iterable[ErrorPeriod]) -> list[E
 
 _OTHER_OUTCOMES = [name for name in get_args(OutcomeClass) if name != COMMON_VALUES["outcome_class"]]
 """Outcomes by name, so that the database uses their index and not that of all requests in a range."""
+_STATUSES_OF_REQUESTS = frozenset({"400", "404", "413", "422"})
+"""Statuses of attempts that failed because of the request, and not because of the provider."""
 
 
 class FailedAttempts(Struct):
     requests: int = 0
-    """Requests with a failed attempt at the provider, without the failed requests that are counted as its errors."""
+    """Requests with a failed attempt at the provider, without the failed requests that are counted as its errors, and
+    without attempts that failed because of the request."""
     passed_on: int = 0
     """Those of them that ended at another provider."""
 
@@ -473,7 +476,8 @@ def count_failed_attempts(connection: Connection, selection: RequestSelection) -
             attempts = msgspec.json.decode(str(text), type=list[str])
         except msgspec.DecodeError:  # SQLite stores any value
             continue
-        for name in {attempt.partition(" ")[0] for attempt in attempts}:
+        pairs = (attempt.partition(" ")[::2] for attempt in attempts)
+        for name in {name for name, cause in pairs if cause not in _STATUSES_OF_REQUESTS}:
             is_last = name == (prefix or provider)
             if not (is_last and failed):
                 one = found.setdefault(name, FailedAttempts())

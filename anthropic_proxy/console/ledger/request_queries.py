@@ -41,7 +41,7 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityRepor
 from anthropic_proxy.plugins import Client, Receipt
 
 _STREAMED_ROWS = 1_000
-SEARCHED_COLUMNS = ("id", "error", "model", "requested_model", "project", "session", "agent")
+SEARCHED_COLUMNS = ("id", "error", "model", "requested_model", "project", "session", "agent", "failed_attempts")
 
 
 def hourly_conditions(chosen: RequestSelection, sums: Table = hourly) -> list[ColumnElement[bool]]:

@@ -20,6 +20,7 @@ from anthropic_proxy.console.dashboard.providers import (
     build_doctor_panel,
     build_providers_page,
 )
+from anthropic_proxy.console.dashboard.requests import build_requests_page
 from anthropic_proxy.console.doctor_run import (
     DoctorRun,
     RunCell,
@@ -131,6 +132,7 @@ async def test_a_provider_whose_requests_go_to_a_fallback_needs_attention(tmp_pa
         settings,
         new_receipt(1, failed_attempts=["groq 503"]),
         new_receipt(2),
+        *(new_receipt(number, failed_attempts=["deepseek 413", "deepseek 400"]) for number in range(12, 20)),
         *(new_receipt(number, **fallback) for number in range(3, 11)),
         new_receipt(11, **{**fallback, "outcome": "error", "status": 429, "failed_attempts": ["groq 429"]}),
     )
@@ -144,15 +146,19 @@ async def test_a_provider_whose_requests_go_to_a_fallback_needs_attention(tmp_pa
             build_context("/dashboard/providers", connection, settings, now=NOON + 7_200, setup=setup)
         )
         overview = build_overview_page(build_context("/dashboard", connection, settings, now=NOON + 7_200))
+        query = {"q": ['"groq']}
+        listed = build_requests_page(
+            build_context("/dashboard/requests", connection, settings, query, now=NOON + 7_200)
+        )
     assert [(row.prefix, row.remedy) for row in page["rows"]] == [
-        ("groq", "10 of 11 requests failed here first, and 9 went to another provider."),
+        ("groq", "10 of 19 requests failed here first, and 9 went to another provider."),
         ("deepseek", "1 of 9 requests was answered with an error."),
     ]
-    assert "outcome=retried" in page["rows"][0].failures
-    assert "provider=" not in page["rows"][0].failures
+    assert page["rows"][0].failures == "/dashboard/requests?q=%22groq"
+    assert len(listed["rows"]) == 10
     assert [notice.text for notice in overview["notices"]] == [
         "1 request failed at deepseek with 429.",
-        "10 of 11 requests failed at groq first, and 9 went to another provider.",
+        "10 of 19 requests failed at groq first, and 9 went to another provider.",
     ]
 
 
