@@ -127,22 +127,30 @@ def build_turns(
     limit = _Limit()
     turns: list[Turn] = []
     before: list[Block] = []
+    left_before = limit.left  # before the last turn
     for row in rows:
         failed: list[Turn] = []
         stored = contents.get(row.id, {})
-        sent = list(_list_sent(row, stored.get("request"), limit))
-        message = [structs.replace(block, image="") for block in sent]  # the URL of an image has the id of the request
-        is_other = bool(message and before) and message != before  # the user has changed the message that failed
-        last = turns[-1].row if turns else None
-        if (
+        last, left = turns[-1].row if turns else None, limit.left
+        is_repetition = (
             last is not None
             and last.outcome_class == "error"
             and row.message_count > 0
             and (row.message_count, row.requested_model) == (last.message_count, last.requested_model)
-            and not is_other
-        ):  # the client sends the message of a failed request again
+        )  # the client sends the message of a failed request again
+        if is_repetition:
+            limit.left = left_before  # the texts of the failed request are not shown
+        sent = list(_list_sent(row, stored.get("request"), limit))
+        message = [structs.replace(block, image="") for block in sent]  # the URL of an image has the id of the request
+        if is_repetition and message and before and message != before:  # the user has changed the message that failed
+            is_repetition, limit.left = False, left
+            sent = list(_list_sent(row, stored.get("request"), limit))
+            message = [structs.replace(block, image="") for block in sent]
+        if is_repetition:
             repeated = turns.pop()
             failed = [*repeated.failed, repeated]
+        else:
+            left_before = left
         before = message
         results = {block.id: block for block in sent if block.kind == "result" and block.id}
         if turns and results:  # a result is shown below its call
@@ -172,12 +180,12 @@ class _Limit:
     """Counts the characters of a page."""
 
     def __init__(self) -> None:
-        self._left = _MAX_CHARACTERS
+        self.left = _MAX_CHARACTERS
 
     def shorten(self, text: str) -> tuple[str, str]:
         """Return the shown beginning of `text`, and a note about its length. "": all of it is shown."""
-        most = min(_MAX_BLOCK_CHARACTERS, max(self._left, _MIN_CHARACTERS))
-        self._left -= min(len(text), most)
+        most = min(_MAX_BLOCK_CHARACTERS, max(self.left, _MIN_CHARACTERS))
+        self.left -= min(len(text), most)
         if len(text) <= most:
             return text, ""
         return text[:most], f"{formats.count(len(text))} characters, the first {formats.count(most)} are shown"

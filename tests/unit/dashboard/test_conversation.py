@@ -268,6 +268,20 @@ def test_repetitions_of_a_failed_message_are_one_turn() -> None:
     assert turns[1].sent == []
 
 
+def test_repetitions_take_no_room_from_other_messages() -> None:
+    outcomes = ["error"] * 60 + ["ok", "ok"]
+    rows = [
+        StoredRequest(id=f"req_{index}", outcome_class=outcome, message_count=1 + index // 61, requested_model="m")
+        for index, outcome in enumerate(outcomes)
+    ]
+    stored = StoredContent("request", 1, request([{"type": "text", "text": "x" * 3_000}]))
+    turns = build_turns(rows, {row.id: {"request": stored} for row in rows})
+    assert [(len(turn.failed), [len(block.parts[0].text) for block in turn.sent]) for turn in turns] == [
+        (60, [3_000]),
+        (0, [3_000]),
+    ]
+
+
 def test_a_failed_message_that_the_user_has_changed_is_a_turn_of_its_own() -> None:
     outcomes = ["error", "error", "error", "ok"]
     rows = [
