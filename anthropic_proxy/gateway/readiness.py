@@ -311,7 +311,7 @@ def _find_state(provider: Provider, settings: Settings, catalog: Catalog) -> Rea
         return ReadyProvider(name, f"{len(listed)} model{'' if len(listed) == 1 else 's'}", len(listed))
     if provider.transport == "litellm":
         return ReadyProvider(name, "installed")
-    if provider.key_source == "google":
+    if provider.key_source == "google" and not provider.is_configured:
         state = find_google_project(settings) or ""
     else:
         address = settings.base_urls.get(provider.name, "")
@@ -393,11 +393,11 @@ _DEFAULT_CREDENTIALS = "~/.config/gcloud/application_default_credentials.json"
 """File that `gcloud auth application-default login` writes (cloud.google.com, "How Application Default Credentials
 works", read 2026-11)."""
 _EXTRAS = {
-    "aws": ("botocore", "Amazon Bedrock without an API key", "bedrock"),
-    "azure": ("azure.identity", "Microsoft Foundry without an API key", "azure"),
-    **dict.fromkeys(OPENAI_SCOPES, ("azure.identity", "Azure OpenAI without an API key", "azure")),
+    "aws": ("botocore", "bedrock"),
+    "azure": ("azure.identity", "azure"),
+    **dict.fromkeys(OPENAI_SCOPES, ("azure.identity", "azure")),
 }
-"""Value of `Provider.key_source` → library that it needs, subject of the error text, and name of the extra."""
+"""Value of `Provider.key_source` → library that it needs, and name of the extra."""
 _KEY_STEMS = {"bedrock": "AWS", "sagemaker": "AWS"}
 """LiteLLM provider prefix → first word of the provider's key variables, if it is not the prefix in upper case."""
 
@@ -413,7 +413,7 @@ def find_provider_problems(
         obstacles = []
         if not _is_installed("google.auth"):
             obstacles.append(
-                f"Vertex AI needs google-auth, which is not installed:  {build_extra_install_command('vertex')}"
+                f"{provider.title} needs google-auth, which is not installed:  {build_extra_install_command('vertex')}"
             )
         file = _credentials_file(settings)
         named = settings.google_credentials_file
@@ -431,17 +431,17 @@ def find_provider_problems(
                 )
             else:
                 obstacles.append(
-                    "Vertex AI has no credentials file: set GOOGLE_APPLICATION_CREDENTIALS, or log in with  "
+                    f"{provider.title} has no credentials file: set GOOGLE_APPLICATION_CREDENTIALS, or log in with  "
                     "gcloud auth application-default login  (on Google Cloud the metadata server may supply them)"
                 )
-        if find_google_project(settings) is None:
+        if find_google_project(settings) is None and not provider.is_configured:
             obstacles.append("Vertex AI has no project: set VERTEX_PROJECT in .env or in the environment.")
         return obstacles
     if provider.key_source in _EXTRAS and not settings.keys.get(provider.name):
-        package, title, extra = _EXTRAS[provider.key_source]
+        package, extra = _EXTRAS[provider.key_source]
         if not _is_installed(package):
             name, command = package.replace(".", "-"), build_extra_install_command(extra)
-            return [f"{title} needs {name}, which is not installed:  {command}"]
+            return [f"{provider.title} without an API key needs {name}, which is not installed:  {command}"]
         return []
     if provider.transport == "litellm":
         if not _is_installed("litellm"):

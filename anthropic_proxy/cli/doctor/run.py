@@ -118,7 +118,7 @@ def is_configured(provider: Provider, settings: Settings) -> bool:
 
     Vertex AI needs neither. It is enabled by a Google Cloud project, or if it is the preferred provider.
     """
-    if provider.key_source == "google":
+    if provider.key_source == "google" and not provider.is_configured:
         return settings.preferred_provider == provider.name or bool(settings.vertex_project)
     if provider.transport != "http":
         return False

@@ -8,7 +8,7 @@ configuration, and were read in 2026-11.
 
 from msgspec import structs
 
-from anthropic_proxy.engine.providers.registry import Provider, WireConfig, build_model_rules
+from anthropic_proxy.engine.providers.registry import Provider, ServerOverride, WireConfig, build_model_rules
 from anthropic_proxy.engine.wires import anthropic
 
 CLAUDE_RULES = build_model_rules(
@@ -62,9 +62,32 @@ ANTHROPIC = Provider(
         *("claude-opus-4-8", "claude-opus-4-7", "claude-mythos-preview"),
         *("claude-sonnet-4-6", "claude-opus-4-6", "claude-haiku-4-5", "claude-sonnet-4-5", "claude-opus-4-5"),
     ),
+    servers=(
+        ServerOverride(
+            name="claude_aws",
+            url_patterns=("aws-external-anthropic.*.api.aws",),
+            title="Claude Platform on AWS",
+            key_header="authorization",
+            key_scheme="Bearer ",
+            key_variable="ANTHROPIC_AWS_API_KEY",
+            key_source="aws",
+            source="anthropic 2.10.0, lib/aws",
+            read_date="2026-11-26",
+        ),
+        ServerOverride(
+            name="claude_google_cloud",
+            url_patterns=("claude.googleapis.com",),
+            title="Claude on Google Cloud",
+            key_header="authorization",
+            key_scheme="Bearer ",
+            key_source="google",
+            source="anthropic 2.10.0, lib/google_cloud",
+            read_date="2026-11-26",
+        ),
+    ),
     docs_url="https://docs.anthropic.com/en/api/messages",
 )
-"""Registry entry of Anthropic."""
+"""Registry entry of Anthropic. At the addresses of its two servers, the same API takes credentials of a cloud."""
 
 _THIRD_PARTY = anthropic.Dialect(
     verifies_signatures=False,

@@ -263,11 +263,11 @@ def find_origin(table: ConfiguredProvider, built_in: Sequence[Provider]) -> Tabl
     for row in candidates:
         if urlsplit(row.base_url).netloc == url.netloc:
             return TableOrigin(row, None, row.key_required != "never", row.wires[table.wire])
-    for row in candidates:
-        for server in row.servers:
-            if is_address_of(server, table.base_url):
-                config = server.wires.get(table.wire) or row.wires[table.wire]
-                return TableOrigin(row, server, server.name not in UNKNOWN_SERVERS, config)
+    servers = [(row, server) for row in candidates for server in row.servers if is_address_of(server, table.base_url)]
+    if servers:
+        row, server = min(servers, key=lambda found: found[1].name in UNKNOWN_SERVERS)  # these have any address
+        config = server.wires.get(table.wire) or row.wires[table.wire]
+        return TableOrigin(row, server, server.name not in UNKNOWN_SERVERS, config)
     return TableOrigin(candidates[0], None, False, candidates[0].wires[table.wire])
 
 

@@ -144,14 +144,15 @@ def describe_unset_place(provider: Provider, settings: EngineOptions) -> str:
     return f"{provider.prefix} is not set up: {variable} is not set. {settings.set_variable}"
 
 
-_BEDROCK_HOST = compile_later(
-    r"(?:[^.]+\.)?bedrock-(?:runtime|runtime-fips|mantle)\.([a-z0-9-]+)\.(?:amazonaws\.com|api\.aws|vpce\.amazonaws\.com)"
+_AWS_HOST = compile_later(
+    r"(?:(?:[^.]+\.)?bedrock-(?:runtime|runtime-fips|mantle)|aws-external-anthropic)\.([a-z0-9-]+)\."
+    r"(?:amazonaws\.com|api\.aws|vpce\.amazonaws\.com)"
 )
 
 
 def find_region(url: str) -> str | None:
-    """Return the region in a host of Amazon Bedrock: `us-east-1`. None: the host belongs to another server."""
-    found = _BEDROCK_HOST.fullmatch(urlsplit(url).hostname or "")
+    """Return the region in a host of AWS with Claude: `us-east-1`. None: the host belongs to another server."""
+    found = _AWS_HOST.fullmatch(urlsplit(url).hostname or "")
     return None if found is None else found[1]
 
 

@@ -519,6 +519,10 @@ class AwsCredentials(_Loader):
         return session.get_credentials()
 
 
+_PLATFORM_ON_AWS = "aws-external-anthropic"
+"""Name of the service in signatures, and first part of the host."""
+
+
 def sign_request(
     keys: Any, region: str | None, *, method: str, url: str, headers: Mapping[str, str], body: bytes
 ) -> Mapping[str, str]:
@@ -535,6 +539,8 @@ def sign_request(
     # another host, of a gateway: as the client `AnthropicBedrockMantle` of the SDK `anthropic` 2.10.0
     is_mantle = is_mantle or (named_region is None and "/anthropic/v1/" in address.path)
     service = "bedrock-mantle" if is_mantle else "bedrock"
+    if (address.hostname or "").startswith(f"{_PLATFORM_ON_AWS}."):
+        service = _PLATFORM_ON_AWS
     signed = {name: value for name, value in headers.items() if name == "content-type" or name.startswith("x-amz")}
     request: Any = awsrequest.AWSRequest(method=method, url=url, headers=signed, data=body)
     auth.SigV4Auth(keys, service, named_region or region).add_auth(request)

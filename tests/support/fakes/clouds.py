@@ -1,4 +1,5 @@
-"""Stand-ins of clouds with Claude: Amazon Bedrock (InvokeModel, and its Messages API), Vertex AI, Microsoft Foundry.
+"""Stand-ins of clouds with Claude: Amazon Bedrock (InvokeModel, and its Messages API), Vertex AI, Microsoft Foundry,
+and Anthropic's own API at AWS and Google Cloud.
 
 Each checks the credential (a signature is computed again by botocore), the path, the version and the betas as the real
 one does, and then the request itself like Anthropic's own server. A signature of thinking from one of them is valid in
@@ -29,7 +30,8 @@ from tests.support.fakes.anthropic.server import Anthropic
 from tests.support.fakes.model_scripts import decide
 from tests.support.fakes.server import ContractViolation, Exchange, RequestLog, new_application
 
-Kind = Literal["bedrock", "mantle", "vertex", "foundry"]
+Kind = Literal["bedrock", "mantle", "vertex", "foundry", "claude_aws", "claude_google"]
+WORKSPACE = "wrkspc_01"
 REGION, PROJECT, LOCATION = "us-east-1", "fake-project", "eu"
 BEDROCK_MODEL, OLDER_MODEL = "us.anthropic.claude-sonnet-5-5", "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
 VERTEX_MODEL, FOUNDRY_MODEL, MANTLE_MODEL = "claude-sonnet-5-5", "claude-sonnet-5-5", "anthropic.claude-sonnet-5-5"
@@ -38,6 +40,8 @@ BETAS: dict[Kind, tuple[str, ...]] = {
     "mantle": ("claude-code-20250219", "context-management-2025-06-27", "interleaved-thinking-2025-05-14"),
     "vertex": ("context-management-2025-06-27", "interleaved-thinking-2025-05-14", "per-turn-control-2026-07-01"),
     "foundry": ("context-management-2025-06-27", "effort-2025-11-24", "interleaved-thinking-2025-05-14"),
+    "claude_aws": ("context-management-2025-06-27", "effort-2025-11-24", "web-fetch-2025-09-10"),
+    "claude_google": ("context-management-2025-06-27", "effort-2025-11-24", "web-fetch-2025-09-10"),
 }
 CLAUDE_CODE_BETAS: dict[Kind, tuple[str, ...]] = {
     "bedrock": ("effort-2025-11-24", "mid-conversation-tool-changes-2026-07-01", "tool-search-tool-2025-10-19"),
@@ -51,6 +55,8 @@ _SERVER_TOOLS: dict[Kind, re.Pattern[str]] = {
     "mantle": re.compile(r"(?:web_search|web_fetch|code_execution|advisor)_\d+|mcp_toolset"),
     "vertex": re.compile(r"web_search_(?!20250305)\d+|(?:web_fetch|code_execution|advisor)_\d+|mcp_toolset"),
     "foundry": re.compile(r"advisor_\d+"),
+    "claude_aws": re.compile(r"(?!)"),
+    "claude_google": re.compile(r"(?!)"),
 }
 """Types of the tools that a cloud does not run (platform.claude.com, "Web search tool"; code.claude.com, "Feature
 availability"; manaflow-ai/subrouter pull request 237)."""
@@ -59,6 +65,8 @@ _SERVER_BLOCKS: dict[Kind, re.Pattern[str]] = {
     "mantle": re.compile(r"(?:\w+_)?(?:web_search|web_fetch|code_execution|mcp)(?:_tool_(?:use|result))?"),
     "vertex": re.compile(r"(?:\w+_)?(?:web_fetch|code_execution|mcp)(?:_tool_(?:use|result))?"),
     "foundry": re.compile(r"(?!)"),
+    "claude_aws": re.compile(r"(?!)"),
+    "claude_google": re.compile(r"(?!)"),
 }
 """Names and types of blocks of such tools."""
 _BODY_VERSIONS = {"bedrock": "bedrock-2023-05-31", "vertex": "vertex-2023-10-16"}
@@ -67,6 +75,10 @@ _PATHS = {
     "vertex": re.compile(
         rf"/v1/projects/{PROJECT}/locations/(?:{LOCATION}|us-east5)/publishers/anthropic/models/([^/:]+):(stream)?[rR]awPredict"
     ),
+}
+_ROOTS = {
+    "claude_aws": "/v1",
+    "claude_google": f"/v1/projects/{PROJECT}/locations/global/workspaces/{WORKSPACE}/invoke/v1",
 }
 _SIGNATURE = re.compile(
     r"AWS4-HMAC-SHA256 Credential=([^/]+)/(\d{8})/([^/]+)/([^/]+)/aws4_request, "
@@ -147,7 +159,9 @@ class _StandIn(Anthropic):
 
     def _authenticate(self, request: web.Request, raw: bytes) -> None:
         cloud, given = self.cloud, request.headers.get("authorization", "")
-        if given.startswith("AWS4") and cloud.kind in ("bedrock", "mantle"):
+        if cloud.kind == "claude_aws" and request.headers.get("anthropic-workspace-id") != WORKSPACE:
+            raise _Refusal(401, {"type": "error", "error": {"type": "authentication_error", "message": "no workspace"}})
+        if given.startswith("AWS4") and cloud.kind in ("bedrock", "mantle", "claude_aws"):
             check_signature(cloud, request, raw, given)
             return
         key = given.removeprefix("Bearer ")
@@ -160,6 +174,9 @@ class _StandIn(Anthropic):
         if cloud.kind == "vertex":
             text = "Request had invalid authentication credentials."
             raise _Refusal(401, {"error": {"code": 401, "message": text, "status": "UNAUTHENTICATED"}})
+        if cloud.kind in _ROOTS:
+            error = {"type": "authentication_error", "message": "invalid credentials"}
+            raise _Refusal(401, {"type": "error", "error": error})
         raise _Refusal(401, {"error": {"code": "401", "message": "Access denied due to invalid subscription key."}})
 
     def _read(
@@ -192,7 +209,8 @@ class _StandIn(Anthropic):
             else:
                 self._require(streams == bool(body.get("stream")), "stream does not agree with the path", exchange)
         else:
-            if path not in ("/anthropic/v1/messages", "/anthropic/v1/messages/count_tokens"):
+            root = _ROOTS.get(cloud.kind, "/anthropic/v1")
+            if path not in (f"{root}/messages", f"{root}/messages/count_tokens"):
                 raise _Refusal(404, {"message": f"no such path: {path}"})
             version = request.headers.get("anthropic-version", "")
             self._require(version in ("2023-06-01", _NEW_VERSION), f"anthropic-version: {version!r}", exchange)
@@ -235,7 +253,7 @@ class _StandIn(Anthropic):
                 raise _Refusal(400, {"message": f"{text}expected tags: 'bash_20250124', 'custom'"})
         for place, message in enumerate(body["messages"]):
             for number, block in enumerate(message["content"] if isinstance(message["content"], list) else ()):
-                if self.cloud.kind != "foundry" and '{"type": "url"' in json.dumps(block):
+                if self.cloud.kind not in ("foundry", *_ROOTS) and '{"type": "url"' in json.dumps(block):
                     raise _Refusal(
                         400, {"message": f"messages.{place}.content.{number}: URL sources are not supported"}
                     )
@@ -271,6 +289,8 @@ def check_signature(cloud: Cloud, request: web.Request, raw: bytes, authorizatio
     needed = {"content-type", "host", "x-amz-date", *(["x-amz-security-token"] if token else [])}
     has_messages = cloud.kind == "mantle" and not request.headers["host"].startswith("bedrock-runtime.")
     expected_service = "bedrock-mantle" if has_messages else "bedrock"
+    if cloud.kind == "claude_aws":
+        expected_service = "aws-external-anthropic"
     if not needed <= set(signed) or (region, service) != (cloud.region, expected_service):
         raise _aws(403, "InvalidSignatureException", f"Credential has the scope {region}/{service}")
     url = f"http://{request.headers['host']}{path_of(request)}"

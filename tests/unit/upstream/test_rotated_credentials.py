@@ -26,14 +26,16 @@ from tests.support.fakes.clouds import (
     PROJECT,
     REGION,
     VERTEX_MODEL,
+    WORKSPACE,
     Cloud,
     new_cloud,
 )
 from tests.support.fakes.google_tokens import TokenServers, new_token_servers, write_service_account
 from tests.support.fakes.server import Exchange, Running, serving
 
-Name = Literal["bedrock", "mantle", "gateway", "vertex", "foundry", "azure"]
-"""`gateway`: the Messages API of Bedrock as a provider of the configuration file, so with a key from a file."""
+Name = Literal["bedrock", "mantle", "gateway", "vertex", "foundry", "azure", "claude_aws", "claude_google"]
+"""`gateway`: the Messages API of Bedrock as a provider of the configuration file, so with a key from a file. The last
+two: Anthropic's own API at AWS and at Google Cloud."""
 Credential = Literal["key", "signature", "token"]
 OLD, NEW = "the-old-key-of-the-cloud", "the-new-key-of-the-cloud"
 NEWER = "the-newer-key-of-the-cloud"
@@ -50,6 +52,10 @@ ADDRESSES: dict[Name, str] = {
     "vertex": "http://aiplatform.eu.rep.googleapis.com",
     "foundry": "http://mine.services.ai.azure.com/anthropic",
     "azure": f"http://{HOST}/openai/deployments/small?api-version={AZURE_VERSION}",
+    "claude_aws": f"http://aws-external-anthropic.{REGION}.api.aws",
+    "claude_google": (
+        f"http://claude.googleapis.com/v1/projects/{PROJECT}/locations/global/workspaces/{WORKSPACE}/invoke"
+    ),
 }
 MODELS: dict[Name, str] = {
     "bedrock": f"bedrock/{BEDROCK_MODEL}",
@@ -58,10 +64,14 @@ MODELS: dict[Name, str] = {
     "vertex": f"vertex_ai/{VERTEX_MODEL}",
     "foundry": f"foundry/{FOUNDRY_MODEL}",
     "azure": "azure/small",
+    "claude_aws": "claude_aws/claude-sonnet-5-5",
+    "claude_google": "claude_google/claude-sonnet-5-5",
 }
 CALL: dict[str, Any] = {"max_tokens": 900, "messages": [{"role": "user", "content": "Say exactly: hello"}]}
 AT_AMAZON = ("bedrock", "mantle", "gateway")
 """Clouds that reject a credential with status 403."""
+IN_FILE = ("azure", "gateway", "claude_aws", "claude_google")
+"""Providers of the configuration file."""
 VERSION = "2026-10-21"
 """API version of the official client."""
 OF_EACH_REQUEST = {"accept", "accept-encoding", "connection", "content-length", "host", "user-agent"}
@@ -82,6 +92,15 @@ def official_client(name: Name, credential: Credential, value: str, http: httpx2
         else:
             options["api_key"] = value
         return (anthropic.AnthropicBedrock if name == "bedrock" else anthropic.AnthropicBedrockMantle)(**options)
+    if name == "claude_aws":
+        options |= {"aws_region": REGION, "workspace_id": WORKSPACE}
+        if credential == "signature":
+            options["aws_access_key"], options["aws_secret_key"] = AWS_KEYS[value]
+        else:
+            options["api_key"] = value
+        return anthropic.AnthropicAWS(**options)
+    if name == "claude_google":
+        return anthropic.AnthropicGoogleCloud(workspace_id=WORKSPACE, token_provider=lambda: value, **options)
     if name == "vertex":
         options["base_url"] += "/v1"
         return anthropic.AnthropicVertex(region=LOCATION, project_id=PROJECT, access_token=value, **options)
@@ -98,6 +117,7 @@ def compare(ours: Exchange, theirs: Exchange) -> None:
     assert ours.headers["host"] == theirs.headers["host"]
     signed = theirs.headers["authorization"].startswith("AWS4") if "authorization" in theirs.headers else False
     names = ("x-api-key", "anthropic-version", "anthropic-beta", "content-type", "x-amz-security-token")
+    names = (*names, "anthropic-workspace-id")
     if ours.path.startswith("/openai"):  # the client of Foundry sends it too, for earlier versions
         names = (*names, "api-key")
     for header in (*names, *(() if signed else ("authorization",))):
@@ -122,6 +142,9 @@ def compare(ours: Exchange, theirs: Exchange) -> None:
         ("foundry", "token"),
         ("azure", "key"),
         ("azure", "token"),
+        ("claude_aws", "key"),
+        ("claude_aws", "signature"),
+        ("claude_google", "token"),
     ],
 )
 async def test_after_a_rotation_the_cloud_gets_the_request_of_the_official_client(
@@ -137,10 +160,7 @@ async def test_after_a_rotation_the_cloud_gets_the_request_of_the_official_clien
         assert (await ask(engine, name))[0] == 200
         source.rotate(source.new)
         status, text = await ask(engine, name)
-        if credential == "key" and name not in (
-            "azure",
-            "gateway",
-        ):  # in .env: read by a reload
+        if credential == "key" and name not in IN_FILE:  # in .env: read by a reload
             assert status == (403 if name in AT_AMAZON else 401)
             assert source.old not in text
             await engine.close()
@@ -149,7 +169,8 @@ async def test_after_a_rotation_the_cloud_gets_the_request_of_the_official_clien
         assert status == 200, text
         await engine.close()
         sent = list(running.journal.exchanges)
-        assert [exchange.status for exchange in sent] == [200, 403 if name in AT_AMAZON else 401, 200]
+        is_forbidden = name in AT_AMAZON or credential == "signature"
+        assert [exchange.status for exchange in sent] == [200, 403 if is_forbidden else 401, 200]
         with httpx2.Client(proxy=running.url) as http:
             for value, ours in ((source.old, sent[0]), (source.new, sent[2])):
                 source.rotate(value)
@@ -188,7 +209,7 @@ class Source:
         self.key = ""
         self.old, self.new = OLD, NEW
         if credential == "token":
-            beginning = "ya29.fake-token" if name == "vertex" else "eyJ0.token"
+            beginning = "ya29.fake-token" if name in ("vertex", "claude_google") else "eyJ0.token"
             self.old, self.new = f"{beginning}-1", f"{beginning}-2"  # the tokens that the stand-ins issue, in order
             identity.resource = OPENAI_RESOURCE if name == "azure" else identity.resource
 
@@ -211,18 +232,20 @@ class Source:
 def new_engine(source: Source, running: Running, google: Running) -> Engine:
     name, folder = source.name, source.folder
     variables = {"HTTP_PROXY": running.url, "AWS_REGION": REGION, "PREFERRED_PROVIDER": "anthropic"}
-    if name in ("azure", "gateway"):
+    if name in IN_FILE:
         lines = [f"[providers.{name}]", f'base_url = "{ADDRESSES[name]}"']
-        lines += ['wire = "messages"'] if name == "gateway" else ['models = { small = { model_of = "gpt-4.1" } }']
+        lines += ['models = { small = { model_of = "gpt-4.1" } }'] if name == "azure" else ['wire = "messages"']
+        lines += [f'headers = {{ anthropic-workspace-id = "{WORKSPACE}" }}'] if name == "claude_aws" else []
         lines += [f'api_key = {{ file = "{folder / "key"}" }}'] if source.credential == "key" else []
         Path(CONFIG_FILE).write_text("\n".join(lines), encoding="utf-8")
-    elif name == "vertex":
-        variables |= {"VERTEX_PROJECT": PROJECT, "VERTEX_LOCATION": LOCATION, "NO_PROXY": "127.0.0.1"}
-        variables |= {"VERTEX_BASE_URL": ADDRESSES[name]}
+    if name in ("vertex", "claude_google"):
+        variables["NO_PROXY"] = "127.0.0.1"
         variables["GOOGLE_APPLICATION_CREDENTIALS"] = str(write_service_account(folder, google.url))
+    if name == "vertex":
+        variables |= {"VERTEX_PROJECT": PROJECT, "VERTEX_LOCATION": LOCATION, "VERTEX_BASE_URL": ADDRESSES[name]}
     elif name == "foundry":
         variables |= {"FOUNDRY_BASE_URL": ADDRESSES[name], "ANTHROPIC_FOUNDRY_API_KEY": source.key}
-    else:
+    elif name not in IN_FILE:
         variables |= {"BEDROCK_BASE_URL": ADDRESSES[name], "AWS_BEARER_TOKEN_BEDROCK": source.key}
     given = {variable: value for variable, value in variables.items() if value}
     options = load_settings(given, PROVIDERS, env_file=".env", resolves_keys=True)
