@@ -782,7 +782,7 @@ class _Setup:
 
     def _report_retirement(self, backend: ChosenProvider, model: str) -> None:
         retirement = find_retirement(backend.provider, model, backend.settings)
-        if retirement is not None and date.fromisoformat(retirement.retired_on) <= date.today():
+        if retirement is not None and retirement.applies_on(date.today()):
             successor = f". Its successor:  {retirement.successor}" if retirement.successor else ""
             self._output.write_notice(f"{model} is retired since {retirement.retired_on}{successor}", "!", "warn")
 
@@ -1337,7 +1337,7 @@ def list_env_lines(
     defaults = {"BIG_MODEL": provider.default_big_model, "SMALL_MODEL": provider.default_small_model}
     for variable, model in defaults.items():
         retired = find_retirement(provider, model or "", settings)
-        if retired is not None and date.fromisoformat(retired.retired_on) <= (today or date.today()):
+        if retired is not None and retired.applies_on(today or date.today()):
             lines[variable] = f"{provider.prefix}/{retired.successor}"
     return lines
 

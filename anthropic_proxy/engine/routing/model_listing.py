@@ -294,7 +294,7 @@ def _with_retirement(
         return entry
     return structs.replace(
         entry,
-        lifecycle="retired" if date.fromisoformat(retirement.retired_on) <= today else "deprecated",
+        lifecycle="retired" if retirement.applies_on(today) else "deprecated",
         deprecated_at=f"{retirement.announced_on}T00:00:00Z" if retirement.announced_on else None,
         retires_at=f"{retirement.retired_on}T00:00:00Z",
     )
