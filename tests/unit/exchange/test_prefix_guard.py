@@ -492,6 +492,30 @@ def test_a_prompt_of_another_conversation_is_not_compared_with_all_bytes_that_ar
     assert small < min(large) / 20
 
 
+@pytest.mark.parametrize("turns", [1, 10, 400])
+def test_a_prompt_that_only_replaces_the_short_last_message_is_not_divided(turns: int) -> None:
+    """As those of Claude Code that suggest the next message."""
+    guard = counting.PrefixGuard()
+
+    def ask(last: str) -> tuple[int, int]:
+        said = [
+            {"role": role, "content": [{"type": "text", "text": f"{role} {turn} " + "x" * (60_000 // turns)}]}
+            for turn in range(turns)
+            for role in ("user", "assistant")
+        ]
+        body = json.dumps({"messages": [*said, {"role": "user", "content": last}]}).encode()
+        found = counting.Prompt(("one", "", "openai", "m"), body)
+        spent = count_work(guard, found)
+        assert found.change is None
+        guard.keep(found)
+        return spent
+
+    ask("Go on.")
+    divided, _ = ask("Suggest the next message.")  # the second prompt always is
+    steps, _ = ask("Summarize this.")
+    assert steps < 10 < divided
+
+
 @pytest.mark.parametrize("turns", [10, 200, 5_000])
 def test_a_new_branch_beside_four_of_equal_beginning_costs_little_more_than_to_read_its_prompt(turns: int) -> None:
     guard = counting.PrefixGuard()
