@@ -745,6 +745,8 @@ def fit_family(examples: Sequence[Example], start: TokenFamily, kept: Collection
         kept = (*kept, *_IMAGE_CONSTANTS)
     if start.forced_tool:  # a family whose prompts for tools are published
         kept = (*kept, "any_tool")
+    if start.page_text == 1:  # families whose providers document that they add the text of a page
+        kept = (*kept, "page_text")
     kept = (*kept, "forced_tool", *(("tool_text", "per_property") if start.tool_json else ("tool_json",)))
     given = [float(getattr(start, name)) for name in _BOUNDS]
     places = [
@@ -799,6 +801,10 @@ def _starts() -> dict[str, TokenFamily]:
     5 % low against o200k. Claude reads JSON too, behind a prompt whose tokens are published (platform.claude.com/docs,
     "Tool use", 2026-11): 313 for Claude 4, 497 from 4.5, 675 for Opus 4.7, 290 to 354 later, and more if `tool_choice`
     is `any` or `tool`. In 22 recorded texts, Claude before Opus 4.7 counts 1.16 times the tokens of o200k.
+
+    OpenAI reads the text and an image of each page (developers.openai.com, "File inputs", 2026-11). An image costs
+    about 1,000 tokens over Chat Completions since May 2026, about 220 before, and 30 to 80 over Responses before
+    GPT-5.6, whose images have the higher detail: the largest counts, because a window must not overflow.
     """
     json_tools = TokenFamily(per_tool=8, per_property=0, tool_text=0, tool_json=1.05)
     claude = TokenFamily(
@@ -816,7 +822,7 @@ def _starts() -> dict[str, TokenFamily]:
         page_text=1.12,
     )
     openai = TokenFamily(
-        image_rule="tiles", image_base=85, per_image_unit=170, max_image_units=16, per_page=250, page_text=1
+        image_rule="tiles", image_base=85, per_image_unit=170, max_image_units=16, per_page=1_000, page_text=1
     )
     mistral = structs.replace(json_tools, per_request=1, per_message=2, text=1.06, per_digit=0.6, per_capital=0.1)
     gemini = TokenFamily(per_request=0, per_message=0, any_tool=0, image_rule="flat", per_image_unit=0, per_page=258)
