@@ -15,6 +15,7 @@ from anthropic_proxy.engine.hooks import AdmissionRequest, AdmissionTarget, Rece
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.preparation import DEFAULT_MAX_TOKENS
 from anthropic_proxy.engine.messages.tokens import EstimateCache
+from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.routing.router import Plan, find_preferred_provider, resolve_model_name_and_tier
 
 
@@ -44,11 +45,13 @@ async def admit(
             output = min(output, limit)
         targets.append(AdmissionTarget(prefix=target.provider.prefix, model=target.model, max_output_tokens=output))
     name, tier = resolve_model_name_and_tier(request.model, preferred, settings)
+    prefix, _, rest = name.partition("/")
+    is_ignored = tier and find_registry(settings).find_by_prefix(prefix.lower()) is not None
     described = AdmissionRequest(
         client=receipt.client,
         model=request.model,
         normalized_model=name,
-        mapped_model=name.rpartition("/")[2] if tier else name,
+        mapped_model=rest if is_ignored else name,
         body_bytes=len(incoming.body),
         route=plan.route.name if plan.route is not None else "",
         request_id=receipt.request_id,
