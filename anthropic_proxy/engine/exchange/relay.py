@@ -268,7 +268,7 @@ class RelayStream(Reply):
         except UpstreamError as error:
             self._end_with_error(error)
             return pending + b"\n\n" if self.stop_reason != before else b""
-        return pending
+        return pending if self.failure is None else pending + b"\n\n"  # clients ignore an event without its end
 
     def _inspect(self, relevant: bytes) -> tuple[bytes, UpstreamError] | None:
         """Decode `relevant`, the frames that may contain token usage, a stop reason or an error.

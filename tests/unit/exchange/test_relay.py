@@ -867,6 +867,16 @@ def test_a_message_whose_reason_is_null_passes_unchanged() -> None:
     assert answer.failure is None
 
 
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_an_error_event_that_ends_with_the_connection_gets_its_blank_line(end: str) -> None:
+    frame = (
+        b'event: error\ndata: {"type": "error", "error": {"type": "api_error", "message": "Failed."}}' + end.encode()
+    )
+    received, answer = passed([*STREAM[:5], frame])
+    assert received == b"".join((*STREAM[:5], frame, b"\n\n"))
+    assert str(answer.failure) == "anthropic: Failed."
+
+
 def test_an_error_event_of_the_provider_passes_unchanged() -> None:
     frame = b'event: error\ndata: {"type": "error", "error": {"type": "api_error", "message": "Failed."}}\n\n'
     assert passed([*STREAM[:5], frame])[0] == b"".join((*STREAM[:5], frame))
