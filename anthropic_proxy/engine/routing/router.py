@@ -672,9 +672,11 @@ def apply_capability_rules(provider: Provider, model: str, capabilities: ModelCa
 
 def find_retirement(provider: Provider, model: str, settings: EngineOptions) -> RetiredModel | None:
     server = find_server_override(provider, settings)
-    if server is not None and server.wires:
-        return server.retired_models.get(model)
-    return provider.retired_models.get(model)
+    table = server.retired_models if server is not None and server.wires else provider.retired_models
+    found = table.get(model)
+    while found is not None and (later := table.get(found.successor)) is not None:  # the successor is retired too
+        found = structs.replace(found, successor=later.successor)
+    return found
 
 
 def find_successor_id(model: ModelChoice | Target, settings: EngineOptions, today: date) -> str:
