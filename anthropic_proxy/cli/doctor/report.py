@@ -168,7 +168,8 @@ def _fix_model(diagnosis: Diagnosis, problem: Problem, settings: Settings, catal
 def _write_line(backend: Backend, problem: str, place: ModelReplacement) -> Fix:
     rest = ", without balance and weights" if place.loses_balance else ""
     where = "" if place.route is None else f"in {place.setting.source}{rest}"
-    return Fix(name=backend.name, problem=problem, remedy=place.line, place=where)
+    remedy = place.line if "=" in place.line else f"Remove {place.line}"
+    return Fix(name=backend.name, problem=problem, remedy=remedy, place=where)
 
 
 def _fix_routes(
@@ -263,7 +264,8 @@ def _find_alternative(
 
 def _assign(backend: Backend, model: str, settings: Settings, catalog: Catalog) -> str:
     """Return the settings that select another model for all tiers of a backend: `BIG_MODEL=… and SMALL_MODEL=…`."""
-    lines = [place.line for place in _list_places(backend, model, settings, catalog) if place.route is None]
+    places = [place for place in _list_places(backend, model, settings, catalog) if place.route is None]
+    lines = [place.line if "=" in place.line else place.instruction for place in places]
     return join_with_and(lines or [f"MODEL_{tier.upper()}={model}" for tier in backend.tiers])
 
 

@@ -336,15 +336,16 @@ def _describe_setting(target: Target, settings: EngineOptions, catalog: Catalog)
         found = list_model_replacements(
             lambda choice: other if choice.prefixed_id == target.prefixed_id else "", settings, catalog
         )
-        remedy = next((one.line for one in found if one.setting.name == setting.name), f"{setting.name}={other}")
+        places = (one.instruction for one in found if one.setting.name == setting.name)
+        remedy = next(places, f"set {setting.name}={other}")
     else:
         is_default = target.model in (provider.default_big_model, provider.default_small_model)
         verb = "is the default" if is_default else "replaces the retired default"
         origin = f"{target.prefixed_id} {verb} of {setting.name}, which is not set."
-        remedy = f"{setting.name}={other} in {settings.variables_file}"
+        remedy = f"set {setting.name}={other} in {settings.variables_file}"
     similar = [] if successor else _find_similar_models(target, settings, catalog)
     such_as = f", such as {' or '.join(similar)}" if similar else ""
-    return f"{origin}{REMEDY_LEAD}set {remedy}{such_as}"
+    return f"{origin}{REMEDY_LEAD}{remedy}{such_as}"
 
 
 def _find_address_variable(provider: Provider, settings: EngineOptions) -> str | None:

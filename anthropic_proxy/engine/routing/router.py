@@ -718,6 +718,12 @@ class ModelReplacement(Struct, frozen=True, kw_only=True):
     loses_balance: bool = False
     """True if one target is left, so that `balance` and `weights` of the route must be removed."""
 
+    @property
+    def instruction(self) -> str:
+        """`set BIG_MODEL=openai/gpt-5.5`, `remove FALLBACK_OPUS`, `set targets = […], without balance and weights`."""
+        rest = ", without balance and weights" if self.loses_balance else ""
+        return f"{'set' if '=' in self.line else 'remove'} {self.line}{rest}"
+
 
 def list_model_replacements(
     find_other: Callable[[ModelChoice], str], settings: EngineOptions, catalog: Catalog
