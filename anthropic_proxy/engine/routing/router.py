@@ -680,14 +680,11 @@ def find_retirement(provider: Provider, model: str, settings: EngineOptions) -> 
 
 
 def find_successor_id(model: ModelChoice | Target, settings: EngineOptions, today: date) -> str:
-    """Return the successor of a model that was retired on `today` or earlier, with prefix. "": the model is in use.
-
-    The successor that a provider has named may be retired since, and have one of its own.
-    """
-    successor = model.model
-    while (found := find_retirement(model.provider, successor, settings)) is not None and found.applies_on(today):
-        successor = found.successor
-    return f"{model.provider.prefix}/{successor}" if successor != model.model else ""
+    """Return the successor of a model that was retired on `today` or earlier, with prefix. "": the model is in use."""
+    retirement = find_retirement(model.provider, model.model, settings)
+    if retirement is None or not retirement.applies_on(today):
+        return ""
+    return f"{model.provider.prefix}/{retirement.successor}"
 
 
 def find_successor(target: Target, settings: EngineOptions, catalog: Catalog, today: date) -> Target | None:
