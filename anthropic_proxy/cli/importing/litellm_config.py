@@ -381,7 +381,8 @@ def _find_target(plan: ImportPlan, setting: str, given: _Parameters) -> str:
         start = _ID_STARTS.get(vendor.name, "")
         if start and not model.startswith(start.partition("/")[0] + "/"):
             model = start + model
-        if vendor.name == "huggingface" and model.count("/") == 2:  # LiteLLM names the host first, the router last
+        # LiteLLM names the host first, the router last. Another address gets the id as it is
+        if vendor.name == "huggingface" and not url and model.count("/") == 2:
             served_by, _, model = model.partition("/")
             model += f":{served_by}"
         url = url or _VENDOR_URLS.get(vendor.name, vendor.base_url)

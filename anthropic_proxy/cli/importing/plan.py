@@ -25,6 +25,7 @@ from anthropic_proxy.engine.options import TIERS, ConfiguredProvider, suggest_ke
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, ProviderRegistry, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.providers.lookup import find_vendor
 from anthropic_proxy.engine.routing.router import (
     ModelChoice,
     choose_model,
@@ -495,6 +496,9 @@ class ImportPlan:
         for model, limits in server.models.items():
             table.models.setdefault(model, {}).update(limits)
         variable, reference = suggest_key_variable(name), find_referenced_variable(server.key)
+        vendor = find_vendor(name, find_built_in_registry())
+        if vendor is not None and vendor.key_variable and not server.key:  # it may be exported already
+            variable = vendor.key_variable
         if not table.key_variable and _needs_key(server):
             if is_variable_name(reference):
                 table.key_variable = reference
