@@ -120,16 +120,16 @@ def edit_body(
     if not SCHEMA_FIELDS.isdisjoint(dialect.dropped_fields):
         body = json_spans.edit(body, find_schema_edits)
     body = json_spans.edit(body, lambda text: _find_edits(text, call, added, lost, field_notes))
-    fields: dict[str, tuple[Handling, str]] = {}
-    for name in call.dialect.dropped_fields:
+    inner: dict[str, tuple[Handling, str]] = {}
+    for name in dialect.dropped_fields:
         if "." in name:
-            fields[name] = "dropped", f"{call.provider_prefix} does not accept it"
+            inner[name] = "dropped", f"{call.provider_prefix} does not accept it"
         if name == SCHEMA_AS_TEXT.field:
-            fields[name] = SCHEMA_AS_TEXT.handling, SCHEMA_AS_TEXT.reason
+            inner[name] = SCHEMA_AS_TEXT.handling, SCHEMA_AS_TEXT.reason
     for name, handling in lost.items():
         if "." in name:
-            fields[name] = handling, _BETA_MISSING
-    if inner := fields:
+            inner[name] = handling, _BETA_MISSING
+    if inner:
         body = json_spans.edit(body, lambda text: find_field_edits(text, inner, inner_notes))
     if not dialect.accepts_media_urls:
         body = json_spans.edit(body, lambda text: find_file_edits(text, call))
