@@ -506,7 +506,7 @@ def are_well_formed(blocks: list[Block]) -> bool:
 def is_supported_media(block: Block) -> bool:
     """Return True for an image or document that all providers' encoders (wires) accept unchanged."""
     if not isinstance(block, ImageBlock | DocumentBlock) or (
-        isinstance(block, DocumentBlock) and block.requests_citations
+        isinstance(block, DocumentBlock) and (block.context or block.requests_citations)
     ):
         return False
     return block.source.type not in _REPLACED_SOURCES and not block.source.media_type.startswith(AUDIO_VIDEO_PREFIXES)

@@ -360,8 +360,10 @@ def to_upstream_blocks(block: Block) -> Iterable[Block]:
         if source.type == "file":
             kind = "image" if isinstance(block, ImageBlock) else "document"
             return (new_text_block(f"[{kind} file {source.file_id} not available]"),)
-        if isinstance(block, ImageBlock) or source.type not in ("text", "content"):
+        if isinstance(block, ImageBlock):
             return (block,)
+        if source.type not in ("text", "content"):
+            return (new_text_block(block.context), block) if block.context else (block,)
         heading = "\n".join(filter(None, (block.title, block.context)))
         body: list[Block] = (
             [new_text_block(source.data)]
