@@ -239,6 +239,15 @@ def export_to_otel(settings: Settings) -> None:
             os.environ.setdefault(name, secret.reveal())
 
 
+def find_aws_files(sources: Sources) -> dict[str, str]:
+    """Return the absolute path of each file of AWS that the environment or `.env` names.
+
+    The library would search a relative one in the current directory.
+    """
+    found = map(sources.find_foreign, ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"))
+    return {given.variable: decode_path(given) for given in found if given is not None and given.text}
+
+
 def find_region_of_aws_profile(sources: Sources) -> str | None:
     """Return the region of the AWS profile, as the libraries of AWS find it. None: the files of AWS name none.
 
@@ -251,9 +260,9 @@ def find_region_of_aws_profile(sources: Sources) -> str | None:
         ("AWS_SHARED_CREDENTIALS_FILE", "credentials", (profile,)),
         ("AWS_CONFIG_FILE", "config", (f"profile {profile}", f"profile '{profile}'", f'profile "{profile}"')),
     )
+    named_files = find_aws_files(sources)
     for variable, name, sections in places:
-        given = sources.find_foreign(variable)
-        path = os.path.expanduser((given and given.text) or os.path.join("~", ".aws", name))
+        path = named_files.get(variable) or os.path.expanduser(os.path.join("~", ".aws", name))
         try:
             text = read_bounded_file(path).decode()
         except (OSError, UnicodeDecodeError):

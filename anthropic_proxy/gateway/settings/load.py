@@ -17,6 +17,7 @@ from anthropic_proxy.gateway.settings import values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, resolve_config_file_path
 from anthropic_proxy.gateway.settings.environment import (
     OTEL_PREFIX,
+    find_aws_files,
     find_color_setting,
     find_no_proxy_setting,
     find_otel_secrets,
@@ -171,7 +172,8 @@ def load_settings(
         http_proxies=proxies,
         no_proxy_hosts=find_no_proxy_setting(environ),
         litellm_variables=others_of_file,
-        cloud_variables={name: value for name, value in others_of_file.items() if name.startswith(("AWS_", "AZURE_"))},
+        cloud_variables={name: value for name, value in others_of_file.items() if name.startswith(("AWS_", "AZURE_"))}
+        | {name: Secret(path) for name, path in find_aws_files(sources).items()},
         other_secrets=(*found, *find_otel_secrets(environ, traces["otel_variables"])),
         origins=sources.origins,
         raw_values=sources.given,

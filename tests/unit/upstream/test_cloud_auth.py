@@ -260,8 +260,10 @@ async def test_the_region_of_the_profile_is_used(
     assert elsewhere.aws_region == "us-east-2"
 
 
-async def test_the_files_of_aws_may_be_named_in_the_env_file(
-    cloud: Cloud, bedrock: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("place", ["env file", "environment"])
+@pytest.mark.parametrize("folder", ["{tmp_path}/own", "own"])
+async def test_the_files_of_aws_may_be_named_relative_to_the_env_file(
+    folder: str, place: str, cloud: Cloud, bedrock: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AWS_CONFIG_FILE")
     monkeypatch.delenv("AWS_SHARED_CREDENTIALS_FILE")
@@ -269,11 +271,19 @@ async def test_the_files_of_aws_may_be_named_in_the_env_file(
     (tmp_path / "own").mkdir()
     write_credentials(tmp_path / "own", FIRST)
     (tmp_path / "own" / "config").write_text(f"[default]\nregion = {REGION}\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     env_file = tmp_path / ".env"
-    env_file.write_text(
-        f"AWS_CONFIG_FILE={tmp_path}/own/config\nAWS_SHARED_CREDENTIALS_FILE={tmp_path}/own/credentials\n"
-    )
+    folder = folder.format(tmp_path=tmp_path)
+    variables = {"AWS_CONFIG_FILE": f"{folder}/config", "AWS_SHARED_CREDENTIALS_FILE": f"{folder}/credentials"}
     given = {"PREFERRED_PROVIDER": "anthropic", "BEDROCK_BASE_URL": bedrock.url}
+    if place == "environment":
+        given |= variables
+        for name, path in variables.items():
+            monkeypatch.setenv(name, path)
+        env_file.touch()
+    else:
+        env_file.write_text("".join(f"{name}={path}\n" for name, path in variables.items()))
     settings = load_settings(given, PROVIDERS, env_file=str(env_file))
     assert settings.aws_region == REGION
     engine = build_engine(settings)
