@@ -44,7 +44,7 @@ from anthropic_proxy.gateway.prices.price_list import (
     has_price_package,
 )
 from anthropic_proxy.gateway.readiness import group_tier_mappings, list_retirement_notices, name_target
-from anthropic_proxy.gateway.services import Services, fetch_limits_of_model, open_services
+from anthropic_proxy.gateway.services import Services, fetch_limits_of_model, fetch_model_lists, open_services
 from anthropic_proxy.gateway.settings import Settings
 
 _PRICE_TITLES = ("in", "cached", "out, $/M tokens")
@@ -313,6 +313,7 @@ class ProviderModels(Struct, frozen=True):
 
 async def list_tier_groups(services: Services) -> list[TierGroup]:
     """Return the model to which each Claude tier is mapped, with its limits and price."""
+    await fetch_model_lists(services)  # a server may list a name that goes elsewhere
     groups = []
     for tiers, row in group_tier_mappings(services.settings, services.catalog):
         (target, reason), *others = row.replies
