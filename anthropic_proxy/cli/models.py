@@ -178,7 +178,9 @@ def _write_price_source(output: Output, models: Sequence["ModelFacts"]) -> None:
         if any(fact.price is None for fact in models):
             output.write_notice(NO_PRICES, "!", "warn")
     elif models and output.is_terminal:
-        text = f"Prices: {describe_price_list()}. A running proxy updates them with PRICE_UPDATE_DAYS"
+        listed = {fact.price.source for fact in models if fact.price and fact.price.source.startswith("model list of ")}
+        known = ", else ".join([*sorted(listed), describe_price_list()])
+        text = f"Prices: {known}. A running proxy updates them with PRICE_UPDATE_DAYS"
         output.write_line("  " + output.paint(text, "quiet"))
 
 

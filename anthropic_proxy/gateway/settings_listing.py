@@ -109,7 +109,11 @@ def _list_tables(settings: Settings) -> list[SettingRow]:
         rows += [SettingRow(name, text, settings.origins[name], "", help_text) for name, text in names.items() if text]
     for route in settings.routes:
         help_text = "Models for the requests of this route, the first one preferred."
-        rows.append(SettingRow(route.targets_setting, ", ".join(route.targets), route.origin, "", help_text))
+        rows.append(
+            SettingRow(
+                route.targets_setting, ", ".join(route.targets), settings.origins[route.targets_setting], "", help_text
+            )
+        )
     for pattern, price in settings.prices.items():
         text = f"{format_price(price.input)} in, {format_price(price.output)} out, per million tokens"
         name = format_price_setting(pattern)

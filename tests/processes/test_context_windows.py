@@ -9,6 +9,7 @@ from tests.support.command_line import run_command
 from tests.support.fakes.server import serving
 from tests.support.scripted_answers import new_scripted_server
 from tests.support.server_process import running_proxy
+from tests.support.terminal import answer_questions
 from tests.support.waiting import wait_for
 
 MODEL = {
@@ -41,6 +42,7 @@ def test_all_commands_state_the_window_of_the_list(tmp_path: Path, examines: boo
             variables = json.loads(run_command("env", "--json", directory=tmp_path, settings=own).stdout)
             mapping = json.loads(run_command("models", "--json", directory=tmp_path, settings=own).stdout)
             listed = json.loads(run_command("models", "openrouter", "--json", directory=tmp_path, settings=own).stdout)
+            screen = answer_questions("models", "openrouter", answers=[], directory=tmp_path, settings=own)
             entry = proxy.client().get("/v1/models/claude-opus-5-5").json()
             proxy.client().post(
                 "/v1/messages",
@@ -75,6 +77,7 @@ def test_all_commands_state_the_window_of_the_list(tmp_path: Path, examines: boo
     assert {(*(one["price"][name] for name in ("input", "cached_input", "output", "source")),) for one in facts} == {
         (2, 0.5, 10, source)
     }
+    assert screen.lines[-1].strip().startswith(f"Prices: {source}, else genai-prices ")
     assert line.startswith("openrouter/acme/large · <1 % of 1.0 M · session <$0.001 · ")
 
 
