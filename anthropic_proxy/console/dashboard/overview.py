@@ -258,7 +258,7 @@ def _list_failed_attempts(context: PageContext, found: "_Queries") -> list[Notic
             link_to_failed_attempts(context.query, prefix),
             "show them",
         )
-        for prefix, one in sorted(attempts.items())
+        for prefix, one in sorted(attempts.items(), key=lambda found: -found[1].requests)
         if is_frequent(one, sent.get(prefix, 0))
     ]
 

@@ -9,7 +9,7 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import OUTCOME_TITLES
 from anthropic_proxy.console.dashboard.query import NO_COLUMNS, ViewQuery
 from anthropic_proxy.console.ledger.records import FACETS, NOT_SENT, StoredRequest, UsageSums
-from anthropic_proxy.console.ledger.request_queries import SORT_KEYS, SortOrder
+from anthropic_proxy.console.ledger.request_queries import SORT_KEYS, SortOrder, list_failed_attempts
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.errors import InvalidRequest
@@ -256,7 +256,7 @@ class TableRow(Struct, frozen=True, kw_only=True):
     model: str
     provider: str
     subtitle: str
-    """Requested model, or the URL path of a request to another endpoint."""
+    """Requested model and failed attempts."""
     sign: str
     role: str
     outcome: str
@@ -268,6 +268,8 @@ def build_finished_row(row: StoredRequest, now: float, columns: Sequence[Request
     """`now`: seconds since the epoch."""
     sign, role, outcome = describe_outcome(row.outcome_class, row.outcome, row.status)
     is_exchange = bool(row.requested_model)
+    subtitle = f"requested: {_short_model(row.requested_model)}" if is_exchange else "no model"
+    failed = list_failed_attempts(row)
     return TableRow(
         id=row.id,
         time=formats.list_time(row.started_at, now),
@@ -275,7 +277,7 @@ def build_finished_row(row: StoredRequest, now: float, columns: Sequence[Request
         prefix=row.prefix or row.provider or (NOT_SENT if is_exchange else f"{row.method} {row.path}".strip()),
         model=row.model,
         provider=row.provider,
-        subtitle=f"requested: {_short_model(row.requested_model)}" if is_exchange else "no model",
+        subtitle=subtitle + (f" · ↻ {formats.shorten(', '.join(failed))}" if failed else ""),
         sign=sign,
         role=role,
         outcome=outcome,

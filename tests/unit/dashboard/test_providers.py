@@ -135,6 +135,7 @@ async def test_a_provider_whose_requests_go_to_a_fallback_needs_attention(tmp_pa
         *(new_receipt(number, failed_attempts=["deepseek 413", "deepseek 400"]) for number in range(12, 20)),
         *(new_receipt(number, **fallback) for number in range(3, 11)),
         new_receipt(11, **{**fallback, "outcome": "error", "status": 429, "failed_attempts": ["groq 429"]}),
+        *(new_receipt(number, **{**fallback, "failed_attempts": ["azure 503"]}) for number in range(20, 23)),
     )
     providers = [
         ProviderSetup(name=name, prefix=name, state="ready", detail="…1234, .env", key_count=1)
@@ -152,13 +153,16 @@ async def test_a_provider_whose_requests_go_to_a_fallback_needs_attention(tmp_pa
         )
     assert [(row.prefix, row.remedy) for row in page["rows"]] == [
         ("groq", "10 of 19 requests failed here first, and 9 went to another provider."),
-        ("deepseek", "1 of 9 requests was answered with an error."),
+        ("deepseek", "1 of 12 requests was answered with an error."),
     ]
     assert page["rows"][0].failures == "/dashboard/requests?q=%22groq"
-    assert len(listed["rows"]) == 10
+    shown = [row.subtitle for row in listed["rows"]]
+    assert len(shown) == 10
+    assert {text.partition(" · ")[2] for text in shown} == {"↻ groq 503", "↻ groq 503, groq 503", "↻ groq 429"}
     assert [notice.text for notice in overview["notices"]] == [
         "1 request failed at deepseek with 429.",
         "10 of 19 requests failed at groq first, and 9 went to another provider.",
+        "3 of 3 requests failed at azure first, and 3 went to another provider.",
     ]
 
 
