@@ -227,7 +227,7 @@ class MissingExtra(ProxyError):
     code = "package-missing"
 
     def __init__(self, subject: str, extra: str) -> None:
-        # `subject` is a beginning such as "Vertex AI needs google-auth"
+        # `subject` is a beginning such as "A token of Google Cloud needs google-auth"
         super().__init__(
             f"{subject}, which is not installed. Install it:  {build_extra_install_command(extra)}",
             should_retry=False,

@@ -308,7 +308,7 @@ class GoogleCredentials(_Loader):
             from google.auth import exceptions  # noqa: PLC0415  # not in the default path
             from google.auth.transport import requests  # noqa: PLC0415
         except ImportError:
-            raise MissingExtra("Vertex AI needs google-auth", "vertex") from None
+            raise MissingExtra("A token of Google Cloud needs google-auth", "vertex") from None
         request = _with_limits(requests.Request, self._limits, _new_session(), self._note_call)
         self._begin_calls()
         try:
@@ -449,7 +449,7 @@ class AwsCredentials(_Loader):
                 session,
             )
         except ImportError:
-            raise MissingExtra("Amazon Bedrock needs botocore", "bedrock") from None
+            raise MissingExtra("A signature for AWS needs botocore", "bedrock") from None
         try:
             found = self._loaded or self._load(session.Session)
             keys = None if found is None else found.get_frozen_credentials()

@@ -1143,7 +1143,7 @@ ENTRA = EntraCredentials({}, FOUNDRY_SCOPE)
 @pytest.mark.parametrize(
     ("module", "loader", "message"),
     [
-        ("botocore", AwsCredentials(REGION, {}), "Amazon Bedrock needs botocore"),
+        ("botocore", AwsCredentials(REGION, {}), "A signature for AWS needs botocore"),
         (
             "azure.identity",
             ENTRA,

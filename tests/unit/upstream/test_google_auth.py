@@ -358,7 +358,7 @@ async def test_without_the_extra_the_error_names_the_install_command(
         await tokens_of(tmp_path / "credentials.json").acquire_token()
     assert (caught.value.status, caught.value.error_type, caught.value.should_retry) == (500, "api_error", False)
     assert caught.value.message == (
-        "Vertex AI needs google-auth, which is not installed. Install it:  anthropic-proxy add vertex"
+        "A token of Google Cloud needs google-auth, which is not installed. Install it:  anthropic-proxy add vertex"
     )
 
 
