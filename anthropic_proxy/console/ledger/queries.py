@@ -445,8 +445,8 @@ def list_errors(connection: Connection, errors: Iterable[ErrorPeriod]) -> list[E
 
 _OTHER_OUTCOMES = [name for name in get_args(OutcomeClass) if name != COMMON_VALUES["outcome_class"]]
 """Outcomes by name, so that the database uses their index and not that of all requests in a range."""
-_STATUSES_OF_REQUESTS = frozenset({"400", "404", "413", "422"})
-"""Statuses of attempts that failed because of the request, and not because of the provider."""
+_STATUSES_OF_REQUESTS = frozenset({"400", "413", "422"})
+"""Statuses of attempts that failed because of the request. After a 404, the provider lacks the model of a setting."""
 
 
 class FailedAttempts(Struct):

@@ -130,7 +130,7 @@ async def test_a_provider_whose_requests_go_to_a_fallback_needs_attention(tmp_pa
     fallback = {"provider": "deepseek", "prefix": "deepseek", "failed_attempts": ["groq 503", "groq 503"]}
     await store(
         settings,
-        new_receipt(1, failed_attempts=["groq 503"]),
+        new_receipt(1, failed_attempts=["groq 404"]),
         new_receipt(2),
         *(new_receipt(number, failed_attempts=["deepseek 413", "deepseek 400"]) for number in range(12, 20)),
         *(new_receipt(number, **fallback) for number in range(3, 11)),
@@ -158,7 +158,7 @@ async def test_a_provider_whose_requests_go_to_a_fallback_needs_attention(tmp_pa
     assert page["rows"][0].failures == "/dashboard/requests?q=%22groq"
     shown = [row.subtitle for row in listed["rows"]]
     assert len(shown) == 10
-    assert {text.partition(" · ")[2] for text in shown} == {"↻ groq 503", "↻ groq 503, groq 503", "↻ groq 429"}
+    assert {text.partition(" · ")[2] for text in shown} == {"↻ groq 404", "↻ groq 503, groq 503", "↻ groq 429"}
     assert [notice.text for notice in overview["notices"]] == [
         "1 request failed at deepseek with 429.",
         "10 of 19 requests failed at groq first, and 9 went to another provider.",
