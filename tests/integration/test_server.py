@@ -216,6 +216,11 @@ def test_the_log_has_two_lines_for_an_exchange_and_no_content(settings: dict[str
             "in the environment. Did you mean:  PREFERRED_PROVIDER=openai",
         ),
         (
+            {"PREFERRED_PROVIDER": "DeepSeek"},
+            'PREFERRED_PROVIDER is "deepseek". It needs the table [providers.deepseek], BIG_MODEL and SMALL_MODEL. Set '
+            "in the environment. Remove it, and choose deepseek in:  anthropic-proxy init",
+        ),
+        (
             {"HOST": "0.0.0.0"},
             "0.0.0.0 can be reached from other machines, and no key is required. Set PROXY_API_KEY, or "
             "ALLOW_UNAUTHENTICATED=true if access is controlled elsewhere.",

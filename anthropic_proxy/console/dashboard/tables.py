@@ -269,7 +269,7 @@ def build_finished_row(row: StoredRequest, now: float, columns: Sequence[Request
     sign, role, outcome = describe_outcome(row.outcome_class, row.outcome, row.status)
     is_exchange = bool(row.requested_model)
     subtitle = f"requested: {_short_model(row.requested_model)}" if is_exchange else "no model"
-    failed = list_failed_attempts(row)
+    failed = [one.replace(" ", "\u00a0") for one in list_failed_attempts(row)]
     return TableRow(
         id=row.id,
         time=formats.list_time(row.started_at, now),
@@ -277,7 +277,7 @@ def build_finished_row(row: StoredRequest, now: float, columns: Sequence[Request
         prefix=row.prefix or row.provider or (NOT_SENT if is_exchange else f"{row.method} {row.path}".strip()),
         model=row.model,
         provider=row.provider,
-        subtitle=subtitle + (f" · ↻ {formats.shorten(', '.join(failed))}" if failed else ""),
+        subtitle=subtitle + (f" · ↻\u00a0{formats.shorten(', '.join(failed))}" if failed else ""),
         sign=sign,
         role=role,
         outcome=outcome,

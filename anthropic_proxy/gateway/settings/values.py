@@ -12,6 +12,7 @@ from urllib.parse import unquote_plus, urlsplit
 from msgspec import structs
 
 from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.providers.lookup import find_vendor
 from anthropic_proxy.engine.providers.registry import Provider
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
 from anthropic_proxy.gateway.settings.database_address import parse_postgres_url
@@ -95,6 +96,14 @@ def decode_provider(found: FoundSetting, providers: Sequence[Provider], table_na
     """Return the name of a provider, for its name or prefix. `table_names` may be of tables with errors."""
     choices = {row.prefix: row.name for row in providers} | {row.name: row.name for row in providers}
     listed = dict.fromkeys((*(row.name for row in providers if row.offered_to_users), *table_names))
+    name = found.text.lower()
+    if name not in choices and name not in table_names and (vendor := find_vendor(name, providers)) is not None:
+        needs = f"It needs the table [providers.{vendor.name}], BIG_MODEL and SMALL_MODEL."
+        raise ConfigurationError(
+            f'{found.variable} is "{vendor.name}". {needs}{found.location} '
+            f"Remove it, and choose {vendor.name} in:  anthropic-proxy init",
+            code="invalid-setting",
+        )
     return decode_choice(found, {name: name for name in table_names} | choices, list(listed))
 
 

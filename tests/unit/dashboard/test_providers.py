@@ -158,7 +158,11 @@ async def test_a_provider_whose_requests_go_to_a_fallback_needs_attention(tmp_pa
     assert page["rows"][0].failures == "/dashboard/requests?q=%22groq"
     shown = [row.subtitle for row in listed["rows"]]
     assert len(shown) == 10
-    assert {text.partition(" · ")[2] for text in shown} == {"↻ groq 404", "↻ groq 503, groq 503", "↻ groq 429"}
+    assert {text.replace("\u00a0", " ").partition(" · ")[2] for text in shown} == {
+        "↻ groq 404",
+        "↻ groq 503, groq 503",
+        "↻ groq 429",
+    }
     assert [notice.text for notice in overview["notices"]] == [
         "1 request failed at deepseek with 429.",
         "10 of 19 requests failed at groq first, and 9 went to another provider.",
