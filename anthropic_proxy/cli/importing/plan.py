@@ -497,8 +497,9 @@ class ImportPlan:
             table.models.setdefault(model, {}).update(limits)
         variable, reference = suggest_key_variable(name), find_referenced_variable(server.key)
         vendor = find_vendor(name, find_built_in_registry())
-        if vendor is not None and vendor.key_variable and not server.key:  # it may be exported already
-            variable = vendor.key_variable
+        host = urlsplit(server.base_url).hostname
+        if vendor is not None and not server.key and urlsplit(vendor.base_url).hostname == host:
+            variable = vendor.key_variable or variable  # it may be exported already
         if not table.key_variable and _needs_key(server):
             if is_variable_name(reference):
                 table.key_variable = reference
