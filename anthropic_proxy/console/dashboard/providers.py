@@ -260,7 +260,7 @@ _MEANINGS = {
     "–": ("none", "no result"),
     "…": ("none", "not tested yet"),
 }
-_COMMAND = re.compile(r"[A-Z][A-Z0-9_]*=[^\s<][^<]*|(?:anthropic-proxy|ollama|gcloud) [\w ./:@-]+")
+_COMMAND = re.compile(r"[A-Z][A-Z0-9_]*=[^\s<][^<]*|targets = \[[^<]+\]|(?:anthropic-proxy|ollama|gcloud) [\w ./:@-]+")
 """Pattern of a remedy that is a setting or a command without a placeholder, so that it can be copied."""
 
 

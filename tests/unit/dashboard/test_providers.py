@@ -209,6 +209,10 @@ COMPLETE = DoctorRun(
             "SMALL_MODEL=gemini/gemini-2.0-flash",
             "in ~/proxy/.env",
         ),
+        RunFix("groq", "groq/gone is set.", 'targets = ["groq/kept"]', "in ~/proxy/anthropic-proxy.toml line 3"),
+        RunFix(
+            "groq", "groq/gone is set.", 'targets = ["groq/<another model>"]', "in ~/proxy/anthropic-proxy.toml line 3"
+        ),
         RunFix("xai", "has no key: XAI_API_KEY is not set.", "XAI_API_KEY=<key>", "in ~/proxy/.env"),
         RunFix("local", "needs other values of sends_top_k.", "the table below, in anthropic-proxy.toml"),
     ],
@@ -230,6 +234,15 @@ SHOWN = DoctorPanel(
             "groq: rejects images; haiku requests are sent to it.",
             text="Set in ~/proxy/.env:",
             command="SMALL_MODEL=gemini/gemini-2.0-flash",
+        ),
+        ProviderRemedy(
+            "groq: groq/gone is set.",
+            text="Set in ~/proxy/anthropic-proxy.toml line 3:",
+            command='targets = ["groq/kept"]',
+        ),
+        ProviderRemedy(
+            "groq: groq/gone is set.",
+            text='targets = ["groq/<another model>"]  in ~/proxy/anthropic-proxy.toml line 3',
         ),
         ProviderRemedy("xai: has no key: XAI_API_KEY is not set.", text="XAI_API_KEY=<key>  in ~/proxy/.env"),
         ProviderRemedy("local: needs other values of sends_top_k.", text="the table below, in anthropic-proxy.toml"),
