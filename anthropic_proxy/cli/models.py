@@ -178,7 +178,7 @@ def _write_price_source(output: Output, models: Sequence["ModelFacts"]) -> None:
         if any(fact.price is None for fact in models):
             output.write_notice(NO_PRICES, "!", "warn")
     elif models and output.is_terminal:
-        listed = {fact.price.source for fact in models if fact.price and fact.price.source.startswith("model list of ")}
+        listed = {fact.price.source for fact in models if fact.price and fact.price.is_of_server}
         known = ", else ".join([*sorted(listed), describe_price_list()])
         text = f"Prices: {known}. A running proxy updates them with PRICE_UPDATE_DAYS"
         output.write_line("  " + output.paint(text, "quiet"))
@@ -263,6 +263,8 @@ class ModelPrice(TokenPrices, frozen=True, kw_only=True):
     """Number of input tokens → prices of requests with more input tokens."""
     web_search_per_1000: float | None = None
     """Price of 1,000 web searches by the provider, in US dollars. None: unknown."""
+    is_of_server: bool = False
+    """True if `source` is the model list of the server."""
 
 
 class ModelFacts(Struct, frozen=True):
@@ -448,7 +450,13 @@ def _find_price(prices: PriceList, provider: Provider, model: str) -> ModelPrice
         return None
     longer = {above: TokenPrices(*_list_prices(rates)) for above, rates in found.long_contexts}
     search = None if found.web_search is None else float(found.web_search)
-    return ModelPrice(*_list_prices(found.base), source=found.source, long_contexts=longer, web_search_per_1000=search)
+    return ModelPrice(
+        *_list_prices(found.base),
+        source=found.source,
+        long_contexts=longer,
+        web_search_per_1000=search,
+        is_of_server=found.is_of_server,
+    )
 
 
 def _list_prices(rates: Rates) -> tuple[float, ...]:
