@@ -483,7 +483,8 @@ class _Setup:
                 if given and is_first:
                     key, is_found = given, key_variable == variable
                 elif is_found or asks is None or (is_local and is_first):  # most local servers require no key
-                    key, is_found = self._environ.get(variable, ""), True
+                    found = Sources(self._environ, self._settings.env_file).find_setting(variable, is_list=True)
+                    key, is_found = found.text if found else "", True
                 else:
                     key = self._ask_key(candidate, variable)
                 if vendor is not None and not key and not (is_local and is_first):
@@ -520,7 +521,8 @@ class _Setup:
         """`is_found`: the variable of the key is set already."""
         name = _choose_name(stem, base_url, self._settings)
         table = ConfiguredProvider(name=name, base_url=base_url, wire="chat", has_key=bool(key), key_variable=variable)
-        origin = f"{variable} in the environment" if is_found else f"{variable}, as entered"
+        present = Sources(self._environ, self._settings.env_file).find_setting(variable, is_list=True)
+        origin = _describe_key(variable, present.origin) if is_found and present else f"{variable}, as entered"
         keys = {name: (Secret(key, origin),)} if key else {}
         settings = structs.replace(
             self._settings,
@@ -1099,6 +1101,11 @@ async def _find_local_servers(settings: Settings) -> dict[str, int]:
     return {name: number for name, number in zip(searched_names, counts, strict=True) if number is not None}
 
 
+def _describe_key(variable: str, origin: str) -> str:
+    """`OPENAI_API_KEY in the environment`, `OPENAI_API_KEY in .env line 4`. "": it is not set."""
+    return origin and f"{variable} in {'the environment' if origin == 'environment' else origin}"
+
+
 def list_candidates(settings: Settings, local_servers: Mapping[str, int]) -> list[ProviderChoice]:
     """Return all providers that the user can choose: first those with a detected key, project or server, then the most
     used ones.
@@ -1111,7 +1118,7 @@ def list_candidates(settings: Settings, local_servers: Mapping[str, int]) -> lis
             continue
         variable = provider.key_variable or ""
         origin = settings.origins.get(variable, "")
-        detected = f"{variable} in {'the environment' if origin == 'environment' else origin}" if origin else ""
+        detected = _describe_key(variable, origin)
         if provider.uses_installed_models:
             address = settings.base_urls.get(provider.name, provider.base_url)
             detected = _describe_local_server(local_servers.get(provider.name), address)
@@ -1125,11 +1132,15 @@ def list_candidates(settings: Settings, local_servers: Mapping[str, int]) -> lis
         if models := _CLAUDE_MODELS.get(provider.prefix):
             name = f"{provider.prefix}_claude" if provider.offered_to_users else provider.prefix
             found.append(ProviderChoice(name, f"Claude: {provider.title}", provider, None, detected, models=models))
-    environ = copy_environment()
+    exported, saved = Sources(copy_environment(), None), Sources(copy_environment(), settings.env_file)
     servers = PROVIDERS.find("openai").servers
     vendors = [server for server in servers if server.base_url or server.key_source == "azure_openai"]
     for vendor in sorted(vendors, key=lambda one: one.title.lower()):
-        detected = f"{vendor.key_variable} in the environment" if environ.get(vendor.key_variable) else ""
+        sources = (
+            exported if vendor.key_source == "azure_openai" else saved
+        )  # with its resource, a new key is asked for
+        key = sources.find_setting(vendor.key_variable, is_list=True)
+        detected = _describe_key(vendor.key_variable, key.origin if key else "")
         detected = detected or _describe_local_server(local_servers.get(vendor.name), vendor.base_url)
         found.append(ProviderChoice(vendor.name, vendor.title, None, vendor, detected, vendor.keys_url))
     found.append(ProviderChoice(OTHER_SERVER, "Another server"))
