@@ -182,6 +182,9 @@ def _write_price_source(output: Output, models: Sequence["ModelFacts"]) -> None:
         known = ", else ".join([*sorted(listed), describe_price_list()])
         text = f"Prices: {known}. A running proxy updates them with PRICE_UPDATE_DAYS"
         output.write_line("  " + output.paint(text, "quiet"))
+        if listed:
+            text = "Costs of requests use genai-prices, and the list of the server for models that it lacks."
+            output.write_line("  " + output.paint(text, "quiet"))
 
 
 _Row: TypeAlias = "tuple[Sequence[str], ModelFacts | str]"

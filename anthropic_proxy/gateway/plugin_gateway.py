@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from datetime import date
 from functools import partial
 from typing import Literal
 from urllib.parse import urlsplit
@@ -123,13 +124,17 @@ class ExchangeGateway:
 
     def describe_setup(self) -> Setup:
         services = self._current_services()
-        return describe_setup(services.settings, services.catalog, services.circuit_breakers, services.credentials)
+        return describe_setup(
+            services.settings, services.catalog, services.circuit_breakers, services.credentials, today=date.today()
+        )
 
     async def check_setup(self) -> Setup:
         services = self._current_services()
         settings, catalog = services.settings, services.catalog
         server_problems = await find_server_problems(settings, catalog, services.transports)
-        return describe_setup(settings, catalog, services.circuit_breakers, services.credentials, server_problems)
+        return describe_setup(
+            settings, catalog, services.circuit_breakers, services.credentials, server_problems, today=date.today()
+        )
 
     async def reload_settings(self) -> bool:
         return await self._reload()

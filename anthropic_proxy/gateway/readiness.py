@@ -383,9 +383,8 @@ def list_problems_and_warnings(
     """
     rows, found = list_tier_mappings(settings, catalog), find_readiness(settings, catalog, server_problems)
     problems = dict.fromkeys((*(problem for row in rows for problem in row.problems), *found.obstacles))
-    retired = list_retirement_notices(settings, catalog, today)
-    advice = [f"{sentence}  {replacement}" for sentence, replacement in retired]
-    warnings = (*settings.warnings, *advice, *found.advice, *list_ignored_settings(settings, catalog))
+    retired = [f"{text}  {line}" for text, line in list_retirement_notices(settings, catalog, today)]
+    warnings = (*settings.warnings, *retired, *found.advice, *list_ignored_settings(settings, catalog))
     return list(problems), list(dict.fromkeys(warnings))
 
 
@@ -542,9 +541,11 @@ def describe_setup(
     breakers: CircuitBreakers | None = None,
     credentials: Credentials | None = None,
     server_problems: Mapping[str, str] = _NONE,
+    *,
+    today: date,
 ) -> Setup:
     """Blocked servers and skipped keys are included if `breakers` and `credentials` are given. `server_problems`: from
-    `find_server_problems`.
+    `find_server_problems`. Models retired on `today` or earlier get an advice.
     """
     readiness = find_readiness(settings, catalog, server_problems)
     rows = group_shown_mappings(settings, catalog)
@@ -561,7 +562,8 @@ def describe_setup(
         for tiers, row in rows
     ]
     providers = [_add_health(one, settings, breakers, credentials) for one in _list_providers(settings, readiness)]
-    return Setup(providers=providers, mapping=mapping, problems=problems, advice=readiness.advice)
+    retired = [f"{text}  {line}" for text, line in list_retirement_notices(settings, catalog, today)]
+    return Setup(providers=providers, mapping=mapping, problems=problems, advice=[*retired, *readiness.advice])
 
 
 def _list_providers(settings: Settings, readiness: Readiness) -> Iterator[ProviderSetup]:
