@@ -111,7 +111,11 @@ async def _find_problems(settings: Settings) -> tuple[list[str], list[str]]:
     The only network request is to the Ollama server, if Ollama is the preferred provider.
     """
     require_startable(settings)
-    tuple(open_plugins(settings))
+    try:
+        tuple(open_plugins(settings))
+    except ConfigurationError as error:
+        if error.code != "only-in-the-server":  # such values opened the plugins of the running proxy
+            raise
     search = settings.search and structs.replace(settings.search, problem=settings.search.problem_details)
     detailed = structs.replace(settings, key_problems=settings.key_problem_details, search=search)
     services = await open_services(detailed)
