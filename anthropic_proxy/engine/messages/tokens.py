@@ -86,6 +86,7 @@ class TokenFamily(Struct, frozen=True):
     """Text that the provider adds if the request has thinking."""
     per_message: float = 4
     per_call: float = 8
+    """Tokens of a call besides the name of its tool and its input."""
     per_result: float = 6
     any_tool: float = 50
     """Text that the provider adds if the request has any tool."""
@@ -309,7 +310,7 @@ class _TokenCounter:
                 self._add_content(block.content, in_result=True)
             elif type(block) is ToolUseBlock or type(block) is ServerToolUseBlock:
                 self.calls += 1
-                self.texts.append(block.input)
+                self.texts += (block.name.encode(errors="replace"), block.input)
             elif type(block) is ThinkingBlock:
                 pass
             elif isinstance(block, ImageBlock):

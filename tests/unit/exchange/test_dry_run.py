@@ -99,7 +99,7 @@ def test_a_token_is_not_requested() -> None:
 
 def test_a_token_count_is_estimated_or_sent_to_the_provider() -> None:
     estimated = dry(recording_harness([], **KEYS, PREFERRED_PROVIDER="groq"), HELLO, COUNT_TOKENS_PATH)
-    assert (estimated.recorded, estimated.estimated_tokens) == (None, 35)
+    assert (estimated.recorded, estimated.estimated_tokens) == (None, 36)
     counted = dry(recording_harness([], **KEYS), HELLO, COUNT_TOKENS_PATH)
     assert (counted.recorded.request.path, counted.estimated_tokens) == ("/responses/input_tokens", None)
     forwarded = dry(recording_harness([], ANTHROPIC_API_KEY="sk-ant-0123456789"), HELLO, COUNT_TOKENS_PATH)

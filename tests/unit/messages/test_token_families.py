@@ -59,9 +59,9 @@ def test_constants_and_documented_errors_are_those_that_the_recorded_counts_give
     assert error_tables(errors) in PAGE.read_text("utf-8"), "python -m bench.token_counts fit"
 
 
-MISSES_GOAL = {"anthropic, calls", "anthropic, text"}
+MISSES_GOAL = {"anthropic, text"}
 """Groups of large requests with larger errors than the goal. Decision 0012 says why."""
-WORSE_THAN_BEFORE = {"ollama, tools", "openai, tools", "openrouter, image", "openrouter, pdf"}
+WORSE_THAN_BEFORE = {"azure, calls", "ollama, tools", "openai, tools", "openrouter, image", "openrouter, pdf"}
 WORSE_IF_SMALL = {"huggingface, tools", "openai, calls", "openai, image", "openrouter, text"}
 
 
