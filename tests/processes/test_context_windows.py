@@ -77,7 +77,9 @@ def test_all_commands_state_the_window_of_the_list(tmp_path: Path, examines: boo
     assert {(*(one["price"][name] for name in ("input", "cached_input", "output", "source")),) for one in facts} == {
         (2, 0.5, 10, source)
     }
-    assert screen.lines[-1].strip().startswith(f"Prices: {source}, else genai-prices ")
+    prices, costs = (text.strip() for text in screen.lines[-2:])
+    assert prices.startswith(f"Prices: {source}, else genai-prices ")
+    assert costs == "Costs of requests use genai-prices, and the list of the server for models that it lacks."
     assert line.startswith("openrouter/acme/large · <1 % of 1.0 M · session <$0.001 · ")
 
 
