@@ -349,12 +349,11 @@ def list_retirement_notices(
         lead = f"{text}. {'Its successor' if len(found.replaced) == 1 else 'Their successor'}"
         lead += "s" if len(successors) > 1 else ""
         if found.route is not None:
-            rest = ", without balance and weights" if found.loses_balance else ""
-            lead += f' for route "{found.route.name}" ({found.setting.source}){rest}'
+            lead += f' for route "{found.route.name}" ({found.setting.source}){found.condition}'
         elif found.tier and not successors.keys() & set(found.line.partition("=")[2].split(",")):
             verb = "is the model" if len(successors) == 1 else "are models"
             lead = f"{text}. {join_with_and([*successors])} {verb} of {found.tier} already. "
-            lead += "Write" if "=" in found.line else "Remove the setting"
+            lead += "Remove the setting" if found.is_removal else "Write"
         notices.append(RetirementNotice(f"{lead}:", found.line))
     return list(dict.fromkeys(notices))
 

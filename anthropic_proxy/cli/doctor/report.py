@@ -59,6 +59,8 @@ class Fix(Struct, frozen=True, kw_only=True):
 
 def list_fixes(diagnoses: Sequence[Diagnosis], settings: Settings, catalog: Catalog) -> list[Fix]:
     """Return one `Fix` for each problem that a setting or a command solves, and for each place of a setting."""
+    find_successor = partial(find_successor_id, settings=settings, today=date.today())
+    retired_models = list_model_replacements(find_successor, settings, catalog)
     found: dict[Fix, None] = {}
     for diagnosis in diagnoses:
         if diagnosis.problem is None:
@@ -67,7 +69,7 @@ def list_fixes(diagnoses: Sequence[Diagnosis], settings: Settings, catalog: Cata
             found |= dict.fromkeys(_fix_model(diagnosis, diagnosis.problem, settings, catalog))
         else:
             found[_fix_access(diagnosis, diagnosis.problem, diagnoses, settings, catalog)] = None
-        found |= dict.fromkeys(_fix_routes(diagnosis, diagnoses, settings, catalog))
+        found |= dict.fromkeys(_fix_routes(diagnosis, diagnoses, retired_models))
     placed = []
     for fix in found:
         place = fix.place
@@ -166,24 +168,20 @@ def _fix_model(diagnosis: Diagnosis, problem: Problem, settings: Settings, catal
 
 
 def _write_line(backend: Backend, problem: str, place: ModelReplacement) -> Fix:
-    rest = ", without balance and weights" if place.loses_balance else ""
-    where = "" if place.route is None else f"in {place.setting.source}{rest}"
-    remedy = place.line if "=" in place.line else f"Remove {place.line}"
+    where = "" if place.route is None else f"in {place.setting.source}{place.condition}"
+    remedy = f"Remove {place.line}" if place.is_removal else place.line
     return Fix(name=backend.name, problem=problem, remedy=remedy, place=where)
 
 
 def _fix_routes(
-    diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis], settings: Settings, catalog: Catalog
+    diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis], retired_models: Sequence[ModelReplacement]
 ) -> Iterator[Fix]:
     """Name the models of routes that the list of the provider lacks, with the line that sets the successors of retired
     ones."""
     backend = diagnosis.backend
     if not diagnosis.models or not backend.routes:
         return
-    found = list_model_replacements(
-        partial(find_successor_id, settings=settings, today=date.today()), settings, catalog
-    )
-    places = {place.route.name: place for place in found if place.route is not None}
+    places = {place.route.name: place for place in retired_models if place.route is not None}
     refused = [one for one in diagnoses if one.problem is not None and one.problem.kind == "model"]
     named = {one.backend.target.model for one in refused if one.backend.name == backend.name}  # with their places
     for route, models in backend.routes.items():
@@ -265,7 +263,7 @@ def _find_alternative(
 def _assign(backend: Backend, model: str, settings: Settings, catalog: Catalog) -> str:
     """Return the settings that select another model for all tiers of a backend: `BIG_MODEL=… and SMALL_MODEL=…`."""
     places = [place for place in _list_places(backend, model, settings, catalog) if place.route is None]
-    lines = [place.line if "=" in place.line else place.instruction for place in places]
+    lines = [place.instruction if place.is_removal else place.line for place in places]
     return join_with_and(lines or [f"MODEL_{tier.upper()}={model}" for tier in backend.tiers])
 
 

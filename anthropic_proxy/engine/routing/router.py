@@ -719,10 +719,18 @@ class ModelReplacement(Struct, frozen=True, kw_only=True):
     """True if one target is left, so that `balance` and `weights` of the route must be removed."""
 
     @property
+    def is_removal(self) -> bool:
+        return "=" not in self.line
+
+    @property
+    def condition(self) -> str:
+        """What else must change, as the end of a sentence: `, without balance and weights`. "": nothing."""
+        return ", without balance and weights" if self.loses_balance else ""
+
+    @property
     def instruction(self) -> str:
         """`set BIG_MODEL=openai/gpt-5.5`, `remove FALLBACK_OPUS`, `set targets = […], without balance and weights`."""
-        rest = ", without balance and weights" if self.loses_balance else ""
-        return f"{'set' if '=' in self.line else 'remove'} {self.line}{rest}"
+        return f"{'remove' if self.is_removal else 'set'} {self.line}{self.condition}"
 
 
 def list_model_replacements(
