@@ -483,8 +483,8 @@ class _Setup:
                 if given and is_first:
                     key, is_found = given, key_variable == variable
                 elif is_found or asks is None or (is_local and is_first):  # most local servers require no key
-                    found = Sources(self._environ, self._settings.env_file).find_setting(variable, is_list=True)
-                    key, is_found = found.text if found else "", True
+                    present_key = self._find_present_key(variable)
+                    key, is_found = present_key.text if present_key else "", True
                 else:
                     key = self._ask_key(candidate, variable)
                 if vendor is not None and not key and not (is_local and is_first):
@@ -517,12 +517,15 @@ class _Setup:
         named = next((one.key_variable for one in tables if one.has_key), "")
         return named or default or suggest_key_variable(tables[0].name if tables else names[0])
 
+    def _find_present_key(self, variable: str) -> FoundSetting | None:
+        return Sources(self._environ, self._settings.env_file).find_setting(variable, is_list=True)
+
     def _describe_server(self, stem: str, base_url: str, variable: str, key: str, is_found: bool) -> ChosenProvider:
         """`is_found`: the variable of the key is set already."""
         name = _choose_name(stem, base_url, self._settings)
         table = ConfiguredProvider(name=name, base_url=base_url, wire="chat", has_key=bool(key), key_variable=variable)
-        present = Sources(self._environ, self._settings.env_file).find_setting(variable, is_list=True)
-        origin = _describe_key(variable, present.origin) if is_found and present else f"{variable}, as entered"
+        present = self._find_present_key(variable) if is_found else None
+        origin = f"{variable}, as entered" if present is None else _describe_key(variable, present.origin)
         keys = {name: (Secret(key, origin),)} if key else {}
         settings = structs.replace(
             self._settings,
@@ -1136,9 +1139,8 @@ def list_candidates(settings: Settings, local_servers: Mapping[str, int]) -> lis
     servers = PROVIDERS.find("openai").servers
     vendors = [server for server in servers if server.base_url or server.key_source == "azure_openai"]
     for vendor in sorted(vendors, key=lambda one: one.title.lower()):
-        sources = (
-            exported if vendor.key_source == "azure_openai" else saved
-        )  # with its resource, a new key is asked for
+        # with the resource of Azure, a new key is asked for
+        sources = exported if vendor.key_source == "azure_openai" else saved
         key = sources.find_setting(vendor.key_variable, is_list=True)
         detected = _describe_key(vendor.key_variable, key.origin if key else "")
         detected = detected or _describe_local_server(local_servers.get(vendor.name), vendor.base_url)
