@@ -141,7 +141,17 @@ class TokenCache:
         if token is None or now >= token.expires_at - EXPIRY_MARGIN_SECONDS:
             if self._failure is not None and now < self._failed_until:
                 raise self._failure.with_traceback(None)
-            token = await self._wait_for_renewal(self._renew(), max_seconds)
+            renewal = self._renew()
+            if max_seconds is not None and self._hangs:
+                max_seconds = 0.0
+            # neither the end of the wait nor a disconnect of the client cancels the renewal, which serves later calls
+            try:
+                async with asyncio.timeout_at(None if max_seconds is None else self._renewal_started_at + max_seconds):
+                    token = await asyncio.shield(renewal)
+            except TimeoutError:
+                raise UpstreamTimeout(
+                    f"no access token yet, so the next target is called ({self._loader.origin})", code="token-timeout"
+                ) from None
         elif now >= token.expires_at - RENEW_BEFORE_EXPIRY_SECONDS and now >= self._renew_after:
             self._renew()
         return token.credential, token.project_id
@@ -166,18 +176,6 @@ class TokenCache:
             self._renewal = asyncio.create_task(self._load_token())
             self._renewal.add_done_callback(self._end_renewal)
         return self._renewal
-
-    async def _wait_for_renewal(self, renewal: asyncio.Task[AccessToken], max_seconds: float | None) -> AccessToken:
-        """Neither the end of the wait nor a disconnect of the client cancels the renewal, which serves later calls."""
-        if max_seconds is not None and self._hangs:
-            max_seconds = 0.0
-        try:
-            async with asyncio.timeout_at(None if max_seconds is None else self._renewal_started_at + max_seconds):
-                return await asyncio.shield(renewal)
-        except TimeoutError:
-            raise UpstreamTimeout(
-                f"no access token yet, so the next target is called ({self._loader.origin})", code="token-timeout"
-            ) from None
 
     def _end_renewal(self, renewal: asyncio.Task[AccessToken]) -> None:
         self._renewal = None

@@ -293,7 +293,7 @@ class RelayInspector(RelayDecoder):
                 decoded = json.loads(frame.decode())  # accepts as much as clients do, for example lone surrogates
             except (ValueError, RecursionError):
                 raise self._no_json() from None
-            self._read_kind(frame)
+            self._raise_stated_error(frame)
             event_type = decoded.get("type") if isinstance(decoded, dict) else None
             return self._follow(event_type, _read_odd(frame, self._billed_tier))
         if event.is_error:
@@ -331,7 +331,7 @@ class RelayInspector(RelayDecoder):
         try:
             reply = _decode_reply(body)
         except DECODE_ERRORS:
-            self._read_kind(body)
+            self._raise_stated_error(body)
             if reads:
                 return _read_odd(body)
             reply = _Reply()
@@ -362,14 +362,14 @@ class RelayInspector(RelayDecoder):
             self.finished = True
         return deltas
 
-    def _read_kind(self, frame: bytes) -> _Kind:
+    def _raise_stated_error(self, frame: bytes) -> None:
+        """For JSON that the other decoders cannot read."""
         try:
             kind = _decode_kind(frame)
         except DECODE_ERRORS:
-            return _Kind()
+            return
         if kind.is_error:
             raise self._build_error(frame)
-        return kind
 
     def _build_error(self, frame: bytes) -> UpstreamError:
         self.finished = True
