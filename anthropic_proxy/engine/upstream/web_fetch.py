@@ -5,7 +5,7 @@ import codecs
 import re
 import socket
 import ssl
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -29,11 +29,11 @@ from anthropic_proxy.engine.upstream.http.client import HttpTransport
 from anthropic_proxy.engine.upstream.http.connection import Decompressor, HttpResponse
 from anthropic_proxy.engine.upstream.http.dialer import (
     HAPPY_EYEBALLS_DELAY_SECONDS,
-    AddressInfo,
     IpNetwork,
     connect_first,
     is_public_address,
 )
+from anthropic_proxy.engine.upstream.http.names import AddressInfo, NameLookup, NameLookups
 from anthropic_proxy.engine.upstream.http.url import Origin, find_proxy, parse_url
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import FetchErrorCode, UpstreamError, WebFetchFailed, build_extra_install_command
@@ -41,22 +41,14 @@ from anthropic_proxy.errors import FetchErrorCode, UpstreamError, WebFetchFailed
 __all__ = ["PageFetcher"]
 
 
-NameLookup = Callable[..., Sequence[AddressInfo]]
-"""Blocking function that looks up a host name, with the signature of `socket.getaddrinfo`."""
-_LOOKUP_THREADS = 4
-"""Number of threads for the name lookups of web pages. They are separate, so that slow lookups do not delay calls to
-providers."""
-
-
 class GuardedDialer:
     """Opens TCP connections to public addresses only, for URLs that clients or models choose. Addresses in
-    `allowed_networks` are permitted too. `lookup` looks up host names.
+    `allowed_networks` are permitted too. `lookup` looks up host names; None: the operating system.
     """
 
-    def __init__(self, allowed_networks: Sequence[IpNetwork], lookup: NameLookup = socket.getaddrinfo) -> None:
-        self._threads = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="names")
+    def __init__(self, allowed_networks: Sequence[IpNetwork], lookup: NameLookup | None = None) -> None:
+        self._names = NameLookups(lookup)
         self._allowed = allowed_networks
-        self._lookup = lookup
 
     async def dial(self, origin: Origin) -> socket.socket:
         """Raises `WebFetchFailed` for a host with a private address, and `OSError` if no address accepts."""
@@ -79,21 +71,10 @@ class GuardedDialer:
         """Return the addresses of a host, if all are public or in an allowed network. Raises `WebFetchFailed` for a
         private address, `OSError` for an unknown host.
         """
-        infos: Sequence[AddressInfo]
-        kind = socket.SOCK_STREAM
-        if origin.has_host_name:
-            infos = await asyncio.get_running_loop().run_in_executor(
-                self._threads, lambda: self._lookup(origin.host, origin.port, type=kind)
-            )
-        else:
-            infos = socket.getaddrinfo(origin.host, origin.port, type=kind, flags=socket.AI_NUMERICHOST)
+        infos = await self._names.find_addresses(origin.host, origin.port)
         if not all(is_public_address(info[4][0], self._allowed) for info in infos):
             raise private_address_error(origin.host)
         return infos
-
-    def close(self) -> None:
-        """Running lookups are not awaited."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def private_address_error(host: str) -> WebFetchFailed:
@@ -150,7 +131,7 @@ class PageFetcher:
         tls: ssl.SSLContext | None = None,
         proxies: Mapping[str, str] | None = None,
         no_proxy_hosts: str = "",
-        lookup: NameLookup = socket.getaddrinfo,
+        lookup: NameLookup | None = None,
         timeout_seconds: float = FETCH_TIMEOUT_SECONDS,
         html_converter: SandboxedProgram = HTML_CONVERTER,
     ) -> None:
@@ -203,7 +184,6 @@ class PageFetcher:
 
     async def close(self) -> None:
         await self._http.close()
-        self._dialer.close()
         self._text_threads.shutdown(wait=False, cancel_futures=True)
 
     async def _follow(self, url: str, options: _FetchOptions) -> "_Found":

@@ -11,6 +11,7 @@ from anthropic_proxy.gateway.stores.fallback import FallbackStore
 from anthropic_proxy.gateway.stores.redis import REPLY_TIMEOUT_SECONDS, RedisStore, describe_failure
 from anthropic_proxy.plugins import Limit
 from tests.support.golden_texts import Check
+from tests.support.messages import exactly
 from tests.support.virtual_time import VirtualTimeLoop, in_virtual_time
 from tests.support.waiting import wait_for_async
 
@@ -35,7 +36,15 @@ async def replying(reply: bytes) -> AsyncIterator[int]:
 
 
 @pytest.mark.parametrize(
-    "reply", [b"*1\r\n" * 100_000, b":x\r\n", b"%1\r\n*0\r\n+a\r\n"], ids=["deep", "number", "map"]
+    "reply",
+    [
+        b"*1\r\n" * 100_000,
+        b":x\r\n",
+        b"%1\r\n*0\r\n+a\r\n",
+        b"$5000000000\r\n",
+        b"*1000000000\r\n" + b"*-1\r\n" * 300_000,
+    ],
+    ids=["deep", "number", "map", "large", "many items"],
 )
 async def test_replies_that_cannot_be_decoded_are_a_failure_of_redis(
     reply: bytes, caplog: pytest.LogCaptureFixture
@@ -54,6 +63,15 @@ async def test_replies_that_cannot_be_decoded_are_a_failure_of_redis(
         await store.close()
     assert warnings[0].startswith(f"Redis at 127.0.0.1:{port} sent a reply that cannot be decoded: ")
     assert "This process counts limits by itself until Redis is available." in warnings[0]
+    assert caplog.records == []
+
+
+async def test_a_reply_without_end_is_not_read_to_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    async with replying(b"$5000000000\r\n") as port:
+        store = RedisStore(f"redis://localhost:{port}/0", "test")
+        with pytest.raises(exceptions.InvalidResponse, match=exactly("it has more than 16 MiB")):
+            await store.get("a")
+        await store.close()
     assert caplog.records == []
 
 

@@ -379,7 +379,6 @@ async def test_the_client_itself_reaches_no_closed_address(site: Site, host: str
     assert caught.value.message == f"{host} is not a public address; pages are fetched from public ones only"
     assert len(site.asked) == 1
     await upstream.close()
-    dialer.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="platform: only Linux connects to 0.0.0.0")

@@ -20,6 +20,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.upstream.http.connection import (
     KEEP_ALIVE_SECONDS,
+    MAX_RESPONSE_HEAD_BYTES,
     Connection,
     ConnectionLost,
     ConnectionPool,
@@ -400,6 +401,7 @@ class _Tunnel(asyncio.Protocol):
         self._proxy_setting = proxy_setting
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._parser = new_response_parser(self)
+        self._bytes_left = MAX_RESPONSE_HEAD_BYTES
 
     async def request(self, origin: Origin, credentials: str) -> None:
         """`credentials`: for `proxy-authorization`. Raises `ConnectionError` if the proxy rejects the tunnel."""
@@ -412,10 +414,15 @@ class _Tunnel(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
+        if self._opened.done():
+            return
+        self._bytes_left -= len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._end(ConnectionError(f"the proxy violates HTTP: {error}"))
+        if self._bytes_left < 0:
+            self._end(ConnectionError(f"the proxy sends a head of more than {MAX_RESPONSE_HEAD_BYTES:,} bytes"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(exc or ConnectionAbortedError("the proxy closed the connection"))

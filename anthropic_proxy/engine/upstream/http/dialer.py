@@ -11,13 +11,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from itertools import zip_longest
-from typing import Any, Protocol
+from typing import Protocol
 
 from anthropic_proxy.engine.platforms.os_errors import is_connection_refused
+from anthropic_proxy.engine.upstream.http.names import NAMES, AddressInfo
 from anthropic_proxy.engine.upstream.http.url import Origin, Url, parse_url
 
-AddressInfo = tuple[Any, ...]
-"""One result of `socket.getaddrinfo`: family, type, protocol, canonical name, address."""
+_MISSING_FAMILY = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""Errors of an address whose family this machine lacks, such as ::1 in a container without IPv6."""
 SocketFactory = Callable[[AddressInfo], socket.socket]
 
 
@@ -55,6 +56,7 @@ async def connect_first(
             attempt.add_done_callback(_close_result)
     if not errors:
         raise OSError("the host name has no address")
+    errors = [error for error in errors if error.errno not in _MISSING_FAMILY] or errors
     raise errors[0] if len({error.errno for error in errors}) == 1 else OSError(", ".join(map(str, errors)))
 
 
@@ -95,33 +97,28 @@ class DnsCachingDialer:
     """Dialer for TCP connections to any address. It caches the addresses of each host name."""
 
     def __init__(self) -> None:
-        self._lookups: dict[Origin, tuple[float, asyncio.Task[Sequence[AddressInfo]]]] = {}
-        """Server → expiry by the loop's clock, and the name lookup, which concurrent connections share."""
+        self._addresses: dict[Origin, tuple[float, Sequence[AddressInfo]]] = {}
+        """Server → expiry by the loop's clock, and its addresses."""
 
     async def dial(self, origin: Origin) -> socket.socket:
         """If the connection was refused and all tried addresses are private, the error is `LocalConnectionRefused`."""
         infos: Sequence[AddressInfo] = ()
         try:
-            infos = await self._resolve(origin)
+            infos = await self._find_addresses(origin)
             return await connect_first(infos, _new_socket, delay_seconds=HAPPY_EYEBALLS_DELAY_SECONDS)
         except (OSError, asyncio.CancelledError) as error:
-            self._lookups.pop(origin, None)  # the host may have moved; a connection that takes too long is cancelled
+            self._addresses.pop(origin, None)  # the host may have moved; a connection that takes too long is cancelled
             if is_local_connection_refused(error, [info[4][0] for info in infos]):
                 raise LocalConnectionRefused(errno.ECONNREFUSED, str(error)) from error
             raise
 
-    async def _resolve(self, origin: Origin) -> Sequence[AddressInfo]:
+    async def _find_addresses(self, origin: Origin) -> Sequence[AddressInfo]:
         loop = asyncio.get_running_loop()
-        expires_at, lookup = self._lookups.get(origin, (0.0, None))
-        if (
-            lookup is None
-            or expires_at <= loop.time()
-            or (lookup.done() and (lookup.cancelled() or lookup.exception() is not None))
-        ):
-            lookup = loop.create_task(_resolve(origin))
-            lookup.add_done_callback(_retrieve_exception)
-            self._lookups[origin] = (loop.time() + DNS_CACHE_SECONDS, lookup)
-        return await asyncio.shield(lookup)  # other connections may wait for it too
+        expires_at, infos = self._addresses.get(origin, (0.0, ()))
+        if expires_at <= loop.time():
+            infos = await NAMES.find_addresses(origin.host, origin.port)
+            self._addresses[origin] = (loop.time() + DNS_CACHE_SECONDS, infos)
+        return infos
 
 
 async def accepts_connections(url: str, timeout_seconds: float) -> bool:
@@ -138,19 +135,6 @@ async def accepts_connections(url: str, timeout_seconds: float) -> bool:
 def is_local_connection_refused(error: BaseException, addresses: Sequence[str]) -> bool:
     """True if `error` is a refused connection and all tried `addresses` are private."""
     return is_connection_refused(error) and not any(map(is_public_address, addresses))
-
-
-async def _resolve(origin: Origin) -> Sequence[AddressInfo]:
-    flags = socket.AI_ADDRCONFIG if origin.has_host_name else socket.AI_NUMERICHOST
-    return await asyncio.get_running_loop().getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM, flags=flags)
-
-
-def _retrieve_exception(lookup: "asyncio.Task[Sequence[AddressInfo]]") -> None:
-    """Mark the exception of a failed name lookup as retrieved. Otherwise asyncio would log it if no request waits for
-    it.
-    """
-    if not lookup.cancelled():
-        lookup.exception()
 
 
 def _new_socket(info: AddressInfo) -> socket.socket:

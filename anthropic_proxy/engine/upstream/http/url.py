@@ -53,7 +53,8 @@ class Origin(Struct, frozen=True, cache_hash=True):
 
     @property
     def _bracketed(self) -> str:
-        return f"[{self.host}]" if ":" in self.host else self.host
+        # a zone has a meaning on this machine only (RFC 6874, section 1)
+        return f"[{self.host.partition('%')[0]}]" if ":" in self.host else self.host
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.host_header}"
@@ -87,6 +88,8 @@ def _parse_url(url: str, ports: Mapping[str, int]) -> Url:
     if components.scheme not in ports or not components.hostname:
         raise ValueError("the address does not begin with http:// or https:// and the name of a host")
     host = components.hostname if components.hostname.isascii() else components.hostname.encode("idna").decode()
+    if ":" in host:
+        host = host.replace("%25", "%", 1)  # before a zone (RFC 6874)
     query = quote(components.query, safe=_SAFE_CHARACTERS)
     credentials = ""
     if components.username is not None:

@@ -35,6 +35,7 @@ from redis.exceptions import (
 
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.gateway.stores.memory import SETTLED_SECONDS
+from anthropic_proxy.gateway.stores.redis.connections import OWN_CLASSES
 from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreState
 
 MAX_CONNECTIONS = 8
@@ -69,6 +70,7 @@ class RedisStore:
             encoding_errors="replace",
             client_name="anthropic-proxy",
         )
+        self._pool.connection_class = OWN_CLASSES[self._pool.connection_class]
         self.client: Redis = Redis.from_pool(self._pool)
         """Redis client for commands outside the pipeline, such as publish and subscribe."""
         # with the prefix in braces, a cluster keeps all keys on one node
