@@ -121,11 +121,18 @@ class DnsCachingDialer:
         return infos
 
 
+async def open_socket(host: str, port: int) -> socket.socket:
+    """Return a connected non-blocking socket. Raises `OSError`."""
+    infos = await NAMES.find_addresses(host, port)
+    return await connect_first(infos, _new_socket, delay_seconds=HAPPY_EYEBALLS_DELAY_SECONDS)
+
+
 async def accepts_connections(url: str, timeout_seconds: float) -> bool:
     """Return True if a server listens at the host and port of `url`. Nothing is sent to it."""
     try:
         async with asyncio.timeout(timeout_seconds):
-            opened = await DnsCachingDialer().dial(parse_url(url).origin)
+            origin = parse_url(url).origin
+            opened = await open_socket(origin.host, origin.port)
     except (OSError, TimeoutError):
         return False
     opened.close()

@@ -1,15 +1,13 @@
 """Connections of redis-py to a Redis whose host name may not be known, and whose replies may have any size."""
 
 import asyncio
-import socket
 from collections.abc import Mapping
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import InvalidResponse
 
-from anthropic_proxy.engine.upstream.http.dialer import HAPPY_EYEBALLS_DELAY_SECONDS, connect_first
-from anthropic_proxy.engine.upstream.http.names import NAMES
+from anthropic_proxy.engine.upstream.http.dialer import open_socket
 
 MAX_REPLY_BYTES = 16 * 1024 * 1024
 """Maximum size of one reply. The largest ones list the observations of all instances."""
@@ -62,10 +60,7 @@ class _TcpConnection(_WithBoundedReplies, Connection):
     """redis-py would look up the host name in the threads that the event loop has for everything."""
 
     async def _connect(self) -> None:
-        infos = await NAMES.find_addresses(self.host, int(self.port))
-        self._opened = await connect_first(
-            infos, lambda info: socket.socket(*info[:3]), delay_seconds=HAPPY_EYEBALLS_DELAY_SECONDS
-        )
+        self._opened = await open_socket(self.host, int(self.port))
         await super()._connect()
 
     def _connection_arguments(self) -> Mapping[str, Any]:
