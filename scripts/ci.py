@@ -244,7 +244,7 @@ def packages(*options: str) -> None:
 
 
 def pages(*options: str) -> None:
-    """Open the pages of the dashboard in Chromium: tests, `--pictures` for docs/pictures, or `--paint` for figures."""
+    """Open the pages of the dashboard in Chromium: tests, `--pictures` for dist/pictures, or `--paint` for figures."""
     _run_module("tests.pages", *options)
 
 

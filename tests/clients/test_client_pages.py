@@ -1,6 +1,7 @@
 """The pages of docs/start about programs of others: each is followed literally, with the real program and the demo.
 
-The first line of a page names the tested packages with their versions, which are installed into the user's cache. The
+The first line of a page, or of a section of the page Frameworks, names the tested packages with their versions, which
+are installed into the user's cache. The
 blocks with the word `client` are then used in their order: JSON is written to the file that the text before names,
 Python is `program.py`, TypeScript a module that runs at once, and `sh` is run. Programs that no `sh` block starts are
 run as they are.
@@ -22,10 +23,9 @@ from tests.e2e.npm import cache, install
 from tests.site.pages import DOCS, blocks
 from tests.support.server_process import Proxy, environment_of, reserve_closed_port, running_proxy
 
-PAGES = (
-    *("agent-sdk", "agno", "ai-sdk", "dspy", "haystack", "inspect-ai", "instructor", "langchain", "llm"),
-    *("opencode", "pi", "pydantic-ai", "sdks", "strands"),
-)
+PAGES = ("agent-sdk", "langchain", "opencode", "pydantic-ai", "sdks")
+FRAMEWORKS = ("Agno", "AI SDK", "DSPy", "Haystack", "Inspect", "Instructor", "LLM", "pi", "Strands Agents")
+"""Sections of the page `frameworks`."""
 TIMEOUT_SECONDS = 300
 _NOBODY = {"OLLAMA_API_BASE": "http://127.0.0.1:9"}
 _PACKAGE = re.compile(r"`([\w@/.,-]+(?:\[[\w,]+\])?)` (\d[\w.]*\d)")
@@ -59,9 +59,16 @@ def install_node(packages: Mapping[str, str]) -> Path:
     return install(first, version, *(f"{name}@{number}" for name, number in others))
 
 
+def texts() -> dict[str, str]:
+    """Return the pages of docs/start by their names; of the page `frameworks` each section, by its heading."""
+    pages = {path.stem: path.read_text("utf-8") for path in (DOCS / "start").glob("*.md")}
+    _, *sections = re.split(r"^## ", pages.pop("frameworks"), flags=re.MULTILINE)
+    return pages | {section.partition("\n")[0]: section for section in sections}
+
+
 def use(page: str, url: str, folder: Path) -> str:
-    """Follow a page in a folder, which is also the user's home. Return what the programs print."""
-    text = (DOCS / f"start/{page}.md").read_text("utf-8")
+    """Follow a page or section in a folder, which is also the user's home. Return what the programs print."""
+    text = texts()[page]
     tested = next(line for line in text.splitlines() if line.startswith("Tested with "))
     packages = dict(_PACKAGE.findall(tested))
     assert packages
@@ -113,14 +120,14 @@ def use(page: str, url: str, folder: Path) -> str:
     return printed
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, *FRAMEWORKS])
 def test_a_page_works_with_the_real_client(page: str, proxy: Proxy, tmp_path: Path) -> None:
-    assert {"agent-sdk": "program.py", "instructor": "name='demo' country='demo'", "inspect-ai": "1.000"}.get(
+    assert {"agent-sdk": "program.py", "Instructor": "name='demo' country='demo'", "Inspect": "1.000"}.get(
         page, "This is the built-in demonstration of anthropic-proxy."
     ) in use(page, proxy.url, tmp_path)
 
 
 def test_each_page_of_a_client_is_followed_or_says_why_not() -> None:
-    pages = {path.stem: path.read_text("utf-8") for path in (DOCS / "start").glob("*.md")}
-    assert {name for name, text in pages.items() if "\nTested with " in text} == {*PAGES}
+    pages = texts()
+    assert {name for name, text in pages.items() if "\nTested with " in text} == {*PAGES, *FRAMEWORKS}
     assert {name for name, text in pages.items() if "was not run" in text} == {"claude-desktop", "vscode"}

@@ -98,7 +98,7 @@ def _readable(shown: bytes) -> str:
     return re.sub(r"\s+", " ", _CONTROLS.sub(b" ", shown).decode("utf-8", "replace"))
 
 
-def _introduce(home: Path, work: Path) -> None:
+def introduce(home: Path, work: Path) -> None:
     """Answer the questions to a new user: theme, key, trust in the folder."""
     trusted = {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}
     known = {
@@ -121,7 +121,7 @@ def terminal(
     home = work.parent / "home"
     home.mkdir(exist_ok=True)
     if not is_new_user and not (home / ".claude.json").exists():
-        _introduce(home, work)
+        introduce(home, work)
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     process = subprocess.Popen(

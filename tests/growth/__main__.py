@@ -1,6 +1,6 @@
 """`scripts/ci.py growth [words]` measures the rows with one of the words in a name or wire and prints a line for each.
 
-`--write` writes their lines of docs/contributing/growth.md. The exit status is 1 if a row ends with an exception, or
+`--write` writes their lines of tests/growth/growth.md. The exit status is 1 if a row ends with an exception, or
 is neither linear nor clearly rejected.
 """
 
@@ -16,7 +16,7 @@ from tests.growth.measure import Growth, Measurement, measure_all  # noqa: E402
 from tests.support.chosen_rows import choose_rows  # noqa: E402
 from tests.support.paths import ROOT  # noqa: E402
 
-PAGE = ROOT / "docs/contributing/growth.md"
+PAGE = ROOT / "tests/growth/growth.md"
 MARK = "<!-- scripts/ci.py growth --write writes what follows -->\n"
 HEAD = "| input | wires | n | steps | units | memory | outcome at 4n |\n|---|---|--:|--:|--:|--:|---|\n"
 ROWS = [*rows_requests.ROWS, *rows_schemas.ROWS, *rows_replies.ROWS, *rows_texts.ROWS, *rows_http.ROWS]

@@ -1,4 +1,4 @@
-"""Runs the tests of the pages, draws their pictures (`--pictures`), or measures them (`--paint`).
+"""Runs the tests of the pages, draws their pictures in dist/pictures (`--pictures`), or measures them (`--paint`).
 
 Installs Chromium first if this user can: as root on Debian by apt. Elsewhere the tests are skipped if it is missing.
 """

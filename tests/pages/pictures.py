@@ -1,15 +1,15 @@
-"""Screenshots of the dashboard for the documentation, from a ledger of a day with invented requests."""
+"""Screenshots of all pages in dist/pictures, from a ledger of a day with invented requests; docs/pictures has three."""
 
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import FloatRect, Locator, Page
+from playwright.sync_api import FloatRect
 
 from anthropic_proxy.errors import PACKAGE
 from tests.pages.browser import Appearance, find_chromium, open_browser, open_tab
-from tests.pages.click_paths import PATHS, ClickPath, follow
 from tests.pages.sample_conversation import SESSION, write_sample_conversation
 from tests.pages.sample_day import write_sample_day
 from tests.pages.sample_doctor import store_sample_run
@@ -55,17 +55,19 @@ KEY_PICTURES: tuple[tuple[str, str, Appearance], ...] = (
     ("keys-phone", "/dashboard/keys", "phone"),
 )
 """The same of a proxy with virtual keys."""
+DOCUMENTED = ("overview-light", "overview-dark", "conversation-light")
+"""Those of the documentation. They are few, because the history of the repository keeps each version."""
 _ONE_SCREEN = ("requests", "week", "session", "setting")
 """Beginnings of names of pictures without the lower parts of long pages."""
-_CLIPS: dict[str, FloatRect] = {
-    name: {"x": 0, "y": 0, "width": 1400, "height": 1440} for name in ("overview-light", "overview-dark")
-}
-"""Name of a picture → its upper part, so that the file has at most 300 kB."""
+_CLIPS: dict[str, FloatRect] = {name: {"x": 0, "y": 0, "width": 1400, "height": 900} for name in DOCUMENTED}
+"""Name of a picture → its upper part, so that the file is small."""
 KEYS = {"OPENAI_API_KEY": "sk-invented-key-of-the-picture-4f2a", "PREFERRED_PROVIDER": "openai"}
 
 
 def main() -> None:
-    """Write the files `docs/pictures/dashboard-….png`."""
+    """Write the files `dist/pictures/dashboard-….png`, and copy those of the documentation."""
+    target = ROOT / "dist/pictures"
+    target.mkdir(parents=True, exist_ok=True)
     path = find_chromium()
     if path is None:
         sys.exit("Chromium is not installed. Install it, for example: apt-get install chromium")
@@ -87,20 +89,20 @@ def main() -> None:
                     page.get_by_role("button", name="Show the change").click()
                     page.wait_for_load_state()
                 page.screenshot(
-                    path=ROOT / f"docs/pictures/dashboard-{name}.png",
+                    path=target / f"dashboard-{name}.png",
                     full_page=not name.startswith(_ONE_SCREEN),
                     clip=_CLIPS.get(name),
                 )
                 page.context.close()
-            for question in PATHS:
-                _record(open_tab(browser, proxy.url), question)
         with running_sample_keys(directory / "keys") as proxy, open_browser(path) as browser:
             for name, address, appearance in KEY_PICTURES:
                 page = open_tab(browser, proxy.url, appearance)
                 sign_in(page)
                 page.goto(address)
-                page.screenshot(path=ROOT / f"docs/pictures/dashboard-{name}.png", full_page=True)
+                page.screenshot(path=target / f"dashboard-{name}.png", full_page=True)
                 page.context.close()
+    for name in DOCUMENTED:
+        shutil.copy(target / f"dashboard-{name}.png", ROOT / "docs/pictures")
 
 
 def _install_program(directory: Path) -> str:
@@ -109,19 +111,6 @@ def _install_program(directory: Path) -> str:
     folder.mkdir()
     (folder / PACKAGE).symlink_to(Path(sys.executable).with_name(PACKAGE))
     return os.pathsep.join((str(folder), os.environ["PATH"]))
-
-
-def _record(page: Page, path: ClickPath) -> None:
-    """Write one picture for each page of a path. The element that is clicked next has a frame."""
-    page.set_viewport_size({"width": 1200, "height": 700})
-
-    def show(number: int, target: Locator | None) -> None:
-        if target is not None:
-            target.evaluate("(it) => { it.style.outline = '3px solid #d11'; it.style.outlineOffset = '-2px'; }")
-        page.screenshot(path=ROOT / f"docs/pictures/question-{path.name}-{number}.png")
-
-    follow(page, path, show)
-    page.context.close()
 
 
 if __name__ == "__main__":

@@ -1,17 +1,54 @@
 """Three questions are answered with at most three clicks; sizes and first paint of every page with a large ledger."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from msgspec import Struct
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.pages.browser import open_tab
-from tests.pages.click_paths import MAX_CLICKS, PATHS, ClickPath, follow
 from tests.pages.paint import MAX_COMPRESSED_BYTES, format_table, measure_pages
 from tests.pages.sample_day import write_sample_day
 from tests.support.dashboard import ledger_settings
 from tests.support.server_process import Proxy, running_proxy
+
+MAX_CLICKS = 3
+
+
+class ClickPath(Struct, frozen=True):
+    """Clicks from the overview to the answer of a question."""
+
+    name: str
+    question: str
+    clicks: Sequence[Callable[[Page], Locator]]
+    """Functions that return the element to click, in order."""
+
+
+PATHS: Sequence[ClickPath] = (
+    ClickPath(
+        "cost",
+        "What did yesterday cost and why?",
+        (
+            lambda page: page.get_by_role("link", name="Yesterday", exact=True),
+            lambda page: page.locator(".figures").get_by_role("link", name=re.compile("^Spent")),
+            lambda page: page.locator("#rows tr.go a").first,
+        ),
+    ),
+    ClickPath(
+        "failure",
+        "Why did this request fail?",
+        (
+            lambda page: page.locator(".figures").get_by_role("link", name=re.compile("^Succeeded")),
+            lambda page: page.locator("tr.go a").first,
+        ),
+    ),
+    ClickPath(
+        "speed",
+        "Which model is slow?",
+        (lambda page: page.locator(".figures").get_by_role("link", name=re.compile("^Time to first token")),),
+    ),
+)
 
 REQUESTS, DAYS = 30_000, 60
 ANSWERS = {
@@ -20,6 +57,14 @@ ANSWERS = {
     "speed": ("Models", ["Slowest: ", "time to first token p95"]),
 }
 """Name of a path → heading of the last page, and texts on it."""
+
+
+def follow(page: Page, path: ClickPath) -> None:
+    """Open the overview and click to the answer."""
+    page.goto("/dashboard")
+    for find in path.clicks:
+        with page.expect_navigation():
+            find(page).click()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,8 @@
-"""The terminal pictures terminal.svg and code.svg in docs/pictures, from a real run of the demo with Claude Code."""
+"""The terminal pictures with Claude Code in docs/pictures.
+
+terminal.svg and code.svg are of a real run of the demo; claude-code.svg is of a session in tmux, where a test server
+replaces OpenAI.
+"""
 
 import contextlib
 import fcntl
@@ -16,12 +20,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.e2e.claude import find_claude
+from tests.e2e.terminal import introduce
 from tests.site.pages import DOCS
 from tests.site.terminal_drawing import COLUMNS, draw
+from tests.support.fakes.openai_chat import KEY, new_openai
+from tests.support.fakes.server import serving
 from tests.support.server_process import free_port
+from tests.support.waiting import wait_for
 
 PICTURE = DOCS / "pictures/terminal.svg"
 LAUNCH = DOCS / "pictures/code.svg"
+SESSION = DOCS / "pictures/claude-code.svg"
 _QUESTION = "list the files here"
 
 
@@ -75,8 +84,50 @@ def _server(command: list[str], folder: Path, environment: dict[str, str]) -> It
     lines += output.decode().replace("\r", "").splitlines()
 
 
+def record_claude_code() -> list[str]:
+    """Run `anthropic-proxy code` in a terminal, ask for a command, and return the lines of the screen, with colors."""
+    with tempfile.TemporaryDirectory() as folder, serving(new_openai()) as openai:
+        home, project, programs = (Path(folder) / name for name in ("home", "shop", "programs"))
+        for path in (home, project, programs):
+            path.mkdir()
+        (programs / "anthropic-proxy").symlink_to(Path(sys.executable).with_name("anthropic-proxy"))
+        (project / "basket.py").write_text("def total(prices):\n    return sum(prices)\n")
+        introduce(home, project)
+        settings = home / ".config/anthropic-proxy"
+        settings.mkdir(parents=True)
+        lines = f"OPENAI_API_KEY={KEY}\nOPENAI_BASE_URL={openai.url}/v1\nBIG_MODEL=gpt-4.1\n"
+        (settings / ".env").write_text(lines)
+        (settings / "anthropic-proxy.toml").write_text(
+            '[prices."openai/*"]\ninput = 2\ncache_read = 0.5\noutput = 8\n'  # no list has those of a test server
+        )
+        environment = {**_environment(home, free_port(), programs), "ANTHROPIC_PROXY_CONFIG": str(settings)}
+        environment["TERM"] = "xterm-256color"
+        tmux = ("tmux", "-L", f"picture-{os.getpid()}", "-f", "/dev/null")
+
+        def screen() -> list[str]:
+            shown = subprocess.run([*tmux, "capture-pane", "-p", "-e"], capture_output=True, text=True, check=True)
+            return shown.stdout.strip("\n").splitlines()
+
+        def type_line(words: str) -> None:
+            subprocess.run([*tmux, "send-keys", "-l", words], check=True)
+            wait_for(lambda: "\n".join(screen()), lambda text: words in text)
+            subprocess.run([*tmux, "send-keys", "Enter"], check=True)
+
+        size = ("-x", str(COLUMNS), "-y", "24")
+        code = ("anthropic-proxy", "code", "--", "--permission-mode", "default", "--allowedTools", "Bash")
+        subprocess.run([*tmux, "new-session", "-d", *size, *code], cwd=project, env=environment, check=True)
+        try:
+            wait_for(lambda: "\n".join(screen()), lambda text: "❯" in text)
+            type_line("Run the command `python3 -m doctest basket.py && echo all tests pass`")
+            wait_for(lambda: "\n".join(screen()), lambda text: "The command said" in text and "% of" in text)
+            return [line.replace(str(project), "~/shop") for line in screen()]
+        finally:
+            subprocess.run([*tmux, "kill-server"], check=True)
+
+
 def write_picture() -> None:
     """Run the demo and write the picture of it, and the animation for the page about Claude Code."""
+    SESSION.write_text(draw(record_claude_code(), "Terminal: Claude Code with an OpenAI model"), "utf-8")
     session = record()
     PICTURE.parent.mkdir(exist_ok=True)
     PICTURE.write_text(draw(session, "Terminal"), "utf-8")

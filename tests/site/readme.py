@@ -1,4 +1,4 @@
-"""The generated parts of the README, the number of vendors and the table of providers; and the version picture."""
+"""The generated part of the README, the number of vendors; and the version picture."""
 
 import re
 
@@ -6,7 +6,6 @@ from anthropic_proxy import __version__
 from anthropic_proxy.cli.init import MOST_USED, list_candidates
 from anthropic_proxy.gateway.settings import Settings
 from tests.site.pages import DOCS
-from tests.site.start_pages import ProviderStart, providers
 from tests.support.paths import ROOT
 
 PAGE = ROOT / "README.md"
@@ -23,9 +22,7 @@ _VERSION = """\
 
 def written_readme() -> str:
     others = len(list_candidates(Settings(), {})) - len(MOST_USED)  # the first list of `init` has the same number
-    text = re.sub(r"(?<=Ollama, )\d+ more", f"{others} more", PAGE.read_text("utf-8"))
-    rows = "\n".join(_provider_row(provider) for provider in providers())
-    return replace_section(text, "providers", f"| your provider | lines of `.env` |\n| --- | --- |\n{rows}")
+    return re.sub(r"(?<=Ollama, )\d+ more", f"{others} more", PAGE.read_text("utf-8"))
 
 
 def written_version_picture() -> str:
@@ -37,9 +34,3 @@ def replace_section(text: str, name: str, content: str) -> str:
     begin, end = re.search(rf"<!-- {name}: written by .*? -->", text), f"<!-- {name}: end -->"
     assert begin is not None, name
     return f"{text[: begin.end()]}\n{content}\n{text[text.index(end) :]}"
-
-
-def _provider_row(provider: ProviderStart) -> str:
-    lines = " · ".join(f"`{line}`" for line in provider.settings.strip().splitlines())
-    install = f"after `{provider.before}`: " if provider.before else ""
-    return f"| [{provider.short or provider.title}](docs/start/{provider.slug}.md) | {install}{lines} |"

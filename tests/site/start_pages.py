@@ -7,7 +7,7 @@ from functools import cache
 import msgspec
 from msgspec import Struct
 
-from tests.site.installation import SERVE, find_install_command
+from tests.site.installation import find_install_command
 from tests.site.pages import DOCS
 from tests.support.startup_summary import startup_lines
 
@@ -19,63 +19,46 @@ _PAGE = """\
 
 <!-- Written by `python3 scripts/fix.py` from providers.toml: change that file instead. -->
 
-## 1. Program
+## 1. Install
 
-With uv and Python 3.11 or newer, once, in a copy of this repository ([other ways](../guide/install.md)):
+Run this once in the [clone](../../README.md#1-install) of the repository ([other ways](../guide/install.md)):
 
 ```sh extra
 {install}
 ```
 
-## 2. Key
+## 2. Get a key
 
 {key}
 
-## 3. Settings
+## 3. Choose the provider
 
 {setup}
-into the file `.env` in [the folder](../guide/configuration.md#where-the-files-belong) that
-`anthropic-proxy config show` names:
 
-```
-{settings}
-```
+## 4. Run Claude Code
 
-The environment takes precedence over `.env`. If keys of several providers are set, `PREFERRED_PROVIDER` selects one.
-
-## 4. Start
-
-```sh{extra}
-{commands}
-```
-
-It serves until Ctrl+C. The start-up message shows the mapping of the models, and `ready: …` with the provider. `✕`
-marks what cannot work and names the remedy.
-
-| the client requests | model |
-| --- | --- |
-{mapping}
-
-## 5. First reply
-
-In another terminal:
-
-```sh key
-anthropic-proxy ask "hello"
-```
-
-The reply must come from the model, not from the demo. The log of the proxy shows two lines for the request.
-
-## 6. Client
+In the folder of your project:
 
 ```sh client
 anthropic-proxy code
 ```
 
-Run in the folder of your project, this starts Claude Code with address, credential and context window of the model.
-[Claude Code with this proxy](../guide/claude-code.md) explains what it shows. Other clients: [VS Code](vscode.md) ·
-[Agent SDK](agent-sdk.md) · [SDKs](sdks.md) · [LangChain](langchain.md) · [Pydantic AI](pydantic-ai.md) ·
-[others](other-clients.md).
+It starts the proxy and Claude Code, with the address, the credential and the context window of the model. The status
+line shows the model that replied. [Claude Code with this proxy](../guide/claude-code.md) explains the rest.
+
+| Claude Code asks for | your model |
+| --- | --- |
+{mapping}
+
+To test the provider without Claude Code:
+
+```sh key
+anthropic-proxy ask "hello"
+```
+
+Other clients: [VS Code](vscode.md) · [Agent SDK](agent-sdk.md) · [SDKs](sdks.md) · [LangChain](langchain.md) ·
+[Pydantic AI](pydantic-ai.md) · [others](other-clients.md). They need a running proxy: `anthropic-proxy serve` in
+another terminal.
 
 ## Good to know
 
@@ -88,6 +71,28 @@ Run in the folder of your project, this starts Claude Code with address, credent
 | --- | --- |
 {problems}
 """
+_INIT = """\
+```sh client
+anthropic-proxy init
+```
+
+{init}
+
+<details markdown>
+<summary>By hand, without <code>init</code></summary>
+
+{lines}
+
+</details>"""
+_LINES = """\
+Write these lines into the file `.env` in the folder that `anthropic-proxy config show` names
+([more](../guide/configuration.md#where-the-files-belong)):
+
+```
+{settings}
+```
+
+The environment takes precedence over `.env`. If keys of several providers are set, `PREFERRED_PROVIDER` selects one."""
 _PROBLEMS = {
     "rejected-key": "`401` and the name of a setting",
     "provider-key-missing": "`… has no key`",
@@ -108,11 +113,9 @@ class ProviderStart(Struct, frozen=True, forbid_unknown_fields=True):
     key: str
     settings: str
     notes: tuple[str, ...]
-    short: str = ""
-    """Title in the README. "": the title."""
     before: str = ""
     """Command that installs an extra. "": none is needed."""
-    init: str = "asks for provider and key, tests the key and writes lines such as these."
+    init: str = "It asks for provider and key, tests the key, and writes the settings."
     """What `anthropic-proxy init` does. "": it does not offer the provider."""
 
     def values(self) -> dict[str, str]:
@@ -132,20 +135,18 @@ def written_page(provider: ProviderStart) -> str:
     anchors = [slug for slug in _PROBLEMS if has_key or slug not in _KEY_PROBLEMS]
     return _PAGE.format(
         title=provider.title.partition(":")[0],
-        install=find_install_command(),
-        key=provider.key,
+        install="\n".join(filter(None, (find_install_command(), provider.before))),
+        key=provider.key.strip(),
         setup=_setup(provider),
-        settings=provider.settings.strip(),
-        commands="\n".join(filter(None, (provider.before, SERVE))),
         mapping=_mapping(provider),
-        extra=" extra" if provider.before else "",
         notes="\n".join(f"- {note}" for note in provider.notes),
         problems="\n".join(f"| {_PROBLEMS[slug]} | [cause and remedy](../fix/errors.md#{slug}) |" for slug in anchors),
     )
 
 
 def _setup(provider: ProviderStart) -> str:
-    return f"`anthropic-proxy init` {provider.init} By hand, write them" if provider.init else "Write these lines"
+    lines = _LINES.format(settings=provider.settings.strip())
+    return _INIT.format(init=provider.init, lines=lines) if provider.init else lines
 
 
 def _mapping(provider: ProviderStart) -> str:

@@ -1,4 +1,4 @@
-"""docs/guide/vendors.md: what the proxy does for each vendor, from the registry and the golden cases."""
+"""docs/reference/vendors.md: what the proxy does for each vendor, from the registry and the golden cases."""
 
 import re
 import tomllib
@@ -15,8 +15,8 @@ from anthropic_proxy.engine.providers.lookup import find_vendor
 from tests.site.pages import DOCS
 from tests.support.vendors import LOCAL_PROGRAMS, Claim, Vendor, cases_of, list_vendors
 
-PAGE = DOCS / "guide/vendors.md"
-FACTS_FILE = DOCS / "guide/vendors.toml"
+PAGE = DOCS / "reference/vendors.md"
+FACTS_FILE = DOCS / "reference/vendors.toml"
 COLUMNS = (
     "thinking out",
     "thinking back",
@@ -42,8 +42,9 @@ _TEXT = """\
 
 <!-- Written by `python3 scripts/fix.py` from engine/providers and vendors.toml: change those instead. -->
 
-What the proxy knows about each vendor beside [the settings](providers.md). Nothing was tried with an account. What a
-server rejects nevertheless is left out of later requests ([reliability](reliability.md#errors-by-kind)).
+What the proxy knows about each vendor beside [the settings](../guide/providers.md). Nothing was tried with an account.
+What a server rejects nevertheless is left out of later requests
+([reliability](../guide/reliability.md#errors-by-kind)).
 
 **=** as [the default](#the-default) of the API. **≠** something differs: the section of the vendor says what. **?**
 unknown: no source found. *Effort*: levels by name, or a switch. *Cache*: a key of the session is sent, or the client's
@@ -454,7 +455,7 @@ def _section(group: Sequence[Vendor]) -> str:
         address, rows = _code(_without_scheme(vendor.find_api_address())), _rows(vendor, sources)
         if vendor.is_relay:
             rows = [(column, text) for column, text in rows if text not in (_DEFAULT, _UNKNOWN)]
-            lines += ["", f"Messages API, [forwarded](providers.md#servers-with-the-messages-api): {address}."]
+            lines += ["", f"Messages API, [forwarded](../guide/providers.md#servers-with-the-messages-api): {address}."]
             lines[-1] += " Otherwise as the default:" if rows else " All as the default."
             if not rows:
                 continue
