@@ -370,6 +370,9 @@ class LedgerState(Struct):
     """Result of the last attempt to store requests."""
     problem: str = ""
     """Sentence for the user with cause, reason and remedy. It may contain a path. "": the condition is `ok`."""
+    clock_problem: str = ""
+    """Sentence for the user: why the clock of this machine may be wrong, so that expired requests are not deleted. "":
+    it is right."""
     queued_rows: int = 0
     """Number of requests that are not stored yet."""
     written_rows: int = 0

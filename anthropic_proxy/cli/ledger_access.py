@@ -150,8 +150,9 @@ def _wait_for_batch(settings: Settings) -> None:
     # the proxy may be another version, with other fields
     receipts = [one.get("receipt", {}) for one in recent.get("finished", ())] if isinstance(recent, dict) else []
     last: dict[str, Any] = next((receipt for receipt in reversed(receipts) if receipt.get("path") == EXCHANGE_PATH), {})
-    deadline = last.get("started_at", 0) + last.get("duration_seconds", 0) + _BATCH_SECONDS
-    while time.time() < deadline:
+    age = time.time() - last.get("started_at", 0) - last.get("duration_seconds", 0)
+    deadline = time.monotonic() + _BATCH_SECONDS - max(age, 0)  # the clock may have been set back since
+    while time.monotonic() < deadline:
         with open_ledger_for_reading(settings) as connection:
             if connection is None or find_stored_request(connection, last.get("request_id", "")) is not None:
                 return

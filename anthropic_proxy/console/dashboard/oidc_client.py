@@ -68,10 +68,10 @@ class _Metadata(Struct, frozen=True):
 
 
 class CachedDocument(Generic[ValueT]):
-    """Cache for one document of the identity provider, such as its keys. `clock` returns seconds since the epoch."""
+    """Cache for one document of the identity provider, such as its keys. `ticks`: a clock that nobody sets."""
 
-    def __init__(self, load: Callable[[], Awaitable[ValueT]], clock: Callable[[], float]) -> None:
-        self._load, self._clock = load, clock
+    def __init__(self, load: Callable[[], Awaitable[ValueT]], ticks: Callable[[], float] = time.monotonic) -> None:
+        self._load, self._ticks = load, ticks
         self._value: ValueT | None = None
         self._loaded_at = self._failed_at = float("-inf")
         self._failure = OidcError("")
@@ -82,14 +82,14 @@ class CachedDocument(Generic[ValueT]):
         the old document is returned. Raises `OidcError` if there is no old document.
         """
         async with self._lock:
-            now = self._clock()
+            now = self._ticks()
             if self._value is not None and now < self._loaded_at + max_age_seconds:
                 return self._value
             if now >= self._failed_at + RETRY_SECONDS:
                 try:
-                    self._value, self._loaded_at = await self._load(), self._clock()
+                    self._value, self._loaded_at = await self._load(), self._ticks()
                 except OidcError as error:
-                    self._failure, self._failed_at = error, self._clock()
+                    self._failure, self._failed_at = error, self._ticks()
             if self._value is None:
                 raise OidcError(self._failure.message, status=self._failure.status)
             return self._value
@@ -100,8 +100,8 @@ class OidcClient:
         self.settings = settings
         self._gateway = gateway
         self._clock = clock
-        self._metadata = CachedDocument(self._load_metadata, clock)
-        self._keys = CachedDocument(self._load_keys, clock)
+        self._metadata = CachedDocument(self._load_metadata)
+        self._keys = CachedDocument(self._load_keys)
 
     async def build_authorization_url(self, attempt: SignInAttempt, redirect_uri: str) -> str:
         metadata = await self._metadata.find_or_request(CACHE_SECONDS)

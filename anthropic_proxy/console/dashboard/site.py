@@ -140,6 +140,8 @@ def describe_ledger(ledger: LedgerState | None, facts: LedgerExtent | None, now:
                 f"database does not answer. Requests are still served.{_age(ledger, facts, now)}",
             )
         )
+    if ledger.clock_problem:
+        lines.append(StateLine("!", "warn", ledger.clock_problem))
     if ledger.dropped_rows:
         lost = formats.plural(ledger.dropped_rows, "request")
         verb = "is" if ledger.dropped_rows == 1 else "are"

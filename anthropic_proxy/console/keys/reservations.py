@@ -6,6 +6,7 @@ ones. Meanwhile the reservation is renewed, so that the store can drop the reser
 
 import asyncio
 import math
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -43,7 +44,9 @@ class HeldLimits(Struct, eq=False):
 
 
 class Reservations:
-    """`read_used` returns the use of budgets by the ledger, at a time in seconds since the epoch."""
+    """`read_used` returns the use of budgets by the ledger, at a time in seconds since the epoch. `ticks`: a clock that
+    nobody sets.
+    """
 
     def __init__(
         self,
@@ -51,14 +54,16 @@ class Reservations:
         warn: Callable[[str], None],
         renew_seconds: float = RENEW_SECONDS,
         read_used: Callable[[Sequence[KeyLimit], float], Awaitable[Sequence[int]]] | None = None,
+        ticks: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
+        self._ticks = ticks
         self._read_used = read_used
         self._checked: set[str] = set()
         """Counters of budgets with at least the use by the ledger, since the last interruption of the store."""
         self._checking = asyncio.Lock()
-        self._next_check = 0.0
-        """Time in seconds since the epoch before which the ledger is not read, because it could not be read."""
+        self._next_check = -math.inf
+        """Time by `ticks` before which the ledger is not read, because it could not be read."""
         self._interruptions = 0
         self._warn = warn
         self._renew_seconds = renew_seconds
@@ -114,7 +119,7 @@ class Reservations:
         if state.interruptions != self._interruptions:
             self._interruptions = state.interruptions
             self._checked.clear()
-        if not state.available or self._read_used is None or now < self._next_check:
+        if not state.available or self._read_used is None or self._ticks() < self._next_check:
             return
         if all(each.budget is None or each.limit.key in self._checked for each in limits):
             return
@@ -130,7 +135,7 @@ class Reservations:
                         addition = Reservation(f"{_ADDITION}{counter.key}", [counter], slots=[0])
                         await self._store.settle(addition, [used - settled])
             except Exception as error:  # noqa: BLE001  # of the database or the store: requests are served
-                self._next_check = now + _READ_AGAIN_SECONDS
+                self._next_check = self._ticks() + _READ_AGAIN_SECONDS
                 self._warn(f"The use of budgets was not read from the ledger: {type(error).__name__}: {error}")
                 return
             if len(self._checked) > _MAX_CHECKED:

@@ -1,15 +1,28 @@
-"""Deletion of expired rows, and of the oldest rows of a database that is too large."""
+"""Deletion of expired rows, and of the oldest rows of a database that is too large.
+
+Nothing brings deleted rows back, and the clock of a machine can be wrong: after a start without a battery, or for a
+moment in a virtual machine. So rows are deleted only if the ledger itself shows that time has passed: there must be a
+request of the last month that is at least a day old. A wrong clock that lasts for less than a day deletes nothing, and
+neither does one that changes while the proxy runs. A ledger that was not used for a month begins to delete a day later.
+"""
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from math import ceil
 
 from anthropic_proxy.console.ledger.database import Connection
 from anthropic_proxy.console.ledger.schema import SUM_TABLES
-from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
+from anthropic_proxy.console.ledger.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.gateway.settings import Settings
 
 INTERVAL_SECONDS = 3600.0
+CLOCK_INTERVAL_SECONDS = 600.0
+"""Pause between two looks at a clock that may be wrong."""
+MAX_GAP_DAYS = 30
+"""Number of days without a request, and size of a change of the clock, from which the clock may be wrong."""
+PROOF_DAYS = 1
+"""Minimum age of a request that shows that the clock is right. Younger ones may have been stored by a wrong clock."""
 REPLACED_KEY_DAYS = 7
 """Days for which the hash of a replaced virtual key is kept after its end, to name the key in error messages."""
 CHUNK_ROWS = 1_000
@@ -28,29 +41,43 @@ _KEYS = {"contents": ("request_id", "started_at"), "requests": ("id", "started_a
 
 
 class Retention:
-    """Deletion of expired rows, and of the oldest rows of a database that is too large. `clock` returns seconds since
-    the epoch.
-    """
+    """`clock` returns seconds since the epoch, `ticks` the seconds of a clock that nobody sets."""
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._settings = settings
         self._clock = clock
-        self._next_at = 0.0
+        self._ticks = ticks
+        self._next_at: float | None = None
+        """Time by `ticks` of the next deletion. None: now."""
+        self._offset: float | None = None
+        """Difference of both clocks when the clock was last right. None: it has not been right since the start."""
+        self.problem = ""
+        """Sentence for the user: why the clock may be wrong, so that nothing is deleted. "": it is right."""
 
     def is_due(self) -> bool:
         """Return True if `delete_expired` must be called now. This is the case at the start, and when
         `INTERVAL_SECONDS` have passed since the last complete deletion.
         """
-        return self._clock() >= self._next_at
+        return self._next_at is None or self._ticks() >= self._next_at
 
     def seconds_until_due(self) -> float:
-        return max(1.0, self._next_at - self._clock()) if self._next_at else INTERVAL_SECONDS
+        return INTERVAL_SECONDS if self._next_at is None else max(1.0, self._next_at - self._ticks())
 
     def delete_expired(self, connection: Connection, is_stopped: Callable[[], bool] = lambda: False) -> None:
         """The deletion ends early if `is_stopped` returns True. The next call continues."""
-        before = int((self._clock() - self._settings.ledger_days * DAY_SECONDS) * MICROSECONDS)
-        content_before = int((self._clock() - self._settings.ledger_content_days * DAY_SECONDS) * MICROSECONDS)
-        replaced_before = int((self._clock() - REPLACED_KEY_DAYS * DAY_SECONDS) * MICROSECONDS)
+        now = self._clock()
+        self.problem = self._find_clock_problem(connection, now)
+        if self.problem:
+            self._next_at = self._ticks() + CLOCK_INTERVAL_SECONDS
+            return
+        before = int((now - self._settings.ledger_days * DAY_SECONDS) * MICROSECONDS)
+        content_before = int((now - self._settings.ledger_content_days * DAY_SECONDS) * MICROSECONDS)
+        replaced_before = int((now - REPLACED_KEY_DAYS * DAY_SECONDS) * MICROSECONDS)
         with connection.transaction():
             connection.execute("DELETE FROM key_hashes WHERE expires_at < ?", (replaced_before,))
             for table in SUM_TABLES:
@@ -64,7 +91,25 @@ class Retention:
                 deleted = _delete_oldest(connection, table, None, min(left, CHUNK_ROWS))
                 left = left - deleted if deleted else 0
         if not is_stopped():
-            self._next_at = self._clock() + INTERVAL_SECONDS
+            self._next_at = self._ticks() + INTERVAL_SECONDS
+
+    def _find_clock_problem(self, connection: Connection, now: float) -> str:
+        shown = f"The ledger deletes nothing, because the clock may be wrong: it shows {_format_day(now)}"
+        remedy = "Correct the clock. If it is right, the deletion begins a day after the first new request."
+        newest, earlier = (_find_newest_hour(connection, limit) for limit in (None, now - PROOF_DAYS * DAY_SECONDS))
+        if earlier is not None and now - earlier > MAX_GAP_DAYS * DAY_SECONDS:
+            return f"{shown}, and the latest request before the last 24 hours is of {_format_day(earlier)}. {remedy}"
+        if earlier is None and newest is not None and newest - now > PROOF_DAYS * DAY_SECONDS:
+            return f"{shown}, and a request is of {_format_day(newest)}. {remedy}"
+        offset = now - self._ticks()
+        if self._offset is not None and abs(offset - self._offset) > MAX_GAP_DAYS * DAY_SECONDS:
+            days = round(abs(offset - self._offset) / DAY_SECONDS)
+            return (
+                f"The ledger deletes nothing, because the clock has changed by {days} days since the start of the "
+                "proxy. Correct the clock. If it is right, restart the proxy."
+            )
+        self._offset = offset
+        return ""
 
     def _count_excess(self, connection: Connection) -> dict[str, int]:
         target = self._settings.ledger_max_mb * _MEGABYTE * TARGET_SHARE
@@ -77,6 +122,17 @@ class Retention:
         shares = dict.fromkeys(SUM_TABLES, 1 - kept_sums / sums if sums else 0.0)
         shares |= dict.fromkeys(("contents", "requests"), min(max(1 - (target - kept_sums) / others, 0.0), 1.0))
         return {table: ceil(_count_rows(connection, table) * share) for table, share in shares.items()}
+
+
+def _find_newest_hour(connection: Connection, limit: float | None) -> float | None:
+    """Return the latest hour with requests, not after `limit` (None: of all), as seconds since the epoch."""
+    condition, values = ("", ()) if limit is None else (" WHERE hour <= ?", (int(limit // HOUR_SECONDS),))
+    ((hour,),) = connection.query(f"SELECT max(hour) FROM hourly{condition}", values)
+    return None if hour is None else float(hour) * HOUR_SECONDS
+
+
+def _format_day(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
 
 
 def measure_used_bytes(connection: Connection) -> int:

@@ -424,10 +424,17 @@ class LedgerWriter:
                 self._retention.delete_expired(
                     connection, is_stopped=lambda: self._queue.is_stopped or len(self._queue) > 0
                 )
+                self._note_clock(self._retention.problem)
         except _FAILURES as error:
             self._fail(error)
         else:
             self._reset_failure()
+
+    def _note_clock(self, problem: str) -> None:
+        state = self._queue.state
+        if bool(problem) != bool(state.clock_problem):
+            self._warn(problem or "The clock is right again, so the ledger deletes expired requests.")
+        state.clock_problem = problem
 
 
 _T = TypeVar("_T")
@@ -446,7 +453,9 @@ _SPOOL_TABLE = """CREATE TABLE IF NOT EXISTS block (
     id INTEGER PRIMARY KEY, rows BLOB NOT NULL, row_count INTEGER NOT NULL, claimed_until REAL NOT NULL DEFAULT 0
 )"""
 _CLAIM_BLOCK = """UPDATE block SET claimed_until = ?1 + ?2
-    WHERE id = (SELECT id FROM block WHERE claimed_until <= ?1 ORDER BY id LIMIT 1) RETURNING id, rows, row_count"""
+    WHERE id = (SELECT id FROM block WHERE claimed_until NOT BETWEEN ?1 AND ?1 + ?2 ORDER BY id LIMIT 1)
+    RETURNING id, rows, row_count"""
+"""A claim for longer than a minute was made while the clock was ahead."""
 
 
 class SpooledBlock(Struct):

@@ -107,7 +107,7 @@ class TokenCache:
         self,
         loader: TokenLoader,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
         seconds: float = RENEWAL_TIMEOUT_SECONDS,
     ) -> None:
         self._loader = loader
@@ -116,6 +116,8 @@ class TokenCache:
         self._abandoned = 0
         """Number of threads that still run an abandoned renewal (a renewal that exceeded its time limit)."""
         self._token: AccessToken | None = None
+        self._ends_at = -math.inf
+        """Time by `clock` at which the token expires. Nobody sets this clock, other than that of the machine."""
         self._renewal: asyncio.Task[AccessToken] | None = None
         self._renewal_started_at = 0.0
         """Loop time of the begin of the latest renewal."""
@@ -138,7 +140,7 @@ class TokenCache:
     async def acquire_token(self, *, max_seconds: float | None = None) -> tuple[Credential, str | None]:
         """Raises `AuthenticationFailed`, `UpstreamUnreachable`, `UpstreamTimeout` or `MissingExtra`."""
         token, now = self._token, self._clock()
-        if token is None or now >= token.expires_at - EXPIRY_MARGIN_SECONDS:
+        if token is None or now >= self._ends_at - EXPIRY_MARGIN_SECONDS:
             if self._failure is not None and now < self._failed_until:
                 raise self._failure.with_traceback(None)
             renewal = self._renew()
@@ -152,7 +154,7 @@ class TokenCache:
                 raise UpstreamTimeout(
                     f"no access token yet, so the next target is called ({self._loader.origin})", code="token-timeout"
                 ) from None
-        elif now >= token.expires_at - RENEW_BEFORE_EXPIRY_SECONDS and now >= self._renew_after:
+        elif now >= self._ends_at - RENEW_BEFORE_EXPIRY_SECONDS and now >= self._renew_after:
             self._renew()
         return token.credential, token.project_id
 
@@ -188,6 +190,7 @@ class TokenCache:
         self._failed_until = self._clock() + FAILURE_SECONDS
         if failure is None:
             self._token = renewal.result()
+            self._ends_at = self._clock() + self._token.expires_at - time.time()
 
     async def _load_token(self) -> AccessToken:
         origin = self._loader.origin

@@ -197,15 +197,17 @@ async def test_a_ledger_that_cannot_be_read_is_read_again(keys: Keys) -> None:
             raise OSError("disk failed")
         return [450] * len(limits)
 
-    reservations = Reservations(keys.store, keys.warnings.append, read_used=read_used)
+    passed = 0
+    reservations = Reservations(keys.store, keys.warnings.append, read_used=read_used, ticks=lambda: passed)
     scope = Scope("key", "ci", "key/1", Rules(budgets=(Budget(1_000, "tokens", "total"),)))
     remaining = []
     for seconds in (0, 9, 10, 99):
         limits = build_limits([scope], Amounts(10, 0), NOON)
-        held = await reservations.reserve(limits, {}, NOON + seconds)
+        passed = seconds
+        held = await reservations.reserve(limits, {}, NOON - seconds)  # the clock of the machine is set back
         remaining.append(held.reservation.remaining[0])
     assert remaining == [990, 980, 1_000 - 450 - 30, 1_000 - 450 - 40]
-    assert reads == [NOON, NOON + 10]
+    assert reads == [NOON, NOON - 10]
     assert keys.warnings == ["The use of budgets was not read from the ledger: OSError: disk failed"]
 
 

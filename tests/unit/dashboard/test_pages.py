@@ -264,9 +264,14 @@ PROBLEM = "The ledger cannot store requests: locked (x). End the transaction of 
             FACTS,
             ["12 requests are missing here, because the ledger could not store them."],
         ),
+        (
+            LedgerState(clock_problem="The ledger deletes nothing, because the clock may be wrong."),
+            FACTS,
+            ["The ledger deletes nothing, because the clock may be wrong."],
+        ),
         (None, FACTS, []),
     ],
-    ids=["half a second", "locked", "unreadable", "lost", "off"],
+    ids=["half a second", "locked", "unreadable", "lost", "clock", "off"],
 )
 def test_a_line_states_what_is_not_stored(
     state: LedgerState | None, facts: LedgerExtent | None, expected: list[str]

@@ -15,7 +15,12 @@ from anthropic_proxy.console.ledger.database import (
     find_database,
     open_for_writing,
 )
-from anthropic_proxy.console.ledger.retention import Retention, measure_used_bytes
+from anthropic_proxy.console.ledger.retention import (
+    CLOCK_INTERVAL_SECONDS,
+    INTERVAL_SECONDS,
+    Retention,
+    measure_used_bytes,
+)
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.gateway.settings import Settings
 from tests.support.ledger import NOON, new_receipt, read_hourly, read_rows, running_ledger, store
@@ -84,6 +89,128 @@ async def test_sums_are_deleted_by_size_if_they_need_more_than_half_of_it(databa
     assert all(0 < count < 3_000 for count, _ in kept.values()), kept
 
 
+class Clocks:
+    """A clock that can be set, and one that cannot."""
+
+    def __init__(self, now: float) -> None:
+        self.now, self.ticks = now, 100.0
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        self.ticks += seconds
+
+    def new_retention(self, settings: Settings) -> Retention:
+        return Retention(settings, lambda: self.now, lambda: self.ticks)
+
+
+def count_all(connection: Connection) -> list[int]:
+    tables = ("requests", "contents", "hourly", "session_hours", "key_hashes")
+    return [int(connection.query(f"SELECT count(*) FROM {table}")[0][0]) for table in tables]
+
+
+WRONG = "The ledger deletes nothing, because the clock may be wrong: it shows"
+REMEDY = "Correct the clock. If it is right, the deletion begins a day after the first new request."
+
+
+async def test_a_clock_that_is_ahead_for_a_moment_deletes_nothing(database: Settings) -> None:
+    await store(database, *(new_receipt(day, started_at=NOON - day * DAY) for day in range(89)))
+    connection = open_for_writing(database)
+    connection.insert("key_hashes", ("hash", "key_id", "created_at", "expires_at"), [("replaced", "key_1", 0, 1)])
+    clocks = Clocks(NOON + 1)
+    retention = clocks.new_retention(database)
+    retention.delete_expired(connection)
+    kept = count_all(connection)
+    clocks.pass_time(INTERVAL_SECONDS)
+    clocks.now += 400 * DAY
+    assert retention.is_due()
+    retention.delete_expired(connection)
+    assert (
+        retention.problem
+        == f"{WRONG} 2027-12-26, and the latest request before the last 24 hours is of 2026-11-21. {REMEDY}"
+    )
+    # requests that are stored meanwhile prove nothing
+    await store(database, new_receipt(100, started_at=clocks.now))
+    clocks.pass_time(INTERVAL_SECONDS)
+    assert retention.is_due()
+    retention.delete_expired(connection)
+    assert retention.problem.startswith(f"{WRONG} 2027-12-26, ")
+    clocks.now -= 400 * DAY
+    assert not retention.is_due()
+    clocks.pass_time(CLOCK_INTERVAL_SECONDS)
+    assert retention.is_due()
+    retention.delete_expired(connection)
+    connection.close()
+    assert (retention.problem, kept[0]) == ("", 89)
+    with closing(open_for_writing(database)) as connection:
+        requests, contents, hours, sessions, hashes = count_all(connection)
+    assert [requests - 1, contents, hours - 1, sessions - 1, hashes] == kept
+
+
+@pytest.mark.parametrize("days", [-400, 400])
+async def test_a_start_with_a_wrong_clock_deletes_nothing(database: Settings, days: int) -> None:
+    await store(database, *(new_receipt(day, started_at=NOON - day * DAY) for day in range(89)))
+    clocks = Clocks(NOON + days * DAY)
+    await store(database, new_receipt(100, started_at=clocks.now))
+    connection = open_for_writing(database)
+    kept = count_all(connection)
+    retention = clocks.new_retention(structs.replace(database, ledger_max_mb=1))
+    retention.delete_expired(connection)
+    assert count_all(connection) == kept
+    connection.close()
+    shown, reason = (
+        ("2027-12-26", "the latest request before the last 24 hours is of 2026-11-21")
+        if days > 0
+        else ("2025-10-17", "a request is of 2026-11-21")
+    )
+    assert retention.problem == f"{WRONG} {shown}, and {reason}. {REMEDY}"
+
+
+async def test_a_clock_that_stays_ahead_deletes_nothing_while_the_proxy_runs(database: Settings) -> None:
+    await store(database, *(new_receipt(day, started_at=NOON - day * DAY) for day in range(89)))
+    connection = open_for_writing(database)
+    clocks = Clocks(NOON)
+    retention = clocks.new_retention(database)
+    retention.delete_expired(connection)
+    kept = count_all(connection)
+    clocks.now += 400 * DAY
+    await store(database, new_receipt(100, started_at=clocks.now), new_receipt(101, started_at=clocks.now + 2 * DAY))
+    clocks.pass_time(2 * DAY)
+    retention.delete_expired(connection)
+    assert retention.problem == (
+        "The ledger deletes nothing, because the clock has changed by 400 days since the start of the proxy. "
+        "Correct the clock. If it is right, restart the proxy."
+    )
+    assert count_all(connection)[0] == kept[0] + 2
+    connection.close()
+
+
+async def test_after_a_long_pause_the_deletion_begins_a_day_later(database: Settings) -> None:
+    await store(database, *(new_receipt(day, started_at=NOON - day * DAY) for day in range(3)))
+    connection = open_for_writing(database)
+    clocks = Clocks(NOON + 200 * DAY)
+    retention = clocks.new_retention(database)
+    await store(database, new_receipt(100, started_at=clocks.now))
+    retention.delete_expired(connection)
+    assert retention.problem
+    clocks.pass_time(DAY + 3600)
+    retention.delete_expired(connection)
+    connection.close()
+    assert retention.problem == ""
+    assert [row["id"] for row in read_rows(database)] == [new_receipt(100).request_id]
+
+
+async def test_a_wrong_clock_is_said_once(sqlite: Settings) -> None:
+    await store(sqlite, new_receipt(1, started_at=NOON - 100 * DAY))
+    with running_ledger(sqlite) as ledger:
+        await ledger.record(new_receipt(2))
+        ledger.wait_until(lambda: ledger.queue.state.clock_problem != "")
+        await ledger.record(new_receipt(3, started_at=NOON - 2 * DAY))
+        ledger.wait_written(2)
+        state = ledger.queue.state
+    text = f"{WRONG} 2026-11-21, and the latest request before the last 24 hours is of 2026-08-13. {REMEDY}"
+    assert (state.clock_problem, state.condition, ledger.warnings) == (text, "ok", [text])
+
+
 async def _create_ledger_file(settings: Settings) -> Path:
     """Store one request, and return the file of the ledger."""
     await store(settings, new_receipt(1))
@@ -95,6 +222,7 @@ async def _create_ledger_file(settings: Settings) -> Path:
 async def test_a_lock_while_pages_are_freed_is_an_error_of_the_database(sqlite: Settings) -> None:
     """Another program takes the lock between the deletion and the release of its pages."""
     file = await _create_ledger_file(sqlite)
+    sqlite = structs.replace(sqlite, ledger_days=20)
     driver = connect_for_writing(find_database(sqlite))
     driver.execute("PRAGMA busy_timeout=0")
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
@@ -105,7 +233,7 @@ async def test_a_lock_while_pages_are_freed_is_an_error_of_the_database(sqlite: 
 
         driver.set_trace_callback(lock)
         with pytest.raises(DatabaseError) as raised:
-            Retention(sqlite, clock=lambda: NOON + 100 * DAY).delete_expired(Connection(driver))
+            Retention(sqlite, clock=lambda: NOON + 25 * DAY).delete_expired(Connection(driver))
         assert other.execute("SELECT count(*) FROM requests").fetchone() == (0,)
     assert (str(raised.value), classify_database_error(raised.value)) == ("database is locked", "locked")
     driver.close()
@@ -115,9 +243,9 @@ async def test_the_state_after_a_failed_deletion_is_corrected_without_a_new_requ
     file = await _create_ledger_file(sqlite)
     with closing(sqlite3.connect(file, isolation_level=None)) as database, running_ledger(sqlite) as ledger:
         database.execute("CREATE TRIGGER keep BEFORE DELETE ON requests BEGIN SELECT RAISE(ABORT, 'kept'); END")
-        await ledger.record(new_receipt(2, started_at=NOON - 1_000 * DAY))
+        await ledger.record(*(new_receipt(days, started_at=NOON - days * DAY) for days in (2, 1_000)))
         ledger.wait_until(lambda: ledger.queue.state.condition == "failed")
         database.execute("DROP TRIGGER keep")
         ledger.wait_until(lambda: ledger.queue.state.condition == "ok")
         state = ledger.queue.state
-        assert (state.problem, state.written_rows, state.dropped_rows) == ("", 1, 0)
+        assert (state.problem, state.written_rows, state.dropped_rows) == ("", 2, 0)

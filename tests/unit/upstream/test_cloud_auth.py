@@ -779,6 +779,37 @@ async def test_a_failed_log_in_answers_all_requests_of_the_next_seconds(
     assert calls == [0.0, FAILURE_SECONDS]
 
 
+@pytest.mark.parametrize("hours", [-2, 2])
+async def test_a_change_of_the_clock_changes_no_pause_of_log_ins(hours: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    results: list[AccessToken | AuthenticationFailed] = []
+    passed, real = 0.0, time.time
+
+    class Scripted(EntraCredentials):
+        def request_token(self) -> AccessToken:
+            result = results.pop(0)
+            if isinstance(result, Exception):
+                raise result
+            return result
+
+    def make_token(name: str) -> AccessToken:
+        return AccessToken(Credential("authorization", name, "Microsoft Entra ID"), None, time.time() + 3600)
+
+    tokens = TokenCache(Scripted({}, FOUNDRY_SCOPE), clock=lambda: passed)
+    results += [AuthenticationFailed("has no access token.", code="cloud-credentials")]
+    for _ in range(2):
+        with pytest.raises(AuthenticationFailed):
+            await tokens.acquire_token()
+        monkeypatch.setattr(time, "time", lambda: real() + hours * 3600)
+    passed += FAILURE_SECONDS
+    results += [make_token("first"), make_token("second")]
+    assert (await tokens.acquire_token())[0].value == "first"
+    monkeypatch.setattr(time, "time", real)  # the token has the rest of its hour, whatever the clock shows
+    assert (await tokens.acquire_token())[0].value == "first"
+    passed += 3600
+    assert (await tokens.acquire_token())[0].value == "second"
+    assert results == []
+
+
 @pytest.mark.parametrize(
     ("table", "model", "setting"),
     [
