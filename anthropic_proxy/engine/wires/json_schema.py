@@ -193,7 +193,7 @@ def merge_all_of(schema: Schema, index: EqualityIndex) -> Schema:
                     required = required_names(before)
                 budget.count_steps(len(value))
                 required |= required_names(value)
-            elif before is None:
+            elif before is None or before == {}:  # an empty schema states no condition
                 merged[key] = value
     if required is not None:
         merged["required"] = list(required)
@@ -274,7 +274,12 @@ class _Walk:
                 self._budget.count_nodes(len(value) + sum(map(len, value)) // CHARACTERS_PER_NODE)
                 cleaned[key] = {name: self.clean(inner, trail, depth + 1) for name, inner in value.items()}
             elif isinstance(value, list) and (key in SCHEMA_LIST_KEYWORDS or key in SINGLE_SCHEMA_KEYWORDS):
-                cleaned[key] = [self.clean(inner, trail, depth + 1) for inner in value]
+                if value or key != "items":
+                    name = "prefixItems" if key == "items" else key  # the list form of old drafts
+                    cleaned[name] = [self.clean(inner, trail, depth + 1) for inner in value]
+            elif key == "additionalItems":
+                if "items" not in schema or isinstance(schema["items"], list):
+                    cleaned["items"] = self.clean(value, trail, depth + 1)
             elif key in SINGLE_SCHEMA_KEYWORDS or (key in SCHEMA_OR_BOOLEAN_KEYWORDS and isinstance(value, dict)):
                 cleaned[key] = self.clean(value, trail, depth + 1)
             else:
@@ -290,7 +295,7 @@ class _Walk:
         if not self._rules.allows_type_beside_alternatives and "type" in cleaned and _has_alternatives(cleaned):
             kind = cleaned.pop("type")
             cleaned["anyOf"] = [self._typed(one, kind) for one in cleaned["anyOf"]]
-        return cleaned
+        return _add_items(cleaned)
 
     def _reduce_to_basics(self, schema: Schema) -> Schema:
         """Return a schema with basic keywords, one type and no alternatives. Schemas inside it are unchanged."""
@@ -305,6 +310,10 @@ class _Walk:
         basics = {key: value for key, value in whole.items() if key in _BASICS}
         if isinstance(kinds := basics.get("type"), list):
             basics["type"] = next((kind for kind in kinds if kind != "null"), "string")
+        places = whole.get("prefixItems", basics.get("items"))
+        if isinstance(places, list):  # one schema for all places only if they agree
+            numbers = {self._index.assign_equality_number(place) for place in places}
+            basics["items"] = places[0] if len(numbers) == 1 else {}
         return basics
 
     def _typed(self, schema: Schema, kind: Any) -> Schema:
@@ -314,7 +323,17 @@ class _Walk:
             return schema
         if _has_alternatives(schema):
             return {**schema, "anyOf": [self._typed(one, kind) for one in schema["anyOf"]]}
-        return {"type": kind, **schema}
+        return _add_items({"type": kind, **schema})
+
+
+def _add_items(schema: Schema) -> Schema:
+    """Return a cleaned schema with `items` if it describes arrays. Without this keyword, OpenAI and Gemini reject it.
+
+    The added value permits all members, as its absence does.
+    """
+    if "items" in schema or not holds_type(schema.get("type"), "array"):
+        return schema
+    return {**schema, "items": {}}
 
 
 def _has_alternatives(schema: Schema) -> bool:
@@ -365,7 +384,7 @@ class _RootFlattener:
             shown = kinds if encode_if_short(kinds) else "of several kinds"
             self._lost.append(f"type {shown} at the root became object")
         properties = flat.get("properties")
-        dropped = ("enum", "const", "not") if _holds_objects(kinds) else flat.keys() - _OF_OBJECTS
+        dropped = ("enum", "const", "not") if holds_type(kinds, "object") else flat.keys() - _OF_OBJECTS
         kept = {key: value for key, value in flat.items() if key not in dropped}
         return {**kept, "type": "object", "properties": properties if isinstance(properties, dict) else {}}
 
@@ -503,7 +522,7 @@ class _ObjectCheck:
         flat = self._document.inline_reference(schema)
         self._document.budget.count_steps(_breadth(flat))
         values = flat["enum"] if isinstance(flat.get("enum"), list) else [flat.get("const", {})]
-        if not _holds_objects(flat.get("type", "object")) or not any(isinstance(value, dict) for value in values):
+        if not holds_type(flat.get("type", "object"), "object") or not any(isinstance(value, dict) for value in values):
             return False
         return all(self._list_admits(flat.get(key), key, depth) for key in ALTERNATIVE_KEYWORDS)
 
@@ -531,8 +550,9 @@ def _breadth(schema: Schema) -> int:
     return 1 + len(schema) + sum(len(value) for value in schema.values() if isinstance(value, list))
 
 
-def _holds_objects(kinds: Any) -> bool:
-    return "object" in kinds if isinstance(kinds, list) else kinds == "object"
+def holds_type(kinds: Any, name: str) -> bool:
+    """Return True if the value of the keyword `type` is or contains a type."""
+    return name in kinds if isinstance(kinds, list) else kinds == name
 
 
 MAX_TEXT_CHARACTERS = 200

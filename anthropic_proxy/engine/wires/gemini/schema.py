@@ -24,6 +24,7 @@ from anthropic_proxy.engine.wires.json_schema import (
     SchemaRules,
     clean_schema,
     encode_if_short,
+    holds_type,
     merge_all_of,
 )
 
@@ -163,6 +164,10 @@ class _Reduction:
                     reduced[key] = value
                 case _:
                     words += _describe(key, value)
+        if "prefixItems" in reduced:
+            reduced.setdefault("items", {})
+        elif holds_type(reduced.get("type"), "array") and not reduced.get("items"):
+            reduced["items"] = {"type": "string"}
         reduced = _filter_required_and_add_texts(reduced, words)
         beside = {key: value for key, value in reduced.items() if not key.startswith("$")}
         if "$ref" not in reduced or not beside:
@@ -220,6 +225,8 @@ class _Lowering:
                     pass
                 case "properties" if isinstance(value, dict):
                     lowered[key] = {name: self.lower(inner, depth + 1) for name, inner in value.items()}
+                case "items" if not value and "prefixItems" in schema:
+                    pass
                 case "items" | "prefixItems":
                     items = [self.lower(one, depth + 1) for one in (value if isinstance(value, list) else [value])]
                     distinct = list({self._index.assign_equality_number(one): one for one in items}.values())

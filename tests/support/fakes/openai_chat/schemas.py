@@ -99,7 +99,7 @@ def _walk(schema: Any, root: dict[str, Any], strict: bool, place: tuple[str, ...
         yield f"In context={place}, {schema!r} is not of type 'object', 'boolean'."
         return
     found = list(_check_values(schema))
-    if schema.get("type") == "array" and "items" not in schema and "prefixItems" not in schema:
+    if schema.get("type") in ("array", ["array", "null"], ["null", "array"]) and "items" not in schema:
         found.append("array schema missing items.")
     if isinstance(schema.get("$ref"), str) and not _resolves(schema["$ref"], root):
         found.append(f"reference to component '{schema['$ref']}' which was not found in the schema.")
