@@ -25,6 +25,7 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import clean_error_text, describe_os_error
 from anthropic_proxy.engine.providers.servers import find_region
+from anthropic_proxy.engine.upstream.library_http import bound_aws_requests, new_requests_session
 from anthropic_proxy.engine.wires.contract import Credential
 from anthropic_proxy.errors import (
     AuthenticationFailed,
@@ -310,7 +311,7 @@ class GoogleCredentials(_Loader):
             from google.auth.transport import requests  # noqa: PLC0415
         except ImportError:
             raise MissingExtra("A token of Google Cloud needs google-auth", "vertex") from None
-        request = _with_limits(requests.Request, self._limits, _new_session(), self._note_call)
+        request = _with_limits(requests.Request, self._limits, new_requests_session(), self._note_call)
         self._begin_calls()
         try:
             found = self._loaded or self._load(request)
@@ -372,17 +373,6 @@ class GoogleCredentials(_Loader):
 
 def _build_unreachable(problem: str, origin: str) -> UpstreamUnreachable:
     return UpstreamUnreachable(f"no access token: {problem} ({origin})", code="no-token-server")
-
-
-def _new_session() -> Any:
-    """Return a session of the library requests with the certificate authorities of this machine, unless
-    `REQUESTS_CA_BUNDLE` names others. The library's own list has no authorities of companies.
-    """
-    import requests  # noqa: PLC0415  # a dependency of the libraries of the clouds
-
-    session, found = requests.Session(), ssl.get_default_verify_paths()
-    session.verify = found.cafile or found.capath or True
-    return session
 
 
 def _with_limits(base: Any, limits: tuple[float, float], session: Any, note_call: Callable[..., None]) -> Any:
@@ -517,6 +507,7 @@ class AwsCredentials(_Loader):
             session.set_config_variable("region", self._region)
         if (accepted := ssl.get_default_verify_paths().cafile) and session.get_config_variable("ca_bundle") is None:
             session.set_config_variable("ca_bundle", accepted)
+        bound_aws_requests(session)
         return session.get_credentials()
 
 
@@ -591,6 +582,7 @@ class EntraCredentials(_Loader):
         """Raises `AuthenticationFailed`, `UpstreamUnreachable`, or `MissingExtra` without azure-identity."""
         try:
             from azure.core import exceptions  # noqa: PLC0415  # not in the default path
+            from azure.core.pipeline.transport import RequestsTransport  # noqa: PLC0415
             from azure.identity import ClientSecretCredential, DefaultAzureCredential  # noqa: PLC0415
         except ImportError:
             raise MissingExtra("Microsoft Entra ID needs azure-identity", "azure") from None
@@ -600,10 +592,12 @@ class EntraCredentials(_Loader):
             if found is None:
                 given = [self._variables[name].reveal() for name in _OF_APPLICATION if name in self._variables]
                 is_complete = len(given) == len(_OF_APPLICATION)
-                accepted = _new_session().merge_environment_settings("https://", {}, None, None, None)["verify"]
+                session = new_requests_session()
+                accepted = session.merge_environment_settings("https://", {}, None, None, None)["verify"]
                 new = partial(ClientSecretCredential, *given) if is_complete else DefaultAzureCredential
                 found = new(
                     **self._authority,
+                    transport=RequestsTransport(session=session, session_owner=False),
                     connection_verify=accepted,
                     raw_request_hook=lambda sent: self._note_call(sent.http_request.url, None),
                     raw_response_hook=self._note_response,

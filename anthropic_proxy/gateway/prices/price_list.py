@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct, convert, structs
 from msgspec.structs import astuple
 
+from anthropic_proxy.engine.json_decoding import decode_json
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.options import ConfiguredRoute, format_origin_in_sentence, matches_model
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, ServerOverride
@@ -168,19 +169,21 @@ class PriceSource:
                     self.edition += 1
         return self.current
 
-    def update(self, url: str | None) -> None:
-        """Download the newest prices. `url` None: the address at which `genai-prices` publishes them.
+    def update(self, content: bytes) -> None:
+        """Use the prices of a downloaded list.
 
-        Raises the errors of the library.
+        Raises the errors of the library, and `ValueError`.
         """
-        from genai_prices import UpdatePrices  # noqa: PLC0415  # it imports pydantic and an HTTP client
+        # it imports pydantic; its public function downloads by an HTTP client without limits
+        from genai_prices import types  # noqa: PLC0415
 
-        snapshot = UpdatePrices().fetch() if url is None else UpdatePrices(url=url).fetch()
-        if snapshot is None or not snapshot.providers:
+        listed = decode_json(content, list[Any])
+        if not listed:
             raise ValueError("the list is empty")
-        today = snapshot.timestamp.date()
+        providers = types._providers_from_raw(listed)
+        today = datetime.now(UTC).date()
         with self._lock:
-            self.current = LoadedPrices(snapshot.providers, f"{PACKAGE} updated {today}", today)
+            self.current = LoadedPrices(providers, f"{PACKAGE} updated {today}", today)
             self.edition += 1
 
     def replace_listed(self, servers: Collection[str], prices: ListedPrices) -> None:
@@ -194,6 +197,13 @@ class PriceSource:
 
 PRICE_SOURCE = PriceSource()
 """It is one for all, as the price list in the library is. An update is not part of a settings object."""
+
+
+def find_published_url() -> str:
+    """Return the address at which the package publishes its newest prices."""
+    from genai_prices import update_prices  # noqa: PLC0415  # it imports pydantic
+
+    return update_prices.DEFAULT_UPDATE_URL
 
 
 def format_own_price(name: str) -> tuple[str, ...]:

@@ -1,9 +1,14 @@
-"""Downloads of newer prices while the proxy runs, every `PRICE_UPDATE_DAYS` days, by the updater of `genai-prices`."""
+"""Downloads of newer prices while the proxy runs, every `PRICE_UPDATE_DAYS` days, in the format of `genai-prices`."""
 
 import asyncio
 
 from anthropic_proxy.errors import ConfigurationError, MissingExtra
-from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE, describe_price_list, has_price_package
+from anthropic_proxy.gateway.prices.price_list import (
+    PRICE_SOURCE,
+    describe_price_list,
+    find_published_url,
+    has_price_package,
+)
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, Plugin
 
@@ -11,6 +16,8 @@ START_DELAY_SECONDS = 10.0
 """The first requests do not wait for the import of the library."""
 RETRY_SECONDS = 6 * 3600.0
 """Pause after a failed update."""
+MAX_LIST_BYTES = 16 * 1024 * 1024
+"""Maximum size of a downloaded list, after decompression. The published one has 1.5 MB."""
 _DAY_SECONDS = 86_400.0
 
 
@@ -45,8 +52,12 @@ class PriceUpdates:
         await asyncio.sleep(self._start_delay_seconds)
         while True:
             try:
-                await asyncio.to_thread(PRICE_SOURCE.update, self._url)
-            except Exception as error:  # noqa: BLE001  # of the library: also errors of its HTTP client and its decoder
+                url = await asyncio.to_thread(find_published_url) if self._url is None else self._url
+                reply = await gateway.send_http("GET", url, max_bytes=MAX_LIST_BYTES)
+                if reply.status != 200:
+                    raise ValueError(f"the server answers with HTTP {reply.status}")  # noqa: TRY301
+                await asyncio.to_thread(PRICE_SOURCE.update, reply.body)
+            except Exception as error:  # noqa: BLE001  # of the connection, and of the library that decodes the list
                 reason = str(error).strip().partition("\n")[0] or type(error).__name__
                 gateway.log_warning_once(
                     f"The prices are not updated (PRICE_UPDATE_DAYS): {reason.rstrip('.')}. "

@@ -338,14 +338,18 @@ async def test_a_token_server_that_answers_something_else_is_worth_another_try(
 
 
 async def test_a_token_server_that_closes_the_connection_is_named_without_exceptions(tmp_path: Path) -> None:
-    async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(65_536)
         writer.close()
 
     async with await asyncio.start_server(close, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(UpstreamUnreachable) as caught:
             await tokens_of(write_service_account(tmp_path, f"http://127.0.0.1:{port}")).acquire_token()
-    assert caught.value.message == "no access token: Connection aborted. (GOOGLE_APPLICATION_CREDENTIALS)"
+    assert caught.value.message == (
+        f"no access token: http://127.0.0.1:{port} closed the connection without an answer. "
+        "(GOOGLE_APPLICATION_CREDENTIALS)"
+    )
 
 
 async def test_without_the_extra_the_error_names_the_install_command(

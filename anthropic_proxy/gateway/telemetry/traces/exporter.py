@@ -35,6 +35,7 @@ from opentelemetry.trace import (
 
 from anthropic_proxy import __version__
 from anthropic_proxy.engine.trace_context import TraceContext, new_span_id, new_trace_id
+from anthropic_proxy.engine.upstream.library_http import new_requests_session
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log.lines import redact_receipt
 from anthropic_proxy.plugins import Gateway, Receipt, UpstreamAttempt
@@ -46,8 +47,8 @@ SERVICE_NAME = "anthropic-proxy"
 STOP_SECONDS = 2.0
 """Maximum seconds to send spans to the collector at the end of the process. Spans not sent by then are lost."""
 _EXPORT_LOGGERS = "opentelemetry.exporter"
-_CONNECTION_ERROR = re.compile(r"\[(?:Errno|WinError) -?\d+\] ([^'\")]+)")
-"""Pattern of the reason of the operating system in the text of a connection error: `Connection refused`."""
+_CONNECTION_ERROR = re.compile(r"no server responds at \S+ \(([^)]+)\)")
+"""Pattern of the reason in the text of a connection error: `connection refused`."""
 MIN_SECONDS_BETWEEN_WARNINGS = 60.0
 
 
@@ -131,7 +132,7 @@ class TraceExporter:
 
 
 def _open_exporter(name: str) -> SpanExporter:
-    return OTLPSpanExporter() if name == "otlp" else ConsoleSpanExporter()
+    return OTLPSpanExporter(session=new_requests_session()) if name == "otlp" else ConsoleSpanExporter()
 
 
 class _Records(logging.Handler):
@@ -151,7 +152,7 @@ class _Records(logging.Handler):
                 self._report(f"Traces: {text}")
                 return
             cause = _CONNECTION_ERROR.search(text)
-            reason = cause[1] if cause else text
+            reason = f"{cause[1][0].upper()}{cause[1][1:]}" if cause else text
             remedy = "Requests are not affected. Check OTEL_EXPORTER_OTLP_ENDPOINT and the collector."
             self._report(f"Traces cannot be sent: {reason}. {remedy}")
 
