@@ -156,7 +156,14 @@ def _write_stored_summary(row: StoredRequest, settings: Settings) -> None:
     if row.error_type:
         write("error", f"{row.status} {row.error_type} for the client: {split_remedy(row.error_code, row.error)[0]}")
         key_setting = ModelCosts(settings).find_key_setting(row.provider)
-        if remedy := find_remedy(row.error_code, key_setting, row.requested_model, row.prefix, row.error):
+        if remedy := find_remedy(
+            row.error_code,
+            key_setting,
+            row.requested_model,
+            row.prefix,
+            row.error,
+            fallbacks=settings.fallbacks,
+        ):
             write("remedy", remedy.text)
     if row.input_tokens or row.cache_read_tokens or row.cache_write_tokens or row.output_tokens:
         incoming = row.all_input_tokens

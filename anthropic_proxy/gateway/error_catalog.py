@@ -5,7 +5,7 @@ The response header `x-proxy-help`, the dashboard and the page `/help/errors` us
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -65,20 +65,31 @@ class ErrorRemedy(Struct, frozen=True):
         return f"{PAGE}#{self.entry}"
 
 
-_ADD_KEYS = re.compile(r"add keys \([^)]*\), ")
+_ADD_KEYS = re.compile(r", or add keys \([^)]*\)")
+_SET_FALLBACK = ", or set FALLBACK_<TIER>"
 
 
 def find_remedy(
-    code: str, key_setting: str | None = "", requested_model: str = "", prefix: str = "", message: str = ""
+    code: str,
+    key_setting: str | None = "",
+    requested_model: str = "",
+    prefix: str = "",
+    message: str = "",
+    *,
+    fallbacks: Collection[str] = (),
 ) -> ErrorRemedy | None:
     """`key_setting`: setting with the keys of the provider, which replaces the example `OPENAI_API_KEY` in the text.
-    None: the provider is called without a key. A `requested_model` with a Claude tier names the fallbacks to set.
+    None: the provider is called without a key. A `requested_model` with a Claude tier names the fallbacks to set,
+    unless the tier is one of `fallbacks`, the tiers with configured fallbacks.
     `prefix`: that of the provider. A remedy of the `message` itself replaces that of its kind.
     """
     text = _load_remedies().get(code)
     if text is None:  # a code of a plugin
         return None
-    if tier := find_tier(requested_model):
+    tier = find_tier(requested_model)
+    if tier in fallbacks:
+        text = text.replace(_SET_FALLBACK, "")
+    elif tier:
         text = text.replace("FALLBACK_<TIER>", f"FALLBACK_{tier.upper()}=PREFIX/MODEL")
     if key_setting is None:
         text = _ADD_KEYS.sub("", text)

@@ -11,7 +11,8 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import Chart, Periods, chart_groups
 from anthropic_proxy.console.dashboard.query import ViewQuery
 from anthropic_proxy.console.ledger.costs import ModelCosts
-from anthropic_proxy.console.ledger.queries import ErrorPeriod, FailedAttempts, ModelPeriod, PeriodSums
+from anthropic_proxy.console.ledger.failures import OF_REQUESTS, ErrorPeriod, FailedAttempts
+from anthropic_proxy.console.ledger.queries import ModelPeriod, PeriodSums
 from anthropic_proxy.console.ledger.records import UsageSums
 
 KINDS: Mapping[str, tuple[str, str]] = {
@@ -27,8 +28,6 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "request_too_large": ("too large", "error-size"),
 }
 """Type of error → (name of its kind, CSS class of its color)."""
-_OF_REQUESTS = frozenset({"invalid_request_error", "not_found_error", "request_too_large"})
-"""Types of errors that the content of a request causes, not the provider. They are no incident."""
 MIN_INCIDENT_ERRORS, MIN_INCIDENT_SHARE = 3, 0.05
 """Minimum number of failed requests of one provider in one period for an incident, and their minimum share (0 to 1)."""
 _MAX_BANDS = 3
@@ -84,7 +83,7 @@ def find_incidents(
         sent[key] = sent.get(key, 0) + row.model.sums.requests
     failed: dict[tuple[str, int], dict[str, int]] = {}
     for one in errors:
-        if one.provider and one.error_type not in _OF_REQUESTS and one.start in numbers:
+        if one.provider and one.error_type not in OF_REQUESTS and one.start in numbers:
             kinds = failed.setdefault((one.provider, numbers[one.start]), {})
             kinds[one.error_type] = kinds.get(one.error_type, 0) + one.count
     found: list[Incident] = []

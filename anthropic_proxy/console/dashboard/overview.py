@@ -49,8 +49,15 @@ from anthropic_proxy.console.dashboard.tables import TableRow, build_finished_ro
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts, count_unknown, find_missing_prices
 from anthropic_proxy.console.ledger.export import EXPORT_TITLES, ExportTable, encode_sums, format_time
+from anthropic_proxy.console.ledger.failures import (
+    ErrorGroup,
+    count_errors,
+    count_failed_attempts,
+    has_succeeded_since,
+    list_errors,
+)
 from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, find_percentile
-from anthropic_proxy.console.ledger.queries import ErrorGroup, ModelPeriod, PeriodSums, count_errors, list_errors
+from anthropic_proxy.console.ledger.queries import ModelPeriod, PeriodSums
 from anthropic_proxy.console.ledger.records import (
     NOT_SENT,
     UsageSums,
@@ -67,6 +74,8 @@ from anthropic_proxy.gateway.readiness import describe_demo
 
 MEASURES = (("", "Cost"), ("provider", "By provider"), ("tokens", "Tokens"), ("requests", "Requests"))
 """Pairs: measure as value of `by` in the URL, and title of its chart."""
+_COSTS = ("", "provider")
+"""Measures that are amounts of money. They are not offered if all requests of the range were free."""
 _MAX_LATEST = 10
 _MAX_MODELS = 6
 MIN_HOURS = 48
@@ -86,42 +95,37 @@ _KINDS = {
 def build_overview_page(context: PageContext) -> Mapping[str, Any]:
     query, found = context.query, _Queries(context)
     periods = found.periods
-    measure = "Cost" if query.measure == "provider" else dict(MEASURES).get(query.measure, "Cost")
     incidents = build_panel(
         context, "incidents", lambda: find_incidents(periods, found.errors(), found.by_model(), found.costs)
     )
     bands = [] if isinstance(incidents, FailedPanel) else [Band(one.first, one.last, one.label) for one in incidents]
     of_setup = [Notice("✕", "error", problem) for problem in context.setup.problems]
     of_setup += [Notice("!", "warn", text) for text in context.setup.advice]
-    listed = build_panel(
-        context,
-        "the problems",
-        lambda: [
-            *of_setup,
-            *(
-                _build_error_notice(context, found.costs, group)
-                for group in list_errors(context.connection, found.errors())
-            ),
-            *_list_failed_attempts(context, found),
-        ],
-    )
-    notices = of_setup if isinstance(listed, FailedPanel) else listed
+    listed = build_panel(context, "the problems", lambda: _list_problems(context, found))
+    failures = [] if isinstance(listed, FailedPanel) else listed
+    notices = [*of_setup, *(one for one in failures if not one.is_solved)]
+    has_demo = any(one.target.startswith("demo/") for one in context.setup.mapping)
+    demo = describe_demo(context.settings) if has_demo else ""
     total = build_panel(context, "the sums", lambda: add_up(found.sums().values()))
+    is_free = not isinstance(total, FailedPanel) and total.has_replies and total.known_cost == 0
+    measures = [one for one in MEASURES if not is_free or one[0] not in _COSTS]
+    chosen = query.measure if query.measure in dict(measures) else measures[0][0]
+    measure = "Cost" if chosen in _COSTS else dict(measures)[chosen]
+    drawn = structs.replace(context, query=structs.replace(query, measure=chosen))
     verdict = build_panel(context, "the summary", lambda: _summarize(context, add_up(found.sums().values())))
     values = {
         "verdict": "The requests of this range cannot be added up." if isinstance(verdict, FailedPanel) else verdict,
         "has_requests": isinstance(total, FailedPanel) or total.requests > 0,
-        "problem": notices[0].text.rstrip(".") if len(notices) == 1 else "",
-        "problem_count": len(notices) if len(notices) > 1 else 0,
-        "notices": listed,
-        "demo": describe_demo(context.settings)
-        if any(one.target.startswith("demo/") for one in context.setup.mapping)
-        else "",
+        "state_now": _describe_state(listed, notices, demo),
+        "notices": listed if isinstance(listed, FailedPanel) else notices,
+        "solved": [one for one in failures if one.is_solved],
+        "demo": demo,
         "is_empty": not context.facts.requests and not context.running and context.can_read,
         "figures": build_panel(context, "the figures", lambda: _build_figures(context, found)),
-        "usage": build_panel(context, "usage", lambda: _draw_usage(context, periods, found.by_model())),
+        "usage": build_panel(context, "usage", lambda: _draw_usage(drawn, periods, found.by_model())),
         "usage_title": f"{measure} per {periods.length_name}",
-        "measures": MEASURES,
+        "measures": measures,
+        "measure": chosen,
         "week": None,
         "speed": build_panel(context, "first tokens", lambda: _draw_speed(context, found, bands)),
         "speed_views": (("", "All"), ("provider", "By provider")),
@@ -149,7 +153,7 @@ def build_overview_page(context: PageContext) -> Mapping[str, Any]:
         return values
     return {
         **values,
-        "week": build_panel(context, "hours of the week", lambda: _build_week(context, add_up(found.sums().values()))),
+        "week": build_panel(context, "hours of the week", lambda: _build_week(drawn, add_up(found.sums().values()))),
         "week_title": f"{measure} by weekday and hour",
         "cached": build_panel(context, "cached input", lambda: _draw_cached_share(found)),
         "cached_title": f"Input read from cache per {periods.length_name}",
@@ -202,6 +206,30 @@ def _summarize(context: PageContext, total: UsageSums) -> Markup:
     return Markup(f"{text}{known}{unknown}.")
 
 
+class StateNow(Struct, frozen=True):
+    """First line of the page: is something wrong now?"""
+
+    sign: str
+    role: str
+    text: str
+    link: str = ""
+    """Text of the link to the problems. "": no link."""
+    command: str = ""
+
+
+def _describe_state(listed: "list[Notice] | FailedPanel", open_notices: "Sequence[Notice]", demo: str) -> StateNow:
+    if open_notices:
+        sign, role = min(((one.sign, one.role) for one in open_notices), key=lambda mark: "✕!".index(mark[0]))
+        if len(open_notices) == 1:
+            return StateNow(sign, role, "One open problem:", open_notices[0].text)
+        return StateNow(sign, role, "Now:", f"{len(open_notices)} open problems")
+    if isinstance(listed, FailedPanel):
+        return StateNow("!", "warn", "It is not known whether something is wrong: the stored requests cannot be read.")
+    if demo:
+        return StateNow("!", "warn", f"{demo}. Choose a provider:", command="anthropic-proxy init")
+    return StateNow("✓", "ok", "All is well now: there are no open problems.")
+
+
 class Notice(Struct, frozen=True):
     sign: str
     role: str
@@ -212,34 +240,57 @@ class Notice(Struct, frozen=True):
     remedy: str = ""
     help_link: str = ""
     """URL of the entry of the error catalog: `/help/errors#rate-limit`. "": no entry."""
+    is_solved: bool = False
+    """True if the same has succeeded since then."""
+
+
+def _list_problems(context: PageContext, found: "_Queries") -> list[Notice]:
+    mapped = {
+        name
+        for row in context.setup.mapping
+        for name in (row.target, *row.fallbacks, *(target for target, _ in row.replies))
+    }
+
+    def is_set(provider: str, model: str) -> bool:
+        return f"{found.costs.find_prefix(provider)}/{model}" in mapped
+
+    groups = list_errors(context.connection, found.errors(), is_set)
+    return [*(_build_error_notice(context, found.costs, one) for one in groups), *_list_failed_attempts(context, found)]
 
 
 def _build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGroup) -> Notice:
     name = costs.find_prefix(group.provider) if group.provider else "the proxy"
     period = formats.time_span(group.first_at, group.last_at)
-    href, link = f"/dashboard/requests/{group.request_id}", "show it"
+    latest = group.latest
+    href, link = f"/dashboard/requests/{latest.id}", "show it"
     if group.count > 1:
         facets = {**context.query.facets, "outcome": "error", "provider": group.provider}
         href, link = context.query.link("/dashboard/requests", facets=facets, measure=""), f"show the {group.count:,}"
     prefix = name if group.provider else ""
     remedy = find_remedy(
-        group.error_code, costs.find_key_setting(group.provider), group.requested_model, prefix, group.error
+        group.error_code,
+        costs.find_key_setting(group.provider),
+        latest.requested_model,
+        prefix,
+        latest.error,
+        fallbacks=context.settings.fallbacks,
     )
     kind = f", {find_error_kind(group.error_type)}" if group.error_type else ""
-    status = describe_failure_status(group.status, group.attempt_times)
+    status = describe_failure_status(group.status, latest.attempt_times)
     text = f"{formats.plural(group.count, 'request')} failed at {name} with {status}{kind}."
     if not group.has_model:  # no figure counts them
         verb = "was" if group.count == 1 else "were"
         text = f"{formats.plural(group.count, 'request')} without a model {verb} rejected with {status}{kind}."
     return Notice(
-        sign="✕",
-        role="error",
+        sign="✓" if group.is_solved else "✕",
+        role="none" if group.is_solved else "error",
         text=text,
-        detail=f"{period}. {split_remedy(group.error_code, group.error)[0][:300]}",
+        detail=f"{period}. {split_remedy(group.error_code, latest.error)[0][:300]}",
         href=href,
         link=link,
-        remedy=remedy.text if remedy else "",
+        remedy=remedy.text if remedy and not group.is_solved else "",
         help_link=remedy.link if remedy else "",
+        is_solved=group.is_solved,
     )
 
 
@@ -248,19 +299,24 @@ def _list_failed_attempts(context: PageContext, found: "_Queries") -> list[Notic
     for one in found.by_model():
         prefix = found.costs.find_prefix(one.model.provider)
         sent[prefix] = sent.get(prefix, 0) + one.model.sums.requests
-    attempts = queries.count_failed_attempts(context.connection, context.model_selection)
-    return [
-        Notice(
-            "!",
-            "warn",
-            describe_failed_attempts(one, sent.get(prefix, 0), f"at {prefix}"),
-            "",
-            link_to_failed_attempts(context.query, prefix),
-            "show them",
-        )
-        for prefix, one in sorted(attempts.items(), key=lambda found: -found[1].requests)
-        if is_frequent(one, sent.get(prefix, 0))
-    ]
+    attempts = count_failed_attempts(context.connection, context.model_selection)
+    notices = []
+    for prefix, failed in sorted(attempts.items(), key=lambda item: (-item[1].requests, item[0])):
+        if is_frequent(failed, sent.get(prefix, 0)):
+            provider = found.costs.find_provider_name(prefix)
+            is_solved = has_succeeded_since(context.connection, failed.last_at, provider)
+            notices.append(
+                Notice(
+                    "✓" if is_solved else "!",
+                    "none" if is_solved else "warn",
+                    describe_failed_attempts(failed, sent.get(prefix, 0), f"at {prefix}"),
+                    "",
+                    link_to_failed_attempts(context.query, prefix),
+                    "show them",
+                    is_solved=is_solved,
+                )
+            )
+    return notices
 
 
 def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
@@ -517,7 +573,7 @@ def _tabulate_usage(context: PageContext) -> ExportTable:
 
 def _tabulate_failures(context: PageContext) -> ExportTable:
     errors = count_errors(context.connection, context.selection, divide_range(context.charted_query).seconds)
-    found = list_errors(context.connection, errors)
+    found = list_errors(context.connection, errors, lambda provider, model: True)
     titles = [
         "provider",
         "status",
@@ -532,7 +588,7 @@ def _tabulate_failures(context: PageContext) -> ExportTable:
     rows = [
         [
             *(one.provider, one.status, one.error_type, one.has_model, one.count),
-            *(format_time(one.first_at), format_time(one.last_at), one.error, one.request_id),
+            *(format_time(one.first_at), format_time(one.last_at), one.latest.error, one.latest.id),
         ]
         for one in found
     ]

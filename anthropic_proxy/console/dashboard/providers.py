@@ -19,8 +19,8 @@ from anthropic_proxy.console.doctor_run import DoctorRun, RunTomlTable
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import ExportTable
+from anthropic_proxy.console.ledger.failures import FailedAttempts, count_failed_attempts
 from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, find_percentile
-from anthropic_proxy.console.ledger.queries import FailedAttempts
 from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_cost
@@ -68,7 +68,7 @@ def build_providers_page(context: PageContext) -> Mapping[str, Any]:
     rows.sort(key=lambda row: order[row.sign])
     doctor = build_doctor_panel(context.settings, context.now)
     return {
-        "verdict": _summarize(context, rows, len(doctor.remedies)),
+        "verdict": _summarize(context, rows, 0 if doctor.is_outdated else len(doctor.remedies)),
         "figures": figures,
         "rows": rows,
         "unused": [(one.name, one.prefix, _describe_state(one)[3]) for one in unused],
@@ -100,7 +100,7 @@ def _collect_figures(context: PageContext) -> dict[str, _Figures]:
     ).items():
         speeds.setdefault(name, {})[start] = histogram
     found = {}
-    attempts = queries.count_failed_attempts(connection, chosen)
+    attempts = count_failed_attempts(connection, chosen)
     sums = {row.group: row.sums for row in queries.sum_periods(connection, chosen, 0, "provider")}
     costs = ModelCosts(context.settings)
     for name in sums | dict.fromkeys(costs.find_provider_name(prefix) for prefix in attempts):

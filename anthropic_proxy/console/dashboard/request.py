@@ -166,7 +166,12 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         "events": list_client_events(row),
         "error": split_remedy(row.error_code, row.error)[0],
         "remedy": find_remedy(
-            row.error_code, costs.find_key_setting(row.provider), row.requested_model, row.prefix, row.error
+            row.error_code,
+            costs.find_key_setting(row.provider),
+            row.requested_model,
+            row.prefix,
+            row.error,
+            fallbacks=context.settings.fallbacks,
         ),
         "content_days": context.settings.ledger_content_days,
         "context": row.all_input_tokens,

@@ -10,16 +10,14 @@ import operator
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar
 
-import msgspec
 from msgspec import Struct, structs
-from sqlalchemy import BigInteger, ColumnElement, Connection, Integer, Table, Text, and_, case, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Table, Text, and_, case, cast, func, select
 
 from anthropic_proxy.console.ledger.histograms import Histogram, encode_histogram, find_bucket, sum_encoded_histograms
 from anthropic_proxy.console.ledger.periods import MAX_UTC_SECONDS, RequestSelection, find_period_start, find_utc_offset
 from anthropic_proxy.console.ledger.records import (
-    COMMON_VALUES,
     FACETS,
     HOURLY_KEYS,
     SESSION_KEYS,
@@ -32,13 +30,11 @@ from anthropic_proxy.console.ledger.records import (
 from anthropic_proxy.console.ledger.request_queries import (
     LATEST_START,
     SEARCHED_COLUMNS,
-    build_stored_request,
     hourly_conditions,
     list_stored_requests,
     narrow_to_matching_hours,
     request_conditions,
     search_conditions,
-    uncommon_value_condition,
     value_condition,
 )
 from anthropic_proxy.console.ledger.tables import (
@@ -51,7 +47,6 @@ from anthropic_proxy.console.ledger.tables import (
     virtual_keys,
 )
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
-from anthropic_proxy.gateway.telemetry.outcomes import OutcomeClass
 
 
 class UsageGroup(Struct, frozen=True, kw_only=True):
@@ -310,7 +305,7 @@ def _read(
         periods = [hourly.c.hour]  # the primary key has this order, so that nothing has to be sorted
     else:
         span = selection.start // MICROSECONDS, selection.end // MICROSECONDS
-        periods = [_build_period_number(source.seconds, period_seconds, *span)]
+        periods = [build_period_number(source.seconds, period_seconds, *span)]
     keys = [*periods, *(source.table.c[name] for name in group_columns)]
     query = select(*keys, *values).where(*source.conditions)
     rows = connection.execute(query.group_by(*keys).order_by(*periods) if keys else query).all()
@@ -324,7 +319,7 @@ def _read(
     ]
 
 
-def _build_period_number(seconds: ColumnElement[Any], length: int, start: int, end: int) -> ColumnElement[Any]:
+def build_period_number(seconds: ColumnElement[Any], length: int, start: int, end: int) -> ColumnElement[Any]:
     """`seconds`: column with the time. The offset from UTC may change between `start` and `end`."""
     if length <= MAX_UTC_SECONDS:
         return seconds // length
@@ -363,127 +358,6 @@ def _encode_times(source: _Source, times: str | None) -> str:
     if not times or source.table is not requests:
         return times or ""
     return encode_histogram(Counter(map(find_bucket, map(int, times.split())))).hex()
-
-
-MAX_ERRORS = 8
-
-
-class ErrorPeriod(Struct, frozen=True):
-    start: int
-    """Beginning of the period in seconds since the epoch."""
-    provider: str
-    """Name of the provider. "": the request failed before a provider was called."""
-    error_type: str
-    status: int
-    has_model: bool
-    """False for requests that no sum includes, as `RequestSelection.has_model` describes them."""
-    count: int
-    first_at: int
-    """Start of the first of these requests, in microseconds since the epoch."""
-    last_at: int
-    """Start of the latest of these requests, in microseconds since the epoch."""
-
-
-class ErrorGroup(Struct, frozen=True):
-    provider: str
-    error_type: str
-    status: int
-    has_model: bool
-    count: int
-    first_at: int
-    last_at: int
-    error: str
-    error_code: str
-    """Of the latest of these requests, as `error`."""
-    request_id: str
-    attempt_times: str = ""
-    """Of the latest of these requests, as the ledger stores them."""
-    requested_model: str = ""
-    """Of the latest of these requests."""
-
-
-def count_errors(connection: Connection, selection: RequestSelection, period_seconds: int) -> list[ErrorPeriod]:
-    """Return the numbers of failed requests by period, provider, type of error, status, and whether they named a model,
-    in order of time. Periods longer than one hour follow the time zone of the process.
-    """
-    if selection.values.get("outcome_class", "error") != "error":
-        return []
-    column = requests.c
-    failed = structs.replace(selection, values={**selection.values, "outcome_class": "error"})
-    span = selection.start // MICROSECONDS, selection.end // MICROSECONDS
-    period = _build_period_number(column.started_at // MICROSECONDS, period_seconds, *span)
-    status = cast(column.status, Integer)  # SQLite stores texts in it too
-    keys = (period, column.provider, column.error_type, status, column.requested_model != "")
-    values = func.count(), func.min(column.started_at), func.max(column.started_at)
-    rows = connection.execute(select(*keys, *values).where(*request_conditions(failed)).group_by(*keys)).all()
-    found = [
-        ErrorPeriod(find_period_start(int(number), period_seconds), provider, error_type, sent, bool(named), *others)
-        for number, provider, error_type, sent, named, *others in rows
-    ]
-    return sorted(found, key=lambda one: one.start)
-
-
-def list_errors(connection: Connection, errors: Iterable[ErrorPeriod]) -> list[ErrorGroup]:
-    """The largest groups first, each with its latest error message."""
-    found: dict[tuple[str, str, int, bool], list[ErrorPeriod]] = {}
-    for one in errors:
-        found.setdefault((one.provider, one.error_type, one.status, one.has_model), []).append(one)
-    column = requests.c
-    counts = {key: sum(one.count for one in rows) for key, rows in found.items()}
-    groups = []
-    for key in sorted(sorted(found), key=lambda key: -counts[key])[:MAX_ERRORS]:
-        first_at, last_at = min(one.first_at for one in found[key]), max(one.last_at for one in found[key])
-        query = select(requests).where(
-            column.started_at == last_at, column.outcome_class == "error", column.provider == key[0]
-        )
-        found_row = connection.execute(query.limit(1)).first()
-        latest = StoredRequest() if found_row is None else build_stored_request(connection, found_row)
-        texts = (latest.error, latest.error_code, latest.id, latest.attempt_times, latest.requested_model)
-        groups.append(ErrorGroup(*key, counts[key], first_at, last_at, *texts))
-    return groups
-
-
-_OTHER_OUTCOMES = [name for name in get_args(OutcomeClass) if name != COMMON_VALUES["outcome_class"]]
-"""Outcomes by name, so that the database uses their index and not that of all requests in a range."""
-_STATUSES_OF_REQUESTS = frozenset({"400", "413", "422"})
-"""Statuses of attempts that failed because of the request. After a 404, the provider lacks the model of a setting."""
-
-
-class FailedAttempts(Struct):
-    requests: int = 0
-    """Requests with a failed attempt at the provider, without the failed requests that are counted as its errors, and
-    without attempts that failed because of the request."""
-    passed_on: int = 0
-    """Those of them that ended at another provider."""
-
-
-def count_failed_attempts(connection: Connection, selection: RequestSelection) -> dict[str, FailedAttempts]:
-    """Return prefix of a provider → numbers of requests with failed attempts before their result."""
-    column = requests.c
-    is_error = column.outcome_class == "error"
-    keys = (column.failed_attempts, column.prefix, column.provider, is_error)
-    chosen = [
-        *request_conditions(selection),
-        uncommon_value_condition("outcome_class"),
-        column.outcome_class.in_(_OTHER_OUTCOMES),
-        column.failed_attempts != "",
-    ]
-    found: dict[str, FailedAttempts] = {}
-    for text, prefix, provider, failed, count in connection.execute(
-        select(*keys, func.count()).where(*chosen).group_by(*keys)
-    ):
-        try:
-            attempts = msgspec.json.decode(str(text), type=list[str])
-        except msgspec.DecodeError:  # SQLite stores any value
-            continue
-        pairs = (attempt.partition(" ")[::2] for attempt in attempts)
-        for name in {name for name, cause in pairs if cause not in _STATUSES_OF_REQUESTS}:
-            is_last = name == (prefix or provider)
-            if not (is_last and failed):
-                one = found.setdefault(name, FailedAttempts())
-                one.requests += count
-                one.passed_on += 0 if is_last else count
-    return found
 
 
 class LedgerExtent(Struct, frozen=True):

@@ -77,11 +77,15 @@ async def test_many_failures_of_a_provider_are_an_incident_with_a_remedy(tmp_pat
         assert column.title.endswith(": p50 (median) = 0.51 s; p95 = 0.51 s; incident = groq rate limit")
         assert [(one.name, one.total) for one in page["errors"].series] == [("rate limit", "3")]
         assert "outcome=error" in page["errors"].columns[0].href
-        (notice,) = page["notices"]
+        assert page["notices"] == []
+        (notice,) = page["solved"]
     assert notice.text == "3 requests failed at groq with 429, rate limit."
+    await store(settings, new_receipt(200, outcome="error", error_code="rate-limit", error_type="rate_limit_error"))
+    with overview_of(settings) as page:
+        (notice,) = page["notices"]
     assert notice.remedy == (
-        "Wait, add keys (GROQ_API_KEY=key1,key2), or set FALLBACK_HAIKU=PREFIX/MODEL. Small limits do not suit coding "
-        "agents: one request of Claude Code has 15,000 tokens and more."
+        "Wait, or add keys (GROQ_API_KEY=key1,key2), or set FALLBACK_HAIKU=PREFIX/MODEL. Small limits do not suit "
+        "coding agents: one request of Claude Code has 15,000 tokens and more."
     )
     assert notice.help_link == "/help/errors#rate-limit"
     with overview_of(settings, speed="provider") as page:
@@ -135,16 +139,15 @@ async def test_three_free_requests_of_the_first_minutes_are_visible(tmp_path: Pa
     first = NOON + 25 * 60
     await show_first_minutes(settings, *(new_receipt(number, started_at=first + 70 * number) for number in range(3)))
     with overview_of(settings, now=first + 300) as page:
-        assert page["usage_title"] == "Cost per 5 minutes"
-        assert page["usage"].empty_text == "All requests were free."
-        assert page["usage"].series == []
+        assert page["usage_title"] == "Tokens per 5 minutes"
+        assert [series.name for series in page["usage"].series] == ["input", "output"]
         assert page["speed"].columns[0].label == local_time(NOON - 1_800)
         assert len(page["speed"].columns) == 13
         assert [len(shape.dots) for shape in page["speed"].shapes] == [1, 1]
         assert [figure.value for figure in page["figures"]][:3] == ["3", "100 %", "free"]
         assert page["verdict"] == "In the last 24 hours 3 of 3 requests succeeded and were <b>free</b>."
     with overview_of(settings, now=first + 4 * 3_600) as page:
-        assert page["usage_title"] == "Cost per hour"
+        assert page["usage_title"] == "Tokens per hour"
         assert page["figures"][0].note == "no complete range before", "the ledger is younger than that"
     with overview_of(settings, now=first + 60 * 3_600) as page:
         assert page["figures"][0].note == "none in the range before"
@@ -206,9 +209,9 @@ def test_the_remedy_names_the_setting_of_the_keys_as_it_is_written() -> None:
     settings = ("", "GROQ_API_KEY", "api_key of [providers.own]", None)
     found = [find_remedy("rate-limit", setting) for setting in settings]
     assert [remedy.text.partition(", or set ")[0] for remedy in found if remedy] == [
-        "Wait, add keys (OPENAI_API_KEY=key1,key2)",
-        "Wait, add keys (GROQ_API_KEY=key1,key2)",
-        "Wait, add keys (key1,key2 in the place that api_key of [providers.own] names)",
+        "Wait, or add keys (OPENAI_API_KEY=key1,key2)",
+        "Wait, or add keys (GROQ_API_KEY=key1,key2)",
+        "Wait, or add keys (key1,key2 in the place that api_key of [providers.own] names)",
         "Wait",
     ]
 
@@ -248,8 +251,8 @@ def test_the_remedy_for_a_server_without_a_key_names_the_fallbacks_of_the_tier(t
     assert [remedy.text.partition(". ")[0] for remedy in found if remedy] == [
         "Wait, or set FALLBACK_SONNET=PREFIX/MODEL",
         "Wait, or set FALLBACK_<TIER>",
-        "Wait, add keys (GROQ_API_KEY=key1,key2), or set FALLBACK_OPUS=PREFIX/MODEL",
-        "Wait, add keys (XAI_API_KEY=key1,key2), or set FALLBACK_<TIER>",
+        "Wait, or add keys (GROQ_API_KEY=key1,key2), or set FALLBACK_OPUS=PREFIX/MODEL",
+        "Wait, or add keys (XAI_API_KEY=key1,key2), or set FALLBACK_<TIER>",
     ]
 
 

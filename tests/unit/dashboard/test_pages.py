@@ -35,7 +35,8 @@ from anthropic_proxy.console.dashboard.site import (
     respond_with_early_flush,
 )
 from anthropic_proxy.console.dashboard.web import load_environment
-from anthropic_proxy.console.ledger.queries import LedgerExtent, count_errors
+from anthropic_proxy.console.ledger.failures import count_errors
+from anthropic_proxy.console.ledger.queries import LedgerExtent
 from anthropic_proxy.console.ledger.tables import hourly
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings

@@ -164,9 +164,11 @@ async def test_a_provider_whose_requests_go_to_a_fallback_needs_attention(tmp_pa
         "↻ groq 429",
     }
     assert [notice.text for notice in overview["notices"]] == [
+        "3 of 3 requests failed at azure first, and 3 went to another provider."
+    ]
+    assert [notice.text for notice in overview["solved"]] == [
         "1 request failed at deepseek with 429.",
         "10 of 19 requests failed at groq first, and 9 went to another provider.",
-        "3 of 3 requests failed at azure first, and 3 went to another provider.",
     ]
 
 
@@ -378,3 +380,20 @@ def test_without_a_folder_for_data_the_doctor_is_not_run() -> None:
         "Results of the doctor cannot be stored, because the environment names no directory for data. Set "
         "XDG_DATA_HOME or HOME."
     )
+
+
+async def test_what_a_run_found_with_earlier_settings_is_no_problem(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    await store(settings, new_receipt())
+    doctor_run.find_folder(tmp_path / "data").mkdir()
+    setup = Setup(providers=[ProviderSetup(name="openai", prefix="openai", state="ready", key_count=1)])
+    verdicts = []
+    for digest in (doctor_run.digest_backend_settings(settings), "of other settings"):
+        doctor_run.store_complete(tmp_path / "data", structs.replace(COMPLETE, settings_digest=digest))
+        with reading(settings) as engine, engine.connect() as connection:
+            context = build_context("/dashboard/providers", connection, settings, setup=setup)
+            verdicts.append(build_providers_page(context)["verdict"])
+    assert verdicts == [
+        f"1 provider ready. {len(COMPLETE.fixes)} problem{'s' * (len(COMPLETE.fixes) > 1)}.",
+        "1 provider ready.",
+    ]

@@ -8,12 +8,11 @@ from msgspec import structs
 from sqlalchemy import insert, literal_column, select, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from anthropic_proxy.console.ledger.failures import count_errors, list_errors
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.queries import (
     collect_latencies,
-    count_errors,
     count_facets,
-    list_errors,
     measure_model_performance,
     read_ledger_extent,
     sum_models,
@@ -128,7 +127,7 @@ def _query_everything(connection: Any) -> list[Any]:
         results += [
             list_stored_requests(connection, chosen, 10),
             list_sessions(connection, chosen, 10),
-            list_errors(connection, count_errors(connection, chosen, 3_600)),
+            list_errors(connection, count_errors(connection, chosen, 3_600), lambda provider, model: True),
             sum_models(connection, chosen),
             measure_model_performance(connection, chosen, 3_600),
             sum_periods(connection, chosen, 3_600, "project"),

@@ -1,0 +1,203 @@
+"""Failed requests and failed attempts, and whether the same has succeeded since then.
+
+A group is solved if the provider has replied since the last failure. For a failure that the request or the model
+caused, the same model must have replied, unless no setting names it any more.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import get_args
+
+import msgspec
+from msgspec import Struct, structs
+from sqlalchemy import Connection, Integer, cast, func, select
+
+from anthropic_proxy.console.ledger.periods import RequestSelection, find_period_start
+from anthropic_proxy.console.ledger.queries import build_period_number
+from anthropic_proxy.console.ledger.records import COMMON_VALUES, StoredRequest
+from anthropic_proxy.console.ledger.request_queries import (
+    build_stored_request,
+    request_conditions,
+    uncommon_value_condition,
+    value_condition,
+)
+from anthropic_proxy.console.ledger.tables import requests
+from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.gateway.telemetry.outcomes import OutcomeClass
+
+MAX_ERRORS = 8
+_MAX_CHECKED = 50
+"""Maximum number of models with failures whose later requests are read. Further ones count as not solved."""
+_MAX_LATER_REQUESTS = 1_000
+"""Number of the latest successful requests that are compared with a failure without a provider."""
+OF_REQUESTS = frozenset({"invalid_request_error", "not_found_error", "request_too_large"})
+"""Types of errors that a request or the name of its model causes, not the state of the provider."""
+_OF_MODELS = OF_REQUESTS | {"permission_error"}
+
+
+class ErrorPeriod(Struct, frozen=True):
+    start: int
+    """Beginning of the period in seconds since the epoch."""
+    provider: str
+    """Name of the provider. "": the request failed before a provider was called."""
+    error_type: str
+    status: int
+    has_model: bool
+    """False for requests that no sum includes, as `RequestSelection.has_model` describes them."""
+    error_code: str
+    """Entry of the error catalog. "": none."""
+    model: str
+    count: int
+    first_at: int
+    """Start of the first of these requests, in microseconds since the epoch."""
+    last_at: int
+    """Start of the latest of these requests, in microseconds since the epoch."""
+
+
+class ErrorGroup(Struct, frozen=True):
+    provider: str
+    error_type: str
+    status: int
+    has_model: bool
+    error_code: str
+    is_solved: bool
+    count: int
+    first_at: int
+    last_at: int
+    latest: StoredRequest
+
+
+def count_errors(connection: Connection, selection: RequestSelection, period_seconds: int) -> list[ErrorPeriod]:
+    """Return the numbers of failed requests by period, provider, kind of error, model, and whether they named a model,
+    in order of time. Periods longer than one hour follow the time zone of the process.
+    """
+    if selection.values.get("outcome_class", "error") != "error":
+        return []
+    column = requests.c
+    failed = structs.replace(selection, values={**selection.values, "outcome_class": "error"})
+    span = selection.start // MICROSECONDS, selection.end // MICROSECONDS
+    period = build_period_number(column.started_at // MICROSECONDS, period_seconds, *span)
+    status = cast(column.status, Integer)  # SQLite stores texts in it too
+    kind = (column.provider, column.error_type, status, column.requested_model != "", column.error_code, column.model)
+    keys = (period, *kind)
+    values = func.count(), func.min(column.started_at), func.max(column.started_at)
+    rows = connection.execute(select(*keys, *values).where(*request_conditions(failed)).group_by(*keys)).all()
+    found = [
+        ErrorPeriod(find_period_start(int(number), period_seconds), provider, error_type, sent, bool(named), *others)
+        for number, provider, error_type, sent, named, *others in rows
+    ]
+    return sorted(found, key=lambda one: one.start)
+
+
+def list_errors(
+    connection: Connection, errors: Iterable[ErrorPeriod], is_set: Callable[[str, str], bool]
+) -> list[ErrorGroup]:
+    """Groups that are not solved precede the solved ones, and large groups precede small ones. `is_set`: returns True
+    for provider and model of a current setting.
+    """
+    by_model: dict[tuple[str, str, int, bool, str, str], list[ErrorPeriod]] = {}
+    for one in errors:
+        kind = (one.provider, one.error_type, one.status, one.has_model, one.error_code)
+        by_model.setdefault((*kind, one.model), []).append(one)
+    found: dict[tuple[str, str, int, bool, str, bool], list[ErrorPeriod]] = {}
+    newest = sorted(by_model.values(), key=lambda rows: -max(one.last_at for one in rows))
+    for number, rows in enumerate(newest):
+        last = max(rows, key=lambda one: one.last_at)
+        is_solved = number < _MAX_CHECKED and _is_solved(connection, last, is_set)
+        kind = (last.provider, last.error_type, last.status, last.has_model, last.error_code)
+        found.setdefault((*kind, is_solved), []).extend(rows)
+    counts = {key: sum(one.count for one in rows) for key, rows in found.items()}
+    groups = []
+    for key in sorted(sorted(found), key=lambda key: (key[-1], -counts[key]))[: 2 * MAX_ERRORS]:
+        last = max(found[key], key=lambda one: one.last_at)
+        first_at = min(one.first_at for one in found[key])
+        groups.append(ErrorGroup(*key, counts[key], first_at, last.last_at, _read_latest(connection, last)))
+    return groups
+
+
+def _read_latest(connection: Connection, failed: ErrorPeriod) -> StoredRequest:
+    column = requests.c
+    query = select(requests).where(
+        column.started_at == failed.last_at,
+        column.outcome_class == "error",
+        column.provider == failed.provider,
+        column.model == failed.model,
+        column.error_code == failed.error_code,
+    )
+    row = connection.execute(query.limit(1)).first()
+    return StoredRequest() if row is None else build_stored_request(connection, row)
+
+
+def _is_solved(connection: Connection, failed: ErrorPeriod, is_set: Callable[[str, str], bool]) -> bool:
+    if not failed.provider:
+        return _has_client_succeeded(connection, _read_latest(connection, failed))
+    needs_model = failed.error_type in _OF_MODELS and is_set(failed.provider, failed.model)
+    return has_succeeded_since(connection, failed.last_at, failed.provider, failed.model if needs_model else "")
+
+
+def has_succeeded_since(connection: Connection, when: int, provider: str, model: str = "") -> bool:
+    """Return True if a request that started after `when` (microseconds since the epoch) got a reply of the provider.
+    `model` "": of any model.
+    """
+    column = requests.c
+    conditions = [column.started_at > when, column.outcome_class.not_in(_FAILURES), column.provider == provider]
+    if model:
+        conditions.append(column.model == model)
+    return connection.execute(select(column.started_at).where(*conditions).limit(1)).first() is not None
+
+
+def _has_client_succeeded(connection: Connection, failed: StoredRequest) -> bool:
+    """Return True if the same program got a reply later, with the same key. A rejected key has no label."""
+    column = requests.c
+    conditions = [column.started_at > failed.started_at, column.outcome_class.not_in(_FAILURES)]
+    if failed.error_type != "authentication_error":
+        conditions.append(value_condition("key_label", failed.key_label))
+    later = select(column.client).where(*conditions).order_by(column.started_at.desc()).limit(_MAX_LATER_REQUESTS)
+    names = later.subquery().c
+    return connection.execute(select(names.client).where(names.client == failed.client).limit(1)).first() is not None
+
+
+_FAILURES = ("error", "cancelled")
+_OTHER_OUTCOMES = [name for name in get_args(OutcomeClass) if name != COMMON_VALUES["outcome_class"]]
+"""Outcomes by name, so that the database uses their index and not that of all requests in a range."""
+_STATUSES_OF_REQUESTS = frozenset({"400", "413", "422"})
+"""Statuses of attempts that failed because of the request. After a 404, the provider lacks the model of a setting."""
+
+
+class FailedAttempts(Struct):
+    requests: int = 0
+    """Requests with a failed attempt at the provider, without the failed requests that are counted as its errors, and
+    without attempts that failed because of the request."""
+    passed_on: int = 0
+    """Those of them that ended at another provider."""
+    last_at: int = 0
+    """Start of the latest of them, in microseconds since the epoch."""
+
+
+def count_failed_attempts(connection: Connection, selection: RequestSelection) -> dict[str, FailedAttempts]:
+    """Return prefix of a provider → numbers of requests with failed attempts before their result."""
+    column = requests.c
+    is_error = column.outcome_class == "error"
+    keys = (column.failed_attempts, column.prefix, column.provider, is_error)
+    chosen = [
+        *request_conditions(selection),
+        uncommon_value_condition("outcome_class"),
+        column.outcome_class.in_(_OTHER_OUTCOMES),
+        column.failed_attempts != "",
+    ]
+    found: dict[str, FailedAttempts] = {}
+    for text, prefix, provider, failed, count, last_at in connection.execute(
+        select(*keys, func.count(), func.max(column.started_at)).where(*chosen).group_by(*keys)
+    ):
+        try:
+            attempts = msgspec.json.decode(str(text), type=list[str])
+        except msgspec.DecodeError:  # SQLite stores any value
+            continue
+        pairs = (attempt.partition(" ")[::2] for attempt in attempts)
+        for name in {name for name, cause in pairs if cause not in _STATUSES_OF_REQUESTS}:
+            is_last = name == (prefix or provider)
+            if not (is_last and failed):
+                one = found.setdefault(name, FailedAttempts())
+                one.requests += count
+                one.passed_on += 0 if is_last else count
+                one.last_at = max(one.last_at, last_at)
+    return found

@@ -1,0 +1,198 @@
+"""Overview: is something wrong now? Problems of the past are folded, and each cause is a problem of its own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.console.dashboard.overview import Notice, StateNow, build_overview_page
+from anthropic_proxy.gateway.error_catalog import find_remedy
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.plugins import Client, Cost, ModelMapping, Receipt, Setup
+from tests.support.ledger import NOON, new_receipt, reading, store
+from tests.support.page_context import build_context
+
+DAY = 86_400
+ALL_IS_WELL = StateNow("✓", "ok", "All is well now: there are no open problems.")
+RETIRED = "The model gpt-4.1 has been deprecated."
+TOO_LONG = "prompt is too long: 210000 tokens > 200000 maximum"
+KINDS: dict[str, dict[str, Any]] = {
+    "key": {"status": 401, "error_type": "authentication_error", "error_code": "rejected-key", "error": "rejected"},
+    "retired": {
+        "status": 404,
+        "error_type": "invalid_request_error",
+        "error_code": "configured-model-not-found",
+        "error": RETIRED,
+    },
+    "too long": {
+        "status": 404,
+        "error_type": "invalid_request_error",
+        "error_code": "prompt-too-long",
+        "error": TOO_LONG,
+    },
+    "down": {"status": 503, "error_type": "api_error", "error_code": "provider-failed", "error": "down"},
+    "overloaded": {"status": 529, "error_type": "overloaded_error", "error_code": "overloaded", "error": "busy"},
+}
+
+
+def at(seconds: float, model: str = "gpt-5.5", **fields: Any) -> Receipt:
+    """Return the receipt of a request to OpenAI, `seconds` after noon."""
+    usual = {"provider": "openai", "prefix": "openai", "model": model, "requested_model": "claude-opus-5-5"}
+    return new_receipt(int(seconds * 10), started_at=NOON + seconds, **{**usual, **fields})
+
+
+def failed_at(seconds: float, kind: str, model: str = "gpt-5.5", **fields: Any) -> Receipt:
+    return at(seconds, model, outcome="error", first_token_seconds=None, **{**KINDS[kind], **fields})
+
+
+def setup(*targets: str) -> Setup:
+    return Setup(mapping=[ModelMapping(tiers="opus", target=target, replies=[(target, "")]) for target in targets])
+
+
+async def show(
+    directory: Path,
+    receipts: Sequence[Receipt],
+    *targets: str,
+    now: float = 3_600,
+    cost: int | None = None,
+    **query: str,
+) -> dict[str, Any]:
+    settings = Settings(data_directory=directory / "data", fallbacks={"opus": ()})
+    await store(settings, *receipts, cost=Cost(cost, None, ""))
+    with reading(settings) as engine, engine.connect() as connection:
+        values = {name: [value] for name, value in query.items()}
+        context = build_context(
+            "/dashboard", connection, settings, values, now=NOON + now, setup=setup(*(targets or ["openai/gpt-5.5"]))
+        )
+        return dict(build_overview_page(context))
+
+
+def texts(notices: Sequence[Notice]) -> list[str]:
+    return [one.text for one in notices]
+
+
+async def test_after_a_bad_day_and_a_good_one_all_is_well(tmp_path: Path) -> None:
+    bad = [
+        *(failed_at(number, "key") for number in range(2)),
+        *(failed_at(60 + number, "retired", "gpt-4.1") for number in range(4)),
+        *(failed_at(120 + number, "too long") for number in range(2)),
+        *(failed_at(180 + number, "down") for number in range(3)),
+        *(at(240 + number, failed_attempts=["openai 503", "groq 429"]) for number in range(5)),
+        failed_at(300, "overloaded"),
+    ]
+    good = [at(DAY + number) for number in range(40)]
+    groq = [at(DAY + 100, provider="groq", prefix="groq", model="small")]
+    page = await show(tmp_path, [*bad, *good, *groq], now=DAY + 3_600, range="7d")
+    assert page["state_now"] == ALL_IS_WELL
+    assert page["notices"] == []
+    assert texts(page["solved"]) == [
+        "4 requests failed at openai with 404, invalid request.",
+        "3 requests failed at openai with 503, server error.",
+        "2 requests failed at openai with 401, rejected key.",
+        "2 requests failed at openai with 404, invalid request.",
+        "1 request failed at openai with 529, overloaded.",
+        "5 of 6 requests failed at groq first, and 5 went to another provider.",
+        "5 of 57 requests failed at openai first.",
+    ]
+    assert {(one.sign, one.role, one.remedy) for one in page["solved"]} == {("✓", "none", "")}
+    assert str(page["verdict"]).startswith("In the last 7 days 46 of 58 requests succeeded")
+
+
+async def test_before_the_good_day_each_cause_is_an_open_problem(tmp_path: Path) -> None:
+    bad = [failed_at(1, "too long"), *(failed_at(60 + number, "retired", "gpt-4.1") for number in range(2))]
+    page = await show(tmp_path, bad)
+    assert page["state_now"] == StateNow("✕", "error", "Now:", "2 open problems")
+    assert texts(page["notices"]) == [
+        "2 requests failed at openai with 404, invalid request.",
+        "1 request failed at openai with 404, invalid request.",
+    ]
+    assert [one.detail.partition(". ")[2] for one in page["notices"]] == [RETIRED, TOO_LONG]
+    assert page["solved"] == []
+
+
+async def test_one_open_problem_is_named_in_the_first_line(tmp_path: Path) -> None:
+    page = await show(tmp_path, [at(1), failed_at(2, "down")])
+    text = "1 request failed at openai with 503, server error."
+    assert page["state_now"] == StateNow("✕", "error", "One open problem:", text)
+
+
+@pytest.mark.parametrize(
+    ("failure", "later", "is_solved"),
+    [
+        (failed_at(1, "down"), at(2, "gpt-5.5-mini"), True),
+        (failed_at(1, "key"), at(2, "gpt-5.5-mini"), True),
+        (failed_at(1, "down"), at(2, provider="groq", prefix="groq"), False),
+        (failed_at(3, "down"), at(2), False),
+        (failed_at(1, "down"), at(2, outcome="cancelled"), False),
+        (failed_at(1, "too long"), at(2), True),
+        (failed_at(1, "retired"), at(2, "gpt-5.5-mini"), False),
+        (failed_at(1, "retired", "gpt-4.1"), at(2), True),
+        (failed_at(1, "down", provider="", prefix="", model=""), at(2), True),
+        (failed_at(1, "down", provider="", prefix="", model=""), at(2, client=Client("team-a")), False),
+    ],
+    ids=[
+        "another model of a server that was down",
+        "another model with a new key",
+        "another provider",
+        "before the failure",
+        "cancelled",
+        "the same model",
+        "another model, while a setting names the one that fails",
+        "no setting names the model any more",
+        "the proxy itself",
+        "the proxy itself, and another key",
+    ],
+)
+async def test_a_problem_is_solved_by_a_later_success(
+    tmp_path: Path, failure: Receipt, later: Receipt, is_solved: bool
+) -> None:
+    page = await show(tmp_path, [failure, later])
+    assert (len(page["solved"]), len(page["notices"])) == (int(is_solved), 2 - int(is_solved) - 1)
+
+
+async def test_a_success_outside_of_the_range_and_the_filters_counts(tmp_path: Path) -> None:
+    receipts = [failed_at(1, "down"), at(DAY + 7_200, "gpt-5.5-mini")]
+    query = {"from": "2026-11-21T11:00Z", "to": "2026-11-21T13:00Z", "outcome": "error"}
+    page = await show(tmp_path, receipts, now=DAY + 9_000, **query)
+    assert page["state_now"] == ALL_IS_WELL
+    assert len(page["solved"]) == 1
+
+
+async def test_failed_attempts_of_a_provider_are_open_until_it_replies(tmp_path: Path) -> None:
+    first = [at(number, provider="groq", prefix="groq", failed_attempts=["openai 503"]) for number in range(4)]
+    page = await show(tmp_path, first)
+    text = "4 of 4 requests failed at openai first, and 4 went to another provider."
+    assert page["state_now"] == StateNow("!", "warn", "One open problem:", text)
+    page = await show(tmp_path, [at(9)])
+    assert (page["state_now"], texts(page["solved"])) == (
+        ALL_IS_WELL,
+        ["4 of 5 requests failed at openai first, and 4 went to another provider."],
+    )
+
+
+async def test_the_remedy_is_not_what_is_set_already(tmp_path: Path) -> None:
+    page = await show(tmp_path, [failed_at(1, "overloaded")])
+    (notice,) = page["notices"]
+    assert notice.remedy == "Wait."
+    codes = ("rate-limit", "provider-failed", "no-credit")
+    found = [find_remedy(code, None, "claude-opus-5-5", fallbacks=["opus"]) for code in codes]
+    assert [remedy.text.partition(". ")[0] for remedy in found if remedy] == [
+        "Wait",
+        "Try again later.",
+        "Add credit, or use another provider (PREFERRED_PROVIDER).",
+    ]
+
+
+async def test_only_the_demo_replies(tmp_path: Path) -> None:
+    page = await show(tmp_path, [at(1)], "demo/demo")
+    text = "No provider is chosen, so the demo replies. Choose a provider:"
+    assert page["state_now"] == StateNow("!", "warn", text, command="anthropic-proxy init")
+
+
+async def test_free_models_show_tokens_instead_of_an_empty_cost(tmp_path: Path) -> None:
+    page = await show(tmp_path, [at(1)], cost=0)
+    assert page["usage_title"] == "Tokens per 5 minutes"
+    assert (page["measure"], page["measures"]) == ("tokens", [("tokens", "Tokens"), ("requests", "Requests")])
+    page = await show(tmp_path, [], by="requests")
+    assert page["usage_title"] == "Requests per 5 minutes"
