@@ -30,6 +30,7 @@ from anthropic_proxy.engine.providers.registry import (
 )
 from anthropic_proxy.engine.providers.vendors import VENDORS
 from anthropic_proxy.engine.wires import openai_chat
+from anthropic_proxy.engine.wires.json_schema import SchemaRules
 
 _MISTRAL_REASONS = {
     "effort_form": "reasoning_effort",
@@ -115,6 +116,10 @@ _DEEPSEEK_RETIRED = build_retired_models(
 )
 
 
+_GRAMMAR_RULES = SchemaRules(suits_grammars=True)
+"""Rules for servers on this machine: llama.cpp and LM Studio compile the schemas of tools to grammars. Claude Code's
+own tools are rejected otherwise (lidge-jun/opencodex issue 2135, lmstudio-bug-tracker issue 2236; read 2026-11-26)."""
+
 _LOCAL = ServerOverride(
     name="local",
     url_patterns=(
@@ -129,6 +134,7 @@ _LOCAL = ServerOverride(
                 signature_tag="local",
                 replayed_thinking_field="both",
                 buffers_tool_arguments=True,
+                schema_rules=_GRAMMAR_RULES,
                 sends_top_k=True,
                 count_paths=("/chat/completions/input_tokens", "/../tokenize"),  # llama.cpp, vLLM
             ),
@@ -136,7 +142,9 @@ _LOCAL = ServerOverride(
         ),
         "responses": structs.replace(
             UNKNOWN_RESPONSES,
-            dialect=structs.replace(UNKNOWN_RESPONSES.dialect, count_paths=("/responses/input_tokens",)),
+            dialect=structs.replace(
+                UNKNOWN_RESPONSES.dialect, schema_rules=_GRAMMAR_RULES, count_paths=("/responses/input_tokens",)
+            ),
         ),
         "messages": messages.GATEWAYS,
     },

@@ -52,12 +52,18 @@ class SchemaRules(Struct, frozen=True, kw_only=True, cache_hash=True):
     allows_basics_only: bool = False
     """True if only types, descriptions, properties, required names, items, enums and references are accepted. Of
     several alternatives, the first that is not `null` is kept."""
+    suits_grammars: bool = False
+    """True if the server compiles schemas to grammars, as llama.cpp does, which then limit what the model writes.
+
+    Patterns, formats and lengths of strings and large counts of members become text in the description, because such a
+    server rejects many of them (ggml-org/llama.cpp, common/json-schema-to-grammar.cpp, read 2026-11-26). Members of an
+    array that may have any type get all types, because `{}` allows only objects there."""
 
 
 UNRESTRICTED_RULES = SchemaRules()
 """Rules without restrictions. Keywords in `DROPPED_KEYWORDS` are removed nevertheless, and the root becomes a plain
 object."""
-BASIC_RULES = SchemaRules(inlines_references=True, allows_basics_only=True)
+BASIC_RULES = SchemaRules(inlines_references=True, allows_basics_only=True, suits_grammars=True)
 """Rules for basic keywords only, without references. They are used after a server rejected a schema."""
 
 
@@ -295,7 +301,13 @@ class _Walk:
         if not self._rules.allows_type_beside_alternatives and "type" in cleaned and _has_alternatives(cleaned):
             kind = cleaned.pop("type")
             cleaned["anyOf"] = [self._typed(one, kind) for one in cleaned["anyOf"]]
-        return _add_items(cleaned)
+        cleaned = _add_items(cleaned)
+        if self._rules.suits_grammars:
+            if cleaned.get("items") == {} and "prefixItems" not in cleaned:
+                cleaned["items"] = _ANY_TYPE
+            limits = [key for key in _LIMITS_OF_GRAMMARS if _exceeds_grammars(key, cleaned.get(key))]
+            add_texts(cleaned, [text for key in limits if (text := describe_keyword(key, cleaned.pop(key)))])
+        return cleaned
 
     def _reduce_to_basics(self, schema: Schema) -> Schema:
         """Return a schema with basic keywords, one type and no alternatives. Schemas inside it are unchanged."""
@@ -334,6 +346,34 @@ def _add_items(schema: Schema) -> Schema:
     if "items" in schema or not holds_type(schema.get("type"), "array"):
         return schema
     return {**schema, "items": {}}
+
+
+_LIMITS_OF_GRAMMARS = ("pattern", "format", "minLength", "maxLength", "minItems", "maxItems")
+_MAX_GRAMMAR_ITEMS = 100
+"""Maximum value of `minItems` and `maxItems` in a schema for a grammar, which contains a rule for each such member."""
+_SCALARS = ["string", "number", "boolean", "object", "null"]
+_ANY_TYPE: Schema = {"type": [*_SCALARS, "array"], "items": {"type": _SCALARS}}
+
+
+def _exceeds_grammars(key: str, value: Any) -> bool:
+    if key in ("minItems", "maxItems"):
+        return isinstance(value, int) and value > _MAX_GRAMMAR_ITEMS
+    return value is not None
+
+
+def describe_keyword(key: str, value: Any) -> str:
+    """Return the text `key: value` for a description. "": the value is too long."""
+    text = encode_if_short(value)
+    return "" if text is None else f"{key}: {text}"
+
+
+def add_texts(schema: Schema, texts: list[str]) -> None:
+    """Add texts about keywords that are not sent to the description of a schema."""
+    if not texts:
+        return
+    before = schema.get("description")
+    hint = f"({'; '.join(texts)})"
+    schema["description"] = f"{before} {hint}" if isinstance(before, str) and before else hint
 
 
 def _has_alternatives(schema: Schema) -> bool:

@@ -303,7 +303,10 @@ _PARAMETERS = compile_later(
     r"|(?P<limit>max_(?:completion_)?tokens)\W{1,2}(?:must be|is too large|exceeds|value\b|\(\d+\) exceeds)"
     r"|\b(?P<thinking>think) value .{1,80} is not supported"  # Ollama, also at /v1
     r"|(?P<choice>tool_choice) '\w+' is incompatible"
-    r"|(?P<definition>invalid (?:json )?schema for (?:function|tool)\b)",
+    r"|(?P<definition>invalid (?:json )?schema for (?:function|tool)\b"
+    r"|fail\w* to (?:parse|compile|convert|build) (?:the )?grammar|(?:parsing|invalid) grammar\b"  # llama.cpp, vLLM
+    r"|json schema conversion failed|unable to generate parser\b|number of repetitions exceeds"  # llama.cpp
+    r"|schema contains features not supported|unsupported json schema)",  # vLLM
     re.IGNORECASE,
 )
 _STEP = compile_later(r"[\w-]+")

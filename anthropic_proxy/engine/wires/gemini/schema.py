@@ -22,8 +22,9 @@ from anthropic_proxy.engine.wires.json_schema import (
     EqualityIndex,
     Schema,
     SchemaRules,
+    add_texts,
     clean_schema,
-    encode_if_short,
+    describe_keyword,
     holds_type,
     merge_all_of,
 )
@@ -356,10 +357,7 @@ def _filter_required_and_add_texts(reduced: Schema, words: list[str]) -> Schema:
         reduced = {key: value for key, value in reduced.items() if key != "required"}
         if kept:
             reduced["required"] = kept
-    if words:
-        before = reduced.get("description")
-        hint = f"({'; '.join(words)})"
-        reduced["description"] = f"{before} {hint}" if isinstance(before, str) and before else hint
+    add_texts(reduced, words)
     return reduced
 
 
@@ -367,5 +365,5 @@ def _describe(key: str, value: Any) -> list[str]:
     """Return the text `key: value` in a list. Empty: the model does not need it, or the text is too long."""
     if key in _DROPPED_KEYWORDS and not (key == "additionalProperties" and isinstance(value, dict) and value):
         return []
-    text = encode_if_short(value)
-    return [] if text is None else [f"{key}: {text}"]
+    text = describe_keyword(key, value)
+    return [text] if text else []

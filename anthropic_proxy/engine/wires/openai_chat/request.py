@@ -503,7 +503,10 @@ def encode_reply_schema_fields(
     call: Call[Dialect], dialect: Dialect, tools: ToolFields, notes: list[FidelityNote], budget: WorkBudget
 ) -> ReplySchemaFields:
     """Return the request fields for a reply that must match the client's JSON Schema, or add the output tool."""
-    found = encode_reply_schema(call, budget, notes, dialect.schema_rules)
+    rules = dialect.schema_rules
+    if not rules.allows_basics_only:  # a reply schema keeps its limits, which the server may guarantee
+        rules = structs.replace(rules, suits_grammars=False)
+    found = encode_reply_schema(call, budget, notes, rules)
     if found is None:
         return ReplySchemaFields(system_instruction=reply_schema_instruction(call, budget, notes))
     schema, strict = found
