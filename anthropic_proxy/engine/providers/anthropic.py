@@ -129,7 +129,7 @@ Headers"; vercel.com/docs/ai-gateway, "Model Variants"; portkey.ai/docs, "Claude
 
 DEEPSEEK = WireConfig(
     wire=anthropic.WIRE,
-    dialect=_THIRD_PARTY,
+    dialect=structs.replace(_THIRD_PARTY, requires_thinking_with_calls=True),
     url_suffixes=tuple(
         (ending, "/anthropic") for ending in ("/anthropic/v1", "/anthropic", "/beta/v1", "/beta", "/v1", "")
     ),

@@ -14,7 +14,12 @@ from anthropic_proxy.engine.wires.json_schema import BASIC_RULES, SchemaRules, c
 from tests.support.golden_texts import Check
 
 MOONSHOT = SchemaRules(inlines_references=True, allows_type_beside_alternatives=False)
-RULES = {"plain": SchemaRules(), "moonshot": MOONSHOT, "basic": BASIC_RULES, "grammar": SchemaRules(suits_grammars=True)}
+RULES = {
+    "plain": SchemaRules(),
+    "moonshot": MOONSHOT,
+    "basic": BASIC_RULES,
+    "grammar": SchemaRules(suits_grammars=True),
+}
 
 
 def cleaned(schema: Any, rules: SchemaRules) -> Any:

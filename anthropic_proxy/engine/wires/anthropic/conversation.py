@@ -2,6 +2,7 @@
 
 - Thinking with a signature that the provider has not made or has rejected, and all thinking of an open tool loop that
   does not begin with thinking.
+- Replies with tool calls but without thinking, for servers that demand it. They get the text of the removed thinking.
 - Names and arguments of tool calls that the API does not allow, and that other providers have accepted.
 - Web searches that another provider ran, whose results lack `encrypted_content`.
 - Calls and results of server tools that the server does not run. They become text.
@@ -56,6 +57,8 @@ _CLEAR_THINKING = "clear_thinking_"
 anthropics/claude-code issues 11231 and 11971)."""
 EMPTY_TEXT = b'{"type":"text","text":"\xe2\x80\xa6"}'
 """Block in place of a content of which all was removed. Providers reject empty content."""
+_NO_TEXT = "\N{HORIZONTAL ELLIPSIS}"
+"""Text of thinking that a server demands and that the conversation does not have."""
 _URL, _FILE_ID = b'"url"', b'"file_id"'
 _LEVELS_OF_FILES = 4
 """Levels in a message at which a file may be: a result, a document, its source, and an image in this."""
@@ -124,6 +127,8 @@ class Removals(Struct, frozen=True):
     """`RelayedRequest.has_invalid_calls`."""
     own_tool_names: Collection[str] = frozenset()
     """`RelayedRequest.own_tool_names`."""
+    adds_thinking: bool = False
+    """True if a reply with a tool call gets a thinking block if it has none."""
     types_as_text: set[str] = set()
     """Gets the type of each block that is sent as text."""
 
@@ -141,7 +146,10 @@ def may_need_edits(body: bytes, call: Call[Dialect]) -> bool:
                 or (dialect.verifies_signatures and json_spans.contains(body, _SEARCHED))
             )
         )
-        or (call.relayed.has_invalid_calls and json_spans.contains(body, _CALL))
+        or (
+            (call.relayed.has_invalid_calls or dialect.requires_thinking_with_calls)
+            and json_spans.contains(body, _CALL)
+        )
         or (bool(call.relayed.refused_thinking) and json_spans.contains(body, _THINKING))
         or _holds_missing_tools(body, dialect)
     )
@@ -216,7 +224,7 @@ def find_message_edits(
         searched = dialect.verifies_signatures and _SEARCHED in text
         thinks = not keeps_thinking or (bool(removals.refused_thinking) and _THINKING in text)
         runs_tools = _holds_missing_tools(text, dialect)
-        calls = removals.has_invalid_calls and _CALL in text
+        calls = (removals.has_invalid_calls or removals.adds_thinking) and _CALL in text
         if not (searched or thinks or runs_tools or calls or _MARK in text) or not text.startswith(b"{"):
             continue
         for member in json_spans.find_members(body, message.value, message.end):
@@ -244,6 +252,9 @@ def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals, *, k
             removals.types_as_text.add(block.type)
     if not any(kept) and parts:
         return [Edit(content.value, content.end, b"[%b]" % EMPTY_TEXT)]
+    if removals.adds_thinking and (thinking := _find_demanded_thinking(blocks, kept)) is not None:
+        added = {"type": "thinking", "thinking": thinking, "signature": ""}
+        edits.append(Edit(parts[0].start, parts[0].start, msgspec.json.encode(added) + b","))
     edits += json_spans.build_removal_edits(parts, kept)
     if removals.has_invalid_calls:
         for part, block in zip(parts, blocks, strict=True):
@@ -261,6 +272,15 @@ def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals, *, k
                 members = json_spans.find_members(body, part.value, part.end)
                 edits += json_spans.build_removal_edits(members, [member.key != "citations" for member in members])
     return edits
+
+
+def _find_demanded_thinking(blocks: Sequence[BlockFields], kept: Sequence[bool]) -> str | None:
+    """Return the text of the thinking that a reply gets: that of its removed thinking. None: it needs none."""
+    if all(block.type != "tool_use" for block in blocks):
+        return None
+    if any(keeps and block.type in _THINKING_TYPES for block, keeps in zip(blocks, kept, strict=True)):
+        return None
+    return next((block.thinking for block in blocks if block.type == "thinking" and block.thinking), _NO_TEXT)
 
 
 def _find_call_edits(body: bytes, call: JsonSpan, block: BlockFields, own_names: Collection[str]) -> list[Edit]:
@@ -364,6 +384,14 @@ def _find_first_reply(body: bytes, messages: JsonSpan) -> tuple[JsonSpan | None,
             question = found or [BlockFields(text=content.decode())]
             break
     return first, blocks, question
+
+
+def disables_thinking(body: bytes, members: Sequence[JsonSpan]) -> bool:
+    """Return True if the client has turned thinking off."""
+    return any(
+        member.key == "thinking" and read_block(body[member.value : member.end]).type == "disabled"
+        for member in members
+    )
 
 
 def find_disabling_edits(body: bytes, member: JsonSpan) -> list[Edit] | None:

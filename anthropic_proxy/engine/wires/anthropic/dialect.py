@@ -36,6 +36,11 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     thinks: bool = True
     """False: the server has rejected thinking, because an open tool loop does not begin with it. The request disables
     it. Proven by: tests/unit/exchange/test_foreign_thinking.py."""
+    requires_thinking_with_calls: bool = False
+    """True if a reply with a tool call must have thinking, unless the request turns thinking off (DeepSeek:
+    SuperJJ007/CSSwitch issue 70, farion1231/cc-switch issue 3222, read 2026-11-26). If the conversation has none, or
+    only that of another provider, such a reply gets its text, or a placeholder. Proven by:
+    golden/anthropic/thinking/deepseek_calls."""
     accepts_system_messages: bool = True
     """True if a message in `messages` may have the role `system`. False: its text is added to the user message before
     it, between `<system-reminder>` tags. Older Ollama, LM Studio and vLLM reject the role (ollama/ollama issue 16372,

@@ -47,6 +47,12 @@ _MIN_ADAPTATIONS_LEFT = 2
 _BLOCK = compile_later(r"\bmessages\.\d+\.content\.\d+\b")
 _THINKING_MISSING = compile_later(r"expected\W{0,3}thinking\b.{0,40}\bbut found\b", re.IGNORECASE)
 """Pattern of errors about a tool loop that does not begin with thinking (anomalyco/opencode issue 3077)."""
+_THINKING_DEMANDED = compile_later(
+    r"\b(?:content\[\]\.thinking|reasoning_content)\b.{0,80}\b(?:must be passed|is missing|is required)", re.IGNORECASE
+)
+"""Pattern of errors about replies with tool calls but without thinking (DeepSeek: SuperJJ007/CSSwitch issue 70; Kimi's
+wording for `reasoning_content`)."""
+_WITH_CALLS = "thinking with calls"
 _DROP_FIELDS = "fields"
 _OF_API = frozenset(
     (
@@ -97,6 +103,10 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
         return _find_refused_thinking(call, error.message)
     if error.status == 400 and call.dialect.thinks and _THINKING_MISSING.search(error.message):
         return Adaptation(_NO_THINKING, persistent=False, refused_thinking=find_open_loop(call))
+    if error.status in (400, 422) and _THINKING_DEMANDED.search(error.message):
+        changed = structs.replace(call, dialect=apply_adaptation(call.dialect, _WITH_CALLS))
+        if encode_request(changed).body != encode_request(call).body:
+            return Adaptation(_WITH_CALLS)
     refuses_role = error.status in (400, 422) and _ROLE_REFUSED.search(error.message) is not None
     if refuses_role and call.dialect.accepts_system_messages and has_system_messages(call.relayed.body):
         return Adaptation(_REMIND)
@@ -176,6 +186,8 @@ def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
         return structs.replace(dialect, sends_past_thinking=False)
     if name == _NO_THINKING:
         return structs.replace(dialect, thinks=False)
+    if name == _WITH_CALLS:
+        return structs.replace(dialect, requires_thinking_with_calls=True)
     verb, *names = name.split()
     if verb == _DROP_FIELDS:
         return structs.replace(dialect, dropped_fields=(*dialect.dropped_fields, *names))

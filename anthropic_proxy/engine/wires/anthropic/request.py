@@ -23,6 +23,7 @@ from anthropic_proxy.engine.wires.anthropic.betas import ACCEPTED, BETA_FIELD, B
 from anthropic_proxy.engine.wires.anthropic.conversation import (
     FIELDS_OF_THINKING,
     Removals,
+    disables_thinking,
     find_disabling_edits,
     find_file_edits,
     find_message_edits,
@@ -206,10 +207,11 @@ def _find_edits(
         call.relayed.refused_thinking,
         has_invalid_calls=call.relayed.has_invalid_calls,
         own_tool_names=call.relayed.own_tool_names,
+        adds_thinking=dialect.requires_thinking_with_calls and not disables_thinking(body, members),
     )
     unthinking_loop = find_unthinking_loop(body, members, removals) if reads else None
     gone = find_missing_tools(body, members, dialect)
-    disables_thinking = unthinking_loop is not None or not dialect.thinks
+    ends_thinking = unthinking_loop is not None or not dialect.thinks
     for position, member in enumerate(members):
         if member.key in moved:
             kept[position] = False
@@ -219,7 +221,7 @@ def _find_edits(
         elif member.key in lost:
             kept[position] = False
             notes.append(FidelityNote(lost[member.key], member.key, _BETA_MISSING))
-        elif member.key in FIELDS_OF_THINKING and disables_thinking:
+        elif member.key in FIELDS_OF_THINKING and ends_thinking:
             disabling = find_disabling_edits(body, member)
             kept[position] = disabling is not None
             edits += disabling or ()
