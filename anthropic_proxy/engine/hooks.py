@@ -104,6 +104,28 @@ class AdmissionTarget(Struct, frozen=True, kw_only=True):
     """Model id at the provider, without a prefix."""
     max_output_tokens: int
     """Maximum output tokens of this request at the model."""
+    service_tier: str = ""
+    """Service tier that the client requests and that costs more: `fast`. "": none."""
+    max_searches: int = 0
+    """Maximum number of web searches by the provider: `max_uses` of the search tools of the request. A tool without it
+    counts as five."""
+
+
+class FurtherCall(Struct, frozen=True, kw_only=True):
+    """A call to a provider for a client request whose earlier calls were billed."""
+
+    target: AdmissionTarget
+    """The provider and model to call."""
+    body_bytes: int
+    """Size of the request. 0: unknown."""
+    estimate_input_tokens: Callable[[], int]
+    """Returns the estimated input tokens. It reads the whole request, so call it only if the number is needed."""
+    receipt: "Receipt"
+    """Record of the client request so far."""
+
+
+AdmitFurtherCall = Callable[[FurtherCall], Awaitable[None]]
+"""Function that a policy adds to `AdmissionRequest.further_calls`. It raises `LimitReached` to reject the call."""
 
 
 class AdmissionRequest(Struct, frozen=True, kw_only=True):
@@ -134,6 +156,10 @@ class AdmissionRequest(Struct, frozen=True, kw_only=True):
     """Returns the estimated input tokens. It reads the whole request, so call it only if the number is needed."""
     response_headers: dict[str, str] = field(default_factory=dict)
     """Headers that a policy adds to the response, also to an error response. Names are in lower case."""
+    further_calls: list[AdmitFurtherCall] = field(default_factory=list)
+    """Functions that a policy adds. The proxy calls each of them before a further call to a provider for the same
+    request: after tools that the proxy runs, to continue a split reply, or after a billed call that failed. If one
+    rejects the call, the reply ends with what it has, and the stop reason `pause_turn`."""
 
 
 BlockMark = tuple[str, str, float, int]

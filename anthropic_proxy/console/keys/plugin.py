@@ -25,7 +25,7 @@ from anthropic_proxy.console.keys.limits import (
 )
 from anthropic_proxy.console.keys.queries import sum_budget_use
 from anthropic_proxy.console.keys.reservations import Reservations
-from anthropic_proxy.console.ledger.costs import ModelCosts, find_request_usage
+from anthropic_proxy.console.ledger.costs import ModelCosts, find_request_usage, find_running_usage
 from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.errors import AuthenticationFailed, ConfigurationError, PermissionDenied
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
@@ -36,6 +36,7 @@ from anthropic_proxy.plugins import (
     AdmissionRequest,
     AdmissionTarget,
     Client,
+    FurtherCall,
     Gateway,
     Headers,
     Plugin,
@@ -198,6 +199,16 @@ class KeyPolicy:
         if not limits or reservations is None:
             return None
         held = await reservations.reserve(limits, request.response_headers, now)
+        if any(each.budget is not None for each in limits) and (costs := self._costs) is not None:
+
+            async def admit_further_call(further: FurtherCall) -> None:
+                tokens = await _estimate_tokens(further.body_bytes, further.estimate_input_tokens)
+                spent = costs.find_usage_so_far(further.receipt)
+                next_call = costs.estimate([further.target], tokens)
+                needed = Amounts(spent.tokens + next_call.tokens, spent.cost + next_call.cost)
+                await reservations.raise_to(held, needed, self._clock())
+
+            request.further_calls.append(admit_further_call)
         return lambda receipt: reservations.settle(
             held, Amounts(0, 0) if self._costs is None else self._costs.find_actual_usage(receipt)
         )
@@ -215,11 +226,12 @@ class KeyPolicy:
             target = self._costs.find_target_without_price(request) if has_money_budget else None
             if target is not None:
                 raise unknown_price_error(scope, target)
-        if request.body_bytes > MAX_BYTES_ON_LOOP:
-            tokens = await asyncio.to_thread(request.estimate_input_tokens)
-        else:
-            tokens = request.estimate_input_tokens()
-        return self._costs.estimate(request, tokens)
+        tokens = await _estimate_tokens(request.body_bytes, request.estimate_input_tokens)
+        return self._costs.estimate(request.targets, tokens)
+
+
+async def _estimate_tokens(body_bytes: int, estimate: Callable[[], int]) -> int:
+    return await asyncio.to_thread(estimate) if body_bytes > MAX_BYTES_ON_LOOP else estimate()
 
 
 _REJECTED: Mapping[Ending, str] = {
@@ -304,15 +316,20 @@ class RequestCosts:
         self._settings = current_settings()
         self._costs = ModelCosts(self._settings, uses_server_lists=False)
 
-    def estimate(self, request: AdmissionRequest, input_tokens: int) -> Amounts:
-        """Return the maximum of tokens and cost (in nano-dollars) over all models that may answer. A model without a
-        known price counts as free.
+    def estimate(self, targets: Sequence[AdmissionTarget], input_tokens: int) -> Amounts:
+        """Return the maximum of tokens and cost (in nano-dollars) over all models that may answer, with the service
+        tier and the web searches that the request asks for. A model without a known price counts as free, and so do
+        searches.
         """
         costs = self._current_costs()
         found = Amounts(1, 0)
-        for target in request.targets:
-            price = costs.find_price_by_prefix(target.prefix, target.model)
-            cost = 0 if price is None else price.calculate_max_cost(input_tokens, target.max_output_tokens)
+        for target in targets:
+            cost = 0
+            for tier in {"", target.service_tier}:
+                price = costs.find_price_by_prefix(target.prefix, target.model, tier=tier)
+                if price is not None:
+                    searches = price.calculate_search_cost(target.max_searches) or 0
+                    cost = max(cost, price.calculate_max_cost(input_tokens, target.max_output_tokens) + searches)
             found = Amounts(max(found.tokens, input_tokens + target.max_output_tokens), max(found.cost, cost))
         return found
 
@@ -328,6 +345,11 @@ class RequestCosts:
     def find_actual_usage(self, receipt: Receipt) -> Amounts:
         """Return the tokens and the cost (in nano-dollars) of a finished request. An unknown cost counts as 0."""
         usage = find_request_usage(self._current_costs(), receipt)
+        return Amounts(usage.tokens, usage.cost or 0)
+
+    def find_usage_so_far(self, receipt: Receipt) -> Amounts:
+        """Return the tokens and the cost (in nano-dollars) of the calls of a running request."""
+        usage = find_running_usage(self._current_costs(), receipt)
         return Amounts(usage.tokens, usage.cost or 0)
 
     def _current_costs(self) -> ModelCosts:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from msgspec import Struct, structs
+from msgspec import Struct, field, structs
 
 from anthropic_proxy.console.keys.descriptions import format_time
 from anthropic_proxy.console.keys.limits import Amounts, KeyLimit, find_actual_amounts
@@ -41,6 +41,8 @@ _MAX_CHECKED = 100_000
 class HeldLimits(Struct, eq=False):
     limits: Sequence[KeyLimit]
     reservation: Reservation
+    additions: list["HeldLimits"] = field(default_factory=list)
+    """Reservations for further calls of the same request."""
 
 
 class Reservations:
@@ -158,8 +160,35 @@ class Reservations:
         while len(self._budget_uses) > _MAX_REPORTED:
             del self._budget_uses[next(iter(self._budget_uses))]
 
+    async def raise_to(self, held: HeldLimits, needed: Amounts, now: float) -> None:
+        """Reserve what is missing in the budgets of a running request, so that it has the amounts `needed` for its
+        calls so far and the next one. Raises `LimitReached`, and reserves nothing, if a budget lacks it.
+        """
+        reserved = dict.fromkeys((each.limit.key for each in held.limits), 0)
+        for each in (held, *held.additions):
+            for one in each.limits:
+                reserved[one.limit.key] += one.limit.amount
+        wanted = find_actual_amounts(held.limits, needed)
+        missing = [
+            structs.replace(each, limit=structs.replace(each.limit, amount=amount - reserved[each.limit.key]))
+            for each, amount in zip(held.limits, wanted, strict=True)
+            if each.budget is not None and amount > reserved[each.limit.key]
+        ]
+        if not missing:
+            return
+        reservation = await self._reserve(missing)
+        self._note_budget_uses(missing, reservation, now)
+        if reservation.refused is not None:
+            raise limit_reached_error(missing[reservation.refused], reservation, now)
+        addition = HeldLimits(missing, reservation)
+        held.additions.append(addition)
+        if reservation.is_held:
+            self._held.add(addition)
+
     def settle(self, held: HeldLimits, actual: Amounts) -> None:
         """A background task writes the amounts to the store, so this method does not wait."""
+        for addition in held.additions:
+            self.settle(addition, Amounts(0, 0))
         if held in self._held:
             self._held.discard(held)
             amounts = find_actual_amounts(held.limits, actual)

@@ -223,7 +223,15 @@ class RequestUsage(Struct, frozen=True):
 
 def find_request_usage(costs: ModelCosts, receipt: Receipt) -> RequestUsage:
     """Return what a request has used, as budgets count it: tokens and cost."""
-    calls = _list_calls(receipt)
+    return _sum_usage(costs, receipt, _list_calls(receipt))
+
+
+def find_running_usage(costs: ModelCosts, receipt: Receipt) -> RequestUsage:
+    """Return what the calls of a running request have used. The receipt itself has no tokens yet."""
+    return _sum_usage(costs, receipt, _list_attempts(receipt))
+
+
+def _sum_usage(costs: ModelCosts, receipt: Receipt, calls: Sequence["_Call"]) -> RequestUsage:
     counts = [call.tokens for call in calls]
     new_tokens = sum(one.input_tokens + one.cache_write_tokens + one.output_tokens for one in counts)
     used = _find_used_prices(costs, receipt, calls)
@@ -254,12 +262,16 @@ def _to_call(usage: BilledUsage) -> _Call:
     return _Call(usage, searches=usage.billed_searches, tier=tier, stated_cost=usage.stated_cost)
 
 
+def _list_attempts(receipt: Receipt) -> list[_Call]:
+    return [structs.replace(_to_call(one), provider=one.provider, model=one.model) for one in receipt.attempts]
+
+
 def _list_calls(receipt: Receipt) -> list[_Call]:
     """The last item has tokens that belong to no attempt, such as those of an interrupted reply."""
     if len(receipt.attempts) < 2:
         calls = [_to_call(receipt)]
     else:
-        calls = [structs.replace(_to_call(one), provider=one.provider, model=one.model) for one in receipt.attempts]
+        calls = _list_attempts(receipt)
         left = BilledUsage()
         left.copy_usage(receipt)
         for attempt in receipt.attempts:

@@ -34,8 +34,10 @@ from anthropic_proxy.engine.engine import (
     is_large_request,
 )
 from anthropic_proxy.engine.exchange.adaptation import Adaptations, apply_stored_adaptations
+from anthropic_proxy.engine.exchange.admission import describe_target
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, record_bytes
 from anthropic_proxy.engine.exchange.media_inlining import SAMPLE_LINK, SOURCE_OF_LINK, MediaInliner, MediaKey
+from anthropic_proxy.engine.exchange.plan import estimate_client_request_tokens
 from anthropic_proxy.engine.exchange.provider_errors import (
     add_address_setting,
     add_key_setting,
@@ -52,7 +54,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
 from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
-from anthropic_proxy.engine.hooks import Receipt, UpstreamAttempt
+from anthropic_proxy.engine.hooks import AdmitFurtherCall, FurtherCall, Receipt, UpstreamAttempt
 from anthropic_proxy.engine.messages.deltas import Delta, Usage, sum_usages
 from anthropic_proxy.engine.messages.effort_plan import EffortPlan
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
@@ -201,7 +203,10 @@ class Attempts:
         watchdog: Watchdog,
         *,
         estimates: EstimateCache,
+        further_calls: Sequence[AdmitFurtherCall] = (),
     ) -> None:
+        self._further_calls = further_calls
+        """Functions of policies that admit another call after a billed one."""
         self._engine = engine
         self._incoming = incoming
         self._request = request
@@ -349,6 +354,8 @@ class Attempts:
         """
         engine = self._engine
         while True:
+            if self._further_calls:
+                await self._admit_further_call(target, run)
             provider = target.provider
             credential: Credential | None = None
             if provider.accepts_client_credential:
@@ -364,6 +371,28 @@ class Attempts:
             except UpstreamError as error:
                 target = await self._prepare_retry(attempt, error)
                 error.release_tracebacks()
+
+    def log_rejected_call(self, error: ClientError) -> None:
+        """Log why a reply ends before its next call."""
+        self._engine.log.write_once(f"A reply was paused before its next call: {error.message}", "warning")
+
+    async def _admit_further_call(self, target: Target, run: TargetRun) -> None:
+        """Ask the policies for another call, if one was billed before. Raises the `ClientError` of the first that
+        rejects it.
+        """
+        if not any(each.all_input_tokens or each.output_tokens for each in self.receipt.attempts):
+            return
+        request = run.request
+        further = FurtherCall(
+            target=describe_target(target, request),
+            body_bytes=request.body_bytes,
+            estimate_input_tokens=partial(
+                estimate_client_request_tokens, self._incoming, self._estimates, run.token_scale, request
+            ),
+            receipt=self.receipt,
+        )
+        for admit in self._further_calls:
+            await admit(further)
 
     async def _prepare_relay(self, target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
         """Return a new attempt at a relay. Its provider checks the request, which may be invalid."""

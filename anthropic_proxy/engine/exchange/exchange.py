@@ -38,7 +38,7 @@ from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner
 from anthropic_proxy.engine.exchange.tool_loop.schema_retry import SchemaCheckedStream
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter
 from anthropic_proxy.engine.exchange.watchdog import Watchdog, uncancel
-from anthropic_proxy.engine.hooks import Receipt, Settle
+from anthropic_proxy.engine.hooks import AdmitFurtherCall, Receipt, Settle
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.engine.messages.events import ErrorEvent, Event, Ping
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
@@ -176,8 +176,17 @@ class Exchange:
             engine.log.write_once(note)
 
         # admit
+        further_calls: list[AdmitFurtherCall] = []
         if engine.policies:
-            await admit(engine, incoming, request, plan, estimates=self._estimates, settles=self._settles)
+            await admit(
+                engine,
+                incoming,
+                request,
+                plan,
+                estimates=self._estimates,
+                settles=self._settles,
+                further_calls=further_calls,
+            )
         writer = self._writer = MessageWriter(message_id=engine.new_id("msg_"), model=request.model, signature="")
         writer.clock = engine.clock
         receipt.blocks = writer.marks
@@ -187,7 +196,9 @@ class Exchange:
             first_byte_seconds=engine.settings.timeouts.first_byte_seconds,
             idle_seconds=engine.settings.timeouts.idle_seconds,
         )
-        self._attempts = Attempts(engine, incoming, request, self._watchdog, estimates=self._estimates)
+        self._attempts = Attempts(
+            engine, incoming, request, self._watchdog, estimates=self._estimates, further_calls=further_calls
+        )
         self._is_admitted = True
         if request.max_tokens == 0 and not begins_as_relay:
             # the API would fill its cache: the reply is empty

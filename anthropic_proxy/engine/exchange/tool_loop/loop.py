@@ -50,7 +50,7 @@ from anthropic_proxy.engine.messages.server_blocks import SERVER_TOOL_ID_PREFIX,
 from anthropic_proxy.engine.messages.tool_arguments import build_arguments_object
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.routing.router import Plan
-from anthropic_proxy.errors import UnreadableReply
+from anthropic_proxy.errors import LimitReached, UnreadableReply
 
 
 class RepeatableStream(DeltaStream):
@@ -252,6 +252,8 @@ class ToolLoop(DeltaStream):
         """Token with which the next call continues a split reply. "": the next call follows tool results or a retry."""
         self._call_pending = False
         """True if another upstream call must be sent before the next deltas can be read."""
+        self._repeats_reply = False
+        """True if this call repeats a reply that does not match the schema of the client."""
         self._finished = False
 
     @property
@@ -266,7 +268,13 @@ class ToolLoop(DeltaStream):
         while not self._finished:
             if self._call_pending:
                 await self._stream.close()
-                attempt = await self._attempts.open_next_call(self._stream.attempt, self._request, self._token)
+                try:
+                    attempt = await self._attempts.open_next_call(self._stream.attempt, self._request, self._token)
+                except LimitReached as error:
+                    if self._repeats_reply:
+                        raise
+                    self._attempts.log_rejected_call(error)
+                    return self._pause()
                 self._stream = RepeatableStream(self._attempts, attempt)
                 self._call_pending = False
                 if self._token:
@@ -307,7 +315,7 @@ class ToolLoop(DeltaStream):
         self._request = replace(self._request, messages=messages)
         self._attempts.receipt.fidelity.add_notes([_ASKED_AGAIN])
         self._token = ""
-        self._call_pending = True
+        self._call_pending = self._repeats_reply = True
         self._finished = False
         return True
 
@@ -336,11 +344,7 @@ class ToolLoop(DeltaStream):
                 self._continuation_count += 1
                 self._end_call(mark_input_repeated(usage))
                 if self._is_exhausted() or self._continuation_count >= _MAX_CONTINUATIONS or usage.output_tokens == 0:
-                    stop_filter = self._stream.attempt.decoded().stop_filter
-                    return [
-                        *(stop_filter.flush() if stop_filter is not None else ()),
-                        *self._finish(Stop("max_tokens")),
-                    ]
+                    return self._end_split_reply()
                 self._token = self._stream.continuation
                 self._call_pending = True
                 return []
@@ -362,6 +366,16 @@ class ToolLoop(DeltaStream):
             return [*forwarded, *results, *self._finish(Stop("max_tokens"))]
         self._token, self._call_pending = "", True
         return [*forwarded, *results]
+
+    def _pause(self) -> list[Delta]:
+        """End the reply before a call that a policy rejects, such as after the end of a budget. The client may resume
+        it by another request, which is rejected with the reason.
+        """
+        return self._end_split_reply() if self._token else self._finish(Stop("pause_turn"))
+
+    def _end_split_reply(self) -> list[Delta]:
+        stop_filter = self._stream.attempt.decoded().stop_filter
+        return [*(stop_filter.flush() if stop_filter is not None else ()), *self._finish(Stop("max_tokens"))]
 
     def _finish(self, stop: Stop) -> list[Delta]:
         self._finished = True

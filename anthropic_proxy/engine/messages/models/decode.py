@@ -82,6 +82,7 @@ rejected. JSON strings cannot contain these bytes, because their quotes are esca
 _MAX_SEQUENCES, _MAX_SEQUENCE_CHARACTERS = 4_096, 65_536
 _GLOBAL_REGION = b'"global"'
 """Value of the request field `inference_geo`, as JSON, that permits every region."""
+_FAST = Raw(b'"fast"')
 _CHANGING_EDITS = (b'"clear_tool_uses_', b'"compact_')
 """Edits of the request field `context_management` that change the model's input. Each text begins the `type` of an
 edit."""
@@ -106,6 +107,7 @@ class _Body(Struct, kw_only=True):
     top_k: int | None = None
     metadata: Metadata | None = None
     service_tier: str | None = None
+    speed: Raw = ABSENT
     mcp_servers: Raw = ABSENT
     container: Raw = ABSENT
     context_management: Raw = ABSENT
@@ -183,6 +185,7 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
         request.top_p = read.top_p
         request.top_k = read.top_k
         request.service_tier = read.service_tier
+        request.is_fast = read.speed == _FAST
         request.tool_choice, request.output_format = read.tool_choice, read.output_format
         if read.tools not in _NOT_GIVEN:
             request.tools = decode_tools(read.tools)
@@ -691,6 +694,7 @@ class _Head(Struct, kw_only=True):
     tools: Raw = ABSENT
     mcp_servers: Raw = ABSENT
     metadata: Metadata | None = None
+    speed: Raw = ABSENT
 
 
 class _PlainBody(_Head):
@@ -749,6 +753,7 @@ def scan_request(body: bytes) -> MessagesRequest | None:
         mcp_servers=_decode_mcp_servers(read.mcp_servers) if read.mcp_servers not in _NOT_GIVEN else [],
         body_bytes=len(body),
         scanned_only=True,
+        is_fast=read.speed == _FAST,
         has_proxy_signatures=isinstance(read, _ScannedBody)
         and any(_has_proxy_signature(message.content) for message in read.messages),
         has_invalid_calls=_has_invalid_calls(read, tools),

@@ -388,6 +388,8 @@ class MessagesRequest(Struct, kw_only=True):
     metadata: Metadata | None = None
     service_tier: str | None = None
     """Priority class that the client requests: `auto`, `standard_only`."""
+    is_fast: bool = False
+    """True if the client requests fast mode (`speed`), which costs more."""
     mcp_servers: list[McpServer] = field(default_factory=list)
     container: bool = False
     pins_region: bool = False
