@@ -132,6 +132,9 @@ class ModelTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
+THIS_MACHINE = "localhost,127.0.0.1,127.0.0.0/8,0.0.0.0,::1,::,::ffff:127.0.0.0/104"
+"""Entries of `NO_PROXY` for names and addresses of loopback: those of a proxy are its own machine. Not every library
+knows networks."""
 _MAX_SUGGESTED_NAME = 50
 """Leaves room for a number behind the name of a table, which has at most 63 characters."""
 
@@ -549,8 +552,8 @@ class EngineOptions(Struct, frozen=True, kw_only=True):
     """`MAX_UPSTREAM_CALLS`: maximum concurrent calls to providers, in all workers together. None: no limit."""
     http_proxies: Mapping[str, Secret] = {}
     """Scheme of a provider URL (`https`) → URL of the HTTP proxy for calls to it (`HTTPS_PROXY`, else `ALL_PROXY`)."""
-    no_proxy_hosts: str = ""
-    """`NO_PROXY`: comma-separated hosts that are called without an HTTP proxy. "": none."""
+    no_proxy_hosts: str = THIS_MACHINE
+    """`NO_PROXY`: comma-separated hosts that are called without an HTTP proxy of the environment."""
     data_directory: Path | None = None
     """Directory for files of this user (`XDG_DATA_HOME`, `HOME`, `LOCALAPPDATA`). None: the environment names none."""
     other_secrets: Sequence[Secret] = ()

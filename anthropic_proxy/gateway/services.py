@@ -34,7 +34,7 @@ from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.contract import Transport
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer
-from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings import Settings, export_no_proxy
 from anthropic_proxy.gateway.settings.key_references import read_key_again
 from anthropic_proxy.gateway.stores import open_redis_store
 from anthropic_proxy.gateway.stores.memory import MemoryStore
@@ -146,6 +146,7 @@ async def open_services(
     `shared_store` is used if neither a plugin nor Redis has the limits. `previous` are the services that a reload
     replaces. The caller closes the result.
     """
+    export_no_proxy(settings)
     transports = transports or Transports(settings)
     log = log or new_log(settings)
     services = build_services(

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.support.forked_command import can_fork, run_forked
+from tests.support.forked_command import NO_LOCAL_SERVERS, can_fork, run_forked, with_localhost
 from tests.support.paths import ROOT
-from tests.support.server_process import NO_LOCAL_SERVERS, reserve_closed_port
+from tests.support.server_process import reserve_closed_port
 from tests.support.waiting import WAIT_SECONDS
 
 OPENAI = {"OPENAI_API_KEY": "sk-test-0123456789abcdef"}
@@ -38,15 +38,13 @@ def run_command(
     own["ANTHROPIC_PROXY_CONFIG"] = str(directory)
     if words and words[0] not in ("config", "serve"):
         own["PORT"] = reserve_closed_port()
-    if words and words[0] == "init":
-        own |= NO_LOCAL_SERVERS
-    environment = {**own, **settings}
+    environment = {**own, **NO_LOCAL_SERVERS, **settings}
     if can_fork(environment):
         return run_forked(words, directory, environment, stdin, WAIT_SECONDS)
     return subprocess.run(
         [sys.executable, "-m", "anthropic_proxy", *words],
         cwd=directory,
-        env=environment,
+        env=with_localhost(environment),
         input=stdin,
         capture_output=True,
         text=True,

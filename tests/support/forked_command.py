@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from tests.support.machine.sitecustomize import VARIABLE, replace_localhost
 from tests.support.paths import ROOT
 
 IMPORTED = (
@@ -24,6 +25,14 @@ IMPORTED = (
 )
 _READ_AT_START = ("PYTHON", "LC_", "LANG")
 """Beginnings of the variables that an interpreter reads when it starts."""
+NO_LOCAL_SERVERS = {VARIABLE: ""}
+"""Variables with which a program meets no model server of this machine on its usual port, such as localhost:11434."""
+
+
+def with_localhost(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of a process that is not forked. It finds the servers of `VARIABLE` at localhost, too."""
+    folders = [str(ROOT / "tests/support/machine"), environment.get("PYTHONPATH", "")]
+    return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
 
 
 def can_fork(environment: Mapping[str, str]) -> bool:
@@ -112,6 +121,7 @@ class _Command:
         sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
         os.environ.clear()
         os.environ.update(self._environment)
+        replace_localhost()
         os.chdir(self._directory)
         sys.argv = ["", *self._words]
         try:

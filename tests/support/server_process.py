@@ -72,10 +72,6 @@ def environment_of(directory: Path) -> dict[str, str]:
     return {**own, "ANTHROPIC_PROXY_CONFIG": str(directory)}
 
 
-NO_LOCAL_SERVERS = {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}
-"""Variables with which a program meets no model server of this machine on its usual port, such as localhost:11434."""
-
-
 def free_port() -> int:
     with hold_port() as port:
         return port

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.forked_command import can_fork, start_forked, wait_forked
+from tests.support.forked_command import NO_LOCAL_SERVERS, can_fork, start_forked, wait_forked, with_localhost
 from tests.support.process_checks import is_sleeping
-from tests.support.server_process import NO_LOCAL_SERVERS, ending, environment_of, reserve_closed_port
+from tests.support.server_process import ending, environment_of, reserve_closed_port
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
 
@@ -51,7 +51,7 @@ def answer_questions(
     process = subprocess.Popen(
         [sys.executable, "-c", _IN_OWN_TERMINAL, *words],
         cwd=directory,
-        env=environment,
+        env=with_localhost(environment),
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

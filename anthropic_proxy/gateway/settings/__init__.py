@@ -3,6 +3,7 @@
 from anthropic_proxy.gateway.settings.config_file import ConfigFile
 from anthropic_proxy.gateway.settings.environment import (
     copy_environment,
+    export_no_proxy,
     export_to_otel,
     find_listen_host_option,
     find_listen_port_option,
@@ -34,6 +35,7 @@ __all__ = [
     "SettingsReader",
     "TokenPriceFields",
     "copy_environment",
+    "export_no_proxy",
     "export_to_otel",
     "find_changed_variables",
     "find_env_file",

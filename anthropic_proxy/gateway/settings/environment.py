@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from anthropic_proxy.engine.options import THIS_MACHINE
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.processes import list_absolute_folders
@@ -123,7 +124,15 @@ def find_proxies(environ: Mapping[str, str]) -> dict[str, Secret]:
 
 
 def find_no_proxy_setting(environ: Mapping[str, str]) -> str:
-    return _find_variable(environ, "no_proxy")[1]
+    """Return the hosts of `NO_PROXY` and this machine. An HTTP proxy would look for the server on its own machine."""
+    entries = [entry.strip() for entry in _find_variable(environ, "no_proxy")[1].split(",")]
+    return ",".join(dict.fromkeys([*filter(None, entries), *THIS_MACHINE.split(",")]))
+
+
+def export_no_proxy(settings: Settings) -> None:
+    """Let libraries that read the environment call this machine without an HTTP proxy, too."""
+    if settings.http_proxies:
+        os.environ.update(dict.fromkeys(("NO_PROXY", "no_proxy"), settings.no_proxy_hosts))
 
 
 def find_listen_host_option(arguments: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from anthropic_proxy.cli.command_table import COMMANDS
 from anthropic_proxy.engine.platforms.program import name_program
+from anthropic_proxy.gateway.settings.place import CONFIG_VARIABLE
 from tests.support.paths import ROOT
 from tests.support.platform_marks import HIDDEN_POSIX
 
@@ -19,10 +20,17 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the settings files of the checkout."""
+    monkeypatch.setenv(CONFIG_VARIABLE, str(tmp_path))
+
+
 def run(*command: str | Path, **variables: str) -> str:
     """Return the proposal at the end of an error message."""
+    environment = {CONFIG_VARIABLE: os.environ[CONFIG_VARIABLE], **variables}
     ended = subprocess.run(
-        [*command, "models", "nothing"], env=variables, capture_output=True, text=True, check=False, timeout=60
+        [*command, "models", "nothing"], env=environment, capture_output=True, text=True, check=False, timeout=60
     )
     assert ended.returncode == 2
     return ended.stderr.rpartition("More:  ")[2].strip()

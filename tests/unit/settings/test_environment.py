@@ -129,6 +129,28 @@ def test_the_forms_of_no_proxy(host: str, excepted: list[str], others: list[str]
     assert [entry for entry in (*excepted, *others) if goes_directly(entry)] == excepted
 
 
+@pytest.mark.parametrize("entries", ["", "corp.example", "*.local , 10.0.0.0/8"])
+@pytest.mark.parametrize(
+    ("host", "is_direct"),
+    [
+        *[
+            (host, True)
+            for host in ("localhost", "LOCALHOST", "localhost.", "ollama.localhost", "127.0.0.1", "127.9.9.9")
+        ],
+        *[
+            (f"{host}:8000", True)
+            for host in ("localhost", "127.0.0.1", "0.0.0.0", "[::1]", "[::]", "[::ffff:127.0.0.1]")
+        ],
+        *[(host, False) for host in ("xlocalhost", "localhost.example", "192.168.1.7", "[fd00::1]", "128.0.0.1")],
+    ],
+)
+def test_the_outgoing_proxy_is_not_used_for_this_machine(host: str, is_direct: bool, entries: str) -> None:
+    settings = load(HTTP_PROXY=PROXY, HTTPS_PROXY=PROXY, NO_PROXY=entries)
+    proxies = {scheme: proxy.reveal() for scheme, proxy in settings.http_proxies.items()}
+    for scheme in ("http", "https"):
+        assert (find_proxy(f"{scheme}://{host}/v1", proxies, settings.no_proxy_hosts) is None) is is_direct
+
+
 @pytest.mark.parametrize("address", ["http://", "http://:3128", "http://user:password@"])
 def test_an_outgoing_proxy_without_a_host_is_refused(address: str) -> None:
     with pytest.raises(ConfigurationError) as caught:

@@ -647,7 +647,8 @@ async def test_a_local_server_that_is_down_is_not_worth_the_client_s_retries(hos
 async def test_a_local_proxy_that_is_down_is_named() -> None:
     error = await refusal_at("https://api.example", proxies={"https": "http://user:pass@127.0.0.1:1"})
     assert error.message == (
-        "no server responds at https://api.example through the proxy http://127.0.0.1:1 (connection refused)"
+        "no server responds at https://api.example through the proxy http://127.0.0.1:1 (connection refused); "
+        "to call api.example directly, add it to NO_PROXY"
     )
     assert error.should_retry is False
 

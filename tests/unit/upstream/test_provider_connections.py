@@ -313,13 +313,15 @@ async def test_none_bypasses_the_proxy_of_the_environment_and_an_address_ignores
         transports = Transports(load(tmp_path, table("proxy = 'none'"), **environ))
         assert await fetch(transports, f"http://127.0.0.1:{port}") == b"ok"
         assert (server.connections, proxy.connections) == (1, 0)
-        assert await fetch(transports, f"http://127.0.0.1:{port}", "groq") == b"ok"
-        assert (server.connections, proxy.connections) == (1, 1)
+        assert await fetch(transports, f"http://127.0.0.1:{port}", "groq") == b"ok", "this machine needs no proxy"
+        assert (server.connections, proxy.connections) == (2, 0)
+        assert await fetch(transports, "http://models.example", "groq") == b"ok"
+        assert (server.connections, proxy.connections) == (2, 1)
         await transports.close()
         text = table(f"proxy = 'http://127.0.0.1:{proxy_port}'")
         transports = Transports(load(tmp_path, text, NO_PROXY="127.0.0.1"))
         assert await fetch(transports, f"http://127.0.0.1:{port}") == b"ok"
-        assert (server.connections, proxy.connections) == (1, 2)
+        assert (server.connections, proxy.connections) == (2, 2)
         await transports.close()
 
 

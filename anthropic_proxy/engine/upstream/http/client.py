@@ -177,7 +177,10 @@ class HttpTransport:
             ):
                 seconds = asyncio.get_running_loop().time() - sent_at
                 advice = await self._connector.find_certificate_advice(origin, cached.proxy, seconds)
-            raise _failure(origin, error, cached.proxy, advice) from error
+            failure = _failure(origin, error, cached.proxy, advice)
+            if cached.proxy is not None and sent_at is None and self._proxy_setting == PROXY_VARIABLES:
+                failure.add_advice(f"; to call {origin.host} directly, add it to NO_PROXY")
+            raise failure from error
         return response
 
     def encode_head(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> bytes:
