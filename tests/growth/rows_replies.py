@@ -46,6 +46,27 @@ def one_call(pieces: Callable[[int], list[str]], name: Callable[[int], str] = la
     return reply(lambda n: Reply(calls=[("c", name(n), pieces(n))]), tools=[TOOL])
 
 
+def chat(*deltas: Callable[[int], list[dict[str, Any]]]) -> Operation:
+    """Return a stream of Chat Completions with these deltas."""
+
+    def chunks(n: int) -> list[bytes]:
+        frames: list[dict[str, Any]] = [{"delta": delta} for make in deltas for delta in make(n)]
+        return [
+            f"data: {json.dumps({'choices': [{'index': 0, **frame}]})}\n\n".encode()
+            for frame in [*frames, {"delta": {}, "finish_reason": "stop"}]
+        ]
+
+    return answer(chunks)
+
+
+def function(arguments: str, name: str | None = "Read") -> dict[str, Any]:
+    return {"arguments": arguments, **({"name": name} if name else {})}
+
+
+def chat_call(arguments: str, name: str | None = "Read", **fields: Any) -> dict[str, Any]:
+    return {"tool_calls": [{"index": 0, **fields, "function": function(arguments, name)}]}
+
+
 def error(message: str) -> bytes:
     return json.dumps({"error": {"message": message, "type": "invalid_request_error"}}).encode()
 
@@ -107,6 +128,27 @@ ROWS = [
     Row("tool calls of unknown names", EVERY, calls(lambda i: f"c{i}", lambda i: f"x.y:{i}")),
     Row("length of a called name", EVERY, one_call(lambda n: ['{"path":"a"}'], lambda n: "a." * n), 2_000),
     Row("pieces of tool arguments", EVERY, one_call(lambda n: ['{"path":"', *["a"] * n, '"}']), max_steps=24),
+    Row(
+        "text behind open calls",
+        ("server",),
+        chat(lambda n: [chat_call('{"a":{}', index=i, id=f"c{i}") for i in range(n)], lambda n: [{"content": "a"}] * n),
+    ),
+    Row(
+        "text between pieces of arguments",
+        ("server",),
+        chat(
+            lambda n: [chat_call('{"a":[', id="c")],
+            lambda n: [delta for _ in range(n) for delta in (chat_call("{},", None), {"content": "a"})],
+        ),
+    ),
+    *(
+        Row(f"pieces of {name}, each with its name", ("server",), chat(make))
+        for name, make in (
+            ("the deprecated function_call", lambda n: [{"function_call": function('{"a":{}')}] * n),
+            ("a call without an id", lambda n: [chat_call('{"a":{}')] * n),
+            ("a call without id and index", lambda n: [chat_call('{"a":{}', index=None)] * n),
+        )
+    ),
     Row("length of tool arguments", EVERY, one_call(lambda n: ['{"path":"' + "a" * n + '"}']), LONG),
     *(
         Row(f"{name}, {mode}", RECOVERING, repeated(unit, kind, tools=[TOOL]), 1_000)

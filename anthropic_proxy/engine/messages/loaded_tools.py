@@ -46,6 +46,7 @@ from anthropic_proxy.engine.messages.models import (
     decode_nested_content,
 )
 from anthropic_proxy.engine.messages.models.tools import ToolList, is_client_tool, list_tool_names, share_tools
+from anthropic_proxy.engine.messages.tool_arguments import ObjectEnd
 from anthropic_proxy.engine.patterns import compile_later
 
 LoadedToolForm = Literal["caller", "items", "listed"]
@@ -222,8 +223,6 @@ _BEGINNING = compile_later(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arg
 _MAX_BEGINNING = 512
 """Maximum length of the text before the arguments that is recognized while it arrives. A longer one is read at the end
 of the call."""
-_IN_STRING = compile_later(r'["\\]')
-_OUTSIDE = compile_later(r'["{}\[\]]')
 
 
 class LoadedToolCalls:
@@ -264,8 +263,7 @@ class _CallerCall:
         self._length = 0
         self._forwards = False
         """True after the name was read: the arguments are passed on."""
-        self._depth = 0
-        self._in_string = self._escaped = self._complete = False
+        self._end = ObjectEnd()
 
     def feed(self, text: str) -> list[Delta]:
         if self._forwards:
@@ -306,28 +304,5 @@ class _CallerCall:
         return [replace(self._call, name=name), ToolArgs(self._call.key, arguments)]
 
     def _forward(self, text: str) -> list[Delta]:
-        if self._complete or not text:
-            return []
-        kept = text[: self._object_end(text)]
+        kept = text[: self._end.feed(text)]
         return [ToolArgs(self._call.key, kept)] if kept else []
-
-    def _object_end(self, text: str) -> int:
-        """Return the number of characters in `text` that belong to the arguments."""
-        place = 0
-        if self._escaped:
-            place, self._escaped = 1, False
-        while mark := (_IN_STRING if self._in_string else _OUTSIDE).search(text, place):
-            place = mark.end()
-            if mark[0] == "\\":
-                self._escaped = place == len(text)
-                place += 1
-            elif mark[0] == '"':
-                self._in_string = not self._in_string
-            elif mark[0] in "{[":
-                self._depth += 1
-            else:
-                self._depth -= 1
-                if not self._depth:
-                    self._complete = True
-                    return place
-        return len(text)

@@ -50,6 +50,43 @@ def is_truncated_object(text: str) -> bool:
     return closed is not None and not text.startswith(closed)
 
 
+_IN_STRING = compile_later(r'["\\]')
+_OUTSIDE = compile_later(r'["{}\[\]]')
+
+
+class ObjectEnd:
+    """Finds the end of a JSON object that arrives in pieces, by its brackets and quotes. It may be invalid JSON."""
+
+    __slots__ = ("_depth", "_escaped", "_in_string", "is_reached")
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._in_string = self._escaped = self.is_reached = False
+
+    def feed(self, text: str) -> int:
+        """Return the number of characters in `text` that belong to the object."""
+        if self.is_reached or not text:
+            return 0
+        place = 0
+        if self._escaped:
+            place, self._escaped = 1, False
+        while mark := (_IN_STRING if self._in_string else _OUTSIDE).search(text, place):
+            place = mark.end()
+            if mark[0] == "\\":
+                self._escaped = place == len(text)
+                place += 1
+            elif mark[0] == '"':
+                self._in_string = not self._in_string
+            elif mark[0] in "{[":
+                self._depth += 1
+            else:
+                self._depth -= 1
+                if self._depth <= 0:
+                    self.is_reached = True
+                    return place
+        return len(text)
+
+
 def _is_object(text: str) -> bool:
     try:
         _object_decoder.decode(text)

@@ -30,7 +30,7 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present
 from anthropic_proxy.engine.messages.reply_schema import FENCE, find_json
 from anthropic_proxy.engine.messages.server_blocks import describe_generated_image
-from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
+from anthropic_proxy.engine.messages.tool_arguments import ObjectEnd, is_truncated_object
 from anthropic_proxy.engine.wires.contract import Call, Decoder
 from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
@@ -515,7 +515,19 @@ _NO_FUNCTION = FunctionCall()
 
 
 class _OpenCall:
-    __slots__ = ("arguments", "ended", "held", "id", "is_wrapper", "key", "name", "own_name")
+    __slots__ = (
+        "_end",
+        "_is_complete",
+        "_looked_at",
+        "arguments",
+        "ended",
+        "held",
+        "id",
+        "is_wrapper",
+        "key",
+        "name",
+        "own_name",
+    )
 
     def __init__(self, key: int, upstream_id: str, *, held: bool) -> None:
         self.key = key
@@ -526,10 +538,20 @@ class _OpenCall:
         self.held = held  # until the arguments are complete
         self.is_wrapper = False  # of several calls, which begin when it is complete
         self.ended = False
+        self._end = ObjectEnd()
+        self._looked_at = 0
+        self._is_complete = False
 
     def is_complete(self) -> bool:
-        text = "".join(self.arguments).strip()
-        return text.endswith("}") and is_json_object(text)
+        """Return True if the arguments are a whole JSON object. Each piece of them is read once."""
+        new, self._looked_at = self.arguments[self._looked_at :], len(self.arguments)
+        for place, piece in enumerate(new, self._looked_at - len(new) + 1):
+            if self._end.is_reached:
+                self._is_complete = self._is_complete and not piece.strip()
+            else:
+                self._end.feed(piece)
+                self._is_complete = self._end.is_reached and is_json_object("".join(self.arguments[:place]))
+        return self._is_complete
 
 
 class ToolCallDecoder:
@@ -545,7 +567,9 @@ class ToolCallDecoder:
         self._slots: dict[int, _OpenCall] = {}
         self._by_id: dict[str, _OpenCall] = {}
         self._last: _OpenCall | None = None
-        self._open: list[_OpenCall] = []
+        self._open: dict[int, _OpenCall] = {}
+        self._changed: dict[int, _OpenCall] = {}
+        """Open calls that have received arguments since `end_complete_calls` looked at them."""
         self.call_count = 0
         self.has_incomplete_arguments = False
         self._ids = ToolCallIds(call)
@@ -561,6 +585,7 @@ class ToolCallDecoder:
             known = self._slots.get(fragment.index)
             if known is not None and known.name and not known.ended:  # the usual fragment
                 if function.arguments:
+                    self._changed[known.key] = known
                     known.arguments.append(function.arguments)
                     if not known.held:
                         deltas.append(ToolArgs(known.key, function.arguments))
@@ -570,7 +595,7 @@ class ToolCallDecoder:
             self.end_complete_calls(deltas)
             call = self._last = _OpenCall(self.call_count, fragment.id or "", held=self._holds)
             self.call_count += 1
-            self._open.append(call)
+            self._open[call.key] = call
             if fragment.index is not None:
                 self._slots[fragment.index] = call
             if fragment.id:
@@ -582,27 +607,30 @@ class ToolCallDecoder:
             else:
                 self._name(call, function.name, self.repair.repair_name(function.name), deltas)
         if function.arguments:
+            self._changed[call.key] = call
             call.arguments.append(function.arguments)
             if call.name and not call.held:
                 deltas.append(ToolArgs(call.key, function.arguments))
 
     def flush_pending(self, deltas: list[Delta]) -> None:
         """Append the buffered arguments of open calls after an interruption. The calls are not ended."""
-        for call in self._open:
+        for call in self._open.values():
             if call.held and call.name and not call.is_wrapper and (text := "".join(call.arguments)):
                 call.arguments = []
                 deltas.append(ToolArgs(call.key, text))
 
     def buffers_truncated_arguments(self) -> bool:
-        return self._holds and any(is_truncated_object("".join(call.arguments)) for call in self._open)
+        return self._holds and any(is_truncated_object("".join(call.arguments)) for call in self._open.values())
 
     def end_complete_calls(self, deltas: list[Delta]) -> None:
         """Append the delta `ToolEnd` for each open tool call with complete arguments (a whole JSON object).
 
         Call this before text or thinking. Other calls stay open, because more of their fragments may follow.
         """
-        for call in [call for call in self._open if call.is_complete()]:
-            self._end(call, deltas)
+        changed, self._changed = self._changed, {}
+        for call in changed.values():
+            if not call.ended and call.is_complete():
+                self._end(call, deltas)
 
     def end_all_calls(self, deltas: list[Delta], *, reply_ended_early: bool = False) -> None:
         """Append `ToolEnd` for every open call to `deltas`.
@@ -610,9 +638,9 @@ class ToolCallDecoder:
         A call without a name and without arguments is removed. Raises `UpstreamProtocolError` if the name of another
         call is missing.
         """
-        for call in list(self._open):
+        for call in list(self._open.values()):
             if not call.name and not "".join(call.arguments).strip():
-                self._open.remove(call)
+                del self._open[call.key]
                 call.ended = True
                 continue
             text = self._end(call, deltas, reply_ended_early=reply_ended_early)
@@ -638,7 +666,7 @@ class ToolCallDecoder:
                 raise UpstreamProtocolError(f"{provider} sent a tool call without a name.", provider=provider)
             self._name(call, name, name, deltas)
         text = "".join(call.arguments)
-        self._open.remove(call)
+        del self._open[call.key]
         call.ended = True
         if call.is_wrapper:
             wrapped = split_wrapper(call.id, text)
