@@ -10,6 +10,7 @@ import random
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypedDict, TypeVar, TypeVarTuple
 
@@ -71,6 +72,8 @@ class BackgroundWork:
     def __init__(self) -> None:
         # several threads share one interpreter lock: they need more memory, delay the loop more, and end no earlier
         self._free = asyncio.Semaphore(1)
+        # of its own: the threads that asyncio has for everything may all be in use
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="large-requests")
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start_task(self, work: Coroutine[Any, Any, None]) -> None:
@@ -85,7 +88,7 @@ class BackgroundWork:
         A cancelled computation still occupies the thread until it ends.
         """
         await self._free.acquire()
-        computation = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+        computation = asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
         computation.add_done_callback(lambda _: self._free.release())
         return await asyncio.shield(computation)
 

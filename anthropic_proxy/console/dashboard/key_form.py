@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -43,15 +44,14 @@ from anthropic_proxy.plugins import Gateway, RouteResponse
 
 async def _show(form: OpenedForm) -> RouteResponse:
     action, target = (form.request.query.get(name, [""])[-1] for name in ("action", "target"))
-    found = await asyncio.to_thread(_run, form.site.gateway, {"action": action, "target": target}, "", is_sent=False)
-    return await _respond(form, found)
+    sent = {"action": action, "target": target}
+    return await _respond(form, await form.site.use_database(form.request, partial(_run, sent=sent, actor="")))
 
 
 async def _submit(form: OpenedForm, sent: Mapping[str, str]) -> RouteResponse:
     name = form.request.client.name if form.session is None else form.session.client_name
-    return await _respond(
-        form, await asyncio.to_thread(_run, form.site.gateway, sent, f"dashboard ({name})", is_sent=True)
-    )
+    change = partial(_run, sent=sent, actor=f"dashboard ({name})", is_sent=True)
+    return await _respond(form, await form.site.use_database(form.request, change))
 
 
 async def _respond(form: OpenedForm, found: "KeyForm | str") -> RouteResponse:
@@ -68,7 +68,7 @@ async def _respond(form: OpenedForm, found: "KeyForm | str") -> RouteResponse:
     return await form.respond("key_form.html", values)
 
 
-def _run(gateway: Gateway, sent: Mapping[str, str], actor: str, *, is_sent: bool) -> "KeyForm | str":
+def _run(gateway: Gateway, *, sent: Mapping[str, str], actor: str, is_sent: bool = False) -> "KeyForm | str":
     """Runs in a thread. A sentence is returned if the database is not available. `is_sent` False: the form is only
     loaded.
     """

@@ -377,6 +377,10 @@ class Site:
         status = 400 if values["problem"] else 200
         return await asyncio.to_thread(render_page, request, template, frame, status=status, headers=headers)
 
+    async def use_database(self, request: RouteRequest, function: Callable[[Gateway], ResultT]) -> ResultT:
+        """Call `function`, which opens the database itself, in a thread."""
+        return await self._threads.run(name_client(request), function, self.gateway)
+
     async def read(self, section: str, request: RouteRequest, function: Callable[[Connection], ResultT]) -> ResultT:
         """Call `function` in a thread with a connection to the ledger, which shows what the user may read. The database
         is empty if the ledger cannot be read. Raises `PermissionDenied`.

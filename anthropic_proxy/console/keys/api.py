@@ -3,7 +3,6 @@
 Its clients need an `ADMIN_API_KEY`. A field has the same name as in Anthropic's Admin API if that has an equivalent.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
@@ -25,6 +24,7 @@ from anthropic_proxy.console.keys.queries import (
 )
 from anthropic_proxy.console.keys.virtual_keys import LIST_FIELDS, Budget, KeyStatus, Rules, VirtualKey
 from anthropic_proxy.console.ledger.database import DATABASE_ERRORS, Connection, open_for_reading
+from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
 from anthropic_proxy.console.openapi import (
     ApiQuery,
     Schema,
@@ -104,6 +104,13 @@ class AdminApi:
         self._current_store = current_store
         self._changed = changed
         self._clock = clock
+        self._threads = ReaderThreads()
+
+    async def stop(self) -> None:
+        await self._threads.stop()
+
+    async def _use_database(self, request: RouteRequest, function: Callable[[], BodyT]) -> BodyT:
+        return await self._threads.run(name_client(request), _with_database_errors, function)
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -131,7 +138,7 @@ class AdminApi:
     def _reading(self, respond: Callable[[RouteRequest], Any]) -> Callable[[RouteRequest], Awaitable[RouteResponse]]:
         async def read(request: RouteRequest) -> RouteResponse:
             self._check_request(request)
-            return _json(await asyncio.to_thread(_with_database_errors, lambda: respond(request)))
+            return _json(await self._use_database(request, lambda: respond(request)))
 
         return read
 
@@ -145,7 +152,7 @@ class AdminApi:
 
         async def respond(request: RouteRequest) -> RouteResponse:
             self._check_request(request)
-            body = await asyncio.to_thread(_with_database_errors, lambda: change_in_database(request))
+            body = await self._use_database(request, lambda: change_in_database(request))
             await self._changed()
             return _json(body)
 
@@ -184,15 +191,13 @@ class AdminApi:
     async def _show_key(self, request: RouteRequest) -> RouteResponse:
         self._check_request(request)
         name = request.path_parameters["id"]
-        key = await asyncio.to_thread(
-            _with_database_errors, lambda: self._query(lambda connection: require_key(connection, name))
-        )
+        key = await self._use_database(request, lambda: self._query(lambda connection: require_key(connection, name)))
         (spending,) = await self._read_spending([build_key_scope(key)])
         return _json({**self._encode(key), "spending": spending})
 
     async def _list_teams(self, request: RouteRequest) -> RouteResponse:
         self._check_request(request)
-        teams = await asyncio.to_thread(_with_database_errors, lambda: self._query(list_teams))
+        teams = await self._use_database(request, lambda: self._query(list_teams))
         spending = await self._read_spending([build_team_scope(team) for team in teams])
         rows = [{**encode_team(team), "spending": used} for team, used in zip(teams, spending, strict=True)]
         return _json({"data": rows, "has_more": False})

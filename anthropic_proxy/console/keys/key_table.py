@@ -23,6 +23,7 @@ from anthropic_proxy.console.ledger.database import (
     open_for_reading,
     open_for_writing,
 )
+from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.errors import ProxyBusy
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client
@@ -120,13 +121,13 @@ class KeyTable:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-        await asyncio.to_thread(self._close)
+        await run_in_own_thread("keys", self._close)
 
     async def refresh(self) -> bool:
         """Return False, and keep the present keys, if the database cannot be read."""
         async with self._reading:
             known = self._problems
-            problem = await asyncio.to_thread(self._load)
+            problem = await run_in_own_thread("keys", self._load)
             if problem and not self._is_failing:
                 effect = _FAILURE_EFFECTS[self.is_loaded]
                 self._warn(f"The virtual keys cannot be read: {problem} {effect}")

@@ -27,6 +27,7 @@ from anthropic_proxy.console.keys.queries import sum_budget_use
 from anthropic_proxy.console.keys.reservations import Reservations
 from anthropic_proxy.console.ledger.costs import ModelCosts, find_request_usage, find_running_usage
 from anthropic_proxy.console.ledger.database import open_for_reading
+from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.errors import AuthenticationFailed, ConfigurationError, PermissionDenied
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
 from anthropic_proxy.gateway.server.auth import find_credentials, find_matching_key
@@ -97,6 +98,7 @@ class _Access:
 
     async def stop(self) -> None:
         await self._table.stop()
+        await self.api.stop()
         if self._counting is not None:
             self._counting.cancel()
         if self._reservations is not None:
@@ -123,7 +125,7 @@ class _Access:
                     sum_budget_use(connection, each.scope, each.budget, now) if each.budget else 0 for each in limits
                 ]
 
-        return await asyncio.to_thread(read)
+        return await run_in_own_thread("budgets", read)
 
     def _current_settings(self) -> Settings:
         return self._settings if self._gateway is None else self._gateway.settings

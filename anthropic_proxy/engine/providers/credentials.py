@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from anthropic_proxy.engine.options import EngineOptions, KeySource
+from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.registry import UNKNOWN_PROJECT
 from anthropic_proxy.engine.providers.servers import describe_missing_key, describe_unset_place, find_server_override
@@ -223,7 +224,7 @@ class Credentials:
         assert self._read_key is not None
         try:
             async with asyncio.timeout(_READ_TIMEOUT_SECONDS):
-                key = await asyncio.to_thread(self._read_key, source)
+                key = await run_in_own_thread("key", self._read_key, source)
         except ConfigurationError as error:
             self._report(f"{name}: the key is unchanged, because it could not be read again: {error}")
             return

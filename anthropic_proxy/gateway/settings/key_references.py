@@ -2,8 +2,11 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Thread
+from typing import IO
 
 from msgspec import Struct
 
@@ -30,6 +33,7 @@ from anthropic_proxy.secrets import Secret
 KEY_COMMAND_TIMEOUT_SECONDS = 30.0
 """Maximum duration of a command that writes an API key. A password manager may ask the user for permission."""
 _MAX_QUOTED_CHARACTERS = 200
+_READ_BYTES = 16 * 1024
 _DURATION = compile_later(r"([1-9][0-9]{0,5})(s|m|h)")
 _UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _DETAILS = "For details:  anthropic-proxy config check"
@@ -124,23 +128,18 @@ def _run_or_open(source: KeySource) -> tuple[str, str, str]:
             reason = describe_missing_program(named, environ)
             return "", "was not found", f": {reason}" if reason else ""
         try:
-            ended = subprocess.run(
-                [program, *source.command[1:]],
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=KEY_COMMAND_TIMEOUT_SECONDS,
-                check=False,
-            )
+            status, written, errors = _run_bounded([program, *source.command[1:]], folder)
         except subprocess.TimeoutExpired:
             return "", f"did not end within {KEY_COMMAND_TIMEOUT_SECONDS:g} s", ""
         except OSError as error:
             return "", f"cannot be run: {describe_os_error(error)}", ""
-        if ended.returncode:
-            reason = next(iter(ended.stderr.decode(errors="replace").strip().splitlines()), "")
+        if len(written) > MAX_KEY_BYTES:
+            return "", f"wrote more than {MAX_KEY_BYTES >> 10} KiB", ""
+        if status:
+            reason = next(iter(errors.decode(errors="replace").strip().splitlines()), "")
             output = f": {redact_and_shorten(reason, _MAX_QUOTED_CHARACTERS)}" if reason else ""
-            return "", f"ended with status {ended.returncode}", output
-        text = ended.stdout.decode("utf-8-sig", errors="replace").strip()
+            return "", f"ended with status {status}", output
+        text = written.decode("utf-8-sig", errors="replace").strip()
         return text, "" if text else "wrote no key", ""
     path = Path(source.folder) / os.path.expanduser(source.file)
     try:
@@ -150,6 +149,42 @@ def _run_or_open(source: KeySource) -> tuple[str, str, str]:
     except OSError as error:
         return "", f"cannot be read: {describe_os_error(error)}", ""
     return text, "" if text else "is empty", ""
+
+
+def _run_bounded(command: Sequence[str], folder: Path) -> tuple[int, bytes, bytes]:
+    """Return the status of a command, and the first bytes of its output and of its errors. It is ended if its output is
+    longer than a key can be. Raises `subprocess.TimeoutExpired`, or `OSError`.
+    """
+    deadline = time.monotonic() + KEY_COMMAND_TIMEOUT_SECONDS
+    process = subprocess.Popen(
+        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    found = bytearray(), bytearray()
+
+    def read(stream: IO[bytes], kept: bytearray) -> None:
+        with stream:
+            while data := stream.read1(_READ_BYTES):  # type: ignore[attr-defined]  # of a pipe
+                kept += data[: MAX_KEY_BYTES + 1 - len(kept)]
+                if len(found[0]) > MAX_KEY_BYTES:
+                    process.kill()
+                    return
+
+    streams = zip((process.stdout, process.stderr), found, strict=True)
+    readers = [Thread(target=read, args=each, name="key-command", daemon=True) for each in streams]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join(max(deadline - time.monotonic(), 0))
+    has_ended = len(found[0]) > MAX_KEY_BYTES or not any(reader.is_alive() for reader in readers)
+    try:
+        status = process.wait(max(deadline - time.monotonic(), 0))
+    except subprocess.TimeoutExpired:
+        has_ended = False
+        process.kill()
+        status = process.wait()
+    if not has_ended:
+        raise subprocess.TimeoutExpired(command, KEY_COMMAND_TIMEOUT_SECONDS)
+    return status, bytes(found[0]), bytes(found[1])
 
 
 def _decode_refresh(reference: KeyReference, path: KeyPath, where: str) -> float | None:

@@ -1,5 +1,6 @@
 """The administration creates, changes, rotates and revokes keys for clients with an admin key only."""
 
+import asyncio
 import re
 import sqlite3
 from collections.abc import AsyncIterator
@@ -36,6 +37,39 @@ def conforms(response: Response, name: str) -> None:
     document = build_document()
     schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
     jsonschema.validate(response.json, schema)
+
+
+async def test_calls_that_wait_for_the_database_hold_nothing_else(app: App, tmp_path: Path) -> None:
+    """Another program holds the lock of the database."""
+    with closing(_open_file(tmp_path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        bodies = [{"name": f"ci-{number}"} for number in range(25)]
+        calls = [asyncio.create_task(administer(app, "POST", "/admin/keys", body)) for body in bodies]
+        refused = [call async for call in _list_ended(calls, 5)]
+        assert {call.status for call in refused} == {429}
+        large = {**ASKED, "messages": [{"role": "user", "content": "word " * 200_000}]}
+        for method, path, body in (
+            ("GET", "/metrics", None),
+            ("GET", "/dashboard/keys", None),
+            ("POST", "/v1/messages", large),
+        ):
+            assert (await send(app, method, path, body, x_api_key="pk-0123456789")).status == 200
+        assert not all(call.done() for call in calls)
+        other.execute("ROLLBACK")
+        await asyncio.gather(*calls)
+
+
+def _open_file(folder: Path) -> sqlite3.Connection:
+    (file,) = folder.rglob("ledger.sqlite3")
+    return sqlite3.connect(file, isolation_level=None)
+
+
+async def _list_ended(calls: list["asyncio.Task[Response]"], count: int) -> AsyncIterator[Response]:
+    """Yield the responses of the calls that end first."""
+    await wait_for_async(lambda: sum(call.done() for call in calls), lambda done: done >= count)
+    for call in calls:
+        if call.done():
+            yield call.result()
 
 
 async def test_a_key_is_used_as_soon_as_it_is_created_and_rejected_as_soon_as_it_is_revoked(app: App) -> None:

@@ -68,6 +68,10 @@ def test_a_key_from_a_command() -> None:
         "vllm": "the command of providers.vllm.api_key in anthropic-proxy.toml, line 3, ended with status 1. "
         "For details:  anthropic-proxy config check --keys"
     }
+    endless = run("import sys\nwhile True: sys.stdout.write('x' * 9_999)")
+    assert endless.key_problem_details == {"vllm": f"{where} wrote more than 64 KiB."}
+    loud = run("import sys; sys.stderr.write('x' * 300_000); print('key-of-the-command')")
+    assert [key.reveal() for key in loud.keys["vllm"]] == ["key-of-the-command"]
     skipped = run("raise SystemExit(9)", resolves_keys=False)
     assert ([key.reveal() for key in skipped.keys["vllm"]], skipped.key_problems) == ([UNRESOLVED_KEY], {})
     for output in ("Notice of the vault\n# a comment\nkey-of-the-command", "schl\u00fcssel", "two words"):

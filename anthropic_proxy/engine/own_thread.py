@@ -1,0 +1,34 @@
+"""`run_in_own_thread`: for a function that waits for another program.
+
+The threads of `asyncio.to_thread` are few, and pages, metrics and large requests need them to compute. A database or a
+command that does not answer would hold them all.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Thread
+from typing import TypeVar, TypeVarTuple
+
+_Result = TypeVar("_Result")
+_Arguments = TypeVarTuple("_Arguments")
+
+
+async def run_in_own_thread(name: str, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
+    """Return the result of a function, called in a new thread that does not delay the end of the process.
+
+    The caller limits how many run at the same time. If it is cancelled, the thread goes on.
+    """
+    result: Future[_Result] = Future()
+    result.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            found = function(*arguments)
+        except BaseException as error:  # noqa: BLE001  # for the caller
+            result.set_exception(error)
+        else:
+            result.set_result(found)
+
+    Thread(target=run, name=name, daemon=True).start()
+    return await asyncio.wrap_future(result)
