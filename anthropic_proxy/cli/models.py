@@ -183,7 +183,7 @@ def _write_price_source(output: Output, models: Sequence["ModelFacts"]) -> None:
         text = f"Prices: {known}. A running proxy updates them with PRICE_UPDATE_DAYS"
         output.write_line("  " + output.paint(text, "quiet"))
         if listed:
-            text = "Costs of requests use genai-prices, and the list of the server for models that it lacks."
+            text = "If a reply states its cost, the request has this cost."
             output.write_line("  " + output.paint(text, "quiet"))
 
 
@@ -415,7 +415,7 @@ def describe_models(services: Services, provider: Provider, models: Sequence[Lis
     server = find_server_name(provider, settings)
     if listed := {(server, one.id): one.prices for one in models if one.prices is not None}:
         PRICE_SOURCE.replace_listed({server}, listed)
-    prices = PriceList(settings, prefers_server_lists=True)
+    prices = PriceList(settings)
     facts = []
     for model in models:
         known = find_capabilities(provider, model.id, settings, services.catalog)

@@ -226,4 +226,5 @@ def write_table(
         output.write_line(f"  The cost of {count_unknown(total)} is unknown. Their models:  {command}")
     if has_price_package():
         source = describe_price_list()
-        output.write_line("  " + output.paint(f"Prices: {source}. Your own prices: {_OWN_PRICES}", "quiet"))
+        text = f"Prices: {_OWN_PRICES}; else stated by the provider; else {source}"
+        output.write_line("  " + output.paint(text, "quiet"))

@@ -225,9 +225,9 @@ def list_prices(context: PageContext, costs: ModelCosts, used_models: Sequence[M
 
 
 def describe_price_sources() -> str:
-    own = "Own prices: anthropic-proxy.toml, [prices]."
+    own = "Own prices: anthropic-proxy.toml, [prices]. If a reply states its cost, the request has this cost."
     if not (described := describe_price_list()):
-        return f"The package genai-prices is not installed, so only own prices are known. {own}"
+        return f"The package genai-prices is not installed. {own}"
     return f"{described}. {own}"
 
 

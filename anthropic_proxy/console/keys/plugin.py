@@ -316,7 +316,7 @@ class RequestCosts:
     def __init__(self, current_settings: Callable[[], Settings]) -> None:
         self._current_settings = current_settings
         self._settings = current_settings()
-        self._costs = ModelCosts(self._settings, uses_server_lists=False)
+        self._costs = ModelCosts(self._settings, needs_published=True)
 
     def estimate(self, targets: Sequence[AdmissionTarget], input_tokens: int) -> Amounts:
         """Return the maximum of tokens and cost (in nano-dollars) over all models that may answer, with the service
@@ -357,5 +357,5 @@ class RequestCosts:
     def _current_costs(self) -> ModelCosts:
         settings = self._current_settings()
         if settings is not self._settings:
-            self._settings, self._costs = settings, ModelCosts(settings, uses_server_lists=False)
+            self._settings, self._costs = settings, ModelCosts(settings, needs_published=True)
         return self._costs

@@ -1,4 +1,4 @@
-"""Costs of requests, calculated from their receipts and the prices of models.
+"""Costs of requests: those that a reply states, or that follow from the prices of models.
 
 A `Cost` has two amounts in nano-dollars: at the price of the used model, in the service tier that the provider
 reported, and at the price of the model that the client requested. Both include the web searches that the provider
@@ -17,7 +17,7 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.records import UsageSums, add_up
 from anthropic_proxy.engine.messages.deltas import BilledUsage, TokenCounts
 from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX
-from anthropic_proxy.engine.providers import find_registry
+from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.servers import describe_missing_key
 from anthropic_proxy.errors import build_extra_install_command, join_with_and
 from anthropic_proxy.gateway.prices.price_list import (
@@ -42,7 +42,7 @@ _MAX_NAMED = 3
 _VENDOR = "anthropic"
 """Name of the provider with the list prices of requested Claude models."""
 _STATED = "stated by the provider"
-"""Origin of a cost that the reply contains. It is recorded, but no budget counts it: it could be any amount."""
+"""Origin of a cost that the reply contains."""
 
 
 class ModelCosts:
@@ -50,24 +50,30 @@ class ModelCosts:
     creates another object.
     """
 
-    def __init__(self, settings: Settings, *, uses_server_lists: bool = True) -> None:
-        """`uses_server_lists`: as for `PriceList`."""
-        self._settings = settings
+    def __init__(self, settings: Settings, *, needs_published: bool = False) -> None:
+        """Set `needs_published` for a budget: a price that only the server states is then unknown. The server could
+        state any amount.
+        """
+        self._settings, self._needs_published = settings, needs_published
         self._registry = find_registry(settings)
-        self._prices = PriceList(settings, uses_server_lists=uses_server_lists)
+        self._prices = PriceList(settings)
 
     def find_price(self, provider: str, model: str, when: datetime | None = None, tier: str = "") -> Price | None:
         """Return the price of the model `model` of a provider. None: the price is unknown. `tier` is a service tier as
         `normalize_service_tier` returns it.
         """
         row = next((row for row in self._registry if row.name == provider), None)
-        return None if row is None else self._prices.find(row, model, when, tier)
+        return None if row is None else self._find(row, model, when, tier)
 
     def find_price_by_prefix(
         self, prefix: str, model: str, when: datetime | None = None, tier: str = ""
     ) -> Price | None:
         provider = self._registry.find_by_prefix(prefix)
-        return None if provider is None else self._prices.find(provider, model, when, tier)
+        return None if provider is None else self._find(provider, model, when, tier)
+
+    def _find(self, provider: Provider, model: str, when: datetime | None, tier: str) -> Price | None:
+        price = self._prices.find(provider, model, when, tier)
+        return None if price is not None and price.is_unconfirmed and self._needs_published else price
 
     def find_requested_price(
         self, requested: str, prefix: str, model: str, when: datetime | None = None
@@ -156,8 +162,8 @@ class CostCalculator:
                 return Cost(0, 0, "")
             price, requested = self._find_prices(receipt)
             listed = None if requested is None else requested.calculate_cost(receipt)
-            if receipt.stated_cost and _yields_to_stated(price):
-                return Cost(receipt.stated_cost, listed, _STATED)
+            if stated := _accept_stated(price, receipt.stated_cost, receipt):
+                return Cost(stated, stated if requested is not None and requested == price else listed, _STATED)
             if price is None:
                 return Cost(None, listed, "")
             return Cost(price.calculate_cost(receipt), listed, price.source)
@@ -167,11 +173,11 @@ class CostCalculator:
         used, (_, requested) = _find_used_prices(self._costs, receipt, calls), self._find_prices(receipt)
         listed = _add_costs(calls, [requested] * len(calls))
         normal = _find_used_prices(self._costs, receipt, [structs.replace(call, tier="") for call in calls])
-        # a reply that names another tier does not replace a known price
-        stated = [call.stated_cost if _yields_to_stated(one) else 0 for call, one in zip(calls, normal, strict=True)]
-        cost = _add_costs(calls, used, stated)
-        if cost is not None and any(stated):
-            return Cost(cost, listed, _STATED)
+        amounts = _list_stated(calls, normal)
+        cost = _add_costs(calls, used, amounts)
+        if cost is not None and any(amounts):
+            is_same = requested is not None and all(price == requested for price in normal)
+            return Cost(cost, cost if is_same else listed, _STATED)
         return Cost(cost, listed, "" if None in normal else _describe_source(calls, used, normal))
 
     def _find_prices(self, receipt: Receipt) -> tuple[Price | None, Price | None]:
@@ -234,16 +240,17 @@ def find_running_usage(costs: ModelCosts, receipt: Receipt) -> RequestUsage:
 def _sum_usage(costs: ModelCosts, receipt: Receipt, calls: Sequence["_Call"]) -> RequestUsage:
     counts = [call.tokens for call in calls]
     new_tokens = sum(one.input_tokens + one.cache_write_tokens + one.output_tokens for one in counts)
-    used = _find_used_prices(costs, receipt, calls)
+    normal = _find_used_prices(costs, receipt, [structs.replace(call, tier="") for call in calls])
     # a budget counts the known part of a cost
-    if any(price is None for price in used):
-        normal = _find_used_prices(costs, receipt, [structs.replace(call, tier="") for call in calls])
-        used = [price or other for price, other in zip(used, normal, strict=True)]
+    found = zip(_find_used_prices(costs, receipt, calls), normal, strict=True)
+    used = [price or other for price, other in found]
     priced = [
         structs.replace(call, searches=0) if price and price.web_search is None else call
         for call, price in zip(calls, used, strict=True)
     ]
-    return RequestUsage(new_tokens, _add_costs(priced, used))
+    # what a server states about a model without a published price could be any amount
+    stated = [0 if price is None else cost for price, cost in zip(normal, _list_stated(calls, normal), strict=True)]
+    return RequestUsage(new_tokens, _add_costs(priced, used, stated))
 
 
 class _Call(Struct, frozen=True):
@@ -330,8 +337,21 @@ def _describe_source(calls: Sequence[_Call], used: Sequence[Price | None], norma
     )
 
 
-def _yields_to_stated(price: Price | None) -> bool:
-    return price is None or price.is_of_server
+def _list_stated(calls: Sequence[_Call], normal: Sequence[Price | None]) -> list[int]:
+    """Return the cost of each call that its reply states, in nano-dollars. 0: none that is used. `normal`: prices in
+    the normal service tier. A stated cost includes the tier and the searches.
+    """
+    return [
+        _accept_stated(price, call.stated_cost, call.tokens, call.searches)
+        for call, price in zip(calls, normal, strict=True)
+    ]
+
+
+def _accept_stated(price: Price | None, stated: int, tokens: TokenCounts, searches: int = 0) -> int:
+    """Return the cost that a reply states, in nano-dollars. 0: a known price takes precedence."""
+    if not stated or price is None or price.is_unconfirmed:
+        return stated
+    return stated if not price.is_final and price.confirms(stated, tokens, searches) else 0
 
 
 class MissingPrices(Struct, frozen=True):

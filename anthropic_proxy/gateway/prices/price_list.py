@@ -2,9 +2,10 @@
 model list of a server.
 
 Prices in `anthropic-proxy.toml` take precedence. Models of Ollama, and of a server without a key on this machine or in
-its network, are free. `models.toml` has prices of vendors that the package does not know, and a server's list applies
-last, because anyone may run the server. The package is optional, and its data needs 4 MiB, so it is loaded at the first
-search for a price.
+its network, are free. The model list of a server, which is newer, precedes the package; `models.toml` has prices of
+vendors that the package does not know. Anyone may run a server, so its list must be similar to the published price, if
+there is one, and without one no budget counts it (`Price.is_unconfirmed`). The package is optional, and its data needs
+4 MiB, so it is loaded at the first search for a price.
 """
 
 import re
@@ -56,6 +57,11 @@ and `processing: batch`."""
 CONSTANT_SECONDS = 900
 """Period in seconds in which a price is constant, because some prices depend on the time of day."""
 MAX_CACHED_PRICES = 1_000
+MAX_PRICE_RATIO = 10
+"""A price or cost that a server states is not used if it is more than this many times the published one, or less than
+this part of it: it may be a mistake or a deception."""
+_USUAL_SEARCH_COST = NANO_DOLLARS // 100
+"""Cost of a web search with an unknown price, for the upper limit of a stated cost."""
 
 
 class Rates(Struct, frozen=True, dict=True):
@@ -84,8 +90,17 @@ class Price(Struct, frozen=True, kw_only=True):
     """Price of 1,000 web searches by the provider, in US dollars. None: unknown."""
     source: str = ""
     """Origin of the price: a price list such as `genai-prices 0.2.3`, `anthropic-proxy.toml line 12`, or `local`."""
-    is_of_server: bool = False
-    """True if only the model list of the server states it. A cost that its reply states takes precedence."""
+    is_final: bool = False
+    """True for the user's own price and for models that run on a machine of the user. No reply replaces such a price
+    by the cost that it states."""
+    published: "Price | None" = None
+    """Price in the package or in `models.toml`, if the model list of the server replaces it."""
+    is_unconfirmed: bool = False
+    """True if only the model list of the server states it."""
+
+    @property
+    def is_of_server(self) -> bool:
+        return self.is_unconfirmed or self.published is not None
 
     def calculate_search_cost(self, searches: int) -> int | None:
         """Return the cost of web searches by the provider, in nano-dollars. None: their price is unknown."""
@@ -97,6 +112,18 @@ class Price(Struct, frozen=True, kw_only=True):
     def is_free(self) -> bool:
         every = [self.base, *(rates for _, rates in self.long_contexts)]
         return not any(getattr(rates, name) for rates in every for name in Rates.__struct_fields__)
+
+    def confirms(self, stated: int, tokens: TokenCounts, searches: int = 0) -> bool:
+        """Return True if a cost that the server states (nano-dollars) is similar to the published price of the same
+        request. Web searches whose price is unknown only raise the upper limit.
+        """
+        published = self.published or self
+        searched = published.calculate_search_cost(searches)
+        cost = published.calculate_cost(tokens) + (searches * _USUAL_SEARCH_COST if searched is None else searched)
+        if not cost:
+            return True
+        lowest = published.calculate_cost(tokens) if searched is None else cost
+        return lowest <= stated * MAX_PRICE_RATIO and stated <= cost * MAX_PRICE_RATIO
 
     def calculate_cost(self, tokens: TokenCounts) -> int:
         """Nano-dollars."""
@@ -135,7 +162,7 @@ class Price(Struct, frozen=True, kw_only=True):
         )
 
 
-FREE = Price(base=Rates(*[Decimal(0)] * 6), web_search=Decimal(0), source="local")
+FREE = Price(base=Rates(*[Decimal(0)] * 6), web_search=Decimal(0), source="local", is_final=True)
 """Price of models that run on a machine of the user, and of the demo provider: 0 for every kind of token."""
 
 
@@ -299,15 +326,11 @@ def _find_own_pattern(patterns: Iterable[str], model: str) -> str | None:
 class PriceList:
     """Results are cached until another price list is loaded."""
 
-    def __init__(
-        self, settings: Settings, *, uses_server_lists: bool = True, prefers_server_lists: bool = False
-    ) -> None:
-        """Set `uses_server_lists` to False for a decision, such as that of a budget: the list of a server may have any
-        amount, and only the processes that have read it know it. `prefers_server_lists`: for prices that are shown
-        beside such a list, and not stored.
+    def __init__(self, settings: Settings, *, uses_server_lists: bool = True) -> None:
+        """`uses_server_lists` False: for a decision that each process must make in the same way, because only those
+        that have read the list of a server know it.
         """
         self._settings, self._uses_server_lists = settings, uses_server_lists
-        self._prefers_server_lists = prefers_server_lists
         self._edition = 0
         self._found: dict[tuple[str, str, int, str], Price | None] = {}
 
@@ -341,29 +364,34 @@ class PriceList:
             earlier = [past for past in own.earlier if when.astimezone(UTC).date() <= past.until]
             table = min(earlier, key=lambda past: past.until) if earlier else own
             price = _convert_table(table, table.web_search_per_1000, origin)
-            if not tier or price.is_free:
-                return price
-            rates = next((rates for name, rates in table.tiers.items() if normalize_service_tier(name) == tier), None)
-            return None if rates is None else _convert_table(rates, table.web_search_per_1000, origin)
+            if tier and not price.is_free:
+                tiers = table.tiers.items()
+                rates = next((rates for name, rates in tiers if normalize_service_tier(name) == tier), None)
+                if rates is None:
+                    return None
+                price = _convert_table(rates, table.web_search_per_1000, origin)
+            return structs.replace(price, is_final=True)
         is_cloud = model.rpartition(":")[2].endswith("cloud") or _CLOUD_ADDRESS in base_url
         server = find_server_at(_list_servers(provider), base_url)
         is_near = server is not None and server.name == LOCAL_SERVER and is_own_server(provider, self._settings)
         is_keyless = is_near and not self._settings.keys.get(provider.name)  # with a key, it may be a gateway
         if provider.transport == "demo" or ((is_keyless or provider.uses_installed_models) and not is_cloud):
             return FREE
-        fields = None
-        if self._uses_server_lists and not tier:
-            fields = PRICE_SOURCE.listed.get((build_server_name(provider, base_url), model))
-        if fields is None or not self._prefers_server_lists:
-            name = provider.find_known_name(model)
-            listed = find_price(_find_price_address(provider, server, base_url), name, when, tier=tier)
-            if listed is not None or tier:
-                return listed
-            vendor = _find_vendor_price(server, base_url, name) if server else None
-            if vendor is not None or fields is None:
-                return vendor
-        price = _convert_table(convert(fields, TokenPriceFields), None, f"model list of {find_host(base_url)}")
-        return structs.replace(price, is_of_server=True)
+        name = provider.find_known_name(model)
+        published = find_price(_find_price_address(provider, server, base_url), name, when, tier=tier)
+        if published is None and server and not tier:
+            published = _find_vendor_price(server, base_url, name)
+        fields = PRICE_SOURCE.listed.get((build_server_name(provider, base_url), model))
+        if fields is None or tier or not self._uses_server_lists:
+            return published
+        stated = _convert_table(convert(fields, TokenPriceFields), None, f"model list of {find_host(base_url)}")
+        if published is None:
+            return structs.replace(stated, is_unconfirmed=True)
+        if not published.confirms(stated.calculate_cost(_TYPICAL), _TYPICAL):
+            return published
+        # the list states no surcharges for long contexts, and no price of searches
+        extras = {"long_contexts": published.long_contexts, "web_search": published.web_search}
+        return structs.replace(stated, published=published, **extras)
 
 
 def find_published_window(provider: Provider, model: str, settings: Settings) -> int | None:

@@ -1,7 +1,9 @@
 """Costs of requests: a table of 20 cases, calculated by hand from the price lists of the vendors."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -312,34 +314,88 @@ def test_a_requested_model_has_the_price_of_its_vendor(tmp_path: Path) -> None:
     assert costs.find_requested_price("gpt-unknown", "openai", "test-model") is None
 
 
-def test_a_cost_that_a_provider_states_is_that_of_a_call_without_a_price(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = load(tmp_path, OWN)
-    calculator, costs = CostCalculator(settings), ModelCosts(settings)
-    unknown, known = (receipt("x", f"openai/{name}", (1_000, 0, 0, 0, 0)) for name in ("no-such-model", "gpt-4.1"))
-    unknown.stated_cost = known.stated_cost = 5_000
-    assert calculator.calculate(unknown) == Cost(5_000, None, "stated by the provider")
-    assert calculator.calculate(known).cost == 2_000_000
-    assert find_request_usage(costs, unknown).cost is None, "no budget counts what a provider states"
+OPENROUTER = """
+[providers.openrouter]
+base_url = "https://openrouter.ai/api/v1"
+[prices."openrouter/own"]
+input = 1
+output = 1
+"""
+GLM = "openrouter/z-ai/glm-5.2"
+"""genai-prices 0.2.3: $1.40 and $4.40 per million tokens. A request of 22,000 and 278 tokens costs $0.0320232."""
+PUBLISHED = 32_023_200
+
+
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that replaces the prices in the model list of OpenRouter."""
     monkeypatch.setattr(PRICE_SOURCE, "listed", {})
-    listed, server = {"input": 3.0, "output": 9.0}, "openai api.openai.com"
-    PRICE_SOURCE.replace_listed({server}, {(server, name): listed for name in ("no-such-model", "gpt-4.1")})
-    calculator = CostCalculator(settings)
-    assert calculator.calculate(unknown) == Cost(5_000, None, "stated by the provider")
-    assert calculator.calculate(known).cost == 2_000_000
-    unknown.stated_cost = 0
-    assert calculator.calculate(unknown) == Cost(3_000_000, None, "model list of api.openai.com")
-    unknown.stated_cost = 5_000
-    PRICE_SOURCE.replace_listed({server}, {})
-    calculator = CostCalculator(settings)
-    known.service_tier = unknown.service_tier = "no-such-tier"
-    assert calculator.calculate(unknown) == Cost(5_000, None, "stated by the provider")
-    assert calculator.calculate(known).cost is None, "a reply does not replace a known price by naming a tier"
-    known.service_tier = ""
+    server = "openrouter openrouter.ai"
+
+    def replace(**prices: float) -> None:
+        PRICE_SOURCE.replace_listed({server}, {(server, name): prices for name in ("z-ai/glm-5.2", "mystery", "own")})
+
+    return replace
+
+
+def bill(settings: Settings, used: str, stated: int, **fields: Any) -> tuple[int | None, str, int | None]:
+    """Return the cost in the ledger, its source, and the cost that a budget counts."""
+    request = structs.replace(receipt(used, used, (22_000, 0, 0, 278, 0)), stated_cost=stated, **fields)
+    cost = CostCalculator(settings).calculate(request)
+    assert cost.requested_cost == cost.cost, "the client requested this model"
+    return cost.cost, cost.source, find_request_usage(ModelCosts(settings, needs_published=True), request).cost
+
+
+def test_the_order_of_prices(tmp_path: Path, listed: Callable[..., None]) -> None:
+    settings = load(tmp_path, OPENROUTER)
+    package, stated, of_list = find_price_package_version(), "stated by the provider", "model list of openrouter.ai"
+    assert bill(settings, GLM, 0) == (PUBLISHED, package, PUBLISHED)
+    assert bill(settings, GLM, 13_400_000) == (13_400_000, stated, 13_400_000)
+    listed(input=0.6, output=2.2, cache_read=0.11)
+    assert bill(settings, GLM, 0) == (13_811_600, of_list, 13_811_600)
+    assert bill(settings, GLM, 13_400_000) == (13_400_000, stated, 13_400_000)
+    own = 22_278_000, f"{tmp_path / CONFIG_FILE} line 4", 22_278_000
+    assert bill(settings, "openrouter/own", 0) == own
+    assert bill(settings, "openrouter/own", 13_400_000) == own
+
+
+def test_an_absurd_cost_or_list_of_a_server_is_not_used(tmp_path: Path, listed: Callable[..., None]) -> None:
+    settings = load(tmp_path, OPENROUTER)
+    package, stated = find_price_package_version(), "stated by the provider"
+    for cost in (1, PUBLISHED // 10 - 1, 10 * PUBLISHED + 1, 1_000 * PUBLISHED):
+        assert bill(settings, GLM, cost) == (PUBLISHED, package, PUBLISHED)
+    for cost in (-(-PUBLISHED // 10), 10 * PUBLISHED):
+        assert bill(settings, GLM, cost) == (cost, stated, cost)
+    for prices in ({"input": 0, "output": 0}, {"input": 0.01, "output": 0.02}, {"input": 20, "output": 80}):
+        listed(**prices)
+        assert bill(settings, GLM, 0) == (PUBLISHED, package, PUBLISHED)
+        assert bill(settings, GLM, 10 * PUBLISHED + 1) == (PUBLISHED, package, PUBLISHED), "compared with the package"
+
+
+def test_no_budget_counts_what_only_the_server_states(tmp_path: Path, listed: Callable[..., None]) -> None:
+    settings = load(tmp_path, OPENROUTER)
+    assert ModelCosts(settings).find_price("openrouter", "mystery") is None
+    listed(input=0.6, output=2.2)
+    assert bill(settings, "openrouter/mystery", 0) == (13_811_600, "model list of openrouter.ai", None)
+    assert bill(settings, "openrouter/mystery", 5_000) == (5_000, "stated by the provider", None)
+    assert ModelCosts(settings, needs_published=True).find_price("openrouter", "mystery") is None
+
+
+def test_a_stated_cost_includes_tier_and_searches(tmp_path: Path) -> None:
+    settings = load(tmp_path, OPENROUTER)
+    stated = 2 * PUBLISHED, "stated by the provider", 2 * PUBLISHED
+    assert bill(settings, GLM, 2 * PUBLISHED, service_tier="priority") == stated
+    assert bill(settings, GLM, 2 * PUBLISHED, billed_searches=3) == stated
+    searched = 10 * (PUBLISHED + 30_000_000)  # an unknown price of searches raises the limit by $0.01 each
+    assert bill(settings, GLM, searched, billed_searches=3)[:2] == (searched, "stated by the provider")
+    assert bill(settings, GLM, searched + 1, billed_searches=3)[1] != "stated by the provider"
+
+
+def test_the_cost_of_a_loop_has_stated_and_calculated_parts(tmp_path: Path) -> None:
+    calculator = CostCalculator(load(tmp_path, OWN))
     calls = [new_attempt("openai", name, 1_000, 0) for name in ("no-such-model", "gpt-4.1")]
     calls[0].stated_cost = 5_000
-    looped = structs.replace(known, attempts=calls, input_tokens=2_000)
+    looped = structs.replace(receipt("x", "openai/gpt-4.1", (2_000, 0, 0, 0, 0)), attempts=calls)
     assert calculator.calculate(looped) == Cost(2_005_000, None, "stated by the provider")
     calls[0].stated_cost = 0
-    assert calculator.calculate(structs.replace(looped, stated_cost=0)) == Cost(None, None, "")
+    assert calculator.calculate(looped) == Cost(None, None, "")

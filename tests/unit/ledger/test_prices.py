@@ -399,7 +399,7 @@ def test_the_list_has_windows_of_models_at_vendors_only() -> None:
     assert windows == [1_048_576, None, None]
 
 
-def test_the_list_of_a_server_has_the_price_of_a_model_that_no_other_source_has(
+def test_the_list_of_a_server_precedes_the_package_and_follows_own_prices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PRICE_SOURCE, "listed", {})
@@ -417,10 +417,12 @@ def test_the_list_of_a_server_has_the_price_of_a_model_that_no_other_source_has(
     server = "router openrouter.ai"
     listed = {(server, name): {"input": 0.5, "output": 4, "cache_read": 0.1} for name in names}
     PRICE_SOURCE.replace_listed({server}, listed)
-    assert read() == [rates("0.5", "0.1", "0.5", "4", "4"), *before[1:]]
-    shown = PriceList(settings, prefers_server_lists=True)
-    assert known(shown.find(router, "google/gemini-2.5-pro", TODAY)).base == read()[0], "for lists of models"
-    assert known(shown.find(router, "acme/own", TODAY)).base == before[1]
+    stated = rates("0.5", "0.1", "0.5", "4", "4")
+    assert read() == [stated, before[1], stated]
+    both, package = (
+        known(one.find(router, names[2], TODAY)) for one in (prices, PriceList(settings, uses_server_lists=False))
+    )
+    assert (both.long_contexts, both.web_search) == (package.long_contexts, package.web_search), "the list has none"
     found = known(prices.find(router, "acme/mystery", TODAY))
     assert (found.source, prices.find(router, "acme/mystery", TODAY, "flex")) == ("model list of openrouter.ai", None)
     route = '[[routes]]\nname = "cheap"\nbalance = "cost"\ntargets = ["router/acme/mystery", "router/acme/own"]\n'
