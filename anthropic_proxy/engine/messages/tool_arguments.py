@@ -21,6 +21,7 @@ def build_arguments_object(text: str) -> Raw:
     """Return the arguments as a JSON object. Other text becomes its field `__unparsedToolInput`."""
     if means_no_arguments(text):
         return Raw(b"{}")
+    text = _drop_empty_objects(text)
     # a truncated object keeps its complete members, as in the official SDKs
     for candidate in (text, _close_truncated(text)):
         if candidate is not None and _is_object(candidate):
@@ -32,6 +33,13 @@ def build_arguments_object(text: str) -> Raw:
     # as in Claude Code
     length = len(text.encode("utf-16-le")) // 2  # JavaScript's length of a string
     return Raw(msgspec.json.encode({"__unparsedToolInput": {"raw": text, "len": length}}))
+
+
+def _drop_empty_objects(text: str) -> str:
+    """Return arguments without the empty objects before another one."""
+    reader = ArgumentsReader()
+    passed, rest = reader.feed(text)
+    return text if rest else passed + reader.finish()
 
 
 def means_no_arguments(text: str) -> bool:
@@ -87,12 +95,118 @@ class ObjectEnd:
         return len(text)
 
 
+def is_same_object(text: str, other: str) -> bool:
+    """Return True if two texts are the same JSON object, perhaps written in another way."""
+    if text.strip() == other.strip():
+        return True
+    with suppress(msgspec.DecodeError, RecursionError):
+        return bool(msgspec.json.decode(text) == msgspec.json.decode(other))
+    return False
+
+
 def _is_object(text: str) -> bool:
     try:
         _object_decoder.decode(text)
     except (msgspec.DecodeError, RecursionError):
         return False
     return True
+
+
+_NOT_SPACE = compile_later(r"[^ \t\r\n]")
+
+
+class ArgumentsReader:
+    """Reads the arguments of a tool call as they arrive, and finds the end of the JSON object.
+
+    Some servers join calls: `{}{"city": "Paris"}`, `{"path": "a"}{"path": "b"}` (OpenRouter with Venice and with
+    gemini-2.5-flash-lite, recorded; unslothai/unsloth issue 10059). An empty object before another one is dropped. Text
+    that begins another object behind one with members belongs to the next call. Text that is no valid JSON passes
+    unchanged.
+    """
+
+    __slots__ = ("_end", "_held", "_passes", "_pieces", "is_whole")
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._held = ""
+        """End of an empty object, which is dropped if another object follows."""
+        self._end: ObjectEnd | None = None
+        """End of the object that has begun. None: none is open."""
+        self._passes = False
+        """True if the text is not divided, because it is not a JSON object."""
+        self.is_whole = False
+        """True if the text is a whole JSON object."""
+
+    @property
+    def passed(self) -> str:
+        """What the client may have got so far."""
+        if len(self._pieces) > 1:
+            self._pieces = ["".join(self._pieces)]
+        return self._pieces[0] if self._pieces else ""
+
+    @property
+    def text(self) -> str:
+        return self.passed + self._held
+
+    def feed(self, text: str) -> tuple[str, str]:
+        """Return what the client may get of a text now, and the rest, which begins the next call."""
+        position = 0
+        passed: list[str] = []
+        while position < len(text):
+            if self._passes:
+                self._pass(text[position:], passed)
+                break
+            if self._end is not None:
+                size = self._end.feed(text[position:])
+                self._pass(text[position : position + size], passed)
+                position += size
+                if self._end.is_reached:
+                    self._end = None
+                    self._end_object(passed)
+                continue
+            first = _NOT_SPACE.search(text, position)
+            begin = first.start() if first is not None else len(text)
+            if self._held:
+                self._held += text[position:begin]
+            else:
+                self._pass(text[position:begin], passed)
+            position = begin
+            if first is None:
+                break
+            if first[0] != "{":
+                self._passes, self.is_whole = True, False
+                passed.append(self.finish())
+                continue
+            if self.is_whole and not self._held:
+                return "".join(passed), text[position:]
+            if not self._held.startswith("}"):  # else the client has the `{` of the empty object
+                self._pass("{", passed)
+            self._held, self.is_whole = "", False
+            self._end = ObjectEnd()
+            self._end.feed("{")
+            position += 1
+        return "".join(passed), ""
+
+    def finish(self) -> str:
+        """Return the text that was held."""
+        held, self._held = self._held, ""
+        self._pieces.append(held)
+        return held
+
+    def _pass(self, text: str, passed: list[str]) -> None:
+        self._pieces.append(text)
+        passed.append(text)
+
+    def _end_object(self, passed: list[str]) -> None:
+        whole = self.text
+        if not _is_object(whole):
+            self._passes = True
+            return
+        self.is_whole = True
+        if not whole.strip(" \t\r\n{}"):
+            now = "".join(passed)
+            self._held = now[now.rfind("{") if "{" in now else -1 :]
+            self._pieces, passed[:] = [whole[: -len(self._held)]], [now[: -len(self._held)]]
 
 
 # `_token` matches a complete JSON token, and `_cut_token` the beginning of a token at the end of the text.

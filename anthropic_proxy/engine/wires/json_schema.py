@@ -57,7 +57,8 @@ class SchemaRules(Struct, frozen=True, kw_only=True, cache_hash=True):
 
     Patterns, formats and lengths of strings and large counts of members become text in the description, because such a
     server rejects many of them (ggml-org/llama.cpp, common/json-schema-to-grammar.cpp, read 2026-11-26). Members of an
-    array that may have any type get all types, because `{}` allows only objects there."""
+    array that may have any type get all types, of the basic keywords only strings, because `{}` allows only objects
+    there."""
 
 
 UNRESTRICTED_RULES = SchemaRules()
@@ -304,7 +305,7 @@ class _Walk:
         cleaned = _add_items(cleaned)
         if self._rules.suits_grammars:
             if cleaned.get("items") == {} and "prefixItems" not in cleaned:
-                cleaned["items"] = _ANY_TYPE
+                cleaned["items"] = {"type": "string"} if self._rules.allows_basics_only else _ANY_TYPE
             limits = [key for key in _LIMITS_OF_GRAMMARS if _exceeds_grammars(key, cleaned.get(key))]
             add_texts(cleaned, [text for key in limits if (text := describe_keyword(key, cleaned.pop(key)))])
         return cleaned

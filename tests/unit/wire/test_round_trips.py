@@ -29,9 +29,14 @@ from tests.support.sessions import TOOLS, EncodingStyle, Session, SessionStep, e
 
 STEPS = session_steps()
 RELAYS = [
-    step for step in STEPS if isinstance(step.dialect, anthropic.Dialect) and step.dialect.accepts_system_messages
+    step
+    for step in STEPS
+    if isinstance(step.dialect, anthropic.Dialect)
+    and step.dialect.accepts_system_messages
+    and not step.dialect.requires_thinking_with_calls
 ]
-"""Servers of the Messages API that receive all messages. The others receive system messages as reminders."""
+"""Servers of the Messages API that receive all messages as they are. The others receive system messages as reminders,
+or thinking with each call."""
 SPEAKERS = [step for step in STEPS if step.wire != "anthropic"]
 
 

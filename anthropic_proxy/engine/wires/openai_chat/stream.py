@@ -10,7 +10,7 @@ limit ends with the response: the counts decide whether the context window was f
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw
@@ -30,7 +30,7 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present
 from anthropic_proxy.engine.messages.reply_schema import FENCE, find_json
 from anthropic_proxy.engine.messages.server_blocks import describe_generated_image
-from anthropic_proxy.engine.messages.tool_arguments import ObjectEnd, is_truncated_object
+from anthropic_proxy.engine.messages.tool_arguments import ArgumentsReader, is_same_object, is_truncated_object
 from anthropic_proxy.engine.wires.contract import Call, Decoder
 from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
@@ -68,7 +68,7 @@ from anthropic_proxy.engine.wires.thinking import (
     empty_signature,
     encode_signature,
 )
-from anthropic_proxy.engine.wires.tool_call_repair import TextSplitter, ToolCallRepair, is_json_object
+from anthropic_proxy.engine.wires.tool_call_repair import TextSplitter, ToolCallRepair
 from anthropic_proxy.engine.wires.tools import ToolCallIds, is_parallel_wrapper, split_wrapper
 from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
 
@@ -77,6 +77,8 @@ _MAX_DOLLARS_PER_TOKEN = 0.01
 _MAX_STATED_DOLLARS = 1_000
 """Limits of a stated cost, the first as of the prices in lists of models. A larger amount has another meaning."""
 _NO_TOOL_COUNTS = ServerToolCounts()
+_Source = Literal["fragment", "message", "body"]
+"""Origin of a part of a reply: a fragment of it, the complete message at the end of a stream, or a complete reply."""
 
 
 class ChatDecoder(Decoder):
@@ -145,7 +147,7 @@ class ChatDecoder(Decoder):
         # read 2026-11-26). No request asks for alternatives.
         for choice in choices[1:]:
             choices[0].append(choice)
-        deltas = self._read(chunk, body)
+        deltas = self._read(chunk, body, "body")
         self.finished = True
         return self._convert_output(deltas)
 
@@ -193,7 +195,7 @@ class ChatDecoder(Decoder):
         """True after a finish reason: a later error concerns only the token counts."""
         return self._stop is not None or bool(self._postponed) or self._unreadable is not None
 
-    def _read(self, chunk: Chunk, data: bytes) -> list[Delta]:
+    def _read(self, chunk: Chunk, data: bytes, source: _Source = "fragment") -> list[Delta]:
         # without its index: LiteLLM counts the content blocks of Claude in it (BerriAI/litellm issue 23178, 2026-03)
         choice = chunk.choices[0] if chunk.choices else None
         if choice is None and chunk.choices is None and chunk.usage is None and is_bare_error(data):
@@ -204,6 +206,10 @@ class ChatDecoder(Decoder):
         if choice is not None:
             self._answered = True
             piece = choice.delta or choice.message
+            if choice.delta is not None and choice.message is not None and choice.delta.is_empty:
+                # the message may follow its own fragments
+                source = "message"
+                piece = ChoiceDelta(tool_calls=choice.message.calls) if self._has_content else choice.message
             if piece is not None:
                 thinking = piece.reasoning_content or piece.reasoning
                 details = piece.reasoning_details
@@ -230,7 +236,7 @@ class ChatDecoder(Decoder):
                     self._refusal.append(piece.refusal)
                     self._read_text(piece.refusal, deltas)
                 if piece.tool_calls or piece.function_call is not None:
-                    self._read_calls(piece, deltas)
+                    self._read_calls(piece, deltas, source)
                 if deltas or piece.content:
                     self._has_content = True
             if choice.native_finish_reason:
@@ -267,7 +273,7 @@ class ChatDecoder(Decoder):
         else:
             deltas.append(Text(text))
 
-    def _read_calls(self, piece: ChoiceDelta, deltas: list[Delta]) -> None:
+    def _read_calls(self, piece: ChoiceDelta, deltas: list[Delta], source: _Source) -> None:
         calls = piece.tool_calls
         for call in calls or ():  # without a function call for the usual fragments, which have arguments
             if call.function is None or not call.function.arguments:
@@ -276,7 +282,7 @@ class ChatDecoder(Decoder):
         if self._calls is None:
             self._uses_deprecated_field = not calls
         if self._uses_deprecated_field:
-            calls = piece.deprecated_calls
+            calls = piece.deprecated_calls or (calls if source == "message" else None)
         if not calls:
             return
         place_of_details = len(deltas)
@@ -287,7 +293,10 @@ class ChatDecoder(Decoder):
         for call in calls:
             if call.extra_content is not ABSENT or piece.extra_content is not ABSENT:
                 self._sign_call(call.extra_content if is_present(call.extra_content) else piece.extra_content, deltas)
-            self._calls.read_fragment(call, deltas)
+            if source != "message":
+                self._calls.read_fragment(call, deltas, is_complete=source == "body")
+        if source == "message":
+            self._calls.read_message(calls, deltas)
         if self._details is not None:  # after the ids of the calls are known
             self._sign_details(deltas, place_of_details)
 
@@ -515,51 +524,34 @@ _NO_FUNCTION = FunctionCall()
 
 
 class _OpenCall:
-    __slots__ = (
-        "_end",
-        "_is_complete",
-        "_looked_at",
-        "arguments",
-        "ended",
-        "held",
-        "id",
-        "is_wrapper",
-        "key",
-        "name",
-        "own_name",
-    )
+    __slots__ = ("arguments", "before", "ended", "held", "id", "is_wrapper", "key", "name", "own_name")
 
     def __init__(self, key: int, upstream_id: str, *, held: bool) -> None:
         self.key = key
         self.id = upstream_id
         self.name = ""
         self.own_name = ""  # the client's
-        self.arguments: list[str] = []
+        self.arguments = ArgumentsReader()
         self.held = held  # until the arguments are complete
         self.is_wrapper = False  # of several calls, which begin when it is complete
+        self.before = ""
+        """Arguments of the call that this one continues, joined to it by the server. "": it stands alone. The call
+        begins when it is complete, because it may only repeat the one before."""
         self.ended = False
-        self._end = ObjectEnd()
-        self._looked_at = 0
-        self._is_complete = False
 
-    def is_complete(self) -> bool:
-        """Return True if the arguments are a whole JSON object. Each piece of them is read once."""
-        new, self._looked_at = self.arguments[self._looked_at :], len(self.arguments)
-        for place, piece in enumerate(new, self._looked_at - len(new) + 1):
-            if self._end.is_reached:
-                self._is_complete = self._is_complete and not piece.strip()
-            else:
-                self._end.feed(piece)
-                self._is_complete = self._end.is_reached and is_json_object("".join(self.arguments[:place]))
-        return self._is_complete
+    @property
+    def is_shown(self) -> bool:
+        """True if the client knows the call."""
+        return bool(self.name) and not self.is_wrapper and not self.before
 
 
 class ToolCallDecoder:
     """Converts the tool call fragments of one response into deltas.
 
-    Fragments with the same `index` belong to one call. Some servers omit `index` or ids, or use index 0 for every call.
-    So a call begins with a fragment that no open call can own (`_find`): it has another id, or another name, or the
-    arguments of the call before it are a whole object. A call without a name waits for one, with its arguments.
+    Fragments with the same `index` belong to one call. Some servers omit `index` or ids, repeat an id (Kimi:
+    vllm-project/vllm issue 50295), or use index 0 for every call. So a call begins with a fragment that no open call
+    can own (`_find`), and with text behind the whole arguments of another one (`ArgumentsReader`). A call without a
+    name waits for one, with its arguments.
     """
 
     def __init__(self, call: Call[Dialect]) -> None:
@@ -570,6 +562,8 @@ class ToolCallDecoder:
         self._open: dict[int, _OpenCall] = {}
         self._changed: dict[int, _OpenCall] = {}
         """Open calls that have received arguments since `end_complete_calls` looked at them."""
+        self._known: list[_OpenCall] = []
+        """All calls with an entry of their own, in order of their beginning."""
         self.call_count = 0
         self.has_incomplete_arguments = False
         self._ids = ToolCallIds(call)
@@ -579,48 +573,83 @@ class ToolCallDecoder:
         self.repair = ToolCallRepair(call, names=call.dialect.repairs_tool_names)
         """Repairs tool names and arguments if the server requires it. Its notes record the repairs."""
 
-    def read_fragment(self, fragment: ToolCallDelta, deltas: list[Delta]) -> None:
+    def read_fragment(self, fragment: ToolCallDelta, deltas: list[Delta], *, is_complete: bool = False) -> None:
+        """`is_complete`: True for a call of a complete reply, which continues no other one."""
         function = fragment.function or _NO_FUNCTION
         if fragment.id is None and function.name is None and fragment.index is not None:
             known = self._slots.get(fragment.index)
             if known is not None and known.name and not known.ended:  # the usual fragment
                 if function.arguments:
-                    self._changed[known.key] = known
-                    known.arguments.append(function.arguments)
-                    if not known.held:
-                        deltas.append(ToolArgs(known.key, function.arguments))
+                    self._feed(known, function.arguments, fragment, deltas)
                 return
-        call = self._find(fragment, function)
+        call = None if is_complete else self._find(fragment, function)
         if call is None:
-            self.end_complete_calls(deltas)
-            call = self._last = _OpenCall(self.call_count, fragment.id or "", held=self._holds)
-            self.call_count += 1
-            self._open[call.key] = call
-            if fragment.index is not None:
-                self._slots[fragment.index] = call
-            if fragment.id:
-                self._by_id[fragment.id] = call
+            call = self._begin(fragment, deltas)
+            self._known.append(call)
+        self._add(call, fragment, function.arguments or "", deltas)
+
+    def _add(self, call: _OpenCall, fragment: ToolCallDelta, arguments: str, deltas: list[Delta]) -> None:
+        function = fragment.function or _NO_FUNCTION
         if not call.name and function.name:
             if is_parallel_wrapper(function.name, self._call):
                 call.name = call.own_name = function.name
                 call.held = call.is_wrapper = True
             else:
                 self._name(call, function.name, self.repair.repair_name(function.name), deltas)
-        if function.arguments:
+        if arguments:
+            self._feed(call, arguments, fragment, deltas)
+
+    def read_message(self, calls: Sequence[ToolCallDelta], deltas: list[Delta]) -> None:
+        """Read the calls of a complete message, of which the stream may have sent fragments: add what is missing."""
+        for position, whole in enumerate(calls):
+            function = whole.function or _NO_FUNCTION
+            known = self._known[position] if position < len(self._known) else None
+            if known is not None and whole.id and known.id and whole.id != known.id:
+                known = self._by_id.get(whole.id)
+            if known is None or (function.name and known.name and function.name != known.name):
+                self.read_fragment(whole, deltas, is_complete=True)
+            elif not known.ended:
+                arguments = function.arguments or ""
+                if known.held and not known.before:
+                    known.arguments = ArgumentsReader()
+                sent = known.arguments.text
+                self._add(known, whole, arguments[len(sent) :] if arguments.startswith(sent) else "", deltas)
+
+    def _begin(self, fragment: ToolCallDelta, deltas: list[Delta]) -> _OpenCall:
+        self.end_complete_calls(deltas)
+        call = self._last = _OpenCall(self.call_count, fragment.id or "", held=self._holds)
+        self.call_count += 1
+        self._open[call.key] = call
+        if fragment.index is not None:
+            self._slots[fragment.index] = call
+        if fragment.id:
+            self._by_id[fragment.id] = call
+        return call
+
+    def _feed(self, call: _OpenCall, text: str, fragment: ToolCallDelta, deltas: list[Delta]) -> None:
+        """Add a text to the arguments of a call. What follows a whole object begins the next call of the same tool."""
+        self._changed[call.key] = call
+        passed, rest = call.arguments.feed(text)
+        if passed and call.name and not call.held:
+            deltas.append(ToolArgs(call.key, passed))
+        while rest:
+            before = call
+            call = self._begin(fragment, deltas)
+            call.name, call.own_name, call.is_wrapper = before.name, before.own_name, before.is_wrapper
+            call.before = before.arguments.text
+            call.held = True
             self._changed[call.key] = call
-            call.arguments.append(function.arguments)
-            if call.name and not call.held:
-                deltas.append(ToolArgs(call.key, function.arguments))
+            _, rest = call.arguments.feed(rest)
 
     def flush_pending(self, deltas: list[Delta]) -> None:
         """Append the buffered arguments of open calls after an interruption. The calls are not ended."""
         for call in self._open.values():
-            if call.held and call.name and not call.is_wrapper and (text := "".join(call.arguments)):
-                call.arguments = []
+            if call.held and call.is_shown and (text := call.arguments.text):
+                call.arguments = ArgumentsReader()
                 deltas.append(ToolArgs(call.key, text))
 
     def buffers_truncated_arguments(self) -> bool:
-        return self._holds and any(is_truncated_object("".join(call.arguments)) for call in self._open.values())
+        return self._holds and any(is_truncated_object(call.arguments.text) for call in self._open.values())
 
     def end_complete_calls(self, deltas: list[Delta]) -> None:
         """Append the delta `ToolEnd` for each open tool call with complete arguments (a whole JSON object).
@@ -629,7 +658,7 @@ class ToolCallDecoder:
         """
         changed, self._changed = self._changed, {}
         for call in changed.values():
-            if not call.ended and call.is_complete():
+            if not call.ended and call.arguments.is_whole:
                 self._end(call, deltas)
 
     def end_all_calls(self, deltas: list[Delta], *, reply_ended_early: bool = False) -> None:
@@ -639,7 +668,7 @@ class ToolCallDecoder:
         call is missing.
         """
         for call in list(self._open.values()):
-            if not call.name and not "".join(call.arguments).strip():
+            if not call.name and not call.arguments.text.strip():
                 del self._open[call.key]
                 call.ended = True
                 continue
@@ -654,20 +683,27 @@ class ToolCallDecoder:
         if client_id != call.id:
             self.replaced_ids[call.id] = client_id
         deltas.append(ToolCall(call.key, client_id, name))
-        if not call.held:
-            deltas += [ToolArgs(call.key, text) for text in call.arguments]
+        if not call.held and (text := call.arguments.passed):
+            deltas.append(ToolArgs(call.key, text))
 
     def _end(self, call: _OpenCall, deltas: list[Delta], *, reply_ended_early: bool = False) -> str:
         """Append the buffered deltas and the `ToolEnd` of a call. Return the arguments of the call."""
+        text = call.arguments.text
         if not call.name:
-            name = self.repair.find_name_by_arguments("".join(call.arguments))
+            name = self.repair.find_name_by_arguments(text)
             if name is None:
                 provider = self._call.provider_prefix
                 raise UpstreamProtocolError(f"{provider} sent a tool call without a name.", provider=provider)
             self._name(call, name, name, deltas)
-        text = "".join(call.arguments)
+        if not call.held and (held := call.arguments.finish()):
+            deltas.append(ToolArgs(call.key, held))
         del self._open[call.key]
         call.ended = True
+        if call.before:
+            if is_same_object(call.before, text):
+                return text
+            if not call.is_wrapper:
+                self._name(call, call.name, call.own_name, deltas)
         if call.is_wrapper:
             wrapped = split_wrapper(call.id, text)
             if wrapped is not None:
@@ -705,5 +741,4 @@ class ToolCallDecoder:
         if fragment.id or not function.name or not call.name:
             return call
         # Without ids only the name distinguishes the next call from a repetition of the same name.
-        is_next = function.name != call.name or (function.arguments and call.is_complete())
-        return None if is_next else call
+        return call if function.name == call.name else None
