@@ -104,6 +104,18 @@ def is_same_object(text: str, other: str) -> bool:
     return False
 
 
+def divide_arguments(text: str) -> list[str]:
+    """Return the arguments of each call that a server has joined. An object that is repeated counts once."""
+    found: list[str] = []
+    while text:
+        reader = ArgumentsReader()
+        passed, text = reader.feed(text)
+        one = passed + reader.finish()
+        if not found or not is_same_object(found[-1], one):
+            found.append(one)
+    return found
+
+
 def _is_object(text: str) -> bool:
     try:
         _object_decoder.decode(text)

@@ -171,7 +171,7 @@ class UrlContextMetadata(Struct, rename="camel", gc=False):
 
 
 class Candidate(Struct, rename="camel", gc=False):
-    """One reply of the model, or its next fragment. The proxy requests one, and ignores those with another index."""
+    """One reply of the model, or its next fragment. The proxy requests one, so others are parts of the same reply."""
 
     content: Content | None = None
     finish_reason: str | None = None
@@ -180,10 +180,18 @@ class Candidate(Struct, rename="camel", gc=False):
     """Explanation of the finish reason. May contain the complete reply."""
     continuation_token: str | None = None
     """Token for a request that continues this reply. Only with the finish reason `CONTINUATION`."""
-    index: int | None = None
-    """Number of the candidate, from 0. None: 0."""
     grounding_metadata: GroundingMetadata | None = None
     url_context_metadata: UrlContextMetadata | None = None
+
+    def append(self, other: "Candidate") -> None:
+        parts = other.content.parts if other.content is not None else None
+        if parts and self.content is not None and self.content.parts:
+            self.content.parts += parts
+        elif parts:
+            self.content = other.content
+        self.finish_reason = self.finish_reason or other.finish_reason
+        self.grounding_metadata = self.grounding_metadata or other.grounding_metadata
+        self.url_context_metadata = self.url_context_metadata or other.url_context_metadata
 
 
 class PromptFeedback(Struct, rename="camel", gc=False):
@@ -333,8 +341,9 @@ class GeminiDecoder(Decoder):
                 return
             raise build_call_error(fault, self._call)
         candidate = reply.candidates[0] if reply.candidates else None
-        if candidate is not None and candidate.index:
-            candidate = next((one for one in reply.candidates or () if not one.index), None)
+        if candidate is not None:
+            for other in (reply.candidates or ())[1:]:
+                candidate.append(other)
         if self._sources is not None and candidate is not None:
             # before the text of the frame, which may cite the sources
             if candidate.url_context_metadata is not None:

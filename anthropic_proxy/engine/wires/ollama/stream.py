@@ -12,7 +12,7 @@ from msgspec import Raw, Struct
 from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT
-from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
+from anthropic_proxy.engine.messages.tool_arguments import divide_arguments, is_truncated_object
 from anthropic_proxy.engine.wires.contract import Call, Decoder
 from anthropic_proxy.engine.wires.failures import UpstreamFault, read_error_object
 from anthropic_proxy.engine.wires.json_repair import (
@@ -194,7 +194,6 @@ class OllamaDecoder(Decoder):
     def _read_call(self, part: ToolCallField, deltas: list[Delta]) -> None:
         """Raises `UpstreamProtocolError` if only the name is missing. An entry without arguments too is ignored."""
         function = part.function or _NO_FUNCTION
-        key = self._calls
         name = function.name
         data = bytes(function.arguments)
         if data in _NO_ARGUMENTS:
@@ -208,13 +207,15 @@ class OllamaDecoder(Decoder):
         found = self._call_repair.repair_name(name) if name else self._call_repair.find_name_by_arguments(arguments)
         if found is None:
             raise self._protocol_error("sent a tool call without a name")
-        self._calls += 1
-        deltas.append(ToolCall(key, self._ids.assign_client_id(part.id), found))
-        if arguments:
-            repaired = self._call_repair.repair_arguments(arguments, found) if self._repairs_arguments else arguments
-            self._has_incomplete = self._has_incomplete or is_truncated_object(repaired)
-            deltas.append(ToolArgs(key, repaired))
-        deltas.append(ToolEnd(key))
+        for one in divide_arguments(arguments) or ("",):
+            key = self._calls
+            self._calls += 1
+            deltas.append(ToolCall(key, self._ids.assign_client_id(part.id), found))
+            if one:
+                repaired = self._call_repair.repair_arguments(one, found) if self._repairs_arguments else one
+                self._has_incomplete = self._has_incomplete or is_truncated_object(repaired)
+                deltas.append(ToolArgs(key, repaired))
+            deltas.append(ToolEnd(key))
 
     def _protocol_error(self, words: str, code: str = "") -> UpstreamProtocolError:
         provider = self._call.provider_prefix

@@ -45,7 +45,7 @@ from anthropic_proxy.engine.messages.server_blocks import (
     encode_search_result,
     is_domain_allowed,
 )
-from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
+from anthropic_proxy.engine.messages.tool_arguments import ArgumentsReader, divide_arguments, is_truncated_object
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.wires.contract import Call
 from anthropic_proxy.engine.wires.json_schema import SchemaRules, encode_schema
@@ -278,15 +278,30 @@ def _allowed(toolset: Toolset) -> list[str] | None:
 class ToolCallItemDecoder:
     """Decoder of one client tool call, from the first event of its output item to the last."""
 
-    __slots__ = ("_began", "_ended", "_held", "_key", "_reader", "_streams", "_written", "incomplete")
+    __slots__ = (
+        "_arguments",
+        "_began",
+        "_ended",
+        "_key",
+        "_name",
+        "_reader",
+        "_rest",
+        "_streams",
+        "_written",
+        "incomplete",
+    )
 
     def __init__(self, reader: "ToolCallContext") -> None:
         self._reader = reader
         self._key = reader.new_call_key()
         self._began = self._ended = False
         self._streams = True
-        self._written = ""  # latest fragment of the arguments
-        self._held: list[str] = []  # fragments of the arguments of a call that is emitted at its end
+        self._name = ""
+        self._written: list[str] = []
+        """Fragments of the arguments."""
+        self._arguments = ArgumentsReader()
+        self._rest: list[str] = []
+        """Fragments of the arguments of further calls that the server joined to this one."""
         self.incomplete = False
         """True if the call ended early. Its item has the status `incomplete`, or its arguments are cut."""
 
@@ -297,27 +312,30 @@ class ToolCallItemDecoder:
         self._streams = item.type == "function_call" and not is_parallel_wrapper(item.name, self._reader.call)
         if self._streams:
             self._began = True
+            self._name = item.name
             deltas.append(self._reader.build_tool_call(self._key, item.call_id, item.name))
+            if text := self._arguments.passed:
+                deltas.append(ToolArgs(self._key, text))
 
     def add_arguments_fragment(self, fragment: str, deltas: list[Delta]) -> None:
-        """Append a fragment of the arguments, if the tool call has started.
-
-        Earlier fragments of a custom tool call or parallel wrapper are stored, because such a call starts only when it
-        is complete. Fragments of other calls are dropped, because the complete arguments follow.
-        """
+        """Append a fragment of the arguments, if the tool call has started. Otherwise, it is stored."""
         if self._ended or not fragment:
             return
-        if self._began:
-            deltas.append(ToolArgs(self._key, fragment))
-        elif not self._streams:
-            self._held.append(fragment)
-        else:
+        self._written.append(fragment)
+        if self._rest:
+            self._rest.append(fragment)
             return
-        self._written = fragment
+        passed, rest = self._arguments.feed(fragment)
+        if rest:
+            self._rest.append(rest)
+        if passed and self._began:
+            deltas.append(ToolArgs(self._key, passed))
 
     def add_complete_arguments(self, arguments: str, deltas: list[Delta]) -> None:
-        if not self._written:
-            self.add_arguments_fragment(arguments, deltas)
+        """Append what the fragments lack of the complete arguments. Other arguments come too late."""
+        written = "".join(self._written)
+        if arguments.startswith(written):
+            self.add_arguments_fragment(arguments[len(written) :], deltas)
 
     def end_call(self, item: OutputItem | None, deltas: list[Delta], *, reply_ended_early: bool = False) -> None:
         """Append the remaining deltas of the tool call.
@@ -330,16 +348,22 @@ class ToolCallItemDecoder:
         if item is not None and not self._began:
             self.start_call(item, deltas)
         if item is not None and not self._streams:
-            self._reader.emit_complete_call(self._key, item, item.arguments or "".join(self._held), deltas)
+            self._reader.emit_complete_call(self._key, item, item.arguments or "".join(self._written), deltas)
         elif self._began:
             if item is not None:
                 self.add_complete_arguments(item.arguments or "", deltas)
+            written = "".join(self._rest) or self._arguments.text
             if item is not None:
-                self.incomplete = item.status == "incomplete" or is_truncated_object(item.arguments or "")
+                self.incomplete = item.status == "incomplete" or is_truncated_object(item.arguments or written)
             else:
-                is_cut = self._written != "" and not self._written.rstrip().endswith("}")
+                is_cut = written != "" and not written.rstrip().endswith("}")
                 self.incomplete = reply_ended_early or is_cut
+            if held := self._arguments.finish():
+                deltas.append(ToolArgs(self._key, held))
             deltas.append(ToolEnd(self._key))
+            if self._rest:
+                _, *others = divide_arguments(self._arguments.text + "".join(self._rest))
+                self._reader.emit_further_calls(self._key, self._name, others, deltas)
         elif item is not None:
             provider = self._reader.provider
             raise UpstreamProtocolError(f"{provider} sent a tool call without a name.", provider=provider)
@@ -383,6 +407,10 @@ class ToolCallContext:
             return
         for position, one in enumerate(wrapped):
             self._emit(f"{key}.{position}", one.upstream_id, one.name, one.arguments, deltas)
+
+    def emit_further_calls(self, key: int, name: str, arguments: Sequence[str], deltas: list[Delta]) -> None:
+        for position, text in enumerate(arguments):
+            self._emit(f"{key}.{position}", None, name, text, deltas)
 
     def _emit(self, key: int | str, upstream_id: str | None, name: str, arguments: str, deltas: list[Delta]) -> None:
         deltas.append(self.build_tool_call(key, upstream_id, name))
