@@ -71,9 +71,13 @@ class ProxyError(Exception):
         details: dict[str, Any] | None = None,
         retry_after: float | None = None,
         should_retry: bool | None = None,
+        is_negotiated: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
+        self.is_negotiated = is_negotiated
+        """True if the client asked whether something is available and goes on without it, so that nothing failed. No
+        view and no sum has the request."""
         if code:
             self.code = code
         self.details = details

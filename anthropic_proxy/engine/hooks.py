@@ -213,6 +213,10 @@ class PrefixChange(Struct):
     """True for the first change of a conversation, which is logged."""
 
 
+NEGOTIATED = "negotiated"
+"""Outcome of a request that asked whether something is available, and was told that it is not. Nothing failed."""
+
+
 class Receipt(BilledUsage, kw_only=True):
     """Record of one client request: ids, names, counts, times and texts of errors, without message content.
 
@@ -271,7 +275,7 @@ class Receipt(BilledUsage, kw_only=True):
     """HTTP status of the response, or of the error that ended a stream. 0: the client disconnected before the response.
     """
     outcome: str = ""
-    """Stop reason of the reply, `error`, or `cancelled` (the client disconnected)."""
+    """Stop reason of the reply, `error`, `cancelled` (the client disconnected), or `negotiated`."""
     error_type: str = ""
     """Type of the error in Anthropic's format: `rate_limit_error`. "": no error."""
     error_code: str = ""

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct, field, structs
 
 from anthropic_proxy.engine.engine import Engine, build_engine_fields, new_id
-from anthropic_proxy.engine.hooks import Receipt
+from anthropic_proxy.engine.hooks import NEGOTIATED, Receipt
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import (
@@ -120,7 +120,8 @@ class Services(Engine, frozen=True, kw_only=True):
 
     def end_exchange(self, receipt: Receipt) -> None:
         self.log.write_exchange(receipt)
-        self.receipts.finish_exchange(receipt)
+        if receipt.outcome != NEGOTIATED:
+            self.receipts.finish_exchange(receipt)
 
     async def close(self) -> None:
         """Also close the store."""

@@ -38,7 +38,7 @@ from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner
 from anthropic_proxy.engine.exchange.tool_loop.schema_retry import SchemaCheckedStream
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter
 from anthropic_proxy.engine.exchange.watchdog import Watchdog, uncancel
-from anthropic_proxy.engine.hooks import AdmitFurtherCall, Receipt, Settle
+from anthropic_proxy.engine.hooks import NEGOTIATED, AdmitFurtherCall, Receipt, Settle
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.engine.messages.events import ErrorEvent, Event, Ping
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
@@ -435,7 +435,7 @@ def record_client(receipt: Receipt, headers: Mapping[str, str]) -> None:
 def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str]) -> None:
     """Store an error in the receipt. `proxy_keys`, with which clients authenticate, are masked in its message."""
     redact_error(error, proxy_keys)
-    receipt.outcome = "error"
+    receipt.outcome = NEGOTIATED if error.is_negotiated else "error"
     receipt.status = error.status
     receipt.error_type = error.error_type
     receipt.error_code = error.code

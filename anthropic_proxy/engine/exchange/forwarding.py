@@ -420,6 +420,7 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
             f"{path!r} is served only if Anthropic is the preferred provider, because no other provider has "
             f"batches, files and skills of the Messages API. The preferred provider is {preferred.name}.",
             code="batches-files-skills",
+            is_negotiated=method == "GET",  # the client asks what exists
         )
     if incoming.receipt.client.key_id:
         raise PermissionDenied(

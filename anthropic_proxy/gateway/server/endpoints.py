@@ -35,6 +35,7 @@ from anthropic_proxy.engine.exchange.client_side import (
 from anthropic_proxy.engine.exchange.exchange import Exchange, log_internal_error, record_client, record_failure
 from anthropic_proxy.engine.exchange.forwarding import RESOURCE_PATHS, forward_resource
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
+from anthropic_proxy.engine.hooks import NEGOTIATED
 from anthropic_proxy.engine.messages.deltas import BilledUsage
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import COMMANDS_USER_AGENT
@@ -294,20 +295,23 @@ async def read_body(
 
 
 async def _reject(services: Services, sink: AsgiSink, error: ProxyError, headers: Mapping[str, str]) -> None:
-    record_client(sink.receipt, headers)
-    record_failure(sink.receipt, error, services.settings.reveal_proxy_keys())
+    receipt = sink.receipt
+    record_client(receipt, headers)
+    # `HEAD` asks whether something is served, and `code` asks about any name that the user has chosen
+    asks = receipt.method == "HEAD" and isinstance(error, (UnknownModel, MethodNotAllowed))
+    asks |= error.code == "model-not-available" and receipt.user_agent == COMMANDS_USER_AGENT
+    error.is_negotiated |= asks
+    record_failure(receipt, error, services.settings.reveal_proxy_keys())
     _finish(services, sink.receipt)
     await sink.send_error_response(error)
 
 
 def _finish(services: Services, receipt: Receipt) -> None:
     """Log a rejected request, or one that is not `POST /v1/messages`, and queue its receipt for plugins."""
-    if receipt.error_code == "model-not-available" and receipt.user_agent == COMMANDS_USER_AGENT:
-        return  # `code` asks about any name that the user has chosen: the answer is no failed request
     receipt.duration_seconds = services.clock() - receipt.started_at
     is_probe = receipt.path in PROBE_PATHS or services.plugin_routes.find(receipt.path) is not None
     services.log.write_request(receipt, "debug" if is_probe or receipt.path in _DEBUG_LOGGED_PATHS else "info")
-    if not is_probe:
+    if not is_probe and receipt.outcome != NEGOTIATED:
         services.receipts.finish_request(receipt, hide_if_successful=receipt.path in _DEBUG_LOGGED_PATHS)
 
 

@@ -316,3 +316,40 @@ async def test_a_tour_has_the_same_address_and_price_with_other_settings() -> No
         assert "POST https://api.openai.com/v1/chat/completions" in page
         costs.append(page.partition("<h2>4 Cost</h2>")[2])
     assert costs[0] == costs[1]
+
+
+THREAD = {
+    "model": "demo/demo",
+    "max_tokens": 9,
+    "messages": [{"role": "user", "content": "x"}],
+    "thread": {"type": "create"},
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "/v1/messages", THREAD, 400),
+        ("POST", "/v1/messages/count_tokens", THREAD, 400),
+        ("HEAD", "/nothing", None, 404),
+        ("HEAD", "/v1/messages", None, 405),
+        ("HEAD", "/v1/models/nothing", None, 405),
+        ("GET", "/v1/messages/batches", None, 404),
+        ("GET", "/v1/files/file_1", None, 404),
+    ],
+)
+async def test_the_answer_no_to_a_question_is_no_failure(method: str, path: str, body: object, status: int) -> None:
+    proxy = ProxyHarness(lambda *_: pytest.fail("nobody is called"), LOG_LEVEL="info")
+    assert (await ask(proxy.services, method, path, body))[0] == status
+    assert (proxy.log.getvalue(), proxy.receipts) == ("", [])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nothing", 404), ("POST", "/v1/messages/batches", 404), ("GET", "/v1/messages", 405)],
+)
+async def test_a_request_that_cannot_be_served_is_a_failure(method: str, path: str, status: int) -> None:
+    proxy = ProxyHarness(lambda *_: pytest.fail("nobody is called"))
+    assert (await ask(proxy.services, method, path, {}))[0] == status
+    assert f"{method} {path} {status}" in proxy.log.getvalue()
+    assert [one.outcome for one in proxy.receipts] == ["error"]

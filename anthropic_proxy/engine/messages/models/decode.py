@@ -143,6 +143,7 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
                 "thread: this proxy stores no conversations; send the complete history in messages",
                 details={"error_code": "thread_unsupported_request"},
                 code="conversation-state",
+                is_negotiated=True,  # the official SDKs then send the complete history
             )
         if not read.messages:
             raise InvalidRequest("messages: at least one message is required", code="empty-messages")

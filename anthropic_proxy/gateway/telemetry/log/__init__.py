@@ -20,7 +20,7 @@ from typing import Any, Literal, TextIO
 
 import msgspec
 
-from anthropic_proxy.engine.hooks import LogLevel
+from anthropic_proxy.engine.hooks import NEGOTIATED, LogLevel
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.gateway.telemetry.log.columns import wrap_text
 from anthropic_proxy.gateway.telemetry.log.lines import (
@@ -353,6 +353,8 @@ class Log:
 
 
 def _level_of(receipt: Receipt) -> LogLevel:
+    if receipt.outcome == NEGOTIATED:
+        return "debug"
     if receipt.outcome == "cancelled" or receipt.status < 400:
         return "info"
     return "warning" if receipt.status < 500 else "error"
