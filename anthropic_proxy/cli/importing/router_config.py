@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Struct, field, to_builtins
 
 from anthropic_proxy.cli.importing.plan import (
     CREATE_KEY,
@@ -28,6 +28,7 @@ from anthropic_proxy.cli.importing.plan import (
     find_referenced_variable,
     format_call_field,
 )
+from anthropic_proxy.cli.importing.router_rules import RouterRule, RouterRules, find_route_conditions
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
 from anthropic_proxy.gateway.settings.values import decode_integer, decode_model, redact_and_shorten, remove_endpoint
@@ -94,7 +95,6 @@ Requests for haiku have the rule `background`, which comes after `longContext`.
 """
 _BEFORE_BACKGROUND = ("image", "longContext")
 _ROUTER_REASONS = {
-    "rules": "rules of version 3 are not imported. Write them as [[routes]] of anthropic-proxy.toml",
     "fallback": "the proxy retries a request once by itself",
     "builtInRules": "the proxy needs no rules for Claude Code",
 }
@@ -241,8 +241,16 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
     rules = ("default", "background", *(rule for rule, _, _ in _ROUTES))
     targets = {rule: _find_target(plan, servers, f"Router.{rule}", router.get(rule)) for rule in rules}
     chains = _read_fallbacks(plan, servers, file.fallback or {}, targets)
-    if profile := _find_profile(file.profile or _Profiles()):
-        _read_profile(plan, servers, profile, router.get("fallback"))
+    profile = _find_profile(file.profile or _Profiles())
+    following = _read_chain(plan, servers, "Router.fallback", router.get("fallback"))
+    if profile:
+        _read_profile(plan, servers, profile, following)
+    routing = plan.decode_part(profile.get("routing") or {}, RouterRules, "profile.routing")
+    for place, rules_of_place in (
+        ("profile.routing.rules", routing.rules if routing.enabled else []),
+        ("Router.rules", router.get("rules")),
+    ):
+        _read_rules(plan, servers, place, rules_of_place, following)
     if default := targets["default"]:
         small = "background" if targets["background"] else "default"
         rule_by_tier = {tier: small if tier == "haiku" else "default" for tier in TIERS}
@@ -264,7 +272,7 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
     for name, value in router.items():
         if name == "fallback" and isinstance(value, dict) and value.get("mode") in ("off", "model-chain"):
             continue
-        if name not in (*rules, "longContextThreshold") and value not in _EMPTY:
+        if name not in (*rules, "rules", "longContextThreshold") and value not in _EMPTY:
             plan.add_note(f"Router.{name}", _ROUTER_REASONS.get(name, UNKNOWN_ENTRY))
     _read_server_settings(plan, file)
     if "profile" in config:  # version 3, whose other entries are about its own program
@@ -430,6 +438,8 @@ def _find_target(plan: ImportPlan, servers: Mapping[str, _PlacedServer], setting
     if not comma and (named := [name for name in servers if str(value).startswith(f"{name}/")]):  # version 3
         name, comma = max(named, key=len), "/"
         model = str(value)[len(name) + 1 :]
+    if not comma and str(value).count("/"):
+        name, comma, model = str(value).partition("/")
     model = model.strip()
     if not comma or not model:
         text = f'"{value}" is not imported, because it is not of the form provider,model'
@@ -460,20 +470,55 @@ def _find_profile(found: _Profiles) -> Mapping[str, Any]:
 
 
 def _read_profile(
-    plan: ImportPlan, servers: Mapping[str, _PlacedServer], profile: Mapping[str, Any], fallback: Any
+    plan: ImportPlan, servers: Mapping[str, _PlacedServer], profile: Mapping[str, Any], chain: Sequence[str]
 ) -> None:
-    """Add the models of the tiers in `profile`, and those of the chain in `fallback`, to `plan`."""
+    """Add the models of the tiers in `profile`, followed by those of `chain`, to `plan`."""
     models: dict[str, str] = {}
     for tier, fields in _PROFILE_FIELDS.items():
         name = next((name for name in fields if profile.get(name)), "model")
         if target := _find_target(plan, servers, f"profile.{name}", profile.get(name)):
             models[tier] = target
-    chain: list[str] = []
-    if isinstance(fallback, dict) and fallback.get("mode") == "model-chain":
-        following = plan.decode_part(fallback, _Chain, "Router.fallback").models or []
-        found = (_find_target(plan, servers, "Router.fallback", value) for value in following)
-        chain = [target for target in found if target]
-    plan.set_tier_models(models, dict.fromkeys(models, chain))
+    plan.set_tier_models(models, {tier: [*chain] for tier in models})
+
+
+def _read_chain(
+    plan: ImportPlan, servers: Mapping[str, _PlacedServer], setting: str, fallback: object
+) -> Sequence[str]:
+    """Return the models that version 3 calls after a failure, with the prefixes of this proxy."""
+    if not isinstance(fallback, dict) or fallback.get("mode") != "model-chain":
+        return ()
+    following = plan.decode_part(fallback, _Chain, setting).models or []
+    found = (_find_target(plan, servers, setting, value) for value in following)
+    return [target for target in found if target]
+
+
+def _read_rules(
+    plan: ImportPlan, servers: Mapping[str, _PlacedServer], place: str, given: object, chain: Sequence[str]
+) -> None:
+    """Add a route for each rule of version 3 whose condition a route can have, and a note for each other one."""
+    for position, entry in enumerate(given if isinstance(given, list) else []):
+        rule = plan.decode_part(entry, RouterRule, f"{place}[{position}]")
+        setting = f"{place}.{rule.title}" if rule.title else f"{place}[{position}]"
+        if not rule.enabled:
+            plan.add_note(setting, "it is switched off by enabled, so it is not imported")
+            continue
+        when = find_route_conditions(rule)
+        model, others = rule.find_changes()
+        if rule.type == "script":
+            plan.add_note(setting, "it is not imported, because scripts do not run here")
+        elif when is None:
+            shown = redact_and_shorten(rule.describe_condition())
+            reason = f"no route has the condition {shown}" if shown else "it has no condition"
+            plan.add_note(setting, f"it is not imported, because {reason}")
+        elif model is None:
+            plan.add_note(setting, "it is not imported, because it chooses no model")
+        elif target := _find_target(plan, servers, setting, model):
+            own = None if rule.fallback is None else to_builtins(rule.fallback)
+            following = chain if own is None else _read_chain(plan, servers, f"{setting}.fallback", own)
+            plan.add_route(rule.title or "rule", when, list(dict.fromkeys((target, *following))))
+            if others:
+                text = f"its route does not change {', '.join(others)}. A field for all requests is set by body"
+                plan.add_note(setting, f"{text} in [providers.NAME]")
 
 
 def _read_fallbacks(
