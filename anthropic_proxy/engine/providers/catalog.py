@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import date
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -63,6 +64,12 @@ class ModelCapabilities(Struct, frozen=True, kw_only=True):
         return self.context_window_from_error or self.max_input or self.context_window
 
 
+_NON_CHAT_PATTERNS = (
+    *("*embed*", "*whisper*", "*tts*", "*moderation*", "*transcribe*", "*realtime*", "*-image*", "dall-e*", "sora*"),
+    *("babbage*", "davinci*", "imagen*", "veo*", "aqa", "*-audio*", "*guard*", "*rerank*"),
+)
+"""Patterns of model ids without chat: embeddings, speech, images. Neither lists of the OpenAI format nor
+Ollama before 0.30 state the purpose of a model."""
 _FILE = Path(__file__).with_name("models.toml")
 _VERSION = re.compile(r"\d+(?:[.-]\d{1,2}(?![0-9a-z]))*")
 """Version in a model id: `4.1` of `deepseek-v4.1-flash`, `5-5` of `claude-opus-5-5-20261001`, `2604` (a date)."""
@@ -614,6 +621,11 @@ class _ModelDetails(Struct):
     remote_host: str | None = None
 
 
+def may_chat(model: str) -> bool:
+    """Return False if the name says that a model has no chat: a model for embeddings, speech or images."""
+    return not any(fnmatchcase(model.lower(), pattern) for pattern in _NON_CHAT_PATTERNS)
+
+
 class OllamaModelSource:
     """Client that queries one Ollama server.
 
@@ -642,8 +654,8 @@ class OllamaModelSource:
         for tag in sorted(tags.models, key=lambda tag: -tag.size):
             if tag.capabilities is not None:
                 can_chat = "completion" in tag.capabilities
-            else:  # of the models of such a server, the others are embedding models
-                can_chat = "bert" not in ((tag.details.family if tag.details is not None else None) or "")
+            else:
+                can_chat = may_chat(tag.name) and "bert" not in ((tag.details and tag.details.family) or "")
             if can_chat:
                 names.append(tag.name)
         return names

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal, InvalidOperation
-from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Any
 from urllib.parse import urljoin
@@ -15,7 +14,7 @@ from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.call_options import extend_request
-from anthropic_proxy.engine.providers.catalog import LearnedModel
+from anthropic_proxy.engine.providers.catalog import LearnedModel, may_chat
 from anthropic_proxy.engine.providers.servers import (
     describe_missing_key,
     find_base_url,
@@ -76,12 +75,6 @@ request (openrouter.ai/docs/overview/models, read 2026-11-26). Lists with other 
 _MAX_TOKEN_PRICE = Decimal("0.01")
 """A larger price of one token has another unit."""
 _MAX_PRICE_CHARACTERS = 40
-_NON_CHAT_PATTERNS = (
-    *("*embed*", "*whisper*", "*tts*", "*moderation*", "*transcribe*", "*realtime*", "*-image*", "dall-e*", "sora*"),
-    *("babbage*", "davinci*", "imagen*", "veo*", "aqa", "*-audio*", "*guard*"),
-)
-"""Patterns of model ids without chat: embeddings, speech, images. Lists of the OpenAI format do not state the purpose
-of a model."""
 _MAX_ENTRIES = 5_000
 """Number of entries of a list that are read. Each takes time and memory."""
 _MAX_BYTES_ON_LOOP = 64 * 1024
@@ -163,9 +156,8 @@ def _decode_list(provider: Provider, body: bytes) -> dict[str, ListedModel]:
     found = {}
     for entry in islice(_find_entries(body), _MAX_ENTRIES):
         name = _read_id(entry)
-        is_other = any(fnmatchcase(name.lower(), pattern) for pattern in _NON_CHAT_PATTERNS)
         # commands print names on terminals
-        if name and name.isprintable() and name not in provider.non_chat_models and not is_other:
+        if name and name.isprintable() and name not in provider.non_chat_models and may_chat(name):
             parts = [entry, *(entry[field] for field in _NESTED_FIELDS if isinstance(entry.get(field), dict))]
             window, most = (
                 min(filter(None, (_find_number(part, fields) for part in parts)), default=None)

@@ -137,10 +137,20 @@ async def test_models_that_chat_are_listed_by_size() -> None:
     assert "nomic-embed-text:latest" not in listed
 
 
-async def test_older_servers_mark_models_without_chat_by_their_family() -> None:
-    old = {"models": [{"name": "a", "size": 1}, {"name": "b", "size": 2, "details": {"family": "nomic-bert"}}]}
+async def test_models_without_chat_of_older_servers_are_known_by_their_family_or_name() -> None:
+    families = {
+        "a": "qwen3",
+        "b": "nomic-bert",
+        "embeddinggemma:latest": "gemma3",
+        "hf.co/Qwen/Qwen3-Embedding-8B": "qwen3",
+        "dengcao/qwen3-reranker:4b": "qwen3",
+        "llama-guard3:8b": "llama",
+    }
+    tags = [{"name": name, "size": 1, "details": {"family": family}} for name, family in families.items()]
+    old = {"models": [*tags, {"name": "without details", "size": 0}]}
     server = Server(tags=lambda _: FakeResponse(200, msgspec.json.encode(old)))
-    assert await OllamaModelSource(server.send, "http://localhost:11434").list_models() == ["a"]
+    listed = await OllamaModelSource(server.send, "http://localhost:11434").list_models()
+    assert listed == ["a", "without details"]
 
 
 # When it is asked
