@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, NoReturn
 from urllib.parse import quote
 
 from cyclopts import Parameter
@@ -53,6 +53,7 @@ from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX, ConfiguredRoute,
 from anthropic_proxy.engine.platforms.files import managed_claude_settings_paths, read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.platforms.program import shorten_home
+from anthropic_proxy.engine.platforms.shells import Shell, find_shell, format_set_command, quote_word
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog, load_learned_models
 from anthropic_proxy.engine.providers.servers import find_server_name
@@ -117,9 +118,7 @@ _EXIT_NOT_FOUND = 127
 _VERSION_SECONDS = 5.0
 """Maximum time in seconds for Claude Code to print its version."""
 _Arguments = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
-Shell = Literal["sh", "fish", "powershell", "cmd"]
 """Family of shells with the same syntax. `sh` includes bash and zsh."""
-_QUOTE = "'"
 
 
 def code(*arguments: _Arguments) -> None:
@@ -389,7 +388,7 @@ def describe_limit(served: ServedModels, variables: Mapping[str, str], settings:
         window_text = formats.short_count(int(variables["CLAUDE_CODE_MAX_CONTEXT_TOKENS"]))
         text = f"The context of {assumed} is unknown, so {window_text} tokens are assumed."
         prefix, _, model = assumed.partition("/")
-        command = f"ask its server:  anthropic-proxy doctor {assumed}"
+        command = f"ask its server:  anthropic-proxy doctor {quote_word(assumed)}"
         provider = find_registry(settings).find_by_prefix(prefix)
         if provider is None:
             return f"{text} To know it, {command}"
@@ -789,23 +788,3 @@ def _read_option(value: str, directory: Path) -> dict[str, Any]:
             code="settings-option",
         )
     return content
-
-
-def find_shell(environ: Mapping[str, str]) -> Shell:
-    """Return the shell of the user. Without the variable SHELL: PowerShell on Windows, otherwise `sh`."""
-    name = environ.get("SHELL", "").rpartition("/")[2]
-    if not name and sys.platform == "win32":
-        return "powershell"
-    return "fish" if name == "fish" else "powershell" if name in {"pwsh", "powershell"} else "sh"
-
-
-def format_set_command(shell: Shell, name: str, value: str) -> str:
-    """Return the command of `shell` that sets a variable for the programs that it starts afterwards."""
-    if shell == "powershell":
-        return f"$env:{name} = '{value.replace(_QUOTE, _QUOTE * 2)}'"
-    if shell == "cmd":
-        return f'set "{name}={value}"'
-    if shell == "fish":
-        escaped = value.replace("\\", "\\\\").replace(_QUOTE, f"\\{_QUOTE}")
-        return f"set -gx {name} '{escaped}'"
-    return f"export {name}={shlex.quote(value)}"

@@ -37,6 +37,7 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.engine.options import ConfiguredProvider, ModelTable, suggest_key_variable
 from anthropic_proxy.engine.platforms.program import shorten_home
+from anthropic_proxy.engine.platforms.shells import quote_word
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
@@ -975,7 +976,7 @@ class _Setup:
             usable = {name: one for name, one in usable.items() if targets[name].wire in wires}
         used = {*names, *(value.removeprefix(f"{backend.provider.prefix}/") for value in staying)}
         if other := next((name for name in sort_models(backend, usable, "", today) if name not in used), ""):
-            command = f"anthropic-proxy code --model {backend.provider.prefix}/{other}"
+            command = f"anthropic-proxy code --model {quote_word(f'{backend.provider.prefix}/{other}')}"
             rows.append(("  Or:", command, "for another model"))
         if not has_price_package():
             is_free = names and all(name in listed and listed[name].is_free for name in names)

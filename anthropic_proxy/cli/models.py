@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from fnmatch import fnmatch
 from typing import Annotated, Literal, TypeAlias
@@ -20,6 +20,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
     suggest_base_url,
 )
 from anthropic_proxy.engine.providers import Provider, find_registry
+from anthropic_proxy.engine.providers.model_ids import ModelId
 from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
 from anthropic_proxy.engine.providers.servers import describe_missing_key, find_server_name, has_own_models
 from anthropic_proxy.engine.routing.router import (
@@ -349,13 +350,18 @@ async def query_provider(services: Services, provider: Provider) -> ProviderMode
         try:
             credential = services.credentials.next_credential(provider)
             send = services.transports[provider.name]
-            listed = await query_chat_models(provider, services.settings, send, credential, LIST_TIMEOUT_SECONDS)
-            return ProviderModels(provider.prefix, describe_models(services, provider, listed))
+            odd: list[str] = []
+            listed = await query_chat_models(
+                provider, services.settings, send, credential, LIST_TIMEOUT_SECONDS, left_out=odd
+            )
+            more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+            note = f"The list of {provider.prefix} has names that are left out: {odd[0]}{more}." if odd else ""
+            return ProviderModels(provider.prefix, describe_models(services, provider, listed), problem=note)
         except ProxyError as error:
             problem = _explain_failed_query(error, provider, services.settings)
     catalog = provider.known_models if has_own_models(provider, services.settings) else ()
     names = dict.fromkeys((*catalog, *services.settings.extra_models.get(provider.name, ())))
-    known = [ListedModel(name) for name in names if name not in provider.non_chat_models]
+    known = [ListedModel(ModelId(name)) for name in names if name not in provider.non_chat_models]
     if not known and not problem:
         problem = f"{provider.title} has no list of models. Request a model with the prefix of its provider."
     return ProviderModels(provider.prefix, describe_models(services, provider, known), "built-in", problem)
@@ -371,7 +377,9 @@ async def query_provider_model(services: Services, provider: Provider, name: str
     if not found and provider.uses_installed_models:
         found = tuple(fact for fact in offered.models if fact.model == f"{provider.prefix}/{name}:latest")
     if found or offered.problem:
-        return structs.replace(offered, models=found or describe_models(services, provider, [ListedModel(name)]))
+        return structs.replace(
+            offered, models=found or describe_models(services, provider, [ListedModel(ModelId(name))])
+        )
     reason = provider.non_chat_models.get(name)
     cause = f"{provider.prefix}/{name} {reason} and does not support chat." if reason else ""
     problem = cause or f"{provider.prefix} does not list the model {name}."
@@ -402,7 +410,7 @@ async def _find_facts(services: Services, target: str) -> ModelFacts:
     if provider is None or not model:
         return ModelFacts(target)
     await fetch_limits_of_model(services, provider.name, model)
-    return describe_models(services, provider, [ListedModel(model)])[0]
+    return describe_models(services, provider, [ListedModel(ModelId(model))])[0]
 
 
 def describe_models(services: Services, provider: Provider, models: Sequence[ListedModel]) -> tuple[ModelFacts, ...]:
@@ -413,7 +421,10 @@ def describe_models(services: Services, provider: Provider, models: Sequence[Lis
     """
     settings = services.settings
     server = find_server_name(provider, settings)
-    if listed := {(server, one.id): one.prices for one in models if one.prices is not None}:
+    listed: dict[tuple[str, str], Mapping[str, float]] = {
+        (server, one.id): one.prices for one in models if one.prices is not None
+    }
+    if listed:
         PRICE_SOURCE.replace_listed({server}, listed)
     prices = PriceList(settings)
     facts = []

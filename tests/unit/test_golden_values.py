@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.cli.client_models import find_tier_models, list_limit_variables
-from anthropic_proxy.cli.code import find_shell, format_set_command, is_conversation
+from anthropic_proxy.cli.code import is_conversation
 from anthropic_proxy.cli.command_line import read_serve_options
 from anthropic_proxy.cli.init import name_host, read_address
 from anthropic_proxy.console import formats
@@ -20,6 +20,7 @@ from anthropic_proxy.engine.messages.models import Message, guess_model
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.server_blocks import is_url_allowed
 from anthropic_proxy.engine.platforms.os_errors import clean_error_text
+from anthropic_proxy.engine.platforms.shells import find_shell, format_set_command
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.call_options import merge_body
 from anthropic_proxy.engine.trace_context import read_trace_context
@@ -33,7 +34,7 @@ from anthropic_proxy.gateway.platforms.sockets import format_url
 from anthropic_proxy.gateway.server.endpoints import prefers_html
 from anthropic_proxy.gateway.settings import find_listen_port_option, load_settings, normalize_service_tier
 from anthropic_proxy.gateway.settings.database_address import parse_postgres_url
-from anthropic_proxy.gateway.settings.files import update_env_text
+from anthropic_proxy.gateway.settings.files import format_env_line, update_env_text
 from anthropic_proxy.gateway.settings.values import mask_setting
 from anthropic_proxy.gateway.telemetry.log.columns import wrap_text
 from anthropic_proxy.plugins import RouteRequest
@@ -103,7 +104,9 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "redact_key_patterns": redact_key_patterns,
     "trace_context": show_trace,
     "trace_exporters": show_exporters,
-    "update_env_text": update_env_text,
+    "update_env_text": lambda text, name, value: update_env_text(
+        text, name, format_env_line(name, value) if value else ""
+    ),
     "windows_system_program": lambda environ: windows_system_program("schtasks.exe", environ),
     "wrap_text": wrap_text,
 }

@@ -23,8 +23,10 @@ from anthropic_proxy.engine.exchange.provider_errors import REMEDY_LEAD
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.options import ConfiguredProvider
 from anthropic_proxy.engine.platforms.program import shorten_home
+from anthropic_proxy.engine.platforms.shells import quote_word
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.providers.model_ids import read_model_id
 from anthropic_proxy.engine.routing.router import ModelReplacement, find_successor_id, list_model_replacements
 from anthropic_proxy.errors import join_with_and, join_with_or
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
@@ -36,9 +38,6 @@ from anthropic_proxy.secrets import redact_json_value, redact_secrets
 
 MIN_SESSION_TOKENS = 44_000
 """Minimum context window for a session of Claude Code, in tokens: system prompt, tools and a few files."""
-_MODEL_ID = re.compile(r"[A-Za-z0-9@][A-Za-z0-9_.:/@+-]*")
-"""Pattern of model ids that a remedy may contain: `@cf/meta/llama-4-scout`. A server could list another text, which a
-user would paste."""
 _MAX_NAMED_ROUTES = 2
 _LARGER_WINDOW = 81_920
 """Context window, in tokens, that the doctor proposes for a local model with a smaller one."""
@@ -143,7 +142,7 @@ def _fix_access(
     return Fix(
         name=name,
         problem=_sentence(problem.message),
-        remedy=alternative or f"{again}anthropic-proxy doctor {name}",
+        remedy=alternative or f"{again}anthropic-proxy doctor {quote_word(name)}",
     )
 
 
@@ -151,7 +150,7 @@ def _fix_model(diagnosis: Diagnosis, problem: Problem, settings: Settings, catal
     """Name each place that sets a model which the provider does not have."""
     backend, target = diagnosis.backend, diagnosis.backend.target
     provider, own = target.provider, target.model_setting
-    listed = [model for model in diagnosis.models or () if model != target.model and _MODEL_ID.fullmatch(model)]
+    listed = [model for model in diagnosis.models or () if model != target.model and read_model_id(model)]
     successor = find_successor_id(target, settings, date.today()).removeprefix(f"{provider.prefix}/")
     usable = [model for model in (successor, provider.default_big_model) if model and model != target.model]
     other = next((model for model in usable if not listed or model in listed), next(iter(listed), "<another model>"))
@@ -185,7 +184,7 @@ def _fix_routes(
     refused = [one for one in diagnoses if one.problem is not None and one.problem.kind == "model"]
     named = {one.backend.target.model for one in refused if one.backend.name == backend.name}  # with their places
     for route, models in backend.routes.items():
-        missing = [model for model in models if model not in (*diagnosis.models, *named) and _MODEL_ID.fullmatch(model)]
+        missing = [model for model in models if model not in (*diagnosis.models, *named) and read_model_id(model)]
         place = places.get(route)
         retired = [] if place is None else [model.model for model in place.replaced if model.model in missing]
         if place is not None and retired:
@@ -195,7 +194,11 @@ def _fix_routes(
         for model in missing:
             if model not in retired:
                 text = f"does not list the model {model} of the route {route}."
-                yield Fix(name=backend.name, problem=text, remedy=f"anthropic-proxy doctor {backend.name}/{model}")
+                yield Fix(
+                    name=backend.name,
+                    problem=text,
+                    remedy=f"anthropic-proxy doctor {quote_word(f'{backend.name}/{model}')}",
+                )
 
 
 def _fix_features(

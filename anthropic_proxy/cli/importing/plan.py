@@ -313,6 +313,9 @@ class ImportPlan:
                 reason = f'"{shown}" is a placeholder, so it is not imported. Set {name} to a key of your own'
                 is_of_clients = name == "PROXY_API_KEY"  # the command lists the missing keys of providers
                 self._leave_out(name, reason, is_harmless=not is_of_clients, is_error=is_of_clients)
+            elif "${" in value and not is_secret_variable(name):  # it would show the value of a key to a server
+                reason = "it refers to another variable, and only keys may, so it is not imported. Write its value"
+                self._leave_out(name, reason, is_error=True)
         by_address = {row.base_url_variable: row for row in find_built_in_registry() if row.base_url_variable}
         given = Sources(values, None)
         own = [name for name, table in self.servers.items() if table.base_url]
@@ -713,14 +716,16 @@ def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str
     added = []
     kept = []
     for name, value in plan.variables.items():
-        line = f"{name}={value}" if _REFERENCE.fullmatch(value) else format_env_line(name, value)
+        is_key = is_secret_variable(name)
+        is_reference = is_key and _REFERENCE.fullmatch(value)
+        line = f"{name}={value}" if is_reference else format_env_line(name, value, allows_reference=is_key)
         if present.get(name) == value:
             continue
         is_set = in_file.find_setting(name, is_list=True) is not None  # a placeholder is none
         if is_set and name not in replaced_names:
             kept.append(KeptValue(name, mask_setting(name, present[name]), mask_setting(name, value)))
         else:
-            changed = update_env_text(changed, name, value) if is_set else append_env_line(changed, line)
+            changed = update_env_text(changed, name, line) if is_set else append_env_line(changed, line)
             added.append(line)
     env_change = FileChange(
         path=env,

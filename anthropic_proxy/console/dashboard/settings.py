@@ -31,6 +31,7 @@ from anthropic_proxy.gateway.settings import (
 )
 from anthropic_proxy.gateway.settings.files import (
     decode_env_text,
+    format_env_line,
     locked_for_change,
     read_text,
     replace_file,
@@ -197,7 +198,7 @@ def propose_change(settings: Settings, name: str, value: str) -> Proposal:
     file = Path(settings.env_file)
     try:
         before = read_text(file)
-        text = update_env_text(before, name, value)
+        text = update_env_text(before, name, format_env_line(name, value) if value else "")
         changed = load_settings(copy_environment(), PROVIDERS, env_file=str(file), env_draft=text)
     except ConfigurationError as error:
         text = _shorten_paths(" ".join(error.messages), file)

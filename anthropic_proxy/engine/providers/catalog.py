@@ -23,6 +23,7 @@ from msgspec import Raw, Struct, field, structs
 
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.platforms.files import locked_folder
+from anthropic_proxy.engine.providers.model_ids import read_model_id
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, read_body
 from anthropic_proxy.errors import ProxyError
 
@@ -656,8 +657,8 @@ class OllamaModelSource:
                 can_chat = "completion" in tag.capabilities
             else:
                 can_chat = may_chat(tag.name) and "bert" not in ((tag.details and tag.details.family) or "")
-            if can_chat:
-                names.append(tag.name)
+            if can_chat and (name := read_model_id(tag.name)) is not None:
+                names.append(name)
         return names
 
     async def query_capabilities(self, model: str) -> ModelCapabilities | None:

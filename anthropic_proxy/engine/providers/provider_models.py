@@ -15,6 +15,7 @@ from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.providers.catalog import LearnedModel, may_chat
+from anthropic_proxy.engine.providers.model_ids import ModelId, read_model_id
 from anthropic_proxy.engine.providers.servers import (
     describe_missing_key,
     find_base_url,
@@ -75,6 +76,8 @@ request (openrouter.ai/docs/overview/models, read 2026-11-26). Lists with other 
 _MAX_TOKEN_PRICE = Decimal("0.01")
 """A larger price of one token has another unit."""
 _MAX_PRICE_CHARACTERS = 40
+_MAX_SHOWN = 60
+"""Characters of a name that is left out, in a note."""
 _MAX_ENTRIES = 5_000
 """Number of entries of a list that are read. Each takes time and memory."""
 _MAX_BYTES_ON_LOOP = 64 * 1024
@@ -91,7 +94,7 @@ LIMITS_TIMEOUT_SECONDS = 5.0
 
 
 class ListedModel(Struct, frozen=True):
-    id: str
+    id: ModelId
     context_window: int | None = None
     """In tokens. None: the list does not state it."""
     max_output: int | None = None
@@ -120,9 +123,18 @@ def has_model_list(provider: Provider) -> bool:
 
 
 async def query_chat_models(
-    provider: Provider, settings: EngineOptions, send: Transport, credential: Credential | None, timeout_seconds: float
+    provider: Provider,
+    settings: EngineOptions,
+    send: Transport,
+    credential: Credential | None,
+    timeout_seconds: float,
+    *,
+    left_out: list[str] | None = None,
 ) -> list[ListedModel]:
-    """Return the chat models in the list of a provider, in its order. Raises `UpstreamError`."""
+    """Return the chat models in the list of a provider, in its order. Raises `UpstreamError`.
+
+    `left_out`: gets the names that are no `ModelId`, as text for people.
+    """
     wire = _list_wire(provider)
     request = _build_request(provider, settings, _PATHS[wire])
     base_url = find_base_url(provider, provider.wires[wire], settings)
@@ -135,9 +147,9 @@ async def query_chat_models(
         raise _describe_refusal(provider, settings, base_url, answer)
     try:
         if len(answer.body) > _MAX_BYTES_ON_LOOP:
-            found = await asyncio.to_thread(_decode_list, provider, answer.body)
+            found = await asyncio.to_thread(_decode_list, provider, answer.body, left_out)
         else:
-            found = _decode_list(provider, answer.body)
+            found = _decode_list(provider, answer.body, left_out)
     except (InvalidJson, TypeError):
         text = f"{provider.prefix} answered the query for its models with something else, at {base_url}"
         raise UpstreamProtocolError(text, provider=provider.prefix) from None
@@ -151,13 +163,16 @@ async def query_chat_models(
     return list(found.values())
 
 
-def _decode_list(provider: Provider, body: bytes) -> dict[str, ListedModel]:
-    """Raises `InvalidJson` or `TypeError` for a body that is no list of models."""
-    found = {}
+def _decode_list(provider: Provider, body: bytes, left_out: list[str] | None) -> dict[str, ListedModel]:
+    """Raises `InvalidJson` or `TypeError` for a body that is no list."""
+    found: dict[str, ListedModel] = {}
     for entry in islice(_find_entries(body), _MAX_ENTRIES):
-        name = _read_id(entry)
-        # commands print names on terminals
-        if name and name.isprintable() and name not in provider.non_chat_models and may_chat(name):
+        text = _read_id(entry)
+        name = read_model_id(text)
+        if name is None:
+            if left_out is not None:
+                left_out.append(ascii(text[:_MAX_SHOWN]))
+        elif name not in provider.non_chat_models and may_chat(name):
             parts = [entry, *(entry[field] for field in _NESTED_FIELDS if isinstance(entry.get(field), dict))]
             window, most = (
                 min(filter(None, (_find_number(part, fields) for part in parts)), default=None)

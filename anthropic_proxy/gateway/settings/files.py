@@ -27,6 +27,7 @@ from anthropic_proxy.engine.platforms.files import (
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.secrets import redact_key_patterns
 
 if TYPE_CHECKING:
     from dotenv.parser import Binding
@@ -58,15 +59,20 @@ def read_settings_file(
     except (FileNotFoundError, NotADirectoryError):
         return ""
     except UnicodeDecodeError as error:
-        raise ConfigurationError(
-            f"{shorten_home(path)} is not UTF-8 text: byte {error.start} is invalid. Save it as UTF-8.",
-            code="env-file",
-        ) from None
+        raise _encoding_error(path, error.start) from None
     except OSError as error:
         raise ConfigurationError(
             f"{shorten_home(path)} cannot be read: {describe_os_error(error)}.", code="env-file"
         ) from None
+    if (place := content.find(0)) >= 0:  # Windows PowerShell 5.1 appends lines of UTF-16 to a file of UTF-8
+        raise _encoding_error(path, place)
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _encoding_error(path: str, place: int) -> ConfigurationError:
+    return ConfigurationError(
+        f"{shorten_home(path)} is not UTF-8 text: byte {place} is invalid. Save it as UTF-8.", code="env-file"
+    )
 
 
 def decode_toml(text: str, name: str) -> Mapping[str, Any]:
@@ -106,16 +112,27 @@ _NEW_FILE_MODE = 0o600
 """Permissions of a new file: only its owner may read the keys."""
 _OTHER_USERS = 0o077
 """Bits of a file mode with the permissions of users other than the owner."""
+_MAX_SHOWN = 80
+"""Characters of a rejected value in a message."""
 _PLAIN_VALUE = compile_later(r"[\w.,:/@%+=~?-]*", re.ASCII)
 _PLAIN_KEY = compile_later(r"[A-Za-z0-9_-]+")
 _EXPORT = compile_later(r"\s*export\s")
 _LINE_END = compile_later(r"\r?\n")
 
 
-def format_env_line(name: str, value: str) -> str:
-    """A value with special characters is quoted."""
+def format_env_line(name: str, value: str, *, allows_reference: bool = False) -> str:
+    """A value with special characters is quoted. Raises `ConfigurationError` for one that the file cannot hold.
+
+    Quotes do not stop the replacement of `${NAME}`. `allows_reference`: the value may contain it.
+    """
     if _PLAIN_VALUE.fullmatch(value):
         return f"{name}={value}"
+    if ("${" in value and not allows_reference) or not value.isprintable():
+        raise ConfigurationError(
+            f"{name} cannot be written to .env: a value there has no ${{…}} and no control characters, and "
+            f"this one is {redact_key_patterns(value[:_MAX_SHOWN])!r}. Set {name} in the environment.",
+            code="env-file",
+        )
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"{name}='{escaped}'"
 
@@ -197,21 +214,21 @@ def locked_for_change(file: Path) -> Iterator[None]:
         yield
 
 
-def update_env_text(text: str, name: str, value: str) -> str:
-    """Set one variable. With the `value` "", it is removed."""
+def update_env_text(text: str, name: str, line: str) -> str:
+    """Set one variable by a `line` of `format_env_line`. With the `line` "", it is removed."""
     parsed = list(parse_env_text(text))
     bindings = [binding.original.string for binding in parsed]
     names = [binding.key for binding in parsed]
     places = [index for index, key in enumerate(names) if key == name]
     if not places:
-        return append_env_line(text, format_env_line(name, value)) if value else text
+        return append_env_line(text, line) if line else text
     # readers use the last line with the variable
-    for index in places if not value else places[-1:]:
+    for index in places if not line else places[-1:]:
         old = bindings[index]
         start = old[: len(old) - len(old.lstrip())]
         end = "".join(_LINE_END.findall(old[len(old.rstrip()) :])[:1])
         prefix = "export " if _EXPORT.match(old) else ""
-        bindings[index] = f"{start}{prefix}{format_env_line(name, value)}{end}" if value else start
+        bindings[index] = f"{start}{prefix}{line}{end}" if line else start
     return "".join(bindings)
 
 

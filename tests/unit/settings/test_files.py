@@ -7,11 +7,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.gateway.settings.config_file import find_key_lines
+from anthropic_proxy.gateway.settings.files import format_env_line
+from anthropic_proxy.gateway.settings.sources import Sources
 from tests.support.command_line import OPENAI, run_command
 
 PIPE = pytest.param("pipe", marks=pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="platform: no named pipes"))
@@ -166,3 +170,39 @@ def test_a_tls_file_without_an_end_is_an_error(tmp_path: Path, variable: str) ->
     assert f'{variable} is "/dev/zero": it is no regular file. Use the path of a PEM file with the {content}.' in (
         ended.stderr.replace("\n", " ")
     )
+
+
+@given(st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from("${}'\"\\ #=\n\t%")), min_size=1, max_size=20))
+def test_a_written_value_is_read_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, value: str) -> None:
+    try:
+        line = format_env_line("BIG_MODEL", value)
+    except ConfigurationError:
+        assume("${" not in value)
+        assert not value.isprintable()
+        return
+    assume(value.strip())  # an empty value is none
+    file = tmp_path_factory.getbasetemp() / "round-trip.env"
+    file.write_text(f"SECRET=sk-0123\n{line}\n", "utf-8")
+    assert Sources({}, str(file)).file["BIG_MODEL"].text == value.strip()  # as in the environment
+
+
+def test_a_reference_in_a_value_of_a_stranger_is_not_written() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        format_env_line("BIG_MODEL", "local/${ANTHROPIC_API_KEY}")
+    assert caught.value.messages == (
+        "BIG_MODEL cannot be written to .env: a value there has no ${…} and no control characters, and "
+        "this one is 'local/${ANTHROPIC_API_KEY}'. Set BIG_MODEL in the environment.",
+    )
+
+
+@pytest.mark.parametrize("start", ["OPENAI_API_KEY=sk-test-0123456789\n", ""])
+def test_lines_of_utf_16_are_not_ignored(tmp_path: Path, start: str) -> None:
+    """PowerShell 5.1 appends them by `>>`: without an error, the proxy would serve without its key."""
+    file = tmp_path / ".env"
+    file.write_bytes(start.encode() + "PROXY_API_KEY=secret\r\n".encode("utf-16-le"))
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings({"HOME": str(tmp_path)}, PROVIDERS, env_file=str(file), resolves_keys=True)
+    place = len(start) + 1
+    assert [text.replace("~", str(tmp_path)) for text in caught.value.messages] == [
+        f"{file} is not UTF-8 text: byte {place} is invalid. Save it as UTF-8."
+    ]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -30,6 +31,42 @@ async def test_names_with_control_characters_and_models_without_chat_are_left_ou
     assert [name for name, _, _ in await read_list(*({"id": name} for name in names))] == ["some", "x/some:free"]
 
 
+HOSTILE = (
+    *(
+        "${ANTHROPIC_API_KEY}",
+        "$HOME",
+        "m;>PWNED;#",
+        "m&calc",
+        "m|sh",
+        "`id`",
+        "$(id)",
+        "%PATH%",
+        "m'x",
+        'm"x',
+        "m\u2019x",
+    ),
+    *("*", "claude-*", "gpt-?", "[a-z]", "../../etc/passwd", "a/../b", "..", "a\\..\\b", "m#", "m=1", "a,b", "m!x"),
+    *("-x", "m ", " m", "a b", "m(x)", "a b", "m(x)", "x" * 257, "m\u202egnp", "m{a,b}", "<b>m", "m\u0000"),
+)
+REAL = (
+    *("gpt-5.2", "hf.co/bartowski/Llama-3.2-3B-Instruct-GGUF:Q4_K_M", "@cf/meta/llama-3.1-8b-instruct", "qwen3:30b"),
+    *("us.anthropic.claude-sonnet-4-20250514-v1:0", "arn:aws:bedrock:us-east-1::foundation-model/x", "x@001"),
+    *(
+        "openrouter/auto:free",
+        "~anthropic/claude-latest",
+        "C:\\models\\x.gguf",
+        "/models/qwen",
+        "a+b",
+    ),
+    *("ft:gpt-4.1:org::id", "_own", "x" * 256),
+)
+
+
+async def test_a_name_that_is_a_variable_a_command_a_pattern_or_a_way_out_is_left_out() -> None:
+    listed = await read_list(*({"id": name} for name in (*HOSTILE, *REAL)))
+    assert [name for name, _, _ in listed] == list(REAL)
+
+
 async def test_a_long_list_does_not_hold_up_others() -> None:
     turns = 0
 
@@ -40,7 +77,10 @@ async def test_a_long_list_does_not_hold_up_others() -> None:
             turns += 1
 
     others = asyncio.create_task(count_turns())
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # else the thread may hold the interpreter until its end
     listed = await read_list(*({"id": f"model-{number}", "description": "x" * 100} for number in range(1_000)))
+    sys.setswitchinterval(interval)
     others.cancel()
     assert len(listed) == 1_000
     assert turns > 1

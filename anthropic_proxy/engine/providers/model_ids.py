@@ -1,0 +1,27 @@
+"""Names of models that a server lists, checked where its list is decoded.
+
+A stranger may have written the list. Its names become settings, parts of commands and texts of pages, so a name that
+could be a variable, a command, a pattern or a way out of a folder there is none.
+"""
+
+from typing import Any, NewType
+
+from anthropic_proxy.engine.patterns import compile_later
+
+ModelId = NewType("ModelId", str)
+"""A name that `read_model_id` has accepted, or one that is part of this program or of its settings."""
+
+MAX_ID_CHARACTERS = 256
+_ID = compile_later(r"[A-Za-z0-9@~/_.][A-Za-z0-9@~/_.:+\\-]*")
+"""ASCII without blanks, quotes, brackets, and what has a meaning in a shell, a pattern or a list. Servers list paths of
+files too: `/models/qwen3.gguf` (vLLM, llama.cpp), with a backslash on Windows. A user can name a model of another form
+in the settings."""
+
+
+def read_model_id(value: Any) -> ModelId | None:
+    """Return None for what is no name of a model."""
+    if not isinstance(value, str) or len(value) > MAX_ID_CHARACTERS or not _ID.fullmatch(value):
+        return None
+    if ".." in value.replace("\\", "/").split("/"):
+        return None
+    return ModelId(value)
