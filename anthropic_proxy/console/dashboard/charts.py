@@ -168,7 +168,9 @@ def build_chart(
     bands: Sequence[Band] = (),
     area: str = "",
 ) -> Chart:
-    """`area`: name of the series with a filled area below its line. `rows` have no column for the time."""
+    """`area`: name of the series with a filled area below its line. Its columns are requests, so that the lines connect
+    all values; else a line breaks at a column without a value. `rows` have no column for the time.
+    """
     stacked = [0.0] * len(columns)
     for one in series:
         for index, value in enumerate(one.values):
@@ -179,7 +181,7 @@ def build_chart(
     shapes, sums = [], [0.0] * len(columns)
     for one in series:
         if is_line:
-            shapes.append(_draw_line(one, unit, has_area=one.name == area))
+            shapes.append(_draw_line(one, unit, has_area=one.name == area, has_gaps=not area))
             continue
         bars = []
         for index, value in enumerate(one.values):
@@ -199,13 +201,15 @@ def build_chart(
     )
 
 
-def _draw_line(series: Series, unit: float, *, has_area: bool) -> Shape:
+def _draw_line(series: Series, unit: float, *, has_area: bool, has_gaps: bool) -> Shape:
     """A value without neighbors has a dot, and so has each value of a series with few values."""
     known = {index: BASE - unit * value for index, value in enumerate(series.values) if value is not None}
-    points = [f"{index + 0.5} {_shorten(y, 1)}" for index, y in known.items()]
+    runs = _find_runs(series.values) if has_gaps else [list(known)]
     lonely = {index for index in known if not {index - 1, index + 1} & known.keys()}
     dots = known if len(known) <= _MAX_DOTS else lonely
-    line = f"M{'L'.join(points)}" if len(points) > 1 else ""
+    line = "".join(
+        f"M{'L'.join(f'{index + 0.5} {_shorten(known[index], 1)}' for index in run)}" for run in runs if len(run) > 1
+    )
     area = f"{line}V{BASE}H{min(known) + 0.5}Z" if has_area and line else ""
     width = 100 / len(series.values)
     return Shape(series, (), line, area, [(round(width * (index + 0.5), 2), round(known[index], 1)) for index in dots])
@@ -240,18 +244,35 @@ def _align_decimals(texts: Sequence[str]) -> Sequence[str]:
     ]
 
 
+def _find_runs(values: Sequence[float | None]) -> list[list[int]]:
+    """Return the indexes of known values, as lists of neighbors."""
+    runs: list[list[int]] = []
+    for index, value in enumerate(values):
+        if value is None:
+            continue
+        if runs and runs[-1][-1] == index - 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    return runs
+
+
 def trace_sparkline(values: Sequence[float | None]) -> str:
-    """Return the points of a small line without axes. "": fewer than two values are known (not None)."""
+    """Return the path of a small line without axes, which breaks where values are missing. "": fewer than two values
+    are known (not None).
+    """
     known = [value for value in values if value is not None]
     if len(known) < 2:
         return ""
     low, high = min(known), max(known)
     step, scale = 84 / (len(values) - 1), 20 / (high - low) if high > low else 0.0
-    return " ".join(
-        f"{_shorten(2 + step * index, 1)},{_shorten(23 - (value - low) * scale if scale else 13, 1)}"
+    points = {
+        index: f"{_shorten(2 + step * index, 1)} {_shorten(23 - (value - low) * scale if scale else 13, 1)}"
         for index, value in enumerate(values)
         if value is not None
-    )
+    }
+    # a value without neighbors is a line without length, which round ends show as a dot
+    return "".join(f"M{'L'.join(points[index] for index in run)}{'h0' * (len(run) == 1)}" for run in _find_runs(values))
 
 
 class Periods(Struct, frozen=True):

@@ -117,9 +117,17 @@ def test_equal_labels_of_the_axis_are_written_once_and_a_narrow_panel_has_fewer(
     assert shown["medium"] == [f"{hour}:00" for hour in range(0, 25, 4)]
 
 
-def test_a_sparkline_omits_unknown_values() -> None:
+def test_a_sparkline_breaks_at_unknown_values() -> None:
     assert trace_sparkline([1, None]) == ""
-    assert trace_sparkline([1, None, 3]).count(",") == 2
+    assert trace_sparkline([1, None, 3]) == "M2 23h0M86 3h0"
+    assert trace_sparkline([1, 2, None, None, 3]) == "M2 23L23 13M86 3h0"
+    assert trace_sparkline([1, 3]) == "M2 23L86 3"
+
+
+def test_a_line_breaks_at_periods_without_values() -> None:
+    shape = chart_of(4, 2, None, None, 3, None, 2, 4, is_line=True).shapes[0]
+    assert shape.line == f"M0.5 {TOP}L1.5 86M6.5 86L7.5 {TOP}"
+    assert shape.dots == [(56.25, 46.0)], "the value between two gaps"
 
 
 @pytest.mark.parametrize(
