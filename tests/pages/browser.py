@@ -1,12 +1,15 @@
 """Chromium of the system, controlled by Playwright, on the pages of a running proxy."""
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Route, sync_playwright
+
+from tests.support.waiting import WAIT_SECONDS
 
 Appearance = Literal["light", "dark", "phone", "dark phone"]
 ALL_APPEARANCES = pytest.mark.parametrize(
@@ -30,6 +33,9 @@ OPTIONS = (
     "--hide-scrollbars",
 )
 TIMEOUT_MILLISECONDS = 30_000
+FONTS = {"Inter": "fonts-inter", "DejaVu Sans": "fonts-dejavu-core"}
+"""Fonts of the tests of widths, and their Debian packages. A letter of the second one is wider, and so is a field of
+the first one."""
 
 
 def find_chromium() -> str | None:
@@ -63,6 +69,23 @@ def press(page: Page, *keys: str) -> None:
     page.wait_for_load_state()
     for key in keys:
         page.keyboard.press(key)
+
+
+def has_font(name: str) -> bool:
+    command = ["fc-list", name, "family"]
+    return shutil.which("fc-list") is not None and bool(subprocess.check_output(command, timeout=WAIT_SECONDS).strip())
+
+
+def use_font(page: Page, name: str) -> None:
+    """Show the pages of a tab with the font `name`, in place of the system font and of Inter."""
+
+    def replace(route: Route) -> None:
+        response = route.fetch()
+        before, found, after = response.text().partition("Inter, system-ui")
+        assert found, "the style sheet names other fonts"
+        route.fulfill(response=response, body=f'{before}"{name}"{after}')
+
+    page.route("**/*.css*", replace)
 
 
 def open_tab(browser: Browser, address: str, appearance: Appearance = "light") -> Page:

@@ -10,7 +10,16 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from playwright.sync_api import Browser, Page, Route, expect
 
 from anthropic_proxy.console.dashboard.permissions import NAVIGATION
-from tests.pages.browser import ALL_APPEARANCES, Appearance, open_tab, press, without_errors
+from tests.pages.browser import (
+    ALL_APPEARANCES,
+    FONTS,
+    Appearance,
+    has_font,
+    open_tab,
+    press,
+    use_font,
+    without_errors,
+)
 from tests.support.dashboard import (
     HOSTILE,
     HOSTILE_SESSION,
@@ -91,7 +100,10 @@ def test_every_page_of_an_empty_ledger_is_accessible_and_fits(
 @pytest.mark.parametrize(
     "name", ["customer_portal_frontend_monorepo_experimental_branch_2026", "x" * 60, "long name " * 5 + "end"]
 )
-def test_long_names_of_clients_fit_on_a_phone(browser: Browser, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("font", FONTS)
+def test_long_names_of_clients_fit_on_a_phone(browser: Browser, tmp_path: Path, name: str, font: str) -> None:
+    if not has_font(font):
+        pytest.skip(f"platform: the font {font} is not installed")
     (tmp_path / "anthropic-proxy.toml").write_text('[prices."demo/*"]\ninput = 3\noutput = 15\n', encoding="utf-8")
     with running_proxy(tmp_path, ledger_settings(tmp_path)) as proxy:
         client = proxy.client(headers={"x-project": name, "x-claude-code-session-id": name, "user-agent": name})
@@ -101,6 +113,7 @@ def test_long_names_of_clients_fit_on_a_phone(browser: Browser, tmp_path: Path, 
         wait_for_request(client, failed)
         wait_for_request(client, served)
         page = open_tab(browser, proxy.url, "phone")
+        use_font(page, font)
         paths = [*(path for _, path, _ in NAVIGATION), f"/dashboard/requests/{served}", f"/dashboard/requests/{failed}"]
         paths += [f"/dashboard/session?session={quote(name)}", f"/dashboard?project={quote(name)}"]
         paths += [f"/dashboard/costs?by={by}" for by in ("project", "model", "provider", "session", "key")]
