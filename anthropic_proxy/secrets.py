@@ -6,6 +6,7 @@ Unknown keys are recognized by their beginning, such as `sk-`. The last four cha
 identify it. Very short secrets are not masked, because they would match ordinary words.
 """
 
+import heapq
 import re
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -55,7 +56,7 @@ def redact_key_patterns(text: str) -> str:
     keys = re.compile(_KEYS)  # not at import: most processes never need it, and `re` keeps it
     texts: list[str] = []
     end = 0
-    for start in sorted(at for beginning in beginnings for at in _find_all(text, beginning)):
+    for start in heapq.merge(*(_find_all(text, beginning) for beginning in beginnings)):
         if start >= end and (match := keys.match(text, start)):
             kept = next(filter(None, match.groups()))
             secret = match[0][len(kept) :]
@@ -189,7 +190,7 @@ def _without_pieces(text: str, spellings: Sequence[str], mark: str) -> str:
         pieces = dict.fromkeys(spelled[at : at + size] for at in range(len(spelled) - size + 1))
         texts: list[str] = []
         end = last = 0
-        for start in sorted(at for piece in pieces for at in _find_all(text, piece)):
+        for start in heapq.merge(*(_find_all(text, piece) for piece in pieces)):
             if texts and start == last + 1:
                 last, end = start, start + size
             elif start >= end:

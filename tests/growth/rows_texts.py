@@ -15,12 +15,16 @@ import msgspec
 from msgspec import structs
 
 from anthropic_proxy.console.dashboard.web import accepts_gzip, find_cookie
+from anthropic_proxy.engine.exchange.tool_loop.runner import KnownUrls
 from anthropic_proxy.engine.messages.deltas import Text
-from anthropic_proxy.engine.messages.models import decode_request
+from anthropic_proxy.engine.messages.models import Message, decode_request
 from anthropic_proxy.engine.messages.models.raw_json import MAX_JSON_DEPTH, is_json_text_too_deep
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
+from anthropic_proxy.engine.platforms.os_errors import clean_error_text
 from anthropic_proxy.engine.trace_context import read_trace_context
+from anthropic_proxy.engine.upstream.litellm import decode_exception
+from anthropic_proxy.engine.upstream.web_search import BraveClient
 from anthropic_proxy.engine.wires import anthropic, ollama, openai_responses
 from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
@@ -47,6 +51,7 @@ from anthropic_proxy.gateway.server.endpoints import prefers_html
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.place import describe_unread_files
 from anthropic_proxy.plugins import RouteRequest
+from anthropic_proxy.secrets import redact_secrets
 from tests.growth.measure import NO_WIRE, Row
 from tests.growth.operations import reading
 from tests.support.tool_call_forms import FORMS, MORE_FORMS, new_call
@@ -100,6 +105,17 @@ def read_thinking(text: str) -> None:
 def repair_name(name: str) -> None:
     repair = ToolCallRepair(new_call(), names=True)
     repair.repair_arguments("{'a': 1}", repair.repair_name(name))
+
+
+def find_url(text: str) -> bool:
+    """Search a long conversation for a URL that looks like it."""
+    message = Message(role="user", content=text)
+    return any(KnownUrls([message]).contains(url) for url in ("https://" + "a." * 120, "https://a.a/" + "a" * 200))
+
+
+def read_brave(text: str) -> object:
+    body = {"web": {"results": [{"url": "https://a.test", "title": text, "description": text}]}}
+    return BraveClient.decode_results(None, msgspec.json.encode(body))  # type: ignore[arg-type]
 
 
 def read_error(message: str) -> None:
@@ -246,6 +262,36 @@ ROWS = [
     ),
     row("text: errors", read_error, *shapes(("",), ERRORS)),
     row("text: errors of each wire", read_error_of_a_wire, *shapes(("",), WIRE_ERRORS)),
+    row(
+        "text: errors of libraries",
+        clean_error_text,
+        *shapes(("", "[SSL", "a", "('"), (*FILLERS, "a.", "A", "A.", "[SSL", "[X509]", "_a.c:1", "(", "a Error")),
+        n=500,
+    ),
+    row(
+        "text: errors of LiteLLM",
+        lambda text: decode_exception(Exception(text)),
+        *shapes(("", "a"), (*FILLERS, "a", "Error: ", "litellm.", ".", "\n ", "To drop ", "[")),
+        n=4_000,
+    ),
+    row(
+        "text: URLs of a conversation",
+        find_url,
+        *shapes(("", "https://"), ("a.", "a", "%41", "%41a", "www.", "https://a.", "%")),
+        n=8_000,
+    ),
+    row(
+        "text: key-like texts",
+        lambda text: redact_secrets(text, ("sk-growth-000000", "a" * 40)),
+        *shapes(("",), ("sk-a", "csk-a", "hf_", "Bearer ", "eyJ", "AKIA", "sk-growth-0000", "a", "sk--")),
+        n=4_000,
+    ),
+    row(
+        "text: results of Brave",
+        read_brave,
+        *shapes(("",), ("<a", "<", "</a", "<a ", "&", "&#1", "<a>")),
+        n=8_000,
+    ),
     row(
         "text: depth of JSON",
         lambda text: is_json_text_too_deep(text.encode()),

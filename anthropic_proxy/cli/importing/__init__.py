@@ -53,11 +53,11 @@ _ROUTER_FOLDER = ".claude-code-router"
 _MAX_NAMES = 5
 _JSON5_TOKEN = re.compile(
     r"""
-    (?P<skipped>\s+|//[^\n]*|/\*.*?\*/)
-    | "(?:[^"\\\n]|\\.)*"
-    | (?P<single>'(?:[^'\\\n]|\\.)*')
+    (?P<skipped>\s+|//[^\n]*|/\*.*?(?:\*/|\Z))
+    | "(?:[^"\\\n]|\\.)*"?
+    | '(?:[^'\\\n]|\\.)*(?P<single>')?
     | (?P<name>[A-Za-z_$][\w$]*)(?=\s*:)
-    | [\w.+-]+
+    | [\w$.+-]+
     | .
     """,
     re.DOTALL | re.VERBOSE,
@@ -370,7 +370,7 @@ def _decode_json5(text: str, name: str) -> Any:
         token = found[0]
         if found.lastgroup == "skipped":
             continue
-        if found.lastgroup == "name" or (found.lastgroup == "single" and len(token) > 1):
+        if found.lastgroup in {"name", "single"}:
             bare = token[1:-1].replace("\\'", "'") if token.startswith("'") else token
             token = f'"{_UNESCAPED_QUOTE.sub(lambda quote: quote[1] or chr(92) + chr(34), bare)}"'
         elif token in ("}", "]") and tokens[-1:] == [","] and tokens[-2:-1] not in ([], ["{"], ["["], [","]):

@@ -43,8 +43,8 @@ _TLS_REASONS = {
 _CERTIFICATE_REJECTED = compile_later(r"ALERT_(UNKNOWN_CA|BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|CERTIFICATE_\w+)$")
 """Pattern of alerts about our certificate: an alert describes the certificate of the other side."""
 _INTERNALS = compile_later(
-    r"\[(?:Errno|WinError) -?\d+\] ?|\[(?:SSL|X509)[^\]]*\] ?| ?\(_\w+\.c:\d+\)| ?<[\w.]+ object at 0x[0-9a-f]+>"
-    r"|\b(?:[a-z_]\w*\.)+[A-Z]\w*(?:Error|Exception|Timeout|Warning)\b:? ?"
+    r"\[(?:Errno|WinError) -?\d+\] ?|\[(?:SSL|X509)[^\[\]]*\] ?| ?\(_\w+\.c:\d+\)| ?<[\w.]+ object at 0x[0-9a-f]+>"
+    r"|(?<![\w.])(?:[A-Za-z_]\w*\.)+[A-Z]\w*(?:Error|Exception|Timeout|Warning)\b:? ?"
     r"|\b(?!(?<=\()\w+\))[A-Z]\w+(?:Error|Exception)\b\(?:? ?"
     r"|\bssl:(?:default|True|False|None)? ?|\bMultiple exceptions: "
 )
@@ -53,6 +53,8 @@ _INTERNALS = compile_later(
 _CALL = compile_later(r"(?:Connect call failed )?\('([\w.:%-]+)', (\d+)(?:, \d+, \d+)?\)")
 _ERRNO = compile_later(r"\[Errno (-?\d+)\] Connect call failed")
 _MAX_CHARACTERS = 300
+_READ_CHARACTERS = 4_000
+"""Number of characters at the beginning of a text that are read. The rest would be cut anyway."""
 
 
 def describe_os_error(error: BaseException) -> str:
@@ -88,7 +90,7 @@ def clean_error_text(text: str) -> str:
 
     A longer text than 300 characters is cut, and ends with an ellipsis.
     """
-    text = " ".join(_INTERNALS.sub("", _CALL.sub(_describe_peer, text)).split())
+    text = " ".join(_INTERNALS.sub("", _CALL.sub(_describe_peer, text[:_READ_CHARACTERS])).split())
     text = text.replace("[]", "").strip().rstrip(".")
     return text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS].rpartition(' ')[0]} …"
 

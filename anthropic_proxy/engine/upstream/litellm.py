@@ -284,13 +284,13 @@ _CODES = {
 """Class name of an exception → error code of OpenAI. The HTTP status alone is ambiguous."""
 _CONNECTION_ERRORS = {"APIConnectionError", "InternalServerError"}
 """Class names of exceptions that can mean a failed connection to the provider. They then have no response headers."""
-_CLASSES = re.compile(r"(?:(?:litellm\.)?\w*(?:Error|Timeout|Exception)(?::| -)\s+)+")
+_CLASSES = re.compile(r"\b(?:(?:litellm\.)?\w*(?:Error|Timeout|Exception)(?::| -)\s+)+")
 _REFUSED_BY = re.compile(r"connection refused by \[?([\w.:%]+?)\]?:\d+\b")
 _UNSUPPORTED = re.compile(r"does not support parameters: \[?'(\w+)'")
-_ADVICE = re.compile(
-    r"\s*(?:\.?\s*To drop (?:these|it)\b|\n ?Pass model as\b|\nTraceback \(most recent call last\)).*", re.DOTALL
-)
-"""Pattern of text in error messages that is meant for programmers (options, functions, traceback) and is removed."""
+_ADVICE = re.compile(r"(?P<option>\bTo drop (?:these|it)\b)|\n ?Pass model as\b|\nTraceback \(most recent call last\)")
+"""Pattern of the beginning of what is meant for programmers in error messages (options, functions, traceback)."""
+_READ_CHARACTERS = 64_000
+"""Number of characters at the beginning of an error text that are read."""
 
 
 class LiteLLMFailure(Struct, frozen=True, kw_only=True):
@@ -307,7 +307,7 @@ def decode_exception(error: Exception) -> LiteLLMFailure:
     if isinstance(inner, Exception) and hasattr(inner, "status_code"):
         error = inner
     classes = {kind.__name__ for kind in type(error).__mro__}
-    text = _ADVICE.sub("", _CLASSES.sub("", getattr(error, "message", "") or str(error), count=1)).strip()
+    text = _remove_advice(_CLASSES.sub("", (getattr(error, "message", "") or str(error))[:_READ_CHARACTERS], count=1))
     error_object = _find_body(error, text)
     unsupported = _UNSUPPORTED.search(text)
     code = next((code for name, code in _CODES.items() if name in classes), None)
@@ -332,6 +332,14 @@ def decode_exception(error: Exception) -> LiteLLMFailure:
         headers=headers,
         connection_error=connection_error,
     )
+
+
+def _remove_advice(text: str) -> str:
+    if (advice := _ADVICE.search(text)) is not None:
+        text = text[: advice.start()].rstrip()
+        if advice["option"]:
+            text = text.removesuffix(".")
+    return text.strip()
 
 
 def encode_error_body(failure: LiteLLMFailure) -> bytes:

@@ -210,7 +210,7 @@ _decode_response = msgspec.json.Decoder(_Response).decode
 
 # Sources, read 2026-11-21: api-dashboard.search.brave.com, "Web search" (query, GET); docs.tavily.com, "Tavily Search"
 # (POST /search); exa.ai/docs, "Search" and "Error codes" (POST /search).
-_MARKUP = re.compile(r"</?[a-z][^>]*>")
+_MARKUP = re.compile(r"</?[a-z][^<>]*>")
 _BRAVE_MAX_WORDS = 50
 _BRAVE_MAX_RESULTS = 20
 _TAVILY_MAX_RESULTS = 20

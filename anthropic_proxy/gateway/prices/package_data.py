@@ -8,7 +8,7 @@ fields.
 
 import builtins
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from importlib.machinery import SourceFileLoader
 from importlib.util import find_spec
@@ -16,9 +16,45 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from anthropic_proxy.engine.patterns import compile_later
+
 _NAME = "genai_prices.data"
 _COMPACT_DATE = re.compile(r"-(20\d\d)(\d\d)(\d\d)(?=-|:|$)")
 """Date at the end of a model id, `gpt-5.2-20251211`. The ids in the data have dashes in it."""
+
+
+_own_patterns: set[str] = set()
+"""Regular expressions of the package's own data. Those of downloaded data are not run: they may never end."""
+_LITERAL = compile_later(r"(?:[\w:/-]|\\[.:/-])*")
+"""Pattern of an expression that matches only one text, such as `https://api\\.openai\\.com`."""
+
+
+def list_foreign_patterns(providers: Sequence[Any]) -> Sequence[str]:
+    """Return the regular expressions of downloaded data that are not run, because the package does not have them."""
+    return [each for each in _list_patterns(providers) if each not in _own_patterns and not _LITERAL.fullmatch(each)]
+
+
+def _matches(pattern: str, text: str, *, at_start: bool = False) -> bool:
+    if pattern in _own_patterns:
+        return (re.match if at_start else re.search)(pattern, text) is not None
+    if not _LITERAL.fullmatch(pattern):
+        return False
+    literal = pattern.replace("\\", "")
+    return text.startswith(literal) if at_start else literal in text
+
+
+def _list_patterns(providers: Sequence[Any]) -> Iterator[str]:
+    for provider in providers:
+        yield provider.api_pattern
+        clauses = [vars(provider).get("model_match"), vars(provider).get("provider_match")]
+        clauses += [model.match for model in provider.models]
+        while clauses:
+            clause = clauses.pop()
+            for kind, value in vars(clause).items() if clause is not None else ():
+                if kind == "regex":
+                    yield value
+                elif kind in ("or_", "and_"):
+                    clauses += value
 
 
 def find_data_file() -> Path | None:
@@ -51,9 +87,11 @@ def read_providers(file: Path) -> list[Any]:
         providers: list[Any] = dict(names)["providers"]
         for provider in providers:
             provider.extractors = None  # most of the data
+        _own_patterns.update(_list_patterns(providers))
     except Exception:  # noqa: BLE001  # a release whose file has another form
         from genai_prices import data  # noqa: PLC0415  # it imports pydantic and an HTTP client
 
+        _own_patterns.update(_list_patterns(data.providers))
         return data.providers
     return providers
 
@@ -74,7 +112,7 @@ def find_model(providers: Sequence[Any], base_url: str | None, model: str) -> tu
                 (each for each in providers if _is_match(vars(each).get("model_match"), name)), None
             )
     else:
-        provider = next((each for each in providers if re.match(each.api_pattern, base_url)), None)
+        provider = next((each for each in providers if _matches(each.api_pattern, base_url, at_start=True)), None)
     if provider is None:
         return None
     fallbacks = vars(provider).get("fallback_model_providers") or ()
@@ -133,7 +171,7 @@ def _is_match(clause: Any, text: str) -> bool:
         case "contains":
             return value.lower() in text
         case "regex":
-            return re.search(value, text) is not None
+            return _matches(value, text)
         case "or_":
             return any(_is_match(each, text) for each in value)
         case "and_":

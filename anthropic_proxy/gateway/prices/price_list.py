@@ -39,7 +39,13 @@ from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_pl
 from anthropic_proxy.errors import ClientError, ConfigurationError, build_extra_install_command
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.gateway.platforms.heap import permanent_objects
-from anthropic_proxy.gateway.prices.package_data import find_data_file, find_model, list_prices, read_providers
+from anthropic_proxy.gateway.prices.package_data import (
+    find_data_file,
+    find_model,
+    list_foreign_patterns,
+    list_prices,
+    read_providers,
+)
 from anthropic_proxy.gateway.settings import Settings, TokenPriceFields, normalize_service_tier
 from anthropic_proxy.gateway.settings.provider_tables import format_price_setting
 
@@ -196,8 +202,8 @@ class PriceSource:
                     self.edition += 1
         return self.current
 
-    def update(self, content: bytes) -> None:
-        """Use the prices of a downloaded list.
+    def update(self, content: bytes) -> int:
+        """Use the prices of a downloaded list. Return the number of its regular expressions that are not used.
 
         Raises the errors of the library, and `ValueError`.
         """
@@ -208,10 +214,12 @@ class PriceSource:
         if not listed:
             raise ValueError("the list is empty")
         providers = types._providers_from_raw(listed)
+        self.load()  # the package's own expressions are used
         today = datetime.now(UTC).date()
         with self._lock:
             self.current = LoadedPrices(providers, f"{PACKAGE} updated {today}", today)
             self.edition += 1
+        return len(list_foreign_patterns(providers))
 
     def replace_listed(self, servers: Collection[str], prices: ListedPrices) -> None:
         """Replace the prices in the lists of these servers."""

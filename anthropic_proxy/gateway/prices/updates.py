@@ -4,6 +4,7 @@ import asyncio
 
 from anthropic_proxy.errors import ConfigurationError, MissingExtra
 from anthropic_proxy.gateway.prices.price_list import (
+    PACKAGE,
     PRICE_SOURCE,
     describe_price_list,
     find_published_url,
@@ -56,7 +57,7 @@ class PriceUpdates:
                 reply = await gateway.send_http("GET", url, max_bytes=MAX_LIST_BYTES)
                 if reply.status != 200:
                     raise ValueError(f"the server answers with HTTP {reply.status}")  # noqa: TRY301
-                await asyncio.to_thread(PRICE_SOURCE.update, reply.body)
+                unused = await asyncio.to_thread(PRICE_SOURCE.update, reply.body)
             except Exception as error:  # noqa: BLE001  # of the connection, and of the library that decodes the list
                 reason = str(error).strip().partition("\n")[0] or type(error).__name__
                 gateway.log_warning_once(
@@ -65,7 +66,12 @@ class PriceUpdates:
                 )
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            gateway.log_warning_once(f"Prices updated: {describe_price_list()}.")
+            note = (
+                f" {unused} regular expressions of the list are not used, because {PACKAGE} does not have them."
+                if unused
+                else ""
+            )
+            gateway.log_warning_once(f"Prices updated: {describe_price_list()}.{note}")
             if any(route.balance == "cost" for route in gateway.settings.routes):
                 await gateway.reload_settings()
             await asyncio.sleep(self._pause_seconds)

@@ -166,3 +166,13 @@ async def test_the_price_of_another_vendor_is_that_of_the_list() -> None:
     price = find_price("https://vendor-1.example/v1", "model-1")
     assert price is not None
     assert price.base.input == Decimal(1)
+
+
+async def test_expressions_of_a_downloaded_list_are_not_run() -> None:
+    providers = list_providers("2026-11-20", {"input_mtok": 3})
+    endless = {"id": "endless", "match": {"regex": "(a+)+$"}, "prices": {"input_mtok": 1}}
+    literal = {"id": "literal", "match": {"regex": "gpt-[.]|x"}, "prices": {"input_mtok": 1}}
+    providers[0]["models"] = [endless, literal, *providers[0]["models"]]
+    assert PRICE_SOURCE.update(json.dumps(providers).encode()) == 2
+    assert find_price("https://api.openai.com/v1", "a" * 60 + "b") is None
+    assert find_price("https://api.openai.com/v1", "gpt-4.1") is not None

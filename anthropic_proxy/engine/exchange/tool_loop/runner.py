@@ -52,7 +52,7 @@ from anthropic_proxy.engine.messages.server_blocks import (
 )
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
-from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES, TEXT_MEDIA_TYPES
+from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES, MAX_URL_CHARACTERS, TEXT_MEDIA_TYPES
 from anthropic_proxy.errors import WebFetchFailed, WebSearchFailed
 
 _MAX_BEFORE_CHARACTERS = len("https://www.")
@@ -206,6 +206,10 @@ _RESULTS_ASKED = 10
 _PDF = "application/pdf"
 _CHARACTERS_PER_TOKEN = 4
 _MAX_FETCHED_TOKENS = 100_000
+_MAX_TITLE_CHARACTERS = 500
+_MAX_SNIPPET_CHARACTERS = 10_000
+_MAX_RESULT_URL_CHARACTERS = 2_000
+_MAX_DATE_CHARACTERS = 100
 """Maximum tokens of a fetched page for the model, if the client sets no limit. A longer page is truncated."""
 _DEFAULT_TOOLS_FOUND, _MAX_TOOLS_FOUND = 5, 10
 """Default and maximum number of tools that a tool search returns."""
@@ -324,7 +328,14 @@ class ProxyToolRunner:
                 self._engine.log.write_once(f"web_search failed: {error.message}", "warning")
             return error_content("web_search", error.error_code)
         return web_search_content(
-            SearchResultPage(result.url, result.title, result.snippet, result.page_age) for result in results
+            SearchResultPage(
+                result.url,
+                result.title[:_MAX_TITLE_CHARACTERS],
+                result.snippet[:_MAX_SNIPPET_CHARACTERS],
+                result.page_age and result.page_age[:_MAX_DATE_CHARACTERS],
+            )
+            for result in results
+            if len(result.url) <= _MAX_RESULT_URL_CHARACTERS
         )
 
     async def _fetch(self, tool: Tool, arguments: dict[str, Any], known: KnownUrls, accepts_pdf: bool) -> Content:
@@ -333,7 +344,9 @@ class ProxyToolRunner:
             return error_content("web_fetch", "invalid_tool_input")
         if self._engine.web_fetch is None:
             return error_content("web_fetch", "unavailable")
-        if not known.contains(url):
+        if len(url) > MAX_URL_CHARACTERS:
+            return error_content("web_fetch", "url_too_long")
+        if not await self._engine.background.run_in_thread(known.contains, url):
             return error_content("web_fetch", "url_not_in_prior_context")
         try:
             fetched = await self._engine.web_fetch(
@@ -346,13 +359,15 @@ class ProxyToolRunner:
             return error_content("web_fetch", error.error_code)
         max_tokens = _MAX_FETCHED_TOKENS if tool.max_content_tokens is None else max(tool.max_content_tokens, 0)
         citations = msgspec.json.decode(tool.citations) if memoryview(tool.citations).nbytes else None
+        room = max_tokens * _CHARACTERS_PER_TOKEN
+        title = (fetched.title or "")[: min(room, _MAX_TITLE_CHARACTERS)]
         now = datetime.fromtimestamp(self._engine.clock(), UTC).isoformat(timespec="seconds")
         if fetched.media_type == _PDF:
             source = {"type": "base64", "media_type": _PDF, "data": fetched.body_base64}
         else:
-            text = (fetched.text or "")[: max_tokens * _CHARACTERS_PER_TOKEN]
+            text = (fetched.text or "")[: max(room - len(title), 0)]
             source = {"type": "text", "media_type": "text/plain", "data": text}
-        return web_fetch_content(fetched.url, source, fetched.title or None, citations, now)
+        return web_fetch_content(fetched.url, source, title or None, citations, now)
 
 
 async def _find_tools(calls: Sequence[ProxyToolCall], deferred: Sequence[Tool]) -> list[Content]:

@@ -396,9 +396,13 @@ class _ErrorBody(Struct):
 _decode_error_body = msgspec.json.Decoder(_ErrorBody).decode
 
 
+_MAX_ERROR_BYTES = 64 * 1024
+"""Length of an error body that is searched for keys and sent on. Of a longer one, the client receives the message."""
+
+
 def keep_error_body(error: UpstreamError, body: bytes) -> None:
-    """Give the client the provider's own text of an error, unless it is that of a gateway with another API."""
-    if _has_error_form(body):
+    """Give the client the provider's own text of an error, unless it is long or that of a gateway with another API."""
+    if len(body) <= _MAX_ERROR_BYTES and _has_error_form(body):
         error.body = redact_key_patterns(body.decode(errors="replace")).encode()
 
 

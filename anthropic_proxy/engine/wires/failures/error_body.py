@@ -59,6 +59,8 @@ _MESSAGE_CHARACTERS = 4_000
 """Maximum number of characters of a provider's error message. A longer one is cut, because many patterns search it."""
 _MAX_CODE_CHARACTERS = 128
 _MAX_ENTRIES = 32
+_MAX_VALUES = 1_000
+"""Number of texts and objects of an error that are searched for the errors inside it."""
 
 
 class UpstreamFault(Struct, frozen=True, kw_only=True):
@@ -175,7 +177,7 @@ def remove_wrappers(message: str) -> str:
 
     Only what the gateway has written before it is removed: what follows may quote text of the client.
     """
-    wrapped = _WRAPPED.match(message)
+    wrapped = _WRAPPED.match(message, 0, _MESSAGE_CHARACTERS)
     return message[wrapped.end() :] if wrapped is not None else message
 
 
@@ -187,10 +189,12 @@ def _find_unreadable_output(error: dict[str, Any], status: int | None) -> str | 
     """
     is_rejection = status is not None and 400 <= status < 500
     values: list[Any] = [error]
-    while values:
+    for _ in range(_MAX_VALUES):
+        if not values:
+            break
         value = values.pop()
         if isinstance(value, str):
-            if (quoting := _QUOTING.match(value)) is not None:
+            if (quoting := _QUOTING.match(value, 0, _MESSAGE_CHARACTERS)) is not None:
                 return quoting["failure"]
             if "{" in value and (not is_rejection or value.lstrip()[:1] == "{"):
                 values.append(_decode_object(value))
