@@ -319,7 +319,7 @@ def client_variables(
     if proxy.token:
         variables["ANTHROPIC_AUTH_TOKEN"] = proxy.token
         if any(has_credential_header(place.get(CUSTOM_HEADERS, "")) for place in (environ, effective)):
-            own = environ.get(CUSTOM_HEADERS, "").splitlines()
+            own = environ.get(CUSTOM_HEADERS, "").split("\n")
             variables[CUSTOM_HEADERS] = "\n".join(line for line in own if not _CREDENTIAL_HEADER.match(line))
     # with rows for the tiers, the models of the list would be twenty further rows of the menu
     names = list_name_variables(served.tiers, served.prices, effective) or {LIST_MODELS: "1"}

@@ -161,7 +161,8 @@ def build_line(
         if not isinstance(one, dict):
             continue
         cost, unknown = one.get("cost"), _number(one, "unknown_cost_requests")
-        cost = cost if isinstance(cost, int | float) else None
+        # a stranger's server may write NaN, or a whole number that no float can hold
+        cost = cost if isinstance(cost, int | float) and 0 <= cost <= _MAX_NUMBER else None
         names = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
         if cost != 0 or any(_number(one, token) for token in names):  # `free` would say too much of no called model
             costs[label] = f"{label} {format_cost(None if cost is None else cost * NANO_DOLLARS, unknown)}"

@@ -285,7 +285,7 @@ def list_reply_blocks(data: bytes) -> Sequence[Mapping[str, Any]]:
 
 def _join_events(text: str) -> Iterator[Mapping[str, Any]]:
     opened: dict[int, tuple[dict[str, Any], list[str]]] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):  # `splitlines` also ends a line at U+2028 and others, which JSON may contain
         if not line.startswith("data: "):
             continue
         try:

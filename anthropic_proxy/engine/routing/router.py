@@ -56,6 +56,7 @@ from anthropic_proxy.errors import (
     UnknownModel,
     UnsupportedFeature,
     find_similar_choice,
+    join_with_and,
     join_with_or,
 )
 
@@ -335,7 +336,7 @@ def choose_models(requested: str, preferred: Provider, settings: EngineOptions, 
         if name in _list_of(preferred, settings):
             reason = f"{name} is in the model list of {preferred.name}"
             return [ModelChoice(provider=preferred, model=name, reason=reason)]
-        if row.serves_claude and find_tier(model_name):
+        if row.serves_claude and _require_one_tier(requested, model_name):
             row = None
             name = model_name
     if row is not None:
@@ -344,7 +345,7 @@ def choose_models(requested: str, preferred: Provider, settings: EngineOptions, 
                 f'model: "{requested}" names a provider but no model. An example: openai/gpt-4.1', code="model-name"
             )
         return [_through_vertex(row, model_name, f"the request names its provider: {row.prefix}", settings)]
-    if tier := find_tier(name):
+    if tier := _require_one_tier(requested, name):
         return choose_models_for_tier(tier, name, preferred, settings, catalog)
     return [choose_model(name, preferred, settings, catalog, allow_other_provider=False)]
 
@@ -474,14 +475,33 @@ def resolve_model_name_and_tier(requested: str, preferred: Provider, settings: E
     name, has_comma = _normalize_name(requested, registry)
     row, model_name = _split_prefix(name, registry)
     if not has_comma and (row is None or (row.serves_claude and name not in _list_of(preferred, settings))):
-        return name, find_tier(name if row is None else model_name) or ""
+        return name, _require_one_tier(requested, name if row is None else model_name) or ""
     return name, ""
 
 
 def find_tier(name: str) -> str | None:
-    """Return the Claude tier in a model id: `opus` for `claude-opus-5`. None: the id names no tier."""
-    match = _TIER.search(name.lower())
-    return _OTHER_TIERS.get(match[1], match[1]) if match else None
+    """Return the Claude tier in a model id: `opus` for `claude-opus-5`. None: it names no tier, or several."""
+    tiers = _find_tiers(name)
+    return tiers.pop() if len(tiers) == 1 else None
+
+
+def _find_tiers(name: str) -> set[str]:
+    return {_OTHER_TIERS.get(found, found) for found in _TIER.findall(name.lower())}
+
+
+def _require_one_tier(requested: str, name: str) -> str | None:
+    """Return the tier in `name`, if it has one. Raises `InvalidRequest` if it has several.
+
+    A list of allowed models such as `claude-*haiku*` is compared with the name, so a name may have only one meaning.
+    """
+    tiers = _find_tiers(name)
+    if len(tiers) > 1:
+        raise InvalidRequest(
+            f'model: "{requested}" names {join_with_and(sorted(tiers))}. Name one of {", ".join(TIERS)}, for example '
+            "claude-haiku-4-5.",
+            code="model-name",
+        )
+    return tiers.pop() if tiers else None
 
 
 def _without_suffix(name: str) -> str:

@@ -246,7 +246,7 @@ async def _play(stop: _Stop) -> _Played:
     finally:
         await engine.close()
     assert dry.recorded is not None
-    decoded = [json.loads(line[6:]) for line in events.splitlines() if line.startswith("data: ")]
+    decoded = [json.loads(line[6:]) for line in events.split("\n") if line.startswith("data: ")]
     usage = next(event["usage"] for event in decoded if event["type"] == "message_delta")
     starts = [event["content_block"] for event in decoded if event["type"] == "content_block_start"]
     pieces = [event["delta"].get("partial_json", "") for event in decoded if event["type"] == "content_block_delta"]

@@ -445,7 +445,7 @@ def mask_setting(name: str, text: str) -> str:
 def mask_env_lines(text: str) -> str:
     """Lines of another form than `NAME=value`, such as those of TOML, are unchanged."""
     lines = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         name, _, value = line.partition("=")
         lines.append(f"{name}={mask_setting(name, value)}" if value and name.isidentifier() else line)
     return "\n".join(lines)
