@@ -9,7 +9,7 @@ import binascii
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from markupsafe import Markup, escape
@@ -27,6 +27,8 @@ from anthropic_proxy.gateway.telemetry.outcomes import describe_outcome
 _MAX_SUMMARY_CHARACTERS = 100
 _MAX_BLOCK_CHARACTERS = 4_000
 _MAX_CHARACTERS = 120_000
+_MAX_PARTS, _MIN_PARTS = 1_500, 10
+"""Blocks that a page shows, and those of each turn in any case. Each needs more of a page than its text."""
 """Maximum number of characters of one page. Blocks beyond it show only their beginning."""
 _MIN_CHARACTERS = 200
 IMAGE_TYPES = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp"))
@@ -176,11 +178,22 @@ def build_turns(
     return turns
 
 
+_Content = TypeVar("_Content")
+
+
 class _Limit:
-    """Counts the characters of a page."""
+    """Counts the characters and blocks of a page."""
 
     def __init__(self) -> None:
         self.left = _MAX_CHARACTERS
+        self._parts_left = _MAX_PARTS
+
+    def take(self, blocks: Sequence[_Content]) -> tuple[Sequence[_Content], Iterator[Block]]:
+        """Return the shown beginning of `blocks`, and a note if there are more."""
+        shown = blocks[: max(self._parts_left, _MIN_PARTS)]
+        self._parts_left -= len(shown)
+        left_out = len(blocks) - len(shown)
+        return shown, iter([Block(kind="other", title=f"{formats.plural(left_out, 'part')} more")] if left_out else [])
 
     def shorten(self, text: str) -> tuple[str, str]:
         """Return the shown beginning of `text`, and a note about its length. "": all of it is shown."""
@@ -208,24 +221,30 @@ def _list_sent(row: StoredRequest, stored: StoredContent | None, limit: _Limit) 
         yield Block(kind="other", title="Request", note=note or "The stored text is no request of the Messages API.")
         return
     images = 0
-    for is_system, block in messages:
+    shown, more = limit.take(messages)
+    for is_system, block in shown:
         for found in _build_blocks(block, limit):
             if found.image:
                 yield structs.replace(found, image=f"/dashboard/requests/{row.id}/images/{images}")
                 images += 1
             else:
                 yield structs.replace(found, kind="other", title="System") if is_system else found
+    yield from more
 
 
 def _list_reply(row: StoredRequest, stored: StoredContent | None, limit: _Limit) -> Iterator[Block]:
     if stored is not None:
-        for block in list_reply_blocks(stored.data):
+        blocks, more = limit.take(list_reply_blocks(stored.data))
+        for block in blocks:
             yield from _build_blocks(block, limit)
+        yield from more
     else:
-        for one in decode_block_times(row.reply_blocks):
+        times, more = limit.take(decode_block_times(row.reply_blocks))
+        for one in times:
             kind = {"text": "text", "thinking": "thinking"}.get(one.kind, "tool")
             note = formats.plural(one.characters, "character") if one.characters else ""
             yield Block(kind=kind, title=one.name or one.kind.capitalize(), note=note)
+        yield from more
     if row.outcome_class == "error":
         yield Block(kind="other", title="Error", parts=[Part(row.error)], is_error=True)
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 MAX_TEXT_CHARACTERS = 20_000
 MAX_BLOCK_BARS = 40
+MAX_BLOCK_EVENTS = 500
 _MAX_STEPS = 6
 _MIN_WAIT = 50_000
 """Microseconds between a failed attempt and the next one, from which the timeline shows them as a wait."""
@@ -382,12 +383,16 @@ def list_client_events(row: StoredRequest) -> list[ClientEvent]:
     if not (blocks and row.stream and row.first_token):
         return []
     found = [ClientEvent(_moment(row.first_token), "message_start", f"model {row.requested_model}")]
-    for index, one in enumerate(blocks):
+    for index, one in enumerate(blocks[:MAX_BLOCK_EVENTS]):
         kind = {"tool call": f"tool_use {one.name}", "server tool": "block of a server tool"}.get(one.kind, one.kind)
         found.append(ClientEvent(_moment(one.offset), "content_block_start", f"{index} {kind}"))
         if one.duration:
             size = f", {formats.plural(one.characters, 'character')}" if one.characters else ""
             found.append(ClientEvent(_moment(one.offset + one.duration), "content_block_stop", f"{index}{size}"))
+    if (hidden := len(blocks) - MAX_BLOCK_EVENTS) > 0:
+        found.append(
+            ClientEvent(_moment(blocks[MAX_BLOCK_EVENTS].offset), "…", f"{formats.plural(hidden, 'block')} more")
+        )
     if row.outcome_class == "error":
         return [*found, ClientEvent(_moment(row.duration), "error", row.error_type)]
     if row.outcome_class == "cancelled":

@@ -270,3 +270,12 @@ def test_the_command_asks_the_proxy_of_claude_code_and_needs_none(closed_port: s
 def test_without_a_session_its_cost_is_not_that_of_requests_without_one() -> None:
     replies = {"/api/usage?by=session&since=7d": {"groups": [{"name": "", "cost": 0, **SUMS}]}}
     assert line_for(replies, session={}) == "no model yet"
+
+
+@pytest.mark.parametrize("cost", [10**400, -1, 1e300])
+def test_a_cost_that_is_no_amount_is_unknown(cost: float) -> None:
+    sums = {"total": {"cost": cost, "input_tokens": 5, "unknown_cost_requests": 0}}
+    replies = {**REPLIES, "/api/usage?by=session&since=today": sums}
+    assert line_for(replies) == line_for(
+        {**REPLIES, "/api/usage?by=session&since=today": {"total": {**sums["total"], "cost": None}}}
+    )

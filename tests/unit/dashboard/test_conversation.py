@@ -173,6 +173,23 @@ def test_a_long_text_is_cut_and_many_texts_are_cut_short() -> None:
     assert sum(shown) <= 130_000
 
 
+def test_many_blocks_are_left_out_with_their_number() -> None:
+    """A page of twelve such requests had 76 MB."""
+    blocks = [{"type": "x"}] * 40_000
+    turns = turns_of(*[(request(blocks), reply(*blocks[:20]))] * 3)
+    assert [len(turn.sent) for turn in turns] == [1_501, 11, 11]
+    assert [turn.sent[-1].title for turn in turns] == ["38,500 parts more", "39,990 parts more", "39,990 parts more"]
+    assert [turn.reply[-1].title for turn in turns] == ["10 parts more"] * 3
+
+
+def test_separators_of_unicode_in_a_streamed_reply_end_no_line() -> None:
+    text = "a\u2028b\u0085c\fd"
+    start = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+    delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+    events = "".join(f"data: {json.dumps(event, ensure_ascii=False)}\n\n" for event in (start, delta))
+    assert [*list_reply_blocks(events.encode())] == [{"type": "text", "text": text}]
+
+
 def test_only_the_beginning_of_a_large_request_is_stored() -> None:
     (row,) = [StoredRequest(id="req_1")]
     stored = StoredContent("request", 3_000_000, b'{"messages": [{"role":')
