@@ -70,7 +70,7 @@ def build_rows(
         total = now - receipt.started_at if receipt.request_id in is_running else receipt.duration_seconds
         first = receipt.first_token_seconds
         cells = (
-            time.strftime("%H:%M:%S", time.localtime(receipt.started_at)),
+            formats.list_time(receipt.started_at * MICROSECONDS, now),
             f"{receipt.prefix}/{receipt.model}" if receipt.model else "–",
             receipt.requested_model.removeprefix("claude-") or f"{receipt.method} {receipt.path}",
             outcome,

@@ -98,6 +98,7 @@ def logs(
         color=settings.color,
         has_ledger=has_ledger,
     )
+    log.begin_day(time.time())
     proxy = find_any_proxy(settings)
     if (proxy is None or not proxy.is_used) and (stored := _read_stored(settings, number, errors=errors)):
         for request in stored:
@@ -160,7 +161,7 @@ def _write(log: Log, request: LoggedRequest, costs: CostCalculator) -> None:
         entry = log.format_exchange(receipt, format_cost(cost) if is_known else "")
     else:
         entry = log.format_request(request.receipt)
-    sys.stdout.write(f"{log.to_encodable(entry)}\n")
+    sys.stdout.write(f"{log.begin_day(request.receipt.started_at)}{log.to_encodable(entry)}\n")
     sys.stdout.flush()
 
 

@@ -130,6 +130,12 @@ def clock_time(microseconds: float) -> str:
     return f"{local_datetime(microseconds):%H:%M:%S}"
 
 
+def local_day(microseconds: float) -> str:
+    """Return the day of a time in microseconds since the epoch: `20 Nov`."""
+    when = local_datetime(microseconds)
+    return f"{when.day} {when:%b}"
+
+
 def day_and_time(microseconds: float) -> str:
     """Return day and time of a time in microseconds since the epoch: `20 Nov, 08:12`."""
     when = local_datetime(microseconds)

@@ -1,6 +1,7 @@
 """Names of sessions for people. A session is a conversation of a client such as Claude Code."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from msgspec import Raw, Struct
@@ -13,6 +14,7 @@ from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 MAX_NAMED_SESSIONS = 50
 """Maximum number of sessions whose names are read from their texts."""
 MAX_TITLE_CHARACTERS = 80
+_ID_CHARACTERS = 8
 _OF_CLIENT = re.compile(r"<\w+[-_]|<(\w+)>.*</\1>\Z", re.DOTALL)
 """Text of a client itself, in an element such as `<system-reminder>`. A text of a user may begin with `<div>`."""
 
@@ -22,8 +24,8 @@ class _Body(Struct):
 
 
 def find_names(connection: Connection, rows: Sequence[SessionRow], limit: int = MAX_NAMED_SESSIONS) -> dict[str, str]:
-    """Return session id → the first words of its user if they are stored, else its project and start. The texts of the
-    first `limit` sessions are read.
+    """Return session id → the first words of its user if they are stored, else its project and start. Equal names have
+    a part of the id. The texts of the first `limit` sessions are read.
     """
     firsts = find_first_requests(connection, [row.session for row in rows[:limit]])
     texts = read_several_contents(connection, [*firsts.values()], ("request",))
@@ -31,7 +33,16 @@ def find_names(connection: Connection, rows: Sequence[SessionRow], limit: int = 
     for session, request_id in firsts.items():
         if request_id in texts and (title := find_title(texts[request_id]["request"].data)):
             names[session] = title
-    return names
+    counts = Counter(names.values())
+    return {
+        session: f"{name} ({shorten_session_id(session)})" if counts[name] > 1 else name
+        for session, name in names.items()
+    }
+
+
+def shorten_session_id(session: str) -> str:
+    """Return the last characters of the id: programs that number their sessions begin the ids alike."""
+    return session[-_ID_CHARACTERS:]
 
 
 def name_session(row: SessionRow) -> str:

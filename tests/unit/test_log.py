@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, TextIO
 from urllib.parse import quote
@@ -167,6 +168,22 @@ async def test_the_beginning_of_a_page_that_came_for_an_error_stands_with_the_fa
     *_, last = proxy.log.getvalue().splitlines()
     assert last.strip().startswith("openai answered: <html><title>502 Bad Gateway")
     assert "0123456789" not in last
+
+
+def test_a_new_day_begins_with_its_date() -> None:
+    screen = Screen()
+    log, noon = Log(screen), datetime(2026, 11, 25, 12).timestamp()
+    for hours in (0, 1, 24, 25, 14 * 24):
+        log.write_request(receipt(method="GET", path="/v1/models", started_at=noon + hours * 3_600))
+    log.flush()
+    lines = [line[:14] for line in screen.getvalue().splitlines() if line[:2] not in ("12", "13")]
+    assert (lines, len(screen.getvalue().splitlines())) == (["Thu 26 Nov 202", "Wed 9 Dec 2026"], 7)
+    encoded = Screen()
+    log = Log(encoded, "json")
+    for hours in (0, 24):
+        log.write_exchange(receipt(started_at=noon + hours * 3_600))
+    log.flush()
+    assert [line[:1] for line in encoded.getvalue().splitlines()] == ["{", "{"]
 
 
 def test_a_long_path_is_cut_and_cannot_write_lines_of_its_own() -> None:

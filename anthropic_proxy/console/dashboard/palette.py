@@ -66,7 +66,7 @@ async def send_entries(site: "Site", request: RouteRequest) -> RouteResponse:
                 names[row.session],
                 session_link(row.session),
                 # the other names contain the time
-                "" if names[row.session] == name_session(row) else formats.day_and_time(row.started_at),
+                "" if names[row.session].startswith(name_session(row)) else formats.day_and_time(row.started_at),
             )
             for row in rows
         ]

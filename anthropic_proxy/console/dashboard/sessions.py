@@ -14,7 +14,7 @@ from anthropic_proxy.console.dashboard.tables import SortableColumn, format_sums
 from anthropic_proxy.console.ledger import request_queries as queries
 from anthropic_proxy.console.ledger.export import EXPORT_TITLES, ExportTable, encode_sums, format_time
 from anthropic_proxy.console.ledger.request_queries import SessionList, SessionRow
-from anthropic_proxy.console.session_names import find_names, name_session
+from anthropic_proxy.console.session_names import find_names, name_session, shorten_session_id
 
 MAX_SESSIONS = 100
 MAX_SEARCHED_SESSIONS = 1_000
@@ -40,23 +40,24 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
     sessions = []
     for row in rows:
         name = names[row.session]
+        is_text = not name.startswith(name_session(row))
         session = {
             "id": row.session,
-            "name": name,
-            "is_text": name != name_session(row),
-            "project": row.project,
+            # the start has a column of its own
+            "name": name if is_text else f"{row.project or 'Session'} {shorten_session_id(row.session)}",
+            "project": row.project if is_text else "",
             "requests": formats.count(row.sums.requests),
             "errors": row.sums.errors,
             "started": formats.day_and_time(row.started_at),
             "length": formats.seconds(row.last_at - row.started_at) if row.sums.requests > 1 else formats.UNKNOWN,
-            "context": formats.count(row.max_context),
+            "context": formats.count(row.max_context) if row.max_context else formats.UNKNOWN,
             "share": None,
             "window": "",
             "cached": formats.percent(row.sums.cache_read_tokens, row.sums.all_input_tokens),
             "output": formats.count(row.sums.output_tokens),
             "cost": format_sums(row.sums),
         }
-        if window := windows.get(models.get(row.session, "")):
+        if row.max_context and (window := windows.get(models.get(row.session, ""))):
             session["share"] = min(row.max_context / window, 1.0)
             session["window"] = f"{formats.percent(row.max_context, window)} of {formats.short_count(window)}"
         sessions.append(session)

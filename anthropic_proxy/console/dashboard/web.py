@@ -194,7 +194,14 @@ def load_environment() -> Environment:
     )
     functions = (
         *(formats.count, formats.short_count, format_cost, formats.seconds, formats.percent, formats.rate),
-        *(formats.clock_time, formats.day_and_time, formats.full_time, formats.describe_zone, formats.ago),
+        *(
+            formats.clock_time,
+            formats.local_day,
+            formats.day_and_time,
+            formats.full_time,
+            formats.describe_zone,
+            formats.ago,
+        ),
         *(formats.plural, formats.provider_role, session_link, trace_sparkline, name_program),
         *(mark_up, title_month, formats.keep_units, name_target),
     )

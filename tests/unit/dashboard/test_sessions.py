@@ -136,11 +136,15 @@ async def test_a_session_of_one_request_has_no_length(tmp_path: Path) -> None:
 
 async def test_a_session_is_named_by_its_project_and_start(tmp_path: Path) -> None:
     listed, page = await pages_of(tmp_path / "named", {"input_tokens": 50_000}, {}, project="checkout-api")
-    assert (page["title"], listed["sessions"][0]["name"]) == (f"checkout-api, {STARTED}",) * 2
+    names = page["title"], listed["sessions"][0]["name"], listed["sessions"][0]["started"]
+    assert names == (f"checkout-api, {STARTED}", f"checkout-api {listed['sessions'][0]['id'][-8:]}", STARTED)
     assert listed["sessions"][0]["window"] == "25 % of 200 k"
     assert listed["sessions"][0]["share"] == 0.25
     listed, page = await pages_of(tmp_path / "unnamed", {}, FAILED | {"provider": "", "prefix": "", "model": ""})
-    assert (page["title"], listed["sessions"][0]["name"]) == (f"Session, {STARTED}",) * 2
+    assert (page["title"], listed["sessions"][0]["name"]) == (
+        f"Session, {STARTED}",
+        f"Session {listed['sessions'][0]['id'][-8:]}",
+    )
     assert listed["sessions"][0]["share"] is None, "the latest request was sent to no model"
 
 
@@ -158,7 +162,7 @@ async def test_a_session_with_stored_texts_is_named_by_its_first_words(tmp_path:
         ledger.wait_written(4)
     with reading(settings) as engine, engine.connect() as connection:
         page = build_sessions_page(build_context("/dashboard/sessions", connection, settings))
-        names = {row["id"]: (row["name"], row["is_text"]) for row in page["sessions"]}
+        names = {row["id"]: (row["name"], row["project"]) for row in page["sessions"]}
         found = {
             text: [
                 row["id"]
@@ -171,9 +175,9 @@ async def test_a_session_with_stored_texts_is_named_by_its_first_words(tmp_path:
         query = {"session": ["one"]}
         session = build_session_page(build_context("/dashboard/session", connection, settings, query))
     assert names == {
-        "one": ("Fix the test", True),
-        "two": ("Fix the test", True),
-        "without texts": (f"Session, {STARTED}", False),
+        "one": ("Fix the test (one)", "shop"),
+        "two": ("Fix the test (two)", "shop"),
+        "without texts": ("Session ut texts", ""),
     }
     assert found == {
         "fix TEST": ["two", "one"],

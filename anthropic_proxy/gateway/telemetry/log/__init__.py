@@ -29,6 +29,7 @@ from anthropic_proxy.gateway.telemetry.log.lines import (
     escape_unprintable,
     escape_unprintable_json,
     format_exchange_lines,
+    format_local_day,
     format_local_time,
     format_note_line,
     format_notes_line,
@@ -188,6 +189,8 @@ class Log:
         self._encoding = "utf-8" if self._json else getattr(self._stream, "encoding", None) or "utf-8"
         self._has_signs = "utf" in self._encoding.lower()
         self._written_once: set[Hashable] = set()
+        self._day = ""
+        """Local day of the latest entry about a request. "": there is none yet."""
         self._writer: BackgroundWriter | None = None
         with suppress(io.UnsupportedOperation):  # a stream in memory
             self._writer = BackgroundWriter(self._stream.fileno(), self._encode, self._describe_lost, max_queued)
@@ -202,6 +205,7 @@ class Log:
         """
         if self._stream is previous_log._stream and previous_log._writer is not None:
             self._written_once, self._writer = previous_log._written_once, previous_log._writer
+            self._day = previous_log._day
             self._writer.set_encoder(self._encode, self._describe_lost)
 
     def write_exchange(self, receipt: Receipt) -> None:
@@ -216,9 +220,12 @@ class Log:
                 lines = [format_note_line(note, receipt.prefix) for note in new]
             else:
                 lines = [format_notes_line(new, receipt, has_ledger=self._has_ledger)] if new else []
+            if lines:
+                self._write_day(receipt)
             for line in map(escape_unprintable, lines):
                 self.write_line(f"{format_local_time(receipt.started_at)}  {self.fold(line, INDENT)}", "quiet")
         if _WEIGHTS[_level_of(receipt)] >= self._min_weight:
+            self._write_day(receipt)
             self._write(self.format_exchange(receipt))
 
     def format_exchange(self, receipt: Receipt, cost: str = "") -> str:
@@ -237,7 +244,22 @@ class Log:
         """`level` is its level if the request did not fail."""
         level = level if _level_of(receipt) == "info" else _level_of(receipt)
         if self._is_wanted(level):
+            self._write_day(receipt)
             self._write(self.format_request(receipt, level))
+
+    def _write_day(self, receipt: Receipt) -> None:
+        if line := self.begin_day(receipt.started_at):
+            self._write(line.rstrip())
+
+    def begin_day(self, when: float) -> str:
+        """Return a line with the date if an entry at the time `when` (seconds since the epoch) begins another local day
+        than the entry before. "": it is the same day, or the first entry, or the log is JSON, whose entries have dates.
+        """
+        day = format_local_day(when)
+        before, self._day = self._day, day
+        if self._json or before in ("", day):
+            return ""
+        return f"{self.paint(day, 'title')}\n"
 
     def format_request(self, receipt: Receipt, level: LogLevel = "info") -> str:
         level = level if _level_of(receipt) == "info" else _level_of(receipt)

@@ -110,6 +110,9 @@ def paint_commands(text: str, paint: Paint) -> str:
     return "  ".join((name_program(first), *map(name_program, parts)))
 
 
+_QUARTER_HOUR = 900
+
+
 def format_local_time(seconds: float) -> str:
     """`HH:MM:SS`. `seconds`: since the epoch."""
     return _format_time_cached(int(seconds))
@@ -118,6 +121,17 @@ def format_local_time(seconds: float) -> str:
 @functools.lru_cache(maxsize=4)
 def _format_time_cached(seconds: int) -> str:
     return time.strftime("%H:%M:%S", time.localtime(seconds))
+
+
+def format_local_day(seconds: float) -> str:
+    """`Thu 26 Nov 2026`. `seconds`: since the epoch."""
+    return _format_day_cached(int(seconds) // _QUARTER_HOUR)
+
+
+@functools.lru_cache(maxsize=4)
+def _format_day_cached(quarters: int) -> str:
+    when = time.localtime(quarters * _QUARTER_HOUR)  # each zone has its midnight at a quarter of an hour
+    return f"{time.strftime('%a', when)} {when.tm_mday} {time.strftime('%b %Y', when)}"
 
 
 @functools.lru_cache(maxsize=4)
