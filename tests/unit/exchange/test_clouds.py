@@ -782,6 +782,46 @@ async def test_a_field_that_a_cloud_rejects_is_not_sent_again(kind: Kind) -> Non
     assert ["strict" in body["tools"][0] for body in bodies] == [True, True, False, False]
 
 
+CHECK_BETA = "dangerous-tool-use-2026-09-03"
+SAFEGUARDS = [{"type": "dangerous_tool_use", "classifier_context": {"v": 1, "live_cwd": "/home/ada/shop"}}]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_cloud_checks_the_tool_calls_itself_with_all_that_the_client_told_it(kind: Kind) -> None:
+    with cloud_of(kind, betas=(CHECK_BETA,)) as (_, running):
+        engine = engine_of(settings_of(kind, running.url))
+        reply, message = await ask(engine, MODELS[kind], betas=CHECK_BETA, safeguards=SAFEGUARDS)
+        await engine.close()
+        (sent,) = running.journal.exchanges
+    assert reply.status == 200, message
+    assert sent.body["safeguards"] == SAFEGUARDS
+    assert sent.headers["anthropic-beta"] == CHECK_BETA
+
+
+@pytest.mark.parametrize("kind", ["mantle", "vertex", "foundry"])
+async def test_a_cloud_that_rejects_the_beta_of_checks_gets_neither_beta_nor_field_again(kind: Kind) -> None:
+    with cloud_of(kind) as (_, running):
+        engine = engine_of(settings_of(kind, running.url))
+        for _ in range(2):
+            reply, message = await ask(engine, MODELS[kind], betas=CHECK_BETA, safeguards=SAFEGUARDS)
+            assert reply.status == 200, message
+        await engine.close()
+        sent = running.journal.exchanges
+    assert betas_sent(running) == [CHECK_BETA, None, None]
+    assert ["safeguards" in exchange.body for exchange in sent] == [True, False, False]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_cloud_that_rejects_the_field_of_checks_does_not_get_it_again(kind: Kind) -> None:
+    with cloud_of(kind, betas=(CHECK_BETA,), rejected_fields=("safeguards",)) as (_, running):
+        engine = engine_of(settings_of(kind, running.url))
+        for _ in range(2):
+            reply, message = await ask(engine, MODELS[kind], betas=CHECK_BETA, safeguards=SAFEGUARDS)
+            assert reply.status == 200, message
+        await engine.close()
+    assert ["safeguards" in exchange.body for exchange in running.journal.exchanges] == [True, False, False]
+
+
 async def test_a_field_of_the_client_s_own_is_not_remembered() -> None:
     with cloud_of("foundry", rejected_fields=("mine",)) as (_, running):
         engine = engine_of(settings_of("foundry", running.url))

@@ -73,6 +73,7 @@ _FIELDS_OF_BETAS: Mapping[str, tuple[Handling, tuple[str, ...]]] = {
     "mcp_servers": ("dropped", ("mcp-client-",)),
     "messages.clear_at": ("approximated", ("mid-conversation-system-clear-at-",)),
     "messages.output_config": ("approximated", ("mid-conversation-output-config-", "per-turn-control-")),
+    "safeguards": ("emulated", ("dangerous-tool-use-",)),
     "speed": ("approximated", ("fast-mode-",)),
 }
 """Name of a field (`rejected_fields.py`) → what its loss is, and the beginnings of the betas that it requires: a server

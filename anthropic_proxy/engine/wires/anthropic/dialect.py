@@ -112,8 +112,8 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     """True if betas and fields that the server has rejected are left out of the next request. False: the client gets
     the error, as from Anthropic's own server. Proven by: tests/unit/exchange/test_clouds.py."""
     forwards_metadata: bool = True
-    """True if `metadata`, `safeguards` and the billing line of Claude Code are forwarded. False: they are removed,
-    because they contain an account, a device and local paths. The billing line changes with each session, which spoils
+    """True if `metadata` and the billing line of Claude Code are forwarded. False: they are removed, because they
+    contain an account and a device. The billing line changes with each session, which spoils
     the prefix cache of servers that compare text. Proven by: golden/anthropic/text/local_server."""
     has_anthropic_errors: bool = True
     """True if errors of the server have Anthropic's types and texts, so that they are forwarded unchanged. False: the

@@ -41,7 +41,7 @@ not permitted` (anthropics/claude-code issue 11678) and `messages.2.content.0.to
 (BerriAI/litellm issue 7416). It is matched at the start of a message only: the rest may quote text of the client."""
 _REQUIRED = frozenset(
     (
-        *("inference_geo", "max_tokens", "messages", "model", "safeguards", "stop_sequences", "stream", "system"),
+        *("inference_geo", "max_tokens", "messages", "model", "stop_sequences", "stream", "system"),
         *("tool_choice", "tools"),
     )
 )

@@ -60,7 +60,6 @@ _NEEDED_EVERYWHERE = frozenset((_VERSION_HEADER, "accept", "content-type"))
 _VERSION_FIELD = "anthropic_version"
 """Field of the body in the API of clouds."""
 _MESSAGES_PATH, _COUNT_PATH = "/v1/messages", "/v1/messages/count_tokens"
-_CLIENT_DATA = frozenset(("metadata", "safeguards"))
 _BETA_MISSING = "the beta that it requires is not sent"
 _BILLING = "x-anthropic-billing-header:"
 
@@ -217,7 +216,8 @@ def _find_edits(
             kept[position] = False
         elif member.key in removed:
             kept[position] = False
-            notes.append(FidelityNote("dropped", member.key, f"{call.provider_prefix} does not accept it"))
+            handling: Handling = "emulated" if member.key == "safeguards" else "dropped"  # the proxy answers it
+            notes.append(FidelityNote(handling, member.key, f"{call.provider_prefix} does not accept it"))
         elif member.key in lost:
             kept[position] = False
             notes.append(FidelityNote(lost[member.key], member.key, _BETA_MISSING))
@@ -239,7 +239,7 @@ def _find_edits(
             edits += find_message_edits(body, member, removals, unthinking_loop)
             types = sorted(removals.types_as_text)
             notes += [FidelityNote("approximated", f"messages.{kind}", "sent as text") for kind in types]
-        elif member.key in _CLIENT_DATA and not dialect.forwards_metadata:
+        elif member.key == "metadata" and not dialect.forwards_metadata:
             kept[position] = False
         elif member.key == "system" and not dialect.forwards_metadata:
             edits += _find_billing_edits(body, member)
