@@ -35,6 +35,33 @@ ENVIRONMENT = {"environ", "environb", "getenv", "getenvb"}
 ENVIRONMENT_READERS = {"getproxies", "getproxies_environment", "proxy_bypass", "expandvars"}
 THREAD_LIBRARIES = ("sqlalchemy", "genai_prices", "google.auth")  # loaded late, by several threads
 THREAD_PACKAGES = {"console.keys", "console.dashboard", "console.ledger"}  # several threads load their modules
+DATE_READERS = {
+    "app",
+    "cli.ask",
+    "cli.doctor.run_recorder",
+    "cli.health",
+    "cli.keys",
+    "cli.ledger_access",
+    "cli.live_view",
+    "console.dashboard.doctor",
+    "console.dashboard.key_form",
+    "console.dashboard.oidc_client",
+    "console.dashboard.palette",
+    "console.dashboard.site",
+    "console.keys.administration",
+    "console.keys.plugin",
+    "console.ledger.receipt_queue",
+    "console.ledger.retention",
+    "console.ledger.writer",
+    "engine.engine",
+    "engine.upstream.cloud_credentials",
+    "engine.upstream.demo",
+    "gateway.server.process",
+    "gateway.services",
+    "gateway.telemetry.log",
+    "gateway.workers.link",
+}
+"""Modules that need the date: to store it, to show it, or to compare it with a date that another program wrote."""
 NONDETERMINISTIC = "time datetime random secrets uuid asyncio threading"
 MODEL_FAMILIES = {
     "claude",
@@ -207,6 +234,14 @@ def packages_of_threads_import_none_of_their_modules(module: Module) -> Breaches
                 yield line, f"imports {name}"
 
 
+def durations_need_no_date(module: Module) -> Breaches:
+    if module.name in DATE_READERS:
+        return
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "time.time":
+            yield node.lineno, "reads the clock of the machine"
+
+
 class Rule(NamedTuple):
     """A condition that must hold, and its reason."""
 
@@ -234,6 +269,10 @@ RULES = (
     Rule(
         messages_and_wires_are_deterministic,
         "Golden files replay to the byte only if clock and identifiers are arguments.",
+    ),
+    Rule(
+        durations_need_no_date,
+        "The clock of a machine may be set at any time. Durations come from time.monotonic or engine/clock.py.",
     ),
     Rule(
         libraries_are_loaded_before_their_parts,

@@ -19,6 +19,7 @@ only. Requests other than messages (`forwarding.py`) pass a `prepare` and a `sen
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import TypeVar, cast
@@ -26,6 +27,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
+from anthropic_proxy.engine.clock import start_clock
 from anthropic_proxy.engine.engine import (
     MAX_BYTES_ON_LOOP,
     MAX_REPLY_BYTES_ON_LOOP,
@@ -238,7 +240,7 @@ class Attempts:
         failure: ProxyError | None = None
         place = 0  # of `failure` among the failed attempts
         for position, target in enumerate(plan.targets, 1):
-            started_at = engine.clock()
+            started_at = time.monotonic()
             has_next_target = position < len(plan.targets)
             try:
                 attempt = await self._call_target(
@@ -265,7 +267,7 @@ class Attempts:
                 if setting is not None and setting != plan.targets[0].model_setting:
                     receipt.route_reason += f"; fallback: {setting}"
                 if balancer is not None and route is not None:
-                    seconds = engine.clock() - started_at
+                    seconds = time.monotonic() - started_at
                     engine.background.start_task(balancer.record_reply(target, route, receipt.session, seconds))
                 return attempt
         if failure is None:
@@ -789,6 +791,7 @@ class AttemptRecords:
     def __init__(self, receipt: Receipt, engine: Engine) -> None:
         self._receipt = receipt
         self._engine = engine
+        self._clock = start_clock(engine.clock())
         self._open: UpstreamAttempt | None = None
         self._uncounted: UpstreamAttempt | None = None
         """Last attempt without a failure, until its token usage is recorded. None: no such attempt."""
@@ -807,7 +810,7 @@ class AttemptRecords:
             model=target.model,
             host=host,
             port=port,
-            offset_seconds=self._engine.clock() - receipt.started_at,
+            offset_seconds=self._clock() - receipt.started_at,
         )
         receipt.attempts.append(attempt)
         self._open = attempt
@@ -837,7 +840,7 @@ class AttemptRecords:
 
     def end_attempt(self) -> None:
         if self._open is not None:
-            self._open.duration_seconds = self._engine.clock() - self._receipt.started_at - self._open.offset_seconds
+            self._open.duration_seconds = self._clock() - self._receipt.started_at - self._open.offset_seconds
             self._open = None
 
     def add_usage(self, usage: Usage) -> None:

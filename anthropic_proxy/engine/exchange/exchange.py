@@ -19,8 +19,9 @@ The receipt is the record of the request for log, metrics and ledger. The server
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
+from anthropic_proxy.engine.clock import start_clock
 from anthropic_proxy.engine.engine import Engine, is_large_request
 from anthropic_proxy.engine.exchange.admission import admit, settle_admissions
 from anthropic_proxy.engine.exchange.attempts import Attempts
@@ -68,6 +69,7 @@ class Exchange:
     _writer: MessageWriter
     _watchdog: Watchdog
     _attempts: Attempts
+    _clock: Callable[[], float]
 
     def __init__(self, engine: Engine, incoming: ClientRequest, sink: ResponseSink) -> None:
         self._engine = engine
@@ -96,6 +98,7 @@ class Exchange:
         engine = self._engine
         receipt = self._receipt
         receipt.started_at = engine.clock()  # the upload of the body does not count
+        clock = self._clock = start_clock(receipt.started_at)
         record_client(receipt, self._incoming.headers)
         if engine.recorders:
             start_recording(engine, self._incoming, self._sink)
@@ -135,7 +138,7 @@ class Exchange:
                     if self._attempts.records.lacks_input:
                         self._attempts.records.add_input(await self._estimate_sent_tokens())
             finally:
-                receipt.duration_seconds = engine.clock() - receipt.started_at
+                receipt.duration_seconds = clock() - receipt.started_at
                 if self._settles:
                     settle_admissions(engine, self._settles, receipt)
                 engine.end_exchange(receipt)
@@ -188,7 +191,7 @@ class Exchange:
                 further_calls=further_calls,
             )
         writer = self._writer = MessageWriter(message_id=engine.new_id("msg_"), model=request.model, signature="")
-        writer.clock = engine.clock
+        writer.clock = self._clock
         receipt.blocks = writer.marks
         self._watchdog = Watchdog(
             wait_disconnected=self._sink.wait_disconnected,
@@ -273,7 +276,7 @@ class Exchange:
 
     async def _deliver(self, reply: DeltaStream | RelayStream) -> None:
         """Send an open reply to the client in the form that it expects, and close it."""
-        self._receipt.first_token_seconds = self._engine.clock() - self._receipt.started_at
+        self._receipt.first_token_seconds = self._clock() - self._receipt.started_at
         choice = self._request.tool_choice
         if choice is not None and choice.disable_parallel_tool_use:
             self._call_filter = SingleToolCallFilter()

@@ -23,6 +23,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from anthropic_proxy import __version__
+from anthropic_proxy.engine.clock import start_clock
 from anthropic_proxy.engine.exchange import forwarding
 from anthropic_proxy.engine.exchange.admission import admit_without_reply
 from anthropic_proxy.engine.exchange.client_side import (
@@ -92,6 +93,7 @@ class AsgiSink(ResponseSink):
         super().__init__(receipt)
         self._receive = receive
         self._send = send
+        self.clock = start_clock(receipt.started_at)
         self.has_exchange_headers = False
         self.status = 200
 
@@ -248,7 +250,7 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
     except ClientDisconnected:
         receipt.outcome = "cancelled"
         receipt.status = sink.status if sink.started else 0
-        _finish(services, receipt)
+        _finish(services, sink)
     except asyncio.CancelledError:
         if not sink.started:
             await _reject(services, sink, ShuttingDown(), headers)
@@ -257,7 +259,7 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
     else:
         if endpoint is not post_messages:  # `Exchange` logs its request
             receipt.status = sink.status
-            _finish(services, receipt)
+            _finish(services, sink)
     finally:
         services.running.end(running_number)
 
@@ -302,13 +304,14 @@ async def _reject(services: Services, sink: AsgiSink, error: ProxyError, headers
     asks |= error.code == "model-not-available" and receipt.user_agent == COMMANDS_USER_AGENT
     error.is_negotiated |= asks
     record_failure(receipt, error, services.settings.reveal_proxy_keys())
-    _finish(services, sink.receipt)
+    _finish(services, sink)
     await sink.send_error_response(error)
 
 
-def _finish(services: Services, receipt: Receipt) -> None:
+def _finish(services: Services, sink: AsgiSink) -> None:
     """Log a rejected request, or one that is not `POST /v1/messages`, and queue its receipt for plugins."""
-    receipt.duration_seconds = services.clock() - receipt.started_at
+    receipt = sink.receipt
+    receipt.duration_seconds = sink.clock() - receipt.started_at
     is_probe = receipt.path in PROBE_PATHS or services.plugin_routes.find(receipt.path) is not None
     services.log.write_request(receipt, "debug" if is_probe or receipt.path in _DEBUG_LOGGED_PATHS else "info")
     if not is_probe and receipt.outcome != NEGOTIATED:

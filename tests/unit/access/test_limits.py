@@ -95,6 +95,22 @@ async def test_a_budget_in_dollars_is_used_up_and_renewed(keys: Keys) -> None:
     await keys.admit(key, estimate_input_tokens=lambda: 10)
 
 
+@pytest.mark.parametrize("days", [-400, -1, 1, 400])
+async def test_a_clock_that_is_wrong_for_a_moment_forgets_no_budget(keys: Keys, days: int) -> None:
+    budgets = tuple(Budget(10_000, "tokens", period) for period in ("day", "month"))
+    keys.store = MemoryStore()  # its clock cannot be set
+    keys.reservations = Reservations(keys.store, keys.warnings.append)
+    keys.policy.set_reservations(keys.reservations)
+    key = await keys.create("ci", rules=Rules(budgets=budgets))
+    await keys.finish(await keys.admit(key, estimate_input_tokens=lambda: 3_000), input_tokens=3_000)
+    keys.now += days * 86_400
+    await keys.finish(await keys.admit(key, estimate_input_tokens=lambda: 2_000), input_tokens=2_000)
+    keys.now -= days * 86_400
+    await keys.finish(await keys.admit(key, estimate_input_tokens=lambda: 7_000), input_tokens=7_000)
+    spent = await keys.refuse(key, 429, estimate_input_tokens=lambda: 10)
+    assert "has used up its budget of 10,000 tokens" in spent.message
+
+
 async def admit_remainder(keys: Keys) -> tuple[str, Admitted]:
     """Return a key with a budget of 10,000 tokens, and a running request that has reserved the last 2,000."""
     key = await keys.create("ci", rules=Rules(budgets=(Budget(10_000, "tokens", "total"),)))
