@@ -33,7 +33,14 @@ _MAX_PARTS, _MIN_PARTS = 1_500, 10
 _MIN_CHARACTERS = 200
 IMAGE_TYPES = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp"))
 """Media types of images that browsers show. None of them can contain a script."""
-_REMINDER = "<system-reminder>"
+_OF_CLIENT = {
+    "<system-reminder>": "System reminder",
+    "<local-command-": "Command of the client",
+    "<command-name>": "Command of the client",
+    "<command-message>": "Command of the client",
+    "<bash-": "Shell command of the user",
+}
+"""Beginning of a text that the client wrote → title of its folded block."""
 _FENCE = re.compile(r"(`{3,}|~{3,})\s*([^`]*)")
 """Line that begins a code block. What follows a line with ``` has no ` in it: else it is a word in the text."""
 _ERRORS = (InvalidJson, LookupError, TypeError, AttributeError, RecursionError)
@@ -344,8 +351,9 @@ def _convert(block: Mapping[str, Any], limit: _Limit) -> Iterator[Block]:
     kind = block["type"]
     if kind in ("text", "error"):
         text, note = limit.shorten(str(block.get("text", "")).strip())
-        if text.startswith(_REMINDER):
-            yield Block(kind="other", title="System reminder", parts=[Part(text)], note=note)
+        title = next((title for start, title in _OF_CLIENT.items() if text.startswith(start)), "")
+        if title:
+            yield Block(kind="other", title=title, parts=[Part(text)], note=note)
         elif text:
             yield Block(kind="text", parts=_split_code(text), note=note, is_error=kind == "error")
     elif kind in ("thinking", "redacted_thinking"):

@@ -172,7 +172,9 @@ def _build_row(context: PageContext, costs: ModelCosts, used: UsedModel) -> Mapp
         "total95": formats.seconds(find_percentile(used.durations, 0.95)),
         "speed": formats.UNKNOWN if used.speed is None else formats.count(used.speed),
         "cost": format_sums(sums),
-        "requested_cost": formats.cost_with_unknown(sums.requested_cost, sums.unknown_requested_cost_requests),
+        "requested_cost": formats.cost_with_unknown(sums.requested_cost, sums.unknown_requested_cost_requests)
+        if sums.has_replies
+        else formats.UNKNOWN,
         "href": context.query.link("/dashboard/requests", facets=facets, measure="", compared="", order=""),
     }
 
@@ -196,7 +198,8 @@ class ComparedCost(Struct, frozen=True, kw_only=True):
 
 
 def list_prices(context: PageContext, costs: ModelCosts, used_models: Sequence[ModelSums]) -> list[PriceRow]:
-    used = [(costs.find_prefix(one.provider), one.model) for one in used_models if one.provider and one.model]
+    replied = [one for one in used_models if one.provider and one.model and one.sums.succeeded]
+    used = [(costs.find_prefix(one.provider), one.model) for one in replied]
     names = dict.fromkeys([*used, *_mapped(context)])
     rows = []
     for prefix, model in names:

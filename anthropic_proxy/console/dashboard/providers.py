@@ -197,7 +197,8 @@ def build_matrix(context: PageContext) -> Matrix:
     costs = ModelCosts(context.settings)
     targets = [target for one in context.setup.mapping for target in (one.target, *one.fallbacks)]
     used = sorted(queries.sum_models(context.connection, context.model_selection), key=lambda one: -one.sums.requests)
-    names = [f"{costs.find_prefix(one.provider)}/{one.model}" for one in used if one.provider and one.model]
+    replied = [one for one in used if one.provider and one.model and one.sums.succeeded]
+    names = [f"{costs.find_prefix(one.provider)}/{one.model}" for one in replied]
     features = context.describe_models(
         [name for name in dict.fromkeys([*targets, *names]) if "…" not in name][:_MAX_MODELS]
     )

@@ -46,6 +46,8 @@ MAX_RANGE_DAYS = 400
 YEARS = (1990, 2200)
 """First and last year that a time range may have. Calculations with them stay within the calendar in every time zone.
 """
+_MOVING = ("1h", "24h", "7d", "30d", "90d")
+"""Ranges of a fixed length until now."""
 NO_COLUMNS = "none"
 """Value of the parameter `columns` for a table without optional columns. The form also sends it beside the chosen
 columns."""
@@ -63,6 +65,8 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
     """Beginning of the time range in seconds since the epoch."""
     end: int
     """End of the time range in seconds since the epoch, exclusive."""
+    now: float = 0.0
+    """Time of the request in seconds since the epoch."""
     facets: Mapping[str, str] = {}
     """Name of a filter (key of `FACETS`) → value that requests must have. The value "" selects requests without a
     value."""
@@ -117,11 +121,14 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
         return f"{address}{'&' if '?' in address else '?'}format={file_format}&table={table}"
 
     def link_to_shifted_range(self, direction: Literal[-1, 1]) -> str:
-        """Time range before (-1) or after (1) the present one."""
+        """Time range before (-1) or after (1) the present one. A range that reaches the present hour ends now again."""
         if self.is_month:
             return self.link(range_name=_shift_month(self.range_name, direction))
         length = RANGES[self.range_name] * HOUR_SECONDS if self.is_running else self.end - self.start
         start = self.start + length * direction
+        name = next((name for name in _MOVING if RANGES[name] * HOUR_SECONDS == length), "")
+        if direction == 1 and name and self.end < self.now < start + length + HOUR_SECONDS:
+            return self.link(range_name=name)
         return self.link(range_name="", start=start, end=start + length)
 
     def link_to_page(self, path: str) -> str:
@@ -210,6 +217,7 @@ def read_view_query(path: str, query: Mapping[str, Sequence[str]], now: float) -
         range_name=range_name,
         start=start,
         end=end,
+        now=now,
         facets={name: values[name] for name in FACETS if name in values},
         has_notes=values.get("notes") == "1",
         text=values.get("q", "").strip(),

@@ -98,15 +98,12 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     (turn,) = build_turns([row], {row.id: stored}, find_cache_breaks([row], costs))
     if row.error:  # a panel of its own shows it
         turn = structs.replace(turn, reply=[block for block in turn.reply if not block.is_error])
-    sent, stores = stored.get("request"), context.settings.ledger_content
+    sent = stored.get("request")
     replay_problem = ""
     if row.path != EXCHANGE_PATH:
         replay_problem = f"Requests to {row.path} cannot be sent again."
     elif sent is None:
-        replay_problem = (
-            "The request cannot be sent again: its text is not stored."
-            f"{'' if stores else ' For later requests: LEDGER_CONTENT=true.'}"
-        )
+        replay_problem = "The request cannot be sent again: its text is not stored."
     elif sent.is_cut:
         replay_problem = "The request cannot be sent again: only the beginning of its text is stored."
     start, end = (formats.clock_time(time) for time in (row.started_at, row.started_at + row.duration))

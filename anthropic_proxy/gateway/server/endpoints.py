@@ -69,6 +69,7 @@ from anthropic_proxy.gateway.server.auth import (
 from anthropic_proxy.gateway.server.http1.cycle import COMPLETE_BODY_EXTENSION
 from anthropic_proxy.gateway.server.web_page import (
     ICON,
+    MAX_SEARCH_CHARACTERS,
     SECURITY_HEADERS,
     build_setup_view,
     render_error_catalog,
@@ -259,7 +260,9 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
     else:
         if endpoint is not post_messages:  # `Exchange` logs its request
             receipt.status = sink.status
-            _finish(services, sink)
+            # each start of `code` queries the list of models several times
+            is_quiet = method == "GET" and headers.get("user-agent") == COMMANDS_USER_AGENT
+            _finish(services, sink, is_quiet=is_quiet)
     finally:
         services.running.end(running_number)
 
@@ -308,12 +311,15 @@ async def _reject(services: Services, sink: AsgiSink, error: ProxyError, headers
     await sink.send_error_response(error)
 
 
-def _finish(services: Services, sink: AsgiSink) -> None:
-    """Log a rejected request, or one that is not `POST /v1/messages`, and queue its receipt for plugins."""
+def _finish(services: Services, sink: AsgiSink, *, is_quiet: bool = False) -> None:
+    """Log a rejected request, or one that is not `POST /v1/messages`, and queue its receipt for plugins. `is_quiet`:
+    at the level `debug`.
+    """
     receipt = sink.receipt
     receipt.duration_seconds = sink.clock() - receipt.started_at
     is_probe = receipt.path in PROBE_PATHS or services.plugin_routes.find(receipt.path) is not None
-    services.log.write_request(receipt, "debug" if is_probe or receipt.path in _DEBUG_LOGGED_PATHS else "info")
+    is_quiet |= is_probe or receipt.path in _DEBUG_LOGGED_PATHS
+    services.log.write_request(receipt, "debug" if is_quiet else "info")
     if not is_probe and receipt.outcome != NEGOTIATED:
         services.receipts.finish_request(receipt, hide_if_successful=receipt.path in _DEBUG_LOGGED_PATHS)
 
@@ -518,8 +524,10 @@ async def get_root(services: Services, request: ClientRequest, sink: AsgiSink) -
 
 
 async def get_error_catalog(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    headers = {"content-type": "text/html; charset=utf-8", **SECURITY_HEADERS}
-    await sink.send_route_response(RouteResponse(headers=headers, body=render_error_catalog().encode()))
+    policy = SECURITY_HEADERS["content-security-policy"].replace("form-action 'none'", "form-action 'self'")
+    headers = {"content-type": "text/html; charset=utf-8", **SECURITY_HEADERS, "content-security-policy": policy}
+    search = parse_qs(request.query).get("q", [""])[-1][:MAX_SEARCH_CHARACTERS]
+    await sink.send_route_response(RouteResponse(headers=headers, body=render_error_catalog(search).encode()))
 
 
 async def get_tour(services: Services, request: ClientRequest, sink: AsgiSink) -> None:

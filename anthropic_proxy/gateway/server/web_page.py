@@ -3,7 +3,6 @@
 import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from functools import cache
 from hashlib import sha256
 from html import escape
 
@@ -16,7 +15,7 @@ from anthropic_proxy.engine.routing.model_listing import TierMapping
 from anthropic_proxy.engine.routing.router import find_preferred_provider
 from anthropic_proxy.errors import build_extra_install_command
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_PAGE
-from anthropic_proxy.gateway.error_catalog import load_sections
+from anthropic_proxy.gateway.error_catalog import CatalogEntry, load_sections
 from anthropic_proxy.gateway.readiness import (
     Readiness,
     describe_demo,
@@ -51,7 +50,11 @@ ul { margin: 0; padding: 0; list-style: none; display: flex; flex-wrap: wrap; ga
 a { color: var(--accent); } a:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 h3 { margin: 0 0 4px; font-size: 14px; line-height: 20px; } article { margin: 0 0 20px; scroll-margin-top: 32px; }
 article:target { outline: 2px solid var(--accent); outline-offset: 6px; border-radius: 3px; }
-nav { margin-bottom: 24px; } .catalog section { scroll-margin-top: 16px; grid-template-columns: 160px minmax(0, 1fr); }
+form { display: flex; gap: 8px; margin: 16px 0 24px; max-width: 480px; } input { flex: 1; min-width: 0; }
+input, button { font: inherit; padding: 6px 10px; border: 1px solid light-dark(#8a929b, #68717c); border-radius: 6px;
+  color: var(--text); background: light-dark(#ffffff, #16191f); }
+nav { margin-bottom: 24px; } nav h2 { margin-bottom: 4px; }
+.catalog section { scroll-margin-top: 16px; grid-template-columns: 160px minmax(0, 1fr); }
 .pair { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0 16px; }
 .way { list-style: none; margin: 0; padding: 16px 0; border-top: 1px solid var(--line);
   display: grid; grid-template-columns: repeat(5, minmax(0, 1fr)); gap: 8px 28px; }
@@ -204,26 +207,53 @@ def _render_dashboard_installation(step: str) -> str:
     return render_section("Dashboard", [_format_command(command), f"<p>{text}</p>"])
 
 
-@cache
-def render_error_catalog() -> str:
+MAX_SEARCH_CHARACTERS = 200
+_FREQUENT = (
+    *("rejected-key", "rate-limit", "configured-model-not-found", "no-server", "overloaded", "prompt-too-long"),
+    *("no-credit", "provider-failed", "provider-key-missing", "proxy-key-wrong", "no-data", "port-in-use"),
+)
+"""Entries that most users meet, the most frequent first."""
+
+
+def render_error_catalog(search: str = "") -> str:
+    """`search`: only entries that contain each of its words. "…" in a title stands for any text."""
+    words = search.lower().split()
     lines = ['<main class="catalog">', f"<header><h1>Errors <small>anthropic-proxy {__version__}</small></h1></header>"]
+    lines.append("<p>Cause and remedy of each error. … stands for a name, a number or an address.</p>")
     lines.append(
-        "<p>Cause and remedy of each error. Search this page for the first words of your message; … stands for a name, "
-        "a number or an address.</p>"
+        f'<form action="{ERROR_PAGE}" role="search"><input type="search" name="q" value="{escape(search)}" '
+        f'maxlength="{MAX_SEARCH_CHARACTERS}" aria-label="Search errors" placeholder="Words of your message">'
+        "<button>Search</button></form>"
     )
-    sections = [section for section in load_sections() if section.entries]
-    links = "".join(f'<li><a href="#{section.slug}">{escape(section.title)}</a></li>' for section in sections)
-    lines.append(f'<nav aria-label="Kinds of errors"><ul>{links}</ul></nav>')
+    found = {
+        section.slug: [entry for entry in section.entries if all(word in _list_texts(entry) for word in words)]
+        for section in load_sections()
+    }
+    sections = [section for section in load_sections() if found[section.slug]]
+    if words and not sections:
+        lines.append(f'<p>No error has all these words. <a href="{ERROR_PAGE}">Show all</a></p>')
+    elif words:
+        lines.append(f'<p><a href="{ERROR_PAGE}">Show all</a></p>')
+    else:
+        entries = {entry.slug: entry for section in sections for entry in section.entries}
+        frequent = "".join(f'<li><a href="#{slug}">{escape(entries[slug].title)}</a></li>' for slug in _FREQUENT)
+        links = "".join(f'<li><a href="#{section.slug}">{escape(section.title)}</a></li>' for section in sections)
+        lines.append(f'<nav aria-label="Frequent errors"><h2>Frequent</h2><ul>{frequent}</ul></nav>')
+        lines.append(f'<nav aria-label="Kinds of errors"><h2>All</h2><ul>{links}</ul></nav>')
     for section in sections:
         lines.append(f'<section id="{section.slug}"><h2>{escape(section.title)}</h2><div>')
         lines.append(f'<p class="quiet">{_inline(section.meaning)}</p>')
-        for entry in section.entries:
+        for entry in found[section.slug]:
             lines.append(f'<article id="{entry.slug}"><h3>{escape(entry.title)}</h3>')
             lines.append(f"<p><b>Cause.</b> {_inline(entry.cause)}</p><p><b>Remedy.</b> {_inline(entry.remedy)}</p>")
             lines += [f'<p class="quiet">{escape(text)}</p>' for text in entry.texts]
             lines.append("</article>")
         lines.append("</div></section>")
     return render_document("\n".join([*lines, "</main>"]))
+
+
+def _list_texts(entry: CatalogEntry) -> str:
+    return " ".join((entry.title, entry.cause, entry.remedy, *entry.texts, entry.slug)).lower()
 
 
 def _inline(text: str) -> str:

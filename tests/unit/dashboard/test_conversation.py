@@ -107,6 +107,21 @@ def test_reminders_of_the_client_are_folded_and_system_messages_named() -> None:
     assert [(block.title, block.parts) for block in turn.sent] == [("System", [Part("be brief")])]
 
 
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("<local-command-caveat>Caveat: …</local-command-caveat>", "Command of the client"),
+        ("<command-name>/clear</command-name>\n<command-message>clear</command-message>", "Command of the client"),
+        ("<local-command-stdout></local-command-stdout>", "Command of the client"),
+        ("<bash-input>ls</bash-input>", "Shell command of the user"),
+        ("<div>a page</div>", ""),
+    ],
+)
+def test_commands_of_the_client_are_folded(text: str, title: str) -> None:
+    (turn,) = turns_of((request([{"type": "text", "text": text}, {"type": "text", "text": "go"}]), b""))
+    assert [block.title for block in turn.sent] == [title, ""]
+
+
 def test_images_have_addresses_if_a_browser_can_show_them_safely() -> None:
     data = request([DRAWING, IMAGE, {**RESULT, "content": [{"type": "text", "text": "seen"}, IMAGE]}])
     (turn,) = turns_of((data, b""))

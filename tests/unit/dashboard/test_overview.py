@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -308,3 +309,14 @@ async def test_a_request_that_no_model_answered_was_not_free(tmp_path: Path) -> 
     assert [(figure.value, figure.note) for figure in page["figures"] if figure.label == "Spent"] == [("–", "")]
     assert costs["verdict"] == "1 request without a reply of a model, and so without a cost."
     assert costs["chart"].empty_text == page["usage"].empty_text == "No model replied."
+
+
+@pytest.mark.parametrize("name", ["1h", "24h", "7d"])
+def test_the_range_before_and_then_the_later_one_end_now_again(name: str) -> None:
+    present = read_view_query("/dashboard", {"range": [name]}, NOON + 1_000)
+    address = urlsplit(present.link_to_shifted_range(-1))
+    earlier = read_view_query("/dashboard", parse_qs(address.query), NOON + 1_100)
+    assert earlier.range_name == ""
+    assert earlier.link_to_shifted_range(1) == present.link()
+    twice = read_view_query("/dashboard", parse_qs(urlsplit(earlier.link_to_shifted_range(-1)).query), NOON + 1_100)
+    assert twice.link_to_shifted_range(1) == address.geturl()

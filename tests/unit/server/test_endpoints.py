@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.engine.platforms.program import name_program
+from anthropic_proxy.engine.platforms.program import COMMANDS_USER_AGENT, name_program
 from anthropic_proxy.engine.providers.catalog import UNUSED_LIST_TIMEOUT_SECONDS
 from anthropic_proxy.engine.trace_context import TraceContext
 from anthropic_proxy.errors import InternalError
@@ -353,3 +353,25 @@ async def test_a_request_that_cannot_be_served_is_a_failure(method: str, path: s
     assert (await ask(proxy.services, method, path, {}))[0] == status
     assert f"{method} {path} {status}" in proxy.log.getvalue()
     assert [one.outcome for one in proxy.receipts] == ["error"]
+
+
+async def test_the_error_catalog_is_searched_by_all_words() -> None:
+    proxy = ProxyHarness(lambda *_: pytest.fail("nobody is called"))
+    _, headers, everything = await ask(proxy.services, "GET", "/help/errors")
+    _, _, found = await ask(proxy.services, "GET", "/help/errors?q=LIMIT+fallback_")
+    _, _, nothing = await ask(proxy.services, "GET", "/help/errors?q=%22%3E%3Cb%3E")
+    assert "form-action 'self'" in headers["content-security-policy"]
+    assert (
+        everything.index('href="#rejected-key"') < everything.index('href="#rate-limit"') < everything.index("<article")
+    )
+    assert re.findall(r'<article id="([^"]+)"', found) == ["rate-limit"]
+    assert (nothing.count("<article"), 'value="&quot;&gt;&lt;b&gt;"' in nothing) == (0, True)
+    assert 'No error has all these words. <a href="/help/errors">Show all</a>' in nothing
+
+
+async def test_the_queries_of_the_commands_are_no_lines_of_the_log() -> None:
+    proxy = ProxyHarness(lambda *_: pytest.fail("nobody is called"), LOG_LEVEL="info")
+    await ask(proxy.services, "GET", "/v1/models", headers={"user-agent": COMMANDS_USER_AGENT})
+    assert proxy.log.getvalue() == ""
+    await ask(proxy.services, "GET", "/v1/models")
+    assert "GET /v1/models 200" in proxy.log.getvalue()

@@ -200,7 +200,8 @@ def format_exchange_lines(
     requested = receipt.requested_model or "–"
     target = f"{receipt.prefix}/{receipt.model}" if receipt.model else ""
     first = "–" if receipt.first_token_seconds is None else _format_seconds(receipt.first_token_seconds)
-    sent = f"  {receipt.tool_count} tools {receipt.message_count} msgs{' stream' if receipt.stream else ''}"
+    tools, messages = f"tool{'s' * (receipt.tool_count != 1)}", f"msg{'s' * (receipt.message_count != 1)}"
+    sent = f"  {receipt.tool_count} {tools} {receipt.message_count} {messages}{' stream' if receipt.stream else ''}"
     tokens = format_tokens(receipt.all_input_tokens, receipt.output_tokens)
     numbers = f"{tokens}  first {first} total {_format_seconds(receipt.duration_seconds)}"
     route = f"  route {receipt.route}" if receipt.route else ""
