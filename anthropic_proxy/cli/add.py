@@ -14,6 +14,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from anthropic_proxy.cli.output import Column, Output
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import is_temporary_installation
 from anthropic_proxy.errors import PACKAGE, ConfigurationError, suggest_name
 from anthropic_proxy.gateway.platforms.processes import find_program
@@ -36,8 +37,8 @@ EXTRAS = {
     "otel": "traces with OpenTelemetry",
 }
 """Name of an extra → its purpose."""
-_MADE_BY_UV = re.compile(r"^uv\s*=", re.MULTILINE)
-_REQUIREMENT = re.compile(r"(.+?) *; *extra *== *['\"](.+)['\"]")
+_MADE_BY_UV = compile_later(r"^uv\s*=", re.MULTILINE)
+_REQUIREMENT = compile_later(r"(.+?) *; *extra *== *['\"](.+)['\"]")
 
 
 def add(
@@ -96,7 +97,7 @@ def list_requirements(extra: str) -> list[str]:
 
 def _are_installed(requirements: Sequence[str]) -> bool:
     with suppress(PackageNotFoundError):
-        return all(version(re.split(r"[^\w.-]", text, maxsplit=1)[0]) for text in requirements)
+        return all(version(compile_later(r"[^\w.-]").split(text, maxsplit=1)[0]) for text in requirements)
     return False
 
 

@@ -1,7 +1,6 @@
 """Command `ask`: sends one question to a model, and prints the reply while it arrives."""
 
 import json
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.local_proxy import LocalProxy, open_proxy
 from anthropic_proxy.cli.output import Output, write_errors
 from anthropic_proxy.cli.proxy_client import stream_message
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ConfigurationError, UpstreamError
 from anthropic_proxy.gateway.settings import copy_environment
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns
@@ -34,7 +34,7 @@ _RECEIPT_SECONDS = 0.5
 _POLL_SECONDS = 0.05
 _CLIENT_TOKEN = "ANTHROPIC_AUTH_TOKEN"
 """Variable with the credential of Claude Code and other clients."""
-_WORDS = re.compile(r" *[^ \n]+| *\n\s*| +")
+_WORDS = compile_later(r" *[^ \n]+| *\n\s*| +")
 """A word with the spaces before it, or line ends with the indentation after them."""
 _INPUT_COUNTS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 

@@ -50,6 +50,7 @@ from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.statusline import ASSUMED_MODEL, LIMITING_MODEL
 from anthropic_proxy.console import formats
 from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX, ConfiguredRoute, list_condition_texts
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.files import managed_claude_settings_paths, read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.platforms.program import shorten_home
@@ -86,15 +87,15 @@ _SERVER_VARIABLES = (
     *("CLAUDE_CODE_USE_ANTHROPIC_AWS", "CLAUDE_CODE_USE_ANTHROPIC_GOOGLE_CLOUD"),
 )
 _CREDENTIAL_VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
-_CREDENTIAL_HEADER = re.compile(r"\s*(?:x-api-key|authorization)\s*:", re.IGNORECASE)
-_PROJECT_HEADER = re.compile(r"\s*x-project\s*:", re.IGNORECASE)
+_CREDENTIAL_HEADER = compile_later(r"\s*(?:x-api-key|authorization)\s*:", re.IGNORECASE)
+_PROJECT_HEADER = compile_later(r"\s*x-project\s*:", re.IGNORECASE)
 _OPEN_HEADERS = ("anthropic-beta", "user-agent", "x-claude-code-agent-id", "x-claude-code-session-id", "x-project")
 """Headers that the proxy reads and whose values are no secrets."""
 _HEADER_CHARACTERS = " !#$&'()*+,:;=?@[]^`{|}"
 """Special characters in names of folders that are not escaped in a header."""
 _HTTP_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _CLIENT_VARIABLES_UNPROXIED = ("NO_PROXY", "no_proxy")
-_MODEL_OPTION = re.compile(r"--model(?:=(.+))?")
+_MODEL_OPTION = compile_later(r"--model(?:=(.+))?")
 _MODEL_CHARACTERS = "/:@"
 """Special characters in model names that are not escaped in a URL path."""
 _LIMIT_VARIABLES = (
@@ -112,7 +113,7 @@ _COMPACT_SHARE = 0.85
 summary."""
 OLDEST_TESTED_VERSION = (2, 1, 197)
 """Oldest version of Claude Code that was tested with the proxy."""
-_VERSION = re.compile(rb"(\d{1,9})\.(\d{1,9})\.(\d{1,9})")
+_VERSION = compile_later(rb"(\d{1,9})\.(\d{1,9})\.(\d{1,9})")
 _EXIT_NOT_FOUND = 127
 """Exit status of `sh` and `env` for a program that they do not find."""
 _VERSION_SECONDS = 5.0
@@ -675,23 +676,23 @@ class _NamedSetting(Struct, frozen=True):
 
 _NAMED_SETTINGS = (
     _NamedSetting(
-        re.compile(f"ANTHROPIC_(DEFAULT_|SMALL_FAST_|DEFAULT_({'|'.join(map(str.upper, TIERS))})_)?MODEL"),
+        compile_later(f"ANTHROPIC_(DEFAULT_|SMALL_FAST_|DEFAULT_({'|'.join(map(str.upper, TIERS))})_)?MODEL"),
         "requests the model {}",
         of_all_files=True,
     ),
-    _NamedSetting(re.compile(r"model"), "requests the model {}", is_variable=False, of_all_files=True),
-    _NamedSetting(re.compile(r"fallbackModel"), "requests {} after a failure", is_variable=False, of_all_files=True),
-    _NamedSetting(re.compile(r"modelOverrides"), "requests {}", is_variable=False, of_all_files=True),
-    _NamedSetting(re.compile(r"availableModels"), "offers only the models {}", is_variable=False),
+    _NamedSetting(compile_later(r"model"), "requests the model {}", is_variable=False, of_all_files=True),
+    _NamedSetting(compile_later(r"fallbackModel"), "requests {} after a failure", is_variable=False, of_all_files=True),
+    _NamedSetting(compile_later(r"modelOverrides"), "requests {}", is_variable=False, of_all_files=True),
+    _NamedSetting(compile_later(r"availableModels"), "offers only the models {}", is_variable=False),
     _NamedSetting(
-        re.compile(r"CLAUDE_CODE_\w*SUBAGENT_MODEL"), "requests the model {} for sub-agents", of_all_files=True
+        compile_later(r"CLAUDE_CODE_\w*SUBAGENT_MODEL"), "requests the model {} for sub-agents", of_all_files=True
     ),
-    _NamedSetting(re.compile(r"ANTHROPIC_CUSTOM_MODEL_OPTION"), "offers the model {}"),
-    _NamedSetting(re.compile("|".join(_LIMIT_VARIABLES)), "uses {}"),
-    _NamedSetting(re.compile(r"(ANTHROPIC|CLAUDE_CODE)_\w*MODEL\w*"), "uses {}"),
-    _NamedSetting(re.compile(CUSTOM_HEADERS), "sends {}"),
-    _NamedSetting(re.compile(_MODEL_NAMES), "shows its names of models", is_variable=False),
-    _NamedSetting(re.compile(_STATUS_LINE), "runs {} for its status line", is_variable=False),
+    _NamedSetting(compile_later(r"ANTHROPIC_CUSTOM_MODEL_OPTION"), "offers the model {}"),
+    _NamedSetting(compile_later("|".join(_LIMIT_VARIABLES)), "uses {}"),
+    _NamedSetting(compile_later(r"(ANTHROPIC|CLAUDE_CODE)_\w*MODEL\w*"), "uses {}"),
+    _NamedSetting(compile_later(CUSTOM_HEADERS), "sends {}"),
+    _NamedSetting(compile_later(_MODEL_NAMES), "shows its names of models", is_variable=False),
+    _NamedSetting(compile_later(_STATUS_LINE), "runs {} for its status line", is_variable=False),
 )
 """The first row that matches a name decides."""
 _OVERRIDDEN_BY_OPTION = ("model", "ANTHROPIC_MODEL", "ANTHROPIC_DEFAULT_MODEL")

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,6 +43,7 @@ from anthropic_proxy.engine.exchange.dry_run import (
     run_dry,
 )
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.engine.routing.routes import RouteCheck
@@ -64,7 +64,7 @@ from anthropic_proxy.secrets import Secret, redact_secrets
 
 EXIT_REJECTED = 1
 """Exit status 1: the request failed, or the proxy would reject it."""
-_BARE_FILE = re.compile(r"(?<![\w./\\-])(?:\.env|anthropic-proxy\.toml)(?=,? line \d)")
+_BARE_FILE = compile_later(r"(?<![\w./\\-])(?:\.env|anthropic-proxy\.toml)(?=,? line \d)")
 """Name of a settings file without its folder."""
 _ID_START = "req_"
 """Prefix of the ids of requests, by which an id is distinguished from a file name."""

@@ -6,7 +6,6 @@ table in `anthropic-proxy.toml` too. A proxy that runs with these files reloads 
 
 import asyncio
 import math
-import re
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -36,6 +35,7 @@ from anthropic_proxy.cli.questions import Option, Questions, open_questions
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.engine.options import ConfiguredProvider, ModelTable, suggest_key_variable
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.platforms.shells import quote_word
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, find_registry
@@ -112,7 +112,7 @@ _MAX_TEXT = 200
 """Number of characters of a provider's error text that are shown."""
 _MAX_MODELS = 600
 """Number of characters of a list of models in an error message."""
-_SMALL = re.compile(r"(?:^|[^a-z])(?:mini|flash|lite|small|nano|haiku|air|fast|turbo)(?:[^a-z]|$)")
+_SMALL = compile_later(r"(?:^|[^a-z])(?:mini|flash|lite|small|nano|haiku|air|fast|turbo)(?:[^a-z]|$)")
 """Words by which vendors name the small models of a family."""
 _MIN_FAMILY_CHARACTERS = 3
 """Number of characters with which the names of two models of a family begin alike."""
@@ -1047,7 +1047,7 @@ NOTICE_DAYS = 180
 """A model that retires within this number of days is marked, listed last and not proposed."""
 _SUCCESSOR_SHARE = 0.25
 """Share of the price of a model below which its successor is too small to be proposed in its place."""
-_DATED = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4})$")
+_DATED = compile_later(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4})$")
 """End of the name of a dated copy, such as gpt-5.5-2026-04-23."""
 _MODEL_QUESTIONS = {
     "BIG_MODEL": "Big model, for sonnet, opus and fable",
@@ -1488,7 +1488,7 @@ def name_host(address: str) -> str:
         return "remote" if ip_address(host).is_global else "local"
     except ValueError:
         name = host.split(".")[-2:][0].lower()
-        return "local" if name == "localhost" else re.sub(r"[^a-z0-9-]", "-", name)
+        return "local" if name == "localhost" else compile_later(r"[^a-z0-9-]").sub("-", name)
 
 
 def _choose_name(name: str, base_url: str, settings: Settings) -> str:

@@ -1,6 +1,5 @@
 """Access of commands to the ledger, the database of client requests, with errors for the user."""
 
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,13 +26,14 @@ from anthropic_proxy.console.ledger.request_queries import (
     to_receipt,
 )
 from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.requests import LoggedRequest
 
 _BATCH_SECONDS, _POLL_SECONDS = 1.5, 0.05
 """Maximum seconds from the end of a request until it is in the ledger, and the interval of the checks for it."""
-_NUMBER = re.compile("[1-9][0-9]{0,3}")
+_NUMBER = compile_later("[1-9][0-9]{0,3}")
 
 
 @contextmanager

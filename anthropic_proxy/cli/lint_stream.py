@@ -4,7 +4,6 @@ Each violation of the rules, such as an event in the wrong order, is printed as 
 """
 
 import json
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,7 @@ from msgspec import Struct
 
 from anthropic_proxy.cli.output import Output, describe_input, read_input
 from anthropic_proxy.console import formats
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
@@ -26,7 +26,7 @@ MAX_SHOWN_OF_ONE_KIND = 3
 prints all."""
 MAX_STREAM_BYTES = 64 * 1024 * 1024
 """Maximum size of a stream, the same as of a reply that the proxy collects."""
-_NUMBER = re.compile(r"\d+")
+_NUMBER = compile_later(r"\d+")
 
 
 def lint_stream(
@@ -116,7 +116,7 @@ _KINDS = (
     *("message_stop", "error", "ping"),
 )
 _COUNTS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-_frame_end = re.compile(rb"\r?\n\r?\n")
+_frame_end = compile_later(rb"\r?\n\r?\n")
 _DELTAS = {
     "text_delta": ("text", "text"),
     "citations_delta": ("text", "citation"),

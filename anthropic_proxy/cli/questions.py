@@ -5,7 +5,6 @@ it ends before, `ConfigurationError` names the question, and `instead`, an optio
 presses Ctrl+C raises `KeyboardInterrupt`, and one who ends the input `EOFError`.
 """
 
-import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from prompt_toolkit.keys import Keys
 from prompt_toolkit.layout import FormattedTextControl, HSplit, Layout, Window
 
 from anthropic_proxy.cli.output import Output
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice
 from anthropic_proxy.gateway.settings import copy_environment
@@ -31,7 +31,7 @@ MAX_LISTED_OPTIONS = 60
 """Maximum number of options that are printed as lines. Others can be named too."""
 _MORE = "more"
 """Name of the last line of a short list, which shows all options."""
-_GAPS = re.compile(r" {2,}")
+_GAPS = compile_later(r" {2,}")
 _SEARCHED = 8
 """Number of options above which the user is told that letters search."""
 _POINTED, _OTHER = " ❯ ", "   "

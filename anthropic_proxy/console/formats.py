@@ -4,12 +4,12 @@ Amounts are given in nano-dollars (10⁻⁹ dollars), and durations and times in
 another unit. Times count from the epoch. An unknown value (None) has the text `–`, an unknown amount `unknown`.
 """
 
-import re
 import time
 from collections.abc import Callable
 from datetime import datetime
 
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.gateway.money import UNKNOWN_AMOUNT, format_amount, format_cost
 
 UNKNOWN = "–"
@@ -43,7 +43,7 @@ def short_count(value: float | None) -> str:
 
 def keep_units(text: str) -> str:
     """Return `text` with no line break between a number and its unit: `1 % of 1.0 M`."""
-    return re.sub(r"(?<=\d) (?=[kMG%])", "\u00a0", text)
+    return compile_later(r"(?<=\d) (?=[kMG%])").sub("\u00a0", text)
 
 
 def chart_money(nano_dollars: float) -> str:

@@ -147,12 +147,12 @@ def format_origin_in_sentence(origin: str) -> str:
 
 def suggest_provider_name(text: str) -> str:
     """Return a name for the table of a server that a user calls `text`. "": no character can be used."""
-    return re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")[:_MAX_SUGGESTED_NAME].rstrip("-_")
+    return compile_later(r"[^a-z0-9_-]+").sub("-", text.lower()).strip("-_")[:_MAX_SUGGESTED_NAME].rstrip("-_")
 
 
 def suggest_key_variable(name: str, field: str = "api_key") -> str:
     """Return a variable for a key of a server that has a table of this name: `MY_SERVER_API_KEY`."""
-    variable = re.sub(r"\W+", "_", f"{name}_{field}", flags=re.ASCII).strip("_").upper()
+    variable = compile_later(r"\W+", re.ASCII).sub("_", f"{name}_{field}").strip("_").upper()
     return f"PROVIDER_{variable}" if variable[0].isdigit() else variable
 
 

@@ -4,7 +4,6 @@ The response header `x-proxy-help`, the dashboard and the page `/help/errors` us
 `docs/fix/errors.toml`.
 """
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -13,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.engine.exchange.provider_errors import REMEDY_LEAD
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.routing.router import find_tier
 from anthropic_proxy.errors import ProxyError
 
@@ -65,7 +65,7 @@ class ErrorRemedy(Struct, frozen=True):
         return f"{PAGE}#{self.entry}"
 
 
-_ADD_KEYS = re.compile(r", or add keys \([^)]*\)")
+_ADD_KEYS = compile_later(r", or add keys \([^)]*\)")
 _SET_FALLBACK = ", or set FALLBACK_<TIER>"
 
 
@@ -93,7 +93,7 @@ def find_remedy(
         text = text.replace("FALLBACK_<TIER>", f"FALLBACK_{tier.upper()}=PREFIX/MODEL")
     if key_setting is None:
         text = _ADD_KEYS.sub("", text)
-    elif re.fullmatch(r"[A-Z0-9_]+", key_setting):
+    elif compile_later(r"[A-Z0-9_]+").fullmatch(key_setting):
         text = text.replace("OPENAI_API_KEY", key_setting)
     elif key_setting:  # api_key of a table of anthropic-proxy.toml, which names a variable, a file or a command
         text = text.replace("OPENAI_API_KEY=key1,key2", f"key1,key2 in the place that {key_setting} names")
@@ -121,5 +121,5 @@ def error_help_headers(error: ProxyError) -> dict[str, str]:
         return {"x-proxy-help": f"{PAGE}#{error.code}"}
     # a class of a plugin has no section, but its base class has one
     known = next(base for base in type(error).__mro__ if base.__module__.startswith("anthropic_proxy."))
-    section = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", known.__name__).lower()
+    section = compile_later(r"(?<=[a-z])(?=[A-Z])").sub("-", known.__name__).lower()
     return {"x-proxy-help": f"{PAGE}#{section}"}

@@ -13,6 +13,7 @@ from msgspec import Struct, field, structs
 from anthropic_proxy.engine.engine import Engine, build_engine_fields, new_id
 from anthropic_proxy.engine.hooks import NEGOTIATED, Receipt
 from anthropic_proxy.engine.options import TIERS
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import (
     UNUSED_LIST_TIMEOUT_SECONDS,
@@ -42,7 +43,7 @@ from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.requests import Receipts, RunningRequests
 from anthropic_proxy.plugins import LedgerState, Limit, Plugin, Route, Store
 
-_PARAMETER = re.compile(r"\{([a-z_]+\*?)\}")
+_PARAMETER = compile_later(r"\{([a-z_]+\*?)\}")
 
 
 class FoundRoute(Struct, frozen=True):
@@ -90,7 +91,7 @@ def _compile(path: str) -> re.Pattern[str]:
             pieces[index] = re.escape(piece)
         else:
             pieces[index] = f"(?P<{piece[:-1]}>.*)" if piece.endswith("*") else f"(?P<{piece}>[^/]+)"
-    return re.compile("".join(pieces), re.DOTALL)
+    return compile_later("".join(pieces), re.DOTALL)
 
 
 class Services(Engine, frozen=True, kw_only=True):

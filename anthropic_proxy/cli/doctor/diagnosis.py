@@ -34,6 +34,7 @@ from anthropic_proxy.cli.doctor.probes import (
     check_accepted,
 )
 from anthropic_proxy.engine.exchange.provider_errors import assign_base_url, suggest_base_url
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers.catalog import ModelCapabilities
 from anthropic_proxy.engine.providers.provider_models import MODEL_LIST
 from anthropic_proxy.engine.routing.router import Target, switch_wire
@@ -50,7 +51,9 @@ MAX_EXCERPT_CHARACTERS = 160
 """Maximum characters of a server's error message that the report quotes."""
 _TEMPORARY = (408, 429, 500, 502, 503, 504, 529)
 """HTTP statuses of errors that may have another cause than the request, such as load."""
-_REASON = re.compile(r"support|unknown|unexpected|unrecognized|invalid|not (?:allowed|permitted|accepted)|reject", re.I)
+_REASON = compile_later(
+    r"support|unknown|unexpected|unrecognized|invalid|not (?:allowed|permitted|accepted)|reject", re.I
+)
 """Pattern of error messages that name the cause of a rejection. Another error with status 500 may be accidental."""
 
 
@@ -248,10 +251,10 @@ def find_differing_fields(rejected: bytes, accepted: bytes) -> str:
     return ", ".join(shown)
 
 
-_USAGE = re.compile(rb'"(?:usage|usageMetadata)"\s*:\s*\{|"prompt_eval_count"\s*:\s*\d')
+_USAGE = compile_later(rb'"(?:usage|usageMetadata)"\s*:\s*\{|"prompt_eval_count"\s*:\s*\d')
 """Pattern of a token count in a reply body of any API."""
-_CALL_FRAME = re.compile(rb'"tool_calls"\s*:\s*\[')
-_THINK_TAG = re.compile(rb"</?(?:think|thinking|thought|seed:think)>|\[/?THINK\]")
+_CALL_FRAME = compile_later(rb'"tool_calls"\s*:\s*\[')
+_THINK_TAG = compile_later(rb"</?(?:think|thinking|thought|seed:think)>|\[/?THINK\]")
 _MIN_EVENTS = 3
 """Minimum number of text events of a long reply. With fewer events, the server did not stream the reply."""
 _MAX_MESSAGE_CHARACTERS = 400
@@ -429,7 +432,7 @@ _UNKNOWN_LEVEL = "doctor"
 _FORMS = ("reasoning_effort", "reasoning", "thinking_and_effort", "thinking")
 """Values of the dialect field `effort_form` (form in which the effort is sent), in the order in which they are
 tried."""
-_REASONING_FIELD = re.compile(rf'"({"|".join(REASONING_FIELDS)})"\s*:\s*"[^"]'.encode())
+_REASONING_FIELD = compile_later(rf'"({"|".join(REASONING_FIELDS)})"\s*:\s*"[^"]'.encode())
 """A field of a response with reasoning, in JSON."""
 _REPLAY_FIELDS = get_args(openai_chat.Dialect.__annotations__["replayed_thinking_field"])
 """Names of the fields in which a request can contain reasoning of earlier replies."""
@@ -474,7 +477,11 @@ async def _find_effort_form(
             rejected = await search.send_with_change(_THINKING, {**change, "effort_names": (("high", _UNKNOWN_LEVEL),)})
             if rejected is not None and rejected.first_rejection is not None:
                 text = search.describe_rejection(rejected.first_rejection)
-                levels = [name for name in _LEVELS if re.search(rf"\b{name}\b", text)] or ["low", "medium", "high"]
+                levels = [name for name in _LEVELS if compile_later(rf"\b{name}\b").search(text)] or [
+                    "low",
+                    "medium",
+                    "high",
+                ]
         if shows or levels:
             effect = "an unknown level is rejected" if levels else "the reply contains reasoning only with the field"
             search.adopt_change(_THINKING, change, tools_result, result, effect=effect)

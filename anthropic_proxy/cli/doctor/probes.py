@@ -5,7 +5,6 @@ A probe has a check of its result. If the check fails, the request may be repeat
 
 import base64
 import json
-import re
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +13,12 @@ from typing import Any
 from msgspec import Struct
 
 from anthropic_proxy.cli.doctor.probe_runner import ProbeResult
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.tool_call_repair import OPENED_THINKING_TAGS
 
 Check = Callable[[ProbeResult], str]
 """Function that returns the problem of a probe's result as text. "": the result is as expected."""
-_END_TAG = re.compile(r"</(?:think|thinking|thought|seed:think)>|\[/THINK\]")
+_END_TAG = compile_later(r"</(?:think|thinking|thought|seed:think)>|\[/THINK\]")
 """Pattern of a tag that ends reasoning. If the tag is in the reply text for the client, a dialect field is wrong."""
 
 _COLOR_WORDS: Mapping[str, str] = {
@@ -95,7 +95,7 @@ def new_color_check(colors: Sequence[str]) -> Check:
 
     def check(result: ProbeResult) -> str:
         text = result.text.lower()
-        named = {color for color, words in _COLOR_WORDS.items() if re.search(rf"\b(?:{words})\b", text)}
+        named = {color for color, words in _COLOR_WORDS.items() if compile_later(rf"\b(?:{words})\b").search(text)}
         return "" if named == set(colors) else "accepts the picture, but the reply does not name its colors"
 
     return check

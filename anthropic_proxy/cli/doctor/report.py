@@ -4,7 +4,6 @@ It names remedies for the found problems. The tables for an unknown server have 
 with its evidence as a comment.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import partial
@@ -22,6 +21,7 @@ from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.engine.exchange.provider_errors import REMEDY_LEAD
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.options import ConfiguredProvider
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.platforms.shells import quote_word
 from anthropic_proxy.engine.providers import Provider
@@ -282,11 +282,11 @@ def _sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?")) or _LINE_AT_END.search(text) else f"{text}."
 
 
-_LINE_AT_END = re.compile(r":\s+\S*/\S+$")
+_LINE_AT_END = compile_later(r":\s+\S*/\S+$")
 """A setting or a model name with its prefix."""
 
 
-SETTING = re.compile(r"([A-Z][A-Z0-9_]*)=(?:<[^>]*>|[^ ,]*(?:,[^ ,]+)*)")
+SETTING = compile_later(r"([A-Z][A-Z0-9_]*)=(?:<[^>]*>|[^ ,]*(?:,[^ ,]+)*)")
 """A setting in `Fix.remedy`, which may have several: `BIG_MODEL=openai/a and SMALL_MODEL=openai/a`."""
 LEGEND = "✓ works   ~ emulated by the proxy   ✕ unsupported   – no result"
 """Line that explains the signs in the table of the report."""

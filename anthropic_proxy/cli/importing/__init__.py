@@ -31,6 +31,7 @@ from anthropic_proxy.cli.output import Output, describe_input, read_input
 from anthropic_proxy.cli.questions import open_questions
 from anthropic_proxy.console import formats
 from anthropic_proxy.engine.options import TIERS, list_condition_texts
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.files import MAX_CONFIG_BYTES
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import find_registry
@@ -48,10 +49,10 @@ from anthropic_proxy.gateway.settings.values import mask_env_lines
 from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls, paint_commands
 
 _START_CLIENT = ("anthropic-proxy code", "in the folder of your project")
-_MODEL_LIST = re.compile(r"^model_list:", re.MULTILINE)
+_MODEL_LIST = compile_later(r"^model_list:", re.MULTILINE)
 _ROUTER_FOLDER = ".claude-code-router"
 _MAX_NAMES = 5
-_JSON5_TOKEN = re.compile(
+_JSON5_TOKEN = compile_later(
     r"""
     (?P<skipped>\s+|//[^\n]*|/\*.*?(?:\*/|\Z))
     | "(?:[^"\\\n]|\\.)*"?
@@ -71,7 +72,7 @@ _JSON_PROBLEMS = {
     "Extra data": "the object ends before this place",
 }
 """Error of `json` → text for the user."""
-_UNESCAPED_QUOTE = re.compile(r'(\\.)|"', re.DOTALL)
+_UNESCAPED_QUOTE = compile_later(r'(\\.)|"', re.DOTALL)
 _SUPPORTED = (
     "Supported are config.json and config.sqlite of claude-code-router, config.yaml of LiteLLM's proxy, and .env of an "
     "earlier proxy."

@@ -1,6 +1,5 @@
 """Reader of `config.yaml` of LiteLLM's proxy (docs.litellm.ai, "Proxy config", read 2026-11)."""
 
-import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, NamedTuple
@@ -21,6 +20,7 @@ from anthropic_proxy.cli.importing.plan import (
     find_referenced_variable,
 )
 from anthropic_proxy.engine.options import TIERS
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers.lookup import find_vendor_of_litellm
 from anthropic_proxy.engine.routing.router import find_tier
 from anthropic_proxy.gateway.settings.values import decode_model, remove_endpoint
@@ -177,7 +177,7 @@ _ANTHROPIC = "anthropic/*"
 """Model that stands for the requested Claude model at Anthropic."""
 _NO_ENTRY = "no imported entry of model_list has the model_name"
 _CATCH_ALL = ("claude-*", "*")
-_VERSION = re.compile(r"\d+")
+_VERSION = compile_later(r"\d+")
 _NEAREST = {
     "haiku": ("sonnet", "opus", "fable"),
     "sonnet": ("opus", "fable", "haiku"),
@@ -428,7 +428,7 @@ def _place(
 
 def _name_server(url: str) -> str:
     """Return a name for the configuration table of the server at `url`: a word of its host, `local` or `server`."""
-    host = re.sub(r"^\w+://", "", url).partition("/")[0].partition(":")[0]
+    host = compile_later(r"^\w+://").sub("", url).partition("/")[0].partition(":")[0]
     words = [word for word in host.split(".") if word not in ("api", "www", "com", "ai", "io", "org", "net", "cn")]
     if host in ("localhost", "127.0.0.1", "0.0.0.0", "host") or not words:
         return "local"

@@ -22,6 +22,7 @@ from msgspec import Struct, field, structs
 
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.options import TIERS, ConfiguredProvider, suggest_key_variable, suggest_provider_name
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, ProviderRegistry, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -64,10 +65,10 @@ from anthropic_proxy.secrets import redact_key_patterns
 
 UNKNOWN_ENTRY = "import does not know this entry, so it is not imported"
 """Note about an entry of the other configuration that no reader knows."""
-_REFERENCE = re.compile(r"(?:os\.environ/|\$\{|\$(?![0-9]))(\w+)\}?", re.ASCII)
-_INVALID_IN_ROUTE_NAME = re.compile(r"[^A-Za-z0-9 ._-]+")
+_REFERENCE = compile_later(r"(?:os\.environ/|\$\{|\$(?![0-9]))(\w+)\}?", re.ASCII)
+_INVALID_IN_ROUTE_NAME = compile_later(r"[^A-Za-z0-9 ._-]+")
 _MAX_ROUTE_NAME = 63
-_UNUSED_KEY = re.compile(
+_UNUSED_KEY = compile_later(
     r"(?i).?|any(?:thing)?|dummy|empty|fake|key|lm-?studio|local|no-?key|none|not-?needed|null|ollama"
     r"|sk-no-key-required|test|unused"
 )
@@ -87,12 +88,12 @@ _TYPE_NAMES = {
     "bool": "true or false",
 }
 """Name of a type in messages of msgspec → its description."""
-_PATH_ITEM = re.compile(r"\.(\w+)|\[(\d+)\]")
+_PATH_ITEM = compile_later(r"\.(\w+)|\[(\d+)\]")
 _MAX_SHOWN_CHARACTERS = 60
-_LETTER = re.compile(r"[A-Za-z0-9]")
+_LETTER = compile_later(r"[A-Za-z0-9]")
 _KEY_IN_FILE = "this file must not contain keys"
 """Part of an error of the settings about a text that may be a key."""
-_PLACE = re.compile(rf" It is in {re.escape(CONFIG_FILE)}, line \d+\.")
+_PLACE = compile_later(rf" It is in {re.escape(CONFIG_FILE)}, line \d+\.")
 """Sentence of such an error about a line, which the file does not have yet."""
 
 

@@ -5,7 +5,6 @@ Claude Code in profiles instead of rules of `Router`.
 """
 
 import json
-import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
@@ -30,6 +29,7 @@ from anthropic_proxy.cli.importing.plan import (
 )
 from anthropic_proxy.cli.importing.router_rules import RouterRule, RouterRules, find_route_conditions
 from anthropic_proxy.engine.options import TIERS
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
 from anthropic_proxy.gateway.settings.values import decode_integer, decode_model, redact_and_shorten, remove_endpoint
 
@@ -56,7 +56,7 @@ _TRANSFORMERS = {
     "forcereasoning": "the proxy adds no prompt that asks for reasoning",
 }
 """Transformer → what the proxy does instead."""
-_LOGIN = re.compile(r"(?:^|[-_])(?:cli|oauth|codex|copilot)(?:$|[-_])")
+_LOGIN = compile_later(r"(?:^|[-_])(?:cli|oauth|codex|copilot)(?:$|[-_])")
 """Matches a transformer that uses the login of another program, with an API that is not public."""
 _HEADER_OPTIONS = {"referer": "HTTP-Referer", "title": "X-Title"}
 """Option of the transformers in `_BODY_TRANSFORMERS` → its header (https://openrouter.ai/docs/app-attribution)."""

@@ -148,7 +148,7 @@ def _decode_literal(given: object) -> object:
     try:
         return json.decode(text.encode())
     except ValueError:
-        return re.sub(r"^'(.*)'$", r"\1", text, flags=re.DOTALL)
+        return compile_later(r"^'(.*)'$", re.DOTALL).sub(r"\1", text)
 
 
 def _as_text(value: object) -> str:

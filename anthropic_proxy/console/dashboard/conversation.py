@@ -20,6 +20,7 @@ from anthropic_proxy.console.ledger.contents import StoredContent
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.records import StoredRequest, count_lost_tokens, decode_block_times
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_cost
 from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls
 from anthropic_proxy.gateway.telemetry.outcomes import describe_outcome
@@ -41,7 +42,7 @@ _OF_CLIENT = {
     "<bash-": "Shell command of the user",
 }
 """Beginning of a text that the client wrote → title of its folded block."""
-_FENCE = re.compile(r"(`{3,}|~{3,})\s*([^`]*)")
+_FENCE = compile_later(r"(`{3,}|~{3,})\s*([^`]*)")
 """Line that begins a code block. What follows a line with ``` has no ` in it: else it is a word in the text."""
 _ERRORS = (InvalidJson, LookupError, TypeError, AttributeError, RecursionError)
 
@@ -461,9 +462,9 @@ def escape_controls(value: Any) -> Any:
 def mark_up(text: str) -> Markup:
     """Return a text for a page, in which `code`, **strong** words and # headings of Markdown have their form."""
     found = str(escape(escape_controls(text)))
-    found = re.sub(r"`([^`\n]+)`", r"<code>\1</code>", found)
-    found = re.sub(r"\*\*(?!\s)([^*\n]+)(?<!\s)\*\*", r"<b>\1</b>", found)
-    return Markup(re.sub(r"^#{1,6} +(.+)$", r"<b>\1</b>", found, flags=re.MULTILINE))  # escaped above
+    found = compile_later(r"`([^`\n]+)`").sub(r"<code>\1</code>", found)
+    found = compile_later(r"\*\*(?!\s)([^*\n]+)(?<!\s)\*\*").sub(r"<b>\1</b>", found)
+    return Markup(compile_later(r"^#{1,6} +(.+)$", re.MULTILINE).sub(r"<b>\1</b>", found))  # escaped above
 
 
 def format_json(data: bytes) -> str:

@@ -1,6 +1,5 @@
 """Page Providers: state, speed and errors of each provider, capabilities of models, and the latest doctor run."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ from anthropic_proxy.console.ledger.failures import FailedAttempts, count_failed
 from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, find_percentile
 from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_cost
 from anthropic_proxy.gateway.readiness import describe_demo
 from anthropic_proxy.gateway.settings import Settings
@@ -261,7 +261,9 @@ _MEANINGS = {
     "–": ("none", "no result"),
     "…": ("none", "not tested yet"),
 }
-_COMMAND = re.compile(r"[A-Z][A-Z0-9_]*=[^\s<][^<]*|targets = \[[^<]+\]|(?:anthropic-proxy|ollama|gcloud) [\w ./:@-]+")
+_COMMAND = compile_later(
+    r"[A-Z][A-Z0-9_]*=[^\s<][^<]*|targets = \[[^<]+\]|(?:anthropic-proxy|ollama|gcloud) [\w ./:@-]+"
+)
 """Pattern of a remedy that is a setting or a command without a placeholder, so that it can be copied."""
 
 

@@ -1,6 +1,5 @@
 """Page Requests: search, filters with counts, a chart of requests over time, and the table of requests."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,14 +34,15 @@ from anthropic_proxy.console.ledger.request_queries import (
     sum_sessions,
 )
 from anthropic_proxy.console.session_names import find_names
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import InvalidRequest
 
 ROWS_PER_PAGE = 50
 MAX_EXPORTED_ROWS = 10_000
 _MAX_FACET_VALUES = 10
-_TIME_POSITION = re.compile(r"([0-9]{1,18})\.(.*)")
-_SORTED_POSITION = re.compile(r"(-?[0-9]{1,20}(?:\.[0-9]{1,20})?(?:e[+-]?[0-9]{1,2})?)~([0-9]{1,18})~(.*)")
-_REQUEST_ID = re.compile(r"req_\w{8,}")
+_TIME_POSITION = compile_later(r"([0-9]{1,18})\.(.*)")
+_SORTED_POSITION = compile_later(r"(-?[0-9]{1,20}(?:\.[0-9]{1,20})?(?:e[+-]?[0-9]{1,2})?)~([0-9]{1,18})~(.*)")
+_REQUEST_ID = compile_later(r"req_\w{8,}")
 _Placed = tuple[StoredRequest, str]
 """A stored request, and its position in the list as text, for the URL parameters `before` and `after`."""
 

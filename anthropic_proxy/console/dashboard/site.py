@@ -7,7 +7,6 @@ in two parts: its head, and when the result is known, the content.
 
 import asyncio
 import gzip
-import re
 import threading
 import time
 import zlib
@@ -74,6 +73,7 @@ from anthropic_proxy.console.ledger.read_access import (
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.engine.exchange.client_side import STREAM_HEADERS
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import (
     ClientError,
     ConfigurationError,
@@ -550,7 +550,7 @@ def _name_reader(request: RouteRequest, session: Session | None) -> str:
     return name_client(request) if session is None else session.client_name
 
 
-_POSITION = re.compile(r"([0-9]{1,18})\..*")
+_POSITION = compile_later(r"([0-9]{1,18})\..*")
 """Matches a position in a list in order of time: microseconds since the epoch, a dot, and a request id."""
 
 

@@ -9,7 +9,6 @@ The URL of a static file (such as the style sheet) contains a hash of its conten
 import gzip
 import hashlib
 import hmac
-import re
 import secrets
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -28,6 +27,7 @@ from anthropic_proxy.console.dashboard.page import FailedPanel
 from anthropic_proxy.console.dashboard.permissions import Session
 from anthropic_proxy.console.dashboard.query import session_link, title_month
 from anthropic_proxy.console.dashboard.tables import DEFAULT_COLUMNS
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import InvalidRequest, PermissionDenied
 from anthropic_proxy.gateway.money import format_cost
@@ -141,7 +141,10 @@ def compress_response(request: RouteRequest, response: RouteResponse) -> RouteRe
 
 def accepts_gzip(request: RouteRequest) -> bool:
     codings = request.headers.get("accept-encoding", "").lower().split(",")
-    return any(re.fullmatch(r"\s*gzip\s*(;\s*q=(1|0?\.0*[1-9]|0\.0*[1-9])[0-9.]*\s*)?", coding) for coding in codings)
+    return any(
+        compile_later(r"\s*gzip\s*(;\s*q=(1|0?\.0*[1-9]|0\.0*[1-9])[0-9.]*\s*)?").fullmatch(coding)
+        for coding in codings
+    )
 
 
 def redirect(target: str, *, set_cookie: Sequence[str] = ()) -> RouteResponse:

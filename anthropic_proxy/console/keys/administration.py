@@ -26,6 +26,7 @@ from anthropic_proxy.console.keys.queries import escape_pattern, find_key, find_
 from anthropic_proxy.console.keys.virtual_keys import Rules, Team, VirtualKey, require_valid_rules
 from anthropic_proxy.console.ledger.database import Connection, open_for_writing
 from anthropic_proxy.console.ledger.units import to_microseconds
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 
@@ -34,7 +35,7 @@ MAX_OVERLAP_SECONDS = 30 * 86_400
 """Maximum time in seconds for which the old text of a rotated key is still accepted."""
 MAX_EXPIRY = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 """Latest expiry of a key, in seconds since the epoch: the end of the year 9999, so that every time zone can show it."""
-_RESERVED_LABEL = re.compile(r"local|admin|(admin )?key \d+", re.IGNORECASE)
+_RESERVED_LABEL = compile_later(r"local|admin|(admin )?key \d+", re.IGNORECASE)
 """Matches labels that the log uses for clients without a virtual key. A virtual key cannot have such a label."""
 Changes = Mapping[str, tuple[object, object]]
 """Name of a changed field → (old value, new value), as the audit log stores them."""

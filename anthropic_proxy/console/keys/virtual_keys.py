@@ -4,7 +4,6 @@ A key or a team has `Rules`: allowed models, limits and budgets. Users write eac
 Amounts in counters are whole numbers of tokens or nano-dollars (10⁻⁹ dollars).
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -13,6 +12,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from anthropic_proxy.engine.options import NAME_PATTERN, matches_model
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_price
 
@@ -24,7 +24,7 @@ MAX_DOLLARS = 9_000_000
 MAX_COUNTER_AMOUNT = MAX_DOLLARS * NANO_DOLLARS
 """Maximum amount in a counter of the store, in nano-dollars. Redis counts with numbers of double precision, which are
 exact up to 2⁵³."""
-_BUDGET = re.compile(
+_BUDGET = compile_later(
     r"(?P<dollar>\$)?\s*(?P<number>\d{1,13}(?:\.\d{1,9})?)\s*(?P<scale>[kKmM])?\s*"
     r"(?P<unit>usd|USD|tokens?)?\s*/\s*(?P<period>day|month|total)"
 )
@@ -175,7 +175,9 @@ def require_valid_rules(rules: Rules) -> Rules:
                 f"{name} has {len(patterns)} entries. Use at most {_MAX_PATTERNS}.", code="virtual-key-limits"
             )
         for pattern in patterns:
-            has_form = re.fullmatch(NAME_PATTERN, pattern) is not None if name == "routes" else " " not in pattern
+            has_form = (
+                compile_later(NAME_PATTERN).fullmatch(pattern) is not None if name == "routes" else " " not in pattern
+            )
             if not (bool(pattern) and len(pattern) <= _MAX_PATTERN_CHARACTERS and pattern.isprintable() and has_form):
                 example = _EXAMPLES.get(name, "names of [[routes]] in anthropic-proxy.toml")
                 raise InvalidRequest(f"{name} contains {pattern[:40]!r}. Use {example}.", code="virtual-key-limits")
@@ -280,7 +282,7 @@ def encode_rule_texts(rules: Rules) -> dict[str, str]:
     return {**texts, "budget": ",".join(budget.encoded_text for budget in rules.budgets)}
 
 
-_DURATION = re.compile(r"(\d{1,5})([mhdw])")
+_DURATION = compile_later(r"(\d{1,5})([mhdw])")
 _UNIT_SECONDS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 

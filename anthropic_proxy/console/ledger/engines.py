@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,11 +20,12 @@ from anthropic_proxy.console.ledger.records import RequestCounts
 from anthropic_proxy.console.ledger.request_queries import stream_stored_requests
 from anthropic_proxy.console.ledger.tables import hourly, metadata, requests
 from anthropic_proxy.console.ledger.units import MICROSECONDS_PER_HOUR
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 
-_VALUES = re.compile(r"\?")
+_VALUES = compile_later(r"\?")
 
 
 class EngineReader:

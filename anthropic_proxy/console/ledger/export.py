@@ -31,6 +31,7 @@ from anthropic_proxy.console.ledger.records import (
 )
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.engine.messages.deltas import TokenCounts
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.gateway.settings import Settings
@@ -40,7 +41,7 @@ from anthropic_proxy.plugins import RouteResponse
 FORMATS = ("csv", "json")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """Beginnings of texts that spreadsheet programs run as formulas (owasp.org, "CSV Injection", read 21 Nov 2026)."""
-_INNER_FORMULA = re.compile(rf"([;\t\r\n][ \"]*)([{''.join(map(re.escape, _FORMULA_STARTS))}])")
+_INNER_FORMULA = compile_later(rf"([;\t\r\n][ \"]*)([{''.join(map(re.escape, _FORMULA_STARTS))}])")
 """Matches a formula after `;`, tab or line break, with which a new cell may begin."""
 _LISTS = ("failed_attempts", "notes", "adaptations")
 """Columns of the table `requests` that contain a list as JSON text. "": an empty list."""

@@ -1,10 +1,10 @@
 """Migration of a database from an earlier version of the schema, in steps of SQL. A new database needs none of them."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from anthropic_proxy.console.ledger.schema import COUNT, TEXT, TIME, VERSION_TABLE, list_statements
+from anthropic_proxy.engine.patterns import compile_later
 
 if TYPE_CHECKING:
     from anthropic_proxy.console.ledger.database import Connection, Reader
@@ -118,7 +118,7 @@ def _change_hourly_key(connection: "Connection", columns_of_key: Sequence[str]) 
     ((sql,),) = connection.query("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'hourly'")
     columns = ", ".join(name for (name,) in connection.query("SELECT name FROM pragma_table_info('hourly')"))
     yield "ALTER TABLE hourly RENAME TO hourly_before"
-    yield re.sub(r"PRIMARY KEY \([^)]*\)", key, sql)
+    yield compile_later(r"PRIMARY KEY \([^)]*\)").sub(key, sql)
     yield f"INSERT INTO hourly ({columns}) SELECT {columns} FROM hourly_before"
     yield "DROP TABLE hourly_before"
 

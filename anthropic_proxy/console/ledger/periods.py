@@ -15,6 +15,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.console.ledger.records import HOURLY_KEYS
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ConfigurationError
 
 MAX_SHORT_RANGE_HOURS = 3
@@ -68,8 +69,8 @@ class RequestSelection(Struct, frozen=True, kw_only=True):
 
 
 FORMS = "Use 24h, 7d, 4w, today, yesterday, a month such as 2026-11, or a date such as 2026-11-01"
-_DURATION = re.compile(r"(\d{1,5})(h|d|w)")
-_MONTH = re.compile(r"(\d{4})-(\d{2})", re.ASCII)
+_DURATION = compile_later(r"(\d{1,5})(h|d|w)")
+_MONTH = compile_later(r"(\d{4})-(\d{2})", re.ASCII)
 _UNIT_HOURS = {"h": 1, "d": 24, "w": 168}
 
 

@@ -306,4 +306,4 @@ def _compile_entry(entry: str) -> re.Pattern[str]:
     before, star, after = (found["path"] or "").rstrip("/").partition("*")
     path = re.escape(before) + (".*" if star else "") + re.escape(after)
     end = "" if star and not after else "(?:/|$)"
-    return re.compile(rf"(?:[^/]+\.)?{re.escape(ascii_host(found['host']))}{path}{end}")
+    return compile_later(rf"(?:[^/]+\.)?{re.escape(ascii_host(found['host']))}{path}{end}")

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from anthropic_proxy.engine.messages.deltas import Block, Citation, Delta, Stop, Text, Thinking, ToolCall, Usage
+from anthropic_proxy.engine.patterns import compile_later
 
 
 class _State:
@@ -117,7 +118,7 @@ class StopSequenceFilter:
         # Sequences of white space alone would cut at the first word, so they are ignored.
         self._sequences = list(dict.fromkeys(sequence for sequence in sequences if sequence.strip()))
         self._automaton = _Automaton(self._sequences)
-        self._first_character = re.compile("|".join({re.escape(sequence[0]) for sequence in self._sequences}))
+        self._first_character = compile_later("|".join({re.escape(sequence[0]) for sequence in self._sequences}))
         self._state = self._automaton.root
         self._read = 0
         self._found = ""

@@ -52,6 +52,7 @@ from anthropic_proxy.engine.messages.models import (
 from anthropic_proxy.engine.messages.models.tools import ToolList
 from anthropic_proxy.engine.messages.preparation.cleaning import result_as_text, unknown_block_text
 from anthropic_proxy.engine.messages.preparation.tools import list_visible_tools
+from anthropic_proxy.engine.patterns import compile_later
 
 MAX_IMAGE_CELLS = 64
 """Maximum number of cells (tiles) of one image. No provider reads more of them."""
@@ -420,7 +421,7 @@ _CAPITAL, _DIGIT = list(TEXT_WEIGHTS).index("further capitals"), list(TEXT_WEIGH
 _WORD_FEATURES = tuple(map(list(TEXT_WEIGHTS).index, ("letters", "digits", "runs of punctuation", "spaces")))
 _NO_TEXT: TextFacts = (0.0,) * (len(_WEIGHTS) + 1)
 _NO_SCRIPTS = (0,) * (len(_FIRST_BYTES) + 2)
-_ESCAPED = re.compile(rb"\\u(?:(0[0-9a-fA-F])|(1[eE])|[0-9a-fA-F]{2})[0-9a-fA-F]{2}")
+_ESCAPED = compile_later(rb"\\u(?:(0[0-9a-fA-F])|(1[eE])|[0-9a-fA-F]{2})[0-9a-fA-F]{2}")
 """Pattern of a character as JSON escape (`u0430` after a backslash). The groups: scripts with two bytes in UTF-8, and
 letters of Vietnamese."""
 
@@ -595,13 +596,13 @@ def _count_canvas_squares(width: int, height: int) -> int:
 # stream (`ObjStm`, PDF 1.5 and later). The text of a page is in a compressed content stream, in strings that operators
 # such as `Tj` show. Only a few streams are decompressed, and each only in part; the rest is extrapolated.
 
-_PAGE = re.compile(rb"/Type\s*/Page(?![A-Za-z])")
-_STREAM_START = re.compile(rb"(?<!end)stream\r?\n")
+_PAGE = compile_later(rb"/Type\s*/Page(?![A-Za-z])")
+_STREAM_START = compile_later(rb"(?<!end)stream\r?\n")
 _DICTIONARY_BYTES = 512
 """Maximum bytes before a stream that are read as its dictionary."""
-_WITHOUT_TEXT = re.compile(rb"/(?:Image|Length1|XRef|Metadata|FunctionType|Alternate)\b")
+_WITHOUT_TEXT = compile_later(rb"/(?:Image|Length1|XRef|Metadata|FunctionType|Alternate)\b")
 """Keys of dictionaries of streams without text: pictures, fonts, tables, functions, color profiles."""
-_SHOWN_STRING = re.compile(rb"\(((?:[^()\\]|\\.)*)\)|<([0-9A-Fa-f\s]+)>", re.DOTALL)
+_SHOWN_STRING = compile_later(rb"\(((?:[^()\\]|\\.)*)\)|<([0-9A-Fa-f\s]+)>", re.DOTALL)
 _MAX_STREAMS = 8
 """Maximum streams of one kind that are decompressed. The others are assumed to contain as much as those."""
 _MAX_INFLATED = 32 * 1024

@@ -82,7 +82,7 @@ def describe_os_error(error: BaseException) -> str:
     if text := clean_error_text(str(error)):
         return text
     name = type(error).__name__.removesuffix("Error").removesuffix("Exception")
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower() or "unknown failure"
+    return compile_later(r"(?<=[a-z])(?=[A-Z])").sub(" ", name).lower() or "unknown failure"
 
 
 def clean_error_text(text: str) -> str:

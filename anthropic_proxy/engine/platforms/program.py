@@ -8,19 +8,19 @@ because a client on another machine has no use for a path of this one.
 
 import filecmp
 import os
-import re
 import shlex
 import shutil
 import sys
 from functools import cache
 from pathlib import Path
 
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import PACKAGE
 
 _TEMPORARY = ("archive-v", "uvx", ".tmp")
 """Parts of the path of a Python interpreter that uvx or pipx run has created. Such an interpreter can be removed at any
 time."""
-_COMMAND = re.compile(rf"(?<![\w./\\-]){PACKAGE}(?= (?:[a-z]|--(?!config)))")
+_COMMAND = compile_later(rf"(?<![\w./\\-]){PACKAGE}(?= (?:[a-z]|--(?!config)))")
 """The name before a command or an option. It has no folder before it. A command with `--config` is complete."""
 COMMANDS_USER_AGENT = PACKAGE
 """Header `user-agent` of requests of the commands to a proxy."""

@@ -4,19 +4,20 @@ A stranger may have chosen a word, such as the name of a model in a list.
 """
 
 import os
-import re
 import shlex
 import sys
 from collections.abc import Mapping
 from typing import Literal
 
+from anthropic_proxy.engine.patterns import compile_later
+
 Shell = Literal["sh", "fish", "powershell", "cmd"]
-_POWERSHELL_QUOTES = re.compile("['\u2018\u2019\u201a\u201b]")
+_POWERSHELL_QUOTES = compile_later("['\u2018\u2019\u201a\u201b]")
 """Characters that end a quoted text (PowerShell, `CharTraits.IsSingleQuote`). Two of them stand for one."""
-_CMD_ACTIVE = re.compile(r'([%^&|<>()!"])')
-_CMD_QUOTABLE = re.compile(r'[^%!"]*')
+_CMD_ACTIVE = compile_later(r'([%^&|<>()!"])')
+_CMD_QUOTABLE = compile_later(r'[^%!"]*')
 """Text in which quotes take away the meaning of all characters."""
-_PLAIN = re.compile(r"[A-Za-z0-9_+:./-]+")
+_PLAIN = compile_later(r"[A-Za-z0-9_+:./-]+")
 _QUOTE = "'"
 
 

@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Raw, Struct, field, structs
 
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.files import locked_folder
 from anthropic_proxy.engine.providers.model_ids import read_model_id
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, read_body
@@ -72,9 +73,9 @@ _NON_CHAT_PATTERNS = (
 """Patterns of model ids without chat: embeddings, speech, images. Neither lists of the OpenAI format nor
 Ollama before 0.30 state the purpose of a model."""
 _FILE = Path(__file__).with_name("models.toml")
-_VERSION = re.compile(r"\d+(?:[.-]\d{1,2}(?![0-9a-z]))*")
+_VERSION = compile_later(r"\d+(?:[.-]\d{1,2}(?![0-9a-z]))*")
 """Version in a model id: `4.1` of `deepseek-v4.1-flash`, `5-5` of `claude-opus-5-5-20261001`, `2604` (a date)."""
-_OTHER_VERSION = re.compile(r"[0-9a-z]|\.\d|-\d{1,2}(?![0-9a-z])")
+_OTHER_VERSION = compile_later(r"[0-9a-z]|\.\d|-\d{1,2}(?![0-9a-z])")
 """Pattern of a text that, right after a matched id prefix, makes the id another model: `.1`, `-5`, `v` (`glm-5v`).
 
 A size such as `-4b`, or a date, does not match: the id is still the same model."""
@@ -165,11 +166,11 @@ def load_vendor_prices(table: str) -> VendorPrices | None:
 @cache
 def list_model_tables() -> dict[str, str]:
     """Return provider name → its table of `models.toml` as text: the library takes 30 ms for all tables."""
-    _, *pieces = re.split(r"^\[(\w+)\]$", _FILE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    _, *pieces = compile_later(r"^\[(\w+)\]$", re.MULTILINE).split(_FILE.read_text(encoding="utf-8"))
     tables = {name: f"[{name}]{text}" for name, text in zip(pieces[::2], pieces[1::2], strict=True)}
     for text in list(tables.values()):
-        if also := re.search(r"^also = \[(.*)\]$", text, re.MULTILINE):
-            tables |= dict.fromkeys(re.findall(r'"(\w+)"', also[1]), text)
+        if also := compile_later(r"^also = \[(.*)\]$", re.MULTILINE).search(text):
+            tables |= dict.fromkeys(compile_later(r'"(\w+)"').findall(also[1]), text)
     return tables
 
 
@@ -200,7 +201,7 @@ def _split(name: str) -> _Name | None:
     found = _VERSION.search(name)
     if found is None:
         return None
-    version = tuple(int(number) for number in re.split("[.-]", found[0]))
+    version = tuple(int(number) for number in compile_later("[.-]").split(found[0]))
     return _Name(name[: found.start()], version, name[found.end() :])
 
 
@@ -591,7 +592,7 @@ _CLOUD_HOST = "ollama.com"
 _LEVELS = ("low", "medium", "high")
 _LEVEL_ONLY_FAMILIES = frozenset(("gptoss", "gpt-oss"))
 """Model families that always think: effort level `none` is not supported (docs.ollama.com, Thinking)."""
-_NUM_CTX = re.compile(r"^num_ctx\s+(\d+)\s*$", re.MULTILINE)
+_NUM_CTX = compile_later(r"^num_ctx\s+(\d+)\s*$", re.MULTILINE)
 
 _Reply = TypeVar("_Reply")
 

@@ -17,7 +17,6 @@ once for the settings and the catalog.
 """
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from datetime import date
 from fnmatch import fnmatchcase
@@ -37,6 +36,7 @@ from anthropic_proxy.engine.options import (
     EngineOptions,
     format_origin_in_sentence,
 )
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import AnyWireConfig, Provider, ProviderRegistry, ServerOverride, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
 from anthropic_proxy.engine.providers.registry import RetiredModel
@@ -281,7 +281,7 @@ def should_query_ollama(settings: EngineOptions) -> bool:
 
 _OTHER_TIERS = {"mythos": "fable"}
 """Claude family that has no settings of its own → tier with the settings that apply to the family."""
-_TIER = re.compile(rf"(?<![a-z])({'|'.join((*TIERS, *_OTHER_TIERS))})(?![a-z])")
+_TIER = compile_later(rf"(?<![a-z])({'|'.join((*TIERS, *_OTHER_TIERS))})(?![a-z])")
 _ALIAS = "claude-"
 MAX_NAME_LENGTH = 512
 _CLOUD_SUFFIXES = (":cloud", "-cloud")

@@ -10,7 +10,6 @@ patterns are compared only with short values.
 import asyncio
 import math
 import random
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -43,6 +42,7 @@ from anthropic_proxy.engine.options import (
     load_time_zone,
     normalize_model_pattern,
 )
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.errors import ClientError, join_with_or
 
@@ -287,7 +287,7 @@ def _compile_patterns(patterns: Sequence[str]) -> Callable[[str], bool]:
     names = frozenset(text for text in patterns if not WILDCARDS.intersection(text))
     beginnings = tuple(text[:-1] for text in patterns if text[-1:] == "*" and not WILDCARDS.intersection(text[:-1]))
     others = [
-        re.compile(translate(escape_brackets(text))).match
+        compile_later(translate(escape_brackets(text))).match
         for text in patterns
         if text not in names and not (text[-1:] == "*" and text[:-1] in beginnings)
     ]

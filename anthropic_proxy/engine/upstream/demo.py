@@ -24,6 +24,7 @@ from anthropic_proxy.engine.messages.work_budget import (
     count_json_nodes,
 )
 from anthropic_proxy.engine.options import EngineOptions
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
 
@@ -92,7 +93,9 @@ def _refuse(status: int, message: str) -> DemoResponse:
     return DemoResponse(status, "application/json", [msgspec.json.encode({"error": error})])
 
 
-_DIRECTORY = re.compile(r"working directory(?: is)?:?[ \t]*[`\"']?(/[^\n`\"'<]*|[A-Za-z]:\\[^\n`\"'<]*)", re.IGNORECASE)
+_DIRECTORY = compile_later(
+    r"working directory(?: is)?:?[ \t]*[`\"']?(/[^\n`\"'<]*|[A-Za-z]:\\[^\n`\"'<]*)", re.IGNORECASE
+)
 _REMINDER_TAGS = ("system-reminder", "local-command-caveat", "local-command-stdout", "local-command-stderr")
 """Tags around sections that Claude Code adds to the text of the user."""
 
@@ -260,7 +263,7 @@ def _introduce(request: DemoRequest, advice: Advice) -> str:
     return f"<summary>{text}</summary>" if "<summary>" in request.last_user_text else text
 
 
-_TOKEN = re.compile(r"\s*\w{1,6}|\s*[^\w\s]{1,4}|\s+")
+_TOKEN = compile_later(r"\s*\w{1,6}|\s*[^\w\s]{1,4}|\s+")
 _CHARACTERS_PER_TOKEN = 4
 MAX_STREAM_FRAGMENTS = 300
 """Maximum number of fragments of a text or of arguments, so that a long reply does not stream for minutes."""
@@ -463,7 +466,7 @@ def _tool_call_rule(form: str, *tools: tuple[str, str, str]) -> tuple[re.Pattern
     `_fill`). The first kind that the client offers is used. Names are compared in lower case, without `_`, `-` and MCP
     prefix.
     """
-    return re.compile(f"{_START}(?:{form}){_END}", re.IGNORECASE), tools
+    return compile_later(f"{_START}(?:{form}){_END}", re.IGNORECASE), tools
 
 
 _SHELL = (
@@ -517,7 +520,9 @@ def find_requested_call(request: DemoRequest) -> ToolCall | None:
     for form, arguments, template in kinds:
         for tool in request.tools:
             name = _normalize(tool.name.rpartition("__")[2])
-            argument = wanted in {"", name} and re.fullmatch(form, name) and _find_argument(tool, arguments.split())
+            argument = (
+                wanted in {"", name} and compile_later(form).fullmatch(name) and _find_argument(tool, arguments.split())
+            )
             if argument:
                 return build_tool_call(tool, {argument: _fill(template, text, request.working_directory)})
     return None

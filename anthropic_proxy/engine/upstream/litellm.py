@@ -5,7 +5,6 @@ that serves clients. So it runs in a thread with its own event loop. The first r
 """
 
 import asyncio
-import re
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from importlib import import_module
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.os_errors import clean_error_text
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.lookup import find_vendor_of_litellm
@@ -284,10 +284,12 @@ _CODES = {
 """Class name of an exception → error code of OpenAI. The HTTP status alone is ambiguous."""
 _CONNECTION_ERRORS = {"APIConnectionError", "InternalServerError"}
 """Class names of exceptions that can mean a failed connection to the provider. They then have no response headers."""
-_CLASSES = re.compile(r"\b(?:(?:litellm\.)?\w*(?:Error|Timeout|Exception)(?::| -)\s+)+")
-_REFUSED_BY = re.compile(r"connection refused by \[?([\w.:%]+?)\]?:\d+\b")
-_UNSUPPORTED = re.compile(r"does not support parameters: \[?'(\w+)'")
-_ADVICE = re.compile(r"(?P<option>\bTo drop (?:these|it)\b)|\n ?Pass model as\b|\nTraceback \(most recent call last\)")
+_CLASSES = compile_later(r"\b(?:(?:litellm\.)?\w*(?:Error|Timeout|Exception)(?::| -)\s+)+")
+_REFUSED_BY = compile_later(r"connection refused by \[?([\w.:%]+?)\]?:\d+\b")
+_UNSUPPORTED = compile_later(r"does not support parameters: \[?'(\w+)'")
+_ADVICE = compile_later(
+    r"(?P<option>\bTo drop (?:these|it)\b)|\n ?Pass model as\b|\nTraceback \(most recent call last\)"
+)
 """Pattern of the beginning of what is meant for programmers in error messages (options, functions, traceback)."""
 _READ_CHARACTERS = 64_000
 """Number of characters at the beginning of an error text that are read."""

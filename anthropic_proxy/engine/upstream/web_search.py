@@ -2,7 +2,6 @@
 
 import asyncio
 import html
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from urllib.parse import urlencode, urlsplit
@@ -11,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.engine.messages.server_blocks import domain_names, is_url_allowed
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.upstream.contract import SearchResult
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse, read_body
 from anthropic_proxy.errors import UpstreamError, WebSearchFailed
@@ -210,7 +210,7 @@ _decode_response = msgspec.json.Decoder(_Response).decode
 
 # Sources, read 2026-11-21: api-dashboard.search.brave.com, "Web search" (query, GET); docs.tavily.com, "Tavily Search"
 # (POST /search); exa.ai/docs, "Search" and "Error codes" (POST /search).
-_MARKUP = re.compile(r"</?[a-z][^<>]*>")
+_MARKUP = compile_later(r"</?[a-z][^<>]*>")
 _BRAVE_MAX_WORDS = 50
 _BRAVE_MAX_RESULTS = 20
 _TAVILY_MAX_RESULTS = 20

@@ -226,7 +226,7 @@ def find_lowest_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamErro
     if sent != "none" or not _ALWAYS_REASONS.search(error.message):
         return None
     # The new effort is the lowest level that the error message lists, else `low`.
-    listed = [level for level in _LEVELS if re.search(rf"\b{level}\b", error.message, re.IGNORECASE)]
+    listed = [level for level in _LEVELS if compile_later(rf"\b{level}\b", re.IGNORECASE).search(error.message)]
     return Adaptation(f"effort {call.request.effort} {listed[0] if listed else 'low'}")
 
 

@@ -4,7 +4,6 @@ A session repeats its tools in every request. Each wire therefore encodes a tool
 result is found by the JSON text of the tool and the options of the encoder. Its work counts at each use.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar, TypeVarTuple
 
@@ -14,6 +13,7 @@ from msgspec import Raw, Struct
 from anthropic_proxy.engine.messages.models import Tool, ToolUseBlock
 from anthropic_proxy.engine.messages.models.tools import ToolList
 from anthropic_proxy.engine.messages.work_budget import WorkBudget, WorkCache
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call
 
 _KEPT = 1_024
@@ -81,7 +81,7 @@ def resolve_strict(tool: Tool, *, qualifies: bool, sends_strict: bool) -> Strict
     return StrictMode(is_strict=False, losses=(f"strict was not sent: {why}",))
 
 
-_KEEPABLE = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_KEEPABLE = compile_later(r"[a-zA-Z0-9_-]{1,64}")
 """Pattern of the tool call ids that the Messages API accepts."""
 
 

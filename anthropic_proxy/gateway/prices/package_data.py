@@ -19,7 +19,7 @@ from typing import Any
 from anthropic_proxy.engine.patterns import compile_later
 
 _NAME = "genai_prices.data"
-_COMPACT_DATE = re.compile(r"-(20\d\d)(\d\d)(\d\d)(?=-|:|$)")
+_COMPACT_DATE = compile_later(r"-(20\d\d)(\d\d)(\d\d)(?=-|:|$)")
 """Date at the end of a model id, `gpt-5.2-20251211`. The ids in the data have dashes in it."""
 
 
@@ -36,7 +36,8 @@ def list_foreign_patterns(providers: Sequence[Any]) -> Sequence[str]:
 
 def _matches(pattern: str, text: str, *, at_start: bool = False) -> bool:
     if pattern in _own_patterns:
-        return (re.match if at_start else re.search)(pattern, text) is not None
+        own = compile_later(pattern)
+        return (own.match if at_start else own.search)(text) is not None
     if not _LITERAL.fullmatch(pattern):
         return False
     literal = pattern.replace("\\", "")

@@ -8,7 +8,6 @@ there is one, and without one no budget counts it (`Price.is_unconfirmed`). The 
 4 MiB, so it is loaded at the first search for a price.
 """
 
-import re
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
@@ -25,6 +24,7 @@ from msgspec.structs import astuple
 from anthropic_proxy.engine.json_decoding import decode_json
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.options import ConfiguredRoute, format_origin_in_sentence, matches_model
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, ServerOverride
 from anthropic_proxy.engine.providers.catalog import Catalog, ListedPrices, load_vendor_prices
 from anthropic_proxy.engine.providers.servers import (
@@ -50,7 +50,7 @@ from anthropic_proxy.gateway.settings import Settings, TokenPriceFields, normali
 from anthropic_proxy.gateway.settings.provider_tables import format_price_setting
 
 PACKAGE = "genai-prices"
-_DATE = re.compile(r"\b(20\d\d)(?:-|, ?)(\d\d?)(?:-|, ?)(\d\d?)\b")
+_DATE = compile_later(r"\b(20\d\d)(?:-|, ?)(\d\d?)(?:-|, ?)(\d\d?)\b")
 """Matches a date in the source of the package: `2026-11-09`, or the arguments of `date(2026, 11, 9)`."""
 
 _NANO_DOLLARS_PER_MICRO_DOLLAR = 1_000

@@ -1,6 +1,5 @@
 """Web pages of the server: the page at `/` for browsers, and the error catalog. They have no script and no keys."""
 
-import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -9,6 +8,7 @@ from html import escape
 from msgspec import Struct
 
 from anthropic_proxy import __version__
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.model_listing import TierMapping
@@ -257,7 +257,7 @@ def _list_texts(entry: CatalogEntry) -> str:
 
 
 def _inline(text: str) -> str:
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+    return compile_later(r"`([^`]+)`").sub(r"<code>\1</code>", escape(text))
 
 
 def render_document(body: str) -> str:
@@ -274,7 +274,9 @@ def render_section(title: str, lines: Sequence[str]) -> str:
 
 
 def _format_command(line: str) -> str:
-    shown = re.sub(r"=|(?<=\w)/", r"\g<0><wbr>", escape(line))  # a narrow page breaks there, and not within a number
+    shown = compile_later(r"=|(?<=\w)/").sub(
+        r"\g<0><wbr>", escape(line)
+    )  # a narrow page breaks there, and not within a number
     return f"<pre><code>{shown}</code></pre>"
 
 

@@ -4,7 +4,6 @@ A route is never used if an earlier one matches all its requests. Comparing each
 the square of their number, so earlier routes are found by an index of a text in their conditions.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import islice
@@ -28,6 +27,7 @@ from anthropic_proxy.engine.options import (
     load_time_zone,
     normalize_model_pattern,
 )
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
@@ -46,7 +46,7 @@ def load_routes(file: ConfigFile, sources: Sources) -> tuple[ConfiguredRoute, ..
         with sources.errors.collect():
             errors = ErrorList()
             with errors.collect():
-                if not re.fullmatch(NAME_PATTERN, route.name):
+                if not compile_later(NAME_PATTERN).fullmatch(route.name):
                     raise file.invalid_value_error(
                         (*path, "name"),
                         route.name,

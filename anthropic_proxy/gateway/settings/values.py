@@ -172,7 +172,7 @@ def decode_url(found: FoundSetting) -> str:
     except ValueError:
         raise invalid_setting_error(found, allowed) from None
     if url.scheme.lower() not in {"http", "https"} or not url.hostname or port == 0:
-        guess = f"http://{found.text}" if re.fullmatch(r"[\w.-]+(:\d+)?(/\S*)?", found.text) else ""
+        guess = f"http://{found.text}" if compile_later(r"[\w.-]+(:\d+)?(/\S*)?").fullmatch(found.text) else ""
         raise invalid_setting_error(found, allowed, guess)
     is_plain = _QUERY.fullmatch(url.query) and _HEADER_TEXT.fullmatch(found.text)
     # another host than this pattern allows, such as one with a backslash, is read differently by different libraries
@@ -251,9 +251,9 @@ def decode_aws_region(found: FoundSetting) -> str:
 
 def decode_resource(found: FoundSetting) -> str:
     if not AZURE_RESOURCE.fullmatch(found.text):
-        host = re.fullmatch(
-            r"(?:https?://)?([\w-]+)\.(?:services\.ai|openai|cognitiveservices)\.azure\.com\b.*", found.text
-        )
+        host = compile_later(
+            r"(?:https?://)?([\w-]+)\.(?:services\.ai|openai|cognitiveservices)\.azure\.com\b.*"
+        ).fullmatch(found.text)
         raise invalid_setting_error(
             found,
             "Use the name of a resource, without its address: 2 to 64 letters, digits and hyphens, no hyphen at its "
@@ -332,7 +332,7 @@ def decode_redis_url(found: FoundSetting) -> Secret:
 
 def _require_absolute_files(found: FoundSetting) -> None:
     # a password may contain `?`, so each one may begin the query
-    for parameter in re.split("[?&]", found.text)[1:]:
+    for parameter in compile_later("[?&]").split(found.text)[1:]:
         name, value = map(unquote_plus, parameter.partition("=")[::2])
         if name not in _FILE_PARAMETERS or not value or os.path.isabs(value):
             continue
@@ -413,7 +413,7 @@ def is_variable_name(text: str) -> bool:
 def redact_and_shorten(text: str, max_characters: int = _MAX_SHOWN_CHARACTERS) -> str:
     """Return a text for a message, with secrets masked, unprintable characters escaped, and a long text shortened."""
     text = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
-    if "://" in text and (query := re.search(r"[?#].", text)):  # a query may hold a key under any name
+    if "://" in text and (query := compile_later(r"[?#].").search(text)):  # a query may hold a key under any name
         text = f"{text[: query.start() + 1]}…"
     if _contains_key(text):
         return repr(Secret(text.rpartition("@")[2] if "@" in text else text))

@@ -6,7 +6,6 @@ A client may defer tools: the model receives their definitions only after a tool
 
 import asyncio
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -17,6 +16,7 @@ from msgspec import Struct
 
 from anthropic_proxy.engine.exchange.tool_loop import regex_program
 from anthropic_proxy.engine.messages.models import Tool
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms import sandbox
 from anthropic_proxy.engine.platforms.sandbox import SandboxedProgram, SandboxFailed
 
@@ -37,7 +37,7 @@ _MAX_TEXT_CHARACTERS = 4_096
 """Maximum number of characters of a tool definition that are searched."""
 _SATURATION, _LENGTH_WEIGHT = 1.2, 0.75
 """Parameters k1 and b of BM25 (a ranking by word frequency), with their common values."""
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\W\d_a-zA-Z]+")
+_WORD = compile_later(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\W\d_a-zA-Z]+")
 
 
 class InvalidPattern(ValueError):

@@ -74,6 +74,7 @@ from anthropic_proxy.engine.messages.models.structs import (
 )
 from anthropic_proxy.engine.messages.models.tools import are_valid_names, decode_tools
 from anthropic_proxy.engine.messages.tool_arguments import build_arguments_object
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
 
 _MAX_COUNTS = (("messages", b'"role"', 100_000), ("content blocks and tools", b'"type"', 50_000))
@@ -636,7 +637,7 @@ def _read_content(raw: Raw, path: str) -> str | list[Block]:
 
 # By a scan
 
-_MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,512})"')
+_MODEL = compile_later(rb'"model"\s*:\s*"([^"\\]{1,512})"')
 _SCANNED_BYTES = 1024
 """Number of bytes at each end of a body in which the model id is searched."""
 _PROXY_PREFIX = "px1."

@@ -5,7 +5,6 @@ ignored. A client tool is run by the client, a server tool, such as web search, 
 the API reference and the official SDK, read 2026-11.
 """
 
-import re
 from base64 import b64decode, b64encode
 from contextlib import suppress
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT, json_string
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ClientError
 
 _MEDIA_TYPE_ALIASES = {"image/jpg": "image/jpeg"}
@@ -53,7 +53,7 @@ _DEFAULT_DATA_URL_TYPE = "text/plain"
 MAX_STRAY_PERCENT_SIGNS = 1_000
 """Maximum number of percent signs in a `data:` URL that do not begin an escape such as `%20`. They stay as they are. A
 URL with more is not decoded."""
-_STRAY_PERCENT_SIGN = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_STRAY_PERCENT_SIGN = compile_later(rb"%(?![0-9A-Fa-f]{2})")
 _MAX_NAMED_DATA_URL = 100
 
 

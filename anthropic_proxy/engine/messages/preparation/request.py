@@ -6,7 +6,6 @@ as Claude Code stores both in `metadata.user_id`: as a JSON object, or as a text
 
 import hashlib
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -16,11 +15,12 @@ from msgspec import Raw, Struct
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.loaded_tools import NOWHERE, DeferredToolPlaces, LoadedToolForm
 from anthropic_proxy.engine.messages.models import ABSENT, CacheMarks, McpServer, Message, TextBlock, Tool, ToolChoice
+from anthropic_proxy.engine.patterns import compile_later
 
 ServerToolKind = Literal["web_search", "web_fetch", "code_execution", "mcp_toolset", "tool_search", ""]
 """Kind of a server tool, without the version of its type: `web_search`. "": a tool that only Anthropic runs."""
 
-_SESSION = re.compile(r"_session_([0-9A-Za-z-]+)$")
+_SESSION = compile_later(r"_session_([0-9A-Za-z-]+)$")
 _MAX_ID_LENGTH = 256
 """Maximum length of a client's id that is kept as it is, in receipts and as a key."""
 

@@ -11,7 +11,6 @@ calls as calls of server tools, so they become function calls again (`restore_fu
 
 import functools
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -62,13 +61,14 @@ from anthropic_proxy.engine.messages.models.tools import (
 from anthropic_proxy.engine.messages.preparation.cleaning import result_as_text
 from anthropic_proxy.engine.messages.preparation.request import ProxyTool, ServerToolKind, TargetLimits
 from anthropic_proxy.engine.messages.server_blocks import domain_names
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 
 _MAX_CACHED_NAME = 256
 """Maximum number of characters of a tool name whose alias is cached."""
 _MAX_KEPT_CHARACTERS = 50
 """Maximum number of characters that an alias copies from the beginning of the tool name."""
-_INVALID_CHARACTER = re.compile(r"[^a-zA-Z0-9_]")
+_INVALID_CHARACTER = compile_later(r"[^a-zA-Z0-9_]")
 
 
 class ToolNames:
@@ -112,13 +112,13 @@ def valid_name(name: str) -> str:
 
 
 def _find_alias(name: str, pattern: str, length: int) -> str:
-    if len(name) <= length and re.fullmatch(pattern, name):
+    if len(name) <= length and compile_later(pattern).fullmatch(name):
         return name
     # equal arguments always give the same alias, so nothing is stored between requests
     mark = hashlib.sha256(name.encode()).hexdigest()[:8]
     start = _INVALID_CHARACTER.sub("_", name)[: min(_MAX_KEPT_CHARACTERS, length - len(mark) - 1)]
     alias = f"{start}_{mark}"
-    return alias if re.fullmatch(pattern, alias) else f"t{alias[1:]}"
+    return alias if compile_later(pattern).fullmatch(alias) else f"t{alias[1:]}"
 
 
 _find_alias_cached = functools.lru_cache(maxsize=4096)(_find_alias)
@@ -718,7 +718,7 @@ _KINDS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
 )
 """Tools that Anthropic defines and the client runs. Rows: prefix of `type`, default name, description, JSON Schema. The
 first row with a matching prefix is used."""
-_CLIENT_TYPE = re.compile(r"(?:bash|text_editor|computer|memory)_\d+")
+_CLIENT_TYPE = compile_later(r"(?:bash|text_editor|computer|memory)_\d+")
 
 
 @functools.lru_cache(maxsize=64)

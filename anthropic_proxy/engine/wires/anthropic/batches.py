@@ -1,13 +1,13 @@
 """Edits for the Batches API: the requests that create a batch, and the responses that describe batches."""
 
 import codecs
-import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import msgspec
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
@@ -15,7 +15,7 @@ from anthropic_proxy.engine.wires.anthropic.request import edit_body
 from anthropic_proxy.engine.wires.contract import Call, NoteCheck
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 
-_RESULTS_URL = re.compile(rb'"https?://[^/"]+(/v1/messages/batches/[\w-]+/results)"')
+_RESULTS_URL = compile_later(rb'"https?://[^/"]+(/v1/messages/batches/[\w-]+/results)"')
 _QUOTE = ord('"')
 _MAX_NAME = 100
 """Maximum number of bytes of a `custom_id` in an error. Anthropic accepts 64 characters."""

@@ -170,7 +170,7 @@ def find_beta_adaptation(call: Call[Dialect], message: str) -> Adaptation | None
     if not (betas.sent and _REFUSED.match(message)):
         return None
     dialect = call.dialect
-    words = set(re.findall(r"[\w-]+", message))
+    words = set(compile_later(r"[\w-]+").findall(message))
     accepted = dialect.accepted_betas
     unknown = [beta for beta in betas.sent if beta not in accepted] or betas.sent
     newer = [beta for beta in unknown if _is_later(beta, dialect)]

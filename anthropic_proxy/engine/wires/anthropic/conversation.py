@@ -11,7 +11,6 @@
 """
 
 import hashlib
-import re
 from collections.abc import Collection, Sequence
 from itertools import groupby
 from typing import Any
@@ -25,6 +24,7 @@ from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surroga
 from anthropic_proxy.engine.messages.preparation.cleaning import to_upstream_blocks
 from anthropic_proxy.engine.messages.preparation.tools import valid_name
 from anthropic_proxy.engine.messages.tool_arguments import build_arguments_object
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
@@ -45,10 +45,10 @@ _FROM_CODE = b'"code_execution_2'
 _OF_SERVER_TOOLS = (b'_tool_result"', b'r_tool_use"', b'p_tool_use"', b'"container_upload"', _FROM_CODE)
 """What requests with blocks of server tools contain: the ends of types such as `server_tool_use` and `mcp_tool_use`,
 files for the container of code execution, and calls by its code."""
-_END_OF_TYPE = re.compile("_tool_(?:use|result)$")
+_END_OF_TYPE = compile_later("_tool_(?:use|result)$")
 _KINDS = {"bash_code_execution": "code_execution", "text_editor_code_execution": "code_execution"}
 """Name of a tool within a server tool → kind of the server tool. Others have the name of their kind."""
-_SEALED = re.compile(rb'"encrypted_(?:content|index)"\s*:\s*"(?!px1\.)[^"]')
+_SEALED = compile_later(rb'"encrypted_(?:content|index)"\s*:\s*"(?!px1\.)[^"]')
 _THINKING_TYPES = ("thinking", "redacted_thinking")
 FIELDS_OF_THINKING = ("thinking", "context_management")
 _NO_THINKING = b'{"type":"disabled"}'

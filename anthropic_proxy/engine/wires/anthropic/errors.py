@@ -139,7 +139,7 @@ def _may_quote_client(call: Call[Dialect], error: UpstreamError, message: str) -
     if _ASCII_ESCAPE.search(text) is not None:
         return True
     patterns = (_GAP.join(map(re.escape, "".join(quote.lower().split()))) for quote in quotes)
-    return any(re.search(pattern, text) is not None for pattern in patterns)
+    return any(compile_later(pattern).search(text) is not None for pattern in patterns)
 
 
 def _find_refused_thinking(call: Call[Dialect], message: str) -> Adaptation | None:

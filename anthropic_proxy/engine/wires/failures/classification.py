@@ -274,7 +274,10 @@ def rejects_tool_result_content(message: str, parameter: str | None) -> bool:
 
 def rejects_tool_result_images(message: str, parameter: str | None) -> bool:
     """Return True if an error rejects images in tool results."""
-    return rejects_tool_result_content(message, parameter) and re.search(rf"\b{_IMAGE}\b", message, re.I) is not None
+    return (
+        rejects_tool_result_content(message, parameter)
+        and compile_later(rf"\b{_IMAGE}\b", re.I).search(message) is not None
+    )
 
 
 _TEXT = (
@@ -509,7 +512,7 @@ class _Row(Struct, frozen=True, kw_only=True):
             return True
         if not self.text or (self.only is not None and fault.status != self.only):
             return False
-        return re.search(self.text, fault.message, re.IGNORECASE) is not None
+        return compile_later(self.text, re.IGNORECASE).search(fault.message) is not None
 
 
 _BILLING = _Row(status=402, kind="billing_error", should_retry=False)

@@ -6,7 +6,6 @@ at the provider, which sends their results with its reply (`ServerToolItemDecode
 Sources for MCP: `Mcp` of the official SDK `openai` 3.51; "Remote MCP Tools" of xAI's documentation, 2026-11.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -47,6 +46,7 @@ from anthropic_proxy.engine.messages.server_blocks import (
 )
 from anthropic_proxy.engine.messages.tool_arguments import ArgumentsReader, divide_arguments, is_truncated_object
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.contract import Call
 from anthropic_proxy.engine.wires.json_schema import SchemaRules, encode_schema
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
@@ -211,7 +211,7 @@ def _choose(choice: ToolChoice, offered: dict[str, dict[str, str]], call: Call[D
     return {"type": "allowed_tools", "mode": "required", "tools": [wanted]}
 
 
-_NOT_IN_LABELS = re.compile(r"[^a-zA-Z0-9_-]")
+_NOT_IN_LABELS = compile_later(r"[^a-zA-Z0-9_-]")
 
 
 def _encode_mcp_server(

@@ -539,12 +539,12 @@ def build_format_markers(formats: tuple[ToolCallFormat, ...]) -> FormatMarkers:
     firsts = frozenset(begin[0] for begin in marks)
     return FormatMarkers(
         start_markers=marks,
-        start_pattern=re.compile("(?<!`)(?:" + "|".join(map(re.escape, marks)) + ")") if marks else None,
+        start_pattern=compile_later("(?<!`)(?:" + "|".join(map(re.escape, marks)) + ")") if marks else None,
         dropped_end_markers=frozenset(
             mark.end_marker for mark in marks.values() if len(mark.end_marker) > len("\n```")
         ),
         first_characters=firsts,
-        candidate_pattern=re.compile("[" + re.escape("".join(sorted(firsts | {"`", "~", "\r", "\n"}))) + "]"),
+        candidate_pattern=compile_later("[" + re.escape("".join(sorted(firsts | {"`", "~", "\r", "\n"}))) + "]"),
         max_marker_length=max(map(len, marks), default=0),
         marker_prefixes=frozenset(begin[:size] for begin in marks for size in range(1, len(begin) + 1)),
     )

@@ -11,10 +11,11 @@ The head of a response waits for the first piece of the body, so that both are o
 """
 
 import asyncio
-import re
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Protocol
+
+from anthropic_proxy.engine.patterns import compile_later
 
 COMPLETE_BODY_EXTENSION = "anthropic_proxy.whole_body"
 """Key in the ASGI `scope["extensions"]` of a function that returns the request body if the server has received all of
@@ -78,7 +79,7 @@ _SMALL_BYTES = 4096
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 STATUS_LINES = {status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode() for status in range(100, 600)}
 """HTTP status (100 to 599) → encoded status line of a response: `HTTP/1.1 200 OK`."""
-_HEADERS = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t\x20-\x7e\x80-\xff]*\r\n)*")
+_HEADERS = compile_later(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t\x20-\x7e\x80-\xff]*\r\n)*")
 _BODILESS = (204, 304)
 _INTERNAL_ERROR_BODY = b"Internal Server Error"
 

@@ -7,7 +7,6 @@ The methods raise the errors of redis-py. All errors of one command mean that Re
 import asyncio
 import math
 import os
-import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import cache
@@ -33,6 +32,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.gateway.stores.memory import SETTLED_SECONDS
 from anthropic_proxy.gateway.stores.redis.connections import OWN_CLASSES
@@ -46,7 +46,7 @@ MAX_RENEWED = 100
 """Maximum number of reservations of one `RedisStore.renew`, a script during which Redis runs no other command."""
 
 
-_OBSERVATION = re.compile(r"\d+(\.\d+)? ")
+_OBSERVATION = compile_later(r"\d+(\.\d+)? ")
 """Matches the beginning of a stored observation: the time of its expiry."""
 
 
@@ -194,13 +194,13 @@ class RedisStore:
         return [self._name_key(kind, limit.key) for limit in limits for kind in ("counter", "holds")]
 
 
-_CONNECTING = re.compile(r"^Error -?\d+ connecting to \S+ ")
+_CONNECTING = compile_later(r"^Error -?\d+ connecting to \S+ ")
 """Matches the beginning of a message of redis-py about a failed connection. Its number differs between systems."""
 FAILURES = (RedisError, OSError, TimeoutError)
-_SCRIPT_END = re.compile(r" script:(?: \w+,)? on @\S+$")
+_SCRIPT_END = compile_later(r" script:(?: \w+,)? on @\S+$")
 """Matches the end of an error message about a script: of Redis with the digest of the script, of Valkey without it."""
 _MAX_NAMED_KEYS = 10
-_DATA_PROBLEM = re.compile(r"WRONGTYPE|not an integer|not a valid float|would overflow|user_script:\d+: attempt to ")
+_DATA_PROBLEM = compile_later(r"WRONGTYPE|not an integer|not a valid float|would overflow|user_script:\d+: attempt to ")
 """Matches error messages about the data of one key. Other errors, such as a full memory, concern all keys."""
 
 

@@ -1,21 +1,22 @@
 """Columns that a terminal needs for a text: two for a Chinese character or an emoji, none for a combining mark."""
 
-import re
 import textwrap
 from collections.abc import Iterator
 
-_COLOR = re.compile(r"\x1b\[[0-9;]*m")
-_NARROW = re.compile(
+from anthropic_proxy.engine.patterns import compile_later
+
+_COLOR = compile_later(r"\x1b\[[0-9;]*m")
+_NARROW = compile_later(
     "[ -~\xa0-\xac\xae-\u02ff\u0370-\u0482\u048a-\u052f"
     "\u2010-\u2027\u2030-\u205e\u20a0-\u20bf\u2190-\u2211\u2264\u2265\u2500-\u25fc\u2713\u2715]*"
 )
 """A text of characters with one column each: Latin, Greek and Cyrillic letters, and the symbols of the program."""
 _UNSPACED = "\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff\uff00-\uff60"
 """Characters of languages in which a line may end anywhere: Chinese, Japanese, Korean."""
-_GAPS = re.compile(r"( {2,})")
+_GAPS = compile_later(r"( {2,})")
 _QUESTION = "Did you mean:"
-_SPACE = re.compile(r"\s")
-_PIECE = re.compile(rf"( *)([{_UNSPACED}]|[^ {_UNSPACED}]+)")
+_SPACE = compile_later(r"\s")
+_PIECE = compile_later(rf"( *)([{_UNSPACED}]|[^ {_UNSPACED}]+)")
 
 
 def count_columns(text: str) -> int:

@@ -3,7 +3,6 @@
 import functools
 import json
 import math
-import re
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +11,7 @@ from datetime import UTC, datetime
 from msgspec import structs
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import PACKAGE, join_with_and
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns, pad, wrap_text
@@ -26,11 +26,11 @@ MAX_INLINE_ERROR_CHARACTERS = 100
 MIN_WRAP_COLUMNS = 20
 INDENT = " " * 10
 
-_TYPED = re.compile(rf"^(?:{PACKAGE} .*|--[a-z].*|[A-Z][A-Z0-9_]*=\S+|targets = \[.*\])")
-_SUGGESTED = re.compile(r"^.+")
-_INDEX = re.compile(r"\d+")
+_TYPED = compile_later(rf"^(?:{PACKAGE} .*|--[a-z].*|[A-Z][A-Z0-9_]*=\S+|targets = \[.*\])")
+_SUGGESTED = compile_later(r"^.+")
+_INDEX = compile_later(r"\d+")
 _PLAIN_SIGNS = str.maketrans({"✓": "ok", "✕": "xx", "→": "->", "…": "...", "–": "-", "↻": "re", "’": "'", "≥": ">="})
-_WARNING_SIGN = re.compile(r"(?<!\S)!(?!\S)")
+_WARNING_SIGN = compile_later(r"(?<!\S)!(?!\S)")
 
 _CLIENT_FIELDS = (
     *("path", "requested_model", "model", "route_reason", "error"),

@@ -7,7 +7,6 @@ during the request, so `PresetIds` passes them to the SDK.
 
 import asyncio
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +33,7 @@ from opentelemetry.trace import (
 )
 
 from anthropic_proxy import __version__
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.trace_context import TraceContext, new_span_id, new_trace_id
 from anthropic_proxy.engine.upstream.library_http import new_requests_session
 from anthropic_proxy.gateway.settings import Settings
@@ -47,7 +47,7 @@ SERVICE_NAME = "anthropic-proxy"
 STOP_SECONDS = 2.0
 """Maximum seconds to send spans to the collector at the end of the process. Spans not sent by then are lost."""
 _EXPORT_LOGGERS = "opentelemetry.exporter"
-_CONNECTION_ERROR = re.compile(r"no server responds at \S+ \(([^)]+)\)")
+_CONNECTION_ERROR = compile_later(r"no server responds at \S+ \(([^)]+)\)")
 """Pattern of the reason in the text of a connection error: `connection refused`."""
 MIN_SECONDS_BETWEEN_WARNINGS = 60.0
 
