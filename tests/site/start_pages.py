@@ -27,7 +27,7 @@ Run this once in the [clone](../../README.md#1-install) of the repository ([othe
 {install}
 ```
 
-## 2. Get a key
+## 2. {preparation}
 
 {key}
 
@@ -136,6 +136,7 @@ def written_page(provider: ProviderStart) -> str:
     return _PAGE.format(
         title=provider.title.partition(":")[0],
         install="\n".join(filter(None, (find_install_command(), provider.before))),
+        preparation="Get a key" if has_key else "Prepare the provider",
         key=provider.key.strip(),
         setup=_setup(provider),
         mapping=_mapping(provider),

@@ -139,6 +139,7 @@ PHRASES: dict[str, tuple[str, Callable[[Any], str]]] = {
         "thinking back",
         lambda value: {"calls": "in each message with calls", "every": "in each message"}.get(value, ""),
     ),
+    "requires_thinking_with_calls": ("thinking back", _either("required before each call, else added", "")),
     "thinking_retention_field": ("thinking back", lambda value: f"kept by `{value}`"),
     "replays_reasoning_details": ("thinking back", _either("`reasoning_details` unchanged", "")),
     "replays_thinking": ("thinking back", _either("`encrypted_content`", "not sent back")),
