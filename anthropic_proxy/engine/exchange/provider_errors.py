@@ -45,9 +45,9 @@ _UNSUPPORTED_ENCODINGS = ("br", "zstd", "compress")
 """Values of `content-encoding` that the proxy cannot decode. Unknown values are ignored, because some servers send them
 with uncompressed bodies."""
 
-_CLIENT_LOGIN = compile_later(r"(?:invalid|missing)? ?x-api-key", re.IGNORECASE)
-"""Pattern of a text that makes Claude Code ask its user to log in (observed with 2.1.328). The proxy removes the text
-from errors of providers, because the client's log-in is not the cause."""
+_CLIENT_LOGIN = compile_later(r"(?:[^\s.:;(][^.:;(\n]{0,100}?)??\bx-api-key\b[^.;)\n]{0,100}", re.IGNORECASE)
+"""Pattern of a sentence that makes Claude Code ask its user to log in (observed with 2.1.328). The proxy
+removes it from errors of providers, because the client's log-in is not the cause."""
 
 
 def idle_timeout_error(provider: str, seconds: float) -> UpstreamTimeout:

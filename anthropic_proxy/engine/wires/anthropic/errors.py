@@ -30,7 +30,11 @@ from anthropic_proxy.engine.wires.contract import Adaptation, Call
 from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body, remove_wrappers
 from anthropic_proxy.errors import UpstreamError
 
-_SIGNATURE_REFUSED = compile_later(r"^(?=.*\bsignature\b)(?=.*\bthinking\b)", re.IGNORECASE | re.MULTILINE)
+_SIGNATURE_REFUSED = compile_later(
+    r"^(?=.*\bsignature\b)(?=.*\bthinking\b)|\beach thinking block must contain thinking\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""Pattern of errors about a thinking block: its signature is not accepted, or its text is empty."""
 _ROLE_REFUSED = compile_later(
     r"['\"`]?user['\"`]?\s*(?:or|,|\||and)\s*['\"`]?assistant\b"
     r"|\brole\b.{0,80}\bsystem\b|\bsystem\b.{0,80}\brole\b",

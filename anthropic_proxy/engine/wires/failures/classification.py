@@ -58,6 +58,7 @@ PARAMETER_REJECTION_TEXTS = (
     ),
     # Moonshot, DeepSeek (2026-11)
     regex(r"\b(?:must be|should be|has to be|only|out of range|does not exist|no longer)\b"),
+    regex(r"\bno endpoints found that support\b"),  # OpenRouter, 404 (2026-11)
 )
 """Error texts that reject any parameter, value or role. Names are searched only in a text that matches one of them."""
 ROLE_REJECTION_TEXTS = (
@@ -502,17 +503,22 @@ class _Row(Struct, frozen=True, kw_only=True):
     codes: frozenset[str] = frozenset()
     text: str = ""
     """Pattern that is searched in the provider's error message, ignoring case. "": no condition on the message."""
-    only: int | None = None
-    """HTTP status of the provider with which `text` is searched. None: any status."""
+    only: tuple[int | None, ...] = ()
+    """HTTP statuses of the provider with which `text` is searched. Empty: any status. None: an error in a stream."""
     should_retry: bool | None = None
     """Value of the header `x-should-retry` for the client. None: the header is not sent."""
 
     def matches(self, fault: UpstreamFault) -> bool:
         if fault.status in self.statuses or self.codes & fault.codes:
             return True
-        if not self.text or (self.only is not None and fault.status != self.only):
+        if not self.text or (self.only and (fault.status not in self.only or _asks_wrong(fault))):
             return False
         return compile_later(self.text, re.IGNORECASE).search(fault.message) is not None
+
+
+def _asks_wrong(fault: UpstreamFault) -> bool:
+    """Return True for an error in a stream that the request has caused. It has a type in place of a status."""
+    return fault.status is None and not fault.codes.isdisjoint(("invalid_request_error", "INVALID_ARGUMENT"))
 
 
 _BILLING = _Row(status=402, kind="billing_error", should_retry=False)
@@ -548,20 +554,23 @@ _ROWS = (
     _Row(
         status=404,
         kind="not_found_error",
-        codes=frozenset(("model_decommissioned", "unavailable_model", "unknown_model", "OperationNotSupported")),
-        text=r"^the provided model identifier is invalid\b|^model not exist\b|\bis not a valid model id\b"
+        codes=frozenset(
+            ("model_decommissioned", "unavailable_model", "unknown_model", "invalid_model", "OperationNotSupported")
+        ),
+        text=r"^invalid model: |^the provided model identifier is invalid\b|^model not exist\b"
+        r"|\bis not a valid model id\b"
         r"|\bon-demand throughput is(?:n['’]t| not) supported\b|\bdoes(?:n['’]t| not) support on-demand throughput\b"
         r"|\bpublisher model\b.{0,300}\bis not servable in region\b",
-        only=400,
+        only=(None, 400),
     ),
     # Bedrock (repost.aws, "InvokeModel API error"), Vertex AI (yym68686/uni-api issue 41) (2026-11)
     _Row(
         status=403,
         kind="permission_error",
         text=r"^operation not allowed\b|\bproject\b.{0,200}\bis not allowed to use publisher model\b",
-        only=400,
+        only=(None, 400),
     ),
-    _Row(status=429, kind="rate_limit_error", text=RATE_LIMIT_WORDS.pattern, only=413, should_retry=False),
+    _Row(status=429, kind="rate_limit_error", text=RATE_LIMIT_WORDS.pattern, only=(413,), should_retry=False),
     _Row(
         status=413,
         kind="request_too_large",
@@ -576,11 +585,19 @@ _ROWS = (
         codes=frozenset(
             (
                 *("engine_overloaded_error", "overloaded_error", "insufficient_system_resource", "network_error"),
-                *("UNAVAILABLE", "ServiceUnavailableException"),
+                *("UNAVAILABLE", "ServiceUnavailableException", "server_is_overloaded", "slow_down", "1305"),
             )
         ),
         text=r"overload|capacity|too busy|high demand",
-        only=503,
+        only=(503,),
+    ),
+    # The same failure as an event of a stream or with a general status: OpenAI (zyycn/codex-proxy-rs issue 90), Gemini,
+    # gateways (2026-11)
+    _Row(
+        status=529,
+        kind="overloaded_error",
+        text=r"\boverloaded\b|\b(?:at|over|insufficient|no|out of) capacity\b|\btoo busy\b|\bhigh demand\b",
+        only=(None, 500, 502),
     ),
     _Row(
         status=429,
@@ -671,8 +688,7 @@ def build_upstream_error(
         )
     row = next((row for row in _ROWS if row.matches(fault)), None)
     if row is None:
-        asked_wrong = fault.status is None and "invalid_request_error" in fault.codes
-        row = _CLIENT_FAILED if asked_wrong else _SERVER_FAILED
+        row = _CLIENT_FAILED if _asks_wrong(fault) else _SERVER_FAILED
     return _error(row, fault, provider)
 
 

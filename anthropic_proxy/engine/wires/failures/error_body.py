@@ -36,13 +36,15 @@ _SERVER_PREFIXES = "|".join(
 _WRAPPERS = rf"\s*+(?:(?:{_SERVER_PREFIXES})\s*+)*+"
 _WRAPPED = compile_later(_WRAPPERS, re.IGNORECASE)
 _QUOTING = compile_later(
-    _WRAPPERS + r"(?P<failure>error parsing tool call|failed to parse input at pos \d{1,20}):",
+    _WRAPPERS + r"(?P<failure>(?:error parsing tool call|failed to parse input at pos \d{1,20}|failed to parse xml"
+    r"|xml syntax error on line \d{1,20})(?=:)|expected element type(?= <))",
     re.IGNORECASE,
 )
 """Beginnings of error messages that are followed by the output of the model, which the server could not parse. Ollama:
 `error parsing tool call: raw='…'` (ollama/ollama issue 12884); llama.cpp: `Failed to parse input at pos 12: …`
 (ggml-org/llama.cpp issue 20761; read 2026-11). They are searched only at the beginning, because other errors quote the
-request."""
+request. The parsers of calls in XML write `XML syntax error on line 8: …` and `expected element type <function> but
+have <parameter>` (ollama/ollama issues 18563, 16810 and 12380)."""
 _MESSAGE_FIELDS = ("message", "Message", "detail", "msg", "title")
 """Fields with the text of an error, in the order of their use. `Message`: AWS for requests without access, and ASP.NET
 (BerriAI/litellm pull 39166, read 2026-11)."""
@@ -57,10 +59,14 @@ _FILTERED_CODES = (1026, 1027)
 _EXCERPT_CHARACTERS = 200
 _MESSAGE_CHARACTERS = 4_000
 """Maximum number of characters of a provider's error message. A longer one is cut, because many patterns search it."""
+_MAX_PLAIN_BYTES = 2_000
+"""Maximum size of a body in plain text that is an error message. A longer one is a page."""
 _MAX_CODE_CHARACTERS = 128
 _MAX_ENTRIES = 32
 _MAX_VALUES = 1_000
 """Number of texts and objects of an error that are searched for the errors inside it."""
+_MAX_DEPTH = 3
+"""Maximum number of gateways whose errors are inside each other."""
 
 
 class UpstreamFault(Struct, frozen=True, kw_only=True):
@@ -98,7 +104,7 @@ def decode_error_body(status: int | None, headers: Mapping[str, str], body: byte
     try:
         content = msgspec.json.decode(body.removeprefix(b"data:"))  # Xiaomi sends an event of a stream (2026-05)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        content = None
+        content = _read_plain_text(headers, body)
     if isinstance(content, dict | list | str):
         fault = read_error_object(content, status, headers)
         if fault.message or fault.codes:
@@ -112,6 +118,17 @@ def decode_error_body(status: int | None, headers: Mapping[str, str], body: byte
         is_permanent=_stays(headers),
         excerpt=excerpt,
     )
+
+
+def _read_plain_text(headers: Mapping[str, str], body: bytes) -> str | None:
+    """Return an error in plain text, as servers in Rust and Go send it. None: the body is a page, or no text."""
+    if len(body) > _MAX_PLAIN_BYTES or "html" in headers.get("content-type", "").lower():
+        return None
+    with suppress(UnicodeDecodeError):
+        text = " ".join(body.decode().split())
+        if text[:1] not in ("", "<", "{", "[") and text.isprintable():
+            return text
+    return None
 
 
 def _stays(headers: Mapping[str, str]) -> bool:
@@ -143,13 +160,10 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
             is_permanent=_stays(headers),
             is_unreadable_output=True,
         )
-    # the errors of other servers that a gateway puts into a field or into the message
-    metadata = error.get("metadata")
-    raw = metadata.get("raw") if isinstance(metadata, dict) else None
-    found = [error.get("innererror"), _message_value(error)]
-    found += [_decode_object(text) for text in (raw, error.get("message")) if isinstance(text, str) and "{" in text]
-    objects = [one for one in found if isinstance(one, dict)]
-    nested = objects + [inner for one in objects if isinstance(inner := one.get("error"), dict)]
+    nested = _find_nested_errors(error)
+    if isinstance(metadata := error.get("metadata"), dict) and isinstance(sent := metadata.get("headers"), dict):
+        # OpenRouter: headers of the server behind it
+        headers = {name.lower(): value for name, value in sent.items() if isinstance(value, str)} | dict(headers)
     named = next((name for one in (error, *nested) if (name := _string(one.get("param")))), None)
     message = _text_of(error, nested)
     if named is not None and " " in named.strip():  # Xiaomi sends the reason in `param` (2026-05)
@@ -170,6 +184,22 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
         failed_generation=_string(error.get("failed_generation")),
         is_content_filtered=bool(outer.get("contentFilter") or error.get("contentFilter")),
     )
+
+
+def _find_nested_errors(error: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the errors of other servers that a gateway puts into a field or into the message, the outer ones first."""
+    nested = list[dict[str, Any]]()
+    level = [error]
+    for _ in range(_MAX_DEPTH):
+        found = list[Any]()
+        for one in level:
+            metadata = one.get("metadata")
+            raw = metadata.get("raw") if isinstance(metadata, dict) else None
+            found += [one.get("innererror"), _message_value(one), raw, one.get("error") if one is not error else None]
+        decoded = [_decode_object(value) if isinstance(value, str) and "{" in value else value for value in found]
+        level = [one for one in decoded if isinstance(one, dict)]
+        nested += level
+    return nested
 
 
 def remove_wrappers(message: str) -> str:
@@ -224,10 +254,20 @@ def _text_of(error: dict[str, Any], nested: list[dict[str, Any]]) -> str:
     text = value if isinstance(value, str) else _words_of(value)
     metadata = error.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
-    if not isinstance(raw, str) or not raw:
-        return text
-    inner = next((message for one in reversed(nested) if isinstance(message := one.get("message"), str)), raw)
-    return f"{text}: {inner if raw.lstrip()[:1] == '{' else raw}"  # OpenRouter sends the cause in `metadata.raw`
+    inner = next((words for one in reversed(nested) if (words := _own_text(one))), "")
+    if isinstance(details := error.get("details"), list) and (words := _words_of_faults(details)):  # Azure
+        text = f"{text}: {words}"
+    if isinstance(raw, str) and raw:  # OpenRouter sends the cause in `metadata.raw`
+        return f"{text}: {inner if inner and raw.lstrip()[:1] == '{' else raw}"
+    if isinstance(raw, dict) and inner:
+        return f"{text}: {inner}"
+    return text
+
+
+def _own_text(error: dict[str, Any]) -> str:
+    """Return the text of an error behind a gateway, which may be the value of `error` (xAI)."""
+    texts = (_message_value(error), error.get("error"))
+    return next((text for text in texts if isinstance(text, str) and text and "{" not in text[:1]), "")
 
 
 def _message_value(error: dict[str, Any]) -> Any:
@@ -239,10 +279,15 @@ def _words_of(value: Any) -> str:
 
     Any other value is returned as JSON text.
     """
-    found = value[:_MAX_ENTRIES] if isinstance(value, list) else []
+    words = _words_of_faults(value) if isinstance(value, list) else ""
+    return words or msgspec.json.encode(value).decode()
+
+
+def _words_of_faults(value: list[Any]) -> str:
+    found = value[:_MAX_ENTRIES]
     faults = [one for one in found if isinstance(one, dict) and isinstance(one.get("msg"), str)]
-    if not faults or len(faults) < len(found):
-        return msgspec.json.encode(value).decode()
+    if len(faults) < len(found):
+        return ""
     texts = []
     for one in faults:
         path = one.get("loc")
@@ -331,6 +376,8 @@ def find_parameter_in_message(message: str) -> str | None:
 MAX_DELAY_SECONDS = 3_600
 """Maximum retry delay in seconds. A longer delay is reduced to this value."""
 
+_MIN_EPOCH_SECONDS = 1_000_000_000
+"""Smallest number in a header that is a time since 1970, and not a duration: September 2001."""
 _DURATION = compile_later(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 _AMOUNT = (
     r"\d{1,9}(?:\.\d{1,9})? ?(?:ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?)?(?![a-z])"
@@ -391,12 +438,30 @@ def _find_seconds(headers: Mapping[str, str], details: Any, message: str) -> flo
             moment = parsedate_to_datetime(now)
             return (type(moment).fromisoformat(match[1] + zone) - moment).total_seconds()
     resets = [
-        _duration(reset)
-        for what in ("requests", "tokens")
-        if (reset := headers.get(f"x-ratelimit-reset-{what}"))
-        and headers.get(f"x-ratelimit-remaining-{what}", "0") == "0"
+        _seconds_until(reset, headers.get("date"))
+        for what in ("", "-requests", "-tokens")
+        if (reset := headers.get(f"x-ratelimit-reset{what}"))
+        and headers.get(f"x-ratelimit-remaining{what}", "0") == "0"
     ]
     return max((reset for reset in resets if reset is not None), default=None)
+
+
+def _seconds_until(reset: str, now: str | None) -> float | None:
+    """Return the seconds until a limit ends. None: the text is no time, or the present time is unknown.
+
+    `reset` is a duration, a number of seconds or milliseconds since 1970, or an ISO time.
+    """
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415  # loads 14 modules, for errors only
+
+    seconds = _duration(reset)
+    if seconds is not None and seconds < _MIN_EPOCH_SECONDS:
+        return seconds
+    with suppress(ValueError, TypeError, OverflowError):
+        moment = parsedate_to_datetime(now or "")
+        if seconds is not None:
+            return (seconds / 1000 if seconds >= _MIN_EPOCH_SECONDS * 1000 else seconds) - moment.timestamp()
+        return (type(moment).fromisoformat(reset.strip()) - moment).total_seconds()
+    return None
 
 
 def _duration(text: str) -> float | None:

@@ -75,8 +75,11 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
         estimate_input=call.estimate_input_tokens,
         output_limit=call.request.max_tokens,
     )
-    if error.status == 404 and not message:
-        error.message += ": there is no /api/chat. The address must be Ollama's own, without a path such as /v1"
+    if error.status == 404 and message in ("", "404 page not found"):
+        error.message = (
+            f"{call.provider_prefix} returned HTTP 404: there is no /api/chat. "
+            "The address must be Ollama's own, without a path such as /v1"
+        )
     elif error.status == 404 and _NOT_PULLED.search(message):
         error.message = f"{call.provider_prefix}: model '{call.model}' not found. Get it with: ollama pull {call.model}"
     elif _NO_THINKING.search(message):
