@@ -70,6 +70,16 @@ def test_a_change_is_shown_then_written_and_used(folder: Path, proxy: Proxy) -> 
     assert "Another change of .env was written after this preview, so BIG_MODEL was not written." in again.text
 
 
+def test_a_setting_with_a_model_proposes_models_with_their_prices(folder: Path) -> None:
+    settings = {"DATABASE_URL": "off", "OPENAI_API_KEY": OLD_KEY}
+    with running_proxy(folder, settings) as running:
+        page = running.client().get(EDIT, params={"name": "BIG_MODEL"}).text
+        other = running.client().get(EDIT, params={"name": "LOG_LEVEL"}).text
+    found = dict(re.findall(r'<option value="([^"]+)">([^<]*)</option>', page))
+    assert found["openai/gpt-4.1"] == "$2.00 in, $8.00 out, per million tokens"
+    assert ('list="models"' in page, "<datalist" in other) == (True, False)
+
+
 def test_a_key_is_replaced_and_never_shown(folder: Path, proxy: Proxy) -> None:
     client = proxy.client()
     page, fields = propose(client, "OPENAI_API_KEY", NEW_KEY)

@@ -16,12 +16,14 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.page import Form, OpenedForm, Page, PageContext, PageTable
 from anthropic_proxy.console.dashboard.permissions import explain_settings_denial
 from anthropic_proxy.console.dashboard.web import digest, redirect
+from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import ExportTable
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest
+from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.settings import (
     CONFIG_FILE,
     Settings,
@@ -98,17 +100,43 @@ def list_editable_settings(settings: Settings) -> dict[str, SettingRow]:
     }
 
 
+_MAX_PROPOSED_MODELS = 300
+
+
 async def _show_setting(form: OpenedForm) -> RouteResponse:
     name, saved = (form.request.query.get(key, [""])[-1] for key in ("name", "saved"))
     values = await asyncio.to_thread(load_setting_form, form.site.gateway.settings, name)
     text = _SAVED.get(saved, "").format(form.site.gateway.settings.start_again)
-    return await form.respond("setting.html", {**values, "saved": text})
+    models = await asyncio.to_thread(_list_models, form, name)
+    return await form.respond("setting.html", {**values, "saved": text, "models": models})
+
+
+def _list_models(form: OpenedForm, name: str) -> Sequence[tuple[str, str]]:
+    """Return the models that the field of the setting `name` proposes, with their prices. Empty: it names no model."""
+    if not name.endswith("_MODEL") and not name.startswith("FALLBACK_"):
+        return []
+    costs = ModelCosts(form.site.gateway.settings)
+    # clients such as Claude Code require that an id begins with `claude`
+    listed = [one.removeprefix("claude-") for one in form.site.gateway.list_models() if "/" in one]
+    return [(one, describe_price(costs, one)) for one in listed[:_MAX_PROPOSED_MODELS]]
+
+
+def describe_price(costs: ModelCosts, name: str) -> str:
+    """Return the prices of a model by its id with prefix: `$2.00 in, $8.00 out`. "": they are unknown."""
+    prefix, _, model = name.partition("/")
+    price = costs.find_price_by_prefix(prefix, model)
+    if price is None:
+        return ""
+    if price.is_free:
+        return "free"
+    return f"{format_price(price.base.input)} in, {format_price(price.base.output)} out, per million tokens"
 
 
 async def _change_setting(form: OpenedForm, sent: Mapping[str, str]) -> RouteResponse:
     values, is_written = await asyncio.to_thread(submit_setting_form, form.site.gateway.settings, sent)
     if not is_written:
-        return await form.respond("setting.html", values)
+        models = await asyncio.to_thread(_list_models, form, sent.get("name", ""))
+        return await form.respond("setting.html", {**values, "models": models})
     is_reloaded = await reload_settings(form.site.gateway)
     return redirect(f"{SETTINGS_EDIT_PATH}?name={quote(sent['name'])}&saved={'now' if is_reloaded else 'start'}")
 

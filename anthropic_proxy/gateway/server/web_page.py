@@ -236,7 +236,9 @@ def render_error_catalog(search: str = "") -> str:
         lines.append(f'<p><a href="{ERROR_PAGE}">Show all</a></p>')
     else:
         entries = {entry.slug: entry for section in sections for entry in section.entries}
-        frequent = "".join(f'<li><a href="#{slug}">{escape(entries[slug].title)}</a></li>' for slug in _FREQUENT)
+        frequent = "".join(
+            f'<li><a href="#{slug}">{escape(entries[slug].title.removeprefix("…: "))}</a></li>' for slug in _FREQUENT
+        )
         links = "".join(f'<li><a href="#{section.slug}">{escape(section.title)}</a></li>' for section in sections)
         lines.append(f'<nav aria-label="Frequent errors"><h2>Frequent</h2><ul>{frequent}</ul></nav>')
         lines.append(f'<nav aria-label="Kinds of errors"><h2>All</h2><ul>{links}</ul></nav>')
