@@ -350,7 +350,7 @@ class Connector:
             lambda: Connection(origin, self._owner),
             sock=await dialer.dial(near),
             ssl=self._context() if near.uses_tls else None,
-            server_hostname=near.host if near.uses_tls else None,
+            server_hostname=near.server_name if near.uses_tls else None,
         )
         return connection
 
@@ -361,12 +361,12 @@ class Connector:
             partial(_Tunnel, self._proxy_setting),
             sock=await self._proxy_dialer.dial(near),
             ssl=self._context() if near.uses_tls else None,
-            server_hostname=near.host if near.uses_tls else None,
+            server_hostname=near.server_name if near.uses_tls else None,
         )
         try:
             await tunnel.request(origin, proxy_url.authorization)
             connection = Connection(origin, self._owner)
-            encrypted = await loop.start_tls(transport, connection, self._context(), server_hostname=origin.host)
+            encrypted = await loop.start_tls(transport, connection, self._context(), server_hostname=origin.server_name)
         except BaseException:
             transport.abort()
             raise

@@ -52,9 +52,13 @@ class Origin(Struct, frozen=True, cache_hash=True):
         return f"{self._bracketed}:{self.port}"
 
     @property
+    def server_name(self) -> str:
+        """Host without the zone of an IPv6 address, which has a meaning on this machine only (RFC 6874, section 1)."""
+        return self.host.partition("%")[0]
+
+    @property
     def _bracketed(self) -> str:
-        # a zone has a meaning on this machine only (RFC 6874, section 1)
-        return f"[{self.host.partition('%')[0]}]" if ":" in self.host else self.host
+        return f"[{self.server_name}]" if ":" in self.host else self.host
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.host_header}"
