@@ -43,6 +43,7 @@ DATE_READERS = {
     "cli.keys",
     "cli.ledger_access",
     "cli.live_view",
+    "cli.logs",
     "console.dashboard.doctor",
     "console.dashboard.key_form",
     "console.dashboard.oidc_client",
