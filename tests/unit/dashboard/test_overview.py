@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from msgspec import structs
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.costs import PAGE as COSTS
@@ -19,10 +20,13 @@ from anthropic_proxy.console.dashboard.page import FailedPanel
 from anthropic_proxy.console.dashboard.query import read_view_query
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.database import open_for_writing
-from anthropic_proxy.console.ledger.queries import PeriodSums
+from anthropic_proxy.console.ledger.periods import RequestSelection
+from anthropic_proxy.console.ledger.queries import PeriodSums, sum_usage
 from anthropic_proxy.console.ledger.records import UsageSums
+from anthropic_proxy.console.ledger.request_queries import list_stored_requests
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.error_catalog import find_remedy
+from anthropic_proxy.gateway.prices.price_list import find_price_package_version
 from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.plugins import Cost, Receipt
 from tests.support.ledger import NOON, new_receipt, reading, store
@@ -320,3 +324,33 @@ def test_the_range_before_and_then_the_later_one_end_now_again(name: str) -> Non
     assert earlier.link_to_shifted_range(1) == present.link()
     twice = read_view_query("/dashboard", parse_qs(urlsplit(earlier.link_to_shifted_range(-1)).query), NOON + 1_100)
     assert twice.link_to_shifted_range(1) == address.geturl()
+
+
+async def test_the_sums_of_a_day_are_those_of_its_rows_with_the_source_of_each(tmp_path: Path) -> None:
+    (tmp_path / "anthropic-proxy.toml").write_text(
+        '[providers.openrouter]\nbase_url = "https://openrouter.ai/api/v1"\n'
+        '[prices."openrouter/own"]\ninput = 1\noutput = 1\n'
+    )
+    loaded = load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env"))
+    settings = structs.replace(loaded, data_directory=tmp_path / "data")
+    model = {"provider": "openrouter", "prefix": "openrouter", "model": "z-ai/glm-5.2"}
+    used = {**model, "input_tokens": 22_000, "output_tokens": 278}
+    receipts = [
+        new_receipt(1, **used, stated_cost=13_400_000),
+        new_receipt(2, **used),
+        new_receipt(3, **{**used, "model": "own"}, stated_cost=13_400_000),
+    ]
+    await store(settings, *receipts, cost=None)
+    with reading(settings) as engine, engine.connect() as connection:
+        rows = list_stored_requests(connection, RequestSelection(), 10)
+        (day,) = sum_usage(connection, RequestSelection(), "day")
+        page = build_overview_page(build_context("/dashboard", connection, settings))
+        (figure,) = [one for one in page["figures"] if one.label == "Spent"]
+    own = f"{tmp_path / 'anthropic-proxy.toml'} line 3"
+    assert [(row.cost, row.price_source) for row in rows] == [
+        (22_278_000, own),
+        (32_023_200, find_price_package_version()),
+        (13_400_000, "stated by the provider"),
+    ]
+    assert day.sums.cost == sum(row.cost or 0 for row in rows) == 67_701_200
+    assert figure.value == "$0.068"
