@@ -37,6 +37,7 @@ again. If `closes_connection` is True, the server closes the client connection a
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import accumulate
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -463,8 +464,14 @@ def suggest_name(
     return f"The {kind}s are: {', '.join(known)}. {more}".rstrip()
 
 
+_MAX_COMPARED_CHARACTERS = 150_000
+"""Characters of all choices that are compared with a name. Servers list them, and requests of others wait meanwhile."""
+
+
 def find_similar_choices(
     text: str, choices: Mapping[str, object] | Sequence[str], most: int, min_similarity: float = 0.6
 ) -> list[str]:
-    """The same for the `most` most similar ones, the best first."""
-    return get_close_matches(text, list(choices), n=most, cutoff=min_similarity)
+    """The same for the `most` most similar ones, the best first. Only the beginning of a very long list is read."""
+    ends = accumulate(map(len, choices))
+    compared = [choice for choice, end in zip(choices, ends, strict=True) if end <= _MAX_COMPARED_CHARACTERS]
+    return get_close_matches(text, compared, n=most, cutoff=min_similarity)

@@ -124,3 +124,11 @@ def test_every_status_of_the_proxy_itself_is_documented() -> None:
         if issubclass(kind, ProxyError) and not issubclass(kind, UpstreamError | ServerToolFailed)
     }
     assert set(ROW.findall(RELIABILITY.read_text())) == own
+
+
+def test_of_a_very_long_list_only_the_beginning_is_compared() -> None:
+    others = [f"{number:04}{'x' * 252}" for number in range(5_000)]
+    assert errors.find_similar_choices("gpt-5.2", ["gpt-5.1", *others], 3) == ["gpt-5.1"]
+    assert errors.find_similar_choices("gpt-5.2", [*others, "gpt-5.1"], 3) == []
+    names = [f"vendor/some-model-{number:04}" for number in range(5_000)]
+    assert errors.find_similar_choices("gpt-5.2", [*names, "gpt-5.1"], 3) == ["gpt-5.1"]
