@@ -38,7 +38,7 @@ EXTRAS = {
 }
 """Name of an extra → its purpose."""
 _MADE_BY_UV = compile_later(r"^uv\s*=", re.MULTILINE)
-_REQUIREMENT = compile_later(r"(.+?) *; *extra *== *['\"](.+)['\"]")
+_REQUIREMENT = compile_later(r"(.+?) *; *extra *== *['\"](.+)['\"]", most=500)
 
 
 def add(

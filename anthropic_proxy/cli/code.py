@@ -685,11 +685,13 @@ _NAMED_SETTINGS = (
     _NamedSetting(compile_later(r"modelOverrides"), "requests {}", is_variable=False, of_all_files=True),
     _NamedSetting(compile_later(r"availableModels"), "offers only the models {}", is_variable=False),
     _NamedSetting(
-        compile_later(r"CLAUDE_CODE_\w*SUBAGENT_MODEL"), "requests the model {} for sub-agents", of_all_files=True
+        compile_later(r"CLAUDE_CODE_\w*SUBAGENT_MODEL", most=200),
+        "requests the model {} for sub-agents",
+        of_all_files=True,
     ),
     _NamedSetting(compile_later(r"ANTHROPIC_CUSTOM_MODEL_OPTION"), "offers the model {}"),
     _NamedSetting(compile_later("|".join(_LIMIT_VARIABLES)), "uses {}"),
-    _NamedSetting(compile_later(r"(ANTHROPIC|CLAUDE_CODE)_\w*MODEL\w*"), "uses {}"),
+    _NamedSetting(compile_later(r"(ANTHROPIC|CLAUDE_CODE)_\w*MODEL\w*", most=200), "uses {}"),
     _NamedSetting(compile_later(CUSTOM_HEADERS), "sends {}"),
     _NamedSetting(compile_later(_MODEL_NAMES), "shows its names of models", is_variable=False),
     _NamedSetting(compile_later(_STATUS_LINE), "runs {} for its status line", is_variable=False),

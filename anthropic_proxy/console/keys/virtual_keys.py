@@ -25,8 +25,8 @@ MAX_COUNTER_AMOUNT = MAX_DOLLARS * NANO_DOLLARS
 """Maximum amount in a counter of the store, in nano-dollars. Redis counts with numbers of double precision, which are
 exact up to 2⁵³."""
 _BUDGET = compile_later(
-    r"(?P<dollar>\$)?\s*(?P<number>\d{1,13}(?:\.\d{1,9})?)\s*(?P<scale>[kKmM])?\s*"
-    r"(?P<unit>usd|USD|tokens?)?\s*/\s*(?P<period>day|month|total)"
+    r"(?P<dollar>\$)?\s*+(?P<number>\d{1,13}(?:\.\d{1,9})?)\s*+(?P<scale>[kKmM])?\s*+"
+    r"(?P<unit>usd|USD|tokens?)?\s*+/\s*+(?P<period>day|month|total)"
 )
 _SCALES = {"k": 1_000, "m": 1_000_000}
 _FORMS = "Use an amount and a period, such as 50USD/month, 5USD/day, 2000000tokens/day or 100USD/total"

@@ -223,7 +223,7 @@ def decode_passage(sealed: str) -> str:
 
 # Domain lists
 
-_HOST = compile_later(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|[0-9a-f:.]*:[0-9a-f:.]*")
+_HOST = compile_later(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|(?=[0-9a-f.]*:)[0-9a-f:.]*")
 _MAX_ENTRY = 2_000
 """Maximum number of characters of an entry of a list of domains."""
 _ENTRY = compile_later(r"(?P<host>[^\s/*:?#@\\]+)(?P<path>/[^\s*?#]*(?:\*[^\s*?#]*)?)?")

@@ -14,8 +14,9 @@ from anthropic_proxy.engine.patterns import compile_later
 FAMILIES_FILE = Path(__file__).with_name("token_families.json")
 FAMILIES = {family.name: family for family in msgspec.json.decode(FAMILIES_FILE.read_bytes(), type=list[TokenFamily])}
 
+_MAX_NAME_CHARACTERS = 512
 _MODELS = tuple(
-    (compile_later(pattern), name)
+    (compile_later(pattern, most=_MAX_NAME_CHARACTERS), name)
     for pattern, name in (
         (r"claude-opus-4-7", "claude-opus-4-7"),
         (

@@ -466,7 +466,7 @@ def _tool_call_rule(form: str, *tools: tuple[str, str, str]) -> tuple[re.Pattern
     `_fill`). The first kind that the client offers is used. Names are compared in lower case, without `_`, `-` and MCP
     prefix.
     """
-    return compile_later(f"{_START}(?:{form}){_END}", re.IGNORECASE), tools
+    return compile_later(f"{_START}(?:{form}){_END}", re.IGNORECASE, most=MAX_PROMPT_CHARACTERS), tools
 
 
 _SHELL = (

@@ -39,7 +39,10 @@ _KINDS: tuple[tuple[FinishKind, re.Pattern[str]], ...] = (
             r"error|abort|cancel|fail|insufficient|interrupt|time(?:d_)?out|unavailable|overload|rate_?limit"
         ),
     ),
-    ("limit", compile_later(r"length|max_?[a-z_]*tokens|token_?limit|output_?limit|truncat|repetition")),
+    (
+        "limit",
+        compile_later(r"length|max_?[a-z_]*tokens|token_?limit|output_?limit|truncat|repetition", most=_MAX_CHARACTERS),
+    ),
 )
 """Rows: meaning of a finish reason, and the pattern of its names. The first row that matches counts. Finish reasons are
 searched in lower case, with `_` in place of `-` and space."""

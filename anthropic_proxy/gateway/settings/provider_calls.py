@@ -37,7 +37,7 @@ _MAX_PEM_BYTES = 4 * 1024 * 1024
 """Maximum size of a file with certificates. The bundle of a system has about 230 KB."""
 _HEADER_NAME = compile_later(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _SHELL_VARIABLE = compile_later(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?")
-_VARIABLE_IN_TEXT = compile_later(r"\$\{[A-Za-z_][A-Za-z0-9_]*(?::-[^}]*)?\}")
+_VARIABLE_IN_TEXT = compile_later(r"\$\{[A-Za-z_][A-Za-z0-9_]*(?::-[^}]*)?\}", most=4_000)
 _HEADER_TEXT = compile_later(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
 _FRAMING_HEADERS = frozenset(
     {

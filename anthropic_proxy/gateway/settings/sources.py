@@ -38,7 +38,7 @@ _EXAMPLE = compile_later(r"(?:example|placeholder)(?:[-_]\w+)?", re.IGNORECASE)
 _MAX_VALUE_CHARACTERS = 1 << 20
 """Maximum number of characters of all values of `.env` together. References to other variables can double them."""
 _QUOTED = compile_later(r"""(["'])(.*?)\1\s*(?:\#.*)?""", re.DOTALL)
-_COMMENT = compile_later(r"(?:^|\s+)#(?:\s.*)?$|\s+#.*$", re.DOTALL)
+_COMMENT = compile_later(r"(?:^|(?<!\s)\s+)#(?:\s.*)?$|(?<!\s)\s+#.*$", re.DOTALL)
 
 
 def is_placeholder(text: str) -> bool:

@@ -422,7 +422,9 @@ def redact_and_shorten(text: str, max_characters: int = _MAX_SHOWN_CHARACTERS) -
 
 _SECRET_NAME = compile_later(r"_(?:KEY|TOKEN|SECRET|PASSWORD|HEADERS|BEARER_TOKEN_[A-Z]+)$")
 _USER_INFO = compile_later(r"(?<=://)[^/?#\s]*(?=@)")
-_SECRET_PARAMETER = compile_later(r"([?&][^=&#\s]*(?:pass|pwd|secret|token|key)[^=&#\s]*=)[^&#\s]+", re.IGNORECASE)
+_SECRET_PARAMETER = compile_later(
+    r"([?&](?=[^=&#?\s]*(?:pass|pwd|secret|token|key))[^=&#?\s]*=)[^&#\s]+", re.IGNORECASE
+)
 """Pattern of a URL parameter that contains a credential: `?sslpassword=…`."""
 _REFERENCE = compile_later(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 

@@ -70,7 +70,7 @@ and would fill the memory."""
 _MAX_INNER_FIELDS = 32
 """Maximum number of fields inside of others that are remembered for a model. A client can invent their names, and would
 remove all that was learned before."""
-_LAST_WORD, _FIRST_WORD = compile_later(r"\w*\W*\Z", re.ASCII), compile_later(r"\w*", re.ASCII)
+_LAST_WORD, _FIRST_WORD = compile_later(r"\w*\W*\Z", re.ASCII, most=40), compile_later(r"\w*", re.ASCII)
 _FIRST_WORDS = compile_later(r"\W*+[\w.]++\W++\w++", re.ASCII)
 _MAX_END = 40
 """Number of characters at the end of a gateway's text that are compared with the request."""

@@ -62,7 +62,7 @@ def find_members(text: bytes, offset: int = 0, end: int | None = None) -> list[J
         require_bounded_members(text[offset:end], counts_nested=False)
     values = _decode_object(view)
     found: list[JsonSpan] = []
-    position = _after(_OPEN, view, 0)
+    position = _end(_OPEN.match(view, 0))
     while key := _KEY.match(view, position):
         name = _decode_string(key[1])
         value = values[name]
@@ -81,11 +81,11 @@ def find_elements(text: bytes, offset: int, end: int) -> list[JsonSpan]:
     view = memoryview(text)[offset:end]
     require_bounded_members(text[offset:end], counts_nested=False)
     found: list[JsonSpan] = []
-    position = _after(_OPEN, view, 0)
+    position = _end(_OPEN.match(view, 0))
     for raw in _decode_list(view):
         stop = position + memoryview(raw).nbytes
         found.append(JsonSpan(offset + position, offset + position, offset + stop))
-        position = _after(_NEXT, view, stop)
+        position = _end(_NEXT.match(view, stop))
     return found
 
 
@@ -161,7 +161,6 @@ def apply_edits(text: bytes, edits: Sequence[Edit]) -> bytes:
     return b"".join((*pieces, view[position:]))
 
 
-def _after(pattern: re.Pattern[bytes], view: memoryview, position: int) -> int:
-    match = pattern.match(view, position)
+def _end(match: re.Match[bytes] | None) -> int:
     assert match is not None, "the decoder has read this text"
     return match.end()

@@ -190,7 +190,9 @@ def read_function_tags(text: str, offered: OfferedTools) -> list[RecoveredCall] 
         name = offered.find_tool_name(begin[1])
         if name is None:
             return None
-        read = _read_parameters(text, begin.end(), (_PARAMETER, _PARAMETER_END), offered.schema_properties(name))
+        read = _read_parameters(
+            text, begin.end(), (_PARAMETER.match, _PARAMETER_END.search), offered.schema_properties(name)
+        )
         if read is None or (end := _FUNCTION_END.match(text, read[1])) is None:
             return None
         calls.append(RecoveredCall(name, read[0]))
@@ -224,7 +226,9 @@ def read_invoke_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] |
         name = offered.find_tool_name(begin[2])
         if name is None:
             return None
-        read = _read_parameters(text, begin.end(), (_ARGUMENT, _ARGUMENT_END), offered.schema_properties(name))
+        read = _read_parameters(
+            text, begin.end(), (_ARGUMENT.match, _ARGUMENT_END.search), offered.schema_properties(name)
+        )
         if read is None or (end := _INVOKE_END.match(text, read[1])) is None:
             return None
         calls.append(RecoveredCall(name, read[0]))
@@ -244,7 +248,7 @@ def read_key_value_call(text: str, offered: OfferedTools) -> list[RecoveredCall]
     if name is None:
         return None
     position = len(name_text) if mark else len(body)
-    read = _read_parameters(body.rstrip(), position, (_KEY, _VALUE_END), offered.schema_properties(name))
+    read = _read_parameters(body.rstrip(), position, (_KEY.match, _VALUE_END.search), offered.schema_properties(name))
     return [RecoveredCall(name, read[0])] if read is not None and read[1] >= len(body.rstrip()) else None
 
 
@@ -329,16 +333,19 @@ def _unfenced(text: str) -> str:
     return stripped.removeprefix(_CODE_FENCE).removeprefix("json").removesuffix(_CODE_FENCE).strip()
 
 
+_Find = Callable[[str, int], re.Match[str] | None]
+
+
 def _read_parameters(
-    text: str, position: int, marks: tuple[re.Pattern[str], re.Pattern[str]], properties: Mapping[str, Any]
+    text: str, position: int, find: tuple[_Find, _Find], properties: Mapping[str, Any]
 ) -> tuple[str, int] | None:
     """Return the tagged parameters at index `position` as JSON text of an object, and the index after them.
 
-    `marks`: patterns of the start tag and the end tag of a parameter. None: an end tag is missing.
+    `find` reads the start tag of a parameter, and searches its end tag. None: an end tag is missing.
     """
     given: dict[str, Any] = {}
-    while begin := marks[0].match(text, position):
-        end = marks[1].search(text, begin.end())
+    while begin := find[0](text, position):
+        end = find[1](text, begin.end())
         if end is None:
             return None
         name = begin[1].strip()

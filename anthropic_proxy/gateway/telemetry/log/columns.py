@@ -16,7 +16,7 @@ _UNSPACED = "\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff\uff00-\uff60"
 _GAPS = compile_later(r"( {2,})")
 _QUESTION = "Did you mean:"
 _SPACE = compile_later(r"\s")
-_PIECE = compile_later(rf"( *)([{_UNSPACED}]|[^ {_UNSPACED}]+)")
+_PIECE = compile_later(rf"(?<! )( *)([{_UNSPACED}]|[^ {_UNSPACED}]+)")
 
 
 def count_columns(text: str) -> int:
