@@ -196,9 +196,9 @@ class _Limit:
         self.left = _MAX_CHARACTERS
         self._parts_left = _MAX_PARTS
 
-    def take(self, blocks: Sequence[_Content]) -> tuple[Sequence[_Content], Iterator[Block]]:
+    def take(self, blocks: Sequence[_Content], least: int = _MIN_PARTS) -> tuple[Sequence[_Content], Iterator[Block]]:
         """Return the shown beginning of `blocks`, and a note if there are more."""
-        shown = blocks[: max(self._parts_left, _MIN_PARTS)]
+        shown = blocks[: max(self._parts_left, least)]
         self._parts_left -= len(shown)
         left_out = len(blocks) - len(shown)
         return shown, iter([Block(kind="other", title=f"{formats.plural(left_out, 'part')} more")] if left_out else [])
@@ -395,7 +395,8 @@ def _build_result(block: Mapping[str, Any], limit: _Limit) -> Iterator[Block]:
     parts: list[Part] = []
     others: list[Block] = []
     notes: list[str] = []
-    for part in _list_blocks(block):
+    shown, more = limit.take(_list_blocks(block), least=1)  # results may contain results
+    for part in shown:
         if part["type"] == "text":
             text, note = limit.shorten(str(part.get("text", "")))
             parts.append(Part(text, is_code=True))
@@ -413,6 +414,7 @@ def _build_result(block: Mapping[str, Any], limit: _Limit) -> Iterator[Block]:
         id=str(block.get("tool_use_id", "")),
     )
     yield from others
+    yield from more
 
 
 def _summarize(text: str) -> str:

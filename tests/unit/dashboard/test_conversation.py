@@ -327,3 +327,14 @@ def test_a_failed_message_that_the_user_has_changed_is_a_turn_of_its_own() -> No
         (["req_0"], "req_1"),
         (["req_2"], "req_3"),
     ]
+
+
+def test_the_parts_of_a_result_count_as_blocks_of_the_page() -> None:
+    result = {**RESULT, "content": [{"type": "x"}] * 40_000}
+    (turn,) = turns_of((request([result, result]), b""))
+    # 2 results, 1,498 parts of the first, 1 of the second
+    assert [block.title for block in turn.sent if block.title != "X"] == [
+        *("Result", "38,502 parts more"),
+        *("Result", "39,999 parts more"),
+    ]
+    assert len(turn.sent) == 2 + 1_498 + 1 + 2
