@@ -2,7 +2,6 @@
 
 import getpass
 import platform
-import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -46,6 +45,7 @@ from anthropic_proxy.console.keys.virtual_keys import (
 from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.export import write_csv
 from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.engine.platforms.shells import quote_word
 from anthropic_proxy.errors import ConfigurationError, UnknownModel
 from anthropic_proxy.gateway.settings import Settings
 
@@ -163,7 +163,7 @@ def list_(*, as_json: bool = False) -> None:
         columns, rows = [columns[index] for index in used], [[row[index] for index in used] for row in rows]
     output.write_table(columns, rows)
     if output.is_terminal:
-        output.write_notice(f"All facts of one key:  anthropic-proxy keys show {shlex.quote(found[0].label)}")
+        output.write_notice(f"All facts of one key:  anthropic-proxy keys show {quote_word(found[0].label)}")
 
 
 @keys.command

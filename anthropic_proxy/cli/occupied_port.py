@@ -1,10 +1,10 @@
 """The message of a server whose port is in use, with the program that uses it."""
 
-import shlex
 import sys
 from datetime import datetime
 
 from anthropic_proxy.cli.local_proxy import find_health
+from anthropic_proxy.engine.platforms.shells import quote_word
 from anthropic_proxy.gateway.platforms.sockets import (
     PORT_OWNER_COMMANDS,
     find_foreign_user,
@@ -28,7 +28,7 @@ def describe_occupied_port(host: str, port: int, certificate_file: str = "") -> 
         if word in ("--port", "--config"):
             next(words, None)
         elif word != "serve" and not word.startswith(("--port=", "--config=")):
-            options.append(shlex.quote(word))
+            options.append(quote_word(word))
     options.append(f"--port {find_free_port(host, port)}")
     free = " ".join(["anthropic-proxy serve", *options])
     record = find_running_proxy(find_data_directory(copy_environment()), port)

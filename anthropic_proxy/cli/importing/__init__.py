@@ -7,7 +7,6 @@ get, and which entries have no equivalent.
 import json
 import os
 import re
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import date
@@ -34,6 +33,7 @@ from anthropic_proxy.engine.options import TIERS, list_condition_texts
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.files import MAX_CONFIG_BYTES
 from anthropic_proxy.engine.platforms.program import shorten_home
+from anthropic_proxy.engine.platforms.shells import quote_word
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
@@ -95,7 +95,7 @@ def import_settings(
     copy_keys
         Write the API keys of the file to .env too. In a terminal, the command asks.
     """
-    own_command = "anthropic-proxy import" if file is None else f"anthropic-proxy import {shlex.quote(str(file))}"
+    own_command = "anthropic-proxy import" if file is None else f"anthropic-proxy import {quote_word(str(file))}"
     file = file or _find_router_file()
     name = describe_input(file)
     base = name if str(file) == "-" else file.name
