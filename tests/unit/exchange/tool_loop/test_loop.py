@@ -10,7 +10,7 @@ import pytest
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.tool_loop.runner import MAX_CONCURRENT_CALLS, MAX_TOOL_CALLS
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
-from anthropic_proxy.engine.upstream.contract import SearchResult
+from anthropic_proxy.engine.upstream.contract import FetchedPage, SearchResult
 from anthropic_proxy.errors import UpstreamUnreachable
 from anthropic_proxy.plugins import Client
 from tests.support.harness import RecordingSink, new_client_request
@@ -212,3 +212,25 @@ async def test_a_call_after_a_search_of_the_proxy_is_repeated() -> None:
     assert (receipt.input_tokens, receipt.output_tokens) == (350, 25)
     assert [(one.input_tokens, one.output_tokens) for one in receipt.attempts] == [(100, 10), (100, 10), (150, 5)]
     assert receipt.failed_attempts == ["openai unreadable reply"]
+
+
+async def test_title_and_text_of_a_page_share_the_limit_of_its_tokens() -> None:
+    page = FetchedPage(url="https://a.test/", media_type="text/html", title="t" * 9_000, text="x" * 9_000)
+    script = Script(calls(call("web_fetch", url=page.url)), reply(text(".")))
+    tool = {"type": "web_fetch_20250910", "name": "web_fetch", "max_content_tokens": 200}
+    sink = await proxy(script, fetch=Fetcher(page)).post(
+        messages=[{"role": "user", "content": f"Read {page.url}"}], tools=[tool], stream=False
+    )
+    document = message_of(sink).content[1].content.content
+    assert (len(document.title), len(document.source.data)) == (500, 300)
+
+
+async def test_a_long_address_is_not_searched_in_the_conversation() -> None:
+    url = "https://a.test/" + "a" * 300
+    script, fetcher = Script(calls(call("web_fetch", url=url)), reply(text("."))), Fetcher()
+    tool = {"type": "web_fetch_20250910", "name": "web_fetch"}
+    sink = await proxy(script, fetch=fetcher).post(
+        messages=[{"role": "user", "content": f"Read {url}"}], tools=[tool], stream=False
+    )
+    assert message_of(sink).content[1].content.error_code == "url_too_long"
+    assert fetcher.requests == []
