@@ -154,6 +154,9 @@ class AdmissionRequest(Struct, frozen=True, kw_only=True):
     """Models that may serve the request: the first choice, then its fallbacks."""
     estimate_input_tokens: Callable[[], int] = lambda: 0
     """Returns the estimated input tokens. It reads the whole request, so call it only if the number is needed."""
+    parent: str = ""
+    """Id of the client request to which a check of the proxy belongs. Its tokens and costs count, but it is no further
+    request of the client. "": a request of a client."""
     response_headers: dict[str, str] = field(default_factory=dict)
     """Headers that a policy adds to the response, also to an error response. Names are in lower case."""
     further_calls: list[AdmitFurtherCall] = field(default_factory=list)
@@ -215,6 +218,33 @@ class PrefixChange(Struct):
 
 NEGOTIATED = "negotiated"
 """Outcome of a request that asked whether something is available, and was told that it is not. Nothing failed."""
+
+
+CheckVerdict = Literal["not_flagged", "flagged", "unavailable", "harmless"]
+"""Result of the check of a tool call. `unavailable`: there is no verdict, so the client checks the call. `harmless`:
+the table of harmless calls has it, so no model was asked, and the client's own rule decides."""
+
+
+class CallCheck(Struct, frozen=True, omit_defaults=True):
+    """Check of one tool call of a reply (auto mode)."""
+
+    call: str
+    """Id of the tool call."""
+    tool: str
+    """Name of the tool, as the client knows it."""
+    verdict: CheckVerdict
+    """Result of the check."""
+    reason: str = ""
+    """Explanation for the user of a flagged call, or why there is no verdict. "": none."""
+    rule: str = ""
+    """The row of the table of harmless calls, or the rule that the checking model names. "": none."""
+    request: str = ""
+    """Id of the request to the checking model. "": no model was asked."""
+
+
+RequestKind = Literal["", "auto_mode_check", "classifier"]
+"""What a request is for. `auto_mode_check`: the proxy asks the checking model about a tool call. `classifier`: Claude
+Code asks about a tool call. "": any other request."""
 
 
 class Receipt(BilledUsage, kw_only=True):
@@ -304,6 +334,12 @@ class Receipt(BilledUsage, kw_only=True):
     prefix_change: PrefixChange | None = None
     """Change of the beginning of the prompt, compared with the one before in the conversation. None: there is none, or
     the request belongs to no session."""
+    kind: RequestKind = ""
+    """What the request is for. "": an ordinary one."""
+    parent: str = ""
+    """Id of the client request to which a check belongs. "": the request is one of a client."""
+    checks: list[CallCheck] = field(default_factory=list)
+    """Checks of the tool calls of the reply, or the one that this request was made for."""
     trace: TraceContext | None = None
     """Trace of the request. None: traces are off, and the client sent no valid `traceparent`."""
 

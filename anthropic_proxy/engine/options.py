@@ -230,6 +230,9 @@ Balance = Literal["order", "weighted", "latency", "cost"]
 price."""
 BALANCE_TEXTS = {"weighted": "by weight", "latency": "lowest latency first", "cost": "lowest price first"}
 """Value of the field `balance` → text about the order of the targets, for users. `order` has no text."""
+AutoModeChoice = Literal["check", "client", "off"]
+"""Who checks tool calls in auto mode: the proxy, or the client with its own classifier; `off`: the client is told that
+there is no check."""
 InputTokens = Annotated[int, Meta(ge=1, le=100_000_000)]
 """Type of a limit on input tokens, from 1 to 100 million."""
 Percent = Annotated[float, Meta(gt=0, le=100)]
@@ -308,6 +311,12 @@ class RouteTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     weights: tuple[Weight, ...] = ()
     """Relative shares of requests for the targets, in the order of `targets`, with `balance = "weighted"`. By default
     equal."""
+    auto_mode: AutoModeChoice | None = None
+    """Who checks tool calls for these requests in auto mode. By default AUTO_MODE."""
+    auto_mode_model: str | None = None
+    """Model that checks tool calls for these requests. By default AUTO_MODE_MODEL."""
+    auto_mode_timeout: Annotated[float, Meta(gt=0, le=600)] | None = None
+    """Seconds that a reply waits for these checks. By default AUTO_MODE_TIMEOUT."""
     sticky: bool = True
     """True if a session keeps its first target with `weighted` or `latency`, so that its prompt cache stays usable."""
 
@@ -430,6 +439,25 @@ class Timeouts(Struct, frozen=True):
     """`UPSTREAM_IDLE_TIMEOUT`: maximum time between two received pieces of the reply."""
 
 
+class AutoMode(Struct, frozen=True, kw_only=True):
+    """Check of tool calls for Claude Code's auto mode, if the provider does none itself."""
+
+    mode: AutoModeChoice = "check"
+    """`AUTO_MODE`: who checks the calls."""
+    model: str | None = None
+    """`AUTO_MODE_MODEL`: model of the check. None: that of the sonnet tier."""
+    timeout_seconds: float = 12.0
+    """`AUTO_MODE_TIMEOUT`: maximum time that the end of a reply waits for its checks."""
+    confirm_with: str | None = None
+    """Second model, which must agree that a call is not dangerous. None: one model decides."""
+    deny: tuple[str, ...] = ()
+    """Sentences of a company about actions that are flagged. Sentences of the user cannot weaken them."""
+    allow: tuple[str, ...] = ()
+    """Sentences of a company about actions that are not flagged."""
+    environment: tuple[str, ...] = ()
+    """Sentences of a company about its surroundings, such as its hosts and repositories."""
+
+
 class SearchService(Struct, frozen=True, kw_only=True):
     """Service that runs web searches for models, selected by the table `[search]` of the configuration file."""
 
@@ -544,6 +572,8 @@ class EngineOptions(Struct, frozen=True, kw_only=True):
     """`SEARCH_URL`: URL of the search service for web searches run by the proxy. None: the proxy runs none."""
     search: SearchService | None = None
     """`[search]` of `anthropic-proxy.toml`: search service for web searches. `search_url` takes precedence."""
+    auto_mode: AutoMode = AutoMode()
+    """`AUTO_MODE`, `AUTO_MODE_MODEL`, `AUTO_MODE_TIMEOUT` and `[auto_mode]` of `anthropic-proxy.toml`."""
     routes: tuple[ConfiguredRoute, ...] = ()
     """Tables `[[routes]]` of `anthropic-proxy.toml`, in the order of the file. The first match is used."""
     fetch_urls: bool = False

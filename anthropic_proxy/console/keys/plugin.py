@@ -191,12 +191,14 @@ class KeyPolicy:
         scopes = [build_key_scope(key)]
         if key.team and (team := self._table.find_team(key.team)) is not None:
             scopes.append(build_team_scope(team))
-        if request.has_reply:
+        if request.has_reply and not request.parent:  # the settings choose the model of a check, not the client
             require_allowed_route(scopes, request)
             require_allowed_models(scopes, request)
         estimate = await self._estimate(scopes, request)
         now = self._clock()
         limits = build_limits(scopes, estimate, now) if request.has_reply else build_token_count_limits(scopes)
+        if request.parent:  # its request is counted already, and runs meanwhile
+            limits = [each for each in limits if each.rule not in ("requests_per_minute", "concurrency")]
         reservations = self._reservations
         if not limits or reservations is None:
             return None

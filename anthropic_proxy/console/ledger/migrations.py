@@ -132,6 +132,11 @@ def _add_billed_searches(_: "Connection") -> Iterator[str]:
     yield f"ALTER TABLE requests ADD COLUMN billed_searches {COUNT}"
 
 
+def _add_checks(_: "Connection") -> Iterator[str]:
+    for column in ("kind", "parent", "checks"):
+        yield f"ALTER TABLE requests ADD COLUMN {column} {TEXT}"
+
+
 _STEPS: Mapping[str, _Step] = {
     "0002": _add_contents,
     "0003": _add_virtual_keys,
@@ -146,6 +151,7 @@ _STEPS: Mapping[str, _Step] = {
     "0012": _add_owner_and_team,
     "0013": _add_prefix_change,
     "0014": _add_billed_searches,
+    "0015": _add_checks,
 }
 """Version of the schema → function that returns the statements of the migration from the version before."""
 NEWEST_VERSION = max(_STEPS)

@@ -156,6 +156,12 @@ class StoredRequest(RequestCounts, gc=False):
     """Input tokens behind this part, which the provider could not read from its cache."""
     billed_searches: int = 0
     """Web searches that providers ran and bill. 0: none, or stored by an earlier version."""
+    kind: str = ""
+    """`auto_mode_check`, `classifier`, or "": an ordinary request, or stored by an earlier version."""
+    parent: str = ""
+    """Id of the request to which a check of the proxy belongs. "": a request of a client."""
+    checks: str = ""
+    """Checks of the tool calls of the reply, as JSON. "": none, or stored by an earlier version."""
 
 
 class UsageSums(RequestCounts):
@@ -238,7 +244,7 @@ _LABELS = {
     "team": "client.team",
     **{name: name for name in ("project", "session", "agent", "user_agent", "method", "path", "requested_model")},
     **{name: name for name in ("provider", "prefix", "model", "route", "route_reason")},
-    **{name: name for name in ("outcome", "error_type", "error_code")},
+    **{name: name for name in ("outcome", "error_type", "error_code", "kind", "parent")},
 }
 """Field of `StoredRequest` → attribute of the receipt, for short texts."""
 _read_labels = attrgetter(*_LABELS.values())
@@ -288,6 +294,7 @@ class RowBuilder:
             _json(notes),
             _json(receipt.adaptations),
             "" if change is None else change.part,
+            _json(receipt.checks),
         )
         times: Sequence[str] = (
             _json(build_attempt_times(attempts)),
@@ -303,7 +310,7 @@ class RowBuilder:
                     self._sound_texts = set()
                 self._sound_texts.update(words)
             texts, times = stored[: len(texts)], stored[len(texts) :]
-        error, row.failed_attempts, row.notes, row.adaptations, row.prefix_change = texts
+        error, row.failed_attempts, row.notes, row.adaptations, row.prefix_change, row.checks = texts
         row.error = formats.shorten(error, MAX_ERROR_CHARACTERS)  # after the removal of keys
         row.attempt_times, row.reply_blocks = shorten_attempt_errors(times[0]), times[1]  # after the removal of keys
         if change is not None:

@@ -53,6 +53,7 @@ async def admit(
         body_bytes=len(incoming.body),
         route=plan.route.name if plan.route is not None else "",
         request_id=receipt.request_id,
+        parent=receipt.parent,
         targets=[describe_target(target, request) for target in plan.targets],
         estimate_input_tokens=partial(estimate_client_request_tokens, incoming, estimates, scale, request),
         response_headers=receipt.limit_headers,

@@ -215,6 +215,8 @@ class Attempts:
         self._watchdog = watchdog
         self._estimates = estimates
         self.receipt = incoming.receipt
+        self._session = "" if self.receipt.parent else self.receipt.session
+        """Conversation of the request. A check of the proxy is no part of it, although its record names the session."""
         self._is_large = is_large_request(incoming.body, len(request.tools))
         self._inliner: MediaInliner | None = None
         """Downloader for the files to which the request links. None: no links, or `FETCH_URLS` is off."""
@@ -444,7 +446,7 @@ class Attempts:
                 self._is_large, inliner.inline_urls, request, fetched
             )
         estimate = partial(self._estimates.get_or_estimate, scale=run.token_scale)
-        session = self.receipt.session
+        session = self._session
         conversation = f"{session} {self.receipt.agent} {target.prefixed_id}" if session else ""
         places: DeferredToolPlaces | None = None
         loads_tools = session and limits.loaded_tools != "listed" and PLACEHOLDER_NAME in list_tool_names(request.tools)
@@ -523,7 +525,7 @@ class Attempts:
             upstream_request = await self._encode(attempt)
             self._record_target(attempt)
             target = attempt.target
-            if receipt.session and len(upstream_request.body) <= MAX_PROMPT_BYTES:
+            if self._session and len(upstream_request.body) <= MAX_PROMPT_BYTES:
                 conversation = receipt.session, receipt.agent, receipt.prefix, target.model
                 prompt = Prompt(
                     conversation,

@@ -261,6 +261,8 @@ def encode_events(events: Sequence[Event], request_id: str = "") -> bytes:
                     ending: dict[str, Any] = {"stop_reason": event.stop_reason, "stop_sequence": event.stop_sequence}
                     if event.stop_details is not None:
                         ending["stop_details"] = event.stop_details
+                    if event.safeguard_results is not None:
+                        ending["safeguard_results"] = event.safeguard_results
                     frames.append(_MESSAGE_DELTA % (_encode(ending), _encode(event.usage)))
                 case MessageStop():
                     frames.append(_MESSAGE_STOP)

@@ -21,6 +21,8 @@ The receipt is the record of the request for log, metrics and ledger. The server
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
+from msgspec import structs
+
 from anthropic_proxy.engine.clock import start_clock
 from anthropic_proxy.engine.engine import Engine, is_large_request
 from anthropic_proxy.engine.exchange.admission import admit, settle_admissions
@@ -34,6 +36,13 @@ from anthropic_proxy.engine.exchange.client_side import (
 from anthropic_proxy.engine.exchange.plan import choose_plan, estimate_client_request_tokens, read_client_request
 from anthropic_proxy.engine.exchange.provider_errors import idle_timeout_error
 from anthropic_proxy.engine.exchange.relay import RelayStream
+from anthropic_proxy.engine.exchange.safeguards.check import (
+    ReplyCheck,
+    find_auto_mode,
+    is_classifier_request,
+    read_safeguards,
+)
+from anthropic_proxy.engine.exchange.safeguards.relayed import RelayedCheck
 from anthropic_proxy.engine.exchange.tool_loop.loop import RepeatableStream, ToolLoop, run_pending_calls
 from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner
 from anthropic_proxy.engine.exchange.tool_loop.schema_retry import SchemaCheckedStream
@@ -41,10 +50,10 @@ from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleT
 from anthropic_proxy.engine.exchange.watchdog import Watchdog, uncancel
 from anthropic_proxy.engine.hooks import NEGOTIATED, AdmitFurtherCall, Receipt, Settle
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Usage
-from anthropic_proxy.engine.messages.events import ErrorEvent, Event, Ping
+from anthropic_proxy.engine.messages.events import ErrorEvent, Event, MessageDelta, Ping
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.fold import Fold
-from anthropic_proxy.engine.messages.models import MessagesRequest
+from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.engine.messages.preparation import ends_with_paused_reply, find_session_id, shorten_id
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.messages.writer import MessageWriter
@@ -90,6 +99,8 @@ class Exchange:
         """The decoded reply of a streamed request. None: no reply yet, not streamed, or a relay."""
         self._call_filter: SingleToolCallFilter | None = None
         """Filter that drops all tool calls after the first one. None: the client allows parallel calls."""
+        self._check: ReplyCheck | None = None
+        """Checks of the tool calls of the reply. None: the client requested none."""
         self._settles: list[Settle] = []
         """Functions of the policies, to be called with the receipt when the request has ended."""
 
@@ -167,6 +178,14 @@ class Exchange:
 
         # plan
         plan = await choose_plan(engine, incoming, request, self._estimates, match)
+        if is_classifier_request(request):
+            receipt.kind = receipt.kind or "classifier"
+            model = find_auto_mode(engine.settings.auto_mode, plan.route).model
+            if model is not None and not receipt.parent:
+                request = decode_request_or_envelope(incoming.body) if request.scanned_only else request
+                planned = structs.replace(request, model=model)
+                plan = await choose_plan(engine, incoming, planned, self._estimates)
+                self._request = request
         self._plan = plan
         if plan.route is not None:
             receipt.route = plan.route.name
@@ -218,7 +237,10 @@ class Exchange:
             return
 
         # call and deliver
-        queue = engine.queue
+        if request.safeguards and (context := read_safeguards(request.safeguards)) is not None:
+            auto_mode = find_auto_mode(engine.settings.auto_mode, plan.route)
+            self._check = ReplyCheck(engine, incoming, context, auto_mode, self._send_check)
+        queue = engine.queue if not receipt.parent else None  # a check would wait for the reply that waits for it
         if queue is not None:
             # grouped by session, so that one session does not delay all others
             await queue.acquire(f"{receipt.client.name} {receipt.session}")
@@ -229,6 +251,8 @@ class Exchange:
         finally:
             if queue is not None:
                 queue.release()
+            if self._check is not None:
+                self._check.close()
 
         # The provider's count corrects later estimates for the model. The count of a tool loop does not, because it
         # has input that the estimate does not count.
@@ -280,6 +304,8 @@ class Exchange:
         choice = self._request.tool_choice
         if choice is not None and choice.disable_parallel_tool_use:
             self._call_filter = SingleToolCallFilter()
+        if self._check is not None and not isinstance(reply, RelayStream):
+            self._receipt.fidelity.add_notes((self._check.note,))
         try:
             if isinstance(reply, RelayStream):
                 await self._relay(reply)
@@ -310,6 +336,8 @@ class Exchange:
             if call_filter is not None:
                 deltas = call_filter.feed(deltas)
             events = writer.feed(deltas) if writer.started else self._start() + writer.feed(deltas)
+            if self._check is not None:
+                self._check.observe(events)
             if writer.stop is not None and reply.complete:
                 last_events = events
                 break
@@ -322,9 +350,32 @@ class Exchange:
                     holds_request = False
                     self._release_body()
                     reply.release_request()
+        ending = writer.finish()
+        last_events = (last_events or self._start()) + ending
+        if self._check is not None:
+            self._check.observe(ending)
+            last_events = await self._add_verdicts(self._check, last_events)
         self._opened = True
         watchdog.begin_write()
-        await sink.send_events((last_events or self._start()) + writer.finish(), is_last=True)
+        await sink.send_events(last_events, is_last=True)
+
+    async def _add_verdicts(self, check: ReplyCheck, events: list[Event]) -> list[Event]:
+        """Return the last events of a reply with the verdicts. The events before them are sent at once."""
+        place = next(place for place, event in enumerate(events) if isinstance(event, MessageDelta))
+        delta = events[place]
+        assert isinstance(delta, MessageDelta)
+        if check.is_waiting and place:
+            self._opened = True
+            self._watchdog.begin_write()
+            await self._sink.send_events(events[:place])
+            self._watchdog.end_write()
+            events, place = events[place:], 0
+        self._watchdog.end_upstream_call()
+        events[place] = structs.replace(delta, safeguard_results=await check.finish())
+        return events
+
+    async def _send_check(self, request: ClientRequest, sink: ResponseSink) -> None:
+        await Exchange(self._engine, request, sink).run()
 
     async def _fold(self, reply: DeltaStream) -> None:
         """Send the reply as one message, for a request that is not streamed."""
@@ -336,7 +387,12 @@ class Exchange:
         # an estimate was needed if the input may fill the context window: the reply's count then corrects the next one
         if self._writer.usage.input_tokens is None or self._estimates.has_estimate(self._request):
             self._writer.estimate = self._attempts.estimate_tokens(self._request)
-        await self._sink.send_message(fold.finish())
+        message = fold.finish()
+        if self._check is not None:
+            self._check.observe_message(message)
+            self._watchdog.end_upstream_call()
+            message.safeguard_results = await self._check.finish()
+        await self._sink.send_message(message)
 
     async def _relay(self, reply: RelayStream) -> None:
         """Send the provider's bytes, and the event in place of a missing end."""
@@ -347,9 +403,24 @@ class Exchange:
             reply.omit_message_start()
         self._relayed = streams
         is_last = False
+        check: RelayedCheck | None = None
+        if self._check is not None:
+            is_told = any(note.field == "safeguards" for note in self._receipt.notes)
+            check = RelayedCheck(self._check, answers=not is_told)
         try:
             while (data := await reply.read()) is not None:
                 is_last = reply.complete and reply.ending is None
+                if check is not None:
+                    data = check.feed(data) if streams else check.feed_message(data)
+                    if is_last and check.is_waiting:
+                        watchdog.end_upstream_call()
+                        if data:
+                            watchdog.begin_write()
+                            await sink.send_relayed_bytes(data, reply.headers, is_stream=streams, is_last=False)
+                            watchdog.end_write()
+                        data = await check.finish()
+                    elif not data:
+                        continue
                 watchdog.begin_write()
                 await sink.send_relayed_bytes(data, reply.headers, is_stream=streams, is_last=is_last)
                 watchdog.end_write()
@@ -360,6 +431,8 @@ class Exchange:
         if reply.failure is not None:
             self._attempts.annotate_error(reply.failure)
             record_failure(self._receipt, reply.failure, self._engine.settings.reveal_proxy_keys())
+        if check is not None and check.is_waiting and (held := await check.finish()):
+            await sink.send_relayed_bytes(held, reply.headers, is_stream=streams, is_last=False)
         if not is_last:
             watchdog.begin_write()
             await sink.send_events([reply.ending] if reply.ending else [], is_last=True)

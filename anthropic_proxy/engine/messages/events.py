@@ -94,6 +94,8 @@ class MessageDelta(Struct, frozen=True):
     stop_details: dict[str, Any] | None
     """Details of a refusal. None: the field is not sent."""
     usage: UsageBody
+    safeguard_results: list[dict[str, Any]] | None = None
+    """Checks of the tool calls of the reply. None: the client requested none."""
 
 
 class MessageStop(Struct, frozen=True):

@@ -21,7 +21,13 @@ from anthropic_proxy.engine.options import RouteTable, format_origin_in_sentence
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
-from anthropic_proxy.gateway.settings.file_format import FileContents, PriceTable, ProviderTable, SearchTable
+from anthropic_proxy.gateway.settings.file_format import (
+    AutoModeTable,
+    FileContents,
+    PriceTable,
+    ProviderTable,
+    SearchTable,
+)
 from anthropic_proxy.gateway.settings.files import decode_toml, read_settings_file
 from anthropic_proxy.gateway.settings.place import CONFIG_FILE
 from anthropic_proxy.gateway.settings.sources import ErrorList, FoundSetting
@@ -61,10 +67,11 @@ class ConfigFile:
                 self._text = read_settings_file(self.path, self.warnings, draft=draft)
             if self._text:
                 self.contents = decode_toml(self._text, self._shown_path)
-                search = self.contents.get("search")
+                search, auto_mode = self.contents.get("search"), self.contents.get("auto_mode")
                 self.tables = FileContents(
                     providers=self._decode_tables("providers", ProviderTable),
                     search=msgspec.convert(search, SearchTable) if has_type(search, SearchTable) else None,
+                    auto_mode=msgspec.convert(auto_mode, AutoModeTable) if has_type(auto_mode, AutoModeTable) else None,
                     prices=self._decode_tables("prices", PriceTable),
                 )
                 self.require_type((), self.contents, FileContents)

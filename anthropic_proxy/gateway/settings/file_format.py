@@ -107,6 +107,23 @@ class SearchTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Place of the API key: a variable, a file or a command. Required for Brave, Tavily and Exa."""
 
 
+Sentence = Annotated[str, Meta(min_length=1, max_length=500)]
+"""Type of a sentence for the checking model."""
+
+
+class AutoModeTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Rules of a company for the check of tool calls in auto mode, in addition to those of each user."""
+
+    deny: list[Sentence] = []
+    """Sentences about actions that are flagged, also if the user allows or requests them. All calls are then asked."""
+    allow: list[Sentence] = []
+    """Sentences about actions that are not flagged, unless a sentence of `deny` or of the user describes them."""
+    environment: list[Sentence] = []
+    """Sentences about hosts, repositories and storage that are the company's own."""
+    confirm_with: Annotated[str, Meta(min_length=1)] | None = None
+    """Second model, with its prefix. A call is allowed only if both models do not flag it."""
+
+
 class LongContextPrice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Prices of requests with many input tokens. Fields that are not set keep the normal price of the model."""
 
@@ -171,6 +188,8 @@ class FileContents(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Name → server with an API that the proxy supports. The name is the prefix of its model ids: `vllm/qwen3-8b`."""
     search: SearchTable | None = None
     """Search service for web searches of models."""
+    auto_mode: AutoModeTable | None = None
+    """Rules of a company for the check of tool calls in auto mode."""
     prices: dict[str, PriceTable] = {}
     """Own prices by model id with prefix, or by pattern: `openai/gpt-4.1`, `vllm/*`."""
     routes: list[RouteTable] = []

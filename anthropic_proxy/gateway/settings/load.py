@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from anthropic_proxy.engine.options import Timeouts
+from anthropic_proxy.engine.options import AutoMode, Timeouts
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.providers.lookup import ProviderRegistry
 from anthropic_proxy.engine.providers.registry import Provider
@@ -124,6 +124,7 @@ def load_settings(
     configured = load_provider_fields(tables, file, sources, resolves_keys=resolves_now)
     fields |= {name: {**fields.get(name, {}), **added} for name, added in configured.items()}
     fields["call_options"] = load_call_options(file, tables, built_in, sources)
+    fields["auto_mode"] = _build_auto_mode(fields.get("auto_mode", {}), file, sources)
     fields["prices"] = load_prices(file, sources)
     fields["routes"] = load_routes(file, sources)
     proxies: Mapping[str, Secret] = {}
@@ -200,6 +201,18 @@ def _read_table(table: Sequence[Setting], sources: Sources) -> dict[str, Any]:
             elif value is not None:
                 fields[field] = value
     return fields
+
+
+def _build_auto_mode(fields: Mapping[str, Any], file: ConfigFile, sources: Sources) -> AutoMode:
+    if (table := file.tables.auto_mode) is None:
+        return AutoMode(**fields)
+    sources.given["auto_mode"] = Secret(str(table))
+    second = table.confirm_with
+    with sources.errors.collect():
+        if second is not None:
+            second = values.decode_model(file.build_setting(("auto_mode", "confirm_with"), second))
+    deny, allow, environment = map(tuple, (table.deny, table.allow, table.environment))
+    return AutoMode(**fields, deny=deny, allow=allow, environment=environment, confirm_with=second)
 
 
 def _build_oidc(fields: Mapping[str, Any], sources: Sources) -> OidcSettings | None:

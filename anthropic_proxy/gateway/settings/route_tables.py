@@ -144,6 +144,9 @@ def _check_targets(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
     for target in table.targets:
         with errors.collect():
             values.decode_model(file.build_setting(place, target))
+    if table.auto_mode_model is not None:
+        with errors.collect():
+            values.decode_model(file.build_setting((*path, "auto_mode_model"), table.auto_mode_model))
     with errors.collect():
         mapped = next((target for target in table.targets if target in (*TIERS, DEFAULT_TARGET)), None)
         if table.balance != "order" and mapped is not None:

@@ -198,6 +198,26 @@ _REQUESTS = (
         values.decode_boolean,
         "true: demo/… is served in addition to the configured providers. false: only if no provider is configured.",
     ),
+    _editable(
+        "AUTO_MODE",
+        "auto_mode.mode",
+        values.choice("check", "client", "off"),
+        "Who checks tool calls in Claude Code's auto mode, if the provider does not. check: the proxy asks a model. "
+        "client: the client's own classifier. off: the client is told that there is no check.",
+    ),
+    _editable(
+        "AUTO_MODE_MODEL",
+        "auto_mode.model",
+        values.decode_model,
+        "Model that checks tool calls in auto mode. Unset: the model of the sonnet tier.",
+        "gpt-4.1-mini",
+    ),
+    _editable(
+        "AUTO_MODE_TIMEOUT",
+        "auto_mode.timeout_seconds",
+        values.decode_seconds,
+        "Seconds that the end of a reply waits for the checks of its tool calls.",
+    ),
     Setting(
         "SEARCH_URL",
         "search_url",

@@ -23,7 +23,7 @@ from anthropic_proxy.console.ledger.tables import session_hours
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.gateway.prices.price_list import find_price_package_version
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Client, Cost, PrefixChange, UpstreamAttempt
+from anthropic_proxy.plugins import CallCheck, Client, Cost, PrefixChange, UpstreamAttempt
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import (
     NOON,
@@ -66,6 +66,9 @@ async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
         ),
         adaptations=["limit 4096"],
         billed_searches=2,
+        kind="auto_mode_check",
+        parent="req_parent",
+        checks=[CallCheck("toolu_1", "Bash", "flagged", "Deletes data.", rule="Deleting")],
         prefix_change=PrefixChange("tools", "tool 3 (WebFetch)", 0.5, tokens=57),
         blocks=[
             ("text", "", NOON + 0.501, 3),
@@ -132,6 +135,9 @@ async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
         "note_count": 2,
         "adaptations": '["limit 4096"]',
         "prefix_change": "tool 3 (WebFetch)",
+        "kind": "auto_mode_check",
+        "parent": "req_parent",
+        "checks": '[{"call":"toolu_1","tool":"Bash","verdict":"flagged","reason":"Deletes data.","rule":"Deleting"}]',
         "prefix_change_tokens": 57,
         "billed_searches": 2,
         "attempt_times": '[[250000,0,"openai","m",529,"overloaded_error","",0]]',

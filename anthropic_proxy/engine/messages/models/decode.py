@@ -115,6 +115,7 @@ class _Body(Struct, kw_only=True):
     inference_geo: Raw = ABSENT
     thread: Raw = ABSENT
     compaction: Raw = ABSENT
+    safeguards: Raw = ABSENT
 
 
 _decode_body = msgspec.json.Decoder(_Body).decode
@@ -193,6 +194,8 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
             request.tools = decode_tools(read.tools)
         if read.mcp_servers not in _NOT_GIVEN:
             request.mcp_servers = _decode_mcp_servers(read.mcp_servers)
+        if read.safeguards not in _NOT_GIVEN:
+            request.safeguards = read.safeguards.copy()  # not of the whole body
         if read.container not in _NOT_GIVEN:
             request.container = True
         if read.inference_geo not in _NOT_GIVEN:
@@ -697,6 +700,8 @@ class _Head(Struct, kw_only=True):
     mcp_servers: Raw = ABSENT
     metadata: Metadata | None = None
     speed: Raw = ABSENT
+    safeguards: Raw = ABSENT
+    stop_sequences: list[str] | None = None
 
 
 class _PlainBody(_Head):
@@ -753,6 +758,8 @@ def scan_request(body: bytes) -> MessagesRequest | None:
         tools=tools,
         metadata=read.metadata,
         mcp_servers=_decode_mcp_servers(read.mcp_servers) if read.mcp_servers not in _NOT_GIVEN else [],
+        safeguards=read.safeguards.copy() if read.safeguards not in _NOT_GIVEN else ABSENT,
+        stop_sequences=read.stop_sequences or [],
         body_bytes=len(body),
         scanned_only=True,
         is_fast=read.speed == _FAST,

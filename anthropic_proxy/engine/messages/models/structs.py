@@ -412,6 +412,8 @@ class MessagesRequest(Struct, kw_only=True):
     input is no object. A relay replaces these."""
     body_bytes: int = 0
     """Size of the request body in bytes. 0: the request was not decoded from a body."""
+    safeguards: Raw = ABSENT
+    """Request of checks of the tool calls of the reply, as JSON. ABSENT: none."""
     decode_error: ClientError | None = None
     """Error of an invalid body that only a relay may forward, because the upstream API validates it. None: the body is
     valid."""
@@ -453,3 +455,5 @@ class MessagesResponse(Struct, kw_only=True):
     stop_sequence: str | None = None
     stop_details: dict[str, Any] | None = None
     usage: UsageBody
+    safeguard_results: list[dict[str, Any]] | UnsetType = UNSET
+    """Checks of the tool calls of the reply. Unset: the client requested none."""

@@ -1,0 +1,301 @@
+"""`ReplyCheck`: the checks of the tool calls of one reply.
+
+The check of a call starts when its block is complete, beside the stream, and all calls are checked at the same time.
+Only the end of the reply (`message_delta`) waits for them, at most `AUTO_MODE_TIMEOUT` seconds after it came. A check
+is a request of its own to the engine, so that it has retries, keys, budgets, and a receipt with its verdict.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct, structs
+
+from anthropic_proxy.engine.engine import Engine, is_large_request
+from anthropic_proxy.engine.exchange.client_side import ClientRequest, CollectingSink
+from anthropic_proxy.engine.exchange.safeguards.prompt import (
+    CallTooLargeError,
+    ToolCallToCheck,
+    Transcript,
+    build_check_body,
+    decode_arguments,
+    read_transcript,
+)
+from anthropic_proxy.engine.exchange.safeguards.rules import find_harmless_rule
+from anthropic_proxy.engine.exchange.safeguards.verdict import (
+    TYPE,
+    UNAVAILABLE,
+    UNSUPPORTED,
+    build_results,
+    combine,
+    read_verdict,
+)
+from anthropic_proxy.engine.hooks import CallCheck, Receipt
+from anthropic_proxy.engine.messages.events import BlockStop, Event, InputDelta, ToolCallStart
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.models import MessagesRequest, MessagesResponse
+from anthropic_proxy.engine.options import AutoMode, ConfiguredRoute
+from anthropic_proxy.errors import ProxyError
+
+SONNET = "claude-sonnet-5-5"
+"""Model id that stands for the sonnet tier."""
+MAX_CALLS = 32
+"""Maximum number of calls of one reply that are checked. Further calls have no verdict."""
+_PASSED_HEADERS = (
+    *("x-api-key", "authorization", "anthropic-version", "user-agent", "x-project"),
+    *("x-claude-code-session-id", "x-claude-code-agent-id"),
+)
+"""Headers of the client that a check has too: its key for the provider, and what its record names."""
+_BY_PROXY = FidelityNote("emulated", "safeguards", "the proxy checks the tool calls of the reply")
+SendCheck = Callable[[ClientRequest, CollectingSink], Awaitable[None]]
+"""Function that runs an exchange of the proxy's own."""
+
+
+class _Safeguard(Struct):
+    type: str = ""
+    classifier_context: Any = None
+
+
+_decode_safeguards = msgspec.json.Decoder(list[_Safeguard]).decode
+
+
+def read_safeguards(safeguards: Raw) -> Mapping[str, Any] | None:
+    """Return the `classifier_context` of a request for checks. None: the client requests none.
+
+    A context that is no object is empty, so the calls are checked without it.
+    """
+    try:
+        listed = _decode_safeguards(safeguards)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    for one in listed:
+        if one.type == TYPE:
+            return one.classifier_context if isinstance(one.classifier_context, dict) else {}
+    return None
+
+
+def find_auto_mode(auto_mode: AutoMode, route: ConfiguredRoute | None) -> AutoMode:
+    """Return the settings of a request: those of its route take precedence."""
+    if route is None:
+        return auto_mode
+    own = {"mode": route.auto_mode, "model": route.auto_mode_model, "timeout_seconds": route.auto_mode_timeout}
+    return structs.replace(auto_mode, **{name: value for name, value in own.items() if value is not None})
+
+
+def is_classifier_request(request: MessagesRequest) -> bool:
+    """Return True for a question of Claude Code's own classifier about a tool call (observed with 2.1.332)."""
+    return request.stop_sequences == ["</block>"] and not request.tools
+
+
+class _CheckSink(CollectingSink):
+    """It reads the verdict before the request ends, so that its record has it."""
+
+    def __init__(self, receipt: Receipt, call: ToolCallToCheck) -> None:
+        super().__init__(receipt)
+        self._call = call
+        self._closed = asyncio.Event()
+        self.ended = asyncio.Event()
+        """Set when the request has ended."""
+        self.check = self._fail("no reply of the checking model")
+
+    def _fail(self, reason: str) -> CallCheck:
+        check = CallCheck(self._call.id, self._call.name, UNAVAILABLE, reason, request=self.receipt.request_id)
+        self.receipt.checks = [check]
+        return check
+
+    async def send_message(self, response: MessagesResponse) -> None:
+        if not self._closed.is_set():
+            check = read_verdict(response, self._call.id, self._call.name)
+            self.check = structs.replace(check, request=self.receipt.request_id)
+            self.receipt.checks = [self.check]
+
+    async def send_relayed_bytes(
+        self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool, status: int = 200
+    ) -> None:
+        try:
+            response = msgspec.json.decode(data, type=_RelayedMessage)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self.check = self._fail("the reply of the checking model is no message")
+            return
+        await self.send_message(response)  # type: ignore[arg-type]  # it has what a verdict needs
+
+    async def send_error_response(self, error: ProxyError) -> None:
+        if not self._closed.is_set():
+            self.check = self._fail(f"the checking model failed: {error.error_type}")
+
+    async def wait_disconnected(self) -> None:
+        await self._closed.wait()
+
+    def give_up(self, reason: str) -> None:
+        """End the request like a client that disconnects."""
+        if not self._closed.is_set() and not self.ended.is_set():
+            self.check = self._fail(reason)
+            self._closed.set()
+
+
+class _RelayedMessage(Struct):
+    content: list[Raw]
+    stop_reason: str | None = None
+
+
+class ReplyCheck:
+    """`body`: the client request, from which the conversation is read when the first call is checked."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        incoming: ClientRequest,
+        context: Mapping[str, Any],
+        auto_mode: AutoMode,
+        send: SendCheck,
+    ) -> None:
+        self._engine = engine
+        self._incoming = incoming
+        self._body = incoming.body
+        self._context = context
+        self._auto_mode = auto_mode
+        self._send = send
+        self._calls: list[ToolCallToCheck] = []
+        self._open: dict[int, tuple[ToolCallStart, list[str]]] = {}
+        """Index of an open block → its start and the fragments of its arguments."""
+        self._tasks: list[asyncio.Task[CallCheck]] = []
+        self._sinks: list[_CheckSink] = []
+        self._transcript: asyncio.Task[Transcript] | None = None
+
+    @property
+    def note(self) -> FidelityNote:
+        return _BY_PROXY
+
+    def observe(self, events: Iterable[Event]) -> None:
+        """Start the check of each call that is complete after these events of the reply."""
+        for event in events:
+            if type(event) is InputDelta:
+                if (found := self._open.get(event.index)) is not None:
+                    found[1].append(event.json)
+            elif type(event) is ToolCallStart:
+                self._open[event.index] = event, []
+            elif type(event) is BlockStop and (found := self._open.pop(event.index, None)) is not None:
+                start, fragments = found
+                self.start_check(ToolCallToCheck(start.id, start.name, "".join(fragments)))
+
+    def observe_message(self, message: MessagesResponse) -> None:
+        """Start the checks of all calls of a complete message."""
+        for raw in message.content:
+            block = msgspec.json.decode(raw, type=_ToolUse)
+            if block.type == "tool_use":
+                self.start_check(ToolCallToCheck(block.id, block.name, bytes(block.input).decode(errors="replace")))
+
+    def start_check(self, call: ToolCallToCheck) -> None:
+        if self._auto_mode.mode != "check":
+            return
+        before = tuple(self._calls)
+        self._calls.append(call)
+        self._tasks.append(asyncio.create_task(self._check(call, before)))
+
+    @property
+    def is_waiting(self) -> bool:
+        return not all(task.done() for task in self._tasks)
+
+    async def finish(self) -> list[dict[str, Any]]:
+        """Return the field `safeguard_results`, after the wait for the verdicts that are missing."""
+        if self._auto_mode.mode == "off":
+            return UNSUPPORTED
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._auto_mode.timeout_seconds)
+        if self.is_waiting:
+            self._end_requests("timeout")
+        checks = [
+            task.result() if task.done() else CallCheck(call.id, call.name, UNAVAILABLE, "timeout")
+            for call, task in zip(self._calls, self._tasks, strict=True)
+        ]
+        self._incoming.receipt.checks = checks
+        return build_results(checks)
+
+    def close(self) -> None:
+        """End what still runs, because the reply has ended, also by a failure."""
+        self._end_requests("the reply ended before")
+        for task in self._tasks:
+            task.cancel()
+        if self._transcript is not None:
+            self._transcript.cancel()
+        self._body = b""
+
+    def _end_requests(self, reason: str) -> None:
+        for sink in self._sinks:
+            sink.give_up(reason)
+
+    async def _check(self, call: ToolCallToCheck, before: Sequence[ToolCallToCheck]) -> CallCheck:
+        try:
+            rule = (
+                ""
+                if self._has_company_rules()
+                else find_harmless_rule(call.name, decode_arguments(call.arguments), self._context)
+            )
+            if rule:
+                return CallCheck(call.id, call.name, "harmless", rule=rule)
+            if len(before) >= MAX_CALLS:
+                return CallCheck(call.id, call.name, UNAVAILABLE, f"at most {MAX_CALLS} calls of a reply are checked")
+            if self._transcript is None:
+                self._transcript = asyncio.create_task(self._read_transcript())
+            transcript = await self._transcript
+            models = [self._auto_mode.model or SONNET]
+            if self._auto_mode.confirm_with:
+                models.append(self._auto_mode.confirm_with)
+            found = await asyncio.gather(*(self._ask(call, before, transcript, model) for model in models))
+            return found[0] if len(found) == 1 else combine(*found)
+        except CallTooLargeError as error:
+            return CallCheck(call.id, call.name, UNAVAILABLE, str(error))
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return CallCheck(call.id, call.name, UNAVAILABLE, "the conversation cannot be read")
+        except Exception:  # noqa: BLE001  # a defect of the proxy must neither allow the call nor end the reply
+            self._engine.log.write_traceback(self._incoming.receipt.request_id)
+            return CallCheck(call.id, call.name, UNAVAILABLE, "internal error of the proxy")
+
+    def _has_company_rules(self) -> bool:
+        return bool(self._auto_mode.deny)
+
+    async def _read_transcript(self) -> Transcript:
+        body, self._body = self._body, b""
+        is_large = is_large_request(body)
+        return await self._engine.background.run_in_thread_if_large(is_large, read_transcript, body)
+
+    async def _ask(
+        self, call: ToolCallToCheck, before: Sequence[ToolCallToCheck], transcript: Transcript, model: str
+    ) -> CallCheck:
+        engine, parent = self._engine, self._incoming.receipt
+        is_large = is_large_request(call.arguments.encode(errors="replace"))
+        build = partial(build_check_body, context=self._context, auto_mode=self._auto_mode, model=model)
+        body = await engine.background.run_in_thread_if_large(is_large, build, call, before, transcript)
+        receipt = Receipt(
+            request_id=engine.new_id("req_"),
+            client=parent.client,
+            started_at=engine.clock(),
+            kind="auto_mode_check",
+            parent=parent.request_id,
+        )
+        if engine.tracer is not None:
+            receipt.trace = engine.tracer.start_trace(parent.trace)
+        headers = {name: value for name in _PASSED_HEADERS if (value := self._incoming.headers.get(name))}
+        if parent.session:
+            headers["x-claude-code-session-id"] = parent.session
+        sink = _CheckSink(receipt, call)
+        self._sinks.append(sink)
+
+        async def run() -> None:
+            try:
+                await self._send(ClientRequest(receipt=receipt, headers=headers, body=body), sink)
+            finally:
+                sink.ended.set()
+
+        engine.background.start_task(run())  # it outlives this task, so that its record is complete
+        await sink.ended.wait()
+        return sink.check
+
+
+class _ToolUse(Struct):
+    type: str = ""
+    id: str = ""
+    name: str = ""
+    input: Raw = Raw(b"{}")  # immutable

@@ -1,0 +1,150 @@
+"""`RelayedCheck`: the verdicts in a relayed reply, if its server has sent none.
+
+A server that got the field `safeguards` may answer it, so nothing is checked before the end of its reply shows that it
+did not. If the field was left out for this server, the checks start with each complete call.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.engine.exchange.safeguards.check import ReplyCheck
+from anthropic_proxy.engine.exchange.safeguards.prompt import ToolCallToCheck
+from anthropic_proxy.engine.patterns import compile_later
+
+_FIELD = "safeguard_results"
+_DATA = compile_later(rb"(?m)^data: ?(.*?)\r?$")
+_BORDER = compile_later(rb"(?:\r?\n){2}|\r\r")
+_ENDING = b"message_delta"
+_OF_CALLS = (b"tool_use", b"input_json_delta", b"content_block_stop", _ENDING)
+
+
+class _Block(Struct):
+    type: str = ""
+    id: str = ""
+    name: str = ""
+    input: Raw = Raw(b"{}")  # immutable
+
+
+class _Delta(Struct):
+    type: str = ""
+    partial_json: str = ""
+
+
+class _Event(Struct):
+    type: str = ""
+    index: int = 0
+    content_block: _Block | None = None
+    delta: _Delta | None = None
+
+
+_decode_event = msgspec.json.Decoder(_Event).decode
+_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class RelayedCheck:
+    """`answers`: True if the server got the field, so that it may answer."""
+
+    def __init__(self, check: ReplyCheck, *, answers: bool) -> None:
+        self._check = check
+        self._answers = answers
+        self._calls: list[ToolCallToCheck] = []
+        """Complete calls that are not checked yet."""
+        self._open: dict[int, tuple[_Block, list[str]]] = {}
+        self._held = bytearray()
+        """Bytes from the end of the reply on, which wait for the verdicts."""
+        self._is_message = False
+        self._has_answer = False
+
+    @property
+    def is_waiting(self) -> bool:
+        return bool(self._held)
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what can be forwarded of the next bytes of a stream."""
+        if self._has_answer:
+            return data
+        if self._held:
+            self._held += data
+            return b""
+        if not any(mark in data for mark in _OF_CALLS):
+            return data
+        start = 0
+        for border in _BORDER.finditer(data):
+            if self._read(data[start : border.end()]):
+                self._held += data[start:]
+                return data[:start]
+            start = border.end()
+        return data
+
+    def feed_message(self, data: bytes) -> bytes:
+        """Return a reply that is not streamed, if its server has answered. Otherwise it waits for `finish`."""
+        try:
+            message = msgspec.json.decode(data, type=dict[str, Raw])
+            blocks = msgspec.json.decode(message.get("content", Raw(b"[]")), type=list[_Block])
+        except _ERRORS:
+            return data
+        if _FIELD in message:
+            return data
+        for block in blocks:
+            self._add(block, bytes(block.input).decode(errors="replace"))
+        self._start_checks()
+        self._is_message = True
+        self._held += data
+        return b""
+
+    async def finish(self) -> bytes:
+        """Return the held bytes with the verdicts."""
+        held, self._held = bytes(self._held), bytearray()
+        results = await self._check.finish()
+        if self._is_message:
+            return _add_field(held, results)
+        found = _DATA.search(held)
+        if found is None:
+            return held
+        event = msgspec.json.decode(found[1], type=dict[str, Raw])
+        event["delta"] = Raw(_add_field(bytes(event.get("delta", Raw(b"{}"))), results))
+        return held[: found.start(1)] + msgspec.json.encode(event) + held[found.end(1) :]
+
+    def _read(self, frame: bytes) -> bool:
+        """Read one event. Return True if the reply waits from here on."""
+        found = _DATA.search(frame)
+        if found is None:
+            return False
+        try:
+            event = _decode_event(found[1])
+        except _ERRORS:
+            return False
+        if event.type == "content_block_start" and event.content_block is not None:
+            if event.content_block.type == "tool_use":
+                self._open[event.index] = event.content_block, []
+        elif event.type == "content_block_delta" and event.delta is not None:
+            if event.index in self._open and event.delta.type == "input_json_delta":
+                self._open[event.index][1].append(event.delta.partial_json)
+        elif event.type == "content_block_stop" and event.index in self._open:
+            block, fragments = self._open.pop(event.index)
+            self._add(block, "".join(fragments))
+            if not self._answers:
+                self._start_checks()
+        elif event.type == "message_delta":
+            self._has_answer = _FIELD.encode() in found[1]
+            if not self._has_answer:
+                self._start_checks()
+                return True
+        return False
+
+    def _add(self, block: _Block, arguments: str) -> None:
+        if block.type == "tool_use":
+            self._calls.append(ToolCallToCheck(block.id, block.name, arguments))
+
+    def _start_checks(self) -> None:
+        for call in self._calls:
+            self._check.start_check(call)
+        self._calls.clear()
+
+
+def _add_field(data: bytes, results: list[dict[str, Any]]) -> bytes:
+    """Return a JSON object with the verdicts as its last member."""
+    members = msgspec.json.decode(data, type=dict[str, Raw])
+    return msgspec.json.encode({**members, _FIELD: Raw(msgspec.json.encode(results))})
