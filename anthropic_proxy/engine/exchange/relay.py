@@ -5,7 +5,8 @@ a reply that is decoded and encoded again would lose signatures, and fields that
 pass unchanged, except for the model name. Beside them, the decoder reads what the proxy has to know: token usage and
 stop reason for the receipt, errors, and the end. Most events contain none of these. The wire finds the others by a
 search for bytes (`select_frames_to_inspect`), and `_inspect` decodes them. Only whole events are forwarded, so that an
-`error` event of the proxy cannot begin within another event.
+`error` event of the proxy cannot begin within another event. What clients could not read of a stream that the decoder
+understands is repaired (`new_stream_repair`), as on every other wire.
 
 A stream passes four states:
 
@@ -96,6 +97,7 @@ class RelayStream(Reply):
         self._streams = call.streams_upstream
         self._first: bytes | None = None
         self._events = EventSplitter()
+        self._repair = wire.new_stream_repair()
         self._behind = b""
         """Bytes received after the last event, which are forwarded with the last bytes of the response."""
         self._begun = False
@@ -113,18 +115,20 @@ class RelayStream(Reply):
         content.
         """
         if not self._streams:
-            self._first = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_bytes)
-            self._remember(self._decoder.decode_body(self._first))
+            body = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_bytes)
+            if body[:1] != b"{":
+                body = self._wire.convert_events_to_message(body)
+            self._remember(self._decoder.decode_body(body))
+            self._first = body
             self.complete = True
         else:
             held_until: float | None = None
             chunks = [await self._next()]
             if (begun := chunks[0] + self._events.peek_pending()).lstrip().startswith(b"{"):
-                rest = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_bytes)
-                self._decoder.decode_body(begun + rest)  # raises the error that the body contains
-                error = UpstreamProtocolError("the reply was not streamed although a stream was requested")
-                error.retryable = False  # a retry would cost the same again
-                raise error
+                body = begun + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_bytes)
+                self._remember(self._decoder.decode_body(body))  # raises the error that the body contains
+                chunks = [self._wire.convert_message_to_events(body)]
+                self.complete = True
             size = len(chunks[0])
             while not (
                 self.complete or self.failure is not None or self.stop_reason is not None or _CONTENT in chunks[-1]
@@ -196,6 +200,7 @@ class RelayStream(Reply):
                     data = chunk
                 else:
                     data = self._events.feed(chunk)
+                data = self._repair.feed(data)
                 relevant = self._wire.select_frames_to_inspect(data)
                 if relevant and (invalid := self._inspect(relevant)) is not None:
                     self._end_with_error(invalid[1])
@@ -256,7 +261,7 @@ class RelayStream(Reply):
         if self._decoder.finished:
             return self._wire.remove_events_after_end(self._behind + self._events.pop_pending())
         before = self.stop_reason
-        pending = self._events.pop_pending()
+        pending = self._repair.feed(self._events.pop_pending())
         relevant = self._wire.select_frames_to_inspect(pending)
         if relevant and (invalid := self._inspect(relevant)) is not None:
             _, error = invalid

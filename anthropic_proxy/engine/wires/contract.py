@@ -512,6 +512,18 @@ class RelayWire(Wire[DialectT]):
         """Return the converter for a streamed response with these headers. None: it has server-sent events."""
 
     @abstractmethod
+    def new_stream_repair(self) -> StreamConverter:
+        """Return the repair of a stream, which takes whole SSE events and gives those that clients can read."""
+
+    @abstractmethod
+    def convert_message_to_events(self, body: bytes) -> bytes:
+        """Return the SSE events of a complete message, for a server that ignores `stream`."""
+
+    @abstractmethod
+    def convert_events_to_message(self, body: bytes) -> bytes:
+        """Return the message, or the error, in a body of SSE events. Any other body is returned unchanged."""
+
+    @abstractmethod
     def replace_reply_model(self, reply: bytes, model: str) -> bytes:
         """Return a message body, or the start of a stream, with its `model` replaced by the given name."""
 

@@ -394,6 +394,87 @@ def cut(body: bytes, points: list[int]) -> list[bytes | Exception]:
     return [body[start:end] for start, end in itertools.pairwise(edges)]
 
 
+def read_events(stream: bytes) -> list[tuple[str, Any]]:
+    """Return name and data of each event, as clients read them."""
+    found = []
+    for event in stream.decode().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in event.splitlines())
+        if fields:
+            found.append((fields["event"], json.loads(fields["data"])))
+    return found
+
+
+REPAIRED = {
+    "no event lines": [event.partition(b"\n")[2] for event in STREAM],
+    "events without data": [
+        *STREAM[:3],
+        b"event: content_block_delta\ndata: \n\n",
+        b"event: ping\n\n",
+        b"data:\n\n",
+        *STREAM[3:],
+    ],
+    "no end of the block": [*STREAM[:4], *STREAM[5:]],
+    "no type in the last event": [*STREAM[:6], b"event: message_stop\ndata: {}\n\n"],
+    "names of another protocol": [b"event: message\n" + event.partition(b"\n")[2] for event in STREAM],
+}
+
+
+@pytest.mark.parametrize("given", REPAIRED)
+def test_what_the_decoder_understands_is_what_the_client_gets(given: str) -> None:
+    received, answer = passed([*REPAIRED[given]])
+    assert read_events(received) == read_events(WHOLE)
+    assert (answer.ending, answer.failure, answer.stop_reason) == (None, None, "max_tokens")
+
+
+@pytest.mark.parametrize("sent", [{}, {"usage": None}])
+def test_a_stream_without_usage_gets_one(sent: dict[str, Any]) -> None:
+    message = {name: value for name, value in START["message"].items() if name != "usage"} | sent
+    received, _ = passed([*frames({"type": "message_start", "message": message}), *STREAM[1:]])
+    begun = read_events(received)[0][1]["message"]
+    assert begun == message | {"usage": {"input_tokens": 0, "output_tokens": 0}}
+
+
+OTHER_FORM = {
+    **START["message"],
+    "content": [
+        {"type": "thinking", "thinking": "hm", "signature": "s"},
+        {"type": "text", "text": "Hi"},
+        {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"a": [1]}},
+    ],
+    "stop_reason": "tool_use",
+    "usage": {"input_tokens": 7, "output_tokens": 9},
+}
+
+
+def test_a_message_in_the_other_form_is_converted() -> None:
+    body = json.dumps(OTHER_FORM).encode()
+    streamed, answer = passed([body])
+    assert check_bytes(streamed) == []
+    assert (answer.stop_reason, answer.usage.input_tokens, answer.usage.output_tokens) == ("tool_use", 7, 9)
+    whole, answer = passed([streamed], stream=False)
+    assert json.loads(whole) == OTHER_FORM
+    assert (answer.stop_reason, answer.usage.input_tokens, answer.usage.output_tokens) == ("tool_use", 7, 9)
+
+
+@pytest.mark.parametrize("streams", [True, False])
+@pytest.mark.parametrize(
+    ("body", "status", "text"),
+    [
+        ({"base_resp": {"status_code": 1004, "status_msg": "login fail"}}, 401, "anthropic: login fail"),
+        ({"code": 500, "msg": "404 NOT_FOUND", "success": False}, 500, "anthropic: 404 NOT_FOUND"),
+        ({"detail": "Not Found"}, 500, "anthropic: Not Found"),
+        ({"message": "No."}, 500, "anthropic: No."),
+        ({}, 502, "anthropic sent an invalid message."),
+    ],
+)
+def test_an_error_object_with_status_200_is_an_error(
+    body: dict[str, Any], status: int, text: str, streams: bool
+) -> None:
+    with pytest.raises(UpstreamError, match="^" + re.escape(text) + "$") as raised:
+        passed([json.dumps(body).encode()], stream=streams)
+    assert raised.value.status == status
+
+
 @given(st.lists(st.integers(0, 10_000), max_size=12), st.sampled_from([b"", b"\n", b": end\n\n", b"data: [DONE]\n\n"]))
 def test_a_stream_passes_whole_at_any_cut_and_is_read_along(points: list[int], behind: bytes) -> None:
     received, answer = passed(cut(WHOLE + behind, points))
@@ -420,7 +501,7 @@ def test_an_event_is_read_along_that_only_its_first_line_names(first_field: byte
     begin, end = (STREAM[at].replace(b'{"type": "%b", ' % name, b"{" + first_field) for at, name in NAMED)
     stream = b"".join([begin, *STREAM[1:5], end, STREAM[6]])
     received, answer = passed(cut(stream, points))
-    assert received == stream
+    assert read_events(received) == read_events(WHOLE)
     assert (answer.ending, answer.failure, answer.stop_reason) == (None, None, "max_tokens")
     assert (answer.usage.input_tokens, answer.usage.output_tokens, answer.usage.cache_write_tokens) == (7, 9, 3)
 
@@ -977,7 +1058,9 @@ async def test_an_incomplete_reply_has_the_output_of_its_content(
     chunks = [frames] if one_read else frames.split(b"\n\n")
     chunks = [chunk if chunk.endswith(b"\n\n") else chunk + b"\n\n" for chunk in chunks if chunk]
     proxy = ProxyHarness(lambda *_: FakeResponse(200, *chunks, STALL if leaves else b""), **KEY)
-    await proxy.post(model=ASKED, stream=True, sink=LeavingAfterText(chunks[-1] if leaves else b"never"))
+    await proxy.post(
+        model=ASKED, stream=True, sink=LeavingAfterText(chunks[-1].rpartition(b"data: ")[2] if leaves else b"never")
+    )
     receipt, estimate = proxy.receipts[0], len("".join(pieces)) / 4
     assert receipt.outcome == ("cancelled" if leaves else "error")
     assert receipt.input_tokens == 43

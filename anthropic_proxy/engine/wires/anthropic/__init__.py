@@ -10,6 +10,11 @@ from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock
 from anthropic_proxy.engine.wires.anthropic.batches import encode_batch, remove_results_host
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.errors import apply_adaptation, decode_error, find_adaptation
+from anthropic_proxy.engine.wires.anthropic.reply_forms import (
+    StreamRepair,
+    convert_events_to_message,
+    convert_message_to_events,
+)
 from anthropic_proxy.engine.wires.anthropic.request import encode_request
 from anthropic_proxy.engine.wires.anthropic.stream import (
     MEDIA_TYPE,
@@ -38,6 +43,9 @@ class AnthropicWire(RelayWire[Dialect]):
     apply_adaptation = staticmethod(apply_adaptation)
     encode_batch = staticmethod(encode_batch)
     remove_results_host = staticmethod(remove_results_host)
+    new_stream_repair = staticmethod(StreamRepair)
+    convert_message_to_events = staticmethod(convert_message_to_events)
+    convert_events_to_message = staticmethod(convert_events_to_message)
     replace_reply_model = staticmethod(replace_reply_model)
     remove_message_start = staticmethod(remove_message_start)
     split_after_message_end = staticmethod(split_after_message_end)

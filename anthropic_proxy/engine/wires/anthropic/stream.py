@@ -332,12 +332,12 @@ class RelayInspector(RelayDecoder):
             reply = _decode_reply(body)
         except DECODE_ERRORS:
             self._raise_stated_error(body)
-            if reads:
+            if reads and b'"content"' in body:
                 return _read_odd(body)
             reply = _Reply()
-        if reply.is_error:
+        if reply.is_error or (reads and reply.content == ABSENT and _states_error(body)):
             raise self._build_error(body)
-        if not reads:
+        if not reads or reply.content == ABSENT:
             provider = self._call.provider_prefix
             raise UpstreamProtocolError(f"{provider} sent an invalid message.", provider=provider)
         return list(_read(reply, reply.usage, None))
@@ -404,6 +404,11 @@ def keep_error_body(error: UpstreamError, body: bytes) -> None:
     """Give the client the provider's own text of an error, unless it is long or that of a gateway with another API."""
     if len(body) <= _MAX_ERROR_BYTES and _has_error_form(body):
         error.body = redact_key_patterns(body.decode(errors="replace")).encode()
+
+
+def _states_error(body: bytes) -> bool:
+    fault = decode_error_body(None, {}, body)
+    return bool(fault.message or fault.codes)
 
 
 def _has_error_form(body: bytes) -> bool:
