@@ -184,13 +184,16 @@ def is_bare_error(data: bytes) -> bool:
     """Return True if a response is itself an error object, without a field `error` around it.
 
     Sources: vLLM before 0.10 (`"object": "error"`, serving_engine.py); gateways with events of the type `error`;
-    MiniMax (`base_resp`, platform.minimax.io/docs/api-reference/errorcode.md; read 2026-11).
+    MiniMax (`base_resp`, platform.minimax.io/docs/api-reference/errorcode.md; read 2026-11); FastAPI (`detail`,
+    saberjack/SHTUCodeProxy issue 4); Z.ai (`success`).
     """
     content = decode_repaired(data)
     if not isinstance(content, dict):
         return False
     base = content.get("base_resp")
     if isinstance(base, dict) and base.get("status_code"):
+        return True
+    if content.get("success") is False or content.get("detail"):
         return True
     if not isinstance(content.get("message"), str):
         return False
