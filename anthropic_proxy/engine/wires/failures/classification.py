@@ -20,7 +20,7 @@ from msgspec import Struct
 from anthropic_proxy.engine.messages.deltas import Stop
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call
-from anthropic_proxy.engine.wires.failures.error_body import UpstreamFault
+from anthropic_proxy.engine.wires.failures.error_body import UpstreamFault, remove_wrappers
 from anthropic_proxy.engine.wires.failures.sizes import (
     RATE_LIMIT_WORDS,
     KnownTokenCounts,
@@ -513,7 +513,9 @@ class _Row(Struct, frozen=True, kw_only=True):
             return True
         if not self.text or (self.only and (fault.status not in self.only or _asks_wrong(fault))):
             return False
-        return compile_later(self.text, re.IGNORECASE).search(fault.message) is not None
+        pattern = compile_later(self.text, re.IGNORECASE)
+        # patterns of a beginning are meant for the text of the server behind a gateway
+        return any(pattern.search(text) is not None for text in {fault.message, remove_wrappers(fault.message)})
 
 
 def _asks_wrong(fault: UpstreamFault) -> bool:
