@@ -8,6 +8,9 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+import msgspec
+from msgspec import Struct
+
 from anthropic_proxy.engine.hooks import CallCheck
 from anthropic_proxy.engine.messages.models import MessagesResponse
 
@@ -35,6 +38,11 @@ class _RepeatedKeyError(ValueError):
     pass
 
 
+class _Block(Struct):
+    type: str = ""
+    text: str = ""
+
+
 def _read_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -47,15 +55,14 @@ def read_verdict(response: MessagesResponse, call_id: str, tool: str) -> CallChe
     if response.stop_reason != "end_turn":
         return CallCheck(call_id, tool, UNAVAILABLE, f"the checking model ended with {response.stop_reason}")
     text = ""
-    for raw in response.content:
-        block = json.loads(bytes(raw))
-        if block["type"] == "text":
-            text += block["text"]
-        elif block["type"] not in ("thinking", "redacted_thinking"):
-            return CallCheck(call_id, tool, UNAVAILABLE, f"the checking model replied with {block['type']}")
     try:
+        for raw in response.content:
+            block = msgspec.json.decode(raw, type=_Block)
+            if block.type not in ("text", "thinking", "redacted_thinking"):
+                return CallCheck(call_id, tool, UNAVAILABLE, "the reply of the checking model is no text")
+            text += block.text if block.type == "text" else ""
         found = json.loads(text, object_pairs_hook=_read_once)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # also of msgspec
         found = None
     if not isinstance(found, dict) or found.keys() != {"rule", "verdict", "explanation"}:
         return CallCheck(call_id, tool, UNAVAILABLE, "the reply of the checking model has not the required form")
