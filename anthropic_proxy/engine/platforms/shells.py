@@ -3,7 +3,6 @@
 A stranger may have chosen a word, such as the name of a model in a list.
 """
 
-import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -30,12 +29,12 @@ def find_shell(environ: Mapping[str, str]) -> Shell:
 
 
 def quote_word(word: str, shell: Shell | None = None) -> str:
-    """Return `word` as one word of a command line, which the shell takes literally. None: the shell of the user.
+    """Return `word` as one word of a command line, which the shell takes literally. None: that of the system.
 
     In `cmd`, `^` stands before each character that has a meaning also in quotes. With it, `%NAME%` has the name of no
     variable (learn.microsoft.com, "cmd", read 2026-11-26).
     """
-    shell = shell or find_shell(os.environ)
+    shell = shell or ("powershell" if sys.platform == "win32" else "sh")
     if shell == "sh":
         return shlex.quote(word)
     if _PLAIN.fullmatch(word):

@@ -37,6 +37,7 @@ _LOADED = [
 _HELP = [
     "anthropic_proxy.cli.help_console",
     "anthropic_proxy.engine",
+    "anthropic_proxy.engine.patterns",
     "anthropic_proxy.engine.platforms",
     "anthropic_proxy.engine.platforms.program",
 ]
