@@ -69,6 +69,7 @@ _JSON_PROBLEMS = {
     "Expecting value": "a value is missing",
     "Expecting property name enclosed in double quotes": "a name is missing",
     "Invalid control character at": "a text has no closing quote",
+    "Unterminated string starting at": "a text has no closing quote",
     "Extra data": "the object ends before this place",
 }
 """Error of `json` → text for the user."""

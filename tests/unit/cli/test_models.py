@@ -83,7 +83,7 @@ def test_models_on_this_machine_are_free_and_those_of_an_unknown_server_have_no_
 def test_the_price_list_is_named_only_if_a_price_is_unknown(tmp_path: Path) -> None:
     hidden = tmp_path / "without-prices"
     hidden.mkdir()
-    (hidden / "sitecustomize.py").write_text("import sys; sys.modules['genai_prices'] = None")
+    (hidden / "genai_prices.py").touch()  # a module in place of the package
     with serving_strictly(ollama.new_ollama()) as local:
         own = {"PYTHONPATH": f"{hidden}{os.pathsep}{ROOT}", "OLLAMA_API_BASE": local.url}
         notices = [

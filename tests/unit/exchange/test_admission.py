@@ -69,12 +69,6 @@ async def test_a_claude_model_with_the_prefix_of_anthropic_is_the_one_that_is_ma
     assert (request.normalized_model, request.mapped_model) == ("anthropic/other", "anthropic/other")
 
 
-@pytest.mark.parametrize("prefix", ["claude-opus-5/", "anthropic/claude-opus-5/"])
-async def test_a_name_with_the_tier_of_another_model_is_not_the_model_behind_it(prefix: str) -> None:
-    request, _ = await describe(model=f"{prefix}claude-haiku-4-5")
-    assert request.mapped_model == "claude-opus-5/claude-haiku-4-5"
-
-
 class Settler:
     """A policy that admits every request, and calls `settle` at its end."""
 

@@ -147,10 +147,10 @@ async def test_models_without_chat_of_older_servers_are_known_by_their_family_or
         "llama-guard3:8b": "llama",
     }
     tags = [{"name": name, "size": 1, "details": {"family": family}} for name, family in families.items()]
-    old = {"models": [*tags, {"name": "without details", "size": 0}]}
+    old = {"models": [*tags, {"name": "without-details", "size": 0}]}
     server = Server(tags=lambda _: FakeResponse(200, msgspec.json.encode(old)))
     listed = await OllamaModelSource(server.send, "http://localhost:11434").list_models()
-    assert listed == ["a", "without details"]
+    assert listed == ["a", "without-details"]
 
 
 # When it is asked
