@@ -72,6 +72,20 @@ async def test_concurrency_is_released_at_the_end_of_a_request_or_of_its_lease(k
     await keys.admit(key)
 
 
+async def test_a_check_of_a_tool_call_is_no_further_request_of_its_key_but_its_tokens_count(keys: Keys) -> None:
+    rules = Rules(concurrency=1, requests_per_minute=1, tokens_per_minute=3_000, models=("openai/gpt-5*",))
+    key = await keys.create("ci", rules=rules)
+    allowed = [AdmissionTarget(prefix="openai", model="gpt-5.6-sol", max_output_tokens=100)]
+    main = await keys.admit(key, model="openai/gpt-5.6-sol", targets=allowed, estimate_input_tokens=lambda: 900)
+    assert main.headers["anthropic-ratelimit-tokens-remaining"] == "2000"
+    check = await keys.admit(key, parent="req_1", estimate_input_tokens=lambda: 900, **PRICED)
+    assert check.headers["anthropic-ratelimit-tokens-remaining"] == "100"
+    assert (await keys.refuse(key, 429, parent="req_1", estimate_input_tokens=lambda: 900, **PRICED)).message == (
+        "The key 'ci' has reached its limit of 3,000 tokens per minute. Try again in 61 s. Another limit:  "
+        "anthropic-proxy keys change ci --tpm N"
+    )
+
+
 async def test_a_budget_in_dollars_is_used_up_and_renewed(keys: Keys) -> None:
     key = await keys.create("ci", rules=Rules(budgets=(Budget(0.01, "usd", "day"),)))
     first = await keys.admit(key, estimate_input_tokens=lambda: 20_000)  # 0.4 × 0.02 + 1.6 × 0.001 = 0.0096

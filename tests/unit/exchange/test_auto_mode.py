@@ -263,6 +263,31 @@ async def test_only_the_end_of_the_reply_waits_and_a_late_check_is_no_verdict() 
     assert built.receipts[0].checks == [CallCheck("call_0", "Bash", "unavailable", "timeout")]
 
 
+class Slow(FakeResponse):
+    """A response with a wait of some seconds before each of its chunks."""
+
+    def __init__(self, seconds: Sequence[float], *chunks: bytes) -> None:
+        super().__init__(200, *chunks)
+        self._seconds = list(seconds)
+
+    async def read(self) -> bytes:
+        await asyncio.sleep(self._seconds.pop(0) if self._seconds else 0)
+        return await super().read()
+
+
+@pytest.mark.parametrize(("check_seconds", "added"), [(0.3, 0), (1, 0), (3, 1)])
+@in_virtual_time
+async def test_a_check_runs_beside_the_stream(check_seconds: float, added: float) -> None:
+    """The first call is complete 2 s before the reply is."""
+    deltas = calls(call("Bash", command=DANGER), call("Bash", 1, command="ls"))
+    main = Slow([0, 0, 2], *deltas[:2], b"".join(deltas[2:]))
+    script = Script(main, Slow([check_seconds], *answer(verdict("not_flagged"))))
+    started = asyncio.get_running_loop().time()
+    sink = await proxy(script).post(safeguards=asked(), **FIELDS)
+    assert status_of(sink)["tool_uses"] == {"call_0": NOT_FLAGGED}
+    assert asyncio.get_running_loop().time() - started == pytest.approx(2 + added, abs=0.2)
+
+
 # What the checking model reads
 
 HOSTILE = [

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from anthropic_proxy.engine.exchange.safeguards.check import find_auto_mode
+from anthropic_proxy.engine.options import AutoMode
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
@@ -110,6 +112,25 @@ def test_the_examples_of_the_documentation_are_valid() -> None:
         settings = load_settings({}, PROVIDERS, env_file=".env")
         assert bool(settings.configured_providers) == ("[providers." in example)
         assert (settings.search is not None) == ("[search]" in example)
+
+
+def test_a_company_adds_sentences_and_a_second_model_to_the_variables_of_auto_mode() -> None:
+    page = (ROOT / "docs/guide/auto-mode.md").read_text("utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    route = '[[routes]]\nname = "ci"\ntargets = ["default"]\nauto_mode = "off"\nauto_mode_timeout = 3\n'
+    settings = load(f"{example}{route}", AUTO_MODE="client", AUTO_MODE_MODEL="gpt-4.1", AUTO_MODE_TIMEOUT="5")
+    assert settings.auto_mode == AutoMode(
+        mode="client",
+        model="gpt-4.1",
+        timeout_seconds=5,
+        confirm_with="gemini/gemini-3-pro",
+        deny=("Changing or reading anything below payroll/.",),
+        allow=("Restarting services in the namespace staging.",),
+        environment=("git.example.com and its repositories are ours.",),
+    )
+    assert find_auto_mode(settings.auto_mode, settings.routes[0]).mode == "off"
+    assert find_auto_mode(settings.auto_mode, settings.routes[0]).model == "gpt-4.1"
+    assert find_auto_mode(settings.auto_mode, settings.routes[0]).timeout_seconds == 3
 
 
 def test_a_missing_file_changes_nothing() -> None:
