@@ -216,6 +216,14 @@ async def test_a_check_is_a_record_of_its_own_that_names_its_request() -> None:
     assert (parent.kind, parent.parent, parent.input_tokens) == ("", "", 100)
 
 
+async def test_a_request_that_may_lose_nothing_is_checked_by_a_model_without_all_features() -> None:
+    script = Script(calls(call("Bash", command=DANGER)), answer(verdict("flagged", WHY)))
+    built = proxy(script, FIDELITY="strict", AUTO_MODE_MODEL="o3")
+    sink = await built.post(safeguards=asked(), max_tokens=500, **FIELDS)
+    assert sink.error is None
+    assert status_of(sink)["tool_uses"]["call_0"]["outcome"] == "flagged"
+
+
 async def test_a_tool_that_the_proxy_runs_is_not_checked() -> None:
     script = Script(
         calls(call("web_search", query="Oslo")),
