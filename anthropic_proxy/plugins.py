@@ -28,13 +28,13 @@ from anthropic_proxy.engine.hooks import (
     Receipt,
     Recorder,
     RecordPoint,
-    RequestKind,
     Settle,
     StoreUnavailable,
     Tracer,
     UpstreamAttempt,
     ValueStore,
 )
+from anthropic_proxy.engine.messages.purpose import RequestKind
 from anthropic_proxy.gateway.settings import Settings
 
 __all__ = [

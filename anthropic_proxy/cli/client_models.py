@@ -33,6 +33,8 @@ MAX_TOOL_TOKENS = 10_000
 Definitions are sent with each request, mostly read from the provider's cache. A tool that is loaded later needs one
 more request, which reads the whole prompt. Below this size, that costs more than it saves.
 """
+HINTS = "CLAUDE_CODE_GATEWAY_HINT_HEADERS"
+"""Variable with which Claude Code sends headers that say what a request is for."""
 LIST_MODELS = "CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY"
 _OTHER_ROWS = ("ANTHROPIC_CUSTOM_MODEL_OPTION", LIST_MODELS)
 """Variables of the user by which `/model` has further rows."""

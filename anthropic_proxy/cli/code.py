@@ -22,6 +22,7 @@ from cyclopts import Parameter
 from msgspec import Struct, structs
 
 from anthropic_proxy.cli.client_models import (
+    HINTS,
     LIST_MODELS,
     MODELS_PATH,
     MODELS_TIMEOUT_SECONDS,
@@ -49,6 +50,7 @@ from anthropic_proxy.cli.models import find_model_price
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.statusline import ASSUMED_MODEL, LIMITING_MODEL
 from anthropic_proxy.console import formats
+from anthropic_proxy.engine.messages.purpose import BACKGROUND_KINDS
 from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX, ConfiguredRoute, list_condition_texts
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.files import managed_claude_settings_paths, read_bounded_file
@@ -324,7 +326,8 @@ def client_variables(
             variables[CUSTOM_HEADERS] = "\n".join(line for line in own if not _CREDENTIAL_HEADER.match(line))
     # with rows for the tiers, the models of the list would be twenty further rows of the menu
     names = list_name_variables(served.tiers, served.prices, effective) or {LIST_MODELS: "1"}
-    optional = _list_window_variables(proxy, served, requested) | list_limit_variables(served.tiers) | names
+    limits = _list_window_variables(proxy, served, requested) | list_limit_variables(served.tiers)
+    optional = limits | names | {HINTS: "1"}
     if "CLAUDE_CODE_MAX_CONTEXT_TOKENS" in effective:
         optional.pop(ASSUMED_MODEL, None)
     return variables | {name: value for name, value in optional.items() if name not in effective}
@@ -529,6 +532,8 @@ def list_routed_models(settings: Settings) -> dict[str, int]:
     for position, route in enumerate(settings.routes):
         when = route.when
         if when.background or when.web_search or when.key or when.team:  # beside the conversation, or of other clients
+            continue
+        if (kinds := list_condition_texts(when.request)) and {*kinds} <= {*BACKGROUND_KINDS, "auto_mode_check"}:
             continue
         earlier = [find_long_input(each) for each in settings.routes[:position] if _covers_tiers(each, route)]
         most = min((tokens for tokens in (when.input_below, *earlier) if tokens is not None), default=sys.maxsize)

@@ -11,6 +11,7 @@ from msgspec import Struct, field
 
 from anthropic_proxy.engine.messages.deltas import BilledUsage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.engine.messages.purpose import RequestKind
 from anthropic_proxy.engine.trace_context import TraceContext
 from anthropic_proxy.errors import ProxyBusy
 
@@ -242,11 +243,6 @@ class CallCheck(Struct, frozen=True, omit_defaults=True):
     """Id of the request to the checking model. "": no model was asked."""
 
 
-RequestKind = Literal["", "auto_mode_check", "classifier"]
-"""What a request is for. `auto_mode_check`: the proxy asks the checking model about a tool call. `classifier`: Claude
-Code asks about a tool call. "": any other request."""
-
-
 class Receipt(BilledUsage, kw_only=True):
     """Record of one client request: ids, names, counts, times and texts of errors, without message content.
 
@@ -335,7 +331,12 @@ class Receipt(BilledUsage, kw_only=True):
     """Change of the beginning of the prompt, compared with the one before in the conversation. None: there is none, or
     the request belongs to no session."""
     kind: RequestKind = ""
-    """What the request is for. "": an ordinary one."""
+    """What the request is for, by the hint headers of Claude Code, or as the proxy guesses: `main`, `subagent`,
+    `workflow`, `compaction`, `auxiliary`, `classifier`, `auto_mode_check`, or `other`. "": unknown."""
+    agent_type: str = ""
+    """Header `x-claude-code-agent-type`: kind of sub-agent, such as `Explore`. "": none, or unknown."""
+    prompt_id: str = ""
+    """Header `x-claude-code-prompt-id`: the user's prompt that led to the request. "": unknown."""
     parent: str = ""
     """Id of the client request to which a check belongs. "": the request is one of a client."""
     checks: list[CallCheck] = field(default_factory=list)

@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Meta, Struct, structs
 
 from anthropic_proxy.engine.messages.fidelity import Fidelity
+from anthropic_proxy.engine.messages.purpose import KnownKind
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.secrets import Secret
 
@@ -271,10 +272,14 @@ class RouteConditions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     web_search: bool | None = None
     """True: the request offers the web search tool of the API. False: it does not."""
     background: bool | None = None
-    """True: a call of Claude Code beside the conversation, without tools and thinking, such as for a session title.
-    False: any other request."""
+    """True: a call of Claude Code beside the conversation, such as for a session title: `auxiliary` or `classifier` by
+    the hint headers, or without them a call without tools and thinking. False: any other request."""
     subagent: bool | None = None
     """True: a call of a sub-agent of Claude Code. False: any other request."""
+    request: KnownKind | list[KnownKind] | None = None
+    """What the request is for, by the hint headers of Claude Code, or as the proxy guesses without them."""
+    agent: str | list[str] | None = None
+    """Name or pattern of the kind of sub-agent of Claude Code: `Explore`. Only hint headers name it."""
     header: dict[str, str | list[str]] | None = None
     """Header name → value or pattern. The request must have all listed headers with a matching value."""
     key: str | list[str] | None = None

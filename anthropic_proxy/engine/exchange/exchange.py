@@ -39,7 +39,6 @@ from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.safeguards.check import (
     ReplyCheck,
     find_auto_mode,
-    is_classifier_request,
     read_safeguards,
 )
 from anthropic_proxy.engine.exchange.safeguards.relayed import RelayedCheck
@@ -55,6 +54,7 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.fold import Fold
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.engine.messages.preparation import ends_with_paused_reply, find_session_id, shorten_id
+from anthropic_proxy.engine.messages.purpose import AGENT_HEADER, SESSION_HEADER, is_classifier_request, read_purpose
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.providers.prefix_guard import settle_change
@@ -173,13 +173,14 @@ class Exchange:
         receipt.tool_errors = request.tool_errors
         if not receipt.session and request.metadata is not None and request.metadata.user_id:
             receipt.session = find_session_id(request.metadata.user_id) or ""
+        purpose = match.facts.purpose if match is not None else read_purpose(incoming.headers, request, receipt.kind)
+        receipt.kind, receipt.agent_type, receipt.prompt_id = purpose.kind, purpose.agent_type, purpose.prompt_id
         if incoming.on_model is not None:
             incoming.on_model(request.model)
 
         # plan
         plan = await choose_plan(engine, incoming, request, self._estimates, match)
         if is_classifier_request(request):
-            receipt.kind = receipt.kind or "classifier"
             model = find_auto_mode(engine.settings.auto_mode, plan.route).model
             if model is not None and not receipt.parent:
                 request = decode_request_or_envelope(incoming.body) if request.scanned_only else request
@@ -503,8 +504,8 @@ class Exchange:
 
 def record_client(receipt: Receipt, headers: Mapping[str, str]) -> None:
     receipt.user_agent = headers.get("user-agent", "")
-    receipt.session = shorten_id(headers.get("x-claude-code-session-id", ""))
-    receipt.agent = shorten_id(headers.get("x-claude-code-agent-id", ""))
+    receipt.session = shorten_id(headers.get(SESSION_HEADER, ""))
+    receipt.agent = shorten_id(headers.get(AGENT_HEADER, ""))
     receipt.project = read_project(headers)
 
 

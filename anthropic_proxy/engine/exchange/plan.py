@@ -117,6 +117,7 @@ def build_request_facts(
         now=engine.clock(),
         count_tokens=estimates.get_or_estimate,
         request_id=incoming.receipt.request_id,
+        own_kind=incoming.receipt.kind,
     )
 
 

@@ -31,6 +31,13 @@ from anthropic_proxy.engine.messages.models import (
     decode_nested_content,
 )
 from anthropic_proxy.engine.messages.preparation import find_session_id, server_tool_kinds, shorten_id
+from anthropic_proxy.engine.messages.purpose import (
+    AGENT_HEADER,
+    BACKGROUND_KINDS,
+    SESSION_HEADER,
+    RequestKind,
+    read_purpose,
+)
 from anthropic_proxy.engine.options import (
     WEEKDAYS,
     WILDCARDS,
@@ -46,9 +53,7 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.errors import ClientError, join_with_or
 
-SESSION_HEADER, AGENT_HEADER, PROJECT_HEADER = "x-claude-code-session-id", "x-claude-code-agent-id", "x-project"
-CLAUDE_CODE = "claude-cli"
-"""Name of Claude Code in its header `user-agent`."""
+PROJECT_HEADER = "x-project"
 _MEDIA_WORDS = (b'"image"', b'"document"')
 _TEXT_SOURCES = ("text", "content")
 """Source types of documents that contain text. A document with another source type is a PDF."""
@@ -78,6 +83,7 @@ class RequestFacts:
         now: float,
         count_tokens: Callable[[MessagesRequest], int],
         request_id: str = "",
+        own_kind: RequestKind = "",
     ) -> None:
         self._request = request
         self.model = model.lower()
@@ -88,6 +94,7 @@ class RequestFacts:
         self.now = now
         self._count_tokens = count_tokens
         self._request_id = request_id
+        self.purpose = read_purpose(headers, request, own_kind)
         self._times: dict[str | None, tuple[int, int]] = {}
         # no `cached_property` for long computations: until Python 3.12, all objects share its lock
         self._input_tokens: int | None = None
@@ -100,7 +107,11 @@ class RequestFacts:
 
     @property
     def subagent(self) -> bool:
-        return bool(self.headers.get(AGENT_HEADER))
+        return bool(self.headers.get(AGENT_HEADER)) or self.purpose.kind == "subagent"
+
+    @property
+    def agent(self) -> str:
+        return self.purpose.agent_type
 
     @property
     def thinking(self) -> bool:
@@ -115,9 +126,7 @@ class RequestFacts:
     @property
     def background(self) -> bool:
         """True if Claude Code sent the call beside the conversation, such as for a title."""
-        program = self.headers.get("user-agent", "").partition("/")[0]
-        is_claude_code = SESSION_HEADER in self.headers or program == CLAUDE_CODE
-        return is_claude_code and not self._request.tools and not self.thinking
+        return self.purpose.kind in BACKGROUND_KINDS
 
     @property
     def input_tokens(self) -> int:
@@ -212,7 +221,7 @@ _FLAGS = {
     "pdfs": ("PDFs", "no PDFs"),
 }
 """Conditions that are true or false, as fields of `when` and of `RequestFacts` → their texts for users."""
-_READS_BODY = frozenset({"thinking", "background", "images", "pdfs", "input"})
+_READS_BODY = frozenset({"thinking", "background", "request", "images", "pdfs", "input"})
 """Names of conditions that need the decoded messages or other fields of the request body."""
 _DAY_NAMES = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _MINUTES_PER_DAY = 24 * 60
@@ -246,9 +255,11 @@ def compile_conditions(route: ConfiguredRoute) -> tuple[Condition, ...]:
         )
     found += [
         _compile_name(name, texts)
-        for name in ("model", "key", "team", "project")
+        for name in ("model", "key", "team", "project", "agent")
         if (texts := list_condition_texts(getattr(when, name)))
     ]
+    if kinds := list_condition_texts(when.request):
+        found.append(_compile_kinds(kinds))
     for header, value in (when.header or {}).items():
         found.append(_compile_header(header.lower(), list_condition_texts(value)))
     if list_condition_texts(when.time) or list_condition_texts(when.weekdays):
@@ -308,6 +319,16 @@ def _compile_name(name: str, texts: Sequence[str]) -> Condition:
         return f"the {name} is {text}" if (text := read(facts)) else f"there is no {name}"
 
     return Condition(name, f"{name} {join_with_or(texts)}", lambda facts: matches(read(facts)), describe_value)
+
+
+def _compile_kinds(kinds: Sequence[str]) -> Condition:
+    chosen = frozenset(kinds)
+    return Condition(
+        "request",
+        f"a request of the kind {join_with_or(kinds)}",
+        lambda facts: facts.purpose.kind in chosen,
+        lambda facts: f"the kind is {facts.purpose.kind or 'unknown'}",
+    )
 
 
 def _compile_header(name: str, texts: Sequence[str]) -> Condition:
@@ -370,6 +391,9 @@ _CONVERSATION = {"thinking": True, "background": False, "subagent": False, "web_
 """Properties of each request of a conversation in Claude Code. Images, PDFs and a long input can come later."""
 
 
+_KINDS_OF_CONVERSATION = frozenset(("main", "compaction"))
+
+
 class RouteForecast(Struct, frozen=True):
     """The routes that a conversation in Claude Code meets."""
 
@@ -381,7 +405,8 @@ class RouteForecast(Struct, frozen=True):
     @property
     def is_conditional(self) -> bool:
         """True if other requests for the same model, such as those without thinking, do not meet the route."""
-        return self.route is not None and any(getattr(self.route.when, name) is not None for name in _CONVERSATION)
+        names = ("request", *_CONVERSATION)
+        return self.route is not None and any(getattr(self.route.when, name) is not None for name in names)
 
     @property
     def long_input_routes(self) -> Mapping[ConfiguredRoute, int]:
@@ -418,9 +443,12 @@ def forecast_route(routes: Sequence[ConfiguredRoute], tier: str, models: Collect
         matching = [model for model in models if not patterns or matches(model.lower())]
         if (tiers and tier not in tiers) or not matching:
             continue
-        if any(getattr(when, name) not in (None, value) for name, value in _CONVERSATION.items()):
+        if any(getattr(when, name) not in (None, value) for name, value in _CONVERSATION.items()) or when.agent:
             continue
-        known = {"tier", "model", *_CONVERSATION}
+        kinds = list_condition_texts(when.request)
+        if kinds and _KINDS_OF_CONVERSATION.isdisjoint(kinds):
+            continue
+        known = {"tier", "model", *_CONVERSATION, *(("request",) if "main" in kinds else ())}
         if len(matching) < len(models) or any(one.name not in known for one in compile_conditions(route)):
             others.append(route)
         else:

@@ -411,7 +411,7 @@ _MEMBER_FIELDS = (
     *("request_id", "client", "started_at", "method", "path", "user_agent", "session", "agent", "project"),
     *("requested_model", "provider", "prefix", "model", "stream", "first_token_seconds", "duration_seconds"),
     *("status", "outcome", "error_type", "error_code", "error", "retry_after_seconds"),
-    *("failed_attempts", "prefix_change", "kind", "parent", "checks"),
+    *("failed_attempts", "prefix_change", "kind", "parent", "checks", "agent_type", "prompt_id"),
 )
 """Fields of a request that a virtual key reads. The others can name files of the server and addresses of providers."""
 

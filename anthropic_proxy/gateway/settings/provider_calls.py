@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from anthropic_proxy.engine.messages.purpose import HINT_HEADERS
 from anthropic_proxy.engine.options import SECRET_HEADER, CallOptions, ConfiguredProvider
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.files import read_bounded_file
@@ -276,6 +277,12 @@ def _decode_reference(file: ConfigFile, path: KeyPath, value: object) -> HeaderR
             raise ConfigurationError(
                 f'{format_key_path(source)} is "{reference.client.lower()}", which may contain a key of the client or '
                 f"belongs to its connection. Name another header.{file.locate(path)}",
+                code="provider-header",
+            )
+        if reference.client.lower() in HINT_HEADERS:
+            raise ConfigurationError(
+                f'{format_key_path(source)} is "{reference.client.lower()}", with which Claude Code tells the proxy '
+                f"what a request is for. No provider gets it. Name another header.{file.locate(path)}",
                 code="provider-header",
             )
     return reference

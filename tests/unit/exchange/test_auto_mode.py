@@ -213,7 +213,7 @@ async def test_a_check_is_a_record_of_its_own_that_names_its_request() -> None:
         == parent.checks
         == [CallCheck("call_0", "Bash", "flagged", WHY, rule="Deleting", request=check.request_id)]
     )
-    assert (parent.kind, parent.parent, parent.input_tokens) == ("", "", 100)
+    assert (parent.kind, parent.parent, parent.input_tokens) == ("main", "", 100)
 
 
 async def test_a_request_that_may_lose_nothing_is_checked_by_a_model_without_all_features() -> None:

@@ -366,3 +366,29 @@ async def test_a_key_command_that_hangs_delays_the_next_target_briefly(
         await engine.close()
         statuses = [exchange.status for exchange in running.journal.exchanges]
     assert (reply.status, statuses) == (200, [401, 200])
+
+
+HINTS = {
+    "x-claude-code-request-class": "subagent",
+    "x-claude-1p-request-class": "blocking-subagent",
+    "x-claude-code-agent-type": "Explore",
+    "x-claude-code-parent-agent-id": "a0",
+    "x-claude-code-prompt-id": "0b2c8f6e-0000-4000-8000-000000000001",
+    "x-claude-code-prev-tool-durations": "Bash=1166",
+    "x-claude-code-compaction": "auto",
+    "x-claude-code-context-compacted": "true",
+}
+
+
+@pytest.mark.parametrize("model", ["openai/gpt-4.1", "anthropic/claude-sonnet-5-5"])
+async def test_no_provider_gets_what_claude_code_tells_the_proxy_about_a_request(model: str, tmp_path: Path) -> None:
+    text = 'headers = { x-team = { client = "x-my-team" } }\n'
+    text = f"[providers.openai]\n{text}[providers.anthropic]\n{text}"
+    with serving_strictly(new_openai()) as openai, serving_strictly(new_anthropic()) as running:
+        variables = {"ANTHROPIC_API_KEY": ANTHROPIC_KEY, "ANTHROPIC_UPSTREAM_URL": running.url, **at_openai(openai)}
+        settings = load(tmp_path, text, **variables)
+        await ask(settings, model, **{"anthropic-version": "2023-06-01", "x-my-team": "red", **HINTS})
+        (sent,) = [*openai.journal.exchanges, *running.journal.exchanges]
+    assert sent.headers["x-team"] == "red"
+    assert not HINTS.keys() & sent.headers.keys()
+    assert not {*HINTS.values()} & {*sent.headers.values()}

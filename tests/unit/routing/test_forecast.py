@@ -100,6 +100,24 @@ def test_a_model_by_its_own_name_has_its_own_limits(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("when", "target", "others"),
+    [
+        ('request = "main"', "openai/o3", []),
+        ('request = ["subagent", "auxiliary"]', "openai/gpt-4.1", []),
+        ('request = "compaction"', "openai/gpt-4.1", ["r"]),
+        ('agent = "*"', "openai/gpt-4.1", []),
+    ],
+)
+def test_a_conversation_has_requests_of_the_kinds_main_and_compaction(
+    when: str, target: str, others: list[str], tmp_path: Path
+) -> None:
+    options = load_routes(tmp_path, f'[[routes]]\nname = "r"\nwhen = {{ {when} }}\ntargets = ["openai/o3"]\n')
+    entry = find_model("claude-opus-5-5", options, Catalog())
+    assert (entry.target or "openai/gpt-4.1", entry.other_routes or []) == (target, others)
+    assert entry.otherwise == ("openai/gpt-4.1" if target == "openai/o3" else None)
+
+
 def test_a_provider_without_a_model_is_named_by_its_prefix(tmp_path: Path) -> None:
     server = '[providers.my]\nbase_url = "http://127.0.0.1:9/v1"\n'
     options = load_routes(tmp_path, server, PREFERRED_PROVIDER="my", BIG_MODEL="big")

@@ -35,7 +35,8 @@ from anthropic_proxy.engine.exchange.safeguards.verdict import (
 from anthropic_proxy.engine.hooks import CallCheck, Receipt
 from anthropic_proxy.engine.messages.events import BlockStop, Event, InputDelta, ToolCallStart
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.engine.messages.models import MessagesRequest, MessagesResponse
+from anthropic_proxy.engine.messages.models import MessagesResponse
+from anthropic_proxy.engine.messages.purpose import AGENT_HEADER, AGENT_TYPE_HEADER, PROMPT_HEADER, SESSION_HEADER
 from anthropic_proxy.engine.options import AutoMode, ConfiguredRoute
 from anthropic_proxy.errors import ProxyError
 
@@ -45,7 +46,7 @@ MAX_CALLS = 32
 """Maximum number of calls of one reply that are checked. Further calls have no verdict."""
 _PASSED_HEADERS = (
     *("x-api-key", "authorization", "anthropic-version", "user-agent", "x-project"),
-    *("x-claude-code-session-id", "x-claude-code-agent-id"),
+    *(SESSION_HEADER, AGENT_HEADER, AGENT_TYPE_HEADER, PROMPT_HEADER),
 )
 """Headers of the client that a check has too: its key for the provider, and what its record names."""
 _BY_PROXY = FidelityNote("emulated", "safeguards", "the proxy checks the tool calls of the reply")
@@ -82,11 +83,6 @@ def find_auto_mode(auto_mode: AutoMode, route: ConfiguredRoute | None) -> AutoMo
         return auto_mode
     own = {"mode": route.auto_mode, "model": route.auto_mode_model, "timeout_seconds": route.auto_mode_timeout}
     return structs.replace(auto_mode, **{name: value for name, value in own.items() if value is not None})
-
-
-def is_classifier_request(request: MessagesRequest) -> bool:
-    """Return True for a question of Claude Code's own classifier about a tool call (observed with 2.1.332)."""
-    return request.stop_sequences == ["</block>"] and not request.tools
 
 
 class _CheckSink(CollectingSink):
@@ -279,7 +275,7 @@ class ReplyCheck:
             receipt.trace = engine.tracer.start_trace(parent.trace)
         headers = {name: value for name in _PASSED_HEADERS if (value := self._incoming.headers.get(name))}
         if parent.session:
-            headers["x-claude-code-session-id"] = parent.session
+            headers[SESSION_HEADER] = parent.session
         sink = _CheckSink(receipt, call)
         self._sinks.append(sink)
 

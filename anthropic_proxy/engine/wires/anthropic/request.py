@@ -18,6 +18,7 @@ from urllib.parse import quote
 import msgspec
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling, note_replacement
+from anthropic_proxy.engine.messages.purpose import HINT_HEADERS
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.betas import ACCEPTED, BETA_FIELD, BETA_HEADER, filters_betas, select_betas
 from anthropic_proxy.engine.wires.anthropic.conversation import (
@@ -50,10 +51,11 @@ _NOT_FORWARDED_HEADERS = frozenset(
         *("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
         *_TRACE_HEADERS,
         "x-project",
+        *HINT_HEADERS,
     )
 )
 """Client headers that are not sent upstream: hop-by-hop headers, credentials, and headers that the proxy sets itself.
-`x-project` names a project for the proxy's record of costs."""
+`x-project` names a project for the proxy's record of costs, and the hints of Claude Code say what a request is for."""
 _VERSION_HEADER, _VERSION = "anthropic-version", "2023-06-01"
 """API version that is added if the client request has none (source: the API reference, "Versions", read 2026-11)."""
 _NEEDED_EVERYWHERE = frozenset((_VERSION_HEADER, "accept", "content-type"))

@@ -1,0 +1,75 @@
+"""What a client request is for: `read_purpose` reads it from the hint headers of Claude Code, or guesses it.
+
+Claude Code sends the headers if `CLAUDE_CODE_GATEWAY_HINT_HEADERS` is set (source: "Gateway hint headers" of
+code.claude.com/docs/en/llm-gateway-protocol; observed with 2.1.332). They are for the proxy: no provider gets them.
+Without them, the body shows whether Claude Code sent a request beside the conversation. Any client can send any value,
+so that unknown kinds are `other`, and names have a maximum length.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, get_args
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from anthropic_proxy.engine.messages.models import MessagesRequest
+
+SESSION_HEADER, AGENT_HEADER = "x-claude-code-session-id", "x-claude-code-agent-id"
+_CLASS, AGENT_TYPE_HEADER = "x-claude-code-request-class", "x-claude-code-agent-type"
+PROMPT_HEADER = "x-claude-code-prompt-id"
+HINT_HEADERS = frozenset(
+    (
+        *(_CLASS, "x-claude-1p-request-class", AGENT_TYPE_HEADER, "x-claude-code-parent-agent-id", PROMPT_HEADER),
+        *("x-claude-code-prev-tool-durations", "x-claude-code-compaction", "x-claude-code-context-compacted"),
+    )
+)
+CLAUDE_CODE = "claude-cli"
+"""Name of Claude Code in its header `user-agent`."""
+ClientKind = Literal["main", "subagent", "workflow", "compaction", "auxiliary"]
+"""Values of the header `x-claude-code-request-class`. `main`: the conversation. `compaction`: it asks for a summary of
+the conversation. `auxiliary`: a call beside the conversation, such as for a title."""
+KnownKind = Literal[ClientKind, "classifier", "auto_mode_check", "other"]
+"""What a request is for. `classifier`: Claude Code asks about a tool call. `auto_mode_check`: the proxy asks the
+checking model about one. `other`: the client named an unknown kind."""
+RequestKind = Literal["", KnownKind]
+"""The same, or "": unknown."""
+BACKGROUND_KINDS: frozenset[RequestKind] = frozenset(("auxiliary", "classifier"))
+"""Kinds of requests that Claude Code sends beside the conversation."""
+_CLIENT_KINDS: Mapping[str, ClientKind] = {name: name for name in get_args(ClientKind)}
+_MAX_AGENT_TYPE, _MAX_PROMPT_ID = 64, 128
+
+
+class RequestPurpose(Struct, frozen=True):
+    kind: RequestKind = ""
+    agent_type: str = ""
+    """Name of the kind of sub-agent, such as `Explore`. "": none, or unknown."""
+    prompt_id: str = ""
+    """Id of the user's prompt that led to the request. "": unknown."""
+
+
+def read_purpose(headers: Mapping[str, str], request: "MessagesRequest", own_kind: RequestKind = "") -> RequestPurpose:
+    """`own_kind`: kind of a request that the proxy sends itself. "": the request is one of a client."""
+    return RequestPurpose(
+        own_kind or _read_kind(headers, request),
+        headers.get(AGENT_TYPE_HEADER, "")[:_MAX_AGENT_TYPE],
+        headers.get(PROMPT_HEADER, "")[:_MAX_PROMPT_ID],
+    )
+
+
+def _read_kind(headers: Mapping[str, str], request: "MessagesRequest") -> RequestKind:
+    named = headers.get(_CLASS)
+    kind: RequestKind = _guess_kind(headers, request) if named is None else _CLIENT_KINDS.get(named, "other")
+    return "classifier" if kind in ("", "auxiliary") and is_classifier_request(request) else kind
+
+
+def _guess_kind(headers: Mapping[str, str], request: "MessagesRequest") -> RequestKind:
+    if SESSION_HEADER not in headers and headers.get("user-agent", "").partition("/")[0] != CLAUDE_CODE:
+        return ""
+    if not request.tools and (request.thinking is None or request.thinking.type == "disabled"):
+        return "auxiliary"
+    return "subagent" if headers.get(AGENT_HEADER) else "main"
+
+
+def is_classifier_request(request: "MessagesRequest") -> bool:
+    """Return True for a question of Claude Code's own classifier about a tool call (observed with 2.1.332)."""
+    return request.stop_sequences == ["</block>"] and not request.tools
