@@ -45,8 +45,8 @@ Paint = Callable[[str, str], str]
 """Function that returns a text in the terminal color of a role: (text, role) → colored text."""
 
 
-_KINDS = {"": "", "auto_mode_check": "  check of a tool call", "classifier": "  classifier"}
-"""Kind of a request → its text behind the route."""
+_KINDS = {"auto_mode_check": "  check of a tool call", "classifier": "  classifier"}
+"""Kind of a request → its text behind the route. Other kinds have none."""
 
 
 def escape_unprintable(text: str) -> str:
@@ -209,7 +209,7 @@ def format_exchange_lines(
     tokens = format_tokens(receipt.all_input_tokens, receipt.output_tokens)
     numbers = f"{tokens}  first {first} total {_format_seconds(receipt.duration_seconds)}"
     route = f"  route {receipt.route}" if receipt.route else ""
-    route += _KINDS[receipt.kind]
+    route += _KINDS.get(receipt.kind, "")
     if paint is None and width is None:
         models = f"{requested} → {target}" if target else requested
         second = f"{INDENT}{models if models.isprintable() else escape_unprintable(models)}{sent}  {numbers}{route}"
