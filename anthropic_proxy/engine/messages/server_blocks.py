@@ -9,7 +9,6 @@ Source: the types of the official SDK `anthropic` 2.10 (`ServerToolUseBlock`, `W
 
 import base64
 import binascii
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from posixpath import normpath
@@ -226,6 +225,9 @@ def decode_passage(sealed: str) -> str:
 _HOST = compile_later(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|(?=[0-9a-f.]*:)[0-9a-f:.]*")
 _MAX_ENTRY = 2_000
 """Maximum number of characters of an entry of a list of domains."""
+_MAX_HOST = 253
+"""Maximum number of characters of a host name in the DNS."""
+_PATH_END = compile_later(r"/|\Z")
 _ENTRY = compile_later(r"(?P<host>[^\s/*:?#@\\]+)(?P<path>/[^\s*?#]*(?:\*[^\s*?#]*)?)?")
 
 
@@ -248,20 +250,20 @@ def is_url_allowed(url: str, allowed: Sequence[str], blocked: Sequence[str]) -> 
 
     An empty list restricts nothing. Raises `ValueError` for an invalid entry.
     """
-    allowing = [_pattern(entry) for entry in allowed]
-    blocking = [_pattern(entry) for entry in blocked]
+    allowing, blocking = (_read_list(tuple(entries)) if entries else {} for entries in (allowed, blocked))
     try:
         split = urlsplit(url)
-        host = ascii_host(split.hostname or "")
+        host = split.hostname or ""
+        if len(host) > _MAX_HOST or "@" in split.netloc:  # with @, the host is ambiguous
+            return False
+        host = ascii_host(host)
     except ValueError:
         return False
-    if "@" in split.netloc:  # the host is ambiguous
-        return False
     # a blocked domain must match neither form, because a server may decode the path in either way
-    places = host + _plain(split.path), host + _plain(unquote(split.path))
-    if any(pattern.match(place) for pattern in blocking for place in places):
+    paths = _plain(split.path), _plain(unquote(split.path))
+    if any(_is_listed(blocking, host, path) for path in paths):
         return False
-    return not allowed or all(any(pattern.match(place) for pattern in allowing) for place in places)
+    return not allowed or all(_is_listed(allowing, host, path) for path in paths)
 
 
 def _plain(path: str) -> str:
@@ -273,8 +275,7 @@ def domain_names(entries: Sequence[str]) -> list[str]:
 
     Raises `ValueError` for an invalid entry.
     """
-    for entry in entries:
-        _pattern(entry)
+    _read_list(tuple(entries))
     return list(dict.fromkeys(entry.partition("/")[0] for entry in entries))
 
 
@@ -288,22 +289,51 @@ def ascii_host(host: str) -> str:
     return host
 
 
-def _pattern(entry: str) -> re.Pattern[str]:
-    """Raises `ValueError` for an invalid entry, also for a long one: compiling its pattern takes long."""
+class _Paths(NamedTuple):
+    """The paths of all entries with one host."""
+
+    plain: set[str]
+    """Each one includes the paths below it. "": all paths."""
+    starred: list[tuple[str, str]]
+    """What is before and after the `*`."""
+
+
+@lru_cache(maxsize=2)  # one request has one list
+def _read_list(entries: tuple[str, ...]) -> Mapping[str, _Paths]:
+    """Return host → paths, so that a long list makes no URL expensive. Raises `ValueError` for an invalid entry."""
+    found: dict[str, _Paths] = {}
+    for entry in entries:
+        host, path = _read_entry(entry)
+        paths = found.setdefault(host, _Paths(set(), []))
+        before, star, after = path.partition("*")
+        if star:
+            paths.starred.append((before, after and f"{after}/"))
+        else:
+            paths.plain.add(path)
+    return found
+
+
+def _read_entry(entry: str) -> tuple[str, str]:
     if len(entry) > _MAX_ENTRY:
         raise ValueError(f"a domain of {len(entry):,} characters is too long; the maximum is {_MAX_ENTRY:,}")
-    return _compile_entry(entry)
-
-
-@lru_cache(maxsize=512)
-def _compile_entry(entry: str) -> re.Pattern[str]:
     found = _ENTRY.fullmatch(entry)
     if found is None:
         raise ValueError(
             f"{entry!r} is not a domain; use one such as example.com or example.com/blog, without https://, with at "
             "most one *, in its path"
         )
-    before, star, after = (found["path"] or "").rstrip("/").partition("*")
-    path = re.escape(before) + (".*" if star else "") + re.escape(after)
-    end = "" if star and not after else "(?:/|$)"
-    return compile_later(rf"(?:[^/]+\.)?{re.escape(ascii_host(found['host']))}{path}{end}")
+    return ascii_host(found["host"]), (found["path"] or "").rstrip("/")
+
+
+def _is_listed(listed: Mapping[str, _Paths], host: str, path: str) -> bool:
+    """The host of an entry includes its subdomains."""
+    ends = [found.start() for found in _PATH_END.finditer(path, 0, _MAX_ENTRY)]
+    closed = f"{path}/"
+    while host:
+        if paths := listed.get(host):
+            if any(path[:end] in paths.plain for end in ends):
+                return True
+            if any(path.startswith(start) and closed.find(end, len(start)) >= 0 for start, end in paths.starred):
+                return True
+        host = host.partition(".")[2]
+    return False

@@ -39,6 +39,8 @@ _LINKED = ("http", "https", "mailto")
 _MAX_INDENTATION = 6
 _MAX_URL_CHARACTERS = 1024 * 1024
 """Maximum characters of all URLs in one page. A long `base` lengthens every relative link."""
+_MAX_BASE_CHARACTERS = 2_048
+"""A longer `base` is ignored, because completing a relative link takes time in proportion to it."""
 
 
 class PageText(NamedTuple):
@@ -75,6 +77,7 @@ class _Page:
 
     def __init__(self, url: str) -> None:
         self._base = url
+        self._has_base = False
         self._title: list[str] = []
         self._in_title = False
         self._lines: list[str] = []
@@ -142,8 +145,10 @@ class _Page:
                 self._line.append(f"![{words}]({url})")
         elif tag == "br":
             self._line.append("\n")
-        elif tag == "base":
-            self._base = urljoin(self._base, attributes.get("href") or "")
+        elif tag == "base" and not self._has_base and (href := attributes.get("href")):
+            self._has_base = True  # only the first one counts, as in browsers
+            if len(href) <= _MAX_BASE_CHARACTERS:
+                self._base = urljoin(self._base, href)
         elif tag in ("ul", "ol"):
             self._lists.append(0 if tag == "ol" else -1)
         elif tag == "li":

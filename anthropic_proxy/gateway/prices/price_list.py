@@ -15,7 +15,7 @@ from decimal import Decimal
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from math import lcm
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from msgspec import Struct, convert, structs
@@ -66,6 +66,10 @@ MAX_CACHED_PRICES = 1_000
 MAX_PRICE_RATIO = 10
 """A price or cost that a server states is not used if it is more than this many times the published one, or less than
 this part of it: it may be a mistake or a deception."""
+_MAX_PRICE = 1_000_000
+"""Dollars per million tokens or thousand searches. A published price above it, or below 0, is not used."""
+_MAX_DECIMALS = 30
+_MAX_PRICE_TIERS = 20
 _USUAL_SEARCH_COST = NANO_DOLLARS // 100
 """Cost of a web search with an unknown price, for the upper limit of a stated cost."""
 
@@ -303,6 +307,8 @@ def find_price(
     prices = list_prices(listed, when or datetime.now(UTC), dict.fromkeys(_TIER_KEYS, tier) if tier else {})
     if prices is None or "input_mtok" not in prices or "output_mtok" not in prices:
         return None
+    if not all(map(_is_usable, prices.values())):
+        return None
     incoming, outgoing = prices["input_mtok"], prices["output_mtok"]
     written = prices.get("cache_write_5m_mtok", prices.get("cache_write_mtok", incoming))
     kinds = (
@@ -451,6 +457,14 @@ def _convert_table(table: TokenPriceFields, web_search: float | None, origin: st
         )
     )
     return Price(base=base, long_contexts=((longer.above, surcharged),), web_search=search, source=origin)
+
+
+def _is_usable(price: Any) -> bool:
+    """Return False for a price with which an update could make costs negative, or their calculation endless."""
+    amounts = [price] if isinstance(price, Decimal) else [price.base, *(tier.price for tier in price.tiers)]
+    return len(amounts) <= _MAX_PRICE_TIERS + 1 and all(
+        0 <= amount <= _MAX_PRICE and cast("int", amount.as_tuple().exponent) >= -_MAX_DECIMALS for amount in amounts
+    )
 
 
 def _find_rate(price: Any, start: int) -> Decimal:

@@ -176,3 +176,19 @@ async def test_expressions_of_a_downloaded_list_are_not_run() -> None:
     assert PRICE_SOURCE.update(json.dumps(providers).encode()) == 2
     assert find_price("https://api.openai.com/v1", "a" * 60 + "b") is None
     assert find_price("https://api.openai.com/v1", "gpt-4.1") is not None
+
+
+@pytest.mark.parametrize(
+    "price",
+    [
+        -1,
+        "1e999999",
+        "1e-999999",
+        {"base": "1e7", "tiers": []},
+        {"base": 1, "tiers": [{"start": start, "price": 1} for start in range(30)]},
+    ],
+    ids=["negative", "huge", "tiny", "high", "tiers"],
+)
+def test_a_price_of_an_update_that_cannot_be_true_is_unknown(tmp_path: Path, price: object) -> None:
+    PRICE_SOURCE.update(build_price_list("2026-11-20", input_mtok=price))
+    assert find_cost(Settings(data_directory=tmp_path)) == (None, "")

@@ -10,6 +10,7 @@ from anthropic.types.beta import BetaContentBlock
 from pydantic import TypeAdapter
 
 from anthropic_proxy.engine.messages.server_blocks import is_url_allowed
+from anthropic_proxy.engine.patterns import list_patterns
 from tests.support.golden_runner import find_cases, read_message
 from tests.support.messages import exactly
 
@@ -88,3 +89,15 @@ def test_a_long_entry_of_a_list_of_domains_is_refused() -> None:
     assert is_url_allowed("https://example.com/blog", ["example.com/" + "n" * 1_980, "example.com"], [])
     with pytest.raises(ValueError, match=exactly("a domain of 1,000,012 characters is too long; the maximum is 2,000")):
         is_url_allowed("https://example.com/", ["example.com/" + "n" * 1_000_000], [])
+
+
+def test_a_long_list_of_domains_makes_no_compiled_pattern_for_each_entry() -> None:
+    before = len(list_patterns())
+    blocked = [f"d{number}.example.com/*x" for number in range(2_000)]
+    assert is_url_allowed("https://d0.example.com/y", [], blocked)
+    assert not is_url_allowed("https://www.d1999.example.com/yx/z", [], blocked)
+    assert len(list_patterns()) - before < 10
+
+
+def test_a_host_that_no_name_server_can_know_passes_nowhere() -> None:
+    assert not is_url_allowed(f"https://{'a.' * 127}example.com/", [], ["example.org"])

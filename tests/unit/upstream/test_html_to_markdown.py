@@ -32,6 +32,13 @@ def test_addresses_do_not_make_a_page_longer_than_it_is() -> None:
     assert length < 2_000_000
 
 
+def test_only_the_first_base_of_a_page_counts_and_a_long_one_is_ignored() -> None:
+    assert (
+        read('<base target="_top"><base href="/a/"><base href="b/"><a href="y">z</a>') == "[z](https://example.com/a/y)"
+    )
+    assert read(f'<base href="/{"a/" * 2_000}"><a href="y">z</a>') == "[z](https://example.com/cheese/y)"
+
+
 @pytest.mark.parametrize(
     "piece",
     ["<div>", "<b>", "<ul><li>", "<a href=x>y", "<blockquote>z", "<table><tr><td>", "<pre>", "<", "<!--", "&", "<svg>"],
