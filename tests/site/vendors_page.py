@@ -295,6 +295,7 @@ PHRASES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "dropped_fields": ("other", lambda value: f"without {_listed(map(_code, value))}"),
     "betas_listed_on": ("other", lambda value: f"betas after {value} are tried"),
     "accepts_media_urls": ("images, PDF", _either("", "files as base64 data only")),
+    "streams_tool_input": ("tools", _either("", "`eager_input_streaming` is added")),
     "missing_tools": ("tools", lambda value: f"without server tools {_listed(map(_code, value))}"),
     "tool_versions": ("tools", lambda value: f"only {_listed(map(_code, value))}"),
     "drops_rejected_fields": ("other", _either("rejected betas and fields are not sent again", "")),

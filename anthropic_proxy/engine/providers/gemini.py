@@ -61,7 +61,8 @@ _NOW = (
     *("gemini-2.5-pro", "gemini-2.5-flash", "gemini-2.5-flash-lite", "gemini-3-flash-preview"),
     *("gemini-3.1-pro-preview", "gemini-3.1-flash-lite", "gemini-3.5-flash", "gemini-3.5-flash-lite"),
     *("gemini-3.6-flash", "gemini-3.7-flash", "gemini-3.8-flash", "gemini-4-argon"),
-    *("gemini-4-carbon", "gemini-4-hydrogen", "gemini-flash-latest", "gemini-flash-lite-latest", "gemini-pro-latest"),
+    *("gemini-4-carbon", "gemini-4-hydrogen", "gemini-4-neon"),
+    *("gemini-flash-latest", "gemini-flash-lite-latest", "gemini-pro-latest"),
 )
 _RETIRED = {
     **build_retired_models(

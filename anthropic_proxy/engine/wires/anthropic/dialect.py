@@ -105,6 +105,10 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     tool_versions: tuple[str, ...] = ()
     """Types of server tools that replace other versions of the same tool, which the server does not have:
     `web_search_20250305`. Proven by: tests/unit/exchange/test_clouds.py."""
+    streams_tool_input: bool = True
+    """False: the server sends the input of a call in one piece, after minutes of silence, unless the tool has
+    `eager_input_streaming` (maximhq/bifrost 1.11.2, release notes, read 2026-11-26). The tools of a streamed request
+    get this field. Proven by: golden/anthropic/tools/bedrock_eager_input."""
     accepts_media_urls: bool = True
     """True if images and documents may be URLs. False: they must be base64 data. Proven by:
     tests/unit/exchange/test_clouds.py."""

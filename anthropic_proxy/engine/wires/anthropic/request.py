@@ -190,7 +190,7 @@ def _find_edits(
     drops_betas = filters_betas(dialect)
     reads = may_need_edits(body, call)
     edits_fields = added or dialect.message_path or dialect.dropped_fields or not dialect.sends_stream_field
-    edits_fields = edits_fields or drops_betas or dialect.missing_tools
+    edits_fields = edits_fields or drops_betas or dialect.missing_tools or not dialect.streams_tool_input
     if not (call.relayed.is_renamed or reads or edits_fields or not dialect.forwards_metadata):
         return []
     removed = set(dialect.dropped_fields)

@@ -15,6 +15,8 @@ from anthropic_proxy.engine.wires.contract import Call
 from anthropic_proxy.errors import UnsupportedFeature
 
 _OF_TOOLS = "tools."
+_CLIENT_TYPES = ("", "custom")
+_EAGER = "eager_input_streaming"
 _DATE = compile_later(r"_\d{8}")
 
 
@@ -66,7 +68,9 @@ def find_tool_edits(
 ) -> list[Edit]:
     dialect, provider = call.dialect, call.provider_prefix
     edits: list[Edit] = []
-    if missing is None and not dialect.tool_versions:
+    is_eager = call.streams_upstream and not dialect.streams_tool_input
+    is_eager = is_eager and f"{_OF_TOOLS}{_EAGER}" not in dialect.dropped_fields
+    if missing is None and not dialect.tool_versions and not is_eager:
         return edits
     spans = json_spans.find_elements(body, tools.value, tools.end)
     kept = [True] * len(spans)
@@ -84,6 +88,10 @@ def find_tool_edits(
             edits += json_spans.build_removal_edits(members, [one.key != "allowed_callers" for one in members])
             reason = f"{provider} is not known to run code_execution; the model calls the tool itself"
             notes.append(FidelityNote("approximated", f"{_OF_TOOLS}{block.name}.allowed_callers", reason))
+        if is_eager and block.type in _CLIENT_TYPES:
+            members = json_spans.find_members(body, tool.value, tool.end)
+            if members and all(one.key != _EAGER for one in members):
+                edits.append(Edit(members[0].start, members[0].start, b'"%b":true,' % _EAGER.encode()))
         undated = _DATE.sub("", block.type)
         versions = (one for one in dialect.tool_versions if one != block.type and _DATE.sub("", one) == undated)
         if (version := next(versions, None)) is not None:

@@ -12,7 +12,7 @@ Google's term for a web search: a `GroundingChunk` is a source, a `GroundingSupp
 reply. Every field may be missing or null. Source: API reference (2026-11) and recorded traffic.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -171,7 +171,8 @@ class UrlContextMetadata(Struct, rename="camel", gc=False):
 
 
 class Candidate(Struct, rename="camel", gc=False):
-    """One reply of the model, or its next fragment. The proxy requests one, so others are parts of the same reply."""
+    """One reply of the model, or its next fragment. The proxy requests one. Of those with another index, only calls
+    are read, and only if the first one has none."""
 
     content: Content | None = None
     finish_reason: str | None = None
@@ -180,18 +181,10 @@ class Candidate(Struct, rename="camel", gc=False):
     """Explanation of the finish reason. May contain the complete reply."""
     continuation_token: str | None = None
     """Token for a request that continues this reply. Only with the finish reason `CONTINUATION`."""
+    index: int | None = None
+    """Number of the candidate, from 0. None: 0."""
     grounding_metadata: GroundingMetadata | None = None
     url_context_metadata: UrlContextMetadata | None = None
-
-    def append(self, other: "Candidate") -> None:
-        parts = other.content.parts if other.content is not None else None
-        if parts and self.content is not None and self.content.parts:
-            self.content.parts += parts
-        elif parts:
-            self.content = other.content
-        self.finish_reason = self.finish_reason or other.finish_reason
-        self.grounding_metadata = self.grounding_metadata or other.grounding_metadata
-        self.url_context_metadata = self.url_context_metadata or other.url_context_metadata
 
 
 class PromptFeedback(Struct, rename="camel", gc=False):
@@ -341,9 +334,8 @@ class GeminiDecoder(Decoder):
                 return
             raise build_call_error(fault, self._call)
         candidate = reply.candidates[0] if reply.candidates else None
-        if candidate is not None:
-            for other in (reply.candidates or ())[1:]:
-                candidate.append(other)
+        if candidate is not None and candidate.index:
+            candidate = next((one for one in reply.candidates or () if not one.index), None)
         if self._sources is not None and candidate is not None:
             # before the text of the frame, which may cite the sources
             if candidate.url_context_metadata is not None:
@@ -356,6 +348,9 @@ class GeminiDecoder(Decoder):
                     self._emit_text(part.text, deltas)
                 else:
                     self._read_part(part, deltas)
+        if reply.candidates is not None and len(reply.candidates) > 1 and candidate is not None and not self._calls:
+            for part in _list_calls(other for other in reply.candidates if other is not candidate):
+                self._read_part(part, deltas)
         if reply.usage_metadata is not None and reply.usage_metadata != self._usage:
             self._count(reply.usage_metadata, deltas)
         if candidate is not None:
@@ -513,6 +508,11 @@ class GeminiDecoder(Decoder):
     def _protocol_error(self, words: str, code: str = "") -> UpstreamProtocolError:
         provider = self._call.provider_prefix
         return UpstreamProtocolError(f"{provider}: {words}", code=code, provider=provider)
+
+
+def _list_calls(candidates: Iterable[Candidate]) -> list[Part]:
+    contents = [one.content for one in candidates if one.content is not None]
+    return [part for content in contents for part in content.parts or () if part.function_call is not None]
 
 
 def _decode_frame(frame: bytes) -> list[GenerateContentResponse]:

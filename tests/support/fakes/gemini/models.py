@@ -56,6 +56,7 @@ MODELS = {
     "gemini-4-hydrogen": replace(
         _3_6, output=1_048_576, levels=(*_LOW_TO_HIGH, "xhigh"), default_level="high", sampling="refused"
     ),
+    "gemini-4-neon": replace(_3_6, levels=(*_LOW_TO_HIGH, "xhigh"), default_level="high", sampling="refused"),
     "gemini-flash-latest": replace(_3_6, levels=_LOW_TO_HIGH),
     "gemma-3-27b-it": Model(8_192, 131_072, tools=False),
 }
