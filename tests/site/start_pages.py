@@ -21,7 +21,7 @@ _PAGE = """\
 
 ## 1. Install
 
-Run this once in the [clone](../../README.md#1-install) of the repository ([other ways](../guide/install.md)):
+Run this once in a [clone of the repository](../../README.md#1-install) ([other ways](../guide/install.md)):
 
 ```sh extra
 {install}
@@ -43,8 +43,8 @@ In the folder of your project:
 anthropic-proxy code
 ```
 
-It starts the proxy and Claude Code, with the address, the credential and the context window of the model. The status
-line shows the model that replied. [Claude Code with this proxy](../guide/claude-code.md) explains the rest.
+The command starts the proxy and Claude Code. The status line shows the model that replied.
+[Claude Code with this proxy](../guide/claude-code.md) explains the rest.
 
 | Claude Code asks for | your model |
 | --- | --- |
@@ -56,18 +56,18 @@ To test the provider without Claude Code:
 anthropic-proxy ask "hello"
 ```
 
-Other clients: [VS Code](vscode.md) · [Agent SDK](agent-sdk.md) · [SDKs](sdks.md) · [LangChain](langchain.md) ·
-[Pydantic AI](pydantic-ai.md) · [others](other-clients.md). They need a running proxy: `anthropic-proxy serve` in
-another terminal.
+Other clients need a running proxy. Start `anthropic-proxy serve` in another terminal, and open the page of your client:
+[VS Code](vscode.md) · [Agent SDK](agent-sdk.md) · [SDKs](sdks.md) · [LangChain](langchain.md) ·
+[Pydantic AI](pydantic-ai.md) · [others](other-clients.md).
 
 ## Good to know
 
 {notes}
-- What this provider supports: [Providers](../guide/providers.md), [capability matrix](../guide/matrix.md).
+- [Providers](../guide/providers.md) and the [capability matrix](../guide/matrix.md) list what this provider supports.
 
 ## If it does not work
 
-| message | page |
+| message | help |
 | --- | --- |
 {problems}
 """
@@ -85,14 +85,15 @@ anthropic-proxy init
 
 </details>"""
 _LINES = """\
-Write these lines into the file `.env` in the folder that `anthropic-proxy config show` names
-([more](../guide/configuration.md#where-the-files-belong)):
+Run `anthropic-proxy config show`. It names a [folder](../guide/configuration.md#where-the-files-belong). Write these
+lines into the file `.env` in this folder:
 
 ```
 {settings}
 ```
 
-The environment takes precedence over `.env`. If keys of several providers are set, `PREFERRED_PROVIDER` selects one."""
+A variable of the environment takes precedence over a line of `.env`. If keys of several providers are set,
+`PREFERRED_PROVIDER` selects one of them."""
 _PROBLEMS = {
     "rejected-key": "`401` and the name of a setting",
     "provider-key-missing": "`… has no key`",
@@ -115,7 +116,7 @@ class ProviderStart(Struct, frozen=True, forbid_unknown_fields=True):
     notes: tuple[str, ...]
     before: str = ""
     """Command that installs an extra. "": none is needed."""
-    init: str = "It asks for provider and key, tests the key, and writes the settings."
+    init: str = "The command asks for the provider and the key, tests the key, and writes the settings."
     """What `anthropic-proxy init` does. "": it does not offer the provider."""
 
     def values(self) -> dict[str, str]:
