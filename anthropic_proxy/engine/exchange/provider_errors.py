@@ -79,7 +79,10 @@ def describe_attempt(target: Target, error: UpstreamError | ProxyBusy) -> str:
 
 
 def next_target_may_help(error: ProxyError) -> bool:
-    if isinstance(error, UpstreamError) and error.lacks_feature:
+    # a relay keeps the status of its server, which may be 400
+    if isinstance(error, UpstreamError) and (
+        error.lacks_feature or error.error_type in ("billing_error", "not_found_error")
+    ):
         return True
     return error.status in (401, 402, 403, 404, 408, 429) or error.status >= 500
 

@@ -124,7 +124,7 @@ class RelayStream(Reply):
         else:
             held_until: float | None = None
             chunks = [await self._next()]
-            if (begun := chunks[0] + self._events.peek_pending()).lstrip().startswith(b"{"):
+            if (begun := chunks[0] + self._events.peek_pending()).lstrip()[:1] in (b"{", b"["):
                 body = begun + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_bytes)
                 self._remember(self._decoder.decode_body(body))  # raises the error that the body contains
                 chunks = [self._wire.convert_message_to_events(body)]

@@ -31,7 +31,12 @@ from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit
 from anthropic_proxy.engine.wires.contract import Call, RelayDecoder
-from anthropic_proxy.engine.wires.failures import UpstreamFault, build_upstream_error, decode_error_body
+from anthropic_proxy.engine.wires.failures import (
+    UpstreamFault,
+    build_upstream_error,
+    decode_error_body,
+    find_bare_error,
+)
 from anthropic_proxy.engine.wires.framing import MAX_FRAME_BYTES
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_repaired, parse_token_count, repair_json
 from anthropic_proxy.errors import InvalidRequest, UpstreamError, UpstreamProtocolError
@@ -335,7 +340,7 @@ class RelayInspector(RelayDecoder):
             if reads and b'"content"' in body:
                 return _read_odd(body)
             reply = _Reply()
-        if reply.is_error or (reads and reply.content == ABSENT and _states_error(body)):
+        if reply.is_error or (reply.content == ABSENT and find_bare_error(body) is not None):
             raise self._build_error(body)
         if not reads or reply.content == ABSENT:
             provider = self._call.provider_prefix
@@ -404,11 +409,6 @@ def keep_error_body(error: UpstreamError, body: bytes) -> None:
     """Give the client the provider's own text of an error, unless it is long or that of a gateway with another API."""
     if len(body) <= _MAX_ERROR_BYTES and _has_error_form(body):
         error.body = redact_key_patterns(body.decode(errors="replace")).encode()
-
-
-def _states_error(body: bytes) -> bool:
-    fault = decode_error_body(None, {}, body)
-    return bool(fault.message or fault.codes)
 
 
 def _has_error_form(body: bytes) -> bool:

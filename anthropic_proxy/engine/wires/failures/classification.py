@@ -534,7 +534,7 @@ _ROWS = (
         kind="authentication_error",
         statuses=(401,),
         codes=frozenset(("invalid_api_key", "API_KEY_INVALID", "authentication_error")),
-        text=r"api key not valid|incorrect api key",
+        text=r"api key not valid|incorrect api key|\binvalid api[ _-]?key\b|\bapi[ _-]?key is (?:invalid|incorrect)\b",
         should_retry=False,
     ),
     _Row(
@@ -562,8 +562,8 @@ _ROWS = (
         text=r"^invalid model: |^the provided model identifier is invalid\b|^model not exist\b"
         r"|\bis not a valid model id\b"
         r"|\bon-demand throughput is(?:n['’]t| not) supported\b|\bdoes(?:n['’]t| not) support on-demand throughput\b"
-        r"|\bpublisher model\b.{0,300}\bis not servable in region\b",
-        only=(None, 400),
+        r"|\bpublisher model\b.{0,300}\bis not servable in region\b|^the model .{1,200} has been decommissioned\b",
+        only=(None, 400, 500),
     ),
     # Bedrock (repost.aws, "InvokeModel API error"), Vertex AI (yym68686/uni-api issue 41) (2026-11)
     _Row(
@@ -611,6 +611,14 @@ _ROWS = (
                 *("ThrottlingException", "ServiceQuotaExceededException", "ModelNotReadyException"),
             )
         ),
+    ),
+    # The same as an event of a stream or in a body with status 200, and from gateways with a general status (2026-11).
+    _Row(
+        status=429,
+        kind="rate_limit_error",
+        text=r"\brate[ _-]?limit(?:s|ed)?\b[^.\n]{0,40}\b(?:reached|exceeded|hit)\b"
+        r"|\b(?:reached|exceeded|hit)\b[^.\n]{0,40}\brate[ _-]?limits?\b|\brate[ _-]?limited\b|\btoo many requests\b",
+        only=(None, 500, 502),
     ),
     _Row(status=503, kind="api_error", statuses=(503,)),
     _Row(status=502, kind="api_error", codes=frozenset(("tool_use_failed",))),

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.wires.json_repair import decode_repaired
 from anthropic_proxy.secrets import redact_key_patterns
 
 _SERVER_PREFIXES = "|".join(
@@ -184,6 +185,27 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
         failed_generation=_string(error.get("failed_generation")),
         is_content_filtered=bool(outer.get("contentFilter") or error.get("contentFilter")),
     )
+
+
+def find_bare_error(data: bytes) -> UpstreamFault | None:
+    """Return the error in a body or event of status 200 that has no field of a reply. None: it states no error.
+
+    Servers send `error`, or only the fields of an error object: FastAPI `detail` (saberjack/SHTUCodeProxy issue 4),
+    MiniMax `base_resp` (platform.minimax.io/docs/api-reference/errorcode.md), Z.ai `msg` and `success`, vLLM before
+    0.10 `message` (serving_engine.py; read 2026-11).
+    """
+    content = decode_repaired(data)
+    while isinstance(content, list) and content:
+        content = content[0]
+    if not isinstance(content, dict) or isinstance(content.get("message"), dict):  # Ollama's replies have a message
+        return None
+    if content.get("object") not in (None, "error"):  # a part of a reply
+        return None
+    base = content.get("base_resp")
+    if isinstance(base, dict) and not base.get("status_code"):
+        return None
+    fault = read_error_object(content, 200, {})
+    return fault if fault.message or fault.is_unreadable_output else None
 
 
 def _find_nested_errors(error: dict[str, Any]) -> list[dict[str, Any]]:

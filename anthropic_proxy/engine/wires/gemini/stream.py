@@ -48,7 +48,13 @@ from anthropic_proxy.engine.messages.server_blocks import (
 from anthropic_proxy.engine.messages.server_blocks import SearchResultPage as Result
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.contract import Call, Decoder
-from anthropic_proxy.engine.wires.failures import build_call_error, find_reply_end, read_error_object
+from anthropic_proxy.engine.wires.failures import (
+    UpstreamFault,
+    build_call_error,
+    find_bare_error,
+    find_reply_end,
+    read_error_object,
+)
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
 from anthropic_proxy.engine.wires.gemini.tools import GoogleTools, find_google_tools
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, parse_token_count, repair_json
@@ -218,6 +224,7 @@ class GenerateContentResponse(Struct, rename="camel", gc=False):
     """Error object of the provider, in a stream that began with status 200."""
 
 
+_NO_REPLY = GenerateContentResponse()
 decode_strict_reply = msgspec.json.Decoder(GenerateContentResponse).decode
 """Decode a response or frame. Raises `msgspec.ValidationError` for unexpected types."""
 
@@ -298,6 +305,8 @@ class GeminiDecoder(Decoder):
             for reply in self._replies_in(frame, self.repair_frame):
                 self._read(reply, deltas)
         else:
+            if reply == _NO_REPLY:
+                self._fail(find_bare_error(frame), deltas)
             self._read(reply, deltas)
         return deltas
 
@@ -310,7 +319,10 @@ class GeminiDecoder(Decoder):
 
     def decode_body(self, body: bytes) -> list[Delta]:
         deltas: list[Delta] = []
-        for reply in self._replies_in(body, repair_json):
+        replies = self._replies_in(body, repair_json)
+        if all(reply == _NO_REPLY for reply in replies):
+            self._fail(find_bare_error(body), deltas)
+        for reply in replies:
             self._read(reply, deltas)
         if not self._stopped and self._unreadable is None:
             if not self._answered:
@@ -326,13 +338,17 @@ class GeminiDecoder(Decoder):
                 return []
             raise self._protocol_error(f"a frame of the reply cannot be decoded: {error}") from None
 
-    def _read(self, reply: GenerateContentResponse, deltas: list[Delta]) -> None:
-        if reply.error is not None and not self._stopped and self._unreadable is None:
-            fault = read_error_object({"error": reply.error}, None, {})
-            if (end := find_reply_end(fault, self._call.provider_prefix, has_content=self._answered)) is not None:
-                deltas += self._stop(end)
-                return
+    def _fail(self, fault: UpstreamFault | None, deltas: list[Delta]) -> None:
+        """Raise the `UpstreamError` for an error. If it stands for the end of the reply, append this end."""
+        if fault is None or self._stopped or self._unreadable is not None:
+            return
+        if (end := find_reply_end(fault, self._call.provider_prefix, has_content=self._answered)) is None:
             raise build_call_error(fault, self._call)
+        deltas += self._stop(end)
+
+    def _read(self, reply: GenerateContentResponse, deltas: list[Delta]) -> None:
+        if reply.error is not None:
+            self._fail(read_error_object({"error": reply.error}, None, {}), deltas)
         candidate = reply.candidates[0] if reply.candidates else None
         if candidate is not None and candidate.index:
             candidate = next((one for one in reply.candidates or () if not one.index), None)

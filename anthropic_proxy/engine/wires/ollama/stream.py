@@ -14,7 +14,7 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT
 from anthropic_proxy.engine.messages.tool_arguments import divide_arguments, is_truncated_object
 from anthropic_proxy.engine.wires.contract import Call, Decoder
-from anthropic_proxy.engine.wires.failures import UpstreamFault, read_error_object
+from anthropic_proxy.engine.wires.failures import UpstreamFault, find_bare_error, read_error_object
 from anthropic_proxy.engine.wires.json_repair import (
     DECODE_ERRORS,
     decode_or_repair,
@@ -117,10 +117,10 @@ class OllamaDecoder(Decoder):
             read = decode_strict_frame(frame)
         except DECODE_ERRORS:
             read = self._decode(frame, self.repair_frame)
-        return self._read(read)
+        return self._read(read, frame)
 
     def decode_body(self, body: bytes) -> list[Delta]:
-        return self._read(self._decode(body, repair_json))
+        return self._read(self._decode(body, repair_json), body)
 
     def decode_end(self) -> list[Delta]:
         if self._unreadable is not None:
@@ -136,11 +136,17 @@ class OllamaDecoder(Decoder):
         try:
             return decode_or_repair(decode_frame, data, repair)
         except DECODE_ERRORS as error:
+            if find_bare_error(data) is not None:
+                return Frame()
             raise self._protocol_error("sent an invalid line") from error
 
-    def _read(self, read: Frame) -> list[Delta]:
+    def _read(self, read: Frame, data: bytes) -> list[Delta]:
+        fault: UpstreamFault | None = None
         if read.error is not ABSENT:
             fault = read_error_object({"error": decode_repaired(read.error)}, None, {})
+        elif read.message is None and not read.done and not self.finished:
+            fault = find_bare_error(data)
+        if fault is not None:
             if (reply := decode_reply_end(fault, self._call, has_content=self._has_content)) is None:
                 raise classify_fault(fault, self._call)
             self.finished = True

@@ -12,7 +12,6 @@ import msgspec
 from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present
-from anthropic_proxy.engine.wires.json_repair import decode_repaired
 
 
 class FunctionCall(Struct, gc=False):
@@ -178,26 +177,6 @@ _CALL_RAW_FIELDS = _fields_of(ToolCallDelta, Raw)
 _COUNTED = frozenset(field.name for field in structs.fields(ChatUsage) if field.type != int | None)
 decode_chunk = msgspec.json.Decoder(Chunk).decode
 decode_bill = msgspec.json.Decoder(_Bill).decode
-
-
-def is_bare_error(data: bytes) -> bool:
-    """Return True if a response is itself an error object, without a field `error` around it.
-
-    Sources: vLLM before 0.10 (`"object": "error"`, serving_engine.py); gateways with events of the type `error`;
-    MiniMax (`base_resp`, platform.minimax.io/docs/api-reference/errorcode.md; read 2026-11); FastAPI (`detail`,
-    saberjack/SHTUCodeProxy issue 4); Z.ai (`success`).
-    """
-    content = decode_repaired(data)
-    if not isinstance(content, dict):
-        return False
-    base = content.get("base_resp")
-    if isinstance(base, dict) and base.get("status_code"):
-        return True
-    if content.get("success") is False or content.get("detail"):
-        return True
-    if not isinstance(content.get("message"), str):
-        return False
-    return content.get("object") == "error" or not content.keys().isdisjoint(("code", "type", "status"))
 
 
 def convert_unusual_values(content: Any) -> Any:

@@ -35,6 +35,7 @@ from anthropic_proxy.engine.wires.contract import Call, Decoder
 from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
     build_upstream_error,
+    find_bare_error,
     read_error_object,
 )
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, decode_repaired, repair_json
@@ -52,7 +53,6 @@ from anthropic_proxy.engine.wires.openai_chat.reply import (
     convert_unusual_values,
     decode_bill,
     decode_chunk,
-    is_bare_error,
 )
 from anthropic_proxy.engine.wires.openai_chat.request import OutputToolConverter, offers_output_tool
 from anthropic_proxy.engine.wires.openai_chat.tools import ServerToolDecoder, offers_server_tools
@@ -186,7 +186,7 @@ class ChatDecoder(Decoder):
             content = decode_or_repair(msgspec.json.decode, data, repair)
             return msgspec.convert(convert_unusual_values(content), Chunk, strict=False)
         except DECODE_ERRORS as error:
-            if self._has_ended:
+            if self._has_ended or find_bare_error(data) is not None:
                 return Chunk()
             raise UpstreamProtocolError(f"{self._provider} sent invalid JSON.", provider=self._provider) from error
 
@@ -198,10 +198,10 @@ class ChatDecoder(Decoder):
     def _read(self, chunk: Chunk, data: bytes, source: _Source = "fragment") -> list[Delta]:
         # without its index: LiteLLM counts the content blocks of Claude in it (BerriAI/litellm issue 23178, 2026-03)
         choice = chunk.choices[0] if chunk.choices else None
-        if choice is None and chunk.choices is None and chunk.usage is None and is_bare_error(data):
-            chunk.error = chunk.error or Raw(data)
         if chunk.error is not ABSENT and is_present(chunk.error):
-            return self._read_error(chunk.error, chunk, data)
+            return self._read_fault(read_error_object({"error": decode_repaired(chunk.error)}, 200, {}), chunk, data)
+        if chunk.choices is None and chunk.usage is None and (fault := find_bare_error(data)) is not None:
+            return self._read_fault(fault, chunk, data)
         deltas: list[Delta] = []
         if choice is not None:
             self._answered = True
@@ -243,18 +243,18 @@ class ChatDecoder(Decoder):
                 self._native_reason = choice.native_finish_reason
             if choice.finish_reason:
                 if is_present(choice.error):
-                    return deltas + self._read_error(choice.error, chunk, data)
+                    fault = read_error_object({"error": decode_repaired(choice.error)}, 200, {})
+                    return deltas + self._read_fault(fault, chunk, data)
                 self._finish(choice.finish_reason, deltas)
         if chunk.usage is not None or chunk.x_groq is not None or (choice is not None and choice.usage is not None):
             self._read_usage(chunk, choice, deltas, data)
         return deltas
 
-    def _read_error(self, error: Raw, chunk: Chunk, data: bytes) -> list[Delta]:
+    def _read_fault(self, fault: UpstreamFault, chunk: Chunk, data: bytes) -> list[Delta]:
         deltas: list[Delta] = []
         if self._has_ended:  # OpenRouter: an error after the end is redundant
             self._read_usage(chunk, None, deltas, data)
             return deltas
-        fault = read_error_object({"error": decode_repaired(error)}, 200, {})
         reply = decode_reply_in_error(fault, self._call, has_content=self._has_content)
         if reply is None:
             raise classify_fault(fault, self._call)

@@ -14,6 +14,7 @@ from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     UpstreamFault,
     build_call_error,
+    find_bare_error,
     find_rejected_parameter,
     read_error_object,
     rejects_tool_result_content,
@@ -61,7 +62,16 @@ def decode_error_object(error: Any) -> UpstreamFault:
     an object with the field `error`.
     """
     nested = error.get("error") if isinstance(error, dict) else None
-    fault = read_error_object({"error": error if nested is None else nested}, 200, {})
+    return _correct_status(read_error_object({"error": error if nested is None else nested}, 200, {}))
+
+
+def decode_bare_error(data: bytes) -> UpstreamFault | None:
+    """`find_bare_error` with the status of an invalid image."""
+    fault = find_bare_error(data)
+    return fault and _correct_status(fault)
+
+
+def _correct_status(fault: UpstreamFault) -> UpstreamFault:
     if fault.status in (None, 200) and fault.codes & _CLIENT_FAULTS:
         return structs.replace(fault, status=400)
     return fault

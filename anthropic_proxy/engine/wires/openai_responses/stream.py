@@ -11,6 +11,7 @@ next content is known (`PendingReasoning`), and everything after a web search un
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from msgspec.structs import replace
@@ -32,10 +33,10 @@ from anthropic_proxy.engine.messages.server_blocks import (
     describe_generated_file,
 )
 from anthropic_proxy.engine.wires.contract import Call, Decoder
-from anthropic_proxy.engine.wires.failures import find_reply_end
+from anthropic_proxy.engine.wires.failures import UpstreamFault, find_reply_end
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, decode_repaired, repair_json
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
-from anthropic_proxy.engine.wires.openai_responses.errors import classify_fault, decode_error_object
+from anthropic_proxy.engine.wires.openai_responses.errors import classify_fault, decode_bare_error, decode_error_object
 from anthropic_proxy.engine.wires.openai_responses.reply import (
     InputTokenDetails,
     OutputItem,
@@ -90,6 +91,7 @@ class OutputItemState:
 _CALLS = ("function_call", "custom_tool_call")
 _TEXT = ("text", 0)  # no index: parts of a text follow each other without a paragraph between
 _PARAGRAPH = "\n\n"
+_NO_RESPONSE = Response()
 
 
 class ResponsesDecoder(Decoder):
@@ -127,6 +129,8 @@ class ResponsesDecoder(Decoder):
         try:
             event = decode_strict_event(frame)
         except DECODE_ERRORS:
+            if (fault := decode_bare_error(frame)) is not None:
+                return self._limited(self._fail(fault))
             event = self._decode(decode_event, frame, self.repair_frame)
         deltas: list[Delta] = []
         match event.type:  # other events repeat content or report progress, and are ignored
@@ -175,14 +179,21 @@ class ResponsesDecoder(Decoder):
                 self.finished = True
                 self._read_end(self._decode(decode_response, event.response), deltas)
             case "error":
-                deltas += self._fail(decode_repaired(frame))
-            case "" if is_present(event.error):
-                deltas += self._fail(decode_repaired(frame))
+                deltas += self._fail(decode_error_object(decode_repaired(frame)))
+            case "" if (fault := decode_bare_error(frame)) is not None:
+                deltas += self._fail(fault)
         return deltas if self._limit is None else self._limit.cut_deltas(deltas)
 
     def decode_body(self, body: bytes) -> list[Delta]:
         deltas: list[Delta] = []
-        self._read_end(self._decode(decode_response, body), deltas)
+        response = _NO_RESPONSE
+        with suppress(*DECODE_ERRORS):
+            response = decode_or_repair(decode_response, body, repair_json)
+        if response.status is None and response.output is None:
+            if (fault := decode_bare_error(body)) is not None:
+                return self._fail(fault)
+            self._decode(decode_response, body)  # raises the error of invalid JSON
+        self._read_end(response, deltas)
         return self._limited(deltas)
 
     def decode_end(self) -> list[Delta]:
@@ -327,7 +338,7 @@ class ResponsesDecoder(Decoder):
             raise self._broken("sent an answer without any output")
         if is_present(response.error):
             self._read_usage(response, deltas)
-            deltas += self._fail(decode_repaired(response.error))
+            deltas += self._fail(decode_error_object(decode_repaired(response.error)))
             return
         if response.status in ("failed", "cancelled", "in_progress", "queued"):
             error = {"message": f"the response ended as {response.status!r}"}
@@ -379,11 +390,10 @@ class ResponsesDecoder(Decoder):
         if counts is not None and (counts.input_tokens is not None or counts.output_tokens is not None):
             deltas.append(decode_usage(counts, response.service_tier))
 
-    def _fail(self, error: Any) -> list[Delta]:
-        """Raise the `UpstreamError` for an error object. If it stands for the end of the reply, return this end."""
+    def _fail(self, fault: UpstreamFault) -> list[Delta]:
+        """Raise the `UpstreamError` for an error. If it stands for the end of the reply, return this end."""
         if self._stopped:
             return []
-        fault = decode_error_object(error)
         end = find_reply_end(fault, self._call.provider_prefix, has_content=bool(self._items))
         if end is None:
             raise classify_fault(fault, self._call)
