@@ -40,6 +40,8 @@ def test_a_request_is_found_by_its_id_after_a_restart(
     environment = {**settings, **DEFAULT, "XDG_DATA_HOME": str(tmp_path / "xdg")}
     file = tmp_path / "xdg/anthropic-proxy/ledger.sqlite3"
     headers = {"x-claude-code-session-id": "session-1", "x-project": "shop", "user-agent": "claude-cli/2.1.328"}
+    headers |= {"x-claude-code-request-class": "subagent", "x-claude-code-agent-type": "Explore"}
+    headers |= {"x-claude-code-prompt-id": "prompt-1"}
     with running_proxy(tmp_path, environment) as proxy:
         assert not file.exists(), "no database before the first request"
         done = proxy.client().post(MESSAGES, json=ask("Say exactly: stored"), headers=headers)
@@ -47,6 +49,11 @@ def test_a_request_is_found_by_its_id_after_a_restart(
         assert proxy.client().get("/health").json()["ledger"] == {"condition": "ok", "queued": 0, "dropped": 0}
         page = proxy.client().get(METRICS)
         assert total(page, "anthropic_proxy_ledger_up") == 1
+        for by, name in (("kind", "subagent"), ("agent", "Explore"), ("prompt", "prompt-1")):
+            groups = proxy.client().get("/api/usage", params={"by": by}).json()["groups"]
+            assert [(group["name"], group["requests"]) for group in groups] == [(name, 1)]
+        assert len(proxy.client().get("/api/requests", params={"agent": "Explore"}).json()["requests"]) == 1
+        assert proxy.client().get("/api/requests", params={"kind": "main"}).json()["requests"] == []
         failed = proxy.client().post(MESSAGES, json={"model": "claude-haiku-4-5"}, headers=headers)
         proxy.stop()  # the last rows are written at the stop
     with closing(sqlite3.connect(file)) as database:

@@ -66,8 +66,9 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
     running = (
         [build_running_row(receipt, context.now) for receipt in reversed(context.running)] if shows_running else []
     )
+    listed_facets = {name: facet for name, facet in FACETS.items() if facet.sums}  # there are too many prompts
     counted = count_facets(
-        context.connection, context.selection, [facet.column for facet in FACETS.values()], _MAX_FACET_VALUES
+        context.connection, context.selection, [facet.column for facet in listed_facets.values()], _MAX_FACET_VALUES
     )
     listed = {*(value for value, _ in counted.values["session"]), query.facets.get("session", "")}
     if any(column.name == "session" for column in columns):
@@ -80,7 +81,7 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
     if query.text:
         filters.append((f"“{query.text}”", query.link(text="")))
     facets: list[Mapping[str, Any]] = []
-    for name, facet in FACETS.items():
+    for name, facet in listed_facets.items():
         values = [
             {
                 "text": name_value(name, value, names),

@@ -96,7 +96,8 @@ def _list_requests(request: RouteRequest, settings: Settings, warn: Callable[[st
         position = query.find_position()
         searched = limit_search_range(connection, chosen, position and position[0])
         rows = list_stored_requests(connection, searched, limit + 1, before=position)
-        columns = [one.column for name, one in FACETS.items() if query.is_true("facets") and name != "session"]
+        counted = [one for name, one in FACETS.items() if one.sums and name != "session"]
+        columns = [one.column for one in counted if query.is_true("facets")]
         found = count_facets(connection, chosen, columns, _MAX_FACET_VALUES).values
     shown = rows[:limit]
     if form == "csv":

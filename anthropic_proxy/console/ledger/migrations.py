@@ -137,6 +137,17 @@ def _add_checks(_: "Connection") -> Iterator[str]:
         yield f"ALTER TABLE requests ADD COLUMN {column} {TEXT}"
 
 
+def _add_purpose(connection: "Connection") -> Iterator[str]:
+    for column in ("agent_type", "prompt_id"):
+        yield f"ALTER TABLE requests ADD COLUMN {column} {TEXT}"
+        yield f"CREATE INDEX requests_by_{column} ON requests ({column}, started_at) WHERE {column} != ''"
+    yield "CREATE INDEX requests_by_kind ON requests (kind, started_at)"
+    for column in ("kind", "agent_type"):
+        yield f"ALTER TABLE hourly ADD COLUMN {column} {TEXT}"
+    keys = "hour instance project key_label provider model requested_model outcome_class route owner team"
+    yield from _change_hourly_key(connection, [*keys.split(), "kind", "agent_type"])
+
+
 _STEPS: Mapping[str, _Step] = {
     "0002": _add_contents,
     "0003": _add_virtual_keys,
@@ -152,6 +163,7 @@ _STEPS: Mapping[str, _Step] = {
     "0013": _add_prefix_change,
     "0014": _add_billed_searches,
     "0015": _add_checks,
+    "0016": _add_purpose,
 }
 """Version of the schema → function that returns the statements of the migration from the version before."""
 NEWEST_VERSION = max(_STEPS)

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.ledger.units import to_microseconds
+from anthropic_proxy.console.ledger.units import MICROSECONDS_PER_HOUR, to_microseconds
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.messages.fidelity import TOOL_CALL_FIELDS
 from anthropic_proxy.gateway.money import UNKNOWN_AMOUNT, format_cost
@@ -26,6 +26,8 @@ from anthropic_proxy.gateway.telemetry.outcomes import classify_outcome
 from anthropic_proxy.plugins import BlockMark, Cost, Receipt, UpstreamAttempt
 from anthropic_proxy.secrets import list_secret_encodings, redact_key_patterns, redact_secrets
 
+OTHER = "other"
+"""Value in place of those that clients choose beyond the limit of a facet."""
 NOT_SENT = "not sent"
 """Name of the provider and the model of requests that were sent to none."""
 
@@ -40,7 +42,11 @@ class Facet(NamedTuple):
     common_value: str | None = None
     """Value that most requests have. The index leaves it out. None: no value is that common."""
     sums: Sequence[Literal["hourly", "session_hours"]] = ("hourly",)
-    """Tables of sums that have the column as a key."""
+    """Tables of sums that have the column as a key. Empty: sums are those of single requests as long as they are
+    stored."""
+    max_values: int | None = None
+    """Maximum number of values of an hour, if clients choose them: each adds rows to the sums. `FacetLimits` replaces
+    further ones by `OTHER`. None: only the settings and keys of the proxy have the values."""
     is_group: bool = True
     """True if the command `usage` and the API group sums by it."""
 
@@ -48,16 +54,22 @@ class Facet(NamedTuple):
 FACETS: Mapping[str, Facet] = {
     "outcome": Facet("outcome_class", "Outcome", common_value="ok", is_group=False),
     "provider": Facet("provider", "Provider", NOT_SENT),
-    "model": Facet("model", "Model used", NOT_SENT),
-    "requested": Facet("requested_model", "Requested"),
-    "project": Facet("project", "Project", common_value="", sums=("hourly", "session_hours")),
-    "session": Facet("session", "Session", common_value="", sums=("session_hours",)),
+    "model": Facet("model", "Model used", NOT_SENT, max_values=500),
+    "requested": Facet("requested_model", "Requested", max_values=500),
+    "project": Facet("project", "Project", common_value="", sums=("hourly", "session_hours"), max_values=500),
+    "session": Facet("session", "Session", common_value="", sums=("session_hours",), max_values=5_000),
+    "kind": Facet("kind", "Kind", "unknown", max_values=20),
+    "agent": Facet("agent_type", "Agent", common_value="", max_values=50),
+    "prompt": Facet("prompt_id", "Prompt", "unknown", common_value="", sums=()),
     "key": Facet("key_label", "Key", common_value="local", sums=("hourly", "session_hours")),
     "owner": Facet("owner", "Owner", common_value=""),
     "team": Facet("team", "Team", common_value=""),
     "route": Facet("route", "Route", common_value=""),
 }
 """Parameter of the URL → facet."""
+_MAX_VALUES = {facet.column: facet.max_values for facet in FACETS.values() if facet.max_values is not None}
+_MAX_HOURS = 3
+"""Maximum number of hours whose values are kept: a long request of an earlier hour can end in the present one."""
 COMMON_VALUES = {facet.column: facet.common_value for facet in FACETS.values() if facet.common_value is not None}
 HOURLY_KEYS = tuple(facet.column for facet in FACETS.values() if "hourly" in facet.sums)
 SESSION_KEYS = tuple(facet.column for facet in FACETS.values() if "session_hours" in facet.sums)
@@ -157,11 +169,41 @@ class StoredRequest(RequestCounts, gc=False):
     billed_searches: int = 0
     """Web searches that providers ran and bill. 0: none, or stored by an earlier version."""
     kind: str = ""
-    """`auto_mode_check`, `classifier`, or "": an ordinary request, or stored by an earlier version."""
+    """A `RequestKind`. "": unknown, or stored by an earlier version."""
     parent: str = ""
     """Id of the request to which a check of the proxy belongs. "": a request of a client."""
     checks: str = ""
     """Checks of the tool calls of the reply, as JSON. "": none, or stored by an earlier version."""
+    agent_type: str = ""
+    """Kind of sub-agent, such as `Explore`. "": none, or stored by an earlier version."""
+    prompt_id: str = ""
+    """Prompt of the user that led to the request. "": unknown, or stored by an earlier version."""
+
+
+class FacetLimits:
+    """Bounds the values of facets that clients choose in each hour, so that the sums do not grow with the requests.
+
+    The request has the same value as its sums. A restart, and each further process, begins anew.
+    """
+
+    def __init__(self) -> None:
+        self._hours: dict[int, dict[str, set[str]]] = {}
+        """Hour since the epoch → column → its values."""
+
+    def apply(self, row: StoredRequest) -> None:
+        """Replace values of `row` beyond the limits."""
+        hour = row.started_at // MICROSECONDS_PER_HOUR
+        if (known := self._hours.get(hour)) is None:
+            if len(self._hours) >= _MAX_HOURS:
+                del self._hours[min(self._hours)]
+            known = self._hours[hour] = {column: {""} for column in _MAX_VALUES}
+        for column, values in known.items():
+            value = getattr(row, column)
+            if value not in values:
+                if len(values) > _MAX_VALUES[column]:
+                    setattr(row, column, OTHER)
+                else:
+                    values.add(value)
 
 
 class UsageSums(RequestCounts):
@@ -244,11 +286,11 @@ _LABELS = {
     "team": "client.team",
     **{name: name for name in ("project", "session", "agent", "user_agent", "method", "path", "requested_model")},
     **{name: name for name in ("provider", "prefix", "model", "route", "route_reason")},
-    **{name: name for name in ("outcome", "error_type", "error_code", "kind", "parent")},
+    **{name: name for name in ("outcome", "error_type", "error_code", "kind", "agent_type", "prompt_id", "parent")},
 }
 """Field of `StoredRequest` → attribute of the receipt, for short texts."""
 _read_labels = attrgetter(*_LABELS.values())
-_HIDDEN_COLUMNS = frozenset({*HOURLY_KEYS, *SESSION_KEYS, "agent"}) - {"key_label", "outcome_class"}
+_HIDDEN_COLUMNS = frozenset({*HOURLY_KEYS, *SESSION_KEYS, "agent", "prompt_id"}) - {"key_label", "outcome_class"}
 """Columns that are "" in the rows of clients without access: each new value would add a row to the sums."""
 _MAX_CACHED, _MAX_CACHED_CHARACTERS = 1_000, 1_000
 """Maximum number of each kind of text that the builder of rows keeps, and of the characters of one."""

@@ -40,6 +40,7 @@ from anthropic_proxy.console.ledger.database import (
 from anthropic_proxy.console.ledger.histograms import add_histogram, count_buckets, decode_histogram, encode_histogram
 from anthropic_proxy.console.ledger.receipt_queue import ReceiptQueue
 from anthropic_proxy.console.ledger.records import (
+    FacetLimits,
     RequestCounts,
     RowBuilder,
     StoredRequest,
@@ -185,6 +186,7 @@ class LedgerWriter:
         """Settings at the start. The database and its limits do not change until the next start of the proxy."""
         self._use_settings(self._settings)
         self._clock = clock
+        self._limits = FacetLimits()
         self._retention = Retention(self._settings, clock)
         self._connection: Connection | None = None
         self._instance = ""
@@ -323,6 +325,7 @@ class LedgerWriter:
             except Exception as error:  # noqa: BLE001  # `_drop` raises it again, unless a value causes it
                 self._drop(receipt.request_id, error)
             else:
+                self._limits.apply(row)
                 self._batch.append(row)
         return True
 

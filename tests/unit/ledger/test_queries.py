@@ -59,6 +59,9 @@ async def connection(database: Settings) -> "Iterator[Connection]":
             tool_results=4,
             tool_errors=1,
             route="" if number % 10 else "cheap first",
+            kind="subagent" if number % 5 == 4 else "main",
+            agent_type="Explore" if number % 5 == 4 else "",
+            prompt_id=f"prompt {number % 3}",
             outcome="error" if number % 3 == 0 else "cancelled" if number % 5 == 0 else "end_turn",
         )
         for number in range(30)
@@ -87,6 +90,9 @@ async def test_each_grouping_adds_up_to_the_same_sums(connection: Connection, ho
     assert [group.sums.requests for group in found["hour"]] == [10, 10, 10]
     assert {group.name: group.sums.requests for group in found["project"]} == {"project 0": 15, "project 1": 15}
     assert {group.name: group.sums.requests for group in found["route"]} == {"": 27, "cheap first": 3}
+    assert {group.name: group.sums.requests for group in found["kind"]} == {"main": 24, "subagent": 6}
+    assert {group.name: group.sums.requests for group in found["agent"]} == {"": 24, "Explore": 6}
+    assert {group.name: group.sums.requests for group in found["prompt"]} == {f"prompt {n}": 10 for n in range(3)}
     assert [(group.provider, group.name) for group in found["model"]] == [("groq", "small")]
     assert sum_usage(connection, _select_hours(0, FIRST_HOUR), "model") == []
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 from msgspec.structs import astuple
+from sqlalchemy import func, select
 
 from anthropic_proxy.console.ledger.database import (
     MAX_ROWS_PER_STATEMENT,
@@ -18,8 +19,8 @@ from anthropic_proxy.console.ledger.database import (
 )
 from anthropic_proxy.console.ledger.engines import find_database_problems
 from anthropic_proxy.console.ledger.histograms import decode_histogram, find_percentile
-from anthropic_proxy.console.ledger.records import RowBuilder, StoredRequest
-from anthropic_proxy.console.ledger.tables import session_hours
+from anthropic_proxy.console.ledger.records import FACETS, OTHER, FacetLimits, RowBuilder, StoredRequest
+from anthropic_proxy.console.ledger.tables import hourly, requests, session_hours
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.gateway.prices.price_list import find_price_package_version
 from anthropic_proxy.gateway.settings import Settings
@@ -67,6 +68,8 @@ async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
         adaptations=["limit 4096"],
         billed_searches=2,
         kind="auto_mode_check",
+        agent_type="Explore",
+        prompt_id="p1",
         parent="req_parent",
         checks=[CallCheck("toolu_1", "Bash", "flagged", "Deletes data.", rule="Deleting")],
         prefix_change=PrefixChange("tools", "tool 3 (WebFetch)", 0.5, tokens=57),
@@ -136,6 +139,8 @@ async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
         "adaptations": '["limit 4096"]',
         "prefix_change": "tool 3 (WebFetch)",
         "kind": "auto_mode_check",
+        "agent_type": "Explore",
+        "prompt_id": "p1",
         "parent": "req_parent",
         "checks": '[{"call":"toolu_1","tool":"Bash","verdict":"flagged","reason":"Deletes data.","rule":"Deleting"}]',
         "prefix_change_tokens": 57,
@@ -376,6 +381,37 @@ def test_headers_of_clients_without_access_are_not_kept_in_memory(error_type: st
     del receipt, names
     gc.collect()
     assert [reference() for reference in references] == [None, None, None]
+
+
+async def test_values_that_clients_choose_add_a_bounded_number_of_rows_to_the_sums(database: Settings) -> None:
+    chosen = {name: facet for name, facet in FACETS.items() if facet.max_values is not None}
+    of_the_proxy = {"outcome", "provider", "key", "owner", "team", "route"}
+    assert chosen.keys() == {name for name, facet in FACETS.items() if facet.sums} - of_the_proxy
+    for place, facet in enumerate(chosen.values()):
+        fields = [{facet.column: f"value {number}", "started_at": NOON + place * 3600} for number in range(1_000)]
+        numbers = range(place * 1_000, place * 1_000 + 1_000)
+        await store(database, *(new_receipt(number, **one) for number, one in zip(numbers, fields, strict=True)))
+    await store(database, new_receipt(9_999, prompt_id="p", started_at=NOON + len(chosen) * 3600))
+    with reading(database) as engine, engine.connect() as connection:
+        for table in (hourly, session_hours):
+            rows = connection.execute(select(table.c.hour, func.count()).group_by(table.c.hour)).all()
+            counts = {int(hour): count for hour, count in rows}
+            for place, (name, facet) in enumerate(chosen.items()):
+                most = min(facet.max_values or 0, 999) + 1 if table.name in facet.sums else 1
+                assert counts[int(NOON) // 3600 + place] == most, name
+        found = connection.execute(select(requests.c.kind, func.count()).where(requests.c.kind == OTHER)).one()
+    assert found == (OTHER, 980)
+
+
+def test_an_hour_keeps_the_values_that_it_had_first_and_another_one_begins_anew() -> None:
+    limits, hour = FacetLimits(), round(NOON) * 1_000_000
+    rows = [StoredRequest(session=f"s{number}", started_at=hour) for number in (*range(6_000), 0)]
+    rows.append(StoredRequest(session="s5999", started_at=hour + 3_600_000_000))
+    for row in rows:
+        limits.apply(row)
+    assert [row.session for row in rows[4_998:5_002]] == ["s4998", "s4999", OTHER, OTHER]
+    assert [row.session for row in rows[-2:]] == ["s0", "s5999"]
+    assert len({row.session for row in rows[:-1]}) == 5_001
 
 
 async def test_successful_requests_without_an_exchange_are_left_out(database: Settings) -> None:
