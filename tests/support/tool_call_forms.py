@@ -68,6 +68,29 @@ MORE_FORMS = {
     '<｜DSML｜parameter name="limit" string="false">3</｜DSML｜parameter></｜DSML｜invoke>'
     '<｜DSML｜invoke name="Run"><｜DSML｜parameter name="command" string="true">echo "<hi>"</｜DSML｜parameter>'
     "</｜DSML｜invoke></｜DSML｜function_calls>",
+    "bars and names of the next version": '<｜DSML｜tool_calls><｜DSML｜invoke name="Read">'
+    '<｜DSML｜parameter name="path" string="true">a.py</｜DSML｜parameter>'
+    '<｜DSML｜parameter name="limit" string="false">3</｜DSML｜parameter></｜DSML｜invoke>'
+    '<｜DSML｜invoke name="Run"><｜DSML｜parameter name="command" string="true">echo "<hi>"</｜DSML｜parameter>'
+    "</｜DSML｜invoke></｜DSML｜tool_calls>",
+    "names between bars without a wrapper": '<｜DSML｜invoke name="Read">'
+    '<｜DSML｜parameter name="path" string="true">a.py</｜DSML｜parameter>'
+    '<｜DSML｜parameter name="limit" string="false">3</｜DSML｜parameter></｜DSML｜invoke>'
+    '<｜DSML｜invoke name="Run"><｜DSML｜parameter name="command" string="true">echo "<hi>"</｜DSML｜parameter>'
+    "</｜DSML｜invoke>",
+    "one tag for lines": f'<tool_calls>\n{{"name": "Read", "arguments": {READ}}}\n'
+    f'{{"name": "Run", "arguments": {RUN}}}\n</tool_calls>',
+    "one tag for a list": f'<TOOLCALL>[{{"name": "Read", "arguments": {READ}}}, '
+    f'{{"name": "Run", "arguments": {RUN}}}]</TOOLCALL>',
+    "a token for a list": f'<|tool_call|>[{{"name": "Read", "arguments": {READ}}}, '
+    f'{{"name": "Run", "arguments": {RUN}}}]<|/tool_call|>',
+    "functions in another tag": "<seed:tool_call>\n<function=Read>\n<parameter=path>a.py</parameter>\n"
+    "<parameter=limit>3</parameter>\n</function>\n</seed:tool_call>\n<seed:tool_call><function=Run>"
+    '<parameter=command>echo "<hi>"</parameter></function></seed:tool_call>',
+    "Python between tokens": '<|tool_call_start|>[Read(path="a.py", limit=3), Run(command=\'echo "<hi>"\')]'
+    "<|tool_call_end|>",
+    "input for arguments": f'<tool_call>{{"name": "Read", "input": {READ}}}</tool_call>'
+    f'<tool_call>{{"name": "Run", "args": {RUN}}}</tool_call>',
 }
 
 

@@ -65,6 +65,8 @@ class _Written(Struct):
     function: Raw = ABSENT
     arguments: Raw = ABSENT
     parameters: Raw = ABSENT
+    input: Raw = ABSENT
+    args: Raw = ABSENT
 
 
 _decode = msgspec.json.Decoder(_Written).decode
@@ -76,10 +78,11 @@ def read_json_calls(text: str, offered: OfferedTools, *, without_markers: bool =
     None: the text has other content, an object is no valid call, or the client request has no such tool.
     """
     objects = _split(text.strip())
-    # Without markers, invalid JSON is not repaired, and each object must have arguments.
+    # Without markers, invalid JSON is not repaired. A repaired object without arguments may be cut before them.
+    needs_arguments = without_markers
     if objects is None and not without_markers and (mended := repair_arguments(text, between_markers=True)):
-        objects = [mended]
-    calls = [_read_object(part, offered, without_markers=without_markers) for part in objects or ()]
+        objects, needs_arguments = [mended], True
+    calls = [_read_object(part, offered, needs_arguments=needs_arguments) for part in objects or ()]
     found = [call for call in calls if call is not None]
     return found if found and len(found) == len(calls) else None
 
@@ -121,7 +124,7 @@ def _split(text: str) -> list[str] | None:
     return parts
 
 
-def _read_object(text: str, offered: OfferedTools, *, without_markers: bool) -> RecoveredCall | None:
+def _read_object(text: str, offered: OfferedTools, *, needs_arguments: bool) -> RecoveredCall | None:
     try:
         written = _decode(text)
         if (function := bytes(written.function)).startswith(b"{"):
@@ -129,13 +132,17 @@ def _read_object(text: str, offered: OfferedTools, *, without_markers: bool) -> 
         name = written.name or (msgspec.json.decode(function, type=str) if function.startswith(b'"') else "")
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
         return None
-    arguments = bytes(written.arguments) or bytes(written.parameters)
-    if (without_markers and not arguments) or not name:
+    fields = (written.arguments, written.parameters, written.input, written.args)
+    arguments = next((bytes(field) for field in fields if field is not ABSENT), b"")
+    if (needs_arguments and not arguments) or not name:
         return None
     return resolve_call(name, "" if arguments == b"null" else arguments.decode(), offered)
 
 
 _CALL_TAG, _CALL_TAG_END = "<tool_call>", "</tool_call>"
+_JSON_TAG = compile_later(
+    r"<tool_calls?>|</tool_calls?>|</?TOOLCALL>|<\|/?tool_call\|>|<\|tool_call_(?:start|end)\|>|</?seed:tool_call>"
+)
 _FUNCTION = compile_later(r"\s*<function=([^<>\s]+)>")
 _FUNCTION_END = compile_later(r"\s*</function>")
 _PARAMETER = compile_later(r"\s*<parameter=([^<>]+)>")
@@ -146,7 +153,7 @@ _ARGUMENT = compile_later(r'\s*<(?:｜DSML｜)?parameter name="([^"<>]+)"[^<>]*>
 _ARGUMENT_END = compile_later(
     r"</(?:｜DSML｜)?parameter>(?=\s*(?:<(?:｜DSML｜)?parameter name=|</(?:｜DSML｜)?invoke>|\Z))"
 )
-_WRAPPER = compile_later(r"\s*</?(?:function_calls|minimax:tool_call|｜DSML｜function_calls|tool_call)>\s*")
+_WRAPPER = compile_later(r"\s*</?(?:function_calls|minimax:tool_call|｜DSML｜(?:function|tool)_calls|tool_calls?)>\s*")
 _KEY = compile_later(r"\s*<arg_key>(.*?)</arg_key>\s*<arg_value>", re.DOTALL)
 _VALUE_END = compile_later(r"</arg_value>(?=\s*(?:<arg_key>|\Z))")
 _BRACKET = compile_later(r"[\[\]{}]")
@@ -172,19 +179,30 @@ _CHANNEL = compile_later(
 def read_tagged_json(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the calls of `<tool_call>{"name": …, "arguments": {…}}</tool_call>`.
 
-    Written by Hermes 2 Pro, Qwen 2.5 and Qwen 3 (chat templates; vLLM's `hermes_tool_parser`).
+    Written by Hermes 2 Pro, Qwen 2.5 and Qwen 3 (chat templates; vLLM's `hermes_tool_parser`), with other tags by
+    MiniMax M1, Hunyuan and Jamba (`<tool_calls>`), Granite and Phi (`<|tool_call|>`), Nemotron (`<TOOLCALL>`): vLLM's
+    parsers of these names.
     """
-    return read_json_calls(text.removeprefix(_CALL_TAG).removesuffix(_CALL_TAG_END), offered)
+    return read_json_calls(_without_tags(text), offered)
+
+
+def _without_tags(text: str) -> str:
+    text = text.strip()
+    if begin := _JSON_TAG.match(text):
+        text = text[begin.end() :]
+    last = text.rfind("<")
+    return text[:last] if last >= 0 and _JSON_TAG.fullmatch(text, last) else text
 
 
 def read_function_tags(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the calls of `<function=name><parameter=x>…</parameter></function>`, with or without `<tool_call>`.
 
-    Written by Qwen 3 Coder (chat template; vLLM's `qwen3coder_tool_parser`).
+    Written by Qwen 3 Coder (chat template; vLLM's `qwen3coder_tool_parser`), with `<seed:tool_call>` by Seed-OSS
+    (vLLM's `seed_oss_tool_parser`).
     """
     # A value gets the type in the tool's schema, without a line break at its start and end.
     calls: list[RecoveredCall] = []
-    text = text.strip().removeprefix(_CALL_TAG).removesuffix(_CALL_TAG_END).rstrip()
+    text = _without_tags(text).rstrip()
     position = 0
     while begin := _FUNCTION.match(text, position):
         name = offered.find_tool_name(begin[1])
@@ -208,18 +226,20 @@ def read_function_json(text: str, offered: OfferedTools) -> list[RecoveredCall] 
     begin = _FUNCTION.match(text)
     if begin is None:
         return None
-    call = resolve_call(begin[1], text[begin.end() :].strip().removesuffix("</function>"), offered)
+    arguments = text[begin.end() :].strip()
+    call = resolve_call(begin[1], arguments.removesuffix("</function>"), offered) if arguments else None
     return [call] if call else None
 
 
 def read_invoke_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the calls of one or more `<invoke name="…"><parameter name="x">…</parameter></invoke>`.
 
-    Written by MiniMax M2 and DeepSeek V3.2 (vLLM's `minimax_m2` and `deepseek_v32` parsers), and by others.
+    Written by MiniMax M2, DeepSeek V3.2 and V4 (vLLM's `minimax_m2` and `deepseek_v32` parsers; `encoding_dsv4.py` of
+    the model), and by others.
     """
     calls: list[RecoveredCall] = []
-    # Wrappers: `<minimax:tool_call>` (MiniMax M2), `<｜DSML｜function_calls>` (DeepSeek V3.2), `<function_calls>`
-    # (models that imitate Claude).
+    # Wrappers: `<minimax:tool_call>` (MiniMax M2), `<｜DSML｜function_calls>` (DeepSeek V3.2), `<｜DSML｜tool_calls>`
+    # (V4), `<function_calls>` (models that imitate Claude).
     wrapper = _WRAPPER.match(text)
     position = wrapper.end() if wrapper else 0
     while begin := _INVOKE.match(text, position):
@@ -245,7 +265,7 @@ def read_key_value_call(text: str, offered: OfferedTools) -> list[RecoveredCall]
     body = text.removeprefix(_CALL_TAG).removesuffix(_CALL_TAG_END)
     name_text, mark, _ = body.partition("<arg_key>")
     name = offered.find_tool_name(name_text.strip()) if name_text.strip() else None
-    if name is None:
+    if name is None or not (mark or text.rstrip().endswith(_CALL_TAG_END)):
         return None
     position = len(name_text) if mark else len(body)
     read = _read_parameters(body.rstrip(), position, (_KEY.match, _VALUE_END.search), offered.schema_properties(name))
@@ -310,7 +330,7 @@ def read_harmony_call(text: str, offered: OfferedTools) -> list[RecoveredCall] |
     stand before `<|channel|>`, after the role.
     """
     written = _CHANNEL.match(text)
-    call = resolve_call(written[1], written[2], offered) if written else None
+    call = resolve_call(written[1], written[2], offered) if written and not _is_cut(written) else None
     return [call] if call else None
 
 
@@ -319,11 +339,16 @@ def _read_all(
 ) -> list[RecoveredCall] | None:
     calls: list[RecoveredCall] = []
     for written in pattern.finditer(text):
-        call = resolve_call(written[1].strip(), _unfenced(written[2]), offered)
+        call = None if _is_cut(written) else resolve_call(written[1].strip(), _unfenced(written[2]), offered)
         if call is None:
             return None
         calls.append(call)
     return calls if not markers.sub("", pattern.sub("", text)) else None
+
+
+def _is_cut(written: re.Match[str]) -> bool:
+    """Return True if a text ends before the arguments of a call, the second group of its pattern."""
+    return not written[2].strip() and written.end(2) == len(written.string)
 
 
 def _unfenced(text: str) -> str:
@@ -390,9 +415,9 @@ def read_python_tag(text: str, offered: OfferedTools) -> list[RecoveredCall] | N
     """Return the calls of `<|python_tag|>{"name": …, "parameters": {…}}` or of `<|python_tag|>name.call(…)`.
 
     Several JSON objects are separated by `;`. Written by Llama 3.1 (`llama3_1/prompt_format.md`; vLLM's
-    `llama_tool_parser`).
+    `llama_tool_parser`), between `<|tool_call_start|>` and `<|tool_call_end|>` by LFM2 (SGLang's `lfm2_detector`).
     """
-    body = text.removeprefix(_TAG)
+    body = _without_tags(text).removeprefix(_TAG)
     return read_json_calls(body, offered) or read_python_calls(body, offered)
 
 
@@ -511,6 +536,11 @@ _ROWS: Sequence[tuple[str, str, tuple[tuple[ToolCallFormat, ToolCallReader], ...
             ("invoke", read_invoke_calls),
         ),
     ),
+    ("<tool_calls>", "</tool_calls>", (("hermes", read_tagged_json), ("invoke", read_invoke_calls))),
+    ("<TOOLCALL>", "</TOOLCALL>", (("hermes", read_tagged_json),)),
+    ("<|tool_call|>", "", (("hermes", read_tagged_json),)),
+    ("<seed:tool_call>", "</seed:tool_call>", (("functions", read_function_tags),)),
+    ("<|tool_call_start|>", "<|tool_call_end|>", (("python_tag", read_python_tag),)),
     ("<function=", "</function>", (("functions", read_function_tags), ("function_json", read_function_json))),
     ("<|python_tag|>", "", (("python_tag", read_python_tag),)),
     ("[TOOL_CALLS]", "", (("listed", read_mistral_calls),)),
@@ -527,6 +557,8 @@ _ROWS: Sequence[tuple[str, str, tuple[tuple[ToolCallFormat, ToolCallReader], ...
     ("<invoke name=", "</invoke>", (("invoke", read_invoke_calls),)),
     ("<minimax:tool_call>", "</minimax:tool_call>", (("invoke", read_invoke_calls),)),
     ("<｜DSML｜function_calls>", "</｜DSML｜function_calls>", (("invoke", read_invoke_calls),)),
+    ("<｜DSML｜tool_calls>", "</｜DSML｜tool_calls>", (("invoke", read_invoke_calls),)),
+    ("<｜DSML｜invoke name=", "</｜DSML｜invoke>", (("invoke", read_invoke_calls),)),
 )
 _NAMELESS = ("```tool_code", "<｜tool▁call▁begin｜>")
 """Start markers after which another word, such as `print(`, may precede the tool name."""
