@@ -50,7 +50,7 @@ from anthropic_proxy.cli.models import find_model_price
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.statusline import ASSUMED_MODEL, LIMITING_MODEL
 from anthropic_proxy.console import formats
-from anthropic_proxy.engine.messages.purpose import BACKGROUND_KINDS
+from anthropic_proxy.engine.messages.purpose import KINDS_BESIDE
 from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX, ConfiguredRoute, list_condition_texts
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.files import managed_claude_settings_paths, read_bounded_file
@@ -533,7 +533,7 @@ def list_routed_models(settings: Settings) -> dict[str, int]:
         when = route.when
         if when.background or when.web_search or when.key or when.team:  # beside the conversation, or of other clients
             continue
-        if (kinds := list_condition_texts(when.request)) and {*kinds} <= {*BACKGROUND_KINDS, "auto_mode_check"}:
+        if (kinds := list_condition_texts(when.request)) and {*kinds} <= KINDS_BESIDE:
             continue
         earlier = [find_long_input(each) for each in settings.routes[:position] if _covers_tiers(each, route)]
         most = min((tokens for tokens in (when.input_below, *earlier) if tokens is not None), default=sys.maxsize)

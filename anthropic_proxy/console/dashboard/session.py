@@ -22,7 +22,7 @@ from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.request_queries import read_several_contents
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS
 from anthropic_proxy.console.session_names import find_names
-from anthropic_proxy.engine.messages.purpose import BACKGROUND_KINDS, CLAUDE_CODE
+from anthropic_proxy.engine.messages.purpose import CLAUDE_CODE, KINDS_BESIDE
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import format_cost
 
@@ -148,7 +148,7 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
 def is_background(row: StoredRequest) -> bool:
     """Return True for a request beside the conversation, such as for a title. An earlier version stored no kinds."""
     if row.kind:
-        return row.kind in BACKGROUND_KINDS
+        return row.kind in KINDS_BESIDE
     return row.client == CLAUDE_CODE and not row.agent and bool(row.message_count) and not row.tool_count
 
 

@@ -35,6 +35,8 @@ RequestKind = Literal["", KnownKind]
 """The same, or "": unknown."""
 BACKGROUND_KINDS: frozenset[RequestKind] = frozenset(("auxiliary", "classifier"))
 """Kinds of requests that Claude Code sends beside the conversation."""
+KINDS_BESIDE: frozenset[RequestKind] = BACKGROUND_KINDS | {"auto_mode_check"}
+"""Kinds of requests beside the conversation, of Claude Code or of the proxy."""
 _CLIENT_KINDS: Mapping[str, ClientKind] = {name: name for name in get_args(ClientKind)}
 _MAX_AGENT_TYPE, _MAX_PROMPT_ID = 64, 128
 

@@ -241,6 +241,19 @@ async def test_requests_beside_the_conversation_are_no_turns_of_it(tmp_path: Pat
     assert [turn.row.id for turn in apart["turns"]] == [receipts[0].request_id, receipts[2].request_id]
 
 
+async def test_the_kind_of_a_request_decides_whether_it_is_a_turn(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    own = {"session": "one", "user_agent": "claude-cli/2.1.332 (external, cli)", "message_count": 1}
+    kinds = ["main", "compaction", "auxiliary", "classifier", "auto_mode_check", "other"]
+    rows = [new_receipt(number, **own, kind=kind, tool_count=number % 2) for number, kind in enumerate(kinds)]
+    await store(settings, *rows, new_receipt(9, **own, kind="main", tool_count=4))
+    with reading(settings) as engine, engine.connect() as connection:
+        context = build_context("/dashboard/session", connection, settings, {"session": ["one"]})
+        page: Any = build_session_page(context)
+    assert [(name, count) for _, name, count, _ in page["agents"]] == [("Main", 4), ("Background", 3)]
+    assert [turn.row.kind for turn in page["turns"]] == ["main", "compaction", "other", "main"]
+
+
 async def test_a_session_without_any_tools_is_a_conversation(tmp_path: Path) -> None:
     own = {"user_agent": "claude-cli/2.1.332 (external, cli)", "message_count": 1}
     _, page = await pages_of(tmp_path, own, own)
