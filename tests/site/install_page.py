@@ -38,10 +38,10 @@ def list_start_commands(*, is_published: bool = PUBLISHED) -> tuple[tuple[str, s
     return (
         (
             'uv tool install ".[dashboard,prices]"',
-            f"installs the command `{PACKAGE}`. It runs without the checkout; keep that for [updates](#updates)",
+            f"installs the command `{PACKAGE}`. Keep the clone for [updates](#updates)",
         ),
         ('pipx install ".[dashboard,prices]"', "the same with pipx"),
-        ('python3 -m pip install ".[dashboard,prices]"', "the same in a virtual environment that is active"),
+        ('python3 -m pip install ".[dashboard,prices]"', "the same, in the active virtual environment"),
     )
 
 
