@@ -29,6 +29,7 @@ def test_a_running_proxy_gives_the_limits_of_the_model(tmp_path: Path) -> None:
             "CLAUDE_CODE_MAX_CONTEXT_TOKENS": "1047576",
             "CLAUDE_CODE_AUTO_COMPACT_WINDOW": "1047576",
             "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "32768",
+            "CLAUDE_CODE_GATEWAY_HINT_HEADERS": "1",
             "ENABLE_TOOL_SEARCH": "auto:1",
             **{
                 name: value
