@@ -143,6 +143,7 @@ _FIELDS = {
     "effort": "output_config.effort",
     "images": "messages.image",
     "limit": "max_tokens",
+    "minimum": "max_tokens",
     "model": "model",
     "role": "system",
     "thinking": "thinking",

@@ -13,7 +13,18 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import msgspec
 from msgspec import Raw, structs
 
-from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.deltas import (
+    CHARACTERS_PER_TOKEN,
+    Delta,
+    Stop,
+    Text,
+    Thinking,
+    ToolArgs,
+    ToolCall,
+    ToolEnd,
+    Usage,
+)
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.contract import Adaptation, BaseDialect, Call, UpstreamRequest
@@ -42,6 +53,9 @@ class OpenAIDialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     `none`."""
     effort_names: tuple[tuple[str, str], ...]
     """Pairs of a requested effort level and the level to send, where the two differ."""
+    min_output_tokens: int
+    """Minimum of the output limit that the server accepts. If the client's limit is lower, this minimum is sent, and
+    the proxy cuts the reply at the client's limit."""
     sends_parallel_tool_calls: bool
     sends_user_id: bool
     """True if a hash of the client's user is sent as `safety_identifier`."""
@@ -214,6 +228,41 @@ def find_media_adaptation(call: Call[OpenAIDialect], error: UpstreamError, path_
     return Adaptation("documents none") if is_document else None
 
 
+_MINIMUM = compile_later(
+    r"\bmax_(?:(?:completion|output)_)?tokens\b[^\n]{0,80}?(?:>= ?|\bgreater than or equal to |\bat least |\bminimum "
+    r"(?:(?:value|of|is|value of|value is):? )?)(?P<least>\d{1,4})\b(?!\.\d)",
+    re.IGNORECASE,
+)
+"""Pattern of errors about an output limit that is too low: OpenAI, also through OpenRouter (2026-11)."""
+_LARGEST_MINIMUM = 1_024
+"""A larger number is no minimum of an output limit."""
+
+
+def find_minimum_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
+    """Return the adaptation that sends the lowest output limit which the error states. None: it states none."""
+    stated = _MINIMUM.search(error.message)
+    if stated is None:
+        return None
+    least = int(stated["least"])
+    sent = max(call.request.max_tokens, call.dialect.min_output_tokens)
+    return Adaptation(f"minimum {least}") if sent < least <= _LARGEST_MINIMUM else None
+
+
+def encode_output_limit(call: Call[OpenAIDialect], notes: list[FidelityNote]) -> int:
+    """Return the output limit to send, with a note if the server accepts no limit as low as the client's."""
+    asked = call.request.max_tokens
+    limit = max(asked, call.dialect.min_output_tokens)
+    if limit > asked:
+        reason = f", the minimum of {call.provider_prefix}; the proxy cuts the reply at about {asked} tokens"
+        notes.append(note_replacement("max_tokens", asked, limit, reason, "emulated"))
+    return limit
+
+
+def new_local_limit(call: Call[OpenAIDialect]) -> "LocalOutputLimit | None":
+    asked = call.request.max_tokens
+    return LocalOutputLimit(asked) if asked < call.dialect.min_output_tokens else None
+
+
 def find_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
     asked = call.request.effort
     level = find_replacement_effort(error.message, asked, dict(call.dialect.effort_names).get(asked, asked))
@@ -247,8 +296,57 @@ def apply_drop_or_effort(dialect: D, name: str, drops: ParameterDrops) -> D:
     """Return the dialect with an adaptation of this module applied. Any other `name` returns it unchanged."""
     verb, _, value = name.partition(" ")
     fields: dict[str, object] = {}
+    if verb == "minimum" and value.isdecimal():
+        fields["min_output_tokens"] = int(value)
     if verb == "drop":
         fields.update(drops.get(value, {}))
     elif verb == "effort" and len(levels := value.split()) == 2:
         fields["effort_names"] = (*dialect.effort_names, (levels[0], levels[1]))
     return structs.replace(dialect, **fields) if fields else dialect
+
+
+class LocalOutputLimit:
+    """Cuts the deltas of one reply at the client's output limit, if the server accepts no limit as low as this.
+
+    Tokens are estimated from characters, because clients use such a low limit only for tests.
+    """
+
+    def __init__(self, max_tokens: int) -> None:
+        self._left = max_tokens * CHARACTERS_PER_TOKEN
+        self._open: int | str | None = None  # key of the tool call in progress
+        self._reached = False
+
+    def cut_deltas(self, deltas: list[Delta]) -> list[Delta]:
+        """Return the deltas up to the client's limit, where a `Stop` ends the reply. Later only `Usage` is returned."""
+        kept: list[Delta] = []
+        for delta in deltas:
+            if self._reached:
+                if isinstance(delta, Usage):
+                    kept.append(delta)
+                continue
+            if isinstance(delta, Text | Thinking):
+                text = delta.text[: self._left]
+                self._left -= len(delta.text)
+                if text == delta.text:
+                    kept.append(delta)
+                elif text:
+                    kept.append(
+                        structs.replace(delta, text=text, **({"signature": ""} if isinstance(delta, Thinking) else {}))
+                    )
+            elif isinstance(delta, ToolArgs):
+                if delta.json[: self._left]:
+                    kept.append(structs.replace(delta, json=delta.json[: self._left]))
+                self._left -= len(delta.json)
+            else:
+                kept.append(delta)
+                if isinstance(delta, ToolCall):
+                    self._open = delta.key
+                    self._left -= len(delta.name)
+                elif isinstance(delta, ToolEnd):
+                    self._open = None
+            if self._left < 0:
+                self._reached = True
+                if self._open is not None:
+                    kept.append(ToolEnd(self._open))
+                kept.append(Stop("max_tokens"))
+        return kept

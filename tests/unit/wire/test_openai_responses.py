@@ -24,7 +24,7 @@ from anthropic_proxy.engine.messages.deltas import (
 )
 from anthropic_proxy.engine.wires import openai_responses
 from anthropic_proxy.engine.wires.contract import Call
-from anthropic_proxy.engine.wires.openai_responses.stream import LocalOutputLimit
+from anthropic_proxy.engine.wires.openai_shared import LocalOutputLimit
 from tests.support import decoding
 from tests.support.decoding import decode_whole, new_limits
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of, scenarios_of

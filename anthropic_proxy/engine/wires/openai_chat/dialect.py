@@ -52,6 +52,12 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     as text of a user message. Local models (llama.cpp, vLLM with `--chat-template`) need `remind`, because their chat
     templates reject a late system message. Consecutive user messages are then merged. Proven by:
     golden/openai_chat/text/late_system_reminder."""
+    min_output_tokens: int = 1
+    """Minimum of the output limit that the server accepts. If the client's limit is lower, this minimum is sent, and
+    the proxy cuts the reply at the client's limit. OpenRouter has that of OpenAI's models, which is 16, and states it
+    in an error (2026-11).
+
+    Proven by: golden/openai_chat/text/least_output."""
     output_limit_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
     """Name of the request field with the maximum number of output tokens.
 

@@ -30,6 +30,7 @@ from anthropic_proxy.engine.wires.openai_shared import (
     find_effort_adaptation,
     find_lowest_effort_adaptation,
     find_media_adaptation,
+    find_minimum_adaptation,
     reversed_path_names,
 )
 from anthropic_proxy.engine.wires.thinking import CALL_SIGNATURE_MISSING
@@ -119,6 +120,8 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
             if encode_request(structs.replace(call, dialect=apply_adaptation(call.dialect, name))).body != sent_body:
                 return Adaptation(name)
         return None
+    if adaptation := find_minimum_adaptation(call, error):
+        return adaptation
     words = reversed_path_names(error.parameter or "")
     name = words[0] if words else ""
     if name not in _KNOWN:

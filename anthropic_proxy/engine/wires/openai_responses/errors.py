@@ -28,6 +28,7 @@ from anthropic_proxy.engine.wires.openai_shared import (
     find_drop_adaptation,
     find_effort_adaptation,
     find_media_adaptation,
+    find_minimum_adaptation,
     reversed_path_names,
 )
 from anthropic_proxy.errors import UpstreamError
@@ -123,6 +124,8 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
     if rejects_tool_result_content(error.message, error.parameter) and (
         adaptation := find_drop_adaptation(call, "parts of results", _DROPS, encode_request)
     ):
+        return adaptation
+    if adaptation := find_minimum_adaptation(call, error):
         return adaptation
     words = reversed_path_names(error.parameter or "")
     name = words[0] if words else ""

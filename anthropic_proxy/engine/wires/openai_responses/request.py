@@ -41,6 +41,7 @@ from anthropic_proxy.engine.wires.openai_shared import (
     add_sampling,
     add_tools,
     add_user_and_tier,
+    encode_output_limit,
     encode_reply_schema,
     reply_schema_instruction,
 )
@@ -71,11 +72,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
         add_tools(body, tools.definitions, tools.tool_choice, call, notes)
     if tools.max_searches is not None:
         body["max_tool_calls"] = tools.max_searches
-    limit = body["max_output_tokens"] = max(request.max_tokens, dialect.min_output_tokens)
-    if limit > request.max_tokens:
-        asked = request.max_tokens
-        reason = f", the minimum of {call.provider_prefix}; the proxy cuts the reply at about {asked} tokens"
-        notes.append(note_replacement("max_tokens", asked, limit, reason, "emulated"))
+    body["max_output_tokens"] = encode_output_limit(call, notes)
     effort = request.effort
     if tools.can_search and effort == "minimal":  # web search rejects `minimal` (guide to web search)
         reason = "; the provider does not search at a lower effort"

@@ -17,14 +17,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from anthropic_proxy.engine.messages.deltas import (
-    CHARACTERS_PER_TOKEN,
     Delta,
-    Stop,
     Text,
     Thinking,
-    ToolArgs,
-    ToolCall,
-    ToolEnd,
     Usage,
 )
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
@@ -56,6 +51,7 @@ from anthropic_proxy.engine.wires.openai_responses.tools import (
     ToolCallItemDecoder,
     WebSearchDecoder,
 )
+from anthropic_proxy.engine.wires.openai_shared import new_local_limit
 from anthropic_proxy.engine.wires.reply_ends import (
     build_stop,
     build_unreadable_reply,
@@ -103,8 +99,7 @@ class ResponsesDecoder(Decoder):
         self._tag = dialect.signature_tag
         self.default_signature = empty_signature(dialect.signature_tag)
         self.finished = False
-        asked = call.request.max_tokens
-        self._limit = LocalOutputLimit(asked) if asked < dialect.min_output_tokens else None
+        self._limit = new_local_limit(call)
         self._calls = ToolCallContext(call)
         self._search = WebSearchDecoder(call)
         self._thoughts = PendingReasoning(self.default_signature)
@@ -474,48 +469,3 @@ def decode_usage(counts: ResponsesUsage, tier: object = None) -> Usage:
         thinking_tokens=spent.reasoning_tokens,
         billed_tier=tier if isinstance(tier, str) else None,
     )
-
-
-class LocalOutputLimit:
-    """Cuts the deltas of one reply at the client's output limit, if the server accepts no limit as low as this.
-
-    Tokens are estimated from characters, because clients use such a low limit only for tests.
-    """
-
-    def __init__(self, max_tokens: int) -> None:
-        self._left = max_tokens * CHARACTERS_PER_TOKEN
-        self._open: int | str | None = None  # key of the tool call in progress
-        self._reached = False
-
-    def cut_deltas(self, deltas: list[Delta]) -> list[Delta]:
-        """Return the deltas up to the client's limit, where a `Stop` ends the reply. Later only `Usage` is returned."""
-        kept: list[Delta] = []
-        for delta in deltas:
-            if self._reached:
-                if isinstance(delta, Usage):
-                    kept.append(delta)
-                continue
-            if isinstance(delta, Text | Thinking):
-                text = delta.text[: self._left]
-                self._left -= len(delta.text)
-                if text == delta.text:
-                    kept.append(delta)
-                elif text:
-                    kept.append(replace(delta, text=text, **({"signature": ""} if isinstance(delta, Thinking) else {})))
-            elif isinstance(delta, ToolArgs):
-                if delta.json[: self._left]:
-                    kept.append(replace(delta, json=delta.json[: self._left]))
-                self._left -= len(delta.json)
-            else:
-                kept.append(delta)
-                if isinstance(delta, ToolCall):
-                    self._open = delta.key
-                    self._left -= len(delta.name)
-                elif isinstance(delta, ToolEnd):
-                    self._open = None
-            if self._left < 0:
-                self._reached = True
-                if self._open is not None:
-                    kept.append(ToolEnd(self._open))
-                kept.append(Stop("max_tokens"))
-        return kept
