@@ -6,6 +6,7 @@ upstream request. The comparison finds what the translation does not note.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from msgspec import Struct
@@ -66,7 +67,8 @@ def list_changes(
     `unnoted`: changes found by the comparison; those of a field with a note are left out. `renamed_tools`: name of a
     tool → its name in the upstream request.
     """
-    others = [row for row in unnoted if not any(f"{row.field}.".startswith(f"{note.field}.") for note in notes)]
+    noted = {note.field for note in notes}
+    others = [row for row in unnoted if noted.isdisjoint(_list_prefixes(row.field))]
     changes = []
     for note in (*notes, *others):
         if note in _UNSENT_NOTES:
@@ -89,13 +91,26 @@ def list_unchanged_fields(body: Mapping[str, Any], changes: Sequence[Change]) ->
     `changes` is the result of `list_changes`. The field `model` is left out.
     """
     fields = list(list_fields(body))
-    changed: set[str] = set()
-    for path in (change.field for change in changes if change.handling != "kept"):
-        found = [field for field in fields if f"{path}.".startswith(f"{field}.") or f"{field}.".startswith(f"{path}.")]
-        if not found and path.startswith("tools."):  # a property of all tools
-            found = [field for field in fields if field.startswith("tools.")]
-        changed.update(found)
-    return [field for field in fields if field not in changed]
+    paths = {change.field for change in changes if change.handling != "kept"}
+    named = set(fields)
+    above = {prefix for path in paths for prefix in _list_prefixes(path)}
+    known = {prefix for field in fields for prefix in _list_prefixes(field)}
+    # a change of no field of the request: a property of all tools
+    all_tools = any(
+        path.startswith("tools.") and path not in known and named.isdisjoint(_list_prefixes(path)) for path in paths
+    )
+    return [
+        field
+        for field in fields
+        if field not in above
+        and paths.isdisjoint(_list_prefixes(field))
+        and not (all_tools and field.startswith("tools."))
+    ]
+
+
+def _list_prefixes(path: str) -> list[str]:
+    """Return `a`, `a.b` and `a.b.c` for `a.b.c`."""
+    return [*accumulate(path.split("."), "{}.{}".format)]
 
 
 def _find_value(path: str, body: Mapping[str, Any]) -> str:

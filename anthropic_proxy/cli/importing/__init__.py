@@ -52,6 +52,8 @@ _START_CLIENT = ("anthropic-proxy code", "in the folder of your project")
 _MODEL_LIST = compile_later(r"^model_list:", re.MULTILINE)
 _ROUTER_FOLDER = ".claude-code-router"
 _MAX_NAMES = 5
+_MAX_MERGED_PAIRS = 10_000
+"""Maximum number of pairs in all mappings of a YAML file, beside one for each character."""
 _JSON5_TOKEN = compile_later(
     r"""
     (?P<skipped>\s+|//[^\n]*|/\*.*?(?:\*/|\Z))
@@ -395,13 +397,25 @@ def _decode_json5(text: str, name: str) -> Any:
 def _decode_yaml(text: str, name: str) -> Any:
     try:
         import yaml  # type: ignore[import-untyped]  # noqa: PLC0415  # an extra
-
-        return yaml.safe_load(text)
     except ImportError:
         command = build_extra_install_command("import")
         raise ConfigurationError(
             f"{name} is YAML, which needs PyYAML. It is not installed:  {command}", code="import-file"
         ) from None
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        """With merge keys (`<<: [*a, *a]`), each line could double the values."""
+
+        pairs_left = _MAX_MERGED_PAIRS + len(text)
+
+        def flatten_mapping(self, node: Any) -> None:
+            super().flatten_mapping(node)
+            self.pairs_left -= len(node.value)
+            if self.pairs_left < 0:
+                raise yaml.constructor.ConstructorError(None, None, "merge keys make too many values", node.start_mark)
+
+    try:
+        return yaml.load(text, Loader)  # a `SafeLoader`
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise ConfigurationError(f"{name} is not valid YAML: {reason}. {_SUPPORTED}", code="import-file") from None

@@ -231,8 +231,7 @@ class ImportPlan:
         """Variable → setting of the other configuration with its value, if that has another name."""
         self.secrets: dict[str, ImportedKey] = {}
         """Name of a variable → key in the other configuration, which is written only if the user agrees."""
-        self.notes: list[ImportNote] = []
-        """Rows: setting in the other configuration, what happens to it, and a line to paste ("": none)."""
+        self._notes: dict[ImportNote, None] = {}
         self._accounts: dict[str, tuple[str, str]] = {}
         """Name of a built-in provider or of a table → address and key of its server in the other configuration."""
 
@@ -240,8 +239,12 @@ class ImportPlan:
         self, setting: str, reason: str, line: str = "", *, is_harmless: bool = False, is_error: bool = False
     ) -> None:
         """The same note is added only once."""
-        if (note := ImportNote(setting, reason, line, is_harmless, is_error)) not in self.notes:
-            self.notes.append(note)
+        self._notes[ImportNote(setting, reason, line, is_harmless, is_error)] = None
+
+    @property
+    def notes(self) -> list[ImportNote]:
+        """Rows: setting in the other configuration, what happens to it, and a line to paste ("": none)."""
+        return [*self._notes]
 
     def decode_part(self, value: Any, kind: type[_Part], place: str = "") -> _Part:
         """Return `value`, a part of the other configuration, as `kind`, without fields and items of another type.
