@@ -16,8 +16,8 @@ from anthropic_proxy.engine.messages.events import Ping
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.messages.loaded_tools import CALLER, LoadedToolCalls
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_envelope, decode_request
+from anthropic_proxy.engine.messages.output_limit import ReplyEnd
 from anthropic_proxy.engine.messages.preparation import prepare
-from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -151,9 +151,7 @@ class GoldenCase:
             request=prepared.request,
             model=target.model,
             dialect=target.dialect,
-            streams_upstream=self.request.stream
-            or bool(prepared.request.stop_sequences)
-            or target.dialect.always_stream,
+            streams_upstream=self.request.stream or prepared.request.may_end_early or target.dialect.always_stream,
             client_tool_names=prepared.aliases,
             new_id=lambda prefix: f"{prefix}{next(count):022d}",
             provider_prefix=target.provider.prefix,
@@ -233,8 +231,8 @@ class _Reads:
         self._decoder = self._wire.new_decoder(call)
         self._late_thinking = TrailingThinkingBuffer()
         self.signature = self._decoder.default_signature
-        sequences = call.request.stop_sequences
-        self._cutter = StopSequenceFilter(sequences) if sequences else None
+        request = call.request
+        self._cutter = ReplyEnd(request.stop_sequences, request.reply_limit) if request.may_end_early else None
         loaded = {tool.name for tools in call.request.loaded_tools.values() for tool in tools}
         offers_caller = any(tool is CALLER for tool in call.request.tools)
         self._loaded_calls = LoadedToolCalls(loaded) if offers_caller else None

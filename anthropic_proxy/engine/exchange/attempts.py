@@ -63,9 +63,9 @@ from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.loaded_tools import NOWHERE, PLACEHOLDER_NAME, DeferredToolPlaces
 from anthropic_proxy.engine.messages.models import MessagesRequest, Source, Tool, decode_request_or_envelope
 from anthropic_proxy.engine.messages.models.tools import list_tool_names
+from anthropic_proxy.engine.messages.output_limit import ReplyEnd
 from anthropic_proxy.engine.messages.preparation import ProxyTool, TargetLimits, prepare
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
-from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.providers import Provider
@@ -155,7 +155,7 @@ class TargetRun(Struct):
     longer than `MAX_QUEUE_SECONDS`."""
     continuation: str | None = None
     """Token to continue a reply that the provider split. "": another call without a token. None: first call."""
-    stop_filter: StopSequenceFilter | None = None
+    reply_end: ReplyEnd | None = None
     """Filter of the previous call, if this call continues its reply."""
     adaptations: Adaptations | None = None
     """Changes of the request after errors of the provider in this exchange. None: no change so far."""
@@ -316,7 +316,7 @@ class Attempts:
         run = TargetRun(request, previous.run.token_scale, adaptations_left=0, continuation=continuation)
         self._engine.retry_budget.record_first_call(target.upstream)
         if continuation:
-            run.stop_filter = previous.decoded().stop_filter
+            run.reply_end = previous.decoded().reply_end
             if version := target.dialect.continuation_version:  # some providers continue replies only in this version
                 path = f"{target.provider.default_url_path}/"
                 target = structs.replace(target, base_url=target.base_url.replace(path, f"{version}/", 1))
@@ -473,7 +473,7 @@ class Attempts:
             model=target.model,
             requested_model=request.model,
             dialect=dialect,
-            streams_upstream=request.stream or bool(prepared.request.stop_sequences) or dialect.always_stream,
+            streams_upstream=request.stream or prepared.request.may_end_early or dialect.always_stream,
             effort_plan=effort_plan,
             client_tool_names=prepared.aliases,
             continuation_token=run.continuation or "",
@@ -652,7 +652,7 @@ class Attempts:
                     self._watchdog,
                     self._engine.background,
                     report=self.receipt.fidelity,
-                    stop_filter=attempt.run.stop_filter,
+                    reply_end=attempt.run.reply_end,
                     deferred_tools=attempt.deferred_tools,
                 )
             attempt.stream = stream

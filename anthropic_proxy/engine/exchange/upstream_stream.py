@@ -29,7 +29,7 @@ from anthropic_proxy.engine.messages.deltas import (
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.loaded_tools import CALLER, LoadedToolCalls
 from anthropic_proxy.engine.messages.models import Tool
-from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
+from anthropic_proxy.engine.messages.output_limit import ReplyEnd
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call, UpstreamResponse, Wire, read_body
 from anthropic_proxy.engine.wires.framing import FRAME_READERS
 from anthropic_proxy.errors import UnreadableReply, UpstreamError
@@ -94,13 +94,13 @@ class UpstreamStream(DeltaStream):
     """The reply in one response of a provider.
 
     A chunk of the network passes the reader (frames), the decoder (deltas) and up to three filters: late thinking,
-    calls of tools that the proxy loads, and stop sequences. A complete body, which a provider may also send in place of
-    a stream, passes the decoder at once.
+    calls of tools that the proxy loads, and the end that the client asks for (`ReplyEnd`). A complete body, which a
+    provider may also send in place of a stream, passes the decoder at once.
 
     `_stopped` is True after the delta `Stop`: the client has all of the reply, and only token usage is awaited.
     `_ended` is True when nothing more is read: after the provider's mark of the end, after the last byte, after a
     failure, or at a stop sequence. A failure before `Stop` is kept in `_failure` until the client has received the
-    deltas before it.
+    deltas before it. After a cut at the client's output limit, token usage is awaited as after `Stop`.
     """
 
     has_one_call = True
@@ -115,10 +115,10 @@ class UpstreamStream(DeltaStream):
         background: BackgroundWork,
         *,
         report: FidelityReport,
-        stop_filter: StopSequenceFilter | None,
+        reply_end: ReplyEnd | None,
         deferred_tools: Sequence[Tool],
     ) -> None:
-        """`report`: receives the notes of the decoder at the end. `stop_filter`: filter of the continued stream.
+        """`report`: receives the notes of the decoder at the end. `reply_end`: filter of the continued stream.
         `deferred_tools`: tools of the client that the proxy's tool search may find.
         """
         self.call = call
@@ -136,10 +136,11 @@ class UpstreamStream(DeltaStream):
         """True until the first bytes prove that an SSE answer is streamed. NDJSON is indistinguishable from a body."""
         self._body = b""
         """First bytes of a response that is not streamed, although a stream was requested."""
-        self.stop_filter = stop_filter
-        """Filter that ends the text at a stop sequence of the client. None: the proxy filters none."""
-        if stop_filter is None and call.request.stop_sequences:
-            self.stop_filter = StopSequenceFilter(call.request.stop_sequences)
+        self.reply_end = reply_end
+        """Filter that ends the reply at a stop sequence or the limit of the client. None: the provider ends it."""
+        request = call.request
+        if reply_end is None and (request.stop_sequences or request.reply_limit is not None):
+            self.reply_end = ReplyEnd(request.stop_sequences, request.reply_limit)
         self._loaded_calls: LoadedToolCalls | None = None
         """Converter of calls of `CallLoadedTool`. None: the request does not offer it."""
         if any(map(_is_caller, call.request.tools)):  # faster than a generator
@@ -239,17 +240,19 @@ class UpstreamStream(DeltaStream):
                 deltas = self._late_thinking.feed(deltas)
                 if Stop in map(type, deltas):  # faster than a generator
                     self._stopped = True
-                elif self._stopped and any(map(_has_content, deltas)):  # the provider repeats its stop reason
-                    self._drain_until = 0.0
+                elif self._stopped and any(map(_has_content, deltas)) and not self._is_cut:
+                    self._drain_until = 0.0  # the provider repeats its stop reason
             # filters
             if self._loaded_calls is not None:
                 deltas = self._loaded_calls.feed(deltas)
-            if self.stop_filter is not None:
-                deltas = self.stop_filter.feed(deltas)
-                if self.stop_filter.matched:
+            if self.reply_end is not None:
+                deltas = self.reply_end.feed(deltas)
+                if self.reply_end.matched:
                     self._ended = True
                 elif self._ended and not self.continuation:
-                    deltas += self.stop_filter.flush()  # also before a failure, because it was received
+                    deltas += self.reply_end.flush()  # also before a failure, because it was received
+                if self.reply_end.is_cut and Stop in map(type, deltas):
+                    self._stopped = True
             if not deltas:
                 continue
             if received:
@@ -272,8 +275,8 @@ class UpstreamStream(DeltaStream):
         deltas = self._late_thinking.feed(self._decoder.flush_pending()) + self._late_thinking.flush_pending()
         if self._loaded_calls is not None:
             deltas = self._loaded_calls.feed(deltas)
-        if self.stop_filter is not None:
-            deltas = self.stop_filter.feed(deltas) + self.stop_filter.flush()
+        if self.reply_end is not None:
+            deltas = self.reply_end.feed(deltas) + self.reply_end.flush()
         return deltas
 
     async def close(self) -> None:
@@ -284,6 +287,10 @@ class UpstreamStream(DeltaStream):
         """Set the deltas of a complete reply with an error status, whose body was already read."""
         self._first = list(deltas)
         self._ended = True
+
+    @property
+    def _is_cut(self) -> bool:
+        return self.reply_end is not None and self.reply_end.is_cut
 
     def _fail(self, error: UpstreamError, deltas: list[Delta]) -> None:
         self._ended = True

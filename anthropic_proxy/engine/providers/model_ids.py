@@ -12,10 +12,10 @@ ModelId = NewType("ModelId", str)
 """A name that `read_model_id` has accepted, or one that is part of this program or of its settings."""
 
 MAX_ID_CHARACTERS = 256
-_ID = compile_later(r"[A-Za-z0-9@~/_.][A-Za-z0-9@~/_.:+\\-]*")
+_ID = compile_later(r"[A-Za-z0-9@~/_.][A-Za-z0-9@~/_.:+\\-]*(?:#[A-Za-z0-9@~/_.:+\\-]+)*")
 """ASCII without blanks, quotes, brackets, and what has a meaning in a shell, a pattern or a list. Servers list paths of
-files too: `/models/qwen3.gguf` (vLLM, llama.cpp), with a backslash on Windows. A user can name a model of another form
-in the settings."""
+files too: `/models/qwen3.gguf` (vLLM, llama.cpp), with a backslash on Windows. Inside a name, `#` begins no comment:
+Fireworks writes a deployment behind it. A user can name a model of another form in the settings."""
 
 
 def read_model_id(value: Any) -> ModelId | None:

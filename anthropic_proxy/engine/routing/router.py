@@ -145,6 +145,8 @@ def build_target_limits(
         context_window=stated or (facts.context_window if facts.known else None),
         max_input=facts.max_input if facts.known and stated is None else None,
         max_output=min(outputs, default=None),
+        min_output=dialect.min_output,
+        thinking_budgets=dialect.thinking_budgets,
         reject_overflow=rejects_overflow and stated is None,
         margin=STATED_WINDOW_MARGIN if stated is not None else 0.0,
         efforts=facts.efforts,

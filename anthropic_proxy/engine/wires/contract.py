@@ -72,6 +72,16 @@ class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
         return False
 
     @property
+    def min_output(self) -> int:
+        """Minimum output limit that the server accepts."""
+        return 1
+
+    @property
+    def thinking_budgets(self) -> tuple[tuple[str, int], ...]:
+        """Pairs of an effort level and the number of tokens that is sent in its place. (): levels are sent."""
+        return ()
+
+    @property
     def loaded_tool_form(self) -> LoadedToolForm:
         return self.loaded_tools
 

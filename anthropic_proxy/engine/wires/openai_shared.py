@@ -13,18 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import msgspec
 from msgspec import Raw, structs
 
-from anthropic_proxy.engine.messages.deltas import (
-    CHARACTERS_PER_TOKEN,
-    Delta,
-    Stop,
-    Text,
-    Thinking,
-    ToolArgs,
-    ToolCall,
-    ToolEnd,
-    Usage,
-)
-from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.contract import Adaptation, BaseDialect, Call, UpstreamRequest
@@ -66,6 +55,15 @@ class OpenAIDialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     session_header: str
     """Name of the request header with a hash of the session. It selects a machine with a warm prompt cache. "":
     none."""
+
+    @property
+    def min_output(self) -> int:
+        return self.min_output_tokens
+
+    @property
+    def always_reasons(self) -> bool:
+        """True if the model is known to reason in every request: it has rejected the effort `none`."""
+        return dict(self.effort_names).get("none", "none") != "none"
 
 
 def add_tools(
@@ -248,21 +246,6 @@ def find_minimum_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> 
     return Adaptation(f"minimum {least}") if sent < least <= _LARGEST_MINIMUM else None
 
 
-def encode_output_limit(call: Call[OpenAIDialect], notes: list[FidelityNote]) -> int:
-    """Return the output limit to send, with a note if the server accepts no limit as low as the client's."""
-    asked = call.request.max_tokens
-    limit = max(asked, call.dialect.min_output_tokens)
-    if limit > asked:
-        reason = f", the minimum of {call.provider_prefix}; the proxy cuts the reply at about {asked} tokens"
-        notes.append(note_replacement("max_tokens", asked, limit, reason, "emulated"))
-    return limit
-
-
-def new_local_limit(call: Call[OpenAIDialect]) -> "LocalOutputLimit | None":
-    asked = call.request.max_tokens
-    return LocalOutputLimit(asked) if asked < call.dialect.min_output_tokens else None
-
-
 def find_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
     asked = call.request.effort
     level = find_replacement_effort(error.message, asked, dict(call.dialect.effort_names).get(asked, asked))
@@ -303,50 +286,3 @@ def apply_drop_or_effort(dialect: D, name: str, drops: ParameterDrops) -> D:
     elif verb == "effort" and len(levels := value.split()) == 2:
         fields["effort_names"] = (*dialect.effort_names, (levels[0], levels[1]))
     return structs.replace(dialect, **fields) if fields else dialect
-
-
-class LocalOutputLimit:
-    """Cuts the deltas of one reply at the client's output limit, if the server accepts no limit as low as this.
-
-    Tokens are estimated from characters, because clients use such a low limit only for tests.
-    """
-
-    def __init__(self, max_tokens: int) -> None:
-        self._left = max_tokens * CHARACTERS_PER_TOKEN
-        self._open: int | str | None = None  # key of the tool call in progress
-        self._reached = False
-
-    def cut_deltas(self, deltas: list[Delta]) -> list[Delta]:
-        """Return the deltas up to the client's limit, where a `Stop` ends the reply. Later only `Usage` is returned."""
-        kept: list[Delta] = []
-        for delta in deltas:
-            if self._reached:
-                if isinstance(delta, Usage):
-                    kept.append(delta)
-                continue
-            if isinstance(delta, Text | Thinking):
-                text = delta.text[: self._left]
-                self._left -= len(delta.text)
-                if text == delta.text:
-                    kept.append(delta)
-                elif text:
-                    kept.append(
-                        structs.replace(delta, text=text, **({"signature": ""} if isinstance(delta, Thinking) else {}))
-                    )
-            elif isinstance(delta, ToolArgs):
-                if delta.json[: self._left]:
-                    kept.append(structs.replace(delta, json=delta.json[: self._left]))
-                self._left -= len(delta.json)
-            else:
-                kept.append(delta)
-                if isinstance(delta, ToolCall):
-                    self._open = delta.key
-                    self._left -= len(delta.name)
-                elif isinstance(delta, ToolEnd):
-                    self._open = None
-            if self._left < 0:
-                self._reached = True
-                if self._open is not None:
-                    kept.append(ToolEnd(self._open))
-                kept.append(Stop("max_tokens"))
-        return kept

@@ -5,7 +5,7 @@ from typing import Any
 
 from anthropic_proxy.engine.exchange.client_side import encode_error, encode_events, error_headers
 from anthropic_proxy.engine.messages.deltas import Delta
-from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
+from anthropic_proxy.engine.messages.output_limit import ReplyEnd
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.wires.contract import Call, RelayWire, Wire
 from anthropic_proxy.engine.wires.framing import FRAME_READERS
@@ -24,7 +24,8 @@ class _Listener:
 
     def __init__(self, call: Call, signature: str) -> None:
         self._writer = MessageWriter(message_id="msg_fuzz", model="claude", signature=signature)
-        self._cutter = StopSequenceFilter(call.request.stop_sequences) if call.request.stop_sequences else None
+        request = call.request
+        self._cutter = ReplyEnd(request.stop_sequences, request.reply_limit) if request.may_end_early else None
         self._sent = encode_events(self._writer.start(100))
 
     def feed(self, deltas: list[Delta]) -> None:

@@ -4,6 +4,7 @@ import base64
 import itertools
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,21 @@ VIEW = {"name": "look", "description": "Looks.", "input_schema": {"type": "objec
 BEFORE_3 = {"requires_signatures": False, "accepts_media_in_results": False}
 
 
-def a_call(*messages: Any, stream: bool = True, dialect: dict[str, Any] | None = None, **fields: Any) -> Call:
+def a_call(
+    *messages: Any,
+    stream: bool = True,
+    dialect: dict[str, Any] | None = None,
+    efforts: Sequence[str] = (),
+    **fields: Any,
+) -> Call:
     body = {"model": "claude-sonnet-4-6", "max_tokens": 1024, "messages": list(messages) or [user("Hi")], **fields}
     spoken = gemini.Dialect(**(dialect or {}))
     limits = new_limits(
         accepts_images=True,
         accepts_pdf=True,
+        efforts=efforts,
+        thinking_budgets=spoken.thinking_budgets,
+        accepts_thinking_budget=spoken.accepts_thinking_budget,
         server_tools=spoken.server_tools,
         tool_name_pattern=spoken.tool_name_pattern,
         max_tool_name_length=spoken.max_tool_name_length,
@@ -179,9 +189,15 @@ def test_text_waits_for_its_sources_only_where_the_provider_may_search() -> None
     ],
 )
 def test_budgets(effort: str, asked: int | None, limit: int, budget: int | None, sent: int) -> None:
-    call = a_call(dialect={"thinking": "budget", "min_budget_tokens": 512})
-    request = msgspec.structs.replace(call.request, effort=effort, budget_tokens=asked, max_tokens=limit)
-    config = body_of(gemini.WIRE.encode_request(msgspec.structs.replace(call, request=request)))["generationConfig"]
+    dialect = {"thinking": "budget", "min_budget_tokens": 512}
+    fields: dict[str, Any] = {} if effort == "default" else {"output_config": {"effort": effort}}
+    fields["thinking"] = (
+        {"type": "enabled", "budget_tokens": asked}
+        if asked
+        else {"type": "disabled" if effort == "none" else "adaptive"}
+    )
+    call = a_call(dialect=dialect, efforts=("none", "minimal", "low", "high", "max"), max_tokens=limit, **fields)
+    config = body_of(gemini.WIRE.encode_request(call))["generationConfig"]
     assert config["thinkingConfig"].get("thinkingBudget") == budget
     assert config["maxOutputTokens"] == sent
     assert config["thinkingConfig"].get("includeThoughts", False) is (effort != "none")

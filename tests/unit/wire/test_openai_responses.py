@@ -1,30 +1,18 @@
 """Responses: OpenAI's own types, complete replies, reasoning in signatures, adaptations."""
 
 import functools
-import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from anthropic_proxy.engine.messages.deltas import (
-    CHARACTERS_PER_TOKEN,
     Delta,
-    Stop,
-    Text,
-    Thinking,
-    ToolArgs,
-    ToolCall,
-    ToolEnd,
-    Usage,
 )
 from anthropic_proxy.engine.wires import openai_responses
 from anthropic_proxy.engine.wires.contract import Call
-from anthropic_proxy.engine.wires.openai_shared import LocalOutputLimit
 from tests.support import decoding
 from tests.support.decoding import decode_whole, new_limits
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of, scenarios_of
@@ -186,33 +174,6 @@ def test_reasoning_that_is_too_large_to_carry_is_shown_and_not_sent_back() -> No
     assert len(content[0]["signature"]) < 100
     history = [{"role": "assistant", "content": content}, {"role": "user", "content": "Go on"}]
     assert [item["type"] for item in encode(new_call(messages=history))["input"]] == ["message", "message"]
-
-
-# Fragments
-
-
-@given(st.text(), st.lists(st.integers(0, 20), max_size=6), st.integers(1, 15))
-def test_a_limit_below_the_server_s_minimum_cuts_at_the_same_place_for_all_chunk_sizes(
-    text: str, cuts: list[int], limit: int
-) -> None:
-    edges = sorted({0, len(text), *(min(cut, len(text)) for cut in cuts)})
-    pieces = [Text(text[start:end]) for start, end in itertools.pairwise(edges)]
-    cutter = LocalOutputLimit(limit)
-    kept = [delta for piece in pieces for delta in cutter.cut_deltas([piece])] + cutter.cut_deltas([Stop("end_turn")])
-    kept_text = "".join(delta.text for delta in kept if isinstance(delta, Text))
-    assert kept_text == text[: limit * CHARACTERS_PER_TOKEN]
-    assert kept[-1] == Stop("end_turn" if kept_text == text else "max_tokens")
-    assert [type(delta) for delta in kept].count(Stop) == 1
-
-
-def test_a_limit_that_cuts_thinking_drops_its_signature_and_all_that_follows() -> None:
-    cutter = LocalOutputLimit(1)
-    call = [ToolCall(0, "call_1", "weather"), ToolArgs(0, "{}"), ToolEnd(0)]
-    assert cutter.cut_deltas([Thinking("Long thoughts", "px1.oai.e30"), *call]) == [
-        Thinking("Long"),
-        Stop("max_tokens"),
-    ]
-    assert cutter.cut_deltas([Usage(output_tokens=9), Stop("end_turn")]) == [Usage(output_tokens=9)]
 
 
 # Healing

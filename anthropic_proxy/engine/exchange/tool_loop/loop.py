@@ -12,8 +12,8 @@ that the proxy runs: such a call is collected, and becomes one block of a server
 - Otherwise the message ends with the stop reason of the step.
 
 The next call is sent by the next `read` (`_call_pending`), so that the client receives the results before. All calls
-together may use the client's `max_tokens`. The usage is the sum of the finished calls (`_spent`), of the tools
-(`runner.usage`) and of the present step.
+together may use the client's `max_tokens`, reasoning included unless the calls have a reserve for it. The usage is the
+sum of the finished calls (`_spent`), of the tools (`runner.usage`) and of the present step.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -248,6 +248,8 @@ class ToolLoop(DeltaStream):
         self._continuation_count = 1
         self._spent: Usage | None = None
         """Sum of the token usage of finished upstream calls. None: no call has finished."""
+        self._reserved_tokens = 0
+        """Output tokens of finished upstream calls that used a reserve for reasoning besides the client's limit."""
         self._token = ""
         """Token with which the next call continues a split reply. "": the next call follows tool results or a retry."""
         self._call_pending = False
@@ -374,8 +376,8 @@ class ToolLoop(DeltaStream):
         return self._end_split_reply() if self._token else self._finish(Stop("pause_turn"))
 
     def _end_split_reply(self) -> list[Delta]:
-        stop_filter = self._stream.attempt.decoded().stop_filter
-        return [*(stop_filter.flush() if stop_filter is not None else ()), *self._finish(Stop("max_tokens"))]
+        reply_end = self._stream.attempt.decoded().reply_end
+        return [*(reply_end.flush() if reply_end is not None else ()), *self._finish(Stop("max_tokens"))]
 
     def _finish(self, stop: Stop) -> list[Delta]:
         self._finished = True
@@ -396,6 +398,8 @@ class ToolLoop(DeltaStream):
             else usage.input_tokens,
             output_tokens=tokens if usage.output_tokens is None else usage.output_tokens,
         )
+        if self._stream.attempt.call.request.reply_limit is not None:
+            self._reserved_tokens += max((usage.output_tokens or 0) - tokens, 0)
         self._end_call(mark_input_repeated(usage) if repeats_input else usage)
         blocks = [*content, *(result.raw for result in results if isinstance(result, Block))]
         request = without_forced_tool(append_assistant_blocks(self._request, blocks))
@@ -408,7 +412,8 @@ class ToolLoop(DeltaStream):
         self._step.usage = Usage()
 
     def _output_tokens(self) -> int:
-        return (self._spent.output_tokens if self._spent is not None else None) or 0
+        """Return the tokens of the finished calls that count toward the client's limit."""
+        return ((self._spent.output_tokens if self._spent is not None else None) or 0) - self._reserved_tokens
 
     def _is_exhausted(self) -> bool:
         return self._max_tokens is not None and self._output_tokens() >= self._max_tokens

@@ -81,12 +81,13 @@ def prepare(
     tools = offer.tools
     if offer.loaded and limits.loaded_tools == "items" and (unplaced := find_unplaced_tools(messages, offer.loaded)):
         tools = [*tools, *unplaced]
+    max_tokens, reply_limit = _limit_output(request, limits, effort, count_tokens, notes)
     prepared = PreparedRequest(
         system=clean_system_prompt(request.system),
         messages=messages,
         tools=tools,
         tool_choice=select_tool_choice(request, offer, limits, names, notes) if request.tool_choice else None,
-        max_tokens=_limit_output(request, limits, count_tokens, notes),
+        max_tokens=max_tokens,
         effort=effort,
         temperature=request.temperature,
         service_tier=request.service_tier,
@@ -99,6 +100,8 @@ def prepare(
     prepared.top_p, prepared.top_k = request.top_p, request.top_k
     if request.stop_sequences:
         prepared.stop_sequences = [text for text in request.stop_sequences if text.strip()]
+    if reply_limit is not None:
+        prepared.reply_limit = reply_limit
     if (thinking := request.thinking) is not None:
         prepared.budget_tokens = thinking.budget_tokens
         prepared.enables_thinking = thinking.type in ("enabled", "adaptive") and bool(limits.efforts)
@@ -172,17 +175,23 @@ def _note_fields(request: MessagesRequest, limits: TargetLimits, notes: list[Fid
 def _limit_output(
     request: MessagesRequest,
     limits: TargetLimits,
+    effort: str,
     count_tokens: Callable[[MessagesRequest], int] | None,
     notes: list[FidelityNote],
-) -> int:
-    """Return the maximum output tokens to send. Raises `InvalidRequest` if the input exceeds the context window."""
+) -> tuple[int, int | None]:
+    """Return the maximum output tokens to send, and the lower limit at which the proxy cuts the reply, if there is one.
+
+    Raises `InvalidRequest` if the input exceeds the context window.
+    """
     requested = request.max_tokens if request.max_tokens is not None else limits.max_output or DEFAULT_MAX_TOKENS
-    limit = requested
+    without_reserve = limit = requested
     reason = ""
     window = limits.context_window
     if limits.max_output is not None and limit > limits.max_output:
-        limit = limits.max_output
+        without_reserve = limit = limits.max_output
         reason = "the model's limit"
+    elif request.max_tokens is not None and (reserve := _reasoning_reserve(request, limits, effort)):
+        limit = max(limit, min(limit + reserve, limits.max_output or _MAX_RESERVED_OUTPUT))
     if window is not None and count_tokens is not None:
         available = window - limit - WINDOW_MARGIN_TOKENS - (MIN_MARGIN_TOKENS if limits.margin else 0)
         if limits.reject_overflow and limits.max_input is not None:
@@ -201,15 +210,53 @@ def _limit_output(
             if limits.reject_overflow and (raised := round(tokens * _SAFETY_FACTOR)) > maximum:
                 raise InvalidRequest(f"prompt is too long: {raised} tokens > {maximum} maximum", code="prompt-too-long")
             remainder = available_output_tokens(window, tokens, limits.margin)
-            if not limits.margin and limit == request.max_tokens and limit <= window - tokens - WINDOW_MARGIN_TOKENS:
-                remainder = limit  # a client that asks for what fits gets all of it
+            is_asked = not limits.margin and without_reserve == request.max_tokens
+            if is_asked and without_reserve <= window - tokens - WINDOW_MARGIN_TOKENS:
+                remainder = max(remainder, without_reserve)  # a client that asks for what fits gets all of it
             if limit > remainder:
                 limit = remainder
                 reason = "the remainder of the context window"
     limit = max(limit, 1)
     if limit < requested:
         notes.append(note_replacement("max_tokens", requested, limit, f", {reason}"))
-    return limit
+    if limit < limits.min_output:
+        what = f", the minimum of {limits.provider}; the proxy cuts the reply at about {limit} tokens"
+        notes.append(note_replacement("max_tokens", limit, limits.min_output, what, "emulated"))
+        return limits.min_output, limit
+    if limit > max(requested, 1):
+        what = f", with a reserve for reasoning; the proxy cuts the text at about {requested} tokens"
+        notes.append(note_replacement("max_tokens", requested, limit, what))
+        return limit, requested
+    return limit, None
+
+
+_MAX_RESERVED_OUTPUT = 65_536
+"""Limit to which a reserve raises the output limit of a model whose own limit is unknown."""
+_REASONING_RESERVES = {
+    "none": 1_024,
+    "minimal": 1_024,
+    "low": 4_096,
+    "medium": 8_192,
+    "high": 16_384,
+    "xhigh": 32_000,
+    "max": 32_000,
+}
+"""Effort level → tokens for reasoning that are added to a client's limit. A limit that is not lower than they are has
+room for both, so nothing is added."""
+
+
+def _reasoning_reserve(request: MessagesRequest, limits: TargetLimits, effort: str) -> int:
+    """Return the output tokens to request besides the client's limit, because reasoning counts as output. 0: none."""
+    thinking = request.thinking
+    if limits.accepts_thinking_budget and thinking is not None and thinking.budget_tokens is not None:
+        return 0  # the client itself divides its limit
+    budget = dict(limits.thinking_budgets).get(effort, 0)
+    if limits.always_reasons or (limits.efforts and "none" not in limits.efforts):
+        level = effort if effort != "default" else limits.default_effort or "medium"
+        reserve = _REASONING_RESERVES[level]
+        if request.max_tokens is not None and request.max_tokens < reserve:
+            return max(reserve, budget)
+    return budget
 
 
 EFFORT_SCALE = ("minimal", "low", "medium", "high", "xhigh", "max")

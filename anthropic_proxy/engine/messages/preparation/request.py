@@ -67,6 +67,10 @@ class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
     max_input: int | None = None
     """Maximum input tokens, if lower than the context window. None: only the window limits the input."""
     max_output: int | None = None
+    min_output: int = 1
+    """Minimum output limit that the server accepts."""
+    thinking_budgets: tuple[tuple[str, int], ...] = ()
+    """Pairs of an effort level and the tokens of reasoning that the wire sends for it, besides the client's limit."""
     margin: float = 0.0
     """Share of the estimated input that stays free in the context window. 0.25: a quarter. 0: none."""
     reject_overflow: bool = False
@@ -138,6 +142,9 @@ class PreparedRequest(Struct, kw_only=True):
     tool_choice: ToolChoice | None = None
     """Tool choice with the upstream name of a forced tool. None: no tool choice is sent."""
     max_tokens: int = 1
+    """Output limit to send, reasoning included."""
+    reply_limit: int | None = None
+    """Output limit of the client, at which the proxy cuts the reply, because `max_tokens` is higher."""
     effort: str = "default"
     """`default` (send no level), `none` (no reasoning) or a level of the model."""
     budget_tokens: int | None = None
@@ -163,6 +170,11 @@ class PreparedRequest(Struct, kw_only=True):
     """MCP servers with tools in `tools`, with secrets of the client."""
     accepts_images: bool = True
     accepts_pdf: bool = True
+
+    @property
+    def may_end_early(self) -> bool:
+        """True if the proxy may end the reply before the provider does."""
+        return bool(self.stop_sequences) or self.reply_limit is not None
 
     def release_content(self) -> None:
         self.system.clear()

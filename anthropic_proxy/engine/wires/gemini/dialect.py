@@ -10,6 +10,8 @@ from typing import Literal
 from anthropic_proxy.engine.messages.preparation import ServerToolKind
 from anthropic_proxy.engine.wires.contract import BaseDialect
 
+_BUDGETS = (("low", 2_048), ("medium", 8_192), ("high", 24_576))
+
 
 class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     """Deviations of one provider from Google's `generateContent`. Model rules may replace fields for one model."""
@@ -148,6 +150,18 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     counts_whole_request: bool = True
     """True if a token count contains the complete request as `generateContentRequest` (AI Studio). False: its fields
     (Vertex AI). Proven by: tests/unit/exchange/test_engine_counts.py."""
+
+    @property
+    def always_reasons(self) -> bool:
+        """True if the model has rejected the effort `none`."""
+        return dict(self.effort_names).get("none", "none") != "none"
+
+    @property
+    def thinking_budgets(self) -> tuple[tuple[str, int], ...]:
+        if self.thinking != "budget":
+            return ()
+        largest = self.max_budget_tokens
+        return (("minimal", self.min_budget_tokens), *_BUDGETS, ("xhigh", largest), ("max", largest))
 
     @property
     def accepts_thinking_budget(self) -> bool:

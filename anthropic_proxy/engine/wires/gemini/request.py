@@ -50,10 +50,6 @@ from anthropic_proxy.engine.wires.thinking import SIGNATURE_PLACEHOLDERS, decode
 _HEADERS = {"content-type": "application/json"}
 _encode = msgspec.json.Encoder().encode
 _ANSWER_IN_JSON = "Answer with nothing but one JSON value that fits this JSON Schema:\n"
-_BUDGETS = {"low": 2_048, "medium": 8_192, "high": 24_576}
-_MAX_OUTPUT_TOKENS = 65_536
-"""Limit to which the proxy raises `maxOutputTokens`. Thinking counts as output, so a thinking budget chosen by the
-proxy is added to the client's limit."""
 
 
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
@@ -61,9 +57,8 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     notes: list[FidelityNote] = []
     budget = WorkBudget("tools", max_steps_here=call.max_schema_steps, tool_names=call.client_tool_names)
     toolbox = encode_tools(request, dialect, notes, budget)
-    thinking, chosen = _encode_thinking(call, notes)
-    limit = request.max_tokens
-    config: dict[str, Any] = {"maxOutputTokens": max(limit, min(limit + chosen, _MAX_OUTPUT_TOKENS))}
+    thinking = _encode_thinking(call, notes)
+    config: dict[str, Any] = {"maxOutputTokens": request.max_tokens}
     if dialect.sends_sampling:
         sampling = {"temperature": request.temperature, "topP": request.top_p, "topK": request.top_k}
         config |= {name: value for name, value in sampling.items() if value is not None}
@@ -133,13 +128,13 @@ def _path_of(model: str, stream: bool) -> str:
     return f"/models/{quote(model.removeprefix('models/'), safe='')}:{method}"
 
 
-def _encode_thinking(call: Call[Dialect], notes: list[FidelityNote]) -> tuple[dict[str, Any], int]:
+def _encode_thinking(call: Call[Dialect], notes: list[FidelityNote]) -> dict[str, Any]:
     request, dialect = call.request, call.dialect
     effort = dict(dialect.effort_names).get(request.effort, request.effort)
     if dialect.thinking == "none":
         if effort not in ("default", "none"):
             notes.append(NO_EFFORT)
-        return {}, 0
+        return {}
     if effort != request.effort:
         notes.append(renamed_effort_note(request.effort, effort))
     config: dict[str, Any] = {}
@@ -148,17 +143,16 @@ def _encode_thinking(call: Call[Dialect], notes: list[FidelityNote]) -> tuple[di
     if dialect.thinking == "level":
         if effort not in ("default", "none"):
             config["thinkingLevel"] = effort
-        return config, 0
+        return config
     if effort == "none":
-        return {"thinkingBudget": 0}, 0
+        return {"thinkingBudget": 0}
     if request.budget_tokens is not None:
         config["thinkingBudget"] = min(max(request.budget_tokens, dialect.min_budget_tokens), dialect.max_budget_tokens)
-        return config, 0
+        return config
     if effort == "default":
-        return config, 0
-    budget = dialect.min_budget_tokens if effort == "minimal" else _BUDGETS.get(effort, dialect.max_budget_tokens)
-    config["thinkingBudget"] = budget
-    return config, budget
+        return config
+    config["thinkingBudget"] = dict(dialect.thinking_budgets)[effort]
+    return config
 
 
 _CONTINUE = Raw(b'"Continue exactly from the end of your last message."')

@@ -71,6 +71,10 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/ollama/text/keep_alive.
     """
 
+    @property
+    def always_reasons(self) -> bool:
+        return self.think_form == "only_level"
+
 
 UNKNOWN_WINDOW = 65_536
 """Context window for models with an unknown window. Ollama lowers it to the model's maximum. Without `num_ctx`, Ollama

@@ -340,7 +340,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
 
     @property
     def always_reasons(self) -> bool:
-        return self.reasoning_mode == "always"
+        return self.reasoning_mode == "always" or super().always_reasons
 
     def must_disable_thinking(self, request: PreparedRequest) -> bool:
         """Return True if reasoning must be disabled, because the client forces a tool call.

@@ -45,7 +45,6 @@ from anthropic_proxy.engine.wires.openai_shared import (
     add_sampling,
     add_tools,
     add_user_and_tier,
-    encode_output_limit,
     encode_reply_schema,
     reply_schema_instruction,
 )
@@ -89,7 +88,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
         "messages": messages.encode_messages(
             extra_system=output.system_instruction, user_instruction=tools.user_instruction
         ),
-        dialect.output_limit_field: encode_output_limit(call, notes),
+        dialect.output_limit_field: request.max_tokens,
     }
     if tools.definitions:
         add_tools(body, tools.definitions, tools.tool_choice, call, notes)

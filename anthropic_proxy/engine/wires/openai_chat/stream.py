@@ -56,7 +56,6 @@ from anthropic_proxy.engine.wires.openai_chat.reply import (
 )
 from anthropic_proxy.engine.wires.openai_chat.request import OutputToolConverter, offers_output_tool
 from anthropic_proxy.engine.wires.openai_chat.tools import ServerToolDecoder, offers_server_tools
-from anthropic_proxy.engine.wires.openai_shared import new_local_limit
 from anthropic_proxy.engine.wires.reply_ends import (
     build_stop,
     build_unreadable_reply,
@@ -117,7 +116,6 @@ class ChatDecoder(Decoder):
         self._text = TextSplitter(call, tags, formats) if tags or formats else None
         self._details = ReasoningDetailsBuffer() if dialect.replays_reasoning_details else None
         self._refusal: list[str] = []
-        self._limit = new_local_limit(call)
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
@@ -177,12 +175,10 @@ class ChatDecoder(Decoder):
         return deltas if self._fence is None else deltas + self._fence.flush()
 
     def _convert_output(self, deltas: list[Delta]) -> list[Delta]:
-        """Convert the deltas of a reply with a JSON Schema to its text, and cut them at the client's output limit."""
+        """Convert the deltas of a reply with a JSON Schema to its text."""
         if self._output is not None:
-            deltas = self._output.convert_to_text(deltas)
-        elif self._fence is not None:
-            deltas = self._fence.feed(deltas)
-        return deltas if self._limit is None else self._limit.cut_deltas(deltas)
+            return self._output.convert_to_text(deltas)
+        return deltas if self._fence is None else self._fence.feed(deltas)
 
     def _decode_odd(self, data: bytes, repair: Callable[[bytes], bytes]) -> Chunk:
         """Decode invalid UTF-8, and values of unexpected types."""

@@ -41,7 +41,6 @@ from anthropic_proxy.engine.wires.openai_shared import (
     add_sampling,
     add_tools,
     add_user_and_tier,
-    encode_output_limit,
     encode_reply_schema,
     reply_schema_instruction,
 )
@@ -72,7 +71,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
         add_tools(body, tools.definitions, tools.tool_choice, call, notes)
     if tools.max_searches is not None:
         body["max_tool_calls"] = tools.max_searches
-    body["max_output_tokens"] = encode_output_limit(call, notes)
+    body["max_output_tokens"] = request.max_tokens
     effort = request.effort
     if tools.can_search and effort == "minimal":  # web search rejects `minimal` (guide to web search)
         reason = "; the provider does not search at a lower effort"

@@ -51,7 +51,6 @@ from anthropic_proxy.engine.wires.openai_responses.tools import (
     ToolCallItemDecoder,
     WebSearchDecoder,
 )
-from anthropic_proxy.engine.wires.openai_shared import new_local_limit
 from anthropic_proxy.engine.wires.reply_ends import (
     build_stop,
     build_unreadable_reply,
@@ -99,7 +98,6 @@ class ResponsesDecoder(Decoder):
         self._tag = dialect.signature_tag
         self.default_signature = empty_signature(dialect.signature_tag)
         self.finished = False
-        self._limit = new_local_limit(call)
         self._calls = ToolCallContext(call)
         self._search = WebSearchDecoder(call)
         self._thoughts = PendingReasoning(self.default_signature)
@@ -125,7 +123,7 @@ class ResponsesDecoder(Decoder):
             event = decode_strict_event(frame)
         except DECODE_ERRORS:
             if (fault := decode_bare_error(frame)) is not None:
-                return self._limited(self._fail(fault))
+                return self._fail(fault)
             event = self._decode(decode_event, frame, self.repair_frame)
         deltas: list[Delta] = []
         match event.type:  # other events repeat content or report progress, and are ignored
@@ -177,7 +175,7 @@ class ResponsesDecoder(Decoder):
                 deltas += self._fail(decode_error_object(decode_repaired(frame)))
             case "" if (fault := decode_bare_error(frame)) is not None:
                 deltas += self._fail(fault)
-        return deltas if self._limit is None else self._limit.cut_deltas(deltas)
+        return deltas
 
     def decode_body(self, body: bytes) -> list[Delta]:
         deltas: list[Delta] = []
@@ -189,7 +187,7 @@ class ResponsesDecoder(Decoder):
                 return self._fail(fault)
             self._decode(decode_response, body)  # raises the error of invalid JSON
         self._read_end(response, deltas)
-        return self._limited(deltas)
+        return deltas
 
     def decode_end(self) -> list[Delta]:
         if self._unreadable is not None:
@@ -202,10 +200,7 @@ class ResponsesDecoder(Decoder):
         deltas: list[Delta] = []
         self._put(self._thoughts.release_signed(), deltas)
         deltas += self._search.release_buffered_deltas()
-        return self._limited(deltas)
-
-    def _limited(self, deltas: list[Delta]) -> list[Delta]:
-        return deltas if self._limit is None else self._limit.cut_deltas(deltas)
+        return deltas
 
     def _decode(self, decode: Callable[[Any], Any], data: Any, repair: Callable[[bytes], bytes] = repair_json) -> Any:
         try:

@@ -45,7 +45,22 @@ HOSTILE = (
         'm"x',
         "m\u2019x",
     ),
-    *("*", "claude-*", "gpt-?", "[a-z]", "../../etc/passwd", "a/../b", "..", "a\\..\\b", "m#", "m=1", "a,b", "m!x"),
+    *(
+        "*",
+        "claude-*",
+        "gpt-?",
+        "[a-z]",
+        "../../etc/passwd",
+        "a/../b",
+        "..",
+        "a\\..\\b",
+        "#m",
+        "m#",
+        "m##x",
+        "m=1",
+        "a,b",
+        "m!x",
+    ),
     *("-x", "m ", " m", "a b", "m(x)", "a b", "m(x)", "x" * 257, "m\u202egnp", "m{a,b}", "<b>m", "m\u0000"),
 )
 REAL = (
@@ -57,6 +72,7 @@ REAL = (
         "C:\\models\\x.gguf",
         "/models/qwen",
         "a+b",
+        "accounts/x/models/y#accounts/x/deployments/z",
     ),
     *("ft:gpt-4.1:org::id", "_own", "x" * 256),
 )
