@@ -20,6 +20,9 @@ SIGNATURE_PREFIX = "px1."
 MAX_SIGNATURE_BYTES = 64 * 1024
 """Maximum length of a signature in characters. From a longer one, the field `encrypted` is omitted, because the client
 repeats the signature in all later requests."""
+MAX_SEARCH_SIGNATURE_BYTES = 512 * 1024
+"""As `MAX_SIGNATURE_BYTES`, for a search by Gemini: its results are only in the state, 40 to 114 kB of base64 each
+(recorded by AnswerDotAI/lisette)."""
 
 
 CALL_SIGNATURE_MISSING = r"missing a \W?thought_?signature"
@@ -41,8 +44,8 @@ class ReasoningState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     item_id: str | None = msgspec.field(default=None, name="i")
     """Id of the reasoning in the Responses API. None: another API, or no id."""
     encrypted: str | None = msgspec.field(default=None, name="e")
-    """Opaque reasoning of the provider, sent back unchanged, such as `encrypted_content` of Responses. None: none, or
-    too long."""
+    """Opaque state of the provider, sent back unchanged: `encrypted_content` of Responses, or the part `toolCall` or
+    `toolResponse` of Gemini as JSON. None: none, or too long."""
     call_signature: str | None = msgspec.field(default=None, name="s")
     """Gemini's `thoughtSignature` of a tool call after the thinking block. None: none."""
     server_digest: str | None = msgspec.field(default=None, name="a")
@@ -56,9 +59,9 @@ class ReasoningState(Struct, frozen=True, kw_only=True, omit_defaults=True):
 _decoder = msgspec.json.Decoder(ReasoningState)
 
 
-def encode_signature(tag: str, state: ReasoningState) -> str:
+def encode_signature(tag: str, state: ReasoningState, *, max_bytes: int = MAX_SIGNATURE_BYTES) -> str:
     signature = _encode(tag, state)
-    if len(signature) > MAX_SIGNATURE_BYTES:
+    if len(signature) > max_bytes:
         signature = _encode(tag, msgspec.structs.replace(state, encrypted=None))
     return signature
 

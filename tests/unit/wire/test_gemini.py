@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from anthropic_proxy.engine.exchange.client_side import encode_message
 from anthropic_proxy.engine.messages.deltas import Delta, Text, ToolArgs
@@ -138,6 +139,32 @@ def test_signatures_come_back_as_they_were(given_signatures: list[str | None], t
     strict = body_of(gemini.WIRE.encode_request(a_call(*history, tools=[VIEW])))["contents"][1]["parts"]
     assert strict[0]["thoughtSignature"] == (given_signatures[0] or "skip_thought_signature_validator")
     assert [part.get("thoughtSignature") for part in strict[1:]] == given_signatures[1:]
+
+
+SEARCHES = {"type": "web_search_20250305", "name": "web_search"}
+
+
+def test_searches_beside_calls_come_back_as_they_were() -> None:
+    call = {"toolType": "GOOGLE_SEARCH_WEB", "args": {"queries": ["population of Brisbane", "mayor"]}, "id": "s1"}
+    result = {"toolType": "GOOGLE_SEARCH_WEB", "response": {"search_suggestions": "<b>…</b>"}, "id": "s1"}
+    parts = [
+        {"toolCall": call, "thoughtSignature": "QUJD"},
+        {"functionCall": {"name": "look", "args": {}, "id": "f1"}},
+        {"toolResponse": result, "thoughtSignature": base64.b64encode(b"x" * 86_000).decode()},
+    ]
+    tools = [VIEW, SEARCHES]
+    reply = message_of(decoded(a_frame(*parts, finish="STOP"), call=a_call(tools=tools)))
+    answer = {"type": "tool_result", "tool_use_id": "f1", "content": "seen"}
+    history = [user("Look."), {"role": "assistant", "content": reply["content"]}, user(answer)]
+    _, said, _ = body_of(gemini.WIRE.encode_request(a_call(*history, tools=tools)))["contents"]
+    assert said == {"role": "model", "parts": [parts[0], {"functionCall": parts[1]["functionCall"]}, parts[2]]}
+    elsewhere = structs.replace(a_call(*history, tools=tools), model="gemini-4-argon")
+    _, said, _ = body_of(gemini.WIRE.encode_request(elsewhere))["contents"]
+    assert said["parts"] == [
+        {"text": "[web_search: population of Brisbane, mayor]"},
+        {"text": "[no results listed]"},
+        {"functionCall": parts[1]["functionCall"], "thoughtSignature": "skip_thought_signature_validator"},
+    ]
 
 
 REFUSED = [

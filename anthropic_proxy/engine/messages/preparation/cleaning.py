@@ -11,7 +11,7 @@ directly after it, because providers reject anything else. `merge_messages` merg
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -339,6 +339,9 @@ def _repaired(
 _UNSUPPORTED = "[unsupported block: %s]"
 _EMPTY_VALUES = (b"", b'""', b"null")
 _NOTHING_FOUND = "[nothing found]"
+NOTHING_LISTED = "[no results listed]"
+"""Text in place of a web search without results. The provider may have found some without listing them: Gemini has them
+in its signature, OpenAI lists them only on request."""
 _ERROR = "_tool_result_error"
 _FAILED = "[tool error] "
 _TOOLS = {WebSearchResultBlock: "web_search", WebFetchResultBlock: "web_fetch", ToolSearchResultBlock: "tool_search"}
@@ -381,7 +384,7 @@ def to_upstream_blocks(block: Block) -> Iterable[Block]:
     if isinstance(block, ToolReferenceBlock):
         text = f"Tool available: {block.tool_name}"
     elif isinstance(block, ServerToolUseBlock):
-        text = _call_as_text(block.name, block.input)
+        text = call_as_text(block.name, _object(block.input))
     elif isinstance(block, WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBlock):
         text = result_as_text(block)
     elif isinstance(block, UnknownBlock):
@@ -408,7 +411,7 @@ def result_as_text(block: WebSearchResultBlock | WebFetchResultBlock | ToolSearc
             if isinstance(encoded, str) and (passage := decode_passage(encoded)):
                 text = f"{text}{f' ({age})' if isinstance(age, str) else ''}\n{passage}"
             texts.append(text)
-        return ("\n\n" if any("\n" in text for text in texts) else "\n").join(texts) or _NOTHING_FOUND
+        return ("\n\n" if any("\n" in text for text in texts) else "\n").join(texts) or NOTHING_LISTED
     return _content_as_text(content) or (_NOTHING_FOUND if isinstance(block, ToolSearchResultBlock) else "")
 
 
@@ -423,8 +426,8 @@ def _plain_result(block: ToolResultBlock) -> ToolResultBlock:
     return ToolResultBlock(block.tool_use_id, content, block.is_error)
 
 
-def _call_as_text(name: str, arguments: Raw) -> str:
-    values = _object(arguments)
+def call_as_text(name: str, values: Mapping[str, Any]) -> str:
+    """Return the text in place of the call of a server tool. `values`: its arguments."""
     if isinstance(program := values.get("code"), str) and program:
         return f"[{name}]\n{program}"  # complete, because the model continues its program
     argument = next((value for value in values.values() if isinstance(value, str)), "")
@@ -438,7 +441,7 @@ def unknown_block_text(block: UnknownBlock) -> str:
     if block.kind == "mcp_tool_use" and isinstance(given, dict) and len(given) > 1:
         return f"[{value.get('name')}: {msgspec.json.encode(given).decode()}]"
     if block.kind.endswith("_tool_use") and isinstance(value.get("name"), str):
-        return _call_as_text(value["name"], Raw(msgspec.json.encode(value.get("input"))))
+        return call_as_text(value["name"], given if isinstance(given, dict) else {})
     for name in ("text", "content"):
         if isinstance(value.get(name), str):
             return str(value[name])

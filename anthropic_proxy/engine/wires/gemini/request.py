@@ -7,6 +7,8 @@ calls follow the calls at once and have a message of their own, and a thought si
 
 import functools
 import posixpath
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -27,6 +29,7 @@ from anthropic_proxy.engine.messages.models import (
     json_string,
     name_url,
 )
+from anthropic_proxy.engine.messages.preparation.cleaning import NOTHING_LISTED, call_as_text
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest, select_fields
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
@@ -188,12 +191,52 @@ class _ResultPart(Struct, gc=False, rename="camel"):
     function_response: _FunctionResponse
 
 
-_Part = _TextPart | _CallPart | _ResultPart | dict[str, Any]
+class _OwnPart(Struct, gc=False, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
+    tool_call: Raw | UnsetType = UNSET
+    tool_response: Raw | UnsetType = UNSET
+    thought_signature: str | UnsetType = UNSET
+
+
+_Part = _TextPart | _CallPart | _ResultPart | _OwnPart | dict[str, Any]
 
 
 class _Content(Struct, gc=False):
     role: str
     parts: list[_Part]
+
+
+class _OwnCall(Struct, gc=False):
+    args: dict[str, Any] = {}
+
+
+_decode_own = msgspec.json.Decoder(_OwnPart).decode
+_decode_own_call = msgspec.json.Decoder(_OwnCall).decode
+_MAX_QUERIES = 16
+"""Maximum number of queries of a reply whose texts are left out."""
+
+
+def _decode_own_part(text: str) -> _OwnPart | None:
+    """Return the part of Gemini in a signature. None: it is another state."""
+    with suppress(msgspec.DecodeError, UnicodeEncodeError):
+        part = _decode_own(text)
+        return part if (part.tool_call is UNSET) != (part.tool_response is UNSET) else None
+    return None
+
+
+def _texts_of_searches(parts: Iterable[_OwnPart]) -> frozenset[bytes]:
+    """Return the texts in place of the blocks of searches, as JSON, which are left out beside the parts themselves."""
+    queries: list[str] = []
+    for part in parts:
+        if part.tool_call is not UNSET:
+            with suppress(msgspec.DecodeError):
+                given = _decode_own_call(part.tool_call).args.get("queries")
+                queries += [query for query in given if isinstance(query, str)] if isinstance(given, list) else []
+    queries = queries[:_MAX_QUERIES]
+    if not queries:
+        return frozenset()
+    runs = (queries[begin:end] for end in range(1, len(queries) + 1) for begin in range(end))
+    texts = {call_as_text("web_search", {"query": ", ".join(run)}) for run in runs}
+    return frozenset(bytes(json_string(text)) for text in (*texts, NOTHING_LISTED))
 
 
 class _Contents:
@@ -213,6 +256,7 @@ class _Contents:
         """Id of a tool call → name of the called tool. Gemini requires the name in each tool result."""
         dialect = call.dialect
         self._sends_ids = dialect.sends_call_ids
+        self._replays_parts = dialect.replays_signatures and dialect.search_with_functions == "announced"
         self._placeholder = SIGNATURE_PLACEHOLDERS[dialect.placeholder_encoding] if dialect.requires_signatures else ""
         """Thought signature for the first call of a reply, if the history has none. "": the model requires none."""
 
@@ -220,7 +264,9 @@ class _Contents:
         if message.role == "assistant":
             parts: list[_Part] = []
             signature = ""
-            placeholder = self._placeholder
+            own = self._find_own_parts(message)
+            placeholder = "" if own else self._placeholder
+            shown = _texts_of_searches(own.values())
             for block in message.content:
                 if type(block) is ToolUseBlock:
                     self._names[block.id] = block.name
@@ -228,7 +274,11 @@ class _Contents:
                     parts.append(_CallPart(call, signature or placeholder or UNSET))
                     signature = placeholder = ""
                 elif type(block) is TextBlock:
-                    parts.append(_TextPart(block.text, signature or UNSET))
+                    if bytes(block.text) not in shown:
+                        parts.append(_TextPart(block.text, signature or UNSET))
+                        signature = ""
+                elif id(block) in own:
+                    parts.append(own[id(block)])
                     signature = ""
                 elif type(block) is ThinkingBlock:
                     state = decode_signature(self._call.dialect.signature_tag, block.signature)
@@ -280,6 +330,19 @@ class _Contents:
                 self._waiting += reminders
             else:
                 self._put("user", reminders)
+
+    def _find_own_parts(self, message: Message) -> dict[int, _OwnPart]:
+        """Return the parts about Google's own tools in a reply: `id()` of the thinking block that has it → part."""
+        found: dict[int, _OwnPart] = {}
+        for block in message.content:
+            if type(block) is not ThinkingBlock or not self._replays_parts:
+                continue
+            state = decode_signature(self._call.dialect.signature_tag, block.signature)
+            if state is not None and state.encrypted and state.model == self._call.model:
+                part = _decode_own_part(state.encrypted)
+                if part is not None:
+                    found[id(block)] = part
+        return found
 
     def finish(self) -> list[_Content]:
         self._put("user", self._waiting)

@@ -32,7 +32,7 @@ from anthropic_proxy.engine.messages.deltas import (
     Usage,
 )
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.engine.messages.models.raw_json import ABSENT
+from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present
 from anthropic_proxy.engine.messages.server_blocks import (
     SERVER_TOOL_ID_PREFIX,
     FetchError,
@@ -65,7 +65,12 @@ from anthropic_proxy.engine.wires.reply_ends import (
     find_finish_kind,
     split_input_tokens,
 )
-from anthropic_proxy.engine.wires.thinking import ReasoningState, empty_signature, encode_signature
+from anthropic_proxy.engine.wires.thinking import (
+    MAX_SEARCH_SIGNATURE_BYTES,
+    ReasoningState,
+    empty_signature,
+    encode_signature,
+)
 from anthropic_proxy.engine.wires.tool_call_repair import ToolCallRepair
 from anthropic_proxy.engine.wires.tools import ToolCallIds
 from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
@@ -122,7 +127,9 @@ class Part(Struct, rename="camel", gc=False):
     inline_data: InlineData | None = None
     executable_code: ExecutableCode | None = None
     code_execution_result: CodeExecutionResult | None = None
-    tool_call: ServerToolCall | None = None
+    tool_call: Raw = ABSENT
+    tool_response: Raw = ABSENT
+    """Call of a tool that Google runs itself, and its result: the results of a search are only in the signature."""
 
 
 class Content(Struct, gc=False):
@@ -227,6 +234,16 @@ class GenerateContentResponse(Struct, rename="camel", gc=False):
 _NO_REPLY = GenerateContentResponse()
 decode_strict_reply = msgspec.json.Decoder(GenerateContentResponse).decode
 """Decode a response or frame. Raises `msgspec.ValidationError` for unexpected types."""
+
+_server_call_decoder = msgspec.json.Decoder(ServerToolCall)
+
+
+def _decode_server_call(raw: Raw) -> ServerToolCall:
+    try:
+        return _server_call_decoder.decode(raw)
+    except msgspec.DecodeError:
+        return ServerToolCall()
+
 
 _TIER_FIELDS = ("serviceTier", "trafficType")
 
@@ -407,9 +424,12 @@ class GeminiDecoder(Decoder):
             self._calls += 1
             self._answered = True
             self._is_thinking = False
-        elif part.tool_call is not None:
+        elif is_present(part.tool_call):
             if self._sources is not None:
-                self._sources.begin_search(part.tool_call)
+                self._sources.begin_search(_decode_server_call(part.tool_call))
+            self._put(self._carry_part("toolCall", part.tool_call, signature), deltas)
+        elif is_present(part.tool_response):
+            self._put(self._carry_part("toolResponse", part.tool_response, signature), deltas)
         elif part.executable_code is not None:
             self._emit_blocks(self._programs.decode_program(part.executable_code), deltas)
         elif part.code_execution_result is not None:
@@ -444,6 +464,14 @@ class GeminiDecoder(Decoder):
         self._is_thinking = False
         carry = ReasoningState(model=self._call.model, call_signature=signature)
         return Thinking(signature=encode_signature(self._call.dialect.signature_tag, carry))
+
+    def _carry_part(self, name: str, content: Raw, signature: str) -> Thinking:
+        """Return a part about a tool of Google as thinking without text. The next request has the part unchanged."""
+        self._is_thinking = False
+        part = {name: content, "thoughtSignature": signature} if signature else {name: content}
+        carry = ReasoningState(model=self._call.model, encrypted=msgspec.json.encode(part).decode(errors="replace"))
+        tag = self._call.dialect.signature_tag
+        return Thinking(signature=encode_signature(tag, carry, max_bytes=MAX_SEARCH_SIGNATURE_BYTES))
 
     def _count(self, usage: UsageMetadata, deltas: list[Delta]) -> None:
         """A missing count keeps its earlier value. Anthropic counts cached input separately, and thinking as output."""
