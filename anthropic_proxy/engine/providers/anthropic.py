@@ -8,7 +8,13 @@ configuration, and were read in 2026-11.
 
 from msgspec import structs
 
-from anthropic_proxy.engine.providers.registry import Provider, ServerOverride, WireConfig, build_model_rules
+from anthropic_proxy.engine.providers.registry import (
+    Provider,
+    ServerOverride,
+    WireConfig,
+    build_model_rules,
+    build_retired_models,
+)
 from anthropic_proxy.engine.wires import anthropic
 
 CLAUDE_RULES = build_model_rules(
@@ -61,6 +67,13 @@ ANTHROPIC = Provider(
         *("claude-sonnet-5", "claude-opus-5", "claude-fable-5", "claude-fable-5-1", "claude-mythos-5"),
         *("claude-opus-4-8", "claude-opus-4-7", "claude-mythos-preview"),
         *("claude-sonnet-4-6", "claude-opus-4-6", "claude-haiku-4-5", "claude-sonnet-4-5", "claude-opus-4-5"),
+    ),
+    retired_models=build_retired_models(
+        "anthropic-python 2.14.0, _data.py, DEPRECATED_MODELS",
+        "2026-11-26",
+        ("2026-06-30", "claude-mythos-5", ("claude-mythos-preview",)),
+        ("2026-11-30", "claude-sonnet-5-5", ("claude-sonnet-4-5", "claude-sonnet-4-5-20250929")),
+        ("2027-01-22", "claude-opus-5-5", ("claude-opus-4-5", "claude-opus-4-5-20251101")),
     ),
     servers=(
         ServerOverride(

@@ -417,6 +417,8 @@ _RETIRED = {
         ("2026-02-12", "gpt-5.4-mini", ("codex-mini-latest",)),
         ("2026-02-17", "gpt-5.5", ("chatgpt-4o-latest",)),
         ("2026-05-07", "gpt-6-luna", ("gpt-4o-audio-preview", "gpt-4o-mini-audio-preview")),
+        ("2026-09-28", "gpt-5.6-terra", ("gpt-3.5-turbo-1106",)),
+        ("2027-01-20", "gpt-6-luna", ("gpt-audio-mini",)),
         ("2026-03-26", "gpt-5.6-sol", ("gpt-4-0125-preview", "gpt-4-turbo-preview")),
     ),
     **build_retired_models(

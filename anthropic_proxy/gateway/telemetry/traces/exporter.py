@@ -281,6 +281,10 @@ def _attempt_attributes(receipt: Receipt, attempt: UpstreamAttempt) -> "Iterator
         yield "http.request.method", receipt.method
     if receipt.session:
         yield "gen_ai.conversation.id", receipt.session
+    if receipt.agent:
+        yield "gen_ai.agent.id", receipt.agent
+    if receipt.agent_type:
+        yield "gen_ai.agent.name", receipt.agent_type
     if receipt.stream:
         yield "gen_ai.request.stream", True
     if attempt.host:
@@ -298,6 +302,7 @@ def _attempt_attributes(receipt: Receipt, attempt: UpstreamAttempt) -> "Iterator
     if is_last and receipt.first_token_seconds is not None:
         yield "gen_ai.response.time_to_first_chunk", receipt.first_token_seconds - attempt.offset_seconds
     if operation == _CHAT and not attempt.error_type:
+        yield "gen_ai.response.model", attempt.model
         cached, written = attempt.cache_read_tokens, attempt.cache_write_tokens
         yield "gen_ai.usage.input_tokens", attempt.input_tokens + cached + written  # in Anthropic's API without these
         yield "gen_ai.usage.output_tokens", attempt.output_tokens
