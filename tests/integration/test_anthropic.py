@@ -160,7 +160,9 @@ def taped(tape: Tape, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prox
 def test_request_and_reply_are_the_same_to_the_byte(tape: Tape, taped: Proxy) -> None:
     body = b'\t{ "model":"claude-sonnet-5-5" ,\r\n "max_tokens" : 1.0e1, "x":[1,\n2 ],"thread":{"a":"\\u00e9\xc3\xa9"}'
     body += b',"messages":[]}\n'
-    tape.reply = b'{"type" : "message",\n "model":"claude-sonnet-5-5-20260101", "usage":{"input_tokens":1.0e1}}\n'
+    tape.reply = (
+        b'{"type" : "message",\n "model":"claude-sonnet-5-5-20260101", "content":[ ], "usage":{"input_tokens":1.0e1}}\n'
+    )
     answer = taped.client().post(PATH + "?beta=true", content=body, headers={"x-api-key": SECRET, "cookie": "a=b"})
     assert tape.raw == body
     assert answer.content == tape.reply

@@ -9,8 +9,6 @@ import re
 from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
-from anthropic_proxy.engine.patterns import compile_later
-
 MAX_HTML_CHARACTERS = 2 * 1024 * 1024
 """Maximum characters of HTML that are converted. The remainder is cut, and the text ends with a note."""
 _CHUNK_CHARACTERS = 64 * 1024
@@ -33,8 +31,9 @@ _BLOCKS = _words(
 )
 _HEADINGS = {f"h{level}": "#" * level + " " for level in range(1, 7)}
 _MARKS = {"b": "**", "strong": "**", "i": "*", "em": "*", "code": "`", "del": "~~", "s": "~~"}
-_SPACES = compile_later(r"[ \t\r\n\f\v]+")
-_HIDDEN = compile_later(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
+_SPACES = re.compile(r"[ \t\r\n\f\v]+")
+_EMPTY_LINES = re.compile(r"\n{3,}")
+_HIDDEN = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
 _LINKED = ("http", "https", "mailto")
 _MAX_INDENTATION = 6
 _MAX_URL_CHARACTERS = 1024 * 1024
@@ -109,7 +108,7 @@ class _Page:
         start, end = (*self._main, len(self._lines))[:2] if self._main else (0, 0)
         main = self._lines[start:end]
         lines = main if sum(map(len, main)) >= _MIN_MAIN_CHARACTERS else self._lines
-        return compile_later(r"\n{3,}").sub("\n\n", "\n".join(lines)).strip("\n")
+        return _EMPTY_LINES.sub("\n\n", "\n".join(lines)).strip("\n")
 
     # Methods that lxml calls.
 
