@@ -14,7 +14,7 @@ from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.provider_errors import rejects_configured_model
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
 from anthropic_proxy.engine.routing.router import Target, find_successor, switch_wire
-from anthropic_proxy.engine.wires.contract import Adaptation, BaseDialect, Call
+from anthropic_proxy.engine.wires.contract import TEMPLATE_SWITCH, Adaptation, BaseDialect, Call
 from anthropic_proxy.engine.wires.failures import rejects_tool_result_images
 from anthropic_proxy.errors import UnreadableReply, UnsupportedFeature, UpstreamError, UpstreamErrorCause
 
@@ -198,6 +198,9 @@ def _apply_adaptation(engine: Engine, target: Target, name: str) -> Target | Non
         return structs.replace(target, capabilities=structs.replace(facts, max_output_from_error=int(value)))
     if verb == "window" and value.isdecimal():
         return structs.replace(target, capabilities=structs.replace(facts, context_window_from_error=int(value)))
+    if name == TEMPLATE_SWITCH:
+        switched = structs.replace(facts, efforts=facts.efforts or ("none", "medium"))
+        target = structs.replace(target, capabilities=switched)
     if name == NO_IMAGES:
         return structs.replace(target, capabilities=structs.replace(facts, rejects_images=True))
     if name == NO_DOCUMENTS:

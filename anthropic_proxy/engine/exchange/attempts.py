@@ -76,6 +76,7 @@ from anthropic_proxy.engine.routing.routes import RouteBalancer
 from anthropic_proxy.engine.trace_context import new_span_id
 from anthropic_proxy.engine.wires.contract import (
     CLIENT_CREDENTIAL_ORIGIN,
+    TEMPLATE_SWITCH,
     BaseDialect,
     Call,
     Credential,
@@ -664,10 +665,21 @@ class Attempts:
                 except UpstreamError:
                     self.records.count_unread_reply(stream.unread_usage)
                     raise
+                if isinstance(stream, UpstreamStream) and stream.has_thinking:
+                    self._learn_template_switch(attempt)
         except BaseException:
             await response.close()
             raise
         attempt.call = call
+
+    def _learn_template_switch(self, attempt: Attempt) -> None:
+        """Remember that a model reasons although the client disabled it, if the server's template may have a switch."""
+        thinking, target = attempt.run.request.thinking, attempt.target
+        if thinking is None or thinking.type != "disabled" or target.capabilities.efforts:
+            return
+        dialect = target.dialect
+        if not dialect.always_reasons and target.wire.apply_adaptation(dialect, TEMPLATE_SWITCH) != dialect:
+            self._engine.observations.store_adaptation(target.upstream, target.model, TEMPLATE_SWITCH)
 
     async def examine_response(
         self, target: Target, call: Call[BaseDialect], response: UpstreamResponse

@@ -149,6 +149,8 @@ class UpstreamStream(DeltaStream):
         self._first: list[Delta] = []
         self.begins_with_thinking = False
         """True if the first deltas are only thinking. Then the call may still be repeated."""
+        self.has_thinking = False
+        """True if the first deltas contain thinking."""
         self.unread_usage = Usage()
         """Token usage of a response that has failed before its first content."""
         self._failure: UpstreamError | None = None
@@ -186,6 +188,7 @@ class UpstreamStream(DeltaStream):
                     self.unread_usage = merge_latest(self.unread_usage, delta)
             raise
         self._first = first
+        self.has_thinking = Thinking in map(type, first)
         self.begins_with_thinking = {Thinking, Usage}.issuperset(map(type, first))
 
     async def read(self) -> list[Delta] | None:

@@ -429,6 +429,10 @@ class StreamConverter(Protocol):
         ...
 
 
+TEMPLATE_SWITCH = "template enable_thinking"
+"""Name of the adaptation after which the chat template of a local model is told not to reason."""
+
+
 class Adaptation(Struct, frozen=True):
     """Named change of the dialect for the next upstream requests, after the provider rejected a parameter."""
 

@@ -202,6 +202,38 @@ async def test_a_gateway_that_wants_the_reasoning_of_earlier_replies_gets_it_fro
     assert [body["messages"][1].get("reasoning_content") for body in server.bodies] == [None, " ", " "]
 
 
+SWITCHED_OFF = {"enable_thinking": False}
+
+
+def reason_unless_switched_off(body: dict[str, Any]) -> dict[str, Any]:
+    """Qwen 3 at llama.cpp and vLLM: its template reasons unless `enable_thinking` is false."""
+    message = {"role": "assistant", "content": "hello"}
+    if body.get("chat_template_kwargs") != SWITCHED_OFF:
+        message["reasoning_content"] = "A greeting."
+    return {**REPLY, "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+
+
+async def test_a_local_model_that_reasons_although_the_client_disables_it_is_switched_off_from_then_on() -> None:
+    server = Server(lambda body: None, reason_unless_switched_off)
+    proxy = local(server)
+    for thinking in ({"type": "disabled"}, {"type": "disabled"}, None, {"type": "adaptive"}):
+        fields = {} if thinking is None else {"thinking": thinking}
+        assert (await proxy.post(**fields)).error is None
+    sent = [body.get("chat_template_kwargs") for body in server.bodies]
+    assert sent == [None, SWITCHED_OFF, None, {"enable_thinking": True}]
+
+
+async def test_a_server_that_rejects_the_switch_of_the_template_does_not_get_it_again() -> None:
+    def rule(body: dict[str, Any]) -> tuple[int, Any] | None:
+        return vllm("Unknown field: chat_template_kwargs") if "chat_template_kwargs" in body else None
+
+    server = Server(rule, reason_unless_switched_off)
+    proxy = local(server)
+    for _ in range(4):
+        assert (await proxy.post(thinking={"type": "disabled"})).error is None
+    assert ["chat_template_kwargs" in body for body in server.bodies] == [False, True, False, False, False]
+
+
 GONE = {"error": {"message": "The model `gpt-4.1` has been deprecated", "code": "model_not_found"}}
 BEFORE, AFTER = (datetime(2027, 1, day, 12).timestamp() for day in (13, 15))
 

@@ -11,7 +11,7 @@ from msgspec import structs
 from anthropic_proxy.engine.messages.deltas import Delta, Stop
 from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.contract import Adaptation, Call
+from anthropic_proxy.engine.wires.contract import TEMPLATE_SWITCH, Adaptation, Call
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     UpstreamFault,
@@ -137,6 +137,10 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
     verb, _, value = name.partition(" ")
+    if name == TEMPLATE_SWITCH:
+        return (
+            structs.replace(dialect, effort_form="chat_template_kwargs") if dialect.effort_form == "omit" else dialect
+        )
     if name in _PLACEHOLDERS:
         return structs.replace(dialect, **_PLACEHOLDERS[name])
     if name == _REPLAY:
