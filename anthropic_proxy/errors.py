@@ -63,6 +63,9 @@ class ProxyError(Exception):
     """True if the connection is closed after the response, so that remaining bytes are not parsed as a request."""
     code: str = ""
     """Entry of the error catalog: `/help/errors#rate-limit`. "": the section of the class, for errors of plugins."""
+    should_retry: bool | None = None
+    """Response header `x-should-retry`. True: Anthropic's clients retry. False: they do not retry. None: no header, and
+    the clients decide by the status."""
 
     def __init__(
         self,
@@ -85,9 +88,8 @@ class ProxyError(Exception):
         """Object `error.details` of the error body, for example `{"error_code": …}`. None: the field is omitted."""
         self.retry_after = retry_after
         """Seconds until a retry is useful, sent to the client as `retry-after`. None: unknown, no header."""
-        self.should_retry = should_retry
-        """Response header `x-should-retry`. True: Anthropic's clients retry. False: they do not retry. None: no header,
-        and the clients decide by the status."""
+        if should_retry is not None:
+            self.should_retry = should_retry
 
     def release_tracebacks(self) -> None:
         """Remove the tracebacks of this error and of the earlier exceptions in `__context__`, to free memory.
@@ -160,6 +162,7 @@ class PermissionDenied(ClientError):
 
     status = 403
     error_type = "permission_error"
+    should_retry = False
 
 
 class UnknownModel(ClientError):

@@ -782,6 +782,7 @@ def require_lossless(report: FidelityReport, target: Target) -> None:
         "Remove it from the request, choose another backend, or allow it with FIDELITY=best-effort "
         "(FIDELITY_<TIER> for one tier).",
         code="fidelity-strict",
+        should_retry=False,
     )
 
 
