@@ -57,7 +57,7 @@ WIRES = {
     "anthropic": Wire(
         replies.MESSAGES,
         "anthropic",
-        {"ANTHROPIC_API_KEY": "sk-ant-test-0123456789", "ANTHROPIC_BASE_URL": "https://gateway.example"},
+        {"ANTHROPIC_API_KEY": "sk-ant-test-0123456789", "ANTHROPIC_UPSTREAM_URL": "https://gateway.example"},
         "anthropic/claude-x",
         is_relay=True,
     ),
