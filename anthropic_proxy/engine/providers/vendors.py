@@ -224,6 +224,7 @@ VENDORS = (
             "output_limit_field": "max_completion_tokens",
             "thinking_request_field": "reasoning_split",
             "replays_reasoning_details": True,
+            "reasoning_mode": "always",
             "accepts_forced_tool": "never",
             "reply_schema_form": "ask",
             "sends_strict": False,
