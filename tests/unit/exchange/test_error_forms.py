@@ -81,6 +81,12 @@ class Case(Struct, frozen=True):
     is_refusal: bool = False
     is_full_window: bool = False
     """True if the text also says that the window is full. Behind content it ends the reply."""
+    asked: dict[str, Any] = {}
+    """Fields of the request that the server rejects. The proxy sends it again, changed, and gets a reply."""
+    rejected: bytes = b""
+    """Part of the sent body with which the server rejects it. b"": always."""
+    wires: tuple[str, ...] = ()
+    """The wires on which the proxy changes such a request. (): it changes nothing."""
 
 
 OVERLOAD = (529, "overloaded_error", 2, True)
@@ -136,6 +142,48 @@ CASES = {
     ),
 }
 
+PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
+TOOL = {"name": "look", "input_schema": {"type": "object", "properties": {"at": {"type": "string", "pattern": "^a$"}}}}
+ADAPTED = {
+    "parameter": Case(
+        "Unsupported parameter: 'temperature' is not supported with this model.",
+        400,
+        200,
+        "",
+        asked={"temperature": 0.5},
+        rejected=b'"temperature"',
+        wires=("openai_chat", "openai_responses", "gemini"),
+    ),
+    "image": Case(
+        "This model does not support image input",
+        400,
+        200,
+        "",
+        asked={"messages": [{"role": "user", "content": [PICTURE, {"type": "text", "text": "look"}]}]},
+        rejected=b"iVBORw0KGgo",
+        wires=("openai_chat", "openai_responses", "gemini", "ollama"),
+    ),
+    "schema": Case(
+        "Failed to initialize samplers: failed to parse grammar",
+        400,
+        200,
+        "",
+        asked={"tools": [TOOL]},
+        rejected=b'"pattern"',
+        wires=("openai_chat", "openai_responses"),
+    ),
+    "minimum": Case(
+        "Invalid 'max_output_tokens': integer below minimum value. Expected a value >= 16, but got 10 instead.",
+        400,
+        200,
+        "",
+        asked={"max_tokens": 10},
+        rejected=b'tokens":10',
+        wires=("openai_chat",),
+    ),
+}
+CASES |= ADAPTED
+
 Form = Callable[[Case], Any]
 
 
@@ -184,6 +232,10 @@ def find_exclusion(case: Case, form: str, place: str, wire: str) -> str:
         return "the text states no cause by itself: only the status does"
     if form == "details" and case.sent in (400, 404) and case.next_model:
         return "Azure's details name a parameter, not a model or an account"
+    if case.asked and wire not in case.wires:
+        return "this wire has no such field, or no other form of it"
+    if case.asked and place == "after content":
+        return "nothing can be sent again after a delivery"
     if case.is_refusal and wire == "anthropic":
         return "a relay leaves a refusal as the error that the server sent"
     return ""
@@ -230,15 +282,22 @@ async def run_cell(case: Case, form: str, place: str, wire: str) -> tuple[Record
         if request.path in ("/api/tags", "/api/show"):
             return FakeResponse(404, b"{}")
         called.append("second" if "second" in request.path or b"second" in request.body else "first")
+        if case.rejected and case.rejected not in bytes(request.body):
+            if place == "body":
+                return FakeResponse(200, kind.form.whole(WELL))
+            return FakeResponse(200, *kind.form.stream(WELL))
         return build_response(case, form, place, wire)
 
     proxy = ProxyHarness(answer, MODEL_SONNET=kind.model, FALLBACK_SONNET=f"{kind.model}-second", **kind.env)
-    return await proxy.post(stream=place != "body"), called
+    return await proxy.post(stream=place != "body", **case.asked), called
 
 
 def check(case: Case, form: str, place: str, wire: str, sink: RecordingSink, called: list[str]) -> list[str]:
     """Return what differs from the outcome that the case states."""
     after = place == "after content"
+    if case.asked:
+        well = "well" in (sink.stream.decode() or json.dumps(sink.body))
+        return [] if well and called == ["first", "first"] else [f"calls {called}, {sink.error}"]
     count = 1 if after else case.calls
     expected_calls = ["first"] * count + ["second"] * (count if case.next_model and not after else 0)
     faults = [] if called == expected_calls else [f"calls {called}"]
