@@ -132,6 +132,14 @@ def engine(*options: str) -> None:
     sys.stderr.write("There is no wheel of llama.cpp for this platform: nothing was tested.\n")
 
 
+def facts(*options: str) -> None:
+    """Compare the table of models with the newest SDK packages, and name models that end soon.
+
+    Needs the package index.
+    """
+    _run_module("tests.facts", *options)
+
+
 def faults(*options: str) -> None:
     """Run every failure of a provider or client on every wire and print the results; --write updates its page.
 

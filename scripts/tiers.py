@@ -62,6 +62,7 @@ def tiers() -> dict[str, Tier]:
             *("growth", "faults", "litellm", "fuzz all 300000", "differential", "deployment", "docs", "prometheus"),
             *(
                 "audit",
+                "facts",
                 "clients",
                 "engine",
                 "e2e -m slow",

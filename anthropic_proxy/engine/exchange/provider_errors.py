@@ -7,7 +7,7 @@ that a setting of the proxy has caused becomes a 400.
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from urllib.parse import urlsplit
 
@@ -323,16 +323,23 @@ def _find_similar_models(target: Target, settings: EngineOptions, catalog: Catal
     to serve.
     """
     provider = target.provider
-    listed = dict.fromkeys(catalog.cached_model_ids(provider.name) or catalog.list_reported_models(target.upstream))
-    if has_own_models(provider, settings):  # `query_limits` leaves out the known models of a vendor
-        listed |= dict.fromkeys(name for name in provider.known_models if name not in provider.retired_models)
+    listed = _list_models(target, catalog)
+    if not listed and has_own_models(provider, settings):
+        listed = [name for name in provider.known_models if name not in provider.retired_models]
     return find_similar_choices(target.model, [name for name in listed if name != target.model], _SIMILAR_MODELS)
+
+
+def _list_models(target: Target, catalog: Catalog) -> Sequence[str]:
+    """Return the list of the server, as far as it was read. Empty: it was not."""
+    return catalog.cached_model_ids(target.provider.name) or catalog.list_reported_models(target.upstream)
 
 
 def _describe_setting(target: Target, settings: EngineOptions, catalog: Catalog) -> str:
     provider, setting = target.provider, target.model_setting
     assert setting is not None  # `rejects_configured_model`
     successor = find_successor_id(target, settings, date.max)  # refused before its announced date too
+    if (listed := _list_models(target, catalog)) and successor.removeprefix(f"{provider.prefix}/") not in listed:
+        successor = ""
     other = successor or f"{provider.prefix}/<another model>"
     if setting.source:
         origin = f"The model {target.prefixed_id} is set by {setting}."

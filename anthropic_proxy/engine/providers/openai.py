@@ -431,7 +431,11 @@ _RETIRED = {
         _DEPRECATIONS,
         "2026-11",
         ("2026-07-23", "gpt-5.5", ("gpt-5-chat-latest", "gpt-5.1-chat-latest")),
-        ("2026-07-23", "gpt-5.4", ("gpt-5-codex", "gpt-5.1-codex", "gpt-5.1-codex-max", "gpt-5.2-codex")),
+        (
+            "2026-07-23",
+            "gpt-5.4",
+            ("gpt-5.1-mini", "gpt-5.2-pro", "gpt-5-codex", "gpt-5.1-codex", "gpt-5.1-codex-max", "gpt-5.2-codex"),
+        ),
         ("2026-07-23", "gpt-5.4-mini", ("gpt-5.1-codex-mini",)),
         ("2026-10-23", "gpt-5.6-sol", ("gpt-4", "gpt-4-turbo", "o1", "o1-pro", "o3-mini", *_GPT_4_SNAPSHOTS)),
         ("2026-10-23", "gpt-5.6-sol", ("o1-2024-12-17", "o1-pro-2025-03-19", "o3-mini-2025-01-31")),

@@ -22,7 +22,6 @@ from anthropic_proxy.engine.providers.servers import (
     find_host,
     find_server_name,
     find_server_override,
-    has_own_models,
     is_in_table,
     is_own_server,
 )
@@ -292,7 +291,6 @@ async def query_limits(
         )
         for model in listed
         for is_known in (not provider.is_configured and is_in_table(provider, model.id, settings),)
-        if not is_known or not has_own_models(provider, settings)
     ]
 
 

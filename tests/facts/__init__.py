@@ -1,0 +1,1 @@
+"""Facts that end: the table of models beside the types of the newest SDK packages."""
