@@ -138,7 +138,7 @@ def concerns(note: FidelityNote, fields: Sequence[str]) -> bool:
 
 def sample(fields: dict[str, Any], target: Target) -> MessagesRequest:
     """Return a plain request with these fields."""
-    body = {"model": ASKED, "max_tokens": 1024, "messages": [{"role": "user", "content": "Hello"}], **fields}
+    body = {"model": ASKED, "max_tokens": 32_400, "messages": [{"role": "user", "content": "Hello"}], **fields}
     text = msgspec.json.encode(body).decode().replace(OWN_SIGNATURE, _signature_of(target))
     request = decode_request_or_envelope(text.encode())
     if request.decode_error is not None:
