@@ -81,6 +81,9 @@ _AZURE_RESPONSES = structs.replace(
 
 _DEEPSEEK = openai_chat.Dialect(
     signature_tag="ds",
+    # cached input behind a gateway to DeepSeek: 0 % with late system messages, 97 % with user messages
+    # (farion1231/cc-switch issues 7252 and 7166, read 2026-11-26)
+    mid_conversation_system="remind",
     output_limit_field="max_tokens",
     effort_form="thinking_and_effort",
     reasoning_mode="unless_off",
@@ -268,6 +271,8 @@ OPENAI_SERVERS = (
                 wire=openai_chat.WIRE,
                 dialect=openai_chat.Dialect(
                     signature_tag="openrouter",
+                    # servers behind it may move system messages to the front, and then nothing is cached
+                    mid_conversation_system="remind",
                     effort_form="reasoning",
                     replays_reasoning_details=True,
                     server_tools=("web_search",),
@@ -295,6 +300,8 @@ OPENAI_SERVERS = (
     ServerOverride(
         name="mistral",
         url_patterns=("api.mistral.ai/*", "codestral.mistral.ai/*"),
+        # Mistral also has the Responses API (mistralai 3.7, read 2026-11-26). Chat Completions is used, which all its
+        # models have, and which accepts `prompt_cache_key` too.
         wires={
             "chat": WireConfig(
                 wire=openai_chat.WIRE,
@@ -334,6 +341,7 @@ OPENAI_SERVERS = (
                 wire=openai_chat.WIRE,
                 dialect=openai_chat.Dialect(
                     signature_tag="zai",
+                    mid_conversation_system="remind",  # a user message stays where it is, whatever the template does
                     output_limit_field="max_tokens",
                     effort_form="thinking",
                     reasoning_mode="unless_off",

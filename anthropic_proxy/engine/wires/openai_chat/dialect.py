@@ -50,8 +50,9 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     mid_conversation_system: Literal["keep", "remind"] = "keep"
     """Handling of a system message between other messages. `keep`: it is sent as a system message. `remind`: it is sent
     as text of a user message. Local models (llama.cpp, vLLM with `--chat-template`) need `remind`, because their chat
-    templates reject a late system message. Consecutive user messages are then merged. Proven by:
-    golden/openai_chat/text/late_system_reminder."""
+    templates reject a late system message, or move it to the front, which changes the cached beginning of the prompt.
+    Consecutive user messages are then merged. Proven by: golden/openai_chat/text/late_system_reminder,
+    deepseek_late_system."""
     min_output_tokens: int = 1
     """Minimum of the output limit that the server accepts. If the client's limit is lower, this minimum is sent, and
     the proxy cuts the reply at the client's limit. OpenRouter has that of OpenAI's models, which is 16, and states it
