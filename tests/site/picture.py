@@ -114,7 +114,7 @@ def record_claude_code() -> list[str]:
             subprocess.run([*tmux, "send-keys", "Enter"], check=True)
 
         size = ("-x", str(COLUMNS), "-y", "24")
-        code = ("anthropic-proxy", "code", "--", "--permission-mode", "default", "--allowedTools", "Bash")
+        code = ("anthropic-proxy", "code", "--", "--allowedTools", "Bash")
         subprocess.run([*tmux, "new-session", "-d", *size, *code], cwd=project, env=environment, check=True)
         try:
             wait_for(lambda: "\n".join(screen()), lambda text: "❯" in text)
