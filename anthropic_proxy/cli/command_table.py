@@ -171,6 +171,7 @@ The requests are sent to the real providers and cost a few thousand tokens. Exit
             "doctor",
             "doctor openai",
             "doctor openai/gpt-4.1 --report report.md",
+            "doctor --auto-mode openai/gpt-4.1",
         ),
         panel=_EACH_DAY,
     ),

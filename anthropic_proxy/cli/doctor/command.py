@@ -17,12 +17,22 @@ from types import TracebackType
 from typing import Annotated, Literal, NamedTuple
 
 from cyclopts import Parameter
+from msgspec import structs
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from anthropic_proxy.cli.command_settings import NO_PROVIDER, load_command_settings
 from anthropic_proxy.cli.completion import complete_providers
+from anthropic_proxy.cli.doctor.auto_mode import (
+    INPUT_TOKENS,
+    OUTPUT_TOKENS,
+    Usage,
+    count_requests,
+    encode_run,
+    format_run,
+    run_cases,
+)
 from anthropic_proxy.cli.doctor.findings import Backend, Diagnosis, ProbeTotals
 from anthropic_proxy.cli.doctor.probe_runner import PROBE_TIMEOUT_SECONDS
 from anthropic_proxy.cli.doctor.report import (
@@ -40,10 +50,13 @@ from anthropic_proxy.cli.doctor.run import estimate_price, estimate_totals, run_
 from anthropic_proxy.cli.doctor.run_recorder import RunRecorder, open_recorder, store_results
 from anthropic_proxy.cli.output import Output, open_data_output
 from anthropic_proxy.console import formats
+from anthropic_proxy.engine.hooks import Receipt
+from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
+from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount, format_cost
 from anthropic_proxy.gateway.platforms.processes import stop_process_when_stdin_ends
+from anthropic_proxy.gateway.prices.price_list import PriceList
 from anthropic_proxy.gateway.readiness import describe_demo
 from anthropic_proxy.gateway.running_proxy import find_running_proxy, name_reload_command
 from anthropic_proxy.gateway.services import Services, open_services
@@ -81,6 +94,7 @@ def doctor(
     report: Path | None = None,
     learn: Annotated[bool, Parameter(negative="--no-learn")] = True,
     dry_run: bool = False,
+    auto_mode: bool = False,
     attached: Annotated[bool, Parameter(show=False)] = False,
 ) -> None:
     """Parameters
@@ -99,12 +113,19 @@ def doctor(
         Store the observed limits and features, for the next start or reload of the proxy and for the dashboard.
     dry_run
         Print the models and the expected cost, and send nothing.
+    auto_mode
+        Measure a model as the checker of tool calls (auto mode): it decides the published cases, and the misses and
+        false alarms are printed. By default the model that answers checks now.
     attached
         The dashboard uses this option when it starts the command: examine what the settings of this process configure,
         not the proxy that runs on PORT. The dashboard holds the lock that allows only one stored run at a time. The run
         stops when standard input ends.
     """
     options = _Options(names, not yes, dialect, as_json, report, learn, attached)
+    if auto_mode:
+        _require_auto_mode_options(options, dry_run=dry_run)
+        asyncio.run(_measure_auto_mode(load_command_settings(resolves_keys=True, of_running_proxy=True), options))
+        return
     if dry_run:
         settings = load_command_settings(of_running_proxy=not options.is_attached)
 
@@ -223,18 +244,62 @@ def _announce(backends: Sequence[Backend], expected: ProbeTotals, settings: Sett
     `asks`: ask the user before many requests. Raises `ConfigurationError` if the user does not accept.
     """
     count, cost = _describe_cost(backends, expected, estimate_price(backends, settings))
-    for line in wrap_text(f"Probing {count}: {cost}.", Output().width):
+    _confirm(f"Probing {count}", cost, expected.requests, asks=asks)
+
+
+def _confirm(purpose: str, cost: str, requests: int, *, asks: bool, option: str = "") -> None:
+    for line in wrap_text(f"{purpose}: {cost}.", Output().width):
         sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
-    if not asks or expected.requests <= MAX_UNCONFIRMED_REQUESTS:
+    if not asks or requests <= MAX_UNCONFIRMED_REQUESTS:
         return
-    remedy = "To send them without a question:  anthropic-proxy doctor --yes"
+    remedy = f"To send them without a question:  anthropic-proxy doctor {option}--yes"
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise ConfigurationError(f"The probes need {cost}. {remedy}", code="probe-cost")
     sys.stderr.write("Send them? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise ConfigurationError(f"Nothing was sent. {remedy}", code="probe-cost")
+
+
+def _require_auto_mode_options(options: _Options, *, dry_run: bool) -> None:
+    """Raise `ConfigurationError` for arguments that a measurement of auto mode does not have."""
+    if len(options.names) > 1:
+        raise ConfigurationError("--auto-mode measures one model at a time.", code="auto-mode-options")
+    if dry_run or options.report is not None or options.searches_dialect:
+        text = "--auto-mode cannot be combined with --dry-run, --report and --dialect."
+        raise ConfigurationError(text, code="auto-mode-options")
+
+
+async def _measure_auto_mode(settings: Settings, options: _Options) -> None:
+    current = settings.auto_mode
+    used = structs.replace(current, model=options.names[0], confirm_with=None) if options.names else current
+    named = [used.model] if used.model else []
+    async with _open_backends(settings, options._replace(names=named)) as (services, backends):
+        backend = next((one for one in backends if named or "sonnet" in one.tiers), None)
+        if backend is None:
+            raise ConfigurationError("No model is configured for the sonnet tier.", code="auto-mode-options")
+        target, requests = backend.target, count_requests(used)
+        price = PriceList(settings).find(target.provider, target.model)
+        tokens = TokenCounts(input_tokens=requests * INPUT_TOKENS, output_tokens=requests * OUTPUT_TOKENS)
+        shown = f", {format_amount(price.calculate_cost(tokens))}" if price is not None and not price.is_free else ""
+        cost = f"about {requests} requests and {tokens.input_tokens + tokens.output_tokens:,} tokens{shown}"
+        _confirm(f"Measuring {backend.prefixed_id}", cost, requests, asks=options.asks, option="--auto-mode ")
+        receipts: list[Receipt] = []
+        results = await run_cases(services, used, receipts)
+    known = price is not None and not used.confirm_with
+    usage = Usage(
+        requests=len(receipts),
+        input_tokens=sum(one.input_tokens for one in receipts),
+        output_tokens=sum(one.output_tokens for one in receipts),
+        cost=sum(price.calculate_cost(one) for one in receipts) if price is not None and known else None,
+    )
+    if options.as_json:
+        open_data_output().write(encode_run(backend.prefixed_id, results, usage))
+        return
+    output = Output()
+    for line in format_run(backend.prefixed_id, results, usage, format_cost(usage.cost, 0 if known else 1)):
+        output.write_line(redact_secrets(escape_unprintable(line), settings.reveal_all_secrets()))
 
 
 def _require_writable(file: Path | None) -> None:
