@@ -48,7 +48,9 @@ def build_file_schema(providers: ProviderRegistry) -> Schema:
     definitions = _define(FileContents)
     definitions |= _define(HeaderReference)
     for reference in (KeyReference, HeaderReference):
-        definitions[reference.__name__] |= {"minProperties": 1, "maxProperties": 1}
+        definition = definitions[reference.__name__]
+        places = [name for name in definition["properties"] if name != "refresh"]  # which is beside one of them
+        definition["oneOf"] = [{"required": [place]} for place in places]
     contents, table, model = (definitions.pop(each.__name__) for each in (FileContents, ProviderTable, ModelTable))
     variable = {"type": "object", "required": ["env"], "properties": {"env": {"type": "string"}}}
     own = table["properties"]
