@@ -94,7 +94,7 @@ def test_a_session_of_a_new_user_has_no_failed_request(claude: Path) -> None:
     total = len(found["stored"])
     assert f"In the last 24 hours {total} of {total} requests succeeded and were free ." in found["overview"]
     assert "No failed requests in this range." in found["overview"]
-    assert "Nothing needs attention." in found["overview"]
+    assert "No provider is chosen, so the demo replies. Choose a provider: anthropic-proxy init" in found["overview"]
 
 
 if __name__ == "__main__":

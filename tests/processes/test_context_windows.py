@@ -79,7 +79,7 @@ def test_all_commands_state_the_window_of_the_list(tmp_path: Path, examines: boo
     }
     prices, costs = (text.strip() for text in screen.lines[-2:])
     assert prices.startswith(f"Prices: {source}, else genai-prices ")
-    assert costs == "Costs of requests use genai-prices, and the list of the server for models that it lacks."
+    assert costs == "If a reply states its cost, the request has this cost."
     assert line.startswith("openrouter/acme/large · <1 % of 1.0 M · session <$0.001 · ")
 
 

@@ -62,7 +62,12 @@ def proxy_with(directory: Path, settings: dict[str, str]) -> Iterator[Proxy]:
 
 
 def ask(proxy: Proxy, text: str = "Say exactly: x", **fields: Any) -> httpx.Response:
-    body = {"model": "claude-sonnet-4-6", "max_tokens": 900, "messages": [{"role": "user", "content": text}], **fields}
+    body = {
+        "model": "claude-sonnet-4-6",
+        "max_tokens": 20_000,
+        "messages": [{"role": "user", "content": text}],
+        **fields,
+    }
     return proxy.client().post("/v1/messages", json=body)
 
 

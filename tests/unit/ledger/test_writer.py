@@ -399,8 +399,8 @@ async def test_values_that_clients_choose_add_a_bounded_number_of_rows_to_the_su
             for place, (name, facet) in enumerate(chosen.items()):
                 most = min(facet.max_values or 0, 999) + 1 if table.name in facet.sums else 1
                 assert counts[int(NOON) // 3600 + place] == most, name
-        found = connection.execute(select(requests.c.kind, func.count()).where(requests.c.kind == OTHER)).one()
-    assert found == (OTHER, 980)
+        found = connection.execute(select(func.count()).where(requests.c.kind == OTHER)).scalar_one()
+    assert found == 980
 
 
 def test_an_hour_keeps_the_values_that_it_had_first_and_another_one_begins_anew() -> None:
