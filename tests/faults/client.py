@@ -179,7 +179,7 @@ class Asking:
 
 def request_of(protocol: ProviderProtocol, *, streams: bool, **fields: Any) -> dict[str, Any]:
     message = {"role": "user", "content": "Sing."}
-    return {"model": protocol.model, "max_tokens": 512, "stream": streams, "messages": [message], **fields}
+    return {"model": protocol.model, "max_tokens": 20_000, "stream": streams, "messages": [message], **fields}
 
 
 def encode_request(body: dict[str, Any] | bytes, headers: Iterable[str] = ()) -> bytes:
