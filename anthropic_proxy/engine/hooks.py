@@ -224,6 +224,11 @@ NEGOTIATED = "negotiated"
 CheckVerdict = Literal["not_flagged", "flagged", "unavailable", "harmless"]
 """Result of the check of a tool call. `unavailable`: there is no verdict, so the client checks the call. `harmless`:
 the table of harmless calls has it, so no model was asked, and the client's own rule decides."""
+CheckFailure = Literal["timeout", "refusal", "unreadable", "too large", "disagreement", "cancelled", "error"]
+"""Why there is no verdict. `cancelled`: the reply ended before, such as when the client leaves."""
+CheckKind = Literal["model", "rule", "provider", CheckFailure]
+"""Who gave a verdict: the checking model, the table of harmless calls, or the provider of the reply. Or why there is
+none."""
 
 
 class CallCheck(Struct, frozen=True, omit_defaults=True):
@@ -241,6 +246,10 @@ class CallCheck(Struct, frozen=True, omit_defaults=True):
     """The row of the table of harmless calls, or the rule that the checking model names. "": none."""
     request: str = ""
     """Id of the request to the checking model. "": no model was asked."""
+    confirmation: str = ""
+    """Id of the request to the second model, which must agree. "": none was asked."""
+    kind: CheckKind = "model"
+    """Who gave the verdict, or why there is none."""
 
 
 class Receipt(BilledUsage, kw_only=True):

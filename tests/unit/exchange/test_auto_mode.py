@@ -82,59 +82,74 @@ def question_of(request: Any) -> Any:
     return json.loads(question["content"])
 
 
-CHECKED: list[tuple[list[bytes] | FakeResponse, dict[str, Any], str, str]] = [
-    (answer(verdict("not_flagged")), {"call_0": NOT_FLAGGED}, "not_flagged", ""),
+CHECKED: list[tuple[list[bytes] | FakeResponse, dict[str, Any], str, str, str]] = [
+    (answer(verdict("not_flagged")), {"call_0": NOT_FLAGGED}, "not_flagged", "", "model"),
     (
         answer(verdict("flagged", WHY)),
         {"call_0": {"type": "evaluated", "outcome": "flagged", "explanation": WHY}},
         "flagged",
         WHY,
+        "model",
     ),
     (
         answer(verdict("flagged")),
         {"call_0": {"type": "evaluated", "outcome": "flagged", "explanation": "Deleting"}},
         "flagged",
         "Deleting",
+        "model",
     ),
     (
         answer("I would say not_flagged."),
         {},
         "unavailable",
         "the reply of the checking model has not the required form",
+        "unreadable",
     ),
     (
         answer(verdict("not_flagged") + verdict("flagged")),
         {},
         "unavailable",
         "the reply of the checking model has not the required form",
+        "unreadable",
     ),
     (
         answer('{"rule":"","verdict":"flagged","verdict":"not_flagged","explanation":""}'),
         {},
         "unavailable",
         "the reply of the checking model has not the required form",
+        "unreadable",
     ),
-    (answer(verdict("not_flagged"), "length"), {}, "unavailable", "the checking model ended with max_tokens"),
-    (answer("", "content_filter"), {}, "unavailable", "the checking model ended with refusal"),
+    (
+        answer(verdict("not_flagged"), "length"),
+        {},
+        "unavailable",
+        "the checking model ended with max_tokens",
+        "unreadable",
+    ),
+    (answer("", "content_filter"), {}, "unavailable", "the checking model ended with refusal", "refusal"),
     (
         FakeResponse(401, b'{"error":{"message":"no"}}'),
         {},
         "unavailable",
         "the checking model failed: authentication_error",
+        "error",
     ),
 ]
 
 
-@pytest.mark.parametrize(("given_reply", "expected", "outcome", "reason"), CHECKED)
+@pytest.mark.parametrize(("given_reply", "expected", "outcome", "reason", "kind"), CHECKED)
 async def test_each_form_of_reply_of_the_checking_model(
-    given_reply: Any, expected: dict[str, Any], outcome: str, reason: str
+    given_reply: Any, expected: dict[str, Any], outcome: str, reason: str, kind: str
 ) -> None:
     script = Script(calls(call("Bash", command=DANGER)), given_reply, *[given_reply] * 2)
     built = proxy(script)
     sink = await built.post("free some space", safeguards=asked(), **FIELDS)
     assert status_of(sink) == {"type": "available", "tool_uses": expected}
     (check,) = built.receipts[-1].checks
-    assert (check.call, check.tool, check.verdict, check.reason) == ("call_0", "Bash", outcome, reason)
+    assert (check.call, check.tool, check.verdict, check.reason, check.kind) == (
+        *("call_0", "Bash"),
+        *(outcome, reason, kind),
+    )
 
 
 async def test_a_message_that_is_not_streamed_has_the_verdicts_too() -> None:
@@ -178,9 +193,9 @@ async def test_a_harmless_call_asks_nobody_and_is_left_to_the_rule_of_the_client
     built = proxy(script)
     sink = await built.post(safeguards=asked(), **FIELDS)
     assert status_of(sink) == {"type": "available", "tool_uses": {}}
-    assert [(check.verdict, check.rule) for check in built.receipts[0].checks] == [
-        ("harmless", "reads inside the directories: Read"),
-        ("harmless", "only reads: git status"),
+    assert [(check.verdict, check.rule, check.kind) for check in built.receipts[0].checks] == [
+        ("harmless", "reads inside the directories: Read", "rule"),
+        ("harmless", "only reads: git status", "rule"),
     ]
 
 
@@ -248,7 +263,22 @@ async def test_two_models_must_agree() -> None:
     sink = await built.post(safeguards=asked(), **FIELDS)
     assert status_of(sink) == {"type": "available", "tool_uses": {}}
     assert [request["model"] for request in script.requests[1:]] == ["gpt-4.1", "gpt-4.1-mini"]
-    assert built.receipts[-1].checks == [CallCheck("call_0", "Bash", "unavailable", "the two checking models disagree")]
+    first, second, reply = built.receipts
+    assert [(one.checks[0].verdict, one.parent) for one in (first, second)] == [
+        ("not_flagged", "req_test"),
+        ("flagged", "req_test"),
+    ]
+    assert reply.checks == [
+        CallCheck(
+            "call_0",
+            "Bash",
+            "unavailable",
+            "the two checking models disagree",
+            request=first.request_id,
+            confirmation=second.request_id,
+            kind="disagreement",
+        )
+    ]
 
 
 @in_virtual_time
@@ -268,7 +298,37 @@ async def test_only_the_end_of_the_reply_waits_and_a_late_check_is_no_verdict() 
     call_at = next(at for at, data in sent_at if b'"content_block_stop"' in data)
     end_at = next(at for at, data in sent_at if b'"message_delta"' in data)
     assert (call_at - start, end_at - start) == (pytest.approx(0, abs=0.1), pytest.approx(5, abs=0.1))
-    assert built.receipts[0].checks == [CallCheck("call_0", "Bash", "unavailable", "timeout")]
+    await asyncio.sleep(1)  # the request of the check ends after the reply
+    late = next(one for one in built.receipts if one.parent)
+    expected = CallCheck("call_0", "Bash", "unavailable", "timeout", request=late.request_id, kind="timeout")
+    assert [one.checks for one in built.receipts] == [[expected], [expected]]
+
+
+@in_virtual_time
+async def test_a_client_that_leaves_ends_the_check_and_both_records_say_it() -> None:
+    class Leaving(RecordingSink):
+        """A client that leaves as soon as it has the call."""
+
+        has_call: asyncio.Event
+
+        def _add(self, data: bytes, *, is_last: bool) -> None:
+            super()._add(data, is_last=is_last)
+            if b'"content_block_stop"' in data:
+                self.has_call.set()
+
+        async def wait_disconnected(self) -> None:
+            await self.has_call.wait()
+
+    sink = Leaving()
+    sink.has_call = asyncio.Event()
+    built = proxy(Script(calls(call("Bash", command=DANGER)), [STALL]))
+    await built.post(safeguards=asked(), sink=sink, **FIELDS)
+    await asyncio.sleep(1)
+    reply, check = sorted(built.receipts, key=lambda one: one.parent)
+    expected = CallCheck(
+        "call_0", "Bash", "unavailable", "the reply ended before", request=check.request_id, kind="cancelled"
+    )
+    assert (reply.outcome, reply.checks, check.checks) == ("cancelled", [expected], [expected])
 
 
 class Slow(FakeResponse):
@@ -659,11 +719,48 @@ async def test_the_answer_of_a_server_reaches_the_client_as_it_is() -> None:
     theirs = [{"type": "dangerous_tool_use", "status": {"type": "available", "tool_uses": {"toolu_1": NOT_FLAGGED}}}]
     sent = relayed('{"command":"make"}', theirs)
     server = Anthropic(sent)
-    sink = await ProxyHarness(server, ANTHROPIC_API_KEY="k", PREFERRED_PROVIDER="anthropic").post(
-        model="claude-opus-5-5", safeguards=asked(), **FIELDS
-    )
+    built = ProxyHarness(server, ANTHROPIC_API_KEY="k", PREFERRED_PROVIDER="anthropic")
+    sink = await built.post(model="claude-opus-5-5", safeguards=asked(), **FIELDS)
     assert sink.stream == b"".join(sent)
     assert server.requests[0]["safeguards"] == asked()
+    assert built.receipts[0].checks == [CallCheck("toolu_1", "Bash", "not_flagged", kind="provider")]
+
+
+FLAGGED = {"type": "evaluated", "outcome": "flagged", "explanation": WHY}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("status", "checks"),
+    [
+        (
+            {"type": "available", "tool_uses": {"toolu_1": FLAGGED}},
+            [CallCheck("toolu_1", "Bash", "flagged", WHY, kind="provider")],
+        ),
+        (
+            {"type": "available", "tool_uses": {"toolu_1": {"type": "unavailable", "reason": "timeout"}}},
+            [CallCheck("toolu_1", "Bash", "unavailable", "timeout", kind="provider")],
+        ),
+        (
+            {"type": "unavailable", "reason": "overloaded\n" + "x" * 1_000},
+            [CallCheck("toolu_1", "Bash", "unavailable", "overloaded " + "x" * 289, kind="provider")],
+        ),
+        ({"type": "unsupported"}, [CallCheck("toolu_1", "Bash", "unavailable", "unsupported", kind="provider")]),
+        ({"type": "available", "tool_uses": {}}, []),
+        ({"type": "available", "tool_uses": {"toolu_1": {"type": "evaluated", "outcome": "maybe"}}}, []),
+        ({"type": "available", "tool_uses": [7]}, []),
+        (7, []),
+    ],
+)
+async def test_the_verdicts_of_a_server_are_recorded(status: Any, checks: Any, stream: bool) -> None:
+    theirs = [{"type": "dangerous_tool_use", "status": status}]
+    block = {"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {"command": DANGER}}
+    whole = {**json.loads(relayed_verdict("")), "content": [block], "safeguard_results": theirs}
+    server = Anthropic(relayed('{"command":"make"}', theirs) if stream else [json.dumps(whole).encode()])
+    built = ProxyHarness(server, ANTHROPIC_API_KEY="k", PREFERRED_PROVIDER="anthropic")
+    await built.post(model="claude-opus-5-5", safeguards=asked(), **{**FIELDS, "stream": stream})
+    (receipt,) = built.receipts
+    assert receipt.checks == checks
 
 
 async def test_a_server_that_ignores_the_field_is_answered_for() -> None:

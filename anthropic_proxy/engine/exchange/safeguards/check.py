@@ -30,9 +30,10 @@ from anthropic_proxy.engine.exchange.safeguards.verdict import (
     UNSUPPORTED,
     build_results,
     combine,
+    read_results,
     read_verdict,
 )
-from anthropic_proxy.engine.hooks import CallCheck, Receipt
+from anthropic_proxy.engine.hooks import CallCheck, CheckFailure, Receipt
 from anthropic_proxy.engine.messages.events import BlockStop, Event, InputDelta, ToolCallStart
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import MessagesResponse
@@ -90,20 +91,20 @@ class _CheckSink(CollectingSink):
 
     def __init__(self, receipt: Receipt, call: ToolCallToCheck) -> None:
         super().__init__(receipt)
-        self._call = call
+        self.call = call
         self._closed = asyncio.Event()
         self.ended = asyncio.Event()
         """Set when the request has ended."""
         self.check = self._fail("no reply of the checking model")
 
-    def _fail(self, reason: str) -> CallCheck:
-        check = CallCheck(self._call.id, self._call.name, UNAVAILABLE, reason, request=self.receipt.request_id)
+    def _fail(self, reason: str, kind: CheckFailure = "error") -> CallCheck:
+        check = structs.replace(_fail(self.call, reason, kind), request=self.receipt.request_id)
         self.receipt.checks = [check]
         return check
 
     async def send_message(self, response: MessagesResponse) -> None:
         if not self._closed.is_set():
-            check = read_verdict(response, self._call.id, self._call.name)
+            check = read_verdict(response, self.call.id, self.call.name)
             self.check = structs.replace(check, request=self.receipt.request_id)
             self.receipt.checks = [self.check]
 
@@ -113,7 +114,7 @@ class _CheckSink(CollectingSink):
         try:
             response = msgspec.json.decode(data, type=_RelayedMessage)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            self.check = self._fail("the reply of the checking model is no message")
+            self.check = self._fail("the reply of the checking model is no message", "unreadable")
             return
         await self.send_message(response)  # type: ignore[arg-type]  # it has what a verdict needs
 
@@ -124,11 +125,15 @@ class _CheckSink(CollectingSink):
     async def wait_disconnected(self) -> None:
         await self._closed.wait()
 
-    def give_up(self, reason: str) -> None:
+    def give_up(self, reason: str, kind: CheckFailure) -> None:
         """End the request like a client that disconnects."""
         if not self._closed.is_set() and not self.ended.is_set():
-            self.check = self._fail(reason)
+            self.check = self._fail(reason, kind)
             self._closed.set()
+
+
+def _fail(call: ToolCallToCheck, reason: str, kind: CheckFailure = "error") -> CallCheck:
+    return CallCheck(call.id, call.name, UNAVAILABLE, reason, kind=kind)
 
 
 class _RelayedMessage(Struct):
@@ -159,6 +164,8 @@ class ReplyCheck:
         self._tasks: list[asyncio.Task[CallCheck]] = []
         self._sinks: list[_CheckSink] = []
         self._transcript: asyncio.Task[Transcript] | None = None
+        self._is_answered = False
+        """True once the receipt has the verdicts that the client gets."""
 
     @property
     def note(self) -> FidelityNote:
@@ -201,26 +208,41 @@ class ReplyCheck:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._auto_mode.timeout_seconds)
         if self.is_waiting:
-            self._end_requests("timeout")
-        checks = [
-            task.result() if task.done() else CallCheck(call.id, call.name, UNAVAILABLE, "timeout")
-            for call, task in zip(self._calls, self._tasks, strict=True)
-        ]
-        self._incoming.receipt.checks = checks
-        return build_results(checks)
+            self._end_requests("timeout", "timeout")
+        return build_results(self._collect("timeout", "timeout"))
+
+    def take_answer(self, results: bytes, calls: Iterable[ToolCallToCheck]) -> None:
+        """Record the verdicts of a provider that checks the calls itself."""
+        self._is_answered = True
+        self._incoming.receipt.checks = read_results(results, [(call.id, call.name) for call in calls])
 
     def close(self) -> None:
         """End what still runs, because the reply has ended, also by a failure."""
-        self._end_requests("the reply ended before")
+        self._end_requests("the reply ended before", "cancelled")
+        if not self._is_answered:
+            self._collect("the reply ended before", "cancelled")
         for task in self._tasks:
             task.cancel()
         if self._transcript is not None:
             self._transcript.cancel()
         self._body = b""
 
-    def _end_requests(self, reason: str) -> None:
+    def _end_requests(self, reason: str, kind: CheckFailure) -> None:
         for sink in self._sinks:
-            sink.give_up(reason)
+            sink.give_up(reason, kind)
+
+    def _collect(self, reason: str, kind: CheckFailure) -> list[CallCheck]:
+        """Record and return the checks of all calls. One that still runs has no verdict, for the given reason."""
+        self._is_answered = True
+        checks = list[CallCheck]()
+        for call, task in zip(self._calls, self._tasks, strict=True):
+            if task.done() and not task.cancelled():
+                checks.append(task.result())
+                continue
+            first, second, *_ = [*(one.receipt.request_id for one in self._sinks if one.call is call), "", ""]
+            checks.append(structs.replace(_fail(call, reason, kind), request=first, confirmation=second))
+        self._incoming.receipt.checks = checks
+        return checks
 
     async def _check(self, call: ToolCallToCheck, before: Sequence[ToolCallToCheck]) -> CallCheck:
         try:
@@ -230,9 +252,9 @@ class ReplyCheck:
                 else find_harmless_rule(call.name, decode_arguments(call.arguments), self._context)
             )
             if rule:
-                return CallCheck(call.id, call.name, "harmless", rule=rule)
+                return CallCheck(call.id, call.name, "harmless", rule=rule, kind="rule")
             if len(before) >= MAX_CALLS:
-                return CallCheck(call.id, call.name, UNAVAILABLE, f"at most {MAX_CALLS} calls of a reply are checked")
+                return _fail(call, f"at most {MAX_CALLS} calls of a reply are checked", "too large")
             if self._transcript is None:
                 self._transcript = asyncio.create_task(self._read_transcript())
             transcript = await self._transcript
@@ -242,12 +264,12 @@ class ReplyCheck:
             found = await asyncio.gather(*(self._ask(call, before, transcript, model) for model in models))
             return found[0] if len(found) == 1 else combine(*found)
         except CallTooLargeError as error:
-            return CallCheck(call.id, call.name, UNAVAILABLE, str(error))
+            return _fail(call, str(error), "too large")
         except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return CallCheck(call.id, call.name, UNAVAILABLE, "the conversation cannot be read")
+            return _fail(call, "the conversation cannot be read")
         except Exception:  # noqa: BLE001  # a defect of the proxy must neither allow the call nor end the reply
             self._engine.log.write_traceback(self._incoming.receipt.request_id)
-            return CallCheck(call.id, call.name, UNAVAILABLE, "internal error of the proxy")
+            return _fail(call, "internal error of the proxy")
 
     def _has_company_rules(self) -> bool:
         return bool(self._auto_mode.deny)

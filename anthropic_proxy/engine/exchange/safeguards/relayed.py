@@ -30,6 +30,7 @@ class _Block(Struct):
 class _Delta(Struct):
     type: str = ""
     partial_json: str = ""
+    safeguard_results: Raw = Raw()  # immutable
 
 
 class _Event(Struct):
@@ -85,10 +86,11 @@ class RelayedCheck:
             blocks = msgspec.json.decode(message.get("content", Raw(b"[]")), type=list[_Block])
         except _ERRORS:
             return data
-        if _FIELD in message:
-            return data
         for block in blocks:
             self._add(block, bytes(block.input).decode(errors="replace"))
+        if (results := message.get(_FIELD)) is not None:
+            self._check.take_answer(bytes(results), self._calls)
+            return data
         self._start_checks()
         self._is_message = True
         self._held += data
@@ -128,10 +130,12 @@ class RelayedCheck:
             if not self._answers:
                 self._start_checks()
         elif event.type == "message_delta":
-            self._has_answer = _FIELD.encode() in found[1]
-            if not self._has_answer:
+            results = bytes(event.delta.safeguard_results) if event.delta is not None else b""
+            self._has_answer = bool(results)
+            if not results:
                 self._start_checks()
                 return True
+            self._check.take_answer(results, self._calls)
         return False
 
     def _add(self, block: _Block, arguments: str) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from anthropic_proxy.engine.hooks import CallCheck
+from anthropic_proxy.engine.hooks import CallCheck, CheckFailure
 from anthropic_proxy.engine.messages.models import MessagesResponse
 
 TYPE = "dangerous_tool_use"
@@ -52,24 +52,29 @@ def _read_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def read_verdict(response: MessagesResponse, call_id: str, tool: str) -> CallCheck:
     """Return the verdict in a reply of the checking model."""
+
+    def fail(reason: str, kind: CheckFailure = "unreadable") -> CallCheck:
+        return CallCheck(call_id, tool, UNAVAILABLE, reason, kind=kind)
+
     if response.stop_reason != "end_turn":
-        return CallCheck(call_id, tool, UNAVAILABLE, f"the checking model ended with {response.stop_reason}")
+        kind: CheckFailure = "refusal" if response.stop_reason == "refusal" else "unreadable"
+        return fail(f"the checking model ended with {response.stop_reason}", kind)
     text = ""
     try:
         for raw in response.content:
             block = msgspec.json.decode(raw, type=_Block)
             if block.type not in ("text", "thinking", "redacted_thinking"):
-                return CallCheck(call_id, tool, UNAVAILABLE, "the reply of the checking model is no text")
+                return fail("the reply of the checking model is no text")
             text += block.text if block.type == "text" else ""
         found = json.loads(text, object_pairs_hook=_read_once)
     except (ValueError, RecursionError):  # also of msgspec
         found = None
     if not isinstance(found, dict) or found.keys() != {"rule", "verdict", "explanation"}:
-        return CallCheck(call_id, tool, UNAVAILABLE, "the reply of the checking model has not the required form")
+        return fail("the reply of the checking model has not the required form")
     rule, verdict, explanation = found["rule"], found["verdict"], found["explanation"]
     is_text = isinstance(rule, str) and isinstance(explanation, str)
     if not is_text or verdict not in (NOT_FLAGGED, FLAGGED):
-        return CallCheck(call_id, tool, UNAVAILABLE, "the reply of the checking model has no valid verdict")
+        return fail("the reply of the checking model has no valid verdict")
     reason = " ".join((explanation if explanation.strip() else rule).split())[:MAX_EXPLANATION]
     if verdict == FLAGGED:
         return CallCheck(call_id, tool, FLAGGED, reason or "The check found this call dangerous.", rule=_shorten(rule))
@@ -86,12 +91,57 @@ def combine(first: CallCheck, second: CallCheck) -> CallCheck:
     A failure beside `flagged` contradicts nothing, so the call stays flagged.
     """
     verdicts = {first.verdict, second.verdict}
+    found = first
     if verdicts == {NOT_FLAGGED, FLAGGED}:
-        return CallCheck(first.call, first.tool, UNAVAILABLE, "the two checking models disagree")
-    if UNAVAILABLE in verdicts:
+        reason = "the two checking models disagree"
+        found = CallCheck(first.call, first.tool, UNAVAILABLE, reason, kind="disagreement")
+    elif UNAVAILABLE in verdicts:
         wanted = FLAGGED if FLAGGED in verdicts else UNAVAILABLE
-        return first if first.verdict == wanted else second
-    return first
+        found = first if first.verdict == wanted else second
+    return structs.replace(found, request=first.request, confirmation=second.request)
+
+
+class _Verdict(Struct, frozen=True):
+    type: str = ""
+    outcome: str = ""
+    explanation: str = ""
+    reason: str = ""
+
+
+class _Status(_Verdict, frozen=True):
+    tool_uses: dict[str, _Verdict] = {}
+
+
+class _Result(Struct):
+    type: str = ""
+    status: _Status = _Status()
+
+
+_decode_results = msgspec.json.Decoder(list[_Result]).decode
+
+
+def read_results(results: bytes, calls: Iterable[tuple[str, str]]) -> list[CallCheck]:
+    """Return the verdicts of a provider that checks the calls itself, from its field `safeguard_results`.
+
+    `calls`: ids and names. A call without a verdict is left out, because the rule of the client decides about it.
+    """
+    try:
+        status = next((one.status for one in _decode_results(results) if one.type == TYPE), _Status())
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
+    checks = list[CallCheck]()
+    for call, tool in calls:
+        found = status.tool_uses.get(call) if status.type == "available" else status
+        if found is None:
+            continue
+        outcome = found.outcome if found.type == "evaluated" else ""
+        if outcome == NOT_FLAGGED:
+            checks.append(CallCheck(call, tool, NOT_FLAGGED, kind="provider"))
+        elif outcome == FLAGGED:
+            checks.append(CallCheck(call, tool, FLAGGED, _shorten(found.explanation), kind="provider"))
+        elif found.type in ("unavailable", "unsupported"):
+            checks.append(CallCheck(call, tool, UNAVAILABLE, _shorten(found.reason) or found.type, kind="provider"))
+    return checks
 
 
 def build_results(checks: Iterable[CallCheck]) -> list[dict[str, Any]]:
