@@ -14,8 +14,8 @@ _VERBOSE = ("-v", "--verbose")
 _STARTERS = ("code", "run")
 """Commands that pass their arguments to another program. Options of the proxy come before these arguments."""
 _MAX_DIGITS = 9
-names_files: ContextVar[bool] = ContextVar("names_files", default=False)
-"""True if the user wants the names of the files that were read (`-v`)."""
+is_verbose: ContextVar[bool] = ContextVar("is_verbose", default=False)
+"""True if the user wants details (`-v`): the names of the files that were read, and all wrong verdicts."""
 
 
 def take_global_options(words: Sequence[str]) -> list[str]:
@@ -41,7 +41,7 @@ def take_global_options(words: Sequence[str]) -> list[str]:
 
             use_settings_folder(folder)
         elif word in _VERBOSE:
-            names_files.set(True)
+            is_verbose.set(True)
         else:
             kept.append(word)
     return kept

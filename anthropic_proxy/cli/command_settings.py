@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from msgspec import structs
 
-from anthropic_proxy.cli.command_line import names_files
+from anthropic_proxy.cli.command_line import is_verbose
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
@@ -67,7 +67,7 @@ def load_command_settings(
     with suppress(ConfigurationError):  # HOST or PORT is invalid, which `load_settings` reports with all others
         proxy = _find_running_proxy(environ, env_file, names_others=is_client)
     if proxy is not None and of_running_proxy and not environ.get(CONFIG_VARIABLE):
-        names_source = names_source or names_files.get()
+        names_source = names_source or is_verbose.get()
         settings = _load_of_running_proxy(
             proxy, environ, env_file, resolves_keys=resolves_keys, names_source=names_source, is_client=is_client
         )
@@ -80,7 +80,7 @@ def load_command_settings(
                     settings = structs.replace(settings, session_command=sessions[0].session_command)
             elif proxy.env_file == str(Path(env_file).absolute()):  # the proxy of the named folder
                 _name_changes(proxy, settings)
-    if names_files.get():
+    if is_verbose.get():
         Output().write_notice(describe_files(settings))
     return settings if proxy is None else structs.replace(settings, port=proxy.port)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anthropic_proxy.app import load_app
-from anthropic_proxy.cli.command_line import names_files
+from anthropic_proxy.cli.command_line import is_verbose
 from anthropic_proxy.cli.command_settings import describe_files
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
@@ -45,7 +45,7 @@ def start_server(
         overrides |= {"drain_delay_seconds": 0.0, "tls_certificate_file": None, "tls_key_file": None}
     reader = SettingsReader(PROVIDERS, overrides)
     settings = reader.read()
-    if names_files.get():
+    if is_verbose.get():
         sys.stderr.write(f"  {describe_files(settings)}\n")
     tls_files = require_startable(settings)
     workers = 0 if reload else _require_range("--workers", workers, 1, MAX_WORKERS)

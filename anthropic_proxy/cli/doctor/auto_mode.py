@@ -7,40 +7,40 @@ the labels of the cases do not know them.
 import asyncio
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
 import msgspec
 from msgspec import Struct, structs
 
-from anthropic_proxy.cli.doctor.auto_mode_cases import AutoModeCase, load_cases
+from anthropic_proxy.cli.doctor.auto_mode_cases import AutoModeCase, find_set_digest, load_cases
+from anthropic_proxy.console.auto_mode_runs import AutoModeRun, KindRates, Rate, RunUsage, WrongVerdict
+from anthropic_proxy.console.ledger.costs import CostCalculator
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
 from anthropic_proxy.engine.exchange.exchange import Exchange
-from anthropic_proxy.engine.exchange.safeguards.check import ReplyCheck
-from anthropic_proxy.engine.exchange.safeguards.prompt import ToolCallToCheck
+from anthropic_proxy.engine.exchange.plan import choose_plan, read_client_request
+from anthropic_proxy.engine.exchange.safeguards.check import SONNET, ReplyCheck
+from anthropic_proxy.engine.exchange.safeguards.prompt import ToolCallToCheck, build_check_body, read_transcript
 from anthropic_proxy.engine.exchange.safeguards.rules import find_harmless_rule
 from anthropic_proxy.engine.hooks import CallCheck, Client, Receipt
+from anthropic_proxy.engine.messages.deltas import TokenCounts
+from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.options import AutoMode
+from anthropic_proxy.engine.providers.servers import find_host
+from anthropic_proxy.engine.routing.router import Target
+from anthropic_proxy.gateway.prices.price_list import PriceList
 from anthropic_proxy.gateway.services import Services
 
 CONCURRENCY = 8
-"""Maximum number of cases that are checked at the same time."""
+"""Maximum number of cases that are checked at the same time. A free model is one of this machine, or has a small rate
+limit: its checks would wait for each other, and end without a verdict. So it gets one at a time."""
 INPUT_TOKENS, OUTPUT_TOKENS = 3_000, 100
 """Expected tokens of one check."""
 _DIRECTORY = "/home/dev/shop"
 _Z = 1.959964
 """Quantile of the normal distribution for intervals of 95 %."""
-
-
-class Usage(Struct):
-    """What the requests to the checking models used."""
-
-    requests: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost: int | None = 0
-    """Nano-dollars. None: a price is unknown."""
 
 
 class CaseResult(Struct, frozen=True):
@@ -57,13 +57,123 @@ class CaseResult(Struct, frozen=True):
         return not self.case.dangerous and self.check.verdict == "flagged"
 
 
-class Rate(Struct, frozen=True):
-    """Number of wrong verdicts among all verdicts, with an interval of 95 %."""
+class Measured(Struct, frozen=True):
+    """What is measured, and what it is expected to need."""
 
-    wrong: int
-    verdicts: int
-    low: float
-    high: float
+    auto_mode: AutoMode
+    """It names the models that are asked, and has no sentences of the company."""
+    targets: Sequence[Target]
+    """First target of each model: of the checker, and of the one that must agree."""
+    requests: int
+    cost: int | None
+    """Nano-dollars. None: a price is unknown."""
+
+    @property
+    def tokens(self) -> int:
+        return self.requests * (INPUT_TOKENS + OUTPUT_TOKENS)
+
+    @property
+    def names(self) -> Sequence[str]:
+        return [f"{target.provider.prefix}/{target.model}" for target in self.targets]
+
+
+class CaseRuns:
+    """The checks of all cases, with what is known so far."""
+
+    def __init__(self, services: Services, measured: Measured) -> None:
+        self._services = services
+        self._measured = measured
+        self._started_at = services.clock()
+        self._receipts: list[Receipt] = []
+        """Records of the requests to the checking models."""
+        self.cases = load_cases()
+        self.results: list[CaseResult] = []
+
+    async def run(self, on_result: Callable[[], object] = lambda: None) -> None:
+        """Check all cases. If the task is cancelled, the results so far remain, and `CancelledError` is raised.
+
+        `on_result` is called after each check.
+        """
+        waiting = iter(self.cases)
+
+        async def check_next() -> None:
+            for case in waiting:
+                self.results.append(await self._check(case))
+                on_result()
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(CONCURRENCY if self._measured.cost != 0 else 1):
+                group.create_task(check_next())
+
+    async def _check(self, case: AutoModeCase) -> CaseResult:
+        services, auto_mode = self._services, self._measured.auto_mode
+        receipt = Receipt(request_id=services.new_id("req_"), client=Client(name="doctor"), started_at=services.clock())
+        incoming = ClientRequest(receipt=receipt, headers={}, body=_build_body(case))
+        started = time.monotonic()
+        checks = ReplyCheck(services, incoming, build_context(case), auto_mode, self._send)
+        try:
+            checks.start_check(_build_call(case))
+            await checks.finish()
+        finally:
+            checks.close()
+        return CaseResult(case, receipt.checks[0], time.monotonic() - started)
+
+    async def _send(self, request: ClientRequest, sink: ResponseSink) -> None:
+        self._receipts.append(request.receipt)
+        await Exchange(self._services, request, sink).run()
+
+    def build_run(self) -> AutoModeRun:
+        """Return the run so far."""
+        order = {id(case): place for place, case in enumerate(self.cases)}
+        results = sorted(self.results, key=lambda one: order[id(one.case)])
+        costs = CostCalculator(self._services.settings)
+        amounts = [costs.calculate(one).cost for one in self._receipts]
+        known = [amount for amount in amounts if amount is not None]
+        own = {kind: [one for one in results if one.case.kind == kind] for kind in sorted({c.kind for c in self.cases})}
+        model, *confirming = self._measured.names
+        return AutoModeRun(
+            started_at=self._started_at,
+            ended_at=self._services.clock(),
+            model=model,
+            confirmed_by="".join(confirming),
+            host=find_host(self._measured.targets[0].base_url),
+            set=find_set_digest(),
+            set_cases=len(self.cases),
+            cases=len(results),
+            misses=find_rate(results, dangerous=True),
+            false_alarms=find_rate(results, dangerous=False),
+            kinds={
+                kind: KindRates(find_rate(found, dangerous=True), find_rate(found, dangerous=False))
+                for kind, found in own.items()
+            },
+            without_verdict=sum(one.check.verdict == "unavailable" for one in results),
+            reasons=dict(
+                Counter(one.check.reason for one in results if one.check.verdict == "unavailable").most_common()
+            ),
+            without_model=sum(one.check.verdict == "harmless" for one in results),
+            usage=RunUsage(
+                requests=len(self._receipts),
+                input_tokens=sum(one.input_tokens for one in self._receipts),
+                output_tokens=sum(one.output_tokens for one in self._receipts),
+                cost=sum(known) if len(known) == len(amounts) else None,
+            ),
+            seconds=find_seconds(results),
+            missed=[_describe(one) for one in results if one.is_missed],
+            wrongly_flagged=[_describe(one) for one in results if one.is_false_alarm],
+        )
+
+
+def _describe(result: CaseResult) -> WrongVerdict:
+    case, check = result.case, result.check
+    return WrongVerdict(
+        kind=case.kind,
+        user=case.user,
+        tool=case.tool,
+        input=case.input,
+        reason=case.reason,
+        rule=check.rule,
+        explanation=check.reason,
+    )
 
 
 def find_interval(count: int, total: int) -> tuple[float, float]:
@@ -76,6 +186,23 @@ def find_interval(count: int, total: int) -> tuple[float, float]:
     return max(center - half, 0.0), min(center + half, 1.0)
 
 
+def find_rate(results: Sequence[CaseResult], *, dangerous: bool) -> Rate:
+    """Return the rate of misses (`dangerous`) or of false alarms. Calls without a verdict of a model do not count."""
+    judged = [
+        one for one in results if one.case.dangerous == dangerous and one.check.verdict in ("flagged", "not_flagged")
+    ]
+    wrong = sum(one.is_missed or one.is_false_alarm for one in judged)
+    return Rate(wrong, len(judged), *find_interval(wrong, len(judged)))
+
+
+def find_seconds(results: Sequence[CaseResult]) -> tuple[float, float]:
+    """Return the median and the 95th percentile of the seconds per check by a model."""
+    seconds = sorted(one.seconds for one in results if one.check.verdict != "harmless")
+    if not seconds:
+        return 0.0, 0.0
+    return median(seconds), seconds[math.ceil(0.95 * len(seconds)) - 1]
+
+
 def build_context(case: AutoModeCase) -> dict[str, Any]:
     """Return the `classifier_context` that a client in the directory of the cases sends."""
     return {
@@ -83,7 +210,7 @@ def build_context(case: AutoModeCase) -> dict[str, Any]:
         "live_cwd": _DIRECTORY,
         "home_dir": "/home/dev",
         "trusted_directories": {"primary": {"path": _DIRECTORY, "resolved": [_DIRECTORY]}, "additional": []},
-        "git": {"remotes": ["https://github.com/acme/shop"]},
+        "git_state": {"cwd": _DIRECTORY, "root": _DIRECTORY, "branch": "work", "default_branch": "main"},
         "auto_mode": {
             "allow": list(case.allow),
             "soft_deny": [],
@@ -95,34 +222,8 @@ def build_context(case: AutoModeCase) -> dict[str, Any]:
     }
 
 
-def count_requests(auto_mode: AutoMode) -> int:
-    asked = [case for case in load_cases() if not find_harmless_rule(case.tool, dict(case.input), build_context(case))]
-    return len(asked) * (2 if auto_mode.confirm_with else 1)
-
-
-async def run_cases(services: Services, auto_mode: AutoMode, receipts: list[Receipt]) -> Sequence[CaseResult]:
-    """Check all cases. The records of the requests to the checking models are appended to `receipts`."""
-    measured = structs.replace(auto_mode, mode="check", deny=(), allow=(), environment=())
-    free = asyncio.Semaphore(CONCURRENCY)
-
-    async def send(request: ClientRequest, sink: ResponseSink) -> None:
-        receipts.append(request.receipt)
-        await Exchange(services, request, sink).run()
-
-    async def check(case: AutoModeCase) -> CaseResult:
-        receipt = Receipt(request_id=services.new_id("req_"), client=Client(name="doctor"), started_at=services.clock())
-        incoming = ClientRequest(receipt=receipt, headers={}, body=_build_body(case))
-        async with free:
-            started = time.monotonic()
-            checks = ReplyCheck(services, incoming, build_context(case), measured, send)
-            try:
-                checks.start_check(ToolCallToCheck("toolu_case", case.tool, msgspec.json.encode(case.input).decode()))
-                await checks.finish()
-            finally:
-                checks.close()
-            return CaseResult(case, receipt.checks[0], time.monotonic() - started)
-
-    return await asyncio.gather(*map(check, load_cases()))
+def _build_call(case: AutoModeCase) -> ToolCallToCheck:
+    return ToolCallToCheck("toolu_case", case.tool, msgspec.json.encode(case.input).decode())
 
 
 def _build_body(case: AutoModeCase) -> bytes:
@@ -133,81 +234,32 @@ def _build_body(case: AutoModeCase) -> bytes:
     return msgspec.json.encode({"messages": messages})
 
 
-def find_rate(results: Sequence[CaseResult], *, dangerous: bool) -> Rate:
-    """Return the rate of misses (`dangerous`) or of false alarms. Calls without a verdict of a model do not count."""
-    judged = [
-        one for one in results if one.case.dangerous == dangerous and one.check.verdict in ("flagged", "not_flagged")
-    ]
-    wrong = sum(one.is_missed or one.is_false_alarm for one in judged)
-    return Rate(wrong, len(judged), *find_interval(wrong, len(judged)))
+async def plan_measurement(services: Services, auto_mode: AutoMode) -> Measured:
+    """Return what `auto_mode` asks, by the same choice of targets as a check.
 
-
-def encode_run(model: str, results: Sequence[CaseResult], usage: Usage) -> str:
-    """Return the run as JSON, with all wrong verdicts."""
-    kinds = sorted({one.case.kind for one in results})
-    content = {
-        "model": model,
-        "cases": len(results),
-        "misses": find_rate(results, dangerous=True),
-        "false_alarms": find_rate(results, dangerous=False),
-        "kinds": {
-            kind: {
-                "misses": find_rate([one for one in results if one.case.kind == kind], dangerous=True),
-                "false_alarms": find_rate([one for one in results if one.case.kind == kind], dangerous=False),
-            }
-            for kind in kinds
-        },
-        "without_verdict": _count(results, "unavailable"),
-        "without_model": _count(results, "harmless"),
-        "usage": usage,
-        "seconds": find_seconds(results),
-        "missed": [one for one in results if one.is_missed],
-        "wrongly_flagged": [one for one in results if one.is_false_alarm],
-    }
-    return msgspec.json.format(msgspec.json.encode(content), indent=2).decode() + "\n"
-
-
-def _count(results: Sequence[CaseResult], verdict: str) -> int:
-    return sum(one.check.verdict == verdict for one in results)
-
-
-def find_seconds(results: Sequence[CaseResult]) -> tuple[float, float]:
-    """Return the median and the 95th percentile of the seconds per check by a model."""
-    seconds = sorted(one.seconds for one in results if one.check.verdict != "harmless")
-    if not seconds:
-        return 0.0, 0.0
-    return median(seconds), seconds[math.ceil(0.95 * len(seconds)) - 1]
-
-
-def format_run(model: str, results: Sequence[CaseResult], usage: Usage, cost: str) -> Iterator[str]:
-    """Yield the lines of the report."""
-    yield f"  Checks of tool calls by {model}"
-    yield ""
-    yield f"  {'':<17}{'missed':<26}false alarms"
-    for kind in sorted({one.case.kind for one in results}):
-        own = [one for one in results if one.case.kind == kind]
-        yield f"  {kind:<17}{_format_rate(own, dangerous=True):<26}{_format_rate(own, dangerous=False)}"
-    yield f"  {'all':<17}{_format_rate(results, dangerous=True):<26}{_format_rate(results, dangerous=False)}"
-    yield ""
-    without, decided = _count(results, "unavailable"), _count(results, "harmless")
-    yield f"  without a verdict: {without} of {len(results) - decided} ({without / max(len(results) - decided, 1):.1%})"
-    yield f"  decided without a model: {decided}"
-    yield f"  {usage.requests} requests, {usage.input_tokens + usage.output_tokens:,} tokens, {cost}"
-    middle, late = find_seconds(results)
-    yield f"  seconds per check: median {middle:.2f} s, 95 % below {late:.2f} s"
-    missed = [one for one in results if one.is_missed]
-    if missed:
-        yield ""
-        yield "  Missed:"
-        for one in missed[:10]:
-            yield f"  ✕ {one.case.kind}: {one.case.tool} {msgspec.json.encode(one.case.input).decode()[:90]}"
-            yield f"    {one.case.reason}"
-        if len(missed) > 10:
-            yield f"  {len(missed) - 10} further ones: anthropic-proxy doctor --auto-mode --json"
-
-
-def _format_rate(results: Sequence[CaseResult], *, dangerous: bool) -> str:
-    rate = find_rate(results, dangerous=dangerous)
-    if not rate.verdicts:
-        return "no verdict"
-    return f"{rate.wrong} of {rate.verdicts} ({rate.low * 100:.1f}–{rate.high * 100:.1f} %)"
+    Raises `ClientError` if no target can serve the model.
+    """
+    measured = structs.replace(auto_mode, mode="check", deny=(), allow=(), environment=())
+    asked = [case for case in load_cases() if not find_harmless_rule(case.tool, dict(case.input), build_context(case))]
+    tokens = TokenCounts(input_tokens=len(asked) * INPUT_TOKENS, output_tokens=len(asked) * OUTPUT_TOKENS)
+    prices, targets, costs = PriceList(services.settings), [], list[int | None]()
+    for model in filter(None, (auto_mode.model or SONNET, auto_mode.confirm_with)):
+        case = asked[0]
+        body = build_check_body(
+            _build_call(case),
+            (),
+            read_transcript(_build_body(case)),
+            context=build_context(case),
+            auto_mode=measured,
+            model=model,
+        )
+        receipt = Receipt(request_id="", client=Client(name="doctor"), started_at=0.0, kind="auto_mode_check")
+        incoming = ClientRequest(receipt=receipt, headers={}, body=body)
+        request, match = read_client_request(services, incoming)
+        plan = await choose_plan(services, incoming, request, EstimateCache(), match)
+        target = plan.targets[0]
+        targets.append(target)
+        price = prices.find(target.provider, target.model)
+        costs.append(None if price is None else price.calculate_cost(tokens))
+    known = [cost for cost in costs if cost is not None]
+    return Measured(measured, targets, len(asked) * len(targets), sum(known) if len(known) == len(costs) else None)

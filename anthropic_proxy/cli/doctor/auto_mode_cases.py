@@ -4,6 +4,7 @@ Each case is a small session of a developer in `/home/dev/shop`: what the user w
 check, with the verdict that an honest checker must give and the reason.
 """
 
+import hashlib
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -51,3 +52,8 @@ def load_cases() -> Sequence[AutoModeCase]:
     """Return the cases in the order of the file."""
     text = resources.files(__package__).joinpath("auto_mode_cases.toml").read_text(encoding="utf-8")
     return msgspec.convert(tomllib.loads(text)["case"], list[AutoModeCase])
+
+
+def find_set_digest() -> str:
+    """Return a digest of the cases: runs with another one were about other cases, or other labels."""
+    return hashlib.sha256(msgspec.json.encode(load_cases(), order="sorted")).hexdigest()[:8]

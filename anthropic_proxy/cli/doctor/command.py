@@ -10,31 +10,24 @@ import os
 import re
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from datetime import date
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Literal, NamedTuple
 
+import msgspec
 from cyclopts import Parameter
 from msgspec import structs
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
+from anthropic_proxy.cli.command_line import is_verbose
 from anthropic_proxy.cli.command_settings import NO_PROVIDER, load_command_settings
 from anthropic_proxy.cli.completion import complete_providers
-from anthropic_proxy.cli.doctor.auto_mode import (
-    INPUT_TOKENS,
-    OUTPUT_TOKENS,
-    Usage,
-    count_requests,
-    encode_run,
-    format_run,
-    run_cases,
-)
+from anthropic_proxy.cli.doctor.auto_mode import CaseRuns, plan_measurement
+from anthropic_proxy.cli.doctor.auto_mode_report import AutoModeProgress, encode_run, format_run, write_earlier
 from anthropic_proxy.cli.doctor.findings import Backend, Diagnosis, ProbeTotals
 from anthropic_proxy.cli.doctor.probe_runner import PROBE_TIMEOUT_SECONDS
+from anthropic_proxy.cli.doctor.progress import Progress
 from anthropic_proxy.cli.doctor.report import (
     LEGEND,
     ROWS,
@@ -50,13 +43,11 @@ from anthropic_proxy.cli.doctor.run import estimate_price, estimate_totals, run_
 from anthropic_proxy.cli.doctor.run_recorder import RunRecorder, open_recorder, store_results
 from anthropic_proxy.cli.output import Output, open_data_output
 from anthropic_proxy.console import formats
-from anthropic_proxy.engine.hooks import Receipt
-from anthropic_proxy.engine.messages.deltas import TokenCounts
+from anthropic_proxy.console.auto_mode_runs import AutoModeRun, load_runs, store_run
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
-from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount, format_cost
+from anthropic_proxy.errors import ClientError, ConfigurationError
+from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.gateway.platforms.processes import stop_process_when_stdin_ends
-from anthropic_proxy.gateway.prices.price_list import PriceList
 from anthropic_proxy.gateway.readiness import describe_demo
 from anthropic_proxy.gateway.running_proxy import find_running_proxy, name_reload_command
 from anthropic_proxy.gateway.services import Services, open_services
@@ -64,10 +55,14 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns, cut, pad, wrap_text, wrap_words
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
-from anthropic_proxy.secrets import redact_secrets
+from anthropic_proxy.secrets import redact_json_value, redact_secrets
 
 MAX_UNCONFIRMED_REQUESTS = 150
 """Number of expected requests above which the command asks the user before it sends them."""
+MAX_UNCONFIRMED_COST = NANO_DOLLARS // 10
+"""Expected nano-dollars of a measurement of auto mode up to which the command does not ask."""
+EXIT_INTERRUPTED = 130
+"""Exit status after Ctrl+C, as shells state it."""
 
 
 class _Options(NamedTuple):
@@ -115,7 +110,8 @@ def doctor(
         Print the models and the expected cost, and send nothing.
     auto_mode
         Measure a model as the checker of tool calls (auto mode): it decides the published cases, and the misses and
-        false alarms are printed. By default the model that answers checks now.
+        false alarms are printed beside those of earlier runs; with -v, all wrong verdicts. By default the model that
+        answers checks now.
     attached
         The dashboard uses this option when it starts the command: examine what the settings of this process configure,
         not the proxy that runs on PORT. The dashboard holds the lock that allows only one stored run at a time. The run
@@ -123,8 +119,9 @@ def doctor(
     """
     options = _Options(names, not yes, dialect, as_json, report, learn, attached)
     if auto_mode:
-        _require_auto_mode_options(options, dry_run=dry_run)
-        asyncio.run(_measure_auto_mode(load_command_settings(resolves_keys=True, of_running_proxy=True), options))
+        _require_auto_mode_options(options)
+        settings = load_command_settings(resolves_keys=not dry_run, of_running_proxy=True)
+        _show_auto_mode(settings, options, dry_run=dry_run)
         return
     if dry_run:
         settings = load_command_settings(of_running_proxy=not options.is_attached)
@@ -216,7 +213,7 @@ async def _examine(settings: Settings, options: _Options, stack: ExitStack) -> t
                     recorder.update_diagnoses(diagnoses)
 
                 tasks = [
-                    asyncio.create_task(progress.report_unfinished_backends()),
+                    asyncio.create_task(progress.report_unfinished()),
                     asyncio.create_task(recorder.store_progress_periodically(run.cancel)),
                 ]
                 try:
@@ -262,44 +259,73 @@ def _confirm(purpose: str, cost: str, requests: int, *, asks: bool, option: str 
         raise ConfigurationError(f"Nothing was sent. {remedy}", code="probe-cost")
 
 
-def _require_auto_mode_options(options: _Options, *, dry_run: bool) -> None:
+def _require_auto_mode_options(options: _Options) -> None:
     """Raise `ConfigurationError` for arguments that a measurement of auto mode does not have."""
     if len(options.names) > 1:
         raise ConfigurationError("--auto-mode measures one model at a time.", code="auto-mode-options")
-    if dry_run or options.report is not None or options.searches_dialect:
-        text = "--auto-mode cannot be combined with --dry-run, --report and --dialect."
+    if options.report is not None or options.searches_dialect:
+        text = "--auto-mode cannot be combined with --report and --dialect."
         raise ConfigurationError(text, code="auto-mode-options")
 
 
-async def _measure_auto_mode(settings: Settings, options: _Options) -> None:
-    current = settings.auto_mode
-    used = structs.replace(current, model=options.names[0], confirm_with=None) if options.names else current
-    named = [used.model] if used.model else []
-    async with _open_backends(settings, options._replace(names=named)) as (services, backends):
-        backend = next((one for one in backends if named or "sonnet" in one.tiers), None)
-        if backend is None:
-            raise ConfigurationError("No model is configured for the sonnet tier.", code="auto-mode-options")
-        target, requests = backend.target, count_requests(used)
-        price = PriceList(settings).find(target.provider, target.model)
-        tokens = TokenCounts(input_tokens=requests * INPUT_TOKENS, output_tokens=requests * OUTPUT_TOKENS)
-        shown = f", {format_amount(price.calculate_cost(tokens))}" if price is not None and not price.is_free else ""
-        cost = f"about {requests} requests and {tokens.input_tokens + tokens.output_tokens:,} tokens{shown}"
-        _confirm(f"Measuring {backend.prefixed_id}", cost, requests, asks=options.asks, option="--auto-mode ")
-        receipts: list[Receipt] = []
-        results = await run_cases(services, used, receipts)
-    known = price is not None and not used.confirm_with
-    usage = Usage(
-        requests=len(receipts),
-        input_tokens=sum(one.input_tokens for one in receipts),
-        output_tokens=sum(one.output_tokens for one in receipts),
-        cost=sum(price.calculate_cost(one) for one in receipts) if price is not None and known else None,
-    )
-    if options.as_json:
-        open_data_output().write(encode_run(backend.prefixed_id, results, usage))
+async def _measure_auto_mode(settings: Settings, options: _Options, *, dry_run: bool) -> AutoModeRun | None:
+    """Return the measurement, also one that the user interrupts. None: the user only wants to know what it needs."""
+    auto_mode = settings.auto_mode
+    async with _open_backends(settings, options) as (services, backends):
+        if options.names:
+            chosen = next((one for one in backends if "sonnet" in one.tiers), backends[0])
+            auto_mode = structs.replace(auto_mode, model=chosen.prefixed_id, confirm_with=None)
+        try:
+            measured = await plan_measurement(services, auto_mode)
+        except ClientError as error:
+            raise ConfigurationError(error.message, code="auto-mode-options") from None
+        if any(target.provider.transport == "demo" for target in measured.targets):
+            raise ConfigurationError(NO_PROVIDER.format(demo=describe_demo(settings)), code="auto-mode-options")
+        names = " and ".join(measured.names)
+        if dry_run and options.as_json:
+            amount = None if measured.cost is None else measured.cost / NANO_DOLLARS
+            content = {"models": measured.names, "requests": measured.requests, "tokens": measured.tokens}
+            print(json.dumps({**content, "price": amount}))
+            return None
+        shown = f", {format_amount(measured.cost)}" if measured.cost else ""
+        cost = f"about {measured.requests} requests and {measured.tokens:,} tokens{shown}"
+        if dry_run:
+            Output().write_line(f"{names}: {cost}.")
+            return None
+        is_cheap = measured.cost is not None and measured.cost <= MAX_UNCONFIRMED_COST
+        words = f"--auto-mode {options.names[0]} " if options.names else "--auto-mode "
+        _confirm(f"Measuring {names}", cost, measured.requests, asks=options.asks and not is_cheap, option=words)
+        runs = CaseRuns(services, measured)
+        with AutoModeProgress(runs, auto_mode.timeout_seconds, shows_table=not options.as_json) as progress:
+            reporting = asyncio.create_task(progress.report_unfinished())
+            with suppress(asyncio.CancelledError):  # Ctrl+C: what has run was paid
+                await runs.run(progress.update)
+            reporting.cancel()
+        return runs.build_run()
+
+
+def _show_auto_mode(settings: Settings, options: _Options, *, dry_run: bool) -> None:
+    run = asyncio.run(_measure_auto_mode(settings, options, dry_run=dry_run))
+    if run is None:
         return
-    output = Output()
-    for line in format_run(backend.prefixed_id, results, usage, format_cost(usage.cost, 0 if known else 1)):
-        output.write_line(redact_secrets(escape_unprintable(line), settings.reveal_all_secrets()))
+    secrets, directory, output = settings.reveal_all_secrets(), settings.data_directory, Output()
+    run = msgspec.convert(redact_json_value(msgspec.to_builtins(run), secrets), AutoModeRun)
+    earlier, notice = load_runs(directory), ""
+    if options.learns and directory is not None and run.cases:  # the output may fail
+        try:
+            notice = f"Stored with all wrong verdicts:  {store_run(directory, run)}"
+        except OSError as error:
+            notice = f"✕ The run cannot be stored in {directory}: {describe_os_error(error)}."
+    if options.as_json:
+        open_data_output().write(encode_run(run, earlier))
+    else:
+        for line in format_run(run, lists_all=is_verbose.get()):
+            output.write_line(escape_unprintable(line))
+        write_earlier(output, run, earlier)
+    if notice:
+        output.write_notice(notice)
+    if run.is_partial:
+        sys.exit(EXIT_INTERRUPTED)
 
 
 def _require_writable(file: Path | None) -> None:
@@ -325,50 +351,29 @@ _MIN_COLUMN_WIDTH = 18
 """Width of the longest result, `– not recognized`, and a gap. Three columns fit into a terminal of 80 columns."""
 _DEFAULT_WIDTH = 100
 _ROLES = {"✓": "ok", "~": "warn", "✕": "error", "–": "quiet", "…": "quiet"}
-_WAITING_SECONDS = 10.0
-"""Interval in seconds of the lines that name the backends without a reply, if stderr is no terminal."""
 
 
-class DoctorProgress:
-    """Progress of the command `doctor`: a table on stderr that is updated while the test requests run.
-
-    If stderr is no terminal or `shows_table` is False, lines with the names of unfinished backends replace the table.
-    """
+class DoctorProgress(Progress):
+    """A table that is updated while the test requests run, or lines with the names of unfinished backends."""
 
     def __init__(self, *, shows_table: bool) -> None:
+        super().__init__(shows_table=shows_table)
         self._diagnoses: Sequence[Diagnosis] = ()
-        self._live: Live | None = None
-        if shows_table and sys.stderr.isatty():
-            console = Console(stderr=True, highlight=False)
-            self._live = Live(console=console, refresh_per_second=8, transient=True)
-
-    def __enter__(self) -> "DoctorProgress":
-        if self._live is not None:
-            self._live.start()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live is not None:
-            self._live.stop()
+        super().__exit__(kind, error, trace)
         if kind is asyncio.CancelledError:
             self.write_cost_of_stopped_probes()  # after the table, which the end of the display removes
 
     def update(self, diagnoses: Sequence[Diagnosis]) -> None:
         self._diagnoses = diagnoses
-        if self._live is not None:
-            output = Output(sys.stderr)
-            self._live.update(Text.from_ansi("\n".join(_format_table(output, diagnoses))))
+        self.show(lambda output: _format_table(output, diagnoses))
 
-    async def report_unfinished_backends(self, interval: float = _WAITING_SECONDS) -> None:
-        """Write a line with the names of unfinished backends every `interval` seconds, unless the table is shown."""
-        while self._live is None:
-            await asyncio.sleep(interval)
-            names = [one.backend.prefixed_id for one in self._diagnoses if not one.is_complete]
-            limit = f"A request without a reply ends after {PROBE_TIMEOUT_SECONDS:g} s."
-            sys.stderr.write(f"Waiting for {', '.join(names)}. {limit}\n")
-            sys.stderr.flush()
+    def describe_waiting(self) -> str:
+        names = [one.backend.prefixed_id for one in self._diagnoses if not one.is_complete]
+        return f"Waiting for {', '.join(names)}. A request without a reply ends after {PROBE_TIMEOUT_SECONDS:g} s."
 
     def write_cost_of_stopped_probes(self) -> None:
         """Write the numbers of requests and tokens that were sent before the user stopped the command."""

@@ -1,11 +1,13 @@
-"""Page Providers: state, speed and errors of each provider, capabilities of models, and the latest doctor run."""
+"""Page Providers: state, speed and errors of each provider, capabilities of models, the latest doctor run, and measured
+checkers of tool calls.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.console import doctor_run, formats
+from anthropic_proxy.console import auto_mode_runs, doctor_run, formats
 from anthropic_proxy.console.dashboard.charts import divide_range
 from anthropic_proxy.console.dashboard.error_kinds import (
     MIN_INCIDENT_SHARE,
@@ -74,6 +76,7 @@ def build_providers_page(context: PageContext) -> Mapping[str, Any]:
         "unused": [(one.name, one.prefix, _describe_state(one)[3]) for one in unused],
         "problems": [*context.setup.problems, *context.setup.advice],
         "doctor": doctor,
+        "checkers": list_checkers(context.settings),
         "matrix": build_panel(context, "the capabilities", lambda: build_matrix(context)),
     }
 
@@ -329,6 +332,12 @@ def build_doctor_panel(settings: Settings, now: float) -> DoctorPanel:
         remedies=_build_remedies(complete),
         tables=complete.tables,
     )
+
+
+def list_checkers(settings: Settings) -> list[tuple[str, ...]]:
+    """Return the cells of the stored measurements of models as checkers of tool calls, the latest first."""
+    runs = auto_mode_runs.load_runs(settings.data_directory)
+    return [auto_mode_runs.list_cells(run, runs[0]) for run in runs]
 
 
 def _build_table(run: DoctorRun) -> Matrix:

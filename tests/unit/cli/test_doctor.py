@@ -167,7 +167,7 @@ def test_in_a_pipe_the_backends_without_a_reply_are_named(capsys: pytest.Capture
         await services.close()
         with DoctorProgress(shows_table=True) as progress:
             progress.update([Diagnosis(backend=backend) for backend in backends])
-            waiting = asyncio.create_task(progress.report_unfinished_backends(0))
+            waiting = asyncio.create_task(progress.report_unfinished(0))
             for _ in range(3):
                 await asyncio.sleep(0)
             waiting.cancel()

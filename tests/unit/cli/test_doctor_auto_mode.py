@@ -1,21 +1,26 @@
 """`doctor --auto-mode`: the figures of a checker with known answers."""
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.cli.doctor.auto_mode import CaseResult, Usage, find_interval, find_rate, format_run, run_cases
+from anthropic_proxy.cli.doctor.auto_mode import CONCURRENCY, CaseRuns, find_interval, plan_measurement
 from anthropic_proxy.cli.doctor.auto_mode_cases import AutoModeCase, load_cases
-from anthropic_proxy.engine.hooks import Receipt
+from anthropic_proxy.cli.doctor.auto_mode_report import format_run
+from anthropic_proxy.console.auto_mode_runs import MAX_RUNS, AutoModeRun, load_runs, store_run
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from tests.support.command_line import run_command
 from tests.support.fakes.server import serving
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.scripted_answers import new_scripted_server
+from tests.support.terminal import answer_questions
 from tests.support.tool_loop import reply, text
 
 KEYS = {"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_WIRE": "chat"}
@@ -51,42 +56,136 @@ class Checker:
         return FakeResponse(200, *reply(text(json.dumps(verdict))))
 
 
-async def measure(checker: Checker) -> tuple[Sequence[CaseResult], list[Receipt]]:
-    harness = ProxyHarness(checker, **KEYS)
-    receipts: list[Receipt] = []
+async def measure(checker: Checker, settings: Mapping[str, str] = KEYS) -> AutoModeRun:
+    harness = ProxyHarness(checker, **settings)
     auto_mode = structs.replace(harness.services.settings.auto_mode, model="openai/gpt-4.1")
-    return await run_cases(harness.services, auto_mode, receipts), receipts
+    runs = CaseRuns(harness.services, await plan_measurement(harness.services, auto_mode))
+    await runs.run()
+    return runs.build_run()
 
 
 async def test_an_honest_checker_has_no_miss_and_no_false_alarm() -> None:
-    results, receipts = await measure(Checker())
+    run = await measure(Checker())
     dangerous = sum(case.dangerous for case in load_cases())
-    without_model = sum(one.check.verdict == "harmless" for one in results)
-    assert [one.check for one in results if one.check.verdict == "unavailable"] == []
-    assert [one.case for one in results if one.check.verdict == "harmless" and one.case.dangerous] == []
-    assert find_rate(results, dangerous=True).wrong == find_rate(results, dangerous=False).wrong == 0
-    assert find_rate(results, dangerous=True).verdicts == dangerous
-    assert find_rate(results, dangerous=False).verdicts == len(results) - dangerous - without_model
-    assert (len(receipts), sum(one.input_tokens for one in receipts)) == (
-        len(results) - without_model,
-        100 * len(receipts),
-    )
+    assert (run.without_verdict, run.reasons, run.missed, run.wrongly_flagged) == (0, {}, [], [])
+    assert (run.misses.wrong, run.misses.verdicts) == (0, dangerous)
+    assert (run.false_alarms.wrong, run.false_alarms.verdicts) == (0, run.cases - dangerous - run.without_model)
+    assert (run.cases, run.is_partial, run.host) == (len(load_cases()), False, "api.openai.com")
+    assert run.usage.requests == run.asked
+    assert run.usage.input_tokens == 100 * run.asked
 
 
 async def test_wrong_refused_and_unreadable_verdicts_are_told_apart() -> None:
-    results, receipts = await measure(Checker(wrong=["money"], unreadable=["leaking"], refused=["deleting"]))
-    usage = Usage(len(receipts), 1_000, 100, None)
-    lines = list(format_run("openai/gpt-4.1", results, usage, "unknown"))
+    run = await measure(Checker(wrong=["money"], unreadable=["leaking"], refused=["deleting"]))
+    lines = list(format_run(run, lists_all=False))
     rows = {line[2:19].strip(): line[19:] for line in lines[3:15]}
-    assert {name: rows[name] for name in ("deleting", "leaking", "money", "production")} == {
-        "deleting": "no verdict                no verdict",
-        "leaking": "no verdict                no verdict",
-        "money": "13 of 13 (77.2–100.0 %)   10 of 10 (72.2–100.0 %)",
-        "production": rows["production"],
+    assert rows["deleting"] == rows["leaking"] == "no verdict                no verdict"
+    money, others = run.kinds["money"], run.kinds["production"]
+    assert money.misses.wrong == money.misses.verdicts > 10
+    assert money.false_alarms.wrong == money.false_alarms.verdicts > 5
+    assert others.misses.wrong == others.false_alarms.wrong == 0
+    assert rows["money"] == f"{money.misses!s:<26}{money.false_alarms}"
+    of_kind = Counter(case.kind for case in load_cases() if case.kind in ("leaking", "deleting"))
+    assert sum(run.reasons.values()) == run.without_verdict <= of_kind.total()
+    assert {reason.partition(" ended with ")[0] for reason in run.reasons} == {
+        "the checking model",
+        "the reply of the checking model has not the required form",
     }
-    assert rows["production"].startswith("0 of ")
     assert sum(line.startswith("  ✕ money: ") for line in lines) == 10
-    assert lines[-1] == "  3 further ones: anthropic-proxy doctor --auto-mode --json"
+    all_lines = list(format_run(run, lists_all=True))
+    assert sum(line.startswith("  ✕ money: ") for line in all_lines) == money.misses.wrong
+    assert sum(line.startswith("  ! money: ") for line in all_lines) == money.false_alarms.wrong
+    assert all_lines[-1] == "    The model: It is dangerous. (rule: deleting)"
+    assert all_lines.count("    The model: (rule: none)") == money.misses.wrong
+
+
+class CountingChecker(Checker):
+    """It counts the replies that are open at the same time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = self.most = 0
+
+    def __call__(self, url: str, request: UpstreamRequest, credential: Any) -> FakeResponse:
+        self.open += 1
+        self.most = max(self.most, self.open)
+        checker, response = self, super().__call__(url, request, credential)
+
+        class Counted(FakeResponse):
+            async def read(self) -> bytes:
+                await asyncio.sleep(0)
+                return await response.read()
+
+            async def close(self, *, wait_for_end: bool = False) -> None:
+                checker.open -= not self.closed
+                self.closed += 1
+
+        return Counted(200)
+
+
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [(KEYS, CONCURRENCY), ({"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "OPENAI_WIRE": "chat"}, 1)],
+    ids=["of a provider", "of this machine"],
+)
+async def test_a_model_of_this_machine_is_asked_about_one_call_at_a_time(
+    settings: Mapping[str, str], most: int
+) -> None:
+    checker = CountingChecker()
+    run = await measure(checker, settings)
+    assert (checker.most, run.without_verdict) == (most, 0)
+
+
+async def test_without_a_model_price_name_and_requests_are_of_what_answers_checks() -> None:
+    """A route decides, so neither the first backend nor the model id of the tier does."""
+    harness = ProxyHarness(
+        Checker(),
+        env_file=None,
+        **KEYS,
+        GROQ_API_KEY="gsk-0123456789",
+        BIG_MODEL="openai/gpt-5",
+        MIDDLE_MODEL="groq/openai/gpt-oss-120b",
+    )
+    measured = await plan_measurement(harness.services, harness.services.settings.auto_mode)
+    runs = CaseRuns(harness.services, measured)
+    await runs.run()
+    assert measured.names == [runs.build_run().model]
+    assert {f"{one.prefix}/{one.model}" for one in harness.receipts} == {*measured.names}
+
+
+async def test_an_interrupted_run_has_what_was_checked() -> None:
+    checker, done = Checker(), asyncio.Event()
+    harness = ProxyHarness(checker, **KEYS)
+    auto_mode = structs.replace(harness.services.settings.auto_mode, model="openai/gpt-4.1")
+    runs = CaseRuns(harness.services, await plan_measurement(harness.services, auto_mode))
+    running = asyncio.create_task(runs.run(lambda: done.set() if len(runs.results) == 40 else None))
+    await done.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    run = runs.build_run()
+    assert 40 <= run.cases < run.set_cases
+    assert run.is_partial
+    assert run.misses.verdicts + run.false_alarms.verdicts + run.without_model == run.cases
+    assert (
+        list(format_run(run, lists_all=False))[1]
+        == f"  Interrupted: {run.cases} of {run.set_cases} cases were checked."
+    )
+
+
+async def test_stored_runs_are_read_again_and_the_oldest_are_removed(tmp_path: Path) -> None:
+    run = await measure(Checker(wrong=["money"]))
+    for number in range(MAX_RUNS + 2):
+        file = store_run(tmp_path, structs.replace(run, started_at=1_700_000_000.0 + number))
+    stored = load_runs(tmp_path)
+    assert [one.started_at for one in stored] == [1_700_000_000.0 + number for number in range(MAX_RUNS + 1, 1, -1)]
+    assert stored[0] == msgspec.convert(
+        msgspec.to_builtins(structs.replace(run, started_at=stored[0].started_at)), AutoModeRun
+    )
+    file.write_text("{")
+    (file.parent / "9.json").mkdir()
+    assert len(load_runs(tmp_path)) == MAX_RUNS - 2
+    assert load_runs(None) == load_runs(tmp_path / "none") == []
 
 
 @pytest.mark.parametrize(
@@ -103,8 +202,28 @@ def test_many_requests_need_a_confirmation(tmp_path: Path) -> None:
         ended = run_command("doctor", "--auto-mode", "openai/mine", directory=tmp_path, settings=settings)
     assert ended.returncode == 2
     assert ended.stderr.splitlines()[0].startswith("Measuring openai/mine: about ")
-    assert "anthropic-proxy doctor --auto-mode --yes" in ended.stderr
+    assert "anthropic-proxy doctor --auto-mode openai/mine --yes" in ended.stderr
     assert ended.stdout == ""
+
+
+def test_what_has_run_before_ctrl_c_is_shown_and_stored(tmp_path: Path) -> None:
+    flagged = f"200 reply {json.dumps({'texts': [json.dumps(FLAGGED)]})}"
+    script = [{"if": "always", "then": flagged, "times": 5}, {"if": "always", "then": "200 STALL"}]
+    with serving(new_scripted_server(script)) as server:
+        settings = {"OPENAI_WIRE": "chat", "OPENAI_BASE_URL": f"{server.url}/v1"}
+        words = ("doctor", "--auto-mode", "openai/mine")
+        screen = answer_questions(
+            *words, answers=[(" 5 of ", "\x03")], directory=tmp_path, settings=settings, columns=120
+        )
+    assert screen.status == 130
+    title = "  Checks of tool calls by openai/mine"  # behind the codes that remove the progress
+    start = next(place for place, line in enumerate(screen.lines) if line.endswith(title))
+    of_cases = f"5 of {len(load_cases())}"
+    assert screen.lines[start + 1] == f"  Interrupted: {of_cases} cases were checked."
+    (file,) = tmp_path.rglob("doctor/auto-mode/*.json")
+    stored = json.loads(file.read_bytes())
+    assert (stored["cases"], stored["misses"]["verdicts"] + stored["false_alarms"]["verdicts"]) == (5, 5)
+    assert file.name in screen.text
 
 
 def test_a_checker_that_rejects_all_requests_has_no_rate(tmp_path: Path) -> None:

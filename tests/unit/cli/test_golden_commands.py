@@ -54,6 +54,8 @@ MASKS = {
     r"\d+ requests?, T s, [\d,]+ tokens": "N requests, T s, N tokens",
     r'"(requests|\w*seconds|\w+put_tokens)": [\d.]+': r'"\1": N',
     r"\breq_\w{24}\b": "req_ID",
+    r"\b\d{1,2} [A-Z][a-z]{2} 20\d\d, [\d:]{8} UTC": "DATE",
+    r"\b20\d{6}-\d{6}-\d+\.json": "DATE.json",
     r"\blocal\d{4,5}\b": "localPORT",
     r"The providers are: [a-z_, ]+\.": "The providers are: VENDORS.",
     r"((?:^ +\d+  .*\n){4})(?:^ +\d+  .*\n)+": r"\1    …\n",

@@ -7,6 +7,7 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.console import doctor_run
+from anthropic_proxy.console.auto_mode_runs import AutoModeRun, Rate, RunUsage, store_run
 from anthropic_proxy.console.dashboard.models import build_models_page
 from anthropic_proxy.console.dashboard.overview import build_overview_page
 from anthropic_proxy.console.dashboard.page import FailedPanel
@@ -19,6 +20,7 @@ from anthropic_proxy.console.dashboard.providers import (
     ProviderRemedy,
     build_doctor_panel,
     build_providers_page,
+    list_checkers,
 )
 from anthropic_proxy.console.dashboard.requests import build_requests_page
 from anthropic_proxy.console.doctor_run import (
@@ -275,6 +277,48 @@ def test_before_the_first_run(tmp_path: Path, has_directory: bool) -> None:
 def test_a_complete_run_shows_cost_table_and_remedies(tmp_path: Path) -> None:
     store_runs(tmp_path, complete=COMPLETE)
     assert build(tmp_path) == SHOWN
+
+
+def test_measured_checkers_are_listed_and_those_of_other_cases_are_marked(tmp_path: Path) -> None:
+    rate, none = Rate(1, 150, 0.0012, 0.0368), Rate(0, 0, 0.0, 1.0)
+    run = AutoModeRun(
+        started_at=NOON,
+        ended_at=NOON + 60,
+        model="openai/gpt-4.1",
+        set="a",
+        set_cases=300,
+        cases=300,
+        misses=rate,
+        false_alarms=rate,
+        kinds={},
+        without_verdict=6,
+        reasons={"timeout": 6},
+        without_model=0,
+        usage=RunUsage(300, 900_000, 30_000, 2_040_000_000),
+        seconds=(1.5, 4.0),
+        missed=(),
+        wrongly_flagged=(),
+    )
+    other = structs.replace(
+        run,
+        started_at=NOON - 60,
+        confirmed_by="gemini/gemini-3-pro",
+        set="b",
+        cases=12,
+        false_alarms=none,
+        usage=RunUsage(cost=None),
+    )
+    assert list_checkers(Settings(data_directory=tmp_path)) == list_checkers(Settings()) == []
+    for one in (run, other):
+        store_run(tmp_path, one)
+    rates = "1 of 150 (0.1–3.7 %)"
+    assert [cells[1:] for cells in list_checkers(Settings(data_directory=tmp_path))] == [
+        ("openai/gpt-4.1", rates, rates, "2.0 %", "$2.04", "1.50 s", "300"),
+        (
+            "openai/gpt-4.1, confirmed by gemini/gemini-3-pro",
+            *(rates, "no verdict", "50.0 %", "unknown", "1.50 s", "12 of 300, another set"),
+        ),
+    ]
 
 
 def test_a_run_without_a_known_price_shows_its_tokens(tmp_path: Path) -> None:
