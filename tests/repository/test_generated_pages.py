@@ -1,7 +1,6 @@
 """The pages written from the code are up to date, and the error catalog has an entry for every error."""
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -40,11 +39,8 @@ def test_the_help_header_of_each_error_class_leads_to_a_place_of_the_catalog(err
 
 
 @pytest.mark.parametrize("provider", providers(), ids=lambda provider: provider.slug)
-def test_the_lines_of_each_provider_start_without_a_remark(
-    provider: ProviderStart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_lines_of_each_provider_start_without_a_remark(provider: ProviderStart) -> None:
     """The start-up message has exactly this mapping, and no warning about a setting or a retired model."""
-    monkeypatch.chdir(tmp_path)  # a settings file of the checkout would be named
     lines = startup_lines(**provider.values())
     mapped = [line.split(" → ")[1].split()[0] for line in lines if " → " in line]
     values = provider.values()

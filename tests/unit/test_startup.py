@@ -27,9 +27,8 @@ OPENAI = {"OPENAI_API_KEY": "sk-proj-0123456789ab4f2a"}
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide credentials of this machine and the settings files of the checkout."""
+    """Hide credentials of this machine."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
 
 
 def screen(environ: dict[str, str], today: date = NOW, columns: int | None = None, **changes: Any) -> str:

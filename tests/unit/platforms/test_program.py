@@ -20,12 +20,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide the settings files of the checkout."""
-    monkeypatch.setenv(CONFIG_VARIABLE, str(tmp_path))
-
-
 def run(*command: str | Path, **variables: str) -> str:
     """Return the proposal at the end of an error message."""
     environment = {CONFIG_VARIABLE: os.environ[CONFIG_VARIABLE], **variables}
