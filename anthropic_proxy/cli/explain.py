@@ -181,6 +181,8 @@ def _write_stored_summary(row: StoredRequest, settings: Settings) -> None:
     if row.first_token is not None:
         first, total = formats.seconds(row.first_token), formats.seconds(row.duration)
         write("time", f"{first} to the first token, {total} in total")
+    if row.adaptations:
+        write("learned", ", ".join(json.loads(row.adaptations)))
     if row.session:
         session = row.session
         with open_ledger_for_reading(settings) as connection:

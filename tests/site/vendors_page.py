@@ -247,9 +247,11 @@ PHRASES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "system_role": ("other", lambda value: f"system text as `{value}`"),
     "mid_conversation_system": (
         "other",
-        lambda value: (
-            "system messages between others become reminders" if value == "remind" else "system messages stay"
-        ),
+        lambda value: {
+            "keep": "system messages stay",
+            "remind": "system messages between others become reminders",
+            "prefer_remind": "system messages between others become reminders, until the cached tokens fall behind one",
+        }[value],
     ),
     "accepts_system_messages": ("other", _either("", "system messages become reminders")),
     "prefill_form": ("other", lambda value: f"a last assistant message is continued (`{value}`)"),

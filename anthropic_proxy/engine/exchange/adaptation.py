@@ -14,7 +14,14 @@ from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.provider_errors import rejects_configured_model
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
 from anthropic_proxy.engine.routing.router import Target, find_successor, switch_wire
-from anthropic_proxy.engine.wires.contract import TEMPLATE_SWITCH, Adaptation, BaseDialect, Call
+from anthropic_proxy.engine.wires.contract import (
+    SYSTEM_MESSAGE,
+    SYSTEM_REMINDER,
+    TEMPLATE_SWITCH,
+    Adaptation,
+    BaseDialect,
+    Call,
+)
 from anthropic_proxy.engine.wires.failures import rejects_tool_result_images
 from anthropic_proxy.errors import UnreadableReply, UnsupportedFeature, UpstreamError, UpstreamErrorCause
 
@@ -106,6 +113,30 @@ def apply_stored_adaptations(
         used_names.append(_shorten(name))
         target = adapted
     return target
+
+
+def correct_system_form(engine: Engine, target: Target, cached_before: int, cached: int) -> None:
+    """Store that later requests to a model have system messages inside the conversation in the other form.
+
+    The cached tokens fell after such a message was sent to `target`. Both forms are accepted: no request becomes wrong,
+    even if the tokens fell for another reason. If they fall in both forms, the text of the user stays, because no
+    server moves that.
+    """
+    upstream, model = target.upstream, target.model
+    for name, form, other in _SYSTEM_FORMS:
+        if target.wire.apply_adaptation(target.dialect, name) == target.dialect:
+            continue
+        if name not in engine.observations.find_adaptations(upstream, model):
+            engine.observations.store_adaptation(upstream, model, name)
+            engine.log.write_once(
+                f"{target.provider.prefix}/{model}: system messages inside a conversation are sent {form} from now on: "
+                f"after one of them {other}, the cached input fell from {cached_before:,} to {cached:,} tokens"
+            )
+        return
+
+
+_AS_TEXT, _WITH_ROLE = "as text of the user", "with their role"
+_SYSTEM_FORMS = ((SYSTEM_REMINDER, _AS_TEXT, _WITH_ROLE), (SYSTEM_MESSAGE, _WITH_ROLE, _AS_TEXT))
 
 
 def _verb(adaptation: Adaptation) -> str:

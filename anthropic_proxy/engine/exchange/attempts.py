@@ -528,9 +528,12 @@ class Attempts:
             target = attempt.target
             if self._session and len(upstream_request.body) <= MAX_PROMPT_BYTES:
                 conversation = receipt.session, receipt.agent, receipt.prefix, target.model
+                messages = attempt.call.request.messages
                 prompt = Prompt(
                     conversation,
                     upstream_request.body,
+                    sent_at=asyncio.get_running_loop().time(),
+                    system_messages=None if target.is_relayed else sum(each.role == "system" for each in messages),
                     settings=target.dialect.prompt_settings,
                     tools=attempt.call.request.tools or self._request.tools,
                 )

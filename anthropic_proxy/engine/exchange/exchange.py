@@ -25,6 +25,7 @@ from msgspec import structs
 
 from anthropic_proxy.engine.clock import start_clock
 from anthropic_proxy.engine.engine import Engine, is_large_request
+from anthropic_proxy.engine.exchange.adaptation import correct_system_form
 from anthropic_proxy.engine.exchange.admission import admit, settle_admissions
 from anthropic_proxy.engine.exchange.attempts import Attempts
 from anthropic_proxy.engine.exchange.client_side import (
@@ -57,7 +58,7 @@ from anthropic_proxy.engine.messages.preparation import ends_with_paused_reply, 
 from anthropic_proxy.engine.messages.purpose import AGENT_HEADER, SESSION_HEADER, is_classifier_request, read_purpose
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.messages.writer import MessageWriter
-from anthropic_proxy.engine.providers.prefix_guard import settle_change
+from anthropic_proxy.engine.providers.prefix_guard import find_lost_tokens, settle_change
 from anthropic_proxy.engine.routing.router import MAX_NAME_LENGTH, Plan
 from anthropic_proxy.engine.routing.routes import read_project
 from anthropic_proxy.errors import InternalError, ProxyError, ShuttingDown, UpstreamError
@@ -272,6 +273,8 @@ class Exchange:
                 prompt.cached_tokens = counts.cache_read_tokens
             is_large = is_large_request(prompt.body)
             await engine.background.run_in_thread_if_large(is_large, engine.prefix_guard.compare, prompt)
+            if latest is not None and (lost := find_lost_tokens(prompt)):
+                correct_system_form(engine, latest.target, prompt.cached_tokens + lost, prompt.cached_tokens)
             engine.prefix_guard.keep(prompt)
             receipt.prefix_change = prompt.change
 

@@ -83,7 +83,7 @@ _DEEPSEEK = openai_chat.Dialect(
     signature_tag="ds",
     # cached input behind a gateway to DeepSeek: 0 % with late system messages, 97 % with user messages
     # (farion1231/cc-switch issues 7252 and 7166, read 2026-11-26)
-    mid_conversation_system="remind",
+    mid_conversation_system="prefer_remind",
     output_limit_field="max_tokens",
     effort_form="thinking_and_effort",
     reasoning_mode="unless_off",
@@ -272,7 +272,7 @@ OPENAI_SERVERS = (
                 dialect=openai_chat.Dialect(
                     signature_tag="openrouter",
                     # servers behind it may move system messages to the front, and then nothing is cached
-                    mid_conversation_system="remind",
+                    mid_conversation_system="prefer_remind",
                     effort_form="reasoning",
                     replays_reasoning_details=True,
                     server_tools=("web_search",),
@@ -341,7 +341,8 @@ OPENAI_SERVERS = (
                 wire=openai_chat.WIRE,
                 dialect=openai_chat.Dialect(
                     signature_tag="zai",
-                    mid_conversation_system="remind",  # a user message stays where it is, whatever the template does
+                    # a user message stays where it is, whatever the template does
+                    mid_conversation_system="prefer_remind",
                     output_limit_field="max_tokens",
                     effort_form="thinking",
                     reasoning_mode="unless_off",

@@ -81,6 +81,10 @@ MIN_LOST_BYTES = 4_096
 """About as many, the shortest beginning that most providers cache (developers.openai.com, "Prompt caching";
 platform.claude.com, "Prompt caching"; read 2026-11)."""
 
+MAX_CACHE_SECONDS = 300.0
+"""Seconds for which each provider caches a prompt at least (platform.claude.com, developers.openai.com, "Prompt
+caching", read 2026-11)."""
+
 Conversation = tuple[str, str, str, str]
 """Session, subagent, provider and model."""
 
@@ -111,6 +115,7 @@ _CONTENT = b'"content"'
 _SINGLE_TEXT = compile_later(rb'\[\{"type": ?"text", ?"text": ?("[^"\\]*+(?:\\.[^"\\]*+)*+")\}\]')
 _ROLE = compile_later(rb'"role": ?"([a-z]+)"')
 _SYSTEM_ROLE = compile_later(rb'[^\[]{,40}"role": ?"(?:system|developer)"')
+_SYSTEM_MESSAGE = (b'"role":"system"', b'"role": "system"')
 _NAME = compile_later(rb'"name": ?"([A-Za-z0-9_.:/-]{1,128})"')
 _MAX_COMPARED_MESSAGES = 8
 """Number of messages behind a change that tell an edited conversation from another branch."""
@@ -145,6 +150,10 @@ class Prompt(Struct, eq=False, gc=False):
     """Part of `tokens` that the provider has read from its cache."""
     reports_cache: bool = False
     """True if the provider has reported cached tokens in this conversation."""
+    sent_at: float = 0.0
+    """Loop time at which the prompt was sent."""
+    system_messages: int | None = None
+    """Number of system messages inside the conversation. None: as many as `body` has."""
     settings: Sequence[str] = ()
     """`prompt_settings` of the dialect."""
     tools: Sequence[object] = ()
@@ -262,6 +271,26 @@ class PrefixGuard:
         while self.kept_bytes > MAX_KEPT_BYTES or len(self._prompts) > MAX_CONVERSATIONS:
             _, oldest = self._prompts.popitem(last=False)
             self.kept_bytes -= sum(len(each.body) for each in oldest)
+
+
+def find_lost_tokens(prompt: Prompt) -> int:
+    """Return how many cached tokens fewer a compared prompt has than the one before, because of a system message.
+
+    0: the prompt does not continue another one with a further system message, or the cache may be lost for another
+    reason.
+    """
+    before = prompt.replaced
+    if before is None or prompt.change is not None or prompt.sent_at - before.sent_at > MAX_CACHE_SECONDS:
+        return 0
+    lost = before.cached_tokens - prompt.cached_tokens
+    is_fall = lost >= max(MIN_LOST_TOKENS, before.cached_tokens // 2)
+    return lost if is_fall and _count_system_messages(prompt) > _count_system_messages(before) else 0
+
+
+def _count_system_messages(prompt: Prompt) -> int:
+    if prompt.system_messages is None:
+        prompt.system_messages = sum(map(prompt.body.count, _SYSTEM_MESSAGE))
+    return prompt.system_messages
 
 
 def settle_change(receipt: Receipt, change: PrefixChange, log: EngineLog) -> None:

@@ -431,6 +431,9 @@ class StreamConverter(Protocol):
 
 TEMPLATE_SWITCH = "template enable_thinking"
 """Name of the adaptation after which the chat template of a local model is told not to reason."""
+SYSTEM_REMINDER, SYSTEM_MESSAGE = "system reminder", "system message"
+"""Names of two adaptations: system messages inside a conversation are sent as text of the user, or with their role.
+Each changes only dialects whose servers accept both forms."""
 
 
 class Adaptation(Struct, frozen=True):

@@ -218,7 +218,7 @@ class _Expectation:
             "document": prepared.accepts_pdf and self._wire != "ollama",
         }
         self._reminds = (
-            self._wire in ("gemini", "ollama") or getattr(step.dialect, "mid_conversation_system", "keep") == "remind"
+            self._wire in ("gemini", "ollama") or getattr(step.dialect, "mid_conversation_system", "keep") != "keep"
         )
 
     def turns(self, session: Session) -> Iterator[SeenText]:

@@ -26,7 +26,7 @@ from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.rejected_fields import find_rejected_field, names_rejected_field
 from anthropic_proxy.engine.wires.anthropic.request import encode_request
 from anthropic_proxy.engine.wires.anthropic.stream import keep_error_body
-from anthropic_proxy.engine.wires.contract import Adaptation, Call
+from anthropic_proxy.engine.wires.contract import SYSTEM_REMINDER, Adaptation, Call
 from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body, remove_wrappers
 from anthropic_proxy.errors import UpstreamError
 
@@ -184,7 +184,7 @@ def _leave_out_rejected_field(call: Call[Dialect], message: str) -> Adaptation |
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
-    if name == _REMIND:
+    if name == _REMIND or (name == SYSTEM_REMINDER and not dialect.verifies_signatures):
         return structs.replace(dialect, accepts_system_messages=False)
     if name == _DROP_THINKING:
         return structs.replace(dialect, sends_past_thinking=False)

@@ -47,12 +47,12 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     OpenAI's o-series, gpt-5 and later accept `developer`; compatible servers know only `system`. Proven by:
     golden/openai_chat/thinking/reasoning_model.
     """
-    mid_conversation_system: Literal["keep", "remind"] = "keep"
+    mid_conversation_system: Literal["keep", "prefer_remind", "remind"] = "keep"
     """Handling of a system message between other messages. `keep`: it is sent as a system message. `remind`: it is sent
-    as text of a user message. Local models (llama.cpp, vLLM with `--chat-template`) need `remind`, because their chat
-    templates reject a late system message, or move it to the front, which changes the cached beginning of the prompt.
-    Consecutive user messages are then merged. Proven by: golden/openai_chat/text/late_system_reminder,
-    deepseek_late_system."""
+    as text of a user message. `prefer_remind`: likewise, as long as the cached tokens do not fall. Local models
+    (llama.cpp, vLLM with `--chat-template`) need `remind`, because their chat templates reject a late system message,
+    or move it to the front, which changes the cached beginning of the prompt. Consecutive user messages are then
+    merged. Proven by: golden/openai_chat/text/late_system_reminder, deepseek_late_system."""
     min_output_tokens: int = 1
     """Minimum of the output limit that the server accepts. If the client's limit is lower, this minimum is sent, and
     the proxy cuts the reply at the client's limit. OpenRouter has that of OpenAI's models, which is 16, and states it

@@ -11,7 +11,7 @@ from msgspec import structs
 from anthropic_proxy.engine.messages.deltas import Delta, Stop
 from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.contract import TEMPLATE_SWITCH, Adaptation, Call
+from anthropic_proxy.engine.wires.contract import SYSTEM_MESSAGE, SYSTEM_REMINDER, TEMPLATE_SWITCH, Adaptation, Call
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     UpstreamFault,
@@ -151,6 +151,10 @@ def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
             thinking_replay_scope="every",
             reasoning_mode=mode,
         )
+    if name == SYSTEM_REMINDER and dialect.mid_conversation_system == "keep":
+        return structs.replace(dialect, mid_conversation_system="remind")
+    if name == SYSTEM_MESSAGE and dialect.mid_conversation_system == "prefer_remind":
+        return structs.replace(dialect, mid_conversation_system="keep")
     if verb == "say" and value in _LIMITS:
         return structs.replace(dialect, output_limit_field=value)
     if verb == "role" and value == "system":

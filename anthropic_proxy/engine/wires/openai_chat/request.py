@@ -268,7 +268,7 @@ def _join_contents(contents: Sequence[Any]) -> Any:
 class ChatMessageEncoder(MessageEncoder):
     def __init__(self, call: Call[Dialect], dialect: Dialect) -> None:
         super().__init__(call.request)
-        self.sends_reminders = dialect.mid_conversation_system == "remind"
+        self.sends_reminders = dialect.mid_conversation_system != "keep"
         self._dialect = dialect
         self._address = call.base_url
         self._keeps_ids = dialect.call_id_form == "short"
