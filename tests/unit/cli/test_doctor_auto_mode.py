@@ -35,16 +35,25 @@ class Checker:
         self, *, wrong: Sequence[str] = (), unreadable: Sequence[str] = (), refused: Sequence[str] = ()
     ) -> None:
         self.wrong, self.unreadable, self.refused = wrong, unreadable, refused
-        self.cases = {self._key(list(case.user), dict(case.input)): case for case in load_cases()}
+        self.cases = {
+            self._key(
+                list(case.user),
+                case.tool,
+                dict(case.input),
+                [msgspec.json.encode(call.input).decode() for call in case.earlier],
+            ): case
+            for case in load_cases()
+        }
         assert len(self.cases) == len(load_cases())
 
-    def _key(self, user: Any, arguments: Any) -> str:
-        return json.dumps([user, arguments], sort_keys=True)
+    def _key(self, *parts: Any) -> str:
+        return json.dumps(parts, sort_keys=True)
 
     def find(self, body: Any) -> AutoModeCase:
         asked = json.loads(body["messages"][-1]["content"])
-        given = asked["call"]["input"]
-        return self.cases[self._key(asked["user_messages"], json.loads(given) if isinstance(given, str) else given)]
+        given, earlier = asked["call"]["input"], [call["input"] for call in asked["earlier_calls"]]
+        arguments = json.loads(given) if isinstance(given, str) else given
+        return self.cases[self._key(asked["user_messages"], asked["call"]["tool"], arguments, earlier)]
 
     def __call__(self, _url: str, request: UpstreamRequest, _credential: Any) -> FakeResponse:
         case = self.find(json.loads(request.body))
