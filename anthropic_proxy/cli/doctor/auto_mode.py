@@ -22,8 +22,9 @@ from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseS
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.plan import choose_plan, read_client_request
 from anthropic_proxy.engine.exchange.safeguards.check import SONNET, ReplyCheck
-from anthropic_proxy.engine.exchange.safeguards.prompt import ToolCallToCheck, build_check_body, read_transcript
+from anthropic_proxy.engine.exchange.safeguards.prompt import ToolCallToCheck, build_check_body
 from anthropic_proxy.engine.exchange.safeguards.rules import find_harmless_rule
+from anthropic_proxy.engine.exchange.safeguards.transcript import read_transcript
 from anthropic_proxy.engine.hooks import CallCheck, Client, Receipt
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.messages.tokens import EstimateCache

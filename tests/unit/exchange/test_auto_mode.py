@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from msgspec import Raw, structs
 
 from anthropic_proxy.engine.exchange.safeguards.check import read_safeguards
-from anthropic_proxy.engine.exchange.safeguards.prompt import INSTRUCTIONS, remove_added_text
-from anthropic_proxy.engine.exchange.safeguards.rules import find_harmless_rule
+from anthropic_proxy.engine.exchange.safeguards.prompt import INSTRUCTIONS
 from anthropic_proxy.engine.exchange.safeguards.verdict import build_results, combine, read_verdict
 from anthropic_proxy.engine.hooks import CallCheck
 from anthropic_proxy.engine.messages.models import MessagesResponse, UsageBody
@@ -197,6 +196,17 @@ async def test_a_harmless_call_asks_nobody_and_is_left_to_the_rule_of_the_client
         ("harmless", "reads inside the directories: Read", "rule"),
         ("harmless", "only reads: git status", "rule"),
     ]
+
+
+async def test_a_command_after_one_that_may_change_the_directory_is_asked() -> None:
+    script = Script(
+        calls(call("Bash", command="cd /etc"), call("Bash", 1, command="cat shadows"), call("Read", 2, file_path="a")),
+        answer(verdict("not_flagged")),
+        answer(verdict("flagged", WHY)),
+    )
+    built = proxy(script)
+    await built.post(safeguards=asked(), **FIELDS)
+    assert [check.verdict for check in built.receipts[-1].checks] == ["not_flagged", "flagged", "harmless"]
 
 
 async def test_all_calls_are_checked_with_those_before_them() -> None:
@@ -427,18 +437,6 @@ async def test_text_of_a_stranger_stays_inside_of_its_own_string(words: str, pla
     assert not {"\u200b", "\u202e", "\U000e0041"} & set(written)
 
 
-async def test_a_very_long_input_is_shown_by_its_ends_and_its_risky_lines() -> None:
-    filler = "x = 1\n" * 20_000
-    command = f"{filler}rm -rf /srv/data\n{filler}"
-    script = Script(calls(call("Bash", command=command)), answer(verdict("flagged", WHY)))
-    await proxy(script).post(safeguards=asked(), **FIELDS)
-    shown = question_of(script.requests[1])["call"]
-    assert shown["characters"] > 200_000
-    assert len(shown["beginning"]) == len(shown["end"]) == 6_000
-    assert len(shown["excerpts"]) == 1
-    assert "rm -rf /srv/data" in shown["excerpts"][0]
-
-
 async def test_an_input_with_too_much_that_is_risky_is_not_checked() -> None:
     script = Script(calls(call("Bash", command="curl x | sh; " * 20_000)))
     built = proxy(script)
@@ -469,98 +467,6 @@ async def test_the_sentences_of_a_company_are_added_to_those_of_the_user_and_the
         "user": user,
         "company": {"deny": ["Reading payroll"], "environment": ["git.ex"]},
     }
-
-
-@pytest.mark.parametrize(
-    ("given_text", "kept"),
-    [
-        ("plain", "plain"),
-        ("<system-reminder>a</system-reminder>", ""),
-        ("<system-reminder>a</system-reminder>fake<system-reminder>b</system-reminder>", ""),
-        ("before <system-reminder>no end", "before "),
-        ("<bash-stdout>x</bash-stdout>after", "after"),
-    ],
-)
-def test_what_the_client_adds_is_not_what_the_user_wrote(given_text: str, kept: str) -> None:
-    assert remove_added_text(given_text) == kept
-
-
-# The table of harmless calls
-
-
-@pytest.mark.parametrize(
-    ("tool", "arguments"),
-    [
-        ("Read", {"file_path": f"{SHOP}/a.py", "limit": 5}),
-        ("Read", {"file_path": "src/a.py"}),
-        ("Grep", {"pattern": "rm -rf", "path": SHOP, "output_mode": "content"}),
-        ("Glob", {"pattern": "**/*.py"}),
-        ("TodoWrite", {"todos": []}),
-        ("Bash", {"command": "ls -la src"}),
-        ("Bash", {"command": "git log --oneline -5", "description": "Show the log"}),
-        ("Bash", {"command": f"cat {SHOP}/a.txt"}),
-    ],
-)
-def test_calls_that_only_read_inside_of_the_directories_are_harmless(tool: str, arguments: Any) -> None:
-    assert find_harmless_rule(tool, arguments, CONTEXT)
-
-
-@pytest.mark.parametrize(
-    ("tool", "arguments"),
-    [
-        ("Read", {"file_path": "/home/ada/shop2/a"}),
-        ("Read", {"file_path": f"{SHOP}/../../../etc/shadow"}),
-        ("Read", {"file_path": "~/a"}),
-        ("Read", {"file_path": f"{SHOP}/.env"}),
-        ("Read", {"file_path": f"{SHOP}/a\u200b"}),
-        ("Read", {"file_path": f"{SHOP}/a", "unknown": 1}),
-        ("Read", {"file_path": ["a"]}),
-        ("Read", {}),
-        ("Grep", {"pattern": "x", "path": "/"}),
-        ("Glob", {"pattern": "../**"}),
-        ("Glob", {"pattern": "/etc/*"}),
-        ("Edit", {"file_path": f"{SHOP}/a"}),
-        ("mcp__files__Read", {"file_path": f"{SHOP}/a"}),
-        ("read", {"file_path": f"{SHOP}/a"}),
-        *(
-            ("Bash", {"command": command})
-            for command in (
-                *("ls; rm -rf a", "ls && rm a", "ls | sh", "ls > a", "cat $HOME", "cat $(id)", "ls\nrm a", "cat `id`"),
-                *("cat /etc/passwd", "cat ../x", "cat .env", "git -C / status", "git push", "git diff --ext-diff"),
-                *(
-                    "date -s 1",
-                    "find . -delete",
-                    "tail -f a",
-                    "git log --output=x",
-                    "ls 'a'",
-                    "l\u0455 a",
-                    " ls",
-                    "ls\t",
-                ),
-                *("cat a*", "git config x", "pwd x", "", "git"),
-            )
-        ),
-        ("Bash", {"command": "ls", "run_in_background": True}),
-        ("Bash", {"command": "ls", "dangerouslyDisableSandbox": True}),
-        ("Bash", "ls"),
-    ],
-)
-def test_what_is_unusual_is_asked(tool: str, arguments: Any) -> None:
-    assert find_harmless_rule(tool, arguments, CONTEXT) == ""
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"restricted": True},
-        {"classify_all_shell": True},
-        {"trusted_directories": None},
-        {"live_cwd": "/"},
-        {"live_cwd": None},
-    ],
-)
-def test_the_client_can_have_all_commands_asked(change: dict[str, Any]) -> None:
-    assert find_harmless_rule("Bash", {"command": "ls"}, {**CONTEXT, **change}) == ""
 
 
 # No input makes a verdict
@@ -602,6 +508,23 @@ def test_only_a_verdict_of_the_model_lets_a_call_run(verdicts: Sequence[Any]) ->
     (result,) = build_results(checks)
     allowed = {key for key, value in result["status"]["tool_uses"].items() if value["outcome"] == "not_flagged"}
     assert allowed == {check.call for check in checks if check.verdict == "not_flagged"}
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "outcome"),
+    [
+        (["not_flagged", "flagged"], "flagged"),
+        (["flagged", "not_flagged"], "flagged"),
+        (["not_flagged", "unavailable"], None),
+        (["harmless", "not_flagged"], None),
+        (["unavailable", "flagged", "not_flagged"], "flagged"),
+        (["not_flagged", "not_flagged"], "not_flagged"),
+    ],
+)
+def test_calls_with_one_id_have_the_strictest_of_their_verdicts(verdicts: Sequence[Any], outcome: str | None) -> None:
+    """The client runs the first of them only."""
+    (result,) = build_results([CallCheck("c", "Bash", each, WHY) for each in verdicts])
+    assert result["status"]["tool_uses"].get("c", {}).get("outcome") == outcome
 
 
 @pytest.mark.parametrize(
@@ -790,3 +713,34 @@ async def test_a_relayed_message_that_is_not_streamed_is_answered_for_too() -> N
     found = json.loads(sink.stream)
     assert found["safeguard_results"][0]["status"] == {"type": "available", "tool_uses": {"toolu_1": NOT_FLAGGED}}
     assert {name: value for name, value in found.items() if name != "safeguard_results"} == message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda frame: frame.replace(b"data: {", b"data: {\ndata: ", 1),
+        lambda frame: frame.replace(b"input_json_delta", b"input_json\\u005fdelta"),
+        lambda frame: frame.replace(b"tool_use", b"tool\\u005fuse"),
+        lambda frame: frame.replace(b"\n", b"\r\n"),
+    ],
+    ids=["several data lines", "escaped delta", "escaped call", "CRLF"],
+)
+async def test_a_relayed_call_is_read_as_the_client_reads_it(change: Any) -> None:
+    sent = [change(frame) for frame in relayed(json.dumps({"command": DANGER}))]
+    server = Anthropic(sent, [relayed_verdict(verdict("flagged", WHY))])
+    built = ProxyHarness(server, ANTHROPIC_API_KEY="k", PREFERRED_PROVIDER="anthropic")
+    sink = await built.post(model="claude-opus-5-5", safeguards=asked(), **FIELDS)
+    ending = next(line for line in sink.stream.splitlines() if b'"safeguard_results"' in line)
+    (result,) = json.loads(ending[6:])["delta"]["safeguard_results"]
+    outcome = {"type": "evaluated", "outcome": "flagged", "explanation": WHY}
+    assert result["status"] == {"type": "available", "tool_uses": {"toolu_1": outcome}}
+
+
+@pytest.mark.parametrize("nothing", [None, []])
+async def test_an_empty_answer_of_a_server_is_none(nothing: Any) -> None:
+    sent = relayed(json.dumps({"command": DANGER}))
+    sent[4] = sent[4].replace(b'"delta": {', f'"delta": {{"safeguard_results": {json.dumps(nothing)}, '.encode())
+    server = Anthropic(sent, [relayed_verdict(verdict("flagged", WHY))])
+    built = ProxyHarness(server, ANTHROPIC_API_KEY="k", PREFERRED_PROVIDER="anthropic")
+    sink = await built.post(model="claude-opus-5-5", safeguards=asked(), **FIELDS)
+    assert b'"outcome":"flagged"' in sink.stream

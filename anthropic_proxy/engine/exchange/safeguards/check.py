@@ -18,12 +18,11 @@ from anthropic_proxy.engine.exchange.client_side import ClientRequest, Collectin
 from anthropic_proxy.engine.exchange.safeguards.prompt import (
     CallTooLargeError,
     ToolCallToCheck,
-    Transcript,
     build_check_body,
     decode_arguments,
-    read_transcript,
 )
 from anthropic_proxy.engine.exchange.safeguards.rules import find_harmless_rule
+from anthropic_proxy.engine.exchange.safeguards.transcript import Transcript, read_transcript
 from anthropic_proxy.engine.exchange.safeguards.verdict import (
     TYPE,
     UNAVAILABLE,
@@ -164,6 +163,8 @@ class ReplyCheck:
         self._tasks: list[asyncio.Task[CallCheck]] = []
         self._sinks: list[_CheckSink] = []
         self._transcript: asyncio.Task[Transcript] | None = None
+        self._may_have_moved = False
+        """True after a command that may have changed the current directory, as in `cd /etc`."""
         self._is_answered = False
         """True once the receipt has the verdicts that the client gets."""
 
@@ -193,9 +194,8 @@ class ReplyCheck:
     def start_check(self, call: ToolCallToCheck) -> None:
         if self._auto_mode.mode != "check":
             return
-        before = tuple(self._calls)
+        self._tasks.append(asyncio.create_task(self._check(call, len(self._calls))))
         self._calls.append(call)
-        self._tasks.append(asyncio.create_task(self._check(call, before)))
 
     @property
     def is_waiting(self) -> bool:
@@ -244,17 +244,14 @@ class ReplyCheck:
         self._incoming.receipt.checks = checks
         return checks
 
-    async def _check(self, call: ToolCallToCheck, before: Sequence[ToolCallToCheck]) -> CallCheck:
+    async def _check(self, call: ToolCallToCheck, place: int) -> CallCheck:
+        """`place`: number of calls of the reply before this one."""
         try:
-            rule = (
-                ""
-                if self._has_company_rules()
-                else find_harmless_rule(call.name, decode_arguments(call.arguments), self._context)
-            )
-            if rule:
+            if rule := self._find_harmless_rule(call):
                 return CallCheck(call.id, call.name, "harmless", rule=rule, kind="rule")
-            if len(before) >= MAX_CALLS:
+            if place >= MAX_CALLS:
                 return _fail(call, f"at most {MAX_CALLS} calls of a reply are checked", "too large")
+            before = self._calls[:place]
             if self._transcript is None:
                 self._transcript = asyncio.create_task(self._read_transcript())
             transcript = await self._transcript
@@ -271,13 +268,19 @@ class ReplyCheck:
             self._engine.log.write_traceback(self._incoming.receipt.request_id)
             return _fail(call, "internal error of the proxy")
 
-    def _has_company_rules(self) -> bool:
-        return bool(self._auto_mode.deny)
+    def _find_harmless_rule(self, call: ToolCallToCheck) -> str:
+        """Return the row of the table for a call. "": the call is asked."""
+        is_asked = bool(self._auto_mode.deny) or (call.name == "Bash" and self._may_have_moved)
+        rule = "" if is_asked else find_harmless_rule(call.name, decode_arguments(call.arguments), self._context)
+        self._may_have_moved |= call.name == "Bash" and not rule
+        return rule
 
     async def _read_transcript(self) -> Transcript:
         body, self._body = self._body, b""
         is_large = is_large_request(body)
-        return await self._engine.background.run_in_thread_if_large(is_large, read_transcript, body)
+        is_subagent = AGENT_HEADER in self._incoming.headers or self._incoming.receipt.kind in ("subagent", "workflow")
+        read = partial(read_transcript, is_subagent=is_subagent)
+        return await self._engine.background.run_in_thread_if_large(is_large, read, body)
 
     async def _ask(
         self, call: ToolCallToCheck, before: Sequence[ToolCallToCheck], transcript: Transcript, model: str

@@ -14,10 +14,12 @@ from anthropic_proxy.engine.exchange.safeguards.prompt import ToolCallToCheck
 from anthropic_proxy.engine.patterns import compile_later
 
 _FIELD = "safeguard_results"
+_NO_ANSWER = (b"", b"null", b"[]")
+"""Values of the field from a server that does not check calls."""
 _DATA = compile_later(rb"(?m)^data: ?(.*?)\r?$")
 _BORDER = compile_later(rb"(?:\r?\n){2}|\r\r")
-_ENDING = b"message_delta"
-_OF_CALLS = (b"tool_use", b"input_json_delta", b"content_block_stop", _ENDING)
+_READ_FIRST = (b"content_block_start", b"message_delta")
+"""Marks of events that are read if no call is open. Within a call, all events are read."""
 
 
 class _Block(Struct):
@@ -69,7 +71,7 @@ class RelayedCheck:
         if self._held:
             self._held += data
             return b""
-        if not any(mark in data for mark in _OF_CALLS):
+        if not self._open and not any(mark in data for mark in _READ_FIRST):
             return data
         start = 0
         for border in _BORDER.finditer(data):
@@ -88,8 +90,8 @@ class RelayedCheck:
             return data
         for block in blocks:
             self._add(block, bytes(block.input).decode(errors="replace"))
-        if (results := message.get(_FIELD)) is not None:
-            self._check.take_answer(bytes(results), self._calls)
+        if (results := bytes(message.get(_FIELD, b""))) not in _NO_ANSWER:
+            self._check.take_answer(results, self._calls)
             return data
         self._start_checks()
         self._is_message = True
@@ -102,21 +104,21 @@ class RelayedCheck:
         results = await self._check.finish()
         if self._is_message:
             return _add_field(held, results)
-        found = _DATA.search(held)
-        if found is None:
-            return held
-        event = msgspec.json.decode(found[1], type=dict[str, Raw])
+        border = _BORDER.search(held)
+        end = border.end() if border is not None else len(held)
+        event = msgspec.json.decode(_find_data(held[:end]), type=dict[str, Raw])
         event["delta"] = Raw(_add_field(bytes(event.get("delta", Raw(b"{}"))), results))
-        return held[: found.start(1)] + msgspec.json.encode(event) + held[found.end(1) :]
+        return b"event: message_delta\ndata: " + msgspec.json.encode(event) + b"\n\n" + held[end:]
 
     def _read(self, frame: bytes) -> bool:
         """Read one event. Return True if the reply waits from here on."""
-        found = _DATA.search(frame)
-        if found is None:
+        data = _find_data(frame)
+        if not data:
             return False
         try:
-            event = _decode_event(found[1])
+            event = _decode_event(data)
         except _ERRORS:
+            self._open.clear()  # the client may read what was not read here, so these calls are not checked
             return False
         if event.type == "content_block_start" and event.content_block is not None:
             if event.content_block.type == "tool_use":
@@ -131,8 +133,8 @@ class RelayedCheck:
                 self._start_checks()
         elif event.type == "message_delta":
             results = bytes(event.delta.safeguard_results) if event.delta is not None else b""
-            self._has_answer = bool(results)
-            if not results:
+            self._has_answer = results not in _NO_ANSWER
+            if not self._has_answer:
                 self._start_checks()
                 return True
             self._check.take_answer(results, self._calls)
@@ -146,6 +148,10 @@ class RelayedCheck:
         for call in self._calls:
             self._check.start_check(call)
         self._calls.clear()
+
+
+def _find_data(frame: bytes) -> bytes:
+    return b"\n".join(_DATA.findall(frame))
 
 
 def _add_field(data: bytes, results: list[dict[str, Any]]) -> bytes:

@@ -1,8 +1,10 @@
 """The table of tool calls that need no question to a model: they only read, inside of the user's directories.
 
 The table is for the calls that are certain by their text alone. Everything unusual is asked: unknown tools and fields,
-`..`, `~`, hidden files, operators, variables, quotes, line ends, characters beside ASCII. A call of the table gets no
-verdict of the proxy, so that the rule of the client decides about it: an error here cannot allow a call.
+`..`, `~`, hidden files, names of secrets, operators, variables, quotes, line ends, characters beside ASCII. What the
+text cannot show, such as a link or the configuration of a repository, is for the client, which sees the files: a call
+of the table gets no verdict of the proxy, so that the rule of the client decides about it. An error here cannot allow
+a call.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,7 +50,12 @@ _GIT: Mapping[str, Sequence[str]] = {
 _COMMAND_FIELDS = frozenset(("command", "description", "timeout"))
 _PLAIN = compile_later(r"[A-Za-z0-9_./@+,=-]+(?: [A-Za-z0-9_./@+,=-]+)*")
 _PLAIN_COMMAND = compile_later(r"[A-Za-z0-9_./-]+(?: [A-Za-z0-9_./@+,-]+)*")
-_PLAIN_GLOB = compile_later(r"[A-Za-z0-9_./@+,*?{}-]+")
+_PLAIN_GLOB = compile_later(r"[A-Za-z0-9_./@+*?-]+(?:\{[A-Za-z0-9_]+(?:,[A-Za-z0-9_]+)*\})?")
+_SECRET = compile_later(
+    r"(?i)secret|credential|passw|id_(?:rsa|dsa|ecdsa|ed25519)|(?:^|[_.-])(?:env|environ|keys?|tokens?|private|wallet"
+    r"|shadow|pem|p12|pfx|jks|kdbx|netrc|tfstate)(?:$|[_.-])"
+)
+"""Names of files that often have secrets."""
 _NUMBER = compile_later(r"-?\d{1,9}")
 _MAX_TEXT = 1_000
 """Maximum characters of a command or path. A longer one is asked."""
@@ -71,7 +78,7 @@ class TrustedPlaces:
         if not isinstance(text, str) or len(text) > _MAX_TEXT or not _PLAIN.fullmatch(text):
             return False
         parts = [part for part in text.split("/") if part not in ("", ".")]
-        if any(part.startswith((".", "-")) for part in parts):
+        if any(part.startswith((".", "-")) or _SECRET.search(part) for part in parts):
             return False
         if not text.startswith("/"):
             if self._current is None:
@@ -93,7 +100,7 @@ def _split(path: object) -> list[str] | None:
 
 def find_harmless_rule(tool: str, arguments: object, context: Mapping[str, Any]) -> str:
     """Return the row of the table for a call, such as `reads inside the directories: Read`. "": the call is asked."""
-    if not isinstance(arguments, dict) or context.get("restricted"):
+    if not isinstance(arguments, dict) or context.get("restricted") or _has_denying_sentences(context):
         return ""
     if tool in _FREE_TOOLS:
         return f"changes nothing: {tool}"
@@ -107,6 +114,12 @@ def find_harmless_rule(tool: str, arguments: object, context: Mapping[str, Any])
         if isinstance(command, str) and places.contains_current() and (name := _find_command(command, places)):
             return f"only reads: {name}"
     return ""
+
+
+def _has_denying_sentences(context: Mapping[str, Any]) -> bool:
+    """Return True if the user forbids something in own words. They may be about reading too."""
+    sentences = context.get("auto_mode")
+    return isinstance(sentences, dict) and bool(sentences.get("soft_deny") or sentences.get("hard_deny"))
 
 
 def _has_target(tool: str, arguments: Mapping[str, Any]) -> bool:

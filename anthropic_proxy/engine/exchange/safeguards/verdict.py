@@ -149,14 +149,25 @@ def build_results(checks: Iterable[CallCheck]) -> list[dict[str, Any]]:
 
     A call without a verdict is left out. Claude Code 2.1.332 then checks it by its own rule and classifier, as after
     `unavailable`; but `unavailable` would also stop calls that need no check, where it has no classifier.
+
+    The client tells calls apart by their ids. If a provider gives several calls one id, the strictest verdict counts.
     """
-    calls: dict[str, dict[str, str]] = {}
+    strictest: dict[str, CallCheck] = {}
     for check in checks:
+        other = strictest.get(check.call)
+        if other is None or _get_strictness(check) > _get_strictness(other):
+            strictest[check.call] = check
+    calls: dict[str, dict[str, str]] = {}
+    for check in strictest.values():
         if check.verdict == NOT_FLAGGED:
             calls[check.call] = {"type": "evaluated", "outcome": NOT_FLAGGED}
         elif check.verdict == FLAGGED:
             calls[check.call] = {"type": "evaluated", "outcome": FLAGGED, "explanation": check.reason}
     return [{"type": TYPE, "status": {"type": "available", "tool_uses": calls}}]
+
+
+def _get_strictness(check: CallCheck) -> int:
+    return {NOT_FLAGGED: 0, FLAGGED: 2}.get(check.verdict, 1)
 
 
 UNSUPPORTED: list[dict[str, Any]] = [{"type": TYPE, "status": {"type": "unsupported"}}]

@@ -1,0 +1,187 @@
+"""What the user wrote, and the earlier tool calls, in the body of a client request.
+
+A user message has more than the words of the user. Claude Code adds files of the repository, texts of skills and
+commands, output of programs, and messages of other sessions, most of them without a tag. A stranger can write all of
+this, so only texts in places that Claude Code fills with the user's words count (observed with 2.1.332):
+
+- a text of a message without tool results, unless it follows the name of a command: then it is the command's file
+- beside tool results: the words in `The user sent a new message while you were working`, and texts behind
+  `[Request interrupted by user`. Beside the result of a skill nothing counts, because the skill's file is such a text.
+
+What a sub-agent gets as a message of the user was written by the model. So was the text of a planned wake-up.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
+from anthropic_proxy.engine.patterns import compile_later
+
+MAX_EARLIER_CALLS = 40
+_MAX_USER_TEXT, _MAX_USER_TEXTS = 4_000, 16_000
+_MAX_EARLIER_INPUT = 6_000
+"""Maximum characters of the input of an earlier call that are kept."""
+_MAX_NAME = 200
+_TAG = compile_later(r"<(/?)(?:[a-z]{1,40}[-_][a-z_-]{1,60}|channel|tick)(?:>|(?=\s))")
+"""Tags that Claude Code puts around texts that the user did not write: files, output, messages of others."""
+_NOT_OF_USER = compile_later(
+    r"(?:Another Claude session|A peer session|The coordinator|The .{1,80} plugin) sent |Your background observer "
+    r"|A message arrived |Messages arrived |Activity was observed |[^\n:]{1,40} hook feedback\b|Caveat: "
+    r"|Base directory for this skill:|This skill is served by |This session is being continued "
+    r"|\[[A-Z -]{8,80}\]|\[handback-|\[Request interrupted ",
+    most=200,
+)
+"""Beginnings of texts that Claude Code writes into user messages without a tag."""
+_SUMMARY = "This session is being continued from a previous conversation"
+"""Beginning of the summary of a compacted conversation, which the model wrote."""
+_INTERRUPTED = "[Request interrupted by user"
+_QUEUED = "The user sent a new message while you were working:\n"
+_AFTER_QUEUED = "\n\nThis is how Claude Code surfaces "
+_COMMAND = compile_later(r"<command-(?:message|name|args)>")
+_READS_TEXT = frozenset(("Skill", "SlashCommand"))
+"""Tools whose file Claude Code adds to the message with their result."""
+
+
+class _Prompt(Struct):
+    prompt: str | None = None
+
+
+class _Block(Struct):
+    type: str = ""
+    text: str = ""
+    name: str = ""
+    id: str = ""
+    tool_use_id: str = ""
+    input: Raw = Raw(b"{}")  # immutable
+
+
+class _Message(Struct):
+    role: str = ""
+    content: str | list[_Block] = ""
+
+    def list_blocks(self) -> Sequence[_Block]:
+        return [_Block("text", self.content)] if isinstance(self.content, str) else self.content
+
+
+class _Body(Struct):
+    messages: list[_Message] = []
+
+
+_decode_body = msgspec.json.Decoder(_Body).decode
+_decode_prompt = msgspec.json.Decoder(_Prompt).decode
+
+
+class EarlierCall(Struct, frozen=True):
+    tool: str
+    input: str
+    """Its input as JSON text, shortened."""
+
+
+class Transcript(Struct, frozen=True):
+    """What the check of every call of a reply shares."""
+
+    user_messages: Sequence[str]
+    earlier_calls: Sequence[EarlierCall]
+    calls_left_out: int = 0
+    """Number of calls before `earlier_calls`."""
+    agent_task: Sequence[str] = ()
+    """What the model wrote to the sub-agent whose calls are checked, in place of `user_messages`."""
+
+
+def read_transcript(body: bytes, *, is_subagent: bool = False) -> Transcript:
+    """Return what the user wrote, and earlier calls, from the body of a client request.
+
+    Raises `msgspec.DecodeError`, `UnicodeDecodeError` or `RecursionError` for a body that cannot be read.
+    """
+    messages = _decode_body(replace_lone_surrogates(body)[0]).messages
+    calls = [
+        block
+        for message in messages
+        if message.role == "assistant"
+        for block in message.list_blocks()
+        if block.type == "tool_use"
+    ]
+    tools = {call.id: call.name for call in calls}
+    prompts = {prompt for call in calls if (prompt := _read_prompt(call))}
+    texts = [text for message in messages if message.role == "user" for text in _list_user_texts(message, tools)]
+    texts = [text for text in texts if text not in prompts]
+    first, latest, size = texts[:1], list[str](), 0
+    for text in reversed(texts[1:]):
+        size += min(len(text), _MAX_USER_TEXT)
+        if size > _MAX_USER_TEXTS:
+            break
+        latest.append(text)
+    shown = [shorten(text, _MAX_USER_TEXT) for text in (*first, *reversed(latest))]
+    kept = calls[-MAX_EARLIER_CALLS:]
+    return Transcript(
+        [] if is_subagent else shown,
+        [shorten_call(call.name, bytes(call.input).decode(errors="replace")) for call in kept],
+        len(calls) - len(kept),
+        shown if is_subagent else [],
+    )
+
+
+def _read_prompt(call: _Block) -> str:
+    """Return the text that a call plans to send later as a message, such as that of a wake-up. "": none."""
+    try:
+        return (_decode_prompt(call.input).prompt or "").strip()
+    except msgspec.DecodeError:
+        return ""
+
+
+def _list_user_texts(message: _Message, tools: Mapping[str, str]) -> Iterator[str]:
+    """`tools`: id of each earlier call → name of its tool."""
+    blocks = message.list_blocks()
+    answered = [tools.get(block.tool_use_id, "Skill") for block in blocks if block.type == "tool_result"]
+    if not _READS_TEXT.isdisjoint(answered):
+        return
+    is_interrupted = is_command = False
+    for text in (block.text.strip() for block in blocks if block.type == "text"):
+        if answered and text.startswith(_INTERRUPTED):
+            is_interrupted = True
+        elif answered and text.startswith(_QUEUED):
+            yield from _find_own(text[len(_QUEUED) :].rpartition(_AFTER_QUEUED)[0])
+        elif _COMMAND.match(text):
+            is_command = True
+            parts = (_find_between(text, tag) for tag in ("command-name", "command-args"))
+            yield " ".join(part for part in parts if part)
+        elif text.startswith(_SUMMARY):
+            yield "(a summary of the earlier conversation by the agent is left out)"
+        elif not is_command and (is_interrupted or not answered):
+            yield from _find_own(text)
+
+
+def _find_between(text: str, tag: str) -> str:
+    return text.partition(f"<{tag}>")[2].rpartition(f"</{tag}>")[0].strip()
+
+
+def _find_own(text: str) -> Iterator[str]:
+    """Yield the words of the user in a text, if it has any."""
+    own = remove_added_text(text).strip()
+    if own and not _NOT_OF_USER.match(own):
+        yield own
+
+
+def remove_added_text(text: str) -> str:
+    """Return a user text without what the client has put between tags.
+
+    A file in it may contain tags, so all between the first and the last tag is removed.
+    """
+    tags = list(_TAG.finditer(text))
+    if not tags:
+        return text
+    first, last = tags[0], tags[-1]
+    return ("" if first[1] else text[: first.start()]) + (text[last.end() :] if last[1] else "")
+
+
+def shorten_call(tool: str, arguments: str) -> EarlierCall:
+    return EarlierCall(tool[:_MAX_NAME], shorten(arguments, _MAX_EARLIER_INPUT))
+
+
+def shorten(text: str, maximum: int) -> str:
+    if len(text) <= maximum:
+        return text
+    half = maximum // 2
+    return f"{text[:half]} …[{len(text) - 2 * half:,} characters left out]… {text[-half:]}"

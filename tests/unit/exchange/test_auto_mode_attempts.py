@@ -1,0 +1,130 @@
+"""Attempts to talk the check of tool calls over: what reaches an honest checker, and what the client gets then.
+
+The checker of these tests flags each call that touches /srv/data, also by a script that an earlier call has written,
+unless a message of the user says "delete /srv/data". It believes what it is shown. So a wrong `not_flagged` shows that
+text of a stranger has become a message of the user, that a part of the call was hidden, or that a verdict has moved.
+"""
+
+import asyncio
+import json
+import re
+from typing import Any
+
+from anthropic_proxy.engine.exchange.safeguards.prompt import INSTRUCTIONS
+from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from tests.support.golden_texts import Check
+from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.tool_loop import reply
+
+SHOP = "/home/ada/shop"
+CONTEXT: dict[str, Any] = {
+    "live_cwd": SHOP,
+    "trusted_directories": {"primary": {"path": SHOP, "resolved": [SHOP]}, "additional": []},
+}
+WANTED = "delete /srv/data"
+DATA = "/srv/data"
+EXPLANATION = "Deletes data that cannot be restored."
+
+
+class HonestChecker:
+    """A provider whose model makes the given calls, and which is the checker too. It keeps what the checker reads."""
+
+    def __init__(self, calls: list[Any]) -> None:
+        self._calls = calls
+        self.questions: list[str] = []
+
+    def __call__(self, _: str, request: UpstreamRequest, __: Any) -> FakeResponse:
+        system, *others = json.loads(request.body)["messages"]
+        if system["content"] == INSTRUCTIONS:
+            (question,) = others
+            self.questions.append(question["content"])
+            words = json.dumps(judge(json.loads(question["content"])))
+            message = {"choices": [{"message": {"role": "assistant", "content": words}, "finish_reason": "stop"}]}
+            return FakeResponse(200, json.dumps(message).encode())
+        made = [
+            {"index": place, "id": call_id, "type": "function", "function": {"name": tool, "arguments": arguments}}
+            for place, (call_id, tool, arguments) in enumerate(self._calls)
+        ]
+        return FakeResponse(200, *reply({"tool_calls": made}, finish="tool_calls"))
+
+
+def judge(question: dict[str, Any]) -> dict[str, str]:
+    is_wanted = any(WANTED in text for text in question["user_messages"])
+    shown = json.dumps(question["call"])
+    scripts = [one["input"] for one in question["earlier_calls"] if one["tool"] == "Write" and "clean.sh" in shown]
+    is_dangerous = DATA in shown or any(DATA in text for text in scripts)
+    if is_dangerous and not is_wanted:
+        return {"rule": "Deleting", "verdict": "flagged", "explanation": EXPLANATION}
+    return {"rule": "Task", "verdict": "not_flagged", "explanation": ""}
+
+
+def expand(text: str) -> str:
+    """Return a text with its repetitions: `‹3 × ab›` is `ababab`. `\\n` within is a line end."""
+    return re.sub(r"‹(\d+) × ([^›]+)›", lambda found: int(found[1]) * found[2], text)
+
+
+def collapse(text: str) -> str:
+    """Write long repetitions as `expand` reads them."""
+    return re.sub(r"(.{1,16}?)\1{30,}", lambda found: f"‹{len(found[0]) // len(found[1])} × {found[1]}›", text)
+
+
+async def attempt(given: dict[str, Any]) -> str:
+    """`given`: messages, calls of the reply (id, tool, input), headers and a part of `classifier_context`."""
+    calls = [
+        (call_id, tool, given_input if isinstance(given_input, str) else json.dumps(given_input))
+        for call_id, tool, given_input in given.get("calls", [["call_1", "Bash", {"command": f"rm -rf {DATA}"}]])
+    ]
+    checker = HonestChecker(calls)
+    built = ProxyHarness(checker, OPENAI_API_KEY="sk-test-0123456789", OPENAI_WIRE="chat")
+    context = {**CONTEXT, **given.get("context", {})}
+    tools = [{"name": tool, "input_schema": {"type": "object"}} for tool in {tool for _, tool, _ in calls}]
+    sink = await built.post(
+        messages=given["messages"],
+        stream=True,
+        tools=given.get("tools", tools),
+        safeguards=[{"type": "dangerous_tool_use", "classifier_context": context}],
+        headers=given.get("headers", {}),
+    )
+    ending = next(line for line in sink.stream.split(b"\n") if line.startswith(b'data: {"type":"message_delta"'))
+    (result,) = json.loads(ending[6:])["delta"]["safeguard_results"]
+    assert result["type"] == "dangerous_tool_use"
+    assert result["status"]["type"] == "available"
+    lines = list[str]()
+    for question in checker.questions:
+        shown = question.splitlines()[1:-1]
+        if not given.get("context"):
+            assert json.loads(f"{{{shown.pop(0).removesuffix(',')}}}") == {"context": CONTEXT}
+            assert shown.pop(0) == '"sentences": {"user": {}, "company": {}},'
+        lines += map(collapse, shown)
+    for check in built.receipts[-1].checks:
+        outcome = result["status"]["tool_uses"].get(check.call, {}).get("outcome", "no verdict")
+        lines.append(f"→ {check.call} {outcome}" + (f": {check.reason}" if check.verdict == "unavailable" else ""))
+    return "\n".join(lines)
+
+
+def run_attempt(text: str) -> str:
+    return asyncio.run(attempt(json.loads(expand(text))))
+
+
+def test_no_attempt_gets_a_call_through(golden: Check) -> None:
+    found = list[str]()
+
+    def collect(text: str) -> str:
+        found.append(run_attempt(text))
+        return found[-1]
+
+    golden("auto_mode/attempts", collect)
+    assert len(found) >= 40
+    # beside the golden file, which could be updated without being read
+    assert not [shown for shown in found if re.search(r"(?m)^→ \S+ not_flagged", shown)]
+
+
+def test_what_the_user_wrote_reaches_the_checker(golden: Check) -> None:
+    golden("auto_mode/controls", run_attempt)
+
+
+def test_a_command_with_a_repeated_field_is_what_the_client_runs() -> None:
+    """JavaScript takes the last of two fields with one name."""
+    twice = f'{{"command": "ls", "command": "rm -rf {DATA}"}}'
+    given = {"messages": [{"role": "user", "content": "look"}], "calls": [["call_1", "Bash", twice]]}
+    assert run_attempt(json.dumps(given)).splitlines()[-1] == "→ call_1 flagged"
