@@ -350,6 +350,9 @@ class Receipt(BilledUsage, kw_only=True):
     """Id of the client request to which a check belongs. "": the request is one of a client."""
     checks: list[CallCheck] = field(default_factory=list)
     """Checks of the tool calls of the reply, or the one that this request was made for."""
+    tool_times: list[tuple[str, float]] = field(default_factory=list)
+    """Header `x-claude-code-prev-tool-durations`: name of each tool whose result the request has, and the seconds that
+    it took. Empty: not sent."""
     trace: TraceContext | None = None
     """Trace of the request. None: traces are off, and the client sent no valid `traceparent`."""
 

@@ -17,6 +17,7 @@ from anthropic_proxy.console.dashboard.web import accepts_gzip
 from anthropic_proxy.console.keys.virtual_keys import decode_budget
 from anthropic_proxy.engine.exchange.tool_loop.runner import KnownUrls
 from anthropic_proxy.engine.messages.models import Message, guess_model
+from anthropic_proxy.engine.messages.purpose import read_tool_times
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.server_blocks import is_url_allowed
 from anthropic_proxy.engine.platforms.os_errors import clean_error_text
@@ -100,6 +101,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "other_command_line": read_serve_options,
     "postgres_options": lambda url: parse_postgres_url(url).list_options(),
     "prefers_html": prefers_html,
+    "read_tool_times": lambda text: read_tool_times({"x-claude-code-prev-tool-durations": text}),
     "read_address": lambda text: read_address("base_url", text),
     "redact_key_patterns": redact_key_patterns,
     "trace_context": show_trace,

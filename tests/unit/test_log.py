@@ -23,7 +23,7 @@ from anthropic_proxy.engine.trace_context import TraceContext
 from anthropic_proxy.errors import PACKAGE
 from anthropic_proxy.gateway.telemetry.log import BackgroundWriter, Log
 from anthropic_proxy.gateway.telemetry.log.columns import wrap_text
-from anthropic_proxy.plugins import Client, Receipt, UpstreamAttempt
+from anthropic_proxy.plugins import CallCheck, Client, Receipt, UpstreamAttempt
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.paths import ROOT
 from tests.support.threads import no_new_threads
@@ -426,6 +426,22 @@ def test_a_route_is_named_in_a_narrow_terminal_too() -> None:
         f"{NUMBERS}  route think",
     ]
     assert written(97, route="think") == [f"POST /v1/messages 200{' ' * 18}route think", f"{MODELS}  {NUMBERS}"]
+
+
+def test_verdicts_about_tool_calls_are_in_the_line_of_their_request() -> None:
+    passed = [CallCheck("c1", "Bash", "not_flagged"), CallCheck("c2", "Read", "harmless", kind="rule")]
+    flagged = CallCheck("c3", "Bash\x1b[2J", "flagged", "Deletes data.")
+    late = [CallCheck("c4", "WebFetch", "unavailable", "timeout", kind="timeout")] * 5
+    assert written(None, checks=passed)[1:] == [f"{MODELS}  {SENT}  {NUMBERS}  1 not flagged, 1 harmless"]
+    assert written(130, checks=[flagged, *late, *passed]) == [
+        f"POST /v1/messages 200{' ' * 18}✕ flagged: Bash\\x1b[2J; ! unavailable: WebFetch (timeout)",
+        f"{MODELS}  {SENT}  {NUMBERS}",
+        "1 flagged, 5 unavailable, 1 not flagged, 1 harmless",
+    ]
+    assert written(120, kind="auto_mode_check", parent="req_0", checks=late[:1]) == [
+        f"POST /v1/messages 200{' ' * 18}! unavailable: WebFetch (timeout)   req_0123456789abcdefghijklmn",
+        f"{MODELS}  {NUMBERS}  check of a tool call",
+    ]
 
 
 def test_tokens_and_times_have_a_line_of_their_own_after_an_incident() -> None:

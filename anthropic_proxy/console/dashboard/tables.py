@@ -56,6 +56,7 @@ COLUMNS: Sequence[RequestColumn] = (
     RequestColumn("agent", "Agent", lambda row: _short(row.agent), "Sub-agent"),
     RequestColumn("kind", "Kind", lambda row: row.kind or formats.UNKNOWN),
     RequestColumn("agent-type", "Agent type", lambda row: row.agent_type or formats.UNKNOWN, "Kind of sub-agent"),
+    RequestColumn("verdict", "Verdict", lambda row: row.verdict.replace("_", " ") or formats.UNKNOWN),
     RequestColumn("key", "Key", lambda row: row.key_label or formats.UNKNOWN),
     RequestColumn("program", "Program", lambda row: row.user_agent or formats.UNKNOWN),
     RequestColumn("route", "Route", lambda row: row.route or formats.UNKNOWN),

@@ -41,7 +41,8 @@ from anthropic_proxy.console.openapi import (
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest, UnknownModel
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import RouteRequest, RouteResponse
+from anthropic_proxy.gateway.telemetry.outcomes import VERDICTS
+from anthropic_proxy.plugins import CallCheck, RouteRequest, RouteResponse
 
 MAX_ROWS = 1_000
 DEFAULT_ROWS = 100
@@ -256,6 +257,8 @@ def build_ledger_document() -> Schema:
         "adaptations": {"type": "array", "items": {"type": "string"}},
         "attempt_times": {"type": "array", "items": _ATTEMPT},
         "reply_blocks": {"type": "array", "items": _BLOCK},
+        "checks": {"type": "array", "items": _CHECK},
+        "tool_times": {"type": "array", "items": _TOOL_TIME},
     }
     for name in _COSTS:
         columns[name] = {**_NUMBER_OR_NULL, "description": "US dollars. Null: unknown."}
@@ -341,6 +344,17 @@ _BLOCK = _times(
         "name": {"type": "string", "description": "Name of the called tool, or empty."},
     },
 )
+_CHECK: Mapping[str, Any] = {
+    "type": "object",
+    "description": "The check of a tool call of the reply.",
+    "properties": {name: {"type": "string"} for name in CallCheck.__struct_fields__}
+    | {"verdict": {"enum": list(VERDICTS)}},
+}
+_TOOL_TIME: Mapping[str, Any] = {
+    "type": "object",
+    "description": "How long a tool took whose result the request has.",
+    "properties": {"name": {"type": "string"}, "duration_seconds": {"type": "number"}},
+}
 _NOTE: Mapping[str, Any] = {
     "type": "object",
     "properties": {name: {"type": "string"} for name in FidelityNote.__struct_fields__},

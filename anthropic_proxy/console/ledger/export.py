@@ -27,6 +27,8 @@ from anthropic_proxy.console.ledger.records import (
     add_up,
     decode_attempt_times,
     decode_block_times,
+    decode_checks,
+    decode_tool_times,
     known_cost_or_none,
 )
 from anthropic_proxy.console.ledger.units import MICROSECONDS
@@ -121,6 +123,10 @@ def build_request_object(row: StoredRequest) -> dict[str, Any]:
         values[name] = msgspec.json.decode(values[name]) if values[name] else []
     values["attempt_times"] = [_encode_times(one) for one in decode_attempt_times(row.attempt_times)]
     values["reply_blocks"] = [_encode_times(one) for one in decode_block_times(row.reply_blocks)]
+    values["checks"] = [structs.asdict(one) for one in decode_checks(row.checks)]
+    values["tool_times"] = [
+        {"name": one.name, "duration_seconds": one.duration / MICROSECONDS} for one in decode_tool_times(row.tool_times)
+    ]
     for name in _COSTS:
         values[name] = to_dollars(values[name])
     values["started_at"] = format_time(row.started_at)

@@ -148,6 +148,15 @@ def _add_purpose(connection: "Connection") -> Iterator[str]:
     yield from _change_hourly_key(connection, [*keys.split(), "kind", "agent_type"])
 
 
+def _add_verdict(connection: "Connection") -> Iterator[str]:
+    for table in ("requests", "hourly"):
+        yield f"ALTER TABLE {table} ADD COLUMN verdict {TEXT}"
+    yield f"ALTER TABLE requests ADD COLUMN tool_times {TEXT}"
+    yield "CREATE INDEX requests_by_verdict ON requests (verdict, started_at) WHERE verdict != ''"
+    keys = "hour instance project key_label provider model requested_model outcome_class route owner team kind"
+    yield from _change_hourly_key(connection, [*keys.split(), "agent_type", "verdict"])
+
+
 _STEPS: Mapping[str, _Step] = {
     "0002": _add_contents,
     "0003": _add_virtual_keys,
@@ -164,6 +173,7 @@ _STEPS: Mapping[str, _Step] = {
     "0014": _add_billed_searches,
     "0015": _add_checks,
     "0016": _add_purpose,
+    "0017": _add_verdict,
 }
 """Version of the schema → function that returns the statements of the migration from the version before."""
 NEWEST_VERSION = max(_STEPS)

@@ -22,8 +22,8 @@ from anthropic_proxy.console.ledger.units import MICROSECONDS_PER_HOUR, to_micro
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.messages.fidelity import TOOL_CALL_FIELDS
 from anthropic_proxy.gateway.money import UNKNOWN_AMOUNT, format_cost
-from anthropic_proxy.gateway.telemetry.outcomes import classify_outcome
-from anthropic_proxy.plugins import BlockMark, Cost, Receipt, UpstreamAttempt
+from anthropic_proxy.gateway.telemetry.outcomes import classify_outcome, find_verdict
+from anthropic_proxy.plugins import BlockMark, CallCheck, Cost, Receipt, UpstreamAttempt
 from anthropic_proxy.secrets import list_secret_encodings, redact_key_patterns, redact_secrets
 
 OTHER = "other"
@@ -61,6 +61,7 @@ FACETS: Mapping[str, Facet] = {
     "kind": Facet("kind", "Kind", "unknown", max_values=20),
     "agent": Facet("agent_type", "Agent", common_value="", max_values=50),
     "prompt": Facet("prompt_id", "Prompt", "unknown", common_value="", sums=()),
+    "verdict": Facet("verdict", "Verdict", common_value=""),
     "key": Facet("key_label", "Key", common_value="local", sums=("hourly", "session_hours")),
     "owner": Facet("owner", "Owner", common_value=""),
     "team": Facet("team", "Team", common_value=""),
@@ -178,6 +179,12 @@ class StoredRequest(RequestCounts, gc=False):
     """Kind of sub-agent, such as `Explore`. "": none, or stored by an earlier version."""
     prompt_id: str = ""
     """Prompt of the user that led to the request. "": unknown, or stored by an earlier version."""
+    verdict: str = ""
+    """The most serious verdict of `checks`. "": there are none, or stored by an earlier version."""
+    tool_times: str = ""
+    """Durations of the tools whose results the request has, as JSON. "": the client sent none, or stored by an earlier
+    version.
+    """
 
 
 class FacetLimits:
@@ -336,7 +343,8 @@ class RowBuilder:
             _json(notes),
             _json(receipt.adaptations),
             "" if change is None else change.part,
-            _json(receipt.checks),
+            _json(receipt.checks[:MAX_CHECKS]),
+            _json(build_tool_times(receipt.tool_times)),
         )
         times: Sequence[str] = (
             _json(build_attempt_times(attempts)),
@@ -352,7 +360,9 @@ class RowBuilder:
                     self._sound_texts = set()
                 self._sound_texts.update(words)
             texts, times = stored[: len(texts)], stored[len(texts) :]
-        error, row.failed_attempts, row.notes, row.adaptations, row.prefix_change, row.checks = texts
+        error, row.failed_attempts, row.notes, row.adaptations, row.prefix_change = texts[:5]
+        row.checks, row.tool_times = shorten_checks(texts[5]), texts[6]  # after the removal of keys
+        row.verdict = find_verdict(receipt.checks)
         row.error = formats.shorten(error, MAX_ERROR_CHARACTERS)  # after the removal of keys
         row.attempt_times, row.reply_blocks = shorten_attempt_errors(times[0]), times[1]  # after the removal of keys
         if change is not None:
@@ -487,6 +497,7 @@ def describe_failure_status(status: int, attempt_times: str) -> str:
     return f"{last} ({status} for the client)" if last >= 400 and last != status else str(status)
 
 
+MAX_REASON_CHARACTERS = 300
 MAX_BLOCKS = 100
 MAX_NAME_CHARACTERS = 128
 
@@ -523,6 +534,49 @@ def build_block_times(marks: Sequence[BlockMark], started_at: float) -> list[Blo
 
 def decode_block_times(text: str) -> list[BlockTime]:
     return _decode_blocks(text) if text else []
+
+
+MAX_CHECKS = 100
+
+
+_decode_checks = msgspec.json.Decoder(list[CallCheck]).decode
+
+
+def shorten_checks(text: str) -> str:
+    """Bound what models and servers wrote. API keys in `text` must already be redacted."""
+    if not text:
+        return ""
+    bounds = {"call": MAX_LABEL_CHARACTERS, "tool": MAX_NAME_CHARACTERS}
+    bounds |= dict.fromkeys(("reason", "rule"), MAX_REASON_CHARACTERS)
+    cut = [
+        structs.replace(one, **{name: getattr(one, name)[:most] for name, most in bounds.items()})
+        for one in _decode_checks(text)
+    ]
+    return _encode(cut).decode()
+
+
+def decode_checks(text: str) -> list[CallCheck]:
+    return _decode_checks(text) if text else []
+
+
+class ToolTime(Struct, frozen=True, array_like=True):
+    """How long a tool of the client took."""
+
+    name: str
+    duration: int
+
+
+def build_tool_times(times: Sequence[tuple[str, float]]) -> list[ToolTime]:
+    return [
+        ToolTime(name[:MAX_NAME_CHARACTERS], _limit(to_microseconds(seconds))) for name, seconds in times[:MAX_BLOCKS]
+    ]
+
+
+_decode_tool_times = msgspec.json.Decoder(list[ToolTime]).decode
+
+
+def decode_tool_times(text: str) -> list[ToolTime]:
+    return _decode_tool_times(text) if text else []
 
 
 _MIN_LOST_TOKENS = 1_024

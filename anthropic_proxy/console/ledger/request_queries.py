@@ -6,7 +6,7 @@ common value itself reads the hourly sums first (`narrow_to_matching_hours`).
 """
 
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,6 +25,8 @@ from anthropic_proxy.console.ledger.records import (
     UsageSums,
     decode_attempt_times,
     decode_block_times,
+    decode_checks,
+    decode_tool_times,
 )
 from anthropic_proxy.console.ledger.tables import (
     SUM_TABLES,
@@ -38,7 +40,7 @@ from anthropic_proxy.console.ledger.tables import (
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
-from anthropic_proxy.plugins import Client, Receipt
+from anthropic_proxy.plugins import CallCheck, Client, Receipt
 
 _STREAMED_ROWS = 1_000
 SEARCHED_COLUMNS = ("id", "error", "model", "requested_model", "project", "session", "agent", "failed_attempts")
@@ -120,6 +122,8 @@ _LISTS: Mapping[str, Callable[[str], object]] = {
     "adaptations": _decode_texts,
     "attempt_times": decode_attempt_times,
     "reply_blocks": decode_block_times,
+    "checks": decode_checks,
+    "tool_times": decode_tool_times,
 }
 """Column with a list as JSON text → its decoder."""
 LATEST_START = round(datetime.max.replace(tzinfo=UTC).timestamp()) * MICROSECONDS - MICROSECONDS
@@ -196,6 +200,15 @@ def stream_stored_requests(connection: Connection) -> Iterator[StoredRequest]:
 def find_stored_request(connection: Connection, request_id: str) -> StoredRequest | None:
     row = connection.execute(select(requests).where(requests.c.id == request_id)).first()
     return None if row is None else build_stored_request(connection, row)
+
+
+def find_check_requests(connection: Connection, checks: Iterable[CallCheck]) -> dict[str, StoredRequest]:
+    """Return id → stored request to a checking model."""
+    ids = [one for check in checks for one in (check.request, check.confirmation) if one]
+    if not ids:
+        return {}
+    found = connection.execute(select(requests).where(requests.c.id.in_(ids)))
+    return {row.id: build_stored_request(connection, row) for row in found}
 
 
 def read_contents(connection: Connection, request_id: str) -> list[StoredContent]:
@@ -440,6 +453,7 @@ _COPIED = (
     *TokenCounts.__struct_fields__,
     *("path", "requested_model", "provider", "prefix", "model", "route", "route_reason", "stream", "status"),
     *("tool_count", "message_count", "tool_results", "tool_errors", "outcome", "error_type", "error"),
+    *("kind", "agent_type", "prompt_id", "parent"),
 )
 """Fields that a receipt has too, in the same form."""
 
@@ -475,5 +489,6 @@ def to_receipt(row: StoredRequest) -> Receipt:
         first_token_seconds=None if row.first_token is None else row.first_token / MICROSECONDS,
         duration_seconds=row.duration / MICROSECONDS,
         failed_attempts=list_failed_attempts(row),
+        checks=decode_checks(row.checks),
         fidelity=fidelity,
     )

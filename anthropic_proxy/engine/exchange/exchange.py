@@ -55,7 +55,13 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.fold import Fold
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.engine.messages.preparation import ends_with_paused_reply, find_session_id, shorten_id
-from anthropic_proxy.engine.messages.purpose import AGENT_HEADER, SESSION_HEADER, is_classifier_request, read_purpose
+from anthropic_proxy.engine.messages.purpose import (
+    AGENT_HEADER,
+    SESSION_HEADER,
+    is_classifier_request,
+    read_purpose,
+    read_tool_times,
+)
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.providers.prefix_guard import find_lost_tokens, settle_change
@@ -510,6 +516,7 @@ def record_client(receipt: Receipt, headers: Mapping[str, str]) -> None:
     receipt.session = shorten_id(headers.get(SESSION_HEADER, ""))
     receipt.agent = shorten_id(headers.get(AGENT_HEADER, ""))
     receipt.project = read_project(headers)
+    receipt.tool_times = read_tool_times(headers)
 
 
 def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str]) -> None:

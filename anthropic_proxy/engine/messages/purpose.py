@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 SESSION_HEADER, AGENT_HEADER = "x-claude-code-session-id", "x-claude-code-agent-id"
 _CLASS, AGENT_TYPE_HEADER = "x-claude-code-request-class", "x-claude-code-agent-type"
-PROMPT_HEADER = "x-claude-code-prompt-id"
+PROMPT_HEADER, _DURATIONS = "x-claude-code-prompt-id", "x-claude-code-prev-tool-durations"
 HINT_HEADERS = frozenset(
     (
         *(_CLASS, "x-claude-1p-request-class", AGENT_TYPE_HEADER, "x-claude-code-parent-agent-id", PROMPT_HEADER),
-        *("x-claude-code-prev-tool-durations", "x-claude-code-compaction", "x-claude-code-context-compacted"),
+        *(_DURATIONS, "x-claude-code-compaction", "x-claude-code-context-compacted"),
     )
 )
 CLAUDE_CODE = "claude-cli"
@@ -39,6 +39,7 @@ KINDS_BESIDE: frozenset[RequestKind] = BACKGROUND_KINDS | {"auto_mode_check"}
 """Kinds of requests beside the conversation, of Claude Code or of the proxy."""
 _CLIENT_KINDS: Mapping[str, ClientKind] = {name: name for name in get_args(ClientKind)}
 _MAX_AGENT_TYPE, _MAX_PROMPT_ID = 64, 128
+_MAX_TOOLS, _MAX_TOOL_NAME, _MAX_MILLISECONDS = 100, 128, 10**10
 
 
 class RequestPurpose(Struct, frozen=True):
@@ -56,6 +57,18 @@ def read_purpose(headers: Mapping[str, str], request: "MessagesRequest", own_kin
         headers.get(AGENT_TYPE_HEADER, "")[:_MAX_AGENT_TYPE],
         headers.get(PROMPT_HEADER, "")[:_MAX_PROMPT_ID],
     )
+
+
+def read_tool_times(headers: Mapping[str, str]) -> list[tuple[str, float]]:
+    """Return name and seconds of each tool whose result the request has, from `Glob=22;Bash=390`."""
+    if not (text := headers.get(_DURATIONS, "")):
+        return []
+    found = list[tuple[str, float]]()
+    for item in text.split(";", _MAX_TOOLS)[:_MAX_TOOLS]:
+        name, _, number = item.strip().rpartition("=")
+        if name and number.isascii() and number.isdecimal() and len(number) < 16 and int(number) <= _MAX_MILLISECONDS:
+            found.append((name[:_MAX_TOOL_NAME], int(number) / 1_000))
+    return found
 
 
 def _read_kind(headers: Mapping[str, str], request: "MessagesRequest") -> RequestKind:

@@ -1,8 +1,12 @@
-"""How a request ended. The log, the live view, the ledger and the dashboard classify and name it in the same way."""
+"""How a request ended, and the verdicts about its tool calls. The log, the live view, the ledger and the dashboard
+classify and name them in the same way.
+"""
 
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from anthropic_proxy.plugins import Receipt
+from anthropic_proxy.plugins import CallCheck, CheckVerdict, Receipt
 
 OutcomeClass = Literal["ok", "retried", "truncated", "refused", "error", "cancelled"]
 """`retried`: served after a failed attempt. `truncated`: the reply ended at the token limit, or the context window
@@ -49,3 +53,32 @@ def describe_outcome(outcome_class: str, stop_reason: str, status: int) -> Outco
         case "cancelled":
             return OutcomeTag("–", "quiet", "cancelled")
     return OutcomeTag("✓", "ok", stop_reason or str(status))
+
+
+VERDICTS: Mapping[CheckVerdict, OutcomeTag] = {
+    "flagged": OutcomeTag("✕", "error", "flagged"),
+    "unavailable": OutcomeTag("!", "warn", "unavailable"),
+    "not_flagged": OutcomeTag("✓", "ok", "not flagged"),
+    "harmless": OutcomeTag("–", "quiet", "harmless"),
+}
+"""Verdict about a tool call → how it is shown, the most serious one first."""
+
+
+def find_verdict(checks: Iterable[CallCheck]) -> CheckVerdict | Literal[""]:
+    """Return the most serious verdict. "": there are no checks."""
+    found = {check.verdict for check in checks}
+    return next((verdict for verdict in VERDICTS if verdict in found), "")
+
+
+def count_verdicts(checks: Sequence[CallCheck]) -> str:
+    """`1 flagged, 2 not flagged`"""
+    counts = Counter(check.verdict for check in checks)
+    return ", ".join(f"{counts[verdict]} {tag.text}" for verdict, tag in VERDICTS.items() if counts[verdict])
+
+
+def describe_check(check: CallCheck) -> str:
+    """`flagged: Deletes the database.`, `unavailable: timeout`, `harmless (only reads: ls)`"""
+    text = VERDICTS[check.verdict].text + " by the provider" * (check.kind == "provider")
+    if check.reason:
+        return f"{text}: {check.reason}"
+    return f"{text} ({check.rule})" if check.rule else text

@@ -55,6 +55,8 @@ def read_requests(settings: Settings) -> tuple[list[StoredRequest], list[str]]:
         ("adaptations", "{}"),
         ("attempt_times", "[["),
         ("reply_blocks", "null"),
+        ("checks", '[{"call":"toolu_1","tool":"Bash","verdict":"allowed"}]'),
+        ("tool_times", '[["Bash","long"]]'),
     ],
 )
 async def test_a_damaged_list_is_empty(database: Settings, column: str, text: str) -> None:

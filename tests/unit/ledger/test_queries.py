@@ -40,7 +40,7 @@ from anthropic_proxy.console.ledger.request_queries import (
 from anthropic_proxy.console.ledger.tables import requests
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Client, Cost, UpstreamAttempt
+from anthropic_proxy.plugins import CallCheck, Client, Cost, UpstreamAttempt
 from tests.support.ledger import NOON, new_receipt, reading, running_ledger, store
 
 HOUR = 3_600
@@ -62,6 +62,7 @@ async def connection(database: Settings) -> "Iterator[Connection]":
             kind="subagent" if number % 5 == 4 else "main",
             agent_type="Explore" if number % 5 == 4 else "",
             prompt_id=f"prompt {number % 3}",
+            checks=[CallCheck("toolu_1", "Bash", "not_flagged")] if number % 2 else [],
             outcome="error" if number % 3 == 0 else "cancelled" if number % 5 == 0 else "end_turn",
         )
         for number in range(30)
@@ -91,6 +92,7 @@ async def test_each_grouping_adds_up_to_the_same_sums(connection: Connection, ho
     assert {group.name: group.sums.requests for group in found["project"]} == {"project 0": 15, "project 1": 15}
     assert {group.name: group.sums.requests for group in found["route"]} == {"": 27, "cheap first": 3}
     assert {group.name: group.sums.requests for group in found["kind"]} == {"main": 24, "subagent": 6}
+    assert {group.name: group.sums.requests for group in found["verdict"]} == {"": 15, "not_flagged": 15}
     assert {group.name: group.sums.requests for group in found["agent"]} == {"": 24, "Explore": 6}
     assert {group.name: group.sums.requests for group in found["prompt"]} == {f"prompt {n}": 10 for n in range(3)}
     assert [(group.provider, group.name) for group in found["model"]] == [("groq", "small")]
@@ -149,12 +151,16 @@ async def test_lists_continue_at_a_position_and_follow_the_selection(connection:
 @pytest.mark.parametrize("column", COMMON_VALUES)
 async def test_requests_with_a_common_value_and_with_another_one_are_found(database: Settings, column: str) -> None:
     """The index of each of these columns lacks the common value."""
-    common, rare = COMMON_VALUES[column], {"key_label": "key 2", "outcome_class": "error"}.get(column, "x")
+    common, rare = (
+        COMMON_VALUES[column],
+        {"key_label": "key 2", "outcome_class": "error", "verdict": "flagged"}.get(column, "x"),
+    )
     several: dict[str, dict[str, Any]] = {
         "key_label": {"client": Client(rare)},
         "owner": {"client": Client(owner=rare)},
         "team": {"client": Client(team=rare)},
         "outcome_class": {"outcome": rare},
+        "verdict": {"checks": [CallCheck("toolu_1", "Bash", "flagged")]},
     }
     fields = several.get(column, {column: rare})
     times = [NOON + number * HOUR for number in range(9)]

@@ -19,7 +19,15 @@ from anthropic_proxy.console.ledger.database import (
 )
 from anthropic_proxy.console.ledger.engines import find_database_problems
 from anthropic_proxy.console.ledger.histograms import decode_histogram, find_percentile
-from anthropic_proxy.console.ledger.records import FACETS, OTHER, FacetLimits, RowBuilder, StoredRequest
+from anthropic_proxy.console.ledger.records import (
+    FACETS,
+    OTHER,
+    FacetLimits,
+    RowBuilder,
+    StoredRequest,
+    decode_checks,
+    decode_tool_times,
+)
 from anthropic_proxy.console.ledger.tables import hourly, requests, session_hours
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.gateway.prices.price_list import find_price_package_version
@@ -71,7 +79,11 @@ async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
         agent_type="Explore",
         prompt_id="p1",
         parent="req_parent",
-        checks=[CallCheck("toolu_1", "Bash", "flagged", "Deletes data.", rule="Deleting")],
+        checks=[
+            CallCheck("toolu_0", "Read", "harmless", rule="only reads", kind="rule"),
+            CallCheck("toolu_1", "Bash", "flagged", "Deletes data.", rule="Deleting", request="req_1"),
+        ],
+        tool_times=[("Bash", 1.166), ("Read", 0.008)],
         prefix_change=PrefixChange("tools", "tool 3 (WebFetch)", 0.5, tokens=57),
         blocks=[
             ("text", "", NOON + 0.501, 3),
@@ -142,7 +154,11 @@ async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
         "agent_type": "Explore",
         "prompt_id": "p1",
         "parent": "req_parent",
-        "checks": '[{"call":"toolu_1","tool":"Bash","verdict":"flagged","reason":"Deletes data.","rule":"Deleting"}]',
+        "checks": '[{"call":"toolu_0","tool":"Read","verdict":"harmless","rule":"only reads","kind":"rule"},'
+        '{"call":"toolu_1","tool":"Bash","verdict":"flagged","reason":"Deletes data.","rule":"Deleting",'
+        '"request":"req_1"}]',
+        "verdict": "flagged",
+        "tool_times": '[["Bash",1166000],["Read",8000]]',
         "prefix_change_tokens": 57,
         "billed_searches": 2,
         "attempt_times": '[[250000,0,"openai","m",529,"overloaded_error","",0]]',
@@ -319,6 +335,21 @@ async def test_a_shortened_text_contains_no_part_of_a_key(database: Settings, le
     assert key[:8] not in row["project"]
 
 
+async def test_what_models_and_clients_write_about_tool_calls_is_bounded(database: Settings) -> None:
+    key = "sk-test-0123456789abcdefghijklmnop"
+    long = "x " * 140 + key
+    checks = [CallCheck(f"toolu_{number}", "t" * 9_000, "unavailable", long, rule=long) for number in range(200)]
+    flagged = CallCheck("toolu_200", "Bash", "flagged")
+    times = [("n" * 9_000, 10.0**300)] * 200
+    await store(database, new_receipt(checks=[*checks, flagged], tool_times=times))
+    (row,) = read_rows(database)
+    assert row["verdict"] == "flagged"
+    found, tools = decode_checks(row["checks"]), decode_tool_times(row["tool_times"])
+    assert (len(found), len(found[0].tool), len(found[0].reason), len(found[0].rule)) == (100, 128, 300, 300)
+    assert "sk-test" not in row["checks"]
+    assert (len(tools), len(tools[0].name)) == (100, 128)
+
+
 async def test_headers_of_clients_without_access_are_not_stored(database: Settings) -> None:
     refused = {"outcome": "error", "error_type": "authentication_error", "status": 401, "provider": ""}
     await store(
@@ -385,7 +416,7 @@ def test_headers_of_clients_without_access_are_not_kept_in_memory(error_type: st
 
 async def test_values_that_clients_choose_add_a_bounded_number_of_rows_to_the_sums(database: Settings) -> None:
     chosen = {name: facet for name, facet in FACETS.items() if facet.max_values is not None}
-    of_the_proxy = {"outcome", "provider", "key", "owner", "team", "route"}
+    of_the_proxy = {"outcome", "provider", "key", "owner", "team", "route", "verdict"}
     assert chosen.keys() == {name for name, facet in FACETS.items() if facet.sums} - of_the_proxy
     for place, facet in enumerate(chosen.values()):
         fields = [{facet.column: f"value {number}", "started_at": NOON + place * 3600} for number in range(1_000)]

@@ -13,7 +13,7 @@ from anthropic_proxy.gateway.telemetry.requests import (
 )
 from anthropic_proxy.gateway.workers.ipc import RequestsUpdate, RequestsWatch
 from anthropic_proxy.gateway.workers.link import RequestSharing
-from anthropic_proxy.plugins import Client, Receipt
+from anthropic_proxy.plugins import CallCheck, Client, Receipt
 
 Message = RequestsWatch | RequestsUpdate
 SECRET = "sk-test-0123456789abcdef"
@@ -47,6 +47,8 @@ def test_keys_in_texts_of_clients_are_redacted() -> None:
     feed = RequestFeed(running, lambda: [SECRET])
     feed.add_finished(receipt_of("req_1", requested_model=SECRET))
     running.begin(receipt_of("req_2", requested_model="m", path=f"/{SECRET}"))
+    check = CallCheck("toolu_1", SECRET, "flagged", f"Sends {SECRET}.", rule=SECRET)
+    feed.add_finished(receipt_of("req_3", checks=[check], tool_times=[(SECRET, 1.0)]))
     assert SECRET.encode() not in encode_requests(feed.build_own_snapshot())
 
 

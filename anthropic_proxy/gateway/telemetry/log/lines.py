@@ -5,7 +5,7 @@ import json
 import math
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from msgspec import structs
@@ -15,8 +15,8 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import PACKAGE, join_with_and
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns, pad, wrap_text
-from anthropic_proxy.gateway.telemetry.outcomes import classify_outcome
-from anthropic_proxy.plugins import Receipt
+from anthropic_proxy.gateway.telemetry.outcomes import VERDICTS, classify_outcome, count_verdicts
+from anthropic_proxy.plugins import CallCheck, CheckVerdict, Receipt
 from anthropic_proxy.secrets import redact_secrets
 
 FIRST_COLUMN, SECOND_COLUMN = 49, 34
@@ -47,6 +47,9 @@ Paint = Callable[[str, str], str]
 
 _KINDS = {"auto_mode_check": "  check of a tool call", "classifier": "  classifier"}
 """Kind of a request → its text behind the route. Other kinds have none."""
+_INCIDENTS: Sequence[CheckVerdict] = ("flagged", "unavailable")
+_MAX_NAMED_TOOLS = 3
+_MAX_TOOL_CHARACTERS = 40
 
 
 def escape_unprintable(text: str) -> str:
@@ -72,16 +75,17 @@ def redact_receipt(receipt: Receipt, secrets: tuple[str, ...] = ()) -> Receipt:
     words = (receipt.path, receipt.requested_model, receipt.model, receipt.route_reason, receipt.error)
     names = (receipt.user_agent, receipt.session, receipt.agent, receipt.project, receipt.agent_type, receipt.prompt_id)
     calls = [text for attempt in receipt.attempts for text in (attempt.model, attempt.error)]
-    masked = _without_keys((*words, *names, *calls), secrets)
+    checks = [text for check in receipt.checks for text in (check.tool, check.reason, check.rule)]
+    tools = [name for name, _ in receipt.tool_times]
+    masked = _without_keys((*words, *names, *calls, *checks, *tools), secrets)
     if masked is None:
         return receipt
-    count = len(_CLIENT_FIELDS)
-    attempts = [
-        structs.replace(attempt, model=model, error=error)
-        for attempt, model, error in zip(receipt.attempts, masked[count::2], masked[count + 1 :: 2], strict=True)
-    ]
-    fields = dict(zip(_CLIENT_FIELDS, masked, strict=False))
-    return structs.replace(receipt, attempts=attempts, **fields)
+    left = iter(masked)
+    fields = {name: next(left) for name in _CLIENT_FIELDS}
+    attempts = [structs.replace(one, model=next(left), error=next(left)) for one in receipt.attempts]
+    shown = [structs.replace(one, tool=next(left), reason=next(left), rule=next(left)) for one in receipt.checks]
+    times = [(next(left), seconds) for _, seconds in receipt.tool_times]
+    return structs.replace(receipt, attempts=attempts, checks=shown, tool_times=times, **fields)
 
 
 @functools.lru_cache(maxsize=64)
@@ -209,7 +213,7 @@ def format_exchange_lines(
     tokens = format_tokens(receipt.all_input_tokens, receipt.output_tokens)
     numbers = f"{tokens}  first {first} total {_format_seconds(receipt.duration_seconds)}"
     route = f"  route {receipt.route}" if receipt.route else ""
-    route += _KINDS.get(receipt.kind, "")
+    route += _KINDS.get(receipt.kind, "") or (f"  {counts}" if (counts := count_verdicts(receipt.checks)) else "")
     if paint is None and width is None:
         models = f"{requested} → {target}" if target else requested
         second = f"{INDENT}{models if models.isprintable() else escape_unprintable(models)}{sent}  {numbers}{route}"
@@ -288,7 +292,22 @@ def _describe_incident(receipt: Receipt, paint: Paint) -> str:
         remarks.append(f"{paint('!', 'warn')} truncated ({escape_unprintable(receipt.outcome)})")
     elif outcome == "refused":
         remarks.append(f"{paint('!', 'warn')} refused")
+    remarks += _list_verdicts(receipt.checks, paint)
     return "; ".join(remarks)
+
+
+def _list_verdicts(checks: Sequence[CallCheck], paint: Paint) -> Iterator[str]:
+    """Yield the calls that were flagged, and those without a verdict. Explanations are content, which no line has."""
+    for verdict in _INCIDENTS:
+        found = [check for check in checks if check.verdict == verdict]
+        if not found:
+            continue
+        tag = VERDICTS[verdict]
+        causes = ", ".join(dict.fromkeys(check.kind for check in found))
+        tools = [*dict.fromkeys(escape_unprintable(check.tool[:_MAX_TOOL_CHARACTERS]) for check in found)]
+        named = ", ".join((*tools[:_MAX_NAMED_TOOLS], *(["…"] if len(tools) > _MAX_NAMED_TOOLS else [])))
+        cause = f" ({causes})" if verdict == "unavailable" else ""
+        yield f"{paint(tag.sign, tag.role)} {tag.text}: {named}{cause}"
 
 
 def format_tokens(input_tokens: int, output_tokens: int) -> str:
