@@ -24,11 +24,13 @@ from anthropic_proxy.cli.output import Output, describe_input, read_input, write
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import build_request_object
-from anthropic_proxy.console.ledger.records import StoredRequest, decode_attempt_times
+from anthropic_proxy.console.ledger.records import StoredRequest, decode_attempt_times, decode_checks
 from anthropic_proxy.console.ledger.request_queries import (
+    find_check_requests,
     list_failed_attempts,
     list_fallbacks,
     list_notes,
+    list_request_ids,
     sum_sessions,
 )
 from anthropic_proxy.console.session_names import find_names
@@ -60,6 +62,7 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns, pad, wrap_words
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
+from anthropic_proxy.gateway.telemetry.outcomes import describe_check
 from anthropic_proxy.secrets import Secret, redact_secrets
 
 EXIT_REJECTED = 1
@@ -183,11 +186,20 @@ def _write_stored_summary(row: StoredRequest, settings: Settings) -> None:
         write("time", f"{first} to the first token, {total} in total")
     if row.adaptations:
         write("learned", ", ".join(json.loads(row.adaptations)))
-    if row.session:
-        session = row.session
-        with open_ledger_for_reading(settings) as connection:
-            if connection is not None:  # the name that `usage --by session` has
+    session, checks, asked = row.session, decode_checks(row.checks), dict[str, StoredRequest]()
+    with open_ledger_for_reading(settings) as connection:
+        if connection is not None:
+            asked = find_check_requests(connection, checks)
+            if session:  # the name that `usage --by session` has
                 session = find_names(connection, sum_sessions(connection, [session])).get(session, session)
+    if row.parent:
+        write("check of", f"a tool call in the reply to {row.parent}")
+    for number, check in enumerate(checks, 1):
+        requests = (
+            "" if one == row.id else _describe_check_request(asked.get(one), one) for one in list_request_ids(check)
+        )
+        write(f"call {number}", "; ".join(filter(None, (f"{check.tool}: {describe_check(check)}", *requests))))
+    if session:
         write("session", session)
     if row.project:
         write("project", row.project)
@@ -206,6 +218,15 @@ def _write_stored_summary(row: StoredRequest, settings: Settings) -> None:
             reason = ", ".join(filter(None, (change, note.explanation)))
         text = escape_unprintable(f"{pad(note.field, width)}  {reason}")
         output.write_line(f"  {output.paint(sign, role)} {text}")
+
+
+def _describe_check_request(row: StoredRequest | None, request_id: str) -> str:
+    """Return model, tokens, cost and time of the request to a checking model, and its id."""
+    if row is None:
+        return request_id
+    tokens = f"{row.all_input_tokens:,} in, {row.output_tokens:,} out"
+    cost = format_cost(row.cost)
+    return f"{row.prefix or row.provider}/{row.model}, {tokens}, {cost}, {formats.seconds(row.duration)}, {request_id}"
 
 
 class RequestDryRun(NamedTuple):

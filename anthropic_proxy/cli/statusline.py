@@ -8,7 +8,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,11 +18,13 @@ from anthropic_proxy.cli.output import Output, open_data_output
 from anthropic_proxy.cli.proxy_client import get_json
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.records import StoredRequest, count_lost_tokens
+from anthropic_proxy.engine.messages.purpose import KINDS_BESIDE
 from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import NANO_DOLLARS, UNKNOWN_AMOUNT, format_cost
 from anthropic_proxy.gateway.settings import copy_environment
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns, cut
+from anthropic_proxy.gateway.telemetry.outcomes import VERDICTS
 
 TIMEOUT_SECONDS = 0.8
 """Maximum time in seconds for all replies of the proxy. What is missing then is left out of the line."""
@@ -121,7 +123,8 @@ def build_line(
         _get(one, "receipt") for one in _list(replies.get("recent"), "finished") if _get(one, "is_exchange") is True
     ]
     of_session = [one for one in receipts if session_id and _text(one, "session") == session_id]
-    own = [one for one in of_session if _text(one, "model") and not _text(one, "agent")]
+    of_conversation = [one for one in of_session if _text(one, "kind") not in KINDS_BESIDE]
+    own = [one for one in of_conversation if _text(one, "model") and not _text(one, "agent")]
     main = [one for one in own if _text(one, "requested_model") in ("", model)]
     receipt = next(reversed(main), None)
     target = f"{_text(receipt, 'prefix')}/{_text(receipt, 'model')}" if _text(receipt, "model") else ""
@@ -181,6 +184,7 @@ def build_line(
         problems.append(f"↻ {failed[-1]}")
     if broken := _describe_cache_break(main):
         problems.append(broken)
+    problems += _describe_checks(of_conversation)
     if not replies:  # /health needs no key
         problems.append("no data for this key" if _read_all(read, {"health": "/health"}) else "no proxy responds")
 
@@ -245,6 +249,22 @@ def _describe_cache_break(receipts: Sequence[Any]) -> str:
         return ""
     cause = f"{last.prefix_change} changed" if last.prefix_change else "cache not read"
     return f"! {cause}: {formats.short_count(tokens)} tokens"
+
+
+def _describe_checks(receipts: Sequence[Any]) -> Iterator[str]:
+    """Yield what auto mode found in the latest checked reply to the present prompt: flagged calls, and those without a
+    verdict.
+    """
+    prompt = _text(next(reversed(receipts), None), "prompt_id")
+    checked = (one for one in reversed(receipts) if _list(one, "checks") and _text(one, "prompt_id") == prompt)
+    checks = _list(next(checked, None), "checks")
+    for verdict in ("flagged", "unavailable"):
+        found = [one for one in checks if _text(one, "verdict") == verdict]
+        tools = dict.fromkeys(_clean(_text(one, "tool")) for one in found)
+        if found:
+            tag = VERDICTS[verdict]
+            named = next(iter(tools)) if len(tools) == 1 else ""
+            yield f"{tag.sign} {named or formats.plural(len(found), 'call')} {tag.text}"
 
 
 def _clean(text: str) -> str:

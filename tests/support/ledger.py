@@ -19,7 +19,7 @@ from anthropic_proxy.console.ledger.receipt_queue import ReceiptQueue
 from anthropic_proxy.console.ledger.tables import hourly, requests
 from anthropic_proxy.console.ledger.writer import CalculateCost, LedgerWriter
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Client, Cost, Receipt
+from anthropic_proxy.plugins import CallCheck, Client, Cost, Receipt
 from anthropic_proxy.secrets import Secret
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
@@ -48,6 +48,36 @@ def new_receipt(number: int = 1, **fields: Any) -> Receipt:
         "outcome": "end_turn",
     }
     return Receipt(**{**usual, **fields})
+
+
+async def store_checked_reply(settings: Settings, **fields: Any) -> tuple[str, str, str]:
+    """Store a reply with a call for each kind of verdict, and the requests to two checking models. Return their ids."""
+    reply, check, second = new_receipt(1), new_receipt(2), new_receipt(3)
+    why = "Deletes data that cannot be restored."
+    flagged = CallCheck("toolu_1", "Bash", "flagged", why, rule="Deleting", request=check.request_id)
+    disagreement = CallCheck(
+        *("toolu_2", "mcp__shop__sell", "unavailable", "the two checking models disagree"),
+        request="req_gone",
+        confirmation=second.request_id,
+        kind="disagreement",
+    )
+    checks = [
+        flagged,
+        disagreement,
+        CallCheck("toolu_3", "Read", "harmless", rule="reads inside the directories: Read", kind="rule"),
+        CallCheck("toolu_4", "Write", "not_flagged", kind="provider"),
+        CallCheck("toolu_5", "WebFetch", "unavailable", "timeout", kind="timeout"),
+    ]
+    own = {"kind": "auto_mode_check", "parent": reply.request_id, "input_tokens": 2_000, "output_tokens": 40}
+    agreed = CallCheck("toolu_2", "mcp__shop__sell", "flagged", "Sells.", request=second.request_id)
+    receipts = [
+        new_receipt(1, checks=checks, outcome="tool_use", **fields),
+        new_receipt(2, checks=[flagged], **{**own, "prefix": "openai", "model": "gpt-4.1", "duration_seconds": 0.8}),
+        new_receipt(3, checks=[agreed], **{**own, "prefix": "gemini", "model": "pro", "duration_seconds": 0.9}),
+    ]
+    known = {"gpt-4.1": Cost(4_320_000, None, "list")}
+    await store(settings, *receipts, cost=lambda receipt: known.get(receipt.model, UNKNOWN_COST))
+    return reply.request_id, check.request_id, second.request_id
 
 
 @contextmanager

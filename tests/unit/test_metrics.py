@@ -27,7 +27,7 @@ from anthropic_proxy.gateway.telemetry.metrics import (
 )
 from anthropic_proxy.gateway.telemetry.requests import Receipts
 from anthropic_proxy.gateway.workers.link import WorkerPeer
-from anthropic_proxy.plugins import Client, PrefixChange, Receipt, RouteRequest
+from anthropic_proxy.plugins import CallCheck, Client, PrefixChange, Receipt, RouteRequest
 from anthropic_proxy.secrets import redact_key_patterns
 from tests.support.harness import ProxyHarness
 from tests.support.paths import ROOT
@@ -86,8 +86,14 @@ async def test_an_exchange_counts_once_in_each_metric_that_it_concerns() -> None
         duration_seconds=301.0,
         failed_attempts=["groq 429", "groq 429", "gemini circuit_open"],
         prefix_change=PrefixChange("tools", "tool 3 (WebFetch)", 0.9, 45_000),
+        checks=[
+            CallCheck("c1", "Bash", "flagged", "Deletes data."),
+            *[CallCheck("c2", "Bash", "unavailable", "timeout", kind="timeout")] * 2,
+            CallCheck("c3", "Read", "harmless", kind="rule"),
+        ],
     )
-    page, _ = await page_of(await count(streamed, failed))
+    check = receipt_of(provider="judge", kind="auto_mode_check", parent=failed.request_id, checks=failed.checks[:1])
+    page, _ = await page_of(await count(streamed, failed, check))
     values = values_of(page)
     assert values["anthropic_proxy_requests_total", "small", "end_turn", "groq", "200", "true"] == 1
     assert values["anthropic_proxy_requests_total", "small", "error", "groq", "529", "false"] == 1
@@ -98,6 +104,8 @@ async def test_an_exchange_counts_once_in_each_metric_that_it_concerns() -> None
     assert values["anthropic_proxy_failed_attempts_total", "gemini", "circuit_open"] == 1
     assert values["anthropic_proxy_prefix_changes_total", "tools", "groq"] == 1
     assert values["anthropic_proxy_prefix_change_tokens_total", "tools", "groq"] == 45_000
+    checks = {names[1:]: value for names, value in values.items() if names[0].startswith("anthropic_proxy_tool_call")}
+    assert checks == {("model", "flagged"): 1, ("timeout", "unavailable"): 2, ("rule", "harmless"): 1}
     seconds = "anthropic_proxy_request_duration_seconds"
     assert values[f"{seconds}_bucket", "2.5", "small", "groq", "true"] == 0
     assert values[f"{seconds}_bucket", "5.0", "small", "groq", "true"] == 1

@@ -202,9 +202,14 @@ def find_stored_request(connection: Connection, request_id: str) -> StoredReques
     return None if row is None else build_stored_request(connection, row)
 
 
+def list_request_ids(check: CallCheck) -> list[str]:
+    """Return the ids of the requests to the checking models."""
+    return [one for one in (check.request, check.confirmation) if one]
+
+
 def find_check_requests(connection: Connection, checks: Iterable[CallCheck]) -> dict[str, StoredRequest]:
     """Return id → stored request to a checking model."""
-    ids = [one for check in checks for one in (check.request, check.confirmation) if one]
+    ids = [one for check in checks for one in list_request_ids(check)]
     if not ids:
         return {}
     found = connection.execute(select(requests).where(requests.c.id.in_(ids)))

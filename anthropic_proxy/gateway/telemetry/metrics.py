@@ -129,6 +129,8 @@ class MetricsSnapshot(Struct):
     """Class name of an observer → number of receipts dropped because its queue was full."""
     prefix_changes: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)
     """Provider, and the part of the prompt that has changed (`tools`) → number of changes, and tokens behind them."""
+    checks: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Verdict about a tool call, and who gave it or why there is none → number of calls."""
     ledger_rows: dict[str, int] = field(default_factory=dict)
     """Number of requests that the ledger has stored (key `written`) and lost (key `dropped`)."""
     spending: dict[tuple[str, str], tuple[int, int, int]] = field(default_factory=dict)
@@ -155,6 +157,9 @@ class MetricsSnapshot(Struct):
         before = self.prefix_changes.get(provider_and_part, (0, 0.0))
         self.prefix_changes[provider_and_part] = before[0] + changes, before[1] + tokens
 
+    def count_checks(self, verdict_and_kind: tuple[str, str], number: int = 1) -> None:
+        self.checks[verdict_and_kind] = self.checks.get(verdict_and_kind, 0) + number
+
     def add_spending(self, team: str, provider: str, sums: Sequence[int]) -> None:
         labels = (team, provider)
         if labels not in self.spending and len(self.spending) >= MAX_LABEL_SETS:
@@ -170,6 +175,8 @@ class MetricsSnapshot(Struct):
             self.count_failed_attempt(attempt, times)
         for provider_and_part, (changes, tokens) in other.prefix_changes.items():
             self.count_prefix_changes(provider_and_part, changes, tokens)
+        for verdict_and_kind, number in other.checks.items():
+            self.count_checks(verdict_and_kind, number)
         self.cpu_seconds += other.cpu_seconds
         for status, times in other.rejected_requests.items():
             self.rejected_requests[status] = self.rejected_requests.get(status, 0) + times
@@ -240,6 +247,9 @@ class MetricsTotals:
             self.snapshot.count_failed_attempt(attempt)
         if (change := receipt.prefix_change) is not None:
             self.snapshot.count_prefix_changes((receipt.provider, change.kind), 1, change.tokens)
+        if receipt.checks and not receipt.parent:  # the request of a check has its verdict too
+            for check in receipt.checks:
+                self.snapshot.count_checks((check.verdict, check.kind))
 
     def _name_model(self, receipt: Receipt) -> str:
         """Return the model label for a receipt. Clients choose model names, so the number of labels is limited, and a
@@ -354,6 +364,12 @@ PREFIX_CHANGE_TOKENS = MetricFamily(
     "counter",
     ("provider", "part"),
     "Estimated input tokens behind these changes, which the cache of the provider could not serve.",
+)
+CHECKS = MetricFamily(
+    "anthropic_proxy_tool_call_checks_total",
+    "counter",
+    ("verdict", "kind"),
+    "Tool calls in auto mode by verdict. Kind: who gave it (model, rule, provider), or why it is unavailable.",
 )
 REJECTED_REQUESTS = MetricFamily(
     "anthropic_proxy_rejected_requests_total",
@@ -474,6 +490,8 @@ def collect_samples(
     for provider_and_part, (changes, tokens) in snapshot.prefix_changes.items():
         samples[PREFIX_CHANGES][provider_and_part] = changes
         samples[PREFIX_CHANGE_TOKENS][provider_and_part] = tokens
+    for verdict_and_kind, number in snapshot.checks.items():
+        samples[CHECKS][verdict_and_kind] = number
     samples[BUILD_INFO][versions] = 1
     samples[WORKERS_UNRESPONSIVE][()] = unresponsive_workers
     samples[CPU_SECONDS][()] = snapshot.cpu_seconds

@@ -10,7 +10,7 @@ from pathlib import Path
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.command_line import OPENAI, run_command
-from tests.support.ledger import new_receipt, store
+from tests.support.ledger import new_receipt, store, store_checked_reply
 from tests.support.server_process import running_proxy
 
 REQUEST = {
@@ -89,4 +89,26 @@ async def test_the_remedy_of_a_missing_model_is_the_line_of_the_message(tmp_path
     assert shown == [
         f"error      400 invalid_request_error for the client: {cause}",
         'remedy     Set targets = ["groq/new"]. Models of groq:  anthropic-proxy models groq',
+    ]
+
+
+async def test_a_stored_reply_and_its_checks_name_each_other(tmp_path: Path) -> None:
+    ledger = {"DATABASE_URL": f"sqlite:///{tmp_path}/ledger.db"}
+    reply, check, second = await store_checked_reply(load_settings(ledger, PROVIDERS, env_file=None))
+    ended = run_command("explain", reply, directory=tmp_path, settings=ledger)
+    lines = [line[4:] for line in ended.stdout.splitlines() if line.startswith("    call")]
+    assert lines == [
+        "call 1     Bash: flagged: Deletes data that cannot be restored.; openai/gpt-4.1, 2,000 in, 40 out, $0.004, "
+        f"0.80 s, {check}",
+        f"call 2     mcp__shop__sell: unavailable: the two checking models disagree; req_gone; "
+        f"gemini/pro, 2,000 in, 40 out, unknown, 0.90 s, {second}",
+        "call 3     Read: harmless (reads inside the directories: Read)",
+        "call 4     Write: not flagged by the provider",
+        "call 5     WebFetch: unavailable: timeout",
+    ]
+    ended = run_command("explain", check, directory=tmp_path, settings=ledger)
+    lines = [line[4:] for line in ended.stdout.splitlines() if line.startswith(("    call", "    check"))]
+    assert lines == [
+        f"check of   a tool call in the reply to {reply}",
+        "call 1     Bash: flagged: Deletes data that cannot be restored.",
     ]

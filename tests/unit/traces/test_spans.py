@@ -14,7 +14,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.trace_context import TraceContext
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.traces.exporter import PROVIDER_NAMES, PresetIds, SpanRecorder, TraceExporter
-from anthropic_proxy.plugins import Client, Gateway, Receipt, UpstreamAttempt
+from anthropic_proxy.plugins import CallCheck, Client, Gateway, Receipt, UpstreamAttempt
 from anthropic_proxy.secrets import Secret
 
 TRACE = TraceContext(trace_id="4bf92f3577b34da6a3ce929d0e0e4736", span_id="b7ad6b7169203331", flags="01")
@@ -80,6 +80,18 @@ def test_facts_of_the_client_are_attributes_of_the_request() -> None:
     assert (found["user_agent.original"], found["session.id"]) == ("claude-cli/2", "s-1")
     assert (found["anthropic_proxy.agent"], found["anthropic_proxy.project"]) == ("a-1", "web")
     assert attributes_of(call)["gen_ai.conversation.id"] == "s-1"
+
+
+def test_verdicts_about_tool_calls_are_attributes_of_the_request() -> None:
+    checks = [
+        CallCheck("c1", "Bash", "flagged", "Deletes data."),
+        CallCheck("c2", "Bash", "unavailable", "timeout", kind="timeout"),
+    ]
+    found = attributes_of(spans_of(attempt(1), kind="main", checks=checks)[-1])
+    assert found["anthropic_proxy.checks"] == ("flagged model", "unavailable timeout")
+    check = attributes_of(spans_of(attempt(1), kind="auto_mode_check", parent="req_0", checks=checks[:1])[-1])
+    names = ("anthropic_proxy.kind", "anthropic_proxy.parent", "anthropic_proxy.checks")
+    assert [check[name] for name in names] == ["auto_mode_check", "req_0", ("flagged model",)]
 
 
 def test_names_are_those_of_the_conventions() -> None:

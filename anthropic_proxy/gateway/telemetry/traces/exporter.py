@@ -176,6 +176,7 @@ _CHAT, _COUNT_TOKENS = "chat", "count_tokens"
 """Values of `gen_ai.operation.name`. The conventions define the first one, and permit others."""
 _MODEL_ROUTE = "/v1/models/"
 _SERVER_ERROR = 500
+_MAX_CHECKS = 100
 Attributes = dict[str, "AttributeValue"]
 
 
@@ -264,6 +265,9 @@ def _request_attributes(receipt: Receipt, route: str) -> Attributes:
         "anthropic_proxy.outcome": receipt.outcome,
         "anthropic_proxy.failed_attempts": receipt.failed_attempts,
         "anthropic_proxy.fidelity_notes": len(receipt.notes),
+        "anthropic_proxy.kind": receipt.kind,
+        "anthropic_proxy.parent": receipt.parent,
+        "anthropic_proxy.checks": [f"{one.verdict} {one.kind}" for one in receipt.checks[:_MAX_CHECKS]],
     }
     return attributes | {name: value for name, value in optional.items() if value}
 
