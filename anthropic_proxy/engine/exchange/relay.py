@@ -26,6 +26,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from msgspec import structs
 
+from anthropic_proxy.engine.engine import MAX_STEPS_ON_LOOP
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.plan import estimate_client_request_tokens
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES, TRAILING_USAGE_TIMEOUT_SECONDS, Reply
@@ -392,6 +393,7 @@ def build_relay_call(
         ),
         new_id=new_id,
         provider_prefix=target.provider.prefix,
+        max_schema_steps=MAX_STEPS_ON_LOOP,
         context_window=facts.context_window if facts.known else None,
         max_input_tokens=facts.max_input if facts.known else None,
         estimate_input_tokens=lambda: estimate_client_request_tokens(incoming, EstimateCache(), token_scale, request),

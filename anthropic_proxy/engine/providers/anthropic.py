@@ -16,6 +16,7 @@ from anthropic_proxy.engine.providers.registry import (
     build_retired_models,
 )
 from anthropic_proxy.engine.wires import anthropic
+from anthropic_proxy.engine.wires.json_schema import SchemaRules
 
 CLAUDE_RULES = build_model_rules(
     "openrouter.ai/docs, Claude 4.7 Migration Guide; handochan/aelix-ai issue 258; langchain-ai/deepagents issue 1585; "
@@ -126,7 +127,12 @@ MOONSHOT = WireConfig(
 
 OLLAMA = WireConfig(
     wire=anthropic.WIRE,
-    dialect=structs.replace(_THIRD_PARTY, has_count_tokens=False),
+    dialect=structs.replace(
+        _THIRD_PARTY,
+        has_count_tokens=False,
+        # as in its own API, a property has no room for `$ref`
+        schema_rules=SchemaRules(inlines_references=True, suits_grammars=True),
+    ),
     url_suffixes=(("/v1", ""), ("/api", "")),  # those of its Chat Completions and of its own API
 )
 """Messages API of Ollama. The context window is set on the Ollama server, because requests have no field for it.

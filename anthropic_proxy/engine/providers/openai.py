@@ -149,7 +149,9 @@ _LOCAL = ServerOverride(
                 UNKNOWN_RESPONSES.dialect, schema_rules=_GRAMMAR_RULES, count_paths=("/responses/input_tokens",)
             ),
         ),
-        "messages": messages.GATEWAYS,
+        "messages": structs.replace(
+            messages.GATEWAYS, dialect=structs.replace(messages.GATEWAYS.dialect, schema_rules=_GRAMMAR_RULES)
+        ),
     },
     docs_url="https://docs.vllm.ai/en/latest/serving/openai_compatible_server",
 )

@@ -646,7 +646,9 @@ def encode_schema(schema: bytes, budget: WorkBudget, rules: SchemaRules = UNREST
 _encode_kept = WorkCache(encode_schema, bytes, _KEPT).get_or_encode
 
 
-def encode_schema_cached(schema: bytes, budget: WorkBudget, rules: SchemaRules) -> EncodedSchema:
-    """Return the result of `encode_schema` for the schema of a reply, from a cache if it was encoded before."""
-    with budget.error_field(REPLY_SCHEMA_PATH):
+def encode_schema_cached(
+    schema: bytes, budget: WorkBudget, rules: SchemaRules, field: str = REPLY_SCHEMA_PATH
+) -> EncodedSchema:
+    """Return the result of `encode_schema`, from a cache if it was encoded before. `field`: path of the schema."""
+    with budget.error_field(field):
         return (_encode_kept if len(schema) <= _MAX_KEPT_BYTES else encode_schema)(schema, budget, rules)

@@ -4,6 +4,7 @@ A signature is opaque state of a server, which clients send back.
 """
 
 from anthropic_proxy.engine.wires.contract import BaseDialect
+from anthropic_proxy.engine.wires.json_schema import UNRESTRICTED_RULES, SchemaRules
 
 
 class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
@@ -41,6 +42,9 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     SuperJJ007/CSSwitch issue 70, farion1231/cc-switch issue 3222, read 2026-11-26). If the conversation has none, or
     only that of another provider, such a reply gets its text, or a placeholder. Proven by:
     golden/anthropic/thinking/deepseek_calls."""
+    schema_rules: SchemaRules = UNRESTRICTED_RULES
+    """Restrictions on the input schemas of client tools, which are forwarded unchanged without them. Proven by:
+    golden/anthropic/tools/local_server_schemas."""
     accepts_system_messages: bool = True
     """True if a message in `messages` may have the role `system`. False: its text is added to the user message before
     it, between `<system-reminder>` tags. Older Ollama, LM Studio and vLLM reject the role (ollama/ollama issue 16372,

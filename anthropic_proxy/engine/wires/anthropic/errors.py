@@ -27,7 +27,13 @@ from anthropic_proxy.engine.wires.anthropic.rejected_fields import find_rejected
 from anthropic_proxy.engine.wires.anthropic.request import encode_request
 from anthropic_proxy.engine.wires.anthropic.stream import keep_error_body
 from anthropic_proxy.engine.wires.contract import SYSTEM_REMINDER, Adaptation, Call
-from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body, remove_wrappers
+from anthropic_proxy.engine.wires.failures import (
+    PARAMETER_ERROR_STATUSES,
+    build_upstream_error,
+    decode_error_body,
+    remove_wrappers,
+)
+from anthropic_proxy.engine.wires.json_schema import BASIC_RULES
 from anthropic_proxy.errors import UpstreamError
 
 _SIGNATURE_REFUSED = compile_later(
@@ -43,7 +49,7 @@ _ROLE_REFUSED = compile_later(
 """Pattern of error messages about the role of a message: Ollama "unknown variant 'system', expected 'user' or
 'assistant'", vLLM and mlx-vlm "Input should be 'user' or 'assistant'", LM Studio "Expected 'user' | 'assistant'",
 Anthropic 'Unexpected role "system"'. Sources: ollama issue 16372, vllm issue 44000, lmstudio-bug-tracker issue 2204."""
-_DROP_THINKING, _REMIND = "drop thinking", "role user"
+_DROP_THINKING, _REMIND, _BASIC_SCHEMAS = "drop thinking", "role user", "drop parameters"
 _DROP_BLOCK, _DROP_NEWER = "thinking without the refused block", "thinking without its newer half"
 _NO_THINKING = "thinking disabled"
 _MIN_ADAPTATIONS_LEFT = 2
@@ -114,6 +120,11 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
     refuses_role = error.status in (400, 422) and _ROLE_REFUSED.search(error.message) is not None
     if refuses_role and call.dialect.accepts_system_messages and has_system_messages(call.relayed.body):
         return Adaptation(_REMIND)
+    names_schema = "parameters" in (error.parameter or "").split(".") and not call.dialect.has_anthropic_errors
+    if names_schema and error.status in PARAMETER_ERROR_STATUSES:
+        changed = structs.replace(call, dialect=apply_adaptation(call.dialect, _BASIC_SCHEMAS))
+        if encode_request(changed).body != encode_request(call).body:
+            return Adaptation(_BASIC_SCHEMAS)
     if error.status == 400 and call.dialect.drops_rejected_fields:
         message = _without_prefix(call, error)
         found = find_beta_adaptation(call, message) or _leave_out_rejected_field(call, message)
@@ -186,6 +197,8 @@ def _leave_out_rejected_field(call: Call[Dialect], message: str) -> Adaptation |
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
     if name == _REMIND or (name == SYSTEM_REMINDER and not dialect.verifies_signatures):
         return structs.replace(dialect, accepts_system_messages=False)
+    if name == _BASIC_SCHEMAS:
+        return structs.replace(dialect, schema_rules=BASIC_RULES)
     if name == _DROP_THINKING:
         return structs.replace(dialect, sends_past_thinking=False)
     if name == _NO_THINKING:

@@ -40,6 +40,7 @@ from anthropic_proxy.engine.wires.anthropic.model_fitting import find_fitting_ed
 from anthropic_proxy.engine.wires.anthropic.rejected_fields import SCHEMA_FIELDS, find_field_edits, find_schema_edits
 from anthropic_proxy.engine.wires.anthropic.tools import find_missing_tools, find_tool_edits, require_free_choice
 from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
+from anthropic_proxy.engine.wires.json_schema import UNRESTRICTED_RULES
 from anthropic_proxy.engine.wires.shared_notes import SCHEMA_AS_TEXT
 from anthropic_proxy.errors import InvalidRequest
 
@@ -191,6 +192,7 @@ def _find_edits(
     reads = may_need_edits(body, call)
     edits_fields = added or dialect.message_path or dialect.dropped_fields or not dialect.sends_stream_field
     edits_fields = edits_fields or drops_betas or dialect.missing_tools or not dialect.streams_tool_input
+    edits_fields = edits_fields or dialect.schema_rules != UNRESTRICTED_RULES
     if not (call.relayed.is_renamed or reads or edits_fields or not dialect.forwards_metadata):
         return []
     removed = set(dialect.dropped_fields)

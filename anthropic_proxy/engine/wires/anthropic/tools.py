@@ -1,17 +1,21 @@
 """Edits of the tools of a request: those that the server does not run, has another version of, or knows less about."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
+from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.conversation import is_called_by_code, read_block
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.engine.wires.contract import Call
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
+from anthropic_proxy.engine.wires.json_schema import UNRESTRICTED_RULES, SchemaRules, encode_schema_cached
 from anthropic_proxy.errors import UnsupportedFeature
 
 _OF_TOOLS = "tools."
@@ -70,8 +74,10 @@ def find_tool_edits(
     edits: list[Edit] = []
     is_eager = call.streams_upstream and not dialect.streams_tool_input
     is_eager = is_eager and f"{_OF_TOOLS}{_EAGER}" not in dialect.dropped_fields
-    if missing is None and not dialect.tool_versions and not is_eager:
+    has_schema_rules = dialect.schema_rules != UNRESTRICTED_RULES
+    if missing is None and not (dialect.tool_versions or is_eager or has_schema_rules):
         return edits
+    budget = WorkBudget("tools", max_steps_here=call.max_schema_steps)
     spans = json_spans.find_elements(body, tools.value, tools.end)
     kept = [True] * len(spans)
     for position, tool in enumerate(spans):
@@ -92,6 +98,9 @@ def find_tool_edits(
             members = json_spans.find_members(body, tool.value, tool.end)
             if members and all(one.key != _EAGER for one in members):
                 edits.append(Edit(members[0].start, members[0].start, b'"%b":true,' % _EAGER.encode()))
+        if has_schema_rules and block.type in _CLIENT_TYPES:
+            with budget.error_field(f"{_OF_TOOLS}{block.name}.input_schema"):
+                edits += _find_schema_edits(body, tool, dialect.schema_rules, budget, notes)
         undated = _DATE.sub("", block.type)
         versions = (one for one in dialect.tool_versions if one != block.type and _DATE.sub("", one) == undated)
         if (version := next(versions, None)) is not None:
@@ -101,3 +110,18 @@ def find_tool_edits(
                 note_replacement(f"{_OF_TOOLS}{block.name}", block.type, version, f", the version of {provider}")
             )
     return edits + json_spans.build_removal_edits(spans, kept)
+
+
+def _find_schema_edits(
+    body: bytes, tool: JsonSpan, rules: SchemaRules, budget: WorkBudget, notes: list[FidelityNote]
+) -> list[Edit]:
+    """Return the edits of the input schema of a client tool. A schema that cannot be read is forwarded unchanged."""
+    edits: list[Edit] = []
+    for member in json_spans.find_members(body, tool.value, tool.end):
+        if member.key == "input_schema" and body[member.value] == ord("{"):
+            with suppress(*DECODE_ERRORS):
+                schema = body[member.value : member.end]
+                encoded = encode_schema_cached(schema, budget, rules, budget.field)
+                edits.append(Edit(member.value, member.end, bytes(encoded.schema)))
+                notes += [FidelityNote("approximated", budget.field, what) for what in encoded.losses]
+    return edits

@@ -56,6 +56,7 @@ from anthropic_proxy.engine.wires.failures import (
     read_error_object,
 )
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
+from anthropic_proxy.engine.wires.gemini.partial_calls import PartialArg, PartialCall
 from anthropic_proxy.engine.wires.gemini.tools import GoogleTools, find_google_tools
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, parse_token_count, repair_json
 from anthropic_proxy.engine.wires.reply_ends import (
@@ -81,10 +82,11 @@ class FunctionCall(Struct, rename="camel", gc=False):
     args: Raw = ABSENT
     id: str | None = None
     """None: older models."""
-    partial_args: list[Raw] | None = None
-    """Fragments of the arguments. The proxy never requests them. A call with fragments but without complete `args` is a
-    protocol error."""
+    partial_args: list[PartialArg] | None = None
+    """Pieces of the arguments. They are sent only if the request has `streamFunctionCallArguments`, which a settings
+    file can add."""
     will_continue: bool | None = None
+    """True: another part continues the call, without its name. It ends with a part without this field."""
 
 
 class InlineData(Struct, rename="camel", gc=False):
@@ -278,6 +280,7 @@ _REFUSALS = frozenset(
 )
 _CONTINUATION = "CONTINUATION"
 """Finish reason at the output limit of one request. Another request can continue the reply."""
+_NORMAL_ENDS = ("end_turn", "tool_use")
 _LIMITS = frozenset(("MAX_TOKENS", _CONTINUATION))
 
 
@@ -294,6 +297,8 @@ class GeminiDecoder(Decoder):
         own = find_google_tools(call.request, call.dialect)
         self._sources = _Grounding(call, own) if own.field_names else None
         self._programs = _CodeExecutions(call.new_id)
+        self._open_call: PartialCall | None = None
+        """Call whose further arguments are expected. None: none."""
         self._usage = UsageMetadata()
         self._calls = 0
         self._ids = ToolCallIds(call)
@@ -409,21 +414,12 @@ class GeminiDecoder(Decoder):
                 self._emit_text(text, deltas)
         elif (call := part.function_call) is not None:
             has_arguments = bytes(call.args) not in _NO_ARGUMENTS
-            if (call.partial_args or call.will_continue) and not has_arguments:
-                raise self._protocol_error("a function call has partial arguments, which the request does not ask for")
-            if not call.name:
-                return
-            deltas += self._release_text()
-            if signature:
-                deltas.append(self._carry(signature))
-            key = self._calls
-            deltas.append(ToolCall(key, self._ids.assign_client_id(call.id), self._call_repair.repair_name(call.name)))
-            if has_arguments:
-                deltas.append(ToolArgs(key, bytes(call.args).decode(errors="replace")))
-            deltas.append(ToolEnd(key))
-            self._calls += 1
-            self._answered = True
-            self._is_thinking = False
+            if not has_arguments and (call.partial_args or call.will_continue or self._open_call is not None):
+                self._read_partial_call(call, signature, deltas)
+            elif call.name:
+                self._end_open_call(deltas)
+                arguments = bytes(call.args).decode(errors="replace") if has_arguments else ""
+                self._emit_call(call.name, call.id, signature, arguments, deltas)
         elif is_present(part.tool_call):
             if self._sources is not None:
                 self._sources.begin_search(_decode_server_call(part.tool_call))
@@ -438,6 +434,39 @@ class GeminiDecoder(Decoder):
             # replies of the Messages API cannot contain files
             file = part.inline_data
             self._emit_text(describe_generated_file(file.mime_type or "", len(file.data or "")), deltas)
+
+    def _read_partial_call(self, call: FunctionCall, signature: str, deltas: list[Delta]) -> None:
+        known = self._open_call
+        if call.name and (known is None or (known.name, known.id) != (call.name, call.id or known.id)):
+            self._end_open_call(deltas)
+            known = self._open_call = PartialCall(call.name, call.id, signature)
+        if known is None:
+            raise self._protocol_error("a function call has arguments, but no name")
+        try:
+            for piece in call.partial_args or ():
+                known.feed(piece)
+        except ValueError:
+            raise self._protocol_error("a piece of a function call has an invalid path") from None
+        if not call.will_continue:
+            self._end_open_call(deltas)
+
+    def _end_open_call(self, deltas: list[Delta]) -> None:
+        if (call := self._open_call) is not None:
+            self._open_call = None
+            self._emit_call(call.name, call.id, call.signature, call.encode_arguments(), deltas)
+
+    def _emit_call(self, name: str, call_id: str | None, signature: str, arguments: str, deltas: list[Delta]) -> None:
+        deltas += self._release_text()
+        if signature:
+            deltas.append(self._carry(signature))
+        key = self._calls
+        deltas.append(ToolCall(key, self._ids.assign_client_id(call_id), self._call_repair.repair_name(name)))
+        if arguments:
+            deltas.append(ToolArgs(key, arguments))
+        deltas.append(ToolEnd(key))
+        self._calls += 1
+        self._answered = True
+        self._is_thinking = False
 
     def _emit_text(self, text: str, deltas: list[Delta]) -> None:
         self._answered = True
@@ -533,13 +562,15 @@ class GeminiDecoder(Decoder):
         fills_window = window is not None and sum(count or 0 for count in counts) >= window - 1
         shown = f"{reason}: {message}" if message else reason
         stop = build_stop(kind, self._call.provider_prefix, shown, fills_window=fills_window)
-        was_normal, self._ended_normally = self._ended_normally, stop.reason in ("end_turn", "tool_use")
+        was_normal, self._ended_normally = self._ended_normally, stop.reason in _NORMAL_ENDS
         if not (was_normal and self._ended_normally):
             deltas += self._stop(stop)
 
     def _stop(self, stop: Stop) -> list[Delta]:
         self._stopped = True
         deltas: list[Delta] = []
+        if stop.reason in _NORMAL_ENDS:
+            self._end_open_call(deltas)  # after any other end, its arguments may be incomplete
         self._emit_blocks(self._programs.encode_missing_result_errors(), deltas)
         return [*deltas, *self._release_text(), stop]
 
