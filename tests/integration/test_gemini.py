@@ -165,6 +165,29 @@ def test_a_conversation_with_tools_on_older_and_newer_models(proxy: Proxy, model
     assert final_text == "The sum is 9."
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_search_of_the_model_beside_calls_comes_back_in_the_next_turn(
+    proxy: Proxy, access: GoogleAccess, stream: bool
+) -> None:
+    """The stand-in rejects a turn whose search is missing or changed. Only AI Studio shows searches beside calls."""
+    kept = len(access.signatures.own_parts)
+    final_text, messages = converse(
+        lambda messages: ask(proxy, messages, tools=[ADD, SEARCH], stream=stream, max_tokens=4_000),
+        "Add 2, 3 and 4",
+        add,
+    )
+    assert final_text == "The sum is 9."
+    given = access.signatures.own_parts[kept:]
+    sent = [part for content in access.last_body()["contents"] for part in content["parts"]]
+    assert [part for part in sent if "toolCall" in part or "toolResponse" in part] == given
+    steps = len(messages) // 2 - 1
+    assert [next(iter(part)) for part in given] == ["toolCall", "toolResponse"] * steps * (access.name == "google")
+    assert "nothing found" not in str(sent)
+    shown = [block["type"] for block in messages[1]["content"] if block["type"] != "thinking"]
+    searched = ["server_tool_use", "web_search_tool_result"] * (access.name == "google")
+    assert [kind for kind in shown if kind != "tool_use"] == searched
+
+
 @pytest.mark.parametrize("stream", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_thoughts_go_round_through_a_restart_of_the_proxy(access: GoogleAccess, tmp_path: Path, stream: bool) -> None:
     """Only the client's history contains the signatures: each turn is served by a new proxy."""

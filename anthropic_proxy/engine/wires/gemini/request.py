@@ -7,6 +7,7 @@ calls follow the calls at once and have a message of their own, and a thought si
 
 import functools
 import posixpath
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -209,13 +210,18 @@ class _OwnCall(Struct, gc=False):
     args: dict[str, Any] = {}
 
 
-_decode_own = msgspec.json.Decoder(_OwnPart).decode
+class _CarriedPart(_OwnPart, gc=False, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
+    calls_before: int = 0
+    """Number of the following calls after which the part is sent (`CALLS_BEFORE` in `stream.py`)."""
+
+
+_decode_own = msgspec.json.Decoder(_CarriedPart).decode
 _decode_own_call = msgspec.json.Decoder(_OwnCall).decode
 _MAX_QUERIES = 16
 """Maximum number of queries of a reply whose texts are left out."""
 
 
-def _decode_own_part(text: str) -> _OwnPart | None:
+def _decode_own_part(text: str) -> _CarriedPart | None:
     """Return the part of Gemini in a signature. None: it is another state."""
     with suppress(msgspec.DecodeError, UnicodeEncodeError):
         part = _decode_own(text)
@@ -237,6 +243,15 @@ def _texts_of_searches(parts: Iterable[_OwnPart]) -> frozenset[bytes]:
     runs = (queries[begin:end] for end in range(1, len(queries) + 1) for begin in range(end))
     texts = {call_as_text("web_search", {"query": ", ".join(run)}) for run in runs}
     return frozenset(bytes(json_string(text)) for text in (*texts, NOTHING_LISTED))
+
+
+def _take_due(waiting: list[_CarriedPart], calls: int = 1) -> list[_Part]:
+    """Remove the parts from `waiting` that follow after so many more calls, and return them."""
+    for part in waiting:
+        part.calls_before = max(0, part.calls_before - calls)
+    due: list[_Part] = [part for part in waiting if not part.calls_before]
+    waiting[:] = [part for part in waiting if part.calls_before]
+    return due
 
 
 class _Contents:
@@ -267,18 +282,21 @@ class _Contents:
             own = self._find_own_parts(message)
             placeholder = "" if own else self._placeholder
             shown = _texts_of_searches(own.values())
+            waiting: list[_CarriedPart] = []
             for block in message.content:
                 if type(block) is ToolUseBlock:
                     self._names[block.id] = block.name
                     call = _FunctionCall(block.id if self._sends_ids else UNSET, block.name, block.input)
                     parts.append(_CallPart(call, signature or placeholder or UNSET))
                     signature = placeholder = ""
+                    parts += _take_due(waiting)
                 elif type(block) is TextBlock:
                     if bytes(block.text) not in shown:
                         parts.append(_TextPart(block.text, signature or UNSET))
                         signature = ""
                 elif id(block) in own:
-                    parts.append(own[id(block)])
+                    waiting.append(own[id(block)])
+                    parts += _take_due(waiting, 0)
                     signature = ""
                 elif type(block) is ThinkingBlock:
                     state = decode_signature(self._call.dialect.signature_tag, block.signature)
@@ -292,7 +310,7 @@ class _Contents:
                     else:
                         signature = ""
                         self._forgets = True
-            self._put("model", parts)
+            self._put("model", parts + _take_due(waiting, sys.maxsize))
         elif message.role == "user":
             results: list[_Part] = []
             beside: list[dict[str, Any]] = []  # images that Gemini does not accept in a result
@@ -331,9 +349,9 @@ class _Contents:
             else:
                 self._put("user", reminders)
 
-    def _find_own_parts(self, message: Message) -> dict[int, _OwnPart]:
+    def _find_own_parts(self, message: Message) -> dict[int, _CarriedPart]:
         """Return the parts about Google's own tools in a reply: `id()` of the thinking block that has it → part."""
-        found: dict[int, _OwnPart] = {}
+        found: dict[int, _CarriedPart] = {}
         for block in message.content:
             if type(block) is not ThinkingBlock or not self._replays_parts:
                 continue

@@ -233,6 +233,8 @@ class GenerateContentResponse(Struct, rename="camel", gc=False):
     """Error object of the provider, in a stream that began with status 200."""
 
 
+CALLS_BEFORE = "callsBefore"
+"""Field of a part about a tool of Google in a signature: number of the following calls that stood before it."""
 _NO_REPLY = GenerateContentResponse()
 decode_strict_reply = msgspec.json.Decoder(GenerateContentResponse).decode
 """Decode a response or frame. Raises `msgspec.ValidationError` for unexpected types."""
@@ -297,6 +299,11 @@ class GeminiDecoder(Decoder):
         own = find_google_tools(call.request, call.dialect)
         self._sources = _Grounding(call, own) if own.field_names else None
         self._programs = _CodeExecutions(call.new_id)
+        self._open_searches = 0
+        """Number of searches of Gemini whose results are expected."""
+        self._held_calls: list[tuple[str, str | None, str, str]] = []
+        """Calls behind an open search: name, id, signature, arguments. They follow its result, because no client may
+        send a reply back that ends with thinking, which has the result."""
         self._open_call: PartialCall | None = None
         """Call whose further arguments are expected. None: none."""
         self._usage = UsageMetadata()
@@ -423,9 +430,13 @@ class GeminiDecoder(Decoder):
         elif is_present(part.tool_call):
             if self._sources is not None:
                 self._sources.begin_search(_decode_server_call(part.tool_call))
+            self._open_searches += 1
             self._put(self._carry_part("toolCall", part.tool_call, signature), deltas)
         elif is_present(part.tool_response):
+            self._open_searches = max(0, self._open_searches - 1)
             self._put(self._carry_part("toolResponse", part.tool_response, signature), deltas)
+            if not self._open_searches:
+                self._emit_held_calls(deltas)
         elif part.executable_code is not None:
             self._emit_blocks(self._programs.decode_program(part.executable_code), deltas)
         elif part.code_execution_result is not None:
@@ -455,7 +466,17 @@ class GeminiDecoder(Decoder):
             self._open_call = None
             self._emit_call(call.name, call.id, call.signature, call.encode_arguments(), deltas)
 
+    def _emit_held_calls(self, deltas: list[Delta]) -> None:
+        self._open_searches = 0
+        held, self._held_calls = self._held_calls, []
+        for name, call_id, signature, arguments in held:
+            self._emit_call(name, call_id, signature, arguments, deltas)
+
     def _emit_call(self, name: str, call_id: str | None, signature: str, arguments: str, deltas: list[Delta]) -> None:
+        if self._open_searches:
+            self._answered = True
+            self._held_calls.append((name, call_id, signature, arguments))
+            return
         deltas += self._release_text()
         if signature:
             deltas.append(self._carry(signature))
@@ -497,7 +518,9 @@ class GeminiDecoder(Decoder):
     def _carry_part(self, name: str, content: Raw, signature: str) -> Thinking:
         """Return a part about a tool of Google as thinking without text. The next request has the part unchanged."""
         self._is_thinking = False
-        part = {name: content, "thoughtSignature": signature} if signature else {name: content}
+        part: dict[str, Any] = {name: content, "thoughtSignature": signature} if signature else {name: content}
+        if self._held_calls:
+            part[CALLS_BEFORE] = len(self._held_calls)
         carry = ReasoningState(model=self._call.model, encrypted=msgspec.json.encode(part).decode(errors="replace"))
         tag = self._call.dialect.signature_tag
         return Thinking(signature=encode_signature(tag, carry, max_bytes=MAX_SEARCH_SIGNATURE_BYTES))
@@ -543,6 +566,7 @@ class GeminiDecoder(Decoder):
         if reason == _CONTINUATION and candidate.continuation_token and self.continuation_token is not None:
             self.continuation_token = candidate.continuation_token
             self._stopped = True
+            self._emit_held_calls(deltas)
             deltas += self._release_text()
             return
         if reason in _REFUSALS or reason.startswith("IMAGE_"):
@@ -571,6 +595,7 @@ class GeminiDecoder(Decoder):
         deltas: list[Delta] = []
         if stop.reason in _NORMAL_ENDS:
             self._end_open_call(deltas)  # after any other end, its arguments may be incomplete
+        self._emit_held_calls(deltas)
         self._emit_blocks(self._programs.encode_missing_result_errors(), deltas)
         return [*deltas, *self._release_text(), stop]
 

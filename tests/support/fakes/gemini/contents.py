@@ -9,7 +9,10 @@ from tests.support.fakes.gemini.models import Model
 from tests.support.fakes.gemini.signatures import Signatures
 from tests.support.fakes.server import ContractViolation
 
-_DATA = ("text", "inlineData", "fileData", "functionCall", "functionResponse", "executableCode", "codeExecutionResult")
+_DATA = (
+    *("text", "inlineData", "fileData", "functionCall", "functionResponse", "executableCode", "codeExecutionResult"),
+    *("toolCall", "toolResponse"),
+)
 _BEGINNINGS = {
     "image/png": b"\x89PNG\r\n\x1a\n",
     "image/jpeg": b"\xff\xd8\xff",
@@ -138,8 +141,16 @@ def _check_signatures(
     start = _start_of_turn(contents)
     for number, content in enumerate(contents):
         is_first = model.signs and number > start
-        for part in content.get("parts") or ():
+        parts = content.get("parts") or []
+        for part in parts:
             signature, call = part.get("thoughtSignature"), part.get("functionCall")
+            if "toolCall" in part or "toolResponse" in part:
+                is_first = False  # it has the signature of the step
+                if part not in signatures.own_parts:
+                    yield ContractViolation("own_tool", "Corrupted tool call.")
+            for missing in signatures.beside.get((call or {}).get("id"), ()):
+                if missing not in parts:
+                    yield ContractViolation("own_tool", f"{next(iter(missing))} is missing beside {call}")
             if call is not None and is_first:
                 is_first = False
                 if not signature:

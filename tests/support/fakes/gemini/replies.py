@@ -78,6 +78,7 @@ class Speaker:
             model.thinks and thinking.get("thinkingBudget") != 0 and not (model.levels and level == "minimal")
         )
         self._shows = bool(thinking.get("includeThoughts"))
+        self._combines = bool((body.get("toolConfig") or {}).get("includeServerSideToolInvocations"))
         self._left = config.get("maxOutputTokens") or model.output
         self._stops = config.get("stopSequences") or []
 
@@ -93,11 +94,29 @@ class Speaker:
         for number, call in enumerate(reply.calls):
             if self._left > 0:
                 parts.append(self._call(call, signed=signed and number == 0))
+        if reply.calls and self._combines:
+            parts = self._search(parts)
         if self._model.signs and not reply.calls:
             parts.append(({"text": "", "thoughtSignature": self._signatures.give(self._name)}, 0))
         cut = "MAX_TOKENS" if self._left < 0 else ""
         message = "Model generated function call(s)." if reply.calls and not cut else ""
         return GeneratedReply(parts, cut or reply.finish or "STOP", message, thoughts)
+
+    def _search(self, parts: list[tuple[Part, int]]) -> list[tuple[Part, int]]:
+        """Return calls with a search of the model beside them. Its result is only in the signature (recorded 2026)."""
+        queries = {"queries": ["rules of addition"]}
+        search = {"toolType": "GOOGLE_SEARCH_WEB", "id": new_id(8, self._chance)}
+        shown = {"response": {"search_suggestions": "<b>rules</b>"}}
+        begin = {"toolCall": search | {"args": queries}, "thoughtSignature": self._signatures.give(self._name)}
+        end = {"toolResponse": search | shown, "thoughtSignature": self._signatures.give(self._name)}
+        own: list[Part] = [begin, end]
+        calls = [part["functionCall"]["id"] for part, _ in parts if "functionCall" in part]
+        self._signatures.own_parts += own
+        self._signatures.beside |= dict.fromkeys(calls, own)
+        unsigned = [
+            ({"functionCall": part["functionCall"]} if "functionCall" in part else part, n) for part, n in parts
+        ]
+        return [(begin, 0), *unsigned, (end, 0)]
 
     def _text(self, text: str) -> list[tuple[Part, int]]:
         ends = [text.index(one) for one in self._stops if one in text]

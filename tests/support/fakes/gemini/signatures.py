@@ -2,6 +2,7 @@
 
 import base64
 import random
+from typing import Any
 
 PLACEHOLDER = "skip_thought_signature_validator"
 
@@ -18,6 +19,10 @@ class Signatures:
         self._chance = chance
         self.given: dict[bytes, tuple[str, str]] = {}
         """Signature → the model, and the function of the call it belongs to; "": a text."""
+        self.own_parts: list[dict[str, Any]] = []
+        """Parts about the provider's own tools, which come back unchanged."""
+        self.beside: dict[str | None, list[dict[str, Any]]] = {}
+        """Id of a function call → these parts of its reply."""
         self.returned: list[str] = []
         """Those that came back, as they were written."""
 
