@@ -24,7 +24,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import NANO_DOLLARS, UNKNOWN_AMOUNT, format_cost
 from anthropic_proxy.gateway.settings import copy_environment
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns, cut
-from anthropic_proxy.gateway.telemetry.outcomes import VERDICTS
+from anthropic_proxy.gateway.telemetry.outcomes import INCIDENTS, VERDICTS
 
 TIMEOUT_SECONDS = 0.8
 """Maximum time in seconds for all replies of the proxy. What is missing then is left out of the line."""
@@ -258,7 +258,7 @@ def _describe_checks(receipts: Sequence[Any]) -> Iterator[str]:
     prompt = _text(next(reversed(receipts), None), "prompt_id")
     checked = (one for one in reversed(receipts) if _list(one, "checks") and _text(one, "prompt_id") == prompt)
     checks = _list(next(checked, None), "checks")
-    for verdict in ("flagged", "unavailable"):
+    for verdict in INCIDENTS:
         found = [one for one in checks if _text(one, "verdict") == verdict]
         tools = dict.fromkeys(_clean(_text(one, "tool")) for one in found)
         if found:

@@ -15,7 +15,7 @@ from anthropic_proxy.console.ledger.receipt_queue import ContentBuffer, ReceiptQ
 from anthropic_proxy.console.ledger.writer import LedgerWriter
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import load_settings
-from anthropic_proxy.plugins import BlockMark, Client, PrefixChange, Receipt
+from anthropic_proxy.plugins import BlockMark, CallCheck, Client, PrefixChange, Receipt
 from tests.support.waiting import WAIT_SECONDS
 
 SESSION = "5b1f0e6c-7a55-4f0c-9e1a-1f2c3d4e5f60"
@@ -124,6 +124,10 @@ def write_sample_conversation(file: Path) -> None:
         contents.record(receipt.request_id, "client request", msgspec.json.encode(body))
         contents.record(receipt.request_id, "reply", msgspec.json.encode({"type": "message", "content": reply}))
         queue.record(receipt)
+    for receipt, body, reply in _build_checked_requests(time.time() - 400):
+        contents.record(receipt.request_id, "client request", msgspec.json.encode(body))
+        contents.record(receipt.request_id, "reply", msgspec.json.encode({"type": "message", "content": reply}))
+        queue.record(receipt)
     lost = queue.stop(WAIT_SECONDS)
     assert not lost, queue.state.problem
 
@@ -136,6 +140,7 @@ def _build_requests(start: float) -> Iterator[tuple[Receipt, dict[str, Any], lis
         messages.append({"role": "user", "content": content})
         body = {"model": "claude-sonnet-4-6", "max_tokens": 32_000, "system": _SYSTEM, "tools": tools}
         receipt = _build_receipt(number, at, (tokens, cached, output, seconds), reply)
+        receipt.tool_results = sum(block["type"] == "tool_result" for block in content)
         if number == 3:
             receipt.prefix_change = PrefixChange("system", "system text", 0.9, tokens=18_100)
         yield (
@@ -159,6 +164,61 @@ def _build_requests(start: float) -> Iterator[tuple[Receipt, dict[str, Any], lis
             yield receipt, {"model": "claude-haiku-4-5", "max_tokens": 4_096, "messages": asked}, searched
 
 
+_HOSTILE = "<img src=x onerror=alert(1)>\u202e\x1b[2J" + "long " * 60
+CHECKED_SESSION = "9c0a4b7e-1111-4f0c-9e1a-1f2c3d4e5f60"
+CHECKED_REQUEST = f"req_conversation{201:08d}"
+_CHECKS = (
+    CallCheck("toolu_1", "Read", "harmless", rule="reads inside the directories: Read", kind="rule"),
+    CallCheck(*("toolu_2", "Bash", "not_flagged"), rule="Building and testing", request=f"req_conversation{301:08d}"),
+    CallCheck(
+        *("toolu_3", "Bash", "flagged", "Deletes the folder of uploads, which the user did not name."),
+        rule="Deleting",
+        request=f"req_conversation{302:08d}",
+    ),
+    CallCheck(
+        *("toolu_4", f"mcp__{_HOSTILE}", "flagged", _HOSTILE), rule=_HOSTILE, request=f"req_conversation{303:08d}"
+    ),
+    CallCheck(
+        *("toolu_5", "WebFetch", "unavailable", "the two checking models disagree"),
+        request=f"req_conversation{304:08d}",
+        confirmation=f"req_conversation{305:08d}",
+        kind="disagreement",
+    ),
+    CallCheck(*("toolu_6", "Bash", "unavailable", "timeout"), request=f"req_conversation{306:08d}", kind="timeout"),
+)
+
+
+def _build_checked_requests(start: float) -> Iterator[tuple[Receipt, dict[str, Any], list[dict[str, Any]]]]:
+    """Yield a session in auto mode: calls with each verdict, and their checks."""
+    calls = [
+        _call(1, "Read", file_path="/home/ada/checkout-api/README.md"),
+        _call(2, "Bash", command="python -m pytest -q"),
+        _call(3, "Bash", command="rm -rf /srv/checkout/uploads"),
+        _call(4, f"mcp__{_HOSTILE}", text=_HOSTILE),
+        _call(5, "WebFetch", url="https://example.com/a"),
+        _call(6, "Bash", command="make deploy"),
+    ]
+    asked = [{"role": "user", "content": "Free some space on the server, then run the tests."}]
+    body = {"model": "claude-sonnet-4-6", "max_tokens": 32_000, "tools": [{"name": "Bash"}]}
+    receipt = _build_receipt(201, start, (24_000, 0, 210, 4.0), calls)
+    receipt.checks, receipt.session = [*_CHECKS], CHECKED_SESSION
+    receipt.kind, receipt.prompt_id = "main", "3ed044f4-42ce-40ae-bb59-8a9559c7b8cc"
+    yield receipt, {**body, "messages": asked}, calls
+    for number, check in ((301, 1), (302, 2), (303, 3), (304, 4), (305, 4), (306, 5)):
+        one = _build_receipt(number, start + 3, (2_310, 2_048, 44, 0.8), [_text("{}")])
+        one.kind, one.parent, one.checks = "auto_mode_check", CHECKED_REQUEST, [_CHECKS[check]]
+        one.session = CHECKED_SESSION
+        one.model, one.requested_model, one.tool_count = "gpt-4.1-mini", "claude-sonnet-5-5", 0
+        yield one, {**body, "messages": asked}, [_text("{}")]
+    results = [_result(number, "well", is_error=number > 2) for number in range(1, 7)]
+    messages = [*asked, {"role": "assistant", "content": calls}, {"role": "user", "content": results}]
+    last = [_text("I did not delete the uploads, because the check flagged it.")]
+    receipt = _build_receipt(202, start + 9, (1_200, 24_000, 80, 2.0), last)
+    receipt.tool_results, receipt.session = 6, CHECKED_SESSION
+    receipt.tool_times = [("Read", 0.022), ("Bash", 1.099), (f"mcp__{_HOSTILE}", 2.5)]
+    yield receipt, {**body, "messages": messages}, last
+
+
 def _build_receipt(
     number: int, at: float, amounts: tuple[int, int, int, float], reply: list[dict[str, Any]]
 ) -> Receipt:
@@ -180,7 +240,6 @@ def _build_receipt(
         stream=True,
         tool_count=4,
         message_count=2 * number - 1,
-        tool_results=sum(block["type"] == "tool_result" for block in reply),
         input_tokens=tokens,
         cache_read_tokens=cached,
         output_tokens=output,

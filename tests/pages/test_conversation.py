@@ -9,11 +9,12 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from playwright.sync_api import Browser, expect
 
 from tests.pages.browser import ALL_APPEARANCES, Appearance, open_tab, without_errors
-from tests.pages.sample_conversation import SESSION, write_sample_conversation
+from tests.pages.sample_conversation import CHECKED_REQUEST, CHECKED_SESSION, SESSION, write_sample_conversation
 from tests.support.dashboard import ledger_settings
 from tests.support.server_process import Proxy, running_proxy
 
 ADDRESS = f"/dashboard/session?session={SESSION}"
+CHECKED = (f"/dashboard/session?session={CHECKED_SESSION}", f"/dashboard/requests/{CHECKED_REQUEST}")
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +25,13 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         yield running
 
 
+@pytest.mark.parametrize("address", [ADDRESS, *CHECKED], ids=["conversation", "verdicts", "verdicts of a request"])
 @ALL_APPEARANCES
-def test_a_conversation_is_accessible_and_fits(browser: Browser, proxy: Proxy, appearance: Appearance) -> None:
+def test_a_conversation_is_accessible_and_fits(
+    browser: Browser, proxy: Proxy, appearance: Appearance, address: str
+) -> None:
     with without_errors(open_tab(browser, proxy.url, appearance)) as page:
-        page.goto(ADDRESS)
+        page.goto(address)
         page.evaluate("document.querySelectorAll('.turns details').forEach((it) => { it.open = true; })")
         violations = Axe().run(page).response["violations"]
         assert [(one["id"], one["nodes"][0]["html"]) for one in violations] == []
@@ -57,3 +61,16 @@ def test_calls_are_folded_with_their_results_and_images_are_shown(browser: Brows
         expect(page.locator(".turn")).to_have_count(1)
         page.locator(".turn-facts a").click()
         expect(page.get_by_role("heading", name="Conversation")).to_be_visible()
+
+
+def test_the_verdict_about_a_call_leads_to_its_check_and_back(browser: Browser, proxy: Proxy) -> None:
+    with without_errors(open_tab(browser, proxy.url)) as page:
+        page.goto(CHECKED[0])
+        expect(page.locator(".turn .tag.error")).to_have_text(["✕ flagged", "✕ flagged"])
+        expect(page.get_by_text("Deletes the folder of uploads, which the user did not name.")).to_be_visible()
+        expect(page.locator("img[src=x]")).to_have_count(0)
+        page.get_by_role("link", name="check", exact=True).nth(1).click()
+        expect(page.get_by_text("a tool call in the reply to")).to_be_visible()
+        page.get_by_role("link", name=CHECKED_REQUEST).click()
+        checks = page.get_by_role("region", name="Checks of tool calls")
+        expect(checks.locator("tbody tr")).to_have_count(8)

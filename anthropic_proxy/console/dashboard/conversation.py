@@ -8,7 +8,8 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -18,12 +19,21 @@ from msgspec import Raw, Struct, field, structs
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.contents import StoredContent
 from anthropic_proxy.console.ledger.costs import ModelCosts
-from anthropic_proxy.console.ledger.records import StoredRequest, count_lost_tokens, decode_block_times
+from anthropic_proxy.console.ledger.records import (
+    MAX_LABEL_CHARACTERS,
+    StoredRequest,
+    count_lost_tokens,
+    decode_block_times,
+    decode_checks,
+    decode_tool_times,
+)
+from anthropic_proxy.console.ledger.request_queries import list_request_ids
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_cost
 from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls
-from anthropic_proxy.gateway.telemetry.outcomes import describe_outcome
+from anthropic_proxy.gateway.telemetry.outcomes import INCIDENTS, VERDICTS, describe_outcome
+from anthropic_proxy.plugins import CallCheck
 
 _MAX_SUMMARY_CHARACTERS = 100
 _MAX_BLOCK_CHARACTERS = 4_000
@@ -32,6 +42,7 @@ _MAX_PARTS, _MIN_PARTS = 1_500, 10
 """Blocks that a page shows, and those of each turn in any case. Each needs more of a page than its text."""
 """Maximum number of characters of one page. Blocks beyond it show only their beginning."""
 _MIN_CHARACTERS = 200
+_MAX_NAMED_TOOLS, _MAX_TOOL_CHARACTERS = 5, 40
 IMAGE_TYPES = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp"))
 """Media types of images that browsers show. None of them can contain a script."""
 _OF_CLIENT = {
@@ -52,6 +63,21 @@ class Part(NamedTuple):
     is_code: bool = False
 
 
+class CallVerdict(NamedTuple):
+    """What the check of a tool call found (auto mode)."""
+
+    sign: str
+    role: str
+    text: str
+    """`flagged`, `unavailable by the provider`"""
+    detail: str
+    """Explanation of a flagged call, reason of a missing verdict, or rule that decided."""
+    requests: Sequence[str]
+    """Ids of the requests to the checking models."""
+    is_incident: bool
+    """True for a flagged call, and for one without a verdict."""
+
+
 class Block(Struct, frozen=True, kw_only=True):
     """A part of a message: a text, a tool call, an image."""
 
@@ -70,6 +96,8 @@ class Block(Struct, frozen=True, kw_only=True):
     """Id of a tool call, also in its result."""
     result: "Block | None" = None
     """Result of a tool call, which the following request contained."""
+    verdict: CallVerdict | None = None
+    """Verdict about a tool call. None: it was not checked."""
 
 
 class Turn(Struct, frozen=True, kw_only=True):
@@ -81,6 +109,8 @@ class Turn(Struct, frozen=True, kw_only=True):
     outcome: str
     cached: str
     cache_break: "CacheBreak | None" = None
+    tools: "ToolWait | None" = None
+    """The tools that the reply called. None: it called none, or no request has brought their results."""
     failed: Sequence["Turn"] = ()
     """Earlier requests with the same message, which failed and were repeated by the client."""
 
@@ -105,6 +135,17 @@ class CacheBreak(Struct, frozen=True):
         return f"{formats.short_count(self.tokens)} tokens read again{more}"
 
 
+class ToolWait(Struct, frozen=True):
+    """The time in which the client ran the tools of a reply."""
+
+    duration: int
+    """Microseconds from the end of the reply to the request with the results. The client may have waited for a
+    permission of the user.
+    """
+    names: str
+    """Tools, with their times if the client has sent them: `Glob 22 ms, Bash 1.10 s`."""
+
+
 class _Body(Struct):
     messages: Sequence[Raw] = ()
     system: Raw = field(default_factory=lambda: Raw(b"null"))
@@ -125,10 +166,39 @@ def find_cache_breaks(rows: Sequence[StoredRequest], costs: ModelCosts) -> dict[
     return found
 
 
+def find_tool_waits(rows: Iterable[StoredRequest]) -> dict[str, ToolWait]:
+    """Return id of a reply with tool calls → wait for their results. `rows`: one conversation in order of time."""
+    found: dict[str, ToolWait] = {}
+    reply: StoredRequest | None = None
+    sent_at = 0
+    for row in rows:
+        sent_at = sent_at or row.started_at  # a client sends a failed request, and its results, again
+        if row.outcome_class in ("error", "cancelled"):
+            continue
+        if reply is not None and row.tool_results:
+            wait = sent_at - reply.started_at - reply.duration
+            if wait >= 0:
+                found[reply.id] = ToolWait(wait, _name_tools(reply, row))
+        reply, sent_at = row, 0
+    return found
+
+
+def _name_tools(reply: StoredRequest, row: StoredRequest) -> str:
+    times = decode_tool_times(row.tool_times)
+    names = [f"{formats.shorten(one.name, _MAX_TOOL_CHARACTERS)} {formats.seconds(one.duration)}" for one in times]
+    if not names:
+        blocks = decode_block_times(reply.reply_blocks)
+        tools = dict.fromkeys(one.name for one in blocks if one.kind == "tool call")
+        names = [formats.shorten(name, _MAX_TOOL_CHARACTERS) for name in tools]
+    more = len(names) - _MAX_NAMED_TOOLS
+    return ", ".join(names[:_MAX_NAMED_TOOLS]) + (f" and {more} more" if more > 0 else "")
+
+
 def build_turns(
     rows: Sequence[StoredRequest],
     contents: Mapping[str, Mapping[str, StoredContent]],
     breaks: Mapping[str, CacheBreak] = {},
+    tools: Mapping[str, ToolWait] = {},
 ) -> list[Turn]:
     """Return the turns of a conversation as the page shows them.
 
@@ -174,12 +244,13 @@ def build_turns(
             Turn(
                 row=row,
                 sent=sent,
-                reply=list(_list_reply(row, stored.get("reply"), limit)),
+                reply=_add_verdicts(row, list(_list_reply(row, stored.get("reply"), limit)), limit),
                 sign=sign,
                 role=role,
                 outcome=outcome,
                 cached=formats.percent(row.cache_read_tokens, row.all_input_tokens),
                 cache_break=breaks.get(row.id),
+                tools=tools.get(row.id),
                 failed=failed,
             )
         )
@@ -255,6 +326,37 @@ def _list_reply(row: StoredRequest, stored: StoredContent | None, limit: _Limit)
         yield from more
     if row.outcome_class == "error":
         yield Block(kind="other", title="Error", parts=[Part(row.error)], is_error=True)
+
+
+def build_verdict(check: CallCheck) -> CallVerdict:
+    tag = VERDICTS[check.verdict]
+    is_incident = check.verdict in INCIDENTS
+    text = tag.text + " by the provider" * (check.kind == "provider")
+    return CallVerdict(tag.sign, tag.role, text, check.reason or check.rule, list_request_ids(check), is_incident)
+
+
+def _add_verdicts(row: StoredRequest, blocks: Sequence[Block], limit: _Limit) -> list[Block]:
+    """Return the blocks of a reply with the verdicts about its tool calls.
+
+    Without texts, calls have no ids, so they are found by their names in order. If no block of a call is stored, as in
+    a relayed reply, its verdict has a block of its own.
+    """
+    if not row.checks or row.parent:
+        return [*blocks]
+    checks = {check.call: check for check in decode_checks(row.checks)}
+    by_name = defaultdict[str, deque[str]](deque)
+    for check in checks.values():
+        by_name[check.tool].append(check.call)
+    found = list[Block]()
+    for block in blocks:
+        call = block.id[:MAX_LABEL_CHARACTERS]
+        if block.kind == "tool" and not call and (same := by_name[block.title]):
+            call = same.popleft()
+        checked = checks.pop(call, None) if block.kind == "tool" else None
+        found.append(block if checked is None else structs.replace(block, verdict=build_verdict(checked)))
+    left, more = limit.take([*checks.values()], least=0)
+    found += [Block(kind="tool", title=check.tool, verdict=build_verdict(check)) for check in left]
+    return [*found, *more]
 
 
 def list_new_messages(data: bytes) -> Sequence[Mapping[str, Any]]:
@@ -369,7 +471,7 @@ def _convert(block: Mapping[str, Any], limit: _Limit) -> Iterator[Block]:
         first = next(iter(arguments.values()), "") if isinstance(arguments, dict) else arguments
         yield Block(
             kind="tool",
-            title=str(block.get("name", "")),
+            title=formats.shorten(str(block.get("name", "")), _MAX_SUMMARY_CHARACTERS),
             summary=_summarize(first if isinstance(first, str) else json.dumps(first, ensure_ascii=False)),
             parts=[Part(text, is_code=True)],
             note=note,

@@ -10,7 +10,14 @@ from msgspec import Struct, structs
 from sqlalchemy import Connection
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.conversation import build_turns, find_cache_breaks, find_image, format_json
+from anthropic_proxy.console.dashboard.conversation import (
+    CallVerdict,
+    build_turns,
+    build_verdict,
+    find_cache_breaks,
+    find_image,
+    format_json,
+)
 from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, PageTable
 from anthropic_proxy.console.dashboard.query import require_valid_text
 from anthropic_proxy.console.dashboard.web import SECURITY_HEADERS
@@ -24,13 +31,16 @@ from anthropic_proxy.console.ledger.records import (
     StoredRequest,
     decode_attempt_times,
     decode_block_times,
+    decode_checks,
     describe_failure_status,
 )
 from anthropic_proxy.console.ledger.request_queries import (
+    find_check_requests,
     find_stored_request,
     list_failed_attempts,
     list_fallbacks,
     list_notes,
+    list_request_ids,
     read_contents,
     sum_sessions,
 )
@@ -39,7 +49,7 @@ from anthropic_proxy.console.session_names import find_names
 from anthropic_proxy.errors import UnknownModel
 from anthropic_proxy.gateway.error_catalog import find_remedy, split_remedy
 from anthropic_proxy.gateway.money import format_cost, format_price
-from anthropic_proxy.gateway.telemetry.outcomes import describe_outcome
+from anthropic_proxy.gateway.telemetry.outcomes import count_verdicts, describe_outcome
 from anthropic_proxy.plugins import RouteRequest, RouteResponse
 
 if TYPE_CHECKING:
@@ -138,6 +148,13 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     window_text = ""
     if window and tokens:
         window_text = f"{formats.percent(tokens, window)} of the window of {formats.count(window)} tokens"
+    checks = [] if row.parent else decode_checks(row.checks)
+    asked = find_check_requests(context.connection, checks)
+    check_rows = list(list_check_rows(row, asked)) if checks else []
+    check_note = count_verdicts(checks)
+    if asked:
+        unknown = sum(one.cost is None for one in asked.values())
+        check_note += f" · {format_cost(sum(one.cost or 0 for one in asked.values()), unknown)}"
     return {
         "title": f"Request {row.id}",
         "row": row,
@@ -150,6 +167,8 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         "notes": notes,
         "note_counts": " · ".join(f"{number} {name}" for name, number in handlings.items()) or "all fields unchanged",
         "adaptations": json.loads(row.adaptations or "[]"),
+        "checks": check_rows,
+        "check_note": check_note,
         "tokens": _tokens(costs, row),
         "older": older,
         "newer": newer,
@@ -196,6 +215,44 @@ def find_max_input(context: PageContext, row: StoredRequest) -> int | None:
     name = f"{row.prefix or row.provider}/{row.model}"
     found = context.describe_models([name]) if row.model else ()
     return next((one.max_input for one in found if one.model == name), None)
+
+
+class CheckRow(Struct, frozen=True):
+    """The verdict about a tool call of the reply, or that of one of two checking models."""
+
+    tool: str
+    verdict: CallVerdict
+    request: str = ""
+    """Request to the checking model. "": none was asked, or the rows of two models follow."""
+    provider: str = ""
+    model: str = ""
+    tokens: str = formats.UNKNOWN
+    cost: str = formats.UNKNOWN
+    time: str = formats.UNKNOWN
+
+
+def list_check_rows(row: StoredRequest, asked: Mapping[str, StoredRequest]) -> Iterator[CheckRow]:
+    """`asked`: id → request to a checking model."""
+    for check in decode_checks(row.checks):
+        tool, verdict, requests = formats.shorten(check.tool, 64), build_verdict(check), list_request_ids(check)
+        if len(requests) != 1:
+            yield CheckRow(tool, verdict)
+        for request_id in requests:
+            one = asked.get(request_id)
+            if one is None:
+                yield CheckRow(tool, verdict, request_id)
+                continue
+            own = build_verdict(found[0]) if (found := decode_checks(one.checks)) else verdict
+            yield CheckRow(
+                tool,
+                own,
+                request_id,
+                one.prefix or one.provider,
+                one.model,
+                f"{formats.count(one.all_input_tokens)} in, {formats.count(one.output_tokens)} out",
+                format_cost(one.cost),
+                formats.seconds(one.duration),
+            )
 
 
 class TokenCost(Struct, frozen=True):

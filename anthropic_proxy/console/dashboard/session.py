@@ -11,7 +11,13 @@ from msgspec import structs
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import Band, Chart, ChartColumn, Series, build_chart, explain_missing_cost
-from anthropic_proxy.console.dashboard.conversation import CacheBreak, build_turns, find_cache_breaks
+from anthropic_proxy.console.dashboard.conversation import (
+    CacheBreak,
+    ToolWait,
+    build_turns,
+    find_cache_breaks,
+    find_tool_waits,
+)
 from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, PageTable
 from anthropic_proxy.console.dashboard.request import find_max_input
 from anthropic_proxy.console.dashboard.tables import page_list
@@ -80,7 +86,7 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
     if window:
         whole = formats.short_count(window)
         latest = f"{formats.percent(total.max_context, window)} of the window of {whole}; {latest}"
-    breaks = find_cache_breaks(own, ModelCosts(context.settings))
+    breaks, waits = find_cache_breaks(own, ModelCosts(context.settings)), find_tool_waits(own)
     cached = f"{formats.short_count(sums.cache_read_tokens)} tokens"
     if breaks:
         cached += f"; {formats.plural(len(breaks), 'break')}"
@@ -120,6 +126,7 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
         "cached_chart": _chart(
             own, "Read from cache", "cached", measure_cached, lambda share: f"{share:.0f} %", breaks=breaks
         ),
+        "time_chart": _chart_times(own, waits),
         "cost_chart": structs.replace(
             _chart(rows, "Cumulative cost", "context", measure_cost, formats.chart_money),
             empty_text=explain_missing_cost(total.sums, "/dashboard/models#missing-prices"),
@@ -134,7 +141,7 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
             for name in agents
         ],
         "is_background": agent == _BACKGROUND,
-        "turns": build_turns(part.rows[::-1], texts, breaks),
+        "turns": build_turns(part.rows[::-1], texts, breaks, waits),
         "part": part,
         "first": len(own) - later - len(part.rows) + 1,
         "turn_count": sum(bool(row.requested_model) for row in own),
@@ -152,6 +159,36 @@ def is_background(row: StoredRequest) -> bool:
     return row.client == CLAUDE_CODE and not row.agent and bool(row.message_count) and not row.tool_count
 
 
+def _divide(rows: Sequence[StoredRequest]) -> tuple[Sequence[Sequence[StoredRequest]], Sequence[str]]:
+    """Return the requests of each column of a chart, and its label."""
+    step = -(-len(rows) // _MAX_COLUMNS)
+    groups = [rows[start : start + step] for start in range(0, len(rows), step)]
+    times = [group[0].started_at for group in groups]
+    span = (times[-1] - times[0]) / MICROSECONDS
+    if span > DAY_SECONDS / 2:
+        return groups, [formats.day_and_time(time) for time in times]
+    return groups, [formats.clock_time(time)[: 8 if span < _CLOSE_SECONDS else 5] for time in times]
+
+
+def _chart_times(rows: Sequence[StoredRequest], waits: Mapping[str, ToolWait]) -> Chart:
+    """Stacked bars: the time of each request, and that of the tools that its reply called. Without tools, the chart is
+    empty.
+    """
+    groups, labels = _divide(rows)
+    replies = [float(sum(row.duration for row in group)) for group in groups]
+    tools = [float(sum(waits[row.id].duration for row in group if row.id in waits)) for group in groups]
+    columns = list[ChartColumn]()
+    table = [[formats.seconds(round(one) or None) for one in pair] for pair in zip(replies, tools, strict=True)]
+    for group, label, cells in zip(groups, labels, table, strict=True):
+        clock = formats.clock_time(group[0].started_at)
+        title = f"{clock}: requests = {cells[0]}; tools = {cells[1]}"
+        columns.append(ChartColumn(label, clock, title, f"/dashboard/requests/{group[0].id}"))
+    parts = [("requests", "output", replies), ("tools", "cache-write", tools)]
+    series = [Series(name, role, values, formats.seconds(round(sum(values)))) for name, role, values in parts]
+    axis = formats.choose_seconds_axis(max(map(sum, zip(replies, tools, strict=True))))
+    return build_chart("Time", series if waits else [], columns, table, axis, is_line=False)
+
+
 def _chart(
     rows: Sequence[StoredRequest],
     name: str,
@@ -165,21 +202,14 @@ def _chart(
     """A column has one request, or several adjacent ones of a long session. `limit`: value with a horizontal line,
     unless all values are far below it. `breaks` are marked.
     """
-    step = -(-len(rows) // _MAX_COLUMNS)
-    groups = [rows[start : start + step] for start in range(0, len(rows), step)]
+    groups, labels = _divide(rows)
     values = [measure(group) for group in groups]
-    times = [group[0].started_at for group in groups]
-    span = (times[-1] - times[0]) / MICROSECONDS
-    if span > DAY_SECONDS / 2:
-        labels = [formats.day_and_time(time) for time in times]
-    else:
-        labels = [formats.clock_time(time)[: 8 if span < _CLOSE_SECONDS else 5] for time in times]
     columns = list[ChartColumn]()
     bands = list[Band]()
     table = list[list[str]]()
     for index, (group, value) in enumerate(zip(groups, values, strict=True)):
         shown, target = formats.UNKNOWN if value is None else text(value), group[0].id
-        clock = formats.clock_time(times[index])
+        clock = formats.clock_time(group[0].started_at)
         title = f"{clock}: {name} = {shown}"
         table.append([shown, formats.UNKNOWN] if breaks else [shown])
         if broken := [row.id for row in group if row.id in breaks]:

@@ -187,6 +187,8 @@ def name_value(name: str, value: str, names: Names) -> str:
     """Return the text of a value of a facet."""
     if name == "outcome":
         return OUTCOME_TITLES.get(value, (value,))[0]
+    if name == "verdict" and value:
+        return value.replace("_", " ")
     text = names.get((name, value), value) or FACETS[name].none_text
     return formats.shorten(text, _MAX_SESSION_CHARACTERS) if name == "session" else text
 

@@ -63,6 +63,9 @@ VERDICTS: Mapping[CheckVerdict, OutcomeTag] = {
 }
 """Verdict about a tool call → how it is shown, the most serious one first."""
 
+INCIDENTS: Sequence[CheckVerdict] = ("flagged", "unavailable")
+"""Verdicts that a user should know of: the call does not run, or the client asks about it."""
+
 
 def find_verdict(checks: Iterable[CallCheck]) -> CheckVerdict | Literal[""]:
     """Return the most serious verdict. "": there are no checks."""

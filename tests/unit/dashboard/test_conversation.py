@@ -4,11 +4,13 @@ import base64
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from anthropic_proxy.console.dashboard.conversation import (
     Block,
     CacheBreak,
+    CallVerdict,
     Part,
     Turn,
     build_turns,
@@ -25,6 +27,7 @@ from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.session_names import find_title
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.plugins import CallCheck
 
 PNG = base64.b64encode(b"\x89PNG").decode()
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
@@ -338,3 +341,56 @@ def test_the_parts_of_a_result_count_as_blocks_of_the_page() -> None:
         *("Result", "39,999 parts more"),
     ]
     assert len(turn.sent) == 2 + 1_498 + 1 + 2
+
+
+CHECKS = [
+    CallCheck("toolu_1", "Read", "flagged", "<b>Reads</b> a secret.", rule="Secrets", request="req_c1"),
+    CallCheck("toolu_2", "Read", "harmless", rule="only reads", kind="rule"),
+    CallCheck("toolu_3", "Bash", "not_flagged", kind="provider"),
+    CallCheck("toolu_4", "Write", "unavailable", "timeout", request="req_c2", confirmation="req_c3", kind="timeout"),
+]
+SHOWN = {
+    "toolu_1": CallVerdict("✕", "error", "flagged", "<b>Reads</b> a secret.", ["req_c1"], True),
+    "toolu_2": CallVerdict("–", "quiet", "harmless", "only reads", [], False),
+    "toolu_3": CallVerdict("✓", "ok", "not flagged by the provider", "", [], False),
+    "toolu_4": CallVerdict("!", "warn", "unavailable", "timeout", ["req_c2", "req_c3"], True),
+}
+
+
+def verdicts_of(texts: tuple[bytes, bytes], **fields: Any) -> list[tuple[str, CallVerdict | None]]:
+    (turn,) = turns_of(texts, checks=msgspec.json.encode(CHECKS).decode(), **fields)
+    return [(block.title, block.verdict) for block in turn.reply]
+
+
+def test_a_verdict_is_shown_at_its_call() -> None:
+    calls = [{**CALL, "id": f"toolu_{number}"} for number in (2, 1, 9)]
+    assert verdicts_of((request("hi"), reply({"type": "text", "text": "ok"}, *calls))) == [
+        ("", None),
+        ("Read", SHOWN["toolu_2"]),
+        ("Read", SHOWN["toolu_1"]),
+        ("Read", None),
+        ("Bash", SHOWN["toolu_3"]),
+        ("Write", SHOWN["toolu_4"]),
+    ]
+
+
+def test_without_texts_a_verdict_is_shown_at_the_call_with_its_name() -> None:
+    blocks = [["tool call", "Write", 5], ["text", "", 6], ["tool call", "Read", 7], ["server tool", "web_search", 8]]
+    blocks += [["tool call", "Read", 9], ["tool call", "Read", 9]]
+    assert verdicts_of((b"", b""), reply_blocks=json.dumps(blocks)) == [
+        ("Write", SHOWN["toolu_4"]),
+        ("Text", None),
+        ("Read", SHOWN["toolu_1"]),
+        ("web_search", None),
+        ("Read", SHOWN["toolu_2"]),
+        ("Read", None),
+        ("Bash", SHOWN["toolu_3"]),
+    ]
+
+
+def test_the_verdicts_about_a_relayed_reply_have_blocks_of_their_own() -> None:
+    assert verdicts_of((b"", b"")) == [(one.tool, SHOWN[one.call]) for one in CHECKS]
+
+
+def test_the_reply_of_a_check_is_no_tool_call() -> None:
+    assert verdicts_of((b"", b""), parent="req_0") == []

@@ -27,7 +27,7 @@ from anthropic_proxy.console.ledger.tables import requests
 from anthropic_proxy.gateway.error_catalog import find_remedy
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Cost, UpstreamAttempt
-from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, store
+from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, store, store_checked_reply
 from tests.support.page_context import build_context
 
 
@@ -264,3 +264,33 @@ async def test_errors_of_attempts_are_short_and_contain_no_key(settings: Setting
     assert len(first.error) == MAX_ATTEMPT_ERROR_CHARACTERS
     assert "sk-secret" not in row.attempt_times
     assert (second.provider, second.duration) == ("openai", 8_000_000)
+
+
+async def test_a_reply_and_the_checks_of_its_calls_link_to_each_other(settings: Settings) -> None:
+    reply, check, second = await store_checked_reply(settings)
+    with reading(settings) as engine, engine.connect() as connection:
+        page, other = (
+            build_request_page(
+                build_context("/dashboard/requests/x", connection, settings, path_parameters={"id": one})
+            )
+            for one in (reply, check)
+        )
+    assert page is not None
+    rows = [
+        (one.tool, one.verdict.text, one.verdict.detail, one.request, one.model, one.tokens, one.cost, one.time)
+        for one in page["checks"]
+    ]
+    none, numbers = ("–", "–", "–"), "2,000 in, 40 out"
+    disagree = "the two checking models disagree"
+    assert rows == [
+        ("Bash", "flagged", "Deletes data that cannot be restored.", check, "gpt-4.1", numbers, "$0.004", "0.80 s"),
+        ("mcp__shop__sell", "unavailable", disagree, "", "", *none),
+        ("mcp__shop__sell", "unavailable", disagree, "req_gone", "", *none),
+        ("mcp__shop__sell", "flagged", "Sells.", second, "pro", numbers, "unknown", "0.90 s"),
+        ("Read", "harmless", "reads inside the directories: Read", "", "", *none),
+        ("Write", "not flagged by the provider", "", "", "", *none),
+        ("WebFetch", "unavailable", "timeout", "", "", *none),
+    ]
+    assert page["check_note"] == "1 flagged, 2 unavailable, 1 not flagged, 1 harmless · ≥ $0.004"
+    assert other is not None
+    assert (other["row"].parent, other["checks"]) == (reply, [])

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from anthropic_proxy.console.dashboard.conversation import ToolWait
 from anthropic_proxy.console.dashboard.page import Figure
 from anthropic_proxy.console.dashboard.requests import build_requests_page
 from anthropic_proxy.console.dashboard.session import MAX_TURNS, build_session_page
@@ -308,3 +309,43 @@ async def test_a_free_session_has_no_chart_of_costs(tmp_path: Path) -> None:
     _, page = await pages_of(tmp_path, {"model": "local"})
     assert page["cost_chart"].empty_text == "All requests were free."
     assert [(one.label, one.value, one.note) for one in page["figures"]][1] == ("Cost", "free", "of all requests")
+
+
+async def test_the_time_of_tools_lies_between_a_reply_and_the_request_with_the_results(tmp_path: Path) -> None:
+    """Each request takes 1.5 s."""
+    calls: dict[str, Any] = {
+        "tool_count": 3,
+        "outcome": "tool_use",
+        "blocks": [("tool call", "Bash", NOON + 1.0, 0), ("tool call", "Read", NOON + 1.1, 5), ("", "", NOON + 1.2, 9)],
+    }
+    results = {"tool_results": 2, "tool_count": 3}
+    _, page = await pages_of(
+        tmp_path,
+        calls | {"started_at": NOON},
+        calls | results | {"started_at": NOON + 4, "tool_times": [("Bash", 1.099), ("mcp__a__b", 0.022)]},
+        FAILED | {"started_at": NOON + 6, "tool_results": 2, "tool_count": 3},
+        results | {"started_at": NOON + 9},
+        results | {"started_at": NOON + 9.1, "agent": "a1"},
+        {"started_at": NOON + 20, "tool_count": 3},
+    )
+    assert [turn.tools for turn in page["turns"]] == [
+        ToolWait(2_500_000, "Bash 1.10 s, mcp__a__b 22 ms"),
+        ToolWait(500_000, "Bash, Read"),
+        *[None] * 3,
+    ]
+    chart = page["time_chart"]
+    assert [(one.name, one.total) for one in chart.series] == [("requests", "7.50 s"), ("tools", "3.00 s")]
+    assert [row[1:] for row in chart.rows] == [
+        ["1.50 s", "2.50 s"],
+        ["1.50 s", "0.50 s"],
+        ["1.50 s", "–"],
+        ["1.50 s", "–"],
+        ["1.50 s", "–"],
+    ]
+
+
+async def test_a_session_without_tools_has_no_chart_of_times(tmp_path: Path) -> None:
+    _, page = await pages_of(tmp_path, {}, {"tool_results": 1})
+    assert [turn.tools for turn in page["turns"]] == [ToolWait(7_500_000, ""), None]
+    _, page = await pages_of(tmp_path / "other", {}, {})
+    assert page["time_chart"].shapes == []

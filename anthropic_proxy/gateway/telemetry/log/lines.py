@@ -15,8 +15,8 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import PACKAGE, join_with_and
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns, pad, wrap_text
-from anthropic_proxy.gateway.telemetry.outcomes import VERDICTS, classify_outcome, count_verdicts
-from anthropic_proxy.plugins import CallCheck, CheckVerdict, Receipt
+from anthropic_proxy.gateway.telemetry.outcomes import INCIDENTS, VERDICTS, classify_outcome, count_verdicts
+from anthropic_proxy.plugins import CallCheck, Receipt
 from anthropic_proxy.secrets import redact_secrets
 
 FIRST_COLUMN, SECOND_COLUMN = 49, 34
@@ -47,7 +47,6 @@ Paint = Callable[[str, str], str]
 
 _KINDS = {"auto_mode_check": "  check of a tool call", "classifier": "  classifier"}
 """Kind of a request → its text behind the route. Other kinds have none."""
-_INCIDENTS: Sequence[CheckVerdict] = ("flagged", "unavailable")
 _MAX_NAMED_TOOLS = 3
 _MAX_TOOL_CHARACTERS = 40
 
@@ -298,7 +297,7 @@ def _describe_incident(receipt: Receipt, paint: Paint) -> str:
 
 def _list_verdicts(checks: Sequence[CallCheck], paint: Paint) -> Iterator[str]:
     """Yield the calls that were flagged, and those without a verdict. Explanations are content, which no line has."""
-    for verdict in _INCIDENTS:
+    for verdict in INCIDENTS:
         found = [check for check in checks if check.verdict == verdict]
         if not found:
             continue
