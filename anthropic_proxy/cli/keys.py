@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from typing import Any
 
 from cyclopts import Parameter
@@ -38,12 +39,13 @@ from anthropic_proxy.console.keys.virtual_keys import (
     Rules,
     Team,
     VirtualKey,
-    decode_duration,
     decode_expiry,
     decode_rule_texts,
+    require_duration,
 )
 from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.export import write_csv
+from anthropic_proxy.console.ledger.periods import find_times
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.engine.platforms.shells import quote_word
 from anthropic_proxy.errors import ConfigurationError, UnknownModel
@@ -240,7 +242,7 @@ def rotate(key: str, *, overlap: str = "0m", as_json: bool = False) -> None:
     as_json
         Print one JSON object, with the key, instead.
     """
-    seconds, settings = decode_duration("--overlap", overlap), load_command_settings()
+    seconds, settings = require_duration("--overlap", overlap), load_command_settings()
     with _administering(settings) as administration:
         rotated, text = administration.rotate_key(key, seconds)
     write_new_key(rotated, text, "rotated", settings, as_json=as_json)
@@ -294,7 +296,7 @@ def audit(*, since: str = "90d", as_json: bool = False, as_csv: bool = False) ->
     Parameters
     ----------
     since
-        Length of the listed period, which ends now: 24h, 7d, 90d.
+        Beginning: 24h, 7d, 90d, today, yesterday, a month such as 2026-11, or a date.
     as_json
         Print one JSON object per line instead.
     as_csv
@@ -302,7 +304,7 @@ def audit(*, since: str = "90d", as_json: bool = False, as_csv: bool = False) ->
     """
     if as_json and as_csv:
         raise ConfigurationError("--json and --csv exclude each other. Use one of them.", code="usage-period")
-    beginning = time.time() - decode_duration("--since", since)
+    beginning = find_times("--since", since, datetime.now(UTC))[0].timestamp()
     with open_ledger_for_reading(load_command_settings()) as connection:
         entries = [] if connection is None else list_audit_entries(EngineReader(connection), since=beginning)
     output = Output()
@@ -320,7 +322,7 @@ def audit(*, since: str = "90d", as_json: bool = False, as_csv: bool = False) ->
         write_csv(open_data_output(), _AUDIT_TITLES, texts)
         return
     if not entries and output.is_terminal:
-        output.write_notice(f"No key or team was changed in the last {since}.")
+        output.write_notice(f"No key or team was changed (since {since}).")
         return
     if not output.is_terminal:
         columns = [Column(title) for title in ("Time", "Actor", "Action", "Object", "Changes")]

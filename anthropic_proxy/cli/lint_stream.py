@@ -116,7 +116,7 @@ _KINDS = (
     *("message_stop", "error", "ping"),
 )
 _COUNTS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-_frame_end = compile_later(rb"\r?\n\r?\n")
+_FRAME_END = compile_later(rb"\r?\n\r?\n")
 _DELTAS = {
     "text_delta": ("text", "text"),
     "citations_delta": ("text", "citation"),
@@ -178,7 +178,7 @@ class EventGrammar:
 
     def feed_bytes(self, data: bytes) -> None:
         """Check the next bytes of the stream. They may begin or end inside an event."""
-        *frames, self._buffer = _frame_end.split(self._buffer + data)
+        *frames, self._buffer = _FRAME_END.split(self._buffer + data)
         for frame in frames:
             self._feed_frame(frame)
             self._lines_read += frame.count(b"\n") + 2

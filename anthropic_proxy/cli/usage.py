@@ -49,7 +49,7 @@ def usage(
     by
         Property by which requests are grouped. Each row has the sums of one group.
     since
-        Beginning of the time range: 24h, 7d, 4w, today, yesterday, a month such as 2026-11, or a date such as
+        Beginning of the time range: 30m, 24h, 7d, 4w, today, yesterday, a month such as 2026-11, or a date such as
         2026-11-01. A time range of more than three hours is extended to full hours.
     until
         End of the time range, in the same forms; by default now. A day or a month, such as yesterday or 2026-11, is

@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 from msgspec import Meta, Struct, structs
 
+from anthropic_proxy.engine.efforts import Effort
 from anthropic_proxy.engine.messages.fidelity import Fidelity
 from anthropic_proxy.engine.messages.purpose import KnownKind
 from anthropic_proxy.engine.patterns import compile_later
@@ -95,8 +96,6 @@ def _reveal_in(value: object) -> Iterator[str]:
 
 TokenCount = Annotated[int, Meta(ge=1, le=100_000_000)]
 """Type of a field with a number of tokens, from 1 to 100 million."""
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-"""Type of a level of reasoning effort, from no reasoning to the maximum."""
 
 
 class ModelTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

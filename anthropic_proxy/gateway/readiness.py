@@ -22,7 +22,6 @@ from anthropic_proxy.engine.exchange.provider_errors import (
     describe_base_url_setting,
     suggest_base_url,
 )
-from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.platforms.program import shorten_home
@@ -57,13 +56,13 @@ from anthropic_proxy.engine.wires.contract import Transport, UpstreamRequest
 from anthropic_proxy.errors import ProxyError, build_extra_install_command, join_with_and
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
+from anthropic_proxy.gateway.settings.table import MODEL_VARIABLES
 from anthropic_proxy.gateway.settings.values import mask_setting
 from anthropic_proxy.plugins import ModelMapping, ProviderSetup, Setup
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 _MAX_KEYS = 3
 """Maximum number of API keys of one provider that are listed, masked. Further keys appear as a count."""
-_MODEL_VARIABLES = ("BIG_MODEL", "MIDDLE_MODEL", "SMALL_MODEL", *(f"MODEL_{tier.upper()}" for tier in TIERS))
 _MAX_MODELS = 3
 """Maximum number of models that one warning names. Further models appear as a count."""
 _MAX_TIERS = 2
@@ -225,7 +224,7 @@ def list_ignored_settings(settings: Settings, catalog: Catalog) -> Iterator[str]
                 f"there. Add PREFERRED_PROVIDER={_name(provider)}, BIG_MODEL and SMALL_MODEL to "
                 f"{settings.variables_file}"
             )
-    named = [name for name in _MODEL_VARIABLES if name in settings.origins]
+    named = [name for name in MODEL_VARIABLES if name in settings.origins]
     if named and preferred.name == "demo":
         reason = describe_demo(settings)
         yield f"{_listed(named)} set, but {reason[0].lower()}{reason[1:]}."

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from anthropic_proxy import errors
-from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.errors import ConfigurationError, ProxyError
 from tests.support.paths import ROOT
 
 PACKAGE = ROOT / "anthropic_proxy"
@@ -45,7 +45,7 @@ def raised_messages() -> dict[tuple[str, str], list[str]]:
         for name, call in sorted(_creations(tree), key=lambda created: created[1].lineno):
             codes = [keyword.value for keyword in call.keywords if keyword.arg == "code"]
             code = ast.literal_eval(codes[0]) if codes and isinstance(codes[0], ast.Constant) else ""
-            message = re.sub(r"…(?:\s*…)*", "…", _text(call.args[0])) if call.args else ""
+            message = re.sub(r"…(?:\s*…)*", "…", _message(call))
             if re.search(r"[A-Za-z]{2}[^A-Za-z]+[A-Za-z]{2}", message):
                 found[name, code or error_classes()[name].code][" ".join(message.split())] = None
     return {key: list(messages) for key, messages in found.items()}
@@ -81,9 +81,23 @@ def _creations(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
             yield node.func.id, node
+        elif isinstance(node, ast.Call) and _is_rejection(node):
+            yield ConfigurationError.__name__, node
         elif isinstance(node, ast.ClassDef) and node.name in names:
             calls = (each for each in ast.walk(node) if isinstance(each, ast.Call))
             yield from ((node.name, call) for call in calls if ast.unparse(call.func) == "super().__init__")
+
+
+def _is_rejection(call: ast.Call) -> bool:
+    """Return True for a call of `ConfigFile.rejection`."""
+    return isinstance(call.func, ast.Attribute) and call.func.attr == "rejection"
+
+
+def _message(call: ast.Call) -> str:
+    if not _is_rejection(call):
+        return _text(call.args[0]) if call.args else ""
+    parts = {keyword.arg: _text(keyword.value) for keyword in call.keywords}
+    return " ".join(filter(None, (parts.get("subject", "…"), _text(call.args[1]), parts.get("hint"))))
 
 
 def _text(node: ast.expr) -> str:

@@ -24,6 +24,7 @@ from anthropic_proxy.engine.platforms.os_errors import clean_error_text
 from anthropic_proxy.engine.platforms.shells import find_shell, format_set_command
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.call_options import merge_body
+from anthropic_proxy.engine.service_tiers import normalize_service_tier
 from anthropic_proxy.engine.trace_context import read_trace_context
 from anthropic_proxy.engine.upstream.web_fetch import find_charset_parameter
 from anthropic_proxy.engine.wires.reply_ends import find_finish_kind
@@ -33,7 +34,7 @@ from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.platforms.processes import windows_system_program
 from anthropic_proxy.gateway.platforms.sockets import format_url
 from anthropic_proxy.gateway.server.endpoints import prefers_html
-from anthropic_proxy.gateway.settings import find_listen_port_option, load_settings, normalize_service_tier
+from anthropic_proxy.gateway.settings import find_listen_port_option, load_settings
 from anthropic_proxy.gateway.settings.database_address import parse_postgres_url
 from anthropic_proxy.gateway.settings.files import format_env_line, update_env_text
 from anthropic_proxy.gateway.settings.values import mask_setting

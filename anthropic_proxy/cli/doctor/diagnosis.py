@@ -33,6 +33,7 @@ from anthropic_proxy.cli.doctor.probes import (
     build_tool_results_request,
     check_accepted,
 )
+from anthropic_proxy.engine.efforts import list_named_efforts
 from anthropic_proxy.engine.exchange.provider_errors import assign_base_url, suggest_base_url
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers.catalog import ModelCapabilities
@@ -426,7 +427,6 @@ async def _probe_limits(runner: ProbeRunner, search: DialectSearch, diagnosis: D
     diagnosis.max_output = output or diagnosis.max_output
 
 
-_LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _UNKNOWN_LEVEL = "doctor"
 """Effort level that no server knows. A server that accepts it ignores the request field for the effort."""
 _FORMS = ("reasoning_effort", "reasoning", "thinking_and_effort", "thinking")
@@ -477,11 +477,7 @@ async def _find_effort_form(
             rejected = await search.send_with_change(_THINKING, {**change, "effort_names": (("high", _UNKNOWN_LEVEL),)})
             if rejected is not None and rejected.first_rejection is not None:
                 text = search.describe_rejection(rejected.first_rejection)
-                levels = [name for name in _LEVELS if compile_later(rf"\b{name}\b").search(text)] or [
-                    "low",
-                    "medium",
-                    "high",
-                ]
+                levels = list_named_efforts(text) or ["low", "medium", "high"]
         if shows or levels:
             effect = "an unknown level is rejected" if levels else "the reply contains reasoning only with the field"
             search.adopt_change(_THINKING, change, tools_result, result, effect=effect)

@@ -49,7 +49,7 @@ from anthropic_proxy.gateway.settings.files import (
     write_file,
 )
 from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources, is_placeholder
-from anthropic_proxy.gateway.settings.table import list_all_settings
+from anthropic_proxy.gateway.settings.table import MODEL_VARIABLES, list_all_settings
 from anthropic_proxy.gateway.settings.values import (
     decode_integer,
     decode_keys,
@@ -74,7 +74,6 @@ _UNUSED_KEY = compile_later(
 )
 """Matches the key of a server that checks none, and an empty one."""
 _OLLAMA_PORT = 11434
-_MODEL_VARIABLES = ("BIG_MODEL", "MIDDLE_MODEL", "SMALL_MODEL", *(f"MODEL_{tier.upper()}" for tier in TIERS))
 _MARK = "\ufeff"
 """Byte order mark, with which some editors begin a file."""
 _Part = TypeVar("_Part")
@@ -335,7 +334,7 @@ class ImportPlan:
                     prefixes = {each.prefix for each in find_built_in_registry()} - {row.prefix}
                     if values.get("PREFERRED_PROVIDER") in (row.name, row.prefix):
                         names.append("PREFERRED_PROVIDER")
-                        models = [each for each in _MODEL_VARIABLES if each in values]
+                        models = [each for each in MODEL_VARIABLES if each in values]
                         names += [each for each in models if values[each].partition("/")[0] not in prefixes]
                     for other in names:
                         reason = f"it is not imported, because it belongs to {self.origins.get(name, name)}"
@@ -367,7 +366,7 @@ class ImportPlan:
         for variable, value in variables.items():
             if variable not in changed:
                 continue
-            if variable in _MODEL_VARIABLES:
+            if variable in MODEL_VARIABLES:
                 self.variables[variable] = replace_name(variable, value)
             elif variable.startswith("FALLBACK_"):
                 models = (replace_name(variable, name.strip()) for name in value.split(","))
@@ -403,7 +402,7 @@ class ImportPlan:
         """Remove the key, the routes and the variables that name a model of `[providers.NAME]`."""
         reason = f"it is not imported, because [providers.{name}] has another address"
         for variable, value in [*self.variables.items()]:
-            is_model = variable in (*_MODEL_VARIABLES, "PREFERRED_PROVIDER") or variable.startswith("FALLBACK_")
+            is_model = variable in (*MODEL_VARIABLES, "PREFERRED_PROVIDER") or variable.startswith("FALLBACK_")
             if is_model and name in [target.partition("/")[0] for target in value.split(",")]:
                 self._leave_out(variable, reason, is_error=True)
         for route in [*self.routes]:
@@ -441,7 +440,7 @@ class ImportPlan:
         chosen = self.variables.get("PREFERRED_PROVIDER")
         if chosen is None or given.find_setting("PREFERRED_PROVIDER") is not None:
             return
-        found = {name: given.find_setting(name) for name in _MODEL_VARIABLES}
+        found = {name: given.find_setting(name) for name in MODEL_VARIABLES}
         kept = [name for name, each in found.items() if each and each.text != self.variables.get(name)]
         if kept:
             del self.variables["PREFERRED_PROVIDER"]

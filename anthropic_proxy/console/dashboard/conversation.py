@@ -29,6 +29,7 @@ from anthropic_proxy.console.ledger.records import (
 )
 from anthropic_proxy.console.ledger.request_queries import list_request_ids
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
+from anthropic_proxy.engine.messages.models.structs import IMAGE_TYPES
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_cost
 from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls
@@ -38,13 +39,11 @@ from anthropic_proxy.plugins import CallCheck
 _MAX_SUMMARY_CHARACTERS = 100
 _MAX_BLOCK_CHARACTERS = 4_000
 _MAX_CHARACTERS = 120_000
+"""Maximum number of characters of one page. Blocks beyond it show only their beginning."""
 _MAX_PARTS, _MIN_PARTS = 1_500, 10
 """Blocks that a page shows, and those of each turn in any case. Each needs more of a page than its text."""
-"""Maximum number of characters of one page. Blocks beyond it show only their beginning."""
 _MIN_CHARACTERS = 200
 _MAX_NAMED_TOOLS, _MAX_TOOL_CHARACTERS = 5, 40
-IMAGE_TYPES = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp"))
-"""Media types of images that browsers show. None of them can contain a script."""
 _OF_CLIENT = {
     "<system-reminder>": "System reminder",
     "<local-command-": "Command of the client",

@@ -26,10 +26,10 @@ from anthropic_proxy.console.keys.virtual_keys import (
     RULE_NAMES,
     Rules,
     VirtualKey,
-    decode_duration,
     decode_expiry,
     decode_rule_texts,
     encode_rule_texts,
+    require_duration,
 )
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
@@ -180,7 +180,7 @@ def submit_form(
                 administration.change_team(form.target, _decode_rules(form), form.team_rules)
                 form.done = f"Team {form.target} is changed."
             elif form.action == "rotate":
-                seconds = decode_duration("overlap", form.fields["overlap"])
+                seconds = require_duration("overlap", form.fields["overlap"])
                 form.key, form.key_text = administration.rotate_key(form.target, seconds, form.key)
                 form.done = f"Key {form.key.label} has a new text."
                 if seconds:
@@ -205,7 +205,7 @@ def _preview(form: KeyForm, administration: KeyAdministration, now: float) -> Ch
     hint = form.key.hashes[0].hint if form.key.hashes else ""
     if form.action == "revoke":
         return {"status": (form.key.find_status(now), "revoked")}
-    seconds = decode_duration("overlap", form.fields["overlap"])
+    seconds = require_duration("overlap", form.fields["overlap"])
     end = f"valid until {formats.long_time(now + seconds)}" if seconds else "ends at once"
     return {"text": (f"{hint}, {end}", "a new text, shown after the confirmation")}
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from anthropic_proxy.engine.durations import decode_duration
 from anthropic_proxy.engine.options import NAME_PATTERN, matches_model
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import InvalidRequest
@@ -282,26 +283,22 @@ def encode_rule_texts(rules: Rules) -> dict[str, str]:
     return {**texts, "budget": ",".join(budget.encoded_text for budget in rules.budgets)}
 
 
-_DURATION = compile_later(r"(\d{1,5})([mhdw])")
-_UNIT_SECONDS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-
-
-def decode_duration(name: str, text: str) -> float:
-    """Return the duration in `text`, such as `30m`, `12h`, `30d` or `4w`, in seconds."""
-    found = _DURATION.fullmatch(text.strip().lower())
-    if found is None:
+def require_duration(name: str, text: str) -> float:
+    """Return the duration in `text` in seconds. Raises `InvalidRequest` with the `name` of the field."""
+    seconds = decode_duration(text)
+    if seconds is None:
         raise InvalidRequest(
             f'{name} is "{text[:60]}". Use a duration such as 30m, 12h, 30d or 4w.', code="virtual-key-fields"
         )
-    return float(int(found[1]) * _UNIT_SECONDS[found[2]])
+    return float(seconds)
 
 
 def decode_expiry(name: str, text: str, now: float) -> float | None:
     """A text such as `30d`, a date, or `never`, which gives None. Raises `InvalidRequest`."""
     if text.strip().lower() == "never":
         return None
-    if _DURATION.fullmatch(text.strip().lower()):
-        return now + decode_duration(name, text)
+    if (seconds := decode_duration(text)) is not None:
+        return now + seconds
     try:
         end = datetime.combine(date.fromisoformat(text.strip()), datetime.min.time(), UTC) + timedelta(days=1)
     except (ValueError, OverflowError):

@@ -19,6 +19,7 @@ from anthropic_proxy.engine.messages.deltas import BilledUsage, TokenCounts
 from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.servers import describe_missing_key
+from anthropic_proxy.engine.service_tiers import normalize_service_tier
 from anthropic_proxy.errors import build_extra_install_command, join_with_and
 from anthropic_proxy.gateway.prices.price_list import (
     CONSTANT_SECONDS,
@@ -30,7 +31,7 @@ from anthropic_proxy.gateway.prices.price_list import (
     format_own_price,
     has_price_package,
 )
-from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, normalize_service_tier
+from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 from anthropic_proxy.plugins import Cost, Receipt
 

@@ -15,6 +15,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.console.ledger.records import HOURLY_KEYS
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
+from anthropic_proxy.engine.durations import decode_duration
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ConfigurationError
 
@@ -68,10 +69,8 @@ class RequestSelection(Struct, frozen=True, kw_only=True):
         return self.end - self.start <= MAX_SHORT_RANGE_HOURS * MICROSECONDS_PER_HOUR
 
 
-FORMS = "Use 24h, 7d, 4w, today, yesterday, a month such as 2026-11, or a date such as 2026-11-01"
-_DURATION = compile_later(r"(\d{1,5})(h|d|w)")
+FORMS = "Use 30m, 24h, 7d, 4w, today, yesterday, a month such as 2026-11, or a date such as 2026-11-01"
 _MONTH = compile_later(r"(\d{4})-(\d{2})", re.ASCII)
-_UNIT_HOURS = {"h": 1, "d": 24, "w": 168}
 
 
 def resolve_usage_range(
@@ -84,8 +83,8 @@ def resolve_usage_range(
     """Select the requests to models in a time range. `since` and `until` are texts such as `24h` or `2026-11`; an empty
     `until` means `now`. Raises `ConfigurationError` with the `names` of the two.
     """
-    first, _ = _find_times(names[0], since, now, timezone)
-    end = now if not until else _find_times(names[1], until, now, timezone)[1]
+    first, _ = find_times(names[0], since, now, timezone)
+    end = now if not until else find_times(names[1], until, now, timezone)[1]
     if first >= now:
         raise ConfigurationError(f'{names[0]} is "{since}", which is not in the past. {FORMS}.', code="usage-period")
     if end <= first:
@@ -103,19 +102,18 @@ def resolve_usage_range(
     return structs.replace(exact, start=start_hour * MICROSECONDS_PER_HOUR, end=end_hour * MICROSECONDS_PER_HOUR)
 
 
-def _find_times(option: str, text: str, now: datetime, timezone: tzinfo | None) -> tuple[datetime, datetime]:
+def find_times(option: str, text: str, now: datetime, timezone: tzinfo | None = None) -> tuple[datetime, datetime]:
     """Return the beginning and the end of the period in `text`, but at most `now`. For a duration such as `24h`, both
     are `now` minus it. `timezone` None: that of the system.
     """
     word = text.strip().lower()
-    if found := _DURATION.fullmatch(word):
-        past = now - timedelta(hours=int(found[1]) * _UNIT_HOURS[found[2]])
-        return past, past
     if month := find_month(word, timezone):
         return month[0], min(month[1], now)
     today = now.astimezone(timezone).date()
     days = {"today": today, "yesterday": today - timedelta(days=1)}
     try:
+        if (seconds := decode_duration(word)) is not None:
+            return (past := now - timedelta(seconds=seconds)), past
         day = days[word] if word in days else date.fromisoformat(word)
         return _midnight(day, timezone), min(_midnight(day + timedelta(days=1), timezone), now)
     except (ValueError, OverflowError):

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 
 from anthropic_proxy.console.ledger import schema
-from anthropic_proxy.console.ledger.records import HOURLY_KEYS, SESSION_KEYS, SUM_NAMES
+from anthropic_proxy.console.ledger.records import SUM_NAMES
 
 metadata = MetaData()
 _KINDS = {
@@ -45,7 +45,7 @@ def _build(table: schema.TableDefinition) -> Table:
 requests, hourly, session_hours = map(_build, (schema.REQUESTS, schema.HOURLY, schema.SESSION_HOURS))
 contents, virtual_keys = map(_build, (schema.CONTENTS, schema.VIRTUAL_KEYS))
 key_hashes, teams, audit_log = map(_build, (schema.KEY_HASHES, schema.TEAMS, schema.AUDIT_LOG))
-SUM_TABLES: Mapping[Table, Sequence[str]] = {hourly: HOURLY_KEYS, session_hours: SESSION_KEYS}
+SUM_TABLES: Mapping[Table, Sequence[str]] = {table: schema.SUM_TABLES[table.name] for table in (hourly, session_hours)}
 """Table of sums by hour → its keys besides hour and instance."""
 
 

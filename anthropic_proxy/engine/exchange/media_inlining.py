@@ -25,11 +25,11 @@ from anthropic_proxy.engine.messages.models import (
     json_string,
     name_url,
 )
+from anthropic_proxy.engine.messages.models.structs import IMAGE_TYPES
 from anthropic_proxy.engine.messages.preparation import TargetLimits
 from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.engine.upstream.contract import (
     DEFAULT_MEDIA_TYPES,
-    IMAGE_MEDIA_TYPES,
     TEXT_MEDIA_TYPES,
     FetchedPage,
     WebFetch,
@@ -117,7 +117,7 @@ class MediaInliner:
             block = blocks[place]
             kinds = DEFAULT_MEDIA_TYPES if limits.accepts_pdf else TEXT_MEDIA_TYPES
             if isinstance(block, ImageBlock):
-                kinds = IMAGE_MEDIA_TYPES
+                kinds = frozenset(IMAGE_TYPES)
             found: FetchedPage | WebFetchFailed
             async with slots:
                 try:

@@ -26,6 +26,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 from msgspec import Raw, Struct, structs
 
+from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN
 from anthropic_proxy.engine.messages.models import (
     ABSENT,
     Block,
@@ -360,7 +361,7 @@ class _TokenCounter:
             self._pdfs += 1
             size = measure_pdf_source(source, inflates=self._pdfs <= _MAX_INFLATED_PDFS)
             self.pages += size.pages
-            self.page_text += size.characters / _CHARACTERS_PER_TOKEN
+            self.page_text += size.characters / CHARACTERS_PER_TOKEN
 
 
 def _without_quotes(string: Raw) -> memoryview:
@@ -498,7 +499,6 @@ _MAX_PDF_PAGES, _MAX_PAGE_CHARACTERS = 1_000, 20_000
 """Maximum number of pages of a PDF, and of characters of a page on average, that are counted. No provider reads more
 pages (ai.google.dev, "Document understanding"; 2026-11), so a larger number is no page count: any bytes can look like
 pages."""
-_CHARACTERS_PER_TOKEN = 4
 _CANVAS_SIDE, _MAX_CANVAS_SQUARES = 336, 16
 _PATCHES = {"patches of 28": 28, "patches of 32": 32}
 """Image rule → side of a square in pixels. Source of 28, for Claude: platform.claude.com/docs, "Vision", 2026-11."""

@@ -6,7 +6,6 @@ from typing import Protocol
 
 from msgspec import Struct
 
-IMAGE_MEDIA_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 TEXT_MEDIA_TYPES = frozenset(
     {"text/*", *(f"application/{kind}" for kind in ("xhtml+xml", "json", "xml", "rss+xml", "atom+xml"))}
 )

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
+from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN
 from anthropic_proxy.engine.messages.work_budget import (
     CHARACTERS_PER_NODE,
     WorkBudget,
@@ -264,7 +265,6 @@ def _introduce(request: DemoRequest, advice: Advice) -> str:
 
 
 _TOKEN = compile_later(r"\s*\w{1,6}|\s*[^\w\s]{1,4}|\s+")
-_CHARACTERS_PER_TOKEN = 4
 MAX_STREAM_FRAGMENTS = 300
 """Maximum number of fragments of a text or of arguments, so that a long reply does not stream for minutes."""
 
@@ -282,7 +282,7 @@ def encode_reply(
         arguments, used, cut = _split(msgspec.json.encode(reply.tool_call.arguments).decode(), limit - spent - 1)
         spent += 1 + used
         call = {"id": call_id, "type": "function", "function": {"name": reply.tool_call.name, "arguments": ""}}
-    prompt = request.input_characters // _CHARACTERS_PER_TOKEN + 8
+    prompt = request.input_characters // CHARACTERS_PER_TOKEN + 8
     usage = {"prompt_tokens": prompt, "completion_tokens": spent, "total_tokens": prompt + spent}
     reason = "tool_calls" if call else "stop"
     if cut or (reply.tool_call and not call):

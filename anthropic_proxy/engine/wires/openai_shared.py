@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import msgspec
 from msgspec import Raw, structs
 
+from anthropic_proxy.engine.efforts import list_named_efforts
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.patterns import compile_later
@@ -187,7 +188,6 @@ SHARED_DROPS: ParameterDrops = {
 """Parameters of both APIs that the encoder can omit. For `parameters`, the input schema of a tool, the schema is
 reduced to basic keywords."""
 
-_LEVELS = ("minimal", "low", "medium", "high", "xhigh", "max")
 _ALWAYS_REASONS = compile_later(
     r"\b(?:think|reason)\w*\b.{0,80}\b(?:cannot|can't|can not|may not|must not) be (?:disabled|turned off|switched off)"
     r"|\b(?:disabl|turn|switch)\w* (?:off )?(?:the )?(?:thinking|reasoning) is not (?:supported|allowed|possible)"
@@ -258,8 +258,8 @@ def find_lowest_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamErro
     if sent != "none" or not _ALWAYS_REASONS.search(error.message):
         return None
     # The new effort is the lowest level that the error message lists, else `low`.
-    listed = [level for level in _LEVELS if compile_later(rf"\b{level}\b", re.IGNORECASE).search(error.message)]
-    return Adaptation(f"effort {call.request.effort} {listed[0] if listed else 'low'}")
+    lowest = next((level for level in list_named_efforts(error.message) if level != "none"), "low")
+    return Adaptation(f"effort {call.request.effort} {lowest}")
 
 
 def find_drop_adaptation(

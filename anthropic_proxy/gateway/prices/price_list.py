@@ -36,6 +36,7 @@ from anthropic_proxy.engine.providers.servers import (
     is_own_server,
 )
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_plan
+from anthropic_proxy.engine.service_tiers import normalize_service_tier
 from anthropic_proxy.errors import ClientError, ConfigurationError, build_extra_install_command
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.gateway.platforms.heap import permanent_objects
@@ -46,7 +47,7 @@ from anthropic_proxy.gateway.prices.package_data import (
     list_prices,
     read_providers,
 )
-from anthropic_proxy.gateway.settings import Settings, TokenPriceFields, normalize_service_tier
+from anthropic_proxy.gateway.settings import Settings, TokenPriceFields
 from anthropic_proxy.gateway.settings.provider_tables import format_price_setting
 
 PACKAGE = "genai-prices"

@@ -20,7 +20,6 @@ from anthropic_proxy.gateway.settings.load import (
     load_settings,
 )
 from anthropic_proxy.gateway.settings.place import CONFIG_FILE, ENV_FILE, find_env_file, use_settings_folder
-from anthropic_proxy.gateway.settings.provider_tables import normalize_service_tier
 from anthropic_proxy.gateway.settings.sources import ErrorList
 from anthropic_proxy.gateway.settings.table import is_fixed_variable, list_variables
 
@@ -46,7 +45,6 @@ __all__ = [
     "keep_absolute_folders_of_path",
     "list_variables",
     "load_settings",
-    "normalize_service_tier",
     "python_safe_path_for_workers",
     "remove_python_safe_path",
     "use_settings_folder",

@@ -110,6 +110,16 @@ class ConfigFile:
         origin = self.describe_origin(path) if self._has_file else ""
         return FoundSetting(format_key_path(path), text, origin, (text,), toml_key=path[-1])
 
+    def rejection(
+        self, path: KeyPath, text: str, *, code: str, subject: str = "", hint: str = ""
+    ) -> ConfigurationError:
+        """Return the error for the field at `path`: `routes[0].targets is empty. … It is in …, line 4.`
+
+        `text` continues the name of the field, or `subject`. `hint`: sentence after the place.
+        """
+        message = f"{subject or format_key_path(path)} {text}{self.locate(path)}"
+        return ConfigurationError(f"{message} {hint}" if hint else message, code=code)
+
     def invalid_value_error(
         self, path: KeyPath, value: object, allowed: str, suggestion: str = ""
     ) -> ConfigurationError:
@@ -153,9 +163,9 @@ class ConfigFile:
             return
         allowed = f"Use {join_with_or([_describe_type(kind) for kind in _alternatives(expected)])}."
         if "api_key" in path:
-            raise ConfigurationError(
-                f"{format_key_path(path)} is invalid. {allowed} Its value is not shown, because it may be a key."
-                f"{self.locate(path)}",
+            raise self.rejection(
+                path,
+                f"is invalid. {allowed} Its value is not shown, because it may be a key.",
                 code="key-in-file",
             )
         words = [word for kind in _alternatives(expected) for word in getattr(kind, "values", ())]
@@ -170,16 +180,17 @@ class ConfigFile:
             name = str(self.find_value(("search", "service")) or "search") if path[0] == "search" else path[-2]
             variable = reference[1] if reference else suggest_key_variable(name)
             move = "" if reference else f"Put the key into .env as {variable}=… and write"
-            raise ConfigurationError(
-                f"{format_key_path(path)} is a text, but this file must not contain keys.{self.locate(path)} "
-                f'{move or "Write"}  api_key = {{ env = "{variable}" }}',
+            raise self.rejection(
+                path,
+                "is a text, but this file must not contain keys.",
                 code="key-in-file",
+                hint=f'{move or "Write"}  api_key = {{ env = "{variable}" }}',
             )
         places = {"env", "file", "command"}
         if isinstance(value, dict) and (not value.keys() - {"refresh"} or len(value.keys() & places) > 1):
-            raise ConfigurationError(
-                f"{format_key_path(path)} has {len(value)} fields. Use one of env, file and command."
-                f"{self.locate(path)}",
+            raise self.rejection(
+                path,
+                f"has {len(value)} fields. Use one of env, file and command.",
                 code="key-in-file",
             )
 
@@ -198,10 +209,7 @@ class ConfigFile:
                     hint = f"Did you mean:  {similar}"
                 elif len(fields) <= _MAX_LISTED_NAMES:
                     hint = f"Allowed here: {', '.join(sorted(fields))}."
-                raise ConfigurationError(
-                    f"{format_key_path(place)} is not a setting.{self.locate(place)} {hint}",
-                    code="configuration-file",
-                )
+                raise self.rejection(place, "is not a setting.", code="configuration-file", hint=hint)
         for name, field in fields.items():
             if field.required and name not in table and not find_similar_choice(name, unknown):
                 with errors.collect():

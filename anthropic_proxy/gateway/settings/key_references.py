@@ -10,8 +10,8 @@ from typing import IO
 
 from msgspec import Struct
 
+from anthropic_proxy.engine.durations import decode_duration
 from anthropic_proxy.engine.options import KeySource
-from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
@@ -34,8 +34,6 @@ KEY_COMMAND_TIMEOUT_SECONDS = 30.0
 """Maximum duration of a command that writes an API key. A password manager may ask the user for permission."""
 _MAX_QUOTED_CHARACTERS = 200
 _READ_BYTES = 16 * 1024
-_DURATION = compile_later(r"([1-9][0-9]{0,5})(s|m|h)")
-_UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _DETAILS = "For details:  anthropic-proxy config check"
 UNRESOLVED_KEY = "not-read"
 """Stands for a key in a file or from a command while nothing is sent."""
@@ -196,10 +194,11 @@ def _decode_refresh(reference: KeyReference, path: KeyPath, where: str) -> float
             f"The field refresh of {where}, has no effect. It is for a file or command with the key of a provider.",
             code="refresh-of-a-key",
         )
-    found = _DURATION.fullmatch(given)
-    if found is None:
+    seconds = decode_duration(given)
+    if not seconds:
         raise ConfigurationError(
-            f'The field refresh of {where}, is "{redact_and_shorten(given)}". Use a time such as 30s, 50m or 12h.',
+            f'The field refresh of {where}, is "{redact_and_shorten(given)}". '
+            "Use a duration such as 30s, 50m, 12h or 1d.",
             code="refresh-of-a-key",
         )
-    return int(found[1]) * _UNIT_SECONDS[found[2]]
+    return float(seconds)

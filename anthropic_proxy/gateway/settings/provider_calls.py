@@ -91,9 +91,10 @@ def load_call_options(
         provider = name if row is None else row.name
         with sources.errors.collect():
             if provider in found:
-                raise ConfigurationError(
-                    f"[providers.{name}] repeats [providers.{provider}]: both names mean the same provider."
-                    f"{file.locate(('providers', name))}",
+                raise file.rejection(
+                    ("providers", name),
+                    f"repeats [providers.{provider}]: both names mean the same provider.",
+                    subject=f"[providers.{name}]",
                     code="named-provider",
                 )
             options = _load_table(file, name, table, row, sources)
@@ -107,9 +108,10 @@ def _load_table(
 ) -> CallOptions:
     path, errors = ("providers", name), ErrorList()
     if row is not None and row.transport != "http":
-        raise ConfigurationError(
-            f"[providers.{name}] has no effect: the proxy itself sends no HTTP requests to {row.title}."
-            f"{file.locate(path)}",
+        raise file.rejection(
+            path,
+            f"has no effect: the proxy itself sends no HTTP requests to {row.title}.",
+            subject=f"[providers.{name}]",
             code="named-provider",
         )
     shown: dict[str, str] = {}
@@ -132,9 +134,9 @@ def _load_table(
             lower = _decode_header_name(file, place, header)
             _require_allowed_header(file, place, lower, fields.get("key_header"))
             if lower in {**headers, **secrets, **copied}:
-                raise ConfigurationError(
-                    f"{format_key_path(place)} is set twice: upper and lower case are equal in names of headers."
-                    f"{file.locate(place)}",
+                raise file.rejection(
+                    place,
+                    "is set twice: upper and lower case are equal in names of headers.",
                     code="provider-header",
                 )
             if isinstance(value, str):
@@ -153,10 +155,10 @@ def _load_table(
         place = (*path, "body", field)
         with errors.collect():
             if field in _PROTECTED_BODY_FIELDS:
-                raise ConfigurationError(
-                    f"{format_key_path(place)} cannot be set: the proxy writes this field from the request of the "
-                    f"client, as it does with {join_with_or(sorted(_PROTECTED_BODY_FIELDS - {field}))}."
-                    f"{file.locate(place)}",
+                raise file.rejection(
+                    place,
+                    "cannot be set: the proxy writes this field from the request of the "
+                    f"client, as it does with {join_with_or(sorted(_PROTECTED_BODY_FIELDS - {field}))}.",
                     code="provider-body",
                 )
             body[field] = _decode_body_value(file, place, value, sources)
@@ -196,10 +198,10 @@ def _decode_header_name(file: ConfigFile, path: KeyPath, name: str) -> str:
     if not _HEADER_NAME.fullmatch(name):
         raise file.invalid_value_error(path, name, "Use the name of a header: letters, digits and hyphens.")
     if name.lower() in _FRAMING_HEADERS:
-        raise ConfigurationError(
-            f'{format_key_path(path)} names the header "{name.lower()}", which the proxy sets itself, as it does with '
-            f"{join_with_or(sorted(_FRAMING_HEADERS - {name.lower()}))}."
-            f"{file.locate(path)}",
+        raise file.rejection(
+            path,
+            f'names the header "{name.lower()}", which the proxy sets itself, as it does with '
+            f"{join_with_or(sorted(_FRAMING_HEADERS - {name.lower()}))}.",
             code="provider-header",
         )
     return name.lower()
@@ -207,16 +209,16 @@ def _decode_header_name(file: ConfigFile, path: KeyPath, name: str) -> str:
 
 def _require_allowed_header(file: ConfigFile, path: KeyPath, name: str, key_header: str | None) -> None:
     if name == key_header:
-        raise ConfigurationError(
-            f"{format_key_path(path)} is also key_header, so it gets the API key. Remove one of the two."
-            f"{file.locate(path)}",
+        raise file.rejection(
+            path,
+            "is also key_header, so it gets the API key. Remove one of the two.",
             code="provider-header",
         )
     if name == "authorization" and key_header is None:
-        raise ConfigurationError(
-            f"{format_key_path(path)} cannot be set, because this header may contain the API key. Use api_key, or name "
-            'another header for the key:  key_header = "x-api-key".'
-            f"{file.locate(path)}",
+        raise file.rejection(
+            path,
+            "cannot be set, because this header may contain the API key. Use api_key, or name "
+            'another header for the key:  key_header = "x-api-key".',
             code="provider-header",
         )
 
@@ -228,11 +230,11 @@ def _is_credential(text: str) -> bool:
 def _decode_text(file: ConfigFile, path: KeyPath, name: str, text: str) -> str:
     if SECRET_HEADER.search(name) or _is_credential(text):
         variable = _name_variable(path)
-        raise ConfigurationError(
-            f"{format_key_path(path)} is a text, but this file must not contain keys."
-            f"{file.locate(path)} "
-            f'Put the value into .env as {variable}=… and write  {{ env = "{variable}" }}',
+        raise file.rejection(
+            path,
+            "is a text, but this file must not contain keys.",
             code="provider-header",
+            hint=f'Put the value into .env as {variable}=… and write  {{ env = "{variable}" }}',
         )
     _require_no_variable(file, path, text)
     if not _HEADER_TEXT.fullmatch(text):
@@ -263,9 +265,9 @@ def _name_variable(path: KeyPath) -> str:
 def _decode_reference(file: ConfigFile, path: KeyPath, value: object) -> HeaderReference:
     allowed = 'Use a text, { env = "NAME" } or { client = "name-of-a-header" }.'
     if not isinstance(value, dict) or len(value) != 1 or not has_type(value, HeaderReference):
-        raise ConfigurationError(
-            f"{format_key_path(path)} is invalid. {allowed} Its value is not shown, because it may be a key."
-            f"{file.locate(path)}",
+        raise file.rejection(
+            path,
+            f"is invalid. {allowed} Its value is not shown, because it may be a key.",
             code="provider-header",
         )
     reference = msgspec.convert(value, HeaderReference)
@@ -274,15 +276,17 @@ def _decode_reference(file: ConfigFile, path: KeyPath, value: object) -> HeaderR
         if not _HEADER_NAME.fullmatch(reference.client):
             raise file.invalid_value_error(source, reference.client, "Use the name of a client header, such as x-team.")
         if reference.client.lower() in _CLIENT_CREDENTIALS | _FRAMING_HEADERS:
-            raise ConfigurationError(
-                f'{format_key_path(source)} is "{reference.client.lower()}", which may contain a key of the client or '
-                f"belongs to its connection. Name another header.{file.locate(path)}",
+            raise file.rejection(
+                source,
+                f'is "{reference.client.lower()}", which may contain a key of the client or '
+                "belongs to its connection. Name another header.",
                 code="provider-header",
             )
         if reference.client.lower() in HINT_HEADERS:
-            raise ConfigurationError(
-                f'{format_key_path(source)} is "{reference.client.lower()}", with which Claude Code tells the proxy '
-                f"what a request is for. No provider gets it. Name another header.{file.locate(path)}",
+            raise file.rejection(
+                source,
+                f'is "{reference.client.lower()}", with which Claude Code tells the proxy '
+                "what a request is for. No provider gets it. Name another header.",
                 code="provider-header",
             )
     return reference
@@ -321,20 +325,20 @@ def _decode_proxy(file: ConfigFile, path: KeyPath, value: object, sources: Sourc
     if isinstance(value, str):
         if "@" in value:
             variable = _name_variable(path)
-            raise ConfigurationError(
-                f"{format_key_path(path)} contains a user or password, but this file must not contain keys."
-                f"{file.locate(path)} "
-                f'Put the address into .env as {variable}=… and write  proxy = {{ env = "{variable}" }}',
+            raise file.rejection(
+                path,
+                "contains a user or password, but this file must not contain keys.",
                 code="provider-connection",
+                hint=f'Put the address into .env as {variable}=… and write  proxy = {{ env = "{variable}" }}',
             )
         _require_no_variable(file, path, value)
         if not _is_proxy_address(value):
             raise file.invalid_value_error(path, value, allowed)
         return Secret(value)
     if not isinstance(value, dict) or value.keys() != {"env"} or not isinstance(value["env"], str):
-        raise ConfigurationError(
-            f"{format_key_path(path)} is invalid. {allowed} Its value is not shown, because it may be a key."
-            f"{file.locate(path)}",
+        raise file.rejection(
+            path,
+            f"is invalid. {allowed} Its value is not shown, because it may be a key.",
             code="provider-connection",
         )
     found = _find_variable(file, path, value["env"], sources)
@@ -424,11 +428,11 @@ def _decode_body_value(file: ConfigFile, path: KeyPath, value: object, sources: 
     is_key = isinstance(value, str) and len(value) >= _MIN_SECRET and _is_credential(value) and len(value.split()) <= 2
     if is_key or _SECRET_FIELD.search(_CAPITAL.sub("_", path[-1])):
         variable = _name_variable(path)
-        raise ConfigurationError(
-            f"{format_key_path(path)} may be a key, but this file must not contain keys."
-            f"{file.locate(path)} "
-            f'Put the value into .env as {variable}=… and write  {{ env = "{variable}" }}',
+        raise file.rejection(
+            path,
+            "may be a key, but this file must not contain keys.",
             code="provider-body",
+            hint=f'Put the value into .env as {variable}=… and write  {{ env = "{variable}" }}',
         )
     if isinstance(value, str):
         _require_no_variable(file, path, value)

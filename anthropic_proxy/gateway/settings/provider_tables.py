@@ -22,6 +22,7 @@ from anthropic_proxy.engine.providers.lookup import (
     list_wires,
 )
 from anthropic_proxy.engine.providers.registry import Provider
+from anthropic_proxy.engine.service_tiers import normalize_service_tier
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_and, join_with_or
 from anthropic_proxy.gateway.settings import values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
@@ -30,27 +31,6 @@ from anthropic_proxy.gateway.settings.files import format_toml_value
 from anthropic_proxy.gateway.settings.key_references import resolve_keys
 from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
 from anthropic_proxy.secrets import Secret
-
-_NORMAL = frozenset({"", "auto", "default", "on_demand", "standard", "unspecified"})
-"""Names that providers report for their normal service tier: OpenAI `default`, Groq `on_demand`, Anthropic and Google
-`standard`. A server that repeats a requested `auto` does not state its tier."""
-_SERVICE_TIERS_NAME = compile_later(r"[a-z][a-z0-9_-]{0,23}")
-"""Pattern of the name of a tier. It becomes part of a stored text, so it has no control characters and no space."""
-_OTHER = "other"
-
-
-def normalize_service_tier(name: str) -> str:
-    """Return the name of a service tier in lower case.
-
-    "" for the normal tier, such as `standard` or `default`. `other` for a text that is not a valid name.
-    """
-    if name in _NORMAL:
-        return ""
-    lower = name.strip().lower()
-    if lower in _NORMAL:
-        return ""
-    return lower if _SERVICE_TIERS_NAME.fullmatch(lower) else _OTHER
-
 
 _SEARCH = ("search",)
 
@@ -128,21 +108,26 @@ def _load_table(file: ConfigFile, name: str, table: ProviderTable, built_in: Pro
     if existing is not None:
         own = [field for field in file.find_value(path) if field in OWN_FIELDS]
         fields = f", whose table cannot have {join_with_or(own)}" if own else ""
-        raise ConfigurationError(
-            f"[providers.{name}] cannot be used: {name}/ is the prefix of a built-in provider, {existing.title}"
-            f"{fields}.{file.locate(path)} Use another name, for example [providers.my-{name}]",
+        raise file.rejection(
+            path,
+            f"cannot be used: {name}/ is the prefix of a built-in provider, {existing.title}{fields}.",
+            subject=f"[providers.{name}]",
             code="named-provider",
+            hint=f"Use another name, for example [providers.my-{name}]",
         )
     errors = ErrorList()
     base_url = ""
     with errors.collect():
         if not _NAME.fullmatch(name):
             guess = suggest_provider_name(name)
-            hint = f" Did you mean:  [providers.{guess}]" if guess else ""
-            raise ConfigurationError(
-                f'"{name}" cannot be the name of a provider: it is the prefix of model names. Use lower-case letters, '
-                f"digits, hyphens and underscores.{file.locate(path)}{hint}",
+            hint = f"Did you mean:  [providers.{guess}]" if guess else ""
+            raise file.rejection(
+                path,
+                "cannot be the name of a provider: it is the prefix of model names. Use lower-case letters, digits, "
+                "hyphens and underscores.",
+                subject=f'"{name}"',
                 code="named-provider",
+                hint=hint,
             )
     with errors.collect():
         if table.base_url is None and (vendor := find_vendor(name, built_in)) is not None:
@@ -211,9 +196,9 @@ def _require_dialect(
         with errors.collect():
             if wires and wire not in wires:
                 del own[name]
-                raise ConfigurationError(
-                    f"{format_key_path((*path, name))} is a setting of the wire {join_with_and(wires)}, but this "
-                    f"provider has the wire {wire}.{file.locate((*path, name))}",
+                raise file.rejection(
+                    (*path, name),
+                    f"is a setting of the wire {join_with_and(wires)}, but this provider has the wire {wire}.",
                     code="named-provider",
                 )
     with errors.collect():
@@ -226,10 +211,10 @@ def _require_consistent_limits(file: ConfigFile, path: KeyPath, model: ModelTabl
     for name, limit in (("max_input", model.max_input), ("max_output", model.max_output)):
         with errors.collect():
             if window is not None and limit is not None and limit > window:
-                raise ConfigurationError(
-                    f"{format_key_path((*path, name))} is {limit}, but context_window is {window}. Use at most the "
-                    "context window, which holds input and output together."
-                    f"{file.locate((*path, name))}",
+                raise file.rejection(
+                    (*path, name),
+                    f"is {limit}, but context_window is {window}. Use at most the "
+                    "context window, which holds input and output together.",
                     code="limit-above-context-window",
                 )
     with errors.collect():
@@ -292,18 +277,21 @@ def load_prices(file: ConfigFile, sources: Sources) -> Mapping[str, PriceTable]:
         path = (*_PRICES, name)
         with sources.errors.collect():
             if not _ID_WITH_PREFIX.fullmatch(name):
-                raise ConfigurationError(
-                    f'[prices] has the model "{name}" without a prefix. Use the prefix of the provider and the model '
-                    f"id, or a pattern, in quotes.{file.locate(path)} "
-                    f"Did you mean:  [prices.{format_toml_value(f'openai/{name}')}]",
+                raise file.rejection(
+                    path,
+                    f'has the model "{name}" without a prefix. Use the prefix of the provider and the model '
+                    "id, or a pattern, in quotes.",
+                    subject="[prices]",
                     code="price-without-prefix",
+                    hint=f"Did you mean:  [prices.{format_toml_value(f'openai/{name}')}]",
                 )
             for place, fields in [(path, table), *(((*path, "earlier"), past) for past in table.earlier)]:
                 for tier in fields.tiers:
                     if not normalize_service_tier(tier):
-                        raise ConfigurationError(
-                            f'prices."{name}".tiers has the normal service tier "{tier}". Its prices are the fields '
-                            f"of the table itself.{file.locate(place)}",
+                        raise file.rejection(
+                            place,
+                            f'has the normal service tier "{tier}". Its prices are the fields of the table itself.',
+                            subject=f'prices."{name}".tiers',
                             code="configuration-file",
                         )
         sources.origins[format_price_setting(name)] = file.describe_origin(path)

@@ -30,7 +30,7 @@ from anthropic_proxy.engine.options import (
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import values
-from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
+from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath
 from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
 from anthropic_proxy.secrets import Secret
 
@@ -83,27 +83,27 @@ def _check_conditions(file: ConfigFile, path: KeyPath, when: RouteConditions, er
     for name in RouteConditions.__struct_fields__:
         with errors.collect():
             if getattr(when, name) in ([], {}):
-                raise ConfigurationError(
-                    f"{format_key_path((*path, name))} is empty, so the route never matches. Add a value or remove the "
-                    f"condition.{file.locate((*path, name))}",
+                raise file.rejection(
+                    (*path, name),
+                    "is empty, so the route never matches. Add a value or remove the condition.",
                     code="route-invalid",
                 )
     with errors.collect():
         if when.input_above is not None and when.input_below is not None and when.input_below <= when.input_above + 1:
-            raise ConfigurationError(
-                f"{format_key_path((*path, 'input_below'))} is {when.input_below}, but input_above is "
-                f"{when.input_above}, so the route never matches. Use a larger input_below."
-                f"{file.locate((*path, 'input_below'))}",
+            raise file.rejection(
+                (*path, "input_below"),
+                f"is {when.input_below}, but input_above is "
+                f"{when.input_above}, so the route never matches. Use a larger input_below.",
                 code="route-invalid",
             )
     for header in when.header or {}:
         with errors.collect():
             if header.lower() in _CREDENTIAL_HEADERS:
                 place = (*path, "header", header)
-                raise ConfigurationError(
-                    f"{format_key_path(place)} cannot be a condition: the header contains the key of the client. "
-                    "Use the condition key with the name of the key."
-                    f"{file.locate(place)}",
+                raise file.rejection(
+                    place,
+                    "cannot be a condition: the header contains the key of the client. "
+                    "Use the condition key with the name of the key.",
                     code="route-invalid",
                 )
     for text in list_condition_texts(when.time):
@@ -115,9 +115,9 @@ def _check_conditions(file: ConfigFile, path: KeyPath, when: RouteConditions, er
     with errors.collect():
         place = (*path, "time_zone")
         if when.time_zone is not None and when.time is None and when.weekdays is None:
-            raise ConfigurationError(
-                f"{format_key_path(place)} has no effect without time or weekdays. Add one of them or remove "
-                f"time_zone.{file.locate(place)}",
+            raise file.rejection(
+                place,
+                "has no effect without time or weekdays. Add one of them or remove time_zone.",
                 code="route-invalid",
             )
         try:
@@ -136,9 +136,9 @@ def _check_targets(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
     place, errors = (*path, "targets"), ErrorList()
     with errors.collect():
         if not table.targets:
-            raise ConfigurationError(
-                f"{format_key_path(place)} is empty. Use at least one model, such as openai/gpt-4.1."
-                f"{file.locate(place)}",
+            raise file.rejection(
+                place,
+                "is empty. Use at least one model, such as openai/gpt-4.1.",
                 code="route-invalid",
             )
     for target in table.targets:
@@ -150,31 +150,31 @@ def _check_targets(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
     with errors.collect():
         mapped = next((target for target in table.targets if target in (*TIERS, DEFAULT_TARGET)), None)
         if table.balance != "order" and mapped is not None:
-            raise ConfigurationError(
-                f'{format_key_path(place)} contains "{mapped}", which stands for several models. With balance = '
-                f'"{table.balance}", use models with prefix, such as openai/gpt-4.1.'
-                f"{file.locate(place)}",
+            raise file.rejection(
+                place,
+                f'contains "{mapped}", which stands for several models. With balance = '
+                f'"{table.balance}", use models with prefix, such as openai/gpt-4.1.',
                 code="route-invalid",
             )
     with errors.collect():
         if table.balance != "order" and len(set(table.targets)) < 2:
-            raise ConfigurationError(
-                f"{format_key_path((*path, 'balance'))} needs at least two different targets. Add a target or remove "
-                f"balance.{file.locate((*path, 'balance'))}",
+            raise file.rejection(
+                (*path, "balance"),
+                "needs at least two different targets. Add a target or remove balance.",
                 code="route-invalid",
             )
     with errors.collect():
         if table.weights and table.balance != "weighted":
-            raise ConfigurationError(
-                f'{format_key_path((*path, "weights"))} has no effect with balance = "{table.balance}". '
-                f'Use balance = "weighted".{file.locate((*path, "weights"))}',
+            raise file.rejection(
+                (*path, "weights"),
+                f'has no effect with balance = "{table.balance}". Use balance = "weighted".',
                 code="route-invalid",
             )
         if table.weights and len(table.weights) != len(table.targets):
-            raise ConfigurationError(
-                f"{format_key_path((*path, 'weights'))} has {len(table.weights)} numbers, but targets has "
-                f"{len(table.targets)} models. Use one number for each model."
-                f"{file.locate((*path, 'weights'))}",
+            raise file.rejection(
+                (*path, "weights"),
+                f"has {len(table.weights)} numbers, but targets has "
+                f"{len(table.targets)} models. Use one number for each model.",
                 code="route-invalid",
             )
     errors.require_empty()

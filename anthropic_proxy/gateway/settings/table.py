@@ -131,6 +131,8 @@ _MODELS = (
         for tier in TIERS
     ),
 )
+MODEL_VARIABLES = tuple(setting.name for setting in _MODELS if not setting.name.startswith("FALLBACK_"))
+"""Settings with one model each."""
 _CALLS = (
     _editable(
         "UPSTREAM_CONNECT_TIMEOUT",

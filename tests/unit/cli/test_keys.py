@@ -5,7 +5,10 @@ import io
 import json
 import sqlite3
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
+
+import pytest
 
 from tests.support.command_line import run_command
 
@@ -46,6 +49,25 @@ def test_routes_of_a_team_are_checked(tmp_path: Path) -> None:
         0,
         "  build  routes small night\n",
         "  ! anthropic-proxy.toml has no route 'night', so no request matches it.\n",
+    )
+
+
+@pytest.mark.parametrize("since", ["30m", "3600s", "24h", "1d", "1w", "today", f"{datetime.now(UTC):%Y-%m}"])
+def test_usage_and_the_audit_log_accept_the_same_times(since: str, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "TZ": "UTC"}
+    run_command("keys", "team", "build", "--budget", "10USD/month", directory=tmp_path, settings=settings)
+    listed = run_command("keys", "audit", "--json", "--since", since, directory=tmp_path, settings=settings)
+    assert (listed.returncode, json.loads(listed.stdout)["action"]) == (0, "change team")
+    used = run_command("usage", "--json", "--since", since, directory=tmp_path, settings=settings)
+    assert (used.returncode, used.stderr) == (0, "")
+
+
+def test_an_unknown_time_of_the_audit_log_is_named_with_the_allowed_forms(tmp_path: Path) -> None:
+    done = run_command("keys", "audit", "--since", "999999w", directory=tmp_path, settings=SETTINGS)
+    assert (done.returncode, done.stderr) == (
+        2,
+        '✕ --since is "999999w". Use 30m, 24h, 7d, 4w, today, yesterday, a month such as 2026-11, or a date such as '
+        "2026-11-01.\n",
     )
 
 

@@ -189,10 +189,11 @@ async def test_a_key_that_has_not_changed_is_not_read_again_for_each_request(tmp
     assert (tmp_path / "runs").read_text() == "xxx"
 
 
-async def test_a_key_is_read_again_after_its_refresh_time_while_the_old_one_serves(tmp_path):
-    provider, pool, clock, _ = with_key_file(tmp_path, '{ file = "key", refresh = "50m" }')
+@pytest.mark.parametrize(("refresh", "seconds"), [("3000s", 3000), ("50m", 3000), ("12h", 43_200), ("1d", 86_400)])
+async def test_a_key_is_read_again_after_its_refresh_time_while_the_old_one_serves(tmp_path, refresh, seconds):
+    provider, pool, clock, _ = with_key_file(tmp_path, f'{{ file = "key", refresh = "{refresh}" }}')
     rotate(tmp_path)
-    clock.now += 2999
+    clock.now += seconds - 1
     assert values(pool, 1, provider) == ["sk-first-0123456789"]
     clock.now += 1
     assert values(pool, 2, provider) == ["sk-first-0123456789"] * 2
@@ -226,8 +227,8 @@ async def test_a_key_of_a_variable_is_not_read_again():
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [
-        ('{ file = "key", refresh = "soon" }', 'is "soon". Use a time such as 30s, 50m or 12h.'),
-        ('{ file = "key", refresh = "0m" }', 'is "0m". Use a time such as 30s, 50m or 12h.'),
+        ('{ file = "key", refresh = "soon" }', 'is "soon". Use a duration such as 30s, 50m, 12h or 1d.'),
+        ('{ file = "key", refresh = "0m" }', 'is "0m". Use a duration such as 30s, 50m, 12h or 1d.'),
         (
             '{ env = "GATEWAY_KEY", refresh = "50m" }',
             "has no effect. It is for a file or command with the key of a provider.",

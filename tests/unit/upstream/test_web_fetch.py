@@ -18,7 +18,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from msgspec import structs
 
-from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES, IMAGE_MEDIA_TYPES
+from anthropic_proxy.engine.messages.models.structs import IMAGE_TYPES
+from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
 from anthropic_proxy.engine.upstream.http.dialer import is_public_address
 from anthropic_proxy.engine.upstream.web_fetch import (
@@ -189,7 +190,7 @@ def test_golden_pages(golden: Check) -> None:
         async with serving_site() as site, fetching() as pages:
             address, *kinds = ast.literal_eval(f"({given},)")
             url = site.url(address) if address.startswith("/") else address
-            media_types = IMAGE_MEDIA_TYPES if kinds else DEFAULT_MEDIA_TYPES
+            media_types = frozenset(IMAGE_TYPES) if kinds else DEFAULT_MEDIA_TYPES
             try:
                 page = await pages.fetch(url, media_types=media_types)
             except WebFetchFailed as error:
@@ -214,7 +215,7 @@ async def test_a_page_in_several_forms_is_asked_for_as_people_read_it(site: Site
     await pages.fetch(site.url("/html"))
     first, *_, last = site.asked[0].headers["accept"].split(", ")
     assert (first, last) == ("text/markdown", "*/*;q=0.1")
-    await pages.fetch(site.url("/png"), media_types=IMAGE_MEDIA_TYPES)
+    await pages.fetch(site.url("/png"), media_types=frozenset(IMAGE_TYPES))
     assert "text" not in site.asked[1].headers["accept"]
 
 

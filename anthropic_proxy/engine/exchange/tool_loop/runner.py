@@ -25,7 +25,7 @@ from anthropic_proxy.engine.exchange.tool_loop.tool_search import (
     search_by_regex,
     search_by_words,
 )
-from anthropic_proxy.engine.messages.deltas import Delta, Usage
+from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, Delta, Usage
 from anthropic_proxy.engine.messages.models import (
     Block,
     DocumentBlock,
@@ -204,7 +204,6 @@ TOOL_TIMEOUT_SECONDS = 60.0
 limits."""
 _RESULTS_ASKED = 10
 _PDF = "application/pdf"
-_CHARACTERS_PER_TOKEN = 4
 _MAX_FETCHED_TOKENS = 100_000
 _MAX_TITLE_CHARACTERS = 500
 _MAX_SNIPPET_CHARACTERS = 10_000
@@ -359,7 +358,7 @@ class ProxyToolRunner:
             return error_content("web_fetch", error.error_code)
         max_tokens = _MAX_FETCHED_TOKENS if tool.max_content_tokens is None else max(tool.max_content_tokens, 0)
         citations = msgspec.json.decode(tool.citations) if memoryview(tool.citations).nbytes else None
-        room = max_tokens * _CHARACTERS_PER_TOKEN
+        room = max_tokens * CHARACTERS_PER_TOKEN
         title = (fetched.title or "")[: min(room, _MAX_TITLE_CHARACTERS)]
         now = datetime.fromtimestamp(self._engine.clock(), UTC).isoformat(timespec="seconds")
         if fetched.media_type == _PDF:

@@ -15,6 +15,8 @@ from anthropic_proxy.engine.messages.models.raw_json import ABSENT, json_string
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ClientError
 
+IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+"""Media types of images in the Messages API. Browsers show all of them, and none can contain a script."""
 _MEDIA_TYPE_ALIASES = {"image/jpg": "image/jpeg"}
 
 

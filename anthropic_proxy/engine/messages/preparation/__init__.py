@@ -4,7 +4,7 @@
 replaces tool names and limits the output tokens.
 """
 
-from anthropic_proxy.engine.messages.preparation.prepare import EFFORT_SCALE, THINKING_BUDGETS, nearest_level, prepare
+from anthropic_proxy.engine.messages.preparation.prepare import THINKING_BUDGETS, prepare
 from anthropic_proxy.engine.messages.preparation.request import (
     DEFAULT_MAX_TOKENS,
     STATED_WINDOW_MARGIN,
@@ -28,7 +28,6 @@ from anthropic_proxy.engine.messages.preparation.tools import (
 
 __all__ = [
     "DEFAULT_MAX_TOKENS",
-    "EFFORT_SCALE",
     "STATED_WINDOW_MARGIN",
     "THINKING_BUDGETS",
     "UNPREPARED",
@@ -41,7 +40,6 @@ __all__ = [
     "ends_with_paused_reply",
     "find_pending_calls",
     "find_session_id",
-    "nearest_level",
     "prepare",
     "resolve_proxy_tools",
     "server_tool_kind",

@@ -6,6 +6,7 @@ is sent, or has no effect on the content of the answer, such as `cache_control`.
 
 from collections.abc import Callable, Sequence
 
+from anthropic_proxy.engine.efforts import EFFORTS, nearest_effort
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
 from anthropic_proxy.engine.messages.loaded_tools import (
     NOWHERE,
@@ -259,7 +260,6 @@ def _reasoning_reserve(request: MessagesRequest, limits: TargetLimits, effort: s
     return budget
 
 
-EFFORT_SCALE = ("minimal", "low", "medium", "high", "xhigh", "max")
 THINKING_BUDGETS = ((4_096, "low"), (16_384, "medium"), (32_000, "high"))
 """Rows: maximum thinking tokens, effort level. A client's token budget gets the level of the first row that allows it.
 A larger budget becomes `xhigh`."""
@@ -298,7 +298,7 @@ def resolve_effort(request: MessagesRequest, limits: TargetLimits, notes: list[F
     if requested == "default":
         if thinking is not None and thinking.type in ("enabled", "adaptive"):
             if limits.default_effort == "none":
-                return nearest_level("medium", limits.efforts)
+                return nearest_effort("medium", limits.efforts)
             notes.append(_MODEL_DECIDES)
         return "default"
     names_level = config is not None and config.effort is not None
@@ -308,9 +308,9 @@ def resolve_effort(request: MessagesRequest, limits: TargetLimits, notes: list[F
     elif requested in _BUDGET and gives_budget and not limits.accepts_thinking_budget:
         notes.append(_BUDGET[requested])
     if requested == "none":
-        effort = next((effort for effort in ("none", *EFFORT_SCALE) if effort in limits.efforts), "default")
+        effort = next((effort for effort in EFFORTS if effort in limits.efforts), "default")
     else:
-        effort = nearest_level(requested, limits.efforts)
+        effort = nearest_effort(requested, limits.efforts)
     if effort != requested:
         field = "thinking" if requested == "none" else "output_config.effort"
         levels = ", ".join(limits.efforts)
@@ -323,7 +323,7 @@ def _requested_effort(request: MessagesRequest, notes: list[FidelityNote]) -> st
     if thinking is not None and thinking.type == "disabled":
         return "none"
     if config is not None and config.effort is not None:
-        if config.effort == "none" or config.effort in EFFORT_SCALE:
+        if config.effort in EFFORTS:
             return config.effort
         notes.append(FidelityNote("approximated", "output_config.effort", "it is not a known level"))
     if thinking is None:
@@ -331,12 +331,3 @@ def _requested_effort(request: MessagesRequest, notes: list[FidelityNote]) -> st
     if thinking.budget_tokens is not None:
         return next((effort for maximum, effort in THINKING_BUDGETS if thinking.budget_tokens <= maximum), "xhigh")
     return "low" if thinking.type == "between_tools" else "default"
-
-
-def nearest_level(requested: str, efforts: tuple[str, ...]) -> str:
-    place = EFFORT_SCALE.index(requested)
-    below = [effort for effort in EFFORT_SCALE[: place + 1] if effort in efforts]
-    above = [effort for effort in EFFORT_SCALE[place + 1 :] if effort in efforts]
-    if below:
-        return below[-1]
-    return above[0] if above else "default"

@@ -16,12 +16,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from anthropic_proxy.engine.efforts import REASONING_EFFORTS, nearest_effort
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
 from anthropic_proxy.engine.messages.preparation import (
     DEFAULT_MAX_TOKENS,
-    EFFORT_SCALE,
     THINKING_BUDGETS,
-    nearest_level,
 )
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.conversation import find_disabling_edits
@@ -99,7 +98,7 @@ def find_fitting_edits(body: bytes, call: Call[Dialect], notes: list[FidelityNot
         budget = 0
         if "enabled" in dialect.thinking_forms:
             wanted = _BUDGET_OF_EFFORT[_DEFAULT_EFFORT]
-            if effort in EFFORT_SCALE:
+            if effort in REASONING_EFFORTS:
                 wanted = _BUDGET_OF_EFFORT.get(effort, _MOST_TOKENS)
             budget = min(wanted, (most or limits.max_output or DEFAULT_MAX_TOKENS) // 2)
         fitted_thinking = _fit_thinking(thinking, dialect.thinking_forms, budget, notes)
@@ -127,9 +126,9 @@ def _fit_effort(effort: str, limits: ModelLimits, notes: list[FidelityNote]) -> 
     if not limits.efforts:
         notes.append(NO_EFFORT)
         return ""
-    if effort in limits.efforts or effort not in EFFORT_SCALE:
+    if effort in limits.efforts or effort not in REASONING_EFFORTS:
         return effort
-    fitted = nearest_level(effort, limits.efforts)
+    fitted = nearest_effort(effort, limits.efforts)
     notes.append(renamed_effort_note(effort, fitted))
     return fitted
 

@@ -17,6 +17,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from anthropic_proxy.engine.efforts import EFFORTS
 from anthropic_proxy.engine.messages.deltas import Stop
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call
@@ -80,9 +81,7 @@ _LEVEL_LIST = compile_later(
     re.IGNORECASE | re.DOTALL,
 )
 _LIST_ENDS = compile_later(r"\b(?:but|got|received|given|instead|was|found|does not|doesn't)\b|\.\s", re.IGNORECASE)
-EFFORT_LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-"""Effort levels of all providers, in ascending order."""
-_LEVEL = compile_later(r"\b(none|minimal|low|medium|high|xhigh|max|default)\b(?![_-])", re.IGNORECASE)
+_LEVEL = compile_later(rf"\b({'|'.join(EFFORTS)}|default)\b(?![_-])", re.IGNORECASE)
 
 
 def find_rejected_parameter(text: str, names: Container[str]) -> str | None:
@@ -119,15 +118,13 @@ def find_replacement_effort(text: str, requested: str, sent: str) -> str | None:
     listed: list[str] = []
     for match in _LEVEL_LIST.finditer(text):
         listed += [word.lower() for word in _LEVEL.findall(_LIST_ENDS.split(match[1], maxsplit=1)[0])]
-    if requested not in EFFORT_LEVELS or sent in listed or not listed:
+    if requested not in EFFORTS or sent in listed or not listed:
         return None
-    supported = [level for level in EFFORT_LEVELS if level in listed]
+    supported = [level for level in EFFORTS if level in listed]
     reasoning = [level for level in supported if level != "none"]
     if requested != "none" and not reasoning:
         return "default" if "default" in listed else next(iter(supported), None)
-    below = [
-        level for level in supported if EFFORT_LEVELS.index(level) < EFFORT_LEVELS.index(requested) and level != "none"
-    ]
+    below = [level for level in supported if EFFORTS.index(level) < EFFORTS.index(requested) and level != "none"]
     # The next lower listed level, else the lowest one. `none` is chosen only if no other level is listed.
     return below[-1] if below else next(iter(reasoning or supported), None)
 

@@ -9,6 +9,7 @@ continues. An alias replaces a tool name that the server rejects.
 
 from typing import Literal
 
+from anthropic_proxy.engine.messages.models.structs import IMAGE_TYPES
 from anthropic_proxy.engine.messages.preparation import PreparedRequest, ServerToolKind
 from anthropic_proxy.engine.wires.json_schema import UNRESTRICTED_RULES, SchemaRules
 from anthropic_proxy.engine.wires.openai_shared import OpenAIDialect
@@ -238,7 +239,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: golden/openai_chat/media/moonshot_image_url.
     """
-    image_types: tuple[str, ...] = ("image/jpeg", "image/png", "image/gif", "image/webp")
+    image_types: tuple[str, ...] = IMAGE_TYPES
     """Media types of images that the server accepts; xAI accepts only JPEG and PNG. Proven by:
     golden/openai_chat/media/xai_picture."""
     pdf_form: Literal["file", "document_url"] = "file"

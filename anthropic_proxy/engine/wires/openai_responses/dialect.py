@@ -9,6 +9,7 @@ server rejects. An adaptation is a change of fields for the next request, after 
 from typing import Literal
 
 from anthropic_proxy.engine.messages.loaded_tools import LoadedToolForm
+from anthropic_proxy.engine.messages.models.structs import IMAGE_TYPES
 from anthropic_proxy.engine.messages.preparation import ServerToolKind
 from anthropic_proxy.engine.wires.json_schema import UNRESTRICTED_RULES, SchemaRules
 from anthropic_proxy.engine.wires.openai_shared import OpenAIDialect
@@ -188,7 +189,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: golden/openai_responses/server_tools/xai_search_forced.
     """
-    image_types: tuple[str, ...] = ("image/jpeg", "image/png", "image/gif", "image/webp")
+    image_types: tuple[str, ...] = IMAGE_TYPES
     """Media types of images that the server accepts; xAI accepts only JPEG and PNG.
 
     Proven by: golden/openai_responses/media/xai_picture.
