@@ -1,6 +1,6 @@
 """What the parts of a request cost in tokens, by family of models.
 
-`python -m bench.token_counts fit` writes the constants in `token_families.json`; a test compares them.
+`python -m bench.token_counts` writes the constants in `token_families.json`; a test compares them.
 """
 
 import functools

@@ -55,8 +55,8 @@ def errors(rows: list[CountedRequest], fitted: list[FittedFamily]) -> list[Error
 def test_constants_and_documented_errors_are_those_that_the_recorded_counts_give(
     fitted: list[FittedFamily], errors: list[Errors]
 ) -> None:
-    assert {each.family.name: each.family for each in fitted} == FAMILIES, "python -m bench.token_counts fit"
-    assert error_tables(errors) in PAGE.read_text("utf-8"), "python -m bench.token_counts fit"
+    assert {each.family.name: each.family for each in fitted} == FAMILIES, "python -m bench.token_counts"
+    assert error_tables(errors) in PAGE.read_text("utf-8"), "python -m bench.token_counts"
 
 
 MISSES_GOAL = {"anthropic, text"}
