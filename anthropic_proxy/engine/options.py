@@ -618,7 +618,7 @@ class EngineOptions(Struct, frozen=True, kw_only=True):
         if self.session_command:
             place = f"in {self.variables_file}, which applies at once, or in the environment"
             return f"Set it {place} and {self.start_again}."
-        return f"Set it in .env or in the environment and {self.start_again}."
+        return "Set it in .env and reload the proxy, or in the environment and start it again."
 
     @property
     def requires_client_key(self) -> bool:

@@ -394,8 +394,7 @@ def test_the_error_for_a_rejected_key_names_its_setting(settings: dict[str, str]
     ):
         client.messages.batches.list()
     assert message_of(caught) == (
-        "anthropic: the key is not accepted. The key comes from ANTHROPIC_API_KEY in the environment; "
-        "the client's own key was ignored."
+        "anthropic: the key is not accepted. The key comes from ANTHROPIC_API_KEY in the environment."
     )
 
 

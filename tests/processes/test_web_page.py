@@ -121,7 +121,7 @@ def test_a_missing_key_is_shown_with_its_remedy(settings: dict[str, str], tmp_pa
     with running_proxy(tmp_path, {**settings, "BIG_MODEL": "groq/openai/gpt-oss-120b"}) as proxy:
         lines = Text(proxy.client(headers=BROWSER).get("/").text).lines
         assert lines[0] == f"anthropic-proxy {__version__} ✕ 1 problem"
-        remedy = "Set it in .env or in the environment and start the proxy again."
+        remedy = "Set it in .env and reload the proxy, or in the environment and start it again."
         assert f"✕ groq has no key: GROQ_API_KEY is not set. {remedy}" in lines
 
 

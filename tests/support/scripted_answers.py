@@ -1,9 +1,10 @@
 """Answers of a provider that a golden text scripts: which one a request gets, and what it consists of.
 
 A condition is the path of a field that the body has, also with `=`, `<` or `>` and a value; text in quotes in the
-body; `@` and a part of the address; `always`; `!` before it negates, `&` joins. An answer is `unreachable`, or a
-status, headers and a body: JSON or another text, `reply` with the content of a reply, or JSON events of a stream
-(`sse`, `events`, `lines`; STALL and BREAK among them). `‹path›` stands for a field of the sent body.
+body; `@` and a part of the address; `always`; `!` before it negates, `&` joins. An answer is `unreachable`, `refused`
+(no program listens at a local address), or a status, headers and a body: JSON or another text, `reply` with the content
+of a reply, or JSON events of a stream (`sse`, `events`, `lines`; STALL and BREAK among them). `‹path›` stands for a
+field of the sent body.
 """
 
 import json
@@ -80,6 +81,8 @@ def respond(answer: str, body: Any, path: str) -> FakeResponse:
     status, _, rest = answer.partition(" ")
     if status == "unreachable":
         raise UpstreamUnreachable("nothing answers")
+    if status == "refused":
+        raise UpstreamUnreachable("no server responds there (connection refused)", should_retry=False)
     headers = {}
     while match := re.match(r"([a-z-]+)=(\S+) ?", rest):
         headers[match[1]], rest = match[2], rest[match.end() :]

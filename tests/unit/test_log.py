@@ -345,7 +345,7 @@ def _new_writer(descriptor: int) -> BackgroundWriter:
 SHORT = "groq: 12,000 tokens/minute"
 LONG = (
     "openai: Incorrect API key provided: sk-…7890. You can find your API key at https://platform.example/account. "
-    "The key comes from OPENAI_API_KEY in the environment; the client's own key was ignored."
+    "The key comes from OPENAI_API_KEY in the environment."
 )
 
 

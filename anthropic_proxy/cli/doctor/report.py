@@ -118,8 +118,6 @@ def _fix_access(
         elif routes:
             used = f"The route {join_with_or(routes)} sends requests to it."
         if problem.kind == "address":
-            if text.endswith(variable) and variable in settings.origins:
-                text = f"{text}, {settings.origins[variable]}"
             remedy = problem.proposal or f"{variable}=<address>"
         elif provider.uses_installed_models:
             remedy = "ollama serve"

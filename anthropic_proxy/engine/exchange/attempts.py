@@ -41,7 +41,7 @@ from anthropic_proxy.engine.exchange.client_side import ClientRequest, record_by
 from anthropic_proxy.engine.exchange.media_inlining import SAMPLE_LINK, SOURCE_OF_LINK, MediaInliner, MediaKey
 from anthropic_proxy.engine.exchange.plan import estimate_client_request_tokens
 from anthropic_proxy.engine.exchange.provider_errors import (
-    add_address_setting,
+    add_address_advice,
     add_key_setting,
     add_missing_date,
     add_not_found_cause,
@@ -559,7 +559,7 @@ class Attempts:
             raise
         if failure is not None:
             engine.circuit_breakers.record_failure(upstream, failure)
-            add_address_setting(failure, target)
+            add_address_advice(failure, target, engine.settings)
             raise failure
         engine.circuit_breakers.record_success(upstream)
         self.prompt = prompt
@@ -691,7 +691,7 @@ class Attempts:
 
         Return the deltas of a complete reply, such as a refusal, that has an error status. None: an ordinary reply.
         """
-        require_api_response(response, target)
+        require_api_response(response, target, self._engine.settings)
         if 200 <= response.status < 300:
             return None
         body = await read_error_body(response, self._watchdog)

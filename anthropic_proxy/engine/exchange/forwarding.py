@@ -24,7 +24,7 @@ from anthropic_proxy.engine.exchange.attempts import Attempt, Attempts, TargetRu
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
 from anthropic_proxy.engine.exchange.plan import choose_plan, match_route
 from anthropic_proxy.engine.exchange.provider_errors import (
-    add_address_setting,
+    add_address_advice,
     add_not_found_cause,
     idle_timeout_error,
     require_api_response,
@@ -276,7 +276,7 @@ async def _request_json(
     call = build_relay_call(incoming, request, target, engine.new_id)
 
     async def read(response: UpstreamResponse, _: Watchdog) -> JsonReply:
-        require_api_response(response, target)
+        require_api_response(response, target, engine.settings)
         body = await read_body(response, MAX_BODY_BYTES)
         path = call.relayed.path
         try:  # some servers answer unknown paths with status 200
@@ -366,7 +366,7 @@ async def call_provider(
                 finally:
                     await response.close()
         except UpstreamError as error:
-            add_address_setting(error, target)
+            add_address_advice(error, target, engine.settings)
             raise
         except TimeoutError:
             if not limit.expired():
@@ -439,7 +439,7 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
 
     async def forward(response: UpstreamResponse, watchdog: Watchdog) -> None:
         if not is_download:
-            require_api_response(response, target)
+            require_api_response(response, target, engine.settings)
         given = {name.lower(): value for name, value in response.headers.items()}
         headers = forwarded_headers(response.headers)
         headers["content-type"] = given.get("content-type", "application/json")

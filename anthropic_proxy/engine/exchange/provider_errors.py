@@ -87,10 +87,9 @@ def next_target_may_help(error: ProxyError) -> bool:
     return error.status in (401, 402, 403, 404, 408, 429) or error.status >= 500
 
 
-def require_api_response(response: UpstreamResponse, target: Target) -> None:
+def require_api_response(response: UpstreamResponse, target: Target, settings: EngineOptions) -> None:
     """Raise `UpstreamProtocolError` for a redirect, a web page, an invalid status or an unsupported compression."""
     status = response.status
-    variable = target.provider.base_url_variable
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     code = ""
     if 300 <= status < 400:
@@ -109,8 +108,8 @@ def require_api_response(response: UpstreamResponse, target: Target) -> None:
         problem = f"HTTP {status} is not a valid status for a reply"
     else:
         return
-    where = f". The address is set by {variable}" if variable else ""
-    error = UpstreamProtocolError(f"{problem}{where}", code=code, should_retry=False)
+    described = describe_base_url_setting(target.provider, settings)
+    error = UpstreamProtocolError(f"{problem}.{described}", code=code, should_retry=False)
     error.retryable = False
     raise error
 
@@ -170,19 +169,19 @@ def add_key_setting(error: UpstreamError, target: Target, credential: Credential
     if error.status == 401 and credential is None and (variable := target.provider.key_variable):
         error.message += f"{end} No key was sent: {variable} is not set."
     elif error.status == 401 and credential is not None and credential.origin not in error.message:
-        ignored = "" if credential.origin == CLIENT_CREDENTIAL_ORIGIN else "; the client's own key was ignored"
-        error.message += f"{end} The key comes from {credential.origin}{ignored}."
+        error.message += f"{end} The key comes from {credential.origin}."
 
 
-def add_address_setting(error: UpstreamError, target: Target) -> None:
-    """Name the setting of the base URL in the error of a failed connection, unless the address is a remote default."""
-    provider = target.provider
-    is_default = urlsplit(target.base_url)[:2] == urlsplit(provider.base_url)[:2]
-    if is_default and not (provider.has_local_default_url or provider.is_configured):
+def add_address_advice(error: UpstreamError, target: Target, settings: EngineOptions) -> None:
+    """Say in the error of a failed connection which setting has the base URL, and how a local server is started."""
+    if not isinstance(error, UpstreamUnreachable) or error.advice:
         return
-    variable = provider.base_url_variable
-    if isinstance(error, UpstreamUnreachable) and variable and variable not in error.message:
-        error.add_advice(f". The address is set by {variable}")
+    described = describe_base_url_setting(target.provider, settings)
+    start = ""
+    if error.should_retry is False:  # a server of this machine or network refuses connections
+        start = " Start it: ollama serve" if target.provider.uses_installed_models else " Start this server."
+    if described or start:
+        error.add_advice(f".{described}{start}")
 
 
 _UNKNOWN_MODEL = compile_later(

@@ -62,11 +62,15 @@ class ConfigFile:
         """The decoded file, without tables that have a value of a wrong type, and without routes (`list_routes`)."""
         self._text = ""
         self._lines: Mapping[KeyPath, int] | None = None
+        self.is_readable = False
+        """False: its settings are unknown, because it cannot be read or is no TOML."""
         with errors.collect():
             if path is not None or draft is not None:
                 self._text = read_settings_file(self.path, self.warnings, draft=draft)
             if self._text:
                 self.contents = decode_toml(self._text, self._shown_path)
+            self.is_readable = True
+            if self._text:
                 search, auto_mode = self.contents.get("search"), self.contents.get("auto_mode")
                 self.tables = FileContents(
                     providers=self._decode_tables("providers", ProviderTable),

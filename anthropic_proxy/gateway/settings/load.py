@@ -82,6 +82,8 @@ def load_settings(
     providers = built_in.extend(tables)
     written = file.find_value(("providers",))
     table = list_all_settings(providers, tuple(written) if isinstance(written, dict) else ())
+    if not file.is_readable:  # it may have the table of the provider
+        table = [setting for setting in table if setting.field != "preferred_provider"]
     fields = _read_table(table, sources)
     if "aws_region" not in fields and env_file is not None and (region := find_region_of_aws_profile(sources)):
         fields["aws_region"] = region
@@ -111,8 +113,10 @@ def load_settings(
     with sources.errors.collect():
         # the preferred provider must have default models, or a setting must name one
         preferred = next((row for row in providers if row.name == fields.get("preferred_provider")), None)
-        named = fields.keys() & {"tier_models", "big_model", "middle_model", "small_model"}
-        if preferred is not None and not preferred.has_default_models and not named:
+        models = {"tier_models", "big_model", "middle_model", "small_model"}
+        variables = {name for each in table if each.field.partition(".")[0] in models for name in each.names}
+        is_named = not sources.is_readable or not variables.isdisjoint(sources.origins)
+        if preferred is not None and not preferred.has_default_models and not is_named:
             listed = join_with_or([row.name for row in providers if row.offered_to_users])
             given = sources.find_setting("PREFERRED_PROVIDER")
             assert given is not None
@@ -218,6 +222,8 @@ def _build_auto_mode(fields: Mapping[str, Any], file: ConfigFile, sources: Sourc
 def _build_oidc(fields: Mapping[str, Any], sources: Sources) -> OidcSettings | None:
     """Return None if `OIDC_ISSUER` is not set."""
     has_issuer, has_client = ("OIDC_ISSUER" in sources.origins, "OIDC_CLIENT_ID" in sources.origins)
+    if not sources.is_readable:  # it may have the other one
+        return None
     if has_client and not has_issuer:
         raise ConfigurationError(
             "OIDC_CLIENT_ID is set, but OIDC_ISSUER is not. Set OIDC_ISSUER to the https:// URL of the identity "

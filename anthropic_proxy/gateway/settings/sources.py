@@ -134,9 +134,12 @@ class Sources:
         and not reported as misspelled."""
         self.file: dict[str, _Given] = {}
         """Variables of the `.env` file with a nonempty value."""
+        self.is_readable = env_file is None
+        """False: the variables of the file are unknown, because it cannot be read."""
         if env_file is not None:
             with self.errors.collect():
                 self.file = {key: given for key, given in self._load_file(env_file, draft) if given.text}
+                self.is_readable = True
 
     def find_setting(
         self, *variables: str, client_names: Sequence[str] = (), is_list: bool = False

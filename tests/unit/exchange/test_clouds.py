@@ -1729,8 +1729,8 @@ async def test_a_cloud_that_is_not_set_up_names_the_variable(model: str, variabl
     prefix = model.partition("/")[0]
     assert (reply.status, message["error"]["message"]) == (
         401,
-        f"{prefix} is not set up: {variable} is not set. Set it in .env or in the environment and start the proxy "
-        "again.",
+        f"{prefix} is not set up: {variable} is not set. Set it in .env and reload the proxy, or in the "
+        "environment and start it again.",
     )
 
 

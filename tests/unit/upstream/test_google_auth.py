@@ -260,8 +260,8 @@ async def test_without_a_project_the_variable_is_named(google: Running, tmp_path
         AuthenticationFailed,
         match=exactly(
             "vertex_ai has no project: VERTEX_PROJECT is not set, and the credentials "
-            "(GOOGLE_APPLICATION_CREDENTIALS) name none. Set it in .env or in the environment and start the "
-            "proxy again."
+            "(GOOGLE_APPLICATION_CREDENTIALS) name none. Set it in .env and reload the proxy, or in the environment "
+            "and start it again."
         ),
     ) as caught:
         await Credentials(Settings(), {"google": tokens}).next_token_and_url(VERTEX, "http://x/projects/{project}")
