@@ -33,6 +33,7 @@ from anthropic_proxy.errors import (
     ProxyError,
     UpstreamRefused,
     build_extra_install_command,
+    find_similar_choice,
     suggest_name,
 )
 from anthropic_proxy.gateway.money import format_price
@@ -124,15 +125,18 @@ async def _show(output: Output, name: str, as_json: bool) -> int:
     word, _, model = name.partition("/")
     provider = find_provider(word, settings)
     if provider is None:
-        registry, word = find_registry(settings), name.lower()
+        registry, lower = find_registry(settings), name.lower()
         prefixes = [row.prefix for row in registry]
         known = (
             (row.prefix, pattern.lower()) for row in registry for pattern in (*row.known_models, *row.model_id_patterns)
         )
-        owner = next((prefix for prefix, pattern in known if fnmatch(word, pattern)), "")
-        meant, lead = f"{owner}/{word}" if owner else "", "anthropic-proxy models "
-        remedy = suggest_name("provider", name, prefixes, lead=lead, meant=meant, more=f"More:  {lead}--help")
-        raise ConfigurationError(f'There is no provider "{name}". {remedy}', code="unknown-provider")
+        owner = next((prefix for prefix, pattern in known if fnmatch(lower, pattern)), "")
+        if not owner and model and (similar := find_similar_choice(word.lower(), prefixes)):
+            owner, lower = similar, model
+        meant, lead = f"{owner}/{lower}" if owner else "", "anthropic-proxy models "
+        remedy = suggest_name("provider", word, prefixes, lead=lead, meant=meant, more=f"More:  {lead}--help")
+        unknown = f'No provider has the prefix "{word}"' if model else f'There is no provider "{word}"'
+        raise ConfigurationError(f"{unknown}. {remedy}", code="unknown-provider")
     services = await open_services(settings)
     try:
         offered = await (

@@ -19,6 +19,7 @@ from anthropic_proxy.engine.routing.router import (
     RoutingQuery,
     Target,
     build_plan,
+    describe_unknown_prefix,
     find_tier,
     list_rule_problems_and_warnings,
 )
@@ -199,6 +200,13 @@ def _find_named(services: Services, name: str, configured: Sequence[Backend]) ->
         remedy = suggest_name("provider", name, prefixes, lead="anthropic-proxy doctor ", more=more)
         raise ConfigurationError(f'There is no provider "{name}". {remedy}', code="unknown-provider")
     plan = build_plan(RoutingQuery(name), services.settings, services.catalog)
+    target = plan.targets[0]
+    if target.is_guess and (
+        problem := describe_unknown_prefix(
+            name, target.provider, services.settings, subject="The name is", lead="anthropic-proxy doctor "
+        )
+    ):
+        raise ConfigurationError(problem, code="unknown-provider")
     return [
         next(
             (

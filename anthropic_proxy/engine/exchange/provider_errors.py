@@ -21,7 +21,7 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.servers import find_called_url, has_own_models
-from anthropic_proxy.engine.routing.router import Target, find_successor_id, list_model_replacements
+from anthropic_proxy.engine.routing.router import Target, describe_guess, find_successor_id, list_model_replacements
 from anthropic_proxy.engine.wires.contract import (
     CLIENT_CREDENTIAL_ORIGIN,
     BaseDialect,
@@ -238,12 +238,16 @@ def add_not_found_cause(
         else:
             error.message = message
             error.code, error.body = "configured-model-not-found", None
+    elif target.is_guess and _rejects_model(error, target, settings):
+        error.message, error.body = f"{_without_end(error.message)}. {describe_guess(target, settings)}", None
 
 
 def rejects_configured_model(error: UpstreamError, target: Target, settings: EngineOptions) -> bool:
     """Return True if the provider does not know, or no longer serves, a model that the proxy or a setting chose."""
-    if target.model_setting is None:
-        return False
+    return target.model_setting is not None and _rejects_model(error, target, settings)
+
+
+def _rejects_model(error: UpstreamError, target: Target, settings: EngineOptions) -> bool:
     if error.status == 404:
         return not _is_about_address(error, target, settings) and not _OTHER_OBJECTS.search(error.provider_text)
     return error.status in (400, 403) and _UNKNOWN_MODEL.search(error.message) is not None

@@ -102,6 +102,8 @@ class Target(Struct, frozen=True, kw_only=True, eq=False):
     """URL without a trailing slash. Contains `UNKNOWN_PROJECT` if no setting names the Google Cloud project."""
     model_setting: ModelSetting | None = None
     """None: the client named the model."""
+    is_guess: bool = False
+    """True if neither a prefix nor a model list chose the provider."""
     weight: float = 1.0
     """Relative share of requests for this target, in a route with `balance = "weighted"`."""
     is_relayed: bool = False
@@ -591,6 +593,7 @@ def _build_target(choice: ModelChoice, settings: EngineOptions, catalog: Catalog
         capabilities=find_capabilities(row, model, settings, catalog),
         base_url=find_base_url(row, config, settings, model),
         model_setting=choice.model_setting,
+        is_guess=bool(choice.note),
         weight=choice.weight,
     )
 
@@ -939,6 +942,15 @@ def describe_unknown_prefix(
         f'{subject} "{name}", but {prefix}/ is the prefix of no provider, and {provider.prefix} has no such model. '
         f"{_suggest_prefixes(prefix, model, registry, lead=lead, place=place)}"
     )
+
+
+def describe_guess(target: Target, settings: EngineOptions) -> str:
+    """Return sentences about a provider that was chosen without a prefix and a model list, for an error of it."""
+    prefix, slash, model = target.model.partition("/")
+    if not slash:
+        return f"The name has no prefix and is in no model list, so it was sent to {target.provider.prefix}."
+    cause = f"No provider has the prefix {prefix}/, so the name was sent to {target.provider.prefix}."
+    return f"{cause} {_suggest_prefixes(prefix, model, find_registry(settings))}"
 
 
 def _suggest_prefixes(prefix: str, model: str, registry: ProviderRegistry, *, lead: str = "", place: str = "") -> str:

@@ -164,7 +164,10 @@ async def test_the_remedy_for_a_missing_key_is_the_prefix_of_the_server_that_lis
         FALLBACK_OPUS="google/gemini-2.5-pro",
         MODEL_OPUS="xai/grok-4.3",
     )
-    no_key = "{0} has no key: {1} is not set. Set it in .env and reload the proxy, or in the environment and start it again. "
+    no_key = (
+        "{0} has no key: {1} is not set. Set it in .env and reload the proxy, or in the environment and start it "
+        "again. "
+    )
     before = await proxy.post()
     assert before.error.message == no_key.format("gemini", "GEMINI_API_KEY") + (
         "Or, for the model of openrouter.ai:  BIG_MODEL=openai/google/gemini-2.5-pro"
@@ -233,7 +236,8 @@ async def test_the_second_remedy_for_a_missing_key_is_left_out_if_the_server_has
     await proxy.services.catalog.refresh_listing("ollama")
     rows = {row.tier: row.problems for row in list_tier_mappings(proxy.services.settings, proxy.services.catalog)}
     assert rows["opus"] == (
-        "gemini has no key: GEMINI_API_KEY is not set. Set it in .env and reload the proxy, or in the environment and start it again.",
+        "gemini has no key: GEMINI_API_KEY is not set. Set it in .env and reload the proxy, or in the environment and "
+        "start it again.",
     )
     assert rows["haiku"] == (
         'SMALL_MODEL is "google/gemini-2.5-pro[1m]", a model of gemini, which has no key. ollama.example:11434 lists '
