@@ -2,8 +2,9 @@
 
 import json
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -32,6 +33,8 @@ _MAX_TOKENS = 4096
 _RECEIPT_SECONDS = 0.5
 """Maximum time in seconds until the proxy has noted a request that has ended."""
 _POLL_SECONDS = 0.05
+_QUIET_SECONDS = 1.0
+"""Time without a reply after which a terminal shows that the command waits."""
 _CLIENT_TOKEN = "ANTHROPIC_AUTH_TOKEN"
 """Variable with the credential of Claude Code and other clients."""
 _WORDS = compile_later(r" *[^ \n]+| *\n\s*| +")
@@ -91,7 +94,7 @@ def print_reply(proxy: LocalProxy, body: bytes, *, as_json: bool, has_ledger: bo
     used: dict[str, Any] = {}
     model = stop_reason = ""
     try:
-        for event in events:
+        for event in events if as_json else _announce_wait(events):
             if as_json:
                 _write(json.dumps(event) + "\n")
             elif event["type"] == "content_block_delta":
@@ -121,6 +124,26 @@ def print_reply(proxy: LocalProxy, body: bytes, *, as_json: bool, has_ledger: bo
         failed = [] if receipt is None else receipt.failed_attempts
         Output().write_notice("  ".join([models, tokens, stop_reason, *([f"↻ {', '.join(failed)}"] if failed else [])]))
     return None
+
+
+def _announce_wait(events: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the events of a reply. A terminal shows a line if no text arrives for a while."""
+    timer = threading.Timer(_QUIET_SECONDS, Output().write_notice, ["Waiting for the reply …"])
+
+    def stop() -> None:
+        timer.cancel()
+        if timer.ident is not None:
+            timer.join()  # its line is complete before the reply
+
+    if sys.stderr.isatty():
+        timer.start()
+    try:
+        for event in events:
+            if "text" in event.get("delta", ()):
+                stop()
+            yield event
+    finally:
+        stop()
 
 
 class _Reply:

@@ -200,10 +200,10 @@ def _write_models(output: Output, titles: Sequence[str], rows: Sequence[_Row], *
     """Write a table of models. `titles`: those of the first columns of each row. `names_retired`: on a terminal, name
     the retired models too, beside those with a later date.
     """
-    window, limit = Column("Context", is_number=True), Column("Output", is_number=True)
+    window, limit = (Column(title, is_number=True, is_optional=True) for title in ("Context", "Output"))
     columns = [window, limit, *(Column(title, is_number=True) for title in _PRICE_TITLES)]
-    if output.is_terminal:  # a narrow terminal lacks the last column
-        columns = [window, Column(_PRICES_TITLE, wraps=True), limit]
+    if output.is_terminal:
+        columns = [window, Column(_PRICES_TITLE), limit]
     cells, retiring = [], dict[date, list[str]]()
     for first, facts in rows:
         day = None if isinstance(facts, str) else facts.retires_on

@@ -76,7 +76,7 @@ def list_settings(settings: Settings) -> list[SettingRow]:
 def _list_tables(settings: Settings) -> list[SettingRow]:
     rows = []
     for table in settings.configured_providers:
-        source = settings.origins[table.base_url_setting]
+        source = settings.origins.get(table.base_url_setting, "default")
         help_text = f"Address of the server whose models have the prefix {table.name}/."
         rows.append(SettingRow(table.base_url_setting, table.base_url, source, "", help_text))
         if table.has_key:

@@ -20,6 +20,7 @@ from tests.support.server_process import environment_of, reserve_closed_port
 from tests.support.terminal import answer_questions, read_output
 from tests.support.waiting import WAIT_SECONDS
 
+WAITING = "  Waiting for the reply …\r\n"
 DEMO_START = "This is the built-in demonstration of anthropic-proxy. It is not a language model and knows nothing.\n"
 
 
@@ -116,9 +117,30 @@ def hostile_settings() -> Iterator[dict[str, str]]:
 
 def test_a_reply_cannot_control_the_terminal(tmp_path: Path, hostile_settings: dict[str, str]) -> None:
     screen = answer_questions("ask", "hello", answers=[], directory=tmp_path, settings=hostile_settings)
-    first, second, *_ = screen.text.split("\r\n")
+    first, second, *_ = screen.text.removeprefix(WAITING).split("\r\n")
     assert first == "\\x1b[2J\\x1b]52;c;aGk=\\x07one\u00a0\U0001f469\u200d\U0001f4bb"
     assert second.replace("\t", " ").strip() == "two\\r\\u202ethree"
+
+
+class _SlowModel(_HostileModel):
+    is_shown = threading.Event()
+
+    def do_POST(self) -> None:
+        assert self.is_shown.wait(WAIT_SECONDS)
+        super().do_POST()
+
+
+def test_a_terminal_shows_that_the_reply_takes_more_than_a_second(tmp_path: Path) -> None:
+    def answers() -> Iterator[tuple[str, str]]:
+        yield WAITING.strip(), ""
+        _SlowModel.is_shown.set()
+
+    with HTTPServer(("127.0.0.1", 0), _SlowModel) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        settings = {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": f"http://127.0.0.1:{server.server_port}/v1"}
+        screen = answer_questions("ask", "hello", answers=answers(), directory=tmp_path, settings=settings)
+        server.shutdown()
+    assert screen.text.startswith(WAITING + "\\x1b[2J")
 
 
 def test_a_line_of_the_reply_ends_between_words_in_a_terminal(tmp_path: Path) -> None:
@@ -132,7 +154,7 @@ def test_a_line_of_the_reply_ends_between_words_in_a_terminal(tmp_path: Path) ->
         command, cwd=tmp_path, env=environment, stdout=theirs, stderr=theirs, timeout=WAIT_SECONDS, check=True
     )
     os.close(theirs)
-    lines = "".join(iter(lambda: read_output(ours), "")).splitlines()
+    lines = "".join(iter(lambda: read_output(ours), "")).removeprefix(WAITING).splitlines()
     os.close(ours)
     assert lines[:3] == [
         "This is the built-in demonstration of",

@@ -366,7 +366,8 @@ def _find_address_variable(provider: Provider, settings: EngineOptions) -> str |
         return None
     origins: Mapping[str, str] = settings.origins
     names = (provider.base_url_variable, f"{provider.env_prefix}_BASE_URL")
-    return next((name for name in names if name in origins), provider.base_url_variable)
+    otherwise = None if provider.is_configured else provider.base_url_variable  # a vendor has an address without it
+    return next((name for name in names if name in origins), otherwise)
 
 
 def _without_end(text: str) -> str:

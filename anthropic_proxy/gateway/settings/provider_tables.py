@@ -236,7 +236,8 @@ def load_provider_fields(
     details: dict[str, Any] = {}
     for table in tables:
         path = ("providers", table.name)
-        sources.origins[table.base_url_setting] = file.describe_origin((*path, "base_url"))
+        if file.tables.providers[table.name].base_url:  # else it is that of the vendor
+            sources.origins[table.base_url_setting] = file.describe_origin((*path, "base_url"))
         sources.origins[table.format_setting_name("models")] = file.describe_origin((*path, "models"))
         for keys_below in table.collect_wire_and_model_values():
             if keys_below != ("wire",) or table.has_wire:

@@ -43,8 +43,8 @@ def test_a_problem_is_that_of_the_provider_that_has_it(tmp_path: Path) -> None:
     found = {one.name: (one.state, one.remedy) for one in describe_setup(settings, Catalog(), today=TODAY).providers}
     assert found["groq"] == (
         "unset",
-        "groq has no key: GROQ_API_KEY is not set. Set it in .env and reload the proxy, or in the environment and start "
-        "it again.",
+        "groq has no key: GROQ_API_KEY is not set. Set it in .env and reload the proxy, or in the environment and "
+        "start it again.",
     )
     session = structs.replace(settings, session_command="code")
     assert next(
