@@ -150,6 +150,13 @@ _OTHER_WORDS = {
     **dict.fromkeys(("install", "extras"), "add"),
 }
 """Word that other programs use → command."""
+_RELOADS = "serve --watch-config reads changed settings files, and a running serve does so at  kill -HUP <its pid>"
+_NO_COMMANDS = {
+    **dict.fromkeys(("stop", "down", "quit"), "Ctrl+C ends serve. A service:  anthropic-proxy service uninstall"),
+    "restart": f"Press Ctrl+C and start it again. {_RELOADS}",
+    "reload": _RELOADS,
+}
+"""Word that other programs use → what is done without a command."""
 _FILE_NAMES = {
     "explain": "request.json",
     "lint-stream": "reply.sse",
@@ -176,6 +183,8 @@ def require_known_command(commands: Commands, words: Sequence[str]) -> None:
             meant = _OTHER_WORDS.get(word.lower(), "")
             of, lead = f" of {' '.join(line[1:])}" if len(line) > 1 else "", " ".join(line)
             meant = meant if meant in known else ""
+            if len(line) == 1 and (remedy := _NO_COMMANDS.get(word.lower())):
+                raise ConfigurationError(f'There is no command "{word}". {remedy}', code="unknown-command")
             more = f"More:  {lead} --help"
             remedy = suggest_name("command", word, known, lead=f"{lead} ", meant=meant, more=more)
             raise ConfigurationError(f'There is no command "{word}"{of}. {remedy}', code="unknown-command")

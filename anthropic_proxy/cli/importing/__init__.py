@@ -13,6 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from anthropic_proxy.cli import EXIT_FAILED
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.importing.env_file import has_provider_variable, read_env_file
 from anthropic_proxy.cli.importing.litellm_config import LITELLM_SECTIONS, read_litellm_config
@@ -96,7 +97,7 @@ def import_settings(
     dry_run
         Print what the command would print, and the new lines. Write nothing.
     copy_keys
-        Write the API keys of the file to .env too. In a terminal, the command asks.
+        Write the API keys of the file to .env too. In a terminal, the command asks for keys and lines.
     """
     own_command = "anthropic-proxy import" if file is None else f"anthropic-proxy import {quote_word(str(file))}"
     file = file or _find_router_file()
@@ -118,12 +119,10 @@ def import_settings(
     given = Sources(environ, str(folder / ENV_FILE))
     plan.settle_known_keys(given)
     plan.keep_preferred_provider(given)
-    if plan.secrets:
-        asks = not dry_run and not copy_keys and sys.stdin.isatty() and output.is_terminal
-        places = _list_names([key.setting for key in plan.secrets.values()])  # the file does not have our names
-        question = f"Copy {formats.plural(len(plan.secrets), 'key')} of {base} to {shown_env_file}: {places}?"
-        if copy_keys or (asks and open_questions(output).confirm(question, default=True, instead="--copy-keys")):
-            plan.copy_secrets(plan.secrets)
+    if copy_keys:
+        plan.copy_secrets(plan.secrets)
+    asks = not dry_run and sys.stdin.isatty() and output.is_terminal
+    is_plan = dry_run or asks
     files = prepare_files(plan, folder)
     if "HOST" in plan.variables and not _is_set("PROXY_API_KEY", given):
         try:
@@ -140,7 +139,7 @@ def import_settings(
     else:
         places = " and ".join(shorten_home(change.path) for change in files.changes if change.added_settings)
         part, rest = (f"{added} of ", ", the others are set already") if added < total else ("", "")
-        verb = "would be imported" if dry_run else "imported"
+        verb = "would be imported" if is_plan else "imported"
         text = f"{part}{count} {verb}{f' to {places}' if places else ''}{rest}"
     output.write_line(f"{shorten_home(name)} of {plan.source}: {text}.")
     uses_demo = find_preferred_provider(files.settings, Catalog()).name == "demo"
@@ -150,14 +149,14 @@ def import_settings(
     else:
         _write_mapping(output, plan, files.settings)
         choices = [choice for name in new for choice in retired.get(name, ())]
-        for text in _describe_successors(choices, files.settings, "would be" if dry_run else "is"):
+        for text in _describe_successors(choices, files.settings, "would be" if is_plan else "is"):
             output.write_line(f"  {output.paint('!', 'warn')} {text}")
         for text, line in list_retirement_notices(files.settings, Catalog(), date.today()):
             output.write_line(f"  {output.paint('!', 'warn')} {text}  {output.paint(line, 'type')}")
         others = [
             name for name in new if not name.endswith("_MODEL") and not name.startswith(("FALLBACK_", "MODEL_", "[["))
         ]
-        if others and not dry_run:  # which lists all lines
+        if others and not is_plan:  # which lists all lines
             output.write_line(f"  {output.paint(f'Also imported: {join_with_and(others)}.', 'quiet')}")
     if "PROXY_API_KEY" in plan.variables:
         text = "Clients then need the key in PROXY_API_KEY. anthropic-proxy code sends it by itself."
@@ -174,7 +173,7 @@ def import_settings(
             texts = f"{each.name}: {path} has {each.present}; {base} has {each.wanted}."
             output.write_line(f"  {output.paint('!', 'warn')} {escape_terminal_controls(texts)}")
         output.write_line(f"  To take the value of {base}, delete the line or table, and import again.")
-    notes = [note for note in plan.notes if dry_run or not note.is_harmless]
+    notes = [note for note in plan.notes if is_plan or not note.is_harmless]
     if notes:
         output.write_line()
         output.write_line(output.paint("Not the same here", "title"))
@@ -184,15 +183,31 @@ def import_settings(
             text = f"{note.setting}: {note.reason}{end}"
             output.write_line(f"  {sign} {paint_commands(escape_terminal_controls(text), output.paint)}")
     needed = _write_missing_keys(output, plan, files.settings, shown_env_file, given)
-    for change in files.changes if dry_run else ():
+    for change in files.changes if is_plan else ():
         if change.added:
             output.write_line()
             output.write_line(output.paint(f"Lines for {shorten_home(change.path)}", "title"))
         for line in mask_env_lines(change.added).strip("\n").splitlines():
             output.write_line(f"  {output.paint('+', 'ok')} {line}" if line else "  +")
 
+    if asks and (added or plan.secrets):
+        output.write_line()
+        questions, lines_wait = open_questions(output), added > 0
+        if plan.secrets:
+            places = _list_names([key.setting for key in plan.secrets.values()])  # the file does not have our names
+            question = f"Copy {formats.plural(len(plan.secrets), 'key')} of {base} to {shown_env_file}: {places}?"
+            if questions.confirm(question, default=True):
+                needed = {name: table for name, table in needed.items() if name not in plan.secrets}
+                plan.copy_secrets(plan.secrets)
+                files = prepare_files(plan, folder)
+                added = sum(len(change.added_settings) for change in files.changes)
+        if lines_wait and not questions.confirm("Write the lines?", default=True):
+            output.write_notice("Nothing was written.")
+            sys.exit(EXIT_FAILED)
     if not dry_run:
         files.write(output)
+        if asks and added:
+            output.write_line(f"  {output.paint('✓', 'ok')} Added the lines.")
         reload_proxies(output, present, folder / ENV_FILE)
     steps = [(own_command, "writes them")] if total else [(own_command, "again, when the file is corrected")]
     if not dry_run or (total and not added):
