@@ -37,7 +37,7 @@ from anthropic_proxy.cli.client_models import (
     list_name_variables,
 )
 from anthropic_proxy.cli.command_settings import NO_PROVIDER, is_named_by_user, load_command_settings
-from anthropic_proxy.cli.doctor.report import MIN_SESSION_TOKENS, find_window_setting
+from anthropic_proxy.cli.doctor.report import find_window_setting
 from anthropic_proxy.cli.local_proxy import (
     LocalProxy,
     client_token,
@@ -58,7 +58,7 @@ from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.platforms.shells import Shell, find_shell, format_set_command, quote_word
 from anthropic_proxy.engine.providers import find_registry
-from anthropic_proxy.engine.providers.catalog import Catalog, load_learned_models
+from anthropic_proxy.engine.providers.catalog import MIN_SESSION_TOKENS, Catalog, load_learned_models
 from anthropic_proxy.engine.providers.servers import find_server_name
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
 from anthropic_proxy.engine.routing.router import describe_missing_key_of, find_tier, list_route_choices

@@ -20,7 +20,6 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.completion import complete_providers
-from anthropic_proxy.cli.doctor.report import MIN_SESSION_TOKENS
 from anthropic_proxy.cli.importing.plan import (
     ImportPlan,
     ServerTable,
@@ -39,7 +38,7 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.platforms.shells import quote_word
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, find_registry
-from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.providers.catalog import MIN_SESSION_TOKENS, Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.lookup import find_known_model, find_origin
 from anthropic_proxy.engine.providers.provider_models import has_model_list, is_key_accepted, query_chat_models
@@ -1055,13 +1054,13 @@ _MODEL_QUESTIONS = {
 }
 
 
-async def _query_ollama(settings: Settings) -> Sequence[str] | None:
-    """Return the models of the local Ollama server. None: no server responds."""
+async def _choose_installed_model(settings: Settings) -> str:
+    """Return the model that the proxy uses for all Claude tiers if no setting names one. "": no server responds."""
     services = await open_services(settings)
     try:
         local = find_registry(settings).local.name
         await services.catalog.refresh_listing(local)
-        return services.catalog.cached_model_ids(local)
+        return services.catalog.choose_installed_model(local)
     finally:
         await services.close()
 
@@ -1362,23 +1361,12 @@ def find_default_models(
     """Return the proposed big and small model, without prefix. "": none.
 
     They are the defaults of the provider, or others for those that are retired or soon will be. Of an Ollama server,
-    they are its largest and its smallest model. `offered`: from `find_offered_models`.
+    both are the model that the proxy would use without a setting. `offered`: from `find_offered_models`.
     """
     provider = backend.provider
     if provider.uses_installed_models:
-        plain = structs.replace(backend.settings, preferred_provider=provider.name, tier_models={})
-        plain = structs.replace(plain, big_model=None, middle_model=None, small_model=None)
-        listed = asyncio.run(_query_ollama(backend.settings)) or ()
-        catalog = Catalog(listings={provider.name: listed})
-        targets = {row.tier: row.target.partition("/")[2] for row in list_tier_mappings(plain, catalog)}
-        big, small = targets["sonnet"], targets["haiku"]
-        big = f"{big}:latest" if f"{big}:latest" in listed else big
-        facts = {fact.model.removeprefix(f"{provider.prefix}/"): fact for fact in backend.models or ()}
-        if big in facts and _is_too_small(facts[big]):  # the largest one on this machine that has room for a session
-            others = (facts[name] for name in listed if name in facts and not _is_too_small(facts[name]))
-            usable = next((fact.model for fact in others if fact.price is not None and not fact.price.output), big)
-            big = usable.removeprefix(f"{provider.prefix}/")
-        return big, small
+        model = asyncio.run(_choose_installed_model(backend.settings))
+        return model, model
     if any(backend.proposed_models):
         return backend.proposed_models
     defaults = (provider.default_big_model or "", provider.default_small_model or "")

@@ -25,7 +25,7 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.platforms.shells import quote_word
 from anthropic_proxy.engine.providers import Provider
-from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.providers.catalog import MIN_SESSION_TOKENS, Catalog
 from anthropic_proxy.engine.providers.model_ids import read_model_id
 from anthropic_proxy.engine.routing.router import ModelReplacement, find_successor_id, list_model_replacements
 from anthropic_proxy.errors import join_with_and, join_with_or
@@ -36,8 +36,6 @@ from anthropic_proxy.gateway.settings.config_file import resolve_config_file_pat
 from anthropic_proxy.gateway.settings.files import format_toml_key, format_toml_value
 from anthropic_proxy.secrets import redact_json_value, redact_secrets
 
-MIN_SESSION_TOKENS = 44_000
-"""Minimum context window for a session of Claude Code, in tokens: system prompt, tools and a few files."""
 _MAX_NAMED_ROUTES = 2
 _LARGER_WINDOW = 81_920
 """Context window, in tokens, that the doctor proposes for a local model with a smaller one."""

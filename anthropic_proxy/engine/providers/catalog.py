@@ -72,6 +72,12 @@ _NON_CHAT_PATTERNS = (
 )
 """Patterns of model ids without chat: embeddings, speech, images. Neither lists of the OpenAI format nor
 Ollama before 0.30 state the purpose of a model."""
+MIN_SESSION_TOKENS = 44_000
+"""Minimum context window for a session of Claude Code, in tokens: system prompt, tools and a few files."""
+_CLOUD_SUFFIXES = (":cloud", "-cloud")
+"""Suffixes of models in the Ollama cloud, which require an account. Default models are local if possible."""
+_MAX_COMPARED_MODELS = 8
+"""Number of installed models of which the server is asked whether they are usable, until one is."""
 _FILE = Path(__file__).with_name("models.toml")
 _VERSION = compile_later(r"\d+(?:[.-]\d{1,2}(?![0-9a-z]))*")
 """Version in a model id: `4.1` of `deepseek-v4.1-flash`, `5-5` of `claude-opus-5-5-20261001`, `2604` (a date)."""
@@ -418,6 +424,25 @@ class Catalog:
         """Return the cached model ids of a provider, the largest model first. None: never reported."""
         return self._listings.get(provider)
 
+    def choose_installed_model(self, provider: str) -> str:
+        """Return the listed model for the Claude tiers: the largest local one that calls tools and has room for a
+        session, as far as the server has told it. One for all: two would displace each other in the memory.
+
+        "": the provider lists none.
+        """
+        local = self._list_local_models(provider)
+        compared = local[:_MAX_COMPARED_MODELS]
+        return next((model for model in compared if self._is_usable(provider, model)), next(iter(local), ""))
+
+    def _list_local_models(self, provider: str) -> Sequence[str]:
+        listed = self._listings.get(provider) or ()
+        return [model for model in listed if not model.endswith(_CLOUD_SUFFIXES)] or listed
+
+    def _is_usable(self, provider: str, model: str) -> bool:
+        """Return False if it is known that a model calls no tools, or has no room for a session."""
+        found = self.cached_capabilities(provider, model)
+        return found.tools and (not found.known or found.effective_max_input >= MIN_SESSION_TOKENS)
+
     def cached_capabilities(self, provider: str, model: str, models_table: str = "") -> ModelCapabilities:
         """Return the capabilities of a model without a query.
 
@@ -532,6 +557,11 @@ class Catalog:
         if listed is not None:
             self._listings[provider] = tuple(filter(str.isprintable, listed))
             self.edition += 1
+            for model in self._list_local_models(provider)[:_MAX_COMPARED_MODELS]:
+                if (provider, model) not in self._described:
+                    await self._describe(source, provider, model)
+                if (provider, model) not in self._described or self._is_usable(provider, model):
+                    break
 
     async def close(self) -> None:
         queries = list(self._queries.values())

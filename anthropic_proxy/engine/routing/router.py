@@ -288,8 +288,6 @@ _OTHER_TIERS = {"mythos": "fable"}
 _TIER = compile_later(rf"(?<![a-z])({'|'.join((*TIERS, *_OTHER_TIERS))})(?![a-z])")
 _ALIAS = "claude-"
 MAX_NAME_LENGTH = 512
-_CLOUD_SUFFIXES = (":cloud", "-cloud")
-"""Suffixes of models in the Ollama cloud, which require an account. Default models are local if possible."""
 
 
 class ModelChoice(Struct, frozen=True, kw_only=True):
@@ -405,10 +403,8 @@ def choose_models_for_tier(
         first = ModelChoice(provider=preferred, model=_without_suffix(requested), reason=reason, tier=tier)
     else:
         model = (preferred.default_small_model if tier == "haiku" else preferred.default_big_model) or ""
-        installed = catalog.cached_model_ids(preferred.name)
-        if preferred.uses_installed_models and installed and not _is_listed(model, installed):
-            local = [name for name in installed if not name.endswith(_CLOUD_SUFFIXES)] or installed
-            model = local[-1] if tier == "haiku" else local[0]
+        if preferred.uses_installed_models:
+            model = catalog.choose_installed_model(preferred.name) or model
         reason = f"{tier} is {variable} (default of {preferred.name})"
         choice = _through_vertex(preferred, model, reason, settings)
         first = structs.replace(choice, model_setting=ModelSetting(variable), tier=tier)

@@ -11,10 +11,11 @@ import pytest
 from anthropic_proxy.engine.messages.preparation.request import MIN_MARGIN_TOKENS
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities, OllamaModelSource
+from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import load_settings
-from tests.support.fakes.ollama.models import MODELS, show, tags
+from tests.support.fakes.ollama.models import MODELS, Model, show, tags
 from tests.support.harness import FakeResponse, ProxyHarness
 
 LEVELS = ("none", "low", "medium", "high", "max")
@@ -135,6 +136,42 @@ async def test_models_that_chat_are_listed_by_size() -> None:
     listed = await OllamaModelSource(Server().send, "http://localhost:11434").list_models()
     assert (listed[0], listed[-1]) == ("qwen3-coder:30b", "gpt-oss:120b-cloud")
     assert "nomic-embed-text:latest" not in listed
+
+
+@pytest.mark.parametrize(
+    ("installed", "chosen"),
+    [
+        ("qwen3-coder:30b gpt-oss:20b llama3.2:latest", "qwen3-coder:30b"),
+        ("llama3:latest llama3.2:latest", "llama3.2:latest"),  # 8,192 tokens, and it calls no tools
+        ("qwen3:8b gpt-oss:20b llama3.2:latest", "gpt-oss:20b"),
+        ("qwen3:8b gemma3:4b llama3.2:latest mine:small", "llama3.2:latest"),
+        ("gpt-oss:120b-cloud llama3.2:latest", "llama3.2:latest"),
+        ("gpt-oss:120b-cloud", "gpt-oss:120b-cloud"),
+        ("nomic-embed-text:latest llama3.2:latest qwen3:8b", "llama3.2:latest"),
+        ("llama3:latest mine:small", "llama3:latest"),  # none is usable
+        ("own-embedder llama3.2:latest", "llama3.2:latest"),  # of an older server, which lists no features
+    ],
+)
+async def test_one_local_model_that_can_run_a_session_serves_all_tiers(installed: str, chosen: str) -> None:
+    """As `init` proposes it."""
+    models = {
+        name: MODELS.get(name, Model("qwen3", 40_960, ("embedding",), 9_000_000_000)) for name in installed.split()
+    }
+    is_old = "own-embedder" in models
+    listed = [
+        {"name": name, "size": one.size, "details": one.details}
+        | ({} if is_old else {"capabilities": list(one.abilities)})
+        for name, one in models.items()
+    ]
+    server = Server(
+        tags=lambda _: FakeResponse(200, msgspec.json.encode({"models": listed})),
+        show=lambda body: FakeResponse(200, msgspec.json.encode(show(models[body["model"]]))),
+    )
+    proxy = ProxyHarness(server, PREFERRED_PROVIDER="ollama")
+    settings, catalog = proxy.services.settings, proxy.services.catalog
+    await catalog.refresh_listing("ollama")
+    assert {row.target for row in list_tier_mappings(settings, catalog)} == {f"ollama/{chosen}"}
+    assert catalog.choose_installed_model("ollama") == chosen
 
 
 async def test_models_without_chat_of_older_servers_are_known_by_their_family_or_name() -> None:
