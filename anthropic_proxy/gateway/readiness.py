@@ -43,6 +43,7 @@ from anthropic_proxy.engine.routing.router import (
     choose_models,
     find_preferred_provider,
     find_retirement,
+    find_served_successor,
     find_successor_id,
     list_model_replacements,
     list_route_choices,
@@ -338,7 +339,7 @@ def list_retirement_notices(
     settings: Settings, catalog: Catalog, today: date, *, only_routes: bool = False
 ) -> list[RetirementNotice]:
     """Check the models of Claude tiers (opus …), their fallbacks and the routes. `today`: the last date that counts."""
-    find_other = partial(find_successor_id, settings=settings, today=today)
+    find_other = partial(find_served_successor, settings=settings, catalog=catalog, today=today)
     notices = []
     for found in list_model_replacements(find_other, settings, catalog):
         if only_routes and found.route is None:
@@ -347,6 +348,8 @@ def list_retirement_notices(
         text = describe_retirements(found.replaced, settings)
         lead = f"{text}. {'Its successor' if len(found.replaced) == 1 else 'Their successor'}"
         lead += "s" if len(successors) > 1 else ""
+        if any(find_other(choice) != find_successor_id(choice, settings, today) for choice in found.replaced):
+            lead = f"{text}, and its successor is not in the list of the server. Another model"
         if found.route is not None:
             lead += f' for route "{found.route.name}" ({found.setting.source}){found.condition}'
         elif found.tier and not successors.keys() & set(found.line.partition("=")[2].split(",")):

@@ -27,7 +27,12 @@ from anthropic_proxy.engine.platforms.shells import quote_word
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.catalog import MIN_SESSION_TOKENS, Catalog
 from anthropic_proxy.engine.providers.model_ids import read_model_id
-from anthropic_proxy.engine.routing.router import ModelReplacement, find_successor_id, list_model_replacements
+from anthropic_proxy.engine.routing.router import (
+    ModelReplacement,
+    find_served_successor,
+    list_model_replacements,
+    list_served_models,
+)
 from anthropic_proxy.errors import join_with_and, join_with_or
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.gateway.prices.price_list import PriceList
@@ -56,7 +61,7 @@ class Fix(Struct, frozen=True, kw_only=True):
 
 def list_fixes(diagnoses: Sequence[Diagnosis], settings: Settings, catalog: Catalog) -> list[Fix]:
     """Return one `Fix` for each problem that a setting or a command solves, and for each place of a setting."""
-    find_successor = partial(find_successor_id, settings=settings, today=date.today())
+    find_successor = partial(find_served_successor, settings=settings, catalog=catalog, today=date.today())
     retired_models = list_model_replacements(find_successor, settings, catalog)
     found: dict[Fix, None] = {}
     for diagnosis in diagnoses:
@@ -145,11 +150,9 @@ def _fix_access(
 def _fix_model(diagnosis: Diagnosis, problem: Problem, settings: Settings, catalog: Catalog) -> Iterator[Fix]:
     """Name each place that sets a model which the provider does not have."""
     backend, target = diagnosis.backend, diagnosis.backend.target
-    provider, own = target.provider, target.model_setting
-    listed = [model for model in diagnosis.models or () if model != target.model and read_model_id(model)]
-    successor = find_successor_id(target, settings, date.today()).removeprefix(f"{provider.prefix}/")
-    usable = [model for model in (successor, provider.default_big_model) if model and model != target.model]
-    other = next((model for model in usable if not listed or model in listed), next(iter(listed), "<another model>"))
+    own = target.model_setting
+    served = list_served_models(target, settings, [*filter(read_model_id, diagnosis.models or ())])
+    other = next(iter(served), "<another model>")
     places = _list_places(backend, f"{backend.name}/{other}", settings, catalog)
     # the remedy of the message is the setting that is on the next line
     text = _sentence(problem.message.partition(REMEDY_LEAD)[0] if places else problem.message)

@@ -7,7 +7,7 @@ that a setting of the proxy has caused becomes a 400.
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import date
 from urllib.parse import urlsplit
 
@@ -20,8 +20,15 @@ from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.providers.servers import find_called_url, has_own_models
-from anthropic_proxy.engine.routing.router import Target, describe_guess, find_successor_id, list_model_replacements
+from anthropic_proxy.engine.providers.servers import find_called_url
+from anthropic_proxy.engine.routing.router import (
+    Target,
+    describe_guess,
+    find_successor_id,
+    list_known_ids,
+    list_model_replacements,
+    list_served_models,
+)
 from anthropic_proxy.engine.wires.contract import (
     CLIENT_CREDENTIAL_ORIGIN,
     BaseDialect,
@@ -38,7 +45,6 @@ from anthropic_proxy.errors import (
     UpstreamProtocolError,
     UpstreamTimeout,
     UpstreamUnreachable,
-    find_similar_choices,
 )
 
 _UNSUPPORTED_ENCODINGS = ("br", "zstd", "compress")
@@ -216,7 +222,7 @@ _OBJECT_WITH_ID = compile_later(
 _MAX_ROUTE_ERROR_CHARACTERS = 200
 REMEDY_LEAD = " Remedy: "
 """Text between the cause and the remedy in the message about a model that a setting names."""
-_SIMILAR_MODELS = 2
+_NAMED_MODELS = 2
 """Number of models that are named in place of one that does not exist."""
 
 
@@ -321,29 +327,14 @@ def assign_base_url(provider: Provider, settings: EngineOptions, address: str) -
     return f'base_url = "{address}"' if provider.is_configured else f"{variable}={address}"
 
 
-def _find_similar_models(target: Target, settings: EngineOptions, catalog: Catalog) -> list[str]:
-    """Return the names most similar to that of the model, from the list of the provider or else those that it is known
-    to serve.
-    """
-    provider = target.provider
-    listed = _list_models(target, catalog)
-    if not listed and has_own_models(provider, settings):
-        listed = [name for name in provider.known_models if name not in provider.retired_models]
-    return find_similar_choices(target.model, [name for name in listed if name != target.model], _SIMILAR_MODELS)
-
-
-def _list_models(target: Target, catalog: Catalog) -> Sequence[str]:
-    """Return the list of the server, as far as it was read. Empty: it was not."""
-    return catalog.cached_model_ids(target.provider.name) or catalog.list_reported_models(target.upstream)
-
-
 def _describe_setting(target: Target, settings: EngineOptions, catalog: Catalog) -> str:
     provider, setting = target.provider, target.model_setting
     assert setting is not None  # `rejects_configured_model`
+    listed = list_known_ids(target, settings, catalog)
+    served = list_served_models(target, settings, listed)
     successor = find_successor_id(target, settings, date.max)  # refused before its announced date too
-    if (listed := _list_models(target, catalog)) and successor.removeprefix(f"{provider.prefix}/") not in listed:
-        successor = ""
-    other = successor or f"{provider.prefix}/<another model>"
+    is_certain = bool(served) and (successor == f"{provider.prefix}/{served[0]}" or (bool(listed) and len(served) == 1))
+    other = f"{provider.prefix}/{served[0] if is_certain else '<another model>'}"
     if setting.source:
         origin = f"The model {target.prefixed_id} is set by {setting}."
         found = list_model_replacements(
@@ -356,8 +347,7 @@ def _describe_setting(target: Target, settings: EngineOptions, catalog: Catalog)
         verb = "is the default" if is_default else "replaces the retired default"
         origin = f"{target.prefixed_id} {verb} of {setting.name}, which is not set."
         remedy = f"set {setting.name}={other} in {settings.variables_file}"
-    similar = [] if successor else _find_similar_models(target, settings, catalog)
-    such_as = f", such as {' or '.join(similar)}" if similar else ""
+    such_as = "" if is_certain or not served else f", such as {' or '.join(served[:_NAMED_MODELS])}"
     return f"{origin}{REMEDY_LEAD}{remedy}{such_as}"
 
 

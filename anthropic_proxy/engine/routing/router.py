@@ -38,7 +38,7 @@ from anthropic_proxy.engine.options import (
 )
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import AnyWireConfig, Provider, ProviderRegistry, ServerOverride, find_registry
-from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
+from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities, may_chat
 from anthropic_proxy.engine.providers.registry import RetiredModel
 from anthropic_proxy.engine.providers.servers import (
     build_server_name,
@@ -48,6 +48,7 @@ from anthropic_proxy.engine.providers.servers import (
     find_server_name,
     find_server_override,
     has_own_list,
+    has_own_models,
 )
 from anthropic_proxy.engine.wires.contract import BaseDialect, RelayWire, Wire
 from anthropic_proxy.errors import (
@@ -56,6 +57,7 @@ from anthropic_proxy.errors import (
     UnknownModel,
     UnsupportedFeature,
     find_similar_choice,
+    find_similar_choices,
     join_with_and,
     join_with_or,
 )
@@ -708,6 +710,44 @@ def find_successor_id(model: ModelChoice | Target, settings: EngineOptions, toda
     return f"{model.provider.prefix}/{retirement.successor}"
 
 
+def list_served_models(model: ModelChoice | Target, settings: EngineOptions, listed: Sequence[str]) -> list[str]:
+    """Return the models that may replace one which its provider does not serve, without prefix, the best first.
+
+    `listed`: the models in the list of the server, which has all of the result. Empty: the list is unknown, and the
+    successor and similar ones of the vendor's known models are returned. None of them is to be retired.
+    """
+    provider = model.provider
+    known = listed or (provider.known_models if has_own_models(provider, settings) else ())
+    usable = [
+        name
+        for name in known
+        if name != model.model and may_chat(name) and find_retirement(provider, name, settings) is None
+    ]
+    successor = find_successor_id(model, settings, date.max).removeprefix(f"{provider.prefix}/")
+    found = [successor] if successor and (successor in usable or not listed) else []
+    found += find_similar_choices(model.model, usable, _SIMILAR_MODELS)
+    if listed:
+        found += [provider.default_big_model] if provider.default_big_model in usable else []
+        found += usable
+    return list(dict.fromkeys(found))
+
+
+def find_served_successor(model: ModelChoice, settings: EngineOptions, catalog: Catalog, today: date) -> str:
+    """Return what `find_successor_id` returns; if the server lists other models only, the best one of them."""
+    successor = find_successor_id(model, settings, today)
+    listed = list_known_ids(model, settings, catalog)
+    if not successor or not listed or successor.removeprefix(f"{model.provider.prefix}/") in listed:
+        return successor
+    served = list_served_models(model, settings, listed)
+    return f"{model.provider.prefix}/{served[0]}" if served else successor
+
+
+def list_known_ids(model: ModelChoice | Target, settings: EngineOptions, catalog: Catalog) -> Sequence[str]:
+    """Return the list of the server of a model, as far as it was read. Empty: it was not."""
+    name = model.upstream if isinstance(model, Target) else find_server_name(model.provider, settings)
+    return catalog.cached_model_ids(model.provider.name) or catalog.list_reported_models(name)
+
+
 def find_successor(target: Target, settings: EngineOptions, catalog: Catalog, today: date) -> Target | None:
     """Return the target with the successor of a retired default model. None: it is in use, or no default."""
     retirement = find_retirement(target.provider, target.model, settings)
@@ -898,6 +938,8 @@ def describe_missing_key_of(choice: ModelChoice | Target, settings: EngineOption
 
 
 _MIN_SIMILARITY = 0.7
+_SIMILAR_MODELS = 2
+"""Number of models with similar names that may be meant by one that does not exist."""
 
 
 def _subject_of(setting: ModelSetting) -> str:
