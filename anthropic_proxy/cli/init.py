@@ -38,7 +38,7 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.platforms.shells import quote_word
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, find_registry
-from anthropic_proxy.engine.providers.catalog import MIN_SESSION_TOKENS, Catalog
+from anthropic_proxy.engine.providers.catalog import MIN_SESSION_TOKENS, TAGS_TIMEOUT_SECONDS, Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.lookup import find_known_model, find_origin
 from anthropic_proxy.engine.providers.provider_models import has_model_list, is_key_accepted, query_chat_models
@@ -1054,13 +1054,19 @@ _MODEL_QUESTIONS = {
 }
 
 
-async def _choose_installed_model(settings: Settings) -> str:
-    """Return the model that the proxy uses for all Claude tiers if no setting names one. "": no server responds."""
+async def _choose_installed_models(settings: Settings) -> list[str]:
+    """Return the big and the small model that the proxy uses if no setting names one, as its server lists them."""
     services = await open_services(settings)
     try:
-        local = find_registry(settings).local.name
-        await services.catalog.refresh_listing(local)
-        return services.catalog.choose_installed_model(local)
+        local, catalog = find_registry(settings).local, services.catalog
+        await catalog.refresh_listing(local.name, TAGS_TIMEOUT_SECONDS)
+        listed = catalog.cached_model_ids(local.name) or ()
+        defaults = local.default_big_model or "", local.default_small_model or ""
+        chosen = [
+            catalog.choose_installed_model(local.name, default, prefers_small=position == 1)
+            for position, default in enumerate(defaults)
+        ]
+        return [f"{model}:latest" if f"{model}:latest" in listed else model for model in chosen]
     finally:
         await services.close()
 
@@ -1361,12 +1367,12 @@ def find_default_models(
     """Return the proposed big and small model, without prefix. "": none.
 
     They are the defaults of the provider, or others for those that are retired or soon will be. Of an Ollama server,
-    both are the model that the proxy would use without a setting. `offered`: from `find_offered_models`.
+    they are those that the proxy uses without a setting. `offered`: from `find_offered_models`.
     """
     provider = backend.provider
     if provider.uses_installed_models:
-        model = asyncio.run(_choose_installed_model(backend.settings))
-        return model, model
+        big, small = asyncio.run(_choose_installed_models(backend.settings))
+        return big, small
     if any(backend.proposed_models):
         return backend.proposed_models
     defaults = (provider.default_big_model or "", provider.default_small_model or "")

@@ -16,6 +16,7 @@ from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import (
+    TAGS_TIMEOUT_SECONDS,
     UNUSED_LIST_TIMEOUT_SECONDS,
     LearnedModel,
     ListedPrices,
@@ -202,7 +203,7 @@ async def open_services(
     for warning in warnings:
         services.log.write_once(warning)
     if should_query_ollama(settings) and (previous is None or services.catalog is not previous.catalog):
-        await services.catalog.refresh_listing(find_registry(settings).local.name)
+        await services.catalog.refresh_listing(find_registry(settings).local.name, TAGS_TIMEOUT_SECONDS)
     return services
 
 

@@ -77,7 +77,7 @@ MIN_SESSION_TOKENS = 44_000
 _CLOUD_SUFFIXES = (":cloud", "-cloud")
 """Suffixes of models in the Ollama cloud, which require an account. Default models are local if possible."""
 _MAX_COMPARED_MODELS = 8
-"""Number of installed models of which the server is asked whether they are usable, until one is."""
+"""Number of installed models of which the server is asked whether they are usable: the largest, and the smallest."""
 _FILE = Path(__file__).with_name("models.toml")
 _VERSION = compile_later(r"\d+(?:[.-]\d{1,2}(?![0-9a-z]))*")
 """Version in a model id: `4.1` of `deepseek-v4.1-flash`, `5-5` of `claude-opus-5-5-20261001`, `2604` (a date)."""
@@ -424,24 +424,27 @@ class Catalog:
         """Return the cached model ids of a provider, the largest model first. None: never reported."""
         return self._listings.get(provider)
 
-    def choose_installed_model(self, provider: str) -> str:
-        """Return the listed model for the Claude tiers: the largest local one that calls tools and has room for a
-        session, as far as the server has told it. One for all: two would displace each other in the memory.
+    def choose_installed_model(self, provider: str, default: str, *, prefers_small: bool) -> str:
+        """Return the model for Claude tiers: `default` if it is installed, else the largest or the smallest local one.
 
-        "": the provider lists none.
+        One that calls no tools or has no room for a session, as the server has told, is used only if all are such.
         """
         local = self._list_local_models(provider)
-        compared = local[:_MAX_COMPARED_MODELS]
-        return next((model for model in compared if self._is_usable(provider, model)), next(iter(local), ""))
+        listed = [name for name in self._listings.get(provider) or () if name in (default, f"{default}:latest")]
+        found = [*listed, *(reversed(local) if prefers_small else local)]
+        chosen = next((model for model in found if self._is_usable(provider, model)), next(iter(found), default))
+        return default if chosen in listed else chosen
 
     def _list_local_models(self, provider: str) -> Sequence[str]:
         listed = self._listings.get(provider) or ()
         return [model for model in listed if not model.endswith(_CLOUD_SUFFIXES)] or listed
 
     def _is_usable(self, provider: str, model: str) -> bool:
-        """Return False if it is known that a model calls no tools, or has no room for a session."""
-        found = self.cached_capabilities(provider, model)
-        return found.tools and (not found.known or found.effective_max_input >= MIN_SESSION_TOKENS)
+        """Return False if the provider has told that a model calls no tools, or has no room for a session."""
+        if (provider, model) not in self._described:
+            return True
+        found = self._found[provider, model]
+        return found.tools and found.effective_max_input >= MIN_SESSION_TOKENS
 
     def cached_capabilities(self, provider: str, model: str, models_table: str = "") -> ModelCapabilities:
         """Return the capabilities of a model without a query.
@@ -544,9 +547,10 @@ class Catalog:
         if self._is_due(key, REFRESH_INTERVAL_SECONDS if key in self._described else QUERY_RETRY_INTERVAL_SECONDS):
             self._start_query(key, self._describe(source, provider, model))
 
-    async def refresh_listing(self, provider: str) -> None:
+    async def refresh_listing(self, provider: str, max_seconds: float = 0.0) -> None:
         """Query the model list of a provider now. Without a reply, the cached list is kept.
 
+        Then the models are queried from which `choose_installed_model` chooses, for `max_seconds` before the result.
         Ids with control characters are left out: commands print them on terminals.
         """
         source = self._sources.get(provider)
@@ -557,11 +561,15 @@ class Catalog:
         if listed is not None:
             self._listings[provider] = tuple(filter(str.isprintable, listed))
             self.edition += 1
-            for model in self._list_local_models(provider)[:_MAX_COMPARED_MODELS]:
-                if (provider, model) not in self._described:
-                    await self._describe(source, provider, model)
-                if (provider, model) not in self._described or self._is_usable(provider, model):
-                    break
+            local = self._list_local_models(provider)
+            compared = dict.fromkeys((*local[:_MAX_COMPARED_MODELS], *local[-_MAX_COMPARED_MODELS:]))
+            keys = [(provider, model) for model in compared if (provider, model) not in self._described]
+            for key in keys:
+                if key not in self._queries:
+                    self._start_query(key, self._describe(source, *key))
+            running = [self._queries[key] for key in keys if key in self._queries]
+            if running and max_seconds:
+                await asyncio.wait(running, timeout=max_seconds)
 
     async def close(self) -> None:
         queries = list(self._queries.values())

@@ -406,7 +406,7 @@ def choose_models_for_tier(
     else:
         model = (preferred.default_small_model if tier == "haiku" else preferred.default_big_model) or ""
         if preferred.uses_installed_models:
-            model = catalog.choose_installed_model(preferred.name) or model
+            model = catalog.choose_installed_model(preferred.name, model, prefers_small=tier == "haiku")
         reason = f"{tier} is {variable} (default of {preferred.name})"
         choice = _through_vertex(preferred, model, reason, settings)
         first = structs.replace(choice, model_setting=ModelSetting(variable), tier=tier)

@@ -139,28 +139,26 @@ async def test_models_that_chat_are_listed_by_size() -> None:
 
 
 @pytest.mark.parametrize(
-    ("installed", "chosen"),
+    ("installed", "big", "small"),
     [
-        ("qwen3-coder:30b gpt-oss:20b llama3.2:latest", "qwen3-coder:30b"),
-        ("llama3:latest llama3.2:latest", "llama3.2:latest"),  # 8,192 tokens, and it calls no tools
-        ("qwen3:8b gpt-oss:20b llama3.2:latest", "gpt-oss:20b"),
-        ("qwen3:8b gemma3:4b llama3.2:latest mine:small", "llama3.2:latest"),
-        ("gpt-oss:120b-cloud llama3.2:latest", "llama3.2:latest"),
-        ("gpt-oss:120b-cloud", "gpt-oss:120b-cloud"),
-        ("nomic-embed-text:latest llama3.2:latest qwen3:8b", "llama3.2:latest"),
-        ("llama3:latest mine:small", "llama3:latest"),  # none is usable
-        ("own-embedder llama3.2:latest", "llama3.2:latest"),  # of an older server, which lists no features
+        ("qwen3-coder:30b gpt-oss:20b llama3.2:latest", "qwen3-coder:30b", "llama3.2:latest"),
+        ("qwen3-coder:30b llama3:latest llama3.2:latest", "qwen3-coder:30b", "llama3.2:latest"),  # llama3: 8,192 tokens
+        ("qwen3:8b gpt-oss:20b mine:small", "gpt-oss:20b", "gpt-oss:20b"),  # 40,960 and 3,072 tokens
+        ("qwen3:8b gemma3:4b llama3.2:latest", "llama3.2:latest", "llama3.2:latest"),  # gemma3 calls no tools
+        ("gpt-oss:120b-cloud llama3.2:latest", "llama3.2:latest", "llama3.2:latest"),
+        ("gpt-oss:120b-cloud", "gpt-oss:120b-cloud", "gpt-oss:120b-cloud"),
+        ("nomic-embed-text:latest llama3.2:latest qwen3:8b", "llama3.2:latest", "llama3.2:latest"),
+        ("llama3:latest mine:small", "llama3", "mine:small"),  # none is usable
+        ("own-embedder llama3.2:latest", "llama3.2:latest", "llama3.2:latest"),  # of an older server
     ],
 )
-async def test_one_local_model_that_can_run_a_session_serves_all_tiers(installed: str, chosen: str) -> None:
-    """As `init` proposes it."""
-    models = {
-        name: MODELS.get(name, Model("qwen3", 40_960, ("embedding",), 9_000_000_000)) for name in installed.split()
-    }
-    is_old = "own-embedder" in models
+async def test_a_model_that_cannot_run_a_session_is_not_chosen(installed: str, big: str, small: str) -> None:
+    """The proxy uses the models that `init` proposes: both call the same function after the same query."""
+    embedder = Model("qwen3", 40_960, ("embedding",), 9_000_000_000)
+    models = {name: MODELS.get(name, embedder) for name in installed.split()}
     listed = [
         {"name": name, "size": one.size, "details": one.details}
-        | ({} if is_old else {"capabilities": list(one.abilities)})
+        | ({} if "own-embedder" in models else {"capabilities": list(one.abilities)})
         for name, one in models.items()
     ]
     server = Server(
@@ -168,10 +166,11 @@ async def test_one_local_model_that_can_run_a_session_serves_all_tiers(installed
         show=lambda body: FakeResponse(200, msgspec.json.encode(show(models[body["model"]]))),
     )
     proxy = ProxyHarness(server, PREFERRED_PROVIDER="ollama")
-    settings, catalog = proxy.services.settings, proxy.services.catalog
-    await catalog.refresh_listing("ollama")
-    assert {row.target for row in list_tier_mappings(settings, catalog)} == {f"ollama/{chosen}"}
-    assert catalog.choose_installed_model("ollama") == chosen
+    await proxy.services.catalog.refresh_listing("ollama", 60)
+    rows = list_tier_mappings(proxy.services.settings, proxy.services.catalog)
+    targets = {row.tier: row.target for row in rows}
+    wanted = {tier: f"ollama/{small if tier == 'haiku' else big}" for tier in targets}
+    assert targets == wanted
 
 
 async def test_models_without_chat_of_older_servers_are_known_by_their_family_or_name() -> None:
