@@ -456,7 +456,8 @@ class Attempts:
         prepared = await engine.background.run_in_thread_if_large(
             self._is_large, prepare, request, limits, estimate, places or NOWHERE
         )
-        prepared.request.session = session
+        # checks of tool calls have no conversation, but one beginning, which the provider caches by the session
+        prepared.request.session = session or (f"checks {self.receipt.session}" if self.receipt.parent else "")
         if loads_tools:
             engine.observations.store_tool_places(conversation, request.messages, places, prepared.places)
         is_further_call = run.continuation is not None

@@ -155,10 +155,14 @@ class CachingProvider:
         machine = machines[0] if machines else str(len(self.calls)) if self.policy.keys else ""
         tokens, cached = self.cache.feed(prompt, machine, marked)
         self.calls.append(CachedCall(tokens, cached))
-        step = self.script[len(self.calls) - 1]
+        step = self.next_step(body)
         if not isinstance(step, str):
             step = _offered(step, body)
         return _REPLIES[wire](step, tokens, cached, f"call_{len(self.calls)}")
+
+    def next_step(self, body: dict[str, Any]) -> tuple[str, Mapping[str, Any]] | str:
+        """Return what the model does. The request is counted already."""
+        return self.script[len(self.calls) - 1]
 
 
 def _list_parts(wire: str, body: dict[str, Any]) -> list[Any]:

@@ -241,6 +241,16 @@ async def test_a_check_is_a_record_of_its_own_that_names_its_request() -> None:
     assert (parent.kind, parent.parent, parent.input_tokens) == ("main", "", 100)
 
 
+@pytest.mark.parametrize("headers", [{"x-claude-code-session-id": "s1"}, {}])
+async def test_all_checks_of_a_session_use_one_prompt_cache(headers: dict[str, str]) -> None:
+    verdicts = [answer(verdict("not_flagged"))] * 2
+    script = Script(calls(call("Bash", command="make"), call("Bash", 1, command="make x")), *verdicts)
+    await proxy(script).post(safeguards=asked(), headers=headers, **FIELDS)
+    main, *checks = [request["prompt_cache_key"] for request in script.requests]
+    assert len(set(checks)) == 1
+    assert main not in checks
+
+
 async def test_a_request_that_may_lose_nothing_is_checked_by_a_model_without_all_features() -> None:
     script = Script(calls(call("Bash", command=DANGER)), answer(verdict("flagged", WHY)))
     built = proxy(script, FIDELITY="strict", AUTO_MODE_MODEL="o3")

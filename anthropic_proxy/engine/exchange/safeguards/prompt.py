@@ -224,7 +224,9 @@ def build_check_body(
     `before`: calls of the same reply before this one. Raises `CallTooLargeError`.
     """
     earlier = [*transcript.earlier_calls, *(shorten_call(one.name, one.arguments) for one in before)]
-    left_out = transcript.calls_left_out + max(len(earlier) - MAX_EARLIER_CALLS, 0)
+    # The beginning of the list moves with each tenth call only, so that providers can cache what precedes the call.
+    too_many = max(transcript.calls_left_out + len(earlier) - MAX_EARLIER_CALLS, 0)
+    left_out = too_many + -too_many % 10
     parts: dict[str, Any] = {
         "context": _select_facts(context),
         "sentences": _collect_sentences(context, auto_mode),
@@ -234,7 +236,8 @@ def build_check_body(
         parts["agent_task"] = list(transcript.agent_task)
     if left_out:
         parts["earlier_calls_left_out"] = left_out
-    parts["earlier_calls"] = _describe_earlier_calls(earlier[-MAX_EARLIER_CALLS:], call.arguments)
+    shown = earlier[left_out - transcript.calls_left_out if left_out else 0 :]
+    parts["earlier_calls"] = _describe_earlier_calls(shown, call.arguments)
     parts["call"] = _describe_call(call)
     if len(_encode(parts["context"])) + len(_encode(parts["sentences"])) > _MAX_CONTEXT:
         raise CallTooLargeError("the rules and facts of the client are too long for a check")
