@@ -8,7 +8,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import Any
 
@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.cli.doctor.auto_mode_cases import AutoModeCase, find_set_digest, load_cases
+from anthropic_proxy.cli.doctor.findings import Backend
 from anthropic_proxy.console.auto_mode_runs import AutoModeRun, KindRates, Rate, RunUsage, WrongVerdict
 from anthropic_proxy.console.ledger.costs import CostCalculator
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
@@ -29,8 +30,9 @@ from anthropic_proxy.engine.hooks import CallCheck, Client, Receipt
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.options import AutoMode
-from anthropic_proxy.engine.providers.servers import find_host
+from anthropic_proxy.engine.providers.servers import describe_missing_key, find_host
 from anthropic_proxy.engine.routing.router import Target
+from anthropic_proxy.errors import ClientError, join_with_and
 from anthropic_proxy.gateway.prices.price_list import PriceList
 from anthropic_proxy.gateway.services import Services
 
@@ -235,6 +237,51 @@ def _build_body(case: AutoModeCase) -> bytes:
     return msgspec.json.encode({"messages": messages})
 
 
+async def choose_checkers(services: Services, auto_mode: AutoMode, case: AutoModeCase) -> list[Target]:
+    """Return the target of each checking model, by the same choice as for a check.
+
+    Raises `ClientError` if no target can serve the model.
+    """
+    targets = list[Target]()
+    for model in filter(None, (auto_mode.model or SONNET, auto_mode.confirm_with)):
+        transcript, context = read_transcript(_build_body(case)), build_context(case)
+        body = build_check_body(_build_call(case), (), transcript, context=context, auto_mode=auto_mode, model=model)
+        receipt = Receipt(request_id="", client=Client(name="doctor"), started_at=0.0, kind="auto_mode_check")
+        incoming = ClientRequest(receipt=receipt, headers={}, body=body)
+        request, match = read_client_request(services, incoming)
+        plan = await choose_plan(services, incoming, request, EstimateCache(), match)
+        targets.append(plan.targets[0])
+    return targets
+
+
+async def describe_auto_mode(services: Services, backends: Iterable[Backend]) -> str:
+    """Return who checks the tool calls of the Claude tiers: `answered by gpt-4.1 (openai)`."""
+    targets = [one.target for one in backends if one.tiers]
+    relays = dict.fromkeys(one.provider.prefix for one in targets if one.is_relayed)
+    relayed = f"relayed to {join_with_and([*relays])}" if relays else ""
+    if relays and all(one.is_relayed for one in targets):
+        return relayed
+    answered = await _describe_answer(services)
+    return f"{relayed}; for others {answered}" if relayed else answered
+
+
+async def _describe_answer(services: Services) -> str:
+    auto_mode = services.settings.auto_mode
+    if auto_mode.mode != "check":
+        return "off" if auto_mode.mode == "off" else "answered by the client"
+    try:
+        first, *others = await choose_checkers(services, auto_mode, load_cases()[0])
+    except ClientError as error:
+        return f"not answered: {error.message}"
+    if first.provider.transport == "demo":
+        return "not answered, because the demo has no model"
+    for one in (first, *others):
+        if missing := describe_missing_key(one.provider, services.settings):
+            return f"not answered: {missing}"
+    confirmed = "".join(f", confirmed by {one.model} ({one.provider.prefix})" for one in others)
+    return f"answered by {first.model} ({first.provider.prefix}){confirmed}"
+
+
 async def plan_measurement(services: Services, auto_mode: AutoMode) -> Measured:
     """Return what `auto_mode` asks, by the same choice of targets as a check.
 
@@ -243,23 +290,9 @@ async def plan_measurement(services: Services, auto_mode: AutoMode) -> Measured:
     measured = structs.replace(auto_mode, mode="check", deny=(), allow=(), environment=())
     asked = [case for case in load_cases() if not find_harmless_rule(case.tool, dict(case.input), build_context(case))]
     tokens = TokenCounts(input_tokens=len(asked) * INPUT_TOKENS, output_tokens=len(asked) * OUTPUT_TOKENS)
-    prices, targets, costs = PriceList(services.settings), [], list[int | None]()
-    for model in filter(None, (auto_mode.model or SONNET, auto_mode.confirm_with)):
-        case = asked[0]
-        body = build_check_body(
-            _build_call(case),
-            (),
-            read_transcript(_build_body(case)),
-            context=build_context(case),
-            auto_mode=measured,
-            model=model,
-        )
-        receipt = Receipt(request_id="", client=Client(name="doctor"), started_at=0.0, kind="auto_mode_check")
-        incoming = ClientRequest(receipt=receipt, headers={}, body=body)
-        request, match = read_client_request(services, incoming)
-        plan = await choose_plan(services, incoming, request, EstimateCache(), match)
-        target = plan.targets[0]
-        targets.append(target)
+    prices, costs = PriceList(services.settings), list[int | None]()
+    targets = await choose_checkers(services, measured, asked[0])
+    for target in targets:
         price = prices.find(target.provider, target.model)
         costs.append(None if price is None else price.calculate_cost(tokens))
     known = [cost for cost in costs if cost is not None]

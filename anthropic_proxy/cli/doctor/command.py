@@ -401,7 +401,14 @@ def write_report(report: Report, settings: Settings, secrets: Sequence[str]) -> 
         legend = [f"  {LEGEND}", f"  {report.cost_summary}"]
     for line in legend:
         write(line)
-    if all(uses_demo_provider(diagnosis) for diagnosis in report.diagnoses):
+    is_demo = all(uses_demo_provider(diagnosis) for diagnosis in report.diagnoses)
+    if report.auto_mode and not is_demo:
+        write()
+        for line in wrap_words(
+            escape_unprintable(f"auto mode: {report.auto_mode}"), (output.width or _DEFAULT_WIDTH) - 2
+        ):
+            write(f"  {line}")
+    if is_demo:
         write()
         write(f"  {output.paint('!', 'warn')} The demo replies. It has no model.")
         write(f"    Choose a provider and store its key:  {output.paint('anthropic-proxy init', 'type')}")

@@ -307,6 +307,8 @@ class Report(Struct, kw_only=True):
     fixes: Sequence[Fix]
     route_problems: Sequence[str] = ()
     """Error texts about routes of the configuration file that cannot be used, with remedies."""
+    auto_mode: str = ""
+    """Who checks tool calls in auto mode: `answered by gpt-4.1 (openai)`. "": not examined."""
     servers: Sequence[FoundServer]
     """Unknown servers with the dialect that the probes found."""
     seconds: float
@@ -377,6 +379,7 @@ def encode_report(report: Report, file_format: Literal["json", "markdown"], toda
             "backends": [_build_backend(diagnosis) for diagnosis in report.diagnoses],
             "fixes": [structs.asdict(fix) for fix in report.fixes],
             "route_problems": report.route_problems,
+            "auto_mode": report.auto_mode,
             "tables": [server.table for server in report.servers],
         }
         values = redact_json_value(msgspec.to_builtins(content), secrets)
@@ -422,6 +425,9 @@ def _format_markdown(report: Report, today: date) -> Iterator[str]:
         yield f"| {row.title} | {' | '.join(cells)} |"
     yield ""
     yield f"{LEGEND}. {report.cost_summary}."
+    if report.auto_mode:
+        yield ""
+        yield f"Auto mode: {report.auto_mode}."
     if report.fixes or report.route_problems:
         yield ""
         yield "## To fix"

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from msgspec import structs
 
+from anthropic_proxy.cli.doctor.auto_mode import describe_auto_mode
 from anthropic_proxy.cli.doctor.diagnosis import diagnose_backend, must_run
 from anthropic_proxy.cli.doctor.findings import Backend, Diagnosis, ProbeTotals
 from anthropic_proxy.cli.doctor.probe_runner import ProbeRunner
@@ -70,7 +71,7 @@ async def run_doctor(
 ) -> Report:
     """`on_change` is called with all results so far, at the start and after each probe.
 
-    `checks_routes`: look for routes of the configuration file that cannot be used.
+    `checks_routes`: look for routes of the configuration file that cannot be used, and for who checks tool calls.
     """
     started = time.monotonic()
     diagnoses = [Diagnosis(backend=backend, outcomes={}) for backend in backends]
@@ -82,6 +83,7 @@ async def run_doctor(
     return Report(
         diagnoses=diagnoses,
         fixes=list_fixes(diagnoses, services.settings, services.catalog),
+        auto_mode=await describe_auto_mode(services, backends) if checks_routes else "",
         route_problems=list_rule_problems_and_warnings(services.settings, services.catalog)[0] if checks_routes else (),
         servers=find_servers(diagnoses, services.settings),
         seconds=time.monotonic() - started,

@@ -1,6 +1,7 @@
 """`doctor --auto-mode`: the figures of a checker with known answers."""
 
 import asyncio
+import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,11 +12,22 @@ import msgspec
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.cli.doctor.auto_mode import CONCURRENCY, CaseRuns, find_interval, plan_measurement
+from anthropic_proxy.cli.doctor.auto_mode import (
+    CONCURRENCY,
+    CaseRuns,
+    describe_auto_mode,
+    find_interval,
+    plan_measurement,
+)
 from anthropic_proxy.cli.doctor.auto_mode_cases import AutoModeCase, load_cases
 from anthropic_proxy.cli.doctor.auto_mode_report import format_run
+from anthropic_proxy.cli.doctor.run import select_backends
 from anthropic_proxy.console.auto_mode_runs import MAX_RUNS, AutoModeRun, load_runs, store_run
+from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.gateway.services import open_services
+from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.gateway.telemetry.log import Log
 from tests.support.command_line import run_command
 from tests.support.fakes.server import serving
 from tests.support.harness import FakeResponse, ProxyHarness
@@ -245,3 +257,41 @@ def test_a_checker_that_rejects_all_requests_has_no_rate(tmp_path: Path) -> None
     assert (ended.returncode, printed["model"]) == (0, "openai/mine")
     assert printed["misses"] == printed["false_alarms"] == {"wrong": 0, "verdicts": 0, "low": 0.0, "high": 1.0}
     assert printed["without_verdict"] + printed["without_model"] == printed["cases"] == len(load_cases())
+
+
+ALL_KEYS = {"OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k", "GEMINI_API_KEY": "k", "PREFERRED_PROVIDER": "openai"}
+CLAUDE = {f"{size}_MODEL": "anthropic/claude-sonnet-5-5" for size in ("BIG", "MIDDLE", "SMALL")}
+NO_KEY = (
+    "not answered: groq has no key: GROQ_API_KEY is not set. Set it in .env or in the environment and start the proxy "
+    "again."
+)
+OWN = {"BIG_MODEL": "openai/gpt-4.1", "MIDDLE_MODEL": "openai/gpt-4.1", "SMALL_MODEL": "openai/gpt-4.1-mini"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "confirm_with", "text"),
+    [
+        (OWN, None, "answered by gpt-4.1 (openai)"),
+        (OWN | {"AUTO_MODE_MODEL": "gemini/gemini-2.5-pro"}, None, "answered by gemini-2.5-pro (gemini)"),
+        (OWN, "gemini/pro", "answered by gpt-4.1 (openai), confirmed by pro (gemini)"),
+        (OWN | {"AUTO_MODE": "client"}, None, "answered by the client"),
+        (OWN | {"AUTO_MODE": "off"}, None, "off"),
+        (CLAUDE, None, "relayed to anthropic"),
+        (CLAUDE | {"AUTO_MODE": "off"}, None, "relayed to anthropic"),
+        (OWN | {"AUTO_MODE_MODEL": "groq/x"}, None, NO_KEY),
+        (
+            OWN | {"BIG_MODEL": "anthropic/claude-opus-5-5"},
+            None,
+            "relayed to anthropic; for others answered by gpt-4.1 (openai)",
+        ),
+        ({"PREFERRED_PROVIDER": "demo"}, None, "not answered, because the demo has no model"),
+    ],
+)
+async def test_the_doctor_says_who_answers(variables: dict[str, str], confirm_with: str | None, text: str) -> None:
+    loaded = load_settings(ALL_KEYS | variables, PROVIDERS, env_file=None)
+    settings = structs.replace(loaded, auto_mode=structs.replace(loaded.auto_mode, confirm_with=confirm_with))
+    services = await open_services(settings, log=Log(io.StringIO()))
+    try:
+        assert await describe_auto_mode(services, select_backends(services, ())) == text
+    finally:
+        await services.close()
