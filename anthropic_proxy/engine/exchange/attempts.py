@@ -77,6 +77,7 @@ from anthropic_proxy.engine.trace_context import new_span_id
 from anthropic_proxy.engine.wires.contract import (
     CLIENT_CREDENTIAL_ORIGIN,
     TEMPLATE_SWITCH,
+    WITHOUT_SAFEGUARDS,
     BaseDialect,
     Call,
     Credential,
@@ -684,6 +685,24 @@ class Attempts:
         dialect = target.dialect
         if not dialect.always_reasons and target.wire.apply_adaptation(dialect, TEMPLATE_SWITCH) != dialect:
             self._engine.observations.store_adaptation(target.upstream, target.model, TEMPLATE_SWITCH)
+
+    def learn_safeguards(self, *, answered: bool) -> None:
+        """Remember that a server has answered a request for checks of its tool calls, or that it ignores them.
+
+        One reply without an answer shows nothing about a server that has answered before.
+        """
+        attempt, observations = self.latest, self._engine.observations
+        if attempt is None:
+            return
+        target = attempt.target
+        if answered:
+            observations.store_answered_checks(target.upstream, target.model)
+        elif not observations.has_answered_checks(target.upstream, target.model):
+            observations.store_adaptation(target.upstream, target.model, WITHOUT_SAFEGUARDS)
+            self._engine.log.write_once(
+                f"{target.provider.prefix}/{target.model}: the server has ignored safeguards, so the proxy checks "
+                "the tool calls (auto mode) from now on"
+            )
 
     async def examine_response(
         self, target: Target, call: Call[BaseDialect], response: UpstreamResponse

@@ -230,6 +230,9 @@ class Exchange:
             engine, incoming, request, self._watchdog, estimates=self._estimates, further_calls=further_calls
         )
         self._is_admitted = True
+        if request.safeguards and (context := read_safeguards(request.safeguards)) is not None:
+            auto_mode = find_auto_mode(engine.settings.auto_mode, plan.route)
+            self._check = ReplyCheck(engine, incoming, context, auto_mode, self._send_check)
         if request.max_tokens == 0 and not begins_as_relay:
             # the API would fill its cache: the reply is empty
             receipt.fidelity.add_notes((_WARM_UP,))
@@ -237,17 +240,19 @@ class Exchange:
             if request.stream:
                 self._opened = True
                 events = [*self._start(), *writer.feed(ending), *writer.finish()]
+                if self._check is not None:
+                    events = await self._add_verdicts(self._check, events)
                 await self._sink.send_events(events, is_last=True)
             else:
                 fold = Fold(writer)
                 fold.feed(ending)
-                await self._sink.send_message(fold.finish())
+                message = fold.finish()
+                if self._check is not None:
+                    message.safeguard_results = await self._check.finish()
+                await self._sink.send_message(message)
             return
 
         # call and deliver
-        if request.safeguards and (context := read_safeguards(request.safeguards)) is not None:
-            auto_mode = find_auto_mode(engine.settings.auto_mode, plan.route)
-            self._check = ReplyCheck(engine, incoming, context, auto_mode, self._send_check)
         queue = engine.queue if not receipt.parent else None  # a check would wait for the reply that waits for it
         if queue is not None:
             # grouped by session, so that one session does not delay all others
@@ -446,6 +451,8 @@ class Exchange:
         if not is_last:
             watchdog.begin_write()
             await sink.send_events([reply.ending] if reply.ending else [], is_last=True)
+        if check is not None and check.answered is not None:
+            self._attempts.learn_safeguards(answered=check.answered)
 
     def _release_body(self) -> None:
         """Free the memory of the client request, as soon as no retry is possible."""

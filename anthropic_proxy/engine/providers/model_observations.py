@@ -144,6 +144,13 @@ class ModelObservations:
         parts += [str(len(messages)), _digest_second(messages)]
         self.store.write(key, "|".join(parts), CONVERSATION_SECONDS)
 
+    def has_answered_checks(self, upstream: str, model: str) -> bool:
+        """Return True if the server has answered a request for checks of tool calls."""
+        return self.store.read(f"checks:{self._name_server(upstream)}/{model}") is not None
+
+    def store_answered_checks(self, upstream: str, model: str) -> None:
+        self.store.write(f"checks:{self._name_server(upstream)}/{model}", "yes", RETENTION_SECONDS)
+
     def lacks_count_path(self, server: str, path: str) -> bool:
         """Return True if the server has answered a token count at this path as unknown."""
         return self.store.read(f"counts:{self._name_server(server)}{path}") == "no"

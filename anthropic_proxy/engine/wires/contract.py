@@ -429,6 +429,8 @@ class StreamConverter(Protocol):
         ...
 
 
+WITHOUT_SAFEGUARDS = "fields safeguards"
+"""Name of an adaptation of the Messages API: the field that requests checks of tool calls is left out."""
 TEMPLATE_SWITCH = "template enable_thinking"
 """Name of the adaptation after which the chat template of a local model is told not to reason."""
 SYSTEM_REMINDER, SYSTEM_MESSAGE = "system reminder", "system message"

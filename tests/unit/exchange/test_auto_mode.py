@@ -754,3 +754,171 @@ async def test_an_empty_answer_of_a_server_is_none(nothing: Any) -> None:
     built = ProxyHarness(server, ANTHROPIC_API_KEY="k", PREFERRED_PROVIDER="anthropic")
     sink = await built.post(model="claude-opus-5-5", safeguards=asked(), **FIELDS)
     assert b'"outcome":"flagged"' in sink.stream
+
+
+BETA = {"anthropic-beta": "claude-code-20250219,dangerous-tool-use-2026-09-03"}
+EXTRA = "Extra inputs are not permitted"
+NO_CALLS = [{"type": "dangerous_tool_use", "status": {"type": "available", "tool_uses": {}}}]
+REJECTIONS = {
+    "anthropic": {"type": "error", "error": {"type": "invalid_request_error", "message": f"safeguards: {EXTRA}"}},
+    "tag": {
+        "type": "error",
+        "error": {
+            "type": "invalid_request_error",
+            "message": "safeguards.0: Input tag 'dangerous_tool_use' found using 'type' does not match any of the "
+            "expected tags: 'other'",
+        },
+    },
+    "amazon": {"message": "Malformed input request: #: extraneous key [safeguards] is not permitted, please reformat"},
+    "fastapi": {"detail": [{"type": "extra_forbidden", "loc": ["body", "safeguards"], "msg": EXTRA, "input": []}]},
+    "openai": {"error": {"message": "Unknown parameter: 'safeguards'.", "param": "safeguards", "code": "unknown"}},
+    "openai, older": {"error": {"message": "Unrecognized request argument supplied: safeguards", "type": "x"}},
+    "go": {"type": "error", "error": {"type": "invalid_request_error", "message": 'json: unknown field "safeguards"'}},
+    "rust": {
+        "error": {
+            "message": "Failed to deserialize the JSON body into the target type: unknown field `safeguards`, "
+            "expected one of `model`, `messages` at line 1 column 40"
+        }
+    },
+    "google": {
+        "error": {
+            "code": 400,
+            "message": 'Invalid JSON payload received. Unknown name "safeguards": Cannot find field.',
+            "status": "INVALID_ARGUMENT",
+        }
+    },
+    "json schema": {"error": {"message": "Additional properties are not allowed ('safeguards' was unexpected)"}},
+    "groq": {"error": {"message": "property 'safeguards' is unsupported", "type": "invalid_request_error"}},
+    "words": {"error": {"message": "safeguards is not supported", "type": "invalid_request_error"}},
+    "words with parameter": {"error": {"message": "The parameter `safeguards` is not supported by this model."}},
+    "beta": {
+        "type": "error",
+        "error": {
+            "type": "invalid_request_error",
+            "message": "Unexpected value(s) `dangerous-tool-use-2026-09-03` for the `anthropic-beta` header.",
+        },
+    },
+    "litellm": {
+        "error": {
+            "message": f'litellm.BadRequestError: AnthropicException - {{"type":"error","error":{{"type":'
+            f'"invalid_request_error","message":"safeguards: {EXTRA}"}}}}',
+            "type": "invalid_request_error",
+        }
+    },
+}
+"""Errors of servers that do not know the field."""
+RELAYS = {
+    "anthropic": {"ANTHROPIC_API_KEY": "k", "PREFERRED_PROVIDER": "anthropic"},
+    "gateway": {
+        "OPENAI_API_KEY": "k",
+        "OPENAI_BASE_URL": "https://gateway.example.com/v1",
+        "OPENAI_WIRE": "messages",
+        "BIG_MODEL": "openai/claude-opus-5-5",
+    },
+}
+
+
+class Rejecting(Anthropic):
+    """A server that rejects each request with the field."""
+
+    def __init__(self, status: int, body: Any, *replies: Sequence[bytes]) -> None:
+        super().__init__(*replies)
+        self.status, self.body = status, body
+
+    def __call__(self, url: str, request: UpstreamRequest, credential: Any) -> FakeResponse:
+        body = json.loads(request.body)
+        if "safeguards" in body:
+            self.requests.append(body)
+            headers = {"content-type": "application/json"}
+            return FakeResponse(self.status, json.dumps(self.body).encode(), headers=headers)
+        return super().__call__(url, request, credential)
+
+
+@pytest.mark.parametrize("relay", RELAYS)
+@pytest.mark.parametrize("form", REJECTIONS)
+async def test_a_server_that_rejects_the_field_is_answered_for_in_the_same_reply(form: str, relay: str) -> None:
+    sent = relayed(json.dumps({"command": DANGER}))
+    checked = [relayed_verdict(verdict("flagged", WHY))]
+    status = 422 if form == "fastapi" else 400
+    server = Rejecting(status, REJECTIONS[form], sent, checked, sent, checked)
+    built = ProxyHarness(server, AUTO_MODE_MODEL="claude-opus-5-5", **RELAYS[relay])
+    for _ in range(2):
+        sink = await built.post(model="claude-opus-5-5", headers=BETA, safeguards=asked(), **FIELDS)
+        assert (sink.error, b'"outcome":"flagged"' in sink.stream) == (None, True)
+    assert ["safeguards" in request for request in server.requests] == [True, False, False, False, False]
+
+
+@pytest.mark.parametrize("relay", RELAYS)
+async def test_a_part_that_a_server_does_not_know_costs_its_own_checks_for_one_request_only(relay: str) -> None:
+    message = f"safeguards.0.classifier_context.a_field_of_a_later_release: {EXTRA}"
+    body = {"type": "error", "error": {"type": "invalid_request_error", "message": message}}
+    sent = relayed(json.dumps({"command": DANGER}))
+    checked = [relayed_verdict(verdict("flagged", WHY))]
+    server = Rejecting(400, body, sent, checked, sent, checked)
+    built = ProxyHarness(server, AUTO_MODE_MODEL="claude-opus-5-5", **RELAYS[relay])
+    for _ in range(2):
+        sink = await built.post(model="claude-opus-5-5", headers=BETA, safeguards=asked(), **FIELDS)
+        assert (sink.error, b'"outcome":"flagged"' in sink.stream) == (None, True)
+    assert ["safeguards" in request for request in server.requests] == [True, False, False, True, False, False]
+
+
+async def test_text_of_a_client_takes_the_field_from_no_other_request() -> None:
+    """A server may quote the request in an error about something else."""
+    quoted = "Unknown parameter: 'safeguards'."
+    body = {"error": {"message": f"{quoted} is no text that I translate", "type": "invalid_request_error"}}
+    sent = relayed(json.dumps({"command": DANGER}))
+    checked = [relayed_verdict(verdict("flagged", WHY))]
+    server = Rejecting(400, body, sent, checked)
+    built = ProxyHarness(server, AUTO_MODE_MODEL="claude-opus-5-5", **RELAYS["gateway"])
+    fields = {**FIELDS, "messages": [{"role": "user", "content": quoted}]}
+    await built.post(model="claude-opus-5-5", headers=BETA, safeguards=asked(), **fields)
+    server.body = REJECTIONS["anthropic"]
+    server.replies = [sent, checked]
+    await built.post(model="claude-opus-5-5", headers=BETA, safeguards=asked(), **FIELDS)
+    assert ["safeguards" in request for request in server.requests] == [True, False, False, True, False, False]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_server_that_ignores_the_field_does_not_get_it_again(stream: bool) -> None:
+    message = {**json.loads(relayed_verdict("")), "stop_reason": "tool_use"}
+    message["content"] = [{"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {"command": DANGER}}]
+    sent = relayed(json.dumps({"command": DANGER})) if stream else [json.dumps(message).encode()]
+    checked = [relayed_verdict(verdict("flagged", WHY))]
+    server = Anthropic(sent, checked, sent, checked, sent, checked)
+    built = ProxyHarness(server, AUTO_MODE_MODEL="claude-opus-5-5", **RELAYS["gateway"])
+    for model in ("claude-opus-5-5", "claude-opus-5-5", "openai/claude-opus-5-4"):
+        sink = await built.post(model=model, headers=BETA, safeguards=asked(), **{**FIELDS, "stream": stream})
+        assert b'"outcome":"flagged"' in sink.stream
+    assert ["safeguards" in request for request in server.requests] == [True, False, False, False, True, False]
+
+
+async def test_one_reply_without_verdicts_takes_the_field_from_no_server_that_answered_before() -> None:
+    answer = [{"type": "dangerous_tool_use", "status": {"type": "available", "tool_uses": {"toolu_1": NOT_FLAGGED}}}]
+    sent = relayed(json.dumps({"command": DANGER}))
+    answered = relayed(json.dumps({"command": DANGER}), answer)
+    server = Anthropic(answered, sent, [relayed_verdict(verdict("flagged", WHY))], answered)
+    built = ProxyHarness(server, AUTO_MODE_MODEL="claude-opus-5-5", **RELAYS["anthropic"])
+    for _ in range(3):
+        await built.post(model="claude-opus-5-5", headers=BETA, safeguards=asked(), **FIELDS)
+    assert ["safeguards" in request for request in server.requests] == [True, True, False, True]
+
+
+async def test_a_reply_without_calls_does_not_show_that_a_server_ignores_the_field() -> None:
+    message = relayed_verdict("Done.")
+    server = Anthropic([message], [message])
+    built = ProxyHarness(server, AUTO_MODE_MODEL="claude-opus-5-5", **RELAYS["anthropic"])
+    for _ in range(2):
+        sink = await built.post(
+            model="claude-opus-5-5", headers=BETA, safeguards=asked(), **{**FIELDS, "stream": False}
+        )
+        assert json.loads(sink.stream)["safeguard_results"] == NO_CALLS
+    assert ["safeguards" in request for request in server.requests] == [True, True]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_warm_up_with_the_field_is_answered_without_a_call(stream: bool) -> None:
+    built = ProxyHarness(Anthropic(), OPENAI_API_KEY="k")
+    fields = {**FIELDS, "stream": stream, "max_tokens": 0}
+    sink = await built.post(model="openai/gpt-4.1", headers=BETA, safeguards=asked(), **fields)
+    assert (json.dumps(NO_CALLS, separators=(",", ":")).encode() in sink.stream) if stream else True
+    assert stream or sink.body["safeguard_results"] == NO_CALLS

@@ -59,6 +59,8 @@ class RelayedCheck:
         """Bytes from the end of the reply on, which wait for the verdicts."""
         self._is_message = False
         self._has_answer = False
+        self.answered: bool | None = None
+        """False: the server got the field, and its reply has calls but no answer. None: nothing is known."""
 
     @property
     def is_waiting(self) -> bool:
@@ -91,9 +93,9 @@ class RelayedCheck:
         for block in blocks:
             self._add(block, bytes(block.input).decode(errors="replace"))
         if (results := bytes(message.get(_FIELD, b""))) not in _NO_ANSWER:
-            self._check.take_answer(results, self._calls)
+            self._take_answer(results)
             return data
-        self._start_checks()
+        self._start_missing_checks()
         self._is_message = True
         self._held += data
         return b""
@@ -135,10 +137,20 @@ class RelayedCheck:
             results = bytes(event.delta.safeguard_results) if event.delta is not None else b""
             self._has_answer = results not in _NO_ANSWER
             if not self._has_answer:
-                self._start_checks()
+                self._start_missing_checks()
                 return True
-            self._check.take_answer(results, self._calls)
+            self._take_answer(results)
         return False
+
+    def _take_answer(self, results: bytes) -> None:
+        self.answered = True
+        self._check.take_answer(results, self._calls)
+
+    def _start_missing_checks(self) -> None:
+        """Start the checks at the end of a reply without an answer."""
+        if self._answers and self._calls:
+            self.answered = False
+        self._start_checks()
 
     def _add(self, block: _Block, arguments: str) -> None:
         if block.type == "tool_use":

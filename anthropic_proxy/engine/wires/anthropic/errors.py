@@ -23,7 +23,7 @@ from anthropic_proxy.engine.wires.anthropic.conversation import (
     name_model,
 )
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
-from anthropic_proxy.engine.wires.anthropic.rejected_fields import find_rejected_field, names_rejected_field
+from anthropic_proxy.engine.wires.anthropic.rejected_fields import SAFEGUARDS, find_rejected_field, names_rejected_field
 from anthropic_proxy.engine.wires.anthropic.request import encode_request
 from anthropic_proxy.engine.wires.anthropic.stream import keep_error_body
 from anthropic_proxy.engine.wires.contract import SYSTEM_REMINDER, Adaptation, Call
@@ -64,6 +64,9 @@ _THINKING_DEMANDED = compile_later(
 wording for `reasoning_content`)."""
 _WITH_CALLS = "thinking with calls"
 _DROP_FIELDS = "fields"
+_PART_OF_SAFEGUARDS = compile_later(rf"{SAFEGUARDS}\.(?!\d+: Input tag 'dangerous_tool_use' found)")
+_FIELD_STATUSES = (400, 422)
+"""Statuses of errors about fields and betas. 422 is that of FastAPI."""
 _OF_API = frozenset(
     (
         *("cache_control", "container", "context_management", "diagnostics", "fallbacks", "inference_geo"),
@@ -98,7 +101,7 @@ def decode_error(
     )
     if headers.get("x-should-retry") == "false":
         error.retryable = False
-    drops_fields = status == 400 and call.dialect.drops_rejected_fields
+    drops_fields = status in _FIELD_STATUSES and call.dialect.drops_rejected_fields
     error.lacks_feature = drops_fields and names_rejected_field(_without_prefix(call, error))
     if call.dialect.has_anthropic_errors:
         error.status = status
@@ -125,9 +128,12 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
         changed = structs.replace(call, dialect=apply_adaptation(call.dialect, _BASIC_SCHEMAS))
         if encode_request(changed).body != encode_request(call).body:
             return Adaptation(_BASIC_SCHEMAS)
-    if error.status == 400 and call.dialect.drops_rejected_fields:
+    if error.status in _FIELD_STATUSES:
         message = _without_prefix(call, error)
-        found = find_beta_adaptation(call, message) or _leave_out_rejected_field(call, message)
+        if call.dialect.drops_rejected_fields:
+            found = find_beta_adaptation(call, message) or _leave_out_rejected_field(call, message)
+        else:
+            found = _leave_out_safeguards(call, message)
         if found is not None and found.persistent and _may_quote_client(call, error, message):
             return structs.replace(found, persistent=False)
         return found
@@ -189,9 +195,24 @@ def _leave_out_rejected_field(call: Call[Dialect], message: str) -> Adaptation |
     betas = select_betas(call)
     # other requests may have the beta that the field requires
     lasts = field.partition(".")[0] in _OF_API and not betas.held_back and not lacks_beta(field, betas.sent)
+    if field == SAFEGUARDS and _PART_OF_SAFEGUARDS.match(message):
+        lasts = False  # a client can invent parts of its own
     if "." in field:
         lasts = lasts and sum("." in name for name in call.dialect.dropped_fields) < _MAX_INNER_FIELDS
     return Adaptation(f"{_DROP_FIELDS} {field}", persistent=lasts)
+
+
+def _leave_out_safeguards(call: Call[Dialect], message: str) -> Adaptation | None:
+    """Return the change after a rejection of auto mode's field or beta by a server whose client gets all other errors.
+
+    The proxy answers the field itself, and the client would give its checks up.
+    """
+    dropping = structs.replace(call, dialect=structs.replace(call.dialect, drops_rejected_fields=True))
+    found = find_beta_adaptation(dropping, message) or _leave_out_rejected_field(dropping, message)
+    if found is None:
+        return None
+    _, *removed = found.name.split()
+    return found if all(name == SAFEGUARDS or not lacks_beta(SAFEGUARDS, [name]) for name in removed) else None
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:

@@ -17,6 +17,7 @@ request and for all later ones. `find_field_edits` cuts the field from each tool
     [{"name": "Read", "input_schema": {}}, {"name": "Edit", "input_schema": {}}]
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,21 @@ _REFUSED = compile_later(
 not permitted` (anthropics/claude-code issue 11678) and `messages.2.content.0.tool_result.content.0: Input tag
 'tool_reference' found using 'type' does not match …`; Amazon's own check, `#: extraneous key [speed] is not permitted`
 (BerriAI/litellm issue 7416). It is matched at the start of a message only: the rest may quote text of the client."""
+_REFUSED_BY_OTHERS = compile_later(
+    r"(?:json: |invalid json payload received\. |failed to (?:parse|decode|deserialize)\b[^:\n]{0,80}: |the )?(?:"
+    r"(?:unsupported|unknown|unrecognized|unexpected) (?:request )?(?:parameter|field|argument|property|key|name)s?"
+    r"(?: supplied)?:? ?['\"`]?(?P<unknown>\w+)"
+    r"|(?:parameter |field |property )?['\"`]?(?P<named>\w+)['\"`]?(?: parameter| field)?:? (?:is |are )?"
+    r"(?:not (?:supported|permitted|allowed|recognized)|unsupported|unknown|unrecognized)\b"
+    r"|additional properties are not allowed \(['\"](?P<additional>\w+)['\"])",
+    re.ASCII | re.IGNORECASE,
+)
+"""Pattern of errors of servers that are no copies of Anthropic's: OpenAI `Unknown parameter: 'x'` and `Unrecognized
+request argument supplied: x`; Go `json: unknown field "x"`; serde ``unknown field `x`, expected one of …``; Google
+`Unknown name "x"`; jsonschema; Groq `property 'x' is unsupported` (2026-11). It is matched at the start of a message.
+"""
+_OF_NEWER_CLIENTS = frozenset(("context_management", "diagnostics", "fallbacks", "safeguards", "service_tier", "speed"))
+"""Fields that such servers may not know yet, and without which a reply has the same meaning and form."""
 _REQUIRED = frozenset(
     (
         *("inference_geo", "max_tokens", "messages", "model", "stop_sequences", "stream", "system"),
@@ -57,7 +73,7 @@ _CONTENT = frozenset(
 _RESTRICTIONS = frozenset(
     (
         *("allowed_domains", "allowed_tools", "blocked_domains", "configs", "default_config"),
-        *("disable_parallel_tool_use", "enabled", "max_content_tokens", "max_uses", "safeguards"),
+        *("disable_parallel_tool_use", "enabled", "max_content_tokens", "max_uses"),
         "tool_configuration",
     )
 )
@@ -69,6 +85,8 @@ _OF_EACH_SERVER = frozenset(("text", "image", "document", "tool_use", "tool_resu
 """Types of blocks that are not sent as text."""
 _REMOVABLE_ELEMENTS = "context_management.edits."
 _MAX_NAME = 200
+SAFEGUARDS = "safeguards"
+"""Field of auto mode. Without it, the proxy checks the tool calls of the reply itself."""
 SCHEMA_FIELDS = frozenset(("output_config", "output_config.format"))
 """Fields without which the system prompt asks for a reply by the client's schema."""
 _SCHEMA_INSTRUCTION = "Reply with one JSON value only, without a code fence, that fits this JSON Schema:\n"
@@ -86,22 +104,33 @@ _decode_output_config = msgspec.json.Decoder(_OutputConfig).decode
 
 
 def names_rejected_field(message: str) -> bool:
-    return _REFUSED.match(message) is not None
+    return _REFUSED.match(message) is not None or _find_newer_field(message) is not None
+
+
+def _find_newer_field(message: str) -> str | None:
+    """Return the field of newer clients that an error of another server rejects. None: it rejects none."""
+    match = _REFUSED_BY_OTHERS.match(message)
+    name = next(filter(None, match.groups()), "").lower() if match is not None else ""
+    return name if name in _OF_NEWER_CLIENTS else None
 
 
 def find_rejected_field(body: bytes, message: str) -> str | None:
     """Return the name of the field of an encoded request that an error message rejects. None: it names no field that
     the request has and that can be left out.
     """
-    match = _REFUSED.match(message)
-    if match is None:
+    match, newer = _REFUSED.match(message), _find_newer_field(message)
+    if match is None and newer is None:
         return None
     try:
         request = msgspec.json.decode(replace_lone_surrogates(body)[0])
     except DECODE_ERRORS:
         return None
+    if match is None:
+        return newer if isinstance(request, dict) and newer in request else None
     path = match["path"].split(".") if match["path"] else [*match["place"].split("/"), match["key"]]
     name = _find_name(request, [*filter(None, path), *filter(None, (match["tag"],))])
+    if name is not None and name.startswith(f"{SAFEGUARDS}."):
+        return SAFEGUARDS  # the proxy answers it, but not a part of it
     return name if name is not None and _is_removable(name, is_element=match["tag"] is not None) else None
 
 

@@ -37,7 +37,12 @@ from anthropic_proxy.engine.wires.anthropic.conversation import (
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.engine.wires.anthropic.model_fitting import find_fitting_edits
-from anthropic_proxy.engine.wires.anthropic.rejected_fields import SCHEMA_FIELDS, find_field_edits, find_schema_edits
+from anthropic_proxy.engine.wires.anthropic.rejected_fields import (
+    SAFEGUARDS,
+    SCHEMA_FIELDS,
+    find_field_edits,
+    find_schema_edits,
+)
 from anthropic_proxy.engine.wires.anthropic.tools import find_missing_tools, find_tool_edits, require_free_choice
 from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
 from anthropic_proxy.engine.wires.json_schema import UNRESTRICTED_RULES
@@ -220,7 +225,7 @@ def _find_edits(
             kept[position] = False
         elif member.key in removed:
             kept[position] = False
-            handling: Handling = "emulated" if member.key == "safeguards" else "dropped"  # the proxy answers it
+            handling: Handling = "emulated" if member.key == SAFEGUARDS else "dropped"  # the proxy answers it
             notes.append(FidelityNote(handling, member.key, f"{call.provider_prefix} does not accept it"))
         elif member.key in lost:
             kept[position] = False
