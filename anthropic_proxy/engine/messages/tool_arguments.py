@@ -38,8 +38,8 @@ def build_arguments_object(text: str) -> Raw:
 def _drop_empty_objects(text: str) -> str:
     """Return arguments without the empty objects before another one."""
     reader = ArgumentsReader()
-    passed, rest = reader.feed(text)
-    return text if rest else passed + reader.finish()
+    passed, end = reader.feed(text)
+    return text if end < len(text) else passed + reader.finish()
 
 
 def means_no_arguments(text: str) -> bool:
@@ -71,13 +71,13 @@ class ObjectEnd:
         self._depth = 0
         self._in_string = self._escaped = self.is_reached = False
 
-    def feed(self, text: str) -> int:
-        """Return the number of characters in `text` that belong to the object."""
-        if self.is_reached or not text:
-            return 0
-        place = 0
+    def feed(self, text: str, start: int = 0) -> int:
+        """Return the index behind the characters of `text`, from `start` on, that belong to the object."""
+        place = start
+        if self.is_reached or place == len(text):
+            return place
         if self._escaped:
-            place, self._escaped = 1, False
+            place, self._escaped = start + 1, False
         while mark := (_IN_STRING if self._in_string else _OUTSIDE).search(text, place):
             place = mark.end()
             if mark[0] == "\\":
@@ -107,9 +107,10 @@ def is_same_object(text: str, other: str) -> bool:
 def divide_arguments(text: str) -> list[str]:
     """Return the arguments of each call that a server has joined. An object that is repeated counts once."""
     found: list[str] = []
-    while text:
+    end = 0
+    while end < len(text):
         reader = ArgumentsReader()
-        passed, text = reader.feed(text)
+        passed, end = reader.feed(text, end)
         one = passed + reader.finish()
         if not found or not is_same_object(found[-1], one):
             found.append(one)
@@ -160,18 +161,20 @@ class ArgumentsReader:
     def text(self) -> str:
         return self.passed + self._held
 
-    def feed(self, text: str) -> tuple[str, str]:
-        """Return what the client may get of a text now, and the rest, which begins the next call."""
-        position = 0
+    def feed(self, text: str, start: int = 0) -> tuple[str, int]:
+        """Read `text` from `start` on. Return what the client may get of it now, and where the next call begins: at the
+        end of the text, if it has no other call.
+        """
+        position = start
         passed: list[str] = []
         while position < len(text):
             if self._passes:
                 self._pass(text[position:], passed)
                 break
             if self._end is not None:
-                size = self._end.feed(text[position:])
-                self._pass(text[position : position + size], passed)
-                position += size
+                end = self._end.feed(text, position)
+                self._pass(text[position:end], passed)
+                position = end
                 if self._end.is_reached:
                     self._end = None
                     self._end_object(passed)
@@ -190,14 +193,14 @@ class ArgumentsReader:
                 passed.append(self.finish())
                 continue
             if self.is_whole and not self._held:
-                return "".join(passed), text[position:]
+                return "".join(passed), position
             if not self._held.startswith("}"):  # else the client has the `{` of the empty object
                 self._pass("{", passed)
             self._held, self.is_whole = "", False
             self._end = ObjectEnd()
             self._end.feed("{")
             position += 1
-        return "".join(passed), ""
+        return "".join(passed), len(text)
 
     def finish(self) -> str:
         """Return the text that was held."""

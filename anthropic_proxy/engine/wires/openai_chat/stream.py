@@ -629,17 +629,17 @@ class ToolCallDecoder:
     def _feed(self, call: _OpenCall, text: str, fragment: ToolCallDelta, deltas: list[Delta]) -> None:
         """Add a text to the arguments of a call. What follows a whole object begins the next call of the same tool."""
         self._changed[call.key] = call
-        passed, rest = call.arguments.feed(text)
+        passed, end = call.arguments.feed(text)
         if passed and call.name and not call.held:
             deltas.append(ToolArgs(call.key, passed))
-        while rest:
+        while end < len(text):
             before = call
             call = self._begin(fragment, deltas)
             call.name, call.own_name, call.is_wrapper = before.name, before.own_name, before.is_wrapper
             call.before = before.arguments.text
             call.held = True
             self._changed[call.key] = call
-            _, rest = call.arguments.feed(rest)
+            _, end = call.arguments.feed(text, end)
 
     def flush_pending(self, deltas: list[Delta]) -> None:
         """Append the buffered arguments of open calls after an interruption. The calls are not ended."""

@@ -325,9 +325,9 @@ class ToolCallItemDecoder:
         if self._rest:
             self._rest.append(fragment)
             return
-        passed, rest = self._arguments.feed(fragment)
-        if rest:
-            self._rest.append(rest)
+        passed, end = self._arguments.feed(fragment)
+        if end < len(fragment):
+            self._rest.append(fragment[end:])
         if passed and self._began:
             deltas.append(ToolArgs(self._key, passed))
 
