@@ -456,6 +456,29 @@ def test_a_message_in_the_other_form_is_converted() -> None:
     assert (answer.stop_reason, answer.usage.input_tokens, answer.usage.output_tokens) == ("tool_use", 7, 9)
 
 
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b'[{"type": "text", "text": "a\xff"}]', "a\N{REPLACEMENT CHARACTER}"),
+        (b'[{"type": "text", "text": "a\\ud800"}]', "a\N{REPLACEMENT CHARACTER}"),
+        (b'"a text"', "a text"),
+    ],
+)
+def test_a_message_in_the_other_form_is_converted_although_it_is_odd(content: bytes, text: str) -> None:
+    streamed, answer = passed(
+        [b'{"type": "message", "usage": "odd", "stop_reason": "end_turn", "content": %b}' % content]
+    )
+    assert (answer.failure, answer.stop_reason) == (None, "end_turn")
+    deltas = [event["delta"] for _, event in read_events(streamed) if event["type"] == "content_block_delta"]
+    assert deltas == [{"type": "text_delta", "text": text}]
+    whole, _ = passed([streamed.replace("\N{REPLACEMENT CHARACTER}".encode(), b"\xff")], stream=False)
+    message = json.loads(whole)
+    assert (message["content"], message["usage"]) == (
+        [{"type": "text", "text": text}],
+        {"input_tokens": 0, "output_tokens": 0},
+    )
+
+
 @pytest.mark.parametrize("streams", [True, False])
 @pytest.mark.parametrize(
     ("body", "status", "text"),

@@ -205,11 +205,11 @@ limits."""
 _RESULTS_ASKED = 10
 _PDF = "application/pdf"
 _MAX_FETCHED_TOKENS = 100_000
-_MAX_TITLE_CHARACTERS = 500
-_MAX_SNIPPET_CHARACTERS = 10_000
-_MAX_RESULT_URL_CHARACTERS = 2_000
-_MAX_DATE_CHARACTERS = 100
 """Maximum tokens of a fetched page for the model, if the client sets no limit. A longer page is truncated."""
+_MAX_TITLE_CHARACTERS, _MAX_SNIPPET_CHARACTERS, _MAX_DATE_CHARACTERS = 500, 10_000, 100
+"""Maximum length of texts of a search service or a page. Longer ones are truncated."""
+_MAX_RESULT_URL_CHARACTERS = 2_000
+"""Maximum length of the URL of a search result. A result with a longer one is left out."""
 _DEFAULT_TOOLS_FOUND, _MAX_TOOLS_FOUND = 5, 10
 """Default and maximum number of tools that a tool search returns."""
 

@@ -8,7 +8,6 @@ end of a block. An event without data is left out, because clients stop at it. S
 """
 
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -105,10 +104,12 @@ _EVENT_TYPES = frozenset(
 
 
 def convert_message_to_events(body: bytes) -> bytes:
-    """Return a message as the events of a stream. `body` is an object with `content`."""
-    message = msgspec.json.decode(body)
-    blocks = message["content"] if isinstance(message["content"], list) else []
-    usage = message.get("usage") or dict(_NO_USAGE)
+    """Return a message as the events of a stream. `body` is an object with `content`, which may be a text."""
+    message = decode_repaired(body)
+    content, usage = message["content"], message.get("usage")
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    blocks = blocks if isinstance(blocks, list) else []
+    usage = usage if isinstance(usage, dict) else _NO_USAGE
     ending = {"stop_reason": message.get("stop_reason") or "end_turn", "stop_sequence": message.get("stop_sequence")}
     started = {**message, "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
     events: list[dict[str, Any]] = [{"type": "message_start", "message": started}]
@@ -149,9 +150,7 @@ def convert_events_to_message(body: bytes) -> bytes:
     pieces = dict[tuple[str, str], list[str]]()
     """Texts of the deltas, by the index of the block and the field."""
     for frame in (*reader.feed(body), *reader.finish()):
-        event: Any = None
-        with suppress(*DECODE_ERRORS):
-            event = msgspec.json.decode(frame)
+        event = decode_repaired(frame)
         if not isinstance(event, dict):
             continue
         index = str(event.get("index"))
