@@ -115,6 +115,7 @@ async def _show_mapping(output: Output, as_json: bool) -> int:
     for models in offered:
         if models.problem:
             output.write_notice(models.problem, "!", "warn")
+        _write_left_out(output, models)
     _write_price_source(output, [row.facts for row in tiers])
     return 0
 
@@ -164,6 +165,8 @@ async def _show(output: Output, name: str, as_json: bool) -> int:
         output.write_line("  " + output.paint(text, "quiet"))
     if offered.problem:
         output.write_notice(offered.problem, "✕", "error")
+    if not model:
+        _write_left_out(output, offered)
     if offered.source == "built-in" and offered.models and not model:
         output.write_notice(
             f"These are the models of {provider.title} that the proxy knows, not its own list.", "!", "warn"
@@ -175,6 +178,13 @@ async def _show(output: Output, name: str, as_json: bool) -> int:
 def _list_amounts(prices: "TokenPrices") -> list[str]:
     amounts = (prices.input, prices.cached_input, prices.output, prices.cache_write, prices.cache_write_1h)
     return [format_price(amount) for amount in (*amounts, prices.thinking)]
+
+
+def _write_left_out(output: Output, models: "ProviderModels") -> None:
+    if names := models.left_out:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        text = f"The list of {models.provider} has names that are left out: {names[0]}{more}."
+        output.write_notice(text, "!", "warn")
 
 
 def _write_price_source(output: Output, models: Sequence["ModelFacts"]) -> None:
@@ -321,6 +331,8 @@ class ProviderModels(Struct, frozen=True):
     """`built-in`: the provider has no list or did not return it."""
     problem: str = ""
     """Message about the models for the user, such as a failed query or an unknown model. "": no problem."""
+    left_out: tuple[str, ...] = ()
+    """Names in the list that are not shown, because they are no `ModelId`, as text for people."""
 
 
 async def list_tier_groups(services: Services) -> list[TierGroup]:
@@ -358,9 +370,7 @@ async def query_provider(services: Services, provider: Provider) -> ProviderMode
             listed = await query_chat_models(
                 provider, services.settings, send, credential, LIST_TIMEOUT_SECONDS, left_out=odd
             )
-            more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
-            note = f"The list of {provider.prefix} has names that are left out: {odd[0]}{more}." if odd else ""
-            return ProviderModels(provider.prefix, describe_models(services, provider, listed), problem=note)
+            return ProviderModels(provider.prefix, describe_models(services, provider, listed), left_out=tuple(odd))
         except ProxyError as error:
             problem = _explain_failed_query(error, provider, services.settings)
     catalog = provider.known_models if has_own_models(provider, services.settings) else ()
