@@ -121,7 +121,6 @@ _EXIT_NOT_FOUND = 127
 _VERSION_SECONDS = 5.0
 """Maximum time in seconds for Claude Code to print its version."""
 _Arguments = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
-"""Family of shells with the same syntax. `sh` includes bash and zsh."""
 
 
 def code(*arguments: _Arguments) -> None:

@@ -65,15 +65,8 @@ ANTHROPIC = Provider(
     serves_claude=True,
     known_models=(
         *("claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5", "claude-fable-5-2"),
-        *(
-            "claude-sonnet-5",
-            "claude-opus-5",
-            "claude-fable-5",
-            "claude-fable-5-1",
-            "claude-mythos-5",
-            "claude-mythos-5-1",
-        ),
-        *("claude-mythos-5-2",),
+        *("claude-sonnet-5", "claude-opus-5", "claude-fable-5", "claude-fable-5-1"),
+        *("claude-mythos-5", "claude-mythos-5-1", "claude-mythos-5-2"),
         *("claude-opus-4-8", "claude-opus-4-7", "claude-mythos-preview"),
         *("claude-sonnet-4-6", "claude-opus-4-6", "claude-haiku-4-5", "claude-sonnet-4-5", "claude-opus-4-5"),
     ),

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from html import escape
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy import __version__
 from anthropic_proxy.engine.patterns import compile_later
@@ -225,15 +225,14 @@ def render_error_catalog(search: str = "") -> str:
         f'maxlength="{MAX_SEARCH_CHARACTERS}" aria-label="Search errors" placeholder="Words of your message">'
         "<button>Search</button></form>"
     )
-    found = {
-        section.slug: [entry for entry in section.entries if all(word in _list_texts(entry) for word in words)]
+    sections = [
+        structs.replace(section, entries=found)
         for section in load_sections()
-    }
-    sections = [section for section in load_sections() if found[section.slug]]
-    if words and not sections:
-        lines.append(f'<p>No error has all these words. <a href="{ERROR_PAGE}">Show all</a></p>')
-    elif words:
-        lines.append(f'<p><a href="{ERROR_PAGE}">Show all</a></p>')
+        if (found := [entry for entry in section.entries if all(word in _list_texts(entry) for word in words)])
+    ]
+    if words:
+        nothing = "" if sections else "No error has all these words. "
+        lines.append(f'<p>{nothing}<a href="{ERROR_PAGE}">Show all</a></p>')
     else:
         entries = {entry.slug: entry for section in sections for entry in section.entries}
         frequent = "".join(
@@ -245,7 +244,7 @@ def render_error_catalog(search: str = "") -> str:
     for section in sections:
         lines.append(f'<section id="{section.slug}"><h2>{escape(section.title)}</h2><div>')
         lines.append(f'<p class="quiet">{_inline(section.meaning)}</p>')
-        for entry in found[section.slug]:
+        for entry in section.entries:
             lines.append(f'<article id="{entry.slug}"><h3>{escape(entry.title)}</h3>')
             lines.append(f"<p><b>Cause.</b> {_inline(entry.cause)}</p><p><b>Remedy.</b> {_inline(entry.remedy)}</p>")
             lines += [f'<p class="quiet">{escape(text)}</p>' for text in entry.texts]
@@ -276,9 +275,8 @@ def render_section(title: str, lines: Sequence[str]) -> str:
 
 
 def _format_command(line: str) -> str:
-    shown = compile_later(r"=|(?<=\w)/").sub(
-        r"\g<0><wbr>", escape(line)
-    )  # a narrow page breaks there, and not within a number
+    # a narrow page breaks there, and not within a number
+    shown = compile_later(r"=|(?<=\w)/").sub(r"\g<0><wbr>", escape(line))
     return f"<pre><code>{shown}</code></pre>"
 
 
