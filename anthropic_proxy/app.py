@@ -112,6 +112,7 @@ class App:
         """Plugins that have not started yet. No request is served before."""
         observers = [observer for plugin in self._plugins for observer in plugin.observers]
         self._receipts = Receipts(self._log, observers, totals=self.peer.totals, feed=self.peer.requests)
+        self._receipts.feed.calculate_cost = self._calculate_cost
         self._checks_clients = address is None and logs_startup
         """True until the first request from a non-loopback address, if the bind address is unknown."""
 

@@ -62,14 +62,9 @@ def changing_database(settings: Settings) -> Iterator[str]:
         ) from None
 
 
-class LoggedWithCost(LoggedRequest, frozen=True):
-    cost: int | None = None
-    """In nano-dollars. None: unknown."""
-
-
 def read_last_requests(
     settings: Settings, number: int, *, failed_only: bool, before: float | None
-) -> list[LoggedWithCost]:
+) -> list[LoggedRequest]:
     """Return the last `number` requests, the oldest of them first.
 
     `before`: only those that started before this time, in seconds since the epoch.
@@ -80,7 +75,7 @@ def read_last_requests(
     with open_ledger_for_reading(settings) as connection:
         rows = [] if connection is None else list_stored_requests(connection, chosen, number)
     return [
-        LoggedWithCost(
+        LoggedRequest(
             to_receipt(row), is_exchange=row.path == EXCHANGE_PATH and bool(row.requested_model), cost=row.cost
         )
         for row in reversed(rows)

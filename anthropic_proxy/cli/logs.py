@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from msgspec import Struct, structs
 
 from anthropic_proxy.cli.command_settings import load_command_settings
-from anthropic_proxy.cli.ledger_access import LoggedWithCost, read_last_requests
+from anthropic_proxy.cli.ledger_access import read_last_requests
 from anthropic_proxy.cli.local_proxy import (
     LocalProxy,
     describe_unused_proxy,
@@ -27,7 +27,6 @@ from anthropic_proxy.cli.local_proxy import (
 )
 from anthropic_proxy.cli.output import Output, open_data_output
 from anthropic_proxy.cli.proxy_client import stream_events
-from anthropic_proxy.console.ledger.costs import CostCalculator
 from anthropic_proxy.errors import ConfigurationError, UpstreamUnreachable
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.settings import Settings
@@ -89,7 +88,6 @@ def logs(
             sys.exit(view.return_code)
         return
 
-    costs = CostCalculator(settings)
     # an unknown address ends the command, also if the proxy itself has enough requests
     has_ledger = number == 0 or settings.has_ledger()
     log = Log(
@@ -103,7 +101,7 @@ def logs(
     if (proxy is None or not proxy.is_used) and (stored := _read_stored(settings, number, errors=errors)):
         for request in stored:
             if as_json or not _is_model_query(request):
-                _write(log, request, costs)
+                _write(log, request)
         notice = f"From saved records: no `serve` is running on port {settings.port}."
         if proxy is not None:
             notice = f"From saved records. {describe_unused_proxy(proxy)}"
@@ -124,7 +122,7 @@ def logs(
             older = older if as_json else [one for one in older if not _is_model_query(one)]
             shown = [*older, *shown[max(len(shown) - limit, 0) :]]
         for request in shown:
-            _write(log, request, costs)
+            _write(log, request)
         if limit is not None and follow and sys.stdout.isatty():
             Output().write_notice("Waiting for further requests, until Ctrl+C. Without waiting:  --no-follow")
         limit = None
@@ -153,12 +151,11 @@ def is_failed(request: LoggedRequest) -> bool:
     return classify_outcome(request.receipt) == "error"
 
 
-def _write(log: Log, request: LoggedRequest, costs: CostCalculator) -> None:
+def _write(log: Log, request: LoggedRequest) -> None:
     if request.is_exchange:
         receipt = request.receipt
-        cost = request.cost if isinstance(request, LoggedWithCost) else costs.calculate(receipt).cost
-        is_known = cost is not None and (receipt.all_input_tokens or receipt.output_tokens)
-        entry = log.format_exchange(receipt, format_cost(cost) if is_known else "")
+        is_known = request.cost is not None and (receipt.all_input_tokens or receipt.output_tokens)
+        entry = log.format_exchange(receipt, format_cost(request.cost) if is_known else "")
     else:
         entry = log.format_request(request.receipt)
     sys.stdout.write(f"{log.begin_day(request.receipt.started_at)}{log.to_encodable(entry)}\n")

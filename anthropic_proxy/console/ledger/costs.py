@@ -21,6 +21,7 @@ from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.servers import describe_missing_key
 from anthropic_proxy.engine.service_tiers import normalize_service_tier
 from anthropic_proxy.errors import build_extra_install_command, join_with_and
+from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.gateway.prices.price_list import (
     CONSTANT_SECONDS,
     MAX_CACHED_PRICES,
@@ -44,6 +45,8 @@ _VENDOR = "anthropic"
 """Name of the provider with the list prices of requested Claude models."""
 _STATED = "stated by the provider"
 """Origin of a cost that the reply contains."""
+_MAX_STATED_COST_PER_TOKEN = NANO_DOLLARS // 100
+"""Limit of a stated cost without a published price, as of the prices in lists of models."""
 
 
 class ModelCosts:
@@ -176,10 +179,15 @@ class CostCalculator:
         normal = _find_used_prices(self._costs, receipt, [structs.replace(call, tier="") for call in calls])
         amounts = _list_stated(calls, normal)
         cost = _add_costs(calls, used, amounts)
-        if cost is not None and any(amounts):
-            is_same = requested is not None and all(price == requested for price in normal)
-            return Cost(cost, cost if is_same else listed, _STATED)
-        return Cost(cost, listed, "" if None in normal else _describe_source(calls, used, normal))
+        if cost is None:
+            return Cost(None, listed, "" if None in normal else _describe_source(calls, used, normal))
+        # a stated cost includes the tier and the searches
+        rest = [at for at, amount in enumerate(amounts) if not amount]
+        source = _describe_source([calls[at] for at in rest], [used[at] for at in rest], [normal[at] for at in rest])
+        if any(amounts):
+            source = ", ".join([_STATED, *filter(None, [source])])
+            listed = cost if requested is not None and all(price == requested for price in normal) else listed
+        return Cost(cost, listed, source)
 
     def _find_prices(self, receipt: Receipt) -> tuple[Price | None, Price | None]:
         period = int(receipt.started_at) // CONSTANT_SECONDS
@@ -349,9 +357,9 @@ def _list_stated(calls: Sequence[_Call], normal: Sequence[Price | None]) -> list
 
 
 def _accept_stated(price: Price | None, stated: int, tokens: TokenCounts, searches: int = 0) -> int:
-    """Return the cost that a reply states, in nano-dollars. 0: a known price takes precedence."""
+    """Return the cost that a reply states, in nano-dollars. 0: it is not used."""
     if not stated or price is None or price.is_unconfirmed:
-        return stated
+        return stated if stated <= tokens.all_tokens * _MAX_STATED_COST_PER_TOKEN else 0
     return stated if not price.is_final and price.confirms(stated, tokens, searches) else 0
 
 

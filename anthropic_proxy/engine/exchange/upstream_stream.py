@@ -297,6 +297,8 @@ class UpstreamStream(DeltaStream):
 
     def _fail(self, error: UpstreamError, deltas: list[Delta]) -> None:
         self._ended = True
+        if self._decoder.usage_of_error is not None:
+            deltas.append(self._decoder.usage_of_error)
         if not (self._stopped or Stop in map(type, deltas)):  # after the stop reason the reply is complete
             self._failure = error if isinstance(error, UnreadableReply) else self._broken or error
 

@@ -17,7 +17,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 import msgspec
 from msgspec import Raw, Struct, structs
 
-from anthropic_proxy.engine.messages.deltas import Delta
+from anthropic_proxy.engine.messages.deltas import Delta, Usage
 from anthropic_proxy.engine.messages.effort_plan import EffortPlan
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.loaded_tools import LoadedToolForm
@@ -370,6 +370,8 @@ class Decoder(ABC):
     continuation_token: str | None = None
     """Token that continues this reply in another upstream request. None: unsupported. "": the reply is complete."""
 
+    usage_of_error: Usage | None = None
+    """Token counts beside the error that was raised. The provider bills them. None: there are none."""
     _frame_repair: FrameRepair | None = None
     """None: each frame so far was valid."""
 

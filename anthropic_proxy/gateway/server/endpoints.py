@@ -442,6 +442,7 @@ async def get_recent_requests(services: Services, request: ClientRequest, sink: 
                 name = f"{prefix}/{model}"
                 window = find_served_input(requested, limits, services.settings, services.catalog)
                 snapshot.windows[name] = min(window, snapshot.windows.get(name, window))
+    snapshot.finished = await services.receipts.feed.add_costs(snapshot.finished)
     await sink.send_response(200, encode_requests(snapshot))
 
 

@@ -13,12 +13,12 @@ from itertools import islice
 from struct import Struct as BinaryStruct
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import redact_receipt
 from anthropic_proxy.gateway.telemetry.metrics import MetricsTotals
-from anthropic_proxy.plugins import Observer, Receipt
+from anthropic_proxy.plugins import Cost, Observer, Receipt
 
 HEARTBEAT_INTERVAL_SECONDS = 1.0
 """Interval at which the event loop writes a heartbeat. The supervisor kills a worker without heartbeats."""
@@ -156,6 +156,8 @@ class LoggedRequest(Struct, frozen=True):
     receipt: Receipt
     is_exchange: bool = True
     """True for an accepted `POST /v1/messages`, which has two log lines. False: a request with one log line."""
+    cost: int | None = None
+    """Cost in nano-dollars, as the ledger stores it. None: unknown, or not calculated."""
 
 
 class RequestSnapshot(Struct):
@@ -223,6 +225,8 @@ class RequestFeed:
         self._collections: list[_Collection] = []
         self.on_finish: Callable[[LoggedRequest], None] | None = None
         """Called for each finished request of this process, to send it to other workers. None: no worker needs it."""
+        self.calculate_cost: Callable[[Receipt], Cost] | None = None
+        """Function with the prices of this process. None: views show no costs."""
         self.watch_peers: Callable[[bool], None] | None = None
         """Function that makes the other workers send their requests for some seconds. Argument True: all recent ones
         first. None: there are no other workers."""
@@ -235,6 +239,15 @@ class RequestFeed:
             self._notify(request)
         if self.on_finish is not None:
             self.on_finish(request)
+
+    async def add_costs(self, requests: Iterable[LoggedRequest]) -> list[LoggedRequest]:
+        """Return the requests with their costs, for a view. In a thread, because the first one reads the price list."""
+        calculate = self.calculate_cost
+        if calculate is None:
+            return list(requests)
+        return await asyncio.to_thread(
+            lambda: [structs.replace(one, cost=calculate(one.receipt).cost) for one in requests]
+        )
 
     def build_own_snapshot(self) -> RequestSnapshot:
         return self.redact(RequestSnapshot(list(self._finished), self.list_own_running()))
@@ -349,7 +362,7 @@ async def stream_request_events(
     try:
         loop = asyncio.get_running_loop()
         snapshot = await feed.collect_snapshot()
-        snapshot.finished = [request for request in snapshot.finished if is_shown(request.receipt)]
+        snapshot.finished = await feed.add_costs(one for one in snapshot.finished if is_shown(one.receipt))
         snapshot.running = list(filter(is_shown, snapshot.running))
         yield _event("snapshot", encode_requests(snapshot))
         known = {request.receipt.request_id for request in snapshot.finished}  # an update may repeat them
@@ -358,10 +371,13 @@ async def stream_request_events(
         refresh_at = sent_at + REFRESH_SECONDS
         while not view.ended and loop.time() < end:
             requests = await view.read(max(refresh_at - loop.time(), 0.0))
-            events = [
-                _event("request", encode_requests(request))
+            new = [
+                request
                 for request in feed.redact(RequestSnapshot(list(requests))).finished
                 if request.receipt.request_id not in known and is_shown(request.receipt)
+            ]
+            events = [
+                _event("request", encode_requests(request)) for request in (await feed.add_costs(new) if new else [])
             ]
             if loop.time() >= refresh_at:
                 refresh_at = loop.time() + REFRESH_SECONDS

@@ -1,6 +1,7 @@
 """The common parts of every fake provider: a server, and a journal of the received requests."""
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -98,14 +99,16 @@ def new_application(answer: Answer, journal: RequestLog) -> web.Application:
     return application
 
 
-async def _start(application: web.Application, host: str, port: int) -> tuple[web.AppRunner, str]:
+async def _start(
+    application: web.Application, host: str, port: int, certificate: ssl.SSLContext | None = None
+) -> tuple[web.AppRunner, str]:
     # A caller that leaves ends the handler at once, so that the journal can record it.
     runner = web.AppRunner(application, handler_cancellation=True, access_log=None, shutdown_timeout=1)
     await runner.setup()
-    site = web.TCPSite(runner, host, port)
+    site = web.TCPSite(runner, host, port, ssl_context=certificate)
     await site.start()
     bound = runner.addresses[0][1]
-    return runner, f"http://{host}:{bound}"
+    return runner, f"{'http' if certificate is None else 'https'}://{host}:{bound}"
 
 
 @dataclass(frozen=True)
@@ -119,12 +122,14 @@ class Running:
 
 
 @contextmanager
-def serving(application: web.Application, host: str = "127.0.0.1") -> Iterator[Running]:
-    """Serve on a free port in a thread of its own, until the block ends."""
+def serving(
+    application: web.Application, host: str = "127.0.0.1", certificate: ssl.SSLContext | None = None
+) -> Iterator[Running]:
+    """Serve on a free port in a thread of its own, until the block ends. `certificate`: that of a server with TLS."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    runner, url = asyncio.run_coroutine_threadsafe(_start(application, host, 0), loop).result(WAIT_SECONDS)
+    runner, url = asyncio.run_coroutine_threadsafe(_start(application, host, 0, certificate), loop).result(WAIT_SECONDS)
     try:
         yield Running(url, application[JOURNAL], lambda: _hang_up(loop, runner))
     finally:

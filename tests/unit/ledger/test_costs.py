@@ -396,6 +396,8 @@ def test_the_cost_of_a_loop_has_stated_and_calculated_parts(tmp_path: Path) -> N
     calls = [new_attempt("openai", name, 1_000, 0) for name in ("no-such-model", "gpt-4.1")]
     calls[0].stated_cost = 5_000
     looped = structs.replace(receipt("x", "openai/gpt-4.1", (2_000, 0, 0, 0, 0)), attempts=calls)
-    assert calculator.calculate(looped) == Cost(2_005_000, None, "stated by the provider")
+    assert calculator.calculate(looped) == Cost(
+        2_005_000, None, f"stated by the provider, {find_price_package_version()}"
+    )
     calls[0].stated_cost = 0
     assert calculator.calculate(looped) == Cost(None, None, "")

@@ -39,6 +39,7 @@ from anthropic_proxy.engine.wires.failures import (
 )
 from anthropic_proxy.engine.wires.framing import MAX_FRAME_BYTES
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_repaired, parse_token_count, repair_json
+from anthropic_proxy.engine.wires.stated_costs import StatedCost
 from anthropic_proxy.errors import InvalidRequest, UpstreamError, UpstreamProtocolError
 from anthropic_proxy.secrets import redact_key_patterns
 
@@ -457,7 +458,7 @@ class _CacheCreation(Struct, gc=False):
     ephemeral_1h_input_tokens: int | None = None
 
 
-class _CountedUsage(Struct, gc=False):
+class _CountedUsage(StatedCost, gc=False):
     input_tokens: int | None = None
     output_tokens: int | None = None
     cache_read_input_tokens: int | None = None
@@ -504,6 +505,7 @@ def _read_usage(usage: Raw, earlier_tier: str | None = None) -> Usage | None:
         service_tier=counts.service_tier,
         billed_searches=server_tools.web_search_requests if server_tools else None,
         billed_tier=billed_tier,
+        stated_cost=counts.read_nano_dollars(),
     )
 
 
@@ -527,6 +529,9 @@ def _read_odd_usage(usage: Raw) -> _CountedUsage | None:
         ),
         service_tier=_read_string(members, "service_tier"),
         speed=_read_string(members, "speed"),
+        cost=members.get("cost", ABSENT),
+        is_byok=decode_repaired(members["is_byok"]) if "is_byok" in members else None,
+        cost_details=members.get("cost_details", ABSENT),
     )
 
 

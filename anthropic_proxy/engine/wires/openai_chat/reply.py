@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present
+from anthropic_proxy.engine.wires.stated_costs import StatedCost
 
 
 class FunctionCall(Struct, gc=False):
@@ -153,16 +154,9 @@ class Chunk(Struct, gc=False):
     error: Raw = ABSENT
 
 
-class _StatedCost(Struct, gc=False):
-    cost: Raw = ABSENT
-    """US dollars at OpenRouter (openrouter.ai/docs/use-cases/usage-accounting, read 2026-11-26); else an object."""
-    is_byok: object = None
-    """True if `cost` is only the fee of OpenRouter, as another vendor bills the call to the user's own key there."""
-
-
 class _Bill(Struct, gc=False):
     service_tier: str | None = None
-    usage: _StatedCost | None = None
+    usage: StatedCost | None = None
 
 
 def _fields_of(kind: type[Struct], field_type: object) -> tuple[str, ...]:

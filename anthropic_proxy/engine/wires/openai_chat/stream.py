@@ -24,7 +24,6 @@ from anthropic_proxy.engine.messages.deltas import (
     ToolCall,
     ToolEnd,
     Usage,
-    clamp_count,
 )
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present
@@ -70,12 +69,9 @@ from anthropic_proxy.engine.wires.thinking import (
 )
 from anthropic_proxy.engine.wires.tool_call_repair import TextSplitter, ToolCallRepair
 from anthropic_proxy.engine.wires.tools import ToolCallIds, is_parallel_wrapper, split_wrapper
-from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
+from anthropic_proxy.errors import UnreadableReply, UpstreamError, UpstreamProtocolError
 
 _NO_DETAILS = TokenDetails()
-_MAX_DOLLARS_PER_TOKEN = 0.01
-_MAX_STATED_DOLLARS = 1_000
-"""Limits of a stated cost, the first as of the prices in lists of models. A larger amount has another meaning."""
 _NO_TOOL_COUNTS = ServerToolCounts()
 _Source = Literal["fragment", "message", "body"]
 """Origin of a part of a reply: a fragment of it, the complete message at the end of a stream, or a complete reply."""
@@ -130,7 +126,11 @@ class ChatDecoder(Decoder):
             chunk = decode_chunk(frame)
         except DECODE_ERRORS:
             chunk = self._decode_odd(frame, self.repair_frame)
-        deltas = self._read(chunk, frame)
+        try:
+            deltas = self._read(chunk, frame)
+        except UpstreamError:
+            self._keep_usage(chunk, frame)
+            raise
         return self._convert_output(deltas)
 
     def decode_body(self, body: bytes) -> list[Delta]:
@@ -147,7 +147,11 @@ class ChatDecoder(Decoder):
         # read 2026-11-26). No request asks for alternatives.
         for choice in choices[1:]:
             choices[0].append(choice)
-        deltas = self._read(chunk, body, "body")
+        try:
+            deltas = self._read(chunk, body, "body")
+        except UpstreamError:
+            self._keep_usage(chunk, body)
+            raise
         self.finished = True
         return self._convert_output(deltas)
 
@@ -249,6 +253,12 @@ class ChatDecoder(Decoder):
         if chunk.usage is not None or chunk.x_groq is not None or (choice is not None and choice.usage is not None):
             self._read_usage(chunk, choice, deltas, data)
         return deltas
+
+    def _keep_usage(self, chunk: Chunk, data: bytes) -> None:
+        """Keep the token counts of a chunk with an error (recorded: openrouter/stream_error)."""
+        deltas: list[Delta] = []
+        self._read_usage(chunk, chunk.choices[0] if chunk.choices else None, deltas, data)
+        self.usage_of_error = self._usage if deltas else None
 
     def _read_fault(self, fault: UpstreamFault, chunk: Chunk, data: bytes) -> list[Delta]:
         deltas: list[Delta] = []
@@ -375,23 +385,11 @@ class ChatDecoder(Decoder):
             with suppress(*DECODE_ERRORS):
                 bill = decode_bill(data)
                 tier = bill.service_tier
-                if bill.usage is not None and bill.usage.is_byok is not True:
-                    tokens = clamp_count(counts.prompt_tokens) + clamp_count(counts.completion_tokens)
-                    cost = _read_cost(bill.usage.cost, tokens)
+                if bill.usage is not None:
+                    cost = bill.usage.read_nano_dollars()
             self._usage = decode_usage(counts, tier, cost)
             deltas.append(self._usage)
             return
-
-
-def _read_cost(amount: Raw, tokens: int) -> int | None:
-    """Return US dollars as nano-dollars. None: the provider states no usable amount."""
-    if not is_present(amount):
-        return None
-    with suppress(*DECODE_ERRORS):
-        dollars = msgspec.json.decode(amount, type=float)
-        if 0 < dollars <= min(tokens * _MAX_DOLLARS_PER_TOKEN, _MAX_STATED_DOLLARS):
-            return round(dollars * 1_000_000_000)
-    return None
 
 
 class FenceFilter:

@@ -11,6 +11,7 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT
 from anthropic_proxy.engine.wires.json_repair import repair_json
+from anthropic_proxy.engine.wires.stated_costs import StatedCost
 
 
 class OutputContent(Struct, gc=False):
@@ -70,7 +71,7 @@ class OutputTokenDetails(Struct, gc=False):
     reasoning_tokens: int | None = None
 
 
-class ResponsesUsage(Struct, gc=False):
+class ResponsesUsage(StatedCost, gc=False):
     input_tokens: int | None = None
     output_tokens: int | None = None
     input_tokens_details: InputTokenDetails | None = None

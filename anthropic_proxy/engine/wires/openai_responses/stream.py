@@ -327,10 +327,11 @@ class ResponsesDecoder(Decoder):
         if response.status is None and response.output is None and not is_present(response.error):
             raise self._broken("sent an answer without any output")
         if is_present(response.error):
-            self._read_usage(response, deltas)
+            self.usage_of_error = self._read_usage(response, deltas)
             deltas += self._fail(decode_error_object(decode_repaired(response.error)))
             return
         if response.status in ("failed", "cancelled", "in_progress", "queued"):
+            self.usage_of_error = self._read_usage(response, deltas)
             error = {"message": f"the response ended as {response.status!r}"}
             raise classify_fault(decode_error_object(error), self._call)
         reason = (response.incomplete_details.reason if response.incomplete_details is not None else None) or ""
@@ -375,10 +376,13 @@ class ResponsesDecoder(Decoder):
         self._put(self._thoughts.release_signed(), deltas)
         deltas += self._search.release_buffered_deltas()
 
-    def _read_usage(self, response: Response, deltas: list[Delta]) -> None:
+    def _read_usage(self, response: Response, deltas: list[Delta]) -> Usage | None:
         counts = response.usage
-        if counts is not None and (counts.input_tokens is not None or counts.output_tokens is not None):
-            deltas.append(decode_usage(counts, response.service_tier))
+        if counts is None or (counts.input_tokens is None and counts.output_tokens is None):
+            return None
+        usage = decode_usage(counts, response.service_tier)
+        deltas.append(usage)
+        return usage
 
     def _fail(self, fault: UpstreamFault) -> list[Delta]:
         """Raise the `UpstreamError` for an error. If it stands for the end of the reply, return this end."""
@@ -463,4 +467,5 @@ def decode_usage(counts: ResponsesUsage, tier: object = None) -> Usage:
         cache_write_tokens=written,
         thinking_tokens=spent.reasoning_tokens,
         billed_tier=tier if isinstance(tier, str) else None,
+        stated_cost=counts.read_nano_dollars(),
     )
