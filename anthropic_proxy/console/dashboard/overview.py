@@ -53,7 +53,7 @@ from anthropic_proxy.console.ledger.failures import (
     ErrorGroup,
     count_errors,
     count_failed_attempts,
-    has_succeeded_since,
+    find_last_success,
     list_errors,
 )
 from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, find_percentile
@@ -304,7 +304,7 @@ def _list_failed_attempts(context: PageContext, found: "_Queries") -> list[Notic
     for prefix, failed in sorted(attempts.items(), key=lambda item: (-item[1].requests, item[0])):
         if is_frequent(failed, sent.get(prefix, 0)):
             provider = found.costs.find_provider_name(prefix)
-            is_solved = has_succeeded_since(context.connection, failed.last_at, provider)
+            is_solved = find_last_success(context.connection, failed.last_at, provider) > 0
             notices.append(
                 Notice(
                     "✓" if is_solved else "!",

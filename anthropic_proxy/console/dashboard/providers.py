@@ -20,7 +20,7 @@ from anthropic_proxy.console.doctor_run import DoctorRun, RunTomlTable
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import ExportTable
-from anthropic_proxy.console.ledger.failures import FailedAttempts, count_failed_attempts
+from anthropic_proxy.console.ledger.failures import FailedAttempts, count_failed_attempts, has_recovered
 from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, find_percentile
 from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.console.ledger.units import MICROSECONDS
@@ -140,6 +140,8 @@ def _build_row(context: PageContext, provider: ProviderSetup, figures: _Figures 
     if errors >= MIN_INCIDENT_SHARE * requests and errors > 0:
         verb = "was" if errors == 1 else "were"
         problems.append(f"{errors:,} of {formats.plural(requests, 'request')} {verb} answered with an error.")
+        if has_recovered(context.connection, provider.name):
+            problems.append("It has replied since.")
         facets = {**context.query.facets, "outcome": "error", "provider": provider.name}
         links.append(context.query.link("/dashboard/requests", facets=facets))
     if is_frequent(figures.attempts, requests):

@@ -4,7 +4,7 @@ A group is solved if the provider has replied since the last failure. For a fail
 caused, the same model must have replied, unless no setting names it any more.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import get_args
 
 import msgspec
@@ -91,8 +91,8 @@ def count_errors(connection: Connection, selection: RequestSelection, period_sec
 def list_errors(
     connection: Connection, errors: Iterable[ErrorPeriod], is_set: Callable[[str, str], bool]
 ) -> list[ErrorGroup]:
-    """Groups that are not solved precede the solved ones, and large groups precede small ones. `is_set`: returns True
-    for provider and model of a current setting.
+    """Groups that are not solved precede the solved ones, and large groups precede small ones. A failure is solved if
+    a request succeeded after it. `is_set`: returns True for provider and model of a current setting.
     """
     by_model: dict[tuple[str, str, int, bool, str, str], list[ErrorPeriod]] = {}
     for one in errors:
@@ -101,10 +101,10 @@ def list_errors(
     found: dict[tuple[str, str, int, bool, str, bool], list[ErrorPeriod]] = {}
     newest = sorted(by_model.values(), key=lambda rows: -max(one.last_at for one in rows))
     for number, rows in enumerate(newest):
-        last = max(rows, key=lambda one: one.last_at)
-        is_solved = number < _MAX_CHECKED and _is_solved(connection, last, is_set)
-        kind = (last.provider, last.error_type, last.status, last.has_model, last.error_code)
-        found.setdefault((*kind, is_solved), []).extend(rows)
+        success = _find_last_success(connection, rows, is_set) if number < _MAX_CHECKED else 0
+        for one in rows:
+            kind = (one.provider, one.error_type, one.status, one.has_model, one.error_code)
+            found.setdefault((*kind, one.last_at < success), []).append(one)
     counts = {key: sum(one.count for one in rows) for key, rows in found.items()}
     groups = []
     for key in sorted(sorted(found), key=lambda key: (key[-1], -counts[key]))[: 2 * MAX_ERRORS]:
@@ -127,33 +127,45 @@ def _read_latest(connection: Connection, failed: ErrorPeriod) -> StoredRequest:
     return StoredRequest() if row is None else build_stored_request(connection, row)
 
 
-def _is_solved(connection: Connection, failed: ErrorPeriod, is_set: Callable[[str, str], bool]) -> bool:
-    if not failed.provider:
-        return _has_client_succeeded(connection, _read_latest(connection, failed))
-    needs_model = failed.error_type in _OF_MODELS and is_set(failed.provider, failed.model)
-    return has_succeeded_since(connection, failed.last_at, failed.provider, failed.model if needs_model else "")
+def _find_last_success(connection: Connection, rows: Sequence[ErrorPeriod], is_set: Callable[[str, str], bool]) -> int:
+    """Return the start of the latest request that shows these failures of one kind to be solved. 0: there is none."""
+    last, since = max(rows, key=lambda one: one.last_at), min(one.first_at for one in rows)
+    if not last.provider:
+        return _find_last_success_of_client(connection, since, _read_latest(connection, last))
+    needs_model = last.error_type in _OF_MODELS and is_set(last.provider, last.model)
+    return find_last_success(connection, since, last.provider, last.model if needs_model else "")
 
 
-def has_succeeded_since(connection: Connection, when: int, provider: str, model: str = "") -> bool:
-    """Return True if a request that started after `when` (microseconds since the epoch) got a reply of the provider.
-    `model` "": of any model.
+def find_last_success(connection: Connection, since: int, provider: str, model: str = "") -> int:
+    """Return the start of the latest request after `since` that got a reply of the provider. 0: there is none.
+    `model` "": of any model. Times are in microseconds since the epoch.
     """
     column = requests.c
-    conditions = [column.started_at > when, column.outcome_class.not_in(_FAILURES), column.provider == provider]
+    conditions = [column.started_at > since, column.outcome_class.not_in(_FAILURES), column.provider == provider]
     if model:
         conditions.append(column.model == model)
-    return connection.execute(select(column.started_at).where(*conditions).limit(1)).first() is not None
+    query = select(column.started_at).where(*conditions).order_by(column.started_at.desc()).limit(1)
+    return connection.execute(query).scalar() or 0
 
 
-def _has_client_succeeded(connection: Connection, failed: StoredRequest) -> bool:
-    """Return True if the same program got a reply later, with the same key. A rejected key has no label."""
+def has_recovered(connection: Connection, provider: str) -> bool:
+    """Return True if the provider has replied since its latest failure."""
     column = requests.c
-    conditions = [column.started_at > failed.started_at, column.outcome_class.not_in(_FAILURES)]
+    conditions = column.outcome_class == "error", column.provider == provider
+    query = select(column.started_at).where(*conditions).order_by(column.started_at.desc()).limit(1)
+    return find_last_success(connection, connection.execute(query).scalar() or 0, provider) > 0
+
+
+def _find_last_success_of_client(connection: Connection, since: int, failed: StoredRequest) -> int:
+    """Find the latest reply to the same program with the same key. A rejected key has no label."""
+    column = requests.c
+    conditions = [column.started_at > since, column.outcome_class.not_in(_FAILURES)]
     if failed.error_type != "authentication_error":
         conditions.append(value_condition("key_label", failed.key_label))
-    later = select(column.client).where(*conditions).order_by(column.started_at.desc()).limit(_MAX_LATER_REQUESTS)
-    names = later.subquery().c
-    return connection.execute(select(names.client).where(names.client == failed.client).limit(1)).first() is not None
+    later = select(column.client, column.started_at).where(*conditions).order_by(column.started_at.desc())
+    latest = later.limit(_MAX_LATER_REQUESTS).subquery().c
+    query = select(func.max(latest.started_at)).where(latest.client == failed.client)
+    return connection.execute(query).scalar() or 0
 
 
 _FAILURES = ("error", "cancelled")

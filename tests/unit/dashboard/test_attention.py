@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.overview import Notice, StateNow, build_overview_page
+from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.gateway.error_catalog import find_remedy
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Cost, ModelMapping, Receipt, Setup
@@ -109,6 +111,19 @@ async def test_before_the_good_day_each_cause_is_an_open_problem(tmp_path: Path)
     ]
     assert [one.detail.partition(". ")[2] for one in page["notices"]] == [RETIRED, TOO_LONG]
     assert page["solved"] == []
+
+
+async def test_an_open_problem_counts_the_failures_since_the_last_success(tmp_path: Path) -> None:
+    earlier, later = [[failed_at(start + number, "down") for number in range(3)] for start in (1, 2 * 3_600)]
+    page = await show(tmp_path, [*earlier, at(3_700), *later], now=3 * 3_600)
+    problem = "3 requests failed at openai with 503, server error."
+    assert page["state_now"] == StateNow("✕", "error", "One open problem:", problem)
+    assert [one.detail.partition(".")[0] for one in page["notices"]] == [local_span(2 * 3_600, 2 * 3_600 + 2)]
+    assert texts(page["solved"]) == [problem]
+
+
+def local_span(start: float, end: float) -> str:
+    return formats.time_span(*(round((NOON + seconds) * MICROSECONDS) for seconds in (start, end)))
 
 
 async def test_one_open_problem_is_named_in_the_first_line(tmp_path: Path) -> None:

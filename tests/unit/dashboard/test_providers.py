@@ -48,7 +48,7 @@ def setup_of(**fields: Any) -> Setup:
 @pytest.mark.parametrize(
     ("fields", "state", "remedy", "verdict"),
     [
-        ({}, "ready", "1 of 3 requests was answered with an error.", "1 provider ready."),
+        ({}, "ready", "1 of 3 requests was answered with an error. It has replied since.", "1 provider ready."),
         (
             {"open_seconds": 12.0, "failure": FAILURE},
             "blocked",
@@ -121,7 +121,7 @@ async def test_unused_providers_are_one_line_and_keys_are_no_addresses(tmp_path:
     assert [(row.name, row.address, row.key, row.remedy) for row in page["rows"]] == [
         ("own", "127.0.0.1:9/v1", "no key", "Nothing to do."),
         ("ollama", "localhost", "no key; 3 models", "Nothing to do."),
-        ("groq", "–", "…1234, .env", "1 of 3 requests was answered with an error."),
+        ("groq", "–", "…1234, .env", "1 of 3 requests was answered with an error. It has replied since."),
     ]
     assert page["unused"] == [("google", "gemini", "GEMINI_API_KEY is not set.")]
     assert "outcome=error&provider=groq" in page["rows"][2].failures
@@ -155,7 +155,7 @@ async def test_a_provider_whose_requests_go_to_a_fallback_needs_attention(tmp_pa
         )
     assert [(row.prefix, row.remedy) for row in page["rows"]] == [
         ("groq", "10 of 19 requests failed here first, and 9 went to another provider."),
-        ("deepseek", "1 of 12 requests was answered with an error."),
+        ("deepseek", "1 of 12 requests was answered with an error. It has replied since."),
     ]
     assert page["rows"][0].failures == "/dashboard/requests?q=%22groq"
     shown = [row.subtitle for row in listed["rows"]]
