@@ -39,7 +39,7 @@ READ: Any = {
 SAFEGUARDS = [{"type": "dangerous_tool_use", "classifier_context": {"v": 1, "live_cwd": "/home/ada/shop"}}]
 STATED, LIST, PACKAGE = "stated by the provider", "model list of openrouter.ai", find_price_package_version()
 OF_FILE = "anthropic-proxy.toml line 7"
-VERDICT = json.dumps({"rule": "", "verdict": "allowed", "explanation": "Reads."})
+VERDICT = json.dumps({"rule": "", "verdict": "not_flagged", "explanation": ""})
 
 
 def bill(cost: float | None, **fields: Any) -> dict[str, Any]:
@@ -317,7 +317,7 @@ def test_logs_show_the_amounts(setup: Setup, rows: dict[str, list[dict[str, Any]
     screen = answer_questions(
         *("logs", "--no-follow", "-n", "100"), answers=[], directory=setup.folder, settings=setup.settings, columns=200
     )
-    costs = [found[0] for line in screen.lines if (found := re.findall(r"(?:<?\$[\d.]+)$", line.strip()))]
+    costs = [found[1] for line in screen.lines if (found := re.search(r" total \S+  (<?\$[\d.]+)", line))]
     assert sorted(costs) == sorted(
-        format_cost(round(row["cost"] * NANO_DOLLARS)) for found in rows.values() for row in found if not row["parent"]
+        format_cost(round(row["cost"] * NANO_DOLLARS)) for found in rows.values() for row in found
     )
