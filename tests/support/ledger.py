@@ -240,10 +240,14 @@ def running_ledger(settings: Settings, **options: Any) -> Iterator[RunningLedger
 
 
 async def store(settings: Settings, *receipts: Receipt, **options: Any) -> None:
-    """Store `receipts` in the ledger. `options`: those of `running_ledger`."""
+    """Store `receipts` in the ledger. `options`: those of `running_ledger`. An error of the database ends the test at
+    once with its text.
+    """
     with running_ledger(settings, **options) as ledger:
         await ledger.record(*receipts)
-        ledger.wait_written(len(receipts))
+        state = ledger.queue.state
+        ledger.wait_until(lambda: state.condition != "ok" or state.written_rows >= len(receipts))
+        assert state.condition == "ok", ledger.warnings
 
 
 @contextmanager

@@ -338,14 +338,14 @@ async def test_a_shortened_text_contains_no_part_of_a_key(database: Settings, le
 async def test_what_models_and_clients_write_about_tool_calls_is_bounded(database: Settings) -> None:
     key = "sk-test-0123456789abcdefghijklmnop"
     long = "x " * 140 + key
-    checks = [CallCheck(f"toolu_{number}", "t" * 9_000, "unavailable", long, rule=long) for number in range(200)]
+    checks = [CallCheck(f"toolu_{number}", "t" * 9_000, "unavailable", long, rule=long * 2) for number in range(200)]
     flagged = CallCheck("toolu_200", "Bash", "flagged")
     times = [("n" * 9_000, 10.0**300)] * 200
     await store(database, new_receipt(checks=[*checks, flagged], tool_times=times))
     (row,) = read_rows(database)
     assert row["verdict"] == "flagged"
     found, tools = decode_checks(row["checks"]), decode_tool_times(row["tool_times"])
-    assert (len(found), len(found[0].tool), len(found[0].reason), len(found[0].rule)) == (100, 128, 300, 300)
+    assert (len(found), len(found[0].tool), len(found[0].reason), len(found[0].rule)) == (100, 128, 288, 300)
     assert "sk-test" not in row["checks"]
     assert (len(tools), len(tools[0].name)) == (100, 128)
 
