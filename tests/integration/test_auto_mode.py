@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from tests.support.fakes.server import Running, serving
 from tests.support.scripted_answers import new_scripted_server
 from tests.support.sdk import open_sdk
 from tests.support.server_process import Proxy, running_proxy
+from tests.support.waiting import wait_for
 
 SAFEGUARDS = [{"type": "dangerous_tool_use", "classifier_context": {"v": 1, "live_cwd": "/home/ada/shop"}}]
 BASH: Any = {"name": "Bash", "input_schema": {"type": "object", "properties": {"command": {"type": "string"}}}}
@@ -65,3 +68,54 @@ def test_the_sdk_gets_the_verdict_with_the_end_of_the_reply(proxy: Proxy, model:
     outcome = {"type": "evaluated", "outcome": "flagged", "explanation": WHY}
     status = {"type": "available", "tool_uses": {call.id: outcome}}
     assert results == [[{"type": "dangerous_tool_use", "status": status}]]
+
+
+def test_costs_by_kind_and_by_prompt_are_the_sums_of_the_records(provider: Running, tmp_path: Path) -> None:
+    """Two prompts of a session with the hint headers of Claude Code 2.1.332, with checks and a sub-agent."""
+    settings = {
+        "OPENAI_API_KEY": "k1",
+        "OPENAI_BASE_URL": f"{provider.url}/v1",
+        "OPENAI_WIRE": "chat",
+        "PREFERRED_PROVIDER": "openai",
+        "DATABASE_URL": f"sqlite:///{tmp_path / 'ledger.sqlite3'}",
+    }
+    (tmp_path / "anthropic-proxy.toml").write_text('[prices."openai/*"]\ninput = 2\noutput = 8\n')
+    session = {"x-claude-code-session-id": "db4f087a-462e-45e5-871b-cda76a12e6a1", "user-agent": "claude-cli/2.1.332"}
+    sent = [("p1", "main", ""), ("p1", "main", "Bash=1099"), ("p1", "subagent", "")]
+    sent += [("p2", "main", ""), ("", "main", "")]
+    body = {"model": "openai/gpt-4.1", "max_tokens": 500, "tools": [BASH], "safeguards": SAFEGUARDS}
+    body["messages"] = [{"role": "user", "content": "Free some space."}]
+    with running_proxy(tmp_path, settings) as proxy:
+        client = proxy.client()
+        for prompt, kind, durations in sent:
+            headers = {**session, "x-claude-code-request-class": kind, "x-claude-code-prev-tool-durations": durations}
+            headers |= {"x-claude-code-prompt-id": prompt} if prompt else {}
+            assert client.post("/v1/messages", json=body, headers=headers).status_code == 200
+        found = wait_for(lambda: client.get("/api/requests").json()["requests"], lambda rows: len(rows) == 10)
+        usage = {by: client.get("/api/usage", params={"by": by}).json() for by in ("prompt", "kind", "verdict")}
+        pages = {by: client.get("/dashboard/costs", params={"by": by}).text for by in ("prompt", "kind")}
+    replies = {row["id"]: row for row in found if not row["parent"]}
+    checks = [row for row in found if row["parent"]]
+    assert len(replies) == len(checks) == 5
+    for row in checks:
+        (check,) = replies[row["parent"]]["checks"]
+        assert (check["request"], check["verdict"], check["reason"]) == (row["id"], "flagged", WHY)
+        assert (row["kind"], row["prompt_id"]) == ("auto_mode_check", replies[row["parent"]]["prompt_id"])
+    assert sorted(row["tool_times"] for row in replies.values())[-1] == [{"name": "Bash", "duration_seconds": 1.099}]
+    columns = {"prompt": "prompt_id", "kind": "kind", "verdict": "verdict"}
+    for by, column in columns.items():
+        expected: dict[str, list[float]] = {}
+        for row in found:
+            sums = expected.setdefault(row[column], [0, 0, 0])
+            for place, value in enumerate((1, row["input_tokens"], row["cost"])):
+                sums[place] += value
+        groups = {one["name"]: [one["requests"], one["input_tokens"], one["cost"]] for one in usage[by]["groups"]}
+        assert groups == {name: pytest.approx(sums) for name, sums in expected.items()}
+        assert usage[by]["total"]["cost"] == pytest.approx(sum(row["cost"] for row in found))
+    assert {name: len(list(rows)) for name, rows in groupby(sorted(row["prompt_id"] for row in found))} == {
+        "": 2,
+        "p1": 6,
+        "p2": 2,
+    }
+    assert "/dashboard/requests?prompt=p1" in pages["prompt"]
+    assert "/dashboard/requests?kind=auto_mode_check" in pages["kind"]

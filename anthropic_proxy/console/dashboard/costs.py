@@ -35,12 +35,14 @@ from anthropic_proxy.console.ledger.costs import MissingPrices, ModelCosts, coun
 from anthropic_proxy.console.ledger.export import ExportTable, tabulate_usage
 from anthropic_proxy.console.ledger.queries import UsageGroup, sum_model_periods, sum_models, sum_periods, sum_usage
 from anthropic_proxy.console.ledger.records import FACETS, add_up, name_missing
+from anthropic_proxy.console.ledger.request_queries import find_prompt_starts, sum_sessions
+from anthropic_proxy.console.session_names import find_names
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import format_cost
 
 DEFAULT_GROUP = "project"
-GROUPS = ("day", *(name for name, facet in FACETS.items() if facet.is_group and "hourly" in facet.sums))
-"""Values of the parameter `by`: `day`, and facets that the hourly sums have."""
+GROUPS = ("day", *(name for name, facet in FACETS.items() if facet.is_group and name != "session"))
+"""Values of the parameter `by`: `day`, and facets. Sessions have a page of their own."""
 NOUNS = {name: "requested model" if name == "requested" else name for name in GROUPS}
 MAX_ROWS = 200
 _COLUMNS: Sequence[SortableColumn[UsageGroup]] = (
@@ -77,6 +79,7 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
     def list_rows() -> list[Mapping[str, Any]]:
         listed = groups()[::-1] if by == "day" else groups()  # the latest day first, others by cost
         shown = sort_rows(listed, _COLUMNS, query.order)[:MAX_ROWS]
+        notes = _describe_prompts(context, [group.name for group in shown]) if by == "prompt" else {}
         # shares of 90 days are all about 1 %
         whole = max((group.sums.cost for group in shown), default=0) if by == "day" else total().cost
         rows: list[Mapping[str, Any]] = []
@@ -97,7 +100,9 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
             rows.append(
                 {
                     "name": _name_group(names, by, group),
-                    "provider": name_value("provider", group.provider, names) if group.provider else "",
+                    "note": name_value("provider", group.provider, names)
+                    if group.provider
+                    else notes.get(group.name, ""),
                     "requests": formats.count(sums.requests),
                     "input": formats.short_count(sums.all_input_tokens),
                     "output": formats.short_count(sums.output_tokens),
@@ -172,6 +177,17 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         "chart": build_panel(context, "costs", chart_costs),
         "chart_title": f"Cost per {periods.length_name} and {'model' if by == 'day' else NOUNS[by]}",
         "is_empty": not context.facts.requests and context.can_read,
+    }
+
+
+def _describe_prompts(context: PageContext, prompts: Sequence[str]) -> Mapping[str, str]:
+    """Return prompt → name of its session, and time of its first request."""
+    found = find_prompt_starts(context.connection, [prompt for prompt in prompts if prompt])
+    sessions = sum_sessions(context.connection, {session for session, _ in found.values()} - {""})
+    names = find_names(context.connection, sessions)
+    return {
+        prompt: " · ".join(filter(None, (names.get(session, session), formats.day_and_time(started))))
+        for prompt, (session, started) in found.items()
     }
 
 

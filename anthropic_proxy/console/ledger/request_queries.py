@@ -384,6 +384,16 @@ def find_first_requests(connection: Connection, sessions: Sequence[str]) -> dict
     return found
 
 
+def find_prompt_starts(connection: Connection, prompts: Sequence[str]) -> dict[str, tuple[str, int]]:
+    """Return prompt → session and start of its first request."""
+    column = requests.c
+    own = and_(column.prompt_id.in_(prompts), uncommon_value_condition("prompt_id"))
+    query = select(column.prompt_id, func.min(column.session), func.min(column.started_at)).where(own)
+    return {
+        prompt: (session, started) for prompt, session, started in connection.execute(query.group_by(column.prompt_id))
+    }
+
+
 def find_latest_models(connection: Connection, rows: Sequence[SessionRow]) -> dict[str, str]:
     """Session id → id with prefix. A session is missing if its latest request was sent to no model."""
     column = requests.c

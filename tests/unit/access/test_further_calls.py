@@ -157,3 +157,43 @@ async def test_policies_learn_what_a_request_may_cost_besides_tokens(
     proxy.services = structs.replace(proxy.services, policies=(Policy(),))
     await proxy.post(model=model, **fields)
     assert [(target.service_tier, target.max_searches) for target in asked] == [expected]
+
+
+VERDICT = {
+    "message": {"content": '{"rule": "none", "verdict": "not_flagged", "explanation": ""}'},
+    "finish_reason": "stop",
+}
+CHECK_USAGE = {"prompt_tokens": INPUT_TOKENS, "completion_tokens": OUTPUT_TOKENS}
+SAFEGUARDS = [{"type": "dangerous_tool_use", "classifier_context": {"v": 1}}]
+BASH = {"name": "Bash", "input_schema": {"type": "object", "properties": {"command": {"type": "string"}}}}
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        (2, ("not_flagged", "model", "")),  # it is then used up by a reply and its check
+        (0.2, ("unavailable", "error", "the checking model failed: rate_limit_error")),  # the reply reserves all of it
+    ],
+)
+async def test_checks_of_tool_calls_count_in_a_budget(
+    keys: Keys, budget: float, expected: tuple[str, str, str]
+) -> None:
+    billed = 0
+
+    def provide(*_: Any) -> FakeResponse:
+        nonlocal billed
+        billed += 1
+        if billed == 1:
+            return FakeResponse(200, *calls(call("Bash", command="make"), tokens=(INPUT_TOKENS, OUTPUT_TOKENS)))
+        return FakeResponse(200, json.dumps({"choices": [VERDICT], "usage": CHECK_USAGE}).encode())
+
+    proxy = ProxyHarness(provide, OPENAI_API_KEY="sk-test-0123456789", OPENAI_WIRE="chat")
+    proxy.services = structs.replace(proxy.services, policies=(keys.policy,))
+    key = await keys.create("ci", rules=Rules(budgets=(Budget(budget * PRICE / DOLLAR, "usd", "total"),)))
+    fields: dict[str, Any] = {"tools": [BASH], "safeguards": SAFEGUARDS, "messages": [{"role": "user", "content": "x"}]}
+    sink = await serve(proxy, keys, key, **fields)
+    await keys.settled()
+    (check,) = sink.receipt.checks
+    assert (check.verdict, check.kind, check.reason) == expected
+    assert billed == (1 if check.verdict == "unavailable" else 2)
+    assert (await keys.refuse(key, 429)).message.startswith("The key 'ci' has used up its budget of ")

@@ -12,6 +12,7 @@ from anthropic_proxy.console.dashboard.models import build_models_page
 from anthropic_proxy.console.dashboard.overview import build_overview_page
 from anthropic_proxy.console.dashboard.query import read_view_query
 from anthropic_proxy.console.dashboard.tables import list_filters, name_providers
+from anthropic_proxy.console.formats import day_and_time
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Cost
@@ -164,6 +165,31 @@ def test_a_provider_has_the_name_of_its_model_ids() -> None:
         ("Provider: gemini", "/dashboard/costs?team="),
         ("Team: none", "/dashboard/costs?provider=google"),
     ]
+
+
+async def test_costs_are_added_up_by_prompt_and_kind(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    fields: list[dict[str, Any]] = [
+        {"kind": "main", "prompt_id": "p1", "session": "s1"},
+        {"kind": "auto_mode_check", "prompt_id": "p1", "session": "s1", "parent": "req_1"},
+        {"kind": "main", "prompt_id": "p2", "session": "s1"},
+        {},
+    ]
+    receipts = [new_receipt(number, project="shop", **one) for number, one in enumerate(fields)]
+    await store(settings, *receipts, cost=Cost(10_000_000, None, "own"))
+    with reading(settings) as engine, engine.connect() as connection:
+        pages = [
+            build_costs_page(build_context("/dashboard/costs", connection, settings, {"by": [by]}, now=NOON + 60))
+            for by in ("prompt", "kind")
+        ]
+    start = f"shop, {day_and_time(round(NOON * 1_000_000))} · {day_and_time(round(NOON * 1_000_000))}"
+    assert [[(row["name"], row["note"], row["requests"], row["cost"]) for row in page["rows"]] for page in pages] == [
+        [("p1", start, "2", "$0.020"), ("unknown", "", "1", "$0.010"), ("p2", start, "1", "$0.010")],
+        [("main", "", "2", "$0.020"), ("unknown", "", "1", "$0.010"), ("auto_mode_check", "", "1", "$0.010")],
+    ]
+    assert pages[0]["rows"][0]["href"] == "/dashboard/requests?prompt=p1"
+    first = next(iter(pages[0]["chart"].series))
+    assert (first.name, first.total) == ("p1", "$0.020")
 
 
 async def test_another_property_is_rejected(tmp_path: Path) -> None:
