@@ -417,6 +417,7 @@ OPENAI_SERVERS = (
 
 _DEPRECATIONS = "developers.openai.com/api/docs/deprecations; openai-python types/shared/chat_model.py"
 _GPT_4_SNAPSHOTS = ("gpt-4-0613", "gpt-4-1106-preview", "gpt-4-turbo-2024-04-09", "gpt-4o-2024-05-13")
+_SEARCH_PREVIEWS = tuple(f"gpt-4o-{size}search-preview{date}" for size in ("", "mini-") for date in ("", "-2025-03-11"))
 _RETIRED = {
     # The successors that the page names are retired themselves, or models for audio, which the proxy does not send.
     **build_retired_models(
@@ -448,6 +449,7 @@ _RETIRED = {
             ("gpt-5.1-mini", "gpt-5.2-pro", "gpt-5-codex", "gpt-5.1-codex", "gpt-5.1-codex-max", "gpt-5.2-codex"),
         ),
         ("2026-07-23", "gpt-5.4-mini", ("gpt-5.1-codex-mini",)),
+        ("2026-07-23", "gpt-6-luna", _SEARCH_PREVIEWS),
         ("2026-10-23", "gpt-5.6-sol", ("gpt-4", "gpt-4-turbo", "o1", "o1-pro", "o3-mini", *_GPT_4_SNAPSHOTS)),
         ("2026-10-23", "gpt-5.6-sol", ("o1-2024-12-17", "o1-pro-2025-03-19", "o3-mini-2025-01-31")),
         ("2026-10-23", "gpt-5.6-terra", ("gpt-3.5-turbo", "gpt-3.5-turbo-0125", "o4-mini", "o4-mini-2025-04-16")),

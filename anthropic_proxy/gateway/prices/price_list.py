@@ -394,8 +394,9 @@ class PriceList:
             return FREE
         name = provider.find_known_name(model)
         published = find_price(_find_price_address(provider, server, base_url), name, when, tier=tier)
-        if published is None and server and not tier:
-            published = _find_vendor_price(server, base_url, name)
+        if published is None and not tier:
+            published = _find_vendor_price(provider, base_url, name)
+            published = published or (server and _find_vendor_price(server, base_url, name))
         fields = PRICE_SOURCE.listed.get((build_server_name(provider, base_url), model))
         if fields is None or tier or not self._uses_server_lists:
             return published
@@ -430,15 +431,15 @@ def _find_price_address(provider: Provider, server: ServerOverride | None, base_
     return (server.price_url if server else "") or provider.price_url or base_url
 
 
-def _find_vendor_price(server: ServerOverride, base_url: str, model: str) -> Price | None:
+def _find_vendor_price(vendor: ServerOverride | Provider, base_url: str, model: str) -> Price | None:
     """Return the price in `models.toml`. It holds at the address of the entry: in China, prices differ."""
-    prices = load_vendor_prices(server.models_table)
-    if prices is None or urlsplit(base_url).hostname != urlsplit(server.base_url).hostname:
+    prices = load_vendor_prices(vendor.name if isinstance(vendor, Provider) else vendor.models_table)
+    if prices is None or urlsplit(base_url).hostname != urlsplit(vendor.base_url).hostname:
         return None
     found = next((fields for name, fields in prices.models.items() if name.lower() == model.lower()), None)
     if found is None:
         return None
-    return _convert_table(convert(found, TokenPriceFields), None, f"{server.title}, {prices.read_date}")
+    return _convert_table(convert(found, TokenPriceFields), None, f"{vendor.title}, {prices.read_date}")
 
 
 def _convert_table(table: TokenPriceFields, web_search: float | None, origin: str) -> Price:

@@ -193,13 +193,21 @@ PRICED = [(name, prices) for name in list_model_tables() if (prices := load_vend
 def test_prices_of_vendors_have_a_source_and_a_date_and_complete_the_library(name: str, prices: VendorPrices) -> None:
     assert prices.source
     assert re.fullmatch(r"2026-\d\d(-\d\d)?", prices.read_date)
-    openai = PROVIDERS.find("openai")
-    server = next(server for server in openai.servers if server.models_table == name)
-    settings = load_settings({"OPENAI_BASE_URL": server.base_url}, PROVIDERS, env_file=None)
+    row = next((row for row in PROVIDERS if row.name == name), PROVIDERS.find("openai"))
+    vendor = next((server for server in row.servers if server.models_table == name), row)
+    settings = load_settings({str(row.base_url_variable): vendor.base_url}, PROVIDERS, env_file=None)
     for model in prices.models:
-        price = known(PriceList(settings).find(openai, model.upper(), TODAY))
-        assert price.source == f"{server.title}, {prices.read_date}"
+        price = known(PriceList(settings).find(row, model.upper(), TODAY))
+        assert price.source == f"{vendor.title}, {prices.read_date}"
         assert price.base.cache_read <= price.base.input <= price.base.output
+
+
+def test_a_new_model_of_google_has_the_price_of_its_page_until_the_library_has_one() -> None:
+    for name in ("google", "vertex"):
+        price = PriceList(Settings()).find_price_at_default_address(PROVIDERS.find(name), "gemini-4-neon", TODAY)
+        assert known(price).base == rates("3", "3", "3", "15", "15")
+    elsewhere = load_settings({"GEMINI_BASE_URL": "https://gateway.example/v1beta"}, PROVIDERS, env_file=None)
+    assert find(elsewhere, "gemini/gemini-4-neon") is None
 
 
 def test_another_address_of_a_vendor_has_its_prices_only_if_they_are_the_same() -> None:
