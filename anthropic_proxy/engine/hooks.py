@@ -200,6 +200,8 @@ class UpstreamAttempt(BilledUsage, kw_only=True, omit_defaults=True):
     """Error message of the failure, with API keys masked. "": the attempt did not fail."""
     span_id: str = ""
     """Span id sent to the provider in `traceparent`. "": traces are off."""
+    max_tokens: int = 0
+    """Output limit that was sent. 0: none, or no message was requested."""
 
 
 class PrefixChange(Struct):
@@ -342,6 +344,8 @@ class Receipt(BilledUsage, kw_only=True):
     kind: RequestKind = ""
     """What the request is for, by the hint headers of Claude Code, or as the proxy guesses: `main`, `subagent`,
     `workflow`, `compaction`, `auxiliary`, `classifier`, `auto_mode_check`, or `other`. "": unknown."""
+    message_id: str = ""
+    """Id of the reply that the client received: `msg_…`. "": no reply, or it was forwarded."""
     agent_type: str = ""
     """Header `x-claude-code-agent-type`: kind of sub-agent, such as `Explore`. "": none, or unknown."""
     prompt_id: str = ""

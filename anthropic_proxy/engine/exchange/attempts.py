@@ -543,7 +543,8 @@ class Attempts:
                 if (throttle := engine.throttles.get(receipt.provider)) is not None:
                     self.records.end_attempt()  # this time belongs to no call
                     await throttle.wait(run.max_queue_seconds)
-                upstream_request = self.records.begin_attempt(target, upstream_request)
+                limit = self._request.max_tokens if target.is_relayed else attempt.call.request.max_tokens
+                upstream_request = self.records.begin_attempt(target, upstream_request, limit)
                 watchdog.begin_upstream_call()
                 send = engine.transports[receipt.provider]
                 response = await send(target.base_url, upstream_request, attempt.credential)
@@ -837,7 +838,7 @@ class AttemptRecords:
         """Token usage of attempts that failed before their first content, which the client's reply does not count.
         None: no such attempt."""
 
-    def begin_attempt(self, target: Target, request: UpstreamRequest) -> UpstreamRequest:
+    def begin_attempt(self, target: Target, request: UpstreamRequest, max_tokens: int = 0) -> UpstreamRequest:
         """Record the start of an attempt, and return `request` with its trace headers, if the proxy exports traces."""
         if self._open is not None:
             self.end_attempt()
@@ -849,6 +850,7 @@ class AttemptRecords:
             host=host,
             port=port,
             offset_seconds=self._clock() - receipt.started_at,
+            max_tokens=max_tokens,
         )
         receipt.attempts.append(attempt)
         self._open = attempt

@@ -319,6 +319,8 @@ class Exchange:
         choice = self._request.tool_choice
         if choice is not None and choice.disable_parallel_tool_use:
             self._call_filter = SingleToolCallFilter()
+        if not isinstance(reply, RelayStream):
+            self._receipt.message_id = self._writer.message_id
         if self._check is not None and not isinstance(reply, RelayStream):
             self._receipt.fidelity.add_notes((self._check.note,))
         try:

@@ -158,3 +158,15 @@ async def test_every_request_but_a_probe_has_one_receipt() -> None:
     ]
     assert counted_exchanges(proxy) == 2, "metrics count exchanges"
     assert len({receipt.request_id for receipt in observer.seen}) == 6
+
+
+async def test_a_receipt_has_the_id_of_the_reply_and_the_limit_that_was_sent() -> None:
+    proxy = ProxyHarness(lambda *_: FakeResponse(200, BODY), **KEYS)
+    sink = await proxy.post(max_tokens=2_000)
+    (receipt,) = proxy.receipts
+    assert receipt.message_id == (sink.body or json.loads(sink.stream))["id"]
+    assert [attempt.max_tokens for attempt in receipt.attempts] == [2_000]
+    refused = ProxyHarness(lambda *_: FakeResponse(400, b"{}"), **KEYS)
+    await refused.post(max_tokens=2_000)
+    (receipt,) = refused.receipts
+    assert (receipt.message_id, [attempt.max_tokens for attempt in receipt.attempts]) == ("", [2_000])

@@ -82,6 +82,15 @@ def test_facts_of_the_client_are_attributes_of_the_request() -> None:
     assert attributes_of(call)["gen_ai.conversation.id"] == "s-1"
 
 
+def test_a_reply_has_the_id_that_the_client_knows_and_each_call_its_limit() -> None:
+    failed = attempt(1, error_type="overloaded_error", error="busy", max_tokens=8_192)
+    first, second, _ = spans_of(failed, attempt(2, max_tokens=4_096), message_id="msg_1")
+    names = ("gen_ai.request.max_tokens", "gen_ai.response.id")
+    assert [attributes_of(first).get(name) for name in names] == [8_192, None]
+    assert [attributes_of(second).get(name) for name in names] == [4_096, "msg_1"]
+    assert not {*names} & attributes_of(spans_of(attempt(1))[0]).keys()
+
+
 def test_verdicts_about_tool_calls_are_attributes_of_the_request() -> None:
     checks = [
         CallCheck("c1", "Bash", "flagged", "Deletes data."),

@@ -291,6 +291,8 @@ def _attempt_attributes(receipt: Receipt, attempt: UpstreamAttempt) -> "Iterator
         yield "gen_ai.agent.name", receipt.agent_type
     if receipt.stream:
         yield "gen_ai.request.stream", True
+    if attempt.max_tokens:
+        yield "gen_ai.request.max_tokens", attempt.max_tokens
     if attempt.host:
         yield "server.address", attempt.host
         yield "server.port", attempt.port
@@ -307,6 +309,8 @@ def _attempt_attributes(receipt: Receipt, attempt: UpstreamAttempt) -> "Iterator
         yield "gen_ai.response.time_to_first_chunk", receipt.first_token_seconds - attempt.offset_seconds
     if operation == _CHAT and not attempt.error_type:
         yield "gen_ai.response.model", attempt.model
+        if is_last and receipt.message_id:
+            yield "gen_ai.response.id", receipt.message_id
         cached, written = attempt.cache_read_tokens, attempt.cache_write_tokens
         yield "gen_ai.usage.input_tokens", attempt.input_tokens + cached + written  # in Anthropic's API without these
         yield "gen_ai.usage.output_tokens", attempt.output_tokens
