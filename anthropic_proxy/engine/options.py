@@ -438,9 +438,10 @@ class Timeouts(Struct, frozen=True):
     connect_seconds: float = 10.0
     """`UPSTREAM_CONNECT_TIMEOUT`: maximum time to connect to the provider."""
     first_byte_seconds: float = 600.0
-    """`UPSTREAM_FIRST_BYTE_TIMEOUT`: maximum time until the reply starts. Reasoning models may need minutes."""
+    """`UPSTREAM_FIRST_BYTE_TIMEOUT`: maximum time without a byte before the first content. Reasoning models may
+    need minutes."""
     idle_seconds: float = 300.0
-    """`UPSTREAM_IDLE_TIMEOUT`: maximum time between two received pieces of the reply."""
+    """`UPSTREAM_IDLE_TIMEOUT`: maximum time between two received pieces of the reply, from its first content on."""
 
 
 class AutoMode(Struct, frozen=True, kw_only=True):

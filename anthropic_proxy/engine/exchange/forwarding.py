@@ -322,7 +322,7 @@ async def call_provider(
     """Send a client request to a provider, and return the result of `read` for its successful response.
 
     `encode`: encoder of the request. None: the encoder of the wire. All attempts together have `total_seconds`. None:
-    each has the time limits of a message, and `read` calls `note_bytes` of the watchdog after each read.
+    each has the time limits of a message, and `read` calls `note_content` of the watchdog after each read.
 
     Raises `UpstreamError` and `ClientDisconnected`.
     """
@@ -450,7 +450,7 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
         send_bytes = partial(sink.send_relayed_bytes, headers=headers, status=response.status)
         if is_download or path.endswith("/results"):
             while piece := await response.read():
-                watchdog.note_bytes()
+                watchdog.note_content()
                 watchdog.begin_write()
                 await send_bytes(piece, is_stream=True, is_last=False)
                 watchdog.end_write()
@@ -458,7 +458,7 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
             watchdog.begin_write()
             await send_bytes(b"", is_stream=True, is_last=True)
         else:
-            body = await read_body(response, MAX_BODY_BYTES, watchdog.note_bytes)
+            body = await read_body(response, MAX_BODY_BYTES, watchdog.note_content)
             watchdog.end_upstream_call()
             if path.startswith(BATCHES_PATH):
                 is_large = len(body) > MAX_REPLY_BYTES_ON_LOOP

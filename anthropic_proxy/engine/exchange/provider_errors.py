@@ -139,7 +139,7 @@ def decode_error_response(
 async def read_error_body(response: UpstreamResponse, watchdog: Watchdog) -> bytes:
     """Return the body of an error response. b"": the body did not arrive completely, or not in time."""
     try:
-        return await read_body(response, MAX_BODY_BYTES, watchdog.note_bytes)
+        return await read_body(response, MAX_BODY_BYTES, watchdog.note_content)
     except UpstreamError:
         return b""
     except asyncio.CancelledError:

@@ -145,6 +145,7 @@ class RelayStream(Reply):
                 except TimeoutError:
                     break
                 size += len(chunks[-1])
+            self._watchdog.note_content()
             first = await self._with_end(b"".join(chunks))
             if self.failure is not None and (self.ending is not None or _CONTENT not in first):
                 self.failure.headers = self.headers

@@ -187,6 +187,7 @@ class UpstreamStream(DeltaStream):
                 if isinstance(delta, Usage):
                     self.unread_usage = merge_latest(self.unread_usage, delta)
             raise
+        self._watchdog.note_content()
         self._first = first
         self.has_thinking = Thinking in map(type, first)
         self.begins_with_thinking = {Thinking, Usage}.issuperset(map(type, first))

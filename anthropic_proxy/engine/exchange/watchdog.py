@@ -2,7 +2,8 @@
 
 Theory of operation. A timeout around each read and write would double the cost of an event. Instead, the exchange
 notes here when a call, a read or a write begins or ends, and one timer compares these times with the limits (`_check`).
-The provider has a limit only while a call is open: `first_byte_seconds` until its first bytes, then `idle_seconds`.
+The provider has a limit only while a call is open: `first_byte_seconds` between bytes until its first content, then
+`idle_seconds`.
 During a write to the client nothing is read, so the provider is not idle then; the write has a limit of its own. A
 client that got nothing for a time gets a ping. A task waits for the disconnect of the client; it starts with the first
 check, because most short exchanges end before.
@@ -87,7 +88,15 @@ class Watchdog:
         self._calling = False
 
     def note_bytes(self) -> None:
-        """Record that bytes have arrived from the provider. They limit the time until further ones."""
+        """Record that bytes have arrived from the provider."""
+        self._upstream_at = self.now()
+
+    def note_content(self) -> None:
+        """Record that content has arrived, which limits the time until further bytes.
+
+        What arrives before it shows no more than that the model thinks: some send the first event at once, and nothing
+        for minutes.
+        """
         self._upstream_at = self.now()
         self.upstream_limit = self._idle_seconds
 

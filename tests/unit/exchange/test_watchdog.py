@@ -28,7 +28,7 @@ async def wait_until_given_up(watch: Watchdog) -> str:
 
 @pytest.mark.parametrize("streams", [True, False])
 @in_virtual_time
-async def test_from_the_first_byte_on_the_shorter_limit_holds(streams: bool) -> None:
+async def test_from_the_first_content_on_the_shorter_limit_holds(streams: bool) -> None:
     async def ping() -> None:
         return
 
@@ -40,7 +40,7 @@ async def test_from_the_first_byte_on_the_shorter_limit_holds(streams: bool) -> 
     await asyncio.sleep(
         2 * DISCONNECT_CHECK_DELAY_SECONDS
     )  # so that the next look is planned for the first byte's limit
-    watch.note_bytes()
+    watch.note_content()
     assert await wait_until_given_up(watch) == "upstream silent"
 
 
@@ -79,7 +79,7 @@ def test_the_first_byte_may_arrive_when_the_next_look_of_uvloop_is_due() -> None
             wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=0.0, idle_seconds=SHORT
         )
         watch.begin_upstream_call()
-        watch.note_bytes()
+        watch.note_content()
         return await wait_until_given_up(watch)
 
     assert uvloop.run(give_up()) == "upstream silent"

@@ -1,0 +1,75 @@
+"""Minutes in which a provider sends nothing, in virtual time: which limit ends them, and what the client gets."""
+
+import asyncio
+import json
+
+import pytest
+
+from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.virtual_time import in_virtual_time
+
+SSE = {"content-type": "text/event-stream"}
+SIX_MINUTES, ELEVEN_MINUTES = 360.0, 660.0
+CHAT_START = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]}
+CHAT_REST = {"choices": [{"index": 0, "delta": {"content": "Well."}, "finish_reason": "stop"}]}
+CREATED = {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress", "output": []}}
+ITEM = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed"}
+DONE_ITEM = ITEM | {"content": [{"type": "output_text", "text": "Well.", "annotations": []}]}
+RESPONSE = {"id": "resp_1", "status": "completed", "output": [DONE_ITEM], "usage": None}
+DELTA = {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "Well."}
+ADDED = {"type": "response.output_item.added", "output_index": 0, "item": ITEM | {"content": []}}
+
+
+def sse(*frames: object) -> bytes:
+    return b"".join(b"data: " + json.dumps(frame).encode() + b"\n\n" for frame in frames)
+
+
+FIRST = {"chat": sse(CHAT_START), "responses": sse(CREATED)}
+CONTENT = {"chat": sse(CHAT_REST), "responses": sse(ADDED, DELTA, {"type": "response.completed", "response": RESPONSE})}
+
+
+class Silent(FakeResponse):
+    """A reply that is silent for some seconds before its second chunk."""
+
+    def __init__(self, seconds: float, *chunks: bytes) -> None:
+        super().__init__(200, *chunks, headers=SSE)
+        self._seconds = seconds
+
+    async def read(self) -> bytes:
+        if len(self._chunks) == 1:
+            await asyncio.sleep(self._seconds)
+        return await super().read()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("wire", ["chat", "responses"])
+@pytest.mark.parametrize("begins", [True, False], ids=["event without content", "nothing"])
+@in_virtual_time
+async def test_a_model_may_think_for_six_minutes_without_a_word(wire: str, begins: bool, stream: bool) -> None:
+    first = FIRST[wire] if begins else b""
+    chunks = (first, CONTENT[wire]) if begins else (CONTENT[wire],)
+    proxy = ProxyHarness(lambda *_: Silent(SIX_MINUTES, *chunks), OPENAI_API_KEY="key", OPENAI_WIRE=wire)
+    sink = await proxy.post(stream=stream)
+    assert sink.error is None, sink.error
+    (receipt,) = proxy.receipts
+    assert receipt.outcome == "end_turn"
+    if stream:
+        assert b"Well." in sink.stream
+        assert sink.stream.count(b"event: ping") > 15, "the client knows that the stream lives"
+
+
+@pytest.mark.parametrize(("before_content", "seconds"), [(True, 600), (False, 300)])
+@in_virtual_time
+async def test_each_limit_of_silence_ends_with_its_error(before_content: bool, seconds: int) -> None:
+    first = sse(CHAT_START) if before_content else sse(CHAT_START).replace(b'"content": ""', b'"content": "I"')
+    silence = ELEVEN_MINUTES if before_content else SIX_MINUTES
+    proxy = ProxyHarness(
+        lambda *_: Silent(silence, first, sse(CHAT_REST)), OPENAI_API_KEY="key", OPENAI_WIRE="chat", RETRIES="0"
+    )
+    sink = await proxy.post(stream=True)
+    (receipt,) = proxy.receipts
+    assert receipt.error_type == "timeout_error"
+    assert receipt.error == (
+        f"openai sent no data for {seconds} s; UPSTREAM_FIRST_BYTE_TIMEOUT and UPSTREAM_IDLE_TIMEOUT set this limit."
+    )
+    assert b"timeout_error" in sink.stream
