@@ -544,7 +544,7 @@ class Attempts:
                     self.records.end_attempt()  # this time belongs to no call
                     await throttle.wait(run.max_queue_seconds)
                 limit = self._request.max_tokens if target.is_relayed else attempt.call.request.max_tokens
-                upstream_request = self.records.begin_attempt(target, upstream_request, limit)
+                upstream_request = self.records.begin_attempt(target, upstream_request, limit or 0)
                 watchdog.begin_upstream_call()
                 send = engine.transports[receipt.provider]
                 response = await send(target.base_url, upstream_request, attempt.credential)

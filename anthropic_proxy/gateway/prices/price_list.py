@@ -396,7 +396,8 @@ class PriceList:
         published = find_price(_find_price_address(provider, server, base_url), name, when, tier=tier)
         if published is None and not tier:
             published = _find_vendor_price(provider, base_url, name)
-            published = published or (server and _find_vendor_price(server, base_url, name))
+            if published is None and server is not None:
+                published = _find_vendor_price(server, base_url, name)
         fields = PRICE_SOURCE.listed.get((build_server_name(provider, base_url), model))
         if fields is None or tier or not self._uses_server_lists:
             return published
