@@ -59,6 +59,19 @@ def chat(*deltas: Callable[[int], list[dict[str, Any]]]) -> Operation:
     return answer(chunks)
 
 
+def checked(context: Callable[[int], dict[str, Any]], count: Callable[[int], int] = lambda n: 1) -> Operation:
+    """Return a reply with calls for a client that requests their check, and states these facts."""
+    return reply(
+        lambda n: Reply(calls=[(f"c{i}", "Read", ['{"file_path":"/x"}']) for i in range(count(n))]),
+        tools=[TOOL],
+        safeguards=lambda n: [{"type": "dangerous_tool_use", "classifier_context": context(n)}],
+    )
+
+
+def rule(number: int) -> dict[str, Any]:
+    return {"source": "projectSettings" if number % 2 else "userSettings", "rule": str(number)}
+
+
 def function(arguments: str, name: str | None = "Read") -> dict[str, Any]:
     return {"arguments": arguments, **({"name": name} if name else {})}
 
@@ -154,6 +167,21 @@ ROWS = [
         )
     ),
     Row("length of tool arguments", EVERY, one_call(lambda n: ['{"path":"' + "a" * n + '"}']), LONG),
+    *(
+        Row(f"checks of calls: {name}", ("server", "relay"), operation, n)
+        for name, operation, n in (
+            ("rules", checked(lambda n: {"rules": {"allow": [rule(i) for i in range(n)]}}), 500),
+            ("length of a fact", checked(lambda n: {"git_state": "\u200b" * n}), 20_000),
+            ("fields", checked(lambda n: {f"f{i}": i for i in range(n)}), 500),
+            ("sentences", checked(lambda n: {"auto_mode": {"allow": ["a"] * n}}), 500),
+            ("calls of a reply", checked(lambda n: {}, lambda n: n), 60),
+            (
+                "directories, and a call for each",
+                checked(lambda n: {"trusted_directories": {"additional": [f"/d{i}" for i in range(n)]}}, lambda n: n),
+                60,
+            ),
+        )
+    ),
     *(
         Row(f"{name}, {mode}", RECOVERING, repeated(unit, kind, tools=[TOOL]), 1_000)
         for name, unit in FENCES.items()

@@ -13,6 +13,7 @@ from msgspec import Raw, structs
 
 from anthropic_proxy.engine.exchange.safeguards.check import read_safeguards
 from anthropic_proxy.engine.exchange.safeguards.prompt import INSTRUCTIONS
+from anthropic_proxy.engine.exchange.safeguards.rules import find_harmless_rule
 from anthropic_proxy.engine.exchange.safeguards.verdict import build_results, combine, read_verdict
 from anthropic_proxy.engine.hooks import CallCheck
 from anthropic_proxy.engine.messages.models import MessagesResponse, UsageBody
@@ -922,3 +923,81 @@ async def test_a_warm_up_with_the_field_is_answered_without_a_call(stream: bool)
     sink = await built.post(model="openai/gpt-4.1", headers=BETA, safeguards=asked(), **fields)
     assert (json.dumps(NO_CALLS, separators=(",", ":")).encode() in sink.stream) if stream else True
     assert stream or sink.body["safeguard_results"] == NO_CALLS
+
+
+# Amounts
+
+
+async def checks_of(script: Script, context: dict[str, Any] = CONTEXT, **fields: Any) -> list[CallCheck]:
+    built = proxy(script)
+    sink = await built.post(safeguards=asked(context), **{**FIELDS, **fields})
+    assert sink.error is None
+    return built.receipts[-1].checks
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        {**CONTEXT, "git_state": "\u200b" * 200_000},
+        {**CONTEXT, "git_state": "x" * 13_000},
+        {**CONTEXT, "rules": {"allow": [{"source": "projectSettings", "rule": str(i)} for i in range(400)]}},
+        {**CONTEXT, "auto_mode": {"allow": ["a"] * 5_000}},
+    ],
+)
+async def test_facts_that_are_too_long_leave_the_call_to_the_client(context: dict[str, Any]) -> None:
+    script = Script(calls(call("Bash", command=DANGER), call("Read", 1, file_path=f"{SHOP}/a.py")))
+    checks = await checks_of(script, context)
+    reason = "the rules and facts of the client are too long for a check"
+    assert (checks[0].verdict, checks[0].reason, checks[0].kind) == ("unavailable", reason, "too large")
+    assert len(script.requests) == 1
+
+
+async def test_a_long_field_that_no_check_reads_changes_nothing() -> None:
+    script = Script(calls(call("Bash", command=DANGER)), answer(verdict("not_flagged")))
+    assert [check.verdict for check in await checks_of(script, {**CONTEXT, "of_later": "x" * 500_000})] == [
+        "not_flagged"
+    ]
+
+
+async def test_rules_of_the_repository_are_told_apart_in_their_order() -> None:
+    listed = [{"source": "projectSettings" if i % 2 else "userSettings", "rule": str(i)} for i in range(6)]
+    script = Script(calls(call("Bash", command=DANGER)), answer(verdict("not_flagged")))
+    await checks_of(script, {**CONTEXT, "rules": {"allow": listed}})
+    facts = question_of(script.requests[1])["context"]
+    assert (facts["rules"]["allow"], facts["repository_rules"]) == (listed[::2], listed[1::2])
+
+
+async def test_a_call_with_more_than_a_million_characters_is_not_checked() -> None:
+    pieces = ['{"command":"', *["a" * 100_000] * 11, '"}']
+    deltas = [{"tool_calls": [{"index": 0, "function": {"arguments": piece}}]} for piece in pieces]
+    started = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "Bash", "arguments": ""}}]}
+    frames = [{"choices": [{"index": 0, "delta": delta}]} for delta in (started, *deltas)]
+    frames.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
+    script = Script([b"data: " + json.dumps(frame).encode() + b"\n\n" for frame in frames])
+    (check,) = await checks_of(script)
+    reason = "the input of the call is too long for a check"
+    assert (check.verdict, check.reason, check.kind) == ("unavailable", reason, "too large")
+    assert len(script.requests) == 1
+
+
+async def test_calls_above_the_maximum_of_a_reply_have_no_verdict() -> None:
+    script = Script(
+        calls(*(call("Bash", number, command=f"make {number}") for number in range(40))),
+        *[answer(verdict("not_flagged"))] * 32,
+    )
+    checks = await checks_of(script)
+    assert [check.verdict for check in checks] == ["not_flagged"] * 32 + ["unavailable"] * 8
+    assert {check.reason for check in checks[32:]} == {"at most 32 calls of a reply are checked"}
+
+
+async def test_a_very_long_reply_of_the_checking_model_is_no_verdict() -> None:
+    script = Script(calls(call("Bash", command=DANGER)), answer(verdict("flagged", " " * 300_000)))
+    (check,) = await checks_of(script)
+    assert (check.verdict, check.reason) == ("unavailable", "the reply of the checking model is too long")
+
+
+def test_only_the_first_directories_of_the_user_count() -> None:
+    directories = [f"/srv/d{number}" for number in range(60)]
+    context = {**CONTEXT, "trusted_directories": {"primary": SHOP, "additional": directories}}
+    assert find_harmless_rule("Read", {"file_path": "/srv/d49/a.py"}, context) != ""
+    assert find_harmless_rule("Read", {"file_path": "/srv/d50/a.py"}, context) == ""

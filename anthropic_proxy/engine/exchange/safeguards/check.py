@@ -16,10 +16,13 @@ from msgspec import Raw, Struct, structs
 from anthropic_proxy.engine.engine import Engine, is_large_request
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, CollectingSink
 from anthropic_proxy.engine.exchange.safeguards.prompt import (
+    MAX_CALL_CHARACTERS,
     CallTooLargeError,
+    OpenCall,
     ToolCallToCheck,
     build_check_body,
     decode_arguments,
+    select_context,
 )
 from anthropic_proxy.engine.exchange.safeguards.rules import find_harmless_rule
 from anthropic_proxy.engine.exchange.safeguards.transcript import Transcript, read_transcript
@@ -56,10 +59,11 @@ SendCheck = Callable[[ClientRequest, CollectingSink], Awaitable[None]]
 
 class _Safeguard(Struct):
     type: str = ""
-    classifier_context: Any = None
+    classifier_context: Raw = Raw()  # immutable
 
 
 _decode_safeguards = msgspec.json.Decoder(list[_Safeguard]).decode
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 def read_safeguards(safeguards: Raw) -> Mapping[str, Any] | None:
@@ -71,10 +75,13 @@ def read_safeguards(safeguards: Raw) -> Mapping[str, Any] | None:
         listed = _decode_safeguards(safeguards)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    for one in listed:
-        if one.type == TYPE:
-            return one.classifier_context if isinstance(one.classifier_context, dict) else {}
-    return None
+    chosen = next((one for one in listed if one.type == TYPE), None)
+    if chosen is None:
+        return None
+    try:
+        return select_context(_decode_members(chosen.classifier_context))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
 
 
 def find_auto_mode(auto_mode: AutoMode, route: ConfiguredRoute | None) -> AutoMode:
@@ -158,8 +165,10 @@ class ReplyCheck:
         self._auto_mode = auto_mode
         self._send = send
         self._calls: list[ToolCallToCheck] = []
-        self._open: dict[int, tuple[ToolCallStart, list[str]]] = {}
-        """Index of an open block → its start and the fragments of its arguments."""
+        self._unchecked: list[CallCheck] = []
+        """Records of the calls above `MAX_CALLS`."""
+        self._open: dict[int, OpenCall] = {}
+        """Index of a block → its call."""
         self._tasks: list[asyncio.Task[CallCheck]] = []
         self._sinks: list[_CheckSink] = []
         self._transcript: asyncio.Task[Transcript] | None = None
@@ -177,12 +186,11 @@ class ReplyCheck:
         for event in events:
             if type(event) is InputDelta:
                 if (found := self._open.get(event.index)) is not None:
-                    found[1].append(event.json)
+                    found.add(event.json)
             elif type(event) is ToolCallStart:
-                self._open[event.index] = event, []
+                self._open[event.index] = OpenCall(event.id, event.name)
             elif type(event) is BlockStop and (found := self._open.pop(event.index, None)) is not None:
-                start, fragments = found
-                self.start_check(ToolCallToCheck(start.id, start.name, "".join(fragments)))
+                self.start_check(found.build())
 
     def observe_message(self, message: MessagesResponse) -> None:
         """Start the checks of all calls of a complete message."""
@@ -193,6 +201,9 @@ class ReplyCheck:
 
     def start_check(self, call: ToolCallToCheck) -> None:
         if self._auto_mode.mode != "check":
+            return
+        if len(self._calls) >= MAX_CALLS:
+            self._unchecked.append(_fail(call, f"at most {MAX_CALLS} calls of a reply are checked", "too large"))
             return
         self._tasks.append(asyncio.create_task(self._check(call, len(self._calls))))
         self._calls.append(call)
@@ -241,6 +252,7 @@ class ReplyCheck:
                 continue
             first, second, *_ = [*(one.receipt.request_id for one in self._sinks if one.call is call), "", ""]
             checks.append(structs.replace(_fail(call, reason, kind), request=first, confirmation=second))
+        checks += self._unchecked
         self._incoming.receipt.checks = checks
         return checks
 
@@ -249,8 +261,6 @@ class ReplyCheck:
         try:
             if rule := self._find_harmless_rule(call):
                 return CallCheck(call.id, call.name, "harmless", rule=rule, kind="rule")
-            if place >= MAX_CALLS:
-                return _fail(call, f"at most {MAX_CALLS} calls of a reply are checked", "too large")
             before = self._calls[:place]
             if self._transcript is None:
                 self._transcript = asyncio.create_task(self._read_transcript())
@@ -271,6 +281,7 @@ class ReplyCheck:
     def _find_harmless_rule(self, call: ToolCallToCheck) -> str:
         """Return the row of the table for a call. "": the call is asked."""
         is_asked = bool(self._auto_mode.deny) or (call.name == "Bash" and self._may_have_moved)
+        is_asked = is_asked or call.is_too_long or len(call.arguments) > MAX_CALL_CHARACTERS
         rule = "" if is_asked else find_harmless_rule(call.name, decode_arguments(call.arguments), self._context)
         self._may_have_moved |= call.name == "Bash" and not rule
         return rule

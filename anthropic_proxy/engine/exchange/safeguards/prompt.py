@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.exchange.safeguards.transcript import (
     MAX_EARLIER_CALLS,
@@ -42,12 +42,15 @@ _MAX_EARLIER_INPUT, _MAX_WRITTEN_FILES = 300, 4
 they wrote a file which the checked call names."""
 _MAX_CONTEXT = 12_000
 """Maximum characters of the facts of the client. A call with more is not checked."""
+_MAX_CONTEXT_BYTES = 12 * _MAX_CONTEXT
+"""The same as JSON, in which one character may be two escapes of six bytes."""
 _CONTEXT_FIELDS = (
     *("permission_mode", "platform", "live_cwd", "home_dir", "trusted_directories", "rules", "restricted"),
     *("is_remote_mode", "user_identity", "git_state", "refused_calls"),
 )
 """Fields of the `classifier_context` that the checking model gets. Others, which newer clients may send, are left out.
 """
+_READ_FIELDS = (*_CONTEXT_FIELDS, "auto_mode", "classify_all_shell")
 _SENTENCES = ("allow", "soft_deny", "hard_deny", "environment")
 _FROM_REPOSITORY = "projectSettings"
 _DECEPTIVE = compile_later(
@@ -201,13 +204,51 @@ class ToolCallToCheck(Struct, frozen=True):
     name: str
     arguments: str
     """The input as JSON text, as the model wrote it. "": `{}`."""
+    is_too_long: bool = False
+    """True if `arguments` lacks the input, which has more than `MAX_ARGUMENTS_CHARACTERS`."""
+
+
+class OpenCall:
+    """A tool call of a stream that is not complete."""
+
+    def __init__(self, call_id: str, name: str) -> None:
+        self._id = call_id
+        self._name = name
+        self._fragments: list[str] = []
+        self._size = 0
+
+    def add(self, fragment: str) -> None:
+        self._size += len(fragment)
+        if self._size <= MAX_ARGUMENTS_CHARACTERS:
+            self._fragments.append(fragment)
+        else:
+            self._fragments.clear()
+
+    def build(self) -> ToolCallToCheck:
+        is_too_long = self._size > MAX_ARGUMENTS_CHARACTERS
+        return ToolCallToCheck(self._id, self._name, "".join(self._fragments), is_too_long=is_too_long)
 
 
 _TOO_LONG = "the input of the call is too long for a check"
+_CONTEXT_IS_TOO_LONG = "the rules and facts of the client are too long for a check"
+MAX_ARGUMENTS_CHARACTERS = 1_000_000
+"""Maximum characters of an input that is read."""
+
+
+CONTEXT_TOO_LONG: Mapping[str, Any] = {"restricted": True}
+"""Stands for a `classifier_context` that is too long for a check."""
 
 
 class CallTooLargeError(ValueError):
     """The call, or the facts of the client, cannot be shown to the checking model."""
+
+
+def select_context(members: Mapping[str, Raw]) -> Mapping[str, Any]:
+    """Return the fields of a `classifier_context` that checks read, decoded. Others may have any size."""
+    read = {name: members[name] for name in _READ_FIELDS if name in members}
+    if sum(memoryview(raw).nbytes for raw in read.values()) > _MAX_CONTEXT_BYTES:
+        return CONTEXT_TOO_LONG
+    return {name: msgspec.json.decode(raw) for name, raw in read.items()}
 
 
 def build_check_body(
@@ -223,13 +264,16 @@ def build_check_body(
 
     `before`: calls of the same reply before this one. Raises `CallTooLargeError`.
     """
+    facts, sentences = _list_facts(context), _collect_sentences(context, auto_mode)
+    if _count_characters(facts) + _count_characters(sentences) > _MAX_CONTEXT:
+        raise CallTooLargeError(_CONTEXT_IS_TOO_LONG)
     earlier = [*transcript.earlier_calls, *(shorten_call(one.name, one.arguments) for one in before)]
     # The beginning of the list moves with each tenth call only, so that providers can cache what precedes the call.
     too_many = max(transcript.calls_left_out + len(earlier) - MAX_EARLIER_CALLS, 0)
     left_out = too_many + -too_many % 10
     parts: dict[str, Any] = {
-        "context": _select_facts(context),
-        "sentences": _collect_sentences(context, auto_mode),
+        "context": _separate_repository_rules(facts),
+        "sentences": sentences,
         "user_messages": list(transcript.user_messages),
     }
     if transcript.agent_task:
@@ -240,7 +284,7 @@ def build_check_body(
     parts["earlier_calls"] = _describe_earlier_calls(shown, call.arguments)
     parts["call"] = _describe_call(call)
     if len(_encode(parts["context"])) + len(_encode(parts["sentences"])) > _MAX_CONTEXT:
-        raise CallTooLargeError("the rules and facts of the client are too long for a check")
+        raise CallTooLargeError(_CONTEXT_IS_TOO_LONG)
     lines = ",\n".join(f"{_encode(name)}: {_encode(value)}" for name, value in parts.items())
     content = f"{{\n{lines}\n}}"
     system = {"type": "text", "text": INSTRUCTIONS, "cache_control": {"type": "ephemeral"}}
@@ -261,15 +305,28 @@ def _encode(value: object) -> str:
     return _DECEPTIVE.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
-def _select_facts(context: Mapping[str, Any]) -> dict[str, Any]:
-    facts = {name: context[name] for name in _CONTEXT_FIELDS if context.get(name) is not None}
+def _count_characters(value: object) -> int:
+    """Return the length as JSON, without the escapes of `_encode`, which take long."""
+    return len(json.dumps(value, ensure_ascii=False))
+
+
+def _list_facts(context: Mapping[str, Any]) -> dict[str, Any]:
+    """Raises `CallTooLargeError`."""
+    if context is CONTEXT_TOO_LONG:
+        raise CallTooLargeError(_CONTEXT_IS_TOO_LONG)
+    return {name: context[name] for name in _CONTEXT_FIELDS if context.get(name) is not None}
+
+
+def _separate_repository_rules(facts: dict[str, Any]) -> dict[str, Any]:
     rules = facts.get("rules")
-    if isinstance(rules, dict) and isinstance(listed := rules.get("allow"), list):
-        of_repository = [rule for rule in listed if _FROM_REPOSITORY in _encode(rule)]
-        if of_repository:
-            facts["rules"] = {**rules, "allow": [rule for rule in listed if rule not in of_repository]}
-            facts["repository_rules"] = of_repository
-    return facts
+    if not isinstance(rules, dict) or not isinstance(listed := rules.get("allow"), list):
+        return facts
+    of_repository, others = list[Any](), list[Any]()
+    for rule in listed:
+        (of_repository if _FROM_REPOSITORY in _encode(rule) else others).append(rule)
+    if not of_repository:
+        return facts
+    return {**facts, "rules": {**rules, "allow": others}, "repository_rules": of_repository}
 
 
 def _collect_sentences(context: Mapping[str, Any], auto_mode: AutoMode) -> dict[str, Any]:
@@ -292,10 +349,12 @@ def _describe_earlier_calls(calls: Sequence[EarlierCall], checked: str) -> list[
 
 
 def _describe_call(call: ToolCallToCheck) -> dict[str, Any]:
+    if call.is_too_long or len(call.arguments) > MAX_ARGUMENTS_CHARACTERS:
+        raise CallTooLargeError(_TOO_LONG)
     value = decode_arguments(call.arguments)
     if len(call.arguments) > MAX_CALL_CHARACTERS:
         value = _shorten_texts(value, _find_risky_parts if call.name in _WRITING_TOOLS else _find_new_lines)
-        if len(_encode(value)) > _MAX_SHOWN_CHARACTERS:
+        if _count_characters(value) > _MAX_SHOWN_CHARACTERS or len(_encode(value)) > _MAX_SHOWN_CHARACTERS:
             raise CallTooLargeError(_TOO_LONG)
     return {"tool": call.name[:200], "input": value}
 

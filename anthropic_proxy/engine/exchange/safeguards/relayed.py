@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from anthropic_proxy.engine.exchange.safeguards.check import ReplyCheck
-from anthropic_proxy.engine.exchange.safeguards.prompt import ToolCallToCheck
+from anthropic_proxy.engine.exchange.safeguards.check import MAX_CALLS, ReplyCheck
+from anthropic_proxy.engine.exchange.safeguards.prompt import OpenCall, ToolCallToCheck
 from anthropic_proxy.engine.patterns import compile_later
 
 _FIELD = "safeguard_results"
@@ -18,6 +18,8 @@ _NO_ANSWER = (b"", b"null", b"[]")
 """Values of the field from a server that does not check calls."""
 _DATA = compile_later(rb"(?m)^data: ?(.*?)\r?$")
 _BORDER = compile_later(rb"(?:\r?\n){2}|\r\r")
+_MAX_HELD_BYTES = 1024 * 1024
+"""Maximum bytes of the events that wait for the verdicts. `message_stop` is the only one behind `message_delta`."""
 _READ_FIRST = (b"content_block_start", b"message_delta")
 """Marks of events that are read if no call is open. Within a call, all events are read."""
 
@@ -54,7 +56,7 @@ class RelayedCheck:
         self._answers = answers
         self._calls: list[ToolCallToCheck] = []
         """Complete calls that are not checked yet."""
-        self._open: dict[int, tuple[_Block, list[str]]] = {}
+        self._open: dict[int, OpenCall] = {}
         self._held = bytearray()
         """Bytes from the end of the reply on, which wait for the verdicts."""
         self._is_message = False
@@ -71,7 +73,8 @@ class RelayedCheck:
         if self._has_answer:
             return data
         if self._held:
-            self._held += data
+            if len(self._held) < _MAX_HELD_BYTES:
+                self._held += data
             return b""
         if not self._open and not any(mark in data for mark in _READ_FIRST):
             return data
@@ -123,14 +126,16 @@ class RelayedCheck:
             self._open.clear()  # the client may read what was not read here, so these calls are not checked
             return False
         if event.type == "content_block_start" and event.content_block is not None:
-            if event.content_block.type == "tool_use":
-                self._open[event.index] = event.content_block, []
+            if event.content_block.type == "tool_use" and len(self._open) < MAX_CALLS:
+                self._open[event.index] = OpenCall(event.content_block.id, event.content_block.name)
         elif event.type == "content_block_delta" and event.delta is not None:
             if event.index in self._open and event.delta.type == "input_json_delta":
-                self._open[event.index][1].append(event.delta.partial_json)
+                self._open[event.index].add(event.delta.partial_json)
         elif event.type == "content_block_stop" and event.index in self._open:
-            block, fragments = self._open.pop(event.index)
-            self._add(block, "".join(fragments))
+            call = self._open.pop(event.index).build()
+            if len(self._calls) >= MAX_CALLS:  # it is not checked
+                call = ToolCallToCheck(call.id, call.name, "", is_too_long=True)
+            self._calls.append(call)
             if not self._answers:
                 self._start_checks()
         elif event.type == "message_delta":

@@ -57,6 +57,8 @@ _SECRET = compile_later(
 )
 """Names of files that often have secrets."""
 _NUMBER = compile_later(r"-?\d{1,9}")
+_MAX_PLACES = 50
+"""Maximum number of further directories of the user. What is in others is asked."""
 _MAX_TEXT = 1_000
 """Maximum characters of a command or path. A longer one is asked."""
 
@@ -68,7 +70,7 @@ class TrustedPlaces:
         found = context.get("trusted_directories")
         places = found if isinstance(found, dict) else {}
         primary, additional = places.get("primary"), places.get("additional")
-        listed = [primary, *(additional if isinstance(additional, list) else [])]
+        listed = [primary, *(additional[:_MAX_PLACES] if isinstance(additional, list) else [])]
         paths = [place.get("path") if isinstance(place, dict) else place for place in listed]
         self._roots = [root for path in paths if (root := _split(path)) is not None and len(root) > 1]
         self._current = _split(context.get("live_cwd"))

@@ -19,6 +19,8 @@ TYPE = "dangerous_tool_use"
 NOT_FLAGGED: Final = "not_flagged"
 FLAGGED: Final = "flagged"
 UNAVAILABLE: Final = "unavailable"
+_MAX_REPLY_BYTES = 256 * 1024
+"""Maximum size of the reply of the checking model, which may reason."""
 MAX_EXPLANATION = 300
 """Maximum characters of the explanation that the client shows."""
 SCHEMA: Mapping[str, Any] = {
@@ -60,6 +62,8 @@ def read_verdict(response: MessagesResponse, call_id: str, tool: str) -> CallChe
         kind: CheckFailure = "refusal" if response.stop_reason == "refusal" else "unreadable"
         return fail(f"the checking model ended with {response.stop_reason}", kind)
     text = ""
+    if sum(memoryview(raw).nbytes for raw in response.content) > _MAX_REPLY_BYTES:
+        return fail("the reply of the checking model is too long")
     try:
         for raw in response.content:
             block = msgspec.json.decode(raw, type=_Block)
