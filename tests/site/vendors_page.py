@@ -31,7 +31,7 @@ COLUMNS = (
 )
 _HEADINGS = ["vendor", "key", "APIs", *COLUMNS[:5], "images", *COLUMNS[6:-1], "price"]
 _DEFAULT = "as the default"
-_UNKNOWN = "unknown: no source found, searched on 2026-11-25"
+_SEARCHED, _NOT_SEARCHED = "unknown: no source found, searched on ", "not looked up"
 _PRICED = "cached input has a price of its own"
 _PRICE_PACKAGE = (f"genai-prices {version('genai-prices')}", "2026-11")
 _OPEN_COLUMNS = ("cache", "images, PDF", "errors", "ends")
@@ -47,11 +47,11 @@ What a server rejects nevertheless is left out of later requests
 ([reliability](../guide/reliability.md#errors-by-kind)).
 
 **=** as [the default](#the-default) of the API. **≠** something differs: the section of the vendor says what. **?**
-unknown: no source found. *Effort*: levels by name, or a switch. *Cache*: a key of the session is sent, or the client's
-marks; *by itself*: the vendor documents a cache; *priced*: cached input has a price of its own. *Images*: how many of
-the known models accept images. *Limits*: models with known limits; *errors*: limits are learned from errors. *Errors*:
-forms that tests replay. *Ends*: models with a date of retirement; *policy*: how the vendor announces it. *Price*: from
-the package genai-prices, or models with a price from the vendor's own list, and its date.
+unknown: no source found, or not looked up. *Effort*: levels by name, or a switch. *Cache*: a key of the session is
+sent, or the client's marks; *by itself*: the vendor documents a cache; *priced*: cached input has a price of its own.
+*Images*: how many of the known models accept images. *Limits*: models with known limits; *errors*: limits are learned
+from errors. *Errors*: forms that tests replay. *Ends*: models with a date of retirement; *policy*: how the vendor
+announces it. *Price*: from the package genai-prices, or models with a price from the vendor's own list, and its date.
 
 {overview}
 
@@ -376,7 +376,7 @@ def _overview_row(group: Sequence[Vendor]) -> list[str]:
     keys = programs if first.name == "local" else first.keys
     apis = ", ".join(_APIS[vendor.api][1] for vendor in group if not vendor.is_for_own_addresses)
     texts = dict(_rows(first, _Sources()))
-    marks = {column: {_DEFAULT: "=", _UNKNOWN: "?"}.get(text, "≠") for column, text in texts.items()}
+    marks = {column: "=" if text == _DEFAULT else "?" if _is_unknown(text) else "≠" for column, text in texts.items()}
     marks["effort"] = _effort(first) or marks["effort"]
     marks["cache"] = _cache(first) or marks["cache"]
     rows = [row.capabilities for row in load_model_rows(first.models_table) or () if row.capabilities.known]
@@ -411,7 +411,17 @@ def _cache(vendor: Vendor) -> str:
 
 def _facts(vendor: Vendor) -> dict[str, list[str]]:
     """Return what the vendor documents beside its dialect: column → text, source, date."""
-    return read_facts().get(vendor.name, {})
+    return {column: fact for column, fact in read_facts().get(vendor.name, {}).items() if column != "searched_on"}
+
+
+def _unknown(vendor: Vendor) -> str:
+    """Return the text of a column without a fact."""
+    date = read_facts().get(vendor.name, {}).get("searched_on")
+    return f"{_SEARCHED}{date}" if date else _NOT_SEARCHED
+
+
+def _is_unknown(text: str) -> bool:
+    return text == _NOT_SEARCHED or text.startswith(_SEARCHED)
 
 
 @cache
@@ -458,7 +468,7 @@ def _section(group: Sequence[Vendor]) -> str:
     for vendor in group:
         address, rows = _code(_without_scheme(vendor.find_api_address())), _rows(vendor, sources)
         if vendor.is_relay:
-            rows = [(column, text) for column, text in rows if text not in (_DEFAULT, _UNKNOWN)]
+            rows = [(column, text) for column, text in rows if text != _DEFAULT and not _is_unknown(text)]
             lines += ["", f"Messages API, [forwarded](../guide/providers.md#servers-with-the-messages-api): {address}."]
             lines[-1] += " Otherwise as the default:" if rows else " All as the default."
             if not rows:
@@ -472,9 +482,7 @@ def _section(group: Sequence[Vendor]) -> str:
 def _by_text(rows: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
     """Return the columns of each text, those with the default and the unknown ones last."""
     found: dict[str, list[str]] = {}
-    for column, text in sorted(
-        rows, key=lambda row: (_DEFAULT, _UNKNOWN).index(row[1]) if row[1] in (_DEFAULT, _UNKNOWN) else -1
-    ):
+    for column, text in sorted(rows, key=lambda row: (_is_unknown(row[1]), row[1] == _DEFAULT)):
         found.setdefault(text, []).append(column)
     return found
 
@@ -509,7 +517,7 @@ def _rows(vendor: Vendor, sources: _Sources) -> list[tuple[str, str]]:
     if vendor.api == "messages" and not vendor.is_relay:  # Claude at a cloud
         texts["images, PDF"] = texts["images, PDF"] or _DEFAULT
     for column in COLUMNS[:-1]:
-        texts[column] = texts[column] or (_UNKNOWN if column in _OPEN_COLUMNS else _DEFAULT)
+        texts[column] = texts[column] or (_unknown(vendor) if column in _OPEN_COLUMNS else _DEFAULT)
     return [(column, text) for column, text in texts.items() if text]
 
 
