@@ -146,7 +146,8 @@ class App:
             search = self._report_server_problems(find_server_problems(services.settings, services.catalog, {}))
             threading.Thread(target=asyncio.run, args=(search,), daemon=True).start()
         await self.close()
-        await asyncio.to_thread(self._record.open, self._settings)
+        if warning := await asyncio.to_thread(self._record.open, self._settings):
+            self.log_warning(warning)
 
     def remove_record(self) -> None:
         self._record.close()
@@ -268,7 +269,9 @@ class App:
                     report = asyncio.create_task(self._report_server_problems(search))
                     self._tasks.add(report)
                     report.add_done_callback(self._tasks.discard)
-                await asyncio.to_thread(self._record.open, self._settings, waits=self._logs_startup)
+                warning = await asyncio.to_thread(self._record.open, self._settings, waits=self._logs_startup)
+                if warning and self._logs_startup:
+                    self.log_warning(warning)
                 self._current = services, self._transports
                 self.peer.open()  # plugins use the store of all workers
                 self.peer.start_instance_sharing()

@@ -46,8 +46,7 @@ def open_ledger_for_reading(settings: Settings) -> Iterator[Connection | None]:
         with read_ledger(settings) as connection:
             yield connection
     except exc.SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise new_reading_error(find_database(settings).describe(), reason) from None
+        raise new_reading_error(find_database(settings), getattr(error, "orig", None) or error) from None
 
 
 @contextmanager

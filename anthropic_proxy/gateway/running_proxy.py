@@ -2,11 +2,14 @@
 
 A server writes the record by `ServerRecord`, and `find_running_proxy` reads it. `load_settings_of` loads the settings.
 The record has the listen address, the folder of the settings files, digests of these files, and the settings of the
-environment, without credentials. It is in the data directory of the user, one folder per port. The server holds the
-lock of this folder, so that the record of a server that has ended is not used.
+environment, without credentials. It is in the data directory of the user, one folder per port, or if that cannot be
+written (full disk, read-only home directory) in a folder in memory. The server holds the lock of this folder, so that
+the record of a server that has ended is not used.
 """
 
+import errno
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -15,14 +18,16 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.platforms.files import (
+    find_volatile_folder,
     is_folder_locked,
     is_written_by_user_only,
     locked_folder,
     repeat_while_read,
 )
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error
+from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.routing.router import choose_preferred_provider_name
-from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.signals import RELOAD_SIGNAL
 from anthropic_proxy.gateway.platforms.sockets import format_url, list_called_hosts
 from anthropic_proxy.gateway.settings import (
@@ -33,7 +38,7 @@ from anthropic_proxy.gateway.settings import (
     list_variables,
     load_settings,
 )
-from anthropic_proxy.gateway.settings.files import replace_file
+from anthropic_proxy.gateway.settings.files import exchange_file
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.table import list_backend_variables
 from anthropic_proxy.gateway.settings.values import is_secret_variable, mask_setting
@@ -118,20 +123,34 @@ class ServerRecord:
         """Owner of the lock and of the file."""
         self._file: Path | None = None
         """None: there is no record."""
+        self._usual_folder: Path | None = None
+        """Folder of the record if the data directory can be written."""
         self._started: Settings | None = None
         """Settings at the start of the server."""
 
-    def open(self, settings: Settings, *, waits: bool = True) -> None:
-        """Write the record. There is none if the data directory cannot be written, or another process has the lock.
+    def open(self, settings: Settings, *, waits: bool = True) -> str:
+        """Write the record. There is none if no folder can be written, or another process has the lock.
 
-        `waits`: wait for a command that checks the lock, at most `_LOCK_SECONDS`.
+        `waits`: wait for a command that checks the lock, at most `_LOCK_SECONDS`. The result is a warning: the data
+        directory cannot be written. "": it can be.
         """
-        folder = _find_folder(settings.data_directory, self._port)
-        if folder is None:
-            return
-        with ExitStack() as stack, suppress(OSError, TimeoutError, ConfigurationError):
+        warning, folders = "", _list_folders(settings.data_directory, self._port)
+        self._usual_folder = next(iter(folders), None)
+        for folder in folders:
+            try:
+                self._open(folder, settings, _LOCK_SECONDS if waits else 0.0)
+            except TimeoutError:
+                break
+            except OSError as error:
+                warning = warning or _describe_unwritable(settings.data_directory, error)
+            else:
+                break
+        return warning
+
+    def _open(self, folder: Path, settings: Settings, lock_seconds: float) -> None:
+        with ExitStack() as stack:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            stack.enter_context(locked_folder(folder, _LOCK_SECONDS if waits else 0.0))
+            stack.enter_context(locked_folder(folder, lock_seconds))
             file = folder / _FILE_NAME
             repeat_while_read(lambda: file.unlink(missing_ok=True))
             stack.callback(_remove, file)
@@ -143,13 +162,13 @@ class ServerRecord:
     def update(self, settings: Settings) -> None:
         if self._file is not None and self._started is not None:
             changed = [name for name in find_changed_variables(self._started, settings) if is_fixed_variable(name)]
-            with suppress(ConfigurationError):
+            with suppress(OSError):
                 self._write(self._file, settings, changed)
 
     def close(self) -> None:
         file, self._file = self._file, None
         self._held.close()
-        if file is not None and self._session_command:
+        if file is not None and (self._session_command or file.parent != self._usual_folder):
             with suppress(OSError):
                 file.parent.rmdir()
 
@@ -161,7 +180,7 @@ class ServerRecord:
             host=self._host,
             certificate_file=settings.tls_certificate_file or "",
         )
-        replace_file(file, msgspec.json.encode(proxy).decode(), has_keys=True)  # a command may read it at this moment
+        exchange_file(file, msgspec.json.encode(proxy).decode(), has_keys=True)  # a command may read it at this moment
 
 
 def _remove(file: Path) -> None:
@@ -170,12 +189,12 @@ def _remove(file: Path) -> None:
 
 
 def find_running_proxy(data_directory: Path | None, port: int) -> RunningProxy | None:
-    folder = _find_folder(data_directory, port)
-    if folder is None or not is_written_by_user_only(file := folder / _FILE_NAME):
-        return None
-    with suppress(OSError, msgspec.MsgspecError):
-        if is_folder_locked(folder):  # else the server has ended
-            return structs.replace(msgspec.json.decode(file.read_bytes(), type=RunningProxy), port=port)
+    for folder in _list_folders(data_directory, port):
+        if not is_written_by_user_only(file := folder / _FILE_NAME):
+            continue
+        with suppress(OSError, msgspec.MsgspecError):
+            if is_folder_locked(folder):  # else the server has ended
+                return structs.replace(msgspec.json.decode(file.read_bytes(), type=RunningProxy), port=port)
     return None
 
 
@@ -185,10 +204,10 @@ def list_running_proxies(
     """Return the proxies that run with this `.env`, in the order of their ports: those that `serve` has started, and
     those of sessions of commands such as `code`.
     """
-    wanted, names = None if env_file is None else str(Path(env_file).absolute()), list[str]()
-    if data_directory is not None:
+    wanted, names = None if env_file is None else str(Path(env_file).absolute()), set[str]()
+    for folder in _list_places(data_directory):
         with suppress(OSError):
-            names = os.listdir(data_directory / _SERVERS)
+            names.update(os.listdir(folder))
     found = [find_running_proxy(data_directory, port) for port in sorted(int(one) for one in names if one.isdecimal())]
     own = [proxy for proxy in found if proxy is not None and proxy.env_file == wanted]
     return [one for one in own if not one.session_command], [one for one in own if one.session_command]
@@ -244,5 +263,19 @@ def load_settings_of(proxy: RunningProxy, environ: Mapping[str, str], *, resolve
     )
 
 
-def _find_folder(data_directory: Path | None, port: int | None) -> Path | None:
-    return None if data_directory is None or not port else data_directory / _SERVERS / str(port)
+def _list_folders(data_directory: Path | None, port: int | None) -> list[Path]:
+    return [place / str(port) for place in _list_places(data_directory)] if port else []
+
+
+def _list_places(data_directory: Path | None) -> list[Path]:
+    """Return the folders that may have the folders of servers, the usual one first."""
+    roots = () if data_directory is None else (data_directory, find_volatile_folder())
+    return [root / _SERVERS for root in roots if root is not None]
+
+
+def _describe_unwritable(folder: Path | None, error: OSError) -> str:
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    variable = {"win32": "LOCALAPPDATA", "darwin": "HOME"}.get(sys.platform, "XDG_DATA_HOME")
+    remedy = "Free space on its disk." if is_full else f"Set {variable} to a folder that can be written."
+    reason = "disk full" if is_full else describe_os_error(error)
+    return f"The data folder {shorten_home(str(folder))} cannot be written: {reason}. {remedy}"

@@ -96,6 +96,26 @@ def test_commands_in_a_foreign_directory_describe_the_running_proxy(openai: Runn
     assert "running proxy" not in describe("config", "show")[2]
 
 
+@pytest.mark.skipif(HIDDEN_POSIX or sys.platform == "win32", reason="platform: no folder in memory")
+def test_a_server_whose_data_folder_cannot_be_written_says_so_and_is_no_stranger(
+    openai: Running, tmp_path: Path
+) -> None:
+    (tmp_path / ".local/share").mkdir(parents=True)
+    (tmp_path / ".local/share/anthropic-proxy").write_text("")  # as on a read-only disk, no folder can be made
+    (tmp_path / ".env").write_text(f"OPENAI_API_KEY={KEY}\nOPENAI_BASE_URL={openai.url}/v1\nBIG_MODEL=gpt-4o\n")
+    warning = "! The data folder ~/.local/share/anthropic-proxy cannot be written: not a directory. "
+    with running_proxy(tmp_path, {"HOME": str(tmp_path)}) as proxy:
+        settings = {"HOME": str(tmp_path), "PORT": proxy.url.rpartition(":")[2]}
+        wait_for(lambda: f"{warning}Set XDG_DATA_HOME to a folder that can be written.\n" in proxy.log)
+        ended = run_command("health", directory=tmp_path, settings=settings)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert f"    settings  {tmp_path}\n" in ended.stdout.replace("~", str(tmp_path))
+        (facts,) = run_command("ask", "hello", directory=tmp_path, settings=settings).stderr.splitlines()
+        assert facts.startswith("  claude-sonnet-5-5 → openai/gpt-4o  ")
+    ended = run_command("health", directory=tmp_path, settings=settings)
+    assert ended.returncode == 2
+
+
 HIDDEN = {
     "DATABASE_URL": "postgresql://proxy:password-of-the-ledger-1@127.0.0.1:{port}/ledger",
     "REDIS_URL": "redis://:password-of-redis-2@127.0.0.1:{port}/0",

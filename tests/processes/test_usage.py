@@ -200,7 +200,7 @@ def test_a_ledger_without_requests_is_empty_and_one_that_is_off_is_reported(stor
     assert (ended.returncode, ended.stderr) == (
         2,
         f"✕ The ledger {tmp_path / 'broken.sqlite3'} cannot be read: file is not a database. "
-        "Set DATABASE_URL to another database.\n",
+        "Move the file to another directory: the proxy then creates a new database.\n",
     )
 
 

@@ -25,6 +25,7 @@ from anthropic_proxy.console.ledger.migrations import (
     is_known_version,
     upgrade_schema,
 )
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.database_address import DatabaseAddress, parse_postgres_url
@@ -132,6 +133,31 @@ def describe_database_failure(condition: LedgerCondition, place: str, error: Bas
         return error.message
     reason = " ".join(str(find_cause(error)).split())[:300]
     return f"The ledger cannot store requests: {condition} ({place}: {reason}). {_REMEDIES[condition]}"
+
+
+_READING_REMEDIES: dict[LedgerCondition, str] = {
+    **_REMEDIES,
+    "disk full": "Free space on its disk.",
+    "failed": "Set DATABASE_URL to another database.",
+}
+
+
+def describe_reading_failure(address: DatabaseAddress, error: BaseException) -> str:
+    """Return the text for a database that cannot be read. `error` may be that of the driver."""
+    cause, condition = find_cause(error), classify_database_error(error)
+    reason = describe_os_error(cause) if isinstance(cause, OSError) else " ".join(str(cause).split())[:300]
+    if condition == "failed" and address.file is not None and _is_disk_full(address.file):
+        condition = "disk full"  # SQLite reads with a file beside the database, and only says `disk I/O error`
+    if condition == "disk full" and isinstance(cause, sqlite3.Error):
+        reason = f"disk full ({reason})"
+    return f"The ledger {address.describe()} cannot be read: {reason}. {_READING_REMEDIES[condition]}"
+
+
+def _is_disk_full(file: Path) -> bool:
+    try:
+        return shutil.disk_usage(file.parent).free == 0
+    except OSError:
+        return False
 
 
 def is_value_failure(error: Exception) -> bool:

@@ -11,6 +11,7 @@ from sqlalchemy.pool import NullPool
 
 from anthropic_proxy.console.ledger.database import (
     connect_for_reading,
+    describe_reading_failure,
     find_database,
     require_own_database,
 )
@@ -21,9 +22,9 @@ from anthropic_proxy.console.ledger.request_queries import stream_stored_request
 from anthropic_proxy.console.ledger.tables import hourly, metadata, requests
 from anthropic_proxy.console.ledger.units import MICROSECONDS_PER_HOUR
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.database_address import DatabaseAddress
 
 _VALUES = compile_later(r"\?")
 
@@ -90,7 +91,7 @@ class LedgerReader:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:  # for example in the home directory of another user
-            raise new_reading_error(place, describe_os_error(error)) from None
+            raise new_reading_error(self._address, error) from None
         connection = self.engine.connect()
         try:
             if has_tables(EngineReader(connection), place):
@@ -128,11 +129,8 @@ def open_empty_ledger() -> Connection:
     return connection
 
 
-def new_reading_error(place: str, reason: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"The ledger {place} cannot be read: {reason}. Set DATABASE_URL to another database.",
-        code="ledger-not-readable",
-    )
+def new_reading_error(address: DatabaseAddress, error: BaseException) -> ConfigurationError:
+    return ConfigurationError(describe_reading_failure(address, error), code="ledger-not-readable")
 
 
 def has_tables(reader: EngineReader, place: str) -> bool:

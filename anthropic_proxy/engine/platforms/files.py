@@ -160,6 +160,17 @@ def is_written_by_user_only(file: Path) -> bool:
     return sys.platform == "win32" or (status.st_uid == os.getuid() and not status.st_mode & 0o022)
 
 
+def find_volatile_folder() -> Path | None:
+    """Return a folder for files of this user that a restart of the system may remove: in memory, or on another disk
+    than the home directory. It may not exist. None: the system has none, or another user has made it.
+    """
+    if sys.platform == "win32":
+        return None
+    root = next((root for root in ("/dev/shm", "/tmp") if os.access(root, os.W_OK | os.X_OK)), "")
+    folder = Path(root, f"anthropic-proxy-{os.getuid()}")
+    return folder if root and (is_written_by_user_only(folder) or not os.path.lexists(folder)) else None
+
+
 def managed_claude_settings_paths(environ: Mapping[str, str]) -> list[Path]:
     """Return the paths of the settings files with which an organization controls Claude Code on this machine."""
     if sys.platform == "win32":

@@ -247,6 +247,14 @@ def replace_file(file: Path, text: str, *, has_keys: bool) -> bool:
     Return True if other users of the machine lost the permission to read it (`has_keys`, not on Windows). Raises
     `ConfigurationError` if the file cannot be written.
     """
+    try:
+        return exchange_file(file, text, has_keys=has_keys)
+    except OSError as error:
+        raise _writing_error(file, error) from None
+
+
+def exchange_file(file: Path, text: str, *, has_keys: bool) -> bool:
+    """Do what `replace_file` does. Raises `OSError` if the file cannot be written."""
     target = file.resolve()
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
@@ -259,10 +267,10 @@ def replace_file(file: Path, text: str, *, has_keys: bool) -> bool:
         is_open = bool(mode & _OTHER_USERS) and has_keys and sys.platform != "win32"
         temporary.chmod(mode & ~_OTHER_USERS if is_open else mode)
         repeat_while_read(lambda: temporary.replace(target))
-    except OSError as error:
+    except OSError:
         with suppress(OSError):
             temporary.unlink()
-        raise _writing_error(file, error) from None
+        raise
     return is_open
 
 

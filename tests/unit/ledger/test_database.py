@@ -1,5 +1,6 @@
 """A database is created, migrated with its data and a backup, and shared by several processes."""
 
+import errno
 import re
 import sqlite3
 import subprocess
@@ -20,6 +21,7 @@ from anthropic_proxy.console.ledger.database import (
     Connection,
     classify_database_error,
     connect_for_writing,
+    describe_reading_failure,
     find_database,
     open_for_writing,
     write_backup,
@@ -30,6 +32,7 @@ from anthropic_proxy.console.ledger.records import COMMON_VALUES, FACETS, UsageS
 from anthropic_proxy.console.ledger.request_queries import sum_session
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.database_address import DatabaseAddress
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import (
     count_rows,
@@ -389,3 +392,46 @@ async def test_rows_are_stored_once_after_the_server_ends_the_connection(databas
             )
     other.close()
     assert count_rows(database) == sum(row["requests"] for row in read_hourly(database)) == 5
+
+
+def _sqlite_error(text: str, code: int) -> sqlite3.Error:
+    error = sqlite3.OperationalError(text)
+    error.sqlite_errorcode = code
+    return error
+
+
+@pytest.mark.parametrize(
+    ("file", "error", "text"),
+    [
+        (
+            "/tmp/l.sqlite3",
+            _sqlite_error("database or disk is full", sqlite3.SQLITE_FULL),
+            "disk full (database or disk is full). Free space on its disk.",
+        ),
+        pytest.param(  # this folder has no free space
+            "/proc/l.sqlite3",
+            _sqlite_error("disk I/O error", sqlite3.SQLITE_IOERR),
+            "disk full (disk I/O error). Free space on its disk.",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="platform: no /proc"),
+        ),
+        (
+            "/tmp/l.sqlite3",
+            _sqlite_error("disk I/O error", sqlite3.SQLITE_IOERR),
+            "disk I/O error. Set DATABASE_URL to another database.",
+        ),
+        (
+            "/tmp/l.sqlite3",
+            _sqlite_error("unable to open database file", sqlite3.SQLITE_CANTOPEN),
+            "unable to open database file. Give the user of the proxy write access to it and its directory, or set "
+            "DATABASE_URL.",
+        ),
+        (
+            "/tmp/l.sqlite3",
+            OSError(errno.EACCES, "Permission denied"),
+            "permission denied. Give the user of the proxy write access to it and its directory, or set DATABASE_URL.",
+        ),
+    ],
+)
+def test_the_advice_for_a_ledger_that_cannot_be_read_fits_the_cause(file: str, error: Exception, text: str) -> None:
+    described = describe_reading_failure(DatabaseAddress(Path(file)), error)
+    assert described == f"The ledger {file} cannot be read: {text}"
