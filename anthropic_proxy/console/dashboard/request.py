@@ -148,9 +148,9 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     window_text = ""
     if window and tokens:
         window_text = f"{formats.percent(tokens, window)} of the window of {formats.count(window)} tokens"
-    checks = [] if row.parent else decode_checks(row.checks)
-    asked = find_check_requests(context.connection, checks)
-    check_rows = list(list_check_rows(row, asked)) if checks else []
+    checks = decode_checks(row.checks)
+    asked = {} if row.parent else find_check_requests(context.connection, checks)
+    check_rows = list(list_check_rows(row, asked))
     check_note = count_verdicts(checks)
     if asked:
         unknown = sum(one.cost is None for one in asked.values())

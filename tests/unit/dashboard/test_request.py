@@ -293,4 +293,4 @@ async def test_a_reply_and_the_checks_of_its_calls_link_to_each_other(settings: 
     ]
     assert page["check_note"] == "1 flagged, 2 unavailable, 1 not flagged, 1 harmless · ≥ $0.004"
     assert other is not None
-    assert (other["row"].parent, other["checks"]) == (reply, [])
+    assert (other["row"].parent, [one.verdict.text for one in other["checks"]]) == (reply, ["flagged"])
