@@ -187,13 +187,15 @@ class Exchange:
 
         # plan
         plan = await choose_plan(engine, incoming, request, self._estimates, match)
-        if is_classifier_request(request):
+        if is_classifier_request(request) and not receipt.parent:
             model = find_auto_mode(engine.settings.auto_mode, plan.route).model
-            if model is not None and not receipt.parent:
-                request = decode_request_or_envelope(incoming.body) if request.scanned_only else request
-                planned = structs.replace(request, model=model)
-                plan = await choose_plan(engine, incoming, planned, self._estimates)
-                self._request = request
+            if model is not None:
+                if request.scanned_only:
+                    is_large = is_large_request(incoming.body)
+                    decode = decode_request_or_envelope
+                    request = await engine.background.run_in_thread_if_large(is_large, decode, incoming.body)
+                    self._request = request
+                plan = await choose_plan(engine, incoming, structs.replace(request, model=model), self._estimates)
         self._plan = plan
         if plan.route is not None:
             receipt.route = plan.route.name

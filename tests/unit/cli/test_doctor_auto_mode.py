@@ -262,8 +262,8 @@ def test_a_checker_that_rejects_all_requests_has_no_rate(tmp_path: Path) -> None
 ALL_KEYS = {"OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k", "GEMINI_API_KEY": "k", "PREFERRED_PROVIDER": "openai"}
 CLAUDE = {f"{size}_MODEL": "anthropic/claude-sonnet-5-5" for size in ("BIG", "MIDDLE", "SMALL")}
 NO_KEY = (
-    "not answered: groq has no key: GROQ_API_KEY is not set. Set it in .env or in the environment and start the proxy "
-    "again."
+    "not answered: groq has no key: GROQ_API_KEY is not set. Set it in .env and reload the proxy, or in the "
+    "environment and start it again."
 )
 OWN = {"BIG_MODEL": "openai/gpt-4.1", "MIDDLE_MODEL": "openai/gpt-4.1", "SMALL_MODEL": "openai/gpt-4.1-mini"}
 
