@@ -8,12 +8,20 @@ import msgspec
 
 from anthropic_proxy.engine.exchange.client_side import encode_error, encode_events, error_headers
 from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call, forwarded_headers
+from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
+from anthropic_proxy.engine.messages.deltas import MAX_COUNT
+from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.engine.wires.contract import Call
 from anthropic_proxy.errors import ProxyError, UpstreamError
 from tests.support.harness import FakeResponse, new_client_request
+
+ANY_USAGE = UsageBounds(
+    max_input=MAX_COUNT, max_output=MAX_COUNT, estimated_input=None, provider="", report=FidelityReport()
+)
+"""Bounds that no count exceeds."""
 
 
 def new_call(target: Target, request: MessagesRequest, posted: bytes, headers: Mapping[str, str], query: str) -> Call:
@@ -33,7 +41,7 @@ async def _play(
 ) -> dict[str, bytes]:
     watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=600, idle_seconds=600)
     response = FakeResponse(status, *(chunk for chunk in chunks if chunk), headers=headers)
-    answer = RelayStream(target.wire, call, response, watch)
+    answer = RelayStream(target.wire, call, response, watch, ANY_USAGE)
     try:
         if status != 200:
             error = target.wire.decode_error(call, status, headers, b"".join(chunks))

@@ -55,6 +55,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
 )
 from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
+from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds, build_usage_bounds
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.hooks import AdmitFurtherCall, FurtherCall, Receipt, UpstreamAttempt
 from anthropic_proxy.engine.messages.deltas import Delta, Usage, sum_usages
@@ -545,12 +546,19 @@ class Attempts:
                     await throttle.wait(run.max_queue_seconds)
                 limit = self._request.max_tokens if target.is_relayed else attempt.call.request.max_tokens
                 upstream_request = self.records.begin_attempt(target, upstream_request, limit or 0)
+                bounds = build_usage_bounds(
+                    attempt.call,
+                    len(upstream_request.body),
+                    limit or 0,
+                    receipt.fidelity,
+                    is_relayed=target.is_relayed,
+                )
                 watchdog.begin_upstream_call()
                 send = engine.transports[receipt.provider]
                 response = await send(target.base_url, upstream_request, attempt.credential)
                 del upstream_request  # frees its body: the wait for content can take minutes
                 receipt.attempts[-1].status = response.status
-                await self._wait_for_content(attempt, response)
+                await self._wait_for_content(attempt, response, bounds)
             except UpstreamError as error:
                 failure = error
             except asyncio.CancelledError:
@@ -632,7 +640,7 @@ class Attempts:
                 attempt.reply_schema = await engine.background.run_in_thread(ReplySchema, schema)
         return request
 
-    async def _wait_for_content(self, attempt: Attempt, response: UpstreamResponse) -> None:
+    async def _wait_for_content(self, attempt: Attempt, response: UpstreamResponse, bounds: UsageBounds) -> None:
         """Open the reply in a response, and wait until it has content. A failure closes the response."""
         target = attempt.target
         call = attempt.call
@@ -650,7 +658,7 @@ class Attempts:
             if target.is_relayed:
                 wire = cast("RelayWire[BaseDialect]", target.wire)
                 secrets = self._list_call_secrets(attempt)
-                stream = RelayStream(wire, call, response, self._watchdog, secrets=secrets)
+                stream = RelayStream(wire, call, response, self._watchdog, bounds, secrets=secrets)
             else:
                 stream = UpstreamStream(
                     target.wire,
@@ -658,6 +666,7 @@ class Attempts:
                     response,
                     self._watchdog,
                     self._engine.background,
+                    bounds=bounds,
                     report=self.receipt.fidelity,
                     reply_end=attempt.run.reply_end,
                     deferred_tools=attempt.deferred_tools,

@@ -30,6 +30,7 @@ from anthropic_proxy.engine.engine import MAX_STEPS_ON_LOOP
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.plan import estimate_client_request_tokens
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES, TRAILING_USAGE_TIMEOUT_SECONDS, Reply
+from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds
 from anthropic_proxy.engine.exchange.watchdog import FIRST_PING_SECONDS, Watchdog
 from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, Delta, Stop, Usage, merge_latest
 from anthropic_proxy.engine.messages.events import ErrorEvent, Event, MessageStop
@@ -75,6 +76,7 @@ class RelayStream(Reply):
         call: Call[BaseDialect],
         response: UpstreamResponse,
         watchdog: Watchdog,
+        bounds: UsageBounds,
         *,
         secrets: Sequence[str] = (),
     ) -> None:
@@ -93,6 +95,7 @@ class RelayStream(Reply):
         converter = wire.new_stream_converter(response.headers) if call.streams_upstream else None
         self._response = response if converter is None else ConvertedResponse(response, converter.feed)
         self._watchdog = watchdog
+        self._bounds = bounds
         self._secrets = secrets
         self._decoder = wire.new_decoder(call)
         self._streams = call.streams_upstream
@@ -120,6 +123,7 @@ class RelayStream(Reply):
             if body[:1] != b"{":
                 body = self._wire.convert_events_to_message(body)
             self._remember(self._decoder.decode_body(body))
+            self._content_bytes = len(body)
             self._first = body
             self.complete = True
         else:
@@ -177,7 +181,10 @@ class RelayStream(Reply):
     @property
     def usage_so_far(self) -> Usage:
         """Token usage so far. Of an incomplete stream, the output is at least an estimate from the received content."""
-        if self.stop_reason is not None or not self._streams:
+        if self.stop_reason is not None and self.usage.input_tokens is None:
+            self.usage = structs.replace(self.usage, input_tokens=self._bounds.estimated_input)
+        is_counted = self.usage.output_tokens is not None and not self._bounds.estimates_output
+        if is_counted and (self.stop_reason is not None or not self._streams):
             return self.usage
         estimate = -(-max(self._content_bytes, 0) // CHARACTERS_PER_TOKEN)
         return structs.replace(self.usage, output_tokens=max(self.usage.output_tokens or 0, estimate))
@@ -315,7 +322,7 @@ class RelayStream(Reply):
     def _remember(self, deltas: list[Delta]) -> None:
         for delta in deltas:
             if isinstance(delta, Usage):
-                self.usage = merge_latest(self.usage, delta)
+                self.usage = merge_latest(self.usage, self._bounds.check(delta))
             elif isinstance(delta, Stop):
                 self.stop_reason = delta.reason
 

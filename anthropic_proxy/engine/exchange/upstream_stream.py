@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 
 from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, BackgroundWork
+from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.deltas import (
     Block,
@@ -114,6 +115,7 @@ class UpstreamStream(DeltaStream):
         watchdog: Watchdog,
         background: BackgroundWork,
         *,
+        bounds: UsageBounds,
         report: FidelityReport,
         reply_end: ReplyEnd | None,
         deferred_tools: Sequence[Tool],
@@ -125,6 +127,7 @@ class UpstreamStream(DeltaStream):
         self._response = response
         self._watchdog = watchdog
         self._background = background
+        self._bounds = bounds
         self._report = report
         self._decoder = wire.new_decoder(call)
         self.default_signature = self._decoder.default_signature
@@ -247,6 +250,8 @@ class UpstreamStream(DeltaStream):
                 elif self._stopped and any(map(_has_content, deltas)) and not self._is_cut:
                     self._drain_until = 0.0  # the provider repeats its stop reason
             # filters
+            if Usage in map(type, deltas):
+                deltas = self._bounds.check_deltas(deltas)
             if self._loaded_calls is not None:
                 deltas = self._loaded_calls.feed(deltas)
             if self.reply_end is not None:
@@ -289,7 +294,7 @@ class UpstreamStream(DeltaStream):
 
     def set_deltas(self, deltas: Iterable[Delta]) -> None:
         """Set the deltas of a complete reply with an error status, whose body was already read."""
-        self._first = list(deltas)
+        self._first = self._bounds.check_deltas(list(deltas))
         self._ended = True
 
     @property

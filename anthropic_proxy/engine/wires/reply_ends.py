@@ -108,8 +108,8 @@ def split_input_tokens(
 
     The Messages API counts cached input separately. None: not reported. Counts that contradict `total` are corrected.
     """
-    if total is None:
-        return None, read, written
+    if total is None or total < 0:
+        return total, read, written
     reads, writes = read or 0, written or 0
     if reads >= 0 <= writes and reads + writes <= total:
         return total - reads - writes, read, written

@@ -1,0 +1,100 @@
+"""`UsageBounds`: the counts of one call to a provider that its request and reply can have.
+
+Costs and budgets are computed from what a provider states. A stated count outside the bounds is left out, so that the
+proxy's own estimate counts, and the receipt says so. The bounds are wide: providers add prompts of their own, repeat
+the input for each of their searches, and think beyond the output limit.
+"""
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, MAX_COUNT, Delta, Usage
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.engine.messages.models.decode import CleanMessages
+from anthropic_proxy.engine.messages.models.tools import is_client_tool
+from anthropic_proxy.engine.wires.contract import BaseDialect, Call
+
+_MAX_WINDOW = 10_000_000
+"""Context window of a model of which none is known: that of Llama 4 Scout, the largest one."""
+_MAX_PASSES = 32
+"""How often a provider may read the input for one reply, if it runs tools. Anthropic pauses after ten."""
+_OWN_PROMPT_TOKENS = 262_144
+"""Input tokens that a provider may add to a request of texts: its prompt, and what it has searched."""
+_OWN_OUTPUT_TOKENS = 131_072
+_OUTPUT_FACTOR = 4
+"""How many times the output limit a reply may have, and how many tokens more: thinking may not count for the limit."""
+_MAX_SEARCHES = 1_000
+_NANODOLLARS_PER_TOKEN = 1_000_000
+_NANODOLLARS_PER_CALL = 100_000_000_000
+"""Maximum stated cost: $1,000 for a million tokens, and $100 for all else, such as searches and files."""
+
+_INPUTS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens")
+_OUTPUTS = ("output_tokens", "thinking_tokens")
+_SEARCHES = ("web_search_requests", "web_fetch_requests", "billed_searches")
+
+
+class UsageBounds(Struct):
+    max_input: int
+    max_output: int
+    estimated_input: int | None
+    """Input tokens in place of a count out of bounds. None: the exchange estimates them."""
+    provider: str
+    report: FidelityReport
+    estimates_output: bool = False
+    """True after a count of the output was left out. An earlier one of the reply is partial."""
+
+    def check_deltas(self, deltas: list[Delta]) -> list[Delta]:
+        return [self.check(delta) if type(delta) is Usage else delta for delta in deltas]
+
+    def check(self, usage: Usage) -> Usage:
+        """Return the counts without those that the call cannot have."""
+        left_out = dict[str, None]()
+        for names, maximum in ((_INPUTS, self.max_input), (_OUTPUTS, self.max_output), (_SEARCHES, _MAX_SEARCHES)):
+            for name in names:
+                count = getattr(usage, name)
+                if count is not None and not 0 <= count <= maximum:
+                    self._tell(name, count)
+                    left_out[name] = None
+        cached, written = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
+        if not left_out and cached + written + (usage.input_tokens or 0) > self.max_input:
+            self._tell("input_tokens", cached + written + (usage.input_tokens or 0))
+            left_out = dict.fromkeys(_INPUTS)
+            cached = written = 0
+        if left_out:
+            usage = structs.replace(usage, **left_out)
+            self.estimates_output = self.estimates_output or "output_tokens" in left_out
+            if "input_tokens" in left_out and self.estimated_input is not None:
+                usage = structs.replace(usage, input_tokens=max(self.estimated_input - cached - written, 0))
+        if (cost := usage.stated_cost) is not None:
+            tokens = (usage.input_tokens or 0) + cached + written + (usage.output_tokens or 0)
+            if not 0 <= cost <= tokens * _NANODOLLARS_PER_TOKEN + _NANODOLLARS_PER_CALL:
+                self._tell("cost", cost)
+                usage = structs.replace(usage, stated_cost=None)
+        return usage
+
+    def _tell(self, name: str, count: int) -> None:
+        field = f"usage.{name}"
+        shown = f"{max(-MAX_COUNT, min(count, MAX_COUNT)):,}"
+        if all(note.field != field for note in self.report.notes):
+            instead = "estimated" if name in _INPUTS or name in _OUTPUTS else "left out"
+            reason = f"{self.provider} states {shown}, which this call cannot have; {instead}"
+            self.report.add_notes((FidelityNote("approximated", field, reason),))
+
+
+def build_usage_bounds(
+    call: Call[BaseDialect], sent_bytes: int, max_tokens: int, report: FidelityReport, *, is_relayed: bool
+) -> UsageBounds:
+    """`sent_bytes`: size of the body that was sent. `max_tokens`: the output limit in it. 0: none."""
+    request = call.request
+    runs_tools = is_relayed or not all(map(is_client_tool, request.tools))
+    passes = _MAX_PASSES if runs_tools else 1
+    max_input = max(call.context_window or _MAX_WINDOW, call.max_input_tokens or 0) * passes
+    messages = request.messages
+    if not runs_tools and isinstance(messages, CleanMessages) and not messages.has_media:
+        max_input = min(max_input, sent_bytes + _OWN_PROMPT_TOKENS)  # a token of text has a byte at least
+    return UsageBounds(
+        max_input=max_input,
+        max_output=(max_tokens * _OUTPUT_FACTOR + _OWN_OUTPUT_TOKENS) * passes,
+        estimated_input=sent_bytes // CHARACTERS_PER_TOKEN if is_relayed else None,
+        provider=call.provider_prefix,
+        report=report,
+    )
