@@ -22,7 +22,7 @@ from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns, cut
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
-from anthropic_proxy.gateway.telemetry.outcomes import classify_outcome, describe_outcome
+from anthropic_proxy.gateway.telemetry.outcomes import VERDICTS, classify_outcome, describe_check, describe_outcome
 from anthropic_proxy.gateway.telemetry.requests import LoggedRequest
 from anthropic_proxy.plugins import Receipt
 
@@ -106,7 +106,7 @@ def format_summary(address: str, finished: Sequence[LoggedRequest], running: Seq
 
 
 def describe_request(receipt: Receipt) -> Iterator[str]:
-    """Yield lines about one request: its id, route, failed attempts, error and changed fields."""
+    """Yield lines about one request: its id, route, failed attempts, error, verdicts and changed fields."""
     yield receipt.request_id
     if receipt.route_reason:
         yield f"route: {receipt.route_reason}"
@@ -114,6 +114,8 @@ def describe_request(receipt: Receipt) -> Iterator[str]:
         yield f"↻ {', '.join(receipt.failed_attempts)}"
     if receipt.error:
         yield f"✕ {receipt.error}"
+    for check in receipt.checks:
+        yield f"{VERDICTS[check.verdict].sign} {check.tool}: {describe_check(check)}"
     for note in receipt.notes:
         yield f"{'✕' if note.handling == 'dropped' else '~'} {note.field} {note.handling}: {note.reason}"
 
@@ -293,7 +295,7 @@ class LiveView(App[None]):
 
     def _show_details(self) -> None:
         row = self._selected()
-        text = "   ".join(describe_request(row.receipt)) if row is not None else "No requests."
+        text = "No requests." if row is None else "   ".join(map(escape_unprintable, describe_request(row.receipt)))
         self.query_one("#details", Static).update(text)
 
     def _selected(self) -> RequestRow | None:

@@ -69,7 +69,7 @@ def test_the_verdict_about_a_call_leads_to_its_check_and_back(browser: Browser, 
         expect(page.locator(".turn .tag.error")).to_have_text(["✕ flagged", "✕ flagged"])
         expect(page.get_by_text("Deletes the folder of uploads, which the user did not name.")).to_be_visible()
         expect(page.locator("img[src=x]")).to_have_count(0)
-        page.get_by_role("link", name="check", exact=True).nth(1).click()
+        page.get_by_role("link", name="check", exact=True).first.click()
         verdict = page.locator("p", has_text="Check of a call of Bash in the reply to")
         expect(verdict).to_contain_text("Deletes the folder of uploads, which the user did not name.")
         page.get_by_role("link", name=CHECKED_REQUEST).click()

@@ -7,7 +7,7 @@ from anthropic_proxy.cli.live_view import LiveView
 from anthropic_proxy.cli.logs import RequestUpdate
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.gateway.telemetry.requests import LoggedRequest
-from anthropic_proxy.plugins import Client, Receipt
+from anthropic_proxy.plugins import CallCheck, Client, Receipt
 
 NOW = 1_000.0
 
@@ -36,6 +36,7 @@ UPDATE = RequestUpdate(
                 cache_read_tokens=3_000,
                 output_tokens=486,
                 fidelity=REPORT,
+                checks=[CallCheck("toolu_1", "Ba\x1b[2Jsh", "flagged", "Deletes data.")],
             )
         ),
     ],
@@ -99,7 +100,7 @@ async def test_keys_select_filter_and_restrict() -> None:
     async with app.run_test(size=(120, 20)) as pilot:
         await asyncio.to_thread(app.reader.join)
         await pilot.press("down")
-        assert "req_2 ✕ top_k dropped: not sent" in lines_of(app)
+        assert "req_2 ✕ Ba\\x1b[2Jsh: flagged: Deletes data. ✕ top_k dropped: not sent" in lines_of(app)
         await pilot.press("e")
         assert "req_1 ✕ too fast" in lines_of(app)
         assert not any("end_turn" in line for line in lines_of(app))

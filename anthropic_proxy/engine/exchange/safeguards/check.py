@@ -47,6 +47,7 @@ SONNET = "claude-sonnet-5-5"
 """Model id that stands for the sonnet tier."""
 MAX_CALLS = 32
 """Maximum number of calls of one reply that are checked. Further calls have no verdict."""
+_MAX_NAME = 200
 _PASSED_HEADERS = (
     *("x-api-key", "authorization", "anthropic-version", "user-agent", "x-project"),
     *(SESSION_HEADER, AGENT_HEADER, AGENT_TYPE_HEADER, PROMPT_HEADER),
@@ -202,6 +203,8 @@ class ReplyCheck:
     def start_check(self, call: ToolCallToCheck) -> None:
         if self._auto_mode.mode != "check":
             return
+        if len(call.name) > _MAX_NAME:
+            call = structs.replace(call, name=call.name[:_MAX_NAME])  # no record keeps a longer one
         if len(self._calls) >= MAX_CALLS:
             self._unchecked.append(_fail(call, f"at most {MAX_CALLS} calls of a reply are checked", "too large"))
             return
@@ -225,7 +228,7 @@ class ReplyCheck:
     def take_answer(self, results: bytes, calls: Iterable[ToolCallToCheck]) -> None:
         """Record the verdicts of a provider that checks the calls itself."""
         self._is_answered = True
-        self._incoming.receipt.checks = read_results(results, [(call.id, call.name) for call in calls])
+        self._incoming.receipt.checks = read_results(results, [(call.id, call.name[:_MAX_NAME]) for call in calls])
 
     def close(self) -> None:
         """End what still runs, because the reply has ended, also by a failure."""
