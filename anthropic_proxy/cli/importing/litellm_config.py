@@ -547,6 +547,10 @@ def _add_routes(
                 for row in group:
                     shares[row.target] += row.rates[position]
                 weights = list(shares.values()) if all(shares.values()) else []
+                kinds = zip(("weight", "rpm", "tpm"), zip(*(row.rates for row in group), strict=True), strict=True)
+                if not weights and (given := [kind for kind, rates in kinds if any(rates)]):
+                    text = f"only some entries have it, so the route {route} shares equally. Write its weights"
+                    plan.add_note(f"{given[0]} of {name}", text)
             plan.add_route(route, when, targets, balance=balance, weights=weights)
             if further := [target for target in chains[name] if target not in targets]:
                 text = f"the route {route} calls its other targets if one fails, not {', '.join(further)}"
