@@ -469,14 +469,15 @@ class _Setup:
             present = structs.replace(self._settings, base_urls={"openai": address})
             server = vendor or find_server_override(PROVIDERS.find("openai"), present)
             known = server if server is not None and server.key_variable else None
-            stem = known.name.replace("_", "-") if known else name_host(address)
             has_path, versioned = bool(urlsplit(address).path), f"{address}/v1"
             addresses = (address,) if has_path else (versioned,) if self._skips_test else (address, versioned)
+            present_names = {one.base_url: one.name for one in self._settings.configured_providers}
+            named = next((present_names[each] for each in addresses if each in present_names), "")
+            stem = known.name.replace("_", "-") if known else named or name_host(address)
             variable = self._choose_key_variable(stem, addresses, known.key_variable if known else "")
             if candidate.name == OTHER_SERVER and asks is not None:  # the user did not choose the name
                 names = [_choose_name(stem, each, self._settings) for each in addresses]
-                present_names = {one.name for one in self._settings.configured_providers}
-                name = next((one for one in names if one in present_names), names[0])
+                name = next((one for one in names if one in present_names.values()), names[0])
                 self._output.write_line(f"  Its name here:  {self._output.paint(name, 'type')}")
             is_first = True
             while is_first or self._is_key_rejected:
