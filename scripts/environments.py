@@ -36,10 +36,17 @@ PYTHON = python_of(VENV)
 """Interpreter of the environment of the checkout."""
 
 
-def run(*command: str | Path) -> None:
-    """Run a command in the checkout. If it fails, end with its exit status."""
+_NO_PACKAGES = """\
+The packages could not be installed: see above. Without a network, or behind a proxy, set HTTPS_PROXY, or an index of
+your network in the configuration of pip, and run this again. More: docs/guide/troubleshooting.md
+"""
+
+
+def run(*command: str | Path, advice: str = "") -> None:
+    """Run a command in the checkout. If it fails, write the `advice` and end with its exit status."""
     status = subprocess.run(command, check=False).returncode
     if status:
+        sys.stderr.write(advice)
         sys.exit(status)
 
 
@@ -96,7 +103,7 @@ def _list_installed() -> set[str]:
 def _install(command: list[str], count: int) -> None:
     """Run pip. In a terminal, show how many of `count` packages it has found so far."""
     if not sys.stderr.isatty() or not count:
-        run(*command)
+        run(*command, advice=_NO_PACKAGES)
         return
     words, found = [word for word in command if word != "-q"], 0
     environ = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -108,6 +115,7 @@ def _install(command: list[str], count: int) -> None:
             sys.stderr.flush()
     sys.stderr.write(f"\r{'':<18}\r")
     if process.returncode:
+        sys.stderr.write(_NO_PACKAGES)
         sys.exit(process.returncode)
 
 

@@ -16,7 +16,7 @@ from cyclopts import Parameter
 from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import is_temporary_installation
-from anthropic_proxy.errors import PACKAGE, ConfigurationError, suggest_name
+from anthropic_proxy.errors import PACKAGE, ConfigurationError, join_with_and, suggest_name
 from anthropic_proxy.gateway.platforms.processes import find_program
 from anthropic_proxy.gateway.settings import copy_environment
 from anthropic_proxy.gateway.settings.place import find_checkout
@@ -86,7 +86,8 @@ def add(
     # pip, pipx and uv read files of the current directory and its parents, which a stranger may have written
     if status := subprocess.run(command, cwd=Path(sys.prefix).anchor, check=False).returncode:
         sys.exit(status)
-    output.write_notice(f"Added {', '.join(extras)}. A running proxy uses it after its next start.", "✓", "ok")
+    used = "it" if len(extras) == 1 else "them"
+    output.write_notice(f"Added {join_with_and(extras)}. A running proxy uses {used} after its next start.", "✓", "ok")
 
 
 def list_requirements(extra: str) -> list[str]:

@@ -62,13 +62,14 @@ def changing_database(settings: Settings) -> Iterator[str]:
 
 
 def read_last_requests(
-    settings: Settings, number: int, *, failed_only: bool, before: float | None
+    settings: Settings, number: int, *, failed_only: bool, start: float, before: float | None
 ) -> list[LoggedRequest]:
     """Return the last `number` requests, the oldest of them first.
 
-    `before`: only those that started before this time, in seconds since the epoch.
+    They started at `start` or later, and earlier than `before`, in seconds since the epoch.
     """
-    chosen = RequestSelection(values={"outcome_class": "error"} if failed_only else {})
+    values = {"outcome_class": "error"} if failed_only else {}
+    chosen = RequestSelection(start=round(start * MICROSECONDS), values=values)
     if before is not None:
         chosen = structs.replace(chosen, end=round(before * MICROSECONDS))
     with open_ledger_for_reading(settings) as connection:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Annotated
 
@@ -27,6 +28,7 @@ from anthropic_proxy.cli.local_proxy import (
 )
 from anthropic_proxy.cli.output import Output, open_data_output
 from anthropic_proxy.cli.proxy_client import stream_events
+from anthropic_proxy.console.ledger.periods import find_times
 from anthropic_proxy.errors import ConfigurationError, UpstreamUnreachable
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.settings import Settings
@@ -35,6 +37,7 @@ from anthropic_proxy.gateway.telemetry.outcomes import classify_outcome
 from anthropic_proxy.gateway.telemetry.requests import LoggedRequest, RequestSnapshot
 from anthropic_proxy.plugins import Receipt
 
+_USUAL_LINES = 20
 MAX_LINES = 10_000
 """Maximum of the option `--number`, the number of earlier requests to print. The proxy keeps the last 200 of each
 worker."""
@@ -42,7 +45,8 @@ worker."""
 
 def logs(
     *,
-    number: Annotated[int, Parameter(name=("--number", "-n"))] = 20,
+    number: Annotated[int | None, Parameter(name=("--number", "-n"))] = None,
+    since: str = "",
     follow: Annotated[bool, Parameter(negative="--no-follow")] = True,
     errors: bool = False,
     live: bool = False,
@@ -51,7 +55,10 @@ def logs(
     """Parameters
     ----------
     number
-        Number of earlier requests to print first. Each worker of the proxy keeps its last 200 requests.
+        Number of earlier requests to print first; by default 20, or all since --since. Each worker of the proxy keeps
+        its last 200 requests.
+    since
+        Earliest time of these requests: 30m, 24h, 7d, yesterday, a day such as 2026-10-21, or a month such as 2026-10.
     follow
         Wait for further requests.
     errors
@@ -61,6 +68,9 @@ def logs(
     as_json
         Print one JSON object per request.
     """
+    start = find_times("--since", since, datetime.now(UTC))[0].timestamp() if since else 0.0
+    if number is None:
+        number = MAX_LINES if since else _USUAL_LINES
     if not 0 <= number <= MAX_LINES:
         raise ConfigurationError(
             f'--number is "{number}". Use a whole number from 0 to {MAX_LINES}.', code="invalid-setting"
@@ -98,11 +108,13 @@ def logs(
     )
     log.begin_day(time.time())
     proxy = find_any_proxy(settings)
-    if (proxy is None or not proxy.is_used) and (stored := _read_stored(settings, number, errors=errors)):
+    stored = [] if proxy and proxy.is_used else _read_stored(settings, number, start, errors=errors)
+    if stored or (since and proxy is None and settings.has_ledger()):
         for request in stored:
             if as_json or not _is_model_query(request):
                 _write(log, request)
-        notice = f"From saved records: no `serve` is running on port {settings.port}."
+        notice = f"no `serve` is running on port {settings.port}."
+        notice = f"From saved records: {notice}" if stored else f"No record is saved since {since}, and {notice}"
         if proxy is not None:
             notice = f"From saved records. {describe_unused_proxy(proxy)}"
         Output().write_notice(notice)
@@ -114,11 +126,12 @@ def logs(
         finished = update.finished if as_json else [one for one in update.finished if not _is_model_query(one)]
         shown = [request for request in finished if not errors or is_failed(request)]
         if limit is not None:
+            shown = [request for request in shown if request.receipt.started_at >= start]
             missing = limit - len(shown)
             before = min((request.receipt.started_at for request in update.finished), default=None)
             older: Sequence[LoggedRequest] = []
             with suppress(ConfigurationError):  # the ledger cannot be read
-                older = _read_stored(settings, max(missing, 0), errors=errors, before=before)
+                older = _read_stored(settings, max(missing, 0), start, errors=errors, before=before)
             older = older if as_json else [one for one in older if not _is_model_query(one)]
             shown = [*older, *shown[max(len(shown) - limit, 0) :]]
         for request in shown:
@@ -131,12 +144,14 @@ def logs(
 
 
 def _read_stored(
-    settings: Settings, number: int, *, errors: bool, before: float | None = None
+    settings: Settings, number: int, start: float, *, errors: bool, before: float | None = None
 ) -> Sequence[LoggedRequest]:
-    """`errors`: only failed requests. `before`: only those that started earlier, in seconds since the epoch."""
+    """`errors`: only failed requests. They started at `start` or later, and earlier than `before`, in seconds since the
+    epoch.
+    """
     if not settings.has_ledger() or number == 0:
         return []
-    return read_last_requests(settings, number, failed_only=errors, before=before)
+    return read_last_requests(settings, number, failed_only=errors, start=start, before=before)
 
 
 def _is_model_query(request: LoggedRequest) -> bool:

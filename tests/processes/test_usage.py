@@ -280,6 +280,26 @@ def test_logs_come_from_the_ledger_if_no_proxy_runs_or_has_too_few(stored: Store
     assert models == ["demo/demo", "claude-haiku-4-5", "demo/demo"]
 
 
+def test_logs_of_a_period_are_complete(stored: Stored) -> None:
+    port = stored.settings["PORT"]
+    times = [json.loads(line)["started_at"] for line in stored.run("logs", "-n", "100", "--json").stdout.splitlines()]
+    recent = stored.run("logs", "--since", "24h", "--json").stdout.splitlines()
+    assert [json.loads(line)["started_at"] for line in recent] == times
+    assert len(stored.run("logs", "--since", "today", "-n", "1", "--json").stdout.splitlines()) == 1
+    ended = stored.run("logs", "--since", "2099-01-01")
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert ended.stderr == f"  No record is saved since 2099-01-01, and no `serve` is running on port {port}.\n"
+    ended = stored.run("logs", "--since", "soon")
+    assert (ended.returncode, ended.stderr) == (2, f'✕ --since is "soon". {FORMS}.\n')
+    with running_proxy(stored.folder, stored.settings) as proxy:
+        settings = {**stored.settings, "PORT": proxy.url.rpartition(":")[2]}
+        words = ("logs", "--no-follow", "--since", "1h", "--json")
+        printed = run_command(*words, directory=stored.folder, settings=settings).stdout.splitlines()
+        assert [json.loads(line)["started_at"] for line in printed] == times
+        words = ("logs", "--no-follow", "--since", "2099-01-01", "--json")
+        assert run_command(*words, directory=stored.folder, settings=settings).stdout == ""
+
+
 def test_programs_read_the_ledger_from_the_running_proxy(stored: Stored) -> None:
     with running_proxy(stored.folder, {**stored.settings, "PROXY_API_KEY": "pk-0123456789"}) as proxy:
         client = proxy.client()

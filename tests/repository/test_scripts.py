@@ -89,6 +89,26 @@ def test_the_set_up_counts_the_packages_that_are_missing(tmp_path: Path) -> None
     assert done.stderr == "Installing up to 2 packages into .venv, which takes a minute or two ...\n"
 
 
+def test_a_set_up_without_a_network_says_what_to_check(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "locks").mkdir()
+    for name in ("runtime", "build"):
+        (tmp_path / f"locks/{name}.lock").write_text("jinja2==3.1.6\n")
+    with (tmp_path / "scripts/environments.py").open("a") as environments:
+        environments.write(
+            "def create(*words): pass\ndef _pip_for(environment): return [sys.executable, '-c', '1/0']\n"
+        )
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "scripts/serve.py")], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith(
+        "The packages could not be installed: see above. Without a network, or behind a proxy, set HTTPS_PROXY, or an "
+        "index of\nyour network in the configuration of pip, and run this again. More: docs/guide/troubleshooting.md\n"
+    )
+
+
 def test_pictures_are_drawn_of_the_demo_and_of_single_commands(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     with (tmp_path / "scripts/environments.py").open("a") as environments:
