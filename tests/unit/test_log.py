@@ -438,10 +438,14 @@ def test_verdicts_about_tool_calls_are_in_the_line_of_their_request() -> None:
         f"{MODELS}  {SENT}  {NUMBERS}",
         "1 flagged, 5 unavailable, 1 not flagged, 1 harmless",
     ]
-    assert written(120, kind="auto_mode_check", parent="req_0", checks=late[:1]) == [
-        f"POST /v1/messages 200{' ' * 18}! unavailable: WebFetch (timeout)   req_0123456789abcdefghijklmn",
-        f"{MODELS}  {NUMBERS}  check of a tool call",
-    ]
+    own = {"kind": "auto_mode_check", "parent": "req_0"}
+    for check, text in (
+        (late[0], "WebFetch: unavailable"),
+        (flagged, "Bash\\x1b[2J: flagged"),
+        (passed[0], "Bash: not flagged"),
+    ):
+        assert written(None, checks=[check], **own)[1] == f"{MODELS}  {SENT}  {NUMBERS}  check of {text}"
+    assert written(None, **own)[1] == f"{MODELS}  {SENT}  {NUMBERS}  check of a tool call"
 
 
 def test_tokens_and_times_have_a_line_of_their_own_after_an_incident() -> None:

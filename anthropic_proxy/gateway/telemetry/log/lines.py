@@ -212,7 +212,7 @@ def format_exchange_lines(
     tokens = format_tokens(receipt.all_input_tokens, receipt.output_tokens)
     numbers = f"{tokens}  first {first} total {_format_seconds(receipt.duration_seconds)}"
     route = f"  route {receipt.route}" if receipt.route else ""
-    route += _KINDS.get(receipt.kind, "") or (f"  {counts}" if (counts := count_verdicts(receipt.checks)) else "")
+    route += _describe_kind(receipt)
     if paint is None and width is None:
         models = f"{requested} → {target}" if target else requested
         second = f"{INDENT}{models if models.isprintable() else escape_unprintable(models)}{sent}  {numbers}{route}"
@@ -291,8 +291,18 @@ def _describe_incident(receipt: Receipt, paint: Paint) -> str:
         remarks.append(f"{paint('!', 'warn')} truncated ({escape_unprintable(receipt.outcome)})")
     elif outcome == "refused":
         remarks.append(f"{paint('!', 'warn')} refused")
-    remarks += _list_verdicts(receipt.checks, paint)
+    if not receipt.parent:  # the line of a check names its call and verdict
+        remarks += _list_verdicts(receipt.checks, paint)
     return "; ".join(remarks)
+
+
+def _describe_kind(receipt: Receipt) -> str:
+    """Return what stands behind the route: `  check of Bash: flagged`, `  1 flagged, 2 not flagged`."""
+    if receipt.parent and receipt.checks:
+        check = receipt.checks[0]
+        return f"  check of {escape_unprintable(check.tool[:_MAX_TOOL_CHARACTERS])}: {VERDICTS[check.verdict].text}"
+    counts = count_verdicts(receipt.checks)
+    return _KINDS.get(receipt.kind, "") or (f"  {counts}" if counts else "")
 
 
 def _list_verdicts(checks: Sequence[CallCheck], paint: Paint) -> Iterator[str]:
