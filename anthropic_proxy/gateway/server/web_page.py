@@ -212,11 +212,13 @@ _FREQUENT = (
     *("rejected-key", "rate-limit", "configured-model-not-found", "no-server", "overloaded", "prompt-too-long"),
     *("no-credit", "provider-failed", "provider-key-missing", "proxy-key-wrong", "no-data", "port-in-use"),
 )
-"""Entries that most users meet, the most frequent first."""
+"""Entries that most users meet, the most frequent first. They and their sections precede the others."""
 
 
 def render_error_catalog(search: str = "") -> str:
-    """`search`: only entries that contain each of its words. "…" in a title stands for any text."""
+    """`search`: only entries that contain each of its words, with all their messages. "…" in a title stands for any
+    text.
+    """
     words = search.lower().split()
     lines = ['<main class="catalog">', f"<header><h1>Errors <small>anthropic-proxy {__version__}</small></h1></header>"]
     lines.append("<p>Cause and remedy of each error. … stands for a name, a number or an address.</p>")
@@ -226,10 +228,11 @@ def render_error_catalog(search: str = "") -> str:
         "<button>Search</button></form>"
     )
     sections = [
-        structs.replace(section, entries=found)
+        structs.replace(section, entries=sorted(found, key=_rank))
         for section in load_sections()
         if (found := [entry for entry in section.entries if all(word in _list_texts(entry) for word in words)])
     ]
+    sections.sort(key=lambda section: _rank(section.entries[0]))
     if words:
         nothing = "" if sections else "No error has all these words. "
         lines.append(f'<p>{nothing}<a href="{ERROR_PAGE}">Show all</a></p>')
@@ -247,10 +250,16 @@ def render_error_catalog(search: str = "") -> str:
         for entry in section.entries:
             lines.append(f'<article id="{entry.slug}"><h3>{escape(entry.title)}</h3>')
             lines.append(f"<p><b>Cause.</b> {_inline(entry.cause)}</p><p><b>Remedy.</b> {_inline(entry.remedy)}</p>")
-            lines += [f'<p class="quiet">{escape(text)}</p>' for text in entry.texts]
-            lines.append("</article>")
+            texts = "".join(f'<p class="quiet">{escape(text)}</p>' for text in entry.texts)
+            if len(entry.texts) > 1 and not words:
+                texts = f"<details><summary>{len(entry.texts)} messages</summary>{texts}</details>"
+            lines.append(f"{texts}</article>")
         lines.append("</div></section>")
     return render_document("\n".join([*lines, "</main>"]))
+
+
+def _rank(entry: CatalogEntry) -> int:
+    return _FREQUENT.index(entry.slug) if entry.slug in _FREQUENT else len(_FREQUENT)
 
 
 def _list_texts(entry: CatalogEntry) -> str:

@@ -364,6 +364,10 @@ async def test_the_error_catalog_is_searched_by_all_words() -> None:
     assert (
         everything.index('href="#rejected-key"') < everything.index('href="#rate-limit"') < everything.index("<article")
     )
+    articles = re.findall(r'<article id="([^"]+)"', everything)
+    assert articles[0] == "rejected-key"
+    assert articles.index("prompt-too-long") < articles.index("dashboard-setting")
+    assert (everything.count("<details>") > 0, found.count("<details>")) == (True, 0)
     assert re.findall(r'<article id="([^"]+)"', found) == ["rate-limit"]
     assert (nothing.count("<article"), 'value="&quot;&gt;&lt;b&gt;"' in nothing) == (0, True)
     assert 'No error has all these words. <a href="/help/errors">Show all</a>' in nothing
