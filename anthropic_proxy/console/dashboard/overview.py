@@ -265,7 +265,11 @@ def _build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGro
     href, link = f"/dashboard/requests/{latest.id}", "show it"
     if group.count > 1:
         facets = {**context.query.facets, "outcome": "error", "provider": group.provider}
-        href, link = context.query.link("/dashboard/requests", facets=facets, measure=""), f"show the {group.count:,}"
+        # a range begins and ends with an hour
+        start = group.first_at // MICROSECONDS // HOUR_SECONDS * HOUR_SECONDS
+        end = (group.last_at // MICROSECONDS // HOUR_SECONDS + 1) * HOUR_SECONDS
+        chosen = structs.replace(context.query, facets=facets, text=group.error_code)
+        href, link = chosen.link_to_requests(start, end), f"show the {group.count:,}"
     prefix = name if group.provider else ""
     remedy = find_remedy(
         group.error_code,

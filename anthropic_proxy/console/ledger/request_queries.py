@@ -43,7 +43,9 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityRepor
 from anthropic_proxy.plugins import CallCheck, Client, Receipt
 
 _STREAMED_ROWS = 1_000
-SEARCHED_COLUMNS = ("id", "error", "model", "requested_model", "project", "session", "agent", "failed_attempts")
+SEARCHED_COLUMNS = (
+    *("id", "error", "error_code", "model", "requested_model", "project", "session", "agent", "failed_attempts"),
+)
 
 
 def hourly_conditions(chosen: RequestSelection, sums: Table = hourly) -> list[ColumnElement[bool]]:

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.overview import Notice, StateNow, build_overview_page
+from anthropic_proxy.console.ledger.request_queries import list_stored_requests
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.gateway.error_catalog import find_remedy
 from anthropic_proxy.gateway.settings import Settings
@@ -120,6 +122,24 @@ async def test_an_open_problem_counts_the_failures_since_the_last_success(tmp_pa
     assert page["state_now"] == StateNow("✕", "error", "One open problem:", problem)
     assert [one.detail.partition(".")[0] for one in page["notices"]] == [local_span(2 * 3_600, 2 * 3_600 + 2)]
     assert texts(page["solved"]) == [problem]
+
+
+async def test_the_link_of_a_problem_shows_its_requests(tmp_path: Path) -> None:
+    early, late = ([failed_at(start + number, "overloaded") for number in range(2)] for start in (3, 2 * 3_600))
+    down = [failed_at(number, "down") for number in (1, 2)]
+    page = await show(tmp_path, [*down, *early, at(3_700), *late], now=3 * 3_600)
+    settings, shown = Settings(data_directory=tmp_path / "data"), []
+    with reading(settings) as engine, engine.connect() as connection:
+        for one in (*page["notices"], *page["solved"]):
+            url = urlsplit(one.href)
+            context = build_context(url.path, connection, settings, parse_qs(url.query), now=NOON + 3 * 3_600)
+            found = list_stored_requests(connection, context.selection, 9)
+            shown.append((one.text, [row.id for row in found]))
+    assert shown == [
+        ("2 requests failed at openai with 529, overloaded.", [one.request_id for one in reversed(late)]),
+        ("2 requests failed at openai with 503, server error.", [one.request_id for one in reversed(down)]),
+        ("2 requests failed at openai with 529, overloaded.", [one.request_id for one in reversed(early)]),
+    ]
 
 
 def local_span(start: float, end: float) -> str:
