@@ -34,7 +34,12 @@ from anthropic_proxy.engine.exchange.client_side import (
     find_retry_after,
     start_recording,
 )
-from anthropic_proxy.engine.exchange.plan import choose_plan, estimate_client_request_tokens, read_client_request
+from anthropic_proxy.engine.exchange.plan import (
+    RouteMatch,
+    choose_plan,
+    estimate_client_request_tokens,
+    read_client_request,
+)
 from anthropic_proxy.engine.exchange.provider_errors import idle_timeout_error
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.safeguards.check import (
@@ -186,17 +191,8 @@ class Exchange:
             incoming.on_model(request.model)
 
         # plan
-        plan = await choose_plan(engine, incoming, request, self._estimates, match)
-        if is_classifier_request(request) and not receipt.parent:
-            model = find_auto_mode(engine.settings.auto_mode, plan.route).model
-            if model is not None:
-                if request.scanned_only:
-                    is_large = is_large_request(incoming.body)
-                    decode = decode_request_or_envelope
-                    request = await engine.background.run_in_thread_if_large(is_large, decode, incoming.body)
-                    self._request = request
-                plan = await choose_plan(engine, incoming, structs.replace(request, model=model), self._estimates)
-        self._plan = plan
+        plan = self._plan = await self._choose_plan(match)
+        request = self._request
         if plan.route is not None:
             receipt.route = plan.route.name
         receipt.route_reason = plan.reason
@@ -236,22 +232,7 @@ class Exchange:
             auto_mode = find_auto_mode(engine.settings.auto_mode, plan.route)
             self._check = ReplyCheck(engine, incoming, context, auto_mode, self._send_check)
         if request.max_tokens == 0 and not begins_as_relay:
-            # the API would fill its cache: the reply is empty
-            receipt.fidelity.add_notes((_WARM_UP,))
-            ending: list[Delta] = [Usage(output_tokens=0), Stop("max_tokens")]
-            if request.stream:
-                self._opened = True
-                events = [*self._start(), *writer.feed(ending), *writer.finish()]
-                if self._check is not None:
-                    events = await self._add_verdicts(self._check, events)
-                await self._sink.send_events(events, is_last=True)
-            else:
-                fold = Fold(writer)
-                fold.feed(ending)
-                message = fold.finish()
-                if self._check is not None:
-                    message.safeguard_results = await self._check.finish()
-                await self._sink.send_message(message)
+            await self._answer_warm_up()
             return
 
         # call and deliver
@@ -269,9 +250,49 @@ class Exchange:
             if self._check is not None:
                 self._check.close()
 
-        # The provider's count corrects later estimates for the model. The count of a tool loop does not, because it
-        # has input that the estimate does not count.
-        latest = self._attempts.latest
+        await self._learn(reply)
+
+    async def _choose_plan(self, match: RouteMatch | None) -> Plan:
+        """Questions of Claude Code's own classifier go to the model of auto mode, if one is set."""
+        engine, incoming, request = self._engine, self._incoming, self._request
+        plan = await choose_plan(engine, incoming, request, self._estimates, match)
+        if self._receipt.parent or not is_classifier_request(request):
+            return plan
+        model = find_auto_mode(engine.settings.auto_mode, plan.route).model
+        if model is None:
+            return plan
+        if request.scanned_only:
+            request = self._request = await engine.background.run_in_thread_if_large(
+                is_large_request(incoming.body), decode_request_or_envelope, incoming.body
+            )
+        return await choose_plan(engine, incoming, structs.replace(request, model=model), self._estimates)
+
+    async def _answer_warm_up(self) -> None:
+        """Send an empty reply. The API would fill its cache."""
+        self._receipt.fidelity.add_notes((_WARM_UP,))
+        writer, check = self._writer, self._check
+        ending: list[Delta] = [Usage(output_tokens=0), Stop("max_tokens")]
+        if self._request.stream:
+            self._opened = True
+            events = [*self._start(), *writer.feed(ending), *writer.finish()]
+            if check is not None:
+                events = await self._add_verdicts(check, events)
+            await self._sink.send_events(events, is_last=True)
+        else:
+            fold = Fold(writer)
+            fold.feed(ending)
+            message = fold.finish()
+            if check is not None:
+                message.safeguard_results = await check.finish()
+            await self._sink.send_message(message)
+
+    async def _learn(self, reply: DeltaStream | RelayStream) -> None:
+        """Compare token counts with the estimate, and the prompt with the one before it.
+
+        The provider's count corrects later estimates for the model. The count of a tool loop does not, because it has
+        input that the estimate does not count.
+        """
+        engine, receipt, writer, latest = self._engine, self._receipt, self._writer, self._attempts.latest
         if latest is not None and reply.has_one_call and writer.estimate and writer.usage.input_tokens is not None:
             scale = latest.run.token_scale
             if self._estimates.is_latest_usual(scale.family):
@@ -279,7 +300,6 @@ class Exchange:
                 counted = writer.counts.all_input_tokens
                 engine.observations.record_token_count(receipt.provider, receipt.model, estimated, counted)
         if (prompt := self._attempts.prompt) is not None:
-            # compare the prompt with the one before it, now that the client has the reply
             counts = writer.counts
             prompt.tokens = counts.all_input_tokens
             if reply.has_one_call:

@@ -9,6 +9,7 @@ import asyncio
 import os
 import ssl
 from collections.abc import Mapping
+from http import HTTPStatus
 from io import BytesIO
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -23,6 +24,9 @@ MAX_SECONDS = 30.0
 """Maximum time for a request, with its whole reply. The libraries have shorter ones for some servers."""
 _OWN_HEADERS = frozenset({"accept-encoding", "connection", "content-length", "host", "transfer-encoding"})
 """Headers that our client writes itself."""
+
+
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 class Reply(NamedTuple):
@@ -91,8 +95,6 @@ def new_requests_session() -> Any:
     """Return a session of the library requests with the certificate authorities of this machine, unless
     `REQUESTS_CA_BUNDLE` names others. The library's own list has no authorities of companies.
     """
-    from http.client import responses  # noqa: PLC0415  # with requests, which loads it too
-
     import requests  # noqa: PLC0415  # a dependency of the libraries
 
     class Adapter(requests.adapters.BaseAdapter):
@@ -122,7 +124,7 @@ def new_requests_session() -> Any:
                 ) from error
             response: Any = requests.Response()
             response.status_code, response.url, response.request = reply.status, request.url, request
-            response.reason = responses.get(reply.status, "")
+            response.reason = _REASONS.get(reply.status, "")
             response.headers = requests.structures.CaseInsensitiveDict(reply.headers)
             response.encoding = requests.utils.get_encoding_from_headers(response.headers)
             response.raw, response.connection = _Raw(reply.body), self

@@ -212,13 +212,11 @@ class PriceSource:
 
         Raises the errors of the library, and `ValueError`.
         """
-        # it imports pydantic; its public function downloads by an HTTP client without limits
-        from genai_prices import types  # noqa: PLC0415
-
         listed = decode_json(content, list[Any])
         if not listed:
             raise ValueError("the list is empty")
-        providers = types._providers_from_raw(listed)
+        # the public function downloads by an HTTP client without limits
+        providers = _import_updater().types._providers_from_raw(listed)
         self.load()  # the package's own expressions are used
         today = datetime.now(UTC).date()
         with self._lock:
@@ -241,9 +239,13 @@ PRICE_SOURCE = PriceSource()
 
 def find_published_url() -> str:
     """Return the address at which the package publishes its newest prices."""
-    from genai_prices import update_prices  # noqa: PLC0415  # it imports pydantic
+    return str(_import_updater().update_prices.DEFAULT_UPDATE_URL)
 
-    return update_prices.DEFAULT_UPDATE_URL
+
+def _import_updater() -> Any:
+    import genai_prices.update_prices  # noqa: PLC0415  # it imports pydantic
+
+    return genai_prices
 
 
 def format_own_price(name: str) -> tuple[str, ...]:

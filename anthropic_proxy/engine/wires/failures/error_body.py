@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -429,18 +430,21 @@ def find_retry_delay(headers: Mapping[str, str], details: Any, message: str) -> 
     return float(math.ceil(min(max(seconds, 1), MAX_DELAY_SECONDS)))  # `min` before `ceil`: seconds may be infinite
 
 
-def _find_seconds(headers: Mapping[str, str], details: Any, message: str) -> float | None:
+def _read_date(text: str) -> datetime:
+    """Raises `ValueError`, `TypeError` or `OverflowError` for a text that is no date of a header."""
     from email.utils import parsedate_to_datetime  # noqa: PLC0415  # loads 14 modules, for errors only
 
+    return parsedate_to_datetime(text)
+
+
+def _find_seconds(headers: Mapping[str, str], details: Any, message: str) -> float | None:
     if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
         return milliseconds / 1000
     if (after := headers.get("retry-after")) is not None:
         seconds = _number(after)
         if seconds is None:  # a date; the header `date` is used because the clock of the proxy may differ
             with suppress(ValueError, TypeError, OverflowError):
-                seconds = (
-                    parsedate_to_datetime(after) - parsedate_to_datetime(headers.get("date") or "")
-                ).total_seconds()
+                seconds = (_read_date(after) - _read_date(headers.get("date", ""))).total_seconds()
         if seconds is not None:
             return seconds
     objects = [one for one in details if isinstance(one, dict)] if isinstance(details, list) else []
@@ -457,10 +461,9 @@ def _find_seconds(headers: Mapping[str, str], details: Any, message: str) -> flo
     if (match := _RESET.search(message)) is not None and (now := headers.get("date")) is not None:
         zone = "+00:00" if match[2].upper() in ("Z", "UTC", "GMT") else match[2]
         with suppress(ValueError, TypeError, OverflowError):
-            moment = parsedate_to_datetime(now)
-            return (type(moment).fromisoformat(match[1] + zone) - moment).total_seconds()
+            return (datetime.fromisoformat(match[1] + zone) - _read_date(now)).total_seconds()
     resets = [
-        _seconds_until(reset, headers.get("date"))
+        _seconds_until(reset, headers.get("date", ""))
         for what in ("", "-requests", "-tokens")
         if (reset := headers.get(f"x-ratelimit-reset{what}"))
         and headers.get(f"x-ratelimit-remaining{what}", "0") == "0"
@@ -468,21 +471,19 @@ def _find_seconds(headers: Mapping[str, str], details: Any, message: str) -> flo
     return max((reset for reset in resets if reset is not None), default=None)
 
 
-def _seconds_until(reset: str, now: str | None) -> float | None:
+def _seconds_until(reset: str, now: str) -> float | None:
     """Return the seconds until a limit ends. None: the text is no time, or the present time is unknown.
 
     `reset` is a duration, a number of seconds or milliseconds since 1970, or an ISO time.
     """
-    from email.utils import parsedate_to_datetime  # noqa: PLC0415  # loads 14 modules, for errors only
-
     seconds = _duration(reset)
     if seconds is not None and seconds < _MIN_EPOCH_SECONDS:
         return seconds
     with suppress(ValueError, TypeError, OverflowError):
-        moment = parsedate_to_datetime(now or "")
+        moment = _read_date(now)
         if seconds is not None:
             return (seconds / 1000 if seconds >= _MIN_EPOCH_SECONDS * 1000 else seconds) - moment.timestamp()
-        return (type(moment).fromisoformat(reset.strip()) - moment).total_seconds()
+        return (datetime.fromisoformat(reset.strip()) - moment).total_seconds()
     return None
 
 
