@@ -142,9 +142,10 @@ def answer(
     chunks: Callable[[int], Sequence[bytes]],
     status: int = 200,
     headers: Callable[[int], Mapping[str, str]] = lambda n: {},
+    **fields: Any,
 ) -> Operation:
     """Return an operation: a streaming request to a provider that answers with these bytes."""
-    return lambda wire: lambda n: _exchange(wire, {"stream": True}, chunks(n), status, headers(n))
+    return lambda wire: lambda n: _exchange(wire, {"stream": True, **fields}, chunks(n), status, headers(n))
 
 
 def reading(read: Callable[[str], object], *texts: Callable[[int], str]) -> Operation:

@@ -72,6 +72,43 @@ def rule(number: int) -> dict[str, Any]:
     return {"source": "projectSettings" if number % 2 else "userSettings", "rule": str(number)}
 
 
+def events(*contents: dict[str, Any]) -> list[bytes]:
+    return [b"data: " + json.dumps(content).encode() + b"\n\n" for content in contents]
+
+
+def gemini(*parts: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"candidates": [{"content": {"role": "model", "parts": list(parts)}, **fields}]}
+
+
+def citing(n: int) -> dict[str, Any]:
+    """Return a frame with n citations of passages that the reply does not have."""
+    support = [{"segment": {"text": f"z{i}"}, "groundingChunkIndices": [0]} for i in range(n)]
+    chunk = {"web": {"uri": "https://a.test", "title": "a.test"}}
+    found = {"webSearchQueries": ["q"], "groundingChunks": [chunk], "groundingSupports": support}
+    return gemini({"text": "a"}, groundingMetadata=found)
+
+
+def grounded(frames: Callable[[int], list[dict[str, Any]]]) -> Operation:
+    """Return a reply of Gemini to a request with web search."""
+    end = gemini({"text": "."}, finishReason="STOP")
+    return answer(lambda n: events(*frames(n), end), tools=[{"type": "web_search_20250305", "name": "web_search"}])
+
+
+def responses(*contents: Callable[[int], list[dict[str, Any]]], end: Callable[[int], list[Any]]) -> Operation:
+    """Return a reply of the Responses API whose last event has the items `end`."""
+
+    def frames(n: int) -> list[bytes]:
+        done = {"id": "r", "status": "completed", "output": end(n)}
+        sent = [{"type": f"response.{kind}", **content} for make in contents for kind, content in _named(make(n))]
+        return events(*sent, {"type": "response.completed", "response": done})
+
+    return answer(frames)
+
+
+def _named(contents: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    return [(content.pop("kind"), content) for content in contents]
+
+
 def function(arguments: str, name: str | None = "Read") -> dict[str, Any]:
     return {"arguments": arguments, **({"name": name} if name else {})}
 
@@ -167,6 +204,37 @@ ROWS = [
         )
     ),
     Row("length of tool arguments", EVERY, one_call(lambda n: ['{"path":"' + "a" * n + '"}']), LONG),
+    *(
+        Row(f"Gemini, web search: {name}", ("gemini",), grounded(frames), n)
+        for name, frames, n in (
+            ("texts", lambda n: [gemini({"text": "word "})] * n, 500),
+            ("texts and thinking", lambda n: [gemini({"text": "a"}, {"text": "b", "thought": True})] * n, 200),
+            ("passages that are missing", lambda n: [gemini({"text": "a " * 9 * n}), citing(n)], 1_000),
+            (
+                "passages that are missing in each text",
+                lambda n: [citing(n), *[gemini({"text": "a"}, {"text": "b", "thought": True})] * n],
+                500,
+            ),
+        )
+    ),
+    Row(
+        "pieces of a refusal",
+        ("responses",),
+        responses(lambda n: [{"kind": "refusal.delta", "delta": "a" * 8} for _ in range(n)], end=lambda n: []),
+    ),
+    Row(
+        "reasoning in the last event only",
+        ("responses",),
+        responses(
+            lambda n: [{"kind": "output_text.delta", "output_index": i, "delta": "a"} for i in range(n)],
+            end=lambda n: [{"type": "reasoning", "id": "rs", "summary": []}] * (n + 1),
+        ),
+    ),
+    Row(
+        "white space behind an empty object",
+        ("server",),
+        chat(lambda n: [chat_call("{}", id="c")], lambda n: [chat_call("        ", None)] * n),
+    ),
     *(
         Row(f"checks of calls: {name}", ("server", "relay"), operation, n)
         for name, operation, n in (

@@ -137,12 +137,14 @@ class ArgumentsReader:
     unchanged.
     """
 
-    __slots__ = ("_end", "_held", "_passes", "_pieces", "is_whole")
+    __slots__ = ("_end", "_held", "_passes", "_pieces", "_spaces", "is_whole")
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
         self._held = ""
         """End of an empty object, which is dropped if another object follows."""
+        self._spaces: list[str] = []
+        """White space behind it."""
         self._end: ObjectEnd | None = None
         """End of the object that has begun. None: none is open."""
         self._passes = False
@@ -159,7 +161,7 @@ class ArgumentsReader:
 
     @property
     def text(self) -> str:
-        return self.passed + self._held
+        return "".join((self.passed, self._held, *self._spaces))
 
     def feed(self, text: str, start: int = 0) -> tuple[str, int]:
         """Read `text` from `start` on. Return what the client may get of it now, and where the next call begins: at the
@@ -182,7 +184,7 @@ class ArgumentsReader:
             first = _NOT_SPACE.search(text, position)
             begin = first.start() if first is not None else len(text)
             if self._held:
-                self._held += text[position:begin]
+                self._spaces.append(text[position:begin])
             else:
                 self._pass(text[position:begin], passed)
             position = begin
@@ -197,6 +199,7 @@ class ArgumentsReader:
             if not self._held.startswith("}"):  # else the client has the `{` of the empty object
                 self._pass("{", passed)
             self._held, self.is_whole = "", False
+            self._spaces.clear()
             self._end = ObjectEnd()
             self._end.feed("{")
             position += 1
@@ -204,7 +207,9 @@ class ArgumentsReader:
 
     def finish(self) -> str:
         """Return the text that was held."""
-        held, self._held = self._held, ""
+        held = "".join((self._held, *self._spaces))
+        self._held = ""
+        self._spaces.clear()
         self._pieces.append(held)
         return held
 

@@ -12,7 +12,7 @@ Google's term for a web search: a `GroundingChunk` is a source, a `GroundingSupp
 reply. Every field may be missing or null. Source: API reference (2026-11) and recorded traffic.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -631,6 +631,12 @@ _FETCH_ERRORS: dict[str, FetchError] = {
 _DOMAIN = compile_later(r"[\w-]+(\.[\w-]+)+")
 
 
+_MAX_SEARCHED = 4_000_000
+"""Maximum characters of a reply that are searched in vain for cited passages."""
+_MIN_SEARCHED = 64
+"""Characters that a search counts at least, because of the time that it takes in any case."""
+
+
 class _Grounding:
     """Web searches and URL fetches of one reply. Text that later citations may refer to is buffered.
 
@@ -652,6 +658,7 @@ class _Grounding:
         self._fetched: set[str] = set()
         self._cited: list[tuple[str, list[WebSource]]] = []
         self._searches = 0
+        self._search_left = _MAX_SEARCHED
 
     def begin_search(self, use: ServerToolCall) -> None:
         """Record that Gemini called one of Google's own tools. Text after the call is buffered, if it may be cited."""
@@ -721,16 +728,7 @@ class _Grounding:
             self._searches += max(len(self._queries), 1)
             billed = 1 if self._bills_replies else self._searches
             deltas.append(Usage(web_search_requests=self._searches, billed_searches=billed))
-        joined: list[Delta] = []  # adjacent texts are joined, because a cited passage may span several deltas
-        for delta in self._held:
-            last = joined[-1] if joined else None
-            if isinstance(delta, Text) and isinstance(last, Text):
-                joined[-1] = Text(last.text + delta.text)
-            elif isinstance(delta, Thinking) and isinstance(last, Thinking) and not last.signature:
-                joined[-1] = replace(delta, text=last.text + delta.text)
-            else:
-                joined.append(delta)
-        for delta in joined:
+        for delta in _join_adjacent(self._held):
             if isinstance(delta, Text):
                 remainder, cited = self._with_citations(delta.text)
                 deltas += [*cited, Text(remainder)] if remainder else cited
@@ -747,14 +745,17 @@ class _Grounding:
         """Split reply text at its cited passages.
 
         Return the text after the last cited passage, and deltas for all text before it. A citation of a passage outside
-        this text is kept for the next call.
+        this text is kept for the next call, unless `_MAX_SEARCHED` characters were searched in vain.
         """
         deltas: list[Delta] = []
         missing: list[tuple[str, list[WebSource]]] = []
         start = 0
         for passage, sources in self._cited:
+            if self._search_left <= 0:
+                break
             place = text.find(passage, start)
             if place < 0:
+                self._search_left -= len(text) - start + _MIN_SEARCHED
                 missing.append((passage, sources))
                 continue
             deltas.append(Text(text[start : place + len(passage)]))
@@ -770,6 +771,28 @@ class _Grounding:
         domain = source.domain or source.title or ""
         url = f"https://{domain}" if _DOMAIN.fullmatch(domain) else source.uri or ""
         return is_domain_allowed(url, self._own.allowed_domains, self._own.blocked_domains)
+
+
+def _join_adjacent(deltas: Iterable[Delta]) -> Iterator[Delta]:
+    """Join adjacent texts, because a cited passage may span several deltas. A signature ends a thinking text."""
+    latest: Delta | None = None
+    texts: list[str] = []
+    for delta in deltas:
+        is_joined = (isinstance(delta, Text) and isinstance(latest, Text)) or (
+            isinstance(delta, Thinking) and isinstance(latest, Thinking) and not latest.signature
+        )
+        if latest is not None and not is_joined:
+            yield _with_texts(latest, texts)
+            texts = []
+        if isinstance(delta, Text | Thinking):
+            texts.append(delta.text)
+        latest = delta
+    if latest is not None:
+        yield _with_texts(latest, texts)
+
+
+def _with_texts(delta: Delta, texts: Sequence[str]) -> Delta:
+    return replace(delta, text="".join(texts)) if isinstance(delta, Text | Thinking) and len(texts) > 1 else delta
 
 
 _OK, _TOO_LONG = "OUTCOME_OK", "OUTCOME_DEADLINE_EXCEEDED"

@@ -107,7 +107,7 @@ class ResponsesDecoder(Decoder):
         """Index of the output item of the last event. Events without an index belong to the same item."""
         self._spoken: int | None = None
         """Index of the output item with the latest text. None: another kind of item followed."""
-        self._refusal = ""
+        self._refusal: list[str] = []
         self._stopped = False
         self._unreadable: UnreadableReply | None = None
 
@@ -144,7 +144,7 @@ class ResponsesDecoder(Decoder):
                 deltas += found
             case "response.refusal.delta":
                 if event.delta:
-                    self._refusal += event.delta
+                    self._refusal.append(event.delta)
                     self._read_text(event, deltas)
             case (
                 "response.function_call_arguments.done"
@@ -264,7 +264,7 @@ class ResponsesDecoder(Decoder):
             else:
                 for part in parts:
                     if part.type == "refusal":
-                        self._refusal += part.refusal or ""
+                        self._refusal.append(part.refusal or "")
                     for piece in self._search.split_at_citations(part):
                         if isinstance(piece, Text):
                             self._emit_text(piece.text, state, deltas)
@@ -343,8 +343,9 @@ class ResponsesDecoder(Decoder):
         missing = () if self._complete_items >= len(response.output or ()) else response.output or ()
         items = [self._decode(decode_item, raw) for raw in missing]
         self._search.record_source_titles(items)
+        latest = max(self._items, default=-1)
         for place, item in enumerate(items):
-            if item.type == "reasoning" and any(later > place for later in self._items):
+            if item.type == "reasoning" and latest > place:
                 continue  # too late: thinking must precede the content that followed it
             self._last = place
             self._complete(self._items.setdefault(place, OutputItemState()), item, deltas)
@@ -360,7 +361,7 @@ class ResponsesDecoder(Decoder):
                 kind,
                 self._call.provider_prefix,
                 reason,
-                refusal=self._refusal,
+                refusal="".join(self._refusal),
                 is_cut=any(call.incomplete for call in calls),
                 fills_window=counts is not None and window is not None and total >= window - 1,
             )
