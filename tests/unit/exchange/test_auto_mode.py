@@ -368,7 +368,7 @@ class Slow(FakeResponse):
 @in_virtual_time
 async def test_a_check_runs_beside_the_stream(check_seconds: float, added: float) -> None:
     """The first call is complete 2 s before the reply is."""
-    deltas = calls(call("Bash", command=DANGER), call("Bash", 1, command="ls"))
+    deltas = calls(call("Bash", command=DANGER), call("Read", 1, file_path="a.py"))
     main = Slow([0, 0, 2], *deltas[:2], b"".join(deltas[2:]))
     script = Script(main, Slow([check_seconds], *answer(verdict("not_flagged"))))
     started = asyncio.get_running_loop().time()

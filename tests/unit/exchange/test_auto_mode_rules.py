@@ -28,6 +28,9 @@ CONTEXT: dict[str, Any] = {
         ("Glob", {"pattern": "**/*.py"}),
         ("Glob", {"pattern": "src/**/*.{ts,tsx}"}),
         ("TodoWrite", {"todos": []}),
+        ("ToolSearch", {"query": "select:WebFetch"}),
+        ("AskUserQuestion", {"questions": []}),
+        ("StructuredOutput", {"answer": "rm -rf /"}),
     ],
 )
 def test_tools_that_only_read_inside_of_the_directories_are_harmless(tool: str, arguments: Any) -> None:

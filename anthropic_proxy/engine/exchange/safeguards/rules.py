@@ -12,8 +12,13 @@ from typing import Any
 
 from anthropic_proxy.engine.patterns import compile_later
 
-_FREE_TOOLS = frozenset(("ListAgents", "TaskGet", "TaskList", "TodoRead", "TodoWrite"))
-"""Tools of Claude Code that change nothing outside of the conversation."""
+_FREE_TOOLS = frozenset(
+    (
+        *("AskUserQuestion", "CronList", "ExitPlanMode", "ListAgents", "ReportFindings", "StructuredOutput", "TaskGet"),
+        *("TaskList", "TodoRead", "TodoWrite", "ToolSearch"),
+    )
+)
+"""Tools of Claude Code that change nothing outside of the conversation: they show or ask something, or load tools."""
 _READING_TOOLS: Mapping[str, Mapping[str, str]] = {
     "Read": {"file_path": "path", "limit": "any", "offset": "any", "pages": "any"},
     "NotebookRead": {"notebook_path": "path", "cell_id": "any"},
