@@ -327,11 +327,11 @@ def _read_entry(entry: str) -> tuple[str, str]:
 
 def _is_listed(listed: Mapping[str, _Paths], host: str, path: str) -> bool:
     """The host of an entry includes its subdomains."""
-    ends = [found.start() for found in _PATH_END.finditer(path, 0, _MAX_ENTRY)]
+    beginnings = [path[: found.start()] for found in _PATH_END.finditer(path, 0, _MAX_ENTRY)]
     closed = f"{path}/"
     while host:
         if paths := listed.get(host):
-            if any(path[:end] in paths.plain for end in ends):
+            if not paths.plain.isdisjoint(beginnings):
                 return True
             if any(path.startswith(start) and closed.find(end, len(start)) >= 0 for start, end in paths.starred):
                 return True

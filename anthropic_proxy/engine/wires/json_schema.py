@@ -265,14 +265,8 @@ class _Walk:
         self._budget.count_nodes(1 + len(schema))
         if self._rules.allows_basics_only:
             schema = self._reduce_to_basics(schema)
-        reference = schema.get("$ref")
-        if self._rules.inlines_references and isinstance(reference, str):
-            beside = {key: value for key, value in schema.items() if key != "$ref"}
-            target = self._document.find_target(reference)
-            self.inlined += 1
-            if reference in trail or not isinstance(target, dict) or self.inlined > MAX_INLINED_REFERENCES:
-                return {"type": "object", **self.clean(beside, trail, depth + 1)}
-            return self.clean({**target, **beside}, (*trail, reference), depth + 1)
+        if self._rules.inlines_references and isinstance(reference := schema.get("$ref"), str):
+            return self._inline(schema, reference, trail, depth)
         cleaned: Schema = {}
         for key, value in schema.items():
             if key in DROPPED_KEYWORDS:
@@ -290,25 +284,33 @@ class _Walk:
             elif key in SINGLE_SCHEMA_KEYWORDS or (key in SCHEMA_OR_BOOLEAN_KEYWORDS and isinstance(value, dict)):
                 cleaned[key] = self.clean(value, trail, depth + 1)
             else:
-                if isinstance(value, str):
-                    if len(value) >= CHARACTERS_PER_NODE:
-                        self._budget.count_nodes(len(value) // CHARACTERS_PER_NODE)
-                elif isinstance(value, list | dict):
-                    nodes = self._sizes.get(id(value))
-                    if nodes is None:
-                        nodes = self._sizes[id(value)] = count_json_nodes(value)
-                    self._budget.count_nodes(nodes)
+                self._count_copied(value)
                 cleaned[key] = value
         if not self._rules.allows_type_beside_alternatives and "type" in cleaned and _has_alternatives(cleaned):
             kind = cleaned.pop("type")
             cleaned["anyOf"] = [self._typed(one, kind) for one in cleaned["anyOf"]]
         cleaned = _add_items(cleaned)
         if self._rules.suits_grammars:
-            if cleaned.get("items") == {} and "prefixItems" not in cleaned:
-                cleaned["items"] = {"type": "string"} if self._rules.allows_basics_only else _ANY_TYPE
-            limits = [key for key in _LIMITS_OF_GRAMMARS if _exceeds_grammars(key, cleaned.get(key))]
-            add_texts(cleaned, [text for key in limits if (text := describe_keyword(key, cleaned.pop(key)))])
+            _suit_grammar(cleaned, only_basics=self._rules.allows_basics_only)
         return cleaned
+
+    def _inline(self, schema: Schema, reference: str, trail: tuple[str, ...], depth: int) -> Schema:
+        beside = {key: value for key, value in schema.items() if key != "$ref"}
+        target = self._document.find_target(reference)
+        self.inlined += 1
+        if reference in trail or not isinstance(target, dict) or self.inlined > MAX_INLINED_REFERENCES:
+            return {"type": "object", **self.clean(beside, trail, depth + 1)}
+        return self.clean({**target, **beside}, (*trail, reference), depth + 1)
+
+    def _count_copied(self, value: Any) -> None:
+        if isinstance(value, str):
+            if len(value) >= CHARACTERS_PER_NODE:
+                self._budget.count_nodes(len(value) // CHARACTERS_PER_NODE)
+        elif isinstance(value, list | dict):
+            nodes = self._sizes.get(id(value))
+            if nodes is None:
+                nodes = self._sizes[id(value)] = count_json_nodes(value)
+            self._budget.count_nodes(nodes)
 
     def _reduce_to_basics(self, schema: Schema) -> Schema:
         """Return a schema with basic keywords, one type and no alternatives. Schemas inside it are unchanged."""
@@ -354,6 +356,14 @@ _MAX_GRAMMAR_ITEMS = 100
 """Maximum value of `minItems` and `maxItems` in a schema for a grammar, which contains a rule for each such member."""
 _SCALARS = ["string", "number", "boolean", "object", "null"]
 _ANY_TYPE: Schema = {"type": [*_SCALARS, "array"], "items": {"type": _SCALARS}}
+
+
+def _suit_grammar(schema: Schema, *, only_basics: bool) -> None:
+    """Change a cleaned schema for a server that compiles it (`SchemaRules.suits_grammars`)."""
+    if schema.get("items") == {} and "prefixItems" not in schema:
+        schema["items"] = {"type": "string"} if only_basics else _ANY_TYPE
+    limits = [key for key in _LIMITS_OF_GRAMMARS if _exceeds_grammars(key, schema.get(key))]
+    add_texts(schema, [text for key in limits if (text := describe_keyword(key, schema.pop(key)))])
 
 
 def _exceeds_grammars(key: str, value: Any) -> bool:

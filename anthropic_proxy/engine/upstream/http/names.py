@@ -66,7 +66,12 @@ class NameLookups:
             started = self._running[host] = _Lookup(time.monotonic(), Future())
         started.infos.set_running_or_notify_cancel()  # an attempt that ends does not cancel it for the others
         # a daemon, so that the process can end
-        Thread(target=self._run, args=(host, port, started), name="names", daemon=True).start()
+        thread = Thread(target=self._run, args=(host, port, started), name="names", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # of the system, which has too many
+            self._end(host)
+            started.infos.set_exception(NameServerSilent("no thread for the look-up of the host name"))
         return started
 
     def _run(self, host: str, port: int, started: _Lookup) -> None:

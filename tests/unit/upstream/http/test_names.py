@@ -116,6 +116,23 @@ async def test_a_name_that_hangs_for_long_fails_at_once(resolver: Resolver, monk
     await upstream.close()
 
 
+async def test_a_name_is_looked_up_again_after_the_system_had_no_thread_for_it(
+    resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with serving(send_ok) as (_, port):
+        upstream = HttpTransport(60)
+        reason = f"no server responds at http://living.test:{port} (no thread for the look-up of the host name)"
+        with monkeypatch.context() as change:
+            change.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(UpstreamUnreachable, match=exactly(reason)):
+                await ask(upstream, "living.test", port)
+        assert await ask(upstream, "living.test", port) == b"ok"
+        await upstream.close()
+
+
 async def test_the_number_of_look_ups_has_a_limit(resolver: Resolver) -> None:
     found = NameLookups()
     waiting = [asyncio.create_task(found.find_addresses(f"n{n}.silent.test", 80)) for n in range(MAX_RUNNING_LOOKUPS)]
