@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.page import Form, OpenedForm, Page, PageContext, PageTable
@@ -22,7 +22,7 @@ from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
-from anthropic_proxy.errors import ConfigurationError, InvalidRequest
+from anthropic_proxy.errors import ConfigurationError, InvalidRequest, find_similar_choice
 from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.settings import (
     CONFIG_FILE,
@@ -121,6 +121,20 @@ def _list_models(form: OpenedForm, name: str) -> Sequence[tuple[str, str]]:
     return [(one, describe_price(costs, one)) for one in listed[:_MAX_PROPOSED_MODELS]]
 
 
+def list_unlisted_models(value: str, available: Sequence[str]) -> list[str]:
+    """Return a warning for each model of a setting that is not among the `available` models of its provider."""
+    warnings = []
+    for model in (item.strip().removesuffix("[1m]") for item in value.split(",")):
+        prefix, slash, name = model.partition("/")
+        lead = f"{prefix}/"
+        listed = [one.removeprefix("claude-") for one in available if one.removeprefix("claude-").startswith(lead)]
+        if slash and listed and not {model, f"{model}:latest"} & {*listed}:
+            nearest = find_similar_choice(model, listed)
+            hint = f" Did you mean:  {nearest}" if nearest else ""
+            warnings.append(f"{prefix} does not list {name}.{hint}")
+    return warnings
+
+
 def describe_price(costs: ModelCosts, name: str) -> str:
     """Return the prices of a model by its id with prefix: `$2.00 in, $8.00 out`. "": they are unknown."""
     prefix, _, model = name.partition("/")
@@ -135,7 +149,11 @@ def describe_price(costs: ModelCosts, name: str) -> str:
 async def _change_setting(form: OpenedForm, sent: Mapping[str, str]) -> RouteResponse:
     values, is_written = await asyncio.to_thread(submit_setting_form, form.site.gateway.settings, sent)
     if not is_written:
-        models = await asyncio.to_thread(_list_models, form, sent.get("name", ""))
+        name = sent.get("name", "")
+        models = await asyncio.to_thread(_list_models, form, name)
+        if (proposal := values["proposal"]) is not None and models:
+            unlisted = list_unlisted_models(proposal.value, form.site.gateway.list_models())
+            values = {**values, "proposal": structs.replace(proposal, warnings=[*proposal.warnings, *unlisted])}
         return await form.respond("setting.html", {**values, "models": models})
     is_reloaded = await reload_settings(form.site.gateway)
     return redirect(f"{SETTINGS_EDIT_PATH}?name={quote(sent['name'])}&saved={'now' if is_reloaded else 'start'}")

@@ -10,7 +10,13 @@ import trustme
 
 from anthropic_proxy.console.dashboard.page import PageContext
 from anthropic_proxy.console.dashboard.query import read_view_query
-from anthropic_proxy.console.dashboard.settings import Proposal, build_settings_page, propose_change, write_change
+from anthropic_proxy.console.dashboard.settings import (
+    Proposal,
+    build_settings_page,
+    list_unlisted_models,
+    propose_change,
+    write_change,
+)
 from anthropic_proxy.console.ledger.queries import LedgerExtent
 from anthropic_proxy.engine.platforms import files
 from anthropic_proxy.engine.providers import PROVIDERS
@@ -120,6 +126,23 @@ def test_a_model_that_cannot_serve_requests_is_a_warning_of_the_change(tmp_path:
     assert propose_change(settings, "BIG_MODEL", "gpt-4.1").warnings == []
     (warning,) = propose_change(settings, "BIG_MODEL", "gemini/gemini-3.1-pro-preview").warnings
     assert warning.startswith("gemini has no key: GEMINI_API_KEY is not set.")
+
+
+@pytest.mark.parametrize(
+    ("value", "warnings"),
+    [
+        ("openai/gpt-5.5", []),
+        ("openai/gpt-5.5[1m], ollama/qwen3", []),
+        ("openai/gpt-9", ["openai does not list gpt-9. Did you mean:  openai/gpt-5.5"]),
+        ("ollama/qwen3,openai/zebra", ["openai does not list zebra."]),
+        ("groq/any", []),  # its list is unknown
+        ("gpt-9", []),
+        ("", []),
+    ],
+)
+def test_a_model_that_its_provider_does_not_list_is_a_warning(value: str, warnings: list[str]) -> None:
+    available = ["claude-opus-5-5", "claude-openai/gpt-5.5", "claude-ollama/qwen3:latest"]
+    assert list_unlisted_models(value, available) == warnings
 
 
 def test_a_change_is_checked_in_the_folder_of_its_file(tmp_path: Path) -> None:
