@@ -245,17 +245,19 @@ class Notice(Struct, frozen=True):
 
 
 def _list_problems(context: PageContext, found: "_Queries") -> list[Notice]:
+    is_set = _find_mapped_models(context, found.costs)
+    groups = list_errors(context.connection, found.errors(), is_set)
+    return [*(_build_error_notice(context, found.costs, one) for one in groups), *_list_failed_attempts(context, found)]
+
+
+def _find_mapped_models(context: PageContext, costs: ModelCosts) -> Callable[[str, str], bool]:
+    """Return a function that returns True for provider and model of a current setting."""
     mapped = {
         name
         for row in context.setup.mapping
         for name in (row.target, *row.fallbacks, *(target for target, _ in row.replies))
     }
-
-    def is_set(provider: str, model: str) -> bool:
-        return f"{found.costs.find_prefix(provider)}/{model}" in mapped
-
-    groups = list_errors(context.connection, found.errors(), is_set)
-    return [*(_build_error_notice(context, found.costs, one) for one in groups), *_list_failed_attempts(context, found)]
+    return lambda provider, model: f"{costs.find_prefix(provider)}/{model}" in mapped
 
 
 def _build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGroup) -> Notice:
@@ -577,7 +579,8 @@ def _tabulate_usage(context: PageContext) -> ExportTable:
 
 def _tabulate_failures(context: PageContext) -> ExportTable:
     errors = count_errors(context.connection, context.selection, divide_range(context.charted_query).seconds)
-    found = list_errors(context.connection, errors, lambda provider, model: True)
+    is_set = _find_mapped_models(context, ModelCosts(context.settings))
+    found = list_errors(context.connection, errors, is_set)
     titles = [
         "provider",
         "status",
@@ -586,13 +589,14 @@ def _tabulate_failures(context: PageContext) -> ExportTable:
         "requests",
         "first_at",
         "last_at",
+        "solved",
         "error",
         "latest_request",
     ]
     rows = [
         [
             *(one.provider, one.status, one.error_type, one.has_model, one.count),
-            *(format_time(one.first_at), format_time(one.last_at), one.latest.error, one.latest.id),
+            *(format_time(one.first_at), format_time(one.last_at), one.is_solved, one.latest.error, one.latest.id),
         ]
         for one in found
     ]

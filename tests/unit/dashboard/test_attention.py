@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.overview import Notice, StateNow, build_overview_page
+from anthropic_proxy.console.dashboard.overview import PAGE, Notice, StateNow, build_overview_page
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.gateway.error_catalog import find_remedy
@@ -69,7 +69,7 @@ async def show(
         context = build_context(
             "/dashboard", connection, settings, values, now=NOON + now, setup=setup(*(targets or ["openai/gpt-5.5"]))
         )
-        return dict(build_overview_page(context))
+        return {**build_overview_page(context), "failures": PAGE.tables["failures"].tabulate(context)}
 
 
 def texts(notices: Sequence[Notice]) -> list[str]:
@@ -122,6 +122,8 @@ async def test_an_open_problem_counts_the_failures_since_the_last_success(tmp_pa
     assert page["state_now"] == StateNow("✕", "error", "One open problem:", problem)
     assert [one.detail.partition(".")[0] for one in page["notices"]] == [local_span(2 * 3_600, 2 * 3_600 + 2)]
     assert texts(page["solved"]) == [problem]
+    titles, rows = page["failures"].titles, page["failures"].rows
+    assert [[row[titles.index(name)] for name in ("requests", "solved")] for row in rows] == [[3, False], [3, True]]
 
 
 async def test_the_link_of_a_problem_shows_its_requests(tmp_path: Path) -> None:
