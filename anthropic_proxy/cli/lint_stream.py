@@ -6,7 +6,7 @@ Each violation of the rules, such as an event in the wrong order, is printed as 
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ prints all."""
 MAX_STREAM_BYTES = 64 * 1024 * 1024
 """Maximum size of a stream, the same as of a reply that the proxy collects."""
 _NUMBER = compile_later(r"\d+")
+Event = Mapping[str, Any]
 
 
 def lint_stream(
@@ -111,10 +112,6 @@ _ERROR_KINDS = frozenset(
 )
 _CUTTING_REASONS = {"max_tokens", "model_context_window_exceeded", "stop_sequence", "refusal", "pause_turn"}
 """Stop reasons after which a tool call may be incomplete, because the reply was cut."""
-_KINDS = (
-    *("message_start", "content_block_start", "content_block_delta", "content_block_stop", "message_delta"),
-    *("message_stop", "error", "ping"),
-)
 _COUNTS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 _FRAME_END = compile_later(rb"\r?\n\r?\n")
 _DELTAS = {
@@ -183,131 +180,20 @@ class EventGrammar:
             self._feed_frame(frame)
             self._lines_read += frame.count(b"\n") + 2
 
-    def feed(self, event: Mapping[str, Any]) -> None:
+    def feed(self, event: Event) -> None:
         self.event_count += 1
         kind = event.get("type")
-        if kind not in _KINDS:
+        if not isinstance(kind, str) or kind not in _CHECKS:
             self._add("event-type", f"{_to_json(kind)} is no event" if kind is not None else "the data has no type")
             return
         if self._ended:
             self._add("event-order", f"{kind} after {self._ended}")
-            return
-        if kind != "message_start" and not self._begun:
+        elif kind != "message_start" and not self._begun:
             self._add("event-order", f"{kind} before message_start")
-            return
-        if self._ending and kind != "message_stop":
+        elif self._ending and kind != "message_stop":
             self._add("event-order", f"{kind} after message_delta")
-            return
-        match kind:
-            case "message_start":
-                self._require(not self._begun, "event-order", "a second message_start")
-                self._begun = True
-                message = event.get("message")
-                if not isinstance(message, dict):
-                    self._add("message-start", "message_start without a message")
-                    return
-                for field, value in (
-                    ("type", "message"),
-                    ("role", "assistant"),
-                    ("content", []),
-                    ("stop_reason", None),
-                ):
-                    found = message.get(field, "absent")
-                    text = f"{field} of the message is {_to_json(found)} instead of {_to_json(value)}"
-                    self._require(found == value, "message-start", text)
-                for field in ("id", "model"):
-                    is_text = isinstance(message.get(field), str) and message[field] != ""
-                    self._require(is_text, "message-start", f"the message has no {field}")
-                self._check_usage(message.get("usage"), ("input_tokens", "output_tokens"))
-            case "content_block_start":
-                index, started = event.get("index"), event.get("content_block")
-                self._require(self._open is None, "block-order", f"block {index} begins inside another")
-                is_next = _is_count(index) and index == self._next_index
-                self._require(is_next, "block-index", f"index {_to_json(index)} instead of {self._next_index}")
-                self._next_index += 1
-                if not isinstance(started, dict) or not isinstance(started.get("type"), str):
-                    self._add("block-start", f"block {index} has no type")
-                    started = {"type": ""}
-                self._open = _OpenBlock(index, started["type"])
-                for field, value in _EMPTY_STARTS.get(self._open.kind, {}).items():
-                    found = started.get(field)
-                    self._require(found == value, "block-start", f"block {index} begins with {field} {_to_json(found)}")
-                if self._open.kind == "tool_use":
-                    self._call_count += 1
-                if self._open.kind not in _CALLS:
-                    return
-                for field in ("id", "name"):
-                    is_text = isinstance(started.get(field), str) and started[field] != ""
-                    self._require(is_text, "tool-call", f"a call without {field}")
-                identifier = str(started.get("id"))
-                is_new = identifier not in self._identifiers
-                self._require(is_new, "tool-call", f"two calls with the id {_to_json(identifier)}")
-                self._identifiers.add(identifier)
-            case "content_block_delta":
-                block, delta = self._find_open(event), event.get("delta")
-                if block is None:
-                    return
-                delta_kind = delta.get("type") if isinstance(delta, dict) else None
-                if not isinstance(delta, dict) or delta_kind not in _DELTAS:
-                    # blocks that the API adds later may have deltas of their own
-                    is_new = isinstance(delta_kind, str) and block.kind not in _EMPTY_STARTS
-                    self._require(is_new, "delta", f"{_to_json(delta_kind)} in a {block.kind} block")
-                    return
-                required, field = _DELTAS[delta_kind]
-                fits = block.kind == required or (required == "tool_use" and block.kind in _CALLS)
-                self._require(fits, "delta", f"{delta_kind} in a {block.kind} block")
-                value = delta.get(field)
-                has_type = isinstance(value, dict if field == "citation" else str)
-                self._require(has_type, "delta", f"{delta_kind} with {field} {_to_json(value)}")
-                self._require(not block.signed, "signature", f"{delta_kind} after the signature of block {block.index}")
-                if delta_kind == "signature_delta":
-                    block.signed = True
-                    self._require(value != "", "signature", f"block {block.index} has an empty signature")
-                elif delta_kind == "input_json_delta" and isinstance(value, str):
-                    block.arguments.append(value)
-            case "content_block_stop":
-                block, self._open = self._find_open(event), None
-                if block is not None and block.kind == "thinking":
-                    self._require(block.signed, "signature", f"thinking block {block.index} is not signed")
-                if block is not None and block.kind == "tool_use" and (text := "".join(block.arguments)):
-                    try:
-                        arguments = json.loads(text)
-                    except (ValueError, RecursionError):
-                        arguments = None
-                    if not isinstance(arguments, dict):
-                        self._invalid_arguments.append(block.index)
-            case "message_delta":
-                self._require(self._open is None, "block-order", "message_delta while a block is open")
-                self._ending = True
-                self._check_usage(event.get("usage"), ("output_tokens",))
-                delta = event.get("delta")
-                if not isinstance(delta, dict):
-                    self._add("stop-reason", "message_delta without a delta")
-                    return
-                reason, sequence = delta.get("stop_reason"), delta.get("stop_sequence")
-                self._require(reason in _STOP_REASONS, "stop-reason", f"stop_reason {_to_json(reason)}")
-                fits = (reason == "stop_sequence") == isinstance(sequence, str)
-                self._require(fits, "stop-reason", f"{reason} with stop_sequence {_to_json(sequence)}")
-                if reason == "tool_use":
-                    self._require(self._call_count > 0, "stop-reason", "stop_reason tool_use without a call")
-                if reason == "end_turn":
-                    self._require(self._call_count == 0, "stop-reason", "stop_reason end_turn although there is a call")
-                for index in self._invalid_arguments if self._requires_json_arguments else []:
-                    cut = reason in _CUTTING_REASONS and index == self._next_index - 1
-                    self._require(cut, "tool-arguments", f"the arguments of block {index} are no JSON object")
-            case "message_stop":
-                self._require(self._ending, "event-order", "message_stop without message_delta")
-                self._ended = kind
-            case "error":
-                self._ended = kind
-                error = event.get("error")
-                if not isinstance(error, dict):
-                    self._add("error", "error without an error")
-                    return
-                self._require(
-                    error.get("type") in _ERROR_KINDS, "error", f"error of the type {_to_json(error.get('type'))}"
-                )
-                self._require(isinstance(error.get("message"), str), "error", "error without a message")
+        elif check := _CHECKS[kind]:
+            check(self, event)
 
     def finish(self) -> list[Violation]:
         """End the stream and return all violations."""
@@ -363,6 +249,122 @@ class EventGrammar:
             name == kind, "frame", f"the field event is {_to_json(name)}, the type in the data {_to_json(kind)}"
         )
 
+    def _check_message_start(self, event: Event) -> None:
+        self._require(not self._begun, "event-order", "a second message_start")
+        self._begun = True
+        message = event.get("message")
+        if not isinstance(message, dict):
+            self._add("message-start", "message_start without a message")
+            return
+        for field, value in (
+            ("type", "message"),
+            ("role", "assistant"),
+            ("content", []),
+            ("stop_reason", None),
+        ):
+            found = message.get(field, "absent")
+            text = f"{field} of the message is {_to_json(found)} instead of {_to_json(value)}"
+            self._require(found == value, "message-start", text)
+        for field in ("id", "model"):
+            is_text = isinstance(message.get(field), str) and message[field] != ""
+            self._require(is_text, "message-start", f"the message has no {field}")
+        self._check_usage(message.get("usage"), ("input_tokens", "output_tokens"))
+
+    def _check_content_block_start(self, event: Event) -> None:
+        index, started = event.get("index"), event.get("content_block")
+        self._require(self._open is None, "block-order", f"block {index} begins inside another")
+        is_next = _is_count(index) and index == self._next_index
+        self._require(is_next, "block-index", f"index {_to_json(index)} instead of {self._next_index}")
+        self._next_index += 1
+        if not isinstance(started, dict) or not isinstance(started.get("type"), str):
+            self._add("block-start", f"block {index} has no type")
+            started = {"type": ""}
+        self._open = _OpenBlock(index, started["type"])
+        for field, value in _EMPTY_STARTS.get(self._open.kind, {}).items():
+            found = started.get(field)
+            self._require(found == value, "block-start", f"block {index} begins with {field} {_to_json(found)}")
+        if self._open.kind == "tool_use":
+            self._call_count += 1
+        if self._open.kind not in _CALLS:
+            return
+        for field in ("id", "name"):
+            is_text = isinstance(started.get(field), str) and started[field] != ""
+            self._require(is_text, "tool-call", f"a call without {field}")
+        identifier = str(started.get("id"))
+        is_new = identifier not in self._identifiers
+        self._require(is_new, "tool-call", f"two calls with the id {_to_json(identifier)}")
+        self._identifiers.add(identifier)
+
+    def _check_content_block_delta(self, event: Event) -> None:
+        block, delta = self._find_open(event), event.get("delta")
+        if block is None:
+            return
+        delta_kind = delta.get("type") if isinstance(delta, dict) else None
+        if not isinstance(delta, dict) or not isinstance(delta_kind, str) or delta_kind not in _DELTAS:
+            # blocks that the API adds later may have deltas of their own
+            is_new = isinstance(delta_kind, str) and block.kind not in _EMPTY_STARTS
+            self._require(is_new, "delta", f"{_to_json(delta_kind)} in a {block.kind} block")
+            return
+        required, field = _DELTAS[delta_kind]
+        fits = block.kind == required or (required == "tool_use" and block.kind in _CALLS)
+        self._require(fits, "delta", f"{delta_kind} in a {block.kind} block")
+        value = delta.get(field)
+        has_type = isinstance(value, dict if field == "citation" else str)
+        self._require(has_type, "delta", f"{delta_kind} with {field} {_to_json(value)}")
+        self._require(not block.signed, "signature", f"{delta_kind} after the signature of block {block.index}")
+        if delta_kind == "signature_delta":
+            block.signed = True
+            self._require(value != "", "signature", f"block {block.index} has an empty signature")
+        elif delta_kind == "input_json_delta" and isinstance(value, str):
+            block.arguments.append(value)
+
+    def _check_content_block_stop(self, event: Event) -> None:
+        block, self._open = self._find_open(event), None
+        if block is not None and block.kind == "thinking":
+            self._require(block.signed, "signature", f"thinking block {block.index} is not signed")
+        if block is not None and block.kind == "tool_use" and (text := "".join(block.arguments)):
+            try:
+                arguments = json.loads(text)
+            except (ValueError, RecursionError):
+                arguments = None
+            if not isinstance(arguments, dict):
+                self._invalid_arguments.append(block.index)
+
+    def _check_message_delta(self, event: Event) -> None:
+        self._require(self._open is None, "block-order", "message_delta while a block is open")
+        self._ending = True
+        self._check_usage(event.get("usage"), ("output_tokens",))
+        delta = event.get("delta")
+        if not isinstance(delta, dict):
+            self._add("stop-reason", "message_delta without a delta")
+            return
+        reason, sequence = delta.get("stop_reason"), delta.get("stop_sequence")
+        self._require(
+            isinstance(reason, str) and reason in _STOP_REASONS, "stop-reason", f"stop_reason {_to_json(reason)}"
+        )
+        fits = (reason == "stop_sequence") == isinstance(sequence, str)
+        self._require(fits, "stop-reason", f"{reason} with stop_sequence {_to_json(sequence)}")
+        if reason == "tool_use":
+            self._require(self._call_count > 0, "stop-reason", "stop_reason tool_use without a call")
+        if reason == "end_turn":
+            self._require(self._call_count == 0, "stop-reason", "stop_reason end_turn although there is a call")
+        for index in self._invalid_arguments if self._requires_json_arguments else []:
+            cut = isinstance(reason, str) and reason in _CUTTING_REASONS and index == self._next_index - 1
+            self._require(cut, "tool-arguments", f"the arguments of block {index} are no JSON object")
+
+    def _check_message_stop(self, event: Event) -> None:
+        self._require(self._ending, "event-order", "message_stop without message_delta")
+        self._ended = "message_stop"
+
+    def _check_error(self, event: Event) -> None:
+        self._ended = "error"
+        error = event.get("error")
+        if not isinstance(error, dict):
+            self._add("error", "error without an error")
+            return
+        self._require(error.get("type") in _ERROR_KINDS, "error", f"error of the type {_to_json(error.get('type'))}")
+        self._require(isinstance(error.get("message"), str), "error", "error without a message")
+
     def _check_usage(self, usage: Any, required: Iterable[str]) -> None:
         if not isinstance(usage, dict):
             self._add("usage", "usage is missing")
@@ -373,13 +375,26 @@ class EventGrammar:
             count = usage.get(field)
             self._require(count is None or _is_count(count), "usage", f"{field} is {_to_json(count)}")
 
-    def _find_open(self, event: Mapping[str, Any]) -> "_OpenBlock | None":
+    def _find_open(self, event: Event) -> "_OpenBlock | None":
         block, index = self._open, event.get("index")
         if block is None:
             self._add("block-order", f"{event['type']} while no block is open")
         else:
             self._require(index == block.index, "block-index", f"index {_to_json(index)}, but {block.index} is open")
         return block
+
+
+_CHECKS: Mapping[str, Callable[[EventGrammar, Event], None] | None] = {
+    "message_start": EventGrammar._check_message_start,
+    "content_block_start": EventGrammar._check_content_block_start,
+    "content_block_delta": EventGrammar._check_content_block_delta,
+    "content_block_stop": EventGrammar._check_content_block_stop,
+    "message_delta": EventGrammar._check_message_delta,
+    "message_stop": EventGrammar._check_message_stop,
+    "error": EventGrammar._check_error,
+    "ping": None,
+}
+"""Type of an event → the check of its content and place. None: it is allowed everywhere after `message_start`."""
 
 
 class _OpenBlock:

@@ -1,7 +1,7 @@
 """The grammar checker: streams in the form of Anthropic's pass, and every violation is named."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -168,3 +168,26 @@ def test_bytes_may_come_one_at_a_time(line_end: bytes) -> None:
         grammar.feed_bytes(bytes([byte]))
 
     assert grammar.finish() == []
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of each value inside `value`, and of `value` itself."""
+    yield path
+    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, member in members:
+        yield from places(member, (*path, key))
+
+
+@pytest.mark.parametrize("wrong", [None, True, -1, 1.5, "x", [], {}, [[]]], ids=repr)
+def test_a_value_of_any_type_in_any_place_is_no_error_of_the_checker(wrong: Any) -> None:
+    events = [*GOOD[:-1], ERROR]
+    for number, event in enumerate(events):
+        for path in places(event):
+            changed = {"event": json.loads(json.dumps(event))}
+            holder: Any = changed
+            for key in ("event", *path)[:-1]:
+                holder = holder[key]
+            holder[("event", *path)[-1]] = wrong
+            grammar, stream = EventGrammar(), [*events[:number], changed["event"], *events[number + 1 :]]
+            grammar.feed_bytes(b"".join(b"data: %b\n\n" % json.dumps(each).encode() for each in stream))
+            grammar.finish()
