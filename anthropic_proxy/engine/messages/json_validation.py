@@ -20,6 +20,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
+from anthropic_proxy.engine.messages.schema_check import check_schema
 from anthropic_proxy.engine.messages.work_budget import WorkBudget, WorkLimitExceeded, count_json_nodes
 from anthropic_proxy.errors import InvalidRequest
 
@@ -29,6 +30,8 @@ because they repeat the invalid value."""
 _MEMBERS_PER_STEP = 16
 """Number of members of lists and objects that count as one step of a `WorkBudget` when a keyword reads them."""
 _MAX_PROBLEM_CHARACTERS = 300
+_MAX_REPORT_STEPS = 20_000
+"""Maximum steps to find out what is wrong with an invalid schema."""
 _FALSE_SCHEMA: dict[str, Any] = {"not": {}}
 """Schema that rejects every value. It replaces the schema `false`, for which the library counts no step."""
 _ALTERNATIVES = ("anyOf", "oneOf")
@@ -53,12 +56,18 @@ def build_validator(schema: bytes, budget: WorkBudget) -> Validator:
         raise InvalidRequest(f"{budget.field}: {error}", code="tool-schema") from None
     except RecursionError:
         raise InvalidRequest(f"{budget.field}: it is nested too deeply", code="tool-schema") from None
-    problem = find_violation(_META_VALIDATOR, read, budget)
-    if problem:
-        raise InvalidRequest(f"{budget.field}: {problem}", code="tool-schema")
+    form = check_schema(read, budget)
+    if not form.is_valid:
+        problem = find_violation(
+            _META_VALIDATOR, read, WorkBudget(budget.field, purpose="read", max_steps=_MAX_REPORT_STEPS)
+        )
+        if problem:
+            raise InvalidRequest(f"{budget.field}: {problem}", code="tool-schema")
     # a registry of our own: the library would fetch remote references, and search the whole schema for each anchor
     resource = DRAFT202012.create_resource(read)
-    registry: Any = Registry().with_resource(resource.id() or "", resource).crawl()
+    registry: Any = Registry().with_resource(resource.id() or "", resource)
+    if form.names_places:
+        registry = registry.crawl()  # which visits all schemas
     validator: Validator = _CHECKING(_without_draft(read), registry=registry)
     return validator
 
