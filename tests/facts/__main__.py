@@ -1,8 +1,9 @@
-"""`scripts/ci.py facts` compares the table of models with the newest SDK packages of Anthropic and OpenAI.
+"""`scripts/ci.py facts` compares the table of models with the newest SDK packages of the vendors.
 
 It names models that the packages have and the proxy does not know, retirements that differ or are missing, and models
-of start pages and defaults that end within a year. The exit status is 1 if a retirement is missing or differs, or a
-start page names a model that ends within 60 days. Without a package index it says so, and the status is 0.
+of start pages and defaults that end within a year. The exit status is 1 if a retirement is missing or differs, a
+default ends within a year without an entry in `KEPT_DEFAULTS`, an entry there is not needed, or a start page names a
+model that ends within 60 days. Without a package index it says so, and the status is 0.
 """
 
 import ast
@@ -11,21 +12,56 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime, timedelta
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NamedTuple
 
-from anthropic_proxy.engine.providers import PROVIDERS, Provider
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import load_model_rows, may_chat
 from tests.site.start_pages import providers
 
 SOON = timedelta(days=60)
 YEAR = timedelta(days=365)
 _DATE = re.compile(r"(\w+ \d+)(?:st|nd|rd|th), (\d{4})")
-_PACKAGES = {
-    "anthropic": ("anthropic/types/model.py", r"claude-[\w.-]+"),
-    "openai": ("openai/types/shared/chat_model.py", r"(?:gpt|o\d|chatgpt|codex)[\w.-]*"),
+
+
+class Package(NamedTuple):
+    """A package of a vendor, and where it names models."""
+
+    provider: str
+    """Name of the provider, or of the server in the entry of OpenAI."""
+    files: str
+    """Pattern of the files with the names."""
+    form: str
+    """Regular expression of a name, which is a whole text of a file."""
+
+
+PACKAGES = {
+    "anthropic": Package("anthropic", "anthropic/types/model.py", r"claude-[\w.-]+"),
+    "openai": Package("openai", "openai/types/shared/chat_model.py", r"(?:gpt|o\d|chatgpt|codex)[\w.-]*"),
+    "google-genai": Package("google", "google/genai/_gaos/types/interactions/model.py", r"gem(?:ini|ma)-[\w.-]+"),
+    "groq": Package("groq", "groq/types/chat/completion_create_params.py", r"(?:[\w-]+/)?[a-z][\w.-]*\d[\w.-]*"),
+    "xai-sdk": Package("xai", "xai_sdk/types/model.py", r"grok-(?!imagine)[\w.-]+"),
+    # without a list of models: those of its examples
+    "mistralai": Package("mistral", "mistralai/*.py", r"(?:mi[nx]?i?stral|codestral|devstral|magistral)-[\w.-]+"),
 }
-"""Provider, which is also the name of its package → file with the names of models, and their form."""
+_CONTRACT = (
+    "the default of the earlier proxies: a `.env` without BIG_MODEL and SMALL_MODEL keeps its models. A model that has "
+    "ended is replaced by its successor, and `init` proposes others"
+)
+KEPT_DEFAULTS = dict.fromkeys(
+    (
+        *("openai/gpt-4.1", "openai/gpt-4.1-mini"),
+        *("gemini/gemini-2.5-pro-preview-03-25", "gemini/gemini-2.0-flash"),
+        *("vertex_ai/gemini-2.5-pro-preview-03-25", "vertex_ai/gemini-2.0-flash"),
+        *("groq/llama-3.3-70b-versatile", "groq/llama-3.1-8b-instant"),
+        *("moonshot/kimi-k2-instruct", "moonshot/kimi-k2-base", "xai/grok-3", "xai/grok-3-mini-beta"),
+    ),
+    _CONTRACT,
+)
+"""Default that has ended, or ends within a year → why it stays."""
 _RETIREMENTS = "anthropic/_data/deprecated_models.py"
 
 
@@ -33,13 +69,16 @@ def download(package: str, folder: Path) -> zipfile.ZipFile | None:
     """Return the newest wheel of a package. None: the package index does not answer."""
     words = ("-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps", "-d", str(folder), package)
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
-    wheels = sorted(folder.glob(f"{package}-*.whl"))
+    wheels = sorted(folder.glob(f"{package.replace('-', '_')}-*.whl"))
     return zipfile.ZipFile(wheels[-1]) if done.returncode == 0 and wheels else None
 
 
-def read_names(wheel: zipfile.ZipFile, file: str, form: str) -> set[str]:
-    texts = (node.value for node in ast.walk(ast.parse(wheel.read(file))) if isinstance(node, ast.Constant))
-    return {text for text in texts if isinstance(text, str) and re.fullmatch(form, text)}
+def read_names(wheel: zipfile.ZipFile, package: Package) -> set[str]:
+    """Return the names of models that may chat. An empty set: the package has moved its list."""
+    files = [name for name in wheel.namelist() if fnmatchcase(name, package.files)]
+    nodes = (node for file in files for node in ast.walk(ast.parse(wheel.read(file))))
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return {text for text in texts if re.fullmatch(package.form, text) and may_chat(text)}
 
 
 def read_retirements(wheel: zipfile.ZipFile) -> dict[str, date]:
@@ -53,43 +92,59 @@ def read_retirements(wheel: zipfile.ZipFile) -> dict[str, date]:
     return found
 
 
-def is_known(row: Provider, name: str) -> bool:
+def is_known(provider: str, name: str) -> bool:
     """True if the proxy lists the model, or its name without the date of a snapshot."""
     names = {name, re.sub(r"-(?:\d{8}|\d{4}-\d\d-\d\d)$", "", name)}
-    return not names.isdisjoint({*row.known_models, *row.retired_models, *row.non_chat_models})
+    row = next((row for row in PROVIDERS if row.name == provider), None)
+    if row is not None:
+        return not names.isdisjoint({*row.known_models, *row.retired_models, *row.non_chat_models})
+    server = next(one for one in PROVIDERS.find("openai").servers if one.name == provider)
+    rows = load_model_rows(server.models_table) or ()
+    return name in server.retired_models or any(name.startswith(one.id_prefixes) for one in rows if one.id_prefixes)
 
 
-def list_ends(today: date) -> Iterator[tuple[str, bool]]:
+def list_ends(today: date, kept: Mapping[str, str] = KEPT_DEFAULTS) -> Iterator[tuple[str, bool]]:
     """Yield a line for each model of a default or a start page that ends within a year. True: it is an error."""
     pages = {page.slug: page.settings for page in providers()}
+    unused = set(kept)
     for row in PROVIDERS:
         for name, retired in row.retired_models.items():
-            ends = date.fromisoformat(retired.retired_on)
-            if not today < ends < today + YEAR:
+            ends, model = date.fromisoformat(retired.retired_on), f"{row.prefix}/{name}"
+            if ends >= today + YEAR:
                 continue
             if name in (row.default_big_model, row.default_small_model):
-                yield f"{row.prefix}/{name} is a default and ends on {ends}", False
-            for slug, settings in pages.items():
+                unused.discard(model)
+                if model not in kept:
+                    yield f"{model} is a default and ends on {ends}. Replace it, or add it to KEPT_DEFAULTS", True
+                else:
+                    yield f"{model} is a default that ends on {ends}, and is kept", False
+            for slug, settings in pages.items() if today < ends else ():
                 if re.search(rf"=(?:{row.prefix}/)?{re.escape(name)}$", settings, re.MULTILINE):
                     yield f"docs/start/{slug}.md names {name}, which ends on {ends}", ends < today + SOON
+    for model in sorted(unused):
+        yield f"KEPT_DEFAULTS has {model}, which is no default that ends within a year", True
 
 
 def main() -> int:
     failed = False
     today = date.today()
     with tempfile.TemporaryDirectory() as folder:
-        for package, (file, form) in _PACKAGES.items():
-            wheel, row = download(package, Path(folder)), PROVIDERS.find(package)
+        for name, package in PACKAGES.items():
+            wheel = download(name, Path(folder))
             if wheel is None:
-                print(f"{package}: not looked up, because the package index does not answer")
+                print(f"{name}: not looked up, because the package index does not answer")
                 continue
-            unknown = sorted(name for name in read_names(wheel, file, form) if not is_known(row, name))
+            named = read_names(wheel, package)
+            unknown = sorted(model for model in named if not is_known(package.provider, model))
             print(f"{Path(str(wheel.filename)).name.split('-py')[0]}: unknown here: {', '.join(unknown) or 'none'}")
-            for name, day in read_retirements(wheel).items() if package == "anthropic" else ():
-                own = row.retired_models.get(name)
+            if not named:
+                failed = True
+                print(f"error: {name} has no names of models in {package.files}")
+            for model, day in read_retirements(wheel).items() if name == "anthropic" else ():
+                own = PROVIDERS.find(name).retired_models.get(model)
                 if own is None or own.retired_on != str(day):
                     failed = True
-                    print(f"error: {name} ends on {day} ({own.retired_on if own else 'no date'} here)")
+                    print(f"error: {model} ends on {day} ({own.retired_on if own else 'no date'} here)")
     for line, is_error in list_ends(today):
         failed |= is_error
         print(f"{'error: ' if is_error else ''}{line}")
