@@ -465,6 +465,29 @@ async def test_allow_rules_of_a_repository_are_no_permission() -> None:
     assert context["repository_rules"] == [{"source": "projectSettings", "rule": "Bash(*)"}]
 
 
+async def test_many_changed_files_and_rules_are_no_reason_against_a_check() -> None:
+    status = {"porcelain": "".join(f" M src/part{number}.py\n" for number in range(5_000))}
+    rules = [{"source": "userSettings", "pattern": f"Bash(make {number})"} for number in range(500)]
+    context = {**CONTEXT, "git_state": {"branch": "main", "status": status}, "rules": {"allow": rules, "deny": []}}
+    script = Script(calls(call("Bash", command=DANGER)), answer(verdict("flagged", WHY)))
+    built = proxy(script)
+    await built.post(safeguards=asked(context), **FIELDS)
+    assert built.receipts[-1].checks[0].verdict == "flagged"
+    shown = question_of(script.requests[1])["context"]
+    assert shown["git_state"]["branch"] == "main"
+    assert len(shown["git_state"]["status"]["porcelain"]) < 1_100
+    assert shown["rules"] == {"allow": [*rules[:15], "470 entries left out", *rules[-15:]], "deny": []}
+
+
+async def test_sentences_are_never_shortened() -> None:
+    context = {**CONTEXT, "auto_mode": {"hard_deny": ["Never do this. " * 2_000]}}
+    script = Script(calls(call("Bash", command=DANGER)))
+    built = proxy(script)
+    sink = await built.post(safeguards=asked(context), **FIELDS)
+    assert status_of(sink)["tool_uses"] == {}
+    assert built.receipts[-1].checks[0].reason == "the rules and facts of the client are too long for a check"
+
+
 async def test_the_sentences_of_a_company_are_added_to_those_of_the_user_and_the_table_asks() -> None:
     user = {"allow": ["Deploying to staging"], "hard_deny": ["Touching payroll"]}
     script = Script(calls(call("Bash", command="ls")), answer(verdict("not_flagged")))
@@ -939,8 +962,7 @@ async def checks_of(script: Script, context: dict[str, Any] = CONTEXT, **fields:
     "context",
     [
         {**CONTEXT, "git_state": "\u200b" * 200_000},
-        {**CONTEXT, "git_state": "x" * 13_000},
-        {**CONTEXT, "rules": {"allow": [{"source": "projectSettings", "rule": str(i)} for i in range(400)]}},
+        {**CONTEXT, "git_state": {f"field {i}": "x" * 1_000 for i in range(20)}},
         {**CONTEXT, "auto_mode": {"allow": ["a"] * 5_000}},
     ],
 )

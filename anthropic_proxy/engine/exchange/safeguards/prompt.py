@@ -40,8 +40,11 @@ _AROUND = 160
 _MAX_EARLIER_INPUT, _MAX_WRITTEN_FILES = 300, 4
 """Maximum characters of the input of an earlier call, and number of those that are shown without this limit, because
 they wrote a file which the checked call names."""
-_MAX_CONTEXT = 12_000
-"""Maximum characters of the facts of the client. A call with more is not checked."""
+_MAX_CONTEXT = 16_000
+"""Maximum characters of the facts and sentences of the client. A call with more is not checked."""
+_MAX_FACT, _MAX_ENTRIES = 1_000, 30
+"""Maximum characters of a text, and entries of a list, among the facts: names of changed files, rules with patterns.
+Longer ones are cut."""
 _MAX_CONTEXT_BYTES = 12 * _MAX_CONTEXT
 """The same as JSON, in which one character may be two escapes of six bytes."""
 _CONTEXT_FIELDS = (
@@ -314,7 +317,18 @@ def _list_facts(context: Mapping[str, Any]) -> dict[str, Any]:
     """Raises `CallTooLargeError`."""
     if context is CONTEXT_TOO_LONG:
         raise CallTooLargeError(_CONTEXT_IS_TOO_LONG)
-    return {name: context[name] for name in _CONTEXT_FIELDS if context.get(name) is not None}
+    return {name: _cut(context[name]) for name in _CONTEXT_FIELDS if context.get(name) is not None}
+
+
+def _cut(fact: Any) -> Any:
+    if isinstance(fact, dict):
+        return {name: _cut(value) for name, value in fact.items()}
+    if isinstance(fact, list):
+        half = _MAX_ENTRIES // 2
+        too_many = len(fact) - 2 * half
+        kept = fact if too_many <= 0 else [*fact[:half], f"{too_many} entries left out", *fact[-half:]]
+        return [_cut(entry) for entry in kept]
+    return shorten(fact, _MAX_FACT) if isinstance(fact, str) else fact
 
 
 def _separate_repository_rules(facts: dict[str, Any]) -> dict[str, Any]:
