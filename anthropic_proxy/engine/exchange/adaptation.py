@@ -15,6 +15,8 @@ from anthropic_proxy.engine.exchange.provider_errors import rejects_configured_m
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
 from anthropic_proxy.engine.routing.router import Target, find_successor, switch_wire
 from anthropic_proxy.engine.wires.contract import (
+    REASONS_ALWAYS,
+    REASONS_UNASKED,
     SYSTEM_MESSAGE,
     SYSTEM_REMINDER,
     TEMPLATE_SWITCH,
@@ -232,6 +234,8 @@ def _apply_adaptation(engine: Engine, target: Target, name: str) -> Target | Non
     if name == TEMPLATE_SWITCH:
         switched = structs.replace(facts, efforts=facts.efforts or ("none", "medium"))
         target = structs.replace(target, capabilities=switched)
+    if name in (REASONS_UNASKED, REASONS_ALWAYS):
+        return structs.replace(target, capabilities=structs.replace(facts, reasons=value))
     if name == NO_IMAGES:
         return structs.replace(target, capabilities=structs.replace(facts, rejects_images=True))
     if name == NO_DOCUMENTS:

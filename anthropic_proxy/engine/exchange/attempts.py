@@ -21,6 +21,7 @@ only. Requests other than messages (`forwarding.py`) pass a `prepare` and a `sen
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import TypeVar, cast
 from urllib.parse import urlsplit
@@ -65,7 +66,7 @@ from anthropic_proxy.engine.messages.loaded_tools import NOWHERE, PLACEHOLDER_NA
 from anthropic_proxy.engine.messages.models import MessagesRequest, Source, Tool, decode_request_or_envelope
 from anthropic_proxy.engine.messages.models.tools import list_tool_names
 from anthropic_proxy.engine.messages.output_limit import ReplyEnd
-from anthropic_proxy.engine.messages.preparation import ProxyTool, TargetLimits, prepare
+from anthropic_proxy.engine.messages.preparation import ProxyTool, TargetLimits, may_lack_room, prepare
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.messages.work_budget import WorkPostponed
@@ -77,6 +78,8 @@ from anthropic_proxy.engine.routing.routes import RouteBalancer
 from anthropic_proxy.engine.trace_context import new_span_id
 from anthropic_proxy.engine.wires.contract import (
     CLIENT_CREDENTIAL_ORIGIN,
+    REASONS_ALWAYS,
+    REASONS_UNASKED,
     TEMPLATE_SWITCH,
     WITHOUT_SAFEGUARDS,
     BaseDialect,
@@ -309,13 +312,34 @@ class Attempts:
         prepare = self._prepare_relay if target.is_relayed else self._prepare
         return await self.call_with_retries(target, run, prepare, self._send)
 
-    async def open_next_call(self, previous: Attempt, request: MessagesRequest, continuation: str = "") -> Attempt:
+    async def repeat_with_reserve(self, previous: Attempt) -> Attempt | None:
+        """Repeat a call whose reasoning has used up the output limit before the first word, with a reserve for it.
+
+        That the model reasons is remembered, so that later requests have the reserve from the beginning. None: the
+        call had a reserve, or its limit is large, or the repetition has failed: the reply stays as it is.
+        """
+        sent, target = previous.call, previous.target
+        if sent is None or sent.request.reply_limit is not None or not may_lack_room(previous.run.request.max_tokens):
+            return None
+        thinking = previous.run.request.thinking
+        is_disabled = sent.request.effort == "none" or (thinking is not None and thinking.type == "disabled")
+        name = REASONS_ALWAYS if is_disabled else REASONS_UNASKED
+        self._engine.observations.store_adaptation(target.upstream, target.model, name)
+        with suppress(ProxyError):
+            return await self.open_next_call(previous, previous.run.request, learned=name)
+        return None
+
+    async def open_next_call(
+        self, previous: Attempt, request: MessagesRequest, continuation: str = "", *, learned: str = ""
+    ) -> Attempt:
         """Open another call for a started reply, at the same target. Raises `UpstreamError`.
 
         `continuation` is the token with which the provider continues a reply that it has split. "": another reason,
-        such as results of tools.
+        such as results of tools. `learned`: name of an adaptation that the reply before has shown.
         """
         target = previous.target
+        if learned:
+            target = apply_stored_adaptations(self._engine, target, self.receipt.adaptations)
         run = TargetRun(request, previous.run.token_scale, adaptations_left=0, continuation=continuation)
         self._engine.retry_budget.record_first_call(target.upstream)
         if continuation:

@@ -193,7 +193,7 @@ class UpstreamStream(DeltaStream):
         self._watchdog.note_content()
         self._first = first
         self.has_thinking = Thinking in map(type, first)
-        self.begins_with_thinking = {Thinking, Usage}.issuperset(map(type, first))
+        self.begins_with_thinking = {Thinking, Usage, Stop}.issuperset(map(type, first))
 
     async def read(self) -> list[Delta] | None:
         # in one function, without helpers for its steps, because every chunk of a stream passes here

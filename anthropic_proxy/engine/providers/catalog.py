@@ -15,7 +15,7 @@ from datetime import date
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -59,6 +59,8 @@ class ModelCapabilities(Struct, frozen=True, kw_only=True):
     """Output limit in tokens from an error of the provider. None: no error stated one."""
     rejects_images: bool = False
     rejects_documents: bool = False
+    reasons: Literal["", "unasked", "always"] = ""
+    """What a reply has shown: the model reasons without being asked, or even if reasoning is disabled. "": nothing."""
 
     @property
     def effective_max_input(self) -> int:

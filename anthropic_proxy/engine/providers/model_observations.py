@@ -50,7 +50,7 @@ the provider adds to the prompt would distort the ratio."""
 MAX_ADAPTATIONS = 64
 """Maximum number of adaptations with the same first word that are stored for a model. Made-up betas of a client, which
 the provider rejects, cannot remove its limits."""
-_REPLACING_VERBS = frozenset(("limit", "window"))
+_REPLACING_VERBS = frozenset(("limit", "reasons", "window"))
 """First words of adaptations with a value, such as `limit 4096`. A new adaptation replaces a stored one with the same
 first word."""
 _SMOOTHING_FACTOR = 0.25

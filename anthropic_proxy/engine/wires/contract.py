@@ -431,6 +431,8 @@ class StreamConverter(Protocol):
         ...
 
 
+REASONS_UNASKED, REASONS_ALWAYS = "reasons unasked", "reasons always"
+"""Names of adaptations: the model has reasoned in a request without an effort level, or in one that disables it."""
 WITHOUT_SAFEGUARDS = "fields safeguards"
 """Name of an adaptation of the Messages API: the field that requests checks of tool calls is left out."""
 TEMPLATE_SWITCH = "template enable_thinking"

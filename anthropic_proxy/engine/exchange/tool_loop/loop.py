@@ -52,9 +52,12 @@ from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.errors import LimitReached, UnreadableReply
 
+_CUT = Stop("max_tokens")
+
 
 class RepeatableStream(DeltaStream):
-    """The reply of one upstream call, which is repeated if it is unreadable after thinking only.
+    """The reply of one upstream call, which is repeated if it is unreadable after thinking only, or ends with it at the
+    output limit.
 
     Its usage is the sum of both calls. Input of the failed call counts as repeated (`Usage.repeated_input`).
     """
@@ -72,10 +75,12 @@ class RepeatableStream(DeltaStream):
         self._usage = Usage()
         self._spent: Usage | None = None
         """Token usage of the failed call. None: the call was not repeated."""
+        self._ending: list[Delta] = []
+        """End of a reply without a word, which is held back until its usage is known and a repetition has failed."""
 
     @property
     def complete(self) -> bool:
-        return self._stream.complete
+        return self._stream.complete and not self._ending
 
     @property
     def continuation(self) -> str | None:
@@ -89,19 +94,35 @@ class RepeatableStream(DeltaStream):
                 raise
             await self.close()
             self.attempt = await self._attempts.repeat_call(self.attempt, error, self._usage)
-            self._stream = self.attempt.decoded()
-            self._spent = mark_input_repeated(self._usage)
-            self._usage = Usage()
-            self.may_send_again = False
+            self._begin_again(self.attempt)
+            return []
+        if deltas is None and self._ending:
+            ending, self._ending = self._ending, []
+            attempt = await self._attempts.repeat_with_reserve(self.attempt)
+            if attempt is None:
+                self.may_send_again = False
+                return ending
+            await self.close()
+            self._begin_again(attempt)
             return []
         for place, delta in enumerate(deltas or ()):
             if isinstance(delta, Usage):
                 self._usage = merge_latest(self._usage, delta)
                 if self._spent is not None and deltas is not None:
                     deltas[place] = sum_usages(self._spent, self._usage)
-            elif not isinstance(delta, Thinking):
+            elif not isinstance(delta, Thinking) and delta != _CUT:
                 self.may_send_again = False
+        if self.may_send_again and deltas and (self._ending or _CUT in deltas):
+            self._ending += [delta for delta in deltas if not isinstance(delta, Thinking)]
+            return [delta for delta in deltas if isinstance(delta, Thinking)]
         return deltas
+
+    def _begin_again(self, attempt: Attempt) -> None:
+        self.attempt = attempt
+        self._stream = attempt.decoded()
+        self._spent = mark_input_repeated(self._usage)
+        self._usage = Usage()
+        self.may_send_again = False
 
     def flush_pending(self) -> list[Delta]:
         return self._stream.flush_pending()

@@ -4,7 +4,7 @@
 replaces tool names and limits the output tokens.
 """
 
-from anthropic_proxy.engine.messages.preparation.prepare import THINKING_BUDGETS, prepare
+from anthropic_proxy.engine.messages.preparation.prepare import THINKING_BUDGETS, may_lack_room, prepare
 from anthropic_proxy.engine.messages.preparation.request import (
     DEFAULT_MAX_TOKENS,
     STATED_WINDOW_MARGIN,
@@ -40,6 +40,7 @@ __all__ = [
     "ends_with_paused_reply",
     "find_pending_calls",
     "find_session_id",
+    "may_lack_room",
     "prepare",
     "resolve_proxy_tools",
     "server_tool_kind",

@@ -252,12 +252,24 @@ def _reasoning_reserve(request: MessagesRequest, limits: TargetLimits, effort: s
     if limits.accepts_thinking_budget and thinking is not None and thinking.budget_tokens is not None:
         return 0  # the client itself divides its limit
     budget = dict(limits.thinking_budgets).get(effort, 0)
-    if limits.always_reasons or (limits.efforts and "none" not in limits.efforts):
-        level = effort if effort != "default" else limits.default_effort or "medium"
-        reserve = _REASONING_RESERVES[level]
-        if request.max_tokens is not None and request.max_tokens < reserve:
-            return max(reserve, budget)
+    always = limits.always_reasons or (limits.efforts and "none" not in limits.efforts)
+    if not always and not (limits.reasons_unasked and effort != "none"):
+        return budget
+    level = effort if effort != "default" else limits.default_effort or "medium"
+    if level == "none" and limits.reasons_unasked:
+        level = "medium"
+    reserve = _REASONING_RESERVES[level]
+    if request.max_tokens is not None and request.max_tokens < reserve:
+        return max(reserve, budget)
     return budget
+
+
+def may_lack_room(max_tokens: int | None) -> bool:
+    """Return True if reasoning can have used up an output limit before the first word.
+
+    A client that asks for one token only wants to know whether the model answers.
+    """
+    return max_tokens is not None and 1 < max_tokens < _REASONING_RESERVES["medium"]
 
 
 THINKING_BUDGETS = ((4_096, "low"), (16_384, "medium"), (32_000, "high"))

@@ -81,6 +81,8 @@ class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
     default_effort: str | None = None
     always_reasons: bool = False
     """True if the model is known to reason in every request. False: not known, or the request decides."""
+    reasons_unasked: bool = False
+    """True if a reply has shown that the model reasons unless it is switched off."""
     accepts_images: bool = True
     accepts_pdf: bool = False
     accepts_tools: bool = True
