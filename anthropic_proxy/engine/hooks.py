@@ -343,7 +343,7 @@ class Receipt(BilledUsage, kw_only=True):
     the request belongs to no session."""
     kind: RequestKind = ""
     """What the request is for, by the hint headers of Claude Code, or as the proxy guesses: `main`, `subagent`,
-    `workflow`, `compaction`, `auxiliary`, `classifier`, `auto_mode_check`, or `other`. "": unknown."""
+    `workflow`, `compaction`, `auxiliary`, `side_reply`, `classifier`, `auto_mode_check`, or `other`. "": unknown."""
     message_id: str = ""
     """Id of the reply that the client received: `msg_…`. "": no reply, or it was forwarded."""
     agent_type: str = ""

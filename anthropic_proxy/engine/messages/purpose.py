@@ -21,13 +21,20 @@ HINT_HEADERS = frozenset(
     (
         *(_CLASS, "x-claude-1p-request-class", AGENT_TYPE_HEADER, "x-claude-code-parent-agent-id", PROMPT_HEADER),
         *(_DURATIONS, "x-claude-code-compaction", "x-claude-code-context-compacted"),
+        # of machines with managed settings, for their administrators
+        "x-claude-code-managed-settings-checksum",
+        # of the gateway of Claude Code: the person who sends the request
+        *("x-claude-gateway-user-id", "x-claude-gateway-user-email", "x-litellm-end-user-id"),
     )
 )
+"""Headers that say to a proxy what a request is for and who sends it. Names: "Gateway hint headers", and the program of
+Claude Code 2.1.332."""
 CLAUDE_CODE = "claude-cli"
 """Name of Claude Code in its header `user-agent`."""
-ClientKind = Literal["main", "subagent", "workflow", "compaction", "auxiliary"]
+ClientKind = Literal["main", "subagent", "workflow", "compaction", "auxiliary", "side_reply"]
 """Values of the header `x-claude-code-request-class`. `main`: the conversation. `compaction`: it asks for a summary of
-the conversation. `auxiliary`: a call beside the conversation, such as for a title."""
+the conversation. `auxiliary`: a call beside the conversation, such as for a title. `side_reply`: the answer to a
+question of the user beside the conversation."""
 KnownKind = Literal[ClientKind, "classifier", "auto_mode_check", "other"]
 """What a request is for. `classifier`: Claude Code asks about a tool call. `auto_mode_check`: the proxy asks the
 checking model about one. `other`: the client named an unknown kind."""
@@ -35,7 +42,7 @@ RequestKind = Literal["", KnownKind]
 """The same, or "": unknown."""
 BACKGROUND_KINDS: frozenset[RequestKind] = frozenset(("auxiliary", "classifier"))
 """Kinds of requests that Claude Code sends beside the conversation."""
-KINDS_BESIDE: frozenset[RequestKind] = BACKGROUND_KINDS | {"auto_mode_check"}
+KINDS_BESIDE: frozenset[RequestKind] = BACKGROUND_KINDS | {"side_reply", "auto_mode_check"}
 """Kinds of requests beside the conversation, of Claude Code or of the proxy."""
 _CLIENT_KINDS: Mapping[str, ClientKind] = {name: name for name in get_args(ClientKind)}
 _MAX_AGENT_TYPE, _MAX_PROMPT_ID = 64, 128

@@ -30,7 +30,7 @@ from tests.support.fakes.anthropic.server import new_anthropic
 from tests.support.fakes.openai_chat.server import KEY as OPENAI_KEY
 from tests.support.fakes.openai_chat.server import new_openai
 from tests.support.fakes.server import Exchange, Running, serving, serving_strictly
-from tests.support.harness import FakeResponse, RecordingSink, new_client_request
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.messages import exactly
 
 SECRET = "the-secret-of-the-gateway-8f2c"
@@ -377,7 +377,48 @@ HINTS = {
     "x-claude-code-prev-tool-durations": "Bash=1166",
     "x-claude-code-compaction": "auto",
     "x-claude-code-context-compacted": "true",
+    "x-claude-code-managed-settings-checksum": "sha256:0123456789abcdef",
+    "x-claude-gateway-user-id": "user-7",
+    "x-claude-gateway-user-email": "ann@example.com",
+    "x-litellm-end-user-id": "ann@example.org",
 }
+AT_EACH_WIRE: dict[str, tuple[str, dict[str, str]]] = {
+    "chat": ("openai/gpt-4.1", {"OPENAI_API_KEY": "k-0123456789", "OPENAI_WIRE": "chat"}),
+    "responses": ("openai/gpt-4.1", {"OPENAI_API_KEY": "k-0123456789", "OPENAI_WIRE": "responses"}),
+    "gemini": ("gemini/gemini-3-pro", {"GEMINI_API_KEY": "k-0123456789"}),
+    "ollama": ("ollama/qwen3.6", {"OLLAMA_BASE_URL": "http://127.0.0.1:9"}),
+    "relay": ("anthropic/claude-sonnet-5-5", {"ANTHROPIC_API_KEY": "k-0123456789"}),
+    "relay with the key of the client": ("anthropic/claude-sonnet-5-5", {"PREFERRED_PROVIDER": "anthropic"}),
+    "gateway": (
+        "openai/claude-sonnet-5-5",
+        {"OPENAI_API_KEY": "k-0123456789", "OPENAI_WIRE": "messages", "OPENAI_BASE_URL": "https://gateway.example.com"},
+    ),
+    "bedrock": (
+        "bedrock/anthropic.claude-sonnet-5-5",
+        {"AWS_BEARER_TOKEN_BEDROCK": "k-0123456789", "AWS_REGION": "eu-west-1"},
+    ),
+}
+
+
+@pytest.mark.parametrize("wire", AT_EACH_WIRE)
+async def test_no_wire_sends_what_claude_code_tells_the_proxy(wire: str) -> None:
+    sent: list[UpstreamRequest] = []
+
+    def answer(_url: str, request: UpstreamRequest, _credential: Any) -> FakeResponse:
+        sent.append(request)
+        return FakeResponse(500, b"{}")
+
+    model, settings = AT_EACH_WIRE[wire]
+    await ProxyHarness(answer, **settings).post(
+        model=model,
+        max_tokens=9,
+        headers={"x-api-key": "sk-ant-client-0123", "anthropic-version": "2023-06-01", **HINTS},
+    )
+    assert sent
+    for request in sent:
+        assert not HINTS.keys() & {name.lower() for name in request.headers}
+        whole = repr(request.headers) + request.body.decode(errors="replace") + request.path
+        assert [value for value in HINTS.values() if len(value) > 5 and value in whole] == []
 
 
 @pytest.mark.parametrize("model", ["openai/gpt-4.1", "anthropic/claude-sonnet-5-5"])
