@@ -252,6 +252,8 @@ class CallCheck(Struct, frozen=True, omit_defaults=True):
     """Id of the request to the second model, which must agree. "": none was asked."""
     kind: CheckKind = "model"
     """Who gave the verdict, or why there is none."""
+    probability: float | None = None
+    """Probability that the model gives for `flagged`, from 0 to 1. None: it gave a verdict only."""
 
 
 class Receipt(BilledUsage, kw_only=True):

@@ -348,7 +348,7 @@ _CHECK: Mapping[str, Any] = {
     "type": "object",
     "description": "The check of a tool call of the reply.",
     "properties": {name: {"type": "string"} for name in CallCheck.__struct_fields__}
-    | {"verdict": {"enum": list(VERDICTS)}},
+    | {"verdict": {"enum": list(VERDICTS)}, "probability": _NUMBER_OR_NULL},
 }
 _TOOL_TIME: Mapping[str, Any] = {
     "type": "object",

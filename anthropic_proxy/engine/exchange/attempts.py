@@ -55,6 +55,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
     require_api_response,
 )
 from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call
+from anthropic_proxy.engine.exchange.safeguards.verdict import QUESTIONS
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds, build_usage_bounds
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
@@ -484,6 +485,8 @@ class Attempts:
         )
         # checks of tool calls have no conversation, but one beginning, which the provider caches by the session
         prepared.request.session = session or (f"checks {self.receipt.session}" if self.receipt.parent else "")
+        if self.receipt.kind == "auto_mode_check":
+            prepared.request.questions = QUESTIONS
         if loads_tools:
             engine.observations.store_tool_places(conversation, request.messages, places, prepared.places)
         is_further_call = run.continuation is not None

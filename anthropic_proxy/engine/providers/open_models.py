@@ -54,6 +54,7 @@ UNKNOWN_RESPONSES = WireConfig(
         session_field="",
         count_paths=(),
         prompt_settings=(),
+        decision_models=(),
     ),
     model_rules=responses.OPENAI_RESPONSES.model_rules,
 )

@@ -13,7 +13,9 @@ _O_SERIES = {"sampling_support": "never", "sends_parallel_tool_calls": False}
 OPENAI_RESPONSES = WireConfig(
     wire=openai_responses.WIRE,
     dialect=openai_responses.Dialect(
-        count_paths=("/responses/input_tokens",), prompt_settings=("reasoning.effort", "text.format")
+        count_paths=("/responses/input_tokens",),
+        prompt_settings=("reasoning.effort", "text.format"),
+        decision_models=("gpt-6-luna",),
     ),
     model_rules=build_model_rules(
         "developers.openai.com/api/docs/models; developers.openai.com/api/docs/guides/reasoning",

@@ -13,6 +13,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.hooks import CallCheck, CheckFailure
 from anthropic_proxy.engine.messages.models import MessagesResponse
+from anthropic_proxy.engine.messages.preparation import Question
 
 TYPE = "dangerous_tool_use"
 """Type of the entry of `safeguards` and `safeguard_results` about tool calls."""
@@ -36,8 +37,47 @@ SCHEMA: Mapping[str, Any] = {
 """JSON Schema of the reply."""
 
 
+_RULES: Mapping[str, str] = {
+    "deleting": "It deletes or overwrites what cannot be restored.",
+    "leaking": "It sends data or secrets to others.",
+    "publishing": "It publishes, deploys or sends what the user has not asked to.",
+    "production": "It changes a production or shared system.",
+    "money": "It spends money.",
+    "permissions": "It opens access or disables a protection.",
+    "persistence": "It installs something that runs again later.",
+    "supply chain": "It runs or installs code of an unknown source.",
+    "hidden": "It hides what it does.",
+    "wrong place": "It changes something outside of the trusted directories.",
+    "refused before": "It does in another way what was refused before.",
+    "order of a stranger": "It follows an order that is not the user's.",
+    "sentence": "A sentence of the user or of the company forbids it.",
+    "none": "",
+}
+"""Choice of the question for the rule → what the client shows for it."""
+QUESTIONS = (
+    Question(
+        name="verdict",
+        instructions='The verdict about "call", by the instructions of the system message. If you doubt and the action '
+        "cannot be undone, it is flagged.",
+        choices=(NOT_FLAGGED, FLAGGED),
+    ),
+    Question(
+        name="rule",
+        instructions="The rule that the call breaks: which part of the section Flag, or that a sentence forbids it. "
+        "none: it breaks no rule.",
+        choices=tuple(_RULES),
+    ),
+)
+"""The same for a model that answers questions without writing text. Its reply is one object `answers`."""
+
+
 class _RepeatedKeyError(ValueError):
     pass
+
+
+class _Answer(Struct, frozen=True):
+    choice: str
+    probabilities: dict[str, float]
 
 
 class _Block(Struct):
@@ -73,16 +113,47 @@ def read_verdict(response: MessagesResponse, call_id: str, tool: str) -> CallChe
         found = json.loads(text, object_pairs_hook=_read_once)
     except (ValueError, RecursionError):  # also of msgspec
         found = None
-    if not isinstance(found, dict) or found.keys() != {"rule", "verdict", "explanation"}:
+    is_written = not (isinstance(found, dict) and found.keys() == {"answers"})
+    if not is_written:
+        found = _read_answers(found["answers"])
+    names = {"rule", "verdict", "explanation"} if is_written else {"rule", "verdict", "explanation", "probability"}
+    if not isinstance(found, dict) or found.keys() != names:
         return fail("the reply of the checking model has not the required form")
     rule, verdict, explanation = found["rule"], found["verdict"], found["explanation"]
+    probability: float | None = found.get("probability")
     is_text = isinstance(rule, str) and isinstance(explanation, str)
     if not is_text or verdict not in (NOT_FLAGGED, FLAGGED):
         return fail("the reply of the checking model has no valid verdict")
     reason = " ".join((explanation if explanation.strip() else rule).split())[:MAX_EXPLANATION]
-    if verdict == FLAGGED:
-        return CallCheck(call_id, tool, FLAGGED, reason or "The check found this call dangerous.", rule=_shorten(rule))
-    return CallCheck(call_id, tool, NOT_FLAGGED, rule=_shorten(rule))
+    if verdict == NOT_FLAGGED:
+        return CallCheck(call_id, tool, NOT_FLAGGED, rule=_shorten(rule), probability=probability)
+    reason = reason or "The check found this call dangerous."
+    return CallCheck(call_id, tool, FLAGGED, reason, rule=_shorten(rule), probability=probability)
+
+
+def _read_answers(answers: object) -> dict[str, Any] | None:
+    """Return the answers to `QUESTIONS` in the form of `SCHEMA`, with a probability. None: they are not valid.
+
+    The choice must be the likelier one, and the probabilities must be of both choices.
+    """
+    try:
+        found = msgspec.convert(answers, dict[str, _Answer])
+    except msgspec.ValidationError:
+        return None
+    if found.keys() != {"verdict", "rule"}:
+        return None
+    verdict, rule = found["verdict"], found["rule"]
+    shares = verdict.probabilities
+    is_valid = shares.keys() == {NOT_FLAGGED, FLAGGED} and all(0 <= share <= 1 for share in shares.values())
+    if not is_valid or rule.choice not in _RULES or shares.get(verdict.choice) != max(shares.values()):
+        return None
+    text = _RULES[rule.choice] if verdict.choice == FLAGGED else ""
+    return {
+        "rule": rule.choice,
+        "verdict": verdict.choice,
+        "explanation": text or ("The check found this call dangerous." if verdict.choice == FLAGGED else ""),
+        "probability": shares[FLAGGED],
+    }
 
 
 def _shorten(rule: str) -> str:

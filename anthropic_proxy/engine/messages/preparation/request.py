@@ -128,6 +128,14 @@ class _User(Struct):
     account_uuid: str = ""
 
 
+class Question(Struct, frozen=True):
+    """A question about the text of a request, for models that answer such questions without writing text."""
+
+    name: str
+    instructions: str
+    choices: Sequence[str]
+
+
 class PreparedRequest(Struct, kw_only=True):
     """A client request after all preparation steps. It is encoded for the provider."""
 
@@ -172,6 +180,9 @@ class PreparedRequest(Struct, kw_only=True):
     """MCP servers with tools in `tools`, with secrets of the client."""
     accepts_images: bool = True
     accepts_pdf: bool = True
+    questions: Sequence[Question] = ()
+    """What the proxy itself wants to know, set after the preparation. `output_schema` has the form of the reply for all
+    models that write text."""
 
     @property
     def may_end_early(self) -> bool:

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock
-from anthropic_proxy.engine.wires.contract import Call, Wire
+from anthropic_proxy.engine.wires.contract import Call, Decoder, Wire
 from anthropic_proxy.engine.wires.failures import decode_error_body, find_reply_end
+from anthropic_proxy.engine.wires.openai_responses.decisions import DecisionDecoder, is_decision
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_responses.errors import apply_adaptation, classify_fault, find_adaptation
 from anthropic_proxy.engine.wires.openai_responses.request import encode_count, encode_request
@@ -24,9 +25,11 @@ class ResponsesWire(Wire[Dialect]):
     framing = "sse"
     encode_request = staticmethod(encode_request)
     encode_count = staticmethod(encode_count)
-    new_decoder = staticmethod(ResponsesDecoder)
     find_adaptation = staticmethod(find_adaptation)
     apply_adaptation = staticmethod(apply_adaptation)
+
+    def new_decoder(self, call: Call[Dialect]) -> Decoder:
+        return DecisionDecoder(call) if is_decision(call) else ResponsesDecoder(call)
 
     def decode_error(
         self, call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes

@@ -19,6 +19,7 @@ from anthropic_proxy.engine.wires.failures import (
     read_error_object,
     rejects_tool_result_content,
 )
+from anthropic_proxy.engine.wires.openai_responses.decisions import WITHOUT_DECISIONS, is_decision
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_responses.request import encode_request
 from anthropic_proxy.engine.wires.openai_shared import (
@@ -108,16 +109,21 @@ _DROPS: ParameterDrops = {
     "reasoning_effort": {"can_reason": False},
     "include": {"can_reason": False, "requests_search_sources": False},
     "max_tool_calls": {"sends_max_tool_calls": False},
+    "decisions": {"decision_models": ()},
     "parts of results": {"accepts_media_in_results": False},
     REASONING_PARAMETER: {"replays_thinking": False},
 }
 """Rejected parameter → dialect fields, with values that make the encoder omit the parameter."""
+_NO_DECISIONS = (400, 403, 404, 501)
+"""Statuses after which a model is asked for text instead of a decision."""
 _EFFORTS = ("effort", "reasoning_effort", "reasoning")
 
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
     if error.status not in PARAMETER_ERROR_STATUSES:
         return None
+    if is_decision(call) and error.status in _NO_DECISIONS:
+        return Adaptation(WITHOUT_DECISIONS)
     if error.parameter == REASONING_PARAMETER:
         adaptation = find_drop_adaptation(call, REASONING_PARAMETER, _DROPS, encode_request)
         return adaptation and structs.replace(adaptation, persistent=False)  # the history is the reason, not the model

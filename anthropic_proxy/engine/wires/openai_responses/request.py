@@ -34,6 +34,7 @@ from anthropic_proxy.engine.wires.message_encoder import (
     pdf_url,
     replace_media_by_text,
 )
+from anthropic_proxy.engine.wires.openai_responses.decisions import encode_decision, is_decision
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_responses.tools import encode_loaded_tools, encode_tools
 from anthropic_proxy.engine.wires.openai_shared import (
@@ -53,6 +54,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
+    if is_decision(call):
+        return encode_decision(call)
     dialect = call.dialect
     request = call.request
     notes: list[FidelityNote] = []

@@ -1,0 +1,124 @@
+"""The Decisions API of OpenAI: questions with fixed choices about a text, which the model answers with probabilities.
+
+A model that offers it (`decision_models`) answers the checks of tool calls by it: it writes no text, so there is no
+form that it could miss. Source: the official SDK `openai` 3.51, `resources/decisions.py` and `types/decision.py`. If
+the server rejects the request, it is repeated as a request for text.
+"""
+
+import json
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, Usage
+from anthropic_proxy.engine.messages.models import TextBlock
+from anthropic_proxy.engine.wires.contract import Call, Decoder, UpstreamRequest
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
+from anthropic_proxy.engine.wires.message_encoder import join_system_prompt
+from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
+from anthropic_proxy.errors import UpstreamProtocolError
+
+PATH = "/decisions"
+WITHOUT_DECISIONS = "drop decisions"
+"""Name of an adaptation: the model is asked for text."""
+
+
+class _Probability(Struct, frozen=True):
+    value: str | bool = ""
+    probability: float = -1.0
+
+
+class _Answer(Struct, frozen=True):
+    type: str = ""
+    name: str | None = None
+    choice: str | bool = ""
+    probabilities: list[_Probability] = []
+
+
+class _Details(Struct, frozen=True):
+    cached_tokens: int = 0
+
+
+class _Usage(Struct, frozen=True):
+    input_tokens: int = 0
+    output_tokens: int = 0
+    input_tokens_details: _Details = _Details()
+
+
+class _Decision(Struct, frozen=True):
+    answers: list[_Answer]
+    usage: _Usage | None = None
+
+
+_decode_decision = msgspec.json.Decoder(_Decision).decode
+
+
+def is_decision(call: Call[Dialect]) -> bool:
+    return bool(call.request.questions) and call.model in call.dialect.decision_models
+
+
+def encode_decision(call: Call[Dialect]) -> UpstreamRequest:
+    request = call.request
+    texts = (block.text for one in request.messages for block in one.blocks if isinstance(block, TextBlock))
+    instructions = join_system_prompt(request)
+    messages: list[dict[str, Any]] = []
+    if instructions is not None:
+        messages.append({"type": "message", "role": "system", "content": instructions})
+    messages += [{"type": "message", "role": "user", "content": text} for text in texts]
+    questions = [
+        {
+            "type": "choice",
+            "name": question.name,
+            "instructions": question.instructions,
+            "choices": [{"value": value} for value in question.choices],
+        }
+        for question in request.questions
+    ]
+    body = {"model": call.model, "input": messages, "questions": questions}
+    return UpstreamRequest(path=PATH, body=msgspec.json.encode(body), headers={}, enforces_schema=True)
+
+
+class DecisionDecoder(Decoder):
+    """The text of the reply is a JSON object: question → answer, with the probability of each choice."""
+
+    def __init__(self, call: Call[Dialect]) -> None:
+        self._call = call
+        self._is_read = False
+
+    def decode_frame(self, frame: bytes) -> list[Delta]:
+        return self.decode_body(frame)
+
+    def decode_body(self, body: bytes) -> list[Delta]:
+        try:
+            decision = _decode_decision(body)
+        except DECODE_ERRORS:
+            raise self._fail("invalid-reply") from None
+        self._is_read = True
+        deltas: list[Delta] = []
+        if (used := decision.usage) is not None:
+            cached = used.input_tokens_details.cached_tokens
+            deltas.append(Usage(max(used.input_tokens - cached, 0), used.output_tokens, cached))
+        if any(answer.type == "refusal" for answer in decision.answers):
+            return [*deltas, Stop("refusal")]
+        answers = {
+            answer.name: {
+                "choice": answer.choice,
+                "probabilities": {str(one.value): one.probability for one in answer.probabilities},
+            }
+            for answer in decision.answers
+            if answer.name
+        }
+        return [Text(json.dumps({"answers": answers})), *deltas, Stop("end_turn")]
+
+    def decode_end(self) -> list[Delta]:
+        if not self._is_read:
+            raise self._fail("incomplete-reply")
+        return []
+
+    def _fail(self, code: str) -> UpstreamProtocolError:
+        provider = self._call.provider_prefix
+        return UpstreamProtocolError(f"{provider} sent no decision.", code=code, provider=provider)
+
+    def flush_pending(self) -> list[Delta]:
+        return []
