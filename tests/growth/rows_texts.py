@@ -287,6 +287,12 @@ ROWS = [
         n=4_000,
     ),
     row(
+        "text: long keys in a long text",
+        lambda text: redact_secrets(text, (text[: len(text) // 2] + "0", text[::-1])),
+        *shapes(("",), ("sk-growth-0000", "ab", "abcdefghijkl", "0a", "\u00e4b")),
+        n=4_000,
+    ),
+    row(
         "text: results of Brave",
         read_brave,
         *shapes(("",), ("<a", "<", "</a", "<a ", "&", "&#1", "<a>")),

@@ -50,6 +50,8 @@ FAILURE_SECONDS = 10.0
 of the cloud for each attempt."""
 RENEWAL_TIMEOUT_SECONDS = 30.0
 """Maximum time for one renewal. A shorter UPSTREAM_FIRST_BYTE_TIMEOUT replaces this value."""
+MAX_SECRET_CHARACTERS = 65_536
+"""Maximum length of a token or key. Servers accept less in a header."""
 MAX_ABANDONED_THREADS = 16
 """Maximum number of abandoned threads. Above it, no renewal starts and requests fail. A thread ends when Google's
 server replies or closes the connection."""
@@ -218,11 +220,13 @@ class TokenCache:
             )
             try:
                 try:
-                    token = self._loader.request_token()
+                    loaded_token = self._loader.request_token()
                 except AuthenticationFailed:
                     if not self._loader.discard_loaded():
                         raise
-                    token = self._loader.request_token()
+                    loaded_token = self._loader.request_token()
+                _require_usable(loaded_token.credential, origin)
+                token = loaded_token
             except ProxyError as error:
                 failure = error
             finally:
@@ -242,12 +246,24 @@ class TokenCache:
             self._abandoned += loaded.cancelled()
 
 
+def _require_usable(credential: Credential, origin: str) -> None:
+    """Raise `UpstreamUnreachable` for a token or key that is none. Errors are searched for parts of it."""
+    for secret in credential.secrets:
+        if len(secret) > MAX_SECRET_CHARACTERS:
+            raise _build_unreachable(
+                f"a token or key has {len(secret):,} characters; at most {MAX_SECRET_CHARACTERS:,} are accepted", origin
+            )
+        if not (secret.isascii() and secret.isprintable()):
+            raise _build_unreachable("a token or key has a character other than printable ASCII", origin)
+
+
 _METADATA_HOST = "169.254.169.254"
 
 
 class _Loader:
     """What the three loaders have in common: they keep what they have loaded until it is rejected."""
 
+    origin: str
     _loaded: Any = None
     """Credentials that renew themselves. None: to be read."""
     _may_be_elsewhere: bool
@@ -257,8 +273,8 @@ class _Loader:
     status."""
 
     _unusable: str | None = None
-    """Failure of the server that answered last in the present call, if its status was a success. Without a token, the
-    answer is something else, such as the log-in page of a network."""
+    """Failure of the server that answered last in the present call, if its status was a success or a redirect. Without
+    a token, the answer is something else, such as the log-in page of a network."""
 
     @property
     def _server_failure(self) -> str | None:
@@ -281,8 +297,17 @@ class _Loader:
             self._server_failures[address] = f"{host} {answer}"
         else:  # libraries also ask for metadata, whose success says nothing about the token
             self._server_failures.pop(address, None)
-        is_success = status is not None and 200 <= status < 300 and not is_elsewhere
-        self._unusable = f"{host} answered without a token" if is_success else None
+        is_unusable = status is not None and 200 <= status < 400 and not is_elsewhere
+        told = (
+            "without a token"
+            if status is None or status < 300
+            else f"with status {status}, and redirects are not followed"
+        )
+        self._unusable = f"{host} answered {told}" if is_unusable else None
+
+    def _require_token(self, token: object) -> None:
+        if not isinstance(token, str) or not token.strip():
+            raise _build_unreachable("the answer of the token server has no token", self.origin)
 
     def discard_loaded(self) -> bool:
         loaded, self._loaded = self._loaded, None
@@ -339,6 +364,7 @@ class GoogleCredentials(_Loader):
             raise self._build_error(error) from error
         if project is None and self._needs_project and self._server_failure:  # google-auth ignores this failure
             raise _build_unreachable(f"{self._server_failure}.", self.origin)
+        self._require_token(credentials.token)
         self._loaded = found
         quota_project = credentials.quota_project_id
         extra_headers = {"x-goog-user-project": quota_project} if quota_project else {}
@@ -612,6 +638,7 @@ class EntraCredentials(_Loader):
                 code="cloud-credentials",
                 should_retry=False,
             ) from error
+        self._require_token(token.token)
         self._loaded = found
         credential = Credential("authorization", f"Bearer {token.token}", self.origin)
         return AccessToken(credential, None, float(token.expires_on))

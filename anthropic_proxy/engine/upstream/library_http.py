@@ -133,7 +133,11 @@ def new_requests_session() -> Any:
 
         def close(self) -> None: ...
 
-    session, found = requests.Session(), ssl.get_default_verify_paths()
+    class Session(requests.Session):
+        def get_redirect_target(self, resp: Any) -> None:
+            """No other address gets the credentials of a request, which are in its body."""
+
+    session, found = Session(), ssl.get_default_verify_paths()
     session.verify = found.cafile or found.capath or True
     for scheme in ("https://", "http://"):
         session.mount(scheme, Adapter())

@@ -1,6 +1,7 @@
 """Servers whose replies to libraries have no end: a log-in, an export of traces and an update of prices give up."""
 
 import gzip
+import math
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -14,12 +15,15 @@ from anthropic_proxy.app import App
 from anthropic_proxy.engine.upstream import library_http
 from anthropic_proxy.engine.upstream.cloud_credentials import (
     FOUNDRY_SCOPE,
+    AccessToken,
     AwsCredentials,
     EntraCredentials,
     GoogleCredentials,
+    TokenCache,
 )
 from anthropic_proxy.engine.upstream.library_http import new_requests_session
-from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.engine.wires.contract import Credential
+from anthropic_proxy.errors import ProxyError, UpstreamUnreachable
 from anthropic_proxy.gateway.prices.updates import PriceUpdates
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Plugin
@@ -177,3 +181,92 @@ async def test_an_update_of_prices_reads_no_list_without_end(kind: str, capsys: 
         await app.close()
         assert server.sent < 2 * MAX_SENT
     assert "the reply is larger than 16 MiB" in "".join(shown)
+
+
+class OneAnswer:
+    """Answers each request with the same bytes, and closes the connection."""
+
+    def __init__(self, answer: bytes) -> None:
+        self.requests = 0
+        self._answer = answer
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                accepted, _ = self._socket.accept()
+                with accepted:
+                    accepted.recv(65_536)
+                    self.requests += 1
+                    accepted.sendall(self._answer)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+@contextmanager
+def answering(head: bytes, body: bytes = b"") -> Iterator[OneAnswer]:
+    server = OneAnswer(head + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("load", [load_google, load_container, load_sts, load_azure])
+def test_a_log_in_follows_no_redirect_to_another_server(
+    load: Load, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
+    with answering(HEAD, b"{}") as other:
+        head = b"HTTP/1.1 %d x\r\nlocation: http://127.0.0.1:%d/token\r\n" % (status, other.port)
+        with answering(head) as server, pytest.raises(ProxyError):
+            load(server.port, tmp_path, monkeypatch)
+        assert (server.requests > 0, other.requests) == (True, 0)
+
+
+class Given:
+    """A log-in that gives one token."""
+
+    origin, library, rejection_statuses = "the log-in", "library", (401,)
+
+    def __init__(self, value: str, *further: str) -> None:
+        self._credential = Credential("authorization", f"Bearer {value}", further_secrets=further)
+
+    def request_token(self) -> AccessToken:
+        return AccessToken(self._credential, None, math.inf)
+
+    def discard_loaded(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("x" * 65_537,), "no access token: a token or key has 65,537 characters; at most 65,536 are accepted"),
+        (("x", "y" * 65_537), "no access token: a token or key has 65,537 characters; at most 65,536 are accepted"),
+        *(
+            ((value,), "no access token: a token or key has a character other than printable ASCII")
+            for value in ("a\r\nx: y", "a\0b", "\ud800", "\u20ac")
+        ),
+    ],
+)
+async def test_a_token_that_no_header_can_have_is_none(given: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UpstreamUnreachable) as raised:
+        await TokenCache(Given(*given)).acquire_token()
+    assert raised.value.message == f"{message} (the log-in)"
+
+
+@pytest.mark.parametrize("value", ["null", "[]", "{}", "5", '""', '" "'])
+@pytest.mark.parametrize("load", [load_google, load_azure])
+def test_a_token_that_is_no_text_is_none(
+    load: Load, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = f'{{"access_token": {value}, "expires_in": 3600, "expires_on": "4102444800", "token_type": "Bearer"}}'
+    with answering(HEAD, body.encode()) as server, pytest.raises(ProxyError):
+        load(server.port, tmp_path, monkeypatch)
