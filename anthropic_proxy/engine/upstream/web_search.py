@@ -4,6 +4,7 @@ import asyncio
 import html
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
@@ -23,6 +24,8 @@ SEARCH_TIMEOUT_SECONDS = 20.0
 MAX_QUOTED_CHARACTERS = 200
 """Maximum number of characters that an error message quotes from a response of the search service."""
 _MAX_BYTES = 8 * 1024 * 1024
+_MAX_RESULTS = 200
+"""Maximum number of results that are looked at. Services give some tens."""
 _MAX_SITES = 5
 """Maximum number of domains in a query. With more domains, the query contains none, because they would displace its
 words; only the results are filtered."""
@@ -100,7 +103,7 @@ class SearchClient(ABC):
                 f"{self._url} gives no results as JSON ({str(error)[:MAX_QUOTED_CHARACTERS]})", "unavailable"
             ) from None
         chosen: dict[str, SearchResult] = {}
-        for result in results:
+        for result in islice(results, _MAX_RESULTS):
             if len(chosen) >= limit:
                 break
             url = result.url
@@ -171,7 +174,7 @@ class SearxngClient(SearchClient):
             raise WebSearchFailed(
                 f"no engine of SearXNG gave results ({reasons[:MAX_QUOTED_CHARACTERS]})", "unavailable"
             )
-        return [
+        return (
             SearchResult(
                 url=result.url,
                 title=result.title or result.url,
@@ -180,7 +183,7 @@ class SearxngClient(SearchClient):
             )
             for result in reply.results
             if result.url
-        ]
+        )
 
     def describe_error_response(self, status: int, body: bytes) -> str:
         if status == 403:
@@ -251,7 +254,7 @@ class BraveClient(SearchClient):
 
     def decode_results(self, body: bytes) -> Iterable[SearchResult]:
         web = msgspec.json.decode(body, type=_BraveResponse).web
-        return [
+        return (
             SearchResult(
                 url=result.url,
                 title=_plain(result.title) or result.url,
@@ -259,7 +262,7 @@ class BraveClient(SearchClient):
                 page_age=(result.page_age or "").removesuffix("T00:00:00") or None,
             )
             for result in (web.results if web else ())
-        ]
+        )
 
     def describe_error_response(self, status: int, body: bytes) -> str:
         """The status does not show the cause: Brave answers a wrong API key with status 422, for example."""
@@ -289,7 +292,7 @@ class TavilyClient(SearchClient):
         return UpstreamRequest(path="/search", body=msgspec.json.encode(fields), headers=_JSON)
 
     def decode_results(self, body: bytes) -> Iterable[SearchResult]:
-        return [
+        return (
             SearchResult(
                 url=result.url,
                 title=result.title or result.url,
@@ -297,7 +300,7 @@ class TavilyClient(SearchClient):
                 page_age=result.published_date or None,
             )
             for result in msgspec.json.decode(body, type=_TavilyResponse).results
-        ]
+        )
 
     def describe_error_response(self, status: int, body: bytes) -> str:
         """Tavily's own status codes 432 and 433 mean that the limit of the user's plan is reached."""
@@ -331,7 +334,7 @@ class ExaClient(SearchClient):
         return UpstreamRequest(path="/search", body=msgspec.json.encode(fields), headers=_JSON)
 
     def decode_results(self, body: bytes) -> Iterable[SearchResult]:
-        return [
+        return (
             SearchResult(
                 url=result.url,
                 title=result.title or result.url,
@@ -339,7 +342,7 @@ class ExaClient(SearchClient):
                 page_age=(result.published or "").removesuffix("T00:00:00.000Z") or None,
             )
             for result in msgspec.json.decode(body, type=_ExaResponse).results
-        ]
+        )
 
     def describe_error_response(self, status: int, body: bytes) -> str:
         return _quote(body, "error")

@@ -70,6 +70,15 @@ async def test_results_are_limited_unique_and_only_pages() -> None:
     assert [page.url for page in found] == ["https://a.test/", "https://b.test/"]
 
 
+async def test_only_the_first_results_of_a_service_are_looked_at() -> None:
+    """A service may answer with any number of results that the domains of the client exclude."""
+    blocked, good = [result(f"https://a.test/{number}") for number in range(200)], result("https://b.test/")
+    for given, kept in (([*blocked[1:], good], ["https://b.test/"]), ([*blocked, good], [])):
+        async with asking(Instance(given)) as (service, _):
+            found = await service.search("brie", blocked_domains=["a.test"])
+        assert [page.url for page in found] == kept
+
+
 @pytest.mark.parametrize(
     ("allowed", "blocked", "query", "kept"),
     [

@@ -60,6 +60,8 @@ _BEFORE = compile_later(r"(?:\A|[^\w@.-])(?:https?://)?(?:www\.)?\Z", re.IGNOREC
 """Pattern of the text before a URL: a character that cannot belong to a URL, then an optional scheme and `www.`."""
 _AFTER = compile_later(r"/?(?![\w/%&=?~+@-]|[.:]\w)")
 """Pattern of the text after a URL: a character that cannot continue the path or host of the URL."""
+_MAX_OCCURRENCES = 10_000
+"""Maximum number of places of one text at which a URL is looked for. Most are within longer URLs."""
 _ESCAPED = compile_later(r"(?:%[0-9A-Fa-f]{2})+")
 _SAME_WITHOUT = frozenset("!$'()*,;-._~")
 """ASCII characters, besides letters and digits, that mean the same in a URL with and without percent-encoding."""
@@ -134,7 +136,9 @@ def _occurs_in(text: str, lowered: str, host: str, path: str) -> bool:
     """
     wanted = host + _lowered(path)
     at = lowered.find(wanted)
-    while at >= 0:
+    for _ in range(_MAX_OCCURRENCES):
+        if at < 0:
+            break
         before = text[max(at - _MAX_BEFORE_CHARACTERS - 1, 0) : at]
         if text.startswith(path, at + len(host)) and _AFTER.match(text, at + len(wanted)) and _BEFORE.search(before):
             return True
