@@ -64,7 +64,7 @@ def new_demo_transport(
 ) -> Transport:
     """Texts mention `setup_variables`, which configure a real provider."""
     command = name_program("anthropic-proxy init")
-    after = "which applies at once" if options.session_command else f"and {options.start_again}"
+    after = "which applies at once" if options.session_command else "and reload the proxy"
     advice = Advice(
         f"For a real model, run {command}, or put {setup_variables[0]}=… into {options.variables_file}, {after}.",
         setup_variables[1:],
