@@ -17,6 +17,7 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.engine.exchange.provider_errors import (
     assign_base_url,
     describe_base_url_setting,
+    describe_connection_advice,
     suggest_base_url,
 )
 from anthropic_proxy.engine.providers import Provider, find_registry
@@ -503,7 +504,7 @@ def _explain_failed_query(error: ProxyError, provider: Provider, settings: Setti
     if error.status in (401, 402, 403, 429) or not described:
         return f"{prefixed}."
     if error.status not in (404, 405):
-        return f"{prefixed}.{described}"
+        return f"{prefixed}.{describe_connection_advice(error, provider, settings) or described}"
     question, better = suggest_base_url(provider, settings)
     remedy = f" Try {assign_base_url(provider, settings, better)}" if better else ""
     return f"{prefixed}.{described} {question}{remedy}"

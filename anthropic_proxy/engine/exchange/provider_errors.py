@@ -179,15 +179,19 @@ def add_key_setting(error: UpstreamError, target: Target, credential: Credential
 
 
 def add_address_advice(error: UpstreamError, target: Target, settings: EngineOptions) -> None:
-    """Say in the error of a failed connection which setting has the base URL, and how a local server is started."""
-    if not isinstance(error, UpstreamUnreachable) or error.advice:
+    if error.advice or not (advice := describe_connection_advice(error, target.provider, settings)):
         return
-    described = describe_base_url_setting(target.provider, settings)
+    error.add_advice(f".{advice}")
+
+
+def describe_connection_advice(error: ProxyError, provider: Provider, settings: EngineOptions) -> str:
+    """Return sentences for a failed connection: which setting has the base URL, and how a local server is started."""
+    if not isinstance(error, UpstreamUnreachable):
+        return ""
     start = ""
     if error.should_retry is False:  # a server of this machine or network refuses connections
-        start = " Start it: ollama serve" if target.provider.uses_installed_models else " Start this server."
-    if described or start:
-        error.add_advice(f".{described}{start}")
+        start = " Start it: ollama serve" if provider.uses_installed_models else " Start this server."
+    return f"{describe_base_url_setting(provider, settings)}{start}"
 
 
 _UNKNOWN_MODEL = compile_later(
