@@ -243,6 +243,15 @@ def durations_need_no_date(module: Module) -> Breaches:
             yield node.lineno, "reads the clock of the machine"
 
 
+def patterns_are_made_by_modules(module: Module) -> Breaches:
+    for function in module.functions():
+        for node in ast.walk(function):
+            if not isinstance(node, ast.Call) or ast.unparse(node.func) != "compile_later":
+                continue
+            if isinstance(node.args[0], ast.Constant):
+                yield node.lineno, "makes a pattern with each call"
+
+
 class Rule(NamedTuple):
     """A condition that must hold, and its reason."""
 
@@ -274,6 +283,10 @@ RULES = (
     Rule(
         durations_need_no_date,
         "The clock of a machine may be set at any time. Durations come from time.monotonic or engine/clock.py.",
+    ),
+    Rule(
+        patterns_are_made_by_modules,
+        "The growth tests measure the patterns that exist after the import of all modules.",
     ),
     Rule(
         libraries_are_loaded_before_their_parts,

@@ -96,9 +96,12 @@ def list_requirements(extra: str) -> list[str]:
     return [match[1] for match in found if match is not None and match[2] == extra]
 
 
+_NAME_END = compile_later(r"[^\w.-]")
+
+
 def _are_installed(requirements: Sequence[str]) -> bool:
     with suppress(PackageNotFoundError):
-        return all(version(compile_later(r"[^\w.-]").split(text, maxsplit=1)[0]) for text in requirements)
+        return all(version(_NAME_END.split(text, maxsplit=1)[0]) for text in requirements)
     return False
 
 

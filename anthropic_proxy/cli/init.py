@@ -1476,6 +1476,9 @@ def read_address(name: str, text: str) -> str:
         return ""
 
 
+_NOT_IN_NAMES = compile_later(r"[^a-z0-9-]")
+
+
 def name_host(address: str) -> str:
     """Return a name for the server at `address`: `openrouter` for openrouter.ai, `gpu-box` for the host gpu-box."""
     host = urlsplit(address).hostname or ""
@@ -1483,7 +1486,7 @@ def name_host(address: str) -> str:
         return "remote" if ip_address(host).is_global else "local"
     except ValueError:
         name = host.split(".")[-2:][0].lower()
-        return "local" if name == "localhost" else compile_later(r"[^a-z0-9-]").sub("-", name)
+        return "local" if name == "localhost" else _NOT_IN_NAMES.sub("-", name)
 
 
 def _choose_name(name: str, base_url: str, settings: Settings) -> str:

@@ -41,9 +41,12 @@ def short_count(value: float | None) -> str:
     return f"{value:,.0f}"
 
 
+_BEFORE_UNIT = compile_later(r"(?<=\d) (?=[kMG%])")
+
+
 def keep_units(text: str) -> str:
     """Return `text` with no line break between a number and its unit: `1 % of 1.0 M`."""
-    return compile_later(r"(?<=\d) (?=[kMG%])").sub("\u00a0", text)
+    return _BEFORE_UNIT.sub("\u00a0", text)
 
 
 def chart_money(nano_dollars: float) -> str:

@@ -145,14 +145,20 @@ def format_origin_in_sentence(origin: str) -> str:
     return f"{place.removesuffix(',')}, line {number}" if line else origin
 
 
+_NOT_IN_NAMES = compile_later(r"[^a-z0-9_-]+")
+
+
 def suggest_provider_name(text: str) -> str:
     """Return a name for the table of a server that a user calls `text`. "": no character can be used."""
-    return compile_later(r"[^a-z0-9_-]+").sub("-", text.lower()).strip("-_")[:_MAX_SUGGESTED_NAME].rstrip("-_")
+    return _NOT_IN_NAMES.sub("-", text.lower()).strip("-_")[:_MAX_SUGGESTED_NAME].rstrip("-_")
+
+
+_NOT_IN_VARIABLES = compile_later(r"\W+", re.ASCII)
 
 
 def suggest_key_variable(name: str, field: str = "api_key") -> str:
     """Return a variable for a key of a server that has a table of this name: `MY_SERVER_API_KEY`."""
-    variable = compile_later(r"\W+", re.ASCII).sub("_", f"{name}_{field}").strip("_").upper()
+    variable = _NOT_IN_VARIABLES.sub("_", f"{name}_{field}").strip("_").upper()
     return f"PROVIDER_{variable}" if variable[0].isdigit() else variable
 
 
@@ -243,6 +249,7 @@ TARGETS_SETTING = "targets of route"
 DEFAULT_TARGET = "default"
 """Target of a route that stands for the models that a request would have without routes."""
 NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9 ._-]{0,62}$"
+NAME = compile_later(NAME_PATTERN)
 """Regular expression of valid route names. A name is also the value of a response header."""
 Weight = Annotated[float, Meta(gt=0, le=1_000_000)]
 """Type of a relative share of requests, above 0. Only the ratio of the weights matters."""

@@ -69,6 +69,9 @@ _ADD_KEYS = compile_later(r", or add keys \([^)]*\)")
 _SET_FALLBACK = ", or set FALLBACK_<TIER>"
 
 
+_VARIABLE = compile_later(r"[A-Z0-9_]+")
+
+
 def find_remedy(
     code: str,
     key_setting: str | None = "",
@@ -93,7 +96,7 @@ def find_remedy(
         text = text.replace("FALLBACK_<TIER>", f"FALLBACK_{tier.upper()}=PREFIX/MODEL")
     if key_setting is None:
         text = _ADD_KEYS.sub("", text)
-    elif compile_later(r"[A-Z0-9_]+").fullmatch(key_setting):
+    elif _VARIABLE.fullmatch(key_setting):
         text = text.replace("OPENAI_API_KEY", key_setting)
     elif key_setting:  # api_key of a table of anthropic-proxy.toml, which names a variable, a file or a command
         text = text.replace("OPENAI_API_KEY=key1,key2", f"key1,key2 in the place that {key_setting} names")
@@ -115,11 +118,14 @@ def split_remedy(code: str, message: str) -> tuple[str, str]:
     return cause, remedy
 
 
+_WORD_BORDER = compile_later(r"(?<=[a-z])(?=[A-Z])")
+
+
 def error_help_headers(error: ProxyError) -> dict[str, str]:
     """`x-proxy-help: /help/errors#rate-limit`"""
     if error.code:
         return {"x-proxy-help": f"{PAGE}#{error.code}"}
     # a class of a plugin has no section, but its base class has one
     known = next(base for base in type(error).__mro__ if base.__module__.startswith("anthropic_proxy."))
-    section = compile_later(r"(?<=[a-z])(?=[A-Z])").sub("-", known.__name__).lower()
+    section = _WORD_BORDER.sub("-", known.__name__).lower()
     return {"x-proxy-help": f"{PAGE}#{section}"}

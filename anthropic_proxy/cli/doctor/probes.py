@@ -5,6 +5,7 @@ A probe has a check of its result. If the check fails, the request may be repeat
 
 import base64
 import json
+import re
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -21,12 +22,12 @@ Check = Callable[[ProbeResult], str]
 _END_TAG = compile_later(r"</(?:think|thinking|thought|seed:think)>|\[/THINK\]")
 """Pattern of a tag that ends reasoning. If the tag is in the reply text for the client, a dialect field is wrong."""
 
-_COLOR_WORDS: Mapping[str, str] = {
-    "yellow": "yellow|gold",
-    "purple": "purple|violet|magenta|plum",
-    "green": "green",
-    "black": "black",
-    "": "red|blue|orange|brown|white|gr[ae]y|pink|cyan|teal|turquoise|beige",
+_COLOR_WORDS: Mapping[str, re.Pattern[str]] = {
+    "yellow": compile_later(r"\b(?:yellow|gold)\b"),
+    "purple": compile_later(r"\b(?:purple|violet|magenta|plum)\b"),
+    "green": compile_later(r"\bgreen\b"),
+    "black": compile_later(r"\bblack\b"),
+    "": compile_later(r"\b(?:red|blue|orange|brown|white|gr[ae]y|pink|cyan|teal|turquoise|beige)\b"),
 }
 """Name of a color in the picture of a probe → pattern of words for this color. Key "": pattern of colors that no
 picture has."""
@@ -95,7 +96,7 @@ def new_color_check(colors: Sequence[str]) -> Check:
 
     def check(result: ProbeResult) -> str:
         text = result.text.lower()
-        named = {color for color, words in _COLOR_WORDS.items() if compile_later(rf"\b(?:{words})\b").search(text)}
+        named = {color for color, words in _COLOR_WORDS.items() if words.search(text)}
         return "" if named == set(colors) else "accepts the picture, but the reply does not name its colors"
 
     return check

@@ -426,9 +426,12 @@ def _place(
     return f"{plan.add_server(server)}/{model}"
 
 
+_SCHEME = compile_later(r"^\w+://")
+
+
 def _name_server(url: str) -> str:
     """Return a name for the configuration table of the server at `url`: a word of its host, `local` or `server`."""
-    host = compile_later(r"^\w+://").sub("", url).partition("/")[0].partition(":")[0]
+    host = _SCHEME.sub("", url).partition("/")[0].partition(":")[0]
     words = [word for word in host.split(".") if word not in ("api", "www", "com", "ai", "io", "org", "net", "cn")]
     if host in ("localhost", "127.0.0.1", "0.0.0.0", "host") or not words:
         return "local"

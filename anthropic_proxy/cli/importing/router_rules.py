@@ -140,6 +140,9 @@ def _match_thinking(name: str, operator: str, right: object) -> Mapping[str, obj
     return None
 
 
+_QUOTED = compile_later(r"^'(.*)'$", re.DOTALL)
+
+
 def _decode_literal(given: object) -> object:
     """Return the value that claude-code-router reads: JSON, a quoted text, or the text itself."""
     if not isinstance(given, str):
@@ -148,7 +151,7 @@ def _decode_literal(given: object) -> object:
     try:
         return json.decode(text.encode())
     except ValueError:
-        return compile_later(r"^'(.*)'$", re.DOTALL).sub(r"\1", text)
+        return _QUOTED.sub(r"\1", text)
 
 
 def _as_text(value: object) -> str:

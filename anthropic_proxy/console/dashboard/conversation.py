@@ -562,12 +562,17 @@ def escape_controls(value: Any) -> Any:
     return escape_terminal_controls(value.replace("\r\n", "\n"))
 
 
+_CODE = compile_later(r"`([^`\n]+)`")
+_STRONG = compile_later(r"\*\*(?!\s)([^*\n]+)(?<!\s)\*\*")
+_HEADING = compile_later(r"^#{1,6} +(.+)$", re.MULTILINE)
+
+
 def mark_up(text: str) -> Markup:
     """Return a text for a page, in which `code`, **strong** words and # headings of Markdown have their form."""
     found = str(escape(escape_controls(text)))
-    found = compile_later(r"`([^`\n]+)`").sub(r"<code>\1</code>", found)
-    found = compile_later(r"\*\*(?!\s)([^*\n]+)(?<!\s)\*\*").sub(r"<b>\1</b>", found)
-    return Markup(compile_later(r"^#{1,6} +(.+)$", re.MULTILINE).sub(r"<b>\1</b>", found))  # escaped above
+    found = _CODE.sub(r"<code>\1</code>", found)
+    found = _STRONG.sub(r"<b>\1</b>", found)
+    return Markup(_HEADING.sub(r"<b>\1</b>", found))  # escaped above
 
 
 def format_json(data: bytes) -> str:

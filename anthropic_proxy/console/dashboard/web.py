@@ -139,12 +139,12 @@ def compress_response(request: RouteRequest, response: RouteResponse) -> RouteRe
     return RouteResponse(status=response.status, headers=fields, body=gzip.compress(body, _GZIP_LEVEL, mtime=0))
 
 
+_GZIP = compile_later(r"\s*gzip\s*(;\s*q=(1|0?\.0*[1-9]|0\.0*[1-9])[0-9.]*\s*)?")
+
+
 def accepts_gzip(request: RouteRequest) -> bool:
     codings = request.headers.get("accept-encoding", "").lower().split(",")
-    return any(
-        compile_later(r"\s*gzip\s*(;\s*q=(1|0?\.0*[1-9]|0\.0*[1-9])[0-9.]*\s*)?").fullmatch(coding)
-        for coding in codings
-    )
+    return any(_GZIP.fullmatch(coding) for coding in codings)
 
 
 def redirect(target: str, *, set_cookie: Sequence[str] = ()) -> RouteResponse:

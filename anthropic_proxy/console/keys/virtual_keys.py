@@ -12,7 +12,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from anthropic_proxy.engine.durations import decode_duration
-from anthropic_proxy.engine.options import NAME_PATTERN, matches_model
+from anthropic_proxy.engine.options import NAME, matches_model
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_price
@@ -176,9 +176,7 @@ def require_valid_rules(rules: Rules) -> Rules:
                 f"{name} has {len(patterns)} entries. Use at most {_MAX_PATTERNS}.", code="virtual-key-limits"
             )
         for pattern in patterns:
-            has_form = (
-                compile_later(NAME_PATTERN).fullmatch(pattern) is not None if name == "routes" else " " not in pattern
-            )
+            has_form = NAME.fullmatch(pattern) is not None if name == "routes" else " " not in pattern
             if not (bool(pattern) and len(pattern) <= _MAX_PATTERN_CHARACTERS and pattern.isprintable() and has_form):
                 example = _EXAMPLES.get(name, "names of [[routes]] in anthropic-proxy.toml")
                 raise InvalidRequest(f"{name} contains {pattern[:40]!r}. Use {example}.", code="virtual-key-limits")

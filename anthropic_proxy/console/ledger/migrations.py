@@ -107,6 +107,9 @@ def _add_owner_and_team(connection: "Connection") -> Iterator[str]:
     yield from _change_hourly_key(connection, keys.split())
 
 
+_PRIMARY_KEY = compile_later(r"PRIMARY KEY \([^)]*\)")
+
+
 def _change_hourly_key(connection: "Connection", columns_of_key: Sequence[str]) -> Iterator[str]:
     """Columns that a step has added to `hourly` become part of its key with all others that `columns_of_key` lists."""
     key = f"PRIMARY KEY ({', '.join(columns_of_key)})"
@@ -118,7 +121,7 @@ def _change_hourly_key(connection: "Connection", columns_of_key: Sequence[str]) 
     ((sql,),) = connection.query("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'hourly'")
     columns = ", ".join(name for (name,) in connection.query("SELECT name FROM pragma_table_info('hourly')"))
     yield "ALTER TABLE hourly RENAME TO hourly_before"
-    yield compile_later(r"PRIMARY KEY \([^)]*\)").sub(key, sql)
+    yield _PRIMARY_KEY.sub(key, sql)
     yield f"INSERT INTO hourly ({columns}) SELECT {columns} FROM hourly_before"
     yield "DROP TABLE hourly_before"
 

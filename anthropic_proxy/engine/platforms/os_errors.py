@@ -57,6 +57,9 @@ _READ_CHARACTERS = 4_000
 """Number of characters at the beginning of a text that are read. The rest would be cut anyway."""
 
 
+_WORD_BORDER = compile_later(r"(?<=[a-z])(?=[A-Z])")
+
+
 def describe_os_error(error: BaseException) -> str:
     """Return the cause of any exception as plain text without a final period: `connection refused`."""
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -82,7 +85,7 @@ def describe_os_error(error: BaseException) -> str:
     if text := clean_error_text(str(error)):
         return text
     name = type(error).__name__.removesuffix("Error").removesuffix("Exception")
-    return compile_later(r"(?<=[a-z])(?=[A-Z])").sub(" ", name).lower() or "unknown failure"
+    return _WORD_BORDER.sub(" ", name).lower() or "unknown failure"
 
 
 def clean_error_text(text: str) -> str:

@@ -171,14 +171,19 @@ def load_vendor_prices(table: str) -> VendorPrices | None:
     return msgspec.convert(tables["prices"], VendorPrices) if "prices" in tables else None
 
 
+_TABLE_LINE = compile_later(r"^\[(\w+)\]$", re.MULTILINE)
+_ALSO_LINE = compile_later(r"^also = \[(.*)\]$", re.MULTILINE)
+_QUOTED_NAME = compile_later(r'"(\w+)"')
+
+
 @cache
 def list_model_tables() -> dict[str, str]:
     """Return provider name → its table of `models.toml` as text: the library takes 30 ms for all tables."""
-    _, *pieces = compile_later(r"^\[(\w+)\]$", re.MULTILINE).split(_FILE.read_text(encoding="utf-8"))
+    _, *pieces = _TABLE_LINE.split(_FILE.read_text(encoding="utf-8"))
     tables = {name: f"[{name}]{text}" for name, text in zip(pieces[::2], pieces[1::2], strict=True)}
     for text in list(tables.values()):
-        if also := compile_later(r"^also = \[(.*)\]$", re.MULTILINE).search(text):
-            tables |= dict.fromkeys(compile_later(r'"(\w+)"').findall(also[1]), text)
+        if also := _ALSO_LINE.search(text):
+            tables |= dict.fromkeys(_QUOTED_NAME.findall(also[1]), text)
     return tables
 
 
@@ -204,12 +209,15 @@ def _load_table(provider: str) -> _Table | None:
     )
 
 
+_VERSION_SEPARATOR = compile_later("[.-]")
+
+
 def _split(name: str) -> _Name | None:
     """Split a model id at its version: `claude-opus-`, (4, 8), `-20260901`. None: it has no version."""
     found = _VERSION.search(name)
     if found is None:
         return None
-    version = tuple(int(number) for number in compile_later("[.-]").split(found[0]))
+    version = tuple(int(number) for number in _VERSION_SEPARATOR.split(found[0]))
     return _Name(name[: found.start()], version, name[found.end() :])
 
 

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct, field
 
 from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN
+from anthropic_proxy.engine.messages.models.tools import MAX_TOOL_NAME_LENGTH
 from anthropic_proxy.engine.messages.work_budget import (
     CHARACTERS_PER_NODE,
     WorkBudget,
@@ -459,14 +460,18 @@ _FOLDER = (
 )
 
 
-def _tool_call_rule(form: str, *tools: tuple[str, str, str]) -> tuple[re.Pattern[str], Sequence[tuple[str, str, str]]]:
+_ToolKind = tuple[re.Pattern[str], str, str]
+
+
+def _tool_call_rule(form: str, *tools: tuple[str, str, str]) -> tuple[re.Pattern[str], Sequence[_ToolKind]]:
     """Return a rule: the compiled pattern of a user text, and the kinds of tools that can serve the request.
 
     A kind has a pattern of the tool name, the possible names of its argument, and a template of the value (see
     `_fill`). The first kind that the client offers is used. Names are compared in lower case, without `_`, `-` and MCP
     prefix.
     """
-    return compile_later(f"{_START}(?:{form}){_END}", re.IGNORECASE, most=MAX_PROMPT_CHARACTERS), tools
+    kinds = [(compile_later(name, most=MAX_TOOL_NAME_LENGTH), *others) for name, *others in tools]
+    return compile_later(f"{_START}(?:{form}){_END}", re.IGNORECASE, most=MAX_PROMPT_CHARACTERS), kinds
 
 
 _SHELL = (
@@ -520,9 +525,7 @@ def find_requested_call(request: DemoRequest) -> ToolCall | None:
     for form, arguments, template in kinds:
         for tool in request.tools:
             name = _normalize(tool.name.rpartition("__")[2])
-            argument = (
-                wanted in {"", name} and compile_later(form).fullmatch(name) and _find_argument(tool, arguments.split())
-            )
+            argument = wanted in {"", name} and form.fullmatch(name) and _find_argument(tool, arguments.split())
             if argument:
                 return build_tool_call(tool, {argument: _fill(template, text, request.working_directory)})
     return None

@@ -266,8 +266,11 @@ def _list_texts(entry: CatalogEntry) -> str:
     return " ".join((entry.title, entry.cause, entry.remedy, *entry.texts, entry.slug)).lower()
 
 
+_CODE = compile_later(r"`([^`]+)`")
+
+
 def _inline(text: str) -> str:
-    return compile_later(r"`([^`]+)`").sub(r"<code>\1</code>", escape(text))
+    return _CODE.sub(r"<code>\1</code>", escape(text))
 
 
 def render_document(body: str) -> str:
@@ -283,9 +286,12 @@ def render_section(title: str, lines: Sequence[str]) -> str:
     return f"<section><h2>{title}</h2>\n<div>" + "\n".join(lines) + "</div></section>"
 
 
+_BREAKABLE = compile_later(r"=|(?<=\w)/")
+
+
 def _format_command(line: str) -> str:
     # a narrow page breaks there, and not within a number
-    shown = compile_later(r"=|(?<=\w)/").sub(r"\g<0><wbr>", escape(line))
+    shown = _BREAKABLE.sub(r"\g<0><wbr>", escape(line))
     return f"<pre><code>{shown}</code></pre>"
 
 

@@ -257,9 +257,12 @@ def _require_no_variable(file: ConfigFile, path: KeyPath, text: str) -> None:
         )
 
 
+_NOT_IN_VARIABLES = compile_later(r"[^A-Z0-9]+")
+
+
 def _name_variable(path: KeyPath) -> str:
     """Return the name of a variable for a value of a table: `OPENAI_X_TEAM` for providers.openai.headers.x-team."""
-    return compile_later(r"[^A-Z0-9]+").sub("_", "_".join((path[1], *(path[3:] or path[2:]))).upper()).strip("_")
+    return _NOT_IN_VARIABLES.sub("_", "_".join((path[1], *(path[3:] or path[2:]))).upper()).strip("_")
 
 
 def _decode_reference(file: ConfigFile, path: KeyPath, value: object) -> HeaderReference:

@@ -12,7 +12,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.options import (
     DEFAULT_TARGET,
-    NAME_PATTERN,
+    NAME,
     TIERS,
     WEEKDAYS,
     WILDCARDS,
@@ -27,7 +27,6 @@ from anthropic_proxy.engine.options import (
     load_time_zone,
     normalize_model_pattern,
 )
-from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath
@@ -46,7 +45,7 @@ def load_routes(file: ConfigFile, sources: Sources) -> tuple[ConfiguredRoute, ..
         with sources.errors.collect():
             errors = ErrorList()
             with errors.collect():
-                if not compile_later(NAME_PATTERN).fullmatch(route.name):
+                if not NAME.fullmatch(route.name):
                     raise file.invalid_value_error(
                         (*path, "name"),
                         route.name,

@@ -158,6 +158,9 @@ def remove_endpoint(url: str) -> str:
     return f"{base_url}/v1" if base_url.endswith("/openai") and query else f"{base_url}{mark}{query}"
 
 
+_WITHOUT_SCHEME = compile_later(r"[\w.-]+(:\d+)?(/\S*)?")
+
+
 def decode_url(found: FoundSetting) -> str:
     """Return the URL without a trailing slash and the scheme's own port, its host in lower case.
 
@@ -172,7 +175,7 @@ def decode_url(found: FoundSetting) -> str:
     except ValueError:
         raise invalid_setting_error(found, allowed) from None
     if url.scheme.lower() not in {"http", "https"} or not url.hostname or port == 0:
-        guess = f"http://{found.text}" if compile_later(r"[\w.-]+(:\d+)?(/\S*)?").fullmatch(found.text) else ""
+        guess = f"http://{found.text}" if _WITHOUT_SCHEME.fullmatch(found.text) else ""
         raise invalid_setting_error(found, allowed, guess)
     is_plain = _QUERY.fullmatch(url.query) and _HEADER_TEXT.fullmatch(found.text)
     # another host than this pattern allows, such as one with a backslash, is read differently by different libraries
@@ -249,11 +252,12 @@ def decode_aws_region(found: FoundSetting) -> str:
     return text
 
 
+_AZURE_ADDRESS = compile_later(r"(?:https?://)?([\w-]+)\.(?:services\.ai|openai|cognitiveservices)\.azure\.com\b.*")
+
+
 def decode_resource(found: FoundSetting) -> str:
     if not AZURE_RESOURCE.fullmatch(found.text):
-        host = compile_later(
-            r"(?:https?://)?([\w-]+)\.(?:services\.ai|openai|cognitiveservices)\.azure\.com\b.*"
-        ).fullmatch(found.text)
+        host = _AZURE_ADDRESS.fullmatch(found.text)
         raise invalid_setting_error(
             found,
             "Use the name of a resource, without its address: 2 to 64 letters, digits and hyphens, no hyphen at its "
@@ -330,9 +334,12 @@ def decode_redis_url(found: FoundSetting) -> Secret:
     return Secret(found.text, f"{found.variable} {found.origin_phrase}")
 
 
+_PARAMETER_START = compile_later("[?&]")
+
+
 def _require_absolute_files(found: FoundSetting) -> None:
     # a password may contain `?`, so each one may begin the query
-    for parameter in compile_later("[?&]").split(found.text)[1:]:
+    for parameter in _PARAMETER_START.split(found.text)[1:]:
         name, value = map(unquote_plus, parameter.partition("=")[::2])
         if name not in _FILE_PARAMETERS or not value or os.path.isabs(value):
             continue
@@ -410,10 +417,13 @@ def is_variable_name(text: str) -> bool:
     return _VARIABLE_NAME.fullmatch(text) is not None and not is_random and not text.startswith(KEY_BEGINNINGS)
 
 
+_QUERY_START = compile_later(r"[?#].")
+
+
 def redact_and_shorten(text: str, max_characters: int = _MAX_SHOWN_CHARACTERS) -> str:
     """Return a text for a message, with secrets masked, unprintable characters escaped, and a long text shortened."""
     text = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
-    if "://" in text and (query := compile_later(r"[?#].").search(text)):  # a query may hold a key under any name
+    if "://" in text and (query := _QUERY_START.search(text)):  # a query may hold a key under any name
         text = f"{text[: query.start() + 1]}…"
     if _contains_key(text):
         return repr(Secret(text.rpartition("@")[2] if "@" in text else text))

@@ -156,6 +156,9 @@ def select_betas(call: Call[Dialect]) -> SelectedBetas:
     return SelectedBetas(sent, tested, held_back, lost, notes)
 
 
+_WORD = compile_later(r"[\w-]+")
+
+
 def find_beta_adaptation(call: Call[Dialect], message: str) -> Adaptation | None:
     """Return the change that leaves out the betas that the server has rejected. None: the message is about no beta.
 
@@ -170,7 +173,7 @@ def find_beta_adaptation(call: Call[Dialect], message: str) -> Adaptation | None
     if not (betas.sent and _REFUSED.match(message)):
         return None
     dialect = call.dialect
-    words = set(compile_later(r"[\w-]+").findall(message))
+    words = set(_WORD.findall(message))
     accepted = dialect.accepted_betas
     unknown = [beta for beta in betas.sent if beta not in accepted] or betas.sent
     newer = [beta for beta in unknown if _is_later(beta, dialect)]

@@ -270,12 +270,12 @@ def rejects_tool_result_content(message: str, parameter: str | None) -> bool:
     )
 
 
+_IMAGE_WORD = regex(rf"\b{_IMAGE}\b")
+
+
 def rejects_tool_result_images(message: str, parameter: str | None) -> bool:
     """Return True if an error rejects images in tool results."""
-    return (
-        rejects_tool_result_content(message, parameter)
-        and compile_later(rf"\b{_IMAGE}\b", re.I).search(message) is not None
-    )
+    return rejects_tool_result_content(message, parameter) and _IMAGE_WORD.search(message) is not None
 
 
 _TEXT = (
@@ -498,8 +498,8 @@ class _Row(Struct, frozen=True, kw_only=True):
     kind: str
     statuses: tuple[int, ...] = ()
     codes: frozenset[str] = frozenset()
-    text: str = ""
-    """Pattern that is searched in the provider's error message, ignoring case. "": no condition on the message."""
+    text: re.Pattern[str] | None = None
+    """Searched in the provider's error message. None: no condition on the message."""
     only: tuple[int | None, ...] = ()
     """HTTP statuses of the provider with which `text` is searched. Empty: any status. None: an error in a stream."""
     should_retry: bool | None = None
@@ -508,9 +508,9 @@ class _Row(Struct, frozen=True, kw_only=True):
     def matches(self, fault: UpstreamFault) -> bool:
         if fault.status in self.statuses or self.codes & fault.codes:
             return True
-        if not self.text or (self.only and (fault.status not in self.only or _asks_wrong(fault))):
+        pattern = self.text
+        if pattern is None or (self.only and (fault.status not in self.only or _asks_wrong(fault))):
             return False
-        pattern = compile_later(self.text, re.IGNORECASE)
         # patterns of a beginning are meant for the text of the server behind a gateway
         return any(pattern.search(text) is not None for text in {fault.message, remove_wrappers(fault.message)})
 
@@ -531,7 +531,9 @@ _ROWS = (
         kind="authentication_error",
         statuses=(401,),
         codes=frozenset(("invalid_api_key", "API_KEY_INVALID", "authentication_error")),
-        text=r"api key not valid|incorrect api key|\binvalid api[ _-]?key\b|\bapi[ _-]?key is (?:invalid|incorrect)\b",
+        text=regex(
+            r"api key not valid|incorrect api key|\binvalid api[ _-]?key\b|\bapi[ _-]?key is (?:invalid|incorrect)\b"
+        ),
         should_retry=False,
     ),
     _Row(
@@ -545,7 +547,7 @@ _ROWS = (
         kind="not_found_error",
         statuses=(404, 410),
         codes=frozenset(("model_not_found", "NOT_FOUND", "not_found_error", "ResourceNotFoundException")),
-        text=r"^model [\"'`].*[\"'`] not found|^the model [\"'`][^\"'`]{1,200}[\"'`] does not exist\b",
+        text=regex(r"^model [\"'`].*[\"'`] not found|^the model [\"'`][^\"'`]{1,200}[\"'`] does not exist\b"),
     ),
     # Bedrock (sst/opencode issue 396, mlcommons/modelbench issue 1654), Vertex AI, DeepSeek, OpenRouter, Groq, Azure
     # (Azure-Samples/azure-search-openai-demo issue 3057, microsoft/Generative-AI-for-beginners-dotnet issue 302;
@@ -556,26 +558,29 @@ _ROWS = (
         codes=frozenset(
             ("model_decommissioned", "unavailable_model", "unknown_model", "invalid_model", "OperationNotSupported")
         ),
-        text=r"^invalid model: |^the provided model identifier is invalid\b|^model not exist\b"
-        r"|\bis not a valid model id\b"
-        r"|\bon-demand throughput is(?:n['’]t| not) supported\b|\bdoes(?:n['’]t| not) support on-demand throughput\b"
-        r"|\bpublisher model\b.{0,300}\bis not servable in region\b|^the model .{1,200} has been decommissioned\b",
+        text=regex(
+            r"^invalid model: |^the provided model identifier is invalid\b|^model not exist\b"
+            r"|\bis not a valid model id\b"
+            r"|\bon-demand throughput is(?:n['’]t| not) supported\b"
+            r"|\bdoes(?:n['’]t| not) support on-demand throughput\b"
+            r"|\bpublisher model\b.{0,300}\bis not servable in region\b|^the model .{1,200} has been decommissioned\b"
+        ),
         only=(None, 400, 500),
     ),
     # Bedrock (repost.aws, "InvokeModel API error"), Vertex AI (yym68686/uni-api issue 41) (2026-11)
     _Row(
         status=403,
         kind="permission_error",
-        text=r"^operation not allowed\b|\bproject\b.{0,200}\bis not allowed to use publisher model\b",
+        text=regex(r"^operation not allowed\b|\bproject\b.{0,200}\bis not allowed to use publisher model\b"),
         only=(None, 400),
     ),
-    _Row(status=429, kind="rate_limit_error", text=RATE_LIMIT_WORDS.pattern, only=(413,), should_retry=False),
+    _Row(status=429, kind="rate_limit_error", text=RATE_LIMIT_WORDS, only=(413,), should_retry=False),
     _Row(
         status=413,
         kind="request_too_large",
         statuses=(413,),
         codes=frozenset(("request_too_large",)),
-        text=r"^request payload size exceeds",
+        text=regex(r"^request payload size exceeds"),
     ),
     _Row(
         status=529,
@@ -587,7 +592,7 @@ _ROWS = (
                 *("UNAVAILABLE", "ServiceUnavailableException", "server_is_overloaded", "slow_down", "1305"),
             )
         ),
-        text=r"overload|capacity|too busy|high demand",
+        text=regex(r"overload|capacity|too busy|high demand"),
         only=(503,),
     ),
     # The same failure as an event of a stream or with a general status: OpenAI (zyycn/codex-proxy-rs issue 90), Gemini,
@@ -595,7 +600,7 @@ _ROWS = (
     _Row(
         status=529,
         kind="overloaded_error",
-        text=r"\boverloaded\b|\b(?:at|over|insufficient|no|out of) capacity\b|\btoo busy\b|\bhigh demand\b",
+        text=regex(r"\boverloaded\b|\b(?:at|over|insufficient|no|out of) capacity\b|\btoo busy\b|\bhigh demand\b"),
         only=(None, 500, 502),
     ),
     _Row(
@@ -613,8 +618,11 @@ _ROWS = (
     _Row(
         status=429,
         kind="rate_limit_error",
-        text=r"\brate[ _-]?limit(?:s|ed)?\b[^.\n]{0,40}\b(?:reached|exceeded|hit)\b"
-        r"|\b(?:reached|exceeded|hit)\b[^.\n]{0,40}\brate[ _-]?limits?\b|\brate[ _-]?limited\b|\btoo many requests\b",
+        text=regex(
+            r"\brate[ _-]?limit(?:s|ed)?\b[^.\n]{0,40}\b(?:reached|exceeded|hit)\b"
+            r"|\b(?:reached|exceeded|hit)\b[^.\n]{0,40}\brate[ _-]?limits?\b|\brate[ _-]?limited\b"
+            r"|\btoo many requests\b"
+        ),
         only=(None, 500, 502),
     ),
     _Row(status=503, kind="api_error", statuses=(503,)),
