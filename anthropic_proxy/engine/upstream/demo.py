@@ -470,7 +470,9 @@ def _tool_call_rule(form: str, *tools: tuple[str, str, str]) -> tuple[re.Pattern
     `_fill`). The first kind that the client offers is used. Names are compared in lower case, without `_`, `-` and MCP
     prefix.
     """
-    kinds = [(compile_later(name, most=MAX_TOOL_NAME_LENGTH), *others) for name, *others in tools]
+    kinds = [
+        (compile_later(name, most=MAX_TOOL_NAME_LENGTH), arguments, template) for name, arguments, template in tools
+    ]
     return compile_later(f"{_START}(?:{form}){_END}", re.IGNORECASE, most=MAX_PROMPT_CHARACTERS), kinds
 
 

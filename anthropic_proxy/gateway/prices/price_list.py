@@ -15,6 +15,7 @@ from decimal import Decimal
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from math import lcm
+from types import ModuleType
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -216,7 +217,7 @@ class PriceSource:
         if not listed:
             raise ValueError("the list is empty")
         # the public function downloads by an HTTP client without limits
-        providers = _import_updater().types._providers_from_raw(listed)
+        providers = _import_updater()[0]._providers_from_raw(listed)
         self.load()  # the package's own expressions are used
         today = datetime.now(UTC).date()
         with self._lock:
@@ -239,13 +240,14 @@ PRICE_SOURCE = PriceSource()
 
 def find_published_url() -> str:
     """Return the address at which the package publishes its newest prices."""
-    return str(_import_updater().update_prices.DEFAULT_UPDATE_URL)
+    return str(_import_updater()[1].DEFAULT_UPDATE_URL)
 
 
-def _import_updater() -> Any:
-    import genai_prices.update_prices  # noqa: PLC0415  # it imports pydantic
+def _import_updater() -> tuple[ModuleType, ModuleType]:
+    """Return the modules of the package with the types of a list, and with its address."""
+    from genai_prices import types, update_prices  # noqa: PLC0415  # they import pydantic
 
-    return genai_prices
+    return types, update_prices
 
 
 def format_own_price(name: str) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ import math
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -430,8 +429,8 @@ def find_retry_delay(headers: Mapping[str, str], details: Any, message: str) -> 
     return float(math.ceil(min(max(seconds, 1), MAX_DELAY_SECONDS)))  # `min` before `ceil`: seconds may be infinite
 
 
-def _read_date(text: str) -> datetime:
-    """Raises `ValueError`, `TypeError` or `OverflowError` for a text that is no date of a header."""
+def _read_date(text: str) -> Any:
+    """Return the `datetime` in a header. Raises `ValueError`, `TypeError` or `OverflowError` for another text."""
     from email.utils import parsedate_to_datetime  # noqa: PLC0415  # loads 14 modules, for errors only
 
     return parsedate_to_datetime(text)
@@ -461,7 +460,8 @@ def _find_seconds(headers: Mapping[str, str], details: Any, message: str) -> flo
     if (match := _RESET.search(message)) is not None and (now := headers.get("date")) is not None:
         zone = "+00:00" if match[2].upper() in ("Z", "UTC", "GMT") else match[2]
         with suppress(ValueError, TypeError, OverflowError):
-            return (datetime.fromisoformat(match[1] + zone) - _read_date(now)).total_seconds()
+            moment = _read_date(now)
+            return float((moment.fromisoformat(match[1] + zone) - moment).total_seconds())
     resets = [
         _seconds_until(reset, headers.get("date", ""))
         for what in ("", "-requests", "-tokens")
@@ -482,8 +482,10 @@ def _seconds_until(reset: str, now: str) -> float | None:
     with suppress(ValueError, TypeError, OverflowError):
         moment = _read_date(now)
         if seconds is not None:
-            return (seconds / 1000 if seconds >= _MIN_EPOCH_SECONDS * 1000 else seconds) - moment.timestamp()
-        return (datetime.fromisoformat(reset.strip()) - moment).total_seconds()
+            return float(seconds / 1000 if seconds >= _MIN_EPOCH_SECONDS * 1000 else seconds) - float(
+                moment.timestamp()
+            )
+        return float((moment.fromisoformat(reset.strip()) - moment).total_seconds())
     return None
 
 
