@@ -176,6 +176,8 @@ class EstimateCache:
         self._last: tuple[MessagesRequest, TokenFacts] | None = None
         self._has_reasoning = False
         """True if the facts have the reasoning of earlier replies apart."""
+        self._tokens: tuple[TokenFamily, int] | None = None
+        """Estimate of the latest request for the family that was asked for last."""
 
     def has_estimate(self, request: MessagesRequest) -> bool:
         return self._last is not None and self._last[0] is request
@@ -184,12 +186,16 @@ class EstimateCache:
         finds_reasoning = scale.family.drops_reasoning
         if self._last is None or self._last[0] is not request or (finds_reasoning and not self._has_reasoning):
             self._last = request, collect_token_facts(request, finds_reasoning=finds_reasoning)
-            self._has_reasoning = finds_reasoning
+            self._has_reasoning, self._tokens = finds_reasoning, None
         return self.estimate_latest(scale)
 
     def estimate_latest(self, scale: TokenScale) -> int:
         """0: no request was estimated."""
-        return 0 if self._last is None else round(estimate_tokens(self._last[1], scale.family) * scale.factor)
+        if self._last is None:
+            return 0
+        if self._tokens is None or self._tokens[0] is not scale.family:
+            self._tokens = scale.family, estimate_tokens(self._last[1], scale.family)
+        return round(self._tokens[1] * scale.factor)
 
     def is_latest_usual(self, family: TokenFamily) -> bool:
         """Return True if the count of the latest request says how a model counts usual requests."""
@@ -255,6 +261,8 @@ def is_usual(facts: TokenFacts, family: TokenFamily) -> bool:
     letters, digits, marks, spaces = (facts.text[place] + facts.tool_text[place] for place in _WORD_FEATURES)
     if letters + digits > MAX_WORD_LENGTH * (marks + spaces):
         return False
+    if not (facts.images or facts.pages or facts.page_text):
+        return True
     without_media = structs.replace(facts, images=[], pages=0, page_text=0)
     return estimate_tokens(facts, family) * (1 - MAX_MEDIA_SHARE) <= estimate_tokens(without_media, family)
 
@@ -385,7 +393,6 @@ _LETTERS = _CAPITALS + _CAPITALS.lower()
 _DIGITS = b"0123456789"
 _ASCII = bytes(range(128))
 _LETTERS_ALIKE = bytes(ord("a") if byte in _LETTERS else ord(" ") for byte in range(256))
-_SPACES_ALONE = bytes(ord("a") if byte == ord(" ") else ord(" ") for byte in range(256))
 _MARKS_ALONE = bytes(byte if byte < 128 and byte not in _LETTERS + _DIGITS else ord(" ") for byte in range(256))
 _CAPITALS_ALONE = bytes(byte if byte in _CAPITALS else ord(" ") for byte in range(256))
 _DIGITS_ALONE = bytes(ord("0") if byte in _DIGITS else ord(" ") for byte in range(256))
@@ -460,7 +467,8 @@ def _sampled(text: bytes, stretch: int) -> bytes:
 def _count_features(text: bytes) -> tuple[int, ...]:
     if rb"\u" in text:
         text = _ESCAPED.sub(lambda match: _OF_TWO if match[1] else _OF_VIETNAMESE if match[2] else _OF_THREE, text)
-    words = (b" " + text.translate(_LETTERS_ALIKE)).count(b" a")  # where they begin
+    letters_alike = text.translate(_LETTERS_ALIKE)
+    words = letters_alike.count(b" a") + letters_alike.startswith(b"a")  # where they begin
     remainder = text.translate(None, _LETTERS)
     letters = len(text) - len(remainder)
     capitals = text.translate(_CAPITALS_ALONE)
@@ -468,7 +476,8 @@ def _count_features(text: bytes) -> tuple[int, ...]:
     digits = len(remainder) - len(remainder.translate(None, _DIGITS))
     numbers = len(text.translate(_DIGITS_ALONE).split()) if digits else 0
     spaces = remainder.count(b" ")
-    runs_of_spaces = (b" " + text.translate(_SPACES_ALONE)).count(b" aa")  # where they begin
+    between = (b"-%b-" % text).split(b"  ")  # the texts between such runs, and b"" inside a longer run
+    runs_of_spaces = len(between) - between.count(b"") - 1
     marks = len(remainder) - digits - spaces - remainder.count(b"\\")
     runs = len(text.translate(_MARKS_ALONE, b"\\").split())
     scripts: tuple[int, ...] = _NO_SCRIPTS
