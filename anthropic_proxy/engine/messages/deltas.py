@@ -253,7 +253,7 @@ class BilledUsage(TokenCounts):
     service_tier: str = ""
     """Service tier that the provider of the last call reported, in its own words: `default`, `flex`. "": none."""
     stated_cost: int = 0
-    """Cost in nano-dollars that the provider stated (OpenRouter). 0: none. It counts unless you have set a price."""
+    """Cost in nano-dollars that the provider stated (OpenRouter, xAI). 0: none. It counts unless you set a price."""
 
     def copy_usage(self, source: "BilledUsage") -> None:
         # for each request, so without a loop over the names

@@ -8,13 +8,15 @@ from msgspec import Raw, Struct
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 
+_TICKS = 10_000_000_000
 _MAX_DOLLARS = 1_000
 """A larger amount has another meaning."""
 
 
 class StatedCost(Struct, gc=False):
-    """Fields of `usage` with the cost of a call in US dollars, as OpenRouter writes them over Chat Completions
-    (openrouter.ai/docs/use-cases/usage-accounting, read 2026-11-26) and Responses (simonw/llm-openrouter pull 60).
+    """Fields of `usage` with the cost of a call: of OpenRouter in US dollars over Chat Completions
+    (openrouter.ai/docs/use-cases/usage-accounting, read 2026-11-26) and Responses (simonw/llm-openrouter pull 60), and
+    of xAI over both (docs.x.ai/developers/cost-tracking, read 2026-11-27).
     """
 
     cost: Raw = ABSENT
@@ -25,13 +27,16 @@ class StatedCost(Struct, gc=False):
     cost_details: Raw = ABSENT
     """Its `upstream_inference_cost` is what that vendor bills. Other calls repeat `cost` there, or have null."""
 
+    cost_in_usd_ticks: Raw = ABSENT
+    """xAI: ten thousand millions of ticks are one US dollar. Discounts and searches are included."""
+
     def read_nano_dollars(self) -> int | None:
         """Return what the user pays for the call. None: the provider states no usable amount."""
-        charged, own = _read_dollars(self.cost), 0.0
+        charged, own = _read_amount(self.cost), 0.0
         if self.is_byok is not False and is_present(self.cost_details):
             with suppress(*DECODE_ERRORS):
-                own = _read_dollars(_decode_details(self.cost_details).upstream_inference_cost)
-        dollars = charged
+                own = _read_amount(_decode_details(self.cost_details).upstream_inference_cost)
+        dollars = charged or _read_amount(self.cost_in_usd_ticks) / _TICKS
         if self.is_byok is True:
             dollars = charged + own if own else 0
         elif own > charged:  # replies before the field `is_byok`
@@ -48,7 +53,7 @@ class _Details(Struct, gc=False):
 _decode_details = msgspec.json.Decoder(_Details).decode
 
 
-def _read_dollars(amount: Raw) -> float:
+def _read_amount(amount: Raw) -> float:
     """0: no number, or a negative one."""
     if is_present(amount):
         with suppress(*DECODE_ERRORS):
