@@ -11,7 +11,7 @@ this, so only texts in places that Claude Code fills with the user's words count
 What a sub-agent gets as a message of the user was written by the model. So was the text of a planned wake-up.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 from msgspec import Raw, Struct
@@ -24,13 +24,13 @@ _MAX_USER_TEXT, _MAX_USER_TEXTS = 4_000, 16_000
 _MAX_EARLIER_INPUT = 6_000
 """Maximum characters of the input of an earlier call that are kept."""
 _MAX_NAME = 200
-_TAG = compile_later(r"<(/?)(?:[a-z]{1,40}[-_][a-z_-]{1,60}|channel|tick)(?:>|(?=\s))")
+_TAG = compile_later(r"<(/?)(?:[a-z]{1,40}[-_][a-z_-]{1,60}|channel|input|tick)(?:>|(?=\s))")
 """Tags that Claude Code puts around texts that the user did not write: files, output, messages of others."""
 _NOT_OF_USER = compile_later(
     r"(?:Another Claude session|A peer session|The coordinator|The .{1,80} plugin) sent |Your background observer "
     r"|A message arrived |Messages arrived |Activity was observed |[^\n:]{1,40} hook feedback\b|Caveat: "
     r"|Base directory for this skill:|This skill is served by |This session is being continued "
-    r"|\[[A-Z -]{8,80}\]|\[handback-|\[Request interrupted ",
+    r"|\[[A-Z -]{8,80}\]|\[handback-",
     most=200,
 )
 """Beginnings of texts that Claude Code writes into user messages without a tag."""
@@ -103,9 +103,9 @@ def read_transcript(body: bytes, *, is_subagent: bool = False) -> Transcript:
         for block in message.list_blocks()
         if block.type == "tool_use"
     ]
-    tools = {call.id: call.name for call in calls}
+    plain_calls = {call.id for call in calls} - {call.id for call in calls if call.name in _READS_TEXT}
     prompts = {prompt for call in calls if (prompt := _read_prompt(call))}
-    texts = [text for message in messages if message.role == "user" for text in _list_user_texts(message, tools)]
+    texts = [text for turn in _list_turns(messages) for text in _list_user_texts(turn, plain_calls)]
     texts = [text for text in texts if text not in prompts]
     first, latest, size = texts[:1], list[str](), 0
     for text in reversed(texts[1:]):
@@ -131,25 +131,38 @@ def _read_prompt(call: _Block) -> str:
         return ""
 
 
-def _list_user_texts(message: _Message, tools: Mapping[str, str]) -> Iterator[str]:
-    """`tools`: id of each earlier call → name of its tool."""
-    blocks = message.list_blocks()
-    answered = [tools.get(block.tool_use_id, "Skill") for block in blocks if block.type == "tool_result"]
-    if not _READS_TEXT.isdisjoint(answered):
+def _list_turns(messages: Sequence[_Message]) -> Iterator[Sequence[_Block]]:
+    """Yield the blocks of the user messages between two messages of the model."""
+    turn = list[_Block]()
+    for message in messages:
+        if message.role == "user":
+            turn += message.list_blocks()
+        elif message.role == "assistant":
+            yield turn
+            turn = []
+    yield turn
+
+
+def _list_user_texts(turn: Sequence[_Block], plain_calls: Collection[str]) -> Iterator[str]:
+    """`plain_calls`: ids of the calls of tools to whose results no file is added."""
+    answered = [block.tool_use_id for block in turn if block.type == "tool_result"]
+    if not all(call in plain_calls for call in answered):
         return
-    is_interrupted = is_command = False
-    for text in (block.text.strip() for block in blocks if block.type == "text"):
-        if answered and text.startswith(_INTERRUPTED):
-            is_interrupted = True
+    is_command, is_of_user = False, not answered
+    for text in (block.text.strip() for block in turn if block.type == "text"):
+        if text.startswith(_INTERRUPTED):
+            is_of_user = True
         elif answered and text.startswith(_QUEUED):
             yield from _find_own(text[len(_QUEUED) :].rpartition(_AFTER_QUEUED)[0])
+        elif is_command or not is_of_user:
+            continue
         elif _COMMAND.match(text):
             is_command = True
             parts = (_find_between(text, tag) for tag in ("command-name", "command-args"))
             yield " ".join(part for part in parts if part)
         elif text.startswith(_SUMMARY):
             yield "(a summary of the earlier conversation by the agent is left out)"
-        elif not is_command and (is_interrupted or not answered):
+        else:
             yield from _find_own(text)
 
 
