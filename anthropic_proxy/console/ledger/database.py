@@ -9,6 +9,7 @@ import os
 import shutil
 import sqlite3
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -37,6 +38,8 @@ LOCK_TIMEOUT_SECONDS = 2.0
 _OPENING_TIMEOUT_SECONDS = 5.0
 """Maximum time in seconds for which a process waits while another one creates or migrates a SQLite database."""
 _CONNECT_TIMEOUT_SECONDS = 5
+_SILENT_SECONDS = 5.0
+"""Time for which pages do not ask a PostgreSQL server again that did not answer within the time limit."""
 _SILENCE_MILLISECONDS = 10_000
 """Time in milliseconds without a TCP acknowledgment after which the PostgreSQL server counts as disconnected."""
 _CACHE_KIBIBYTES = 16_384
@@ -374,7 +377,7 @@ def _import_psycopg() -> ModuleType:
 def connect_for_reading(address: DatabaseAddress) -> Any:
     """Return a connection of the driver. It creates no tables."""
     if address.file is None:
-        return _connect_postgres(address)
+        return _connect_unless_silent(address)
     driver = sqlite3.connect(_name_file(address.file), uri=True, timeout=LOCK_TIMEOUT_SECONDS, check_same_thread=False)
     driver.text_factory = _decode_text
     driver.execute("PRAGMA query_only=ON")
@@ -451,6 +454,25 @@ def _connect_postgres(address: DatabaseAddress) -> Any:
     driver = _import_psycopg().connect(**{**address.list_options(), **own})
     driver.execute(f"SET search_path TO {SCHEMA}")
     return driver
+
+
+_silent_servers: dict[str, tuple[BaseException, float]] = {}
+"""Server that did not answer → the error, and the monotonic time until which it is not asked again."""
+
+
+def _connect_unless_silent(address: DatabaseAddress) -> Any:
+    """Pages would wait one after the other, each for the whole time limit."""
+    place = address.describe()
+    failure, until = _silent_servers.get(place, (None, 0.0))
+    if failure is not None and time.monotonic() < until:
+        raise type(failure)(*failure.args)
+    started = time.monotonic()
+    try:
+        return _connect_postgres(address)
+    except _import_psycopg().OperationalError as error:
+        if time.monotonic() - started >= _CONNECT_TIMEOUT_SECONDS / 2:
+            _silent_servers[place] = error, time.monotonic() + _SILENT_SECONDS
+        raise
 
 
 def _migrate(connection: Connection, address: DatabaseAddress) -> None:

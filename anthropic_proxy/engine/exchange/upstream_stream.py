@@ -31,10 +31,13 @@ from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.loaded_tools import CALLER, LoadedToolCalls
 from anthropic_proxy.engine.messages.models import Tool
 from anthropic_proxy.engine.messages.output_limit import ReplyEnd
-from anthropic_proxy.engine.wires.contract import BaseDialect, Call, UpstreamResponse, Wire, read_body
+from anthropic_proxy.engine.wires.contract import BaseDialect, Call, UpstreamResponse, Wire, build_size_error, read_body
 from anthropic_proxy.engine.wires.framing import FRAME_READERS
 from anthropic_proxy.errors import UnreadableReply, UpstreamError
 
+MAX_STREAM_BYTES = 128 * 1024 * 1024
+"""Maximum bytes of a translated stream, of which some content is kept until its end. Long replies have some tens of
+megabytes."""
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """Maximum size of an unstreamed reply or an error body. A larger reply fails with `UpstreamProtocolError`; a larger
 error body is ignored."""
@@ -162,6 +165,7 @@ class UpstreamStream(DeltaStream):
         self._stopped = False
         self._ended = False
         self._drain_until = 0.0
+        self._bytes_left = MAX_STREAM_BYTES
         """Time on the loop clock until which token usage is awaited after `Stop`. 0: the wait has not started."""
 
     @property
@@ -222,6 +226,9 @@ class UpstreamStream(DeltaStream):
                     else:
                         chunk = await self._response.read()
                     self._watchdog.note_bytes()
+                    self._bytes_left -= len(chunk)
+                    if self._bytes_left < 0:
+                        raise build_size_error(MAX_STREAM_BYTES)
                 except UpstreamError as error:
                     self._broken = error
                     chunk = b""

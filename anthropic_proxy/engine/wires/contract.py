@@ -324,6 +324,12 @@ class ConvertedResponse:
         await self._response.close(wait_for_end=wait_for_end)
 
 
+def build_size_error(max_bytes: int) -> UpstreamProtocolError:
+    return UpstreamProtocolError(
+        f"the reply is larger than {max_bytes >> 20} MiB", retryable=False, code="reply-too-large"
+    )
+
+
 async def read_body(response: UpstreamResponse, max_bytes: int, on_read: Callable[[], None] | None = None) -> bytes:
     """Return the complete body of an upstream response, without a byte order mark.
 
@@ -337,9 +343,7 @@ async def read_body(response: UpstreamResponse, max_bytes: int, on_read: Callabl
             on_read()
         size += len(chunk)
         if size > max_bytes:
-            raise UpstreamProtocolError(
-                f"the reply is larger than {max_bytes >> 20} MiB", retryable=False, code="reply-too-large"
-            )
+            raise build_size_error(max_bytes)
         chunks.append(chunk)
     return b"".join(chunks).removeprefix(b"\xef\xbb\xbf")
 

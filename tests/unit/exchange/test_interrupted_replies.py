@@ -64,3 +64,11 @@ async def test_a_failure_in_the_read_that_brought_the_text() -> None:
     sink = await proxy.post(model="openai/local", stream=True, tools=[TOOL])
     assert content_of(sink.stream) == "I look. <tool_c"
     assert shapes(sink.stream)[-1] == "error"
+
+
+async def test_a_stream_without_end_is_ended() -> None:
+    megabyte = b": " + b"x" * (1024 * 1024 - 4) + b"\n\n"
+    proxy = ProxyHarness(lambda *_: FakeResponse(200, frame({"content": "hi"}), *[megabyte] * 129), **KEYS_OF_ALL)
+    sink = await proxy.post(model="openai/gpt-4.1", stream=True)
+    assert content_of(sink.stream) == "hi"
+    assert read_events(sink.stream)[-1]["error"]["message"] == "openai: the reply is larger than 128 MiB"

@@ -2,6 +2,7 @@
 
 import errno
 import re
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -16,13 +17,16 @@ import pytest
 from msgspec import structs
 from sqlalchemy import Inspector, inspect
 
+from anthropic_proxy.console.ledger import database as database_module
 from anthropic_proxy.console.ledger.database import (
     SCHEMA,
     Connection,
+    DatabaseError,
     classify_database_error,
     connect_for_writing,
     describe_reading_failure,
     find_database,
+    open_for_reading,
     open_for_writing,
     write_backup,
 )
@@ -369,6 +373,23 @@ async def test_an_unreachable_server_loses_no_row_before_the_stop(tmp_path: Path
         assert ledger.stop() == 1
     assert "password-1" not in ledger.warnings[0]
     assert ledger.warnings[0].endswith("Start the database server, or correct DATABASE_URL.")
+
+
+def test_a_server_that_does_not_answer_is_asked_once_for_all_readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("psycopg", reason="engine: psycopg")
+    monkeypatch.setattr(database_module, "_CONNECT_TIMEOUT_SECONDS", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = Settings(database_url=Secret(f"postgresql://u:p@127.0.0.1:{silent.getsockname()[1]}/x"))
+        texts = set()
+        for _ in range(5):
+            with pytest.raises(DatabaseError) as raised:
+                open_for_reading(settings)
+            texts.add(str(raised.value))
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+    assert len(texts) == 1
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
