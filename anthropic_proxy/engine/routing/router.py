@@ -504,7 +504,7 @@ def _require_one_tier(requested: str, name: str) -> str | None:
             "claude-haiku-4-5.",
             code="model-name",
         )
-    return tiers.pop() if tiers else None
+    return find_tier(name)
 
 
 def _without_suffix(name: str) -> str:
