@@ -128,8 +128,13 @@ def count_calls(journal: RequestLog) -> int:
     return sum(one.method == "POST" and "/api/show" not in one.path for one in journal.exchanges)
 
 
-@pytest.mark.parametrize("outcome", ["not_flagged", "flagged"])
-@pytest.mark.parametrize("wire", WIRES)
+CASES = [
+    *((wire, "flagged") for wire in WIRES),
+    *(pytest.param(wire, "not_flagged", marks=[] if wire == "chat" else pytest.mark.slow) for wire in WIRES),
+]
+
+
+@pytest.mark.parametrize(("wire", "outcome"), CASES)
 def test_a_checked_call_costs_three_requests_and_no_notice(
     claude: Path, work: Path, tmp_path: Path, wire: str, outcome: str
 ) -> None:

@@ -10,7 +10,17 @@ import json
 import re
 from typing import Any
 
-from anthropic_proxy.engine.exchange.safeguards.prompt import INSTRUCTIONS
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anthropic_proxy.engine.exchange.safeguards.prompt import (
+    INSTRUCTIONS,
+    CallTooLargeError,
+    ToolCallToCheck,
+    build_check_body,
+)
+from anthropic_proxy.engine.exchange.safeguards.transcript import Transcript, read_transcript
+from anthropic_proxy.engine.options import AutoMode
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from tests.support.golden_texts import Check
 from tests.support.harness import FakeResponse, ProxyHarness
@@ -128,3 +138,42 @@ def test_a_command_with_a_repeated_field_is_what_the_client_runs() -> None:
     twice = f'{{"command": "ls", "command": "rm -rf {DATA}"}}'
     given = {"messages": [{"role": "user", "content": "look"}], "calls": [["call_1", "Bash", twice]]}
     assert run_attempt(json.dumps(given)).splitlines()[-1] == "→ call_1 flagged"
+
+
+TAGS = ("system-reminder", "bash-stdout", "bash-stderr", "task-notification", "ide_selection", "channel")
+PIECES = [part for tag in TAGS for part in (f"<{tag}>", f"</{tag}>", f"<{tag} a='b'>")]
+STRANGER = st.lists(st.sampled_from([*PIECES, WANTED, "\n", "[Request interrupted by user]", "<", "</"]), max_size=12)
+
+
+@given(before=STRANGER, inside=STRANGER, tag=st.sampled_from(TAGS), other=st.sampled_from(TAGS))
+def test_no_text_between_tags_becomes_a_text_of_the_user(
+    before: list[str], inside: list[str], tag: str, other: str
+) -> None:
+    added = f"<{tag}>{''.join(before)}</{tag}>\n<{other}>{''.join(inside)}</{other}>"
+    body = {
+        "messages": [{"role": "user", "content": [{"type": "text", "text": added}, {"type": "text", "text": "go"}]}]
+    }
+    assert read_transcript(json.dumps(body).encode()).user_messages == ["go"]
+
+
+@given(
+    lines=st.lists(st.text("ab \\'$;", max_size=30), min_size=1, max_size=30),
+    times=st.integers(1, 3_000),
+    place=st.floats(0, 1),
+    tool=st.sampled_from([("Bash", "command"), ("Write", "content")]),
+    end=st.sampled_from(["\n", ""]),
+)
+def test_each_line_of_a_long_text_is_shown_or_the_call_is_not_checked(
+    lines: list[str], times: int, place: float, end: str, tool: tuple[str, str]
+) -> None:
+    all_lines = lines * times
+    all_lines.insert(int(place * len(all_lines)), "the line")
+    call = ToolCallToCheck("c", tool[0], json.dumps({tool[1]: "\n".join(all_lines) + end}))
+    try:
+        body = build_check_body(call, (), Transcript([], []), context={}, auto_mode=AutoMode(), model="m")
+    except CallTooLargeError:
+        return
+    (message,) = json.loads(body)["messages"]
+    shown = json.loads(message["content"])["call"]["input"][tool[1]]
+    parts = [shown] if isinstance(shown, str) else [shown["beginning"], *shown["excerpts"], shown["end"]]
+    assert {*all_lines} <= {line for part in parts for line in part.split("\n")}

@@ -9,7 +9,7 @@ too much, the call is not checked.
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -35,8 +35,6 @@ _END_CHARACTERS = 6_000
 _MAX_LINE = 2_000
 _MAX_SHOWN_CHARACTERS = 48_000
 """Maximum characters of a longer input that are shown. A call with more is not checked."""
-_AROUND = 160
-"""Characters before and after a risky word of a file that are shown."""
 _MAX_EARLIER_INPUT, _MAX_WRITTEN_FILES = 300, 4
 """Maximum characters of the input of an earlier call, and number of those that are shown without this limit, because
 they wrote a file which the checked call names."""
@@ -64,7 +62,7 @@ _DECEPTIVE = compile_later(
 """Characters that have no shape, look like a blank or a Latin letter, or change the direction of others. Greek and
 Cyrillic letters only beside Latin ones."""
 _WRITING_TOOLS = frozenset(("Edit", "MultiEdit", "NotebookEdit", "Write"))
-"""Tools with texts of files. Each line of a long text of another tool may be run."""
+"""Tools that write files, which later calls may run."""
 _WRITTEN_FILE = compile_later(r'"(?:file_path|notebook_path|path)": ?"([^"\\]{1,300})"')
 _RISKY = compile_later(
     r"\b(?:rm|rmdir|unlink|shred|dd|mkfs\w*|truncate|find|xargs|parallel|curl|wget|nc|ncat|netcat|socat|telnet|ssh|scp"
@@ -367,46 +365,25 @@ def _describe_call(call: ToolCallToCheck) -> dict[str, Any]:
         raise CallTooLargeError(_TOO_LONG)
     value = decode_arguments(call.arguments)
     if len(call.arguments) > MAX_CALL_CHARACTERS:
-        value = _shorten_texts(value, _find_risky_parts if call.name in _WRITING_TOOLS else _find_new_lines)
+        value = _shorten_texts(value)
         if _count_characters(value) > _MAX_SHOWN_CHARACTERS or len(_encode(value)) > _MAX_SHOWN_CHARACTERS:
             raise CallTooLargeError(_TOO_LONG)
     return {"tool": call.name[:200], "input": value}
 
 
-def _shorten_texts(value: Any, find_parts: Callable[[str, int, int], list[str]]) -> Any:
-    """Return an input with the ends and some parts of its long texts, in place of these texts.
-
-    `find_parts`: function of a text, and of start and end of its middle.
-    """
+def _shorten_texts(value: Any) -> Any:
+    """Return an input with the ends and some lines of its long texts, in place of these texts."""
     if isinstance(value, dict):
-        return {name: _shorten_texts(item, find_parts) for name, item in value.items()}
+        return {name: _shorten_texts(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_shorten_texts(item, find_parts) for item in value]
+        return [_shorten_texts(item) for item in value]
     if not isinstance(value, str) or len(value) <= 2 * (_END_CHARACTERS + _MAX_LINE):
         return value
     start = value.find("\n", _END_CHARACTERS, _END_CHARACTERS + _MAX_LINE) + 1 or _END_CHARACTERS
     latest = len(value) - _END_CHARACTERS
     end = value.rfind("\n", latest - _MAX_LINE, latest) + 1 or latest
-    parts = find_parts(value, start, end)
-    return {"characters": len(value), "beginning": value[:start], "excerpts": parts, "end": value[end:]}
-
-
-def _find_risky_parts(text: str, start: int, end: int) -> list[str]:
-    """Return what surrounds each risky word."""
-    excerpts, shown, done = list[str](), 0, start
-    for found in _RISKY.finditer(text, start, end):
-        first, stop = max(done, found.start() - _AROUND), min(found.end() + _AROUND, end)
-        if stop <= done:
-            continue
-        if first == done and excerpts:
-            excerpts[-1] += text[first:stop]
-        else:
-            excerpts.append(text[first:stop])
-        shown += stop - first
-        done = stop
-        if shown > _MAX_SHOWN_CHARACTERS:
-            raise CallTooLargeError(_TOO_LONG)
-    return excerpts
+    lines = _find_new_lines(value, start, end)
+    return {"characters": len(value), "beginning": value[:start], "excerpts": lines, "end": value[end:]}
 
 
 def _find_new_lines(text: str, start: int, end: int) -> list[str]:
