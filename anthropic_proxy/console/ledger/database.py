@@ -149,18 +149,18 @@ def describe_reading_failure(address: DatabaseAddress, error: BaseException) -> 
     """Return the text for a database that cannot be read. `error` may be that of the driver."""
     cause, condition = find_cause(error), classify_database_error(error)
     reason = describe_os_error(cause) if isinstance(cause, OSError) else " ".join(str(cause).split())[:300]
-    if condition == "failed" and address.file is not None and _is_disk_full(address.file):
+    if condition == "failed" and address.file is not None and is_disk_full(address.file):
         condition = "disk full"  # SQLite reads with a file beside the database, and only says `disk I/O error`
     if condition == "disk full" and isinstance(cause, sqlite3.Error):
         reason = f"disk full ({reason})"
     return f"The ledger {address.describe()} cannot be read: {reason}. {_READING_REMEDIES[condition]}"
 
 
-def _is_disk_full(file: Path) -> bool:
-    try:
-        return shutil.disk_usage(file.parent).free == 0
-    except OSError:
-        return False
+def is_disk_full(file: Path) -> bool:
+    """`file` and its folders may not exist."""
+    with suppress(OSError, StopIteration):
+        return shutil.disk_usage(next(folder for folder in file.parents if folder.exists())).free == 0
+    return False
 
 
 def is_value_failure(error: Exception) -> bool:

@@ -456,3 +456,13 @@ def _sqlite_error(text: str, code: int) -> sqlite3.Error:
 def test_the_advice_for_a_ledger_that_cannot_be_read_fits_the_cause(file: str, error: Exception, text: str) -> None:
     described = describe_reading_failure(DatabaseAddress(Path(file)), error)
     assert described == f"The ledger {file} cannot be read: {text}"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="platform: no /proc")
+def test_a_ledger_that_does_not_exist_because_its_disk_is_full_is_not_called_empty() -> None:
+    settings = Settings(database_url=Secret("sqlite:////proc/none/ledger.sqlite3"))  # /proc has no free space
+    with pytest.raises(ConfigurationError) as raised, read_ledger(settings):
+        pass
+    assert str(raised.value) == (
+        "The ledger /proc/none/ledger.sqlite3 cannot be read: no space left on device. Free space on its disk."
+    )
