@@ -482,9 +482,8 @@ def _seconds_until(reset: str, now: str) -> float | None:
     with suppress(ValueError, TypeError, OverflowError):
         moment = _read_date(now)
         if seconds is not None:
-            return float(seconds / 1000 if seconds >= _MIN_EPOCH_SECONDS * 1000 else seconds) - float(
-                moment.timestamp()
-            )
+            since_epoch = seconds / 1000 if seconds >= _MIN_EPOCH_SECONDS * 1000 else seconds
+            return since_epoch - float(moment.timestamp())
         return float((moment.fromisoformat(reset.strip()) - moment).total_seconds())
     return None
 
