@@ -18,6 +18,8 @@ from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.importing.env_file import has_provider_variable, read_env_file
 from anthropic_proxy.cli.importing.litellm_config import LITELLM_SECTIONS, read_litellm_config
 from anthropic_proxy.cli.importing.plan import (
+    FileChange,
+    ImportNote,
     ImportPlan,
     find_referenced_variable,
     format_key_field,
@@ -133,15 +135,9 @@ def import_settings(
     total = len(plan.variables) + len(plan.servers) + len(plan.routes)
     new = [name for change in files.changes for name in change.added_settings]
     added = len(new)
-    count = formats.plural(total, "setting")
-    if total and not added:
-        text = f"nothing is new. {count} {'is' if total == 1 else 'are'} set already"
-    else:
-        places = " and ".join(shorten_home(change.path) for change in files.changes if change.added_settings)
-        part, rest = (f"{added} of ", ", the others are set already") if added < total else ("", "")
-        verb = "would be imported" if is_plan else "imported"
-        text = f"{part}{count} {verb}{f' to {places}' if places else ''}{rest}"
-    output.write_line(f"{shorten_home(name)} of {plan.source}: {text}.")
+    output.write_line(
+        f"{shorten_home(name)} of {plan.source}: {_count_settings(total, files.changes, is_plan=is_plan)}."
+    )
     uses_demo = find_preferred_provider(files.settings, Catalog()).name == "demo"
     if uses_demo:
         output.write_line()
@@ -166,29 +162,11 @@ def import_settings(
     )
     if without_model is not None:
         output.write_line(f"  {output.paint('!', 'warn')} {without_model.problems[0]}.")
-    if kept := [(shorten_home(change.path), each) for change in files.changes for each in change.kept]:
-        output.write_line()
-        output.write_line(output.paint("Values that stay as they are", "title"))
-        for path, each in kept:
-            texts = f"{each.name}: {path} has {each.present}; {base} has {each.wanted}."
-            output.write_line(f"  {output.paint('!', 'warn')} {escape_terminal_controls(texts)}")
-        output.write_line(f"  To take the value of {base}, delete the line or table, and import again.")
-    notes = [note for note in plan.notes if is_plan or not note.is_harmless]
-    if notes:
-        output.write_line()
-        output.write_line(output.paint("Not the same here", "title"))
-        for note in sorted(notes, key=lambda note: not note.is_error):
-            end = f":  {note.line}" if note.line else "."  # a full stop behind the line would be pasted with it
-            sign = output.paint(*("✕", "error") if note.is_error else ("!", "warn"))
-            text = f"{note.setting}: {note.reason}{end}"
-            output.write_line(f"  {sign} {paint_commands(escape_terminal_controls(text), output.paint)}")
+    _write_kept_values(output, files.changes, base)
+    _write_notes(output, [note for note in plan.notes if is_plan or not note.is_harmless])
     needed = _write_missing_keys(output, plan, files.settings, shown_env_file, given)
-    for change in files.changes if is_plan else ():
-        if change.added:
-            output.write_line()
-            output.write_line(output.paint(f"Lines for {shorten_home(change.path)}", "title"))
-        for line in mask_env_lines(change.added).strip("\n").splitlines():
-            output.write_line(f"  {output.paint('+', 'ok')} {line}" if line else "  +")
+    if is_plan:
+        _write_new_lines(output, files.changes)
 
     if asks and (added or plan.secrets):
         output.write_line()
@@ -230,6 +208,51 @@ def import_settings(
     leads = ["Next:", *[""] * (len(steps) - 2), "Then:"]
     for lead, (line, purpose) in zip(leads, steps, strict=False):
         output.write_step(f"  {lead:<5} ", line, purpose)
+
+
+def _count_settings(total: int, changes: Sequence[FileChange], *, is_plan: bool) -> str:
+    """`3 of 5 settings imported to .env, the others are set already`"""
+    count, added = formats.plural(total, "setting"), sum(len(change.added_settings) for change in changes)
+    if total and not added:
+        return f"nothing is new. {count} {'is' if total == 1 else 'are'} set already"
+    places = " and ".join(shorten_home(change.path) for change in changes if change.added_settings)
+    part, rest = (f"{added} of ", ", the others are set already") if added < total else ("", "")
+    verb = "would be imported" if is_plan else "imported"
+    return f"{part}{count} {verb}{f' to {places}' if places else ''}{rest}"
+
+
+def _write_kept_values(output: Output, changes: Sequence[FileChange], base: str) -> None:
+    """`base`: name of the imported file."""
+    kept = [(shorten_home(change.path), each) for change in changes for each in change.kept]
+    if not kept:
+        return
+    output.write_line()
+    output.write_line(output.paint("Values that stay as they are", "title"))
+    for path, each in kept:
+        texts = f"{each.name}: {path} has {each.present}; {base} has {each.wanted}."
+        output.write_line(f"  {output.paint('!', 'warn')} {escape_terminal_controls(texts)}")
+    output.write_line(f"  To take the value of {base}, delete the line or table, and import again.")
+
+
+def _write_notes(output: Output, notes: Sequence[ImportNote]) -> None:
+    if not notes:
+        return
+    output.write_line()
+    output.write_line(output.paint("Not the same here", "title"))
+    for note in sorted(notes, key=lambda note: not note.is_error):
+        end = f":  {note.line}" if note.line else "."  # a full stop behind the line would be pasted with it
+        sign = output.paint(*("✕", "error") if note.is_error else ("!", "warn"))
+        text = f"{note.setting}: {note.reason}{end}"
+        output.write_line(f"  {sign} {paint_commands(escape_terminal_controls(text), output.paint)}")
+
+
+def _write_new_lines(output: Output, changes: Sequence[FileChange]) -> None:
+    for change in changes:
+        if change.added:
+            output.write_line()
+            output.write_line(output.paint(f"Lines for {shorten_home(change.path)}", "title"))
+        for line in mask_env_lines(change.added).strip("\n").splitlines():
+            output.write_line(f"  {output.paint('+', 'ok')} {line}" if line else "  +")
 
 
 def _describe_successors(retired: Sequence[ModelChoice], settings: Settings, verb: str) -> Iterator[str]:
