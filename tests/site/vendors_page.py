@@ -180,10 +180,7 @@ PHRASES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "loaded_tools": ("cache", lambda value: f"loaded tools: {value}"),
     "sends_additional_tools": ("cache", _either("loaded tools as `additional_tools`", "")),
     "keep_alive": ("cache", lambda value: f"`keep_alive` {value}"),
-    "decision_models": (
-        "other",
-        lambda value: f"checks of tool calls by `/decisions` at {', '.join(map(_code, value))}" if value else "",
-    ),
+    "offers_decisions": ("other", _either("checks of tool calls by `/decisions`", "")),
     "accepts_tools": ("tools", _either("", "none")),
     "accepts_forced_tool": (
         "tools",

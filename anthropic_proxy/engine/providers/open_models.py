@@ -54,9 +54,8 @@ UNKNOWN_RESPONSES = WireConfig(
         session_field="",
         count_paths=(),
         prompt_settings=(),
-        decision_models=(),
     ),
-    model_rules=responses.OPENAI_RESPONSES.model_rules,
+    model_rules=responses.MODEL_RULES,
 )
 """Configuration of the Responses API for servers other than OpenAI's."""
 MISTRAL_RULES = build_model_rules(

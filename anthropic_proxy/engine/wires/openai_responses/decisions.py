@@ -1,8 +1,8 @@
 """The Decisions API of OpenAI: questions with fixed choices about a text, which the model answers with probabilities.
 
-A model that offers it (`decision_models`) answers the checks of tool calls by it: it writes no text, so there is no
-form that it could miss. Source: the official SDK `openai` 3.51, `resources/decisions.py` and `types/decision.py`. If
-the server rejects the request, it is repeated as a request for text.
+A model that offers it (`Dialect.offers_decisions`) answers the checks of tool calls by it. It writes no text, so there
+is no form that it could miss. If the server rejects the request, it is repeated as a request for text. Source: the
+official SDK `openai` 3.51, `resources/decisions.py` and `types/decision.py`.
 """
 
 import json
@@ -55,7 +55,7 @@ _decode_decision = msgspec.json.Decoder(_Decision).decode
 
 
 def is_decision(call: Call[Dialect]) -> bool:
-    return bool(call.request.questions) and call.model in call.dialect.decision_models
+    return bool(call.request.questions) and call.dialect.offers_decisions
 
 
 def encode_decision(call: Call[Dialect]) -> UpstreamRequest:

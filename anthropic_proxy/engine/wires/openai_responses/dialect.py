@@ -36,8 +36,8 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: golden/openai_responses/text/server_with_other_names.
     """
-    decision_models: tuple[str, ...] = ()
-    """Ids of the models that answer questions with fixed choices at `/decisions`. Source: `DecisionCreateParams` of the
+    offers_decisions: bool = False
+    """True if the model answers questions with fixed choices at `/decisions`. Source: `DecisionCreateParams` of the
     official SDK `openai` 3.51. Proven by: tests/unit/exchange/test_decisions.py."""
     sends_additional_tools: bool = False
     """True if tools that the client's tool search has loaded are sent as items `additional_tools`, behind the result of

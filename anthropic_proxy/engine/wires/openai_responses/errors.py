@@ -109,7 +109,7 @@ _DROPS: ParameterDrops = {
     "reasoning_effort": {"can_reason": False},
     "include": {"can_reason": False, "requests_search_sources": False},
     "max_tool_calls": {"sends_max_tool_calls": False},
-    "decisions": {"decision_models": ()},
+    "decisions": {"offers_decisions": False},
     "parts of results": {"accepts_media_in_results": False},
     REASONING_PARAMETER: {"replays_thinking": False},
 }
