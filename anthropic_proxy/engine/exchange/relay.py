@@ -119,7 +119,7 @@ class RelayStream(Reply):
         content.
         """
         if not self._streams:
-            body = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_bytes)
+            body = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_content)
             if body[:1] != b"{":
                 body = self._wire.convert_events_to_message(body)
             self._remember(self._decoder.decode_body(body))
@@ -130,7 +130,7 @@ class RelayStream(Reply):
             held_until: float | None = None
             chunks = [await self._next()]
             if (begun := chunks[0] + self._events.peek_pending()).lstrip()[:1] in (b"{", b"["):
-                body = begun + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_bytes)
+                body = begun + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_content)
                 self._remember(self._decoder.decode_body(body))  # raises the error that the body contains
                 chunks = [self._wire.convert_message_to_events(body)]
                 self.complete = True

@@ -210,7 +210,7 @@ class UpstreamStream(DeltaStream):
             if self._reader is None:
                 deltas = list[Delta]()
                 try:
-                    body = self._body + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_bytes)
+                    body = self._body + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_content)
                     if len(body) <= MAX_REPLY_BYTES_ON_LOOP:
                         self._decode_complete(body, deltas)
                     else:
