@@ -12,6 +12,7 @@ from genai_prices.data import providers as known_price_providers
 from anthropic_proxy.engine.providers import PROVIDERS, ServerOverride
 from anthropic_proxy.engine.providers.catalog import load_model_rows, load_vendor_prices
 from anthropic_proxy.engine.providers.lookup import find_vendor
+from anthropic_proxy.engine.wires.openai_chat.effort_forms import EFFORT_FORMS, EffortFormName
 from tests.site.pages import DOCS
 from tests.support.vendors import LOCAL_PROGRAMS, Claim, Vendor, cases_of, list_vendors
 
@@ -95,20 +96,17 @@ _APIS = {
 }
 """Name of an API → its title, and the short one of the overview."""
 _MAX_ERRORS = 6
-_SWITCHES = {"reasoning_enabled", "enable_thinking", "chat_template_kwargs", "chat_template_args", "thinking"}
-"""Values of `effort_form` that only switch thinking on and off."""
-_FORMS = {
-    "reasoning": "`reasoning: {effort}`",
-    "reasoning_enabled": "`reasoning: {enabled}`, on or off",
-    "enable_thinking": "`enable_thinking`, on or off",
-    "chat_template_kwargs": "`chat_template_kwargs: {enable_thinking}`, on or off",
-    "chat_template_args": "`chat_template_args: {enable_thinking}`, on or off",
-    "thinking": "`thinking: {type}`, on or off",
-    "thinking_and_effort": "`thinking: {type}` and `reasoning_effort`",
-    "thinking_effort": "`thinking: {type, effort}`",
-    "reasoning_effort": "`reasoning_effort`",
-    "omit": "none is sent",
-}
+_SWITCHES = {name for name, form in EFFORT_FORMS.items() if form.is_switch}
+
+
+def _describe_form(name: EffortFormName) -> str:
+    """`reasoning_effort` as `reasoning_effort`, `thinking_effort` as `thinking: {type, effort}`"""
+    form = EFFORT_FORMS[name]
+    fields: dict[str, list[str]] = {}
+    for field, *inner in filter(None, (() if form.level_replaces_switch else form.switch, form.level)):
+        fields.setdefault(field, []).extend(inner)
+    texts = [f"`{field}: {{{', '.join(inner)}}}`" if inner else f"`{field}`" for field, inner in fields.items()]
+    return (" and ".join(texts) or "none is sent") + (", on or off" if form.is_switch else "")
 
 
 def _code(value: Any) -> str:
@@ -148,7 +146,7 @@ PHRASES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "verifies_signatures": ("thinking back", _either("signatures are verified", "signatures are not verified")),
     "sends_past_thinking": ("thinking back", _either("", "past thinking is removed")),
     "placeholder_encoding": ("thinking back", lambda value: f"the placeholder of a signature as {value}"),
-    "effort_form": ("effort", lambda value: _FORMS[value]),
+    "effort_form": ("effort", _describe_form),
     "effort_names": ("effort", lambda value: _pairs(value) or "by its own name"),
     "forced_effort_with_tools": (
         "effort",

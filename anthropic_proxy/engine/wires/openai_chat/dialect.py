@@ -12,6 +12,7 @@ from typing import Literal
 from anthropic_proxy.engine.messages.models.structs import IMAGE_TYPES
 from anthropic_proxy.engine.messages.preparation import PreparedRequest, ServerToolKind
 from anthropic_proxy.engine.wires.json_schema import UNRESTRICTED_RULES, SchemaRules
+from anthropic_proxy.engine.wires.openai_chat.effort_forms import EFFORT_FORMS, EffortFormName
 from anthropic_proxy.engine.wires.openai_shared import OpenAIDialect
 from anthropic_proxy.engine.wires.tool_call_repair import ThinkingTags, ToolCallFormat
 
@@ -77,18 +78,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: golden/openai_chat/thinking/o_series.
     """
-    effort_form: Literal[
-        "omit",
-        "reasoning_effort",
-        "thinking",
-        "thinking_and_effort",
-        "thinking_effort",
-        "reasoning",
-        "reasoning_enabled",
-        "enable_thinking",
-        "chat_template_kwargs",
-        "chat_template_args",
-    ] = "omit"
+    effort_form: EffortFormName = "omit"
     """Request field for the effort level. `omit`: none. `reasoning_effort`: the field of this name.
 
     `thinking`: `thinking: {type}` (Kimi k2.5 and k2.6, Z.ai). `thinking_and_effort`: `thinking` and `reasoning_effort`
@@ -356,11 +346,11 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
             and request.effort == "default"
             and self.accepts_forced_tool == "not_thinking"
             and self.reasoning_mode == "unless_off"
-            and self.effort_form in ("thinking", "thinking_and_effort")
+            and "thinking" in EFFORT_FORMS[self.effort_form].switch
         )
 
     def is_thinking(self, request: PreparedRequest) -> bool:
         """Return True if the model reasons before its reply."""
         if self.reasoning_mode == "if_asked" and request.effort == "default":
-            return request.enables_thinking and self.effort_form not in ("reasoning_effort", "omit")
+            return request.enables_thinking and bool(EFFORT_FORMS[self.effort_form].switch)
         return self.always_reasons or (self.reasoning_mode != "never" and request.effort != "none")

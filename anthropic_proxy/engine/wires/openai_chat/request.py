@@ -39,6 +39,7 @@ from anthropic_proxy.engine.wires.message_encoder import (
     pdf_url,
 )
 from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
+from anthropic_proxy.engine.wires.openai_chat.effort_forms import EFFORT_FORMS
 from anthropic_proxy.engine.wires.openai_chat.tools import ToolFields, encode_tools
 from anthropic_proxy.engine.wires.openai_shared import (
     SCHEMA_NOT_ENFORCED,
@@ -60,10 +61,6 @@ from anthropic_proxy.engine.wires.thinking import SIGNATURE_PLACEHOLDERS, decode
 
 PATH = "/chat/completions"
 
-_SWITCHES = frozenset(
-    {"thinking", "reasoning_enabled", "enable_thinking", "chat_template_kwargs", "chat_template_args"}
-)
-"""Values of `Dialect.effort_form` with which reasoning is only switched on or off."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -138,46 +135,24 @@ def _add_effort(body: dict[str, Any], call: Call[Dialect], has_tools: bool, note
             notes.append(note_replacement("output_config.effort", effort, dialect.forced_effort_with_tools, why))
         effort = dialect.forced_effort_with_tools
     sent_effort = dict(dialect.effort_names).get(effort, effort) if dialect.effort_names else effort
-    form = dialect.effort_form
+    form = EFFORT_FORMS[dialect.effort_form]
     has_level = effort != "default"
-    is_asked = has_level or (call.request.enables_thinking and dialect.reasoning_mode == "if_asked")
-    if is_asked:
-        if form == "omit" and has_level and effort != "none":
-            notes.append(NO_EFFORT)
-        elif form == "reasoning":
-            body["reasoning"] = {"effort": sent_effort} if has_level else {"enabled": True}
-        elif form == "reasoning_enabled":
-            body["reasoning"] = {"enabled": sent_effort != "none"}
-        elif form == "enable_thinking":
-            body["enable_thinking"] = sent_effort != "none"
-        elif form in ("chat_template_kwargs", "chat_template_args"):
-            body[form] = {"enable_thinking": sent_effort != "none"}
-        elif has_level and (form == "reasoning_effort" or (form == "thinking_and_effort" and sent_effort != "none")):
-            body["reasoning_effort"] = sent_effort
-        if form in _SWITCHES:
-            if has_level and sent_effort != "none":
-                notes.append(EFFORT_AS_SWITCH)
-        elif has_level and form != "omit" and sent_effort != effort:
-            notes.append(renamed_effort_note(effort, sent_effort))
-    thinking: dict[str, Any] = {}
-    if is_asked and form in ("thinking", "thinking_and_effort", "thinking_effort"):
-        thinking["type"] = "disabled" if sent_effort == "none" else "enabled"
-        if has_level and form == "thinking_effort" and sent_effort != "none":
-            thinking["effort"] = sent_effort
-    if dialect.thinking_retention_field and sent_effort != "none":
-        if dialect.thinking_retention_field == "preserve_thinking":
-            body["preserve_thinking"] = True
-        else:
-            keeps_all = dialect.thinking_retention_field == "keep"
-            thinking = {"type": "enabled", **thinking, **({"keep": "all"} if keeps_all else {"clear_thinking": False})}
-    if thinking:
-        body["thinking"] = thinking
-    if dialect.thinking_request_field == "include_reasoning":
-        body["include_reasoning"] = True
-    elif dialect.thinking_request_field == "reasoning_format":
-        body["reasoning_format"] = "parsed"
-    elif dialect.thinking_request_field == "reasoning_split":
-        body["reasoning_split"] = True
+    if has_level or (call.request.enables_thinking and dialect.reasoning_mode == "if_asked"):
+        form.write(body, sent_effort if has_level else None)
+    if has_level and form.level and sent_effort != effort:
+        notes.append(renamed_effort_note(effort, sent_effort))
+    elif has_level and not form.level and sent_effort != "none":
+        notes.append(EFFORT_AS_SWITCH if form.switch else NO_EFFORT)
+    if dialect.thinking_retention_field == "preserve_thinking" and sent_effort != "none":
+        body["preserve_thinking"] = True
+    elif dialect.thinking_retention_field and sent_effort != "none":
+        keeps_all = dialect.thinking_retention_field == "keep"
+        kept = {"keep": "all"} if keeps_all else {"clear_thinking": False}
+        body["thinking"] = {"type": "enabled", **body.get("thinking", {}), **kept}
+    if dialect.thinking_request_field:
+        body[dialect.thinking_request_field] = (
+            "parsed" if dialect.thinking_request_field == "reasoning_format" else True
+        )
     return effort
 
 
