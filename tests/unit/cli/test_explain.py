@@ -112,3 +112,11 @@ async def test_a_stored_reply_and_its_checks_name_each_other(tmp_path: Path) -> 
         f"check of   a tool call in the reply to {reply}",
         "call 1     Bash: flagged: Deletes data that cannot be restored.",
     ]
+
+
+async def test_what_was_learned_about_the_model_is_told(tmp_path: Path) -> None:
+    ledger = {"DATABASE_URL": f"sqlite:///{tmp_path}/ledger.db"}
+    settings = load_settings(ledger, PROVIDERS, env_file=None)
+    await store(settings, new_receipt(adaptations=["limit 4096", "system reminder"]))
+    ended = run_command("explain", directory=tmp_path, settings=ledger)
+    assert "    learned    limit 4096, system reminder\n" in ended.stdout
