@@ -31,7 +31,7 @@ from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.options import AutoMode
 from anthropic_proxy.engine.providers.servers import describe_missing_key, find_host
-from anthropic_proxy.engine.routing.router import Target
+from anthropic_proxy.engine.routing.router import RoutingQuery, Target
 from anthropic_proxy.errors import ClientError, join_with_and
 from anthropic_proxy.gateway.prices.price_list import PriceList
 from anthropic_proxy.gateway.services import Services
@@ -250,6 +250,9 @@ async def choose_checkers(services: Services, auto_mode: AutoMode, case: AutoMod
         incoming = ClientRequest(receipt=receipt, headers={}, body=body)
         request, match = read_client_request(services, incoming)
         plan = await choose_plan(services, incoming, request, EstimateCache(), match)
+        if plan.route is not None:  # in the order of the table: a balance may choose another target for each request
+            query = RoutingQuery(request.model, route=plan.route)
+            plan = services.plan_cache.find_plan(query, services.settings, services.catalog)
         targets.append(plan.targets[0])
     return targets
 
