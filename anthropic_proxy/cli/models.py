@@ -124,21 +124,7 @@ async def _show_mapping(output: Output, as_json: bool) -> int:
 async def _show(output: Output, name: str, as_json: bool) -> int:
     """Print the models of one provider (`openai`), or one model (`openai/gpt-4.1`). Return the exit status."""
     settings = load_command_settings(resolves_keys=True)
-    word, _, model = name.partition("/")
-    provider = find_provider(word, settings)
-    if provider is None:
-        registry, lower = find_registry(settings), name.lower()
-        prefixes = [row.prefix for row in registry]
-        known = (
-            (row.prefix, pattern.lower()) for row in registry for pattern in (*row.known_models, *row.model_id_patterns)
-        )
-        owner = next((prefix for prefix, pattern in known if fnmatch(lower, pattern)), "")
-        if not owner and model and (similar := find_similar_choice(word.lower(), prefixes)):
-            owner, lower = similar, model
-        meant, lead = f"{owner}/{lower}" if owner else "", "anthropic-proxy models "
-        remedy = suggest_name("provider", word, prefixes, lead=lead, meant=meant, more=f"More:  {lead}--help")
-        unknown = f'No provider has the prefix "{word}"' if model else f'There is no provider "{word}"'
-        raise ConfigurationError(f"{unknown}. {remedy}", code="unknown-provider")
+    provider, model = _require_provider(name, settings)
     services = await open_services(settings)
     try:
         offered = await (
@@ -153,17 +139,8 @@ async def _show(output: Output, name: str, as_json: bool) -> int:
     if offered.models:
         _write_models(output, ["Model"], [([fact.model], fact) for fact in offered.models])
     price = offered.models[0].price if offered.models else None
-    if price is not None and model and output.is_terminal:  # each kind of token, long contexts and web searches
-        first = f"up to {min(price.long_contexts):,}" if price.long_contexts else "any"
-        rows = [[first, *_list_amounts(price)]]
-        rows += [[f"above {above:,}", *_list_amounts(longer)] for above, longer in price.long_contexts.items()]
-        titles = ("In", "Cached", "Out", "Cache write", "1 h write", "Thinking")
-        output.write_line()
-        output.write_table([Column("Input tokens"), *(Column(title, is_number=True) for title in titles)], rows)
-        searches = price.web_search_per_1000
-        note = f" 1,000 web searches by the provider: {format_price(searches)}." if searches else ""
-        text = f"US dollars per million tokens.{note} Source: {price.source}"
-        output.write_line("  " + output.paint(text, "quiet"))
+    if price is not None and model and output.is_terminal:
+        _write_price_details(output, price)
     if offered.problem:
         output.write_notice(offered.problem, "✕", "error")
     if not model:
@@ -174,6 +151,40 @@ async def _show(output: Output, name: str, as_json: bool) -> int:
         )
     _write_price_source(output, offered.models)
     return status
+
+
+def _require_provider(name: str, settings: Settings) -> tuple[Provider, str]:
+    """Return the provider and the model in `openai/gpt-4.1`. The model is "" for `openai`."""
+    word, _, model = name.partition("/")
+    provider = find_provider(word, settings)
+    if provider is not None:
+        return provider, model
+    registry, lower = find_registry(settings), name.lower()
+    prefixes = [row.prefix for row in registry]
+    known = (
+        (row.prefix, pattern.lower()) for row in registry for pattern in (*row.known_models, *row.model_id_patterns)
+    )
+    owner = next((prefix for prefix, pattern in known if fnmatch(lower, pattern)), "")
+    if not owner and model and (similar := find_similar_choice(word.lower(), prefixes)):
+        owner, lower = similar, model
+    meant, lead = f"{owner}/{lower}" if owner else "", "anthropic-proxy models "
+    remedy = suggest_name("provider", word, prefixes, lead=lead, meant=meant, more=f"More:  {lead}--help")
+    unknown = f'No provider has the prefix "{word}"' if model else f'There is no provider "{word}"'
+    raise ConfigurationError(f"{unknown}. {remedy}", code="unknown-provider")
+
+
+def _write_price_details(output: Output, price: "ModelPrice") -> None:
+    """Write the price of each kind of token, of long contexts and of web searches."""
+    first = f"up to {min(price.long_contexts):,}" if price.long_contexts else "any"
+    rows = [[first, *_list_amounts(price)]]
+    rows += [[f"above {above:,}", *_list_amounts(longer)] for above, longer in price.long_contexts.items()]
+    titles = ("In", "Cached", "Out", "Cache write", "1 h write", "Thinking")
+    output.write_line()
+    output.write_table([Column("Input tokens"), *(Column(title, is_number=True) for title in titles)], rows)
+    searches = price.web_search_per_1000
+    note = f" 1,000 web searches by the provider: {format_price(searches)}." if searches else ""
+    text = f"US dollars per million tokens.{note} Source: {price.source}"
+    output.write_line("  " + output.paint(text, "quiet"))
 
 
 def _list_amounts(prices: "TokenPrices") -> list[str]:

@@ -187,36 +187,14 @@ def _limit_output(
     requested = request.max_tokens if request.max_tokens is not None else limits.max_output or DEFAULT_MAX_TOKENS
     without_reserve = limit = requested
     reason = ""
-    window = limits.context_window
     if limits.max_output is not None and limit > limits.max_output:
         without_reserve = limit = limits.max_output
         reason = "the model's limit"
     elif request.max_tokens is not None and (reserve := _reasoning_reserve(request, limits, effort)):
         limit = max(limit, min(limit + reserve, limits.max_output or _MAX_RESERVED_OUTPUT))
-    if window is not None and count_tokens is not None:
-        available = window - limit - WINDOW_MARGIN_TOKENS - (MIN_MARGIN_TOKENS if limits.margin else 0)
-        if limits.reject_overflow and limits.max_input is not None:
-            available = min(available, limits.max_input)
-        # the size of the body avoids most token counts; only images and documents can have more tokens than bytes
-        messages = request.messages
-        fits = (
-            isinstance(messages, CleanMessages)
-            and not messages.has_media
-            and request.body_bytes
-            and request.body_bytes * _MAX_TOKENS_PER_BYTE * (1 + limits.margin) <= available
-        )
-        if not fits:
-            tokens = count_tokens(request)
-            maximum = limits.max_input or window
-            if limits.reject_overflow and (raised := round(tokens * _SAFETY_FACTOR)) > maximum:
-                raise InvalidRequest(f"prompt is too long: {raised} tokens > {maximum} maximum", code="prompt-too-long")
-            remainder = available_output_tokens(window, tokens, limits.margin)
-            is_asked = not limits.margin and without_reserve == request.max_tokens
-            if is_asked and without_reserve <= window - tokens - WINDOW_MARGIN_TOKENS:
-                remainder = max(remainder, without_reserve)  # a client that asks for what fits gets all of it
-            if limit > remainder:
-                limit = remainder
-                reason = "the remainder of the context window"
+    if count_tokens is not None and (room := _find_room(request, limits, limit, without_reserve, count_tokens)) < limit:
+        limit = room
+        reason = "the remainder of the context window"
     limit = max(limit, 1)
     if limit < requested:
         notes.append(note_replacement("max_tokens", requested, limit, f", {reason}"))
@@ -229,6 +207,43 @@ def _limit_output(
         notes.append(note_replacement("max_tokens", requested, limit, what))
         return limit, requested
     return limit, None
+
+
+def _find_room(
+    request: MessagesRequest,
+    limits: TargetLimits,
+    limit: int,
+    without_reserve: int,
+    count_tokens: Callable[[MessagesRequest], int],
+) -> int:
+    """Return the output tokens for which the context window has room: `limit`, unless it has less room.
+
+    `without_reserve`: the limit without tokens for reasoning. Raises `InvalidRequest` if the input exceeds the window.
+    """
+    window = limits.context_window
+    if window is None:
+        return limit
+    available = window - limit - WINDOW_MARGIN_TOKENS - (MIN_MARGIN_TOKENS if limits.margin else 0)
+    if limits.reject_overflow and limits.max_input is not None:
+        available = min(available, limits.max_input)
+    # the size of the body avoids most token counts; only images and documents can have more tokens than bytes
+    messages = request.messages
+    if (
+        isinstance(messages, CleanMessages)
+        and not messages.has_media
+        and request.body_bytes
+        and request.body_bytes * _MAX_TOKENS_PER_BYTE * (1 + limits.margin) <= available
+    ):
+        return limit
+    tokens = count_tokens(request)
+    maximum = limits.max_input or window
+    if limits.reject_overflow and (raised := round(tokens * _SAFETY_FACTOR)) > maximum:
+        raise InvalidRequest(f"prompt is too long: {raised} tokens > {maximum} maximum", code="prompt-too-long")
+    room = available_output_tokens(window, tokens, limits.margin)
+    is_asked = not limits.margin and without_reserve == request.max_tokens
+    if is_asked and without_reserve <= window - tokens - WINDOW_MARGIN_TOKENS:
+        room = max(room, without_reserve)  # a client that asks for what fits gets all of it
+    return min(limit, room)
 
 
 _MAX_RESERVED_OUTPUT = 65_536
