@@ -106,7 +106,8 @@ def split_input_tokens(
 ) -> tuple[int | None, int | None, int | None]:
     """Split a provider's `total`, which includes cached input, into uncached tokens, cache reads and cache writes.
 
-    The Messages API counts cached input separately. None: not reported. Counts that contradict `total` are corrected.
+    The Messages API counts cached input separately. None: not reported. Counts that contradict `total`
+    are corrected. A `total` below 0 is returned unchanged, because `UsageBounds` replaces it with a note.
     """
     if total is None or total < 0:
         return total, read, written
