@@ -214,7 +214,7 @@ async def test_what_was_learned_of_a_model_decides_whether_an_input_fits() -> No
     dense = "A.1," * 27_000
     before = await counted(ProxyHarness(FakeUpstream(lambda self, body: reply(False)), **KEYS), dense)
     assert before * 1.03 < 128_000 < before * 1.6
-    upstream = FakeUpstream(lambda self, body: answer_with_usage(10**9))
+    upstream = FakeUpstream(lambda self, body: answer_with_usage(127_900))
     proxy = ProxyHarness(upstream, OPENAI_API_KEY=KEYS["OPENAI_API_KEY"], BIG_MODEL="gpt-4o", CHECK_WINDOW="true")
     assert (await proxy.post(dense, stream=True, max_tokens=9)).error is None
     refused = await proxy.post(dense, stream=True, max_tokens=9)
