@@ -6,6 +6,7 @@ docs/guide/auto-mode.md, and writes it with `--write`.
 """
 
 import json
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -119,7 +120,9 @@ def main() -> None:
         describe("`AUTO_MODE=client`", client, plain),
         describe("`AUTO_MODE=check`", check, plain),
     ]
-    table = "\n".join(lines) + "\n"
+    head = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(head, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    table = "\n".join([*lines, "", f"Measured with commit `{commit}`."]) + "\n"
     print(table)
     if "--write" in sys.argv:
         before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)

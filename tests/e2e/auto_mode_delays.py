@@ -6,6 +6,7 @@ A call is complete two seconds before its reply ends. A server process, and a pr
 
 import asyncio
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -90,7 +91,9 @@ def describe(check_seconds: float) -> str:
 
 def main() -> None:
     lines = ["| the checker takes | median | 99 % of replies |", "| ---: | ---: | ---: |", *map(describe, SECONDS)]
-    table = "\n".join(lines) + "\n"
+    head = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(head, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    table = "\n".join([*lines, "", f"Measured with commit `{commit}`."]) + "\n"
     print(table)
     if "--write" in sys.argv:
         before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
