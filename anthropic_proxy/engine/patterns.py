@@ -51,6 +51,8 @@ def _replace_bounded(replace: Callable[..., Any], most: int, new: Any, text: Any
 
 
 _get_pattern = lru_cache(maxsize=2_048)(LaterPattern)  # a function may make its pattern with each call
+_MAX_CACHED_CHARACTERS = 2_000
+"""Maximum length of a pattern in the cache. Longer ones may contain texts of strangers, which would fill the memory."""
 
 
 def compile_later(pattern: AnyStr, flags: int = 0, *, most: int = 0) -> re.Pattern[AnyStr]:
@@ -59,7 +61,8 @@ def compile_later(pattern: AnyStr, flags: int = 0, *, most: int = 0) -> re.Patte
     `most`: the number of characters from the start of a search that are read; 0: all. `fullmatch` does not match a
     longer text.
     """
-    return cast("re.Pattern[AnyStr]", _get_pattern(pattern, flags, most))
+    make = _get_pattern if len(pattern) <= _MAX_CACHED_CHARACTERS else LaterPattern
+    return cast("re.Pattern[AnyStr]", make(pattern, flags, most))
 
 
 def list_patterns() -> Sequence[LaterPattern]:

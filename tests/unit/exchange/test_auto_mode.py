@@ -99,6 +99,13 @@ CHECKED: list[tuple[list[bytes] | FakeResponse, dict[str, Any], str, str, str]] 
         "model",
     ),
     (
+        answer(verdict("flagged", "word " * 58 + "sk-ant-api03-0123456789abcdef")),
+        {"call_0": {"type": "evaluated", "outcome": "flagged", "explanation": "word " * 57 + "word…"}},
+        "flagged",
+        "word " * 57 + "word…",
+        "model",
+    ),
+    (
         answer("I would say not_flagged."),
         {},
         "unavailable",

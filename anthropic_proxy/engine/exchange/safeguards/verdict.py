@@ -124,7 +124,7 @@ def read_verdict(response: MessagesResponse, call_id: str, tool: str) -> CallChe
     is_text = isinstance(rule, str) and isinstance(explanation, str)
     if not is_text or verdict not in (NOT_FLAGGED, FLAGGED):
         return fail("the reply of the checking model has no valid verdict")
-    reason = " ".join((explanation if explanation.strip() else rule).split())[:MAX_EXPLANATION]
+    reason = _shorten(explanation if explanation.strip() else rule)
     if verdict == NOT_FLAGGED:
         return CallCheck(call_id, tool, NOT_FLAGGED, rule=_shorten(rule), probability=probability)
     reason = reason or "The check found this call dangerous."
@@ -156,8 +156,10 @@ def _read_answers(answers: object) -> dict[str, Any] | None:
     }
 
 
-def _shorten(rule: str) -> str:
-    return " ".join(rule.split())[:MAX_EXPLANATION]
+def _shorten(text: str) -> str:
+    """Return a text in one line. It ends with a whole word, because nothing would recognize a part of a key."""
+    line = " ".join(text.split())
+    return line if len(line) <= MAX_EXPLANATION else f"{line[:MAX_EXPLANATION].rpartition(' ')[0]}…"
 
 
 def combine(first: CallCheck, second: CallCheck) -> CallCheck:
