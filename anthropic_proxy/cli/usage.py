@@ -1,9 +1,10 @@
 """Command `usage`: requests, tokens and costs in the ledger, summed by a property such as the model or the day."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from typing import NamedTuple
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
@@ -110,6 +111,35 @@ _LATEST_DAYS = ("Days with requests", "anthropic-proxy usage --by day --since 90
 _OWN_PRICES = f"{CONFIG_FILE}, [prices]"
 
 
+class _SumColumn(NamedTuple):
+    column: Column
+    format: Callable[[UsageSums], str]
+
+
+def _format_cost(sums: UsageSums) -> str:
+    return format_cost(sums.cost, sums.unknown_cost_requests) if sums.has_replies else formats.UNKNOWN
+
+
+_COLUMNS = (
+    _SumColumn(Column("Requests", is_number=True), lambda sums: f"{sums.requests:,}"),
+    _SumColumn(
+        Column("Input", is_number=True, is_optional=True), lambda sums: formats.short_count(sums.all_input_tokens)
+    ),
+    _SumColumn(
+        Column("Cached", is_number=True, is_optional=True),
+        lambda sums: formats.percent(sums.cache_read_tokens, sums.all_input_tokens),
+    ),
+    _SumColumn(
+        Column("Output", is_number=True, is_optional=True), lambda sums: formats.short_count(sums.output_tokens)
+    ),
+    _SumColumn(Column("Cost", is_number=True), _format_cost),
+)
+_TOOL_ERRORS = _SumColumn(
+    Column("Tool errors", is_number=True, is_optional=True),
+    lambda sums: formats.error_count_and_share(sums.tool_errors, sums.tool_results),
+)
+
+
 def write_table(
     settings: Settings,
     by: str,
@@ -138,77 +168,79 @@ def write_table(
         return
 
     total = add_up(group.sums for group in groups)
-    if by == "day":  # with the days between them that have no requests, so that each bar is one day after the previous
-        known = {group.name: group for group in groups}
-        first, last = date.fromisoformat(groups[0].name), date.fromisoformat(groups[-1].name)
-        days = [(first + timedelta(day)).isoformat() for day in range((last - first).days + 1)]
-        groups = [known.get(day) or UsageGroup(name=day, sums=UsageSums()) for day in days]
-    text = f"{formats.plural(total.requests, 'request')}, {total.succeeded:,} succeeded"
-    if total.errors:
-        text += f", {total.errors:,} failed"
-    if total.cancelled:
-        text += f", {total.cancelled:,} cancelled"
-    if total.has_replies:
-        text += f", cost {format_cost(total.cost, total.unknown_cost_requests)}"
-    if compared := describe_claude_cost(total):
-        text += f", {compared}"
-    output.write_line(f"{text}.")
+    compared = describe_claude_cost(total)
+    output.write_line(f"{', '.join(filter(None, (_describe_total(total), compared)))}.")
     output.write_line()
-
+    if by == "day":
+        groups = _add_days_without_requests(groups)
     rows_in_terminal = max((output.height or sys.maxsize) - _OTHER_LINES, _MIN_ROWS)
     shown = groups[-_MAX_ROWS:] if by in ("day", "hour") else groups[: min(_MAX_ROWS, rows_in_terminal)]
+    names = [*(_name_row(settings, by, group, sessions) for group in shown), "all"]
+    measure, bars = _draw_bars([group.sums for group in shown])
     everything = [*(group.sums for group in shown), total]
-    counts = (
-        [formats.short_count(sums.all_input_tokens) for sums in everything],
-        [formats.percent(sums.cache_read_tokens, sums.all_input_tokens) for sums in everything],
-        [formats.short_count(sums.output_tokens) for sums in everything],
-    )
+    rows = [
+        [name, *(each.format(sums) for each in _COLUMNS), bar]
+        for name, sums, bar in zip(names, everything, [*bars, ""], strict=True)
+    ]
     facet = FACETS.get(by)
     title = _TITLES.get(by) or (facet.title if facet is not None else "")
-    names = []
-    for group in shown:
-        name = sessions.get(group.name) or name_group(settings, by, group) or name_missing(by)
-        if by == "hour":  # other output has the time in UTC
-            name = formats.day_and_time(datetime.fromisoformat(group.name).timestamp() * MICROSECONDS)
-        names.append(name)
-    names.append("all")
-    costs = [
-        format_cost(sums.cost, sums.unknown_cost_requests) if sums.has_replies else formats.UNKNOWN
-        for sums in everything
-    ]
-    measure, lengths = "cost", [group.sums.cost for group in shown]
-    if not any(lengths):
-        measure, lengths = "tokens", [group.sums.all_tokens for group in shown]
-    highest = max(lengths, default=0) or 1
-    bars = [_BAR * max(round(value / highest * _BAR_COLUMNS), 1 if value else 0) for value in lengths]
-    rows = [
-        [name, f"{sums.requests:,}", *cells, cost, bar]
-        for name, sums, *cells, cost, bar in zip(names, everything, *counts, costs, [*bars, ""], strict=True)
-    ]
     columns = [
         Column(title, can_be_cut=max(map(count_columns, names)) > _MAX_WHOLE_NAME),
-        Column("Requests", is_number=True),
-        *(Column(title, is_number=True, is_optional=True) for title in ("Input", "Cached", "Output")),
-        Column("Cost", is_number=True),
+        *(each.column for each in _COLUMNS),
         Column(f"By {measure}", role="bar", is_optional=True),
     ]
     if by == "model" and total.tool_errors:
-        columns.append(Column("Tool errors", is_number=True, is_optional=True))
-        for row, sums in zip(rows, everything, strict=True):
-            row.append(formats.error_count_and_share(sums.tool_errors, sums.tool_results))
+        columns.append(_TOOL_ERRORS.column)
+        rows = [[*row, _TOOL_ERRORS.format(sums)] for row, sums in zip(rows, everything, strict=True)]
     output.write_table(columns, rows, last_row_role="title")
-    if "≥" in "".join((compared, *costs)):
-        reason = "some of these requests have no known price"
-        if "≥" not in "".join(costs):
-            reason = "some of the requested models have no Claude price"
-        output.write_line("  " + output.paint(f"≥: at least, because {reason}", "quiet"))
+    costs = "".join(map(_format_cost, everything))
+    if "≥" in f"{compared}{costs}":
+        what = "these requests have no known price" if "≥" in costs else "the requested models have no Claude price"
+        output.write_line("  " + output.paint(f"≥: at least, because some of {what}", "quiet"))
     if hidden := len(groups) - len(shown):
         output.write_line(f"  {hidden:,} more rows:  --csv or --json")
     if by == "session":
         text = "Requests that named no model, such as queries of the model list, are not counted."
         output.write_line("  " + output.paint(text, "quiet"))
+    _write_about_prices(output, settings, groups if by == "model" else (), total)
 
-    replied = [ModelSums(group.provider, group.name, group.sums) for group in groups if by == "model"]
+
+def _describe_total(total: UsageSums) -> str:
+    """`12 requests, 10 succeeded, 2 failed, cost $0.04`"""
+    text = f"{formats.plural(total.requests, 'request')}, {total.succeeded:,} succeeded"
+    if total.errors:
+        text += f", {total.errors:,} failed"
+    if total.cancelled:
+        text += f", {total.cancelled:,} cancelled"
+    return f"{text}, cost {_format_cost(total)}" if total.has_replies else text
+
+
+def _add_days_without_requests(groups: Sequence[UsageGroup]) -> Sequence[UsageGroup]:
+    """Return a group for each day from the first to the last, so that each bar is one day after the previous one."""
+    known = {group.name: group for group in groups}
+    first, last = date.fromisoformat(groups[0].name), date.fromisoformat(groups[-1].name)
+    days = [(first + timedelta(day)).isoformat() for day in range((last - first).days + 1)]
+    return [known.get(day) or UsageGroup(name=day, sums=UsageSums()) for day in days]
+
+
+def _name_row(settings: Settings, by: str, group: UsageGroup, sessions: Mapping[str, str]) -> str:
+    if by == "hour":  # other output has the time in UTC
+        return formats.day_and_time(datetime.fromisoformat(group.name).timestamp() * MICROSECONDS)
+    return sessions.get(group.name) or name_group(settings, by, group) or name_missing(by)
+
+
+def _draw_bars(groups: Sequence[UsageSums]) -> tuple[str, Sequence[str]]:
+    """Return what the bars measure, the cost or else tokens, and a bar for each group."""
+    measure, lengths = "cost", [sums.cost for sums in groups]
+    if not any(lengths):
+        measure, lengths = "tokens", [sums.all_tokens for sums in groups]
+    highest = max(lengths, default=0) or 1
+    return measure, [_BAR * max(round(value / highest * _BAR_COLUMNS), 1 if value else 0) for value in lengths]
+
+
+def _write_about_prices(output: Output, settings: Settings, models: Sequence[UsageGroup], total: UsageSums) -> None:
+    """Write where prices come from, and how missing ones are added. `models`: groups of models, if they are shown."""
+    replied = [ModelSums(group.provider, group.name, group.sums) for group in models]
     missing = find_missing_prices(ModelCosts(settings), replied)
     if total.unknown_cost_requests and not has_price_package():
         command = output.paint(build_extra_install_command("prices"), "type")
