@@ -137,27 +137,43 @@ def build_line(
     used = sum(_number(turn, counter) for counter in ("input_tokens", "cache_read_tokens", "cache_write_tokens"))
     used += _number(turn, "output_tokens") if used else 0
     used = used or _number(_get(session, "context_window"), "total_input_tokens")
-    # a route or a fallback may have chosen a model with a smaller window
     of_target = _number(_get(replies.get("recent"), "windows"), target)
-    is_smaller = 0 < window < of_target and formats.short_count(window) != formats.short_count(of_target)
-    # without a reply of the proxy, the window of the target is unknown
-    is_of_other = limiting not in ("", target) and (is_smaller or (bool(replies) and not of_target))
-    # the settings have changed since the start of Claude Code, which keeps its window
-    is_outdated = not limiting and not is_fixed and is_smaller
-    limits = [limit for limit in (window, of_target) if limit]
-    window = min(limits, default=0) or _number(_get(session, "context_window"), "context_window_size")
     share = note = ""
-    if used and window:
-        share = f"{formats.percent(used, window)} of {formats.short_count(window)}"
+    if used and (shown_window := min(filter(None, (window, of_target)), default=0) or _find_client_window(session)):
+        share = f"{formats.percent(used, shown_window)} of {formats.short_count(shown_window)}"
         share += " (assumed)" if is_assumed and not of_target else ""
-        if is_of_other:
+        # a route or a fallback may have chosen a model with a smaller window
+        is_smaller = 0 < window < of_target and formats.short_count(window) != formats.short_count(of_target)
+        # without a reply of the proxy, the window of the target is unknown
+        if limiting not in ("", target) and (is_smaller or (bool(replies) and not of_target)):
             note = f", the limit of {_clean(limiting)}"
-        elif is_outdated:
+        # the settings have changed since the start of Claude Code, which keeps its window
+        elif is_smaller and not limiting and not is_fixed:
             note = f" (the model has {formats.short_count(of_target)})"
 
     groups = _list(replies.get("session"), "groups") if session_id else []
     sums = next((one for one in groups if _text(one, "name") == session_id), None)
-    measured = {"session": sums, "today": _get(replies.get("today"), "total")}
+    costs = _describe_costs({"session": sums, "today": _get(replies.get("today"), "total")})
+    read_again = _number(sums, "cache_read_tokens")
+    total = read_again + _number(sums, "input_tokens") + _number(sums, "cache_write_tokens")
+    cached = f"{formats.percent(read_again, total)} cached" if total else ""
+
+    problems = _describe_outcome(receipt)
+    if broken := _describe_cache_break(main):
+        problems.append(broken)
+    problems += _describe_checks(of_conversation)
+    if not replies:  # /health needs no key
+        problems.append("no data for this key" if _read_all(read, {"health": "/health"}) else "no proxy responds")
+    parts = {"note": note, **{label: _join(text) for label, text in (costs | {"cached": cached}).items()}}
+    return _fit(name, _join(hint, share), parts, _join(*problems), columns or sys.maxsize)
+
+
+def _find_client_window(session: object) -> int:
+    return _number(_get(session, "context_window"), "context_window_size")
+
+
+def _describe_costs(measured: Mapping[str, object]) -> dict[str, str]:
+    """Return a text for each sum with a cost or tokens. `measured`: label → sums of the ledger, or something else."""
     known: set[bool] = set()
     costs = {}
     for label, one in measured.items():
@@ -170,35 +186,31 @@ def build_line(
         if cost != 0 or any(_number(one, token) for token in names):  # `free` would say too much of no called model
             costs[label] = f"{label} {format_cost(None if cost is None else cost * NANO_DOLLARS, unknown)}"
             known.add(cost is not None)
-    if known == {False}:
-        costs = {"session": f"cost {UNKNOWN_AMOUNT}"}
-    read_again = _number(sums, "cache_read_tokens")
-    total = read_again + _number(sums, "input_tokens") + _number(sums, "cache_write_tokens")
-    cached = f"{formats.percent(read_again, total)} cached" if total else ""
+    return {"session": f"cost {UNKNOWN_AMOUNT}"} if known == {False} else costs
 
-    problems = []
+
+def _describe_outcome(receipt: object) -> list[str]:
+    """Return the error of the last reply, or the last attempt that failed before it. []: neither."""
     if _text(receipt, "outcome") == "error":
         status = max((_number(one, "status") for one in _list(receipt, "attempts")[-1:]), default=0)
-        problems.append(f"✕ {_clean(_text(receipt, 'prefix'))} {status or _number(receipt, 'status')}")
-    elif failed := [_clean(one) for one in _list(receipt, "failed_attempts") if isinstance(one, str)]:
-        problems.append(f"↻ {failed[-1]}")
-    if broken := _describe_cache_break(main):
-        problems.append(broken)
-    problems += _describe_checks(of_conversation)
-    if not replies:  # /health needs no key
-        problems.append("no data for this key" if _read_all(read, {"health": "/health"}) else "no proxy responds")
+        return [f"✕ {_clean(_text(receipt, 'prefix'))} {status or _number(receipt, 'status')}"]
+    failed = [_clean(one) for one in _list(receipt, "failed_attempts") if isinstance(one, str)]
+    return [f"↻ {failed[-1]}"] if failed else []
 
-    def join(*parts: str) -> str:
-        return "".join(_SEPARATOR + part for part in parts if part)
 
-    columns, start, end = columns or sys.maxsize, join(hint, share), join(*problems)
-    parts = {"note": note, **{label: join(text) for label, text in (costs | {"cached": cached}).items()}}
-    is_same = costs.get("today", "").removeprefix("today") == costs.get("session", "").removeprefix("session")
+def _join(*parts: str) -> str:
+    return "".join(_SEPARATOR + part for part in parts if part)
+
+
+def _fit(name: str, start: str, parts: dict[str, str], end: str, columns: int) -> str:
+    """Return the line in at most so many columns. The least important parts are left out first, then the name is
+    shortened: Claude Code would cut the end, which has the problems.
+    """
+    is_same = parts.get("today", "").replace("today", "session", 1) == parts.get("session", "")
     for label in (*(["today"] if is_same else []), "note", "cached", "today"):
         if count_columns(f"{name}{start}{''.join(parts.values())}{end}") <= columns:
             break
         parts.pop(label, None)
-    # Claude Code cuts the end: the problems
     shortest = count_columns(_shorten_name(name, _MIN_NAME) + start + cut(end, _MIN_PROBLEM))
     if shortest + count_columns("".join(parts.values())) > columns:
         parts.pop("session", None)
