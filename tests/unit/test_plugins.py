@@ -53,7 +53,9 @@ async def send_request(app: App, method: str, path: str, body: bytes = b"", **he
     sent: list[Any] = []
 
     async def receive() -> Any:
-        return requests.pop() if requests else {"type": "http.disconnect"}
+        if not requests:
+            await asyncio.Event().wait()  # the client stays until it has the reply
+        return requests.pop()
 
     async def send(message: Any) -> None:
         sent.append(message)
