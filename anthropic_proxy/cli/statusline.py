@@ -123,7 +123,8 @@ def build_line(
         _get(one, "receipt") for one in _list(replies.get("recent"), "finished") if _get(one, "is_exchange") is True
     ]
     of_session = [one for one in receipts if session_id and _text(one, "session") == session_id]
-    of_conversation = [one for one in of_session if _text(one, "kind") not in KINDS_BESIDE]
+    # an auxiliary request with the model of the session may be the test of a model that the user has just chosen
+    of_conversation = [one for one in of_session if _text(one, "kind") not in KINDS_BESIDE - {"auxiliary"}]
     own = [one for one in of_conversation if _text(one, "model") and not _text(one, "agent")]
     main = [one for one in own if _text(one, "requested_model") in ("", model)]
     receipt = next(reversed(main), None)

@@ -87,7 +87,15 @@ def children_of(pid: int) -> list[int]:
     found = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         found += [int(child) for child in (task / "children").read_text().split()]
-    return [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [child for child in found if b"spawn_main" in _command_line(child)]
+
+
+def _command_line(pid: int) -> bytes:
+    """Return b"" for a process that has ended since."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def worker_of(proxy: Proxy, response: httpx.Response) -> int | None:
