@@ -707,7 +707,7 @@ FLAGGED = {"type": "evaluated", "outcome": "flagged", "explanation": WHY}
         ),
         (
             {"type": "unavailable", "reason": "overloaded\n" + "x" * 1_000},
-            [CallCheck("toolu_1", "Bash", "unavailable", "overloaded " + "x" * 289, kind="provider")],
+            [CallCheck("toolu_1", "Bash", "unavailable", "overloaded…", kind="provider")],
         ),
         ({"type": "unsupported"}, [CallCheck("toolu_1", "Bash", "unavailable", "unsupported", kind="provider")]),
         ({"type": "available", "tool_uses": {}}, []),
