@@ -80,7 +80,8 @@ def test_a_blocked_process_that_the_machine_pauses_logs_its_requests(settings: d
         time.sleep(2)  # the pause, in which the time of the process to stop ends
         proxy.process.send_signal(signal.SIGCONT)
         assert proxy.process.wait(WAIT_SECONDS) == 1
-        assert proxy.log.endswith(ENDED.format(kind="python"))
+        # after a pause, the stack of the blocked loop and this line are due at the same time
+        assert ENDED.format(kind="python") in proxy.log
 
 
 def test_a_process_that_blocks_while_it_stops_ends_too(settings: dict[str, str], tmp_path: Path) -> None:
