@@ -38,7 +38,7 @@ THREAD_PACKAGES = {"console.keys", "console.dashboard", "console.ledger"}  # sev
 DATE_READERS = {
     "app",
     "cli.ask",
-    "cli.doctor.run_recorder",
+    "console.doctor.run_recorder",
     "cli.health",
     "cli.keys",
     "cli.ledger_access",

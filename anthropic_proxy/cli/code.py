@@ -37,7 +37,6 @@ from anthropic_proxy.cli.client_models import (
     list_name_variables,
 )
 from anthropic_proxy.cli.command_settings import NO_PROVIDER, is_named_by_user, load_command_settings
-from anthropic_proxy.cli.doctor.report import find_window_setting
 from anthropic_proxy.cli.local_proxy import (
     LocalProxy,
     client_token,
@@ -50,6 +49,7 @@ from anthropic_proxy.cli.models import find_model_price
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.statusline import ASSUMED_MODEL, LIMITING_MODEL
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.doctor.server_tables import find_window_setting
 from anthropic_proxy.engine.messages.purpose import KINDS_BESIDE
 from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX, ConfiguredRoute, list_condition_texts
 from anthropic_proxy.engine.patterns import compile_later

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from anthropic_proxy.console.doctor_run import (
+from anthropic_proxy.console.doctor.stored_runs import (
     DoctorRun,
     RunCell,
     RunColumn,

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-from anthropic_proxy.console import doctor_run
-from anthropic_proxy.console.doctor_run import FOLDER_NAME, DoctorRun, find_folder
+from anthropic_proxy.console.doctor import stored_runs
+from anthropic_proxy.console.doctor.stored_runs import FOLDER_NAME, DoctorRun, find_folder
 from anthropic_proxy.engine.providers.catalog import LEARNED_FILE_NAME
 from anthropic_proxy.gateway.settings.place import find_data_directory
 from tests.support.command_line import run_command
@@ -252,7 +252,7 @@ def test_a_start_while_another_run_holds_the_lock_is_explained(tmp_path: Path) -
     with serving(new_server("groq")) as server, running_proxy(tmp_path, settings_of(server)) as proxy:
         client = proxy.client()
         fields = open_form(client)
-        with doctor_run.locked_run(data_of(tmp_path)):
+        with stored_runs.locked_run(data_of(tmp_path)):
             page = client.post(FORM, data=fields)
     assert (page.status_code, text_of(page).partition("✕ ")[2]) == (
         400,

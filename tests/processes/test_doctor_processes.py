@@ -12,8 +12,8 @@ from typing import Any, cast
 import pytest
 from msgspec import Struct
 
-from anthropic_proxy.console import doctor_run
 from anthropic_proxy.console.dashboard.doctor import DoctorProcesses, Estimate
+from anthropic_proxy.console.doctor import stored_runs
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.place import find_data_directory
@@ -112,17 +112,17 @@ async def test_a_reload_that_fails_is_logged_and_the_run_is_complete(
 ) -> None:
     processes, warnings = new_processes(failure)
     await processes.start(data, 0.0)
-    await wait_for_async(lambda: not doctor_run.is_running(data))
-    assert (doctor_run.load_complete(data) is not None, doctor_run.load_current(data)) == (True, None)
+    await wait_for_async(lambda: not stored_runs.is_running(data))
+    assert (stored_runs.load_complete(data) is not None, stored_runs.load_current(data)) == (True, None)
     assert warnings == [
         f"The results of the doctor are not used yet, because the settings were not reloaded: {reason}."
     ]
 
 
 async def test_an_old_form_starts_nothing_and_keeps_the_failure_of_the_latest_run(data: Path) -> None:
-    failed = doctor_run.DoctorRun(started_at=2.0, problem="The proxy was stopped.")
-    doctor_run.find_folder(data).mkdir(parents=True)
-    doctor_run.store_current(data, failed)
+    failed = stored_runs.DoctorRun(started_at=2.0, problem="The proxy was stopped.")
+    stored_runs.find_folder(data).mkdir(parents=True)
+    stored_runs.store_current(data, failed)
     processes, _ = new_processes()
     for latest in (1.0, float("nan")):
         with pytest.raises(InvalidRequest) as raised:
@@ -131,15 +131,15 @@ async def test_an_old_form_starts_nothing_and_keeps_the_failure_of_the_latest_ru
             "The doctor cannot start: another run has begun since this form was opened. Its results are on the page "
             "Providers."
         )
-    assert doctor_run.load_current(data) == failed
+    assert stored_runs.load_current(data) == failed
 
 
 async def test_a_start_that_fails_keeps_the_reason_of_an_earlier_failed_run(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failed = doctor_run.DoctorRun(started_at=2.0, requests=7, problem="The proxy was stopped.")
-    doctor_run.find_folder(data).mkdir(parents=True)
-    doctor_run.store_current(data, failed)
+    failed = stored_runs.DoctorRun(started_at=2.0, requests=7, problem="The proxy was stopped.")
+    stored_runs.find_folder(data).mkdir(parents=True)
+    stored_runs.store_current(data, failed)
     processes, _ = new_processes()
     monkeypatch.setattr(sys, "executable", str(data / "missing"))
     with pytest.raises(InvalidRequest) as raised:
@@ -148,7 +148,7 @@ async def test_a_start_that_fails_keeps_the_reason_of_an_earlier_failed_run(
         await processes.estimate()
     message = f"The doctor cannot start: no such file ({data / 'missing'})."
     assert [one.value.message for one in (raised, estimated)] == [message] * 2
-    assert doctor_run.load_current(data) == failed
+    assert stored_runs.load_current(data) == failed
 
 
 async def test_no_process_is_started_while_the_proxy_stops(data: Path) -> None:
@@ -161,7 +161,7 @@ async def test_no_process_is_started_while_the_proxy_stops(data: Path) -> None:
     assert [one.value.message for one in (estimated, started)] == [
         "The doctor cannot start: the proxy is stopping."
     ] * 2
-    assert doctor_run.load_current(data) is None
+    assert stored_runs.load_current(data) is None
 
 
 @asynccontextmanager
@@ -193,18 +193,18 @@ async def test_an_estimate_that_the_stop_of_the_proxy_ends_is_explained(data: Pa
 
 
 async def test_results_that_cannot_be_stored_are_the_reason_of_a_failure(data: Path) -> None:
-    folder = doctor_run.find_folder(data)
+    folder = stored_runs.find_folder(data)
     (folder / "last-run.json" / "a file").mkdir(parents=True)
     processes, _ = new_processes()
     await processes.start(data, 0.0)
-    await wait_for_async(lambda: not doctor_run.is_running(data))
-    failed = doctor_run.load_current(data)
+    await wait_for_async(lambda: not stored_runs.is_running(data))
+    failed = stored_runs.load_current(data)
     assert failed.problem == f"The results cannot be stored in {data}: it is a folder."
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="platform: a folder with an open file cannot be moved")
 async def test_a_failure_that_cannot_be_stored_is_logged(data: Path, tmp_path: Path) -> None:
-    folder = doctor_run.find_folder(data)
+    folder = stored_runs.find_folder(data)
     processes, warnings = new_processes()
     async with blocked_key_command(tmp_path) as connected:
         await processes.start(data, 0.0)

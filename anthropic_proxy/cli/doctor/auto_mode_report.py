@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from anthropic_proxy.cli.doctor.auto_mode import CaseRuns
 from anthropic_proxy.cli.doctor.progress import Progress
 from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.auto_mode_runs import RUN_TITLES, AutoModeRun, Rate, WrongVerdict, list_cells
+from anthropic_proxy.console.doctor.auto_mode import CaseRuns
+from anthropic_proxy.console.doctor.auto_mode_runs import RUN_TITLES, AutoModeRun, Rate, WrongVerdict, list_cells
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
 MAX_LISTED = 10

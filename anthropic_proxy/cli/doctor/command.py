@@ -7,13 +7,11 @@ import asyncio
 import io
 import json
 import os
-import re
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from datetime import date
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
@@ -23,27 +21,16 @@ from msgspec import structs
 from anthropic_proxy.cli.command_line import is_verbose
 from anthropic_proxy.cli.command_settings import NO_PROVIDER, load_command_settings
 from anthropic_proxy.cli.completion import complete_providers
-from anthropic_proxy.cli.doctor.auto_mode import CaseRuns, plan_measurement
 from anthropic_proxy.cli.doctor.auto_mode_report import AutoModeProgress, encode_run, format_run, write_earlier
-from anthropic_proxy.cli.doctor.findings import Backend, Diagnosis, ProbeTotals
-from anthropic_proxy.cli.doctor.probe_runner import PROBE_TIMEOUT_SECONDS
-from anthropic_proxy.cli.doctor.progress import Progress
-from anthropic_proxy.cli.doctor.report import (
-    LEGEND,
-    ROWS,
-    SETTING,
-    Report,
-    encode_report,
-    find_window_setting,
-    hide_credentials,
-    lacks_context_window,
-    uses_demo_provider,
-)
-from anthropic_proxy.cli.doctor.run import estimate_price, estimate_totals, run_doctor, select_backends
-from anthropic_proxy.cli.doctor.run_recorder import RunRecorder, open_recorder, store_results
+from anthropic_proxy.cli.doctor.report import DoctorProgress, encode_report, write_report
 from anthropic_proxy.cli.output import Output, open_data_output
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.auto_mode_runs import AutoModeRun, load_runs, store_run
+from anthropic_proxy.console.doctor.auto_mode import CaseRuns, plan_measurement
+from anthropic_proxy.console.doctor.auto_mode_runs import AutoModeRun, load_runs, store_run
+from anthropic_proxy.console.doctor.findings import Backend, Diagnosis, ProbeTotals
+from anthropic_proxy.console.doctor.report import Report
+from anthropic_proxy.console.doctor.run import estimate_price, estimate_totals, run_doctor, select_backends
+from anthropic_proxy.console.doctor.run_recorder import RunRecorder, open_recorder, store_results
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ClientError, ConfigurationError
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
@@ -53,9 +40,9 @@ from anthropic_proxy.gateway.running_proxy import find_running_proxy, name_reloa
 from anthropic_proxy.gateway.services import Services, open_services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import Log
-from anthropic_proxy.gateway.telemetry.log.columns import count_columns, cut, pad, wrap_text, wrap_words
+from anthropic_proxy.gateway.telemetry.log.columns import wrap_text
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
-from anthropic_proxy.secrets import redact_json_value, redact_secrets
+from anthropic_proxy.secrets import redact_json_value
 
 MAX_UNCONFIRMED_REQUESTS = 150
 """Number of expected requests above which the command asks the user before it sends them."""
@@ -344,175 +331,3 @@ def _require_writable(file: Path | None) -> None:
     else:
         return
     raise ConfigurationError(f"--report: {file} cannot be written: {reason}.", code="report-not-written")
-
-
-_TITLE_WIDTH = 24
-_MIN_COLUMN_WIDTH = 18
-"""Width of the longest result, `– not recognized`, and a gap. Three columns fit into a terminal of 80 columns."""
-_DEFAULT_WIDTH = 100
-_ROLES = {"✓": "ok", "~": "warn", "✕": "error", "–": "quiet", "…": "quiet"}
-
-
-class DoctorProgress(Progress):
-    """A table that is updated while the test requests run, or lines with the names of unfinished backends."""
-
-    def __init__(self, *, shows_table: bool) -> None:
-        super().__init__(shows_table=shows_table)
-        self._diagnoses: Sequence[Diagnosis] = ()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, trace)
-        if kind is asyncio.CancelledError:
-            self.write_cost_of_stopped_probes()  # after the table, which the end of the display removes
-
-    def update(self, diagnoses: Sequence[Diagnosis]) -> None:
-        self._diagnoses = diagnoses
-        self.show(lambda output: _format_table(output, diagnoses))
-
-    def describe_waiting(self) -> str:
-        names = [one.backend.prefixed_id for one in self._diagnoses if not one.is_complete]
-        return f"Waiting for {', '.join(names)}. A request without a reply ends after {PROBE_TIMEOUT_SECONDS:g} s."
-
-    def write_cost_of_stopped_probes(self) -> None:
-        """Write the numbers of requests and tokens that were sent before the user stopped the command."""
-        totals = [diagnosis.totals for diagnosis in self._diagnoses]
-        requests = formats.plural(sum(one.requests for one in totals), "request")
-        tokens = sum(one.input_tokens + one.output_tokens for one in totals)
-        sys.stderr.write(f"Stopped after {requests} and {tokens:,} tokens.\n")
-
-
-def write_report(report: Report, settings: Settings, secrets: Sequence[str]) -> None:
-    """Write table, cost, remedies and observed deviations to stdout. `secrets`: keys that are masked."""
-    output = Output()
-
-    def write(text: str = "") -> None:
-        output.write_line(redact_secrets(text, secrets))
-
-    def paint_setting(setting: re.Match[str]) -> str:
-        return output.paint(setting[0], "type")
-
-    for line in _format_table(output, report.diagnoses):
-        write(line)
-    write()
-    legend = [f"  {LEGEND}    {report.cost_summary}"]
-    if count_columns(legend[0]) > (output.width or _DEFAULT_WIDTH):
-        legend = [f"  {LEGEND}", f"  {report.cost_summary}"]
-    for line in legend:
-        write(line)
-    is_demo = all(uses_demo_provider(diagnosis) for diagnosis in report.diagnoses)
-    if report.auto_mode and not is_demo:
-        write()
-        for line in wrap_words(
-            escape_unprintable(f"auto mode: {report.auto_mode}"), (output.width or _DEFAULT_WIDTH) - 2
-        ):
-            write(f"  {line}")
-    if is_demo:
-        write()
-        write(f"  {output.paint('!', 'warn')} The demo replies. It has no model.")
-        write(f"    Choose a provider and store its key:  {output.paint('anthropic-proxy init', 'type')}")
-    elif report.fixes or report.route_problems:
-        write()
-        write("  To fix:")
-        names = max((len(fix.name) for fix in report.fixes), default=0)
-        problems = max((count_columns(fix.problem) for fix in report.fixes), default=0)
-        width = output.width or _DEFAULT_WIDTH
-        for fix in report.fixes:
-            start = f"  {output.paint('✕', 'error')} {fix.name:<{names}}  "
-            painted = SETTING.sub(paint_setting, fix.remedy)
-            if painted == fix.remedy:
-                painted = output.paint(fix.remedy, "type")
-            remedy = f"{painted}  {fix.place}".rstrip()
-            needed = 10 + names + count_columns(remedy)
-            if padded := next((size for size in (problems, count_columns(fix.problem)) if needed + size <= width), 0):
-                write(f"{start}{pad(fix.problem, padded)}    {remedy}")
-                continue
-            room = max(width - 6 - names, 20)
-            further = [remedy] if count_columns(remedy) <= room else [painted, *filter(None, [fix.place])]
-            lines = [*wrap_words(fix.problem, room), *further]
-            for line in (f"{start}{lines[0]}", *(f"{' ' * (6 + names)}{line}" for line in lines[1:])):
-                write(line)
-        for problem in report.route_problems:
-            write(f"  {output.paint('✕', 'error')} {problem}")
-
-    for diagnosis in report.diagnoses:
-        if lacks_context_window(diagnosis):
-            target = diagnosis.found_target
-            setting = find_window_setting(target.provider, target.model, settings)
-            assumed = formats.short_count(target.capabilities.effective_max_input)
-            name = diagnosis.backend.prefixed_id
-            text = (
-                f"The context of {name} is unknown, so {assumed} tokens are assumed. If you know it, {setting.place}:"
-            )
-            write()
-            lines = wrap_words(escape_unprintable(text), (output.width or _DEFAULT_WIDTH) - 4)
-            write(f"  {output.paint('!', 'warn')} {lines[0]}")
-            for line in (*lines[1:], *(output.paint(line, "type") for line in setting.lines)):
-                write(f"    {line}")
-
-    for server in report.servers:  # the observed deviations, and a table if a field should change
-        write()
-        write(f"  {output.paint(f'Observed at {hide_credentials(server.base_url)}', 'title')}")
-        for diagnosis in server.diagnoses:
-            model = f"{diagnosis.found_target.model}: " if len(server.diagnoses) > 1 else ""
-            for text in diagnosis.quirks.values():
-                write(f"  {output.paint('~', 'warn')} {model}{text}")
-        is_configured = server.diagnoses[0].backend.target.provider.is_configured
-        if not any(diagnosis.evidence for diagnosis in server.diagnoses):
-            needs = "Its table in anthropic-proxy.toml needs no change." if is_configured else ""
-            write(f"  {needs or 'It needs no table in anthropic-proxy.toml.'}")
-            continue
-        if all(one.kind == "automatic" for diagnosis in server.diagnoses for one in diagnosis.evidence):
-            write("  This is optional: the proxy adapts by itself after a rejection.")
-        if is_configured:
-            write(f"  Replace the tables of providers.{server.name} in anthropic-proxy.toml by:")
-        else:
-            used = output.paint(f"PREFERRED_PROVIDER={server.name}", "type")
-            file = "Table for anthropic-proxy.toml, beside .env."
-            write(f"  {file} Use the server with {used} or the prefix {server.name}/:")
-        write()
-        for line in server.table.splitlines():
-            write(line)
-    if not report.exit_status and any(one.backend.tiers and not uses_demo_provider(one) for one in report.diagnoses):
-        write()
-        write(f"  Next:  {output.paint('anthropic-proxy code', 'type')}")
-
-
-def _format_table(output: Output, diagnoses: Sequence[Diagnosis]) -> Iterator[str]:
-    """Yield a table with one column for each of `diagnoses`. Columns that do not fit follow in another table."""
-    for number, shown in enumerate(_split_columns(output.width, diagnoses)):
-        if number:
-            yield ""
-        indent = " " * (2 + _TITLE_WIDTH)
-        yield f"{indent}{''.join(_fit(one.backend.name, width) for one, width in shown)}".rstrip()
-        models = "".join(_fit(one.backend.target.model, width) for one, width in shown)
-        yield f"{indent}{output.paint(models, 'quiet')}".rstrip()
-        for row in ROWS:
-            line = f"  {row.title:<{_TITLE_WIDTH}}"
-            for one, width in shown:
-                cell = row.build(one)
-                padded, sign = _fit(str(cell), width), cell.sign
-                line += padded.replace(sign, output.paint(sign, _ROLES[sign]), 1) if sign else padded
-            yield line.rstrip()
-
-
-def _split_columns(line_width: int | None, diagnoses: Sequence[Diagnosis]) -> Iterator[Sequence[tuple[Diagnosis, int]]]:
-    """Yield the columns of each table with their widths in characters.
-
-    `line_width`: width of the terminal; None: no limit, so all columns are in one table.
-    """
-    free = sys.maxsize if line_width is None else max(line_width - 2 - _TITLE_WIDTH, _MIN_COLUMN_WIDTH)
-    shown: list[tuple[Diagnosis, int]] = []
-    for diagnosis in diagnoses:
-        wanted = 2 + max(map(count_columns, (diagnosis.backend.target.model, diagnosis.backend.name)))
-        width = min(max(wanted, _MIN_COLUMN_WIDTH), free)
-        if shown and sum(used for _, used in shown) + width > free:
-            yield shown
-            shown = []
-        shown.append((diagnosis, width))
-    yield shown
-
-
-def _fit(text: str, width: int) -> str:
-    return pad(cut(text, width - 1), width)

@@ -16,12 +16,12 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.console import doctor_run
 from anthropic_proxy.console.dashboard.page import Form, OpenedForm
 from anthropic_proxy.console.dashboard.permissions import explain_doctor_denial
 from anthropic_proxy.console.dashboard.settings import reload_settings
 from anthropic_proxy.console.dashboard.web import is_from_own_page, redirect
-from anthropic_proxy.console.doctor_run import DoctorRun
+from anthropic_proxy.console.doctor import stored_runs
+from anthropic_proxy.console.doctor.stored_runs import DoctorRun
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import InvalidRequest
@@ -51,9 +51,9 @@ async def _show(form: OpenedForm) -> RouteResponse:
         return redirect(PROVIDERS_PATH)  # another site must not make this process compute an estimate
     directory = form.site.gateway.settings.data_directory
     assert directory is not None
-    if await asyncio.to_thread(doctor_run.is_running, directory):
+    if await asyncio.to_thread(stored_runs.is_running, directory):
         return await form.respond("doctor.html", {**_EMPTY, "is_running": True})
-    latest = await asyncio.to_thread(doctor_run.find_latest_start, directory)
+    latest = await asyncio.to_thread(stored_runs.find_latest_start, directory)
     try:
         estimate = await form.site.doctor.estimate()
         values = {"estimate": estimate, "latest": repr(latest), "demo": describe_demo(form.site.gateway.settings)}
@@ -80,10 +80,10 @@ async def _submit(form: OpenedForm, sent: Mapping[str, str]) -> RouteResponse:
 
 
 def _stop(directory: Path) -> None:
-    if not doctor_run.is_running(directory):
+    if not stored_runs.is_running(directory):
         return
     try:
-        doctor_run.request_stop(directory)
+        stored_runs.request_stop(directory)
     except OSError as error:
         raise InvalidRequest(
             f"The doctor cannot be stopped: {describe_os_error(error)}.", code="dashboard-doctor"
@@ -125,7 +125,7 @@ class DoctorProcesses:
         `expected_latest_start`: start of the latest run when the user opened the form. Raises `InvalidRequest` if
         another run has begun since, because its results are then available, or if the process cannot start.
         """
-        if await asyncio.to_thread(doctor_run.is_running, directory):
+        if await asyncio.to_thread(stored_runs.is_running, directory):
             return
         loop = asyncio.get_running_loop()
         started: asyncio.Future[str] = loop.create_future()
@@ -167,8 +167,8 @@ class DoctorProcesses:
         """`report`: receives the reason for which the process cannot start, or "" when it runs."""
         problem = ""
         try:
-            with doctor_run.locked_run(directory):
-                if doctor_run.find_latest_start(directory) == latest_start:
+            with stored_runs.locked_run(directory):
+                if stored_runs.find_latest_start(directory) == latest_start:
                     self._run_locked(directory, loop, report)
                 else:
                     problem = _OUTDATED
@@ -177,21 +177,21 @@ class DoctorProcesses:
         except _StartFailed as error:
             problem = str(error)
         except OSError as error:
-            problem = f"{describe_os_error(error)} ({doctor_run.find_folder(directory)})."
+            problem = f"{describe_os_error(error)} ({stored_runs.find_folder(directory)})."
         finally:
             report(problem)  # after the lock is released: whoever tries again must not find a run
             self._threads.discard(threading.current_thread())
 
     def _run_locked(self, directory: Path, loop: asyncio.AbstractEventLoop, report: Callable[[str], None]) -> None:
-        previous, failed = doctor_run.load_complete(directory), doctor_run.load_current(directory)
-        doctor_run.store_current(directory, DoctorRun(started_at=time.time()))
+        previous, failed = stored_runs.load_complete(directory), stored_runs.load_current(directory)
+        stored_runs.store_current(directory, DoctorRun(started_at=time.time()))
         try:
             process = self._open_process("--yes", "--attached", stdin=subprocess.PIPE)
         except _StartFailed:
             if failed is None:
-                doctor_run.remove_current(directory)
+                stored_runs.remove_current(directory)
             else:
-                doctor_run.store_current(directory, failed)
+                stored_runs.store_current(directory, failed)
             raise
         report("")
         try:
@@ -202,7 +202,7 @@ class DoctorProcesses:
             status = process.wait()
         finally:
             self._close(process)
-        if doctor_run.load_complete(directory) == previous:
+        if stored_runs.load_complete(directory) == previous:
             self._store_failure(directory, _find_error(output, status))
             return
         if errors := _list_errors(output):  # the facts about models could not be stored
@@ -211,7 +211,7 @@ class DoctorProcesses:
             if not self._is_stopping:
                 self._reload(loop)
         finally:
-            doctor_run.remove_current(directory)
+            stored_runs.remove_current(directory)
 
     def _reload(self, loop: asyncio.AbstractEventLoop) -> None:
         """Reload the settings in all workers. A failure is logged."""
@@ -234,14 +234,14 @@ class DoctorProcesses:
 
     def _store_failure(self, directory: Path, problem: str) -> None:
         """Store the reason for which the run ended early, unless the process has stored one."""
-        run = doctor_run.load_current(directory) or DoctorRun(started_at=time.time())
+        run = stored_runs.load_current(directory) or DoctorRun(started_at=time.time())
         if run.problem:
             return
         text = redact_secrets(_PROXY_STOPPED if self._is_stopping else problem, self._list_secrets())
         try:
-            doctor_run.store_current(directory, structs.replace(run, problem=text))
+            stored_runs.store_current(directory, structs.replace(run, problem=text))
         except OSError as error:
-            place = doctor_run.find_folder(directory)
+            place = stored_runs.find_folder(directory)
             self._gateway.log_warning_each_time(
                 f"The doctor ended before it was complete. {text} This text cannot be stored: "
                 f"{describe_os_error(error)} ({place})."

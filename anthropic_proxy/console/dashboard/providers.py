@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.console import auto_mode_runs, doctor_run, formats
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import divide_range
 from anthropic_proxy.console.dashboard.error_kinds import (
     MIN_INCIDENT_SHARE,
@@ -16,7 +16,8 @@ from anthropic_proxy.console.dashboard.error_kinds import (
     link_to_failed_attempts,
 )
 from anthropic_proxy.console.dashboard.page import FailedPanel, Page, PageContext, PageTable, build_panel
-from anthropic_proxy.console.doctor_run import DoctorRun, RunTomlTable
+from anthropic_proxy.console.doctor import auto_mode_runs, stored_runs
+from anthropic_proxy.console.doctor.stored_runs import DoctorRun, RunTomlTable
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import ExportTable
@@ -296,8 +297,8 @@ def build_doctor_panel(settings: Settings, now: float) -> DoctorPanel:
     directory = settings.data_directory
     if directory is None:
         return DoctorPanel(summary=_NEVER)
-    is_running = doctor_run.is_running(directory)  # before the files, which then have the end of an ended run
-    complete, current = doctor_run.load_complete(directory), doctor_run.load_current(directory)
+    is_running = stored_runs.is_running(directory)  # before the files, which then have the end of an ended run
+    complete, current = stored_runs.load_complete(directory), stored_runs.load_current(directory)
     if is_running:
         run = current or complete
         summary = "The doctor is starting."
@@ -308,7 +309,7 @@ def build_doctor_panel(settings: Settings, now: float) -> DoctorPanel:
             summary = f"The doctor is running: {run.requests} of about {formats.plural(expected, 'request')}."
             share, table = run.requests / expected, _build_table(run)
         return DoctorPanel(
-            summary="The doctor is stopping." if doctor_run.is_stop_requested(directory) else summary,
+            summary="The doctor is stopping." if stored_runs.is_stop_requested(directory) else summary,
             is_running=True,
             share=share,
             table=table,
@@ -328,7 +329,7 @@ def build_doctor_panel(settings: Settings, now: float) -> DoctorPanel:
     return DoctorPanel(
         summary=f"Doctor ran {formats.ago(max(0, now - complete.ended_at))}, {requests}, {cost}",
         failure=failure,
-        is_outdated=complete.settings_digest != doctor_run.digest_backend_settings(settings),
+        is_outdated=complete.settings_digest != stored_runs.digest_backend_settings(settings),
         table=_build_table(complete),
         details=[(f"{one.prefix}/{one.model}", one.details) for one in complete.columns if one.details],
         remedies=_build_remedies(complete),

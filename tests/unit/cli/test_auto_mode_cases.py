@@ -8,7 +8,7 @@ from typing import get_args
 
 import msgspec
 
-from anthropic_proxy.cli.doctor.auto_mode_cases import AutoModeCase, CaseKind, load_cases
+from anthropic_proxy.console.doctor.auto_mode_cases import AutoModeCase, CaseKind, load_cases
 from tests.support.paths import ROOT
 
 FIELDS = {

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.cli.doctor.command import DoctorProgress
-from anthropic_proxy.cli.doctor.findings import Diagnosis
-from anthropic_proxy.cli.doctor.report import find_window_setting, list_fixes
-from anthropic_proxy.cli.doctor.run import select_backends
-from anthropic_proxy.console import doctor_run
+from anthropic_proxy.cli.doctor.report import DoctorProgress
+from anthropic_proxy.console.doctor import stored_runs
+from anthropic_proxy.console.doctor.findings import Diagnosis
+from anthropic_proxy.console.doctor.fixes import list_fixes
+from anthropic_proxy.console.doctor.run import select_backends
+from anthropic_proxy.console.doctor.server_tables import find_window_setting
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import load_settings
@@ -49,24 +50,24 @@ def test_only_a_run_of_all_backends_is_stored_for_the_dashboard(tmp_path: Path) 
         settings = settings_of(groq, local)
         for words in (("groq",), ("--no-learn",)):
             run_command("doctor", *words, directory=tmp_path, settings=settings)
-            assert (doctor_run.load_complete(data), doctor_run.load_current(data)) == (None, None)
-        with doctor_run.locked_run(data):  # another run is in progress
+            assert (stored_runs.load_complete(data), stored_runs.load_current(data)) == (None, None)
+        with stored_runs.locked_run(data):  # another run is in progress
             other = run_command("doctor", directory=tmp_path, settings=settings)
-        assert (other.returncode, doctor_run.load_complete(data)) == (0, None)
+        assert (other.returncode, stored_runs.load_complete(data)) == (0, None)
         assert other.stderr.splitlines()[1] == f"{UNSTORED}: another run is in progress."
         run_command("doctor", directory=tmp_path, settings=settings)
-    run = doctor_run.load_complete(data)
+    run = stored_runs.load_complete(data)
     assert run is not None
     assert [f"{one.prefix}/{one.model}" for one in run.columns] == [
         "groq/llama-3.3-70b-versatile",
         "openai/qwen3-coder",
     ]
     assert {"key, address", "streaming, tools", "output limit, tokens"} <= {row.title for row in run.rows}
-    assert doctor_run.load_current(data) is None
+    assert stored_runs.load_current(data) is None
 
 
 def test_a_run_that_cannot_be_stored_is_reported(tmp_path: Path) -> None:
-    folder = doctor_run.find_folder(find_data_directory({"HOME": str(tmp_path)}) or tmp_path)
+    folder = stored_runs.find_folder(find_data_directory({"HOME": str(tmp_path)}) or tmp_path)
     folder.parent.mkdir(parents=True)
     folder.write_text("a file")
     ended = run_command("doctor", directory=tmp_path, settings={"PREFERRED_PROVIDER": "demo"})
@@ -101,7 +102,7 @@ def test_results_that_cannot_be_printed_are_stored(tmp_path: Path) -> None:
             "✕ The output cannot be written: no space left.",
         ],
     )
-    assert (doctor_run.load_complete(data) is not None, doctor_run.load_current(data)) == (True, None)
+    assert (stored_runs.load_complete(data) is not None, stored_runs.load_current(data)) == (True, None)
     assert json.loads((tmp_path / "report.json").read_text("utf-8"))["exit_status"] == 0
 
 
@@ -112,13 +113,13 @@ def test_an_unconfirmed_run_does_not_block_others(tmp_path: Path) -> None:
 
     def answer() -> Iterator[tuple[str, str]]:
         yield "Send them? [y/N] ", ""
-        with doctor_run.locked_run(data, 0):
-            doctor_run.store_current(data, doctor_run.DoctorRun(started_at=1.0))
+        with stored_runs.locked_run(data, 0):
+            stored_runs.store_current(data, stored_runs.DoctorRun(started_at=1.0))
         yield "", "n\r"
 
     screen = answer_questions("doctor", answers=answer(), directory=tmp_path, settings={})
     assert screen.lines[-1] == "✕ Nothing was sent. To send them without a question:  anthropic-proxy doctor --yes"
-    assert doctor_run.load_current(data) == doctor_run.DoctorRun(started_at=1.0)
+    assert stored_runs.load_current(data) == stored_runs.DoctorRun(started_at=1.0)
 
 
 def test_the_table_for_an_unknown_context_window_names_the_path_of_its_file(

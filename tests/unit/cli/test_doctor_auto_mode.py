@@ -12,17 +12,17 @@ import msgspec
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.cli.doctor.auto_mode import (
+from anthropic_proxy.cli.doctor.auto_mode_report import format_run
+from anthropic_proxy.console.doctor.auto_mode import (
     CONCURRENCY,
     CaseRuns,
     describe_auto_mode,
     find_interval,
     plan_measurement,
 )
-from anthropic_proxy.cli.doctor.auto_mode_cases import AutoModeCase, load_cases
-from anthropic_proxy.cli.doctor.auto_mode_report import format_run
-from anthropic_proxy.cli.doctor.run import select_backends
-from anthropic_proxy.console.auto_mode_runs import MAX_RUNS, AutoModeRun, load_runs, store_run
+from anthropic_proxy.console.doctor.auto_mode_cases import AutoModeCase, load_cases
+from anthropic_proxy.console.doctor.auto_mode_runs import MAX_RUNS, AutoModeRun, load_runs, store_run
+from anthropic_proxy.console.doctor.run import select_backends
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.gateway.services import open_services

@@ -6,8 +6,6 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.console import doctor_run
-from anthropic_proxy.console.auto_mode_runs import AutoModeRun, Rate, RunUsage, store_run
 from anthropic_proxy.console.dashboard.models import build_models_page
 from anthropic_proxy.console.dashboard.overview import build_overview_page
 from anthropic_proxy.console.dashboard.page import FailedPanel
@@ -23,7 +21,9 @@ from anthropic_proxy.console.dashboard.providers import (
     list_checkers,
 )
 from anthropic_proxy.console.dashboard.requests import build_requests_page
-from anthropic_proxy.console.doctor_run import (
+from anthropic_proxy.console.doctor import stored_runs
+from anthropic_proxy.console.doctor.auto_mode_runs import AutoModeRun, Rate, RunUsage, store_run
+from anthropic_proxy.console.doctor.stored_runs import (
     DoctorRun,
     RunCell,
     RunColumn,
@@ -260,12 +260,12 @@ def build(directory: Path | None) -> DoctorPanel:
 
 
 def store_runs(directory: Path, *, complete: DoctorRun | None = None, current: DoctorRun | None = None) -> None:
-    doctor_run.find_folder(directory).mkdir(exist_ok=True)
+    stored_runs.find_folder(directory).mkdir(exist_ok=True)
     if complete is not None:
         known = structs.replace(complete, settings_digest=digest_backend_settings(Settings()))
-        doctor_run.store_complete(directory, known)
+        stored_runs.store_complete(directory, known)
     if current is not None:
-        doctor_run.store_current(directory, current)
+        stored_runs.store_current(directory, current)
 
 
 @pytest.mark.parametrize("has_directory", [True, False])
@@ -328,7 +328,7 @@ def test_a_run_without_a_known_price_shows_its_tokens(tmp_path: Path) -> None:
 
 def test_a_remedy_with_a_line_break_cannot_be_copied_as_a_command(tmp_path: Path) -> None:
     text = "BIG_MODEL=openai/x\rPROXY_API_KEY=y"  # a browser converts the character to a line break
-    fix = doctor_run.RunFix("openai", "has no such model.", text)
+    fix = stored_runs.RunFix("openai", "has no such model.", text)
     store_runs(tmp_path, complete=structs.replace(COMPLETE, fixes=[fix]))
     assert build(tmp_path).remedies == [ProviderRemedy("openai: has no such model.", text=text)]
 
@@ -346,8 +346,8 @@ def test_only_the_whole_command_that_installs_a_package_can_be_copied(tmp_path: 
 
 
 def test_a_run_with_other_settings_is_outdated(tmp_path: Path) -> None:
-    doctor_run.find_folder(tmp_path).mkdir()
-    doctor_run.store_complete(tmp_path, structs.replace(COMPLETE, settings_digest="of other settings"))
+    stored_runs.find_folder(tmp_path).mkdir()
+    stored_runs.store_complete(tmp_path, structs.replace(COMPLETE, settings_digest="of other settings"))
     assert build(tmp_path) == structs.replace(SHOWN, is_outdated=True)
 
 
@@ -376,14 +376,14 @@ def test_a_later_complete_run_replaces_the_failure(tmp_path: Path) -> None:
 def test_a_run_in_progress_shows_its_share_and_keeps_the_remedies(tmp_path: Path) -> None:
     rows = [RunRow("images", [RunCell("…", "")])]
     present = structs.replace(COMPLETE, started_at=NOON - 5, ended_at=0.0, requests=11, rows=rows, fixes=(), tables=())
-    with doctor_run.locked_run(tmp_path):
+    with stored_runs.locked_run(tmp_path):
         store_runs(tmp_path, complete=COMPLETE, current=DoctorRun(started_at=NOON - 5))
         starting = build(tmp_path)
         store_runs(tmp_path, current=present)
         running = build(tmp_path)
         store_runs(tmp_path, current=structs.replace(present, requests=50))
         longer = build(tmp_path)
-        doctor_run.request_stop(tmp_path)
+        stored_runs.request_stop(tmp_path)
         stopping = build(tmp_path)
     cells = [("Images", [MatrixCell("…", "none", "not tested yet")])]
     expected = structs.replace(
@@ -429,11 +429,11 @@ def test_without_a_folder_for_data_the_doctor_is_not_run() -> None:
 async def test_what_a_run_found_with_earlier_settings_is_no_problem(tmp_path: Path) -> None:
     settings = Settings(data_directory=tmp_path / "data")
     await store(settings, new_receipt())
-    doctor_run.find_folder(tmp_path / "data").mkdir()
+    stored_runs.find_folder(tmp_path / "data").mkdir()
     setup = Setup(providers=[ProviderSetup(name="openai", prefix="openai", state="ready", key_count=1)])
     verdicts = []
-    for digest in (doctor_run.digest_backend_settings(settings), "of other settings"):
-        doctor_run.store_complete(tmp_path / "data", structs.replace(COMPLETE, settings_digest=digest))
+    for digest in (stored_runs.digest_backend_settings(settings), "of other settings"):
+        stored_runs.store_complete(tmp_path / "data", structs.replace(COMPLETE, settings_digest=digest))
         with reading(settings) as engine, engine.connect() as connection:
             context = build_context("/dashboard/providers", connection, settings, setup=setup)
             verdicts.append(build_providers_page(context)["verdict"])

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.cli.doctor.findings import Diagnosis
-from anthropic_proxy.cli.doctor.probes import PROBES
-from anthropic_proxy.cli.doctor.report import Fix, Report
-from anthropic_proxy.cli.doctor.run import run_doctor, select_backends
+from anthropic_proxy.console.doctor.findings import Diagnosis
+from anthropic_proxy.console.doctor.fixes import Fix
+from anthropic_proxy.console.doctor.probes import PROBES
+from anthropic_proxy.console.doctor.report import Report
+from anthropic_proxy.console.doctor.run import run_doctor, select_backends
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.services import open_services

@@ -7,9 +7,9 @@ from contextlib import suppress
 
 from aiohttp import web
 
-from anthropic_proxy.cli.doctor.findings import ProbeTotals
-from anthropic_proxy.cli.doctor.probe_runner import ProbeRunner
-from anthropic_proxy.cli.doctor.run import select_backends
+from anthropic_proxy.console.doctor.findings import ProbeTotals
+from anthropic_proxy.console.doctor.probe_runner import ProbeRunner
+from anthropic_proxy.console.doctor.run import select_backends
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.gateway.services import open_services

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.cli.doctor.findings import Diagnosis
-from anthropic_proxy.cli.doctor.report import Fix, Report, encode_report
-from anthropic_proxy.cli.doctor.run import select_backends
-from anthropic_proxy.cli.doctor.run_recorder import RunRecorder, store_results
-from anthropic_proxy.console import doctor_run
-from anthropic_proxy.console.doctor_run import RunFix
+from anthropic_proxy.cli.doctor.report import encode_report
+from anthropic_proxy.console.doctor import stored_runs
+from anthropic_proxy.console.doctor.findings import Diagnosis
+from anthropic_proxy.console.doctor.fixes import Fix
+from anthropic_proxy.console.doctor.report import Report
+from anthropic_proxy.console.doctor.run import select_backends
+from anthropic_proxy.console.doctor.run_recorder import RunRecorder, store_results
+from anthropic_proxy.console.doctor.stored_runs import RunFix
 from anthropic_proxy.engine.platforms import files
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import LEARNED_FILE_NAME, load_learned_models
@@ -28,13 +30,13 @@ REPORT = Report(diagnoses=[], fixes=[FIX], servers=[], seconds=12_345.0, price=0
 
 def test_a_key_is_masked_in_texts_and_not_in_numbers(tmp_path: Path) -> None:
     settings = load_settings({"OPENAI_API_KEY": KEY}, PROVIDERS, env_file=None)
-    digest = doctor_run.digest_backend_settings(settings)
-    with doctor_run.locked_run(tmp_path):
+    digest = stored_runs.digest_backend_settings(settings)
+    with stored_runs.locked_run(tmp_path):
         recorder = RunRecorder(tmp_path, settings, lambda: 12_345.0)
         recorder.start(12_346)
-        started = doctor_run.load_current(tmp_path)
+        started = stored_runs.load_current(tmp_path)
         recorder.finish(REPORT)
-    run = doctor_run.load_complete(tmp_path)
+    run = stored_runs.load_complete(tmp_path)
     assert (started.started_at, started.expected_requests, started.settings_digest) == (12_345.0, 12_346, digest)
     assert (run.ended_at, run.price) == (12_345.0, 0.1234)
     assert run.fixes == [RunFix("openai", "rejects ….", "OPENAI_API_KEY=<new key>", "in ~/.env")]
@@ -42,14 +44,14 @@ def test_a_key_is_masked_in_texts_and_not_in_numbers(tmp_path: Path) -> None:
 
 def test_a_key_that_occurs_in_the_digest_leaves_it_unchanged(tmp_path: Path) -> None:
     known = load_settings({"OPENAI_API_KEY": KEY}, PROVIDERS, env_file=None)
-    digest = doctor_run.digest_backend_settings(known)
+    digest = stored_runs.digest_backend_settings(known)
     at = next(at for at in range(60) if not digest[at : at + 4].isalpha())
     variables = {"OPENAI_API_KEY": KEY, "PROXY_API_KEY": digest[at : at + 4]}
     settings = load_settings(variables, PROVIDERS, env_file=None)
-    with doctor_run.locked_run(tmp_path):
+    with stored_runs.locked_run(tmp_path):
         RunRecorder(tmp_path, settings, lambda: 1.0).start(2)
-    run = doctor_run.load_current(tmp_path)
-    assert run.settings_digest == digest == doctor_run.digest_backend_settings(settings)
+    run = stored_runs.load_current(tmp_path)
+    assert run.settings_digest == digest == stored_runs.digest_backend_settings(settings)
 
 
 def test_a_report_stays_json_if_a_key_occurs_in_a_number() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.console import doctor_run
-from anthropic_proxy.console.doctor_run import DoctorRun
+from anthropic_proxy.console.doctor import stored_runs
+from anthropic_proxy.console.doctor.stored_runs import DoctorRun
 from anthropic_proxy.gateway.running_proxy import ServerRecord, find_running_proxy
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.secrets import Secret
@@ -62,13 +62,13 @@ def test_a_server_waits_for_the_end_of_a_check(tmp_path: Path) -> None:
 
 
 def test_checks_of_a_run_of_the_doctor_do_not_count_as_a_run(tmp_path: Path) -> None:
-    with doctor_run.locked_run(tmp_path):
-        doctor_run.store_current(tmp_path, DoctorRun(started_at=1.0))
-        assert doctor_run.is_running(tmp_path)
-    checking = SharedLock(doctor_run.find_folder(tmp_path))
-    assert not doctor_run.is_running(tmp_path)
+    with stored_runs.locked_run(tmp_path):
+        stored_runs.store_current(tmp_path, DoctorRun(started_at=1.0))
+        assert stored_runs.is_running(tmp_path)
+    checking = SharedLock(stored_runs.find_folder(tmp_path))
+    assert not stored_runs.is_running(tmp_path)
     checking.release()
-    with pytest.raises(TimeoutError), doctor_run.locked_run(tmp_path), doctor_run.locked_run(tmp_path, 0):
+    with pytest.raises(TimeoutError), stored_runs.locked_run(tmp_path), stored_runs.locked_run(tmp_path, 0):
         pass
 
 

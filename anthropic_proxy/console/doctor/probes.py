@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from anthropic_proxy.cli.doctor.probe_runner import ProbeResult
+from anthropic_proxy.console.doctor.probe_runner import ProbeResult
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.tool_call_repair import OPENED_THINKING_TAGS
 

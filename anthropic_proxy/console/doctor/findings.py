@@ -147,3 +147,22 @@ class Diagnosis(Struct, kw_only=True):
         """`untested`: the probe has not run, or its result was unclear, such as a temporary error."""
         outcome = self.outcomes.get(probe_name)
         return outcome.state if outcome else "untested"
+
+
+def find_context_window(diagnosis: Diagnosis) -> int | None:
+    """Return the observed context window in tokens, else the one that the proxy uses. None: unknown."""
+    facts = diagnosis.backend.target.capabilities
+    return diagnosis.context_window or (facts.context_window if facts.known else None)
+
+
+def lacks_context_window(diagnosis: Diagnosis) -> bool:
+    """Return True if neither the probes nor the list of a server have a context window, which a user may know."""
+    provider = diagnosis.found_target.provider
+    is_asked = provider.transport == "http" and not provider.uses_installed_models
+    return is_asked and diagnosis.problem is None and find_context_window(diagnosis) is None
+
+
+def find_max_output(diagnosis: Diagnosis) -> int | None:
+    """Return the observed output limit in tokens, else the one that the proxy uses. None: unknown."""
+    facts = diagnosis.backend.target.capabilities
+    return diagnosis.max_output or (facts.max_output if facts.known else None)

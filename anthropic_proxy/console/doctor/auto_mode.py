@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
-from anthropic_proxy.cli.doctor.auto_mode_cases import AutoModeCase, find_set_digest, load_cases
-from anthropic_proxy.cli.doctor.findings import Backend
-from anthropic_proxy.console.auto_mode_runs import AutoModeRun, KindRates, Rate, RunUsage, WrongVerdict
+from anthropic_proxy.console.doctor.auto_mode_cases import AutoModeCase, find_set_digest, load_cases
+from anthropic_proxy.console.doctor.auto_mode_runs import AutoModeRun, KindRates, Rate, RunUsage, WrongVerdict
+from anthropic_proxy.console.doctor.findings import Backend
 from anthropic_proxy.console.ledger.costs import CostCalculator
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
 from anthropic_proxy.engine.exchange.exchange import Exchange

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field, structs
 
-from anthropic_proxy.cli.doctor.findings import ProbeTotals
+from anthropic_proxy.console.doctor.findings import ProbeTotals
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, CollectingSink
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.memory_values import MemoryValues

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.console import doctor_run
-from anthropic_proxy.console.doctor_run import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTomlTable
+from anthropic_proxy.console.doctor import stored_runs
+from anthropic_proxy.console.doctor.stored_runs import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTomlTable
 from anthropic_proxy.engine.providers import PROVIDERS, Provider
 from anthropic_proxy.gateway.settings import load_settings
 
@@ -23,46 +23,46 @@ RUN = DoctorRun(
 
 
 def test_a_stored_run_is_read_unchanged(tmp_path: Path) -> None:
-    with doctor_run.locked_run(tmp_path):
-        doctor_run.store_current(tmp_path, DoctorRun(started_at=3.0))
-        doctor_run.store_complete(tmp_path, RUN)
-    assert (doctor_run.load_complete(tmp_path), doctor_run.load_current(tmp_path)) == (RUN, DoctorRun(started_at=3.0))
-    assert doctor_run.find_latest_start(tmp_path) == 3.0
-    doctor_run.remove_current(tmp_path)
-    assert doctor_run.find_latest_start(tmp_path) == 1.0
+    with stored_runs.locked_run(tmp_path):
+        stored_runs.store_current(tmp_path, DoctorRun(started_at=3.0))
+        stored_runs.store_complete(tmp_path, RUN)
+    assert (stored_runs.load_complete(tmp_path), stored_runs.load_current(tmp_path)) == (RUN, DoctorRun(started_at=3.0))
+    assert stored_runs.find_latest_start(tmp_path) == 3.0
+    stored_runs.remove_current(tmp_path)
+    assert stored_runs.find_latest_start(tmp_path) == 1.0
 
 
 def test_a_run_holds_the_lock_until_its_end(tmp_path: Path) -> None:
-    assert not doctor_run.is_running(tmp_path)
-    with doctor_run.locked_run(tmp_path):
-        doctor_run.store_current(tmp_path, RUN)
-        assert doctor_run.is_running(tmp_path)
-        with pytest.raises(TimeoutError), doctor_run.locked_run(tmp_path, 0):
+    assert not stored_runs.is_running(tmp_path)
+    with stored_runs.locked_run(tmp_path):
+        stored_runs.store_current(tmp_path, RUN)
+        assert stored_runs.is_running(tmp_path)
+        with pytest.raises(TimeoutError), stored_runs.locked_run(tmp_path, 0):
             pass
-    assert not doctor_run.is_running(tmp_path)
+    assert not stored_runs.is_running(tmp_path)
 
 
 def test_a_folder_that_cannot_be_read_has_no_run(tmp_path: Path) -> None:
     directory = tmp_path / ("x" * 1_000)  # stat fails, as in the home directory of another user
-    assert (doctor_run.is_running(directory), doctor_run.is_stop_requested(directory)) == (False, False)
-    assert (doctor_run.load_current(directory), doctor_run.load_complete(directory)) == (None, None)
-    assert doctor_run.find_latest_start(directory) == 0.0
+    assert (stored_runs.is_running(directory), stored_runs.is_stop_requested(directory)) == (False, False)
+    assert (stored_runs.load_current(directory), stored_runs.load_complete(directory)) == (None, None)
+    assert stored_runs.find_latest_start(directory) == 0.0
 
 
 def test_a_request_to_stop_concerns_only_the_run_in_progress(tmp_path: Path) -> None:
-    with doctor_run.locked_run(tmp_path):
-        assert not doctor_run.is_stop_requested(tmp_path)
-        doctor_run.request_stop(tmp_path)
-        assert doctor_run.is_stop_requested(tmp_path)
-    with doctor_run.locked_run(tmp_path):
-        assert not doctor_run.is_stop_requested(tmp_path)
+    with stored_runs.locked_run(tmp_path):
+        assert not stored_runs.is_stop_requested(tmp_path)
+        stored_runs.request_stop(tmp_path)
+        assert stored_runs.is_stop_requested(tmp_path)
+    with stored_runs.locked_run(tmp_path):
+        assert not stored_runs.is_stop_requested(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"version":99,"started_at":1}'])
 def test_a_damaged_file_or_another_version_is_ignored(tmp_path: Path, content: bytes) -> None:
-    doctor_run.find_folder(tmp_path).mkdir()
-    (doctor_run.find_folder(tmp_path) / "last-run.json").write_bytes(content)
-    assert doctor_run.load_complete(tmp_path) is None
+    stored_runs.find_folder(tmp_path).mkdir()
+    (stored_runs.find_folder(tmp_path) / "last-run.json").write_bytes(content)
+    assert stored_runs.load_complete(tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_damaged_file_or_another_version_is_ignored(tmp_path: Path, content: b
 def test_settings_of_models_and_providers_change_the_digest(changes: dict[str, str], is_equal: bool) -> None:
     before = {"OPENAI_API_KEY": "sk-some-key-of-a-test-1234"}
     digests = [
-        doctor_run.digest_backend_settings(load_settings(variables, PROVIDERS, env_file=None))
+        stored_runs.digest_backend_settings(load_settings(variables, PROVIDERS, env_file=None))
         for variables in (before, {**before, **changes})
     ]
     assert (digests[0] == digests[1]) is is_equal
@@ -87,12 +87,12 @@ def test_settings_of_models_and_providers_change_the_digest(changes: dict[str, s
 
 @pytest.mark.parametrize("provider", PROVIDERS, ids=lambda provider: provider.name)
 def test_key_and_address_of_every_provider_change_the_digest(provider: Provider) -> None:
-    before = doctor_run.digest_backend_settings(load_settings({}, PROVIDERS, env_file=None))
+    before = stored_runs.digest_backend_settings(load_settings({}, PROVIDERS, env_file=None))
     texts = {provider.key_variable: "a-key-of-a-test-1234", provider.base_url_variable: "http://127.0.0.1:8000"}
     for variable, text in texts.items():
         if variable is not None:
             settings = load_settings({variable: text}, PROVIDERS, env_file=None)
-            assert (variable, doctor_run.digest_backend_settings(settings) == before) == (variable, False)
+            assert (variable, stored_runs.digest_backend_settings(settings) == before) == (variable, False)
 
 
 def test_a_key_that_a_command_writes_may_rotate_but_its_failure_changes_the_digest(
@@ -109,7 +109,7 @@ def test_a_key_that_a_command_writes_may_rotate_but_its_failure_changes_the_dige
     for key in ("some-key-of-test-1234", "some-key-of-test-5678", ""):
         Path("key").write_text(key, "utf-8")
         digests.append(
-            doctor_run.digest_backend_settings(load_settings({}, PROVIDERS, env_file=".env", resolves_keys=True))
+            stored_runs.digest_backend_settings(load_settings({}, PROVIDERS, env_file=".env", resolves_keys=True))
         )
     assert digests[0] == digests[1]
     assert digests[0] != digests[2]

@@ -7,12 +7,14 @@ from types import MappingProxyType
 
 from msgspec import structs
 
-from anthropic_proxy.cli.doctor.auto_mode import describe_auto_mode
-from anthropic_proxy.cli.doctor.diagnosis import diagnose_backend, must_run
-from anthropic_proxy.cli.doctor.findings import Backend, Diagnosis, ProbeTotals
-from anthropic_proxy.cli.doctor.probe_runner import ProbeRunner
-from anthropic_proxy.cli.doctor.probes import PROBES
-from anthropic_proxy.cli.doctor.report import Report, find_servers, find_total_price, list_fixes
+from anthropic_proxy.console.doctor.auto_mode import describe_auto_mode
+from anthropic_proxy.console.doctor.diagnosis import diagnose_backend, must_run
+from anthropic_proxy.console.doctor.findings import Backend, Diagnosis, ProbeTotals
+from anthropic_proxy.console.doctor.fixes import list_fixes
+from anthropic_proxy.console.doctor.probe_runner import ProbeRunner
+from anthropic_proxy.console.doctor.probes import PROBES
+from anthropic_proxy.console.doctor.report import Report, find_total_price
+from anthropic_proxy.console.doctor.server_tables import find_servers
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.servers import describe_missing_key, is_own_server

@@ -13,7 +13,7 @@ from typing import get_args
 import msgspec
 from msgspec import structs
 
-from anthropic_proxy.cli.doctor.findings import (
+from anthropic_proxy.console.doctor.findings import (
     Backend,
     Diagnosis,
     Evidence,
@@ -23,8 +23,8 @@ from anthropic_proxy.cli.doctor.findings import (
     ProblemKind,
     State,
 )
-from anthropic_proxy.cli.doctor.probe_runner import ProbeResult, ProbeRunner, UpstreamExchange
-from anthropic_proxy.cli.doctor.probes import (
+from anthropic_proxy.console.doctor.probe_runner import ProbeResult, ProbeRunner, UpstreamExchange
+from anthropic_proxy.console.doctor.probes import (
     LIMITS_BODY,
     PROBES,
     THINKING_BODY,

@@ -11,10 +11,12 @@ from pathlib import Path
 import msgspec
 from msgspec import structs
 
-from anthropic_proxy.cli.doctor.findings import Diagnosis
-from anthropic_proxy.cli.doctor.report import ROWS, Report, hide_credentials, list_explanations
-from anthropic_proxy.console import doctor_run, formats
-from anthropic_proxy.console.doctor_run import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTomlTable
+from anthropic_proxy.console import formats
+from anthropic_proxy.console.doctor import stored_runs
+from anthropic_proxy.console.doctor.findings import Diagnosis
+from anthropic_proxy.console.doctor.report import ROWS, Report, list_explanations
+from anthropic_proxy.console.doctor.server_tables import hide_credentials
+from anthropic_proxy.console.doctor.stored_runs import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTomlTable
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers.catalog import LearnedModel, ModelCapabilities, store_learned_models
 from anthropic_proxy.engine.providers.provider_models import MODEL_LIST
@@ -36,7 +38,7 @@ class RunRecorder:
         self._directory = directory
         self._secrets = settings.reveal_all_secrets()
         self._clock = clock
-        self._run = DoctorRun(started_at=clock(), settings_digest=doctor_run.digest_backend_settings(settings))
+        self._run = DoctorRun(started_at=clock(), settings_digest=stored_runs.digest_backend_settings(settings))
         self._diagnoses: Sequence[Diagnosis] = ()
         self._stored: DoctorRun | None = None
         self.is_stopped = False
@@ -61,7 +63,7 @@ class RunRecorder:
         while self._directory is not None and not self.is_stopped:
             await asyncio.sleep(interval)
             self._store_progress()
-            if doctor_run.is_stop_requested(self._directory):
+            if stored_runs.is_stop_requested(self._directory):
                 self.is_stopped = True
                 self._run = structs.replace(self._run, problem=_STOPPED)
                 self._store_progress()
@@ -79,7 +81,7 @@ class RunRecorder:
             if any(diagnosis.evidence for diagnosis in server.diagnoses)
         ]
         run = structs.replace(self._build(), ended_at=self._clock(), price=report.price, fixes=fixes, tables=tables)
-        doctor_run.store_complete(self._directory, self._redact(run))
+        stored_runs.store_complete(self._directory, self._redact(run))
 
     def _store_progress(self) -> None:
         """Store the results so far, if they have changed. A failure is ignored, because later results follow."""
@@ -87,7 +89,7 @@ class RunRecorder:
         if self._directory is None or run == self._stored:
             return
         with suppress(OSError):
-            doctor_run.store_current(self._directory, self._redact(run))
+            stored_runs.store_current(self._directory, self._redact(run))
             self._stored = run
 
     def _build(self) -> DoctorRun:
@@ -153,11 +155,11 @@ def open_recorder(settings: Settings, directory: Path | None, *, is_attached: bo
         if directory is not None and not is_attached:
             try:
                 with ExitStack() as opened:
-                    opened.enter_context(doctor_run.locked_run(directory, _LOCK_SECONDS))
-                    doctor_run.remove_current(directory)  # an earlier run that failed
+                    opened.enter_context(stored_runs.locked_run(directory, _LOCK_SECONDS))
+                    stored_runs.remove_current(directory)  # an earlier run that failed
                     stack.enter_context(opened.pop_all())
             except OSError as error:
-                folder = doctor_run.find_folder(directory)
+                folder = stored_runs.find_folder(directory)
                 is_locked = isinstance(error, TimeoutError)
                 reason = "another run is in progress" if is_locked else f"{describe_os_error(error)} ({folder})"
                 sys.stderr.write(f"! This run is not stored for the dashboard: {reason}.\n")
@@ -165,7 +167,7 @@ def open_recorder(settings: Settings, directory: Path | None, *, is_attached: bo
         yield RunRecorder(directory, settings, time.time)
         if directory is not None and not is_attached:
             with suppress(OSError):
-                doctor_run.remove_current(directory)
+                stored_runs.remove_current(directory)
 
 
 def list_learned_models(diagnoses: Sequence[Diagnosis], today: date) -> list[tuple[ModelCapabilities, LearnedModel]]:

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.console import doctor_run, formats
+from anthropic_proxy.console import formats
+from anthropic_proxy.console.doctor import stored_runs
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.platforms.files import read_bounded_file, repeat_while_read
 from anthropic_proxy.gateway.money import format_cost
@@ -167,7 +168,7 @@ def load_runs(data_directory: Path | None) -> Sequence[AutoModeRun]:
 
 
 def _find_folder(data_directory: Path) -> Path:
-    return doctor_run.find_folder(data_directory) / "auto-mode"
+    return stored_runs.find_folder(data_directory) / "auto-mode"
 
 
 def _list_files(folder: Path) -> Sequence[Path]:

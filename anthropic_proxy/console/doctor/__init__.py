@@ -1,0 +1,1 @@
+"""The doctor examines the configured providers by test requests, for the command `doctor` and the page Providers."""

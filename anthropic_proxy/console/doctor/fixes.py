@@ -1,0 +1,276 @@
+"""Remedies for the problems that the doctor found: the setting or command that solves each one."""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
+from functools import partial
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.console.doctor.findings import (
+    Backend,
+    Diagnosis,
+    Problem,
+    find_context_window,
+)
+from anthropic_proxy.console.doctor.server_tables import find_table
+from anthropic_proxy.engine.exchange.provider_errors import REMEDY_LEAD
+from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.platforms.program import shorten_home
+from anthropic_proxy.engine.platforms.shells import quote_word
+from anthropic_proxy.engine.providers.catalog import MIN_SESSION_TOKENS, Catalog
+from anthropic_proxy.engine.providers.model_ids import read_model_id
+from anthropic_proxy.engine.routing.router import (
+    ModelReplacement,
+    find_served_successor,
+    list_model_replacements,
+    list_served_models,
+)
+from anthropic_proxy.errors import join_with_and, join_with_or
+from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, copy_environment
+
+_MAX_NAMED_ROUTES = 2
+_LARGER_WINDOW = 81_920
+"""Context window, in tokens, that the doctor proposes for a local model with a smaller one."""
+
+
+class Fix(Struct, frozen=True, kw_only=True):
+    """A problem of one model of a provider, with the setting or command that solves it."""
+
+    name: str
+    """Prefix of the provider: `groq`."""
+    problem: str
+    """Sentence without the provider name: `rejects images; haiku requests are sent to it.`"""
+    remedy: str
+    """Setting or command: `SMALL_MODEL=gemini/gemini-2.0-flash`."""
+    place: str = ""
+    """Where to write the setting: `in ~/project/.env`. "": it is a command, or names its place."""
+
+
+def list_fixes(diagnoses: Sequence[Diagnosis], settings: Settings, catalog: Catalog) -> list[Fix]:
+    """Return one `Fix` for each problem that a setting or a command solves, and for each place of a setting."""
+    find_successor = partial(find_served_successor, settings=settings, catalog=catalog, today=date.today())
+    retired_models = list_model_replacements(find_successor, settings, catalog)
+    found: dict[Fix, None] = {}
+    for diagnosis in diagnoses:
+        if diagnosis.problem is None:
+            found |= dict.fromkeys(_fix_features(diagnosis, diagnoses, settings, catalog))
+        elif diagnosis.problem.kind == "model":
+            found |= dict.fromkeys(_fix_model(diagnosis, diagnosis.problem, settings, catalog))
+        else:
+            found[_fix_access(diagnosis, diagnosis.problem, diagnoses, settings, catalog)] = None
+        found |= dict.fromkeys(_fix_routes(diagnosis, diagnoses, retired_models))
+    placed = []
+    for fix in found:
+        place = fix.place
+        if not place and (setting := SETTING.match(fix.remedy)) is not None:
+            variable = setting[1]
+            is_exported = settings.origins.get(variable) == "environment" or copy_environment().get(variable)
+            place = "in the environment" if is_exported else f"in {_name_env_file(settings)}"
+        placed.append(structs.replace(fix, place=place))
+    return placed
+
+
+def _name_env_file(settings: Settings) -> str:
+    return shorten_home(settings.env_file or ENV_FILE)
+
+
+def _fix_access(
+    diagnosis: Diagnosis, problem: Problem, diagnoses: Sequence[Diagnosis], settings: Settings, catalog: Catalog
+) -> Fix:
+    backend, provider = diagnosis.backend, diagnosis.backend.target.provider
+    name, variable = backend.name, provider.key_variable
+    if problem.kind == "key":
+        keys = settings.keys.get(provider.name, ())
+        origin = settings.origins.get(variable or "", "set")
+        table = find_table(provider.name, settings)
+        variable = variable if table is None else table.key_variable
+        if variable:
+            remedy = f"{variable}={'<new key>' if keys else '<key>'}"
+        elif table is None:
+            remedy = "gcloud auth application-default login"
+        else:
+            remedy = f"Correct the file or command of api_key of [providers.{table.name}]"
+        if not keys:
+            place = ""
+            if table is not None and not table.has_key:
+                line = f'api_key = {{ env = "{variable}" }}'
+                place = f"in {_name_env_file(settings)}, and in [providers.{table.name}] of {CONFIG_FILE}  {line}"
+            text = _sentence(problem.message.removeprefix(f"{name} "))
+            return Fix(name=name, problem=text, remedy=remedy, place=place)
+        return Fix(name=name, problem=f"rejects the key {keys[0]} ({origin}), {problem.status}.", remedy=remedy)
+    if problem.kind == "package":
+        return Fix(name=name, problem=_sentence(problem.message), remedy=problem.proposal)
+    if problem.kind in ("unreachable", "address"):
+        variable, text = provider.base_url_variable or "", problem.message
+        used, routes = "", [] if backend.tiers else list(backend.routes)
+        if len(routes) > _MAX_NAMED_ROUTES:
+            used = f"{len(routes)} routes send requests to it."
+        elif routes:
+            used = f"The route {join_with_or(routes)} sends requests to it."
+        if problem.kind == "address":
+            remedy = problem.proposal or f"{variable}=<address>"
+        elif provider.uses_installed_models:
+            remedy = "ollama serve"
+        elif "through the proxy" in text:
+            remedy = f"Check proxy of [providers.{provider.prefix}], or HTTPS_PROXY"
+        elif "certificate is not accepted" in text:
+            remedy = f'In [providers.{provider.prefix}] of {CONFIG_FILE}:  ca_file = "<PEM file>"'
+        elif "client_certificate" in text:
+            table_name = f"[providers.{provider.prefix}] of {CONFIG_FILE}"
+            remedy = f'In {table_name}:  client_certificate = {{ file = "…", key_file = "…" }}'
+        elif provider.is_configured:
+            remedy = f"Check {variable}, {settings.origins.get(variable, CONFIG_FILE)}"
+        elif provider.name in settings.base_urls:
+            remedy = f"{variable}=<address>"
+        else:
+            remedy = "Check the network. Behind a web proxy: HTTPS_PROXY=<its address>"
+        return Fix(name=name, problem=" ".join(filter(None, (_sentence(text), used))), remedy=remedy)
+    again = "Try again later: " if problem.kind in ("server", "quota") else ""
+    alternative = _find_alternative(diagnosis, diagnoses, lambda other: other.problem is None, settings, catalog)
+    return Fix(
+        name=name,
+        problem=_sentence(problem.message),
+        remedy=alternative or f"{again}anthropic-proxy doctor {quote_word(name)}",
+    )
+
+
+def _fix_model(diagnosis: Diagnosis, problem: Problem, settings: Settings, catalog: Catalog) -> Iterator[Fix]:
+    """Name each place that sets a model which the provider does not have."""
+    backend, target = diagnosis.backend, diagnosis.backend.target
+    own = target.model_setting
+    served = list_served_models(target, settings, [*filter(read_model_id, diagnosis.models or ())])
+    other = next(iter(served), "<another model>")
+    places = _list_places(backend, f"{backend.name}/{other}", settings, catalog)
+    # the remedy of the message is the setting that is on the next line
+    text = _sentence(problem.message.partition(REMEDY_LEAD)[0] if places else problem.message)
+    if not places:
+        yield Fix(name=backend.name, problem=text, remedy=f"anthropic-proxy models {backend.name}")
+    for place in sorted(places, key=lambda place: own is None or place.setting.name != own.name):
+        if own is None or place.setting.name != own.name:
+            text = f"{text} {backend.prefixed_id} is set by {place.setting}.".lstrip()
+        yield _write_line(backend, text, place)
+        text = ""
+
+
+def _write_line(backend: Backend, problem: str, place: ModelReplacement) -> Fix:
+    where = "" if place.route is None else f"in {place.setting.source}{place.condition}"
+    remedy = f"Remove {place.line}" if place.is_removal else place.line
+    return Fix(name=backend.name, problem=problem, remedy=remedy, place=where)
+
+
+def _fix_routes(
+    diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis], retired_models: Sequence[ModelReplacement]
+) -> Iterator[Fix]:
+    """Name the models of routes that the list of the provider lacks, with the line that sets the successors of retired
+    ones."""
+    backend = diagnosis.backend
+    if not diagnosis.models or not backend.routes:
+        return
+    places = {place.route.name: place for place in retired_models if place.route is not None}
+    refused = [one for one in diagnoses if one.problem is not None and one.problem.kind == "model"]
+    named = {one.backend.target.model for one in refused if one.backend.name == backend.name}  # with their places
+    for route, models in backend.routes.items():
+        missing = [model for model in models if model not in (*diagnosis.models, *named) and read_model_id(model)]
+        place = places.get(route)
+        retired = [] if place is None else [model.model for model in place.replaced if model.model in missing]
+        if place is not None and retired:
+            noun = "model" if len(retired) == 1 else "models"
+            text = f"does not list the {noun} {join_with_and(retired)} of the route {route}."
+            yield _write_line(backend, text, place)
+        for model in missing:
+            if model not in retired:
+                text = f"does not list the model {model} of the route {route}."
+                yield Fix(
+                    name=backend.name,
+                    problem=text,
+                    remedy=f"anthropic-proxy doctor {quote_word(f'{backend.name}/{model}')}",
+                )
+
+
+def _fix_features(
+    diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis], settings: Settings, catalog: Catalog
+) -> Iterator[Fix]:
+    for probe, verb in (("streaming", "sends no text"), ("tools", "calls no tools"), ("images", "rejects images")):
+        if diagnosis.state_of(probe) != "unsupported" or not diagnosis.backend.tiers:
+            continue
+        remedy = _find_alternative(
+            diagnosis,
+            diagnoses,
+            lambda other, probe=probe: other.state_of(probe) == "works",  # type: ignore[misc]
+            settings,
+            catalog,
+        )
+        if remedy or probe != "images":
+            yield Fix(
+                name=diagnosis.backend.name,
+                problem=f"{verb}; {join_with_and(diagnosis.backend.tiers)} requests are sent to it.",
+                remedy=remedy or _assign(diagnosis.backend, "<another model>", settings, catalog),
+            )
+
+    window, backend, place = find_context_window(diagnosis), diagnosis.backend, ""
+    if window is not None and window < MIN_SESSION_TOKENS and backend.tiers:
+        remedy = _find_alternative(
+            diagnosis,
+            diagnoses,
+            lambda other: (find_context_window(other) or 0) >= MIN_SESSION_TOKENS,
+            settings,
+            catalog,
+        )
+        if backend.target.provider.uses_installed_models:
+            remedy, place = f"OLLAMA_CONTEXT_LENGTH={_LARGER_WINDOW}", "in the environment of ollama serve"
+        if remedy:
+            text = f"context is {window:,} tokens; sessions reach {MIN_SESSION_TOKENS:,}."
+            yield Fix(name=backend.name, problem=text, remedy=remedy, place=place)
+
+    if diagnosis.wire:
+        text = "does not have the API that the proxy uses for this model."
+        yield Fix(name=diagnosis.backend.name, problem=text, remedy=diagnosis.wire)
+    required = [evidence.field for evidence in diagnosis.evidence if evidence.kind == "required"]
+    if required:
+        text = f"needs other values of {', '.join(dict.fromkeys(required))}."
+        yield Fix(name=diagnosis.backend.name, problem=text, remedy="the table below, in anthropic-proxy.toml")
+
+
+def _find_alternative(
+    diagnosis: Diagnosis,
+    diagnoses: Sequence[Diagnosis],
+    is_suitable: Callable[[Diagnosis], bool],
+    settings: Settings,
+    catalog: Catalog,
+) -> str:
+    """Return the setting that selects another examined model.
+
+    "": no examined model is suitable, or no setting selects one.
+    """
+    others = (other for other in diagnoses if other is not diagnosis and other.problem is None)
+    chosen = next((other for other in others if is_suitable(other)), None)
+    if chosen is None or not diagnosis.backend.tiers:
+        return ""
+    return _assign(diagnosis.backend, chosen.backend.prefixed_id, settings, catalog)
+
+
+def _assign(backend: Backend, model: str, settings: Settings, catalog: Catalog) -> str:
+    """Return the settings that select another model for all tiers of a backend: `BIG_MODEL=… and SMALL_MODEL=…`."""
+    places = [place for place in _list_places(backend, model, settings, catalog) if place.route is None]
+    lines = [place.instruction if place.is_removal else place.line for place in places]
+    return join_with_and(lines or [f"MODEL_{tier.upper()}={model}" for tier in backend.tiers])
+
+
+def _list_places(backend: Backend, model: str, settings: Settings, catalog: Catalog) -> list[ModelReplacement]:
+    """Return the settings that name the model of a backend, with the lines that name another one."""
+    return list_model_replacements(
+        lambda choice: model if choice.prefixed_id == backend.prefixed_id else "", settings, catalog
+    )
+
+
+def _sentence(text: str) -> str:
+    """A full stop behind a proposed line would be copied with it."""
+    return text if text.endswith((".", "!", "?")) or _LINE_AT_END.search(text) else f"{text}."
+
+
+_LINE_AT_END = compile_later(r":\s+\S*/\S+$")
+"""A setting or a model name with its prefix."""
+
+
+SETTING = compile_later(r"([A-Z][A-Z0-9_]*)=(?:<[^>]*>|[^ ,]*(?:,[^ ,]+)*)")
+"""A setting in `Fix.remedy`, which may have several: `BIG_MODEL=openai/a and SMALL_MODEL=openai/a`."""
