@@ -28,7 +28,6 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.clock import start_clock
 from anthropic_proxy.engine.engine import (
     MAX_BYTES_ON_LOOP,
     MAX_REPLY_BYTES_ON_LOOP,
@@ -211,6 +210,7 @@ class Attempts:
         request: MessagesRequest,
         watchdog: Watchdog,
         *,
+        clock: Callable[[], float],
         estimates: EstimateCache,
         further_calls: Sequence[AdmitFurtherCall] = (),
     ) -> None:
@@ -227,7 +227,7 @@ class Attempts:
         self._is_large = is_large_request(incoming.body, len(request.tools))
         self._inliner: MediaInliner | None = None
         """Downloader for the files to which the request links. None: no links, or `FETCH_URLS` is off."""
-        self.records = AttemptRecords(incoming.receipt, engine)
+        self.records = AttemptRecords(incoming.receipt, engine, clock)
         self.latest: Attempt | None = None
         """The latest attempt that was encoded, or whose circuit was open. None: there is none."""
         self.prompt: Prompt | None = None
@@ -863,10 +863,11 @@ class AttemptRecords:
     At most one attempt is open (without a recorded end) at a time.
     """
 
-    def __init__(self, receipt: Receipt, engine: Engine) -> None:
+    def __init__(self, receipt: Receipt, engine: Engine, clock: Callable[[], float]) -> None:
+        """`clock`: that of the exchange."""
         self._receipt = receipt
         self._engine = engine
-        self._clock = start_clock(engine.clock())
+        self._clock = clock
         self._open: UpstreamAttempt | None = None
         self._uncounted: UpstreamAttempt | None = None
         """Last attempt without a failure, until its token usage is recorded. None: no such attempt."""

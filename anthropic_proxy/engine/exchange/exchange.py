@@ -225,7 +225,13 @@ class Exchange:
             idle_seconds=engine.settings.timeouts.idle_seconds,
         )
         self._attempts = Attempts(
-            engine, incoming, request, self._watchdog, estimates=self._estimates, further_calls=further_calls
+            engine,
+            incoming,
+            request,
+            self._watchdog,
+            clock=self._clock,
+            estimates=self._estimates,
+            further_calls=further_calls,
         )
         self._is_admitted = True
         if request.safeguards and (context := read_safeguards(request.safeguards)) is not None:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Raw, Struct, field, structs
 
+from anthropic_proxy.engine.clock import start_clock
 from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, Engine, is_large_request
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.engine.exchange.attempts import Attempt, Attempts, TargetRun, require_lossless
@@ -344,7 +345,8 @@ async def call_provider(
         idle_seconds=2 * total_seconds if total_seconds else timeouts.idle_seconds,
     )
     deadline = asyncio.get_running_loop().time() + total_seconds if total_seconds is not None else None
-    attempts = Attempts(engine, incoming, request, watchdog, estimates=EstimateCache())
+    clock = start_clock(engine.clock())
+    attempts = Attempts(engine, incoming, request, watchdog, clock=clock, estimates=EstimateCache())
 
     async def prepare(target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
         return Attempt(target=target, run=run, call=call, credential=credential)

@@ -5,6 +5,8 @@ proxy's own estimate counts, and the receipt says so. The bounds are wide: provi
 the input for each of their searches, and think beyond the output limit.
 """
 
+from operator import attrgetter
+
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, MAX_COUNT, Delta, Usage
@@ -30,6 +32,7 @@ _NANODOLLARS_PER_CALL = 100_000_000_000
 _INPUTS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens")
 _OUTPUTS = ("output_tokens", "thinking_tokens")
 _SEARCHES = ("web_search_requests", "web_fetch_requests", "billed_searches")
+_read_inputs, _read_outputs, _read_searches = attrgetter(*_INPUTS), attrgetter(*_OUTPUTS), attrgetter(*_SEARCHES)
 
 
 class UsageBounds(Struct):
@@ -48,9 +51,16 @@ class UsageBounds(Struct):
     def check(self, usage: Usage) -> Usage:
         """Return the counts without those that the call cannot have."""
         left_out = dict[str, None]()
-        for names, maximum in ((_INPUTS, self.max_input), (_OUTPUTS, self.max_output), (_SEARCHES, _MAX_SEARCHES)):
-            for name in names:
-                count = getattr(usage, name)
+        for names, read, maximum in (
+            (_INPUTS, _read_inputs, self.max_input),
+            (_OUTPUTS, _read_outputs, self.max_output),
+            (_SEARCHES, _read_searches, _MAX_SEARCHES),
+        ):
+            counts = read(usage)
+            present = [*filter(None, counts)]
+            if not present or (min(present) > 0 and max(present) <= maximum):  # the usual case
+                continue
+            for name, count in zip(names, counts, strict=True):
                 if count is not None and not 0 <= count <= maximum:
                     self._tell(name, count)
                     left_out[name] = None

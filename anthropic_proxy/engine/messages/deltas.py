@@ -110,7 +110,9 @@ class Stop(Struct, frozen=True):
 
 Delta = Text | Citation | Thinking | ToolCall | ToolArgs | ToolEnd | Block | Usage | Stop
 
-_ANSWERS: frozenset[type] = frozenset((Text, ToolCall, Block))
+
+def _is_answer(delta: Delta) -> bool:
+    return bool(delta.text) if type(delta) is Text else type(delta) in (ToolCall, Block)
 
 
 class TrailingThinkingBuffer:
@@ -129,11 +131,9 @@ class TrailingThinkingBuffer:
 
     def feed(self, deltas: list[Delta]) -> list[Delta]:
         """Add the next deltas of the reply and return those to send now."""
-        if not self._kept:
-            types = map(type, deltas)
-            is_unchanged = Thinking not in types if self._answered else _ANSWERS.isdisjoint(types)
-            if is_unchanged:
-                return deltas
+        if not self._kept and Thinking not in map(type, deltas):
+            self._answered = self._answered or any(map(_is_answer, deltas))
+            return deltas
         released: list[Delta] = []
         for delta in deltas:
             if type(delta) is Thinking and self._answered:
@@ -141,7 +141,7 @@ class TrailingThinkingBuffer:
                 continue
             if type(delta) is Stop:
                 self._kept = []
-            elif type(delta) in _ANSWERS and not (type(delta) is Text and not delta.text):
+            elif _is_answer(delta):
                 self._answered = True
                 released += self._kept
                 self._kept = []

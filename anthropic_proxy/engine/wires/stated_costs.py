@@ -32,6 +32,8 @@ class StatedCost(Struct, gc=False):
 
     def read_nano_dollars(self) -> int | None:
         """Return what the user pays for the call. None: the provider states no usable amount."""
+        if self.cost is self.cost_details is self.cost_in_usd_ticks is ABSENT:  # most vendors
+            return None
         charged, own = _read_amount(self.cost), 0.0
         if self.is_byok is not False and is_present(self.cost_details):
             with suppress(*DECODE_ERRORS):

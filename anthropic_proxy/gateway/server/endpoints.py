@@ -5,6 +5,7 @@ An endpoint is an async function for one method and URL path. The table `ENDPOIN
 
 import asyncio
 import re
+import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -23,7 +24,6 @@ from urllib.parse import parse_qs
 import msgspec
 
 from anthropic_proxy import __version__
-from anthropic_proxy.engine.clock import start_clock
 from anthropic_proxy.engine.exchange import forwarding
 from anthropic_proxy.engine.exchange.admission import admit_without_reply
 from anthropic_proxy.engine.exchange.client_side import (
@@ -94,7 +94,7 @@ class AsgiSink(ResponseSink):
         super().__init__(receipt)
         self._receive = receive
         self._send = send
-        self.clock = start_clock(receipt.started_at)
+        self.began = time.monotonic()
         self.has_exchange_headers = False
         self.status = 200
 
@@ -316,7 +316,7 @@ def _finish(services: Services, sink: AsgiSink, *, is_quiet: bool = False) -> No
     at the level `debug`.
     """
     receipt = sink.receipt
-    receipt.duration_seconds = sink.clock() - receipt.started_at
+    receipt.duration_seconds = time.monotonic() - sink.began
     is_probe = receipt.path in PROBE_PATHS or services.plugin_routes.find(receipt.path) is not None
     is_quiet |= is_probe or receipt.path in _DEBUG_LOGGED_PATHS
     services.log.write_request(receipt, "debug" if is_quiet else "info")

@@ -74,7 +74,9 @@ def find_verdict(checks: Iterable[CallCheck]) -> CheckVerdict | Literal[""]:
 
 
 def count_verdicts(checks: Sequence[CallCheck]) -> str:
-    """`1 flagged, 2 not flagged`"""
+    """`1 flagged, 2 not flagged`. "": there are no checks."""
+    if not checks:
+        return ""
     counts = Counter(check.verdict for check in checks)
     return ", ".join(f"{counts[verdict]} {tag.text}" for verdict, tag in VERDICTS.items() if counts[verdict])
 

@@ -291,7 +291,7 @@ def _describe_incident(receipt: Receipt, paint: Paint) -> str:
         remarks.append(f"{paint('!', 'warn')} truncated ({escape_unprintable(receipt.outcome)})")
     elif outcome == "refused":
         remarks.append(f"{paint('!', 'warn')} refused")
-    if not receipt.parent:  # the line of a check names its call and verdict
+    if receipt.checks and not receipt.parent:  # the line of a check names its call and verdict
         remarks += _list_verdicts(receipt.checks, paint)
     return "; ".join(remarks)
 

@@ -27,11 +27,11 @@ async def test_a_schema_without_a_bound_for_its_check_is_refused_by_its_name() -
     asked = asyncio.ensure_future(ProxyHarness(Model(GOOD), **DEEPSEEK).post(output_config=output))
     others = 0
     while not asked.done():
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
         others += 1
     sink = asked.result()
     assert (sink.error.status, sink.error.error_type) == (400, "invalid_request_error")
-    assert others > 5, "nobody else was served while the reply was checked"
+    assert others > 20, "nobody else was served while the schema was checked"
     assert sink.error.message == (
         "output_config.format.schema: it needs more than 64,400 steps to check; that is the limit. Refer to "
         "fewer definitions from each other, or list fewer alternatives."
