@@ -71,6 +71,16 @@ def test_an_unknown_time_of_the_audit_log_is_named_with_the_allowed_forms(tmp_pa
     )
 
 
+def test_an_overlap_that_has_no_end_on_the_calendar_is_refused(tmp_path: Path) -> None:
+    run_command("keys", "create", "ci", directory=tmp_path, settings=SETTINGS)
+    done = run_command("keys", "rotate", "ci", "--overlap", "500000w", directory=tmp_path, settings=SETTINGS)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2,
+        "",
+        '✕ --overlap is "500000w". Use a duration such as 30m, 12h, 30d or 4w.\n',
+    )
+
+
 def test_a_team_is_shown_with_the_used_amounts_of_its_budgets(tmp_path: Path) -> None:
     words = ("keys", "team", "build")
     changed = run_command(*words, "--budget", "10USD/month", directory=tmp_path, settings=SETTINGS)
