@@ -149,6 +149,9 @@ class ServerRecord:
 
     def _open(self, folder: Path, settings: Settings, lock_seconds: float) -> None:
         with ExitStack() as stack:
+            # a folder in memory is only used if no other user can write to it, and the mode does not apply to parents
+            with suppress(FileExistsError):
+                folder.parent.parent.mkdir(mode=0o700, parents=True)
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             stack.enter_context(locked_folder(folder, lock_seconds))
             file = folder / _FILE_NAME

@@ -194,7 +194,10 @@ async def test_limits_of_a_team_are_changed(browser: Browser) -> None:
         ({"rpm": "many"}, 'rpm is "many". Use a whole number above 0, or none: no limit.'),
         ({"routes": "a*"}, "routes contains 'a*'. Use names of [[routes]] in anthropic-proxy.toml."),
         *(
-            ({"expires": text}, f'expires is "{text}". Use a duration such as 30d, a date such as 2026-12-31, or never.')
+            (
+                {"expires": text},
+                f'expires is "{text}". Use a duration such as 30d, a date such as 2026-12-31, or never.',
+            )
             for text in ("soon", "500000w")  # no date is so far away
         ),
         (

@@ -9,6 +9,7 @@ import pytest
 
 from anthropic_proxy.console.doctor import stored_runs
 from anthropic_proxy.console.doctor.stored_runs import DoctorRun
+from anthropic_proxy.engine.platforms.files import is_written_by_user_only
 from anthropic_proxy.gateway.running_proxy import ServerRecord, find_running_proxy
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.secrets import Secret
@@ -40,6 +41,17 @@ def test_the_check_of_another_command_is_no_running_proxy(tmp_path: Path) -> Non
     checking = SharedLock(file.parent)
     assert find_running_proxy(tmp_path, 8082) is None
     checking.release()
+
+
+def test_no_other_user_can_write_to_the_folder_of_the_records(tmp_path: Path) -> None:
+    """By default, members of the user's group may write to new folders in many distributions of Linux."""
+    before, record = os.umask(0o002), ServerRecord(8082)
+    try:
+        record.open(Settings(data_directory=tmp_path / "data"))
+    finally:
+        os.umask(before)
+        record.close()
+    assert is_written_by_user_only(tmp_path / "data")
 
 
 def test_a_server_waits_for_the_end_of_a_check(tmp_path: Path) -> None:
