@@ -246,7 +246,7 @@ class Notice(Struct, frozen=True):
 
 def _list_problems(context: PageContext, found: "_Queries") -> list[Notice]:
     is_set = _find_mapped_models(context, found.costs)
-    groups = list_errors(context.connection, found.errors(), is_set)
+    groups = list_errors(context.connection, context.selection, found.errors(), is_set)
     return [*(_build_error_notice(context, found.costs, one) for one in groups), *_list_failed_attempts(context, found)]
 
 
@@ -580,7 +580,7 @@ def _tabulate_usage(context: PageContext) -> ExportTable:
 def _tabulate_failures(context: PageContext) -> ExportTable:
     errors = count_errors(context.connection, context.selection, divide_range(context.charted_query).seconds)
     is_set = _find_mapped_models(context, ModelCosts(context.settings))
-    found = list_errors(context.connection, errors, is_set)
+    found = list_errors(context.connection, context.selection, errors, is_set)
     titles = [
         "provider",
         "status",

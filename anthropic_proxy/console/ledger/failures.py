@@ -4,7 +4,7 @@ A group is solved if the provider has replied since the last failure. For a fail
 caused, the same model must have replied, unless no setting names it any more.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import get_args
 
 import msgspec
@@ -72,8 +72,7 @@ def count_errors(connection: Connection, selection: RequestSelection, period_sec
     """
     if selection.values.get("outcome_class", "error") != "error":
         return []
-    column = requests.c
-    failed = structs.replace(selection, values={**selection.values, "outcome_class": "error"})
+    column, failed = requests.c, _select_failed(selection)
     span = selection.start // MICROSECONDS, selection.end // MICROSECONDS
     period = build_period_number(column.started_at // MICROSECONDS, period_seconds, *span)
     status = cast(column.status, Integer)  # SQLite stores texts in it too
@@ -88,11 +87,19 @@ def count_errors(connection: Connection, selection: RequestSelection, period_sec
     return sorted(found, key=lambda one: one.start)
 
 
+def _select_failed(selection: RequestSelection) -> RequestSelection:
+    return structs.replace(selection, values={**selection.values, "outcome_class": "error"})
+
+
 def list_errors(
-    connection: Connection, errors: Iterable[ErrorPeriod], is_set: Callable[[str, str], bool]
+    connection: Connection,
+    selection: RequestSelection,
+    errors: Iterable[ErrorPeriod],
+    is_set: Callable[[str, str], bool],
 ) -> list[ErrorGroup]:
     """Groups that are not solved precede the solved ones, and large groups precede small ones. A failure is solved if
-    a request succeeded after it. `is_set`: returns True for provider and model of a current setting.
+    a request succeeded after it. `errors`: those of the selection. `is_set`: returns True for provider and model of a
+    current setting.
     """
     by_model: dict[tuple[str, str, int, bool, str, str], list[ErrorPeriod]] = {}
     for one in errors:
@@ -104,7 +111,9 @@ def list_errors(
         success = _find_last_success(connection, rows, is_set) if number < _MAX_CHECKED else 0
         for one in rows:
             kind = (one.provider, one.error_type, one.status, one.has_model, one.error_code)
-            found.setdefault((*kind, one.last_at < success), []).append(one)
+            is_divided = one.first_at < success <= one.last_at
+            for part in _divide(connection, selection, one, success) if is_divided else [one]:
+                found.setdefault((*kind, part.last_at < success), []).append(part)
     counts = {key: sum(one.count for one in rows) for key, rows in found.items()}
     groups = []
     for key in sorted(sorted(found), key=lambda key: (key[-1], -counts[key]))[: 2 * MAX_ERRORS]:
@@ -112,6 +121,24 @@ def list_errors(
         first_at = min(one.first_at for one in found[key])
         groups.append(ErrorGroup(*key, counts[key], first_at, last.last_at, _read_latest(connection, last)))
     return groups
+
+
+def _divide(
+    connection: Connection, selection: RequestSelection, whole: ErrorPeriod, success: int
+) -> Iterator[ErrorPeriod]:
+    """Yield the failures of a period before a success, and those since then."""
+    column = requests.c
+    conditions = [
+        *request_conditions(_select_failed(structs.replace(selection, start=whole.first_at, end=whole.last_at + 1))),
+        *(column.provider == whole.provider, column.error_type == whole.error_type),
+        *(cast(column.status, Integer) == whole.status, (column.requested_model != "") == whole.has_model),
+        *(column.error_code == whole.error_code, column.model == whole.model),
+    ]
+    values = func.count(), func.min(column.started_at), func.max(column.started_at)
+    for part in (column.started_at < success, column.started_at >= success):
+        count, first_at, last_at = connection.execute(select(*values).where(*conditions, part)).one()
+        if count:
+            yield structs.replace(whole, count=count, first_at=first_at, last_at=last_at)
 
 
 def _read_latest(connection: Connection, failed: ErrorPeriod) -> StoredRequest:

@@ -126,6 +126,27 @@ async def test_an_open_problem_counts_the_failures_since_the_last_success(tmp_pa
     assert [[row[titles.index(name)] for name in ("requests", "solved")] for row in rows] == [[3, False], [3, True]]
 
 
+@pytest.mark.parametrize("range_name", ["24h", "7d", "30d"])
+async def test_failures_before_and_after_a_success_in_one_period_of_the_chart_are_told_apart(
+    range_name: str, tmp_path: Path
+) -> None:
+    receipts = [
+        *(failed_at(number, "down") for number in range(1, 4)),
+        failed_at(4, "down", project="other"),
+        at(60),
+        *(failed_at(120 + number, "down") for number in range(2)),
+    ]
+    page = await show(tmp_path, receipts, now=180, range=range_name)
+    assert texts(page["notices"]) == ["2 requests failed at openai with 503, server error."]
+    assert texts(page["solved"]) == ["4 requests failed at openai with 503, server error."]
+    assert [one.detail.partition(".")[0] for one in (*page["notices"], *page["solved"])] == [
+        local_span(120, 121),
+        local_span(1, 4),
+    ]
+    page = await show(tmp_path / "other", receipts, now=180, range=range_name, project="other")
+    assert texts(page["solved"]) == ["1 request failed at openai with 503, server error."]
+
+
 async def test_the_link_of_a_problem_shows_its_requests(tmp_path: Path) -> None:
     early, late = ([failed_at(start + number, "overloaded") for number in range(2)] for start in (3, 2 * 3_600))
     down = [failed_at(number, "down") for number in (1, 2)]

@@ -127,7 +127,7 @@ def _query_everything(connection: Any) -> list[Any]:
         results += [
             list_stored_requests(connection, chosen, 10),
             list_sessions(connection, chosen, 10),
-            list_errors(connection, count_errors(connection, chosen, 3_600), lambda provider, model: True),
+            list_errors(connection, chosen, count_errors(connection, chosen, 3_600), lambda provider, model: True),
             sum_models(connection, chosen),
             measure_model_performance(connection, chosen, 3_600),
             sum_periods(connection, chosen, 3_600, "project"),
