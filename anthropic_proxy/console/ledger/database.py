@@ -37,6 +37,7 @@ LOCK_TIMEOUT_SECONDS = 2.0
 """Maximum time in seconds for which a SQLite transaction waits for the end of another one. Then it fails."""
 _OPENING_TIMEOUT_SECONDS = 5.0
 """Maximum time in seconds for which a process waits while another one creates or migrates a SQLite database."""
+_LOCK_PAUSE_SECONDS = 0.01
 _CONNECT_TIMEOUT_SECONDS = 5
 _SILENT_SECONDS = 5.0
 """Time for which pages do not ask a PostgreSQL server again that did not answer within the time limit."""
@@ -436,12 +437,26 @@ def connect_for_writing(address: DatabaseAddress) -> Any:
     driver.text_factory = _decode_text
     try:
         driver.execute("PRAGMA auto_vacuum=INCREMENTAL")  # effective in an empty file only
-        driver.execute("PRAGMA journal_mode=WAL")
+        _use_wal(driver)
         driver.execute("PRAGMA synchronous=NORMAL")  # a killed process loses nothing, a power failure the last rows
     except BaseException:
         driver.close()
         raise
     return driver
+
+
+def _use_wal(driver: sqlite3.Connection) -> None:
+    """If two processes create the file together, SQLite refuses one of them at once, without waiting for the lock."""
+    end = time.monotonic() + _OPENING_TIMEOUT_SECONDS
+    while True:
+        try:
+            driver.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(_LOCK_PAUSE_SECONDS)
+        else:
+            return
 
 
 def _connect_postgres(address: DatabaseAddress) -> Any:

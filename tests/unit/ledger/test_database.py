@@ -189,6 +189,20 @@ def test_several_processes_may_create_a_database_together(database: Settings) ->
         connection.close()
 
 
+def test_connections_that_begin_a_file_together_wait_for_each_other(tmp_path: Path) -> None:
+    together = threading.Barrier(4)
+
+    def connect(file: Path) -> Any:
+        together.wait()
+        return connect_for_writing(DatabaseAddress(file=file))
+
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(100):
+            for driver in [*pool.map(connect, [tmp_path / f"{number}.sqlite3"] * 4)]:
+                assert driver.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
+                driver.close()
+
+
 async def test_two_instances_share_a_database(database: Settings) -> None:
     with running_ledger(database) as one, running_ledger(database) as other:
         for start in range(0, 1000, 100):
