@@ -24,7 +24,7 @@ from cyclopts import (
 from anthropic_proxy import __version__
 from anthropic_proxy.cli.command_table import COMMANDS
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or, suggest_name
-from anthropic_proxy.gateway.platforms.signals import restore_default_signals
+from anthropic_proxy.gateway.platforms.signals import RELOAD_SIGNAL, restore_default_signals
 
 _OPTIONS = Parameter(
     show_default=lambda value: str(value) if value not in (False, "", None) else None,
@@ -150,7 +150,9 @@ _OTHER_WORDS = {
     **dict.fromkeys(("install", "extras"), "add"),
 }
 """Word that other programs use → command."""
-_RELOADS = "serve --watch-config reads changed settings files, and a running serve does so at  kill -HUP <its pid>"
+_RELOADS = "serve --watch-config reads changed settings files" + (
+    "" if RELOAD_SIGNAL is None else ", and a running serve does so at  kill -HUP <its pid>"
+)
 _NO_COMMANDS = {
     **dict.fromkeys(("stop", "down", "quit"), "Ctrl+C ends serve. A service:  anthropic-proxy service uninstall"),
     "restart": f"Press Ctrl+C and start it again. {_RELOADS}",

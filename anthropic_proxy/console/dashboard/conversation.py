@@ -33,7 +33,7 @@ from anthropic_proxy.engine.messages.models.structs import IMAGE_TYPES
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_cost
 from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls
-from anthropic_proxy.gateway.telemetry.outcomes import INCIDENTS, VERDICTS, describe_outcome
+from anthropic_proxy.gateway.telemetry.outcomes import INCIDENTS, VERDICTS, describe_outcome, name_verdict
 from anthropic_proxy.plugins import CallCheck
 
 _MAX_SUMMARY_CHARACTERS = 100
@@ -68,7 +68,6 @@ class CallVerdict(NamedTuple):
     sign: str
     role: str
     text: str
-    """`flagged`, `unavailable by the provider`"""
     detail: str
     """Explanation of a flagged call, reason of a missing verdict, or rule that decided."""
     requests: Sequence[str]
@@ -330,7 +329,7 @@ def _list_reply(row: StoredRequest, stored: StoredContent | None, limit: _Limit)
 def build_verdict(check: CallCheck) -> CallVerdict:
     tag = VERDICTS[check.verdict]
     is_incident = check.verdict in INCIDENTS
-    text = tag.text + " by the provider" * (check.kind == "provider")
+    text = name_verdict(check)
     return CallVerdict(tag.sign, tag.role, text, check.reason or check.rule, list_request_ids(check), is_incident)
 
 

@@ -152,7 +152,8 @@ async def _change_setting(form: OpenedForm, sent: Mapping[str, str]) -> RouteRes
         name = sent.get("name", "")
         models = await asyncio.to_thread(_list_models, form, name)
         if (proposal := values["proposal"]) is not None and models:
-            unlisted = list_unlisted_models(proposal.value, form.site.gateway.list_models())
+            available = form.site.gateway.list_models()
+            unlisted = await asyncio.to_thread(list_unlisted_models, proposal.value, available)
             values = {**values, "proposal": structs.replace(proposal, warnings=[*proposal.warnings, *unlisted])}
         return await form.respond("setting.html", {**values, "models": models})
     is_reloaded = await reload_settings(form.site.gateway)

@@ -81,9 +81,14 @@ def count_verdicts(checks: Sequence[CallCheck]) -> str:
     return ", ".join(f"{counts[verdict]} {tag.text}" for verdict, tag in VERDICTS.items() if counts[verdict])
 
 
+def name_verdict(check: CallCheck) -> str:
+    """`flagged`, `unavailable by the provider`"""
+    return VERDICTS[check.verdict].text + " by the provider" * (check.kind == "provider")
+
+
 def describe_check(check: CallCheck) -> str:
     """`flagged: Deletes the database.`, `unavailable: timeout`, `harmless (only reads: ls)`"""
-    text = VERDICTS[check.verdict].text + " by the provider" * (check.kind == "provider")
+    text = name_verdict(check)
     if check.reason:
         return f"{text}: {check.reason}"
     return f"{text} ({check.rule})" if check.rule else text
