@@ -1,0 +1,161 @@
+"""Finds the configuration of another proxy, decodes JSON5, YAML or lines of `.env`, and chooses its reader."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from anthropic_proxy.cli.importing.env_file import has_provider_variable, read_env_file
+from anthropic_proxy.cli.importing.litellm_config import LITELLM_SECTIONS, read_litellm_config
+from anthropic_proxy.cli.importing.plan import ImportPlan
+from anthropic_proxy.cli.importing.router_config import is_router_database, read_router_config, read_router_database
+from anthropic_proxy.cli.output import describe_input, read_input
+from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.platforms.files import MAX_CONFIG_BYTES
+from anthropic_proxy.errors import ConfigurationError, build_extra_install_command, join_with_or
+from anthropic_proxy.gateway.settings import copy_environment
+from anthropic_proxy.gateway.settings.files import decode_env_text, find_invalid_env_line
+
+ROUTER_FOLDER = ".claude-code-router"
+_MODEL_LIST = compile_later(r"^model_list:", re.MULTILINE)
+_MAX_MERGED_PAIRS = 10_000
+"""Maximum number of pairs in all mappings of a YAML file, beside one for each character."""
+_JSON5_TOKEN = compile_later(
+    r"""
+    (?P<comment>//[^\n]*+|/\*(?:[^*]|\*(?!/))*+(?:\*/)?)
+    | (?P<comma>,)(?=(?:\s|//[^\n]*+|/\*(?:[^*]|\*(?!/))*+\*/)*+[}\]])
+    | "(?:[^"\\\n]|\\.)*+"?
+    | '(?P<single>(?:[^'\\\n]|\\.)*+)'
+    | (?P<name>(?<![\w$.+-])[A-Za-z_$][\w$]*+)(?=\s*+:)
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+"""What JSON5 has and JSON has not, and texts, in which nothing of it counts."""
+_JSON_PROBLEMS = {
+    "Expecting ',' delimiter": "a comma is missing in it or above",
+    "Expecting ':' delimiter": "a colon is missing",
+    "Expecting value": "a value is missing",
+    "Expecting property name enclosed in double quotes": "a name is missing",
+    "Invalid control character at": "a text has no closing quote",
+    "Unterminated string starting at": "a text has no closing quote",
+    "Extra data": "the object ends in it or above",
+}
+"""Error of `json` → text for the user."""
+_UNESCAPED_QUOTE = compile_later(r"""\\(')|(\\.)|(")""", re.DOTALL)
+_SUPPORTED = (
+    "Supported are config.json and config.sqlite of claude-code-router, config.yaml of LiteLLM's proxy, and .env of an "
+    "earlier proxy."
+)
+
+
+def find_router_file() -> Path:
+    """Return the configuration of claude-code-router that was written last. Raises `ConfigurationError`."""
+    environ = copy_environment()
+    folders = [Path.home() / ROUTER_FOLDER]
+    if appdata := environ.get("APPDATA"):
+        folders.append(Path(appdata) / "claude-code-router")
+    files = [folder / name for folder in folders for name in ("config.json", "config.sqlite")]
+    found = [file for file in files if file.is_file()]
+    if not found:
+        raise ConfigurationError(
+            f"FILE is missing, and there is no configuration of claude-code-router in {folders[0]}. {_SUPPORTED}",
+            code="import-file",
+        )
+    return max(found, key=lambda file: file.stat().st_mtime)
+
+
+def read_plan(file: Path) -> ImportPlan:
+    """Raises `ConfigurationError` for a file that cannot be read, and for an unknown format."""
+    if is_router_database(file):
+        return read_router_config(read_router_database(file, MAX_CONFIG_BYTES))
+    content, name = read_input(file, MAX_CONFIG_BYTES), describe_input(file)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"{name} is not UTF-8 text: byte {error.start} is invalid.", code="import-file"
+        ) from None
+    is_json = text.lstrip().startswith(("{", "//", "/*"))
+    if is_json or name.lower().endswith((".yaml", ".yml")) or _MODEL_LIST.search(text):
+        return _read_sections(text, name, is_json=is_json)
+    if line := find_invalid_env_line(text):
+        raise _reject(name, f"it is no JSON or YAML, and line {line} does not set a variable")
+    variables = decode_env_text(text)
+    if not has_provider_variable(variables):
+        raise _reject(name, "it sets no key, address or model of a provider, such as OPENAI_API_KEY or BIG_MODEL")
+    return read_env_file(variables)
+
+
+def _read_sections(text: str, name: str, *, is_json: bool) -> ImportPlan:
+    try:
+        config: Any = _decode_json5(text, name) if is_json else _decode_yaml(text, name)
+    except RecursionError:
+        raise _reject(name, "it nests lists or objects too deeply") from None
+    except ValueError:  # Python's limit of digits
+        raise _reject(name, "a number has too many digits") from None
+    sections = {*config} if isinstance(config, dict) else set[str]()
+    if is_json:
+        if {"Providers", "providers", "Router", "router"} & sections:
+            return read_router_config(config)
+        raise _reject(name, "it is JSON without Providers and Router")
+    if LITELLM_SECTIONS & sections:
+        return read_litellm_config(config)
+    raise _reject(name, f"it is YAML without {join_with_or(sorted(LITELLM_SECTIONS))}")
+
+
+def _decode_json5(text: str, name: str) -> Any:
+    """Decode JSON with comments, trailing commas, names without quotes and single quotes, as the other proxy does.
+
+    Raises `ConfigurationError` with the line of a syntax error.
+    """
+
+    def to_json(found: re.Match[str]) -> str:
+        if found.lastgroup in {"comment", "comma"}:
+            return "\n" * found[0].count("\n")  # the line of an error stays the same
+        if found.lastgroup is None:
+            return found[0]
+        escaped = _UNESCAPED_QUOTE.sub(lambda part: part[1] or part[2] or '\\"', found[found.lastgroup])
+        return f'"{escaped}"'
+
+    document = _JSON5_TOKEN.sub(to_json, text).rstrip()
+    try:
+        return json.loads(document)
+    except json.JSONDecodeError as error:
+        is_cut = error.pos >= len(document)
+        problem = "the file ends too early" if is_cut else _JSON_PROBLEMS.get(error.msg, "this is no JSON")
+        raise ConfigurationError(
+            f"{name} is not valid JSON: line {error.lineno}: {problem}.", code="import-file"
+        ) from None
+
+
+def _decode_yaml(text: str, name: str) -> Any:
+    try:
+        import yaml  # type: ignore[import-untyped]  # noqa: PLC0415  # an extra
+    except ImportError:
+        command = build_extra_install_command("import")
+        raise ConfigurationError(
+            f"{name} is YAML, which needs PyYAML. It is not installed:  {command}", code="import-file"
+        ) from None
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        """With merge keys (`<<: [*a, *a]`), each line could double the values."""
+
+        pairs_left = _MAX_MERGED_PAIRS + len(text)
+
+        def flatten_mapping(self, node: Any) -> None:
+            super().flatten_mapping(node)
+            self.pairs_left -= len(node.value)
+            if self.pairs_left < 0:
+                raise yaml.constructor.ConstructorError(None, None, "merge keys make too many values", node.start_mark)
+
+    try:
+        return yaml.load(text, Loader)  # a `SafeLoader`
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(f"{name} is not valid YAML: {reason}. {_SUPPORTED}", code="import-file") from None
+
+
+def _reject(name: str, reason: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{name} is no configuration of a supported proxy: {reason}. {_SUPPORTED}", code="import-file"
+    )
