@@ -51,8 +51,9 @@ def _write_machine(results: Results) -> str:
     software = ", ".join(f"{name} {version}".removeprefix("system ") for name, version in machine.items())
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items() if version)
     rounds = ", ".join(sorted({str(sheet.rounds) for sheet in results.sheets}))
+    measured = f"Measured at commit `{results.code[:10]}`. " if results.code else ""
     return (
-        f"A virtual machine of {cores} cores ({processor}, {architecture}), {software}; "
+        f"{measured}A virtual machine of {cores} cores ({processor}, {architecture}), {software}; "
         f"{versions or 'no other translators'}. "
         f"{results.replies:,} replies, each checked in full. Medians of the rounds ({rounds}), ± half their range."
     )

@@ -16,6 +16,8 @@ from tests.site.install_page import PUBLISHED
 from tests.support.paths import ROOT
 
 OUTPUT = ROOT / "dist/release"
+PERFORMANCE = "docs/contributing/performance.md"
+MAX_COMMITS_OF_FIGURES = 200
 
 
 def find_problems(version: str, checkout: Path = ROOT) -> list[str]:
@@ -31,11 +33,29 @@ def find_problems(version: str, checkout: Path = ROOT) -> list[str]:
     if heading is None or not re.fullmatch(rf"{re.escape(version)}, \d{{4}}-\d\d-\d\d", heading[1]):
         found = heading[1] if heading else "nothing"
         problems.append(f'CHANGELOG.md begins with "{found}". Name the version and its day: ## {version}, 2026-12-31')
+    problems += _find_old_figures(checkout)
     if not PUBLISHED:
         problems.append(
             "Texts name commands of a checkout. Set PUBLISHED in tests/site/install_page.py, run scripts/fix.py"
         )
     return problems
+
+
+def _find_old_figures(checkout: Path) -> list[str]:
+    remedy = "Run scripts/ci.py bench --full --peers --write on an idle machine."
+    measured = re.search(r"^Measured at commit `([0-9a-f]{7,40})", (checkout / PERFORMANCE).read_text("utf-8"), re.M)
+    if measured is None:
+        return [f"{PERFORMANCE} does not name the commit of its figures. {remedy}"]
+    try:
+        count = int(_git(checkout, "rev-list", "--count", f"{measured[1]}..HEAD"))
+    except subprocess.CalledProcessError:
+        return [f"{PERFORMANCE} has figures of the unknown commit {measured[1]}. {remedy}"]
+    if count > MAX_COMMITS_OF_FIGURES:
+        return [
+            f"{PERFORMANCE} has figures of {measured[1]}, {count:,} commits before this one; at most "
+            f"{MAX_COMMITS_OF_FIGURES} are allowed. {remedy}"
+        ]
+    return []
 
 
 def build_release(version: str, url: str, output: Path = OUTPUT) -> list[Path]:

@@ -19,10 +19,29 @@ URL, DIGEST = "https://example.com/anthropic_proxy-9.1.0.tar.gz", "ab" * 32
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     (tmp_path / "CHANGELOG.md").write_text(f"# Changes\n\n## {__version__}, 2026-12-01\n")
-    for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "First"]):
-        identity = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
-        subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True)
+    git(tmp_path, "init", "-q")
+    commit(tmp_path)
+    write_figures(tmp_path, git(tmp_path, "rev-parse", "HEAD"))
+    commit(tmp_path)
     return tmp_path
+
+
+def git(folder: Path, *words: str) -> str:
+    identity = ("-c", "user.name=a", "-c", "user.email=a@example.com")
+    done = subprocess.run(["git", *identity, *words], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def commit(folder: Path, count: int = 1) -> None:
+    git(folder, "add", "-A")
+    for _ in range(count):
+        git(folder, "commit", "-q", "--allow-empty", "-m", "One")
+
+
+def write_figures(folder: Path, measured: str) -> None:
+    page = folder / "docs/contributing/performance.md"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(f"Measured at commit `{measured}`. A machine.\n")
 
 
 NOT_PUBLISHED = "Texts name commands of a checkout. Set PUBLISHED in tests/site/install_page.py, run scripts/fix.py"
@@ -42,6 +61,34 @@ def test_a_release_is_refused_with_every_reason(checkout: Path) -> None:
         'CHANGELOG.md begins with "9.1.0, not yet released". Name the version and its day: ## 9.1.0, 2026-12-31',
         NOT_PUBLISHED,
     ]
+
+
+MEASURE = "Run scripts/ci.py bench --full --peers --write on an idle machine."
+
+
+def test_a_release_is_refused_if_its_figures_are_old(checkout: Path) -> None:
+    measured = git(checkout, "rev-list", "--max-parents=0", "HEAD")
+    commit(checkout, 199)
+    assert find_problems(__version__, checkout) == [NOT_PUBLISHED]
+    commit(checkout)
+    assert find_problems(__version__, checkout) == [
+        f"docs/contributing/performance.md has figures of {measured}, 201 commits before this one; at most 200 are "
+        f"allowed. {MEASURE}",
+        NOT_PUBLISHED,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("measured", "problem"),
+    [
+        ("0123456789", f"has figures of the unknown commit 0123456789. {MEASURE}"),
+        ("yesterday", f"does not name the commit of its figures. {MEASURE}"),
+    ],
+)
+def test_figures_name_a_commit_of_the_history(checkout: Path, measured: str, problem: str) -> None:
+    write_figures(checkout, measured)
+    commit(checkout)
+    assert find_problems(__version__, checkout) == [f"docs/contributing/performance.md {problem}", NOT_PUBLISHED]
 
 
 def test_the_formula_installs_the_locked_packages() -> None:
