@@ -9,16 +9,20 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from statistics import median
 from typing import Any
 
 import msgspec
 from msgspec import Struct, structs
+from sqlalchemy.exc import SQLAlchemyError
 
 from anthropic_proxy.console.doctor.auto_mode_cases import AutoModeCase, find_set_digest, load_cases
 from anthropic_proxy.console.doctor.auto_mode_runs import AutoModeRun, KindRates, Rate, RunUsage, WrongVerdict
 from anthropic_proxy.console.doctor.findings import Backend
 from anthropic_proxy.console.ledger.costs import CostCalculator
+from anthropic_proxy.console.ledger.engines import read_ledger
+from anthropic_proxy.console.ledger.request_queries import find_latest_adaptations
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.plan import choose_plan, read_client_request
@@ -32,9 +36,13 @@ from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.options import AutoMode
 from anthropic_proxy.engine.providers.servers import describe_missing_key, find_host
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target
-from anthropic_proxy.errors import ClientError, join_with_and
+from anthropic_proxy.engine.wires.anthropic.betas import lacks_beta
+from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
+from anthropic_proxy.engine.wires.anthropic.rejected_fields import SAFEGUARDS
+from anthropic_proxy.errors import ClientError, ConfigurationError, join_with_and
 from anthropic_proxy.gateway.prices.price_list import PriceList
 from anthropic_proxy.gateway.services import Services
+from anthropic_proxy.gateway.settings import Settings
 
 CONCURRENCY = 8
 """Maximum number of cases that are checked at the same time. A free model is one of this machine, or has a small rate
@@ -260,12 +268,41 @@ async def choose_checkers(services: Services, auto_mode: AutoMode, case: AutoMod
 async def describe_auto_mode(services: Services, backends: Iterable[Backend]) -> str:
     """Return who checks the tool calls of the Claude tiers: `answered by gpt-4.1 (openai)`."""
     targets = [one.target for one in backends if one.tiers]
-    relays = dict.fromkeys(one.provider.prefix for one in targets if one.is_relayed)
-    relayed = f"relayed to {join_with_and([*relays])}" if relays else ""
-    if relays and all(one.is_relayed for one in targets):
-        return relayed
+    relayed = [one for one in targets if one.is_relayed]
+    silent = await asyncio.to_thread(_list_silent, services.settings, relayed) if relayed else []
+    answering = [one for one in relayed if one not in silent]
+    relays = f"relayed to {_name_prefixes(answering)}" if answering else ""
+    if relays and answering == targets:
+        return relays
     answered = await _describe_answer(services)
-    return f"{relayed}; for others {answered}" if relayed else answered
+    if silent:
+        answered += f", because {_name_prefixes(silent)} rejected or ignored the question"
+    return f"{relays}; for others {answered}" if relays else answered
+
+
+def _name_prefixes(targets: Sequence[Target]) -> str:
+    return join_with_and([*dict.fromkeys(one.provider.prefix for one in targets)])
+
+
+def _list_silent(settings: Settings, relayed: Sequence[Target]) -> list[Target]:
+    """Return the targets whose servers do not answer the question, as their latest stored requests show."""
+    with suppress(ConfigurationError, SQLAlchemyError), read_ledger(settings) as connection:
+        if connection is not None:
+            return [
+                one
+                for one in relayed
+                if _drops_question(one, find_latest_adaptations(connection, one.provider.name, one.model))
+            ]
+    return []
+
+
+def _drops_question(target: Target, learned: Sequence[str]) -> bool:
+    dialect = target.dialect
+    for name in learned:
+        dialect = target.wire.apply_adaptation(dialect, name)
+    return isinstance(dialect, Dialect) and (
+        SAFEGUARDS in dialect.dropped_fields or any(not lacks_beta(SAFEGUARDS, [one]) for one in dialect.removed_betas)
+    )
 
 
 async def _describe_answer(services: Services) -> str:

@@ -218,6 +218,13 @@ def find_check_requests(connection: Connection, checks: Iterable[CallCheck]) -> 
     return {row.id: build_stored_request(connection, row) for row in found}
 
 
+def find_latest_adaptations(connection: Connection, provider: str, model: str) -> Sequence[str]:
+    """Return what was known about a model in its latest request, by the name of its provider."""
+    column = requests.c
+    query = select(column.adaptations).where(column.provider == provider, column.model == model)
+    return _decode_texts(connection.execute(query.order_by(column.started_at.desc()).limit(1)).scalar() or "[]")
+
+
 def read_contents(connection: Connection, request_id: str) -> list[StoredContent]:
     query = select(contents.c.kind, contents.c.size, contents.c.data).where(contents.c.request_id == request_id)
     # the descending order is sent, request, reply

@@ -31,6 +31,7 @@ from anthropic_proxy.gateway.telemetry.log import Log
 from tests.support.command_line import run_command
 from tests.support.fakes.server import serving
 from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.ledger import new_receipt, store
 from tests.support.scripted_answers import new_scripted_server
 from tests.support.terminal import answer_questions
 from tests.support.tool_loop import reply, text
@@ -293,5 +294,34 @@ async def test_the_doctor_says_who_answers(variables: dict[str, str], confirm_wi
     services = await open_services(settings, log=Log(io.StringIO()))
     try:
         assert await describe_auto_mode(services, select_backends(services, ())) == text
+    finally:
+        await services.close()
+
+
+@pytest.mark.parametrize(
+    ("learned", "text"),
+    [
+        ((), "relayed to anthropic"),
+        (("fields speed", "accepted dangerous-tool-use-2026-10-01"), "relayed to anthropic"),
+        (("fields safeguards",), "answered by gpt-4.1 (openai), because anthropic rejected or ignored the question"),
+        (
+            ("betas fast-mode-2026-02-01 dangerous-tool-use-2026-10-01",),
+            "answered by gpt-4.1 (openai), because anthropic rejected or ignored the question",
+        ),
+    ],
+)
+async def test_the_doctor_knows_that_a_server_does_not_answer_the_question(
+    learned: Sequence[str], text: str, tmp_path: Path
+) -> None:
+    variables = ALL_KEYS | CLAUDE | {"AUTO_MODE_MODEL": "openai/gpt-4.1", "DATABASE_URL": f"sqlite:///{tmp_path}/l.db"}
+    settings = load_settings(variables, PROVIDERS, env_file=None)
+    names = {"provider": "anthropic", "prefix": "anthropic", "model": "claude-sonnet-5-5"}
+    earlier, latest = (new_receipt(number, adaptations=[*known], **names) for number, known in ((1, ()), (2, learned)))
+    services = await open_services(settings, log=Log(io.StringIO()))
+    try:
+        backends = select_backends(services, ())
+        assert await describe_auto_mode(services, backends) == "relayed to anthropic"  # nothing is stored yet
+        await store(settings, earlier, latest)
+        assert await describe_auto_mode(services, backends) == text
     finally:
         await services.close()
