@@ -13,7 +13,7 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.routing.router import Target, build_target_limits
-from anthropic_proxy.engine.wires.contract import Call
+from anthropic_proxy.engine.wires.contract import TranslatedCall
 from anthropic_proxy.engine.wires.thinking import ReasoningState, encode_signature
 from anthropic_proxy.errors import ClientError
 from tests.matrix.backends import ASKED, Backend
@@ -150,7 +150,7 @@ def encode_upstream(request: MessagesRequest, target: Target) -> tuple[list[Fide
     """Return the notes on a request and its body as it goes upstream."""
     prepared = prepare(request, build_target_limits(target, has_web_fetch=True))
     upstream = target.wire.encode_request(
-        Call(
+        TranslatedCall(
             request=prepared.request,
             model=target.model,
             dialect=target.dialect,

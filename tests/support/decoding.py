@@ -8,7 +8,7 @@ import msgspec
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
-from anthropic_proxy.engine.wires.contract import Call, Decoder
+from anthropic_proxy.engine.wires.contract import Decoder, TranslatedCall
 from anthropic_proxy.engine.wires.framing import NDJSONReader, SSEReader
 
 
@@ -31,12 +31,12 @@ def new_call(
     dialect: dict[str, Any] | None = None,
     limits: TargetLimits | None = None,
     **fields: Any,
-) -> Call:
+) -> TranslatedCall:
     """Return a call of the wire of a module, such as `openai_chat`. `fields` are those of the client request."""
     body = {"model": "claude", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}], **fields}
     prepared = prepare(decode_request(msgspec.json.encode(body)), limits or new_limits())
     count = itertools.count(1)
-    return Call(
+    return TranslatedCall(
         request=prepared.request,
         model="m",
         dialect=wire.Dialect(**(dialect or {})),
@@ -59,6 +59,6 @@ def decode_frames(decoder: Decoder, *frames: bytes) -> list[Delta]:
     return [delta for frame in frames for delta in decoder.decode_frame(frame)] + decoder.decode_end()
 
 
-def decode_stream(wire: Any, body: bytes, call: Call) -> list[Delta]:
+def decode_stream(wire: Any, body: bytes, call: TranslatedCall) -> list[Delta]:
     reader = NDJSONReader() if wire.__name__.endswith("ollama") else SSEReader()
     return decode_frames(wire.WIRE.new_decoder(call), *reader.feed(body), *reader.finish())

@@ -14,7 +14,7 @@ from anthropic_proxy.engine.messages.deltas import MAX_COUNT
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.routing.router import Target
-from anthropic_proxy.engine.wires.contract import Call
+from anthropic_proxy.engine.wires.contract import RelayCall
 from anthropic_proxy.errors import ProxyError, UpstreamError
 from tests.support.harness import FakeResponse, new_client_request
 
@@ -24,20 +24,22 @@ ANY_USAGE = UsageBounds(
 """Bounds that no count exceeds."""
 
 
-def new_call(target: Target, request: MessagesRequest, posted: bytes, headers: Mapping[str, str], query: str) -> Call:
+def new_call(
+    target: Target, request: MessagesRequest, posted: bytes, headers: Mapping[str, str], query: str
+) -> RelayCall:
     inbound = new_client_request(posted, headers=headers, query=query)
-    return build_relay_call(inbound, request, target, lambda prefix: prefix + "0" * 22)
+    return build_relay_call(inbound, request, target)
 
 
 def play(
-    target: Target, call: Call, status: int, headers: Mapping[str, str], chunks: Sequence[bytes]
+    target: Target, call: RelayCall, status: int, headers: Mapping[str, str], chunks: Sequence[bytes]
 ) -> dict[str, bytes]:
     """Return the response that the client receives: the fields of `ReplayResult`."""
     return asyncio.run(_play(target, call, status, headers, chunks))
 
 
 async def _play(
-    target: Target, call: Call, status: int, headers: Mapping[str, str], chunks: Sequence[bytes]
+    target: Target, call: RelayCall, status: int, headers: Mapping[str, str], chunks: Sequence[bytes]
 ) -> dict[str, bytes]:
     watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=600, idle_seconds=600)
     response = FakeResponse(status, *(chunk for chunk in chunks if chunk), headers=headers)

@@ -23,7 +23,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_plan, build_target_limits
 from anthropic_proxy.engine.upstream.http.url import join_url
-from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
+from anthropic_proxy.engine.wires.contract import Call, TranslatedCall, UpstreamRequest
 from anthropic_proxy.engine.wires.framing import NDJSONReader, SSEReader
 from anthropic_proxy.errors import ClientError, ProxyError
 from anthropic_proxy.gateway.settings import load_settings
@@ -147,7 +147,7 @@ class GoldenCase:
             return relay.new_call(target, self.request, self.posted, client.get("headers", {}), client.get("query", ""))
         prepared = prepare(self.request, build_target_limits(target))
         count = iter(range(1, 1_000))
-        return Call(
+        return TranslatedCall(
             request=prepared.request,
             model=target.model,
             dialect=target.dialect,

@@ -8,7 +8,7 @@ import msgspec
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.wires import openai_chat
-from anthropic_proxy.engine.wires.contract import Call
+from anthropic_proxy.engine.wires.contract import TranslatedCall
 from anthropic_proxy.engine.wires.tool_call_repair import OPENED_THINKING_TAGS, TOOL_CALL_FORMATS
 from tests.support.decoding import new_limits
 
@@ -94,7 +94,7 @@ MORE_FORMS = {
 }
 
 
-def new_call(**fields: Any) -> Call:
+def new_call(**fields: Any) -> TranslatedCall:
     body = {
         "model": "claude",
         "max_tokens": 100,
@@ -103,7 +103,7 @@ def new_call(**fields: Any) -> Call:
     } | fields
     prepared = prepare(decode_request(msgspec.json.encode(body)), new_limits())
     count = iter(range(1, 1_000_000))
-    return Call(
+    return TranslatedCall(
         request=prepared.request,
         model="m",
         dialect=openai_chat.Dialect(text_call_formats=TOOL_CALL_FORMATS, thinking_tags=OPENED_THINKING_TAGS),

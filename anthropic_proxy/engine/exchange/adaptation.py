@@ -23,6 +23,7 @@ from anthropic_proxy.engine.wires.contract import (
     Adaptation,
     BaseDialect,
     Call,
+    RelayCall,
 )
 from anthropic_proxy.engine.wires.failures import rejects_tool_result_images
 from anthropic_proxy.errors import UnreadableReply, UnsupportedFeature, UpstreamError, UpstreamErrorCause
@@ -189,15 +190,17 @@ _FIELDS = {
 def _find_adaptations(target: Target, call: Call[BaseDialect], error: UpstreamError) -> Sequence[Adaptation]:
     if isinstance(error, UnreadableReply):
         return ()  # its text may quote the model
-    if not target.is_relayed and error.cause is not None and (found := _find_by_cause(target, call, error.cause)):
+    if error.cause is not None and (found := _find_by_cause(target, call, error.cause)):
         return found
     adaptation = target.wire.find_adaptation(call, error)
-    if adaptation is None and not target.is_relayed and rejects_tool_result_images(error.message, error.parameter):
+    if adaptation is None and rejects_tool_result_images(error.message, error.parameter):
         return _find_by_cause(target, call, UpstreamErrorCause(kind="images", is_certain=False))
     return () if adaptation is None else (adaptation,)
 
 
 def _find_by_cause(target: Target, call: Call[BaseDialect], cause: UpstreamErrorCause) -> Sequence[Adaptation]:
+    if isinstance(call, RelayCall):
+        return ()
     if cause.kind == "images":
         lasts = cause.is_certain or not (target.capabilities.features_known and target.capabilities.accepts_images)
         blind = structs.replace(call, request=structs.replace(call.request, accepts_images=False))

@@ -85,8 +85,9 @@ from anthropic_proxy.engine.wires.contract import (
     BaseDialect,
     Call,
     Credential,
-    RelayedRequest,
+    RelayCall,
     RelayWire,
+    TranslatedCall,
     UpstreamRequest,
     UpstreamResponse,
 )
@@ -177,7 +178,7 @@ class Attempt(Struct, kw_only=True):
     target: Target
     run: TargetRun
     call: Call[BaseDialect]
-    """Input of the wire. `relayed` is emptied when the reply begins, to free memory."""
+    """Input of the wire. A relay's body is removed when the reply begins, to free memory."""
     credential: Credential | None
     """None: the provider needs no key."""
     proxy_tools: Mapping[str, ProxyTool] = {}
@@ -319,11 +320,11 @@ class Attempts:
         That the model reasons is remembered, so that later requests have the reserve from the beginning. None: the
         call had a reserve, or its limit is large, or the repetition has failed: the reply stays as it is.
         """
-        sent, target = previous.call, previous.target
-        if sent is None or sent.request.reply_limit is not None or not may_lack_room(previous.run.request.max_tokens):
+        sent, target = previous.decoded().call.request, previous.target
+        if sent.reply_limit is not None or not may_lack_room(previous.run.request.max_tokens):
             return None
         thinking = previous.run.request.thinking
-        is_disabled = sent.request.effort == "none" or (thinking is not None and thinking.type == "disabled")
+        is_disabled = sent.effort == "none" or (thinking is not None and thinking.type == "disabled")
         name = REASONS_ALWAYS if is_disabled else REASONS_UNASKED
         self._engine.observations.store_adaptation(target.upstream, target.model, name)
         with suppress(ProxyError):
@@ -445,7 +446,6 @@ class Attempts:
             self._incoming,
             run.request,
             target,
-            engine.new_id,
             refused,
             files=files,
             earlier_adaptations=() if run.adaptations is None else run.adaptations.names,
@@ -499,7 +499,7 @@ class Attempts:
         effort_plan: EffortPlan | None = None
         if session and dialect.sends_effort_changes:
             effort_plan = engine.observations.follow_effort(conversation, prepared.request)
-        call = Call(
+        call = TranslatedCall(
             request=prepared.request,
             model=target.model,
             requested_model=request.model,
@@ -556,29 +556,31 @@ class Attempts:
             upstream_request = await self._encode(attempt)
             self._record_target(attempt)
             target = attempt.target
+            call = attempt.call
+            prepared = call.request if isinstance(call, TranslatedCall) else None
             if self._session and len(upstream_request.body) <= MAX_PROMPT_BYTES:
                 conversation = receipt.session, receipt.agent, receipt.prefix, target.model
-                messages = attempt.call.request.messages
                 prompt = Prompt(
                     conversation,
                     upstream_request.body,
                     sent_at=asyncio.get_running_loop().time(),
-                    system_messages=None if target.is_relayed else sum(each.role == "system" for each in messages),
+                    system_messages=None
+                    if prepared is None
+                    else sum(each.role == "system" for each in prepared.messages),
                     settings=target.dialect.prompt_settings,
-                    tools=attempt.call.request.tools or self._request.tools,
+                    tools=(prepared and prepared.tools) or self._request.tools,
                 )
             try:
                 if (throttle := engine.throttles.get(receipt.provider)) is not None:
                     self.records.end_attempt()  # this time belongs to no call
                     await throttle.wait(run.max_queue_seconds)
-                limit = self._request.max_tokens if target.is_relayed else attempt.call.request.max_tokens
-                upstream_request = self.records.begin_attempt(target, upstream_request, limit or 0)
+                limit = (prepared or self._request).max_tokens or 0
+                upstream_request = self.records.begin_attempt(target, upstream_request, limit)
                 bounds = build_usage_bounds(
-                    attempt.call,
+                    call,
                     len(upstream_request.body),
-                    limit or 0,
+                    limit,
                     receipt.fidelity,
-                    is_relayed=target.is_relayed,
                 )
                 watchdog.begin_upstream_call()
                 send = engine.transports[receipt.provider]
@@ -660,7 +662,8 @@ class Attempts:
         if is_first_call and report.notes:
             require_lossless(report, target)
         attempt.upstream_path, attempt.proves = request.path, request.proves
-        if not request.enforces_schema and (schema := bytes(call.request.output_schema)):
+        schema = bytes(call.request.output_schema) if isinstance(call, TranslatedCall) else b""
+        if schema and not request.enforces_schema:
             try:
                 attempt.reply_schema = ReplySchema(schema, max_steps_here=_MAX_SCHEMA_STEPS_ON_LOOP)
             except WorkPostponed:
@@ -671,8 +674,8 @@ class Attempts:
         """Open the reply in a response, and wait until it has content. A failure closes the response."""
         target = attempt.target
         call = attempt.call
-        if call.relayed.body:
-            call = structs.replace(call, relayed=RelayedRequest())
+        if isinstance(call, RelayCall):
+            call = structs.replace(call, body=b"", headers={}, files={})  # frees memory
         stream: UpstreamStream | RelayStream
         deltas: list[Delta] | None = None
         try:
@@ -682,9 +685,9 @@ class Attempts:
                 or "content-encoding" in response.headers
             ):
                 deltas = await self.examine_response(target, call, response)
-            if target.is_relayed:
-                wire = cast("RelayWire[BaseDialect]", target.wire)
+            if isinstance(call, RelayCall):
                 secrets = self._list_call_secrets(attempt)
+                wire = cast("RelayWire[BaseDialect]", target.wire)
                 stream = RelayStream(wire, call, response, self._watchdog, bounds, secrets=secrets)
             else:
                 stream = UpstreamStream(

@@ -51,7 +51,9 @@ from anthropic_proxy.engine.wires.contract import (
     Call,
     Credential,
     NoteCheck,
+    RelayCall,
     RelayWire,
+    TranslatedCall,
     UpstreamRequest,
     UpstreamResponse,
     read_body,
@@ -214,7 +216,7 @@ async def _count_by_provider(
     try:
         limits = engine.find_target_limits(target)
         prepared = await engine.background.run_in_thread_if_large(is_large, prepare, request, limits)
-        call = Call(
+        call = TranslatedCall(
             request=prepared.request,
             model=model,
             requested_model=request.model,
@@ -274,12 +276,12 @@ async def _request_json(
     *,
     seconds: float,
 ) -> JsonReply:
-    call = build_relay_call(incoming, request, target, engine.new_id)
+    call = build_relay_call(incoming, request, target)
 
     async def read(response: UpstreamResponse, _: Watchdog) -> JsonReply:
         require_api_response(response, target, engine.settings)
         body = await read_body(response, MAX_BODY_BYTES)
-        path = call.relayed.path
+        path = call.path
         try:  # some servers answer unknown paths with status 200
             if path.endswith("/count_tokens"):
                 msgspec.json.decode(body, type=_Counted)
@@ -302,7 +304,7 @@ async def _request_json(
             total_seconds=seconds,
         )
     except UpstreamError as error:
-        add_not_found_cause(error, target, call.relayed.path, engine.settings, engine.catalog)
+        add_not_found_cause(error, target, call.path, engine.settings, engine.catalog)
         raise
 
 
@@ -436,7 +438,7 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
     if method == "POST" and path == BATCHES_PATH:
         incoming = await _with_mapped_models(engine, incoming, target, wire)
     request = MessagesRequest(model=target.model, messages=[], has_proxy_signatures=False, has_invalid_calls=False)
-    call = build_relay_call(incoming, request, target, engine.new_id)
+    call = build_relay_call(incoming, request, target)
     is_download = path.endswith("/content")
 
     async def forward(response: UpstreamResponse, watchdog: Watchdog) -> None:
@@ -487,9 +489,9 @@ async def _with_mapped_models(
 ) -> ClientRequest:
     routes = engine.compiled_routes
     refused = frozenset(engine.observations.refused_thinking)
-    known = dict[str, tuple[Call[BaseDialect], NoteCheck]]()
+    known = dict[str, tuple[RelayCall[BaseDialect], NoteCheck]]()
 
-    def build_call(path: str, model: str, params: bytes) -> tuple[Call[BaseDialect], NoteCheck]:
+    def build_call(path: str, model: str, params: bytes) -> tuple[RelayCall[BaseDialect], NoteCheck]:
         if model in known:
             return known[model]
         query = RoutingQuery(model)
@@ -512,7 +514,7 @@ async def _with_mapped_models(
                 code="model-of-a-batch",
             )
         named = MessagesRequest(model=model, messages=[])
-        call = build_relay_call(structs.replace(incoming, body=b""), named, found, engine.new_id, refused)
+        call = build_relay_call(structs.replace(incoming, body=b""), named, found, refused)
         if plan.fidelity == "strict":
             incoming.receipt.fidelity.mode = "strict"
 

@@ -84,7 +84,7 @@ class MediaInliner:
         return structs.replace(request, messages=messages)
 
     def encode_files(self, fetched: Collection[MediaKey]) -> dict[MediaKey, Source | None]:
-        """Return the results of `fetch` for a relay (`RelayedRequest.files`)."""
+        """Return the results of `fetch` for a relay (`RelayCall.files`)."""
         return {key: _source_of(self._found[key]) for key in fetched}
 
     async def fetch(self, request: MessagesRequest, target: Target, limits: TargetLimits) -> Collection[MediaKey]:

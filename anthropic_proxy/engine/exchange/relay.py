@@ -22,7 +22,7 @@ A reply that is not streamed is read whole, and then forwarded.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from msgspec import structs
 
@@ -36,16 +36,14 @@ from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, Delta, 
 from anthropic_proxy.engine.messages.events import ErrorEvent, Event, MessageStop
 from anthropic_proxy.engine.messages.models import MessagesRequest, Source
 from anthropic_proxy.engine.messages.models.tools import list_tool_names
-from anthropic_proxy.engine.messages.preparation import UNPREPARED
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.engine.wires.contract import (
     BaseDialect,
-    Call,
     ConvertedResponse,
     ModelLimits,
-    RelayedRequest,
+    RelayCall,
     RelayWire,
     UpstreamResponse,
     read_body,
@@ -73,7 +71,7 @@ class RelayStream(Reply):
     def __init__(
         self,
         wire: RelayWire[BaseDialect],
-        call: Call[BaseDialect],
+        call: RelayCall[BaseDialect],
         response: UpstreamResponse,
         watchdog: Watchdog,
         bounds: UsageBounds,
@@ -364,42 +362,37 @@ def build_relay_call(
     incoming: ClientRequest,
     request: MessagesRequest,
     target: Target,
-    new_id: Callable[[str], str],
     refused_thinking: Collection[bytes] = frozenset(),
     *,
     files: Mapping[tuple[str, str], Source | None] = {},
     earlier_adaptations: Sequence[str] = (),
     adaptations_left: int = 0,
     token_scale: TokenScale = TokenScale(),  # noqa: B008  # frozen
-) -> Call[BaseDialect]:
+) -> RelayCall[BaseDialect]:
     """Return the input of a wire that forwards the client's body, headers, path and query without translation."""
     facts = target.capabilities
     named = request.model.partition("[")[0]
     model = target.provider.find_known_name(target.model).replace(".", "-")  # gateways write `claude-haiku-4.5`
     is_same = named in model and not _OTHER_VERSION.match(model[model.index(named) + len(named) :])
     is_replaced = target.model_setting is not None and not is_same
-    return Call(
-        request=UNPREPARED,
+    return RelayCall(
         model=target.model,
         requested_model=request.model,
         dialect=target.dialect,
         streams_upstream=request.stream,
-        relayed=RelayedRequest(
-            body=incoming.body,
-            headers=incoming.headers,
-            path=incoming.receipt.path,
-            query=incoming.query,
-            is_renamed=request.model != target.model,
-            limits=ModelLimits(facts.max_output, facts.efforts) if facts.features_known and is_replaced else None,
-            has_proxy_signatures=request.has_proxy_signatures,
-            has_invalid_calls=request.has_invalid_calls,
-            own_tool_names=list_tool_names(request.tools) if request.has_invalid_calls else frozenset(),
-            refused_thinking=refused_thinking,
-            files=files,
-            earlier_adaptations=earlier_adaptations,
-            adaptations_left=adaptations_left,
-        ),
-        new_id=new_id,
+        body=incoming.body,
+        headers=incoming.headers,
+        path=incoming.receipt.path,
+        query=incoming.query,
+        is_renamed=request.model != target.model,
+        limits=ModelLimits(facts.max_output, facts.efforts) if facts.features_known and is_replaced else None,
+        has_proxy_signatures=request.has_proxy_signatures,
+        has_invalid_calls=request.has_invalid_calls,
+        own_tool_names=list_tool_names(request.tools) if request.has_invalid_calls else frozenset(),
+        refused_thinking=refused_thinking,
+        files=files,
+        earlier_adaptations=earlier_adaptations,
+        adaptations_left=adaptations_left,
         provider_prefix=target.provider.prefix,
         max_schema_steps=MAX_STEPS_ON_LOOP,
         context_window=facts.context_window if facts.known else None,

@@ -31,7 +31,14 @@ from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.loaded_tools import CALLER, LoadedToolCalls
 from anthropic_proxy.engine.messages.models import Tool
 from anthropic_proxy.engine.messages.output_limit import ReplyEnd
-from anthropic_proxy.engine.wires.contract import BaseDialect, Call, UpstreamResponse, Wire, build_size_error, read_body
+from anthropic_proxy.engine.wires.contract import (
+    BaseDialect,
+    TranslatedCall,
+    UpstreamResponse,
+    Wire,
+    build_size_error,
+    read_body,
+)
 from anthropic_proxy.engine.wires.framing import FRAME_READERS
 from anthropic_proxy.errors import UnreadableReply, UpstreamError
 
@@ -112,8 +119,8 @@ class UpstreamStream(DeltaStream):
 
     def __init__(
         self,
-        wire: Wire[BaseDialect],
-        call: Call[BaseDialect],
+        wire: Wire[BaseDialect, TranslatedCall[BaseDialect]],
+        call: TranslatedCall[BaseDialect],
         response: UpstreamResponse,
         watchdog: Watchdog,
         background: BackgroundWork,

@@ -13,7 +13,7 @@ from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, MAX_COU
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.messages.models.decode import CleanMessages
 from anthropic_proxy.engine.messages.models.tools import is_client_tool
-from anthropic_proxy.engine.wires.contract import BaseDialect, Call
+from anthropic_proxy.engine.wires.contract import BaseDialect, Call, TranslatedCall
 
 _MAX_WINDOW = 10_000_000
 """Context window of a model of which none is known: that of Llama 4 Scout, the largest one."""
@@ -91,20 +91,20 @@ class UsageBounds(Struct):
 
 
 def build_usage_bounds(
-    call: Call[BaseDialect], sent_bytes: int, max_tokens: int, report: FidelityReport, *, is_relayed: bool
+    call: Call[BaseDialect], sent_bytes: int, max_tokens: int, report: FidelityReport
 ) -> UsageBounds:
     """`sent_bytes`: size of the body that was sent. `max_tokens`: the output limit in it. 0: none."""
-    request = call.request
-    runs_tools = is_relayed or not all(map(is_client_tool, request.tools))
+    request = call.request if isinstance(call, TranslatedCall) else None
+    runs_tools = request is None or not all(map(is_client_tool, request.tools))
     passes = _MAX_PASSES if runs_tools else 1
     max_input = max(call.context_window or _MAX_WINDOW, call.max_input_tokens or 0) * passes
-    messages = request.messages
-    if not runs_tools and isinstance(messages, CleanMessages) and not messages.has_media:
+    messages = () if request is None or runs_tools else request.messages
+    if isinstance(messages, CleanMessages) and not messages.has_media:
         max_input = min(max_input, sent_bytes + _OWN_PROMPT_TOKENS)  # a token of text has a byte at least
     return UsageBounds(
         max_input=max_input,
         max_output=(max_tokens * _OUTPUT_FACTOR + _OWN_OUTPUT_TOKENS) * passes,
-        estimated_input=sent_bytes // CHARACTERS_PER_TOKEN if is_relayed else None,
+        estimated_input=sent_bytes // CHARACTERS_PER_TOKEN if request is None else None,
         provider=call.provider_prefix,
         report=report,
     )

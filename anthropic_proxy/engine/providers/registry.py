@@ -55,7 +55,7 @@ def build_model_rules(source: str, read_date: str, *rules: tuple[str, Mapping[st
 class WireConfig(Struct, Generic[DialectT], frozen=True, kw_only=True, eq=False):
     """Configuration of one wire for calls to one provider."""
 
-    wire: Wire[DialectT]
+    wire: Wire[DialectT, Any]
     """Encoder of requests and decoder of replies for the API."""
     dialect: DialectT
     """Deviations of the provider from the API, before `model_rules` apply."""

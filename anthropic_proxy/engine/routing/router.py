@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from typing import Any
 
 from msgspec import Struct, structs
 
@@ -96,7 +97,7 @@ class Target(Struct, frozen=True, kw_only=True, eq=False):
     provider: Provider
     model: str
     """Model id at the provider, without its prefix."""
-    wire: Wire[BaseDialect]
+    wire: Wire[BaseDialect, Any]
     dialect: BaseDialect
     """Deviations of the provider and model from the API of `wire`, with all model rules and settings applied."""
     capabilities: ModelCapabilities
@@ -108,15 +109,16 @@ class Target(Struct, frozen=True, kw_only=True, eq=False):
     """True if neither a prefix nor a model list chose the provider."""
     weight: float = 1.0
     """Relative share of requests for this target, in a route with `balance = "weighted"`."""
-    is_relayed: bool = False
-    """True if request and reply are forwarded without translation to another API. Only few fields are changed."""
     upstream: str = ""
-    """Provider and host, such as `openai api.openai.com`. Failures are counted for each such text."""
+    """Provider and host, such as `openai api.openai.com`. Failures are counted for each such text. Computed."""
 
     def __post_init__(self) -> None:
-        """Compute the last two fields from the others."""
-        structs.force_setattr(self, "is_relayed", isinstance(self.wire, RelayWire))
         structs.force_setattr(self, "upstream", build_server_name(self.provider, self.base_url))
+
+    @property
+    def is_relayed(self) -> bool:
+        """True if request and reply are forwarded without translation to another API. Only few fields are changed."""
+        return isinstance(self.wire, RelayWire)
 
     @property
     def prefixed_id(self) -> str:

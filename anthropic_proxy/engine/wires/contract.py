@@ -109,10 +109,61 @@ class ModelLimits(Struct, frozen=True):
     """Effort levels. Empty: none."""
 
 
-class RelayedRequest(Struct, frozen=True, kw_only=True):
-    """A client request that a relay forwards, and what is known about the content that its provider rejects."""
+class BaseCall(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
+    """What every wire needs of one client request for one target."""
+
+    model: str
+    """Model id to send to the provider."""
+    requested_model: str = ""
+    """The model id of the client request. The reply names this model."""
+    dialect: DialectT_co
+    """Description of the server's differences, changed by the rules of the model catalog for this model."""
+    streams_upstream: bool
+    """True if the provider streams its response. The client's response may nevertheless be sent as a whole."""
+    provider_prefix: str
+    """Name of the provider in model ids, in error messages and in notes: `google`."""
+    context_window: int | None = None
+    """Context window of the model in tokens, input and output together. None: unknown."""
+    max_input_tokens: int | None = None
+    """Maximum number of input tokens, if it is lower than the window. None: the window is the limit."""
+    estimate_input_tokens: Callable[[], int] = lambda: 0
+    """Function that returns the estimated number of input tokens. 0: unknown. It is called only if a provider rejects
+    the input as too long without a count."""
+    max_schema_steps: int | None = None
+    """Number of steps to convert JSON Schemas after which `encode_request` raises `WorkPostponed`. None: no limit,
+    because the caller runs outside the event loop."""
+
+    @property
+    def effective_max_input_tokens(self) -> int | None:
+        """Maximum number of input tokens, or the context window if no lower maximum is known. None: both unknown."""
+        return self.max_input_tokens or self.context_window
+
+
+class TranslatedCall(BaseCall[DialectT_co], frozen=True, kw_only=True):
+    """Input of a wire that encodes a prepared request for another API."""
+
+    request: PreparedRequest
+    """The client request after preparation: validated, with paired tool calls and results, and with allowed tool
+    names."""
+    effort_plan: EffortPlan | None = None
+    """Effort with which the conversation began, and its changes. None: the effort of the request."""
+    client_tool_names: Mapping[str, str] = {}
+    """Tool name sent upstream → different tool name of the client."""
+    new_id: Callable[[str], str]
+    """Function that returns a new unique id that begins with the argument: `new_id("toolu_px")`."""
+    responses_setting: str = ""
+    """Setting that selects the Responses API, for error messages. "": there is none."""
+    base_url: str = ""
+    """Base URL of the upstream request. Signatures in replies of this server are valid only for the same URL."""
+    continuation_token: str = ""
+    """Token that continues an incomplete reply of an earlier call. "": a new reply."""
+
+
+class RelayCall(BaseCall[DialectT_co], frozen=True, kw_only=True):
+    """Input of a relay: the client's own bytes, and what is known about the content that its provider rejects."""
 
     body: bytes = b""
+    """b"": the request has none, or its reply has begun."""
     headers: Mapping[str, str] = {}
     """Names in lower case, without credentials."""
     path: str = "/v1/messages"
@@ -139,51 +190,9 @@ class RelayedRequest(Struct, frozen=True, kw_only=True):
     """Kind (`image`, `document`) and URL of a block in the messages → the file. None: it could not be fetched."""
 
 
-class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
-    """Input of a wire: one prepared client request for one target."""
-
-    request: PreparedRequest
-    """The client request after preparation: validated, with paired tool calls and results, and with allowed tool
-    names."""
-    model: str
-    """Model id to send to the provider."""
-    requested_model: str = ""
-    """The model id of the client request. The reply names this model."""
-    dialect: DialectT_co
-    """Description of the server's differences, changed by the rules of the model catalog for this model."""
-    streams_upstream: bool
-    """True if the provider streams its response. The client's response may nevertheless be sent as a whole."""
-    relayed: RelayedRequest = RelayedRequest()
-    """What a relay forwards. Empty for other wires, and when the reply begins."""
-    effort_plan: EffortPlan | None = None
-    """Effort with which the conversation began, and its changes. None: the effort of the request."""
-    client_tool_names: Mapping[str, str] = {}
-    """Tool name sent upstream → different tool name of the client."""
-    new_id: Callable[[str], str]
-    """Function that returns a new unique id that begins with the argument: `new_id("toolu_px")`."""
-    provider_prefix: str
-    """Name of the provider in model ids, in error messages and in notes: `google`."""
-    responses_setting: str = ""
-    """Setting that selects the Responses API, for error messages. "": there is none."""
-    base_url: str = ""
-    """Base URL of the upstream request. Signatures in replies of this server are valid only for the same URL."""
-    context_window: int | None = None
-    """Context window of the model in tokens, input and output together. None: unknown."""
-    max_input_tokens: int | None = None
-    """Maximum number of input tokens, if it is lower than the window. None: the window is the limit."""
-    continuation_token: str = ""
-    """Token that continues an incomplete reply of an earlier call. "": a new reply."""
-    estimate_input_tokens: Callable[[], int] = lambda: 0
-    """Function that returns the estimated number of input tokens. 0: unknown. It is called only if a provider rejects
-    the input as too long without a count."""
-    max_schema_steps: int | None = None
-    """Number of steps to convert JSON Schemas after which `encode_request` raises `WorkPostponed`. None: no limit,
-    because the caller runs outside the event loop."""
-
-    @property
-    def effective_max_input_tokens(self) -> int | None:
-        """Maximum number of input tokens, or the context window if no lower maximum is known. None: both unknown."""
-        return self.max_input_tokens or self.context_window
+Call = TranslatedCall[DialectT] | RelayCall[DialectT]
+"""Input of a wire: one client request for one target."""
+CallT = TypeVar("CallT", bound=BaseCall[BaseDialect])
 
 
 NoteCheck = Callable[[Collection[FidelityNote]], None]
@@ -464,7 +473,7 @@ class Adaptation(Struct, frozen=True):
     of this and later requests to the model."""
 
 
-class Wire(ABC, Generic[DialectT]):
+class Wire(ABC, Generic[DialectT, CallT]):
     """Base class of wires, which encode requests and decode responses of one API. A wire performs no I/O."""
 
     dialect_type: type[DialectT]
@@ -473,20 +482,20 @@ class Wire(ABC, Generic[DialectT]):
     """Framing of a streamed response body: server-sent events (`sse`), or one JSON object per line (`ndjson`)."""
 
     @abstractmethod
-    def encode_request(self, call: Call[DialectT]) -> UpstreamRequest:
+    def encode_request(self, call: CallT) -> UpstreamRequest:
         """Encode the upstream request. Raises `UnsupportedFeature` if the API cannot express required content."""
 
-    def encode_count(self, call: Call[DialectT], path: str) -> UpstreamRequest:
+    def encode_count(self, call: CallT, path: str) -> UpstreamRequest:
         """Encode a request for the number of input tokens to `path`, one of the `count_paths` of the dialect."""
         return structs.replace(self.encode_request(call), path=path)
 
     @abstractmethod
-    def new_decoder(self, call: Call[DialectT]) -> Decoder:
+    def new_decoder(self, call: CallT) -> Decoder:
         """Return a new decoder for one response to the upstream request of `call`."""
 
     @abstractmethod
     def decode_error(
-        self, call: Call[DialectT], status: int, headers: Mapping[str, str], body: bytes
+        self, call: CallT, status: int, headers: Mapping[str, str], body: bytes
     ) -> UpstreamError | list[Delta]:
         """Return the error for the client after an upstream response with an error status.
 
@@ -500,7 +509,7 @@ class Wire(ABC, Generic[DialectT]):
         """
         return False
 
-    def find_adaptation(self, call: Call[DialectT], error: UpstreamError) -> Adaptation | None:
+    def find_adaptation(self, call: CallT, error: UpstreamError) -> Adaptation | None:
         """Return the change of the dialect that may avoid an upstream error. None: no such change is known."""
         return None
 
@@ -509,20 +518,20 @@ class Wire(ABC, Generic[DialectT]):
         return dialect
 
 
-class RelayWire(Wire[DialectT]):
+class RelayWire(Wire[DialectT, RelayCall[DialectT]]):
     """Wire for providers with the Messages API. It forwards requests and responses with few edits."""
 
     @abstractmethod
-    def new_decoder(self, call: Call[DialectT]) -> RelayDecoder: ...
+    def new_decoder(self, call: RelayCall[DialectT]) -> RelayDecoder: ...
 
     @abstractmethod
     def encode_batch(
-        self, body: bytes, build_call: Callable[[str, str, bytes], tuple[Call[DialectT], NoteCheck]]
+        self, body: bytes, build_call: Callable[[str, str, bytes], tuple[RelayCall[DialectT], NoteCheck]]
     ) -> tuple[bytes, list[FidelityNote]]:
         """Return the body that creates a batch, with each request edited as if it were sent alone, and the first note
         on each changed field.
 
-        `build_call` returns the `Call` of one request, and the check of the notes on it. The body of the call is not
+        `build_call` returns the call of one request, and the check of the notes on it. The body of the call is not
         read, because `params` is the body. The arguments are the path of `params`, for errors, the model and the JSON
         text of `params`. Raises `InvalidRequest` for invalid JSON, and `UnsupportedFeature` if a check does.
         """

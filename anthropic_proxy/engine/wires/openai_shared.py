@@ -17,7 +17,7 @@ from anthropic_proxy.engine.efforts import list_named_efforts
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.contract import Adaptation, BaseDialect, Call, UpstreamRequest
+from anthropic_proxy.engine.wires.contract import Adaptation, BaseDialect, TranslatedCall, UpstreamRequest
 from anthropic_proxy.engine.wires.failures import find_rejected_parameter, find_replacement_effort
 from anthropic_proxy.engine.wires.json_schema import (
     BASIC_RULES,
@@ -68,7 +68,11 @@ class OpenAIDialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
 
 
 def add_tools(
-    body: dict[str, Any], definitions: list[Any], tool_choice: Any, call: Call[OpenAIDialect], notes: list[FidelityNote]
+    body: dict[str, Any],
+    definitions: list[Any],
+    tool_choice: Any,
+    call: TranslatedCall[OpenAIDialect],
+    notes: list[FidelityNote],
 ) -> None:
     """Add `tools`, `tool_choice` and `parallel_tool_calls`."""
     body["tools"] = definitions
@@ -87,7 +91,7 @@ def add_tools(
 def add_sampling(
     body: dict[str, Any],
     effort: str,
-    call: Call[OpenAIDialect],
+    call: TranslatedCall[OpenAIDialect],
     notes: list[FidelityNote],
     *,
     sends_top_k: bool = False,
@@ -113,7 +117,9 @@ def add_sampling(
         notes.append(NO_TOP_K)
 
 
-def add_user_and_tier(body: dict[str, Any], call: Call[OpenAIDialect], notes: list[FidelityNote]) -> Mapping[str, str]:
+def add_user_and_tier(
+    body: dict[str, Any], call: TranslatedCall[OpenAIDialect], notes: list[FidelityNote]
+) -> Mapping[str, str]:
     """Add hashes of the client's user and session, and its service tier, to `body`, if the server accepts them.
 
     Return the headers of the upstream request. For some servers, they also contain the hash of the session.
@@ -139,7 +145,10 @@ class EncodedReplySchema(NamedTuple):
 
 
 def encode_reply_schema(
-    call: Call[OpenAIDialect], budget: WorkBudget, notes: list[FidelityNote], rules: SchemaRules = UNRESTRICTED_RULES
+    call: TranslatedCall[OpenAIDialect],
+    budget: WorkBudget,
+    notes: list[FidelityNote],
+    rules: SchemaRules = UNRESTRICTED_RULES,
 ) -> EncodedReplySchema | None:
     """Return the client's JSON Schema for the reply, reduced to the keywords that `rules` permit.
 
@@ -154,7 +163,7 @@ def encode_reply_schema(
     return EncodedReplySchema(cleaned, qualifies)
 
 
-def reply_schema_instruction(call: Call[OpenAIDialect], budget: WorkBudget, notes: list[FidelityNote]) -> str:
+def reply_schema_instruction(call: TranslatedCall[OpenAIDialect], budget: WorkBudget, notes: list[FidelityNote]) -> str:
     """Return a system prompt text with a reply schema that allows no JSON object. "": no text is needed."""
     schema = bytes(call.request.output_schema)
     if not schema or may_accept_object(schema, budget):
@@ -210,7 +219,9 @@ def reversed_path_names(parameter: str) -> list[str]:
     return [_HUMP.sub(lambda hump: f"_{hump[0].lower()}", step) for step in reversed(steps)]
 
 
-def find_media_adaptation(call: Call[OpenAIDialect], error: UpstreamError, path_names: list[str]) -> Adaptation | None:
+def find_media_adaptation(
+    call: TranslatedCall[OpenAIDialect], error: UpstreamError, path_names: list[str]
+) -> Adaptation | None:
     """Return the adaptation that omits images or documents, if the server rejected such content.
 
     `path_names`: see `reversed_path_names`.
@@ -236,7 +247,7 @@ _LARGEST_MINIMUM = 1_024
 """A larger number is no minimum of an output limit."""
 
 
-def find_minimum_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
+def find_minimum_adaptation(call: TranslatedCall[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
     """Return the adaptation that sends the lowest output limit which the error states. None: it states none."""
     stated = _MINIMUM.search(error.message)
     if stated is None:
@@ -246,13 +257,13 @@ def find_minimum_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> 
     return Adaptation(f"minimum {least}") if sent < least <= _LARGEST_MINIMUM else None
 
 
-def find_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
+def find_effort_adaptation(call: TranslatedCall[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
     asked = call.request.effort
     level = find_replacement_effort(error.message, asked, dict(call.dialect.effort_names).get(asked, asked))
     return Adaptation(f"effort {asked} {level}") if level else None
 
 
-def find_lowest_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
+def find_lowest_effort_adaptation(call: TranslatedCall[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
     """Replace the rejected effort `none` by the lowest level: some models always reason."""
     sent = dict(call.dialect.effort_names).get(call.request.effort, call.request.effort)
     if sent != "none" or not _ALWAYS_REASONS.search(error.message):
@@ -263,7 +274,10 @@ def find_lowest_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamErro
 
 
 def find_drop_adaptation(
-    call: Call[D], name: str, drops: ParameterDrops, encode_request: Callable[[Call[D]], UpstreamRequest]
+    call: TranslatedCall[D],
+    name: str,
+    drops: ParameterDrops,
+    encode_request: Callable[[TranslatedCall[D]], UpstreamRequest],
 ) -> Adaptation | None:
     """Return the adaptation that omits the request parameter `name`. None: it was not sent, or cannot be omitted."""
     fields = drops.get(name)

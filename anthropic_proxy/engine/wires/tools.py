@@ -14,7 +14,7 @@ from anthropic_proxy.engine.messages.models import Tool, ToolUseBlock
 from anthropic_proxy.engine.messages.models.tools import ToolList
 from anthropic_proxy.engine.messages.work_budget import WorkBudget, WorkCache
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.contract import BaseDialect, Call
+from anthropic_proxy.engine.wires.contract import BaseDialect, TranslatedCall
 
 _KEPT = 1_024
 """Maximum number of tool definitions in one cache. The least recently used one is removed."""
@@ -88,7 +88,7 @@ _KEEPABLE = compile_later(r"[a-zA-Z0-9_-]{1,64}")
 class ToolCallIds:
     """Assigns the tool call ids of one reply. A valid and unique id of the provider is kept, any other is replaced."""
 
-    def __init__(self, call: Call[BaseDialect]) -> None:
+    def __init__(self, call: TranslatedCall[BaseDialect]) -> None:
         self._call = call
         self._used_ids: set[str] | None = None
         """Tool call ids in the client's messages and in this reply. None: not collected yet."""
@@ -128,7 +128,7 @@ class WrappedCall(NamedTuple):
     arguments: str
 
 
-def is_parallel_wrapper(name: str, call: Call[BaseDialect]) -> bool:
+def is_parallel_wrapper(name: str, call: TranslatedCall[BaseDialect]) -> bool:
     """Return True if `name` is a parallel wrapper, a tool that the client does not offer."""
     return name in _WRAPPERS and all(tool.name != name for tool in call.request.tools)
 

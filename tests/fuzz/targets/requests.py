@@ -17,7 +17,7 @@ from anthropic_proxy.engine.providers.model_observations import ModelObservation
 from anthropic_proxy.engine.routing.call_limits import FairQueue
 from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
 from anthropic_proxy.engine.routing.router import build_target_limits
-from anthropic_proxy.engine.wires.contract import Call, Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.contract import Credential, TranslatedCall, UpstreamRequest
 from anthropic_proxy.errors import ClientError, ProxyError
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.stores.memory import MemoryStore
@@ -64,7 +64,7 @@ def _check_request(data: bytes) -> None:
         counted = estimate_request_tokens(request)
         expect(0 <= counted <= 4 * len(body) + 100_000, f"{len(body)} bytes were counted as {counted} tokens")
         prepared = prepare(request, build_target_limits(target))
-        call = Call(
+        call = TranslatedCall(
             request=prepared.request,
             model=target.model,
             dialect=target.dialect,

@@ -5,7 +5,7 @@ from itertools import count
 
 from msgspec import structs
 
-from anthropic_proxy.engine.wires.contract import Call
+from anthropic_proxy.engine.wires.contract import Call, RelayCall
 from anthropic_proxy.errors import ProxyError
 from tests.support.golden_runner import GoldenCase, find_cases
 from tests.support.provider_replies.messages import MESSAGE_STREAMS
@@ -43,6 +43,8 @@ def playable(wire: str) -> tuple[str, ...]:
 def call_of(wire: str, name: str) -> Call:
     call = _call_of(wire, name)
     assert call is not None
+    if isinstance(call, RelayCall):
+        return call
     numbers = count(1)
     return structs.replace(call, new_id=lambda prefix: f"{prefix}{next(numbers):022d}")
 

@@ -7,7 +7,7 @@ from anthropic_proxy.engine.exchange.client_side import encode_error, encode_eve
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.messages.output_limit import ReplyEnd
 from anthropic_proxy.engine.messages.writer import MessageWriter
-from anthropic_proxy.engine.wires.contract import Call, RelayWire, Wire
+from anthropic_proxy.engine.wires.contract import Call, RelayWire, TranslatedCall, Wire
 from anthropic_proxy.engine.wires.framing import FRAME_READERS
 from anthropic_proxy.errors import ProxyError
 from tests.fuzz.targets.scenarios import MAX_SEED_BYTES, WIRES, call_of, complete_replies, playable, scenario_of
@@ -24,8 +24,9 @@ class _Listener:
 
     def __init__(self, call: Call, signature: str) -> None:
         self._writer = MessageWriter(message_id="msg_fuzz", model="claude", signature=signature)
-        request = call.request
-        self._cutter = ReplyEnd(request.stop_sequences, request.reply_limit) if request.may_end_early else None
+        request = call.request if isinstance(call, TranslatedCall) else None
+        ends_early = request is not None and request.may_end_early
+        self._cutter = ReplyEnd(request.stop_sequences, request.reply_limit) if ends_early else None
         self._sent = encode_events(self._writer.start(100))
 
     def feed(self, deltas: list[Delta]) -> None:

@@ -26,7 +26,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_plan
 from anthropic_proxy.engine.wires import anthropic
-from anthropic_proxy.engine.wires.contract import Call, Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.contract import Credential, RelayCall, UpstreamRequest
 from anthropic_proxy.errors import ClientError, InvalidRequest, UpstreamError, UpstreamProtocolError
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.event_grammar import check_bytes
@@ -45,10 +45,10 @@ def target_of(model: str = ASKED, **dialect: Any) -> Target:
     return structs.replace(target, dialect=structs.replace(target.dialect, **dialect))
 
 
-def call_of(body: bytes, target: Target, *, stream: bool = True, asked: str = ASKED, **inbound: Any) -> Call:
+def call_of(body: bytes, target: Target, *, stream: bool = True, asked: str = ASKED, **inbound: Any) -> RelayCall:
     request = MessagesRequest(model=asked, messages=[], stream=stream)
     arrived = new_client_request(body, headers=inbound.pop("headers", {}), **inbound)
-    return build_relay_call(arrived, request, target, lambda prefix: prefix + "1")
+    return build_relay_call(arrived, request, target)
 
 
 def sent(body: bytes, target: Target | None = None) -> bytes:
@@ -329,7 +329,7 @@ def test_a_delay_passes_only_if_it_is_one(name: str, value: str, is_passed: bool
     assert forwarded_headers({name: value}) == ({name: value} if is_passed else {})
 
 
-async def relayed(chunks: list[bytes | Exception], call: Call, target: Target) -> tuple[bytes, RelayStream]:
+async def relayed(chunks: list[bytes | Exception], call: RelayCall, target: Target) -> tuple[bytes, RelayStream]:
     watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=600, idle_seconds=600)
     answer = RelayStream(anthropic.WIRE, call, FakeResponse(200, *chunks), watch, ANY_USAGE)
     try:

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.engine.messages.preparation.request import UNPREPARED
 from anthropic_proxy.engine.wires import anthropic
-from anthropic_proxy.engine.wires.contract import Call, ModelLimits, NoteCheck, RelayedRequest
+from anthropic_proxy.engine.wires.contract import ModelLimits, NoteCheck, RelayCall
 from anthropic_proxy.errors import InvalidRequest
 from tests.support.messages import exactly
 
@@ -18,17 +17,15 @@ REQUEST = b'{"custom_id":"a","params":{"model":"claude-opus-5-5","max_tokens":5,
 
 
 def mapped(body: bytes, dialect: anthropic.Dialect = anthropic.Dialect(), limits: ModelLimits | None = None) -> bytes:  # noqa: B008  # frozen
-    relayed = RelayedRequest(path="/v1/messages/batches", is_renamed=True, limits=limits)
-
-    def build_call(path: str, model: str, params: bytes) -> tuple[Call[anthropic.Dialect], NoteCheck]:
-        call = Call(
-            request=UNPREPARED,
+    def build_call(path: str, model: str, params: bytes) -> tuple[RelayCall[anthropic.Dialect], NoteCheck]:
+        call = RelayCall(
             model=f"{model}-mapped",
             dialect=dialect,
             streams_upstream=False,
-            relayed=relayed,
-            new_id=str,
             provider_prefix="anthropic",
+            path="/v1/messages/batches",
+            is_renamed=True,
+            limits=limits,
         )
         return call, lambda notes: None
 

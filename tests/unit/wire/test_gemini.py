@@ -19,7 +19,7 @@ from anthropic_proxy.engine.messages.deltas import Delta, Text, ToolArgs
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.wires import gemini
-from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
+from anthropic_proxy.engine.wires.contract import TranslatedCall, UpstreamRequest
 from anthropic_proxy.engine.wires.framing import SSEReader
 from anthropic_proxy.engine.wires.gemini.schema import encode_parameter_schema, encode_reply_schema
 from anthropic_proxy.engine.wires.json_repair import repair_json
@@ -38,7 +38,7 @@ def a_call(
     dialect: dict[str, Any] | None = None,
     efforts: Sequence[str] = (),
     **fields: Any,
-) -> Call:
+) -> TranslatedCall:
     body = {"model": "claude-sonnet-4-6", "max_tokens": 1024, "messages": list(messages) or [user("Hi")], **fields}
     spoken = gemini.Dialect(**(dialect or {}))
     limits = new_limits(
@@ -53,7 +53,7 @@ def a_call(
     )
     prepared = prepare(decode_request(json.dumps(body).encode()), limits)
     count = itertools.count(1)
-    return Call(
+    return TranslatedCall(
         request=prepared.request,
         model="gemini-3.6-flash",
         dialect=spoken,
@@ -79,7 +79,7 @@ def a_frame(*parts: Any, finish: str | None = None, **fields: Any) -> bytes:
     return json.dumps({"candidates": [candidate | fields]}).encode()
 
 
-def decoded(*frames: bytes, call: Call | None = None) -> list[Delta]:
+def decoded(*frames: bytes, call: TranslatedCall | None = None) -> list[Delta]:
     decoder = gemini.WIRE.new_decoder(call or a_call())
     return [delta for frame in frames for delta in decoder.decode_frame(frame)] + decoder.decode_end()
 

@@ -12,7 +12,7 @@ from msgspec import structs
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.wires import ollama
-from anthropic_proxy.engine.wires.contract import Call
+from anthropic_proxy.engine.wires.contract import TranslatedCall
 from anthropic_proxy.engine.wires.ollama.request import encode_parameters
 from anthropic_proxy.errors import UpstreamError
 from tests.support.decoding import new_limits
@@ -27,7 +27,7 @@ IN_THE_CLOUD = MODELS["gpt-oss:120b-cloud"]
 LIKE_ALL = Model("any", 131_072, ("completion", "tools", "thinking", "vision"), 1)
 
 
-def new_call(*tools: str, stream: bool = True, effort: str = "default", **dialect: Any) -> Call:
+def new_call(*tools: str, stream: bool = True, effort: str = "default", **dialect: Any) -> TranslatedCall:
     body = {
         "model": "claude",
         "max_tokens": 100,
@@ -36,7 +36,7 @@ def new_call(*tools: str, stream: bool = True, effort: str = "default", **dialec
     }
     prepared = prepare(decode_request(msgspec.json.encode(body)), new_limits())
     count = iter(range(1, 1_000_000))
-    return Call(
+    return TranslatedCall(
         request=structs.replace(prepared.request, effort=effort),
         model="m",
         dialect=ollama.Dialect(**dialect),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking, ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.engine.wires import openai_chat
-from anthropic_proxy.engine.wires.contract import Call
+from anthropic_proxy.engine.wires.contract import TranslatedCall
 from anthropic_proxy.engine.wires.openai_chat.reply import REASONING_FIELDS, ChoiceDelta
 from anthropic_proxy.engine.wires.tool_call_repair import OPENED_THINKING_TAGS
 from anthropic_proxy.errors import UpstreamError
@@ -26,11 +26,11 @@ from tests.support.paths import ROOT
 FOLDERS = find_cases("openai_chat")
 
 
-def new_call(*tools: str, **dialect: Any) -> Call:
+def new_call(*tools: str, **dialect: Any) -> TranslatedCall:
     return decoding.new_call(openai_chat, tools=decoding.functions(*tools), dialect=dialect)
 
 
-def decode_stream(body: bytes, call: Call) -> list[Delta]:
+def decode_stream(body: bytes, call: TranslatedCall) -> list[Delta]:
     return decoding.decode_stream(openai_chat, body, call)
 
 

@@ -12,7 +12,7 @@ from anthropic_proxy.engine.messages.deltas import (
     Delta,
 )
 from anthropic_proxy.engine.wires import openai_responses
-from anthropic_proxy.engine.wires.contract import Call
+from anthropic_proxy.engine.wires.contract import TranslatedCall
 from tests.support import decoding
 from tests.support.decoding import decode_whole, new_limits
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of, scenarios_of
@@ -24,16 +24,16 @@ from tests.support.golden_runner import read_fields
 WEATHER = {"name": "weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
 
 
-def new_call(**fields: Any) -> Call:
+def new_call(**fields: Any) -> TranslatedCall:
     limits = new_limits(server_tools=("web_search",))
     return decoding.new_call(openai_responses, **{"provider": "openai", "limits": limits, **fields})
 
 
-def encode(call: Call) -> Any:
+def encode(call: TranslatedCall) -> Any:
     return json.loads(openai_responses.WIRE.encode_request(call).body)
 
 
-def decode_stream(body: bytes, call: Call) -> list[Delta]:
+def decode_stream(body: bytes, call: TranslatedCall) -> list[Delta]:
     return decoding.decode_stream(openai_responses, body, call)
 
 

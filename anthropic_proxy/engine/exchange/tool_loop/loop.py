@@ -346,7 +346,7 @@ class ToolLoop(DeltaStream):
         choice = self._request.tool_choice
         one_call = choice is not None and bool(choice.disable_parallel_tool_use)
         proxy_tools = self._stream.attempt.proxy_tools
-        new_id = self._stream.attempt.call.new_id
+        new_id = self._stream.attempt.decoded().call.new_id
         return ModelStep(proxy_tools, self._stream.default_signature, new_id, one_call=one_call)
 
     def _usage(self) -> Usage:
@@ -376,7 +376,7 @@ class ToolLoop(DeltaStream):
         forwarded = step.finish()
         if not step.calls or step.stop.reason not in _NORMAL_STOPS:
             return [*forwarded, *self._finish(step.stop)]
-        accepts_pdf = self._stream.attempt.call.request.accepts_pdf
+        accepts_pdf = self._stream.attempt.decoded().call.request.accepts_pdf
         results = await self._runner.run_calls(
             step.calls, self._request.messages, self._stream.attempt.deferred_tools, accepts_pdf=accepts_pdf
         )
@@ -419,7 +419,7 @@ class ToolLoop(DeltaStream):
             else usage.input_tokens,
             output_tokens=tokens if usage.output_tokens is None else usage.output_tokens,
         )
-        if self._stream.attempt.call.request.reply_limit is not None:
+        if self._stream.attempt.decoded().call.request.reply_limit is not None:
             self._reserved_tokens += max((usage.output_tokens or 0) - tokens, 0)
         self._end_call(mark_input_repeated(usage) if repeats_input else usage)
         blocks = [*content, *(result.raw for result in results if isinstance(result, Block))]

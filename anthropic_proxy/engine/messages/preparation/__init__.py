@@ -8,7 +8,6 @@ from anthropic_proxy.engine.messages.preparation.prepare import THINKING_BUDGETS
 from anthropic_proxy.engine.messages.preparation.request import (
     DEFAULT_MAX_TOKENS,
     STATED_WINDOW_MARGIN,
-    UNPREPARED,
     PreparationResult,
     PreparedRequest,
     ProxyTool,
@@ -31,7 +30,6 @@ __all__ = [
     "DEFAULT_MAX_TOKENS",
     "STATED_WINDOW_MARGIN",
     "THINKING_BUDGETS",
-    "UNPREPARED",
     "PreparationResult",
     "PreparedRequest",
     "ProxyTool",

@@ -225,10 +225,6 @@ class PreparedRequest(Struct, kw_only=True):
         return hashlib.sha256(user.encode(errors="surrogatepass")).hexdigest()
 
 
-UNPREPARED = PreparedRequest(system=[], messages=[])
-"""Empty request for upstream calls of a relay, which forwards the client's bytes and prepares nothing."""
-
-
 class ProxyTool(Struct, frozen=True):
     kind: ServerToolKind
     name: str

@@ -12,7 +12,7 @@ from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.engine.wires.anthropic.request import edit_body
-from anthropic_proxy.engine.wires.contract import Call, NoteCheck
+from anthropic_proxy.engine.wires.contract import NoteCheck, RelayCall
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 
 _RESULTS_URL = compile_later(rb'"https?://[^/"]+(/v1/messages/batches/[\w-]+/results)"')
@@ -22,7 +22,7 @@ _MAX_NAME = 100
 
 
 def encode_batch(
-    body: bytes, build_call: Callable[[str, str, bytes], tuple[Call[Dialect], NoteCheck]]
+    body: bytes, build_call: Callable[[str, str, bytes], tuple[RelayCall[Dialect], NoteCheck]]
 ) -> tuple[bytes, list[FidelityNote]]:
     """Return the body with each request edited as if it were sent alone, and the first note on each changed field.
 

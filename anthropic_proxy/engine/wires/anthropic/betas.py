@@ -33,7 +33,7 @@ from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surroga
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
-from anthropic_proxy.engine.wires.contract import Adaptation, Call
+from anthropic_proxy.engine.wires.contract import Adaptation, RelayCall
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import InvalidRequest
 
@@ -106,7 +106,7 @@ class SelectedBetas(Struct, frozen=True):
     notes: Sequence[FidelityNote] = ()
 
 
-def select_betas(call: Call[Dialect]) -> SelectedBetas:
+def select_betas(call: RelayCall[Dialect]) -> SelectedBetas:
     """Choose the betas that the server accepts, of the header and of the body.
 
     If a server refuses a request without naming the beta (Amazon Bedrock), one or more of its betas are the cause.
@@ -118,8 +118,8 @@ def select_betas(call: Call[Dialect]) -> SelectedBetas:
     if not filters_betas(dialect):
         return SelectedBetas()
     names = dict(dialect.renamed_betas)
-    header = call.relayed.headers.get(BETA_HEADER, "").split(",")
-    given = dict.fromkeys(filter(None, (part.strip() for part in (*header, *_read_body_betas(call.relayed.body)))))
+    header = call.headers.get(BETA_HEADER, "").split(",")
+    given = dict.fromkeys(filter(None, (part.strip() for part in (*header, *_read_body_betas(call.body)))))
     found = dict[str, str]()  # name at the server → of the client
     refused = list[str]()
     for beta in islice(given, _MAX_BETAS):
@@ -159,7 +159,7 @@ def select_betas(call: Call[Dialect]) -> SelectedBetas:
 _WORD = compile_later(r"[\w-]+")
 
 
-def find_beta_adaptation(call: Call[Dialect], message: str) -> Adaptation | None:
+def find_beta_adaptation(call: RelayCall[Dialect], message: str) -> Adaptation | None:
     """Return the change that leaves out the betas that the server has rejected. None: the message is about no beta.
 
     A server that names one beta at a time would refuse a request as often as it has wrong betas. So only the first two
@@ -181,7 +181,7 @@ def find_beta_adaptation(call: Call[Dialect], message: str) -> Adaptation | None
     named = [beta for beta in betas.sent if beta in words]
     if named:
         removed, stored_name = named, ""
-        earlier = [name for name in call.relayed.earlier_adaptations if name.partition(" ")[0] == _DROP]
+        earlier = [name for name in call.earlier_adaptations if name.partition(" ")[0] == _DROP]
         if len(earlier) >= _NAMED_REFUSALS:
             removed, stored_name = [*named, *unknown], " ".join((_DROP, *named))
     else:

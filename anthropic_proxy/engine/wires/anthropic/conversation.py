@@ -28,7 +28,7 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
-from anthropic_proxy.engine.wires.contract import Call
+from anthropic_proxy.engine.wires.contract import RelayCall
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.engine.wires.thinking import SIGNATURE_PREFIX
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
@@ -122,40 +122,37 @@ class Removals(Struct, frozen=True):
     model: str = ""
     """Provider and model."""
     refused_thinking: Collection[bytes] = frozenset()
-    """`RelayedRequest.refused_thinking`."""
+    """`RelayCall.refused_thinking`."""
     has_invalid_calls: bool = False
-    """`RelayedRequest.has_invalid_calls`."""
+    """`RelayCall.has_invalid_calls`."""
     own_tool_names: Collection[str] = frozenset()
-    """`RelayedRequest.own_tool_names`."""
+    """`RelayCall.own_tool_names`."""
     adds_thinking: bool = False
     """True if a reply with a tool call gets a thinking block if it has none."""
     types_as_text: set[str] = set()
     """Gets the type of each block that is sent as text."""
 
 
-def may_need_edits(body: bytes, call: Call[Dialect]) -> bool:
+def may_need_edits(body: bytes, call: RelayCall[Dialect]) -> bool:
     """Search for bytes that only content with edits has. False: `find_message_edits` finds nothing in the body."""
     dialect = call.dialect
     return (
         not dialect.sends_past_thinking
         or not dialect.thinks
         or (
-            call.relayed.has_proxy_signatures
+            call.has_proxy_signatures
             and (
                 json_spans.contains(body, _MARK)
                 or (dialect.verifies_signatures and json_spans.contains(body, _SEARCHED))
             )
         )
-        or (
-            (call.relayed.has_invalid_calls or dialect.requires_thinking_with_calls)
-            and json_spans.contains(body, _CALL)
-        )
-        or (bool(call.relayed.refused_thinking) and json_spans.contains(body, _THINKING))
+        or ((call.has_invalid_calls or dialect.requires_thinking_with_calls) and json_spans.contains(body, _CALL))
+        or (bool(call.refused_thinking) and json_spans.contains(body, _THINKING))
         or _holds_missing_tools(body, dialect)
     )
 
 
-def find_file_edits(body: bytes, call: Call[Dialect]) -> list[Edit]:
+def find_file_edits(body: bytes, call: RelayCall[Dialect]) -> list[Edit]:
     """Return the edits that replace the URLs of images and documents in the messages by their content.
 
     A file that could not be fetched becomes a text. Raises `UnsupportedFeature` for a file that only the Files API of
@@ -170,7 +167,9 @@ def find_file_edits(body: bytes, call: Call[Dialect]) -> list[Edit]:
     return edits
 
 
-def _find_file_edits_of(body: bytes, span: JsonSpan, call: Call[Dialect], levels: int = _LEVELS_OF_FILES) -> list[Edit]:
+def _find_file_edits_of(
+    body: bytes, span: JsonSpan, call: RelayCall[Dialect], levels: int = _LEVELS_OF_FILES
+) -> list[Edit]:
     """`span`: a message, a block, or the source of a document. `levels`: how many there may be inside."""
     text = body[span.value : span.end]
     if not text.startswith(b"{") or not (_URL in text or _FILE_ID in text):
@@ -191,7 +190,7 @@ def _find_file_edits_of(body: bytes, span: JsonSpan, call: Call[Dialect], levels
                     "it has no Files API. Send the file as base64 data.",
                     code="file-id",
                 )
-            file = source if source.type == "base64" else call.relayed.files.get((kind, source.url), source)
+            file = source if source.type == "base64" else call.files.get((kind, source.url), source)
             if file is None:
                 block = {"type": "text", "text": f"[{kind}: {name_url(source.url)}]"}
                 return [Edit(span.value, span.end, msgspec.json.encode(block))]
@@ -412,7 +411,7 @@ class SentThinking(Struct, frozen=True):
     digest: bytes
 
 
-def name_model(call: Call[Dialect]) -> str:
+def name_model(call: RelayCall[Dialect]) -> str:
     return f"{call.provider_prefix}/{call.model}"
 
 
@@ -433,9 +432,9 @@ def find_sent_thinking(body: bytes, model: str) -> dict[str, SentThinking]:
     return found
 
 
-def find_open_loop(call: Call[Dialect]) -> tuple[bytes, ...]:
+def find_open_loop(call: RelayCall[Dialect]) -> tuple[bytes, ...]:
     """Return the digest of the open tool loop of the client's request. Empty: there is none."""
-    body, _ = replace_lone_surrogates(call.relayed.body)
+    body, _ = replace_lone_surrogates(call.body)
     try:
         for member in json_spans.find_members(body):
             if member.key == "messages" and body[member.value] == ord("["):

@@ -26,7 +26,7 @@ from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.rejected_fields import SAFEGUARDS, find_rejected_field, names_rejected_field
 from anthropic_proxy.engine.wires.anthropic.request import encode_request
 from anthropic_proxy.engine.wires.anthropic.stream import keep_error_body
-from anthropic_proxy.engine.wires.contract import SYSTEM_REMINDER, Adaptation, Call
+from anthropic_proxy.engine.wires.contract import SYSTEM_REMINDER, Adaptation, RelayCall
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     build_upstream_error,
@@ -91,7 +91,7 @@ _GAP = r"(?:\s|\\(?:[bfnrt]|u(?:00(?:0[9a-d]|1[c-f]|85|a0)|1680|20(?:0\d|0a|2[89
 
 
 def decode_error(
-    call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
+    call: RelayCall[Dialect], status: int, headers: Mapping[str, str], body: bytes
 ) -> UpstreamError | list[Delta]:
     error = build_upstream_error(
         decode_error_body(status, headers, body),
@@ -111,7 +111,7 @@ def decode_error(
     return error
 
 
-def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
+def find_adaptation(call: RelayCall[Dialect], error: UpstreamError) -> Adaptation | None:
     if error.status == 400 and call.dialect.sends_past_thinking and _SIGNATURE_REFUSED.search(error.message):
         return _find_refused_thinking(call, error.message)
     if error.status == 400 and call.dialect.thinks and _THINKING_MISSING.search(error.message):
@@ -121,7 +121,7 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
         if encode_request(changed).body != encode_request(call).body:
             return Adaptation(_WITH_CALLS)
     refuses_role = error.status in (400, 422) and _ROLE_REFUSED.search(error.message) is not None
-    if refuses_role and call.dialect.accepts_system_messages and has_system_messages(call.relayed.body):
+    if refuses_role and call.dialect.accepts_system_messages and has_system_messages(call.body):
         return Adaptation(_REMIND)
     names_schema = "parameters" in (error.parameter or "").split(".") and not call.dialect.has_anthropic_errors
     if names_schema and error.status in PARAMETER_ERROR_STATUSES:
@@ -140,11 +140,11 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
     return None
 
 
-def _without_prefix(call: Call[Dialect], error: UpstreamError) -> str:
+def _without_prefix(call: RelayCall[Dialect], error: UpstreamError) -> str:
     return remove_wrappers(error.message.removeprefix(f"{call.provider_prefix}: "))
 
 
-def _may_quote_client(call: Call[Dialect], error: UpstreamError, message: str) -> bool:
+def _may_quote_client(call: RelayCall[Dialect], error: UpstreamError, message: str) -> bool:
     """Return True if the client can have written the beginning of `message`: it must not decide what others lose.
 
     Example: an error that begins with the name of a field, `x error: Unexpected value(s) …`, reads like the error of a
@@ -163,7 +163,7 @@ def _may_quote_client(call: Call[Dialect], error: UpstreamError, message: str) -
     return any(compile_later(pattern).search(text) is not None for pattern in patterns)
 
 
-def _find_refused_thinking(call: Call[Dialect], message: str) -> Adaptation | None:
+def _find_refused_thinking(call: RelayCall[Dialect], message: str) -> Adaptation | None:
     """Return the change that leaves out the thinking block that the error names. None: the request has no thinking.
 
     Other blocks may be right, so only the named one is remembered, and those with the same signature, which servers
@@ -177,7 +177,7 @@ def _find_refused_thinking(call: Call[Dialect], message: str) -> Adaptation | No
     named = _BLOCK.search(message)
     if not found:
         return None
-    can_repeat = call.relayed.adaptations_left > _MIN_ADAPTATIONS_LEFT
+    can_repeat = call.adaptations_left > _MIN_ADAPTATIONS_LEFT
     if named is None or named[0] not in found:
         digests = tuple(block.digest for block in found.values())
         older = len(digests) // 2 if can_repeat else 0
@@ -187,7 +187,7 @@ def _find_refused_thinking(call: Call[Dialect], message: str) -> Adaptation | No
     return Adaptation(name, persistent=False, refused_thinking=refused)
 
 
-def _leave_out_rejected_field(call: Call[Dialect], message: str) -> Adaptation | None:
+def _leave_out_rejected_field(call: RelayCall[Dialect], message: str) -> Adaptation | None:
     """Return the change that leaves out the field that the server has rejected. None: no such change."""
     field = find_rejected_field(encode_request(call).body, message)
     if field is None or field in call.dialect.dropped_fields:
@@ -202,7 +202,7 @@ def _leave_out_rejected_field(call: Call[Dialect], message: str) -> Adaptation |
     return Adaptation(f"{_DROP_FIELDS} {field}", persistent=lasts)
 
 
-def _leave_out_safeguards(call: Call[Dialect], message: str) -> Adaptation | None:
+def _leave_out_safeguards(call: RelayCall[Dialect], message: str) -> Adaptation | None:
     """Return the change after a rejection of auto mode's field or beta by a server whose client gets all other errors.
 
     The proxy answers the field itself, and the client would give its checks up.

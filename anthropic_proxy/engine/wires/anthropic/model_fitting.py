@@ -26,7 +26,7 @@ from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.conversation import find_disabling_edits
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
-from anthropic_proxy.engine.wires.contract import Call, ModelLimits
+from anthropic_proxy.engine.wires.contract import ModelLimits, RelayCall
 from anthropic_proxy.engine.wires.message_encoder import CONTINUE_TEXT
 from anthropic_proxy.engine.wires.shared_notes import NO_EFFORT, NO_SAMPLING, PREFILL_AS_TEXT, renamed_effort_note
 
@@ -58,10 +58,10 @@ class _Message(Struct):
 _decode_fields, _decode_message = msgspec.json.Decoder(_Fields).decode, msgspec.json.Decoder(_Message).decode
 
 
-def find_fitting_edits(body: bytes, call: Call[Dialect], notes: list[FidelityNote]) -> list[Edit]:
+def find_fitting_edits(body: bytes, call: RelayCall[Dialect], notes: list[FidelityNote]) -> list[Edit]:
     """Return the edits of a body for the model of `call`. `notes` becomes the notes on them."""
     notes.clear()
-    dialect, limits = call.dialect, call.relayed.limits
+    dialect, limits = call.dialect, call.limits
     if limits is None or not dialect.thinking_forms:
         return []
     members = json_spans.find_members(body)

@@ -44,7 +44,7 @@ from anthropic_proxy.engine.wires.anthropic.rejected_fields import (
     find_schema_edits,
 )
 from anthropic_proxy.engine.wires.anthropic.tools import find_missing_tools, find_tool_edits, require_free_choice
-from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
+from anthropic_proxy.engine.wires.contract import RelayCall, UpstreamRequest
 from anthropic_proxy.engine.wires.json_schema import UNRESTRICTED_RULES
 from anthropic_proxy.engine.wires.shared_notes import SCHEMA_AS_TEXT
 from anthropic_proxy.errors import InvalidRequest
@@ -72,8 +72,8 @@ _BETA_MISSING = "the beta that it requires is not sent"
 _BILLING = "x-anthropic-billing-header:"
 
 
-def encode_request(call: Call[Dialect]) -> UpstreamRequest:
-    headers, dialect = call.relayed.headers, call.dialect
+def encode_request(call: RelayCall[Dialect]) -> UpstreamRequest:
+    headers, dialect = call.headers, call.dialect
     betas = select_betas(call)
     notes = [*betas.notes]
     added: dict[str, Any] = {}
@@ -81,7 +81,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
         added[_VERSION_FIELD] = _select_version(call, notes)
     if dialect.sends_betas_in_body and betas.sent:
         added[BETA_FIELD] = betas.sent
-    body = call.relayed.body
+    body = call.body
     if body:
         body, notes_of_body = edit_body(body, call, added, betas.lost_fields)
         notes += notes_of_body
@@ -100,21 +100,21 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
         sent_headers[BETA_HEADER] = ",".join(betas.sent)
     elif filters_betas(dialect):
         sent_headers.pop(BETA_HEADER, None)
-    if call.relayed.body:
+    if call.body:
         sent_headers.setdefault("content-type", "application/json")
     return UpstreamRequest(
         path=_build_path(call),
         body=body,
         headers=sent_headers,
         trace_headers={name: headers[name] for name in _TRACE_HEADERS if name in headers} if is_traced else {},
-        method="POST" if call.relayed.body else "GET",
+        method="POST" if call.body else "GET",
         notes=notes,
         proves=" ".join((ACCEPTED, *betas.tested)) if betas.tested else "",
     )
 
 
 def edit_body(
-    body: bytes, call: Call[Dialect], added: Mapping[str, Any], lost: Mapping[str, Handling]
+    body: bytes, call: RelayCall[Dialect], added: Mapping[str, Any], lost: Mapping[str, Handling]
 ) -> tuple[bytes, list[FidelityNote]]:
     """Return the body of a request, or the `params` of one in a batch, as the server of `call` accepts it, and notes on
     what was changed.
@@ -123,7 +123,7 @@ def edit_body(
     """
     dialect = call.dialect
     model_notes, field_notes, inner_notes = list[FidelityNote](), list[FidelityNote](), list[FidelityNote]()
-    if call.relayed.limits is not None:
+    if call.limits is not None:
         body = json_spans.edit(body, lambda text: find_fitting_edits(text, call, model_notes))
     if not SCHEMA_FIELDS.isdisjoint(dialect.dropped_fields):
         body = json_spans.edit(body, find_schema_edits)
@@ -146,29 +146,29 @@ def edit_body(
     return body, [*model_notes, *inner_notes, *field_notes]
 
 
-def _build_path(call: Call[Dialect]) -> str:
+def _build_path(call: RelayCall[Dialect]) -> str:
     """Return path and query of the request at the provider.
 
     Raises `InvalidRequest` for a model that cannot be part of a path.
     """
     dialect = call.dialect
-    if dialect.count_path and call.relayed.path == _COUNT_PATH:
+    if dialect.count_path and call.path == _COUNT_PATH:
         return dialect.count_path
     if not _has_model_in_path(call):
-        return f"{call.relayed.path}?{call.relayed.query}" if call.relayed.query else call.relayed.path
+        return f"{call.path}?{call.query}" if call.query else call.path
     if call.model.partition(";")[0] in ("", ".", ".."):
         raise InvalidRequest(f'model: "{call.model}" is not a model id.', code="model-name")
     path = dialect.stream_path if call.streams_upstream else dialect.message_path
     return path.replace("{model}", quote(call.model, safe=":@"))
 
 
-def _has_model_in_path(call: Call[Dialect]) -> bool:
-    return bool(call.dialect.message_path) and call.relayed.path == _MESSAGES_PATH
+def _has_model_in_path(call: RelayCall[Dialect]) -> bool:
+    return bool(call.dialect.message_path) and call.path == _MESSAGES_PATH
 
 
-def _select_version(call: Call[Dialect], notes: list[FidelityNote]) -> str:
+def _select_version(call: RelayCall[Dialect], notes: list[FidelityNote]) -> str:
     """Return the API version for the body. A note is added if it is another one than the client's."""
-    requested = call.relayed.headers.get(_VERSION_HEADER, _VERSION)
+    requested = call.headers.get(_VERSION_HEADER, _VERSION)
     own = call.dialect.version_in_body
     if requested == _VERSION:
         return own
@@ -180,7 +180,7 @@ def _select_version(call: Call[Dialect], notes: list[FidelityNote]) -> str:
 
 def _find_edits(
     body: bytes,
-    call: Call[Dialect],
+    call: RelayCall[Dialect],
     added: Mapping[str, Any],
     lost: Mapping[str, Handling],
     notes: list[FidelityNote],
@@ -198,7 +198,7 @@ def _find_edits(
     edits_fields = added or dialect.message_path or dialect.dropped_fields or not dialect.sends_stream_field
     edits_fields = edits_fields or drops_betas or dialect.missing_tools or not dialect.streams_tool_input
     edits_fields = edits_fields or dialect.schema_rules != UNRESTRICTED_RULES
-    if not (call.relayed.is_renamed or reads or edits_fields or not dialect.forwards_metadata):
+    if not (call.is_renamed or reads or edits_fields or not dialect.forwards_metadata):
         return []
     removed = set(dialect.dropped_fields)
     moved = {*added, *(("model",) if _has_model_in_path(call) else ())}
@@ -212,9 +212,9 @@ def _find_edits(
     removals = Removals(
         dialect,
         name_model(call),
-        call.relayed.refused_thinking,
-        has_invalid_calls=call.relayed.has_invalid_calls,
-        own_tool_names=call.relayed.own_tool_names,
+        call.refused_thinking,
+        has_invalid_calls=call.has_invalid_calls,
+        own_tool_names=call.own_tool_names,
         adds_thinking=dialect.requires_thinking_with_calls and not disables_thinking(body, members),
     )
     unthinking_loop = find_unthinking_loop(body, members, removals) if reads else None
@@ -242,7 +242,7 @@ def _find_edits(
         elif member.key == "tool_choice" and gone is not None and gone.names:
             kept[position] = gone.leaves_tools
             require_free_choice(body[member.value : member.end], gone, call.provider_prefix)
-        elif member.key == "model" and call.relayed.is_renamed:
+        elif member.key == "model" and call.is_renamed:
             edits.append(Edit(member.value, member.end, msgspec.json.encode(call.model)))
         elif member.key == "messages" and reads and body[member.value] == ord("["):
             edits += find_message_edits(body, member, removals, unthinking_loop)

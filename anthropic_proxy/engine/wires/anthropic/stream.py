@@ -30,7 +30,7 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit
-from anthropic_proxy.engine.wires.contract import Call, RelayDecoder
+from anthropic_proxy.engine.wires.contract import RelayCall, RelayDecoder
 from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
     build_upstream_error,
@@ -280,7 +280,7 @@ _decode_reply = msgspec.json.Decoder(_Reply).decode
 class RelayInspector(RelayDecoder):
     """Decoder of a forwarded response. It reads usage and stop reason, and raises errors in the response."""
 
-    def __init__(self, call: Call[Dialect]) -> None:
+    def __init__(self, call: RelayCall[Dialect]) -> None:
         self._call = call
         self._has_delta = False
         """True if the reply had an event `message_delta`, without which a client knows no reason of the end."""

@@ -20,7 +20,7 @@ from msgspec import Struct
 from anthropic_proxy.engine.efforts import EFFORTS
 from anthropic_proxy.engine.messages.deltas import Stop
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.contract import BaseDialect, Call
+from anthropic_proxy.engine.wires.contract import BaseDialect, TranslatedCall
 from anthropic_proxy.engine.wires.failures.error_body import UpstreamFault, remove_wrappers
 from anthropic_proxy.engine.wires.failures.sizes import (
     RATE_LIMIT_WORDS,
@@ -707,7 +707,7 @@ def build_upstream_error(
     return _error(row, fault, provider)
 
 
-def build_call_error(fault: UpstreamFault, call: Call[BaseDialect]) -> UpstreamError:
+def build_call_error(fault: UpstreamFault, call: TranslatedCall[BaseDialect]) -> UpstreamError:
     """`build_upstream_error` with the provider and the token counts of a call."""
     return build_upstream_error(
         fault,

@@ -15,7 +15,7 @@ from msgspec import structs
 
 from anthropic_proxy.engine.messages.deltas import Delta, Usage
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.contract import Adaptation, Call
+from anthropic_proxy.engine.wires.contract import Adaptation, TranslatedCall
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     build_call_error,
@@ -30,7 +30,7 @@ from anthropic_proxy.errors import UnsupportedFeature, UpstreamError
 
 
 def decode_error(
-    call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
+    call: TranslatedCall[Dialect], status: int, headers: Mapping[str, str], body: bytes
 ) -> UpstreamError | list[Delta]:
     fault = decode_error_body(status, headers, body)
     if (end := find_reply_end(fault, call.provider_prefix)) is not None:
@@ -89,7 +89,7 @@ _NOT_OFF = compile_later(r"budget 0 is invalid", re.IGNORECASE)
 _RANGE = compile_later(r"budget (\d+) is invalid\W+please choose a value between (\d+) and (\d+)", re.IGNORECASE)
 
 
-def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
+def find_adaptation(call: TranslatedCall[Dialect], error: UpstreamError) -> Adaptation | None:
     if error.status not in PARAMETER_ERROR_STATUSES:
         return None
     sent_body = encode_request(call).body

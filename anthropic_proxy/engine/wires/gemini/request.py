@@ -32,7 +32,7 @@ from anthropic_proxy.engine.messages.models import (
 )
 from anthropic_proxy.engine.messages.preparation.cleaning import NOTHING_LISTED, call_as_text
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
-from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest, select_fields
+from anthropic_proxy.engine.wires.contract import TranslatedCall, UpstreamRequest, select_fields
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
 from anthropic_proxy.engine.wires.gemini.schema import encode_reply_schema
 from anthropic_proxy.engine.wires.gemini.tools import encode_tools
@@ -56,7 +56,7 @@ _encode = msgspec.json.Encoder().encode
 _ANSWER_IN_JSON = "Answer with nothing but one JSON value that fits this JSON Schema:\n"
 
 
-def encode_request(call: Call[Dialect]) -> UpstreamRequest:
+def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
     request, dialect = call.request, call.dialect
     notes: list[FidelityNote] = []
     budget = WorkBudget("tools", max_steps_here=call.max_schema_steps, tool_names=call.client_tool_names)
@@ -113,7 +113,7 @@ _COUNTED_FIELDS = frozenset(("contents", "systemInstruction", "tools", "generati
 """Fields of Vertex AI's `countTokens` (`CountTokensConfig` of the official SDK google-genai 3.3)."""
 
 
-def encode_count(call: Call[Dialect], path: str) -> UpstreamRequest:
+def encode_count(call: TranslatedCall[Dialect], path: str) -> UpstreamRequest:
     """Encode a request to `countTokens`. AI Studio counts system text and tools only inside `generateContentRequest`
     (ai.google.dev/api/tokens, read 2026-11), Vertex AI has the fields themselves.
     """
@@ -132,7 +132,7 @@ def _path_of(model: str, stream: bool) -> str:
     return f"/models/{quote(model.removeprefix('models/'), safe='')}:{method}"
 
 
-def _encode_thinking(call: Call[Dialect], notes: list[FidelityNote]) -> dict[str, Any]:
+def _encode_thinking(call: TranslatedCall[Dialect], notes: list[FidelityNote]) -> dict[str, Any]:
     request, dialect = call.request, call.dialect
     effort = dict(dialect.effort_names).get(request.effort, request.effort)
     if dialect.thinking == "none":
@@ -257,7 +257,7 @@ def _take_due(waiting: list[_CarriedPart], calls: int = 1) -> list[_Part]:
 class _Contents:
     """The encoded conversation. Each message is added in order, then `finish` returns the value of `contents`."""
 
-    def __init__(self, call: Call[Dialect], notes: list[FidelityNote]) -> None:
+    def __init__(self, call: TranslatedCall[Dialect], notes: list[FidelityNote]) -> None:
         self._call = call
         self._notes = notes
         self._contents: list[_Content] = []
@@ -425,7 +425,9 @@ def accepts_media_url(dialect: Dialect, block: ImageBlock | DocumentBlock) -> bo
     return _media_type(block) in _allowed(block)
 
 
-def _encode_media(call: Call[Dialect], block: ImageBlock | DocumentBlock, notes: list[FidelityNote]) -> dict[str, Any]:
+def _encode_media(
+    call: TranslatedCall[Dialect], block: ImageBlock | DocumentBlock, notes: list[FidelityNote]
+) -> dict[str, Any]:
     source = block.source
     kind = "image" if isinstance(block, ImageBlock) else "document"
     media_type = _media_type(block)

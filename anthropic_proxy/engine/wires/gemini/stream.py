@@ -47,7 +47,7 @@ from anthropic_proxy.engine.messages.server_blocks import (
 )
 from anthropic_proxy.engine.messages.server_blocks import SearchResultPage as Result
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.contract import Call, Decoder
+from anthropic_proxy.engine.wires.contract import Decoder, TranslatedCall
 from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
     build_call_error,
@@ -293,7 +293,7 @@ _decode_replies = msgspec.json.Decoder(list[GenerateContentResponse]).decode
 
 
 class GeminiDecoder(Decoder):
-    def __init__(self, call: Call[Dialect]) -> None:
+    def __init__(self, call: TranslatedCall[Dialect]) -> None:
         self._call = call
         self.default_signature = empty_signature(call.dialect.signature_tag)
         own = find_google_tools(call.request, call.dialect)
@@ -645,7 +645,7 @@ class _Grounding:
     test_native_output_with_builtin_tools_stream, 2026-08).
     """
 
-    def __init__(self, call: Call[Dialect], own: GoogleTools) -> None:
+    def __init__(self, call: TranslatedCall[Dialect], own: GoogleTools) -> None:
         self._new_id = call.new_id
         self._own = own
         self._bills_replies = call.dialect.searches_billed_per_reply

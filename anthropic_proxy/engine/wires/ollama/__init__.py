@@ -4,7 +4,7 @@ Source: the structs and handlers of Ollama itself (its repository, `api/types.go
 documentation (docs.ollama.com, 2026-11) and recorded replies.
 """
 
-from anthropic_proxy.engine.wires.contract import Wire
+from anthropic_proxy.engine.wires.contract import TranslatedCall, Wire
 from anthropic_proxy.engine.wires.ollama.dialect import Dialect
 from anthropic_proxy.engine.wires.ollama.errors import apply_adaptation, decode_error, find_adaptation
 from anthropic_proxy.engine.wires.ollama.request import encode_request
@@ -13,7 +13,7 @@ from anthropic_proxy.engine.wires.ollama.stream import OllamaDecoder
 __all__ = ["WIRE", "Dialect"]
 
 
-class OllamaWire(Wire[Dialect]):
+class OllamaWire(Wire[Dialect, TranslatedCall[Dialect]]):
     """Wire of Ollama's `/api/chat`."""
 
     dialect_type = Dialect

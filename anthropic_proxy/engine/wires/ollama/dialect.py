@@ -5,7 +5,7 @@ Model rules in `engine/providers/ollama.py` and settings replace the values of t
 
 from typing import Literal
 
-from anthropic_proxy.engine.wires.contract import BaseDialect, Call
+from anthropic_proxy.engine.wires.contract import BaseDialect, TranslatedCall
 from anthropic_proxy.engine.wires.tool_call_repair import ThinkingTags, ToolCallFormat
 
 
@@ -81,7 +81,7 @@ UNKNOWN_WINDOW = 65_536
 may use 4,096 tokens and drop the beginning of the conversation."""
 
 
-def resolve_context_window(call: Call[Dialect]) -> int | None:
+def resolve_context_window(call: TranslatedCall[Dialect]) -> int | None:
     """Return the size of the context window in tokens, for input and output together.
 
     None: the size is unknown, and the server decides.

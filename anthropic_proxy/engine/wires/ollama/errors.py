@@ -13,7 +13,7 @@ from msgspec import structs
 
 from anthropic_proxy.engine.messages.deltas import Delta, Usage
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.contract import Adaptation, Call
+from anthropic_proxy.engine.wires.contract import Adaptation, TranslatedCall
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     UpstreamFault,
@@ -37,7 +37,7 @@ _BUSY = compile_later(r"server busy", re.IGNORECASE)
 
 
 def decode_error(
-    call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
+    call: TranslatedCall[Dialect], status: int, headers: Mapping[str, str], body: bytes
 ) -> UpstreamError | list[Delta]:
     fault = decode_error_body(status, headers, body)
     if (reply := decode_reply_end(fault, call)) is not None:
@@ -54,7 +54,9 @@ class _SignIn(msgspec.Struct):
     signin_url: str = ""
 
 
-def decode_reply_end(fault: UpstreamFault, call: Call[Dialect], *, has_content: bool = False) -> list[Delta] | None:
+def decode_reply_end(
+    fault: UpstreamFault, call: TranslatedCall[Dialect], *, has_content: bool = False
+) -> list[Delta] | None:
     """Return the reply that an error stands for, such as a refusal. `has_content`: content arrived before it."""
     end = find_reply_end(_unwrap(fault), call.provider_prefix, has_content=has_content)
     if end is None:
@@ -63,7 +65,7 @@ def decode_reply_end(fault: UpstreamFault, call: Call[Dialect], *, has_content: 
     return [end] if end.reason == "model_context_window_exceeded" else [Usage(output_tokens=0), end]
 
 
-def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
+def classify_fault(fault: UpstreamFault, call: TranslatedCall[Dialect]) -> UpstreamError:
     fault = _unwrap(fault)
     message = fault.message
     if _BUSY.search(message):
@@ -108,7 +110,7 @@ def _unwrap(fault: UpstreamFault) -> UpstreamFault:
 _DROP, _SWITCH = "drop think", "switch think"
 
 
-def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
+def find_adaptation(call: TranslatedCall[Dialect], error: UpstreamError) -> Adaptation | None:
     if error.status not in PARAMETER_ERROR_STATUSES or error.parameter != "think":
         return None
     # a server that knows booleans only, or fewer levels, rejects the value; else the model does not think at all

@@ -26,7 +26,7 @@ from anthropic_proxy.engine.messages.models import (
 )
 from anthropic_proxy.engine.messages.models.tools import is_client_tool
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
-from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
+from anthropic_proxy.engine.wires.contract import TranslatedCall, UpstreamRequest
 from anthropic_proxy.engine.wires.json_schema import (
     MAX_TEXT_CHARACTERS,
     EqualityIndex,
@@ -66,7 +66,7 @@ class ToolFields(Struct):
     notes: list[FidelityNote] = []
 
 
-def encode_tools(call: Call[Dialect], budget: WorkBudget) -> ToolFields:
+def encode_tools(call: TranslatedCall[Dialect], budget: WorkBudget) -> ToolFields:
     """Encode the client's tools. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
     choice = call.request.tool_choice
     offered = call.request.tools
@@ -219,7 +219,7 @@ _encode = msgspec.json.Encoder().encode
 _UNTHOUGHT = FidelityNote("approximated", "thinking", "a started reply continues without thinking first")
 
 
-def encode_request(call: Call[Dialect]) -> UpstreamRequest:
+def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
     request, dialect = call.request, call.dialect
     notes: list[FidelityNote] = []
     tools = encode_tools(
@@ -306,7 +306,7 @@ class _Messages(MessageEncoder):
     sends_reminders = True
     mentions_image_urls = True
 
-    def __init__(self, call: Call[Dialect]) -> None:
+    def __init__(self, call: TranslatedCall[Dialect]) -> None:
         super().__init__(call.request)
         self.begins_reply = False
         """True if the last message is an assistant message, which the model continues."""

@@ -13,7 +13,7 @@ from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking, ToolAr
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT
 from anthropic_proxy.engine.messages.tool_arguments import divide_arguments, is_truncated_object
-from anthropic_proxy.engine.wires.contract import Call, Decoder
+from anthropic_proxy.engine.wires.contract import Decoder, TranslatedCall
 from anthropic_proxy.engine.wires.failures import UpstreamFault, find_bare_error, read_error_object
 from anthropic_proxy.engine.wires.json_repair import (
     DECODE_ERRORS,
@@ -90,7 +90,7 @@ _QUOTE = b'"'[0]
 
 
 class OllamaDecoder(Decoder):
-    def __init__(self, call: Call[Dialect]) -> None:
+    def __init__(self, call: TranslatedCall[Dialect]) -> None:
         self._call = call
         self.default_signature = empty_signature(call.dialect.signature_tag)
         self.finished = False

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock
-from anthropic_proxy.engine.wires.contract import Call, Wire
+from anthropic_proxy.engine.wires.contract import TranslatedCall, Wire
 from anthropic_proxy.engine.wires.failures import decode_error_body
 from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_chat.errors import (
@@ -23,7 +23,7 @@ from anthropic_proxy.errors import UpstreamError
 __all__ = ["WIRE", "Dialect"]
 
 
-class ChatWire(Wire[Dialect]):
+class ChatWire(Wire[Dialect, TranslatedCall[Dialect]]):
     dialect_type = Dialect
     framing = "sse"
     encode_request = staticmethod(encode_request)
@@ -33,7 +33,7 @@ class ChatWire(Wire[Dialect]):
     apply_adaptation = staticmethod(apply_adaptation)
 
     def decode_error(
-        self, call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
+        self, call: TranslatedCall[Dialect], status: int, headers: Mapping[str, str], body: bytes
     ) -> UpstreamError | list[Delta]:
         fault = decode_error_body(status, headers, body)
         reply = decode_reply_in_error(fault, call)

@@ -11,7 +11,13 @@ from msgspec import structs
 from anthropic_proxy.engine.messages.deltas import Delta, Stop
 from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.contract import SYSTEM_MESSAGE, SYSTEM_REMINDER, TEMPLATE_SWITCH, Adaptation, Call
+from anthropic_proxy.engine.wires.contract import (
+    SYSTEM_MESSAGE,
+    SYSTEM_REMINDER,
+    TEMPLATE_SWITCH,
+    Adaptation,
+    TranslatedCall,
+)
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     UpstreamFault,
@@ -43,7 +49,7 @@ space or after a marker."""
 
 
 def decode_reply_in_error(
-    fault: UpstreamFault, call: Call[Dialect], *, has_content: bool = False
+    fault: UpstreamFault, call: TranslatedCall[Dialect], *, has_content: bool = False
 ) -> list[Delta] | None:
     """Return the reply that an error contains, such as a refusal. `has_content`: content arrived before it."""
     if (end := find_reply_end(fault, call.provider_prefix, has_content=has_content)) is not None:
@@ -61,7 +67,7 @@ _REQUIRES_RESPONSES = compile_later(r"\bv1/responses\b")
 """Pattern of messages about a request that only the Responses API accepts."""
 
 
-def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
+def classify_fault(fault: UpstreamFault, call: TranslatedCall[Dialect]) -> UpstreamError:
     error = build_call_error(fault, call)
     if call.responses_setting and _REQUIRES_RESPONSES.search(fault.message):
         error.message = f"{error.message.rstrip('. ')}. Set {call.responses_setting}."
@@ -103,7 +109,7 @@ _EFFORTS = ("reasoning_effort", "effort", "think", "thinking", "reasoning")
 _KNOWN = frozenset((*_DROPS, *_LIMITS))
 
 
-def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
+def find_adaptation(call: TranslatedCall[Dialect], error: UpstreamError) -> Adaptation | None:
     if error.status in (400, 404, 422) and _REQUIRES_RESPONSES.search(error.message):
         return Adaptation("wire responses")
     if error.status not in PARAMETER_ERROR_STATUSES:

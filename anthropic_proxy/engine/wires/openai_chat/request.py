@@ -28,7 +28,7 @@ from anthropic_proxy.engine.messages.models import (
 )
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest, select_fields
+from anthropic_proxy.engine.wires.contract import TranslatedCall, UpstreamRequest, select_fields
 from anthropic_proxy.engine.wires.json_schema import may_accept_object
 from anthropic_proxy.engine.wires.message_encoder import (
     MessageEncoder,
@@ -65,7 +65,7 @@ PATH = "/chat/completions"
 _encode = msgspec.json.Encoder().encode
 
 
-def encode_request(call: Call[Dialect]) -> UpstreamRequest:
+def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
     request, dialect = call.request, call.dialect
     notes: list[FidelityNote] = []
     asked = call
@@ -121,11 +121,11 @@ _COUNTED_FIELDS = frozenset(("model", "messages", "tools", "chat_template_kwargs
 Sources: llama.cpp tools/server/README.md; vllm/entrypoints/serve/tokenize/protocol.py, read 2026-11."""
 
 
-def encode_count(call: Call[Dialect], path: str) -> UpstreamRequest:
+def encode_count(call: TranslatedCall[Dialect], path: str) -> UpstreamRequest:
     return select_fields(encode_request(call), path, _COUNTED_FIELDS)
 
 
-def _add_effort(body: dict[str, Any], call: Call[Dialect], has_tools: bool, notes: list[FidelityNote]) -> str:
+def _add_effort(body: dict[str, Any], call: TranslatedCall[Dialect], has_tools: bool, notes: list[FidelityNote]) -> str:
     """Add the fields that control reasoning. Return the effort: the requested one, or the only one with tools."""
     dialect = call.dialect
     effort = call.request.effort
@@ -241,7 +241,7 @@ def _join_contents(contents: Sequence[Any]) -> Any:
 
 
 class ChatMessageEncoder(MessageEncoder):
-    def __init__(self, call: Call[Dialect], dialect: Dialect) -> None:
+    def __init__(self, call: TranslatedCall[Dialect], dialect: Dialect) -> None:
         super().__init__(call.request)
         self.sends_reminders = dialect.mid_conversation_system != "keep"
         self._dialect = dialect
@@ -475,7 +475,7 @@ class ReplySchemaFields(Struct):
 
 
 def encode_reply_schema_fields(
-    call: Call[Dialect], dialect: Dialect, tools: ToolFields, notes: list[FidelityNote], budget: WorkBudget
+    call: TranslatedCall[Dialect], dialect: Dialect, tools: ToolFields, notes: list[FidelityNote], budget: WorkBudget
 ) -> ReplySchemaFields:
     """Return the request fields for a reply that must match the client's JSON Schema, or add the output tool."""
     rules = dialect.schema_rules
@@ -504,11 +504,11 @@ def encode_reply_schema_fields(
     return ReplySchemaFields({"type": "json_object"} if objects else None, instruction)
 
 
-def _stands_apart(call: Call[Dialect], dialect: Dialect) -> bool:
+def _stands_apart(call: TranslatedCall[Dialect], dialect: Dialect) -> bool:
     return dialect.reply_schema_exclusive and (bool(call.request.tools) or call.streams_upstream)
 
 
-def offers_output_tool(call: Call[Dialect], dialect: Dialect, budget: WorkBudget | None = None) -> bool:
+def offers_output_tool(call: TranslatedCall[Dialect], dialect: Dialect, budget: WorkBudget | None = None) -> bool:
     """Return True if the model must call the output tool, with the reply as arguments."""
     request = call.request
     schema = bytes(request.output_schema)

@@ -30,7 +30,7 @@ from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present
 from anthropic_proxy.engine.messages.reply_schema import FENCE, find_json
 from anthropic_proxy.engine.messages.server_blocks import describe_generated_image
 from anthropic_proxy.engine.messages.tool_arguments import ArgumentsReader, is_same_object, is_truncated_object
-from anthropic_proxy.engine.wires.contract import Call, Decoder
+from anthropic_proxy.engine.wires.contract import Decoder, TranslatedCall
 from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
     build_upstream_error,
@@ -98,7 +98,7 @@ class ChatDecoder(Decoder):
     _unreadable: UnreadableReply | None = None
     _usage = Usage()
 
-    def __init__(self, call: Call[Dialect]) -> None:
+    def __init__(self, call: TranslatedCall[Dialect]) -> None:
         dialect = call.dialect
         self._call = call
         self._provider = call.provider_prefix
@@ -552,7 +552,7 @@ class ToolCallDecoder:
     name waits for one, with its arguments.
     """
 
-    def __init__(self, call: Call[Dialect]) -> None:
+    def __init__(self, call: TranslatedCall[Dialect]) -> None:
         self._call = call
         self._slots: dict[int, _OpenCall] = {}
         self._by_id: dict[str, _OpenCall] = {}

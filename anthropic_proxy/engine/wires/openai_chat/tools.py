@@ -30,7 +30,7 @@ from anthropic_proxy.engine.messages.server_blocks import (
     is_domain_allowed,
 )
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
-from anthropic_proxy.engine.wires.contract import Call
+from anthropic_proxy.engine.wires.contract import TranslatedCall
 from anthropic_proxy.engine.wires.json_schema import SchemaRules, encode_schema
 from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_chat.reply import ChoiceDelta
@@ -49,7 +49,7 @@ class ToolFields(Struct):
     notes: list[FidelityNote] = []
 
 
-def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> ToolFields:
+def encode_tools(call: TranslatedCall[Dialect], dialect: Dialect, budget: WorkBudget) -> ToolFields:
     """Return the request fields for the client's tools and tool choice.
 
     Raises `UnsupportedFeature` if the model does not support tools. The same error is raised if `tool_choice` requires
@@ -122,12 +122,12 @@ def _encode_tool(tool: Tool, budget: WorkBudget, rules: SchemaRules, sends_stric
     return Raw(msgspec.json.encode({"type": "function", "function": function})), (*lost, *refused)
 
 
-def offers_server_tools(call: Call[Dialect]) -> bool:
+def offers_server_tools(call: TranslatedCall[Dialect]) -> bool:
     return not are_client_tools(call.request.tools)
 
 
 def _choose(
-    choice: ToolChoice, tools: ToolFields, asked: Sequence[Tool], call: Call[Dialect], dialect: Dialect
+    choice: ToolChoice, tools: ToolFields, asked: Sequence[Tool], call: TranslatedCall[Dialect], dialect: Dialect
 ) -> None:
     forces = choice.type in ("any", "tool")
     forced = next((tool for tool in asked if choice.type == "tool" and tool.name == choice.name), None)
@@ -214,7 +214,7 @@ class _Annotation(Struct):
 class ServerToolDecoder:
     """Decodes the results of server tools (web search …) in one reply into deltas."""
 
-    def __init__(self, call: Call[Dialect]) -> None:
+    def __init__(self, call: TranslatedCall[Dialect]) -> None:
         self._new_id = call.new_id
         searching = (tool for tool in call.request.tools if server_tool_kind(tool) == "web_search")
         self._blocked = [domain for tool in searching for domain in tool.blocked_domains or ()]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock
-from anthropic_proxy.engine.wires.contract import Call, Decoder, Wire
+from anthropic_proxy.engine.wires.contract import Decoder, TranslatedCall, Wire
 from anthropic_proxy.engine.wires.failures import decode_error_body, find_reply_end
 from anthropic_proxy.engine.wires.openai_responses.decisions import DecisionDecoder, is_decision
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
@@ -20,7 +20,7 @@ from anthropic_proxy.errors import UpstreamError
 __all__ = ["WIRE", "Dialect"]
 
 
-class ResponsesWire(Wire[Dialect]):
+class ResponsesWire(Wire[Dialect, TranslatedCall[Dialect]]):
     dialect_type = Dialect
     framing = "sse"
     encode_request = staticmethod(encode_request)
@@ -28,11 +28,11 @@ class ResponsesWire(Wire[Dialect]):
     find_adaptation = staticmethod(find_adaptation)
     apply_adaptation = staticmethod(apply_adaptation)
 
-    def new_decoder(self, call: Call[Dialect]) -> Decoder:
+    def new_decoder(self, call: TranslatedCall[Dialect]) -> Decoder:
         return DecisionDecoder(call) if is_decision(call) else ResponsesDecoder(call)
 
     def decode_error(
-        self, call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
+        self, call: TranslatedCall[Dialect], status: int, headers: Mapping[str, str], body: bytes
     ) -> UpstreamError | list[Delta]:
         fault = decode_error_body(status, headers, body)
         end = find_reply_end(fault, call.provider_prefix)

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, Usage
 from anthropic_proxy.engine.messages.models import TextBlock
-from anthropic_proxy.engine.wires.contract import Call, Decoder, UpstreamRequest
+from anthropic_proxy.engine.wires.contract import Decoder, TranslatedCall, UpstreamRequest
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.engine.wires.message_encoder import join_system_prompt
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
@@ -54,11 +54,11 @@ class _Decision(Struct, frozen=True):
 _decode_decision = msgspec.json.Decoder(_Decision).decode
 
 
-def is_decision(call: Call[Dialect]) -> bool:
+def is_decision(call: TranslatedCall[Dialect]) -> bool:
     return bool(call.request.questions) and call.dialect.offers_decisions
 
 
-def encode_decision(call: Call[Dialect]) -> UpstreamRequest:
+def encode_decision(call: TranslatedCall[Dialect]) -> UpstreamRequest:
     request = call.request
     texts = (block.text for one in request.messages for block in one.blocks if isinstance(block, TextBlock))
     instructions = join_system_prompt(request)
@@ -82,7 +82,7 @@ def encode_decision(call: Call[Dialect]) -> UpstreamRequest:
 class DecisionDecoder(Decoder):
     """The text of the reply is a JSON object: question → answer, with the probability of each choice."""
 
-    def __init__(self, call: Call[Dialect]) -> None:
+    def __init__(self, call: TranslatedCall[Dialect]) -> None:
         self._call = call
         self._is_read = False
 

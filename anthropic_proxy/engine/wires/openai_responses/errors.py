@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.contract import Adaptation, Call
+from anthropic_proxy.engine.wires.contract import Adaptation, TranslatedCall
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     UpstreamFault,
@@ -79,7 +79,7 @@ def _correct_status(fault: UpstreamFault) -> UpstreamFault:
     return fault
 
 
-def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
+def classify_fault(fault: UpstreamFault, call: TranslatedCall[Dialect]) -> UpstreamError:
     refused = "invalid_encrypted_content" in fault.codes or _REFUSED_REASONING.search(fault.message) is not None
     if refused:  # some servers send 404 here
         fault = structs.replace(fault, status=400, parameter=REASONING_PARAMETER)
@@ -119,7 +119,7 @@ _NO_DECISIONS = (400, 403, 404, 501)
 _EFFORTS = ("effort", "reasoning_effort", "reasoning")
 
 
-def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
+def find_adaptation(call: TranslatedCall[Dialect], error: UpstreamError) -> Adaptation | None:
     if error.status not in PARAMETER_ERROR_STATUSES:
         return None
     if is_decision(call) and error.status in _NO_DECISIONS:

@@ -23,7 +23,7 @@ from anthropic_proxy.engine.messages.models import (
     json_string,
 )
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
-from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest, select_fields
+from anthropic_proxy.engine.wires.contract import TranslatedCall, UpstreamRequest, select_fields
 from anthropic_proxy.engine.wires.message_encoder import (
     TOOL_ERROR_PREFIX,
     MessageEncoder,
@@ -53,7 +53,7 @@ RESPONSES_PATH = "/responses"
 _encode = msgspec.json.Encoder().encode
 
 
-def encode_request(call: Call[Dialect]) -> UpstreamRequest:
+def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
     if is_decision(call):
         return encode_decision(call)
     dialect = call.dialect
@@ -138,7 +138,7 @@ _COUNTED_FIELDS = frozenset(
 """Fields of the API's token count (`InputTokenCountParams` of the official SDK `openai` 3.51)."""
 
 
-def encode_count(call: Call[Dialect], path: str) -> UpstreamRequest:
+def encode_count(call: TranslatedCall[Dialect], path: str) -> UpstreamRequest:
     return select_fields(encode_request(call), path, _COUNTED_FIELDS)
 
 
@@ -235,7 +235,7 @@ _Item = _InputMessage | _Reply | _Call | _Result | _Reasoning | _AdditionalTools
 
 
 class ItemEncoder(MessageEncoder):
-    def __init__(self, call: Call[Dialect], dialect: Dialect) -> None:
+    def __init__(self, call: TranslatedCall[Dialect], dialect: Dialect) -> None:
         super().__init__(call.request)
         self.accepts_media_in_results = dialect.accepts_media_in_results
         self._dialect = dialect

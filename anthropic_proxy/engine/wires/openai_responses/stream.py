@@ -27,7 +27,7 @@ from anthropic_proxy.engine.messages.models.raw_json import is_present
 from anthropic_proxy.engine.messages.server_blocks import (
     describe_generated_file,
 )
-from anthropic_proxy.engine.wires.contract import Call, Decoder
+from anthropic_proxy.engine.wires.contract import Decoder, TranslatedCall
 from anthropic_proxy.engine.wires.failures import UpstreamFault, find_reply_end
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, decode_repaired, repair_json
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
@@ -92,7 +92,7 @@ _NO_RESPONSE = Response()
 class ResponsesDecoder(Decoder):
     """Decoder of one reply. It identifies output items by their index, because some servers change their ids."""
 
-    def __init__(self, call: Call[Dialect]) -> None:
+    def __init__(self, call: TranslatedCall[Dialect]) -> None:
         dialect = call.dialect
         self._call = call
         self._tag = dialect.signature_tag

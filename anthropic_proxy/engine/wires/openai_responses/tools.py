@@ -47,7 +47,7 @@ from anthropic_proxy.engine.messages.server_blocks import (
 from anthropic_proxy.engine.messages.tool_arguments import ArgumentsReader, divide_arguments, is_truncated_object
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.contract import Call
+from anthropic_proxy.engine.wires.contract import TranslatedCall
 from anthropic_proxy.engine.wires.json_schema import SchemaRules, encode_schema
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_responses.reply import OutputContent, OutputItem, decode_or_empty
@@ -77,7 +77,7 @@ class ToolFields(Struct):
     notes: list[FidelityNote] = []
 
 
-def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> ToolFields:
+def encode_tools(call: TranslatedCall[Dialect], dialect: Dialect, budget: WorkBudget) -> ToolFields:
     offered: dict[str, dict[str, str]]  # tool name → `tool_choice` that forces the tool
     if are_client_tools(call.request.tools):
         definitions, notes, offered = _encode_functions(
@@ -124,7 +124,7 @@ def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> T
 
 
 def encode_loaded_tools(
-    call: Call[Dialect], dialect: Dialect, budget: WorkBudget, notes: list[FidelityNote]
+    call: TranslatedCall[Dialect], dialect: Dialect, budget: WorkBudget, notes: list[FidelityNote]
 ) -> dict[str, Sequence[Raw]]:
     """Return the definitions of loaded tools by the id of the tool result that has loaded them."""
     definitions: dict[str, Sequence[Raw]] = {}
@@ -186,7 +186,9 @@ def _encode_search(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> d
     return definition
 
 
-def _choose(choice: ToolChoice, offered: dict[str, dict[str, str]], call: Call[Dialect], dialect: Dialect) -> Any:
+def _choose(
+    choice: ToolChoice, offered: dict[str, dict[str, str]], call: TranslatedCall[Dialect], dialect: Dialect
+) -> Any:
     if choice.type in ("none", "auto"):
         return choice.type if offered else None
     if not offered or (choice.type == "tool" and choice.name not in offered):
@@ -373,7 +375,7 @@ class ToolCallItemDecoder:
 class ToolCallContext:
     """State that all tool calls of one reply share: keys, ids, tool names, and names of MCP servers."""
 
-    def __init__(self, call: Call[Dialect]) -> None:
+    def __init__(self, call: TranslatedCall[Dialect]) -> None:
         self.provider = call.provider_prefix
         self.call = call
         self._ids = ToolCallIds(call)
@@ -445,7 +447,7 @@ class ServerToolItemDecoder:
 
     __slots__ = ("_call", "_identifier", "_is_program", "_item", "_shared")
 
-    def __init__(self, call: Call[Dialect], item: OutputItem, shared: ToolCallContext) -> None:
+    def __init__(self, call: TranslatedCall[Dialect], item: OutputItem, shared: ToolCallContext) -> None:
         self._call = call
         self._shared = shared
         self._item = item
@@ -563,7 +565,7 @@ class WebSearchDecoder:
     If the found pages of a search are not known yet, all deltas after the search are buffered.
     """
 
-    def __init__(self, call: Call[Dialect]) -> None:
+    def __init__(self, call: TranslatedCall[Dialect]) -> None:
         self._call = call
         self._waiting: list[Delta | _Found] = []
         self._found: set[str] = set()

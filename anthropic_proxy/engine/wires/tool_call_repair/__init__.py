@@ -18,7 +18,7 @@ from anthropic_proxy.engine.messages.deltas import Delta, Text
 from anthropic_proxy.engine.messages.fidelity import TOOL_CALL_FIELDS, FidelityNote
 from anthropic_proxy.engine.messages.preparation.tools import valid_name
 from anthropic_proxy.engine.messages.tool_arguments import means_no_arguments
-from anthropic_proxy.engine.wires.contract import BaseDialect, Call
+from anthropic_proxy.engine.wires.contract import BaseDialect, TranslatedCall
 from anthropic_proxy.engine.wires.tool_call_repair.calls import (
     UNNAMED_TOOL,
     OfferedTools,
@@ -58,7 +58,7 @@ class ToolCallRepair:
     A name or arguments with more than one possible meaning stay unchanged.
     """
 
-    def __init__(self, call: Call[BaseDialect], *, names: bool) -> None:
+    def __init__(self, call: TranslatedCall[BaseDialect], *, names: bool) -> None:
         """`names`: True to repair all names, False only those that the Messages API does not allow."""
         self.notes: list[FidelityNote] = []
         """Notes on repairs, and on invalid arguments that could not be repaired."""
@@ -136,7 +136,7 @@ class TextSplitter:
     """Splits the streamed text of one reply into deltas: reasoning at the start, then text and tool calls."""
 
     def __init__(
-        self, call: Call[BaseDialect], tags: Sequence[ThinkingTags], formats: Sequence[ToolCallFormat]
+        self, call: TranslatedCall[BaseDialect], tags: Sequence[ThinkingTags], formats: Sequence[ToolCallFormat]
     ) -> None:
         if call.request.output_schema:  # the client requested JSON, so JSON without markers is no call
             formats = tuple(name for name in formats if name not in _WHOLE_ANSWERS)

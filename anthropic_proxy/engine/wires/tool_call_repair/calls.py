@@ -15,7 +15,7 @@ import msgspec
 from anthropic_proxy.engine.messages.models import Tool
 from anthropic_proxy.engine.messages.models.tools import is_client_tool
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.contract import BaseDialect, Call
+from anthropic_proxy.engine.wires.contract import BaseDialect, TranslatedCall
 
 UNNAMED_TOOL = "unnamed_tool"
 """Tool name in the reply for a call without a name, if its tool cannot be found. A name is necessary, because all
@@ -32,7 +32,7 @@ _MAX_NAME_LENGTH = 512
 class OfferedTools:
     """Index of the client's tools in one request. No tool is offered if the tool choice is `none`."""
 
-    def __init__(self, call: Call[BaseDialect]) -> None:
+    def __init__(self, call: TranslatedCall[BaseDialect]) -> None:
         choice = call.request.tool_choice
         kind = choice.type if choice is not None else "auto"
         loaded = [tool for tools in call.request.loaded_tools.values() for tool in tools]
