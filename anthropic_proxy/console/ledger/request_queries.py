@@ -476,8 +476,8 @@ def _select(
 _COPIED = (
     *TokenCounts.__struct_fields__,
     *("path", "requested_model", "provider", "prefix", "model", "route", "route_reason", "stream", "status"),
-    *("tool_count", "message_count", "tool_results", "tool_errors", "outcome", "error_type", "error"),
-    *("kind", "agent_type", "prompt_id", "parent"),
+    *("tool_count", "message_count", "tool_results", "tool_errors", "outcome", "error_type", "error", "error_code"),
+    *("user_agent", "session", "agent", "project", "kind", "agent_type", "prompt_id", "parent", "billed_searches"),
 )
 """Fields that a receipt has too, in the same form."""
 
@@ -513,6 +513,8 @@ def to_receipt(row: StoredRequest) -> Receipt:
         first_token_seconds=None if row.first_token is None else row.first_token / MICROSECONDS,
         duration_seconds=row.duration / MICROSECONDS,
         failed_attempts=list_failed_attempts(row),
+        adaptations=_decode_texts(row.adaptations or "[]"),
         checks=decode_checks(row.checks),
+        tool_times=[(one.name, one.duration / MICROSECONDS) for one in decode_tool_times(row.tool_times)],
         fidelity=fidelity,
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,6 +37,7 @@ from anthropic_proxy.console.ledger.request_queries import (
     list_stored_requests,
     request_conditions,
     stream_stored_requests,
+    to_receipt,
 )
 from anthropic_proxy.console.ledger.tables import requests
 from anthropic_proxy.errors import ConfigurationError
@@ -427,3 +429,23 @@ async def test_an_export_streams_the_requests_in_order_of_time(connection: Conne
     rows = list(stream_stored_requests(connection))
     assert len(rows) == 30
     assert rows == sorted(rows, key=lambda row: (row.started_at, row.id))
+
+
+async def test_logs_have_the_same_fields_of_a_stored_request_as_of_a_recent_one(tmp_path: Path) -> None:
+    texts = {"user_agent": "claude-cli/2.1.332", "session": "s1", "agent": "a1", "project": "shop", "route": "small"}
+    texts |= {"kind": "subagent", "agent_type": "Explore", "prompt_id": "p1", "parent": "req_0", "error": "busy"}
+    texts |= {"error_type": "overloaded_error", "error_code": "overloaded", "outcome": "error"}
+    lists = {"adaptations": ["limit 4096"], "tool_times": [("Bash", 1.099)], "failed_attempts": ["groq 529"]}
+    lists |= {"checks": [CallCheck("toolu_1", "Bash", "flagged", "Deletes data.")]}
+    settings = Settings(data_directory=tmp_path)
+    receipt = new_receipt(billed_searches=2, **texts, **lists)
+    await store(settings, receipt)
+    with reading(settings) as engine, engine.connect() as connection:
+        row = find_stored_request(connection, receipt.request_id)
+    assert row is not None
+    found = to_receipt(row)
+    assert {name: getattr(found, name) for name in ("billed_searches", *texts, *lists)} == {
+        "billed_searches": 2,
+        **texts,
+        **lists,
+    }
