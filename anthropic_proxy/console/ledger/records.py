@@ -22,7 +22,7 @@ from anthropic_proxy.console.ledger.units import MICROSECONDS_PER_HOUR, to_micro
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.messages.fidelity import TOOL_CALL_FIELDS
 from anthropic_proxy.gateway.money import UNKNOWN_AMOUNT, format_cost
-from anthropic_proxy.gateway.telemetry.outcomes import classify_outcome, find_verdict
+from anthropic_proxy.gateway.telemetry.outcomes import VERDICTS, classify_outcome, find_verdict
 from anthropic_proxy.plugins import BlockMark, CallCheck, Cost, Receipt, UpstreamAttempt
 from anthropic_proxy.secrets import list_secret_encodings, redact_key_patterns, redact_secrets
 
@@ -343,7 +343,7 @@ class RowBuilder:
             _json(notes),
             _json(receipt.adaptations),
             "" if change is None else change.part,
-            _json(receipt.checks[:MAX_CHECKS]),
+            _json(_select_checks(receipt.checks)),
             _json(build_tool_times(receipt.tool_times)),
         )
         times: Sequence[str] = (
@@ -537,6 +537,15 @@ def decode_block_times(text: str) -> list[BlockTime]:
 
 
 MAX_CHECKS = 100
+
+
+def _select_checks(checks: Sequence[CallCheck]) -> Sequence[CallCheck]:
+    """Leave out the least serious ones of too many, so that the verdict about the reply is one of the stored ones."""
+    if len(checks) <= MAX_CHECKS:
+        return checks
+    ranks = {verdict: rank for rank, verdict in enumerate(VERDICTS)}
+    kept = sorted(range(len(checks)), key=lambda place: ranks[checks[place].verdict])[:MAX_CHECKS]
+    return [checks[place] for place in sorted(kept)]
 
 
 _decode_checks = msgspec.json.Decoder(list[CallCheck]).decode

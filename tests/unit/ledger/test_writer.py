@@ -346,6 +346,7 @@ async def test_what_models_and_clients_write_about_tool_calls_is_bounded(databas
     assert row["verdict"] == "flagged"
     found, tools = decode_checks(row["checks"]), decode_tool_times(row["tool_times"])
     assert (len(found), len(found[0].tool), len(found[0].reason), len(found[0].rule)) == (100, 128, 288, 300)
+    assert [one.call for one in found] == [*(f"toolu_{number}" for number in range(99)), "toolu_200"]
     assert "sk-test" not in row["checks"]
     assert (len(tools), len(tools[0].name)) == (100, 128)
 
