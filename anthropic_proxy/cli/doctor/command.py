@@ -32,6 +32,7 @@ from anthropic_proxy.console.doctor.report import Report
 from anthropic_proxy.console.doctor.run import estimate_price, estimate_totals, run_doctor, select_backends
 from anthropic_proxy.console.doctor.run_recorder import RunRecorder, open_recorder, store_results
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
+from anthropic_proxy.engine.providers.servers import describe_missing_key
 from anthropic_proxy.errors import ClientError, ConfigurationError
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.gateway.platforms.processes import stop_process_when_stdin_ends
@@ -279,6 +280,9 @@ async def _measure_auto_mode(settings: Settings, options: _Options, *, dry_run: 
         if dry_run:
             Output().write_line(f"{names}: {cost}.")
             return None
+        for target in measured.targets:
+            if missing := describe_missing_key(target.provider, settings):
+                raise ConfigurationError(missing, code="auto-mode-options")
         is_cheap = measured.cost is not None and measured.cost <= MAX_UNCONFIRMED_COST
         words = f"--auto-mode {options.names[0]} " if options.names else "--auto-mode "
         _confirm(f"Measuring {names}", cost, measured.requests, asks=options.asks and not is_cheap, option=words)
