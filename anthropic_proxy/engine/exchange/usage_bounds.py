@@ -32,7 +32,8 @@ _NANODOLLARS_PER_CALL = 100_000_000_000
 _INPUTS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens")
 _OUTPUTS = ("output_tokens", "thinking_tokens")
 _SEARCHES = ("web_search_requests", "web_fetch_requests", "billed_searches")
-_read_inputs, _read_outputs, _read_searches = attrgetter(*_INPUTS), attrgetter(*_OUTPUTS), attrgetter(*_SEARCHES)
+_read_tokens, _read_searches = attrgetter(*_INPUTS, *_OUTPUTS), attrgetter(*_SEARCHES)
+_read_billed = attrgetter("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
 
 
 class UsageBounds(Struct):
@@ -50,17 +51,23 @@ class UsageBounds(Struct):
 
     def check(self, usage: Usage) -> Usage:
         """Return the counts without those that the call cannot have."""
+        counts = [*filter(None, _read_tokens(usage))]
+        # the usual case needs one comparison
+        is_small = not counts or (min(counts) > 0 and sum(counts) <= min(self.max_input, self.max_output))
+        if not is_small or any(_read_searches(usage)):
+            usage = self._leave_out_impossible(usage)
+        if (cost := usage.stated_cost) is not None:
+            tokens = sum(filter(None, _read_billed(usage)))
+            if not 0 <= cost <= tokens * _NANODOLLARS_PER_TOKEN + _NANODOLLARS_PER_CALL:
+                self._tell("cost", cost)
+                usage = structs.replace(usage, stated_cost=None)
+        return usage
+
+    def _leave_out_impossible(self, usage: Usage) -> Usage:
         left_out = dict[str, None]()
-        for names, read, maximum in (
-            (_INPUTS, _read_inputs, self.max_input),
-            (_OUTPUTS, _read_outputs, self.max_output),
-            (_SEARCHES, _read_searches, _MAX_SEARCHES),
-        ):
-            counts = read(usage)
-            present = [*filter(None, counts)]
-            if not present or (min(present) > 0 and max(present) <= maximum):  # the usual case
-                continue
-            for name, count in zip(names, counts, strict=True):
+        for names, maximum in ((_INPUTS, self.max_input), (_OUTPUTS, self.max_output), (_SEARCHES, _MAX_SEARCHES)):
+            for name in names:
+                count = getattr(usage, name)
                 if count is not None and not 0 <= count <= maximum:
                     self._tell(name, count)
                     left_out[name] = None
@@ -74,11 +81,6 @@ class UsageBounds(Struct):
             self.estimates_output = self.estimates_output or "output_tokens" in left_out
             if "input_tokens" in left_out and self.estimated_input is not None:
                 usage = structs.replace(usage, input_tokens=max(self.estimated_input - cached - written, 0))
-        if (cost := usage.stated_cost) is not None:
-            tokens = (usage.input_tokens or 0) + cached + written + (usage.output_tokens or 0)
-            if not 0 <= cost <= tokens * _NANODOLLARS_PER_TOKEN + _NANODOLLARS_PER_CALL:
-                self._tell("cost", cost)
-                usage = structs.replace(usage, stated_cost=None)
         return usage
 
     def _tell(self, name: str, count: int) -> None:

@@ -74,9 +74,10 @@ def redact_receipt(receipt: Receipt, secrets: tuple[str, ...] = ()) -> Receipt:
     words = (receipt.path, receipt.requested_model, receipt.model, receipt.route_reason, receipt.error)
     names = (receipt.user_agent, receipt.session, receipt.agent, receipt.project, receipt.agent_type, receipt.prompt_id)
     calls = [text for attempt in receipt.attempts for text in (attempt.model, attempt.error)]
-    checks = [text for check in receipt.checks for text in (check.tool, check.reason, check.rule)]
-    tools = [name for name, _ in receipt.tool_times]
-    masked = _without_keys((*words, *names, *calls, *checks, *tools), secrets)
+    if receipt.checks or receipt.tool_times:
+        calls += [text for check in receipt.checks for text in (check.tool, check.reason, check.rule)]
+        calls += [name for name, _ in receipt.tool_times]
+    masked = _without_keys((*words, *names, *calls), secrets)
     if masked is None:
         return receipt
     left = iter(masked)
