@@ -9,6 +9,7 @@ from typing import Any
 
 from genai_prices.data import providers as known_price_providers
 
+from anthropic_proxy.console.formats import plural
 from anthropic_proxy.engine.providers import PROVIDERS, ServerOverride
 from anthropic_proxy.engine.providers.catalog import load_model_rows, load_vendor_prices
 from anthropic_proxy.engine.providers.lookup import find_vendor
@@ -52,7 +53,7 @@ unknown: no source found, or not looked up. *Effort*: levels by name, or a switc
 sent, or the client's marks; *by itself*: the vendor documents a cache; *priced*: cached input has a price of its own.
 *Images*: how many of the known models accept images. *Limits*: models with known limits; *errors*: limits are learned
 from errors. *Errors*: forms that tests replay. *Ends*: models with a date of retirement; *policy*: how the vendor
-announces it. *Price*: from the package genai-prices, or models with a price from the vendor's own list, and its date.
+announces it. *Price*: from the package genai-prices, from the vendor's own list (number of models, date), or from both.
 
 {overview}
 
@@ -433,9 +434,10 @@ def _price(vendor: Vendor) -> str:
         return vendor.unpriced
     if vendor.name == "ollama":
         return "free on a machine of yours"
+    sources = ["genai-prices"] if _find_price_provider(vendor) is not None else []
     if prices := load_vendor_prices(vendor.models_table):
-        return f"{len(prices.models)} models, {prices.read_date}"
-    return "genai-prices" if _find_price_provider(vendor) is not None else "unknown"
+        sources.append(f"{plural(len(prices.models), 'model')}, {prices.read_date}")
+    return " and ".join(sources) or "unknown"
 
 
 def _find_price_provider(vendor: Vendor) -> Any:
