@@ -34,17 +34,21 @@ POSIX_CALLS = {
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb"}
 ENVIRONMENT_READERS = {"getproxies", "getproxies_environment", "proxy_bypass", "expandvars"}
 THREAD_LIBRARIES = ("sqlalchemy", "genai_prices", "google.auth")  # loaded late, by several threads
-THREAD_PACKAGES = {"console.keys", "console.dashboard", "console.ledger"}  # several threads load their modules
+THREAD_PACKAGES = {
+    "console.keys",
+    "console.dashboard",
+    "console.doctor",
+    "console.ledger",
+}  # several threads load their modules
 DATE_READERS = {
     "app",
     "cli.ask",
-    "console.doctor.run_recorder",
+    "console.doctor.stored_runs",
     "cli.health",
     "cli.keys",
     "cli.ledger_access",
     "cli.live_view",
     "cli.logs",
-    "console.dashboard.doctor",
     "console.dashboard.key_form",
     "console.dashboard.oidc_client",
     "console.dashboard.palette",

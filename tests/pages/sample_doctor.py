@@ -4,13 +4,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from anthropic_proxy.console.doctor.report import Cell, Row
 from anthropic_proxy.console.doctor.stored_runs import (
     DoctorRun,
-    RunCell,
     RunColumn,
-    RunRow,
     digest_backend_settings,
-    find_folder,
     store_complete,
 )
 from anthropic_proxy.engine.providers import PROVIDERS
@@ -39,11 +37,10 @@ def store_sample_run(home: Path, variables: Mapping[str, str]) -> None:
     """Store the run in the data directory of a user. `variables`: settings of the proxy that shows it."""
     directory = find_data_directory({"HOME": str(home)})
     assert directory is not None
-    find_folder(directory).mkdir(parents=True)
     end = time.time() - _AGE_SECONDS
     columns = [RunColumn("openai", model, "openai") for model in ("gpt-4.1-mini", "gpt-4.1")]
     rows = [
-        RunRow(title, [RunCell(sign, text) for sign, _, text in (cell.partition(" ") for cell in cells)])
+        Row(title, [Cell(sign, text) for sign, _, text in (cell.partition(" ") for cell in cells)])
         for title, *cells in _ROWS
     ]
     digest = digest_backend_settings(load_settings(variables, PROVIDERS, env_file=None))

@@ -4,12 +4,11 @@ It also prints remedies for problems, and tables for `anthropic-proxy.toml` that
 """
 
 import asyncio
-import io
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -27,20 +26,25 @@ from anthropic_proxy.cli.output import Output, open_data_output
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.doctor.auto_mode import CaseRuns, plan_measurement
 from anthropic_proxy.console.doctor.auto_mode_runs import AutoModeRun, load_runs, store_run
-from anthropic_proxy.console.doctor.findings import Backend, Diagnosis, ProbeTotals
+from anthropic_proxy.console.doctor.findings import Backend
+from anthropic_proxy.console.doctor.learned import store_facts
 from anthropic_proxy.console.doctor.report import Report
-from anthropic_proxy.console.doctor.run import estimate_price, estimate_totals, run_doctor, select_backends
-from anthropic_proxy.console.doctor.run_recorder import RunRecorder, open_recorder, store_results
+from anthropic_proxy.console.doctor.run import Estimate, estimate_run, open_backends, run_doctor
+from anthropic_proxy.console.doctor.stored_runs import (
+    DoctorRun,
+    complete_run,
+    describe_not_stored,
+    new_run,
+    store_complete,
+)
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers.servers import describe_missing_key
 from anthropic_proxy.errors import ClientError, ConfigurationError
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
-from anthropic_proxy.gateway.platforms.processes import stop_process_when_stdin_ends
 from anthropic_proxy.gateway.readiness import describe_demo
 from anthropic_proxy.gateway.running_proxy import find_running_proxy, name_reload_command
-from anthropic_proxy.gateway.services import Services, open_services
+from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.columns import wrap_text
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 from anthropic_proxy.secrets import redact_json_value
@@ -64,9 +68,6 @@ class _Options(NamedTuple):
     report: Path | None
     learns: bool
     """True: store the results."""
-    is_attached: bool
-    """True: the parent process is a proxy, whose settings this process has. During a run, it holds the lock of stored
-    runs, and this process stops when its standard input ends."""
 
 
 def doctor(
@@ -78,7 +79,6 @@ def doctor(
     learn: Annotated[bool, Parameter(negative="--no-learn")] = True,
     dry_run: bool = False,
     auto_mode: bool = False,
-    attached: Annotated[bool, Parameter(show=False)] = False,
 ) -> None:
     """Parameters
     ----------
@@ -100,48 +100,20 @@ def doctor(
         Measure a model as the checker of tool calls (auto mode): it decides the published cases, and the misses and
         false alarms are printed beside those of earlier runs; with -v, all wrong verdicts. By default the model that
         answers checks now.
-    attached
-        The dashboard uses this option when it starts the command: examine what the settings of this process configure,
-        not the proxy that runs on PORT. The dashboard holds the lock that allows only one stored run at a time. The run
-        stops when standard input ends.
     """
-    options = _Options(names, not yes, dialect, as_json, report, learn, attached)
+    options = _Options(names, not yes, dialect, as_json, report, learn)
     if auto_mode:
         _require_auto_mode_options(options)
-        settings = load_command_settings(resolves_keys=not dry_run, of_running_proxy=True)
+    settings = load_command_settings(resolves_keys=not dry_run, of_running_proxy=True)
+    if auto_mode:
         _show_auto_mode(settings, options, dry_run=dry_run)
         return
     if dry_run:
-        settings = load_command_settings(of_running_proxy=not options.is_attached)
-
-        async def find_backends() -> Sequence[Backend]:
-            async with _open_backends(settings, options) as (_, found):
-                return [one for one in found if one.target.provider.transport != "demo"]  # it has no model to examine
-
-        backends = asyncio.run(find_backends())
-        expected, models = estimate_totals(backends), [one.prefixed_id for one in backends]
-        price = estimate_price(backends, settings)
-        if as_json:
-            content = {"models": models, "requests": expected.requests, "tokens": expected.input_tokens, "price": price}
-            print(json.dumps(content))
-            return
-        if not backends:
-            Output().write_line(NO_PROVIDER.format(demo=describe_demo(settings)))
-            return
-        count, cost = _describe_cost(backends, expected, price)
-        for line in (f"{count}: {cost}.", *(f"  {model}" for model in models)):
-            Output().write_line(line)
+        _show_estimate(settings, options)
         return
-    settings = load_command_settings(resolves_keys=True, of_running_proxy=not options.is_attached)
     _require_writable(options.report)
-    if options.is_attached:
-        stop_process_when_stdin_ends()
-    with ExitStack() as stack:
-        result, recorder = asyncio.run(_examine(settings, options, stack))
-        directory = settings.data_directory if options.learns else None
-        running = find_running_proxy(settings.data_directory, settings.port)
-        reload = name_reload_command(running) if running is not None else ""
-        lines = [] if directory is None else store_results(recorder, result, directory, reload)  # the output may fail
+    run, result = asyncio.run(_examine(settings, options))
+    lines = [] if settings.data_directory is None or not learn else _store_results(settings, run, result)
     try:
         secrets = settings.reveal_all_secrets()
         today = date.today()
@@ -167,69 +139,71 @@ def doctor(
     sys.exit(result.exit_status)
 
 
-@asynccontextmanager
-async def _open_backends(settings: Settings, options: _Options) -> AsyncIterator[tuple[Services, Sequence[Backend]]]:
-    services = await open_services(settings, log=Log(io.StringIO()))
-    try:
-        if not settings.keys or options.names:
-            await services.catalog.refresh_listing("ollama")
-        yield services, select_backends(services, options.names, searches_known_servers=options.searches_dialect)
-    finally:
-        await services.close()
-
-
-async def _examine(settings: Settings, options: _Options, stack: ExitStack) -> tuple[Report, RunRecorder]:
-    """Send the probes (test requests) to the configured backends, and return the report and the open recorder.
-
-    `stack` closes the recorder. Raises `ConfigurationError` if a user of the dashboard stops the run.
-    """
+async def _examine(settings: Settings, options: _Options) -> tuple[DoctorRun | None, Report]:
+    """Send the probes to the backends. The run is None if it has only some of them: the dashboard does not show it."""
     async with _open_backends(settings, options) as (services, backends):
-        expected = estimate_totals(backends)
-        _announce(backends, expected, settings, asks=options.asks)
-        # after the question, because the lock keeps the dashboard from a run of its own
-        directory = settings.data_directory if options.learns and not options.names else None
-        opened = open_recorder(settings, directory, is_attached=options.is_attached)
-        recorder = await asyncio.to_thread(stack.enter_context, opened)
-        recorder.start(expected.requests)
-        run = asyncio.current_task()
-        assert run is not None
-        try:
-            with DoctorProgress(shows_table=not options.as_json) as progress:
-
-                def show(diagnoses: Sequence[Diagnosis]) -> None:
-                    progress.update(diagnoses)
-                    recorder.update_diagnoses(diagnoses)
-
-                tasks = [
-                    asyncio.create_task(progress.report_unfinished()),
-                    asyncio.create_task(recorder.store_progress_periodically(run.cancel)),
-                ]
-                try:
-                    return await run_doctor(services, backends, show, checks_routes=not options.names), recorder
-                finally:
-                    for task in tasks:
-                        task.cancel()
-        except asyncio.CancelledError:
-            if recorder.is_stopped:
-                raise ConfigurationError(
-                    "The run was stopped on the page Providers of the dashboard.", code="doctor-stopped"
-                ) from None
-            raise
+        expected = estimate_run(backends, settings)
+        count, cost = _describe_cost(expected)
+        _confirm(f"Probing {count}", cost, expected.requests, asks=options.asks)
+        run = None if options.names else new_run(settings, expected.requests)
+        with DoctorProgress(shows_table=not options.as_json) as progress:
+            reporting = asyncio.create_task(progress.report_unfinished())
+            try:
+                return run, await run_doctor(services, backends, progress.update, checks_routes=not options.names)
+            finally:
+                reporting.cancel()
 
 
-def _describe_cost(backends: Sequence[Backend], expected: ProbeTotals, price: float | None) -> tuple[str, str]:
-    shown = f", {format_amount(price * NANO_DOLLARS)}" if price else ""
-    cost = f"about {expected.requests} requests and {expected.input_tokens:,} tokens{shown}"
-    return formats.plural(len(backends), "model"), cost
+def _open_backends(
+    settings: Settings, options: _Options
+) -> AbstractAsyncContextManager[tuple[Services, Sequence[Backend]]]:
+    return open_backends(settings, options.names, searches_known_servers=options.searches_dialect)
 
 
-def _announce(backends: Sequence[Backend], expected: ProbeTotals, settings: Settings, *, asks: bool) -> None:
-    """Print the expected number of requests and tokens on stderr.
+def _show_estimate(settings: Settings, options: _Options) -> None:
+    async def estimate() -> Estimate:
+        async with _open_backends(settings, options) as (_, found):
+            return estimate_run([backend for backend in found if not backend.is_demo], settings)
 
-    `asks`: ask the user before many requests. Raises `ConfigurationError` if the user does not accept.
-    """
-    count, cost = _describe_cost(backends, expected, estimate_price(backends, settings))
-    _confirm(f"Probing {count}", cost, expected.requests, asks=asks)
+    expected = asyncio.run(estimate())
+    if options.as_json:
+        print(json.dumps(structs.asdict(expected)))
+    elif not expected.models:
+        Output().write_line(NO_PROVIDER.format(demo=describe_demo(settings)))
+    else:
+        count, cost = _describe_cost(expected)
+        for line in (f"{count}: {cost}.", *(f"  {model}" for model in expected.models)):
+            Output().write_line(line)
+
+
+def _describe_cost(expected: Estimate) -> tuple[str, str]:
+    shown = f", {format_amount(expected.price * NANO_DOLLARS)}" if expected.price else ""
+    cost = f"about {expected.requests} requests and {expected.tokens:,} tokens{shown}"
+    return formats.plural(len(expected.models), "model"), cost
+
+
+def _store_results(settings: Settings, run: DoctorRun | None, result: Report) -> list[str]:
+    """Store the facts about models, and the results for the dashboard. Return lines for stderr."""
+    directory, lines = settings.data_directory, []
+    assert directory is not None
+    try:
+        changed = store_facts(directory, result.diagnoses)
+    except OSError as error:
+        lines.append(f"✕ {describe_not_stored('facts', directory, error)}")
+    else:
+        if changed:
+            limits = f"the found limits of {formats.plural(changed, 'model')}"
+            running = find_running_proxy(directory, settings.port)
+            reload = name_reload_command(running) if running is not None else ""
+            lines.append(
+                f"To use {limits} now:  {reload}" if reload else f"The proxy uses {limits} from its next start."
+            )
+    try:
+        if run is not None:
+            store_complete(directory, complete_run(run, result, settings))
+    except OSError as error:
+        lines.append(f"✕ {describe_not_stored('results', directory, error)}")
+    return lines
 
 
 def _confirm(purpose: str, cost: str, requests: int, *, asks: bool, option: str = "") -> None:

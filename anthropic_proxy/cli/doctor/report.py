@@ -23,7 +23,7 @@ from anthropic_proxy.console.doctor.findings import (
 )
 from anthropic_proxy.console.doctor.fixes import SETTING
 from anthropic_proxy.console.doctor.probe_runner import PROBE_TIMEOUT_SECONDS
-from anthropic_proxy.console.doctor.report import LEGEND, ROWS, Report, list_explanations, uses_demo_provider
+from anthropic_proxy.console.doctor.report import LEGEND, Report, list_explanations, list_rows
 from anthropic_proxy.console.doctor.server_tables import describe_evidence, find_window_setting, hide_credentials
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns, cut, pad, wrap_words
@@ -85,7 +85,7 @@ def write_report(report: Report, settings: Settings, secrets: Sequence[str]) -> 
         legend = [f"  {LEGEND}", f"  {report.cost_summary}"]
     for line in legend:
         write(line)
-    is_demo = all(uses_demo_provider(diagnosis) for diagnosis in report.diagnoses)
+    is_demo = all(diagnosis.backend.is_demo for diagnosis in report.diagnoses)
     if report.auto_mode and not is_demo:
         write()
         for line in wrap_words(
@@ -158,7 +158,7 @@ def write_report(report: Report, settings: Settings, secrets: Sequence[str]) -> 
         write()
         for line in server.table.splitlines():
             write(line)
-    if not report.exit_status and any(one.backend.tiers and not uses_demo_provider(one) for one in report.diagnoses):
+    if not report.exit_status and any(one.backend.tiers and not one.backend.is_demo for one in report.diagnoses):
         write()
         write(f"  Next:  {output.paint('anthropic-proxy code', 'type')}")
 
@@ -172,10 +172,9 @@ def _format_table(output: Output, diagnoses: Sequence[Diagnosis]) -> Iterator[st
         yield f"{indent}{''.join(_fit(one.backend.name, width) for one, width in shown)}".rstrip()
         models = "".join(_fit(one.backend.target.model, width) for one, width in shown)
         yield f"{indent}{output.paint(models, 'quiet')}".rstrip()
-        for row in ROWS:
+        for row in list_rows([one for one, _ in shown]):
             line = f"  {row.title:<{_TITLE_WIDTH}}"
-            for one, width in shown:
-                cell = row.build(one)
+            for cell, (_, width) in zip(row.cells, shown, strict=True):
                 padded, sign = _fit(str(cell), width), cell.sign
                 line += padded.replace(sign, output.paint(sign, _ROLES[sign]), 1) if sign else padded
             yield line.rstrip()
@@ -257,8 +256,8 @@ def _format_markdown(report: Report, today: date) -> Iterator[str]:
     names = [f"{one.backend.name}<br>{one.backend.target.model}" for one in report.diagnoses]
     yield f"| | {' | '.join(names)} |"
     yield f"| --- |{' --- |' * len(names)}"
-    for row in ROWS:
-        cells = [str(row.build(one)).replace("|", "\\|") for one in report.diagnoses]
+    for row in list_rows(report.diagnoses):
+        cells = [str(cell).replace("|", "\\|") for cell in row.cells]
         yield f"| {row.title} | {' | '.join(cells)} |"
     yield ""
     yield f"{LEGEND}. {report.cost_summary}."

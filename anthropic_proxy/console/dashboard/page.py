@@ -13,6 +13,7 @@ from sqlalchemy import Connection, exc
 
 from anthropic_proxy.console.dashboard.permissions import Session
 from anthropic_proxy.console.dashboard.query import ViewQuery
+from anthropic_proxy.console.doctor.stored_runs import DoctorRun
 from anthropic_proxy.console.ledger.export import ExportTable
 from anthropic_proxy.console.ledger.periods import MAX_SHORT_RANGE_HOURS, RequestSelection
 from anthropic_proxy.console.ledger.queries import LedgerExtent, PreviousRange, sum_periods, sum_previous_range
@@ -53,6 +54,8 @@ class PageContext(Struct, frozen=True, kw_only=True):
     describe_models: Callable[[Sequence[str]], Sequence[ModelFeatures]] = lambda _: ()
     """Function that returns limits and features of models for ids with prefix. Models that no request can reach are
     left out."""
+    find_doctor_run: Callable[[], DoctorRun | None] = lambda: None
+    """Function that returns the run of the doctor in progress."""
     store: Store | None = None
     """Store with the counters of limits and budgets. None: not available."""
     wait_for: WaitFor = asyncio.run

@@ -69,7 +69,7 @@ def build_providers_page(context: PageContext) -> Mapping[str, Any]:
     rows = [_build_row(context, one, known.get(one.name)) for one in context.setup.providers if one not in unused]
     order = {"✕": 0, "!": 1, "✓": 2, "–": 3}
     rows.sort(key=lambda row: order[row.sign])
-    doctor = build_doctor_panel(context.settings, context.now)
+    doctor = build_doctor_panel(context.settings, context.now, context.find_doctor_run())
     return {
         "verdict": _summarize(context, rows, 0 if doctor.is_outdated else len(doctor.remedies)),
         "figures": figures,
@@ -259,7 +259,7 @@ _ROWS: Sequence[tuple[str, Callable[[ModelFeatures], MatrixCell]]] = (
     ("Source, if not named above", lambda one: MatrixCell(text=one.source)),
 )
 _NEVER = "The doctor has not run yet."
-_ENDED_EARLY = "The proxy or the command has ended."
+_ENDED_EARLY = "The proxy has ended."
 _MEANINGS = {
     "✓": ("ok", "works"),
     "~": ("warn", "emulated by the proxy"),
@@ -293,23 +293,20 @@ class DoctorPanel(Struct, frozen=True, kw_only=True):
     tables: Sequence[RunTomlTable] = ()
 
 
-def build_doctor_panel(settings: Settings, now: float) -> DoctorPanel:
+def build_doctor_panel(settings: Settings, now: float, running: DoctorRun | None = None) -> DoctorPanel:
+    """`running`: the run in progress. It is found before the files are read, which then have the end of a run."""
     directory = settings.data_directory
     if directory is None:
         return DoctorPanel(summary=_NEVER)
-    is_running = stored_runs.is_running(directory)  # before the files, which then have the end of an ended run
     complete, current = stored_runs.load_complete(directory), stored_runs.load_current(directory)
-    if is_running:
-        run = current or complete
-        summary = "The doctor is starting."
-        share = None
-        table = Matrix((), ())
-        if run is not None and run.expected_requests:
-            expected = max(run.expected_requests, run.requests)
-            summary = f"The doctor is running: {run.requests} of about {formats.plural(expected, 'request')}."
-            share, table = run.requests / expected, _build_table(run)
+    if running is not None:
+        summary, share, table = "The doctor is starting.", None, Matrix((), ())
+        if running.expected_requests:
+            expected = max(running.expected_requests, running.requests)
+            summary = f"The doctor is running: {running.requests} of about {formats.plural(expected, 'request')}."
+            share, table = running.requests / expected, _build_table(running)
         return DoctorPanel(
-            summary="The doctor is stopping." if stored_runs.is_stop_requested(directory) else summary,
+            summary=summary,
             is_running=True,
             share=share,
             table=table,

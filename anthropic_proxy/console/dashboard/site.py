@@ -12,6 +12,7 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from html import escape
 from importlib import import_module
 from math import ceil
@@ -22,7 +23,6 @@ from msgspec import Struct, structs
 from sqlalchemy import Connection, exc
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.doctor import DoctorProcesses
 from anthropic_proxy.console.dashboard.page import Form, OpenedForm, Page, PageContext, PageTable, ResultT, WaitFor
 from anthropic_proxy.console.dashboard.permissions import (
     Session,
@@ -35,6 +35,7 @@ from anthropic_proxy.console.dashboard.permissions import (
     require_section,
 )
 from anthropic_proxy.console.dashboard.query import list_ranges, read_view_query
+from anthropic_proxy.console.dashboard.settings import reload_settings
 from anthropic_proxy.console.dashboard.sign_in import (
     MAX_PROVIDER_FAILURES,
     MAX_PROVIDER_FAILURES_PER_HOUR,
@@ -59,6 +60,7 @@ from anthropic_proxy.console.dashboard.web import (
     render_page,
     require_token,
 )
+from anthropic_proxy.console.doctor.runs import DoctorRuns
 from anthropic_proxy.console.ledger.engines import LedgerReader, open_empty_ledger
 from anthropic_proxy.console.ledger.export import FORMATS
 from anthropic_proxy.console.ledger.queries import LedgerExtent, read_ledger_extent
@@ -259,13 +261,13 @@ class Site:
         self.provider_limit = SignInLimit("provider", MAX_PROVIDER_FAILURES, MAX_PROVIDER_FAILURES_PER_HOUR)
         self.oidc_client: OidcClient | None = None
         """Client of the identity provider. None: no sign-in has used it."""
-        self.doctor = DoctorProcesses(gateway)
+        self.doctor = DoctorRuns(gateway, partial(reload_settings, gateway))
         self._threads = ReaderThreads()
         self._clock = clock
         self._ledger = LedgerConnections(gateway.log_warning_once)
 
     async def stop(self) -> None:
-        await self.doctor.stop()
+        await self.doctor.close()
         await self._threads.stop()
         self._ledger.close()
 
@@ -433,6 +435,7 @@ class Site:
                     setup=setup,
                     settings=self.gateway.settings,
                     describe_models=lambda names: wait(self.gateway.describe_models(names)),
+                    find_doctor_run=lambda: wait(self.doctor.current()),
                     store=self.gateway.store,
                     wait_for=wait,
                     path_parameters=dict(request.path_parameters),

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct, structs
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import exc
 
 from anthropic_proxy.console.doctor.auto_mode_cases import AutoModeCase, find_set_digest, load_cases
 from anthropic_proxy.console.doctor.auto_mode_runs import AutoModeRun, KindRates, Rate, RunUsage, WrongVerdict
@@ -286,7 +286,7 @@ def _name_prefixes(targets: Sequence[Target]) -> str:
 
 def _list_silent(settings: Settings, relayed: Sequence[Target]) -> list[Target]:
     """Return the targets whose servers do not answer the question, as their latest stored requests show."""
-    with suppress(ConfigurationError, SQLAlchemyError), read_ledger(settings) as connection:
+    with suppress(ConfigurationError, exc.SQLAlchemyError), read_ledger(settings) as connection:
         if connection is not None:
             return [
                 one

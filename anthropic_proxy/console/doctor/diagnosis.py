@@ -299,7 +299,7 @@ async def diagnose_backend(
                 tools_result = result
                 _observe_calls(search, diagnosis, result)
             on_change()
-        if diagnosis.backend.target.provider.transport == "demo":
+        if diagnosis.backend.is_demo:
             return
         await probe_thinking(search, diagnosis, tools_result)
         on_change()
@@ -317,7 +317,7 @@ async def diagnose_backend(
 
 def must_run(probe: Probe, backend: Backend) -> bool:
     """Return True if the doctor sends `probe` to `backend`. The built-in demo gets only the first two probes."""
-    if backend.target.provider.transport == "demo":
+    if backend.is_demo:
         return probe in PROBES[:2]
     return probe.is_feature or backend.searches_dialect
 

@@ -98,6 +98,11 @@ class Backend(Struct, frozen=True, kw_only=True, eq=False):
     def prefixed_id(self) -> str:
         return f"{self.name}/{self.target.model}"
 
+    @property
+    def is_demo(self) -> bool:
+        """True for the built-in demo, which has no model to examine."""
+        return self.target.provider.transport == "demo"
+
 
 class Diagnosis(Struct, kw_only=True):
     """All results of the probes of one backend."""

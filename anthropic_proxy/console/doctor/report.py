@@ -43,7 +43,7 @@ class Report(Struct, kw_only=True):
     @property
     def exit_status(self) -> int:
         """0: no problem. 1: a fix is needed. 2: no server except the built-in demo is configured and reachable."""
-        problems = [diagnosis.problem for diagnosis in self.diagnoses if not uses_demo_provider(diagnosis)]
+        problems = [diagnosis.problem for diagnosis in self.diagnoses if not diagnosis.backend.is_demo]
         if all(problem is not None and problem.kind == "unreachable" for problem in problems):
             return 2
         return 1 if self.fixes or self.route_problems else 0
@@ -86,10 +86,6 @@ def find_total_price(diagnoses: Sequence[Diagnosis], settings: Settings) -> floa
     return total if is_known else None
 
 
-def uses_demo_provider(diagnosis: Diagnosis) -> bool:
-    return diagnosis.backend.target.provider.transport == "demo"
-
-
 def list_explanations(diagnosis: Diagnosis) -> dict[str, str]:
     """Return name of a probe (`images`), of a deviation (`thinking tags`), `problem` or `limits` → its explanation."""
     details = {name: outcome.reason for name, outcome in diagnosis.outcomes.items() if outcome.reason}
@@ -115,9 +111,10 @@ class Cell(Struct, frozen=True):
         return f"{self.sign} {self.text}".strip()
 
 
-class ReportRow(Struct, frozen=True):
+class Row(Struct, frozen=True):
     title: str
-    build: Callable[[Diagnosis], Cell]
+    cells: Sequence[Cell]
+    """One for each examined model."""
 
 
 def _show(*probes: str) -> Callable[[Diagnosis], Cell]:
@@ -162,17 +159,22 @@ def _show_number(number: Callable[[Diagnosis], int | None]) -> Callable[[Diagnos
     return build
 
 
-ROWS: Sequence[ReportRow] = (
-    ReportRow("key, address", _show_address),
-    ReportRow("streaming, tools", _show("streaming", "tools", "tool results")),
-    ReportRow("parallel tools", _show("parallel tools")),
-    ReportRow("images", _show("images")),
-    ReportRow("images in tool results", _show("images in tool results")),
-    ReportRow("thinking", _show("thinking")),
-    ReportRow("thinking replay", _show("thinking replay")),
-    ReportRow("structured output", _show("structured output")),
-    ReportRow("stop sequences", _show("stop sequences")),
-    ReportRow("token counts", _show("usage")),
-    ReportRow("context window, tokens", _show_number(find_context_window)),
-    ReportRow("output limit, tokens", _show_number(find_max_output)),
+_ROWS: Sequence[tuple[str, Callable[[Diagnosis], Cell]]] = (
+    ("key, address", _show_address),
+    ("streaming, tools", _show("streaming", "tools", "tool results")),
+    ("parallel tools", _show("parallel tools")),
+    ("images", _show("images")),
+    ("images in tool results", _show("images in tool results")),
+    ("thinking", _show("thinking")),
+    ("thinking replay", _show("thinking replay")),
+    ("structured output", _show("structured output")),
+    ("stop sequences", _show("stop sequences")),
+    ("token counts", _show("usage")),
+    ("context window, tokens", _show_number(find_context_window)),
+    ("output limit, tokens", _show_number(find_max_output)),
 )
+
+
+def list_rows(diagnoses: Sequence[Diagnosis]) -> list[Row]:
+    """Return the rows of the table, with a column for each of `diagnoses`."""
+    return [Row(title, [build(one) for one in diagnoses]) for title, build in _ROWS]

@@ -1,15 +1,17 @@
 """A run of the doctor: the backends (models of providers) to examine, the expected cost, and the report."""
 
 import asyncio
+import io
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from types import MappingProxyType
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from anthropic_proxy.console.doctor.auto_mode import describe_auto_mode
 from anthropic_proxy.console.doctor.diagnosis import diagnose_backend, must_run
-from anthropic_proxy.console.doctor.findings import Backend, Diagnosis, ProbeTotals
+from anthropic_proxy.console.doctor.findings import Backend, Diagnosis
 from anthropic_proxy.console.doctor.fixes import list_fixes
 from anthropic_proxy.console.doctor.probe_runner import ProbeRunner
 from anthropic_proxy.console.doctor.probes import PROBES
@@ -28,8 +30,9 @@ from anthropic_proxy.engine.routing.router import (
 )
 from anthropic_proxy.errors import ClientError, ConfigurationError, suggest_name
 from anthropic_proxy.gateway.prices.price_list import PriceList
-from anthropic_proxy.gateway.services import Services
+from anthropic_proxy.gateway.services import Services, open_services
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.telemetry.log import Log
 
 _REQUESTS_BEYOND_PROBES = 4
 """Number of further requests per backend: model list, limits, effort levels and replay of reasoning."""
@@ -42,26 +45,53 @@ _SEARCH_FACTOR = 1.6
 repeated."""
 
 
-def estimate_totals(backends: Sequence[Backend]) -> ProbeTotals:
-    """Return the expected number of requests and tokens of `run_doctor` for `backends`."""
-    requests = 0
-    for backend in backends:
-        probes = [probe for probe in PROBES if must_run(probe, backend)]
-        further = 0 if backend.target.provider.transport == "demo" else _REQUESTS_BEYOND_PROBES
-        requests += round((len(probes) + further) * (_SEARCH_FACTOR if backend.searches_dialect else 1))
-    return ProbeTotals(requests=requests, input_tokens=requests * _TOKENS_PER_REQUEST)
+class Estimate(Struct, frozen=True):
+    """Expected cost of a run."""
+
+    models: Sequence[str]
+    requests: int
+    tokens: int
+    price: float | None
+    """US dollars. None: a price is unknown."""
 
 
-def estimate_price(backends: Sequence[Backend], settings: Settings) -> float | None:
-    """Return the expected price of `run_doctor` for `backends` in US dollars. None: a price is unknown."""
-    prices, total = PriceList(settings), 0.0
+def estimate_run(backends: Sequence[Backend], settings: Settings) -> Estimate:
+    """Return the expected cost of `run_doctor` for `backends`."""
+    prices, requests, total, is_known = PriceList(settings), 0, 0.0, True
     for backend in backends:
         target = backend.target
+        probes = [probe for probe in PROBES if must_run(probe, backend)]
+        further = 0 if backend.is_demo else _REQUESTS_BEYOND_PROBES
+        count = round((len(probes) + further) * (_SEARCH_FACTOR if backend.searches_dialect else 1))
+        requests += count
         if (price := prices.find(target.provider, target.model)) is None:
-            return None
-        tokens = estimate_totals([backend]).input_tokens / 1_000_000
+            is_known = False
+            continue
+        tokens = count * _TOKENS_PER_REQUEST / 1_000_000
         total += tokens * (float(price.base.input) * (1 - _OUTPUT_SHARE) + float(price.base.output) * _OUTPUT_SHARE)
-    return total
+    return Estimate(
+        models=[backend.prefixed_id for backend in backends],
+        requests=requests,
+        tokens=requests * _TOKENS_PER_REQUEST,
+        price=total if is_known else None,
+    )
+
+
+@asynccontextmanager
+async def open_backends(
+    settings: Settings, names: Sequence[str] = (), *, searches_known_servers: bool = False
+) -> AsyncIterator[tuple[Services, Sequence[Backend]]]:
+    """Yield services of their own, and the backends that `select_backends` finds.
+
+    What the probes cause, such as a key in cooldown or an open circuit, then does not concern requests of clients.
+    """
+    services = await open_services(settings, log=Log(io.StringIO()))
+    try:
+        if not settings.keys or names:
+            await services.catalog.refresh_listing("ollama")
+        yield services, select_backends(services, names, searches_known_servers=searches_known_servers)
+    finally:
+        await services.close()
 
 
 async def run_doctor(
@@ -102,7 +132,7 @@ def select_backends(services: Services, names: Sequence[str], *, searches_known_
     `ConfigurationError` for an unknown name.
     """
     found = list(_list_configured(services))
-    found = [one for one in found if one.target.provider.transport != "demo"] or found
+    found = [one for one in found if not one.is_demo] or found
     if names:
         found = [backend for name in names for backend in _find_named(services, name, found)]
     unique: dict[tuple[str, str], Backend] = {}

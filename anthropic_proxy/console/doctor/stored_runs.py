@@ -1,30 +1,33 @@
-"""Stored runs of the doctor, by which the command `doctor` and the dashboard exchange progress and results.
+"""Stored runs of the doctor: the latest complete run, of the command or the dashboard, and one that ended early.
 
-The doctor sends test requests to the configured providers, to find the features that work. The data directory has a
-file for the run in progress and one for the latest complete run. The process that runs the doctor holds a lock, which
-the system also releases after a crash: a file of a run in progress without a lock is of a run that ended early. Another
-process asks it to stop by an empty file.
+The dashboard also stores the start of each run. The file remains if the proxy ends before the run.
 """
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from anthropic_proxy.console.doctor.findings import Diagnosis
+from anthropic_proxy.console.doctor.fixes import Fix
+from anthropic_proxy.console.doctor.report import Report, Row, list_explanations, list_rows
+from anthropic_proxy.console.doctor.server_tables import hide_credentials
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
-from anthropic_proxy.engine.platforms.files import is_folder_locked, locked_folder, repeat_while_read
+from anthropic_proxy.engine.platforms.files import repeat_while_read
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.table import list_backend_variables
 from anthropic_proxy.gateway.settings.values import mask_setting
-from anthropic_proxy.secrets import redact_secrets
+from anthropic_proxy.secrets import redact_json_value, redact_secrets
 
 FOLDER_NAME = "doctor"
-_CURRENT, _COMPLETE, _STOP = "current-run.json", "last-run.json", "stop"
+_CURRENT, _COMPLETE = "current-run.json", "last-run.json"
 _VERSION = 1
 
 
@@ -35,25 +38,6 @@ class RunColumn(Struct, frozen=True):
     """Name of the provider: `google` for the prefix `gemini`."""
     details: Mapping[str, str] = {}
     """Feature → cause of its result: error text of the server, or the observed deviation."""
-
-
-class RunCell(Struct, frozen=True):
-    sign: str
-    """`✓`, `~`, `✕`, `–`, or `…` while the test requests run. "": a number without a sign."""
-    text: str
-
-
-class RunRow(Struct, frozen=True):
-    title: str
-    cells: Sequence[RunCell]
-
-
-class RunFix(Struct, frozen=True):
-    name: str
-    problem: str
-    remedy: str
-    place: str = ""
-    """Where to write a setting: `in ~/project/.env`. "": the remedy is no setting, or names its place."""
 
 
 class RunTomlTable(Struct, frozen=True):
@@ -81,8 +65,8 @@ class DoctorRun(Struct, frozen=True, kw_only=True, omit_defaults=True):
     price: float | None = None
     """US dollars. None: a price is unknown, all models are free, or the run is not complete."""
     columns: Sequence[RunColumn] = ()
-    rows: Sequence[RunRow] = ()
-    fixes: Sequence[RunFix] = ()
+    rows: Sequence[Row] = ()
+    fixes: Sequence[Fix] = ()
     tables: Sequence[RunTomlTable] = ()
     settings_digest: str = ""
     """Digest of the settings at the start. If it differs now, the remedies may no longer apply."""
@@ -90,12 +74,52 @@ class DoctorRun(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Reason for which the run ended before it was complete, with its remedy. "": none is known."""
 
 
+def new_run(settings: Settings, expected_requests: int = 0) -> DoctorRun:
+    """Return a run that starts now."""
+    digest = digest_backend_settings(settings)
+    return DoctorRun(started_at=time.time(), expected_requests=expected_requests, settings_digest=digest)
+
+
+def add_results(run: DoctorRun, diagnoses: Sequence[Diagnosis], settings: Settings) -> DoctorRun:
+    """Return `run` with the results so far. Keys are masked."""
+    totals, targets = [one.totals for one in diagnoses], [one.backend.target for one in diagnoses]
+    details = map(list_explanations, diagnoses)
+    columns = [
+        RunColumn(one.provider.prefix, one.model, one.provider.name, found)
+        for one, found in zip(targets, details, strict=True)
+    ]
+    found = structs.replace(
+        run,
+        requests=sum(one.requests for one in totals),
+        tokens=sum(one.input_tokens + one.output_tokens for one in totals),
+        columns=columns,
+        rows=list_rows(diagnoses),
+    )
+    return _redact(found, settings)
+
+
+def complete_run(run: DoctorRun, report: Report, settings: Settings) -> DoctorRun:
+    """Return `run` with all results and the present time as its end. Keys are masked."""
+    tables = [
+        RunTomlTable(hide_credentials(server.base_url), server.table)
+        for server in report.servers
+        if any(diagnosis.evidence for diagnosis in server.diagnoses)
+    ]
+    found = structs.replace(run, ended_at=time.time(), price=report.price, fixes=report.fixes, tables=tables)
+    return add_results(found, report.diagnoses, settings)
+
+
+def _redact(run: DoctorRun, settings: Settings) -> DoctorRun:
+    redacted = redact_json_value(msgspec.to_builtins(run), settings.reveal_all_secrets())
+    return msgspec.convert({**redacted, "settings_digest": run.settings_digest}, DoctorRun)
+
+
 def find_folder(data_directory: Path) -> Path:
     return data_directory / FOLDER_NAME
 
 
 def load_current(data_directory: Path) -> DoctorRun | None:
-    """Return the run that is in progress, or that ended before it was complete. None: the latest run is complete."""
+    """Return the latest run of the dashboard, if it is in progress or has ended early. None: there is none."""
     return _load(find_folder(data_directory) / _CURRENT)
 
 
@@ -135,35 +159,10 @@ def digest_backend_settings(settings: Settings) -> str:
     return hashlib.sha256("\n".join(lines).encode("utf-8", "replace")).hexdigest()
 
 
-@contextmanager
-def locked_run(data_directory: Path, timeout_seconds: float | None = None) -> Iterator[None]:
-    """Hold the lock of a run, and delete an earlier request to stop.
-
-    Raises `TimeoutError` after `timeout_seconds` (None: `LOCK_SECONDS`), and `OSError` if the folder cannot be opened.
-    """
-    folder = find_folder(data_directory)
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked_folder(folder, timeout_seconds):
-        (folder / _STOP).unlink(missing_ok=True)
-        yield
-
-
-def is_running(data_directory: Path) -> bool:
-    if not os.path.exists(find_folder(data_directory) / _CURRENT):  # `Path.exists` raises for an unreadable folder
-        return False
-    try:
-        return is_folder_locked(find_folder(data_directory))
-    except OSError:
-        return False
-
-
-def request_stop(data_directory: Path) -> None:
-    """Raises `OSError`."""
-    (find_folder(data_directory) / _STOP).touch()
-
-
-def is_stop_requested(data_directory: Path) -> bool:
-    return os.path.exists(find_folder(data_directory) / _STOP)
+def describe_not_stored(subject: str, data_directory: Path, error: OSError) -> str:
+    """`subject`: `facts` or `results`. Facts have a lock, so that they can raise `TimeoutError`."""
+    reason = f"another run stores its {subject}" if isinstance(error, TimeoutError) else describe_os_error(error)
+    return f"The {subject} cannot be stored in {data_directory}: {reason}."
 
 
 def find_latest_start(data_directory: Path) -> float:
@@ -182,6 +181,7 @@ def _load(file: Path) -> DoctorRun | None:
 
 def _store(file: Path, run: DoctorRun) -> None:
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    file.parent.mkdir(parents=True, exist_ok=True)
     try:
         temporary.write_bytes(msgspec.json.encode(run) + b"\n")
         repeat_while_read(lambda: temporary.replace(file))

@@ -5,7 +5,6 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,8 +29,6 @@ from tests.support.routes import load_routes
 from tests.support.terminal import answer_questions
 from tests.support.waiting import WAIT_SECONDS
 
-UNSTORED = "! This run is not stored for the dashboard"
-
 
 def settings_of(groq: Running, local: Running) -> dict[str, str]:
     return {
@@ -51,10 +48,6 @@ def test_only_a_run_of_all_backends_is_stored_for_the_dashboard(tmp_path: Path) 
         for words in (("groq",), ("--no-learn",)):
             run_command("doctor", *words, directory=tmp_path, settings=settings)
             assert (stored_runs.load_complete(data), stored_runs.load_current(data)) == (None, None)
-        with stored_runs.locked_run(data):  # another run is in progress
-            other = run_command("doctor", directory=tmp_path, settings=settings)
-        assert (other.returncode, stored_runs.load_complete(data)) == (0, None)
-        assert other.stderr.splitlines()[1] == f"{UNSTORED}: another run is in progress."
         run_command("doctor", directory=tmp_path, settings=settings)
     run = stored_runs.load_complete(data)
     assert run is not None
@@ -67,11 +60,11 @@ def test_only_a_run_of_all_backends_is_stored_for_the_dashboard(tmp_path: Path) 
 
 
 def test_a_run_that_cannot_be_stored_is_reported(tmp_path: Path) -> None:
-    folder = stored_runs.find_folder(find_data_directory({"HOME": str(tmp_path)}) or tmp_path)
-    folder.parent.mkdir(parents=True)
-    folder.write_text("a file")
+    data = find_data_directory({"HOME": str(tmp_path)}) or tmp_path
+    data.mkdir(parents=True)
+    stored_runs.find_folder(data).write_text("a file")
     ended = run_command("doctor", directory=tmp_path, settings={"PREFERRED_PROVIDER": "demo"})
-    assert ended.stderr.splitlines()[1] == f"{UNSTORED}: file exists ({folder})."
+    assert ended.stderr.splitlines()[-1] == f"  ✕ The results cannot be stored in {data}: file exists."
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
@@ -106,20 +99,12 @@ def test_results_that_cannot_be_printed_are_stored(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "report.json").read_text("utf-8"))["exit_status"] == 0
 
 
-def test_an_unconfirmed_run_does_not_block_others(tmp_path: Path) -> None:
-    data = find_data_directory({"HOME": str(tmp_path)}) or tmp_path
+def test_an_unconfirmed_run_sends_nothing(tmp_path: Path) -> None:
     servers = "".join(f'[providers.s{at}]\nbase_url = "http://127.0.0.1:9/v1"\nmodels = ["x"]\n' for at in range(5))
     (tmp_path / "anthropic-proxy.toml").write_text(servers, encoding="utf-8")
-
-    def answer() -> Iterator[tuple[str, str]]:
-        yield "Send them? [y/N] ", ""
-        with stored_runs.locked_run(data, 0):
-            stored_runs.store_current(data, stored_runs.DoctorRun(started_at=1.0))
-        yield "", "n\r"
-
-    screen = answer_questions("doctor", answers=answer(), directory=tmp_path, settings={})
+    answers = iter([("Send them? [y/N] ", "n\r")])
+    screen = answer_questions("doctor", answers=answers, directory=tmp_path, settings={})
     assert screen.lines[-1] == "✕ Nothing was sent. To send them without a question:  anthropic-proxy doctor --yes"
-    assert stored_runs.load_current(data) == stored_runs.DoctorRun(started_at=1.0)
 
 
 def test_the_table_for_an_unknown_context_window_names_the_path_of_its_file(

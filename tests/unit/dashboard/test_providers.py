@@ -23,12 +23,11 @@ from anthropic_proxy.console.dashboard.providers import (
 from anthropic_proxy.console.dashboard.requests import build_requests_page
 from anthropic_proxy.console.doctor import stored_runs
 from anthropic_proxy.console.doctor.auto_mode_runs import AutoModeRun, Rate, RunUsage, store_run
+from anthropic_proxy.console.doctor.fixes import Fix
+from anthropic_proxy.console.doctor.report import Cell, Row
 from anthropic_proxy.console.doctor.stored_runs import (
     DoctorRun,
-    RunCell,
     RunColumn,
-    RunFix,
-    RunRow,
     RunTomlTable,
     digest_backend_settings,
 )
@@ -193,6 +192,12 @@ async def test_the_costs_at_other_models_are_of_the_same_requests(tmp_path: Path
 
 
 TABLE = RunTomlTable("http://127.0.0.1:8000/v1", "[providers.local8000]\n")
+
+
+def new_fix(name: str, problem: str, remedy: str, place: str = "") -> Fix:
+    return Fix(name=name, problem=problem, remedy=remedy, place=place)
+
+
 COMPLETE = DoctorRun(
     started_at=NOON - 370,
     ended_at=NOON - 360,
@@ -202,23 +207,23 @@ COMPLETE = DoctorRun(
     price=0.003,
     columns=[RunColumn("groq", "llama-3.3-70b", "groq", {"images": "HTTP 400: no images"})],
     rows=[
-        RunRow("images", [RunCell("✕", "HTTP 400")]),
-        RunRow("stop sequences", [RunCell("~", "emulated")]),
-        RunRow("context window, tokens", [RunCell("", "131,072")]),
+        Row("images", [Cell("✕", "HTTP 400")]),
+        Row("stop sequences", [Cell("~", "emulated")]),
+        Row("context window, tokens", [Cell("", "131,072")]),
     ],
     fixes=[
-        RunFix(
+        new_fix(
             "groq",
             "rejects images; haiku requests are sent to it.",
             "SMALL_MODEL=gemini/gemini-2.0-flash",
             "in ~/proxy/.env",
         ),
-        RunFix("groq", "groq/gone is set.", 'targets = ["groq/kept"]', "in ~/proxy/anthropic-proxy.toml line 3"),
-        RunFix(
+        new_fix("groq", "groq/gone is set.", 'targets = ["groq/kept"]', "in ~/proxy/anthropic-proxy.toml line 3"),
+        new_fix(
             "groq", "groq/gone is set.", 'targets = ["groq/<another model>"]', "in ~/proxy/anthropic-proxy.toml line 3"
         ),
-        RunFix("xai", "has no key: XAI_API_KEY is not set.", "XAI_API_KEY=<key>", "in ~/proxy/.env"),
-        RunFix("local", "needs other values of sends_top_k.", "the table below, in anthropic-proxy.toml"),
+        new_fix("xai", "has no key: XAI_API_KEY is not set.", "XAI_API_KEY=<key>", "in ~/proxy/.env"),
+        new_fix("local", "needs other values of sends_top_k.", "the table below, in anthropic-proxy.toml"),
     ],
     tables=[TABLE],
 )
@@ -255,8 +260,8 @@ SHOWN = DoctorPanel(
 )
 
 
-def build(directory: Path | None) -> DoctorPanel:
-    return build_doctor_panel(Settings(data_directory=directory), NOON)
+def build(directory: Path | None, running: DoctorRun | None = None) -> DoctorPanel:
+    return build_doctor_panel(Settings(data_directory=directory), NOON, running)
 
 
 def store_runs(directory: Path, *, complete: DoctorRun | None = None, current: DoctorRun | None = None) -> None:
@@ -328,7 +333,7 @@ def test_a_run_without_a_known_price_shows_its_tokens(tmp_path: Path) -> None:
 
 def test_a_remedy_with_a_line_break_cannot_be_copied_as_a_command(tmp_path: Path) -> None:
     text = "BIG_MODEL=openai/x\rPROXY_API_KEY=y"  # a browser converts the character to a line break
-    fix = stored_runs.RunFix("openai", "has no such model.", text)
+    fix = new_fix("openai", "has no such model.", text)
     store_runs(tmp_path, complete=structs.replace(COMPLETE, fixes=[fix]))
     assert build(tmp_path).remedies == [ProviderRemedy("openai: has no such model.", text=text)]
 
@@ -336,7 +341,7 @@ def test_a_remedy_with_a_line_break_cannot_be_copied_as_a_command(tmp_path: Path
 def test_only_the_whole_command_that_installs_a_package_can_be_copied(tmp_path: Path) -> None:
     command = build_extra_install_command("vertex")
     problem = "Vertex AI needs google-auth, which is not installed."
-    fixes = [RunFix("vertex_ai", problem, text) for text in (command, f"{command}; other")]
+    fixes = [new_fix("vertex_ai", problem, text) for text in (command, f"{command}; other")]
     store_runs(tmp_path, complete=structs.replace(COMPLETE, fixes=fixes))
     shown = f"vertex_ai: {problem}"
     assert build(tmp_path).remedies == [
@@ -354,7 +359,7 @@ def test_a_run_with_other_settings_is_outdated(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "failure"),
     [
-        ({}, "The run that started 1 min ago ended, before it was complete. The proxy or the command has ended."),
+        ({}, "The run that started 1 min ago ended, before it was complete. The proxy has ended."),
         (
             {"requests": 7, "problem": "The proxy was stopped."},
             "The run that started 1 min ago ended after 7 requests, before it was complete. The proxy was stopped.",
@@ -374,17 +379,12 @@ def test_a_later_complete_run_replaces_the_failure(tmp_path: Path) -> None:
 
 
 def test_a_run_in_progress_shows_its_share_and_keeps_the_remedies(tmp_path: Path) -> None:
-    rows = [RunRow("images", [RunCell("…", "")])]
+    rows = [Row("images", [Cell("…", "")])]
     present = structs.replace(COMPLETE, started_at=NOON - 5, ended_at=0.0, requests=11, rows=rows, fixes=(), tables=())
-    with stored_runs.locked_run(tmp_path):
-        store_runs(tmp_path, complete=COMPLETE, current=DoctorRun(started_at=NOON - 5))
-        starting = build(tmp_path)
-        store_runs(tmp_path, current=present)
-        running = build(tmp_path)
-        store_runs(tmp_path, current=structs.replace(present, requests=50))
-        longer = build(tmp_path)
-        stored_runs.request_stop(tmp_path)
-        stopping = build(tmp_path)
+    store_runs(tmp_path, complete=COMPLETE, current=DoctorRun(started_at=NOON - 5))
+    starting = build(tmp_path, DoctorRun(started_at=NOON - 5))
+    running = build(tmp_path, present)
+    longer = build(tmp_path, structs.replace(present, requests=50))
     cells = [("Images", [MatrixCell("…", "none", "not tested yet")])]
     expected = structs.replace(
         SHOWN,
@@ -399,8 +399,6 @@ def test_a_run_in_progress_shows_its_share_and_keeps_the_remedies(tmp_path: Path
     assert starting == started
     summary = "The doctor is running: 50 of about 50 requests."
     assert longer == structs.replace(expected, summary=summary, share=1.0)
-    summary = "The doctor is stopping."
-    assert stopping == structs.replace(longer, summary=summary)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Stored runs of the doctor: the lock, requests to stop, damaged files, and the digest of settings."""
+"""Stored runs of the doctor: damaged files, and the digest of settings."""
 
 import json
 import sys
@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from anthropic_proxy.console.doctor import stored_runs
-from anthropic_proxy.console.doctor.stored_runs import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTomlTable
+from anthropic_proxy.console.doctor.fixes import Fix
+from anthropic_proxy.console.doctor.report import Cell, Row
+from anthropic_proxy.console.doctor.stored_runs import DoctorRun, RunColumn, RunTomlTable
 from anthropic_proxy.engine.providers import PROVIDERS, Provider
 from anthropic_proxy.gateway.settings import load_settings
 
@@ -16,46 +18,25 @@ RUN = DoctorRun(
     ended_at=2.0,
     requests=41,
     columns=[RunColumn("gemini", "gemini-2.5-pro", "google", {"images": "HTTP 400"})],
-    rows=[RunRow("images", [RunCell("✕", "HTTP 400")])],
-    fixes=[RunFix("gemini", "rejects images.", "SMALL_MODEL=openai/gpt-4.1")],
+    rows=[Row("images", [Cell("✕", "HTTP 400")])],
+    fixes=[Fix(name="gemini", problem="rejects images.", remedy="SMALL_MODEL=openai/gpt-4.1")],
     tables=[RunTomlTable("http://127.0.0.1:8000/v1", "[providers.local8000]\n")],
 )
 
 
 def test_a_stored_run_is_read_unchanged(tmp_path: Path) -> None:
-    with stored_runs.locked_run(tmp_path):
-        stored_runs.store_current(tmp_path, DoctorRun(started_at=3.0))
-        stored_runs.store_complete(tmp_path, RUN)
+    stored_runs.store_current(tmp_path, DoctorRun(started_at=3.0))
+    stored_runs.store_complete(tmp_path, RUN)
     assert (stored_runs.load_complete(tmp_path), stored_runs.load_current(tmp_path)) == (RUN, DoctorRun(started_at=3.0))
     assert stored_runs.find_latest_start(tmp_path) == 3.0
     stored_runs.remove_current(tmp_path)
     assert stored_runs.find_latest_start(tmp_path) == 1.0
 
 
-def test_a_run_holds_the_lock_until_its_end(tmp_path: Path) -> None:
-    assert not stored_runs.is_running(tmp_path)
-    with stored_runs.locked_run(tmp_path):
-        stored_runs.store_current(tmp_path, RUN)
-        assert stored_runs.is_running(tmp_path)
-        with pytest.raises(TimeoutError), stored_runs.locked_run(tmp_path, 0):
-            pass
-    assert not stored_runs.is_running(tmp_path)
-
-
 def test_a_folder_that_cannot_be_read_has_no_run(tmp_path: Path) -> None:
     directory = tmp_path / ("x" * 1_000)  # stat fails, as in the home directory of another user
-    assert (stored_runs.is_running(directory), stored_runs.is_stop_requested(directory)) == (False, False)
     assert (stored_runs.load_current(directory), stored_runs.load_complete(directory)) == (None, None)
     assert stored_runs.find_latest_start(directory) == 0.0
-
-
-def test_a_request_to_stop_concerns_only_the_run_in_progress(tmp_path: Path) -> None:
-    with stored_runs.locked_run(tmp_path):
-        assert not stored_runs.is_stop_requested(tmp_path)
-        stored_runs.request_stop(tmp_path)
-        assert stored_runs.is_stop_requested(tmp_path)
-    with stored_runs.locked_run(tmp_path):
-        assert not stored_runs.is_stop_requested(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"version":99,"started_at":1}'])

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.console.doctor import stored_runs
-from anthropic_proxy.console.doctor.stored_runs import DoctorRun
 from anthropic_proxy.engine.platforms.files import is_written_by_user_only
 from anthropic_proxy.gateway.running_proxy import ServerRecord, find_running_proxy
 from anthropic_proxy.gateway.settings import Settings
@@ -71,17 +69,6 @@ def test_a_server_waits_for_the_end_of_a_check(tmp_path: Path) -> None:
     record.open(Settings(data_directory=tmp_path))
     assert find_running_proxy(tmp_path, 8082) is not None
     record.close()
-
-
-def test_checks_of_a_run_of_the_doctor_do_not_count_as_a_run(tmp_path: Path) -> None:
-    with stored_runs.locked_run(tmp_path):
-        stored_runs.store_current(tmp_path, DoctorRun(started_at=1.0))
-        assert stored_runs.is_running(tmp_path)
-    checking = SharedLock(stored_runs.find_folder(tmp_path))
-    assert not stored_runs.is_running(tmp_path)
-    checking.release()
-    with pytest.raises(TimeoutError), stored_runs.locked_run(tmp_path), stored_runs.locked_run(tmp_path, 0):
-        pass
 
 
 def test_a_record_that_a_command_reads_is_replaced_afterwards(tmp_path: Path) -> None:

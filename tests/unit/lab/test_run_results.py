@@ -6,15 +6,16 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from anthropic_proxy.cli.doctor.report import encode_report
 from anthropic_proxy.console.doctor import stored_runs
 from anthropic_proxy.console.doctor.findings import Diagnosis
 from anthropic_proxy.console.doctor.fixes import Fix
+from anthropic_proxy.console.doctor.learned import store_facts
 from anthropic_proxy.console.doctor.report import Report
 from anthropic_proxy.console.doctor.run import select_backends
-from anthropic_proxy.console.doctor.run_recorder import RunRecorder, store_results
-from anthropic_proxy.console.doctor.stored_runs import RunFix
+from anthropic_proxy.console.doctor.stored_runs import DoctorRun, add_results, complete_run, new_run
 from anthropic_proxy.engine.platforms import files
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import LEARNED_FILE_NAME, load_learned_models
@@ -28,29 +29,20 @@ FIX = Fix(name="openai", problem=f"rejects {KEY}.", remedy="OPENAI_API_KEY=<new 
 REPORT = Report(diagnoses=[], fixes=[FIX], servers=[], seconds=12_345.0, price=0.1234)
 
 
-def test_a_key_is_masked_in_texts_and_not_in_numbers(tmp_path: Path) -> None:
+def test_a_key_is_masked_in_texts_and_not_in_numbers() -> None:
     settings = load_settings({"OPENAI_API_KEY": KEY}, PROVIDERS, env_file=None)
-    digest = stored_runs.digest_backend_settings(settings)
-    with stored_runs.locked_run(tmp_path):
-        recorder = RunRecorder(tmp_path, settings, lambda: 12_345.0)
-        recorder.start(12_346)
-        started = stored_runs.load_current(tmp_path)
-        recorder.finish(REPORT)
-    run = stored_runs.load_complete(tmp_path)
-    assert (started.started_at, started.expected_requests, started.settings_digest) == (12_345.0, 12_346, digest)
-    assert (run.ended_at, run.price) == (12_345.0, 0.1234)
-    assert run.fixes == [RunFix("openai", "rejects ….", "OPENAI_API_KEY=<new key>", "in ~/.env")]
+    run = complete_run(DoctorRun(started_at=12_345.0, expected_requests=12_346), REPORT, settings)
+    assert (run.started_at, run.expected_requests, run.price) == (12_345.0, 12_346, 0.1234)
+    assert run.fixes == [structs.replace(FIX, problem="rejects ….")]
 
 
-def test_a_key_that_occurs_in_the_digest_leaves_it_unchanged(tmp_path: Path) -> None:
+def test_a_key_that_occurs_in_the_digest_leaves_it_unchanged() -> None:
     known = load_settings({"OPENAI_API_KEY": KEY}, PROVIDERS, env_file=None)
     digest = stored_runs.digest_backend_settings(known)
     at = next(at for at in range(60) if not digest[at : at + 4].isalpha())
     variables = {"OPENAI_API_KEY": KEY, "PROXY_API_KEY": digest[at : at + 4]}
     settings = load_settings(variables, PROVIDERS, env_file=None)
-    with stored_runs.locked_run(tmp_path):
-        RunRecorder(tmp_path, settings, lambda: 1.0).start(2)
-    run = stored_runs.load_current(tmp_path)
+    run = add_results(new_run(settings), (), settings)
     assert run.settings_digest == digest == stored_runs.digest_backend_settings(settings)
 
 
@@ -71,19 +63,16 @@ async def test_facts_are_not_stored_while_another_run_stores_its_facts(
     (backend,) = select_backends(services, ["openai/mine"])
     await services.close()
     diagnosis = Diagnosis(backend=backend, context_window=65_536)
-    result = Report(diagnoses=[diagnosis], fixes=[], servers=[], seconds=1.0, price=None)
-    recorder = RunRecorder(None, settings, lambda: 1.0)
-    with files.locked_folder(tmp_path):
-        assert store_results(recorder, result, tmp_path) == [
-            f"✕ The facts cannot be stored in {tmp_path}: another run stores its facts."
-        ]
-    limits = "the found limits of 1 model"
-    assert store_results(recorder, result, tmp_path) == [f"The proxy uses {limits} from its next start."]
-    assert store_results(recorder, result, tmp_path, "kill -HUP 4711") == [f"To use {limits} now:  kill -HUP 4711"]
+    with files.locked_folder(tmp_path), pytest.raises(TimeoutError) as raised:
+        store_facts(tmp_path, [diagnosis])
+    assert stored_runs.describe_not_stored("facts", tmp_path, raised.value) == (
+        f"The facts cannot be stored in {tmp_path}: another run stores its facts."
+    )
+    assert store_facts(tmp_path, [diagnosis]) == 1
     assert (tmp_path / LEARNED_FILE_NAME).exists()
 
 
-async def test_only_facts_that_the_proxy_does_not_use_yet_are_announced(tmp_path: Path) -> None:
+async def test_only_facts_that_the_proxy_does_not_use_yet_are_counted(tmp_path: Path) -> None:
     table = '[providers.router]\nbase_url = "https://router.example/v1"\n'
     (tmp_path / CONFIG_FILE).write_text(table + "[providers.router.models.stated]\ncontext_window = 65_536\n")
     settings = load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env"))
@@ -96,9 +85,7 @@ async def test_only_facts_that_the_proxy_does_not_use_yet_are_announced(tmp_path
         Diagnosis(backend=stated, context_window=65_536, limits_source="too long"),
         Diagnosis(backend=unknown),
     ]
-    result = Report(diagnoses=diagnoses, fixes=[], servers=[], seconds=1.0, price=None)
-    recorder = RunRecorder(None, settings, lambda: 1.0)
-    assert store_results(recorder, result, tmp_path, "kill -HUP 4711") == []
+    assert store_facts(tmp_path, diagnoses) == 0
     found, _ = load_learned_models(tmp_path, date.today())
     assert {(model, one.context_window) for (_, model), one in found.items()} == {
         ("listed", 65_536),
