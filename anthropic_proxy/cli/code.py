@@ -60,8 +60,9 @@ from anthropic_proxy.engine.platforms.shells import Shell, find_shell, format_se
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import MIN_SESSION_TOKENS, Catalog, load_learned_models
 from anthropic_proxy.engine.providers.servers import find_server_name
+from anthropic_proxy.engine.routing.choices import find_tier, list_route_choices
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
-from anthropic_proxy.engine.routing.router import describe_missing_key_of, find_tier, list_route_choices
+from anthropic_proxy.engine.routing.problems import describe_missing_key_of
 from anthropic_proxy.engine.routing.routes import can_exceed, find_long_input, forecast_route
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import format_price

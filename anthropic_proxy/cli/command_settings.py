@@ -22,7 +22,7 @@ from anthropic_proxy.cli.command_line import is_verbose
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
-from anthropic_proxy.engine.routing.router import choose_preferred_provider_name
+from anthropic_proxy.engine.routing.choices import choose_preferred_provider_name
 from anthropic_proxy.errors import ConfigurationError, join_with_and
 from anthropic_proxy.gateway.platforms.sockets import list_called_hosts
 from anthropic_proxy.gateway.running_proxy import (

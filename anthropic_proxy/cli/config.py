@@ -15,7 +15,7 @@ from anthropic_proxy.cli.commands import new_group
 from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.cli.server_processes import require_startable
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.routing.router import find_preferred_provider
+from anthropic_proxy.engine.routing.choices import find_preferred_provider
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.plugin_packages import open_plugins
 from anthropic_proxy.gateway.readiness import describe_demo, list_problems_and_warnings

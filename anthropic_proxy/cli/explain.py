@@ -47,8 +47,8 @@ from anthropic_proxy.engine.exchange.dry_run import (
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import shorten_home
-from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.engine.routing.routes import RouteCheck
+from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.upstream.http.url import join_url
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, edit, find_members

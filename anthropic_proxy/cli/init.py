@@ -45,14 +45,10 @@ from anthropic_proxy.engine.providers.provider_models import has_model_list, is_
 from anthropic_proxy.engine.providers.registry import ServerOverride
 from anthropic_proxy.engine.providers.servers import find_host, find_server_override
 from anthropic_proxy.engine.routing.model_listing import TierMapping, list_tier_mappings
-from anthropic_proxy.engine.routing.router import (
-    RoutingQuery,
-    Target,
-    build_plan,
-    describe_unknown_prefix,
-    find_retirement,
-    has_plain_model_names,
-)
+from anthropic_proxy.engine.routing.problems import describe_unknown_prefix, has_plain_model_names
+from anthropic_proxy.engine.routing.replacements import find_retirement
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
+from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.errors import (
     ConfigurationError,
     ProxyError,

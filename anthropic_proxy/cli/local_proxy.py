@@ -22,7 +22,7 @@ from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.proxy_client import PROBE_TIMEOUT_SECONDS, get_json, is_credential_rejected
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
-from anthropic_proxy.engine.routing.router import choose_preferred_provider_name
+from anthropic_proxy.engine.routing.choices import choose_preferred_provider_name
 from anthropic_proxy.errors import ConfigurationError, join_with_and
 from anthropic_proxy.gateway.platforms.processes import background_popen_options, end_process, proxy_command
 from anthropic_proxy.gateway.platforms.signals import request_reload

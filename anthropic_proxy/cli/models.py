@@ -24,11 +24,9 @@ from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.model_ids import ModelId
 from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
 from anthropic_proxy.engine.providers.servers import describe_missing_key, find_server_name, has_own_models
-from anthropic_proxy.engine.routing.router import (
-    find_capabilities,
-    find_preferred_provider,
-    find_retirement,
-)
+from anthropic_proxy.engine.routing.choices import find_preferred_provider
+from anthropic_proxy.engine.routing.replacements import find_retirement
+from anthropic_proxy.engine.routing.targets import find_capabilities
 from anthropic_proxy.errors import (
     ConfigurationError,
     ProxyError,

@@ -32,8 +32,9 @@ from anthropic_proxy.engine.providers.provider_models import has_model_list, que
 from anthropic_proxy.engine.providers.servers import digest_server_settings, find_base_url
 from anthropic_proxy.engine.routing.call_limits import FairQueue, Throttle, build_throttles, slots_per_worker
 from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
-from anthropic_proxy.engine.routing.router import PlanCache, Target, build_target_limits
+from anthropic_proxy.engine.routing.router import PlanCache
 from anthropic_proxy.engine.routing.routes import CompiledRoutes
+from anthropic_proxy.engine.routing.targets import Target, build_target_limits
 from anthropic_proxy.engine.upstream.contract import WebFetch, WebSearch
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call, Transport

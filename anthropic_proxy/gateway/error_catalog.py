@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from anthropic_proxy.engine.exchange.provider_errors import REMEDY_LEAD
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.routing.router import find_tier
+from anthropic_proxy.engine.routing.choices import find_tier
 from anthropic_proxy.errors import ProxyError
 
 PAGE = "/help/errors"

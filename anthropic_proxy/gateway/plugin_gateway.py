@@ -13,7 +13,8 @@ from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.hooks import Client, Receipt
 from anthropic_proxy.engine.providers.servers import build_server_name, is_in_table
 from anthropic_proxy.engine.routing.model_listing import list_models
-from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_plan
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
+from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.contract import UpstreamRequest, read_body
 from anthropic_proxy.errors import ClientError, InternalError, UpstreamTimeout
 from anthropic_proxy.gateway.readiness import describe_setup, find_server_problems

@@ -36,19 +36,21 @@ from anthropic_proxy.engine.providers.servers import (
     find_server_override,
     has_own_list,
 )
-from anthropic_proxy.engine.routing.health import CircuitBreakers
-from anthropic_proxy.engine.routing.model_listing import TierMapping, list_tier_mappings
-from anthropic_proxy.engine.routing.router import (
+from anthropic_proxy.engine.routing.choices import (
     ModelChoice,
     choose_models,
     find_preferred_provider,
+    list_route_choices,
+    should_query_ollama,
+)
+from anthropic_proxy.engine.routing.health import CircuitBreakers
+from anthropic_proxy.engine.routing.model_listing import TierMapping, list_tier_mappings
+from anthropic_proxy.engine.routing.problems import list_rule_problems_and_warnings
+from anthropic_proxy.engine.routing.replacements import (
     find_retirement,
     find_served_successor,
     find_successor_id,
     list_model_replacements,
-    list_route_choices,
-    list_rule_problems_and_warnings,
-    should_query_ollama,
 )
 from anthropic_proxy.engine.upstream.cloud_credentials import OPENAI_SCOPES
 from anthropic_proxy.engine.upstream.http.dialer import accepts_connections, is_public_address

@@ -27,7 +27,7 @@ from anthropic_proxy.engine.platforms.files import (
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.routing.router import choose_preferred_provider_name
+from anthropic_proxy.engine.routing.choices import choose_preferred_provider_name
 from anthropic_proxy.gateway.platforms.signals import RELOAD_SIGNAL
 from anthropic_proxy.gateway.platforms.sockets import format_url, list_called_hosts
 from anthropic_proxy.gateway.settings import (

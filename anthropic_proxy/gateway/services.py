@@ -25,13 +25,9 @@ from anthropic_proxy.engine.providers.catalog import (
 from anthropic_proxy.engine.providers.credentials import Credentials, TokenSource
 from anthropic_proxy.engine.providers.servers import find_server_name, has_own_list, is_in_table
 from anthropic_proxy.engine.routing.call_limits import build_throttles
-from anthropic_proxy.engine.routing.router import (
-    RoutingQuery,
-    build_plan,
-    find_capabilities,
-    list_route_choices,
-    should_query_ollama,
-)
+from anthropic_proxy.engine.routing.choices import list_route_choices, should_query_ollama
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
+from anthropic_proxy.engine.routing.targets import find_capabilities
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.contract import Transport
 from anthropic_proxy.errors import ClientError

@@ -7,8 +7,8 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.routing.choices import choose_preferred_provider_name
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
-from anthropic_proxy.engine.routing.router import choose_preferred_provider_name
 from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.config_file import format_key_path

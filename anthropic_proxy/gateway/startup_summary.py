@@ -9,8 +9,8 @@ from anthropic_proxy import __version__
 from anthropic_proxy.engine.platforms.program import name_program, shorten_home
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.routing.call_limits import slots_per_worker
+from anthropic_proxy.engine.routing.choices import find_preferred_provider
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
-from anthropic_proxy.engine.routing.router import find_preferred_provider
 from anthropic_proxy.gateway.readiness import (
     Readiness,
     ReadyProvider,

@@ -8,7 +8,8 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_plan
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
+from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.gateway.settings import load_settings
 
 ASKED = "claude-sonnet-4-5"

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from anthropic_proxy.engine.routing.router import Target
+from anthropic_proxy.engine.routing.targets import Target
 from tests.matrix.backends import BACKENDS, Backend
 from tests.matrix.cells import Cell, Fate, Feature, Group, load_groups
 from tests.matrix.proofs import find_cell, proof_of

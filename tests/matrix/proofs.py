@@ -6,7 +6,7 @@ import re
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.engine.routing.router import Target
+from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.errors import ClientError
 from tests.matrix.backends import Backend
 from tests.matrix.cells import Cell, Feature, cell_of, concerns, wire_name, worst_of

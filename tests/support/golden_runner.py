@@ -21,7 +21,8 @@ from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_plan, build_target_limits
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
+from anthropic_proxy.engine.routing.targets import Target, build_target_limits
 from anthropic_proxy.engine.upstream.http.url import join_url
 from anthropic_proxy.engine.wires.contract import Call, TranslatedCall, UpstreamRequest
 from anthropic_proxy.engine.wires.framing import NDJSONReader, SSEReader

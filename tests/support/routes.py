@@ -9,7 +9,7 @@ from typing import Any
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.routing.router import find_preferred_provider, resolve_model_name_and_tier
+from anthropic_proxy.engine.routing.choices import find_preferred_provider, resolve_model_name_and_tier
 from anthropic_proxy.engine.routing.routes import RequestFacts
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from tests.support.token_estimate import estimate_request_tokens

@@ -22,7 +22,7 @@ from anthropic_proxy.cli.importing.plan import (
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers.lookup import find_vendor_of_litellm
-from anthropic_proxy.engine.routing.router import find_tier
+from anthropic_proxy.engine.routing.choices import find_tier
 from anthropic_proxy.gateway.settings.values import decode_model, remove_endpoint
 
 _PREFIXES = {"ollama_chat": "ollama", "vertex_ai_beta": "vertex_ai"}

@@ -27,13 +27,8 @@ from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, ProviderRegistry, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.lookup import find_vendor
-from anthropic_proxy.engine.routing.router import (
-    ModelChoice,
-    choose_model,
-    find_preferred_provider,
-    find_successor_id,
-    join_equal_targets,
-)
+from anthropic_proxy.engine.routing.choices import ModelChoice, choose_model, find_preferred_provider
+from anthropic_proxy.engine.routing.replacements import find_successor_id, join_equal_targets
 from anthropic_proxy.errors import ConfigurationError, join_with_and, join_with_or
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, load_settings
 from anthropic_proxy.gateway.settings.files import (

@@ -20,8 +20,9 @@ from anthropic_proxy.engine.options import TIERS, list_condition_texts
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.routing.choices import ModelChoice, find_preferred_provider
 from anthropic_proxy.engine.routing.model_listing import TierMapping, list_tier_mappings
-from anthropic_proxy.engine.routing.router import ModelChoice, find_preferred_provider, find_successor_id
+from anthropic_proxy.engine.routing.replacements import find_successor_id
 from anthropic_proxy.errors import join_with_and
 from anthropic_proxy.gateway.readiness import describe_demo, describe_retirements, list_retirement_notices
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings

@@ -35,7 +35,8 @@ from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.options import AutoMode
 from anthropic_proxy.engine.providers.servers import describe_missing_key, find_host
-from anthropic_proxy.engine.routing.router import RoutingQuery, Target
+from anthropic_proxy.engine.routing.router import RoutingQuery
+from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.anthropic.betas import lacks_beta
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.rejected_fields import SAFEGUARDS

@@ -19,7 +19,7 @@ from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.platforms.shells import quote_word
 from anthropic_proxy.engine.providers.catalog import MIN_SESSION_TOKENS, Catalog
 from anthropic_proxy.engine.providers.model_ids import read_model_id
-from anthropic_proxy.engine.routing.router import (
+from anthropic_proxy.engine.routing.replacements import (
     ModelReplacement,
     find_served_successor,
     list_model_replacements,

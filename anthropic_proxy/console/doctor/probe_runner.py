@@ -20,7 +20,8 @@ from anthropic_proxy.engine.providers.catalog import ModelCapabilities
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
 from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
 from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
-from anthropic_proxy.engine.routing.router import FixedPlanCache, Plan, Target, find_capabilities
+from anthropic_proxy.engine.routing.router import FixedPlanCache, Plan
+from anthropic_proxy.engine.routing.targets import Target, find_capabilities
 from anthropic_proxy.engine.wires.contract import (
     ConvertedResponse,
     Credential,

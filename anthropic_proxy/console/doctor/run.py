@@ -20,14 +20,10 @@ from anthropic_proxy.console.doctor.server_tables import find_servers
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.servers import describe_missing_key, is_own_server
-from anthropic_proxy.engine.routing.router import (
-    RoutingQuery,
-    Target,
-    build_plan,
-    describe_unknown_prefix,
-    find_tier,
-    list_rule_problems_and_warnings,
-)
+from anthropic_proxy.engine.routing.choices import find_tier
+from anthropic_proxy.engine.routing.problems import describe_unknown_prefix, list_rule_problems_and_warnings
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
+from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.errors import ClientError, ConfigurationError, suggest_name
 from anthropic_proxy.gateway.prices.price_list import PriceList
 from anthropic_proxy.gateway.services import Services, open_services

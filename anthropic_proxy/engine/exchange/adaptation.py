@@ -13,7 +13,8 @@ from msgspec import structs
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.provider_errors import rejects_configured_model
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
-from anthropic_proxy.engine.routing.router import Target, find_successor, switch_wire
+from anthropic_proxy.engine.routing.replacements import find_successor
+from anthropic_proxy.engine.routing.targets import Target, switch_wire
 from anthropic_proxy.engine.wires.contract import (
     REASONS_ALWAYS,
     REASONS_UNASKED,

@@ -16,7 +16,9 @@ from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.preparation import DEFAULT_MAX_TOKENS
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.providers import find_registry
-from anthropic_proxy.engine.routing.router import Plan, Target, find_preferred_provider, resolve_model_name_and_tier
+from anthropic_proxy.engine.routing.choices import find_preferred_provider, resolve_model_name_and_tier
+from anthropic_proxy.engine.routing.router import Plan
+from anthropic_proxy.engine.routing.targets import Target
 
 _USUAL_SEARCHES = 5
 """Number of web searches that a policy expects of a tool without `max_uses`."""

@@ -73,8 +73,10 @@ from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.providers.prefix_guard import MAX_PROMPT_BYTES, Prompt
-from anthropic_proxy.engine.routing.router import Plan, Target, describe_missing_key_of, find_capabilities
+from anthropic_proxy.engine.routing.problems import describe_missing_key_of
+from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.routes import RouteBalancer
+from anthropic_proxy.engine.routing.targets import Target, find_capabilities
 from anthropic_proxy.engine.trace_context import new_span_id
 from anthropic_proxy.engine.wires.contract import (
     CLIENT_CREDENTIAL_ORIGIN,

@@ -70,7 +70,8 @@ from anthropic_proxy.engine.messages.purpose import (
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.providers.prefix_guard import find_lost_tokens, settle_change
-from anthropic_proxy.engine.routing.router import MAX_NAME_LENGTH, Plan
+from anthropic_proxy.engine.routing.choices import MAX_NAME_LENGTH
+from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.routes import read_project
 from anthropic_proxy.errors import InternalError, ProxyError, ShuttingDown, UpstreamError
 from anthropic_proxy.secrets import redact_error

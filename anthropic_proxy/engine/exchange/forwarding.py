@@ -39,13 +39,9 @@ from anthropic_proxy.engine.messages.preparation import prepare, server_tool_kin
 from anthropic_proxy.engine.messages.tokens import MAX_TOKENS, EstimateCache, TokenScale
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers.call_options import extend_request, merge_batch
-from anthropic_proxy.engine.routing.router import (
-    RoutingQuery,
-    Target,
-    build_plan,
-    find_preferred_provider,
-    switch_wire,
-)
+from anthropic_proxy.engine.routing.choices import find_preferred_provider
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
+from anthropic_proxy.engine.routing.targets import Target, switch_wire
 from anthropic_proxy.engine.wires.contract import (
     BaseDialect,
     Call,

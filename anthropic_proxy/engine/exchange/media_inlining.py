@@ -27,7 +27,7 @@ from anthropic_proxy.engine.messages.models import (
 )
 from anthropic_proxy.engine.messages.models.structs import IMAGE_TYPES
 from anthropic_proxy.engine.messages.preparation import TargetLimits
-from anthropic_proxy.engine.routing.router import Target
+from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.upstream.contract import (
     DEFAULT_MEDIA_TYPES,
     TEXT_MEDIA_TYPES,

@@ -19,12 +19,8 @@ from anthropic_proxy.engine.messages.models import (
 from anthropic_proxy.engine.messages.preparation import server_tool_kinds
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.options import ConfiguredRoute
-from anthropic_proxy.engine.routing.router import (
-    Plan,
-    RoutingQuery,
-    find_preferred_provider,
-    resolve_model_name_and_tier,
-)
+from anthropic_proxy.engine.routing.choices import find_preferred_provider, resolve_model_name_and_tier
+from anthropic_proxy.engine.routing.router import Plan, RoutingQuery
 from anthropic_proxy.engine.routing.routes import CompiledRoutes, RequestFacts, RouteBalancer
 from anthropic_proxy.errors import ClientError
 

@@ -21,14 +21,14 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.servers import find_called_url
-from anthropic_proxy.engine.routing.router import (
-    Target,
-    describe_guess,
+from anthropic_proxy.engine.routing.problems import describe_guess
+from anthropic_proxy.engine.routing.replacements import (
     find_successor_id,
     list_known_ids,
     list_model_replacements,
     list_served_models,
 )
+from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.contract import (
     CLIENT_CREDENTIAL_ORIGIN,
     BaseDialect,

@@ -38,7 +38,7 @@ from anthropic_proxy.engine.messages.models import MessagesRequest, Source
 from anthropic_proxy.engine.messages.models.tools import list_tool_names
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.routing.router import Target
+from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.contract import (
     BaseDialect,
     ConvertedResponse,

@@ -15,24 +15,22 @@ from anthropic_proxy.engine.options import TIERS, ConfiguredRoute, EngineOptions
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
 from anthropic_proxy.engine.providers.servers import describe_missing_key, find_server_name, has_own_models
-from anthropic_proxy.engine.routing.router import (
+from anthropic_proxy.engine.routing.choices import (
     ModelChoice,
     ModelSetting,
-    RoutingQuery,
-    build_plan,
     choose_models,
     choose_models_for_route,
     choose_models_for_tier,
-    describe_choice_problem,
-    find_capabilities,
     find_preferred_provider,
-    find_retirement,
-    find_server_tools,
     find_tier,
     list_route_choices,
     resolve_model_name_and_tier,
 )
+from anthropic_proxy.engine.routing.problems import describe_choice_problem
+from anthropic_proxy.engine.routing.replacements import find_retirement
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.routes import RouteForecast, can_exceed, describe_conditions, forecast_route
+from anthropic_proxy.engine.routing.targets import find_capabilities, find_server_tools
 from anthropic_proxy.errors import UnknownModel, join_with_or
 
 _RELEASED = "2026-01-01T00:00:00Z"

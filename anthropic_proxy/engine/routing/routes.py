@@ -50,7 +50,7 @@ from anthropic_proxy.engine.options import (
     normalize_model_pattern,
 )
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.routing.router import Target
+from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.errors import ClientError, join_with_or
 
 PROJECT_HEADER = "x-project"

@@ -36,7 +36,8 @@ from anthropic_proxy.engine.providers.servers import (
     find_server_at,
     is_own_server,
 )
-from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_plan
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
+from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.service_tiers import normalize_service_tier
 from anthropic_proxy.errors import ClientError, ConfigurationError, build_extra_install_command
 from anthropic_proxy.gateway.money import NANO_DOLLARS

@@ -42,7 +42,7 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import COMMANDS_USER_AGENT
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.routing.model_listing import find_model, find_served_input, list_models
-from anthropic_proxy.engine.routing.router import find_capabilities
+from anthropic_proxy.engine.routing.targets import find_capabilities
 from anthropic_proxy.engine.trace_context import TRACEPARENT, read_trace_context
 from anthropic_proxy.errors import (
     InvalidRequest,

@@ -11,8 +11,8 @@ from anthropic_proxy import __version__
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.routing.choices import find_preferred_provider
 from anthropic_proxy.engine.routing.model_listing import TierMapping
-from anthropic_proxy.engine.routing.router import find_preferred_provider
 from anthropic_proxy.errors import build_extra_install_command
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_PAGE
 from anthropic_proxy.gateway.error_catalog import CatalogEntry, load_sections

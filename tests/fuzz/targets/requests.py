@@ -16,7 +16,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
 from anthropic_proxy.engine.routing.call_limits import FairQueue
 from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
-from anthropic_proxy.engine.routing.router import build_target_limits
+from anthropic_proxy.engine.routing.targets import build_target_limits
 from anthropic_proxy.engine.wires.contract import Credential, TranslatedCall, UpstreamRequest
 from anthropic_proxy.errors import ClientError, ProxyError
 from anthropic_proxy.gateway.services import Services

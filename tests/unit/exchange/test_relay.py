@@ -24,7 +24,8 @@ from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.models.raw_json import TOO_DEEP_MESSAGE
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_plan
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
+from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires import anthropic
 from anthropic_proxy.engine.wires.contract import Credential, RelayCall, UpstreamRequest
 from anthropic_proxy.errors import ClientError, InvalidRequest, UpstreamError, UpstreamProtocolError

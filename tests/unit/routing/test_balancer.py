@@ -8,8 +8,9 @@ from random import Random
 
 from anthropic_proxy.engine.options import ConfiguredRoute
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_plan
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.routes import RequestFacts, RouteBalancer
+from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from tests.support.routes import load_routes, new_facts
 

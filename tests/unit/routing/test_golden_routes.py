@@ -20,14 +20,10 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.servers import find_server_override
+from anthropic_proxy.engine.routing.choices import choose_preferred_provider_name, should_query_ollama
 from anthropic_proxy.engine.routing.model_listing import ModelEntry, find_model, list_models, list_tier_mappings
-from anthropic_proxy.engine.routing.router import (
-    RoutingQuery,
-    Target,
-    build_plan,
-    choose_preferred_provider_name,
-    should_query_ollama,
-)
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
+from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.upstream.http.url import join_url
 from anthropic_proxy.errors import ClientError, ConfigurationError
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings

@@ -7,7 +7,7 @@ import pytest
 
 from anthropic_proxy.engine.options import list_condition_texts
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.routing.router import list_rule_problems_and_warnings
+from anthropic_proxy.engine.routing.problems import list_rule_problems_and_warnings
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.services import require_route_prices
 from tests.support.paths import ROOT

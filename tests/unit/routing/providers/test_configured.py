@@ -14,7 +14,7 @@ from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.lookup import require_known_wire
-from anthropic_proxy.engine.routing.router import find_capabilities
+from anthropic_proxy.engine.routing.targets import find_capabilities
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.readiness import list_problems_and_warnings
