@@ -175,6 +175,10 @@ class ArgumentsReader:
                 break
             if self._end is not None:
                 end = self._end.feed(text, position)
+                if not (self._end.is_reached or passed):  # the usual fragment
+                    piece = text[position:]
+                    self._pieces.append(piece)
+                    return piece, end
                 self._pass(text[position:end], passed)
                 position = end
                 if self._end.is_reached:
