@@ -214,7 +214,7 @@ def send(setup: Setup, case: Case, *, stream: bool) -> None:
         outcome = cast("dict[str, Any]", error.body)["error"]["message"]
     else:
         outcome = text_of(reply)
-    assert outcome == case.error or case.answers[-1].text
+    assert outcome == (case.error or case.answers[-1].text)
 
 
 def show_page(setup: Setup, path: str) -> str:
