@@ -306,6 +306,8 @@ def _find_variable(
             code="provider-header",
         )
     found = sources.find_referenced_key_variable(variable)
+    if found is None and not sources.is_readable:  # the file may have it
+        return Secret("")
     if found is None:
         raise ConfigurationError(
             f"{variable} is not set, but it is the value of {where}. Set it in .env or in the environment.",
@@ -345,7 +347,7 @@ def _decode_proxy(file: ConfigFile, path: KeyPath, value: object, sources: Sourc
             code="provider-connection",
         )
     found = _find_variable(file, path, value["env"], sources)
-    if not _is_proxy_address(found.reveal()):
+    if found.reveal() and not _is_proxy_address(found.reveal()):
         raise ConfigurationError(
             f"{value['env']} is not the address of a proxy, but it is the value of {format_key_path(path)} in "
             f"{file.describe_origin_in_sentence(path)}. Its text is not shown, because it may contain a password. "
