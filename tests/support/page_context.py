@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
 from sqlalchemy import Connection
 
 from anthropic_proxy.console.dashboard.page import PageContext
 from anthropic_proxy.console.dashboard.query import read_view_query
+from anthropic_proxy.console.dashboard.tables import Cell
 from anthropic_proxy.console.ledger.queries import read_ledger_extent
 from anthropic_proxy.gateway.settings import Settings
 from tests.support.ledger import NOON
@@ -30,3 +32,16 @@ def build_context(
         settings=settings,
         **fields,
     )
+
+
+def read_table(page: Mapping[str, Any], *names: str) -> list[list[str]]:
+    """Return the texts of some columns of the main table of a page, by their names in the URL."""
+    return [[read_cell(row.cells[name]) for name in names] for row in page["table"].rows]
+
+
+def read_cell(cell: Cell) -> str:
+    """Return the text of a cell without the small text below it."""
+    if cell.model is not None:
+        return "/".join(filter(None, cell.model[:2]))
+    bars = [bar.text for bar in cell.bars]
+    return ", ".join([cell.tag[2]] if cell.tag else bars or [Markup(cell.text).striptags()])

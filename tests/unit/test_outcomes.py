@@ -7,11 +7,12 @@ import pytest
 
 from anthropic_proxy.cli.live_view import build_rows
 from anthropic_proxy.console.dashboard.request import summarize_outcome
-from anthropic_proxy.console.dashboard.tables import COLUMNS, build_finished_row
+from anthropic_proxy.console.dashboard.tables import COLUMNS, build_finished_row, build_running_row
 from anthropic_proxy.console.ledger.records import RowBuilder
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.requests import LoggedRequest
 from anthropic_proxy.plugins import Client, Cost, Receipt, UpstreamAttempt
+from tests.support.ledger import NOON, new_receipt
 
 FAILED = {"failed_attempts": ["groq 429"]}
 
@@ -94,9 +95,11 @@ def test_all_views_agree_about_an_outcome(
     assert stream.getvalue().split(maxsplit=4)[4].removesuffix("req_1\n").strip() == remark
     (row,) = build_rows([LoggedRequest(receipt)], [], 1.0)
     record = RowBuilder(()).build(receipt, Cost(0, 0, ""))
-    page = build_finished_row(record, 1.0)
-    assert (row.cells[3], f"{page.sign} {page.outcome}", record.outcome_class) == (tag, tag, stored)
-    assert (row.role, summarize_outcome(record)) == (page.role, summary)
+    tag_cell = build_finished_row(record, 1.0).cells["outcome"].tag
+    assert tag_cell is not None
+    sign, role, outcome = tag_cell
+    assert (row.cells[3], f"{sign} {outcome}", record.outcome_class) == (tag, tag, stored)
+    assert (row.role, summarize_outcome(record)) == (role, summary)
 
 
 @pytest.mark.parametrize(
@@ -121,4 +124,20 @@ def test_all_views_agree_about_an_outcome(
 def test_a_dash_stands_only_for_an_unknown_figure(fields: dict[str, Any], expected: dict[str, str]) -> None:
     receipt = Receipt(request_id="req_1", client=Client(), started_at=0.0, **fields)
     cells = build_finished_row(RowBuilder(()).build(receipt, Cost(0, 0, "")), 1.0, COLUMNS).cells
-    assert {name: cells[name] for name in expected} == expected
+    assert {name: cells[name].text for name in expected} == expected
+
+
+def test_a_running_request_shows_what_is_known_of_it() -> None:
+    receipt = new_receipt(
+        1, session="0f6c2a1e-7d1f-4d0e-9d0a-636865636b6f", project="shop", input_tokens=1_200, duration_seconds=0.0
+    )
+    row = build_running_row(receipt, NOON + 2.5, COLUMNS)
+    early = {column.name for column in COLUMNS if column.is_early}
+    assert {name: cell.text for name, cell in row.cells.items() if name in ("project", "session", "in", "total")} == {
+        "project": "shop",
+        "session": "0f6c2a1e-7d1…65636b6f",
+        "in": "1,200",
+        "total": "2.50 s",
+    }
+    assert {row.cells[column.name].text for column in COLUMNS if column.name not in early} == {"–"}
+    assert row.cells["outcome"].tag == ("●", "run", "streaming")

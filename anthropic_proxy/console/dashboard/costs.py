@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import (
@@ -23,10 +23,20 @@ from anthropic_proxy.console.dashboard.page import (
     compare_with_previous_range,
     memoize_result,
 )
+from anthropic_proxy.console.dashboard.query import ViewQuery
 from anthropic_proxy.console.dashboard.tables import (
+    CACHED,
+    COST,
+    INPUT,
+    OUTPUT,
+    REQUESTED_COST,
+    REQUESTS,
+    Cell,
     Names,
-    SortableColumn,
-    format_sums,
+    ShareBar,
+    Table,
+    TableColumn,
+    build_rows,
     name_providers,
     name_value,
     sort_rows,
@@ -34,7 +44,7 @@ from anthropic_proxy.console.dashboard.tables import (
 from anthropic_proxy.console.ledger.costs import MissingPrices, ModelCosts, count_unknown, find_missing_prices
 from anthropic_proxy.console.ledger.export import ExportTable, tabulate_usage
 from anthropic_proxy.console.ledger.queries import UsageGroup, sum_model_periods, sum_models, sum_periods, sum_usage
-from anthropic_proxy.console.ledger.records import FACETS, add_up, name_missing
+from anthropic_proxy.console.ledger.records import FACETS, UsageSums, add_up, name_missing
 from anthropic_proxy.console.ledger.request_queries import find_prompt_starts, sum_sessions
 from anthropic_proxy.console.session_names import find_names
 from anthropic_proxy.errors import InvalidRequest
@@ -45,19 +55,36 @@ GROUPS = ("day", *(name for name, facet in FACETS.items() if facet.is_group and 
 """Values of the parameter `by`: `day`, and facets. Sessions have a page of their own."""
 NOUNS = {name: "requested model" if name == "requested" else name for name in GROUPS}
 MAX_ROWS = 200
-_COLUMNS: Sequence[SortableColumn[UsageGroup]] = (
-    SortableColumn("requests", "Requests", lambda one: one.sums.requests),
-    SortableColumn("input", "In", lambda one: one.sums.all_input_tokens),
-    SortableColumn("cached", "Cached", lambda one: one.sums.cached_input_share),
-    SortableColumn("output", "Out", lambda one: one.sums.output_tokens),
-    SortableColumn("mean", "Per request", lambda one: one.sums.cost / one.sums.requests, "Cost per request"),
-    SortableColumn(
-        "requested",
-        "At Claude's prices",
-        lambda one: one.sums.requested_cost,
-        "Cost at the prices of the requested models",
-    ),
-    SortableColumn("cost", "Cost", lambda one: one.sums.cost),
+
+
+class CostRow(Struct, frozen=True):
+    group: UsageGroup
+    name: str = ""
+    note: str = ""
+    href: str = ""
+    share: ShareBar = ShareBar(formats.UNKNOWN, None, "")
+
+    @property
+    def sums(self) -> UsageSums:
+        return self.group.sums
+
+
+def _show_mean(one: CostRow) -> str:
+    sums = one.sums
+    mean = format_cost(round(sums.cost / sums.requests), sums.unknown_cost_requests)
+    return mean if sums.all_tokens else formats.UNKNOWN
+
+
+_COLUMNS: Sequence[TableColumn[CostRow]] = (
+    TableColumn("name", "", lambda one: Cell(text=one.name, href=one.href, note=one.note), style="a-what quiet wrap"),
+    REQUESTS,
+    INPUT,
+    CACHED,
+    OUTPUT,
+    TableColumn("mean", "Per request", _show_mean, "Cost per request", lambda one: one.sums.cost / one.sums.requests),
+    REQUESTED_COST,
+    COST,
+    TableColumn("share", "Share", lambda one: Cell(bars=[one.share]), is_number=True, style="context"),
 )
 
 
@@ -76,70 +103,41 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
     groups = memoize_result(lambda: sum_usage(context.connection, context.model_selection, by))
     total = memoize_result(lambda: add_up(group.sums for group in groups()))
 
-    def list_rows() -> list[Mapping[str, Any]]:
+    def build_table() -> Table:
         listed = groups()[::-1] if by == "day" else groups()  # the latest day first, others by cost
-        shown = sort_rows(listed, _COLUMNS, query.order)[:MAX_ROWS]
-        notes = _describe_prompts(context, [group.name for group in shown]) if by == "prompt" else {}
+        chosen = sort_rows([CostRow(group) for group in listed], _COLUMNS, query.order)[:MAX_ROWS]
+        notes = _describe_prompts(context, [one.group.name for one in chosen]) if by == "prompt" else {}
         # shares of 90 days are all about 1 %
-        whole = max((group.sums.cost for group in shown), default=0) if by == "day" else total().cost
-        rows: list[Mapping[str, Any]] = []
-        for group in shown:
-            sums, facets = group.sums, {**query.facets, by: group.name}
-            if by == "model":
-                facets["provider"] = group.provider
-            href = query.link("/dashboard/requests", facets=facets, measure="", order="")
-            if by == "day":
-                day = datetime.fromisoformat(group.name)
-                start, end = (int((day + timedelta(days=count)).astimezone().timestamp()) for count in (0, 1))
-                href = query.link_to_requests(start, end)
-            mean = requested = formats.UNKNOWN
-            if sums.all_tokens:
-                mean = format_cost(round(sums.cost / sums.requests), sums.unknown_cost_requests)
-                requested = formats.cost_with_unknown(sums.requested_cost, sums.unknown_requested_cost_requests)
-            is_unknown = sums.unknown_cost_requests and not sums.cost
-            rows.append(
-                {
-                    "name": _name_group(names, by, group),
-                    "note": name_value("provider", group.provider, names)
-                    if group.provider
-                    else notes.get(group.name, ""),
-                    "requests": formats.count(sums.requests),
-                    "input": formats.short_count(sums.all_input_tokens),
-                    "output": formats.short_count(sums.output_tokens),
-                    "cached": formats.percent(sums.cache_read_tokens, sums.all_input_tokens),
-                    "mean": mean,
-                    "requested": requested,
-                    "cost": format_sums(sums),
-                    "share": sums.cost / whole if sums.cost else None,
-                    "percent": formats.UNKNOWN if is_unknown else formats.percent(sums.cost, total().cost),
-                    "href": href,
-                }
+        whole = max((one.sums.cost for one in chosen), default=0) if by == "day" else total().cost
+        shown = [
+            CostRow(
+                one.group,
+                _name_group(names, by, one.group),
+                name_value("provider", one.group.provider, names)
+                if one.group.provider
+                else notes.get(one.group.name, ""),
+                _link_to_requests(query, by, one.group),
+                _find_share(one.sums, whole, total().cost, by),
             )
-        return rows
+            for one in chosen
+        ]
+        columns = [structs.replace(_COLUMNS[0], title=NOUNS[by].capitalize()), *_COLUMNS[1:]]
+        return Table(
+            caption=f"Costs by {NOUNS[by]}",
+            columns=columns,
+            rows=build_rows(columns, shown, lambda one: f"{one.group.provider}/{one.group.name}"),
+            query=query,
+            order=query.order or ("" if by == "day" else "-cost"),
+            default_order="day, latest first",
+        )
 
     def summarize() -> str:
-        sums = total()
-        if not sums.requests:
-            return "No requests in this range."
-        if not sums.has_replies:
-            return f"{formats.plural(sums.requests, 'request')} without a reply of a model, and so without a cost."
-        if not sums.cost and sums.unknown_cost_requests:
-            return f"The cost of {count_unknown(sums)} is unknown."
-        requests, free = formats.plural(sums.requests, "request"), "was" if sums.requests == 1 else "were"
-        verdict = f"{requests} {'cost' if sums.cost else free} {format_cost(sums.cost)}"
-        if sums.unknown_cost_requests:
-            verdict += f"; the cost of {sums.unknown_cost_requests:,} of them is unknown"
-        elif sums.cost and (
-            compared := compare_with_previous_range(context, context.model_selection, "cost", sums.cost)
-        ):
-            verdict += f", {compared}"
-        verdict += "."
-        largest = max(groups(), key=lambda group: group.sums.cost)
-        if largest.sums.cost and len(groups()) > 1:
-            name = _name_group(names, by, largest)
-            share = formats.percent(largest.sums.cost, sums.cost)
-            verdict += f" Largest {NOUNS[by]}: {name}, {format_cost(largest.sums.cost)} ({share})."
-        return verdict
+        text = _summarize_costs(context, total())
+        largest = max(groups(), key=lambda group: group.sums.cost, default=None)
+        if largest is None or not largest.sums.cost or len(groups()) < 2:
+            return text
+        name, share = _name_group(names, by, largest), formats.percent(largest.sums.cost, total().cost)
+        return f"{text} Largest {NOUNS[by]}: {name}, {format_cost(largest.sums.cost)} ({share})."
 
     def chart_costs() -> Chart:
         if by in ("model", "day"):
@@ -154,30 +152,58 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
             )
         return structs.replace(drawn, empty_text=explain_missing_cost(total()))
 
-    def list_missing_prices() -> MissingPrices | None:
-        if not total().unknown_cost_requests:
-            return None
-        return find_missing_prices(
-            ModelCosts(context.settings), sum_models(context.connection, context.model_selection)
-        )
-
     verdict = build_panel(context, "the summary", summarize)
-    rows = build_panel(context, "the costs", list_rows)
-    hidden = 0 if isinstance(rows, FailedPanel) else len(groups()) - len(rows)
+    table = build_panel(context, "the costs", build_table)
     return {
         "verdict": "The requests of this range cannot be added up." if isinstance(verdict, FailedPanel) else verdict,
         "by": by,
         "noun": NOUNS[by],
         "options": [(name, noun.capitalize()) for name, noun in NOUNS.items()],
-        "columns": _COLUMNS,
-        "order": query.order or ("" if by == "day" else "-cost"),
-        "missing_prices": build_panel(context, "missing prices", list_missing_prices),
-        "rows": rows,
-        "hidden": hidden,
+        "missing_prices": build_panel(context, "missing prices", lambda: _find_missing_prices(context, total())),
+        "table": table,
+        "hidden": 0 if isinstance(table, FailedPanel) else len(groups()) - len(table.rows),
         "chart": build_panel(context, "costs", chart_costs),
         "chart_title": f"Cost per {periods.length_name} and {'model' if by == 'day' else NOUNS[by]}",
         "is_empty": not context.facts.requests and context.can_read,
     }
+
+
+def _summarize_costs(context: PageContext, sums: UsageSums) -> str:
+    if not sums.requests:
+        return "No requests in this range."
+    if not sums.has_replies:
+        return f"{formats.plural(sums.requests, 'request')} without a reply of a model, and so without a cost."
+    if not sums.cost and sums.unknown_cost_requests:
+        return f"The cost of {count_unknown(sums)} is unknown."
+    requests, free = formats.plural(sums.requests, "request"), "was" if sums.requests == 1 else "were"
+    verdict = f"{requests} {'cost' if sums.cost else free} {format_cost(sums.cost)}"
+    if sums.unknown_cost_requests:
+        verdict += f"; the cost of {sums.unknown_cost_requests:,} of them is unknown"
+    elif sums.cost and (compared := compare_with_previous_range(context, context.model_selection, "cost", sums.cost)):
+        verdict += f", {compared}"
+    return f"{verdict}."
+
+
+def _find_share(sums: UsageSums, whole: int, total: int, by: str) -> ShareBar:
+    is_unknown = sums.unknown_cost_requests and not sums.cost
+    text = formats.UNKNOWN if is_unknown else formats.percent(sums.cost, total)
+    words = "of the most expensive day" if by == "day" else "of all costs"
+    return ShareBar(text, sums.cost / whole if sums.cost else None, words)
+
+
+def _link_to_requests(query: ViewQuery, by: str, group: UsageGroup) -> str:
+    if by == "day":
+        day = datetime.fromisoformat(group.name)
+        start, end = (int((day + timedelta(days=count)).astimezone().timestamp()) for count in (0, 1))
+        return query.link_to_requests(start, end)
+    facets = {**query.facets, by: group.name} | ({"provider": group.provider} if by == "model" else {})
+    return query.link("/dashboard/requests", facets=facets, measure="", order="")
+
+
+def _find_missing_prices(context: PageContext, total: UsageSums) -> MissingPrices | None:
+    if not total.unknown_cost_requests:
+        return None
+    return find_missing_prices(ModelCosts(context.settings), sum_models(context.connection, context.model_selection))
 
 
 def _describe_prompts(context: PageContext, prompts: Sequence[str]) -> Mapping[str, str]:

@@ -3,9 +3,11 @@
 The audit log has each change of a key or a team, with time, author, and old and new values.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
+from markupsafe import Markup
 from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
@@ -13,8 +15,16 @@ from anthropic_proxy.console.dashboard.charts import chart_models, divide_range
 from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, PageTable
 from anthropic_proxy.console.dashboard.requests import list_exported_requests
 from anthropic_proxy.console.dashboard.tables import (
-    SortableColumn,
+    COST,
+    REQUESTS,
+    Cell,
+    ShareBar,
+    Table,
+    TableColumn,
     build_finished_row,
+    build_request_table,
+    build_rows,
+    fit_text,
     format_sums,
     page_list,
     page_rows,
@@ -33,10 +43,17 @@ from anthropic_proxy.console.keys.queries import (
     read_all_spending,
     require_key,
 )
-from anthropic_proxy.console.keys.virtual_keys import LIST_FIELDS, AuditEntry, KeyStatus, Rules, Team, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import (
+    LIST_FIELDS,
+    AuditEntry,
+    KeyStatus,
+    Rules,
+    Team,
+    VirtualKey,
+)
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.engines import EngineReader
-from anthropic_proxy.console.ledger.export import ExportTable, format_time, tabulate_requests, to_dollars
+from anthropic_proxy.console.ledger.export import ExportTable, format_time, tabulate, tabulate_requests, to_dollars
 from anthropic_proxy.console.ledger.queries import find_last_key_uses
 from anthropic_proxy.console.ledger.records import UsageSums, add_up, add_up_groups
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
@@ -63,12 +80,6 @@ STATUS_TITLES = (("", "All"), *((status, status.capitalize()) for status in STAT
 """Pairs: state of keys, as the parameter `by` of the URL, and title of the filter. "": all keys."""
 
 
-class BudgetBar(Struct, frozen=True):
-    text: str
-    share: float
-    role: str
-
-
 class KeyState(Struct, frozen=True):
     sign: str
     role: str
@@ -78,60 +89,131 @@ class KeyState(Struct, frozen=True):
 class KeyRow(Struct, frozen=True, kw_only=True):
     key: VirtualKey
     state: KeyState
-    hint: str
     expires: str
     """Text about the expiry of an active key, if the state does not mention it. "": the key does not expire, or only
     its state mentions the expiry."""
-    allowed: Sequence[tuple[str, str]]
-    """Pairs of a title (such as models) and the allowed names. Empty: everything is allowed."""
-    limits: str
-    budgets: Sequence[BudgetBar]
+    budgets: Sequence[ShareBar]
     last_used_at: int | None
     """Start of the last stored request in microseconds since the epoch. None: no stored request."""
     last_used: str
     sums: UsageSums
-    requests: str
-    cost: str
     requests_link: str = ""
+
+    @property
+    def hint(self) -> str:
+        return self.key.hashes[0].hint if self.key.hashes else ""
 
 
 class TeamRow(Struct, frozen=True, kw_only=True):
-    name: str
-    rules: Rules
-    key_rows: Sequence[KeyRow]
-    keys: str
-    allowed: Sequence[tuple[str, str]]
-    limits: str
-    budgets: Sequence[BudgetBar]
+    team: Team
+    keys: Sequence[KeyRow]
+    budgets: Sequence[ShareBar]
     sums: UsageSums
-    requests: str
-    cost: str
+    link: str
+    """List of its keys."""
     requests_link: str
     costs_link: str
 
 
-class ChangeRow(Struct, frozen=True):
-    time: str
-    full_time: str
-    actor: str
-    action: str
-    target: str
-    key_id: str
-    """Id of the changed key, for a link. "": a team was changed."""
-    changes: str
+def show_rules(rules: Rules) -> Cell:
+    """Return the allowed names and limits of a key or a team, without the budgets."""
+    lines = [(name, ", ".join(names)) for name in LIST_FIELDS if (names := getattr(rules, name))]
+    limits = describe_rules(structs.replace(rules, budgets=(), **dict.fromkeys(LIST_FIELDS, ())))
+    return Cell(lines=[*(lines or [("all models and routes", "")]), *([("", limits)] if limits else [])])
 
 
-_KEY_TITLES = (
-    *("id", "label", "hint", "status", "owner", "team"),
-    *("created_at", "expires_at", "revoked_at", "last_used_at"),
+def show_budgets(budgets: Sequence[ShareBar], none: str = formats.UNKNOWN) -> Cell:
+    return Cell(bars=budgets) if budgets else Cell(lines=[(none, "")], style="extra")
+
+
+def _show_last_use(row: KeyRow) -> Cell:
+    return Cell(text=row.last_used, title="" if row.last_used_at is None else formats.full_time(row.last_used_at))
+
+
+def _show_requests(row: KeyRow | TeamRow, name: str) -> Cell:
+    text = formats.count(row.sums.requests)
+    return Cell(text=text, href=row.requests_link, label=f"Requests of {name}: {text}")
+
+
+_COLUMNS: Sequence[TableColumn[KeyRow]] = (
+    TableColumn(
+        "key",
+        "Key",
+        lambda row: Cell(text=row.key.label, href=f"/dashboard/keys/{quote(row.key.id, safe='')}", note=row.hint),
+        style="a-what wrap",
+    ),
+    TableColumn("state", "State", lambda row: Cell(tag=structs.astuple(row.state), note=row.expires), style="a-state"),
+    TableColumn(
+        "owner",
+        "Owner, team",
+        lambda row: Cell(text=row.key.owner or formats.UNKNOWN, note=row.key.team),
+        style="wrap",
+    ),
+    TableColumn("allowed", "Allowed, limits", lambda row: show_rules(row.key.rules), style="small allowed"),
+    TableColumn(
+        "used",
+        "Budget used",
+        lambda row: show_budgets(row.budgets),
+        sort=lambda row: max((bar.share or 0.0 for bar in row.budgets), default=-1.0),
+        style="full",
+    ),
+    TableColumn(
+        "last", "Last used", _show_last_use, sort=lambda row: row.last_used_at or 0, ends=("latest", "earliest")
+    ),
+    structs.replace(REQUESTS, text=lambda row: _show_requests(row, row.key.label), style="a-when"),
+    COST,
 )
-_RULE_TITLES = (*LIST_FIELDS, "requests_per_minute", "tokens_per_minute", "concurrency", "budgets")
-_USED_TITLES = ("budgets_used", "requests", "errors", "tokens", "cost")
-COLUMNS: Sequence[SortableColumn[KeyRow]] = (
-    SortableColumn("used", "Budget used", lambda row: max((bar.share for bar in row.budgets), default=-1.0)),
-    SortableColumn("last", "Last used", lambda row: row.last_used_at or 0, ends=("latest", "earliest")),
-    SortableColumn("requests", "Requests", lambda row: row.sums.requests),
-    SortableColumn("cost", "Cost", lambda row: row.sums.cost),
+
+
+def _count_keys(keys: Sequence[KeyRow]) -> str:
+    active = sum(row.state.text not in STATUSES[1:] for row in keys)
+    return f"{active} active of {len(keys)}" if active != len(keys) else formats.count(active)
+
+
+def _show_team_cost(row: TeamRow) -> Cell:
+    cost = format_sums(row.sums)
+    return Cell(text=cost, href=row.costs_link, label=f"Cost of the team {row.team.name} by key: {cost}")
+
+
+def _show_change(team: Team) -> Cell:
+    href = f"/dashboard/keys/edit?action=team&target={quote(team.name, safe='')}"
+    return Cell(text="Change", href=href, label=f"Change the team {team.name}")
+
+
+def _show_target(entry: AuditEntry) -> Cell:
+    key_id, _, label = entry.target.partition(" ")
+    if not entry.action.endswith("key"):
+        return Cell(text=entry.target)
+    return Cell(text=label, href=f"/dashboard/keys/{quote(key_id, safe='')}")
+
+
+_HIDDEN_CHANGE = Markup('<span class="hidden-text">Change</span>')
+_TEAM_COLUMNS: Sequence[TableColumn[TeamRow]] = (
+    TableColumn("team", "Team", lambda row: Cell(text=row.team.name, href=row.link), style="a-what wrap"),
+    TableColumn("keys", "Keys", lambda row: _count_keys(row.keys), style="a-state nowrap", phone_label="keys"),
+    TableColumn("allowed", "Allowed, limits", lambda row: show_rules(row.team.rules), style="small allowed"),
+    TableColumn("used", "Budget used", lambda row: show_budgets(row.budgets), is_number=True, style="full"),
+    structs.replace(REQUESTS, text=lambda row: _show_requests(row, f"the team {row.team.name}"), style="a-when"),
+    structs.replace(COST, text=_show_team_cost),
+    TableColumn("change", _HIDDEN_CHANGE, lambda row: _show_change(row.team), is_number=True, style="full change"),
+)
+
+
+_CHANGE_COLUMNS: Sequence[TableColumn[AuditEntry]] = (
+    TableColumn(
+        "time",
+        "Time",
+        lambda entry: Cell(
+            text=formats.day_and_time(entry.at * MICROSECONDS), title=formats.full_time(entry.at * MICROSECONDS)
+        ),
+        style="a-state nowrap",
+    ),
+    TableColumn("action", "Action", lambda entry: entry.action, style="a-change nowrap"),
+    TableColumn("target", "Key or team", _show_target, style="full wrap"),
+    TableColumn("actor", "Actor", lambda entry: fit_text(entry.actor, "wrap"), style="full muted"),
+    TableColumn(
+        "changes", "Changes", lambda entry: describe_changes(entry.changes) or formats.UNKNOWN, style="full wrap"
+    ),
 )
 
 
@@ -146,9 +228,22 @@ def build_keys_page(context: PageContext) -> Mapping[str, Any]:
         "verdict": _summarize(found.keys),
         "store_problem": found.problem,
         "part": part,
-        "teams": found.teams,
-        "columns": COLUMNS,
-        "order": context.query.order,
+        "table": Table(
+            caption="Virtual keys; requests and cost of the range",
+            columns=_COLUMNS,
+            rows=build_rows(_COLUMNS, part.rows, lambda row: row.key.id),
+            style="keys",
+            query=context.query,
+            order=context.query.order,
+            default_order="label",
+        ),
+        "teams": Table(
+            caption="Teams; requests and cost of the range",
+            columns=_TEAM_COLUMNS,
+            rows=build_rows(_TEAM_COLUMNS, found.teams, lambda row: row.team.name, is_link=False),
+            id="teams",
+            style="keys",
+        ),
         "statuses": STATUS_TITLES,
         "is_empty": not found.keys,
         "hidden": hidden,
@@ -188,7 +283,7 @@ def choose_key_rows(context: PageContext, rows: Sequence[KeyRow]) -> list[KeyRow
             or row.key.id.startswith(text)  # a random id contains many short words
         )
     ]
-    return sort_rows(chosen, COLUMNS, query.order)
+    return sort_rows(chosen, _COLUMNS, query.order)
 
 
 class KeyList(Struct, frozen=True):
@@ -299,9 +394,15 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
             ),
             Figure("Last used", row.last_used, "in the ledger"),
         ],
-        "team": None if team is None else (team, build_budget_bars(team.rules, spending.get(f"team/{team.name}"))),
-        "team_limits": "" if team is None else describe_limits(team.rules),
-        "team_allowed": [] if team is None else list_allowed_names(team.rules),
+        "rules": show_rules(key.rules),
+        "budgets": show_budgets(row.budgets, "no budget"),
+        "team": team,
+        "team_cells": []
+        if team is None
+        else [
+            show_rules(team.rules),
+            show_budgets(build_budget_bars(team.rules, spending.get(f"team/{team.name}"))),
+        ],
         "chart": chart_models(
             periods,
             by_period,
@@ -309,11 +410,15 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
             formats.chart_money if total.cost else formats.count,
         ),
         "chart_title": f"{'Cost' if total.cost else 'Requests'} per {periods.length_name} and model",
-        "requests": [build_finished_row(one, context.now) for one in latest],
-        "changes": [
-            build_change_row(entry)
-            for entry in list_audit_entries(EngineReader(context.connection), key_id=key.id, limit=_MAX_CHANGES)
-        ],
+        "requests": build_request_table(
+            [build_finished_row(one, context.now) for one in latest], "Latest requests of the key"
+        ),
+        "changes": _build_change_table(
+            list_audit_entries(EngineReader(context.connection), key_id=key.id, limit=_MAX_CHANGES),
+            "Changes of the key",
+            "changes",
+            [column for column in _CHANGE_COLUMNS if column.name != "target"],
+        ),
     }
 
 
@@ -330,8 +435,19 @@ def build_audit_page(context: PageContext) -> Mapping[str, Any]:
     return {
         "title": "Audit log",
         "verdict": verdict if part.rows else "No change of a key or a team is recorded.",
-        "part": structs.replace(part, rows=[build_change_row(entry) for entry in part.rows]),
+        "part": part,
+        "table": _build_change_table(part.rows, "Changes of keys and teams", "rows"),
     }
+
+
+def _build_change_table(
+    entries: Sequence[AuditEntry],
+    caption: str,
+    name: str,
+    columns: Sequence[TableColumn[AuditEntry]] = _CHANGE_COLUMNS,
+) -> Table:
+    rows = build_rows(columns, entries, lambda entry: str(entry.id), is_link=False)
+    return Table(caption=caption, columns=columns, rows=rows, id=name)
 
 
 def list_shown_entries(context: PageContext, limit: int = _MAX_AUDIT_ROWS) -> Sequence[AuditEntry]:
@@ -345,20 +461,6 @@ def list_shown_entries(context: PageContext, limit: int = _MAX_AUDIT_ROWS) -> Se
         before_id=int(query.before) if query.before else None,
         after_id=int(query.after) if query.after else None,
         limit=limit,
-    )
-
-
-def build_change_row(entry: AuditEntry) -> ChangeRow:
-    key_id, _, label = entry.target.partition(" ")
-    is_key = entry.action.endswith("key")
-    return ChangeRow(
-        time=formats.day_and_time(entry.at * MICROSECONDS),
-        full_time=formats.full_time(entry.at * MICROSECONDS),
-        actor=entry.actor,
-        action=entry.action,
-        target=label if is_key else entry.target,
-        key_id=key_id if is_key else "",
-        changes=describe_changes(entry.changes) or formats.UNKNOWN,
     )
 
 
@@ -377,16 +479,11 @@ def build_key_row(key: VirtualKey, usage: KeyUsage, now: float, requests_link: s
     return KeyRow(
         key=key,
         state=describe_state(key, now),
-        hint=key.hashes[0].hint if key.hashes else "",
         expires=expires,
-        allowed=list_allowed_names(key.rules),
-        limits=describe_limits(key.rules),
         budgets=build_budget_bars(key.rules, usage.spending),
         last_used_at=last,
         last_used=formats.UNKNOWN if last is None else formats.ago(now - last / MICROSECONDS),
         sums=usage.sums,
-        requests=formats.count(usage.sums.requests),
-        cost=format_sums(usage.sums),
         requests_link=requests_link,
     )
 
@@ -399,22 +496,15 @@ def build_team_row(
     spending: Mapping[str, Sequence[Spending]],
 ) -> TeamRow:
     """The sums are those of the team at the time of each request, also if a key has changed its team since."""
-    total = sums.get(team.name, UsageSums())
-    facets = {"team": team.name}
-    active = sum(row.state.text not in STATUSES[1:] for row in keys)
+    query, facets = context.query, {"team": team.name}
     return TeamRow(
-        name=team.name,
-        rules=team.rules,
-        key_rows=keys,
-        sums=total,
-        keys=f"{active} active of {len(keys)}" if active != len(keys) else formats.count(active),
-        allowed=list_allowed_names(team.rules),
-        limits=describe_limits(team.rules),
+        team=team,
+        keys=keys,
         budgets=build_budget_bars(team.rules, spending.get(f"team/{team.name}")),
-        requests=formats.count(total.requests),
-        cost=format_sums(total),
-        requests_link=context.query.link("/dashboard/requests", facets=facets, order="", text=""),
-        costs_link=context.query.link("/dashboard/costs", facets=facets, measure="key", order="", text=""),
+        sums=sums.get(team.name, UsageSums()),
+        link=query.link(text=team.name),
+        requests_link=query.link("/dashboard/requests", facets=facets, order="", text=""),
+        costs_link=query.link("/dashboard/costs", facets=facets, measure="key", order="", text=""),
     )
 
 
@@ -428,32 +518,15 @@ def describe_state(key: VirtualKey, now: float) -> KeyState:
     return KeyState(*_STATUS_SIGNS[status], status)
 
 
-def list_allowed_names(rules: Rules) -> Sequence[tuple[str, str]]:
-    """Return the models, providers and routes to which `rules` limit a key or a team. Each item is a pair: `models`,
-    `providers` or `routes`, and the allowed names as one text. If a kind is missing, all its names are allowed.
-    """
-    return [(name, ", ".join(names)) for name in LIST_FIELDS if (names := getattr(rules, name))]
-
-
-def describe_limits(rules: Rules) -> str:
-    """Return the limits per minute and of simultaneous requests of a key or team: `60 requests/min, 4 at a time`."""
-    return describe_rules(
-        Rules(
-            requests_per_minute=rules.requests_per_minute,
-            tokens_per_minute=rules.tokens_per_minute,
-            concurrency=rules.concurrency,
-        )
-    )
-
-
-def build_budget_bars(rules: Rules, spending: Sequence[Spending] | None) -> Sequence[BudgetBar]:
+def build_budget_bars(rules: Rules, spending: Sequence[Spending] | None) -> Sequence[ShareBar]:
     """`spending` has their used amounts in the same order. None: the amounts are unknown."""
+    whole = "of the budget"
     if spending is None:
-        return [BudgetBar(f"{formats.UNKNOWN} of {budget.describe()}", 0.0, "accent") for budget in rules.budgets]
+        return [ShareBar(f"{formats.UNKNOWN} of {budget.describe()}", 0.0, whole) for budget in rules.budgets]
     bars = []
     for one in spending:
         role = "error" if one.share >= 1 else "warn" if one.share >= _HIGH_SHARE else "accent"
-        bars.append(BudgetBar(one.describe(), one.share, role))
+        bars.append(ShareBar(one.describe(), one.share, whole, role))
     return bars
 
 
@@ -461,54 +534,74 @@ def _describe_span(seconds: float) -> str:
     return formats.ago(seconds).removesuffix(" ago")
 
 
+_RULE_EXPORT: Mapping[str, Callable[[Rules], Any]] = {
+    "models": lambda rules: list(rules.models),
+    "providers": lambda rules: list(rules.providers),
+    "routes": lambda rules: list(rules.routes),
+    "requests_per_minute": lambda rules: rules.requests_per_minute,
+    "tokens_per_minute": lambda rules: rules.tokens_per_minute,
+    "concurrency": lambda rules: rules.concurrency,
+    "budgets": lambda rules: [budget.encoded_text for budget in rules.budgets],
+}
+_USE_EXPORT: Mapping[str, Callable[[KeyRow | TeamRow], Any]] = {
+    "budgets_used": lambda row: [bar.text for bar in row.budgets],
+    "requests": lambda row: row.sums.requests,
+    "errors": lambda row: row.sums.errors,
+    "tokens": lambda row: row.sums.all_tokens,
+    "cost": lambda row: to_dollars(row.sums.known_cost),
+}
+_ENTRY_EXPORT: Mapping[str, Callable[[AuditEntry], Any]] = {
+    "id": lambda entry: entry.id,
+    "at": lambda entry: format_key_time(entry.at),
+    "actor": lambda entry: entry.actor,
+    "action": lambda entry: entry.action,
+    "object": lambda entry: entry.target,
+    "changes": lambda entry: describe_changes(entry.changes),
+}
+
+
 def _tabulate_keys(context: PageContext) -> ExportTable:
-    rows = [
-        [
-            *(row.key.id, row.key.label, row.hint, row.key.find_status(context.now), row.key.owner, row.key.team),
-            *(format_key_time(time) for time in (row.key.created_at, row.key.expires_at, row.key.revoked_at)),
-            None if row.last_used_at is None else format_time(row.last_used_at),
-            *_list_rules(row.key.rules),
-            *([bar.text for bar in row.budgets], *_list_sums(row.sums)),
-        ]
-        for row in choose_key_rows(context, read_key_list(context).keys)
-    ]
-    return ExportTable([*_KEY_TITLES, *_RULE_TITLES, *_USED_TITLES], rows)
+    def rules_of(find: Callable[[Rules], Any]) -> Callable[[KeyRow], Any]:
+        return lambda row: find(row.key.rules)
+
+    fields: Mapping[str, Callable[[KeyRow], Any]] = {
+        "id": lambda row: row.key.id,
+        "label": lambda row: row.key.label,
+        "hint": lambda row: row.hint,
+        "status": lambda row: row.key.find_status(context.now),
+        "owner": lambda row: row.key.owner,
+        "team": lambda row: row.key.team,
+        "created_at": lambda row: format_key_time(row.key.created_at),
+        "expires_at": lambda row: format_key_time(row.key.expires_at),
+        "revoked_at": lambda row: format_key_time(row.key.revoked_at),
+        "last_used_at": lambda row: None if row.last_used_at is None else format_time(row.last_used_at),
+        **{name: rules_of(find) for name, find in _RULE_EXPORT.items()},
+        **_USE_EXPORT,
+    }
+    return tabulate(fields, choose_key_rows(context, read_key_list(context).keys))
 
 
 def _tabulate_teams(context: PageContext) -> ExportTable:
-    rows = [
-        [row.name, len(row.key_rows), *_list_rules(row.rules), [bar.text for bar in row.budgets], *_list_sums(row.sums)]
-        for row in read_key_list(context).teams
-    ]
-    return ExportTable(["team", "keys", *_RULE_TITLES, *_USED_TITLES], rows)
+    def rules_of(find: Callable[[Rules], Any]) -> Callable[[TeamRow], Any]:
+        return lambda row: find(row.team.rules)
+
+    fields: Mapping[str, Callable[[TeamRow], Any]] = {
+        "team": lambda row: row.team.name,
+        "keys": lambda row: len(row.keys),
+        **{name: rules_of(find) for name, find in _RULE_EXPORT.items()},
+        **_USE_EXPORT,
+    }
+    return tabulate(fields, read_key_list(context).teams)
 
 
 def _tabulate_key_changes(context: PageContext) -> ExportTable:
     key = require_key(EngineReader(context.connection), context.path_parameters["id"])
-    return _tabulate_entries(list_audit_entries(EngineReader(context.connection), key_id=key.id))
+    return tabulate(_ENTRY_EXPORT, list_audit_entries(EngineReader(context.connection), key_id=key.id))
 
 
 def _tabulate_key_requests(context: PageContext) -> ExportTable:
     key = require_key(EngineReader(context.connection), context.path_parameters["id"])
     return tabulate_requests(list_exported_requests(limit_to_key(context, key)))
-
-
-def _tabulate_entries(entries: Sequence[AuditEntry]) -> ExportTable:
-    rows = [
-        [one.id, format_key_time(one.at), one.actor, one.action, one.target, describe_changes(one.changes)]
-        for one in entries
-    ]
-    return ExportTable(["id", "at", "actor", "action", "object", "changes"], rows)
-
-
-def _list_rules(rules: Rules) -> list[Any]:
-    names = [list(getattr(rules, name)) for name in LIST_FIELDS]
-    limits = [rules.requests_per_minute, rules.tokens_per_minute, rules.concurrency]
-    return [*names, *limits, [budget.encoded_text for budget in rules.budgets]]
-
-
-def _list_sums(sums: UsageSums) -> list[Any]:
-    return [sums.requests, sums.errors, sums.all_tokens, to_dollars(sums.known_cost)]
 
 
 PAGE = Page(
@@ -522,7 +615,7 @@ AUDIT_PAGE = Page(
     section="Keys",
     template="key_audit.html",
     build=build_audit_page,
-    tables={"changes": PageTable(lambda context: _tabulate_entries(list_shown_entries(context)))},
+    tables={"changes": PageTable(lambda context: tabulate(_ENTRY_EXPORT, list_shown_entries(context)))},
     adds_up=False,
 )
 KEY_PAGE = Page(

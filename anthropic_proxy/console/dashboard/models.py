@@ -4,7 +4,7 @@ The speed is the number of output tokens per second after the first token. The c
 tokens would have had with other models.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct, structs
@@ -19,10 +19,23 @@ from anthropic_proxy.console.dashboard.page import (
     build_panel,
     memoize_result,
 )
-from anthropic_proxy.console.dashboard.tables import SortableColumn, format_sums, sort_rows
+from anthropic_proxy.console.dashboard.query import ViewQuery
+from anthropic_proxy.console.dashboard.tables import (
+    CACHED,
+    COST,
+    INPUT,
+    OUTPUT,
+    REQUESTED_COST,
+    REQUESTS,
+    Cell,
+    Table,
+    TableColumn,
+    build_rows,
+    sort_rows,
+)
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts, calculate_base_cost, find_missing_prices
-from anthropic_proxy.console.ledger.export import EXPORT_TITLES, ExportTable, encode_sums
+from anthropic_proxy.console.ledger.export import ExportTable, tabulate
 from anthropic_proxy.console.ledger.histograms import Histogram, find_percentile
 from anthropic_proxy.console.ledger.queries import ModelPeriod, ModelSums, count_facets
 from anthropic_proxy.console.ledger.records import UsageSums, add_up
@@ -38,33 +51,68 @@ _MIN_RATED = 5
 """Minimum number of replies of a model for a comparison of its speed with others."""
 _MAX_REQUESTED = 5
 _MAX_COMPARED = 12
-_REQUESTED = "Cost at the prices of the requested models"
 _RATES = ("input", "cache_read", "cache_write", "output", "thinking")
 
 
 class UsedModel(Struct, frozen=True):
+    prefix: str
     model: ModelSums
+    href: str
+    """Link to its requests."""
     first_tokens: Histogram
     durations: Histogram
     """Times to the last byte of the reply."""
     speed: float | None
     """Output tokens per second after the first token. None: unknown."""
 
+    @property
+    def sums(self) -> UsageSums:
+        return self.model.sums
 
-_COLUMNS: Sequence[SortableColumn[UsedModel]] = (
-    SortableColumn("requests", "Requests", lambda one: one.model.sums.requests),
-    SortableColumn("errors", "Errors", lambda one: one.model.sums.errors / one.model.sums.requests),
-    SortableColumn("tool_errors", "Tool errors", lambda one: one.model.sums.tool_error_share),
-    SortableColumn("input", "In", lambda one: one.model.sums.all_input_tokens),
-    SortableColumn("cached", "Cached", lambda one: one.model.sums.cached_input_share),
-    SortableColumn("output", "Out", lambda one: one.model.sums.output_tokens),
-    SortableColumn("p50", "First token p50", lambda one: find_percentile(one.first_tokens, 0.5)),
-    SortableColumn("p95", "p95", lambda one: find_percentile(one.first_tokens, 0.95), "First token p95"),
-    SortableColumn("total50", "Total p50", lambda one: find_percentile(one.durations, 0.5)),
-    SortableColumn("total95", "p95", lambda one: find_percentile(one.durations, 0.95), "Total p95"),
-    SortableColumn("speed", "Tokens/s", lambda one: one.speed),
-    SortableColumn("requested", "At Claude's prices", lambda one: one.model.sums.requested_cost, _REQUESTED),
-    SortableColumn("cost", "Cost", lambda one: one.model.sums.cost),
+
+def _show_tool_errors(one: UsedModel) -> Cell:
+    text = formats.error_count_and_share(one.sums.tool_errors, one.sums.tool_results)
+    malformed = one.sums.malformed_replies
+    return Cell(text=text, note=f"{formats.count(malformed)} malformed" if malformed else "")
+
+
+def _percentile_column(
+    name: str, title: str, find: Callable[[UsedModel], Histogram], share: float, description: str = ""
+) -> TableColumn[UsedModel]:
+    return TableColumn(
+        name,
+        title,
+        lambda one: formats.seconds(find_percentile(find(one), share)),
+        description,
+        lambda one: find_percentile(find(one), share),
+    )
+
+
+_COLUMNS: Sequence[TableColumn[UsedModel]] = (
+    TableColumn(
+        "model",
+        "Model",
+        lambda one: Cell(model=(one.prefix, one.model.model, one.model.provider), href=one.href),
+        style="a-what quiet",
+    ),
+    REQUESTS,
+    TableColumn(
+        "errors",
+        "Errors",
+        lambda one: formats.error_share(one.sums.errors, one.sums.requests),
+        sort=lambda one: one.sums.errors / one.sums.requests,
+    ),
+    TableColumn("tool_errors", "Tool errors", _show_tool_errors, sort=lambda one: one.sums.tool_error_share),
+    INPUT,
+    CACHED,
+    OUTPUT,
+    _percentile_column("p50", "First token p50", lambda one: one.first_tokens, 0.5),
+    _percentile_column("p95", "p95", lambda one: one.first_tokens, 0.95, "First token p95"),
+    _percentile_column("total50", "Total p50", lambda one: one.durations, 0.5),
+    _percentile_column("total95", "p95", lambda one: one.durations, 0.95, "Total p95"),
+    TableColumn("speed", "Tokens/s", lambda one: formats.count(one.speed), sort=lambda one: one.speed),
+    REQUESTED_COST,
+    COST,
 )
 
 
@@ -75,10 +123,8 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
     )
     found = memoize_result(lambda: queries.add_up_model_periods(by_period()))
     total = memoize_result(lambda: add_up(one.sums for one in found()))
-    order = context.query.order or "-cost"
-    used = build_panel(
-        context, "the models", lambda: sort_rows(_collect_used(context, found(), by_period()), _COLUMNS, order)
-    )
+    used = memoize_result(lambda: _collect_used(context, costs, found(), by_period()))
+    table = build_panel(context, "the models", lambda: _build_table(context.query, used()))
     verdict = build_panel(context, "the summary", lambda: _summarize(found(), total()))
     if isinstance(verdict, FailedPanel):
         verdict = "The requests of this range cannot be added up."
@@ -88,12 +134,11 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
         return structs.replace(drawn, empty_text=explain_missing_cost(total()))
 
     return {
-        "verdict": verdict + ("" if isinstance(used, FailedPanel) else _name_slowest(costs, used)),
-        "columns": _COLUMNS,
-        "order": order,
+        "verdict": verdict + ("" if isinstance(table, FailedPanel) else _name_slowest(used())),
+        "table": table,
         "has_durations": context.query.hours <= _MAX_DURATION_HOURS,
         "mapping": context.setup.mapping,
-        "rows": used if isinstance(used, FailedPanel) else [_build_row(context, costs, one) for one in used],
+        "has_malformed": any(one.sums.malformed_replies for one in found()),
         "chart": build_panel(context, "costs", chart_costs),
         "chart_title": f"Cost per {periods.length_name} and model",
         "prices": build_panel(context, "prices", lambda: list_prices(context, costs, found())),
@@ -106,9 +151,16 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
     }
 
 
+def _build_table(query: ViewQuery, used: Sequence[UsedModel]) -> Table:
+    order = query.order or "-cost"
+    rows = build_rows(_COLUMNS, sort_rows(used, _COLUMNS, order), lambda one: f"{one.prefix}/{one.model.model}")
+    return Table(caption="Models used", columns=_COLUMNS, rows=rows, query=query, order=order)
+
+
 def _collect_used(
-    context: PageContext, found: Sequence[ModelSums], by_period: Sequence[ModelPeriod]
+    context: PageContext, costs: ModelCosts, found: Sequence[ModelSums], by_period: Sequence[ModelPeriod]
 ) -> list[UsedModel]:
+    query = context.query
     first_tokens = queries.group_latencies(by_period, _find_model)
     durations: Mapping[tuple[int, tuple[str, ...]], Histogram] = {}
     if context.query.hours <= _MAX_DURATION_HOURS:
@@ -119,7 +171,10 @@ def _collect_used(
     for one in found:
         key = one.provider, one.model
         if one.provider:
-            used.append(UsedModel(one, first_tokens.get(key, {}), durations.get((0, key), {}), speeds.get(key)))
+            facets = {**query.facets, "provider": one.provider, "model": one.model}
+            href = query.link("/dashboard/requests", facets=facets, measure="", compared="", order="")
+            times = first_tokens.get(key, {}), durations.get((0, key), {})
+            used.append(UsedModel(costs.find_prefix(one.provider), one, href, *times, speeds.get(key)))
     return used
 
 
@@ -127,15 +182,14 @@ def _find_model(one: ModelPeriod) -> tuple[str, str]:
     return one.model.provider, one.model.model
 
 
-def _name_slowest(costs: ModelCosts, used: Sequence[UsedModel]) -> str:
+def _name_slowest(used: Sequence[UsedModel]) -> str:
     enough = [one for one in used if sum(one.first_tokens.values()) >= _MIN_RATED]
-    rated = [(find_percentile(one.first_tokens, 0.95), one.model) for one in enough]
+    rated = [(find_percentile(one.first_tokens, 0.95), one) for one in enough]
     known = [(value, one) for value, one in rated if value is not None]
     if len(known) < 2:
         return ""
     value, slowest = max(known, key=lambda pair: pair[0])
-    name = f"{costs.find_prefix(slowest.provider)}/{slowest.model}"
-    return f" Slowest: {name}, time to first token p95 {formats.seconds(value)}."
+    return f" Slowest: {slowest.prefix}/{slowest.model.model}, time to first token p95 {formats.seconds(value)}."
 
 
 def _summarize(found: Sequence[ModelSums], total: UsageSums) -> str:
@@ -150,33 +204,6 @@ def _summarize(found: Sequence[ModelSums], total: UsageSums) -> str:
         saved = format_cost(total.requested_cost - total.cost)
         verdict += f" At Claude's prices they would have cost {saved} more."
     return verdict
-
-
-def _build_row(context: PageContext, costs: ModelCosts, used: UsedModel) -> Mapping[str, str]:
-    one = used.model
-    sums, facets = one.sums, {**context.query.facets, "provider": one.provider, "model": one.model}
-    return {
-        "provider": one.provider,
-        "prefix": costs.find_prefix(one.provider),
-        "model": one.model,
-        "requests": formats.count(sums.requests),
-        "input": formats.short_count(sums.all_input_tokens),
-        "output": formats.short_count(sums.output_tokens),
-        "errors": formats.error_share(sums.errors, sums.requests),
-        "tool_errors": formats.error_count_and_share(sums.tool_errors, sums.tool_results),
-        "malformed": formats.count(sums.malformed_replies) if sums.malformed_replies else "",
-        "cached": formats.percent(sums.cache_read_tokens, sums.all_input_tokens),
-        "p50": formats.seconds(find_percentile(used.first_tokens, 0.5)),
-        "p95": formats.seconds(find_percentile(used.first_tokens, 0.95)),
-        "total50": formats.seconds(find_percentile(used.durations, 0.5)),
-        "total95": formats.seconds(find_percentile(used.durations, 0.95)),
-        "speed": formats.UNKNOWN if used.speed is None else formats.count(used.speed),
-        "cost": format_sums(sums),
-        "requested_cost": formats.cost_with_unknown(sums.requested_cost, sums.unknown_requested_cost_requests)
-        if sums.has_replies
-        else formats.UNKNOWN,
-        "href": context.query.link("/dashboard/requests", facets=facets, measure="", compared="", order=""),
-    }
 
 
 class PriceRow(Struct, frozen=True, kw_only=True):
@@ -301,8 +328,8 @@ def _compare(name: str, cost: int, total: UsageSums) -> ComparedCost:
 
 def tabulate_models(context: PageContext) -> ExportTable:
     found = queries.sum_models(context.connection, context.model_selection)
-    rows = [[one.provider, one.model, *encode_sums(one.sums).values()] for one in found]
-    return ExportTable(["provider", "model", *EXPORT_TITLES], rows)
+    fields = {"provider": lambda one: one.provider, "model": lambda one: one.model}
+    return tabulate(fields, found, lambda one: one.sums)
 
 
 def _tabulate_mapping(context: PageContext) -> ExportTable:

@@ -45,7 +45,13 @@ from anthropic_proxy.console.dashboard.page import (
     memoize_result,
 )
 from anthropic_proxy.console.dashboard.query import RANGE_TITLES, ViewQuery, title_month
-from anthropic_proxy.console.dashboard.tables import TableRow, build_finished_row, build_running_row, format_sums
+from anthropic_proxy.console.dashboard.tables import (
+    Table,
+    build_finished_row,
+    build_request_table,
+    build_running_row,
+    format_sums,
+)
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts, count_unknown, find_missing_prices
 from anthropic_proxy.console.ledger.export import EXPORT_TITLES, ExportTable, encode_sums, format_time
@@ -449,10 +455,11 @@ def _list_providers(found: _Queries, values: Mapping[tuple[int, tuple[str, ...]]
     ]
 
 
-def _list_latest(context: PageContext) -> Sequence[TableRow]:
+def _list_latest(context: PageContext) -> Table:
     running = [build_running_row(receipt, context.now) for receipt in reversed(context.running)]
     finished = list_stored_requests(context.connection, context.selection, _MAX_LATEST)
-    return [*running, *(build_finished_row(row, context.now) for row in finished)][:_MAX_LATEST]
+    shown = [*running, *(build_finished_row(row, context.now) for row in finished)][:_MAX_LATEST]
+    return build_request_table(shown, "Latest requests", "latest")
 
 
 def _list_models(context: PageContext, by_model: Sequence[ModelPeriod], costs: ModelCosts) -> list[Mapping[str, Any]]:

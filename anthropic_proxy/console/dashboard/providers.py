@@ -5,6 +5,7 @@ checkers of tool calls.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
 from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
@@ -16,6 +17,7 @@ from anthropic_proxy.console.dashboard.error_kinds import (
     link_to_failed_attempts,
 )
 from anthropic_proxy.console.dashboard.page import FailedPanel, Page, PageContext, PageTable, build_panel
+from anthropic_proxy.console.dashboard.tables import Cell, Table, TableColumn, build_rows
 from anthropic_proxy.console.doctor import auto_mode_runs, stored_runs
 from anthropic_proxy.console.doctor.stored_runs import DoctorRun, RunTomlTable
 from anthropic_proxy.console.ledger import queries
@@ -26,6 +28,7 @@ from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, 
 from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_cost
 from anthropic_proxy.gateway.readiness import describe_demo
 from anthropic_proxy.gateway.settings import Settings
@@ -55,6 +58,29 @@ class ProviderRow(Struct, frozen=True, kw_only=True):
     line: Sequence[float | None] = ()
 
 
+def _show_address(row: ProviderRow) -> Cell:
+    host, slash, path = row.address.partition("/")
+    return Cell(text=Markup('<span class="nowrap">{}</span><wbr>{}').format(host, slash + path))
+
+
+def _show_remedy(row: ProviderRow) -> Cell:
+    return Cell(text=name_program(row.remedy), more=row.failures, style="muted" if row.is_quiet else "")
+
+
+_COLUMNS: Sequence[TableColumn[ProviderRow]] = (
+    TableColumn("provider", "Provider", lambda row: Cell(model=(row.prefix, "", row.name)), style="a-what"),
+    TableColumn("state", "State", lambda row: Cell(tag=(row.sign, row.role, row.state)), style="a-state"),
+    TableColumn("address", "Address", _show_address, style="muted wrap"),
+    TableColumn("key", "Key", lambda row: row.key, style="text"),
+    TableColumn("p50", "First token p50", lambda row: row.p50, is_number=True),
+    TableColumn("p95", "p95", lambda row: row.p95, is_number=True),
+    TableColumn("latency", "Latency", lambda row: Cell(line=row.line)),
+    TableColumn("requests", "Requests", lambda row: row.requests, is_number=True),
+    TableColumn("errors", "Errors", lambda row: row.errors, is_number=True),
+    TableColumn("remedy", "Remedy", _show_remedy, style="full wrap"),
+)
+
+
 class _Figures(Struct):
     sums: UsageSums
     attempts: FailedAttempts
@@ -73,7 +99,12 @@ def build_providers_page(context: PageContext) -> Mapping[str, Any]:
     return {
         "verdict": _summarize(context, rows, 0 if doctor.is_outdated else len(doctor.remedies)),
         "figures": figures,
-        "rows": rows,
+        "table": Table(
+            caption="Providers and their state",
+            columns=_COLUMNS,
+            rows=build_rows(_COLUMNS, rows, lambda row: row.name, is_link=False),
+            style="states",
+        ),
         "unused": [(one.name, one.prefix, _describe_state(one)[3]) for one in unused],
         "problems": [*context.setup.problems, *context.setup.advice],
         "doctor": doctor,

@@ -1,20 +1,26 @@
 """Page Requests: search, filters with counts, a chart of requests over time, and the table of requests."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msgspec import structs
+from msgspec import Struct, structs
+from sqlalchemy import ColumnElement
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.charts import OUTCOME_TITLES, chart_groups, divide_range
+from anthropic_proxy.console.dashboard.charts import OUTCOME_TITLES, Chart, chart_groups, divide_range
 from anthropic_proxy.console.dashboard.page import Page, PageContext, PageTable
 from anthropic_proxy.console.dashboard.query import ViewQuery
 from anthropic_proxy.console.dashboard.tables import (
     COLUMNS,
+    Names,
     PagedRows,
+    Row,
+    TableColumn,
     build_finished_row,
+    build_request_table,
     build_running_row,
     decode_columns,
+    fit_text,
     list_filters,
     name_providers,
     name_value,
@@ -22,11 +28,10 @@ from anthropic_proxy.console.dashboard.tables import (
     read_order,
 )
 from anthropic_proxy.console.ledger.export import tabulate_requests
-from anthropic_proxy.console.ledger.queries import MAX_COUNTED_REQUESTS, count_facets, sum_periods
+from anthropic_proxy.console.ledger.queries import MAX_COUNTED_REQUESTS, FacetCounts, count_facets, sum_periods
 from anthropic_proxy.console.ledger.records import FACETS, StoredRequest
 from anthropic_proxy.console.ledger.request_queries import (
     MAX_SORTED_REQUESTS,
-    SORT_KEYS,
     SortOrder,
     find_stored_request,
     list_sorted_requests,
@@ -43,92 +48,119 @@ _MAX_FACET_VALUES = 10
 _TIME_POSITION = compile_later(r"([0-9]{1,18})\.(.*)")
 _SORTED_POSITION = compile_later(r"(-?[0-9]{1,20}(?:\.[0-9]{1,20})?(?:e[+-]?[0-9]{1,2})?)~([0-9]{1,18})~(.*)")
 _REQUEST_ID = compile_later(r"req_\w{8,}")
+_LISTED = {name: facet for name, facet in FACETS.items() if facet.sums}
+"""Filters with their values. There are too many prompts for a list."""
+_SESSION = next(column for column in COLUMNS if column.name == "session")
+RequestOrder = tuple[TableColumn[StoredRequest], bool]
+"""Column by which requests are sorted, and True for highest first."""
 _Placed = tuple[StoredRequest, str]
 """A stored request, and its position in the list as text, for the URL parameters `before` and `after`."""
 
 
+class FacetPanel(Struct, frozen=True):
+    """One of the filters beside the list, with the number of requests of each value."""
+
+    title: str
+    choices: Sequence[tuple[str, int, str, bool]]
+    """Text of a value, number of its requests, URL with or without the filter, and whether it is set."""
+    is_open: bool
+    limit: int
+    """Number of the latest requests that were counted. 0: all."""
+
+
 def build_requests_page(context: PageContext) -> Mapping[str, Any]:
     query = context.query
-    columns, order = decode_columns(query.columns), read_order(query.order, SORT_KEYS)
+    columns, order = decode_columns(query.columns), read_order(query.order, COLUMNS)
     part = _read_rows(context, order, ROWS_PER_PAGE)
-    verdict, note = _summarize(context, len(part.rows), bool(part.newer or part.older)), ""
-    if order is not None:
-        title = next(column.label for column in COLUMNS if column.name == order.name)
-        direction = "highest" if order.is_descending else "lowest"
-        note = f"Sorted by {title[0].lower()}{title[1:]}, {direction} first, among the latest "
-        note += f"{formats.count(MAX_SORTED_REQUESTS)} requests of this range"
-    elif (limit := context.searched) is not None:  # the search read a part of the range, and continues beyond it
-        if query.after:
-            part = structs.replace(part, newer=part.newer or query.link(before="", after=f"{limit[1]}."))
-        else:
-            part = structs.replace(part, older=part.older or query.link(before=f"{limit[0]}.", after=""))
+    verdict = _summarize(context, len(part.rows), bool(part.newer or part.older))
+    if not order:
+        part = _continue_search(context, part)
     shows_running = not (order or query.is_filtered or query.before or query.after or not query.is_running)
-    running = (
-        [build_running_row(receipt, context.now) for receipt in reversed(context.running)] if shows_running else []
-    )
-    listed_facets = {name: facet for name, facet in FACETS.items() if facet.sums}  # there are too many prompts
+    running = context.running[::-1] if shows_running else ()
     counted = count_facets(
-        context.connection, context.selection, [facet.column for facet in listed_facets.values()], _MAX_FACET_VALUES
+        context.connection, context.selection, [facet.column for facet in _LISTED.values()], _MAX_FACET_VALUES
     )
-    listed = {*(value for value, _ in counted.values["session"]), query.facets.get("session", "")}
-    if any(column.name == "session" for column in columns):
-        listed |= {row.session for row, _ in part.rows}
+    names = _name_values(context, counted, [row for row, _ in part.rows] if _SESSION in columns else ())
+    shown = [_name_session(build_finished_row(row, context.now, columns), row, names) for row, _ in part.rows]
+    rows = [*(build_running_row(receipt, context.now, columns) for receipt in running), *shown]
+    return {
+        "table": build_request_table(rows, "Requests", "rows", columns, query),
+        "columns": columns,
+        "all_columns": COLUMNS,
+        "views": list_views(query),
+        "part": part,
+        "note": _describe_order(order),
+        "facets": _list_facets(query, counted, names),
+        "filters": _list_all_filters(query, names),
+        "chart": _chart_requests(context),
+        "is_empty": not context.facts.requests and not running,
+        "verdict": verdict,
+    }
+
+
+def _continue_search(context: PageContext, part: PagedRows[_Placed]) -> PagedRows[_Placed]:
+    """A search that read a part of the range continues beyond it."""
+    query, limit = context.query, context.searched
+    if limit is None:
+        return part
+    if query.after:
+        return structs.replace(part, newer=part.newer or query.link(before="", after=f"{limit[1]}."))
+    return structs.replace(part, older=part.older or query.link(before=f"{limit[0]}.", after=""))
+
+
+def _describe_order(order: RequestOrder | None) -> str:
+    if order is None:
+        return ""
+    title, direction = order[0].label, order[0].ends[not order[1]]
+    most = formats.count(MAX_SORTED_REQUESTS)
+    return f"Sorted by {title[0].lower()}{title[1:]}, {direction} first, among the latest {most} requests of this range"
+
+
+def _name_values(context: PageContext, counted: FacetCounts, rows: Sequence[StoredRequest]) -> Names:
+    """Return texts for providers and sessions: those of the filters, and those of `rows`."""
+    listed = {*(value for value, _ in counted.values["session"]), context.query.facets.get("session", "")}
+    listed |= {row.session for row in rows}
     sessions = find_names(context.connection, sum_sessions(context.connection, listed - {""}))
-    names = {**name_providers(context.settings), **{("session", one): text for one, text in sessions.items()}}
+    return {**name_providers(context.settings), **{("session", one): text for one, text in sessions.items()}}
+
+
+def _name_session(built: Row, row: StoredRequest, names: Names) -> Row:
+    if "session" not in built.cells or ("session", row.session) not in names:
+        return built
+    name = fit_text(name_value("session", row.session, names), "text")
+    return structs.replace(built, cells={**built.cells, "session": name})
+
+
+def _list_all_filters(query: ViewQuery, names: Names) -> list[tuple[str, str]]:
     filters = list_filters(query, names)
     if query.has_notes:
         filters.append(("changed by the translation", query.link(has_notes=False)))
     if query.text:
         filters.append((f"“{query.text}”", query.link(text="")))
-    facets: list[Mapping[str, Any]] = []
-    for name, facet in listed_facets.items():
-        values = [
-            {
-                "text": name_value(name, value, names),
-                "count": number,
-                "active": query.facets.get(name) == value,
-                "href": query.link_without_facet(name)
-                if query.facets.get(name) == value
-                else query.link_with_facet(name, value),
-            }
-            for value, number in counted.values[facet.column]
-        ]
-        if len(values) > 1 or (values and name in query.facets):
-            facets.append(
-                {
-                    "title": facet.title,
-                    "values": values,
-                    "open": len(facets) < 3 or name in query.facets,
-                    "limit": MAX_COUNTED_REQUESTS if facet.column in counted.partial_columns else 0,
-                }
-            )
-    finished = []
-    for row, _ in part.rows:
-        built = build_finished_row(row, context.now, columns)
-        if ("session", row.session) in names:
-            cells = {**built.cells, "session": name_value("session", row.session, names)}
-            built = structs.replace(built, cells=cells)
-        finished.append(built)
-    chart = None
-    if context.selection.has_hourly_sums or context.selection.is_short_range:  # else no sums have a filtered column
-        periods = divide_range(context.charted_query)
-        sums = sum_periods(context.connection, context.selection, periods.seconds, "outcome_class", ("requests",))
-        chart = chart_groups(periods, sums, lambda one: one.requests, formats.count, OUTCOME_TITLES)
-    return {
-        "rows": [*running, *finished],
-        "columns": columns,
-        "all_columns": COLUMNS,
-        "sort_titles": {column.name: column.label for column in COLUMNS if column.is_number},
-        "order": order,
-        "views": list_views(query),
-        "part": part,
-        "note": note,
-        "facets": facets,
-        "filters": filters,
-        "chart": chart,
-        "is_empty": not context.facts.requests and not running,
-        "verdict": verdict,
-    }
+    return filters
+
+
+def _list_facets(query: ViewQuery, counted: FacetCounts, names: Names) -> list[FacetPanel]:
+    facets = list[FacetPanel]()
+    for name, facet in _LISTED.items():
+        values, chosen = counted.values[facet.column], query.facets.get(name)
+        if len(values) < 2 and (not values or chosen is None):
+            continue
+        choices = []
+        for value, number in values:
+            link = query.link_without_facet(name) if value == chosen else query.link_with_facet(name, value)
+            choices.append((name_value(name, value, names), number, link, value == chosen))
+        limit = MAX_COUNTED_REQUESTS if facet.column in counted.partial_columns else 0
+        facets.append(FacetPanel(facet.title, choices, len(facets) < 3 or chosen is not None, limit))
+    return facets
+
+
+def _chart_requests(context: PageContext) -> Chart | None:
+    if not (context.selection.has_hourly_sums or context.selection.is_short_range):
+        return None  # no sums have a filtered column
+    periods = divide_range(context.charted_query)
+    sums = sum_periods(context.connection, context.selection, periods.seconds, "outcome_class", ("requests",))
+    return chart_groups(periods, sums, lambda one: one.requests, formats.count, OUTCOME_TITLES)
 
 
 def list_views(query: ViewQuery) -> list[tuple[str, str, bool]]:
@@ -149,10 +181,10 @@ def list_views(query: ViewQuery) -> list[tuple[str, str, bool]]:
 
 def list_exported_requests(context: PageContext) -> list[StoredRequest]:
     limit = ROWS_PER_PAGE if context.query.before or context.query.after else MAX_EXPORTED_ROWS
-    return [row for row, _ in _read_rows(context, read_order(context.query.order, SORT_KEYS), limit).rows]
+    return [row for row, _ in _read_rows(context, read_order(context.query.order, COLUMNS), limit).rows]
 
 
-def _read_rows(context: PageContext, order: SortOrder | None, limit: int) -> PagedRows[_Placed]:
+def _read_rows(context: PageContext, order: RequestOrder | None, limit: int) -> PagedRows[_Placed]:
     """A complete request id in the search is found outside the time range and the filters too. `order` None: by time,
     the latest first.
     """
@@ -177,7 +209,10 @@ def _read_rows(context: PageContext, order: SortOrder | None, limit: int) -> Pag
     else:
         first = place and (float(place[1]), int(place[2]), place[3])
         last = other and (float(other[1]), int(other[2]), other[3])
-        ordered = list_sorted_requests(connection, chosen, order, limit + 1, before=first, after=last)
+        key = order[0].sort
+        assert isinstance(key, ColumnElement)
+        chosen_order = SortOrder(key, is_descending=order[1])
+        ordered = list_sorted_requests(connection, chosen, chosen_order, limit + 1, before=first, after=last)
         rows = [(one.request, "~".join(map(str, one.position))) for one in ordered]
     return page_rows(query, rows, limit, lambda placed: placed[1])
 

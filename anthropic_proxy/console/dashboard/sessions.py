@@ -3,16 +3,30 @@
 A session is a conversation of a client such as Claude Code.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from msgspec import structs
+from markupsafe import Markup
+from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.page import Page, PageContext, PageTable
-from anthropic_proxy.console.dashboard.tables import SortableColumn, format_sums, sort_rows
+from anthropic_proxy.console.dashboard.query import session_link
+from anthropic_proxy.console.dashboard.tables import (
+    CACHED,
+    COST,
+    OUTPUT,
+    REQUESTS,
+    Cell,
+    ShareBar,
+    Table,
+    TableColumn,
+    build_rows,
+    sort_rows,
+)
 from anthropic_proxy.console.ledger import request_queries as queries
-from anthropic_proxy.console.ledger.export import EXPORT_TITLES, ExportTable, encode_sums, format_time
+from anthropic_proxy.console.ledger.export import ExportTable, format_time, tabulate
+from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.console.ledger.request_queries import SessionList, SessionRow
 from anthropic_proxy.console.session_names import find_names, name_session, shorten_session_id
 
@@ -21,89 +35,106 @@ MAX_SEARCHED_SESSIONS = 1_000
 MAX_SEARCHED_TEXTS = 200
 """Number of sessions, the latest first, whose texts a search reads for their names. Of others, it knows project, start
 and id."""
-_COLUMNS: Sequence[SortableColumn[SessionRow]] = (
-    SortableColumn("length", "Length", lambda row: row.last_at - row.started_at),
-    SortableColumn("requests", "Requests", lambda row: row.sums.requests),
-    SortableColumn("errors", "Errors", lambda row: row.sums.errors),
-    SortableColumn("context", "Largest context", lambda row: row.max_context),
-    SortableColumn("cached", "Cached", lambda row: row.sums.cached_input_share),
-    SortableColumn("output", "Out", lambda row: row.sums.output_tokens),
-    SortableColumn("cost", "Cost", lambda row: row.sums.cost),
+
+
+class ListedSession(Struct, frozen=True):
+    row: SessionRow
+    name: str
+    window: int | None = None
+    """Context window of the latest model, in tokens. None: unknown."""
+
+    @property
+    def sums(self) -> UsageSums:
+        return self.row.sums
+
+
+def _show_name(one: ListedSession) -> Cell:
+    row, name = one.row, one.name
+    project, start = row.project, formats.day_and_time(row.started_at)
+    if name.startswith(name_session(row)):  # without a text; the start has a column of its own
+        project, name = "", f"{row.project or 'Session'} {shorten_session_id(row.session)}"
+    note = Markup('{}<span class="narrow-only">{}{}</span>').format(project, ", " if project else "", start)
+    return Cell(text=name, href=session_link(row.session), note=note)
+
+
+def _show_context(one: ListedSession) -> Cell:
+    tokens = formats.count(one.row.max_context) if one.row.max_context else formats.UNKNOWN
+    if not (one.row.max_context and one.window):
+        return Cell(text=tokens)
+    note = f"{formats.percent(one.row.max_context, one.window)} of {formats.short_count(one.window)}"
+    return Cell(bars=[ShareBar(tokens, min(one.row.max_context / one.window, 1.0), "of the window")], note=note)
+
+
+def _show_length(one: ListedSession) -> str:
+    return formats.seconds(one.row.last_at - one.row.started_at) if one.sums.requests > 1 else formats.UNKNOWN
+
+
+_COLUMNS: Sequence[TableColumn[ListedSession]] = (
+    TableColumn("name", "Session", _show_name, style="a-what wrap"),
+    TableColumn("started", "Started", lambda one: formats.day_and_time(one.row.started_at), style="nowrap"),
+    TableColumn("length", "Length", _show_length, sort=lambda one: one.row.last_at - one.row.started_at),
+    REQUESTS,
+    TableColumn("errors", "Errors", lambda one: str(one.sums.errors), sort=lambda one: one.sums.errors),
+    TableColumn("context", "Largest context", _show_context, sort=lambda one: one.row.max_context, style="context"),
+    structs.replace(CACHED, style="muted"),
+    structs.replace(OUTPUT, text=lambda one: formats.count(one.sums.output_tokens)),
+    COST,
 )
 
 
 def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
-    found, names = _find_sessions(context)
-    rows = found.rows
-    models = queries.find_latest_models(context.connection, rows)
+    found, sessions = _find_sessions(context)
+    models = queries.find_latest_models(context.connection, [one.row for one in sessions])
     windows = {one.model: one.max_input for one in context.describe_models(sorted(set(models.values())))}
-    sessions = []
-    for row in rows:
-        name = names[row.session]
-        is_text = not name.startswith(name_session(row))
-        session = {
-            "id": row.session,
-            # the start has a column of its own
-            "name": name if is_text else f"{row.project or 'Session'} {shorten_session_id(row.session)}",
-            "project": row.project if is_text else "",
-            "requests": formats.count(row.sums.requests),
-            "errors": row.sums.errors,
-            "started": formats.day_and_time(row.started_at),
-            "length": formats.seconds(row.last_at - row.started_at) if row.sums.requests > 1 else formats.UNKNOWN,
-            "context": formats.count(row.max_context) if row.max_context else formats.UNKNOWN,
-            "share": None,
-            "window": "",
-            "cached": formats.percent(row.sums.cache_read_tokens, row.sums.all_input_tokens),
-            "output": formats.count(row.sums.output_tokens),
-            "cost": format_sums(row.sums),
-        }
-        if row.max_context and (window := windows.get(models.get(row.session, ""))):
-            session["share"] = min(row.max_context / window, 1.0)
-            session["window"] = f"{formats.percent(row.max_context, window)} of {formats.short_count(window)}"
-        sessions.append(session)
+    shown = [structs.replace(one, window=windows.get(models.get(one.row.session, ""))) for one in sessions]
     matching = f" with “{context.query.text}”" if context.query.text else ""
-    verdict = f"{formats.plural(found.count, 'session') if rows else 'No sessions'}{matching} in this range."
-    if found.count > len(rows):
-        verdict += f" The latest {len(rows)} are shown."
+    verdict = f"{formats.plural(found.count, 'session') if shown else 'No sessions'}{matching} in this range."
+    if found.count > len(shown):
+        verdict += f" The latest {len(shown)} are shown."
     if not found.is_complete:
         verdict += f" Only the latest {formats.count(queries.MAX_SAMPLED_REQUESTS)} requests are added up."
     return {
-        "sessions": sessions,
-        "columns": _COLUMNS,
-        "order": context.query.order,
+        "table": Table(
+            caption="Sessions",
+            columns=_COLUMNS,
+            rows=build_rows(_COLUMNS, shown, lambda one: one.row.session),
+            query=context.query,
+            order=context.query.order,
+            default_order="last request, latest first",
+        ),
         "verdict": verdict,
         "is_empty": not context.facts.requests,
     }
 
 
-def _find_sessions(context: PageContext) -> tuple[SessionList, Mapping[str, str]]:
-    """Return the sessions that the page shows in their order, and their names."""
+def _find_sessions(context: PageContext) -> tuple[SessionList, Sequence[ListedSession]]:
+    """Return the found sessions, and those that the page shows in their order."""
     text, selection = context.query.text, structs.replace(context.selection, text="")
     found = queries.list_sessions(context.connection, selection, MAX_SEARCHED_SESSIONS if text else MAX_SESSIONS)
-    if not text:
-        rows = sort_rows(found.rows, _COLUMNS, context.query.order)
-        return structs.replace(found, rows=rows), find_names(context.connection, rows)
-    names, words = find_names(context.connection, found.rows, MAX_SEARCHED_TEXTS), text.lower().split()
-    matching = [
-        row
-        for row in found.rows
-        if all(word in f"{names[row.session]} {name_session(row)} {row.session}".lower() for word in words)
-    ]
-    rows = sort_rows(matching[:MAX_SESSIONS], _COLUMNS, context.query.order)
-    return SessionList(rows, len(matching), found.is_complete), names
+    names: Mapping[str, str] = {}
+    if text:
+        names, words = find_names(context.connection, found.rows, MAX_SEARCHED_TEXTS), text.lower().split()
+        matching = [
+            row
+            for row in found.rows
+            if all(word in f"{names[row.session]} {name_session(row)} {row.session}".lower() for word in words)
+        ]
+        found = SessionList(matching[:MAX_SESSIONS], len(matching), found.is_complete)
+    listed = sort_rows([ListedSession(row, "") for row in found.rows], _COLUMNS, context.query.order)
+    names = names or find_names(context.connection, [one.row for one in listed])
+    return found, [structs.replace(one, name=names[one.row.session]) for one in listed]
 
 
 def _tabulate_sessions(context: PageContext) -> ExportTable:
-    found = _find_sessions(context)[0].rows
-    titles = ["session", "project", "started_at", "last_at", "max_context", *EXPORT_TITLES]
-    rows = [
-        [
-            *(one.session, one.project, format_time(one.started_at), format_time(one.last_at), one.max_context),
-            *encode_sums(one.sums).values(),
-        ]
-        for one in found
-    ]
-    return ExportTable(titles, rows)
+    rows = [one.row for one in _find_sessions(context)[1]]
+    fields: Mapping[str, Callable[[SessionRow], Any]] = {
+        "session": lambda row: row.session,
+        "project": lambda row: row.project,
+        "started_at": lambda row: format_time(row.started_at),
+        "last_at": lambda row: format_time(row.last_at),
+        "max_context": lambda row: row.max_context,
+    }
+    return tabulate(fields, rows, lambda row: row.sums)
 
 
 PAGE = Page(

@@ -1,44 +1,176 @@
-"""Columns and rows of the table of requests, and the order of the rows of tables."""
+"""Tables of pages: their columns, cells and order. Columns and rows of the table of requests."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+from urllib.parse import quote
 
-from msgspec import Struct
+from msgspec import Struct, structs
+from sqlalchemy import ColumnElement, case
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import OUTCOME_TITLES
 from anthropic_proxy.console.dashboard.query import NO_COLUMNS, ViewQuery
-from anthropic_proxy.console.ledger.records import FACETS, NOT_SENT, StoredRequest, UsageSums
-from anthropic_proxy.console.ledger.request_queries import SORT_KEYS, SortOrder, list_failed_attempts
-from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.console.ledger.records import FACETS, NOT_SENT, RowBuilder, StoredRequest, UsageSums
+from anthropic_proxy.console.ledger.request_queries import list_failed_attempts
+from anthropic_proxy.console.ledger.tables import requests
+from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.outcomes import describe_outcome
-from anthropic_proxy.plugins import Receipt
+from anthropic_proxy.plugins import Cost, Receipt
+
+RowT = TypeVar("RowT")
+RowT_contra = TypeVar("RowT_contra", contravariant=True)
+_SHORT_CHARACTERS = 24
+_PLACES = ("a-", "full")
+"""Beginnings of styles by which a column has its place on a phone."""
 
 
-class RequestColumn(Struct, frozen=True):
-    """Column of the table of requests that a user can show or hide. Time, model and outcome are always shown."""
+class ShareBar(Struct, frozen=True):
+    """A share of a whole, as text and as a bar."""
+
+    text: str
+    share: float | None
+    """0 to 1. None: unknown, and no bar is drawn."""
+    whole: str
+    """Words for the whole, as in 20 % of the budget."""
+    role: str = "accent"
+
+
+class Cell(Struct, frozen=True, kw_only=True):
+    """Content of a cell: a text, and what stands around it."""
+
+    text: str = ""
+    href: str = ""
+    """Link of the text. "": none."""
+    label: str = ""
+    """Text of the link for screen readers. "": the text itself."""
+    title: str = ""
+    """Text that appears when the mouse points at the text, such as the full time."""
+    model: tuple[str, str, str] | None = None
+    """Prefix, model and provider, in place of a text."""
+    tag: tuple[str, str, str] | None = None
+    """Sign, CSS class and text of a state, in place of a text."""
+    line: Sequence[float | None] = ()
+    """Values of a small line without axes, in place of a text."""
+    bars: Sequence[ShareBar] = ()
+    lines: Sequence[tuple[str, str]] = ()
+    """Pairs of a quiet title and a text, each in a line of its own."""
+    note: str = ""
+    """Small text below."""
+    error: str = ""
+    """Small text below, in the color of errors."""
+    more: str = ""
+    """Link behind the text to the requests that it describes. "": none."""
+    style: str = ""
+    """CSS classes of this cell, beside those of its column."""
+
+
+class TableColumn(Struct, Generic[RowT_contra], frozen=True):
+    """Column of a table: its titles, its cells, and how it is sorted."""
 
     name: str
+    """Name in the URL."""
     title: str
-    text: Callable[[StoredRequest], str]
+    text: Callable[[RowT_contra], str | Cell] = lambda _: ""
+    """A page adds a cell that depends on more than the row."""
     description: str = ""
-    """Title in the list from which a user chooses columns. "": the same as `title`."""
+    """Title that is clear without the other columns. "": the same as `title`."""
+    sort: Callable[[RowT_contra], float | None] | ColumnElement[Any] | None = None
+    """Value by which rows are sorted, None as 0, or its expression for the database. None: the title is no link."""
+    ends: tuple[str, str] = ("highest", "lowest")
+    """Words for the values that are first in descending and in ascending order."""
+    style: str = ""
+    """CSS classes of the cells. The first one is the place on a phone: `a-…`, or `full` for a line of its own. Without
+    a place, a phone shows the column only if the table is sorted by it."""
+    phone_label: str = ""
+    """Title on a phone, beside a cell with a place."""
+    is_number: bool | None = None
+    """True: aligned to the right. None: as the column can be sorted."""
+    is_time: bool = False
+    """True if rows are in the order of this column by default. Its title restores this order."""
+    is_early: bool = False
+    """True if a running request has the value too."""
 
     @property
-    def is_number(self) -> bool:
-        return self.name in SORT_KEYS
+    def has_numbers(self) -> bool:
+        return self.sort is not None if self.is_number is None else self.is_number
 
     @property
     def label(self) -> str:
         return self.description or self.title
 
 
+class Row(Struct, frozen=True, kw_only=True):
+    id: str
+    cells: Mapping[str, Cell]
+    """Name of a column → its cell."""
+    is_link: bool = True
+    """True if a click on the row follows its first link."""
+
+
+class Table(Struct, frozen=True, kw_only=True):
+    """A table of a page, as the template shows it."""
+
+    caption: str
+    columns: Sequence[TableColumn[Any]]
+    rows: Sequence[Row]
+    id: str = "rows"
+    style: str = ""
+    query: ViewQuery | None = None
+    """URL of the page, for links that sort the rows. None: the rows have a fixed order."""
+    order: str = ""
+    """Present order, in the form of the URL. "": the default order."""
+    default_order: str = ""
+    """Words for the default order: `label`."""
+    shows_all: bool = False
+    """True if a phone shows all columns, because the user has chosen them."""
+
+    @property
+    def sortable_columns(self) -> Sequence[TableColumn[Any]]:
+        return [column for column in self.columns if column.sort is not None]
+
+    def find_style(self, column: TableColumn[Any], cell: Cell) -> str:
+        """CSS classes of a cell. "": a number that phones do not show, as most cells of a table."""
+        place = column.style
+        if not place.startswith(_PLACES):
+            place = f"{'full' if self._is_shown(column) else 'extra'} {place}"
+        words = f"{'num ' if column.has_numbers else ''}{place} {cell.style}".split()
+        return "" if words == ["num", "extra"] else " ".join(words)
+
+    def find_phone_label(self, column: TableColumn[Any]) -> str:
+        if column.style.startswith(_PLACES):
+            return column.phone_label
+        return column.label if self._is_shown(column) else ""
+
+    def _is_shown(self, column: TableColumn[Any]) -> bool:
+        return self.shows_all or self.order.lstrip("-") == column.name
+
+
+def build_cells(columns: Sequence[TableColumn[RowT]], row: RowT) -> Mapping[str, Cell]:
+    built = ((column.name, column.text(row)) for column in columns)
+    return {name: Cell(text=content) if isinstance(content, str) else content for name, content in built}
+
+
+def build_rows(
+    columns: Sequence[TableColumn[RowT]],
+    rows: Iterable[RowT],
+    name_row: Callable[[RowT], str],
+    *,
+    is_link: bool = True,
+) -> Sequence[Row]:
+    return [Row(id=name_row(row), cells=build_cells(columns, row), is_link=is_link) for row in rows]
+
+
+def fit_text(text: str, style: str = "wrap") -> Cell:
+    """Return a cell with the CSS class `style`. A short text has one line."""
+    return Cell(text=text, style=f"{style} nowrap" if len(text) <= _SHORT_CHARACTERS else style)
+
+
 def _short(text: str) -> str:
-    return (text if len(text) <= 24 else f"{text[:12]}…{text[-8:]}") or formats.UNKNOWN
+    return text if len(text) <= _SHORT_CHARACTERS else f"{text[:12]}…{text[-8:]}"
 
 
 def _number(value: int, is_known: int) -> str:
@@ -50,66 +182,101 @@ def _cost(row: StoredRequest, nano_dollars: int | None) -> str:
     return format_cost(nano_dollars) if row.all_input_tokens or row.output_tokens else formats.UNKNOWN
 
 
-COLUMNS: Sequence[RequestColumn] = (
-    RequestColumn("project", "Project", lambda row: row.project or formats.UNKNOWN),
-    RequestColumn("session", "Session", lambda row: _short(row.session)),
-    RequestColumn("agent", "Agent", lambda row: _short(row.agent), "Sub-agent"),
-    RequestColumn("kind", "Kind", lambda row: row.kind or formats.UNKNOWN),
-    RequestColumn("agent-type", "Agent type", lambda row: row.agent_type or formats.UNKNOWN, "Kind of sub-agent"),
-    RequestColumn("verdict", "Verdict", lambda row: row.verdict.replace("_", " ") or formats.UNKNOWN),
-    RequestColumn("key", "Key", lambda row: row.key_label or formats.UNKNOWN),
-    RequestColumn("program", "Program", lambda row: row.user_agent or formats.UNKNOWN),
-    RequestColumn("route", "Route", lambda row: row.route or formats.UNKNOWN),
-    RequestColumn("rule", "Rule", lambda row: row.route_reason or formats.UNKNOWN, "Reason for the model"),
-    RequestColumn("error", "Error", lambda row: formats.shorten(row.error) or formats.UNKNOWN),
-    RequestColumn("messages", "Messages", lambda row: _number(row.message_count, 0)),
-    RequestColumn("tools", "Tools", lambda row: _number(row.tool_count, row.message_count)),
-    RequestColumn(
-        "tool-errors", "Tool errors", lambda row: _number(row.tool_errors, row.message_count), "Tool errors returned"
+_stored = requests.c
+_context = _stored.input_tokens + _stored.cache_read_tokens + _stored.cache_write_tokens
+_cached_share = case((_context > 0, _stored.cache_read_tokens * 10_000 // _context), else_=None)
+COLUMNS: Sequence[TableColumn[StoredRequest]] = (
+    TableColumn("project", "Project", lambda row: row.project, is_early=True),
+    TableColumn("session", "Session", lambda row: _short(row.session), is_early=True),
+    TableColumn("agent", "Agent", lambda row: _short(row.agent), "Sub-agent", is_early=True),
+    TableColumn("kind", "Kind", lambda row: row.kind, is_early=True),
+    TableColumn("agent-type", "Agent type", lambda row: row.agent_type, "Kind of sub-agent", is_early=True),
+    TableColumn("verdict", "Verdict", lambda row: row.verdict.replace("_", " ")),
+    TableColumn("key", "Key", lambda row: row.key_label, is_early=True),
+    TableColumn("program", "Program", lambda row: row.user_agent, is_early=True),
+    TableColumn("route", "Route", lambda row: row.route, is_early=True),
+    TableColumn("rule", "Rule", lambda row: row.route_reason, "Reason for the model", is_early=True),
+    TableColumn("error", "Error", lambda row: formats.shorten(row.error)),
+    TableColumn(
+        "messages", "Messages", lambda row: _number(row.message_count, 0), sort=_stored.message_count, is_early=True
     ),
-    RequestColumn("attempts", "Attempts", lambda row: formats.count(row.attempts)),
-    RequestColumn("changes", "Changes", lambda row: formats.count(row.note_count), "Changes by the translation"),
-    RequestColumn(
-        "prefix-change",
-        "Changed prompt",
-        lambda row: row.prefix_change or formats.UNKNOWN,
-        "Changed part of the prompt",
+    TableColumn(
+        "tools", "Tools", lambda row: _number(row.tool_count, row.message_count), sort=_stored.tool_count, is_early=True
     ),
-    RequestColumn("in", "In", lambda row: _number(row.all_input_tokens, 0), "Input tokens"),
-    RequestColumn(
+    TableColumn(
+        "tool-errors",
+        "Tool errors",
+        lambda row: _number(row.tool_errors, row.message_count),
+        "Tool errors returned",
+        _stored.tool_errors,
+    ),
+    TableColumn("attempts", "Attempts", lambda row: formats.count(row.attempts), sort=_stored.attempts),
+    TableColumn(
+        "changes",
+        "Changes",
+        lambda row: formats.count(row.note_count),
+        "Changes by the translation",
+        _stored.note_count,
+    ),
+    TableColumn("prefix-change", "Changed prompt", lambda row: row.prefix_change, "Changed part of the prompt"),
+    TableColumn("in", "In", lambda row: _number(row.all_input_tokens, 0), "Input tokens", _context, is_early=True),
+    TableColumn(
         "cached",
         "Cached",
         lambda row: formats.percent(row.cache_read_tokens, row.all_input_tokens),
         "Share of input read from cache",
+        _cached_share,
+        style="muted",
     ),
-    RequestColumn(
+    TableColumn(
         "cache-write",
         "Cache write",
         lambda row: _number(row.cache_write_tokens, row.all_input_tokens),
         "Cache write tokens",
+        _stored.cache_write_tokens,
     ),
-    RequestColumn("out", "Out", lambda row: _number(row.output_tokens, row.all_input_tokens), "Output tokens"),
-    RequestColumn(
-        "thinking", "Thinking", lambda row: _number(row.thinking_tokens, row.output_tokens), "Thinking tokens"
+    TableColumn(
+        "out",
+        "Out",
+        lambda row: _number(row.output_tokens, row.all_input_tokens),
+        "Output tokens",
+        _stored.output_tokens,
     ),
-    RequestColumn("first", "First token", lambda row: formats.seconds(row.first_token or None), "Time to first token"),
-    RequestColumn("total", "Total", lambda row: formats.seconds(row.duration), "Total time"),
-    RequestColumn("rate", "Speed", lambda row: formats.rate(row.output_rate), "Speed of output"),
-    RequestColumn(
+    TableColumn(
+        "thinking",
+        "Thinking",
+        lambda row: _number(row.thinking_tokens, row.output_tokens),
+        "Thinking tokens",
+        _stored.thinking_tokens,
+    ),
+    TableColumn(
+        "first",
+        "First token",
+        lambda row: formats.seconds(row.first_token or None),
+        "Time to first token",
+        _stored.first_token,
+        is_early=True,
+    ),
+    TableColumn(
+        "total", "Total", lambda row: formats.seconds(row.duration), "Total time", _stored.duration, is_early=True
+    ),
+    TableColumn("rate", "Speed", lambda row: formats.rate(row.output_rate), "Speed of output", _stored.output_rate),
+    TableColumn(
         "requested-cost",
         "At Claude's price",
         lambda row: _cost(row, row.requested_cost),
         "Cost at the price of the requested model",
+        _stored.requested_cost,
     ),
-    RequestColumn("cost", "Cost", lambda row: _cost(row, row.cost)),
+    TableColumn("cost", "Cost", lambda row: _cost(row, row.cost), sort=_stored.cost, style="a-cost"),
 )
-_BY_NAME: Mapping[str, RequestColumn] = {column.name: column for column in COLUMNS}
-DEFAULT_COLUMNS: Sequence[RequestColumn] = tuple(
-    _BY_NAME[name] for name in ("project", "in", "cached", "out", "first", "total", "cost")
-)
+"""Columns of the table of requests that a user can show, hide or sort by. Time, model and outcome are always shown. A
+text that is "" becomes `–`."""
+_BY_NAME = {column.name: column for column in COLUMNS}
+DEFAULT_COLUMNS = tuple(_BY_NAME[name] for name in ("project", "in", "cached", "out", "first", "total", "cost"))
 
 
-def decode_columns(text: str) -> Sequence[RequestColumn]:
+def decode_columns(text: str) -> Sequence[TableColumn[StoredRequest]]:
     """Raises `InvalidRequest` for an unknown name."""
     if not text:
         return DEFAULT_COLUMNS
@@ -128,52 +295,76 @@ def format_sums(sums: UsageSums) -> str:
     return formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests)
 
 
-RowT = TypeVar("RowT")
-
-
-class SortableColumn(Struct, Generic[RowT], frozen=True):
-    name: str
-    title: str
-    value: Callable[[RowT], float | None]
-    """Value by which rows are sorted. None is sorted as 0."""
-    description: str = ""
-    """Title that is clear without the other columns. "": the same as `title`."""
-    ends: tuple[str, str] = ("highest", "lowest")
-    """Words for the values that are first in descending and in ascending order."""
-
-    @property
-    def is_number(self) -> bool:
-        """The template aligns numbers to the right, and their titles are links that sort the rows."""
-        return True
-
-    @property
-    def label(self) -> str:
-        return self.description or self.title
-
-
-def read_order(text: str, names: Collection[str]) -> SortOrder | None:
-    """Return the column and direction of an order in the URL.
+def read_order(text: str, columns: Sequence[TableColumn[RowT]]) -> tuple[TableColumn[RowT], bool] | None:
+    """Return the column by which the URL sorts, and True for highest first.
 
     `cost`: lowest first; `-cost`: highest first; None: `text` is empty. Raises `InvalidRequest` for an unknown column.
     """
     if not text:
         return None
-    name = text.removeprefix("-")
-    if name not in names:
+    sortable = {column.name: column for column in columns if column.sort is not None}
+    if (column := sortable.get(text.removeprefix("-"))) is None:
         raise InvalidRequest(
-            f"sort: {text[:40]!r} is not allowed; use {', '.join(names)}, or one with - in front.",
+            f"sort: {text[:40]!r} is not allowed; use {', '.join(sortable)}, or one with - in front.",
             code="dashboard-parameter",
         )
-    return SortOrder(name, is_descending=text.startswith("-"))
+    return column, text.startswith("-")
 
 
-def sort_rows(rows: Sequence[RowT], columns: Sequence[SortableColumn[RowT]], sort_parameter: str) -> list[RowT]:
+def sort_rows(rows: Sequence[RowT], columns: Sequence[TableColumn[RowT]], sort_parameter: str) -> list[RowT]:
     """Return rows in the order of the URL. Raises `InvalidRequest` for a column that is not in `columns`."""
-    values = {column.name: column.value for column in columns}
-    order = read_order(sort_parameter, values)
-    if order is None:
+    if (order := read_order(sort_parameter, columns)) is None:
         return list(rows)
-    return sorted(rows, key=lambda row: values[order.name](row) or 0, reverse=order.is_descending)
+    sort = order[0].sort
+    assert callable(sort)
+    return sorted(rows, key=lambda row: sort(row) or 0, reverse=order[1])
+
+
+class RowWithSums(Protocol):
+    @property
+    def sums(self) -> UsageSums: ...
+
+
+REQUESTS = TableColumn[RowWithSums](
+    "requests",
+    "Requests",
+    lambda row: formats.count(row.sums.requests),
+    sort=lambda row: row.sums.requests,
+    style="a-count",
+    phone_label="requests",
+)
+INPUT = TableColumn[RowWithSums](
+    "input",
+    "In",
+    lambda row: formats.short_count(row.sums.all_input_tokens),
+    sort=lambda row: row.sums.all_input_tokens,
+)
+CACHED = TableColumn[RowWithSums](
+    "cached",
+    "Cached",
+    lambda row: formats.percent(row.sums.cache_read_tokens, row.sums.all_input_tokens),
+    sort=lambda row: row.sums.cached_input_share,
+)
+OUTPUT = TableColumn[RowWithSums](
+    "output", "Out", lambda row: formats.short_count(row.sums.output_tokens), sort=lambda row: row.sums.output_tokens
+)
+REQUESTED_COST = TableColumn[RowWithSums](
+    "requested",
+    "At Claude's prices",
+    lambda row: format_requested_cost(row.sums),
+    "Cost at the prices of the requested models",
+    lambda row: row.sums.requested_cost,
+    style="muted",
+)
+COST = TableColumn[RowWithSums](
+    "cost", "Cost", lambda row: format_sums(row.sums), sort=lambda row: row.sums.cost, style="a-cost"
+)
+
+
+def format_requested_cost(sums: UsageSums) -> str:
+    if not sums.has_replies:
+        return formats.UNKNOWN
+    return formats.cost_with_unknown(sums.requested_cost, sums.unknown_requested_cost_requests)
 
 
 _MAX_SESSION_CHARACTERS = 48
@@ -253,79 +444,89 @@ def page_list(
     return part, positions.index(find_position(part.rows[0])) if part.rows else 0
 
 
-class TableRow(Struct, frozen=True, kw_only=True):
-    id: str
-    time: str
-    full_time: str
-    prefix: str
-    model: str
-    provider: str
-    subtitle: str
-    """Requested model and failed attempts."""
-    sign: str
-    role: str
-    outcome: str
-    cells: Mapping[str, str]
-    error: str = ""
+_TIME = TableColumn[StoredRequest]("time", "Time", style="a-when nowrap", is_time=True)
+_MODEL = TableColumn[StoredRequest]("model", "Model used", style="a-what")
+_OUTCOME = TableColumn[StoredRequest]("outcome", "Outcome", style="a-state")
 
 
-def build_finished_row(row: StoredRequest, now: float, columns: Sequence[RequestColumn] = DEFAULT_COLUMNS) -> TableRow:
+def build_request_table(
+    rows: Sequence[Row],
+    caption: str,
+    name: str = "rows",
+    columns: Sequence[TableColumn[StoredRequest]] = DEFAULT_COLUMNS,
+    query: ViewQuery | None = None,
+) -> Table:
+    """`name`: id of the table in the page."""
+    texts = [column for column in columns if not column.has_numbers]
+    numbers = [column for column in columns if column.has_numbers]
+    return Table(
+        caption=caption,
+        columns=[_TIME, *texts, _MODEL, _OUTCOME, *numbers],
+        rows=rows,
+        id=name,
+        style="requests",
+        query=query,
+        order=query.order if query else "",
+        shows_all=bool(query and query.columns),
+    )
+
+
+def _build_request_row(
+    row: StoredRequest,
+    columns: Sequence[TableColumn[StoredRequest]],
+    *,
+    time: str,
+    name: str,
+    note: str,
+    tag: tuple[str, str, str],
+) -> Row:
+    """`name`: prefix of the provider, or the words in its place."""
+    cells = {}
+    for column in columns:
+        text = column.text(row) or formats.UNKNOWN
+        cells[column.name] = Cell(text=str(text)) if column.has_numbers else fit_text(str(text), "text")
+    href = f"/dashboard/requests/{quote(row.id, safe='')}"
+    cells["time"] = Cell(text=time, href=href, title=formats.full_time(row.started_at))
+    error = "" if "error" in cells else formats.shorten(row.error)
+    cells["model"] = Cell(model=(name, row.model, row.provider), note=note, error=error)
+    cells["outcome"] = Cell(tag=tag)
+    return Row(id=row.id, cells=cells)
+
+
+def build_finished_row(
+    row: StoredRequest, now: float, columns: Sequence[TableColumn[StoredRequest]] = DEFAULT_COLUMNS
+) -> Row:
     """`now`: seconds since the epoch."""
-    sign, role, outcome = describe_outcome(row.outcome_class, row.outcome, row.status)
     is_exchange = bool(row.requested_model)
-    subtitle = f"requested: {_short_model(row.requested_model)}" if is_exchange else "no model"
-    failed = [one.replace(" ", "\u00a0") for one in list_failed_attempts(row)]
-    return TableRow(
-        id=row.id,
+    note = f"requested: {_short_model(row.requested_model)}" if is_exchange else "no model"
+    if failed := [one.replace(" ", "\u00a0") for one in list_failed_attempts(row)]:
+        note += f" · ↻\u00a0{formats.shorten(', '.join(failed))}"
+    return _build_request_row(
+        row,
+        columns,
         time=formats.list_time(row.started_at, now),
-        full_time=formats.full_time(row.started_at),
-        prefix=row.prefix or row.provider or (NOT_SENT if is_exchange else f"{row.method} {row.path}".strip()),
-        model=row.model,
-        provider=row.provider,
-        subtitle=subtitle + (f" · ↻\u00a0{formats.shorten(', '.join(failed))}" if failed else ""),
-        sign=sign,
-        role=role,
-        outcome=outcome,
-        cells={column.name: column.text(row) for column in columns},
-        error="" if any(column.name == "error" for column in columns) else formats.shorten(row.error),
+        name=row.prefix or row.provider or (NOT_SENT if is_exchange else f"{row.method} {row.path}".strip()),
+        note=note,
+        tag=describe_outcome(row.outcome_class, row.outcome, row.status),
     )
 
 
-def build_running_row(receipt: Receipt, now: float) -> TableRow:
+def build_running_row(
+    receipt: Receipt, now: float, columns: Sequence[TableColumn[StoredRequest]] = DEFAULT_COLUMNS
+) -> Row:
     """`now`: seconds since the epoch."""
-    started = int(receipt.started_at * MICROSECONDS)
-    context = receipt.all_input_tokens
-    first = receipt.first_token_seconds
-    cells = {
-        "project": receipt.project,
-        "session": receipt.session,
-        "agent": receipt.agent,
-        "kind": receipt.kind,
-        "agent-type": receipt.agent_type,
-        "key": receipt.client.name,
-        "program": receipt.user_agent,
-        "route": receipt.route,
-        "rule": receipt.route_reason,
-        "messages": formats.count(receipt.message_count),
-        "tools": formats.count(receipt.tool_count),
-        "in": formats.count(context) if context else "",
-        "first": "" if first is None else formats.seconds(first * MICROSECONDS),
-        "total": formats.seconds(max(now - receipt.started_at, 0.0) * MICROSECONDS),
-    }
-    return TableRow(
-        id=receipt.request_id,
-        time=formats.clock_time(started),
-        full_time=formats.full_time(started),
-        prefix=receipt.prefix or "waiting",
-        model=receipt.model,
-        provider=receipt.provider,
-        subtitle=f"requested: {_short_model(receipt.requested_model)}",
-        sign="●",
-        role="run",
-        outcome="streaming" if first else "waiting",
-        cells=dict.fromkeys((column.name for column in COLUMNS), formats.UNKNOWN)
-        | {name: text for name, text in cells.items() if text},
+    row = RowBuilder(()).build(receipt, Cost(None, None, ""))
+    row.duration = to_microseconds(max(now - receipt.started_at, 0.0))
+    built = _build_request_row(
+        row,
+        [column for column in columns if column.is_early],
+        time=formats.clock_time(row.started_at),
+        name=receipt.prefix or "waiting",
+        note=f"requested: {_short_model(receipt.requested_model)}",
+        tag=("●", "run", "streaming" if receipt.first_token_seconds else "waiting"),
     )
+    later = {column.name: Cell(text=formats.UNKNOWN) for column in columns}
+    return structs.replace(built, cells={**later, **built.cells})
 
 
 def _short_model(model: str) -> str:

@@ -26,7 +26,6 @@ from anthropic_proxy.console.dashboard.conversation import escape_controls, mark
 from anthropic_proxy.console.dashboard.page import FailedPanel
 from anthropic_proxy.console.dashboard.permissions import Session
 from anthropic_proxy.console.dashboard.query import session_link, title_month
-from anthropic_proxy.console.dashboard.tables import DEFAULT_COLUMNS
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import InvalidRequest, PermissionDenied
@@ -210,7 +209,7 @@ def load_environment() -> Environment:
     )
     environment.globals |= {function.__name__: function for function in functions}
     environment.globals["UNKNOWN"] = formats.UNKNOWN
-    environment.globals |= {"version": __version__, "assets": load_assets(), "DEFAULT_COLUMNS": DEFAULT_COLUMNS}
+    environment.globals |= {"version": __version__, "assets": load_assets()}
     environment.globals |= {"BASE": BASE, "HEIGHT": HEIGHT}
     environment.tests["failed"] = lambda panel: isinstance(panel, FailedPanel)
     return environment

@@ -7,10 +7,10 @@ in CSV and null in JSON.
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 import msgspec
 from msgspec import Struct, structs
@@ -40,6 +40,7 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls, escape_unprintable_json
 from anthropic_proxy.plugins import RouteResponse
 
+RowT = TypeVar("RowT")
 FORMATS = ("csv", "json")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """Beginnings of texts that spreadsheet programs run as formulas (owasp.org, "CSV Injection", read 21 Nov 2026)."""
@@ -205,9 +206,22 @@ def encode_sums(sums: UsageSums) -> dict[str, Any]:
     return values
 
 
+def tabulate(
+    fields: Mapping[str, Callable[[RowT], Any]],
+    rows: Iterable[RowT],
+    find_sums: Callable[[RowT], UsageSums] | None = None,
+) -> ExportTable:
+    """`fields`: title of a column → function that returns its value. `find_sums`: sums of a row, which follow them."""
+    values = [
+        [*(find(row) for find in fields.values()), *(encode_sums(find_sums(row)).values() if find_sums else ())]
+        for row in rows
+    ]
+    return ExportTable([*fields, *(EXPORT_TITLES if find_sums else ())], values)
+
+
 def tabulate_usage(settings: Settings, by: str, groups: Sequence[UsageGroup]) -> ExportTable:
-    rows = [[name_group(settings, by, group), *encode_sums(group.sums).values()] for group in groups]
-    return ExportTable([by, *EXPORT_TITLES], rows)
+    fields = {by: lambda group: name_group(settings, by, group)}
+    return tabulate(fields, groups, lambda group: group.sums)
 
 
 def build_usage_object(

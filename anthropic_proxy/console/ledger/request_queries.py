@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct, structs
-from sqlalchemy import ColumnElement, Connection, FromClause, Table, and_, bindparam, case, func, not_, or_, select
+from sqlalchemy import ColumnElement, Connection, FromClause, Table, and_, bindparam, func, not_, or_, select
 
 from anthropic_proxy.console.ledger.contents import StoredContent
 from anthropic_proxy.console.ledger.periods import RequestSelection
@@ -247,30 +247,12 @@ def read_several_contents(
 
 MAX_SORTED_REQUESTS = 30_000
 _column = requests.c
-_context = _column.input_tokens + _column.cache_read_tokens + _column.cache_write_tokens
-SORT_KEYS: Mapping[str, ColumnElement[Any]] = {
-    "in": _context,
-    "cached": case((_context > 0, _column.cache_read_tokens * 10_000 // _context), else_=None),
-    "cache-write": _column.cache_write_tokens,
-    "out": _column.output_tokens,
-    "thinking": _column.thinking_tokens,
-    "first": _column.first_token,
-    "total": _column.duration,
-    "rate": _column.output_rate,
-    "messages": _column.message_count,
-    "tools": _column.tool_count,
-    "tool-errors": _column.tool_errors,
-    "attempts": _column.attempts,
-    "changes": _column.note_count,
-    "requested-cost": _column.requested_cost,
-    "cost": _column.cost,
-}
-"""Name of a sortable column in the URL → SQL expression of the number by which requests are sorted."""
 _HIGHEST, _LOWEST = float(1 << 62), -1.0
 
 
 class SortOrder(Struct, frozen=True):
-    name: str
+    key: ColumnElement[Any]
+    """Expression of the number by which requests are sorted. NULL is the last value in both directions."""
     is_descending: bool = True
 
 
@@ -293,7 +275,7 @@ def list_sorted_requests(
     both, it is the first.
     """
     unknown = _LOWEST if order.is_descending else _HIGHEST
-    value = func.coalesce(SORT_KEYS[order.name] * 1.0, unknown).label("value")
+    value = func.coalesce(order.key * 1.0, unknown).label("value")
     latest = (
         select(_column.id, _column.started_at, value)
         .where(*request_conditions(narrow_to_matching_hours(connection, chosen)))

@@ -17,7 +17,7 @@ from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Cost
 from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, store
-from tests.support.page_context import build_context
+from tests.support.page_context import build_context, read_table
 
 ANN, BOB = Client("ci", owner="Ann", team="build"), Client("laptop", owner="Bob", team="build")
 
@@ -51,7 +51,7 @@ async def build_page(directory: Path, query: Mapping[str, list[str]]) -> tuple[M
 )
 async def test_costs_are_added_up_by_a_property(tmp_path: Path, by: str, rows: list[list[str]], largest: str) -> None:
     page, table = await build_page(tmp_path, {"by": [by]} if by else {})
-    assert [[row["name"], row["requests"], row["cost"]] for row in page["rows"]] == rows
+    assert read_table(page, "name", "requests", "cost") == rows
     first = rows[0]
     share = {"$0.060": "75 %", "$0.080": "100 %"}[first[2]]
     assert page["verdict"] == (
@@ -62,12 +62,13 @@ async def test_costs_are_added_up_by_a_property(tmp_path: Path, by: str, rows: l
         "address.",
         '[prices."groq/local"]\ninput = <dollars>\noutput = <dollars>',
     )
-    assert page["rows"][0]["percent"] == share
-    assert f"{page['rows'][0]['share']:.0%}" == share.replace(" ", ""), "the bar has the length of the text"
+    (bar,) = page["table"].rows[0].cells["share"].bars
+    assert bar.text == share
+    assert f"{bar.share:.0%}" == share.replace(" ", ""), "the bar has the length of the text"
     assert [name or "none" for name, _ in table] == [
         "none" if row[0].startswith("no ") else f"groq/{row[0]}" if by == "model" else row[0] for row in rows
     ]
-    assert page["rows"][0]["href"].startswith("/dashboard/requests?")
+    assert page["table"].rows[0].cells["name"].href.startswith("/dashboard/requests?")
     assert page["chart"].series[0].name == first[0]
 
 
@@ -105,9 +106,9 @@ async def test_without_prices_all_pages_name_the_same_number_and_the_models_that
 
 async def test_a_filter_limits_the_sums(tmp_path: Path) -> None:
     page, _ = await build_page(tmp_path, {"by": ["project"], "team": ["build"], "owner": ["Bob"]})
-    assert [row["name"] for row in page["rows"]] == ["site"]
+    assert read_table(page, "name") == [["site"]]
     assert page["verdict"] == "1 request cost $0.020."
-    assert page["rows"][0]["href"] == "/dashboard/requests?project=site&owner=Bob&team=build"
+    assert page["table"].rows[0].cells["name"].href == "/dashboard/requests?project=site&owner=Bob&team=build"
 
 
 async def test_days_are_in_order_of_time_and_lead_to_their_requests(tmp_path: Path) -> None:
@@ -118,12 +119,10 @@ async def test_days_are_in_order_of_time_and_lead_to_their_requests(tmp_path: Pa
         query = {"by": ["day"], "range": ["7d"], "owner": ["Ann"]}
         page = build_costs_page(build_context("/dashboard/costs", connection, settings, query, now=NOON + 60))
     days = [datetime.fromtimestamp(time).astimezone() for time in (NOON, NOON - 86_400)]
-    assert [[row["name"], row["cost"]] for row in page["rows"]] == [
-        [f"{day:%a}, {day.day} {day:%b}", "$0.030"] for day in days
-    ]
+    assert read_table(page, "name", "cost") == [[f"{day:%a}, {day.day} {day:%b}", "$0.030"] for day in days]
     starts = [datetime(2026, 11, 21, tzinfo=days[0].tzinfo), datetime(2026, 11, 22, tzinfo=days[0].tzinfo)]
     start, end = (f"{time.astimezone(UTC):%Y-%m-%dT%H:%MZ}" for time in starts)
-    assert page["rows"][0]["href"] == f"/dashboard/requests?from={start}&to={end}&owner=Ann"
+    assert page["table"].rows[0].cells["name"].href == f"/dashboard/requests?from={start}&to={end}&owner=Ann"
     assert page["chart_title"] == "Cost per day and model"
 
 
@@ -183,11 +182,13 @@ async def test_costs_are_added_up_by_prompt_and_kind(tmp_path: Path) -> None:
             for by in ("prompt", "kind")
         ]
     start = f"shop, {day_and_time(round(NOON * 1_000_000))} · {day_and_time(round(NOON * 1_000_000))}"
-    assert [[(row["name"], row["note"], row["requests"], row["cost"]) for row in page["rows"]] for page in pages] == [
-        [("p1", start, "2", "$0.020"), ("unknown", "", "1", "$0.010"), ("p2", start, "1", "$0.010")],
-        [("main", "", "2", "$0.020"), ("unknown", "", "1", "$0.010"), ("auto_mode_check", "", "1", "$0.010")],
+    assert [read_table(page, "name", "requests", "cost") for page in pages] == [
+        [["p1", "2", "$0.020"], ["unknown", "1", "$0.010"], ["p2", "1", "$0.010"]],
+        [["main", "2", "$0.020"], ["unknown", "1", "$0.010"], ["auto_mode_check", "1", "$0.010"]],
     ]
-    assert pages[0]["rows"][0]["href"] == "/dashboard/requests?prompt=p1"
+    notes = [[row.cells["name"].note for row in page["table"].rows] for page in pages]
+    assert notes == [[start, "", start], ["", "", ""]]
+    assert pages[0]["table"].rows[0].cells["name"].href == "/dashboard/requests?prompt=p1"
     first = next(iter(pages[0]["chart"].series))
     assert (first.name, first.total) == ("p1", "$0.020")
 

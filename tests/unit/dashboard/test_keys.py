@@ -22,6 +22,7 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import LEASE_SECONDS, Client, Limit, Reservation, StoreUnavailable
 from tests.support.ledger import NOON, new_receipt, store
+from tests.support.page_context import read_table
 
 DAY = 86_400
 
@@ -102,17 +103,17 @@ async def test_requests_and_costs_of_keys_and_teams(
     context = read(engine, settings, read_view_query("/dashboard/keys", {"sort": ["-last"]}, NOON + 90))
     page = build_keys_page(structs.replace(context, now=NOON + 90))
     context.connection.close()
-    assert [(row.key.label, row.requests, row.last_used) for row in page["part"].rows] == [
-        ("cd", "1", "1 min ago"),
-        ("ci", "1", "1 min ago"),
-        ("laptop", "0", "–"),
+    assert read_table(page, "key", "requests", "last") == [
+        ["cd", "1", "1 min ago"],
+        ["ci", "1", "1 min ago"],
+        ["laptop", "0", "–"],
     ]
-    assert [(team.name, team.keys, team.requests, team.cost) for team in page["teams"]] == [
-        ("build", "2", "1", "unknown"),
-        ("earlier", "0", "1", "unknown"),
+    assert read_table({"table": page["teams"]}, "team", "keys", "requests", "cost") == [
+        ["build", "2", "1", "unknown"],
+        ["earlier", "0", "1", "unknown"],
     ], "the team of a key when the request was sent"
-    assert page["teams"][0].requests_link == "/dashboard/requests?team=build"
-    assert page["teams"][0].costs_link == "/dashboard/costs?team=build&by=key"
+    assert page["teams"].rows[0].cells["requests"].href == "/dashboard/requests?team=build"
+    assert page["teams"].rows[0].cells["cost"].href == "/dashboard/costs?team=build&by=key"
 
 
 def test_pages_of_keys_and_of_the_audit_log(

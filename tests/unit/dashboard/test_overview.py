@@ -195,7 +195,8 @@ async def test_a_request_without_a_model_is_no_part_of_the_success_rate(tmp_path
             "1 request without a model was rejected with 404, not found."
         ]
         assert page["errors"].series == []
-        assert [(row.prefix, row.subtitle) for row in page["latest"]] == [
+        cells = [row.cells["model"] for row in page["latest"].rows]
+        assert [(cell.model and cell.model[0], cell.note) for cell in cells] == [
             ("GET /nothing", "no model"),
             ("groq", "requested: haiku-4-5"),
         ]

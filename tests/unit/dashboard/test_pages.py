@@ -86,9 +86,9 @@ async def test_a_search_names_its_range_and_continues_with_older(tmp_path: Path)
         values = build_requests_page(context)
         position = values["part"].older.partition("before=")[2]
         older = build_context("/dashboard/requests", connection, settings, {**query, "before": [position]})
-        rows = build_requests_page(limit_range(older, [], maximum=10))["rows"]
+        rows = build_requests_page(limit_range(older, [], maximum=10))["table"].rows
     assert [line.text.partition(", from ")[0] for line in lines] == ["The search covers 3 requests"]
-    assert values["rows"] == []
+    assert values["table"].rows == []
     assert [row.id for row in rows] == [f"req_{1:024d}"]
 
 
@@ -333,7 +333,7 @@ async def test_a_request_id_is_found_outside_the_range(tmp_path: Path) -> None:
             context = build_context("/dashboard/requests", connection, settings, query, now=NOON)
             assert [row.id for row in list_exported_requests(context)] == ids
             page = build_requests_page(context)
-            assert (len(page["rows"]), page["part"].older, page["part"].newer) == (len(ids), "", "")
+            assert (len(page["table"].rows), page["part"].older, page["part"].newer) == (len(ids), "", "")
 
 
 async def test_frequent_views_keep_the_range_and_the_other_filters(tmp_path: Path) -> None:
@@ -375,8 +375,9 @@ async def test_models_of_two_providers_have_their_own_speed(tmp_path: Path) -> N
     )
     with reading(settings) as engine, engine.connect() as connection:
         context = build_context("/dashboard/models", connection, settings)
-        speeds = {row["provider"]: row["p50"] for row in build_models_page(context)["rows"]}
-    assert speeds == {"openai": "0.20 s", "azure": "31.0 s"}
+        rows = build_models_page(context)["table"].rows
+        speeds = {row.id: row.cells["p50"].text for row in rows}
+    assert speeds == {"openai/gpt-4.1": "0.20 s", "azure/gpt-4.1": "31.0 s"}
 
 
 def test_a_calendar_month_is_a_range() -> None:

@@ -35,7 +35,7 @@ from anthropic_proxy.errors import build_extra_install_command
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Cost, ProviderSetup, RouteRequest, Setup
 from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, store
-from tests.support.page_context import build_context
+from tests.support.page_context import build_context, read_table
 
 FAILURE = "groq returned HTTP 503."
 
@@ -79,10 +79,9 @@ async def test_a_provider_has_a_state_and_a_remedy(
     tmp_path: Path, fields: dict[str, Any], state: str, remedy: str, verdict: str
 ) -> None:
     page = await build_page(tmp_path, setup_of(**fields))
-    (row,) = page["rows"]
-    assert (row.state, row.remedy, page["verdict"]) == (state, remedy, verdict)
-    assert (row.requests, row.errors, row.p50, row.p95) == ("3", "33.3 %", "0.51 s", "1.95 s")
-    assert [one for one in row.line if one] == [514_305, 1_953_073]
+    assert (read_table(page, "state", "remedy"), page["verdict"]) == ([[state, remedy]], verdict)
+    assert read_table(page, "requests", "errors", "p50", "p95") == [["3", "33.3 %", "0.51 s", "1.95 s"]]
+    assert [one for one in page["table"].rows[0].cells["latency"].line if one] == [514_305, 1_953_073]
 
 
 async def build_page(tmp_path: Path, setup: Setup, page: Any = build_providers_page) -> dict[str, Any]:
@@ -102,9 +101,10 @@ async def build_page(tmp_path: Path, setup: Setup, page: Any = build_providers_p
 async def test_a_model_has_total_times_and_the_speed_of_its_output(tmp_path: Path) -> None:
     page = await build_page(tmp_path, Setup(), build_models_page)
     assert not [name for name, value in page.items() if isinstance(value, FailedPanel)]
-    (row,) = page["rows"]
-    assert (row["p50"], row["p95"], row["total50"], row["total95"]) == ("0.51 s", "1.95 s", "1.47 s", "3.15 s")
-    assert row["speed"] == "100", "200 tokens in 2 s after the first tokens, without the failed request"
+    assert read_table(page, "p50", "p95", "total50", "total95") == [["0.51 s", "1.95 s", "1.47 s", "3.15 s"]]
+    assert read_table(page, "speed") == [["100"]], (
+        "200 tokens in 2 s after the first tokens, without the failed request"
+    )
 
 
 async def test_unused_providers_are_one_line_and_keys_are_no_addresses(tmp_path: Path) -> None:
@@ -117,13 +117,13 @@ async def test_unused_providers_are_one_line_and_keys_are_no_addresses(tmp_path:
     unused = ProviderSetup(name="google", prefix="gemini", state="unset", remedy="GEMINI_API_KEY is not set.")
     keyed = ProviderSetup(name="groq", prefix="groq", state="ready", detail="…1234, .env", key_count=1)
     page = await build_page(tmp_path, Setup(providers=[own, listed, unused, keyed]))
-    assert [(row.name, row.address, row.key, row.remedy) for row in page["rows"]] == [
-        ("own", "127.0.0.1:9/v1", "no key", "Nothing to do."),
-        ("ollama", "localhost", "no key; 3 models", "Nothing to do."),
-        ("groq", "–", "…1234, .env", "1 of 3 requests was answered with an error. It has replied since."),
+    assert read_table(page, "provider", "address", "key", "remedy") == [
+        ["own", "127.0.0.1:9/v1", "no key", "Nothing to do."],
+        ["ollama", "localhost", "no key; 3 models", "Nothing to do."],
+        ["groq", "–", "…1234, .env", "1 of 3 requests was answered with an error. It has replied since."],
     ]
     assert page["unused"] == [("google", "gemini", "GEMINI_API_KEY is not set.")]
-    assert "outcome=error&provider=groq" in page["rows"][2].failures
+    assert "outcome=error&provider=groq" in page["table"].rows[2].cells["remedy"].more
 
 
 async def test_a_provider_whose_requests_go_to_a_fallback_needs_attention(tmp_path: Path) -> None:
@@ -152,12 +152,12 @@ async def test_a_provider_whose_requests_go_to_a_fallback_needs_attention(tmp_pa
         listed = build_requests_page(
             build_context("/dashboard/requests", connection, settings, query, now=NOON + 7_200)
         )
-    assert [(row.prefix, row.remedy) for row in page["rows"]] == [
-        ("groq", "10 of 19 requests failed here first, and 9 went to another provider."),
-        ("deepseek", "1 of 12 requests was answered with an error. It has replied since."),
+    assert read_table(page, "provider", "remedy") == [
+        ["groq", "10 of 19 requests failed here first, and 9 went to another provider."],
+        ["deepseek", "1 of 12 requests was answered with an error. It has replied since."],
     ]
-    assert page["rows"][0].failures == "/dashboard/requests?q=%22groq"
-    shown = [row.subtitle for row in listed["rows"]]
+    assert page["table"].rows[0].cells["remedy"].more == "/dashboard/requests?q=%22groq"
+    shown = [row.cells["model"].note for row in listed["table"].rows]
     assert len(shown) == 10
     assert {text.replace("\u00a0", " ").partition(" · ")[2] for text in shown} == {
         "↻ groq 404",

@@ -20,7 +20,7 @@ from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Cost, ModelFeatures, PrefixChange
 from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, running_ledger, store
-from tests.support.page_context import build_context
+from tests.support.page_context import build_context, read_table
 
 FAILED: dict[str, Any] = {
     "outcome": "error",
@@ -83,12 +83,12 @@ async def test_failed_requests_and_unknown_costs_are_no_zeros(tmp_path: Path) ->
     assert [row[1] for row in page["context_chart"].rows] == ["100", "–", "100", "100", "100"]
     times = [clock_time((NOON + 9 * number) * 1_000_000) for number in range(5)]
     assert [column.label for column in page["context_chart"].columns] == times, "with seconds, so that they differ"
-    assert listed["sessions"][0]["cost"] == "≥ $0.086, 3 unknown"
+    assert read_table(listed, "cost")[0][0] == "≥ $0.086, 3 unknown"
 
 
 async def test_the_length_of_a_session_is_the_same_on_both_pages(tmp_path: Path) -> None:
     listed, page = await pages_of(tmp_path, {}, {}, {})
-    assert (listed["sessions"][0]["length"], page["verdict"]) == ("18.0 s", "3 requests in 18.0 s.")
+    assert (read_table(listed, "length")[0][0], page["verdict"]) == ("18.0 s", "3 requests in 18.0 s.")
 
 
 @pytest.mark.parametrize("range_name", ["1h", "7d"])
@@ -118,10 +118,8 @@ async def test_all_screens_count_the_requests_of_a_session_that_named_a_model(ra
         used = sum_usage(
             connection, resolve_usage_range("8d", "", datetime.fromtimestamp(NOON + 3_600, UTC)), "session"
         )
-    assert [(row["id"], row["requests"], row["errors"]) for row in listed["sessions"]] == [
-        ("two", "1", 0),
-        ("one", "2", 1),
-    ]
+    assert [row.id for row in listed["table"].rows] == ["two", "one"]
+    assert read_table(listed, "requests", "errors") == [["1", "0"], ["2", "1"]]
     assert listed["verdict"] == "2 sessions in this range."
     assert everything["verdict"] == f"3 requests in this range. {2 if range_name == '1h' else 3} more named no model."
     assert page is not None
@@ -132,21 +130,21 @@ async def test_all_screens_count_the_requests_of_a_session_that_named_a_model(ra
 
 async def test_a_session_of_one_request_has_no_length(tmp_path: Path) -> None:
     listed, page = await pages_of(tmp_path, {})
-    assert (listed["sessions"][0]["length"], page["verdict"]) == ("–", "1 request.")
+    assert (read_table(listed, "length")[0][0], page["verdict"]) == ("–", "1 request.")
 
 
 async def test_a_session_is_named_by_its_project_and_start(tmp_path: Path) -> None:
     listed, page = await pages_of(tmp_path / "named", {"input_tokens": 50_000}, {}, project="checkout-api")
-    names = page["title"], listed["sessions"][0]["name"], listed["sessions"][0]["started"]
-    assert names == (f"checkout-api, {STARTED}", f"checkout-api {listed['sessions'][0]['id'][-8:]}", STARTED)
-    assert listed["sessions"][0]["window"] == "25 % of 200 k"
-    assert listed["sessions"][0]["share"] == 0.25
+    names = page["title"], *read_table(listed, "name", "started")[0]
+    assert names == (f"checkout-api, {STARTED}", f"checkout-api {listed['table'].rows[0].id[-8:]}", STARTED)
+    context = listed["table"].rows[0].cells["context"]
+    assert (context.note, context.bars[0].share) == ("25 % of 200 k", 0.25)
     listed, page = await pages_of(tmp_path / "unnamed", {}, FAILED | {"provider": "", "prefix": "", "model": ""})
-    assert (page["title"], listed["sessions"][0]["name"]) == (
+    assert (page["title"], read_table(listed, "name")[0][0]) == (
         f"Session, {STARTED}",
-        f"Session {listed['sessions'][0]['id'][-8:]}",
+        f"Session {listed['table'].rows[0].id[-8:]}",
     )
-    assert listed["sessions"][0]["share"] is None, "the latest request was sent to no model"
+    assert listed["table"].rows[0].cells["context"].bars == (), "the latest request was sent to no model"
 
 
 async def test_a_session_with_stored_texts_is_named_by_its_first_words(tmp_path: Path) -> None:
@@ -163,22 +161,22 @@ async def test_a_session_with_stored_texts_is_named_by_its_first_words(tmp_path:
         ledger.wait_written(4)
     with reading(settings) as engine, engine.connect() as connection:
         page = build_sessions_page(build_context("/dashboard/sessions", connection, settings))
-        names = {row["id"]: (row["name"], row["project"]) for row in page["sessions"]}
+        names = {row.id: (row.cells["name"].text, row.cells["name"].note) for row in page["table"].rows}
         found = {
             text: [
-                row["id"]
+                row.id
                 for row in build_sessions_page(
                     build_context("/dashboard/sessions", connection, settings, {"q": [text]})
-                )["sessions"]
+                )["table"].rows
             ]
             for text in ("fix TEST", "shop", "texts", "fix shop", "one two")
         }
         query = {"session": ["one"]}
         session = build_session_page(build_context("/dashboard/session", connection, settings, query))
     assert names == {
-        "one": ("Fix the test (one)", "shop"),
-        "two": ("Fix the test (two)", "shop"),
-        "without texts": ("Session ut texts", ""),
+        "one": ("Fix the test (one)", f'shop<span class="narrow-only">, {STARTED}</span>'),
+        "two": ("Fix the test (two)", f'shop<span class="narrow-only">, {STARTED}</span>'),
+        "without texts": ("Session ut texts", f'<span class="narrow-only">{STARTED}</span>'),
     }
     assert found == {
         "fix TEST": ["two", "one"],

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 from msgspec import structs
+from sqlalchemy import ColumnElement
 
+from anthropic_proxy.console.dashboard.tables import COLUMNS
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.engines import find_database_problems
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.request_queries import (
-    SORT_KEYS,
     SortOrder,
     list_sorted_requests,
     list_stored_requests,
@@ -80,8 +81,10 @@ async def test_a_text_in_columns_of_numbers_is_zero_or_unknown(sqlite: Settings)
     assert warnings == [f"The stored request {DAMAGED} cannot be read completely: {', '.join(numbers)}."]
     assert {getattr(damaged, name) for name in numbers} == {0, None}
     with reading(sqlite) as engine, engine.connect() as connection:
-        for name in SORT_KEYS:
-            assert len(list_sorted_requests(connection, RequestSelection(), SortOrder(name), 10)) == 3, name
+        for column in COLUMNS:
+            if isinstance(column.sort, ColumnElement):
+                order = SortOrder(column.sort)
+                assert len(list_sorted_requests(connection, RequestSelection(), order, 10)) == 3, column.name
 
 
 @pytest.mark.parametrize("name", sorted({*StoredRequest.__struct_fields__} - {"stream"}))  # any value is a boolean

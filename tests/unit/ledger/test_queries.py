@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, select
 
+from anthropic_proxy.console.dashboard.tables import COLUMNS
 from anthropic_proxy.console.ledger import queries, request_queries
 from anthropic_proxy.console.ledger.export import build_usage_object
 from anthropic_proxy.console.ledger.histograms import (
@@ -29,7 +30,6 @@ from anthropic_proxy.console.ledger.queries import (
 )
 from anthropic_proxy.console.ledger.records import COMMON_VALUES, GROUP_NAMES, add_up
 from anthropic_proxy.console.ledger.request_queries import (
-    SORT_KEYS,
     SortedRequest,
     SortOrder,
     find_stored_request,
@@ -364,6 +364,7 @@ def test_the_sum_has_the_counts_of_all_histograms(histograms: list[dict[int, int
     assert sum_encoded_histograms(" ".join(encode_histogram(one).hex() for one in histograms)) == expected
 
 
+SORT_KEYS = {column.name: column.sort for column in COLUMNS if isinstance(column.sort, ColumnElement)}
 COUNT = 12
 
 
@@ -390,9 +391,9 @@ async def ledger(database: Settings) -> Settings:
 
 def test_every_order_is_complete_in_both_directions(ledger: Settings) -> None:
     with reading(ledger) as engine, engine.connect() as connection:
-        for name in SORT_KEYS:
+        for name, key in SORT_KEYS.items():
             for is_descending in (True, False):
-                order, pages = SortOrder(name, is_descending), []
+                order, pages = SortOrder(key, is_descending), []
                 place = None
                 while found := list_sorted_requests(connection, RequestSelection(), order, 5, before=place):
                     pages.append(found)
@@ -415,7 +416,7 @@ def test_unknown_values_are_last_and_filters_apply(ledger: Settings) -> None:
     chosen = RequestSelection(values={"project": "even"})
     with reading(ledger) as engine, engine.connect() as connection:
         found = {
-            is_descending: list_sorted_requests(connection, chosen, SortOrder("first", is_descending), COUNT)
+            is_descending: list_sorted_requests(connection, chosen, SortOrder(SORT_KEYS["first"], is_descending), COUNT)
             for is_descending in (True, False)
         }
     for is_descending, rows in found.items():
