@@ -59,7 +59,7 @@ from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.platforms.shells import Shell, find_shell, format_set_command, quote_word
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import MIN_SESSION_TOKENS, Catalog, load_learned_models
-from anthropic_proxy.engine.providers.servers import find_server_name
+from anthropic_proxy.engine.providers.hosts import find_server_name
 from anthropic_proxy.engine.routing.choices import find_tier, list_route_choices
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
 from anthropic_proxy.engine.routing.problems import describe_missing_key_of

@@ -40,10 +40,10 @@ from anthropic_proxy.engine.platforms.shells import quote_word
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import MIN_SESSION_TOKENS, TAGS_TIMEOUT_SECONDS, Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
+from anthropic_proxy.engine.providers.hosts import find_host_at, find_netloc
 from anthropic_proxy.engine.providers.lookup import find_known_model, find_origin
 from anthropic_proxy.engine.providers.provider_models import has_model_list, is_key_accepted, query_chat_models
-from anthropic_proxy.engine.providers.registry import ServerOverride
-from anthropic_proxy.engine.providers.servers import find_host, find_server_override
+from anthropic_proxy.engine.providers.registry import Host
 from anthropic_proxy.engine.routing.model_listing import TierMapping, list_tier_mappings
 from anthropic_proxy.engine.routing.problems import describe_unknown_prefix, has_plain_model_names
 from anthropic_proxy.engine.routing.replacements import find_retirement
@@ -199,7 +199,7 @@ class ProviderChoice(Struct, frozen=True):
     title: str
     provider: Provider | None = None
     """None: a server that needs a table in the configuration file."""
-    vendor: ServerOverride | None = None
+    vendor: Host | None = None
     """Entry of the vendor of such a server. None: another server."""
     found: str = ""
     """Detected key, project or server: `OPENAI_API_KEY in the environment`. "": nothing was detected; the user has to
@@ -462,9 +462,8 @@ class _Setup:
                     return None
                 if not (address := read_address("base_url", text)):
                     self._output.write_notice(_NO_ADDRESS, "✕", "error")
-            present = structs.replace(self._settings, base_urls={"openai": address})
-            server = vendor or find_server_override(PROVIDERS.find("openai"), present)
-            known = server if server is not None and server.key_variable else None
+            host = vendor or find_host_at(PROVIDERS.find("openai"), address)
+            known = host if host is not None and host.key_variable else None
             has_path, versioned = bool(urlsplit(address).path), f"{address}/v1"
             addresses = (address,) if has_path else (versioned,) if self._skips_test else (address, versioned)
             present_names = {one.base_url: one.name for one in self._settings.configured_providers}
@@ -537,7 +536,7 @@ class _Setup:
             ServerTable(base_url=base_url, key_variable=variable if key else ""),
         )
 
-    def _connect_azure(self, vendor: ServerOverride, key_variable: str | None) -> ChosenProvider | None:
+    def _connect_azure(self, vendor: Host, key_variable: str | None) -> ChosenProvider | None:
         """The same for a resource of Azure OpenAI. Its models are deployments, which have names of their own."""
         asks, variable, address = self._questions, vendor.key_variable, self._address
         while not address:
@@ -609,7 +608,8 @@ class _Setup:
         None: the key was rejected, or the server did not answer and the user does not keep the settings. Without
         `reports_missing_path`, a server that does not have the model list at this address is not reported.
         """
-        provider, output = backend.provider, self._output
+        provider, output = find_registry(backend.settings).find(backend.provider.name), self._output
+        backend = structs.replace(backend, provider=provider)
         self._is_key_rejected = False
         if self._skips_test or not has_model_list(provider):
             return backend
@@ -627,7 +627,7 @@ class _Setup:
         retired = len(models) - len(find_offered_models(tested))
         left_out = f", {retired} retired {'one is' if retired == 1 else 'ones are'} left out" if retired else ""
         duration = formats.seconds(to_microseconds(seconds))
-        host = find_host(backend.settings.base_urls.get(provider.name, provider.base_url))
+        host = find_netloc(backend.settings.base_urls.get(provider.name, provider.base_url))
         count = formats.plural(len(models), "model")
         result = f"accepted by {host}" if is_accepted else f"{host} answers"
         output.write_line(f"  {check} {result}, {count}, {duration}{left_out}")
@@ -783,7 +783,7 @@ class _Setup:
             table.models[name] = {"model_of": model}
 
     def _report_retirement(self, backend: ChosenProvider, model: str) -> None:
-        retirement = find_retirement(backend.provider, model, backend.settings)
+        retirement = find_retirement(backend.provider, model)
         if retirement is not None and retirement.applies_on(date.today()):
             successor = f". Its successor:  {retirement.successor}" if retirement.successor else ""
             self._output.write_notice(f"{model} is retired since {retirement.retired_on}{successor}", "!", "warn")
@@ -1073,7 +1073,7 @@ async def _find_local_servers(settings: Settings) -> dict[str, int]:
 
     No key is sent. A server that does not list models is not a model server.
     """
-    vendors = [server for server in PROVIDERS.find("openai").servers if server.has_local_url]
+    vendors = [server for server in PROVIDERS.find("openai").hosts if server.has_local_url]
     names = {vendor.name for vendor in vendors}
     tables = [
         ConfiguredProvider(name=one.name, base_url=one.base_url, wire="chat", has_key=False, key_variable="")
@@ -1139,7 +1139,7 @@ def list_candidates(settings: Settings, local_servers: Mapping[str, int]) -> lis
             name = f"{provider.prefix}_claude" if provider.offered_to_users else provider.prefix
             found.append(ProviderChoice(name, f"Claude: {provider.title}", provider, None, detected, models=models))
     exported, saved = Sources(copy_environment(), None), Sources(copy_environment(), settings.env_file)
-    servers = PROVIDERS.find("openai").servers
+    servers = PROVIDERS.find("openai").hosts
     vendors = [server for server in servers if server.base_url or server.key_source == "azure_openai"]
     for vendor in sorted(vendors, key=lambda one: one.title.lower()):
         # with the resource of Azure, a new key is asked for
@@ -1311,7 +1311,7 @@ def _find_target(backend: ChosenProvider, model: str) -> Target:
 
 
 def _find_retirement_date(backend: ChosenProvider, model: str) -> date | None:
-    retirement = find_retirement(backend.provider, model, backend.settings)
+    retirement = find_retirement(backend.provider, model)
     return None if retirement is None else date.fromisoformat(retirement.retired_on)
 
 
@@ -1352,7 +1352,7 @@ def list_env_lines(
     lines = {"PREFERRED_PROVIDER": provider.name, **values}
     defaults = {"BIG_MODEL": provider.default_big_model, "SMALL_MODEL": provider.default_small_model}
     for variable, model in defaults.items():
-        retired = find_retirement(provider, model or "", settings)
+        retired = find_retirement(provider, model or "")
         if retired is not None and retired.applies_on(today or date.today()):
             lines[variable] = f"{provider.prefix}/{retired.successor}"
     return lines
@@ -1388,7 +1388,7 @@ def _replace_retiring(backend: ChosenProvider, offered: Mapping[str, ModelFacts]
 
     It is the successor that the vendor names, unless that one is much smaller, or the model with the nearest price.
     """
-    retirement = find_retirement(backend.provider, default, backend.settings)
+    retirement = find_retirement(backend.provider, default)
     facts = offered.get(default, ModelFacts(default, retires_on=_find_retirement_date(backend, default)))
     if not _retires_soon(facts, today):
         return default

@@ -21,9 +21,9 @@ from anthropic_proxy.engine.exchange.provider_errors import (
     suggest_base_url,
 )
 from anthropic_proxy.engine.providers import Provider, find_registry
+from anthropic_proxy.engine.providers.hosts import describe_missing_key, find_server_name, has_own_models
 from anthropic_proxy.engine.providers.model_ids import ModelId
 from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
-from anthropic_proxy.engine.providers.servers import describe_missing_key, find_server_name, has_own_models
 from anthropic_proxy.engine.routing.choices import find_preferred_provider
 from anthropic_proxy.engine.routing.replacements import find_retirement
 from anthropic_proxy.engine.routing.targets import find_capabilities
@@ -457,7 +457,7 @@ def describe_models(services: Services, provider: Provider, models: Sequence[Lis
         window = model.context_window
         if window is None:
             window = known.context_window if known.known else find_published_window(provider, model.id, settings)
-        retirement = find_retirement(provider, model.id, settings)
+        retirement = find_retirement(provider, model.id)
         is_known = known.known or known.context_window_from_error is not None
         inputs = [window, known.effective_max_input if is_known else None]
         max_input = min((limit for limit in inputs if limit), default=None)

@@ -25,11 +25,11 @@ from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.providers.call_options import extend_transport
 from anthropic_proxy.engine.providers.catalog import Catalog, OllamaModelSource
 from anthropic_proxy.engine.providers.credentials import Credentials
+from anthropic_proxy.engine.providers.hosts import digest_server_settings, find_base_url
 from anthropic_proxy.engine.providers.lookup import require_known_wire
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
 from anthropic_proxy.engine.providers.prefix_guard import PrefixGuard
 from anthropic_proxy.engine.providers.provider_models import has_model_list, query_limits
-from anthropic_proxy.engine.providers.servers import digest_server_settings, find_base_url
 from anthropic_proxy.engine.routing.call_limits import FairQueue, Throttle, build_throttles, slots_per_worker
 from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
 from anthropic_proxy.engine.routing.router import PlanCache

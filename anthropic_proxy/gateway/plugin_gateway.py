@@ -11,7 +11,7 @@ from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, CollectingSink
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.hooks import Client, Receipt
-from anthropic_proxy.engine.providers.servers import build_server_name, is_in_table
+from anthropic_proxy.engine.providers.hosts import build_server_name, is_in_table
 from anthropic_proxy.engine.routing.model_listing import list_models
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target
@@ -171,7 +171,7 @@ async def describe_models(services: Services, names: Sequence[str]) -> list[Mode
         if services.catalog.has_reported_capabilities(target.provider.name, target.model):
             source = "server"
         else:
-            known = is_in_table(target.provider, target.model, services.settings)
+            known = is_in_table(target.provider, target.model)
             source = "built-in table" if known else "assumed"
         found.append(
             ModelFeatures(

@@ -28,14 +28,13 @@ from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
-from anthropic_proxy.engine.providers.provider_models import has_model_list
-from anthropic_proxy.engine.providers.servers import (
+from anthropic_proxy.engine.providers.hosts import (
     describe_missing_key,
-    find_host,
+    find_netloc,
     find_region,
-    find_server_override,
     has_own_list,
 )
+from anthropic_proxy.engine.providers.provider_models import has_model_list
 from anthropic_proxy.engine.routing.choices import (
     ModelChoice,
     choose_models,
@@ -366,10 +365,9 @@ def describe_retirements(choices: Sequence[ModelChoice], settings: Settings) -> 
     """Return a clause about retired models: `DeepSeek retired deepseek-chat and deepseek-reasoner on 24 July 2026`."""
     groups: dict[tuple[str, str], dict[str, None]] = {}
     for choice in choices:
-        retirement = find_retirement(choice.provider, choice.model, settings)
+        retirement = find_retirement(choice.provider, choice.model)
         assert retirement is not None  # the caller has found the successor
-        server = find_server_override(choice.provider, settings)
-        vendor = (server.title if server else "") or choice.provider.title
+        vendor = choice.provider.host.title
         groups.setdefault((vendor, retirement.retired_on), {})[choice.model] = None
     clauses = []
     for (vendor, day), models in groups.items():
@@ -481,7 +479,7 @@ def _propose_other_server(provider: Provider, settings: Settings, catalog: Catal
     found = list_model_replacements(
         lambda choice: f"{preferred.prefix}/{choice.model}" if choice.provider is provider else "", settings, catalog
     )
-    host = find_host(settings.base_urls.get(preferred.name, preferred.base_url))
+    host = find_netloc(settings.base_urls.get(preferred.name, preferred.base_url))
     for one in found:
         place = f"{one.setting.name} ({one.setting.source})"
         yield f"{place} names a model of {provider.title}. For that of {host}:  {one.line}"

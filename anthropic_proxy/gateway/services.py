@@ -23,7 +23,7 @@ from anthropic_proxy.engine.providers.catalog import (
     load_learned_models,
 )
 from anthropic_proxy.engine.providers.credentials import Credentials, TokenSource
-from anthropic_proxy.engine.providers.servers import find_server_name, has_own_list, is_in_table
+from anthropic_proxy.engine.providers.hosts import find_server_name, has_own_list, is_in_table
 from anthropic_proxy.engine.routing.call_limits import build_throttles
 from anthropic_proxy.engine.routing.choices import list_route_choices, should_query_ollama
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
@@ -253,7 +253,7 @@ async def fetch_limits_of_model(services: Services, provider_name: str, model: s
     settings, catalog = services.settings, services.catalog
     provider = find_registry(settings).find(provider_name)
     is_listed_elsewhere = not provider.uses_installed_models and not has_own_list(provider, settings)
-    if is_listed_elsewhere and is_in_table(provider, model, settings):
+    if is_listed_elsewhere and is_in_table(provider, model):
         return
     await catalog.fetch_capabilities(provider_name, model)
     if find_capabilities(provider, model, settings, catalog).known:

@@ -98,7 +98,7 @@ def is_known(provider: str, name: str) -> bool:
     row = next((row for row in PROVIDERS if row.name == provider), None)
     if row is not None:
         return not names.isdisjoint({*row.known_models, *row.retired_models, *row.non_chat_models})
-    server = next(one for one in PROVIDERS.find("openai").servers if one.name == provider)
+    server = next(one for one in PROVIDERS.find("openai").hosts if one.name == provider)
     rows = load_model_rows(server.models_table) or ()
     return name in server.retired_models or any(name.startswith(one.id_prefixes) for one in rows if one.id_prefixes)
 

@@ -18,5 +18,5 @@ def test_the_page_of_providers_has_the_order_of_the_registry() -> None:
 
 def test_the_page_of_providers_names_the_address_of_each_vendor() -> None:
     text = (ROOT / "docs/guide/providers.md").read_text("utf-8")
-    vendors = [server for server in PROVIDERS.find("openai").servers if server.base_url]
+    vendors = [server for server in PROVIDERS.find("openai").hosts if server.base_url]
     assert [vendor.name for vendor in vendors if vendor.base_url.removesuffix("/v1") not in text] == []

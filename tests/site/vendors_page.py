@@ -10,7 +10,7 @@ from typing import Any
 from genai_prices.data import providers as known_price_providers
 
 from anthropic_proxy.console.formats import plural
-from anthropic_proxy.engine.providers import PROVIDERS, ServerOverride
+from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import load_model_rows, load_vendor_prices
 from anthropic_proxy.engine.providers.lookup import find_vendor
 from anthropic_proxy.engine.wires.openai_chat.effort_forms import EFFORT_FORMS, EffortFormName
@@ -442,7 +442,7 @@ def _price(vendor: Vendor) -> str:
 
 def _find_price_provider(vendor: Vendor) -> Any:
     owner, address = vendor.owner, vendor.address.replace("*.", "example.").replace("{region}", "us-east-1")
-    address = (owner.price_url if isinstance(owner, ServerOverride) else "") or address
+    address = owner.price_url or address
     address = address if address.startswith("http") else f"https://{address}"
     return next((one for one in known_price_providers if re.match(one.api_pattern, address)), None)
 

@@ -10,8 +10,9 @@ from msgspec import structs
 from anthropic_proxy.engine.providers import (
     PROVIDERS,
     AnyWireConfig,
+    Host,
     Provider,
-    ServerOverride,
+    find_registry,
     openai_chat,
     openai_responses,
 )
@@ -25,7 +26,6 @@ from anthropic_proxy.engine.providers.open_models import (
     UNKNOWN_RESPONSES,
     UNOPENED_RULES,
 )
-from anthropic_proxy.engine.providers.servers import find_server_override
 from anthropic_proxy.engine.providers.vendors import VENDORS
 from anthropic_proxy.engine.upstream.cloud_credentials import OPENAI_SCOPES
 from anthropic_proxy.gateway.settings import load_settings
@@ -97,7 +97,7 @@ _CREDENTIALS = {
     **dict.fromkeys(("azure", *OPENAI_SCOPES), "tokens of Microsoft Entra ID"),
 }
 """Source of the credential → text."""
-LOCAL_PROGRAMS = [server for server in PROVIDERS.find("openai").servers if server.base_url and server.has_local_url]
+LOCAL_PROGRAMS = [host for host in PROVIDERS.find("openai").hosts if host.base_url and host.has_local_url]
 """Programs for a machine of the user, which have the dialect of the entry `local`."""
 
 
@@ -115,7 +115,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Vendor:
-    """One API of a provider, or of a server that `OPENAI_BASE_URL` selects."""
+    """One API of a provider, or of a host that `OPENAI_BASE_URL` selects."""
 
     name: str
     title: str
@@ -128,15 +128,15 @@ class Vendor:
     config: AnyWireConfig
     source: str
     read_date: str
-    owner: Provider | ServerOverride
+    owner: Host
 
     @property
     def accepts_pdf(self) -> bool:
-        return isinstance(self.owner, ServerOverride) and self.owner.accepts_pdf
+        return ("*", {"accepts_pdf": True}) in self.owner.capability_rules
 
     @property
     def is_relay(self) -> bool:
-        """True if requests are forwarded to a server that is not Anthropic's or a cloud's."""
+        """True if requests are forwarded to a host that is not Anthropic's or a cloud's."""
         return self.api == "messages" and not self.config.dialect.verifies_signatures
 
     @property
@@ -151,7 +151,7 @@ class Vendor:
     def unpriced(self) -> str:
         """Why the vendor has no prices. "": it has some, or nothing is known."""
         owner = LOCAL_PROGRAMS[0] if self.name == "local" else self.owner
-        return owner.unpriced if isinstance(owner, ServerOverride) else ""
+        return owner.unpriced
 
     @property
     def is_for_own_addresses(self) -> bool:
@@ -169,7 +169,7 @@ class Vendor:
 
     def list_other_addresses(self) -> list[str]:
         """Return patterns of further addresses that select the vendor."""
-        patterns = self.owner.url_patterns if isinstance(self.owner, ServerOverride) else ()
+        patterns = self.owner.url_patterns
         own = self.address.removeprefix("https://").partition("/")[0]
         return [] if self.name == "local" else [one for one in patterns if not one.startswith(f"{own}/")]
 
@@ -189,12 +189,12 @@ def list_vendors() -> tuple[Vendor, ...]:
     found = [_of_provider(row, api, config) for row in PROVIDERS for api, config in row.wires.items()]
     for row in PROVIDERS:
         own = {provider.name for provider in PROVIDERS}
-        for server in row.servers:
-            if server.name not in own and server.url_patterns:
+        for host in row.hosts:
+            if host.name not in own and host.url_patterns:
                 found += [
-                    _of_server(row, server, api, config)
-                    for api, config in server.wires.items()
-                    if config is not UNKNOWN_RESPONSES and (server.name, api) != ("local", "responses")
+                    _of_host(row, host, api, config)
+                    for api, config in host.wires.items()
+                    if config is not UNKNOWN_RESPONSES and (host.name, api) != ("local", "responses")
                 ]
     return tuple(vendor for vendor in found if vendor.name not in _NO_VENDORS)
 
@@ -215,20 +215,20 @@ def _of_provider(row: Provider, api: str, config: AnyWireConfig) -> Vendor:
     )
 
 
-def _of_server(row: Provider, server: ServerOverride, api: str, config: AnyWireConfig) -> Vendor:
-    header = (row.key_header, row.key_scheme) if server.key_header is None else (server.key_header, server.key_scheme)
+def _of_host(row: Provider, host: Host, api: str, config: AnyWireConfig) -> Vendor:
+    header = (host.key_header, host.key_scheme) if host.key_header else (row.key_header, row.key_scheme)
     return Vendor(
-        name=server.name,
-        title=_TITLES.get(server.name) or server.title,
+        name=host.name,
+        title=_TITLES.get(host.name) or host.title,
         api=api,
-        address=server.base_url or server.url_patterns[0].replace("/*", "") + server.default_url_path,
+        address=host.base_url or host.url_patterns[0].replace("/*", "") + host.default_url_path,
         key_header=_code(f"{header[0]}: {header[1].strip()}".removesuffix(": ")),
-        keys=_keys(server.key_variable or row.key_variable, server.key_source if server.key_header else row.key_source),
-        models_table=server.models_table,
+        keys=_keys(host.key_variable or row.key_variable, host.key_source if host.key_header else row.key_source),
+        models_table=host.models_table,
         config=config,
-        source=server.source or server.docs_url,
-        read_date=server.read_date or _READ,
-        owner=server,
+        source=host.source or host.docs_url,
+        read_date=host.read_date or _READ,
+        owner=host,
     )
 
 
@@ -252,10 +252,9 @@ def _all_cases() -> tuple[tuple[str, str, GoldenCase], ...]:
     for folder in find_cases():
         case = GoldenCase(folder)
         provider, api = case.target.provider, _api_of(case)
-        if provider.servers:
+        if provider.hosts:
             settings = load_settings(read_fields(folder).get("settings", {}), PROVIDERS, env_file=None)
-            server = find_server_override(provider, settings)
-            found.append((server.name if server else provider.name, api, case))
+            found.append((find_registry(settings).find(provider.name).host.name, api, case))
         else:
             found.append((provider.name, api, case))
     return tuple(found)
@@ -263,7 +262,7 @@ def _all_cases() -> tuple[tuple[str, str, GoldenCase], ...]:
 
 def _api_of(case: GoldenCase) -> str:
     wires = case.target.provider.wires | {
-        api: config for server in case.target.provider.servers for api, config in server.wires.items()
+        api: config for host in case.target.provider.hosts for api, config in host.wires.items()
     }
     return next(api for api, config in wires.items() if isinstance(case.target.dialect, config.wire.dialect_type))
 

@@ -38,7 +38,7 @@ from anthropic_proxy.console.doctor.stored_runs import (
     store_complete,
 )
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
-from anthropic_proxy.engine.providers.servers import describe_missing_key
+from anthropic_proxy.engine.providers.hosts import describe_missing_key
 from anthropic_proxy.errors import ClientError, ConfigurationError
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.gateway.readiness import describe_demo

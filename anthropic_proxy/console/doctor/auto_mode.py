@@ -34,7 +34,7 @@ from anthropic_proxy.engine.hooks import CallCheck, Client, Receipt
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.options import AutoMode
-from anthropic_proxy.engine.providers.servers import describe_missing_key, find_host
+from anthropic_proxy.engine.providers.hosts import describe_missing_key, find_netloc
 from anthropic_proxy.engine.routing.router import RoutingQuery
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.anthropic.betas import lacks_beta
@@ -148,7 +148,7 @@ class CaseRuns:
             ended_at=self._services.clock(),
             model=model,
             confirmed_by="".join(confirming),
-            host=find_host(self._measured.targets[0].base_url),
+            host=find_netloc(self._measured.targets[0].base_url),
             set=find_set_digest(),
             set_cases=len(self.cases),
             cases=len(results),

@@ -8,8 +8,8 @@ from msgspec import structs
 
 from anthropic_proxy.console.doctor.findings import Diagnosis
 from anthropic_proxy.engine.providers.catalog import LearnedModel, ModelCapabilities, store_learned_models
+from anthropic_proxy.engine.providers.hosts import build_server_name
 from anthropic_proxy.engine.providers.provider_models import MODEL_LIST
-from anthropic_proxy.engine.providers.servers import build_server_name
 
 
 def store_facts(data_directory: Path, diagnoses: Sequence[Diagnosis]) -> int:

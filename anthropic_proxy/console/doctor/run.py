@@ -19,7 +19,7 @@ from anthropic_proxy.console.doctor.report import Report, find_total_price
 from anthropic_proxy.console.doctor.server_tables import find_servers
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.providers import Provider, find_registry
-from anthropic_proxy.engine.providers.servers import describe_missing_key, is_own_server
+from anthropic_proxy.engine.providers.hosts import describe_missing_key, is_own_server
 from anthropic_proxy.engine.routing.choices import find_tier
 from anthropic_proxy.engine.routing.problems import describe_unknown_prefix, list_rule_problems_and_warnings
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
@@ -139,7 +139,7 @@ def select_backends(services: Services, names: Sequence[str], *, searches_known_
         provider = backend.target.provider
         chat = provider.wires.get("chat")
         is_chat = chat is not None and chat.wire is backend.target.wire
-        searches = is_chat and (is_own_server(provider, services.settings) or searches_known_servers)
+        searches = is_chat and (is_own_server(provider) or searches_known_servers)
         chosen.append(structs.replace(backend, searches_dialect=searches))
     return chosen
 

@@ -18,7 +18,7 @@ from anthropic_proxy.console.ledger.records import UsageSums, add_up
 from anthropic_proxy.engine.messages.deltas import BilledUsage, TokenCounts
 from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX
 from anthropic_proxy.engine.providers import Provider, find_registry
-from anthropic_proxy.engine.providers.servers import describe_missing_key
+from anthropic_proxy.engine.providers.hosts import describe_missing_key
 from anthropic_proxy.engine.service_tiers import normalize_service_tier
 from anthropic_proxy.errors import build_extra_install_command, join_with_and
 from anthropic_proxy.gateway.money import NANO_DOLLARS

@@ -20,7 +20,7 @@ from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.providers.servers import find_called_url
+from anthropic_proxy.engine.providers.hosts import find_called_url
 from anthropic_proxy.engine.routing.problems import describe_guess
 from anthropic_proxy.engine.routing.replacements import (
     find_successor_id,
@@ -274,7 +274,7 @@ def _become(error: UpstreamError, message: str, code: str) -> None:
 def _is_about_address(error: UpstreamError, target: Target, settings: EngineOptions) -> bool:
     provider = target.provider
     if provider.transport != "http" or (
-        _find_address_variable(provider, settings) is None and not provider.has_local_default_url
+        _find_address_variable(provider, settings) is None and not provider.has_local_url
     ):
         return False
     text = error.provider_text.strip()

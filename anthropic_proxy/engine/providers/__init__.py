@@ -11,10 +11,10 @@ or after the API that several have:
 - `openai_responses.py`: the configurations of the Responses API, for OpenAI and xAI.
 - `anthropic.py`, `clouds.py`, `gemini.py`: Anthropic and Claude at clouds, and Google.
 
-`OPENAI_BASE_URL` reaches further servers with the API of OpenAI, which have no entry of their own. They are rows of
-`OPENAI_SERVERS` (`openai.py`), or of `VENDORS` (`vendors.py`) if they host open models. `open_models.py` is for all
-others: the dialect for an unknown server, and rules by model name. `servers.py` has no data: it finds the server, base
-URL and key of a provider for the present settings.
+A `Provider` is a host itself, and has further `hosts`, which a base URL setting can select. Most belong to
+`OPENAI_BASE_URL`: they are rows of `OPENAI_HOSTS` (`openai.py`), or of `VENDORS` (`vendors.py`) if they host open
+models. `open_models.py` is for all others: the dialect for an unknown address, and rules by model name. `find_registry`
+resolves the settings once: `Provider.host` is the host that is called.
 """
 
 from anthropic_proxy.engine.options import EngineOptions
@@ -26,9 +26,9 @@ from anthropic_proxy.engine.providers.litellm import LITELLM
 from anthropic_proxy.engine.providers.lookup import ProviderRegistry
 from anthropic_proxy.engine.providers.ollama import OLLAMA
 from anthropic_proxy.engine.providers.openai import OPENAI
-from anthropic_proxy.engine.providers.registry import AnyWireConfig, Provider, ServerOverride
+from anthropic_proxy.engine.providers.registry import AnyWireConfig, Host, Provider
 
-__all__ = ["PROVIDERS", "AnyWireConfig", "Provider", "ProviderRegistry", "ServerOverride", "find_registry"]
+__all__ = ["PROVIDERS", "AnyWireConfig", "Host", "Provider", "ProviderRegistry", "find_registry"]
 
 PROVIDERS = ProviderRegistry(
     (
@@ -41,5 +41,7 @@ PROVIDERS = ProviderRegistry(
 
 
 def find_registry(settings: EngineOptions) -> ProviderRegistry:
-    """Return the registry for these settings: the built-in providers, then those of the configuration file."""
-    return PROVIDERS.extend(settings.configured_providers)
+    """Return the registry for these settings: the built-in providers, each with the host that is called, then those of
+    the configuration file.
+    """
+    return PROVIDERS.resolve(settings.configured_providers, settings.base_urls)

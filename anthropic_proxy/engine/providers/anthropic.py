@@ -9,8 +9,8 @@ configuration, and were read in 2026-11.
 from msgspec import structs
 
 from anthropic_proxy.engine.providers.registry import (
+    Host,
     Provider,
-    ServerOverride,
     WireConfig,
     build_model_rules,
     build_retired_models,
@@ -77,8 +77,8 @@ ANTHROPIC = Provider(
         ("2026-11-30", "claude-sonnet-5-5", ("claude-sonnet-4-5", "claude-sonnet-4-5-20250929")),
         ("2027-01-22", "claude-opus-5-5", ("claude-opus-4-5", "claude-opus-4-5-20251101")),
     ),
-    servers=(
-        ServerOverride(
+    hosts=(
+        Host(
             name="claude_aws",
             url_patterns=("aws-external-anthropic.*.api.aws",),
             title="Claude Platform on AWS",
@@ -89,7 +89,7 @@ ANTHROPIC = Provider(
             source="anthropic 2.10.0, lib/aws",
             read_date="2026-11-26",
         ),
-        ServerOverride(
+        Host(
             name="claude_google_cloud",
             url_patterns=("claude.googleapis.com",),
             title="Claude on Google Cloud",

@@ -13,8 +13,8 @@ from msgspec import structs
 
 from anthropic_proxy.engine.providers.anthropic import CLAUDE_RULES, PROMPT_SETTINGS
 from anthropic_proxy.engine.providers.registry import (
+    Host,
     Provider,
-    ServerOverride,
     WireConfig,
     build_model_rules,
 )
@@ -110,8 +110,8 @@ BEDROCK = Provider(
     title="Amazon Bedrock",
     env_prefix="BEDROCK",
     wires={"messages": _BEDROCK},
-    servers=(
-        ServerOverride(
+    hosts=(
+        Host(
             name="bedrock_messages",
             url_patterns=("*/anthropic/", "*/*/anthropic/", "*/anthropic/v1/", "*/*/anthropic/v1/"),
             wires={"messages": _BEDROCK_MESSAGES},

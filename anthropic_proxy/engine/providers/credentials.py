@@ -14,8 +14,8 @@ from typing import Protocol
 from anthropic_proxy.engine.options import EngineOptions, KeySource
 from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.engine.providers import Provider
+from anthropic_proxy.engine.providers.hosts import describe_missing_key, describe_unset_place
 from anthropic_proxy.engine.providers.registry import UNKNOWN_PROJECT
-from anthropic_proxy.engine.providers.servers import describe_missing_key, describe_unset_place, find_server_override
 from anthropic_proxy.engine.wires.contract import Credential
 from anthropic_proxy.errors import AuthenticationFailed, ConfigurationError, UpstreamError
 from anthropic_proxy.secrets import Secret
@@ -266,10 +266,7 @@ class Credentials:
         options = self._settings.call_options.get(provider.name)
         if options is not None and options.key_header is not None:
             return options.key_header, "Bearer " if options.key_header == "authorization" else ""
-        server = find_server_override(provider, self._settings)
-        if server is None or server.key_header is None:
-            return provider.key_header, provider.key_scheme
-        return server.key_header, server.key_scheme
+        return provider.host.key_header, provider.host.key_scheme
 
     def _is_available(self, key: Secret) -> bool:
         return self._cooldown_ends.get(key.reveal(), 0.0) <= self._clock()

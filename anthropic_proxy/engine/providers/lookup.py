@@ -15,14 +15,20 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.options import ConfiguredProvider, convert_model_pattern
 from anthropic_proxy.engine.providers.catalog import ModelCapabilities, find_table_capabilities
+from anthropic_proxy.engine.providers.hosts import (
+    UNKNOWN_HOSTS,
+    complete_host,
+    find_host_at,
+    is_address_of,
+    resolve_host,
+)
 from anthropic_proxy.engine.providers.registry import (
     AnyWireConfig,
+    Host,
     ModelRule,
     Provider,
-    ServerOverride,
     WireConfig,
 )
-from anthropic_proxy.engine.providers.servers import UNKNOWN_SERVERS, find_server_at, is_address_of
 from anthropic_proxy.engine.wires.contract import BaseDialect
 from anthropic_proxy.errors import ConfigurationError, join_with_or
 
@@ -83,26 +89,46 @@ class ProviderRegistry(Sequence[Provider]):
         """
         return tuple(variable for row in self._rows if row.offered_to_users and (variable := row.setup_variable))
 
-    def extend(self, tables: tuple[ConfiguredProvider, ...]) -> "ProviderRegistry":
-        return _extend(self, tables) if tables else self
+    def resolve(self, tables: tuple[ConfiguredProvider, ...], base_urls: Mapping[str, str] = {}) -> "ProviderRegistry":
+        """Return the registry for the settings of a user: each provider with the host that its base URL selects, and
+        the providers of the configuration file.
+
+        `base_urls`: name of a provider → its base URL setting.
+        """
+        return _resolve(self, tables, tuple(base_urls.items())) if tables or base_urls else self
 
 
 @lru_cache(maxsize=16)
-def _extend(registry: ProviderRegistry, tables: tuple[ConfiguredProvider, ...]) -> ProviderRegistry:
-    return ProviderRegistry((*registry, *(build_configured_provider(table, tuple(registry)) for table in tables)))
+def _resolve(
+    registry: ProviderRegistry, tables: tuple[ConfiguredProvider, ...], base_urls: tuple[tuple[str, str], ...]
+) -> ProviderRegistry:
+    given, built_in = dict(base_urls), tuple(registry)
+    selected = (_select_host(row, given[row.name]) if row.name in given else row for row in built_in)
+    return ProviderRegistry((*selected, *(build_configured_provider(table, built_in) for table in tables)))
+
+
+def _select_host(row: Provider, base_url: str) -> Provider:
+    host = resolve_host(row, base_url)
+    return row if host is row else structs.replace(row, selected_host=host)
 
 
 class TableOrigin(Struct, frozen=True):
     """Registry entries from which a provider of the configuration file inherits fields."""
 
     row: Provider
-    """Built-in provider from which the fields are inherited that neither the file nor `server` sets."""
-    server: ServerOverride | None
-    """Entry of the server at the base URL. None: the built-in provider itself, or an unknown server."""
+    """Built-in provider from which the fields are inherited that neither the file nor `host` sets."""
+    host: Host
+    """Host at the base URL, with the fields of `row` where it states none: `row` itself, or one of its hosts."""
+    wires: Mapping[str, AnyWireConfig]
+    """The APIs that the host is known to have itself."""
     is_vendor: bool
     """True if the base URL belongs to a known vendor. Its servers require a key."""
     config: AnyWireConfig
     """Configuration for `wire` of the table."""
+
+    @property
+    def models_table(self) -> str:
+        return self.config.models_table or self.host.models_table or self.row.name
 
 
 _LIMITS = [
@@ -128,12 +154,10 @@ class KnownModel(Struct, frozen=True):
 
 
 def find_known_model(model_of: str, origin: TableOrigin, built_in: Sequence[Provider]) -> KnownModel | None:
-    """Return the model among those of the server, of the provider that a prefix names, of open models, or of any
+    """Return the model among those of the host, of the provider that a prefix names, of open models, or of any
     provider. None: unknown.
     """
-    server = origin.server
-    table = (server.models_table if server else "") or origin.config.models_table or origin.row.models_table
-    table = table or origin.row.name
+    table = origin.models_table
     capabilities = find_table_capabilities(table, model_of)
     if capabilities.known:
         return KnownModel(model_of.removeprefix(f"{table}/"), capabilities, origin.row)
@@ -180,17 +204,61 @@ def require_known_wire(table: ConfiguredProvider, built_in: Sequence[Provider]) 
 def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Provider]) -> Provider:
     """Return the entry of a provider of the configuration file. Other fields are those of a similar one."""
     origin = find_origin(table, built_in)
-    row, server = origin.row, origin.server
+    row, host = origin.row, origin.host
     serves_installed = row.uses_installed_models and table.wire == "ollama"
-    rules: list[tuple[str, Mapping[str, Any]]] = []
-    if server is not None and server.accepts_pdf:
-        rules.append(("*", {"accepts_pdf": True}))
+    models = _resolve_models(table, origin, built_in)
+    wires = dict.fromkeys((table.wire, *(wire for _, wire in models.wire_rules)))
+    defaults = table.known_models or ("" if serves_installed else None,)
+    return Provider(
+        name=table.name,
+        prefix=table.name,
+        title=host.title if origin.is_vendor else table.name,
+        base_url=table.base_url,
+        host_patterns=row.host_patterns,
+        price_url=row.price_url,
+        base_url_variable=table.base_url_setting,
+        reference_url=row.base_url,
+        key_variable=table.api_key_setting,
+        key_required="always" if origin.is_vendor else "never",
+        key_source="settings" if table.has_key else host.key_source,
+        key_header=host.key_header,
+        key_path=host.key_path,
+        key_scheme=host.key_scheme,
+        wires={wire: _build_config(table, host.wires[wire], origin, built_in) for wire in wires},
+        wire_rules=models.wire_rules,
+        default_big_model=defaults[0],
+        default_small_model=defaults[-1],
+        known_models=table.known_models,
+        uses_installed_models=serves_installed,
+        default_url_path=host.default_url_path,
+        project_url_path=row.project_url_path,
+        retired_models=host.retired_models if origin.is_vendor else {},
+        models_table=origin.models_table,
+        unknown_model_capabilities=host.unknown_model_capabilities,
+        capability_rules=models.capability_rules,
+        known_names=models.known_names,
+        is_configured=True,
+        docs_url=host.docs_url,
+    )
+
+
+class _ModelRules(Struct, frozen=True):
+    """What the tables `[providers.NAME.models]` say, as fields of `Provider`."""
+
+    capability_rules: Sequence[tuple[str, Mapping[str, Any]]]
+    wire_rules: Sequence[tuple[str, str]]
+    known_names: Sequence[tuple[str, str]]
+
+
+def _resolve_models(table: ConfiguredProvider, origin: TableOrigin, built_in: Sequence[Provider]) -> _ModelRules:
+    row, host = origin.row, origin.host
+    of_host = {name: value for _, fields in host.capability_rules for name, value in fields.items()}
+    rules: list[tuple[str, Mapping[str, Any]]] = list(host.capability_rules)
     # An address with a deployment of Azure has Chat Completions.
     leaves_wire_to_models = not (table.has_wire or table.dialect or "/deployments/" in table.base_url)
     rules_of_row: list[tuple[str, str]] = []  # pairs of model pattern and API at the address of a vendor
-    if origin.is_vendor and not (server and server.models_table) and leaves_wire_to_models:
-        offered = (server.wires if server else {}) or row.wires
-        rules_of_row = [(wire_pattern, wire) for wire_pattern, wire in row.wire_rules if wire in offered]
+    if origin.is_vendor and host.models_table in ("", row.name) and leaves_wire_to_models:
+        rules_of_row = [(wire_pattern, wire) for wire_pattern, wire in row.wire_rules if wire in origin.wires]
     wire_rules: list[tuple[str, str]] = []
     known_names: list[tuple[str, str]] = []
     for name, model in table.models.items():
@@ -208,83 +276,54 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
                 found = (wire for wire_pattern, wire in choices if fnmatchcase(known_name, wire_pattern))
                 wire = next(found, table.wire)
             limits = {name: getattr(known_model.capabilities, name) for name in _LIMITS}
-            rules.append((pattern, {**limits, **({"accepts_pdf": True} if server and server.accepts_pdf else {})}))
+            rules.append((pattern, {**limits, **of_host}))
         if model.model_of or model.dialect:
             wire_rules.append((pattern, wire))
         if model.capabilities:
             known = dict.fromkeys(("known", "features_known"), True) if "context_window" in model.capabilities else {}
             rules.append((pattern, {**model.capabilities, **known}))
-    defaults = table.known_models or ("" if serves_installed else None,)
-    return Provider(
-        name=table.name,
-        prefix=table.name,
-        title=(server.title if server else "") or (row.title if origin.is_vendor else table.name),
-        base_url=table.base_url,
-        host_patterns=row.host_patterns,
-        price_url=row.price_url,
-        base_url_variable=table.base_url_setting,
-        reference_url=row.base_url,
-        key_variable=table.api_key_setting,
-        key_required="always" if origin.is_vendor else "never",
-        key_source="settings" if table.has_key else (server or row).key_source,
-        key_header=(server.key_header if server else None) or row.key_header,
-        key_path=server.key_path if server else "",
-        key_scheme=server.key_scheme if server and server.key_header else row.key_scheme,
-        wires={
-            wire: _build_config(table, (server and server.wires.get(wire)) or row.wires[wire], origin, built_in)
-            for wire in dict.fromkeys((table.wire, *(wire for _, wire in (*wire_rules, *rules_of_row))))
-        },
-        wire_rules=(*reversed(wire_rules), *rules_of_row),  # a later table overrides an earlier one
-        default_big_model=defaults[0],
-        default_small_model=defaults[-1],
-        known_models=table.known_models,
-        uses_installed_models=serves_installed,
-        default_url_path=(server.default_url_path if server else "") or row.default_url_path,
-        project_url_path=row.project_url_path,
-        retired_models=server.retired_models if server else row.retired_models if origin.is_vendor else {},
-        models_table=(server.models_table if server else "") or origin.config.models_table or row.name,
-        unknown_model_capabilities=server.capabilities if server else {},
-        capability_rules=rules,
-        known_names=known_names,
-        is_configured=True,
-        docs_url=(server.docs_url if server else "") or row.docs_url,
-    )
+    # a later table overrides an earlier one
+    return _ModelRules(rules, (*reversed(wire_rules), *rules_of_row), known_names)
 
 
 def find_origin(table: ConfiguredProvider, built_in: Sequence[Provider]) -> TableOrigin:
-    """Return the entries to inherit from: the built-in provider with the same address, else a server."""
+    """Return the entries to inherit from: the built-in provider with the same address, else a host."""
     url = urlsplit(table.base_url)
     with_wire = [row for row in built_in if table.wire in row.wires]
     for row in with_wire:
         if any(fnmatchcase(url.hostname or "", pattern) for pattern in row.host_patterns):
-            server = find_server_at(row, table.base_url)
-            return TableOrigin(row, server, True, (server or row).wires[table.wire])
+            return _build_origin(table, row, find_host_at(row, table.base_url), is_vendor=True)
     candidates = [row for row in with_wire if is_template(row)]
     for row in candidates:
         if urlsplit(row.base_url).netloc == url.netloc:
-            return TableOrigin(row, None, row.key_required != "never", row.wires[table.wire])
-    servers = [(row, server) for row in candidates for server in row.servers if is_address_of(server, table.base_url)]
-    if servers:
-        row, server = min(servers, key=lambda found: found[1].name in UNKNOWN_SERVERS)  # these have any address
-        config = server.wires.get(table.wire) or row.wires[table.wire]
-        return TableOrigin(row, server, server.name not in UNKNOWN_SERVERS, config)
-    return TableOrigin(candidates[0], None, False, candidates[0].wires[table.wire])
+            return _build_origin(table, row, None, is_vendor=row.key_required != "never")
+    hosts = [(row, host) for row in candidates for host in row.hosts if is_address_of(host, table.base_url)]
+    if not hosts:
+        return _build_origin(table, candidates[0], None, is_vendor=False)
+    row, host = min(hosts, key=lambda found: found[1].name in UNKNOWN_HOSTS)  # these have any address
+    return _build_origin(table, row, host, is_vendor=host.name not in UNKNOWN_HOSTS)
 
 
-def find_vendor(name: str, built_in: Sequence[Provider]) -> ServerOverride | None:
+def _build_origin(table: ConfiguredProvider, row: Provider, host: Host | None, *, is_vendor: bool) -> TableOrigin:
+    complete = row if host is None else complete_host(host, row)
+    wires = (host.wires if host is not None else {}) or row.wires
+    return TableOrigin(row, complete, wires, is_vendor, complete.wires[table.wire])
+
+
+def find_vendor(name: str, built_in: Sequence[Provider]) -> Host | None:
     """Return the vendor with this name, in which `-` and `_` are equal."""
     return next((each for each in list_vendors(built_in) if each.name == name.replace("-", "_")), None)
 
 
-def find_vendor_of_litellm(prefix: str, built_in: Sequence[Provider]) -> ServerOverride | None:
+def find_vendor_of_litellm(prefix: str, built_in: Sequence[Provider]) -> Host | None:
     """Return the vendor that LiteLLM calls for model ids with this prefix."""
     return next((each for each in list_vendors(built_in) if prefix in (each.name, each.litellm_prefix)), None)
 
 
-def list_vendors(built_in: Sequence[Provider]) -> list[ServerOverride]:
-    """Return the servers with an address of their own and a key, for which a table needs only its name."""
-    servers = (server for row in built_in if is_template(row) for server in row.servers)
-    return [each for each in servers if each.base_url and each.key_variable and not each.has_local_url]
+def list_vendors(built_in: Sequence[Provider]) -> list[Host]:
+    """Return the hosts with an address of their own and a key, for which a table needs only its name."""
+    hosts = (host for row in built_in if is_template(row) for host in row.hosts)
+    return [each for each in hosts if each.base_url and each.key_variable and not each.has_local_url]
 
 
 def is_template(row: Provider) -> bool:

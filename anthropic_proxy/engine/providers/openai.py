@@ -1,6 +1,6 @@
 """`OPENAI`: the registry entry of OpenAI, with its addresses, keys, models and APIs.
 
-The setting `OPENAI_BASE_URL` can select a server of another vendor with the same API. `OPENAI_SERVERS` describes how
+The setting `OPENAI_BASE_URL` can select a server of another vendor with the same API. `OPENAI_HOSTS` describes how
 the known servers of this kind deviate from OpenAI's own API. Values without a named source are from the API reference
 of the server, read 2026-11. docs/guide/providers.md, "Servers with the Chat Completions API", has their settings.
 """
@@ -22,8 +22,8 @@ from anthropic_proxy.engine.providers.open_models import (
     UNOPENED_RULES,
 )
 from anthropic_proxy.engine.providers.registry import (
+    Host,
     Provider,
-    ServerOverride,
     WireConfig,
     build_model_rules,
     build_retired_models,
@@ -123,7 +123,7 @@ _GRAMMAR_RULES = SchemaRules(suits_grammars=True)
 """Rules for servers on this machine: llama.cpp and LM Studio compile the schemas of tools to grammars. Claude Code's
 own tools are rejected otherwise (lidge-jun/opencodex issue 2135, lmstudio-bug-tracker issue 2236; read 2026-11-26)."""
 
-_LOCAL = ServerOverride(
+_LOCAL = Host(
     name="local",
     url_patterns=(
         *("localhost", "127.*", "::1", "host.docker.internal", "host.containers.internal"),
@@ -166,9 +166,9 @@ _LOCAL_SERVERS = (
 not tell them apart, so the entry `local` applies to all of them."""
 
 
-def _as_server(provider: Provider) -> ServerOverride:
-    """Return the server entry by which `OPENAI_BASE_URL` can select a provider of the registry, such as Groq."""
-    return ServerOverride(
+def _as_host(provider: Provider) -> Host:
+    """Return the host with which `OPENAI_BASE_URL` can select a provider of the registry, such as Groq."""
+    return Host(
         name=provider.name,
         url_patterns=tuple(f"{host}/*" for host in (urlsplit(provider.base_url).hostname, *provider.other_hosts)),
         wires=provider.wires,
@@ -178,7 +178,7 @@ def _as_server(provider: Provider) -> ServerOverride:
     )
 
 
-_AZURE = ServerOverride(
+_AZURE = Host(
     name="azure",
     url_patterns=(
         *("*.openai.azure.com/*", "*.cognitiveservices.azure.com/*", "*.services.ai.azure.com/*"),
@@ -210,8 +210,8 @@ _AZURE = ServerOverride(
 _OTHER_HOSTS = ("*.api.openai.com",)
 """Source: developers.openai.com/api/docs/guides/data-residency, read 2026-11."""
 
-OPENAI_SERVERS = (
-    ServerOverride(
+OPENAI_HOSTS = (
+    Host(
         name="openai",
         url_patterns=tuple(f"{host}/*" for host in _OTHER_HOSTS),
         docs_url="https://platform.openai.com/docs/guides/your-data",
@@ -232,7 +232,7 @@ OPENAI_SERVERS = (
         title="Azure OpenAI, China",
         key_source="azure_openai_cn",
     ),
-    ServerOverride(
+    Host(
         name="deepseek_beta",
         url_patterns=("api.deepseek.com/beta/*",),
         wires={
@@ -250,7 +250,7 @@ OPENAI_SERVERS = (
         keys_url="https://platform.deepseek.com/api_keys",
         docs_url="https://api-docs.deepseek.com/guides/chat_prefix_completion",
     ),
-    ServerOverride(
+    Host(
         name="deepseek",
         url_patterns=("api.deepseek.com/*",),
         wires={
@@ -265,7 +265,7 @@ OPENAI_SERVERS = (
         keys_url="https://platform.deepseek.com/api_keys",
         docs_url="https://api-docs.deepseek.com/guides/thinking_mode",
     ),
-    ServerOverride(
+    Host(
         name="openrouter",
         url_patterns=("openrouter.ai/*", "*.openrouter.ai/*"),
         wires={
@@ -288,8 +288,8 @@ OPENAI_SERVERS = (
             ),
             "messages": messages.GATEWAYS,
         },
-        capabilities={"efforts": ("none", "minimal", "low", "medium", "high", "xhigh", "max")},
-        accepts_pdf=True,
+        unknown_model_capabilities={"efforts": ("none", "minimal", "low", "medium", "high", "xhigh", "max")},
+        capability_rules=(("*", {"accepts_pdf": True}),),
         title="OpenRouter",
         base_url="https://openrouter.ai/api/v1",
         key_variable="OPENROUTER_API_KEY",
@@ -299,7 +299,7 @@ OPENAI_SERVERS = (
         key_path="/api/v1/key",
         docs_url="https://openrouter.ai/docs/use-cases/reasoning-tokens",
     ),
-    ServerOverride(
+    Host(
         name="mistral",
         url_patterns=("api.mistral.ai/*", "codestral.mistral.ai/*"),
         # Mistral also has the Responses API (mistralai 3.7, read 2026-11-26). Chat Completions is used, which all its
@@ -335,7 +335,7 @@ OPENAI_SERVERS = (
         keys_url="https://console.mistral.ai/api-keys",
         docs_url="https://docs.mistral.ai/api",
     ),
-    ServerOverride(
+    Host(
         name="zai",
         url_patterns=("api.z.ai/*", "open.bigmodel.cn/*"),
         wires={
@@ -367,7 +367,7 @@ OPENAI_SERVERS = (
         keys_url="https://z.ai/manage-apikey/apikey-list",
         docs_url="https://docs.z.ai/api-reference/llm/chat-completion",
     ),
-    ServerOverride(
+    Host(
         name="gemini",
         url_patterns=("generativelanguage.googleapis.com/*",),
         wires={
@@ -380,14 +380,14 @@ OPENAI_SERVERS = (
                 ),
             )
         },
-        capabilities={"efforts": ("low", "medium", "high")},
+        unknown_model_capabilities={"efforts": ("low", "medium", "high")},
         key_variable="GEMINI_API_KEY",
         keys_url="https://aistudio.google.com/apikey",
         docs_url="https://ai.google.dev/gemini-api/docs/openai",
     ),
-    _as_server(chat.GROQ),
-    _as_server(chat.MOONSHOT),
-    _as_server(chat.XAI),
+    _as_host(chat.GROQ),
+    _as_host(chat.MOONSHOT),
+    _as_host(chat.XAI),
     *VENDORS,
     *(
         structs.replace(
@@ -403,7 +403,7 @@ OPENAI_SERVERS = (
         for name, title, base_url, key_variable, docs_url in _LOCAL_SERVERS
     ),
     _LOCAL,
-    ServerOverride(
+    Host(
         name="other",
         url_patterns=("*",),
         wires={
@@ -490,7 +490,7 @@ OPENAI = Provider(
     keys_url="https://platform.openai.com/api-keys",
     env_prefix="OPENAI",
     wires={"chat": chat.OPENAI_CHAT, "responses": responses.OPENAI_RESPONSES, "messages": messages.GATEWAYS},
-    servers=OPENAI_SERVERS,
+    hosts=OPENAI_HOSTS,
     wire_rules=responses.OPENAI_WIRE_RULES,
     base_url="https://api.openai.com/v1",
     other_hosts=_OTHER_HOSTS,

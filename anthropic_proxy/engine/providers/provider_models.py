@@ -15,16 +15,15 @@ from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.providers.catalog import LearnedModel, may_chat
-from anthropic_proxy.engine.providers.model_ids import ModelId, read_model_id
-from anthropic_proxy.engine.providers.servers import (
+from anthropic_proxy.engine.providers.hosts import (
     describe_missing_key,
     find_base_url,
-    find_host,
+    find_netloc,
     find_server_name,
-    find_server_override,
     is_in_table,
     is_own_server,
 )
+from anthropic_proxy.engine.providers.model_ids import ModelId, read_model_id
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, read_body
 from anthropic_proxy.engine.wires.failures import decode_error_body
 from anthropic_proxy.errors import ProxyError, UpstreamProtocolError, UpstreamRefused, UpstreamTimeout
@@ -152,7 +151,7 @@ async def query_chat_models(
     except (InvalidJson, TypeError):
         text = f"{provider.prefix} answered the query for its models with something else, at {base_url}"
         raise UpstreamProtocolError(text, provider=provider.prefix) from None
-    if is_own_server(provider, settings) and not any(one.context_window for one in found.values()):
+    if is_own_server(provider) and not any(one.context_window for one in found.values()):
         windows = await _query_loaded_windows(base_url, send, request, credential)
         if (only := windows.pop("", None)) is not None and len(found) == 1:
             windows = dict.fromkeys(found, only)
@@ -188,9 +187,8 @@ async def is_key_accepted(
 
     Call it after the list has arrived. Raises `UpstreamRefused` if the server rejects the key.
     """
-    wire, server = _list_wire(provider), find_server_override(provider, settings)
+    wire, key_path = _list_wire(provider), provider.host.key_path
     base_url = find_base_url(provider, provider.wires[wire], settings)
-    key_path = server.key_path if server is not None else provider.key_path
     request = _build_request(provider, settings, key_path or _PATHS[wire])
     address = urljoin(base_url, "/").rstrip("/") if key_path else base_url
     try:
@@ -222,7 +220,7 @@ async def _fetch(
 
 def _describe_refusal(provider: Provider, settings: EngineOptions, base_url: str, answer: _Answer) -> UpstreamRefused:
     if answer.status in (401, 403):
-        at = f" at {find_host(base_url)}" if provider.name in settings.base_urls else ""
+        at = f" at {find_netloc(base_url)}" if provider.name in settings.base_urls else ""
         reason = f"{provider.prefix}{at} rejected the key ({answer.status})"
     elif answer.status == 429:
         pause = answer.headers.get("retry-after", "")
@@ -290,7 +288,7 @@ async def query_limits(
             prices=model.prices,
         )
         for model in listed
-        for is_known in (not provider.is_configured and is_in_table(provider, model.id, settings),)
+        for is_known in (not provider.is_configured and is_in_table(provider, model.id),)
     ]
 
 

@@ -1,8 +1,9 @@
 """Types of the provider registry, above all `Provider`: the addresses, keys, models and APIs of one provider.
 
 A wire is the code for one API. A `WireConfig` has a wire and its dialect, the deviations of a provider from the API. A
-`ModelRule` changes the dialect for some models. A `ServerOverride` describes another server that a base URL setting can
-select. A `RetiredModel` has the date on which a provider stops serving a model, and the successor.
+`ModelRule` changes the dialect for some models. A `Host` is an address with models: the provider's own, or another
+one that a base URL setting selects. A `RetiredModel` has the date on which a provider stops serving a model, and the
+successor.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -121,57 +122,56 @@ def build_retired_models(
     }
 
 
-class ServerOverride(Struct, frozen=True, kw_only=True, eq=False):
-    """A server that is called in place of the provider's own one, if a base URL setting has its address.
-
-    For example, `OPENAI_BASE_URL=https://api.deepseek.com/v1` selects DeepSeek.
-    """
+class Host(Struct, frozen=True, kw_only=True, eq=False):
+    """An address with models: its key, its APIs, and how they differ from those of the vendor who defined them."""
 
     name: str
-    """Internal identifier, unique among the servers of one provider: `deepseek`."""
-    url_patterns: Sequence[str]
-    """Lower-case `fnmatch` patterns of the base URL: of its host, and after the slash of its path.
+    """Internal identifier, unique among the hosts of one provider: `deepseek`."""
+    title: str = ""
+    """Name in messages: `DeepSeek`. "": that of the provider."""
+    base_url: str = ""
+    """Address without a trailing slash, with which users select the host: `https://api.together.ai/v1`. "": they have
+    several, or their own."""
+    url_patterns: Sequence[str] = ()
+    """Lower-case `fnmatch` patterns of the base URL: of its host name, and after the slash of its path.
 
     For example, `api.deepseek.com/*`. The compared path ends with a slash. Without a slash, any path matches.
     """
     wires: Mapping[str, AnyWireConfig] = {}
-    """Wire name (`chat`) → config for the server. Absent: the config of the provider applies."""
-    capabilities: Mapping[str, Any] = {}
-    """`ModelCapabilities` field → value, for models of this server without a row in `models.toml`."""
+    """Wire name (`chat`, `responses`, `gemini`, `ollama`, `messages`) → config."""
     models_table: str = ""
-    """Name of the table with the server's models in `models.toml`. "": the table of the provider."""
-    accepts_pdf: bool = False
-    """True if the server accepts PDF input for all its models."""
+    """Name of the table with the models in `models.toml`. "": that of the provider, whose default is its name."""
+    unknown_model_capabilities: Mapping[str, Any] = {}
+    """`ModelCapabilities` field → value, for models without a row in `models.toml`."""
+    capability_rules: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    """Pairs of model id pattern and `ModelCapabilities` fields, which precede those of `models.toml`. All matches
+    apply."""
     retired_models: Mapping[str, RetiredModel] = {}
-    """Model id → its retirement at the server."""
-    title: str = ""
-    """Vendor name in messages: `DeepSeek`. "": the title of the provider."""
-    key_header: str | None = None
-    """Name of the request header with the API key. None: `key_header` and `key_scheme` of the provider apply."""
+    """Id of a default model, or of a model that users may have configured → its retirement."""
+    key_variable: str = ""
+    """Variable of the API keys, for a vendor the one that its own tools read: `TOGETHER_API_KEY`. "": none is known."""
+    key_header: str = ""
+    """Name of the request header with the API key. "": `key_header` and `key_scheme` of the provider apply."""
     key_scheme: str = ""
-    """Text before the key in the header value, such as `Bearer `. Ignored if `key_header` is None."""
-    base_url: str = ""
-    """Address with which users select the server: `https://api.together.ai/v1`. "": they have several, or their own."""
+    """Text before the key in the value of the request header `key_header`: `Bearer `."""
+    key_source: KeySourceName = "settings"
+    """Source of the credential if no API key is set."""
+    key_path: str = ""
+    """Path from the root of the address that answers 200 to a valid key and 401 to another: `/api/v1/key`. "": the list
+    of models does, unless it is public."""
+    keys_url: str = ""
+    """URL of the page on which API keys are created. "": unknown."""
     default_url_path: str = ""
-    """`Provider.default_url_path` at the server."""
+    """Path appended to a base URL setting without a path: `/v1`."""
     litellm_prefix: str = ""
     """Prefix of LiteLLM for the vendor: `fireworks_ai`. "": `name`, or none."""
     price_url: str = ""
     """Address under which `genai-prices` knows the vendor. "": the one that is called. Prices of other vendors are in
     `models.toml`."""
     unpriced: str = ""
-    """Why no model of the server has a known price: `paid by subscription`. "": models have prices."""
-    key_variable: str = ""
-    """Variable in which the vendor's own tools expect the key: `TOGETHER_API_KEY`. "": unknown."""
-    key_source: KeySourceName = "settings"
-    """`Provider.key_source` of a provider of the configuration file at this server."""
-    keys_url: str = ""
-    """URL of the page on which the vendor creates API keys. "": unknown."""
-    key_path: str = ""
-    """Path from the root of the address that answers 200 to a valid key and 401 to another: `/api/v1/key`. "": the list
-    of models does, unless it is public."""
+    """Why no model has a known price: `paid by subscription`. "": models have prices."""
     docs_url: str = ""
-    """URL of the vendor's API documentation. "": none."""
+    """URL of the API documentation. "": none."""
     source: str = ""
     """Documents from which the dialects come. "": the sources are named at the configs of `wires`."""
     read_date: str = ""
@@ -182,12 +182,17 @@ class ServerOverride(Struct, frozen=True, kw_only=True, eq=False):
         """True if `base_url` is on this machine. Such a server may need no key."""
         return self.base_url.startswith("http://localhost")
 
+    def find_stated_capabilities(self, model: str) -> dict[str, Any]:
+        """Return the `ModelCapabilities` fields of the matching `capability_rules`."""
+        matching = (fields for pattern, fields in self.capability_rules if fnmatchcase(model.lower(), pattern))
+        return {name: value for fields in matching for name, value in fields.items()}
 
-class Provider(Struct, frozen=True, kw_only=True, eq=False):
-    """Registry entry of one provider, a company or server with models: its addresses, keys, models and APIs."""
 
-    name: str
-    """Name of the provider, as key of the mappings in `Settings`: `google`."""
+class Provider(Host, frozen=True, kw_only=True, eq=False):
+    """Registry entry of one provider: the prefix and the variables by which users select it, its own host, whose fields
+    it has itself, and `hosts`, which a base URL setting can select in place of the own one.
+    """
+
     prefix: str
     """Prefix of model ids, without the slash: `gemini` in `gemini/gemini-pro-latest`. Also a `PREFERRED_PROVIDER`."""
     extra_prefixes: Collection[str] = ()
@@ -199,8 +204,6 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
     """Beginning of the provider's variables: `GEMINI` of `GEMINI_WIRE`, `GEMINI_KNOWN_MODELS`. "": no variables."""
     base_url_variable: str | None = None
     """Variable of the base URL. It takes precedence over `<env_prefix>_BASE_URL`. None: only the latter exists."""
-    key_variable: str | None = None
-    """Variable of the API keys: `GEMINI_API_KEY`. None: the provider has no key setting."""
     offered_to_users: bool = True
     """True if error texts list the provider as a choice for a setting. False: demo, LiteLLM, and clouds without default
     models."""
@@ -211,42 +214,30 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
     serves_claude: bool = False
     """True if the provider serves Claude models. Requested Claude ids then stay unchanged, and BIG_MODEL and
     SMALL_MODEL are ignored."""
-    title: str
-    """Name of the provider in texts for the user: `Google Gemini`."""
-    wires: Mapping[str, AnyWireConfig]
-    """Wire name (`chat`, `responses`, `gemini`, `ollama`, `messages`) → config. The first wire is the default."""
-    servers: Sequence[ServerOverride] = ()
-    """Other servers that the base URL setting may select. First match applies. No match: the fields of this
-    provider."""
+    hosts: Sequence[Host] = ()
+    """Other hosts that the base URL setting may select. The first match applies. No match: the own host."""
+    selected_host: Host | None = None
+    """The one of `hosts` that the settings select, with the fields of the provider where it states none
+    (`complete_host`). None: the own host."""
     wire_rules: Sequence[tuple[str, str]] = ()
     """Pairs of model id pattern and wire name. The first match applies. Without a match, the first of `wires` is
     used."""
-    base_url: str
-    """Default base URL, without a trailing slash."""
     host_patterns: Sequence[str] = ()
     """`fnmatch` patterns of the hosts of a cloud, one for each region or resource. Empty: the host of `base_url`."""
     other_hosts: Sequence[str] = ()
     """`fnmatch` patterns of other hosts of the vendor, which have the same models: `*.api.x.ai`."""
-    price_url: str = ""
-    """Address under which `genai-prices` knows the provider. "": the one that is called."""
     prefix_patterns: Sequence[str] = ()
     """Patterns of the model ids for which `prefix` selects this provider. LiteLLM, which has the same prefix, gets all
     others. Empty: all ids."""
     regional_urls: Sequence[tuple[str, str]] = ()
     """Pairs of `VERTEX_LOCATION` pattern and base URL with `{location}`. The first match replaces `base_url`."""
-    default_url_path: str = ""
-    """Path appended to a base URL setting without a path: `/v1`."""
     project_url_path: str = ""
     """Path appended to a base URL that does not contain `/projects/`: `/projects/{project}/locations/{location}`. "":
     no path."""
     key_header: str = "authorization"
-    """Name of the upstream request header with the key."""
     key_scheme: str = "Bearer "
-    """Text before the key in the value of the request header `key_header`: `Bearer `."""
     accepts_client_credential: bool = False
     """True if the client's credential is forwarded when no provider key and no `PROXY_API_KEY` is set."""
-    key_source: KeySourceName = "settings"
-    """Source of the credential if no API key is set."""
     key_required: Literal["always", "own_address", "never"] = "always"
     """`own_address`: a key is required unless a base URL setting selects another server, which may need no key."""
     uses_installed_models: bool = False
@@ -267,23 +258,8 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
     """Model ids that select the provider without a prefix. `/v1/models` lists the ids, except for Ollama."""
     non_chat_models: Mapping[str, str] = {}
     """Known model that cannot chat → reason for the error text (`transcribes audio`)."""
-    retired_models: Mapping[str, RetiredModel] = {}
-    """Id of a default model, or of a model that users may have configured → its retirement."""
     transport: Literal["http", "demo", "litellm"] = "http"
     """Means of calling the models: HTTP, the built-in demo, or the Python library LiteLLM."""
-    keys_url: str = ""
-    """URL of the page on which the provider creates API keys. "": it has none."""
-    key_path: str = ""
-    """`ServerOverride.key_path` of the server, for a provider of the configuration file."""
-    docs_url: str
-    """URL of the provider's API documentation. "": none, for the built-in demo."""
-    models_table: str = ""
-    """Name of the table with the provider's models in `models.toml`. "": the name of the provider."""
-    unknown_model_capabilities: Mapping[str, Any] = {}
-    """`ServerOverride.capabilities` of the server, for a provider of the configuration file."""
-    capability_rules: Sequence[tuple[str, Mapping[str, Any]]] = ()
-    """Pairs of model id pattern and `ModelCapabilities` fields, for a provider of the configuration file. All matches
-    apply."""
     known_names: Sequence[tuple[str, str]] = ()
     """Pairs of model id pattern and id of the known model behind it (`model_of`), for a provider of the configuration
     file. The last match applies."""
@@ -292,15 +268,15 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
     is_configured: bool = False
     """True if a `[providers.NAME]` table of the configuration file defines the provider. False: it is built in."""
 
+    @property
+    def host(self) -> Host:
+        """The host that is called with the present settings."""
+        return self.selected_host or self
+
     def find_known_name(self, model: str) -> str:
         """Return the id under which prices of a model are known."""
         matching = (name for pattern, name in reversed(self.known_names) if fnmatchcase(model.lower(), pattern))
         return next(matching, model)
-
-    def find_stated_capabilities(self, model: str) -> dict[str, Any]:
-        """Return the `ModelCapabilities` fields of the matching `capability_rules`."""
-        matching = (fields for pattern, fields in self.capability_rules if fnmatchcase(model.lower(), pattern))
-        return {name: value for fields in matching for name, value in fields.items()}
 
     @property
     def responses_setting(self) -> str:
@@ -326,9 +302,4 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
             return f"{self.env_prefix}_PROJECT"
         if self.key_source in _PLACE_VARIABLES:
             return _PLACE_VARIABLES[self.key_source]
-        return self.base_url_variable if self.key_required == "never" else self.key_variable
-
-    @property
-    def has_local_default_url(self) -> bool:
-        """True if the default base URL is on this machine."""
-        return self.base_url.startswith("http://localhost")
+        return self.base_url_variable if self.key_required == "never" else self.key_variable or None

@@ -20,8 +20,8 @@ from anthropic_proxy.engine.providers.open_models import (
 )
 from anthropic_proxy.engine.providers.registry import (
     AnyWireConfig,
+    Host,
     RetiredModel,
-    ServerOverride,
     WireConfig,
     build_model_rules,
     build_retired_models,
@@ -51,7 +51,7 @@ def _build_vendor(
     unpriced: str = "",
     key_path: str = "",
     litellm_prefix: str = "",
-) -> ServerOverride:
+) -> Host:
     """Return the entry of a host. `rules` are pairs of model pattern and dialect fields.
 
     `messages_suffixes`: endings of the base URL, and what replaces them for the Messages API. Empty: `/v1` is removed.
@@ -73,7 +73,7 @@ def _build_vendor(
     if messages_suffixes:
         config = messages.GATEWAYS if is_gateway else messages.CHAT_SERVERS
         wires["messages"] = structs.replace(config, url_suffixes=messages_suffixes)
-    return ServerOverride(
+    return Host(
         name=name,
         title=title,
         base_url=base_url,

@@ -21,7 +21,7 @@ from anthropic_proxy.engine.options import (
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import Provider, ProviderRegistry, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.providers.servers import describe_missing_key
+from anthropic_proxy.engine.providers.hosts import describe_missing_key
 from anthropic_proxy.errors import InvalidRequest, find_similar_choice, join_with_and, join_with_or
 
 

@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.engine.options import TIERS, ConfiguredRoute, EngineOptions
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
-from anthropic_proxy.engine.providers.servers import describe_missing_key, find_server_name, has_own_models
+from anthropic_proxy.engine.providers.hosts import describe_missing_key, find_server_name, has_own_models
 from anthropic_proxy.engine.routing.choices import (
     ModelChoice,
     ModelSetting,
@@ -287,7 +287,7 @@ def _find_max_input(
 def _with_retirement(
     entry: ModelEntry, provider: Provider, model: str, settings: EngineOptions, today: date
 ) -> ModelEntry:
-    retirement = find_retirement(provider, model, settings)
+    retirement = find_retirement(provider, model)
     if retirement is None:
         return entry
     return structs.replace(

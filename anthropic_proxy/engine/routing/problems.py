@@ -3,7 +3,7 @@
 from anthropic_proxy.engine.options import EngineOptions, format_origin_in_sentence
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.providers.servers import describe_missing_key, find_host, find_server_name, has_own_list
+from anthropic_proxy.engine.providers.hosts import describe_missing_key, find_netloc, find_server_name, has_own_list
 from anthropic_proxy.engine.routing.choices import (
     ModelChoice,
     ModelSetting,
@@ -73,7 +73,7 @@ def describe_missing_key_of(choice: ModelChoice | Target, settings: EngineOption
         listed = catalog.cached_model_ids(row.name) or catalog.list_reported_models(find_server_name(row, settings))
         if is_served and (row is not provider or choice.model in (name, *listed)):
             continue
-        host = find_host(settings.base_urls.get(row.name, row.base_url))
+        host = find_netloc(settings.base_urls.get(row.name, row.base_url))
         line = f"{_lead_of(setting)}{row.prefix}/{setting.value}"
         if name in listed:
             cause = f"a model of {provider.prefix}, which has no key"

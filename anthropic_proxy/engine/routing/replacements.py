@@ -9,8 +9,8 @@ from msgspec import Struct, structs
 from anthropic_proxy.engine.options import DEFAULT_TARGET, TIERS, ConfiguredRoute, EngineOptions
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.catalog import Catalog, may_chat
+from anthropic_proxy.engine.providers.hosts import find_server_name, has_own_models
 from anthropic_proxy.engine.providers.registry import RetiredModel
-from anthropic_proxy.engine.providers.servers import find_server_name, find_server_override, has_own_models
 from anthropic_proxy.engine.routing.choices import (
     ModelChoice,
     ModelSetting,
@@ -23,9 +23,8 @@ from anthropic_proxy.engine.routing.targets import Target, build_target
 from anthropic_proxy.errors import find_similar_choices
 
 
-def find_retirement(provider: Provider, model: str, settings: EngineOptions) -> RetiredModel | None:
-    server = find_server_override(provider, settings)
-    table = server.retired_models if server is not None and server.wires else provider.retired_models
+def find_retirement(provider: Provider, model: str) -> RetiredModel | None:
+    table = provider.host.retired_models
     found = table.get(model)
     while found is not None and (later := table.get(found.successor)) is not None:  # the successor is retired too
         found = structs.replace(found, successor=later.successor)
@@ -34,7 +33,7 @@ def find_retirement(provider: Provider, model: str, settings: EngineOptions) -> 
 
 def find_successor_id(model: ModelChoice | Target, settings: EngineOptions, today: date) -> str:
     """Return the successor of a model that was retired on `today` or earlier, with prefix. "": the model is in use."""
-    retirement = find_retirement(model.provider, model.model, settings)
+    retirement = find_retirement(model.provider, model.model)
     if retirement is None or not retirement.applies_on(today):
         return ""
     return f"{model.provider.prefix}/{retirement.successor}"
@@ -49,9 +48,7 @@ def list_served_models(model: ModelChoice | Target, settings: EngineOptions, lis
     provider = model.provider
     known = listed or (provider.known_models if has_own_models(provider, settings) else ())
     usable = [
-        name
-        for name in known
-        if name != model.model and may_chat(name) and find_retirement(provider, name, settings) is None
+        name for name in known if name != model.model and may_chat(name) and find_retirement(provider, name) is None
     ]
     successor = find_successor_id(model, settings, date.max).removeprefix(f"{provider.prefix}/")
     found = [successor] if successor and (successor in usable or not listed) else []
@@ -80,7 +77,7 @@ def list_known_ids(model: ModelChoice | Target, settings: EngineOptions, catalog
 
 def find_successor(target: Target, settings: EngineOptions, catalog: Catalog, today: date) -> Target | None:
     """Return the target with the successor of a retired default model. None: it is in use, or no default."""
-    retirement = find_retirement(target.provider, target.model, settings)
+    retirement = find_retirement(target.provider, target.model)
     is_default = target.model_setting is not None and not target.model_setting.source
     if not is_default or retirement is None or not retirement.applies_on(today):
         return None

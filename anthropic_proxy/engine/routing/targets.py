@@ -13,13 +13,12 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.messages.preparation import STATED_WINDOW_MARGIN, ServerToolKind, TargetLimits
 from anthropic_proxy.engine.options import EngineOptions
-from anthropic_proxy.engine.providers import AnyWireConfig, Provider, ServerOverride
+from anthropic_proxy.engine.providers import AnyWireConfig, Host, Provider
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
-from anthropic_proxy.engine.providers.servers import (
+from anthropic_proxy.engine.providers.hosts import (
     build_server_name,
     find_base_url,
     find_server_name,
-    find_server_override,
 )
 from anthropic_proxy.engine.routing.choices import ModelChoice, ModelSetting, find_preferred_provider
 from anthropic_proxy.engine.wires.contract import BaseDialect, RelayWire, Wire
@@ -137,8 +136,7 @@ def build_target(choice: ModelChoice, settings: EngineOptions, catalog: Catalog)
             code="no-default-models",
         )
     wire_name = _pick_wire(row, model, settings)
-    server = find_server_override(row, settings)
-    config = _find_wire_config(row, server, wire_name)
+    config = row.host.wires[wire_name]
     if config.custom_url_only and row.name not in settings.base_urls:
         raise UnsupportedFeature(
             f"{choice.prefixed_id} cannot be reached: {row.title} does not support {wire_name}. "
@@ -167,11 +165,6 @@ def _pick_wire(row: Provider, model: str, settings: EngineOptions) -> str:
     return next(matching, next(iter(row.wires)))
 
 
-def _find_wire_config(row: Provider, server: ServerOverride | None, wire_name: str) -> AnyWireConfig:
-    config = server.wires.get(wire_name) if server else None
-    return config or row.wires[wire_name]
-
-
 @lru_cache(maxsize=1024)
 def _merge_dialect(config: AnyWireConfig, model: str) -> BaseDialect:
     changes: dict[str, object] = {}
@@ -192,10 +185,9 @@ def _apply_settings(dialect: BaseDialect, config: AnyWireConfig, settings: Engin
 def switch_wire(target: Target, wire_name: str, settings: EngineOptions) -> Target | None:
     """Return `target` with another wire. None: the provider does not offer it, or a setting fixes the wire."""
     row = target.provider
-    server = find_server_override(target.provider, settings)
     if row.name in settings.wires or wire_name not in row.wires:
         return None
-    config = _find_wire_config(row, server, wire_name)
+    config = row.host.wires[wire_name]
     if config.custom_url_only and row.name not in settings.base_urls:
         return None
     dialect = _merge_dialect(config, target.model)
@@ -210,9 +202,9 @@ def switch_wire(target: Target, wire_name: str, settings: EngineOptions) -> Targ
 def prefer_wire_with_tools(target: Target, wanted: frozenset[str], settings: EngineOptions) -> Target:
     """Return the target with the wire on which the provider runs most of the `wanted` server tools.
 
-    The server tools of another server, which a base URL setting selects, are unknown. A relay forwards the tools.
+    The server tools of another host, which a base URL setting selects, are unknown. A relay forwards the tools.
     """
-    if target.is_relayed or find_server_override(target.provider, settings) is not None:
+    if target.is_relayed or target.provider.selected_host is not None:
         return target
     others = (switch_wire(target, name, settings) for name in target.provider.wires)
     candidates = [target, *(other for other in others if other is not None and other.dialect is not target.dialect)]
@@ -221,35 +213,26 @@ def prefer_wire_with_tools(target: Target, wanted: frozenset[str], settings: Eng
 
 def find_server_tools(provider: Provider, model: str, settings: EngineOptions) -> frozenset[str]:
     """Return the kinds of the server tools that the provider itself runs for a model, over any of its APIs."""
-    server = find_server_override(provider, settings)
-    if server is not None or provider.name in settings.wires:
-        configs = [_find_wire_config(provider, server, _pick_wire(provider, model, settings))]
+    if provider.selected_host is not None or provider.name in settings.wires:
+        configs = [provider.host.wires[_pick_wire(provider, model, settings)]]
     else:
         configs = [config for config in provider.wires.values() if not config.custom_url_only]
     return frozenset(kind for config in configs for kind in _merge_dialect(config, model).server_tools)
 
 
 def find_capabilities(provider: Provider, model: str, settings: EngineOptions, catalog: Catalog) -> ModelCapabilities:
-    server = find_server_override(provider, settings)
-    learned = None
+    host, learned = provider.host, None
     if catalog.has_observed_models and not provider.uses_installed_models:  # Ollama reports its capabilities itself
         learned = catalog.find_observed_model(find_server_name(provider, settings), model)
-    if server is None:
-        table = provider.wires[_pick_wire(provider, model, settings)].models_table or provider.models_table
-        capabilities = catalog.cached_capabilities(provider.name, model, table)
-        if not capabilities.known and provider.unknown_model_capabilities:
-            capabilities = structs.replace(capabilities, **provider.unknown_model_capabilities)
-        return apply_capability_rules(provider, model, learned.apply(capabilities) if learned else capabilities)
-    capabilities = catalog.cached_capabilities(server.models_table or provider.name, model)
-    if not capabilities.known and server.capabilities:
-        capabilities = structs.replace(capabilities, **server.capabilities)
-    if server.accepts_pdf:
-        capabilities = structs.replace(capabilities, accepts_pdf=True)
-    return learned.apply(capabilities) if learned else capabilities
+    table = host.wires[_pick_wire(provider, model, settings)].models_table or host.models_table
+    capabilities = catalog.cached_capabilities(host.name, model, table)
+    if not capabilities.known and host.unknown_model_capabilities:
+        capabilities = structs.replace(capabilities, **host.unknown_model_capabilities)
+    return apply_capability_rules(host, model, learned.apply(capabilities) if learned else capabilities)
 
 
-def apply_capability_rules(provider: Provider, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
-    if not (changes := provider.find_stated_capabilities(model)):
+def apply_capability_rules(host: Host, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
+    if not (changes := host.find_stated_capabilities(model)):
         return capabilities
     found = structs.replace(capabilities, **changes)
     is_above = found.max_input is not None and found.max_input > found.context_window  # a table states the window only

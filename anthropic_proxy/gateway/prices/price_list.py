@@ -26,15 +26,15 @@ from anthropic_proxy.engine.json_decoding import decode_json
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.options import ConfiguredRoute, format_origin_in_sentence, matches_model
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.providers import PROVIDERS, Provider, ServerOverride
+from anthropic_proxy.engine.providers import PROVIDERS, Host, Provider
 from anthropic_proxy.engine.providers.catalog import Catalog, ListedPrices, load_vendor_prices
-from anthropic_proxy.engine.providers.servers import (
-    LOCAL_SERVER,
+from anthropic_proxy.engine.providers.hosts import (
+    LOCAL_HOST,
     build_server_name,
     find_base_url,
-    find_host,
-    find_server_at,
+    find_netloc,
     is_own_server,
+    resolve_host,
 )
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target
@@ -392,21 +392,21 @@ class PriceList:
                 price = _convert_table(rates, table.web_search_per_1000, origin)
             return structs.replace(price, is_final=True)
         is_cloud = model.rpartition(":")[2].endswith("cloud") or _CLOUD_ADDRESS in base_url
-        server = find_server_at(_list_servers(provider), base_url)
-        is_near = server is not None and server.name == LOCAL_SERVER and is_own_server(provider, self._settings)
+        host = resolve_host(_find_provider_with_hosts(provider), base_url)
+        is_near = host.name == LOCAL_HOST and is_own_server(provider)
         is_keyless = is_near and not self._settings.keys.get(provider.name)  # with a key, it may be a gateway
         if provider.transport == "demo" or ((is_keyless or provider.uses_installed_models) and not is_cloud):
             return FREE
         name = provider.find_known_name(model)
-        published = find_price(_find_price_address(provider, server, base_url), name, when, tier=tier)
+        published = find_price(host.price_url or provider.price_url or base_url, name, when, tier=tier)
         if published is None and not tier:
             published = _find_vendor_price(provider, base_url, name)
-            if published is None and server is not None:
-                published = _find_vendor_price(server, base_url, name)
+            if published is None:
+                published = _find_vendor_price(host, base_url, name)
         fields = PRICE_SOURCE.listed.get((build_server_name(provider, base_url), model))
         if fields is None or tier or not self._uses_server_lists:
             return published
-        stated = _convert_table(convert(fields, TokenPriceFields), None, f"model list of {find_host(base_url)}")
+        stated = _convert_table(convert(fields, TokenPriceFields), None, f"model list of {find_netloc(base_url)}")
         if published is None:
             return structs.replace(stated, is_unconfirmed=True)
         if not published.confirms(stated.calculate_cost(_TYPICAL), _TYPICAL):
@@ -419,25 +419,22 @@ class PriceList:
 def find_published_window(provider: Provider, model: str, settings: Settings) -> int | None:
     """Return the context window of a model in the price list, in tokens. None: unknown, or there is no price list."""
     base_url = find_base_url(provider, next(iter(provider.wires.values())), settings)
-    data = None if is_own_server(provider, settings) or provider.transport != "http" else PRICE_SOURCE.load()
+    data = None if is_own_server(provider) or provider.transport != "http" else PRICE_SOURCE.load()
     if data is None:
         return None
-    address = _find_price_address(provider, find_server_at(_list_servers(provider), base_url), base_url)
+    host = resolve_host(_find_provider_with_hosts(provider), base_url)
+    address = host.price_url or provider.price_url or base_url
     found = find_model(data.providers, address, provider.find_known_name(model))
     window = vars(found[0]).get("context_window") if found is not None else None
     return window if isinstance(window, int) and window > 0 else None
 
 
-def _list_servers(provider: Provider) -> Provider:
-    """Return the provider whose servers include the one of `provider`."""
-    return provider if provider.servers else PROVIDERS.find("openai")
+def _find_provider_with_hosts(provider: Provider) -> Provider:
+    """Return the provider whose hosts include the one of `provider`."""
+    return provider if provider.hosts else PROVIDERS.find("openai")
 
 
-def _find_price_address(provider: Provider, server: ServerOverride | None, base_url: str) -> str:
-    return (server.price_url if server else "") or provider.price_url or base_url
-
-
-def _find_vendor_price(vendor: ServerOverride | Provider, base_url: str, model: str) -> Price | None:
+def _find_vendor_price(vendor: Host, base_url: str, model: str) -> Price | None:
     """Return the price in `models.toml`. It holds at the address of the entry: in China, prices differ."""
     prices = load_vendor_prices(vendor.name if isinstance(vendor, Provider) else vendor.models_table)
     if prices is None or urlsplit(base_url).hostname != urlsplit(vendor.base_url).hostname:

@@ -79,7 +79,7 @@ def load_settings(
     sources = Sources(environ, env_file, env_draft)
     file = ConfigFile(config_file, sources.errors, config_draft)
     tables = load_provider_tables(file, sources.errors, built_in)
-    providers = built_in.extend(tables)
+    providers = built_in.resolve(tables)
     written = file.find_value(("providers",))
     table = list_all_settings(providers, tuple(written) if isinstance(written, dict) else ())
     if not file.is_readable:  # it may have the table of the provider

@@ -57,7 +57,7 @@ async def sent_for(variables: dict[str, str], asked: str, fields: dict[str, Any]
         sent.append(request.body)
         return FakeResponse(200, REPLY)
 
-    providers = PROVIDERS.extend(TABLES)
+    providers = PROVIDERS.resolve(TABLES)
     settings = load_settings({**KEYS, **variables}, providers, env_file=None)
     keys = dict.fromkeys(("msft", "vercel"), (Secret("the-key-of-the-resource"),)) | dict(settings.keys)
     engine = build_engine(structs.replace(settings, configured_providers=TABLES, keys=keys))

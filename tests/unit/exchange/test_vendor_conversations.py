@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.engine.providers import PROVIDERS, ServerOverride
+from anthropic_proxy.engine.providers import PROVIDERS, Host
 from anthropic_proxy.engine.providers.catalog import Catalog, load_model_rows
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
@@ -14,7 +14,7 @@ from anthropic_proxy.gateway.settings import load_settings
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.vendors import EXAMPLE_MODELS
 
-SERVERS = [server for server in PROVIDERS.find("openai").servers if server.base_url]
+HOSTS = [host for host in PROVIDERS.find("openai").hosts if host.base_url]
 TOOL = {"name": "Read", "input_schema": {"type": "object", "properties": {"path": {"type": "string"}}}}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "Read", "arguments": '{"path": "a"}'}}
 
@@ -59,18 +59,18 @@ async def run_conversation(base_url: str, model: str) -> tuple[dict[str, Any], d
     return sent, continued
 
 
-@pytest.mark.parametrize("server", SERVERS, ids=lambda server: server.name)
-async def test_thinking_and_a_call_come_out_and_go_back(server: ServerOverride) -> None:
+@pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
+async def test_thinking_and_a_call_come_out_and_go_back(host: Host) -> None:
     """The thinking goes back if the vendor's dialect has a field for it; golden cases prove the field."""
-    model = EXAMPLE_MODELS[server.name]
-    sent, continued = await run_conversation(server.base_url, model)
-    rows = [row.capabilities for row in load_model_rows(server.models_table) or () if row.capabilities.known]
+    model = EXAMPLE_MODELS[host.name]
+    sent, continued = await run_conversation(host.base_url, model)
+    rows = [row.capabilities for row in load_model_rows(host.models_table) or () if row.capabilities.known]
     limits = [row.max_output for row in rows if row.max_output is not None]
     if limits:  # the request is above the limit of each model
         assert (sent.get("max_tokens") or sent["max_completion_tokens"]) <= max(limits)
     _, reply, answered, *_ = continued["messages"]
     assert reply["tool_calls"][0]["id"] == answered["tool_call_id"]
-    settings = load_settings(settings_of(server.base_url, model), PROVIDERS, env_file=None)
+    settings = load_settings(settings_of(host.base_url, model), PROVIDERS, env_file=None)
     (target,) = build_plan(RoutingQuery("claude-sonnet"), settings, Catalog()).targets
     assert isinstance(target.dialect, Dialect)
     assert ("I think." in json.dumps(reply)) == bool(target.dialect.replayed_thinking_field)

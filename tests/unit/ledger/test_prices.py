@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 
 from anthropic_proxy.engine.messages.deltas import TokenCounts
-from anthropic_proxy.engine.providers import PROVIDERS, Provider, ServerOverride, find_registry
+from anthropic_proxy.engine.providers import PROVIDERS, Host, Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import VendorPrices, list_model_tables, load_vendor_prices
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.gateway.prices.price_list import (
@@ -148,26 +148,27 @@ def test_the_date_of_the_price_data_is_its_newest_entry() -> None:
     assert date(2026, 1, 1) < known(find_package_price_date(TODAY.date())) <= TODAY.date()
 
 
-OFFERED = [(row, server) for row in PROVIDERS for server in row.servers if server.base_url]
+OFFERED = [(row, host) for row in PROVIDERS for host in row.hosts if host.base_url]
 
 
-@pytest.mark.parametrize(("row", "server"), OFFERED, ids=[server.name for _, server in OFFERED])
-def test_each_vendor_has_a_price_or_a_reason_for_none(row: Provider, server: ServerOverride, tmp_path: Path) -> None:
-    address = server.base_url.replace("{region}", "us-east-1")
+@pytest.mark.parametrize(("row", "host"), OFFERED, ids=[host.name for _, host in OFFERED])
+def test_each_vendor_has_a_price_or_a_reason_for_none(row: Provider, host: Host, tmp_path: Path) -> None:
+    address = host.base_url.replace("{region}", "us-east-1")
     settings = load_settings({str(row.base_url_variable): address}, PROVIDERS, env_file=None)
-    if server.has_local_url:
+    row = find_registry(settings).find(row.name)
+    if host.has_local_url:
         assert PriceList(settings).find(row, "any-model", TODAY) == FREE
         return
-    if server.unpriced:
-        assert load_vendor_prices(server.models_table) is None
+    if host.unpriced:
+        assert load_vendor_prices(host.models_table) is None
         assert PriceList(settings).find(row, "any-model", TODAY) is None
         return
-    price = known(PriceList(settings).find(row, EXAMPLE_MODELS[server.name], TODAY))
+    price = known(PriceList(settings).find(row, EXAMPLE_MODELS[host.name], TODAY))
     assert 0 < price.base.input < price.base.output
     assert price.source
     if row.name == "openai":  # a table of the configuration file has the same prices
         settings = load(tmp_path, f'[providers.mine]\nbase_url = "{address}"\n')
-        assert find(settings, f"mine/{EXAMPLE_MODELS[server.name]}") == price.base
+        assert find(settings, f"mine/{EXAMPLE_MODELS[host.name]}") == price.base
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ def test_prices_of_vendors_have_a_source_and_a_date_and_complete_the_library(nam
     assert prices.source
     assert re.fullmatch(r"2026-\d\d(-\d\d)?", prices.read_date)
     row = next((row for row in PROVIDERS if row.name == name), PROVIDERS.find("openai"))
-    vendor = next((server for server in row.servers if server.models_table == name), row)
+    vendor = next((host for host in row.hosts if host.models_table == name), row)
     settings = load_settings({str(row.base_url_variable): vendor.base_url}, PROVIDERS, env_file=None)
     for model in prices.models:
         price = known(PriceList(settings).find(row, model.upper(), TODAY))

@@ -11,7 +11,7 @@ from anthropic_proxy.engine.providers.credentials import (
     UNCHANGED_KEY_RETRY_SECONDS,
     Credentials,
 )
-from anthropic_proxy.engine.providers.servers import describe_missing_key
+from anthropic_proxy.engine.providers.hosts import describe_missing_key
 from anthropic_proxy.errors import AuthenticationFailed, ConfigurationError, UpstreamError
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.settings.key_references import read_key_again

@@ -16,10 +16,9 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
 from anthropic_proxy.engine.providers.credentials import Credentials
-from anthropic_proxy.engine.providers.servers import find_server_override
 from anthropic_proxy.engine.routing.choices import choose_preferred_provider_name, should_query_ollama
 from anthropic_proxy.engine.routing.model_listing import ModelEntry, find_model, list_models, list_tier_mappings
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
@@ -150,8 +149,7 @@ class Case:
             yield from (f"  problem: {problem}" for problem in row.problems)
 
     def server(self, _: str, settings: Settings, catalog: Catalog) -> Iterator[str]:
-        server = find_server_override(PROVIDERS.find("openai"), settings)
-        yield server.name if server else "openai"
+        yield find_registry(settings).find("openai").host.name
 
     def table(self, rest: str, settings: Settings, catalog: Catalog) -> Iterator[str]:
         provider, model, *others = rest.split()

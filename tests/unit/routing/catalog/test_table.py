@@ -6,15 +6,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.providers.catalog import _read_row, list_model_tables, load_model_rows
-from anthropic_proxy.engine.providers.registry import ModelRule, Provider, RetiredModel, ServerOverride, WireConfig
-from anthropic_proxy.engine.providers.servers import find_server_override
+from anthropic_proxy.engine.providers.registry import Host, ModelRule, RetiredModel, WireConfig
 from anthropic_proxy.engine.providers.vendors import VENDORS
 from anthropic_proxy.gateway.settings import load_settings
 
-SERVERS = [server for row in PROVIDERS for server in row.servers]
-OWNERS: list[Provider | ServerOverride] = [*PROVIDERS, *SERVERS]
+HOSTS = [host for row in PROVIDERS for host in row.hosts]
+OWNERS: list[Host] = [*PROVIDERS, *HOSTS]
 WIRE_CONFIGS = [wire_config for owner in OWNERS for wire_config in owner.wires.values()]
 RETIRED = [(model, end) for owner in OWNERS for model, end in owner.retired_models.items()]
 ROWS = [(table, row) for table in list_model_tables() for row in load_model_rows(table) or ()]
@@ -43,7 +42,7 @@ def test_every_rule_for_models_has_a_source_and_a_date(wire_config: WireConfig) 
 
 
 @pytest.mark.parametrize("vendor", VENDORS, ids=[vendor.name for vendor in VENDORS])
-def test_every_vendor_has_a_source_and_a_date_and_is_selected_by_its_address(vendor: ServerOverride) -> None:
+def test_every_vendor_has_a_source_and_a_date_and_is_selected_by_its_address(vendor: Host) -> None:
     assert vendor.source
     assert DATE.fullmatch(vendor.read_date)
     assert vendor.title
@@ -51,7 +50,7 @@ def test_every_vendor_has_a_source_and_a_date_and_is_selected_by_its_address(ven
     assert vendor.docs_url.startswith("https://")
     assert vendor.keys_url.startswith("https://")
     settings = load_settings({"OPENAI_BASE_URL": vendor.base_url}, PROVIDERS, env_file=None)
-    assert find_server_override(PROVIDERS.find("openai"), settings) is vendor
+    assert find_registry(settings).find("openai").host.name == vendor.name
 
 
 @pytest.mark.parametrize(("model", "end"), RETIRED, ids=[model for model, _ in RETIRED])

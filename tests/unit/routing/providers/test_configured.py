@@ -225,7 +225,7 @@ def test_brackets_in_the_name_of_a_model_are_text(name: str, model: str, other: 
 @pytest.mark.parametrize("model", ["z-ai/glm-9", "gpt-4.1"])
 def test_a_table_has_the_capabilities_of_the_same_server_behind_openai_base_url(model: str) -> None:
     compared = 0
-    for server in PROVIDERS.find("openai").servers:
+    for server in PROVIDERS.find("openai").hosts:
         if not server.base_url or server.has_local_url:
             continue
         named = load(f'[providers.named]\nbase_url = "{server.base_url}"')

@@ -1,9 +1,12 @@
-"""The server, the base URL and the key of a provider with the present options."""
+"""The host of a provider that its base URL setting selects, and its address and key with the present options."""
 
 import hashlib
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from typing import Any
 from urllib.parse import quote, urlsplit
+
+from msgspec import structs
 
 from anthropic_proxy.engine.options import EngineOptions, format_origin_in_sentence, suggest_key_variable
 from anthropic_proxy.engine.patterns import compile_later
@@ -13,50 +16,62 @@ from anthropic_proxy.engine.providers.registry import (
     RESOURCE,
     UNKNOWN_PROJECT,
     AnyWireConfig,
+    Host,
     Provider,
-    ServerOverride,
 )
 
+_INHERITED = ("title", "default_url_path", "price_url", "docs_url")
 
-def find_server_override(provider: Provider, settings: EngineOptions) -> ServerOverride | None:
-    """Return the entry of the server that the base URL setting selects. None: the provider's own, or an unknown one."""
-    base_url = settings.base_urls.get(provider.name)
-    return None if base_url is None or not provider.servers else find_server_at(provider, base_url)
+
+def complete_host(host: Host, provider: Provider) -> Host:
+    """Return a host of a provider with the fields of the provider where it states none."""
+    changes: dict[str, Any] = {name: getattr(host, name) or getattr(provider, name) for name in _INHERITED}
+    if not host.key_header:
+        changes |= {"key_header": provider.key_header, "key_scheme": provider.key_scheme}
+    if not host.wires:
+        changes["retired_models"] = provider.retired_models
+    changes["models_table"] = host.models_table or provider.models_table or provider.name
+    return structs.replace(host, wires={**provider.wires, **host.wires}, **changes)
 
 
 @lru_cache(maxsize=64)
-def find_server_at(provider: Provider, base_url: str) -> ServerOverride | None:
-    """Return the entry among the servers of a provider that an address selects. None: it is the provider's own."""
+def resolve_host(provider: Provider, base_url: str) -> Host:
+    """Return the host of a provider that an address selects. The provider itself is its own one."""
+    host = find_host_at(provider, base_url)
+    return provider if host is None else complete_host(host, provider)
+
+
+def find_host_at(provider: Provider, base_url: str) -> Host | None:
+    """Return the one of the provider's `hosts` that an address selects. None: it is the provider's own."""
     url = urlsplit(base_url)
     if url.hostname == urlsplit(provider.base_url).hostname:
         return None
-    return next((server for server in provider.servers if is_address_of(server, base_url)), None)
+    return next((host for host in provider.hosts if is_address_of(host, base_url)), None)
 
 
-def is_address_of(server: ServerOverride, base_url: str) -> bool:
-    """Return True if a base URL matches one of the patterns of a server: its host, and its path."""
+def is_address_of(host: Host, base_url: str) -> bool:
+    """Return True if a base URL matches one of the patterns of a host: its name, and its path."""
     url = urlsplit(base_url)
-    host = url.hostname or ""
+    host_name = url.hostname or ""
     path = f"{url.path.strip('/')}/".lstrip("/").lower()
-    for pattern in server.url_patterns:
-        host_pattern, _, path_pattern = pattern.partition("/")  # `*` of a host must not match a path
-        if fnmatchcase(host, host_pattern) and fnmatchcase(path, path_pattern or "*"):
+    for pattern in host.url_patterns:
+        name_pattern, _, path_pattern = pattern.partition("/")  # `*` of a name must not match a path
+        if fnmatchcase(host_name, name_pattern) and fnmatchcase(path, path_pattern or "*"):
             return True
     return False
 
 
-LOCAL_SERVER = "local"
-"""Name of the server entry for addresses on this machine and in its network."""
-UNKNOWN_SERVERS = (LOCAL_SERVER, "other")
-"""Names of server entries that match servers of no known vendor. The dialect of such an entry is only assumed."""
+LOCAL_HOST = "local"
+"""Name of the host for addresses on this machine and in its network."""
+UNKNOWN_HOSTS = (LOCAL_HOST, "other")
+"""Names of hosts for the addresses of no known vendor. The dialect of such a host is only assumed."""
 
 
-def is_own_server(provider: Provider, settings: EngineOptions) -> bool:
+def is_own_server(provider: Provider) -> bool:
     """Return True if a setting has the address of the server, and it is not that of a known vendor."""
     if provider.is_configured:
         return provider.key_required == "never"
-    server = find_server_override(provider, settings)
-    return server is not None and server.name in UNKNOWN_SERVERS
+    return provider.host.name in UNKNOWN_HOSTS
 
 
 def has_own_models(provider: Provider, settings: EngineOptions) -> bool:
@@ -74,11 +89,9 @@ def has_own_list(provider: Provider, settings: EngineOptions) -> bool:
     return provider.is_configured or not has_own_models(provider, settings)
 
 
-def is_in_table(provider: Provider, model: str, settings: EngineOptions) -> bool:
-    """Return True if `models.toml` has the limits of a model at the server that the settings select."""
-    server = find_server_override(provider, settings)
-    table = (server.models_table if server else "") or provider.models_table or provider.name
-    return find_table_capabilities(table, model).known
+def is_in_table(provider: Provider, model: str) -> bool:
+    """Return True if `models.toml` has the limits of a model at the host that is called."""
+    return find_table_capabilities(provider.host.models_table or provider.name, model).known
 
 
 def find_base_url(provider: Provider, config: AnyWireConfig, settings: EngineOptions, model: str = "") -> str:
@@ -94,9 +107,7 @@ def find_base_url(provider: Provider, config: AnyWireConfig, settings: EngineOpt
         base_url = base_url.replace(REGION, settings.aws_region or REGION)
         base_url = base_url.replace(RESOURCE, settings.foundry_resource or RESOURCE)
     elif not (url := urlsplit(base_url)).path:
-        server = find_server_override(provider, settings)
-        default_path = (server.default_url_path if server else "") or provider.default_url_path
-        base_url = url._replace(path=default_path).geturl()
+        base_url = url._replace(path=provider.host.default_url_path).geturl()
     if provider.project_url_path:
         if "/projects/" not in base_url:
             base_url += provider.project_url_path
@@ -156,7 +167,7 @@ def find_region(url: str) -> str | None:
     return None if found is None else found[1]
 
 
-def find_host(base_url: str) -> str:
+def find_netloc(base_url: str) -> str:
     """Return host and port of a URL, without user name and password: `api.openai.com`, `127.0.0.1:8000`."""
     return urlsplit(base_url).netloc.rpartition("@")[2]
 
@@ -173,7 +184,7 @@ def find_location(url: str) -> str | None:
 
 def build_server_name(provider: Provider, base_url: str) -> str:
     """Return provider and host, under which facts about models are stored: `openai api.openai.com`."""
-    return f"{provider.name} {find_host(base_url)}"
+    return f"{provider.name} {find_netloc(base_url)}"
 
 
 def find_server_name(provider: Provider, settings: EngineOptions) -> str:
@@ -193,7 +204,7 @@ def describe_missing_key(provider: Provider, settings: EngineOptions) -> str:
     if problem := settings.key_problems.get(provider.name):
         return f"{provider.prefix} has no key: {problem}"
     own_server = provider.key_required == "own_address" and provider.name in settings.base_urls
-    if provider.key_variable is None or provider.key_required == "never" or own_server:
+    if not provider.key_variable or provider.key_required == "never" or own_server:
         return ""
     if provider.accepts_client_credential and not settings.requires_client_key:
         return ""  # the credential of the client is forwarded
