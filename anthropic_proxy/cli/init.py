@@ -374,7 +374,7 @@ class _Setup:
             else:
                 return None
             variables[place_variable] = place
-        if variable is not None:
+        if variable:
             key = self._read_key(key_variable)
             if not key and asks is not None and not self._settings.keys.get(provider.name):
                 key = asks.ask_secret(
