@@ -81,7 +81,7 @@ _COLUMNS: Sequence[TableColumn[CostRow]] = (
     INPUT,
     CACHED,
     OUTPUT,
-    TableColumn("mean", "Per request", _show_mean, "Cost per request", lambda one: one.sums.cost / one.sums.requests),
+    TableColumn("mean", "Per request", _show_mean, lambda one: one.sums.cost / one.sums.requests, "Cost per request"),
     REQUESTED_COST,
     COST,
     TableColumn("share", "Share", lambda one: Cell(bars=[one.share]), is_number=True, style="context"),

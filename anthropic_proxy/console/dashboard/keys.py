@@ -144,22 +144,17 @@ _COLUMNS: Sequence[TableColumn[KeyRow]] = (
     ),
     TableColumn("state", "State", lambda row: Cell(tag=structs.astuple(row.state), note=row.expires), style="a-state"),
     TableColumn(
-        "owner",
-        "Owner, team",
-        lambda row: Cell(text=row.key.owner or formats.UNKNOWN, note=row.key.team),
-        style="wrap",
+        "owner", "Owner, team", lambda row: Cell(text=row.key.owner or formats.UNKNOWN, note=row.key.team), style="wrap"
     ),
     TableColumn("allowed", "Allowed, limits", lambda row: show_rules(row.key.rules), style="small allowed"),
     TableColumn(
         "used",
         "Budget used",
         lambda row: show_budgets(row.budgets),
-        sort=lambda row: max((bar.share or 0.0 for bar in row.budgets), default=-1.0),
+        lambda row: max((bar.share or 0.0 for bar in row.budgets), default=-1.0),
         style="full",
     ),
-    TableColumn(
-        "last", "Last used", _show_last_use, sort=lambda row: row.last_used_at or 0, ends=("latest", "earliest")
-    ),
+    TableColumn("last", "Last used", _show_last_use, lambda row: row.last_used_at or 0, ends=("latest", "earliest")),
     structs.replace(REQUESTS, text=lambda row: _show_requests(row, row.key.label), style="a-when"),
     COST,
 )

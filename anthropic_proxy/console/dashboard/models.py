@@ -83,8 +83,8 @@ def _percentile_column(
         name,
         title,
         lambda one: formats.seconds(find_percentile(find(one), share)),
-        description,
         lambda one: find_percentile(find(one), share),
+        description,
     )
 
 
@@ -100,9 +100,9 @@ _COLUMNS: Sequence[TableColumn[UsedModel]] = (
         "errors",
         "Errors",
         lambda one: formats.error_share(one.sums.errors, one.sums.requests),
-        sort=lambda one: one.sums.errors / one.sums.requests,
+        lambda one: one.sums.errors / one.sums.requests,
     ),
-    TableColumn("tool_errors", "Tool errors", _show_tool_errors, sort=lambda one: one.sums.tool_error_share),
+    TableColumn("tool_errors", "Tool errors", _show_tool_errors, lambda one: one.sums.tool_error_share),
     INPUT,
     CACHED,
     OUTPUT,
@@ -110,7 +110,7 @@ _COLUMNS: Sequence[TableColumn[UsedModel]] = (
     _percentile_column("p95", "p95", lambda one: one.first_tokens, 0.95, "First token p95"),
     _percentile_column("total50", "Total p50", lambda one: one.durations, 0.5),
     _percentile_column("total95", "p95", lambda one: one.durations, 0.95, "Total p95"),
-    TableColumn("speed", "Tokens/s", lambda one: formats.count(one.speed), sort=lambda one: one.speed),
+    TableColumn("speed", "Tokens/s", lambda one: formats.count(one.speed), lambda one: one.speed),
     REQUESTED_COST,
     COST,
 )

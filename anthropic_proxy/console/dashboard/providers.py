@@ -38,54 +38,60 @@ _MAX_MODELS = 8
 _NOTHING = "Nothing to do."
 
 
+class _Figures(Struct):
+    sums: UsageSums
+    attempts: FailedAttempts
+    speeds: Histogram
+    medians: Sequence[float | None]
+
+
 class ProviderRow(Struct, frozen=True, kw_only=True):
-    name: str
-    prefix: str
+    setup: ProviderSetup
+    figures: _Figures | None
+    """None: no request was sent to the provider."""
     sign: str
     role: str
     state: str
-    address: str
-    key: str
     remedy: str
     is_quiet: bool
     """True if the user has nothing to do: the provider works, or is not set."""
-    requests: str = formats.UNKNOWN
-    errors: str = formats.UNKNOWN
-    p50: str = formats.UNKNOWN
-    p95: str = formats.UNKNOWN
     failures: str = ""
     """Link to the requests that failed at the provider, if they are many. "": they are not."""
-    line: Sequence[float | None] = ()
 
 
 def _show_address(row: ProviderRow) -> Cell:
-    host, slash, path = row.address.partition("/")
+    address = row.setup.base_url.partition("://")[2] or row.setup.base_url or formats.UNKNOWN
+    host, slash, path = address.partition("/")
     return Cell(text=Markup('<span class="nowrap">{}</span><wbr>{}').format(host, slash + path))
+
+
+def _show_key(row: ProviderRow) -> str:
+    detail = row.setup.detail
+    if row.setup.state != "ready" or row.setup.key_count:
+        return detail or formats.UNKNOWN
+    return "no key" if detail in ("", row.setup.base_url) else f"no key; {detail}"  # the address has its own column
 
 
 def _show_remedy(row: ProviderRow) -> Cell:
     return Cell(text=name_program(row.remedy), more=row.failures, style="muted" if row.is_quiet else "")
 
 
+def _figure(name: str, title: str, text: Callable[[_Figures], str]) -> TableColumn[ProviderRow]:
+    return TableColumn(name, title, lambda row: text(row.figures) if row.figures else formats.UNKNOWN, is_number=True)
+
+
 _COLUMNS: Sequence[TableColumn[ProviderRow]] = (
-    TableColumn("provider", "Provider", lambda row: Cell(model=(row.prefix, "", row.name)), style="a-what"),
+    TableColumn("provider", "Provider", lambda row: Cell(model=(row.setup.prefix, "", row.setup.name)), style="a-what"),
     TableColumn("state", "State", lambda row: Cell(tag=(row.sign, row.role, row.state)), style="a-state"),
     TableColumn("address", "Address", _show_address, style="muted wrap"),
-    TableColumn("key", "Key", lambda row: row.key, style="text"),
-    TableColumn("p50", "First token p50", lambda row: row.p50, is_number=True),
-    TableColumn("p95", "p95", lambda row: row.p95, is_number=True),
-    TableColumn("latency", "Latency", lambda row: Cell(line=row.line)),
-    TableColumn("requests", "Requests", lambda row: row.requests, is_number=True),
-    TableColumn("errors", "Errors", lambda row: row.errors, is_number=True),
+    TableColumn("key", "Key", _show_key, style="text"),
+    _figure("p50", "First token p50", lambda found: formats.seconds(find_percentile(found.speeds, 0.5))),
+    _figure("p95", "p95", lambda found: formats.seconds(find_percentile(found.speeds, 0.95))),
+    TableColumn("latency", "Latency", lambda row: Cell(line=row.figures.medians if row.figures else ())),
+    _figure("requests", "Requests", lambda found: formats.count(found.sums.requests)),
+    _figure("errors", "Errors", lambda found: formats.error_share(found.sums.errors, found.sums.requests)),
     TableColumn("remedy", "Remedy", _show_remedy, style="full wrap"),
 )
-
-
-class _Figures(Struct):
-    sums: UsageSums
-    attempts: FailedAttempts
-    speeds: Histogram
-    medians: Sequence[float | None]
 
 
 def build_providers_page(context: PageContext) -> Mapping[str, Any]:
@@ -102,7 +108,7 @@ def build_providers_page(context: PageContext) -> Mapping[str, Any]:
         "table": Table(
             caption="Providers and their state",
             columns=_COLUMNS,
-            rows=build_rows(_COLUMNS, rows, lambda row: row.name, is_link=False),
+            rows=build_rows(_COLUMNS, rows, lambda row: row.setup.name, is_link=False),
             style="states",
         ),
         "unused": [(one.name, one.prefix, _describe_state(one)[3]) for one in unused],
@@ -120,7 +126,7 @@ def _summarize(context: PageContext, rows: Sequence[ProviderRow], found: int) ->
         return f"{describe_demo(context.settings)}: it streams and calls tools, but has no model."
     verdict = f"{formats.plural(len(ready), 'provider')} ready."
     for row in limited:
-        verdict += f" {row.prefix}: {'circuit open' if row.state == 'blocked' else 'all keys in cooldown'}."
+        verdict += f" {row.setup.prefix}: {'circuit open' if row.state == 'blocked' else 'all keys in cooldown'}."
     problems = len(context.setup.problems) + len(context.setup.advice) + found
     return f"{verdict} {formats.plural(problems, 'problem')}." if problems else verdict
 
@@ -151,21 +157,16 @@ def _collect_figures(context: PageContext) -> dict[str, _Figures]:
 
 def _build_row(context: PageContext, provider: ProviderSetup, figures: _Figures | None) -> ProviderRow:
     sign, role, state, remedy = _describe_state(provider)
-    key = provider.detail or formats.UNKNOWN
-    if provider.state == "ready" and not provider.key_count:  # an own server, whose address has a column of its own
-        key = "no key" if provider.detail in ("", provider.base_url) else f"no key; {provider.detail}"
     row = ProviderRow(
-        name=provider.name,
-        prefix=provider.prefix,
+        setup=provider,
+        figures=figures,
         sign=sign,
         role=role,
         state=state,
-        address=provider.base_url.partition("://")[2] or provider.base_url or formats.UNKNOWN,
-        key=key,
         remedy=remedy,
         is_quiet=provider.state == "unset" or remedy == _NOTHING,
     )
-    if figures is None:
+    if figures is None or remedy != _NOTHING:
         return row
     errors, requests = figures.sums.errors, figures.sums.requests
     problems, links = [], []
@@ -179,16 +180,9 @@ def _build_row(context: PageContext, provider: ProviderSetup, figures: _Figures 
     if is_frequent(figures.attempts, requests):
         problems.append(describe_failed_attempts(figures.attempts, requests, "here"))
         links.append(link_to_failed_attempts(context.query, provider.prefix))
-    if remedy == _NOTHING and problems:
-        row = structs.replace(row, remedy=" ".join(problems), is_quiet=False, failures=links[0])
-    return structs.replace(
-        row,
-        requests=formats.count(requests),
-        errors=formats.error_share(errors, requests),
-        p50=formats.seconds(find_percentile(figures.speeds, 0.5)),
-        p95=formats.seconds(find_percentile(figures.speeds, 0.95)),
-        line=figures.medians,
-    )
+    if not problems:
+        return row
+    return structs.replace(row, remedy=" ".join(problems), is_quiet=False, failures=links[0])
 
 
 def _describe_state(provider: ProviderSetup) -> tuple[str, str, str, str]:

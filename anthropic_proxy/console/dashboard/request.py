@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,11 +46,12 @@ from anthropic_proxy.console.ledger.request_queries import (
 )
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.console.session_names import find_names
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.errors import UnknownModel
 from anthropic_proxy.gateway.error_catalog import find_remedy, split_remedy
 from anthropic_proxy.gateway.money import format_cost, format_price
 from anthropic_proxy.gateway.telemetry.outcomes import count_verdicts, describe_outcome
-from anthropic_proxy.plugins import RouteRequest, RouteResponse
+from anthropic_proxy.plugins import CallCheck, RouteRequest, RouteResponse
 
 if TYPE_CHECKING:
     from anthropic_proxy.console.dashboard.site import Site
@@ -79,107 +80,36 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     if row is None:
         return None
     older, newer = queries.find_neighbors(context.connection, row)
-    sign, role, outcome = describe_outcome(row.outcome_class, row.outcome, row.status)
-    if row.outcome_class == "retried":  # signs of the failed attempts are beside it
-        sign, role, outcome = describe_outcome("ok", row.outcome, row.status)
-    outcome = outcome if row.outcome_class == "cancelled" else f"{row.status} {row.outcome}".strip()
-    place, session = "", dict[str, str]()
-    if row.session:
-        number, count = queries.find_session_position(context.connection, row)
-        if row.requested_model:
-            place = f"request {formats.count(number)} of {formats.count(count)}"
-        session = find_names(context.connection, sum_sessions(context.connection, [row.session]))
-    notes = []
-    for note in list_notes(row):
-        note_sign, note_role = _HANDLINGS.get(note.handling, ("~", "warn"))
-        notes.append(
-            {
-                "sign": note_sign,
-                "role": note_role,
-                "field": note.field,
-                "handling": note.handling,
-                "reason": note.explanation,
-                "change": " → ".join(map(formats.digits_in_groups, (note.before, note.after))) if note.after else "",
-            }
-        )
-    handlings = Counter(note["handling"] for note in notes)
+    notes = [_build_note(note) for note in list_notes(row)]
     stored = {one.kind: one for one in read_contents(context.connection, row.id)}
     costs = ModelCosts(context.settings)
     (turn,) = build_turns([row], {row.id: stored}, find_cache_breaks([row], costs))
     if row.error:  # a panel of its own shows it
         turn = structs.replace(turn, reply=[block for block in turn.reply if not block.is_error])
-    sent = stored.get("request")
-    replay_problem = ""
-    if row.path != EXCHANGE_PATH:
-        replay_problem = f"Requests to {row.path} cannot be sent again."
-    elif sent is None:
-        replay_problem = "The request cannot be sent again: its text is not stored."
-    elif sent.is_cut:
-        replay_problem = "The request cannot be sent again: only the beginning of its text is stored."
-    start, end = (formats.clock_time(time) for time in (row.started_at, row.started_at + row.duration))
-    tokens = row.all_input_tokens
-    cached = f"{formats.count(row.cache_read_tokens)} read from cache, {formats.percent(row.cache_read_tokens, tokens)}"
-    speed = f"{formats.rate(row.output_rate)} · " if row.output_rate else ""
-    endings = {"error": row.outcome, "cancelled": "cancelled, partly estimated"}
-    ending = endings.get(row.outcome_class, f"stop reason {row.outcome}")
-    requested = f"no price of {row.requested_model} is known"
-    if row.cost is None:
-        requested = row.price_source or f"no price of {row.prefix or row.provider}/{row.model} was known"
-    elif row.requested_cost is not None:
-        requested = f"{format_cost(row.requested_cost)} at {row.requested_model}'s price"
-    first_note = "no content"
-    if row.first_token:
-        first_note = f"{formats.percent(row.first_token, row.duration)} of the total"
-        if lost := sum_failed_attempt_time(row):
-            first_note += f" · {formats.seconds(lost)} in failed attempts and waits"
-    figures = [
-        Figure("Total", formats.seconds(row.duration), f"at {start}" if start == end else f"{start} to {end}"),
-        Figure("Time to first token", formats.seconds(row.first_token or None), first_note),
-    ]
-    if tokens or row.output_tokens:
-        figures += [
-            Figure("Input", formats.count(tokens), cached if row.cache_read_tokens else "none read from cache"),
-            Figure("Output", formats.count(row.output_tokens), f"{speed}{ending}"),
-            Figure("Cost", format_cost(row.cost), requested),
-        ]
-    else:
-        figures += [Figure(name, formats.UNKNOWN, "no tokens") for name in ("Input", "Output", "Cost")]
-    window = find_max_input(context, row)
-    window_text = ""
-    if window and tokens:
-        window_text = f"{formats.percent(tokens, window)} of the window of {formats.count(window)} tokens"
+    texts = {kind: _shorten(one, format_json(one.data)) for kind, one in stored.items()}
     checks = decode_checks(row.checks)
     asked = {} if row.parent else find_check_requests(context.connection, checks)
-    check_rows = list(list_check_rows(row, asked))
-    check_note = count_verdicts(checks)
-    if asked:
-        unknown = sum(one.cost is None for one in asked.values())
-        check_note += f" · {format_cost(sum(one.cost or 0 for one in asked.values()), unknown)}"
     return {
         "title": f"Request {row.id}",
         "row": row,
         "summary": summarize_outcome(row),
-        "tag_parts": (sign, role, outcome),
+        "tag_parts": _describe_tag(row),
         "failed": list_failed_attempts(row),
-        "figures": figures,
+        "figures": [Figure(title, *describe(row)) for title, describe in _FIGURES.items()],
         "timeline": build_timeline(row),
         "attempts": list_attempts(row),
         "notes": notes,
-        "note_counts": " · ".join(f"{number} {name}" for name, number in handlings.items()) or "all fields unchanged",
+        "note_counts": _count_handlings(notes),
         "adaptations": json.loads(row.adaptations or "[]"),
-        "checks": check_rows,
-        "check_note": check_note,
+        "checks": list(list_check_rows(row, asked)),
+        "check_note": _describe_checks(checks, asked),
         "tokens": _tokens(costs, row),
         "older": older,
         "newer": newer,
         "turn": turn,
-        "texts": [
-            (kind.capitalize(), *_shorten(stored[kind], format_json(stored[kind].data)))
-            for kind in ("request", "reply")
-            if kind in stored
-        ],
-        "replay_problem": replay_problem,
-        "sent": _shorten(stored["sent"], format_json(stored["sent"].data)) if "sent" in stored else None,
+        "texts": [(kind.capitalize(), *texts[kind]) for kind in ("request", "reply") if kind in texts],
+        "replay_problem": _explain_no_replay(row, stored.get("request")),
+        "sent": texts.get("sent"),
         "events": list_client_events(row),
         "error": split_remedy(row.error_code, row.error)[0],
         "remedy": find_remedy(
@@ -192,10 +122,120 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         ),
         "content_days": context.settings.ledger_content_days,
         "context": row.all_input_tokens,
-        "window": window_text,
-        "place": place,
-        "session_name": session.get(row.session, row.session),
+        "window": _describe_window(row, find_max_input(context, row)),
+        **_describe_session(context, row),
     }
+
+
+def _describe_tag(row: StoredRequest) -> tuple[str, str, str]:
+    # signs of the failed attempts are beside that of a retried request
+    outcome_class = "ok" if row.outcome_class == "retried" else row.outcome_class
+    sign, role, outcome = describe_outcome(outcome_class, row.outcome, row.status)
+    return sign, role, outcome if outcome_class == "cancelled" else f"{row.status} {row.outcome}".strip()
+
+
+def _describe_session(context: PageContext, row: StoredRequest) -> Mapping[str, str]:
+    """Return the name of the session, and the place of the request in it."""
+    if not row.session:
+        return {"session_name": "", "place": ""}
+    number, whole = queries.find_session_position(context.connection, row)
+    names = find_names(context.connection, sum_sessions(context.connection, [row.session]))
+    place = f"request {formats.count(number)} of {formats.count(whole)}" if row.requested_model else ""
+    return {"session_name": names.get(row.session, row.session), "place": place}
+
+
+def _build_note(note: FidelityNote) -> Mapping[str, str]:
+    sign, role = _HANDLINGS.get(note.handling, ("~", "warn"))
+    return {
+        "sign": sign,
+        "role": role,
+        "field": note.field,
+        "handling": note.handling,
+        "reason": note.explanation,
+        "change": " → ".join(map(formats.digits_in_groups, (note.before, note.after))) if note.after else "",
+    }
+
+
+def _count_handlings(notes: Sequence[Mapping[str, str]]) -> str:
+    handlings = Counter(note["handling"] for note in notes)
+    return " · ".join(f"{number} {name}" for name, number in handlings.items()) or "all fields unchanged"
+
+
+def _describe_checks(checks: Sequence[CallCheck], asked: Mapping[str, StoredRequest]) -> str:
+    """`asked`: id → request to a checking model."""
+    if not asked:
+        return count_verdicts(checks)
+    unknown = sum(one.cost is None for one in asked.values())
+    return f"{count_verdicts(checks)} · {format_cost(sum(one.cost or 0 for one in asked.values()), unknown)}"
+
+
+def _explain_no_replay(row: StoredRequest, sent: StoredContent | None) -> str:
+    """Return why the request cannot be sent again. "": it can."""
+    if row.path != EXCHANGE_PATH:
+        return f"Requests to {row.path} cannot be sent again."
+    if sent is None:
+        return "The request cannot be sent again: its text is not stored."
+    return "The request cannot be sent again: only the beginning of its text is stored." if sent.is_cut else ""
+
+
+def _describe_window(row: StoredRequest, window: int | None) -> str:
+    tokens = row.all_input_tokens
+    if not (window and tokens):
+        return ""
+    return f"{formats.percent(tokens, window)} of the window of {formats.count(window)} tokens"
+
+
+def _describe_total(row: StoredRequest) -> tuple[str, str]:
+    start, end = (formats.clock_time(time) for time in (row.started_at, row.started_at + row.duration))
+    return formats.seconds(row.duration), f"at {start}" if start == end else f"{start} to {end}"
+
+
+def _describe_first_token(row: StoredRequest) -> tuple[str, str]:
+    if not row.first_token:
+        return formats.UNKNOWN, "no content"
+    note = f"{formats.percent(row.first_token, row.duration)} of the total"
+    if lost := sum_failed_attempt_time(row):
+        note += f" · {formats.seconds(lost)} in failed attempts and waits"
+    return formats.seconds(row.first_token), note
+
+
+def _describe_tokens(
+    describe: Callable[[StoredRequest], tuple[str, str]],
+) -> Callable[[StoredRequest], tuple[str, str]]:
+    """A request without tokens has no such figure."""
+    return lambda row: describe(row) if row.all_input_tokens or row.output_tokens else (formats.UNKNOWN, "no tokens")
+
+
+def _describe_input(row: StoredRequest) -> tuple[str, str]:
+    tokens, cached = row.all_input_tokens, row.cache_read_tokens
+    note = f"{formats.count(cached)} read from cache, {formats.percent(cached, tokens)}"
+    return formats.count(tokens), note if cached else "none read from cache"
+
+
+def _describe_output(row: StoredRequest) -> tuple[str, str]:
+    speed = f"{formats.rate(row.output_rate)} · " if row.output_rate else ""
+    endings = {"error": row.outcome, "cancelled": "cancelled, partly estimated"}
+    return formats.count(row.output_tokens), speed + endings.get(row.outcome_class, f"stop reason {row.outcome}")
+
+
+def _describe_cost(row: StoredRequest) -> tuple[str, str]:
+    if row.cost is None:
+        note = row.price_source or f"no price of {row.prefix or row.provider}/{row.model} was known"
+    elif row.requested_cost is None:
+        note = f"no price of {row.requested_model} is known"
+    else:
+        note = f"{format_cost(row.requested_cost)} at {row.requested_model}'s price"
+    return format_cost(row.cost), note
+
+
+_FIGURES: Mapping[str, Callable[[StoredRequest], tuple[str, str]]] = {
+    "Total": _describe_total,
+    "Time to first token": _describe_first_token,
+    "Input": _describe_tokens(_describe_input),
+    "Output": _describe_tokens(_describe_output),
+    "Cost": _describe_tokens(_describe_cost),
+}
+"""Label → value and note."""
 
 
 def summarize_outcome(row: StoredRequest) -> str:

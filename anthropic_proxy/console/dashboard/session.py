@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import Band, Chart, ChartColumn, Series, build_chart, explain_missing_cost
@@ -25,7 +25,7 @@ from anthropic_proxy.console.ledger import request_queries as queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import tabulate_requests
 from anthropic_proxy.console.ledger.records import StoredRequest
-from anthropic_proxy.console.ledger.request_queries import read_several_contents
+from anthropic_proxy.console.ledger.request_queries import SessionRow, read_several_contents
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS
 from anthropic_proxy.console.session_names import find_names
 from anthropic_proxy.engine.messages.purpose import CLAUDE_CODE, KINDS_BESIDE
@@ -43,65 +43,38 @@ _CLOSE_SECONDS = 600
 """Time between the first and the last request of a chart, below which the axis shows seconds."""
 
 
+class SessionView(Struct, frozen=True, kw_only=True):
+    """A session, and the one of its conversations that the page shows."""
+
+    total: SessionRow
+    rows: Sequence[StoredRequest]
+    """Its latest requests."""
+    groups: Mapping[str, str]
+    """Request id → conversation: "", the id of a sub-agent, or `_BACKGROUND`."""
+    agent: str
+    """The shown conversation."""
+    own: Sequence[StoredRequest]
+    """Requests of the shown conversation."""
+    window: int | None
+    """Context window of the latest model, in tokens. None: unknown."""
+    breaks: Mapping[str, CacheBreak]
+    waits: Mapping[str, ToolWait]
+
+    @property
+    def served(self) -> Sequence[StoredRequest]:
+        return [row for row in self.rows if row.all_input_tokens and row.outcome_class != "error"]
+
+
 def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
     """Return the values for the template of the page about the session in the URL. None: the ledger has no
     request of this session.
     """
-    query, session = context.query, context.query.facets.get("session", "")
-    if not session:
+    view = _read_view(context)
+    if view is None:
         return None
-    rows = queries.list_session_requests(context.connection, session)
-    total = queries.sum_session(context.connection, session)
-    if not rows or total is None:
-        return None
-    count = total.sums.requests
-    verdict = formats.plural(count, "request")
-    verdict += f" in {formats.seconds(total.last_at - total.started_at)}." if count > 1 else "."
-    if unnamed := sum(not row.requested_model for row in rows):
-        verdict += f" {unnamed:,} more named no model."
-    if count > len(rows):
-        verdict += f" The charts show the latest {formats.count(len(rows))}."
-    has_tools = any(row.tool_count for row in rows if not row.agent)
-    groups = {row.id: _BACKGROUND if has_tools and is_background(row) else row.agent for row in rows}
-    agents = dict.fromkeys(sorted(groups.values(), key=_BACKGROUND.__eq__))
-    agent = query.measure if query.measure or "" in agents else next(iter(agents))
-    if agent not in agents:
-        raise InvalidRequest(f"by: the session has no sub-agent {agent[:40]!r}.", code="dashboard-parameter")
-    own = [row for row in rows if groups[row.id] == agent]
-    served = [row for row in rows if row.all_input_tokens and row.outcome_class != "error"]
-    errors = formats.plural(total.sums.errors, "error")
-    if apart := sum(row.outcome_class == "error" and groups[row.id] == _BACKGROUND for row in rows):
-        errors += f", {apart:,} in the background"
-    window = find_max_input(context, served[-1]) if served else None
-    sums = total.sums
-    known = sums.requests - sums.unknown_cost_requests
-    each = "no price is known"
-    if sums.known_cost and known:
-        each = f"{format_cost(sums.known_cost // known)} per request"
-    elif sums.known_cost is not None:
-        each = "of all requests"
-    if sums.unknown_cost_requests and sums.known_cost:
-        each += f"; {sums.unknown_cost_requests:,} unknown"
-    latest = f"{formats.count(served[-1].all_input_tokens if served else 0)} in the latest request"
-    if window:
-        whole = formats.short_count(window)
-        latest = f"{formats.percent(total.max_context, window)} of the window of {whole}; {latest}"
-    breaks, waits = find_cache_breaks(own, ModelCosts(context.settings)), find_tool_waits(own)
-    cached = f"{formats.short_count(sums.cache_read_tokens)} tokens"
-    if breaks:
-        cached += f"; {formats.plural(len(breaks), 'break')}"
-        if more := sum(one.cost or 0 for one in breaks.values()):
-            cached += f", {format_cost(more)} more"
+    query, total, rows, own = context.query, view.total, view.rows, view.own
     earlier = total.sums.cost - sum(row.cost or 0 for row in rows)
     cumulative = dict(zip((row.id for row in rows), accumulate(row.cost or 0 for row in rows), strict=True))
-
-    def measure_context(group: Sequence[StoredRequest]) -> float | None:
-        # nothing is counted of a failed request
-        return max((row.all_input_tokens for row in group if row.outcome_class != "error"), default=0) or None
-
-    def measure_cached(group: Sequence[StoredRequest]) -> float | None:
-        tokens = sum(row.all_input_tokens for row in group if row.outcome_class != "error")
-        return 100 * sum(row.cache_read_tokens for row in group) / tokens if tokens else None
 
     def measure_cost(group: Sequence[StoredRequest]) -> float | None:
         return float(earlier + cumulative[group[-1].id]) or None
@@ -110,23 +83,15 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
     texts = read_several_contents(context.connection, [row.id for row in part.rows], ("request", "reply"))
     end = rows[-1].started_at // 60_000_000 * 60 + 60
     return {
-        "title": find_names(context.connection, [total])[session],
-        "session": session,
-        "verdict": verdict,
-        "figures": [
-            Figure("Requests", formats.count(sums.requests), errors),
-            Figure("Cost", format_cost(sums.cost, sums.unknown_cost_requests), each)
-            if sums.all_tokens
-            else Figure("Cost", formats.UNKNOWN, "no tokens"),
-            Figure("Largest context", formats.count(total.max_context), latest),
-            Figure("Output", formats.count(sums.output_tokens), "tokens"),
-            Figure("Input read from cache", formats.percent(sums.cache_read_tokens, sums.all_input_tokens), cached),
-        ],
-        "context_chart": _chart(own, "Context", "context", measure_context, formats.short_count, limit=window),
+        "title": find_names(context.connection, [total])[total.session],
+        "session": total.session,
+        "verdict": _summarize(view),
+        "figures": [Figure(title, *describe(view)) for title, describe in _FIGURES.items()],
+        "context_chart": _chart(own, "Context", "context", _measure_context, formats.short_count, limit=view.window),
         "cached_chart": _chart(
-            own, "Read from cache", "cached", measure_cached, lambda share: f"{share:.0f} %", breaks=breaks
+            own, "Read from cache", "cached", _measure_cached, lambda share: f"{share:.0f} %", breaks=view.breaks
         ),
-        "time_chart": _chart_times(own, waits),
+        "time_chart": _chart_times(own, view.waits),
         "cost_chart": structs.replace(
             _chart(rows, "Cumulative cost", "context", measure_cost, formats.chart_money),
             empty_text=explain_missing_cost(total.sums, "/dashboard/models#missing-prices"),
@@ -135,13 +100,13 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
             (
                 query.link(measure=name),
                 "Background" if name == _BACKGROUND else f"Sub-agent {name}" if name else "Main",
-                sum(groups[row.id] == name and bool(row.requested_model) for row in rows),
-                name == agent,
+                sum(view.groups[row.id] == name and bool(row.requested_model) for row in rows),
+                name == view.agent,
             )
-            for name in agents
+            for name in _list_conversations(view.groups)
         ],
-        "is_background": agent == _BACKGROUND,
-        "turns": build_turns(part.rows[::-1], texts, breaks, waits),
+        "is_background": view.agent == _BACKGROUND,
+        "turns": build_turns(part.rows[::-1], texts, view.breaks, view.waits),
         "part": part,
         "first": len(own) - later - len(part.rows) + 1,
         "turn_count": sum(bool(row.requested_model) for row in own),
@@ -150,6 +115,109 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
         "project": rows[-1].project,
         "started": total.started_at,
     }
+
+
+def _read_view(context: PageContext) -> SessionView | None:
+    """None: the ledger has no request of the session. Raises `InvalidRequest` for an unknown sub-agent."""
+    query, session = context.query, context.query.facets.get("session", "")
+    rows = queries.list_session_requests(context.connection, session) if session else ()
+    total = queries.sum_session(context.connection, session) if rows else None
+    if total is None:
+        return None
+    has_tools = any(row.tool_count for row in rows if not row.agent)
+    groups = {row.id: _BACKGROUND if has_tools and is_background(row) else row.agent for row in rows}
+    agents = _list_conversations(groups)
+    agent = query.measure if query.measure or "" in agents else agents[0]
+    if agent not in agents:
+        raise InvalidRequest(f"by: the session has no sub-agent {agent[:40]!r}.", code="dashboard-parameter")
+    own = [row for row in rows if groups[row.id] == agent]
+    view = SessionView(
+        total=total,
+        rows=rows,
+        groups=groups,
+        agent=agent,
+        own=own,
+        window=None,
+        breaks=find_cache_breaks(own, ModelCosts(context.settings)),
+        waits=find_tool_waits(own),
+    )
+    return structs.replace(view, window=find_max_input(context, view.served[-1])) if view.served else view
+
+
+def _list_conversations(groups: Mapping[str, str]) -> Sequence[str]:
+    return list(dict.fromkeys(sorted(groups.values(), key=_BACKGROUND.__eq__)))
+
+
+def _summarize(view: SessionView) -> str:
+    count, total = view.total.sums.requests, view.total
+    verdict = formats.plural(count, "request")
+    verdict += f" in {formats.seconds(total.last_at - total.started_at)}." if count > 1 else "."
+    if unnamed := sum(not row.requested_model for row in view.rows):
+        verdict += f" {unnamed:,} more named no model."
+    if count > len(view.rows):
+        verdict += f" The charts show the latest {formats.count(len(view.rows))}."
+    return verdict
+
+
+def _count_requests(view: SessionView) -> tuple[str, str]:
+    sums = view.total.sums
+    errors = formats.plural(sums.errors, "error")
+    if apart := sum(row.outcome_class == "error" and view.groups[row.id] == _BACKGROUND for row in view.rows):
+        errors += f", {apart:,} in the background"
+    return formats.count(sums.requests), errors
+
+
+def _describe_cost(view: SessionView) -> tuple[str, str]:
+    sums = view.total.sums
+    if not sums.all_tokens:
+        return formats.UNKNOWN, "no tokens"
+    known, each = sums.requests - sums.unknown_cost_requests, "no price is known"
+    if sums.known_cost and known:
+        each = f"{format_cost(sums.known_cost // known)} per request"
+    elif sums.known_cost is not None:
+        each = "of all requests"
+    if sums.unknown_cost_requests and sums.known_cost:
+        each += f"; {sums.unknown_cost_requests:,} unknown"
+    return format_cost(sums.cost, sums.unknown_cost_requests), each
+
+
+def _describe_context(view: SessionView) -> tuple[str, str]:
+    largest = view.total.max_context
+    latest = f"{formats.count(view.served[-1].all_input_tokens if view.served else 0)} in the latest request"
+    if view.window:
+        share = formats.percent(largest, view.window)
+        latest = f"{share} of the window of {formats.short_count(view.window)}; {latest}"
+    return formats.count(largest), latest
+
+
+def _describe_cache(view: SessionView) -> tuple[str, str]:
+    sums = view.total.sums
+    cached = f"{formats.short_count(sums.cache_read_tokens)} tokens"
+    if view.breaks:
+        cached += f"; {formats.plural(len(view.breaks), 'break')}"
+        if more := sum(one.cost or 0 for one in view.breaks.values()):
+            cached += f", {format_cost(more)} more"
+    return formats.percent(sums.cache_read_tokens, sums.all_input_tokens), cached
+
+
+_FIGURES: Mapping[str, Callable[[SessionView], tuple[str, str]]] = {
+    "Requests": _count_requests,
+    "Cost": _describe_cost,
+    "Largest context": _describe_context,
+    "Output": lambda view: (formats.count(view.total.sums.output_tokens), "tokens"),
+    "Input read from cache": _describe_cache,
+}
+"""Label → value and note."""
+
+
+def _measure_context(group: Sequence[StoredRequest]) -> float | None:
+    # nothing is counted of a failed request
+    return max((row.all_input_tokens for row in group if row.outcome_class != "error"), default=0) or None
+
+
+def _measure_cached(group: Sequence[StoredRequest]) -> float | None:
+    tokens = sum(row.all_input_tokens for row in group if row.outcome_class != "error")
+    return 100 * sum(row.cache_read_tokens for row in group) / tokens if tokens else None
 
 
 def is_background(row: StoredRequest) -> bool:

@@ -72,10 +72,10 @@ def _show_length(one: ListedSession) -> str:
 _COLUMNS: Sequence[TableColumn[ListedSession]] = (
     TableColumn("name", "Session", _show_name, style="a-what wrap"),
     TableColumn("started", "Started", lambda one: formats.day_and_time(one.row.started_at), style="nowrap"),
-    TableColumn("length", "Length", _show_length, sort=lambda one: one.row.last_at - one.row.started_at),
+    TableColumn("length", "Length", _show_length, lambda one: one.row.last_at - one.row.started_at),
     REQUESTS,
-    TableColumn("errors", "Errors", lambda one: str(one.sums.errors), sort=lambda one: one.sums.errors),
-    TableColumn("context", "Largest context", _show_context, sort=lambda one: one.row.max_context, style="context"),
+    TableColumn("errors", "Errors", lambda one: str(one.sums.errors), lambda one: one.sums.errors),
+    TableColumn("context", "Largest context", _show_context, lambda one: one.row.max_context, style="context"),
     structs.replace(CACHED, style="muted"),
     structs.replace(OUTPUT, text=lambda one: formats.count(one.sums.output_tokens)),
     COST,

@@ -1,6 +1,7 @@
 """Tables of pages: their columns, cells and order. Columns and rows of the table of requests."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -76,10 +77,10 @@ class TableColumn(Struct, Generic[RowT_contra], frozen=True):
     title: str
     text: Callable[[RowT_contra], str | Cell] = lambda _: ""
     """A page adds a cell that depends on more than the row."""
-    description: str = ""
-    """Title that is clear without the other columns. "": the same as `title`."""
     sort: Callable[[RowT_contra], float | None] | ColumnElement[Any] | None = None
     """Value by which rows are sorted, None as 0, or its expression for the database. None: the title is no link."""
+    description: str = ""
+    """Title that is clear without the other columns. "": the same as `title`."""
     ends: tuple[str, str] = ("highest", "lowest")
     """Words for the values that are first in descending and in ascending order."""
     style: str = ""
@@ -169,106 +170,84 @@ def fit_text(text: str, style: str = "wrap") -> Cell:
     return Cell(text=text, style=f"{style} nowrap" if len(text) <= _SHORT_CHARACTERS else style)
 
 
+_stored = requests.c
+_context = _stored.input_tokens + _stored.cache_read_tokens + _stored.cache_write_tokens
+_cached_share = case((_context > 0, _stored.cache_read_tokens * 10_000 // _context), else_=None)
+
+
 def _short(text: str) -> str:
     return text if len(text) <= _SHORT_CHARACTERS else f"{text[:12]}…{text[-8:]}"
 
 
-def _number(value: int, is_known: int) -> str:
-    """`is_known`: another number of the request, which is 0 only if no number is known."""
-    return formats.count(value) if value or is_known else formats.UNKNOWN
+def _label(name: str, title: str, field: str, description: str = "") -> TableColumn[StoredRequest]:
+    """Column of a text of the receipt."""
+    return TableColumn(name, title, attrgetter(field), description=description, is_early=True)
 
 
-def _cost(row: StoredRequest, nano_dollars: int | None) -> str:
-    return format_cost(nano_dollars) if row.all_input_tokens or row.output_tokens else formats.UNKNOWN
+def _count(
+    name: str, title: str, field: str, known: str, description: str = "", *, is_early: bool = False
+) -> TableColumn[StoredRequest]:
+    """Column of a number. `known`: another number of the request, which is 0 only if no number is known."""
+    find, find_known = attrgetter(field), attrgetter(known)
+
+    def show(row: StoredRequest) -> str:
+        return formats.count(find(row)) if find(row) or find_known(row) else formats.UNKNOWN
+
+    return TableColumn(name, title, show, _stored[field], description, is_early=is_early)
 
 
-_stored = requests.c
-_context = _stored.input_tokens + _stored.cache_read_tokens + _stored.cache_write_tokens
-_cached_share = case((_context > 0, _stored.cache_read_tokens * 10_000 // _context), else_=None)
+def _duration(name: str, title: str, field: str, description: str) -> TableColumn[StoredRequest]:
+    find = attrgetter(field)
+    return TableColumn(
+        name, title, lambda row: formats.seconds(find(row) or None), _stored[field], description, is_early=True
+    )
+
+
+def _cost(name: str, title: str, field: str, description: str = "", style: str = "") -> TableColumn[StoredRequest]:
+    find = attrgetter(field)
+
+    def show(row: StoredRequest) -> str:
+        return format_cost(find(row)) if row.all_input_tokens or row.output_tokens else formats.UNKNOWN
+
+    return TableColumn(name, title, show, _stored[field], description, style=style)
+
+
+def _show_cached_share(row: StoredRequest) -> str:
+    return formats.percent(row.cache_read_tokens, row.all_input_tokens)
+
+
 COLUMNS: Sequence[TableColumn[StoredRequest]] = (
-    TableColumn("project", "Project", lambda row: row.project, is_early=True),
+    _label("project", "Project", "project"),
     TableColumn("session", "Session", lambda row: _short(row.session), is_early=True),
-    TableColumn("agent", "Agent", lambda row: _short(row.agent), "Sub-agent", is_early=True),
-    TableColumn("kind", "Kind", lambda row: row.kind, is_early=True),
-    TableColumn("agent-type", "Agent type", lambda row: row.agent_type, "Kind of sub-agent", is_early=True),
+    TableColumn("agent", "Agent", lambda row: _short(row.agent), description="Sub-agent", is_early=True),
+    _label("kind", "Kind", "kind"),
+    _label("agent-type", "Agent type", "agent_type", "Kind of sub-agent"),
     TableColumn("verdict", "Verdict", lambda row: row.verdict.replace("_", " ")),
-    TableColumn("key", "Key", lambda row: row.key_label, is_early=True),
-    TableColumn("program", "Program", lambda row: row.user_agent, is_early=True),
-    TableColumn("route", "Route", lambda row: row.route, is_early=True),
-    TableColumn("rule", "Rule", lambda row: row.route_reason, "Reason for the model", is_early=True),
+    _label("key", "Key", "key_label"),
+    _label("program", "Program", "user_agent"),
+    _label("route", "Route", "route"),
+    _label("rule", "Rule", "route_reason", "Reason for the model"),
     TableColumn("error", "Error", lambda row: formats.shorten(row.error)),
+    _count("messages", "Messages", "message_count", "message_count", is_early=True),
+    _count("tools", "Tools", "tool_count", "message_count", is_early=True),
+    _count("tool-errors", "Tool errors", "tool_errors", "message_count", "Tool errors returned"),
+    TableColumn("attempts", "Attempts", lambda row: formats.count(row.attempts), _stored.attempts),
+    _count("changes", "Changes", "note_count", "id", "Changes by the translation"),
     TableColumn(
-        "messages", "Messages", lambda row: _number(row.message_count, 0), sort=_stored.message_count, is_early=True
+        "prefix-change", "Changed prompt", lambda row: row.prefix_change, description="Changed part of the prompt"
     ),
     TableColumn(
-        "tools", "Tools", lambda row: _number(row.tool_count, row.message_count), sort=_stored.tool_count, is_early=True
+        "in", "In", lambda row: formats.count(row.all_input_tokens or None), _context, "Input tokens", is_early=True
     ),
-    TableColumn(
-        "tool-errors",
-        "Tool errors",
-        lambda row: _number(row.tool_errors, row.message_count),
-        "Tool errors returned",
-        _stored.tool_errors,
-    ),
-    TableColumn("attempts", "Attempts", lambda row: formats.count(row.attempts), sort=_stored.attempts),
-    TableColumn(
-        "changes",
-        "Changes",
-        lambda row: formats.count(row.note_count),
-        "Changes by the translation",
-        _stored.note_count,
-    ),
-    TableColumn("prefix-change", "Changed prompt", lambda row: row.prefix_change, "Changed part of the prompt"),
-    TableColumn("in", "In", lambda row: _number(row.all_input_tokens, 0), "Input tokens", _context, is_early=True),
-    TableColumn(
-        "cached",
-        "Cached",
-        lambda row: formats.percent(row.cache_read_tokens, row.all_input_tokens),
-        "Share of input read from cache",
-        _cached_share,
-        style="muted",
-    ),
-    TableColumn(
-        "cache-write",
-        "Cache write",
-        lambda row: _number(row.cache_write_tokens, row.all_input_tokens),
-        "Cache write tokens",
-        _stored.cache_write_tokens,
-    ),
-    TableColumn(
-        "out",
-        "Out",
-        lambda row: _number(row.output_tokens, row.all_input_tokens),
-        "Output tokens",
-        _stored.output_tokens,
-    ),
-    TableColumn(
-        "thinking",
-        "Thinking",
-        lambda row: _number(row.thinking_tokens, row.output_tokens),
-        "Thinking tokens",
-        _stored.thinking_tokens,
-    ),
-    TableColumn(
-        "first",
-        "First token",
-        lambda row: formats.seconds(row.first_token or None),
-        "Time to first token",
-        _stored.first_token,
-        is_early=True,
-    ),
-    TableColumn(
-        "total", "Total", lambda row: formats.seconds(row.duration), "Total time", _stored.duration, is_early=True
-    ),
-    TableColumn("rate", "Speed", lambda row: formats.rate(row.output_rate), "Speed of output", _stored.output_rate),
-    TableColumn(
-        "requested-cost",
-        "At Claude's price",
-        lambda row: _cost(row, row.requested_cost),
-        "Cost at the price of the requested model",
-        _stored.requested_cost,
-    ),
-    TableColumn("cost", "Cost", lambda row: _cost(row, row.cost), sort=_stored.cost, style="a-cost"),
+    TableColumn("cached", "Cached", _show_cached_share, _cached_share, "Share of input read from cache", style="muted"),
+    _count("cache-write", "Cache write", "cache_write_tokens", "all_input_tokens", "Cache write tokens"),
+    _count("out", "Out", "output_tokens", "all_input_tokens", "Output tokens"),
+    _count("thinking", "Thinking", "thinking_tokens", "output_tokens", "Thinking tokens"),
+    _duration("first", "First token", "first_token", "Time to first token"),
+    _duration("total", "Total", "duration", "Total time"),
+    TableColumn("rate", "Speed", lambda row: formats.rate(row.output_rate), _stored.output_rate, "Speed of output"),
+    _cost("requested-cost", "At Claude's price", "requested_cost", "Cost at the price of the requested model"),
+    _cost("cost", "Cost", "cost", style="a-cost"),
 )
 """Columns of the table of requests that a user can show, hide or sort by. Time, model and outcome are always shown. A
 text that is "" becomes `–`."""
@@ -325,36 +304,37 @@ class RowWithSums(Protocol):
     def sums(self) -> UsageSums: ...
 
 
+def _token_sum(name: str, title: str, field: str) -> TableColumn[RowWithSums]:
+    find = attrgetter(field)
+    return TableColumn(name, title, lambda row: formats.short_count(find(row.sums)), lambda row: find(row.sums))
+
+
 REQUESTS = TableColumn[RowWithSums](
     "requests",
     "Requests",
     lambda row: formats.count(row.sums.requests),
-    sort=lambda row: row.sums.requests,
+    lambda row: row.sums.requests,
     style="a-count",
     phone_label="requests",
 )
-INPUT = TableColumn[RowWithSums](
-    "input",
-    "In",
-    lambda row: formats.short_count(row.sums.all_input_tokens),
-    sort=lambda row: row.sums.all_input_tokens,
-)
+INPUT = _token_sum("input", "In", "all_input_tokens")
 CACHED = TableColumn[RowWithSums](
     "cached",
     "Cached",
     lambda row: formats.percent(row.sums.cache_read_tokens, row.sums.all_input_tokens),
-    sort=lambda row: row.sums.cached_input_share,
+    lambda row: row.sums.cached_input_share,
 )
-OUTPUT = TableColumn[RowWithSums](
-    "output", "Out", lambda row: formats.short_count(row.sums.output_tokens), sort=lambda row: row.sums.output_tokens
-)
+OUTPUT = _token_sum("output", "Out", "output_tokens")
 REQUESTED_COST = TableColumn[RowWithSums](
     "requested",
     "At Claude's prices",
     lambda row: format_requested_cost(row.sums),
-    "Cost at the prices of the requested models",
     lambda row: row.sums.requested_cost,
+    "Cost at the prices of the requested models",
     style="muted",
+)
+COST = TableColumn[RowWithSums](
+    "cost", "Cost", lambda row: format_sums(row.sums), lambda row: row.sums.cost, style="a-cost"
 )
 COST = TableColumn[RowWithSums](
     "cost", "Cost", lambda row: format_sums(row.sums), sort=lambda row: row.sums.cost, style="a-cost"
