@@ -4,8 +4,10 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from anthropic_proxy.console.keys.administration import KeyAdministration
-from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey
+from msgspec import structs
+
+from anthropic_proxy.console.keys.administration import KeyAdministration, KeyCommand
+from anthropic_proxy.console.keys.virtual_keys import Budget, Rules
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.gateway.settings import Settings
 from bench.processes import Process, free_port
@@ -36,7 +38,8 @@ class _WithRedis(Process):
 def _start(directory: Path, port: int, upstream: int, *, name: str, rules: Rules, uses_redis: bool) -> Process:
     folder = directory / f"keys-{port}" / "anthropic-proxy"
     connection = open_for_writing(Settings(data_directory=folder))
-    _, _keys[name] = KeyAdministration(connection, "bench").create_key(VirtualKey(id="", label="bench", rules=rules))
+    command = KeyCommand(action="create", fields={"label": "bench", **structs.asdict(rules)})
+    _keys[name] = KeyAdministration(connection, "bench").execute(command).text
     connection.close()
     settings = {
         **CHAT.settings,

@@ -3,21 +3,18 @@
 import getpass
 import platform
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from cyclopts import Parameter
-from msgspec import UNSET
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.commands import new_group
 from anthropic_proxy.cli.ledger_access import changing_database, open_ledger_for_reading
 from anthropic_proxy.cli.output import Column, Output, encode_printed_json, open_data_output
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.keys.administration import KeyAdministration, KeyChange, open_administration
+from anthropic_proxy.console.keys.administration import KeyAction, KeyOutcome, decode_command, open_administration
 from anthropic_proxy.console.keys.descriptions import (
     describe_changes,
     describe_rules,
@@ -35,14 +32,7 @@ from anthropic_proxy.console.keys.queries import (
     read_used_budgets,
     require_key,
 )
-from anthropic_proxy.console.keys.virtual_keys import (
-    Rules,
-    Team,
-    VirtualKey,
-    decode_expiry,
-    decode_rule_texts,
-    require_duration,
-)
+from anthropic_proxy.console.keys.virtual_keys import Rules, Team, VirtualKey
 from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.export import write_csv
 from anthropic_proxy.console.ledger.periods import find_times
@@ -74,11 +64,6 @@ class RuleOptions:
     """Requests at the same time."""
     budget: list[str] | None = None
     """Amount per day, per month or in total: 50USD/month, 2000000tokens/day. May be repeated."""
-
-    def decode(self) -> dict[str, Any]:
-        """Return the given options as fields of `Rules`. Raises `InvalidRequest` for an invalid value."""
-        given = {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
-        return decode_rule_texts(given, prefix="--")
 
 
 keys = new_group("keys")
@@ -112,14 +97,10 @@ def create(
     as_json
         Print one JSON object, with the key, instead.
     """
-    expiry = decode_expiry("--expires", expires, time.time())
-    chosen = Rules(**(rules or RuleOptions()).decode())
-    settings = load_command_settings()
-    with _administering(settings) as administration:
-        key = VirtualKey(id="", label=label, owner=owner, team=team, rules=chosen, expires_at=expiry)
-        created, text = administration.create_key(key)
-    write_new_key(created, text, "created", settings, as_json=as_json)
-    _warn_of_unknown_routes(created.rules, settings)
+    given = {"label": label, "owner": owner, "team": team, "expires": expires}
+    outcome, settings = _execute("create", "", given, rules)
+    write_new_key(outcome, "created", settings, as_json=as_json)
+    _warn_of_unknown_routes(outcome.key.rules, settings)
 
 
 @keys.command(name="list")
@@ -217,14 +198,10 @@ def change(
     expires
         Time of expiry: 30d, 12h, never, or a date such as 2026-12-31. The key is valid until that day ends in UTC.
     """
-    given = {"label": label, "owner": owner, "team": team}
-    names = {name: value for name, value in given.items() if value is not None}
-    expires_at = UNSET if expires is None else decode_expiry("--expires", expires, time.time())
-    wanted = KeyChange(expires_at=expires_at, rules=(rules or RuleOptions()).decode(), **names)
-    with _administering(settings := load_command_settings()) as administration:
-        changed = administration.change_key(key, wanted)
-    write_key(changed)
-    _warn_of_unknown_routes(changed.rules, settings)
+    given = {"label": label, "owner": owner, "team": team, "expires": expires}
+    outcome, settings = _execute("change", key, given, rules)
+    write_key(outcome.key)
+    _warn_of_unknown_routes(outcome.key.rules, settings)
 
 
 @keys.command
@@ -242,10 +219,8 @@ def rotate(key: str, *, overlap: str = "0m", as_json: bool = False) -> None:
     as_json
         Print one JSON object, with the key, instead.
     """
-    seconds, settings = require_duration("--overlap", overlap), load_command_settings()
-    with _administering(settings) as administration:
-        rotated, text = administration.rotate_key(key, seconds)
-    write_new_key(rotated, text, "rotated", settings, as_json=as_json)
+    outcome, settings = _execute("rotate", key, {"overlap": overlap})
+    write_new_key(outcome, "rotated", settings, as_json=as_json)
 
 
 @keys.command
@@ -257,10 +232,9 @@ def revoke(key: str) -> None:
     key
         Label or id.
     """
-    with _administering(load_command_settings()) as administration:
-        revoked = administration.revoke_key(key)
+    outcome, _ = _execute("revoke", key)
     output = Output()
-    output.write_line(f"  {output.paint('✓', 'ok')} Key {revoked.label} is revoked.")
+    output.write_line(f"  {output.paint('✓', 'ok')} {outcome.sentence}")
 
 
 @keys.command
@@ -272,10 +246,7 @@ def team(name: str, *, rules: RuleOptions | None = None) -> None:
     name
         Name of the team.
     """
-    settings = load_command_settings()
-    if changes := (rules or RuleOptions()).decode():
-        with _administering(settings) as administration:
-            administration.change_team(name, changes)
+    settings = _execute("team", name, rules=rules)[1] if rules and rules != RuleOptions() else load_command_settings()
     with open_ledger_for_reading(settings) as connection:
         reader = None if connection is None else EngineReader(connection)
         found = (None if reader is None else find_team(reader, name)) or Team(name)
@@ -341,28 +312,35 @@ def _warn_of_unknown_routes(rules: Rules, settings: Settings) -> None:
         Output().write_notice(warning, "!", "warn")
 
 
-@contextmanager
-def _administering(settings: Settings) -> Iterator[KeyAdministration]:
-    """Open the database for changes of keys. It is created or migrated if necessary."""
+def _execute(
+    action: KeyAction, target: str, given: Mapping[str, str | None] = {}, rules: RuleOptions | None = None
+) -> tuple[KeyOutcome, Settings]:
+    """Make a change of a key or team. The database is created or migrated if necessary. `given`: option → its text.
+    None: the option is not given.
+    """
+    options = {**given, **(asdict(rules) if rules else {})}
+    texts = {name: text for name, text in options.items() if text is not None}
+    command = decode_command(action, target, texts, time.time(), prefix="--")
+    settings = load_command_settings()
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = "unknown"
     actor = f"command ({user}@{platform.node()})"
     with changing_database(settings), open_administration(settings, actor) as administration:
-        yield administration
+        return administration.execute(command), settings
 
 
-def write_new_key(key: VirtualKey, key_text: str, completed_action: str, settings: Settings, *, as_json: bool) -> None:
+def write_new_key(outcome: KeyOutcome, completed_action: str, settings: Settings, *, as_json: bool) -> None:
     """Write the text of a new or rotated virtual key to stdout, and notices to stderr.
 
     `completed_action` is `created` or `rotated`.
     """
-    output = Output()
+    output, key = Output(), outcome.key
     if as_json:
-        output.write_json({**encode_key(key, time.time()), "key": key_text})
+        output.write_json({**encode_key(key, time.time()), "key": outcome.text})
     else:
-        output.write_line(key_text)
+        output.write_line(outcome.text)
     described = describe_rules(key.rules) or "no limits"
     output.write_notice(
         f"Key {key.label} is {completed_action} ({key.id}; {described}). It is shown only now.", "✓", "ok"

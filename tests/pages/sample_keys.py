@@ -17,6 +17,7 @@ from anthropic_proxy.plugins import Client
 from tests.pages.sample_day import write_sample_day
 from tests.support.dashboard import ledger_settings
 from tests.support.server_process import Proxy, running_proxy
+from tests.support.virtual_keys import change_team, create_key, revoke_key
 
 ADMIN_KEY = "admin-key-of-the-picture"
 _DAY = 86_400.0
@@ -61,9 +62,9 @@ def running_sample_keys(directory: Path) -> Iterator[Proxy]:
     connection = open_for_writing(load_settings(environ, PROVIDERS, env_file=None))
     administration = KeyAdministration(connection, "API (admin key 1)", lambda: time.time() - _AGE)
     for key in _KEYS:
-        administration.create_key(key)
-    administration.revoke_key("old laptop of grace")
-    administration.change_team(_TEAM.name, structs.asdict(_TEAM.rules))
+        create_key(administration, key)
+    revoke_key(administration, "old laptop of grace")
+    change_team(administration, _TEAM.name, structs.asdict(_TEAM.rules))
     connection.close()
     with running_proxy(directory, environ) as proxy:
         yield proxy

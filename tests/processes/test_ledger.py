@@ -19,6 +19,7 @@ from tests.support.machine_pauses import unpaused_time
 from tests.support.process_checks import MESSAGES, METRICS, ask, total
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.tls import NO_AUTHORITIES
+from tests.support.virtual_keys import create_key
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
 DEFAULT = {"DATABASE_URL": ""}
@@ -75,7 +76,7 @@ def test_a_server_that_stores_requests_loads_no_sqlalchemy(
     data = tmp_path / "data"
     rules = Rules(requests_per_minute=60, budgets=(Budget(1_000_000, "tokens", "month"),))
     with open_administration(Settings(data_directory=data / "anthropic-proxy"), "test") as administration:
-        _, key = administration.create_key(VirtualKey(id="", label="ci", rules=rules))
+        _, key = create_key(administration, VirtualKey(id="", label="ci", rules=rules))
     monitor = "monitor-0123456789"
     environment = {**settings, **DEFAULT, "XDG_DATA_HOME": str(data), "VIRTUAL_KEYS": "true", "LEDGER_CONTENT": "true"}
     environment["MONITOR_API_KEY"] = monitor

@@ -1,21 +1,21 @@
 """Virtual keys in a database, with their policy, for tests."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy.app import App
-from anthropic_proxy.console.keys.administration import KeyAdministration, KeyChange
+from anthropic_proxy.console.keys.administration import NAME_FIELDS, KeyAdministration, KeyCommand
 from anthropic_proxy.console.keys.key_table import KeyTable
 from anthropic_proxy.console.keys.plugin import KeyPolicy
 from anthropic_proxy.console.keys.reservations import Reservations
-from anthropic_proxy.console.keys.virtual_keys import VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import Team, VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ProxyError
@@ -26,6 +26,31 @@ from anthropic_proxy.secrets import Secret
 from tests.support.ledger import NOON
 
 OWN_KEYS = {"proxy_api_keys": (Secret("pk-one"), Secret("pk-two")), "admin_api_keys": (Secret("admin-secret"),)}
+
+
+def create_key(administration: KeyAdministration, key: VirtualKey) -> tuple[VirtualKey, str]:
+    """Return the stored key and its text."""
+    fields = {name: getattr(key, name) for name in (*NAME_FIELDS, "expires_at")} | structs.asdict(key.rules)
+    outcome = administration.execute(KeyCommand(action="create", fields=fields))
+    return outcome.key, outcome.text
+
+
+def change_key(administration: KeyAdministration, name: str, **fields: Any) -> VirtualKey:
+    return administration.execute(KeyCommand(action="change", target=name, fields=fields)).key
+
+
+def rotate_key(administration: KeyAdministration, name: str, overlap_seconds: float = 0.0) -> tuple[VirtualKey, str]:
+    fields = {"overlap_seconds": overlap_seconds}
+    outcome = administration.execute(KeyCommand(action="rotate", target=name, fields=fields))
+    return outcome.key, outcome.text
+
+
+def revoke_key(administration: KeyAdministration, name: str) -> VirtualKey:
+    return administration.execute(KeyCommand(action="revoke", target=name)).key
+
+
+def change_team(administration: KeyAdministration, name: str, rules: Mapping[str, Any]) -> Team:
+    return administration.execute(KeyCommand(action="team", target=name, fields=rules)).team
 
 
 class Keys:
@@ -44,7 +69,7 @@ class Keys:
         self.policy.set_reservations(self.reservations)
 
     async def create(self, label: str, **fields: Any) -> str:
-        _, text = self.administration.create_key(VirtualKey(id="", label=label, **fields))
+        _, text = create_key(self.administration, VirtualKey(id="", label=label, **fields))
         await self.table.refresh()
         return text
 
@@ -70,7 +95,7 @@ class Keys:
         return raised.value
 
     async def change_rules(self, label: str, **rules: Any) -> None:
-        self.administration.change_key(label, KeyChange(rules=rules))
+        change_key(self.administration, label, **rules)
         await self.table.refresh()
 
     async def finish(self, admitted: "Admitted", **fields: Any) -> None:

@@ -2,35 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
-import msgspec
-from msgspec import UNSET, Struct, structs
+from msgspec import Struct
 
-from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.page import Form, OpenedForm
 from anthropic_proxy.console.dashboard.permissions import explain_key_denial
-from anthropic_proxy.console.dashboard.web import digest
 from anthropic_proxy.console.keys.administration import (
-    Changes,
+    KeyAction,
     KeyAdministration,
-    KeyChange,
+    decode_command,
+    find_digest,
     open_administration,
-    require_same,
 )
 from anthropic_proxy.console.keys.descriptions import describe_field_value, describe_unknown_routes
-from anthropic_proxy.console.keys.virtual_keys import (
-    NONE,
-    RULE_NAMES,
-    Rules,
-    VirtualKey,
-    decode_expiry,
-    decode_rule_texts,
-    encode_rule_texts,
-    require_duration,
-)
+from anthropic_proxy.console.keys.virtual_keys import NONE, RULE_NAMES, VirtualKey, encode_rule_texts
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
     classify_database_error,
@@ -83,9 +70,8 @@ def _run(gateway: Gateway, *, sent: Mapping[str, str], actor: str, is_sent: bool
         return f"Nothing was changed. {reason}"
 
 
-NAME_FIELDS = ("label", "owner", "team")
 OVERLAPS = (("0m", "none: it ends at once"), ("1h", "1 hour"), ("24h", "24 hours"), ("7d", "7 days"))
-_TITLES = {
+_TITLES: Mapping[KeyAction, str] = {
     "create": "New key",
     "change": "Change {}",
     "rotate": "Rotate {}",
@@ -95,13 +81,11 @@ _TITLES = {
 
 
 class KeyForm(Struct, kw_only=True):
-    action: str
+    action: KeyAction
     title: str
     target: str = ""
     """Id of the key, or name of the team. "": a new key."""
     key: VirtualKey | None = None
-    team_rules: Rules | None = None
-    """Present rules of the team. None: the form is about a key."""
     fields: dict[str, str] = {}
     before: str
     """Digest of the present values. If it differs at the confirmation, the change is rejected."""
@@ -116,121 +100,67 @@ class KeyForm(Struct, kw_only=True):
     route_names: Sequence[str] = ()
 
 
-def load_form(administration: KeyAdministration, settings: Settings, action: str, target: str) -> KeyForm:
+def load_form(administration: KeyAdministration, settings: Settings, name: str, target: str) -> KeyForm:
     """Raises `InvalidRequest` for an unknown action, and `UnknownModel` for an unknown key."""
-    if action not in _TITLES:
+    action = next((action for action in _TITLES if action == name), None)
+    if action is None:
         raise InvalidRequest(
-            f"action: {action[:20]!r} is not allowed; use {', '.join(_TITLES)}.", code="dashboard-parameter"
+            f"action: {name[:20]!r} is not allowed; use {', '.join(_TITLES)}.", code="dashboard-parameter"
         )
     names = [route.name for route in settings.routes]
-    if action == "create":
-        fields = {**dict.fromkeys((*NAME_FIELDS, "expires"), ""), **encode_rule_texts(Rules())}
-        return KeyForm(action=action, title=_TITLES[action], fields=fields, before="new", route_names=names)
     if action == "team":
         if not target:
             raise InvalidRequest("target: the value is empty; use the name of a team.", code="dashboard-parameter")
-        rules = administration.find_team(target).rules
-        fields, title = encode_rule_texts(rules), _TITLES[action].format(target)
-        form = KeyForm(action=action, title=title, target=target, fields=fields, before=_digest(rules))
-        return structs.replace(form, team_rules=rules, route_names=names)
-    key = administration.require_key(target)
+        team = administration.find_team(target)
+        fields, title = encode_rule_texts(team.rules), _TITLES[action].format(target)
+        before = find_digest(team)
+        return KeyForm(action=action, title=title, target=target, fields=fields, before=before, route_names=names)
+    key = VirtualKey(id="", label="") if action == "create" else administration.require_key(target)
     fields = {}
-    if action == "change":
-        own = {"label": key.label, "owner": key.owner, "team": key.team, "expires": ""}
-        fields = {**own, **encode_rule_texts(key.rules)}
+    if action in ("create", "change"):
+        fields = {"label": key.label, "owner": key.owner, "team": key.team, "expires": ""}
+        fields |= encode_rule_texts(key.rules)
     elif action == "rotate":
         fields = {"overlap": OVERLAPS[0][0]}
-    title = _TITLES[action].format(key.label)
     return KeyForm(
-        action=action, title=title, target=key.id, key=key, fields=fields, before=_digest(key), route_names=names
+        action=action,
+        title=_TITLES[action].format(key.label),
+        target=key.id,
+        key=key if key.id else None,
+        fields=fields,
+        before=find_digest(key),
+        route_names=names,
     )
 
 
-def submit_form(
-    administration: KeyAdministration,
-    settings: Settings,
-    sent: Mapping[str, str],
-    clock: Callable[[], float] = time.time,
-) -> KeyForm:
+def submit_form(administration: KeyAdministration, settings: Settings, sent: Mapping[str, str]) -> KeyForm:
     """Return a sent form with a preview, and make its change if the user has confirmed it. If a value is invalid,
     nothing is changed, and the field `problem` of the returned form describes the error.
     """
     form = load_form(administration, settings, sent.get("action", ""), sent.get("target", ""))
     form.fields = {name: sent.get(name, "").strip() for name in form.fields}
+    # an empty limit is none, and an empty expiry changes nothing
+    given = {name: text or NONE if name in RULE_NAMES else text for name, text in form.fields.items()}
+    if not given.get("expires"):
+        given.pop("expires", None)
+    digest = sent.get("before", "")
     try:
-        changes = _preview(form, administration, clock())
-        require_same(form.before, sent.get("before") or None)
+        command = decode_command(form.action, form.target, given, time.time(), expected_digest=digest)
+        outcome = administration.execute(command, dry_run=True)
         form.preview = [
             (sign, f"{field}: {text}")
-            for field, values in changes.items()
+            for field, values in outcome.changes.items()
             for sign, text in zip("-+", map(describe_field_value, values), strict=True)
             if text != "–"
         ]
-        if "routes" in form.fields:
-            form.warnings = describe_unknown_routes(_decode_rules(form).get("routes", ()), settings)
-        if sent.get("before"):
-            now = clock()
-            if form.action == "create":
-                form.key, form.key_text = administration.create_key(_decode_key(form, now))
-                form.done = f"Key {form.key.label} is created."
-            elif form.action == "change":
-                form.key = administration.change_key(form.target, _decode_change(form, now), form.key)
-                form.done = f"Key {form.key.label} is changed."
-            elif form.action == "team":
-                administration.change_team(form.target, _decode_rules(form), form.team_rules)
-                form.done = f"Team {form.target} is changed."
-            elif form.action == "rotate":
-                seconds = require_duration("overlap", form.fields["overlap"])
-                form.key, form.key_text = administration.rotate_key(form.target, seconds, form.key)
-                form.done = f"Key {form.key.label} has a new text."
-                if seconds:
-                    form.done += f" The old one is valid until {formats.long_time(now + seconds)}."
-            else:
-                form.key = administration.revoke_key(form.target)
-                form.done = f"Key {form.key.label} is revoked."
+        form.warnings = describe_unknown_routes(command.fields.get("routes", ()), settings)
+        if digest:
+            outcome = administration.execute(command)
+            form.key = outcome.key if outcome.key.id else None
+            form.key_text, form.done = outcome.text, outcome.sentence
     except InvalidRequest as error:
         form.problem = error.message
     return form
-
-
-def _preview(form: KeyForm, administration: KeyAdministration, now: float) -> Changes:
-    """Return the old and new values. Nothing is stored. Raises `InvalidRequest`."""
-    if form.action == "create":
-        return administration.preview_new_key(_decode_key(form, now))
-    if form.action == "change":
-        return administration.preview_key_change(form.target, _decode_change(form, now))
-    if form.action == "team":
-        return administration.preview_team_change(form.target, _decode_rules(form))
-    assert form.key is not None
-    hint = form.key.hashes[0].hint if form.key.hashes else ""
-    if form.action == "revoke":
-        return {"status": (form.key.find_status(now), "revoked")}
-    seconds = require_duration("overlap", form.fields["overlap"])
-    end = f"valid until {formats.long_time(now + seconds)}" if seconds else "ends at once"
-    return {"text": (f"{hint}, {end}", "a new text, shown after the confirmation")}
-
-
-def _decode_key(form: KeyForm, now: float) -> VirtualKey:
-    label, owner, team = (form.fields[name] for name in NAME_FIELDS)
-    expires_at = decode_expiry("expires", form.fields["expires"] or "never", now)
-    rules = Rules(**_decode_rules(form))
-    return VirtualKey(id="", label=label, owner=owner, team=team, expires_at=expires_at, rules=rules)
-
-
-def _decode_change(form: KeyForm, now: float) -> KeyChange:
-    names = {name: form.fields[name] for name in NAME_FIELDS}
-    expires = form.fields["expires"]
-    expires_at = decode_expiry("expires", expires, now) if expires else UNSET
-    return KeyChange(expires_at=expires_at, rules=_decode_rules(form), **names)
-
-
-def _decode_rules(form: KeyForm) -> dict[str, Any]:
-    """Return the rules in `form` as values of all fields of `Rules`. An empty text removes a limit."""
-    return decode_rule_texts({name: form.fields[name] or NONE for name in RULE_NAMES})
-
-
-def _digest(values: Any) -> str:
-    return digest(msgspec.json.encode(values).decode())
 
 
 FORM = Form(section="Keys", page_path="/dashboard/keys", explain_denial=explain_key_denial, show=_show, submit=_submit)

@@ -4,17 +4,19 @@ Each change is recorded in the audit log, in the same transaction. The database 
 (secret).
 """
 
+import hashlib
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType, structs
+from msgspec import Struct, structs
 
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.keys.descriptions import (
     build_key_hint,
     hash_key,
@@ -23,13 +25,23 @@ from anthropic_proxy.console.keys.descriptions import (
     new_key,
 )
 from anthropic_proxy.console.keys.queries import escape_pattern, find_key, find_team, require_key
-from anthropic_proxy.console.keys.virtual_keys import Rules, Team, VirtualKey, require_valid_rules
+from anthropic_proxy.console.keys.virtual_keys import (
+    RULE_NAMES,
+    Rules,
+    Team,
+    VirtualKey,
+    decode_expiry,
+    decode_rule_texts,
+    require_duration,
+    require_valid_rules,
+)
 from anthropic_proxy.console.ledger.database import Connection, open_for_writing
 from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 
+NAME_FIELDS = ("label", "owner", "team")
 MAX_NAME_CHARACTERS = 64
 MAX_OVERLAP_SECONDS = 30 * 86_400
 """Maximum time in seconds for which the old text of a rotated key is still accepted."""
@@ -44,14 +56,55 @@ _CHANGE_LOCK = 0x6B657973
 the changes."""
 
 
-class KeyChange(Struct, frozen=True, kw_only=True):
-    """New values for the fields of an existing virtual key. A field with the value UNSET is not changed."""
+KeyAction = Literal["create", "change", "rotate", "revoke", "team"]
+_NO_KEY = VirtualKey(id="", label="")
 
-    label: str | UnsetType = UNSET
-    owner: str | UnsetType = UNSET
-    team: str | UnsetType = UNSET
-    expires_at: float | UnsetType | None = UNSET
-    rules: Mapping[str, Any] = {}
+
+class KeyCommand(Struct, frozen=True, kw_only=True):
+    """One change of a key or a team, as the command `keys`, the API or the form has it."""
+
+    action: KeyAction
+    target: str = ""
+    """Id or label of the key, or name of the team. "": a new key."""
+    fields: Mapping[str, Any] = {}
+    """Name of a field of `VirtualKey` or `Rules`, or `overlap_seconds` → its new value. Others keep their values."""
+    expected_digest: str = ""
+    """`find_digest` of the values that the user saw. If others are stored now, nothing is changed. "": any values."""
+
+
+class KeyOutcome(Struct, frozen=True, kw_only=True):
+    key: VirtualKey = _NO_KEY
+    """The key after the change. Without an id: a team was changed."""
+    team: Team = Team("")
+    text: str = ""
+    """Text (secret) of a new or rotated key, which cannot be read again. "": there is no new text."""
+    changes: Changes
+    sentence: str
+
+
+def decode_command(
+    action: KeyAction,
+    target: str,
+    given: Mapping[str, str | Sequence[str]],
+    now: float,
+    *,
+    prefix: str = "",
+    expected_digest: str = "",
+) -> KeyCommand:
+    """`given`: name of an option or of a field of the form → its text. `prefix`, such as `--`, precedes this name in
+    error messages. Raises `InvalidRequest`.
+    """
+    fields: dict[str, Any] = {name: given[name] for name in NAME_FIELDS if name in given}
+    if "expires" in given:
+        fields["expires_at"] = decode_expiry(f"{prefix}expires", str(given["expires"]), now)
+    if "overlap" in given:
+        fields["overlap_seconds"] = require_duration(f"{prefix}overlap", str(given["overlap"]))
+    rules = decode_rule_texts({name: given[name] for name in RULE_NAMES if name in given}, prefix)
+    return KeyCommand(action=action, target=target, fields={**fields, **rules}, expected_digest=expected_digest)
+
+
+def find_digest(stored: VirtualKey | Team) -> str:
+    return hashlib.sha256(msgspec.json.encode(stored)).hexdigest()
 
 
 class KeyAdministration:
@@ -64,140 +117,126 @@ class KeyAdministration:
         self._actor = actor
         self._clock = clock
 
-    def create_key(self, key: VirtualKey) -> tuple[VirtualKey, str]:
-        """Store `key` and return it with its secret text, which cannot be read again later. Raises `InvalidRequest` for
-        invalid values.
-        """
-        now = self._clock()
-        key = structs.replace(key, id=f"key_{secrets.token_hex(12)}", created_at=now, revoked_at=None, hashes=())
-        key = structs.replace(key, rules=_date_budgets(Rules(), key.rules, now))
-        with self._changing() as connection:
-            changes = self._check_new_key(connection, key, now)
-            values = _encode_key(key)
-            connection.insert("virtual_keys", tuple(values), [tuple(values.values())])
-            key_text = _add_text(connection, key.id, now)
-            self._record(connection, now, "create key", _name_key(key), changes)
-            return require_key(connection, key.id), key_text
-
-    def change_key(self, name: str, change: KeyChange, expected_current: VirtualKey | None = None) -> VirtualKey:
-        """Change the given fields of a key, and return the key.
-
-        Raises `InvalidRequest` if the key differs from a given `expected_current`, and `UnknownModel` for an unknown
-        `name`.
-        """
-        now = self._clock()
-        with self._changing() as connection:
-            before = require_key(connection, name)
-            require_same(before, expected_current)
-            after, changes = self._check_change(connection, before, change, now)
-            values = _encode_key(after)
-            changed = ", ".join(f"{column} = ?" for column in values)
-            connection.execute(f"UPDATE virtual_keys SET {changed} WHERE id = ?", (*values.values(), before.id))
-            self._record(connection, now, "change key", _name_key(before), changes)
-            return require_key(connection, before.id)
-
     def require_key(self, name: str) -> VirtualKey:
+        """Raises `UnknownModel` if no key has the id or label `name`."""
         return require_key(self._connection, name)
 
     def find_team(self, name: str) -> Team:
         """A name that is not stored gives a team without rules."""
         return find_team(self._connection, name) or Team(name)
 
-    def preview_new_key(self, key: VirtualKey) -> Changes:
-        """Return what `create_key` would record in the audit log. Raises `InvalidRequest`."""
-        return self._check_new_key(self._connection, key, self._clock())
-
-    def preview_key_change(self, name: str, change: KeyChange) -> Changes:
-        """Return the fields that `change` would change. Raises `UnknownModel`."""
-        return self._check_change(self._connection, require_key(self._connection, name), change, self._clock())[1]
-
-    def preview_team_change(self, name: str, rules: Mapping[str, Any]) -> Changes:
-        """Return the rules that `change_team` would change. Raises `InvalidRequest`."""
-        return _check_team(self._connection, name, rules, self._clock())[1]
-
-    def rotate_key(
-        self, name: str, overlap_seconds: float = 0.0, expected_current: VirtualKey | None = None
-    ) -> tuple[VirtualKey, str]:
-        """Return the key and its new text. The old text stays valid for `overlap_seconds`. Raises `InvalidRequest` if
-        the key is revoked, or differs from a given `expected_current`.
+    def execute(self, command: KeyCommand, *, dry_run: bool = False) -> KeyOutcome:
+        """Make the change. `dry_run`: nothing is stored. Raises `InvalidRequest` for invalid or changed values, and
+        `UnknownModel` for an unknown key.
         """
+        with nullcontext() if dry_run else self._changing():
+            if command.action == "team":
+                return self._change_team(command, dry_run=dry_run)
+            key = _NO_KEY if command.action == "create" else self.require_key(command.target)
+            _require_expected(key, command)
+            if command.action == "rotate":
+                return self._rotate_key(key, command.fields.get("overlap_seconds", 0.0), dry_run=dry_run)
+            if command.action == "revoke":
+                return self._revoke_key(key, dry_run=dry_run)
+            return self._set_key(key, command, dry_run=dry_run)
+
+    def _set_key(self, before: VirtualKey, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
+        """Create the key, or change the given fields."""
+        now, is_new, text = self._clock(), command.action == "create", ""
+        _require_readable(before)
+        names = {name: value for name, value in command.fields.items() if name in (*NAME_FIELDS, "expires_at")}
+        after = structs.replace(before, rules=_set_rules(before.rules, command.fields, now), **names)
+        if is_new:
+            after = structs.replace(after, id=f"key_{secrets.token_hex(12)}", created_at=now)
+        self._require_valid(after, now)
+        if is_new or after.label != before.label:
+            _require_new_label(self._connection, after)
+        changes = _compare(list_settable_fields(before), list_settable_fields(after))
+        if not dry_run:
+            values = _encode_key(after)
+            if is_new:
+                self._connection.insert("virtual_keys", tuple(values), [tuple(values.values())])
+                text = _add_text(self._connection, after.id, now)
+            else:
+                changed = ", ".join(f"{column} = ?" for column in values)
+                statement = f"UPDATE virtual_keys SET {changed} WHERE id = ?"
+                self._connection.execute(statement, (*values.values(), before.id))
+            self._record(now, f"{command.action} key", _name_key(after if is_new else before), changes)
+            after = self.require_key(after.id)
+        verb = "created" if is_new else "changed"
+        return KeyOutcome(key=after, text=text, changes=changes, sentence=f"Key {after.label} is {verb}.")
+
+    def _rotate_key(self, key: VirtualKey, overlap_seconds: float, *, dry_run: bool) -> KeyOutcome:
+        """Give the key a new text. The old text stays valid for `overlap_seconds`."""
         if not 0 <= overlap_seconds <= MAX_OVERLAP_SECONDS:
             raise InvalidRequest(
                 f"The overlap is {overlap_seconds:g} seconds. Use 0 to {MAX_OVERLAP_SECONDS:,} (30 days).",
                 code="virtual-key-fields",
             )
+        _require_readable(key)
+        if key.revoked_at is not None:
+            raise InvalidRequest(f"The key {key.label!r} is revoked. Create a new key.", code="virtual-key-fields")
+        now, hint = self._clock(), key.hashes[0].hint if key.hashes else None
+        until = f"valid until {formats.long_time(now + overlap_seconds)}" if overlap_seconds else ""
+        sentence = f"Key {key.label} has a new text." + (f" The old one is {until}." if until else "")
+        if dry_run:
+            shown = (f"{hint or ''}, {until or 'ends at once'}", "a new text, shown after the confirmation")
+            return KeyOutcome(key=key, changes={"text": shown}, sentence=sentence)
+        end = to_microseconds(now + overlap_seconds)
+        for each in key.hashes:
+            if each.expires_at is None or to_microseconds(each.expires_at) > end:
+                self._connection.execute("UPDATE key_hashes SET expires_at = ? WHERE hash = ?", (end, each.hash))
+        text = _add_text(self._connection, key.id, now)
+        changes = {"hint": (hint, build_key_hint(text))}
+        self._record(now, "rotate key", _name_key(key), changes)
+        return KeyOutcome(key=self.require_key(key.id), text=text, changes=changes, sentence=sentence)
+
+    def _revoke_key(self, key: VirtualKey, *, dry_run: bool) -> KeyOutcome:
+        """A key that is already revoked is not changed."""
         now = self._clock()
-        with self._changing() as connection:
-            key = require_key(connection, name)
-            require_same(key, expected_current)
-            _require_readable(key)
-            if key.revoked_at is not None:
-                raise InvalidRequest(f"The key {key.label!r} is revoked. Create a new key.", code="virtual-key-fields")
-            end = to_microseconds(now + overlap_seconds)
-            for each in key.hashes:
-                if each.expires_at is None or to_microseconds(each.expires_at) > end:
-                    connection.execute("UPDATE key_hashes SET expires_at = ? WHERE hash = ?", (end, each.hash))
-            key_text = _add_text(connection, key.id, now)
-            changes = {"hint": (key.hashes[0].hint if key.hashes else None, build_key_hint(key_text))}
-            self._record(connection, now, "rotate key", _name_key(key), changes)
-            return require_key(connection, key.id), key_text
+        changes = {"status": (key.find_status(now), "revoked")}
+        if not dry_run and key.revoked_at is None:
+            times = (to_microseconds(now), key.id)
+            self._connection.execute("UPDATE virtual_keys SET revoked_at = ? WHERE id = ?", times)
+            self._record(now, "revoke key", _name_key(key), changes)
+            key = self.require_key(key.id)
+        return KeyOutcome(key=key, changes=changes, sentence=f"Key {key.label} is revoked.")
 
-    def revoke_key(self, name: str) -> VirtualKey:
-        """A key that is already revoked is returned unchanged."""
-        now = self._clock()
-        with self._changing() as connection:
-            key = require_key(connection, name)
-            if key.revoked_at is None:
-                connection.execute(
-                    "UPDATE virtual_keys SET revoked_at = ? WHERE id = ?", (to_microseconds(now), key.id)
-                )
-                self._record(connection, now, "revoke key", _name_key(key), {"status": ("active", "revoked")})
-            return require_key(connection, key.id)
-
-    def change_team(self, name: str, rules: Mapping[str, Any], expected_current: Rules | None = None) -> Team:
-        """Set the given `rules` of the team `name`, and return the team. If no rule remains, the team is deleted from
-        the database. Raises `InvalidRequest` for invalid values, or if the present rules differ from a given
-        `expected_current`.
-        """
-        now = self._clock()
-        with self._changing() as connection:
-            require_same((find_team(connection, name) or Team(name)).rules, expected_current)
-            after, changes = _check_team(connection, name, rules, now)
-            connection.execute("DELETE FROM teams WHERE name = ?", (name,))
-            if after != Rules():
-                connection.insert("teams", ("name", "rules"), [(name, msgspec.json.encode(after).decode())])
-            action = "delete team" if after == Rules() else "change team"
-            self._record(connection, now, action, name, changes)
-        return Team(name, after)
-
-    def _check_new_key(self, connection: Connection, key: VirtualKey, now: float) -> Changes:
-        self._require_valid(key, now)
-        _require_new_label(connection, key)
-        return _compare(list_settable_fields(VirtualKey(id="", label="")), list_settable_fields(key))
-
-    def _check_change(
-        self, connection: Connection, before: VirtualKey, change: KeyChange, now: float
-    ) -> tuple[VirtualKey, Changes]:
+    def _change_team(self, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
+        """Set the given rules of the team. If no rule remains, the team is deleted from the database."""
+        now, name, before = self._clock(), command.target, self.find_team(command.target)
+        _require_expected(before, command)
+        _require_name("team", name)
+        if not name:
+            raise InvalidRequest("The team has no name.", code="virtual-key-fields")
+        if before == Team(name) and "/" in name:
+            raise InvalidRequest(
+                f"The name of the team {name!r} contains /. Use another character, because addresses below "
+                "/admin/teams contain the name.",
+                code="virtual-key-fields",
+            )
         _require_readable(before)
-        fields = {field: value for field, value in structs.asdict(change).items() if value is not UNSET}
-        rules = _date_budgets(before.rules, structs.replace(before.rules, **change.rules), now)
-        after = structs.replace(before, **{**fields, "rules": rules})
-        self._require_valid(after, now)
-        if after.label != before.label:
-            _require_new_label(connection, after)
-        return after, _compare(list_settable_fields(before), list_settable_fields(after))
+        after = require_valid_rules(_set_rules(before.rules, command.fields, now))
+        changes = _compare(list_rule_fields(before.rules), list_rule_fields(after))
+        if not dry_run:
+            self._connection.execute("DELETE FROM teams WHERE name = ?", (name,))
+            if after != Rules():
+                self._connection.insert("teams", ("name", "rules"), [(name, msgspec.json.encode(after).decode())])
+            self._record(now, "delete team" if after == Rules() else "change team", name, changes)
+        return KeyOutcome(team=Team(name, after), changes=changes, sentence=f"Team {name} is changed.")
 
     @contextmanager
-    def _changing(self) -> Iterator[Connection]:
+    def _changing(self) -> Iterator[None]:
         with self._connection.transaction():
             if self._connection.is_postgres:
                 self._connection.query("SELECT pg_advisory_xact_lock(?)", (_CHANGE_LOCK,))
-            yield self._connection
+            yield
 
-    def _record(self, connection: Connection, now: float, action: str, name: str, changes: Changes) -> None:
+    def _record(self, now: float, action: str, name: str, changes: Changes) -> None:
         encoded = msgspec.json.encode(changes).decode()
         columns = ("at", "actor", "action", "object", "changes")
-        connection.insert("audit_log", columns, [(to_microseconds(now), self._actor, action, name, encoded)])
+        row = (to_microseconds(now), self._actor, action, name, encoded)
+        self._connection.insert("audit_log", columns, [row])
 
     def _require_valid(self, key: VirtualKey, now: float) -> None:
         for field, value in (("label", key.label), ("owner", key.owner), ("team", key.team)):
@@ -227,34 +266,17 @@ def open_administration(
         yield KeyAdministration(connection, actor, clock)
 
 
-def _check_team(connection: Connection, name: str, rules: Mapping[str, Any], now: float) -> tuple[Rules, Changes]:
-    _require_name("team", name)
-    if not name:
-        raise InvalidRequest("The team has no name.", code="virtual-key-fields")
-    stored = find_team(connection, name)
-    if stored is None and "/" in name:
-        raise InvalidRequest(
-            f"The name of the team {name!r} contains /. Use another character, because addresses below /admin/teams "
-            "contain the name.",
-            code="virtual-key-fields",
-        )
-    team = stored or Team(name)
-    _require_readable(team)
-    before = team.rules
-    after = require_valid_rules(_date_budgets(before, structs.replace(before, **rules), now))
-    return after, _compare(list_rule_fields(before), list_rule_fields(after))
-
-
-def _date_budgets(before: Rules, after: Rules, now: float) -> Rules:
+def _set_rules(before: Rules, fields: Mapping[str, Any], now: float) -> Rules:
     """A budget with another amount keeps its use, and one that was removed and set again begins anew."""
+    given = {name: value for name, value in fields.items() if name in Rules.__struct_fields__}
+    after = structs.replace(before, **given)
     times = {(budget.unit, budget.period): budget.since for budget in before.budgets}
     dated = [structs.replace(one, since=times.get((one.unit, one.period), now)) for one in after.budgets]
     return structs.replace(after, budgets=tuple(dated))
 
 
-def require_same(present: object, expected: object) -> None:
-    """Raises `InvalidRequest` if a value has changed since the preview. `expected`: the value then; None: any."""
-    if expected is not None and present != expected:
+def _require_expected(stored: VirtualKey | Team, command: KeyCommand) -> None:
+    if command.expected_digest not in ("", find_digest(stored)):
         raise InvalidRequest(
             "The values have changed since the preview. Nothing was changed. Open the form again.",
             code="dashboard-parameter",

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, structs
 
-from anthropic_proxy.console.keys.administration import KeyAdministration, KeyChange, open_administration
+from anthropic_proxy.console.keys.administration import KeyAction, KeyCommand, open_administration
 from anthropic_proxy.console.keys.descriptions import encode_audit_entry, encode_key, encode_team
 from anthropic_proxy.console.keys.key_table import KeysUnavailable
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope
@@ -22,7 +22,7 @@ from anthropic_proxy.console.keys.queries import (
     read_all_spending,
     require_key,
 )
-from anthropic_proxy.console.keys.virtual_keys import LIST_FIELDS, Budget, KeyStatus, Rules, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import LIST_FIELDS, Budget, KeyStatus, VirtualKey
 from anthropic_proxy.console.ledger.database import DATABASE_ERRORS, Connection, open_for_reading
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
 from anthropic_proxy.console.openapi import (
@@ -56,9 +56,9 @@ class RuleFields(Struct, forbid_unknown_fields=True):
     concurrency: int | UnsetType | None = UNSET
     budgets: tuple[Budget, ...] | UnsetType = UNSET
 
-    def list_given_rules(self) -> dict[str, Any]:
-        values = {name: getattr(self, name) for name in Rules.__struct_fields__}
-        return {name: value for name, value in values.items() if value is not UNSET}
+    def list_given(self) -> dict[str, Any]:
+        """Return the given values by the names of a `KeyCommand`."""
+        return {name: value for name, value in structs.asdict(self).items() if value is not UNSET}
 
 
 class KeyFields(RuleFields, forbid_unknown_fields=True):
@@ -69,18 +69,19 @@ class KeyFields(RuleFields, forbid_unknown_fields=True):
     team: str | UnsetType = UNSET
     expires_at: datetime | UnsetType | None = UNSET
 
-    def find_expiry(self) -> float | UnsetType | None:
-        """Time of expiry in seconds since the epoch. UNSET means no change, and None no expiry. Raises `InvalidRequest`
-        for a time without a time zone.
-        """
-        if not isinstance(self.expires_at, datetime):
-            return self.expires_at
-        if self.expires_at.tzinfo is None:
-            raise InvalidRequest(
-                "expires_at has no time zone. Use a time such as 2026-12-31T00:00:00Z, or null.",
-                code="administration-request",
-            )
-        return self.expires_at.timestamp()
+    def list_given(self) -> dict[str, Any]:
+        """Raises `InvalidRequest` for a time without a time zone."""
+        given = super().list_given()
+        if "name" in given:
+            given["label"] = given.pop("name")
+        if isinstance(self.expires_at, datetime):
+            if self.expires_at.tzinfo is None:
+                raise InvalidRequest(
+                    "expires_at has no time zone. Use a time such as 2026-12-31T00:00:00Z, or null.",
+                    code="administration-request",
+                )
+            given["expires_at"] = self.expires_at.timestamp()
+        return given
 
 
 class RotationFields(Struct, forbid_unknown_fields=True):
@@ -119,20 +120,18 @@ class AdminApi:
             "/admin/audit": self._list_audit_entries,
             "/admin/openapi.json": lambda _: build_document(),
         }
-        changing: Mapping[str, Callable[[RouteRequest, KeyAdministration], Any]] = {
-            "/admin/keys": self._create_key,
-            "/admin/keys/{id}": self._change_key,
-            "/admin/keys/{id}/rotate": self._rotate_key,
-            "/admin/keys/{id}/revoke": lambda request, keys: self._encode(
-                keys.revoke_key(request.path_parameters["id"])
-            ),
-            "/admin/teams/{name}": _change_team,
+        changing: Mapping[str, KeyAction] = {
+            "/admin/keys": "create",
+            "/admin/keys/{id}": "change",
+            "/admin/keys/{id}/rotate": "rotate",
+            "/admin/keys/{id}/revoke": "revoke",
+            "/admin/teams/{name}": "team",
         }
         return [
             *(Route(path=path, respond=self._reading(respond)) for path, respond in reading.items()),
             Route(path="/admin/keys/{id}", respond=self._show_key),
             Route(path="/admin/teams", respond=self._list_teams),
-            *(Route(path=path, respond=self._changing(change), methods=["POST"]) for path, change in changing.items()),
+            *(Route(path=path, respond=self._changing(action), methods=["POST"]) for path, action in changing.items()),
         ]
 
     def _reading(self, respond: Callable[[RouteRequest], Any]) -> Callable[[RouteRequest], Awaitable[RouteResponse]]:
@@ -142,13 +141,14 @@ class AdminApi:
 
         return read
 
-    def _changing(
-        self, change: Callable[[RouteRequest, KeyAdministration], Any]
-    ) -> Callable[[RouteRequest], Awaitable[RouteResponse]]:
+    def _changing(self, action: KeyAction) -> Callable[[RouteRequest], Awaitable[RouteResponse]]:
         def change_in_database(request: RouteRequest) -> Any:
             actor = f"API ({request.client.name})"
             with open_administration(self._current_settings(), actor, self._clock) as administration:
-                return change(request, administration)
+                outcome = administration.execute(_decode_command(action, request))
+            if action == "team":
+                return encode_team(outcome.team)
+            return {**self._encode(outcome.key), **({"key": outcome.text} if outcome.text else {})}
 
         async def respond(request: RouteRequest) -> RouteResponse:
             self._check_request(request)
@@ -217,37 +217,6 @@ class AdminApi:
         found = self._query(lambda connection: list_audit_entries(connection, before_id=before, limit=limit + 1))
         return _encode_rows([encode_audit_entry(entry) for entry in found], limit)
 
-    def _create_key(self, request: RouteRequest, administration: KeyAdministration) -> Any:
-        fields = _decode(request, KeyFields)
-        if fields.name is UNSET:
-            raise InvalidRequest("name: Field required. Use a unique label for the key.", code="administration-request")
-        key = VirtualKey(
-            id="",
-            label=fields.name,
-            owner=fields.owner or "",
-            team=fields.team or "",
-            rules=structs.replace(Rules(), **fields.list_given_rules()),
-            expires_at=None if (expiry := fields.find_expiry()) is UNSET else expiry,
-        )
-        created, text = administration.create_key(key)
-        return {**self._encode(created), "key": text}
-
-    def _change_key(self, request: RouteRequest, administration: KeyAdministration) -> Any:
-        fields = _decode(request, KeyFields)
-        change = KeyChange(
-            label=fields.name,
-            owner=fields.owner,
-            team=fields.team,
-            expires_at=fields.find_expiry(),
-            rules=fields.list_given_rules(),
-        )
-        return self._encode(administration.change_key(request.path_parameters["id"], change))
-
-    def _rotate_key(self, request: RouteRequest, administration: KeyAdministration) -> Any:
-        fields = _decode(request, RotationFields) if request.body else RotationFields()
-        rotated, text = administration.rotate_key(request.path_parameters["id"], fields.overlap_seconds)
-        return {**self._encode(rotated), "key": text}
-
     def _encode(self, key: VirtualKey) -> dict[str, Any]:
         return encode_key(key, self._clock())
 
@@ -269,9 +238,18 @@ class _Query(ApiQuery):
         return int(text)
 
 
-def _change_team(request: RouteRequest, administration: KeyAdministration) -> Any:
-    changes = _decode(request, RuleFields).list_given_rules()
-    return encode_team(administration.change_team(request.path_parameters["name"], changes))
+def _decode_command(action: KeyAction, request: RouteRequest) -> KeyCommand:
+    """Raises `InvalidRequest`."""
+    target, fields = next(iter(request.path_parameters.values()), ""), dict[str, Any]()
+    if action == "team":
+        fields = _decode(request, RuleFields).list_given()
+    elif action in ("create", "change"):
+        fields = _decode(request, KeyFields).list_given()
+    elif action == "rotate" and request.body:
+        fields = structs.asdict(_decode(request, RotationFields))
+    if action == "create" and "label" not in fields:
+        raise InvalidRequest("name: Field required. Use a unique label for the key.", code="administration-request")
+    return KeyCommand(action=action, target=target, fields=fields)
 
 
 def _decode(request: RouteRequest, kind: type[BodyT]) -> BodyT:

@@ -13,7 +13,7 @@ from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import AdmissionTarget, Reservation, UpstreamAttempt
 from tests.support.ledger import NOON
-from tests.support.virtual_keys import Admitted, Keys
+from tests.support.virtual_keys import Admitted, Keys, change_team
 
 PRICED = {"targets": [AdmissionTarget(prefix="openai", model="gpt-4.1-mini", max_output_tokens=1_000)]}
 UNKNOWN = {"targets": [AdmissionTarget(prefix="openai", model="no-such-model", max_output_tokens=1_000)]}
@@ -349,7 +349,7 @@ async def test_a_key_or_team_allows_only_its_routes(keys: Keys) -> None:
         "The key 'ci' does not allow the route 'night', which matches this request. Allowed: cheap, long context. "
         "Another list:  anthropic-proxy keys change ci --routes LIST",
     )
-    keys.administration.change_team("build", {"routes": ("cheap",)})
+    change_team(keys.administration, "build", {"routes": ("cheap",)})
     await keys.change_rules("ci", routes=())
     await keys.admit(key, route="cheap")
     assert (await keys.refuse(key, 403)).message == (
@@ -359,7 +359,7 @@ async def test_a_key_or_team_allows_only_its_routes(keys: Keys) -> None:
 
 
 async def test_keys_of_a_team_share_its_limits(keys: Keys) -> None:
-    keys.administration.change_team("build", {"requests_per_minute": 3})
+    change_team(keys.administration, "build", {"requests_per_minute": 3})
     first, second = await keys.create("one", team="build"), await keys.create("two", team="build")
     await keys.change_rules("one", requests_per_minute=2)
     assert (await keys.admit(first)).headers["anthropic-ratelimit-requests-limit"] == "2"

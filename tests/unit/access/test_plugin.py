@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from anthropic_proxy.app import App
-from anthropic_proxy.console.keys.administration import KeyAdministration, KeyChange
+from anthropic_proxy.console.keys.administration import KeyAdministration
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope
 from anthropic_proxy.console.keys.queries import list_keys, list_teams, read_used_budgets, sum_budget_use
 from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey
@@ -27,22 +27,22 @@ from anthropic_proxy.plugins import Client
 from tests.support.command_line import run_command
 from tests.support.ledger import NOON, new_receipt, reading, running_ledger
 from tests.support.secret_canaries import find_leaks
-from tests.support.virtual_keys import running_app, send
+from tests.support.virtual_keys import change_key, change_team, create_key, running_app, send
 from tests.support.waiting import wait_for_async
 
 ASKED = {"model": "demo/demo", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
 OTHERS = {"PROXY_API_KEY": "pk-0123456789", "ADMIN_API_KEY": "admin-0123456789"}
 
 
-def create_key(directory: Path, rules: Rules) -> str:
+def store_key(directory: Path, rules: Rules) -> str:
     connection = open_for_writing(Settings(data_directory=directory / "anthropic-proxy"))
-    _, text = KeyAdministration(connection, "test").create_key(VirtualKey(id="", label="ci", rules=rules))
+    _, text = create_key(KeyAdministration(connection, "test"), VirtualKey(id="", label="ci", rules=rules))
     connection.close()
     return text
 
 
 async def test_each_kind_of_key_has_its_paths(tmp_path: Path) -> None:
-    key = create_key(tmp_path, Rules(requests_per_minute=2))
+    key = store_key(tmp_path, Rules(requests_per_minute=2))
     async with running_app(tmp_path, **OTHERS) as app:
         assert (await send(app, "GET", "/v1/models", authorization=f"Bearer {key}")).status == 200
         replied = await send(app, "POST", "/v1/messages", ASKED, x_api_key=key)
@@ -93,7 +93,7 @@ async def test_budgets_have_the_use_of_the_ledger_after_a_restart(tmp_path: Path
     """A budget begins when it is set, follows a renamed key, and that of a team has the use of all its keys."""
     admin = {"x_api_key": OTHERS["ADMIN_API_KEY"]}
     total = Budget(1_000_000, "tokens", "total")
-    key = create_key(tmp_path, Rules())
+    key = store_key(tmp_path, Rules())
 
     async def use(key: str) -> int:
         reply = await send(app, "POST", "/v1/messages", ASKED, x_api_key=key)
@@ -109,10 +109,10 @@ async def test_budgets_have_the_use_of_the_ledger_after_a_restart(tmp_path: Path
         await use(key)
         connection = open_for_writing(Settings(data_directory=tmp_path / "anthropic-proxy"))
         administration = KeyAdministration(connection, "test")
-        administration.change_key("ci", KeyChange(rules={"budgets": (total,)}, team="web"))
-        administration.change_team("web", {"budgets": (total,)})
-        _, other = administration.create_key(
-            VirtualKey(id="", label="other", team="web", rules=Rules(budgets=(total,)))
+        change_key(administration, "ci", budgets=(total,), team="web")
+        change_team(administration, "web", {"budgets": (total,)})
+        _, other = create_key(
+            administration, VirtualKey(id="", label="other", team="web", rules=Rules(budgets=(total,)))
         )
         connection.close()
         await send(app, "POST", "/admin/keys", {"name": "unused"}, **admin)  # reads the keys again
@@ -168,7 +168,7 @@ class SilentServer:
 async def test_a_request_cancelled_before_its_first_byte_costs_its_estimated_input_everywhere(tmp_path: Path) -> None:
     admin, words = {"x_api_key": OTHERS["ADMIN_API_KEY"]}, "word " * 1_000
     (tmp_path / "anthropic-proxy.toml").write_text('[prices."openai/own"]\ninput = 1000\noutput = 4000\n', "utf-8")
-    key = create_key(tmp_path, Rules(budgets=(Budget(50, "usd", "total"), Budget(10**6, "tokens", "day"))))
+    key = store_key(tmp_path, Rules(budgets=(Budget(50, "usd", "total"), Budget(10**6, "tokens", "day"))))
     provider = SilentServer()
     server = await asyncio.start_server(provider.serve, "127.0.0.1", 0)
     address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
@@ -209,7 +209,7 @@ async def test_a_request_cancelled_before_its_first_byte_costs_its_estimated_inp
 async def test_a_budget_that_is_removed_and_set_again_begins_anew_everywhere(tmp_path: Path) -> None:
     admin, data = {"x_api_key": OTHERS["ADMIN_API_KEY"]}, Settings(data_directory=tmp_path / "anthropic-proxy")
     budgets = [{"amount": 1_000_000, "unit": "tokens", "period": period} for period in ("day", "total")]
-    key = create_key(tmp_path, Rules())
+    key = store_key(tmp_path, Rules())
 
     async def change(budgets: Sequence[Any]) -> None:
         for path in ("/admin/keys/ci", "/admin/teams/web"):
@@ -256,7 +256,7 @@ async def test_the_use_of_a_budget_begins_to_the_second_also_days_later(database
     connection, set_at, now = open_for_writing(settings), NOON + 1_200, NOON + 50 * 3_600
     budget = Budget(1_000_000, "tokens", "total")
     key = VirtualKey(id="", label="ci", rules=Rules(budgets=(budget,)))
-    created, _ = KeyAdministration(connection, "test", lambda: set_at).create_key(key)
+    created, _ = create_key(KeyAdministration(connection, "test", lambda: set_at), key)
     connection.close()
     times = (set_at - 60, set_at + 60, set_at + 3_600, now - 1)
     client = Client(name="ci", role="member", key_id=created.id)

@@ -17,7 +17,7 @@ from anthropic_proxy.errors import AuthenticationFailed, ProxyError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client
 from tests.support.ledger import NOON
-from tests.support.virtual_keys import OWN_KEYS, Keys
+from tests.support.virtual_keys import OWN_KEYS, Keys, change_team, revoke_key, rotate_key
 from tests.support.waiting import WAIT_SECONDS
 
 CREATES = "Its administrator creates one:  anthropic-proxy keys create LABEL"
@@ -41,7 +41,7 @@ async def test_a_key_is_accepted_in_both_headers(keys: Keys) -> None:
 
 async def test_a_rotated_key_has_two_texts_for_a_while(keys: Keys) -> None:
     old = await keys.create("ci")
-    _, new = keys.administration.rotate_key("ci", 60)
+    _, new = rotate_key(keys.administration, "ci", 60)
     await keys.table.refresh()
     for text in (old, new):
         assert await keys.policy.identify({"x-api-key": text}) == member(keys)
@@ -55,7 +55,7 @@ async def test_a_rotated_key_has_two_texts_for_a_while(keys: Keys) -> None:
 
 async def test_each_rejection_has_its_reason_and_remedy(keys: Keys) -> None:
     revoked, expiring = await keys.create("gone"), await keys.create("old", expires_at=NOON + 60)
-    keys.administration.revoke_key("gone")
+    revoke_key(keys.administration, "gone")
     await keys.table.refresh()
     keys.now += 60
     assert await keys.reject("sk-ant-api03-x") == (
@@ -79,7 +79,7 @@ async def test_each_rejection_has_its_reason_and_remedy(keys: Keys) -> None:
 
 async def test_unknown_revoked_and_expired_keys_need_the_same_steps(keys: Keys) -> None:
     revoked, expired = await keys.create("gone"), await keys.create("old", expires_at=NOON + 60)
-    keys.administration.revoke_key("gone")
+    revoke_key(keys.administration, "gone")
     await keys.table.refresh()
     keys.now += 60
     unknown = "".join(reversed(revoked))
@@ -113,7 +113,7 @@ async def test_a_connection_that_the_server_has_ended_is_opened_again(database: 
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         "WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
-    keys.administration.revoke_key("ci")
+    revoke_key(keys.administration, "ci")
     assert await keys.table.refresh()
     assert keys.warnings == []
     assert (await keys.reject(text)).startswith("The key 'ci' is revoked.")
@@ -151,11 +151,11 @@ REJECTED_AS_UNREADABLE = (
     ],
 )
 async def test_a_row_that_cannot_be_read_rejects_its_key_only(keys: Keys, change: str, problem: str) -> None:
-    keys.administration.change_team("build", {"concurrency": 1})
+    change_team(keys.administration, "build", {"concurrency": 1})
     bad, good, revoked = [await keys.create(label, team="build" * (label == "bad")) for label in ("bad", "ci", "bob")]
     expected = member(keys)
     keys.connection.execute(change)
-    keys.administration.revoke_key("bob")
+    revoke_key(keys.administration, "bob")
     for _ in range(2):
         assert await keys.table.refresh()
     assert await keys.reject(bad) == REJECTED_AS_UNREADABLE
@@ -164,7 +164,7 @@ async def test_a_row_that_cannot_be_read_rejects_its_key_only(keys: Keys, change
     assert warning.endswith(" Until it is repaired, requests with it receive 401.")
     assert await keys.policy.identify({"x-api-key": good}) == expected
     assert (await keys.reject(revoked)).startswith("The key 'bob' is revoked.")
-    assert keys.administration.revoke_key("bad").find_status(NOON) == "revoked"
+    assert revoke_key(keys.administration, "bad").find_status(NOON) == "revoked"
     assert await keys.table.refresh()
     assert (await keys.reject(bad)).startswith("The key 'bad' is revoked.")
 
@@ -172,7 +172,7 @@ async def test_a_row_that_cannot_be_read_rejects_its_key_only(keys: Keys, change
 async def test_a_repaired_row_is_read_without_another_change(keys: Keys) -> None:
     text = await keys.create("bad")
     keys.connection.execute("UPDATE virtual_keys SET rules = ?", (NEWER_RULES,))
-    keys.administration.change_team("build", {"concurrency": 1})
+    change_team(keys.administration, "build", {"concurrency": 1})
     assert await keys.table.refresh()
     assert await keys.reject(text) == REJECTED_AS_UNREADABLE
     keys.connection.execute("UPDATE virtual_keys SET rules = '{}'")
@@ -186,7 +186,7 @@ async def test_the_keys_are_read_again_after_an_unexpected_failure(keys: Keys, m
 
     text = await keys.create("ci")
     await keys.table.stop()
-    keys.administration.revoke_key("ci")
+    revoke_key(keys.administration, "ci")
     with monkeypatch.context() as patch:
         patch.setattr(sqlite3, "connect", fail)
         for _ in range(2):
@@ -220,11 +220,11 @@ async def test_a_slow_query_does_not_restore_a_key_that_was_revoked_meanwhile(
 
     monkeypatch.setattr(sqlite3, "connect", connect_and_observe)
     text = await keys.create("ci")
-    keys.administration.change_team("build", {"concurrency": 1})
+    change_team(keys.administration, "build", {"concurrency": 1})
     is_slow.set()
     slow = asyncio.create_task(keys.table.refresh())
     assert await asyncio.to_thread(is_reading.wait, WAIT_SECONDS)
-    keys.administration.revoke_key("ci")
+    revoke_key(keys.administration, "ci")
     latest = asyncio.create_task(keys.table.refresh())
     await asyncio.wait({latest}, timeout=0.3)
     may_continue.set()
@@ -271,7 +271,7 @@ async def _trace(policy: KeyPolicy, text: str) -> list[tuple[str, int]]:
 
 
 async def test_the_client_of_a_key_has_its_team_for_routes(keys: Keys) -> None:
-    keys.administration.change_team("research", {"concurrency": 5})
+    change_team(keys.administration, "research", {"concurrency": 5})
     key = await keys.create("ci", team="research")
     client = await keys.policy.identify({"x-api-key": key})
     assert client is not None

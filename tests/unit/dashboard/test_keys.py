@@ -23,6 +23,7 @@ from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import LEASE_SECONDS, Client, Limit, Reservation, StoreUnavailable
 from tests.support.ledger import NOON, new_receipt, store
 from tests.support.page_context import read_table
+from tests.support.virtual_keys import create_key, revoke_key
 
 DAY = 86_400
 
@@ -47,7 +48,7 @@ def administration(settings: Settings) -> Iterator[KeyAdministration]:
 
 
 def create(administration: KeyAdministration, label: str, **fields: Any) -> VirtualKey:
-    return administration.create_key(VirtualKey(id="", label=label, **fields))[0]
+    return create_key(administration, VirtualKey(id="", label=label, **fields))[0]
 
 
 def read(engine: Engine, settings: Settings, query: ViewQuery | None = None, **fields: Any) -> PageContext:
@@ -63,7 +64,7 @@ def test_states_and_used_budgets(engine: Engine, settings: Settings, administrat
     create(administration, "soon", expires_at=NOON + 3 * DAY)
     create(administration, "later", expires_at=NOON + 8 * DAY)
     create(administration, "gone")
-    administration.revoke_key("gone")
+    revoke_key(administration, "gone")
     store = MemoryStore(clock=lambda: NOON)
     context = read(engine, settings, store=store)
     for label, amount in (("half", 50), ("high", 80), ("empty", 100)):
