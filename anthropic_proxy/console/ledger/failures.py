@@ -4,6 +4,7 @@ A group is solved if the provider has replied since the last failure. For a fail
 caused, the same model must have replied, unless no setting names it any more.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import get_args
 
@@ -106,9 +107,12 @@ def list_errors(
         kind = (one.provider, one.error_type, one.status, one.has_model, one.error_code)
         by_model.setdefault((*kind, one.model), []).append(one)
     found: dict[tuple[str, str, int, bool, str, bool], list[ErrorPeriod]] = {}
+    # all failures of a provider have one answer, and the query reads all of them if it has not replied
+    find = functools.cache(functools.partial(find_last_success, connection, selection.start))
     newest = sorted(by_model.values(), key=lambda rows: -max(one.last_at for one in rows))
     for number, rows in enumerate(newest):
-        success = _find_last_success(connection, rows, is_set) if number < _MAX_CHECKED else 0
+        is_checked = number < _MAX_CHECKED
+        success = _find_last_success(connection, selection.start, rows, is_set, find) if is_checked else 0
         for one in rows:
             kind = (one.provider, one.error_type, one.status, one.has_model, one.error_code)
             is_divided = one.first_at < success <= one.last_at
@@ -154,13 +158,21 @@ def _read_latest(connection: Connection, failed: ErrorPeriod) -> StoredRequest:
     return StoredRequest() if row is None else build_stored_request(connection, row)
 
 
-def _find_last_success(connection: Connection, rows: Sequence[ErrorPeriod], is_set: Callable[[str, str], bool]) -> int:
-    """Return the start of the latest request that shows these failures of one kind to be solved. 0: there is none."""
-    last, since = max(rows, key=lambda one: one.last_at), min(one.first_at for one in rows)
+def _find_last_success(
+    connection: Connection,
+    since: int,
+    rows: Sequence[ErrorPeriod],
+    is_set: Callable[[str, str], bool],
+    find: Callable[[str, str], int],
+) -> int:
+    """Return the start of the latest request that shows these failures of one kind to be solved. 0: there is none.
+    `find`: returns that of a provider and a model.
+    """
+    last = max(rows, key=lambda one: one.last_at)
     if not last.provider:
         return _find_last_success_of_client(connection, since, _read_latest(connection, last))
     needs_model = last.error_type in _OF_MODELS and is_set(last.provider, last.model)
-    return find_last_success(connection, since, last.provider, last.model if needs_model else "")
+    return find(last.provider, last.model if needs_model else "")
 
 
 def find_last_success(connection: Connection, since: int, provider: str, model: str = "") -> int:

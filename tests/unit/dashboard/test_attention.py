@@ -6,9 +6,12 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from sqlalchemy import event
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.overview import PAGE, Notice, StateNow, build_overview_page
+from anthropic_proxy.console.ledger.failures import count_errors, list_errors
+from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.gateway.error_catalog import find_remedy
@@ -124,6 +127,20 @@ async def test_an_open_problem_counts_the_failures_since_the_last_success(tmp_pa
     assert texts(page["solved"]) == [problem]
     titles, rows = page["failures"].titles, page["failures"].rows
     assert [[row[titles.index(name)] for name in ("requests", "solved")] for row in rows] == [[3, False], [3, True]]
+
+
+@pytest.mark.parametrize("models", [2, 40])
+async def test_the_replies_of_a_provider_are_looked_for_once_for_all_its_models(models: int, tmp_path: Path) -> None:
+    """The database reads all requests to a provider that has not replied, so a query for each model would be slow."""
+    settings, statements = Settings(data_directory=tmp_path), list[str]()
+    await store(settings, *(failed_at(number, "down", f"model-{number}") for number in range(1, models + 1)))
+    with reading(settings) as engine, engine.connect() as connection:
+        event.listen(engine, "before_cursor_execute", lambda *values: statements.append(values[2]))
+        selection = RequestSelection(start=int(NOON) * MICROSECONDS, end=int(NOON + DAY) * MICROSECONDS)
+        errors = count_errors(connection, selection, 3_600)
+        (group,) = list_errors(connection, selection, errors, lambda provider, model: True)
+    assert (len(errors), group.count) == (models, models)
+    assert len(statements) == 3  # the failures, the latest reply and the latest failure
 
 
 @pytest.mark.parametrize("range_name", ["24h", "7d", "30d"])
