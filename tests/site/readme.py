@@ -3,7 +3,7 @@
 import re
 
 from anthropic_proxy import __version__
-from anthropic_proxy.cli.init import MOST_USED, list_candidates
+from anthropic_proxy.cli.init.candidates import MOST_USED, list_candidates
 from anthropic_proxy.gateway.settings import Settings
 from tests.site.pages import DOCS
 from tests.support.paths import ROOT

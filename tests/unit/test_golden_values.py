@@ -10,7 +10,7 @@ import pytest
 from anthropic_proxy.cli.client_models import find_tier_models, list_limit_variables
 from anthropic_proxy.cli.code import is_conversation
 from anthropic_proxy.cli.command_line import read_serve_options
-from anthropic_proxy.cli.init import name_host, read_address
+from anthropic_proxy.cli.init.answers import name_host, read_address
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.conversation import list_reply_blocks
 from anthropic_proxy.console.dashboard.web import accepts_gzip

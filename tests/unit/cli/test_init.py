@@ -10,15 +10,14 @@ from pathlib import Path
 import pytest
 
 from anthropic_proxy.cli.importing.plan import ImportPlan, prepare_files
-from anthropic_proxy.cli.init import (
-    MOST_USED,
-    ChosenProvider,
+from anthropic_proxy.cli.init.answers import ChosenProvider
+from anthropic_proxy.cli.init.candidates import MOST_USED, list_candidates
+from anthropic_proxy.cli.init.models import (
     describe_facts,
     find_default_models,
     find_offered_models,
     find_small_model,
-    list_candidates,
-    list_env_lines,
+    list_successors,
     sort_models,
 )
 from anthropic_proxy.cli.models import ModelFacts, ModelPrice
@@ -119,10 +118,8 @@ def test_a_terminal_has_lists_to_choose_from(tmp_path: Path, openai: Running) ->
 
 def test_a_retired_default_model_is_replaced() -> None:
     google = PROVIDERS.find("google")
-    assert list_env_lines(google, {}, Settings(), date(2025, 1, 1)) == {"PREFERRED_PROVIDER": "google"}
-    assert list_env_lines(google, {"GEMINI_API_KEY": "k"}, Settings(), date(2026, 11, 20)) == {
-        "PREFERRED_PROVIDER": "google",
-        "GEMINI_API_KEY": "k",
+    assert list_successors(google, date(2025, 1, 1)) == {}
+    assert list_successors(google, date(2026, 11, 20)) == {
         "BIG_MODEL": "gemini/gemini-3.1-pro-preview",
         "SMALL_MODEL": "gemini/gemini-3.1-flash-lite",
     }

@@ -1,0 +1,198 @@
+"""Connects `init` with a provider: asks for what it needs, tests it, and asks again for what was wrong."""
+
+import asyncio
+from collections.abc import Iterator
+
+from msgspec import structs
+
+from anthropic_proxy.cli.importing.plan import ServerTable
+from anthropic_proxy.cli.init.answers import Answers, ChosenProvider, Session, choose_name
+from anthropic_proxy.cli.init.candidates import CREDENTIALS, Candidate, Kind, describe_key
+from anthropic_proxy.cli.init.models import find_offered_models
+from anthropic_proxy.cli.init.probe import ProbeResult, probe
+from anthropic_proxy.cli.init.questions import AnotherProviderError, ask_questions
+from anthropic_proxy.cli.questions import Option
+from anthropic_proxy.console import formats
+from anthropic_proxy.console.ledger.units import to_microseconds
+from anthropic_proxy.engine.options import ConfiguredProvider
+from anthropic_proxy.engine.providers import find_registry
+from anthropic_proxy.engine.providers.hosts import find_netloc
+from anthropic_proxy.engine.providers.provider_models import has_model_list
+from anthropic_proxy.errors import ConfigurationError, ProxyError, UpstreamError
+from anthropic_proxy.secrets import Secret, redact_secrets
+
+_REJECTED_STATUSES = (401, 403)
+"""HTTP statuses with which a provider rejects a key. After other failures the key may still be valid."""
+_AGAIN, _OTHER, _UNTESTED = "again", "other", "keep"
+"""Choices after a failed test."""
+_MAX_TEXT = 200
+"""Number of characters of a provider's error text that are shown."""
+
+
+def connect(session: Session, candidate: Candidate) -> ChosenProvider | None:
+    """Ask for what a provider needs, and test it. None: it cannot be used, and another one may be."""
+    _check_options(session, candidate)
+    answers = Answers(session, candidate)
+    while True:
+        is_repeated = answers.is_rejected or not answers.is_first
+        try:
+            asked = ask_questions(answers)
+        except AnotherProviderError:
+            return None
+        if answers.is_rejected and not answers.key and answers.kind in (Kind.LOCAL, Kind.OTHER):
+            answers.is_rejected = False  # rejected without a key too: ask for another address
+            if session.options.address:
+                return None
+        elif is_repeated and not asked:
+            return None
+        elif (backend := _test_all(answers)) is not None or session.questions is None:
+            return backend
+        if answers.is_rejected:
+            del answers.values["key"]
+        else:
+            answers.values, answers.is_first = {}, False
+
+
+def _check_options(session: Session, candidate: Candidate) -> None:
+    provider = candidate.provider
+    if provider is None:
+        return
+    if session.options.address and not provider.base_url_variable:
+        raise ConfigurationError(
+            f"{provider.prefix} has no setting for its address, so --base-url cannot be used with it. For another "
+            "server:  --provider other",
+            code="init-without-terminal",
+        )
+    if session.options.key and not provider.key_variable:
+        raise ConfigurationError(
+            f"{provider.title} has no API keys, so --key-from-env cannot be used with it.",
+            code="init-without-terminal",
+        )
+
+
+def _test_all(answers: Answers) -> ChosenProvider | None:
+    """Test the provider at each of its addresses until one is right, or rejects the key."""
+    backends = [*_list_backends(answers)]
+    for backend in backends:
+        tested = _test(backend, answers, is_last=backend is backends[-1])
+        if tested is not None or answers.is_rejected:
+            return tested
+    return None
+
+
+def _list_backends(answers: Answers) -> Iterator[ChosenProvider]:
+    session, provider = answers.session, answers.candidate.provider
+    if provider is not None:
+        settings = session.load_with(answers.variables)
+        resolved = find_registry(settings).find(provider.name)  # at this address
+        yield ChosenProvider(resolved, settings, answers.variables, proposed_models=answers.candidate.models)
+        return
+    server = answers.name_server()
+    for base_url in server.addresses:
+        yield _describe_server(answers, choose_name(server.stem, base_url, session.settings), base_url)
+
+
+def _describe_server(answers: Answers, name: str, base_url: str) -> ChosenProvider:
+    present, key, variable = answers.session.settings, answers.key, answers.key_variable
+    found = answers.session.find_present_key(variable)
+    is_found = found is not None and found.text == key
+    origin = describe_key(variable, found.origin) if found and is_found else f"{variable}, as entered"
+    table = ConfiguredProvider(name=name, base_url=base_url, wire="chat", has_key=bool(key), key_variable=variable)
+    settings = structs.replace(
+        present,
+        configured_providers=(*(one for one in present.configured_providers if one.name != name), table),
+        base_urls={**present.base_urls, name: base_url},
+        keys={**present.keys, **({name: (Secret(key, origin),)} if key else {})},
+    )
+    return ChosenProvider(
+        find_registry(settings).find(name),
+        settings,
+        answers.variables,
+        ServerTable(base_url=base_url, key_variable=variable if key else ""),
+        has_deployments=answers.kind == Kind.AZURE,
+    )
+
+
+def _test(backend: ChosenProvider, answers: Answers, *, is_last: bool) -> ChosenProvider | None:
+    """Test a provider, print the result, and return it with the models that it lists.
+
+    None: the key was rejected, or the server did not answer and the user does not keep the settings. If there are more
+    addresses, a server without a model list is not reported.
+    """
+    provider, session = backend.provider, answers.session
+    uses_token = answers.kind in CREDENTIALS and not backend.settings.keys.get(provider.name)
+    answers.is_rejected = False
+    if session.options.skips_test or not (uses_token or has_model_list(provider)):
+        return backend
+    while True:
+        try:
+            result = asyncio.run(probe(backend, uses_token=uses_token))
+        except UpstreamError as error:
+            text = _describe_failure(backend, error)
+            answers.is_rejected = error.status in _REJECTED_STATUSES
+        except ProxyError as error:
+            text = error.message
+        else:
+            break
+        if answers.is_rejected:
+            _report_rejection(backend, session, text)
+            return None
+        if not is_last:
+            return None
+        session.output.write_notice(text, "✕", "error")
+        if (chosen := _choose_after_failure(session)) != _AGAIN:
+            return backend if chosen == _UNTESTED else None
+    tested = structs.replace(backend, models=result.models)
+    _report_success(tested, answers, result)
+    # Azure lists the models that could be deployed
+    return backend if backend.has_deployments else tested
+
+
+def _report_success(tested: ChosenProvider, answers: Answers, result: ProbeResult) -> None:
+    output, provider = answers.session.output, tested.provider
+    check, duration = output.paint("✓", "ok"), formats.seconds(to_microseconds(result.seconds))
+    if result.models is None:
+        output.write_line(f"  {check} {CREDENTIALS[answers.kind]} found, {duration}")
+        return
+    retired = len(result.models) - len(find_offered_models(tested))
+    left_out = f", {retired} retired {'one is' if retired == 1 else 'ones are'} left out" if retired else ""
+    host = find_netloc(tested.settings.base_urls.get(provider.name, provider.base_url))
+    count = formats.plural(len(result.models), "model")
+    answered = f"accepted by {host}" if result.is_key_accepted else f"{host} answers"
+    output.write_line(f"  {check} {answered}, {count}, {duration}{left_out}")
+    if tested.settings.keys.get(provider.name) and not result.is_key_accepted:
+        output.write_line("    The first message checks the key: this server has not said whether it accepts it.")
+
+
+def _describe_failure(backend: ChosenProvider, failure: UpstreamError) -> str:
+    prefix, message = backend.provider.prefix, failure.message.rstrip(".")
+    keys = [key.reveal() for key in backend.settings.keys.get(backend.provider.name, ())]
+    text = " ".join(redact_secrets(failure.provider_text, keys).split())
+    said = f' It says: "{formats.shorten(text, _MAX_TEXT)}"' if text else ""
+    return f"{message if message.startswith(prefix) else f'{prefix}: {message}'}.{said}"
+
+
+def _report_rejection(backend: ChosenProvider, session: Session, text: str) -> None:
+    output, keys = session.output, backend.settings.keys.get(backend.provider.name, ())
+    if not keys and session.questions is not None:
+        output.write_notice(f"{backend.provider.prefix} requires a key.", "!", "warn")
+        return
+    output.write_notice(text, "✕", "error")
+    if keys and not backend.variables:
+        output.write_notice(f"The key is {keys[0]}, {keys[0].origin}. Replace it there.")
+
+
+def _choose_after_failure(session: Session) -> str:
+    """Return what to do after a test that failed for another reason than a rejected key: `_AGAIN`, …"""
+    if session.questions is None:
+        session.output.write_notice("The settings were not tested. To write them without a test, add --skip-test.")
+        return _OTHER
+    if not session.questions.has_person:  # a pipe has one line for it, yes or no
+        question = "Keep the settings without a test?"
+        return _UNTESTED if session.questions.confirm(question, default=False, instead="--skip-test") else _OTHER
+    options = [
+        Option(_AGAIN, "Try again"),
+        Option(_OTHER, "Enter something else"),
+        Option(_UNTESTED, "Keep the settings without a test"),
+    ]
+    return session.questions.select("What next?", options, instead="--skip-test")

@@ -1,0 +1,287 @@
+"""The table of questions of `init` about a provider, and the loop that asks them.
+
+To ask for one more setting, add a row: with the variable of the setting as `field`, the answer becomes a line of
+`.env`, and the provider is tested with it.
+"""
+
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from anthropic_proxy.cli.init.answers import Answers, choose_name, read_address
+from anthropic_proxy.cli.init.candidates import CREDENTIALS, Kind
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.readiness import find_google_project
+from anthropic_proxy.gateway.settings.sources import FoundSetting
+from anthropic_proxy.gateway.settings.values import AZURE_RESOURCE, decode_keys
+
+_ADDRESS, _KEY = "--base-url ADDRESS", "--key-from-env VARIABLE"
+_NO_ADDRESS = "This is no address of a server, such as http://localhost:8000/v1."
+_OTHER_PROVIDER = "another provider"
+_WITHOUT_KEY = (Kind.LOCAL, Kind.OTHER)
+"""Kinds of servers of which most require no key."""
+_PLACES = {
+    Kind.GOOGLE: "VERTEX_PROJECT",
+    Kind.AWS: "AWS_REGION",
+    Kind.FOUNDRY: "ANTHROPIC_FOUNDRY_RESOURCE",
+}
+
+
+class AnotherProviderError(Exception):
+    """The user has entered nothing, to choose another provider."""
+
+
+class Question(Struct, frozen=True, kw_only=True):
+    """A row of the table."""
+
+    field: str
+    """`address`, `key`, or a variable of `.env`."""
+    kinds: Sequence[Kind]
+    """Providers to which the question applies."""
+    text: Callable[[Answers], str] = lambda _: ""
+    known: Callable[[Answers], str | None] = lambda _: None
+    """Returns the answer that needs no question: of an option, of the environment, or "" for none. None: ask."""
+    decode: Callable[[Answers, str], str] = lambda _, text: text
+    """Returns the answer for the text that the user has entered. Raises `ConfigurationError`, and the user may enter
+    another text."""
+    instead: str
+    """Option or setting that answers the question, for a pipe that has ended."""
+    missing: Callable[[Answers], ConfigurationError]
+    """Returns the error if there is no answer, and nobody to ask."""
+    lead: Callable[[Answers], None] = lambda _: None
+    """Writes what the user should know before."""
+    is_secret: bool = False
+    accepts_empty: Callable[[Answers], bool] = lambda _: False
+    """Whether nothing is an answer. Otherwise it leads to another provider."""
+
+
+def ask_questions(answers: Answers) -> int:
+    """Answer the questions of the kind that have no answer yet. Return the number of those that the user was asked.
+
+    Raises `AnotherProviderError`, and `ConfigurationError` without a user.
+    """
+    asked = 0
+    for question in QUESTIONS:
+        if answers.kind not in question.kinds or question.field in answers.values:
+            continue
+        answer = question.known(answers)
+        if answer is None:
+            answer, asked = _ask(question, answers), asked + 1
+        answers.values[question.field] = answer
+    return asked
+
+
+def _ask(question: Question, answers: Answers) -> str:
+    user, output = answers.session.questions, answers.session.output
+    if user is None:
+        raise question.missing(answers)
+    question.lead(answers)
+    ask = user.ask_secret if question.is_secret else user.ask
+    while True:
+        text = ask(question.text(answers), instead=question.instead)
+        if not text and question.accepts_empty(answers):
+            return ""
+        if not text:
+            raise AnotherProviderError
+        try:
+            return question.decode(answers, text)
+        except ConfigurationError as error:
+            output.write_notice(error.message, "✕", "error")
+
+
+def _find_address(answers: Answers) -> str | None:
+    """Return the address of the command line, or that of the candidate unless a test has failed there."""
+    candidate, session = answers.candidate, answers.session
+    if session.options.address or not answers.is_first:
+        return session.options.address or None
+    if answers.kind == Kind.INSTALLED and (candidate.found or session.questions is None):
+        return ""
+    return candidate.address or (candidate.vendor.base_url if candidate.vendor else "") or None
+
+
+def _decode_address(_: Answers, text: str) -> str:
+    if address := read_address("base_url", text):
+        return address
+    raise ConfigurationError(_NO_ADDRESS, code="init-without-terminal")
+
+
+def _miss_address(_: Answers) -> ConfigurationError:
+    return ConfigurationError(
+        "--base-url is missing. Use the address of the server, such as http://localhost:8000/v1.",
+        code="init-without-terminal",
+    )
+
+
+def _decode_resource(answers: Answers, text: str) -> str:
+    """`text`: name or address of a resource of Azure."""
+    named = f"https://{text}.openai.azure.com/openai/v1" if AZURE_RESOURCE.fullmatch(text) else text
+    return _name_resource(_decode_address(answers, named))
+
+
+def _name_resource(address: str) -> str:
+    parts = urlsplit(address)  # the address of one deployment is not enough
+    is_whole = parts.path and "/openai/deployments/" not in parts.path
+    return address if is_whole or not address else f"{parts.scheme}://{parts.netloc}/openai/v1"
+
+
+def _report_no_server(answers: Answers) -> None:
+    settings, provider = answers.session.settings, answers.candidate.provider
+    if provider is not None and answers.is_first:
+        start = f"To start {provider.title} there:  {provider.prefix} serve"
+        tried = settings.base_urls.get(provider.name, provider.base_url)
+        answers.session.output.write_notice(f"No server answers at {tried}. {start}", "!", "warn")
+
+
+def _find_place(answers: Answers) -> str | None:
+    """Return "" if the settings have the place already. With an address, Foundry needs no resource."""
+    settings = answers.session.settings
+    known = {
+        Kind.GOOGLE: find_google_project(settings),
+        Kind.AWS: settings.aws_region,
+        Kind.FOUNDRY: settings.foundry_resource or answers.address,
+    }[answers.kind]
+    return "" if known else None
+
+
+def _decode_place(answers: Answers, text: str) -> str:
+    answers.session.load_with({_PLACES[answers.kind]: text})
+    return text
+
+
+def _miss_place(answers: Answers) -> ConfigurationError:
+    title, variable = answers.candidate.title.removeprefix("Claude: "), _PLACES[answers.kind]
+    return ConfigurationError(
+        f"{title} is not set up: set {variable} in the environment.", code="init-without-terminal"
+    )
+
+
+def _find_location(answers: Answers) -> str:
+    """Google serves its newest models at `global` only."""
+    is_set = "VERTEX_LOCATION" in answers.session.settings.origins
+    return "global" if any(answers.candidate.models) and not is_set else ""
+
+
+def _find_key(answers: Answers) -> str | None:
+    session, kind, variable = answers.session, answers.kind, answers.key_variable
+    if answers.is_rejected:
+        return None
+    if session.options.key or not variable:
+        return session.options.key
+    asks = session.questions is not None
+    present = session.find_present_key(variable, is_exported=kind == Kind.AZURE and asks)
+    if present is not None and (answers.is_first or kind == Kind.LOCAL) and (kind != Kind.OTHER or not asks):
+        return present.text
+    needs_key = kind in (Kind.KEY, Kind.VENDOR) or (asks and kind not in (Kind.LOCAL, Kind.INSTALLED))
+    return None if needs_key else ""
+
+
+def _decode_key(answers: Answers, text: str) -> str:
+    try:
+        decode_keys(FoundSetting(answers.key_variable, text, "environment", (text,)))
+    except ConfigurationError:
+        problem = "A key has no spaces and no letters outside ASCII."
+        raise ConfigurationError(problem, code="init-without-terminal") from None
+    return text
+
+
+def _lead_to_key(answers: Answers) -> None:
+    output, candidate = answers.session.output, answers.candidate
+    if candidate.kind == Kind.OTHER and not answers.is_rejected:  # the user did not choose the name
+        output.write_line(f"  Its name here:  {output.paint(name_table(answers), 'type')}")
+    if candidate.keys_url:
+        output.write_line(f"  Create a key:  {output.paint(candidate.keys_url, 'type')}")
+
+
+def name_table(answers: Answers) -> str:
+    """Return the name of the table of a server, before a test has shown which of its addresses is right."""
+    settings, server = answers.session.settings, answers.name_server()
+    names = [choose_name(server.stem, each, settings) for each in server.addresses]
+    tables = [one.name for one in settings.configured_providers]
+    return next((name for name in names if name in tables), names[0])
+
+
+def _ask_for_key(answers: Answers) -> str:
+    empty = "it needs none" if answers.kind in _WITHOUT_KEY else CREDENTIALS.get(answers.kind, _OTHER_PROVIDER)
+    return f"API key, saved as {answers.key_variable} (empty: {empty})"
+
+
+def _miss_key(answers: Answers) -> ConfigurationError:
+    return ConfigurationError(
+        f"{answers.candidate.name} has no key: {answers.key_variable} is not set. Set it in the environment, or name "
+        "its variable with --key-from-env.",
+        code="init-without-terminal",
+    )
+
+
+def _ask_for_place(text: str, kind: Kind) -> Question:
+    """Return the question for the place of a cloud, which the settings may have."""
+    variable = _PLACES[kind]
+    return Question(
+        field=variable,
+        kinds=[kind],
+        text=lambda _: f"{text} ({variable}; empty: {_OTHER_PROVIDER})",
+        known=_find_place,
+        decode=_decode_place,
+        instead=f"the variable {variable}",
+        missing=_miss_place,
+    )
+
+
+QUESTIONS = (
+    Question(
+        field="address",
+        kinds=[Kind.INSTALLED],
+        text=lambda _: f"OLLAMA_API_BASE, its address (empty: {_OTHER_PROVIDER})",
+        known=_find_address,
+        decode=_decode_address,
+        instead=_ADDRESS,
+        missing=_miss_address,
+        lead=_report_no_server,
+    ),
+    Question(
+        field="address",
+        kinds=[Kind.AZURE],
+        text=lambda _: f"Name of the resource, or its address (empty: {_OTHER_PROVIDER})",
+        known=lambda answers: _name_resource(answers.session.options.address) or None,
+        decode=_decode_resource,
+        instead=_ADDRESS,
+        missing=lambda _: ConfigurationError(
+            "--base-url is missing. Use the address of the resource, such as "
+            "https://my-resource.openai.azure.com/openai/v1.",
+            code="init-without-terminal",
+        ),
+    ),
+    Question(
+        field="address",
+        kinds=[Kind.LOCAL, Kind.OTHER],
+        text=lambda _: f"Its address, such as localhost:8000 (empty: {_OTHER_PROVIDER})",
+        known=_find_address,
+        decode=_decode_address,
+        instead=_ADDRESS,
+        missing=_miss_address,
+    ),
+    _ask_for_place("Id of the Google Cloud project", Kind.GOOGLE),
+    _ask_for_place("Region of Amazon Bedrock, such as us-east-1", Kind.AWS),
+    _ask_for_place("Name of the resource in Foundry", Kind.FOUNDRY),
+    Question(
+        field="VERTEX_LOCATION",
+        kinds=[Kind.GOOGLE],
+        known=_find_location,
+        instead="VERTEX_LOCATION",
+        missing=_miss_place,
+    ),
+    Question(
+        field="key",
+        kinds=[*Kind],
+        text=_ask_for_key,
+        known=_find_key,
+        decode=_decode_key,
+        instead=_KEY,
+        missing=_miss_key,
+        lead=_lead_to_key,
+        is_secret=True,
+        accepts_empty=lambda answers: answers.kind in (*CREDENTIALS, *_WITHOUT_KEY),
+    ),
+)
+"""All questions about a provider, in the order in which they are asked."""
