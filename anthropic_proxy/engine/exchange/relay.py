@@ -102,7 +102,7 @@ class RelayStream(Reply):
         self._repair = wire.new_stream_repair()
         self._behind = b""
         """Bytes received after the last event, which are forwarded with the last bytes of the response."""
-        self._begun = False
+        self._begun = self._has_content = False
         self._content_bytes = 0
         """Approximate length of the received text, thinking and tool arguments."""
         self._delta_frame_bytes = len(_EVENT_LINE) + len(_DELTA_FRAME)
@@ -147,7 +147,6 @@ class RelayStream(Reply):
                 except TimeoutError:
                     break
                 size += len(chunks[-1])
-            self._watchdog.note_content()
             first = await self._with_end(b"".join(chunks))
             if self.failure is not None and (self.ending is not None or _CONTENT not in first):
                 self.failure.headers = self.headers
@@ -216,6 +215,9 @@ class RelayStream(Reply):
                     self._content_bytes += len(data) - events * self._delta_frame_bytes
                     if relevant and _BLOCK_DELTA not in relevant:
                         self._content_bytes -= len(relevant)
+                if not self._has_content and _CONTENT in data:
+                    self._has_content = True
+                    self._watchdog.note_content()
                 if data and self._decoder.finished and self.failure is None:
                     data, behind = self._wire.split_after_message_end(data)
                     self._behind = behind + self._events.pop_pending()
