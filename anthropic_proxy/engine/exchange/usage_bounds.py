@@ -71,16 +71,15 @@ class UsageBounds(Struct):
                 if count is not None and not 0 <= count <= maximum:
                     self._tell(name, count)
                     left_out[name] = None
-        cached, written = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
-        if not left_out and cached + written + (usage.input_tokens or 0) > self.max_input:
-            self._tell("input_tokens", cached + written + (usage.input_tokens or 0))
-            left_out = dict.fromkeys(_INPUTS)
-            cached = written = 0
-        if left_out:
-            usage = structs.replace(usage, **left_out)
-            self.estimates_output = self.estimates_output or "output_tokens" in left_out
-            if "input_tokens" in left_out and self.estimated_input is not None:
-                usage = structs.replace(usage, input_tokens=max(self.estimated_input - cached - written, 0))
+        usage = structs.replace(usage, **left_out)
+        cached = (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)
+        if (total := cached + (usage.input_tokens or 0)) > self.max_input:
+            self._tell("input_tokens", total)
+            left_out |= dict.fromkeys(_INPUTS)
+            usage, cached = structs.replace(usage, **left_out), 0
+        self.estimates_output = self.estimates_output or "output_tokens" in left_out
+        if "input_tokens" in left_out and self.estimated_input is not None:
+            usage = structs.replace(usage, input_tokens=max(self.estimated_input - cached, 0))
         return usage
 
     def _tell(self, name: str, count: int) -> None:

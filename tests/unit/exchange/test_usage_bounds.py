@@ -107,6 +107,21 @@ async def test_an_earlier_plausible_count_stays() -> None:
     assert 5 <= receipt.output_tokens <= 100
 
 
+@pytest.mark.parametrize("cached", [10**18, -(10**12)])
+@pytest.mark.parametrize("count", [10**18, -5, 3_000])
+async def test_a_cached_count_out_of_bounds_changes_no_estimate(count: int, cached: int) -> None:
+    body = _messages(3_000)
+    body["usage"] |= {"input_tokens": count, "cache_read_input_tokens": cached, "output_tokens": 10**18}
+    reply = FakeResponse(200, json.dumps(body).encode(), headers={"content-type": "application/json"})
+    proxy = ProxyHarness(lambda *_: reply, **WIRES["messages"][1])
+    await proxy.post(text="Say something. " * 40, max_tokens=1_000)
+    (receipt,) = proxy.receipts
+    if count == 3_000:
+        assert receipt.all_input_tokens == 3_000
+    else:
+        assert 100 <= receipt.all_input_tokens <= 400
+
+
 @pytest.mark.parametrize(("dollars", "believed"), [(0.02, True), (5_000_000, False), (-1, False), (1e300, False)])
 async def test_a_stated_cost_is_bounded_by_the_tokens(dollars: float, believed: bool) -> None:
     body = _chat(1_000)
