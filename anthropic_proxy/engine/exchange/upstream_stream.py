@@ -171,8 +171,8 @@ class UpstreamStream(DeltaStream):
         """Error of the connection. It is raised only if the response is incomplete."""
         self._stopped = False
         self._ended = False
-        self._drain_until = 0.0
         self._bytes_left = MAX_STREAM_BYTES
+        self._drain_until = 0.0
         """Time on the loop clock until which token usage is awaited after `Stop`. 0: the wait has not started."""
 
     @property

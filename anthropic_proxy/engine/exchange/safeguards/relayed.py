@@ -112,7 +112,8 @@ class RelayedCheck:
         border = _BORDER.search(held)
         end = border.end() if border is not None else len(held)
         event = msgspec.json.decode(_find_data(held[:end]), type=dict[str, Raw])
-        event["delta"] = Raw(_add_field(bytes(event.get("delta", Raw(b"{}"))), results))
+        delta = bytes(event.get("delta", b"null"))
+        event["delta"] = Raw(_add_field(b"{}" if delta == b"null" else delta, results))
         return b"event: message_delta\ndata: " + msgspec.json.encode(event) + b"\n\n" + held[end:]
 
     def _read(self, frame: bytes) -> bool:
