@@ -169,38 +169,48 @@ def _compare_formats(
     body: Mapping[str, Any], sent: Mapping[str, Any], renamed_tools: Mapping[str, str]
 ) -> Iterator[FidelityNote]:
     settings = {name: value for name, value in sent.items() if name not in _CONTENT}
-    leaves = (leaf for _, leaf in _leaves(settings))
-    numbers = [leaf for leaf in leaves if isinstance(leaf, int | float) and not isinstance(leaf, bool)]
     for name, value in body.items():
-        if name == "metadata" and isinstance(value, dict):
-            user_field = next((field for field in _USER_FIELDS if field in sent), "")
-            for key in value:
-                if key == "user_id" and user_field:
-                    yield FidelityNote("approximated", "metadata.user_id", f"a hash of it is sent as {user_field}")
-                else:
-                    yield _untranslated(f"metadata.{key}")
-        elif name == "service_tier":
-            found = sent.get("service_tier")
-            if found is None:
-                yield FidelityNote("dropped", "service_tier", "without it the backend's default tier answers")
-            elif found != str(value):
-                yield note_replacement("service_tier", value, found, "")
-        elif name == "stream":
-            if sent.get("stream", value) != value:
-                yield note_replacement("stream", json.dumps(value), json.dumps(sent["stream"]), "")
-        elif name in _NUMBERS:
-            if value not in numbers:
-                yield FidelityNote("dropped", name, "the upstream request does not contain the value")
-        elif name in _NESTED_FIELDS and isinstance(value, dict):
-            for key in value.keys() - _NESTED_FIELDS[name]:
-                yield _untranslated(f"{name}.{key}")
-        elif name not in _OTHER_FIELDS and sent.get(name) != value:
-            yield _untranslated(name)
+        yield from _compare_field(name, value, sent, settings)
     if body.get("thinking") and not any("reason" in key or "think" in key for key in _keys(settings)):
         yield FidelityNote("dropped", "thinking", "the upstream request contains no setting for reasoning")
     yield from _compare_tools(body, sent, renamed_tools)
+    fields = list_fields(body)
+    yield from _compare_cache_marks(fields, sent)
+    yield from _compare_texts(fields, sent)
 
-    fields, sends_marks = list_fields(body), any(key == "cache_control" for key in _keys(sent))
+
+def _compare_field(
+    name: str, value: Any, sent: Mapping[str, Any], settings: Mapping[str, Any]
+) -> Iterator[FidelityNote]:
+    """Compare one field of the client request. `settings`: the fields of `sent` without conversation and tools."""
+    if name == "metadata" and isinstance(value, dict):
+        user_field = next((field for field in _USER_FIELDS if field in sent), "")
+        for key in value:
+            if key == "user_id" and user_field:
+                yield FidelityNote("approximated", "metadata.user_id", f"a hash of it is sent as {user_field}")
+            else:
+                yield _untranslated(f"metadata.{key}")
+    elif name == "service_tier":
+        found = sent.get("service_tier")
+        if found is None:
+            yield FidelityNote("dropped", "service_tier", "without it the backend's default tier answers")
+        elif found != str(value):
+            yield note_replacement("service_tier", value, found, "")
+    elif name == "stream":
+        if sent.get("stream", value) != value:
+            yield note_replacement("stream", json.dumps(value), json.dumps(sent["stream"]), "")
+    elif name in _NUMBERS:
+        leaves = (leaf for _, leaf in _leaves(settings) if isinstance(leaf, int | float) and not isinstance(leaf, bool))
+        if value not in leaves:
+            yield FidelityNote("dropped", name, "the upstream request does not contain the value")
+    elif name in _NESTED_FIELDS and isinstance(value, dict):
+        yield from (_untranslated(f"{name}.{key}") for key in value.keys() - _NESTED_FIELDS[name])
+    elif name not in _OTHER_FIELDS and sent.get(name) != value:
+        yield _untranslated(name)
+
+
+def _compare_cache_marks(fields: Mapping[str, Sequence[Any]], sent: Mapping[str, Any]) -> Iterator[FidelityNote]:
+    sends_marks = any(key == "cache_control" for key in _keys(sent))
     for field, values in fields.items():
         if field.partition(".")[0] in ("system", "tools", "messages") and "cache_control" in set(_keys(values)):
             if sends_marks:
@@ -209,6 +219,8 @@ def _compare_formats(
             else:
                 yield _untranslated(f"{field}.cache_control")
 
+
+def _compare_texts(fields: Mapping[str, Sequence[Any]], sent: Mapping[str, Any]) -> Iterator[FidelityNote]:
     arrived = "\0".join(leaf for _, leaf in _leaves(sent) if isinstance(leaf, str))
     for field in ("system", "messages.text"):
         blocks = [each for value in fields.get(field, ()) for each in (value if isinstance(value, list) else [value])]

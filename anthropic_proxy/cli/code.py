@@ -346,23 +346,7 @@ def _list_window_variables(proxy: LocalProxy, served: ServedModels, requested: S
     if len(owners) == 1 and len({one.get("max_input_tokens") for one in entries}) > 1:
         variables[LIMITING_MODEL] = owners.pop()
 
-    haiku = [one for one in served.tiers if one.tier == "haiku"]  # also the model of sub-agents
-    reached = dict(served.routed)
-    others = [(one.get("otherwise"), str(one.get("id"))) for one in entries]
-    for name, requested_id in [*others, *((one.otherwise, one.id) for one in haiku)]:
-        if name and isinstance(name, str):
-            most = served.largest.get(find_tier(requested_id) or "", sys.maxsize)
-            reached[name] = max(reached.get(name, 0), most)
-    limits: dict[str, int] = {}
-    for name, most in reached.items():
-        limit = _smallest(
-            [one for one in _read_models(proxy, [name]) if not one.get(WINDOW_ASSUMED)], "max_input_tokens"
-        )
-        limits |= {name: limit} if limit is not None and can_exceed(most, limit) else {}
-    for one in haiku:
-        limits.setdefault(one.target, 0 if one.is_assumed else one.window)
-    # no conversation of Claude Code fits a smaller window, so that it is used for short questions only
-    limits = {name: limit for name, limit in limits.items() if name and limit >= MIN_SESSION_TOKENS}
+    limits = _find_other_limits(proxy, served, entries)
     smallest = min(limits, key=limits.__getitem__, default="")
     if smallest and (window is None or limits[smallest] < window):
         window = limits[smallest]
@@ -380,6 +364,32 @@ def _list_window_variables(proxy: LocalProxy, served: ServedModels, requested: S
     if output is not None:
         variables["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(output)
     return variables
+
+
+def _find_other_limits(
+    proxy: LocalProxy, served: ServedModels, entries: Sequence[Mapping[str, Any]]
+) -> Mapping[str, int]:
+    """Return the windows of other models that the conversation can meet: those of routes, and the one of haiku.
+
+    `entries`: the requested models. No conversation of Claude Code fits a window below `MIN_SESSION_TOKENS`, so that
+    such a model is used for short questions only.
+    """
+    haiku = [one for one in served.tiers if one.tier == "haiku"]  # also the model of sub-agents
+    reached = dict(served.routed)
+    others = [(one.get("otherwise"), str(one.get("id"))) for one in entries]
+    for name, requested_id in [*others, *((one.otherwise, one.id) for one in haiku)]:
+        if name and isinstance(name, str):
+            most = served.largest.get(find_tier(requested_id) or "", sys.maxsize)
+            reached[name] = max(reached.get(name, 0), most)
+    limits: dict[str, int] = {}
+    for name, most in reached.items():
+        limit = _smallest(
+            [one for one in _read_models(proxy, [name]) if not one.get(WINDOW_ASSUMED)], "max_input_tokens"
+        )
+        limits |= {name: limit} if limit is not None and can_exceed(most, limit) else {}
+    for one in haiku:
+        limits.setdefault(one.target, 0 if one.is_assumed else one.window)
+    return {name: limit for name, limit in limits.items() if name and limit >= MIN_SESSION_TOKENS}
 
 
 def describe_limit(served: ServedModels, variables: Mapping[str, str], settings: Settings) -> str:

@@ -132,79 +132,25 @@ def explain(
 
 def _write_stored_summary(row: StoredRequest, settings: Settings) -> None:
     """Write the route of a request in the ledger with its attempts, the result, and the changed fields."""
-    output, name = Output(), f"{row.prefix or row.provider}/{row.model}"
+    output = Output()
     requested = output.paint(escape_unprintable(row.requested_model or row.path), "title")
-    target = f" → {output.paint(escape_unprintable(name), 'type')}" if row.model else ""
+    target = f" → {output.paint(escape_unprintable(_name_model(row)), 'type')}" if row.model else ""
     output.write_line(f"  {requested}{target}")
-
-    def write(label: str, text: str) -> None:
-        output.write_labeled(label, text, LABEL_COLUMNS)
-
-    write("request", f"{row.id}, {formats.full_time(row.started_at)}")
-    if reason := row.route_reason:
-        if os.path.isabs(file := settings.env_file or ""):  # a server that was started in their folder names no folder
-            folder = Path(file).parent
-            reason = _BARE_FILE.sub(lambda found: shorten_home(folder / found[0]), reason)
-        write("rule", reason)
-    failed, times = list_failed_attempts(row), decode_attempt_times(row.attempt_times)
-    has_all_times = len(times) > len(failed)  # a target without credentials was not called
-    for number, (attempt, is_fallback) in enumerate(zip(failed, list_fallbacks(row), strict=True), 1):
-        reason = times[number - 1].error if has_all_times else ""
-        followed = "followed by the fallback" if is_fallback else "retried"
-        write(f"attempt {number}", f"{attempt}, {followed}{reason and '; '}{reason}")
-    if row.model:
-        sent = times[-1].status if times else row.status
-        status = f"status {sent}" if sent else "no response" if row.error_type else "no status, the client disconnected"
-        write(f"attempt {len(failed) + 1}", f"{name}: {status}, {row.outcome}")
-    if row.error_type:
-        write("error", f"{row.status} {row.error_type} for the client: {split_remedy(row.error_code, row.error)[0]}")
-        key_setting = ModelCosts(settings).find_key_setting(row.provider)
-        if remedy := find_remedy(
-            row.error_code,
-            key_setting,
-            row.requested_model,
-            row.prefix,
-            row.error,
-            fallbacks=settings.fallbacks,
-        ):
-            write("remedy", remedy.text)
-    if row.input_tokens or row.cache_read_tokens or row.cache_write_tokens or row.output_tokens:
-        incoming = row.all_input_tokens
-        cached = f" ({formats.percent(row.cache_read_tokens, incoming)} cached)" if row.cache_read_tokens else ""
-        thinking = f" ({row.thinking_tokens:,} of thinking)" if row.thinking_tokens else ""
-        estimated = ", partly estimated" * (row.outcome_class == "cancelled")
-        write("tokens", f"{incoming:,} in{cached}, {row.output_tokens:,} out{thinking}{estimated}")
-        if row.cost is None:
-            cost = f"unknown: {row.price_source or f'no price for {name}'}. Set it in anthropic-proxy.toml, [prices]"
-        else:
-            cost = f"{format_cost(row.cost)} ({row.price_source})" if row.cost else "free"
-        if row.requested_cost and row.requested_cost != row.cost:
-            cost += f"; at the price of {row.requested_model}: {format_cost(row.requested_cost)}"
-        write("cost", cost)
-    if row.first_token is not None:
-        first, total = formats.seconds(row.first_token), formats.seconds(row.duration)
-        write("time", f"{first} to the first token, {total} in total")
-    if row.adaptations:
-        write("learned", ", ".join(json.loads(row.adaptations)))
-    session, checks, asked = row.session, decode_checks(row.checks), dict[str, StoredRequest]()
-    with open_ledger_for_reading(settings) as connection:
-        if connection is not None:
-            asked = find_check_requests(connection, checks)
-            if session:  # the name that `usage --by session` has
-                session = find_names(connection, sum_sessions(connection, [session])).get(session, session)
-    if row.parent:
-        write("check of", f"a tool call in the reply to {row.parent}")
-    for number, check in enumerate(checks, 1):
-        requests = (
-            "" if one == row.id else _describe_check_request(asked.get(one), one) for one in list_request_ids(check)
-        )
-        write(f"call {number}", "; ".join(filter(None, (f"{check.tool}: {describe_check(check)}", *requests))))
-    if session:
-        write("session", session)
-    if row.project:
-        write("project", row.project)
-    if row.tool_count:
-        write("tools", f"{row.tool_count:,}")
+    rows = (
+        ("request", f"{row.id}, {formats.full_time(row.started_at)}"),
+        ("rule", _place_rule(row.route_reason, settings)),
+        *_list_attempts(row),
+        *_describe_error(row, settings),
+        *_describe_usage(row),
+        ("time", _describe_time(row)),
+        ("learned", ", ".join(json.loads(row.adaptations or "[]"))),
+        *_describe_session(row, settings),
+        ("project", row.project),
+        ("tools", f"{row.tool_count:,}" if row.tool_count else ""),
+    )
+    for label, text in rows:
+        if text:
+            output.write_labeled(label, text, LABEL_COLUMNS)
 
     notes = list_notes(row)
     if notes:
@@ -218,6 +164,83 @@ def _write_stored_summary(row: StoredRequest, settings: Settings) -> None:
             reason = ", ".join(filter(None, (change, note.explanation)))
         text = escape_unprintable(f"{pad(note.field, width)}  {reason}")
         output.write_line(f"  {output.paint(sign, role)} {text}")
+
+
+def _name_model(row: StoredRequest) -> str:
+    return f"{row.prefix or row.provider}/{row.model}"
+
+
+def _place_rule(reason: str, settings: Settings) -> str:
+    if os.path.isabs(file := settings.env_file or ""):  # a server that was started in their folder names no folder
+        folder = Path(file).parent
+        reason = _BARE_FILE.sub(lambda found: shorten_home(folder / found[0]), reason)
+    return reason
+
+
+def _list_attempts(row: StoredRequest) -> Iterator[tuple[str, str]]:
+    failed, times = list_failed_attempts(row), decode_attempt_times(row.attempt_times)
+    has_all_times = len(times) > len(failed)  # a target without credentials was not called
+    for number, (attempt, is_fallback) in enumerate(zip(failed, list_fallbacks(row), strict=True), 1):
+        reason = times[number - 1].error if has_all_times else ""
+        followed = "followed by the fallback" if is_fallback else "retried"
+        yield f"attempt {number}", f"{attempt}, {followed}{reason and '; '}{reason}"
+    if row.model:
+        sent = times[-1].status if times else row.status
+        status = f"status {sent}" if sent else "no response" if row.error_type else "no status, the client disconnected"
+        yield f"attempt {len(failed) + 1}", f"{_name_model(row)}: {status}, {row.outcome}"
+
+
+def _describe_error(row: StoredRequest, settings: Settings) -> Iterator[tuple[str, str]]:
+    if not row.error_type:
+        return
+    yield "error", f"{row.status} {row.error_type} for the client: {split_remedy(row.error_code, row.error)[0]}"
+    key_setting = ModelCosts(settings).find_key_setting(row.provider)
+    remedy = find_remedy(
+        row.error_code, key_setting, row.requested_model, row.prefix, row.error, fallbacks=settings.fallbacks
+    )
+    yield "remedy", remedy.text if remedy else ""
+
+
+def _describe_usage(row: StoredRequest) -> Iterator[tuple[str, str]]:
+    incoming = row.all_input_tokens
+    if not incoming and not row.output_tokens:
+        return
+    cached = f" ({formats.percent(row.cache_read_tokens, incoming)} cached)" if row.cache_read_tokens else ""
+    thinking = f" ({row.thinking_tokens:,} of thinking)" if row.thinking_tokens else ""
+    estimated = ", partly estimated" * (row.outcome_class == "cancelled")
+    yield "tokens", f"{incoming:,} in{cached}, {row.output_tokens:,} out{thinking}{estimated}"
+    if row.cost is None:
+        reason = row.price_source or f"no price for {_name_model(row)}"
+        cost = f"unknown: {reason}. Set it in anthropic-proxy.toml, [prices]"
+    else:
+        cost = f"{format_cost(row.cost)} ({row.price_source})" if row.cost else "free"
+    if row.requested_cost and row.requested_cost != row.cost:
+        cost += f"; at the price of {row.requested_model}: {format_cost(row.requested_cost)}"
+    yield "cost", cost
+
+
+def _describe_time(row: StoredRequest) -> str:
+    if row.first_token is None:
+        return ""
+    return f"{formats.seconds(row.first_token)} to the first token, {formats.seconds(row.duration)} in total"
+
+
+def _describe_session(row: StoredRequest, settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield the checks of tool calls, and the session with the name that `usage --by session` has."""
+    session, checks, asked = row.session, decode_checks(row.checks), dict[str, StoredRequest]()
+    with open_ledger_for_reading(settings) as connection:
+        if connection is not None:
+            asked = find_check_requests(connection, checks)
+            if session:
+                session = find_names(connection, sum_sessions(connection, [session])).get(session, session)
+    if row.parent:
+        yield "check of", f"a tool call in the reply to {row.parent}"
+    for number, check in enumerate(checks, 1):
+        requests = (
+            "" if one == row.id else _describe_check_request(asked.get(one), one) for one in list_request_ids(check)
+        )
+        yield f"call {number}", "; ".join(filter(None, (f"{check.tool}: {describe_check(check)}", *requests)))
+    yield "session", session or ""
 
 
 def _describe_check_request(row: StoredRequest | None, request_id: str) -> str:

@@ -5,11 +5,11 @@ Older requests come from the ledger. `--live` opens a full-screen view.
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 from cyclopts import Parameter
@@ -77,27 +77,8 @@ def logs(
         )
     settings = follow_session(load_command_settings(is_client=True))
     if live:
-        try:
-            from anthropic_proxy.cli.live_view import LiveView  # noqa: PLC0415
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] not in ("textual", "rich"):
-                raise
-            raise ConfigurationError(
-                "logs --live needs the extra tui, which is not installed. Install it:  anthropic-proxy add tui",
-                code="live-view-missing",
-            ) from None
-        updates = RequestStream(settings).read_updates()
-        first = next(updates)  # a missing proxy is reported before the screen opens
-        listed = (
-            structs.replace(update, finished=[one for one in update.finished if not _is_model_query(one)])
-            for update in chain([first], updates)
-        )
-        view = LiveView(f"port {settings.port}", listed)
-        view.run()
-        if view.return_code:
-            sys.exit(view.return_code)
+        _show_live(settings)
         return
-
     # an unknown address ends the command, also if the proxy itself has enough requests
     has_ledger = number == 0 or settings.has_ledger()
     log = Log(
@@ -107,51 +88,87 @@ def logs(
         has_ledger=has_ledger,
     )
     log.begin_day(time.time())
+    selection = _Selection(settings, number, start, errors, has_queries=as_json)
     proxy = find_any_proxy(settings)
-    stored = [] if proxy and proxy.is_used else _read_stored(settings, number, start, errors=errors)
+    stored = [] if proxy and proxy.is_used else selection.read_stored(number)
     if stored or (since and proxy is None and settings.has_ledger()):
-        for request in stored:
-            if as_json or not _is_model_query(request):
-                _write(log, request)
+        _write(log, selection.leave_out_queries(stored))
         notice = f"no `serve` is running on port {settings.port}."
         notice = f"From saved records: {notice}" if stored else f"No record is saved since {since}, and {notice}"
         if proxy is not None:
             notice = f"From saved records. {describe_unused_proxy(proxy)}"
         Output().write_notice(notice)
-        return
-    stream = RequestStream(settings)
-    updates = stream.read_updates() if follow else iter([stream.read_recent_requests()])
-    limit: int | None = number
-    for update in updates:
-        finished = update.finished if as_json else [one for one in update.finished if not _is_model_query(one)]
-        shown = [request for request in finished if not errors or is_failed(request)]
-        if limit is not None:
-            shown = [request for request in shown if request.receipt.started_at >= start]
-            missing = limit - len(shown)
-            before = min((request.receipt.started_at for request in update.finished), default=None)
-            older: Sequence[LoggedRequest] = []
-            with suppress(ConfigurationError):  # the ledger cannot be read
-                older = _read_stored(settings, max(missing, 0), start, errors=errors, before=before)
-            older = older if as_json else [one for one in older if not _is_model_query(one)]
-            shown = [*older, *shown[max(len(shown) - limit, 0) :]]
-        for request in shown:
-            _write(log, request)
-        if limit is not None and follow and sys.stdout.isatty():
+    else:
+        _write_of_proxy(log, selection, follows=follow)
+
+
+def _show_live(settings: Settings) -> None:
+    try:
+        from anthropic_proxy.cli.live_view import LiveView  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("textual", "rich"):
+            raise
+        raise ConfigurationError(
+            "logs --live needs the extra tui, which is not installed. Install it:  anthropic-proxy add tui",
+            code="live-view-missing",
+        ) from None
+    updates = RequestStream(settings).read_updates()
+    first = next(updates)  # a missing proxy is reported before the screen opens
+    listed = (
+        structs.replace(update, finished=[one for one in update.finished if not _is_model_query(one)])
+        for update in chain([first], updates)
+    )
+    view = LiveView(f"port {settings.port}", listed)
+    view.run()
+    if view.return_code:
+        sys.exit(view.return_code)
+
+
+class _Selection(NamedTuple):
+    """Which requests are printed."""
+
+    settings: Settings
+    number: int
+    """Number of earlier requests."""
+    start: float
+    """Earliest time of these, in seconds since the epoch."""
+    errors: bool
+    """True: only failed requests."""
+    has_queries: bool
+    """True: queries of the model list too."""
+
+    def read_stored(self, number: int, before: float | None = None) -> Sequence[LoggedRequest]:
+        """`before`: seconds since the epoch. None: until now."""
+        if not self.settings.has_ledger() or number == 0:
+            return []
+        return read_last_requests(self.settings, number, failed_only=self.errors, start=self.start, before=before)
+
+    def leave_out_queries(self, requests: Iterable[LoggedRequest]) -> list[LoggedRequest]:
+        return [request for request in requests if self.has_queries or not _is_model_query(request)]
+
+    def choose(self, update: "RequestUpdate") -> list[LoggedRequest]:
+        shown = self.leave_out_queries(update.finished)
+        return [request for request in shown if not self.errors or is_failed(request)]
+
+    def choose_earlier(self, update: "RequestUpdate") -> list[LoggedRequest]:
+        """`update`: the recent requests of the proxy. The ledger may have older ones."""
+        shown = [request for request in self.choose(update) if request.receipt.started_at >= self.start]
+        before = min((request.receipt.started_at for request in update.finished), default=None)
+        older: Sequence[LoggedRequest] = []
+        with suppress(ConfigurationError):  # the ledger cannot be read
+            older = self.read_stored(max(self.number - len(shown), 0), before)
+        return [*self.leave_out_queries(older), *shown[max(len(shown) - self.number, 0) :]]
+
+
+def _write_of_proxy(log: Log, selection: _Selection, *, follows: bool) -> None:
+    settings, stream = selection.settings, RequestStream(selection.settings)
+    updates = stream.read_updates() if follows else iter([stream.read_recent_requests()])
+    for number, update in enumerate(updates):
+        _write(log, selection.choose(update) if number else selection.choose_earlier(update))
+        if not number and follows and sys.stdout.isatty():
             Output().write_notice("Waiting for further requests, until Ctrl+C. Without waiting:  --no-follow")
-        limit = None
         if not update.is_connected:
             Output().write_notice(f"The proxy on port {settings.port} has stopped. Waiting for the next one.")
-
-
-def _read_stored(
-    settings: Settings, number: int, start: float, *, errors: bool, before: float | None = None
-) -> Sequence[LoggedRequest]:
-    """`errors`: only failed requests. They started at `start` or later, and earlier than `before`, in seconds since the
-    epoch.
-    """
-    if not settings.has_ledger() or number == 0:
-        return []
-    return read_last_requests(settings, number, failed_only=errors, start=start, before=before)
 
 
 def _is_model_query(request: LoggedRequest) -> bool:
@@ -166,15 +183,16 @@ def is_failed(request: LoggedRequest) -> bool:
     return classify_outcome(request.receipt) == "error"
 
 
-def _write(log: Log, request: LoggedRequest) -> None:
-    if request.is_exchange:
+def _write(log: Log, requests: Iterable[LoggedRequest]) -> None:
+    for request in requests:
         receipt = request.receipt
-        is_known = request.cost is not None and (receipt.all_input_tokens or receipt.output_tokens)
-        entry = log.format_exchange(receipt, format_cost(request.cost) if is_known else "")
-    else:
-        entry = log.format_request(request.receipt)
-    sys.stdout.write(f"{log.begin_day(request.receipt.started_at)}{log.to_encodable(entry)}\n")
-    sys.stdout.flush()
+        if request.is_exchange:
+            is_known = request.cost is not None and (receipt.all_input_tokens or receipt.output_tokens)
+            entry = log.format_exchange(receipt, format_cost(request.cost) if is_known else "")
+        else:
+            entry = log.format_request(receipt)
+        sys.stdout.write(f"{log.begin_day(receipt.started_at)}{log.to_encodable(entry)}\n")
+        sys.stdout.flush()
 
 
 MODELS_PATH = "/v1/models/"

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from fnmatch import fnmatch
 from typing import Annotated, Literal, TypeAlias
@@ -84,17 +84,7 @@ async def _show_mapping(output: Output, as_json: bool) -> int:
     if as_json:
         output.write_json({"mapping": tiers, "providers": offered})
         return 0
-    rows: list[_Row] = []
-    for row in tiers:
-        names = ", ".join(row.tiers) if output.is_terminal else " ".join(f"claude-{tier}-*" for tier in row.tiers)
-        rows.append(([names, name_target(row.facts.model)], row.facts))
-        if row.otherwise is not None:
-            rows.append((["", f"else {name_target(row.otherwise.model)}"], row.otherwise))
-        rows += [(["", f"then {fallback}"], "") for fallback in row.fallbacks]
-    if offered and output.is_terminal:
-        shown = [f"{models.provider}/…" for models in offered]
-        prefixes = "  ".join(shown) if len(shown) <= _MAX_PREFIXES else f"{shown[0]}  and {len(shown) - 1} more"
-        rows.append(([prefixes, "the requested model"], "as listed"))
+    rows = [*_list_mapping_rows(output, tiers, offered)]
     _write_models(output, ["Requested model", "Sent to"], rows, names_retired=False)  # their successors are named below
     if routes := services.settings.routes:
         verb = "comes" if len(routes) == 1 else "come"
@@ -343,6 +333,19 @@ class ProviderModels(Struct, frozen=True):
     """Message about the models for the user, such as a failed query or an unknown model. "": no problem."""
     left_out: tuple[str, ...] = ()
     """Names in the list that are not shown, because they are no `ModelId`, as text for people."""
+
+
+def _list_mapping_rows(output: Output, tiers: Sequence[TierGroup], offered: Sequence[ProviderModels]) -> Iterator[_Row]:
+    for row in tiers:
+        names = ", ".join(row.tiers) if output.is_terminal else " ".join(f"claude-{tier}-*" for tier in row.tiers)
+        yield [names, name_target(row.facts.model)], row.facts
+        if row.otherwise is not None:
+            yield ["", f"else {name_target(row.otherwise.model)}"], row.otherwise
+        yield from ((["", f"then {fallback}"], "") for fallback in row.fallbacks)
+    if offered and output.is_terminal:
+        shown = [f"{models.provider}/…" for models in offered]
+        prefixes = "  ".join(shown) if len(shown) <= _MAX_PREFIXES else f"{shown[0]}  and {len(shown) - 1} more"
+        yield [prefixes, "the requested model"], "as listed"
 
 
 async def list_tier_groups(services: Services) -> list[TierGroup]:

@@ -194,13 +194,7 @@ def _lay_out(
     bars = next((index for index in shown if columns[index].role == "bar"), len(columns))
     flexible = next((index for index in shown if columns[index].can_be_cut or columns[index].wraps), None)
     if flexible is not None:
-        needed = _MIN_CUT
-        if columns[flexible].wraps:
-            texts = sorted(count_columns(row[flexible]) for row in cells)
-            words = (count_columns(word) for row in cells for word in row[flexible].split())
-            # a few long words are below their rows, if most texts fit
-            most = max(count_columns(columns[flexible].title), texts[len(texts) * 2 // 3] if texts else 0)
-            needed = min(max((_MIN_CUT, *words)), most)
+        needed = _find_needed_width(columns[flexible], [row[flexible] for row in cells])
         free = count_free(flexible, range(bars))
         if free < min(needed, complete[flexible]):
             free = count_free(flexible, [index for index in range(bars) if not columns[index].is_optional])
@@ -226,6 +220,17 @@ def _lay_out(
     if flexible in shown:
         widths[flexible] = complete[flexible] if below else min(complete[flexible], count_free(flexible, shown))
     return widths, shown, sorted(below)
+
+
+def _find_needed_width(column: Column, texts: Sequence[str]) -> int:
+    """Return the width below which a column that can be cut or wraps is not beside the others."""
+    if not column.wraps:
+        return _MIN_CUT
+    widths = sorted(map(count_columns, texts))
+    words = (count_columns(word) for text in texts for word in text.split())
+    # a few long words are below their rows, if most texts fit
+    most = max(count_columns(column.title), widths[len(widths) * 2 // 3] if widths else 0)
+    return min(max((_MIN_CUT, *words)), most)
 
 
 def encode_printed_json(value: Any, indent: int = 0) -> str:

@@ -119,12 +119,7 @@ def build_line(
     )
 
     # the last reply to the conversation itself: a title or a sub-agent may have another model
-    receipts = [
-        _get(one, "receipt") for one in _list(replies.get("recent"), "finished") if _get(one, "is_exchange") is True
-    ]
-    of_session = [one for one in receipts if session_id and _text(one, "session") == session_id]
-    # an auxiliary request with the model of the session may be the test of a model that the user has just chosen
-    of_conversation = [one for one in of_session if _text(one, "kind") not in KINDS_BESIDE - {"auxiliary"}]
+    of_conversation = _list_of_conversation(replies.get("recent"), session_id)
     own = [one for one in of_conversation if _text(one, "model") and not _text(one, "agent")]
     main = [one for one in own if _text(one, "requested_model") in ("", model)]
     receipt = next(reversed(main), None)
@@ -132,32 +127,22 @@ def build_line(
     name = _clean(target) or _clean(_text(session, "model", "display_name")) or "no model yet"
     hint = "choose a provider: anthropic-proxy init" if name == "demo/demo" else ""
 
-    # after `/model`, Claude Code tests the model with a small request; other ones beside the conversation are a title
-    # and a search, with at most one tool
-    turn = next((one for one in reversed(own) if _number(one, "tool_count") > 1), receipt)
-    used = sum(_number(turn, counter) for counter in ("input_tokens", "cache_read_tokens", "cache_write_tokens"))
-    used += _number(turn, "output_tokens") if used else 0
-    used = used or _number(_get(session, "context_window"), "total_input_tokens")
     of_target = _number(_get(replies.get("recent"), "windows"), target)
+    used = _count_tokens(own, receipt) or _number(_get(session, "context_window"), "total_input_tokens")
+    shown_window = min(filter(None, (window, of_target)), default=0) or _find_client_window(session)
     share = note = ""
-    if used and (shown_window := min(filter(None, (window, of_target)), default=0) or _find_client_window(session)):
+    if used and shown_window:
         share = f"{formats.percent(used, shown_window)} of {formats.short_count(shown_window)}"
         share += " (assumed)" if is_assumed and not of_target else ""
-        # a route or a fallback may have chosen a model with a smaller window
-        is_smaller = 0 < window < of_target and formats.short_count(window) != formats.short_count(of_target)
+        other = limiting if limiting != target else ""
         # without a reply of the proxy, the window of the target is unknown
-        if limiting not in ("", target) and (is_smaller or (bool(replies) and not of_target)):
-            note = f", the limit of {_clean(limiting)}"
-        # the settings have changed since the start of Claude Code, which keeps its window
-        elif is_smaller and not limiting and not is_fixed:
-            note = f" (the model has {formats.short_count(of_target)})"
+        is_unknown = bool(replies) and not of_target
+        note = _describe_window(window, of_target, other, is_kept=is_fixed or bool(limiting), is_unknown=is_unknown)
 
     groups = _list(replies.get("session"), "groups") if session_id else []
     sums = next((one for one in groups if _text(one, "name") == session_id), None)
     costs = _describe_costs({"session": sums, "today": _get(replies.get("today"), "total")})
-    read_again = _number(sums, "cache_read_tokens")
-    total = read_again + _number(sums, "input_tokens") + _number(sums, "cache_write_tokens")
-    cached = f"{formats.percent(read_again, total)} cached" if total else ""
+    costs["cached"] = _describe_cached(sums)
 
     problems = _describe_outcome(receipt)
     if broken := _describe_cache_break(main):
@@ -165,8 +150,43 @@ def build_line(
     problems += _describe_checks(of_conversation)
     if not replies:  # /health needs no key
         problems.append("no data for this key" if _read_all(read, {"health": "/health"}) else "no proxy responds")
-    parts = {"note": note, **{label: _join(text) for label, text in (costs | {"cached": cached}).items()}}
+    parts = {"note": note, **{label: _join(text) for label, text in costs.items()}}
     return _fit(name, _join(hint, share), parts, _join(*problems), columns or sys.maxsize)
+
+
+def _list_of_conversation(recent: object, session_id: str) -> list[object]:
+    """Return the receipts of the session, the latest last, without those beside its conversation."""
+    receipts = [_get(one, "receipt") for one in _list(recent, "finished") if _get(one, "is_exchange") is True]
+    of_session = [one for one in receipts if session_id and _text(one, "session") == session_id]
+    # an auxiliary request with the model of the session may be the test of a model that the user has just chosen
+    return [one for one in of_session if _text(one, "kind") not in KINDS_BESIDE - {"auxiliary"}]
+
+
+def _count_tokens(own: Sequence[object], receipt: object) -> int:
+    """Return the tokens of the conversation after its last turn. 0: unknown."""
+    # after `/model`, Claude Code tests the model with a small request; other ones beside the conversation are a title
+    # and a search, with at most one tool
+    turn = next((one for one in reversed(own) if _number(one, "tool_count") > 1), receipt)
+    used = sum(_number(turn, counter) for counter in ("input_tokens", "cache_read_tokens", "cache_write_tokens"))
+    return used + _number(turn, "output_tokens") if used else 0
+
+
+def _describe_window(window: int, of_target: int, limiting: str, *, is_kept: bool, is_unknown: bool) -> str:
+    """Return why the window differs from `of_target`, that of the model. `is_kept`: the user or another model has
+    chosen it. `is_unknown`: the model may have another one.
+    """
+    # a route or a fallback may have chosen a model with a smaller window
+    is_smaller = 0 < window < of_target and formats.short_count(window) != formats.short_count(of_target)
+    if limiting and (is_smaller or is_unknown):
+        return f", the limit of {_clean(limiting)}"
+    # the settings have changed since the start of Claude Code, which keeps its window
+    return f" (the model has {formats.short_count(of_target)})" if is_smaller and not is_kept else ""
+
+
+def _describe_cached(sums: object) -> str:
+    read_again = _number(sums, "cache_read_tokens")
+    total = read_again + _number(sums, "input_tokens") + _number(sums, "cache_write_tokens")
+    return f"{formats.percent(read_again, total)} cached" if total else ""
 
 
 def _find_client_window(session: object) -> int:

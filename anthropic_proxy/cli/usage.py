@@ -1,7 +1,7 @@
 """Command `usage`: requests, tokens and costs in the ledger, summed by a property such as the model or the day."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
 from anthropic_proxy.cli.output import Column, Output, open_data_output
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.costs import ModelCosts, count_unknown, find_missing_prices
-from anthropic_proxy.console.ledger.export import build_usage_object, name_group, tabulate_usage
+from anthropic_proxy.console.ledger.export import ExportTable, build_usage_object, name_group, tabulate_usage
 from anthropic_proxy.console.ledger.periods import find_month, resolve_usage_range
 from anthropic_proxy.console.ledger.queries import ModelSums, UsageGroup, sum_usage
 from anthropic_proxy.console.ledger.records import (
@@ -155,12 +155,7 @@ def write_table(
     """
     output = Output()
     if not output.is_terminal:
-        table = tabulate_usage(settings, by, groups)
-        decimal_cells = (
-            (format(value, "f") if isinstance(value, Decimal) else value for value in row) for row in table.rows
-        )
-        cells = [["unknown" if value is None else str(value) for value in row] for row in decimal_cells]
-        output.write_table([Column(title) for title in table.titles], cells)
+        _write_values(output, tabulate_usage(settings, by, groups))
         return
     if not groups:
         step, command = next_step
@@ -177,32 +172,44 @@ def write_table(
     shown = groups[-_MAX_ROWS:] if by in ("day", "hour") else groups[: min(_MAX_ROWS, rows_in_terminal)]
     names = [*(_name_row(settings, by, group, sessions) for group in shown), "all"]
     measure, bars = _draw_bars([group.sums for group in shown])
-    everything = [*(group.sums for group in shown), total]
-    rows = [
-        [name, *(each.format(sums) for each in _COLUMNS), bar]
-        for name, sums, bar in zip(names, everything, [*bars, ""], strict=True)
-    ]
+    further = [_TOOL_ERRORS] if by == "model" and total.tool_errors else []
     facet = FACETS.get(by)
     title = _TITLES.get(by) or (facet.title if facet is not None else "")
     columns = [
         Column(title, can_be_cut=max(map(count_columns, names)) > _MAX_WHOLE_NAME),
         *(each.column for each in _COLUMNS),
         Column(f"By {measure}", role="bar", is_optional=True),
+        *(each.column for each in further),
     ]
-    if by == "model" and total.tool_errors:
-        columns.append(_TOOL_ERRORS.column)
-        rows = [[*row, _TOOL_ERRORS.format(sums)] for row, sums in zip(rows, everything, strict=True)]
+    everything = [*(group.sums for group in shown), total]
+    rows = [
+        [name, *(each.format(sums) for each in _COLUMNS), bar, *(each.format(sums) for each in further)]
+        for name, sums, bar in zip(names, everything, [*bars, ""], strict=True)
+    ]
     output.write_table(columns, rows, last_row_role="title")
-    costs = "".join(map(_format_cost, everything))
-    if "≥" in f"{compared}{costs}":
-        what = "these requests have no known price" if "≥" in costs else "the requested models have no Claude price"
-        output.write_line("  " + output.paint(f"≥: at least, because some of {what}", "quiet"))
+    if about := _describe_minimum(compared, everything):
+        output.write_line("  " + output.paint(about, "quiet"))
     if hidden := len(groups) - len(shown):
         output.write_line(f"  {hidden:,} more rows:  --csv or --json")
     if by == "session":
         text = "Requests that named no model, such as queries of the model list, are not counted."
         output.write_line("  " + output.paint(text, "quiet"))
     _write_about_prices(output, settings, groups if by == "model" else (), total)
+
+
+def _write_values(output: Output, table: ExportTable) -> None:
+    decimals = ((format(value, "f") if isinstance(value, Decimal) else value for value in row) for row in table.rows)
+    cells = [["unknown" if value is None else str(value) for value in row] for row in decimals]
+    output.write_table([Column(title) for title in table.titles], cells)
+
+
+def _describe_minimum(compared: str, sums: Iterable[UsageSums]) -> str:
+    """Explain the sign of a cost that is at least so high. `compared`: the sentence about the price of Claude."""
+    costs = "".join(map(_format_cost, sums))
+    if "≥" not in f"{compared}{costs}":
+        return ""
+    what = "these requests have no known price" if "≥" in costs else "the requested models have no Claude price"
+    return f"≥: at least, because some of {what}"
 
 
 def _describe_total(total: UsageSums) -> str:

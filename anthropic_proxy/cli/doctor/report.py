@@ -1,7 +1,6 @@
 """Forms of the report of `doctor`: text for a terminal, JSON and Markdown."""
 
 import asyncio
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import date
@@ -24,7 +23,12 @@ from anthropic_proxy.console.doctor.findings import (
 from anthropic_proxy.console.doctor.fixes import SETTING
 from anthropic_proxy.console.doctor.probe_runner import PROBE_TIMEOUT_SECONDS
 from anthropic_proxy.console.doctor.report import LEGEND, Report, list_explanations, list_rows
-from anthropic_proxy.console.doctor.server_tables import describe_evidence, find_window_setting, hide_credentials
+from anthropic_proxy.console.doctor.server_tables import (
+    FoundServer,
+    describe_evidence,
+    find_window_setting,
+    hide_credentials,
+)
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns, cut, pad, wrap_words
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
@@ -70,97 +74,97 @@ class DoctorProgress(Progress):
 def write_report(report: Report, settings: Settings, secrets: Sequence[str]) -> None:
     """Write table, cost, remedies and observed deviations to stdout. `secrets`: keys that are masked."""
     output = Output()
-
-    def write(text: str = "") -> None:
-        output.write_line(redact_secrets(text, secrets))
-
-    def paint_setting(setting: re.Match[str]) -> str:
-        return output.paint(setting[0], "type")
-
-    for line in _format_table(output, report.diagnoses):
-        write(line)
-    write()
-    legend = [f"  {LEGEND}    {report.cost_summary}"]
-    if count_columns(legend[0]) > (output.width or _DEFAULT_WIDTH):
-        legend = [f"  {LEGEND}", f"  {report.cost_summary}"]
-    for line in legend:
-        write(line)
+    width = output.width or _DEFAULT_WIDTH
     is_demo = all(diagnosis.backend.is_demo for diagnosis in report.diagnoses)
-    if report.auto_mode and not is_demo:
-        write()
-        for line in wrap_words(
-            escape_unprintable(f"auto mode: {report.auto_mode}"), (output.width or _DEFAULT_WIDTH) - 2
-        ):
-            write(f"  {line}")
-    if is_demo:
-        write()
-        write(f"  {output.paint('!', 'warn')} The demo replies. It has no model.")
-        write(f"    Choose a provider and store its key:  {output.paint('anthropic-proxy init', 'type')}")
-    elif report.fixes or report.route_problems:
-        write()
-        write("  To fix:")
-        names = max((len(fix.name) for fix in report.fixes), default=0)
-        problems = max((count_columns(fix.problem) for fix in report.fixes), default=0)
-        width = output.width or _DEFAULT_WIDTH
-        for fix in report.fixes:
-            start = f"  {output.paint('✕', 'error')} {fix.name:<{names}}  "
-            painted = SETTING.sub(paint_setting, fix.remedy)
-            if painted == fix.remedy:
-                painted = output.paint(fix.remedy, "type")
-            remedy = f"{painted}  {fix.place}".rstrip()
-            needed = 10 + names + count_columns(remedy)
-            if padded := next((size for size in (problems, count_columns(fix.problem)) if needed + size <= width), 0):
-                write(f"{start}{pad(fix.problem, padded)}    {remedy}")
-                continue
-            room = max(width - 6 - names, 20)
-            further = [remedy] if count_columns(remedy) <= room else [painted, *filter(None, [fix.place])]
-            lines = [*wrap_words(fix.problem, room), *further]
-            for line in (f"{start}{lines[0]}", *(f"{' ' * (6 + names)}{line}" for line in lines[1:])):
-                write(line)
-        for problem in report.route_problems:
-            write(f"  {output.paint('✕', 'error')} {problem}")
+    next_step = f"  Next:  {output.paint('anthropic-proxy code', 'type')}"
+    is_ready = any(one.backend.tiers and not one.backend.is_demo for one in report.diagnoses)
+    sections = [
+        [*_format_table(output, report.diagnoses)],
+        _format_legend(report, width),
+        [] if is_demo else _format_auto_mode(report, width),
+        _format_demo(output) if is_demo else [*_format_fixes(output, report, width)],
+        *([*_format_unknown_window(output, one, settings, width)] for one in report.diagnoses),
+        *([*_format_server(output, server)] for server in report.servers),
+        [next_step] if is_ready and not report.exit_status else [],
+    ]
+    for number, lines in enumerate(filter(None, sections)):
+        for line in (*([""] if number else []), *lines):
+            output.write_line(redact_secrets(line, secrets))
 
-    for diagnosis in report.diagnoses:
-        if lacks_context_window(diagnosis):
-            target = diagnosis.found_target
-            setting = find_window_setting(target.provider, target.model, settings)
-            assumed = formats.short_count(target.capabilities.effective_max_input)
-            name = diagnosis.backend.prefixed_id
-            text = (
-                f"The context of {name} is unknown, so {assumed} tokens are assumed. If you know it, {setting.place}:"
-            )
-            write()
-            lines = wrap_words(escape_unprintable(text), (output.width or _DEFAULT_WIDTH) - 4)
-            write(f"  {output.paint('!', 'warn')} {lines[0]}")
-            for line in (*lines[1:], *(output.paint(line, "type") for line in setting.lines)):
-                write(f"    {line}")
 
-    for server in report.servers:  # the observed deviations, and a table if a field should change
-        write()
-        write(f"  {output.paint(f'Observed at {hide_credentials(server.base_url)}', 'title')}")
-        for diagnosis in server.diagnoses:
-            model = f"{diagnosis.found_target.model}: " if len(server.diagnoses) > 1 else ""
-            for text in diagnosis.quirks.values():
-                write(f"  {output.paint('~', 'warn')} {model}{text}")
-        is_configured = server.diagnoses[0].backend.target.provider.is_configured
-        if not any(diagnosis.evidence for diagnosis in server.diagnoses):
-            needs = "Its table in anthropic-proxy.toml needs no change." if is_configured else ""
-            write(f"  {needs or 'It needs no table in anthropic-proxy.toml.'}")
+def _format_legend(report: Report, width: int) -> list[str]:
+    line = f"  {LEGEND}    {report.cost_summary}"
+    return [line] if count_columns(line) <= width else [f"  {LEGEND}", f"  {report.cost_summary}"]
+
+
+def _format_auto_mode(report: Report, width: int) -> list[str]:
+    text = f"auto mode: {report.auto_mode}" if report.auto_mode else ""
+    return [f"  {line}" for line in wrap_words(escape_unprintable(text), width - 2) if line]
+
+
+def _format_demo(output: Output) -> list[str]:
+    return [
+        f"  {output.paint('!', 'warn')} The demo replies. It has no model.",
+        f"    Choose a provider and store its key:  {output.paint('anthropic-proxy init', 'type')}",
+    ]
+
+
+def _format_fixes(output: Output, report: Report, width: int) -> Iterator[str]:
+    if report.fixes or report.route_problems:
+        yield "  To fix:"
+    names = max((len(fix.name) for fix in report.fixes), default=0)
+    problems = max((count_columns(fix.problem) for fix in report.fixes), default=0)
+    for fix in report.fixes:
+        start = f"  {output.paint('✕', 'error')} {fix.name:<{names}}  "
+        painted = SETTING.sub(lambda setting: output.paint(setting[0], "type"), fix.remedy)
+        if painted == fix.remedy:
+            painted = output.paint(fix.remedy, "type")
+        remedy = f"{painted}  {fix.place}".rstrip()
+        needed = 10 + names + count_columns(remedy)
+        if padded := next((size for size in (problems, count_columns(fix.problem)) if needed + size <= width), 0):
+            yield f"{start}{pad(fix.problem, padded)}    {remedy}"
             continue
-        if all(one.kind == "automatic" for diagnosis in server.diagnoses for one in diagnosis.evidence):
-            write("  This is optional: the proxy adapts by itself after a rejection.")
-        if is_configured:
-            write(f"  Replace the tables of providers.{server.name} in anthropic-proxy.toml by:")
-        else:
-            used = output.paint(f"PREFERRED_PROVIDER={server.name}", "type")
-            file = "Table for anthropic-proxy.toml, beside .env."
-            write(f"  {file} Use the server with {used} or the prefix {server.name}/:")
-        write()
-        for line in server.table.splitlines():
-            write(line)
-    if not report.exit_status and any(one.backend.tiers and not one.backend.is_demo for one in report.diagnoses):
-        write()
-        write(f"  Next:  {output.paint('anthropic-proxy code', 'type')}")
+        room = max(width - 6 - names, 20)
+        further = [remedy] if count_columns(remedy) <= room else [painted, *filter(None, [fix.place])]
+        first, *lines = *wrap_words(fix.problem, room), *further
+        yield f"{start}{first}"
+        yield from (f"{' ' * (6 + names)}{line}" for line in lines)
+    yield from (f"  {output.paint('✕', 'error')} {problem}" for problem in report.route_problems)
+
+
+def _format_unknown_window(output: Output, diagnosis: Diagnosis, settings: Settings, width: int) -> Iterator[str]:
+    if not lacks_context_window(diagnosis):
+        return
+    target = diagnosis.found_target
+    setting = find_window_setting(target.provider, target.model, settings)
+    assumed = formats.short_count(target.capabilities.effective_max_input)
+    name = diagnosis.backend.prefixed_id
+    text = f"The context of {name} is unknown, so {assumed} tokens are assumed. If you know it, {setting.place}:"
+    first, *lines = wrap_words(escape_unprintable(text), width - 4)
+    yield f"  {output.paint('!', 'warn')} {first}"
+    yield from (f"    {line}" for line in (*lines, *(output.paint(line, "type") for line in setting.lines)))
+
+
+def _format_server(output: Output, server: FoundServer) -> Iterator[str]:
+    """Yield the observed deviations, and a table if a field should change."""
+    yield f"  {output.paint(f'Observed at {hide_credentials(server.base_url)}', 'title')}"
+    for diagnosis in server.diagnoses:
+        model = f"{diagnosis.found_target.model}: " if len(server.diagnoses) > 1 else ""
+        yield from (f"  {output.paint('~', 'warn')} {model}{text}" for text in diagnosis.quirks.values())
+    is_configured = server.diagnoses[0].backend.target.provider.is_configured
+    evidence = [one for diagnosis in server.diagnoses for one in diagnosis.evidence]
+    if not evidence:
+        needs = "Its table in anthropic-proxy.toml needs no change." if is_configured else ""
+        yield f"  {needs or 'It needs no table in anthropic-proxy.toml.'}"
+        return
+    if all(one.kind == "automatic" for one in evidence):
+        yield "  This is optional: the proxy adapts by itself after a rejection."
+    if is_configured:
+        yield f"  Replace the tables of providers.{server.name} in anthropic-proxy.toml by:"
+    else:
+        used, file = output.paint(f"PREFERRED_PROVIDER={server.name}", "type"), "Table for anthropic-proxy.toml"
+        yield f"  {file}, beside .env. Use the server with {used} or the prefix {server.name}/:"
+    yield from ("", *server.table.splitlines())
 
 
 def _format_table(output: Output, diagnoses: Sequence[Diagnosis]) -> Iterator[str]:
