@@ -351,6 +351,8 @@ def list_retirement_notices(
         lead += "s" if len(successors) > 1 else ""
         if any(find_other(choice) != find_successor_id(choice, settings, today) for choice in found.replaced):
             lead = f"{text}, and its successor is not in the list of the server. Another model"
+            if len(found.replaced) > 1:
+                lead = f"{text}, and not all of their successors are in the list of the server. Other models"
         if found.route is not None:
             lead += f' for route "{found.route.name}" ({found.setting.source}){found.condition}'
         elif found.tier and not successors.keys() & set(found.line.partition("=")[2].split(",")):

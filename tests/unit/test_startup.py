@@ -93,6 +93,22 @@ def test_every_successor_is_known_and_served() -> None:
             assert date.fromisoformat(retired.retired_on)
 
 
+def test_a_successor_that_the_server_does_not_list_is_replaced_by_a_listed_model() -> None:
+    groq = {**OPENAI, "GROQ_API_KEY": "gsk_0123456789ab77c1", "PREFERRED_PROVIDER": "openai"}
+    models = "groq/llama-3.1-8b-instant,groq/llama-3.3-70b-versatile"
+    catalog = Catalog(listings={"groq": ("openai/gpt-oss-20b", "qwen/qwen3-32b")})
+    (one,) = findings({**groq, "FALLBACK_OPUS": models.partition(",")[2]}, catalog=catalog).splitlines()[1:]
+    assert one == (
+        "! Groq retired llama-3.3-70b-versatile on 16 August 2026, and its successor is not in the list of the server. "
+        "Another model:  FALLBACK_OPUS=groq/openai/gpt-oss-20b"
+    )
+    (several,) = findings({**groq, "FALLBACK_OPUS": f"{models},openai/gpt-5.5"}, catalog=catalog).splitlines()[1:]
+    assert several == (
+        "! Groq retired llama-3.1-8b-instant and llama-3.3-70b-versatile on 16 August 2026, and not all of their "
+        "successors are in the list of the server. Other models:  FALLBACK_OPUS=groq/openai/gpt-oss-20b,openai/gpt-5.5"
+    )
+
+
 def test_litellm_is_named_with_what_it_lacks() -> None:
     environ = {"PREFERRED_PROVIDER": "litellm", "BIG_MODEL": "mistral/m", "SMALL_MODEL": "mistral/s"}
     if find_spec("litellm") is None:
