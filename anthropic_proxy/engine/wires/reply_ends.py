@@ -24,7 +24,7 @@ _MAX_CHARACTERS = 100
 # Z.ai's Chat Completion reference (sensitive, model_context_window_exceeded, network_error); vercel/ai
 # `map-mistral-finish-reason.ts` (model_length); DeepSeek's API reference (insufficient_system_resource); TGI
 # (eos_token); LM Studio's SDK (contextLengthReached, maxPredictedTokensReached); Cohere (MAX_TOKENS); OpenRouter's SDK
-# (error).
+# (error); Google's reference of `FinishReason` (2026-11: the last six of `blocked`, and CONTINUATION).
 _KINDS: tuple[tuple[FinishKind, re.Pattern[str]], ...] = (
     ("end", compile_later(r"^(?:stop|end|eos)(?:_?(?:turn|token|sequence|string|stringfound|found))?$|^completed?$")),
     ("calls", compile_later(r"^(?:tool|function)_?(?:calls?|use)$")),
@@ -32,7 +32,13 @@ _KINDS: tuple[tuple[FinishKind, re.Pattern[str]], ...] = (
     # Google's Chat Completions API sends "function_call_filter: MALFORMED_FUNCTION_CALL", LiteLLM the second part in
     # lower case (its `OpenAIChatCompletionFinishReason`; read 2026-11-23).
     ("unreadable", compile_later(r"malformed|unexpected_tool_call|missing_thought_signature")),
-    ("blocked", compile_later(r"filter|sensitiv|safety|block|moderat|guardrail|refus|prohibit|recitation|policy")),
+    (
+        "blocked",
+        compile_later(
+            r"filter|sensitiv|safety|block|moderat|guardrail|refus|prohibit|recitation|policy|^spii$|^language$|model_armor"
+            r"|^escalation$|^pup_|^image_"
+        ),
+    ),
     (
         "failed",
         compile_later(
@@ -41,7 +47,10 @@ _KINDS: tuple[tuple[FinishKind, re.Pattern[str]], ...] = (
     ),
     (
         "limit",
-        compile_later(r"length|max_?[a-z_]*tokens|token_?limit|output_?limit|truncat|repetition", most=_MAX_CHARACTERS),
+        compile_later(
+            r"length|max_?[a-z_]*tokens|token_?limit|output_?limit|truncat|repetition|^continuation$",
+            most=_MAX_CHARACTERS,
+        ),
     ),
 )
 """Rows: meaning of a finish reason, and the pattern of its names. The first row that matches counts. Finish reasons are

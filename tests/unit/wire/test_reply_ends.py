@@ -20,10 +20,11 @@ KINDS = {
     "end": "stop end_turn eos eos_token stop_sequence complete COMPLETE stop_string eosFound",
     "calls": "tool_calls tool_call tool_use function_call TOOL_CALLS toolCalls",
     "limit": "length max_tokens MAX_TOKENS max_output_tokens max_completion_tokens token_limit max-tokens truncated"
-    " maxPredictedTokensReached output_limit repetition max_length",
+    " maxPredictedTokensReached output_limit repetition max_length CONTINUATION",
     "window": "model_length model_context_window_exceeded contextLengthReached context_length_exceeded context-window",
     "blocked": "content_filter content-filter sensitive SAFETY content_filtered guardrail_intervened refusal"
-    " prohibited_content recitation blocklist moderation",
+    " prohibited_content recitation blocklist moderation SPII LANGUAGE MODEL_ARMOR ESCALATION PUP_LIMITED_DISABLED"
+    " IMAGE_OTHER",
     "unreadable": "MALFORMED_FUNCTION_CALL malformed_function_call UNEXPECTED_TOOL_CALL MALFORMED_RESPONSE",
     "failed": "abort aborted error network_error insufficient_system_resource cancelled canceled timeout failed"
     " rate_limit_exceeded interrupted ERROR server_error timed_out",

@@ -60,7 +60,6 @@ from anthropic_proxy.engine.wires.gemini.partial_calls import PartialArg, Partia
 from anthropic_proxy.engine.wires.gemini.tools import GoogleTools, find_google_tools
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, parse_token_count, repair_json
 from anthropic_proxy.engine.wires.reply_ends import (
-    FinishKind,
     build_blocked_reply_stop,
     build_stop,
     find_finish_kind,
@@ -273,17 +272,9 @@ def decode_reply(data: bytes) -> GenerateContentResponse:
         return decode_strict_reply(msgspec.json.encode(content))
 
 
-# Source of the values: reference of `FinishReason` (2026-11).
-_REFUSALS = frozenset(
-    (
-        *("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "MODEL_ARMOR", "ESCALATION"),
-        "PUP_LIMITED_DISABLED",
-    )
-)
 _CONTINUATION = "CONTINUATION"
 """Finish reason at the output limit of one request. Another request can continue the reply."""
 _NORMAL_ENDS = ("end_turn", "tool_use")
-_LIMITS = frozenset(("MAX_TOKENS", _CONTINUATION))
 
 
 _MAX_FINISH_MESSAGE_LENGTH = 300
@@ -569,10 +560,7 @@ class GeminiDecoder(Decoder):
             self._emit_held_calls(deltas)
             deltas += self._release_text()
             return
-        if reason in _REFUSALS or reason.startswith("IMAGE_"):
-            kind: FinishKind = "blocked"
-        else:
-            kind = "limit" if reason in _LIMITS else find_finish_kind(reason)
+        kind = find_finish_kind(reason)
         if kind in ("unreadable", "failed") or (kind == "unknown" and not self._answered):
             words = (candidate.finish_message or "the model's reply could not be read")[:_MAX_FINISH_MESSAGE_LENGTH]
             provider = self._call.provider_prefix
