@@ -6,6 +6,7 @@ tree. Parsers that follow the HTML Standard, such as selectolax, need minutes fo
 """
 
 import re
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
@@ -30,6 +31,9 @@ _BLOCKS = _words(
     "form header hgroup legend main p search section summary"
 )
 _HEADINGS = {f"h{level}": "#" * level + " " for level in range(1, 7)}
+_LISTS = ("ul", "ol")
+_BREAKING = _BLOCKS.union(_HEADINGS, _LISTS, ("blockquote", "table", "tr", "li", "pre"))
+"""Elements before which a line ends."""
 _MARKS = {"b": "**", "strong": "**", "i": "*", "em": "*", "code": "`", "del": "~~", "s": "~~"}
 _SPACES = re.compile(r"[ \t\r\n\f\v]+")
 _EMPTY_LINES = re.compile(r"\n{3,}")
@@ -113,116 +117,130 @@ class _Page:
     # Methods that lxml calls.
 
     def start(self, tag: str, attributes: Any) -> None:
-        if self._invisible:
+        if self._invisible or (tag != "title" and _is_hidden(tag, attributes)):
             if tag not in _VOID:
                 self._invisible.append(tag)
-            return
-        if tag == "title" and not self._title:
-            self._in_title = True
-            return
-        style = attributes.get("style")
-        is_hidden = "hidden" in attributes or attributes.get("aria-hidden") == "true" or tag in _INVISIBLE
-        if is_hidden or (style and _HIDDEN.search(style)):
-            if tag not in _VOID:
-                self._invisible.append(tag)
-            return
-        if tag in _BLOCKS or tag in _HEADINGS or tag in ("ul", "ol", "blockquote", "table", "tr", "li", "pre"):
-            self._break(loose=tag not in ("li", "tr") and not (self._lists and tag in ("ul", "ol")))
-        if tag in _HEADINGS:
-            self._prefix = _HEADINGS[tag]
-        elif tag in _MARKS and not self._verbatim:
-            self._line.append(_MARKS[tag])
-        elif tag in ("td", "th"):
-            self._cells += 1
-            self._line.append(" | " if self._cells > 1 else "")
-        elif tag == "a":
-            self._link = (self._absolute(attributes.get("href")), len(self._line))
-        elif tag == "img":
-            words = _SPACES.sub(" ", attributes.get("alt") or "").strip()
-            url = self._absolute(attributes.get("src"))
-            if words and self._may_add_url(url):
-                self._line.append(f"![{words}]({url})")
-        elif tag == "br":
-            self._line.append("\n")
-        elif tag == "base" and not self._has_base and (href := attributes.get("href")):
-            self._has_base = True  # only the first one counts, as in browsers
-            if len(href) <= _MAX_BASE_CHARACTERS:
-                self._base = urljoin(self._base, href)
-        elif tag in ("ul", "ol"):
-            self._lists.append(0 if tag == "ol" else -1)
-        elif tag == "li":
-            if not self._lists:
-                self._lists.append(-1)
-            sign = "- "
-            if self._lists[-1] >= 0:
-                self._lists[-1] += 1
-                sign = f"{self._lists[-1]}. "
-            self._prefix = "  " * (min(len(self._lists), _MAX_INDENTATION) - 1) + sign
-        elif tag == "blockquote":
-            self._quotes += 1
-        elif tag == "pre":
-            self._lines.append(self._margin() + "```")
-            self._verbatim += 1
-        elif tag == "table":
-            self._is_first_row = True
-        elif tag == "tr":
-            self._cells = 0
-        elif tag == "hr":
-            self._break()
-            self._lines += ["---", ""]
-        elif tag == "main" and not self._main:
-            self._main.append(len(self._lines))
+        elif tag == "title":
+            self._in_title = not self._title
+        else:
+            if tag in _BREAKING:
+                self._break(loose=tag not in ("li", "tr") and not (self._lists and tag in _LISTS))
+            if tag in _HEADINGS:
+                self._prefix = _HEADINGS[tag]
+            elif tag in _MARKS and not self._verbatim:
+                self._line.append(_MARKS[tag])
+            elif tag in _STARTS:
+                _STARTS[tag](self, attributes)
 
     def end(self, tag: str) -> None:
-        if tag == "title":
-            self._in_title = False
-            return
         if self._invisible:
             if tag not in _VOID:
                 self._invisible.pop()
-            return
-        if tag in _MARKS and not self._verbatim:
+        elif tag == "title":
+            self._in_title = False
+        elif tag in _MARKS and not self._verbatim:
             if self._line and self._line[-1] == _MARKS[tag]:
                 self._line.pop()
             else:
                 self._line.append(_MARKS[tag])
-        elif tag == "a" and self._link:
-            (url, start), self._link = self._link, None
-            text = "".join(self._line[start:])
-            label = text.strip()
-            if label and self._may_add_url(url):
-                before = text[: len(text) - len(text.lstrip())]
-                after = text[len(text.rstrip()) :]
-                self._line[start:] = [f"{before}[{_SPACES.sub(' ', label)}]({url}){after}"]
-        elif tag == "pre":
-            self._verbatim = max(self._verbatim - 1, 0)
-            margin = self._margin()
-            self._lines += [margin + line for line in "".join(self._line).strip("\n").split("\n")]
-            self._lines += [margin + "```", ""]
-            self._line = []
-        elif tag == "tr":
-            cells, is_first = self._cells, self._is_first_row
-            self._break(loose=False)
-            if cells and is_first:
-                self._lines.append(" | ".join(["---"] * cells))
-                self._is_first_row = False
-            self._cells = 0
+        elif tag in _ENDS:
+            _ENDS[tag](self)
         elif tag == "li" or tag in _HEADINGS:
             self._break(loose=tag != "li")
             self._prefix = ""
-        elif tag in _BLOCKS:
+        elif tag in _BLOCKS or tag == "table":
             self._break()
-        elif tag in ("ul", "ol"):
-            del self._lists[-1:]
-            self._break(loose=not self._lists)
-        elif tag == "blockquote":
-            self._break()
-            self._quotes = max(self._quotes - 1, 0)
-            if self._lines:
-                self._lines[-1] = self._margin().rstrip()
-        elif tag == "table":
-            self._break()
-        if tag == "main" and len(self._main) == 1:
+
+    # Elements: `_start_…` is called behind the line break before a block, `_end_…` in place of the one after it.
+
+    def _start_link(self, attributes: Any) -> None:
+        self._link = (self._absolute(attributes.get("href")), len(self._line))
+
+    def _end_link(self) -> None:
+        if self._link is None:
+            return
+        (url, start), self._link = self._link, None
+        text = "".join(self._line[start:])
+        label = text.strip()
+        if label and self._may_add_url(url):
+            before = text[: len(text) - len(text.lstrip())]
+            after = text[len(text.rstrip()) :]
+            self._line[start:] = [f"{before}[{_SPACES.sub(' ', label)}]({url}){after}"]
+
+    def _start_image(self, attributes: Any) -> None:
+        words = _SPACES.sub(" ", attributes.get("alt") or "").strip()
+        url = self._absolute(attributes.get("src"))
+        if words and self._may_add_url(url):
+            self._line.append(f"![{words}]({url})")
+
+    def _start_base(self, attributes: Any) -> None:
+        if not self._has_base and (href := attributes.get("href")):
+            self._has_base = True  # only the first one counts, as in browsers
+            if len(href) <= _MAX_BASE_CHARACTERS:
+                self._base = urljoin(self._base, href)
+
+    def _start_item(self, _: Any) -> None:
+        if not self._lists:
+            self._lists.append(-1)
+        sign = "- "
+        if self._lists[-1] >= 0:
+            self._lists[-1] += 1
+            sign = f"{self._lists[-1]}. "
+        self._prefix = "  " * (min(len(self._lists), _MAX_INDENTATION) - 1) + sign
+
+    def _end_list(self) -> None:
+        del self._lists[-1:]
+        self._break(loose=not self._lists)
+
+    def _start_quote(self, _: Any) -> None:
+        self._quotes += 1
+
+    def _end_quote(self) -> None:
+        self._break()
+        self._quotes = max(self._quotes - 1, 0)
+        if self._lines:
+            self._lines[-1] = self._margin().rstrip()
+
+    def _start_verbatim(self, _: Any) -> None:
+        self._lines.append(self._margin() + "```")
+        self._verbatim += 1
+
+    def _end_verbatim(self) -> None:
+        self._verbatim = max(self._verbatim - 1, 0)
+        margin = self._margin()
+        self._lines += [margin + line for line in "".join(self._line).strip("\n").split("\n")]
+        self._lines += [margin + "```", ""]
+        self._line = []
+
+    def _start_table(self, _: Any) -> None:
+        self._is_first_row = True
+
+    def _start_row(self, _: Any) -> None:
+        self._cells = 0
+
+    def _start_cell(self, _: Any) -> None:
+        self._cells += 1
+        self._line.append(" | " if self._cells > 1 else "")
+
+    def _end_row(self) -> None:
+        cells, is_first = self._cells, self._is_first_row
+        self._break(loose=False)
+        if cells and is_first:
+            self._lines.append(" | ".join(["---"] * cells))
+            self._is_first_row = False
+        self._cells = 0
+
+    def _start_rule(self, _: Any) -> None:
+        self._break()
+        self._lines += ["---", ""]
+
+    def _start_main(self, _: Any) -> None:
+        if not self._main:
+            self._main.append(len(self._lines))
+
+    def _end_main(self) -> None:
+        self._break()
+        if len(self._main) == 1:
             self._main.append(len(self._lines))
 
     def data(self, text: str) -> None:
@@ -273,3 +291,41 @@ class _Page:
             self._prefix = ""
         if loose and not self._prefix and self._lines and self._lines[-1].strip("> "):
             self._lines.append(self._margin().rstrip())
+
+
+def _is_hidden(tag: str, attributes: Any) -> bool:
+    style = attributes.get("style")
+    return (
+        tag in _INVISIBLE
+        or "hidden" in attributes
+        or attributes.get("aria-hidden") == "true"
+        or bool(style and _HIDDEN.search(style))
+    )
+
+
+_STARTS: Mapping[str, Callable[[_Page, Any], None]] = {
+    "a": _Page._start_link,
+    "base": _Page._start_base,
+    "blockquote": _Page._start_quote,
+    "br": lambda page, _: page._line.append("\n"),
+    "hr": _Page._start_rule,
+    "img": _Page._start_image,
+    "li": _Page._start_item,
+    "main": _Page._start_main,
+    "ol": lambda page, _: page._lists.append(0),
+    "pre": _Page._start_verbatim,
+    "table": _Page._start_table,
+    "td": _Page._start_cell,
+    "th": _Page._start_cell,
+    "tr": _Page._start_row,
+    "ul": lambda page, _: page._lists.append(-1),
+}
+_ENDS: Mapping[str, Callable[[_Page], None]] = {
+    "a": _Page._end_link,
+    "blockquote": _Page._end_quote,
+    "main": _Page._end_main,
+    "ol": _Page._end_list,
+    "pre": _Page._end_verbatim,
+    "tr": _Page._end_row,
+    "ul": _Page._end_list,
+}
