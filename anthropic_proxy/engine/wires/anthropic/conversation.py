@@ -255,21 +255,25 @@ def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals, *, k
         added = {"type": "thinking", "thinking": thinking, "signature": ""}
         edits.append(Edit(parts[0].start, parts[0].start, msgspec.json.encode(added) + b","))
     edits += json_spans.build_removal_edits(parts, kept)
-    if removals.has_invalid_calls:
-        for part, block in zip(parts, blocks, strict=True):
-            if block.type == "tool_use":
-                edits += _find_call_edits(body, part, block, removals.own_tool_names)
-    lacks_search, lacks_code = ("web_search" in dialect.missing_tools, "code_execution" in dialect.missing_tools)
     for part, block, keeps in zip(parts, blocks, kept, strict=True):
-        if keeps and lacks_code and block.type == "tool_use" and _FROM_CODE in bytes(block.caller):
-            members = json_spans.find_members(body, part.value, part.end)
-            edits += json_spans.build_removal_edits(members, [member.key != "caller" for member in members])
-    if dialect.verifies_signatures:
-        for part, block, keeps in zip(parts, blocks, kept, strict=True):
-            cited = bytes(block.citations)
-            if keeps and block.type == "text" and (_is_unsealed(cited) or (lacks_search and _SEARCHED in cited)):
-                members = json_spans.find_members(body, part.value, part.end)
-                edits += json_spans.build_removal_edits(members, [member.key != "citations" for member in members])
+        if keeps:
+            edits += _find_block_edits(body, part, block, removals)
+    return edits
+
+
+def _find_block_edits(body: bytes, part: JsonSpan, block: BlockFields, removals: Removals) -> list[Edit]:
+    """Return the edits inside a block that is sent."""
+    missing_tools = removals.dialect.missing_tools
+    edits: list[Edit] = []
+    if block.type == "tool_use":
+        if removals.has_invalid_calls:
+            edits += _find_call_edits(body, part, block, removals.own_tool_names)
+        if "code_execution" in missing_tools and _FROM_CODE in bytes(block.caller):
+            edits += json_spans.find_removal_edits(body, part, "caller")
+    elif block.type == "text" and removals.dialect.verifies_signatures:
+        cited = bytes(block.citations)
+        if _is_unsealed(cited) or ("web_search" in missing_tools and _SEARCHED in cited):
+            edits += json_spans.find_removal_edits(body, part, "citations")
     return edits
 
 

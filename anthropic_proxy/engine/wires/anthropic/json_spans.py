@@ -145,6 +145,12 @@ def build_removal_edits(spans: Sequence[JsonSpan], kept: Sequence[bool]) -> list
     return edits
 
 
+def find_removal_edits(text: bytes, span: JsonSpan, key: str) -> list[Edit]:
+    """Return the edits that remove a member of the object that is the value of `span`."""
+    members = find_members(text, span.value, span.end)
+    return build_removal_edits(members, [member.key != key for member in members])
+
+
 def contains(text: bytes, mark: bytes) -> bool:
     return text.rfind(mark) >= 0  # from its end a long text is searched at a quarter of what `in` costs
 

@@ -11,11 +11,12 @@ This module decides about the headers and the fields of the body, and collects t
 `model_fitting.py` (what another model than the client's does not accept).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
+from msgspec import Struct
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling, note_replacement
 from anthropic_proxy.engine.messages.purpose import HINT_HEADERS
@@ -43,7 +44,12 @@ from anthropic_proxy.engine.wires.anthropic.rejected_fields import (
     find_field_edits,
     find_schema_edits,
 )
-from anthropic_proxy.engine.wires.anthropic.tools import find_missing_tools, find_tool_edits, require_free_choice
+from anthropic_proxy.engine.wires.anthropic.tools import (
+    MissingTools,
+    find_missing_tools,
+    find_tool_edits,
+    require_free_choice,
+)
 from anthropic_proxy.engine.wires.contract import RelayCall, UpstreamRequest
 from anthropic_proxy.engine.wires.json_schema import UNRESTRICTED_RULES
 from anthropic_proxy.engine.wires.shared_notes import SCHEMA_AS_TEXT
@@ -178,6 +184,68 @@ def _select_version(call: RelayCall[Dialect], notes: list[FidelityNote]) -> str:
     return own
 
 
+class _BodyEditor(Struct):
+    """Finds the edits of one body, field by field."""
+
+    body: bytes
+    call: RelayCall[Dialect]
+    notes: list[FidelityNote]
+    removals: Removals
+    reads_messages: bool
+    unthinking_loop: JsonSpan | None
+    missing: MissingTools | None
+
+    def edit_thinking(self, member: JsonSpan) -> Sequence[Edit] | None:
+        if self.unthinking_loop is None and self.call.dialect.thinks:
+            return ()
+        if member.key == "thinking":
+            reason = f"{self.call.provider_prefix} requires thinking of its own at the beginning of the tool calls"
+            self.notes.append(FidelityNote("approximated", member.key, reason))
+        return find_disabling_edits(self.body, member)
+
+    def edit_tools(self, member: JsonSpan) -> Sequence[Edit]:
+        if self.body[member.value] != ord("["):
+            return ()
+        return find_tool_edits(self.body, member, self.call, self.missing, self.notes)
+
+    def edit_tool_choice(self, member: JsonSpan) -> Sequence[Edit] | None:
+        if self.missing is None or not self.missing.names:
+            return ()
+        require_free_choice(self.body[member.value : member.end], self.missing, self.call.provider_prefix)
+        return () if self.missing.leaves_tools else None
+
+    def edit_model(self, member: JsonSpan) -> Sequence[Edit]:
+        if not self.call.is_renamed:
+            return ()
+        return [Edit(member.value, member.end, msgspec.json.encode(self.call.model))]
+
+    def edit_messages(self, member: JsonSpan) -> Sequence[Edit]:
+        if not self.reads_messages or self.body[member.value] != ord("["):
+            return ()
+        edits = find_message_edits(self.body, member, self.removals, self.unthinking_loop)
+        types = sorted(self.removals.types_as_text)
+        self.notes += [FidelityNote("approximated", f"messages.{kind}", "sent as text") for kind in types]
+        return edits
+
+    def edit_metadata(self, member: JsonSpan) -> Sequence[Edit] | None:
+        return () if self.call.dialect.forwards_metadata else None
+
+    def edit_system(self, member: JsonSpan) -> Sequence[Edit]:
+        return () if self.call.dialect.forwards_metadata else _find_billing_edits(self.body, member)
+
+
+_FIELD_EDITS: Mapping[str, Callable[[_BodyEditor, JsonSpan], Sequence[Edit] | None]] = {
+    "messages": _BodyEditor.edit_messages,
+    "metadata": _BodyEditor.edit_metadata,
+    "model": _BodyEditor.edit_model,
+    "system": _BodyEditor.edit_system,
+    "tool_choice": _BodyEditor.edit_tool_choice,
+    "tools": _BodyEditor.edit_tools,
+    **dict.fromkeys(FIELDS_OF_THINKING, _BodyEditor.edit_thinking),
+}
+"""Field of the body → function that returns its edits. None: the field is removed."""
+
+
 def _find_edits(
     body: bytes,
     call: RelayCall[Dialect],
@@ -193,22 +261,15 @@ def _find_edits(
     """
     notes.clear()
     dialect = call.dialect
-    drops_betas = filters_betas(dialect)
     reads = may_need_edits(body, call)
-    edits_fields = added or dialect.message_path or dialect.dropped_fields or not dialect.sends_stream_field
-    edits_fields = edits_fields or drops_betas or dialect.missing_tools or not dialect.streams_tool_input
-    edits_fields = edits_fields or dialect.schema_rules != UNRESTRICTED_RULES
-    if not (call.is_renamed or reads or edits_fields or not dialect.forwards_metadata):
+    if not (reads or call.is_renamed or added or _edits_fields(dialect)):
         return []
-    removed = set(dialect.dropped_fields)
     moved = {*added, *(("model",) if _has_model_in_path(call) else ())}
     if not dialect.sends_stream_field:
         moved.add("stream")
-    if drops_betas:
+    if filters_betas(dialect):
         moved.add(BETA_FIELD)
     members = json_spans.find_members(body)
-    edits: list[Edit] = []
-    kept = [True] * len(members)
     removals = Removals(
         dialect,
         name_model(call),
@@ -217,45 +278,42 @@ def _find_edits(
         own_tool_names=call.own_tool_names,
         adds_thinking=dialect.requires_thinking_with_calls and not disables_thinking(body, members),
     )
-    unthinking_loop = find_unthinking_loop(body, members, removals) if reads else None
-    gone = find_missing_tools(body, members, dialect)
-    ends_thinking = unthinking_loop is not None or not dialect.thinks
+    loop = find_unthinking_loop(body, members, removals) if reads else None
+    editor = _BodyEditor(body, call, notes, removals, reads, loop, find_missing_tools(body, members, dialect))
+    edits: list[Edit] = []
+    kept = [True] * len(members)
     for position, member in enumerate(members):
+        found: Sequence[Edit] | None = None
         if member.key in moved:
-            kept[position] = False
-        elif member.key in removed:
-            kept[position] = False
+            pass
+        elif member.key in dialect.dropped_fields:
             handling: Handling = "emulated" if member.key == SAFEGUARDS else "dropped"  # the proxy answers it
             notes.append(FidelityNote(handling, member.key, f"{call.provider_prefix} does not accept it"))
         elif member.key in lost:
-            kept[position] = False
             notes.append(FidelityNote(lost[member.key], member.key, _BETA_MISSING))
-        elif member.key in FIELDS_OF_THINKING and ends_thinking:
-            disabling = find_disabling_edits(body, member)
-            kept[position] = disabling is not None
-            edits += disabling or ()
-            if member.key == "thinking":
-                reason = f"{call.provider_prefix} requires thinking of its own at the beginning of the tool calls"
-                notes.append(FidelityNote("approximated", member.key, reason))
-        elif member.key == "tools" and body[member.value] == ord("["):
-            edits += find_tool_edits(body, member, call, gone, notes)
-        elif member.key == "tool_choice" and gone is not None and gone.names:
-            kept[position] = gone.leaves_tools
-            require_free_choice(body[member.value : member.end], gone, call.provider_prefix)
-        elif member.key == "model" and call.is_renamed:
-            edits.append(Edit(member.value, member.end, msgspec.json.encode(call.model)))
-        elif member.key == "messages" and reads and body[member.value] == ord("["):
-            edits += find_message_edits(body, member, removals, unthinking_loop)
-            types = sorted(removals.types_as_text)
-            notes += [FidelityNote("approximated", f"messages.{kind}", "sent as text") for kind in types]
-        elif member.key == "metadata" and not dialect.forwards_metadata:
-            kept[position] = False
-        elif member.key == "system" and not dialect.forwards_metadata:
-            edits += _find_billing_edits(body, member)
+        else:
+            find = _FIELD_EDITS.get(member.key)
+            found = () if find is None else find(editor, member)
+        kept[position] = found is not None
+        edits += found or ()
     if added and members:
         text = msgspec.json.encode(added)[1:-1] + (b"," if any(kept) else b"")
         edits.insert(0, Edit(members[0].start, members[0].start, text))
     return edits + json_spans.build_removal_edits(members, kept)
+
+
+def _edits_fields(dialect: Dialect) -> bool:
+    """Return True if bodies for a server may need edits beside those of the model and the messages."""
+    return bool(
+        dialect.message_path
+        or dialect.dropped_fields
+        or not dialect.sends_stream_field
+        or filters_betas(dialect)
+        or dialect.missing_tools
+        or not dialect.streams_tool_input
+        or dialect.schema_rules != UNRESTRICTED_RULES
+        or not dialect.forwards_metadata
+    )
 
 
 def _find_billing_edits(body: bytes, system: JsonSpan) -> list[Edit]:

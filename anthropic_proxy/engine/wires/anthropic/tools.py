@@ -90,8 +90,7 @@ def find_tool_edits(
             notes.append(FidelityNote("dropped", f"{_OF_TOOLS}{block.name or block.type}", reason))
             continue
         if "code_execution" in dialect.missing_tools and is_called_by_code(block):
-            members = json_spans.find_members(body, tool.value, tool.end)
-            edits += json_spans.build_removal_edits(members, [one.key != "allowed_callers" for one in members])
+            edits += json_spans.find_removal_edits(body, tool, "allowed_callers")
             reason = f"{provider} is not known to run code_execution; the model calls the tool itself"
             notes.append(FidelityNote("approximated", f"{_OF_TOOLS}{block.name}.allowed_callers", reason))
         if is_eager and block.type in _CLIENT_TYPES:
