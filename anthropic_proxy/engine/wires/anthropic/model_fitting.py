@@ -10,7 +10,7 @@ writes at most 64,000 tokens, and thinks with a number of tokens. The first line
     "max_tokens": 64000, "thinking": {"type": "enabled", "budget_tokens": 32000}
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -58,67 +58,97 @@ class _Message(Struct):
 _decode_fields, _decode_message = msgspec.json.Decoder(_Fields).decode, msgspec.json.Decoder(_Message).decode
 
 
+class _Fit(Struct):
+    """The edits of one body for a model."""
+
+    body: bytes
+    members: Sequence[JsonSpan]
+    places: Mapping[str, int]
+    """Field → its index in `members`."""
+    kept: list[bool]
+    dialect: Dialect
+    limits: ModelLimits
+    notes: list[FidelityNote]
+    edits: list[Edit] = []
+
+    def replace(self, field: str, value: Any) -> None:
+        """None: the field is removed."""
+        place = self.places[field]
+        if value is None:
+            self.kept[place] = False
+        else:
+            self.edits.append(Edit(self.members[place].value, self.members[place].end, msgspec.json.encode(value)))
+
+    def fit_output_limit(self, requested: int | None, thinking: Mapping[str, Any]) -> int | None:
+        """Return the output limit that is sent. None: the client sends none."""
+        most = self.limits.max_output
+        if requested is None or most is None or requested <= most:
+            return requested
+        self.replace("max_tokens", most)
+        self.notes.append(note_replacement("max_tokens", requested, most, ", the model's limit"))
+        budget = thinking.get("budget_tokens")
+        is_budget = thinking.get("type") == "enabled" and "enabled" in self.dialect.thinking_forms
+        if is_budget and isinstance(budget, int) and budget >= most:
+            self.replace("thinking", {**thinking, "budget_tokens": most - 1})
+            self.notes.append(note_replacement("thinking.budget_tokens", budget, most - 1, ", less than max_tokens"))
+        return most
+
+    def fit_effort(self, config: Mapping[str, Any]) -> None:
+        effort = config.get("effort")
+        if isinstance(effort, str) and (fitted := _fit_effort(effort, self.limits, self.notes)) != effort:
+            others = {name: value for name, value in config.items() if name != "effort"}
+            self.replace("output_config", (others | {"effort": fitted} if fitted else others) or None)
+
+    def fit_thinking(self, thinking: dict[str, Any], effort: object, most: int | None) -> None:
+        forms = self.dialect.thinking_forms
+        if (form := thinking.get("type")) in forms or form not in ("adaptive", "enabled"):
+            return
+        wanted = _BUDGET_OF_EFFORT[_DEFAULT_EFFORT]
+        if effort in REASONING_EFFORTS:
+            wanted = _BUDGET_OF_EFFORT.get(effort, _MOST_TOKENS)
+        budget = min(wanted, (most or self.limits.max_output or DEFAULT_MAX_TOKENS) // 2) if "enabled" in forms else 0
+        fitted = _fit_thinking(thinking, forms, budget, self.notes)
+        self.replace("thinking", fitted)
+        if fitted is None and "context_management" in self.places:
+            place = self.places["context_management"]
+            disabling = find_disabling_edits(self.body, self.members[place])
+            self.kept[place] = disabling is not None
+            self.edits += disabling or ()
+
+    def fit_sampling(self) -> None:
+        for name, note in NO_SAMPLING.items() if not self.dialect.accepts_sampling else ():
+            if name in self.places:
+                self.replace(name, None)
+                self.notes.append(note)
+
+    def fit_prefill(self) -> None:
+        if self.dialect.accepts_prefill or "messages" not in self.places:
+            return
+        prefill = _find_prefill(self.body, self.members[self.places["messages"]])
+        if prefill is not None:
+            self.edits.append(Edit(prefill.end, prefill.end, b"," + _ASK_TO_CONTINUE))
+            self.notes.append(PREFILL_AS_TEXT)
+
+
 def find_fitting_edits(body: bytes, call: RelayCall[Dialect], notes: list[FidelityNote]) -> list[Edit]:
     """Return the edits of a body for the model of `call`. `notes` becomes the notes on them."""
     notes.clear()
-    dialect, limits = call.dialect, call.limits
-    if limits is None or not dialect.thinking_forms:
+    if call.limits is None or not call.dialect.thinking_forms:
         return []
     members = json_spans.find_members(body)
-    places = {member.key: place for place, member in enumerate(members)}
-    kept = [True] * len(members)
-    edits: list[Edit] = []
-
-    def replace(field: str, value: Any) -> None:
-        """None: the field is removed."""
-        if value is None:
-            kept[places[field]] = False
-        else:
-            edits.append(Edit(members[places[field]].value, members[places[field]].end, msgspec.json.encode(value)))
-
     try:
         fields = _decode_fields(body)
     except msgspec.ValidationError:
         return []  # the server explains what is wrong
     thinking, config = fields.thinking or {}, fields.output_config or {}
-    form, effort = thinking.get("type"), config.get("effort")
-    most = requested = None if fields.max_tokens is None else int(fields.max_tokens)
-    if most is not None and limits.max_output is not None and most > limits.max_output:
-        most = limits.max_output
-        replace("max_tokens", most)
-        notes.append(note_replacement("max_tokens", requested, most, ", the model's limit"))
-        budget = thinking.get("budget_tokens")
-        if isinstance(budget, int) and budget >= most and form == "enabled" and form in dialect.thinking_forms:
-            replace("thinking", {**thinking, "budget_tokens": most - 1})
-            notes.append(note_replacement("thinking.budget_tokens", budget, most - 1, ", less than max_tokens"))
-    if isinstance(effort, str) and (fitted := _fit_effort(effort, limits, notes)) != effort:
-        config = {name: value for name, value in config.items() if name != "effort"}
-        replace("output_config", (config | {"effort": fitted} if fitted else config) or None)
-    if form in ("adaptive", "enabled") and form not in dialect.thinking_forms:
-        budget = 0
-        if "enabled" in dialect.thinking_forms:
-            wanted = _BUDGET_OF_EFFORT[_DEFAULT_EFFORT]
-            if effort in REASONING_EFFORTS:
-                wanted = _BUDGET_OF_EFFORT.get(effort, _MOST_TOKENS)
-            budget = min(wanted, (most or limits.max_output or DEFAULT_MAX_TOKENS) // 2)
-        fitted_thinking = _fit_thinking(thinking, dialect.thinking_forms, budget, notes)
-        replace("thinking", fitted_thinking)
-        if fitted_thinking is None and "context_management" in places:
-            place = places["context_management"]
-            disabling = find_disabling_edits(body, members[place])
-            kept[place] = disabling is not None
-            edits += disabling or ()
-    if not dialect.accepts_sampling:
-        for name, note in NO_SAMPLING.items():
-            if name in places:
-                replace(name, None)
-                notes.append(note)
-    if not dialect.accepts_prefill and "messages" in places:
-        prefill = _find_prefill(body, members[places["messages"]])
-        if prefill is not None:
-            edits.append(Edit(prefill.end, prefill.end, b"," + _ASK_TO_CONTINUE))
-            notes.append(PREFILL_AS_TEXT)
-    return edits + json_spans.build_removal_edits(members, kept)
+    places = {member.key: place for place, member in enumerate(members)}
+    fit = _Fit(body, members, places, [True] * len(members), call.dialect, call.limits, notes)
+    most = fit.fit_output_limit(None if fields.max_tokens is None else int(fields.max_tokens), thinking)
+    fit.fit_effort(config)
+    fit.fit_thinking(thinking, config.get("effort"), most)
+    fit.fit_sampling()
+    fit.fit_prefill()
+    return fit.edits + json_spans.build_removal_edits(members, fit.kept)
 
 
 def _fit_effort(effort: str, limits: ModelLimits, notes: list[FidelityNote]) -> str:
