@@ -124,9 +124,26 @@ def place_loaded_tools(
     listed = [name for name in deferred if earlier.listed and digest_tool_name(name) in earlier.listed]
     for name in listed:
         del deferred[name]
+    loaded, placed = _find_searches(messages, deferred) if deferred else ({}, {})
+    others = [name for name in deferred if name not in placed]
+    later = {name for name in others if earlier.placed.get(digest_tool_name(name), earlier.next_result) > len(messages)}
+    listed += [name for name in others if name not in later]
+    places = DeferredToolPlaces(listed, placed)
+    unlisted = frozenset(placed.keys() | later)
+    if isinstance(tools, ToolList):
+        return _list_tools_cached(tools, unlisted, forced_name, form), loaded, places
+    return _list_tools(tools, unlisted, forced_name, form), loaded, places
+
+
+def _find_searches(
+    messages: Sequence[Message], deferred: Mapping[str, Tool]
+) -> tuple[dict[str, list[Tool]], dict[str, int]]:
+    """Return the loaded tools by the id of the tool result that has loaded them, and the number of the message with
+    this result by the name of the tool.
+    """
     loaded: dict[str, list[Tool]] = {}
     placed: dict[str, int] = {}
-    for count, message in enumerate(messages if deferred else (), 1):
+    for count, message in enumerate(messages, 1):
         if message.role != "user" or isinstance(message.content, str):
             continue
         for block in message.content:
@@ -138,14 +155,7 @@ def place_loaded_tools(
                 if found := [name for name in named if name in deferred and name not in placed]:
                     placed.update(dict.fromkeys(found, count))
                     loaded[block.tool_use_id] = [deferred[name] for name in found]
-    others = [name for name in deferred if name not in placed]
-    later = {name for name in others if earlier.placed.get(digest_tool_name(name), earlier.next_result) > len(messages)}
-    listed += [name for name in others if name not in later]
-    places = DeferredToolPlaces(listed, placed)
-    unlisted = frozenset(placed.keys() | later)
-    if isinstance(tools, ToolList):
-        return _list_tools_cached(tools, unlisted, forced_name, form), loaded, places
-    return _list_tools(tools, unlisted, forced_name, form), loaded, places
+    return loaded, placed
 
 
 def _list_tools(

@@ -160,33 +160,37 @@ def decode_request(body: bytes) -> DemoRequest:
         input_characters=len(msgspec.json.encode(fields.get("tools"))),
     )
     for message in fields.get("messages") or ():
-        role = message.get("role")
-        content = message.get("content") or ""
-        if not isinstance(content, str):
-            content = "\n".join(block["text"] for block in content if block.get("type") == "text")
-        request.input_characters += len(content)
-        if role == "assistant":
-            request.tool_results = []
-            request.tool_names = {}
-            calls = message.get("tool_calls") or ()
-            if not calls:
-                request.tool_calls = []
-            for call in calls:
-                function = call.get("function") or {}
-                name = str(function.get("name"))
-                arguments = str(function.get("arguments") or "{}")
-                with contextlib.suppress(msgspec.DecodeError):
-                    request.tool_calls.append(ToolCall(name, msgspec.json.decode(arguments)))
-                request.tool_names[str(call.get("id"))] = name
-                request.input_characters += len(arguments)
-        elif role == "tool":
-            request.tool_results.append((request.tool_names.get(str(message.get("tool_call_id")), "The tool"), content))
-        else:
-            for directory in _DIRECTORY.findall(content):
-                request.working_directory = directory.strip().rstrip(".,")
-            if role == "user":
-                request.last_user_text = remove_tagged_sections(content).strip() or request.last_user_text
+        _read_message(message, request)
     return request
+
+
+def _read_message(message: dict[str, Any], request: DemoRequest) -> None:
+    role = message.get("role")
+    content = message.get("content") or ""
+    if not isinstance(content, str):
+        content = "\n".join(block["text"] for block in content if block.get("type") == "text")
+    request.input_characters += len(content)
+    if role == "assistant":
+        request.tool_results = []
+        request.tool_names = {}
+        calls = message.get("tool_calls") or ()
+        if not calls:
+            request.tool_calls = []
+        for call in calls:
+            function = call.get("function") or {}
+            name = str(function.get("name"))
+            arguments = str(function.get("arguments") or "{}")
+            with contextlib.suppress(msgspec.DecodeError):
+                request.tool_calls.append(ToolCall(name, msgspec.json.decode(arguments)))
+            request.tool_names[str(call.get("id"))] = name
+            request.input_characters += len(arguments)
+    elif role == "tool":
+        request.tool_results.append((request.tool_names.get(str(message.get("tool_call_id")), "The tool"), content))
+    else:
+        for directory in _DIRECTORY.findall(content):
+            request.working_directory = directory.strip().rstrip(".,")
+        if role == "user":
+            request.last_user_text = remove_tagged_sections(content).strip() or request.last_user_text
 
 
 def remove_tagged_sections(text: str) -> str:

@@ -286,13 +286,17 @@ class _Walk:
             else:
                 self._count_copied(value)
                 cleaned[key] = value
-        if not self._rules.allows_type_beside_alternatives and "type" in cleaned and _has_alternatives(cleaned):
-            kind = cleaned.pop("type")
-            cleaned["anyOf"] = [self._typed(one, kind) for one in cleaned["anyOf"]]
+        if not self._rules.allows_type_beside_alternatives:
+            self._move_type_into_alternatives(cleaned)
         cleaned = _add_items(cleaned)
         if self._rules.suits_grammars:
             _suit_grammar(cleaned, only_basics=self._rules.allows_basics_only)
         return cleaned
+
+    def _move_type_into_alternatives(self, schema: Schema) -> None:
+        if "type" in schema and _has_alternatives(schema):
+            kind = schema.pop("type")
+            schema["anyOf"] = [self._typed(one, kind) for one in schema["anyOf"]]
 
     def _inline(self, schema: Schema, reference: str, trail: tuple[str, ...], depth: int) -> Schema:
         beside = {key: value for key, value in schema.items() if key != "$ref"}

@@ -140,35 +140,7 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
     try:
         at_once = _decode_at_once(body)
         read = at_once or _decode_field_by_field(body, repairs)
-        if read.thread not in _NOT_GIVEN:
-            raise UnsupportedFeature(
-                "thread: this proxy stores no conversations; send the complete history in messages",
-                details={"error_code": "thread_unsupported_request"},
-                code="conversation-state",
-                is_negotiated=True,  # the official SDKs then send the complete history
-            )
-        if not read.messages:
-            raise InvalidRequest("messages: at least one message is required", code="empty-messages")
-        if read.max_tokens is None:
-            if not for_token_count:
-                raise missing_field_error("max_tokens")
-        elif read.max_tokens < 0:
-            raise wrong_type_error("max_tokens", "greater than or equal to 0", read.max_tokens)
-        if read.compaction not in _NOT_GIVEN:
-            raise UnsupportedFeature(
-                "compaction: not available; send the complete history in messages", code="conversation-state"
-            )
-        if sequences := read.stop_sequences:
-            characters = sum(map(len, sequences))
-            if len(sequences) > _MAX_SEQUENCES or characters > _MAX_SEQUENCE_CHARACTERS:
-                raise InvalidRequest(
-                    f"stop_sequences: {len(sequences)} sequences of {characters} characters; at most "
-                    f"{_MAX_SEQUENCES} of {_MAX_SEQUENCE_CHARACTERS} characters together are allowed",
-                    code="stop-sequences",
-                )
-        for form in (read.output_format, read.output_config.format if read.output_config is not None else None):
-            if form is not None and (flaw := find_schema_error(bytes(form.schema))):
-                raise InvalidRequest(f"output_config.format.schema: {flaw}", code="invalid-field")
+        _require_supported_fields(read, for_token_count=for_token_count)
         request = MessagesRequest(
             model=read.model,
             messages=read.messages,
@@ -219,6 +191,38 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
     except RecursionError:
         raise InvalidRequest(f"The request body {TOO_DEEP_MESSAGE}.", code="request-body") from None
     return request
+
+
+def _require_supported_fields(read: _Body, *, for_token_count: bool) -> None:
+    if read.thread not in _NOT_GIVEN:
+        raise UnsupportedFeature(
+            "thread: this proxy stores no conversations; send the complete history in messages",
+            details={"error_code": "thread_unsupported_request"},
+            code="conversation-state",
+            is_negotiated=True,  # the official SDKs then send the complete history
+        )
+    if not read.messages:
+        raise InvalidRequest("messages: at least one message is required", code="empty-messages")
+    if read.max_tokens is None:
+        if not for_token_count:
+            raise missing_field_error("max_tokens")
+    elif read.max_tokens < 0:
+        raise wrong_type_error("max_tokens", "greater than or equal to 0", read.max_tokens)
+    if read.compaction not in _NOT_GIVEN:
+        raise UnsupportedFeature(
+            "compaction: not available; send the complete history in messages", code="conversation-state"
+        )
+    if sequences := read.stop_sequences:
+        characters = sum(map(len, sequences))
+        if len(sequences) > _MAX_SEQUENCES or characters > _MAX_SEQUENCE_CHARACTERS:
+            raise InvalidRequest(
+                f"stop_sequences: {len(sequences)} sequences of {characters} characters; at most "
+                f"{_MAX_SEQUENCES} of {_MAX_SEQUENCE_CHARACTERS} characters together are allowed",
+                code="stop-sequences",
+            )
+    for form in (read.output_format, read.output_config.format if read.output_config is not None else None):
+        if form is not None and (flaw := find_schema_error(bytes(form.schema))):
+            raise InvalidRequest(f"output_config.format.schema: {flaw}", code="invalid-field")
 
 
 def decode_request_or_envelope(body: bytes, *, for_token_count: bool = False) -> MessagesRequest:

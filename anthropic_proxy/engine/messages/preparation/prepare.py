@@ -6,6 +6,8 @@ is sent, or has no effect on the content of the answer, such as `cache_control`.
 
 from collections.abc import Callable, Sequence
 
+from msgspec import Raw
+
 from anthropic_proxy.engine.efforts import EFFORTS, nearest_effort
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
 from anthropic_proxy.engine.messages.loaded_tools import (
@@ -19,6 +21,7 @@ from anthropic_proxy.engine.messages.models import (
     Message,
     MessagesRequest,
 )
+from anthropic_proxy.engine.messages.models.raw_json import ABSENT
 from anthropic_proxy.engine.messages.models.tools import are_called_by_code
 from anthropic_proxy.engine.messages.preparation.cleaning import (
     clean_messages,
@@ -107,15 +110,19 @@ def prepare(
         prepared.budget_tokens = thinking.budget_tokens
         prepared.enables_thinking = thinking.type in ("enabled", "adaptive") and bool(limits.efforts)
         prepared.returns_thinking = thinking.display != "omitted" and thinking.type != "disabled"
-    config = request.output_config
-    form = config.format if config is not None and config.format is not None else request.output_format
-    if form is not None and form.type == "json_schema":
-        prepared.output_schema = form.schema.copy()  # not of the whole body
+    if request.output_config is not None or request.output_format is not None:
+        prepared.output_schema = _find_reply_schema(request)
     if offer.loaded:
         prepared.loaded_tools = offer.loaded
     if request.mcp_servers:
         prepared.mcp_servers = request.mcp_servers
     return PreparationResult(prepared, names.aliases, tuple(notes), offer.proxy_tools, offer.deferred, offer.places)
+
+
+def _find_reply_schema(request: MessagesRequest) -> Raw:
+    config = request.output_config
+    form = config.format if config is not None and config.format is not None else request.output_format
+    return form.schema.copy() if form is not None and form.type == "json_schema" else ABSENT  # not of the whole body
 
 
 _MCP_SERVERS = FidelityNote("dropped", "mcp_servers", "the provider is not known to connect to them")
@@ -322,12 +329,17 @@ def resolve_effort(request: MessagesRequest, limits: TargetLimits, notes: list[F
             reasons = ALWAYS_REASONS if limits.always_reasons else NO_KNOWN_EFFORTS
             notes.append(reasons["output_config.effort" if thinking is None else "thinking"])
         return "default"
-    if requested == "default":
-        if thinking is not None and thinking.type in ("enabled", "adaptive"):
-            if limits.default_effort == "none":
-                return nearest_effort("medium", limits.efforts)
-            notes.append(_MODEL_DECIDES)
-        return "default"
+    if requested != "default":
+        return _fit_effort(requested, request, limits, notes)
+    if thinking is not None and thinking.type in ("enabled", "adaptive"):
+        if limits.default_effort == "none":
+            return nearest_effort("medium", limits.efforts)
+        notes.append(_MODEL_DECIDES)
+    return "default"
+
+
+def _fit_effort(requested: str, request: MessagesRequest, limits: TargetLimits, notes: list[FidelityNote]) -> str:
+    thinking, config = request.thinking, request.output_config
     names_level = config is not None and config.effort is not None
     gives_budget = thinking is not None and thinking.budget_tokens is not None and not names_level
     if thinking is not None and thinking.type == "between_tools" and requested == "low":

@@ -20,7 +20,7 @@ Request 2 has the older half of the suspects. What was accepted (`accepted_betas
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import islice
 
@@ -129,14 +129,7 @@ def select_betas(call: RelayCall[Dialect]) -> SelectedBetas:
             found.setdefault(name, beta)
         else:
             refused.append(beta)
-    kept = {*found}
-    suspects = [names for names in dialect.suspected_betas if names and found.keys() >= {*names}]
-    if suspects:
-        smallest = min(suspects, key=len)
-        by_date = sorted(smallest, key=lambda name: (name[-_DATE_LENGTH:], name))
-        kept = {*dialect.accepted_betas, *by_date[: len(by_date) // 2]}
-        if all(_is_later(name, dialect) for name in smallest):  # so the listed ones are not the cause
-            kept |= {name for name in found if not _is_later(name, dialect)}.difference(*suspects)
+    kept = _keep_unsuspected(found, dialect)
     sent = [name for name in found if name in kept]
     held_back = [name for name in found if name not in kept]
     lost = {
@@ -154,6 +147,19 @@ def select_betas(call: RelayCall[Dialect]) -> SelectedBetas:
     notes = [FidelityNote("approximated", BETA_HEADER, "; ".join(reasons))] if reasons else []
     tested = [name for name in sent if any(name in names for names in dialect.suspected_betas)]
     return SelectedBetas(sent, tested, held_back, lost, notes)
+
+
+def _keep_unsuspected(found: Collection[str], dialect: Dialect) -> set[str]:
+    """Return the betas to send: all, or the accepted ones and half of the smallest set that has the cause."""
+    suspects = [names for names in dialect.suspected_betas if names and {*found} >= {*names}]
+    if not suspects:
+        return {*found}
+    smallest = min(suspects, key=len)
+    by_date = sorted(smallest, key=lambda name: (name[-_DATE_LENGTH:], name))
+    kept = {*dialect.accepted_betas, *by_date[: len(by_date) // 2]}
+    if all(_is_later(name, dialect) for name in smallest):  # so the listed ones are not the cause
+        kept |= {name for name in found if not _is_later(name, dialect)}.difference(*suspects)
+    return kept
 
 
 _WORD = compile_later(r"[\w-]+")

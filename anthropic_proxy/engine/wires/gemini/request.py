@@ -277,77 +277,86 @@ class _Contents:
 
     def add_message(self, message: Message) -> None:
         if message.role == "assistant":
-            parts: list[_Part] = []
-            signature = ""
-            own = self._find_own_parts(message)
-            placeholder = "" if own else self._placeholder
-            shown = _texts_of_searches(own.values())
-            waiting: list[_CarriedPart] = []
-            for block in message.content:
-                if type(block) is ToolUseBlock:
-                    self._names[block.id] = block.name
-                    call = _FunctionCall(block.id if self._sends_ids else UNSET, block.name, block.input)
-                    parts.append(_CallPart(call, signature or placeholder or UNSET))
-                    signature = placeholder = ""
-                    parts += _take_due(waiting)
-                elif type(block) is TextBlock:
-                    if bytes(block.text) not in shown:
-                        parts.append(_TextPart(block.text, signature or UNSET))
-                        signature = ""
-                elif id(block) in own:
-                    waiting.append(own[id(block)])
-                    parts += _take_due(waiting, 0)
-                    signature = ""
-                elif type(block) is ThinkingBlock:
-                    state = decode_signature(self._call.dialect.signature_tag, block.signature)
-                    if (
-                        state is not None
-                        and state.call_signature
-                        and state.model in (None, self._call.model)
-                        and self._call.dialect.replays_signatures
-                    ):
-                        signature = state.call_signature
-                    else:
-                        signature = ""
-                        self._forgets = True
-            self._put("model", parts + _take_due(waiting, sys.maxsize))
+            self._add_reply(message)
         elif message.role == "user":
-            results: list[_Part] = []
-            beside: list[dict[str, Any]] = []  # images that Gemini does not accept in a result
-            others, self._waiting = self._waiting, []
-            for block in message.content:
-                if type(block) is ToolResultBlock:
-                    # JSON is sent as text: Gemini decodes numbers as doubles, and would change long integers
-                    inline: list[dict[str, Any]] = []
-                    output = (
-                        block.content or _NOTHING
-                        if is_string_or_absent(block.content)
-                        else self._read_result(block, inline, beside)
-                    )
-                    identity = block.tool_use_id if self._sends_ids else UNSET
-                    name = self._names.get(block.tool_use_id, "unknown")
-                    response = _FunctionResponse(identity, name, {"error" if block.is_error else "output": output})
-                    if inline:
-                        response.parts = inline
-                    results.append(_ResultPart(response))
-                elif type(block) is TextBlock:
-                    others.append(_TextPart(block.text))
-                elif isinstance(block, _MEDIA):
-                    others.append(_encode_media(self._call, block, self._notes))
-            results += beside
-            self._put("user", results, answers=True)
-            self._put("user", others)
+            self._add_user_message(message)
         else:
-            texts = [bytes(block.text)[1:-1] for block in message.blocks if type(block) is TextBlock]
-            reminders: list[_Part] = [
-                _TextPart(Raw(rb'"<system-reminder>\n' + text + rb'\n</system-reminder>"')) for text in texts
-            ]
-            self._notes.append(SYSTEM_AS_REMINDER)
-            last = self._contents[-1] if self._contents else None
-            if last is not None and last.role == "model" and any(type(part) is _CallPart for part in last.parts):
-                self._waiting += reminders
-            else:
-                self._put("user", reminders)
+            self._add_system_message(message)
+
+    def _add_reply(self, message: Message) -> None:
+        parts: list[_Part] = []
+        signature = ""
+        own = self._find_own_parts(message)
+        placeholder = "" if own else self._placeholder
+        shown = _texts_of_searches(own.values())
+        waiting: list[_CarriedPart] = []
+        for block in message.content:
+            if type(block) is ToolUseBlock:
+                self._names[block.id] = block.name
+                call = _FunctionCall(block.id if self._sends_ids else UNSET, block.name, block.input)
+                parts.append(_CallPart(call, signature or placeholder or UNSET))
+                signature = placeholder = ""
+                parts += _take_due(waiting)
+            elif type(block) is TextBlock:
+                if bytes(block.text) not in shown:
+                    parts.append(_TextPart(block.text, signature or UNSET))
+                    signature = ""
+            elif id(block) in own:
+                waiting.append(own[id(block)])
+                parts += _take_due(waiting, 0)
+                signature = ""
+            elif type(block) is ThinkingBlock:
+                state = decode_signature(self._call.dialect.signature_tag, block.signature)
+                if (
+                    state is not None
+                    and state.call_signature
+                    and state.model in (None, self._call.model)
+                    and self._call.dialect.replays_signatures
+                ):
+                    signature = state.call_signature
+                else:
+                    signature = ""
+                    self._forgets = True
+        self._put("model", parts + _take_due(waiting, sys.maxsize))
+
+    def _add_user_message(self, message: Message) -> None:
+        results: list[_Part] = []
+        beside: list[dict[str, Any]] = []  # images that Gemini does not accept in a result
+        others, self._waiting = self._waiting, []
+        for block in message.content:
+            if type(block) is ToolResultBlock:
+                # JSON is sent as text: Gemini decodes numbers as doubles, and would change long integers
+                inline: list[dict[str, Any]] = []
+                output = (
+                    block.content or _NOTHING
+                    if is_string_or_absent(block.content)
+                    else self._read_result(block, inline, beside)
+                )
+                identity = block.tool_use_id if self._sends_ids else UNSET
+                name = self._names.get(block.tool_use_id, "unknown")
+                response = _FunctionResponse(identity, name, {"error" if block.is_error else "output": output})
+                if inline:
+                    response.parts = inline
+                results.append(_ResultPart(response))
+            elif type(block) is TextBlock:
+                others.append(_TextPart(block.text))
+            elif isinstance(block, _MEDIA):
+                others.append(_encode_media(self._call, block, self._notes))
+        results += beside
+        self._put("user", results, answers=True)
+        self._put("user", others)
+
+    def _add_system_message(self, message: Message) -> None:
+        texts = [bytes(block.text)[1:-1] for block in message.blocks if type(block) is TextBlock]
+        reminders: list[_Part] = [
+            _TextPart(Raw(rb'"<system-reminder>\n' + text + rb'\n</system-reminder>"')) for text in texts
+        ]
+        self._notes.append(SYSTEM_AS_REMINDER)
+        last = self._contents[-1] if self._contents else None
+        if last is not None and last.role == "model" and any(type(part) is _CallPart for part in last.parts):
+            self._waiting += reminders
+        else:
+            self._put("user", reminders)
 
     def _find_own_parts(self, message: Message) -> dict[int, _CarriedPart]:
         """Return the parts about Google's own tools in a reply: `id()` of the thinking block that has it → part."""

@@ -169,14 +169,17 @@ class _Reduction:
             reduced.setdefault("items", {})
         elif holds_type(reduced.get("type"), "array") and not reduced.get("items"):
             reduced["items"] = {"type": "string"}
-        reduced = _filter_required_and_add_texts(reduced, words)
-        beside = {key: value for key, value in reduced.items() if not key.startswith("$")}
-        if "$ref" not in reduced or not beside:
-            return reduced
-        # Gemini rejects other keywords beside `$ref`
-        annotations: Schema = {key: beside[key] for key in ("title", "description") if key in beside}
-        definitions = {"$defs": reduced["$defs"]} if "$defs" in reduced else {}
-        return {"anyOf": [{"$ref": reduced["$ref"]}], **annotations, **definitions}
+        return _separate_reference(_filter_required_and_add_texts(reduced, words))
+
+
+def _separate_reference(schema: Schema) -> Schema:
+    """Move a `$ref` into an alternative, because Gemini rejects other keywords beside it."""
+    beside = {key: value for key, value in schema.items() if not key.startswith("$")}
+    if "$ref" not in schema or not beside:
+        return schema
+    annotations: Schema = {key: beside[key] for key in ("title", "description") if key in beside}
+    definitions = {"$defs": schema["$defs"]} if "$defs" in schema else {}
+    return {"anyOf": [{"$ref": schema["$ref"]}], **annotations, **definitions}
 
 
 # Google's OpenAPI subset
@@ -243,14 +246,7 @@ class _Lowering:
                     lowered[key] = value
                 case _:
                     words += _describe(key, value)
-        if lowered.get("type") == "ARRAY":
-            lowered.setdefault("items", {"type": "STRING"})
-        if not lowered.get("properties"):
-            lowered.pop("properties", None)  # Gemini rejects an empty object
-        is_text = lowered.get("type") == "STRING" and all(isinstance(one, str) for one in lowered.get("enum", ()))
-        if "enum" in lowered and not is_text:
-            # rejected for other types, and text would change the argument's type
-            words += _describe("one of", lowered.pop("enum"))
+        _replace_rejected_values(lowered, words)
         lowered = _filter_required_and_add_texts(lowered, words)
         self._lowered[id(given)] = given, lowered
         return lowered
@@ -367,3 +363,14 @@ def _describe(key: str, value: Any) -> list[str]:
         return []
     text = describe_keyword(key, value)
     return [text] if text else []
+
+
+def _replace_rejected_values(lowered: Schema, words: list[str]) -> None:
+    if lowered.get("type") == "ARRAY":
+        lowered.setdefault("items", {"type": "STRING"})
+    if not lowered.get("properties"):
+        lowered.pop("properties", None)  # Gemini rejects an empty object
+    is_text = lowered.get("type") == "STRING" and all(isinstance(one, str) for one in lowered.get("enum", ()))
+    if "enum" in lowered and not is_text:
+        # rejected for other types, and text would change the argument's type
+        words += _describe("one of", lowered.pop("enum"))

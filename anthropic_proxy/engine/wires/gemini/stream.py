@@ -371,13 +371,9 @@ class GeminiDecoder(Decoder):
             self._fail(read_error_object({"error": reply.error}, None, {}), deltas)
         candidate = reply.candidates[0] if reply.candidates else None
         if candidate is not None and candidate.index:
-            candidate = next((one for one in reply.candidates or () if not one.index), None)
+            candidate = _find_first_candidate(reply)
         if self._sources is not None and candidate is not None:
-            # before the text of the frame, which may cite the sources
-            if candidate.url_context_metadata is not None:
-                deltas += self._sources.decode_url_fetches(candidate.url_context_metadata)
-            if candidate.grounding_metadata is not None:
-                self._sources.record_search_results(candidate.grounding_metadata)
+            deltas += self._sources.read_metadata(candidate)  # before the text of the frame, which may cite the sources
         if candidate is not None and candidate.content is not None:
             for part in candidate.content.parts or ():
                 if part.text and not part.thought and not part.thought_signature:
@@ -385,14 +381,21 @@ class GeminiDecoder(Decoder):
                 else:
                     self._read_part(part, deltas)
         if reply.candidates is not None and len(reply.candidates) > 1 and candidate is not None and not self._calls:
-            for part in _list_calls(other for other in reply.candidates if other is not candidate):
-                self._read_part(part, deltas)
+            self._read_other_candidates(reply.candidates, candidate, deltas)
         if reply.usage_metadata is not None and reply.usage_metadata != self._usage:
             self._count(reply.usage_metadata, deltas)
         if candidate is not None:
-            if candidate.finish_reason and (self._ended_normally or not self._stopped) and not self._unreadable:
+            if candidate.finish_reason:
                 self._finish(candidate.finish_reason, candidate, deltas)
-        elif (feedback := reply.prompt_feedback) is not None and feedback.block_reason and not self._stopped:
+        elif reply.prompt_feedback is not None and not self._stopped:
+            self._read_feedback(reply.prompt_feedback, deltas)
+
+    def _read_other_candidates(self, candidates: Sequence[Candidate], first: Candidate, deltas: list[Delta]) -> None:
+        for part in _list_calls(other for other in candidates if other is not first):
+            self._read_part(part, deltas)
+
+    def _read_feedback(self, feedback: PromptFeedback, deltas: list[Delta]) -> None:
+        if feedback.block_reason:
             words = feedback.block_reason_message
             reason = f"{feedback.block_reason}: {words}" if words else feedback.block_reason
             deltas += self._stop(build_blocked_reply_stop(self._call.provider_prefix, reason))
@@ -554,6 +557,8 @@ class GeminiDecoder(Decoder):
         )
 
     def _finish(self, reason: str, candidate: Candidate, deltas: list[Delta]) -> None:
+        if (self._stopped and not self._ended_normally) or self._unreadable is not None:
+            return
         if reason == _CONTINUATION and candidate.continuation_token and self.continuation_token is not None:
             self.continuation_token = candidate.continuation_token
             self._stopped = True
@@ -625,6 +630,10 @@ _MIN_SEARCHED = 64
 """Characters that a search counts at least, because of the time that it takes in any case."""
 
 
+def _find_first_candidate(reply: GenerateContentResponse) -> Candidate | None:
+    return next((one for one in reply.candidates or () if not one.index), None)
+
+
 class _Grounding:
     """Web searches and URL fetches of one reply. Text that later citations may refer to is buffered.
 
@@ -664,7 +673,14 @@ class _Grounding:
             self._left = []
         return [delta]
 
-    def decode_url_fetches(self, context: UrlContextMetadata) -> list[Delta]:
+    def read_metadata(self, candidate: Candidate) -> list[Delta]:
+        context = candidate.url_context_metadata
+        deltas = [] if context is None else self._decode_url_fetches(context)
+        if candidate.grounding_metadata is not None:
+            self._record_search_results(candidate.grounding_metadata)
+        return deltas
+
+    def _decode_url_fetches(self, context: UrlContextMetadata) -> list[Delta]:
         """Return a call block and a result block for each fetched URL that earlier frames did not contain.
 
         While text is buffered, these blocks are buffered too. After new URLs, a `Usage` delta has the number of all
@@ -684,7 +700,7 @@ class _Grounding:
             deltas.append(Usage(web_fetch_requests=len(self._fetched)))
         return deltas
 
-    def record_search_results(self, grounding: GroundingMetadata) -> None:
+    def _record_search_results(self, grounding: GroundingMetadata) -> None:
         """Store the queries, sources and citations of a web search until `release_buffered_deltas` returns them."""
         self._queries |= dict.fromkeys(query for query in grounding.web_search_queries or () if query)
         sources = [chunk.web for chunk in grounding.grounding_chunks or ()]

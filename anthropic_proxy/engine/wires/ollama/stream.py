@@ -167,35 +167,37 @@ class OllamaDecoder(Decoder):
             for call in part.tool_calls or ():
                 self._read_call(call, deltas)
         if read.done and not self.finished:
-            self.finished = True
-            # `load` and `unload` end an empty request; older releases state no reason.
-            kind = find_finish_kind(read.done_reason or "stop")
-            if kind == "failed":
-                fault = UpstreamFault(message=f"the answer ended with {read.done_reason!r}")
-                raise classify_fault(fault, self._call)
-            usage: list[Delta] = []
-            if read.prompt_eval_count is not None or read.eval_count is not None:
-                usage.append(Usage(input_tokens=read.prompt_eval_count, output_tokens=read.eval_count))
-            if kind == "unreadable":
-                self._unreadable = build_unreadable_reply(self._call.provider_prefix, read.done_reason or "")
-                deltas += usage
-                return deltas
-            if self._text is not None:
-                reply_ended_early = kind not in {"end", "calls", "unknown"}
-                deltas += self._text.finish(
-                    reply_ended_early=reply_ended_early, is_text_reply=not reply_ended_early and not self._calls
-                )
-            window = resolve_context_window(self._call)
-            spent = (read.prompt_eval_count or 0) + (read.eval_count or 0)
-            stop = build_stop(
-                kind,
-                self._call.provider_prefix,
-                read.done_reason or "",
-                is_cut=self._has_incomplete,
-                fills_window=window is not None and spent >= window - 1,
-            )
-            deltas += [*usage, stop]
+            self._finish(read, deltas)
         return deltas
+
+    def _finish(self, read: Frame, deltas: list[Delta]) -> None:
+        self.finished = True
+        reason = read.done_reason or "stop"  # older releases state none
+        kind = find_finish_kind(reason)  # `load` and `unload` end an empty request
+        if kind == "failed":
+            raise classify_fault(UpstreamFault(message=f"the answer ended with {reason!r}"), self._call)
+        usage: list[Delta] = []
+        if read.prompt_eval_count is not None or read.eval_count is not None:
+            usage.append(Usage(input_tokens=read.prompt_eval_count, output_tokens=read.eval_count))
+        if kind == "unreadable":
+            self._unreadable = build_unreadable_reply(self._call.provider_prefix, reason)
+            deltas += usage
+            return
+        if self._text is not None:
+            reply_ended_early = kind not in {"end", "calls", "unknown"}
+            deltas += self._text.finish(
+                reply_ended_early=reply_ended_early, is_text_reply=not reply_ended_early and not self._calls
+            )
+        window = resolve_context_window(self._call)
+        spent = (read.prompt_eval_count or 0) + (read.eval_count or 0)
+        stop = build_stop(
+            kind,
+            self._call.provider_prefix,
+            reason,
+            is_cut=self._has_incomplete,
+            fills_window=window is not None and spent >= window - 1,
+        )
+        deltas += [*usage, stop]
 
     def _read_call(self, part: ToolCallField, deltas: list[Delta]) -> None:
         """Raises `UpstreamProtocolError` if only the name is missing. An entry without arguments too is ignored."""

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, assert_never
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, structs
@@ -57,7 +57,12 @@ from anthropic_proxy.engine.wires.shared_notes import (
     SCHEMA_AS_TOOL,
     renamed_effort_note,
 )
-from anthropic_proxy.engine.wires.thinking import SIGNATURE_PLACEHOLDERS, decode_signature, digest_base_url
+from anthropic_proxy.engine.wires.thinking import (
+    SIGNATURE_PLACEHOLDERS,
+    ReasoningState,
+    decode_signature,
+    digest_base_url,
+)
 
 PATH = "/chat/completions"
 
@@ -386,36 +391,30 @@ class ChatMessageEncoder(MessageEncoder):
             if details:
                 reply.reasoning_details = details
         signed = [carry for _, carry in kept if carry.call_signature and carry.server_digest == address]
-        calls = reply.tool_calls or []
-        for carry in signed:
-            if carry.call_index < len(calls):
-                calls[carry.call_index].extra_content = {"google": {"thought_signature": carry.call_signature}}
+        _write_signatures(signed, reply)
         if not dialect.replayed_thinking_field:
-            self._drops_thinking = self._drops_thinking or bool(
-                blocks and not (dialect.replays_reasoning_details or signed)
-            )
+            if blocks and not (dialect.replays_reasoning_details or signed):
+                self._drops_thinking = True
             return
         text = "".join(block.thinking for block, carry in kept if carry.replay)
         must = dialect.thinking_replay_scope == "every" or (dialect.thinking_replay_scope == "calls" and has_calls)
         if not text and must and dialect.is_thinking(self._request):
             text = _MISSING_THINKING_TEXT
-        field = dialect.replayed_thinking_field
-        if not text:
-            return
+        if text:
+            self._write_thinking(text, reply)
+
+    def _write_thinking(self, text: str, reply: _Reply) -> None:
+        field = self._dialect.replayed_thinking_field
         if field == "content":
             thinking = {"type": "thinking", "thinking": [{"type": "text", "text": text}]}
             if isinstance(reply.content, Raw) and bytes(reply.content) not in _EMPTY:
                 reply.content = [thinking, _TextPart(reply.content)]
             else:
                 reply.content = [thinking]
-        elif field == "reasoning":
+        if field in ("reasoning", "both"):
             reply.reasoning = text
-        elif field == "reasoning_content":
+        if field in ("reasoning_content", "both"):
             reply.reasoning_content = text
-        elif field == "both":
-            reply.reasoning = reply.reasoning_content = text
-        else:
-            assert_never(field)
 
     def _add_placeholder(self, reply: _Reply, call: _Call) -> None:
         """Add the placeholder for a thought signature to the first call of a reply, if it has no signature."""
@@ -538,3 +537,10 @@ class OutputToolConverter:
             else:
                 converted.append(delta)
         return converted
+
+
+def _write_signatures(signed: Sequence[ReasoningState], reply: _Reply) -> None:
+    calls = reply.tool_calls or []
+    for carry in signed:
+        if carry.call_index < len(calls):
+            calls[carry.call_index].extra_content = {"google": {"thought_signature": carry.call_signature}}

@@ -63,13 +63,13 @@ def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
     tools = encode_tools(call, dialect, budget)
     items = ItemEncoder(call, dialect)
     body: dict[str, Any] = {"model": call.model}
-    instructions = join_system_prompt(request, reply_schema_instruction(call, budget, notes))
-    marks_system_text = instructions is not None and dialect.sends_cache_breakpoint and request.has_cache_marks()
-    if instructions is not None and not marks_system_text:
-        body["instructions"] = instructions
-    body["input"] = items.encode_input(encode_loaded_tools(call, dialect, budget, notes))
-    if instructions is not None and marks_system_text:  # `instructions` is a string, which cannot have a breakpoint
-        body["input"].insert(0, _InputMessage("developer", [_MarkedTextPart(instructions)]))
+    first: list[Any] = []
+    if (instructions := join_system_prompt(request, reply_schema_instruction(call, budget, notes))) is not None:
+        if dialect.sends_cache_breakpoint and request.has_cache_marks():  # `instructions` cannot have a breakpoint
+            first = [_InputMessage("developer", [_MarkedTextPart(instructions)])]
+        else:
+            body["instructions"] = instructions
+    body["input"] = first + items.encode_input(encode_loaded_tools(call, dialect, budget, notes))
     if tools.definitions:
         add_tools(body, tools.definitions, tools.tool_choice, call, notes)
     if tools.max_searches is not None:
@@ -80,38 +80,25 @@ def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
         reason = "; the provider does not search at a lower effort"
         notes.append(note_replacement("output_config.effort", effort, "low", reason))
         effort = "low"
-    included: list[str] = []
     if dialect.can_reason:
-        thinking = dialect.is_thinking_at_effort(effort)
-        sent_effort = dict(dialect.effort_names).get(effort, effort)
-        if sent_effort != effort:
-            notes.append(renamed_effort_note(effort, sent_effort))
-        if call.effort_plan is not None and dialect.sends_configuration_updates:
-            sent_effort = dict(dialect.effort_names).get(call.effort_plan.baseline, call.effort_plan.baseline)
-        reasoning = {} if effort == "default" else {"effort": sent_effort}
-        if thinking and dialect.requests_summaries and request.returns_thinking:
-            reasoning["summary"] = "auto"
-        if reasoning:
+        if reasoning := _encode_reasoning(call, effort, notes):
             body["reasoning"] = reasoning
-        if thinking:
-            included.append("reasoning.encrypted_content")
     elif effort not in ("default", "none"):
         notes.append(NO_EFFORT)
-    if tools.can_search and dialect.requests_search_sources:
-        included.append("web_search_call.action.sources")
-    if tools.runs_code and dialect.sends_container:
-        included.append("code_interpreter_call.outputs")
-    if included:
+    includes = (
+        ("reasoning.encrypted_content", dialect.can_reason and dialect.is_thinking_at_effort(effort)),
+        ("web_search_call.action.sources", tools.can_search and dialect.requests_search_sources),
+        ("code_interpreter_call.outputs", tools.runs_code and dialect.sends_container),
+    )
+    if included := [field for field, is_wanted in includes if is_wanted]:
         body["include"] = included
     keeps_schema = False
     if (found := encode_reply_schema(call, budget, notes)) is not None:
         cleaned, keeps_schema = found
         if not keeps_schema:
             notes.append(SCHEMA_NOT_ENFORCED)
-        output_format: dict[str, Any] = {"type": "json_schema", "name": "output", "schema": cleaned}
-        if dialect.sends_strict:
-            output_format["strict"] = keeps_schema
-        body["text"] = {"format": output_format}
+        strict = {"strict": keeps_schema} if dialect.sends_strict else {}
+        body["text"] = {"format": {"type": "json_schema", "name": "output", "schema": cleaned, **strict}}
     add_sampling(body, request.effort, call, notes)
     if dialect.sends_store:
         body["store"] = False
@@ -127,6 +114,20 @@ def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
         notes=(*notes, *tools.notes, *items.notes),
         enforces_schema=keeps_schema,
     )
+
+
+def _encode_reasoning(call: TranslatedCall[Dialect], effort: str, notes: list[FidelityNote]) -> dict[str, str]:
+    dialect = call.dialect
+    names = dict(dialect.effort_names)
+    sent_effort = names.get(effort, effort)
+    if sent_effort != effort:
+        notes.append(renamed_effort_note(effort, sent_effort))
+    if call.effort_plan is not None and dialect.sends_configuration_updates:
+        sent_effort = names.get(call.effort_plan.baseline, call.effort_plan.baseline)
+    reasoning = {} if effort == "default" else {"effort": sent_effort}
+    if dialect.requests_summaries and call.request.returns_thinking and dialect.is_thinking_at_effort(effort):
+        reasoning["summary"] = "auto"
+    return reasoning
 
 
 _COUNTED_FIELDS = frozenset(

@@ -34,6 +34,7 @@ from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_responses.errors import classify_fault, decode_bare_error, decode_error_object
 from anthropic_proxy.engine.wires.openai_responses.reply import (
     InputTokenDetails,
+    OutputContent,
     OutputItem,
     OutputTokenDetails,
     Response,
@@ -157,15 +158,7 @@ class ResponsesDecoder(Decoder):
                 elif state.server_tool is not None:
                     self._put_hosted(state.server_tool.start_call(event.arguments or event.code or ""), deltas)
             case "response.output_item.added":
-                state = self._find(event)
-                item = self._decode(decode_item, event.item)
-                if state.complete:  # a server that gives every item the same index
-                    state = self._items[self._last] = OutputItemState()
-                state.item_id = item.id
-                if item.type in _CALLS and state.tool_call is None:
-                    self._begin_call(state, item, deltas)
-                elif item.type in SERVER_TOOL_ITEM_TYPES:
-                    state.server_tool = ServerToolItemDecoder(self._call, item, self._calls)
+                self._begin_item(self._find(event), self._decode(decode_item, event.item), deltas)
             case "response.output_item.done":
                 self._complete(self._find(event), self._decode(decode_item, event.item), deltas)
             case "response.completed" | "response.incomplete" | "response.failed":
@@ -242,6 +235,15 @@ class ResponsesDecoder(Decoder):
         state.tool_call.start_call(item, deltas)
         return state.tool_call
 
+    def _begin_item(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
+        if state.complete:  # a server that gives every item the same index
+            state = self._items[self._last] = OutputItemState()
+        state.item_id = item.id
+        if item.type in _CALLS and state.tool_call is None:
+            self._begin_call(state, item, deltas)
+        elif item.type in SERVER_TOOL_ITEM_TYPES:
+            state.server_tool = ServerToolItemDecoder(self._call, item, self._calls)
+
     def _complete(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
         """Append the content of a complete output item to `deltas`, except content of earlier events."""
         if state.complete:
@@ -258,19 +260,7 @@ class ResponsesDecoder(Decoder):
             if carry.encrypted or state.latest_part is not None:
                 self._put_thought(Thinking(signature=encode_signature(self._tag, carry)), state, deltas)
         elif item.type == "message":
-            parts = item.content or []
-            if state.text_streamed:
-                deltas += self._search.decode_remaining_citations(parts, state.citation_count)
-            else:
-                for part in parts:
-                    if part.type == "refusal":
-                        self._refusal.append(part.refusal or "")
-                    for piece in self._search.split_at_citations(part):
-                        if isinstance(piece, Text):
-                            self._emit_text(piece.text, state, deltas)
-                        else:
-                            self._put([piece], deltas)
-            deltas += self._search.release_buffered_deltas()
+            self._complete_message(state, item.content or [], deltas)
         elif item.type in _CALLS:
             (state.tool_call or self._begin_call(state, item, deltas)).end_call(item, deltas)
         elif item.type == "web_search_call":
@@ -282,6 +272,20 @@ class ResponsesDecoder(Decoder):
         elif item.type == "image_generation_call" and item.result:  # the Messages API has no block for an image
             words = describe_generated_file(f"image/{item.output_format or 'png'}", len(item.result))
             self._emit_text(words, state, deltas)
+
+    def _complete_message(self, state: OutputItemState, parts: list[OutputContent], deltas: list[Delta]) -> None:
+        if state.text_streamed:
+            deltas += self._search.decode_remaining_citations(parts, state.citation_count)
+        else:
+            for part in parts:
+                if part.type == "refusal":
+                    self._refusal.append(part.refusal or "")
+                for piece in self._search.split_at_citations(part):
+                    if isinstance(piece, Text):
+                        self._emit_text(piece.text, state, deltas)
+                    else:
+                        self._put([piece], deltas)
+        deltas += self._search.release_buffered_deltas()
 
     def _emit_text(self, text: str, state: OutputItemState, deltas: list[Delta]) -> None:
         if self._spoken != self._last:
