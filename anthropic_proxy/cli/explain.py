@@ -56,7 +56,7 @@ from anthropic_proxy.engine.wires.contract import Credential
 from anthropic_proxy.errors import ConfigurationError, ProxyError
 from anthropic_proxy.gateway.error_catalog import find_remedy, split_remedy
 from anthropic_proxy.gateway.money import format_cost
-from anthropic_proxy.gateway.server.auth import MAX_BODY_BYTES
+from anthropic_proxy.gateway.server.auth import MAX_REQUEST_BYTES
 from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import Log
@@ -102,7 +102,7 @@ def explain(
         raise ConfigurationError(f"--last and {file} exclude each other. Use one of them.", code="explain-source")
     is_stored = file is None or str(file).startswith(_ID_START) or is_request_number(str(file))
     if file is not None and (file.exists() or not is_stored):
-        name, content = str(file), read_input(file, MAX_BODY_BYTES)
+        name, content = str(file), read_input(file, MAX_REQUEST_BYTES)
         settings = load_command_settings()
     else:
         settings = load_command_settings()

@@ -3,7 +3,7 @@
 import getpass
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -121,29 +121,19 @@ def list_(*, as_json: bool = False) -> None:
     if not found and output.is_terminal:
         output.write_notice("There are no keys. Create one:  anthropic-proxy keys create LABEL")
         return
-    columns = [
-        Column("Label"),
-        Column("Key", is_optional=True),
-        *map(Column, ("Status", "Owner", "Team", "Expires")),
-        Column("Limits", wraps=True),
-        Column("Id", is_optional=True),
-    ]
-    rows = [
-        [
-            key.label,
-            key.hashes[0].hint if key.hashes else "",
-            key.find_status(now),
-            key.owner,
-            key.team,
-            format_time(key.expires_at) or "never",
-            key.problem or describe_rules(key.rules),
-            key.id,
-        ]
-        for key in found
+    shown: Sequence[tuple[Column, Callable[[VirtualKey], str]]] = [
+        (Column("Label"), lambda key: key.label),
+        (Column("Key", is_optional=True), lambda key: key.hashes[0].hint if key.hashes else ""),
+        (Column("Status"), lambda key: key.find_status(now)),
+        (Column("Owner"), lambda key: key.owner),
+        (Column("Team"), lambda key: key.team),
+        (Column("Expires"), lambda key: format_time(key.expires_at) or "never"),
+        (Column("Limits", wraps=True), lambda key: key.problem or describe_rules(key.rules)),
+        (Column("Id", is_optional=True), lambda key: key.id),
     ]
     if output.is_terminal:  # room for the columns with values
-        used = [index for index in range(len(columns)) if any(row[index] not in ("", "never") for row in rows)]
-        columns, rows = [columns[index] for index in used], [[row[index] for index in used] for row in rows]
+        shown = [one for one in shown if any(one[1](key) not in ("", "never") for key in found)]
+    columns, rows = [column for column, _ in shown], [[text(key) for _, text in shown] for key in found]
     output.write_table(columns, rows)
     if output.is_terminal:
         output.write_notice(f"All facts of one key:  anthropic-proxy keys show {quote_word(found[0].label)}")

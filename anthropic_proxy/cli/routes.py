@@ -14,7 +14,7 @@ from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.routes import describe_conditions
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.readiness import list_retirement_notices
-from anthropic_proxy.gateway.server.auth import MAX_BODY_BYTES
+from anthropic_proxy.gateway.server.auth import MAX_REQUEST_BYTES
 from anthropic_proxy.gateway.settings import CONFIG_FILE
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
@@ -116,7 +116,7 @@ def explain(
     settings = load_command_settings()
     fields, result, _ = dry_run_request(
         settings,
-        read_input(file, MAX_BODY_BYTES),
+        read_input(file, MAX_REQUEST_BYTES),
         describe_input(file),
         model,
         sender=sender,

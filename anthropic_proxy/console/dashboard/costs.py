@@ -69,22 +69,22 @@ class CostRow(Struct, frozen=True):
         return self.group.sums
 
 
-def _show_mean(one: CostRow) -> str:
-    sums = one.sums
+def _show_mean(row: CostRow) -> str:
+    sums = row.sums
     mean = format_cost(round(sums.cost / sums.requests), sums.unknown_cost_requests)
     return mean if sums.all_tokens else formats.UNKNOWN
 
 
 _COLUMNS: Sequence[TableColumn[CostRow]] = (
-    TableColumn("name", "", lambda one: Cell(text=one.name, href=one.href, note=one.note), style="a-what quiet wrap"),
+    TableColumn("name", "", lambda row: Cell(text=row.name, href=row.href, note=row.note), style="a-what quiet wrap"),
     REQUESTS,
     INPUT,
     CACHED,
     OUTPUT,
-    TableColumn("mean", "Per request", _show_mean, lambda one: one.sums.cost / one.sums.requests, "Cost per request"),
+    TableColumn("mean", "Per request", _show_mean, lambda row: row.sums.cost / row.sums.requests, "Cost per request"),
     REQUESTED_COST,
     COST,
-    TableColumn("share", "Share", lambda one: Cell(bars=[one.share]), is_number=True, style="context"),
+    TableColumn("share", "Share", lambda row: Cell(bars=[row.share]), is_number=True, style="context"),
 )
 
 

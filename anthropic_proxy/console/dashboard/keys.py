@@ -4,6 +4,7 @@ The audit log has each change of a key or a team, with time, author, and old and
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -44,6 +45,7 @@ from anthropic_proxy.console.keys.queries import (
     require_key,
 )
 from anthropic_proxy.console.keys.virtual_keys import (
+    LIMIT_FIELDS,
     LIST_FIELDS,
     AuditEntry,
     KeyStatus,
@@ -88,6 +90,7 @@ class KeyState(Struct, frozen=True):
 
 class KeyRow(Struct, frozen=True, kw_only=True):
     key: VirtualKey
+    status: KeyStatus
     state: KeyState
     expires: str
     """Text about the expiry of an active key, if the state does not mention it. "": the key does not expire, or only
@@ -98,6 +101,10 @@ class KeyRow(Struct, frozen=True, kw_only=True):
     last_used: str
     sums: UsageSums
     requests_link: str = ""
+
+    @property
+    def rules(self) -> Rules:
+        return self.key.rules
 
     @property
     def hint(self) -> str:
@@ -113,6 +120,10 @@ class TeamRow(Struct, frozen=True, kw_only=True):
     """List of its keys."""
     requests_link: str
     costs_link: str
+
+    @property
+    def rules(self) -> Rules:
+        return self.team.rules
 
 
 def show_rules(rules: Rules) -> Cell:
@@ -146,7 +157,7 @@ _COLUMNS: Sequence[TableColumn[KeyRow]] = (
     TableColumn(
         "owner", "Owner, team", lambda row: Cell(text=row.key.owner or formats.UNKNOWN, note=row.key.team), style="wrap"
     ),
-    TableColumn("allowed", "Allowed, limits", lambda row: show_rules(row.key.rules), style="small allowed"),
+    TableColumn("allowed", "Allowed, limits", lambda row: show_rules(row.rules), style="small allowed"),
     TableColumn(
         "used",
         "Budget used",
@@ -186,7 +197,7 @@ _HIDDEN_CHANGE = Markup('<span class="hidden-text">Change</span>')
 _TEAM_COLUMNS: Sequence[TableColumn[TeamRow]] = (
     TableColumn("team", "Team", lambda row: Cell(text=row.team.name, href=row.link), style="a-what wrap"),
     TableColumn("keys", "Keys", lambda row: _count_keys(row.keys), style="a-state nowrap", phone_label="keys"),
-    TableColumn("allowed", "Allowed, limits", lambda row: show_rules(row.team.rules), style="small allowed"),
+    TableColumn("allowed", "Allowed, limits", lambda row: show_rules(row.rules), style="small allowed"),
     TableColumn("used", "Budget used", lambda row: show_budgets(row.budgets), is_number=True, style="full"),
     structs.replace(REQUESTS, text=lambda row: _show_requests(row, f"the team {row.team.name}"), style="a-when"),
     structs.replace(COST, text=_show_team_cost),
@@ -272,7 +283,7 @@ def choose_key_rows(context: PageContext, rows: Sequence[KeyRow]) -> list[KeyRow
     chosen = [
         row
         for row in rows
-        if query.measure in ("", row.key.find_status(context.now))
+        if query.measure in ("", row.status)
         and (
             any(text in value.lower() for value in (row.key.label, row.key.owner, row.key.team, row.hint))
             or row.key.id.startswith(text)  # a random id contains many short words
@@ -303,10 +314,10 @@ def read_key_list(context: PageContext) -> KeyList:
     uses = find_last_key_uses(context.connection)
     rows = []
     for key in keys:
-        usage = KeyUsage(sums.get(key.label, UsageSums()), spending.get(key.id), uses.get(key.label))
         link = context.query.link("/dashboard/requests", facets={"key": key.label}, measure="", order="", text="")
-        rows.append(build_key_row(key, usage, context.now, link))
-    rows.sort(key=lambda row: (STATUSES.index(row.key.find_status(context.now)), row.key.label.lower()))
+        total = sums.get(key.label, UsageSums())
+        rows.append(build_key_row(key, total, spending.get(key.id), uses.get(key.label), context.now, link=link))
+    rows.sort(key=lambda row: (STATUSES.index(row.status), row.key.label.lower()))
     team_rows = [
         build_team_row(context, team, [row for row in rows if row.key.team == name], team_sums, spending)
         for name, team in named.items()
@@ -349,8 +360,8 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
     total = add_up(row.model.sums for row in by_period)
     team = find_team(EngineReader(context.connection), key.team) if key.team else None
     spending, problem = read_used_budgets(context, [key] if team is None else [key, team])
-    usage = KeyUsage(total, spending.get(key.id), find_last_key_uses(context.connection, key.label).get(key.label))
-    row = build_key_row(key, usage, context.now, context.query.link("/dashboard/requests"))
+    last, link = find_last_key_uses(context.connection, key.label), context.query.link("/dashboard/requests")
+    row = build_key_row(key, total, spending.get(key.id), last.get(key.label), context.now, link=link)
     latest = list_stored_requests(context.connection, chosen, _MAX_REQUESTS)
     state = {
         "active": "",
@@ -459,27 +470,23 @@ def list_shown_entries(context: PageContext, limit: int = _MAX_AUDIT_ROWS) -> Se
     )
 
 
-class KeyUsage(Struct, frozen=True):
-    sums: UsageSums
-    spending: Sequence[Spending] | None
-    """Used amounts of the budgets. None: the store of limits is not available."""
-    last_used_at: int | None = None
-
-
-def build_key_row(key: VirtualKey, usage: KeyUsage, now: float, requests_link: str = "") -> KeyRow:
-    """`now`: seconds since the epoch."""
-    last, expires = usage.last_used_at, ""
-    if key.expires_at is not None and key.expires_at - now > EXPIRY_NOTICE_SECONDS and key.revoked_at is None:
-        expires = f"expires in {_describe_span(key.expires_at - now)}"
+def build_key_row(
+    key: VirtualKey, sums: UsageSums, spending: Sequence[Spending] | None, last: int | None, now: float, *, link: str
+) -> KeyRow:
+    """`spending`: used amounts of the budgets; None: the store of limits is not available. `last`: start of the last
+    stored request in microseconds. `now`: seconds since the epoch.
+    """
+    is_far = key.expires_at is not None and key.expires_at - now > EXPIRY_NOTICE_SECONDS and key.revoked_at is None
     return KeyRow(
         key=key,
+        status=key.find_status(now),
         state=describe_state(key, now),
-        expires=expires,
-        budgets=build_budget_bars(key.rules, usage.spending),
+        expires=_describe_expiry(key, now) if is_far else "",
+        budgets=build_budget_bars(key.rules, spending),
         last_used_at=last,
         last_used=formats.UNKNOWN if last is None else formats.ago(now - last / MICROSECONDS),
-        sums=usage.sums,
-        requests_link=requests_link,
+        sums=sums,
+        requests_link=link,
     )
 
 
@@ -509,7 +516,7 @@ def describe_state(key: VirtualKey, now: float) -> KeyState:
     """
     status = key.find_status(now)
     if status == "active" and key.expires_at is not None and key.expires_at - now <= EXPIRY_NOTICE_SECONDS:
-        return KeyState("!", "warn", f"expires in {_describe_span(key.expires_at - now)}")
+        return KeyState("!", "warn", _describe_expiry(key, now))
     return KeyState(*_STATUS_SIGNS[status], status)
 
 
@@ -525,68 +532,51 @@ def build_budget_bars(rules: Rules, spending: Sequence[Spending] | None) -> Sequ
     return bars
 
 
-def _describe_span(seconds: float) -> str:
-    return formats.ago(seconds).removesuffix(" ago")
+def _describe_expiry(key: VirtualKey, now: float) -> str:
+    assert key.expires_at is not None
+    return f"expires in {formats.ago(key.expires_at - now).removesuffix(' ago')}"
 
 
-_RULE_EXPORT: Mapping[str, Callable[[Rules], Any]] = {
-    "models": lambda rules: list(rules.models),
-    "providers": lambda rules: list(rules.providers),
-    "routes": lambda rules: list(rules.routes),
-    "requests_per_minute": lambda rules: rules.requests_per_minute,
-    "tokens_per_minute": lambda rules: rules.tokens_per_minute,
-    "concurrency": lambda rules: rules.concurrency,
-    "budgets": lambda rules: [budget.encoded_text for budget in rules.budgets],
-}
-_USE_EXPORT: Mapping[str, Callable[[KeyRow | TeamRow], Any]] = {
+def _show_time(name: str) -> Callable[[KeyRow], str | None]:
+    return lambda row: format_key_time(getattr(row.key, name))
+
+
+_RULES_AND_USE: Mapping[str, Callable[[Any], Any]] = {
+    **{name: attrgetter(f"rules.{name}") for name in (*LIST_FIELDS, *LIMIT_FIELDS)},
+    "budgets": lambda row: [budget.encoded_text for budget in row.rules.budgets],
     "budgets_used": lambda row: [bar.text for bar in row.budgets],
-    "requests": lambda row: row.sums.requests,
-    "errors": lambda row: row.sums.errors,
-    "tokens": lambda row: row.sums.all_tokens,
+    **{name: attrgetter(f"sums.{name}") for name in ("requests", "errors")},
+    "tokens": attrgetter("sums.all_tokens"),
     "cost": lambda row: to_dollars(row.sums.known_cost),
 }
+_KEY_EXPORT: Mapping[str, Callable[[KeyRow], Any]] = {
+    **{name: attrgetter(f"key.{name}") for name in ("id", "label")},
+    **{name: attrgetter(name) for name in ("hint", "status")},
+    **{name: attrgetter(f"key.{name}") for name in ("owner", "team")},
+    **{name: _show_time(name) for name in ("created_at", "expires_at", "revoked_at")},
+    "last_used_at": lambda row: None if row.last_used_at is None else format_time(row.last_used_at),
+    **_RULES_AND_USE,
+}
+_TEAM_EXPORT: Mapping[str, Callable[[TeamRow], Any]] = {
+    "team": lambda row: row.team.name,
+    "keys": lambda row: len(row.keys),
+    **_RULES_AND_USE,
+}
 _ENTRY_EXPORT: Mapping[str, Callable[[AuditEntry], Any]] = {
-    "id": lambda entry: entry.id,
+    "id": attrgetter("id"),
     "at": lambda entry: format_key_time(entry.at),
-    "actor": lambda entry: entry.actor,
-    "action": lambda entry: entry.action,
-    "object": lambda entry: entry.target,
+    **{name: attrgetter(name) for name in ("actor", "action")},
+    "object": attrgetter("target"),
     "changes": lambda entry: describe_changes(entry.changes),
 }
 
 
 def _tabulate_keys(context: PageContext) -> ExportTable:
-    def rules_of(find: Callable[[Rules], Any]) -> Callable[[KeyRow], Any]:
-        return lambda row: find(row.key.rules)
-
-    fields: Mapping[str, Callable[[KeyRow], Any]] = {
-        "id": lambda row: row.key.id,
-        "label": lambda row: row.key.label,
-        "hint": lambda row: row.hint,
-        "status": lambda row: row.key.find_status(context.now),
-        "owner": lambda row: row.key.owner,
-        "team": lambda row: row.key.team,
-        "created_at": lambda row: format_key_time(row.key.created_at),
-        "expires_at": lambda row: format_key_time(row.key.expires_at),
-        "revoked_at": lambda row: format_key_time(row.key.revoked_at),
-        "last_used_at": lambda row: None if row.last_used_at is None else format_time(row.last_used_at),
-        **{name: rules_of(find) for name, find in _RULE_EXPORT.items()},
-        **_USE_EXPORT,
-    }
-    return tabulate(fields, choose_key_rows(context, read_key_list(context).keys))
+    return tabulate(_KEY_EXPORT, choose_key_rows(context, read_key_list(context).keys))
 
 
 def _tabulate_teams(context: PageContext) -> ExportTable:
-    def rules_of(find: Callable[[Rules], Any]) -> Callable[[TeamRow], Any]:
-        return lambda row: find(row.team.rules)
-
-    fields: Mapping[str, Callable[[TeamRow], Any]] = {
-        "team": lambda row: row.team.name,
-        "keys": lambda row: len(row.keys),
-        **{name: rules_of(find) for name, find in _RULE_EXPORT.items()},
-        **_USE_EXPORT,
-    }
-    return tabulate(fields, read_key_list(context).teams)
+    return tabulate(_TEAM_EXPORT, read_key_list(context).teams)
 
 
 def _tabulate_key_changes(context: PageContext) -> ExportTable:

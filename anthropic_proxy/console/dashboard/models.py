@@ -70,9 +70,9 @@ class UsedModel(Struct, frozen=True):
         return self.model.sums
 
 
-def _show_tool_errors(one: UsedModel) -> Cell:
-    text = formats.error_count_and_share(one.sums.tool_errors, one.sums.tool_results)
-    malformed = one.sums.malformed_replies
+def _show_tool_errors(row: UsedModel) -> Cell:
+    text = formats.error_count_and_share(row.sums.tool_errors, row.sums.tool_results)
+    malformed = row.sums.malformed_replies
     return Cell(text=text, note=f"{formats.count(malformed)} malformed" if malformed else "")
 
 
@@ -82,8 +82,8 @@ def _percentile_column(
     return TableColumn(
         name,
         title,
-        lambda one: formats.seconds(find_percentile(find(one), share)),
-        lambda one: find_percentile(find(one), share),
+        lambda row: formats.seconds(find_percentile(find(row), share)),
+        lambda row: find_percentile(find(row), share),
         description,
     )
 
@@ -92,25 +92,25 @@ _COLUMNS: Sequence[TableColumn[UsedModel]] = (
     TableColumn(
         "model",
         "Model",
-        lambda one: Cell(model=(one.prefix, one.model.model, one.model.provider), href=one.href),
+        lambda row: Cell(model=(row.prefix, row.model.model, row.model.provider), href=row.href),
         style="a-what quiet",
     ),
     REQUESTS,
     TableColumn(
         "errors",
         "Errors",
-        lambda one: formats.error_share(one.sums.errors, one.sums.requests),
-        lambda one: one.sums.errors / one.sums.requests,
+        lambda row: formats.error_share(row.sums.errors, row.sums.requests),
+        lambda row: row.sums.errors / row.sums.requests,
     ),
-    TableColumn("tool_errors", "Tool errors", _show_tool_errors, lambda one: one.sums.tool_error_share),
+    TableColumn("tool_errors", "Tool errors", _show_tool_errors, lambda row: row.sums.tool_error_share),
     INPUT,
     CACHED,
     OUTPUT,
-    _percentile_column("p50", "First token p50", lambda one: one.first_tokens, 0.5),
-    _percentile_column("p95", "p95", lambda one: one.first_tokens, 0.95, "First token p95"),
-    _percentile_column("total50", "Total p50", lambda one: one.durations, 0.5),
-    _percentile_column("total95", "p95", lambda one: one.durations, 0.95, "Total p95"),
-    TableColumn("speed", "Tokens/s", lambda one: formats.count(one.speed), lambda one: one.speed),
+    _percentile_column("p50", "First token p50", lambda row: row.first_tokens, 0.5),
+    _percentile_column("p95", "p95", lambda row: row.first_tokens, 0.95, "First token p95"),
+    _percentile_column("total50", "Total p50", lambda row: row.durations, 0.5),
+    _percentile_column("total95", "p95", lambda row: row.durations, 0.95, "Total p95"),
+    TableColumn("speed", "Tokens/s", lambda row: formats.count(row.speed), lambda row: row.speed),
     REQUESTED_COST,
     COST,
 )

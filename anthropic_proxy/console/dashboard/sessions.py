@@ -38,55 +38,55 @@ and id."""
 
 
 class ListedSession(Struct, frozen=True):
-    row: SessionRow
+    facts: SessionRow
     name: str
     window: int | None = None
     """Context window of the latest model, in tokens. None: unknown."""
 
     @property
     def sums(self) -> UsageSums:
-        return self.row.sums
+        return self.facts.sums
 
 
-def _show_name(one: ListedSession) -> Cell:
-    row, name = one.row, one.name
-    project, start = row.project, formats.day_and_time(row.started_at)
-    if name.startswith(name_session(row)):  # without a text; the start has a column of its own
-        project, name = "", f"{row.project or 'Session'} {shorten_session_id(row.session)}"
+def _show_name(row: ListedSession) -> Cell:
+    session, name = row.facts, row.name
+    project, start = session.project, formats.day_and_time(session.started_at)
+    if name.startswith(name_session(session)):  # without a text; the start has a column of its own
+        project, name = "", f"{session.project or 'Session'} {shorten_session_id(session.session)}"
     note = Markup('{}<span class="narrow-only">{}{}</span>').format(project, ", " if project else "", start)
-    return Cell(text=name, href=session_link(row.session), note=note)
+    return Cell(text=name, href=session_link(session.session), note=note)
 
 
-def _show_context(one: ListedSession) -> Cell:
-    tokens = formats.count(one.row.max_context) if one.row.max_context else formats.UNKNOWN
-    if not (one.row.max_context and one.window):
+def _show_context(row: ListedSession) -> Cell:
+    tokens = formats.count(row.facts.max_context) if row.facts.max_context else formats.UNKNOWN
+    if not (row.facts.max_context and row.window):
         return Cell(text=tokens)
-    note = f"{formats.percent(one.row.max_context, one.window)} of {formats.short_count(one.window)}"
-    return Cell(bars=[ShareBar(tokens, min(one.row.max_context / one.window, 1.0), "of the window")], note=note)
+    note = f"{formats.percent(row.facts.max_context, row.window)} of {formats.short_count(row.window)}"
+    return Cell(bars=[ShareBar(tokens, min(row.facts.max_context / row.window, 1.0), "of the window")], note=note)
 
 
-def _show_length(one: ListedSession) -> str:
-    return formats.seconds(one.row.last_at - one.row.started_at) if one.sums.requests > 1 else formats.UNKNOWN
+def _show_length(row: ListedSession) -> str:
+    return formats.seconds(row.facts.last_at - row.facts.started_at) if row.sums.requests > 1 else formats.UNKNOWN
 
 
 _COLUMNS: Sequence[TableColumn[ListedSession]] = (
     TableColumn("name", "Session", _show_name, style="a-what wrap"),
-    TableColumn("started", "Started", lambda one: formats.day_and_time(one.row.started_at), style="nowrap"),
-    TableColumn("length", "Length", _show_length, lambda one: one.row.last_at - one.row.started_at),
+    TableColumn("started", "Started", lambda row: formats.day_and_time(row.facts.started_at), style="nowrap"),
+    TableColumn("length", "Length", _show_length, lambda row: row.facts.last_at - row.facts.started_at),
     REQUESTS,
-    TableColumn("errors", "Errors", lambda one: str(one.sums.errors), lambda one: one.sums.errors),
-    TableColumn("context", "Largest context", _show_context, lambda one: one.row.max_context, style="context"),
+    TableColumn("errors", "Errors", lambda row: str(row.sums.errors), lambda row: row.sums.errors),
+    TableColumn("context", "Largest context", _show_context, lambda row: row.facts.max_context, style="context"),
     structs.replace(CACHED, style="muted"),
-    structs.replace(OUTPUT, text=lambda one: formats.count(one.sums.output_tokens)),
+    structs.replace(OUTPUT, text=lambda row: formats.count(row.sums.output_tokens)),
     COST,
 )
 
 
 def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
     found, sessions = _find_sessions(context)
-    models = queries.find_latest_models(context.connection, [one.row for one in sessions])
+    models = queries.find_latest_models(context.connection, [row.facts for row in sessions])
     windows = {one.model: one.max_input for one in context.describe_models(sorted(set(models.values())))}
-    shown = [structs.replace(one, window=windows.get(models.get(one.row.session, ""))) for one in sessions]
+    shown = [structs.replace(row, window=windows.get(models.get(row.facts.session, ""))) for row in sessions]
     matching = f" with “{context.query.text}”" if context.query.text else ""
     verdict = f"{formats.plural(found.count, 'session') if shown else 'No sessions'}{matching} in this range."
     if found.count > len(shown):
@@ -97,7 +97,7 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
         "table": Table(
             caption="Sessions",
             columns=_COLUMNS,
-            rows=build_rows(_COLUMNS, shown, lambda one: one.row.session),
+            rows=build_rows(_COLUMNS, shown, lambda row: row.facts.session),
             query=context.query,
             order=context.query.order,
             default_order="last request, latest first",
@@ -121,12 +121,12 @@ def _find_sessions(context: PageContext) -> tuple[SessionList, Sequence[ListedSe
         ]
         found = SessionList(matching[:MAX_SESSIONS], len(matching), found.is_complete)
     listed = sort_rows([ListedSession(row, "") for row in found.rows], _COLUMNS, context.query.order)
-    names = names or find_names(context.connection, [one.row for one in listed])
-    return found, [structs.replace(one, name=names[one.row.session]) for one in listed]
+    names = names or find_names(context.connection, [row.facts for row in listed])
+    return found, [structs.replace(row, name=names[row.facts.session]) for row in listed]
 
 
 def _tabulate_sessions(context: PageContext) -> ExportTable:
-    rows = [one.row for one in _find_sessions(context)[1]]
+    rows = [row.facts for row in _find_sessions(context)[1]]
     fields: Mapping[str, Callable[[SessionRow], Any]] = {
         "session": lambda row: row.session,
         "project": lambda row: row.project,

@@ -463,8 +463,10 @@ def _build_request_row(
     """`name`: prefix of the provider, or the words in its place."""
     cells = {}
     for column in columns:
-        text = column.text(row) or formats.UNKNOWN
-        cells[column.name] = Cell(text=str(text)) if column.has_numbers else fit_text(str(text), "text")
+        content = column.text(row) or formats.UNKNOWN
+        if isinstance(content, str):
+            content = Cell(text=content) if column.has_numbers else fit_text(content, "text")
+        cells[column.name] = content
     href = f"/dashboard/requests/{quote(row.id, safe='')}"
     cells["time"] = Cell(text=time, href=href, title=formats.full_time(row.started_at))
     error = "" if "error" in cells else formats.shorten(row.error)

@@ -31,7 +31,7 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Policy
 from anthropic_proxy.secrets import Secret
 
-MAX_BODY_BYTES = 32 * 1024 * 1024
+MAX_REQUEST_BYTES = 32 * 1024 * 1024
 """Maximum size of a request body, as in the Anthropic API. A larger body is rejected with 413."""
 MAX_HEADER_BYTES = 64 * 1024
 """Maximum total size of the header names and values of a client request. Larger headers are rejected with 431."""
@@ -92,9 +92,9 @@ def require_valid_head(scope: Mapping[str, Any], headers: Mapping[str, str]) -> 
     if address > MAX_TARGET_BYTES:
         raise UriTooLong(f"Path and query have {address:,} bytes; {MAX_TARGET_BYTES:,} are allowed.")
     length = headers.get("content-length", "")
-    if length.isdecimal() and (len(length) > _MAX_CONTENT_LENGTH_DIGITS or int(length) > MAX_BODY_BYTES):
+    if length.isdecimal() and (len(length) > _MAX_CONTENT_LENGTH_DIGITS or int(length) > MAX_REQUEST_BYTES):
         raise RequestTooLarge(
-            f"The body has {length[:_MAX_CONTENT_LENGTH_DIGITS]} bytes; {MAX_BODY_BYTES} are allowed (32 MB)."
+            f"The body has {length[:_MAX_CONTENT_LENGTH_DIGITS]} bytes; {MAX_REQUEST_BYTES} are allowed (32 MB)."
         )
     encoding = headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":

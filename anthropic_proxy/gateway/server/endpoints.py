@@ -59,7 +59,7 @@ from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
 from anthropic_proxy.gateway.error_catalog import error_help_headers
 from anthropic_proxy.gateway.readiness import find_server_problems
 from anthropic_proxy.gateway.server.auth import (
-    MAX_BODY_BYTES,
+    MAX_REQUEST_BYTES,
     PUBLIC_PATHS,
     RECENT_REQUESTS_PATH,
     authenticate,
@@ -274,7 +274,7 @@ async def read_body(
     body_timeout_seconds: float = BODY_TIMEOUT_SECONDS,
 ) -> bytes | None:
     """Return the request body from ASGI `receive`, or None if the client disconnected. Raises `RequestTimeout` for a
-    slow client, and `RequestTooLarge` above `MAX_BODY_BYTES`.
+    slow client, and `RequestTooLarge` above `MAX_REQUEST_BYTES`.
     """
     pieces: list[bytes] = []
     size = 0
@@ -286,8 +286,8 @@ async def read_body(
                     return None
                 piece = message.get("body", b"")
                 size += len(piece)
-                if size > MAX_BODY_BYTES:
-                    raise RequestTooLarge(f"The body is larger than {MAX_BODY_BYTES:,} bytes (32 MB).")
+                if size > MAX_REQUEST_BYTES:
+                    raise RequestTooLarge(f"The body is larger than {MAX_REQUEST_BYTES:,} bytes (32 MB).")
                 pieces.append(piece)
                 if not message.get("more_body"):
                     return piece if len(pieces) == 1 else b"".join(pieces)

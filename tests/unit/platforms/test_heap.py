@@ -17,7 +17,7 @@ from anthropic_proxy.gateway.platforms.heap import (
     retain_freed_memory,
     trim_heap,
 )
-from anthropic_proxy.gateway.server.auth import MAX_BODY_BYTES
+from anthropic_proxy.gateway.server.auth import MAX_REQUEST_BYTES
 from tests.support.paths import ROOT
 from tests.support.waiting import WAIT_SECONDS
 
@@ -27,7 +27,7 @@ PAGES_OF_A_BODY = BODY_BYTES // 4096
 PROGRAM = f"""
 import resource
 from pathlib import Path
-from anthropic_proxy.gateway.server.auth import MAX_BODY_BYTES as LARGEST
+from anthropic_proxy.gateway.server.auth import MAX_REQUEST_BYTES as LARGEST
 from anthropic_proxy.gateway.platforms.heap import TRIM_AFTER_IDLE_SECONDS, HeapTrimmer
 from anthropic_proxy.gateway.platforms.heap import measure_unallocated_heap_bytes, retain_freed_memory
 
@@ -123,7 +123,7 @@ def test_another_c_library_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_memory_of_a_body_of_maximum_size_is_kept() -> None:
-    assert RETAINED_FREE_BYTES == MAX_BODY_BYTES
+    assert RETAINED_FREE_BYTES == MAX_REQUEST_BYTES
 
 
 MB = 1_000_000

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.errors import RequestTimeout, RequestTooLarge
-from anthropic_proxy.gateway.server.auth import MAX_BODY_BYTES
+from anthropic_proxy.gateway.server.auth import MAX_REQUEST_BYTES
 from anthropic_proxy.gateway.server.endpoints import read_body
 from tests.support.virtual_time import in_virtual_time
 
@@ -33,7 +33,7 @@ def piece(data: bytes, *, more: bool = False) -> Message:
 
 
 async def test_a_body_without_a_length_may_not_grow_for_ever() -> None:
-    quarter = piece(b"x" * (MAX_BODY_BYTES // 4), more=True)
+    quarter = piece(b"x" * (MAX_REQUEST_BYTES // 4), more=True)
     with pytest.raises(RequestTooLarge):
         await read_body(sends(*[quarter] * 5))
 
