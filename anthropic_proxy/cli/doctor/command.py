@@ -34,6 +34,7 @@ from anthropic_proxy.console.doctor.stored_runs import (
     DoctorRun,
     complete_run,
     describe_not_stored,
+    mask_keys,
     new_run,
     store_complete,
 )
@@ -200,7 +201,7 @@ def _store_results(settings: Settings, run: DoctorRun | None, result: Report) ->
             )
     try:
         if run is not None:
-            store_complete(directory, complete_run(run, result, settings))
+            store_complete(directory, mask_keys(complete_run(run, result), settings))
     except OSError as error:
         lines.append(f"✕ {describe_not_stored('results', directory, error)}")
     return lines

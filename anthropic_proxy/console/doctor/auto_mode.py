@@ -310,8 +310,9 @@ async def _describe_answer(services: Services) -> str:
     auto_mode = services.settings.auto_mode
     if auto_mode.mode != "check":
         return "off" if auto_mode.mode == "off" else "answered by the client"
+    case = (await asyncio.to_thread(load_cases))[0]  # many cases; the loop serves clients too
     try:
-        first, *others = await choose_checkers(services, auto_mode, load_cases()[0])
+        first, *others = await choose_checkers(services, auto_mode, case)
     except ClientError as error:
         return f"not answered: {error.message}"
     if first.provider.transport == "demo":

@@ -90,7 +90,7 @@ class DoctorRuns:
                 if self._is_closing:
                     raise _refuse("the proxy is stopping.")
                 run = _Run(self._gateway, store, reservation)
-                await asyncio.to_thread(stored_runs.store_current, directory, run.results)
+                await run.store_start()
                 lock.push_async_callback(run.unshare)
                 await run.share()
             except StoreUnavailable:
@@ -158,15 +158,13 @@ class _Run:
         """Reason for which the run ended before it was complete."""
         self._examining: asyncio.Task[Report] | None = None
 
-    @property
-    def results(self) -> DoctorRun:
-        """The results so far, without keys."""
-        return add_results(self._run, self._diagnoses, self._settings)
-
     async def share(self) -> None:
         await self._store.renew([self._reservation])
-        text = msgspec.json.encode(self.results).decode()
-        await self._store.put(_name(self._settings, "run"), text, _LEASE_SECONDS)
+        results = await self._mask_keys(add_results(self._run, self._diagnoses))
+        await self._store.put(_name(self._settings, "run"), msgspec.json.encode(results).decode(), _LEASE_SECONDS)
+
+    async def store_start(self) -> None:
+        await asyncio.to_thread(stored_runs.store_current, self.directory, self._run)
 
     async def unshare(self) -> None:
         with suppress(StoreUnavailable):
@@ -213,20 +211,23 @@ class _Run:
             except OSError as error:
                 self._warn(f"Doctor: {describe_not_stored('facts', self.directory, error)}")
             try:
-                run = complete_run(self._run, self._report, self._settings)
+                run = await self._mask_keys(complete_run(self._run, self._report))
                 await asyncio.to_thread(stored_runs.store_complete, self.directory, run)
             except OSError as error:
                 self._problem = describe_not_stored("results", self.directory, error)
             else:
                 return True
         text = self._redact(self._problem)
+        run = await self._mask_keys(add_results(structs.replace(self._run, problem=text), self._diagnoses))
         try:
-            run = structs.replace(self.results, problem=text)
             await asyncio.to_thread(stored_runs.store_current, self.directory, run)
         except OSError as error:
             place = f"{describe_os_error(error)} ({stored_runs.find_folder(self.directory)})"
             self._warn(f"The doctor ended before it was complete. {text} This text cannot be stored: {place}.")
         return False
+
+    async def _mask_keys(self, run: DoctorRun) -> DoctorRun:
+        return await asyncio.to_thread(stored_runs.mask_keys, run, self._settings)
 
     def _warn(self, text: str) -> None:
         self._gateway.log_warning_each_time(self._redact(text))

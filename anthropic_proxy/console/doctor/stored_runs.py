@@ -80,36 +80,36 @@ def new_run(settings: Settings, expected_requests: int = 0) -> DoctorRun:
     return DoctorRun(started_at=time.time(), expected_requests=expected_requests, settings_digest=digest)
 
 
-def add_results(run: DoctorRun, diagnoses: Sequence[Diagnosis], settings: Settings) -> DoctorRun:
-    """Return `run` with the results so far. Keys are masked."""
+def add_results(run: DoctorRun, diagnoses: Sequence[Diagnosis]) -> DoctorRun:
+    """Return `run` with the results so far, whose texts may contain keys."""
     totals, targets = [one.totals for one in diagnoses], [one.backend.target for one in diagnoses]
     details = map(list_explanations, diagnoses)
     columns = [
         RunColumn(one.provider.prefix, one.model, one.provider.name, found)
         for one, found in zip(targets, details, strict=True)
     ]
-    found = structs.replace(
+    return structs.replace(
         run,
         requests=sum(one.requests for one in totals),
         tokens=sum(one.input_tokens + one.output_tokens for one in totals),
         columns=columns,
         rows=list_rows(diagnoses),
     )
-    return _redact(found, settings)
 
 
-def complete_run(run: DoctorRun, report: Report, settings: Settings) -> DoctorRun:
-    """Return `run` with all results and the present time as its end. Keys are masked."""
+def complete_run(run: DoctorRun, report: Report) -> DoctorRun:
+    """Return `run` with all results and the present time as its end. Its texts may contain keys."""
     tables = [
         RunTomlTable(hide_credentials(server.base_url), server.table)
         for server in report.servers
         if any(diagnosis.evidence for diagnosis in server.diagnoses)
     ]
     found = structs.replace(run, ended_at=time.time(), price=report.price, fixes=report.fixes, tables=tables)
-    return add_results(found, report.diagnoses, settings)
+    return add_results(found, report.diagnoses)
 
 
-def _redact(run: DoctorRun, settings: Settings) -> DoctorRun:
+def mask_keys(run: DoctorRun, settings: Settings) -> DoctorRun:
+    """Return `run` without keys. This takes milliseconds, so a server calls it in a thread."""
     redacted = redact_json_value(msgspec.to_builtins(run), settings.reveal_all_secrets())
     return msgspec.convert({**redacted, "settings_digest": run.settings_digest}, DoctorRun)
 

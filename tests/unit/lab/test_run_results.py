@@ -15,7 +15,7 @@ from anthropic_proxy.console.doctor.fixes import Fix
 from anthropic_proxy.console.doctor.learned import store_facts
 from anthropic_proxy.console.doctor.report import Report
 from anthropic_proxy.console.doctor.run import select_backends
-from anthropic_proxy.console.doctor.stored_runs import DoctorRun, add_results, complete_run, new_run
+from anthropic_proxy.console.doctor.stored_runs import DoctorRun, complete_run, mask_keys, new_run
 from anthropic_proxy.engine.platforms import files
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import LEARNED_FILE_NAME, load_learned_models
@@ -31,7 +31,7 @@ REPORT = Report(diagnoses=[], fixes=[FIX], servers=[], seconds=12_345.0, price=0
 
 def test_a_key_is_masked_in_texts_and_not_in_numbers() -> None:
     settings = load_settings({"OPENAI_API_KEY": KEY}, PROVIDERS, env_file=None)
-    run = complete_run(DoctorRun(started_at=12_345.0, expected_requests=12_346), REPORT, settings)
+    run = mask_keys(complete_run(DoctorRun(started_at=12_345.0, expected_requests=12_346), REPORT), settings)
     assert (run.started_at, run.expected_requests, run.price) == (12_345.0, 12_346, 0.1234)
     assert run.fixes == [structs.replace(FIX, problem="rejects ….")]
 
@@ -42,7 +42,7 @@ def test_a_key_that_occurs_in_the_digest_leaves_it_unchanged() -> None:
     at = next(at for at in range(60) if not digest[at : at + 4].isalpha())
     variables = {"OPENAI_API_KEY": KEY, "PROXY_API_KEY": digest[at : at + 4]}
     settings = load_settings(variables, PROVIDERS, env_file=None)
-    run = add_results(new_run(settings), (), settings)
+    run = mask_keys(new_run(settings), settings)
     assert run.settings_digest == digest == stored_runs.digest_backend_settings(settings)
 
 
