@@ -6,7 +6,6 @@ tree. Parsers that follow the HTML Standard, such as selectolax, need minutes fo
 """
 
 import re
-from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
@@ -129,8 +128,43 @@ class _Page:
                 self._prefix = _HEADINGS[tag]
             elif tag in _MARKS and not self._verbatim:
                 self._line.append(_MARKS[tag])
-            elif tag in _STARTS:
-                _STARTS[tag](self, attributes)
+            else:
+                self._start_element(tag, attributes)
+
+    def _start_element(self, tag: str, attributes: Any) -> None:
+        match tag:
+            case "a":
+                self._link = (self._absolute(attributes.get("href")), len(self._line))
+            case "base":
+                self._set_base(attributes.get("href"))
+            case "blockquote":
+                self._quotes += 1
+            case "br":
+                self._line.append("\n")
+            case "hr":
+                self._break()
+                self._lines += ["---", ""]
+            case "img":
+                words = _SPACES.sub(" ", attributes.get("alt") or "").strip()
+                url = self._absolute(attributes.get("src"))
+                if words and self._may_add_url(url):
+                    self._line.append(f"![{words}]({url})")
+            case "li":
+                self._start_item()
+            case "main" if not self._main:
+                self._main.append(len(self._lines))
+            case "ol" | "ul":
+                self._lists.append(0 if tag == "ol" else -1)
+            case "pre":
+                self._lines.append(self._margin() + "```")
+                self._verbatim += 1
+            case "table":
+                self._is_first_row = True
+            case "td" | "th":
+                self._cells += 1
+                self._line.append(" | " if self._cells > 1 else "")
+            case "tr":
+                self._cells = 0
 
     def end(self, tag: str) -> None:
         if self._invisible:
@@ -143,18 +177,24 @@ class _Page:
                 self._line.pop()
             else:
                 self._line.append(_MARKS[tag])
-        elif tag in _ENDS:
-            _ENDS[tag](self)
+        elif tag == "a":
+            self._end_link()
+        elif tag == "blockquote":
+            self._end_quote()
+        elif tag == "pre":
+            self._end_verbatim()
+        elif tag == "tr":
+            self._end_row()
+        elif tag in _LISTS:
+            del self._lists[-1:]
+            self._break(loose=not self._lists)
         elif tag == "li" or tag in _HEADINGS:
             self._break(loose=tag != "li")
             self._prefix = ""
         elif tag in _BLOCKS or tag == "table":
             self._break()
-
-    # Elements: `_start_…` is called behind the line break before a block, `_end_…` in place of the one after it.
-
-    def _start_link(self, attributes: Any) -> None:
-        self._link = (self._absolute(attributes.get("href")), len(self._line))
+            if tag == "main" and len(self._main) == 1:
+                self._main.append(len(self._lines))
 
     def _end_link(self) -> None:
         if self._link is None:
@@ -167,19 +207,13 @@ class _Page:
             after = text[len(text.rstrip()) :]
             self._line[start:] = [f"{before}[{_SPACES.sub(' ', label)}]({url}){after}"]
 
-    def _start_image(self, attributes: Any) -> None:
-        words = _SPACES.sub(" ", attributes.get("alt") or "").strip()
-        url = self._absolute(attributes.get("src"))
-        if words and self._may_add_url(url):
-            self._line.append(f"![{words}]({url})")
-
-    def _start_base(self, attributes: Any) -> None:
-        if not self._has_base and (href := attributes.get("href")):
+    def _set_base(self, href: str | None) -> None:
+        if not self._has_base and href:
             self._has_base = True  # only the first one counts, as in browsers
             if len(href) <= _MAX_BASE_CHARACTERS:
                 self._base = urljoin(self._base, href)
 
-    def _start_item(self, _: Any) -> None:
+    def _start_item(self) -> None:
         if not self._lists:
             self._lists.append(-1)
         sign = "- "
@@ -188,22 +222,11 @@ class _Page:
             sign = f"{self._lists[-1]}. "
         self._prefix = "  " * (min(len(self._lists), _MAX_INDENTATION) - 1) + sign
 
-    def _end_list(self) -> None:
-        del self._lists[-1:]
-        self._break(loose=not self._lists)
-
-    def _start_quote(self, _: Any) -> None:
-        self._quotes += 1
-
     def _end_quote(self) -> None:
         self._break()
         self._quotes = max(self._quotes - 1, 0)
         if self._lines:
             self._lines[-1] = self._margin().rstrip()
-
-    def _start_verbatim(self, _: Any) -> None:
-        self._lines.append(self._margin() + "```")
-        self._verbatim += 1
 
     def _end_verbatim(self) -> None:
         self._verbatim = max(self._verbatim - 1, 0)
@@ -212,16 +235,6 @@ class _Page:
         self._lines += [margin + "```", ""]
         self._line = []
 
-    def _start_table(self, _: Any) -> None:
-        self._is_first_row = True
-
-    def _start_row(self, _: Any) -> None:
-        self._cells = 0
-
-    def _start_cell(self, _: Any) -> None:
-        self._cells += 1
-        self._line.append(" | " if self._cells > 1 else "")
-
     def _end_row(self) -> None:
         cells, is_first = self._cells, self._is_first_row
         self._break(loose=False)
@@ -229,19 +242,6 @@ class _Page:
             self._lines.append(" | ".join(["---"] * cells))
             self._is_first_row = False
         self._cells = 0
-
-    def _start_rule(self, _: Any) -> None:
-        self._break()
-        self._lines += ["---", ""]
-
-    def _start_main(self, _: Any) -> None:
-        if not self._main:
-            self._main.append(len(self._lines))
-
-    def _end_main(self) -> None:
-        self._break()
-        if len(self._main) == 1:
-            self._main.append(len(self._lines))
 
     def data(self, text: str) -> None:
         if self._in_title:
@@ -301,31 +301,3 @@ def _is_hidden(tag: str, attributes: Any) -> bool:
         or attributes.get("aria-hidden") == "true"
         or bool(style and _HIDDEN.search(style))
     )
-
-
-_STARTS: Mapping[str, Callable[[_Page, Any], None]] = {
-    "a": _Page._start_link,
-    "base": _Page._start_base,
-    "blockquote": _Page._start_quote,
-    "br": lambda page, _: page._line.append("\n"),
-    "hr": _Page._start_rule,
-    "img": _Page._start_image,
-    "li": _Page._start_item,
-    "main": _Page._start_main,
-    "ol": lambda page, _: page._lists.append(0),
-    "pre": _Page._start_verbatim,
-    "table": _Page._start_table,
-    "td": _Page._start_cell,
-    "th": _Page._start_cell,
-    "tr": _Page._start_row,
-    "ul": lambda page, _: page._lists.append(-1),
-}
-_ENDS: Mapping[str, Callable[[_Page], None]] = {
-    "a": _Page._end_link,
-    "blockquote": _Page._end_quote,
-    "main": _Page._end_main,
-    "ol": _Page._end_list,
-    "pre": _Page._end_verbatim,
-    "tr": _Page._end_row,
-    "ul": _Page._end_list,
-}

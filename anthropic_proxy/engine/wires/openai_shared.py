@@ -67,12 +67,11 @@ class OpenAIDialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
         return dict(self.effort_names).get("none", "none") != "none"
 
 
+OpenAICall = TranslatedCall[OpenAIDialect]
+
+
 def add_tools(
-    body: dict[str, Any],
-    definitions: list[Any],
-    tool_choice: Any,
-    call: TranslatedCall[OpenAIDialect],
-    notes: list[FidelityNote],
+    body: dict[str, Any], definitions: list[Any], tool_choice: Any, call: OpenAICall, notes: list[FidelityNote]
 ) -> None:
     """Add `tools`, `tool_choice` and `parallel_tool_calls`."""
     body["tools"] = definitions
@@ -89,12 +88,7 @@ def add_tools(
 
 
 def add_sampling(
-    body: dict[str, Any],
-    effort: str,
-    call: TranslatedCall[OpenAIDialect],
-    notes: list[FidelityNote],
-    *,
-    sends_top_k: bool = False,
+    body: dict[str, Any], effort: str, call: OpenAICall, notes: list[FidelityNote], *, sends_top_k: bool = False
 ) -> None:
     """Add the client's `temperature`, `top_p` and `top_k` to `body`, or a note to `notes` for each that is not sent.
 
@@ -117,9 +111,7 @@ def add_sampling(
         notes.append(NO_TOP_K)
 
 
-def add_user_and_tier(
-    body: dict[str, Any], call: TranslatedCall[OpenAIDialect], notes: list[FidelityNote]
-) -> Mapping[str, str]:
+def add_user_and_tier(body: dict[str, Any], call: OpenAICall, notes: list[FidelityNote]) -> Mapping[str, str]:
     """Add hashes of the client's user and session, and its service tier, to `body`, if the server accepts them.
 
     Return the headers of the upstream request. For some servers, they also contain the hash of the session.
@@ -145,10 +137,7 @@ class EncodedReplySchema(NamedTuple):
 
 
 def encode_reply_schema(
-    call: TranslatedCall[OpenAIDialect],
-    budget: WorkBudget,
-    notes: list[FidelityNote],
-    rules: SchemaRules = UNRESTRICTED_RULES,
+    call: OpenAICall, budget: WorkBudget, notes: list[FidelityNote], rules: SchemaRules = UNRESTRICTED_RULES
 ) -> EncodedReplySchema | None:
     """Return the client's JSON Schema for the reply, reduced to the keywords that `rules` permit.
 
@@ -163,7 +152,7 @@ def encode_reply_schema(
     return EncodedReplySchema(cleaned, qualifies)
 
 
-def reply_schema_instruction(call: TranslatedCall[OpenAIDialect], budget: WorkBudget, notes: list[FidelityNote]) -> str:
+def reply_schema_instruction(call: OpenAICall, budget: WorkBudget, notes: list[FidelityNote]) -> str:
     """Return a system prompt text with a reply schema that allows no JSON object. "": no text is needed."""
     schema = bytes(call.request.output_schema)
     if not schema or may_accept_object(schema, budget):
@@ -219,9 +208,7 @@ def reversed_path_names(parameter: str) -> list[str]:
     return [_HUMP.sub(lambda hump: f"_{hump[0].lower()}", step) for step in reversed(steps)]
 
 
-def find_media_adaptation(
-    call: TranslatedCall[OpenAIDialect], error: UpstreamError, path_names: list[str]
-) -> Adaptation | None:
+def find_media_adaptation(call: OpenAICall, error: UpstreamError, path_names: list[str]) -> Adaptation | None:
     """Return the adaptation that omits images or documents, if the server rejected such content.
 
     `path_names`: see `reversed_path_names`.
@@ -247,7 +234,7 @@ _LARGEST_MINIMUM = 1_024
 """A larger number is no minimum of an output limit."""
 
 
-def find_minimum_adaptation(call: TranslatedCall[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
+def find_minimum_adaptation(call: OpenAICall, error: UpstreamError) -> Adaptation | None:
     """Return the adaptation that sends the lowest output limit which the error states. None: it states none."""
     stated = _MINIMUM.search(error.message)
     if stated is None:
@@ -257,13 +244,13 @@ def find_minimum_adaptation(call: TranslatedCall[OpenAIDialect], error: Upstream
     return Adaptation(f"minimum {least}") if sent < least <= _LARGEST_MINIMUM else None
 
 
-def find_effort_adaptation(call: TranslatedCall[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
+def find_effort_adaptation(call: OpenAICall, error: UpstreamError) -> Adaptation | None:
     asked = call.request.effort
     level = find_replacement_effort(error.message, asked, dict(call.dialect.effort_names).get(asked, asked))
     return Adaptation(f"effort {asked} {level}") if level else None
 
 
-def find_lowest_effort_adaptation(call: TranslatedCall[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
+def find_lowest_effort_adaptation(call: OpenAICall, error: UpstreamError) -> Adaptation | None:
     """Replace the rejected effort `none` by the lowest level: some models always reason."""
     sent = dict(call.dialect.effort_names).get(call.request.effort, call.request.effort)
     if sent != "none" or not _ALWAYS_REASONS.search(error.message):

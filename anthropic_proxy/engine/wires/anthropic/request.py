@@ -11,7 +11,7 @@ This module decides about the headers and the fields of the body, and collects t
 `model_fitting.py` (what another model than the client's does not accept).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -195,55 +195,32 @@ class _BodyEditor(Struct):
     unthinking_loop: JsonSpan | None
     missing: MissingTools | None
 
-    def edit_thinking(self, member: JsonSpan) -> Sequence[Edit] | None:
-        if self.unthinking_loop is None and self.call.dialect.thinks:
-            return ()
-        if member.key == "thinking":
-            reason = f"{self.call.provider_prefix} requires thinking of its own at the beginning of the tool calls"
-            self.notes.append(FidelityNote("approximated", member.key, reason))
-        return find_disabling_edits(self.body, member)
-
-    def edit_tools(self, member: JsonSpan) -> Sequence[Edit]:
-        if self.body[member.value] != ord("["):
-            return ()
-        return find_tool_edits(self.body, member, self.call, self.missing, self.notes)
-
-    def edit_tool_choice(self, member: JsonSpan) -> Sequence[Edit] | None:
-        if self.missing is None or not self.missing.names:
-            return ()
-        require_free_choice(self.body[member.value : member.end], self.missing, self.call.provider_prefix)
-        return () if self.missing.leaves_tools else None
-
-    def edit_model(self, member: JsonSpan) -> Sequence[Edit]:
-        if not self.call.is_renamed:
-            return ()
-        return [Edit(member.value, member.end, msgspec.json.encode(self.call.model))]
-
-    def edit_messages(self, member: JsonSpan) -> Sequence[Edit]:
-        if not self.reads_messages or self.body[member.value] != ord("["):
-            return ()
-        edits = find_message_edits(self.body, member, self.removals, self.unthinking_loop)
-        types = sorted(self.removals.types_as_text)
-        self.notes += [FidelityNote("approximated", f"messages.{kind}", "sent as text") for kind in types]
-        return edits
-
-    def edit_metadata(self, member: JsonSpan) -> Sequence[Edit] | None:
-        return () if self.call.dialect.forwards_metadata else None
-
-    def edit_system(self, member: JsonSpan) -> Sequence[Edit]:
-        return () if self.call.dialect.forwards_metadata else _find_billing_edits(self.body, member)
-
-
-_FIELD_EDITS: Mapping[str, Callable[[_BodyEditor, JsonSpan], Sequence[Edit] | None]] = {
-    "messages": _BodyEditor.edit_messages,
-    "metadata": _BodyEditor.edit_metadata,
-    "model": _BodyEditor.edit_model,
-    "system": _BodyEditor.edit_system,
-    "tool_choice": _BodyEditor.edit_tool_choice,
-    "tools": _BodyEditor.edit_tools,
-    **dict.fromkeys(FIELDS_OF_THINKING, _BodyEditor.edit_thinking),
-}
-"""Field of the body → function that returns its edits. None: the field is removed."""
+    def find_edits(self, field: JsonSpan) -> Sequence[Edit] | None:
+        """None: the field is removed."""
+        call, dialect, body, missing = self.call, self.call.dialect, self.body, self.missing
+        match field.key:
+            case "messages" if self.reads_messages and body[field.value] == ord("["):
+                edits = find_message_edits(body, field, self.removals, self.unthinking_loop)
+                types = sorted(self.removals.types_as_text)
+                self.notes += [FidelityNote("approximated", f"messages.{kind}", "sent as text") for kind in types]
+                return edits
+            case "metadata":
+                return () if dialect.forwards_metadata else None
+            case "model" if call.is_renamed:
+                return [Edit(field.value, field.end, msgspec.json.encode(call.model))]
+            case "system" if not dialect.forwards_metadata:
+                return _find_billing_edits(body, field)
+            case "tool_choice" if missing is not None and missing.names:
+                require_free_choice(body[field.value : field.end], missing, call.provider_prefix)
+                return () if missing.leaves_tools else None
+            case "tools" if body[field.value] == ord("["):
+                return find_tool_edits(body, field, call, missing, self.notes)
+            case key if key in FIELDS_OF_THINKING and (self.unthinking_loop is not None or not dialect.thinks):
+                if key == "thinking":
+                    reason = f"{call.provider_prefix} requires thinking of its own at the beginning of the tool calls"
+                    self.notes.append(FidelityNote("approximated", key, reason))
+                return find_disabling_edits(body, field)
+        return ()
 
 
 def _find_edits(
@@ -292,8 +269,7 @@ def _find_edits(
         elif member.key in lost:
             notes.append(FidelityNote(lost[member.key], member.key, _BETA_MISSING))
         else:
-            find = _FIELD_EDITS.get(member.key)
-            found = () if find is None else find(editor, member)
+            found = editor.find_edits(member)
         kept[position] = found is not None
         edits += found or ()
     if added and members:
