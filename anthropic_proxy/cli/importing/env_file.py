@@ -6,7 +6,8 @@ forks send every model to OPENAI_BASE_URL, and their ANTHROPIC_API_KEY is the ke
 
 from collections.abc import Mapping
 
-from anthropic_proxy.cli.importing.plan import ImportPlan, find_built_in_registry, format_call_field
+from anthropic_proxy.cli.importing.plan import ImportPlan, find_built_in_registry
+from anthropic_proxy.cli.importing.rules import FieldRule, read_fields
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.gateway.settings.table import list_variables
 from anthropic_proxy.gateway.settings.values import remove_endpoint
@@ -19,17 +20,6 @@ _ONE_SERVER_VARIABLES = frozenset(
 """Names of variables that only the family with one server has, so they identify its files."""
 _OTHER_PROVIDER_VARIABLES = frozenset({"PREFERRED_PROVIDER", "GEMINI_API_KEY", "USE_VERTEX_AUTH", "OLLAMA_API_BASE"})
 _RENAMED = {"OPENAI_API_BASE_URL": "OPENAI_BASE_URL", "OPENAI_API_BASE": "OPENAI_BASE_URL"}
-_REASONS = {
-    "MAX_TOKENS_LIMIT": "the proxy uses the output limit of the model",
-    "MIN_TOKENS_LIMIT": "the proxy sends the max_tokens of the client",
-    "MAX_RETRIES": "the proxy retries once before the reply starts, then the client retries",
-    "SUPPORTS_PROMPT_CACHE": "the proxy selects prompt caching by provider",
-    "OPENAI_HEADERS": "write each one as headers.NAME in [providers.openai] of anthropic-proxy.toml",
-    "PASSTHROUGH_MODE": "to send requests to Anthropic unchanged, set PREFERRED_PROVIDER=anthropic",
-    "REASONING_EFFORT": "the client sets the effort of each request",
-    "OPENAI_API_VERSION": "add it to the address: OPENAI_BASE_URL=…?api-version=…",
-}
-_HEADERS = {"OPENROUTER_APP_NAME": "X-Title", "OPENROUTER_APP_URL": "HTTP-Referer"}
 _CLIENT_KEY = (
     "it is imported as the key of the provider Anthropic. If it is the key of your clients, rename it to PROXY_API_KEY"
 )
@@ -41,7 +31,22 @@ _AZURE_VERSION = (
     "it is not imported. It belongs to an address in OPENAI_BASE_URL that has no version and does not end with "
     "/openai/v1"
 )
-_LOG_LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "critical": "error"}
+_HEADER = "it is a header. Write it in [providers.openai] of anthropic-proxy.toml"
+RULES = (
+    FieldRule("LOG_LEVEL", "LOG_LEVEL", lambda _plan, _path, text: text.lower().replace("critical", "error")),
+    FieldRule("OPENROUTER_APP_NAME", note=_HEADER, line="headers.X-Title = {value}"),
+    FieldRule("OPENROUTER_APP_URL", note=_HEADER, line="headers.HTTP-Referer = {value}"),
+    FieldRule("MAX_TOKENS_LIMIT", note="the proxy uses the output limit of the model"),
+    FieldRule("MIN_TOKENS_LIMIT", note="the proxy sends the max_tokens of the client"),
+    FieldRule("MAX_RETRIES", note="the proxy retries once before the reply starts, then the client retries"),
+    FieldRule("SUPPORTS_PROMPT_CACHE", note="the proxy selects prompt caching by provider"),
+    FieldRule("OPENAI_HEADERS", note="write each one as headers.NAME in [providers.openai] of anthropic-proxy.toml"),
+    FieldRule("PASSTHROUGH_MODE", note="to send requests to Anthropic unchanged, set PREFERRED_PROVIDER=anthropic"),
+    FieldRule("REASONING_EFFORT", note="the client sets the effort of each request"),
+    FieldRule("OPENAI_API_VERSION", note="add it to the address: OPENAI_BASE_URL=…?api-version=…"),
+)
+"""The variables that differ from those of this proxy."""
+_UNKNOWN = FieldRule("*", note="the proxy has no such setting")
 _MODEL_VARIABLES = {"BIG_MODEL": "gpt-4o", "MIDDLE_MODEL": "", "SMALL_MODEL": "gpt-4o-mini"}
 """Model variable of the family with one server → its default. "": the default is the value of BIG_MODEL."""
 _TIER_DEFAULTS = {"haiku": "gpt-5-mini", "sonnet": "gpt-5", "opus": "gpt-5", "fable": "gpt-5"}
@@ -61,7 +66,7 @@ def has_provider_variable(variables: Mapping[str, str]) -> bool:
 
 def read_env_file(variables: Mapping[str, str]) -> ImportPlan:
     """Return the settings of this proxy for `variables`, those of the file. API keys are copied."""
-    plan = ImportPlan("an earlier proxy (.env)")
+    plan = ImportPlan("an earlier proxy (.env)", has_variables=True)
     found = {_RENAMED.get(name, name): value for name, value in variables.items() if value}
     addresses = {row.base_url_variable for row in find_built_in_registry()}
     found = {name: remove_endpoint(value) if name in addresses else value for name, value in found.items()}
@@ -77,24 +82,36 @@ def read_env_file(variables: Mapping[str, str]) -> ImportPlan:
     is_of_one_server = has_one_server and not has_others
     if is_of_one_server:
         plan.source = "an earlier proxy with one server (.env)"
-        if key := found.pop("ANTHROPIC_API_KEY", ""):
-            plan.variables["PROXY_API_KEY"], plan.origins["PROXY_API_KEY"] = key, "ANTHROPIC_API_KEY"
-        plan.variables["PREFERRED_PROVIDER"] = "openai"
-        by_tier = {tier: found.pop(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL", "") for tier in TIERS}
-        if any(by_tier.values()):
-            for tier, model in by_tier.items():
-                plan.variables[f"MODEL_{tier.upper()}"] = f"openai/{model or _TIER_DEFAULTS[tier]}"
-        else:
-            big = found.get("BIG_MODEL") or _MODEL_VARIABLES["BIG_MODEL"]
-            for name, default in _MODEL_VARIABLES.items():
-                if name not in found and not default:
-                    plan.origins[name] = "BIG_MODEL"
-                plan.variables[name] = f"openai/{found.pop(name, '') or default or big}"
-        if timeout := found.pop("REQUEST_TIMEOUT", ""):
-            plan.variables["UPSTREAM_TIMEOUT"], plan.origins["UPSTREAM_TIMEOUT"] = timeout, "REQUEST_TIMEOUT"
+        _read_one_server(plan, found)
     elif "OPENAI_API_KEY" in found:
         found.setdefault("PREFERRED_PROVIDER", "openai")
+    _read_azure(plan, found, is_of_one_server=is_of_one_server)
+    known = [FieldRule(name, name) for name in list_variables(find_built_in_registry()) if name in found]
+    read_fields(plan, (*RULES, *known, _UNKNOWN), found)
+    return plan
 
+
+def _read_one_server(plan: ImportPlan, found: dict[str, str]) -> None:
+    """Move the variables that only the family with one server has from `found` to `plan`."""
+    if key := found.pop("ANTHROPIC_API_KEY", ""):
+        plan.variables["PROXY_API_KEY"], plan.origins["PROXY_API_KEY"] = key, "ANTHROPIC_API_KEY"
+    plan.variables["PREFERRED_PROVIDER"] = "openai"
+    by_tier = {tier: found.pop(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL", "") for tier in TIERS}
+    if any(by_tier.values()):
+        for tier, model in by_tier.items():
+            plan.variables[f"MODEL_{tier.upper()}"] = f"openai/{model or _TIER_DEFAULTS[tier]}"
+    else:
+        big = found.get("BIG_MODEL") or _MODEL_VARIABLES["BIG_MODEL"]
+        for name, default in _MODEL_VARIABLES.items():
+            if name not in found and not default:
+                plan.origins[name] = "BIG_MODEL"
+            plan.variables[name] = f"openai/{found.pop(name, '') or default or big}"
+    if timeout := found.pop("REQUEST_TIMEOUT", ""):
+        plan.variables["UPSTREAM_TIMEOUT"], plan.origins["UPSTREAM_TIMEOUT"] = timeout, "REQUEST_TIMEOUT"
+
+
+def _read_azure(plan: ImportPlan, found: dict[str, str], *, is_of_one_server: bool) -> None:
+    """Add the version of an address of Azure to it, and a note about an address that cannot be called."""
     url, version = found.get("OPENAI_BASE_URL", ""), found.get("AZURE_API_VERSION", "")
     is_v1 = "/openai/v1" in url
     if url and (version or ".openai.azure.com" in url.lower()) and not is_v1 and "/openai/deployments/" not in url:
@@ -105,16 +122,3 @@ def read_env_file(variables: Mapping[str, str]) -> ImportPlan:
             plan.variables["OPENAI_BASE_URL"] = f"{url}?api-version={version}"
         else:
             plan.add_note("AZURE_API_VERSION", _AZURE_VERSION)
-
-    known = list_variables(find_built_in_registry())
-    for name, value in found.items():
-        if name == "LOG_LEVEL" and value.lower() in _LOG_LEVELS:
-            plan.variables[name] = _LOG_LEVELS[value.lower()]
-        elif header := _HEADERS.get(name):
-            line = format_call_field("headers", header, value)
-            plan.add_note(name, "it is a header. Write it in [providers.openai] of anthropic-proxy.toml", line)
-        elif name in known:
-            plan.variables.setdefault(name, value)
-        else:
-            plan.add_note(name, _REASONS.get(name, "the proxy has no such setting"))
-    return plan

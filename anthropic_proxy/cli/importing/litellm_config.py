@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from anthropic_proxy.cli.importing.plan import (
     CREATE_KEY,
-    UNKNOWN_ENTRY,
     ImportedServer,
     ImportPlan,
     Scalar,
@@ -19,8 +18,10 @@ from anthropic_proxy.cli.importing.plan import (
     find_built_in_registry,
     find_referenced_variable,
 )
+from anthropic_proxy.cli.importing.rules import EMPTY, FieldRule, read_fields
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.lookup import find_vendor_of_litellm
 from anthropic_proxy.engine.routing.choices import find_tier
 from anthropic_proxy.gateway.settings.values import decode_model, remove_endpoint
@@ -35,144 +36,122 @@ _VENDOR_URLS = {"volcengine": "https://ark.cn-beijing.volces.com/api/v3"}
 """Vendor → base URL that LiteLLM calls, if it is not that of our entry, here that of the coding plan."""
 _ID_STARTS = {"fireworks": "accounts/fireworks/models/"}
 """Vendor → what LiteLLM puts before each model id that begins otherwise (its `transform_request`, read 2026-11-26)."""
-_CLOUD_VARIABLES = {
-    "vertex_ai": {"vertex_project": "VERTEX_PROJECT", "vertex_location": "VERTEX_LOCATION"},
-    "bedrock": {"aws_region_name": "AWS_REGION"},
+_CLOUD_RULES = {
+    "vertex_ai": (FieldRule("vertex_project", "VERTEX_PROJECT"), FieldRule("vertex_location", "VERTEX_LOCATION")),
+    "bedrock": (FieldRule("aws_region_name", "AWS_REGION"),),
 }
-"""Prefix of a cloud → parameter of LiteLLM → variable of this proxy."""
-_READ_PARAMETERS = frozenset(
-    {"model", "api_base", "base_url", "api_key", "max_tokens", "weight", "order"}
-    | {parameter for variables in _CLOUD_VARIABLES.values() for parameter in variables}
-)
-
-
-class _Advice(NamedTuple):
-    """What the proxy does instead of an entry of the file."""
-
-    reason: str
-    """`{target}` stands for the model with the prefix of this proxy, and `{provider}` for this prefix."""
-    line: str = ""
-    """Line to paste. "": none is needed."""
-
-
-_UNKNOWN = _Advice(UNKNOWN_ENTRY)
+"""Prefix of a cloud → rules of its parameters."""
 _SHARES = "it sets the shares of a balanced route. Limits are those of keys"
-_OF_CLIENT = _Advice("the proxy sends the value of the client")
-_PRICE = _Advice('write it as [prices."{target}"] of anthropic-proxy.toml, in dollars per million tokens')
-_TIMEOUTS = _Advice("the timeouts of the proxy apply to all providers: UPSTREAM_TIMEOUT")
-_RETRIES = _Advice("the proxy retries once, then it calls the next target of the route or FALLBACK_SONNET and others")
-_CALLS = _Advice("MAX_UPSTREAM_CALLS limits the calls of all providers together")
-_ALL_MODELS = "They apply to all models of the provider"
-_HEADERS = _Advice(f"write them as headers.NAME in [providers.{{provider}}] of anthropic-proxy.toml. {_ALL_MODELS}")
-_LOSSES = _Advice("it is the default. FIDELITY=strict rejects requests instead")
-_PARAMETERS = {
-    "rpm": _Advice(_SHARES, f"{CREATE_KEY} --rpm 60"),
-    "tpm": _Advice(_SHARES, f"{CREATE_KEY} --tpm 100000"),
-    "temperature": _OF_CLIENT,
-    "top_p": _OF_CLIENT,
-    "top_k": _OF_CLIENT,
-    "thinking": _OF_CLIENT,
-    "reasoning_effort": _OF_CLIENT,
-    "timeout": _TIMEOUTS,
-    "stream_timeout": _TIMEOUTS,
-    "max_retries": _RETRIES,
-    "num_retries": _RETRIES,
-    "max_parallel_requests": _CALLS,
-    "input_cost_per_token": _PRICE,
-    "output_cost_per_token": _PRICE,
-    "extra_headers": _HEADERS,
-    "headers": _HEADERS,
-    "extra_body": _Advice(
-        f"write them as body.NAME in [providers.{{provider}}] of anthropic-proxy.toml. {_ALL_MODELS}"
-    ),
-    "api_version": _Advice("it is not needed: the address /openai/v1 has no version"),
-    "vertex_credentials": _Advice("set GOOGLE_APPLICATION_CREDENTIALS to the path of the file"),
-    "tags": _Advice("write a route with the condition header"),
-    "drop_params": _LOSSES,
-}
-"""Parameters of a deployment."""
+_TIMEOUTS = "the timeouts of the proxy apply to all providers: UPSTREAM_TIMEOUT"
+_RETRIES = "the proxy retries once, then it calls the next target of the route or FALLBACK_SONNET and others"
+_CALLS = "MAX_UPSTREAM_CALLS limits the calls of all providers together"
+_FIELDS = "NAME in [providers.{provider}] of anthropic-proxy.toml. They apply to all models of the provider"
+_PRICE = 'write it as [prices."{target}"] of anthropic-proxy.toml, in dollars per million tokens'
+_LOSSES = "it is the default. FIDELITY=strict rejects requests instead"
+_KEYS = "limits and budgets belong to virtual keys. Set VIRTUAL_KEYS=true, then"
+_NO_CACHE, _REDIS = "the proxy does not cache replies", "limits that several instances share need REDIS_URL"
+_ALERTS = "alerts are rules on GET /metrics"
+_OF_HEADER = "write a route with the condition header"
+_CONTENT = "LEDGER_CONTENT=true stores requests and replies"
+_PARAMETER_RULES = (
+    FieldRule("model api_base base_url api_key max_tokens weight order vertex_project vertex_location aws_region_name"),
+    FieldRule("rpm", note=_SHARES, line=f"{CREATE_KEY} --rpm 60"),
+    FieldRule("tpm", note=_SHARES, line=f"{CREATE_KEY} --tpm 100000"),
+    FieldRule("temperature top_p top_k thinking reasoning_effort", note="the proxy sends the value of the client"),
+    FieldRule("timeout stream_timeout", note=_TIMEOUTS),
+    FieldRule("max_retries num_retries", note=_RETRIES),
+    FieldRule("max_parallel_requests", note=_CALLS),
+    FieldRule("input_cost_per_token output_cost_per_token", note=_PRICE),
+    FieldRule("extra_headers headers", note=f"write them as headers.{_FIELDS}"),
+    FieldRule("extra_body", note=f"write them as body.{_FIELDS}"),
+    FieldRule("api_version", note="it is not needed: the address /openai/v1 has no version"),
+    FieldRule("vertex_credentials", note="set GOOGLE_APPLICATION_CREDENTIALS to the path of the file"),
+    FieldRule("tags", note=_OF_HEADER),
+    FieldRule("drop_params", note=_LOSSES),
+)
+"""Rules of `litellm_params`."""
 _LIMITS = {"max_output_tokens": "max_output", "max_input_tokens": "max_input"}
 """Field of `model_info` → field of a model table in the configuration file."""
-_KEYS = _Advice("limits and budgets belong to virtual keys. Set VIRTUAL_KEYS=true, then", CREATE_KEY)
-_TABLES = _Advice(
-    "the tables of LiteLLM are not imported. For keys, teams and budgets, set VIRTUAL_KEYS=true and DATABASE_URL to a "
-    "database of its own, and create keys",
-    CREATE_KEY,
+_INFO_RULES = (FieldRule(f"id mode base_model {' '.join(_LIMITS)}"), *_PARAMETER_RULES[1:])
+"""Rules of `model_info`."""
+RULES = (
+    FieldRule("*_settings.master_key", "PROXY_API_KEY"),
+    FieldRule("*_settings.request_timeout", "UPSTREAM_TIMEOUT", lambda _plan, _path, text: text.removesuffix(".0")),
+    FieldRule("*_settings.timeout", "UPSTREAM_TIMEOUT", lambda _plan, _path, text: text.removesuffix(".0")),
+    FieldRule("*_settings.set_verbose", "LOG_LEVEL", lambda _plan, _path, text: "debug" * (text == "True")),
+    FieldRule("*_settings.json_logs", "LOG_FORMAT", lambda _plan, _path, text: "json" * (text == "True")),
+    FieldRule("*_settings.fallbacks *_settings.default_fallbacks *_settings.model_group_alias"),
+    FieldRule("*_settings.routing_strategy model_list general_settings litellm_settings router_settings"),
+    FieldRule("environment_variables"),
+    FieldRule("*_settings.*retr*", note=_RETRIES),
+    FieldRule(
+        "general_settings.database_url",
+        note="the tables of LiteLLM are not imported. For keys, teams and budgets, set VIRTUAL_KEYS=true and "
+        "DATABASE_URL to a database of its own, and create keys",
+        line=CREATE_KEY,
+    ),
+    FieldRule("general_settings.database_connection_pool_limit", note="it is not needed"),
+    FieldRule(
+        "general_settings.store_model_in_db",
+        note="models are in .env and anthropic-proxy.toml. Models of the database are not imported",
+    ),
+    FieldRule("general_settings.alert*", note=_ALERTS),
+    FieldRule("general_settings.max_parallel_requests general_settings.global_max_parallel_requests", note=_CALLS),
+    FieldRule("general_settings.store_prompts_in_spend_logs", note=_CONTENT),
+    FieldRule(
+        "general_settings.maximum_spend_logs_retention_period",
+        note="LEDGER_DAYS sets the days that requests are kept",
+    ),
+    FieldRule(
+        "general_settings.background_health_checks general_settings.health_check_interval",
+        note="the proxy sends no requests of its own to models",
+    ),
+    FieldRule(
+        "general_settings.custom_auth",
+        note="clients need a virtual key or a key of PROXY_API_KEY. Plugins can reject requests",
+    ),
+    FieldRule("general_settings.enable_jwt_auth", note="clients need a key. Sign-in by OIDC exists for the dashboard"),
+    FieldRule(
+        "litellm_settings.*callback*",
+        note="callbacks do not run here. Use GET /metrics, OTEL_EXPORTER_OTLP_ENDPOINT, LOG_FORMAT=json or a plugin",
+    ),
+    FieldRule("litellm_settings.turn_off_message_logging", note=f"it is the default. {_CONTENT}"),
+    FieldRule("litellm_settings.redact_user_api_key_info", note="it is the default: keys are never logged"),
+    FieldRule("litellm_settings.cache", note=_NO_CACHE),
+    FieldRule("litellm_settings.cache_params", note=f"{_NO_CACHE}; {_REDIS}"),
+    FieldRule(
+        "litellm_settings.*budget* litellm_settings.default_internal_user_params "
+        "litellm_settings.default_team_settings litellm_settings.upperbound_key_generate_params",
+        note=_KEYS,
+        line=CREATE_KEY,
+    ),
+    FieldRule("litellm_settings.drop_params", note=_LOSSES),
+    FieldRule("litellm_settings.modify_params", note="it is the default: the proxy adapts requests to the provider"),
+    FieldRule("*_settings.context_window_fallbacks", note="write a route with the condition input_above"),
+    FieldRule("*_settings.content_policy_fallbacks", note="a refused request is not sent to another model"),
+    FieldRule(
+        "router_settings.enable_pre_call_checks",
+        note="CHECK_WINDOW=true rejects requests that exceed the window of the model",
+    ),
+    FieldRule("router_settings.enable_tag_filtering", note=_OF_HEADER),
+    FieldRule("router_settings.redis_*", note=_REDIS),
+    FieldRule(
+        "router_settings.allowed_fails router_settings.cooldown_time",
+        note="it is not needed: a provider that fails five times in a row is not called for a while",
+    ),
+    FieldRule("guardrails", note="guardrails do not run here. A plugin can reject requests"),
+    FieldRule("mcp_servers", note="the client calls MCP servers itself: configure them there"),
+    FieldRule("include", note="import each of these files by itself"),
 )
-_OBSERVED = _Advice(
-    "callbacks do not run here. Use GET /metrics, OTEL_EXPORTER_OTLP_ENDPOINT, LOG_FORMAT=json or a plugin"
-)
-_NO_CACHE, _REDIS = "the proxy does not cache replies", "limits that several instances share need REDIS_URL"
-_CIRCUIT = _Advice("it is not needed: a provider that fails five times in a row is not called for a while")
-_ALERTS = _Advice("alerts are rules on GET /metrics")
-_PROBES = _Advice("the proxy sends no requests of its own to models")
-_OF_WINDOW = _Advice("write a route with the condition input_above")
-_OF_REFUSALS = _Advice("a refused request is not sent to another model")
-_CONTENT = "LEDGER_CONTENT=true stores requests and replies"
-_ENTRIES = {
-    "general_settings.database_url": _TABLES,
-    "general_settings.database_connection_pool_limit": _Advice("it is not needed"),
-    "general_settings.store_model_in_db": _Advice(
-        "models are in .env and anthropic-proxy.toml. Models of the database are not imported"
-    ),
-    "general_settings.alerting": _ALERTS,
-    "general_settings.alerting_threshold": _ALERTS,
-    "general_settings.alert_types": _ALERTS,
-    "general_settings.max_parallel_requests": _CALLS,
-    "general_settings.global_max_parallel_requests": _CALLS,
-    "general_settings.store_prompts_in_spend_logs": _Advice(_CONTENT),
-    "general_settings.maximum_spend_logs_retention_period": _Advice("LEDGER_DAYS sets the days that requests are kept"),
-    "general_settings.background_health_checks": _PROBES,
-    "general_settings.health_check_interval": _PROBES,
-    "general_settings.custom_auth": _Advice(
-        "clients need a virtual key or a key of PROXY_API_KEY. Plugins can reject requests"
-    ),
-    "general_settings.enable_jwt_auth": _Advice("clients need a key. Sign-in by OIDC exists for the dashboard"),
-    "litellm_settings.callbacks": _OBSERVED,
-    "litellm_settings.success_callback": _OBSERVED,
-    "litellm_settings.failure_callback": _OBSERVED,
-    "litellm_settings.service_callbacks": _OBSERVED,
-    "litellm_settings.turn_off_message_logging": _Advice(f"it is the default. {_CONTENT}"),
-    "litellm_settings.redact_user_api_key_info": _Advice("it is the default: keys are never logged"),
-    "litellm_settings.cache": _Advice(_NO_CACHE),
-    "litellm_settings.cache_params": _Advice(f"{_NO_CACHE}; {_REDIS}"),
-    "litellm_settings.max_budget": _KEYS,
-    "litellm_settings.budget_duration": _KEYS,
-    "litellm_settings.max_internal_user_budget": _KEYS,
-    "litellm_settings.internal_user_budget_duration": _KEYS,
-    "litellm_settings.default_internal_user_params": _KEYS,
-    "litellm_settings.default_team_settings": _KEYS,
-    "litellm_settings.upperbound_key_generate_params": _KEYS,
-    "litellm_settings.drop_params": _LOSSES,
-    "litellm_settings.modify_params": _Advice("it is the default: the proxy adapts requests to the provider"),
-    "litellm_settings.context_window_fallbacks": _OF_WINDOW,
-    "litellm_settings.content_policy_fallbacks": _OF_REFUSALS,
-    "router_settings.context_window_fallbacks": _OF_WINDOW,
-    "router_settings.content_policy_fallbacks": _OF_REFUSALS,
-    "router_settings.enable_pre_call_checks": _Advice(
-        "CHECK_WINDOW=true rejects requests that exceed the window of the model"
-    ),
-    "router_settings.enable_tag_filtering": _Advice("write a route with the condition header"),
-    "router_settings.redis_host": _Advice(_REDIS),
-    "router_settings.redis_port": _Advice(_REDIS),
-    "router_settings.redis_password": _Advice(_REDIS),
-    "router_settings.redis_url": _Advice(_REDIS),
-    "router_settings.allowed_fails": _CIRCUIT,
-    "router_settings.cooldown_time": _CIRCUIT,
-    "guardrails": _Advice("guardrails do not run here. A plugin can reject requests"),
-    "mcp_servers": _Advice("the client calls MCP servers itself: configure them there"),
-    "include": _Advice("import each of these files by itself"),
-}
-"""Entries of the file."""
+"""Rules of all entries of the file but models."""
 _BALANCES = {"simple-shuffle": "weighted", "latency-based-routing": "latency"}
 """`routing_strategy` of LiteLLM → `balance` of a route."""
 _SERVER_SECTIONS = ("general_settings", "litellm_settings", "router_settings")
 LITELLM_SECTIONS = frozenset({"model_list", *_SERVER_SECTIONS})
 """Names of sections, at least one of which a configuration file has."""
-_READ_SETTINGS = frozenset(
-    {"master_key", "fallbacks", "default_fallbacks", "model_group_alias", "request_timeout", "timeout", "json_logs"}
-    | {"routing_strategy", "set_verbose"}
-)
+_RATES = ("weight", "rpm", "tpm")
+_WIRES = {"anthropic": "messages", "gemini": "gemini", "ollama": "ollama"}
+"""Prefix → API of its servers, apart from that of OpenAI."""
 _ANTHROPIC = "anthropic/*"
 """Model that stands for the requested Claude model at Anthropic."""
 _NO_ENTRY = "no imported entry of model_list has the model_name"
@@ -199,16 +178,11 @@ class _File(Struct):
 
 
 class _Settings(Struct):
-    """The imported fields of the three sections with settings."""
+    """The fields of the three sections with settings that choose models."""
 
-    master_key: Scalar = None
     fallbacks: list[Any] | None = None
     default_fallbacks: list[str] | None = None
     model_group_alias: dict[str, Any] | None = None
-    request_timeout: Scalar = None
-    timeout: Scalar = None
-    json_logs: Any = None
-    set_verbose: Any = None
     routing_strategy: Scalar = None
 
 
@@ -247,8 +221,8 @@ class _Deployment(Struct, frozen=True):
     """Model with the prefix of this proxy."""
     order: int
     """Entries with a lower number are called first."""
-    rates: tuple[int, int, int]
-    """`weight`, `rpm` and `tpm`. 0: not set."""
+    rates: tuple[int, ...]
+    """Those of `_RATES`. 0: not set."""
 
 
 def read_litellm_config(config: Mapping[str, Any]) -> ImportPlan:
@@ -262,12 +236,7 @@ def read_litellm_config(config: Mapping[str, Any]) -> ImportPlan:
     for alias, value in (settings.model_group_alias or {}).items():
         names[alias] = str(value.get("model", "") if isinstance(value, dict) else value)
     chosen = _choose_tiers(plan, names, models)
-    own = {find_tier(name) for name, meant in names.items() if meant in models}
-    for each in file.model_list or []:
-        name = str(each.get("model_name")) if isinstance(each, dict) else ""
-        if name not in models and (tier := find_tier(name)) in chosen and tier not in own:
-            text = f"no entry with this name is imported, so {tier} uses {models[chosen[tier]][0]}"
-            plan.add_note(f"model_name {name}", text, is_error=True)
+    _note_missing_tiers(plan, file.model_list or [], names, models, chosen)
     chains = _read_fallbacks(plan, settings, models)
     following = {tier: [*models[name][1:], *chains[name]] for tier, name in chosen.items()}
     plan.set_tier_models({tier: models[name][0] for tier, name in chosen.items()}, following)
@@ -275,26 +244,34 @@ def read_litellm_config(config: Mapping[str, Any]) -> ImportPlan:
         plan.variables["PREFERRED_PROVIDER"] = "anthropic"
     strategy = str(settings.routing_strategy or "simple-shuffle")
     _add_routes(plan, groups, names, chosen, chains, strategy=strategy)
-    plan.set_secret_reference("PROXY_API_KEY", str(settings.master_key or ""), "general_settings.master_key")
-    if timeout := settings.request_timeout or settings.timeout:
-        plan.origins["UPSTREAM_TIMEOUT"] = "request_timeout" if settings.request_timeout else "timeout"
-        plan.variables["UPSTREAM_TIMEOUT"] = f"{timeout:g}" if isinstance(timeout, int | float) else str(timeout)
-    if settings.set_verbose is True:
-        plan.variables["LOG_LEVEL"] = "debug"
-    if settings.json_logs is True:
-        plan.variables["LOG_FORMAT"] = "json"
     for name, value in (file.environment_variables or {}).items():
         if not find_referenced_variable(str(value)):
             plan.add_note(f"environment_variables.{name}", "values are not copied. Set it in .env", f"{name}=…")
-    for section, given in sections.items():
-        for name, value in given.items():
-            if name not in _READ_SETTINGS and value not in (None, False, [], {}, ""):
-                advice = _RETRIES if "retr" in name else _ENTRIES.get(f"{section}.{name}", _UNKNOWN)
-                plan.add_note(f"{section}.{name}", advice.reason, advice.line)
-    for name in config:
-        if name not in (*_SERVER_SECTIONS, "model_list", "environment_variables"):
-            plan.add_note(name, _ENTRIES.get(name, _UNKNOWN).reason)
+    entries = {
+        f"{section}.{name}": value
+        for section, given in sections.items()
+        for name, value in given.items()
+        if value not in EMPTY
+    }
+    read_fields(plan, RULES, {**entries, **config})
     return plan
+
+
+def _note_missing_tiers(
+    plan: ImportPlan,
+    entries: Sequence[object],
+    names: Mapping[str, str],
+    models: Mapping[str, Sequence[str]],
+    chosen: Mapping[str, str],
+) -> None:
+    """Add a note about each name of a Claude model that is not imported, so that its tier has another model."""
+    own = {find_tier(name) for name, meant in names.items() if meant in models}
+    for each in entries:
+        name = str(each.get("model_name")) if isinstance(each, dict) else ""
+        tier = find_tier(name) or ""
+        if name not in models and tier in chosen and tier not in own:
+            text = f"no entry with this name is imported, so {tier} uses {models[chosen[tier]][0]}"
+            plan.add_note(f"model_name {name}", text, is_error=True)
 
 
 def _place_models(plan: ImportPlan, entries: Sequence[object]) -> dict[str, list[_Deployment]]:
@@ -314,26 +291,28 @@ def _place_models(plan: ImportPlan, entries: Sequence[object]) -> dict[str, list
             plan.add_note(setting, f"the proxy has no endpoint for the mode {info['mode']}")
             continue
         target = _find_target(plan, setting, parameters)
-        limits = [(f"model_info.{name}", limit, info.get(name)) for name, limit in _LIMITS.items()]
-        # `max_tokens` replaces `max_output_tokens`
-        limits.append(("litellm_params.max_tokens", "max_output", parameters.max_tokens))
-        prefix, _, model = target.partition("/")
-        for field, limit, value in limits if target else ():
-            if value and prefix not in plan.servers:
-                plan.add_note(f"{setting}.{field}", "the limits of a built-in provider come from its list")
-            elif value and plan.accepts(f"{setting}.{field}", "value", str(value), decode_tokens):
-                plan.servers[prefix].models.setdefault(model, {})[limit] = int(str(value).replace("_", ""))
-        unread = [f"litellm_params.{name}" for name in sorted({*given} - _READ_PARAMETERS)]
-        unread += [f"model_info.{name}" for name in sorted({*info} - {"id", "mode", "base_model", *_LIMITS})]
-        for field in unread:
-            advice = _PARAMETERS.get(field.partition(".")[2], _UNKNOWN)
-            plan.add_note(f"{setting}.{field}", advice.reason.format(target=target, provider=prefix), advice.line)
+        if target:
+            _add_limits(plan, setting, target, info, parameters)
+        words = {"target": target, "provider": target.partition("/")[0]}
+        read_fields(plan, _PARAMETER_RULES, dict(sorted(given.items())), f"{setting}.litellm_params.", words)
+        read_fields(plan, _INFO_RULES, dict(sorted(info.items())), f"{setting}.model_info.", words)
         if entry.model_name and target:
-            weight = int(parameters.weight or entry.weight or 0)
-            rpm, tpm = int(parameters.rpm or entry.rpm or 0), int(parameters.tpm or entry.tpm or 0)
-            row = _Deployment(target, int(parameters.order or 0), (weight, rpm, tpm))
+            rates = [getattr(parameters, kind) or getattr(entry, kind) or 0 for kind in _RATES]
+            row = _Deployment(target, int(parameters.order or 0), tuple(map(int, rates)))
             groups.setdefault(str(entry.model_name), []).append(row)
     return {name: sorted(group, key=lambda row: row.order) for name, group in groups.items()}
+
+
+def _add_limits(plan: ImportPlan, setting: str, target: str, info: Mapping[str, Any], given: _Parameters) -> None:
+    """Add the limits of a model to the table of its server."""
+    prefix, _, model = target.partition("/")
+    limits = [(f"model_info.{name}", limit, info.get(name)) for name, limit in _LIMITS.items()]
+    limits.append(("litellm_params.max_tokens", "max_output", given.max_tokens))  # it replaces `max_output_tokens`
+    for field, limit, value in limits:
+        if value and prefix not in plan.servers:
+            plan.add_note(f"{setting}.{field}", "the limits of a built-in provider come from its list")
+        elif value and plan.accepts(f"{setting}.{field}", "value", str(value), decode_tokens):
+            plan.servers[prefix].models.setdefault(model, {})[limit] = int(str(value).replace("_", ""))
 
 
 def _find_target(plan: ImportPlan, setting: str, given: _Parameters) -> str:
@@ -366,35 +345,14 @@ def _find_target(plan: ImportPlan, setting: str, given: _Parameters) -> str:
     if built_in is not None and built_in.prefix_patterns:
         is_ours = any(fnmatchcase(model, pattern) for pattern in built_in.prefix_patterns)
         built_in = built_in if is_ours else None
-    if built_in is not None and prefix in _CLOUD_VARIABLES and not url:
-        for parameter, variable in _CLOUD_VARIABLES[prefix].items():
-            value = str(getattr(given, parameter) or "")
-            reference = find_referenced_variable(value)
-            if value and reference != variable:
-                plan.variables[variable] = f"${{{reference}}}" if reference else value
+    if built_in is not None and prefix in _CLOUD_RULES and not url:
+        parameters = {name: getattr(given, rule.path) for rule in _CLOUD_RULES[prefix] for name in [rule.path]}
+        read_fields(plan, _CLOUD_RULES[prefix], parameters, f"{setting}.litellm_params.")
         return f"{prefix}/{model}"
-    if prefix == "azure" and url:
-        host = urlsplit(url)
-        url = f"{host.scheme}://{host.netloc}/openai/v1"
-        return _place(plan, setting, given, name="azure", url=url, model=model)
-    if (vendor := find_vendor_of_litellm(prefix, find_built_in_registry())) is not None:
-        start = _ID_STARTS.get(vendor.name, "")
-        if start and not model.startswith(start.partition("/")[0] + "/"):
-            model = start + model
-        # LiteLLM names the host first, the router last. Another address gets the id as it is
-        if vendor.name == "huggingface" and not url and model.count("/") == 2:
-            served_by, _, model = model.partition("/")
-            model += f":{served_by}"
-        url = url or _VENDOR_URLS.get(vendor.name, vendor.base_url)
-        return _place(plan, setting, given, name=vendor.name, url=url, model=model)
-    if url and prefix in _COMPATIBLE and find_built_in_provider(url) is None:
-        return _place(plan, setting, given, name=_name_server(url), url=url, model=model)
-    if built_in is not None and built_in.base_url and prefix != "vertex_ai":
-        address = url or built_in.base_url
-        if find_built_in_provider(address) is built_in:
-            return _place(plan, setting, given, name=prefix, url=address, model=model)
-        wire = {"anthropic": "messages", "gemini": "gemini", "ollama": "ollama"}.get(prefix, "chat")
-        return _place(plan, setting, given, name=_name_server(address), url=address, model=model, wire=wire)
+    if (server := _find_server(prefix, url, model, built_in)) is not None:
+        key_setting = f"{setting}.litellm_params.api_key"
+        server = structs.replace(server, key=str(given.api_key or ""), key_setting=key_setting)
+        return f"{plan.add_server(server)}/{next(iter(server.models))}"
     # the library LiteLLM calls the provider, and reads its own variables
     library = next(row for row in find_built_in_registry() if row.transport == "litellm")
     plan.add_note(setting, f"{prefix}/… needs the extra litellm and LiteLLM's own variables for this provider")
@@ -404,26 +362,29 @@ def _find_target(plan: ImportPlan, setting: str, given: _Parameters) -> str:
     return f"{prefix}/{model}" if prefix in library.extra_prefixes else f"litellm/{prefix}/{model}"
 
 
-def _place(
-    plan: ImportPlan,
-    setting: str,
-    given: _Parameters,
-    *,
-    name: str,
-    url: str,
-    model: str,
-    wire: str = "chat",
-) -> str:
-    key_setting = f"{setting}.litellm_params.api_key"
-    server = ImportedServer(
-        name=name,
-        base_url=url,
-        key=str(given.api_key or ""),
-        key_setting=key_setting,
-        wire=wire,
-        models={model: {}},
-    )
-    return f"{plan.add_server(server)}/{model}"
+def _find_server(prefix: str, url: str, model: str, built_in: Provider | None) -> ImportedServer | None:
+    """Return the server of a model. None: only the library LiteLLM knows it. `url`: "" for that of the provider."""
+    name, address, wire = "", url, "chat"
+    if prefix == "azure" and url:
+        host = urlsplit(url)
+        name, address = "azure", f"{host.scheme}://{host.netloc}/openai/v1"
+    elif (vendor := find_vendor_of_litellm(prefix, find_built_in_registry())) is not None:
+        start = _ID_STARTS.get(vendor.name, "")
+        if start and not model.startswith(start.partition("/")[0] + "/"):
+            model = start + model
+        # LiteLLM names the host first, the router last. Another address gets the id as it is
+        if vendor.name == "huggingface" and not url and model.count("/") == 2:
+            served_by, _, model = model.partition("/")
+            model += f":{served_by}"
+        name, address = vendor.name, url or _VENDOR_URLS.get(vendor.name, vendor.base_url)
+    elif url and prefix in _COMPATIBLE and find_built_in_provider(url) is None:
+        name = _name_server(url)
+    elif built_in is not None and built_in.base_url and prefix != "vertex_ai":
+        address = url or built_in.base_url
+        is_own = find_built_in_provider(address) is built_in
+        name = prefix if is_own else _name_server(address)
+        wire = "chat" if is_own else _WIRES.get(prefix, "chat")
+    return ImportedServer(name=name, base_url=address, wire=wire, models={model: {}}) if name else None
 
 
 _SCHEME = compile_later(r"^\w+://")
@@ -543,18 +504,27 @@ def _add_routes(
             if name not in balances:
                 plan.add_route(route, when, list(dict.fromkeys((*targets, *chains[name]))))
                 continue
-            balance, weights = _BALANCES.get(strategy, "weighted"), list[int]()
-            if balance == "weighted":  # LiteLLM takes the first rate that the first deployment has
-                position = next((index for index, rate in enumerate(group[0].rates) if rate), 0)
-                shares = dict.fromkeys(targets, 0)
-                for row in group:
-                    shares[row.target] += row.rates[position]
-                weights = list(shares.values()) if all(shares.values()) else []
-                kinds = zip(("weight", "rpm", "tpm"), zip(*(row.rates for row in group), strict=True), strict=True)
-                if not weights and (given := [kind for kind, rates in kinds if any(rates)]):
-                    text = f"only some entries have it, so the route {route} shares equally. Write its weights"
-                    plan.add_note(f"{given[0]} of {name}", text)
+            balance = _BALANCES.get(strategy, "weighted")
+            weights = _find_weights(plan, name, route, group) if balance == "weighted" else []
             plan.add_route(route, when, targets, balance=balance, weights=weights)
             if further := [target for target in chains[name] if target not in targets]:
                 text = f"the route {route} calls its other targets if one fails, not {', '.join(further)}"
                 plan.add_note(f"fallbacks of {name}", text)
+
+
+def _find_weights(plan: ImportPlan, name: str, route: str, group: Sequence[_Deployment]) -> list[int]:
+    """Return the share of each target of a route. Empty: they are equal.
+
+    LiteLLM takes the first rate that the first deployment has.
+    """
+    position = next((index for index, rate in enumerate(group[0].rates) if rate), 0)
+    shares = dict.fromkeys((row.target for row in group), 0)
+    for row in group:
+        shares[row.target] += row.rates[position]
+    if all(shares.values()):
+        return [*shares.values()]
+    given = [kind for index, kind in enumerate(_RATES) if any(row.rates[index] for row in group)]
+    if given:
+        text = f"only some entries have it, so the route {route} shares equally. Write its weights"
+        plan.add_note(f"{given[0]} of {name}", text)
+    return []

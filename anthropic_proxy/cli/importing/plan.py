@@ -211,10 +211,10 @@ class ImportNote(Struct, frozen=True):
 
 
 class ImportPlan:
-    """`source`: name of the other project."""
+    """`source`: name of the other project. `has_variables`: its file is like `.env`, so that keys are copied too."""
 
-    def __init__(self, source: str) -> None:
-        self.source = source
+    def __init__(self, source: str, *, has_variables: bool = False) -> None:
+        self.source, self.has_variables = source, has_variables
         self.variables: dict[str, str] = {}
         """Name of a variable in `.env` → value to write."""
         self.servers: dict[str, ServerTable] = {}
@@ -255,15 +255,7 @@ class ImportPlan:
             for step in steps:
                 field += f"[{step}]" if isinstance(step, int) else f".{step}" if field else step
                 wrong = wrong[step]
-            if path.startswith("`key`"):
-                problem = "has a name that is no text"
-            elif "key" in field.lower():  # the value may be a secret
-                problem = "has a value that is not shown"
-            elif isinstance(wrong, list | dict):
-                problem = "is a list" if isinstance(wrong, list) else "is an object"
-            else:
-                shown = redact_key_patterns(json.dumps(wrong, ensure_ascii=False, default=str))
-                problem = f"is {shown[:_MAX_SHOWN_CHARACTERS]}{'…' * (len(shown) > _MAX_SHOWN_CHARACTERS)}"
+            problem = "has a name that is no text" if path.startswith("`key`") else _describe_wrong(field, wrong)
             names = [_TYPE_NAMES[name] for name in expected.split("`")[1].split(" | ") if name in _TYPE_NAMES]
             allowed = join_with_or(list(dict.fromkeys(names))) + " of 0 or more" * (" >= 0" in expected)
             self.add_note(field, f"it is not imported, because it {problem}. Use {allowed}", is_error=True)
@@ -274,6 +266,14 @@ class ImportPlan:
             for step in steps[:-1]:
                 parent = parent[step]
             del parent[steps[-1]]
+
+    def decode_scalar(self, value: Any, place: str) -> str:
+        """Return a value as text. "": it is empty or false, or no text, number or Boolean, and gets a note."""
+        if isinstance(value, list | dict):
+            problem = f"it is not imported, because it {_describe_wrong(place, value)}"
+            self.add_note(place, f"{problem}. Use true or false, a number or a text", is_error=True)
+            return ""
+        return str(value or "")
 
     def accepts(
         self, setting: str, field: str, value: str, decode: Callable[[FoundSetting], object], instead: str = ""
@@ -581,6 +581,16 @@ class ImportPlan:
             return False
         self._accounts[name] = (address, known_key or key)
         return True
+
+
+def _describe_wrong(field: str, wrong: object) -> str:
+    """Return the text about the value of a field that has another type."""
+    if "key" in field.lower():  # the value may be a secret
+        return "has a value that is not shown"
+    if isinstance(wrong, list | dict):
+        return "is a list" if isinstance(wrong, list) else "is an object"
+    shown = redact_key_patterns(json.dumps(wrong, ensure_ascii=False, default=str))
+    return f"is {shown[:_MAX_SHOWN_CHARACTERS]}{'…' * (len(shown) > _MAX_SHOWN_CHARACTERS)}"
 
 
 @cache

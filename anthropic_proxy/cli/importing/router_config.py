@@ -6,7 +6,7 @@ Claude Code in profiles instead of rules of `Router`.
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,6 @@ from msgspec import Struct, field, to_builtins
 
 from anthropic_proxy.cli.importing.plan import (
     CREATE_KEY,
-    UNKNOWN_ENTRY,
     ImportedServer,
     ImportPlan,
     Scalar,
@@ -24,10 +23,10 @@ from anthropic_proxy.cli.importing.plan import (
     decode_address,
     decode_tokens,
     find_built_in_provider,
-    find_referenced_variable,
     format_call_field,
 )
 from anthropic_proxy.cli.importing.router_rules import RouterRule, RouterRules, find_route_conditions
+from anthropic_proxy.cli.importing.rules import EMPTY, FieldRule, read_fields
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
@@ -38,14 +37,6 @@ _SUFFIXES = (
     ("/responses", "responses"),
 )
 """End of the URL of an endpoint, and the name of its API."""
-_LOG_LEVELS = {
-    "trace": "debug",
-    "debug": "debug",
-    "info": "info",
-    "warn": "warning",
-    "error": "error",
-    "fatal": "error",
-}
 _ADAPTED = frozenset(
     {"anthropic", "deepseek", "gemini", "groq", "cerebras", "openai", "openai-responses"}
     | {"cleancache", "reasoning", "enhancetool", "streamoptions", "maxcompletiontokens"}
@@ -56,6 +47,7 @@ _TRANSFORMERS = {
     "forcereasoning": "the proxy adds no prompt that asks for reasoning",
 }
 """Transformer → what the proxy does instead."""
+_NO_SCRIPTS = "scripts do not run here. The proxy translates requests itself"
 _LOGIN = compile_later(r"(?:^|[-_])(?:cli|oauth|codex|copilot)(?:$|[-_])")
 """Matches a transformer that uses the login of another program, with an API that is not public."""
 _HEADER_OPTIONS = {"referer": "HTTP-Referer", "title": "X-Title"}
@@ -71,17 +63,16 @@ _PROTOCOLS = {
     "openai_chat_completions": "chat",
 }
 """Field `type` of a server in version 3 → its API."""
-_SERVER_FIELDS = frozenset(
-    {"name", "api_base_url", "baseUrl", "baseurl", "api_key", "apiKey", "apikey", "models", "transformer"}
-    | {"extraHeaders", "extraBody"}
-    | {"id", "icon", "enabled", "type", "provider", "account", "billing", "capabilities", "protocolDetectionMode"}
-    | {"autoFetchModels", "autoFetchKnownModels", "modelDescriptions", "modelDisplayNames", "modelMetadata"}
+_ADDRESSES = ("api_base_url", "baseUrl", "baseurl")
+_KEYS = ("api_key", "apiKey", "apikey")
+_PROVIDER_RULES = (
+    FieldRule(f"{' '.join((*_ADDRESSES, *_KEYS))} name models transformer extraHeaders extraBody"),
+    FieldRule("id icon enabled type provider account billing capabilities protocolDetectionMode autoFetchModels"),
+    FieldRule("autoFetchKnownModels modelDescriptions modelDisplayNames modelMetadata"),
+    FieldRule("tokenizer", note="the proxy estimates tokens itself"),
+    FieldRule("credentials", note="one variable may contain several keys, separated by commas. They are used in turn"),
 )
-_SERVER_REASONS = {
-    "tokenizer": "the proxy estimates tokens itself",
-    "credentials": "one variable may contain several keys, separated by commas. They are used in turn",
-}
-_decode_milliseconds = partial(decode_integer, minimum=1000, maximum=1_000_000_000, unit="milliseconds")
+"""Rules of a server."""
 _DEFAULT_THRESHOLD = 60_000
 _ROUTES: tuple[tuple[str, str, Mapping[str, object]], ...] = (
     ("image", "images", {"images": True}),
@@ -94,29 +85,71 @@ _ROUTES: tuple[tuple[str, str, Mapping[str, object]], ...] = (
 Requests for haiku have the rule `background`, which comes after `longContext`.
 """
 _BEFORE_BACKGROUND = ("image", "longContext")
-_ROUTER_REASONS = {
-    "fallback": "the proxy retries a request once by itself",
-    "builtInRules": "the proxy needs no rules for Claude Code",
+_ROUTER_RULES = (
+    FieldRule(f"default background rules longContextThreshold {' '.join(rule for rule, _, _ in _ROUTES)}"),
+    FieldRule("fallback", note="the proxy retries a request once by itself"),
+    FieldRule("builtInRules", note="the proxy needs no rules for Claude Code"),
+)
+"""Rules of `Router`."""
+_LOG_LEVELS = {
+    "trace": "debug",
+    "debug": "debug",
+    "info": "info",
+    "warn": "warning",
+    "error": "error",
+    "fatal": "error",
 }
-_OTHER_SETTINGS = {
-    "CUSTOM_ROUTER_PATH": "scripts do not run here. Routes choose by tier, length, images, thinking, project, header, "
-    "key and time, not by the text of a prompt",
-    "PROXY_URL": "HTTP proxies come from the environment. Set HTTPS_PROXY",
-    "transformers": "scripts do not run here. The proxy translates requests itself",
-    "REWRITE_SYSTEM_PROMPT": "the proxy does not replace the system prompt",
-    "CLAUDE_PATH": "the command code finds claude by PATH",
-    "StatusLine": "it is a setting of Claude Code: statusLine in its settings.json",
-    "plugins": "plugins of the other project do not run here. The dashboard shows the speed of models",
-    "Plugins": "plugins of the other project do not run here. The dashboard shows the speed of models",
-    "forceUseImageAgent": "requests with images go to the route images, and the model gets the images themselves",
-    "LOG": "requests are in the ledger, not in log files. To list them",
-    "NON_INTERACTIVE_MODE": "it is not needed: the proxy reads no input",
-    "tokenStatsConfig": "it is not needed: the log and the dashboard show tokens",
-    "APIKEYS": "for several clients, use virtual keys. Set VIRTUAL_KEYS=true, then",
-}
-_OTHER_LINES = {"APIKEYS": CREATE_KEY, "LOG": "anthropic-proxy logs"}
-_HARMLESS = ("NON_INTERACTIVE_MODE", "tokenStatsConfig", "CLAUDE_PATH", "forceUseImageAgent")
-"""Entries of `_OTHER_SETTINGS` that a user does not miss."""
+
+
+def _decode_timeout(plan: ImportPlan, path: str, text: str) -> str:
+    decode = partial(decode_integer, minimum=1000, maximum=1_000_000_000, unit="milliseconds")
+    return str(int(text) // 1000) if plan.accepts(path, "value", text, decode) else ""
+
+
+def _decode_level(plan: ImportPlan, path: str, text: str) -> str:
+    if level := _LOG_LEVELS.get(text.lower()):
+        return level
+    shown, allowed = redact_and_shorten(text), join_with_or([*_LOG_LEVELS])
+    note = f'it is not imported, because its value is "{shown}". Use {allowed}'
+    plan.add_note(path, note, is_error=True)
+    return ""
+
+
+_SETTING_RULES = (
+    FieldRule("HOST", "HOST"),
+    FieldRule("PORT", "PORT"),
+    FieldRule("APIKEY", "PROXY_API_KEY"),
+    FieldRule("API_TIMEOUT_MS", "UPSTREAM_TIMEOUT", _decode_timeout),
+    FieldRule("LOG_LEVEL", "LOG_LEVEL", _decode_level),
+)
+"""Rules of the entries of the file that are settings here."""
+_FILE_RULES = (
+    FieldRule(f"Providers providers Router router fallback {' '.join(rule.path for rule in _SETTING_RULES)}"),
+    FieldRule(
+        "CUSTOM_ROUTER_PATH",
+        note="scripts do not run here. Routes choose by tier, length, images, thinking, project, header, key and time, "
+        "not by the text of a prompt",
+    ),
+    FieldRule("PROXY_URL", note="HTTP proxies come from the environment. Set HTTPS_PROXY"),
+    FieldRule("transformers", note=_NO_SCRIPTS),
+    FieldRule("REWRITE_SYSTEM_PROMPT", note="the proxy does not replace the system prompt"),
+    FieldRule("CLAUDE_PATH", note="the command code finds claude by PATH", is_harmless=True),
+    FieldRule("StatusLine", note="it is a setting of Claude Code: statusLine in its settings.json"),
+    FieldRule(
+        "plugins Plugins",
+        note="plugins of the other project do not run here. The dashboard shows the speed of models",
+    ),
+    FieldRule(
+        "forceUseImageAgent",
+        note="requests with images go to the route images, and the model gets the images themselves",
+        is_harmless=True,
+    ),
+    FieldRule("LOG", note="requests are in the ledger, not in log files. To list them", line="anthropic-proxy logs"),
+    FieldRule("NON_INTERACTIVE_MODE", note="it is not needed: the proxy reads no input", is_harmless=True),
+    FieldRule("tokenStatsConfig", note="it is not needed: the log and the dashboard show tokens", is_harmless=True),
+    FieldRule("APIKEYS", note="for several clients, use virtual keys. Set VIRTUAL_KEYS=true, then", line=CREATE_KEY),
+)
+"""Rules of the other entries."""
 _DATABASE_MARK = b"SQLite format 3\0"
 _PROFILE_FIELDS = {
     "haiku": ("haikuModel", "smallFastModel", "model"),
@@ -126,13 +159,6 @@ _PROFILE_FIELDS = {
 }
 """Claude tier → fields of a profile of version 3, the first one that is set counts."""
 _UNSET: tuple[object, ...] = ("", None, [], {})
-_EMPTY = (*_UNSET, False)
-_READ = frozenset(
-    {"Providers", "providers", "Router", "router", "APIKEY", "HOST", "PORT", "API_TIMEOUT_MS", "LOG_LEVEL", "fallback"}
-)
-"""Entries at the top of the file that are imported, or get their notes elsewhere."""
-
-
 _Transformer = str | list[Any]
 """Name, or a list of name and options."""
 
@@ -142,18 +168,13 @@ class _Profiles(Struct):
     single: dict[str, Any] | None = field(default=None, name="claudeCode")
 
 
-class _File(Struct, rename={"api_key": "APIKEY", "host": "HOST", "port": "PORT", "timeout_ms": "API_TIMEOUT_MS"}):
+class _File(Struct):
     servers: list[Any] | None = field(default=None, name="Providers")
     servers_of_version_3: list[Any] | None = field(default=None, name="providers")
     rules: dict[str, Any] | None = field(default=None, name="Router")
     rules_of_version_3: dict[str, Any] | None = field(default=None, name="router")
     fallback: dict[str, Any] | None = None
     profile: _Profiles | None = None
-    api_key: Scalar = None
-    host: Scalar = None
-    port: Scalar = None
-    timeout_ms: Scalar = None
-    log_level: Scalar = field(default=None, name="LOG_LEVEL")
 
 
 class _Server(Struct):
@@ -242,15 +263,28 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
     targets = {rule: _find_target(plan, servers, f"Router.{rule}", router.get(rule)) for rule in rules}
     chains = _read_fallbacks(plan, servers, file.fallback or {}, targets)
     profile = _find_profile(file.profile or _Profiles())
-    following = _read_chain(plan, servers, "Router.fallback", router.get("fallback"))
+    fallback = router.get("fallback")
+    following = _read_chain(plan, servers, "Router.fallback", fallback)
     if profile:
         _read_profile(plan, servers, profile, following)
     routing = plan.decode_part(profile.get("routing") or {}, RouterRules, "profile.routing")
-    for place, rules_of_place in (
-        ("profile.routing.rules", routing.rules if routing.enabled else []),
-        ("Router.rules", router.get("rules")),
-    ):
-        _read_rules(plan, servers, place, rules_of_place, following)
+    if routing.enabled:
+        _read_rules(plan, servers, "profile.routing.rules", routing.rules, following)
+    _read_rules(plan, servers, "Router.rules", router.get("rules"), following)
+    _add_targets(plan, router, targets, chains)
+    is_chain = isinstance(fallback, dict) and fallback.get("mode") in ("off", "model-chain")
+    entries = {name: value for name, value in router.items() if not (name == "fallback" and is_chain)}
+    read_fields(plan, _ROUTER_RULES, _drop_empty(entries), "Router.")
+    read_fields(plan, _SETTING_RULES, {rule.path: config.get(rule.path) for rule in _SETTING_RULES})
+    if "profile" not in config:  # the other entries of version 3 are about its own program
+        read_fields(plan, _FILE_RULES, _drop_empty(config))
+    return plan
+
+
+def _add_targets(
+    plan: ImportPlan, router: Mapping[str, Any], targets: Mapping[str, str], chains: Mapping[str, Sequence[str]]
+) -> None:
+    """Add the models of the rules of `Router` to `plan`. `targets`, `chains`: rule → its model, and the fallbacks."""
     if default := targets["default"]:
         small = "background" if targets["background"] else "default"
         rule_by_tier = {tier: small if tier == "haiku" else "default" for tier in TIERS}
@@ -269,19 +303,10 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
                 threshold = str(_DEFAULT_THRESHOLD)
             when["input_above"] = int(threshold)
         plan.add_route(route_name, when, list(dict.fromkeys((targets[rule], *chains.get(rule, ())))))
-    for name, value in router.items():
-        if name == "fallback" and isinstance(value, dict) and value.get("mode") in ("off", "model-chain"):
-            continue
-        if name not in (*rules, "rules", "longContextThreshold") and value not in _EMPTY:
-            plan.add_note(f"Router.{name}", _ROUTER_REASONS.get(name, UNKNOWN_ENTRY))
-    _read_server_settings(plan, file)
-    if "profile" in config:  # version 3, whose other entries are about its own program
-        return plan
-    for name, value in config.items():
-        if name not in _READ and value not in _EMPTY:
-            line, reason = _OTHER_LINES.get(name, ""), _OTHER_SETTINGS.get(name, UNKNOWN_ENTRY)
-            plan.add_note(name, reason, line, is_harmless=name in _HARMLESS)
-    return plan
+
+
+def _drop_empty(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value not in EMPTY}
 
 
 def _place_servers(plan: ImportPlan, servers: Sequence[Any]) -> dict[str, _PlacedServer]:
@@ -289,89 +314,101 @@ def _place_servers(plan: ImportPlan, servers: Sequence[Any]) -> dict[str, _Place
     placed = {}
     for position, each in enumerate(servers):
         entry = plan.decode_part(each, _Server, f"Providers[{position}]")
-        if not isinstance(each, dict):
-            continue
-        name, setting = str(entry.name or f"server{position + 1}"), f"Providers.{entry.name or position}"
-        placed[name] = _PlacedServer("")
-        addresses = {
-            "api_base_url": entry.api_base_url,
-            "baseUrl": entry.base_url,
-            "baseurl": entry.lower_case_base_url,
-        }
-        address_field = next((field for field, value in addresses.items() if value), "api_base_url")
-        url = str(addresses[address_field] or "")
-        for key, value in each.items():
-            if key not in _SERVER_FIELDS and value not in _EMPTY:
-                plan.add_note(f"{setting}.{key}", _SERVER_REASONS.get(key, UNKNOWN_ENTRY))
-        if entry.enabled is False:
-            plan.add_note(setting, "it is switched off by enabled, so it is not imported")
-            continue
-        use = _decode_transformers(plan, entry.transformer or {}, f"Providers[{position}].transformer")
-        names = {_name_of(item).lower() for item in use.get("", ())}
-        if vertex := next((one for one in names if one.startswith("vertex-")), ""):
-            text = f"it is not imported, because {vertex} calls Vertex AI with a login of Google. Set VERTEX_PROJECT"
-            text += " and VERTEX_LOCATION, use its models with the prefix vertex_ai/, and install"
-            plan.add_note(setting, text, "anthropic-proxy add vertex", is_error=True)
-            continue
-        if login := next(filter(_LOGIN.search, names), ""):
-            text = f"it is not imported, because {login} uses the login of another program. Use one with an API key"
-            plan.add_note(setting, text, is_error=True)
-            continue
-        options = _read_transformers(plan, f"{setting}.transformer", use)
-        for model in [model for model in options if model not in ("", *map(str, entry.models or []))]:
-            plan.add_note(
-                f"{setting}.transformer.{model}", "its options are not imported, because models lacks this model"
-            )
-        if "$" in url:
-            text = "an address with a variable is not imported. Write the address"
-            plan.add_note(f"{setting}.{address_field}", text, is_error=True)
-            continue
-        if not plan.accepts(setting, address_field, url, decode_address):
-            continue
-        path = url.partition("?")[0].rstrip("/")
-        suffix, wire = next((row for row in _SUFFIXES if path.endswith(row[0])), ("", "chat"))
-        address = remove_endpoint(url.rstrip("/")).removesuffix("/messages")
-        if find_built_in_provider(address) is None and wire == "chat":
-            wire = next((wire for transformer, wire in _WIRES.items() if transformer in names), wire)
-        if not suffix and entry.type in _PROTOCOLS:
-            wire = _PROTOCOLS[str(entry.type)]
-            address = address.removesuffix("/v1") if wire == "messages" else address
-        keys = {
-            "api_key": entry.api_key,
-            "apiKey": entry.camel_case_api_key,
-            "apikey": entry.lower_case_api_key,
-        }
-        models = [
-            str(model)
-            for index, model in enumerate(entry.models or [])
-            if plan.accepts(f"{setting}.models[{index}]", "value", str(model), decode_model)
-        ]
-        key_field = next((key for key, value in keys.items() if value), "api_key")
-        of_all = options.get("", _Options())
-        server = ImportedServer(
-            name=name,
-            is_named_by_user=True,
-            base_url=address.removesuffix("/models") if wire == "gemini" else address,
-            key=str(keys[key_field] or ""),
-            key_setting=f"{setting}.{key_field}",
-            wire=wire,
-            headers=_drop_unset(entry.headers or {}) | of_all.headers,
-            body=_drop_unset(entry.body or {}) | of_all.body,
-            models={model: {**of_all.limits, **options.get(model, _Options()).limits} for model in models},
-        )
-        prefix = plan.add_server(server)
-        placed[name] = _PlacedServer(prefix, () if each.get("autoFetchModels") else models)
-        for model in filter(options.__contains__, models):
-            table = plan.servers.get(prefix, ServerTable())
-            for kind in ("headers", "body"):
-                present = getattr(table, kind)
-                for key, value in getattr(options[model], kind).items():
-                    is_merged = isinstance(present.get(key), dict) and isinstance(value, dict)
-                    line = format_call_field(kind, key, {**present[key], **value} if is_merged else value)
-                    where = f"{'replace in' if key in present else 'add to'} [providers.{prefix}]"
-                    text = f"it is for this model only, so it is not imported. For all models, {where}"
-                    plan.add_note(f"{setting}.transformer.{model}", text, line)
+        if isinstance(each, dict):
+            name, setting = str(entry.name or f"server{position + 1}"), f"Providers.{entry.name or position}"
+            read_fields(plan, _PROVIDER_RULES, _drop_empty(each), f"{setting}.")
+            use = {}
+            if entry.enabled is not False:
+                use = _decode_transformers(plan, entry.transformer or {}, f"Providers[{position}].transformer")
+            placed[name] = _place_server(plan, name, setting, entry, use)
+            if each.get("autoFetchModels"):
+                placed[name].models = ()
     return placed
+
+
+def _place_server(
+    plan: ImportPlan, name: str, setting: str, entry: _Server, use: Mapping[str, Sequence[_Transformer]]
+) -> _PlacedServer:
+    """`use`: model → its transformers."""
+    given = to_builtins(entry)
+    address_field = next((each for each in _ADDRESSES if given[each]), _ADDRESSES[0])
+    url, names = str(given[address_field] or ""), {_name_of(item).lower() for item in use.get("", ())}
+    if obstacle := _find_obstacle(entry, names):
+        plan.add_note(setting, *obstacle, is_error=entry.enabled is not False)
+        return _PlacedServer("")
+    options = _read_transformers(plan, f"{setting}.transformer", use)
+    for model in [model for model in options if model not in ("", *map(str, entry.models or []))]:
+        text = "its options are not imported, because models lacks this model"
+        plan.add_note(f"{setting}.transformer.{model}", text)
+    if "$" in url:
+        text = "an address with a variable is not imported. Write the address"
+        plan.add_note(f"{setting}.{address_field}", text, is_error=True)
+        return _PlacedServer("")
+    if not plan.accepts(setting, address_field, url, decode_address):
+        return _PlacedServer("")
+    address, wire = _find_wire(url, str(entry.type), names)
+    models = [
+        str(model)
+        for index, model in enumerate(entry.models or [])
+        if plan.accepts(f"{setting}.models[{index}]", "value", str(model), decode_model)
+    ]
+    key_field = next((each for each in _KEYS if given[each]), _KEYS[0])
+    of_all = options.get("", _Options())
+    server = ImportedServer(
+        name=name,
+        is_named_by_user=True,
+        base_url=address,
+        key=str(given[key_field] or ""),
+        key_setting=f"{setting}.{key_field}",
+        wire=wire,
+        headers=_drop_unset(entry.headers or {}) | of_all.headers,
+        body=_drop_unset(entry.body or {}) | of_all.body,
+        models={model: {**of_all.limits, **options.get(model, _Options()).limits} for model in models},
+    )
+    prefix = plan.add_server(server)
+    for model in filter(options.__contains__, models):
+        _note_model_options(plan, f"{setting}.transformer.{model}", prefix, options[model])
+    return _PlacedServer(prefix, models)
+
+
+def _find_obstacle(entry: _Server, names: Collection[str]) -> tuple[str, str] | None:
+    """Return why a server is not imported, and a line to paste. `names`: its transformers. None: it can be."""
+    if entry.enabled is False:
+        return "it is switched off by enabled, so it is not imported", ""
+    if vertex := next((one for one in names if one.startswith("vertex-")), ""):
+        text = f"it is not imported, because {vertex} calls Vertex AI with a login of Google. Set VERTEX_PROJECT and "
+        text += "VERTEX_LOCATION, use its models with the prefix vertex_ai/, and install"
+        return text, "anthropic-proxy add vertex"
+    if login := next(filter(_LOGIN.search, names), ""):
+        text = f"it is not imported, because {login} uses the login of another program. Use one with an API key"
+        return text, ""
+    return None
+
+
+def _find_wire(url: str, kind: str, names: Collection[str]) -> tuple[str, str]:
+    """Return the base URL of a server, and its API. `kind`: its field `type`. `names`: its transformers."""
+    path = url.partition("?")[0].rstrip("/")
+    suffix, wire = next((row for row in _SUFFIXES if path.endswith(row[0])), ("", "chat"))
+    address = remove_endpoint(url.rstrip("/")).removesuffix("/messages")
+    if find_built_in_provider(address) is None and wire == "chat":
+        wire = next((wire for transformer, wire in _WIRES.items() if transformer in names), wire)
+    if not suffix and kind in _PROTOCOLS:
+        wire = _PROTOCOLS[kind]
+        address = address.removesuffix("/v1") if wire == "messages" else address
+    return address.removesuffix("/models") if wire == "gemini" else address, wire
+
+
+def _note_model_options(plan: ImportPlan, setting: str, prefix: str, options: _Options) -> None:
+    """Add a note about each header and field of the body that is for one model only."""
+    table = plan.servers.get(prefix, ServerTable())
+    for kind in ("headers", "body"):
+        present = getattr(table, kind)
+        for key, value in getattr(options, kind).items():
+            is_merged = isinstance(present.get(key), dict) and isinstance(value, dict)
+            line = format_call_field(kind, key, {**present[key], **value} if is_merged else value)
+            where = f"{'replace in' if key in present else 'add to'} [providers.{prefix}]"
+            text = f"it is for this model only, so it is not imported. For all models, {where}"
+            plan.add_note(setting, text, line)
 
 
 def _drop_unset(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -419,7 +456,7 @@ def _read_transformers(
             elif kind in _ADAPTED and kind != "anthropic" and options:
                 plan.add_note(place, f"{name}: its options are not imported: {', '.join(options)}")
             elif kind not in ("maxtoken", *_BODY_TRANSFORMERS, *_ADAPTED):
-                plan.add_note(place, f"{name}: scripts do not run here. The proxy translates requests itself")
+                plan.add_note(place, f"{name}: {_NO_SCRIPTS}")
     return found
 
 
@@ -432,7 +469,7 @@ def _find_target(plan: ImportPlan, servers: Mapping[str, _PlacedServer], setting
 
     `servers`: name of a server in the file → its place here. `setting`: path in the file, for notes.
     """
-    if value in _EMPTY:
+    if value in EMPTY:
         return ""
     name, comma, model = str(value).partition(",")
     if not comma and (named := [name for name in servers if str(value).startswith(f"{name}/")]):  # version 3
@@ -537,22 +574,3 @@ def _read_fallbacks(
         found = [_find_target(plan, servers, f"fallback.{rule}", value) for value in following]
         chains[rule] = [target for target in found if target]
     return chains
-
-
-def _read_server_settings(plan: ImportPlan, file: _File) -> None:
-    """Add address, port, client key, timeout and log level in `file` to `plan`."""
-    for name, given in (("HOST", file.host), ("PORT", file.port)):
-        value = str(given or "")
-        reference = find_referenced_variable(value)
-        if value and reference != name:
-            plan.variables[name] = f"${{{reference}}}" if reference else value
-    plan.set_secret_reference("PROXY_API_KEY", str(file.api_key or ""), "APIKEY")
-    timeout = str(file.timeout_ms or "")
-    if timeout and plan.accepts("API_TIMEOUT_MS", "value", timeout, _decode_milliseconds):
-        plan.variables["UPSTREAM_TIMEOUT"] = str(int(timeout) // 1000)
-    if level := _LOG_LEVELS.get(str(file.log_level).lower()):
-        plan.variables["LOG_LEVEL"] = level
-    elif file.log_level:
-        shown, allowed = redact_and_shorten(str(file.log_level)), join_with_or([*_LOG_LEVELS])
-        text = f'it is not imported, because its value is "{shown}". Use {allowed}'
-        plan.add_note("LOG_LEVEL", text, is_error=True)

@@ -1,0 +1,83 @@
+"""`FieldRule`: what becomes of a field of another configuration. Each reader has a table of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from msgspec import Struct
+
+from anthropic_proxy.cli.importing.plan import UNKNOWN_ENTRY, ImportPlan, find_referenced_variable
+from anthropic_proxy.gateway.settings.files import format_toml_value
+from anthropic_proxy.gateway.settings.values import is_secret_variable
+
+EMPTY: tuple[object, ...] = ("", None, [], {}, False)
+"""Values of entries that change nothing in the other proxy."""
+
+
+class FieldRule(Struct, frozen=True):
+    """Without `setting` and `note`, a reader treats the field by itself."""
+
+    path: str
+    """Paths of fields, separated by spaces. `*` stands for any text."""
+    setting: str = ""
+    """Variable that gets the value. "": none."""
+    decode: Callable[[ImportPlan, str, str], str] = lambda _plan, _path, text: text
+    """Returns the value of the variable for a path and its text. "": none."""
+    note: str = ""
+    """What the proxy does instead. In it and in `line`, `{value}` stands for the value, and readers add more names."""
+    line: str = ""
+    """What the user can paste."""
+    is_harmless: bool = False
+    """True if nothing changes for the user without the entry."""
+
+
+def read_fields(
+    plan: ImportPlan,
+    rules: Sequence[FieldRule],
+    fields: Mapping[str, Any],
+    place: str = "",
+    names: Mapping[str, str] | None = None,
+) -> None:
+    """Add the settings and notes for `fields` to `plan`. The first rule that fits counts.
+
+    Of several fields for a setting, that of the first rule counts. `place`: beginning of the paths in notes. `names`:
+    name in notes → its text.
+    """
+    settings: dict[str, tuple[int, str, str]] = {}
+    for name, value in fields.items():
+        path = f"{place}{name}"
+        position = next((at for at, rule in enumerate(rules) if _fits(rule, str(name))), None)
+        if position is None:
+            plan.add_note(path, UNKNOWN_ENTRY)
+            continue
+        rule = rules[position]
+        if rule.setting:
+            present = settings.get(rule.setting)
+            if present is None or position < present[0]:
+                settings[rule.setting] = position, path, plan.decode_scalar(value, path)
+        elif rule.note:
+            texts = {**(names or {}), "value": format_toml_value(str(value))}
+            plan.add_note(path, _fill(rule.note, texts), _fill(rule.line, texts), is_harmless=rule.is_harmless)
+    for position, path, text in settings.values():
+        _read_setting(plan, rules[position], path, text)
+
+
+def _fits(rule: FieldRule, name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in rule.path.split())
+
+
+def _fill(template: str, texts: Mapping[str, str]) -> str:
+    for word, text in texts.items():
+        template = template.replace(f"{{{word}}}", text)
+    return template
+
+
+def _read_setting(plan: ImportPlan, rule: FieldRule, path: str, text: str) -> None:
+    reference = find_referenced_variable(text)
+    if is_secret_variable(rule.setting) and not plan.has_variables:
+        plan.set_secret_reference(rule.setting, text, path)
+    elif text and reference != rule.setting:
+        value = f"${{{reference}}}" if reference else rule.decode(plan, path, text)
+        if value and rule.setting not in plan.variables:
+            plan.variables[rule.setting] = value
+            plan.origins.setdefault(rule.setting, path)
