@@ -13,12 +13,12 @@ from anthropic_proxy.console.formats import plural
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import load_model_rows, load_vendor_prices
 from anthropic_proxy.engine.providers.lookup import find_vendor
+from anthropic_proxy.engine.providers.vendors import FILE as VENDORS_FILE
 from anthropic_proxy.engine.wires.openai_chat.effort_forms import EFFORT_FORMS, EffortFormName
 from tests.site.pages import DOCS
 from tests.support.vendors import LOCAL_PROGRAMS, Claim, Vendor, cases_of, list_vendors
 
 PAGE = DOCS / "reference/vendors.md"
-FACTS_FILE = DOCS / "reference/vendors.toml"
 COLUMNS = (
     "thinking out",
     "thinking back",
@@ -96,6 +96,66 @@ _APIS = {
     "messages": ("Messages API", "Messages"),
 }
 """Name of an API → its title, and the short one of the overview."""
+_DEFAULTS: dict[str, tuple[str, ...]] = {
+    "thinking out": (
+        "fields `reasoning_content`, `reasoning`; *hosts of open models*: also `<think>` tags in the text",
+        "a summary, and encrypted content",
+        "parts with `thought: true`",
+        "field `thinking`",
+        "forwarded",
+    ),
+    "thinking back": (
+        "none; *hosts of open models*: [by model](#open-models-at-any-host)",
+        "encrypted content",
+        "signatures",
+        "field `thinking`",
+        "forwarded",
+    ),
+    "effort": (
+        "none is sent; *hosts*: [by model](#open-models-at-any-host)",
+        "`reasoning.effort`",
+        "`thinkingConfig` by level",
+        "`think`",
+        "forwarded",
+    ),
+    "cache": (
+        "nothing beside a constant beginning",
+        "`prompt_cache_key`",
+        "nothing beside a constant beginning",
+        "nothing",
+        "the client's marks",
+    ),
+    "tools": (
+        "`tools` with `strict`, forced and parallel calls; *hosts*: calls are also read from the text, and names "
+        "repaired",
+        "`tools` with `strict`, and server tools",
+        "`functionDeclarations`",
+        "`tools`",
+        "forwarded",
+    ),
+    "images, PDF": (
+        "`image_url` with data or an address, in user messages; PDF as `file`",
+        "`input_image`, `input_file`, also in results",
+        "`inlineData`, `fileData`, also in results",
+        "`images`",
+        "forwarded",
+    ),
+    "limits": (
+        "`max_completion_tokens`; *hosts*: `max_tokens`; unknown limits are learned from errors",
+        "`max_output_tokens`",
+        "`maxOutputTokens`",
+        "`num_predict`, `num_ctx`",
+        "forwarded",
+    ),
+    "errors": (
+        "`error.message`, `type`, `code`, `param`, also without a field `error`, as text, or with a gateway around it",
+        "the same, and `response.failed`",
+        "`error.status`, `details`",
+        "`error`",
+        "status and body forwarded",
+    ),
+}
+"""Column → what the proxy does at each of `_APIS` unless something differs."""
 _MAX_ERRORS = 6
 _SWITCHES = {name for name, form in EFFORT_FORMS.items() if form.is_switch}
 
@@ -354,9 +414,7 @@ def overview() -> list[list[str]]:
 def _default_table() -> str:
     apis = [title for title, _ in _APIS.values()]
     lines = [f"| | {' | '.join(apis)} |", "| --- " * (len(apis) + 1) + "|"]
-    return "\n".join(
-        [*lines, *(f"| {column} | {' | '.join(texts)} |" for column, texts in read_facts()["default"].items())]
-    )
+    return "\n".join([*lines, *(f"| {column} | {' | '.join(texts)} |" for column, texts in _DEFAULTS.items())])
 
 
 def _group_by_vendor() -> list[list[Vendor]]:
@@ -411,7 +469,8 @@ def _cache(vendor: Vendor) -> str:
 
 def _facts(vendor: Vendor) -> dict[str, list[str]]:
     """Return what the vendor documents beside its dialect: column → text, source, date."""
-    return {column: fact for column, fact in read_facts().get(vendor.name, {}).items() if column != "searched_on"}
+    facts: dict[str, list[str]] = read_facts().get(vendor.name, {}).get("facts", {})
+    return facts
 
 
 def _unknown(vendor: Vendor) -> str:
@@ -426,7 +485,8 @@ def _is_unknown(text: str) -> bool:
 
 @cache
 def read_facts() -> dict[str, Any]:
-    return tomllib.loads(FACTS_FILE.read_text("utf-8"))
+    """Return name of a vendor → its table of `vendors.toml`."""
+    return tomllib.loads(VENDORS_FILE.read_text("utf-8"))
 
 
 def _price(vendor: Vendor) -> str:

@@ -26,7 +26,7 @@ from anthropic_proxy.engine.providers.open_models import (
     UNKNOWN_RESPONSES,
     UNOPENED_RULES,
 )
-from anthropic_proxy.engine.providers.vendors import VENDORS
+from anthropic_proxy.engine.providers.vendors import list_vendor_entries, load_vendor
 from anthropic_proxy.engine.upstream.cloud_credentials import OPENAI_SCOPES
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.golden_runner import GoldenCase, find_cases, read_fields
@@ -55,35 +55,13 @@ _TITLES = {
     "local": "vLLM, llama.cpp, LM Studio",
 }
 """Titles of servers without one in the registry, where an error names the variable instead."""
+HOSTS_OF_OPEN_MODELS = [entry.name for entry in list_vendor_entries()]
 EXAMPLE_MODELS = {
     "deepseek": "deepseek-v4-pro",
     "openrouter": "z-ai/glm-5.3",
     "mistral": "mistral-medium-latest",
     "zai": "glm-5.3",
-    "fireworks": "accounts/fireworks/models/kimi-k3",
-    "together": "zai-org/GLM-5.3",
-    "cerebras": "zai-glm-4.7",
-    "deepinfra": "zai-org/GLM-5.3",
-    "dashscope": "qwen3.8-max",
-    "minimax": "MiniMax-M3",
-    "vercel": "moonshotai/kimi-k3",
-    "kimi_code": "k3",
-    "huggingface": "zai-org/GLM-5.2:fireworks-ai",
-    "nvidia": "deepseek-ai/deepseek-v4-pro",
-    "sambanova": "MiniMax-M2.7",
-    "nebius": "moonshotai/Kimi-K3",
-    "novita": "zai-org/glm-5.2",
-    "siliconflow": "zai-org/GLM-5.3",
-    "baseten": "moonshotai/Kimi-K3",
-    "chutes": "moonshotai/Kimi-K3-TEE",
-    "xiaomi": "mimo-v2.6-pro",
-    "longcat": "LongCat-2.0",
-    "stepfun": "step-3.5-flash",
-    "volcengine": "doubao-seed-code",
-    "synthetic": "hf:zai-org/GLM-4.7",
-    "modelscope": "Qwen/Qwen3-Coder-480B-A35B-Instruct",
-    "opencode_go": "kimi-k3",
-    "opencode": "glm-5.2",
+    **{name: load_vendor(name).example_model for name in HOSTS_OF_OPEN_MODELS},
     "vllm": "Qwen/Qwen3-Coder",
     "llama_cpp": "gpt-oss-120b",
     "lm_studio": "qwen3-coder",
@@ -144,7 +122,7 @@ class Vendor:
         """The dialect to which differences are stated: of the API, of a host of open models, or of a relay."""
         if self.is_relay:
             return CHAT_SERVERS.dialect
-        hosts_open_models = self.owner in VENDORS or self.name == "local"
+        hosts_open_models = self.owner.name in HOSTS_OF_OPEN_MODELS or self.name == "local"
         return UNKNOWN if self.api == "chat" and hosts_open_models else self.config.wire.dialect_type()
 
     @property

@@ -12,8 +12,8 @@ or after the API that several have:
 - `anthropic.py`, `clouds.py`, `gemini.py`: Anthropic and Claude at clouds, and Google.
 
 A `Provider` is a host itself, and has further `hosts`, which a base URL setting can select. Most belong to
-`OPENAI_BASE_URL`: they are rows of `OPENAI_HOSTS` (`openai.py`), or of `VENDORS` (`vendors.py`) if they host open
-models. `open_models.py` is for all others: the dialect for an unknown address, and rules by model name. `find_registry`
+`OPENAI_BASE_URL`: they are tables of `vendors.toml` if they host open models, else rows in `openai.py`.
+`open_models.py` is for all others: the dialect for an unknown address, and rules by model name. `find_registry`
 resolves the settings once: `Provider.host` is the host that is called.
 """
 

@@ -10,6 +10,7 @@ from msgspec import structs
 
 from anthropic_proxy.engine.providers.registry import (
     Host,
+    Hosts,
     Provider,
     WireConfig,
     build_model_rules,
@@ -77,28 +78,30 @@ ANTHROPIC = Provider(
         ("2026-11-30", "claude-sonnet-5-5", ("claude-sonnet-4-5", "claude-sonnet-4-5-20250929")),
         ("2027-01-22", "claude-opus-5-5", ("claude-opus-4-5", "claude-opus-4-5-20251101")),
     ),
-    hosts=(
-        Host(
-            name="claude_aws",
-            url_patterns=("aws-external-anthropic.*.api.aws",),
-            title="Claude Platform on AWS",
-            key_header="authorization",
-            key_scheme="Bearer ",
-            key_variable="ANTHROPIC_AWS_API_KEY",
-            key_source="aws",
-            source="anthropic 2.10.0, lib/aws",
-            read_date="2026-11-26",
-        ),
-        Host(
-            name="claude_google_cloud",
-            url_patterns=("claude.googleapis.com",),
-            title="Claude on Google Cloud",
-            key_header="authorization",
-            key_scheme="Bearer ",
-            key_source="google",
-            source="anthropic 2.10.0, lib/google_cloud",
-            read_date="2026-11-26",
-        ),
+    hosts=Hosts(
+        lambda: (
+            Host(
+                name="claude_aws",
+                url_patterns=("aws-external-anthropic.*.api.aws",),
+                title="Claude Platform on AWS",
+                key_header="authorization",
+                key_scheme="Bearer ",
+                key_variable="ANTHROPIC_AWS_API_KEY",
+                key_source="aws",
+                source="anthropic 2.10.0, lib/aws",
+                read_date="2026-11-26",
+            ),
+            Host(
+                name="claude_google_cloud",
+                url_patterns=("claude.googleapis.com",),
+                title="Claude on Google Cloud",
+                key_header="authorization",
+                key_scheme="Bearer ",
+                key_source="google",
+                source="anthropic 2.10.0, lib/google_cloud",
+                read_date="2026-11-26",
+            ),
+        )
     ),
     docs_url="https://docs.anthropic.com/en/api/messages",
 )

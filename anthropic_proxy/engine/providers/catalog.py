@@ -154,7 +154,7 @@ def load_model_rows(provider: str) -> tuple[ModelRow, ...] | None:
     text = list_model_tables().get(provider)
     if text is None:
         return None
-    (table,) = tomllib.loads(text).values()
+    table = decode_table(text)
     rows = [_read_row(row, known="context_window" in row) for row in table.get("models", ())]
     if "fallback" in table:
         rows.append(_read_row(table["fallback"], known=False))
@@ -167,7 +167,7 @@ def load_vendor_prices(table: str) -> VendorPrices | None:
     text = list_model_tables().get(table)
     if text is None:
         return None
-    (tables,) = tomllib.loads(text).values()
+    tables = decode_table(text)
     return msgspec.convert(tables["prices"], VendorPrices) if "prices" in tables else None
 
 
@@ -176,11 +176,21 @@ _ALSO_LINE = compile_later(r"^also = \[(.*)\]$", re.MULTILINE)
 _QUOTED_NAME = compile_later(r'"(\w+)"')
 
 
+def split_tables(file: Path) -> dict[str, str]:
+    """Return name → table of a TOML file as text. A line of its own begins each table: `[NAME]`."""
+    _, *pieces = _TABLE_LINE.split(file.read_text(encoding="utf-8"))
+    return {name: f"[{name}]{text}" for name, text in zip(pieces[::2], pieces[1::2], strict=True)}
+
+
+def decode_table(text: str) -> dict[str, Any]:
+    (table,) = tomllib.loads(text).values()
+    return dict(table)
+
+
 @cache
 def list_model_tables() -> dict[str, str]:
     """Return provider name → its table of `models.toml` as text: the library takes 30 ms for all tables."""
-    _, *pieces = _TABLE_LINE.split(_FILE.read_text(encoding="utf-8"))
-    tables = {name: f"[{name}]{text}" for name, text in zip(pieces[::2], pieces[1::2], strict=True)}
+    tables = split_tables(_FILE)
     for text in list(tables.values()):
         if also := _ALSO_LINE.search(text):
             tables |= dict.fromkeys(_QUOTED_NAME.findall(also[1]), text)

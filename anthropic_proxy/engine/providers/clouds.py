@@ -14,6 +14,7 @@ from msgspec import structs
 from anthropic_proxy.engine.providers.anthropic import CLAUDE_RULES, PROMPT_SETTINGS
 from anthropic_proxy.engine.providers.registry import (
     Host,
+    Hosts,
     Provider,
     WireConfig,
     build_model_rules,
@@ -110,19 +111,21 @@ BEDROCK = Provider(
     title="Amazon Bedrock",
     env_prefix="BEDROCK",
     wires={"messages": _BEDROCK},
-    hosts=(
-        Host(
-            name="bedrock_messages",
-            url_patterns=("*/anthropic/", "*/*/anthropic/", "*/anthropic/v1/", "*/*/anthropic/v1/"),
-            wires={"messages": _BEDROCK_MESSAGES},
-            models_table="anthropic",
-            key_source="aws",
-            title="Amazon Bedrock, Messages API",
-            base_url="https://bedrock-mantle.{region}.api.aws/anthropic",
-            docs_url="https://docs.aws.amazon.com/bedrock/latest/userguide/inference-messages-api.html",
-            source="docs.aws.amazon.com/bedrock/latest/userguide/inference-messages-api.html; anthropic 2.10.0",
-            read_date="2026-11-23",
-        ),
+    hosts=Hosts(
+        lambda: (
+            Host(
+                name="bedrock_messages",
+                url_patterns=("*/anthropic/", "*/*/anthropic/", "*/anthropic/v1/", "*/*/anthropic/v1/"),
+                wires={"messages": _BEDROCK_MESSAGES},
+                models_table="anthropic",
+                key_source="aws",
+                title="Amazon Bedrock, Messages API",
+                base_url="https://bedrock-mantle.{region}.api.aws/anthropic",
+                docs_url="https://docs.aws.amazon.com/bedrock/latest/userguide/inference-messages-api.html",
+                source="docs.aws.amazon.com/bedrock/latest/userguide/inference-messages-api.html; anthropic 2.10.0",
+                read_date="2026-11-23",
+            ),
+        )
     ),
     base_url="https://bedrock-runtime.{region}.amazonaws.com",
     host_patterns=(

@@ -46,19 +46,7 @@ def find_host_at(provider: Provider, base_url: str) -> Host | None:
     url = urlsplit(base_url)
     if url.hostname == urlsplit(provider.base_url).hostname:
         return None
-    return next((host for host in provider.hosts if is_address_of(host, base_url)), None)
-
-
-def is_address_of(host: Host, base_url: str) -> bool:
-    """Return True if a base URL matches one of the patterns of a host: its name, and its path."""
-    url = urlsplit(base_url)
-    host_name = url.hostname or ""
-    path = f"{url.path.strip('/')}/".lstrip("/").lower()
-    for pattern in host.url_patterns:
-        name_pattern, _, path_pattern = pattern.partition("/")  # `*` of a name must not match a path
-        if fnmatchcase(host_name, name_pattern) and fnmatchcase(path, path_pattern or "*"):
-            return True
-    return False
+    return provider.hosts.find_at(base_url)
 
 
 LOCAL_HOST = "local"

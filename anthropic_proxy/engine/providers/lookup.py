@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import Any, overload
 from urllib.parse import urlsplit
 
-import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.options import ConfiguredProvider, convert_model_pattern
@@ -19,7 +18,6 @@ from anthropic_proxy.engine.providers.hosts import (
     UNKNOWN_HOSTS,
     complete_host,
     find_host_at,
-    is_address_of,
     resolve_host,
 )
 from anthropic_proxy.engine.providers.registry import (
@@ -28,6 +26,7 @@ from anthropic_proxy.engine.providers.registry import (
     ModelRule,
     Provider,
     WireConfig,
+    decode_dialect_fields,
 )
 from anthropic_proxy.engine.wires.contract import BaseDialect
 from anthropic_proxy.errors import ConfigurationError, join_with_or
@@ -166,13 +165,16 @@ def find_known_model(model_of: str, origin: TableOrigin, built_in: Sequence[Prov
     capabilities = find_table_capabilities((row.models_table or row.name) if row else prefix.lower(), name)
     if slash and capabilities.known:
         return KnownModel(name, capabilities, row)
-    makers: list[tuple[str, Provider | None]] = [(_OPEN_MODELS, None)]
-    makers += [(row.models_table or row.name, row) for row in built_in]
-    makers += [(vendor.models_table, None) for vendor in list_vendors(built_in)]
-    for table, row in makers:  # a cloud deploys models of many vendors
+    for table, row in _list_makers(built_in):  # a cloud deploys models of many vendors
         if (capabilities := find_table_capabilities(table, model_of)).known:
             return KnownModel(model_of, capabilities, row)
     return None
+
+
+def _list_makers(built_in: Sequence[Provider]) -> Iterator[tuple[str, Provider | None]]:
+    yield _OPEN_MODELS, None
+    yield from ((row.models_table or row.name, row) for row in built_in)
+    yield from ((vendor.models_table, None) for vendor in list_vendors(built_in))
 
 
 def list_wires(built_in: Sequence[Provider]) -> list[str]:
@@ -297,7 +299,7 @@ def find_origin(table: ConfiguredProvider, built_in: Sequence[Provider]) -> Tabl
     for row in candidates:
         if urlsplit(row.base_url).netloc == url.netloc:
             return _build_origin(table, row, None, is_vendor=row.key_required != "never")
-    hosts = [(row, host) for row in candidates for host in row.hosts if is_address_of(host, table.base_url)]
+    hosts = [(row, host) for row in candidates if (host := row.hosts.find_at(table.base_url)) is not None]
     if not hosts:
         return _build_origin(table, candidates[0], None, is_vendor=False)
     row, host = min(hosts, key=lambda found: found[1].name in UNKNOWN_HOSTS)  # these have any address
@@ -312,7 +314,8 @@ def _build_origin(table: ConfiguredProvider, row: Provider, host: Host | None, *
 
 def find_vendor(name: str, built_in: Sequence[Provider]) -> Host | None:
     """Return the vendor with this name, in which `-` and `_` are equal."""
-    return next((each for each in list_vendors(built_in) if each.name == name.replace("-", "_")), None)
+    found = (row.hosts.find_named(name.replace("-", "_")) for row in built_in if is_template(row))
+    return next((host for host in found if host is not None and _is_vendor(host)), None)
 
 
 def find_vendor_of_litellm(prefix: str, built_in: Sequence[Provider]) -> Host | None:
@@ -323,7 +326,11 @@ def find_vendor_of_litellm(prefix: str, built_in: Sequence[Provider]) -> Host | 
 def list_vendors(built_in: Sequence[Provider]) -> list[Host]:
     """Return the hosts with an address of their own and a key, for which a table needs only its name."""
     hosts = (host for row in built_in if is_template(row) for host in row.hosts)
-    return [each for each in hosts if each.base_url and each.key_variable and not each.has_local_url]
+    return [host for host in hosts if _is_vendor(host)]
+
+
+def _is_vendor(host: Host) -> bool:
+    return bool(host.base_url and host.key_variable and not host.has_local_url)
 
 
 def is_template(row: Provider) -> bool:
@@ -348,8 +355,7 @@ def _build_config(
     own = [("*", table.dialect), *((pattern, model.dialect) for pattern, model in models)]
     for pattern, fields in own if config.wire is origin.config.wire else ():
         if fields:
-            decoded = structs.asdict(msgspec.convert(fields, config.wire.dialect_type))
-            values = {name: decoded[name] for name in fields}
+            values = decode_dialect_fields(fields, config.wire.dialect_type)
             rules.append(ModelRule(pattern, values, f"[providers.{table.name}]", ""))
     return WireConfig(
         wire=config.wire,

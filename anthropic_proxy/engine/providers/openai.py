@@ -1,8 +1,9 @@
 """`OPENAI`: the registry entry of OpenAI, with its addresses, keys, models and APIs.
 
-The setting `OPENAI_BASE_URL` can select a server of another vendor with the same API. `OPENAI_HOSTS` describes how
-the known servers of this kind deviate from OpenAI's own API. Values without a named source are from the API reference
-of the server, read 2026-11. docs/guide/providers.md, "Servers with the Chat Completions API", has their settings.
+The setting `OPENAI_BASE_URL` can select a host of another vendor with the same API. `_list_hosts` and `vendors.toml`
+describe how the known hosts of this kind deviate from OpenAI's own API. Values without a named source are from the API
+reference of the host, read 2026-11. docs/guide/providers.md, "Servers with the Chat Completions API", has their
+settings.
 """
 
 from urllib.parse import urlsplit
@@ -23,12 +24,14 @@ from anthropic_proxy.engine.providers.open_models import (
 )
 from anthropic_proxy.engine.providers.registry import (
     Host,
+    HostEntry,
+    Hosts,
     Provider,
     WireConfig,
     build_model_rules,
     build_retired_models,
 )
-from anthropic_proxy.engine.providers.vendors import VENDORS
+from anthropic_proxy.engine.providers.vendors import list_vendor_entries
 from anthropic_proxy.engine.wires import openai_chat
 from anthropic_proxy.engine.wires.json_schema import SchemaRules
 
@@ -210,209 +213,213 @@ _AZURE = Host(
 _OTHER_HOSTS = ("*.api.openai.com",)
 """Source: developers.openai.com/api/docs/guides/data-residency, read 2026-11."""
 
-OPENAI_HOSTS = (
-    Host(
-        name="openai",
-        url_patterns=tuple(f"{host}/*" for host in _OTHER_HOSTS),
-        docs_url="https://platform.openai.com/docs/guides/your-data",
-    ),
-    _AZURE,
-    # the same service, with tokens of another cloud
-    structs.replace(
-        _AZURE,
-        name="azure_us",
-        url_patterns=("*.openai.azure.us/*", "*.cognitiveservices.azure.us/*"),
-        title="Azure OpenAI, US Government",
-        key_source="azure_openai_us",
-    ),
-    structs.replace(
-        _AZURE,
-        name="azure_cn",
-        url_patterns=("*.openai.azure.cn/*", "*.cognitiveservices.azure.cn/*"),
-        title="Azure OpenAI, China",
-        key_source="azure_openai_cn",
-    ),
-    Host(
-        name="deepseek_beta",
-        url_patterns=("api.deepseek.com/beta/*",),
-        wires={
-            "chat": WireConfig(
-                wire=openai_chat.WIRE,
-                dialect=structs.replace(_DEEPSEEK, prefill_form="prefix"),
-                model_rules=_DEEPSEEK_RULES,
-            ),
-            "messages": messages.DEEPSEEK,
-        },
-        models_table="deepseek",
-        retired_models=_DEEPSEEK_RETIRED,
-        title="DeepSeek",
-        key_variable="DEEPSEEK_API_KEY",
-        keys_url="https://platform.deepseek.com/api_keys",
-        docs_url="https://api-docs.deepseek.com/guides/chat_prefix_completion",
-    ),
-    Host(
-        name="deepseek",
-        url_patterns=("api.deepseek.com/*",),
-        wires={
-            "chat": WireConfig(wire=openai_chat.WIRE, dialect=_DEEPSEEK, model_rules=_DEEPSEEK_RULES),
-            "messages": messages.DEEPSEEK,
-        },
-        models_table="deepseek",
-        retired_models=_DEEPSEEK_RETIRED,
-        title="DeepSeek",
-        base_url="https://api.deepseek.com/v1",
-        key_variable="DEEPSEEK_API_KEY",
-        keys_url="https://platform.deepseek.com/api_keys",
-        docs_url="https://api-docs.deepseek.com/guides/thinking_mode",
-    ),
-    Host(
-        name="openrouter",
-        url_patterns=("openrouter.ai/*", "*.openrouter.ai/*"),
-        wires={
-            "chat": WireConfig(
-                wire=openai_chat.WIRE,
-                dialect=openai_chat.Dialect(
-                    signature_tag="openrouter",
-                    # servers behind it may move system messages to the front, and then nothing is cached
-                    mid_conversation_system="prefer_remind",
-                    effort_form="reasoning",
-                    replays_reasoning_details=True,
-                    server_tools=("web_search",),
-                    server_tool_names=(("web_search", "openrouter:web_search"),),
-                    server_tool_setting_names=_OPENROUTER_SEARCH,
-                    sends_top_k=True,
-                    accepts_pdf_urls=True,
-                    session_field="session_id",
-                ),
-                model_rules=(*MISTRAL_RULES, *_CACHED_ON_REQUEST),
-            ),
-            "messages": messages.GATEWAYS,
-        },
-        unknown_model_capabilities={"efforts": ("none", "minimal", "low", "medium", "high", "xhigh", "max")},
-        capability_rules=(("*", {"accepts_pdf": True}),),
-        title="OpenRouter",
-        base_url="https://openrouter.ai/api/v1",
-        key_variable="OPENROUTER_API_KEY",
-        keys_url="https://openrouter.ai/keys",
-        # openrouter.ai/docs/api/api-reference/api-keys/get-current-key; the list is public: accomplish-ai/coworker pull
-        # request 208 (read 2026-11-26)
-        key_path="/api/v1/key",
-        docs_url="https://openrouter.ai/docs/use-cases/reasoning-tokens",
-    ),
-    Host(
-        name="mistral",
-        url_patterns=("api.mistral.ai/*", "codestral.mistral.ai/*"),
-        # Mistral also has the Responses API (mistralai 3.7, read 2026-11-26). Chat Completions is used, which all its
-        # models have, and which accepts `prompt_cache_key` too.
-        wires={
-            "chat": WireConfig(
-                wire=openai_chat.WIRE,
-                dialect=openai_chat.Dialect(
-                    signature_tag="mistral",
-                    session_field="prompt_cache_key",
-                    output_limit_field="max_tokens",
-                    mid_conversation_system="remind",
-                    call_id_form="nine",
-                    requires_message_after_results=True,
-                    prefill_form="prefix",
-                    sends_include_usage=False,
-                    pdf_form="document_url",
-                    accepts_pdf_urls=True,
-                ),
-                model_rules=_MISTRAL_REASONING_RULES,
-            )
-        },
-        models_table="mistral",
-        retired_models=build_retired_models(
-            "docs.mistral.ai/getting-started/models, Legacy (braintrustdata/braintrust-proxy issue 1005)",
-            "2026-11-25",
-            ("2025-11-30", "codestral-2508", ("codestral-2501",)),
-            ("2025-12-31", "ministral-14b-2512", ("pixtral-12b-2409",)),
+
+def _list_hosts() -> tuple[Host | HostEntry, ...]:
+    """Return the hosts for `OPENAI_BASE_URL`. The last one matches every URL."""
+    return (
+        Host(
+            name="openai",
+            url_patterns=tuple(f"{host}/*" for host in _OTHER_HOSTS),
+            docs_url="https://platform.openai.com/docs/guides/your-data",
         ),
-        title="Mistral",
-        base_url="https://api.mistral.ai/v1",
-        key_variable="MISTRAL_API_KEY",
-        keys_url="https://console.mistral.ai/api-keys",
-        docs_url="https://docs.mistral.ai/api",
-    ),
-    Host(
-        name="zai",
-        url_patterns=("api.z.ai/*", "open.bigmodel.cn/*"),
-        wires={
-            "chat": WireConfig(
-                wire=openai_chat.WIRE,
-                dialect=openai_chat.Dialect(
-                    signature_tag="zai",
-                    # a user message stays where it is, whatever the template does
-                    mid_conversation_system="prefer_remind",
-                    output_limit_field="max_tokens",
-                    effort_form="thinking",
-                    reasoning_mode="unless_off",
-                    thinking_retention_field="clear_thinking",
-                    replayed_thinking_field="reasoning_content",
-                    accepts_forced_tool="never",
-                    reply_schema_form="json_object",
-                    sends_strict=False,
-                    sends_parallel_tool_calls=False,
-                    sends_tool_stream=True,
-                ),
-                model_rules=_GLM_RULES,
-            ),
-            "messages": messages.ZAI,
-        },
-        models_table="zai",
-        title="Z.ai",
-        base_url="https://api.z.ai/api/paas/v4",
-        key_variable="ZAI_API_KEY",
-        keys_url="https://z.ai/manage-apikey/apikey-list",
-        docs_url="https://docs.z.ai/api-reference/llm/chat-completion",
-    ),
-    Host(
-        name="gemini",
-        url_patterns=("generativelanguage.googleapis.com/*",),
-        wires={
-            "chat": WireConfig(
-                wire=openai_chat.WIRE,
-                dialect=openai_chat.Dialect(
-                    signature_tag="gemchat",
-                    effort_form="reasoning_effort",
-                    sends_parallel_tool_calls=False,
-                ),
-            )
-        },
-        unknown_model_capabilities={"efforts": ("low", "medium", "high")},
-        key_variable="GEMINI_API_KEY",
-        keys_url="https://aistudio.google.com/apikey",
-        docs_url="https://ai.google.dev/gemini-api/docs/openai",
-    ),
-    _as_host(chat.GROQ),
-    _as_host(chat.MOONSHOT),
-    _as_host(chat.XAI),
-    *VENDORS,
-    *(
+        _AZURE,
+        # the same service, with tokens of another cloud
         structs.replace(
-            _LOCAL,
-            name=name,
-            url_patterns=(),
-            title=title,
-            base_url=base_url,
-            key_variable=key_variable,
-            docs_url=docs_url,
-            unpriced="runs on a machine of yours",
-        )
-        for name, title, base_url, key_variable, docs_url in _LOCAL_SERVERS
-    ),
-    _LOCAL,
-    Host(
-        name="other",
-        url_patterns=("*",),
-        wires={
-            "chat": WireConfig(wire=openai_chat.WIRE, dialect=UNKNOWN, model_rules=(*REPLAY_RULES, *OPEN_MODEL_RULES)),
-            "responses": UNKNOWN_RESPONSES,
-        },
-    ),
-)
-"""Servers for `OPENAI_BASE_URL`. The first match of `url_patterns` applies. The last entry matches every URL."""
+            _AZURE,
+            name="azure_us",
+            url_patterns=("*.openai.azure.us/*", "*.cognitiveservices.azure.us/*"),
+            title="Azure OpenAI, US Government",
+            key_source="azure_openai_us",
+        ),
+        structs.replace(
+            _AZURE,
+            name="azure_cn",
+            url_patterns=("*.openai.azure.cn/*", "*.cognitiveservices.azure.cn/*"),
+            title="Azure OpenAI, China",
+            key_source="azure_openai_cn",
+        ),
+        Host(
+            name="deepseek_beta",
+            url_patterns=("api.deepseek.com/beta/*",),
+            wires={
+                "chat": WireConfig(
+                    wire=openai_chat.WIRE,
+                    dialect=structs.replace(_DEEPSEEK, prefill_form="prefix"),
+                    model_rules=_DEEPSEEK_RULES,
+                ),
+                "messages": messages.DEEPSEEK,
+            },
+            models_table="deepseek",
+            retired_models=_DEEPSEEK_RETIRED,
+            title="DeepSeek",
+            key_variable="DEEPSEEK_API_KEY",
+            keys_url="https://platform.deepseek.com/api_keys",
+            docs_url="https://api-docs.deepseek.com/guides/chat_prefix_completion",
+        ),
+        Host(
+            name="deepseek",
+            url_patterns=("api.deepseek.com/*",),
+            wires={
+                "chat": WireConfig(wire=openai_chat.WIRE, dialect=_DEEPSEEK, model_rules=_DEEPSEEK_RULES),
+                "messages": messages.DEEPSEEK,
+            },
+            models_table="deepseek",
+            retired_models=_DEEPSEEK_RETIRED,
+            title="DeepSeek",
+            base_url="https://api.deepseek.com/v1",
+            key_variable="DEEPSEEK_API_KEY",
+            keys_url="https://platform.deepseek.com/api_keys",
+            docs_url="https://api-docs.deepseek.com/guides/thinking_mode",
+        ),
+        Host(
+            name="openrouter",
+            url_patterns=("openrouter.ai/*", "*.openrouter.ai/*"),
+            wires={
+                "chat": WireConfig(
+                    wire=openai_chat.WIRE,
+                    dialect=openai_chat.Dialect(
+                        signature_tag="openrouter",
+                        # servers behind it may move system messages to the front, and then nothing is cached
+                        mid_conversation_system="prefer_remind",
+                        effort_form="reasoning",
+                        replays_reasoning_details=True,
+                        server_tools=("web_search",),
+                        server_tool_names=(("web_search", "openrouter:web_search"),),
+                        server_tool_setting_names=_OPENROUTER_SEARCH,
+                        sends_top_k=True,
+                        accepts_pdf_urls=True,
+                        session_field="session_id",
+                    ),
+                    model_rules=(*MISTRAL_RULES, *_CACHED_ON_REQUEST),
+                ),
+                "messages": messages.GATEWAYS,
+            },
+            unknown_model_capabilities={"efforts": ("none", "minimal", "low", "medium", "high", "xhigh", "max")},
+            capability_rules=(("*", {"accepts_pdf": True}),),
+            title="OpenRouter",
+            base_url="https://openrouter.ai/api/v1",
+            key_variable="OPENROUTER_API_KEY",
+            keys_url="https://openrouter.ai/keys",
+            # openrouter.ai/docs/api/api-reference/api-keys/get-current-key; the list is public: accomplish-ai/coworker
+            # pull request 208 (read 2026-11-26)
+            key_path="/api/v1/key",
+            docs_url="https://openrouter.ai/docs/use-cases/reasoning-tokens",
+        ),
+        Host(
+            name="mistral",
+            url_patterns=("api.mistral.ai/*", "codestral.mistral.ai/*"),
+            # Mistral also has the Responses API (mistralai 3.7, read 2026-11-26). Chat Completions is used, which all
+            # its models have, and which accepts `prompt_cache_key` too.
+            wires={
+                "chat": WireConfig(
+                    wire=openai_chat.WIRE,
+                    dialect=openai_chat.Dialect(
+                        signature_tag="mistral",
+                        session_field="prompt_cache_key",
+                        output_limit_field="max_tokens",
+                        mid_conversation_system="remind",
+                        call_id_form="nine",
+                        requires_message_after_results=True,
+                        prefill_form="prefix",
+                        sends_include_usage=False,
+                        pdf_form="document_url",
+                        accepts_pdf_urls=True,
+                    ),
+                    model_rules=_MISTRAL_REASONING_RULES,
+                )
+            },
+            models_table="mistral",
+            retired_models=build_retired_models(
+                "docs.mistral.ai/getting-started/models, Legacy (braintrustdata/braintrust-proxy issue 1005)",
+                "2026-11-25",
+                ("2025-11-30", "codestral-2508", ("codestral-2501",)),
+                ("2025-12-31", "ministral-14b-2512", ("pixtral-12b-2409",)),
+            ),
+            title="Mistral",
+            base_url="https://api.mistral.ai/v1",
+            key_variable="MISTRAL_API_KEY",
+            keys_url="https://console.mistral.ai/api-keys",
+            docs_url="https://docs.mistral.ai/api",
+        ),
+        Host(
+            name="zai",
+            url_patterns=("api.z.ai/*", "open.bigmodel.cn/*"),
+            wires={
+                "chat": WireConfig(
+                    wire=openai_chat.WIRE,
+                    dialect=openai_chat.Dialect(
+                        signature_tag="zai",
+                        # a user message stays where it is, whatever the template does
+                        mid_conversation_system="prefer_remind",
+                        output_limit_field="max_tokens",
+                        effort_form="thinking",
+                        reasoning_mode="unless_off",
+                        thinking_retention_field="clear_thinking",
+                        replayed_thinking_field="reasoning_content",
+                        accepts_forced_tool="never",
+                        reply_schema_form="json_object",
+                        sends_strict=False,
+                        sends_parallel_tool_calls=False,
+                        sends_tool_stream=True,
+                    ),
+                    model_rules=_GLM_RULES,
+                ),
+                "messages": messages.ZAI,
+            },
+            models_table="zai",
+            title="Z.ai",
+            base_url="https://api.z.ai/api/paas/v4",
+            key_variable="ZAI_API_KEY",
+            keys_url="https://z.ai/manage-apikey/apikey-list",
+            docs_url="https://docs.z.ai/api-reference/llm/chat-completion",
+        ),
+        Host(
+            name="gemini",
+            url_patterns=("generativelanguage.googleapis.com/*",),
+            wires={
+                "chat": WireConfig(
+                    wire=openai_chat.WIRE,
+                    dialect=openai_chat.Dialect(
+                        signature_tag="gemchat",
+                        effort_form="reasoning_effort",
+                        sends_parallel_tool_calls=False,
+                    ),
+                )
+            },
+            unknown_model_capabilities={"efforts": ("low", "medium", "high")},
+            key_variable="GEMINI_API_KEY",
+            keys_url="https://aistudio.google.com/apikey",
+            docs_url="https://ai.google.dev/gemini-api/docs/openai",
+        ),
+        _as_host(chat.GROQ),
+        _as_host(chat.MOONSHOT),
+        _as_host(chat.XAI),
+        *list_vendor_entries(),
+        *(
+            structs.replace(
+                _LOCAL,
+                name=name,
+                url_patterns=(),
+                title=title,
+                base_url=base_url,
+                key_variable=key_variable,
+                docs_url=docs_url,
+                unpriced="runs on a machine of yours",
+            )
+            for name, title, base_url, key_variable, docs_url in _LOCAL_SERVERS
+        ),
+        _LOCAL,
+        Host(
+            name="other",
+            url_patterns=("*",),
+            wires={
+                "chat": WireConfig(
+                    wire=openai_chat.WIRE, dialect=UNKNOWN, model_rules=(*REPLAY_RULES, *OPEN_MODEL_RULES)
+                ),
+                "responses": UNKNOWN_RESPONSES,
+            },
+        ),
+    )
 
 
 _DEPRECATIONS = "developers.openai.com/api/docs/deprecations; openai-python types/shared/chat_model.py"
@@ -490,7 +497,7 @@ OPENAI = Provider(
     keys_url="https://platform.openai.com/api-keys",
     env_prefix="OPENAI",
     wires={"chat": chat.OPENAI_CHAT, "responses": responses.OPENAI_RESPONSES, "messages": messages.GATEWAYS},
-    hosts=OPENAI_HOSTS,
+    hosts=Hosts(_list_hosts),
     wire_rules=responses.OPENAI_WIRE_RULES,
     base_url="https://api.openai.com/v1",
     other_hosts=_OTHER_HOSTS,

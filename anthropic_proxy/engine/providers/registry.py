@@ -6,14 +6,18 @@ one that a base URL setting selects. A `RetiredModel` has the date on which a pr
 successor.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date
 from fnmatch import fnmatchcase
-from typing import Any, Generic, Literal
+from functools import cached_property
+from typing import Any, Generic, Literal, overload
+from urllib.parse import urlsplit
 
+import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.engine.wires.contract import DialectT, Wire
+from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.wires.contract import BaseDialect, DialectT, Wire
 
 UNKNOWN_PROJECT = "{project}"
 """Placeholder in a Vertex AI base URL for the Google Cloud project. `Credentials.next_token_and_url` replaces it."""
@@ -51,6 +55,12 @@ def build_model_rules(source: str, read_date: str, *rules: tuple[str, Mapping[st
     `source` is the document of the provider that contains the facts in the dialect fields. It was read on `read_date`.
     """
     return tuple(ModelRule(pattern, fields, source, read_date) for pattern, fields in rules)
+
+
+def decode_dialect_fields(fields: Mapping[str, Any], dialect_type: type[BaseDialect]) -> dict[str, Any]:
+    """Return fields of a dialect with the types of the dialect. Raises `msgspec.ValidationError`."""
+    decoded = msgspec.convert(fields, dialect_type)
+    return {name: getattr(decoded, name) for name in fields}
 
 
 class WireConfig(Struct, Generic[DialectT], frozen=True, kw_only=True, eq=False):
@@ -188,6 +198,61 @@ class Host(Struct, frozen=True, kw_only=True, eq=False):
         return {name: value for fields in matching for name, value in fields.items()}
 
 
+_IS_PLAIN = compile_later(r"[^*?\[]*")
+
+
+class HostEntry(Struct, frozen=True, eq=False):
+    """A host that is built at its first use."""
+
+    name: str
+    url_patterns: Sequence[str]
+    build: Callable[[], Host]
+
+
+class Hosts(Sequence[Host]):
+    """Hosts in order of precedence. `list_entries` is called with the first use, and only hosts in use are built."""
+
+    def __init__(self, list_entries: Callable[[], Iterable[Host | HostEntry]] = tuple) -> None:
+        self._list_entries = list_entries
+
+    @cached_property
+    def _entries(self) -> tuple[Host | HostEntry, ...]:
+        return tuple(self._list_entries())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, index: int) -> Host: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Host]: ...
+    def __getitem__(self, index: int | slice) -> Host | Sequence[Host]:
+        return [*map(_build, self._entries[index])] if isinstance(index, slice) else _build(self._entries[index])
+
+    def find_named(self, name: str) -> Host | None:
+        return next((_build(entry) for entry in self._entries if entry.name == name), None)
+
+    def find_at(self, base_url: str) -> Host | None:
+        """Return the first host with a pattern that matches a base URL: its host name, and its path."""
+        url = urlsplit(base_url)
+        name, path = url.hostname or "", f"{url.path.strip('/')}/".lstrip("/").lower()
+        for entry in self._entries:
+            for pattern in entry.url_patterns:
+                name_pattern, _, path_pattern = pattern.partition("/")  # `*` of a name must not match a path
+                if _matches(name, name_pattern) and (not path_pattern or _matches(path, path_pattern)):
+                    return _build(entry)
+        return None
+
+
+def _matches(text: str, pattern: str) -> bool:
+    """The same as `fnmatchcase`, which makes an expression of each pattern, for 0.1 ms."""
+    return pattern in ("*", text) or (not _IS_PLAIN.fullmatch(pattern) and fnmatchcase(text, pattern))
+
+
+def _build(entry: Host | HostEntry) -> Host:
+    return entry if isinstance(entry, Host) else entry.build()
+
+
 class Provider(Host, frozen=True, kw_only=True, eq=False):
     """Registry entry of one provider: the prefix and the variables by which users select it, its own host, whose fields
     it has itself, and `hosts`, which a base URL setting can select in place of the own one.
@@ -214,7 +279,7 @@ class Provider(Host, frozen=True, kw_only=True, eq=False):
     serves_claude: bool = False
     """True if the provider serves Claude models. Requested Claude ids then stay unchanged, and BIG_MODEL and
     SMALL_MODEL are ignored."""
-    hosts: Sequence[Host] = ()
+    hosts: Hosts = Hosts()
     """Other hosts that the base URL setting may select. The first match applies. No match: the own host."""
     selected_host: Host | None = None
     """The one of `hosts` that the settings select, with the fields of the provider where it states none

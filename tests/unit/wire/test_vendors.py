@@ -43,12 +43,11 @@ def test_each_api_of_a_vendor_has_a_golden_case() -> None:
 def test_each_documented_fact_belongs_to_a_vendor_and_a_column_and_has_a_source_and_a_date() -> None:
     names = {vendor.name for vendor in list_vendors()}
     for name, found in read_facts().items():
-        facts = {column: fact for column, fact in found.items() if column != "searched_on"}
         assert found.get("searched_on", "2026").startswith("202")
+        facts = found.get("facts", {})
         assert set(facts) <= set(COLUMNS[:-1]), name
-        if name != "default":
-            assert name in names
-            assert [fact for fact in facts.values() if not (fact[1] and fact[2].startswith("202"))] == []
+        assert name in names
+        assert [fact for fact in facts.values() if not (fact[1] and fact[2].startswith("202"))] == []
 
 
 def test_each_cell_of_the_table_of_vendors_is_filled() -> None:

@@ -9,7 +9,7 @@ import pytest
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.providers.catalog import _read_row, list_model_tables, load_model_rows
 from anthropic_proxy.engine.providers.registry import Host, ModelRule, RetiredModel, WireConfig
-from anthropic_proxy.engine.providers.vendors import VENDORS
+from anthropic_proxy.engine.providers.vendors import build_vendor, list_vendor_entries
 from anthropic_proxy.gateway.settings import load_settings
 
 HOSTS = [host for row in PROVIDERS for host in row.hosts]
@@ -41,7 +41,9 @@ def test_every_rule_for_models_has_a_source_and_a_date(wire_config: WireConfig) 
         assert DATE.fullmatch(rule.read_date), f"{rule.pattern}: {rule.read_date!r} is no date"
 
 
-@pytest.mark.parametrize("vendor", VENDORS, ids=[vendor.name for vendor in VENDORS])
+@pytest.mark.parametrize(
+    "vendor", [build_vendor(entry.name) for entry in list_vendor_entries()], ids=lambda host: host.name
+)
 def test_every_vendor_has_a_source_and_a_date_and_is_selected_by_its_address(vendor: Host) -> None:
     assert vendor.source
     assert DATE.fullmatch(vendor.read_date)
