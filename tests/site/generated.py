@@ -28,6 +28,7 @@ PAGES: dict[Path, Callable[[], str]] = {
     settings_pages.EXAMPLE: settings_pages.written_example,
     openapi_document.DOCUMENT: openapi_document.written_document,
     vendors_page.PAGE: vendors_page.written_page,
+    vendors_page.GUIDE: vendors_page.written_guide,
     DOCS / "reference/settings.md": settings_pages.written_page,
     DOCS / "reference/command-line.md": reference_pages.commands_page,
     DOCS / "reference/metrics.md": reference_pages.metrics_page,

@@ -14,11 +14,13 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import load_model_rows, load_vendor_prices
 from anthropic_proxy.engine.providers.lookup import find_vendor
 from anthropic_proxy.engine.providers.vendors import FILE as VENDORS_FILE
+from anthropic_proxy.engine.providers.vendors import load_vendor
 from anthropic_proxy.engine.wires.openai_chat.effort_forms import EFFORT_FORMS, EffortFormName
 from tests.site.pages import DOCS
-from tests.support.vendors import LOCAL_PROGRAMS, Claim, Vendor, cases_of, list_vendors
+from tests.support.vendors import HOSTS_OF_OPEN_MODELS, LOCAL_PROGRAMS, Claim, Vendor, cases_of, list_vendors
 
 PAGE = DOCS / "reference/vendors.md"
+GUIDE = DOCS / "guide/providers.md"
 COLUMNS = (
     "thinking out",
     "thinking back",
@@ -409,6 +411,17 @@ def written_page() -> str:
 def overview() -> list[list[str]]:
     """Return the cells of the first table."""
     return [_overview_row(group) for group in _group_by_vendor()]
+
+
+def written_guide() -> str:
+    """Return the guide with a row for each host of `vendors.toml`, between the rows that are written by hand."""
+    rows = ""
+    for table in map(load_vendor, HOSTS_OF_OPEN_MODELS):
+        addresses = ", ".join(filter(None, (_code(table.base_url), table.also_at)))
+        rows += f"| {table.title} | {addresses} | {table.differences} |\n"
+    text = GUIDE.read_text("utf-8")
+    begin = text.index("\n", text.index("\n| Groq, Moonshot, xAI |") + 1) + 1
+    return text[:begin] + rows + text[text.index("| any other |") :]
 
 
 def _default_table() -> str:

@@ -72,6 +72,10 @@ class VendorTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     serves_claude: bool = False
     """True if the host serves Claude with the Messages API."""
     retired: tuple[_Retirements, ...] = ()
+    differences: str
+    """What users should know about the host, for the page Providers."""
+    also_at: str = ""
+    """Further addresses, for this page."""
     example_model: str
     """Model that people use there, for tests."""
     searched_on: str = ""

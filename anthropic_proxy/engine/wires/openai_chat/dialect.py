@@ -81,14 +81,9 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     effort_form: EffortFormName = "omit"
     """Request field for the effort level. `omit`: none. `reasoning_effort`: the field of this name.
 
-    `thinking`: `thinking: {type}` (Kimi k2.5 and k2.6, Z.ai). `thinking_and_effort`: `thinking` and `reasoning_effort`
-    (DeepSeek v4). `thinking_effort`: `thinking: {type, effort}` (Kimi Code). `reasoning`: `reasoning: {effort}`
-    (OpenRouter, Vercel), `{enabled}` for thinking without a level. Only on or off: `reasoning_enabled`: `reasoning:
-    {enabled}` (Together: docs.together.ai, "Reasoning"); `enable_thinking`: the boolean field of this name (DashScope:
-    alibabacloud.com/help, "Deep thinking"); `chat_template_kwargs`, `chat_template_args`: the same inside an object of
-    this name (NVIDIA, vLLM; Baseten; read 2026-11-23). Proven by: golden/openai_chat/thinking/reasoning_model,
-    moonshot_thinking, deepseek_thinking, openrouter_reasoning, openrouter_adaptive, together_hybrid_off,
-    dashscope_thinking, nvidia_glm_off, baseten_glm, kimi_code_effort.
+    `EFFORT_FORMS` has the fields of each form, and the vendors that use it. Proven by:
+    golden/openai_chat/thinking/reasoning_model, moonshot_thinking, deepseek_thinking, openrouter_reasoning,
+    openrouter_adaptive, together_hybrid_off, dashscope_thinking, nvidia_glm_off, baseten_glm, kimi_code_effort.
     """
     effort_names: tuple[tuple[str, str], ...] = ()
     """Pairs of a requested effort level and the level to send, where the two differ.

@@ -57,12 +57,15 @@ _THINKING = EffortForm(switch=("thinking", "type"), on="enabled", off="disabled"
 EFFORT_FORMS: Mapping[EffortFormName, EffortForm] = {
     "omit": EffortForm(),
     "reasoning_effort": EffortForm(level=("reasoning_effort",)),
-    "thinking": _THINKING,
-    "thinking_and_effort": structs.replace(_THINKING, level=("reasoning_effort",)),
-    "thinking_effort": structs.replace(_THINKING, level=("thinking", "effort")),
+    "thinking": _THINKING,  # Kimi k2.5 and k2.6, Z.ai
+    "thinking_and_effort": structs.replace(_THINKING, level=("reasoning_effort",)),  # DeepSeek v4
+    "thinking_effort": structs.replace(_THINKING, level=("thinking", "effort")),  # Kimi Code
+    # OpenRouter, Vercel
     "reasoning": EffortForm(level=("reasoning", "effort"), switch=("reasoning", "enabled"), level_replaces_switch=True),
-    "reasoning_enabled": EffortForm(switch=("reasoning", "enabled")),
+    "reasoning_enabled": EffortForm(switch=("reasoning", "enabled")),  # Together: docs.together.ai, "Reasoning"
+    # DashScope: alibabacloud.com/help, "Deep thinking"
     "enable_thinking": EffortForm(switch=("enable_thinking",)),
-    "chat_template_kwargs": EffortForm(switch=("chat_template_kwargs", "enable_thinking")),
-    "chat_template_args": EffortForm(switch=("chat_template_args", "enable_thinking")),
+    "chat_template_kwargs": EffortForm(switch=("chat_template_kwargs", "enable_thinking")),  # NVIDIA, vLLM
+    "chat_template_args": EffortForm(switch=("chat_template_args", "enable_thinking")),  # Baseten; read 2026-11-23
 }
+EFFORT_PATHS = [path for form in EFFORT_FORMS.values() for path in (form.level, form.switch) if path]

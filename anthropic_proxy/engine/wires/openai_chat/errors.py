@@ -27,6 +27,7 @@ from anthropic_proxy.engine.wires.failures import (
     rejects_developer_role,
 )
 from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
+from anthropic_proxy.engine.wires.openai_chat.effort_forms import EFFORT_FORMS, EFFORT_PATHS
 from anthropic_proxy.engine.wires.openai_chat.request import encode_request
 from anthropic_proxy.engine.wires.openai_shared import (
     SHARED_DROPS,
@@ -76,13 +77,11 @@ def classify_fault(fault: UpstreamFault, call: TranslatedCall[Dialect]) -> Upstr
 
 _DROPS: ParameterDrops = {
     **SHARED_DROPS,
+    **{path[0]: {"effort_form": "omit"} for path in EFFORT_PATHS},
     "stream_options": {"sends_include_usage": False},
     "reasoning_effort": {"effort_form": "omit", "forced_effort_with_tools": ""},
     "think": {"effort_form": "omit", "forced_effort_with_tools": ""},
     "thinking": {"effort_form": "omit", "thinking_retention_field": ""},
-    "enable_thinking": {"effort_form": "omit"},
-    "chat_template_kwargs": {"effort_form": "omit"},
-    "chat_template_args": {"effort_form": "omit"},
     "preserve_thinking": {"thinking_retention_field": ""},
     "include_reasoning": {"thinking_request_field": ""},
     "reasoning_split": {"thinking_request_field": ""},
@@ -105,7 +104,7 @@ _PLACEHOLDERS: ParameterDrops = {
     "encode placeholder in base64": {"placeholder_signature": "base64"},
 }
 _LIMITS = ("max_tokens", "max_completion_tokens")
-_EFFORTS = ("reasoning_effort", "effort", "think", "thinking", "reasoning")
+_EFFORTS = {"think", *(name for form in EFFORT_FORMS.values() for name in form.level)}
 _KNOWN = frozenset((*_DROPS, *_LIMITS))
 
 
