@@ -68,6 +68,8 @@ def logs(
     as_json
         Print one JSON object per request.
     """
+    if live and since:  # the full screen shows what the proxy has in memory
+        raise ConfigurationError("--live and --since exclude each other. Use one of them.", code="usage-period")
     start = find_times("--since", since, datetime.now(UTC))[0].timestamp() if since else 0.0
     if number is None:
         number = MAX_LINES if since else _USUAL_LINES

@@ -197,6 +197,15 @@ def test_without_its_extra_the_full_screen_names_the_installation(closed_port: s
     )
 
 
+def test_the_full_screen_has_no_period(tmp_path: Path) -> None:
+    ended = run_command("logs", "--live", "--since", "1h", directory=tmp_path, settings={})
+    assert (ended.returncode, ended.stdout, ended.stderr) == (
+        2,
+        "",
+        "✕ --live and --since exclude each other. Use one of them.\n",
+    )
+
+
 def test_the_views_need_the_key_of_the_proxy(tmp_path: Path) -> None:
     with running_proxy(tmp_path, {"PROXY_API_KEY": "pk-0123456789"}) as proxy:
         client = proxy.client()
