@@ -339,7 +339,8 @@ def build_doctor_panel(settings: Settings, now: float, running: DoctorRun | None
             tables=() if complete is None else complete.tables,
         )
     failure = ""
-    if current is not None and (complete is None or current.started_at > complete.started_at):
+    is_latest = current is not None and (complete is None or current.started_at > complete.started_at)
+    if current is not None and is_latest and not stored_runs.is_running(directory):  # else it is of another proxy
         sent = f" after {formats.plural(current.requests, 'request')}" if current.requests else ""
         start = formats.ago(max(0, now - current.started_at))
         failure = f"The run that started {start} ended{sent}, before it was complete. {current.problem or _ENDED_EARLY}"

@@ -17,7 +17,7 @@ from msgspec import Struct
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.doctor import stored_runs
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
-from anthropic_proxy.engine.platforms.files import read_bounded_file, repeat_while_read
+from anthropic_proxy.engine.platforms.files import read_bounded_file, write_whole_file
 from anthropic_proxy.gateway.money import format_cost
 
 MAX_RUNS = 50
@@ -140,16 +140,9 @@ def list_cells(run: AutoModeRun, reference: AutoModeRun) -> tuple[str, ...]:
 def store_run(data_directory: Path, run: AutoModeRun) -> Path:
     """Return the file. Raises `OSError` if it cannot be written."""
     folder = _find_folder(data_directory)
-    folder.mkdir(parents=True, exist_ok=True)
     date = time.strftime("%Y%m%d-%H%M%S", time.gmtime(run.started_at))
     file = folder / f"{date}-{os.getpid()}.json"
-    temporary = file.with_suffix(".tmp")
-    try:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n")
-        repeat_while_read(lambda: temporary.replace(file))
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    write_whole_file(file, msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n")
     for old in _list_files(folder)[MAX_RUNS:]:
         with suppress(OSError):
             old.unlink()

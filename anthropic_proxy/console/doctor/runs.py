@@ -1,9 +1,9 @@
 """Runs of the doctor in the server, which users of the dashboard start and stop.
 
-Theory of operation. A run is a task of one worker. The store that the workers share has three things: a lock, the
-results so far, which every worker shows, and the wish of a user to stop, which the task reads twice a second. Each of
-them expires soon after the last renewal, in case that the worker ends. The data directory has the latest complete run,
-and one that ended early, so that a later start of the proxy shows them too.
+Theory of operation. A run is a task of one worker, which holds the lock of stored runs. The store that all workers
+share has the results so far, which each worker shows, and the wish of a user to stop, which the task reads twice a
+second. Both expire soon after the last renewal, in case that the worker ends. The data directory has the latest
+complete run, and one that ended early, so that a later start of the proxy shows them too.
 
 The task shares the event loop with requests of clients. A probe waits for its provider like a request; what computes
 longer runs in a thread.
@@ -27,13 +27,13 @@ from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Gateway, Limit, Reservation, Store, StoreUnavailable
+from anthropic_proxy.plugins import Gateway, Store, StoreUnavailable
 from anthropic_proxy.secrets import redact_secrets
 
 INTERVAL_SECONDS = 0.5
 """Seconds between two updates of the shared results, and between two checks for the wish to stop."""
 _LEASE_SECONDS = 10.0
-"""Lifetime of the lock and of the shared results after their last renewal."""
+"""Lifetime of the shared results after their last renewal."""
 _STOP_SECONDS = 5.0
 """Maximum seconds in which a run ends after it was stopped."""
 _STOP_POLLS = 100
@@ -78,23 +78,22 @@ class DoctorRuns:
         directory = find_directory(settings)
         async with AsyncExitStack() as lock:
             try:
-                limit = Limit(_name(settings, "lock"), "concurrency", 1, 1)
-                reservation = await store.reserve([limit], _LEASE_SECONDS)
-                if not reservation.is_held:
-                    raise _refuse("another run is in progress.")
-                lock.push_async_callback(store.settle, reservation, [0])
+                await asyncio.to_thread(lock.enter_context, stored_runs.locked_run(directory))
                 if await asyncio.to_thread(stored_runs.find_latest_start, directory) != expected_latest_start:
                     raise _refuse(
                         "another run has begun since this form was opened. Its results are on the page Providers."
                     )
                 if self._is_closing:
                     raise _refuse("the proxy is stopping.")
-                run = _Run(self._gateway, store, reservation)
+                run = _Run(self._gateway, store)
                 await run.store_start()
-                lock.push_async_callback(run.unshare)
                 await run.share()
             except StoreUnavailable:
                 raise _refuse(_NO_STORE) from None
+            except TimeoutError:
+                if await self.current() is not None:
+                    return
+                raise _refuse("another run is in progress.") from None
             except OSError as error:
                 raise _refuse(f"{describe_os_error(error)} ({stored_runs.find_folder(directory)}).") from None
             self._run = run
@@ -121,12 +120,15 @@ class DoctorRuns:
             await asyncio.wait([self._task], timeout=_STOP_SECONDS)
 
     async def _complete(self, run: "_Run", lock: AsyncExitStack) -> None:
-        async with lock:
-            await run.examine()
-            if await run.store():
-                if not self._is_closing:
-                    await self._reload_settings()
-                await asyncio.to_thread(stored_runs.remove_current, run.directory)
+        try:
+            async with lock:
+                await run.examine()
+                if await run.store():
+                    if not self._is_closing:
+                        await self._reload_settings()
+                    await asyncio.to_thread(stored_runs.remove_current, run.directory)
+        finally:
+            await run.unshare()  # a page shows the end of a run only if nobody has its lock
 
     async def _reload_settings(self) -> None:
         """A failure is logged."""
@@ -147,8 +149,8 @@ class DoctorRuns:
 class _Run:
     """A run of this process. It uses the settings of its start."""
 
-    def __init__(self, gateway: Gateway, store: Store, reservation: Reservation) -> None:
-        self._gateway, self._store, self._reservation = gateway, store, reservation
+    def __init__(self, gateway: Gateway, store: Store) -> None:
+        self._gateway, self._store = gateway, store
         self._settings = gateway.settings
         self.directory = find_directory(self._settings)
         self._run = stored_runs.new_run(self._settings)
@@ -159,7 +161,6 @@ class _Run:
         self._examining: asyncio.Task[Report] | None = None
 
     async def share(self) -> None:
-        await self._store.renew([self._reservation])
         results = await self._mask_keys(add_results(self._run, self._diagnoses))
         await self._store.put(_name(self._settings, "run"), msgspec.json.encode(results).decode(), _LEASE_SECONDS)
 

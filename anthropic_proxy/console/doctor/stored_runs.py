@@ -1,13 +1,13 @@
 """Stored runs of the doctor: the latest complete run, of the command or the dashboard, and one that ended early.
 
-The dashboard also stores the start of each run. The file remains if the proxy ends before the run.
+The dashboard also stores the start of each run, and holds a lock until its end, which the system releases if the proxy
+ends. The file without the lock is of a run that ended early.
 """
 
 import hashlib
-import os
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -18,7 +18,7 @@ from anthropic_proxy.console.doctor.fixes import Fix
 from anthropic_proxy.console.doctor.report import Report, Row, list_explanations, list_rows
 from anthropic_proxy.console.doctor.server_tables import hide_credentials
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
-from anthropic_proxy.engine.platforms.files import repeat_while_read
+from anthropic_proxy.engine.platforms.files import is_folder_locked, locked_folder, repeat_while_read, write_whole_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.gateway.settings import Settings
@@ -29,6 +29,8 @@ from anthropic_proxy.secrets import redact_json_value, redact_secrets
 FOLDER_NAME = "doctor"
 _CURRENT, _COMPLETE = "current-run.json", "last-run.json"
 _VERSION = 1
+_LOCK_SECONDS = 1.0
+"""Seconds to wait for the lock. A page may hold it for a moment, to see whether a run does."""
 
 
 class RunColumn(Struct, frozen=True):
@@ -130,12 +132,12 @@ def load_complete(data_directory: Path) -> DoctorRun | None:
 
 def store_current(data_directory: Path, run: DoctorRun) -> None:
     """A reader never sees an incomplete file. Raises `OSError`."""
-    _store(find_folder(data_directory) / _CURRENT, run)
+    write_whole_file(find_folder(data_directory) / _CURRENT, msgspec.json.encode(run) + b"\n")
 
 
 def store_complete(data_directory: Path, run: DoctorRun) -> None:
     """Raises `OSError`."""
-    _store(find_folder(data_directory) / _COMPLETE, run)
+    write_whole_file(find_folder(data_directory) / _COMPLETE, msgspec.json.encode(run) + b"\n")
 
 
 def remove_current(data_directory: Path) -> None:
@@ -159,6 +161,26 @@ def digest_backend_settings(settings: Settings) -> str:
     return hashlib.sha256("\n".join(lines).encode("utf-8", "replace")).hexdigest()
 
 
+@contextmanager
+def locked_run(data_directory: Path) -> Iterator[None]:
+    """Hold the lock of a run of the dashboard. It is one for all proxies that use the data directory.
+
+    Raises `TimeoutError` if another run holds it, and `OSError` if the folder cannot be opened.
+    """
+    folder = find_folder(data_directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked_folder(folder, _LOCK_SECONDS):
+        yield
+
+
+def is_running(data_directory: Path) -> bool:
+    """Return True if a run of any proxy on this machine is in progress."""
+    try:
+        return is_folder_locked(find_folder(data_directory))
+    except OSError:
+        return False
+
+
 def describe_not_stored(subject: str, data_directory: Path, error: OSError) -> str:
     """`subject`: `facts` or `results`. Facts have a lock, so that they can raise `TimeoutError`."""
     reason = f"another run stores its {subject}" if isinstance(error, TimeoutError) else describe_os_error(error)
@@ -177,14 +199,3 @@ def _load(file: Path) -> DoctorRun | None:
     except (OSError, InvalidJson):
         return None
     return run if run.version == _VERSION else None
-
-
-def _store(file: Path, run: DoctorRun) -> None:
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        temporary.write_bytes(msgspec.json.encode(run) + b"\n")
-        repeat_while_read(lambda: temporary.replace(file))
-    finally:
-        with suppress(OSError):
-            temporary.unlink()

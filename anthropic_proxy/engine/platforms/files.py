@@ -11,7 +11,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
@@ -149,6 +149,18 @@ class FileWatch:
             else:
                 states.append((status.st_mtime_ns, status.st_size, status.st_ino))
         return states
+
+
+def write_whole_file(file: Path, content: bytes) -> None:
+    """Write a file of which no reader sees a part. Its folder is created. Raises `OSError`."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        repeat_while_read(lambda: temporary.replace(file))
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def is_written_by_user_only(file: Path) -> bool:

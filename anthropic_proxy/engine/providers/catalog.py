@@ -5,7 +5,6 @@ server, and the provider itself, if it can be queried (Ollama, own servers). The
 """
 
 import asyncio
-import os
 import re
 import time
 import tomllib
@@ -23,7 +22,7 @@ from msgspec import Raw, Struct, field, structs
 
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.platforms.files import locked_folder
+from anthropic_proxy.engine.platforms.files import locked_folder, write_whole_file
 from anthropic_proxy.engine.providers.model_ids import read_model_id
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, read_body
 from anthropic_proxy.errors import ProxyError
@@ -342,19 +341,13 @@ def store_learned_models(directory: Path, models: Sequence[LearnedModel], today:
     """Add facts to the file, without outdated ones, and return its path. Raises `TimeoutError` and `OSError`."""
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / LEARNED_FILE_NAME
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
     with locked_folder(directory):  # another run may store its facts at the same time
         known, _ = load_learned_models(directory, today)
         merged = {**known, **{(learned.server, learned.model): learned for learned in models}}
         content = _LearnedFile(
             version=_LEARNED_FILE_VERSION, models=sorted(merged.values(), key=lambda one: (one.server, one.model))
         )
-        try:
-            temporary.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
-            temporary.replace(file)
-        finally:
-            with suppress(OSError):
-                temporary.unlink()
+        write_whole_file(file, msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
     return file
 
 

@@ -8,6 +8,7 @@ from typing import cast
 import pytest
 from msgspec import Struct, field, structs
 
+from anthropic_proxy.console.dashboard.providers import DoctorPanel, build_doctor_panel
 from anthropic_proxy.console.doctor import stored_runs
 from anthropic_proxy.console.doctor.runs import DoctorRuns
 from anthropic_proxy.console.doctor.stored_runs import DoctorRun
@@ -98,6 +99,24 @@ async def test_workers_share_a_run_and_each_of_them_stops_it(tmp_path: Path) -> 
     assert (ended.started_at, ended.requests) == (shown.started_at, 1)
     assert ended.problem == "A user stopped it on this page."
     assert stored_runs.load_complete(tmp_path) is None
+
+
+async def test_another_proxy_of_the_user_starts_no_run_and_shows_no_failure_meanwhile(tmp_path: Path) -> None:
+    async with held_run(tmp_path) as (gateway, runs, _):
+        other = new_runs(structs.replace(gateway, store=MemoryStore()))
+        assert await other.current() is None
+        started = await runs.current()
+        assert started is not None
+        with pytest.raises(InvalidRequest) as raised:
+            await other.start(started.started_at)
+        assert raised.value.message == "The doctor cannot start: another run is in progress."
+        assert build_doctor_panel(gateway.settings, started.started_at) == DoctorPanel(
+            summary="The doctor has not run yet."
+        )
+        await runs.close()
+        assert build_doctor_panel(gateway.settings, started.started_at).failure == (
+            "The run that started 0 s ago ended after 1 request, before it was complete. The proxy was stopped."
+        )
 
 
 async def test_a_stopped_run_does_not_stop_the_next_one(tmp_path: Path) -> None:

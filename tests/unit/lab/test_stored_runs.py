@@ -71,7 +71,7 @@ def test_key_and_address_of_every_provider_change_the_digest(provider: Provider)
     before = stored_runs.digest_backend_settings(load_settings({}, PROVIDERS, env_file=None))
     texts = {provider.key_variable: "a-key-of-a-test-1234", provider.base_url_variable: "http://127.0.0.1:8000"}
     for variable, text in texts.items():
-        if variable is not None:
+        if variable:
             settings = load_settings({variable: text}, PROVIDERS, env_file=None)
             assert (variable, stored_runs.digest_backend_settings(settings) == before) == (variable, False)
 
