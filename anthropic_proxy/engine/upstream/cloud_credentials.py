@@ -504,9 +504,11 @@ class AwsCredentials(_Loader):
                 raise _build_unreachable(self._failed_renewal, self.origin)
             raise _build_aws_error("none were found")
         self._failed_renewal = ""
-        renews = isinstance(found, credentials.RefreshableCredentials)
-        self._loaded = found if renews else None
-        ends_at = getattr(found, "_expiry_time", None) if renews else None
+        self._loaded = found if isinstance(found, credentials.RefreshableCredentials) else None
+        return self._build_token(keys)
+
+    def _build_token(self, keys: Any) -> AccessToken:
+        ends_at = getattr(self._loaded, "_expiry_time", None)
         expires_at = time.time() + MAX_AGE_SECONDS
         if ends_at is not None:
             expires_at = min(expires_at, ends_at.timestamp())

@@ -169,19 +169,18 @@ class HttpTransport:
                 await response.close()
                 raise proxy_status_error(response.status, self._proxy_setting)
         except (ConnectionLost, InvalidHttp, OSError, ValueError) as error:
-            advice = ""
-            if (
-                sent_at is not None
-                and isinstance(error, ConnectionLost)
-                and not (error.begun or _is_alert(error.cause))
-            ):
-                seconds = asyncio.get_running_loop().time() - sent_at
-                advice = await self._connector.find_certificate_advice(origin, cached.proxy, seconds)
-            failure = _failure(origin, error, cached.proxy, advice)
-            if cached.proxy is not None and sent_at is None and self._proxy_setting == PROXY_VARIABLES:
-                failure.add_advice(f"; to call {origin.host} directly, add it to NO_PROXY")
-            raise failure from error
+            raise await self._explain_failure(error, cached, sent_at) from error
         return response
+
+    async def _explain_failure(self, error: Exception, head: _Head, sent_at: float | None) -> UpstreamError:
+        advice = ""
+        if sent_at is not None and isinstance(error, ConnectionLost) and not (error.begun or _is_alert(error.cause)):
+            seconds = asyncio.get_running_loop().time() - sent_at
+            advice = await self._connector.find_certificate_advice(head.origin, head.proxy, seconds)
+        failure = _failure(head.origin, error, head.proxy, advice)
+        if head.proxy is not None and sent_at is None and self._proxy_setting == PROXY_VARIABLES:
+            failure.add_advice(f"; to call {head.origin.host} directly, add it to NO_PROXY")
+        return failure
 
     def encode_head(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> bytes:
         """Return the head exactly as `send` sends it. Raises `UpstreamUnreachable` if the base URL is invalid."""
