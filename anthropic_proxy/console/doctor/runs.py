@@ -86,8 +86,7 @@ class DoctorRuns:
                 if self._is_closing:
                     raise _refuse("the proxy is stopping.")
                 run = _Run(self._gateway, store)
-                await run.store_start()
-                await run.share()
+                await run.begin()
             except StoreUnavailable:
                 raise _refuse(_NO_STORE) from None
             except TimeoutError:
@@ -160,12 +159,18 @@ class _Run:
         """Reason for which the run ended before it was complete."""
         self._examining: asyncio.Task[Report] | None = None
 
-    async def share(self) -> None:
+    async def begin(self) -> None:
+        """Raises `StoreUnavailable` and `OSError`."""
+        await self._share()
+        try:
+            await asyncio.to_thread(stored_runs.store_current, self.directory, self._run)
+        except OSError:
+            await self.unshare()
+            raise
+
+    async def _share(self) -> None:
         results = await self._mask_keys(add_results(self._run, self._diagnoses))
         await self._store.put(_name(self._settings, "run"), msgspec.json.encode(results).decode(), _LEASE_SECONDS)
-
-    async def store_start(self) -> None:
-        await asyncio.to_thread(stored_runs.store_current, self.directory, self._run)
 
     async def unshare(self) -> None:
         with suppress(StoreUnavailable):
@@ -178,10 +183,12 @@ class _Run:
 
     async def examine(self) -> None:
         """Send the probes, and meanwhile share the results so far, until a user stops the run."""
+        if self._problem:  # the server has stopped meanwhile
+            return
         self._examining = asyncio.create_task(self._send_probes())
         while not (await asyncio.wait([self._examining], timeout=INTERVAL_SECONDS))[0]:
             with suppress(StoreUnavailable):  # the run goes on
-                await self.share()
+                await self._share()
                 if await self._store.get(_name_stop(self._settings, self._run)) is not None:
                     self.stop(_STOPPED)
         if self._examining.cancelled():

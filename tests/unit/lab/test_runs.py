@@ -16,7 +16,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
-from anthropic_proxy.plugins import Gateway, Store
+from anthropic_proxy.plugins import Gateway, Store, StoreUnavailable
 from tests.support.fakes.compatible.groq import GROQ
 from tests.support.fakes.gate import Gate, held_provider
 from tests.support.fakes.server import Running
@@ -140,6 +140,33 @@ async def test_the_stop_of_the_server_ends_the_run_and_refuses_others(tmp_path: 
             await runs.start(ended.started_at)
     assert raised.value.message == "The doctor cannot start: the proxy is stopping."
     assert stored_runs.load_current(tmp_path) == ended
+
+
+async def test_a_run_that_the_server_stops_at_once_sends_nothing(tmp_path: Path) -> None:
+    with held_provider() as (server, gate):
+        runs = new_runs(new_gateway(tmp_path, server))
+        await runs.start(0.0)
+        await runs.close()
+        assert gate.held == 0
+    ended = stored_runs.load_current(tmp_path)
+    assert ended is not None
+    assert (ended.requests, ended.problem) == (0, "The proxy was stopped.")
+
+
+class _ClosedStore(MemoryStore):
+    """Redis that is away, with `REDIS_FAILURE=closed`."""
+
+    async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
+        raise StoreUnavailable
+
+
+async def test_without_redis_nothing_is_started_or_stored(tmp_path: Path) -> None:
+    runs = new_runs(structs.replace(new_gateway(tmp_path), store=_ClosedStore()))
+    for _ in range(2):  # the lock is free again
+        with pytest.raises(InvalidRequest) as raised:
+            await runs.start(0.0)
+        assert raised.value.message == "The doctor cannot start: Redis is unavailable. Try again in a moment."
+    assert stored_runs.load_current(tmp_path) is None
 
 
 async def test_a_run_of_a_worker_that_has_ended_is_shown_for_seconds_only(tmp_path: Path) -> None:
