@@ -10,6 +10,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import divide_range
+from anthropic_proxy.console.dashboard.conversation import escape_controls
 from anthropic_proxy.console.dashboard.error_kinds import (
     MIN_INCIDENT_SHARE,
     describe_failed_attempts,
@@ -62,7 +63,8 @@ class ProviderRow(Struct, frozen=True, kw_only=True):
 def _show_address(row: ProviderRow) -> Cell:
     address = row.setup.base_url.partition("://")[2] or row.setup.base_url or formats.UNKNOWN
     host, slash, path = address.partition("/")
-    return Cell(text=Markup('<span class="nowrap">{}</span><wbr>{}').format(host, slash + path))
+    parts = map(escape_controls, (host, slash + path))
+    return Cell(text=Markup('<span class="nowrap">{}</span><wbr>{}').format(*parts))
 
 
 def _show_key(row: ProviderRow) -> str:

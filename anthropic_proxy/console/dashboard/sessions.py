@@ -6,7 +6,6 @@ A session is a conversation of a client such as Claude Code.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from markupsafe import Markup
 from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
@@ -53,8 +52,7 @@ def _show_name(row: ListedSession) -> Cell:
     project, start = session.project, formats.day_and_time(session.started_at)
     if name.startswith(name_session(session)):  # without a text; the start has a column of its own
         project, name = "", f"{session.project or 'Session'} {shorten_session_id(session.session)}"
-    note = Markup('{}<span class="narrow-only">{}{}</span>').format(project, ", " if project else "", start)
-    return Cell(text=name, href=session_link(session.session), note=note)
+    return Cell(text=name, href=session_link(session.session), note=project, phone_note=start)
 
 
 def _show_context(row: ListedSession) -> Cell:

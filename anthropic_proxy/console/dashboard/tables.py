@@ -61,6 +61,8 @@ class Cell(Struct, frozen=True, kw_only=True):
     """Pairs of a quiet title and a text, each in a line of its own."""
     note: str = ""
     """Small text below."""
+    phone_note: str = ""
+    """The same on a phone only, behind `note`."""
     error: str = ""
     """Small text below, in the color of errors."""
     more: str = ""

@@ -16,14 +16,17 @@ from threading import Barrier
 from types import FrameType
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import Connection, Engine, event, func, select
 
+from anthropic_proxy.console.dashboard.costs import build_costs_page
 from anthropic_proxy.console.dashboard.models import build_models_page
 from anthropic_proxy.console.dashboard.page import Page
 from anthropic_proxy.console.dashboard.plugin import KEY_PATHS, PAGES
 from anthropic_proxy.console.dashboard.query import list_ranges, read_view_query
 from anthropic_proxy.console.dashboard.requests import build_requests_page, list_exported_requests, list_views
+from anthropic_proxy.console.dashboard.sessions import build_sessions_page
 from anthropic_proxy.console.dashboard.site import (
     STALE_SECONDS,
     LedgerConnections,
@@ -34,14 +37,16 @@ from anthropic_proxy.console.dashboard.site import (
     load_target,
     respond_with_early_flush,
 )
+from anthropic_proxy.console.dashboard.tables import COLUMNS
 from anthropic_proxy.console.dashboard.web import load_environment
 from anthropic_proxy.console.ledger.failures import count_errors
 from anthropic_proxy.console.ledger.queries import LedgerExtent
+from anthropic_proxy.console.ledger.receipt_queue import ContentBuffer
 from anthropic_proxy.console.ledger.tables import hourly
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import LedgerState, RouteRequest, RouteResponse
-from tests.support.ledger import NOON, UNKNOWN_COST, destroy_ledger, new_receipt, reading, store
+from tests.support.ledger import NOON, UNKNOWN_COST, destroy_ledger, new_receipt, reading, running_ledger, store
 from tests.support.page_context import build_context
 from tests.support.virtual_keys import running_app, send
 from tests.support.waiting import WAIT_SECONDS
@@ -443,3 +448,29 @@ async def test_an_empty_ledger_offers_only_tables_without_requests(tmp_path: Pat
         "/dashboard/costs": [],
         "/dashboard/models": ["mapping as CSV", "mapping as JSON"],
     }
+
+
+async def test_tables_show_the_control_characters_of_clients(tmp_path: Path) -> None:
+    """A character that reverses the direction of what follows is a visible escape sequence."""
+    settings, hostile = Settings(data_directory=tmp_path / "data"), "shop\u202etxt.exe"
+    fields = dict.fromkeys(("project", "model", "requested_model", "error"), hostile)
+    contents = ContentBuffer(lambda: None)
+    with running_ledger(settings, contents=contents) as ledger:
+        receipt = new_receipt(1, session="s1", user_agent=hostile, tool_count=1, **fields)
+        body = {"model": "m", "messages": [{"role": "user", "content": hostile}], "tools": [{}]}
+        contents.record(receipt.request_id, "client request", msgspec.json.encode(body))
+        await ledger.record(receipt)
+        ledger.wait_written(1)
+    columns = ",".join(column.name for column in COLUMNS)
+    pages: list[tuple[Any, str, dict[str, list[str]]]] = [
+        (build_requests_page, "/dashboard/requests", {"columns": [columns]}),
+        (build_sessions_page, "/dashboard/sessions", {}),
+        (build_costs_page, "/dashboard/costs", {}),
+        (build_models_page, "/dashboard/models", {}),
+    ]
+    show_table: Any = vars(load_environment().get_template("table.html").module)["show_table"]
+    with reading(settings) as engine, engine.connect() as connection:
+        for build, path, query in pages:
+            shown = show_table(build(build_context(path, connection, settings, query))["table"])
+            assert "shop\\u202etxt.exe" in shown, path
+            assert "\u202e" not in shown, path
