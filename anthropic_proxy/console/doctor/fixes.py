@@ -1,8 +1,9 @@
 """Remedies for the problems that the doctor found: the setting or command that solves each one."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import partial
+from typing import NamedTuple
 
 from msgspec import Struct, structs
 
@@ -10,6 +11,7 @@ from anthropic_proxy.console.doctor.findings import (
     Backend,
     Diagnosis,
     Problem,
+    ProblemKind,
     find_context_window,
 )
 from anthropic_proxy.console.doctor.server_tables import find_table
@@ -46,19 +48,23 @@ class Fix(Struct, frozen=True, kw_only=True):
     """Where to write the setting: `in ~/project/.env`. "": it is a command, or names its place."""
 
 
+class _Run(NamedTuple):
+    """What remedies are derived from."""
+
+    diagnoses: Sequence[Diagnosis]
+    settings: Settings
+    catalog: Catalog
+
+
 def list_fixes(diagnoses: Sequence[Diagnosis], settings: Settings, catalog: Catalog) -> list[Fix]:
     """Return one `Fix` for each problem that a setting or a command solves, and for each place of a setting."""
     find_successor = partial(find_served_successor, settings=settings, catalog=catalog, today=date.today())
     retired_models = list_model_replacements(find_successor, settings, catalog)
-    found: dict[Fix, None] = {}
+    run, found = _Run(diagnoses, settings, catalog), dict[Fix, None]()
     for diagnosis in diagnoses:
-        if diagnosis.problem is None:
-            found |= dict.fromkeys(_fix_features(diagnosis, diagnoses, settings, catalog))
-        elif diagnosis.problem.kind == "model":
-            found |= dict.fromkeys(_fix_model(diagnosis, diagnosis.problem, settings, catalog))
-        else:
-            found[_fix_access(diagnosis, diagnosis.problem, diagnoses, settings, catalog)] = None
-        found |= dict.fromkeys(_fix_routes(diagnosis, diagnoses, retired_models))
+        problem = diagnosis.problem
+        fixes = _fix_features(diagnosis, run) if problem is None else _FIXES[problem.kind](diagnosis, problem, run)
+        found |= dict.fromkeys(fixes) | dict.fromkeys(_fix_routes(diagnosis, diagnoses, retired_models))
     placed = []
     for fix in found:
         place = fix.place
@@ -74,73 +80,79 @@ def _name_env_file(settings: Settings) -> str:
     return shorten_home(settings.env_file or ENV_FILE)
 
 
-def _fix_access(
-    diagnosis: Diagnosis, problem: Problem, diagnoses: Sequence[Diagnosis], settings: Settings, catalog: Catalog
-) -> Fix:
-    backend, provider = diagnosis.backend, diagnosis.backend.target.provider
-    name, variable = backend.name, provider.key_variable
-    if problem.kind == "key":
-        keys = settings.keys.get(provider.name, ())
-        origin = settings.origins.get(variable or "", "set")
-        table = find_table(provider.name, settings)
-        variable = variable if table is None else table.key_variable
-        if variable:
-            remedy = f"{variable}={'<new key>' if keys else '<key>'}"
-        elif table is None:
-            remedy = "gcloud auth application-default login"
-        else:
-            remedy = f"Correct the file or command of api_key of [providers.{table.name}]"
-        if not keys:
-            place = ""
-            if table is not None and not table.has_key:
-                line = f'api_key = {{ env = "{variable}" }}'
-                place = f"in {_name_env_file(settings)}, and in [providers.{table.name}] of {CONFIG_FILE}  {line}"
-            text = _sentence(problem.message.removeprefix(f"{name} "))
-            return Fix(name=name, problem=text, remedy=remedy, place=place)
-        return Fix(name=name, problem=f"rejects the key {keys[0]} ({origin}), {problem.status}.", remedy=remedy)
-    if problem.kind == "package":
-        return Fix(name=name, problem=_sentence(problem.message), remedy=problem.proposal)
-    if problem.kind in ("unreachable", "address"):
-        variable, text = provider.base_url_variable or "", problem.message
-        used, routes = "", [] if backend.tiers else list(backend.routes)
-        if len(routes) > _MAX_NAMED_ROUTES:
-            used = f"{len(routes)} routes send requests to it."
-        elif routes:
-            used = f"The route {join_with_or(routes)} sends requests to it."
-        if problem.kind == "address":
-            remedy = problem.proposal or f"{variable}=<address>"
-        elif provider.uses_installed_models:
-            remedy = "ollama serve"
-        elif "through the proxy" in text:
-            remedy = f"Check proxy of [providers.{provider.prefix}], or HTTPS_PROXY"
-        elif "certificate is not accepted" in text:
-            remedy = f'In [providers.{provider.prefix}] of {CONFIG_FILE}:  ca_file = "<PEM file>"'
-        elif "client_certificate" in text:
-            table_name = f"[providers.{provider.prefix}] of {CONFIG_FILE}"
-            remedy = f'In {table_name}:  client_certificate = {{ file = "…", key_file = "…" }}'
-        elif provider.is_configured:
-            remedy = f"Check {variable}, {settings.origins.get(variable, CONFIG_FILE)}"
-        elif provider.name in settings.base_urls:
-            remedy = f"{variable}=<address>"
-        else:
-            remedy = "Check the network. Behind a web proxy: HTTPS_PROXY=<its address>"
-        return Fix(name=name, problem=" ".join(filter(None, (_sentence(text), used))), remedy=remedy)
-    again = "Try again later: " if problem.kind in ("server", "quota") else ""
-    alternative = _find_alternative(diagnosis, diagnoses, lambda other: other.problem is None, settings, catalog)
-    return Fix(
-        name=name,
-        problem=_sentence(problem.message),
-        remedy=alternative or f"{again}anthropic-proxy doctor {quote_word(name)}",
+def _fix_key(diagnosis: Diagnosis, problem: Problem, run: _Run) -> Iterator[Fix]:
+    name, provider, settings = diagnosis.backend.name, diagnosis.backend.target.provider, run.settings
+    keys, origin = settings.keys.get(provider.name, ()), settings.origins.get(provider.key_variable or "", "set")
+    table, place = find_table(provider.name, settings), ""
+    if variable := provider.key_variable if table is None else table.key_variable:
+        remedy = f"{variable}={'<new key>' if keys else '<key>'}"
+    elif table is None:
+        remedy = "gcloud auth application-default login"
+    else:
+        remedy = f"Correct the file or command of api_key of [providers.{table.name}]"
+    text = f"rejects the key {keys[0]} ({origin}), {problem.status}." if keys else ""
+    if not keys and table is not None and not table.has_key:
+        line = f'api_key = {{ env = "{variable}" }}'
+        place = f"in {_name_env_file(settings)}, and in [providers.{table.name}] of {CONFIG_FILE}  {line}"
+    yield Fix(
+        name=name, problem=text or _sentence(problem.message.removeprefix(f"{name} ")), remedy=remedy, place=place
     )
 
 
-def _fix_model(diagnosis: Diagnosis, problem: Problem, settings: Settings, catalog: Catalog) -> Iterator[Fix]:
+def _fix_package(diagnosis: Diagnosis, problem: Problem, run: _Run) -> Iterator[Fix]:
+    yield Fix(name=diagnosis.backend.name, problem=_sentence(problem.message), remedy=problem.proposal)
+
+
+def _fix_address(diagnosis: Diagnosis, problem: Problem, run: _Run) -> Iterator[Fix]:
+    backend, provider = diagnosis.backend, diagnosis.backend.target.provider
+    variable, used = provider.base_url_variable or "", ""
+    routes = [] if backend.tiers else list(backend.routes)
+    if len(routes) > _MAX_NAMED_ROUTES:
+        used = f"{len(routes)} routes send requests to it."
+    elif routes:
+        used = f"The route {join_with_or(routes)} sends requests to it."
+    of_connection = next((remedy for words, remedy in _CONNECTION_REMEDIES if words in problem.message), "")
+    if problem.kind == "address":
+        remedy = problem.proposal or f"{variable}=<address>"
+    elif provider.uses_installed_models:
+        remedy = "ollama serve"
+    elif of_connection:
+        remedy = of_connection.format(table=f"[providers.{provider.prefix}]", file=CONFIG_FILE)
+    elif provider.is_configured:
+        remedy = f"Check {variable}, {run.settings.origins.get(variable, CONFIG_FILE)}"
+    elif provider.name in run.settings.base_urls:
+        remedy = f"{variable}=<address>"
+    else:
+        remedy = "Check the network. Behind a web proxy: HTTPS_PROXY=<its address>"
+    yield Fix(name=backend.name, problem=" ".join(filter(None, (_sentence(problem.message), used))), remedy=remedy)
+
+
+_CONNECTION_REMEDIES = (
+    ("through the proxy", "Check proxy of {table}, or HTTPS_PROXY"),
+    ("certificate is not accepted", f'In {{table}} of {CONFIG_FILE}:  ca_file = "<PEM file>"'),
+    (
+        "client_certificate",
+        f'In {{table}} of {CONFIG_FILE}:  client_certificate = {{{{ file = "…", key_file = "…" }}}}',
+    ),
+)
+"""Words of an error, and the remedy."""
+
+
+def _use_another(diagnosis: Diagnosis, problem: Problem, run: _Run) -> Iterator[Fix]:
+    """Propose another examined model, else the same examination later."""
+    again = "Try again later: " if problem.kind in ("server", "quota") else ""
+    name, alternative = diagnosis.backend.name, _find_alternative(diagnosis, run, lambda other: other.problem is None)
+    remedy = alternative or f"{again}anthropic-proxy doctor {quote_word(name)}"
+    yield Fix(name=name, problem=_sentence(problem.message), remedy=remedy)
+
+
+def _fix_model(diagnosis: Diagnosis, problem: Problem, run: _Run) -> Iterator[Fix]:
     """Name each place that sets a model which the provider does not have."""
     backend, target = diagnosis.backend, diagnosis.backend.target
     own = target.model_setting
-    served = list_served_models(target, settings, [*filter(read_model_id, diagnosis.models or ())])
+    served = list_served_models(target, run.settings, [*filter(read_model_id, diagnosis.models or ())])
     other = next(iter(served), "<another model>")
-    places = _list_places(backend, f"{backend.name}/{other}", settings, catalog)
+    places = _list_places(backend, f"{backend.name}/{other}", run)
     # the remedy of the message is the setting that is on the next line
     text = _sentence(problem.message.partition(REMEDY_LEAD)[0] if places else problem.message)
     if not places:
@@ -156,6 +168,18 @@ def _write_line(backend: Backend, problem: str, place: ModelReplacement) -> Fix:
     where = "" if place.route is None else f"in {place.setting.source}{place.condition}"
     remedy = f"Remove {place.line}" if place.is_removal else place.line
     return Fix(name=backend.name, problem=problem, remedy=remedy, place=where)
+
+
+_FIXES: Mapping[ProblemKind, Callable[[Diagnosis, Problem, _Run], Iterator[Fix]]] = {
+    "key": _fix_key,
+    "package": _fix_package,
+    "unreachable": _fix_address,
+    "address": _fix_address,
+    "model": _fix_model,
+    "server": _use_another,
+    "quota": _use_another,
+    "request": _use_another,
+}
 
 
 def _fix_routes(
@@ -187,34 +211,23 @@ def _fix_routes(
                 )
 
 
-def _fix_features(
-    diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis], settings: Settings, catalog: Catalog
-) -> Iterator[Fix]:
+def _fix_features(diagnosis: Diagnosis, run: _Run) -> Iterator[Fix]:
+    backend, place = diagnosis.backend, ""
     for probe, verb in (("streaming", "sends no text"), ("tools", "calls no tools"), ("images", "rejects images")):
-        if diagnosis.state_of(probe) != "unsupported" or not diagnosis.backend.tiers:
+        if diagnosis.state_of(probe) != "unsupported" or not backend.tiers:
             continue
-        remedy = _find_alternative(
-            diagnosis,
-            diagnoses,
-            lambda other, probe=probe: other.state_of(probe) == "works",  # type: ignore[misc]
-            settings,
-            catalog,
-        )
+        remedy = _find_alternative(diagnosis, run, partial(_works, probe))
         if remedy or probe != "images":
             yield Fix(
-                name=diagnosis.backend.name,
-                problem=f"{verb}; {join_with_and(diagnosis.backend.tiers)} requests are sent to it.",
-                remedy=remedy or _assign(diagnosis.backend, "<another model>", settings, catalog),
+                name=backend.name,
+                problem=f"{verb}; {join_with_and(backend.tiers)} requests are sent to it.",
+                remedy=remedy or _assign(backend, "<another model>", run),
             )
 
-    window, backend, place = find_context_window(diagnosis), diagnosis.backend, ""
+    window = find_context_window(diagnosis)
     if window is not None and window < MIN_SESSION_TOKENS and backend.tiers:
         remedy = _find_alternative(
-            diagnosis,
-            diagnoses,
-            lambda other: (find_context_window(other) or 0) >= MIN_SESSION_TOKENS,
-            settings,
-            catalog,
+            diagnosis, run, lambda other: (find_context_window(other) or 0) >= MIN_SESSION_TOKENS
         )
         if backend.target.provider.uses_installed_models:
             remedy, place = f"OLLAMA_CONTEXT_LENGTH={_LARGER_WINDOW}", "in the environment of ollama serve"
@@ -231,35 +244,33 @@ def _fix_features(
         yield Fix(name=diagnosis.backend.name, problem=text, remedy="the table below, in anthropic-proxy.toml")
 
 
-def _find_alternative(
-    diagnosis: Diagnosis,
-    diagnoses: Sequence[Diagnosis],
-    is_suitable: Callable[[Diagnosis], bool],
-    settings: Settings,
-    catalog: Catalog,
-) -> str:
+def _works(probe: str, diagnosis: Diagnosis) -> bool:
+    return diagnosis.state_of(probe) == "works"
+
+
+def _find_alternative(diagnosis: Diagnosis, run: _Run, is_suitable: Callable[[Diagnosis], bool]) -> str:
     """Return the setting that selects another examined model.
 
     "": no examined model is suitable, or no setting selects one.
     """
-    others = (other for other in diagnoses if other is not diagnosis and other.problem is None)
+    others = (other for other in run.diagnoses if other is not diagnosis and other.problem is None)
     chosen = next((other for other in others if is_suitable(other)), None)
     if chosen is None or not diagnosis.backend.tiers:
         return ""
-    return _assign(diagnosis.backend, chosen.backend.prefixed_id, settings, catalog)
+    return _assign(diagnosis.backend, chosen.backend.prefixed_id, run)
 
 
-def _assign(backend: Backend, model: str, settings: Settings, catalog: Catalog) -> str:
+def _assign(backend: Backend, model: str, run: _Run) -> str:
     """Return the settings that select another model for all tiers of a backend: `BIG_MODEL=… and SMALL_MODEL=…`."""
-    places = [place for place in _list_places(backend, model, settings, catalog) if place.route is None]
+    places = [place for place in _list_places(backend, model, run) if place.route is None]
     lines = [place.instruction if place.is_removal else place.line for place in places]
     return join_with_and(lines or [f"MODEL_{tier.upper()}={model}" for tier in backend.tiers])
 
 
-def _list_places(backend: Backend, model: str, settings: Settings, catalog: Catalog) -> list[ModelReplacement]:
+def _list_places(backend: Backend, model: str, run: _Run) -> list[ModelReplacement]:
     """Return the settings that name the model of a backend, with the lines that name another one."""
     return list_model_replacements(
-        lambda choice: model if choice.prefixed_id == backend.prefixed_id else "", settings, catalog
+        lambda choice: model if choice.prefixed_id == backend.prefixed_id else "", run.settings, run.catalog
     )
 
 
