@@ -21,7 +21,7 @@ from anthropic_proxy.engine.providers.hosts import (
     find_server_name,
 )
 from anthropic_proxy.engine.routing.choices import ModelChoice, ModelSetting, find_preferred_provider
-from anthropic_proxy.engine.wires.contract import BaseDialect, RelayWire, Wire
+from anthropic_proxy.engine.wires.contract import BaseDialect, Wire
 from anthropic_proxy.errors import InvalidRequest, UnknownModel, UnsupportedFeature
 
 
@@ -52,7 +52,7 @@ class Target(Struct, frozen=True, kw_only=True, eq=False):
     @property
     def is_relayed(self) -> bool:
         """True if request and reply are forwarded without translation to another API. Only few fields are changed."""
-        return isinstance(self.wire, RelayWire)
+        return self.wire.is_relay  # isinstance of an abstract class costs eight times as much
 
     @property
     def prefixed_id(self) -> str:

@@ -480,6 +480,8 @@ class Wire(ABC, Generic[DialectT, CallT]):
     """Class of the wire's dialects. Its default values describe the API's own vendor."""
     framing: Literal["sse", "ndjson"]
     """Framing of a streamed response body: server-sent events (`sse`), or one JSON object per line (`ndjson`)."""
+    is_relay: bool = False
+    """True for a `RelayWire`."""
 
     @abstractmethod
     def encode_request(self, call: CallT) -> UpstreamRequest:
@@ -520,6 +522,8 @@ class Wire(ABC, Generic[DialectT, CallT]):
 
 class RelayWire(Wire[DialectT, RelayCall[DialectT]]):
     """Wire for providers with the Messages API. It forwards requests and responses with few edits."""
+
+    is_relay = True
 
     @abstractmethod
     def new_decoder(self, call: RelayCall[DialectT]) -> RelayDecoder: ...
