@@ -28,13 +28,7 @@ from anthropic_proxy.gateway.settings.place import require_settings_folder
 from anthropic_proxy.gateway.settings.sources import Sources
 
 
-def import_settings(
-    file: Path | None = None,
-    /,
-    *,
-    dry_run: bool = False,
-    copy_keys: bool = False,
-) -> None:
+def import_settings(file: Path | None = None, /, *, dry_run: bool = False, copy_keys: bool = False) -> None:
     """Parameters
     ----------
     file

@@ -33,20 +33,22 @@ _AZURE_VERSION = (
 )
 _HEADER = "it is a header. Write it in [providers.openai] of anthropic-proxy.toml"
 RULES = (
-    FieldRule("LOG_LEVEL", "LOG_LEVEL", lambda _plan, _path, text: text.lower().replace("critical", "error")),
-    FieldRule("OPENROUTER_APP_NAME", note=_HEADER, line="headers.X-Title = {value}"),
-    FieldRule("OPENROUTER_APP_URL", note=_HEADER, line="headers.HTTP-Referer = {value}"),
-    FieldRule("MAX_TOKENS_LIMIT", note="the proxy uses the output limit of the model"),
-    FieldRule("MIN_TOKENS_LIMIT", note="the proxy sends the max_tokens of the client"),
-    FieldRule("MAX_RETRIES", note="the proxy retries once before the reply starts, then the client retries"),
-    FieldRule("SUPPORTS_PROMPT_CACHE", note="the proxy selects prompt caching by provider"),
-    FieldRule("OPENAI_HEADERS", note="write each one as headers.NAME in [providers.openai] of anthropic-proxy.toml"),
-    FieldRule("PASSTHROUGH_MODE", note="to send requests to Anthropic unchanged, set PREFERRED_PROVIDER=anthropic"),
-    FieldRule("REASONING_EFFORT", note="the client sets the effort of each request"),
-    FieldRule("OPENAI_API_VERSION", note="add it to the address: OPENAI_BASE_URL=…?api-version=…"),
+    FieldRule(
+        "LOG_LEVEL", setting="LOG_LEVEL", decode=lambda _plan, _path, text: text.lower().replace("critical", "error")
+    ),
+    FieldRule("OPENROUTER_APP_NAME", _HEADER, line="headers.X-Title = {value}"),
+    FieldRule("OPENROUTER_APP_URL", _HEADER, line="headers.HTTP-Referer = {value}"),
+    FieldRule("MAX_TOKENS_LIMIT", "the proxy uses the output limit of the model"),
+    FieldRule("MIN_TOKENS_LIMIT", "the proxy sends the max_tokens of the client"),
+    FieldRule("MAX_RETRIES", "the proxy retries once before the reply starts, then the client retries"),
+    FieldRule("SUPPORTS_PROMPT_CACHE", "the proxy selects prompt caching by provider"),
+    FieldRule("OPENAI_HEADERS", "write each one as headers.NAME in [providers.openai] of anthropic-proxy.toml"),
+    FieldRule("PASSTHROUGH_MODE", "to send requests to Anthropic unchanged, set PREFERRED_PROVIDER=anthropic"),
+    FieldRule("REASONING_EFFORT", "the client sets the effort of each request"),
+    FieldRule("OPENAI_API_VERSION", "add it to the address: OPENAI_BASE_URL=…?api-version=…"),
 )
 """The variables that differ from those of this proxy."""
-_UNKNOWN = FieldRule("*", note="the proxy has no such setting")
+_UNKNOWN = FieldRule("*", "the proxy has no such setting")
 _MODEL_VARIABLES = {"BIG_MODEL": "gpt-4o", "MIDDLE_MODEL": "", "SMALL_MODEL": "gpt-4o-mini"}
 """Model variable of the family with one server → its default. "": the default is the value of BIG_MODEL."""
 _TIER_DEFAULTS = {"haiku": "gpt-5-mini", "sonnet": "gpt-5", "opus": "gpt-5", "fable": "gpt-5"}
@@ -86,7 +88,7 @@ def read_env_file(variables: Mapping[str, str]) -> ImportPlan:
     elif "OPENAI_API_KEY" in found:
         found.setdefault("PREFERRED_PROVIDER", "openai")
     _read_azure(plan, found, is_of_one_server=is_of_one_server)
-    known = [FieldRule(name, name) for name in list_variables(find_built_in_registry()) if name in found]
+    known = [FieldRule(name, setting=name) for name in list_variables(find_built_in_registry()) if name in found]
     read_fields(plan, (*RULES, *known, _UNKNOWN), found)
     return plan
 

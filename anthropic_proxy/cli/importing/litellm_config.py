@@ -24,6 +24,7 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.lookup import find_vendor_of_litellm
 from anthropic_proxy.engine.routing.choices import find_tier
+from anthropic_proxy.gateway.settings import CONFIG_FILE
 from anthropic_proxy.gateway.settings.values import decode_model, remove_endpoint
 
 _PREFIXES = {"ollama_chat": "ollama", "vertex_ai_beta": "vertex_ai"}
@@ -37,8 +38,11 @@ _VENDOR_URLS = {"volcengine": "https://ark.cn-beijing.volces.com/api/v3"}
 _ID_STARTS = {"fireworks": "accounts/fireworks/models/"}
 """Vendor → what LiteLLM puts before each model id that begins otherwise (its `transform_request`, read 2026-11-26)."""
 _CLOUD_RULES = {
-    "vertex_ai": (FieldRule("vertex_project", "VERTEX_PROJECT"), FieldRule("vertex_location", "VERTEX_LOCATION")),
-    "bedrock": (FieldRule("aws_region_name", "AWS_REGION"),),
+    "vertex_ai": (
+        FieldRule("vertex_project", setting="VERTEX_PROJECT"),
+        FieldRule("vertex_location", setting="VERTEX_LOCATION"),
+    ),
+    "bedrock": (FieldRule("aws_region_name", setting="AWS_REGION"),),
 }
 """Prefix of a cloud → rules of its parameters."""
 _SHARES = "it sets the shares of a balanced route. Limits are those of keys"
@@ -50,104 +54,95 @@ _PRICE = 'write it as [prices."{target}"] of anthropic-proxy.toml, in dollars pe
 _LOSSES = "it is the default. FIDELITY=strict rejects requests instead"
 _KEYS = "limits and budgets belong to virtual keys. Set VIRTUAL_KEYS=true, then"
 _NO_CACHE, _REDIS = "the proxy does not cache replies", "limits that several instances share need REDIS_URL"
-_ALERTS = "alerts are rules on GET /metrics"
+_TABLES = (
+    "For keys, teams and budgets, set VIRTUAL_KEYS=true and DATABASE_URL to a database of its own, and create keys"
+)
+_OBSERVED = "Use GET /metrics, OTEL_EXPORTER_OTLP_ENDPOINT, LOG_FORMAT=json or a plugin"
+_MODELS = f"models are in .env and {CONFIG_FILE}. Models of the database are not imported"
+_CIRCUIT = "it is not needed: a provider that fails five times in a row is not called for a while"
+_FALLBACKS = (
+    FieldRule("context_window_fallbacks", "write a route with the condition input_above"),
+    FieldRule("content_policy_fallbacks", "a refused request is not sent to another model"),
+)
 _OF_HEADER = "write a route with the condition header"
 _CONTENT = "LEDGER_CONTENT=true stores requests and replies"
 _PARAMETER_RULES = (
     FieldRule("model api_base base_url api_key max_tokens weight order vertex_project vertex_location aws_region_name"),
-    FieldRule("rpm", note=_SHARES, line=f"{CREATE_KEY} --rpm 60"),
-    FieldRule("tpm", note=_SHARES, line=f"{CREATE_KEY} --tpm 100000"),
-    FieldRule("temperature top_p top_k thinking reasoning_effort", note="the proxy sends the value of the client"),
-    FieldRule("timeout stream_timeout", note=_TIMEOUTS),
-    FieldRule("max_retries num_retries", note=_RETRIES),
-    FieldRule("max_parallel_requests", note=_CALLS),
-    FieldRule("input_cost_per_token output_cost_per_token", note=_PRICE),
-    FieldRule("extra_headers headers", note=f"write them as headers.{_FIELDS}"),
-    FieldRule("extra_body", note=f"write them as body.{_FIELDS}"),
-    FieldRule("api_version", note="it is not needed: the address /openai/v1 has no version"),
-    FieldRule("vertex_credentials", note="set GOOGLE_APPLICATION_CREDENTIALS to the path of the file"),
-    FieldRule("tags", note=_OF_HEADER),
-    FieldRule("drop_params", note=_LOSSES),
+    FieldRule("rpm", _SHARES, line=f"{CREATE_KEY} --rpm 60"),
+    FieldRule("tpm", _SHARES, line=f"{CREATE_KEY} --tpm 100000"),
+    FieldRule("temperature top_p top_k thinking reasoning_effort", "the proxy sends the value of the client"),
+    FieldRule("timeout stream_timeout", _TIMEOUTS),
+    FieldRule("max_retries num_retries", _RETRIES),
+    FieldRule("max_parallel_requests", _CALLS),
+    FieldRule("input_cost_per_token output_cost_per_token", _PRICE),
+    FieldRule("extra_headers headers", f"write them as headers.{_FIELDS}"),
+    FieldRule("extra_body", f"write them as body.{_FIELDS}"),
+    FieldRule("api_version", "it is not needed: the address /openai/v1 has no version"),
+    FieldRule("vertex_credentials", "set GOOGLE_APPLICATION_CREDENTIALS to the path of the file"),
+    FieldRule("tags", _OF_HEADER),
+    FieldRule("drop_params", _LOSSES),
 )
 """Rules of `litellm_params`."""
 _LIMITS = {"max_output_tokens": "max_output", "max_input_tokens": "max_input"}
 """Field of `model_info` → field of a model table in the configuration file."""
 _INFO_RULES = (FieldRule(f"id mode base_model {' '.join(_LIMITS)}"), *_PARAMETER_RULES[1:])
 """Rules of `model_info`."""
-RULES = (
-    FieldRule("*_settings.master_key", "PROXY_API_KEY"),
-    FieldRule("*_settings.request_timeout", "UPSTREAM_TIMEOUT", lambda _plan, _path, text: text.removesuffix(".0")),
-    FieldRule("*_settings.timeout", "UPSTREAM_TIMEOUT", lambda _plan, _path, text: text.removesuffix(".0")),
-    FieldRule("*_settings.set_verbose", "LOG_LEVEL", lambda _plan, _path, text: "debug" * (text == "True")),
-    FieldRule("*_settings.json_logs", "LOG_FORMAT", lambda _plan, _path, text: "json" * (text == "True")),
-    FieldRule("*_settings.fallbacks *_settings.default_fallbacks *_settings.model_group_alias"),
-    FieldRule("*_settings.routing_strategy model_list general_settings litellm_settings router_settings"),
-    FieldRule("environment_variables"),
-    FieldRule("*_settings.*retr*", note=_RETRIES),
-    FieldRule(
-        "general_settings.database_url",
-        note="the tables of LiteLLM are not imported. For keys, teams and budgets, set VIRTUAL_KEYS=true and "
-        "DATABASE_URL to a database of its own, and create keys",
-        line=CREATE_KEY,
-    ),
-    FieldRule("general_settings.database_connection_pool_limit", note="it is not needed"),
-    FieldRule(
-        "general_settings.store_model_in_db",
-        note="models are in .env and anthropic-proxy.toml. Models of the database are not imported",
-    ),
-    FieldRule("general_settings.alert*", note=_ALERTS),
-    FieldRule("general_settings.max_parallel_requests general_settings.global_max_parallel_requests", note=_CALLS),
-    FieldRule("general_settings.store_prompts_in_spend_logs", note=_CONTENT),
-    FieldRule(
-        "general_settings.maximum_spend_logs_retention_period",
-        note="LEDGER_DAYS sets the days that requests are kept",
-    ),
-    FieldRule(
-        "general_settings.background_health_checks general_settings.health_check_interval",
-        note="the proxy sends no requests of its own to models",
-    ),
-    FieldRule(
-        "general_settings.custom_auth",
-        note="clients need a virtual key or a key of PROXY_API_KEY. Plugins can reject requests",
-    ),
-    FieldRule("general_settings.enable_jwt_auth", note="clients need a key. Sign-in by OIDC exists for the dashboard"),
-    FieldRule(
-        "litellm_settings.*callback*",
-        note="callbacks do not run here. Use GET /metrics, OTEL_EXPORTER_OTLP_ENDPOINT, LOG_FORMAT=json or a plugin",
-    ),
-    FieldRule("litellm_settings.turn_off_message_logging", note=f"it is the default. {_CONTENT}"),
-    FieldRule("litellm_settings.redact_user_api_key_info", note="it is the default: keys are never logged"),
-    FieldRule("litellm_settings.cache", note=_NO_CACHE),
-    FieldRule("litellm_settings.cache_params", note=f"{_NO_CACHE}; {_REDIS}"),
-    FieldRule(
-        "litellm_settings.*budget* litellm_settings.default_internal_user_params "
-        "litellm_settings.default_team_settings litellm_settings.upperbound_key_generate_params",
-        note=_KEYS,
-        line=CREATE_KEY,
-    ),
-    FieldRule("litellm_settings.drop_params", note=_LOSSES),
-    FieldRule("litellm_settings.modify_params", note="it is the default: the proxy adapts requests to the provider"),
-    FieldRule("*_settings.context_window_fallbacks", note="write a route with the condition input_above"),
-    FieldRule("*_settings.content_policy_fallbacks", note="a refused request is not sent to another model"),
-    FieldRule(
-        "router_settings.enable_pre_call_checks",
-        note="CHECK_WINDOW=true rejects requests that exceed the window of the model",
-    ),
-    FieldRule("router_settings.enable_tag_filtering", note=_OF_HEADER),
-    FieldRule("router_settings.redis_*", note=_REDIS),
-    FieldRule(
-        "router_settings.allowed_fails router_settings.cooldown_time",
-        note="it is not needed: a provider that fails five times in a row is not called for a while",
-    ),
-    FieldRule("guardrails", note="guardrails do not run here. A plugin can reject requests"),
-    FieldRule("mcp_servers", note="the client calls MCP servers itself: configure them there"),
-    FieldRule("include", note="import each of these files by itself"),
+_IN_ALL_SECTIONS = (
+    FieldRule("fallbacks default_fallbacks model_group_alias routing_strategy"),
+    FieldRule("master_key", setting="PROXY_API_KEY"),
+    FieldRule("request_timeout", setting="UPSTREAM_TIMEOUT", decode=lambda _plan, _path, text: text.removesuffix(".0")),
+    FieldRule("timeout", setting="UPSTREAM_TIMEOUT", decode=lambda _plan, _path, text: text.removesuffix(".0")),
+    FieldRule("set_verbose", setting="LOG_LEVEL", decode=lambda _plan, _path, text: "debug" * (text == "True")),
+    FieldRule("json_logs", setting="LOG_FORMAT", decode=lambda _plan, _path, text: "json" * (text == "True")),
+    FieldRule("*retr*", _RETRIES),
 )
-"""Rules of all entries of the file but models."""
+SECTION_RULES = {
+    "general_settings": (
+        *_IN_ALL_SECTIONS,
+        FieldRule("database_url", f"the tables of LiteLLM are not imported. {_TABLES}", CREATE_KEY),
+        FieldRule("database_connection_pool_limit", "it is not needed"),
+        FieldRule("store_model_in_db", _MODELS),
+        FieldRule("alert*", "alerts are rules on GET /metrics"),
+        FieldRule("max_parallel_requests global_max_parallel_requests", _CALLS),
+        FieldRule("store_prompts_in_spend_logs", _CONTENT),
+        FieldRule("maximum_spend_logs_retention_period", "LEDGER_DAYS sets the days that requests are kept"),
+        FieldRule("background_health_checks health_check_interval", "the proxy sends no requests of its own to models"),
+        FieldRule("custom_auth", "clients need a virtual key or a key of PROXY_API_KEY. Plugins can reject requests"),
+        FieldRule("enable_jwt_auth", "clients need a key. Sign-in by OIDC exists for the dashboard"),
+    ),
+    "litellm_settings": (
+        *_IN_ALL_SECTIONS,
+        FieldRule("*callback*", f"callbacks do not run here. {_OBSERVED}"),
+        FieldRule("turn_off_message_logging", f"it is the default. {_CONTENT}"),
+        FieldRule("redact_user_api_key_info", "it is the default: keys are never logged"),
+        FieldRule("cache", _NO_CACHE),
+        FieldRule("cache_params", f"{_NO_CACHE}; {_REDIS}"),
+        FieldRule("*budget* default_internal_user_params default_team_settings", _KEYS, CREATE_KEY),
+        FieldRule("upperbound_key_generate_params", _KEYS, CREATE_KEY),
+        FieldRule("drop_params", _LOSSES),
+        FieldRule("modify_params", "it is the default: the proxy adapts requests to the provider"),
+        *_FALLBACKS,
+    ),
+    "router_settings": (
+        *_IN_ALL_SECTIONS,
+        FieldRule("enable_pre_call_checks", "CHECK_WINDOW=true rejects requests that exceed the window of the model"),
+        FieldRule("enable_tag_filtering", _OF_HEADER),
+        FieldRule("redis_*", _REDIS),
+        FieldRule("allowed_fails cooldown_time", _CIRCUIT),
+        *_FALLBACKS,
+    ),
+}
+"""Section → rules of its settings."""
+FILE_RULES = (
+    FieldRule(f"model_list environment_variables {' '.join(SECTION_RULES)}"),
+    FieldRule("guardrails", "guardrails do not run here. A plugin can reject requests"),
+    FieldRule("mcp_servers", "the client calls MCP servers itself: configure them there"),
+    FieldRule("include", "import each of these files by itself"),
+)
+"""Rules of the other entries of the file."""
 _BALANCES = {"simple-shuffle": "weighted", "latency-based-routing": "latency"}
 """`routing_strategy` of LiteLLM → `balance` of a route."""
-_SERVER_SECTIONS = ("general_settings", "litellm_settings", "router_settings")
-LITELLM_SECTIONS = frozenset({"model_list", *_SERVER_SECTIONS})
+LITELLM_SECTIONS = frozenset({"model_list", *SECTION_RULES})
 """Names of sections, at least one of which a configuration file has."""
 _RATES = ("weight", "rpm", "tpm")
 _WIRES = {"anthropic": "messages", "gemini": "gemini", "ollama": "ollama"}
@@ -230,7 +225,7 @@ def read_litellm_config(config: Mapping[str, Any]) -> ImportPlan:
     file = plan.decode_part(config, _File)
     groups = _place_models(plan, file.model_list or [])
     models = {name: list(dict.fromkeys(each.target for each in group)) for name, group in groups.items()}
-    sections = {name: getattr(file, name) or {} for name in _SERVER_SECTIONS}
+    sections = {name: getattr(file, name) or {} for name in SECTION_RULES}
     settings = plan.decode_part({name: value for each in sections.values() for name, value in each.items()}, _Settings)
     names = {name: name for name in models}
     for alias, value in (settings.model_group_alias or {}).items():
@@ -247,13 +242,10 @@ def read_litellm_config(config: Mapping[str, Any]) -> ImportPlan:
     for name, value in (file.environment_variables or {}).items():
         if not find_referenced_variable(str(value)):
             plan.add_note(f"environment_variables.{name}", "values are not copied. Set it in .env", f"{name}=…")
-    entries = {
-        f"{section}.{name}": value
-        for section, given in sections.items()
-        for name, value in given.items()
-        if value not in EMPTY
-    }
-    read_fields(plan, RULES, {**entries, **config})
+    for section, given in sections.items():
+        entries = {name: value for name, value in given.items() if value not in EMPTY}
+        read_fields(plan, SECTION_RULES[section], entries, f"{section}.")
+    read_fields(plan, FILE_RULES, config)
     return plan
 
 
@@ -333,24 +325,19 @@ def _find_target(plan: ImportPlan, setting: str, given: _Parameters) -> str:
         setting, "model", model, decode_model
     ):
         return ""
-    url = remove_endpoint(url)
+    url, key_setting = remove_endpoint(url), f"{setting}.litellm_params.api_key"
     if model.endswith("*"):
         if prefix == "anthropic" and not url:
-            key_setting = f"{setting}.litellm_params.api_key"
             plan.set_secret_reference("ANTHROPIC_API_KEY", str(given.api_key or ""), key_setting)
             return _ANTHROPIC
         plan.add_note(f"{setting}.model", f"request a model with its prefix, {prefix}/…, instead of the pattern")
         return ""
-    built_in = next((row for row in find_built_in_registry() if row.prefix == prefix), None)
-    if built_in is not None and built_in.prefix_patterns:
-        is_ours = any(fnmatchcase(model, pattern) for pattern in built_in.prefix_patterns)
-        built_in = built_in if is_ours else None
+    built_in = _find_built_in(prefix, model)
     if built_in is not None and prefix in _CLOUD_RULES and not url:
-        parameters = {name: getattr(given, rule.path) for rule in _CLOUD_RULES[prefix] for name in [rule.path]}
+        parameters = {rule.path: getattr(given, rule.path) for rule in _CLOUD_RULES[prefix]}
         read_fields(plan, _CLOUD_RULES[prefix], parameters, f"{setting}.litellm_params.")
         return f"{prefix}/{model}"
     if (server := _find_server(prefix, url, model, built_in)) is not None:
-        key_setting = f"{setting}.litellm_params.api_key"
         server = structs.replace(server, key=str(given.api_key or ""), key_setting=key_setting)
         return f"{plan.add_server(server)}/{next(iter(server.models))}"
     # the library LiteLLM calls the provider, and reads its own variables
@@ -360,6 +347,13 @@ def _find_target(plan: ImportPlan, setting: str, given: _Parameters) -> str:
         if getattr(given, name):
             plan.add_note(f"{setting}.litellm_params.{name}", "set the variable that LiteLLM reads for this provider")
     return f"{prefix}/{model}" if prefix in library.extra_prefixes else f"litellm/{prefix}/{model}"
+
+
+def _find_built_in(prefix: str, model: str) -> Provider | None:
+    """Return the provider of this proxy with the prefix, unless it means other models by it."""
+    found = next((row for row in find_built_in_registry() if row.prefix == prefix), None)
+    patterns = found.prefix_patterns if found else ()
+    return found if not patterns or any(fnmatchcase(model, pattern) for pattern in patterns) else None
 
 
 def _find_server(prefix: str, url: str, model: str, built_in: Provider | None) -> ImportedServer | None:

@@ -306,34 +306,41 @@ class ImportPlan:
                 self._leave_out(name)
         values = self.variables | {name: key.value for name, key in self.secrets.items()}
         for name, value in values.items():
-            if is_secret_variable(name) and is_placeholder(value) and not _REFERENCE.fullmatch(value):
-                shown = redact_and_shorten(redact_key_patterns(value))
-                reason = f'"{shown}" is a placeholder, so it is not imported. Set {name} to a key of your own'
-                is_of_clients = name == "PROXY_API_KEY"  # the command lists the missing keys of providers
-                self._leave_out(name, reason, is_harmless=not is_of_clients, is_error=is_of_clients)
-            elif "${" in value and not is_secret_variable(name):  # it would show the value of a key to a server
-                reason = "it refers to another variable, and only keys may, so it is not imported. Write its value"
-                self._leave_out(name, reason, is_error=True)
-        by_address = {row.base_url_variable: row for row in find_built_in_registry() if row.base_url_variable}
+            self._check_text(name, value)
         given = Sources(values, None)
         own = [name for name, table in self.servers.items() if table.base_url]
         tables = (*(present.name for present in present_tables), *own)
         for setting in list_all_settings(tuple(find_built_in_registry()), tables):
             for name in setting.names:
                 found = given.find_setting(name) if name in values else None  # a reference is none
-                if not found or self.accepts(self.origins.get(name, name), "value", found.text, setting.decode):
-                    continue
-                self._leave_out(name)
-                if (row := by_address.get(name)) is not None:
-                    names = [row.key_variable or ""]
-                    prefixes = {each.prefix for each in find_built_in_registry()} - {row.prefix}
-                    if values.get("PREFERRED_PROVIDER") in (row.name, row.prefix):
-                        names.append("PREFERRED_PROVIDER")
-                        models = [each for each in MODEL_VARIABLES if each in values]
-                        names += [each for each in models if values[each].partition("/")[0] not in prefixes]
-                    for other in names:
-                        reason = f"it is not imported, because it belongs to {self.origins.get(name, name)}"
-                        self._leave_out(other, reason, is_error=True)
+                if found and not self.accepts(self.origins.get(name, name), "value", found.text, setting.decode):
+                    self._leave_out(name)
+                    self._leave_out_provider(name, values)
+
+    def _check_text(self, name: str, value: str) -> None:
+        """Remove a variable with a placeholder, or with a reference that only keys may have."""
+        if is_secret_variable(name) and is_placeholder(value) and not _REFERENCE.fullmatch(value):
+            shown = redact_and_shorten(redact_key_patterns(value))
+            reason = f'"{shown}" is a placeholder, so it is not imported. Set {name} to a key of your own'
+            is_of_clients = name == "PROXY_API_KEY"  # the command lists the missing keys of providers
+            self._leave_out(name, reason, is_harmless=not is_of_clients, is_error=is_of_clients)
+        elif "${" in value and not is_secret_variable(name):  # it would show the value of a key to a server
+            reason = "it refers to another variable, and only keys may, so it is not imported. Write its value"
+            self._leave_out(name, reason, is_error=True)
+
+    def _leave_out_provider(self, address: str, values: Mapping[str, str]) -> None:
+        """Remove what belongs to a provider without the variable `address`."""
+        row = next((each for each in find_built_in_registry() if each.base_url_variable == address), None)
+        if row is None:
+            return
+        names = [row.key_variable or ""]
+        if values.get("PREFERRED_PROVIDER") in (row.name, row.prefix):
+            prefixes = {each.prefix for each in find_built_in_registry()} - {row.prefix}
+            models = [each for each in MODEL_VARIABLES if each in values]
+            names += ["PREFERRED_PROVIDER", *(each for each in models if _prefix(values[each]) not in prefixes)]
+        for name in names:
+            reason = f"it is not imported, because it belongs to {self.origins.get(address, address)}"
+            self._leave_out(name, reason, is_error=True)
 
     def replace_retired_models(self, folder: Path, today: date) -> dict[str, list[ModelChoice]]:
         """Write the successors of the models that were retired on `today` or earlier.
@@ -341,57 +348,24 @@ class ImportPlan:
         A setting that the files in `folder` have already with the retired model stays, and so does one with another
         value. Return name of a setting → its retired models.
         """
-        files, catalog = prepare_files(self, folder), Catalog()
-        settings, changed = files.settings, {name for change in files.changes for name in change.added_settings}
+        files = prepare_files(self, folder)
+        changed = {name for change in files.changes for name in change.added_settings}
         changed.update(each.name for change in files.changes for each in change.kept)
-        preferred, registry = find_preferred_provider(settings, catalog), find_registry(settings)
-        retired: dict[str, list[ModelChoice]] = {}
+        successors = _Successors(files.settings, today)
         variables, servers, routes = self.variables.copy(), self.servers.copy(), self.routes.copy()
-
-        def replace(label: str, choice: ModelChoice, text: str) -> str:
-            successor = find_successor_id(choice, settings, today)
-            if successor:
-                retired.setdefault(label, []).append(choice)
-            return successor or text
-
-        def replace_name(label: str, name: str) -> str:
-            choice = choose_model(name, preferred, settings, catalog, allow_other_provider=True)
-            return replace(label, choice, name)
-
         for variable, value in variables.items():
-            if variable not in changed:
-                continue
-            if variable in MODEL_VARIABLES:
-                self.variables[variable] = replace_name(variable, value)
-            elif variable.startswith("FALLBACK_"):
-                models = (replace_name(variable, name.strip()) for name in value.split(","))
-                self.variables[variable] = ",".join(dict.fromkeys(models))
-        for position, route in enumerate(routes):
-            if route.label in changed:
-                names = [replace_name(route.label, target) for target in route.targets]
-                targets, weights = join_equal_targets(names, route.weights)
-                balance = route.balance if len(targets) > 1 else "order"
-                self.routes[position] = structs.replace(
-                    route, targets=targets, balance=balance, weights=weights if len(targets) > 1 else []
-                )
+            if variable in changed:
+                self.variables[variable] = successors.replace_in_variable(variable, value)
+        self.routes = [successors.replace_in_route(each) if each.label in changed else each for each in routes]
         for name, table in servers.items():
-            provider, label = registry.find_by_prefix(name), f"[providers.{name}]"
-            if provider is None or label not in changed:
-                continue
-            in_use: dict[str, dict[str, int | str]] = {}
-            for model, fields in table.models.items():
-                choice = ModelChoice(provider=provider, model=model, reason="")
-                kept = replace(label, choice, f"{name}/{model}").removeprefix(f"{name}/")
-                others = in_use.get(kept, {})
-                in_use[kept] = {**others, **fields} if kept == model else {**fields, **others}
-            self.servers[name] = structs.replace(table, models=in_use)
-
+            if f"[providers.{name}]" in changed:
+                self.servers[name] = successors.replace_in_table(name, table)
         kept_names = {each.name for change in prepare_files(self, folder).changes for each in change.kept}
         self.variables |= {name: value for name, value in variables.items() if name in kept_names}
         self.servers |= {name: table for name, table in servers.items() if f"[providers.{name}]" in kept_names}
         pairs = zip(self.routes, routes, strict=True)
         self.routes = [old if old.label in kept_names else new for new, old in pairs]
-        return {name: choices for name, choices in retired.items() if name not in kept_names}
+        return {name: choices for name, choices in successors.retired.items() if name not in kept_names}
 
     def _leave_out_models(self, name: str, key_variable: str) -> None:
         """Remove the key, the routes and the variables that name a model of `[providers.NAME]`."""
@@ -465,57 +439,67 @@ class ImportPlan:
         """
         provider = find_built_in_provider(server.base_url)
         if provider is not None and self._is_same_account(provider.name, server, is_built_in=True):
-            url = urlsplit(server.base_url)
-            for model, limits in server.models.items():
-                if limits:
-                    listed = ", ".join(f"{name} = {value}" for name, value in limits.items())
-                    text = f"limits of a built-in provider come from its list, so this is not imported: {listed}"
-                    self.add_note(f"{server.name}, {model}", text)
-            if provider.uses_installed_models:
-                if url.hostname not in ("localhost", "127.0.0.1"):
-                    self.variables["OLLAMA_API_BASE"] = f"{url.scheme}://{url.netloc}"
-            elif provider.key_variable and not _UNUSED_KEY.fullmatch(server.key):
-                self.set_secret_reference(provider.key_variable, server.key, server.key_setting)
-            self._add_call_fields(provider.prefix, server)
+            self._add_built_in(provider, server)
             return provider.prefix
         if provider is None:
             wire = server.wire
         else:  # newer models of OpenAI accept tools with reasoning on the Responses API only
             wire = "responses" if provider.name == "openai" else next(iter(provider.wires))
+        name = self._name_server(server, is_built_in=provider is not None)
+        address = server.base_url.removesuffix("/v1") if wire == "ollama" else server.base_url
+        table = self.servers.setdefault(name, ServerTable(base_url=address, wire=wire))
+        for model, limits in server.models.items():
+            table.models.setdefault(model, {}).update(limits)
+        self._add_key(name, table, server)
+        self._add_call_fields(name, server)
+        return name
+
+    def _add_built_in(self, provider: Provider, server: ImportedServer) -> None:
+        url = urlsplit(server.base_url)
+        for model, limits in server.models.items():
+            if limits:
+                listed = ", ".join(f"{name} = {value}" for name, value in limits.items())
+                text = f"limits of a built-in provider come from its list, so this is not imported: {listed}"
+                self.add_note(f"{server.name}, {model}", text)
+        if provider.uses_installed_models:
+            if url.hostname not in ("localhost", "127.0.0.1"):
+                self.variables["OLLAMA_API_BASE"] = f"{url.scheme}://{url.netloc}"
+        elif provider.key_variable and not _UNUSED_KEY.fullmatch(server.key):
+            self.set_secret_reference(provider.key_variable, server.key, server.key_setting)
+        self._add_call_fields(provider.prefix, server)
+
+    def _name_server(self, server: ImportedServer, *, is_built_in: bool) -> str:
+        """Return the name of its table. `is_built_in`: its address is that of a built-in provider."""
         valid = suggest_provider_name(server.name) or "server"
         if valid in {word for row in find_built_in_registry() for word in (row.name, row.prefix)}:
-            names = _number(valid, f"{valid}-server" if provider is None else f"{valid}-2")
-            reason = "is the name of a provider of this proxy" if provider is None else "has another key"
+            names = _number(valid, f"{valid}-2" if is_built_in else f"{valid}-server")
+            reason = "has another key" if is_built_in else "is the name of a provider of this proxy"
         else:
             reason = "has another address or key"
             names = _number(valid, valid)
         name = next(text for text in names if self._is_same_account(text, server, is_built_in=False))
         if server.is_named_by_user and name != valid:
             self.add_note(server.name, f"its name here is {name}, as in {name}/MODEL, because {valid} {reason}")
-        address = server.base_url.removesuffix("/v1") if wire == "ollama" else server.base_url
-        table = self.servers.setdefault(name, ServerTable(base_url=address, wire=wire))
-        for model, limits in server.models.items():
-            table.models.setdefault(model, {}).update(limits)
+        return name
+
+    def _add_key(self, name: str, table: ServerTable, server: ImportedServer) -> None:
+        """Let `[providers.NAME]` name the variable of its key, unless it needs none."""
+        if table.key_variable:
+            return
         variable, reference = suggest_key_variable(name), find_referenced_variable(server.key)
-        vendor = find_vendor(name, find_built_in_registry())
-        host = urlsplit(server.base_url).hostname
+        vendor, host = find_vendor(name, find_built_in_registry()), urlsplit(server.base_url).hostname
         if vendor is not None and not server.key and urlsplit(vendor.base_url).hostname == host:
             variable = vendor.key_variable or variable  # it may be exported already
-        if not table.key_variable and _needs_key(server):
-            if is_variable_name(reference):
-                table.key_variable = reference
-            else:  # .env can refer to a variable whose name a table cannot have
-                table.key_variable = variable
-                if not _UNUSED_KEY.fullmatch(server.key):
-                    self.set_secret_reference(variable, server.key, server.key_setting)
-        elif server.key and not table.key_variable and not is_placeholder(server.key):
-            text = (
-                f'"{server.key}" is not imported, because servers of your own network rarely check a key. If this one'
-            )
-            text += f" does, write {variable}={server.key} to {ENV_FILE}, and in [providers.{name}]"
+        if _needs_key(server) and is_variable_name(reference):
+            table.key_variable = reference
+        elif _needs_key(server):  # .env can refer to a variable whose name a table cannot have
+            table.key_variable = variable
+            if not _UNUSED_KEY.fullmatch(server.key):
+                self.set_secret_reference(variable, server.key, server.key_setting)
+        elif server.key and not is_placeholder(server.key):
+            text = f'"{server.key}" is not imported, because servers of your own network rarely check a key. If this '
+            text += f"one does, write {variable}={server.key} to {ENV_FILE}, and in [providers.{name}]"
             self.add_note(server.key_setting, text, format_key_field(variable))
-        self._add_call_fields(name, server)
-        return name
 
     def _add_call_fields(self, name: str, server: ImportedServer) -> None:
         """Add the headers and body fields of `server` to `[providers.NAME]`, with a note about each that is refused."""
@@ -593,10 +577,60 @@ def _describe_wrong(field: str, wrong: object) -> str:
     return f"is {shown[:_MAX_SHOWN_CHARACTERS]}{'…' * (len(shown) > _MAX_SHOWN_CHARACTERS)}"
 
 
+class _Successors:
+    """Replaces the models that are retired at a date. `settings`: with the new lines."""
+
+    def __init__(self, settings: Settings, today: date) -> None:
+        self._settings, self._today, self._catalog = settings, today, Catalog()
+        self._preferred = find_preferred_provider(settings, self._catalog)
+        self.retired: dict[str, list[ModelChoice]] = {}
+        """Name of a setting → its retired models."""
+
+    def _replace(self, label: str, choice: ModelChoice, text: str) -> str:
+        successor = find_successor_id(choice, self._settings, self._today)
+        if successor:
+            self.retired.setdefault(label, []).append(choice)
+        return successor or text
+
+    def _replace_name(self, label: str, name: str) -> str:
+        choice = choose_model(name, self._preferred, self._settings, self._catalog, allow_other_provider=True)
+        return self._replace(label, choice, name)
+
+    def replace_in_variable(self, variable: str, value: str) -> str:
+        if variable in MODEL_VARIABLES:
+            return self._replace_name(variable, value)
+        if not variable.startswith("FALLBACK_"):
+            return value
+        return ",".join(dict.fromkeys(self._replace_name(variable, name.strip()) for name in value.split(",")))
+
+    def replace_in_route(self, route: ImportedRoute) -> ImportedRoute:
+        names = [self._replace_name(route.label, target) for target in route.targets]
+        targets, weights = join_equal_targets(names, route.weights)
+        if len(targets) == 1:
+            return structs.replace(route, targets=targets, balance="order", weights=[])
+        return structs.replace(route, targets=targets, weights=weights)
+
+    def replace_in_table(self, name: str, table: ServerTable) -> ServerTable:
+        provider = find_registry(self._settings).find_by_prefix(name)
+        if provider is None:
+            return table
+        in_use: dict[str, dict[str, int | str]] = {}
+        for model, fields in table.models.items():
+            choice = ModelChoice(provider=provider, model=model, reason="")
+            kept = self._replace(f"[providers.{name}]", choice, f"{name}/{model}").removeprefix(f"{name}/")
+            others = in_use.get(kept, {})
+            in_use[kept] = {**others, **fields} if kept == model else {**fields, **others}
+        return structs.replace(table, models=in_use)
+
+
 @cache
 def find_built_in_registry() -> ProviderRegistry:
     """Return the providers that the proxy knows, which need no table in the configuration file."""
     return find_registry(load_settings({}, PROVIDERS, env_file=None))
+
+
+def _prefix(model: str) -> str:
+    return model.partition("/")[0]
 
 
 def _number(stem: str, first: str) -> Iterator[str]:
@@ -716,74 +750,75 @@ def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str
     New lines are added. Of the lines that set another value, those of `replaced_names` change, and others stay. Raises
     `ConfigurationError` if the proxy could not start with the result.
     """
-    env, config = folder / ENV_FILE, folder / CONFIG_FILE
-    env_text, config_text = read_text(env), read_text(config)
-    present = decode_env_text(env_text.removeprefix(_MARK))
-    in_file = Sources({}, str(env))
-    changed = env_text
-    added = []
+    env, config = _change_env(plan, folder / ENV_FILE, replaced_names), _change_config(plan, folder / CONFIG_FILE)
+    settings = load_settings({}, PROVIDERS, env_file=str(env.path), env_draft=env.after, config_draft=config.after)
+    return FilesToWrite((env, config), settings)
+
+
+def _change_env(plan: ImportPlan, file: Path, replaced_names: Collection[str]) -> FileChange:
+    before = changed = read_text(file)
+    present, in_file = decode_env_text(before.removeprefix(_MARK)), Sources({}, str(file))
+    added: dict[str, str] = {}
     kept = []
     for name, value in plan.variables.items():
+        if present.get(name) == value:
+            continue
         is_key = is_secret_variable(name)
         is_reference = is_key and _REFERENCE.fullmatch(value)
         line = f"{name}={value}" if is_reference else format_env_line(name, value, allows_reference=is_key)
-        if present.get(name) == value:
-            continue
         is_set = in_file.find_setting(name, is_list=True) is not None  # a placeholder is none
         if is_set and name not in replaced_names:
             kept.append(KeptValue(name, mask_setting(name, present[name]), mask_setting(name, value)))
         else:
             changed = update_env_text(changed, name, line) if is_set else append_env_line(changed, line)
-            added.append(line)
-    env_change = FileChange(
-        path=env,
-        before=env_text,
+            added[name] = line
+    return FileChange(
+        path=file,
+        before=before,
         after=changed,
-        added="".join(f"{line}\n" for line in added),
-        added_settings=[line.partition("=")[0] for line in added],
+        added="".join(f"{line}\n" for line in added.values()),
+        added_settings=[*added],
         kept=kept,
-        has_keys=any(is_secret_variable(line.partition("=")[0]) for line in added),
+        has_keys=any(map(is_secret_variable, added)),
     )
 
-    configured = decode_toml(config_text, config.name)
+
+def _change_config(plan: ImportPlan, file: Path) -> FileChange:
+    before = read_text(file)
+    configured = decode_toml(before, file.name)
     providers = configured.get("providers", {})
     routes = {route.get("name"): route for route in configured.get("routes", [])}
     tables = [
         (f"[providers.{name}]", each.encode_toml(name), providers.get(name)) for name, each in plan.servers.items()
     ]
     tables += [(each.label, each.encode_toml(), routes.get(each.name)) for each in plan.routes]
-    kept = []
-    for label, table, old in tables:
-        contents = tomllib.loads(table)
-        wanted = contents["routes"][0] if "routes" in contents else next(iter(contents["providers"].values()))
-        if old is not None and old != wanted:
-            names = [key for key in {**old, **wanted} if old.get(key) != wanted.get(key)]
-            kept.append(KeptValue(label, _list_fields(old, names), _list_fields(wanted, names)))
-    new = {label: table for label, table, old in tables if old is None}
+    kept, new = [], dict[str, str]()
     for label, table, old in tables:
         kind, heading = ("routes", "[[routes]]") if label.startswith("[[") else ("providers", "[providers.NAME]")
-        if old is None and kind in configured and not _can_be_added(config_text, table):
-            raise ConfigurationError(
-                f'{label} cannot be added to {config}, because "{kind}" is written in one line there. Write {heading} '
-                "in its place, with a line for each field.",
-                code="configuration-file",
-            )
+        if old is None:
+            new[label] = table
+            if kind in configured and not _can_be_added(before, table):
+                raise ConfigurationError(
+                    f'{label} cannot be added to {file}, because "{kind}" is written in one line there. Write '
+                    f"{heading} in its place, with a line for each field.",
+                    code="configuration-file",
+                )
+            continue
+        contents = tomllib.loads(table)[kind]
+        wanted = contents[0] if kind == "routes" else next(iter(contents.values()))
+        if names := [key for key in {**old, **wanted} if old.get(key) != wanted.get(key)]:
+            kept.append(KeptValue(label, _list_fields(old, names), _list_fields(wanted, names)))
     new_tables = "\n".join(new.values())
-    end = "\r\n" if "\r\n" in config_text else "\n"
-    gap = end if new_tables and config_text and not config_text.endswith("\n") else ""
-    config_change = FileChange(
-        path=config,
-        before=config_text,
-        after=f"{config_text}{gap}{new_tables.replace(chr(10), end)}",
+    end = "\r\n" if "\r\n" in before else "\n"
+    gap = end if new_tables and before and not before.endswith("\n") else ""
+    return FileChange(
+        path=file,
+        before=before,
+        after=f"{before}{gap}{new_tables.replace(chr(10), end)}",
         added=new_tables,
         added_settings=[*new],
         kept=kept,
     )
-
-    settings = load_settings(
-        {}, PROVIDERS, env_file=str(env), env_draft=env_change.after, config_draft=config_change.after
-    )
-    return FilesToWrite((env_change, config_change), settings)
 
 
 def list_route_rows(settings: Settings) -> list[tuple[str, str]]:

@@ -69,8 +69,8 @@ _PROVIDER_RULES = (
     FieldRule(f"{' '.join((*_ADDRESSES, *_KEYS))} name models transformer extraHeaders extraBody"),
     FieldRule("id icon enabled type provider account billing capabilities protocolDetectionMode autoFetchModels"),
     FieldRule("autoFetchKnownModels modelDescriptions modelDisplayNames modelMetadata"),
-    FieldRule("tokenizer", note="the proxy estimates tokens itself"),
-    FieldRule("credentials", note="one variable may contain several keys, separated by commas. They are used in turn"),
+    FieldRule("tokenizer", "the proxy estimates tokens itself"),
+    FieldRule("credentials", "one variable may contain several keys, separated by commas. They are used in turn"),
 )
 """Rules of a server."""
 _DEFAULT_THRESHOLD = 60_000
@@ -87,18 +87,12 @@ Requests for haiku have the rule `background`, which comes after `longContext`.
 _BEFORE_BACKGROUND = ("image", "longContext")
 _ROUTER_RULES = (
     FieldRule(f"default background rules longContextThreshold {' '.join(rule for rule, _, _ in _ROUTES)}"),
-    FieldRule("fallback", note="the proxy retries a request once by itself"),
-    FieldRule("builtInRules", note="the proxy needs no rules for Claude Code"),
+    FieldRule("fallback", "the proxy retries a request once by itself"),
+    FieldRule("builtInRules", "the proxy needs no rules for Claude Code"),
 )
 """Rules of `Router`."""
-_LOG_LEVELS = {
-    "trace": "debug",
-    "debug": "debug",
-    "info": "info",
-    "warn": "warning",
-    "error": "error",
-    "fatal": "error",
-}
+_LOG_LEVELS = {"trace": "debug", "debug": "debug", "info": "info", "warn": "warning"}
+_LOG_LEVELS |= {"error": "error", "fatal": "error"}
 
 
 def _decode_timeout(plan: ImportPlan, path: str, text: str) -> str:
@@ -116,38 +110,37 @@ def _decode_level(plan: ImportPlan, path: str, text: str) -> str:
 
 
 _SETTING_RULES = (
-    FieldRule("HOST", "HOST"),
-    FieldRule("PORT", "PORT"),
-    FieldRule("APIKEY", "PROXY_API_KEY"),
-    FieldRule("API_TIMEOUT_MS", "UPSTREAM_TIMEOUT", _decode_timeout),
-    FieldRule("LOG_LEVEL", "LOG_LEVEL", _decode_level),
+    FieldRule("HOST", setting="HOST"),
+    FieldRule("PORT", setting="PORT"),
+    FieldRule("APIKEY", setting="PROXY_API_KEY"),
+    FieldRule("API_TIMEOUT_MS", setting="UPSTREAM_TIMEOUT", decode=_decode_timeout),
+    FieldRule("LOG_LEVEL", setting="LOG_LEVEL", decode=_decode_level),
 )
 """Rules of the entries of the file that are settings here."""
 _FILE_RULES = (
     FieldRule(f"Providers providers Router router fallback {' '.join(rule.path for rule in _SETTING_RULES)}"),
     FieldRule(
         "CUSTOM_ROUTER_PATH",
-        note="scripts do not run here. Routes choose by tier, length, images, thinking, project, header, key and time, "
+        "scripts do not run here. Routes choose by tier, length, images, thinking, project, header, key and time, "
         "not by the text of a prompt",
     ),
-    FieldRule("PROXY_URL", note="HTTP proxies come from the environment. Set HTTPS_PROXY"),
-    FieldRule("transformers", note=_NO_SCRIPTS),
-    FieldRule("REWRITE_SYSTEM_PROMPT", note="the proxy does not replace the system prompt"),
-    FieldRule("CLAUDE_PATH", note="the command code finds claude by PATH", is_harmless=True),
-    FieldRule("StatusLine", note="it is a setting of Claude Code: statusLine in its settings.json"),
+    FieldRule("PROXY_URL", "HTTP proxies come from the environment. Set HTTPS_PROXY"),
+    FieldRule("transformers", _NO_SCRIPTS),
+    FieldRule("REWRITE_SYSTEM_PROMPT", "the proxy does not replace the system prompt"),
+    FieldRule("CLAUDE_PATH", "the command code finds claude by PATH", is_harmless=True),
+    FieldRule("StatusLine", "it is a setting of Claude Code: statusLine in its settings.json"),
     FieldRule(
-        "plugins Plugins",
-        note="plugins of the other project do not run here. The dashboard shows the speed of models",
+        "plugins Plugins", "plugins of the other project do not run here. The dashboard shows the speed of models"
     ),
     FieldRule(
         "forceUseImageAgent",
-        note="requests with images go to the route images, and the model gets the images themselves",
+        "requests with images go to the route images, and the model gets the images themselves",
         is_harmless=True,
     ),
-    FieldRule("LOG", note="requests are in the ledger, not in log files. To list them", line="anthropic-proxy logs"),
-    FieldRule("NON_INTERACTIVE_MODE", note="it is not needed: the proxy reads no input", is_harmless=True),
-    FieldRule("tokenStatsConfig", note="it is not needed: the log and the dashboard show tokens", is_harmless=True),
-    FieldRule("APIKEYS", note="for several clients, use virtual keys. Set VIRTUAL_KEYS=true, then", line=CREATE_KEY),
+    FieldRule("LOG", "requests are in the ledger, not in log files. To list them", line="anthropic-proxy logs"),
+    FieldRule("NON_INTERACTIVE_MODE", "it is not needed: the proxy reads no input", is_harmless=True),
+    FieldRule("tokenStatsConfig", "it is not needed: the log and the dashboard show tokens", is_harmless=True),
+    FieldRule("APIKEYS", "for several clients, use virtual keys. Set VIRTUAL_KEYS=true, then", line=CREATE_KEY),
 )
 """Rules of the other entries."""
 _DATABASE_MARK = b"SQLite format 3\0"
@@ -559,10 +552,7 @@ def _read_rules(
 
 
 def _read_fallbacks(
-    plan: ImportPlan,
-    servers: Mapping[str, _PlacedServer],
-    fallback: Mapping[str, Any],
-    targets: Mapping[str, str],
+    plan: ImportPlan, servers: Mapping[str, _PlacedServer], fallback: Mapping[str, Any], targets: Mapping[str, str]
 ) -> dict[str, list[str]]:
     """Return rule of `Router` → models that are called if its model fails."""
     chains: dict[str, list[str]] = {}

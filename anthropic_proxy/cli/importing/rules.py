@@ -18,15 +18,15 @@ class FieldRule(Struct, frozen=True):
     """Without `setting` and `note`, a reader treats the field by itself."""
 
     path: str
-    """Paths of fields, separated by spaces. `*` stands for any text."""
-    setting: str = ""
-    """Variable that gets the value. "": none."""
-    decode: Callable[[ImportPlan, str, str], str] = lambda _plan, _path, text: text
-    """Returns the value of the variable for a path and its text. "": none."""
+    """Names of fields, separated by spaces. `*` stands for any text."""
     note: str = ""
     """What the proxy does instead. In it and in `line`, `{value}` stands for the value, and readers add more names."""
     line: str = ""
     """What the user can paste."""
+    setting: str = ""
+    """Variable that gets the value. "": none."""
+    decode: Callable[[ImportPlan, str, str], str] = lambda _plan, _path, text: text
+    """Returns the value of the variable for a path and its text. "": none."""
     is_harmless: bool = False
     """True if nothing changes for the user without the entry."""
 

@@ -65,8 +65,7 @@ def _check_options(session: Session, candidate: Candidate) -> None:
         )
     if session.options.key and not provider.key_variable:
         raise ConfigurationError(
-            f"{provider.title} has no API keys, so --key-from-env cannot be used with it.",
-            code="init-without-terminal",
+            f"{provider.title} has no API keys, so --key-from-env cannot be used with it.", code="init-without-terminal"
         )
 
 

@@ -173,8 +173,7 @@ def _choose_model(
         names = formats.shorten(", ".join(usable), _MAX_MODELS)
         known = f" {provider.prefix} has: {names}." if names else ""
         raise ConfigurationError(
-            f"--big-model is missing, the model for sonnet, opus and fable.{known}",
-            code="init-without-terminal",
+            f"--big-model is missing, the model for sonnet, opus and fable.{known}", code="init-without-terminal"
         )
     return f"{provider.prefix}/{default or next(iter(usable))}"
 

@@ -21,11 +21,7 @@ _NO_ADDRESS = "This is no address of a server, such as http://localhost:8000/v1.
 _OTHER_PROVIDER = "another provider"
 _WITHOUT_KEY = (Kind.LOCAL, Kind.OTHER)
 """Kinds of servers of which most require no key."""
-_PLACES = {
-    Kind.GOOGLE: "VERTEX_PROJECT",
-    Kind.AWS: "AWS_REGION",
-    Kind.FOUNDRY: "ANTHROPIC_FOUNDRY_RESOURCE",
-}
+_PLACES = {Kind.GOOGLE: "VERTEX_PROJECT", Kind.AWS: "AWS_REGION", Kind.FOUNDRY: "ANTHROPIC_FOUNDRY_RESOURCE"}
 
 
 class AnotherProviderError(Exception):
