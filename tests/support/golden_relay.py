@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from anthropic_proxy.engine.engine import BackgroundWork
 from anthropic_proxy.engine.exchange.client_side import encode_error, encode_events, error_headers
 from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call, forwarded_headers
 from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds
@@ -43,7 +44,7 @@ async def _play(
 ) -> dict[str, bytes]:
     watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=600, idle_seconds=600)
     response = FakeResponse(status, *(chunk for chunk in chunks if chunk), headers=headers)
-    answer = RelayStream(target.wire, call, response, watch, ANY_USAGE)
+    answer = RelayStream(target.wire, call, response, watch, BackgroundWork(), bounds=ANY_USAGE)
     try:
         if status != 200:
             error = target.wire.decode_error(call, status, headers, b"".join(chunks))

@@ -690,7 +690,9 @@ class Attempts:
             if isinstance(call, RelayCall):
                 secrets = self._list_call_secrets(attempt)
                 wire = cast("RelayWire[BaseDialect]", target.wire)
-                stream = RelayStream(wire, call, response, self._watchdog, bounds, secrets=secrets)
+                stream = RelayStream(
+                    wire, call, response, self._watchdog, self._engine.background, bounds=bounds, secrets=secrets
+                )
             else:
                 stream = UpstreamStream(
                     target.wire,

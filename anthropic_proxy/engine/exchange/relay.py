@@ -22,11 +22,11 @@ A reply that is not streamed is read whole, and then forwarded.
 """
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from msgspec import structs
 
-from anthropic_proxy.engine.engine import MAX_STEPS_ON_LOOP
+from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, BackgroundWork
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.plan import estimate_client_request_tokens
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES, TRAILING_USAGE_TIMEOUT_SECONDS, Reply
@@ -74,8 +74,9 @@ class RelayStream(Reply):
         call: RelayCall[BaseDialect],
         response: UpstreamResponse,
         watchdog: Watchdog,
-        bounds: UsageBounds,
+        background: BackgroundWork,
         *,
+        bounds: UsageBounds,
         secrets: Sequence[str] = (),
     ) -> None:
         self.headers = forwarded_headers(response.headers)
@@ -93,6 +94,7 @@ class RelayStream(Reply):
         converter = wire.new_stream_converter(response.headers) if call.streams_upstream else None
         self._response = response if converter is None else ConvertedResponse(response, converter.feed)
         self._watchdog = watchdog
+        self._background = background
         self._bounds = bounds
         self._secrets = secrets
         self._decoder = wire.new_decoder(call)
@@ -119,7 +121,7 @@ class RelayStream(Reply):
         if not self._streams:
             body = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_content)
             if body[:1] != b"{":
-                body = self._wire.convert_events_to_message(body)
+                body = await self._convert(self._wire.convert_events_to_message, body)
             self._remember(self._decoder.decode_body(body))
             self._content_bytes = len(body)
             self._first = body
@@ -130,7 +132,7 @@ class RelayStream(Reply):
             if (begun := chunks[0] + self._events.peek_pending()).lstrip()[:1] in (b"{", b"["):
                 body = begun + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_content)
                 self._remember(self._decoder.decode_body(body))  # raises the error that the body contains
-                chunks = [self._wire.convert_message_to_events(body)]
+                chunks = [await self._convert(self._wire.convert_message_to_events, body)]
                 self.complete = True
             size = len(chunks[0])
             while not (
@@ -154,6 +156,10 @@ class RelayStream(Reply):
             self._first = first
         if self._requested_model is not None:
             self._first = self._wire.replace_reply_model(self._first, self._requested_model)
+
+    async def _convert(self, convert: Callable[[bytes], bytes], body: bytes) -> bytes:
+        is_large = len(body) > MAX_REPLY_BYTES_ON_LOOP
+        return await self._background.run_in_thread_if_large(is_large, convert, body)
 
     def omit_message_start(self) -> None:
         """Remove the event `message_start`, because the client has already received one."""

@@ -8,6 +8,7 @@ raised after the client has received the earlier deltas.
 import asyncio
 import operator
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import partial
 
@@ -45,6 +46,8 @@ from anthropic_proxy.errors import UnreadableReply, UpstreamError
 MAX_STREAM_BYTES = 128 * 1024 * 1024
 """Maximum bytes of a translated stream, of which some content is kept until its end. Long replies have some tens of
 megabytes."""
+MAX_DELTAS_ON_LOOP = 2_000
+"""Maximum number of deltas that one read returns, so that their events block the event loop for about 10 ms."""
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """Maximum size of an unstreamed reply or an error body. A larger reply fails with `UpstreamProtocolError`; a larger
 error body is ignored."""
@@ -159,7 +162,8 @@ class UpstreamStream(DeltaStream):
         if any(map(_is_caller, call.request.tools)):  # faster than a generator
             callable_tools = [*call.request.loaded_tools.values(), deferred_tools]
             self._loaded_calls = LoadedToolCalls({tool.name for tools in callable_tools for tool in tools})
-        self._first: list[Delta] = []
+        self._waiting = deque[Delta]()
+        """Deltas that the next `read` returns: the first content, or the rest of many."""
         self.begins_with_thinking = False
         """True if the first deltas are only thinking. Then the call may still be repeated."""
         self.has_thinking = False
@@ -177,7 +181,7 @@ class UpstreamStream(DeltaStream):
 
     @property
     def complete(self) -> bool:
-        return self._ended and not self._first and self._failure is None
+        return self._ended and not self._waiting and self._failure is None
 
     def release_request(self) -> None:
         self.call.request.release_content()
@@ -202,16 +206,19 @@ class UpstreamStream(DeltaStream):
                     self.unread_usage = merge_latest(self.unread_usage, delta)
             raise
         self._watchdog.note_content()
-        self._first = first
+        self._waiting.extendleft(reversed(first))
         self.has_thinking = Thinking in map(type, first)
         self.begins_with_thinking = {Thinking, Usage, Stop}.issuperset(map(type, first))
 
     async def read(self) -> list[Delta] | None:
         # in one function, without helpers for its steps, because every chunk of a stream passes here
-        if self._first:
-            first = self._first
-            self._first = []
-            return first
+        if len(self._waiting) > MAX_DELTAS_ON_LOOP:
+            await asyncio.sleep(0)  # lets other tasks run between the deltas of one large frame
+            return [self._waiting.popleft() for _ in range(MAX_DELTAS_ON_LOOP)]
+        if self._waiting:
+            waiting = list(self._waiting)
+            self._waiting.clear()
+            return waiting
         received: list[Delta] = []
         while not self._ended:
             if self._reader is None:
@@ -250,7 +257,10 @@ class UpstreamStream(DeltaStream):
                 decoder = self._decoder
                 try:
                     for frame in self._reader.feed(chunk) if chunk else self._reader.finish():
-                        deltas += decoder.decode_frame(frame)
+                        if len(frame) <= MAX_REPLY_BYTES_ON_LOOP:
+                            deltas += decoder.decode_frame(frame)
+                        else:
+                            deltas += await self._background.run_in_thread(decoder.decode_frame, frame)
                         if decoder.finished:
                             break
                     if not chunk or decoder.finished:
@@ -282,6 +292,9 @@ class UpstreamStream(DeltaStream):
                 received += deltas
             else:
                 received = deltas
+            if len(received) > MAX_DELTAS_ON_LOOP:
+                self._waiting.extend(received)
+                return await self.read()
             if not self._stopped or self._ended or not self._response.body_received:
                 return received
             # the rest of the response is already here: it joins the end of the reply, which is then written at once
@@ -308,7 +321,7 @@ class UpstreamStream(DeltaStream):
 
     def set_deltas(self, deltas: Iterable[Delta]) -> None:
         """Set the deltas of a complete reply with an error status, whose body was already read."""
-        self._first = self._bounds.check_deltas(list(deltas))
+        self._waiting.extend(self._bounds.check_deltas(list(deltas)))
         self._ended = True
 
     @property

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+from anthropic_proxy.engine.engine import BackgroundWork
 from anthropic_proxy.engine.exchange import forwarding
 from anthropic_proxy.engine.exchange.client_side import encode_error_response, encode_events
 from anthropic_proxy.engine.exchange.exchange import Exchange
@@ -332,7 +333,7 @@ def test_a_delay_passes_only_if_it_is_one(name: str, value: str, is_passed: bool
 
 async def relayed(chunks: list[bytes | Exception], call: RelayCall, target: Target) -> tuple[bytes, RelayStream]:
     watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=600, idle_seconds=600)
-    answer = RelayStream(anthropic.WIRE, call, FakeResponse(200, *chunks), watch, ANY_USAGE)
+    answer = RelayStream(anthropic.WIRE, call, FakeResponse(200, *chunks), watch, BackgroundWork(), bounds=ANY_USAGE)
     try:
         await answer.wait_for_content()
         received = b""
@@ -845,7 +846,9 @@ async def test_the_beginning_of_a_stream_without_content_is_held_for_eight_secon
 ) -> None:
     watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=600, idle_seconds=600)
     call = call_of(b"{}", target_of(TARGET), asked=TARGET)
-    answer = RelayStream(anthropic.WIRE, call, response(200, STREAM[0], PING, STALL), watch, ANY_USAGE)
+    answer = RelayStream(
+        anthropic.WIRE, call, response(200, STREAM[0], PING, STALL), watch, BackgroundWork(), bounds=ANY_USAGE
+    )
     await answer.wait_for_content()
     assert (await answer.read(), watch.now()) == (STREAM[0] + PING, seconds)
     watch.stop()
