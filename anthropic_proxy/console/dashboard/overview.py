@@ -54,7 +54,7 @@ from anthropic_proxy.console.dashboard.tables import (
 )
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts, count_unknown, find_missing_prices
-from anthropic_proxy.console.ledger.export import EXPORT_TITLES, ExportTable, encode_sums, format_time
+from anthropic_proxy.console.ledger.export import ExportTable, format_time, tabulate
 from anthropic_proxy.console.ledger.failures import (
     ErrorGroup,
     count_errors,
@@ -572,42 +572,29 @@ def build_week(
 def _tabulate_usage(context: PageContext) -> ExportTable:
     periods = divide_range(context.charted_query)
     found = queries.sum_model_periods(context.connection, context.model_selection, periods.seconds)
-    rows = [
-        [
-            format_time(one.start * MICROSECONDS),
-            one.model.provider,
-            one.model.model,
-            *encode_sums(one.model.sums).values(),
-        ]
-        for one in found
-    ]
-    return ExportTable(["from", "provider", "model", *EXPORT_TITLES], rows)
+    fields: Mapping[str, Callable[[ModelPeriod], Any]] = {
+        "from": lambda period: format_time(period.start * MICROSECONDS),
+        "provider": attrgetter("model.provider"),
+        "model": attrgetter("model.model"),
+    }
+    return tabulate(fields, found, lambda period: period.model.sums)
 
 
 def _tabulate_failures(context: PageContext) -> ExportTable:
     errors = count_errors(context.connection, context.selection, divide_range(context.charted_query).seconds)
     is_set = _find_mapped_models(context, ModelCosts(context.settings))
     found = list_errors(context.connection, context.selection, errors, is_set)
-    titles = [
-        "provider",
-        "status",
-        "error_type",
-        "names_model",
-        "requests",
-        "first_at",
-        "last_at",
-        "solved",
-        "error",
-        "latest_request",
-    ]
-    rows = [
-        [
-            *(one.provider, one.status, one.error_type, one.has_model, one.count),
-            *(format_time(one.first_at), format_time(one.last_at), one.is_solved, one.latest.error, one.latest.id),
-        ]
-        for one in found
-    ]
-    return ExportTable(titles, rows)
+    fields: Mapping[str, Callable[[ErrorGroup], Any]] = {
+        **{name: attrgetter(name) for name in ("provider", "status", "error_type")},
+        "names_model": attrgetter("has_model"),
+        "requests": attrgetter("count"),
+        "first_at": lambda group: format_time(group.first_at),
+        "last_at": lambda group: format_time(group.last_at),
+        "solved": attrgetter("is_solved"),
+        "error": attrgetter("latest.error"),
+        "latest_request": attrgetter("latest.id"),
+    }
+    return tabulate(fields, found)
 
 
 PAGE = Page(
