@@ -138,7 +138,11 @@ def test_the_wheel_holds_the_package_alone(tmp_path: Path) -> None:
     held = {name for name in names if ".dist-info/" not in name}
     here = {path.relative_to(ROOT) for path in (ROOT / "anthropic_proxy").rglob("*") if path.is_file()}
     assert held == {path.as_posix() for path in here if "__pycache__" not in path.parts}
-    assert {"anthropic_proxy/engine/providers/models.toml", SCHEMA_FILE.relative_to(ROOT).as_posix()} < held
+    assert {
+        "anthropic_proxy/engine/providers/models.toml",
+        "anthropic_proxy/engine/providers/vendors.toml",
+        SCHEMA_FILE.relative_to(ROOT).as_posix(),
+    } < held
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if name.endswith(".pth") or ".data/" in name], "runs without being imported"
 

@@ -11,9 +11,8 @@ from genai_prices.data import providers as known_price_providers
 
 from anthropic_proxy.console.formats import plural
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.catalog import load_model_rows, load_vendor_prices
+from anthropic_proxy.engine.providers.catalog import VENDORS_FILE, load_model_rows, load_vendor_prices
 from anthropic_proxy.engine.providers.lookup import find_vendor
-from anthropic_proxy.engine.providers.vendors import FILE as VENDORS_FILE
 from anthropic_proxy.engine.providers.vendors import load_vendor
 from anthropic_proxy.engine.wires.openai_chat.effort_forms import EFFORT_FORMS, EffortFormName
 from tests.site.pages import DOCS

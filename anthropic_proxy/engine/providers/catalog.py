@@ -1,7 +1,8 @@
 """Model catalog: the limits and features (capabilities) of backend models, and the model lists of providers.
 
-The values for a model have three sources: the file `models.toml`, facts that the command `doctor` has observed at a
-server, and the provider itself, if it can be queried (Ollama, own servers). The file applies until it has replied.
+The values for a model have three sources: the files `models.toml` and `vendors.toml`, facts that the command `doctor`
+has observed at a server, and the provider itself, if it can be queried (Ollama, own servers). The files apply until it
+has replied.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping,
 from contextlib import suppress
 from datetime import date
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -80,6 +81,7 @@ _CLOUD_SUFFIXES = (":cloud", "-cloud")
 _MAX_COMPARED_MODELS = 8
 """Number of installed models of which the server is asked whether they are usable: the largest, and the smallest."""
 _FILE = Path(__file__).with_name("models.toml")
+VENDORS_FILE = _FILE.with_name("vendors.toml")
 _VERSION = compile_later(r"\d+(?:[.-]\d{1,2}(?![0-9a-z]))*")
 """Version in a model id: `4.1` of `deepseek-v4.1-flash`, `5-5` of `claude-opus-5-5-20261001`, `2604` (a date)."""
 _OTHER_VERSION = compile_later(r"[0-9a-z]|\.\d|-\d{1,2}(?![0-9a-z])")
@@ -91,7 +93,7 @@ _FIRST_DATE = 1_000
 
 
 class ModelRow(Struct, frozen=True, kw_only=True):
-    """One row of `models.toml`. A row without prefixes is the fallback for all other models of a provider."""
+    """A row of `models.toml` or `vendors.toml`. One without prefixes is the fallback for all other models."""
 
     id_prefixes: tuple[str, ...] = field(default=(), name="starts")
     """Beginnings of the model ids that the row applies to. Empty: the fallback for all other models."""
@@ -104,7 +106,7 @@ class ModelRow(Struct, frozen=True, kw_only=True):
 
 
 class VendorPrices(Struct, frozen=True, kw_only=True):
-    """Table `[NAME.prices]` of `models.toml`: the prices of a vendor at its own address."""
+    """Table `[NAME.prices]`: the prices of a vendor at its own address."""
 
     source: str
     read_date: str = field(name="read")
@@ -149,7 +151,7 @@ def find_table_capabilities(provider: str, model: str) -> ModelCapabilities:
 
 
 def load_model_rows(provider: str) -> tuple[ModelRow, ...] | None:
-    """Return the rows of one provider. None: `models.toml` has none. Raises `msgspec.ValidationError`."""
+    """Return the rows of one provider. None: it has none. Raises `msgspec.ValidationError`."""
     text = list_model_tables().get(provider)
     if text is None:
         return None
@@ -162,7 +164,7 @@ def load_model_rows(provider: str) -> tuple[ModelRow, ...] | None:
 
 @cache
 def load_vendor_prices(table: str) -> VendorPrices | None:
-    """None: `models.toml` has no prices of this vendor. Raises `msgspec.ValidationError`."""
+    """None: no prices of this vendor are known. Raises `msgspec.ValidationError`."""
     text = list_model_tables().get(table)
     if text is None:
         return None
@@ -181,15 +183,23 @@ def split_tables(file: Path) -> dict[str, str]:
     return {name: f"[{name}]{text}" for name, text in zip(pieces[::2], pieces[1::2], strict=True)}
 
 
+@lru_cache(maxsize=2)  # a host and its models are in one table
 def decode_table(text: str) -> dict[str, Any]:
     (table,) = tomllib.loads(text).values()
     return dict(table)
 
 
 @cache
+def list_vendor_tables() -> Mapping[str, str]:
+    return split_tables(VENDORS_FILE)
+
+
+@cache
 def list_model_tables() -> dict[str, str]:
-    """Return provider name → its table of `models.toml` as text: the library takes 30 ms for all tables."""
-    tables = split_tables(_FILE)
+    """Return provider name → its table of `models.toml`, else of `vendors.toml`, as text: the library takes 40 ms for
+    all tables.
+    """
+    tables = {**list_vendor_tables(), **split_tables(_FILE)}
     for text in list(tables.values()):
         if also := _ALSO_LINE.search(text):
             tables |= dict.fromkeys(_QUOTED_NAME.findall(also[1]), text)

@@ -78,7 +78,7 @@ def has_own_list(provider: Provider, settings: EngineOptions) -> bool:
 
 
 def is_in_table(provider: Provider, model: str) -> bool:
-    """Return True if `models.toml` has the limits of a model at the host that is called."""
+    """Return True if `models.toml` or `vendors.toml` has the limits of a model at the host that is called."""
     return find_table_capabilities(provider.host.models_table or provider.name, model).known
 
 

@@ -1,14 +1,12 @@
 """Hosts of open models that `OPENAI_BASE_URL` can select: the tables of `vendors.toml`.
 
 A host starts from the dialect for unknown servers, and its table names what differs. The facts come from the documents
-in `source`, and from clients that probed the hosts; none was tried with an account. Limits, efforts and prices are in
-`models.toml`, in the table with the name of the host.
+in `source`, and from clients that probed the hosts; none was tried with an account. `catalog.py` reads the limits,
+efforts and prices in the table.
 """
 
 import re
-from collections.abc import Mapping
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,7 +14,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import anthropic as messages
-from anthropic_proxy.engine.providers.catalog import decode_table, split_tables
+from anthropic_proxy.engine.providers.catalog import decode_table, list_vendor_tables
 from anthropic_proxy.engine.providers.open_models import (
     GPT_OSS_RULES,
     MISTRAL_RULES,
@@ -34,8 +32,6 @@ from anthropic_proxy.engine.providers.registry import (
     decode_dialect_fields,
 )
 from anthropic_proxy.engine.wires import openai_chat
-
-FILE = Path(__file__).with_name("vendors.toml")
 
 
 class _Retirements(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,13 +61,19 @@ class VendorTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     read_date: str
     dialect: dict[str, Any] = {}
     """Field of the chat `Dialect` → value that differs from the dialect for unknown servers."""
-    models: dict[str, dict[str, Any]] = {}
+    rules: dict[str, dict[str, Any]] = {}
     """Model pattern → fields of the chat `Dialect` for these models."""
     messages_suffixes: tuple[tuple[str, str], ...] = ()
     """Endings of the base URL, and what replaces them for the Messages API. Empty: `/v1` is removed."""
     serves_claude: bool = False
     """True if the host serves Claude with the Messages API."""
     retired: tuple[_Retirements, ...] = ()
+    models: list[dict[str, Any]] = []
+    """`ModelRow` of models with known limits."""
+    fallback: dict[str, Any] = {}
+    """`ModelRow` of the other models."""
+    prices: dict[str, Any] = {}
+    """`VendorPrices`."""
     differences: str
     """What users should know about the host, for the page Providers."""
     also_at: str = ""
@@ -92,7 +94,7 @@ def list_vendor_entries() -> list[HostEntry]:
     """Return the hosts in the order of the file. The line with the patterns is JSON too: so only the tables in use are
     decoded, and the TOML library takes 10 ms for all of them.
     """
-    found = ((name, _PATTERNS_LINE.search(text)) for name, text in _read_tables().items())
+    found = ((name, _PATTERNS_LINE.search(text)) for name, text in list_vendor_tables().items())
     return [
         HostEntry(name, msgspec.json.decode(line[1], type=tuple[str, ...]), partial(build_vendor, name))
         for name, line in found
@@ -102,14 +104,14 @@ def list_vendor_entries() -> list[HostEntry]:
 
 def load_vendor(name: str) -> VendorTable:
     """Raises `msgspec.ValidationError`."""
-    return msgspec.convert(decode_table(_read_tables()[name]), VendorTable)
+    return msgspec.convert(decode_table(list_vendor_tables()[name]), VendorTable)
 
 
 @cache
 def build_vendor(name: str) -> Host:
     table = load_vendor(name)
     chat = openai_chat.WIRE.dialect_type
-    rules = ((pattern, decode_dialect_fields(fields, chat)) for pattern, fields in table.models.items())
+    rules = ((pattern, decode_dialect_fields(fields, chat)) for pattern, fields in table.rules.items())
     wires: dict[str, AnyWireConfig] = {
         "chat": WireConfig(
             wire=openai_chat.WIRE,
@@ -137,8 +139,3 @@ def build_vendor(name: str) -> Host:
         retired_models={model: end for ends in retired for model, end in ends.items()},
         **{field: getattr(table, field) for field in _OF_HOST},
     )
-
-
-@cache
-def _read_tables() -> Mapping[str, str]:
-    return split_tables(FILE)
