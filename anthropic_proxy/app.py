@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
+from anthropic_proxy.engine.advice import Problem
 from anthropic_proxy.engine.engine import new_id
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.upstream.transports import Transports
@@ -22,7 +23,7 @@ from anthropic_proxy.errors import ConfigurationError, ProxyError, join_with_and
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer, tune_gc
 from anthropic_proxy.gateway.plugin_gateway import ExchangeGateway
 from anthropic_proxy.gateway.plugin_packages import open_plugins
-from anthropic_proxy.gateway.readiness import find_server_problems
+from anthropic_proxy.gateway.problems import find_server_problems
 from anthropic_proxy.gateway.running_proxy import ServerRecord
 from anthropic_proxy.gateway.server.auth import (
     exposure_warning,
@@ -235,7 +236,9 @@ class App:
         if fixed := [name for name in changes if is_fixed_variable(name)]:
             self.log_warning(f"{join_with_and(fixed)} will take effect at the next start.")
 
-    async def _log_summary(self, services: Services, worker_count: int = 1) -> "asyncio.Task[dict[str, str]] | None":
+    async def _log_summary(
+        self, services: Services, worker_count: int = 1
+    ) -> "asyncio.Task[Mapping[str, Problem]] | None":
         """Return the search for problems of own servers if it has not ended, so that the summary names none."""
         search = asyncio.create_task(find_server_problems(services.settings, services.catalog, services.transports))
         done, _ = await asyncio.wait((search,), timeout=_SUMMARY_SECONDS)
@@ -248,9 +251,9 @@ class App:
         )
         return None if done else search
 
-    async def _report_server_problems(self, search: Awaitable[Mapping[str, str]]) -> None:
-        for text in (await search).values():
-            self.log_warning(text)
+    async def _report_server_problems(self, search: Awaitable[Mapping[str, Problem]]) -> None:
+        for problem in (await search).values():
+            self.log_warning(problem.text)
 
     async def start(self) -> None:
         await self._open()

@@ -62,7 +62,7 @@ from anthropic_proxy.engine.providers.catalog import MIN_SESSION_TOKENS, Catalog
 from anthropic_proxy.engine.providers.hosts import find_server_name
 from anthropic_proxy.engine.routing.choices import find_tier, list_route_choices
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
-from anthropic_proxy.engine.routing.problems import describe_missing_key_of
+from anthropic_proxy.engine.routing.problems import find_missing_key_of
 from anthropic_proxy.engine.routing.routes import can_exceed, find_long_input, forecast_route
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import format_price
@@ -73,7 +73,7 @@ from anthropic_proxy.gateway.platforms.processes import (
     run_in_foreground,
 )
 from anthropic_proxy.gateway.platforms.signals import restore_sighup
-from anthropic_proxy.gateway.readiness import describe_demo, list_retirement_notices
+from anthropic_proxy.gateway.problems import describe_demo, find_retirements
 from anthropic_proxy.gateway.running_proxy import find_running_proxy
 from anthropic_proxy.gateway.settings import Settings, copy_environment
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
@@ -156,11 +156,11 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
                     "model. To use your own settings, unset ANTHROPIC_BASE_URL."
                 )
         of_session = structs.replace(command_settings, session_command="code") if proxy.log_file else command_settings
-        for problem in find_missing_keys(of_session, requested):
-            output.write_notice(problem, "✕", "error")
+        for text in find_missing_keys(of_session, requested):
+            output.write_notice(text, "✕", "error")
         if is_conversation(others):
-            for text, line in list_retirement_notices(command_settings, Catalog(), date.today()):
-                output.write_notice(f"{text}  {line}", "!", "warn")
+            for problem in find_retirements(command_settings, Catalog(), date.today()):
+                output.write_notice(problem.text, "!", "warn")
             if limit := describe_limit(served, variables, command_settings):
                 output.write_notice(limit)
         for level in levels:
@@ -526,11 +526,11 @@ def find_missing_keys(settings: Settings, requested: Sequence[str]) -> list[str]
     rows = list_tier_mappings(settings, catalog)
     if len(requested) > 1:
         for row in rows:
-            if row.tier == "opus" and (text := describe_missing_key_of(row.choices[0], settings, catalog)):
-                raise ConfigurationError(text, code="provider-key-missing")
+            if row.tier == "opus" and (problem := find_missing_key_of(row.choices[0], settings, catalog)):
+                raise ConfigurationError(problem.text, code="provider-key-missing")
     choices = [*(row.choices[0] for row in rows), *(choice for _, choice in list_route_choices(settings, catalog))]
-    texts = (describe_missing_key_of(choice, settings, catalog) for choice in choices)
-    return list(dict.fromkeys(filter(None, texts)))
+    problems = (find_missing_key_of(choice, settings, catalog) for choice in choices)
+    return list(dict.fromkeys(problem.text for problem in problems if problem))
 
 
 def list_routed_models(settings: Settings) -> dict[str, int]:

@@ -14,11 +14,12 @@ from anthropic_proxy.cli.command_settings import NO_PROVIDER, describe_files, lo
 from anthropic_proxy.cli.commands import new_group
 from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.cli.server_processes import require_startable
+from anthropic_proxy.engine.advice import list_texts
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.routing.choices import find_preferred_provider
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.plugin_packages import open_plugins
-from anthropic_proxy.gateway.readiness import describe_demo, list_problems_and_warnings
+from anthropic_proxy.gateway.problems import describe_demo, find_problems
 from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import Settings, list_variables
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
@@ -120,7 +121,8 @@ async def _find_problems(settings: Settings) -> tuple[list[str], list[str]]:
     detailed = structs.replace(settings, key_problems=settings.key_problem_details, search=search)
     services = await open_services(detailed)
     try:
-        problems, warnings = list_problems_and_warnings(detailed, services.catalog, date.today())
+        found = find_problems(detailed, services.catalog, date.today())
+        problems, warnings = list_texts(found, "error"), list_texts(found, "warning")
         is_demo = find_preferred_provider(detailed, services.catalog).name == "demo"
         if not warnings and is_demo and detailed.preferred_provider is None:
             warnings.append(NO_PROVIDER.format(demo=describe_demo(detailed)))

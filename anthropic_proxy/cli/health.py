@@ -1,7 +1,7 @@
 """Command `health`: checks if a proxy runs on this machine, for containers and scripts."""
 
 import time
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 from msgspec import Struct, structs
@@ -80,7 +80,7 @@ def _find_facts(proxy: LocalProxy, settings: Settings) -> _Facts:
     if record is not None:
         facts.settings_folder = None if record.env_file is None else str(Path(record.env_file).parent)
     if record is not None and proxy.is_used:  # else these settings may be those of another proxy
-        ready = [one.name for one in find_readiness(settings, Catalog()).ready]
+        ready = [one.name for one in find_readiness(settings, Catalog(), date.today()).ready]
         # keys in the environment of the server only, which these settings do not have
         unseen = [one.prefix for one in find_registry(settings) if one.key_variable in record.keys]
         facts.ready_providers = list(dict.fromkeys([*ready, *unseen]))

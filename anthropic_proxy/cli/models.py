@@ -21,7 +21,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
     suggest_base_url,
 )
 from anthropic_proxy.engine.providers import Provider, find_registry
-from anthropic_proxy.engine.providers.hosts import describe_missing_key, find_server_name, has_own_models
+from anthropic_proxy.engine.providers.hosts import find_missing_key, find_server_name, has_own_models
 from anthropic_proxy.engine.providers.model_ids import ModelId
 from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
 from anthropic_proxy.engine.routing.choices import find_preferred_provider
@@ -44,7 +44,8 @@ from anthropic_proxy.gateway.prices.price_list import (
     find_published_window,
     has_price_package,
 )
-from anthropic_proxy.gateway.readiness import group_tier_mappings, list_retirement_notices, name_target
+from anthropic_proxy.gateway.problems import find_retirements
+from anthropic_proxy.gateway.readiness import group_tier_mappings, name_target
 from anthropic_proxy.gateway.services import Services, fetch_limits_of_model, fetch_model_lists, open_services
 from anthropic_proxy.gateway.settings import Settings
 
@@ -90,10 +91,10 @@ async def _show_mapping(output: Output, as_json: bool) -> int:
         verb = "comes" if len(routes) == 1 else "come"
         count = formats.plural(len(routes), "route")
         output.write_notice(f"{count} {verb} before this mapping:  anthropic-proxy routes list")
-    for problem in dict.fromkeys(problem for row in tiers for problem in row.problems):
-        output.write_notice(problem, "✕", "error")
-    for text, line in list_retirement_notices(services.settings, services.catalog, date.today()):
-        output.write_notice(f"{text}  {line}", "!", "warn")
+    for text in dict.fromkeys(text for row in tiers for text in row.problems):
+        output.write_notice(text, "✕", "error")
+    for problem in find_retirements(services.settings, services.catalog, date.today()):
+        output.write_notice(problem.text, "!", "warn")
     if reached := [models for models in offered if not models.problem]:
         first, *others = reached
         counts = ", ".join([f"{len(models.models)} at {models.provider}" for models in others])
@@ -356,7 +357,8 @@ async def list_tier_groups(services: Services) -> list[TierGroup]:
         (target, reason), *others = row.replies
         facts = await _find_facts(services, target)
         otherwise = await _find_facts(services, others[0][0]) if others else None
-        groups.append(TierGroup(tuple(tiers), facts, reason, otherwise, tuple(row.fallbacks), tuple(row.problems)))
+        texts = tuple(problem.text for problem in row.problems)
+        groups.append(TierGroup(tuple(tiers), facts, reason, otherwise, tuple(row.fallbacks), texts))
     return groups
 
 
@@ -374,7 +376,8 @@ async def query_provider(services: Services, provider: Provider) -> ProviderMode
             return ProviderModels(provider.prefix, (), "built-in", problem)
         facts = [await _find_facts(services, f"{provider.prefix}/{name}") for name in installed]
         return ProviderModels(provider.prefix, tuple(facts))
-    problem = describe_missing_key(provider, services.settings)
+    missing = find_missing_key(provider, services.settings)
+    problem = missing.text if missing else ""
     if has_model_list(provider) and not problem:
         try:
             credential = services.credentials.next_credential(provider)
@@ -427,7 +430,7 @@ def is_queried_by_default(provider: Provider, services: Services) -> bool:
     if provider.uses_installed_models:
         preferred = find_preferred_provider(settings, services.catalog).name == provider.name
         return preferred or provider.name in settings.base_urls
-    keyless = provider.name in settings.base_urls and not describe_missing_key(provider, settings)
+    keyless = provider.name in settings.base_urls and not find_missing_key(provider, settings)
     return bool(settings.keys.get(provider.name)) or keyless
 
 

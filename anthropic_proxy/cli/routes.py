@@ -13,7 +13,7 @@ from anthropic_proxy.engine.options import BALANCE_TEXTS, ConfiguredRoute
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.routes import describe_conditions
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.readiness import list_retirement_notices
+from anthropic_proxy.gateway.problems import find_retirements
 from anthropic_proxy.gateway.server.auth import MAX_REQUEST_BYTES
 from anthropic_proxy.gateway.settings import CONFIG_FILE
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
@@ -62,8 +62,8 @@ def list_routes(*, as_json: bool = False) -> None:
         columns = [Column(title) for title in ("Route", "Conditions", "Targets", "Source")]
         output.write_table(columns, [_to_row(route) for route in settings.routes])
     output.write_notice("The first route that matches is used. Without a match:  anthropic-proxy models")
-    for text, line in list_retirement_notices(settings, Catalog(), date.today(), only_routes=True):
-        output.write_notice(f"{text}  {line}", "!", "warn")
+    for problem in find_retirements(settings, Catalog(), date.today(), only_routes=True):
+        output.write_notice(problem.text, "!", "warn")
 
 
 @routes.command

@@ -17,7 +17,8 @@ from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.contract import UpstreamRequest, read_body
 from anthropic_proxy.errors import ClientError, InternalError, UpstreamTimeout
-from anthropic_proxy.gateway.readiness import describe_setup, find_server_problems
+from anthropic_proxy.gateway.problems import find_server_problems
+from anthropic_proxy.gateway.readiness import describe_setup
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.requests import stream_request_events

@@ -6,21 +6,19 @@ from datetime import date
 from types import MappingProxyType
 
 from anthropic_proxy import __version__
+from anthropic_proxy.engine.advice import Problem, ProblemKind
 from anthropic_proxy.engine.platforms.program import name_program, shorten_home
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.routing.call_limits import slots_per_worker
 from anthropic_proxy.engine.routing.choices import find_preferred_provider
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
+from anthropic_proxy.gateway.problems import describe_demo
 from anthropic_proxy.gateway.readiness import (
     Readiness,
     ReadyProvider,
-    describe_demo,
     find_readiness,
     group_shown_mappings,
     join_tiers,
-    list_ignored_settings,
-    list_problems_and_warnings,
-    list_retirement_notices,
     name_target,
     remove_folders,
 )
@@ -53,19 +51,19 @@ def log_startup_summary(
     *,
     worker_count: int = 1,
     exposure_warning: str = "",
-    server_problems: Mapping[str, str] = MappingProxyType({}),
+    server_problems: Mapping[str, Problem] = MappingProxyType({}),
 ) -> None:
     """Write what the server uses: address, providers, mapping, and problems.
 
     `today` is the date for notices about retired models. `server_problems`: from `find_server_problems`.
     """
     log, where = services.log, address or UNKNOWN_ADDRESS
+    settings, catalog = services.settings, services.catalog
+    found = find_readiness(settings, catalog, today or date.today(), server_problems)
     if log.is_json:
-        settings, catalog = services.settings, services.catalog
-        rows, found = list_tier_mappings(settings, catalog), find_readiness(settings, catalog, server_problems)
-        problems, warnings = list_problems_and_warnings(settings, catalog, today or date.today(), server_problems)
         mapping = [
-            {"tier": row.tier, "target": row.target, "setting": row.reason, "then": row.fallbacks} for row in rows
+            {"tier": row.tier, "target": row.target, "setting": row.reason, "then": row.fallbacks}
+            for row in list_tier_mappings(settings, catalog)
         ]
         services.log.write_json_event(
             "start",
@@ -81,8 +79,8 @@ def log_startup_summary(
         )
         for text in (
             *_describe_unread_files(services),
-            *warnings,
-            *problems,
+            *found.list_texts("warning"),
+            *found.list_texts("error"),
             *([exposure_warning] if exposure_warning else []),
         ):
             services.log.write_line(text, level="warning")
@@ -111,12 +109,7 @@ def log_startup_summary(
             log.write_line(line)
     preferred = find_preferred_provider(services.settings, services.catalog)
     is_demo = preferred.name == "demo"
-    lines = (
-        _first_steps(services, server_problems)
-        if is_demo
-        else _mapping(services, where, today or date.today(), server_problems)
-    )
-    for line in lines:
+    for line in _first_steps(services, found) if is_demo else _mapping(services, where, found):
         log.write_line(line)
     if exposure_warning:
         log_exposure_warning(log, exposure_warning)
@@ -153,7 +146,7 @@ def log_exposure_warning(log: Log, warning: str) -> None:
         log.write_line(line, "error", "warning")
 
 
-def _mapping(services: Services, where: str, today: date, server_problems: Mapping[str, str]) -> Iterator[str]:
+def _mapping(services: Services, where: str, found: Readiness) -> Iterator[str]:
     log = services.log
     settings, catalog = services.settings, services.catalog
     rows = group_shown_mappings(settings, catalog)
@@ -176,23 +169,24 @@ def _mapping(services: Services, where: str, today: date, server_problems: Mappi
     if count := len(settings.routes):
         text = f"  {count} route{'s come' if count > 1 else ' comes'} before this mapping:  anthropic-proxy routes list"
         yield from wrap_text(paint_commands(text, log.paint), log.terminal_width)
-    for problem in dict.fromkeys(problem for _, row in rows for problem in row.problems):
-        yield from _signed(log, "✕", "error", problem)
-    for sentence, line in list_retirement_notices(settings, catalog, today):
-        if count_columns(f"  ! {sentence}  {line}") <= columns:
-            yield f"  {log.paint('!', 'warn')} {sentence}  {log.paint(line, 'type')}"
-        else:
-            yield from _signed(log, "!", "warn", sentence)
-            yield f"    {log.paint(line, 'type')}"
-    found = find_readiness(settings, catalog, server_problems)
-    for obstacle in found.obstacles:
-        yield from _signed(log, "✕", "error", remove_folders(obstacle, settings))
-    for text in (*found.advice, *list_ignored_settings(settings, catalog)):
-        yield from _signed(log, "!", "warn", remove_folders(text, settings))
+    yield from _list_problems(log, found, settings)
     yield from _describe_readiness(log, found, settings)
     yield ""
     yield f"  Use it:  {log.paint('anthropic-proxy code', 'type')}"
     yield from _show_command(log, "      or:  ", claude_code_command(where, settings))
+
+
+def _list_problems(log: Log, found: Readiness, settings: Settings) -> Iterator[str]:
+    for problem in found.problems:
+        sign, role = ("✕", "error") if problem.severity == "error" else ("!", "warn")
+        text = remove_folders(problem.text, settings)
+        if problem.kind is ProblemKind.STATED:
+            continue  # it stands below the settings files
+        if not problem.has_line or count_columns(f"  {sign} {text}") <= (log.terminal_width or sys.maxsize):
+            yield from _signed(log, sign, role, text)
+        else:
+            yield from _signed(log, sign, role, remove_folders(problem.cause, settings).rstrip())
+            yield f"    {log.paint(problem.remedy, 'type')}"
 
 
 def _show_command(log: Log, lead: str, command: str) -> Iterator[str]:
@@ -243,13 +237,10 @@ def _describe_provider(provider: ReadyProvider) -> str:
     return f"{provider.name} ({provider.state})"
 
 
-def _first_steps(services: Services, server_problems: Mapping[str, str]) -> Iterator[str]:
+def _first_steps(services: Services, found: Readiness) -> Iterator[str]:
     log = services.log
     yield ""
-    for text in server_problems.values():
-        yield from _signed(log, "!", "warn", text)
-    for text in list_ignored_settings(services.settings, services.catalog):
-        yield from _signed(log, "!", "warn", text)
+    yield from _list_problems(log, found, services.settings)
     text = f"{describe_demo(services.settings)}: it streams and calls tools, but has no model."
     yield from _signed(log, "!", "warn", text)
     yield ""

@@ -39,10 +39,10 @@ from anthropic_proxy.console.doctor.stored_runs import (
     store_complete,
 )
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
-from anthropic_proxy.engine.providers.hosts import describe_missing_key
+from anthropic_proxy.engine.providers.hosts import find_missing_key
 from anthropic_proxy.errors import ClientError, ConfigurationError
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
-from anthropic_proxy.gateway.readiness import describe_demo
+from anthropic_proxy.gateway.problems import describe_demo
 from anthropic_proxy.gateway.running_proxy import find_running_proxy, name_reload_command
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.settings import Settings
@@ -256,8 +256,8 @@ async def _measure_auto_mode(settings: Settings, options: _Options, *, dry_run: 
             Output().write_line(f"{names}: {cost}.")
             return None
         for target in measured.targets:
-            if missing := describe_missing_key(target.provider, settings):
-                raise ConfigurationError(missing, code="auto-mode-options")
+            if missing := find_missing_key(target.provider, settings):
+                raise ConfigurationError(missing.text, code="auto-mode-options")
         is_cheap = measured.cost is not None and measured.cost <= MAX_UNCONFIRMED_COST
         words = f"--auto-mode {options.names[0]} " if options.names else "--auto-mode "
         _confirm(f"Measuring {names}", cost, measured.requests, asks=options.asks and not is_cheap, option=words)

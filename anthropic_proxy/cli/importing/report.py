@@ -24,7 +24,7 @@ from anthropic_proxy.engine.routing.choices import ModelChoice, find_preferred_p
 from anthropic_proxy.engine.routing.model_listing import TierMapping, list_tier_mappings
 from anthropic_proxy.engine.routing.replacements import find_successor_id
 from anthropic_proxy.errors import join_with_and
-from anthropic_proxy.gateway.readiness import describe_demo, describe_retirements, list_retirement_notices
+from anthropic_proxy.gateway.problems import describe_demo, describe_retirements, find_retirements
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings
 from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.gateway.settings.values import mask_env_lines
@@ -102,7 +102,7 @@ def write_report(output: Output, draft: Draft, *, is_plan: bool) -> None:
         text = "Clients then need the key in PROXY_API_KEY. anthropic-proxy code sends it by itself."
         output.write_line(f"  {output.paint(text, 'quiet')}")
     if (row := draft.find_tier_without_model()) is not None:
-        _warn(output, f"{row.problems[0]}.")
+        _warn(output, f"{row.problems[0].text}.")
     _write_kept_values(output, draft)
     _write_notes(output, draft.plan, is_plan=is_plan)
     _write_missing_keys(output, draft)
@@ -184,8 +184,8 @@ def _write_models(output: Output, draft: Draft, *, is_plan: bool) -> None:
     choices = [choice for name in new for choice in draft.retired.get(name, ())]
     for text in _describe_successors(choices, settings, "would be" if is_plan else "is"):
         _warn(output, text)
-    for text, line in list_retirement_notices(settings, Catalog(), date.today()):
-        _warn(output, f"{text}  {output.paint(line, 'type')}")
+    for problem in find_retirements(settings, Catalog(), date.today()):
+        _warn(output, f"{problem.cause}{output.paint(problem.remedy, 'type')}")
     others = [name for name in new if not name.endswith("_MODEL") and not name.startswith(_MAPPING_SETTINGS)]
     if others and not is_plan:  # which lists all lines
         output.write_line(f"  {output.paint(f'Also imported: {join_with_and(others)}.', 'quiet')}")
@@ -198,7 +198,7 @@ def _describe_successors(retired: Sequence[ModelChoice], settings: Settings, ver
         groups.setdefault(find_successor_id(choice, settings, date.today()), []).append(choice)
     for successor, choices in groups.items():
         pronoun = "Its" if len({choice.prefixed_id for choice in choices}) == 1 else "Their"
-        yield f"{describe_retirements(choices, settings)}. {pronoun} successor {successor} {verb} imported."
+        yield f"{describe_retirements(choices)}. {pronoun} successor {successor} {verb} imported."
 
 
 def _write_kept_values(output: Output, draft: Draft) -> None:

@@ -9,7 +9,7 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, find_registry
 from anthropic_proxy.engine.providers.registry import Host
 from anthropic_proxy.errors import ConfigurationError, suggest_name
-from anthropic_proxy.gateway.readiness import find_google_project
+from anthropic_proxy.gateway.problems import find_google_project
 from anthropic_proxy.gateway.settings import Settings, copy_environment
 from anthropic_proxy.gateway.settings.sources import Sources
 

@@ -25,7 +25,7 @@ from anthropic_proxy.cli.questions import Option
 from anthropic_proxy.console import formats
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.lookup import find_known_model, find_origin
-from anthropic_proxy.engine.routing.problems import describe_unknown_prefix, has_plain_model_names
+from anthropic_proxy.engine.routing.problems import find_unknown_prefix, has_plain_model_names
 from anthropic_proxy.engine.routing.replacements import find_retirement
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, find_similar_choices, join_with_and
 from anthropic_proxy.gateway.settings import CONFIG_FILE
@@ -259,10 +259,8 @@ def _add_prefix(name: str, backend: ChosenProvider, offered: Collection[str], su
     the chosen provider may have a slash in their names, each name is one of its own.
     """
     provider, settings = backend.provider, backend.settings
-    if name not in offered and (
-        problem := describe_unknown_prefix(name, provider, settings, subject=subject, lead=lead)
-    ):
-        raise ConfigurationError(problem, code="invalid-setting")
+    if name not in offered and (problem := find_unknown_prefix(name, provider, settings, named=subject, lead=lead)):
+        raise ConfigurationError(problem.text, code="invalid-setting")
     is_of_other = "/" in name and name not in offered and has_plain_model_names(provider, settings)
     return name if is_of_other or name.startswith(f"{provider.prefix}/") else f"{provider.prefix}/{name}"
 

@@ -12,7 +12,7 @@ from msgspec import Struct
 from anthropic_proxy.cli.init.answers import Answers, choose_name, read_address
 from anthropic_proxy.cli.init.candidates import CREDENTIALS, Kind
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.readiness import find_google_project
+from anthropic_proxy.gateway.problems import find_google_project
 from anthropic_proxy.gateway.settings.sources import FoundSetting
 from anthropic_proxy.gateway.settings.values import AZURE_RESOURCE, decode_keys
 

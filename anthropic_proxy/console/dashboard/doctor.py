@@ -14,7 +14,7 @@ from anthropic_proxy.console.dashboard.web import is_from_own_page, redirect
 from anthropic_proxy.console.doctor.runs import find_directory
 from anthropic_proxy.console.doctor.stored_runs import find_latest_start
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.gateway.readiness import describe_demo
+from anthropic_proxy.gateway.problems import describe_demo
 from anthropic_proxy.plugins import RouteResponse
 
 PROVIDERS_PATH = "/dashboard/providers"

@@ -76,7 +76,7 @@ from anthropic_proxy.console.ledger.request_queries import list_stored_requests
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.gateway.error_catalog import find_remedy, split_remedy
 from anthropic_proxy.gateway.money import format_cost
-from anthropic_proxy.gateway.readiness import describe_demo
+from anthropic_proxy.gateway.problems import describe_demo
 
 MEASURES = (("", "Cost"), ("provider", "By provider"), ("tokens", "Tokens"), ("requests", "Requests"))
 """Pairs: measure as value of `by` in the URL, and title of its chart."""

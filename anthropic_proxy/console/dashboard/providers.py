@@ -31,7 +31,7 @@ from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_cost
-from anthropic_proxy.gateway.readiness import describe_demo
+from anthropic_proxy.gateway.problems import describe_demo
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import ModelFeatures, ProviderSetup
 

@@ -6,6 +6,7 @@ a wrong address, for example, would send keys to another host.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,9 +22,9 @@ from anthropic_proxy.console.ledger.export import ExportTable
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest, find_similar_choice
 from anthropic_proxy.gateway.money import format_price
+from anthropic_proxy.gateway.problems import find_problems
 from anthropic_proxy.gateway.settings import (
     CONFIG_FILE,
     Settings,
@@ -289,8 +290,7 @@ def write_change(proposal: Proposal, expected_digest: str) -> None:
 
 def _list_warnings(settings: Settings) -> Sequence[str]:
     """Return warnings about the settings, and the problems of the models to which tiers are mapped."""
-    problems = [problem for row in list_tier_mappings(settings, Catalog()) for problem in row.problems]
-    return [*settings.warnings, *dict.fromkeys(problems)]
+    return [problem.text for problem in find_problems(settings, Catalog(), date.today())]
 
 
 def _shorten_paths(message: str, env_file: Path) -> str:

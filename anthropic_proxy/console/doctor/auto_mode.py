@@ -34,7 +34,7 @@ from anthropic_proxy.engine.hooks import CallCheck, Client, Receipt
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.options import AutoMode
-from anthropic_proxy.engine.providers.hosts import describe_missing_key, find_netloc
+from anthropic_proxy.engine.providers.hosts import find_missing_key, find_netloc
 from anthropic_proxy.engine.routing.router import RoutingQuery
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.anthropic.betas import lacks_beta
@@ -318,8 +318,8 @@ async def _describe_answer(services: Services) -> str:
     if first.provider.transport == "demo":
         return "not answered, because the demo has no model"
     for one in (first, *others):
-        if missing := describe_missing_key(one.provider, services.settings):
-            return f"not answered: {missing}"
+        if missing := find_missing_key(one.provider, services.settings):
+            return f"not answered: {missing.text}"
     confirmed = "".join(f", confirmed by {one.model} ({one.provider.prefix})" for one in others)
     return f"answered by {first.model} ({first.provider.prefix}){confirmed}"
 

@@ -19,9 +19,9 @@ from anthropic_proxy.console.doctor.report import Report, find_total_price
 from anthropic_proxy.console.doctor.server_tables import find_servers
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.providers import Provider, find_registry
-from anthropic_proxy.engine.providers.hosts import describe_missing_key, is_own_server
+from anthropic_proxy.engine.providers.hosts import find_missing_key, is_own_server
 from anthropic_proxy.engine.routing.choices import find_tier
-from anthropic_proxy.engine.routing.problems import describe_unknown_prefix, list_rule_problems_and_warnings
+from anthropic_proxy.engine.routing.problems import find_route_problems, find_unknown_prefix
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.errors import ClientError, ConfigurationError, suggest_name
@@ -112,7 +112,11 @@ async def run_doctor(
         diagnoses=diagnoses,
         fixes=list_fixes(diagnoses, services.settings, services.catalog),
         auto_mode=await describe_auto_mode(services, backends) if checks_routes else "",
-        route_problems=list_rule_problems_and_warnings(services.settings, services.catalog)[0] if checks_routes else (),
+        route_problems=[
+            problem.text
+            for problem in (find_route_problems(services.settings, services.catalog) if checks_routes else ())
+            if problem.severity == "error"
+        ],
         servers=find_servers(diagnoses, services.settings),
         seconds=time.monotonic() - started,
         price=find_total_price(diagnoses, services.settings),
@@ -185,7 +189,7 @@ def _list_configured(services: Services) -> Iterable[Backend]:
             has_server = provider.name in services.settings.base_urls
             is_examined = has_server or bool(services.catalog.cached_model_ids(provider.name))
         else:
-            missing = describe_missing_key(provider, services.settings)
+            missing = find_missing_key(provider, services.settings)
             is_examined = is_configured(provider, services.settings) and not missing
         if is_examined:
             yield from _find_defaults(services, provider, routed.get(provider.prefix, {}))
@@ -232,11 +236,11 @@ def _find_named(services: Services, name: str, configured: Sequence[Backend]) ->
     plan = build_plan(RoutingQuery(name), services.settings, services.catalog)
     target = plan.targets[0]
     if target.is_guess and (
-        problem := describe_unknown_prefix(
-            name, target.provider, services.settings, subject="The name is", lead="anthropic-proxy doctor "
+        problem := find_unknown_prefix(
+            name, target.provider, services.settings, named="The name is", lead="anthropic-proxy doctor "
         )
     ):
-        raise ConfigurationError(problem, code="unknown-provider")
+        raise ConfigurationError(problem.text, code="unknown-provider")
     return [
         next(
             (

@@ -18,7 +18,7 @@ from anthropic_proxy.console.ledger.records import UsageSums, add_up
 from anthropic_proxy.engine.messages.deltas import BilledUsage, TokenCounts
 from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX
 from anthropic_proxy.engine.providers import Provider, find_registry
-from anthropic_proxy.engine.providers.hosts import describe_missing_key
+from anthropic_proxy.engine.providers.hosts import find_missing_key
 from anthropic_proxy.engine.service_tiers import normalize_service_tier
 from anthropic_proxy.errors import build_extra_install_command, join_with_and
 from anthropic_proxy.gateway.money import NANO_DOLLARS
@@ -105,7 +105,7 @@ class ModelCosts:
         row = next((row for row in self._registry if row.name == provider), None)
         if row is None:
             return ""
-        needs_none = not self._settings.keys.get(provider) and not describe_missing_key(row, self._settings)
+        needs_none = not self._settings.keys.get(provider) and not find_missing_key(row, self._settings)
         tables = self._settings.configured_providers  # a table names its key by a variable, a file or a command
         variable = next((table.key_variable for table in tables if table.name == provider), "") or row.key_variable
         return None if needs_none else variable or ""

@@ -73,7 +73,7 @@ from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.providers.prefix_guard import MAX_PROMPT_BYTES, Prompt
-from anthropic_proxy.engine.routing.problems import describe_missing_key_of
+from anthropic_proxy.engine.routing.problems import find_missing_key_of
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.routes import RouteBalancer
 from anthropic_proxy.engine.routing.targets import Target, find_capabilities
@@ -398,7 +398,8 @@ class Attempts:
             try:
                 credential = credential or engine.credentials.next_credential(provider, is_first=run.uses_first_key)
             except AuthenticationFailed as error:
-                error.message = describe_missing_key_of(target, engine.settings, engine.catalog) or error.message
+                if problem := find_missing_key_of(target, engine.settings, engine.catalog):
+                    error.message = problem.text
                 raise
             attempt = await prepare(target, credential, run)
             try:

@@ -14,7 +14,7 @@ from typing import Protocol
 from anthropic_proxy.engine.options import EngineOptions, KeySource
 from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.engine.providers import Provider
-from anthropic_proxy.engine.providers.hosts import describe_missing_key, describe_unset_place
+from anthropic_proxy.engine.providers.hosts import find_missing_key, find_unset_place
 from anthropic_proxy.engine.providers.registry import UNKNOWN_PROJECT
 from anthropic_proxy.engine.wires.contract import Credential
 from anthropic_proxy.errors import AuthenticationFailed, ConfigurationError, UpstreamError
@@ -109,8 +109,8 @@ class Credentials:
         if keys:
             headers = self._headers.get(provider.name)
             if headers is None:
-                if problem := describe_unset_place(provider, self._settings):
-                    raise AuthenticationFailed(problem, code="provider-place-missing", should_retry=False)
+                if problem := find_unset_place(provider, self._settings):
+                    raise AuthenticationFailed(problem.text, code="provider-place-missing", should_retry=False)
                 header, scheme = self._find_header(provider)
                 headers = tuple(Credential(header, scheme + key.reveal(), key.origin) for key in keys)
                 self._headers[provider.name] = headers
@@ -123,8 +123,8 @@ class Credentials:
                     self._next_positions[provider.name] = position + 1
                     return headers[position]
             return headers[min(range(len(keys)), key=lambda place: self._cooldown_ends[keys[place].reveal()])]
-        if provider.key_source != "google" and (problem := describe_missing_key(provider, self._settings)):
-            raise AuthenticationFailed(problem, code="provider-key-missing", should_retry=False)
+        if provider.key_source != "google" and (problem := find_missing_key(provider, self._settings)):
+            raise AuthenticationFailed(problem.text, code="provider-key-missing", should_retry=False)
         return None
 
     def uses_tokens(self, provider: Provider) -> bool:

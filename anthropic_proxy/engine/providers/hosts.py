@@ -8,6 +8,7 @@ from urllib.parse import quote, urlsplit
 
 from msgspec import structs
 
+from anthropic_proxy.engine.advice import Problem, ProblemKind, report_problem
 from anthropic_proxy.engine.options import EngineOptions, format_origin_in_sentence, suggest_key_variable
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers.catalog import find_table_capabilities
@@ -130,8 +131,8 @@ def digest_server_settings(provider: Provider, settings: EngineOptions) -> str:
     return hashlib.blake2b(parts.encode(errors="replace"), digest_size=8).hexdigest()
 
 
-def describe_unset_place(provider: Provider, settings: EngineOptions) -> str:
-    """Return an error text if the region or resource of a cloud is unknown. "": it is known, or not needed."""
+def find_unset_place(provider: Provider, settings: EngineOptions) -> Problem | None:
+    """Return the problem that the region or resource of a cloud is unknown. None: it is known, or not needed."""
     address = settings.base_urls.get(provider.name, provider.base_url)
     is_signed = provider.key_source == "aws" and not settings.keys.get(provider.name)
     if settings.aws_region is None and (REGION in address or (is_signed and find_region(address) is None)):
@@ -139,8 +140,13 @@ def describe_unset_place(provider: Provider, settings: EngineOptions) -> str:
     elif settings.foundry_resource is None and RESOURCE in address:
         variable = "ANTHROPIC_FOUNDRY_RESOURCE"
     else:
-        return ""
-    return f"{provider.prefix} is not set up: {variable} is not set. {settings.set_variable}"
+        return None
+    return _report_unset(ProblemKind.NOT_SET_UP, provider, variable, settings)
+
+
+def _report_unset(kind: ProblemKind, provider: Provider, variable: str, settings: EngineOptions) -> Problem:
+    facts = {"prefix": provider.prefix, "variable": variable, "set_variable": settings.set_variable}
+    return report_problem(kind, provider.name, **facts)
 
 
 _AWS_HOST = compile_later(
@@ -180,29 +186,33 @@ def find_server_name(provider: Provider, settings: EngineOptions) -> str:
     return build_server_name(provider, find_called_url(provider, settings))
 
 
-def describe_missing_key(provider: Provider, settings: EngineOptions) -> str:
-    """Return an error text with a remedy if a required key is missing. "": none is missing."""
+def find_missing_key(provider: Provider, settings: EngineOptions) -> Problem | None:
+    """Return the problem that a required key is missing. None: none is missing."""
     if provider.key_source == "google":
         chosen = provider.is_configured or settings.preferred_provider == provider.name or settings.use_vertex_auth
         if chosen or settings.vertex_project or settings.google_credentials_file:
-            return ""
-        return f"{provider.prefix} is not set up: VERTEX_PROJECT is not set. {settings.set_variable}"
+            return None
+        return _report_unset(ProblemKind.NOT_SET_UP, provider, "VERTEX_PROJECT", settings)
     if provider.key_source != "settings":
-        return describe_unset_place(provider, settings)
+        return find_unset_place(provider, settings)
     if problem := settings.key_problems.get(provider.name):
-        return f"{provider.prefix} has no key: {problem}"
+        return report_problem(ProblemKind.UNREADABLE_KEY, provider.name, prefix=provider.prefix, reason=problem)
     own_server = provider.key_required == "own_address" and provider.name in settings.base_urls
     if not provider.key_variable or provider.key_required == "never" or own_server:
-        return ""
+        return None
     if provider.accepts_client_credential and not settings.requires_client_key:
-        return ""  # the credential of the client is forwarded
+        return None  # the credential of the client is forwarded
     if settings.keys.get(provider.name):
-        return ""
+        return None
     if provider.is_configured:
         origin = format_origin_in_sentence(settings.origins.get(provider.base_url_variable or "", ""))
         variable = suggest_key_variable(provider.name)
-        return (
-            f"{provider.prefix} has no key: {provider.title} requires one. "
-            f'Add it to [providers.{provider.name}] ({origin}):  api_key = {{ env = "{variable}" }}'
+        return report_problem(
+            ProblemKind.NO_KEY_IN_TABLE,
+            provider.name,
+            place=origin,
+            prefix=provider.prefix,
+            title=provider.title,
+            variable=variable,
         )
-    return f"{provider.prefix} has no key: {provider.key_variable} is not set. {settings.set_variable}"
+    return _report_unset(ProblemKind.NO_KEY, provider, provider.key_variable, settings)

@@ -16,8 +16,8 @@ from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.providers.catalog import LearnedModel, may_chat
 from anthropic_proxy.engine.providers.hosts import (
-    describe_missing_key,
     find_base_url,
+    find_missing_key,
     find_netloc,
     find_server_name,
     is_in_table,
@@ -270,7 +270,7 @@ async def query_limits(
     Known models have no limits here: a gateway serves them with those of their vendor. A table `[providers.NAME]` has
     a server of its own.
     """
-    if describe_missing_key(provider, settings):
+    if find_missing_key(provider, settings):
         return None
     try:
         listed = await query_chat_models(provider, settings, send, find_credential(), LIMITS_TIMEOUT_SECONDS)

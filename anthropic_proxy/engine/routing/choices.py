@@ -21,7 +21,7 @@ from anthropic_proxy.engine.options import (
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import Provider, ProviderRegistry, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.providers.hosts import describe_missing_key
+from anthropic_proxy.engine.providers.hosts import find_missing_key
 from anthropic_proxy.errors import InvalidRequest, find_similar_choice, join_with_and, join_with_or
 
 
@@ -58,7 +58,7 @@ def choose_preferred_provider_name(settings: EngineOptions, ollama_models: Seque
 def _is_preferable(provider: Provider, settings: EngineOptions) -> bool:
     if provider.is_configured:
         has_model = provider.has_default_models or settings.big_model is not None
-        return has_model and not describe_missing_key(provider, settings)
+        return has_model and not find_missing_key(provider, settings)
     if provider.key_source == "google":
         return bool(settings.keys.get(provider.name) or settings.vertex_project)
     return provider.key_required != "never" and bool(settings.keys.get(provider.name))

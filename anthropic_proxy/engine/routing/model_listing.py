@@ -11,10 +11,11 @@ from typing import Any
 
 from msgspec import Struct, structs
 
+from anthropic_proxy.engine.advice import Problem
 from anthropic_proxy.engine.options import TIERS, ConfiguredRoute, EngineOptions
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
-from anthropic_proxy.engine.providers.hosts import describe_missing_key, find_server_name, has_own_models
+from anthropic_proxy.engine.providers.hosts import find_missing_key, find_server_name, has_own_models
 from anthropic_proxy.engine.routing.choices import (
     ModelChoice,
     ModelSetting,
@@ -26,7 +27,7 @@ from anthropic_proxy.engine.routing.choices import (
     list_route_choices,
     resolve_model_name_and_tier,
 )
-from anthropic_proxy.engine.routing.problems import describe_choice_problem
+from anthropic_proxy.engine.routing.problems import find_choice_problem
 from anthropic_proxy.engine.routing.replacements import find_retirement
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.routes import RouteForecast, can_exceed, describe_conditions, forecast_route
@@ -87,8 +88,8 @@ class TierMapping(Struct, frozen=True, kw_only=True):
     fallbacks: Sequence[str] = ()
     choices: Sequence[ModelChoice] = ()
     """The choices of `target` and `fallbacks`."""
-    problems: Sequence[str] = ()
-    """One error text per target or fallback that cannot serve requests, for example without a key."""
+    problems: Sequence[Problem] = ()
+    """One problem per target or fallback that cannot serve requests, for example without a key."""
     replies: Sequence[tuple[str, str]]
     """Models that reply to a conversation, each with its reason, for users: that of a route first, and then the one
     that replies to other requests, if it is another one. Without such a route: `target` and `reason`."""
@@ -101,7 +102,7 @@ def list_tier_mappings(settings: EngineOptions, catalog: Catalog) -> list[TierMa
     for tier in TIERS:
         choices = choose_models_for_tier(tier, f"claude-{tier}-…", preferred_provider, settings, catalog)
         first, *others = choices
-        problems = (describe_choice_problem(choice, settings, catalog) for choice in choices)
+        problems = (find_choice_problem(choice, settings, catalog) for choice in choices)
         reason = str(first.model_setting or "as asked")
         replies = [(first.prefixed_id, reason)]
         found = forecast_route(settings.routes, tier, [name for name in claude if find_tier(name) == tier])
@@ -194,7 +195,7 @@ def _list_tiers(settings: EngineOptions, catalog: Catalog, today: date) -> Itera
 def _list_others(settings: EngineOptions, catalog: Catalog, today: date) -> Iterator[ModelEntry]:
     for row in find_registry(settings):
         listable = settings.serve_demo if row.transport == "demo" else row.offered_to_users
-        if not listable or row.serves_claude or describe_missing_key(row, settings):
+        if not listable or row.serves_claude or find_missing_key(row, settings):
             continue
         extra = settings.extra_models.get(row.name, ())
         for model in (*_list_ids(row, settings, catalog), *extra):

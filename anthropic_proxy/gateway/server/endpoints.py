@@ -57,7 +57,7 @@ from anthropic_proxy.errors import (
 )
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
 from anthropic_proxy.gateway.error_catalog import error_help_headers
-from anthropic_proxy.gateway.readiness import find_server_problems
+from anthropic_proxy.gateway.problems import find_server_problems
 from anthropic_proxy.gateway.server.auth import (
     MAX_REQUEST_BYTES,
     PUBLIC_PATHS,

@@ -2,12 +2,14 @@
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from datetime import date
 from hashlib import sha256
 from html import escape
 
 from msgspec import Struct, structs
 
 from anthropic_proxy import __version__
+from anthropic_proxy.engine.advice import Problem
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -16,14 +18,8 @@ from anthropic_proxy.engine.routing.model_listing import TierMapping
 from anthropic_proxy.errors import build_extra_install_command
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_PAGE
 from anthropic_proxy.gateway.error_catalog import CatalogEntry, load_sections
-from anthropic_proxy.gateway.readiness import (
-    Readiness,
-    describe_demo,
-    find_readiness,
-    group_shown_mappings,
-    join_tiers,
-    name_target,
-)
+from anthropic_proxy.gateway.problems import describe_demo
+from anthropic_proxy.gateway.readiness import Readiness, find_readiness, group_shown_mappings, join_tiers, name_target
 from anthropic_proxy.gateway.settings import Settings
 
 _STYLE = """
@@ -105,17 +101,12 @@ class SetupView(Struct, frozen=True):
     demo: str
     """From `describe_demo`. "": the demo does not reply."""
 
-    @property
-    def problems(self) -> list[str]:
-        found = [problem for _, row in self.mapping for problem in row.problems]
-        return list(dict.fromkeys((*found, *self.readiness.obstacles)))
 
-
-def build_setup_view(settings: Settings, catalog: Catalog, server_problems: Mapping[str, str]) -> SetupView:
+def build_setup_view(settings: Settings, catalog: Catalog, server_problems: Mapping[str, Problem]) -> SetupView:
     """`server_problems`: from `find_server_problems`."""
     return SetupView(
         mapping=group_shown_mappings(settings, catalog),
-        readiness=find_readiness(settings, catalog, server_problems),
+        readiness=find_readiness(settings, catalog, date.today(), server_problems),
         demo=describe_demo(settings) if find_preferred_provider(settings, catalog).name == "demo" else "",
     )
 
@@ -133,7 +124,8 @@ def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequ
     if view:
         commands = [name_program("anthropic-proxy code"), command]
         count = len(view.readiness.ready)
-        problem_count = len(view.problems)
+        problems = view.readiness.list_texts("error")
+        problem_count = len(problems)
         if problem_count:
             summary = _signed("✕", "error", f"{problem_count} problem{'' if problem_count == 1 else 's'}", "span")
         elif view.demo:
@@ -153,8 +145,8 @@ def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequ
         health = []
         if view.demo:
             health.append(_signed("!", "warn", f"{view.demo}: it streams and calls tools, but has no model."))
-        health += [_signed("✕", "error", problem) for problem in view.problems]
-        health += [_signed("!", "warn", text) for text in view.readiness.advice]
+        health += [_signed("✕", "error", problem) for problem in problems]
+        health += [_signed("!", "warn", text) for text in view.readiness.list_texts("warning")]
         ready = [
             provider.name if provider.model_count is None else f"{provider.name}, {provider.state}"
             for provider in view.readiness.ready

@@ -179,7 +179,8 @@ async def test_the_remedy_for_a_missing_key_is_the_prefix_of_the_server_that_lis
         'BIG_MODEL is "google/gemini-2.5-pro", a model of gemini, which has no key. openrouter.ai lists this name. '
         "Set in the environment. Did you mean:  BIG_MODEL=openai/google/gemini-2.5-pro",
     )
-    rows = {row.tier: row.problems for row in list_tier_mappings(proxy.services.settings, proxy.services.catalog)}
+    mappings = list_tier_mappings(proxy.services.settings, proxy.services.catalog)
+    rows = {row.tier: tuple(problem.text for problem in row.problems) for row in mappings}
     assert rows["sonnet"] == (after.error.message,)
     assert rows["opus"] == (
         no_key.format("xai", "XAI_API_KEY").strip(),  # the list does not have the name
@@ -205,7 +206,8 @@ async def test_names_of_a_server_with_the_prefix_of_another_provider_get_the_lin
         MODEL_FABLE="anthropic/claude-opus-5-5",
     )
     await fetch_model_limits(proxy.services)
-    rows = {row.tier: row.problems for row in list_tier_mappings(proxy.services.settings, proxy.services.catalog)}
+    mappings = list_tier_mappings(proxy.services.settings, proxy.services.catalog)
+    rows = {row.tier: tuple(problem.text for problem in row.problems) for row in mappings}
     assert rows == {
         "haiku": (),
         "sonnet": (
@@ -234,7 +236,8 @@ async def test_the_second_remedy_for_a_missing_key_is_left_out_if_the_server_has
         SMALL_MODEL="google/gemini-2.5-pro[1m]",
     )
     await proxy.services.catalog.refresh_listing("ollama")
-    rows = {row.tier: row.problems for row in list_tier_mappings(proxy.services.settings, proxy.services.catalog)}
+    mappings = list_tier_mappings(proxy.services.settings, proxy.services.catalog)
+    rows = {row.tier: tuple(problem.text for problem in row.problems) for row in mappings}
     assert rows["opus"] == (
         "gemini has no key: GEMINI_API_KEY is not set. Set it in .env and reload the proxy, or in the environment and "
         "start it again.",

@@ -11,7 +11,7 @@ from anthropic_proxy.engine.providers.credentials import (
     UNCHANGED_KEY_RETRY_SECONDS,
     Credentials,
 )
-from anthropic_proxy.engine.providers.hosts import describe_missing_key
+from anthropic_proxy.engine.providers.hosts import find_missing_key
 from anthropic_proxy.errors import AuthenticationFailed, ConfigurationError, UpstreamError
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.settings.key_references import read_key_again
@@ -87,8 +87,10 @@ def test_some_need_no_key(name):
 def test_a_compatible_server_of_the_user_s_is_called_without_a_key():
     settings = load(OPENAI_BASE_URL="http://localhost:8000/v1", GROQ_BASE_URL="http://localhost:8000/v1")
     assert Credentials(settings).next_credential(OPENAI) is None
-    assert describe_missing_key(OPENAI, settings) == ""
-    assert "GROQ_API_KEY" in describe_missing_key(GROQ, settings)
+    assert find_missing_key(OPENAI, settings) is None
+    missing = find_missing_key(GROQ, settings)
+    assert missing is not None
+    assert "GROQ_API_KEY" in missing.text
 
 
 def test_several_keys_are_used_in_turn():

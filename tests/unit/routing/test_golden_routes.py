@@ -146,7 +146,7 @@ class Case:
         yield f"preferred: {choose_preferred_provider_name(settings, self.pulled.get('ollama'))}{asks}"
         for row in list_tier_mappings(settings, catalog):
             yield f"{row.tier}: {', '.join([row.target, *row.fallbacks])} ({row.reason})"
-            yield from (f"  problem: {problem}" for problem in row.problems)
+            yield from (f"  problem: {problem.text}" for problem in row.problems)
 
     def server(self, _: str, settings: Settings, catalog: Catalog) -> Iterator[str]:
         yield find_registry(settings).find("openai").host.name

@@ -76,7 +76,7 @@ def test_nothing_of_opentelemetry_is_imported_if_traces_are_off_or_the_extra_is_
     program = """
 import sys
 from anthropic_proxy.app import App
-from anthropic_proxy.gateway.readiness import find_feature_problems
+from anthropic_proxy.gateway.problems import find_feature_problems
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import load_settings
 off = App(load_settings({"DATABASE_URL": "off"}, PROVIDERS, env_file=None))
@@ -92,8 +92,8 @@ sys.meta_path.insert(0, type("Hidden", (), {"find_spec": lambda name, *_: hide(n
 def hide(name):
     if name.startswith("opentelemetry"):
         raise ModuleNotFoundError(name)
-(text,) = find_feature_problems(settings)
-print(text)
+(problem,) = find_feature_problems(settings)
+print(problem.text)
 """
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False

@@ -12,7 +12,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.upstream.contract import SearchResult, WebSearch
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.errors import WebSearchFailed
-from anthropic_proxy.gateway.readiness import find_feature_problems
+from anthropic_proxy.gateway.problems import find_feature_problems
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from tests.support.fakes.search_services import KEY, SearchStandIn, new_search_service
 from tests.support.fakes.searxng import Searxng, new_searxng, result
@@ -110,7 +110,7 @@ async def test_a_missing_key_fails_each_search_and_is_a_warning(tmp_path: Path) 
     settings = load('[search]\nservice = "brave"\napi_key = { env = "BRAVE_KEY" }\n', tmp_path)
     path = tmp_path / CONFIG_FILE
     problem = f"BRAVE_KEY is not set (search.api_key in {path}, line 3). Set it in .env or in the environment."
-    assert find_feature_problems(settings) == [f"Web searches fail: {problem}"]
+    assert [found.text for found in find_feature_problems(settings)] == [f"Web searches fail: {problem}"]
     search = Transports(settings).web_search
     assert search is not None
     with pytest.raises(WebSearchFailed) as caught:

@@ -17,7 +17,7 @@ from anthropic_proxy.engine.providers.lookup import require_known_wire
 from anthropic_proxy.engine.routing.targets import find_capabilities
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.readiness import list_problems_and_warnings
+from anthropic_proxy.gateway.problems import find_problems
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.gateway.startup_summary import log_startup_summary
 from tests.support.harness import FakeResponse, ProxyHarness
@@ -86,11 +86,11 @@ def test_an_engine_without_the_server_refuses_an_unknown_model_behind_a_deployme
 
 def test_without_the_library_of_entra_the_start_up_message_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden: Any = None
-    monkeypatch.setattr("anthropic_proxy.gateway.readiness.find_spec", lambda name: hidden)
+    monkeypatch.setattr("anthropic_proxy.gateway.problems.find_spec", lambda name: hidden)
     settings = load(AZURE, PREFERRED_PROVIDER="azure", BIG_MODEL="azure/a", SMALL_MODEL="azure/b")
-    problems, _ = list_problems_and_warnings(settings, Catalog(), date(2026, 11, 23))
-    assert [problem.partition(":")[0] for problem in problems] == [
-        "Azure OpenAI without an API key needs azure-identity, which is not installed"
+    problems = find_problems(settings, Catalog(), date(2026, 11, 23))
+    assert [(problem.severity, problem.cause) for problem in problems] == [
+        ("error", "Azure OpenAI without an API key needs azure-identity, which is not installed:  ")
     ]
 
 
