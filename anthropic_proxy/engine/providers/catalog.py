@@ -152,10 +152,9 @@ def find_table_capabilities(provider: str, model: str) -> ModelCapabilities:
 
 def load_model_rows(provider: str) -> tuple[ModelRow, ...] | None:
     """Return the rows of one provider. None: it has none. Raises `msgspec.ValidationError`."""
-    text = list_model_tables().get(provider)
-    if text is None:
+    table = _find_table(provider)
+    if table is None:
         return None
-    table = decode_table(text)
     rows = [_read_row(row, known="context_window" in row) for row in table.get("models", ())]
     if "fallback" in table:
         rows.append(_read_row(table["fallback"], known=False))
@@ -165,11 +164,8 @@ def load_model_rows(provider: str) -> tuple[ModelRow, ...] | None:
 @cache
 def load_vendor_prices(table: str) -> VendorPrices | None:
     """None: no prices of this vendor are known. Raises `msgspec.ValidationError`."""
-    text = list_model_tables().get(table)
-    if text is None:
-        return None
-    tables = decode_table(text)
-    return msgspec.convert(tables["prices"], VendorPrices) if "prices" in tables else None
+    found = _find_table(table) or {}
+    return msgspec.convert(found["prices"], VendorPrices) if "prices" in found else None
 
 
 _TABLE_LINE = compile_later(r"^\[(\w+)\]$", re.MULTILINE)
@@ -194,12 +190,21 @@ def list_vendor_tables() -> Mapping[str, str]:
     return split_tables(VENDORS_FILE)
 
 
-@cache
-def list_model_tables() -> dict[str, str]:
+def list_model_tables() -> Mapping[str, str]:
     """Return provider name → its table of `models.toml`, else of `vendors.toml`, as text: the library takes 40 ms for
     all tables.
     """
-    tables = {**list_vendor_tables(), **split_tables(_FILE)}
+    return {**list_vendor_tables(), **_list_provider_tables()}
+
+
+def _find_table(provider: str) -> dict[str, Any] | None:
+    text = _list_provider_tables().get(provider) or list_vendor_tables().get(provider)
+    return None if text is None else decode_table(text)
+
+
+@cache
+def _list_provider_tables() -> Mapping[str, str]:
+    tables = split_tables(_FILE)
     for text in list(tables.values()):
         if also := _ALSO_LINE.search(text):
             tables |= dict.fromkeys(_QUOTED_NAME.findall(also[1]), text)
