@@ -43,13 +43,12 @@ class Question(Struct, frozen=True, kw_only=True):
     another text."""
     instead: str
     """Option or setting that answers the question, for a pipe that has ended."""
-    missing: Callable[[Answers], ConfigurationError]
-    """Returns the error if there is no answer, and nobody to ask."""
+    missing: Callable[[Answers], ConfigurationError] | None = None
+    """Returns the error if there is no answer, and nobody to ask. Nothing then leads to another provider. None: nothing
+    is an answer."""
     lead: Callable[[Answers], None] = lambda _: None
     """Writes what the user should know before."""
     is_secret: bool = False
-    accepts_empty: Callable[[Answers], bool] = lambda _: False
-    """Whether nothing is an answer. Otherwise it leads to another provider."""
 
 
 def ask_questions(answers: Answers) -> int:
@@ -70,13 +69,15 @@ def ask_questions(answers: Answers) -> int:
 
 def _ask(question: Question, answers: Answers) -> str:
     user, output = answers.session.questions, answers.session.output
-    if user is None:
+    if user is None and question.missing is not None:
         raise question.missing(answers)
+    if user is None:
+        return ""
     question.lead(answers)
     ask = user.ask_secret if question.is_secret else user.ask
     while True:
         text = ask(question.text(answers), instead=question.instead)
-        if not text and question.accepts_empty(answers):
+        if not text and question.missing is None:
             return ""
         if not text:
             raise AnotherProviderError
@@ -168,8 +169,7 @@ def _find_key(answers: Answers) -> str | None:
     present = session.find_present_key(variable, is_exported=kind == Kind.AZURE and asks)
     if present is not None and (answers.is_first or kind == Kind.LOCAL) and (kind != Kind.OTHER or not asks):
         return present.text
-    needs_key = kind in (Kind.KEY, Kind.VENDOR) or (asks and kind not in (Kind.LOCAL, Kind.INSTALLED))
-    return None if needs_key else ""
+    return "" if kind in (Kind.LOCAL, Kind.INSTALLED) else None  # most of them require none
 
 
 def _decode_key(answers: Answers, text: str) -> str:
@@ -197,9 +197,23 @@ def name_table(answers: Answers) -> str:
     return next((name for name in names if name in tables), names[0])
 
 
-def _ask_for_key(answers: Answers) -> str:
+def _describe_key(answers: Answers) -> str:
     empty = "it needs none" if answers.kind in _WITHOUT_KEY else CREDENTIALS.get(answers.kind, _OTHER_PROVIDER)
     return f"API key, saved as {answers.key_variable} (empty: {empty})"
+
+
+def _ask_for_key(kinds: Sequence[Kind], missing: Callable[[Answers], ConfigurationError] | None = None) -> Question:
+    return Question(
+        field="key",
+        kinds=kinds,
+        text=_describe_key,
+        known=_find_key,
+        decode=_decode_key,
+        instead=_KEY,
+        missing=missing,
+        lead=_lead_to_key,
+        is_secret=True,
+    )
 
 
 def _miss_key(answers: Answers) -> ConfigurationError:
@@ -260,24 +274,8 @@ QUESTIONS = (
     _ask_for_place("Id of the Google Cloud project", Kind.GOOGLE),
     _ask_for_place("Region of Amazon Bedrock, such as us-east-1", Kind.AWS),
     _ask_for_place("Name of the resource in Foundry", Kind.FOUNDRY),
-    Question(
-        field="VERTEX_LOCATION",
-        kinds=[Kind.GOOGLE],
-        known=_find_location,
-        instead="VERTEX_LOCATION",
-        missing=_miss_place,
-    ),
-    Question(
-        field="key",
-        kinds=[*Kind],
-        text=_ask_for_key,
-        known=_find_key,
-        decode=_decode_key,
-        instead=_KEY,
-        missing=_miss_key,
-        lead=_lead_to_key,
-        is_secret=True,
-        accepts_empty=lambda answers: answers.kind in (*CREDENTIALS, *_WITHOUT_KEY),
-    ),
+    Question(field="VERTEX_LOCATION", kinds=[Kind.GOOGLE], known=_find_location, instead="VERTEX_LOCATION"),
+    _ask_for_key([Kind.KEY, Kind.INSTALLED, Kind.VENDOR], missing=_miss_key),
+    _ask_for_key([*CREDENTIALS, *_WITHOUT_KEY]),
 )
 """All questions about a provider, in the order in which they are asked."""
