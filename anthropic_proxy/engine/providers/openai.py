@@ -31,7 +31,6 @@ from anthropic_proxy.engine.providers.registry import (
     build_model_rules,
     build_retired_models,
 )
-from anthropic_proxy.engine.providers.vendors import list_vendor_entries
 from anthropic_proxy.engine.wires import openai_chat
 from anthropic_proxy.engine.wires.json_schema import SchemaRules
 
@@ -216,6 +215,8 @@ _OTHER_HOSTS = ("*.api.openai.com",)
 
 def _list_hosts() -> tuple[Host | HostEntry, ...]:
     """Return the hosts for `OPENAI_BASE_URL`. The last one matches every URL."""
+    from anthropic_proxy.engine.providers.vendors import list_vendor_entries  # noqa: PLC0415  # few starts need it
+
     return (
         Host(
             name="openai",
