@@ -3,7 +3,6 @@
 import re
 import signal
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -44,6 +43,13 @@ def count_ticks(pid: int) -> int:
     return int(fields[11]) + int(fields[12])
 
 
+def wait_for_handler(pid: int) -> None:
+    """Wait until Python has run the handler of a stop signal, which is soon after the system has delivered it."""
+    wait_for(lambda: not is_pending(pid, signal.SIGTERM))
+    before = count_ticks(pid)  # Python joins signals until then
+    wait_for(lambda: count_ticks(pid) > before + 2)
+
+
 def unread_bytes(client: socket.socket) -> int:
     ends = [f"{end[1]:04X}" for end in (client.getpeername(), client.getsockname())]
     rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
@@ -64,9 +70,7 @@ def test_one_signal_ends_a_blocked_process_after_stop_timeout(
 def test_a_second_signal_ends_a_blocked_process_at_once(settings: dict[str, str], tmp_path: Path, kind: str) -> None:
     with running_proxy(tmp_path, settings, serve_blocking("--stop-timeout", "3600")) as proxy, block(proxy, kind):
         proxy.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: not is_pending(proxy.process.pid, signal.SIGTERM))
-        before = count_ticks(proxy.process.pid)  # Python runs its handler soon after, and joins signals until then
-        wait_for(lambda: count_ticks(proxy.process.pid) > before + 2)
+        wait_for_handler(proxy.process.pid)
         assert proxy.stop() == 1
         assert proxy.log.endswith(ENDED.format(kind=kind))
 
@@ -75,9 +79,9 @@ def test_a_second_signal_ends_a_blocked_process_at_once(settings: dict[str, str]
 def test_a_blocked_process_that_the_machine_pauses_logs_its_requests(settings: dict[str, str], tmp_path: Path) -> None:
     with running_proxy(tmp_path, settings, serve_blocking("--stop-timeout", "1")) as proxy, block(proxy, "python"):
         proxy.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: not is_pending(proxy.process.pid, signal.SIGTERM))
+        wait_for_handler(proxy.process.pid)
         proxy.process.send_signal(signal.SIGSTOP)
-        time.sleep(2)  # the pause, in which the time of the process to stop ends
+        wait_for(lambda: is_pending(proxy.process.pid, signal.SIGALRM))  # its time to stop has ended in the pause
         proxy.process.send_signal(signal.SIGCONT)
         assert proxy.process.wait(WAIT_SECONDS) == 1
         # after a pause, the stack of the blocked loop and this line are due at the same time
