@@ -710,6 +710,10 @@ FLAGGED = {"type": "evaluated", "outcome": "flagged", "explanation": WHY}
             {"type": "unavailable", "reason": "overloaded\n" + "x" * 1_000},
             [CallCheck("toolu_1", "Bash", "unavailable", "overloaded…", kind="provider")],
         ),
+        (
+            {"type": "unavailable", "reason": "危" * 400},
+            [CallCheck("toolu_1", "Bash", "unavailable", "危" * 300 + "…", kind="provider")],
+        ),
         ({"type": "unsupported"}, [CallCheck("toolu_1", "Bash", "unavailable", "unsupported", kind="provider")]),
         ({"type": "available", "tool_uses": {}}, []),
         ({"type": "available", "tool_uses": {"toolu_1": {"type": "evaluated", "outcome": "maybe"}}}, []),

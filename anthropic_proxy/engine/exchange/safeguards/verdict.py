@@ -22,6 +22,7 @@ FLAGGED: Final = "flagged"
 UNAVAILABLE: Final = "unavailable"
 _MAX_REPLY_BYTES = 256 * 1024
 """Maximum size of the reply of the checking model, which may reason."""
+_IN_KEYS = "".join(map(chr, range(ord("!"), ord("~") + 1)))
 MAX_EXPLANATION = 300
 """Maximum characters of the explanation that the client shows."""
 SCHEMA: Mapping[str, Any] = {
@@ -157,9 +158,9 @@ def _read_answers(answers: object) -> dict[str, Any] | None:
 
 
 def _shorten(text: str) -> str:
-    """Return a text in one line. It ends with a whole word, because nothing would recognize a part of a key."""
+    """Return a text in one line. It ends with no part of an ASCII word, because nothing recognizes a part of a key."""
     line = " ".join(text.split())
-    return line if len(line) <= MAX_EXPLANATION else f"{line[:MAX_EXPLANATION].rpartition(' ')[0]}…"
+    return line if len(line) <= MAX_EXPLANATION else f"{line[:MAX_EXPLANATION].rstrip(_IN_KEYS).rstrip()}…"
 
 
 def combine(first: CallCheck, second: CallCheck) -> CallCheck:
