@@ -30,7 +30,7 @@ class ProblemKind(Enum):
     NO_ANSWER = "{name} does not answer at {address}. ", "Start this server.{setting}"
     NO_API = "{name} has no API at {address}.{setting} {question} ", "Try {line}"
     # packages and logins that providers and features need
-    NO_PACKAGE = "{title} needs {package}, which is not installed:  ", "{command}"
+    NO_GOOGLE_AUTH = "{title} needs google-auth, which is not installed:  ", "{command}"
     NO_PACKAGE_WITHOUT_KEY = "{title} without an API key needs {package}, which is not installed:  ", "{command}"
     NO_LITELLM = "LiteLLM is not installed:  ", "{command}"
     NO_LITELLM_KEY = "{stem} has no key: ", "LiteLLM reads it from a variable {variable}_…, and none is set."

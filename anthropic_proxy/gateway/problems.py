@@ -343,8 +343,7 @@ def find_provider_problems(
 def _find_google_problems(provider: Provider, settings: Settings) -> Iterator[Problem]:
     report = partial(report_problem, subject=provider.name, title=provider.title)
     if not _is_installed("google.auth"):
-        command = build_extra_install_command("vertex")
-        yield report(ProblemKind.NO_PACKAGE, package="google-auth", command=command)
+        yield report(ProblemKind.NO_GOOGLE_AUTH, command=build_extra_install_command("vertex"))
     file, named = _credentials_file(settings), settings.google_credentials_file
     if named == UNRESOLVED_KEY:  # only the running proxy has it
         return
