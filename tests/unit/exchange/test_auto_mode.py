@@ -487,6 +487,22 @@ async def test_many_changed_files_and_rules_are_no_reason_against_a_check() -> N
     assert shown["rules"] == {"allow": [*rules[:15], "470 entries left out", *rules[-15:]], "deny": []}
 
 
+async def test_what_forbids_a_call_is_shown_whole_or_the_call_is_not_checked() -> None:
+    for count, name in ((100, "deny"), (100, "ask"), (1_000, "deny"), (1_000, "ask")):
+        listed = [{"source": "userSettings", "pattern": f"Bash(make {number})"} for number in range(count)]
+        script = Script(calls(call("Bash", command=DANGER)), answer(verdict("flagged", WHY)))
+        built = proxy(script)
+        await built.post(safeguards=asked({**CONTEXT, "rules": {name: listed}}), **FIELDS)
+        if count == 100:
+            assert question_of(script.requests[1])["context"]["rules"] == {name: listed}
+        else:
+            assert built.receipts[-1].checks[0].reason == "the rules and facts of the client are too long for a check"
+    refused = [{"tool": "Bash", "reason": f"refused {number}"} for number in range(100)]
+    script = Script(calls(call("Bash", command=DANGER)), answer(verdict("flagged", WHY)))
+    await proxy(script).post(safeguards=asked({**CONTEXT, "refused_calls": refused}), **FIELDS)
+    assert question_of(script.requests[1])["context"]["refused_calls"] == refused
+
+
 async def test_sentences_are_never_shortened() -> None:
     context = {**CONTEXT, "auto_mode": {"hard_deny": ["Never do this. " * 2_000]}}
     script = Script(calls(call("Bash", command=DANGER)))

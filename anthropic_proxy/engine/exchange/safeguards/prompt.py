@@ -43,6 +43,8 @@ _MAX_CONTEXT = 16_000
 _MAX_FACT, _MAX_ENTRIES = 1_000, 30
 """Maximum characters of a text, and entries of a list, among the facts: names of changed files, rules with patterns.
 Longer ones are cut."""
+_FORBIDDING = frozenset(("deny", "ask", "refused_calls"))
+"""Lists among the facts that are never cut. If they do not fit, the call is not checked."""
 _MAX_CONTEXT_BYTES = 12 * _MAX_CONTEXT
 """The same as JSON, in which one character may be two escapes of six bytes."""
 _CONTEXT_FIELDS = (
@@ -315,15 +317,16 @@ def _list_facts(context: Mapping[str, Any]) -> dict[str, Any]:
     """Raises `CallTooLargeError`."""
     if context is CONTEXT_TOO_LONG:
         raise CallTooLargeError(_CONTEXT_IS_TOO_LONG)
-    return {name: _cut(context[name]) for name in _CONTEXT_FIELDS if context.get(name) is not None}
+    return {name: _cut(context[name], name) for name in _CONTEXT_FIELDS if context.get(name) is not None}
 
 
-def _cut(fact: Any) -> Any:
+def _cut(fact: Any, name: str = "") -> Any:
+    """`name`: field of the fact. Without all that forbids a call, none may be checked."""
     if isinstance(fact, dict):
-        return {name: _cut(value) for name, value in fact.items()}
+        return {name: _cut(value, name) for name, value in fact.items()}
     if isinstance(fact, list):
         half = _MAX_ENTRIES // 2
-        too_many = len(fact) - 2 * half
+        too_many = 0 if name in _FORBIDDING else len(fact) - 2 * half
         kept = fact if too_many <= 0 else [*fact[:half], f"{too_many} entries left out", *fact[-half:]]
         return [_cut(entry) for entry in kept]
     return shorten(fact, _MAX_FACT) if isinstance(fact, str) else fact
