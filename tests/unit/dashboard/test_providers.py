@@ -1,5 +1,6 @@
 """Page Providers: states, the panel of the doctor and who may run it; page Models: times, speed and costs."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Cost, ProviderSetup, RouteRequest, Setup
 from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, store
 from tests.support.page_context import build_context, read_table
+from tests.support.virtual_keys import running_app, send
 
 FAILURE = "groq returned HTTP 503."
 
@@ -96,6 +98,24 @@ async def build_page(tmp_path: Path, setup: Setup, page: Any = build_providers_p
     )
     with reading(settings) as engine, engine.connect() as connection:
         return dict(page(build_context("/dashboard/providers", connection, settings, now=NOON + 7_200, setup=setup)))
+
+
+@pytest.mark.parametrize("path", ["/dashboard", "/dashboard/providers"])
+async def test_a_warning_about_the_settings_is_no_error(path: str, tmp_path: Path) -> None:
+    settings = {"VIRTUAL_KEYS": "false", "OPENAI_API_KEY": "sk-test-0123456789", "MODEL_HAIKU": "groq/x"}
+    (tmp_path / ".env").write_text("LOG_LEVL=debug\n")
+    async with running_app(tmp_path, **settings) as app:
+        page = (await send(app, "GET", path)).body.decode()
+    notices = re.findall(r'<span class="mark (\w+)" aria-hidden="true">(.)</span><div><p class="wrap">(.*?)</p>', page)
+    assert [notice for notice in notices if "groq" in notice[2] or "LOG_LEVL" in notice[2]] == [
+        (
+            "error",
+            "✕",
+            "groq has no key: GROQ_API_KEY is not set. Set it in .env and reload the proxy, or in the environment and "
+            "start it again.",
+        ),
+        ("warn", "!", f"{tmp_path / '.env'} line 1: LOG_LEVL is not a setting. Did you mean:  LOG_LEVEL"),
+    ]
 
 
 async def test_a_model_has_total_times_and_the_speed_of_its_output(tmp_path: Path) -> None:
