@@ -19,6 +19,7 @@ from anthropic_proxy.console.dashboard.permissions import explain_settings_denia
 from anthropic_proxy.console.dashboard.web import digest, redirect
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import ExportTable
+from anthropic_proxy.engine.advice import ProblemKind
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -289,8 +290,9 @@ def write_change(proposal: Proposal, expected_digest: str) -> None:
 
 
 def _list_warnings(settings: Settings) -> Sequence[str]:
-    """Return warnings about the settings, and the problems of the models to which tiers are mapped."""
-    return [problem.text for problem in find_problems(settings, Catalog(), date.today())]
+    """Return the problems of the settings, without those that only a question to a server can find."""
+    found = find_problems(settings, Catalog(), date.today())
+    return [problem.text for problem in found if problem.kind is not ProblemKind.NO_OLLAMA]
 
 
 def _shorten_paths(message: str, env_file: Path) -> str:

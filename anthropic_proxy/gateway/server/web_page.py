@@ -98,15 +98,20 @@ class SetupView(Struct, frozen=True):
     mapping: Sequence[tuple[Sequence[str], TierMapping]]
     """From `group_tier_mappings`."""
     readiness: Readiness
+    problems: Sequence[str]
+    warnings: Sequence[str]
     demo: str
     """From `describe_demo`. "": the demo does not reply."""
 
 
 def build_setup_view(settings: Settings, catalog: Catalog, server_problems: Mapping[str, Problem]) -> SetupView:
     """`server_problems`: from `find_server_problems`."""
+    readiness = find_readiness(settings, catalog, date.today(), server_problems)
     return SetupView(
         mapping=group_shown_mappings(settings, catalog),
-        readiness=find_readiness(settings, catalog, date.today(), server_problems),
+        readiness=readiness,
+        problems=readiness.list_page_texts("error", settings),
+        warnings=readiness.list_page_texts("warning", settings),
         demo=describe_demo(settings) if find_preferred_provider(settings, catalog).name == "demo" else "",
     )
 
@@ -124,8 +129,7 @@ def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequ
     if view:
         commands = [name_program("anthropic-proxy code"), command]
         count = len(view.readiness.ready)
-        problems = view.readiness.list_texts("error")
-        problem_count = len(problems)
+        problem_count = len(view.problems)
         if problem_count:
             summary = _signed("✕", "error", f"{problem_count} problem{'' if problem_count == 1 else 's'}", "span")
         elif view.demo:
@@ -145,8 +149,8 @@ def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequ
         health = []
         if view.demo:
             health.append(_signed("!", "warn", f"{view.demo}: it streams and calls tools, but has no model."))
-        health += [_signed("✕", "error", problem) for problem in problems]
-        health += [_signed("!", "warn", text) for text in view.readiness.list_texts("warning")]
+        health += [_signed("✕", "error", problem) for problem in view.problems]
+        health += [_signed("!", "warn", text) for text in view.warnings]
         ready = [
             provider.name if provider.model_count is None else f"{provider.name}, {provider.state}"
             for provider in view.readiness.ready

@@ -128,6 +128,14 @@ def test_a_model_that_cannot_serve_requests_is_a_warning_of_the_change(tmp_path:
     assert warning.startswith("gemini has no key: GEMINI_API_KEY is not set.")
 
 
+def test_a_change_to_a_server_that_was_not_asked_is_no_warning(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text(f"OPENAI_API_KEY={KEY}\n")
+    settings = load_settings({}, PROVIDERS, env_file=str(file))
+    assert propose_change(settings, "BIG_MODEL", "ollama/qwen3").warnings == []
+    assert propose_change(settings, "PREFERRED_PROVIDER", "ollama").warnings == []
+
+
 @pytest.mark.parametrize(
     ("value", "warnings"),
     [

@@ -11,6 +11,7 @@ from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.routing.health import FAILURES_TO_OPEN, MIN_OPEN_SECONDS, CircuitBreakers
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.gateway.readiness import describe_setup
+from anthropic_proxy.gateway.server.web_page import build_setup_view
 from anthropic_proxy.gateway.settings import load_settings
 
 TODAY = date(2026, 11, 26)
@@ -69,3 +70,11 @@ def test_a_retired_model_of_the_settings_is_an_advice_with_the_line_to_write(tmp
         "DeepSeek retired deepseek-chat on 24 July 2026. Its successor:  BIG_MODEL=deepseek/deepseek-flash",
     ]
     assert describe_setup(settings, Catalog(), today=date(2026, 7, 1)).advice == []
+
+
+def test_pages_name_a_settings_file_without_its_folder(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("LOG_LEVL=debug\n")
+    settings = load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env"))
+    text = ".env line 1: LOG_LEVL is not a setting. Did you mean:  LOG_LEVEL"
+    assert describe_setup(settings, Catalog(), today=TODAY).advice == [text]
+    assert build_setup_view(settings, Catalog(), {}).warnings == [text]
