@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct, field, structs
 
 from anthropic_proxy.console.doctor.findings import ProbeTotals
+from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, CollectingSink
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.memory_values import MemoryValues
@@ -158,7 +159,8 @@ class ProbeRunner:
             error = UpstreamTimeout(f"no complete reply within {PROBE_TIMEOUT_SECONDS:g} s")
         finally:
             self.totals.requests += len(recorded)
-        result = _read_reply(sink, error)
+        is_large = len(sink.body) > MAX_REPLY_BYTES_ON_LOOP  # the loop may serve clients too
+        result = await services.background.run_in_thread_if_large(is_large, _read_reply, sink, error)
         result.upstream, result.seconds = recorded, time.monotonic() - started
         result.adaptations = observations.find_adaptations(target.upstream, target.model)
         self.totals.input_tokens += result.input_tokens
@@ -225,6 +227,7 @@ def _read_reply(sink: CollectingSink, error: ProxyError | None) -> ProbeResult:
         result.blocks, result.stop_reason = message["content"], message.get("stop_reason") or ""
         return result
     blocks: dict[int, dict[str, Any]] = {}
+    pieces = dict[tuple[int, str], list[str]]()  # joined at the end: a server may send many
     for line in bytes(sink.body).splitlines():
         if not line.startswith(b"data:"):
             continue
@@ -232,18 +235,20 @@ def _read_reply(sink: CollectingSink, error: ProxyError | None) -> ProbeResult:
         if event["type"] == "content_block_start":
             blocks[event["index"]] = dict(event["content_block"])
         elif event["type"] == "content_block_delta":
-            block, delta = blocks[event["index"]], event["delta"]
+            index, delta = event["index"], event["delta"]
             kind = delta["type"]
             if kind == "input_json_delta":
-                block["json"] = block.get("json", "") + delta["partial_json"]
+                pieces.setdefault((index, "json"), []).append(delta["partial_json"])
             elif kind in _DELTA_FIELDS:
                 field_name = _DELTA_FIELDS[kind]
-                block[field_name] = block.get(field_name, "") + delta[field_name]
+                pieces.setdefault((index, field_name), []).append(delta[field_name])
                 result.text_events += kind != "signature_delta"
         elif event["type"] == "message_delta":
             result.stop_reason = event["delta"].get("stop_reason") or ""
         elif event["type"] == "error":
             result.error = ProxyError(event["error"]["message"])
+    for (index, field_name), texts in pieces.items():
+        blocks[index][field_name] = "".join((blocks[index].get(field_name, ""), *texts))
     for block in blocks.values():
         if block["type"] == "tool_use":
             block["input"] = json.loads(block.pop("json", "") or "{}")

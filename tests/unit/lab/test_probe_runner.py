@@ -1,10 +1,13 @@
-"""A reply without an end is not collected without a limit."""
+"""Large replies: one without an end is not collected without a limit, and none is read by the event loop."""
 
 import asyncio
 import io
 import json
+import threading
 from contextlib import suppress
+from typing import Any
 
+import pytest
 from aiohttp import web
 
 from anthropic_proxy.console.doctor.findings import ProbeTotals
@@ -46,3 +49,27 @@ async def test_a_reply_without_an_end_is_an_error_after_4_mib() -> None:
     assert result.error.message == "the reply is larger than 4 MiB"
     assert (result.blocks, result.last_status) == ((), 200)
     assert written < limit
+
+
+async def test_a_large_reply_is_read_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    last = json.dumps({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+
+    async def answer(request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
+        body = CHUNK * 100 + f"data: {last}\n\ndata: [DONE]\n\n".encode()
+        return web.Response(body=body, headers={"content-type": "text/event-stream"})
+
+    readers, loads = set[str](), json.loads
+
+    def record(text: Any) -> Any:
+        readers.add(threading.current_thread().name)
+        return loads(text)
+
+    with serving(new_application(answer, RequestLog())) as server:
+        settings = {"OPENAI_API_KEY": "sk-0123456789", "OPENAI_BASE_URL": f"{server.url}/v1"}
+        services = await open_services(load_settings(settings, PROVIDERS, env_file=None), log=Log(io.StringIO()))
+        (backend,) = select_backends(services, ["openai/mine"])
+        monkeypatch.setattr("anthropic_proxy.console.doctor.probe_runner.json.loads", record)
+        result = await ProbeRunner(services, ProbeTotals()).send(backend.target, BODY)
+        await services.close()
+    assert (result.text, result.text_events, result.stop_reason) == ("x" * 1_000_000, 100, "end_turn")
+    assert threading.current_thread().name not in readers
