@@ -114,7 +114,7 @@ async def test_a_warning_about_the_settings_is_no_error(path: str, tmp_path: Pat
             "groq has no key: GROQ_API_KEY is not set. Set it in .env and reload the proxy, or in the environment and "
             "start it again.",
         ),
-        ("warn", "!", f"{tmp_path / '.env'} line 1: LOG_LEVL is not a setting. Did you mean:  LOG_LEVEL"),
+        ("warn", "!", ".env line 1: LOG_LEVL is not a setting. Did you mean:  LOG_LEVEL"),
     ]
 
 
