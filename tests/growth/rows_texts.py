@@ -26,6 +26,7 @@ from anthropic_proxy.engine.trace_context import read_trace_context
 from anthropic_proxy.engine.upstream.litellm import decode_exception
 from anthropic_proxy.engine.upstream.web_search import BraveClient
 from anthropic_proxy.engine.wires import anthropic, ollama, openai_responses
+from anthropic_proxy.engine.wires.contract import RelayCall
 from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
     build_upstream_error,
@@ -129,7 +130,8 @@ def read_error(message: str) -> None:
 
 
 def read_error_of_a_wire(message: str) -> None:
-    responses, local, own = (structs.replace(CALL, dialect=w.Dialect()) for w in (openai_responses, ollama, anthropic))
+    responses, local = (structs.replace(CALL, dialect=wire.Dialect()) for wire in (openai_responses, ollama))
+    own = RelayCall(model=CALL.model, dialect=anthropic.Dialect(), streams_upstream=False, provider_prefix="a")
     fault = UpstreamFault(status=404, message=message)
     openai_responses.errors.classify_fault(fault, responses)
     ollama.errors.classify_fault(fault, local)

@@ -86,6 +86,7 @@ def init(
     options = Options(
         address=address,
         key=key,
+        source_of_key=key_from_env or "",
         models={"BIG_MODEL": big_model, "SMALL_MODEL": small_model},
         deployments=_read_deployments(provider, model_of or []),
         skips_test=skip_test,

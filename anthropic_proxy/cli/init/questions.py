@@ -84,6 +84,8 @@ def _ask(question: Question, answers: Answers) -> str:
         try:
             return question.decode(answers, text)
         except ConfigurationError as error:
+            if not user.has_person:  # the next line answers another question
+                raise
             output.write_notice(error.message, "✕", "error")
 
 

@@ -125,7 +125,7 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         return Table(
             caption=f"Costs by {NOUNS[by]}",
             columns=columns,
-            rows=build_rows(columns, shown, lambda one: f"{one.group.provider}/{one.group.name}"),
+            rows=build_rows(columns, shown),
             query=query,
             order=query.order or ("" if by == "day" else "-cost"),
             default_order="day, latest first",

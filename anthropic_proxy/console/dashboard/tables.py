@@ -160,11 +160,15 @@ def build_cells(columns: Sequence[TableColumn[RowT]], row: RowT) -> Mapping[str,
 def build_rows(
     columns: Sequence[TableColumn[RowT]],
     rows: Iterable[RowT],
-    name_row: Callable[[RowT], str],
+    name_row: Callable[[RowT], str] | None = None,
     *,
     is_link: bool = True,
 ) -> Sequence[Row]:
-    return [Row(id=name_row(row), cells=build_cells(columns, row), is_link=is_link) for row in rows]
+    """`name_row` None: a row has no name but its place."""
+    return [
+        Row(id=str(place) if name_row is None else name_row(row), cells=build_cells(columns, row), is_link=is_link)
+        for place, row in enumerate(rows, 1)
+    ]
 
 
 def fit_text(text: str, style: str = "wrap") -> Cell:
@@ -334,9 +338,6 @@ REQUESTED_COST = TableColumn[RowWithSums](
     lambda row: row.sums.requested_cost,
     "Cost at the prices of the requested models",
     style="muted",
-)
-COST = TableColumn[RowWithSums](
-    "cost", "Cost", lambda row: format_sums(row.sums), lambda row: row.sums.cost, style="a-cost"
 )
 COST = TableColumn[RowWithSums](
     "cost", "Cost", lambda row: format_sums(row.sums), sort=lambda row: row.sums.cost, style="a-cost"
