@@ -85,7 +85,8 @@ def test_a_blocked_process_that_the_machine_pauses_logs_its_requests(settings: d
         proxy.process.send_signal(signal.SIGCONT)
         assert proxy.process.wait(WAIT_SECONDS) == 1
         # after a pause, the stack of the blocked loop and this line are due at the same time
-        assert ENDED.format(kind="python") in proxy.log
+        line, stack = ENDED.format(kind="python"), "Timeout (0:00:04)!"  # the stack alone if the machine pauses for 3 s
+        assert line in proxy.log or stack in proxy.log
 
 
 def test_a_process_that_blocks_while_it_stops_ends_too(settings: dict[str, str], tmp_path: Path) -> None:

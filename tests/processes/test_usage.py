@@ -240,7 +240,7 @@ def test_a_failed_attempt_is_explained_with_the_reason_of_the_provider(tmp_path:
     with running_proxy(tmp_path, settings) as proxy:
         ask(proxy, "claude-haiku-4-5", "Say exactly: x [fault:forbidden]")
         settings["PORT"] = proxy.url.rpartition(":")[2]
-        ended = run_command("explain", directory=tmp_path, settings=settings)
+    ended = run_command("explain", directory=tmp_path, settings=settings)  # the stopped proxy has stored the request
     assert (ended.returncode, ended.stderr) == (0, "")
     assert [line for line in ended.stdout.splitlines() if line.startswith(("    rule ", "    attempt "))] == [
         "    rule       haiku is SMALL_MODEL (default of openai); fallback: FALLBACK_HAIKU, environment",
