@@ -3,6 +3,7 @@
 import re
 import signal
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ ENDED = (
     "! Ended at once, because the event loop did not respond. "
     "In progress: GET /block/{kind} req_blocking for claude-blocked.\n"
 )
+STACK_SECONDS = 4.0
+"""Seconds after the signal at which a process with `--stop-timeout 1` writes the stack of its blocked loop."""
 KINDS = ["python", pytest.param("pattern", marks=needs_timer_signal)]
 """Ways to block a process. Without a timer signal, a process that C code blocks ends without a list of requests."""
 
@@ -77,16 +80,18 @@ def test_a_second_signal_ends_a_blocked_process_at_once(settings: dict[str, str]
 
 @needs_job_control
 def test_a_blocked_process_that_the_machine_pauses_logs_its_requests(settings: dict[str, str], tmp_path: Path) -> None:
-    with running_proxy(tmp_path, settings, serve_blocking("--stop-timeout", "1")) as proxy, block(proxy, "python"):
-        proxy.process.send_signal(signal.SIGTERM)
-        wait_for_handler(proxy.process.pid)
-        proxy.process.send_signal(signal.SIGSTOP)
-        wait_for(lambda: is_pending(proxy.process.pid, signal.SIGALRM))  # its time to stop has ended in the pause
-        proxy.process.send_signal(signal.SIGCONT)
-        assert proxy.process.wait(WAIT_SECONDS) == 1
-        # after a pause, the stack of the blocked loop and this line are due at the same time
-        line, stack = ENDED.format(kind="python"), "Timeout (0:00:04)!"  # the stack alone if the machine pauses for 3 s
-        assert line in proxy.log or stack in proxy.log
+    for _ in range(5):
+        with running_proxy(tmp_path, settings, serve_blocking("--stop-timeout", "1")) as proxy, block(proxy, "python"):
+            began = time.monotonic()
+            proxy.process.send_signal(signal.SIGTERM)
+            wait_for_handler(proxy.process.pid)
+            proxy.process.send_signal(signal.SIGSTOP)
+            wait_for(lambda: is_pending(proxy.process.pid, signal.SIGALRM))  # its time to stop has ended in the pause
+            proxy.process.send_signal(signal.SIGCONT)
+            assert proxy.process.wait(WAIT_SECONDS) == 1
+            if time.monotonic() - began < STACK_SECONDS:  # else the machine itself was paused for too long
+                break
+    assert proxy.log.endswith(ENDED.format(kind="python"))
 
 
 def test_a_process_that_blocks_while_it_stops_ends_too(settings: dict[str, str], tmp_path: Path) -> None:
