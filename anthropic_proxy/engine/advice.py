@@ -139,5 +139,9 @@ def report_problem(kind: ProblemKind, subject: str, *, place: str = "", **facts:
     return Problem(kind=kind, subject=subject, place=place, facts=facts)
 
 
+def report_warning(kind: ProblemKind, subject: str, *, place: str = "", **facts: object) -> Problem:
+    return Problem(kind=kind, subject=subject, place=place, severity="warning", facts=facts)
+
+
 def list_texts(problems: Iterable[Problem], severity: Severity) -> list[str]:
     return [problem.text for problem in problems if problem.severity == severity]

@@ -17,7 +17,7 @@ from typing import Any
 
 from msgspec import structs
 
-from anthropic_proxy.engine.advice import Problem, ProblemKind, Severity, report_problem
+from anthropic_proxy.engine.advice import Problem, ProblemKind, Severity, report_problem, report_warning
 from anthropic_proxy.engine.exchange.provider_errors import (
     assign_base_url,
     describe_base_url_setting,
@@ -71,7 +71,7 @@ def find_problems(
     A model that was retired on `today` or earlier gets a warning. `server_problems`: from `find_server_problems`.
     """
     used = find_used_models(settings, catalog)
-    found = [_warn(ProblemKind.STATED, "settings", reason=warning) for warning in settings.warnings]
+    found = [report_warning(ProblemKind.STATED, "settings", reason=warning) for warning in settings.warnings]
     found += (problem for row in list_tier_mappings(settings, catalog) for problem in row.problems)
     found += find_feature_problems(settings)
     found += find_retirements(settings, catalog, today)
@@ -92,10 +92,6 @@ def find_problems(
     for problem in found:
         by_text.setdefault(problem.text, problem)
     return sorted(by_text.values(), key=lambda problem: problem.severity == "warning")
-
-
-def _warn(kind: ProblemKind, subject: str, *, place: str = "", **facts: object) -> Problem:
-    return structs.replace(report_problem(kind, subject, place=place, **facts), severity="warning")
 
 
 _CONNECT_SECONDS = 0.5
@@ -196,12 +192,12 @@ def _find_ignored_settings(
         if address and not in_use and not provider.is_configured and provider.key_source == "settings":
             usual = (provider.base_url_variable, f"{provider.env_prefix}_BASE_URL")
             variable = next((name for name in usual if name in settings.origins), usual[0])
-            yield _warn(ProblemKind.UNUSED_ADDRESS, str(variable), provider=provider.name, file=file)
+            yield report_warning(ProblemKind.UNUSED_ADDRESS, str(variable), provider=provider.name, file=file)
     for provider in find_registry(settings) if preferred.name == "demo" else ():
         is_cloud = not (provider.offered_to_users or provider.is_configured)  # without default models
         if is_cloud and settings.keys.get(provider.name) and provider.name not in used:
             name = find_setting_name(provider)
-            yield _warn(ProblemKind.UNUSED_KEY, str(provider.key_variable), name=name, file=file)
+            yield report_warning(ProblemKind.UNUSED_KEY, str(provider.key_variable), name=name, file=file)
     names = [name for name in MODEL_VARIABLES if name in settings.origins]
     if preferred.name == "demo":
         reason = describe_demo(settings)
@@ -211,7 +207,7 @@ def _find_ignored_settings(
         kind, facts = ProblemKind.UNUSED_MODELS, {"provider": preferred.name}
     if names:
         named = f"{join_with_and(names)} {'is' if len(names) == 1 else 'are'}"
-        yield _warn(kind, names[0], named=named, **facts)
+        yield report_warning(kind, names[0], named=named, **facts)
     yield from _find_shadowed_models(preferred, settings, catalog)
 
 
@@ -226,7 +222,7 @@ def _find_shadowed_models(preferred: Provider, settings: Settings, catalog: Cata
         shadowed = [name for name, choice in targets.items() if choice.provider.name != provider.name]
         if shadowed:
             more = f" and {len(shadowed) - _MAX_MODELS} more" if len(shadowed) > _MAX_MODELS else ""
-            yield _warn(
+            yield report_warning(
                 ProblemKind.SHADOWED_MODELS,
                 f"[providers.{provider.name}]",
                 models=f"{', '.join(shadowed[:_MAX_MODELS])}{more}",
@@ -272,7 +268,7 @@ def find_retirements(settings: Settings, catalog: Catalog, today: date, *, only_
         elif any(find_other(choice) != find_successor_id(choice, settings, today) for choice in found.replaced):
             is_one = len(found.replaced) == 1
             kind = ProblemKind.RETIRED_WITHOUT_SUCCESSOR if is_one else ProblemKind.RETIRED_WITHOUT_SUCCESSORS
-        problems.append(_warn(kind, found.setting.name, place=place, **facts))
+        problems.append(report_warning(kind, found.setting.name, place=place, **facts))
     return problems
 
 

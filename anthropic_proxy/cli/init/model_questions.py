@@ -89,18 +89,13 @@ def choose_models(session: Session, backend: ChosenProvider) -> dict[str, str]:
         names = [*dict.fromkeys(unknown)]
         field = session.output.paint(f'model_of = "{EXAMPLE_MODEL}"', "type")
         options = session.output.paint(" ".join(f"--model-of {name}={EXAMPLE_MODEL}" for name in names), "type")
-        _warn(
-            session,
+        session.warn(
             f"Limits and prices of {join_with_and(names)} are unknown: add  {field}  in {CONFIG_FILE}. The option for "
             f"it:  {options}",
         )
     if session.questions is None:  # without a list of models, a default that is still served needs no line
         found = {**list_successors(backend.provider, date.today()), **found}
     return found
-
-
-def _warn(session: Session, text: str) -> None:
-    session.output.write_notice(text, "!", "warn")
 
 
 def _propose(
@@ -243,7 +238,7 @@ def _report_unlisted(session: Session, model: str, backend: ChosenProvider, offe
     if _is_unlisted(model, backend, offered):
         nearest, names = find_similar_choice(name, offered), formats.shorten(", ".join(offered), _MAX_TEXT)
         has = f"Did you mean:  {nearest}" if nearest else f"It has: {names}."
-        _warn(session, f"{prefix} does not list {name}. {has}")
+        session.warn(f"{prefix} does not list {name}. {has}")
 
 
 def _is_unlisted(model: str, backend: ChosenProvider, offered: Collection[str]) -> bool:
@@ -269,7 +264,7 @@ def _report_retirement(session: Session, backend: ChosenProvider, model: str) ->
     retirement = find_retirement(backend.provider, model)
     if retirement is not None and retirement.applies_on(date.today()):
         successor = f". Its successor:  {retirement.successor}" if retirement.successor else ""
-        _warn(session, f"{model} is retired since {retirement.retired_on}{successor}")
+        session.warn(f"{model} is retired since {retirement.retired_on}{successor}")
 
 
 def _add_deployments(session: Session, backend: ChosenProvider, table: ServerTable) -> None:

@@ -61,20 +61,19 @@ def write_settings(session: Session, backend: ChosenProvider, models: Mapping[st
     staying = [one for one in differences if one.name not in replaced or one.place == "environment"]
     for one in differences:
         if one not in staying:
-            _warn(session, f"{one.place}: {one.name}={one.current} → {one.wanted}")
+            session.warn(f"{one.place}: {one.name}={one.current} → {one.wanted}")
     for one in staying:
-        _warn(
-            session,
+        session.warn(
             f"{one.place} sets {one.name}={one.current}, which stays. For {provider.prefix}, change it to  "
             f"{one.name}={one.wanted}",
         )
     files = prepare_files(_plan(backend, lines, models), session.folder, replaced)
     for text in _list_missing_fields(session, backend, files.settings):
         place = f"[providers.{provider.name}] of {shorten_home(session.folder / CONFIG_FILE)}"
-        _warn(session, f"{place} {text}")
+        session.warn(f"{place} {text}")
     for text in describe_tier_overrides(backend.settings, provider):
         if not any(f" sets {one.name}=" in text for one in differences):  # reported or replaced
-            _warn(session, text)
+            session.warn(text)
     _report_routes(session, files.settings)
     if not any(change.added for change in files.changes):
         output.write_line(f"  {session.folder / ENV_FILE} needs no new line.")
@@ -88,10 +87,6 @@ def report_next_steps(session: Session, written: Written) -> None:
     variables = reload_proxies(session.output, session.settings, session.folder / ENV_FILE)
     _report_exported_key(session, written.backend, variables)
     _write_next_commands(session, written)
-
-
-def _warn(session: Session, text: str) -> None:
-    session.output.write_notice(text, "!", "warn")
 
 
 def _plan(backend: ChosenProvider, lines: Mapping[str, str], models: Mapping[str, str]) -> ImportPlan:

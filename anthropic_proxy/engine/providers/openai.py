@@ -392,9 +392,7 @@ def _list_hosts() -> tuple[Host | HostEntry, ...]:
             keys_url="https://aistudio.google.com/apikey",
             docs_url="https://ai.google.dev/gemini-api/docs/openai",
         ),
-        _as_host(chat.GROQ),
-        _as_host(chat.MOONSHOT),
-        _as_host(chat.XAI),
+        *map(_as_host, chat.PROVIDERS),
         *list_vendor_entries(),
         *(
             structs.replace(

@@ -2,7 +2,7 @@
 
 from msgspec import structs
 
-from anthropic_proxy.engine.advice import Problem, ProblemKind, report_problem
+from anthropic_proxy.engine.advice import Problem, ProblemKind, report_problem, report_warning
 from anthropic_proxy.engine.options import EngineOptions, format_origin_in_sentence
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -32,8 +32,7 @@ def find_route_problems(settings: EngineOptions, catalog: Catalog) -> list[Probl
         elif choice.note and (setting := choice.model_setting) is not None:
             place, prefix = _place_of(setting, settings), choice.provider.prefix
             facts = {"model": choice.model, "provider": prefix, "place": place}
-            guess = report_problem(ProblemKind.UNLISTED_MODEL, route.targets_setting, **facts)
-            found.append(structs.replace(guess, severity="warning"))
+            found.append(report_warning(ProblemKind.UNLISTED_MODEL, route.targets_setting, **facts))
     return found
 
 
