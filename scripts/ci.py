@@ -230,8 +230,11 @@ def peers(option: str = "") -> None:
             sys.stderr.write(f"{name} cannot be installed here\n")
     name, npm = "claude-code-router", shutil.which("npm") or "npm"
     quiet = ("--silent", "--no-audit", "--no-fund", "--prefix", str(folder / name))
-    package = f"@musistudio/{name}{'@latest' if upgrade else ''}"
-    if subprocess.run([npm, "install", *quiet, package], check=False).returncode:
+    # 3.1.1 needs a package that its registry does not have; then the newest version that can be installed is measured
+    if all(
+        subprocess.run([npm, "install", *quiet, f"@musistudio/{name}@{version}"], check=False).returncode
+        for version in (["latest", "2"] if upgrade else ["2"])
+    ):
         shutil.rmtree(folder / name, ignore_errors=True)
         sys.stderr.write(f"{name} cannot be installed here\n")
 
