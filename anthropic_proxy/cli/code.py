@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 from urllib.parse import quote
@@ -21,21 +22,6 @@ from urllib.parse import quote
 from cyclopts import Parameter
 from msgspec import Struct, structs
 
-from anthropic_proxy.cli.client_models import (
-    HINTS,
-    LIST_MODELS,
-    MODELS_PATH,
-    MODELS_TIMEOUT_SECONDS,
-    NO_LONG_CONTEXT,
-    TIERS,
-    TOOL_SEARCH,
-    WINDOW_ASSUMED,
-    TierModel,
-    build_model_picker,
-    find_tier_models,
-    list_limit_variables,
-    list_name_variables,
-)
 from anthropic_proxy.cli.command_settings import NO_PROVIDER, is_named_by_user, load_command_settings
 from anthropic_proxy.cli.local_proxy import (
     LocalProxy,
@@ -45,27 +31,40 @@ from anthropic_proxy.cli.local_proxy import (
     require_accepted_credential,
     require_used_proxy,
 )
-from anthropic_proxy.cli.models import find_model_price
 from anthropic_proxy.cli.output import Output
-from anthropic_proxy.cli.statusline import ASSUMED_MODEL, LIMITING_MODEL
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.client_limits import ServedModels, find_served_models, list_window_variables
+from anthropic_proxy.console.client_models import (
+    MAIN_MODELS,
+    MODELS_PATH,
+    MODELS_TIMEOUT_SECONDS,
+    TIERS,
+    build_model_picker,
+    list_limit_variables,
+    list_name_variables,
+)
+from anthropic_proxy.console.client_variables import (
+    ASSUMED_MODEL,
+    HINTS,
+    LIMITING_MODEL,
+    LIST_MODELS,
+    NO_LONG_CONTEXT,
+    TOOL_SEARCH,
+)
 from anthropic_proxy.console.doctor.server_tables import find_window_setting
-from anthropic_proxy.engine.messages.purpose import KINDS_BESIDE
-from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX, ConfiguredRoute, list_condition_texts
+from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.files import managed_claude_settings_paths, read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.platforms.shells import Shell, find_shell, format_set_command, quote_word
 from anthropic_proxy.engine.providers import find_registry
-from anthropic_proxy.engine.providers.catalog import MIN_SESSION_TOKENS, Catalog, load_learned_models
+from anthropic_proxy.engine.providers.catalog import Catalog, load_learned_models
 from anthropic_proxy.engine.providers.hosts import find_server_name
-from anthropic_proxy.engine.routing.choices import find_tier, list_route_choices
+from anthropic_proxy.engine.routing.choices import list_route_choices
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
 from anthropic_proxy.engine.routing.problems import find_missing_key_of
-from anthropic_proxy.engine.routing.routes import can_exceed, find_long_input, forecast_route
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.platforms.processes import (
     describe_missing_program,
     find_program,
@@ -80,8 +79,6 @@ from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 from anthropic_proxy.secrets import redact_secrets
 
 _CLAUDE, _DEMO = "claude", "demo/"
-MAIN_MODELS = ("opus", "sonnet")
-"""Models that Claude Code requests for a conversation, if the user chooses none."""
 CUSTOM_HEADERS = "ANTHROPIC_CUSTOM_HEADERS"
 """Variable with headers for every request of Claude Code, one in each line. A header among them can be a credential."""
 _SERVER_VARIABLES = (
@@ -106,14 +103,6 @@ _LIMIT_VARIABLES = (
     *("CLAUDE_CODE_MAX_OUTPUT_TOKENS", LIMITING_MODEL, ASSUMED_MODEL, NO_LONG_CONTEXT, TOOL_SEARCH),
 )
 _SINGLE_QUESTION = {"-p", "--print", "-h", "--help", "-v", "--version"}
-_MIN_COMPACT_WINDOW = 100_000
-"""Smallest `CLAUDE_CODE_AUTO_COMPACT_WINDOW`. Claude Code warns about a smaller one and replaces it by this one."""
-_COMPACT_RESERVE = 20_000
-"""Tokens of the window of compaction that Claude Code keeps for the summary. `CLAUDE_AUTOCOMPACT_PCT_OVERRIDE` is a
-percentage of the rest, at which it compacts; without it, it does so 13,000 tokens before the end of the rest."""
-_COMPACT_SHARE = 0.85
-"""Share of a window below `_MIN_COMPACT_WINDOW` at which Claude Code compacts. The rest is for the next turn and the
-summary."""
 OLDEST_TESTED_VERSION = (2, 1, 197)
 """Oldest version of Claude Code that was tested with the proxy."""
 _VERSION = compile_later(rb"(\d{1,9})\.(\d{1,9})\.(\d{1,9})")
@@ -141,7 +130,7 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
     ):
         own = effective_environment([level for level in levels if not level.is_of_project], environ)
         effective = effective_environment(levels, environ)
-        served = find_served_models(proxy, command_settings)
+        served = _find_served_models(proxy, command_settings)
         requested = list_requested_models(effective, others, find_selected_model(levels))
         variables = client_variables(proxy, served, requested, own, effective)
         variables |= name_project(variables, own, effective, Path.cwd())
@@ -203,7 +192,7 @@ def run(*command: _Arguments) -> None:
         _run_claude(program, command[1:])
     settings = load_command_settings(is_client=True)
     with open_proxy(settings, "run") as proxy:
-        environ, served = copy_environment(), find_served_models(proxy, settings)
+        environ, served = copy_environment(), _find_served_models(proxy, settings)
         variables = client_variables(proxy, served, list_requested_models(environ), environ, environ)
         status = _run((program, *command[1:]), variables)
     sys.exit(status)
@@ -224,7 +213,7 @@ def env(*, shell: Shell | None = None, as_json: bool = False) -> None:
         require_accepted_credential(running)
     proxy = running or LocalProxy("127.0.0.1", settings.port, "", client_token(settings))
     environ, output = copy_environment(), Output()
-    served = find_served_models(proxy, settings)
+    served = _find_served_models(proxy, settings)
     variables = client_variables(proxy, served, list_requested_models(environ), environ, environ)
     if ASSUMED_MODEL in variables:
         output.write_notice(describe_limit(served, variables, settings))
@@ -282,27 +271,8 @@ def _run(command: Sequence[str], variables: Mapping[str, str]) -> int:
         raise ConfigurationError(f"{command[0]} cannot be started: {reason}.", code="missing-program") from None
 
 
-class ServedModels(Struct, frozen=True):
-    """What replies to the models that a client requests."""
-
-    tiers: Sequence[TierModel] = ()
-    prices: Mapping[str, str] = {}
-    """Target of `tiers` → price as text."""
-    routed: Mapping[str, int] = {}
-    """From `list_routed_models`."""
-    largest: Mapping[str, int] = {}
-    """Tier → largest input for which no route replaces its model."""
-
-
-def find_served_models(proxy: LocalProxy, settings: Settings) -> ServedModels:
-    tiers = find_tier_models(proxy.get_json(MODELS_PATH, MODELS_TIMEOUT_SECONDS))
-    largest = {
-        one.tier: min(
-            forecast_route(settings.routes, one.tier, [one.id]).long_input_routes.values(), default=sys.maxsize
-        )
-        for one in tiers
-    }
-    return ServedModels(tiers, describe_prices(tiers, settings), list_routed_models(settings), largest)
+def _find_served_models(proxy: LocalProxy, settings: Settings) -> ServedModels:
+    return find_served_models(proxy.get_json(MODELS_PATH, MODELS_TIMEOUT_SECONDS), settings)
 
 
 def client_variables(
@@ -326,70 +296,11 @@ def client_variables(
             variables[CUSTOM_HEADERS] = "\n".join(line for line in own if not _CREDENTIAL_HEADER.match(line))
     # with rows for the tiers, the models of the list would be twenty further rows of the menu
     names = list_name_variables(served.tiers, served.prices, effective) or {LIST_MODELS: "1"}
-    limits = _list_window_variables(proxy, served, requested) | list_limit_variables(served.tiers)
+    limits = list_window_variables(partial(_read_models, proxy), served, requested) | list_limit_variables(served.tiers)
     optional = limits | names | {HINTS: "1"}
     if "CLAUDE_CODE_MAX_CONTEXT_TOKENS" in effective:
         optional.pop(ASSUMED_MODEL, None)
     return variables | {name: value for name, value in optional.items() if name not in effective}
-
-
-def _list_window_variables(proxy: LocalProxy, served: ServedModels, requested: Sequence[str]) -> dict[str, str]:
-    """Return the limits of a conversation: those of the smallest model that it can meet, and the name of that model.
-
-    The windows that are assumed count only if all those of the requested models are.
-    """
-    variables: dict[str, str] = {}
-    entries = _read_models(proxy, requested)
-    known = [one for one in entries if not one.get(WINDOW_ASSUMED)]
-    window, output = _smallest(known or entries, "max_input_tokens"), _smallest(entries, "max_tokens")
-    owners = {str(one.get("target") or "") for one in entries if one.get("max_input_tokens") == window}
-    if len(owners) == 1 and len({one.get("max_input_tokens") for one in entries}) > 1:
-        variables[LIMITING_MODEL] = owners.pop()
-
-    limits = _find_other_limits(proxy, served, entries)
-    smallest = min(limits, key=limits.__getitem__, default="")
-    if smallest and (window is None or limits[smallest] < window):
-        window = limits[smallest]
-        variables[LIMITING_MODEL] = smallest
-    elif entries and not known:
-        first = min(entries, key=lambda one: int(one.get("max_input_tokens") or 0))
-        variables[ASSUMED_MODEL] = escape_unprintable(str(first.get("target") or first.get("id")))
-
-    if window is not None:
-        variables["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] = str(window)
-        variables["CLAUDE_CODE_AUTO_COMPACT_WINDOW"] = str(max(window, _MIN_COMPACT_WINDOW))
-        share = int(100 * _COMPACT_SHARE * window / (_MIN_COMPACT_WINDOW - _COMPACT_RESERVE))
-        if window < _MIN_COMPACT_WINDOW and share <= 100:
-            variables["CLAUDE_AUTOCOMPACT_PCT_OVERRIDE"] = str(share)
-    if output is not None:
-        variables["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(output)
-    return variables
-
-
-def _find_other_limits(
-    proxy: LocalProxy, served: ServedModels, entries: Sequence[Mapping[str, Any]]
-) -> Mapping[str, int]:
-    """Return the windows of other models that the conversation can meet: those of routes, and the one of haiku.
-
-    `entries`: the requested models. No conversation of Claude Code fits a window below `MIN_SESSION_TOKENS`, so that
-    such a model is used for short questions only.
-    """
-    haiku = [one for one in served.tiers if one.tier == "haiku"]  # also the model of sub-agents
-    reached = dict(served.routed)
-    others = [(one.get("otherwise"), str(one.get("id"))) for one in entries]
-    for name, requested_id in [*others, *((one.otherwise, one.id) for one in haiku)]:
-        if name and isinstance(name, str):
-            most = served.largest.get(find_tier(requested_id) or "", sys.maxsize)
-            reached[name] = max(reached.get(name, 0), most)
-    limits: dict[str, int] = {}
-    for name, most in reached.items():
-        limit = _smallest(
-            [one for one in _read_models(proxy, [name]) if not one.get(WINDOW_ASSUMED)], "max_input_tokens"
-        )
-        limits |= {name: limit} if limit is not None and can_exceed(most, limit) else {}
-    for one in haiku:
-        limits.setdefault(one.target, 0 if one.is_assumed else one.window)
-    return {name: limit for name, limit in limits.items() if name and limit >= MIN_SESSION_TOKENS}
 
 
 def describe_limit(served: ServedModels, variables: Mapping[str, str], settings: Settings) -> str:
@@ -443,18 +354,6 @@ def name_project(
     name = next((folder.name for folder in inside if (folder / ".git").exists()), directory.name)
     project = quote(name, safe=_HEADER_CHARACTERS, errors="replace")
     return {CUSTOM_HEADERS: "\n".join([*headers, f"x-project: {project}"])} if project else {}
-
-
-def describe_prices(models: Iterable[TierModel], settings: Settings) -> dict[str, str]:
-    """Return the known prices of the targets as texts, as Claude Code writes prices: `$2/$8 per Mtok`."""
-    texts: dict[str, str] = {}
-    for target in {model.target for model in models if model.target}:
-        if (price := find_model_price(settings, target)) is None:
-            continue
-        is_free = not (price.input or price.output)
-        amounts = [format_price(amount).removesuffix(".00") for amount in (price.input, price.output)]
-        texts[target] = "free of charge" if is_free else f"{'/'.join(amounts)} per Mtok"
-    return texts
 
 
 def conflicting_variables(variables: Mapping[str, str]) -> Sequence[str]:
@@ -533,40 +432,10 @@ def find_missing_keys(settings: Settings, requested: Sequence[str]) -> list[str]
     return list(dict.fromkeys(problem.text for problem in problems if problem))
 
 
-def list_routed_models(settings: Settings) -> dict[str, int]:
-    """Return the models to which routes can send requests of a conversation → largest input that they can get there.
-
-    Models after the first one of an ordered route are called after a failure, and then only if the input fits.
-    """
-    found: dict[str, int] = {}
-    for position, route in enumerate(settings.routes):
-        when = route.when
-        if when.background or when.web_search or when.key or when.team:  # beside the conversation, or of other clients
-            continue
-        if (kinds := list_condition_texts(when.request)) and {*kinds} <= KINDS_BESIDE:
-            continue
-        earlier = [find_long_input(each) for each in settings.routes[:position] if _covers_tiers(each, route)]
-        most = min((tokens for tokens in (when.input_below, *earlier) if tokens is not None), default=sys.maxsize)
-        for target in route.targets[:1] if route.balance == "order" else route.targets:
-            if "/" in target:
-                found[target] = max(found.get(target, 0), most)
-    return found
-
-
-def _covers_tiers(route: ConfiguredRoute, other: ConfiguredRoute) -> bool:
-    """Return True if `route` is for every tier of `other`."""
-    tiers, others = ({*list_condition_texts(each.when.tier)} for each in (route, other))
-    return not tiers or (bool(others) and others <= tiers)
-
-
 def _read_models(proxy: LocalProxy, names: Sequence[str]) -> list[dict[str, Any]]:
     """Return what the proxy says of each model. Those that it cannot name are left out."""
     paths = [f"/v1/models/{quote(name, safe=_MODEL_CHARACTERS, errors='replace')}" for name in names]
     return [entry for path in paths if isinstance(entry := proxy.get_json(path, MODELS_TIMEOUT_SECONDS), dict)]
-
-
-def _smallest(entries: Sequence[Mapping[str, Any]], field: str) -> int | None:
-    return min((value for entry in entries if isinstance(value := entry.get(field), int) and value > 0), default=None)
 
 
 # Tests with version 2.1.328: `--settings` overrides all files except those managed by the organization.

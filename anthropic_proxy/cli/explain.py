@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from msgspec import structs
 
 from anthropic_proxy.cli.changes import Change, find_body_changes, list_changes, list_unchanged_fields
-from anthropic_proxy.cli.client_models import explain_tool_search
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.ledger_access import (
     is_request_number,
@@ -22,6 +21,7 @@ from anthropic_proxy.cli.ledger_access import (
 )
 from anthropic_proxy.cli.output import Output, describe_input, read_input, write_errors
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.client_models import explain_tool_search
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import build_request_object
 from anthropic_proxy.console.ledger.records import StoredRequest, decode_attempt_times, decode_checks

@@ -17,6 +17,7 @@ from anthropic_proxy.cli.local_proxy import find_proxy
 from anthropic_proxy.cli.output import Output, open_data_output
 from anthropic_proxy.cli.proxy_client import get_json
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.client_variables import ASSUMED_MODEL, COMPACT_WINDOW, LIMITING_MODEL, MAX_CONTEXT
 from anthropic_proxy.console.ledger.records import StoredRequest, count_lost_tokens
 from anthropic_proxy.engine.messages.purpose import KINDS_BESIDE
 from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX
@@ -31,14 +32,6 @@ TIMEOUT_SECONDS = 0.8
 _MAX_INPUT_CHARACTERS = 1_000_000
 _MAX_WORD_CHARACTERS = 80
 _MAX_NUMBER = 10**15
-_WINDOW = "CLAUDE_CODE_MAX_CONTEXT_TOKENS"
-"""Variable with the window of the model, which `code` and `env` set. The proxy is not asked, because each query of a
-model is a line in its log."""
-_COMPACT_WINDOW = "CLAUDE_CODE_AUTO_COMPACT_WINDOW"
-LIMITING_MODEL = "ANTHROPIC_PROXY_LIMITING_MODEL"
-"""Variable with the model that has this window, if a route or another tier can send the conversation to it."""
-ASSUMED_MODEL = "ANTHROPIC_PROXY_ASSUMED_MODEL"
-"""Variable with the model whose unknown window `_WINDOW` is assumed for."""
 _SEPARATOR = " · "
 _PADDING = 4
 """Columns of the terminal, of which Claude Code tells the number by COLUMNS, that it does not use for the line."""
@@ -52,8 +45,8 @@ def statusline() -> None:
     text = "" if sys.stdin.isatty() else sys.stdin.buffer.read(_MAX_INPUT_CHARACTERS).decode("utf-8", "replace")
     environ = copy_environment()
     columns = max(_read_number(environ, "COLUMNS") - _PADDING, 0)
-    window, limiting = _read_number(environ, _WINDOW), environ.get(LIMITING_MODEL, "")
-    is_fixed = environ.get(_COMPACT_WINDOW) != environ.get(_WINDOW)  # `code` sets both to one value
+    window, limiting = _read_number(environ, MAX_CONTEXT), environ.get(LIMITING_MODEL, "")
+    is_fixed = environ.get(COMPACT_WINDOW) != environ.get(MAX_CONTEXT)  # `code` sets both to one value
     is_assumed = ASSUMED_MODEL in environ
     line = build_line(text, _find_proxy(), window, limiting, columns, is_fixed=is_fixed, is_assumed=is_assumed)
     Output(open_data_output()).write_line(line)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.cli.client_models import find_tier_models, list_limit_variables
 from anthropic_proxy.cli.code import is_conversation
 from anthropic_proxy.cli.command_line import read_serve_options
 from anthropic_proxy.cli.init.answers import name_host, read_address
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.client_models import find_tier_models, list_limit_variables
 from anthropic_proxy.console.dashboard.conversation import list_reply_blocks
 from anthropic_proxy.console.dashboard.web import accepts_gzip
 from anthropic_proxy.console.keys.virtual_keys import decode_budget

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.cli.client_models import (
+from anthropic_proxy.cli.code import describe_limit
+from anthropic_proxy.console.client_limits import ServedModels
+from anthropic_proxy.console.client_models import (
     TIERS,
     TierModel,
     build_model_picker,
@@ -19,8 +21,7 @@ from anthropic_proxy.cli.client_models import (
     find_tier_models,
     list_name_variables,
 )
-from anthropic_proxy.cli.code import ServedModels, describe_limit
-from anthropic_proxy.cli.statusline import ASSUMED_MODEL
+from anthropic_proxy.console.client_variables import ASSUMED_MODEL
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog, LearnedModel, store_learned_models
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan

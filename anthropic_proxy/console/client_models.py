@@ -11,20 +11,20 @@ from typing import Any
 from msgspec import Struct
 
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.client_variables import LIST_MODELS, NO_LONG_CONTEXT, TOOL_SEARCH
 from anthropic_proxy.engine.messages.tokens import estimate_text_tokens
 from anthropic_proxy.errors import join_with_and
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
 TIERS = ("opus", "sonnet", "haiku", "fable")
 """Families of models for which Claude Code has a row in its menu `/model`, with variables of its own."""
+MAIN_MODELS = ("opus", "sonnet")
+"""Models that Claude Code requests for a conversation, if the user chooses none."""
 MODELS_PATH = "/v1/models?limit=1000"
 WINDOW_ASSUMED = "max_input_tokens_assumed"
 """Field of a model in the model list of the proxy: True if its window is unknown."""
 MODELS_TIMEOUT_SECONDS = 5.0
 """Maximum seconds for a reply about models. The proxy first waits for those of the servers."""
-TOOL_SEARCH = "ENABLE_TOOL_SEARCH"
-"""Variable by which Claude Code defers tools: the model first gets their names, and loads those that it needs."""
-NO_LONG_CONTEXT = "CLAUDE_CODE_DISABLE_1M_CONTEXT"
 _SHORT_WINDOW, _LONG_WINDOW = 200_000, 1_000_000
 """Windows in tokens that Claude Code assumes for its own models: with `NO_LONG_CONTEXT`, and without it."""
 MAX_TOOL_TOKENS = 10_000
@@ -33,9 +33,6 @@ MAX_TOOL_TOKENS = 10_000
 Definitions are sent with each request, mostly read from the provider's cache. A tool that is loaded later needs one
 more request, which reads the whole prompt. Below this size, that costs more than it saves.
 """
-HINTS = "CLAUDE_CODE_GATEWAY_HINT_HEADERS"
-"""Variable with which Claude Code sends headers that say what a request is for."""
-LIST_MODELS = "CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY"
 _OTHER_ROWS = ("ANTHROPIC_CUSTOM_MODEL_OPTION", LIST_MODELS)
 """Variables of the user by which `/model` has further rows."""
 _SEARCH_TOOL = "ToolSearch"
@@ -120,14 +117,18 @@ def _describe_model(model: TierModel, tiers: Sequence[str], prices: Mapping[str,
     return ", ".join(facts)
 
 
-def list_limit_variables(models: Sequence[TierModel]) -> dict[str, str]:
-    """Return the variables for long contexts and for tool search, for the models of all tiers."""
+def list_limit_variables(models: Sequence[TierModel], *, is_managed: bool = False) -> dict[str, str]:
+    """Return the variables for long contexts and for tool search, for the models of all tiers.
+
+    `is_managed`: they are sent as managed settings, of which each user would have to approve `NO_LONG_CONTEXT`.
+    """
     replaced = [model for model in models if model.target]
     windows = [model.window for model in replaced if model.window]
     if not windows:
         return {TOOL_SEARCH: "true"} if models else {}
     # with this variable Claude Code assumes 200,000 tokens for all its models, and offers no longer window
-    has_short_windows = len(replaced) == len(TIERS) and len(windows) == len(TIERS) and max(windows) <= _SHORT_WINDOW
+    has_all_windows = len(replaced) == len(TIERS) and len(windows) == len(TIERS)
+    has_short_windows = has_all_windows and max(windows) <= _SHORT_WINDOW and not is_managed
     variables = {NO_LONG_CONTEXT: "1"} if has_short_windows else {}
     assumed = _SHORT_WINDOW if has_short_windows else _LONG_WINDOW
     share = max(round(100 * limit_tool_tokens(min(windows)) / assumed), 1)
