@@ -346,6 +346,8 @@ class App:
         for plugin in self._plugins:
             if plugin.ledger_state is not None:
                 self.peer.totals.copy_ledger_state(plugin.ledger_state(), now)
+            if plugin.telemetry_counts is not None:
+                self.peer.totals.snapshot.telemetry = {**plugin.telemetry_counts()}
             if plugin.budget_uses is not None:
                 now.budget_uses.update(plugin.budget_uses())
         if self._current is not None:

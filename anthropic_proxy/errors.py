@@ -11,6 +11,7 @@ ProxyError                            base class
 │  ├─ RequestTooLarge                      413 request_too_large
 │  │  └─ UriTooLong, HeadersTooLarge             414, 431: the same type
 │  └─ LimitReached                         429 rate_limit_error
+│     └─ BudgetUsedUp                            429 billing_error
 ├─ UpstreamError                     a provider failed, never a limit of this proxy; has provider, status, retry_after
 │  ├─ UpstreamRefused                      status and type mapped from its response
 │  ├─ UpstreamUnreachable, UpstreamProtocolError   502 api_error
@@ -202,6 +203,14 @@ class LimitReached(ClientError):
     status = 429
     error_type = "rate_limit_error"
     code = "plugin-limit"
+
+
+class BudgetUsedUp(LimitReached):
+    """The client has used up a budget, so that a retry is useless until the budget is renewed."""
+
+    error_type = "billing_error"
+    should_retry = False
+    code = "budget-used-up"
 
 
 class ProxyBusy(ProxyError):

@@ -35,6 +35,7 @@ from anthropic_proxy.engine.hooks import (
     ValueStore,
 )
 from anthropic_proxy.engine.messages.purpose import RequestKind
+from anthropic_proxy.engine.routing.model_listing import ModelEntry
 from anthropic_proxy.gateway.settings import Settings
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "LedgerState",
     "Limit",
     "LimitKind",
+    "ModelEntry",
     "ModelFeatures",
     "ModelMapping",
     "Observer",
@@ -433,8 +435,9 @@ class Gateway(Protocol):
         Example: `openai/gpt-4.1 (opus is BIG_MODEL (default of openai))`. Raises `UnknownModel`.
         """
 
-    def list_models(self) -> Sequence[str]:
-        """Return the model ids that the proxy itself lists for `GET /v1/models`.
+    def list_models(self, *names: str) -> Sequence[ModelEntry]:
+        """Return the models that the proxy itself lists for `GET /v1/models`, or those of `names`. A name that no
+        request can reach is left out.
 
         If Anthropic is the preferred provider, clients usually receive Anthropic's own list from this URL instead.
         """
@@ -540,6 +543,9 @@ class Plugin(Struct, kw_only=True):
     budget_uses: Callable[[], Mapping[tuple[str, str, str, str], float]] | None = None
     """Returns the used share of each budget that is nearly used up, for `/metrics`: `key` or `team`, its name, unit and
     period of the budget → share. None: the plugin has no budgets."""
+    telemetry_counts: Callable[[], Mapping[str, int]] | None = None
+    """Returns the requests with telemetry of clients since the start, for `/metrics`: `forwarded` and `dropped`. None:
+    the plugin accepts none."""
     start: Callable[[Gateway], Awaitable[None]] | None = None
     """Async function that is called once per worker process before its first request. None: nothing to start."""
     stop: Callable[[], Awaitable[None]] | None = None

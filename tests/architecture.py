@@ -37,6 +37,7 @@ THREAD_LIBRARIES = ("sqlalchemy", "genai_prices", "google.auth")  # loaded late,
 THREAD_PACKAGES = {
     "console.keys",
     "console.dashboard",
+    "console.gateway_protocol",
     "console.doctor",
     "console.ledger",
 }  # several threads load their modules
@@ -53,6 +54,8 @@ DATE_READERS = {
     "console.dashboard.oidc_client",
     "console.dashboard.palette",
     "console.dashboard.site",
+    "console.gateway_protocol.managed_settings",
+    "console.gateway_protocol.usage",
     "console.keys.administration",
     "console.keys.plugin",
     "console.ledger.receipt_queue",

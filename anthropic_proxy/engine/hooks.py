@@ -91,6 +91,11 @@ class Client(Struct, frozen=True):
     """Owner of the virtual key. "": none, or another client."""
     team: str = ""
     """Team of the virtual key. "": none, or another client."""
+    groups: tuple[str, ...] = ()
+    """Groups of a signed-in person at the identity provider, as far as the settings name them. Empty: none, or another
+    client."""
+    sign_in: str = ""
+    """Id of the sign-in of a person from Claude Code: `sign_…`. "": another client."""
     address_trusted: bool = False
     """True if the client is on this machine, or if no client needs a key. Only a trusted client sees the provider
     setup."""
@@ -151,6 +156,8 @@ class AdmissionRequest(Struct, frozen=True, kw_only=True):
     has_reply: bool = True
     """True if the request produces a reply of a model. False: a token count, which has limits of its own, or a request
     for a batch, a file or a skill."""
+    is_limit_query: bool = False
+    """True if the client only asks for the headers with its limits, so that no provider is called."""
     targets: Sequence[AdmissionTarget] = ()
     """Models that may serve the request: the first choice, then its fallbacks."""
     estimate_input_tokens: Callable[[], int] = lambda: 0

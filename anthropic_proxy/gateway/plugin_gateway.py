@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import date
 from functools import partial
 from typing import Literal
@@ -12,7 +13,7 @@ from anthropic_proxy.engine.exchange.client_side import ClientRequest, Collectin
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.hooks import Client, Receipt
 from anthropic_proxy.engine.providers.hosts import build_server_name, is_in_table
-from anthropic_proxy.engine.routing.model_listing import list_models
+from anthropic_proxy.engine.routing.model_listing import ModelEntry, find_model, list_models
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.contract import UpstreamRequest, read_body
@@ -70,9 +71,15 @@ class ExchangeGateway:
         plan = build_plan(RoutingQuery(model), services.settings, services.catalog)
         return f"{', '.join(f'{target.provider.prefix}/{target.model}' for target in plan.targets)} ({plan.reason})"
 
-    def list_models(self) -> Sequence[str]:
+    def list_models(self, *names: str) -> Sequence[ModelEntry]:
         services = self._current_services()
-        return [entry.id for entry in list_models(services.settings, services.catalog)]
+        if not names:
+            return list_models(services.settings, services.catalog)
+        found = []
+        for name in names:
+            with suppress(ClientError):
+                found.append(find_model(name, services.settings, services.catalog))
+        return found
 
     async def send_http(
         self,

@@ -30,7 +30,7 @@ async def real_page() -> str:
     totals.count_dropped_receipt("Observer")
     totals.snapshot.gauges = Gauges(started_at=1.0, ledger_failures=0, redis_failures=0)
     totals.snapshot.gauges.budget_uses = {("key", "ci", "usd", "day"): 0.8}
-    totals.snapshot.ledger_rows = {"written": 1}
+    totals.snapshot.ledger_rows, totals.snapshot.telemetry = {"written": 1}, {"forwarded": 1}
     totals.snapshot.spending = {("build", "groq"): (3, 30_000_000, 1)}
 
     async def collect() -> tuple[MetricsSnapshot, int]:

@@ -15,7 +15,7 @@ from anthropic_proxy.console.keys.administration import NAME_FIELDS, KeyAdminist
 from anthropic_proxy.console.keys.key_table import KeyTable
 from anthropic_proxy.console.keys.plugin import KeyPolicy
 from anthropic_proxy.console.keys.reservations import Reservations
-from anthropic_proxy.console.keys.virtual_keys import Team, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import Rules, Team, VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ProxyError
@@ -33,6 +33,15 @@ def create_key(administration: KeyAdministration, key: VirtualKey) -> tuple[Virt
     fields = {name: getattr(key, name) for name in (*NAME_FIELDS, "expires_at")} | structs.asdict(key.rules)
     outcome = administration.execute(KeyCommand(action="create", fields=fields))
     return outcome.key, outcome.text
+
+
+def store_key(directory: Path, rules: Rules, team: str = "") -> str:
+    """Store the key `ci` in the database of `running_app`, and return its text."""
+    connection = open_for_writing(Settings(data_directory=directory / "anthropic-proxy"))
+    key = VirtualKey(id="", label="ci", team=team, rules=rules)
+    _, text = create_key(KeyAdministration(connection, "test"), key)
+    connection.close()
+    return text
 
 
 def change_key(administration: KeyAdministration, name: str, **fields: Any) -> VirtualKey:

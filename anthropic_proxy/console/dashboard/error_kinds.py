@@ -21,7 +21,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "api_error": ("server error", "error"),
     "timeout_error": ("timeout", "error-timeout"),
     "authentication_error": ("rejected key", "error-key"),
-    "billing_error": ("no credit", "error-credit"),
+    "billing_error": ("no credit or budget", "error-credit"),
     "permission_error": ("no access", "error-access"),
     "invalid_request_error": ("invalid request", "error-request"),
     "not_found_error": ("not found", "error-not-found"),

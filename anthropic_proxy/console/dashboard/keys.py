@@ -34,6 +34,7 @@ from anthropic_proxy.console.dashboard.tables import (
 from anthropic_proxy.console.keys.descriptions import describe_changes, describe_rules
 from anthropic_proxy.console.keys.descriptions import format_time as format_key_time
 from anthropic_proxy.console.keys.limits import build_key_scope, build_team_scope
+from anthropic_proxy.console.keys.machine_reports import MachineReport, read_reports
 from anthropic_proxy.console.keys.queries import (
     Spending,
     find_key,
@@ -380,6 +381,8 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
     for each in key.hashes:
         end = "" if each.expires_at is None else f", until {formats.long_time(each.expires_at)}"
         facts.append(("Text", f"{each.hint}, from {formats.long_time(each.created_at)}{end}"))
+    reports = _read_reports(context, key.id)
+    facts += [("Settings", f"{report.describe()}, {formats.ago(context.now - report.at)}") for report in reports]
     shown = format_sums(total)
     return {
         "title": f"Key {key.label}",
@@ -426,6 +429,16 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
             [column for column in _CHANGE_COLUMNS if column.name != "target"],
         ),
     }
+
+
+def _read_reports(context: PageContext, key_id: str) -> Sequence[MachineReport]:
+    """Empty: no machine has asked for managed settings, or the store is not available."""
+    if context.store is None:
+        return []
+    try:
+        return context.wait_for(read_reports(context.store, key_id))
+    except (StoreUnavailable, TimeoutError):
+        return []
 
 
 def limit_to_key(context: PageContext, key: VirtualKey) -> PageContext:

@@ -119,7 +119,7 @@ def _list_models(form: OpenedForm, name: str) -> Sequence[tuple[str, str]]:
         return []
     costs = ModelCosts(form.site.gateway.settings)
     # clients such as Claude Code require that an id begins with `claude`
-    listed = [one.removeprefix("claude-") for one in form.site.gateway.list_models() if "/" in one]
+    listed = [one.id.removeprefix("claude-") for one in form.site.gateway.list_models() if "/" in one.id]
     return [(one, describe_price(costs, one)) for one in listed[:_MAX_PROPOSED_MODELS]]
 
 
@@ -154,7 +154,7 @@ async def _change_setting(form: OpenedForm, sent: Mapping[str, str]) -> RouteRes
         name = sent.get("name", "")
         models = await asyncio.to_thread(_list_models, form, name)
         if (proposal := values["proposal"]) is not None and models:
-            available = form.site.gateway.list_models()
+            available = [one.id for one in form.site.gateway.list_models()]
             unlisted = await asyncio.to_thread(list_unlisted_models, proposal.value, available)
             values = {**values, "proposal": structs.replace(proposal, warnings=[*proposal.warnings, *unlisted])}
         return await form.respond("setting.html", {**values, "models": models})

@@ -101,11 +101,15 @@ class KeyTable:
         """`UNKNOWN`: no key has this text."""
         return self._entries.get(key_hash, UNKNOWN)
 
-    def find_key_by_id(self, key_id: str) -> VirtualKey | None:
-        return self._keys.get(key_id)
-
-    def find_team(self, name: str) -> Team | None:
-        return self._teams.get(name)
+    def find_scopes(self, key_id: str) -> Sequence[Scope]:
+        """Return the key and its team, whose rules apply to its requests. Raises `KeysUnavailable` if the key is not in
+        the table.
+        """
+        key = self._keys.get(key_id)
+        if key is None:
+            raise KeysUnavailable
+        team = self._teams.get(key.team) if key.team else None
+        return [build_key_scope(key), *([] if team is None else [build_team_scope(team)])]
 
     def list_scopes_with_budgets(self) -> Sequence[Scope]:
         """Return the keys and teams with budgets, without revoked keys."""
@@ -178,7 +182,7 @@ class KeyTable:
             unread: list[VirtualKey | Team] = [*(key for key in keys if key.revoked_at is None), *teams.values()]
             self._teams = teams
             self._keys = {key.id: key for key in keys if key.id not in rejected}
-            # the last one: `find_key_by_id` finds the key of each accepted entry
+            # the last one: `find_scopes` finds the key of each accepted entry
             self._entries = {
                 each.hash: _build_entry(key, each, key.id not in rejected) for key in keys for each in key.hashes
             }

@@ -19,6 +19,8 @@ from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.plugins import Limit
 
 MINUTE_SECONDS = 60.0
+MIN_TOKEN_COUNTS = 100
+"""Smallest maximum of token counts per minute. `/context` of Claude Code 2.1.332 sends 34 at once."""
 _MARGIN_SECONDS = 86_400.0
 """Time in seconds for which the counter of a budget is kept after the end of its period."""
 _TOTAL_SECONDS = 3_650 * 86_400.0
@@ -89,11 +91,15 @@ def build_limits(scopes: Sequence[Scope], estimate: Amounts, now: float) -> Sequ
 
 
 def build_token_count_limits(scopes: Sequence[Scope]) -> Sequence[KeyLimit]:
-    """The maximum of requests per minute applies to such requests too, but they have a counter of their own."""
+    """The maximum of requests per minute applies to such requests too, but they have a counter of their own. A low one
+    is raised, because Claude Code counts the parts of a context at once.
+    """
     # Token counts and messages have separate limits (docs.anthropic.com, "Token counting", read on 2026-11-22).
     return [
         KeyLimit(
-            scope, Limit(f"{scope.counter}/token_counts", "rate", 1, maximum, MINUTE_SECONDS), "token_counts_per_minute"
+            scope,
+            Limit(f"{scope.counter}/token_counts", "rate", 1, max(maximum, MIN_TOKEN_COUNTS), MINUTE_SECONDS),
+            "token_counts_per_minute",
         )
         for scope in scopes
         if (maximum := scope.rules.requests_per_minute) is not None

@@ -1,5 +1,5 @@
-"""Plugin of virtual keys, which are keys that the proxy issues to clients. `KeyPolicy` authenticates client requests by
-them, and enforces their limits.
+"""Virtual keys, which are keys that the proxy issues to clients. `KeyPolicy` authenticates client requests by them, and
+enforces their limits. The plugin of `gateway_protocol` opens them.
 
 `identify` runs before the body is read, `admit` before a provider is called. `admit` reserves the highest amounts
 (tokens, money) that the request can use. After the request, the actual amounts replace them.
@@ -18,9 +18,7 @@ from anthropic_proxy.console.keys.limits import (
     Amounts,
     KeyLimit,
     Scope,
-    build_key_scope,
     build_limits,
-    build_team_scope,
     build_token_count_limits,
 )
 from anthropic_proxy.console.keys.queries import sum_budget_use
@@ -40,7 +38,6 @@ from anthropic_proxy.plugins import (
     FurtherCall,
     Gateway,
     Headers,
-    Plugin,
     Receipt,
     Settle,
     Store,
@@ -54,7 +51,7 @@ MAX_BYTES_ON_LOOP = 1024 * 1024
 counts."""
 
 
-def open_plugin(settings: Settings) -> Plugin:
+def open_access(settings: Settings) -> "Access":
     """Raises `ConfigurationError` if `settings` disable the database with the keys."""
     if not settings.has_ledger():
         raise ConfigurationError(
@@ -62,42 +59,42 @@ def open_plugin(settings: Settings) -> Plugin:
             "Unset DATABASE_URL, or set it to a database, or set VIRTUAL_KEYS=false.",
             code="virtual-keys-without-database",
         )
-    access = _Access(settings)
-    return Plugin(
-        policies=[access.policy],
-        routes=access.api.routes,
-        budget_uses=access.budget_uses,
-        start=access.start,
-        stop=access.stop,
-    )
+    return Access(settings)
 
 
-class _Access:
+class Access:
+    """The virtual keys of this process, with their policy, their limits and the API of their administration."""
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._gateway: Gateway | None = None
         self._reservations: Reservations | None = None
         self._counting: asyncio.Task[None] | None = None
-        self._table = KeyTable(settings, self._warn)
-        self.policy = KeyPolicy(self._table, self._current_settings)
+        self.table = KeyTable(settings, self._warn)
+        self.policy = KeyPolicy(self.table, self._current_settings)
         self.api = AdminApi(
             self._current_settings,
             lambda: None if self._gateway is None else self._gateway.store,
-            self._table.refresh,
+            self.table.refresh,
             time.time,
         )
 
     async def start(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._reservations = Reservations(gateway.store, self._warn, read_used=self._read_used)
+        self._reservations = Reservations(
+            gateway.store,
+            self._warn,
+            read_used=self._read_used,
+            find_contact=lambda: self._current_settings().limit_contact,
+        )
         self._reservations.start()
         self.policy.set_reservations(self._reservations)
-        await self._table.start()
+        await self.table.start()
         if gateway.store.state.kind == "memory":
             self._counting = asyncio.create_task(self._count_earlier_use(gateway.store, self._reservations))
 
     async def stop(self) -> None:
-        await self._table.stop()
+        await self.table.stop()
         await self.api.stop()
         if self._counting is not None:
             self._counting.cancel()
@@ -113,7 +110,7 @@ class _Access:
         """
         if await store.increment(_COUNTING, 1, _COUNTING_SECONDS) > 1:
             return  # another worker does it
-        scopes, now = self._table.list_scopes_with_budgets(), time.time()
+        scopes, now = self.table.list_scopes_with_budgets(), time.time()
         for start in range(0, len(scopes), _COUNTED_SCOPES):
             limits = build_limits(scopes[start : start + _COUNTED_SCOPES], Amounts(0, 0), now)
             await reservations.add_forgotten_use(limits, now)
@@ -185,17 +182,17 @@ class KeyPolicy:
         """
         if request.client.role != "member":
             return None
-        key = self._table.find_key_by_id(request.client.key_id)
-        if key is None:
-            raise KeysUnavailable
-        scopes = [build_key_scope(key)]
-        if key.team and (team := self._table.find_team(key.team)) is not None:
-            scopes.append(build_team_scope(team))
+        scopes = self._table.find_scopes(request.client.key_id)
         if request.has_reply and not request.parent:  # the settings choose the model of a check, not the client
             require_allowed_route(scopes, request)
             require_allowed_models(scopes, request)
-        estimate = await self._estimate(scopes, request)
         now = self._clock()
+        if request.is_limit_query:
+            budgets = [each for each in build_limits(scopes, Amounts(0, 0), now) if each.budget is not None]
+            if budgets and self._reservations is not None:
+                await self._reservations.read_states(budgets, request.response_headers, now)
+            return None
+        estimate = await self._estimate(scopes, request)
         limits = build_limits(scopes, estimate, now) if request.has_reply else build_token_count_limits(scopes)
         if request.parent:  # its request is counted already, and runs meanwhile
             limits = [each for each in limits if each.rule not in ("requests_per_minute", "concurrency")]

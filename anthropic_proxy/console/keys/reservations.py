@@ -13,10 +13,16 @@ from datetime import UTC, datetime
 
 from msgspec import Struct, field, structs
 
+from anthropic_proxy.console.keys.budget_states import (
+    BudgetState,
+    build_usage_headers,
+    choose_state,
+    list_budget_states,
+)
 from anthropic_proxy.console.keys.descriptions import format_time
-from anthropic_proxy.console.keys.limits import Amounts, KeyLimit, find_actual_amounts
-from anthropic_proxy.console.keys.virtual_keys import find_period_end
-from anthropic_proxy.errors import LimitReached, ProxyError
+from anthropic_proxy.console.keys.limits import Amounts, KeyLimit, Scope, find_actual_amounts
+from anthropic_proxy.console.keys.virtual_keys import Budget, find_period_end
+from anthropic_proxy.errors import BudgetUsedUp, LimitReached, ProxyError
 from anthropic_proxy.plugins import Reservation, Store
 
 RENEW_SECONDS = 20.0
@@ -47,7 +53,7 @@ class HeldLimits(Struct, eq=False):
 
 class Reservations:
     """`read_used` returns the use of budgets by the ledger, at a time in seconds since the epoch. `ticks`: a clock that
-    nobody sets.
+    nobody sets. `find_contact` returns where people ask for a higher limit; "": nobody is named.
     """
 
     def __init__(
@@ -57,10 +63,13 @@ class Reservations:
         renew_seconds: float = RENEW_SECONDS,
         read_used: Callable[[Sequence[KeyLimit], float], Awaitable[Sequence[int]]] | None = None,
         ticks: Callable[[], float] = time.monotonic,
+        *,
+        find_contact: Callable[[], str] = lambda: "",
     ) -> None:
         self._store = store
         self._ticks = ticks
         self._read_used = read_used
+        self._find_contact = find_contact
         self._checked: set[str] = set()
         """Counters of budgets with at least the use by the ledger, since the last interruption of the store."""
         self._checking = asyncio.Lock()
@@ -105,9 +114,18 @@ class Reservations:
             limits[refused] = structs.replace(limits[refused], limit=reduced)
             reservation = await self._reserve(limits)
         response_headers.update(build_rate_headers(limits, reservation, now))
+        states = self._list_states(limits, reservation, now)
         self._note_budget_uses(limits, reservation, now)
         if reservation.refused is not None:
-            raise limit_reached_error(limits[reservation.refused], reservation, now)
+            limit = limits[reservation.refused]
+            error = limit_reached_error(limit, reservation, now, self._find_contact())
+            if isinstance(error, BudgetUsedUp):
+                states = [one for one in states if one.budget is limit.budget]
+            if state := choose_state(states):
+                response_headers.update(build_usage_headers(state))
+            raise error
+        if state := choose_state(states):
+            response_headers.update(build_usage_headers(state))
         held = HeldLimits(limits, reservation)
         if reservation.is_held:
             self._held.add(held)
@@ -160,6 +178,22 @@ class Reservations:
         while len(self._budget_uses) > _MAX_REPORTED:
             del self._budget_uses[next(iter(self._budget_uses))]
 
+    def _list_states(self, limits: Sequence[KeyLimit], reservation: Reservation, now: float) -> list[BudgetState]:
+        """Empty while the store is unavailable, because this process knows only its share."""
+        return list_budget_states(limits, reservation.settled, now) if self._store.state.available else []
+
+    async def read_states(self, limits: Sequence[KeyLimit], response_headers: dict[str, str], now: float) -> None:
+        """Add the headers with the use of budgets, and reserve nothing. Raises `BudgetUsedUp`."""
+        await self.add_forgotten_use(limits, now)
+        found = await self._store.reserve([structs.replace(each.limit, amount=0) for each in limits])
+        state = choose_state(self._list_states(limits, found, now))
+        if state is None:
+            return
+        response_headers.update(build_usage_headers(state))
+        if state.is_used_up:
+            refused = next(each for each in limits if each.budget is state.budget)
+            raise budget_used_up_error(refused.scope, state.budget, now, self._find_contact())
+
     async def raise_to(self, held: HeldLimits, needed: Amounts, now: float) -> None:
         """Reserve what is missing in the budgets of a running request, so that it has the amounts `needed` for its
         calls so far and the next one. Raises `LimitReached`, and reserves nothing, if a budget lacks it.
@@ -179,7 +213,7 @@ class Reservations:
         reservation = await self._reserve(missing)
         self._note_budget_uses(missing, reservation, now)
         if reservation.refused is not None:
-            raise limit_reached_error(missing[reservation.refused], reservation, now)
+            raise limit_reached_error(missing[reservation.refused], reservation, now, self._find_contact())
         addition = HeldLimits(missing, reservation)
         held.additions.append(addition)
         if reservation.is_held:
@@ -231,8 +265,8 @@ class Reservations:
                     self._warn(f"Limits of running requests were not renewed: {type(error).__name__}: {error}")
 
 
-def limit_reached_error(refused: KeyLimit, reservation: Reservation, now: float) -> LimitReached:
-    """`now`: seconds since the epoch."""
+def limit_reached_error(refused: KeyLimit, reservation: Reservation, now: float, contact: str) -> LimitReached:
+    """`now`: seconds since the epoch. `contact`: where people ask for more; "": the command is named."""
     wait = reservation.retry_after_seconds
     scope, maximum = refused.scope, refused.limit.maximum
     if reservation.is_share:
@@ -248,30 +282,43 @@ def limit_reached_error(refused: KeyLimit, reservation: Reservation, now: float)
         )
         return LimitReached(message, code="virtual-key-limit", retry_after=SHARE_WAIT_SECONDS)
     if (budget := refused.budget) is not None:
-        end = find_period_end(budget.period, datetime.fromtimestamp(now, UTC))
-        change = f"Another budget:  {scope.format_change_command(f'--budget AMOUNT/{budget.period}')}"
         if wait <= RESERVED_WAIT_SECONDS:
             message = (
                 f"{scope.describe()} has a budget of {budget.describe()}, and running requests reserve the remainder. "
-                f"Try again when one ends. {change}"
+                f"Try again when one ends. {_explain_budget_change(scope, budget, contact)}"
             )
             return LimitReached(message, code="virtual-key-limit", retry_after=wait)
-        renewal = "It is not renewed." if end is None else f"It is renewed at {format_time(end.timestamp())}."
-        message = f"{scope.describe()} has used up its budget of {budget.describe()}. {renewal} {change}"
-        retry_after = None if end is None else end.timestamp() - now
-        return LimitReached(message, code="virtual-key-limit", retry_after=retry_after, should_retry=False)
+        return budget_used_up_error(scope, budget, now, contact)
     if refused.rule == "concurrency":
         message = (
             f"{scope.describe()} has {_plural(maximum, 'request')} in progress, which is its limit. Try again when one "
-            f"ends. Another limit:  {scope.format_change_command('--concurrency N')}"
+            f"ends. {_explain_change(scope, 'limit', '--concurrency N', contact)}"
         )
         return LimitReached(message, code="virtual-key-limit", retry_after=wait)
     unit, option = _UNITS[refused.rule]
     message = (
         f"{scope.describe()} has reached its limit of {_plural(maximum, unit)} per minute. Try again in "
-        f"{math.ceil(wait)} s. Another limit:  {scope.format_change_command(f'{option} N')}"
+        f"{math.ceil(wait)} s. {_explain_change(scope, 'limit', f'{option} N', contact)}"
     )
     return LimitReached(message, code="virtual-key-limit", retry_after=wait)
+
+
+def budget_used_up_error(scope: Scope, budget: Budget, now: float, contact: str) -> BudgetUsedUp:
+    """As `limit_reached_error`."""
+    end = find_period_end(budget.period, datetime.fromtimestamp(now, UTC))
+    # Claude Code replaces this date by the time of the header, in the time zone of its user
+    renewal = "it is not renewed" if end is None else f"resets {end:%b} {end.day}"
+    more = _explain_budget_change(scope, budget, contact)
+    message = f"{scope.describe()} has used up its budget of {budget.describe()} · {renewal} · {more}"
+    return BudgetUsedUp(message, retry_after=None if end is None else end.timestamp() - now)
+
+
+def _explain_budget_change(scope: Scope, budget: Budget, contact: str) -> str:
+    return _explain_change(scope, "budget", f"--budget AMOUNT/{budget.period}", contact)
+
+
+def _explain_change(scope: Scope, what: str, option: str, contact: str) -> str:
+    return f"Ask for more: {contact}" if contact else f"Another {what}:  {scope.format_change_command(option)}"
 
 
 _UNITS = {

@@ -311,7 +311,7 @@ _NO_CONTROL_CHARACTERS = dict.fromkeys((*range(32), 127), " ")
 
 def is_rejected_by_limit(row: StoredRequest) -> bool:
     """Return True if a limit or budget of a key or team rejected the request, so that no provider was called."""
-    return row.error_type == "rate_limit_error" and not row.provider and row.outcome_class == "error"
+    return row.error_type in ("rate_limit_error", "billing_error") and not row.provider and row.outcome_class == "error"
 
 
 class RowBuilder:

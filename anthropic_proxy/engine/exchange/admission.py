@@ -33,11 +33,13 @@ async def admit(
     estimates: EstimateCache,
     settles: list[Settle],
     further_calls: list[AdmitFurtherCall],
+    is_limit_query: bool = False,
 ) -> None:
     """Ask the policies to admit a request to `/v1/messages`. Raises the `ClientError` of the first that rejects it.
 
     `settles` receives the functions to call with the receipt at the end of the request, also after a rejection.
-    `further_calls` receives those that admit another call for the same request.
+    `further_calls` receives those that admit another call for the same request. `is_limit_query`: no provider is
+    called.
     """
     settings = engine.settings
     receipt = incoming.receipt
@@ -56,6 +58,7 @@ async def admit(
         route=plan.route.name if plan.route is not None else "",
         request_id=receipt.request_id,
         parent=receipt.parent,
+        is_limit_query=is_limit_query,
         targets=[describe_target(target, request) for target in plan.targets],
         estimate_input_tokens=partial(estimate_client_request_tokens, incoming, estimates, scale, request),
         response_headers=receipt.limit_headers,

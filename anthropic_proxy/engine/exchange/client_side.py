@@ -42,6 +42,9 @@ from anthropic_proxy.engine.messages.events import (
 from anthropic_proxy.engine.messages.models import MessagesResponse
 from anthropic_proxy.errors import ProxyError, UpstreamError
 
+_LIMITS = "anthropic-ratelimit-"
+"""Beginning of the names of headers with limits, of which some state the use of budgets."""
+_BUDGETS = f"{_LIMITS}unified-"
 MAX_RETRY_AFTER_SECONDS = 3600
 """A longer delay is lowered to this maximum."""
 
@@ -121,9 +124,15 @@ class ResponseSink(ABC):
         return self._begin(status, headers, body, is_last=True)
 
     async def _begin(self, status: int, headers: Mapping[str, str], data: bytes, *, is_last: bool) -> None:
+        receipt = self.receipt
+        if receipt.client.role == "member":  # the limits of the provider's key are not those of the person
+            headers = {name: value for name, value in headers.items() if not name.startswith(_LIMITS)}
         if self.has_exchange_headers:
-            receipt = self.receipt
-            headers = {**headers, **receipt.limit_headers}
+            limits: Mapping[str, str] = receipt.limit_headers
+            # with other errors, Claude Code would show the state of the budget in place of the message
+            if status != 200 and limits.get(f"{_BUDGETS}status") != "rejected":
+                limits = {name: value for name, value in limits.items() if not name.startswith(_BUDGETS)}
+            headers = {**headers, **limits}
             if status == 200:
                 headers["x-proxy-fidelity"] = receipt.fidelity.format_counts()
             if receipt.failed_attempts:

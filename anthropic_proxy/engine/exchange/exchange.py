@@ -64,6 +64,7 @@ from anthropic_proxy.engine.messages.purpose import (
     AGENT_HEADER,
     SESSION_HEADER,
     is_classifier_request,
+    is_limit_query,
     read_purpose,
     read_tool_times,
 )
@@ -78,6 +79,7 @@ from anthropic_proxy.secrets import redact_error
 
 EMPTY_DELTA_AFTER_SECONDS = 240.0
 """Idle seconds of a provider after which empty text deltas replace pings: clients accept only 10 minutes of pings."""
+_LIMIT_QUERY = FidelityNote("emulated", "max_tokens", "answered by the proxy: the client asks for its limits")
 _WARM_UP = FidelityNote(
     "emulated", "max_tokens", "answered by the proxy: other providers fill their caches automatically"
 )
@@ -206,6 +208,8 @@ class Exchange:
 
         # admit
         further_calls: list[AdmitFurtherCall] = []
+        # the limits of a virtual key are known here; those of another client are the provider's
+        asks_limits = receipt.client.role == "member" and is_limit_query(incoming.headers, request, incoming.body)
         if engine.policies:
             await admit(
                 engine,
@@ -215,6 +219,7 @@ class Exchange:
                 estimates=self._estimates,
                 settles=self._settles,
                 further_calls=further_calls,
+                is_limit_query=asks_limits,
             )
         writer = self._writer = MessageWriter(message_id=engine.new_id("msg_"), model=request.model, signature="")
         writer.clock = self._clock
@@ -238,8 +243,8 @@ class Exchange:
         if request.safeguards and (context := read_safeguards(request.safeguards)) is not None:
             auto_mode = find_auto_mode(engine.settings.auto_mode, plan.route)
             self._check = ReplyCheck(engine, incoming, context, auto_mode, self._send_check)
-        if request.max_tokens == 0 and not begins_as_relay:
-            await self._answer_warm_up()
+        if asks_limits or (request.max_tokens == 0 and not begins_as_relay):
+            await self._answer_without_call(_LIMIT_QUERY if asks_limits else _WARM_UP)
             return
 
         # call and deliver
@@ -274,11 +279,11 @@ class Exchange:
             )
         return await choose_plan(engine, incoming, structs.replace(request, model=model), self._estimates)
 
-    async def _answer_warm_up(self) -> None:
-        """Send an empty reply. The API would fill its cache."""
-        self._receipt.fidelity.add_notes((_WARM_UP,))
+    async def _answer_without_call(self, note: FidelityNote) -> None:
+        """Send an empty reply."""
+        self._receipt.fidelity.add_notes((note,))
         writer, check = self._writer, self._check
-        ending: list[Delta] = [Usage(output_tokens=0), Stop("max_tokens")]
+        ending: list[Delta] = [Usage(input_tokens=0, output_tokens=0), Stop("max_tokens")]
         if self._request.stream:
             self._opened = True
             events = [*self._start(), *writer.feed(ending), *writer.finish()]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from msgspec import Struct
 
+from anthropic_proxy.engine.patterns import compile_later
+
 if TYPE_CHECKING:
     from anthropic_proxy.engine.messages.models import MessagesRequest
 
@@ -46,6 +48,8 @@ KINDS_BESIDE: frozenset[RequestKind] = BACKGROUND_KINDS | {"side_reply", "auto_m
 """Kinds of requests beside the conversation, of Claude Code or of the proxy."""
 _CLIENT_KINDS: Mapping[str, ClientKind] = {name: name for name in get_args(ClientKind)}
 _MAX_AGENT_TYPE, _MAX_PROMPT_ID = 64, 128
+_MAX_LIMIT_QUERY_BYTES = 4_096
+_LIMIT_QUERY = compile_later(rb'"content"\s*:\s*"quota"')
 _MAX_TOOLS, _MAX_TOOL_NAME, _MAX_MILLISECONDS = 100, 128, 10**10
 
 
@@ -90,6 +94,20 @@ def _guess_kind(headers: Mapping[str, str], request: "MessagesRequest") -> Reque
     if not request.tools and (request.thinking is None or request.thinking.type == "disabled"):
         return "auxiliary"
     return "subagent" if headers.get(AGENT_HEADER) else "main"
+
+
+def is_limit_query(headers: Mapping[str, str], request: "MessagesRequest", body: bytes) -> bool:
+    """Return True for the request by which Claude Code reads the headers with its limits, at the start of a session
+    (observed with 2.1.332): `max_tokens` is 1, and the text is `quota`.
+    """
+    return (
+        request.max_tokens == 1
+        and request.message_count == 1
+        and not request.tools
+        and len(body) <= _MAX_LIMIT_QUERY_BYTES
+        and headers.get("user-agent", "").startswith(f"{CLAUDE_CODE}/")
+        and _LIMIT_QUERY.search(body) is not None
+    )
 
 
 def is_classifier_request(request: "MessagesRequest") -> bool:

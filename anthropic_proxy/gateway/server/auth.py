@@ -44,6 +44,8 @@ PUBLIC_PATHS = frozenset(
 """URL paths that the proxy serves without a key, for health probes. Their responses contain no secrets."""
 RECENT_REQUESTS_PATH = "/api/requests/recent"
 """URL path at which a virtual key finds its own requests, for the status line of its user."""
+MEMBER_PATHS = frozenset({RECENT_REQUESTS_PATH, "/managed/settings", "/api/oauth/usage"})
+"""URL paths outside the API that a virtual key reads: what concerns itself."""
 _FORWARDED_FOR = compile_later(r"""(?:^|[;,\s])for\s*=\s*("[^"]*"|[^;,\s]+)""", re.IGNORECASE)
 """Pattern of the client addresses in the header `Forwarded` (RFC 7239)."""
 _HOST = compile_later(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^:/@\[\]\s]+))(?::[0-9]{0,5})?", re.ASCII)
@@ -132,7 +134,7 @@ async def authenticate(
     for policy in policies:
         if (client := await policy.identify(headers)) is not None:
             is_api = scope["path"].startswith("/v1/")
-            reads_own = scope["path"] == RECENT_REQUESTS_PATH and scope["method"] == "GET"
+            reads_own = scope["path"] in MEMBER_PATHS and scope["method"] == "GET"
             if client.role == "member" and not is_api and not reads_own:
                 raise PermissionDenied(
                     f"The key {client.name!r} is for the API below /v1/, not for {scope['path']!r}. "

@@ -18,6 +18,7 @@ from collections.abc import (
     Sequence,
 )
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -129,7 +130,7 @@ class AsgiSink(ResponseSink):
         lines = {"request-id": [self.receipt.request_id]}
         lines |= {name: [value] if isinstance(value, str) else [*value] for name, value in response.headers.items()}
         chunks = response.body
-        if isinstance(chunks, bytes):
+        if isinstance(chunks, bytes) and response.status not in _WITHOUT_BODY:
             lines["content-length"] = [str(len(chunks))]
         await self.start(response.status, [(name, value) for name in lines for value in lines[name]])
         if isinstance(chunks, bytes):
@@ -180,6 +181,7 @@ MAX_MODELS_PER_PAGE = 1000
 """A larger `limit` is rejected with 400."""
 _PAGE_SIZE_DIGITS = compile_later(r"[0-9]{1,4}")
 _CREDENTIAL_HEADERS = frozenset({"authorization", "x-api-key"})
+_WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 _OTHER_FORMATS = {
     "OpenAI's API": compile_later(r"(?:/v1)?/(?:chat/completions|completions|responses|embeddings)"),
     "Gemini's API": compile_later(r"/v1(?:beta)?/models/[^/]+:\w+"),

@@ -71,12 +71,14 @@ class ConfigFile:
                 self.contents = decode_toml(self._text, self._shown_path)
             self.is_readable = True
             if self._text:
-                search, auto_mode = self.contents.get("search"), self.contents.get("auto_mode")
+                names = ("search", "auto_mode", "managed_settings")
+                search, auto_mode, managed = map(self.contents.get, names)
                 self.tables = FileContents(
                     providers=self._decode_tables("providers", ProviderTable),
                     search=msgspec.convert(search, SearchTable) if has_type(search, SearchTable) else None,
                     auto_mode=msgspec.convert(auto_mode, AutoModeTable) if has_type(auto_mode, AutoModeTable) else None,
                     prices=self._decode_tables("prices", PriceTable),
+                    managed_settings=managed or {} if has_type(managed, dict[str, dict[str, object]]) else {},
                 )
                 self.require_type((), self.contents, FileContents)
 

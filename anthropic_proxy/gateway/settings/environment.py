@@ -9,14 +9,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from anthropic_proxy.engine.options import THIS_MACHINE
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.processes import list_absolute_folders
-from anthropic_proxy.gateway.settings.fields import Settings
+from anthropic_proxy.gateway.settings.fields import CollectorSettings, Settings
 from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources
 from anthropic_proxy.gateway.settings.values import AWS_REGION, decode_path, redact_and_shorten
 from anthropic_proxy.secrets import Secret
@@ -210,8 +210,12 @@ def load_trace_fields(values: Mapping[str, Any], sources: Sources) -> tuple[dict
             "address that begins with http:// or https://, such as http://127.0.0.1:4318."
         )
         exporters = tuple(name for name in exporters if name != "otlp")
-    if values.get("disabled", "").lower() == "true":
+    is_disabled = values.get("disabled", "").lower() == "true"
+    if is_disabled:
         exporters = ()
+    collector = CollectorSettings()
+    if protocol.lower() == _PROTOCOL and not is_disabled:
+        collector = _find_collector(values)
     variables = {
         name: Secret(given.text, f"{name} in {given.origin}")
         for name, given in sources.find_variables_only_in_env_file(()).items()
@@ -222,7 +226,23 @@ def load_trace_fields(values: Mapping[str, Any], sources: Sources) -> tuple[dict
         variables[found.variable] = Secret(path)
         if "otlp" in exporters:
             warnings += list_missing_files(found, [path])
-    return {"trace_exporters": exporters, "otel_variables": variables}, warnings
+    return {"trace_exporters": exporters, "otel_variables": variables, "collector": collector}, warnings
+
+
+def _find_collector(values: Mapping[str, Any]) -> CollectorSettings:
+    """`values`: as in `load_trace_fields`. An invalid address, of which there is a warning, is left out."""
+    urls = {}
+    if "endpoint" in values:
+        start = values["endpoint"].rstrip("/")
+        urls = {kind: f"{start}/v1/{kind}" for kind in ("metrics", "logs", "traces")}
+    if "traces_endpoint" in values:
+        urls["traces"] = values["traces_endpoint"]
+    pairs = (pair.partition("=") for pair in values.get("headers", "").split(","))
+    headers = {name.strip().lower(): unquote(value.strip()) for name, _, value in pairs if name.strip()}
+    return CollectorSettings(
+        urls={kind: url for kind, url in urls.items() if _COLLECTOR_ADDRESS.match(url)},
+        headers={name: Secret(value, OTEL_HEADERS) for name, value in headers.items()},
+    )
 
 
 def find_otel_secrets(environ: Mapping[str, str], otel_variables: Mapping[str, Secret]) -> tuple[Secret, ...]:

@@ -48,6 +48,14 @@ class OidcSettings(Struct, frozen=True, kw_only=True):
     """Domains of accepted e-mail addresses, in lower case. Empty: every domain is accepted."""
 
 
+class CollectorSettings(Struct, frozen=True, kw_only=True):
+    """Collector of the company for telemetry of clients (OTLP over HTTP): the variables `OTEL_EXPORTER_OTLP_…`."""
+
+    urls: Mapping[str, str] = {}
+    """`metrics`, `logs`, `traces` → complete URL. Empty: there is no collector."""
+    headers: Mapping[str, Secret] = {}
+
+
 class ReferencedVariable(Struct, frozen=True):
     """A variable with API keys that the configuration file names: `api_key = { env = "LOCAL_KEY" }`."""
 
@@ -86,6 +94,10 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     prices: Mapping[str, PriceTable] = {}
     """Model id with prefix, or a pattern of ids for `matches_model` → its table `[prices."MODEL"]`, in
     the order of the file."""
+    limit_contact: str = ""
+    """Address or text where to ask for a higher limit. "": errors name the command of the administrator."""
+    managed_settings: Mapping[str, Mapping[str, object]] = {}
+    """Group, team or `*` → settings of Claude Code, in the order of the file."""
     stop_timeout_seconds: float = 25.0
     """The default is below the 30 s after which Kubernetes kills a process."""
     drain_delay_seconds: float = 0.0
@@ -93,6 +105,7 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     trace_exporters: tuple[str, ...] = ()
     """`otlp`, `console`. Empty: traces are off."""
+    collector: CollectorSettings = CollectorSettings()
     otel_variables: Mapping[str, Secret] = {}
     """Variable → text, for variables `OTEL_…` that are set only in `.env`, and absolute paths of files. They are copied
     to the environment, where the OpenTelemetry SDK reads them."""

@@ -194,3 +194,6 @@ class FileContents(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Own prices by model id with prefix, or by pattern: `openai/gpt-4.1`, `vllm/*`."""
     routes: list[RouteTable] = []
     """Rules that choose the models of a request by its properties. The first matching route is used."""
+    managed_settings: dict[str, dict[str, object]] = {}
+    """Group of people, or `*` for everybody → settings of Claude Code that the proxy sends to them. The first table
+    that names a group of the person, or the team of the key, is used."""

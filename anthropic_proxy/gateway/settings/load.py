@@ -28,6 +28,7 @@ from anthropic_proxy.gateway.settings.environment import (
 )
 from anthropic_proxy.gateway.settings.fields import OidcSettings, Settings
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
+from anthropic_proxy.gateway.settings.managed_settings import load_managed_settings
 from anthropic_proxy.gateway.settings.place import find_data_directory, find_env_file
 from anthropic_proxy.gateway.settings.provider_calls import load_call_options
 from anthropic_proxy.gateway.settings.provider_tables import (
@@ -131,6 +132,7 @@ def load_settings(
     fields["auto_mode"] = _build_auto_mode(fields.get("auto_mode", {}), file, sources)
     fields["prices"] = load_prices(file, sources)
     fields["routes"] = load_routes(file, sources)
+    fields["managed_settings"] = load_managed_settings(file, sources)
     proxies: Mapping[str, Secret] = {}
     with sources.errors.collect():
         proxies = find_proxies(environ)

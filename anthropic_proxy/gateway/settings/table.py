@@ -260,6 +260,14 @@ _ACCESS = (
         "anthropic-proxy keys create LABEL",
     ),
     Setting(
+        "LIMIT_CONTACT",
+        "limit_contact",
+        values.decode_contact,
+        "Where people ask for a higher limit or budget: an address or a name. Errors about limits of virtual keys end "
+        "with it. Unset: they end with the command of the administrator.",
+        "https://go.example.org/limits",
+    ),
+    Setting(
         "ADMIN_API_KEY",
         "admin_api_keys",
         values.decode_keys,

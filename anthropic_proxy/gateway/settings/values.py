@@ -58,6 +58,7 @@ _FILE_PARAMETERS = frozenset(
 )
 """Parameters of a URL that are the path of a file or folder, for libpq (PostgreSQL 18) and redis-py."""
 _POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
+_MAX_CONTACT_CHARACTERS = 200
 
 
 def invalid_setting_error(found: FoundSetting, allowed: str, suggestion: str = "") -> ConfigurationError:
@@ -231,6 +232,12 @@ def decode_scopes(found: FoundSetting) -> tuple[str, ...]:
 
 def decode_domains(found: FoundSetting) -> tuple[str, ...]:
     return tuple(dict.fromkeys(domain.lower().lstrip("@") for domain in found.items))
+
+
+def decode_contact(found: FoundSetting) -> str:
+    if len(found.text) > _MAX_CONTACT_CHARACTERS or not found.text.isprintable():
+        raise invalid_setting_error(found, f"Use one line of at most {_MAX_CONTACT_CHARACTERS} printable characters.")
+    return found.text
 
 
 def decode_vertex_location(found: FoundSetting) -> str:

@@ -131,6 +131,8 @@ class MetricsSnapshot(Struct):
     """Provider, and the part of the prompt that has changed (`tools`) → number of changes, and tokens behind them."""
     checks: dict[tuple[str, str], int] = field(default_factory=dict)
     """Verdict about a tool call, and who gave it or why there is none → number of calls."""
+    telemetry: dict[str, int] = field(default_factory=dict)
+    """Requests with telemetry of clients that the collector got (key `forwarded`) or that were lost (key `dropped`)."""
     ledger_rows: dict[str, int] = field(default_factory=dict)
     """Number of requests that the ledger has stored (key `written`) and lost (key `dropped`)."""
     spending: dict[tuple[str, str], tuple[int, int, int]] = field(default_factory=dict)
@@ -182,8 +184,9 @@ class MetricsSnapshot(Struct):
             self.rejected_requests[status] = self.rejected_requests.get(status, 0) + times
         for observer, times in other.dropped_receipts.items():
             self.dropped_receipts[observer] = self.dropped_receipts.get(observer, 0) + times
-        for result, count in other.ledger_rows.items():
-            self.ledger_rows[result] = self.ledger_rows.get(result, 0) + count
+        for ours, theirs in ((self.ledger_rows, other.ledger_rows), (self.telemetry, other.telemetry)):
+            for result, count in theirs.items():
+                ours[result] = ours.get(result, 0) + count
         for (team, provider), sums in other.spending.items():
             self.add_spending(team, provider, sums)
         if self.gauges is None:
@@ -419,6 +422,12 @@ REDIS_UP = MetricFamily(
 REDIS_PENDING_SETTLEMENTS = MetricFamily(
     "anthropic_proxy_redis_pending_settlements", "gauge", (), "Settled amounts of limits that are not yet in Redis."
 )
+TELEMETRY_REQUESTS = MetricFamily(
+    "anthropic_proxy_telemetry_requests_total",
+    "counter",
+    ("result",),
+    "Requests with telemetry of clients: forwarded to the collector, or dropped.",
+)
 BUDGET_USED_RATIO = MetricFamily(
     "anthropic_proxy_budget_used_ratio",
     "gauge",
@@ -497,6 +506,7 @@ def collect_samples(
     samples[CPU_SECONDS][()] = snapshot.cpu_seconds
     samples[REJECTED_REQUESTS] = {(str(status),): times for status, times in snapshot.rejected_requests.items()}
     samples[DROPPED_RECEIPTS] = {(observer,): times for observer, times in snapshot.dropped_receipts.items()}
+    samples[TELEMETRY_REQUESTS] = {(result,): count for result, count in snapshot.telemetry.items()}
     samples[LEDGER_ROWS] = {(result,): count for result, count in snapshot.ledger_rows.items()}
     for team_and_provider, (stored, cost, unknown) in snapshot.spending.items():
         samples[STORED_REQUESTS][team_and_provider] = stored

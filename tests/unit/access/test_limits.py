@@ -100,7 +100,7 @@ async def test_a_budget_in_dollars_is_used_up_and_renewed(keys: Keys) -> None:
     await keys.finish(second, input_tokens=20_000, output_tokens=500)
     spent = await keys.refuse(key, 429, estimate_input_tokens=lambda: 10)
     assert spent.message == (
-        "The key 'ci' has used up its budget of $0.01 per day. It is renewed at 2026-11-22T00:00:00Z. "
+        "The key 'ci' has used up its budget of $0.01 per day · resets Nov 22 · "
         "Another budget:  anthropic-proxy keys change ci --budget AMOUNT/day"
     )
     assert (spent.retry_after, spent.should_retry) == (12 * 3600.0, False)
@@ -278,7 +278,7 @@ async def test_failed_requests_cost_nothing_and_cancelled_ones_their_estimated_i
     await keys.finish(remainder, input_tokens=1_000)
     error = await keys.refuse(key, 429)
     assert error.message == (
-        "The key 'ci' has used up its budget of 2,000 tokens in total. It is not renewed. Another budget:  "
+        "The key 'ci' has used up its budget of 2,000 tokens in total · it is not renewed · Another budget:  "
         "anthropic-proxy keys change ci --budget AMOUNT/total"
     )
     assert (error.retry_after, error.should_retry) == (None, False)
@@ -425,6 +425,28 @@ async def test_a_budget_counts_the_searches_of_a_provider_also_in_a_tier_without
     await keys.settled()
     spent = await keys.refuse(key, 429, estimate_input_tokens=lambda: 10)
     assert spent.message == (
-        "The key 'ci' has used up its budget of $0.01 per day. It is renewed at 2026-11-22T00:00:00Z. "
+        "The key 'ci' has used up its budget of $0.01 per day · resets Nov 22 · "
         "Another budget:  anthropic-proxy keys change ci --budget AMOUNT/day"
     )
+
+
+async def test_the_state_of_a_budget_is_that_of_the_key_or_its_team(keys: Keys) -> None:
+    start = "anthropic-ratelimit-unified-"
+    key = await keys.create("ci", team="build", rules=Rules(budgets=(Budget(1_000, "tokens", "day"),)))
+    change_team(keys.administration, "build", {"budgets": (Budget(1_000, "tokens", "month"),)})
+    await keys.table.refresh()
+    first = await keys.admit(key)
+    assert first.headers[f"{start}overage-utilization"] == "0"  # what running requests reserve does not count
+    await keys.finish(first, input_tokens=100, output_tokens=700)
+    second = await keys.admit(key)
+    assert {name.removeprefix(start): value for name, value in second.headers.items()} == {
+        "status": "allowed_warning",
+        "overage-utilization": "0.8",
+        "reset": "1795305600",
+        "overage-reset": "1795305600",
+        "overage-surpassed-threshold": "0.75",
+        "representative-claim": "overage",
+        "overage-status": "allowed_warning",
+    }
+    await keys.finish(second, input_tokens=0, output_tokens=200)
+    assert "used up its budget" in (await keys.refuse(key, 429)).message

@@ -27,18 +27,11 @@ from anthropic_proxy.plugins import Client
 from tests.support.command_line import run_command
 from tests.support.ledger import NOON, new_receipt, reading, running_ledger
 from tests.support.secret_canaries import find_leaks
-from tests.support.virtual_keys import change_key, change_team, create_key, running_app, send
+from tests.support.virtual_keys import change_key, change_team, create_key, running_app, send, store_key
 from tests.support.waiting import wait_for_async
 
 ASKED = {"model": "demo/demo", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
 OTHERS = {"PROXY_API_KEY": "pk-0123456789", "ADMIN_API_KEY": "admin-0123456789"}
-
-
-def store_key(directory: Path, rules: Rules) -> str:
-    connection = open_for_writing(Settings(data_directory=directory / "anthropic-proxy"))
-    _, text = create_key(KeyAdministration(connection, "test"), VirtualKey(id="", label="ci", rules=rules))
-    connection.close()
-    return text
 
 
 async def test_each_kind_of_key_has_its_paths(tmp_path: Path) -> None:

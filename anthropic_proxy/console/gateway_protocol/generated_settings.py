@@ -1,0 +1,156 @@
+"""Settings of Claude Code that follow from the settings of the proxy: models, limits, prices and rules of auto mode.
+
+Claude Code knows Anthropic's models only. Its ids of these models stay, so that routes and fallbacks apply; names,
+limits and prices are those of the models that reply. A model that the company names itself gets a row of its own in the
+menu `/model`, and behaves as the known model that is most like it. No setting here needs the approval of a user.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from anthropic_proxy.console import formats
+from anthropic_proxy.console.client_limits import (
+    describe_prices,
+    find_model_price,
+    find_served_models,
+    list_window_variables,
+)
+from anthropic_proxy.console.client_models import (
+    MAIN_MODELS,
+    build_model_picker,
+    list_limit_variables,
+    list_name_variables,
+)
+from anthropic_proxy.console.client_variables import ASSUMED_MODEL, LIMITING_MODEL
+from anthropic_proxy.console.keys.virtual_keys import Rules
+from anthropic_proxy.engine.options import WILDCARDS, AutoMode
+from anthropic_proxy.engine.providers import find_registry
+from anthropic_proxy.engine.providers.catalog import ModelCapabilities, find_table_capabilities
+from anthropic_proxy.engine.routing.choices import find_tier
+from anthropic_proxy.gateway.prices.price_list import Price, PriceList
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.plugins import Gateway, ModelEntry, ModelFeatures
+
+_MODELS_OF_CLIENT = ("claude-opus-4-7", "claude-opus-4-5", "claude-haiku-4-5")
+"""Models that Claude Code 2.1.332 knows, of which each has other limits: a long window and all levels of effort; a
+short window and some levels; a short window and no level."""
+_VENDOR = "anthropic"
+_MAX_ROWS = 100
+_DEFAULT_RULES = "$defaults"
+"""Item of a list of rules that stands for the rules of Claude Code itself."""
+
+
+async def generate_settings(gateway: Gateway, rules: Sequence[Rules]) -> dict[str, Any]:
+    """`rules`: those of the key and its team. Settings without a value are left out. A model that the rules forbid is
+    not offered; `availableModels` is [] if they forbid all.
+    """
+    settings = gateway.settings
+    entries = [one for one in gateway.list_models() if "/" not in one.id]
+    offered = [one for one in entries if _is_allowed(one, rules, settings)]
+    served = find_served_models({"data": msgspec.to_builtins(offered)}, settings)
+    named = _list_named_models(settings, rules, {one.target for one in served.tiers})
+    features = {one.model: one for one in await gateway.describe_models(named)}
+    prices = PriceList(settings)
+    found: dict[str, Any] = {}
+    variables = list_name_variables(served.tiers, served.prices, {})
+    rows = build_model_picker(served.tiers, variables, served.prices, {}, ())
+    if variables:
+
+        def read_models(names: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+            return [msgspec.to_builtins(one) for one in gateway.list_models(*names)]
+
+        requested = [one.id for one in served.tiers if one.tier in MAIN_MODELS] or [one.id for one in served.tiers]
+        windows = list_window_variables(read_models, served, requested)
+        limits = {name: text for name, text in windows.items() if name not in (LIMITING_MODEL, ASSUMED_MODEL)}
+        found["env"] = {**variables, **limits, **list_limit_variables(served.tiers, is_managed=True)}
+    if features:
+        texts = describe_prices(features, settings)
+        options = [*rows.get("options", ()), *(_build_row(one, texts.get(name, "")) for name, one in features.items())]
+        rows = {**rows, "options": options}
+    if rows:
+        found["modelPicker"] = rows
+    if len(offered) < len(entries):
+        ids = [*(one.id for one in offered), *features]
+        first = next((one.id for one in served.tiers), next(iter(features), ""))
+        found |= {"availableModels": ids, **({"model": first, "enforceAvailableModels": True} if first else {})}
+    if overrides := _list_prices(offered, features, prices, settings):
+        found["modelPricing"] = {"overrides": overrides}
+    if auto_mode := _build_auto_mode(settings.auto_mode):
+        found["autoMode"] = auto_mode
+    return found
+
+
+def _is_allowed(entry: ModelEntry, rules: Sequence[Rules], settings: Settings) -> bool:
+    """Return True if a key with `rules` may request the model. The proxy checks each request again."""
+    used = [entry.target or f"{_VENDOR}/{entry.id}", *settings.fallbacks.get(find_tier(entry.id) or "", ())]
+    return all(
+        (one.allows_model([entry.id]) or all(one.allows_model([name]) for name in used))
+        and all(one.allows_provider(name.partition("/")[0]) for name in used if "/" in name)
+        and (entry.route is None or one.allows_route(entry.route))
+        for one in rules
+    )
+
+
+def _list_named_models(settings: Settings, rules: Sequence[Rules], targets: set[str]) -> list[str]:
+    """Return the models that the company names itself: in tables of providers, and by rules of the key or its team."""
+    own = [f"{row.prefix}/{name}" for row in find_registry(settings) if row.is_configured for name in row.known_models]
+    named = [name for one in rules for name in one.models if "/" in name and WILDCARDS.isdisjoint(name)]
+    return [
+        name
+        for name in dict.fromkeys([*own, *named])
+        if name not in targets
+        and all(one.allows_model([name]) and one.allows_provider(name.partition("/")[0]) for one in rules)
+    ][:_MAX_ROWS]
+
+
+def _build_row(model: ModelFeatures, price: str) -> dict[str, str]:
+    facts = [f"{formats.short_count(model.max_input)} context"] if model.max_input else []
+    facts += [price] if price else []
+    row = {"model": model.model, "label": model.model, "behavesAs": find_similar_model(model)}
+    return {**row, "description": ", ".join(facts)} if facts else row
+
+
+def find_similar_model(model: ModelFeatures) -> str:
+    """Return the model of Claude Code whose limits are most like those of `model`: the longest window that is not
+    longer, then the levels of effort, then the output limit.
+    """
+    window = model.context_window or 0
+    known = {name: find_table_capabilities(_VENDOR, name) for name in _MODELS_OF_CLIENT}
+    shortest = min(one.context_window for one in known.values())
+
+    def rank(name: str) -> tuple[int, int, int]:
+        like: ModelCapabilities = known[name]
+        is_longer = like.context_window > max(window, shortest)
+        other_levels = len({*like.efforts} ^ {*model.efforts} - {"none", "minimal"})
+        output = abs((like.max_output or 0) - (model.max_output or 0))
+        return -1 if is_longer else like.context_window, -other_levels, -output
+
+    return max(known, key=rank)
+
+
+def _list_prices(
+    offered: Sequence[ModelEntry], features: Mapping[str, ModelFeatures], prices: PriceList, settings: Settings
+) -> dict[str, dict[str, float]]:
+    """Return the prices in dollars per million tokens that Claude Code cannot know: of other models, and the company's
+    own.
+    """
+    found: dict[str, dict[str, float]] = {}
+    targets = {**{one.id: one.target or f"{_VENDOR}/{one.id}" for one in offered}, **{name: name for name in features}}
+    for name, target in targets.items():
+        price = find_model_price(prices, settings, target)
+        if price is not None and (price.is_final or not target.endswith(f"/{name}") or name == target):
+            found[name] = _encode_price(price)
+    return found
+
+
+def _encode_price(price: Price) -> dict[str, float]:
+    base = price.base
+    amounts = {"input": base.input, "output": base.output, "cacheRead": base.cache_read, "cacheWrite": base.cache_write}
+    return {name: float(amount) for name, amount in amounts.items()}
+
+
+def _build_auto_mode(auto_mode: AutoMode) -> dict[str, list[str]]:
+    rules = {"hard_deny": auto_mode.deny, "allow": auto_mode.allow, "environment": auto_mode.environment}
+    return {name: [_DEFAULT_RULES, *sentences] for name, sentences in rules.items() if sentences}

@@ -1,0 +1,94 @@
+"""The plugin of virtual keys, with the URL paths that Claude Code asks of the gateway of a company."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+
+from anthropic_proxy.console.gateway_protocol import managed_settings, telemetry_relay, usage
+from anthropic_proxy.console.keys.limits import Scope
+from anthropic_proxy.console.keys.machine_reports import MachineReport, store_report
+from anthropic_proxy.console.keys.plugin import Access, open_access
+from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
+from anthropic_proxy.gateway.server.auth import MAX_REQUEST_BYTES
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.plugins import (
+    Client,
+    Gateway,
+    Plugin,
+    Route,
+    RouteRequest,
+    RouteResponse,
+    Store,
+    StoreUnavailable,
+)
+
+_Send = Callable[[Gateway, RouteRequest], Awaitable[RouteResponse]]
+
+
+def open_plugin(settings: Settings) -> Plugin:
+    """Raises `ConfigurationError` if `settings` disable the database with the keys."""
+    access = open_access(settings)
+    protocol = _GatewayProtocol(access)
+    return Plugin(
+        policies=[access.policy],
+        routes=[*access.api.routes, *protocol.list_routes()],
+        budget_uses=access.budget_uses,
+        telemetry_counts=protocol.count_telemetry,
+        start=protocol.start,
+        stop=protocol.stop,
+    )
+
+
+class _GatewayProtocol:
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._threads = ReaderThreads()
+        self._telemetry = telemetry_relay.TelemetryRelay()
+        self._gateway: Gateway | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        await self._access.start(gateway)
+
+    async def stop(self) -> None:
+        await self._telemetry.stop()
+        await self._threads.stop()
+        await self._access.stop()
+
+    def count_telemetry(self) -> Mapping[str, int]:
+        return self._telemetry.counts
+
+    def list_routes(self) -> Sequence[Route]:
+        return [
+            self._build_route(managed_settings.PATH, self._send_managed_settings),
+            self._build_route(usage.PATH, self._send_usage),
+            *(self._build_route(path, self._telemetry.accept, "POST") for path in telemetry_relay.PATHS),
+        ]
+
+    def _build_route(self, path: str, send: _Send, method: str = "GET") -> Route:
+        async def respond(request: RouteRequest) -> RouteResponse:
+            assert self._gateway is not None  # no request is served before the start of the plugins
+            return await send(self._gateway, request)
+
+        return Route(path=path, respond=respond, methods=[method], max_body_bytes=MAX_REQUEST_BYTES)
+
+    def _find_scopes(self, client: Client) -> Sequence[Scope]:
+        return self._access.table.find_scopes(client.key_id) if client.role == "member" else []
+
+    async def _send_managed_settings(self, gateway: Gateway, request: RouteRequest) -> RouteResponse:
+        def note_machine(report: MachineReport) -> None:
+            task = asyncio.create_task(_store_report(gateway.store, request.client.key_id, report))
+            self._tasks.add(task)  # the answer does not wait for the store
+            task.add_done_callback(self._tasks.discard)
+
+        scopes = self._find_scopes(request.client)
+        return await managed_settings.serve_managed_settings(request, gateway, scopes, note_machine)
+
+    async def _send_usage(self, gateway: Gateway, request: RouteRequest) -> RouteResponse:
+        return await usage.serve_usage(request, gateway, self._find_scopes(request.client), self._threads)
+
+
+async def _store_report(store: Store, key_id: str, report: MachineReport) -> None:
+    with suppress(StoreUnavailable):  # the next report follows within an hour
+        await store_report(store, key_id, report)

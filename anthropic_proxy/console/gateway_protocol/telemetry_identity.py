@@ -1,0 +1,146 @@
+"""Who sent telemetry (OTLP): `name_sender` writes it into metrics, logs and traces, in place of what the client says.
+
+Claude Code states its user itself, and repeats it in each data point. So a name of `build_attributes` is removed
+wherever the client has set it, and set in each resource, data point, log record and span.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from anthropic_proxy.engine.json_decoding import decode_json
+from anthropic_proxy.plugins import Client
+
+SOURCE = "anthropic-proxy"
+_NAMES = ("identity.source", "user.id", "user.email", "user.groups", "user.team")
+_BYTES = 2
+"""Wire type of texts and nested messages (protobuf.dev, "Encoding")."""
+_FIXED = {1: 8, 5: 4}
+"""Wire type → its number of bytes."""
+_ATTRIBUTES = 0
+"""Key of a node below with the number of the field that has the attributes of the message."""
+_Node = Mapping[int, Any]
+_POINTS: _Node = {1: {_ATTRIBUTES: 7}}
+_MESSAGES: Mapping[str, _Node] = {
+    "metrics": {
+        1: {
+            1: {_ATTRIBUTES: 1},
+            2: {2: {5: _POINTS, 7: _POINTS, 9: {1: {_ATTRIBUTES: 9}}, 10: {1: {_ATTRIBUTES: 1}}, 11: _POINTS}},
+        }
+    },
+    "logs": {1: {1: {_ATTRIBUTES: 1}, 2: {2: {_ATTRIBUTES: 6}}}},
+    "traces": {1: {1: {_ATTRIBUTES: 1}, 2: {2: {_ATTRIBUTES: 9}}}},
+}
+"""Kind of telemetry → numbers of the fields that lead to attributes. Source: opentelemetry-proto 1.10, `metrics.proto`,
+`logs.proto`, `trace.proto` and `resource.proto` (read 2026-11-27)."""
+_JSON_PARENTS = frozenset({"resource", "dataPoints", "data_points", "logRecords", "log_records", "spans"})
+"""Fields of OTLP in JSON whose objects have attributes. Servers accept both spellings."""
+
+
+def build_attributes(client: Client) -> Mapping[str, str]:
+    """Return the facts about the sender that the proxy knows. The name of the key stands for a missing owner."""
+    person = client.owner or client.name
+    values = (SOURCE, person, person if "@" in person else "", ",".join(client.groups), client.team)
+    return {name: value for name, value in zip(_NAMES, values, strict=True) if value}
+
+
+def name_sender(kind: str, body: bytes, attributes: Mapping[str, str], *, is_json: bool) -> bytes:
+    """`kind`: `metrics`, `logs` or `traces`. Raises `ValueError` for a body that is not valid OTLP."""
+    if is_json:
+        added = [{"key": name, "value": {"stringValue": value}} for name, value in attributes.items()]
+        decoded = decode_json(body)
+        try:
+            _edit_json(decoded, added)
+        except RecursionError:
+            raise ValueError("the message is nested too deeply") from None
+        return msgspec.json.encode(decoded)
+    encoded = [
+        _encode_field(1, name.encode()) + _encode_field(2, _encode_field(1, value.encode()))
+        for name, value in attributes.items()
+    ]
+    return _edit(body, _MESSAGES[kind], encoded)
+
+
+def _edit_json(value: Any, added: list[Any], parent: str = "") -> None:
+    if isinstance(value, list):
+        for item in value:
+            _edit_json(item, added, parent)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if name != "attributes":
+                _edit_json(item, added, name)
+        if parent in _JSON_PARENTS:
+            given = value.get("attributes")
+            kept = given if isinstance(given, list) else []
+            value["attributes"] = [one for one in kept if not (isinstance(one, dict) and one.get("key") in _NAMES)]
+            value["attributes"] += added
+
+
+def _edit(message: bytes, node: _Node, added: list[bytes]) -> bytes:
+    pieces = []
+    place = node.get(_ATTRIBUTES)
+    for number, piece, content in _split_fields(message):
+        if content is None:
+            pieces.append(piece)
+        elif number == place:
+            if _find_name(content) not in _NAMES:
+                pieces.append(piece)
+        elif (child := node.get(number)) is not None:
+            pieces.append(_encode_field(number, _edit(content, child, added)))
+        else:
+            pieces.append(piece)
+    if place is not None:
+        pieces += [_encode_field(place, one) for one in added]
+    return b"".join(pieces)
+
+
+def _find_name(attribute: bytes) -> str:
+    """Of a repeated field, the last one counts."""
+    names = [content for number, _, content in _split_fields(attribute) if number == 1 and content is not None]
+    return names[-1].decode("utf-8", "replace") if names else ""
+
+
+def _split_fields(message: bytes) -> Iterator[tuple[int, bytes, bytes | None]]:
+    """Yield number, bytes and content of each field. The content of a number is None."""
+    position = 0
+    while position < len(message):
+        tag, start = _decode_number(message, position)
+        content = None
+        if tag & 7 == _BYTES:
+            size, start = _decode_number(message, start)
+            end = start + size
+            content = message[start:end]
+        elif tag & 7 == 0:
+            _, end = _decode_number(message, start)
+        elif tag & 7 in _FIXED:
+            end = start + _FIXED[tag & 7]
+        else:
+            raise ValueError("unknown wire type")
+        if end > len(message):
+            raise ValueError("the message is incomplete")
+        yield tag >> 3, message[position:end], content
+        position = end
+
+
+def _decode_number(message: bytes, position: int) -> tuple[int, int]:
+    """Return a number (varint) and the position behind it."""
+    value = shift = 0
+    for index in range(position, min(position + 10, len(message))):
+        value |= (message[index] & 127) << shift
+        if message[index] < 128:
+            return value, index + 1
+        shift += 7
+    raise ValueError("the message is incomplete")
+
+
+def _encode_field(number: int, content: bytes) -> bytes:
+    return _encode_number(number << 3 | _BYTES) + _encode_number(len(content)) + content
+
+
+def _encode_number(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 127:
+        encoded.append(value & 127 | 128)
+        value >>= 7
+    return bytes((*encoded, value))

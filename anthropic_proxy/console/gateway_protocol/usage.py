@@ -1,0 +1,104 @@
+"""`GET /api/oauth/usage`: the budgets of a person in dollars, as `/usage` of Claude Code shows them."""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from anthropic_proxy.console.keys.budget_states import PERIOD_NAMES, BudgetState, choose_state, list_budget_states
+from anthropic_proxy.console.keys.limits import KeyLimit, Scope, build_budget_counter
+from anthropic_proxy.console.keys.queries import sum_budget_use
+from anthropic_proxy.console.keys.virtual_keys import Budget, find_period_start
+from anthropic_proxy.console.ledger.database import open_for_reading
+from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
+from anthropic_proxy.gateway.money import NANO_DOLLARS
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
+
+PATH = "/api/oauth/usage"
+_NANO_DOLLARS_PER_CENT = NANO_DOLLARS // 100
+_WARNING, _CRITICAL = 0.75, 0.95
+
+
+async def serve_usage(
+    request: RouteRequest, gateway: Gateway, scopes: Sequence[Scope], threads: ReaderThreads
+) -> RouteResponse:
+    """`scopes`: the key and its team. A person without a budget in dollars sees the costs of the day, the week and the
+    month.
+    """
+    now = time.time()
+    limits = [
+        KeyLimit(scope, build_budget_counter(scope, budget, now), budget=budget)
+        for scope in scopes
+        for budget in scope.rules.budgets
+        if budget.unit == "usd"
+    ]
+    if limits:
+        held = await gateway.store.reserve([each.limit for each in limits])
+        body = encode_budgets(list_budget_states(limits, held.settled, now))
+    else:
+        starts = find_starts(now)
+        costs = await threads.run(name_client(request), _read_costs, gateway.settings, scopes[:1], starts, now)
+        body = encode_costs(costs)
+    headers = {"content-type": "application/json", "cache-control": "no-store"}
+    return RouteResponse(headers=headers, body=msgspec.json.encode(body))
+
+
+def encode_budgets(states: Sequence[BudgetState]) -> Mapping[str, Any]:
+    chosen = choose_state(states)
+    body: dict[str, Any] = {"limits": [_encode_state(each, is_active=each is chosen) for each in states]}
+    if chosen is not None:
+        body["extra_usage"] = {
+            "is_enabled": True,
+            "monthly_limit": chosen.budget.counter_amount // _NANO_DOLLARS_PER_CENT,
+            "used_credits": chosen.used // _NANO_DOLLARS_PER_CENT,
+            "utilization": round(chosen.share * 100),
+            "currency": "USD",
+        }
+    return body
+
+
+def _encode_state(state: BudgetState, *, is_active: bool) -> Mapping[str, Any]:
+    exact = state.used / state.budget.counter_amount
+    end = None if state.resets_at is None else datetime.fromtimestamp(state.resets_at, UTC)
+    return {
+        "kind": "spend",
+        "group": PERIOD_NAMES[state.budget.period],
+        "percent": round(state.share * 100),
+        "resets_at": None if end is None else f"{end:%Y-%m-%dT%H:%M:%S}.000Z",
+        "severity": "critical" if exact > _CRITICAL else "warning" if exact > _WARNING else "normal",
+        "is_active": is_active,
+    }
+
+
+def find_starts(now: float) -> Mapping[str, float]:
+    """Return the start of the day, of the week (Monday) and of the month in UTC, in seconds since the epoch."""
+    day = find_period_start("day", datetime.fromtimestamp(now, UTC))
+    starts = {"daily": day, "weekly": day - timedelta(days=day.weekday()), "monthly": day.replace(day=1)}
+    return {name: start.timestamp() for name, start in starts.items()}
+
+
+def _read_costs(
+    settings: Settings, scopes: Sequence[Scope], starts: Mapping[str, float], now: float
+) -> Mapping[str, int]:
+    """Return the nano-dollars of a key from each start until `now`."""
+    if not scopes:
+        return dict.fromkeys(starts, 0)
+    periods = {name: Budget(1, "usd", "total", since=start) for name, start in starts.items()}
+    with closing(open_for_reading(settings)) as connection:
+        return {name: sum_budget_use(connection, scopes[0], period, now) for name, period in periods.items()}
+
+
+def encode_costs(costs: Mapping[str, int]) -> Mapping[str, Any]:
+    """`costs`: nano-dollars of the day, the week and the month."""
+    cents = {name: cost // _NANO_DOLLARS_PER_CENT for name, cost in costs.items()}
+
+    def encode(name: str) -> Mapping[str, Any]:
+        return {"limit": None, "used_credits": cents[name], "utilization": None}
+
+    month = {"monthly_limit": None, "used_credits": cents["monthly"], "utilization": None, "currency": "USD"}
+    usage = {"is_enabled": True, **month, "daily": encode("daily"), "weekly": encode("weekly")}
+    return {"extra_usage": usage, "limits": []}

@@ -1,0 +1,93 @@
+"""How far budgets are used, in the form in which Claude Code shows it: headers of a reply, and bars of `/usage`.
+
+Source of names, thresholds and rounding: `claude gateway` of Claude Code 2.1.332. Its client shows a notice from the
+first threshold on, and the message of a refusal as it is. Only settled amounts count, because the amounts that running
+requests have reserved are the highest possible ones.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from msgspec import Struct
+
+from anthropic_proxy.console.keys.limits import KeyLimit, Scope
+from anthropic_proxy.console.keys.virtual_keys import Budget, find_period_end
+
+HEADERS = "anthropic-ratelimit-unified-"
+"""Beginning of the names of the headers."""
+_THRESHOLDS = (0.95, 0.75)
+_MAX_SHARE = 0.99
+"""Highest share of a budget that has room, so that rounding shows no used up budget."""
+PERIOD_NAMES = {"day": "daily", "month": "monthly", "total": "total"}
+
+
+class BudgetState(Struct, frozen=True):
+    scope: Scope
+    budget: Budget
+    used: int
+    """Used amount in nano-dollars or tokens, without those that running requests have reserved."""
+    resets_at: int | None
+    """Time of the renewal in seconds since the epoch. None: the budget is not renewed."""
+
+    @property
+    def is_used_up(self) -> bool:
+        return self.used >= self.budget.counter_amount
+
+    @property
+    def share(self) -> float:
+        """Rounded as Claude Code shows it. More than 1: the last request has used more than the rest."""
+        share = round(self.used / self.budget.counter_amount, 2)
+        return share if self.is_used_up else min(share, _MAX_SHARE)
+
+    @property
+    def threshold(self) -> float | None:
+        """The highest exceeded threshold. None: the client shows no notice."""
+        if self.is_used_up:
+            return 1
+        exact = self.used / self.budget.counter_amount
+        return next((one for one in _THRESHOLDS if exact > one), None)
+
+
+def list_budget_states(limits: Sequence[KeyLimit], settled: Sequence[int], now: float) -> list[BudgetState]:
+    """`settled`: settled amount of each of `limits`. Empty: unknown, because the store that all processes share is
+    unavailable. `now`: seconds since the epoch.
+    """
+    moment = datetime.fromtimestamp(now, UTC)
+    found = []
+    for each, used in zip(limits, settled, strict=False):
+        if each.budget is not None:
+            end = find_period_end(each.budget.period, moment)
+            found.append(BudgetState(each.scope, each.budget, used, None if end is None else int(end.timestamp())))
+    return found
+
+
+def choose_state(states: Sequence[BudgetState]) -> BudgetState | None:
+    """Return the budget that a person is told about: of several that are used up, the one that is renewed last; else
+    the one of which most is used.
+    """
+
+    def rank(state: BudgetState) -> tuple[bool, float]:
+        end = math.inf if state.resets_at is None else state.resets_at
+        return state.is_used_up, end if state.is_used_up else state.share
+
+    return max(states, key=rank, default=None)
+
+
+def build_usage_headers(state: BudgetState) -> Mapping[str, str]:
+    """Return the headers of a reply, or those of a refusal if the budget is used up."""
+    status = "rejected" if state.is_used_up else "allowed" if state.threshold is None else "allowed_warning"
+    values = {"status": status, "overage-utilization": f"{state.share:g}"}
+    if state.resets_at is not None:
+        values |= {"reset": str(state.resets_at), "overage-reset": str(state.resets_at)}
+    if state.threshold is not None:
+        values["overage-surpassed-threshold"] = f"{state.threshold:g}"
+    if state.is_used_up:  # with `representative-claim` and `overage-status`, the client would replace the message
+        values |= {
+            "overage-period": PERIOD_NAMES[state.budget.period],
+            "overage-disabled-reason": "org_spend_cap_reached",
+            **({"overage-scope": "group_pool"} if state.scope.kind == "team" else {}),
+        }
+    else:
+        values |= {"representative-claim": "overage", "overage-status": status}
+    return {f"{HEADERS}{name}": value for name, value in values.items()}

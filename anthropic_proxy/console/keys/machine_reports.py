@@ -1,0 +1,56 @@
+"""Which managed settings the machines of a person have: each tells it when it asks for them, at a start of Claude Code
+and once an hour. The store has the last report of each machine for a month.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
+from anthropic_proxy.plugins import Store
+
+_SECONDS = 30 * 86_400.0
+_MAX_MACHINES = 20
+_MAX_CHARACTERS = 100
+
+
+class MachineReport(Struct, frozen=True):
+    machine: str
+    """Id of the sign-in. "": a virtual key, which several machines may use."""
+    at: float
+    """Time in seconds since the epoch."""
+    program: str
+    """Program and version of the client: `claude-code/2.1.332`."""
+    held: str
+    """Checksum of the settings on the machine before the answer. "": it had none."""
+    sent: str
+    """Checksum of the settings in the answer."""
+
+    def describe(self) -> str:
+        """Return `3facd639, up to date, claude-code/2.1.332`."""
+        held = self.held.removeprefix("sha256:")[:8]
+        sent = self.sent.removeprefix("sha256:")[:8]
+        state = f"{held}, up to date" if held == sent else f"{held or 'none'}, then {sent}"
+        return f"{state}, {self.program}" if self.program else state
+
+
+async def store_report(store: Store, key_id: str, report: MachineReport) -> None:
+    """Raises `StoreUnavailable`."""
+    others = [one for one in await read_reports(store, key_id) if one.machine != report.machine]
+    fields = {name: getattr(report, name)[:_MAX_CHARACTERS] for name in ("program", "held")}
+    reports = [msgspec.structs.replace(report, **fields), *others][:_MAX_MACHINES]
+    await store.put(_name(key_id), msgspec.json.encode(reports).decode(), _SECONDS)
+
+
+async def read_reports(store: Store, key_id: str) -> Sequence[MachineReport]:
+    """The latest first. Raises `StoreUnavailable`."""
+    text = await store.get(_name(key_id))
+    try:
+        return [] if text is None else decode_json(text, list[MachineReport])
+    except InvalidJson:  # of another version
+        return []
+
+
+def _name(key_id: str) -> str:
+    return f"managed-settings/{key_id}"

@@ -1,0 +1,231 @@
+"""Telemetry of clients: the sender is named by the proxy, and the collector gets it, or it is counted and dropped."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import web
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.message import Message
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from anthropic_proxy.app import App
+from anthropic_proxy.console.gateway_protocol.telemetry_identity import build_attributes, name_sender
+from anthropic_proxy.console.keys.virtual_keys import Rules
+from anthropic_proxy.plugins import Client
+from tests.support.virtual_keys import running_app, send, store_key
+from tests.support.waiting import wait_for_async
+
+KINDS: dict[str, type[Message]] = {
+    "metrics": ExportMetricsServiceRequest,
+    "logs": ExportLogsServiceRequest,
+    "traces": ExportTraceServiceRequest,
+}
+
+
+def texts(**values: str) -> list[Any]:
+    return [{"key": name.replace("_", "."), "value": {"stringValue": value}} for name, value in values.items()]
+
+
+ANN = Client(name="ann", role="member", key_id="key_1", owner="ann@example.org", team="build", groups=("eng", "all"))
+OWN = texts(
+    identity_source="anthropic-proxy",
+    user_id="ann@example.org",
+    user_email="ann@example.org",
+    user_groups="eng,all",
+    user_team="build",
+)
+CLAIMED = texts(user_email="boss@example.org", service_name="claude-code", user_id="0", user_groups="admins")
+POINT = {"attributes": [*CLAIMED, *texts(model="opus")], "timeUnixNano": "1"}
+SAMPLES: dict[str, Any] = {
+    "metrics": {
+        "resourceMetrics": [
+            {
+                "resource": {"attributes": CLAIMED},
+                "scopeMetrics": [
+                    {
+                        "scope": {"name": "claude_code", "attributes": texts(user_id="kept")},
+                        "metrics": [
+                            {"name": "a", "sum": {"dataPoints": [{**POINT, "asDouble": 1.5}], "isMonotonic": True}},
+                            {"name": "b", "gauge": {"dataPoints": [{**POINT, "asInt": "3"}, {"asInt": "4"}]}},
+                            {"name": "c", "histogram": {"dataPoints": [{**POINT, "count": "1"}]}},
+                            {"name": "d", "exponentialHistogram": {"dataPoints": [{**POINT, "scale": 2}]}},
+                            {"name": "e", "summary": {"dataPoints": [{**POINT, "sum": 2.0}]}},
+                        ],
+                    }
+                ],
+                "schemaUrl": "https://example.org",
+            },
+            {"scopeMetrics": []},
+        ]
+    },
+    "logs": {
+        "resourceLogs": [
+            {
+                "resource": {"attributes": CLAIMED, "droppedAttributesCount": 1},
+                "scopeLogs": [{"logRecords": [{**POINT, "body": {"stringValue": "user_prompt"}, "severityNumber": 9}]}],
+            }
+        ]
+    },
+    "traces": {
+        "resourceSpans": [
+            {
+                "resource": {"attributes": CLAIMED},
+                "scopeSpans": [
+                    {
+                        "spans": [
+                            {
+                                "name": "request",
+                                "attributes": CLAIMED,
+                                "events": [{"name": "e", "attributes": texts(user_id="kept")}],
+                            }
+                        ]
+                    }
+                ],
+            }
+        ]
+    },
+}
+
+
+def expect(value: Any, parent: str = "") -> Any:
+    """Return a sample as it is forwarded, written independently of the code."""
+    if isinstance(value, list):
+        return [expect(item, parent) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {name: item if name == "attributes" else expect(item, name) for name, item in value.items()}
+    if parent in ("resource", "dataPoints", "logRecords", "spans"):
+        rest = [one for one in found.get("attributes", []) if not one["key"].startswith("user.")]
+        found["attributes"] = [*rest, *OWN]
+    return found
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_the_sender_is_the_person_of_the_key_whatever_the_client_says(kind: str) -> None:
+    attributes = build_attributes(ANN)
+    encoded = ParseDict(SAMPLES[kind], KINDS[kind]()).SerializeToString()
+    named = KINDS[kind].FromString(name_sender(kind, encoded, attributes, is_json=False))
+    expected = ParseDict(expect(SAMPLES[kind]), KINDS[kind]())
+    assert MessageToDict(named) == MessageToDict(expected)
+    in_json = name_sender(kind, msgspec.json.encode(SAMPLES[kind]), attributes, is_json=True)
+    assert msgspec.json.decode(in_json) == expect(SAMPLES[kind])
+
+
+def test_facts_that_the_proxy_does_not_know_are_left_out() -> None:
+    assert build_attributes(Client(name="ci", role="member", key_id="key_2")) == {
+        "identity.source": "anthropic-proxy",
+        "user.id": "ci",
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "is_json", "message"),
+    [
+        (b"\x0a\x05ab", False, "the message is incomplete"),
+        (b"\x0a", False, "the message is incomplete"),
+        (b"\xff" * 20, False, "the message is incomplete"),
+        (b"\x0b", False, "unknown wire type"),
+        (b"[" * 100_000, True, "it is nested too deeply"),
+        (b"no", True, "Input data was truncated"),
+    ],
+)
+def test_a_body_that_is_no_telemetry_is_refused(body: bytes, is_json: bool, message: str) -> None:
+    with pytest.raises(ValueError) as raised:  # noqa: PT011  # the message is compared
+        name_sender("metrics", body, build_attributes(ANN), is_json=is_json)
+    assert str(raised.value) == message
+
+
+class Collector:
+    """OTLP collector on loopback."""
+
+    def __init__(self) -> None:
+        self.received: asyncio.Queue[tuple[str, Mapping[str, str], bytes]] = asyncio.Queue()
+        self.status = 200
+
+    async def answer(self, request: web.Request) -> web.Response:
+        await self.received.put((request.path, request.headers, await request.read()))
+        return web.Response(status=self.status)
+
+
+@pytest.fixture
+async def collector() -> AsyncIterator[tuple[Collector, str]]:
+    found, app = Collector(), web.Application()
+    app.router.add_post("/{rest:.*}", found.answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield found, f"http://127.0.0.1:{runner.addresses[0][1]}/otel"
+    await runner.cleanup()
+
+
+async def count(app: App, result: str) -> float:
+    text = (await send(app, "GET", "/metrics", x_api_key="pk-0123456789")).body.decode()
+    lines = [line.split(" ") for line in text.splitlines() if line.startswith("anthropic_proxy_telemetry_requests")]
+    return {name: float(number) for name, number in lines}[
+        f'anthropic_proxy_telemetry_requests_total{{result="{result}"}}'
+    ]
+
+
+async def test_the_collector_gets_what_clients_send_with_its_own_credential(
+    tmp_path: Path, collector: tuple[Collector, str]
+) -> None:
+    found, url = collector
+    key = store_key(tmp_path, Rules(), team="build")
+    settings = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"{url}/",
+        "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20collector-key, x-tenant=a",
+        "OTEL_TRACES_EXPORTER": "none",
+        "PROXY_API_KEY": "pk-0123456789",
+    }
+    async with running_app(tmp_path, **settings) as app:
+        for kind, sample in SAMPLES.items():
+            body = ParseDict(sample, KINDS[kind]()).SerializeToString()
+            protobuf = {"authorization": f"Bearer {key}", "content_type": "application/x-protobuf"}
+            reply = await send(app, "POST", f"/v1/{kind}", body, **protobuf)
+            assert (reply.status, reply.body) == (200, b"")
+            path, headers, sent = await found.received.get()
+            assert path == f"/otel/v1/{kind}"
+            named = {"identity.source": "anthropic-proxy", "user.id": "ci", "user.team": "build"}
+            assert sent == name_sender(kind, body, named, is_json=False)
+            assert headers["content-type"] == "application/x-protobuf"
+            assert (headers["authorization"], headers["x-tenant"]) == ("Bearer collector-key", "a")
+            assert key not in str(headers)
+        in_json = {"authorization": f"Bearer {key}", "content_type": "application/json; charset=utf-8"}
+        await send(app, "POST", "/v1/logs", msgspec.json.encode(SAMPLES["logs"]), **in_json)
+        _, headers, sent = await found.received.get()
+        assert (
+            headers["content-type"],
+            msgspec.json.decode(sent)["resourceLogs"][0]["resource"]["attributes"][-1],
+        ) == (
+            "application/json",
+            {"key": "user.team", "value": {"stringValue": "build"}},
+        )
+        found.status = 503
+        await send(app, "POST", "/v1/logs", msgspec.json.encode(SAMPLES["logs"]), **in_json)
+        await found.received.get()
+        for content_type, body in (
+            ("text/plain", b"x"),
+            ("application/json", b"no"),
+            ("application/json", b" " * 5_000_000),
+        ):
+            reply = await send(app, "POST", "/v1/logs", body, x_api_key=key, content_type=content_type)
+            assert (reply.status, reply.body) == (200, b"")
+        await wait_for_async(lambda: count(app, "dropped"), lambda number: number == 4)
+        assert await count(app, "forwarded") == 4
+        assert (await send(app, "POST", "/v1/logs", b"x", content_type="application/json")).status == 401
+    assert found.received.empty()
+
+
+async def test_without_a_collector_telemetry_is_dropped(tmp_path: Path) -> None:
+    key = store_key(tmp_path, Rules())
+    async with running_app(tmp_path, PROXY_API_KEY="pk-0123456789") as app:
+        reply = await send(app, "POST", "/v1/metrics", b"", x_api_key=key, content_type="application/x-protobuf")
+        assert (reply.status, reply.body) == (200, b"")
+        assert (await count(app, "dropped"), await count(app, "forwarded")) == (1, 0)
