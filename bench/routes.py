@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 
+from anthropic_proxy.engine.hooks import Client
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.options import ConfiguredRoute, RouteConditions
 from anthropic_proxy.engine.routing.routes import CompiledRoutes, RequestFacts
@@ -57,8 +58,7 @@ def new_facts() -> RequestFacts:
         model="claude-opus-9999",
         tier="opus",
         headers=_HEADERS,
-        key="key-99",
-        team="",
+        client=Client(name="key-99"),
         now=1_763_640_000.0,
         count_tokens=lambda _: 120_000,
     )

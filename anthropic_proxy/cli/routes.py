@@ -9,6 +9,7 @@ from anthropic_proxy.cli.commands import new_group
 from anthropic_proxy.cli.explain import describe_checks, dry_run_request, encode_checks
 from anthropic_proxy.cli.output import Column, Output, describe_input, read_input
 from anthropic_proxy.engine.exchange.dry_run import DryRunClient
+from anthropic_proxy.engine.hooks import Client
 from anthropic_proxy.engine.options import BALANCE_TEXTS, ConfiguredRoute
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.routes import describe_conditions
@@ -74,6 +75,7 @@ def explain(
     model: str | None = None,
     key: str = "local",
     team: str = "",
+    owner: str = "",
     header: list[str] | None = None,
     at: str | None = None,
     as_json: bool = False,
@@ -90,6 +92,8 @@ def explain(
         Name of the client key.
     team
         Team of this key.
+    owner
+        Owner of this key.
     header
         Header of the request: `'x-project: web'`. Several are allowed.
     at
@@ -106,7 +110,7 @@ def explain(
                 code="routes-explain-option",
             )
         headers[name.strip().lower()] = value.strip()
-    sender = DryRunClient(key=key, team=team, headers=headers)
+    sender = DryRunClient(client=Client(name=key, owner=owner, team=team), headers=headers)
     try:
         moment = None if at is None else datetime.fromisoformat(at).timestamp()
     except (ValueError, OverflowError):

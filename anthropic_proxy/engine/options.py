@@ -292,6 +292,8 @@ class RouteConditions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Name or pattern of the client key, as the log shows it."""
     team: str | list[str] | None = None
     """Name or pattern of the team of the virtual key."""
+    owner: str | list[str] | None = None
+    """Name or pattern of the owner of the virtual key."""
     project: str | list[str] | None = None
     """Value or pattern of the header `x-project`."""
     time: str | list[str] | None = None

@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from anthropic_proxy.engine.hooks import Client
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -33,6 +34,7 @@ def new_facts(
     headers: Mapping[str, str] | None = None,
     key: str = "local",
     team: str = "",
+    owner: str = "",
     at: str = NOON,
     request_id: str = "req_1",
     **body: Any,
@@ -46,8 +48,7 @@ def new_facts(
         model=model,
         tier=tier,
         headers=headers or {},
-        key=key,
-        team=team,
+        client=Client(name=key, owner=owner, team=team),
         now=datetime.fromisoformat(at).timestamp(),
         count_tokens=estimate_request_tokens,
         request_id=request_id,

@@ -40,12 +40,9 @@ _NO_KEY = "provider-key-missing"
 
 
 class DryRunClient(Struct, frozen=True, kw_only=True):
-    """Key name, team and headers of the imaginary client of a dry run, on which conditions of routes may depend."""
+    """The imaginary client of a dry run and its headers, on which conditions of routes may depend."""
 
-    key: str = "local"
-    """Name of the key that the client of the dry run presents. `local`: no key."""
-    team: str = ""
-    """Team of this key. "": none."""
+    client: Client = Client()
     headers: Mapping[str, str] = {}
 
 
@@ -113,7 +110,7 @@ async def run_dry(
 
 
 async def _run(engine: Engine, body: bytes, path: str, sender: DryRunClient, credentials: Credentials) -> DryRun:
-    client = Client(name=sender.key, team=sender.team, credential_forwardable=not engine.settings.requires_client_key)
+    client = structs.replace(sender.client, credential_forwardable=not engine.settings.requires_client_key)
     receipt = Receipt(request_id=engine.new_id("req_"), client=client, started_at=engine.clock(), path=path)
     result = DryRun(receipt=receipt)
     web = _SkippedWebTools(result.skipped)

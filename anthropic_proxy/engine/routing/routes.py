@@ -21,7 +21,7 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
-from anthropic_proxy.engine.hooks import StoreUnavailable, ValueStore
+from anthropic_proxy.engine.hooks import Client, StoreUnavailable, ValueStore
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.messages.models import (
     DocumentBlock,
@@ -78,8 +78,7 @@ class RequestFacts:
         model: str,
         tier: str,
         headers: Mapping[str, str],
-        key: str,
-        team: str,
+        client: Client,
         now: float,
         count_tokens: Callable[[MessagesRequest], int],
         request_id: str = "",
@@ -89,8 +88,7 @@ class RequestFacts:
         self.model = model.lower()
         self.tier = tier
         self.headers = headers
-        self.key = key
-        self.team = team
+        self.key, self.owner, self.team = client.name, client.owner, client.team
         self.now = now
         self._count_tokens = count_tokens
         self._request_id = request_id
@@ -255,7 +253,7 @@ def compile_conditions(route: ConfiguredRoute) -> tuple[Condition, ...]:
         )
     found += [
         _compile_name(name, texts)
-        for name in ("model", "key", "team", "project", "agent")
+        for name in ("model", "key", "team", "owner", "project", "agent")
         if (texts := list_condition_texts(getattr(when, name)))
     ]
     if kinds := list_condition_texts(when.request):

@@ -235,7 +235,8 @@ def _matches_every_session(when: RouteConditions) -> bool:
 def _prepare(route: ConfiguredRoute) -> _Compared:
     """Conditions with many different texts come first, as index keys."""
     when = route.when
-    texts = {name: list_condition_texts(getattr(when, name)) for name in ("key", "team", "project", "request", "agent")}
+    names = ("key", "team", "owner", "project", "request", "agent")
+    texts = {name: list_condition_texts(getattr(when, name)) for name in names}
     texts |= {f"header {name.lower()}": list_condition_texts(value) for name, value in (when.header or {}).items()}
     texts |= {
         "model": [normalize_model_pattern(text) for text in list_condition_texts(when.model)],

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 
+from anthropic_proxy.engine.hooks import Client
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.routing.routes import RequestFacts
 
@@ -32,4 +33,6 @@ def test_a_long_token_count_in_a_thread_does_not_delay_the_counts_of_other_reque
 
 def _new_facts(count_tokens: Callable[[MessagesRequest], int]) -> RequestFacts:
     request = MessagesRequest(model="claude-opus-5-5", messages=[])
-    return RequestFacts(request, model="", tier="", headers={}, key="", team="", now=0.0, count_tokens=count_tokens)
+    return RequestFacts(
+        request, model="", tier="", headers={}, client=Client(name=""), now=0.0, count_tokens=count_tokens
+    )
