@@ -44,6 +44,7 @@ __all__ = [
     "AdmissionTarget",
     "AdmitFurtherCall",
     "BlockMark",
+    "BudgetLabels",
     "CallCheck",
     "CheckVerdict",
     "Client",
@@ -364,6 +365,9 @@ class HttpReply(Struct, frozen=True):
     """Complete response body."""
 
 
+BudgetLabels = tuple[str, str, str, str, str, str]
+"""Budget in `/metrics`: `key` or `team`, its name, unit and period of the budget, pattern of models ("": all), and
+`hard` or `soft`."""
 LedgerCondition = Literal["ok", "disk full", "locked", "read-only", "corrupt", "unreachable", "newer schema", "failed"]
 """Result of the last attempt to store requests.
 
@@ -389,8 +393,10 @@ class LedgerState(Struct):
     """Number of requests that are not stored yet."""
     written_rows: int = 0
     """Number of stored requests."""
-    spending: dict[tuple[str, str], tuple[int, int, int]] = field(default_factory=dict)
-    """Team and provider → stored requests, their cost in nano-dollars, and those among them without a known price."""
+    spending: dict[tuple[str, str, str], tuple[int, int, int]] = field(default_factory=dict)
+    """Team, provider and kind of request → stored requests, their cost in nano-dollars, and those among them without a
+    known price.
+    """
     dropped_rows: int = 0
     """Number of lost requests: the queue was full, or the database rejected the values."""
     last_written_at: float | None = None
@@ -540,9 +546,8 @@ class Plugin(Struct, kw_only=True):
     """URL paths that the plugin serves."""
     ledger_state: Callable[[], LedgerState] | None = None
     """Returns the state of the ledger, for `/health` and `/metrics`. None: the plugin stores no requests."""
-    budget_uses: Callable[[], Mapping[tuple[str, str, str, str], float]] | None = None
-    """Returns the used share of each budget that is nearly used up, for `/metrics`: `key` or `team`, its name, unit and
-    period of the budget → share. None: the plugin has no budgets."""
+    budget_uses: Callable[[], Mapping[BudgetLabels, float]] | None = None
+    """Returns the used share of each budget that is nearly used up, for `/metrics`. None: the plugin has no budgets."""
     telemetry_counts: Callable[[], Mapping[str, int]] | None = None
     """Returns the requests with telemetry of clients since the start, for `/metrics`: `forwarded` and `dropped`. None:
     the plugin accepts none."""

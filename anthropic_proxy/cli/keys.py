@@ -63,7 +63,8 @@ class RuleOptions:
     concurrency: str | None = None
     """Requests at the same time."""
     budget: list[str] | None = None
-    """Amount per day, per month or in total: 50USD/month, 2000000tokens/day. May be repeated."""
+    """Amount per day, per month or in total: 50USD/month, 2000000tokens/day. For some models: '20USD/day for
+    claude-opus-*'. To warn only: '40USD/month soft'. May be repeated."""
 
 
 keys = new_group("keys")
@@ -157,7 +158,7 @@ def show(key: str, *, as_json: bool = False) -> None:
                 "There are no keys. Create one:  anthropic-proxy keys create LABEL", code="virtual-key-unknown"
             )
         found = require_key(EngineReader(connection), key)
-        spending = read_used_budgets(EngineReader(connection), build_key_scope(found), time.time())
+        spending = read_used_budgets(EngineReader(connection), settings, build_key_scope(found), time.time())
     write_key(found, spending, as_json=as_json)
 
 
@@ -240,7 +241,7 @@ def team(name: str, *, rules: RuleOptions | None = None) -> None:
     with open_ledger_for_reading(settings) as connection:
         reader = None if connection is None else EngineReader(connection)
         found = (None if reader is None else find_team(reader, name)) or Team(name)
-        spending = [] if reader is None else read_used_budgets(reader, build_team_scope(found), time.time())
+        spending = [] if reader is None else read_used_budgets(reader, settings, build_team_scope(found), time.time())
     output = Output()
     output.write_line(
         f"  {output.paint(found.name, 'title')}  {found.problem or describe_rules(found.rules) or 'no limits'}"

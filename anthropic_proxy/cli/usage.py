@@ -6,17 +6,26 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import NamedTuple
 
+from msgspec import structs
+
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
 from anthropic_proxy.cli.output import Column, Output, open_data_output
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.costs import ModelCosts, count_unknown, find_missing_prices
-from anthropic_proxy.console.ledger.export import ExportTable, build_usage_object, name_group, tabulate_usage
+from anthropic_proxy.console.ledger.export import (
+    ExportTable,
+    build_usage_object,
+    name_group,
+    name_part,
+    tabulate_usage,
+)
 from anthropic_proxy.console.ledger.periods import find_month, resolve_usage_range
-from anthropic_proxy.console.ledger.queries import ModelSums, UsageGroup, sum_usage
+from anthropic_proxy.console.ledger.queries import ModelSums, UsageGroup, expect_month_cost, sum_usage
 from anthropic_proxy.console.ledger.records import (
     FACETS,
     GroupName,
+    SplitName,
     UsageSums,
     add_up,
     describe_claude_cost,
@@ -39,6 +48,8 @@ _DEFAULT_SINCE = "24h"
 def usage(
     *,
     by: GroupName = "model",
+    split: SplitName | None = None,
+    only: list[str] | None = None,
     since: str = _DEFAULT_SINCE,
     until: str = "",
     month: str = "",
@@ -49,6 +60,11 @@ def usage(
     ----------
     by
         Property by which requests are grouped. Each row has the sums of one group.
+    split
+        Property by which each group is divided further, so that `--by owner --split kind` has a row for each person
+        and kind of request.
+    only
+        Only requests with this property: team=build, kind=auto_mode_check. Several are allowed, and all must hold.
     since
         Beginning of the time range: 30m, 24h, 7d, 4w, today, yesterday, a month such as 2026-11, or a date such as
         2026-11-01. A time range of more than three hours is extended to full hours.
@@ -73,16 +89,18 @@ def usage(
                 f'--month is "{month}". Use this month or an earlier one, such as 2026-11.', code="usage-period"
             )
         since = until = month
-    chosen = resolve_usage_range(since, until, datetime.now(UTC))
+    now = datetime.now(UTC)
+    chosen = structs.replace(resolve_usage_range(since, until, now), values=_decode_filters(only or ()))
     settings = load_command_settings()
     with open_ledger_for_reading(settings) as connection:
-        groups = [] if connection is None else sum_usage(connection, chosen, by)
+        groups = [] if connection is None else sum_usage(connection, chosen, by, split=split)
+        expected = None if connection is None else expect_month_cost(connection, chosen, now)
         sessions = [group.name for group in groups[:_MAX_ROWS] if group.name] if by == "session" else []
         names = find_names(connection, sum_sessions(connection, sessions)) if connection and sessions else {}
     if as_json:
-        Output().write_json(build_usage_object(settings, by, groups, chosen))
+        Output().write_json(build_usage_object(settings, by, groups, chosen, split=split, forecast=expected))
     elif as_csv:
-        open_data_output().write(tabulate_usage(settings, by, groups).encode_csv())
+        open_data_output().write(tabulate_usage(settings, by, groups, split).encode_csv())
     else:
         write_table(
             settings,
@@ -90,8 +108,25 @@ def usage(
             groups,
             f"in {month}" if month else f"since {since}" + (f" until {until}" if until else ""),
             names,
+            split=split,
+            forecast=expected,
             next_step=_LATEST_DAYS if month else _FIRST_REQUEST,
         )
+
+
+def _decode_filters(texts: Sequence[str]) -> Mapping[str, str]:
+    """Return column → value. Raises `ConfigurationError`."""
+    values = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if name not in FACETS or not sign:
+            raise ConfigurationError(
+                f'--only is "{text}". Use a property and its value, such as team=build. Properties: '
+                f"{', '.join(FACETS)}.",
+                code="usage-period",
+            )
+        values[FACETS[name].column] = value
+    return values
 
 
 _TITLES = {"day": "Day", "hour": "Hour", "model": "Model"}
@@ -147,6 +182,8 @@ def write_table(
     since: str,
     sessions: Mapping[str, str],
     *,
+    split: str | None = None,
+    forecast: int | None = None,
     next_step: tuple[str, str] = _FIRST_REQUEST,
 ) -> None:
     """Write a summary and a table with bars to the terminal, or tab-separated values to a pipe.
@@ -155,7 +192,7 @@ def write_table(
     """
     output = Output()
     if not output.is_terminal:
-        _write_values(output, tabulate_usage(settings, by, groups))
+        _write_values(output, tabulate_usage(settings, by, groups, split))
         return
     if not groups:
         step, command = next_step
@@ -165,26 +202,31 @@ def write_table(
     total = add_up(group.sums for group in groups)
     compared = describe_claude_cost(total)
     output.write_line(f"{', '.join(filter(None, (_describe_total(total), compared)))}.")
+    if forecast is not None:
+        output.write_line(f"About {format_cost(forecast)} is expected by the end of the month.")
     output.write_line()
-    if by == "day":
+    if by == "day" and not split:
         groups = _add_days_without_requests(groups)
     rows_in_terminal = max((output.height or sys.maxsize) - _OTHER_LINES, _MIN_ROWS)
     shown = groups[-_MAX_ROWS:] if by in ("day", "hour") else groups[: min(_MAX_ROWS, rows_in_terminal)]
     names = [*(_name_row(settings, by, group, sessions) for group in shown), "all"]
     measure, bars = _draw_bars([group.sums for group in shown])
     further = [_TOOL_ERRORS] if by == "model" and total.tool_errors else []
-    facet = FACETS.get(by)
-    title = _TITLES.get(by) or (facet.title if facet is not None else "")
+    labels = [[name] for name in names]
+    if split:
+        parts = [name_part(settings, split, group) or name_missing(split) for group in shown]
+        labels = [[name, part] for name, part in zip(names, [*parts, ""], strict=True)]
     columns = [
-        Column(title, can_be_cut=max(map(count_columns, names)) > _MAX_WHOLE_NAME),
+        Column(_find_title(by), can_be_cut=max(map(count_columns, names)) > _MAX_WHOLE_NAME),
+        *([Column(_find_title(split))] if split else []),
         *(each.column for each in _COLUMNS),
         Column(f"By {measure}", role="bar", is_optional=True),
         *(each.column for each in further),
     ]
     everything = [*(group.sums for group in shown), total]
     rows = [
-        [name, *(each.format(sums) for each in _COLUMNS), bar, *(each.format(sums) for each in further)]
-        for name, sums, bar in zip(names, everything, [*bars, ""], strict=True)
+        [*texts, *(each.format(sums) for each in _COLUMNS), bar, *(each.format(sums) for each in further)]
+        for texts, sums, bar in zip(labels, everything, [*bars, ""], strict=True)
     ]
     output.write_table(columns, rows, last_row_role="title")
     if about := _describe_minimum(compared, everything):
@@ -195,6 +237,11 @@ def write_table(
         text = "Requests that named no model, such as queries of the model list, are not counted."
         output.write_line("  " + output.paint(text, "quiet"))
     _write_about_prices(output, settings, groups if by == "model" else (), total)
+
+
+def _find_title(by: str) -> str:
+    facet = FACETS.get(by)
+    return _TITLES.get(by) or (facet.title if facet is not None else "")
 
 
 def _write_values(output: Output, table: ExportTable) -> None:

@@ -107,6 +107,11 @@ def _list_tables(settings: Settings) -> list[SettingRow]:
         names = {f"{field} of [search]": text for field, text in texts.items()}
         help_text = "Service for web searches of models whose provider has none."
         rows += [SettingRow(name, text, settings.origins[name], "", help_text) for name, text in names.items() if text]
+    if settings.alerts is not None:
+        parts = urlsplit(settings.alerts.url.reveal())  # a path can be a secret
+        text = ", ".join((f"{parts.scheme}://{parts.netloc}", *(f"{one} %" for one in settings.alerts.thresholds)))
+        help_text = "Webhook for reports about budgets, and the used shares at which they are sent."
+        rows.append(SettingRow("url of [alerts]", text, settings.origins["url of [alerts]"], "", help_text))
     for route in settings.routes:
         help_text = "Models for the requests of this route, the first one preferred."
         rows.append(

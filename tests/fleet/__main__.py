@@ -1,16 +1,17 @@
-"""`python -m tests.fleet`: `outages [seconds] [instances] [seed]`, `limits [seconds] [outage]` or `upgrade …`."""
+"""`python -m tests.fleet`: `outages [seconds] [instances] [seed]`, `limits [seconds] [outage]`, `bills`, `upgrade`."""
 
 import logging
 import sys
 
 from bench.load import BenchError
+from tests.fleet.bills import Bills
 from tests.fleet.limits import Limits
 from tests.fleet.outages import Outages
 from tests.fleet.upgrade import Upgrade
 from tests.support.debian_packages import find_program, install_package
 from tests.support.postgres import find_programs
 
-SCENARIOS = ("outages", "limits", "upgrade")
+SCENARIOS = ("outages", "limits", "bills", "upgrade")
 
 
 def main(name: str = "outages", *options: str) -> int:
@@ -23,10 +24,13 @@ def main(name: str = "outages", *options: str) -> int:
         if find_program(program) is None:
             install_package(package)
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # it logs each client that disconnects
-    scenario: Outages | Limits | Upgrade
+    scenario: Outages | Limits | Bills | Upgrade
     if name == "limits":
         seconds, outage_seconds = (*options, *("70", "5")[len(options) :])
         scenario = Limits(float(seconds), float(outage_seconds))
+    elif name == "bills":
+        requests, seed = (*options, *("2000", "1")[len(options) :])
+        scenario = Bills(int(requests), int(seed))
     elif name == "upgrade":
         seconds, revision = (*options, *("30", "")[len(options) :])
         scenario = Upgrade(float(seconds), revision)

@@ -59,8 +59,11 @@ class Fleet:
 
 
 @contextmanager
-def running_fleet(count: int, own: Mapping[str, str], first: Version | None = None) -> Iterator[Fleet]:
-    """Start all parts and wait until the instances are ready. `own`: further settings of the instances.
+def running_fleet(
+    count: int, own: Mapping[str, str], first: Version | None = None, *, table: str = ""
+) -> Iterator[Fleet]:
+    """Start all parts and wait until the instances are ready. `own`: further settings of the instances. `table`: a
+    further table of their configuration file.
 
     `first`: version of the first instance; the others are then not started. None: this one.
     """
@@ -93,7 +96,7 @@ def running_fleet(count: int, own: Mapping[str, str], first: Version | None = No
         ]
         for instance in instances:
             file = instance.log_file.parent / "anthropic-proxy.toml"
-            file.write_text(CONFIGURATION.format(url=providers[1].url), "utf-8")
+            file.write_text(CONFIGURATION.format(url=providers[1].url) + table, "utf-8")
             stack.callback(_stop, instance)
         started = instances[: 1 if first else count]
         for instance in started:

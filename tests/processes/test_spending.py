@@ -63,7 +63,8 @@ def test_all_places_show_the_same_costs_by_team_and_owner(tmp_path: Path, by: st
         assert {one[by]: one["cost"] for one in page} == costs
         if by == "team":
             teams = client.get("/admin/teams").json()["data"]
-            spending = {"unit": "usd", "period": "month", "amount": 50, "used": costs["build"]}
+            spending = {"unit": "usd", "period": "month", "models": "", "soft": False, "amount": 50}
+            spending |= {"used": costs["build"], "forecast": None}
             assert {one["name"]: one["spending"] for one in teams} == {"build": [spending]}
             measured = {
                 (sample.name, sample.labels["team"]): sample.value

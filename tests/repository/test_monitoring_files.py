@@ -29,9 +29,9 @@ async def real_page() -> str:
     totals.count_rejected_request(receipt)
     totals.count_dropped_receipt("Observer")
     totals.snapshot.gauges = Gauges(started_at=1.0, ledger_failures=0, redis_failures=0)
-    totals.snapshot.gauges.budget_uses = {("key", "ci", "usd", "day"): 0.8}
+    totals.snapshot.gauges.budget_uses = {("key", "ci", "usd", "day", "", "hard"): 0.8}
     totals.snapshot.ledger_rows, totals.snapshot.telemetry = {"written": 1}, {"forwarded": 1}
-    totals.snapshot.spending = {("build", "groq"): (3, 30_000_000, 1)}
+    totals.snapshot.spending = {("build", "groq", "main"): (3, 30_000_000, 1)}
 
     async def collect() -> tuple[MetricsSnapshot, int]:
         return totals.snapshot, 0

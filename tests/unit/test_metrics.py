@@ -196,10 +196,10 @@ async def test_counts_of_several_processes_are_added_and_those_of_ended_ones_sta
 async def test_workers_report_the_highest_use_of_a_budget() -> None:
     snapshots = []
     for used in (0.85, 0.9):
-        snapshot = MetricsSnapshot(gauges=Gauges(1.0, budget_uses={("key", "ci", "usd", "day"): used}))
+        snapshot = MetricsSnapshot(gauges=Gauges(1.0, budget_uses={("key", "ci", "usd", "day", "", "hard"): used}))
         snapshots.append(encode_snapshot(snapshot))
     page, _ = await page_of(sum_snapshots(snapshots))
-    line = 'anthropic_proxy_budget_used_ratio{name="ci",period="day",scope="key",unit="usd"} 0.9'
+    line = 'anthropic_proxy_budget_used_ratio{mode="hard",models="",name="ci",period="day",scope="key",unit="usd"} 0.9'
     assert line in page.splitlines()
 
 

@@ -1,7 +1,7 @@
 """Page Costs: what the requests of a range cost by day, or by a facet."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from msgspec import Struct, structs
@@ -43,7 +43,15 @@ from anthropic_proxy.console.dashboard.tables import (
 )
 from anthropic_proxy.console.ledger.costs import MissingPrices, ModelCosts, count_unknown, find_missing_prices
 from anthropic_proxy.console.ledger.export import ExportTable, tabulate_usage
-from anthropic_proxy.console.ledger.queries import UsageGroup, sum_model_periods, sum_models, sum_periods, sum_usage
+from anthropic_proxy.console.ledger.forecasts import describe_month
+from anthropic_proxy.console.ledger.queries import (
+    UsageGroup,
+    expect_month_cost,
+    sum_model_periods,
+    sum_models,
+    sum_periods,
+    sum_usage,
+)
 from anthropic_proxy.console.ledger.records import FACETS, UsageSums, add_up, name_missing
 from anthropic_proxy.console.ledger.request_queries import find_prompt_starts, sum_sessions
 from anthropic_proxy.console.session_names import find_names
@@ -133,6 +141,10 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
 
     def summarize() -> str:
         text = _summarize_costs(context, total())
+        now = datetime.fromtimestamp(context.now, UTC)
+        expected = expect_month_cost(context.connection, context.model_selection, now, ignores_range=True)
+        if expected is not None:
+            text += f" At the end of {describe_month(context.now)}, about {format_cost(expected)} are expected."
         largest = max(groups(), key=lambda group: group.sums.cost, default=None)
         if largest is None or not largest.sums.cost or len(groups()) < 2:
             return text

@@ -37,6 +37,7 @@ from anthropic_proxy.console.keys.limits import build_key_scope, build_team_scop
 from anthropic_proxy.console.keys.machine_reports import MachineReport, read_reports
 from anthropic_proxy.console.keys.queries import (
     Spending,
+    add_forecasts,
     find_key,
     find_team,
     list_audit_entries,
@@ -344,9 +345,11 @@ def read_used_budgets(context: PageContext, owners: Sequence[VirtualKey | Team])
     if store is None or not any(scope.rules != Rules() for scope in scopes.values()):
         return UsedBudgets({} if store is None else dict.fromkeys(scopes, ()))
     try:
-        found = context.wait_for(read_all_spending(store, list(scopes.values()), context.now))
+        used = context.wait_for(read_all_spending(store, list(scopes.values()), context.now))
     except (StoreUnavailable, TimeoutError):
         return UsedBudgets({}, STORE_PROBLEM)
+    reader = EngineReader(context.connection)
+    found = add_forecasts(reader, context.settings, list(scopes.values()), used, context.now)
     return UsedBudgets(dict(zip(scopes, found, strict=True)))
 
 
@@ -540,7 +543,8 @@ def build_budget_bars(rules: Rules, spending: Sequence[Spending] | None) -> Sequ
         return [ShareBar(f"{formats.UNKNOWN} of {budget.describe()}", 0.0, whole) for budget in rules.budgets]
     bars = []
     for one in spending:
-        role = "error" if one.share >= 1 else "warn" if one.share >= _HIGH_SHARE else "accent"
+        is_refused = one.share >= 1 and not one.budget.soft
+        role = "error" if is_refused else "warn" if one.share >= _HIGH_SHARE else "accent"
         bars.append(ShareBar(one.describe(), one.share, whole, role))
     return bars
 

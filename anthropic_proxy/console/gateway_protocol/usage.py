@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from anthropic_proxy.console.keys.budget_states import PERIOD_NAMES, BudgetState, choose_state, list_budget_states
-from anthropic_proxy.console.keys.limits import KeyLimit, Scope, build_budget_counter
+from anthropic_proxy.console.keys.limits import Scope, list_budget_limits
 from anthropic_proxy.console.keys.queries import sum_budget_use
 from anthropic_proxy.console.keys.virtual_keys import Budget, find_period_start
 from anthropic_proxy.console.ledger.database import open_for_reading
@@ -30,12 +30,7 @@ async def serve_usage(
     month.
     """
     now = time.time()
-    limits = [
-        KeyLimit(scope, build_budget_counter(scope, budget, now), budget=budget)
-        for scope in scopes
-        for budget in scope.rules.budgets
-        if budget.unit == "usd"
-    ]
+    limits = [each for each in list_budget_limits(scopes, now) if each.budget and each.budget.unit == "usd"]
     if limits:
         held = await gateway.store.reserve([each.limit for each in limits])
         body = encode_budgets(list_budget_states(limits, held.settled, now))
@@ -89,7 +84,7 @@ def _read_costs(
         return dict.fromkeys(starts, 0)
     periods = {name: Budget(1, "usd", "total", since=start) for name, start in starts.items()}
     with closing(open_for_reading(settings)) as connection:
-        return {name: sum_budget_use(connection, scopes[0], period, now) for name, period in periods.items()}
+        return {name: sum_budget_use(connection, settings, scopes[0], period, now) for name, period in periods.items()}
 
 
 def encode_costs(costs: Mapping[str, int]) -> Mapping[str, Any]:

@@ -267,11 +267,13 @@ def open_administration(
 
 
 def _set_rules(before: Rules, fields: Mapping[str, Any], now: float) -> Rules:
-    """A budget with another amount keeps its use, and one that was removed and set again begins anew."""
+    """A budget with another amount, or one that becomes soft or hard, keeps its use. One that was removed and set again
+    begins anew.
+    """
     given = {name: value for name, value in fields.items() if name in Rules.__struct_fields__}
     after = structs.replace(before, **given)
-    times = {(budget.unit, budget.period): budget.since for budget in before.budgets}
-    dated = [structs.replace(one, since=times.get((one.unit, one.period), now)) for one in after.budgets]
+    times = {(one.unit, one.period, one.models): one.since for one in before.budgets}
+    dated = [structs.replace(one, since=times.get((one.unit, one.period, one.models), now)) for one in after.budgets]
     return structs.replace(after, budgets=tuple(dated))
 
 

@@ -16,6 +16,8 @@ from anthropic_proxy.console.keys.descriptions import encode_audit_entry, encode
 from anthropic_proxy.console.keys.key_table import KeysUnavailable
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope
 from anthropic_proxy.console.keys.queries import (
+    Spending,
+    add_forecasts,
     list_audit_entries,
     list_keys,
     list_teams,
@@ -192,20 +194,29 @@ class AdminApi:
         self._check_request(request)
         name = request.path_parameters["id"]
         key = await self._use_database(request, lambda: self._query(lambda connection: require_key(connection, name)))
-        (spending,) = await self._read_spending([build_key_scope(key)])
+        (spending,) = await self._read_spending(request, [build_key_scope(key)])
         return _json({**self._encode(key), "spending": spending})
 
     async def _list_teams(self, request: RouteRequest) -> RouteResponse:
         self._check_request(request)
         teams = await self._use_database(request, lambda: self._query(list_teams))
-        spending = await self._read_spending([build_team_scope(team) for team in teams])
+        spending = await self._read_spending(request, [build_team_scope(team) for team in teams])
         rows = [{**encode_team(team), "spending": used} for team, used in zip(teams, spending, strict=True)]
         return _json({"data": rows, "has_more": False})
 
-    async def _read_spending(self, scopes: Sequence[Scope]) -> Sequence[Sequence[Mapping[str, object]]]:
-        """Return the used amounts of the budgets of each scope. Raises `StoreUnavailable`."""
-        store = self._current_store()
-        found = [()] * len(scopes) if store is None else await read_all_spending(store, scopes, self._clock())
+    async def _read_spending(
+        self, request: RouteRequest, scopes: Sequence[Scope]
+    ) -> Sequence[Sequence[Mapping[str, object]]]:
+        """Return the used amounts of the budgets of each scope, with forecasts. Raises `StoreUnavailable`."""
+        store, now = self._current_store(), self._clock()
+        if store is None or not any(scope.rules.budgets for scope in scopes):
+            return [()] * len(scopes)
+        used = await read_all_spending(store, scopes, now)
+
+        def forecast(connection: Connection) -> Sequence[Sequence[Spending]]:
+            return add_forecasts(connection, self._current_settings(), scopes, used, now)
+
+        found = await self._use_database(request, lambda: self._query(forecast))
         return [[each.encode() for each in spending] for spending in found]
 
     def _list_audit_entries(self, request: RouteRequest) -> Any:
@@ -323,7 +334,13 @@ def build_paths() -> Schema:
 
 def build_schemas() -> Schema:
     unit, period = {"enum": ["usd", "tokens"]}, {"enum": ["day", "month", "total"]}
-    budget = _object({"amount": {"type": "number"}, "unit": unit, "period": period})
+    models = {"type": "string", "default": "", "description": "Pattern of models that count. Empty: all models."}
+    soft = {"type": "boolean", "default": False, "description": "The budget warns, and refuses nothing."}
+    expected = "Amount expected at the end of the period. Null: unknown, because there is too little data."
+    forecast = {"type": ["number", "null"], "description": expected}
+    about = {"unit": unit, "period": period, "models": models, "soft": soft}
+    budget = {"type": "object", "properties": {"amount": {"type": "number"}, **about}}
+    budget["required"] = ["amount", "unit", "period"]
     counts = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "concurrency"), _COUNT)
     rules = {**dict.fromkeys(LIST_FIELDS, _TEXTS), **counts, "budgets": {"type": "array", "items": budget}}
     names = {"name": _TEXT, "owner": _TEXT, "team": _TEXT, "expires_at": _TIME}
@@ -338,7 +355,7 @@ def build_schemas() -> Schema:
         "KeyFields": {"type": "object", "properties": {**names, **rules}, "additionalProperties": False},
         "RotationFields": {"type": "object", "properties": {"overlap_seconds": overlap}},
         "VirtualKey": _object({**state, "problem": problem, **names, **times, **rules}),
-        "Spending": _object({"unit": unit, "period": period, "amount": {"type": "number"}, "used": {"type": "number"}}),
+        "Spending": _object({**about, "amount": {"type": "number"}, "used": {"type": "number"}, "forecast": forecast}),
         "Team": _object({"type": {"const": "team"}, "name": _TEXT, "problem": problem, **rules}),
         "Change": _object(
             {"id": {"type": "integer"}, "at": _TIME, **change, "changes": {"additionalProperties": values}}

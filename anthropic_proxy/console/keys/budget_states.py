@@ -32,7 +32,8 @@ class BudgetState(Struct, frozen=True):
 
     @property
     def is_used_up(self) -> bool:
-        return self.used >= self.budget.counter_amount
+        """False for a soft budget, which refuses nothing."""
+        return self.used >= self.budget.counter_amount and not self.budget.soft
 
     @property
     def share(self) -> float:

@@ -64,7 +64,8 @@ def encode_team(team: Team) -> dict[str, Any]:
 
 
 def _encode_rules(rules: Rules) -> dict[str, Any]:
-    budgets = [{"amount": one.amount, "unit": one.unit, "period": one.period} for one in rules.budgets]
+    names = ("amount", "unit", "period", "models", "soft")
+    budgets = [{name: getattr(one, name) for name in names} for one in rules.budgets]
     return {**msgspec.to_builtins(structs.asdict(rules)), "budgets": budgets}
 
 

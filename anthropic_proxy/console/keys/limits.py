@@ -54,10 +54,14 @@ class KeyLimit(Struct, frozen=True):
 
 
 class Amounts(Struct, frozen=True):
+    """What a request uses, or may use."""
+
     tokens: int
     """Number of input and output tokens, without input tokens that were read from a cache."""
     cost: int
     """Cost in nano-dollars (10⁻⁹ US dollars)."""
+    model: str = ""
+    """Model that replies, with the prefix of its provider. "": none, or several may reply."""
 
 
 def build_key_scope(key: VirtualKey) -> Scope:
@@ -68,8 +72,12 @@ def build_team_scope(team: Team) -> Scope:
     return Scope("team", team.name, f"team/{team.name}", team.rules)
 
 
-def build_limits(scopes: Sequence[Scope], estimate: Amounts, now: float) -> Sequence[KeyLimit]:
-    """`now`: seconds since the epoch."""
+def build_limits(
+    scopes: Sequence[Scope], estimate: Amounts, now: float, targets: Sequence[Amounts] = ()
+) -> Sequence[KeyLimit]:
+    """`targets`: the amounts of each model that may reply; `estimate`: the largest of them. `now`: seconds since the
+    epoch. A budget for models of which none may reply is left out.
+    """
     found: list[KeyLimit] = []
     for scope in scopes:
         rules, start = scope.rules, scope.counter
@@ -83,11 +91,23 @@ def build_limits(scopes: Sequence[Scope], estimate: Amounts, now: float) -> Sequ
         if (maximum := rules.concurrency) is not None:
             found.append(KeyLimit(scope, Limit(f"{start}/concurrency", "concurrency", 1, maximum), "concurrency"))
         for budget in rules.budgets:
+            amounts = [one for one in targets if budget.counts(one.model)] if budget.models else [estimate]
+            if not amounts:
+                continue
             counter = build_budget_counter(scope, budget, now)
-            amount = min(_find_amount(budget, estimate), counter.maximum + 1)
+            amount = min(max(_find_amount(budget, one) for one in amounts), counter.maximum + 1)
             limit = Limit(counter.key, counter.kind, amount, counter.maximum, counter.seconds)
             found.append(KeyLimit(scope, limit, budget=budget))
     return found
+
+
+def list_budget_limits(scopes: Sequence[Scope], now: float) -> Sequence[KeyLimit]:
+    """Return all budgets without an amount to reserve. `now`: seconds since the epoch."""
+    return [
+        KeyLimit(scope, build_budget_counter(scope, budget, now), budget=budget)
+        for scope in scopes
+        for budget in scope.rules.budgets
+    ]
 
 
 def build_token_count_limits(scopes: Sequence[Scope]) -> Sequence[KeyLimit]:
@@ -107,26 +127,38 @@ def build_token_count_limits(scopes: Sequence[Scope]) -> Sequence[KeyLimit]:
 
 
 def find_actual_amounts(limits: Sequence[KeyLimit], actual: Amounts) -> Sequence[int]:
-    """The amount for the limit of concurrent requests is 0, because the request no longer runs."""
-    actual = Amounts(min(actual.tokens, MAX_COUNTER_AMOUNT), min(actual.cost, MAX_COUNTER_AMOUNT))
+    """The amount for the limit of concurrent requests is 0, because the request no longer runs. That for a budget of
+    other models is 0 too.
+    """
+    actual = Amounts(min(actual.tokens, MAX_COUNTER_AMOUNT), min(actual.cost, MAX_COUNTER_AMOUNT), actual.model)
     by_rule = {
         "requests_per_minute": 1,
         "token_counts_per_minute": 1,
         "tokens_per_minute": actual.tokens,
         "concurrency": 0,
     }
-    return [by_rule[each.rule] if each.budget is None else _find_amount(each.budget, actual) for each in limits]
+    return [
+        by_rule[each.rule]
+        if each.budget is None
+        else _find_amount(each.budget, actual) * each.budget.counts(actual.model)
+        for each in limits
+    ]
 
 
 def build_budget_counter(scope: Scope, budget: Budget, now: float) -> Limit:
-    """`now`: seconds since the epoch."""
+    """A soft budget has the highest possible maximum, so that it refuses nothing. `now`: seconds since the epoch."""
     moment = datetime.fromtimestamp(now, UTC)
     end = find_period_end(budget.period, moment)
     period = {"day": moment.strftime("%Y-%m-%d"), "month": moment.strftime("%Y-%m"), "total": "total"}[budget.period]
     if budget.since and find_budget_start(budget, now) == budget.since:  # one that was set again begins anew
         period += f"/{to_microseconds(budget.since)}"
+    if budget.models:
+        period += f"/for/{budget.models}"
+    if budget.soft:
+        period += "/soft"
     seconds = _TOTAL_SECONDS if end is None else end.timestamp() - now + _MARGIN_SECONDS
-    return Limit(f"{scope.counter}/{budget.unit}/{period}", "amount", 0, budget.counter_amount, seconds)
+    maximum = MAX_COUNTER_AMOUNT if budget.soft else budget.counter_amount
+    return Limit(f"{scope.counter}/{budget.unit}/{period}", "amount", 0, maximum, seconds)
 
 
 def _find_amount(budget: Budget, amounts: Amounts) -> int:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 
+from anthropic_proxy.console.keys.alerts import BudgetAlerts
 from anthropic_proxy.console.keys.api import AdminApi
 from anthropic_proxy.console.keys.descriptions import format_time, has_valid_checksum, hash_key
 from anthropic_proxy.console.keys.key_table import Ending, KeyEntry, KeysUnavailable, KeyTable
@@ -20,9 +21,11 @@ from anthropic_proxy.console.keys.limits import (
     Scope,
     build_limits,
     build_token_count_limits,
+    list_budget_limits,
 )
 from anthropic_proxy.console.keys.queries import sum_budget_use
 from anthropic_proxy.console.keys.reservations import Reservations
+from anthropic_proxy.console.keys.virtual_keys import Budget
 from anthropic_proxy.console.ledger.costs import ModelCosts, find_request_usage, find_running_usage
 from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.engine.own_thread import run_in_own_thread
@@ -34,6 +37,7 @@ from anthropic_proxy.gateway.settings.files import format_toml_value
 from anthropic_proxy.plugins import (
     AdmissionRequest,
     AdmissionTarget,
+    BudgetLabels,
     Client,
     FurtherCall,
     Gateway,
@@ -69,6 +73,7 @@ class Access:
         self._settings = settings
         self._gateway: Gateway | None = None
         self._reservations: Reservations | None = None
+        self._alerts: BudgetAlerts | None = None
         self._counting: asyncio.Task[None] | None = None
         self.table = KeyTable(settings, self._warn)
         self.policy = KeyPolicy(self.table, self._current_settings)
@@ -81,15 +86,18 @@ class Access:
 
     async def start(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._alerts = BudgetAlerts(gateway)
         self._reservations = Reservations(
             gateway.store,
             self._warn,
             read_used=self._read_used,
             find_contact=lambda: self._current_settings().limit_contact,
+            note_use=self._alerts.note,
         )
         self._reservations.start()
         self.policy.set_reservations(self._reservations)
         await self.table.start()
+        self._alerts.start()
         if gateway.store.state.kind == "memory":
             self._counting = asyncio.create_task(self._count_earlier_use(gateway.store, self._reservations))
 
@@ -100,8 +108,10 @@ class Access:
             self._counting.cancel()
         if self._reservations is not None:
             await self._reservations.stop()
+        if self._alerts is not None:
+            await self._alerts.stop()
 
-    def budget_uses(self) -> Mapping[tuple[str, str, str, str], float]:
+    def budget_uses(self) -> Mapping[BudgetLabels, float]:
         return {} if self._reservations is None else self._reservations.find_budget_uses(time.time())
 
     async def _count_earlier_use(self, store: Store, reservations: Reservations) -> None:
@@ -112,14 +122,15 @@ class Access:
             return  # another worker does it
         scopes, now = self.table.list_scopes_with_budgets(), time.time()
         for start in range(0, len(scopes), _COUNTED_SCOPES):
-            limits = build_limits(scopes[start : start + _COUNTED_SCOPES], Amounts(0, 0), now)
+            limits = list_budget_limits(scopes[start : start + _COUNTED_SCOPES], now)
             await reservations.add_forgotten_use(limits, now)
 
     async def _read_used(self, limits: Sequence[KeyLimit], now: float) -> Sequence[int]:
         def read() -> Sequence[int]:
             with closing(open_for_reading(self._settings)) as connection:
                 return [
-                    sum_budget_use(connection, each.scope, each.budget, now) if each.budget else 0 for each in limits
+                    sum_budget_use(connection, self._settings, each.scope, each.budget, now) if each.budget else 0
+                    for each in limits
                 ]
 
         return await run_in_own_thread("budgets", read)
@@ -192,8 +203,12 @@ class KeyPolicy:
             if budgets and self._reservations is not None:
                 await self._reservations.read_states(budgets, request.response_headers, now)
             return None
-        estimate = await self._estimate(scopes, request)
-        limits = build_limits(scopes, estimate, now) if request.has_reply else build_token_count_limits(scopes)
+        targets = await self._estimate(scopes, request)
+        if request.has_reply:
+            estimate = Amounts(max(one.tokens for one in targets), max(one.cost for one in targets))
+            limits = build_limits(scopes, estimate, now, targets)
+        else:
+            limits = build_token_count_limits(scopes)
         if request.parent:  # its request is counted already, and runs meanwhile
             limits = [each for each in limits if each.rule not in ("requests_per_minute", "concurrency")]
         reservations = self._reservations
@@ -205,8 +220,8 @@ class KeyPolicy:
             async def admit_further_call(further: FurtherCall) -> None:
                 tokens = await _estimate_tokens(further.body_bytes, further.estimate_input_tokens)
                 spent = costs.find_usage_so_far(further.receipt)
-                next_call = costs.estimate([further.target], tokens)
-                needed = Amounts(spent.tokens + next_call.tokens, spent.cost + next_call.cost)
+                next_call = costs.estimate(further.target, tokens)
+                needed = Amounts(spent.tokens + next_call.tokens, spent.cost + next_call.cost, next_call.model)
                 await reservations.raise_to(held, needed, self._clock())
 
             request.further_calls.append(admit_further_call)
@@ -214,21 +229,21 @@ class KeyPolicy:
             held, Amounts(0, 0) if self._costs is None else self._costs.find_actual_usage(receipt)
         )
 
-    async def _estimate(self, scopes: Sequence[Scope], request: AdmissionRequest) -> Amounts:
-        """Return the amounts to reserve."""
+    async def _estimate(self, scopes: Sequence[Scope], request: AdmissionRequest) -> Sequence[Amounts]:
+        """Return the amounts to reserve for each model that may reply."""
         needs_tokens = any(scope.rules.tokens_per_minute is not None or scope.rules.budgets for scope in scopes)
         if not (request.has_reply and needs_tokens):
-            return Amounts(0, 0)
+            return [Amounts(0, 0)]
         if self._costs is None:
             await asyncio.to_thread(PRICE_SOURCE.load)
             self._costs = RequestCosts(self._current_settings)
         for scope in scopes:
-            has_money_budget = any(budget.unit == "usd" for budget in scope.rules.budgets)
-            target = self._costs.find_target_without_price(request) if has_money_budget else None
+            in_dollars = [budget for budget in scope.rules.budgets if budget.unit == "usd" and not budget.soft]
+            target = self._costs.find_target_without_price(request, in_dollars) if in_dollars else None
             if target is not None:
                 raise unknown_price_error(scope, target)
         tokens = await _estimate_tokens(request.body_bytes, request.estimate_input_tokens)
-        return self._costs.estimate(request.targets, tokens)
+        return [self._costs.estimate(target, tokens) for target in request.targets] or [Amounts(1, 0)]
 
 
 async def _estimate_tokens(body_bytes: int, estimate: Callable[[], int]) -> int:
@@ -317,36 +332,33 @@ class RequestCosts:
         self._settings = current_settings()
         self._costs = ModelCosts(self._settings, needs_published=True)
 
-    def estimate(self, targets: Sequence[AdmissionTarget], input_tokens: int) -> Amounts:
-        """Return the maximum of tokens and cost (in nano-dollars) over all models that may answer, with the service
-        tier and the web searches that the request asks for. A model without a known price counts as free, and so do
-        searches.
+    def estimate(self, target: AdmissionTarget, input_tokens: int) -> Amounts:
+        """Return the maximum of tokens and cost (in nano-dollars) of a reply by `target`, with the service tier and the
+        web searches that the request asks for. A model without a known price counts as free, and so do searches.
         """
-        costs = self._current_costs()
-        found = Amounts(1, 0)
-        for target in targets:
-            cost = 0
-            for tier in {"", target.service_tier}:
-                price = costs.find_price_by_prefix(target.prefix, target.model, tier=tier)
-                if price is not None:
-                    searches = price.calculate_search_cost(target.max_searches) or 0
-                    cost = max(cost, price.calculate_max_cost(input_tokens, target.max_output_tokens) + searches)
-            found = Amounts(max(found.tokens, input_tokens + target.max_output_tokens), max(found.cost, cost))
-        return found
+        costs, cost = self._current_costs(), 0
+        for tier in {"", target.service_tier}:
+            price = costs.find_price_by_prefix(target.prefix, target.model, tier=tier)
+            if price is not None:
+                searches = price.calculate_search_cost(target.max_searches) or 0
+                cost = max(cost, price.calculate_max_cost(input_tokens, target.max_output_tokens) + searches)
+        return Amounts(max(input_tokens + target.max_output_tokens, 1), cost, f"{target.prefix}/{target.model}")
 
-    def find_target_without_price(self, request: AdmissionRequest) -> AdmissionTarget | None:
-        """Return the first provider and model that may answer `request` and has no known price. None: all prices are
-        known, so a budget in dollars can be checked.
+    def find_target_without_price(self, request: AdmissionRequest, budgets: Sequence[Budget]) -> AdmissionTarget | None:
+        """Return the first provider and model that may answer `request`, counts for one of `budgets` and has no known
+        price. None: all prices are known, so these budgets in dollars can be checked.
         """
         costs = self._current_costs()
-        return next(
-            (each for each in request.targets if costs.find_price_by_prefix(each.prefix, each.model) is None), None
-        )
+        for each in request.targets:
+            is_counted = any(budget.counts(f"{each.prefix}/{each.model}") for budget in budgets)
+            if is_counted and costs.find_price_by_prefix(each.prefix, each.model) is None:
+                return each
+        return None
 
     def find_actual_usage(self, receipt: Receipt) -> Amounts:
         """Return the tokens and the cost (in nano-dollars) of a finished request. An unknown cost counts as 0."""
         usage = find_request_usage(self._current_costs(), receipt)
-        return Amounts(usage.tokens, usage.cost or 0)
+        return Amounts(usage.tokens, usage.cost or 0, f"{receipt.prefix}/{receipt.model}")
 
     def find_usage_so_far(self, receipt: Receipt) -> Amounts:
         """Return the tokens and the cost (in nano-dollars) of the calls of a running request."""

@@ -1,8 +1,8 @@
 """Database queries of virtual keys, teams and the audit log, and the used amounts of budgets."""
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct, structs
@@ -12,18 +12,24 @@ from anthropic_proxy.console.keys.virtual_keys import (
     AuditEntry,
     Budget,
     KeyHash,
+    Period,
     Rules,
     Team,
     VirtualKey,
     find_budget_start,
+    find_period_end,
+    find_period_start,
 )
 from anthropic_proxy.console.ledger.database import Reader
+from anthropic_proxy.console.ledger.forecasts import PeriodBounds, PeriodUse
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.records import COMMON_VALUES
 from anthropic_proxy.console.ledger.schema import AUDIT_LOG, KEY_HASHES, VIRTUAL_KEYS
-from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
+from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
+from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.errors import UnknownModel
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Store
 
 _KEYS = f"SELECT {', '.join(VIRTUAL_KEYS.columns)} FROM virtual_keys"
@@ -195,18 +201,26 @@ class Spending(Struct, frozen=True):
     budget: Budget
     used: int
     """Used amount in nano-dollars or tokens, including the amounts that running requests have reserved."""
+    forecast: int | None = None
+    """Amount expected at the end of the period. None: unknown, because there is too little data."""
 
     def describe(self) -> str:
-        used = format_amount(self.used) if self.budget.unit == "usd" else f"{self.used:,} tokens"
-        return f"{used} of {self.budget.describe()}"
+        expected = "" if self.forecast is None else f", about {self._format(self.forecast)} expected"
+        return f"{self._format(self.used)} of {self.budget.describe()}{expected}"
+
+    def _format(self, amount: int) -> str:
+        return format_amount(amount) if self.budget.unit == "usd" else f"{amount:,} tokens"
 
     @property
     def share(self) -> float:
         return min(max(self.used / self.budget.counter_amount, 0.0), 1.0)
 
     def encode(self) -> dict[str, object]:
-        used = self.used / NANO_DOLLARS if self.budget.unit == "usd" else self.used
-        return {"unit": self.budget.unit, "period": self.budget.period, "amount": self.budget.amount, "used": used}
+        names = ("unit", "period", "models", "soft", "amount")
+        amounts: dict[str, float | None] = {"used": self.used, "forecast": self.forecast}
+        if self.budget.unit == "usd":
+            amounts = {name: None if one is None else one / NANO_DOLLARS for name, one in amounts.items()}
+        return {**{name: getattr(self.budget, name) for name in names}, **amounts}
 
 
 async def read_all_spending(store: Store, scopes: Sequence[Scope], now: float) -> Sequence[Sequence[Spending]]:
@@ -224,7 +238,91 @@ async def read_all_spending(store: Store, scopes: Sequence[Scope], now: float) -
     return found
 
 
-def sum_budget_use(connection: Reader, scope: Scope, budget: Budget, now: float) -> int:
+def add_forecasts(
+    connection: Reader, settings: Settings, scopes: Sequence[Scope], spending: Sequence[Sequence[Spending]], now: float
+) -> Sequence[Sequence[Spending]]:
+    """Return `spending`, the used amounts of the budgets of each of `scopes`, with their forecasts. The number of
+    queries does not depend on the number of scopes.
+    """
+    periods = {one.budget.period for found in spending for one in found} - {"total"}
+    uses = {period: _read_period_uses(connection, settings, period, now) for period in periods}
+
+    def forecast(scope: Scope, one: Spending) -> Spending:
+        if one.budget.period == "total":
+            return one
+        use = _add_up_use(uses[one.budget.period], scope, one.budget)
+        rest = use.expect_rest()
+        return one if rest is None else structs.replace(one, forecast=one.used + rest)
+
+    return [[forecast(scope, one) for one in found] for scope, found in zip(scopes, spending, strict=True)]
+
+
+class _ModelUse(NamedTuple):
+    model: str
+    """With the prefix of its provider."""
+    requests: int
+    cost: int
+    tokens: int
+
+
+_Uses = Mapping[tuple[str, str], Sequence[_ModelUse]]
+"""`key` or `team`, and its name → use of each model."""
+
+
+class _PeriodUses(NamedTuple):
+    elapsed_share: float
+    present: _Uses
+    before_until: _Uses
+    before: _Uses
+
+
+def _read_period_uses(connection: Reader, settings: Settings, period: Period, now: float) -> _PeriodUses:
+    start, end = (find(period, datetime.fromtimestamp(now, UTC)) for find in (find_period_start, find_period_end))
+    assert start is not None
+    assert end is not None
+    before = find_period_start(period, start - timedelta(seconds=1))
+    bounds = PeriodBounds(start.timestamp(), end.timestamp(), before.timestamp(), now)
+    prefixes = {row.name: row.prefix for row in find_registry(settings)}
+
+    def read(first: float, last: float) -> _Uses:
+        sql = (
+            "SELECT key_label, team, provider, model, sum(requests), sum(cost), "
+            "sum(input_tokens + cache_write_tokens + output_tokens) FROM hourly WHERE hour >= ? AND hour < ? "
+            "GROUP BY key_label, team, provider, model"
+        )
+        hours = int(first // HOUR_SECONDS), int(-(-last // HOUR_SECONDS))
+        found: dict[tuple[str, str], list[_ModelUse]] = {}
+        for key, team, provider, model, *amounts in connection.query(sql, hours):
+            use = _ModelUse(f"{prefixes.get(provider, provider)}/{model}", *map(int, amounts))
+            for name in (("key", key), ("team", team)):
+                found.setdefault(name, []).append(use)
+        return found
+
+    return _PeriodUses(
+        bounds.elapsed_share,
+        read(bounds.start, now),
+        read(bounds.start_before, bounds.same_point_before),
+        read(bounds.start_before, bounds.start),
+    )
+
+
+def _add_up_use(uses: _PeriodUses, scope: Scope, budget: Budget) -> PeriodUse:
+    def choose(found: _Uses) -> Sequence[_ModelUse]:
+        return [one for one in found.get((scope.kind, scope.name), ()) if budget.counts(one.model)]
+
+    def add_up(found: _Uses) -> int:
+        return sum(one.cost if budget.unit == "usd" else one.tokens for one in choose(found))
+
+    return PeriodUse(
+        uses.elapsed_share,
+        sum(one.requests for one in choose(uses.present)),
+        add_up(uses.present),
+        add_up(uses.before_until),
+        add_up(uses.before),
+    )
+
+
+def sum_budget_use(connection: Reader, settings: Settings, scope: Scope, budget: Budget, now: float) -> int:
     """Return the use of a budget in the period that contains `now`, by the ledger: nano-dollars, or tokens."""
     is_team = scope.kind == "team"
     start = find_budget_start(budget, now)
@@ -234,13 +332,14 @@ def sum_budget_use(connection: Reader, scope: Scope, budget: Budget, now: float)
         entries = list_audit_entries(connection, key_id=key_id, since=start)
         # no other key gets an earlier label
         names += [str(entry.changes["label"][0]) for entry in entries if "label" in entry.changes]
-    used = RequestSelection(start=round(start * MICROSECONDS), end=round(now * MICROSECONDS) + 1)
-    parts = [used]
-    if not used.is_short_range:  # sums of complete hours, and single requests of the part of an hour before them
-        hour = -(-used.start // MICROSECONDS_PER_HOUR) * MICROSECONDS_PER_HOUR
-        parts = [structs.replace(used, end=hour), structs.replace(used, start=hour)]
+    counted = RequestSelection(start=round(start * MICROSECONDS), end=round(now * MICROSECONDS) + 1)
+    parts = [counted]
+    if not counted.is_short_range:  # sums of complete hours, and single requests of the part of an hour before them
+        hour = -(-counted.start // MICROSECONDS_PER_HOUR) * MICROSECONDS_PER_HOUR
+        parts = [structs.replace(counted, end=hour), structs.replace(counted, start=hour)]
     column = "team" if is_team else "key_label"
     added = "cost" if budget.unit == "usd" else "input_tokens + cache_write_tokens + output_tokens"
+    prefixes = {row.name: row.prefix for row in find_registry(settings)} if budget.models else {}
     total = 0
     for part in parts:
         if part.is_short_range:
@@ -251,11 +350,19 @@ def sum_budget_use(connection: Reader, scope: Scope, budget: Budget, now: float)
             condition = f"{time} >= ? AND {time} < ? AND {column} = ?"
             if table == "requests" and name != COMMON_VALUES[column]:  # the index leaves this value out
                 condition += f" AND {column} != '{COMMON_VALUES[column]}'"
-            sql = f"SELECT sum({added}) FROM {table} WHERE {condition}"
-            total += int(connection.query(sql, (first, last, name))[0][0] or 0)
+            if not budget.models:
+                sql = f"SELECT sum({added}) FROM {table} WHERE {condition}"
+                total += int(connection.query(sql, (first, last, name))[0][0] or 0)
+                continue
+            sql = f"SELECT provider, model, sum({added}) FROM {table} WHERE {condition} GROUP BY provider, model"
+            for provider, model, used in connection.query(sql, (first, last, name)):
+                total += int(used or 0) * budget.counts(f"{prefixes.get(provider, provider)}/{model}")
     return total
 
 
-def read_used_budgets(connection: Reader, scope: Scope, now: float) -> Sequence[Spending]:
-    """Used amounts by the ledger, without those that running requests have reserved."""
-    return [Spending(budget, sum_budget_use(connection, scope, budget, now)) for budget in scope.rules.budgets]
+def read_used_budgets(connection: Reader, settings: Settings, scope: Scope, now: float) -> Sequence[Spending]:
+    """Used amounts by the ledger, without those that running requests have reserved, and their forecasts."""
+    budgets = scope.rules.budgets
+    spending = [Spending(budget, sum_budget_use(connection, settings, scope, budget, now)) for budget in budgets]
+    (found,) = add_forecasts(connection, settings, [scope], [spending], now)
+    return found

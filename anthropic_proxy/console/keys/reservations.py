@@ -6,6 +6,7 @@ ones. Meanwhile the reservation is renewed, so that the store can drop the reser
 
 import asyncio
 import math
+import shlex
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
@@ -23,7 +24,7 @@ from anthropic_proxy.console.keys.descriptions import format_time
 from anthropic_proxy.console.keys.limits import Amounts, KeyLimit, Scope, find_actual_amounts
 from anthropic_proxy.console.keys.virtual_keys import Budget, find_period_end
 from anthropic_proxy.errors import BudgetUsedUp, LimitReached, ProxyError
-from anthropic_proxy.plugins import Reservation, Store
+from anthropic_proxy.plugins import BudgetLabels, Reservation, Store, StoreUnavailable
 
 RENEW_SECONDS = 20.0
 """Pause in seconds between two renewals. A reservation of a killed process ends after `LEASE_SECONDS`, 60 s."""
@@ -53,7 +54,8 @@ class HeldLimits(Struct, eq=False):
 
 class Reservations:
     """`read_used` returns the use of budgets by the ledger, at a time in seconds since the epoch. `ticks`: a clock that
-    nobody sets. `find_contact` returns where people ask for a higher limit; "": nobody is named.
+    nobody sets. `find_contact` returns where people ask for a higher limit; "": nobody is named. `note_use` gets each
+    budget of a request and its used share, with the reserved amounts.
     """
 
     def __init__(
@@ -65,8 +67,10 @@ class Reservations:
         ticks: Callable[[], float] = time.monotonic,
         *,
         find_contact: Callable[[], str] = lambda: "",
+        note_use: Callable[[KeyLimit, float], None] | None = None,
     ) -> None:
         self._store = store
+        self._note_use = note_use
         self._ticks = ticks
         self._read_used = read_used
         self._find_contact = find_contact
@@ -81,11 +85,10 @@ class Reservations:
         self._held: set[HeldLimits] = set()
         self._settling: set[asyncio.Task[None]] = set()
         self._renewing: asyncio.Task[None] | None = None
-        self._budget_uses: dict[tuple[str, str, str, str], tuple[float, float]] = {}
+        self._budget_uses: dict[BudgetLabels, tuple[float, float]] = {}
         """Nearly used budget → used share, and the time until which it is reported."""
 
-    def find_budget_uses(self, now: float) -> Mapping[tuple[str, str, str, str], float]:
-        """The keys are `key` or `team`, its name, and the unit and period of the budget."""
+    def find_budget_uses(self, now: float) -> Mapping[BudgetLabels, float]:
         return {budget: share for budget, (share, end) in self._budget_uses.items() if end > now}
 
     def start(self) -> None:
@@ -101,7 +104,12 @@ class Reservations:
     async def reserve(self, limits: Sequence[KeyLimit], response_headers: dict[str, str], now: float) -> HeldLimits:
         """Raises `LimitReached`, and reserves nothing, if a limit would be exceeded."""
         await self.add_forgotten_use(limits, now)
-        reservation = await self._reserve(limits)
+        try:
+            reservation = await self._reserve(limits)
+        except StoreUnavailable:
+            if not all(each.budget is not None and each.budget.soft for each in limits):
+                raise
+            return HeldLimits(limits, Reservation(""))
         # If a budget has a remainder that is too small for the estimate, only this remainder is reserved.
         for _ in limits:
             refused = reservation.refused
@@ -166,11 +174,14 @@ class Reservations:
         if not self._store.state.available:  # what remains is the share of this process
             return
         for each, remaining in zip(limits, reservation.remaining, strict=True):
-            if each.budget is None or not each.limit.maximum:
+            if each.budget is None:
                 continue
-            name = (each.scope.kind, each.scope.name, each.budget.unit, each.budget.period)
+            mode = "soft" if each.budget.soft else "hard"
+            name = (each.scope.kind, each.scope.name, each.budget.unit, each.budget.period, each.budget.models, mode)
             self._budget_uses.pop(name, None)
-            share = 1 - remaining / each.limit.maximum
+            share = (each.limit.maximum - remaining) / each.budget.counter_amount
+            if self._note_use is not None:
+                self._note_use(each, share)
             if share >= REPORTED_SHARE:
                 end = find_period_end(each.budget.period, datetime.fromtimestamp(now, UTC))
                 last = now + _REPORTED_SECONDS
@@ -314,7 +325,7 @@ def budget_used_up_error(scope: Scope, budget: Budget, now: float, contact: str)
 
 
 def _explain_budget_change(scope: Scope, budget: Budget, contact: str) -> str:
-    return _explain_change(scope, "budget", f"--budget AMOUNT/{budget.period}", contact)
+    return _explain_change(scope, "budget", f"--budget {shlex.quote(budget.format_with('AMOUNT'))}", contact)
 
 
 def _explain_change(scope: Scope, what: str, option: str, contact: str) -> str:

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy.engine.durations import decode_duration
 from anthropic_proxy.engine.options import NAME, matches_model
@@ -28,31 +28,55 @@ exact up to 2⁵³."""
 _BUDGET = compile_later(
     r"(?P<dollar>\$)?\s*+(?P<number>\d{1,13}(?:\.\d{1,9})?)\s*+(?P<scale>[kKmM])?\s*+"
     r"(?P<unit>usd|USD|tokens?)?\s*+/\s*+(?P<period>day|month|total)"
+    r"(?:\s++for\s++(?P<models>[^\s,]{1,200}))?(?:\s++(?P<soft>soft))?"
 )
 _SCALES = {"k": 1_000, "m": 1_000_000}
-_FORMS = "Use an amount and a period, such as 50USD/month, 5USD/day, 2000000tokens/day or 100USD/total"
+_FORMS = (
+    "Use an amount and a period, such as 50USD/month, 5USD/day, 2000000tokens/day or 100USD/total; then, if it is not "
+    "for all models, for and a pattern; and soft, if it only warns: 20USD/day for claude-opus-* soft"
+)
+_MAX_BUDGETS = 20
 _MAX_PATTERNS = 100
 _MAX_PATTERN_CHARACTERS = 200
 
 
-class Budget(Struct, frozen=True):
+class Budget(Struct, frozen=True, omit_defaults=True):
     amount: float
     unit: Unit
     period: Period
     since: float = 0.0
     """Time at which a budget of this unit and period was set and none existed, in seconds since the epoch. 0: before
     the period, or stored by an earlier version."""
+    soft: bool = False
+    """True: the budget warns, and refuses no request."""
+    models: str = ""
+    """Pattern of the models for whose replies it counts, with or without the prefix of the provider: `claude-opus-*`,
+    `openai/*`. "": all models."""
 
     def describe(self) -> str:
-        """Return the budget as text with all its digits: `$50.00 per month`, `2,000,000 tokens per day`."""
+        """Return the budget as text with all its digits: `$50.00 per month`, `2,000,000 tokens per day`,
+        `$20.00 per day for claude-opus-* (soft)`.
+        """
         span = "in total" if self.period == "total" else f"per {self.period}"
         amount = format_price(self.amount) if self.unit == "usd" else f"{self.amount:,.0f} tokens"
-        return f"{amount} {span}"
+        models = f" for {self.models}" if self.models else ""
+        return f"{amount} {span}{models}{' (soft)' if self.soft else ''}"
 
     @property
     def encoded_text(self) -> str:
         unit = "USD" if self.unit == "usd" else "tokens"
-        return f"{Decimal(str(self.amount)).normalize():f}{unit}/{self.period}"
+        return self.format_with(f"{Decimal(str(self.amount)).normalize():f}{unit}")
+
+    def format_with(self, amount: str) -> str:
+        """Return the text of the budget with another `amount`: `AMOUNT/day for claude-opus-*`."""
+        models = f" for {self.models}" if self.models else ""
+        return f"{amount}/{self.period}{models}{' soft' if self.soft else ''}"
+
+    def counts(self, model: str) -> bool:
+        """Return True if replies of `model`, which has the prefix of its provider, count for the budget."""
+        if not self.models:
+            return True
+        return any(matches_model(name, self.models) for name in (model, model.partition("/")[2]))
 
     @property
     def counter_amount(self) -> int:
@@ -74,7 +98,7 @@ class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Maximum number of input and output tokens per minute, without those read from a cache."""
     concurrency: int | None = None
     budgets: tuple[Budget, ...] = ()
-    """Budgets, at most one for each unit and period."""
+    """Budgets, at most one for each unit, period and pattern of models, and a soft one beside it."""
 
     def allows_model(self, names: Iterable[str]) -> bool:
         """Without patterns, every model is allowed."""
@@ -161,7 +185,7 @@ _EXAMPLES = {"models": "names or patterns such as claude-*", "providers": "prefi
 
 
 def require_valid_rules(rules: Rules) -> Rules:
-    """Raises `InvalidRequest` for an invalid value, or for two budgets with the same unit and the same period."""
+    """Raises `InvalidRequest` for an invalid value, or for two budgets that differ only in their amounts."""
     for name in LIMIT_FIELDS:
         value = getattr(rules, name)
         if value is not None and not 1 <= value <= MAX_AMOUNT:
@@ -180,8 +204,19 @@ def require_valid_rules(rules: Rules) -> Rules:
             if not (bool(pattern) and len(pattern) <= _MAX_PATTERN_CHARACTERS and pattern.isprintable() and has_form):
                 example = _EXAMPLES.get(name, "names of [[routes]] in anthropic-proxy.toml")
                 raise InvalidRequest(f"{name} contains {pattern[:40]!r}. Use {example}.", code="virtual-key-limits")
+    if len(rules.budgets) > _MAX_BUDGETS:
+        raise InvalidRequest(
+            f"budgets has {len(rules.budgets)} entries. Use at most {_MAX_BUDGETS}.", code="virtual-key-limits"
+        )
     seen = set()
     for budget in rules.budgets:
+        if not (budget.models.isprintable() and len(budget.models) <= _MAX_PATTERN_CHARACTERS) or (
+            {*" ,"} & {*budget.models}
+        ):
+            raise InvalidRequest(
+                f"budgets has the models {budget.models[:40]!r}. Use one name or pattern, such as claude-opus-*.",
+                code="virtual-key-limits",
+            )
         maximum = MAX_DOLLARS if budget.unit == "usd" else MAX_AMOUNT
         if not 0 < budget.amount <= maximum or not budget.counter_amount:
             raise InvalidRequest(
@@ -192,17 +227,20 @@ def require_valid_rules(rules: Rules) -> Rules:
             raise InvalidRequest(
                 f"budgets has the amount {budget.amount:g} in tokens. Use a whole number.", code="virtual-key-limits"
             )
-        if (budget.unit, budget.period) in seen:
+        kind = structs.replace(budget, amount=0, since=0)
+        if kind in seen:
             raise InvalidRequest(
-                f"budgets has two amounts in {budget.unit} per {budget.period}. Use one of them.",
+                f"budgets has two amounts in {budget.format_with(budget.unit)}. Use one of them.",
                 code="virtual-key-limits",
             )
-        seen.add((budget.unit, budget.period))
+        seen.add(kind)
     return rules
 
 
 def decode_budget(text: str) -> Budget:
-    """Return the budget in `text`, such as `50USD/month`. Raises `InvalidRequest` if the text is no budget."""
+    """Return the budget in `text`, such as `50USD/month` or `20USD/day for claude-opus-* soft`. Raises `InvalidRequest`
+    if the text is no budget.
+    """
     found = _BUDGET.fullmatch(text.strip())
     if found is None or bool(found["dollar"]) == bool(found["unit"]):
         raise InvalidRequest(f'The budget is "{text[:60]}". {_FORMS}.', code="virtual-key-limits")
@@ -210,7 +248,8 @@ def decode_budget(text: str) -> Budget:
     unit: Unit = "tokens" if (found["unit"] or "").startswith("token") else "usd"
     periods: Mapping[str, Period] = {"day": "day", "month": "month"}
     period = periods.get(found["period"] or "", "total")
-    return Budget(float(Decimal(found["number"]) * scale), unit, period)
+    amount = float(Decimal(found["number"]) * scale)
+    return Budget(amount, unit, period, soft=found["soft"] is not None, models=found["models"] or "")
 
 
 def find_period_start(period: Period, now: datetime) -> datetime:

@@ -23,9 +23,17 @@ from anthropic_proxy.console.ledger.export import (
     tabulate_usage,
 )
 from anthropic_proxy.console.ledger.periods import RequestSelection, resolve_usage_range
-from anthropic_proxy.console.ledger.queries import count_facets, sum_usage
+from anthropic_proxy.console.ledger.queries import count_facets, expect_month_cost, sum_usage
 from anthropic_proxy.console.ledger.read_access import MAX_READ_SECONDS, describe_read_failure, limit_search_range
-from anthropic_proxy.console.ledger.records import FACETS, GROUP_NAMES, AttemptTime, BlockTime, StoredRequest, UsageSums
+from anthropic_proxy.console.ledger.records import (
+    FACETS,
+    GROUP_NAMES,
+    SPLIT_NAMES,
+    AttemptTime,
+    BlockTime,
+    StoredRequest,
+    UsageSums,
+)
 from anthropic_proxy.console.ledger.request_queries import (
     find_stored_request,
     list_stored_requests,
@@ -56,14 +64,16 @@ def respond(
     """Raises `InvalidRequest`, and `UnknownModel` if this request is not stored. `warn` is that of `LedgerReader`."""
     try:
         if route == "/api/usage":
-            query = _Query(request, ("by", "since", "until", "format"))
+            query = _Query(request, ("by", "split", "since", "until", "format", *FACETS))
             by, form = query.choose("by", GROUP_NAMES, "model"), query.choose("format", _FORMATS, "json")
-            chosen = query.resolve_usage_range()
+            split = query.choose("split", SPLIT_NAMES, "") if "split" in query.values else None
+            chosen = structs.replace(query.resolve_usage_range(), values=query.list_facets())
             with _reading(settings, warn) as connection:
-                groups = sum_usage(connection, chosen, by)
+                groups = sum_usage(connection, chosen, by, split=split)
+                expected = expect_month_cost(connection, chosen, datetime.now(UTC))
             if form == "csv":
-                return tabulate_usage(settings, by, groups).build_download(f"usage-by-{by}", form)
-            return _json(build_usage_object(settings, by, groups, chosen))
+                return tabulate_usage(settings, by, groups, split).build_download(f"usage-by-{by}", form)
+            return _json(build_usage_object(settings, by, groups, chosen, split=split, forecast=expected))
         if route == "/api/requests":
             return _list_requests(request, settings, warn)
         if route == "/api/requests/{id}":
@@ -89,7 +99,7 @@ def _list_requests(request: RouteRequest, settings: Settings, warn: Callable[[st
     chosen = structs.replace(
         query.resolve_usage_range(),
         has_model=False,
-        values={facet.column: query.values[name] for name, facet in FACETS.items() if name in query.values},
+        values=query.list_facets(),
         is_changed=query.is_true("changed"),
         text=query.values.get("search", ""),
     )
@@ -148,6 +158,10 @@ class _Query(ApiQuery):
             raise InvalidRequest(f"{name} is {value!r}. Use {', '.join(allowed)}.", code="ledger-parameter")
         return value
 
+    def list_facets(self) -> Mapping[str, str]:
+        """Return column → value of the filters."""
+        return {facet.column: self.values[name] for name, facet in FACETS.items() if name in self.values}
+
     def is_true(self, name: str) -> bool:
         return self.choose(name, ("true", "false"), "false") == "true"
 
@@ -184,6 +198,7 @@ class _Query(ApiQuery):
 
 _NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
 _COSTS = ("cost", "requested_cost")
+_NO_FORECAST = "Null: the range is not this month until now, or there is too little data."
 _PERIOD = (
     "`24h`, `7d`, `4w`, `today`, `yesterday`, a month such as `2026-11`, or a date such as `2026-11-01`. Days are "
     "those of the proxy's time zone. Of more than three hours, the first and the last hour are complete."
@@ -200,27 +215,37 @@ def build_ledger_document() -> Schema:
         ),
         build_parameter("format", {"enum": ["json", "csv"], "default": "json"}, "Form of the response."),
     ]
+    filters = [build_parameter(name, {"type": "string"}, f"Only requests with this {name}.") for name in FACETS]
     usage_parameters = [
         build_parameter("by", {"enum": list(GROUP_NAMES), "default": "model"}, "Grouping of the sums."),
+        build_parameter("split", {"enum": list(SPLIT_NAMES)}, "Facet by which each group is divided."),
         *common,
+        *filters,
     ]
-    group = {"allOf": [{"properties": {"name": {"type": "string"}}, "required": ["name"]}, refer_to("Sums")]}
+    part = {"type": "string", "description": "Value of the facet `split`. Missing without it."}
+    names = {"properties": {"name": {"type": "string"}, "part": part}, "required": ["name"]}
+    group = {"allOf": [names, refer_to("Sums")]}
     usage = {
         "type": "object",
         "properties": {
             "from": {"type": "string", "description": "Beginning of the period."},
             "to": {"type": "string", "description": "End of the period, exclusive."},
             "by": {"type": "string"},
+            "split": {"type": ["string", "null"]},
             "total": refer_to("Sums"),
+            "forecast": {
+                **_NUMBER_OR_NULL,
+                "description": f"US dollars at the end of the running month. {_NO_FORECAST}",
+            },
             "groups": {"type": "array", "items": group},
         },
-        "required": ["from", "to", "by", "total", "groups"],
+        "required": ["from", "to", "by", "split", "total", "forecast", "groups"],
     }
     number = {"type": "integer", "minimum": 1, "maximum": MAX_ROWS, "default": DEFAULT_ROWS}
     flag = {"type": "boolean", "default": False}
     list_parameters = [
         *common,
-        *(build_parameter(name, {"type": "string"}, f"Only requests with this {name}.") for name in FACETS),
+        *filters,
         build_parameter(
             "search",
             {"type": "string"},

@@ -190,12 +190,21 @@ _UNKNOWN_COUNTS = {"cost": "unknown_cost_requests", "requested_cost": "unknown_r
 
 def name_group(settings: Settings, by: str, group: UsageGroup) -> str:
     """Return a name as in model ids: `openai` for a provider, `openai/gpt-4.1` for a model."""
+    return _name_value(settings, by, group.provider, group.name)
+
+
+def name_part(settings: Settings, split: str, group: UsageGroup) -> str:
+    """Return the name of the part of a divided group, in the same form."""
+    return _name_value(settings, split, group.part[0], group.part[-1])
+
+
+def _name_value(settings: Settings, by: str, provider: str, value: str) -> str:
     if by not in ("model", "provider"):
-        return group.name
+        return value
     registry = find_registry(settings)
-    name = group.provider if by == "model" else group.name
+    name = provider if by == "model" else value
     prefix = next((row.prefix for row in registry if row.name == name), name)
-    return f"{prefix}/{group.name}" if by == "model" and group.name else prefix
+    return f"{prefix}/{value}" if by == "model" and value else prefix
 
 
 def encode_sums(sums: UsageSums) -> dict[str, Any]:
@@ -219,20 +228,37 @@ def tabulate(
     return ExportTable([*fields, *(EXPORT_TITLES if find_sums else ())], values)
 
 
-def tabulate_usage(settings: Settings, by: str, groups: Sequence[UsageGroup]) -> ExportTable:
-    fields = {by: lambda group: name_group(settings, by, group)}
+def tabulate_usage(settings: Settings, by: str, groups: Sequence[UsageGroup], split: str | None = None) -> ExportTable:
+    fields: dict[str, Callable[[UsageGroup], str]] = {by: lambda group: name_group(settings, by, group)}
+    if split:
+        fields[split] = lambda group: name_part(settings, split, group)
     return tabulate(fields, groups, lambda group: group.sums)
 
 
 def build_usage_object(
-    settings: Settings, by: str, groups: Sequence[UsageGroup], chosen: RequestSelection
+    settings: Settings,
+    by: str,
+    groups: Sequence[UsageGroup],
+    chosen: RequestSelection,
+    *,
+    split: str | None = None,
+    forecast: int | None = None,
 ) -> dict[str, Any]:
     return {
         "from": _format_time(chosen.start // MICROSECONDS),
         "to": _format_time(chosen.end // MICROSECONDS),
         "by": by,
+        "split": split,
         "total": encode_sums(add_up(group.sums for group in groups)),
-        "groups": [{"name": name_group(settings, by, group), **encode_sums(group.sums)} for group in groups],
+        "forecast": to_dollars(forecast),
+        "groups": [
+            {
+                "name": name_group(settings, by, group),
+                **({"part": name_part(settings, split, group)} if split else {}),
+                **encode_sums(group.sums),
+            }
+            for group in groups
+        ],
     }
 
 

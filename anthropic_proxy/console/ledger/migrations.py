@@ -160,6 +160,14 @@ def _add_verdict(connection: "Connection") -> Iterator[str]:
     yield from _change_hourly_key(connection, [*keys.split(), "agent_type", "verdict"])
 
 
+def _add_budget_alerts(_: "Connection") -> Iterator[str]:
+    yield (
+        f"CREATE TABLE budget_alerts (id TEXT NOT NULL PRIMARY KEY, created_at {TIME}, ends_at BIGINT, body {TEXT}, "
+        "attempts INTEGER NOT NULL DEFAULT 0, next_at BIGINT)"
+    )
+    yield "CREATE INDEX budget_alerts_by_time ON budget_alerts (next_at) WHERE next_at IS NOT NULL"
+
+
 _STEPS: Mapping[str, _Step] = {
     "0002": _add_contents,
     "0003": _add_virtual_keys,
@@ -177,6 +185,7 @@ _STEPS: Mapping[str, _Step] = {
     "0015": _add_checks,
     "0016": _add_purpose,
     "0017": _add_verdict,
+    "0018": _add_budget_alerts,
 }
 """Version of the schema → function that returns the statements of the migration from the version before."""
 NEWEST_VERSION = max(_STEPS)

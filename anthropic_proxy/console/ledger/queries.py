@@ -6,23 +6,32 @@ decides this; `_read` runs the same query on either table. An hour of `hourly` b
 second lies, so that each hour counts once in time zones with half hours.
 """
 
+import math
 import operator
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from msgspec import Struct, structs
 from sqlalchemy import BigInteger, ColumnElement, Connection, Table, Text, and_, case, cast, func, select
 
+from anthropic_proxy.console.ledger.forecasts import PeriodBounds, PeriodUse
 from anthropic_proxy.console.ledger.histograms import Histogram, encode_histogram, find_bucket, sum_encoded_histograms
-from anthropic_proxy.console.ledger.periods import MAX_UTC_SECONDS, RequestSelection, find_period_start, find_utc_offset
+from anthropic_proxy.console.ledger.periods import (
+    MAX_UTC_SECONDS,
+    RequestSelection,
+    find_month,
+    find_period_start,
+    find_utc_offset,
+)
 from anthropic_proxy.console.ledger.records import (
     FACETS,
     HOURLY_KEYS,
     SESSION_KEYS,
     SUM_NAMES,
     GroupName,
+    SplitName,
     StoredRequest,
     UsageSums,
     add_up_groups,
@@ -54,13 +63,22 @@ class UsageGroup(Struct, frozen=True, kw_only=True):
     """Name of the group, such as a day (`2026-11-20`), an hour (`2026-11-20T13:00Z`) or a model."""
     provider: str = ""
     """Name of the provider of a model. "": not grouped by model, or no provider was called."""
+    part: Sequence[str] = ()
+    """Value of the facet by which groups are divided: one text, or provider and model. (): they are not divided."""
     sums: UsageSums
 
 
 def sum_usage(
-    connection: Connection, selection: RequestSelection, by: GroupName, timezone: tzinfo | None = None
+    connection: Connection,
+    selection: RequestSelection,
+    by: GroupName,
+    timezone: tzinfo | None = None,
+    split: SplitName | None = None,
 ) -> list[UsageGroup]:
-    """Days and hours are in order of time, others by descending cost. `timezone` None: that of the process."""
+    """Days and hours are in order of time, others by descending cost. `timezone` None: that of the process. `split`:
+    each group is divided by this facet, the part with the highest cost first.
+    """
+    parts = _list_columns(split) if split else ()
     if by in ("day", "hour"):
 
         def name_time(start: int) -> str:
@@ -69,17 +87,39 @@ def sum_usage(
             last = datetime.fromtimestamp(start + HOUR_SECONDS - 1, UTC)
             return last.astimezone(timezone).date().isoformat()
 
-        hours = _sum(connection, selection, HOUR_SECONDS, ())
-        times = add_up_groups((name_time(start), sums) for start, _, sums in hours)
-        return [UsageGroup(name=name, sums=sums) for name, sums in times.items()]
-    columns = ("provider", "model") if by == "model" else (FACETS[by].column,)
-    found = _sum_sessions(connection, selection) if by == "session" else _sum(connection, selection, 0, columns)
+        hours = _sum(connection, selection, HOUR_SECONDS, parts)
+        times = add_up_groups(((name_time(start), tuple(keys)), sums) for start, keys, sums in hours)
+        groups = [UsageGroup(name=name, part=part, sums=sums) for (name, part), sums in times.items()]
+        return sorted(groups, key=lambda group: (group.name, *_rank(group.sums), group.part))
+    columns = _list_columns(by)
+    if by == "session" and not parts:
+        found = _sum_sessions(connection, selection)
+    else:
+        found = _sum(connection, selection, 0, (*columns, *parts))
+    size = len(columns)
     groups = [
-        UsageGroup(name=keys[-1], provider=keys[0] if by == "model" else "", sums=sums) for _, keys, sums in found
+        UsageGroup(name=keys[size - 1], provider=keys[0] if by == "model" else "", part=tuple(keys[size:]), sums=sums)
+        for _, keys, sums in found
     ]
+    totals = add_up_groups(((group.provider, group.name), group.sums) for group in groups)
     return sorted(
-        groups, key=lambda group: (-group.sums.cost, -group.sums.all_tokens, -group.sums.requests, group.name)
+        groups,
+        key=lambda group: (
+            *_rank(totals[group.provider, group.name]),
+            group.name,
+            group.provider,
+            *_rank(group.sums),
+            group.part,
+        ),
     )
+
+
+def _list_columns(by: str) -> Sequence[str]:
+    return ("provider", "model") if by == "model" else (FACETS[by].column,)
+
+
+def _rank(sums: UsageSums) -> tuple[int, int, int]:
+    return -sums.cost, -sums.all_tokens, -sums.requests
 
 
 def _sum_sessions(connection: Connection, selection: RequestSelection) -> list[tuple[int, Sequence[str], UsageSums]]:
@@ -167,6 +207,51 @@ def sum_previous_range(connection: Connection, selection: RequestSelection, now:
         summed = select(func.sum(hourly.c.requests), func.sum(hourly.c.cost)).where(*hourly_conditions(whole))
         found.append(connection.execute(summed).one())
     return PreviousRange(*(sum(int(value or 0) for value in values) for values in zip(*found, strict=True)))
+
+
+def expect_month_cost(
+    connection: Connection,
+    selection: RequestSelection,
+    now: datetime,
+    timezone: tzinfo | None = None,
+    *,
+    ignores_range: bool = False,
+) -> int | None:
+    """Return the cost in nano-dollars that the requests of `selection` will have had at the end of the calendar month
+    that contains `now`. None: there is too little data, or the range of `selection` is not this month until now.
+    `timezone` None: that of the process.
+    """
+    if not selection.has_hourly_sums:
+        return None
+    local = now.astimezone(timezone)
+    (start, end), before = (
+        (found[0].timestamp(), found[1].timestamp())
+        for day in (local, local.replace(day=1) - timedelta(days=1))
+        if (found := find_month(f"{day:%Y-%m}", timezone))
+    )
+    bounds = PeriodBounds(start, end, before[0], now.timestamp())
+    is_month = selection.start // MICROSECONDS_PER_HOUR == int(start) // HOUR_SECONDS
+    if not ignores_range and not (is_month and selection.end // MICROSECONDS >= int(bounds.now)):
+        return None
+
+    def add_up_until(first: float, last: float) -> UsageSums:
+        hours = (math.floor(first / HOUR_SECONDS), math.ceil(last / HOUR_SECONDS))
+        chosen = structs.replace(
+            selection, start=hours[0] * MICROSECONDS_PER_HOUR, end=hours[1] * MICROSECONDS_PER_HOUR
+        )
+        found = _sum(connection, chosen, 0, (), ("requests", "cost"))
+        return found[0][2] if found else UsageSums()
+
+    present = add_up_until(start, bounds.now)
+    use = PeriodUse(
+        bounds.elapsed_share,
+        present.requests,
+        present.cost,
+        add_up_until(before[0], bounds.same_point_before).cost,
+        add_up_until(before[0], start).cost,
+    )
+    rest = use.expect_rest()
+    return None if rest is None or not present.cost else present.cost + rest
 
 
 def sum_model_periods(connection: Connection, selection: RequestSelection, period_seconds: int) -> list[ModelPeriod]:

@@ -75,11 +75,14 @@ COMMON_VALUES = {facet.column: facet.common_value for facet in FACETS.values() i
 HOURLY_KEYS = tuple(facet.column for facet in FACETS.values() if "hourly" in facet.sums)
 SESSION_KEYS = tuple(facet.column for facet in FACETS.values() if "session_hours" in facet.sums)
 GROUP_NAMES = ("day", "hour", *(name for name, facet in FACETS.items() if facet.is_group))
+SPLIT_NAMES = tuple(name for name, facet in FACETS.items() if facet.is_group and "hourly" in facet.sums)
 if TYPE_CHECKING:
     GroupName = str
+    SplitName = str
 else:
     GroupName = Literal[GROUP_NAMES]
-"""Time or facet by which sums are grouped."""
+    SplitName = Literal[SPLIT_NAMES]
+"""`GroupName`: time or facet by which sums are grouped. `SplitName`: facet by which each group is divided."""
 
 
 def name_missing(by: str) -> str:

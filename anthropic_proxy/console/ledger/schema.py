@@ -141,7 +141,22 @@ AUDIT_LOG = TableDefinition(
 )
 """One row per change of keys and teams. `changes`: JSON object of field → old and new value, without secrets."""
 
-TABLES = (REQUESTS, HOURLY, SESSION_HOURS, CONTENTS, VIRTUAL_KEYS, KEY_HASHES, TEAMS, AUDIT_LOG)
+BUDGET_ALERTS = TableDefinition(
+    "budget_alerts",
+    {
+        "id": _KEY,
+        "created_at": TIME,
+        "ends_at": "BIGINT",
+        "body": TEXT,
+        "attempts": "INTEGER NOT NULL DEFAULT 0",
+        "next_at": "BIGINT",
+    },
+    ("id",),
+    (Index("budget_alerts_by_time", ("next_at",), "next_at IS NOT NULL"),),
+)
+"""Used shares of budgets that were reported, or are to be sent to the webhook of `[alerts]` from `next_at` on."""
+
+TABLES = (REQUESTS, HOURLY, SESSION_HOURS, CONTENTS, VIRTUAL_KEYS, KEY_HASHES, TEAMS, AUDIT_LOG, BUDGET_ALERTS)
 SUM_TABLES: Mapping[str, Sequence[str]] = {HOURLY.name: HOURLY_KEYS, SESSION_HOURS.name: SESSION_KEYS}
 """Name of a table of sums by hour → its keys besides hour and instance."""
 

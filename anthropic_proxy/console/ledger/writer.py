@@ -261,9 +261,9 @@ class LedgerWriter:
                     self._warn(f"The ledger dropped {lost} of a block in {self._spool.file}: {self._block.problem}")
             state.written_rows += len(self._batch)
             for row in self._batch:
-                count, cost, unknown = state.spending.get((row.team, row.provider), (0, 0, 0))
-                sums = count + 1, cost + (row.cost or 0), unknown + (row.cost is None)
-                state.spending[row.team, row.provider] = sums
+                labels = row.team, row.provider, row.kind
+                count, cost, unknown = state.spending.get(labels, (0, 0, 0))
+                state.spending[labels] = count + 1, cost + (row.cost or 0), unknown + (row.cost is None)
             self._batch, self._texts, self._block = [], {}, None
             self._queue.in_batch = 0
             state.queued_rows = self._count_waiting()

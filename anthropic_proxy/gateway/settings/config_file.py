@@ -22,6 +22,7 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
 from anthropic_proxy.gateway.settings.file_format import (
+    AlertTable,
     AutoModeTable,
     FileContents,
     PriceTable,
@@ -42,6 +43,8 @@ KeyPath = tuple[str, ...]
 StructT = TypeVar("StructT", bound=Struct)
 _ITEM_INDEX = compile_later(r"\[\d+\]$")
 """Pattern of the index at the end of a key that names one item of a list: `[0]` in `routes[0]`."""
+_REFERENCES = frozenset(("api_key", "secret"))
+"""Fields with a `KeyReference`, whose values are not shown."""
 
 
 class ConfigFile:
@@ -71,16 +74,20 @@ class ConfigFile:
                 self.contents = decode_toml(self._text, self._shown_path)
             self.is_readable = True
             if self._text:
-                names = ("search", "auto_mode", "managed_settings")
-                search, auto_mode, managed = map(self.contents.get, names)
+                managed = self.contents.get("managed_settings")
                 self.tables = FileContents(
                     providers=self._decode_tables("providers", ProviderTable),
-                    search=msgspec.convert(search, SearchTable) if has_type(search, SearchTable) else None,
-                    auto_mode=msgspec.convert(auto_mode, AutoModeTable) if has_type(auto_mode, AutoModeTable) else None,
+                    search=self._decode_table("search", SearchTable),
+                    auto_mode=self._decode_table("auto_mode", AutoModeTable),
+                    alerts=self._decode_table("alerts", AlertTable),
                     prices=self._decode_tables("prices", PriceTable),
                     managed_settings=managed or {} if has_type(managed, dict[str, dict[str, object]]) else {},
                 )
                 self.require_type((), self.contents, FileContents)
+
+    def _decode_table(self, name: str, kind: type[StructT]) -> StructT | None:
+        table = self.contents.get(name)
+        return msgspec.convert(table, kind) if has_type(table, kind) else None
 
     def _decode_tables(self, name: str, kind: type[StructT]) -> dict[str, StructT]:
         tables = self.find_value((name,))
@@ -145,7 +152,7 @@ class ConfigFile:
 
     def require_type(self, path: KeyPath, value: object, expected: Any) -> None:
         """Raise `ConfigurationError` with a message for each part of `value` that does not have the type `expected`."""
-        if path and path[-1] == "api_key":
+        if path and path[-1] in _REFERENCES:
             self._require_reference(path, value)
         errors = ErrorList()
         for kind in _alternatives(expected):
@@ -168,7 +175,7 @@ class ConfigFile:
         if has_type(value, expected):
             return
         allowed = f"Use {join_with_or([_describe_type(kind) for kind in _alternatives(expected)])}."
-        if "api_key" in path:
+        if not _REFERENCES.isdisjoint(path):
             raise self.rejection(
                 path,
                 f"is invalid. {allowed} Its value is not shown, because it may be a key.",
@@ -184,13 +191,14 @@ class ConfigFile:
         if isinstance(value, str):
             reference = _REFERENCED_VARIABLE.fullmatch(value)
             name = str(self.find_value(("search", "service")) or "search") if path[0] == "search" else path[-2]
-            variable = reference[1] if reference else suggest_key_variable(name)
+            own = suggest_key_variable(name) if path[-1] == "api_key" else "_".join(path).upper()
+            variable = reference[1] if reference else own
             move = "" if reference else f"Put the key into .env as {variable}=… and write"
             raise self.rejection(
                 path,
                 "is a text, but this file must not contain keys.",
                 code="key-in-file",
-                hint=f'{move or "Write"}  api_key = {{ env = "{variable}" }}',
+                hint=f'{move or "Write"}  {path[-1]} = {{ env = "{variable}" }}',
             )
         places = {"env", "file", "command"}
         if isinstance(value, dict) and (not value.keys() - {"refresh"} or len(value.keys() & places) > 1):

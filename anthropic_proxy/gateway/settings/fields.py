@@ -65,6 +65,16 @@ class ReferencedVariable(Struct, frozen=True):
     """Source of the variable: `environment`, `.env line 4`, or `not set`."""
 
 
+class AlertSettings(Struct, frozen=True, kw_only=True):
+    """Table `[alerts]` of the configuration file."""
+
+    url: Secret
+    secret: Secret | None = None
+    """None: reports are not signed."""
+    thresholds: tuple[int, ...]
+    """In percent, in ascending order."""
+
+
 class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     """All settings of the server: options of the engine, and the fields below."""
 
@@ -91,6 +101,8 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     """None: the server uses no TLS."""
     tls_key_file: str | None = None
     """None: the certificate file contains the key."""
+    alerts: AlertSettings | None = None
+    """None: reports about budgets are in the log only."""
     prices: Mapping[str, PriceTable] = {}
     """Model id with prefix, or a pattern of ids for `matches_model` → its table `[prices."MODEL"]`, in
     the order of the file."""

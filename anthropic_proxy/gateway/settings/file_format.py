@@ -124,6 +124,22 @@ class AutoModeTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Second model, with its prefix. A call is allowed only if both models do not flag it."""
 
 
+class AlertTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Webhook to which the proxy reports that a budget of a key or a team has reached a threshold."""
+
+    url: str | KeyReference
+    """Address of the webhook with https, or with http on this machine; or the place of the address, if it is a secret
+    as that of Slack."""
+    secret: KeyReference | None = None
+    """Place of the secret with which each report is signed: `whsec_` and 24 to 64 bytes in Base64. By default reports
+    are not signed."""
+    thresholds: Annotated[tuple[Annotated[int, Meta(ge=1, le=1_000)], ...], Meta(min_length=1, max_length=10)] = (
+        80,
+        100,
+    )
+    """Used shares of a budget in percent, each of which is reported once per period."""
+
+
 class LongContextPrice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Prices of requests with many input tokens. Fields that are not set keep the normal price of the model."""
 
@@ -190,6 +206,8 @@ class FileContents(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Search service for web searches of models."""
     auto_mode: AutoModeTable | None = None
     """Rules of a company for the check of tool calls in auto mode."""
+    alerts: AlertTable | None = None
+    """Webhook for reports about budgets."""
     prices: dict[str, PriceTable] = {}
     """Own prices by model id with prefix, or by pattern: `openai/gpt-4.1`, `vllm/*`."""
     routes: list[RouteTable] = []

@@ -194,6 +194,18 @@ def decode_url(found: FoundSetting) -> str:
     return f"{address}?{url.query}" if url.query else address
 
 
+def is_safe_address(text: str) -> bool:
+    """Return True for the address of a server with https, or with http on this machine."""
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError:
+        return False
+    is_safe = url.scheme == "https" or (url.scheme == "http" and url.hostname in _LOCAL_HOSTS)
+    is_plain = _HEADER_TEXT.fullmatch(text) and "#" not in text
+    return bool(is_safe and is_plain and port != 0 and _HOST_NAME.fullmatch(url.netloc))
+
+
 def decode_issuer(found: FoundSetting) -> str:
     """The URL of an identity provider, which must be https unless it runs on this machine."""
     url = urlsplit(decode_url(found))

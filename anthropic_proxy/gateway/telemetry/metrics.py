@@ -12,7 +12,7 @@ from msgspec import Struct, field
 
 from anthropic_proxy import __version__
 from anthropic_proxy.gateway.money import NANO_DOLLARS
-from anthropic_proxy.plugins import LedgerState, Receipt, RouteRequest, RouteResponse, StoreState
+from anthropic_proxy.plugins import BudgetLabels, LedgerState, Receipt, RouteRequest, RouteResponse, StoreState
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -93,8 +93,8 @@ class Gauges(Struct, array_like=True):
     """Number of processes that cannot use Redis. None: `REDIS_URL` is not set."""
     pending_settlements: int = 0
     """Number of settled reservations of limits that are not yet in Redis."""
-    budget_uses: dict[tuple[str, str, str, str], float] = field(default_factory=dict)
-    """Budgets that are nearly used up: `key` or `team`, its name, unit and period of the budget → used share."""
+    budget_uses: dict[BudgetLabels, float] = field(default_factory=dict)
+    """Budgets that are nearly used up → used share, which can be above 1 for a soft budget."""
 
     def add_gauges(self, other: "Gauges") -> None:
         """Open circuits and key cooldowns are shared by all processes, so the larger number is kept."""
@@ -135,8 +135,8 @@ class MetricsSnapshot(Struct):
     """Requests with telemetry of clients that the collector got (key `forwarded`) or that were lost (key `dropped`)."""
     ledger_rows: dict[str, int] = field(default_factory=dict)
     """Number of requests that the ledger has stored (key `written`) and lost (key `dropped`)."""
-    spending: dict[tuple[str, str], tuple[int, int, int]] = field(default_factory=dict)
-    """Team and provider → stored requests, nano-dollars, and requests without a known price."""
+    spending: dict[tuple[str, str, str], tuple[int, int, int]] = field(default_factory=dict)
+    """Team, provider and kind of request → stored requests, nano-dollars, and requests without a known price."""
     gauges: Gauges | None = None
     """Current state of the process. None: not yet measured, or the process has ended."""
 
@@ -162,10 +162,9 @@ class MetricsSnapshot(Struct):
     def count_checks(self, verdict_and_kind: tuple[str, str], number: int = 1) -> None:
         self.checks[verdict_and_kind] = self.checks.get(verdict_and_kind, 0) + number
 
-    def add_spending(self, team: str, provider: str, sums: Sequence[int]) -> None:
-        labels = (team, provider)
+    def add_spending(self, labels: tuple[str, str, str], sums: Sequence[int]) -> None:
         if labels not in self.spending and len(self.spending) >= MAX_LABEL_SETS:
-            labels = (OTHER_LABEL, OTHER_LABEL)
+            labels = (OTHER_LABEL, OTHER_LABEL, OTHER_LABEL)
         requests, cost, unknown = sums
         before = self.spending.get(labels, (0, 0, 0))
         self.spending[labels] = before[0] + requests, before[1] + cost, before[2] + unknown
@@ -187,8 +186,8 @@ class MetricsSnapshot(Struct):
         for ours, theirs in ((self.ledger_rows, other.ledger_rows), (self.telemetry, other.telemetry)):
             for result, count in theirs.items():
                 ours[result] = ours.get(result, 0) + count
-        for (team, provider), sums in other.spending.items():
-            self.add_spending(team, provider, sums)
+        for spent_by, sums in other.spending.items():
+            self.add_spending(spent_by, sums)
         if self.gauges is None:
             self.gauges = other.gauges
         elif other.gauges is not None:
@@ -216,8 +215,9 @@ class MetricsTotals:
         gauges.ledger_queued_rows = state.queued_rows
         self.snapshot.ledger_rows = {"written": state.written_rows, "dropped": state.dropped_rows}
         self.snapshot.spending = {}
-        for (team, provider), sums in dict(state.spending).items():  # a copy, because the writer's thread adds to it
-            self.snapshot.add_spending(self._name(team or NONE_LABEL), self._name(provider or NONE_LABEL), sums)
+        for labels, sums in dict(state.spending).items():  # a copy, because the writer's thread adds to it
+            team, provider, kind = (self._name(label or NONE_LABEL) for label in labels)
+            self.snapshot.add_spending((team, provider, kind), sums)
 
     def copy_store_state(self, state: StoreState, gauges: Gauges) -> None:
         if state.kind == "redis":
@@ -395,19 +395,19 @@ LEDGER_ROWS = MetricFamily(
 STORED_REQUESTS = MetricFamily(
     "anthropic_proxy_stored_requests_total",
     "counter",
-    ("team", "provider"),
-    "Requests that the ledger has written, by the team of their virtual key at that time.",
+    ("team", "provider", "kind"),
+    "Requests that the ledger has written, by the team of their virtual key at that time and by what they are for.",
 )
 COST = MetricFamily(
     "anthropic_proxy_cost_dollars_total",
     "counter",
-    ("team", "provider"),
+    ("team", "provider", "kind"),
     "Cost of these requests in US dollars. Those without a known price are missing in it.",
 )
 UNKNOWN_COST_REQUESTS = MetricFamily(
     "anthropic_proxy_unknown_cost_requests_total",
     "counter",
-    ("team", "provider"),
+    ("team", "provider", "kind"),
     "Requests among them without a known price.",
 )
 LEDGER_UP = MetricFamily(
@@ -431,7 +431,7 @@ TELEMETRY_REQUESTS = MetricFamily(
 BUDGET_USED_RATIO = MetricFamily(
     "anthropic_proxy_budget_used_ratio",
     "gauge",
-    ("scope", "name", "unit", "period"),
+    ("scope", "name", "unit", "period", "models", "mode"),
     "Used share of a budget of a virtual key or team, from 0.8 on, until a day after its last request.",
 )
 REQUESTS_IN_FLIGHT = MetricFamily("anthropic_proxy_requests_in_flight", "gauge", (), "HTTP requests in progress.")
@@ -508,10 +508,10 @@ def collect_samples(
     samples[DROPPED_RECEIPTS] = {(observer,): times for observer, times in snapshot.dropped_receipts.items()}
     samples[TELEMETRY_REQUESTS] = {(result,): count for result, count in snapshot.telemetry.items()}
     samples[LEDGER_ROWS] = {(result,): count for result, count in snapshot.ledger_rows.items()}
-    for team_and_provider, (stored, cost, unknown) in snapshot.spending.items():
-        samples[STORED_REQUESTS][team_and_provider] = stored
-        samples[COST][team_and_provider] = cost / NANO_DOLLARS
-        samples[UNKNOWN_COST_REQUESTS][team_and_provider] = unknown
+    for spent_by, (stored, cost, unknown) in snapshot.spending.items():
+        samples[STORED_REQUESTS][spent_by] = stored
+        samples[COST][spent_by] = cost / NANO_DOLLARS
+        samples[UNKNOWN_COST_REQUESTS][spent_by] = unknown
     if (gauges := snapshot.gauges) is not None:
         samples[REQUESTS_IN_FLIGHT][()] = gauges.requests_in_flight
         samples[OPEN_CIRCUITS][()] = gauges.open_circuits

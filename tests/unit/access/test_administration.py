@@ -160,7 +160,19 @@ def test_a_change_of_a_key_that_another_administrator_changed_is_rejected(admini
         ),
         (
             {"rules": Rules(budgets=(Budget(5, "usd", "day"), Budget(6, "usd", "day")))},
-            "budgets has two amounts in usd per day. Use one of them.",
+            "budgets has two amounts in usd/day. Use one of them.",
+        ),
+        (
+            {"rules": Rules(budgets=tuple(Budget(5, "usd", "day", models="*", soft=True) for _ in range(2)))},
+            "budgets has two amounts in usd/day for * soft. Use one of them.",
+        ),
+        (
+            {"rules": Rules(budgets=(Budget(5, "usd", "day", models="gpt-*, o3"),))},
+            "budgets has the models 'gpt-*, o3'. Use one name or pattern, such as claude-opus-*.",
+        ),
+        (
+            {"rules": Rules(budgets=tuple(Budget(5, "usd", "day", models=f"m{n}") for n in range(21)))},
+            "budgets has 21 entries. Use at most 20.",
         ),
         ({"rules": Rules(models=("a b",))}, "models contains 'a b'. Use names or patterns such as claude-*."),
         ({"rules": Rules(providers=("",))}, "providers contains ''. Use prefixes such as openai."),

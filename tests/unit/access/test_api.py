@@ -74,7 +74,7 @@ async def _list_ended(calls: list["asyncio.Task[Response]"], count: int) -> Asyn
 
 async def test_a_key_is_used_as_soon_as_it_is_created_and_rejected_as_soon_as_it_is_revoked(app: App) -> None:
     fields = {"name": "ci", "team": "build", "requests_per_minute": 9, "expires_at": "2099-01-01T00:00:00Z"}
-    budget = {"amount": 5, "unit": "tokens", "period": "day"}
+    budget = {"amount": 5, "unit": "tokens", "period": "day", "models": "", "soft": False}
     created = await administer(app, "POST", "/admin/keys", {**fields, "budgets": [budget]})
     assert created.status == 200
     conforms(created, "VirtualKey")
@@ -83,7 +83,10 @@ async def test_a_key_is_used_as_soon_as_it_is_created_and_rejected_as_soon_as_it
     replied = await send(app, "POST", "/v1/messages", ASKED, x_api_key=key)
     used = replied.json["usage"]["input_tokens"] + replied.json["usage"]["output_tokens"]
     shown = await administer(app, "GET", f"/admin/keys/{id_}")
-    assert (shown.json["id"], shown.json["spending"]) == (id_, [{**budget, "used": used}])
+    assert (shown.json["id"], shown.json["spending"]) == (
+        id_,
+        [{**budget, "used": used, "forecast": None}],
+    )
     changed = await administer(app, "POST", f"/admin/keys/{id_}", {"owner": "ada", "requests_per_minute": None})
     assert (changed.json["owner"], changed.json["requests_per_minute"], changed.json["team"]) == ("ada", None, "build")
     assert changed.json["budgets"] == [budget]
@@ -172,7 +175,13 @@ async def test_teams_have_the_used_amounts_of_their_budgets(app: App) -> None:
     created = await administer(app, "POST", "/admin/keys", {"name": "ci", "team": "build"})
     reply = await send(app, "POST", "/v1/messages", ASKED, x_api_key=created.json["key"])
     usage = reply.json["usage"]
-    used = {**budgets[0], "used": usage["input_tokens"] + usage["output_tokens"]}
+    used = {
+        **budgets[0],
+        "used": usage["input_tokens"] + usage["output_tokens"],
+        "models": "",
+        "soft": False,
+        "forecast": None,
+    }
 
     async def list_spending() -> list[list[Any]]:
         listed = await administer(app, "GET", "/admin/teams")

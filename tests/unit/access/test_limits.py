@@ -11,7 +11,7 @@ from anthropic_proxy.console.keys.virtual_keys import Budget, Rules
 from anthropic_proxy.errors import LimitReached, ProxyError
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
 from anthropic_proxy.gateway.stores.memory import MemoryStore
-from anthropic_proxy.plugins import AdmissionTarget, Reservation, UpstreamAttempt
+from anthropic_proxy.plugins import AdmissionTarget, Limit, Reservation, StoreUnavailable, UpstreamAttempt
 from tests.support.ledger import NOON
 from tests.support.virtual_keys import Admitted, Keys, change_team
 
@@ -109,6 +109,68 @@ async def test_a_budget_in_dollars_is_used_up_and_renewed(keys: Keys) -> None:
     await keys.admit(key, estimate_input_tokens=lambda: 10)
 
 
+async def test_a_soft_budget_counts_and_refuses_nothing(keys: Keys) -> None:
+    budgets = (Budget(0.01, "usd", "day", soft=True), Budget(0.03, "usd", "day"))
+    key = await keys.create("ci", rules=Rules(budgets=budgets))
+    soft, hard = (("key", "ci", "usd", "day", "", mode) for mode in ("soft", "hard"))
+    for expected in ({}, {soft: 0.88}, {soft: 1.76}):  # 0.0088 each
+        assert keys.reservations.find_budget_uses(keys.now) == pytest.approx(expected)
+        await keys.finish(
+            await keys.admit(key, estimate_input_tokens=lambda: 18_000), input_tokens=20_000, output_tokens=500
+        )
+    assert keys.reservations.find_budget_uses(keys.now) == pytest.approx({soft: 2.64, hard: 0.88})
+    (await keys.admit(key, estimate_input_tokens=lambda: 10)).finish(input_tokens=20_000, output_tokens=500)
+    await keys.settled()
+    assert "has used up its budget of $0.03 per day · " in (await keys.refuse(key, 429)).message
+    await keys.change_rules("ci", budgets=budgets[:1])
+    await keys.admit(key, **UNKNOWN)
+
+
+class LostStore(MemoryStore):
+    async def reserve(self, limits: Sequence[Limit], lease_seconds: float = 0.0) -> Reservation:
+        raise StoreUnavailable
+
+
+async def test_a_soft_budget_alone_needs_no_store(keys: Keys) -> None:
+    key = await keys.create("ci", rules=Rules(budgets=(Budget(10, "tokens", "day", soft=True),)))
+    keys.policy.set_reservations(Reservations(LostStore(), keys.warnings.append))
+    (await keys.admit(key)).finish(input_tokens=100)
+    await keys.change_rules("ci", requests_per_minute=100)
+    with pytest.raises(StoreUnavailable):
+        await keys.admit(key)
+
+
+async def test_a_budget_for_some_models_counts_and_refuses_only_these(keys: Keys) -> None:
+    dear = AdmissionTarget(prefix="anthropic", model="claude-opus-4-8", max_output_tokens=1_000)
+    cheap = AdmissionTarget(prefix="openai", model="gpt-4.1-mini", max_output_tokens=1_000)
+    unknown = UNKNOWN["targets"][0]
+    key = await keys.create("ci", rules=Rules(budgets=(Budget(10_000, "tokens", "day", models="claude-opus-*"),)))
+    uses = keys.reservations.find_budget_uses
+    used = {"prefix": "anthropic", "model": "claude-opus-4-8"}
+    assert (await keys.admit(key, targets=[cheap], estimate_input_tokens=lambda: 10**6)).settle is None
+    both = await keys.admit(key, targets=[cheap, dear], estimate_input_tokens=lambda: 8_000)
+    assert uses(keys.now) == {("key", "ci", "tokens", "day", "claude-opus-*", "hard"): 0.9}
+    await keys.finish(both, input_tokens=8_000)  # of gpt-4.1-mini
+    await keys.finish(
+        await keys.admit(key, targets=[dear], estimate_input_tokens=lambda: 9_000), **used, input_tokens=9_500
+    )
+    await keys.finish(
+        await keys.admit(key, targets=[dear], estimate_input_tokens=lambda: 9_000), **used, input_tokens=500
+    )
+    refused = await keys.refuse(key, 429, targets=[cheap, dear])
+    assert refused.message == (
+        "The key 'ci' has used up its budget of 10,000 tokens per day for claude-opus-* · resets Nov 22 · "
+        "Another budget:  anthropic-proxy keys change ci --budget 'AMOUNT/day for claude-opus-*'"
+    )
+    await keys.admit(key, targets=[cheap])
+    await keys.change_rules("ci", budgets=(Budget(5, "usd", "day", models="anthropic/*"),))
+    await keys.admit(key, targets=[unknown])
+    await keys.change_rules("ci", budgets=(Budget(5, "usd", "day", models="openai/no-*"),))
+    assert (
+        "the price of openai/no-such-model is unknown" in (await keys.refuse(key, 403, targets=[dear, unknown])).message
+    )
+
+
 @pytest.mark.parametrize("days", [-400, -1, 1, 400])
 async def test_a_clock_that_is_wrong_for_a_moment_forgets_no_budget(keys: Keys, days: int) -> None:
     budgets = tuple(Budget(10_000, "tokens", period) for period in ("day", "month"))
@@ -140,11 +202,11 @@ async def test_a_budget_of_which_80_percent_are_used_is_reported_until_its_perio
     await keys.settled()
     assert keys.reservations.find_budget_uses(keys.now) == {}
     (await keys.admit(key, estimate_input_tokens=lambda: 1_500)).finish(input_tokens=1_500)
-    assert keys.reservations.find_budget_uses(keys.now) == {("key", "ci", "tokens", "day"): 0.85}
+    assert keys.reservations.find_budget_uses(keys.now) == {("key", "ci", "tokens", "day", "", "hard"): 0.85}
     await keys.settled()
     await keys.admit(key, estimate_input_tokens=lambda: 3_000)
     await keys.refuse(key, 429, estimate_input_tokens=lambda: 3_000)
-    assert keys.reservations.find_budget_uses(keys.now) == {("key", "ci", "tokens", "day"): 1.0}
+    assert keys.reservations.find_budget_uses(keys.now) == {("key", "ci", "tokens", "day", "", "hard"): 1.0}
     assert keys.reservations.find_budget_uses(keys.now + 86_400) == {}
     await keys.change_rules("ci", budgets=(Budget(100_000, "tokens", "day"),))
     await keys.admit(key)

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from anthropic_proxy.app import App
 from anthropic_proxy.console.keys.administration import KeyAdministration
@@ -120,7 +121,7 @@ async def test_budgets_have_the_use_of_the_ledger_after_a_restart(tmp_path: Path
         assert await find_used() == expected
     team = Scope("team", "web", "team/web", Rules())
     with closing(open_for_reading(Settings(data_directory=tmp_path / "anthropic-proxy"))) as connection:
-        assert sum_budget_use(connection, team, total, time.time()) == sum(expected.values())
+        assert sum_budget_use(connection, Settings(), team, total, time.time()) == sum(expected.values())
 
 
 async def leave_before_the_first_byte(app: App, provider: "SilentServer", key: str, **fields: Any) -> None:
@@ -191,7 +192,7 @@ async def test_a_request_cancelled_before_its_first_byte_costs_its_estimated_inp
     assert f"{row['input_tokens']:,} in, 0 out, partly estimated\n" in explained.stdout
     connection = open_for_reading(Settings(data_directory=tmp_path / "anthropic-proxy"))
     (stored,) = list_keys(connection)
-    used = [each.used for each in read_used_budgets(connection, build_key_scope(stored), time.time())]
+    used = [each.used for each in read_used_budgets(connection, Settings(), build_key_scope(stored), time.time())]
     connection.close()
     assert used == [total["input_tokens"] * 1_000_000, total["input_tokens"]]
     async with running_app(tmp_path, **settings) as app:
@@ -201,7 +202,8 @@ async def test_a_request_cancelled_before_its_first_byte_costs_its_estimated_inp
 
 async def test_a_budget_that_is_removed_and_set_again_begins_anew_everywhere(tmp_path: Path) -> None:
     admin, data = {"x_api_key": OTHERS["ADMIN_API_KEY"]}, Settings(data_directory=tmp_path / "anthropic-proxy")
-    budgets = [{"amount": 1_000_000, "unit": "tokens", "period": period} for period in ("day", "total")]
+    budget = {"amount": 1_000_000, "unit": "tokens", "models": "", "soft": False}
+    budgets = [{**budget, "period": period} for period in ("day", "total")]
     key = store_key(tmp_path, Rules())
 
     async def change(budgets: Sequence[Any]) -> None:
@@ -225,7 +227,7 @@ async def test_a_budget_that_is_removed_and_set_again_begins_anew_everywhere(tmp
             await wait_for_async(partial(read_used, path), lambda used: used == [amount, amount])
         with closing(open_for_reading(data)) as connection:
             scopes = [*map(build_key_scope, list_keys(connection)), *map(build_team_scope, list_teams(connection))]
-            found = [[one.used for one in read_used_budgets(connection, scope, time.time())] for scope in scopes]
+            found = [[one.used for one in read_used_budgets(connection, data, scope, time.time())] for scope in scopes]
         assert found == [[amount, amount]] * 2
 
     async with running_app(tmp_path, **OTHERS) as app:
@@ -262,8 +264,11 @@ async def test_the_use_of_a_budget_begins_to_the_second_also_days_later(database
         )
         ledger.wait_written(len(times))
     with closing(open_for_reading(settings)) as connection:
-        (stored,) = created.rules.budgets
-        assert sum_budget_use(connection, build_key_scope(created), stored, now) == 10 + 100 + 1_000
+        (stored,), scope = created.rules.budgets, build_key_scope(created)
+        assert sum_budget_use(connection, Settings(), scope, stored, now) == 10 + 100 + 1_000
+        for models, used in {"groq/*": 1_110, "SMALL": 1_110, "*/s?all": 1_110, "openai/*": 0, "gpt-*": 0}.items():
+            one = structs.replace(stored, models=models)
+            assert sum_budget_use(connection, Settings(), scope, one, now) == used, models
 
 
 def test_a_database_is_required(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ import os
 import sys
 import tomllib
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
+from msgspec import structs
 
 from anthropic_proxy.cli.usage import write_table
 from anthropic_proxy.console.ledger.queries import UsageGroup
@@ -21,6 +23,7 @@ def show_table(
     by: str,
     sessions: Mapping[str, str] | None = None,
     settings: Settings | None = None,
+    **options: Any,
 ) -> list[str]:
     """Return the lines of the table in a terminal with 80 columns."""
     pty = pytest.importorskip("pty", reason="platform: no terminals with signals")
@@ -30,7 +33,7 @@ def show_table(
     termios.tcsetwinsize(theirs, (24, 80))
     with os.fdopen(theirs, "w", encoding="utf-8") as terminal:
         monkeypatch.setattr(sys, "stdout", terminal)
-        write_table(settings or Settings(), by, groups, "since 24h", sessions or {})
+        write_table(settings or Settings(), by, groups, "since 24h", sessions or {}, **options)
         monkeypatch.undo()
     shown = "".join(iter(lambda: read_output(ours), ""))  # the terminal may deliver its output in pieces
     os.close(ours)
@@ -49,6 +52,25 @@ def test_a_long_name_hides_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
         f"  {'p' * 37}…         1  1,200     0 %      30  $2.00",
         f"  shop{' ' * 34}         1  1,200     0 %      30  $2.00",
         f"  all{' ' * 35}         2  2,400     0 %      60  $4.00",
+    ]
+
+
+def test_the_bill_of_a_team_has_a_row_for_each_person_and_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = [
+        structs.replace(new_group("ann", 3), part=("main",)),
+        structs.replace(new_group("ann", 0.5), part=("auto_mode_check",)),
+        structs.replace(new_group("", 1), part=("",)),
+    ]
+    lines = show_table(monkeypatch, groups, "owner", split="kind", forecast=9_000_000_000)
+    assert [line.rstrip(" █") for line in lines[:8]] == [
+        "3 requests, 3 succeeded, cost $4.50.",
+        "About $9.00 is expected by the end of the month.",
+        "",
+        "  Owner     Kind             Requests  Input  Cached  Output   Cost  By cost",
+        "  ann       main                    1  1,200     0 %      30  $3.00",
+        "  ann       auto_mode_check         1  1,200     0 %      30  $0.50",
+        "  no owner  unknown                 1  1,200     0 %      30  $1.00",
+        "  all                               3  3,600     0 %      90  $4.50",
     ]
 
 

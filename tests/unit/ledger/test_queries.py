@@ -1,6 +1,6 @@
 """Sums and lists of stored requests are the same on each database engine."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, select
 
 from anthropic_proxy.console.dashboard.tables import COLUMNS
 from anthropic_proxy.console.ledger import queries, request_queries
-from anthropic_proxy.console.ledger.export import build_usage_object
+from anthropic_proxy.console.ledger.export import build_usage_object, tabulate_usage
 from anthropic_proxy.console.ledger.histograms import (
     MAX_BUCKET,
     encode_histogram,
@@ -99,6 +99,42 @@ async def test_each_grouping_adds_up_to_the_same_sums(connection: Connection, ho
     assert {group.name: group.sums.requests for group in found["prompt"]} == {f"prompt {n}": 10 for n in range(3)}
     assert [(group.provider, group.name) for group in found["model"]] == [("groq", "small")]
     assert sum_usage(connection, _select_hours(0, FIRST_HOUR), "model") == []
+
+
+@pytest.mark.parametrize("hours", [3, 4], ids=["single requests", "sums by hour"])
+async def test_each_group_is_divided_by_a_second_facet(connection: Connection, hours: int) -> None:
+    chosen = _select_hours(FIRST_HOUR, FIRST_HOUR + hours)
+
+    def count(by: str, split: str, selection: RequestSelection = chosen) -> list[tuple[str, Sequence[str], int]]:
+        found = sum_usage(connection, selection, by, UTC, split=split)
+        return [(group.name, group.part, group.sums.requests) for group in found]
+
+    assert count("project", "kind") == [
+        ("project 0", ("main",), 12),
+        ("project 0", ("subagent",), 3),
+        ("project 1", ("main",), 12),
+        ("project 1", ("subagent",), 3),
+    ]
+    assert count("kind", "project") == [
+        ("main", ("project 0",), 12),
+        ("main", ("project 1",), 12),
+        ("subagent", ("project 0",), 3),
+        ("subagent", ("project 1",), 3),
+    ]
+    assert count("day", "kind") == [("2026-11-21", ("main",), 24), ("2026-11-21", ("subagent",), 6)]
+    assert count("kind", "model") == [("main", ("groq", "small"), 24), ("subagent", ("groq", "small"), 6)]
+    one = structs.replace(chosen, values={"project": "project 1"})
+    assert count("kind", "route", one) == [("main", ("",), 12), ("subagent", ("",), 3)]
+    assert sum(number for *_, number in count("session", "kind")) == 30
+    settings = Settings()
+    groups = sum_usage(connection, one, "owner", UTC, split="model")
+    table = tabulate_usage(settings, "owner", groups, "model")
+    assert (table.titles[:3], [row[:3] for row in table.rows]) == (
+        ["owner", "model", "requests"],
+        [["", "groq/small", 15]],
+    )
+    shown = build_usage_object(settings, "owner", groups, one, split="model")
+    assert (shown["split"], [(row["name"], row["part"]) for row in shown["groups"]]) == ("model", [("", "groq/small")])
 
 
 @pytest.mark.parametrize("hours", [3, 4], ids=["single requests", "sums by hour"])

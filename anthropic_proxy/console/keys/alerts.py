@@ -1,0 +1,304 @@
+"""Reports about budgets: each used share of `[alerts]` is reported once per budget and period, in the log and to a
+webhook.
+
+A request only notes the budgets that it may bring to the next share. A task of each process compares their settled use,
+and stores a reached share as a row of `budget_alerts`. The key of the row makes the report unique over all processes,
+instances and restarts. The process that claims a row sends it, and again after pauses until the webhook has accepted
+it. The headers are those of Standard Webhooks (standardwebhooks.com, read on 2026-11-27).
+"""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+from functools import partial
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct, structs
+
+from anthropic_proxy.console.keys.descriptions import format_time
+from anthropic_proxy.console.keys.limits import KeyLimit
+from anthropic_proxy.console.keys.queries import Spending
+from anthropic_proxy.console.keys.virtual_keys import find_period_end
+from anthropic_proxy.console.ledger.database import Connection, open_for_reading, open_for_writing
+from anthropic_proxy.console.ledger.units import MICROSECONDS, to_microseconds
+from anthropic_proxy.engine.own_thread import run_in_own_thread
+from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.gateway.settings.fields import AlertSettings
+from anthropic_proxy.gateway.settings.provider_tables import decode_webhook_secret
+from anthropic_proxy.plugins import Gateway
+from anthropic_proxy.secrets import Secret
+
+_Result = TypeVar("_Result")
+DEFAULT_THRESHOLDS = (80, 100)
+"""Used shares in percent that the log reports without `[alerts]`."""
+CHECK_SECONDS = 3.0
+"""Pause between two comparisons of the budgets that running requests may bring to their next share."""
+POLL_SECONDS = 30.0
+"""Maximum pause after which a process looks for rows that another one could not send."""
+MAX_ATTEMPTS = 12
+LEASE_SECONDS = 60.0
+"""Time for which a claimed row belongs to one process: longer than the time limit of a request to the webhook."""
+_FIRST_PAUSE_SECONDS = 5.0
+_LONGEST_PAUSE_SECONDS = 3_600.0
+_STOP_SECONDS = 2.0
+_MAX_COMPARED = 200
+_MAX_KNOWN = 10_000
+_MAX_REPLY_BYTES = 64 * 1024
+_KEPT_SECONDS = 30 * 86_400.0
+"""Time for which a row is kept after the end of its period, also if the clocks of instances differ."""
+
+
+class BudgetAlert(Struct, frozen=True, kw_only=True):
+    """A row of `budget_alerts`. Times are in microseconds since the epoch."""
+
+    id: str
+    created_at: int
+    ends_at: int | None
+    """End of the period of the budget. None: it is never renewed."""
+    body: str
+    """JSON body of the request to the webhook."""
+    attempts: int = 0
+    next_at: int | None = None
+    """Time from which the row is sent, again or by another process. None: it was accepted, or given up."""
+
+
+_COLUMNS = BudgetAlert.__struct_fields__
+
+
+class BudgetAlerts:
+    """`clock` returns seconds since the epoch."""
+
+    def __init__(self, gateway: Gateway, clock: Callable[[], float] = time.time) -> None:
+        self._gateway = gateway
+        self._clock = clock
+        self._noted: dict[str, KeyLimit] = {}
+        """Budgets that running requests may bring to their next share."""
+        self._next: dict[str, float] = {}
+        """Budget → its next share. Absent: the lowest one. Infinite: each one is reported."""
+        self._thresholds: Sequence[int] = DEFAULT_THRESHOLDS
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._is_failing = False
+
+    def note(self, limit: KeyLimit, share: float) -> None:
+        """Called with the share that settled and running requests use."""
+        if share >= self._next.get(_name(limit), self._thresholds[0] / 100):
+            self._noted[_name(limit)] = limit
+            self._wake.set()
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Wait up to two seconds for a request to the webhook. Another process sends the row of a longer one."""
+        self._stopping.set()
+        self._wake.set()
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=_STOP_SECONDS)
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            pause: float | None = POLL_SECONDS
+            try:
+                pause = await self.work()
+                self._is_failing = False
+            except Exception as error:  # noqa: BLE001  # of the database or the store: requests are served
+                if not self._is_failing:
+                    self._gateway.log_warning_each_time(f"Reports about budgets wait: {type(error).__name__}: {error}")
+                self._is_failing = True
+            with suppress(TimeoutError):
+                if self._noted:  # further notes of running requests do not wake the task
+                    async with asyncio.timeout(CHECK_SECONDS):
+                        await self._stopping.wait()
+                else:
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
+
+    async def work(self) -> float | None:
+        """Report what the noted budgets have reached, and send what is due. Return the time in seconds until the next
+        row can be due. None: there is no webhook.
+        """
+        alerts = self._gateway.settings.alerts
+        thresholds = DEFAULT_THRESHOLDS if alerts is None else alerts.thresholds
+        if thresholds != self._thresholds:
+            self._thresholds, self._next = thresholds, {}
+        await self._report_reached()
+        return None if alerts is None else await self._send_due(alerts)
+
+    async def _report_reached(self) -> None:
+        """Store and log the reached shares of the noted budgets. A budget stays noted while its running requests may
+        bring it to its next share.
+        """
+        if not self._noted or not self._gateway.store.state.available:
+            return
+        chosen, self._noted = self._noted, {}
+        try:
+            limits = [*chosen.values()]
+            for start in range(0, len(limits), _MAX_COMPARED):
+                await self._compare(limits[start : start + _MAX_COMPARED])
+        except BaseException:
+            self._noted = {**chosen, **self._noted}
+            raise
+
+    async def _compare(self, limits: Sequence[KeyLimit]) -> None:
+        counters = [structs.replace(each.limit, amount=0) for each in limits]
+        state = await self._gateway.store.reserve(counters)
+        totals = [counter.maximum - left for counter, left in zip(counters, state.remaining, strict=True)]
+        uses = [*zip(limits, state.settled or totals, totals, strict=True)]
+        lowest = self._thresholds[0] / 100
+        reached = [
+            self._build(each, used, one)
+            for each, used, _ in uses
+            for one in self._thresholds
+            if self._next.get(_name(each), lowest) <= one / 100 <= _find_share(each, used)
+        ]
+        if reached:
+            new = await self._write(lambda connection: add_alerts(connection, reached, self._clock()))
+            for row in new:
+                self._gateway.log_warning_each_time(msgspec.json.decode(row.body)["text"])
+        for each, used, total in uses:
+            later = [one / 100 for one in self._thresholds if one / 100 > _find_share(each, used)]
+            self._next[_name(each)] = following = min(later, default=math.inf)
+            if _find_share(each, total) >= following:
+                self._noted.setdefault(_name(each), each)
+        while len(self._next) > _MAX_KNOWN:
+            del self._next[next(iter(self._next))]
+
+    def _build(self, limit: KeyLimit, used: int, threshold: int) -> BudgetAlert:
+        budget, scope, now = limit.budget, limit.scope, self._clock()
+        assert budget is not None
+        end = find_period_end(budget.period, datetime.fromtimestamp(now, UTC))
+        spending = Spending(budget, used)
+        name = f"{_name(limit)}/{threshold}"
+        renewed_at = None if end is None else format_time(end.timestamp())
+        text = f"{scope.describe()} has used {threshold} % of its budget: {spending.describe()}."
+        text += " It is not renewed." if end is None else f" It is renewed at {renewed_at}."
+        if threshold >= 100 and not budget.soft:
+            text += " Requests are refused." if end is None else " Requests are refused until then."
+        body: dict[str, object] = {
+            "text": text,
+            "id": f"msg_{hashlib.sha256(name.encode()).hexdigest()[:32]}",
+            "type": "budget.threshold",
+            "timestamp": format_time(now),
+            "scope": scope.kind,
+            "name": scope.name,
+            "threshold": threshold,
+            "renewed_at": renewed_at,
+            **spending.encode(),
+        }
+        del body["forecast"]
+        return BudgetAlert(
+            id=name,
+            created_at=to_microseconds(now),
+            ends_at=None if end is None else to_microseconds(end.timestamp()),
+            body=msgspec.json.encode(body).decode(),
+            next_at=None if self._gateway.settings.alerts is None else to_microseconds(now),
+        )
+
+    async def _send_due(self, alerts: AlertSettings) -> float:
+        """Send the rows that are due. Return the time in seconds until the next one can be due."""
+        while not self._stopping.is_set():
+            due = await run_in_own_thread("alerts", self._find_next_time)
+            if due is None or due > self._clock():
+                return POLL_SECONDS if due is None else min(due - self._clock(), POLL_SECONDS)
+            row = await self._write(lambda connection: claim_alert(connection, self._clock()))
+            if row is not None:
+                problem = await self._send(alerts, row)
+                await self._write(partial(finish_alert, row=row, next_at=self._find_repetition(alerts, row, problem)))
+        return 0.0
+
+    def _find_repetition(self, alerts: AlertSettings, row: BudgetAlert, problem: str) -> int | None:
+        """Return when the row is sent again, in microseconds since the epoch. None: it is not."""
+        if not problem:
+            return None
+        pause = min(_FIRST_PAUSE_SECONDS * 2 ** (row.attempts - 1), _LONGEST_PAUSE_SECONDS)
+        is_last = row.attempts >= MAX_ATTEMPTS
+        if row.attempts == 1 or is_last:
+            host = urlsplit(alerts.url.reveal()).netloc
+            then = "It is not sent again." if is_last else f"It is sent again, first in {pause:.0f} s."
+            self._gateway.log_warning_each_time(
+                f"The webhook of [alerts], {host}, has not accepted a report about a budget: {problem}. {then}"
+            )
+        return None if is_last else to_microseconds(self._clock() + pause)
+
+    async def _send(self, alerts: AlertSettings, row: BudgetAlert) -> str:
+        """Return why the webhook has not accepted the row. "": it has."""
+        body = row.body.encode()
+        number = msgspec.json.decode(body)["id"]
+        headers = {"content-type": "application/json", "user-agent": "anthropic-proxy"}
+        headers |= sign(number, int(self._clock()), body, alerts.secret)
+        try:
+            reply = await self._gateway.send_http(
+                "POST", alerts.url.reveal(), headers, body, max_bytes=_MAX_REPLY_BYTES
+            )
+        except ProxyError as error:
+            return f"{type(error).__name__}"
+        return "" if 200 <= reply.status < 300 else f"status {reply.status}"
+
+    def _find_next_time(self) -> float | None:
+        """Return the time from which a row is due, in seconds since the epoch. None: there is none."""
+        with closing(open_for_reading(self._gateway.settings)) as connection:
+            ((found,),) = connection.query("SELECT min(next_at) FROM budget_alerts")
+        return None if found is None else found / MICROSECONDS
+
+    async def _write(self, function: Callable[[Connection], _Result]) -> _Result:
+        def write() -> _Result:
+            with closing(open_for_writing(self._gateway.settings)) as connection, connection.transaction():
+                return function(connection)
+
+        return await run_in_own_thread("alerts", write)
+
+
+def sign(number: str, at: int, body: bytes, secret: Secret | None) -> Mapping[str, str]:
+    """Return the headers of Standard Webhooks, without a signature if there is no secret."""
+    headers = {"webhook-id": number, "webhook-timestamp": str(at)}
+    key = None if secret is None else decode_webhook_secret(secret.reveal())
+    if key is not None:
+        digest = hmac.digest(key, f"{number}.{at}.".encode() + body, "sha256")
+        headers["webhook-signature"] = f"v1,{base64.b64encode(digest).decode()}"
+    return headers
+
+
+def add_alerts(connection: Connection, rows: Sequence[BudgetAlert], now: float) -> Sequence[BudgetAlert]:
+    """Return the rows that were not yet stored. Those of periods that ended long ago are deleted."""
+    connection.execute("DELETE FROM budget_alerts WHERE ends_at < ?", (to_microseconds(now - _KEPT_SECONDS),))
+    marks = ", ".join("?" * len(_COLUMNS))
+    sql = f"INSERT INTO budget_alerts ({', '.join(_COLUMNS)}) VALUES ({marks}) ON CONFLICT (id) DO NOTHING"
+    return [row for row in rows if connection.execute(sql, structs.astuple(row)) == 1]
+
+
+def claim_alert(connection: Connection, now: float) -> BudgetAlert | None:
+    """Return the earliest row that is due, which no other process gets before the end of a lease."""
+    sql = f"SELECT {', '.join(_COLUMNS)} FROM budget_alerts WHERE next_at <= ? ORDER BY next_at LIMIT 20"
+    for values in connection.query(sql, (to_microseconds(now),)):
+        row = BudgetAlert(**dict(zip(_COLUMNS, values, strict=True)))
+        change = "UPDATE budget_alerts SET next_at = ?, attempts = attempts + 1 WHERE id = ? AND next_at = ?"
+        if connection.execute(change, (to_microseconds(now + LEASE_SECONDS), row.id, row.next_at)) == 1:
+            return structs.replace(row, attempts=row.attempts + 1)
+    return None
+
+
+def finish_alert(connection: Connection, row: BudgetAlert, next_at: int | None) -> None:
+    connection.execute("UPDATE budget_alerts SET next_at = ? WHERE id = ?", (next_at, row.id))
+
+
+def _find_share(limit: KeyLimit, used: int) -> float:
+    assert limit.budget is not None
+    return used / limit.budget.counter_amount
+
+
+def _name(limit: KeyLimit) -> str:
+    """Name of a budget in its period, with its amount: another amount has other shares."""
+    assert limit.budget is not None
+    return f"{limit.limit.key}/{limit.budget.counter_amount}"

@@ -1,0 +1,290 @@
+"""A used share of a budget is reported once, whatever instances, restarts and the webhook do."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from typing import Any, cast
+
+import pytest
+from msgspec import structs
+
+from anthropic_proxy.console.keys.alerts import LEASE_SECONDS, MAX_ATTEMPTS, BudgetAlerts, claim_alert
+from anthropic_proxy.console.keys.limits import Amounts, Scope, build_limits
+from anthropic_proxy.console.keys.reservations import HeldLimits, Reservations
+from anthropic_proxy.console.keys.virtual_keys import Budget, Rules
+from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.errors import UpstreamTimeout, UpstreamUnreachable
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.fields import AlertSettings
+from anthropic_proxy.gateway.stores.memory import MemoryStore
+from anthropic_proxy.plugins import Gateway, HttpReply
+from anthropic_proxy.secrets import Secret
+from tests.support.ledger import NOON
+
+KEY = b"0123456789abcdef0123456789abcdef"
+WEBHOOK = AlertSettings(
+    url=Secret("https://hooks.example.com/services/T0/secret-path"),
+    secret=Secret(f"whsec_{base64.b64encode(KEY).decode()}"),
+    thresholds=(80, 100),
+)
+DAY = Budget(100, "tokens", "day")
+
+
+class World:
+    """Instances that share a database and a store of limits, and a webhook."""
+
+    def __init__(self, database: Settings, alerts: AlertSettings | None = WEBHOOK) -> None:
+        open_for_writing(database).close()
+        self.settings = structs.replace(database, alerts=alerts)
+        self.now = NOON
+        self.store = MemoryStore(clock=lambda: self.now)
+        self.log: list[str] = []
+        self.received: list[tuple[Mapping[str, str], bytes]] = []
+        self.answer: Callable[[], int] = lambda: 200
+
+    def log_warning_each_time(self, text: str) -> None:
+        self.log.append(text)
+
+    async def send_http(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, max_bytes: int
+    ) -> HttpReply:
+        assert (method, url) == ("POST", WEBHOOK.url.reveal())
+        self.received.append((headers, body))
+        return HttpReply(status=self.answer(), body=b"\xff<garbage>" * 9)
+
+    def start(self) -> "Instance":
+        return Instance(self)
+
+    @property
+    def texts(self) -> list[str]:
+        return [json.loads(body)["text"] for _, body in self.received]
+
+
+class Instance:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.alerts = BudgetAlerts(cast("Gateway", world), lambda: world.now)
+        self.reservations = Reservations(world.store, world.log.append, note_use=self.alerts.note)
+
+    async def begin(self, amount: int, budget: Budget = DAY, name: str = "web") -> HeldLimits:
+        scope = Scope("team", name, f"team/{name}", Rules(budgets=(budget,)))
+        limits = build_limits([scope], Amounts(amount, 0), self.world.now)
+        return await self.reservations.reserve(limits, {}, self.world.now)
+
+    async def end(self, held: HeldLimits, amount: int) -> None:
+        self.reservations.settle(held, Amounts(amount, 0))
+        await self.reservations.stop()
+
+    async def use(self, amount: int, budget: Budget = DAY) -> None:
+        await self.end(await self.begin(amount, budget), amount)
+
+
+FIRST = (
+    "The team 'web' has used 80 % of its budget: 85 tokens of 100 tokens per day. It is renewed at "
+    "2026-11-22T00:00:00Z."
+)
+SECOND = (
+    "The team 'web' has used 100 % of its budget: 100 tokens of 100 tokens per day. It is renewed at "
+    "2026-11-22T00:00:00Z. Requests are refused until then."
+)
+
+
+async def test_each_share_is_reported_once_by_all_instances_and_after_a_restart(database: Settings) -> None:
+    world = World(database)
+    instances = [world.start() for _ in range(4)]
+    for each in instances:
+        await each.use(20)
+    await asyncio.gather(*(each.alerts.work() for each in instances))
+    assert world.log == [FIRST.replace("85", "80")]
+    assert world.texts == [FIRST.replace("85", "80")]
+    for each in instances:
+        await each.use(5)
+    await asyncio.gather(*(each.alerts.work() for each in instances))
+    restarted = world.start()
+    held = await restarted.begin(0)
+    await restarted.alerts.work()
+    assert world.log == [FIRST.replace("85", "80"), SECOND]
+    assert world.texts == world.log
+    assert len({headers["webhook-id"] for headers, _ in world.received}) == 2
+    await restarted.end(held, 0)
+
+
+async def test_a_report_is_signed_and_has_the_fields_of_the_budget(database: Settings) -> None:
+    world = World(database)
+    instance, budget = world.start(), Budget(2, "usd", "month", soft=True, models="claude-opus-*")
+    scope = Scope("key", "ci", "key/key_1", Rules(budgets=(budget,)))
+    amounts = Amounts(0, 1_700_000_000, "anthropic/claude-opus-5")
+    held = await instance.reservations.reserve(build_limits([scope], amounts, world.now, [amounts]), {}, world.now)
+    instance.reservations.settle(held, amounts)
+    await instance.reservations.stop()
+    await instance.alerts.work()
+    ((headers, body),) = world.received
+    sent = json.loads(body)
+    assert sent == {
+        "text": "The key 'ci' has used 80 % of its budget: $1.70 of $2.00 per month for claude-opus-* (soft). It is "
+        "renewed at 2026-12-01T00:00:00Z.",
+        "id": headers["webhook-id"],
+        "type": "budget.threshold",
+        "timestamp": "2026-11-21T12:00:00Z",
+        "scope": "key",
+        "name": "ci",
+        "threshold": 80,
+        "renewed_at": "2026-12-01T00:00:00Z",
+        "unit": "usd",
+        "period": "month",
+        "models": "claude-opus-*",
+        "soft": True,
+        "amount": 2,
+        "used": 1.7,
+    }
+    signed = f"{headers['webhook-id']}.{round(NOON)}.".encode() + body
+    assert headers == {
+        "content-type": "application/json",
+        "user-agent": "anthropic-proxy",
+        "webhook-id": sent["id"],
+        "webhook-timestamp": str(round(NOON)),
+        "webhook-signature": f"v1,{base64.b64encode(hmac.new(KEY, signed, hashlib.sha256).digest()).decode()}",
+    }
+
+
+async def test_reserved_amounts_are_reported_only_when_they_are_used(database: Settings) -> None:
+    world = World(database)
+    instance = world.start()
+    held, other = await instance.begin(50), await instance.begin(50)
+    await instance.alerts.work()
+    await instance.end(held, 40)
+    await instance.alerts.work()
+    assert world.log == []
+    await instance.end(other, 45)  # no later request notes the budget
+    await instance.alerts.work()
+    assert (world.log, world.texts) == ([FIRST], [FIRST])
+    await instance.alerts.work()
+    assert world.log == [FIRST]
+
+
+def _fail(error: Exception) -> Callable[[], int]:
+    def answer() -> int:
+        raise error
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (lambda: 500, "status 500"),
+        (lambda: 302, "status 302"),
+        (lambda: 404, "status 404"),
+        (_fail(UpstreamTimeout("hooks.example.com did not answer within 10 s")), "UpstreamTimeout"),
+        (_fail(UpstreamUnreachable("no route")), "UpstreamUnreachable"),
+    ],
+    ids=["500", "302", "404", "timeout", "unreachable"],
+)
+async def test_a_report_that_is_not_accepted_is_sent_again_after_longer_pauses(
+    database: Settings, answer: Callable[[], int], reason: str
+) -> None:
+    world = World(database)
+    instances = [world.start(), world.start()]
+    world.answer = answer
+    await instances[0].use(85)
+    pauses, last = [], world.now
+    for number in range(MAX_ATTEMPTS + 5):
+        before = len(world.received)
+        pause = await instances[number % 2].alerts.work()
+        if len(world.received) > before:
+            pauses.append(world.now - last)
+            last = world.now
+        assert pause is not None
+        world.now += 3_600 if number > 9 else 5 * 2**number
+    assert pauses == [0, 5, 10, 20, 40, 80, 160, 320, 640, 1_280, 2_560, 3_600]
+    failed = f"The webhook of [alerts], hooks.example.com, has not accepted a report about a budget: {reason}."
+    assert world.log == [FIRST, f"{failed} It is sent again, first in 5 s.", f"{failed} It is not sent again."]
+    assert len({headers["webhook-id"] for headers, _ in world.received}) == 1
+
+
+async def test_a_report_of_a_process_that_was_killed_is_sent_by_another_one(database: Settings) -> None:
+    world = World(database)
+    killed, other = world.start(), world.start()
+    world.answer = _fail(KeyboardInterrupt())
+    await killed.use(85)
+    with pytest.raises(KeyboardInterrupt):
+        await killed.alerts.work()
+    world.answer = lambda: 200
+    await other.alerts.work()
+    assert len(world.received) == 1
+    world.now += LEASE_SECONDS
+    await other.alerts.work()
+    assert world.texts == [FIRST, FIRST]
+    with closing(open_for_writing(database)) as connection:
+        assert claim_alert(connection, world.now + 1_000_000) is None
+
+
+async def test_a_database_that_fails_delays_a_report_only(database: Settings) -> None:
+    world = World(database)
+    instance = world.start()
+    working, world.settings = world.settings, Settings(database_url=Secret("sqlite:////proc/no/such.sqlite3"))
+    await instance.use(85)
+    with pytest.raises(OSError, match="No such file"):
+        await instance.alerts.work()
+    world.settings = working
+    await instance.alerts.work()
+    assert world.log == [FIRST]
+
+
+async def test_other_amounts_and_periods_have_reports_of_their_own(database: Settings) -> None:
+    world = World(database, alerts=structs.replace(WEBHOOK, thresholds=(50,), secret=None))
+    instance = world.start()
+    await instance.use(85)
+    await instance.alerts.work()
+    await instance.use(0, Budget(170, "tokens", "day"))
+    await instance.alerts.work()
+    world.now += 86_400
+    await instance.use(50)
+    await instance.alerts.work()
+    assert [
+        (sent["used"], sent["amount"], sent["renewed_at"]) for _, body in world.received if (sent := json.loads(body))
+    ] == [
+        (85, 100, "2026-11-22T00:00:00Z"),
+        (85, 170, "2026-11-22T00:00:00Z"),
+        (50, 100, "2026-11-23T00:00:00Z"),
+    ]
+    assert all("webhook-signature" not in headers for headers, _ in world.received)
+
+
+async def test_without_a_webhook_the_log_has_the_reports(database: Settings) -> None:
+    world = World(database, alerts=None)
+    instance = world.start()
+    await instance.use(150, Budget(100, "tokens", "total", soft=True))
+    assert await instance.alerts.work() is None
+    start = "The team 'web' has used"
+    end = "of its budget: 150 tokens of 100 tokens in total (soft). It is not renewed."
+    assert world.log == [f"{start} 80 % {end}", f"{start} 100 % {end}"]
+    world.settings = structs.replace(world.settings, alerts=WEBHOOK)
+    await instance.alerts.work()
+    assert world.received == []
+
+
+async def test_a_report_does_not_delay_a_request_or_the_stop(database: Settings) -> None:
+    world, asked = World(database), asyncio.Event()
+    instance = world.start()
+
+    async def never(*_: Any, **__: Any) -> HttpReply:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    world.send_http = never  # type: ignore[method-assign]
+    instance.alerts.start()
+    await instance.use(85)
+    await asked.wait()
+    await instance.use(10)
+    await instance.alerts.stop()
+    restarted = world.start()
+    world.now += LEASE_SECONDS
+    del world.send_http  # type: ignore[attr-defined]
+    await restarted.alerts.work()
+    assert world.texts == [FIRST]
