@@ -1,10 +1,11 @@
 """Interface of plugins, which are optional packages that extend the proxy.
 
-A package returns a `Plugin`. A `Policy` identifies clients, and admits or rejects their requests. An `Observer`
-receives a `Receipt`, the record of one client request without message content. A `Recorder` receives the content. A
-`Tracer` starts traces, and a `Store` shares state. A `Route` serves a URL path. `Gateway` has the functions of the
-proxy that a plugin may call. Its method `describe_setup` returns a `Setup`, the state of all providers and the models
-to which Claude models are mapped. What the engine itself calls is defined in `engine.hooks`.
+A package returns a `Plugin`. A `Policy` identifies clients, and admits or rejects their requests. An `Inspector` reads
+the texts of requests and replies, and redacts or refuses them. An `Observer` receives a `Receipt`, the record of one
+client request without message content. A `Recorder` receives the content. A `Tracer` starts traces, and a `Store`
+shares state. A `Route` serves a URL path. `Gateway` has the functions of the proxy that a plugin may call. Its method
+`describe_setup` returns a `Setup`, the state of all providers and the models to which Claude models are mapped. What
+the engine itself calls is defined in `engine.hooks`.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
@@ -22,12 +23,22 @@ from anthropic_proxy.engine.hooks import (
     Client,
     FurtherCall,
     Headers,
+    InspectedPart,
+    InspectedTexts,
+    InspectionDecision,
+    InspectionRecord,
+    Inspector,
+    InspectorScope,
     Observer,
+    Passage,
+    PassageKind,
     Policy,
     PrefixChange,
     Receipt,
     Recorder,
     RecordPoint,
+    Redaction,
+    Refusal,
     Settle,
     StoreUnavailable,
     Tracer,
@@ -53,6 +64,12 @@ __all__ = [
     "Gateway",
     "Headers",
     "HttpReply",
+    "InspectedPart",
+    "InspectedTexts",
+    "InspectionDecision",
+    "InspectionRecord",
+    "Inspector",
+    "InspectorScope",
     "LedgerCondition",
     "LedgerState",
     "Limit",
@@ -61,6 +78,8 @@ __all__ = [
     "ModelFeatures",
     "ModelMapping",
     "Observer",
+    "Passage",
+    "PassageKind",
     "Plugin",
     "Policy",
     "PrefixChange",
@@ -68,6 +87,8 @@ __all__ = [
     "Receipt",
     "RecordPoint",
     "Recorder",
+    "Redaction",
+    "Refusal",
     "RequestKind",
     "Reservation",
     "Route",
@@ -534,6 +555,8 @@ class Plugin(Struct, kw_only=True):
 
     policies: Sequence[Policy] = ()
     """Access rules, called in this order."""
+    inspectors: Sequence[Inspector] = ()
+    """Readers of the texts of requests and replies, called in this order."""
     observers: Sequence[Observer] = ()
     """Objects that receive the receipt of each finished client request."""
     recorders: Sequence[Recorder] = ()

@@ -49,20 +49,30 @@ _BEGINNINGS = ("Bearer", *_KEY_FORMS)
 
 def redact_key_patterns(text: str) -> str:
     """Return a text in which everything that looks like an API key is shortened to its last four characters."""
+    texts: list[str] = []
+    at = 0
+    for start, secret_start, end in find_key_patterns(text):
+        secret = text[secret_start:end]
+        texts += [text[at:start], f"{text[start:secret_start]}…{secret[-4:] if len(secret) >= 16 else ''}"]
+        at = end
+    return "".join((*texts, text[at:])) if texts else text
+
+
+def find_key_patterns(text: str) -> Iterator[tuple[int, int, int]]:
+    """Yield the places of all that looks like an API key: its known beginning, what follows it, and its end.
+
+    The beginning of the key in a header is `Bearer ` and no part of it.
+    """
     # each beginning is searched separately, because one pattern would block other threads during a whole long text
     beginnings = [beginning for beginning in _BEGINNINGS if beginning in text]
     if not beginnings:
-        return text
+        return
     keys = re.compile(_KEYS)  # not at import: most processes never need it, and `re` keeps it
-    texts: list[str] = []
     end = 0
     for start in heapq.merge(*(_find_all(text, beginning) for beginning in beginnings)):
         if start >= end and (match := keys.match(text, start)):
-            kept = next(filter(None, match.groups()))
-            secret = match[0][len(kept) :]
-            texts += [text[end:start], f"{kept}…{secret[-4:] if len(secret) >= 16 else ''}"]
             end = match.end()
-    return "".join((*texts, text[end:])) if texts else text
+            yield start, start + len(next(filter(None, match.groups()))), end
 
 
 def _find_all(text: str, piece: str) -> Iterator[int]:

@@ -24,7 +24,12 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.client_models import explain_tool_search
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import build_request_object
-from anthropic_proxy.console.ledger.records import StoredRequest, decode_attempt_times, decode_checks
+from anthropic_proxy.console.ledger.records import (
+    StoredRequest,
+    decode_attempt_times,
+    decode_checks,
+    decode_inspections,
+)
 from anthropic_proxy.console.ledger.request_queries import (
     find_check_requests,
     list_failed_attempts,
@@ -33,6 +38,7 @@ from anthropic_proxy.console.ledger.request_queries import (
     list_request_ids,
     sum_sessions,
 )
+from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.console.session_names import find_names
 from anthropic_proxy.engine.exchange.dry_run import (
     ACCESS_TOKEN,
@@ -62,7 +68,7 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns, pad, wrap_words
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
-from anthropic_proxy.gateway.telemetry.outcomes import describe_check
+from anthropic_proxy.gateway.telemetry.outcomes import describe_check, describe_inspection
 from anthropic_proxy.secrets import Secret, redact_secrets
 
 EXIT_REJECTED = 1
@@ -240,6 +246,8 @@ def _describe_session(row: StoredRequest, settings: Settings) -> Iterator[tuple[
             "" if one == row.id else _describe_check_request(asked.get(one), one) for one in list_request_ids(check)
         )
         yield f"call {number}", "; ".join(filter(None, (f"{check.tool}: {describe_check(check)}", *requests)))
+    for record in decode_inspections(row.inspections):
+        yield "inspector", f"{describe_inspection(record)} ({formats.seconds(to_microseconds(record.seconds))})"
     yield "session", session or ""
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypedDict, TypeVar, TypeVarTuple
 
 from msgspec import Struct, field, structs
 
-from anthropic_proxy.engine.hooks import EngineLog, LogLevel, Policy, Receipt, Recorder, Tracer, ValueStore
+from anthropic_proxy.engine.hooks import EngineLog, Inspector, LogLevel, Policy, Receipt, Recorder, Tracer, ValueStore
 from anthropic_proxy.engine.memory_values import MemoryValues
 from anthropic_proxy.engine.messages.preparation import TargetLimits
 from anthropic_proxy.engine.messages.work_budget import WorkPostponed
@@ -180,6 +180,8 @@ class Engine(Struct, frozen=True, kw_only=True):
     """Function that waits the given number of seconds, before a retry."""
     policies: Sequence[Policy] = ()
     """Access rules of plugins, which identify clients and reject requests."""
+    inspectors: Sequence[Inspector] = ()
+    """Readers of the texts of requests and replies, from plugins. Empty: no text is read."""
     recorders: Sequence[Recorder] = ()
     """Receivers of the bytes of exchanges, from plugins. Empty: no bytes are recorded."""
     tracer: Tracer | None = None

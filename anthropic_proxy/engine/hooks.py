@@ -1,4 +1,4 @@
-"""What the engine asks for and reports: policies, receipts, recorders, traces and a store of values.
+"""What the engine asks for and reports: policies, inspectors, receipts, recorders, traces and a store of values.
 
 The server and its plugins implement these interfaces (`anthropic_proxy.plugins` shows them to other packages). The
 engine works without any: every list of them may be empty.
@@ -263,6 +263,128 @@ class CallCheck(Struct, frozen=True, omit_defaults=True):
     """Probability that the model gives for `flagged`, from 0 to 1. None: it gave a verdict only."""
 
 
+PassageKind = Literal["system", "user", "assistant", "thinking", "tool_call", "tool_result", "tool_description"]
+"""Place of a passage. `tool_call`: a text within the arguments of a call. A file that is sent as text belongs to the
+message or the tool result that has it."""
+InspectedPart = Literal["request", "reply"]
+
+
+class Passage(Struct, frozen=True):
+    """One text of a request or a reply."""
+
+    text: str
+    """The text, without the escapes of JSON. Earlier inspectors may have replaced parts of it."""
+    kind: PassageKind
+    """Place of the text."""
+    name: str = ""
+    """Name of the tool, for `tool_call` and `tool_description`. "": another kind."""
+
+
+class InspectedTexts(Struct, frozen=True, kw_only=True):
+    """Texts that an inspector judges, with facts about their request."""
+
+    part: InspectedPart
+    """`request`: all texts of a request. `reply`: one text of a reply, or all texts of a tool call."""
+    passages: Sequence[Passage]
+    """The texts in their order."""
+    client: Client
+    """Client that sent the request."""
+    request_id: str
+    """Id of the request in the response header `request-id`."""
+    model: str
+    """Model id in the client request."""
+
+
+class Redaction(Struct, frozen=True):
+    """A part of a passage that is replaced. Those of one passage must not overlap."""
+
+    passage: int
+    """Index of the passage."""
+    start: int
+    """First character of the part."""
+    end: int
+    """Character behind the part."""
+    kind: str
+    """What was found, for records: `card number`. At most 40 characters; never the text itself."""
+    replacement: str | None = None
+    """Text in its place. None: in a request, a placeholder that becomes the original text again in the reply; in a
+    reply, the kind in brackets."""
+
+
+class Refusal(Struct, frozen=True):
+    """Decision that a request must not be sent, or the rest of a reply must not be shown."""
+
+    kind: str
+    """Why, for records: `prompt attack`. At most 40 characters."""
+    reason: str
+    """Sentence for the user."""
+
+
+class InspectorScope(Struct, frozen=True, kw_only=True):
+    """What an inspector reads, and its limits."""
+
+    name: str
+    """Name for records, messages and metrics."""
+    requests: bool = True
+    """True if it reads requests."""
+    replies: bool = False
+    """True if it reads replies."""
+    tool_descriptions: bool = False
+    """True if the texts of a request include the descriptions of its tools."""
+    holds_blocks: bool = True
+    """True if each text of a reply is held back until it is complete. False: only as far as `find_open_end` says."""
+    timeout_seconds: float = 2.0
+    """Maximum seconds of one call."""
+    max_characters: int = 4_000_000
+    """Maximum number of characters of one call. More count as a failure."""
+    fails_open: bool = False
+    """True if the texts pass after a failure of the inspector. False: the request is rejected."""
+
+
+class Inspector(Protocol):
+    """Reads the texts of requests before they leave, and those of replies before the client receives them."""
+
+    @property
+    def scope(self) -> InspectorScope:
+        """What the inspector reads. It is read at the start of each request."""
+        ...
+
+    async def inspect(self, texts: InspectedTexts) -> Refusal | Sequence[Redaction]:
+        """Judge the texts. An empty list: they pass unchanged.
+
+        Any exception is a failure of the inspector, which `InspectorScope.fails_open` decides about.
+        """
+        ...
+
+    def find_open_end(self, text: str) -> int:
+        """Return the place in an incomplete text of a reply from which on its end may become a part of a redaction.
+
+        Called only if `InspectorScope.holds_blocks` is False.
+        """
+        ...
+
+
+InspectionDecision = Literal["passed", "redacted", "refused", "failed"]
+"""What an inspector decided. `failed`: it gave no decision."""
+
+
+class InspectionRecord(Struct, omit_defaults=True):
+    """What an inspector did with a request or its reply, without the text."""
+
+    inspector: str
+    """Name of the inspector."""
+    part: InspectedPart
+    """What it read."""
+    decision: InspectionDecision
+    """The most serious decision about this part."""
+    kinds: dict[str, int] = {}  # a struct copies it
+    """What was found → how often."""
+    seconds: float = 0.0
+    """Duration of all its calls for this part."""
+    failure: str = ""
+    """Why there is no decision: `timeout`, `too large`, or the class of the exception. "": there was no failure."""
+
+
 class Receipt(BilledUsage, kw_only=True):
     """Record of one client request: ids, names, counts, times and texts of errors, without message content.
 
@@ -363,6 +485,8 @@ class Receipt(BilledUsage, kw_only=True):
     """Id of the client request to which a check belongs. "": the request is one of a client."""
     checks: list[CallCheck] = field(default_factory=list)
     """Checks of the tool calls of the reply, or the one that this request was made for."""
+    inspections: Sequence[InspectionRecord] = ()
+    """What each inspector did with the request and its reply. Empty: there are no inspectors."""
     tool_times: list[tuple[str, float]] = field(default_factory=list)
     """Header `x-claude-code-prev-tool-durations`: name of each tool whose result the request has, and the seconds that
     it took. Empty: not sent."""

@@ -168,6 +168,7 @@ async def open_services(
         web_fetch=transports.web_fetch,
         web_search=transports.web_search,
         policies=[policy for plugin in plugins for policy in plugin.policies],
+        inspectors=[inspector for plugin in plugins for inspector in plugin.inspectors],
         recorders=[recorder for plugin in plugins for recorder in plugin.recorders],
         plugin_routes=PluginRoutes([route for plugin in plugins for route in plugin.routes]),
         tracer=next(filter(None, (plugin.tracer for plugin in plugins)), None),

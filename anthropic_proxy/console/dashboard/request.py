@@ -32,6 +32,7 @@ from anthropic_proxy.console.ledger.records import (
     decode_attempt_times,
     decode_block_times,
     decode_checks,
+    decode_inspections,
     describe_failure_status,
 )
 from anthropic_proxy.console.ledger.request_queries import (
@@ -44,13 +45,13 @@ from anthropic_proxy.console.ledger.request_queries import (
     read_contents,
     sum_sessions,
 )
-from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.console.ledger.units import MICROSECONDS, to_microseconds
 from anthropic_proxy.console.session_names import find_names
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.errors import UnknownModel
 from anthropic_proxy.gateway.error_catalog import find_remedy, split_remedy
 from anthropic_proxy.gateway.money import format_cost, format_price
-from anthropic_proxy.gateway.telemetry.outcomes import count_verdicts, describe_outcome
+from anthropic_proxy.gateway.telemetry.outcomes import INSPECTIONS, count_verdicts, describe_outcome, list_findings
 from anthropic_proxy.plugins import CallCheck, RouteRequest, RouteResponse
 
 if TYPE_CHECKING:
@@ -102,6 +103,10 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         "note_counts": _count_handlings(notes),
         "adaptations": json.loads(row.adaptations or "[]"),
         "checks": list(list_check_rows(row, asked)),
+        "inspections": [
+            (INSPECTIONS[one.decision], one, list_findings(one), formats.seconds(to_microseconds(one.seconds)))
+            for one in decode_inspections(row.inspections)
+        ],
         "check_note": _describe_checks(checks, asked),
         "tokens": _tokens(costs, row),
         "older": older,

@@ -124,10 +124,12 @@ class ProbeResult(Struct, kw_only=True):
 
 
 class ProbeRunner:
-    """Sender of probes through the proxy, without its routes and policies. `totals` counts requests and tokens."""
+    """Sender of probes through the proxy, without its routes, policies and inspectors. `totals` counts requests and
+    tokens.
+    """
 
     def __init__(self, services: Services, totals: ProbeTotals) -> None:
-        self._services = structs.replace(services, log=Log(io.StringIO()), policies=())
+        self._services = structs.replace(services, log=Log(io.StringIO()), policies=(), inspectors=())
         self.totals = totals
 
     async def send(self, target: Target, body: Mapping[str, Any]) -> ProbeResult:

@@ -28,6 +28,7 @@ from anthropic_proxy.console.ledger.records import (
     decode_attempt_times,
     decode_block_times,
     decode_checks,
+    decode_inspections,
     decode_tool_times,
     known_cost_or_none,
 )
@@ -125,6 +126,7 @@ def build_request_object(row: StoredRequest) -> dict[str, Any]:
     values["attempt_times"] = [_encode_times(one) for one in decode_attempt_times(row.attempt_times)]
     values["reply_blocks"] = [_encode_times(one) for one in decode_block_times(row.reply_blocks)]
     values["checks"] = [structs.asdict(one) for one in decode_checks(row.checks)]
+    values["inspections"] = [structs.asdict(one) for one in decode_inspections(row.inspections)]
     values["tool_times"] = [
         {"name": one.name, "duration_seconds": one.duration / MICROSECONDS} for one in decode_tool_times(row.tool_times)
     ]

@@ -186,6 +186,7 @@ _STEPS: Mapping[str, _Step] = {
     "0016": _add_purpose,
     "0017": _add_verdict,
     "0018": _add_budget_alerts,
+    "0019": _add_text("inspections"),
 }
 """Version of the schema → function that returns the statements of the migration from the version before."""
 NEWEST_VERSION = max(_STEPS)

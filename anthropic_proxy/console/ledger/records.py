@@ -23,7 +23,7 @@ from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.messages.fidelity import TOOL_CALL_FIELDS
 from anthropic_proxy.gateway.money import UNKNOWN_AMOUNT, format_cost
 from anthropic_proxy.gateway.telemetry.outcomes import VERDICTS, classify_outcome, find_verdict
-from anthropic_proxy.plugins import BlockMark, CallCheck, Cost, Receipt, UpstreamAttempt
+from anthropic_proxy.plugins import BlockMark, CallCheck, Cost, InspectionRecord, Receipt, UpstreamAttempt
 from anthropic_proxy.secrets import list_secret_encodings, redact_key_patterns, redact_secrets
 
 OTHER = "other"
@@ -188,6 +188,10 @@ class StoredRequest(RequestCounts, gc=False):
     """Durations of the tools whose results the request has, as JSON. "": the client sent none, or stored by an earlier
     version.
     """
+    inspections: str = ""
+    """What the inspectors did with the request and its reply, as JSON. "": there are none, or stored by an earlier
+    version.
+    """
 
 
 class FacetLimits:
@@ -348,6 +352,7 @@ class RowBuilder:
             "" if change is None else change.part,
             _json(_select_checks(receipt.checks)),
             _json(build_tool_times(receipt.tool_times)),
+            _json(receipt.inspections) if receipt.inspections else "",
         )
         times: Sequence[str] = (
             _json(build_attempt_times(attempts)),
@@ -364,7 +369,7 @@ class RowBuilder:
                 self._sound_texts.update(words)
             texts, times = stored[: len(texts)], stored[len(texts) :]
         error, row.failed_attempts, row.notes, row.adaptations, row.prefix_change = texts[:5]
-        row.checks, row.tool_times = shorten_checks(texts[5]), texts[6]  # after the removal of keys
+        row.checks, row.tool_times, row.inspections = shorten_checks(texts[5]), *texts[6:]  # after the removal of keys
         row.verdict = find_verdict(receipt.checks)
         row.error = formats.shorten(error, MAX_ERROR_CHARACTERS)  # after the removal of keys
         row.attempt_times, row.reply_blocks = shorten_attempt_errors(times[0]), times[1]  # after the removal of keys
@@ -569,6 +574,13 @@ def shorten_checks(text: str) -> str:
 
 def decode_checks(text: str) -> list[CallCheck]:
     return _decode_checks(text) if text else []
+
+
+_decode_inspections = msgspec.json.Decoder(list[InspectionRecord]).decode
+
+
+def decode_inspections(text: str) -> list[InspectionRecord]:
+    return _decode_inspections(text) if text else []
 
 
 class ToolTime(Struct, frozen=True, array_like=True):

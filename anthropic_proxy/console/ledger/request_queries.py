@@ -26,6 +26,7 @@ from anthropic_proxy.console.ledger.records import (
     decode_attempt_times,
     decode_block_times,
     decode_checks,
+    decode_inspections,
     decode_tool_times,
 )
 from anthropic_proxy.console.ledger.tables import (
@@ -497,6 +498,7 @@ def to_receipt(row: StoredRequest) -> Receipt:
         failed_attempts=list_failed_attempts(row),
         adaptations=_decode_texts(row.adaptations or "[]"),
         checks=decode_checks(row.checks),
+        inspections=decode_inspections(row.inspections),
         tool_times=[(one.name, one.duration / MICROSECONDS) for one in decode_tool_times(row.tool_times)],
         fidelity=fidelity,
     )

@@ -337,12 +337,18 @@ def encode_error_response(error: ProxyError, request_id: str) -> tuple[dict[str,
     return headers, body
 
 
-def start_recording(engine: Engine, request: ClientRequest, sink: ResponseSink) -> None:
-    """Pass the body of a client request to the recorders, and have them receive the response."""
+def start_recording(
+    engine: Engine, request: ClientRequest, sink: ResponseSink, hide: Callable[[bytes], bytes] | None = None
+) -> None:
+    """Pass the body of a client request to the recorders, and have them receive the response.
+
+    `hide`: what they get in place of a piece of the response. None: the piece itself.
+    """
     recorders = [*engine.recorders]
     request_id = request.receipt.request_id
     record_bytes(recorders, engine.log, request_id, "client request", request.body)
-    sink.record = partial(record_bytes, recorders, engine.log, request_id, "client response")
+    record = partial(record_bytes, recorders, engine.log, request_id, "client response")
+    sink.record = record if hide is None else lambda data: record(hide(data))
 
 
 def record_bytes(recorders: list[Recorder], log: EngineLog, request_id: str, point: RecordPoint, data: bytes) -> None:

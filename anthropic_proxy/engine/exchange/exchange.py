@@ -20,6 +20,7 @@ The receipt is the record of the request for log, metrics and ledger. The server
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
@@ -58,7 +59,7 @@ from anthropic_proxy.engine.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.engine.messages.events import ErrorEvent, Event, MessageDelta, Ping
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.fold import Fold
-from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
+from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope, scan_request
 from anthropic_proxy.engine.messages.preparation import ends_with_paused_reply, find_session_id, shorten_id
 from anthropic_proxy.engine.messages.purpose import (
     AGENT_HEADER,
@@ -77,6 +78,9 @@ from anthropic_proxy.engine.routing.routes import read_project
 from anthropic_proxy.errors import InternalError, ProxyError, ShuttingDown, UpstreamError
 from anthropic_proxy.secrets import redact_error
 
+if TYPE_CHECKING:
+    from anthropic_proxy.engine.exchange.inspection.inspection import Inspection
+
 EMPTY_DELTA_AFTER_SECONDS = 240.0
 """Idle seconds of a provider after which empty text deltas replace pings: clients accept only 10 minutes of pings."""
 _LIMIT_QUERY = FidelityNote("emulated", "max_tokens", "answered by the proxy: the client asks for its limits")
@@ -94,6 +98,8 @@ class Exchange:
     _watchdog: Watchdog
     _attempts: Attempts
     _clock: Callable[[], float]
+    _inspection: "Inspection | None" = None
+    """Inspection of request and reply. None: there are no inspectors."""
 
     def __init__(self, engine: Engine, incoming: ClientRequest, sink: ResponseSink) -> None:
         self._engine = engine
@@ -126,7 +132,7 @@ class Exchange:
         receipt.started_at = engine.clock()  # the upload of the body does not count
         clock = self._clock = start_clock(receipt.started_at)
         record_client(receipt, self._incoming.headers)
-        if engine.recorders:
+        if engine.recorders and not engine.inspectors:
             start_recording(engine, self._incoming, self._sink)
         try:
             await self._serve()
@@ -221,6 +227,8 @@ class Exchange:
                 further_calls=further_calls,
                 is_limit_query=asks_limits,
             )
+        if engine.inspectors:
+            request = await self._inspect()
         writer = self._writer = MessageWriter(message_id=engine.new_id("msg_"), model=request.model, signature="")
         writer.clock = self._clock
         receipt.blocks = writer.marks
@@ -243,6 +251,8 @@ class Exchange:
         if request.safeguards and (context := read_safeguards(request.safeguards)) is not None:
             auto_mode = find_auto_mode(engine.settings.auto_mode, plan.route)
             self._check = ReplyCheck(engine, incoming, context, auto_mode, self._send_check)
+            if self._inspection is not None:
+                self._check.hide = self._inspection.hide_values
         if asks_limits or (request.max_tokens == 0 and not begins_as_relay):
             await self._answer_without_call(_LIMIT_QUERY if asks_limits else _WARM_UP)
             return
@@ -255,6 +265,8 @@ class Exchange:
         try:
             self._may_call = True
             reply = await self._open_reply()
+            if self._inspection is not None and not isinstance(reply, RelayStream):
+                reply = self._inspection.open_reply(reply)
             await self._deliver(reply)
         finally:
             if queue is not None:
@@ -278,6 +290,23 @@ class Exchange:
                 is_large_request(incoming.body), decode_request_or_envelope, incoming.body
             )
         return await choose_plan(engine, incoming, structs.replace(request, model=model), self._estimates)
+
+    async def _inspect(self) -> MessagesRequest:
+        """Return the request as the inspectors leave it. The recorders get this form too."""
+        from anthropic_proxy.engine.exchange.inspection.inspection import Inspection  # noqa: PLC0415  # few have it
+
+        engine, incoming, request = self._engine, self._incoming, self._request
+        inspection = self._inspection = Inspection(engine, self._receipt, request.model)
+        body = await inspection.inspect_body(incoming.body)
+        if body != incoming.body:
+            incoming.body = body
+            read = scan_request if request.scanned_only else decode_request_or_envelope
+            found = await engine.background.run_in_thread_if_large(is_large_request(body), read, body)
+            assert found is not None, "the body was scanned before"
+            self._request = found
+        if engine.recorders:
+            start_recording(engine, incoming, self._sink, inspection.hide_values)
+        return self._request
 
     async def _answer_without_call(self, note: FidelityNote) -> None:
         """Send an empty reply."""
@@ -454,12 +483,13 @@ class Exchange:
             reply.omit_message_start()
         self._relayed = streams
         is_last = False
+        read = reply.read if self._inspection is None else self._inspection.open_relay(reply, streams=streams).read
         check: RelayedCheck | None = None
         if self._check is not None:
             is_told = any(note.field == "safeguards" for note in self._receipt.notes)
             check = RelayedCheck(self._check, answers=not is_told)
         try:
-            while (data := await reply.read()) is not None:
+            while (data := await read()) is not None:
                 is_last = reply.complete and reply.ending is None
                 if check is not None:
                     data = check.feed(data) if streams else check.feed_message(data)

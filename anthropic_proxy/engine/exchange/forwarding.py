@@ -34,7 +34,7 @@ from anthropic_proxy.engine.exchange.relay import build_relay_call, forwarded_he
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, uncancel
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
-from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
+from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope, guess_model
 from anthropic_proxy.engine.messages.preparation import prepare, server_tool_kinds
 from anthropic_proxy.engine.messages.tokens import MAX_TOKENS, EstimateCache, TokenScale
 from anthropic_proxy.engine.patterns import compile_later
@@ -97,6 +97,8 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
 
     Raises `ClientDisconnected`.
     """
+    if engine.inspectors:
+        incoming = await _inspect(engine, incoming)
     request = await engine.background.run_in_thread_if_large(
         is_large_request(incoming.body), partial(decode_request_or_envelope, for_token_count=True), incoming.body
     )
@@ -128,6 +130,14 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
     elif estimates.is_latest_usual(scale.family):
         engine.observations.record_token_count(target.provider.name, target.model, estimated, count)
     return JsonReply(b'{"input_tokens":%d}' % count)
+
+
+async def _inspect(engine: Engine, incoming: ClientRequest, *, is_batch: bool = False) -> ClientRequest:
+    """Return the request as the inspectors leave it. Raises `InvalidRequest` and `ProxyBusy`."""
+    from anthropic_proxy.engine.exchange.inspection.inspection import Inspection  # noqa: PLC0415  # few have it
+
+    inspection = Inspection(engine, incoming.receipt, guess_model(incoming.body) or "")
+    return structs.replace(incoming, body=await inspection.inspect_body(incoming.body, is_batch=is_batch))
 
 
 async def _count_by_provider(
@@ -428,10 +438,14 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
             "the provider, so that every virtual key would see and delete those of the others.",
             code="resources-of-a-virtual-key",
         )
+    if engine.inspectors and method == "POST" and not path.startswith(BATCHES_PATH):
+        _require_open_inspectors(engine, path)
     target = build_plan(RoutingQuery(f"{preferred.prefix}/x"), engine.settings, engine.catalog).targets[0]
     wire = target.wire
     assert isinstance(wire, RelayWire), "a provider with Claude models has the Messages API"
     if method == "POST" and path == BATCHES_PATH:
+        if engine.inspectors:
+            incoming = await _inspect(engine, incoming, is_batch=True)
         incoming = await _with_mapped_models(engine, incoming, target, wire)
     request = MessagesRequest(model=target.model, messages=[], has_proxy_signatures=False, has_invalid_calls=False)
     call = build_relay_call(incoming, request, target)
@@ -478,6 +492,18 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
         method=method,
         uses_first_key=True,
     )
+
+
+def _require_open_inspectors(engine: Engine, path: str) -> None:
+    """Raise `InvalidRequest` if an inspector must read all that is sent: the contents of files cannot be read."""
+    for inspector in engine.inspectors:
+        if (scope := inspector.scope).requests and not scope.fails_open:
+            raise InvalidRequest(
+                f"{path!r} is not served, because the inspector {scope.name} of this proxy cannot read files and "
+                "skills. Send the text within a message.",
+                code="policy-blocked",
+                should_retry=False,
+            )
 
 
 async def _with_mapped_models(

@@ -192,6 +192,12 @@ class RelayStream(Reply):
         estimate = -(-max(self._content_bytes, 0) // CHARACTERS_PER_TOKEN)
         return structs.replace(self.usage, output_tokens=max(self.usage.output_tokens or 0, estimate))
 
+    def end_early(self, stop_reason: str) -> Usage:
+        """End the reply before the provider does. Return its token usage so far."""
+        self.usage = self.usage_so_far
+        self.stop_reason, self.ending, self.failure, self.complete = stop_reason, None, None, True
+        return self.usage
+
     async def close(self) -> None:
         await self._response.close(wait_for_end=self._decoder.finished)
 

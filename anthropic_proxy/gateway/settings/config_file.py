@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct, inspect
 
-from anthropic_proxy.engine.options import RouteTable, format_origin_in_sentence, suggest_key_variable
+from anthropic_proxy.engine.options import format_origin_in_sentence, suggest_key_variable
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
@@ -62,7 +62,8 @@ class ConfigFile:
         self.contents: Mapping[str, Any] = {}
         """The values as in the file."""
         self.tables = FileContents()
-        """The decoded file, without tables that have a value of a wrong type, and without routes (`list_routes`)."""
+        """The decoded file, without tables that have a value of a wrong type, and without lists of tables
+        (`list_tables`)."""
         self._text = ""
         self._lines: Mapping[KeyPath, int] | None = None
         self.is_readable = False
@@ -94,12 +95,20 @@ class ConfigFile:
         items = tables.items() if isinstance(tables, dict) else ()
         return {key: msgspec.convert(table, kind) for key, table in items if has_type(table, kind)}
 
-    def list_routes(self) -> Iterator[tuple[KeyPath, RouteTable]]:
-        """Yield the place and the table of each route, without those with a value of a wrong type."""
-        tables = self.find_value(("routes",))
+    def list_tables(self, name: str, kind: type[StructT]) -> Iterator[tuple[KeyPath, StructT]]:
+        """Yield the place and each table of a list, such as `[[routes]]`, without those with a value of a wrong
+        type.
+        """
+        tables = self.find_value((name,))
         for index, table in enumerate(tables if isinstance(tables, list) else ()):
-            if has_type(table, RouteTable):
-                yield (f"routes[{index}]",), msgspec.convert(table, RouteTable)
+            if has_type(table, kind):
+                yield (f"{name}[{index}]",), msgspec.convert(table, kind)
+
+    def find_item(self, path: KeyPath) -> Mapping[str, Any]:
+        """Return the values of a table in a list, such as `("routes[0]",)`."""
+        name, _, index = path[-1].rstrip("]").rpartition("[")
+        found: Mapping[str, Any] = self.find_value((*path[:-1], name))[int(index)]
+        return found
 
     def describe_origin(self, path: KeyPath) -> str:
         """`~/anthropic-proxy.toml line 4`. If the file does not have the key, the line of its table is returned."""
@@ -191,6 +200,7 @@ class ConfigFile:
         if isinstance(value, str):
             reference = _REFERENCED_VARIABLE.fullmatch(value)
             name = str(self.find_value(("search", "service")) or "search") if path[0] == "search" else path[-2]
+            name = _ITEM_INDEX.sub("", name)
             own = suggest_key_variable(name) if path[-1] == "api_key" else "_".join(path).upper()
             variable = reference[1] if reference else own
             move = "" if reference else f"Put the key into .env as {variable}=… and write"

@@ -12,9 +12,10 @@ from typing import Literal
 
 from msgspec import Struct
 
+from anthropic_proxy.engine.hooks import InspectorScope
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.platforms.program import shorten_home
-from anthropic_proxy.gateway.settings.file_format import PriceTable
+from anthropic_proxy.gateway.settings.file_format import InspectorTable, PriceTable
 from anthropic_proxy.secrets import Secret, UnknownSecret
 
 _FOR_LITELLM = {
@@ -56,6 +57,31 @@ class CollectorSettings(Struct, frozen=True, kw_only=True):
     headers: Mapping[str, Secret] = {}
 
 
+class InspectorRule(Struct, frozen=True, kw_only=True):
+    """A checked table `[[inspectors]]`."""
+
+    table: InspectorTable
+    patterns: Mapping[str, str] = {}
+    """Name → regular expression with bounded repetitions."""
+    base_url: str = ""
+    key: Secret | None = None
+    problem: str = ""
+    """Why the key is missing. "": there is no problem."""
+
+    def build_scope(self, *, holds_blocks: bool) -> InspectorScope:
+        table = self.table
+        return InspectorScope(
+            name=table.name,
+            requests="requests" in table.reads,
+            replies="replies" in table.reads,
+            tool_descriptions="tool descriptions" in table.reads,
+            holds_blocks=holds_blocks,
+            timeout_seconds=table.timeout,
+            max_characters=table.max_characters,
+            fails_open=table.on_failure == "pass",
+        )
+
+
 class ReferencedVariable(Struct, frozen=True):
     """A variable with API keys that the configuration file names: `api_key = { env = "LOCAL_KEY" }`."""
 
@@ -78,6 +104,8 @@ class AlertSettings(Struct, frozen=True, kw_only=True):
 class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     """All settings of the server: options of the engine, and the fields below."""
 
+    inspectors: Sequence[InspectorRule] = ()
+    """The tables `[[inspectors]]`."""
     referenced_variables: Mapping[str, ReferencedVariable] = {}
     """Name of a variable that an `api_key` in the configuration file refers to → API keys in its value."""
     key_problem_details: Mapping[str, str] = {}
@@ -187,7 +215,8 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
 
     def reveal_all_secrets(self) -> Sequence[str]:
         client = [self.oidc.client_secret] if self.oidc is not None and self.oidc.client_secret is not None else []
-        return [*super().reveal_all_secrets(), *(secret.reveal() for secret in client)]
+        services = [rule.key for rule in self.inspectors if rule.key is not None]
+        return [*super().reveal_all_secrets(), *(secret.reveal() for secret in (*client, *services))]
 
     def export_to_litellm(self, exported: dict[str, Secret] | None = None) -> None:
         """Copy these variables and fixed options to `os.environ`, where LiteLLM reads them. Existing ones are kept.

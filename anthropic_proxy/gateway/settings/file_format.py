@@ -140,6 +140,46 @@ class AlertTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Used shares of a budget in percent, each of which is reported once per period."""
 
 
+InspectedRead = Literal["requests", "replies", "tool descriptions"]
+Detector = Literal["keys", "card-numbers"]
+
+
+class InspectorTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An inspector: it reads the texts of requests before they leave, or of replies before the client gets them."""
+
+    name: str
+    """Name for records, messages and metrics."""
+    type: Literal["patterns", "guardrail"]
+    """`patterns`: keys, card numbers and own patterns. `guardrail`: a service with the generic guardrail API of
+    LiteLLM."""
+    reads: tuple[InspectedRead, ...] = ("requests",)
+    """What it reads: `requests`, `replies`, and the `tool descriptions` of requests."""
+    on_failure: Literal["refuse", "pass"] = "refuse"
+    """What happens to a text that the inspector cannot judge: a failure, a timeout, too long a text."""
+    timeout: Annotated[float, Meta(gt=0, le=10)] = 2.0
+    """Maximum seconds of one decision."""
+    max_characters: Annotated[int, Meta(ge=1_000, le=64_000_000)] = 4_000_000
+    """Maximum number of characters that it gets for one decision."""
+    detect: list[Detector] = []
+    """`patterns`: what is found. `keys`: API keys and private keys. `card-numbers`: numbers of payment cards."""
+    patterns: dict[str, str] = {}
+    """`patterns`: name → regular expression for up to 256 characters. Repetitions take as much as they can and give
+    nothing back."""
+    action: Literal["redact", "refuse"] = "redact"
+    """`patterns`: `redact` sends a placeholder, which becomes the text again in the reply. `refuse` rejects the
+    request."""
+    reason: Annotated[str, Meta(min_length=1, max_length=400)] = "The text must not be sent, by a rule of this proxy."
+    """Sentence for the user whose request is refused."""
+    base_url: str | None = None
+    """`guardrail`: address of the service, without `/beta/litellm_basic_guardrail_api`."""
+    api_key: KeyReference | None = None
+    """`guardrail`: place of the key that is sent as `x-api-key`. By default none is sent."""
+    parameters: dict[str, object] = {}
+    """`guardrail`: the field `additional_provider_specific_params` of each request."""
+    sends: Literal["new texts", "all texts"] = "new texts"
+    """`guardrail`: `new texts` leaves out the texts that the service has already let pass unchanged."""
+
+
 class LongContextPrice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Prices of requests with many input tokens. Fields that are not set keep the normal price of the model."""
 
@@ -210,6 +250,8 @@ class FileContents(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Webhook for reports about budgets."""
     prices: dict[str, PriceTable] = {}
     """Own prices by model id with prefix, or by pattern: `openai/gpt-4.1`, `vllm/*`."""
+    inspectors: list[InspectorTable] = []
+    """Inspectors of the texts of requests and replies, in the order of their calls."""
     routes: list[RouteTable] = []
     """Rules that choose the models of a request by its properties. The first matching route is used."""
     managed_settings: dict[str, dict[str, object]] = {}

@@ -27,6 +27,7 @@ from anthropic_proxy.gateway.settings.environment import (
     load_trace_fields,
 )
 from anthropic_proxy.gateway.settings.fields import OidcSettings, Settings
+from anthropic_proxy.gateway.settings.inspector_tables import load_inspectors
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.managed_settings import load_managed_settings
 from anthropic_proxy.gateway.settings.place import find_data_directory, find_env_file
@@ -135,6 +136,7 @@ def load_settings(
     fields["prices"] = load_prices(file, sources)
     fields["routes"] = load_routes(file, sources)
     fields["managed_settings"] = load_managed_settings(file, sources)
+    fields["inspectors"] = load_inspectors(file, sources, resolves_keys=resolves_now)
     proxies: Mapping[str, Secret] = {}
     with sources.errors.collect():
         proxies = find_proxies(environ)

@@ -40,7 +40,7 @@ _CREDENTIAL_HEADERS = ("authorization", "x-api-key")
 def load_routes(file: ConfigFile, sources: Sources) -> tuple[ConfiguredRoute, ...]:
     """Errors are added to those of `sources`, and warnings to `file.warnings`."""
     found: dict[str, ConfiguredRoute] = {}
-    for path, table in file.list_routes():
+    for path, table in file.list_tables("routes", RouteTable):
         route = ConfiguredRoute(**structs.asdict(table), origin=file.describe_origin(path))
         with sources.errors.collect():
             errors = ErrorList()

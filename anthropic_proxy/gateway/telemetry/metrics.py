@@ -133,6 +133,8 @@ class MetricsSnapshot(Struct):
     """Verdict about a tool call, and who gave it or why there is none → number of calls."""
     telemetry: dict[str, int] = field(default_factory=dict)
     """Requests with telemetry of clients that the collector got (key `forwarded`) or that were lost (key `dropped`)."""
+    inspections: dict[tuple[str, str, str], tuple[int, float]] = field(default_factory=dict)
+    """Inspector, what it read, and its decision → number of requests, and seconds of its calls."""
     ledger_rows: dict[str, int] = field(default_factory=dict)
     """Number of requests that the ledger has stored (key `written`) and lost (key `dropped`)."""
     spending: dict[tuple[str, str, str], tuple[int, int, int]] = field(default_factory=dict)
@@ -162,6 +164,10 @@ class MetricsSnapshot(Struct):
     def count_checks(self, verdict_and_kind: tuple[str, str], number: int = 1) -> None:
         self.checks[verdict_and_kind] = self.checks.get(verdict_and_kind, 0) + number
 
+    def count_inspections(self, labels: tuple[str, str, str], number: int, seconds: float) -> None:
+        before = self.inspections.get(labels, (0, 0.0))
+        self.inspections[labels] = before[0] + number, before[1] + seconds
+
     def add_spending(self, labels: tuple[str, str, str], sums: Sequence[int]) -> None:
         if labels not in self.spending and len(self.spending) >= MAX_LABEL_SETS:
             labels = (OTHER_LABEL, OTHER_LABEL, OTHER_LABEL)
@@ -178,6 +184,8 @@ class MetricsSnapshot(Struct):
             self.count_prefix_changes(provider_and_part, changes, tokens)
         for verdict_and_kind, number in other.checks.items():
             self.count_checks(verdict_and_kind, number)
+        for labels, (number, seconds) in other.inspections.items():
+            self.count_inspections(labels, number, seconds)
         self.cpu_seconds += other.cpu_seconds
         for status, times in other.rejected_requests.items():
             self.rejected_requests[status] = self.rejected_requests.get(status, 0) + times
@@ -253,6 +261,9 @@ class MetricsTotals:
         if receipt.checks and not receipt.parent:  # the request of a check has its verdict too
             for check in receipt.checks:
                 self.snapshot.count_checks((check.verdict, check.kind))
+        for record in receipt.inspections:
+            labels_of_record = record.inspector, record.part, record.decision
+            self.snapshot.count_inspections(labels_of_record, 1, record.seconds)
 
     def _name_model(self, receipt: Receipt) -> str:
         """Return the model label for a receipt. Clients choose model names, so the number of labels is limited, and a
@@ -373,6 +384,18 @@ CHECKS = MetricFamily(
     "counter",
     ("verdict", "kind"),
     "Tool calls in auto mode by verdict. Kind: who gave it (model, rule, provider), or why it is unavailable.",
+)
+INSPECTIONS = MetricFamily(
+    "anthropic_proxy_inspections_total",
+    "counter",
+    ("inspector", "part", "decision"),
+    "Requests and replies by what an inspector decided: passed, redacted, refused, or failed (it gave no decision).",
+)
+INSPECTION_SECONDS = MetricFamily(
+    "anthropic_proxy_inspection_seconds_total",
+    "counter",
+    ("inspector", "part", "decision"),
+    "Seconds that these decisions took.",
 )
 REJECTED_REQUESTS = MetricFamily(
     "anthropic_proxy_rejected_requests_total",
@@ -501,6 +524,9 @@ def collect_samples(
         samples[PREFIX_CHANGE_TOKENS][provider_and_part] = tokens
     for verdict_and_kind, number in snapshot.checks.items():
         samples[CHECKS][verdict_and_kind] = number
+    for inspection, (times, seconds) in snapshot.inspections.items():
+        samples[INSPECTIONS][inspection] = times
+        samples[INSPECTION_SECONDS][inspection] = seconds
     samples[BUILD_INFO][versions] = 1
     samples[WORKERS_UNRESPONSIVE][()] = unresponsive_workers
     samples[CPU_SECONDS][()] = snapshot.cpu_seconds

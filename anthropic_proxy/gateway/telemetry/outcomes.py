@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from anthropic_proxy.plugins import CallCheck, CheckVerdict, Receipt
+from anthropic_proxy.plugins import CallCheck, CheckVerdict, InspectionDecision, InspectionRecord, Receipt
 
 OutcomeClass = Literal["ok", "retried", "truncated", "refused", "error", "cancelled"]
 """`retried`: served after a failed attempt. `truncated`: the reply ended at the token limit, or the context window
@@ -79,6 +79,28 @@ def count_verdicts(checks: Sequence[CallCheck]) -> str:
         return ""
     counts = Counter(check.verdict for check in checks)
     return ", ".join(f"{counts[verdict]} {tag.text}" for verdict, tag in VERDICTS.items() if counts[verdict])
+
+
+INSPECTIONS: Mapping[InspectionDecision, OutcomeTag] = {
+    "refused": OutcomeTag("✕", "error", "refused"),
+    "failed": OutcomeTag("!", "warn", "failed"),
+    "redacted": OutcomeTag("~", "warn", "redacted"),
+    "passed": OutcomeTag("✓", "ok", "passed"),
+}
+"""Decision of an inspector → how it is shown, the most serious one first."""
+
+
+def list_findings(record: InspectionRecord) -> str:
+    """`2 × key, 1 × card number`, `timeout`. "": nothing was found."""
+    found = [f"{number} × {kind}" for kind, number in record.kinds.items()]
+    return ", ".join([record.failure, *found] if record.failure else found)
+
+
+def describe_inspection(record: InspectionRecord) -> str:
+    """`secrets redacted the request: 2 × key, 1 × card number`, `guard failed for the reply: timeout`"""
+    found = list_findings(record)
+    verb = {"passed": "passed", "failed": "failed for"}.get(record.decision, record.decision)
+    return f"{record.inspector} {verb} the {record.part}{found and ': '}{found}"
 
 
 def name_verdict(check: CallCheck) -> str:

@@ -175,6 +175,8 @@ class ReplyCheck:
         self._transcript: asyncio.Task[Transcript] | None = None
         self._may_have_moved = False
         """True after a command that may have changed the current directory, as in `cd /etc`."""
+        self.hide: Callable[[bytes], bytes] | None = None
+        """Returns arguments with placeholders, if the client gets the texts of redactions. None: it gets none."""
         self._is_answered = False
         """True once the receipt has the verdicts that the client gets."""
 
@@ -289,6 +291,11 @@ class ReplyCheck:
         self._may_have_moved |= call.name == "Bash" and not rule
         return rule
 
+    def _hide_texts(self, call: ToolCallToCheck) -> ToolCallToCheck:
+        if self.hide is None:
+            return call
+        return structs.replace(call, arguments=self.hide(call.arguments.encode(errors="replace")).decode())
+
     async def _read_transcript(self) -> Transcript:
         body, self._body = self._body, b""
         is_large = is_large_request(body)
@@ -302,7 +309,8 @@ class ReplyCheck:
         engine, parent = self._engine, self._incoming.receipt
         is_large = is_large_request(call.arguments.encode(errors="replace"))
         build = partial(build_check_body, context=self._context, auto_mode=self._auto_mode, model=model)
-        body = await engine.background.run_in_thread_if_large(is_large, build, call, before, transcript)
+        asked, *earlier = (self._hide_texts(one) for one in (call, *before))
+        body = await engine.background.run_in_thread_if_large(is_large, build, asked, earlier, transcript)
         receipt = Receipt(
             request_id=engine.new_id("req_"),
             client=parent.client,

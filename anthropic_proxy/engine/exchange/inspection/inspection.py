@@ -1,0 +1,57 @@
+"""`Inspection`: one client request and its reply, as the inspectors leave them.
+
+The request is inspected once, as bytes of the client, before anything else sends its texts: the redacted body replaces
+the client's, so that relays, translations, further targets, checks of tool calls and records have no other. Each
+inspector gets what the one before it left. In the reply, the inspectors read what the provider sent. After them,
+placeholders become texts again, but only those of this request.
+"""
+
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from anthropic_proxy.engine.engine import is_large_request
+from anthropic_proxy.engine.exchange.inspection.inspectors import InspectorCalls
+from anthropic_proxy.engine.exchange.inspection.relayed import InspectedRelay
+from anthropic_proxy.engine.exchange.inspection.reply import InspectedStream
+from anthropic_proxy.engine.exchange.inspection.texts import (
+    PlacedText,
+    find_texts_of_batch,
+    find_texts_of_request,
+    read_body,
+)
+from anthropic_proxy.engine.exchange.relay import RelayStream
+from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream
+
+
+class Inspection(InspectorCalls):
+    async def inspect_body(self, body: bytes, *, is_batch: bool = False) -> bytes:
+        """Return the body of a request, or of a batch of requests, with the redactions.
+
+        Raises `InvalidRequest` if an inspector refuses it, or if it is not JSON, and `ProxyBusy` if an inspector has
+        failed.
+        """
+        find: Callable[[bytes], Iterator[PlacedText]] = find_texts_of_batch if is_batch else find_texts_of_request
+        run = self._engine.background.run_in_thread_if_large
+        is_large = is_large_request(body)
+        found = await run(is_large, read_body, body, find)
+        await self.inspect_request(found.texts)
+        return await run(is_large, found.encode)
+
+    def open_reply(self, reply: DeltaStream) -> DeltaStream:
+        return InspectedStream(reply, self) if self.changes_replies else reply
+
+    def open_relay(self, relay: RelayStream, *, streams: bool) -> InspectedRelay | RelayStream:
+        return InspectedRelay(relay, self, streams=streams) if self.changes_replies else relay
+
+    def hide_values(self, data: bytes) -> bytes:
+        """Return a piece of the response with placeholders in place of the values that the client gets.
+
+        A value is never divided between two events, and an event is never divided between two pieces.
+        """
+        for value, placeholder in sorted(self.restored.items(), key=lambda one: -len(one[0])):
+            in_text = msgspec.json.encode(value)[1:-1]
+            in_arguments = msgspec.json.encode(in_text.decode())[1:-1]
+            for spelled in (in_arguments, in_text):
+                data = data.replace(spelled, placeholder.encode())
+        return data

@@ -1,0 +1,298 @@
+"""`InspectorCalls`: what the inspectors decide about texts, with their limits, and the placeholders of redactions.
+
+The placeholder of a text is a keyed hash of client and text: the same text has the same placeholder in all requests of
+a client, so that prompt caches and signatures of thinking stay valid, and nobody can compute the text of a
+placeholder, or the placeholder of a text.
+"""
+
+import asyncio
+import hmac
+import secrets
+import time
+from collections.abc import Sequence
+
+from anthropic_proxy.engine.engine import Engine
+from anthropic_proxy.engine.exchange.inspection.texts import PlacedText
+from anthropic_proxy.engine.hooks import (
+    InspectedPart,
+    InspectedTexts,
+    InspectionDecision,
+    InspectionRecord,
+    Inspector,
+    Passage,
+    Receipt,
+    Redaction,
+    Refusal,
+    StoreUnavailable,
+    ValueStore,
+)
+from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.errors import InvalidRequest, ProxyBusy, ProxyError
+
+MAX_REDACTIONS = 10_000
+"""Maximum number of redactions of one decision."""
+MAX_KINDS = 20
+"""Maximum number of kinds in one record. Further ones are counted as `other`."""
+MAX_KIND_CHARACTERS = 40
+MAX_OPEN_CHARACTERS = 65_536
+"""Maximum number of characters of a reply that wait because a redaction may reach them, unless whole blocks wait."""
+MAX_REASON_CHARACTERS = 500
+RETRY_AFTER_SECONDS = 2
+_KEY = "inspection/placeholder-key"
+_KEY_LIFETIME_SECONDS = 365 * 86_400.0
+_PLACEHOLDER = compile_later(r"REDACTED_[A-Z_]{1,40}_[0-9a-f]{16}")
+_BEGINNING = "REDACTED_"
+_MAX_PLACEHOLDER = len(_BEGINNING) + MAX_KIND_CHARACTERS + 17
+_OPEN_PLACEHOLDER = compile_later(r"REDACTED_[A-Z_]{0,41}[0-9a-f]{0,15}")
+_NOT_LETTERS = compile_later(r"[^A-Z]+")
+_SERIOUSNESS: Sequence[InspectionDecision] = ("passed", "redacted", "failed", "refused")
+
+
+class ReplyRefused(Exception):  # no failure
+    """An inspector has refused the rest of a reply."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    @property
+    def details(self) -> dict[str, str | None]:
+        """Object `stop_details` of the reply."""
+        return {"type": "refusal", "category": None, "explanation": self.reason}
+
+
+class InspectorCalls:
+    """The calls of the inspectors for one client request. `model`: model id in the client request."""
+
+    def __init__(self, engine: Engine, receipt: Receipt, model: str) -> None:
+        self._engine = engine
+        self._receipt = receipt
+        self._model = model
+        self._scopes = [(inspector, inspector.scope) for inspector in engine.inspectors]
+        self._key = b""
+        """Key of the placeholders. b"": not needed so far."""
+        self._values: dict[str, str] = {}
+        """Placeholder → the text that it stands for."""
+        self._records: dict[tuple[str, InspectedPart], InspectionRecord] = {}
+        self.restored: dict[str, str] = {}
+        """The values that the client got in its reply, with their placeholders."""
+        self.readers = [(inspector, scope) for inspector, scope in self._scopes if scope.replies]
+        """The inspectors of replies, in the order of their calls."""
+
+    @property
+    def changes_replies(self) -> bool:
+        """True if the reply passes the inspection at all."""
+        return bool(self.readers or self._values)
+
+    async def inspect_request(self, texts: Sequence[PlacedText]) -> None:
+        """Apply the redactions to the texts of a request.
+
+        Raises `InvalidRequest` if an inspector refuses it, and `ProxyBusy` if one has failed.
+        """
+        for inspector, scope in self._scopes:
+            if scope.requests:
+                read = [one for one in texts if scope.tool_descriptions or one.passage.kind != "tool_description"]
+                await self._redact_all(inspector, "request", read)
+
+    async def inspect_reply(self, texts: Sequence[PlacedText]) -> None:
+        """Apply the redactions to complete texts of the reply. Raises `ReplyRefused` and `ProxyBusy`."""
+        for inspector, _ in self.readers:
+            await self._redact_all(inspector, "reply", texts)
+
+    async def inspect_text(self, inspector: Inspector, passage: Passage) -> str:
+        """Return a complete text of the reply as an inspector leaves it. Raises like `inspect_reply`."""
+        text = PlacedText(0, 0, passage)
+        await self._redact_all(inspector, "reply", [text])
+        return text.passage.text
+
+    async def inspect_beginning(self, inspector: Inspector, passage: Passage) -> tuple[str, str]:
+        """Return what can be shown of an incomplete text of the reply, and the rest. Raises like `inspect_reply`."""
+        text = passage.text
+        try:
+            end = max(inspector.find_open_end(text), len(text) - MAX_OPEN_CHARACTERS, 0)
+        except Exception:  # noqa: BLE001  # a defect of a plugin
+            self._engine.log.write_traceback(self._receipt.request_id)
+            end = max(len(text) - MAX_OPEN_CHARACTERS, 0)
+        if not end:
+            return "", text
+        (found,) = await self._decide(inspector, "reply", [passage])
+        found = [one for one in found if one.start < end]
+        end = max(end, *(one.end for one in found)) if found else end
+        return await self._redact(inspector, "reply", text[:end], found), text[end:]
+
+    def restore(self, text: str) -> str:
+        """Return a text with values in place of the placeholders of this request."""
+        if _BEGINNING not in text:
+            return text
+        return _PLACEHOLDER.sub(lambda match: self._restore_one(match[0]), text)
+
+    def find_open_placeholder(self, text: str) -> int:
+        """Return the place from which on the end of an incomplete text may be a part of a placeholder."""
+        start = max(len(text) - _MAX_PLACEHOLDER, 0)
+        place = text.find("R", start)
+        while place >= 0:
+            end = text[place:]
+            if _BEGINNING.startswith(end) or _OPEN_PLACEHOLDER.fullmatch(end):
+                return place
+            place = text.find("R", place + 1)
+        return len(text)
+
+    def _restore_one(self, placeholder: str) -> str:
+        value = self._values.get(placeholder)
+        if value is None:
+            return placeholder
+        self.restored[value] = placeholder
+        return value
+
+    async def _redact_all(self, inspector: Inspector, part: InspectedPart, texts: Sequence[PlacedText]) -> None:
+        if texts:
+            decided = await self._decide(inspector, part, [one.passage for one in texts])
+            for text, found in zip(texts, decided, strict=True):
+                if found:
+                    text.replace(await self._redact(inspector, part, text.passage.text, found))
+
+    async def _decide(
+        self, inspector: Inspector, part: InspectedPart, passages: Sequence[Passage]
+    ) -> Sequence[Sequence[Redaction]]:
+        """Return the redactions of each passage, and record what the inspector has decided."""
+        scope = inspector.scope
+        record = self._find_record(scope.name, part)
+        started_at = time.monotonic()
+        try:
+            found = await self._ask(inspector, part, passages)
+        except _InspectionFailure as failure:
+            self._note(record, "failed")
+            record.failure = failure.kind
+            if not scope.fails_open:
+                raise failure.build_error(scope.name, part) from None
+            return [()] * len(passages)
+        finally:
+            record.seconds += time.monotonic() - started_at
+        if not isinstance(found, Refusal):
+            return found
+        self._note(record, "refused", found.kind)
+        reason = found.reason[:MAX_REASON_CHARACTERS]
+        if part == "reply":
+            raise ReplyRefused(reason)
+        raise InvalidRequest(reason, code="policy-blocked", should_retry=False)
+
+    def _find_record(self, name: str, part: InspectedPart) -> InspectionRecord:
+        record = self._records.get((name, part))
+        if record is None:
+            record = self._records[name, part] = InspectionRecord(name, part, "passed")
+            self._receipt.inspections = [*self._receipt.inspections, record]
+        return record
+
+    async def _ask(
+        self, inspector: Inspector, part: InspectedPart, passages: Sequence[Passage]
+    ) -> Refusal | Sequence[Sequence[Redaction]]:
+        """Return the refusal, or the redactions of each passage. Raises `_InspectionFailure`."""
+        scope = inspector.scope
+        log, receipt = self._engine.log, self._receipt
+        if sum(len(passage.text) for passage in passages) > scope.max_characters:
+            raise _InspectionFailure("too large")
+        texts = InspectedTexts(
+            part=part, passages=passages, client=receipt.client, request_id=receipt.request_id, model=self._model
+        )
+        try:
+            async with asyncio.timeout(scope.timeout_seconds):
+                found = await inspector.inspect(texts)
+            return found if isinstance(found, Refusal) else _sort(found, passages)
+        except TimeoutError:
+            log.write_once(f"Inspector {scope.name}: no decision within {scope.timeout_seconds:g} s", "warning")
+            raise _InspectionFailure("timeout") from None
+        except ProxyError as error:
+            log.write_once(f"Inspector {scope.name}: {error.message}", "warning")
+            raise _InspectionFailure(type(error).__name__) from None
+        except _InspectionFailure:
+            raise
+        except Exception as error:  # noqa: BLE001  # a defect of a plugin
+            log.write_traceback(receipt.request_id)
+            raise _InspectionFailure(type(error).__name__) from None
+
+    async def _redact(
+        self, inspector: Inspector, part: InspectedPart, text: str, redactions: Sequence[Redaction]
+    ) -> str:
+        record = self._find_record(inspector.scope.name, part)
+        pieces: list[str] = []
+        end = 0
+        for one in redactions:
+            self._note(record, "redacted", one.kind)
+            new = one.replacement
+            if new is None and part == "request":
+                new = await self._keep(one.kind, text[one.start : one.end])
+            pieces += (text[end : one.start], f"[{one.kind}]" if new is None else new)
+            end = one.end
+        return "".join((*pieces, text[end:]))
+
+    async def _keep(self, kind: str, text: str) -> str:
+        """Return the placeholder of a text, whose own placeholders of earlier inspectors are replaced."""
+        text = _PLACEHOLDER.sub(lambda match: self._values.get(match[0], match[0]), text)
+        client = self._receipt.client
+        owner = client.key_id or client.name
+        self._key = self._key or await _read_key(self._engine.store)
+        digest = hmac.new(self._key, f"{owner}\0{text}".encode(errors="surrogatepass"), "sha256").hexdigest()[:16]
+        word = _NOT_LETTERS.sub("_", kind.upper()).strip("_")[:MAX_KIND_CHARACTERS] or "TEXT"
+        placeholder = f"{_BEGINNING}{word}_{digest}"
+        self._values[placeholder] = text
+        return placeholder
+
+    def _note(self, record: InspectionRecord, decision: InspectionDecision, kind: str = "") -> None:
+        record.decision = max(record.decision, decision, key=_SERIOUSNESS.index)
+        if kind:
+            kind = kind[:MAX_KIND_CHARACTERS]
+            if kind not in record.kinds and len(record.kinds) >= MAX_KINDS:
+                kind = "other"
+            record.kinds[kind] = record.kinds.get(kind, 0) + 1
+
+
+async def _read_key(store: ValueStore) -> bytes:
+    """Return the key of the placeholders, which all processes of the store share."""
+    try:
+        found = await store.get(_KEY)
+        if found is None:
+            await store.put(_KEY, secrets.token_hex(32), _KEY_LIFETIME_SECONDS)
+            found = await store.get(_KEY)  # another process may have written one meanwhile
+        return bytes.fromhex(found or "") or secrets.token_bytes(32)
+    except StoreUnavailable:
+        return secrets.token_bytes(32)  # the placeholders of this request differ from those of others
+
+
+class _InspectionFailure(Exception):  # becomes a `ProxyError`, or nothing
+    """An inspector gave no decision. `kind`: see `InspectionRecord.failure`."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+    def build_error(self, name: str, part: InspectedPart) -> Exception:
+        if self.kind == "too large":
+            message = f"The {part} is too long for the inspector {name} of this proxy, which must read it before."
+            if part == "reply":
+                return ReplyRefused(message)
+            return InvalidRequest(message, code="policy-blocked", should_retry=False)
+        return ProxyBusy(
+            f"The inspector {name} of this proxy, which must read each {part}, is not available. "
+            "Try again in a moment.",
+            code="inspector-unavailable",
+            retry_after=RETRY_AFTER_SECONDS,
+        )
+
+
+def _sort(redactions: Sequence[Redaction], passages: Sequence[Passage]) -> Sequence[Sequence[Redaction]]:
+    """Return the redactions of each passage in their order. Raises `_InspectionFailure` for impossible ones."""
+    if len(redactions) > MAX_REDACTIONS:
+        raise _InspectionFailure("too many redactions")
+    found: list[list[Redaction]] = [[] for _ in passages]
+    for one in redactions:
+        if not 0 <= one.passage < len(passages):
+            raise _InspectionFailure("invalid redaction")
+        found[one.passage].append(one)
+    for several, passage in zip(found, passages, strict=True):
+        several.sort(key=lambda one: one.start)
+        end = 0
+        for one in several:
+            if not end <= one.start < one.end <= len(passage.text):
+                raise _InspectionFailure("invalid redaction")
+            end = one.end
+    return found

@@ -1,0 +1,241 @@
+"""`InspectedRelay`: the bytes of a relayed reply, of which only the texts that the inspection changes are edited.
+
+Events of a text that waits are held, and those of a tool call until its end. An event whose text is the same passes as
+it came. A changed text takes the place of the text in a received event, by the edits with which requests are changed
+too (`json_spans`).
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from anthropic_proxy.engine.exchange.client_side import encode_events
+from anthropic_proxy.engine.exchange.inspection.inspectors import InspectorCalls, ReplyRefused
+from anthropic_proxy.engine.exchange.inspection.reply import BlockKind, HeldText, inspect_texts
+from anthropic_proxy.engine.exchange.inspection.texts import (
+    PlacedText,
+    find_texts_of_block,
+    find_texts_of_message,
+    read_arguments,
+    read_body,
+)
+from anthropic_proxy.engine.exchange.relay import RelayStream
+from anthropic_proxy.engine.messages.events import BlockStop, Event, MessageDelta, MessageStop, Ping, SignatureDelta
+from anthropic_proxy.engine.messages.models import UsageBody
+from anthropic_proxy.engine.messages.writer import KEEP_ALIVE_SIGNATURE
+from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.wires.anthropic import json_spans
+from anthropic_proxy.engine.wires.anthropic.json_spans import Edit
+
+_BORDER = compile_later(rb"(?:\r?\n){2}|\r\r")
+_DATA = compile_later(rb"(?m)^data: ?(.*?)\r?$")
+_CALLS = ("tool_use", "server_tool_use", "mcp_tool_use")
+_KINDS: Mapping[str, BlockKind] = {"text": "assistant", "thinking": "thinking"}
+_TEXT_FIELDS = ("text", "thinking", "partial_json")
+_PING_AFTER_SECONDS = 5.0
+"""Seconds without an event for the client after which a ping takes the place of held events."""
+
+
+class _Block(Struct):
+    type: str = ""
+    name: str = ""
+
+
+class _Delta(Struct):
+    type: str = ""
+    text: str = ""
+    thinking: str = ""
+    partial_json: str = ""
+
+
+class _Event(Struct):
+    type: str = ""
+    index: int = 0
+    content_block: _Block | None = None
+    delta: _Delta | None = None
+
+
+_decode_event = msgspec.json.Decoder(_Event).decode
+_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class _OpenText(Struct):
+    held: HeldText
+    latest: bytes = b""
+    """The latest event with text, which is the form of further ones."""
+
+
+class _OpenCall(Struct):
+    name: str
+    start: bytes
+    """The first event."""
+    frames: list[bytes] = []  # a struct copies it
+    arguments: list[str] = []
+
+
+class InspectedRelay:
+    """Reads `relay` in its place. `streams`: True if the reply is a stream."""
+
+    def __init__(self, relay: RelayStream, inspection: InspectorCalls, *, streams: bool) -> None:
+        self._relay = relay
+        self._inspection = inspection
+        self._streams = streams
+        self._texts: dict[int, _OpenText] = {}
+        self._calls: dict[int, _OpenCall] = {}
+        self._open: set[int] = set()
+        """Blocks whose start the client has."""
+        self._shown_at = time.monotonic()
+
+    async def read(self) -> bytes | None:
+        """Return the next bytes for the client. None: the response is complete."""
+        while (data := await self._relay.read()) is not None:
+            shown = await (self._read_events(data) if self._streams else self._read_message(data))
+            now = time.monotonic()
+            if not shown and not self._relay.complete and now >= self._shown_at + _PING_AFTER_SECONDS:
+                shown = encode_events([Ping()])  # a long call is held, and clients expect something
+            if shown or self._relay.complete:
+                self._shown_at = now
+                return shown
+        return None
+
+    async def _read_events(self, data: bytes) -> bytes:
+        shown: list[bytes] = []
+        start = 0
+        try:
+            for border in _BORDER.finditer(data):
+                await self._add(data[start : border.end()], shown)
+                start = border.end()
+        except ReplyRefused as refused:
+            usage = self._relay.end_early("refusal")
+            events: list[Event] = []
+            for index in sorted(self._open):
+                if index in self._texts and self._texts[index].held.kind == "thinking":
+                    events.append(SignatureDelta(index, KEEP_ALIVE_SIGNATURE))  # the block is not sent again
+                events.append(BlockStop(index))
+            totals = UsageBody(
+                input_tokens=usage.input_tokens or 0,
+                cache_creation_input_tokens=usage.cache_write_tokens or 0,
+                cache_read_input_tokens=usage.cache_read_tokens or 0,
+                output_tokens=usage.output_tokens or 0,
+                output_tokens_details={"thinking_tokens": usage.thinking_tokens or 0},
+                service_tier=UNSET,
+            )
+            events += [MessageDelta("refusal", None, refused.details, totals), MessageStop()]
+            return b"".join((*shown, encode_events(events)))
+        if self._relay.complete and not self._inspection.readers:  # of blocks without an end
+            shown += [_set_text(one.latest, rest) for one in self._texts.values() if (rest := one.held.flush())]
+        return b"".join((*shown, data[start:]))
+
+    async def _read_message(self, data: bytes) -> bytes:
+        try:
+            return await inspect_texts(self._inspection, read_body(data, find_texts_of_message))
+        except ReplyRefused as refused:
+            self._relay.end_early("refusal")
+            return json_spans.edit(data, partial(_find_refusal_edits, details=refused.details))
+
+    async def _add(self, frame: bytes, shown: list[bytes]) -> None:
+        """Add what the client gets after one event."""
+        lines = _DATA.findall(frame)
+        if len(lines) > 1:  # one line can be edited
+            frame = _DATA.sub(b"", frame).strip() + b"\ndata: " + b" ".join(lines) + b"\n\n"
+        try:
+            event = _decode_event(b" ".join(lines))
+        except _ERRORS:
+            event = _Event()  # no event of a block
+        index, delta = event.index, event.delta
+        if event.type == "content_block_start" and event.content_block is not None:
+            await self._start(event.content_block, index, frame, shown)
+        elif event.type == "content_block_delta" and delta is not None and index in self._calls:
+            self._calls[index].frames.append(frame)
+            self._calls[index].arguments.append(delta.partial_json)
+        elif event.type == "content_block_delta" and delta is not None and index in self._texts:
+            await self._add_text(delta, self._texts[index], frame, shown)
+        else:
+            if event.type == "content_block_stop":
+                if (call := self._calls.pop(index, None)) is not None:
+                    shown += await self._finish_call(call)
+                elif (text := self._texts.get(index)) is not None:
+                    await self._flush(text, shown)
+                    del self._texts[index]
+                self._open.discard(index)
+            shown.append(frame)
+
+    async def _start(self, block: _Block, index: int, frame: bytes, shown: list[bytes]) -> None:
+        """A block of a server tool is complete in this event, as the arguments of a call are at some servers."""
+        start, end = _find_data(frame)
+        frame = (
+            frame[:start]
+            + await inspect_texts(self._inspection, read_body(frame[start:end], _find_texts_of_start))
+            + frame[end:]
+        )
+        if block.type in _CALLS:
+            self._calls[index] = _OpenCall(block.name, frame)
+            return
+        self._open.add(index)
+        if block.type in ("text", "thinking"):
+            self._texts[index] = _OpenText(HeldText(self._inspection, _KINDS[block.type]))
+        shown.append(frame)
+
+    async def _add_text(self, delta: _Delta, text: _OpenText, frame: bytes, shown: list[bytes]) -> None:
+        received = delta.text or delta.thinking
+        if not received:  # a signature or a citation of the text before it
+            await self._flush(text, shown)
+            shown.append(frame)
+            return
+        text.latest = frame
+        now = await text.held.feed(received)
+        if now:
+            shown.append(frame if now == received else _set_text(frame, now))
+
+    async def _flush(self, text: _OpenText, shown: list[bytes]) -> None:
+        if rest := await text.held.finish():
+            shown.append(_set_text(text.latest, rest))
+
+    async def _finish_call(self, call: _OpenCall) -> list[bytes]:
+        arguments = "".join(call.arguments)
+        edited = (await inspect_texts(self._inspection, read_arguments(arguments, call.name))).decode()
+        if edited == arguments:
+            return [call.start, *call.frames]
+        return [call.start, _set_text(call.frames[-1], edited)]
+
+
+def _find_data(frame: bytes) -> tuple[int, int]:
+    found = _DATA.search(frame)
+    assert found is not None, "the event was decoded"
+    return found.span(1)
+
+
+def _set_text(frame: bytes, text: str) -> bytes:
+    """Return an event with another text, thinking or arguments."""
+    start, end = _find_data(frame)
+    return frame[:start] + json_spans.edit(frame[start:end], partial(_find_text_edits, new=text)) + frame[end:]
+
+
+def _find_text_edits(data: bytes, new: str) -> list[Edit]:
+    return [
+        Edit(member.value, member.end, msgspec.json.encode(new))
+        for delta in json_spans.find_members(data)
+        if delta.key == "delta"
+        for member in json_spans.find_members(data, delta.value, delta.end)
+        if member.key in _TEXT_FIELDS
+    ]
+
+
+def _find_texts_of_start(data: bytes) -> Iterator[PlacedText]:
+    for member in json_spans.find_members(data):
+        if member.key == "content_block":
+            yield from find_texts_of_block(data, member)
+
+
+def _find_refusal_edits(message: bytes, details: Mapping[str, str | None]) -> list[Edit]:
+    """Return the edits that end a message with a refusal, without its content."""
+    new = {"content": [], "stop_reason": "refusal", "stop_sequence": None, "stop_details": details}
+    members = json_spans.find_members(message)
+    found = [member for member in members if member.key in new]
+    edits = [Edit(member.value, member.end, msgspec.json.encode(new[member.key])) for member in found]
+    if members and (missing := {key: value for key, value in new.items() if key not in [one.key for one in found]}):
+        edits.append(Edit(members[-1].end, members[-1].end, b"," + msgspec.json.encode(missing)[1:-1]))
+    return edits

@@ -1,0 +1,1 @@
+"""Inspectors of the tables `[[inspectors]]`: patterns, and a guardrail service."""

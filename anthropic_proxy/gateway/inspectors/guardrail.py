@@ -1,0 +1,106 @@
+"""`GuardrailInspector`: asks a service with the generic guardrail API of LiteLLM.
+
+The service gets a list of texts and answers with one of three actions: `NONE`, `BLOCKED` with a reason, or
+`GUARDRAIL_INTERVENED` with the changed texts. Source: docs.litellm.ai/docs/adding_provider/generic_guardrail_api, read
+2026-11. A conversation repeats its texts in each request, so a text that the service has let pass is not sent again.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.errors import UpstreamProtocolError
+from anthropic_proxy.gateway.settings.fields import InspectorRule
+from anthropic_proxy.plugins import Gateway, InspectedTexts, InspectorScope, Passage, Redaction, Refusal
+
+PATH = "/beta/litellm_basic_guardrail_api"
+MAX_REMEMBERED_TEXTS = 50_000
+"""Maximum number of texts of which this process remembers that they have passed: 16 bytes for each."""
+_DEFAULT_REASON = "The text must not be sent, by a rule of this proxy."
+
+
+class _Answer(Struct):
+    action: Literal["NONE", "BLOCKED", "GUARDRAIL_INTERVENED"]
+    blocked_reason: str | None = None
+    texts: list[str] | None = None
+
+
+class GuardrailInspector:
+    gateway: Gateway
+    """Set when the server starts."""
+
+    def __init__(self, rule: InspectorRule) -> None:
+        self.scope: InspectorScope = rule.build_scope(holds_blocks=True)
+        self._rule = rule
+        self._passed: dict[bytes, None] = {}
+        """Digests of texts that have passed, the latest at the end."""
+
+    async def inspect(self, texts: InspectedTexts) -> Refusal | Sequence[Redaction]:
+        remembers = self._rule.table.sends == "new texts"
+        digests = [_digest(texts.part, passage) for passage in texts.passages] if remembers else []
+        places = [place for place in range(len(texts.passages)) if not (remembers and digests[place] in self._passed)]
+        if not places:
+            return []
+        answer = await self._ask(texts, [texts.passages[place].text for place in places])
+        if answer.action == "BLOCKED":
+            return Refusal("blocked", answer.blocked_reason or _DEFAULT_REASON)
+        changed = [*_find_changes(answer, texts.passages, places)] if answer.action == "GUARDRAIL_INTERVENED" else []
+        if remembers:
+            self._remember([digests[place] for place in {*places} - {one.passage for one in changed}])
+        return changed
+
+    def find_open_end(self, _: str) -> int:
+        return 0
+
+    async def _ask(self, texts: InspectedTexts, sent: Sequence[str]) -> _Answer:
+        rule, client = self._rule, texts.client
+        body: dict[str, Any] = {
+            "texts": sent,
+            "request_data": {
+                "user_api_key_alias": client.name,
+                "user_api_key_user_id": client.owner,
+                "user_api_key_team_alias": client.team,
+            },
+            "input_type": "request" if texts.part == "request" else "response",
+            "litellm_call_id": texts.request_id,
+            "model": texts.model,
+            "additional_provider_specific_params": rule.table.parameters,
+        }
+        headers = {"content-type": "application/json", "accept": "application/json"}
+        if rule.key is not None:
+            headers["x-api-key"] = rule.key.reveal()
+        encoded = msgspec.json.encode(body)
+        reply = await self.gateway.send_http(
+            "POST", rule.base_url + PATH, headers, encoded, max_bytes=len(encoded) + 1024 * 1024
+        )
+        if reply.status != 200:
+            raise UpstreamProtocolError(f"the guardrail service answered with status {reply.status}")
+        try:
+            answer = msgspec.json.decode(reply.body, type=_Answer)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise UpstreamProtocolError(f"the answer of the guardrail service cannot be read: {error}") from None
+        if answer.action == "GUARDRAIL_INTERVENED" and (answer.texts is None or len(answer.texts) != len(sent)):
+            raise UpstreamProtocolError(
+                "the answer of the guardrail service does not have one text for each that was sent"
+            )
+        return answer
+
+    def _remember(self, digests: Sequence[bytes]) -> None:
+        self._passed |= dict.fromkeys(digests)
+        for digest in [*self._passed][: max(len(self._passed) - MAX_REMEMBERED_TEXTS, 0)]:
+            del self._passed[digest]
+
+
+def _digest(part: str, passage: Passage) -> bytes:
+    text = f"{part} {passage.kind} {passage.text}".encode(errors="surrogatepass")
+    return hashlib.blake2b(text, digest_size=16).digest()
+
+
+def _find_changes(answer: _Answer, passages: Sequence[Passage], places: Sequence[int]) -> Iterator[Redaction]:
+    for place, new in zip(places, answer.texts or (), strict=False):
+        old = passages[place].text
+        if new != old and old:
+            yield Redaction(place, 0, len(old), "text", new)

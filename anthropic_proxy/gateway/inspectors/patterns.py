@@ -1,0 +1,137 @@
+"""`PatternInspector`: finds API keys, private keys, card numbers and patterns of the company, without another service.
+
+Texts come from strangers, so each search takes a time in proportion to its text. Repetitions in patterns of the company
+are possessive and bounded (`bound_repetitions`): they give nothing back, so there is no backtracking. A long text is
+searched in pieces in a thread, so that other requests go on.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+
+from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.gateway.settings.fields import InspectorRule
+from anthropic_proxy.plugins import InspectedTexts, InspectorScope, Redaction, Refusal
+from anthropic_proxy.secrets import find_key_patterns
+
+MAX_MATCH_CHARACTERS = 256
+"""Maximum length of a match of a pattern of the company."""
+_PIECE_CHARACTERS = 65_536
+_THREAD_CHARACTERS = 262_144
+"""Length of the texts of a request from which a thread searches them."""
+_MAX_PRIVATE_KEY = 16_384
+_MAX_KEY = 4_096
+_MIN_KEY = 20
+"""Minimum length of a key. The beginnings of shorter ones are beginnings of ordinary names too."""
+_KEY_BEGIN, _KEY_END = "-----BEGIN ", "-----END "
+_PRIVATE_KEY = compile_later(r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----")
+_CARD = compile_later(r"(?<![\w.-])\d(?:[ -]?\d){11,18}(?![\w-])")
+_CARD_FORMS = compile_later(
+    r"4\d{12}(?:\d{3}){0,2}|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3[068]\d{12}|6(?:011|5\d\d|4[4-9]\d)\d{12}|35\d{14}"
+)
+"""Lengths and beginnings of Visa, Mastercard, American Express, Diners Club, Discover and JCB (source: ISO/IEC 7812 and
+the issuers' ranges, as Wikipedia "Payment card number" lists them, read 2026-11)."""
+_MAX_CARD = 40
+_OPEN_CARD = compile_later(r"\d[\d -]{0,39}\Z")
+_OPEN_BEARER = compile_later(r"\bBearer\s{0,8}\Z")
+
+Span = tuple[int, int]
+
+
+def _find_keys(text: str) -> Iterator[Span]:
+    for begin, secret, end in find_key_patterns(text):
+        start = secret if text.startswith("Bearer", begin) else begin
+        key = text[start:end]
+        if len(key) >= _MIN_KEY and any(map(str.isdigit, key)) and any(map(str.isalpha, key)):
+            yield start, end
+    at = 0
+    while found := _PRIVATE_KEY.search(text, at):
+        end = text.find(_KEY_END, found.end(), found.end() + _MAX_PRIVATE_KEY)
+        close = text.find("-----", end + len(_KEY_END), end + len(_KEY_END) + 64) if end >= 0 else -1
+        at = found.end() if close < 0 else close + len("-----")
+        if close >= 0:
+            yield found.start(), at
+
+
+def _find_cards(text: str) -> Iterator[Span]:
+    for match in _CARD.finditer(text):
+        digits = match[0].replace(" ", "").replace("-", "")
+        if _CARD_FORMS.fullmatch(digits) and _has_valid_check_digit(digits):
+            yield match.span()
+
+
+def _has_valid_check_digit(digits: str) -> bool:
+    """Luhn's algorithm."""
+    total = 0
+    for place, digit in enumerate(reversed(digits)):
+        number = int(digit) * (1 + place % 2)
+        total += number - 9 if number > 9 else number
+    return total % 10 == 0
+
+
+def find_matches(pattern: re.Pattern[str], text: str) -> Iterator[Span]:
+    """Yield the matches of a pattern of the company. Each search reads at most one piece of the text."""
+    at = 0
+    while at < len(text):
+        end = min(at + _PIECE_CHARACTERS, len(text))
+        match = pattern.search(text, at, end)
+        if match is not None and match.end() == end < len(text):  # it may go on behind the piece
+            match = pattern.match(text, match.start(), min(match.start() + MAX_MATCH_CHARACTERS, len(text)))
+        if match is None:
+            at = end if end == len(text) else end - MAX_MATCH_CHARACTERS
+            continue
+        if match.end() > match.start():
+            yield match.span()
+        at = max(match.end(), match.start() + 1)
+
+
+_FINDERS: Mapping[str, tuple[str, Callable[[str], Iterator[Span]]]] = {
+    "keys": ("key", _find_keys),
+    "card-numbers": ("card number", _find_cards),
+}
+
+
+class PatternInspector:
+    def __init__(self, rule: InspectorRule) -> None:
+        self.scope: InspectorScope = rule.build_scope(holds_blocks=False)
+        self._table = rule.table
+        self._finders = [_FINDERS[name] for name in rule.table.detect]
+        self._finders += [
+            (name, partial(find_matches, compile_later(pattern))) for name, pattern in rule.patterns.items()
+        ]
+        self._has_own = bool(rule.patterns)
+
+    async def inspect(self, texts: InspectedTexts) -> Refusal | Sequence[Redaction]:
+        is_long = sum(len(passage.text) for passage in texts.passages) > _THREAD_CHARACTERS
+        found = await asyncio.to_thread(self._find_all, texts) if is_long else self._find_all(texts)
+        if found and self._table.action == "refuse":
+            kinds = ", ".join(dict.fromkeys(one.kind for one in found))
+            return Refusal(found[0].kind, f"{self._table.reason} Found: {kinds}.")
+        return found
+
+    def find_open_end(self, text: str) -> int:
+        last = text[-_MAX_KEY:].rsplit(None, 1)[-1:] if text[-1:].strip() else []
+        start = len(text) - sum(map(len, last))  # of the last word
+        ends = [start]
+        if bearer := _OPEN_BEARER.search(text, max(start - 16, 0), start):
+            ends.append(bearer.start())
+        if card := _OPEN_CARD.search(text, max(len(text) - _MAX_CARD, 0)):
+            ends.append(card.start())
+        if self._has_own:
+            ends.append(len(text) - MAX_MATCH_CHARACTERS)
+        begin = text.rfind(_KEY_BEGIN, max(len(text) - _MAX_PRIVATE_KEY, 0))
+        if "keys" in self._table.detect and begin >= 0 and not any(at == begin for at, _ in _find_keys(text)):
+            ends.append(begin)
+        return min(ends)
+
+    def _find_all(self, texts: InspectedTexts) -> list[Redaction]:
+        found: list[Redaction] = []
+        for place, passage in enumerate(texts.passages):
+            spans = [(*span, kind) for kind, find in self._finders for span in find(passage.text)]
+            end = 0
+            for start, stop, kind in sorted(spans, key=lambda one: (one[0], -one[1])):  # the longest of several
+                if start >= end:
+                    found.append(Redaction(place, start, stop, kind))
+                    end = stop
+        return found

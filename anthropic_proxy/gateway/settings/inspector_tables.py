@@ -1,0 +1,166 @@
+"""Checks of the tables `[[inspectors]]` of the configuration file.
+
+A pattern of the company must take a time in proportion to its text, whatever a stranger writes. So its repetitions are
+made possessive and bounded (`bound_repetitions`).
+"""
+
+import re
+from collections.abc import Sequence
+
+from anthropic_proxy.engine.options import NAME
+from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.settings import values
+from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath
+from anthropic_proxy.gateway.settings.fields import InspectorRule
+from anthropic_proxy.gateway.settings.file_format import InspectorTable
+from anthropic_proxy.gateway.settings.key_references import resolve_keys
+from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
+from anthropic_proxy.secrets import Secret
+
+MAX_PATTERN_CHARACTERS = 200
+MAX_PATTERNS = 100
+_MAX_REPETITIONS = 256
+_OF_PATTERNS = ("detect", "patterns", "action", "reason")
+_OF_GUARDRAIL = ("base_url", "api_key", "parameters", "sends")
+_COUNTS = compile_later(r"\{(\d{0,4})(,?)(\d{0,4})\}")
+_GROUP = compile_later(r"\(\?(?:[:=!>]|<[=!]|P<\w+>|[aiLmsux-]+[:)])")
+
+
+def load_inspectors(file: ConfigFile, sources: Sources, *, resolves_keys: bool) -> Sequence[InspectorRule]:
+    """Errors are added to those of `sources`."""
+    found: dict[str, InspectorRule] = {}
+    for path, table in file.list_tables("inspectors", InspectorTable):
+        with sources.errors.collect():
+            _check_table(file, path, table)
+            if table.name in found:
+                raise file.rejection(
+                    (*path, "name"), f'is "{table.name}", as that of another one.', code="configuration-file"
+                )
+            found[table.name] = _load_rule(file, path, table, sources, resolves_keys=resolves_keys)
+    if found:
+        sources.given["inspectors"] = Secret(
+            str([(rule.table, rule.key and rule.key.reveal()) for rule in found.values()])
+        )
+    return tuple(found.values())
+
+
+def _check_table(file: ConfigFile, path: KeyPath, table: InspectorTable) -> None:
+    errors = ErrorList()
+    with errors.collect():
+        if not NAME.fullmatch(table.name):
+            raise file.invalid_value_error(
+                (*path, "name"),
+                table.name,
+                "Use at most 63 letters, digits, spaces, dots, hyphens and underscores of ASCII.",
+            )
+    given = file.find_item(path)
+    for name in _OF_GUARDRAIL if table.type == "patterns" else _OF_PATTERNS:
+        with errors.collect():
+            if name in given:
+                raise file.rejection(
+                    (*path, name), f'has no effect for the type "{table.type}". Remove it.', code="configuration-file"
+                )
+    with errors.collect():
+        if not table.reads:
+            raise file.rejection((*path, "reads"), "is empty: the inspector reads nothing.", code="configuration-file")
+    with errors.collect():
+        if table.type == "patterns" and not (table.detect or table.patterns):
+            raise file.rejection(path, "finds nothing. Set detect or patterns.", code="configuration-file")
+        if table.type == "guardrail" and table.base_url is None:
+            raise file.missing_error((*path, "base_url"))
+    errors.require_empty()
+
+
+def _load_rule(
+    file: ConfigFile, path: KeyPath, table: InspectorTable, sources: Sources, *, resolves_keys: bool
+) -> InspectorRule:
+    if table.type == "patterns":
+        errors, patterns = ErrorList(), dict[str, str]()
+        if len(table.patterns) > MAX_PATTERNS:
+            raise file.rejection(
+                (*path, "patterns"), f"has more than {MAX_PATTERNS} patterns.", code="configuration-file"
+            )
+        for name, pattern in table.patterns.items():
+            with errors.collect():
+                try:
+                    patterns[name] = bound_repetitions(pattern)
+                except ValueError as error:
+                    raise file.rejection(
+                        (*path, "patterns", name),
+                        f"is no pattern that can be used: {error}.",
+                        code="configuration-file",
+                    ) from None
+        errors.require_empty()
+        return InspectorRule(table=table, patterns=patterns)
+    assert table.base_url is not None
+    base_url = values.decode_url(file.build_setting((*path, "base_url"), table.base_url))
+    if table.api_key is None:
+        return InspectorRule(table=table, base_url=base_url)
+    resolved = resolve_keys(file, (*path, "api_key"), table.api_key, sources, resolves_keys=resolves_keys)
+    if resolved.problem:
+        raise ConfigurationError(resolved.problem_details or resolved.problem, code="configuration-file")
+    return InspectorRule(table=table, base_url=base_url, key=next(iter(resolved.keys), None))
+
+
+def bound_repetitions(pattern: str) -> str:
+    """Return a regular expression whose repetitions are possessive and end after 256 times.
+
+    Raises `ValueError` with the reason, which continues a sentence.
+    """
+    if len(pattern) > MAX_PATTERN_CHARACTERS:
+        raise ValueError(f"it has more than {MAX_PATTERN_CHARACTERS} characters")
+    pieces: list[str] = []
+    at = 0
+    while at < len(pattern):
+        character = pattern[at]
+        end = at + 1
+        text = character
+        if character == "\\":
+            end = at + 2
+            text = pattern[at:end]
+        elif character == "[":
+            end = _find_class_end(pattern, at)
+            text = pattern[at:end]
+        elif group := _GROUP.match(pattern, at):
+            end, text = group.end(), group[0]
+        elif character in "*+?" or _COUNTS.match(pattern, at):
+            text, end = _bound_one(pattern, at)
+        pieces.append(text)
+        at = end
+    bounded = "".join(pieces)
+    try:
+        is_empty_match = compile_later(bounded).match("") is not None
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"{error}") from None
+    if is_empty_match:
+        raise ValueError("it matches the empty text")
+    return bounded
+
+
+def _find_class_end(pattern: str, at: int) -> int:
+    """Return the place behind a class such as `[^]a]`."""
+    at += 2 if pattern[at + 1 : at + 2] == "^" else 1
+    at += pattern[at : at + 1] == "]"
+    while at < len(pattern) and pattern[at] != "]":
+        at += 2 if pattern[at] == "\\" else 1
+    return at + 1
+
+
+def _bound_one(pattern: str, at: int) -> tuple[str, int]:
+    """Return a possessive repetition, and the place behind that of the pattern."""
+    least, most, end = "0", str(_MAX_REPETITIONS), at + 1
+    if counts := _COUNTS.match(pattern, at):
+        end = counts.end()
+        least = counts[1] or "0"
+        most = counts[3] or most if counts[2] else least
+        if not (counts[1] or counts[2]) or max(int(least), int(most)) > _MAX_REPETITIONS:
+            raise ValueError(f"{counts[0]} is not between 0 and {_MAX_REPETITIONS} times")
+    elif pattern[at] == "+":
+        least = "1"
+    elif pattern[at] == "?":
+        most = "1"
+    following = pattern[end : end + 1]
+    if following == "?":
+        raise ValueError(f"{pattern[at : end + 1]} is a lazy repetition. Name the characters in place of it: [^x]*")
+    return f"{{{least},{most}}}+", end + (following == "+")

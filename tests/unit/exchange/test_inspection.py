@@ -1,0 +1,619 @@
+"""Inspectors: what leaves the proxy, what the client gets, and what the records say."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
+
+from anthropic_proxy.engine.exchange.exchange import Exchange
+from anthropic_proxy.engine.exchange.forwarding import count_tokens, forward_resource
+from anthropic_proxy.engine.hooks import RecordPoint
+from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.errors import InvalidRequest, ProxyBusy
+from anthropic_proxy.gateway.telemetry.outcomes import describe_inspection
+from anthropic_proxy.plugins import InspectedTexts, InspectorScope, Redaction, Refusal
+from tests.support.event_grammar import check_bytes
+from tests.support.golden_runner import fold_events
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
+from tests.support.replies import CHAT, GEMINI, MESSAGES, OLLAMA, RESPONSES, Reply, ReplyForm
+from tests.support.tool_loop import SEARCH, Script, Searcher, call, calls, proxy, reply, text
+from tests.support.virtual_time import in_virtual_time
+
+SECRET = 'K-"7\\4/é-81'
+"""A text whose JSON form has escapes."""
+PLACEHOLDER = re.compile(r"REDACTED_TEST_KEY_[0-9a-f]{16}")
+OPENAI = {"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_WIRE": "chat"}
+ANTHROPIC = {"ANTHROPIC_API_KEY": "sk-ant-test-0123456789"}
+WIRES: dict[str, tuple[dict[str, str], ReplyForm]] = {
+    "chat": (OPENAI, CHAT),
+    "responses": ({"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_WIRE": "responses"}, RESPONSES),
+    "gemini": ({"GEMINI_API_KEY": "AIza-test-0123456789", "PREFERRED_PROVIDER": "google"}, GEMINI),
+    "ollama": ({"PREFERRED_PROVIDER": "ollama", "OLLAMA_BASE_URL": "http://127.0.0.1:1", "BIG_MODEL": "m"}, OLLAMA),
+    "relay": (ANTHROPIC, MESSAGES),
+}
+BOTH_FORMS = pytest.mark.parametrize("stream", [True, False])
+A_TRANSLATION_AND_A_RELAY = pytest.mark.parametrize("wire", ["chat", "relay"])
+Decision = Refusal | Sequence[Redaction]
+
+
+def redact_secret(texts: InspectedTexts) -> Decision:
+    return [
+        Redaction(place, match.start(), match.end(), "test key")
+        for place, passage in enumerate(texts.passages)
+        for match in re.finditer(re.escape(SECRET), passage.text)
+    ]
+
+
+def refuse_bombs(texts: InspectedTexts) -> Decision:
+    is_found = any("bomb" in passage.text for passage in texts.passages)
+    return Refusal("bomb", "No bombs, by rule 7.") if is_found else ()
+
+
+class Reader:
+    """An inspector that decides by a function, and keeps what it has read."""
+
+    def __init__(self, decide: Callable[[InspectedTexts], Decision] = lambda _: (), **scope: Any) -> None:
+        self.scope = InspectorScope(**{"name": "reader", **scope})
+        self.decide = decide
+        self.read: list[InspectedTexts] = []
+
+    async def inspect(self, texts: InspectedTexts) -> Decision:
+        self.read.append(texts)
+        return self.decide(texts)
+
+    def find_open_end(self, text: str) -> int:
+        return max(len(text) - len(SECRET) + 1, 0)
+
+    def passages(self, part: str = "request") -> list[tuple[str, str]]:
+        return [(one.kind, one.text) for texts in self.read if texts.part == part for one in texts.passages]
+
+
+class SlowReader(Reader):
+    """It needs some seconds."""
+
+    def __init__(self, seconds: float, **scope: Any) -> None:
+        super().__init__(**scope)
+        self.seconds = seconds
+
+    async def inspect(self, texts: InspectedTexts) -> Decision:
+        await asyncio.sleep(self.seconds)
+        return await super().inspect(texts)
+
+
+def inspected(upstream: Any, *inspectors: Any, **settings: str) -> ProxyHarness:
+    built = ProxyHarness(upstream, **settings)
+    built.services = structs.replace(built.services, inspectors=inspectors)
+    return built
+
+
+def answering(form: ReplyForm, answer: Reply, bodies: list[bytes] | None = None) -> Any:
+    """Return a provider that sends one reply, streamed if that is requested."""
+
+    def upstream(_: str, request: UpstreamRequest, __: Any) -> FakeResponse:
+        if bodies is not None:
+            bodies.append(request.body)
+        if b'"stream":true' in request.body.replace(b" ", b"") or "stream" in request.path:
+            return FakeResponse(200, *form.stream(answer), headers={"content-type": "text/event-stream"})
+        return FakeResponse(200, form.whole(answer), headers={"content-type": "application/json"})
+
+    return upstream
+
+
+class Echo:
+    """A provider that says, and passes to a tool, what it finds in the place of the secret."""
+
+    def __init__(self, form: ReplyForm, *, cut: int | None = None) -> None:
+        self.form = form
+        self.cut = cut
+        self.bodies: list[bytes] = []
+
+    def __call__(self, url: str, request: UpstreamRequest, credential: Any) -> FakeResponse:
+        found = PLACEHOLDER.search(request.body.decode())
+        words = f"The key is {found[0] if found else 'unknown'}."
+        arguments = json.dumps({"command": f"echo '{words}'"})
+        cut = self.cut
+        pieces = [*words] if cut is None else [words[:cut], words[cut:]]
+        parts = [*arguments] if cut is None else [arguments[:cut], arguments[cut:]]
+        answer = Reply(texts=pieces, calls=[("call_1", "Bash", parts)])
+        response: FakeResponse = answering(self.form, answer, self.bodies)(url, request, credential)
+        return response
+
+
+TOOLS = [{"name": "Bash", "description": "Runs it.", "input_schema": {"type": "object", "properties": {}}}]
+CONVERSATION = [
+    {"role": "user", "content": f"Use {SECRET} for it."},
+    {"role": "assistant", "content": [{"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {"a": [SECRET]}}]},
+    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": f"found {SECRET}"}]},
+]
+
+
+def message_of(sink: RecordingSink) -> dict[str, Any]:
+    assert sink.error is None, sink.error
+    if sink.body:
+        return sink.body
+    if sink.stream.startswith(b"{"):
+        message: dict[str, Any] = json.loads(sink.stream)
+        return message
+    assert check_bytes(sink.stream) == []
+    return fold_events(sink.stream)
+
+
+def texts_of(sink: RecordingSink) -> list[Any]:
+    return [
+        block.get("text") or block.get("input")
+        for block in message_of(sink)["content"]
+        if "text" in block["type"] or "input" in block
+    ]
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@BOTH_FORMS
+async def test_a_redacted_text_leaves_as_a_placeholder_and_comes_back(wire: str, stream: bool) -> None:
+    settings, form = WIRES[wire]
+    upstream = Echo(form)
+    built = inspected(upstream, Reader(redact_secret), **settings)
+    sink = await built.post(messages=CONVERSATION, tools=TOOLS, stream=stream, system=f"Key: {SECRET}")
+    body = upstream.bodies[-1]
+    assert "é-81" not in json.dumps(json.loads(body), ensure_ascii=False)
+    assert len(PLACEHOLDER.findall(body.decode())) == 4
+    assert len({*PLACEHOLDER.findall(body.decode())}) == 1
+    words = f"The key is {SECRET}."
+    assert texts_of(sink) == [words, {"command": f"echo '{words}'"}]
+    (record,) = built.receipts[0].inspections
+    assert describe_inspection(record) == "reader redacted the request: 4 × test key"
+
+
+@A_TRANSLATION_AND_A_RELAY
+async def test_a_placeholder_that_is_divided_at_any_place_comes_back(wire: str) -> None:
+    settings, form = WIRES[wire]
+    words = f"The key is {SECRET}."
+    for cut in range(70):
+        built = inspected(Echo(form, cut=cut), Reader(redact_secret), **settings)
+        sink = await built.post(f"Use {SECRET}.", tools=TOOLS, stream=True)
+        assert texts_of(sink) == [words, {"command": f"echo '{words}'"}], cut
+
+
+async def test_a_text_has_the_same_placeholder_in_all_requests_of_a_client_only() -> None:
+    upstream = Echo(CHAT)
+    built = inspected(upstream, Reader(redact_secret), **OPENAI)
+    await built.post(f"Use {SECRET}.")
+    await built.post(f"Use {SECRET} again.")
+    await inspected(upstream, Reader(redact_secret), **OPENAI).post(f"Use {SECRET}.")
+    first, second, of_another_proxy = (PLACEHOLDER.findall(body.decode())[0] for body in upstream.bodies)
+    assert first == second != of_another_proxy
+
+
+async def test_a_placeholder_that_is_not_of_the_request_stays() -> None:
+    foreign = "REDACTED_TEST_KEY_0123456789abcdef"
+    built = inspected(answering(CHAT, Reply(texts=[f"It is {foreign}."])), Reader(redact_secret), **OPENAI)
+    assert texts_of(await built.post(f"Is {SECRET} the text of {foreign}?")) == [f"It is {foreign}."]
+
+
+async def test_an_inspector_reads_all_texts_of_a_request_with_their_kinds() -> None:
+    reader, strict = Reader(), Reader(tool_descriptions=True, name="strict")
+    built = inspected(Echo(MESSAGES), reader, strict, **ANTHROPIC)
+    assistant = [
+        {"type": "thinking", "thinking": "two", "signature": "sig"},
+        {"type": "redacted_thinking", "data": "opaque"},
+        {"type": "text", "text": "three"},
+        {"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {"type": "four", "data": ["five", 6], "a b": 1}},
+    ]
+    user = [
+        {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "text", "text": "seven"}]},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aWNvbg=="}},
+        {"type": "document", "title": "eight", "source": {"data": "nine", "type": "text"}},
+        {"type": "a_later_type", "words": {"of": ["ten"]}},
+    ]
+    messages = [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": assistant},
+        {"role": "user", "content": user},
+    ]
+    tools = [{"name": "Bash", "description": "eleven", "input_schema": {"type": "object", "description": "twelve"}}]
+    system = [{"type": "text", "text": "zero", "cache_control": {"type": "ephemeral"}}]
+    await built.post(messages=messages, system=system, tools=tools)
+    expected = [
+        ("user", "one"),
+        ("thinking", "two"),
+        ("assistant", "three"),
+        *[("tool_call", word) for word in ("four", "five", "a b")],
+        ("tool_result", "seven"),
+        *[("user", word) for word in ("eight", "nine", "ten")],
+        ("system", "zero"),
+    ]
+    descriptions = [("tool_description", "eleven"), ("tool_description", "twelve")]
+    assert sorted(reader.passages()) == sorted(expected)
+    assert sorted(strict.passages()) == sorted([*expected, *descriptions])
+    assert [one.name for one in reader.read[0].passages if one.kind == "tool_call"] == ["Bash"] * 3
+
+
+async def test_only_the_redacted_texts_of_a_relayed_request_change() -> None:
+    bodies: list[bytes] = []
+    built = inspected(answering(MESSAGES, Reply(texts=["ok"]), bodies), Reader(redact_secret), **ANTHROPIC)
+    escaped = json.dumps(SECRET).replace("/", "\\/")
+    body = (
+        '{"model" : "claude-sonnet-4-5",  "max_tokens": 9, "x":1.0e2,\n'
+        f'"messages": [ {{"content": [{{"type":"text","text":{escaped} }}],"role":"user"}} ],'
+        f'"system":"\\u0041","metadata":{{"user_id":"{SECRET[:2]}"}} }}'
+    )
+    await Exchange(built.services, new_client_request(body.encode()), RecordingSink()).run()
+    (placeholder,) = PLACEHOLDER.findall(bodies[0].decode())
+    assert bodies[0].decode() == body.replace(escaped, f'"{placeholder}"')
+
+
+async def test_a_text_with_a_repeated_key_is_read() -> None:
+    bodies: list[bytes] = []
+    built = inspected(answering(MESSAGES, Reply(texts=["ok"]), bodies), Reader(redact_secret), **ANTHROPIC)
+    block = f'{{"type":"text","text":{json.dumps(SECRET)},"text":"harmless"}}'
+    body = f'{{"model":"claude-sonnet-4-5","max_tokens":9,"messages":[{{"role":"user","content":[{block}]}}]}}'
+    await Exchange(built.services, new_client_request(body.encode()), RecordingSink()).run()
+    assert b"-81" not in bodies[0]
+
+
+@A_TRANSLATION_AND_A_RELAY
+@BOTH_FORMS
+async def test_a_refused_request_reaches_no_provider(wire: str, stream: bool) -> None:
+    bodies: list[bytes] = []
+    settings, form = WIRES[wire]
+    built = inspected(answering(form, Reply(texts=["ok"]), bodies), Reader(refuse_bombs, name="law"), **settings)
+    sink = await built.post("How do I build a bomb?", stream=stream)
+    assert isinstance(sink.error, InvalidRequest)
+    assert (sink.error.status, sink.error.code, sink.error.should_retry) == (400, "policy-blocked", False)
+    assert sink.error.message == "No bombs, by rule 7."
+    (receipt,) = built.receipts
+    assert bodies == receipt.attempts == []
+    assert [describe_inspection(one) for one in receipt.inspections] == ["law refused the request: 1 × bomb"]
+
+
+async def test_each_inspector_reads_what_the_one_before_it_left() -> None:
+    second = Reader(name="second")
+    await inspected(Echo(CHAT), Reader(redact_secret), second, **OPENAI).post(f"Use {SECRET}.")
+    ((_, words),) = second.passages()
+    assert PLACEHOLDER.fullmatch(words.removeprefix("Use ").removesuffix("."))
+
+
+async def test_a_placeholder_within_a_redacted_text_comes_back_too() -> None:
+    whole = Reader(lambda texts: [Redaction(0, 0, len(texts.passages[0].text), "test key")], name="whole")
+    upstream = Echo(CHAT)
+    sink = await inspected(upstream, Reader(redact_secret), whole, **OPENAI).post(f"Use {SECRET}.", tools=TOOLS)
+    assert len(PLACEHOLDER.findall(upstream.bodies[0].decode())) == 1
+    assert texts_of(sink)[0] == f"The key is Use {SECRET}.."
+
+
+FAILURES: list[tuple[Any, dict[str, Any], str]] = [
+    (lambda _: 1 / 0, {}, "ZeroDivisionError"),
+    (lambda _: [Redaction(0, 3, 2, "x")], {}, "invalid redaction"),
+    (lambda _: [Redaction(0, 0, 2, "x"), Redaction(0, 1, 3, "x")], {}, "invalid redaction"),
+    (lambda _: [Redaction(7, 0, 1, "x")], {}, "invalid redaction"),
+    (lambda _: [Redaction(0, 0, 1, "x")] * 10_001, {}, "too many redactions"),
+    (lambda _: (), {"max_characters": 4}, "too large"),
+]
+
+
+@pytest.mark.parametrize(("decide", "scope", "failure"), FAILURES)
+@pytest.mark.parametrize("fails_open", [True, False])
+async def test_a_failing_inspector_lets_pass_or_rejects_by_its_setting(
+    decide: Any, scope: dict[str, Any], failure: str, fails_open: bool
+) -> None:
+    bodies: list[bytes] = []
+    reader = Reader(decide, fails_open=fails_open, **scope)
+    built = inspected(answering(CHAT, Reply(texts=["ok"]), bodies), reader, **OPENAI)
+    sink = await built.post("hello")
+    (record,) = built.receipts[0].inspections
+    assert (record.decision, record.failure) == ("failed", failure)
+    if fails_open:
+        assert texts_of(sink) == ["ok"]
+        return
+    assert bodies == []
+    assert sink.error is not None
+    if failure == "too large":
+        assert (sink.error.status, sink.error.code, sink.error.should_retry) == (400, "policy-blocked", False)
+        assert (
+            sink.error.message
+            == "The request is too long for the inspector reader of this proxy, which must read it before."
+        )
+    else:
+        assert isinstance(sink.error, ProxyBusy)
+        assert (sink.error.status, sink.error.code, sink.error.retry_after) == (529, "inspector-unavailable", 2)
+        assert (
+            sink.error.message == "The inspector reader of this proxy, which must read each request, is not available. "
+            "Try again in a moment."
+        )
+
+
+@in_virtual_time
+async def test_a_slow_inspector_is_waited_for_up_to_its_limit() -> None:
+    now = asyncio.get_running_loop().time
+    built = inspected(answering(CHAT, Reply(texts=["ok"])), SlowReader(0.3), **OPENAI)
+    start = now()
+    assert texts_of(await built.post("hello")) == ["ok"]
+    assert now() - start == pytest.approx(0.3, abs=0.05)
+    for fails_open in (True, False):
+        reader = SlowReader(60, timeout_seconds=2.0, fails_open=fails_open)
+        built = inspected(answering(CHAT, Reply(texts=["ok"])), reader, **OPENAI)
+        start = now()
+        sink = await built.post("hello")
+        assert now() - start == pytest.approx(2, abs=0.05)
+        assert (sink.error is None) == fails_open
+        (record,) = built.receipts[0].inspections
+        assert (record.decision, record.failure) == ("failed", "timeout")
+
+
+@A_TRANSLATION_AND_A_RELAY
+@BOTH_FORMS
+async def test_a_reply_is_redacted_before_the_client_gets_it(wire: str, stream: bool) -> None:
+    settings, form = WIRES[wire]
+    arguments = json.dumps({"command": f"echo {SECRET}"}, ensure_ascii=False)
+    answer = Reply(texts=[*f"It is {SECRET}, I think."], calls=[("call_1", "Bash", [*arguments])])
+    for holds_blocks in (True, False):
+        reader = Reader(redact_secret, requests=False, replies=True, holds_blocks=holds_blocks)
+        built = inspected(answering(form, answer), reader, **settings)
+        sink = await built.post("hello", tools=TOOLS, stream=stream)
+        assert texts_of(sink) == ["It is [test key], I think.", {"command": "echo [test key]"}]
+        (record,) = built.receipts[0].inspections
+        assert describe_inspection(record) == "reader redacted the reply: 2 × test key"
+        assert reader.passages("reply")[-1] == ("tool_call", f"echo {SECRET}")
+
+
+@A_TRANSLATION_AND_A_RELAY
+@given(cuts=st.lists(st.integers(0, 60), max_size=6), holds_blocks=st.booleans())
+async def test_a_redacted_text_of_a_reply_is_found_wherever_it_is_divided(
+    wire: str, cuts: list[int], holds_blocks: bool
+) -> None:
+    settings, form = WIRES[wire]
+    words = f"One {SECRET} two {SECRET} three"
+    places = sorted({0, len(words), *(cut for cut in cuts if cut < len(words))})
+    pieces = [words[start:end] for start, end in pairwise(places)]
+    reader = Reader(redact_secret, requests=False, replies=True, holds_blocks=holds_blocks)
+    built = inspected(answering(form, Reply(texts=pieces)), reader, **settings)
+    assert texts_of(await built.post("hello", stream=True)) == ["One [test key] two [test key] three"]
+
+
+@A_TRANSLATION_AND_A_RELAY
+async def test_a_text_is_held_only_as_far_as_a_redaction_may_reach(wire: str) -> None:
+    class Sink(RecordingSink):
+        def _add(self, data: bytes, *, is_last: bool) -> None:
+            shown.append(data)
+            super()._add(data, is_last=is_last)
+
+    settings, form = WIRES[wire]
+    for holds_blocks in (False, True):
+        shown: list[bytes] = []
+        reader = Reader(redact_secret, requests=False, replies=True, holds_blocks=holds_blocks)
+        built = inspected(
+            answering(form, Reply(texts=["a long beginning of the text, ", "and its end"])), reader, **settings
+        )
+        await built.post("hello", stream=True, sink=Sink())
+        texts = [one["delta"]["text"] for one in events_of(b"".join(shown)) if one["type"] == "content_block_delta"]
+        end = len("a long beginning of the text, ") - len(SECRET) + 1
+        whole = "a long beginning of the text, and its end"
+        assert texts[0] == (whole if holds_blocks else whole[:end])
+        assert "".join(texts) == whole
+
+
+def events_of(stream: bytes) -> list[Any]:
+    return [json.loads(line[6:]) for line in stream.split(b"\n") if line.startswith(b"data: ")]
+
+
+REFUSED_REPLIES = {
+    "text": Reply(texts=["A good beginning. ", "A bomb is", " built so"]),
+    "thinking": Reply(thoughts=["First ", "the bomb"], texts=["Done"]),
+    "call": Reply(texts=["I do it. "], calls=[("call_1", "Bash", ['{"command":', '"bomb"}'])]),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED_REPLIES)
+@A_TRANSLATION_AND_A_RELAY
+@BOTH_FORMS
+async def test_a_refused_reply_ends_with_a_refusal(kind: str, wire: str, stream: bool) -> None:
+    settings, form = WIRES[wire]
+    if kind == "thinking" and wire == "chat":
+        pytest.skip("platform: the fake of this wire has no thinking")
+    for holds_blocks in (True, False):
+        reader = Reader(refuse_bombs, requests=False, replies=True, holds_blocks=holds_blocks)
+        built = inspected(answering(form, REFUSED_REPLIES[kind]), reader, **settings)
+        sink = await built.post("hello", stream=stream, tools=TOOLS)
+        message = message_of(sink)
+        assert message["stop_reason"] == "refusal"
+        assert message["stop_details"] == {"type": "refusal", "category": None, "explanation": "No bombs, by rule 7."}
+        assert "bomb" not in json.dumps(message["content"])
+        if kind == "call" and stream:
+            assert texts_of(sink) == ["I do it. "]
+        (receipt,) = built.receipts
+        assert (receipt.outcome, receipt.status) == ("refusal", 200)
+        assert [describe_inspection(one) for one in receipt.inspections] == ["reader refused the reply: 1 × bomb"]
+
+
+@A_TRANSLATION_AND_A_RELAY
+@BOTH_FORMS
+@pytest.mark.parametrize("fails_open", [True, False])
+async def test_a_failing_inspector_of_replies_shows_them_or_ends_them(
+    wire: str, stream: bool, fails_open: bool
+) -> None:
+    settings, form = WIRES[wire]
+    reader = Reader(lambda _: 1 / 0, requests=False, replies=True, fails_open=fails_open)
+    built = inspected(answering(form, Reply(texts=["Some ", "words"])), reader, **settings)
+    sink = await built.post("hello", stream=stream)
+    if fails_open:
+        assert texts_of(sink) == ["Some words"]
+        return
+    if not stream:
+        assert sink.error is not None
+        assert sink.error.code == "inspector-unavailable"
+    else:
+        assert b"words" not in sink.stream
+        assert events_of(sink.stream)[-1]["error"]["type"] == "overloaded_error"
+    (receipt,) = built.receipts
+    assert (receipt.outcome, receipt.error_code, receipt.status) == ("error", "inspector-unavailable", 529)
+
+
+@A_TRANSLATION_AND_A_RELAY
+async def test_a_reply_that_is_too_long_for_its_inspector_is_refused(wire: str) -> None:
+    settings, form = WIRES[wire]
+    reader = Reader(requests=False, replies=True, max_characters=10)
+    built = inspected(answering(form, Reply(texts=["0123456", "789abcd", "efghijk"])), reader, **settings)
+    message = message_of(await built.post("hello", stream=True))
+    assert message["stop_reason"] == "refusal"
+    assert (
+        message["stop_details"]["explanation"]
+        == "The reply is too long for the inspector reader of this proxy, which must read it before."
+    )
+    assert reader.read == []
+
+
+async def test_further_targets_get_the_redacted_request_too() -> None:
+    bodies: list[bytes] = []
+
+    def upstream(url: str, request: UpstreamRequest, credential: Any) -> FakeResponse:
+        bodies.append(request.body)
+        if len(bodies) == 1:
+            return FakeResponse(500, b'{"error":{"message":"down"}}')
+        response: FakeResponse = answering(CHAT, Reply(texts=["ok"]))(url, request, credential)
+        return response
+
+    reader = Reader(redact_secret)
+    settings = {**OPENAI, "GROQ_API_KEY": "gsk_test0123456789", "FALLBACK_SONNET": "groq/llama-3.3-70b-versatile"}
+    built = inspected(upstream, reader, **settings, MODEL_SONNET="openai/gpt-4.1")
+    assert texts_of(await built.post(f"Use {SECRET}.")) == ["ok"]
+    assert [len(PLACEHOLDER.findall(body.decode())) for body in bodies] == [1] * len(bodies)
+    assert len(bodies) > 1
+    assert len(reader.read) == 1
+
+
+async def test_the_tool_loop_searches_with_the_placeholder() -> None:
+    searcher = Searcher()
+    script = Script(reply(text("?")))
+    built = proxy(script, searcher)
+    built.services = structs.replace(built.services, inspectors=[Reader(redact_secret)])
+    await built.post(f"Use {SECRET}.")
+    (placeholder,) = PLACEHOLDER.findall(json.dumps(script.requests[0]))
+    script.answers += [calls(call("web_search", query=f"about {placeholder}")), reply(text(f"It is {placeholder}."))]
+    sink = await built.post(f"Search {SECRET}.", tools=[SEARCH], stream=True)
+    assert [query for query, *_ in searcher.requests] == [f"about {placeholder}"]
+    assert "-81" not in json.dumps(script.requests, ensure_ascii=False)
+    content = message_of(sink)["content"]
+    assert content[0]["input"] == {"query": f"about {SECRET}"}
+    assert content[-1]["text"] == f"It is {SECRET}."
+
+
+async def test_a_checking_model_gets_the_placeholder_and_the_rules_the_text() -> None:
+    found: list[str] = []
+
+    def upstream(_: str, request: UpstreamRequest, __: Any) -> FakeResponse:
+        found.append(request.body.decode())
+        placeholder = PLACEHOLDER.search(found[0])
+        assert placeholder is not None
+        if len(found) == 1:
+            return FakeResponse(200, *calls(call("Bash", command=f"rm -rf /srv/{placeholder[0]}")))
+        verdict = json.dumps({"rule": "", "verdict": "not_flagged", "explanation": ""})
+        return FakeResponse(200, CHAT.whole(Reply(texts=[verdict])))
+
+    built = inspected(upstream, Reader(redact_secret), **OPENAI)
+    safeguards = [{"type": "dangerous_tool_use", "classifier_context": {"v": 1, "permission_mode": "auto"}}]
+    sink = await built.post(f"Use {SECRET}.", tools=TOOLS, stream=True, safeguards=safeguards)
+    assert texts_of(sink) == [{"command": f"rm -rf /srv/{SECRET}"}]
+    assert "-81" not in found[1]
+    assert len(PLACEHOLDER.findall(found[1])) >= 2
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.recorded: dict[RecordPoint, bytes] = {}
+
+    def record(self, request_id: str, point: RecordPoint, data: bytes) -> None:
+        self.recorded[point] = self.recorded.get(point, b"") + data
+
+
+class WritingSink(RecordingSink):
+    """It records like the server."""
+
+    send_events = RecordingSink.__mro__[1].send_events  # type: ignore[assignment]
+    send_message = RecordingSink.__mro__[1].send_message  # type: ignore[assignment]
+    send_relayed_bytes = RecordingSink.__mro__[1].send_relayed_bytes  # type: ignore[assignment]
+
+    async def start(self, status: int, headers: Any) -> None:
+        self.started = True
+
+    async def write(self, data: bytes, *, is_last: bool) -> None:
+        self._add(data, is_last=is_last)
+
+
+@A_TRANSLATION_AND_A_RELAY
+@BOTH_FORMS
+async def test_records_of_contents_have_the_placeholders(wire: str, stream: bool) -> None:
+    settings, form = WIRES[wire]
+    recorder = Recorder()
+    built = inspected(Echo(form), Reader(redact_secret), **settings)
+    built.services = structs.replace(built.services, recorders=[recorder])
+    sink = await built.post(messages=CONVERSATION, tools=TOOLS, stream=stream, sink=WritingSink())
+    assert b"\\u00e9-81" in sink.stream or "é-81".encode() in sink.stream
+    assert [*recorder.recorded] == ["client request", "upstream request", "client response"]
+    for data in recorder.recorded.values():
+        assert b"-81" not in data
+        assert PLACEHOLDER.search(data.decode())
+
+
+async def test_a_refused_request_is_not_recorded() -> None:
+    recorder = Recorder()
+    built = inspected(Echo(CHAT), Reader(refuse_bombs), **OPENAI)
+    built.services = structs.replace(built.services, recorders=[recorder])
+    await built.post("a bomb", sink=WritingSink())
+    assert recorder.recorded == {}
+
+
+BATCHES = {"PREFERRED_PROVIDER": "anthropic", **ANTHROPIC}
+
+
+async def test_token_counts_and_batches_are_inspected() -> None:
+    bodies: list[bytes] = []
+
+    def upstream(_: str, request: UpstreamRequest, __: Any) -> FakeResponse:
+        bodies.append(request.body)
+        return FakeResponse(200, b'{"input_tokens":3}')
+
+    built = inspected(upstream, Reader(redact_secret), Reader(refuse_bombs, name="law"), **BATCHES)
+    params = {"model": "claude-opus-5-5", "max_tokens": 9, "messages": [{"role": "user", "content": f"Use {SECRET}"}]}
+    incoming = new_client_request(json.dumps(params).encode(), path="/v1/messages/count_tokens")
+    await count_tokens(built.services, incoming, RecordingSink().wait_disconnected)
+    batch = {"requests": [{"custom_id": "a", "params": params}]}
+    incoming = new_client_request(json.dumps(batch).encode(), path="/v1/messages/batches")
+    await forward_resource(built.services, incoming, "POST", RecordingSink())
+    assert [len(PLACEHOLDER.findall(body.decode())) for body in bodies] == [1, 1]
+    assert [one.decision for one in incoming.receipt.inspections] == ["redacted", "passed"]
+    batch["requests"][0]["params"] = {**params, "system": "bomb"}
+    with pytest.raises(InvalidRequest, match=r"\ANo bombs, by rule 7\.\Z"):
+        await forward_resource(
+            built.services,
+            new_client_request(json.dumps(batch).encode(), path="/v1/messages/batches"),
+            "POST",
+            RecordingSink(),
+        )
+
+
+async def test_files_are_sent_only_if_no_inspector_has_to_read_them() -> None:
+    bodies: list[bytes] = []
+
+    def upstream(_: str, request: UpstreamRequest, __: Any) -> FakeResponse:
+        bodies.append(request.body)
+        return FakeResponse(200, b"{}")
+
+    for reader in (Reader(fails_open=True), Reader(requests=False, replies=True), Reader(name="law")):
+        built = inspected(upstream, reader, **BATCHES)
+        request = new_client_request(b"--x", path="/v1/files")
+        if reader.scope.name == "law":
+            with pytest.raises(InvalidRequest) as caught:
+                await forward_resource(built.services, request, "POST", RecordingSink())
+            assert caught.value.message == (
+                "'/v1/files' is not served, because the inspector law of this proxy cannot read files and skills. "
+                "Send the text within a message."
+            )
+        else:
+            await forward_resource(built.services, request, "POST", RecordingSink())
+    assert len(bodies) == 2
