@@ -27,7 +27,7 @@ from anthropic_proxy.gateway.telemetry.metrics import (
 )
 from anthropic_proxy.gateway.telemetry.requests import Receipts
 from anthropic_proxy.gateway.workers.link import WorkerPeer
-from anthropic_proxy.plugins import CallCheck, Client, PrefixChange, Receipt, RouteRequest
+from anthropic_proxy.plugins import CallCheck, Client, InspectionRecord, PrefixChange, Receipt, RouteRequest
 from anthropic_proxy.secrets import redact_key_patterns
 from tests.support.harness import ProxyHarness
 from tests.support.paths import ROOT
@@ -91,6 +91,10 @@ async def test_an_exchange_counts_once_in_each_metric_that_it_concerns() -> None
             *[CallCheck("c2", "Bash", "unavailable", "timeout", kind="timeout")] * 2,
             CallCheck("c3", "Read", "harmless", kind="rule"),
         ],
+        inspections=[
+            InspectionRecord("secrets", "request", "redacted", {"key": 3}, 0.5),
+            InspectionRecord("guard", "request", "failed", seconds=2.0, failure="timeout"),
+        ],
     )
     check = receipt_of(provider="judge", kind="auto_mode_check", parent=failed.request_id, checks=failed.checks[:1])
     page, _ = await page_of(await count(streamed, failed, check))
@@ -106,6 +110,9 @@ async def test_an_exchange_counts_once_in_each_metric_that_it_concerns() -> None
     assert values["anthropic_proxy_prefix_change_tokens_total", "tools", "groq"] == 45_000
     checks = {names[1:]: value for names, value in values.items() if names[0].startswith("anthropic_proxy_tool_call")}
     assert checks == {("model", "flagged"): 1, ("timeout", "unavailable"): 2, ("rule", "harmless"): 1}
+    assert values["anthropic_proxy_inspections_total", "redacted", "secrets", "request"] == 1
+    assert values["anthropic_proxy_inspections_total", "failed", "guard", "request"] == 1
+    assert values["anthropic_proxy_inspection_seconds_total", "failed", "guard", "request"] == 2
     seconds = "anthropic_proxy_request_duration_seconds"
     assert values[f"{seconds}_bucket", "2.5", "small", "groq", "true"] == 0
     assert values[f"{seconds}_bucket", "5.0", "small", "groq", "true"] == 1

@@ -10,7 +10,7 @@ def open_plugin(settings: Settings) -> Plugin:
     inspectors: list[Inspector] = []
     services: list[GuardrailInspector] = []
     for rule in settings.inspectors:
-        if rule.type == "patterns":
+        if rule.table.type == "patterns":
             inspectors.append(PatternInspector(rule))
         else:
             services.append(GuardrailInspector(rule))

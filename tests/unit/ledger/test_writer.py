@@ -32,7 +32,7 @@ from anthropic_proxy.console.ledger.tables import hourly, requests, session_hour
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.gateway.prices.price_list import find_price_package_version
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import CallCheck, Client, Cost, PrefixChange, UpstreamAttempt
+from anthropic_proxy.plugins import CallCheck, Client, Cost, InspectionRecord, PrefixChange, UpstreamAttempt
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import (
     NOON,
@@ -84,6 +84,7 @@ async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
             CallCheck("toolu_1", "Bash", "flagged", "Deletes data.", rule="Deleting", request="req_1"),
         ],
         tool_times=[("Bash", 1.166), ("Read", 0.008)],
+        inspections=[InspectionRecord("secrets", "request", "redacted", {"key": 2}, 0.004)],
         prefix_change=PrefixChange("tools", "tool 3 (WebFetch)", 0.5, tokens=57),
         blocks=[
             ("text", "", NOON + 0.501, 3),
@@ -159,6 +160,8 @@ async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
         '"request":"req_1"}]',
         "verdict": "flagged",
         "tool_times": '[["Bash",1166000],["Read",8000]]',
+        "inspections": '[{"inspector":"secrets","part":"request","decision":"redacted","kinds":{"key":2},'
+        '"seconds":0.004}]',
         "prefix_change_tokens": 57,
         "billed_searches": 2,
         "attempt_times": '[[250000,0,"openai","m",529,"overloaded_error","",0]]',

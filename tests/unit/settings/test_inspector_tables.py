@@ -73,8 +73,8 @@ MISTAKES = [
     ),
     (
         f"{PATTERNS}patterns = {{ a = '.*?x', b = 'y*' }}",
-        "inspectors[0].patterns.a is no pattern that can be used: *? is a lazy repetition. Name the characters in place "
-        "of it: [^x]*. It is in ?, line 4.\n"
+        "inspectors[0].patterns.a is no pattern that can be used: *? is a lazy repetition. Name the characters in "
+        "place of it: [^x]*. It is in ?, line 4.\n"
         "inspectors[0].patterns.b is no pattern that can be used: it matches the empty text. It is in ?, line 4.",
     ),
     (

@@ -232,7 +232,7 @@ def _find_texts_of_start(data: bytes) -> Iterator[PlacedText]:
 
 def _find_refusal_edits(message: bytes, details: Mapping[str, str | None]) -> list[Edit]:
     """Return the edits that end a message with a refusal, without its content."""
-    new = {"content": [], "stop_reason": "refusal", "stop_sequence": None, "stop_details": details}
+    new: dict[str, object] = {"content": [], "stop_reason": "refusal", "stop_sequence": None, "stop_details": details}
     members = json_spans.find_members(message)
     found = [member for member in members if member.key in new]
     edits = [Edit(member.value, member.end, msgspec.json.encode(new[member.key])) for member in found]
