@@ -5,7 +5,10 @@ limits and prices are those of the models that reply. A model that the company n
 menu `/model`, and behaves as the known model that is most like it. No setting here needs the approval of a user.
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -29,7 +32,7 @@ from anthropic_proxy.engine.options import WILDCARDS, AutoMode
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import ModelCapabilities, find_table_capabilities
 from anthropic_proxy.engine.routing.choices import find_tier
-from anthropic_proxy.gateway.prices.price_list import Price, PriceList
+from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE, Price, PriceList
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, ModelEntry, ModelFeatures
 
@@ -38,14 +41,41 @@ _MODELS_OF_CLIENT = ("claude-opus-4-7", "claude-opus-4-5", "claude-haiku-4-5")
 short window and some levels; a short window and no level."""
 _VENDOR = "anthropic"
 _MAX_ROWS = 100
+_KEPT_SECONDS = 60.0
+"""Time for which generated settings are used again, because they need several milliseconds."""
+_MAX_KEPT = 1_000
 _DEFAULT_RULES = "$defaults"
 """Item of a list of rules that stands for the rules of Claude Code itself."""
+
+
+class GeneratedSettings:
+    """Generates settings at most once a minute for people with the same rules. `ticks`: a clock that nobody sets."""
+
+    def __init__(self, ticks: Callable[[], float] = time.monotonic) -> None:
+        self._ticks = ticks
+        self._settings: Settings | None = None
+        self._found: dict[object, tuple[float, dict[str, Any]]] = {}
+        """Names that the rules allow → time until which the settings are used, and these settings."""
+
+    async def find(self, gateway: Gateway, rules: Sequence[Rules]) -> dict[str, Any]:
+        """As `generate_settings`. The caller does not change the result."""
+        now = self._ticks()
+        if gateway.settings is not self._settings or len(self._found) >= _MAX_KEPT:
+            self._settings = gateway.settings
+            self._found.clear()
+        names = tuple((one.models, one.providers, one.routes) for one in rules)
+        end, generated = self._found.get(names, (-math.inf, {}))
+        if end <= now:
+            generated = await generate_settings(gateway, rules)
+            self._found[names] = now + _KEPT_SECONDS, generated
+        return generated
 
 
 async def generate_settings(gateway: Gateway, rules: Sequence[Rules]) -> dict[str, Any]:
     """`rules`: those of the key and its team. Settings without a value are left out. A model that the rules forbid is
     not offered; `availableModels` is [] if they forbid all.
     """
+    await asyncio.to_thread(PRICE_SOURCE.load)
     settings = gateway.settings
     entries = [one for one in gateway.list_models() if "/" not in one.id]
     offered = [one for one in entries if _is_allowed(one, rules, settings)]

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from anthropic_proxy.console.gateway_protocol.generated_settings import generate_settings
+from anthropic_proxy.console.gateway_protocol.generated_settings import GeneratedSettings
 from anthropic_proxy.console.keys.limits import Scope
 from anthropic_proxy.console.keys.machine_reports import MachineReport
 from anthropic_proxy.errors import PermissionDenied, ProxyError
@@ -24,13 +24,17 @@ PATH = "/managed/settings"
 
 
 async def serve_managed_settings(
-    request: RouteRequest, gateway: Gateway, scopes: Sequence[Scope], note_machine: Callable[[MachineReport], None]
+    request: RouteRequest,
+    gateway: Gateway,
+    scopes: Sequence[Scope],
+    generated_settings: GeneratedSettings,
+    note_machine: Callable[[MachineReport], None],
 ) -> RouteResponse:
     """`scopes`: the key and its team. `note_machine` stores which settings the machine has. Raises `PermissionDenied`
     for a key that may use no model: Claude Code then tells its user to ask the company.
     """
     try:
-        generated = await generate_settings(gateway, [scope.rules for scope in scopes])
+        generated = await generated_settings.find(gateway, [scope.rules for scope in scopes])
     except ProxyError:
         raise
     except Exception as error:  # noqa: BLE001  # a defect must not stop all clients

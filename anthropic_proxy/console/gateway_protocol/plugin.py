@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 
 from anthropic_proxy.console.gateway_protocol import managed_settings, telemetry_relay, usage
+from anthropic_proxy.console.gateway_protocol.generated_settings import GeneratedSettings
 from anthropic_proxy.console.keys.limits import Scope
 from anthropic_proxy.console.keys.machine_reports import MachineReport, store_report
 from anthropic_proxy.console.keys.plugin import Access, open_access
@@ -44,6 +45,7 @@ class _GatewayProtocol:
         self._access = access
         self._threads = ReaderThreads()
         self._telemetry = telemetry_relay.TelemetryRelay()
+        self._generated = GeneratedSettings()
         self._gateway: Gateway | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -83,7 +85,8 @@ class _GatewayProtocol:
             task.add_done_callback(self._tasks.discard)
 
         scopes = self._find_scopes(request.client)
-        return await managed_settings.serve_managed_settings(request, gateway, scopes, note_machine)
+        found = self._generated
+        return await managed_settings.serve_managed_settings(request, gateway, scopes, found, note_machine)
 
     async def _send_usage(self, gateway: Gateway, request: RouteRequest) -> RouteResponse:
         return await usage.serve_usage(request, gateway, self._find_scopes(request.client), self._threads)

@@ -4,11 +4,13 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from anthropic_proxy.console.keys.budget_states import PERIOD_NAMES, BudgetState, choose_state, list_budget_states
+from anthropic_proxy.console.keys.key_table import with_database_errors
 from anthropic_proxy.console.keys.limits import Scope, list_budget_limits
 from anthropic_proxy.console.keys.queries import sum_budget_use
 from anthropic_proxy.console.keys.virtual_keys import Budget, find_period_start
@@ -36,7 +38,8 @@ async def serve_usage(
         body = encode_budgets(list_budget_states(limits, held.settled, now))
     else:
         starts = find_starts(now)
-        costs = await threads.run(name_client(request), _read_costs, gateway.settings, scopes[:1], starts, now)
+        read = partial(_read_costs, gateway.settings, scopes[:1], starts, now)
+        costs = await threads.run(name_client(request), with_database_errors, read)
         body = encode_costs(costs)
     headers = {"content-type": "application/json", "cache-control": "no-store"}
     return RouteResponse(headers=headers, body=msgspec.json.encode(body))

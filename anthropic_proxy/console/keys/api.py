@@ -13,7 +13,7 @@ from msgspec import UNSET, Struct, UnsetType, structs
 
 from anthropic_proxy.console.keys.administration import KeyAction, KeyCommand, open_administration
 from anthropic_proxy.console.keys.descriptions import encode_audit_entry, encode_key, encode_team
-from anthropic_proxy.console.keys.key_table import KeysUnavailable
+from anthropic_proxy.console.keys.key_table import with_database_errors
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope
 from anthropic_proxy.console.keys.queries import (
     Spending,
@@ -25,7 +25,7 @@ from anthropic_proxy.console.keys.queries import (
     require_key,
 )
 from anthropic_proxy.console.keys.virtual_keys import LIST_FIELDS, Budget, KeyStatus, VirtualKey
-from anthropic_proxy.console.ledger.database import DATABASE_ERRORS, Connection, open_for_reading
+from anthropic_proxy.console.ledger.database import Connection, open_for_reading
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
 from anthropic_proxy.console.openapi import (
     ApiQuery,
@@ -36,7 +36,7 @@ from anthropic_proxy.console.openapi import (
     require_database_text,
 )
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
-from anthropic_proxy.errors import ConfigurationError, InvalidRequest, PermissionDenied
+from anthropic_proxy.errors import InvalidRequest, PermissionDenied
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Route, RouteRequest, RouteResponse, Store
 
@@ -113,7 +113,7 @@ class AdminApi:
         await self._threads.stop()
 
     async def _use_database(self, request: RouteRequest, function: Callable[[], BodyT]) -> BodyT:
-        return await self._threads.run(name_client(request), _with_database_errors, function)
+        return await self._threads.run(name_client(request), with_database_errors, function)
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -276,13 +276,6 @@ def _encode_rows(rows: Sequence[Mapping[str, Any]], limit: int) -> dict[str, Any
     shown = rows[:limit]
     ends = {"first_id": shown[0]["id"] if shown else None, "last_id": shown[-1]["id"] if shown else None}
     return {"data": shown, "has_more": len(rows) > limit, **ends}
-
-
-def _with_database_errors(call: Callable[[], BodyT]) -> BodyT:
-    try:
-        return call()
-    except (*DATABASE_ERRORS, ConfigurationError):
-        raise KeysUnavailable from None
 
 
 def _json(value: Any) -> RouteResponse:

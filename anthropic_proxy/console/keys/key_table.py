@@ -9,7 +9,7 @@ import asyncio
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 from msgspec import Struct
 
@@ -17,6 +17,7 @@ from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_te
 from anthropic_proxy.console.keys.queries import find_newest_audit_id, list_keys, list_teams
 from anthropic_proxy.console.keys.virtual_keys import KeyHash, Team, VirtualKey
 from anthropic_proxy.console.ledger.database import (
+    DATABASE_ERRORS,
     Connection,
     DatabaseError,
     find_cause,
@@ -24,10 +25,11 @@ from anthropic_proxy.console.ledger.database import (
     open_for_writing,
 )
 from anthropic_proxy.engine.own_thread import run_in_own_thread
-from anthropic_proxy.errors import ProxyBusy
+from anthropic_proxy.errors import ConfigurationError, ProxyBusy
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client
 
+ResultT = TypeVar("ResultT")
 REFRESH_SECONDS = 1.0
 """Pause in seconds between two queries for changes. A change takes effect after at most this time and the duration of
 two queries."""
@@ -52,6 +54,14 @@ class KeysUnavailable(ProxyBusy):
             "The proxy cannot check keys, because its database is not available. Try again in a moment.",
             retry_after=2,
         )
+
+
+def with_database_errors(call: Callable[[], ResultT]) -> ResultT:
+    """Return the result of a query. Raises `KeysUnavailable` if the database cannot be read."""
+    try:
+        return call()
+    except (*DATABASE_ERRORS, ConfigurationError):
+        raise KeysUnavailable from None
 
 
 class KeyEntry(Struct, frozen=True):

@@ -9,11 +9,12 @@ import pytest
 from msgspec import structs
 from sqlalchemy import Engine
 
-from anthropic_proxy.console.dashboard.keys import STORE_PROBLEM, build_audit_page, build_keys_page
+from anthropic_proxy.console.dashboard.keys import STORE_PROBLEM, build_audit_page, build_key_page, build_keys_page
 from anthropic_proxy.console.dashboard.page import PageContext
 from anthropic_proxy.console.dashboard.query import ViewQuery, read_view_query
 from anthropic_proxy.console.keys.administration import KeyAdministration, open_administration
 from anthropic_proxy.console.keys.limits import build_budget_counter, build_key_scope
+from anthropic_proxy.console.keys.machine_reports import MachineReport, store_report
 from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.engines import open_reading_engine
@@ -159,3 +160,20 @@ def test_an_unavailable_store_is_stated_and_keys_are_listed(
     context.connection.close()
     assert page["store_problem"] == STORE_PROBLEM
     assert [bar.text for bar in page["part"].rows[0].budgets] == ["– of $5.00 per day"]
+
+
+def test_the_page_of_a_key_shows_the_settings_of_its_machines(
+    engine: Engine, settings: Settings, administration: KeyAdministration
+) -> None:
+    key, store, held = create(administration, "ci"), MemoryStore(clock=lambda: NOON), f"sha256:{'3facd639' * 8}"
+    context = read(engine, settings, store=store, path_parameters={"id": key.id})
+    for number, before in enumerate(("", held)):
+        report = MachineReport(f"sign_{number}", NOON - 7_200, "claude-code/2.1.332", before, held)
+        context.wait_for(store_report(store, key.id, report))
+    page = build_key_page(context)
+    context.connection.close()
+    assert page is not None
+    assert [value for title, value in page["facts"] if title == "Settings"] == [
+        "3facd639, up to date, claude-code/2.1.332, 2 h ago",
+        "none, then 3facd639, claude-code/2.1.332, 2 h ago",
+    ]

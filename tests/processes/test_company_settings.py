@@ -1,0 +1,65 @@
+"""A server process as the gateway of a company for Claude Code: settings at any time, and a burst of token counts."""
+
+import asyncio
+from pathlib import Path
+
+import aiohttp
+
+from tests.support.process_checks import reload
+from tests.support.server_process import Proxy, running_proxy
+from tests.support.waiting import WAIT_SECONDS
+
+PATH = "/managed/settings"
+ADMIN = "admin-canary0123456789abcdef01234567"
+BURST = 34
+"""Token counts that `/context` of Claude Code 2.1.332 sends at once."""
+
+
+def write_days(directory: Path, days: int) -> None:
+    (directory / "anthropic-proxy.toml").write_text(f'[managed_settings."*"]\ncleanupPeriodDays = {days}\n')
+
+
+async def create_key(session: aiohttp.ClientSession) -> dict[str, str]:
+    body, headers = {"name": "ann", "requests_per_minute": 1}, {"x-api-key": ADMIN}
+    async with session.post("/admin/keys", json=body, headers=headers) as response:
+        return {"authorization": f"Bearer {(await response.json())['key']}"}
+
+
+async def count_tokens(session: aiohttp.ClientSession, bearer: dict[str, str], number: int) -> int:
+    body = {"model": "demo/demo", "messages": [{"role": "user", "content": f"Part {number}"}]}
+    async with session.post("/v1/messages/count_tokens", json=body, headers=bearer) as response:
+        return response.status
+
+
+async def use(proxy: Proxy, directory: Path) -> None:
+    async with aiohttp.ClientSession(proxy.url) as session:
+        bearer = await create_key(session)
+        async with session.get(PATH, headers=bearer) as first:
+            assert (first.status, (await first.json())["settings"]["cleanupPeriodDays"]) == (200, 7)
+        held = {**bearer, "if-none-match": first.headers["etag"]}
+        async with session.get(PATH, headers=held) as again:
+            assert (again.status, await again.read(), again.headers["etag"]) == (304, b"", first.headers["etag"])
+            assert "content-length" not in again.headers
+        statuses = await asyncio.gather(*(count_tokens(session, bearer, number) for number in range(BURST)))
+        assert statuses == [200] * BURST
+        write_days(directory, 30)
+        reloading = asyncio.create_task(asyncio.to_thread(reload, proxy))
+        seen = []
+        while not reloading.done() or not seen or seen[-1][0] == 304:
+            async with session.get(PATH, headers=held) as polled:
+                body = await polled.read()
+                seen.append((polled.status, polled.headers["etag"] == first.headers["etag"], body[-3:]))
+        await reloading
+        assert {one[:2] for one in seen} == {(304, True), (200, False)}
+
+
+def test_settings_are_answered_during_a_reload_and_a_burst_of_counts_is_admitted(tmp_path: Path) -> None:
+    write_days(tmp_path, 7)
+    settings = {
+        "VIRTUAL_KEYS": "true",
+        "ADMIN_API_KEY": ADMIN,
+        "SERVE_DEMO": "true",
+        "DATABASE_URL": f"sqlite:///{tmp_path}/keys.sqlite3",
+    }
+    with running_proxy(tmp_path, settings) as proxy:
+        asyncio.run(asyncio.wait_for(use(proxy, tmp_path), WAIT_SECONDS))
