@@ -1,12 +1,15 @@
 """The door of a real process: odd requests, and their lines in the log."""
 
+import asyncio
 import json
+import re
 import socket
 from pathlib import Path
 
 import pytest
 
 from tests.support.process_checks import MESSAGES, ask, error_of
+from tests.support.raw_http import exchange, post, read_answer
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
@@ -26,6 +29,19 @@ def test_a_wrong_method_is_answered_with_the_right_one(proxy: Proxy) -> None:
 def test_a_compressed_body_is_refused_as_such(proxy: Proxy) -> None:
     response = proxy.client().post(MESSAGES, content=b"\x1f\x8b", headers={"content-encoding": "gzip"})
     assert error_of(response)[:2] == (415, "invalid_request_error")
+
+
+def test_a_body_that_is_too_large_is_refused_behind_requests_with_the_same_head(proxy: Proxy) -> None:
+    body = json.dumps({"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "x"}]}).encode()
+    request = post(f"{MESSAGES}/count_tokens", body)
+    head = request.removesuffix(body).replace(b"%d" % len(body), b"40000000")
+    answers = asyncio.run(exchange(int(proxy.url.rpartition(":")[2]), request * 3 + head))
+    statuses = re.findall(rb"HTTP/1\.1 (\d+)", answers)
+    assert statuses == [b"200", b"200", b"200", b"413"]
+    assert read_answer(answers[answers.rindex(b"HTTP/1.1") :]).json["error"] == {
+        "type": "request_too_large",
+        "message": "The body has 40000000 bytes; 33554432 are allowed (32 MB).",
+    }
 
 
 @pytest.mark.parametrize("limit", ["9" * 5_000, "\u0663", "-1", "1e2", "1001"])

@@ -75,6 +75,16 @@ def test_new_requests_go_by_new_settings(configured: Configured, openai: Running
         assert "nothing changed" in reload(proxy)
 
 
+def test_a_connection_that_is_kept_goes_by_new_settings(configured: Configured, tmp_path: Path) -> None:
+    with running_proxy(tmp_path, {}) as proxy, proxy.client() as client:
+        statuses = []
+        for key in ("", "first-key-123456", ""):
+            configured.write(PROXY_API_KEY=key)
+            reload(proxy)
+            statuses += [client.post(MESSAGES, json=ask("Say exactly: x")).status_code for _ in range(3)]
+    assert statuses == [200, 200, 200, 401, 401, 401, 200, 200, 200]
+
+
 def test_reloads_that_change_the_log_leave_no_threads_behind(configured: Configured, tmp_path: Path) -> None:
     with running_proxy(tmp_path, {}) as proxy:
         threads = Path(f"/proc/{proxy.process.pid}/task")

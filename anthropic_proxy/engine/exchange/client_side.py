@@ -10,9 +10,8 @@ import asyncio
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
-from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -45,6 +44,7 @@ from anthropic_proxy.errors import ProxyError, UpstreamError
 _LIMITS = "anthropic-ratelimit-"
 """Beginning of the names of headers with limits, of which some state the use of budgets."""
 _BUDGETS = f"{_LIMITS}unified-"
+_NO_CONTENT = 204
 MAX_RETRY_AFTER_SECONDS = 3600
 """A longer delay is lowered to this maximum."""
 
@@ -78,7 +78,7 @@ class ResponseSink(ABC):
     def __init__(self, receipt: Receipt) -> None:
         self.receipt = receipt
         self.started = False
-        """True once status and headers were sent."""
+        """True once status and headers are final."""
         self.record: Callable[[bytes], None] | None = None
         """Function that receives each piece of the body, for recorders. None: nothing is recorded."""
 
@@ -118,12 +118,12 @@ class ResponseSink(ABC):
 
     def send_response(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Awaitable[None]:
         """Send a complete response. Default of `headers`: a JSON response."""
-        headers = {**(headers or json_headers(self.receipt.request_id))}
-        if status != HTTPStatus.NO_CONTENT:  # RFC 9110, 8.6: a 204 has no length
-            headers["content-length"] = str(len(body))
-        return self._begin(status, headers, body, is_last=True)
+        sent = {**headers} if headers else json_headers(self.receipt.request_id)
+        if status != _NO_CONTENT:  # RFC 9110, 8.6: it has no length
+            sent["content-length"] = str(len(body))
+        return self._begin(status, sent, body, is_last=True)
 
-    async def _begin(self, status: int, headers: Mapping[str, str], data: bytes, *, is_last: bool) -> None:
+    def _begin(self, status: int, headers: dict[str, str], data: bytes, *, is_last: bool) -> Awaitable[None]:
         receipt = self.receipt
         if receipt.client.role == "member":  # the limits of the provider's key are not those of the person
             headers = {name: value for name, value in headers.items() if not name.startswith(_LIMITS)}
@@ -132,7 +132,7 @@ class ResponseSink(ABC):
             # with other errors, Claude Code would show the state of the budget in place of the message
             if status != 200 and limits.get(f"{_BUDGETS}status") != "rejected":
                 limits = {name: value for name, value in limits.items() if not name.startswith(_BUDGETS)}
-            headers = {**headers, **limits}
+            headers |= limits
             if status == 200:
                 headers["x-proxy-fidelity"] = receipt.fidelity.format_counts()
             if receipt.failed_attempts:
@@ -141,12 +141,12 @@ class ResponseSink(ABC):
                 headers["x-proxy-route"] = receipt.route
         if self.record is not None:
             self.record(data)
-        await self.start(status, headers.items())
-        await self.write(data, is_last=is_last)
+        self.start(status, headers.items())
+        return self.write(data, is_last=is_last)
 
     @abstractmethod
-    def start(self, status: int, headers: Iterable[tuple[str, str]]) -> Awaitable[None]:
-        """Send status and headers, and set `started`."""
+    def start(self, status: int, headers: Collection[tuple[str, str]]) -> None:
+        """Keep status and headers, which are sent with the first piece, and set `started`."""
 
     @abstractmethod
     def write(self, data: bytes, *, is_last: bool) -> Awaitable[None]:
@@ -182,7 +182,7 @@ class CollectingSink(ResponseSink):
         self.error = error
         return super().send_error_response(error)
 
-    async def start(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
+    def start(self, status: int, headers: Collection[tuple[str, str]]) -> None:
         self.started = True
         self.status = status
         self.headers = dict(headers)

@@ -86,7 +86,7 @@ class _BufferedSink(ResponseSink):
         self._closed = asyncio.Event()
         self._ready, self._room = asyncio.Event(), asyncio.Event()
 
-    async def start(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
+    def start(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
         self.started = True
         self._head = (status, dict(headers))
         self._ready.set()

@@ -93,14 +93,18 @@ def require_valid_head(scope: Mapping[str, Any], headers: Mapping[str, str]) -> 
     address = len(scope["path"]) + len(scope.get("query_string", b""))
     if address > MAX_TARGET_BYTES:
         raise UriTooLong(f"Path and query have {address:,} bytes; {MAX_TARGET_BYTES:,} are allowed.")
-    length = headers.get("content-length", "")
+    require_accepted_length(headers.get("content-length", ""))
+    encoding = headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise UnsupportedEncoding(f"content-encoding: {encoding!r} is not supported; send the body uncompressed.")
+
+
+def require_accepted_length(length: str) -> None:
+    """Raise `RequestTooLarge` if the header `content-length` states a body above the limit."""
     if length.isdecimal() and (len(length) > _MAX_CONTENT_LENGTH_DIGITS or int(length) > MAX_REQUEST_BYTES):
         raise RequestTooLarge(
             f"The body has {length[:_MAX_CONTENT_LENGTH_DIGITS]} bytes; {MAX_REQUEST_BYTES} are allowed (32 MB)."
         )
-    encoding = headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
-        raise UnsupportedEncoding(f"content-encoding: {encoding!r} is not supported; send the body uncompressed.")
 
 
 async def authenticate(

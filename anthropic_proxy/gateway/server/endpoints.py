@@ -12,7 +12,6 @@ from collections.abc import (
     Awaitable,
     Callable,
     Collection,
-    Iterable,
     Mapping,
     MutableMapping,
     Sequence,
@@ -23,6 +22,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
+from msgspec import Struct
 
 from anthropic_proxy import __version__
 from anthropic_proxy.engine.exchange import forwarding
@@ -66,8 +66,9 @@ from anthropic_proxy.gateway.server.auth import (
     authenticate,
     claude_code_command,
     decode_headers,
+    require_accepted_length,
 )
-from anthropic_proxy.gateway.server.http1.cycle import COMPLETE_BODY_EXTENSION
+from anthropic_proxy.gateway.server.http1.cycle import CYCLE_EXTENSION, RequestResponseCycle
 from anthropic_proxy.gateway.server.web_page import (
     ICON,
     MAX_SEARCH_CHARACTERS,
@@ -89,24 +90,46 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class AsgiSink(ResponseSink):
-    """The response to an HTTP client, sent with the functions that the HTTP server gives to an ASGI application."""
+    """The response to an HTTP client, sent with the functions that the HTTP server gives to an ASGI application.
 
-    def __init__(self, receipt: Receipt, receive: Receive, send: Send) -> None:
+    `cycle`: the request and response of the proxy's own server. None: another ASGI server.
+    """
+
+    def __init__(
+        self, receipt: Receipt, receive: Receive, send: Send, cycle: RequestResponseCycle | None = None
+    ) -> None:
         super().__init__(receipt)
         self._receive = receive
         self._send = send
+        self._cycle = cycle
+        self._head: dict[str, Any] | None = None
+        """Message with status and headers that another server gets before the first piece. None: none waits."""
         self.began = time.monotonic()
         self.has_exchange_headers = False
         self.status = 200
 
-    def start(self, status: int, headers: Iterable[tuple[str, str]]) -> Awaitable[None]:
+    def start(self, status: int, headers: Collection[tuple[str, str]]) -> None:
+        self.status = status
+        if self._cycle is not None:
+            try:
+                self._cycle.start_response(status, headers)
+            finally:
+                self.started = self._cycle.response_started
+            return
         pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         self.started = True
-        self.status = status
-        return self._send({"type": "http.response.start", "status": status, "headers": pairs})
+        self._head = {"type": "http.response.start", "status": status, "headers": pairs}
 
     def write(self, data: bytes, *, is_last: bool) -> Awaitable[None]:
-        return self._send({"type": "http.response.body", "body": data, "more_body": not is_last})
+        if self._cycle is not None:
+            return self._cycle.write_body(data, is_last=is_last)
+        return self._write_messages(data, is_last=is_last)
+
+    async def _write_messages(self, data: bytes, *, is_last: bool) -> None:
+        head, self._head = self._head, None
+        if head is not None:
+            await self._send(head)
+        await self._send({"type": "http.response.body", "body": data, "more_body": not is_last})
 
     async def wait_disconnected(self) -> None:
         """Wait until the client has disconnected. Call this only after the request body was read."""
@@ -132,7 +155,7 @@ class AsgiSink(ResponseSink):
         chunks = response.body
         if isinstance(chunks, bytes) and response.status not in _WITHOUT_BODY:
             lines["content-length"] = [str(len(chunks))]
-        await self.start(response.status, [(name, value) for name in lines for value in lines[name]])
+        self.start(response.status, [(name, value) for name in lines for value in lines[name]])
         if isinstance(chunks, bytes):
             await self.write(chunks, is_last=True)
             return
@@ -196,6 +219,15 @@ _REDIS_FAILURES = {
 }
 
 
+class _KnownHead(Struct, frozen=True):
+    """Result of the checks of a head, for the next request of the connection with the same head."""
+
+    services: Services
+    """Services whose settings the checks used. There are no policies, which may change their mind."""
+    headers: Mapping[str, str]
+    client: Client
+
+
 async def serve_request(services: Services, scope: Scope, receive: Receive, send: Send) -> None:
     """Check head and client, read the body, and call the endpoint. Every client receives a response.
 
@@ -211,9 +243,16 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
     receipt = Receipt(
         request_id=services.new_id("req_"), client=_UNKNOWN, started_at=services.clock(), method=method, path=path
     )
-    sink = AsgiSink(receipt, receive, send)
+    cycle: RequestResponseCycle | None = scope.get("extensions", {}).get(CYCLE_EXTENSION)
+    sink = AsgiSink(receipt, receive, send, cycle)
     running_number = services.running.begin(receipt)
-    headers = decode_headers(scope)
+    head = None if cycle is None else cycle.head
+    known: _KnownHead | None = None
+    if head is not None and isinstance(head.facts, _KnownHead) and head.facts.services is services:
+        known = head.facts
+        headers = {**known.headers, "content-length": scope["headers"][head.length_place][1].decode("latin-1")}
+    else:
+        headers = decode_headers(scope)
     body_read = False
     plugin_route = None if methods is not None else services.plugin_routes.find(path)
     try:
@@ -221,9 +260,15 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
         receipt.trace = trace if services.tracer is None else services.tracer.start_trace(trace)
         checks_key = plugin_route is not None and _checks_key_itself(method, plugin_route)
         is_public = plugin_route is None and path in _DASHBOARD_PATHS  # how to install the dashboard
-        receipt.client = await authenticate(
-            scope, headers, settings, services.policies, route_checks_key=checks_key, is_public=is_public
-        )
+        if known is not None:
+            require_accepted_length(headers["content-length"])
+            receipt.client = known.client
+        else:
+            receipt.client = await authenticate(
+                scope, headers, settings, services.policies, route_checks_key=checks_key, is_public=is_public
+            )
+            if head is not None and not services.policies:
+                head.facts = _KnownHead(services, headers, receipt.client)
         endpoint: Endpoint
         if methods is not None and method in methods:
             endpoint = methods[method]
@@ -234,16 +279,14 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
         else:
             raise _method_not_allowed(method, scope["path"], plugin_route.routes)  # noqa: TRY301
         body: bytes | None = b""
-        if method not in ("GET", "HEAD"):
-            pop_complete_body = scope.get("extensions", {}).get(COMPLETE_BODY_EXTENSION)
-            if pop_complete_body is None or (body := pop_complete_body()) is None:
-                body = await read_body(receive)
+        if method not in ("GET", "HEAD") and (cycle is None or (body := cycle.pop_complete_body()) is None):
+            body = await read_body(receive)
         if body is None:
             raise ClientDisconnected  # noqa: TRY301
         body_read = True
         query = scope.get("query_string", b"").decode("latin-1")
-        name_model = partial(services.running.name_model, running_number)
-        request = ClientRequest(receipt=receipt, headers=headers, body=body, query=query, on_model=name_model)
+        naming = services.running.find_naming(running_number)
+        request = ClientRequest(receipt=receipt, headers=headers, body=body, query=query, on_model=naming)
         del body  # the exchange frees the body after decoding, if no other reference exists
         await endpoint(services, request, sink)
     except ProxyError as error:

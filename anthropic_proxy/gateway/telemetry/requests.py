@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
+from functools import partial
 from itertools import islice
 from struct import Struct as BinaryStruct
 
@@ -71,6 +72,10 @@ class RunningRequests:
             _write_slot(self._memory, _STARTS[slot], _head_line(receipt).encode("utf-8", "replace"), b"")
             self._memory[_NEWEST] = slot
         return number
+
+    def find_naming(self, number: int) -> Callable[[str], None] | None:
+        """Return the function that receives the model of a request. None: no supervisor reads it."""
+        return None if self._memory is None else partial(self.name_model, number)
 
     def name_model(self, number: int, model: str) -> None:
         if self._memory is not None and self._number - number < _SLOTS:

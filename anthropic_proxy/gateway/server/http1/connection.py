@@ -9,10 +9,13 @@ smuggling). So each head is counted and its request line is checked before the p
 number of callbacks, and it stops while too many requests wait for the response of an earlier one. The bytes that then
 stay unparsed are limited too, by pausing the socket.
 
+Clients repeat the heads of their requests, which often differ in the length of the body only. Such a head is compared
+with the one before (`RepeatableHead`): it is neither parsed nor checked again, and its body does not pass the parser.
+
 `_in_head` is True from the first byte of a request until its headers are complete, `_in_body` from there to the end of
 its body, and `_rejected` after an error: further bytes are ignored. `_skips_parser` is True while a large body of known
-length is received. Its bytes go to the request directly, because the parser would copy them. The parser does not see
-the end of such a request, so the next one gets a new parser.
+length is received. Its bytes go to the request directly, because the parser would copy them. A parser that has seen the
+head does not see the end of such a request, so the next one gets a new parser.
 
 A client may send several requests without waiting for the responses. `_running` is the request that the application
 answers, `pipeline` the queue of the parsed ones behind it, and `cycle` the latest parsed one. Each complete response
@@ -29,7 +32,7 @@ import asyncio
 import re
 import urllib.parse
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol, cast
@@ -48,7 +51,13 @@ from anthropic_proxy.errors import (
 )
 from anthropic_proxy.gateway.error_catalog import error_help_headers
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer
-from anthropic_proxy.gateway.server.http1.cycle import STATUS_LINES, AsgiApp, FlowControl, RequestResponseCycle
+from anthropic_proxy.gateway.server.http1.cycle import (
+    STATUS_LINES,
+    AsgiApp,
+    FlowControl,
+    RepeatableHead,
+    RequestResponseCycle,
+)
 
 MAX_HEAD_BYTES = 64 * 1024
 """Maximum size of an incomplete request head (request line and headers). A larger one is rejected with 414 or 431."""
@@ -244,6 +253,10 @@ class Http1Connection(asyncio.Protocol):
         self._parsing_scheduled = False
         """True while the rest of the buffer waits for the next iteration of the event loop."""
         self._skips_parser = False
+        self._parser_is_idle = True
+        """True if the parser has read no part of the current request."""
+        self._repeated: RepeatableHead | None = None
+        """Latest head of the usual form. None: the latest head has another one."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -280,6 +293,8 @@ class Http1Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._in_head = True
+        self._parser_is_idle = False
+        self._repeated = None
         self._keep_alive_timer.end_idle()
         self._received_url = bytearray()
         self._awaits_continue = False
@@ -318,16 +333,8 @@ class Http1Connection(asyncio.Protocol):
         if self._head_timer.timer is not None:
             self._head_timer.stop()
         self._upgrading = self._parser.should_upgrade()
-        if self._upgrading:
-            return
-        before = self.cycle
-        cycle = self._new_cycle(method.decode("ascii"), version)
-        self.cycle = cycle
-        self._in_body = True
-        if before is None or before.response_complete:
-            self._start(cycle)
-        else:
-            self.pipeline.append(cycle)
+        if not self._upgrading:
+            self._begin_request(method.decode("ascii"), version, keep_alive=self._parser.should_keep_alive())
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
@@ -337,6 +344,7 @@ class Http1Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._in_body = False
+        self._parser_is_idle = True
         if self._upgrading:
             return
         self._head_bytes = 0
@@ -350,17 +358,45 @@ class Http1Connection(asyncio.Protocol):
         else:
             self.cycle.finish_body()
 
+    def _begin_request(self, method: str, version: str, *, keep_alive: bool) -> RequestResponseCycle:
+        before = self.cycle
+        cycle = self._new_cycle(method, version, keep_alive=keep_alive)
+        self.cycle = cycle
+        self._in_body = True
+        if before is None or before.response_complete:
+            self._start(cycle)
+        else:
+            self.pipeline.append(cycle)
+        return cycle
+
+    def _begin_repeated_request(self, head: RepeatableHead, length: bytes) -> None:
+        """Begin a request with the head of the one before, except for the length of its body."""
+        self._keep_alive_timer.end_idle()
+        self._headers = head.list_headers(length)
+        self._steps += len(self._headers)
+        self._buffer.body_left = int(length)
+        self._skips_parser = True
+        self._begin_request("POST", "1.1", keep_alive=True).head = head
+
     def _parse_ordinary(self, data: bytes) -> bytes:
         """Parse the bytes of one socket read if they have a common structure. Return the unparsed ones."""
         buffer = self._buffer
         start = 0
         if not self._in_body:
-            start = buffer.accept_complete_head(data)
-            if not start:
-                return data
-            if error := self._read_bytes(data[:start]):
-                self._send_error(error)
-                return b""
+            repeated = self._repeated
+            if repeated is not None and (digits := repeated.find_length(data)) and buffer.accept_repeated_head():
+                start = repeated.size + len(digits)
+                self._begin_repeated_request(repeated, digits)
+            else:
+                start = buffer.accept_complete_head(data)
+                if not start:
+                    return data
+                head = data[:start]
+                if error := self._read_bytes(head):
+                    self._send_error(error)
+                    return b""
+                if self._in_body and self.cycle is not None and not self._awaits_continue:
+                    self.cycle.head = self._repeated = find_repeatable_head(head, self._parser, self._headers)
         length = len(data) - start
         if not length:
             return b""
@@ -425,7 +461,7 @@ class Http1Connection(asyncio.Protocol):
             return UriTooLong(f"The address has more than {MAX_HEAD_BYTES:,} bytes.")
         return HeadersTooLarge(f"The headers have more than {MAX_HEAD_BYTES:,} bytes.")
 
-    def _new_cycle(self, method: str, version: str) -> RequestResponseCycle:
+    def _new_cycle(self, method: str, version: str, *, keep_alive: bool) -> RequestResponseCycle:
         path, raw_path, query = split_target(self._url)
         is_stopping = self._stopping or self._state.draining
         scope = {
@@ -447,7 +483,7 @@ class Http1Connection(asyncio.Protocol):
             self.transport,
             self.flow,
             default_headers=self._state.default_headers,
-            keep_alive=version != "1.0" and self._parser.should_keep_alive() and not is_stopping,
+            keep_alive=version != "1.0" and keep_alive and not is_stopping,
             waits_for_continue=self._awaits_continue and version != "1.0",
             count_freed_bytes=self._state.heap_trimmer.count_freed_bytes,
             on_response=self._end_response,
@@ -467,7 +503,9 @@ class Http1Connection(asyncio.Protocol):
             self.on_body(piece if isinstance(piece, bytes) else bytes(piece))
             if not self._buffer.body_left:
                 self._skips_parser = False
-                self._parser = self._new_parser()
+                if not self._parser_is_idle:
+                    self._parser = self._new_parser()
+                    self._parser_is_idle = True
                 self.on_message_complete()
             return None
         try:
@@ -679,6 +717,13 @@ class ReceiveBuffer:
         self._request_line = None
         return found + len(_HEAD_END)
 
+    def accept_repeated_head(self) -> bool:
+        """Return True if a head that was checked before begins a request here."""
+        if self._request_line is None or self._request_line:
+            return False
+        self._request_line = None
+        return True
+
     def clear(self) -> None:
         self.data, self._start = b"", 0
         if self._later:
@@ -730,6 +775,32 @@ class ReceiveBuffer:
             return start + found + len(_HEAD_END) - len(tail)
         found = data.find(_HEAD_END, start)
         return len(data) if found < 0 else found + len(_HEAD_END)
+
+
+_MAX_REPEATED_BYTES = 16 * 1024
+
+
+def find_repeatable_head(
+    head: bytes, parser: httptools.HttpRequestParser, headers: Sequence[tuple[bytes, bytes]]
+) -> RepeatableHead | None:
+    """Return the head that the parser has read last. None: it has not the usual form."""
+    fields = dict(headers)
+    length = fields.get(b"content-length", b"")
+    colon = head.find(b": %b\r\n" % length)
+    is_usual = (
+        len(fields) == len(headers)
+        and b"transfer-encoding" not in fields
+        and head[:colon].lower().endswith(b"\r\ncontent-length")
+        and len(head) <= _MAX_REPEATED_BYTES
+        and parser.get_method() == b"POST"
+        and parser.get_http_version() == "1.1"
+        and parser.should_keep_alive()
+    )
+    if not is_usual:
+        return None
+    start = colon + len(b": ")
+    place = [*fields].index(b"content-length")
+    return RepeatableHead(head[:start], head[start + len(length) :], headers, place)
 
 
 _TLS_HANDSHAKE = b"\x16"

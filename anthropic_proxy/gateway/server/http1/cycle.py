@@ -11,15 +11,17 @@ The head of a response waits for the first piece of the body, so that both are o
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from http import HTTPStatus
 from typing import Any, Protocol
 
 from anthropic_proxy.engine.patterns import compile_later
 
-COMPLETE_BODY_EXTENSION = "anthropic_proxy.whole_body"
-"""Key in the ASGI `scope["extensions"]` of a function that returns the request body if the server has received all of
-it, so that no coroutine is needed, and else None. Only the proxy's own server sets it."""
+CYCLE_EXTENSION = "anthropic_proxy.cycle"
+"""Key in the ASGI `scope["extensions"]` of the `RequestResponseCycle`, which only the proxy's own server sets.
+
+`pop_complete_body`, `start_response` and `write_body` need no messages, and `head` keeps what is found out about it.
+"""
 
 
 class FlowControl:
@@ -88,6 +90,45 @@ class AsgiApp(Protocol):
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
 
 
+_MAX_LENGTH_DIGITS = 15
+
+
+class RepeatableHead:
+    """Head of a request whose further ones may differ in the digits of `content-length` only.
+
+    Clients repeat the head of their requests, so that it is parsed once. Any other head is parsed.
+    """
+
+    __slots__ = ("_after", "_before", "_end", "_headers", "_start", "facts", "length_place", "size")
+
+    def __init__(self, before: bytes, after: bytes, headers: Sequence[tuple[bytes, bytes]], place: int) -> None:
+        """`before`, `after`: the bytes before and behind the digits. `place`: index of the field in `headers`."""
+        self._before = before
+        self._after = after
+        self._headers = headers
+        self.length_place = place
+        self._start = len(before)
+        self._end = len(before) + _MAX_LENGTH_DIGITS + 1
+        self.size = len(before) + len(after)
+        """Number of bytes without the digits."""
+        self.facts: object = None
+        """What the application found out about the head. None: nothing yet."""
+
+    def find_length(self, data: bytes) -> bytes:
+        """Return the length of the body if received bytes begin with this head. b"": they have another head."""
+        if not data.startswith(self._before):
+            return b""
+        end = data.find(b"\r", self._start, self._end)
+        length = data[self._start : end] if end > 0 else b""
+        is_usual = length.isdigit() and not length.startswith(b"0") and data.startswith(self._after, end)
+        return length if is_usual else b""
+
+    def list_headers(self, length: bytes) -> list[tuple[bytes, bytes]]:
+        headers = [*self._headers]
+        headers[self.length_place] = (b"content-length", length)
+        return headers
+
+
 class RequestResponseCycle:
     """One client request and its response. At its end, `count_freed_bytes` gets the number of its body bytes; after the
     complete response, `on_response` starts the next request.
@@ -111,6 +152,7 @@ class RequestResponseCycle:
         "_transport",
         "_waiting",
         "disconnected",
+        "head",
         "keep_alive",
         "more_body",
         "response_complete",
@@ -139,6 +181,8 @@ class RequestResponseCycle:
         self._on_response = on_response
         self._close_connection = close_connection
         self.scope = scope
+        self.head: RepeatableHead | None = None
+        """Head that other requests of the connection may repeat. None: it has not the usual form."""
         self.keep_alive = keep_alive
         # True while the client waits for the interim response 100 before it sends the body
         self.waiting_for_100_continue = waits_for_continue
@@ -203,7 +247,7 @@ class RequestResponseCycle:
         """Run the application for this request, then release the memory of the request. If the response is incomplete,
         status 500 is sent or the connection is closed.
         """
-        self.scope["extensions"] = {COMPLETE_BODY_EXTENSION: self._pop_complete_body}
+        self.scope["extensions"] = {CYCLE_EXTENSION: self}
         try:
             await app(self.scope, self.receive, self.send)
         finally:
@@ -247,40 +291,55 @@ class RequestResponseCycle:
         return {"type": "http.request", "body": self._pop_pieces(), "more_body": self.more_body}
 
     async def send(self, message: Any) -> None:
-        """Messages after a disconnect are dropped. Raises `RuntimeError` for a wrong order or body length."""
+        """ASGI `send`. Messages after a disconnect are dropped. Raises `RuntimeError` for a wrong order or length."""
+        kind = message["type"]
+        if kind == "http.response.start" and not self.response_started:
+            pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message["headers"]]
+            self.start_response(message["status"], pairs)
+        elif kind == "http.response.body" or self.disconnected:
+            await self.write_body(message.get("body", b""), is_last=not message.get("more_body", False))
+        else:
+            raise RuntimeError(f"{kind!r} has no place here")
+
+    def start_response(self, status: int, headers: Collection[tuple[str, str]]) -> None:
+        """Begin the response, whose head is sent with the first piece of its body.
+
+        Raises `UnicodeEncodeError` or `RuntimeError` for a header that cannot be sent.
+        """
+        fields = dict(headers)
+        if fields.get("connection") == "close":
+            self.keep_alive = False  # the line for it follows below
+            headers = [header for header in headers if header[0] != "connection"]
+        encoded = "".join([f"{name}: {value}\r\n" for name, value in headers]).encode("latin-1")
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        if "content-length" in fields:
+            self._left = int(fields["content-length"])
+        if encoded.count(b"\n") != len(headers) or _HEADERS.fullmatch(encoded) is None:
+            raise RuntimeError("a header cannot be sent as it is")
+        if not self.keep_alive:
+            encoded += b"connection: close\r\n"
+        # HTTP/1.0: closing the connection ends the body
+        if self._left is None and self.scope["http_version"] != "1.0":
+            self._chunked = self.scope["method"] != "HEAD" and status not in _BODILESS
+        if self._chunked:
+            encoded += b"transfer-encoding: chunked\r\n"
+        self._head = b"%b%b%b\r\n" % (STATUS_LINES[status], self._default_headers, encoded)
+
+    async def write_body(self, body: bytes, *, is_last: bool) -> None:
+        """Send a piece of the response body. After a disconnect, it is dropped.
+
+        Raises `RuntimeError` without a response that has begun, and for a wrong length.
+        """
         if self._flow.write_paused and not self.disconnected:
             await self._flow.wait_writable()
         if self.disconnected:
             return
-        kind = message["type"]
-        if not self.response_started and kind == "http.response.start":
-            self.response_started = True
-            self.waiting_for_100_continue = False
-            status, headers = message["status"], message["headers"]
-            fields = dict(headers)
-            if b"content-length" in fields:
-                self._left = int(fields[b"content-length"])
-            if fields.get(b"connection") == b"close":
-                self.keep_alive = False  # the line for it follows below
-                headers = [(name, value) for name, value in headers if name != b"connection"]
-            encoded = b"".join([b"%b: %b\r\n" % (name, value) for name, value in headers])
-            if encoded.count(b"\n") != len(headers) or _HEADERS.fullmatch(encoded) is None:
-                raise RuntimeError("a header cannot be sent as it is")
-            if not self.keep_alive:
-                encoded += b"connection: close\r\n"
-            # HTTP/1.0: closing the connection ends the body
-            if self._left is None and self.scope["http_version"] != "1.0":
-                self._chunked = self.scope["method"] != "HEAD" and status not in _BODILESS
-            if self._chunked:
-                encoded += b"transfer-encoding: chunked\r\n"
-            self._head = b"%b%b%b\r\n" % (STATUS_LINES[status], self._default_headers, encoded)
-            return
-        if not self.response_started or self.response_complete or kind != "http.response.body":
-            raise RuntimeError(f"{kind!r} has no place here")
-        body, more = message.get("body", b""), message.get("more_body", False)
+        if not self.response_started or self.response_complete:
+            raise RuntimeError("a response body has no place here")
         if self._chunked:
             data = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            if not more:
+            if is_last:
                 data += b"0\r\n\r\n"
         elif self.scope["method"] == "HEAD":
             data, self._left = b"", 0
@@ -288,14 +347,14 @@ class RequestResponseCycle:
             data = body
             if self._left is not None:
                 self._left -= len(body)
-        if self._left and (self._left < 0 or not more):
+        if self._left and (self._left < 0 or is_last):
             raise RuntimeError("the length of the body differs from its content-length")
         if self._head:
             data = self._head + data
             self._head = b""
         if data:
             self._transport.write(data)
-        if not more:
+        if is_last:
             self.response_complete = True
             self._pieces = []  # frees the memory, because the connection may stay idle for a long time
             self.wake_receiver()
@@ -303,7 +362,7 @@ class RequestResponseCycle:
                 self._close_connection()
             self._on_response()
 
-    def _pop_complete_body(self) -> bytes | None:
+    def pop_complete_body(self) -> bytes | None:
         """Return the complete request body. None: incomplete, already received, or the client has disconnected."""
         if self.more_body or self.disconnected or not self._notified:
             return None
