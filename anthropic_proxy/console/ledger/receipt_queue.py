@@ -259,10 +259,8 @@ class ReceiptQueue:
 
         After storing them, the caller sets `in_batch` to 0.
         """
-        batch: list[Receipt] = []
-        while self._waiting and len(batch) < count:
-            batch.append(self._waiting.popleft())
-            self.in_batch += 1
+        batch = [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
+        self.in_batch += len(batch)
         self._batch_ids = [receipt.request_id for receipt in batch]
         return batch
 

@@ -309,6 +309,12 @@ _HIDDEN_COLUMNS = frozenset({*HOURLY_KEYS, *SESSION_KEYS, "agent", "prompt_id"})
 _MAX_CACHED, _MAX_CACHED_CHARACTERS = 1_000, 1_000
 """Maximum number of each kind of text that the builder of rows keeps, and of the characters of one."""
 _read_tokens = attrgetter(*TokenCounts.__struct_fields__)
+_read_texts = attrgetter(
+    *("error", "failed_attempts", "fidelity.notes", "adaptations", "prefix_change", "checks", "tool_times"),
+    "inspections",
+)
+"""What few requests have: their texts, and lists that are stored as texts."""
+_NO_TEXTS: Sequence[str] = ()
 _MAX_COUNT = (2**63 - 1) >> 16
 """Maximum stored number of tokens or nano-dollars."""
 _HOST, _PROCESS = platform.node(), os.getpid()
@@ -338,29 +344,17 @@ class RowBuilder:
             tokens = tuple(map(_limit, tokens))
         row.input_tokens, row.cache_read_tokens, row.cache_write_tokens = tokens[:3]
         row.cache_write_1h_tokens, row.output_tokens, row.thinking_tokens = tokens[3:]
-        attempts, blocks, change, notes = (
-            receipt.attempts,
-            receipt.blocks,
-            receipt.prefix_change,
-            receipt.fidelity.notes,
-        )
-        texts: Sequence[str] = (
-            receipt.error,
-            _json(receipt.failed_attempts),
-            _json(notes),
-            _json(receipt.adaptations),
-            "" if change is None else change.part,
-            _json(_select_checks(receipt.checks)),
-            _json(build_tool_times(receipt.tool_times)),
-            _json(receipt.inspections) if receipt.inspections else "",
-        )
+        attempts, blocks, texts = receipt.attempts, receipt.blocks, _NO_TEXTS
         times: Sequence[str] = (
             _json(build_attempt_times(attempts)),
             _json(build_block_times(blocks, receipt.started_at)),
         )
-        words = [*texts, *[name for _, name, _, _ in blocks]]
+        words = [name for _, name, _, _ in blocks]
         for attempt in attempts:
             words += attempt.model, attempt.error
+        if any(_read_texts(receipt)):
+            texts = self._encode_texts(receipt)
+            words += texts
         if not self._sound_texts.issuperset(words):
             stored = self._redact((*texts, *times))
             if stored == (*texts, *times) and max(map(len, words)) <= _MAX_CACHED_CHARACTERS:
@@ -368,13 +362,17 @@ class RowBuilder:
                     self._sound_texts = set()
                 self._sound_texts.update(words)
             texts, times = stored[: len(texts)], stored[len(texts) :]
-        error, row.failed_attempts, row.notes, row.adaptations, row.prefix_change = texts[:5]
-        row.checks, row.tool_times, row.inspections = shorten_checks(texts[5]), *texts[6:]  # after the removal of keys
-        row.verdict = find_verdict(receipt.checks)
-        row.error = formats.shorten(error, MAX_ERROR_CHARACTERS)  # after the removal of keys
         row.attempt_times, row.reply_blocks = shorten_attempt_errors(times[0]), times[1]  # after the removal of keys
-        if change is not None:
-            row.prefix_change_tokens = _limit(change.tokens)
+        if texts is not _NO_TEXTS:
+            error, row.failed_attempts, row.notes, row.adaptations, row.prefix_change = texts[:5]
+            row.error = formats.shorten(error, MAX_ERROR_CHARACTERS)  # after the removal of keys
+            row.checks, row.tool_times, row.inspections = shorten_checks(texts[5]), *texts[6:]  # after that too
+            notes, change = receipt.fidelity.notes, receipt.prefix_change
+            row.verdict = find_verdict(receipt.checks)
+            row.note_count = len(notes)
+            row.malformed_replies = int(any(note.field in TOOL_CALL_FIELDS for note in notes))
+            if change is not None:
+                row.prefix_change_tokens = _limit(change.tokens)
         row.id, row.stream, row.status = receipt.request_id, receipt.stream, receipt.status
         row.outcome_class = classify_outcome(receipt)
         row.cost = None if cost.cost is None else _limit(cost.cost)
@@ -384,9 +382,6 @@ class RowBuilder:
         row.tool_count, row.message_count = receipt.tool_count, receipt.message_count
         if receipt.outcome not in ("error", "cancelled"):  # the client sends such a request and its results again
             row.tool_results, row.tool_errors = receipt.tool_results, receipt.tool_errors
-        if notes:
-            row.note_count = len(notes)
-            row.malformed_replies = int(any(note.field in TOOL_CALL_FIELDS for note in notes))
         first, total = receipt.first_token_seconds, receipt.duration_seconds
         row.started_at, row.duration = to_microseconds(receipt.started_at), to_microseconds(total)
         if first is not None:
@@ -394,6 +389,21 @@ class RowBuilder:
             if total - first > 0.001 and receipt.output_tokens:
                 row.output_rate = receipt.output_tokens / (total - first)
         return row
+
+    @staticmethod
+    def _encode_texts(receipt: Receipt) -> Sequence[str]:
+        """Return the texts of a request in the order of `_read_texts`."""
+        change = receipt.prefix_change
+        return (
+            receipt.error,
+            _json(receipt.failed_attempts),
+            _json(receipt.fidelity.notes),
+            _json(receipt.adaptations),
+            "" if change is None else change.part,
+            _json(_select_checks(receipt.checks)),
+            _json(build_tool_times(receipt.tool_times)),
+            _json(receipt.inspections),
+        )
 
     def _build_labeled(self, names: tuple[str, ...]) -> StoredRequest:
         """Return a row that has only the labels."""
@@ -530,14 +540,12 @@ _decode_blocks = msgspec.json.Decoder(list[BlockTime]).decode
 def build_block_times(marks: Sequence[BlockMark], started_at: float) -> list[BlockTime]:
     """`started_at`: by the same clock as `marks`."""
     found: list[BlockTime] = []
-    for index, (kind, name, at, characters) in enumerate(marks[:MAX_BLOCKS]):
-        if kind:
-            block = BlockTime(kind, name[:MAX_NAME_CHARACTERS], to_microseconds(at - started_at))
-            if index + 1 < len(marks):
-                _, _, end, after = marks[index + 1]
-                block.duration, block.characters = to_microseconds(end - at), after - characters
-            found.append(block)
-    return [one for one in found if one.kind != "thinking" or one.characters]  # an empty one kept the connection open
+    for index, (kind, name, at, characters) in enumerate(marks[:MAX_BLOCKS], 1):
+        _, _, end, after = marks[index] if index < len(marks) else ("", "", at, characters)
+        if kind and (kind != "thinking" or after != characters):  # an empty one kept the connection open
+            offset, duration = to_microseconds(at - started_at), to_microseconds(end - at)
+            found.append(BlockTime(kind, name[:MAX_NAME_CHARACTERS], offset, duration, after - characters))
+    return found
 
 
 def decode_block_times(text: str) -> list[BlockTime]:

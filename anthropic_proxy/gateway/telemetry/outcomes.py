@@ -3,7 +3,7 @@ classify and name them in the same way.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from anthropic_proxy.plugins import CallCheck, CheckVerdict, InspectionDecision, InspectionRecord, Receipt
@@ -67,8 +67,10 @@ INCIDENTS: Sequence[CheckVerdict] = ("flagged", "unavailable")
 """Verdicts that a user should know of: the call does not run, or the client asks about it."""
 
 
-def find_verdict(checks: Iterable[CallCheck]) -> CheckVerdict | Literal[""]:
+def find_verdict(checks: Sequence[CallCheck]) -> CheckVerdict | Literal[""]:
     """Return the most serious verdict. "": there are no checks."""
+    if not checks:
+        return ""
     found = {check.verdict for check in checks}
     return next((verdict for verdict in VERDICTS if verdict in found), "")
 
