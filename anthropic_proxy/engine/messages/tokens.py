@@ -13,6 +13,7 @@ to the counts that providers reported (`bench/token_counts.py`), which stores fa
 
 import functools
 import itertools
+import operator
 import re
 import struct
 import zlib
@@ -441,7 +442,8 @@ def estimate_text_tokens(text: bytes) -> float:
 
 def weigh_text(facts: TextFacts) -> float:
     """Return the estimated tokens of a text, at most one for each byte."""
-    return min(sum(map(float.__mul__, _WEIGHTS, facts)), facts[-1])
+    tokens: float = sum(map(operator.mul, _WEIGHTS, facts))
+    return min(tokens, facts[-1])
 
 
 def count_text_features(text: bytes) -> TextFacts:

@@ -60,19 +60,39 @@ def is_truncated_object(text: str) -> bool:
 
 _IN_STRING = compile_later(r'["\\]')
 _OUTSIDE = compile_later(r'["{}\[\]]')
+_MAX_SKIPPED_PIECES, _MAX_SKIPPED_CHARACTERS = 32, 4_096
+"""Maximum number of pieces that are read together, and of the characters of one."""
 
 
 class ObjectEnd:
     """Finds the end of a JSON object that arrives in pieces, by its brackets and quotes. It may be invalid JSON."""
 
-    __slots__ = ("_depth", "_escaped", "_in_string", "is_reached")
+    __slots__ = ("_depth", "_escaped", "_in_string", "_skipped", "is_reached")
 
     def __init__(self) -> None:
         self._depth = 0
         self._in_string = self._escaped = self.is_reached = False
+        self._skipped: list[str] = []
+        """Pieces without a bracket that could end the object. They are read together, with a later piece."""
+
+    def skip(self, text: str) -> bool:
+        """Take a piece that cannot end the object, or return False."""
+        if "}" in text or "]" in text or len(text) > _MAX_SKIPPED_CHARACTERS:
+            return False
+        if len(self._skipped) == _MAX_SKIPPED_PIECES:
+            self._read_skipped()
+        self._skipped.append(text)
+        return True
+
+    def _read_skipped(self) -> None:
+        text = "".join(self._skipped)
+        self._skipped.clear()
+        self.feed(text)
 
     def feed(self, text: str, start: int = 0) -> int:
         """Return the index behind the characters of `text`, from `start` on, that belong to the object."""
+        if self._skipped:
+            self._read_skipped()
         place = start
         if self.is_reached or place == len(text):
             return place
@@ -167,6 +187,9 @@ class ArgumentsReader:
         """Read `text` from `start` on. Return what the client may get of it now, and where the next call begins: at the
         end of the text, if it has no other call.
         """
+        if self._end is not None and text and not start and self._end.skip(text):  # the usual fragment
+            self._pieces.append(text)
+            return text, len(text)
         position = start
         passed: list[str] = []
         while position < len(text):
@@ -175,10 +198,6 @@ class ArgumentsReader:
                 break
             if self._end is not None:
                 end = self._end.feed(text, position)
-                if not (self._end.is_reached or passed):  # the usual fragment
-                    piece = text[position:]
-                    self._pieces.append(piece)
-                    return piece, end
                 self._pass(text[position:end], passed)
                 position = end
                 if self._end.is_reached:
