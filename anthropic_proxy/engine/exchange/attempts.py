@@ -483,9 +483,8 @@ class Attempts:
         loads_tools = session and limits.loaded_tools != "listed" and PLACEHOLDER_NAME in list_tool_names(request.tools)
         if loads_tools:
             places = engine.observations.find_tool_places(conversation, request.messages)
-        prepared = await engine.background.run_in_thread_if_large(
-            self._is_large, prepare, request, limits, estimate, places or NOWHERE
-        )
+        given = request, limits, estimate, places or NOWHERE
+        prepared = await engine.background.run_in_thread(prepare, *given) if self._is_large else prepare(*given)
         # checks of tool calls have no conversation, but one beginning, which the provider caches by the session
         prepared.request.session = session or (f"checks {self.receipt.session}" if self.receipt.parent else "")
         if self.receipt.kind == "auto_mode_check":
@@ -555,7 +554,8 @@ class Attempts:
                 self._record_target(attempt)
                 raise
         try:
-            await self._authorize(attempt)
+            if attempt.credential is None and engine.credentials.uses_tokens(attempt.target.provider):
+                await self._authorize(attempt)
             upstream_request = await self._encode(attempt)
             self._record_target(attempt)
             target = attempt.target
@@ -628,18 +628,16 @@ class Attempts:
         receipt.base_url = target.base_url
 
     async def _authorize(self, attempt: Attempt) -> None:
-        """Give the attempt an access token if its provider has tokens. It may come with the address to call."""
-        credentials = self._engine.credentials
+        """Give the attempt an access token of its provider. It may come with the address to call."""
         target = attempt.target
-        if attempt.credential is None and credentials.uses_tokens(target.provider):
-            # an error of the token source names this provider
-            self.receipt.provider = target.provider.name
-            self.receipt.prefix = target.provider.prefix
-            max_seconds = MAX_TOKEN_SECONDS if attempt.run.has_next_target else None
-            attempt.credential, base_url = await credentials.next_token_and_url(
-                target.provider, target.base_url, max_seconds=max_seconds
-            )
-            attempt.target = structs.replace(target, base_url=base_url)
+        # an error of the token source names this provider
+        self.receipt.provider = target.provider.name
+        self.receipt.prefix = target.provider.prefix
+        max_seconds = MAX_TOKEN_SECONDS if attempt.run.has_next_target else None
+        attempt.credential, base_url = await self._engine.credentials.next_token_and_url(
+            target.provider, target.base_url, max_seconds=max_seconds
+        )
+        attempt.target = structs.replace(target, base_url=base_url)
 
     async def _encode(self, attempt: Attempt) -> UpstreamRequest:
         """Return the request of an attempt for the provider, with what the settings add to it (`CallOptions`).

@@ -36,7 +36,6 @@ from anthropic_proxy.engine.exchange.client_side import (
     start_recording,
 )
 from anthropic_proxy.engine.exchange.plan import (
-    RouteMatch,
     choose_plan,
     estimate_client_request_tokens,
     read_client_request,
@@ -182,9 +181,10 @@ class Exchange:
         receipt = self._receipt
 
         # read
-        request, match = await engine.background.run_in_thread_if_large(
-            is_large_request(incoming.body), read_client_request, engine, incoming
-        )
+        if is_large_request(incoming.body):
+            request, match = await engine.background.run_in_thread(read_client_request, engine, incoming)
+        else:
+            request, match = read_client_request(engine, incoming)
         self._request = request
         receipt.requested_model = request.model[:MAX_NAME_LENGTH]  # a longer one is refused, but recorded
         receipt.stream = request.stream
@@ -200,8 +200,11 @@ class Exchange:
             incoming.on_model(request.model)
 
         # plan
-        plan = self._plan = await self._choose_plan(match)
-        request = self._request
+        plan = await choose_plan(engine, incoming, request, self._estimates, match)
+        if is_classifier_request(request) and not receipt.parent:
+            plan = await self._choose_model_of_classifier(plan)
+            request = self._request
+        self._plan = plan
         if plan.route is not None:
             receipt.route = plan.route.name
         receipt.route_reason = plan.reason
@@ -274,14 +277,12 @@ class Exchange:
             if self._check is not None:
                 self._check.close()
 
-        await self._learn(reply)
+        if writer.estimate or self._attempts.prompt is not None:
+            await self._learn(reply)
 
-    async def _choose_plan(self, match: RouteMatch | None) -> Plan:
+    async def _choose_model_of_classifier(self, plan: Plan) -> Plan:
         """Questions of Claude Code's own classifier go to the model of auto mode, if one is set."""
         engine, incoming, request = self._engine, self._incoming, self._request
-        plan = await choose_plan(engine, incoming, request, self._estimates, match)
-        if self._receipt.parent or not is_classifier_request(request):
-            return plan
         model = find_auto_mode(engine.settings.auto_mode, plan.route).model
         if model is None:
             return plan
@@ -368,7 +369,7 @@ class Exchange:
         attempt = await attempts.open_first_call(request, self._plan)
         stream = attempt.stream
         reply_schema = attempt.reply_schema
-        if isinstance(stream, RelayStream):
+        if type(stream) is RelayStream:  # an `isinstance` of an abstract class costs eight times as much
             return stream
         assert stream is not None
         if reply_schema is None and not (attempt.proxy_tools or ahead) and stream.continuation is None:
@@ -382,12 +383,12 @@ class Exchange:
         choice = self._request.tool_choice
         if choice is not None and choice.disable_parallel_tool_use:
             self._call_filter = SingleToolCallFilter()
-        if not isinstance(reply, RelayStream):
+        if type(reply) is not RelayStream:
             self._receipt.message_id = self._writer.message_id
-        if self._check is not None and not isinstance(reply, RelayStream):
-            self._receipt.fidelity.add_notes((self._check.note,))
+            if self._check is not None:
+                self._receipt.fidelity.add_notes((self._check.note,))
         try:
-            if isinstance(reply, RelayStream):
+            if type(reply) is RelayStream:
                 await self._relay(reply)
             elif self._request.stream:
                 await self._stream(reply)
@@ -586,8 +587,10 @@ class Exchange:
 
 def record_client(receipt: Receipt, headers: Mapping[str, str]) -> None:
     receipt.user_agent = headers.get("user-agent", "")
-    receipt.session = shorten_id(headers.get(SESSION_HEADER, ""))
-    receipt.agent = shorten_id(headers.get(AGENT_HEADER, ""))
+    if session := headers.get(SESSION_HEADER):
+        receipt.session = shorten_id(session)
+    if agent := headers.get(AGENT_HEADER):
+        receipt.agent = shorten_id(agent)
     receipt.project = read_project(headers)
     receipt.tool_times = read_tool_times(headers)
 

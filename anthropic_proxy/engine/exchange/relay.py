@@ -23,6 +23,7 @@ A reply that is not streamed is read whole, and then forwarded.
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import final
 
 from msgspec import structs
 
@@ -63,6 +64,7 @@ TRAILING_BYTES_TIMEOUT_SECONDS = 0.25
 stream."""
 
 
+@final
 class RelayStream(Reply):
     """The bytes of one reply. `secrets` are the keys of the call, which are masked in an error that quotes them."""
 

@@ -76,17 +76,17 @@ class Fold:
                 self._fragments.append(event.text)
             elif type(event) is InputDelta:
                 self._fragments.append(event.json)
-            elif isinstance(event, TextStart | ThinkingStart | ToolCallStart | BlockStart):
-                self._start = event
-                self._fragments = []
-                self._citations = []
-                self._signature = ""
             elif type(event) is BlockStop:
                 self._content.append(self._build_block())
             elif type(event) is CitationDelta:
                 self._citations.append(event.raw)
             elif type(event) is SignatureDelta:
                 self._signature = event.signature
+            elif isinstance(event, (TextStart, ThinkingStart, ToolCallStart, BlockStart)):  # a union is built each time
+                self._start = event
+                self._fragments = []
+                self._citations = []
+                self._signature = ""
 
     def _build_block(self) -> Raw:
         start = self._start

@@ -145,21 +145,22 @@ class MessageWriter:
         # a report that precedes the end of the reply is partial, so the output is at least its estimate
         if output is None or self.stop is None or self.stop.reason == "stop_sequence":
             output = max(output or 0, -(-self.characters // CHARACTERS_PER_TOKEN))
-        output = clamp_count(output)
-        cached, written = clamp_count(usage.cache_read_tokens), clamp_count(usage.cache_write_tokens)
-        return BilledUsage(
-            input_tokens=clamp_count(
-                self.estimate - cached - written if usage.input_tokens is None else usage.input_tokens
-            ),
-            cache_read_tokens=cached,
-            cache_write_tokens=written,
-            cache_write_1h_tokens=min(clamp_count(usage.cache_write_1h_tokens), written),
-            output_tokens=output,
-            thinking_tokens=min(clamp_count(usage.thinking_tokens), output),
-            billed_searches=clamp_count(usage.billed_searches),
-            service_tier=usage.billed_tier or "",
-            stated_cost=clamp_count(usage.stated_cost),
-        )
+        counts = BilledUsage(output_tokens=clamp_count(output), service_tier=usage.billed_tier or "")
+        if cached := usage.cache_read_tokens:
+            counts.cache_read_tokens = clamp_count(cached)
+        if written := usage.cache_write_tokens:
+            counts.cache_write_tokens = clamp_count(written)
+            counts.cache_write_1h_tokens = min(clamp_count(usage.cache_write_1h_tokens), counts.cache_write_tokens)
+        if thinking := usage.thinking_tokens:
+            counts.thinking_tokens = min(clamp_count(thinking), counts.output_tokens)
+        if searches := usage.billed_searches:
+            counts.billed_searches = clamp_count(searches)
+        if cost := usage.stated_cost:
+            counts.stated_cost = clamp_count(cost)
+        if (tokens := usage.input_tokens) is None:
+            tokens = self.estimate - counts.cache_read_tokens - counts.cache_write_tokens
+        counts.input_tokens = clamp_count(tokens)
+        return counts
 
     def start(self, estimate: int) -> list[Event]:
         """Return `message_start`. `estimate`: estimated input tokens. A second call raises `InternalError`."""

@@ -7,6 +7,7 @@ the ratio of real to estimated tokens, which corrects estimates.
 import asyncio
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import islice
 from types import MappingProxyType
 
@@ -190,6 +191,7 @@ class ModelObservations:
         return f"{self.settings_digests.get(upstream.partition(' ')[0], '')} {upstream}"
 
 
+@lru_cache(maxsize=64)
 def _decode_scale(text: str | None) -> float | None:
     try:
         scale = decode_json(text or "", float)

@@ -93,17 +93,17 @@ class PlanCache:
     """Plans of recent queries, for one edition of settings and catalog."""
 
     def __init__(self) -> None:
-        self._cached: tuple[EngineOptions, Catalog, int, dict[RoutingQuery, Plan]] | None = None
+        self._cached: tuple[EngineOptions | None, Catalog | None, int, dict[RoutingQuery, Plan]] = None, None, 0, {}
         """Options, catalog and its edition, with the plans for them. A change replaces the tuple: a thread that still
         computes a plan for the earlier contents adds it to the earlier dict."""
         self.some_relayed = False
         """True if any plan returned by this cache is relayed."""
 
     def find_plan(self, query: RoutingQuery, settings: EngineOptions, catalog: Catalog) -> Plan:
-        cached = self._cached
-        if cached is None or cached[0] is not settings or cached[1] is not catalog or cached[2] != catalog.edition:
-            cached = self._cached = settings, catalog, catalog.edition, {}
-        plans = cached[3]
+        known_settings, known_catalog, edition, plans = self._cached
+        if known_settings is not settings or known_catalog is not catalog or edition != catalog.edition:
+            plans = {}
+            self._cached = settings, catalog, catalog.edition, plans
         plan = plans.get(query)
         if plan is None:
             plan = build_plan(query, settings, catalog)

@@ -63,7 +63,8 @@ _DRAW_COUNT = 1 << 32
 
 def read_project(headers: Mapping[str, str]) -> str:
     """Return the project of a request. A client can percent-encode a name that is no valid header."""
-    text = headers.get(PROJECT_HEADER, "")
+    if not (text := headers.get(PROJECT_HEADER, "")):
+        return ""
     decoded = unquote(text)
     return decoded if decoded.isprintable() else text
 

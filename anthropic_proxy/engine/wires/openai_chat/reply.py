@@ -154,7 +154,7 @@ class Chunk(Struct, gc=False):
     error: Raw = ABSENT
 
 
-class _Bill(Struct, gc=False):
+class Bill(Struct, gc=False):
     service_tier: str | None = None
     usage: StatedCost | None = None
 
@@ -170,7 +170,7 @@ _RAW_FIELDS = _fields_of(ChoiceDelta, Raw)
 _CALL_RAW_FIELDS = _fields_of(ToolCallDelta, Raw)
 _COUNTED = frozenset(field.name for field in structs.fields(ChatUsage) if field.type != int | None)
 decode_chunk = msgspec.json.Decoder(Chunk).decode
-decode_bill = msgspec.json.Decoder(_Bill).decode
+decode_bill = msgspec.json.Decoder(Bill).decode
 
 
 def convert_unusual_values(content: Any) -> Any:

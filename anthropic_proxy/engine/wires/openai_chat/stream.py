@@ -9,7 +9,6 @@ limit ends with the response: the counts decide whether the context window was f
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Literal
 
 import msgspec
@@ -41,6 +40,7 @@ from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_re
 from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_chat.errors import classify_fault, decode_reply_in_error
 from anthropic_proxy.engine.wires.openai_chat.reply import (
+    Bill,
     ChatUsage,
     Choice,
     ChoiceDelta,
@@ -380,14 +380,13 @@ class ChatDecoder(Decoder):
         for counts in (chunk.usage, choice.usage if choice else None, chunk.x_groq.usage if chunk.x_groq else None):
             if counts is None or (counts.prompt_tokens is None and counts.completion_tokens is None):
                 continue
-            tier = cost = None
             # `Chunk` has no such field, so that only one event of a reply decodes it. OpenAI's events all have it.
-            with suppress(*DECODE_ERRORS):
+            try:
                 bill = decode_bill(data)
-                tier = bill.service_tier
-                if bill.usage is not None:
-                    cost = bill.usage.read_nano_dollars()
-            self._usage = decode_usage(counts, tier, cost)
+            except DECODE_ERRORS:
+                bill = Bill()
+            cost = None if bill.usage is None else bill.usage.read_nano_dollars()
+            self._usage = decode_usage(counts, bill.service_tier, cost)
             deltas.append(self._usage)
             return
 

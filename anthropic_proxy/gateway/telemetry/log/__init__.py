@@ -209,7 +209,7 @@ class Log:
             self._writer.set_encoder(self._encode, self._describe_lost)
 
     def write_exchange(self, receipt: Receipt) -> None:
-        if not self._json and self._min_weight <= _WEIGHTS["info"]:
+        if receipt.notes and not self._json and self._min_weight <= _WEIGHTS["info"]:
             new = [
                 note
                 for note in receipt.notes

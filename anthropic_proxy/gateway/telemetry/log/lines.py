@@ -225,7 +225,9 @@ def format_exchange_lines(
         models = f"{requested} → {target}" if target else requested
         second = f"{INDENT}{models if models.isprintable() else escape_unprintable(models)}{sent}  {numbers}{route}"
         first_line, *further = format_request_lines(receipt, paint, width)
-        return [first_line, second, *further, *(INDENT + line for line in describe_remedies(receipt, has_ledger=False))]
+        if receipt.retry_after_seconds is not None:
+            further += [INDENT + line for line in describe_remedies(receipt, has_ledger=False)]
+        return [first_line, second, *further]
     requested, target = escape_unprintable(requested), escape_unprintable(target)
     painted = (paint or _without_color)(target, "type")
     models = f"{INDENT}{requested} → {painted}" if target else f"{INDENT}{requested}"
