@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.gateway.telemetry.metrics import Gauges, MetricsSnapshot, MetricsTotals, serve_metrics
-from anthropic_proxy.plugins import CallCheck, Client, PrefixChange, Receipt, RouteRequest
+from anthropic_proxy.plugins import CallCheck, Client, InspectionRecord, PrefixChange, Receipt, RouteRequest
 from tests.support.promql import DASHBOARD, alert_queries, dashboard_queries
 
 TARGET_LABELS = {"job", "instance"}
@@ -24,6 +24,7 @@ async def real_page() -> str:
     receipt.outcome, receipt.first_token_seconds, receipt.failed_attempts = "end_turn", 0.5, ["openai 429"]
     receipt.prefix_change = PrefixChange("tools", "tool 3 (WebFetch)", 0.9, 45_000)
     receipt.checks = [CallCheck("toolu_1", "Bash", "flagged", "Deletes data.")]
+    receipt.inspections = [InspectionRecord("secrets", "request", "redacted", {"key": 1}, 0.1)]
     receipt.fidelity = FidelityReport()
     totals.count_exchange(receipt)
     totals.count_rejected_request(receipt)

@@ -26,7 +26,7 @@ from anthropic_proxy.console.ledger.request_queries import (
 from anthropic_proxy.console.ledger.tables import requests
 from anthropic_proxy.gateway.error_catalog import find_remedy
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Cost, UpstreamAttempt
+from anthropic_proxy.plugins import Cost, InspectionRecord, UpstreamAttempt
 from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, store, store_checked_reply
 from tests.support.page_context import build_context
 
@@ -264,6 +264,24 @@ async def test_errors_of_attempts_are_short_and_contain_no_key(settings: Setting
     assert len(first.error) == MAX_ATTEMPT_ERROR_CHARACTERS
     assert "sk-secret" not in row.attempt_times
     assert (second.provider, second.duration) == ("openai", 8_000_000)
+
+
+async def test_what_inspectors_did_is_a_table(settings: Settings) -> None:
+    records = [
+        InspectionRecord("secrets", "request", "redacted", {"key": 2, "card number": 1}, 0.004),
+        InspectionRecord("guard", "reply", "failed", seconds=2.0, failure="timeout"),
+        InspectionRecord("guard", "request", "passed", seconds=0.1),
+    ]
+    row = await stored(settings, inspections=records)
+    with reading(settings) as engine, engine.connect() as connection:
+        context = build_context("/dashboard/requests/x", connection, settings, path_parameters={"id": row.id})
+        page = build_request_page(context)
+    assert page is not None
+    assert [(one.inspector, one.part, tag.text, found, time) for tag, one, found, time in page["inspections"]] == [
+        ("secrets", "request", "redacted", "2 × key, 1 × card number", "4.0 ms"),
+        ("guard", "reply", "failed", "timeout", "2.00 s"),
+        ("guard", "request", "passed", "", "0.10 s"),
+    ]
 
 
 async def test_a_reply_and_the_checks_of_its_calls_link_to_each_other(settings: Settings) -> None:
