@@ -7,9 +7,9 @@ from pathlib import Path
 from msgspec import structs
 
 from anthropic_proxy.console.keys.administration import KeyAdministration, KeyCommand
-from anthropic_proxy.console.keys.virtual_keys import Budget, Rules
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from bench.processes import Process, free_port
 from bench.subjects import Subject, bare_environment, start_proxy
 from bench.wires import CHAT

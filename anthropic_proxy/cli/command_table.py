@@ -201,6 +201,7 @@ The requests are sent to the real providers and cost a few thousand tokens. Exit
             "keys list",
             "keys rotate ci --overlap 24h",
             "keys revoke ci",
+            "keys sign-out ann@example.org",
         ),
         panel=_SET_UP,
     ),

@@ -32,7 +32,8 @@ from anthropic_proxy.console.keys.queries import (
     read_used_budgets,
     require_key,
 )
-from anthropic_proxy.console.keys.virtual_keys import Rules, Team, VirtualKey
+from anthropic_proxy.console.keys.sign_ins import encode_sign_in, list_sign_ins
+from anthropic_proxy.console.keys.virtual_keys import Team, VirtualKey
 from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.export import write_csv
 from anthropic_proxy.console.ledger.periods import find_times
@@ -40,6 +41,7 @@ from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.engine.platforms.shells import quote_word
 from anthropic_proxy.errors import ConfigurationError, UnknownModel
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.key_rules import Rules
 
 
 @Parameter(name="*")
@@ -224,6 +226,55 @@ def revoke(key: str) -> None:
         Label or id.
     """
     outcome, _ = _execute("revoke", key)
+    output = Output()
+    output.write_line(f"  {output.paint('✓', 'ok')} {outcome.sentence}")
+
+
+@keys.command(name="sign-ins")
+def sign_ins(*, as_json: bool = False) -> None:
+    """List the devices on which persons have signed in from Claude Code, the latest first.
+
+    Parameters
+    ----------
+    as_json
+        Print one JSON array instead.
+    """
+    with open_ledger_for_reading(load_command_settings()) as connection:
+        found = [] if connection is None else list_sign_ins(EngineReader(connection), time.time())
+    output = Output()
+    if as_json:
+        output.write_json([encode_sign_in(each) for each in found])
+        return
+    if not found and output.is_terminal:
+        output.write_notice("Nobody is signed in from Claude Code.")
+        return
+    columns = [Column("Person"), Column("Device"), Column("Address"), Column("Signed in"), Column("Last refresh")]
+    columns += [Column("Ends"), Column("Id", is_optional=True)]
+    output.write_table(
+        columns,
+        [
+            [
+                *(each.user.email, each.device, each.address),
+                *(str(format_time(at)) for at in (each.created_at, each.refreshed_at, each.ends_at)),
+                each.id,
+            ]
+            for each in found
+        ],
+    )
+
+
+@keys.command(name="sign-out")
+def sign_out(target: str) -> None:
+    """End a sign-in, or all sign-ins of a person. Running servers reject the devices after at most 2 s.
+
+    The person can sign in again. To take away the access, remove the person from the groups of the identity provider.
+
+    Parameters
+    ----------
+    target
+        E-mail address of the person, or id of the sign-in or of the key.
+    """
+    outcome, _ = _execute("sign-out", target)
     output = Output()
     output.write_line(f"  {output.paint('✓', 'ok')} {outcome.sentence}")
 

@@ -26,7 +26,7 @@ IMPORTED = {
     "fetch": "lxml.html",
     "import": "yaml",
     "litellm": "litellm, boto3",
-    "oidc": "authlib.oidc.core, joserfc.jwt, anthropic_proxy.console.dashboard.oidc_client",
+    "oidc": "authlib.oidc.core, joserfc.jwt, anthropic_proxy.console.identity.oidc_client",
     "otel": "opentelemetry.sdk.trace, opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "postgres": "psycopg",
     "prices": "genai_prices",

@@ -9,10 +9,11 @@ from msgspec import structs
 from playwright.sync_api import Page
 
 from anthropic_proxy.console.keys.administration import KeyAdministration
-from anthropic_proxy.console.keys.virtual_keys import Rules, Team, VirtualKey, decode_budget
+from anthropic_proxy.console.keys.virtual_keys import Team, VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.gateway.settings.key_rules import Rules, decode_budget
 from anthropic_proxy.plugins import Client
 from tests.pages.sample_day import write_sample_day
 from tests.support.dashboard import ledger_settings

@@ -11,7 +11,7 @@ import httpx2 as httpx
 import pytest
 
 from anthropic_proxy.console.dashboard.permissions import NAVIGATION
-from anthropic_proxy.console.dashboard.sign_in import MAX_FAILURES
+from anthropic_proxy.console.dashboard.sign_in import FAILED_KEYS
 from tests.support.dashboard import HOSTILE, SESSION, ledger_settings, send_requests, wait_for_request
 from tests.support.server_process import Proxy, running_proxy
 
@@ -400,10 +400,12 @@ def test_the_cookie_is_no_key_of_the_api(protected: Proxy) -> None:
 def test_sign_ins_of_an_address_are_limited_after_wrong_keys(tmp_path: Path) -> None:
     with running_proxy(tmp_path, {"DATABASE_URL": "off", "PROXY_API_KEY": KEY}) as proxy:
         client = proxy.client()
-        answers = [client.post("/dashboard/sign-in", data={"key": "wrong"}) for _ in range(MAX_FAILURES + 1)]
+        answers = [
+            client.post("/dashboard/sign-in", data={"key": "wrong"}) for _ in range(FAILED_KEYS.windows[0].maximum + 1)
+        ]
         correct = client.post("/dashboard/sign-in", data={"key": KEY})
         header = proxy.client(headers={"x-api-key": KEY}).get("/dashboard")
-    assert [answer.status_code for answer in answers] == [401] * MAX_FAILURES + [429]
+    assert [answer.status_code for answer in answers] == [401] * FAILED_KEYS.windows[0].maximum + [429]
     text = r"Several sign-ins from your address have failed\. Wait \d+ s, then try again\."
     assert re.search(text, answers[-1].text)
     assert 0 < int(answers[-1].headers["retry-after"]) <= 67

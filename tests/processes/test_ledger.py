@@ -10,8 +10,9 @@ import httpx2 as httpx
 import pytest
 
 from anthropic_proxy.console.keys.administration import open_administration
-from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.secrets import Secret
 from tests.support.fakes.server import Running
 from tests.support.ledger import create_earlier_schema, plain_connection

@@ -11,8 +11,8 @@ from msgspec import structs
 
 from anthropic_proxy.console.keys.limits import Amounts, KeyLimit, Scope, build_limits
 from anthropic_proxy.console.keys.reservations import Reservations
-from anthropic_proxy.console.keys.virtual_keys import Budget, Rules
 from anthropic_proxy.errors import LimitReached
+from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.gateway.stores.fallback import FallbackStore
 from anthropic_proxy.gateway.stores.redis import RedisStore
 from anthropic_proxy.plugins import Limit, Store, StoreUnavailable

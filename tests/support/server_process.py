@@ -121,7 +121,7 @@ def running_proxy(
     callbacks that block it, and a report of ours fails the test; other servers load the application inside their loop.
     No key of the settings may stand in anything that the process writes, shows or answers. `DATABASE_URL` is `off`
     unless the settings contain it: the ledger needs a second of CPU time and 30 MB in each process. `trusted`: the
-    server uses TLS, and its certificate is checked with this.
+    server uses TLS, and its certificate is checked with this. `{port}` in a setting stands for the port too.
     """
     with hold_port() as port:
         words = [word.format(port=port) for word in command]
@@ -129,7 +129,8 @@ def running_proxy(
             words += ["--port", str(port)]
         measured = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
         own = {"PYTHONASYNCIODEBUG": "1", PAUSE_VARIABLE: str(pause_file()), "DATABASE_URL": "off"}
-        environment = {**environment_of(directory), **own, **measured, **settings}
+        environment = {**environment_of(directory), **own, **measured}
+        environment |= {name: value.replace("{port}", str(port)) for name, value in settings.items()}
         # without the monitor, a busy machine looks like a blocked loop
         monitor = str(Path(__file__).with_name("event_loop_monitor"))
         environment["PYTHONPATH"] = os.pathsep.join((environment["PYTHONPATH"], monitor))

@@ -15,11 +15,12 @@ from anthropic_proxy.console.keys.administration import NAME_FIELDS, KeyAdminist
 from anthropic_proxy.console.keys.key_table import KeyTable
 from anthropic_proxy.console.keys.plugin import KeyPolicy
 from anthropic_proxy.console.keys.reservations import Reservations
-from anthropic_proxy.console.keys.virtual_keys import Rules, Team, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import Team, VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.settings import Settings, load_settings
+from anthropic_proxy.gateway.settings.key_rules import Rules
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import AdmissionRequest, AdmissionTarget, Client, Receipt, Settle
 from anthropic_proxy.secrets import Secret

@@ -14,7 +14,6 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.client_models import find_tier_models, list_limit_variables
 from anthropic_proxy.console.dashboard.conversation import list_reply_blocks
 from anthropic_proxy.console.dashboard.web import accepts_gzip
-from anthropic_proxy.console.keys.virtual_keys import decode_budget
 from anthropic_proxy.engine.exchange.tool_loop.runner import KnownUrls
 from anthropic_proxy.engine.messages.models import Message, guess_model
 from anthropic_proxy.engine.messages.purpose import read_tool_times
@@ -37,6 +36,7 @@ from anthropic_proxy.gateway.server.endpoints import prefers_html
 from anthropic_proxy.gateway.settings import find_listen_port_option, load_settings
 from anthropic_proxy.gateway.settings.database_address import parse_postgres_url
 from anthropic_proxy.gateway.settings.files import format_env_line, update_env_text
+from anthropic_proxy.gateway.settings.key_rules import decode_budget
 from anthropic_proxy.gateway.settings.values import mask_setting
 from anthropic_proxy.gateway.telemetry.log.columns import wrap_text
 from anthropic_proxy.plugins import RouteRequest

@@ -81,7 +81,7 @@ def write_report(report: Report, settings: Settings, secrets: Sequence[str]) -> 
     sections = [
         [*_format_table(output, report.diagnoses)],
         _format_legend(report, width),
-        [] if is_demo else _format_auto_mode(report, width),
+        [] if is_demo else _format_facts(report, width),
         _format_demo(output) if is_demo else [*_format_fixes(output, report, width)],
         *([*_format_unknown_window(output, one, settings, width)] for one in report.diagnoses),
         *([*_format_server(output, server)] for server in report.servers),
@@ -97,9 +97,10 @@ def _format_legend(report: Report, width: int) -> list[str]:
     return [line] if count_columns(line) <= width else [f"  {LEGEND}", f"  {report.cost_summary}"]
 
 
-def _format_auto_mode(report: Report, width: int) -> list[str]:
-    text = f"auto mode: {report.auto_mode}" if report.auto_mode else ""
-    return [f"  {line}" for line in wrap_words(escape_unprintable(text), width - 2) if line]
+def _format_facts(report: Report, width: int) -> list[str]:
+    texts = [f"auto mode: {report.auto_mode}"] if report.auto_mode else []
+    texts += [f"certificate: {report.gateway.fingerprint}"] if report.gateway.fingerprint else []
+    return [f"  {line}" for text in texts for line in wrap_words(escape_unprintable(text), width - 2)]
 
 
 def _format_demo(output: Output) -> list[str]:
@@ -110,7 +111,7 @@ def _format_demo(output: Output) -> list[str]:
 
 
 def _format_fixes(output: Output, report: Report, width: int) -> Iterator[str]:
-    if report.fixes or report.route_problems:
+    if report.fixes or report.problems:
         yield "  To fix:"
     names = max((len(fix.name) for fix in report.fixes), default=0)
     problems = max((count_columns(fix.problem) for fix in report.fixes), default=0)
@@ -129,7 +130,7 @@ def _format_fixes(output: Output, report: Report, width: int) -> Iterator[str]:
         first, *lines = *wrap_words(fix.problem, room), *further
         yield f"{start}{first}"
         yield from (f"{' ' * (6 + names)}{line}" for line in lines)
-    yield from (f"  {output.paint('✕', 'error')} {problem}" for problem in report.route_problems)
+    yield from (f"  {output.paint('✕', 'error')} {problem}" for problem in report.problems)
 
 
 def _format_unknown_window(output: Output, diagnosis: Diagnosis, settings: Settings, width: int) -> Iterator[str]:
@@ -219,6 +220,8 @@ def encode_report(report: Report, file_format: Literal["json", "markdown"], toda
             "backends": [_build_backend(diagnosis) for diagnosis in report.diagnoses],
             "fixes": [structs.asdict(fix) for fix in report.fixes],
             "route_problems": report.route_problems,
+            "certificate": report.gateway.fingerprint,
+            "certificate_problems": report.gateway.problems,
             "auto_mode": report.auto_mode,
             "tables": [server.table for server in report.servers],
         }
@@ -268,12 +271,15 @@ def _format_markdown(report: Report, today: date) -> Iterator[str]:
     if report.auto_mode:
         yield ""
         yield f"Auto mode: {report.auto_mode}."
-    if report.fixes or report.route_problems:
+    if report.gateway.fingerprint:
+        yield ""
+        yield f"Certificate: {report.gateway.fingerprint}."
+    if report.fixes or report.problems:
         yield ""
         yield "## To fix"
         yield ""
         yield from (f"- **{fix.name}** {fix.problem} `{fix.remedy}` {fix.place}".rstrip() for fix in report.fixes)
-        yield from (f"- {problem}" for problem in report.route_problems)
+        yield from (f"- {problem}" for problem in report.problems)
     for diagnosis in report.diagnoses:
         details = list_explanations(diagnosis)
         if details.keys() - {"limits"} or diagnosis.evidence:

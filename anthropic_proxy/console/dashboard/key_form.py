@@ -77,6 +77,7 @@ _TITLES: Mapping[KeyAction, str] = {
     "rotate": "Rotate {}",
     "revoke": "Revoke {}",
     "team": "Team {}",
+    "sign-out": "End sign-ins of {}",
 }
 
 
@@ -84,7 +85,7 @@ class KeyForm(Struct, kw_only=True):
     action: KeyAction
     title: str
     target: str = ""
-    """Id of the key, or name of the team. "": a new key."""
+    """Id of the key or of the sign-in, e-mail address, or name of the team. "": a new key."""
     key: VirtualKey | None = None
     fields: dict[str, str] = {}
     before: str
@@ -115,6 +116,10 @@ def load_form(administration: KeyAdministration, settings: Settings, name: str, 
         fields, title = encode_rule_texts(team.rules), _TITLES[action].format(target)
         before = find_digest(team)
         return KeyForm(action=action, title=title, target=target, fields=fields, before=before, route_names=names)
+    if action == "sign-out":
+        found = administration.find_sign_ins(target)
+        key, title = administration.require_key(found[0].key_id), _TITLES[action].format(found[0].user.email)
+        return KeyForm(action=action, title=title, target=target, key=key, before=find_digest(found))
     key = VirtualKey(id="", label="") if action == "create" else administration.require_key(target)
     fields = {}
     if action in ("create", "change"):

@@ -4,7 +4,7 @@ The audit log has each change of a key or a team, with time, author, and old and
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -46,15 +46,8 @@ from anthropic_proxy.console.keys.queries import (
     read_all_spending,
     require_key,
 )
-from anthropic_proxy.console.keys.virtual_keys import (
-    LIMIT_FIELDS,
-    LIST_FIELDS,
-    AuditEntry,
-    KeyStatus,
-    Rules,
-    Team,
-    VirtualKey,
-)
+from anthropic_proxy.console.keys.sign_ins import SignIn, encode_sign_in, list_sign_ins
+from anthropic_proxy.console.keys.virtual_keys import AuditEntry, KeyStatus, Team, VirtualKey
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.export import ExportTable, format_time, tabulate, tabulate_requests, to_dollars
@@ -63,6 +56,7 @@ from anthropic_proxy.console.ledger.records import UsageSums, add_up, add_up_gro
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.gateway.settings.key_rules import LIMIT_FIELDS, LIST_FIELDS, Rules
 from anthropic_proxy.plugins import StoreUnavailable
 
 EXPIRY_NOTICE_SECONDS = 7 * 86_400
@@ -71,6 +65,7 @@ _MAX_KEY_ROWS = 100
 _MAX_REQUESTS = 20
 _MAX_CHANGES = 20
 _MAX_AUDIT_ROWS = 50
+_MAX_SIGN_INS = 200
 _HIGH_SHARE = 0.8
 STORE_PROBLEM = "The used amounts of budgets are not known: Redis is unavailable (REDIS_URL)."
 _STATUS_SIGNS: Mapping[KeyStatus, tuple[str, str]] = {
@@ -225,6 +220,34 @@ _CHANGE_COLUMNS: Sequence[TableColumn[AuditEntry]] = (
 )
 
 
+_HIDDEN_END = Markup('<span class="hidden-text">End</span>')
+
+
+def _show_end(sign_in: SignIn) -> Cell:
+    href = f"/dashboard/keys/edit?action=sign-out&target={quote(sign_in.id, safe='')}"
+    return Cell(text="End", href=href, label=f"End the sign-in of {sign_in.user.email} on {sign_in.device}")
+
+
+def _show_moment(seconds: float) -> Cell:
+    return Cell(text=formats.day_and_time(seconds * MICROSECONDS), title=formats.full_time(seconds * MICROSECONDS))
+
+
+_SIGN_IN_COLUMNS: Sequence[TableColumn[SignIn]] = (
+    TableColumn(
+        "person",
+        "Person",
+        lambda row: Cell(text=row.user.email, href=f"/dashboard/keys/{quote(row.key_id, safe='')}", note=row.user.name),
+        style="a-what wrap",
+    ),
+    TableColumn("device", "Device, address", lambda row: Cell(text=row.device, note=row.address), style="wrap"),
+    TableColumn("groups", "Groups", lambda row: ", ".join(row.user.groups) or formats.UNKNOWN, style="small wrap"),
+    TableColumn("since", "Signed in", lambda row: _show_moment(row.created_at), style="nowrap"),
+    TableColumn("refreshed", "Last refresh", lambda row: _show_moment(row.refreshed_at), style="nowrap"),
+    TableColumn("ends", "Ends", lambda row: _show_moment(row.ends_at), style="nowrap"),
+    TableColumn("end", _HIDDEN_END, _show_end, is_number=True, style="full change"),
+)
+
+
 def build_keys_page(context: PageContext) -> Mapping[str, Any]:
     found = read_key_list(context)
     chosen = choose_key_rows(context, found.keys)
@@ -252,10 +275,21 @@ def build_keys_page(context: PageContext) -> Mapping[str, Any]:
             id="teams",
             style="keys",
         ),
+        "sign_ins": Table(
+            caption="Persons that have signed in from Claude Code",
+            columns=_SIGN_IN_COLUMNS,
+            rows=build_rows(_SIGN_IN_COLUMNS, _list_sign_ins(context), lambda row: row.id, is_link=False),
+            id="sign-ins",
+            style="keys",
+        ),
         "statuses": STATUS_TITLES,
         "is_empty": not found.keys,
         "hidden": hidden,
     }
+
+
+def _list_sign_ins(context: PageContext) -> Sequence[SignIn]:
+    return list_sign_ins(EngineReader(context.connection), context.now)[:_MAX_SIGN_INS]
 
 
 def _summarize(rows: Sequence[KeyRow]) -> str:
@@ -596,6 +630,12 @@ def _tabulate_teams(context: PageContext) -> ExportTable:
     return tabulate(_TEAM_EXPORT, read_key_list(context).teams)
 
 
+def _tabulate_sign_ins(context: PageContext) -> ExportTable:
+    names = ("id", "email", "key_id", "device", "address", "created_at", "refreshed_at", "checked_at", "ends_at")
+    values = [encode_sign_in(each) for each in list_sign_ins(EngineReader(context.connection), context.now)]
+    return tabulate({name: itemgetter(name) for name in names}, values)
+
+
 def _tabulate_key_changes(context: PageContext) -> ExportTable:
     key = require_key(EngineReader(context.connection), context.path_parameters["id"])
     return tabulate(_ENTRY_EXPORT, list_audit_entries(EngineReader(context.connection), key_id=key.id))
@@ -610,7 +650,11 @@ PAGE = Page(
     section="Keys",
     template="keys.html",
     build=build_keys_page,
-    tables={"keys": PageTable(_tabulate_keys), "teams": PageTable(_tabulate_teams)},
+    tables={
+        "keys": PageTable(_tabulate_keys),
+        "teams": PageTable(_tabulate_teams),
+        "sign-ins": PageTable(_tabulate_sign_ins),
+    },
     adds_up=False,
 )
 AUDIT_PAGE = Page(

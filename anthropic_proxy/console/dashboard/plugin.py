@@ -45,6 +45,7 @@ KEY_PATHS: Mapping[str, PageModule] = {
     "/dashboard/keys/edit": PageModule("key_form:FORM", KEY_FORM_BYTES),
     "/dashboard/keys/{id}": PageModule("keys:KEY_PAGE"),
 }
+_DEVICE_PATHS: Mapping[str, PageModule] = {"/device": PageModule("device:show_device", FORM_BYTES)}
 _OTHER_PATHS: Mapping[str, PageModule] = {
     "/dashboard/": PageModule("site:redirect_home"),
     "/dashboard/requests/{id}/images/{number}": PageModule("request:send_image"),
@@ -53,8 +54,8 @@ _OTHER_PATHS: Mapping[str, PageModule] = {
     "/dashboard/static/{name}": PageModule("site:send_asset"),
     "/dashboard/sign-in": PageModule("sign_in:sign_in", FORM_BYTES),
     "/dashboard/sign-out": PageModule("sign_in:sign_out", FORM_BYTES),
-    "/dashboard/oidc/start": PageModule("sign_in:start_oidc"),
-    "/dashboard/oidc/callback": PageModule("sign_in:finish_oidc"),
+    "/dashboard/oidc/start": PageModule("oidc:start_oidc"),
+    "/dashboard/oidc/callback": PageModule("oidc:finish_oidc"),
     "/dashboard/settings/edit": PageModule("settings:FORM", FORM_BYTES),
     "/dashboard/providers/doctor": PageModule("doctor:FORM", FORM_BYTES),
     "/dashboard/{rest*}": PageModule("site:report_missing"),
@@ -76,6 +77,7 @@ def open_plugin(settings: Settings) -> Plugin:
             )
     dashboard = _Dashboard()
     paths = {**PAGES, **(KEY_PATHS if settings.virtual_keys else {}), **_OTHER_PATHS}
+    paths |= _DEVICE_PATHS if settings.sign_in is not None else {}
     return Plugin(
         routes=[route for path, page in paths.items() for route in dashboard.build_routes(path, page)],
         start=dashboard.start,

@@ -16,7 +16,7 @@ from functools import partial
 from html import escape
 from importlib import import_module
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from msgspec import Struct, structs
@@ -37,11 +37,8 @@ from anthropic_proxy.console.dashboard.permissions import (
 from anthropic_proxy.console.dashboard.query import list_ranges, read_view_query
 from anthropic_proxy.console.dashboard.settings import reload_settings
 from anthropic_proxy.console.dashboard.sign_in import (
-    MAX_PROVIDER_FAILURES,
-    MAX_PROVIDER_FAILURES_PER_HOUR,
     SIGN_IN_PATH,
     BrowserSessions,
-    SignInLimit,
     find_session,
 )
 from anthropic_proxy.console.dashboard.tables import list_filters, name_providers
@@ -61,6 +58,7 @@ from anthropic_proxy.console.dashboard.web import (
     require_token,
 )
 from anthropic_proxy.console.doctor.runs import DoctorRuns
+from anthropic_proxy.console.identity.attempts import IdentityProvider
 from anthropic_proxy.console.ledger.engines import LedgerReader, open_empty_ledger
 from anthropic_proxy.console.ledger.export import FORMATS
 from anthropic_proxy.console.ledger.queries import LedgerExtent, read_ledger_extent
@@ -88,9 +86,6 @@ from anthropic_proxy.errors import (
 from anthropic_proxy.gateway.server.auth import claude_code_command
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, LedgerState, Receipt, RouteRequest, RouteResponse, Setup
-
-if TYPE_CHECKING:
-    from anthropic_proxy.console.dashboard.oidc_client import OidcClient
 
 STALE_SECONDS = 10.0
 """Time in seconds that requests may wait for the ledger before a page mentions the wait. Usually they wait half a
@@ -257,10 +252,7 @@ class Site:
     def __init__(self, gateway: Gateway, clock: Callable[[], float] = time.time) -> None:
         self.gateway = gateway
         self.sessions = BrowserSessions(lambda: gateway.settings, lambda: gateway.store, clock)
-        self.key_limit = SignInLimit()
-        self.provider_limit = SignInLimit("provider", MAX_PROVIDER_FAILURES, MAX_PROVIDER_FAILURES_PER_HOUR)
-        self.oidc_client: OidcClient | None = None
-        """Client of the identity provider. None: no sign-in has used it."""
+        self.provider = IdentityProvider(gateway)
         self.doctor = DoctorRuns(gateway, partial(reload_settings, gateway))
         self._threads = ReaderThreads()
         self._clock = clock

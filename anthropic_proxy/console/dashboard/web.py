@@ -70,6 +70,11 @@ def read_own_form(request: RouteRequest) -> Mapping[str, str]:
         raise PermissionDenied(
             f"Forms of the web page {request.headers.get('origin', '')!r} are not accepted.", code="dashboard-form"
         )
+    return read_form(request)
+
+
+def read_form(request: RouteRequest) -> Mapping[str, str]:
+    """Raises `InvalidRequest` for too many fields. The caller checks which site has sent the form."""
     try:
         fields = parse_qs(request.body.decode("utf-8", "replace"), max_num_fields=_MAX_FORM_FIELDS)
     except ValueError:

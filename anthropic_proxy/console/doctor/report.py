@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from msgspec import Struct
 
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.doctor.certificates import GatewayCheck
 from anthropic_proxy.console.doctor.findings import (
     Diagnosis,
     Outcome,
@@ -32,6 +33,8 @@ class Report(Struct, kw_only=True):
     fixes: Sequence[Fix]
     route_problems: Sequence[str] = ()
     """Error texts about routes of the configuration file that cannot be used, with remedies."""
+    gateway: GatewayCheck = GatewayCheck()
+    """Certificate at the address where persons sign in from Claude Code."""
     auto_mode: str = ""
     """Who checks tool calls in auto mode: `answered by gpt-4.1 (openai)`. "": not examined."""
     servers: Sequence[FoundServer]
@@ -46,7 +49,12 @@ class Report(Struct, kw_only=True):
         problems = [diagnosis.problem for diagnosis in self.diagnoses if not diagnosis.backend.is_demo]
         if all(problem is not None and problem.kind == "unreachable" for problem in problems):
             return 2
-        return 1 if self.fixes or self.route_problems else 0
+        return 1 if self.fixes or self.problems else 0
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """Error texts that no fix belongs to."""
+        return [*self.route_problems, *self.gateway.problems]
 
     @property
     def cost_summary(self) -> str:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from msgspec import Struct, structs
 
 from anthropic_proxy.console.doctor.auto_mode import describe_auto_mode
+from anthropic_proxy.console.doctor.certificates import GatewayCheck, check_gateway
 from anthropic_proxy.console.doctor.diagnosis import diagnose_backend, must_run
 from anthropic_proxy.console.doctor.findings import Backend, Diagnosis
 from anthropic_proxy.console.doctor.fixes import list_fixes
@@ -99,7 +100,8 @@ async def run_doctor(
 ) -> Report:
     """`on_change` is called with all results so far, at the start and after each probe.
 
-    `checks_routes`: look for routes of the configuration file that cannot be used, and for who checks tool calls.
+    `checks_routes`: look for routes of the configuration file that cannot be used, for who checks tool calls, and at
+    the address where persons sign in.
     """
     started = time.monotonic()
     diagnoses = [Diagnosis(backend=backend, outcomes={}) for backend in backends]
@@ -111,6 +113,7 @@ async def run_doctor(
     return Report(
         diagnoses=diagnoses,
         fixes=list_fixes(diagnoses, services.settings, services.catalog),
+        gateway=await check_gateway(services.settings) if checks_routes else GatewayCheck(),
         auto_mode=await describe_auto_mode(services, backends) if checks_routes else "",
         route_problems=[
             problem.text

@@ -27,13 +27,13 @@ from anthropic_proxy.console.client_models import (
     list_name_variables,
 )
 from anthropic_proxy.console.client_variables import ASSUMED_MODEL, LIMITING_MODEL
-from anthropic_proxy.console.keys.virtual_keys import Rules
 from anthropic_proxy.engine.options import WILDCARDS, AutoMode
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import ModelCapabilities, find_table_capabilities
 from anthropic_proxy.engine.routing.choices import find_tier
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE, Price, PriceList
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.key_rules import Rules
 from anthropic_proxy.plugins import Gateway, ModelEntry, ModelFeatures
 
 _MODELS_OF_CLIENT = ("claude-opus-4-7", "claude-opus-4-5", "claude-haiku-4-5")

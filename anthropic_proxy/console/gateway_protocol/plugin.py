@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from anthropic_proxy.console.gateway_protocol import managed_settings, telemetry_relay, usage
 from anthropic_proxy.console.gateway_protocol.generated_settings import GeneratedSettings
@@ -10,6 +12,7 @@ from anthropic_proxy.console.keys.limits import Scope
 from anthropic_proxy.console.keys.machine_reports import MachineReport, store_report
 from anthropic_proxy.console.keys.plugin import Access, open_access
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
+from anthropic_proxy.errors import ConfigurationError, MissingExtra
 from anthropic_proxy.gateway.server.auth import MAX_REQUEST_BYTES
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import (
@@ -23,13 +26,16 @@ from anthropic_proxy.plugins import (
     StoreUnavailable,
 )
 
+if TYPE_CHECKING:
+    from anthropic_proxy.console.gateway_protocol.sign_in import SignInEndpoints
+
 _Send = Callable[[Gateway, RouteRequest], Awaitable[RouteResponse]]
 
 
 def open_plugin(settings: Settings) -> Plugin:
-    """Raises `ConfigurationError` if `settings` disable the database with the keys."""
+    """Raises `ConfigurationError` if `settings` disable the database with the keys, or if a library is missing."""
     access = open_access(settings)
-    protocol = _GatewayProtocol(access)
+    protocol = _GatewayProtocol(access, _open_sign_in(settings))
     return Plugin(
         policies=[access.policy],
         routes=[*access.api.routes, *protocol.list_routes()],
@@ -41,8 +47,9 @@ def open_plugin(settings: Settings) -> Plugin:
 
 
 class _GatewayProtocol:
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, sign_in: "SignInEndpoints | None") -> None:
         self._access = access
+        self._sign_in = sign_in
         self._threads = ReaderThreads()
         self._telemetry = telemetry_relay.TelemetryRelay()
         self._generated = GeneratedSettings()
@@ -52,8 +59,12 @@ class _GatewayProtocol:
     async def start(self, gateway: Gateway) -> None:
         self._gateway = gateway
         await self._access.start(gateway)
+        if self._sign_in is not None:
+            await self._sign_in.start(gateway)
 
     async def stop(self) -> None:
+        if self._sign_in is not None:
+            await self._sign_in.stop()
         await self._telemetry.stop()
         await self._threads.stop()
         await self._access.stop()
@@ -66,6 +77,7 @@ class _GatewayProtocol:
             self._build_route(managed_settings.PATH, self._send_managed_settings),
             self._build_route(usage.PATH, self._send_usage),
             *(self._build_route(path, self._telemetry.accept, "POST") for path in telemetry_relay.PATHS),
+            *(() if self._sign_in is None else self._sign_in.list_routes()),
         ]
 
     def _build_route(self, path: str, send: _Send, method: str = "GET") -> Route:
@@ -90,6 +102,18 @@ class _GatewayProtocol:
 
     async def _send_usage(self, gateway: Gateway, request: RouteRequest) -> RouteResponse:
         return await usage.serve_usage(request, gateway, self._find_scopes(request.client), self._threads)
+
+
+def _open_sign_in(settings: Settings) -> "SignInEndpoints | None":
+    """Return None if nobody signs in from Claude Code."""
+    if settings.sign_in is None:
+        return None
+    if find_spec("jinja2") is None:
+        needed = MissingExtra("The page for the sign-in from Claude Code (SIGN_IN_SECRET) needs Jinja2", "dashboard")
+        raise ConfigurationError(needed.message, code="package-missing")
+    from anthropic_proxy.console.gateway_protocol.sign_in import SignInEndpoints  # noqa: PLC0415  # optional library
+
+    return SignInEndpoints()
 
 
 async def _store_report(store: Store, key_id: str, report: MachineReport) -> None:

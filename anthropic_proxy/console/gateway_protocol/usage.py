@@ -13,11 +13,12 @@ from anthropic_proxy.console.keys.budget_states import PERIOD_NAMES, BudgetState
 from anthropic_proxy.console.keys.key_table import with_database_errors
 from anthropic_proxy.console.keys.limits import Scope, list_budget_limits
 from anthropic_proxy.console.keys.queries import sum_budget_use
-from anthropic_proxy.console.keys.virtual_keys import Budget, find_period_start
+from anthropic_proxy.console.keys.virtual_keys import find_period_start
 from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.key_rules import Budget
 from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
 
 PATH = "/api/oauth/usage"

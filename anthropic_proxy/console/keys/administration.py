@@ -7,6 +7,7 @@ Each change is recorded in the audit log, in the same transaction. The database 
 import hashlib
 import re
 import secrets
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -25,24 +26,23 @@ from anthropic_proxy.console.keys.descriptions import (
     new_key,
 )
 from anthropic_proxy.console.keys.queries import escape_pattern, find_key, find_team, require_key
+from anthropic_proxy.console.keys.sign_ins import SignIn, find_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import (
     RULE_NAMES,
-    Rules,
     Team,
     VirtualKey,
     decode_expiry,
     decode_rule_texts,
     require_duration,
-    require_valid_rules,
 )
 from anthropic_proxy.console.ledger.database import Connection, open_for_writing
 from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.errors import InvalidRequest, UnknownModel
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.key_rules import Rules, require_name, require_valid_rules
 
 NAME_FIELDS = ("label", "owner", "team")
-MAX_NAME_CHARACTERS = 64
 MAX_OVERLAP_SECONDS = 30 * 86_400
 """Maximum time in seconds for which the old text of a rotated key is still accepted."""
 MAX_EXPIRY = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
@@ -56,7 +56,7 @@ _CHANGE_LOCK = 0x6B657973
 the changes."""
 
 
-KeyAction = Literal["create", "change", "rotate", "revoke", "team"]
+KeyAction = Literal["create", "change", "rotate", "revoke", "team", "person", "sign-out"]
 _NO_KEY = VirtualKey(id="", label="")
 
 
@@ -65,7 +65,8 @@ class KeyCommand(Struct, frozen=True, kw_only=True):
 
     action: KeyAction
     target: str = ""
-    """Id or label of the key, or name of the team. "": a new key."""
+    """Id or label of the key, name of the team, or e-mail address of the person. "": a new key. `sign-out`: also the id
+    of a sign-in."""
     fields: Mapping[str, Any] = {}
     """Name of a field of `VirtualKey` or `Rules`, or `overlap_seconds` → its new value. Others keep their values."""
     expected_digest: str = ""
@@ -78,6 +79,8 @@ class KeyOutcome(Struct, frozen=True, kw_only=True):
     team: Team = Team("")
     text: str = ""
     """Text (secret) of a new or rotated key, which cannot be read again. "": there is no new text."""
+    sign_ins: Sequence[SignIn] = ()
+    """Sign-ins that were ended."""
     changes: Changes
     sentence: str
 
@@ -103,7 +106,7 @@ def decode_command(
     return KeyCommand(action=action, target=target, fields={**fields, **rules}, expected_digest=expected_digest)
 
 
-def find_digest(stored: VirtualKey | Team) -> str:
+def find_digest(stored: VirtualKey | Team | Sequence[SignIn]) -> str:
     return hashlib.sha256(msgspec.json.encode(stored)).hexdigest()
 
 
@@ -121,6 +124,18 @@ class KeyAdministration:
         """Raises `UnknownModel` if no key has the id or label `name`."""
         return require_key(self._connection, name)
 
+    def find_sign_ins(self, name: str) -> Sequence[SignIn]:
+        """Return the sign-ins of a person or device that have not ended. `name`: id of the sign-in or of the key, or
+        e-mail address. Raises `UnknownModel` if there is none.
+        """
+        found = find_sign_ins(self._connection, name, self._clock())
+        if not found:
+            raise UnknownModel(
+                f"There is no sign-in of {name[:80]!r}. List the sign-ins:  anthropic-proxy keys sign-ins",
+                code="sign-in-unknown",
+            )
+        return found
+
     def find_team(self, name: str) -> Team:
         """A name that is not stored gives a team without rules."""
         return find_team(self._connection, name) or Team(name)
@@ -129,9 +144,13 @@ class KeyAdministration:
         """Make the change. `dry_run`: nothing is stored. Raises `InvalidRequest` for invalid or changed values, and
         `UnknownModel` for an unknown key.
         """
-        with nullcontext() if dry_run else self._changing():
+        with nullcontext() if dry_run else self.changing():
             if command.action == "team":
                 return self._change_team(command, dry_run=dry_run)
+            if command.action == "person":
+                return self._set_person(command, dry_run=dry_run)
+            if command.action == "sign-out":
+                return self._end_sign_ins(command, dry_run=dry_run)
             key = _NO_KEY if command.action == "create" else self.require_key(command.target)
             _require_expected(key, command)
             if command.action == "rotate":
@@ -142,7 +161,7 @@ class KeyAdministration:
 
     def _set_key(self, before: VirtualKey, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
         """Create the key, or change the given fields."""
-        now, is_new, text = self._clock(), command.action == "create", ""
+        now, is_new, text = self._clock(), not before.id, ""
         _require_readable(before)
         names = {name: value for name, value in command.fields.items() if name in (*NAME_FIELDS, "expires_at")}
         after = structs.replace(before, rules=_set_rules(before.rules, command.fields, now), **names)
@@ -156,15 +175,51 @@ class KeyAdministration:
             values = _encode_key(after)
             if is_new:
                 self._connection.insert("virtual_keys", tuple(values), [tuple(values.values())])
-                text = _add_text(self._connection, after.id, now)
+                text = "" if command.action == "person" else _add_text(self._connection, after.id, now)
             else:
                 changed = ", ".join(f"{column} = ?" for column in values)
                 statement = f"UPDATE virtual_keys SET {changed} WHERE id = ?"
                 self._connection.execute(statement, (*values.values(), before.id))
-            self._record(now, f"{command.action} key", _name_key(after if is_new else before), changes)
+            self.record(f"{'create' if is_new else 'change'} key", name_key(after if is_new else before), changes)
             after = self.require_key(after.id)
         verb = "created" if is_new else "changed"
         return KeyOutcome(key=after, text=text, changes=changes, sentence=f"Key {after.label} is {verb}.")
+
+    def _set_person(self, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
+        """Create or change the key of a signed-in person, which has no text. Without changes, nothing is stored."""
+        label = command.target
+        if (before := find_key(self._connection, label)) is None:
+            fields = {"label": label, "owner": label, **command.fields}
+            return self._set_key(_NO_KEY, structs.replace(command, fields=fields), dry_run=dry_run)
+        if before.hashes:
+            raise InvalidRequest(
+                f"The key {label!r} has a text, so it is not the key of a signed-in person. An administrator should "
+                f"give it another label:  anthropic-proxy keys change {shlex.quote(label)} --label LABEL",
+                code="sign-in-person",
+            )
+        if before.find_status(self._clock()) in ("revoked", "expired"):
+            raise InvalidRequest(
+                f"The key {label!r} is {before.find_status(self._clock())}, so the person may not sign in.",
+                code="sign-in-person",
+            )
+        outcome = self._set_key(before, command, dry_run=True)
+        return self._set_key(before, command, dry_run=dry_run) if outcome.changes else outcome
+
+    def _end_sign_ins(self, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
+        found = self.find_sign_ins(command.target)
+        _require_expected(found, command)
+        changes: Changes = {"sign_ins": ([each.id for each in found], [])}
+        if not dry_run:
+            key = self.require_key(found[0].key_id)
+            for each in found:
+                self._connection.execute(
+                    "UPDATE sign_ins SET ended_at = ?, provider_token = '' WHERE id = ?",
+                    (to_microseconds(self._clock()), each.id),
+                )
+            reason = command.fields.get("reason")
+            self.record("sign out", name_key(key), {**changes, **({"reason": (None, reason)} if reason else {})})
+        verb = f"{formats.plural(len(found), 'sign-in')} of {found[0].user.email} {'is' if len(found) == 1 else 'are'}"
+        return KeyOutcome(sign_ins=found, changes=changes, sentence=f"{verb} ended.")
 
     def _rotate_key(self, key: VirtualKey, overlap_seconds: float, *, dry_run: bool) -> KeyOutcome:
         """Give the key a new text. The old text stays valid for `overlap_seconds`."""
@@ -174,6 +229,12 @@ class KeyAdministration:
                 code="virtual-key-fields",
             )
         _require_readable(key)
+        if not key.hashes:
+            raise InvalidRequest(
+                f"The key {key.label!r} is a person that signed in from Claude Code, so it has no text. End the "
+                f"sign-ins:  anthropic-proxy keys sign-out {shlex.quote(key.label)}",
+                code="virtual-key-fields",
+            )
         if key.revoked_at is not None:
             raise InvalidRequest(f"The key {key.label!r} is revoked. Create a new key.", code="virtual-key-fields")
         now, hint = self._clock(), key.hashes[0].hint if key.hashes else None
@@ -188,7 +249,7 @@ class KeyAdministration:
                 self._connection.execute("UPDATE key_hashes SET expires_at = ? WHERE hash = ?", (end, each.hash))
         text = _add_text(self._connection, key.id, now)
         changes = {"hint": (hint, build_key_hint(text))}
-        self._record(now, "rotate key", _name_key(key), changes)
+        self.record("rotate key", name_key(key), changes)
         return KeyOutcome(key=self.require_key(key.id), text=text, changes=changes, sentence=sentence)
 
     def _revoke_key(self, key: VirtualKey, *, dry_run: bool) -> KeyOutcome:
@@ -198,7 +259,8 @@ class KeyAdministration:
         if not dry_run and key.revoked_at is None:
             times = (to_microseconds(now), key.id)
             self._connection.execute("UPDATE virtual_keys SET revoked_at = ? WHERE id = ?", times)
-            self._record(now, "revoke key", _name_key(key), changes)
+            self._connection.execute("UPDATE sign_ins SET ended_at = ? WHERE key_id = ? AND ended_at IS NULL", times)
+            self.record("revoke key", name_key(key), changes)
             key = self.require_key(key.id)
         return KeyOutcome(key=key, changes=changes, sentence=f"Key {key.label} is revoked.")
 
@@ -206,7 +268,7 @@ class KeyAdministration:
         """Set the given rules of the team. If no rule remains, the team is deleted from the database."""
         now, name, before = self._clock(), command.target, self.find_team(command.target)
         _require_expected(before, command)
-        _require_name("team", name)
+        require_name("team", name)
         if not name:
             raise InvalidRequest("The team has no name.", code="virtual-key-fields")
         if before == Team(name) and "/" in name:
@@ -222,25 +284,27 @@ class KeyAdministration:
             self._connection.execute("DELETE FROM teams WHERE name = ?", (name,))
             if after != Rules():
                 self._connection.insert("teams", ("name", "rules"), [(name, msgspec.json.encode(after).decode())])
-            self._record(now, "delete team" if after == Rules() else "change team", name, changes)
+            self.record("delete team" if after == Rules() else "change team", name, changes)
         return KeyOutcome(team=Team(name, after), changes=changes, sentence=f"Team {name} is changed.")
 
     @contextmanager
-    def _changing(self) -> Iterator[None]:
+    def changing(self) -> Iterator[None]:
+        """The changes are stored together."""
         with self._connection.transaction():
             if self._connection.is_postgres:
                 self._connection.query("SELECT pg_advisory_xact_lock(?)", (_CHANGE_LOCK,))
             yield
 
-    def _record(self, now: float, action: str, name: str, changes: Changes) -> None:
+    def record(self, action: str, name: str, changes: Changes) -> None:
+        """Add a row to the audit log. By it, all instances read keys and sign-ins again."""
         encoded = msgspec.json.encode(changes).decode()
         columns = ("at", "actor", "action", "object", "changes")
-        row = (to_microseconds(now), self._actor, action, name, encoded)
+        row = (to_microseconds(self._clock()), self._actor, action, name, encoded)
         self._connection.insert("audit_log", columns, [row])
 
     def _require_valid(self, key: VirtualKey, now: float) -> None:
         for field, value in (("label", key.label), ("owner", key.owner), ("team", key.team)):
-            _require_name(field, value)
+            require_name(field, value)
         if not key.label or _RESERVED_LABEL.fullmatch(key.label):
             raise InvalidRequest(
                 f"The label is {key.label!r}. Use another one: local, admin and key 1 have a meaning.",
@@ -277,20 +341,11 @@ def _set_rules(before: Rules, fields: Mapping[str, Any], now: float) -> Rules:
     return structs.replace(after, budgets=tuple(dated))
 
 
-def _require_expected(stored: VirtualKey | Team, command: KeyCommand) -> None:
+def _require_expected(stored: VirtualKey | Team | Sequence[SignIn], command: KeyCommand) -> None:
     if command.expected_digest not in ("", find_digest(stored)):
         raise InvalidRequest(
             "The values have changed since the preview. Nothing was changed. Open the form again.",
             code="dashboard-parameter",
-        )
-
-
-def _require_name(field: str, value: str) -> None:
-    if len(value) > MAX_NAME_CHARACTERS or not value.isprintable() or value != value.strip():
-        raise InvalidRequest(
-            f"The {field} is {value[:80]!r}. Use at most {MAX_NAME_CHARACTERS} printable characters without spaces at "
-            "its ends.",
-            code="virtual-key-fields",
         )
 
 
@@ -330,7 +385,7 @@ def _add_text(connection: Connection, key_id: str, now: float) -> str:
     return key_text
 
 
-def _name_key(key: VirtualKey) -> str:
+def name_key(key: VirtualKey) -> str:
     return f"{key.id} {key.label}"
 
 

@@ -24,7 +24,8 @@ from anthropic_proxy.console.keys.queries import (
     read_all_spending,
     require_key,
 )
-from anthropic_proxy.console.keys.virtual_keys import LIST_FIELDS, Budget, KeyStatus, VirtualKey
+from anthropic_proxy.console.keys.sign_ins import encode_sign_in, list_sign_ins
+from anthropic_proxy.console.keys.virtual_keys import KeyStatus, VirtualKey
 from anthropic_proxy.console.ledger.database import Connection, open_for_reading
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
 from anthropic_proxy.console.openapi import (
@@ -38,6 +39,7 @@ from anthropic_proxy.console.openapi import (
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.errors import InvalidRequest, PermissionDenied
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.key_rules import LIST_FIELDS, Budget
 from anthropic_proxy.plugins import Route, RouteRequest, RouteResponse, Store
 
 DEFAULT_ROWS = 20
@@ -119,6 +121,7 @@ class AdminApi:
     def routes(self) -> Sequence[Route]:
         reading: Mapping[str, Callable[[RouteRequest], Any]] = {
             "/admin/keys": self._list_keys,
+            "/admin/sign-ins": self._list_sign_ins,
             "/admin/audit": self._list_audit_entries,
             "/admin/openapi.json": lambda _: build_document(),
         }
@@ -127,6 +130,7 @@ class AdminApi:
             "/admin/keys/{id}": "change",
             "/admin/keys/{id}/rotate": "rotate",
             "/admin/keys/{id}/revoke": "revoke",
+            "/admin/sign-ins/{id}/sign-out": "sign-out",
             "/admin/teams/{name}": "team",
         }
         return [
@@ -150,6 +154,8 @@ class AdminApi:
                 outcome = administration.execute(_decode_command(action, request))
             if action == "team":
                 return encode_team(outcome.team)
+            if action == "sign-out":
+                return {"data": [encode_sign_in(each) for each in outcome.sign_ins], "has_more": False}
             return {**self._encode(outcome.key), **({"key": outcome.text} if outcome.text else {})}
 
         async def respond(request: RouteRequest) -> RouteResponse:
@@ -218,6 +224,10 @@ class AdminApi:
 
         found = await self._use_database(request, lambda: self._query(forecast))
         return [[each.encode() for each in spending] for spending in found]
+
+    def _list_sign_ins(self, _: RouteRequest) -> Any:
+        found = self._query(lambda connection: list_sign_ins(connection, self._clock()))
+        return {"data": [encode_sign_in(each) for each in found], "has_more": False}
 
     def _list_audit_entries(self, request: RouteRequest) -> Any:
         query = _Query(request, ("limit", "after_id"))
@@ -315,6 +325,17 @@ def build_paths() -> Schema:
             "post": _operation("rotateKey", "Give a key a new text.", _NEW, [key_path], body="RotationFields")
         },
         "/admin/keys/{id}/revoke": {"post": _operation("revokeKey", "Revoke a key for ever.", key, [key_path])},
+        "/admin/sign-ins": {
+            "get": _operation("listSignIns", "Devices on which persons are signed in.", _list_of(refer_to("SignIn")))
+        },
+        "/admin/sign-ins/{id}/sign-out": {
+            "post": _operation(
+                "endSignIns",
+                "End a sign-in by its id, or all of a person by e-mail address or id of the key.",
+                _list_of(refer_to("SignIn")),
+                [key_path],
+            )
+        },
         "/admin/teams": {"get": _operation("listTeams", "Teams with rules and spending.", _list_of(_TEAM_SPENDING))},
         "/admin/teams/{name}": {
             "post": _operation("changeTeam", "Change the rules of a team.", refer_to("Team"), [team_path], body="Rules")
@@ -350,6 +371,13 @@ def build_schemas() -> Schema:
         "VirtualKey": _object({**state, "problem": problem, **names, **times, **rules}),
         "Spending": _object({**about, "amount": {"type": "number"}, "used": {"type": "number"}, "forecast": forecast}),
         "Team": _object({"type": {"const": "team"}, "name": _TEXT, "problem": problem, **rules}),
+        "SignIn": _object(
+            {
+                **dict.fromkeys(("id", "email", "key_id", "device", "address"), _TEXT),
+                "type": {"const": "sign_in"},
+                **dict.fromkeys(("created_at", "refreshed_at", "checked_at", "ends_at"), _TIME),
+            }
+        ),
         "Change": _object(
             {"id": {"type": "integer"}, "at": _TIME, **change, "changes": {"additionalProperties": values}}
         ),

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 from anthropic_proxy.console.keys.limits import KeyLimit, Scope
-from anthropic_proxy.console.keys.virtual_keys import Budget, find_period_end
+from anthropic_proxy.console.keys.virtual_keys import find_period_end
+from anthropic_proxy.gateway.settings.key_rules import Budget
 
 HEADERS = "anthropic-ratelimit-unified-"
 """Beginning of the names of the headers."""

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from anthropic_proxy.console.keys.virtual_keys import LIST_FIELDS, AuditEntry, Rules, Team, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import AuditEntry, Team, VirtualKey
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.key_rules import LIST_FIELDS, Rules
 
 
 def describe_rules(rules: Rules) -> str:

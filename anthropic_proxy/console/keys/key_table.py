@@ -8,13 +8,16 @@ cannot be read, the keys of the last query stay in use.
 import asyncio
 import math
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from anthropic_proxy.console.identity.people import OidcUser
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope
 from anthropic_proxy.console.keys.queries import find_newest_audit_id, list_keys, list_teams
+from anthropic_proxy.console.keys.sign_ins import SignIn, list_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import KeyHash, Team, VirtualKey
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
@@ -75,6 +78,15 @@ class KeyEntry(Struct, frozen=True):
     client: Client
 
 
+class SignInEntry(Struct, frozen=True):
+    """One device of a signed-in person."""
+
+    ends_at: float
+    """Time from which its tokens are rejected, in seconds since the epoch."""
+    user: OidcUser
+    client: Client
+
+
 UNKNOWN = KeyEntry(-math.inf, "unknown", VirtualKey(id="", label=""), Client(name=""))
 """Entry for each text that is no virtual key. It is always rejected."""
 
@@ -90,6 +102,7 @@ class KeyTable:
         self._entries: Mapping[str, KeyEntry] = {}
         self._keys: Mapping[str, VirtualKey] = {}
         self._teams: Mapping[str, Team] = {}
+        self._sign_ins: Mapping[str, SignInEntry] = {}
         self._problems: Mapping[str, None] = {}
         """Reasons why keys and teams cannot be read. They are read again with each query."""
         self._version = -1
@@ -120,6 +133,10 @@ class KeyTable:
             raise KeysUnavailable
         team = self._teams.get(key.team) if key.team else None
         return [build_key_scope(key), *([] if team is None else [build_team_scope(team)])]
+
+    def find_sign_in(self, number: str) -> SignInEntry | None:
+        """None: it is unknown or has ended, or its key is revoked or cannot be read."""
+        return self._sign_ins.get(number)
 
     def list_scopes_with_budgets(self) -> Sequence[Scope]:
         """Return the keys and teams with budgets, without revoked keys."""
@@ -196,6 +213,12 @@ class KeyTable:
             self._entries = {
                 each.hash: _build_entry(key, each, key.id not in rejected) for key in keys for each in key.hashes
             }
+            if self._settings.sign_in is not None:
+                self._sign_ins = {
+                    each.id: _build_sign_in_entry(each, key)
+                    for each in list_sign_ins(connection, time.time())
+                    if (key := self._keys.get(each.key_id)) is not None and key.revoked_at is None
+                }
             self._problems = dict.fromkeys(each.problem for each in unread if each.problem)
             self._version = version
 
@@ -204,6 +227,17 @@ class KeyTable:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+
+
+def _build_sign_in_entry(sign_in: SignIn, key: VirtualKey) -> SignInEntry:
+    client = _build_client(key)
+    client = structs.replace(client, groups=sign_in.user.groups, sign_in=sign_in.id)
+    ends_at = sign_in.ends_at if key.expires_at is None else min(sign_in.ends_at, key.expires_at)
+    return SignInEntry(ends_at, sign_in.user, client)
+
+
+def _build_client(key: VirtualKey) -> Client:
+    return Client(name=key.label, role="member", key_id=key.id, owner=key.owner or "", team=key.team or "")
 
 
 def _build_entry(key: VirtualKey, key_hash: KeyHash, is_readable: bool) -> KeyEntry:
@@ -218,5 +252,4 @@ def _build_entry(key: VirtualKey, key_hash: KeyHash, is_readable: bool) -> KeyEn
     if key_hash.expires_at is not None:
         ends.append((key_hash.expires_at, "replaced"))
     ends_at, ending = min(ends)
-    client = Client(name=key.label, role="member", key_id=key.id, owner=key.owner or "", team=key.team or "")
-    return KeyEntry(ends_at, ending, key, client)
+    return KeyEntry(ends_at, ending, key, _build_client(key))

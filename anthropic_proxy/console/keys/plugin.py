@@ -10,6 +10,8 @@ import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from anthropic_proxy.console.keys.alerts import BudgetAlerts
 from anthropic_proxy.console.keys.api import AdminApi
@@ -25,15 +27,15 @@ from anthropic_proxy.console.keys.limits import (
 )
 from anthropic_proxy.console.keys.queries import sum_budget_use
 from anthropic_proxy.console.keys.reservations import Reservations
-from anthropic_proxy.console.keys.virtual_keys import Budget
 from anthropic_proxy.console.ledger.costs import ModelCosts, find_request_usage, find_running_usage
 from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.engine.own_thread import run_in_own_thread
-from anthropic_proxy.errors import AuthenticationFailed, ConfigurationError, PermissionDenied
+from anthropic_proxy.errors import AuthenticationFailed, ConfigurationError, MissingExtra, PermissionDenied
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
 from anthropic_proxy.gateway.server.auth import find_credentials, find_matching_key
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.files import format_toml_value
+from anthropic_proxy.gateway.settings.key_rules import Budget
 from anthropic_proxy.plugins import (
     AdmissionRequest,
     AdmissionTarget,
@@ -46,6 +48,9 @@ from anthropic_proxy.plugins import (
     Settle,
     Store,
 )
+
+if TYPE_CHECKING:
+    from anthropic_proxy.console.keys.access_tokens import SignedInClients
 
 _COUNTING, _COUNTING_SECONDS = "keys/counting", 3600.0
 """Value by which one of several workers counts the use of budgets before the start, and its lifetime."""
@@ -63,6 +68,9 @@ def open_access(settings: Settings) -> "Access":
             "Unset DATABASE_URL, or set it to a database, or set VIRTUAL_KEYS=false.",
             code="virtual-keys-without-database",
         )
+    if settings.sign_in is not None and find_spec("authlib") is None:
+        needed = MissingExtra("The sign-in from Claude Code (SIGN_IN_SECRET) needs Authlib", "oidc")
+        raise ConfigurationError(needed.message, code="package-missing")
     return Access(settings)
 
 
@@ -76,7 +84,12 @@ class Access:
         self._alerts: BudgetAlerts | None = None
         self._counting: asyncio.Task[None] | None = None
         self.table = KeyTable(settings, self._warn)
-        self.policy = KeyPolicy(self.table, self._current_settings)
+        signed_in = None
+        if settings.sign_in is not None:
+            from anthropic_proxy.console.keys.access_tokens import SignedInClients  # noqa: PLC0415  # optional library
+
+            signed_in = SignedInClients(self.table, self._current_settings)
+        self.policy = KeyPolicy(self.table, self._current_settings, signed_in=signed_in)
         self.api = AdminApi(
             self._current_settings,
             lambda: None if self._gateway is None else self._gateway.store,
@@ -149,11 +162,17 @@ class KeyPolicy:
     """
 
     def __init__(
-        self, table: KeyTable, current_settings: Callable[[], Settings], clock: Callable[[], float] = time.time
+        self,
+        table: KeyTable,
+        current_settings: Callable[[], Settings],
+        clock: Callable[[], float] = time.time,
+        signed_in: "SignedInClients | None" = None,
     ) -> None:
         self._table = table
         self._current_settings = current_settings
         self._clock = clock
+        self._signed_in = signed_in
+        """None: nobody signs in from Claude Code."""
         self._reservations: Reservations | None = None
         self._costs: RequestCosts | None = None
         """Prices of models. None: not loaded, because no limit has needed prices yet."""
@@ -162,13 +181,15 @@ class KeyPolicy:
         self._reservations = reservations
 
     async def identify(self, headers: Headers) -> Client | None:
-        """Return the client that the virtual key or admin key in the request headers identifies. None: the headers
-        contain no key, or a `PROXY_API_KEY`, which the server checks itself. Raises `AuthenticationFailed` for any
-        other key, and `KeysUnavailable` if virtual keys cannot be checked.
+        """Return the client that the virtual key, access token or admin key in the request headers identifies. None:
+        the headers contain no key, or a `PROXY_API_KEY`, which the server checks itself. Raises `AuthenticationFailed`
+        for any other key, and `KeysUnavailable` if virtual keys cannot be checked.
         """
         presented = find_credentials(headers)
         if not presented:
             return None
+        if self._signed_in is not None and (client := await self._signed_in.identify(presented)) is not None:
+            return client
         entries = [self._table.find_entry(hash_key(credential)) for credential in presented]
         now = self._clock()
         accepted = next((entry for entry in entries if entry.ends_at > now), None)

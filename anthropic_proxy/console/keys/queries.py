@@ -10,10 +10,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.console.keys.limits import Scope, build_budget_counter
 from anthropic_proxy.console.keys.virtual_keys import (
     AuditEntry,
-    Budget,
     KeyHash,
-    Period,
-    Rules,
     Team,
     VirtualKey,
     find_budget_start,
@@ -30,6 +27,7 @@ from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.errors import UnknownModel
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.key_rules import Budget, Period, Rules
 from anthropic_proxy.plugins import Store
 
 _KEYS = f"SELECT {', '.join(VIRTUAL_KEYS.columns)} FROM virtual_keys"

@@ -22,8 +22,9 @@ from anthropic_proxy.console.keys.budget_states import (
 )
 from anthropic_proxy.console.keys.descriptions import format_time
 from anthropic_proxy.console.keys.limits import Amounts, KeyLimit, Scope, find_actual_amounts
-from anthropic_proxy.console.keys.virtual_keys import Budget, find_period_end
+from anthropic_proxy.console.keys.virtual_keys import find_period_end
 from anthropic_proxy.errors import BudgetUsedUp, LimitReached, ProxyError
+from anthropic_proxy.gateway.settings.key_rules import Budget
 from anthropic_proxy.plugins import BudgetLabels, Reservation, Store, StoreUnavailable
 
 RENEW_SECONDS = 20.0

@@ -168,6 +168,21 @@ def _add_budget_alerts(_: "Connection") -> Iterator[str]:
     yield "CREATE INDEX budget_alerts_by_time ON budget_alerts (next_at) WHERE next_at IS NOT NULL"
 
 
+def _add_sign_ins(_: "Connection") -> Iterator[str]:
+    texts = ", ".join(f"{name} {TEXT}" for name in ("person", "provider_token", "device", "address"))
+    times = ", ".join(f"{name} {TIME}" for name in ("created_at", "checked_at", "refreshed_at", "ends_at"))
+    yield (
+        "CREATE TABLE sign_ins (id TEXT NOT NULL PRIMARY KEY, key_id TEXT NOT NULL, refresh_hash TEXT NOT NULL UNIQUE, "
+        f"{texts}, {times}, ended_at BIGINT, claimed_until {COUNT})"
+    )
+    names = ("state", "reason", "device", "address", "key_id", "person", "provider_token")
+    texts = ", ".join(f"{name} {TEXT}" for name in names)
+    yield (
+        "CREATE TABLE device_codes (code_hash TEXT NOT NULL PRIMARY KEY, user_code TEXT NOT NULL UNIQUE, "
+        f"{texts}, created_at {TIME}, expires_at {TIME})"
+    )
+
+
 _STEPS: Mapping[str, _Step] = {
     "0002": _add_contents,
     "0003": _add_virtual_keys,
@@ -187,6 +202,7 @@ _STEPS: Mapping[str, _Step] = {
     "0017": _add_verdict,
     "0018": _add_budget_alerts,
     "0019": _add_text("inspections"),
+    "0020": _add_sign_ins,
 }
 """Version of the schema → function that returns the statements of the migration from the version before."""
 NEWEST_VERSION = max(_STEPS)

@@ -2,7 +2,7 @@
 
 `requests` has one row per client request. `hourly` and `session_hours` have sums, so that a page about a month reads
 thousands of rows instead of millions. `contents` has message texts if they are stored. The other tables are those of
-virtual keys. A changed table needs a step in `migrations` too.
+virtual keys and of sign-ins from Claude Code. A changed table needs a step in `migrations` too.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -134,6 +134,38 @@ KEY_HASHES = TableDefinition(
 TEAMS = TableDefinition("teams", {"name": _KEY, "rules": TEXT}, ("name",))
 """Rules that all keys of a team share. A team without a row has none."""
 
+SIGN_INS = TableDefinition(
+    "sign_ins",
+    {
+        "id": _KEY,
+        "key_id": _KEY,
+        "refresh_hash": f"{_KEY} UNIQUE",
+        **dict.fromkeys(("person", "provider_token", "device", "address"), TEXT),
+        **dict.fromkeys(("created_at", "checked_at", "refreshed_at", "ends_at"), TIME),
+        "ended_at": "BIGINT",
+        "claimed_until": COUNT,
+    },
+    ("id",),
+)
+"""One row per device on which a person has signed in from Claude Code. `person`: JSON of `OidcUser`.
+
+`refresh_hash`: hash of the refresh token of the device. `provider_token`: encrypted refresh token of the identity
+provider. `claimed_until`: until then, one instance asks the identity provider about the person.
+"""
+
+DEVICE_CODES = TableDefinition(
+    "device_codes",
+    {
+        "code_hash": _KEY,
+        "user_code": f"{_KEY} UNIQUE",
+        **dict.fromkeys(("state", "reason", "device", "address", "key_id", "person", "provider_token"), TEXT),
+        **dict.fromkeys(("created_at", "expires_at"), TIME),
+    },
+    ("code_hash",),
+)
+"""One row per device that waits for a person to sign in. `state`: `pending`, `approved`, `denied`, or `refused` for a
+`reason`. The columns `key_id`, `person` and `provider_token` are those of the later sign-in."""
+
 AUDIT_LOG = TableDefinition(
     "audit_log",
     {"id": "SERIAL NOT NULL", "at": TIME, **dict.fromkeys(("actor", "action", "object", "changes"), TEXT)},
@@ -156,7 +188,10 @@ BUDGET_ALERTS = TableDefinition(
 )
 """Used shares of budgets that were reported, or are to be sent to the webhook of `[alerts]` from `next_at` on."""
 
-TABLES = (REQUESTS, HOURLY, SESSION_HOURS, CONTENTS, VIRTUAL_KEYS, KEY_HASHES, TEAMS, AUDIT_LOG, BUDGET_ALERTS)
+TABLES = (
+    *(REQUESTS, HOURLY, SESSION_HOURS, CONTENTS, VIRTUAL_KEYS, KEY_HASHES, TEAMS, AUDIT_LOG, BUDGET_ALERTS),
+    *(SIGN_INS, DEVICE_CODES),
+)
 SUM_TABLES: Mapping[str, Sequence[str]] = {HOURLY.name: HOURLY_KEYS, SESSION_HOURS.name: SESSION_KEYS}
 """Name of a table of sums by hour → its keys besides hour and instance."""
 

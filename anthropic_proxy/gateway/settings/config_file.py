@@ -28,6 +28,7 @@ from anthropic_proxy.gateway.settings.file_format import (
     PriceTable,
     ProviderTable,
     SearchTable,
+    SignInTable,
 )
 from anthropic_proxy.gateway.settings.files import decode_toml, read_settings_file
 from anthropic_proxy.gateway.settings.place import CONFIG_FILE
@@ -81,6 +82,7 @@ class ConfigFile:
                     search=self._decode_table("search", SearchTable),
                     auto_mode=self._decode_table("auto_mode", AutoModeTable),
                     alerts=self._decode_table("alerts", AlertTable),
+                    sign_in=self._decode_table("sign_in", SignInTable),
                     prices=self._decode_tables("prices", PriceTable),
                     managed_settings=managed or {} if has_type(managed, dict[str, dict[str, object]]) else {},
                 )

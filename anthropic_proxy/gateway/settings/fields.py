@@ -15,7 +15,8 @@ from msgspec import Struct
 from anthropic_proxy.engine.hooks import InspectorScope
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.platforms.program import shorten_home
-from anthropic_proxy.gateway.settings.file_format import InspectorTable, PriceTable
+from anthropic_proxy.gateway.settings.file_format import GroupRole, InspectorTable, PriceTable
+from anthropic_proxy.gateway.settings.key_rules import Rules
 from anthropic_proxy.secrets import Secret, UnknownSecret
 
 _FOR_LITELLM = {
@@ -82,6 +83,28 @@ class InspectorRule(Struct, frozen=True, kw_only=True):
         )
 
 
+class SignInGroup(Struct, frozen=True, kw_only=True):
+    """A table `[sign_in.groups.NAME]`: what the persons of a group may do."""
+
+    name: str
+    role: GroupRole | None = None
+    """Role in the dashboard. None: that of `OidcSettings`."""
+    team: str = ""
+    rules: Rules = Rules()
+
+
+class SignInSettings(Struct, frozen=True, kw_only=True):
+    """Sign-in from Claude Code: the variables `SIGN_IN_…` and the tables `[sign_in.groups.NAME]`."""
+
+    secrets: Sequence[Secret]
+    """The first one signs tokens, and all are accepted."""
+    days: int = 30
+    token_minutes: int = 60
+    notice: str = ""
+    groups: Sequence[SignInGroup] = ()
+    """In the order of the file. Empty: every accepted person may sign in."""
+
+
 class ReferencedVariable(Struct, frozen=True):
     """A variable with API keys that the configuration file names: `api_key = { env = "LOCAL_KEY" }`."""
 
@@ -117,6 +140,8 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     monitor_api_keys: Sequence[Secret] = ()
     oidc: OidcSettings | None = None
     """None: users sign in to the dashboard with keys only."""
+    sign_in: SignInSettings | None = None
+    """None: nobody signs in from Claude Code."""
     dashboard_url: str = ""
     """Without path. "": scheme and host of each request."""
     allow_unauthenticated: bool = False
@@ -214,9 +239,10 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
         return [key.reveal() for key in (*self.proxy_api_keys, *self.admin_api_keys, *self.monitor_api_keys)]
 
     def reveal_all_secrets(self) -> Sequence[str]:
-        client = [self.oidc.client_secret] if self.oidc is not None and self.oidc.client_secret is not None else []
-        services = [rule.key for rule in self.inspectors if rule.key is not None]
-        return [*super().reveal_all_secrets(), *(secret.reveal() for secret in (*client, *services))]
+        own = [self.oidc.client_secret] if self.oidc is not None and self.oidc.client_secret is not None else []
+        own += [rule.key for rule in self.inspectors if rule.key is not None]
+        own += [] if self.sign_in is None else self.sign_in.secrets
+        return [*super().reveal_all_secrets(), *(secret.reveal() for secret in own)]
 
     def export_to_litellm(self, exported: dict[str, Secret] | None = None) -> None:
         """Copy these variables and fixed options to `os.environ`, where LiteLLM reads them. Existing ones are kept.

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from anthropic_proxy.engine.options import ModelTable, RouteTable, TokenCount
+from anthropic_proxy.gateway.settings.key_rules import MAX_AMOUNT
 
 DEFAULT_WIRE = "chat"
 """Wire of a provider table without the field `wire`: Chat Completions, which most compatible servers have."""
@@ -180,6 +181,45 @@ class InspectorTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """`guardrail`: `new texts` leaves out the texts that the service has already let pass unchanged."""
 
 
+RuleCount = Annotated[int, Meta(ge=1, le=MAX_AMOUNT)]
+"""Type of a limit of requests or tokens."""
+GroupRole = Literal["member", "viewer", "admin"]
+
+
+class GroupTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a group of the identity provider may do. The name is a value of OIDC_ROLE_CLAIM, an e-mail address, or `*`.
+
+    The first table that matches a person is used, and `*` matches everybody. Without tables, every person that the
+    identity provider and OIDC_DOMAINS accept may sign in, without limits.
+    """
+
+    role: GroupRole | None = None
+    """Role in the dashboard, unless OIDC_ADMINS or OIDC_VIEWERS gives one. By default `member`."""
+    team: str = ""
+    """Team of the persons, whose limits and budgets its keys and persons share:  anthropic-proxy keys team NAME."""
+    models: list[str] = []
+    """Allowed models, with patterns: `claude-*`, `openai/gpt-4.1-mini`. By default all."""
+    providers: list[str] = []
+    """Prefixes of allowed providers: `openai`, `gemini`. By default all."""
+    routes: list[str] = []
+    """Names of allowed `[[routes]]`. Other requests are rejected. By default all requests are allowed."""
+    requests_per_minute: RuleCount | None = None
+    """Requests per minute of each person."""
+    tokens_per_minute: RuleCount | None = None
+    """Tokens per minute of each person: input and output, without input read from a cache."""
+    concurrency: RuleCount | None = None
+    """Requests of each person at the same time."""
+    budgets: list[str] = []
+    """Budgets of each person: an amount per day, per month or in total, such as `50USD/month`, `2000000tokens/day`."""
+
+
+class SignInTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Persons that sign in from Claude Code."""
+
+    groups: dict[str, GroupTable] = {}
+    """Group of the identity provider → what its persons may do."""
+
+
 class LongContextPrice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Prices of requests with many input tokens. Fields that are not set keep the normal price of the model."""
 
@@ -248,6 +288,8 @@ class FileContents(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Rules of a company for the check of tool calls in auto mode."""
     alerts: AlertTable | None = None
     """Webhook for reports about budgets."""
+    sign_in: SignInTable | None = None
+    """Persons that sign in from Claude Code (`SIGN_IN_SECRET`)."""
     prices: dict[str, PriceTable] = {}
     """Own prices by model id with prefix, or by pattern: `openai/gpt-4.1`, `vllm/*`."""
     inspectors: list[InspectorTable] = []

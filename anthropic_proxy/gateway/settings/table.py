@@ -411,6 +411,40 @@ _SIGN_IN = (
         "paid test requests to the providers. Keys can be replaced and are never shown.",
     ),
 )
+_DEVICES = (
+    Setting(
+        "SIGN_IN_SECRET",
+        "sign_in.secrets",
+        values.decode_sign_in_secrets,
+        "Enables the sign-in from Claude Code (claude auth login): a random text of 32 characters or more that signs "
+        "its tokens. Several, separated by commas: the first signs, all are accepted. Needs VIRTUAL_KEYS, OIDC_ISSUER "
+        "and DASHBOARD_URL. See docs/guide/company.md.",
+        "a-random-text-of-32-characters-or-more",
+        is_list=True,
+    ),
+    Setting(
+        "SIGN_IN_DAYS",
+        "sign_in.days",
+        partial(values.decode_integer, minimum=1, maximum=365, unit="days"),
+        "Days until a person signs in again. If the identity provider gives no refresh token, it is 12 hours.",
+        default="30",
+    ),
+    Setting(
+        "SIGN_IN_TOKEN_MINUTES",
+        "sign_in.token_minutes",
+        partial(values.decode_integer, minimum=5, maximum=1_440, unit="minutes"),
+        "Minutes until Claude Code refreshes its token. Then the identity provider is asked whether the person still "
+        "has access. 5: before each request.",
+        default="60",
+    ),
+    Setting(
+        "SIGN_IN_NOTICE",
+        "sign_in.notice",
+        values.decode_notice,
+        "Text that Claude Code shows during the sign-in, of at most 500 characters.",
+        "Questions: ask in the channel of the platform team.",
+    ),
+)
 _PROCESS = (
     _fixed(
         "STOP_TIMEOUT",
@@ -746,6 +780,7 @@ def list_setting_groups(providers: Sequence[Provider], table_names: tuple[str, .
         SettingGroup("Requests", "", _REQUESTS),
         SettingGroup("Access", "", _ACCESS),
         SettingGroup("Dashboard", "", _SIGN_IN),
+        SettingGroup("Sign-in from Claude Code", "", _DEVICES),
         SettingGroup("Shutdown, log and plugins", "", _PROCESS),
         SettingGroup("Traces (OpenTelemetry, extra otel)", "", _TRACES),
         SettingGroup("Usage ledger and prices", "", _LEDGER),

@@ -26,6 +26,9 @@ _BOOLEANS = {
 _SECRET_PATTERN = compile_later(r"//[^/]*@|[?&]\w*(?:key|token|secret)=|^(?=.*[a-zA-Z])(?=.*\d)[\w-]{32,}$")
 _VARIABLE_NAME = compile_later(r"[A-Za-z_][A-Za-z0-9_]*")
 _MIN_KEY_CHARACTERS = 16
+_MIN_SECRET_CHARACTERS = 32
+_MAX_NOTICE_CHARACTERS = 500
+"""Number of characters of a notice that Claude Code shows."""
 _HEADER_TEXT = compile_later(r"[\x21-\x7e]+")
 _QUERY = compile_later(r"(?:api-version=[\w.-]+)?")
 _ENDPOINT = compile_later(
@@ -47,7 +50,7 @@ _PROJECT = compile_later(r"(?:[A-Za-z0-9][A-Za-z0-9.-]*:)?[A-Za-z0-9][A-Za-z0-9-
 Sources: partitions.json of botocore 1.44.5; learn.microsoft.com/azure/templates/microsoft.cognitiveservices/accounts;
 docs.cloud.google.com/vertex-ai/docs/general/locations; read 2026-11-25."""
 _MAX_SHOWN_CHARACTERS = 60
-_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
 _REDIS_PREFIX = compile_later(r"[\w.:-]{1,64}", re.ASCII)
 _FILE_PARAMETERS = frozenset(
@@ -201,7 +204,7 @@ def is_safe_address(text: str) -> bool:
         port = url.port
     except ValueError:
         return False
-    is_safe = url.scheme == "https" or (url.scheme == "http" and url.hostname in _LOCAL_HOSTS)
+    is_safe = url.scheme == "https" or (url.scheme == "http" and url.hostname in LOCAL_HOSTS)
     is_plain = _HEADER_TEXT.fullmatch(text) and "#" not in text
     return bool(is_safe and is_plain and port != 0 and _HOST_NAME.fullmatch(url.netloc))
 
@@ -209,7 +212,7 @@ def is_safe_address(text: str) -> bool:
 def decode_issuer(found: FoundSetting) -> str:
     """The URL of an identity provider, which must be https unless it runs on this machine."""
     url = urlsplit(decode_url(found))
-    if url.scheme != "https" and url.hostname not in _LOCAL_HOSTS:
+    if url.scheme != "https" and url.hostname not in LOCAL_HOSTS:
         raise invalid_setting_error(found, "Use the https:// URL of the identity provider.")
     return found.text.rstrip("/").removesuffix("/.well-known/openid-configuration")
 
@@ -236,6 +239,25 @@ def decode_credentials(found: FoundSetting) -> str:
 
 def decode_secret(found: FoundSetting) -> Secret:
     return Secret(found.text, f"{found.variable} {found.origin_phrase}")
+
+
+def decode_sign_in_secrets(found: FoundSetting) -> tuple[Secret, ...]:
+    for item in found.items:
+        if len(item) < _MIN_SECRET_CHARACTERS:
+            raise ConfigurationError(
+                f"{found.variable} has a text of {len(item)} characters. Use at least {_MIN_SECRET_CHARACTERS} random "
+                f"ones, such as the output of  openssl rand -hex 32.{found.location}",
+                code="invalid-key-text",
+            )
+    return decode_keys(found)
+
+
+def decode_notice(found: FoundSetting) -> str:
+    if len(found.text) > _MAX_NOTICE_CHARACTERS or not found.text.replace("\n", "").isprintable():
+        raise invalid_setting_error(
+            found, f"Use at most {_MAX_NOTICE_CHARACTERS} printable characters; it has {len(found.text)}."
+        )
+    return found.text
 
 
 def decode_scopes(found: FoundSetting) -> tuple[str, ...]:

@@ -50,10 +50,20 @@ class FakeProvider:
         self.token_reply = b""
         """Body of the token endpoint. b"": a valid one."""
         self.error = ""
+        self.offers_refresh = False
+        """True: the scope offline_access gives a refresh token, which is replaced at each use."""
+        self.refresh_status = 200
+        """Status of the answer to a refresh. Not 200: it fails."""
+        self.may_refresh = threading.Event()
+        """A refresh waits until it is set."""
+        self.may_refresh.set()
+        self.refreshes = 0
         self.problems: list[str] = []
         self.key_requests = 0
         self._codes: dict[str, Mapping[str, str]] = {}
         self._access_tokens: set[str] = set()
+        self._refresh_tokens: dict[str, Claims] = {}
+        """Valid refresh token → claims that identify its user."""
         self.token_requests = 0
 
     def authorize(self, query: Mapping[str, str]) -> str:
@@ -82,19 +92,44 @@ class FakeProvider:
         given = tuple(unquote(piece) for piece in decoded.split(":"))
         if given != (CLIENT_ID, CLIENT_SECRET):
             return 401, {"error": "invalid_client"}
+        if form.get("grant_type") == "refresh_token":
+            return self._refresh(form)
         asked = self._codes.pop(form.get("code", ""), None)
         if asked is None or form.get("grant_type") != "authorization_code":
             return 400, {"error": "invalid_grant"}
         self._require(form.get("redirect_uri") == asked["redirect_uri"], "another redirect_uri")
         challenge = create_s256_code_challenge(form.get("code_verifier", ""))
         self._require(challenge == asked["code_challenge"], "the code verifier does not match")
+        has_scope = "offline_access" in asked.get("scope", "").split()
+        self._require(has_scope <= self.offers_refresh, "the scope offline_access is not supported")
+        return 200, self._issue({"nonce": asked["nonce"]}, with_refresh=has_scope)
+
+    def revoke_refresh_tokens(self) -> None:
+        """Take away the access of all users."""
+        self._refresh_tokens.clear()
+
+    def _refresh(self, form: Mapping[str, str]) -> tuple[int, Claims]:
+        self.refreshes += 1
+        assert self.may_refresh.wait(WAIT_SECONDS)
+        if self.refresh_status != 200:
+            return self.refresh_status, {"error": "server_error"}
+        known = self._refresh_tokens.pop(form.get("refresh_token", ""), None)
+        if known is None:
+            return 400, {"error": "invalid_grant"}
+        return 200, self._issue({}, with_refresh=True)
+
+    def _issue(self, own: Claims, *, with_refresh: bool) -> Claims:
         now = int(time.time())
-        claims: Claims = {"iss": self.issuer, "aud": CLIENT_ID, "iat": now, "exp": now + 300, "nonce": asked["nonce"]}
+        claims: Claims = {"iss": self.issuer, "aud": CLIENT_ID, "iat": now, "exp": now + 300, **own}
         claims |= {"sub": self.user["sub"]} if self.is_thin else self.user
         self.change(claims)
         token = secrets.token_urlsafe(16)
         self._access_tokens.add(token)
-        return 200, {"access_token": token, "token_type": "Bearer", "id_token": self.sign(claims)}
+        answer = {"access_token": token, "token_type": "Bearer", "id_token": self.sign(claims)}
+        if with_refresh:
+            answer["refresh_token"] = secrets.token_urlsafe(16)
+            self._refresh_tokens[answer["refresh_token"]] = {"sub": self.user["sub"]}
+        return answer
 
     def find_user_info(self, authorization: str) -> tuple[int, Claims]:
         if authorization.removeprefix("Bearer ") not in self._access_tokens:
@@ -112,6 +147,7 @@ class FakeProvider:
             "token_endpoint_auth_methods_supported": ["client_secret_basic"],
             "authorization_response_iss_parameter_supported": self.sends_issuer,
             "id_token_signing_alg_values_supported": ["RS256", "ES256"],
+            "scopes_supported": ["openid", "email", "profile", *(["offline_access"] if self.offers_refresh else [])],
         }
 
     def list_keys(self) -> Claims:

@@ -17,10 +17,11 @@ from anthropic_proxy.console.keys.administration import (
 )
 from anthropic_proxy.console.keys.descriptions import has_valid_checksum, hash_key
 from anthropic_proxy.console.keys.queries import find_key, list_audit_entries, list_keys, list_teams
-from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
 from anthropic_proxy.errors import InvalidRequest, UnknownModel
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from tests.support.ledger import NOON
 from tests.support.virtual_keys import change_key, change_team, create_key, revoke_key, rotate_key
 

@@ -15,11 +15,11 @@ from msgspec import structs
 from anthropic_proxy.console.keys.alerts import LEASE_SECONDS, MAX_ATTEMPTS, BudgetAlerts, claim_alert
 from anthropic_proxy.console.keys.limits import Amounts, Scope, build_limits
 from anthropic_proxy.console.keys.reservations import HeldLimits, Reservations
-from anthropic_proxy.console.keys.virtual_keys import Budget, Rules
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.errors import UpstreamTimeout, UpstreamUnreachable
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.fields import AlertSettings
+from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import Gateway, HttpReply
 from anthropic_proxy.secrets import Secret

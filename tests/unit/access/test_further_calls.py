@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.console.keys.virtual_keys import Budget, Rules
 from anthropic_proxy.engine.exchange.exchange import Exchange
+from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.plugins import AdmissionTarget
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.tool_loop import MAIL, REGEX, WEATHER, call, calls, deferred, message_of, reply, text

@@ -7,9 +7,9 @@ import pytest
 
 from anthropic_proxy.console.keys.limits import Amounts, KeyLimit, Scope, build_limits, find_actual_amounts
 from anthropic_proxy.console.keys.reservations import Reservations
-from anthropic_proxy.console.keys.virtual_keys import Budget, Rules
 from anthropic_proxy.errors import LimitReached, ProxyError
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
+from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import AdmissionTarget, Limit, Reservation, StoreUnavailable, UpstreamAttempt
 from tests.support.ledger import NOON

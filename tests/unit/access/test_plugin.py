@@ -16,7 +16,7 @@ from anthropic_proxy.app import App
 from anthropic_proxy.console.keys.administration import KeyAdministration
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope
 from anthropic_proxy.console.keys.queries import list_keys, list_teams, read_used_budgets, sum_budget_use
-from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.queries import sum_usage
@@ -24,6 +24,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.plugin_packages import open_plugins
 from anthropic_proxy.gateway.settings import Settings, load_settings
+from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.plugins import Client
 from tests.support.command_line import run_command
 from tests.support.ledger import NOON, new_receipt, reading, running_ledger

@@ -15,11 +15,12 @@ from anthropic_proxy.console.dashboard.query import ViewQuery, read_view_query
 from anthropic_proxy.console.keys.administration import KeyAdministration, open_administration
 from anthropic_proxy.console.keys.limits import build_budget_counter, build_key_scope
 from anthropic_proxy.console.keys.machine_reports import MachineReport, store_report
-from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.engines import open_reading_engine
 from anthropic_proxy.console.ledger.queries import read_ledger_extent
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import LEASE_SECONDS, Client, Limit, Reservation, StoreUnavailable
 from tests.support.ledger import NOON, new_receipt, store

@@ -5,14 +5,14 @@ import asyncio
 import pytest
 from joserfc.jwk import RSAKey
 
-from anthropic_proxy.console.dashboard.oidc_client import (
+from anthropic_proxy.console.identity.oidc_client import (
     CACHE_SECONDS,
     RETRY_SECONDS,
     CachedDocument,
     decode_key_set,
     verify_id_token,
 )
-from anthropic_proxy.console.dashboard.permissions import OidcError
+from anthropic_proxy.console.identity.people import OidcError
 
 USABLE = RSAKey.generate_key(2048, {"kid": "usable", "use": "sig"})
 

@@ -10,7 +10,7 @@ from msgspec import structs
 from anthropic_proxy.console.dashboard.models import build_models_page
 from anthropic_proxy.console.dashboard.overview import build_overview_page
 from anthropic_proxy.console.dashboard.page import FailedPanel
-from anthropic_proxy.console.dashboard.permissions import Role, Session, explain_doctor_denial
+from anthropic_proxy.console.dashboard.permissions import Session, explain_doctor_denial
 from anthropic_proxy.console.dashboard.providers import (
     DoctorPanel,
     Matrix,
@@ -32,6 +32,7 @@ from anthropic_proxy.console.doctor.stored_runs import (
     RunTomlTable,
     digest_backend_settings,
 )
+from anthropic_proxy.console.identity.people import Role
 from anthropic_proxy.errors import build_extra_install_command
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Cost, ProviderSetup, RouteRequest, Setup

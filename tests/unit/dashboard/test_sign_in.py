@@ -3,18 +3,17 @@
 import pytest
 
 from anthropic_proxy.console.dashboard.sign_in import (
-    FAILURE_SECONDS,
+    FAILED_KEYS,
     IDLE_SECONDS,
-    MAX_FAILURES,
-    MAX_FAILURES_PER_HOUR,
     SESSION_SECONDS,
     BrowserSessions,
-    SignInLimit,
 )
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import StoreState
 from anthropic_proxy.secrets import Secret
+
+MINUTE, HOUR = FAILED_KEYS.windows
 
 
 class Setup:
@@ -116,36 +115,34 @@ async def test_a_sign_out_without_redis_applies_to_all_processes_afterwards() ->
     ],
 )
 async def test_wrong_keys_are_limited_by_address(first: str, second: str, is_shared: bool) -> None:
-    setup, limit = Setup(), SignInLimit()
-    for _ in range(MAX_FAILURES):
-        correct = await limit.reserve_sign_in(setup.store, first)
-        await limit.settle_sign_in(setup.store, correct, is_success=True)
-        begun = await limit.reserve_sign_in(setup.store, first)
+    setup, limit = Setup(), FAILED_KEYS
+    for _ in range(MINUTE.maximum):
+        correct = await limit.reserve(setup.store, first)
+        await limit.settle(setup.store, correct, is_success=True)
+        begun = await limit.reserve(setup.store, first)
         assert begun.refused is None
-        await limit.settle_sign_in(setup.store, begun, is_success=False)
-    refused = await limit.reserve_sign_in(setup.store, first)
+        await limit.settle(setup.store, begun, is_success=False)
+    refused = await limit.reserve(setup.store, first)
     assert refused.refused == 0
-    assert 0 < refused.retry_after_seconds <= FAILURE_SECONDS * 1.1
-    assert ((await limit.reserve_sign_in(setup.store, second)).refused is not None) == is_shared
-    failures = MAX_FAILURES
-    while (begun := await limit.reserve_sign_in(setup.store, first)).refused != 1:
+    assert 0 < refused.retry_after_seconds <= MINUTE.seconds * 1.1
+    assert ((await limit.reserve(setup.store, second)).refused is not None) == is_shared
+    failures = MINUTE.maximum
+    while (begun := await limit.reserve(setup.store, first)).refused != 1:
         failures += begun.refused is None
-        setup.now += FAILURE_SECONDS / 2
-    assert failures >= MAX_FAILURES_PER_HOUR - is_shared
+        setup.now += MINUTE.seconds / 2
+    assert failures >= HOUR.maximum - is_shared
 
 
 async def test_wrong_keys_behind_a_reverse_proxy_are_limited_by_the_last_forwarded_address_and_together() -> None:
-    setup, limit = Setup(), SignInLimit()
-    for _ in range(MAX_FAILURES):
-        assert (await limit.reserve_sign_in(setup.store, "127.0.0.1", "192.0.2.9, 192.0.2.1")).refused is None
-    assert (await limit.reserve_sign_in(setup.store, "127.0.0.1", "192.0.2.8, 192.0.2.1")).refused == 0
-    others = [
-        (await limit.reserve_sign_in(setup.store, "127.0.0.1", f"198.51.100.{number}")).refused for number in range(100)
-    ]
-    assert others == [None] * (20 * MAX_FAILURES - MAX_FAILURES) + [2] * MAX_FAILURES
+    setup, limit = Setup(), FAILED_KEYS
+    for _ in range(MINUTE.maximum):
+        assert (await limit.reserve(setup.store, "127.0.0.1", "192.0.2.9, 192.0.2.1")).refused is None
+    assert (await limit.reserve(setup.store, "127.0.0.1", "192.0.2.8, 192.0.2.1")).refused == 0
+    others = [(await limit.reserve(setup.store, "127.0.0.1", f"198.51.100.{number}")).refused for number in range(100)]
+    assert others == [None] * (20 * MINUTE.maximum - MINUTE.maximum) + [2] * MINUTE.maximum
 
 
 async def test_parallel_wrong_keys_are_limited_before_they_are_compared() -> None:
-    setup, limit = Setup(), SignInLimit()
-    begun = [await limit.reserve_sign_in(setup.store, "192.0.2.1") for _ in range(50)]
-    assert len([one for one in begun if one.refused is None]) == MAX_FAILURES
+    setup, limit = Setup(), FAILED_KEYS
+    begun = [await limit.reserve(setup.store, "192.0.2.1") for _ in range(50)]
+    assert len([one for one in begun if one.refused is None]) == MINUTE.maximum

@@ -10,10 +10,11 @@ import pytest
 
 from anthropic_proxy.console.gateway_protocol.managed_settings import PATH, calculate_checksum, merge_settings
 from anthropic_proxy.console.keys.machine_reports import MachineReport, read_reports, store_report
-from anthropic_proxy.console.keys.virtual_keys import Rules, decode_rule_texts
+from anthropic_proxy.console.keys.virtual_keys import decode_rule_texts
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.gateway.settings.key_rules import Rules
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from tests.support.golden_texts import Check
 from tests.support.ledger import NOON

@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from anthropic_proxy.app import App
 from anthropic_proxy.console.gateway_protocol.telemetry_identity import build_attributes, name_sender
-from anthropic_proxy.console.keys.virtual_keys import Rules
+from anthropic_proxy.gateway.settings.key_rules import Rules
 from anthropic_proxy.plugins import Client
 from tests.support.virtual_keys import running_app, send, store_key
 from tests.support.waiting import wait_for_async

@@ -9,8 +9,9 @@ import pytest
 from anthropic_proxy.console.gateway_protocol.usage import PATH, encode_budgets, encode_costs, find_starts
 from anthropic_proxy.console.keys.budget_states import BudgetState, build_usage_headers, choose_state
 from anthropic_proxy.console.keys.limits import Scope
-from anthropic_proxy.console.keys.virtual_keys import Rules, decode_budget, find_period_end
+from anthropic_proxy.console.keys.virtual_keys import find_period_end
 from anthropic_proxy.engine.exchange.client_side import CollectingSink
+from anthropic_proxy.gateway.settings.key_rules import Rules, decode_budget
 from anthropic_proxy.plugins import Client, Receipt
 from tests.support.golden_texts import Check
 from tests.support.ledger import NOON

@@ -7,12 +7,12 @@ from msgspec import structs
 
 from anthropic_proxy.console.keys.limits import Scope
 from anthropic_proxy.console.keys.queries import Spending, add_forecasts
-from anthropic_proxy.console.keys.virtual_keys import Budget, Rules
 from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.forecasts import PeriodUse
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.queries import expect_month_cost
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.plugins import Client, Cost
 from tests.support.ledger import new_receipt, reading, store
 

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from anthropic_proxy.console.keys.limits import Amounts, KeyLimit, Scope
 from anthropic_proxy.console.keys.reservations import Reservations
-from anthropic_proxy.console.keys.virtual_keys import Rules
+from anthropic_proxy.gateway.settings.key_rules import Rules
 from anthropic_proxy.gateway.stores.memory import SLOT_COUNT
 from anthropic_proxy.plugins import Limit, LimitKind, Reservation, Store
 from tests.support.stores import Clock, NaiveStore, open_store, store_kinds

@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -21,8 +21,8 @@ from joserfc.errors import ClaimError, ExpiredTokenError, InvalidKeyIdError, Jos
 from joserfc.jwk import Key, KeySet
 from msgspec import Struct
 
-from anthropic_proxy.console.dashboard.permissions import CHECK_CLIENT, CHECK_ISSUER, RETRY, OidcError, find_claim_texts
-from anthropic_proxy.console.dashboard.sign_in import SignInAttempt
+from anthropic_proxy.console.identity.attempts import SignInAttempt
+from anthropic_proxy.console.identity.people import CHECK_CLIENT, CHECK_ISSUER, RETRY, OidcError, find_claim_texts
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.gateway.settings import OidcSettings
@@ -51,6 +51,8 @@ _CLAIM_TEXTS = {
     "at_hash": "it does not belong to the access token",
 }
 _MAX_SHOWN_CHARACTERS = 200
+_OFFLINE = "offline_access"
+"""Scope for a refresh token (OpenID Connect Core 1.0, section 11)."""
 ValueT = TypeVar("ValueT")
 _FORM = {"content-type": "application/x-www-form-urlencoded", "accept": "application/json"}
 
@@ -65,6 +67,20 @@ class _Metadata(Struct, frozen=True):
     userinfo_endpoint: str = ""
     token_endpoint_auth_methods_supported: tuple[str, ...] = ("client_secret_basic",)
     authorization_response_iss_parameter_supported: bool = False
+    scopes_supported: tuple[str, ...] = ()
+
+
+class ProviderReply(NamedTuple):
+    """What the identity provider says about a user."""
+
+    claims: Mapping[str, Any]
+    """Empty: it only says that the user still has access."""
+    refresh_token: str
+    """Token for the next question. "": the provider gave none."""
+
+
+class GrantRejected(OidcError):
+    """Exception: the provider does not accept a code or a refresh token. So the user has no access."""
 
 
 class CachedDocument(Generic[ValueT]):
@@ -105,12 +121,14 @@ class OidcClient:
 
     async def build_authorization_url(self, attempt: SignInAttempt, redirect_uri: str) -> str:
         metadata = await self._metadata.find_or_request(CACHE_SECONDS)
+        needs_refresh = attempt.purpose == "device" and _OFFLINE in metadata.scopes_supported
+        scopes = [*self.settings.scopes, *([_OFFLINE] if needs_refresh else [])]
         url: str = prepare_grant_uri(
             metadata.authorization_endpoint,
             self.settings.client_id,
             "code",
             redirect_uri,
-            list(self.settings.scopes),
+            list(dict.fromkeys(scopes)),
             attempt.state,
             nonce=attempt.nonce,
             code_challenge=create_s256_code_challenge(attempt.verifier),
@@ -129,8 +147,51 @@ class OidcClient:
         if presented != metadata.issuer:
             raise OidcError(f"The response is of another identity provider (parameter iss). {RETRY}")
 
-    async def request_claims(self, code: str, attempt: SignInAttempt, redirect_uri: str) -> Mapping[str, Any]:
+    async def find_authorization_origin(self) -> str:
+        """Return scheme, host and port of the provider's page for users. Raises `OidcError`."""
+        metadata = await self._metadata.find_or_request(CACHE_SECONDS)
+        url = urlsplit(metadata.authorization_endpoint)
+        return f"{url.scheme}://{url.netloc}"
+
+    async def request_claims(self, code: str, attempt: SignInAttempt, redirect_uri: str) -> ProviderReply:
         """Raises `OidcError` if the sign-in is rejected."""
+        tokens = await self._request_tokens(
+            "authorization_code", redirect_uri=redirect_uri, code=code, code_verifier=attempt.verifier
+        )
+        id_token, access_token = tokens.get("id_token"), _find_text(tokens, "access_token")
+        if not isinstance(id_token, str):
+            raise OidcError(f"The identity provider sent no ID token. {CHECK_CLIENT}")
+        claims = await self._check(id_token, attempt.nonce, access_token)
+        claims = await self._add_user_info(claims, str(claims["sub"]), access_token)
+        return ProviderReply(claims, _find_text(tokens, "refresh_token"))
+
+    async def refresh_claims(self, refresh_token: str, subject: str) -> ProviderReply:
+        """Ask whether the user `subject` still has access. Raises `GrantRejected` if not, and `OidcError` if the
+        provider gives no answer.
+        """
+        tokens = await self._request_tokens("refresh_token", refresh_token=refresh_token)
+        access_token, id_token = _find_text(tokens, "access_token"), _find_text(tokens, "id_token")
+        claims: Mapping[str, Any] = {}
+        if id_token:
+            claims = await self._check(id_token, None, access_token)
+            if str(claims["sub"]) != subject:
+                raise GrantRejected(f"The identity provider sent an ID token of another user. {RETRY}")
+        claims = await self._add_user_info(claims, subject, access_token)
+        return ProviderReply(claims, _find_text(tokens, "refresh_token") or refresh_token)
+
+    async def _add_user_info(self, claims: Mapping[str, Any], subject: str, access_token: str) -> Mapping[str, Any]:
+        """Add what the ID token lacks. Raises `OidcError`."""
+        metadata = await self._metadata.find_or_request(CACHE_SECONDS)
+        has_role = bool(find_claim_texts(claims, self.settings.role_claim))
+        if not access_token or not metadata.userinfo_endpoint or (has_role and claims.get(self.settings.email_claim)):
+            return claims
+        fields = {"authorization": f"Bearer {access_token}", "accept": "application/json"}
+        found = await self._request_json("GET", metadata.userinfo_endpoint, fields)
+        if found.get("sub") != subject:
+            raise OidcError(f"The user info of the identity provider is of another user than the ID token. {RETRY}")
+        return {**found, **claims}
+
+    async def _request_tokens(self, grant: str, **parameters: str) -> Mapping[str, Any]:
         metadata = await self._metadata.find_or_request(CACHE_SECONDS)
         secret = self.settings.client_secret
         methods = metadata.token_endpoint_auth_methods_supported
@@ -142,29 +203,12 @@ class OidcClient:
             if "client_secret_basic" in methods or method not in methods:
                 client_id, secret_text = quote(client_id, safe=""), quote(secret_text, safe="")
                 method = "client_secret_basic"
-        body = prepare_token_request(
-            "authorization_code", redirect_uri=redirect_uri, code=code, code_verifier=attempt.verifier
-        )
+        body = prepare_token_request(grant, **parameters)
         authentication = ClientAuth(client_id, secret_text, method)
         _, headers, body = authentication.prepare("POST", metadata.token_endpoint, dict(_FORM), body)
-        tokens = await self._request_json("POST", metadata.token_endpoint, headers, body.encode())
-        id_token, access_token = tokens.get("id_token"), tokens.get("access_token")
-        if not isinstance(id_token, str):
-            raise OidcError(f"The identity provider sent no ID token. {CHECK_CLIENT}")
-        access_token = access_token if isinstance(access_token, str) else ""
-        claims = await self._check(id_token, attempt.nonce, access_token)
-        has_role = bool(find_claim_texts(claims, self.settings.role_claim))
-        if access_token and not (has_role and claims.get(self.settings.email_claim)):
-            if not metadata.userinfo_endpoint:
-                return claims
-            fields = {"authorization": f"Bearer {access_token}", "accept": "application/json"}
-            found = await self._request_json("GET", metadata.userinfo_endpoint, fields)
-            if found.get("sub") != str(claims["sub"]):
-                raise OidcError(f"The user info of the identity provider is of another user than the ID token. {RETRY}")
-            return {**found, **claims}
-        return claims
+        return await self._request_json("POST", metadata.token_endpoint, headers, body.encode())
 
-    async def _check(self, id_token: str, nonce: str, access_token: str) -> Mapping[str, Any]:
+    async def _check(self, id_token: str, nonce: str | None, access_token: str) -> Mapping[str, Any]:
         """The provider's keys are read again if the key of the token is unknown. Raises `OidcError` for an invalid
         token.
         """
@@ -233,13 +277,18 @@ class OidcClient:
         name = document.get("error") if isinstance(document, dict) else None
         if method == "POST" and isinstance(name, str):
             if name == "invalid_grant":  # RFC 6749, section 5.2
-                raise OidcError(
+                raise GrantRejected(
                     f"The identity provider does not accept the code: it was used before, or it has expired. {RETRY}"
                 )
             raise OidcError(
                 f"The identity provider rejected the request for tokens: {name[:_MAX_SHOWN_CHARACTERS]}. {CHECK_CLIENT}"
             )
         raise OidcError(f"The identity provider answered {place} with HTTP {reply.status}. {CHECK_ISSUER}", status=502)
+
+
+def _find_text(tokens: Mapping[str, Any], name: str) -> str:
+    value = tokens.get(name)
+    return value if isinstance(value, str) else ""
 
 
 class UnknownKeyError(Exception):
@@ -262,10 +311,12 @@ def decode_key_set(document: Mapping[str, Any]) -> KeySet:
 
 
 def verify_id_token(
-    id_token: str, keys: KeySet, *, issuer: str, client_id: str, nonce: str, access_token: str, now: float
+    id_token: str, keys: KeySet, *, issuer: str, client_id: str, nonce: str | None, access_token: str, now: float
 ) -> Mapping[str, Any]:
-    """Raises `OidcError` for an invalid token, and `UnknownKeyError` if its key is not among `keys`."""
-    if not nonce:
+    """`nonce`: None for the token of a refresh, which has none. Raises `OidcError` for an invalid token, and
+    `UnknownKeyError` if its key is not among `keys`.
+    """
+    if nonce == "":
         raise _invalid("its nonce is not that of this sign-in")
     try:
         header = dict(jws.extract_compact(id_token.encode()).protected)
@@ -283,7 +334,7 @@ def verify_id_token(
     except (JoseError, ValueError, TypeError, RecursionError):
         raise _invalid("its signature does not match a key of the provider") from None
     options = {"iss": {"essential": True, "value": issuer}, "aud": {"essential": True, "value": client_id}}
-    parameters = {"nonce": nonce, "client_id": client_id, "access_token": access_token}
+    parameters = {"client_id": client_id, "access_token": access_token, **({"nonce": nonce} if nonce else {})}
     claims = CodeIDToken(dict(token.claims), token.header, options, parameters)
     try:
         claims.validate(now=int(now), leeway=LEEWAY_SECONDS)

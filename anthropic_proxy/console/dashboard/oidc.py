@@ -1,0 +1,160 @@
+"""Sign-ins at the identity provider: the way of the browser to it and back, and the sign-in to the dashboard."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from anthropic_proxy.console.dashboard.sign_in import (
+    begin_sign_in,
+    refuse_sign_in,
+    send_sign_in_page,
+    write_session_cookie,
+)
+from anthropic_proxy.console.dashboard.web import (
+    digest,
+    find_cookie,
+    is_https,
+    redirect,
+    render_public_page,
+    resolve_redirect_path,
+)
+from anthropic_proxy.console.identity.attempts import (
+    ATTEMPT_COOKIE,
+    ATTEMPT_SECONDS,
+    CALLBACK_PATH,
+    SignInAttempt,
+    decode_attempt,
+    encode_attempt,
+    write_attempt_cookie,
+)
+from anthropic_proxy.console.identity.limits import AddressLimit, Window
+from anthropic_proxy.console.identity.people import (
+    RETRY,
+    OidcError,
+    OidcUser,
+    accept_user,
+    require_provider,
+    require_role,
+)
+from anthropic_proxy.plugins import RouteRequest, RouteResponse
+
+if TYPE_CHECKING:
+    from anthropic_proxy.console.dashboard.site import Site
+    from anthropic_proxy.console.identity.oidc_client import ProviderReply
+
+_FAILED_RESPONSES = AddressLimit("dashboard/sign-in/provider", (Window(60, 60.0), Window(600, 3_600.0)))
+"""Limit of rejected responses of the identity provider."""
+_MAX_TARGET_CHARACTERS = 1_000
+_MAX_SHOWN_CHARACTERS = 200
+_MAX_CODE_CHARACTERS = 4_096
+
+
+async def start_oidc(site: "Site", request: RouteRequest) -> RouteResponse:
+    target = resolve_redirect_path(request.query.get("next", [""])[-1])
+    target = target if len(target) <= _MAX_TARGET_CHARACTERS else "/dashboard"
+    try:
+        return await redirect_to_provider(site, request, SignInAttempt(target=target))
+    except OidcError as error:
+        return await _explain(site, request, error)
+
+
+async def finish_oidc(site: "Site", request: RouteRequest) -> RouteResponse:
+    """Answer the request with which the provider's response comes."""
+    try:
+        require_provider(site.gateway.settings)
+        cookie = find_cookie(request.headers.get("cookie", ""), ATTEMPT_COOKIE)
+        attempt = decode_attempt(cookie, request.query.get("state", [""])[-1], site.gateway.settings)
+    except OidcError as error:  # not counted: other sites can cause this request with a link
+        return await _explain(site, request, error)
+    if attempt.purpose == "device":
+        from anthropic_proxy.console.dashboard.device import finish_device  # noqa: PLC0415  # needs an optional library
+
+        return await finish_device(site, request, attempt)
+
+    async def open_session(user: OidcUser, _: str) -> RouteResponse:
+        require_role(site.gateway.settings, user)
+        session, target = await site.sessions.create_for_user(user), resolve_redirect_path(attempt.target)
+        cookies = [write_session_cookie(site, request, session), _write_attempt_cookie(site, request, "", 0)]
+        # no redirect: after one that began at the identity provider, the browser would not send the session's cookie
+        page = await asyncio.to_thread(render_public_page, request, "signed_in.html", "Signed in", {"target": target})
+        location = redirect(target).headers["location"]
+        return replace(page, headers={**page.headers, "refresh": f"0; url={location}", "set-cookie": cookies})
+
+    return await complete_attempt(site, request, attempt, open_session, partial(_explain, site, request))
+
+
+async def complete_attempt(
+    site: "Site",
+    request: RouteRequest,
+    attempt: SignInAttempt,
+    complete: Callable[[OidcUser, str], Awaitable[RouteResponse]],
+    explain: Callable[[OidcError], Awaitable[RouteResponse]],
+) -> RouteResponse:
+    """Find the user of the provider's response. `complete` gets the user and the refresh token of the provider, and may
+    raise `OidcError`. `explain` answers if the response or the user is rejected.
+    """
+    begun = await begin_sign_in(site, _FAILED_RESPONSES, request)
+    if begun.refused is not None:
+        return await refuse_sign_in(site, request, "", begun)
+    try:
+        reply = await _request_user(site, request, attempt)
+        page = await complete(accept_user(site.gateway.settings, reply.claims), reply.refresh_token)
+    except OidcError as error:
+        await _FAILED_RESPONSES.settle(site.gateway.store, begun, is_success=False)
+        return await explain(error)
+    await _FAILED_RESPONSES.settle(site.gateway.store, begun, is_success=True)
+    return page
+
+
+async def redirect_to_provider(site: "Site", request: RouteRequest, attempt: SignInAttempt) -> RouteResponse:
+    """The response has a cookie of random values that the provider's response is compared with. Raises `OidcError`."""
+    client = await site.provider.find_client()
+    url = await client.build_authorization_url(attempt, _redirect_uri(site, request))
+    value = encode_attempt(attempt, site.gateway.settings)
+    cookie = _write_attempt_cookie(site, request, value, ATTEMPT_SECONDS)
+    headers = {"location": url, "cache-control": "no-store", "set-cookie": cookie}
+    return RouteResponse(status=303, headers=headers)
+
+
+async def _request_user(site: "Site", request: RouteRequest, attempt: SignInAttempt) -> "ProviderReply":
+    """Check the provider's response in the URL, and ask for its user. Raises `OidcError`."""
+    query = {name: values[-1] for name, values in request.query.items()}
+    client = await site.provider.find_client()
+    used = await site.gateway.store.increment(f"dashboard/oidc/{digest(attempt.state)}", 1, ATTEMPT_SECONDS)
+    if used > 1:  # a response is accepted only once
+        raise OidcError(f"This sign-in was completed before, or was canceled. {RETRY}")
+    await client.require_issuer(query.get("iss"))
+    if error := query.get("error", ""):
+        reason = query.get("error_description", "") or error
+        raise OidcError(f"The identity provider refused the sign-in: {reason[:_MAX_SHOWN_CHARACTERS]}. {RETRY}")
+    code = query.get("code", "")
+    if not 0 < len(code) <= _MAX_CODE_CHARACTERS:
+        raise OidcError(f"The response of the identity provider contains no code. {RETRY}")
+    return await client.request_claims(code, attempt, _redirect_uri(site, request))
+
+
+def _redirect_uri(site: "Site", request: RouteRequest) -> str:
+    base = site.gateway.settings.dashboard_url or f"{request.scheme}://{request.headers.get('host', '')}"
+    return f"{base}{CALLBACK_PATH}"
+
+
+async def _explain(site: "Site", request: RouteRequest, error: OidcError) -> RouteResponse:
+    page = await send_sign_in_page(site, request, "", error.message, status=error.status)
+    return log_rejection(site, request, error, page)
+
+
+def log_rejection(site: "Site", request: RouteRequest, error: OidcError, page: RouteResponse) -> RouteResponse:
+    """Return the page that states the reason, so that it ends the attempt."""
+    site.gateway.log_warning_each_time(f"Sign-in from {request.address} was rejected. {error.message}")
+    return end_attempt(site, request, page)
+
+
+def end_attempt(site: "Site", request: RouteRequest, page: RouteResponse) -> RouteResponse:
+    return replace(page, headers={**page.headers, "set-cookie": _write_attempt_cookie(site, request, "", 0)})
+
+
+def _write_attempt_cookie(site: "Site", request: RouteRequest, value: str, seconds: int) -> str:
+    return write_attempt_cookie(value, seconds, is_https=is_https(request, site.gateway.settings))

@@ -1,0 +1,292 @@
+"""Device codes and sign-ins in the database of the ledger, which all instances share.
+
+A device receives a device code, which it keeps secret, and a user code, which the person compares. When the person has
+signed in at the identity provider, the device exchanges its code for a sign-in. All functions wait for the database.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct, structs
+
+from anthropic_proxy.console.identity.people import RETRY, OidcError, OidcUser, UserRefused, require_group
+from anthropic_proxy.console.keys.access_tokens import TokenKeys
+from anthropic_proxy.console.keys.administration import KeyAdministration, KeyCommand, KeyOutcome, name_key
+from anthropic_proxy.console.keys.descriptions import hash_key
+from anthropic_proxy.console.keys.sign_ins import SignIn, encode_user, find_sign_in
+from anthropic_proxy.console.ledger.database import Connection, open_for_writing
+from anthropic_proxy.console.ledger.schema import DEVICE_CODES, SIGN_INS
+from anthropic_proxy.console.ledger.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS, to_microseconds
+from anthropic_proxy.errors import InvalidRequest, UnknownModel
+from anthropic_proxy.gateway.settings import Settings, SignInSettings
+
+CODE_SECONDS = 600
+"""Lifetime of a device code."""
+MAX_WAITING_DEVICES = 5_000
+"""Maximum number of device codes. A user code is guessed with a probability below one to five millions."""
+_USER_ALPHABET = "BCDFGHJKLMNPQRSTVWXZ"
+"""Letters of a user code. Without vowels, no word occurs."""
+_USER_CODE_LETTERS = 8
+_SESSION_SECONDS = 12 * HOUR_SECONDS
+"""Lifetime of a sign-in for which the identity provider has given no refresh token, so that it cannot be asked."""
+_KEPT_SECONDS = 30 * DAY_SECONDS
+"""Time for which the row of an ended sign-in is kept."""
+CLAIM_SECONDS = 15.0
+"""Time for which one instance asks the identity provider about a person, and others wait for the result."""
+State = Literal["pending", "approved", "denied", "refused"]
+
+
+class DeviceCode(Struct, frozen=True, kw_only=True):
+    """A device that waits for a person. Times are seconds since the epoch."""
+
+    code_hash: str
+    user_code: str
+    state: State
+    reason: str
+    """Why the person was refused. "": the person was not."""
+    device: str
+    address: str
+    key_id: str
+    person: str
+    """JSON of the `OidcUser`. "": nobody has approved."""
+    provider_token: str
+    created_at: float
+    expires_at: float
+
+
+class Claim(Struct, frozen=True, kw_only=True):
+    """`sign_in` as stored at present. None: it has ended."""
+
+    sign_in: SignIn | None
+    is_own: bool
+    """True if this instance may ask the identity provider. False: another one does."""
+
+
+class TooManyDevices(Exception):
+    """Exception: the maximum number of devices waits already."""
+
+
+class Grants:
+    """`keys` encrypts refresh tokens of the identity provider. `clock` returns seconds since the epoch."""
+
+    def __init__(self, settings: Settings, keys: TokenKeys, clock: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._keys = keys
+        self._clock = clock
+
+    def create_code(self, device: str, address: str) -> tuple[str, str]:
+        """Return a device code and its user code. Raises `TooManyDevices`."""
+        now, code = self._clock(), secrets.token_urlsafe(32)
+        letters = "".join(secrets.choice(_USER_ALPHABET) for _ in range(_USER_CODE_LETTERS))
+        user_code = format_user_code(letters)
+        with self._open() as connection, connection.transaction():
+            connection.execute("DELETE FROM device_codes WHERE expires_at < ?", (to_microseconds(now - CODE_SECONDS),))
+            if connection.query("SELECT count(*) FROM device_codes")[0][0] >= MAX_WAITING_DEVICES:
+                raise TooManyDevices
+            row = {
+                "code_hash": hash_key(code.encode()),
+                "user_code": user_code,
+                "state": "pending",
+                "device": device,
+                "address": address,
+                "created_at": to_microseconds(now),
+                "expires_at": to_microseconds(now + CODE_SECONDS),
+            }
+            connection.insert("device_codes", tuple(row), [tuple(row.values())])
+        return code, user_code
+
+    def find_code(self, column: str, value: str) -> DeviceCode | None:
+        """`column`: `user_code` or `code_hash`. None: no device waits with this code, or it has expired."""
+        with self._open() as connection:
+            return self._find_code(connection, column, value)
+
+    def reject(self, code_hash: str, reason: str = "") -> None:
+        """End the sign-in of a device that waits. `reason`: why the person is refused. "": the person has denied."""
+        with self._open() as connection, connection.transaction():
+            statement = "UPDATE device_codes SET state = ?, reason = ? WHERE code_hash = ? AND state = 'pending'"
+            connection.execute(statement, ("refused" if reason else "denied", reason, code_hash))
+
+    def approve(self, code_hash: str, user: OidcUser, provider_token: str) -> DeviceCode:
+        """Let the device sign in as `user`. Raises `OidcError` with the reason if that is refused."""
+        with self._open() as connection:
+            code = self._find_code(connection, "code_hash", code_hash)
+            if code is None or code.state != "pending":
+                raise OidcError(
+                    "The device waits no longer: its code has expired, was used, or was denied. Start the sign-in "
+                    "again in Claude Code."
+                )
+            try:
+                key = self._set_person(connection, user).key
+            except InvalidRequest as error:
+                raise UserRefused(error.message) from None
+            values = (key.id, encode_user(user), self._encrypt(provider_token, user), code_hash)
+            with connection.transaction():
+                statement = (
+                    "UPDATE device_codes SET state = 'approved', key_id = ?, person = ?, provider_token = ? "
+                    "WHERE code_hash = ? AND state = 'pending'"
+                )
+                if not connection.execute(statement, values):
+                    raise OidcError(f"The code was used in another browser meanwhile. {RETRY}")
+        return code
+
+    def redeem(self, device_code: str) -> tuple[DeviceCode | None, SignIn | None, str]:
+        """Return the device code, and after the approval a new sign-in with its refresh token. The code is deleted when
+        the device waits no longer. None: it is unknown or has expired.
+        """
+        code_hash = hash_key(device_code.encode())
+        with self._open() as connection:
+            code = self._find_code(connection, "code_hash", code_hash)
+            if code is None or code.state == "pending":
+                return code, None, ""
+            sign_in, token = None, secrets.token_urlsafe(32)
+            user = msgspec.json.decode(code.person, type=OidcUser) if code.state == "approved" else None
+            administration = self._administer(connection, user)
+            with administration.changing():
+                if not connection.execute("DELETE FROM device_codes WHERE code_hash = ?", (code_hash,)):
+                    return None, None, ""
+                if user is not None:
+                    sign_in = self._add_sign_in(connection, code, user, hash_key(token.encode()))
+                    key = administration.require_key(code.key_id)
+                    shown = {"device": (None, f"{code.device} from {code.address}"), "sign_in": (None, sign_in.id)}
+                    administration.record("sign in", name_key(key), shown)
+        return code, sign_in, token
+
+    def _add_sign_in(self, connection: Connection, code: DeviceCode, user: OidcUser, refresh_hash: str) -> SignIn:
+        now = self._clock()
+        seconds = self._sign_in_settings.days * DAY_SECONDS if code.provider_token else _SESSION_SECONDS
+        sign_in = SignIn(
+            id=f"sign_{secrets.token_hex(12)}",
+            key_id=code.key_id,
+            user=user,
+            device=code.device,
+            address=code.address,
+            created_at=now,
+            checked_at=now,
+            refreshed_at=now,
+            ends_at=now + seconds,
+            provider_token=code.provider_token,
+        )
+        end = to_microseconds(now - _KEPT_SECONDS)
+        connection.execute("DELETE FROM sign_ins WHERE ends_at < ? OR ended_at < ?", (end, end))
+        values = structs.asdict(sign_in) | {"person": encode_user(user), "refresh_hash": refresh_hash}
+        row: dict[str, Any] = {name: values[name] for name in SIGN_INS.columns if name in values}
+        times = ("created_at", "checked_at", "refreshed_at", "ends_at")
+        row |= {name: to_microseconds(row[name]) for name in times}
+        connection.insert("sign_ins", tuple(row), [tuple(row.values())])
+        return sign_in
+
+    def find_sign_in(self, refresh_token: str) -> SignIn | None:
+        """None: no sign-in has this refresh token, or it has ended."""
+        with self._open() as connection:
+            found = find_sign_in(connection, "refresh_hash", hash_key(refresh_token.encode()))
+            return found if found is not None and found.is_active(self._clock()) else None
+
+    def claim(self, sign_in: str) -> Claim:
+        """Decide that this instance asks the identity provider about the person, unless another one does."""
+        now = self._clock()
+        with self._open() as connection, connection.transaction():
+            statement = "UPDATE sign_ins SET claimed_until = ? WHERE id = ? AND claimed_until < ?"
+            values = (to_microseconds(now + CLAIM_SECONDS), sign_in, to_microseconds(now))
+            is_own = connection.execute(statement, values) > 0
+            found = find_sign_in(connection, "id", sign_in)
+        return Claim(sign_in=found if found is not None and found.is_active(now) else None, is_own=is_own)
+
+    def release(self, sign_in: str) -> None:
+        """End a claim without a result."""
+        with self._open() as connection, connection.transaction():
+            connection.execute("UPDATE sign_ins SET claimed_until = 0 WHERE id = ?", (sign_in,))
+
+    def renew(self, sign_in: SignIn, user: OidcUser, provider_token: str, *, is_checked: bool) -> SignIn | None:
+        """End a claim, and store what the identity provider said about the person. None: the sign-in has ended
+        meanwhile. `is_checked`: the provider was asked. Raises `UserRefused` if the person may not sign in any more.
+        """
+        now = self._clock()
+        checked_at = now if is_checked else sign_in.checked_at
+        with self._open() as connection:
+            try:
+                outcome = self._set_person(connection, user)
+            except InvalidRequest as error:
+                raise UserRefused(error.message) from None
+            administration = self._administer(connection, user)
+            encrypted = self._encrypt(provider_token, user)
+            values = (encode_user(user), encrypted, *map(to_microseconds, (checked_at, now)), sign_in.id)
+            with administration.changing():
+                statement = (
+                    "UPDATE sign_ins SET person = ?, provider_token = ?, checked_at = ?, refreshed_at = ?, "
+                    "claimed_until = 0 WHERE id = ? AND ended_at IS NULL"
+                )
+                if not connection.execute(statement, values):
+                    return None
+                if user != sign_in.user:
+                    shown = {"groups": (sign_in.user.groups, user.groups)}
+                    administration.record("change sign-in", name_key(outcome.key), shown)
+        return structs.replace(sign_in, user=user, provider_token=encrypted, checked_at=checked_at, refreshed_at=now)
+
+    def end(self, sign_in: str, user: OidcUser, reason: str) -> None:
+        """Does nothing if the sign-in has ended."""
+        with self._open() as connection:
+            fields: Mapping[str, Any] = {"reason": reason} if reason else {}
+            try:
+                self._administer(connection, user).execute(KeyCommand(action="sign-out", target=sign_in, fields=fields))
+            except UnknownModel:
+                return
+
+    def find_active(self, sign_in: str) -> SignIn | None:
+        with self._open() as connection:
+            found = find_sign_in(connection, "id", sign_in)
+            return found if found is not None and found.is_active(self._clock()) else None
+
+    def decrypt(self, sign_in: SignIn) -> str | None:
+        return self._keys.decrypt(sign_in.provider_token, sign_in.user)
+
+    def _encrypt(self, provider_token: str, user: OidcUser) -> str:
+        return self._keys.encrypt(provider_token, user) if provider_token else ""
+
+    @property
+    def _sign_in_settings(self) -> SignInSettings:
+        assert self._settings.sign_in is not None
+        return self._settings.sign_in
+
+    def _set_person(self, connection: Connection, user: OidcUser) -> KeyOutcome:
+        """Create or change the key of the person by the table of its group. Without tables, its rules are those that an
+        administrator has set. Raises `UserRefused` and `InvalidRequest`.
+        """
+        fields: Mapping[str, Any] = {}
+        group = require_group(self._settings, user)
+        if self._sign_in_settings.groups:
+            fields = {"team": group.team, **structs.asdict(group.rules)}
+        return self._administer(connection, user).execute(KeyCommand(action="person", target=user.email, fields=fields))
+
+    def _administer(self, connection: Connection, user: OidcUser | None) -> KeyAdministration:
+        actor = "sign-in" if user is None else f"sign-in ({user.email})"
+        return KeyAdministration(connection, actor, self._clock)
+
+    @contextmanager
+    def _open(self) -> Iterator[Connection]:
+        with closing(open_for_writing(self._settings)) as connection:
+            yield connection
+
+    def _find_code(self, connection: Connection, column: str, value: str) -> DeviceCode | None:
+        sql = f"SELECT {', '.join(DEVICE_CODES.columns)} FROM device_codes WHERE {column} = ? AND expires_at > ?"
+        found = connection.query(sql, (value, to_microseconds(self._clock())))
+        if not found:
+            return None
+        values = dict(zip(DEVICE_CODES.columns, found[0], strict=True))
+        times = {name: values[name] / MICROSECONDS for name in ("created_at", "expires_at")}
+        return msgspec.convert({**values, **times}, DeviceCode)
+
+
+def format_user_code(letters: str) -> str:
+    half = _USER_CODE_LETTERS // 2
+    return f"{letters[:half]}-{letters[half:]}"
+
+
+def normalize_user_code(text: str) -> str:
+    """Return a user code as it is stored, for one in lower case or without the hyphen. "": the text is no user code."""
+    letters = text.upper().replace("-", "").replace(" ", "")
+    is_code = len(letters) == _USER_CODE_LETTERS and all(letter in _USER_ALPHABET for letter in letters)
+    return format_user_code(letters) if is_code else ""

@@ -1,0 +1,384 @@
+"""Sign-in of Claude Code: discovery, device codes, access tokens and their refresh, and the sign-out.
+
+Claude Code ends a sign-in after any error that it does not expect. So a failure of the database or of the identity
+provider is never `invalid_grant`, and refresh tokens are not replaced: several processes of a device use the same one.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
+from urllib.parse import parse_qs
+
+import msgspec
+
+from anthropic_proxy.console.gateway_protocol.grants import CODE_SECONDS, Grants, TooManyDevices
+from anthropic_proxy.console.identity.attempts import IdentityProvider
+from anthropic_proxy.console.identity.limits import AddressLimit, Window
+from anthropic_proxy.console.identity.oidc_client import GrantRejected
+from anthropic_proxy.console.identity.people import OidcError, OidcUser, accept_user
+from anthropic_proxy.console.keys.access_tokens import TokenKeys, build_claims, find_own_claims
+from anthropic_proxy.console.keys.descriptions import hash_key
+from anthropic_proxy.console.keys.sign_ins import SignIn
+from anthropic_proxy.console.ledger.database import DATABASE_ERRORS, find_cause
+from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
+from anthropic_proxy.errors import ConfigurationError, LimitReached, ProxyBusy, UnknownModel
+from anthropic_proxy.gateway.settings import Settings, SignInSettings
+from anthropic_proxy.plugins import Gateway, Limit, Route, RouteRequest, RouteResponse
+
+DISCOVERY_PATH = "/.well-known/oauth-authorization-server"
+DEVICE_AUTHORIZATION_PATH = "/oauth/device_authorization"
+TOKEN_PATH = "/oauth/token"
+REVOCATION_PATH = "/oauth/revoke"
+DEVICE_PATH = "/device"
+"""Path of the page on which a person confirms the code of a device."""
+_DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
+_INTERVAL_SECONDS = 5
+"""Time after which a device asks again whether the person has signed in."""
+_MIN_INTERVAL_SECONDS = 4.0
+_REFRESH_SECONDS = 3.0
+"""Time after which a refresh is answered. Claude Code waits ten seconds, and a load balancer may wait less."""
+_CLAIM_POLL_SECONDS = 0.1
+_MAX_REFRESHES_PER_MINUTE = 120
+_FORM_BYTES = 16_384
+_MAX_FORM_FIELDS = 20
+_MAX_SHOWN_CHARACTERS = 100
+_NEW_CODES = AddressLimit("sign-in/codes", (Window(100, 600.0),))
+_UNKNOWN_TOKENS = AddressLimit("sign-in/tokens", (Window(100, 60.0),))
+_HEADERS = {"content-type": "application/json", "cache-control": "no-store", "pragma": "no-cache"}
+ResultT = TypeVar("ResultT")
+
+
+class OAuthError(Exception):
+    """Exception: the request is answered with an error of OAuth 2.0 (RFC 6749, section 5.2)."""
+
+    def __init__(self, error: str, description: str = "", *, status: int = 400) -> None:
+        super().__init__(error)
+        self.error = error
+        self.description = description
+        self.status = status
+
+    def build_response(self) -> RouteResponse:
+        body = {"error": self.error, **({"error_description": self.description} if self.description else {})}
+        return RouteResponse(status=self.status, headers=_HEADERS, body=msgspec.json.encode(body))
+
+
+class SignInEndpoints:
+    """The URL paths of the sign-in. `clock` returns seconds since the epoch."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._gateway: Gateway | None = None
+        self._provider: IdentityProvider | None = None
+        self._threads = ReaderThreads()
+        self._renewals: dict[str, asyncio.Task[SignIn | None]] = {}
+        """Id of a sign-in → question to the identity provider, which all refreshes of this time share."""
+        self._opened: tuple[Settings, TokenKeys] | None = None
+
+    def list_routes(self) -> list[Route]:
+        posted: Mapping[str, Callable[[RouteRequest, Mapping[str, str]], Any]] = {
+            DEVICE_AUTHORIZATION_PATH: self._authorize_device,
+            TOKEN_PATH: self._issue_token,
+            REVOCATION_PATH: self._revoke,
+        }
+        return [
+            Route(path=DISCOVERY_PATH, respond=self._describe, checks_key=True),
+            *(
+                Route(
+                    path=path,
+                    respond=partial(self._respond, respond),
+                    methods=["POST"],
+                    max_body_bytes=_FORM_BYTES,
+                    checks_key=True,
+                )
+                for path, respond in posted.items()
+            ),
+        ]
+
+    async def start(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._provider = IdentityProvider(gateway)
+
+    async def stop(self) -> None:
+        for task in self._renewals.values():
+            task.cancel()
+        await asyncio.gather(*self._renewals.values(), return_exceptions=True)
+        await self._threads.stop()
+
+    async def _describe(self, request: RouteRequest) -> RouteResponse:
+        """Return the metadata of the server (RFC 8414)."""
+        url = self._settings.dashboard_url
+        return _json(
+            {
+                "issuer": url,
+                "device_authorization_endpoint": f"{url}{DEVICE_AUTHORIZATION_PATH}",
+                "token_endpoint": f"{url}{TOKEN_PATH}",
+                "revocation_endpoint": f"{url}{REVOCATION_PATH}",
+                "grant_types_supported": [_DEVICE_GRANT, "refresh_token"],
+                "response_types_supported": [],
+                "token_endpoint_auth_methods_supported": ["none"],
+                "scopes_supported": ["openid", "profile", "email"],
+                "gateway_protocol_version": 1,
+            }
+        )
+
+    async def _respond(
+        self, respond: Callable[[RouteRequest, Mapping[str, str]], Any], request: RouteRequest
+    ) -> RouteResponse:
+        try:
+            response: RouteResponse = await respond(request, _read_form(request))
+        except OAuthError as error:
+            return error.build_response()
+        except (*DATABASE_ERRORS, ConfigurationError, ProxyBusy, LimitReached) as error:
+            cause = find_cause(error) if isinstance(error, DATABASE_ERRORS) else error
+            self._current_gateway.log_warning_once(f"A sign-in from Claude Code has to wait: {cause}")
+            return OAuthError("temporarily_unavailable", "Try again in a moment.", status=503).build_response()
+        return response
+
+    async def _authorize_device(self, request: RouteRequest, form: Mapping[str, str]) -> RouteResponse:
+        forwarded = request.headers.get("x-forwarded-for", "")
+        begun = await _NEW_CODES.reserve(self._current_gateway.store, request.address, forwarded)
+        if begun.refused is not None:
+            raise _slow_down("Too many sign-ins begin at this address. Wait some minutes.")
+        device = _shorten(request.headers.get("user-agent", "") or form.get("surface", "")) or "unknown program"
+        address, grants = _name_address(request), self._grants
+        try:
+            code, user_code = await self._use_database(address, lambda: grants.create_code(device, address))
+        except TooManyDevices:
+            raise _slow_down("Too many devices wait for a sign-in. Wait some minutes.") from None
+        url = f"{self._settings.dashboard_url}{DEVICE_PATH}"
+        notice = self._sign_in_settings.notice
+        return _json(
+            {
+                "device_code": code,
+                "user_code": user_code,
+                "verification_uri": url,
+                "verification_uri_complete": f"{url}?user_code={user_code}",
+                "expires_in": CODE_SECONDS,
+                "interval": _INTERVAL_SECONDS,
+                **({"login_notice": notice} if notice else {}),
+            }
+        )
+
+    async def _issue_token(self, request: RouteRequest, form: Mapping[str, str]) -> RouteResponse:
+        grant = form.get("grant_type", "")
+        if grant == _DEVICE_GRANT:
+            return await self._redeem(request, _require(form, "device_code"))
+        if grant == "refresh_token":
+            return await self._refresh(request, _require(form, "refresh_token"))
+        raise OAuthError(
+            "unsupported_grant_type", f"grant_type is {grant[:80]!r}. Use {_DEVICE_GRANT} or refresh_token."
+        )
+
+    async def _redeem(self, request: RouteRequest, device_code: str) -> RouteResponse:
+        place = f"sign-in/polls/{hash_key(device_code.encode())}"
+        try:
+            polled = await self._current_gateway.store.reserve([Limit(place, "rate", 1, 1, _MIN_INTERVAL_SECONDS)])
+            if polled.refused is not None:
+                raise _slow_down()
+            grants = self._grants
+            code, sign_in, refresh_token = await self._use_database(device_code, lambda: grants.redeem(device_code))
+        except (*DATABASE_ERRORS, ProxyBusy, LimitReached):  # any other answer would end the sign-in
+            raise _slow_down() from None
+        if code is None:
+            await self._count_unknown(request)
+            raise OAuthError("expired_token", "The code is unknown or has expired. Start the sign-in again.")
+        if code.state == "pending":
+            raise OAuthError("authorization_pending")
+        if code.state == "refused":  # Claude Code shows no reason for `access_denied`
+            raise OAuthError("unauthorized_client", code.reason, status=403)
+        if sign_in is None:
+            raise OAuthError("access_denied", "The sign-in was denied in the browser.")
+        return self._send_tokens(sign_in, refresh_token)
+
+    async def _refresh(self, request: RouteRequest, refresh_token: str) -> RouteResponse:
+        grants = self._grants
+        sign_in = await self._use_database(refresh_token, lambda: grants.find_sign_in(refresh_token))
+        if sign_in is None:
+            await self._count_unknown(request)
+            raise _ended()
+        place = f"sign-in/refreshes/{sign_in.id}"
+        counted = await self._current_gateway.store.reserve([Limit(place, "rate", 1, _MAX_REFRESHES_PER_MINUTE, 60.0)])
+        if counted.refused is not None:
+            raise _slow_down("The device refreshes its token too often.")
+        task = self._renewals.get(sign_in.id)
+        if task is None:
+            task = self._renewals[sign_in.id] = asyncio.create_task(self._renew(sign_in))
+            task.add_done_callback(partial(self._forget, sign_in.id))
+        # it goes on after the time limit, because the provider may have replaced its own refresh token
+        done, _ = await asyncio.wait({task}, timeout=_REFRESH_SECONDS)
+        if not done:
+            raise _unavailable("The identity provider has not answered in time.")
+        renewed = task.result()
+        if renewed is None:
+            raise _ended()
+        return self._send_tokens(renewed)
+
+    def _forget(self, sign_in: str, task: asyncio.Task[SignIn | None]) -> None:
+        del self._renewals[sign_in]
+        if not task.cancelled():
+            task.exception()  # nobody may wait for it any more
+
+    async def _renew(self, sign_in: SignIn) -> SignIn | None:
+        """Ask the identity provider whether the person still has access. None: the sign-in has ended.
+
+        Raises `OAuthError` if this is not known.
+        """
+        grants, checked_at = self._grants, sign_in.checked_at
+        end = self._clock() + 2 * _REFRESH_SECONDS
+        while True:
+            claim = await self._use_database(sign_in.id, lambda: grants.claim(sign_in.id))
+            if claim.sign_in is None:
+                return None
+            if claim.is_own:
+                return await self._renew_own(grants, claim.sign_in)
+            if claim.sign_in.checked_at != checked_at:  # another instance has asked meanwhile
+                return claim.sign_in
+            if self._clock() >= end:
+                raise _unavailable("Another instance waits for the identity provider.")
+            await asyncio.sleep(_CLAIM_POLL_SECONDS)
+
+    async def _renew_own(self, grants: Grants, sign_in: SignIn) -> SignIn | None:
+        try:
+            user, token = await self._ask_provider(grants, sign_in)
+            return await self._use_database(
+                sign_in.id, lambda: grants.renew(sign_in, user, token, is_checked=bool(token))
+            )
+        except OidcError as error:
+            reason = error.message
+            await self._use_database(sign_in.id, lambda: grants.end(sign_in.id, sign_in.user, reason))
+            self._current_gateway.log_warning_each_time(f"The sign-in of {sign_in.user.email} has ended. {reason}")
+            return None
+        except OAuthError:
+            await self._use_database(sign_in.id, lambda: grants.release(sign_in.id))
+            raise
+
+    async def _ask_provider(self, grants: Grants, sign_in: SignIn) -> tuple[OidcUser, str]:
+        """Return the person as the provider describes it now, and its next refresh token. Without a refresh token, the
+        provider cannot be asked. Raises `OidcError` if the person has no access any more, and `OAuthError` if the
+        provider gives no answer.
+        """
+        if not sign_in.provider_token:
+            return sign_in.user, ""
+        if (token := grants.decrypt(sign_in)) is None:
+            raise OidcError("The secret of SIGN_IN_SECRET with which the sign-in was stored is not set any more.")
+        assert self._provider is not None
+        try:
+            client = await self._provider.find_client()
+            reply = await client.refresh_claims(token, sign_in.user.subject)
+        except GrantRejected:
+            raise
+        except OidcError as error:
+            self._current_gateway.log_warning_each_time(f"A refresh from Claude Code has to wait. {error.message}")
+            raise _unavailable("The identity provider does not answer.") from None
+        has_address = reply.claims.get(client.settings.email_claim) is not None
+        user = accept_user(self._settings, reply.claims) if has_address else sign_in.user
+        return user, reply.refresh_token
+
+    async def _revoke(self, request: RouteRequest, form: Mapping[str, str]) -> RouteResponse:
+        """End the sign-in of an access token or a refresh token (RFC 7009). The answer is the same for all tokens."""
+        token, grants = form.get("token", ""), self._grants
+        claims = find_own_claims(token.encode("utf-8", "replace"))
+
+        def end() -> None:
+            number = None if claims is None or self._keys.find_signed_claims(token) is None else claims.get("sid")
+            found = grants.find_sign_in(token) if number is None else grants.find_active(str(number))
+            if found is not None:
+                grants.end(found.id, found.user, "")
+
+        await self._use_database(token, end)
+        return _json({})
+
+    def _send_tokens(self, sign_in: SignIn, refresh_token: str = "") -> RouteResponse:
+        now, user = self._clock(), sign_in.user
+        seconds = min(self._sign_in_settings.token_minutes * 60, int(sign_in.ends_at - now))
+        claims = build_claims(user, sign_in.id, self._settings.dashboard_url, now, seconds)
+        return _json(
+            {
+                "access_token": self._keys.sign(claims),
+                "token_type": "Bearer",
+                "expires_in": seconds,
+                **({"refresh_token": refresh_token} if refresh_token else {}),
+                "email": user.email,
+            }
+        )
+
+    async def _count_unknown(self, request: RouteRequest) -> None:
+        """Raises `OAuthError` if the address has sent too many unknown tokens."""
+        forwarded = request.headers.get("x-forwarded-for", "")
+        begun = await _UNKNOWN_TOKENS.reserve(self._current_gateway.store, request.address, forwarded)
+        if begun.refused is not None:
+            raise _slow_down("Too many unknown codes or tokens came from this address. Wait a minute.")
+
+    async def _use_database(self, name: str, function: Callable[[], ResultT]) -> ResultT:
+        """Call `function` in a thread. `name`: whose calls wait for each other."""
+        return await self._threads.run(name, function)
+
+    @property
+    def _current_gateway(self) -> Gateway:
+        assert self._gateway is not None  # no request is served before the start of the plugins
+        return self._gateway
+
+    @property
+    def _settings(self) -> Settings:
+        return self._current_gateway.settings
+
+    @property
+    def _sign_in_settings(self) -> SignInSettings:
+        """Raises `UnknownModel` after a reload without `SIGN_IN_SECRET`."""
+        if (found := self._settings.sign_in) is None:
+            raise UnknownModel("SIGN_IN_SECRET is not set, so nobody signs in here.", code="sign-in-off")
+        return found
+
+    @property
+    def _keys(self) -> TokenKeys:
+        settings = self._settings
+        if self._opened is None or self._opened[0] is not settings:
+            self._opened = settings, TokenKeys(self._sign_in_settings)
+        return self._opened[1]
+
+    @property
+    def _grants(self) -> Grants:
+        return Grants(self._settings, self._keys, self._clock)
+
+
+def _read_form(request: RouteRequest) -> Mapping[str, str]:
+    """Raises `OAuthError`."""
+    try:
+        fields = parse_qs(request.body.decode("utf-8", "replace"), max_num_fields=_MAX_FORM_FIELDS)
+    except ValueError:
+        raise OAuthError("invalid_request", f"The form has more than {_MAX_FORM_FIELDS} fields.") from None
+    return {name: values[-1] for name, values in fields.items()}
+
+
+def _require(form: Mapping[str, str], name: str) -> str:
+    if not (value := form.get(name, "")):
+        raise OAuthError("invalid_request", f"The form has no {name}.")
+    return value
+
+
+def _name_address(request: RouteRequest) -> str:
+    """Return the address that a person compares. A client can only invent what its last reverse proxy forwards."""
+    forwarded = _shorten(request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip())
+    return f"{forwarded} (forwarded by {request.address})" if forwarded else request.address
+
+
+def _shorten(text: str) -> str:
+    return "".join(character for character in text[:_MAX_SHOWN_CHARACTERS] if character.isprintable())
+
+
+def _slow_down(description: str = "") -> OAuthError:
+    return OAuthError("slow_down", description, status=429)
+
+
+def _unavailable(description: str) -> OAuthError:
+    return OAuthError("temporarily_unavailable", description, status=503)
+
+
+def _ended() -> OAuthError:
+    return OAuthError("invalid_grant", "The sign-in is unknown or has ended. Sign in again.")
+
+
+def _json(value: Mapping[str, Any]) -> RouteResponse:
+    return RouteResponse(headers=_HEADERS, body=msgspec.json.encode(value))

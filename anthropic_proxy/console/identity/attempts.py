@@ -1,0 +1,112 @@
+"""The way of a browser to the identity provider and back (authorization code flow with PKCE).
+
+The browser has a cookie with random values until the provider's response arrives. The proxy accepts the response only
+in the browser that has the cookie, and only once.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote, unquote
+
+from msgspec import Struct, field
+
+from anthropic_proxy.console.identity.people import RETRY, OidcError, require_provider
+from anthropic_proxy.errors import MissingExtra
+from anthropic_proxy.gateway.settings import OidcSettings, Settings
+from anthropic_proxy.plugins import Gateway
+
+if TYPE_CHECKING:
+    from anthropic_proxy.console.identity.oidc_client import OidcClient
+
+CALLBACK_PATH = "/dashboard/oidc/callback"
+"""Path of the redirect URI, which is registered at the identity provider. Each kind of sign-in uses it."""
+ATTEMPT_COOKIE = "anthropic_proxy_oidc"
+ATTEMPT_SECONDS = 600
+Purpose = Literal["dashboard", "device"]
+"""What the browser signs in to: the dashboard, or a device on which Claude Code waits."""
+
+
+class SignInAttempt(Struct, frozen=True, kw_only=True):
+    """Random values of one sign-in, which prove that the provider's response belongs to it."""
+
+    state: str = field(default_factory=partial(secrets.token_urlsafe, 24))
+    """Random text in the request to the provider and in its response. It shows that the response belongs to this
+    browser."""
+    nonce: str = field(default_factory=partial(secrets.token_urlsafe, 24))
+    """Random text that the ID token must contain. It shows that the token belongs to this sign-in."""
+    verifier: str = field(default_factory=partial(secrets.token_urlsafe, 48))
+    """Secret of PKCE, which the token request contains. The provider has received only its hash before."""
+    purpose: Purpose = "dashboard"
+    target: str = ""
+    """Path of the page to show after the sign-in, or the hash of the device code."""
+
+
+class IdentityProvider:
+    """The identity provider that the current settings name."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._client: OidcClient | None = None
+        """None: no sign-in has used it."""
+
+    async def find_client(self) -> "OidcClient":
+        """The first call loads Authlib. Raises `OidcError` if no provider is set."""
+        provider = require_provider(self._gateway.settings)
+        if self._client is None or self._client.settings != provider:
+            self._client = await asyncio.to_thread(_open_client, provider, self._gateway)
+        return self._client
+
+
+def encode_attempt(attempt: SignInAttempt, settings: Settings) -> str:
+    """Return the value of the cookie of the attempt, with a signature."""
+    target = quote(attempt.target, safe="")
+    signed = ".".join((attempt.state, attempt.nonce, attempt.verifier, attempt.purpose, target))
+    return f"{_sign(signed, settings)}.{signed}"
+
+
+def decode_attempt(cookie: str, presented_state: str, settings: Settings) -> SignInAttempt:
+    """Return the sign-in that this browser began. Raises `OidcError` if the response is of another one."""
+    signature, _, signed = cookie.partition(".")
+    if not hmac.compare_digest(signature.encode("utf-8", "replace"), _sign(signed, settings).encode()):
+        raise OidcError(
+            "This browser has no sign-in in progress: it took more than ten minutes, or cookies are blocked. " + RETRY
+        )
+    state, nonce, verifier, purpose, target = signed.split(".", 4)
+    if not hmac.compare_digest(state.encode(), presented_state.encode("utf-8", "replace")):
+        raise OidcError(f"The response is not of the sign-in that this browser began last. {RETRY}")
+    found: Purpose = "device" if purpose == "device" else "dashboard"
+    return SignInAttempt(state=state, nonce=nonce, verifier=verifier, purpose=found, target=unquote(target))
+
+
+def write_attempt_cookie(value: str, seconds: int, *, is_https: bool) -> str:
+    """Return the header `Set-Cookie` by which the proxy later recognizes the browser that began the sign-in. With 0
+    `seconds`, the browser removes the cookie.
+    """
+    secure = "; Secure" if is_https else ""
+    return f"{ATTEMPT_COOKIE}={value}; Path=/dashboard/oidc; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
+
+
+def _open_client(provider: OidcSettings, gateway: Gateway) -> "OidcClient":
+    if find_spec("authlib") is None:
+        raise OidcError(f"{MissingExtra('Sign-in with OIDC_ISSUER needs Authlib', 'oidc').message}", status=502)
+    from anthropic_proxy.console.identity.oidc_client import OidcClient  # noqa: PLC0415
+
+    return OidcClient(provider, gateway)
+
+
+def _sign(text: str, settings: Settings) -> str:
+    """Return the signature of a cookie, which all workers and instances can check.
+
+    So invented cookies cause no request to the provider. A client without a secret (PKCE only) has no such protection,
+    unless `SIGN_IN_SECRET` is set.
+    """
+    provider = require_provider(settings)
+    secret = "" if provider.client_secret is None else provider.client_secret.reveal()
+    own = "" if settings.sign_in is None else settings.sign_in.secrets[0].reveal()
+    key = f"sign-in\n{provider.issuer}\n{provider.client_id}\n{secret}\n{own}".encode()
+    return hmac.new(key, text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()

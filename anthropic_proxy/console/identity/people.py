@@ -1,0 +1,162 @@
+"""Users of an identity provider: which are accepted, and what the settings give them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from anthropic_proxy.errors import join_with_or
+from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInGroup
+from anthropic_proxy.gateway.settings.sign_in_tables import EVERYBODY
+
+Role = Literal["admin", "owner", "viewer", "member"]
+RETRY = "Sign in again."
+CHECK_CLIENT = "An administrator should compare OIDC_CLIENT_ID and OIDC_CLIENT_SECRET with the identity provider."
+CHECK_ISSUER = "An administrator should check OIDC_ISSUER."
+_MAX_NAME_CHARACTERS = 128
+
+
+class OidcError(Exception):
+    """Exception: a sign-in with the identity provider failed or was rejected. Its message is shown to the user. It has
+    the cause and usually a remedy, but no tokens.
+    """
+
+    def __init__(self, message: str, *, status: int = 403) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        """HTTP status of the page: 403; 502 for a failure of the provider."""
+
+
+class UserRefused(OidcError):
+    """Exception: the settings do not accept this user of the identity provider."""
+
+
+class OidcUser(Struct, frozen=True, omit_defaults=True):
+    issuer: str
+    """Value of `OIDC_ISSUER` at the sign-in. The session ends if the setting has another value."""
+    client_id: str
+    subject: str
+    email: str
+    groups: tuple[str, ...] = ()
+    """Groups of the user that the settings name, from the claim with the roles."""
+    name: str = ""
+    """Name of the user. "": the identity provider sent none."""
+
+
+def accept_user(settings: Settings, claims: Mapping[str, Any]) -> OidcUser:
+    """Raises `UserRefused` if the user has no accepted e-mail address."""
+    provider = require_provider(settings)
+    email = claims.get(provider.email_claim)
+    if not isinstance(email, str) or email.count("@") != 1 or not (email.isascii() and email.isprintable()):
+        raise UserRefused(
+            f"The identity provider sent no e-mail address (claim {provider.email_claim!r}). An administrator should "
+            "allow the scope email for the client, or set OIDC_EMAIL_CLAIM."
+        )
+    if provider.email_claim == "email" and claims.get("email_verified") not in (True, "true"):
+        raise UserRefused(
+            f"The identity provider has not verified the address {email}. Confirm it there, then try again. If the "
+            "provider sends no claim email_verified, an administrator should set OIDC_EMAIL_CLAIM to a claim that "
+            "users cannot change."
+        )
+    used = list_named_groups(settings)
+    groups = tuple(
+        name
+        for name in dict.fromkeys(find_claim_texts(claims, provider.role_claim))
+        if name in used and "@" not in name
+    )
+    name = claims.get("name")
+    shown = name[:_MAX_NAME_CHARACTERS] if isinstance(name, str) and name.isprintable() else ""
+    user = OidcUser(provider.issuer, provider.client_id, str(claims["sub"]), email.lower(), groups, shown)
+    if not _has_domain(provider, user.email):
+        raise UserRefused(f"The domain of {email} is not accepted. OIDC_DOMAINS lists the accepted ones.")
+    return user
+
+
+def list_named_groups(settings: Settings) -> frozenset[str]:
+    """Return the names of groups in the settings. Other groups of a user are not stored."""
+    provider = require_provider(settings)
+    tables = () if settings.sign_in is None else settings.sign_in.groups
+    return frozenset({*provider.admins, *provider.viewers, *provider.members, *(table.name for table in tables)})
+
+
+def require_provider(settings: Settings) -> OidcSettings:
+    if settings.oidc is None:
+        raise OidcError("This proxy has no identity provider. Sign in with a key.", status=404)
+    return settings.oidc
+
+
+def require_role(settings: Settings, user: OidcUser) -> OidcUser:
+    """Raises `UserRefused` if the user has no role in the dashboard."""
+    if resolve_role(settings, user) is None:
+        raise UserRefused(f"{user.email} has no role. An administrator should add the user or a group to OIDC_MEMBERS.")
+    return user
+
+
+def resolve_role(settings: Settings, user: OidcUser) -> Role | None:
+    """Return the role that the present settings give to `user`. None: the user may not sign in to the dashboard."""
+    if (provider := settings.oidc) is None or not _is_of_provider(provider, user):
+        return None
+    if _is_listed(provider.admins, user):
+        return "admin"
+    if _is_listed(provider.viewers, user):
+        return "viewer"
+    if (table := find_group(settings, user)) is not None and table.role is not None:
+        return table.role
+    return "member" if not provider.members or _is_listed(provider.members, user) else None
+
+
+_NO_RULES = SignInGroup(name=EVERYBODY)
+
+
+def require_group(settings: Settings, user: OidcUser) -> SignInGroup:
+    """Return what the user may do from Claude Code. Raises `UserRefused` if the user may not use it."""
+    if (table := find_group(settings, user)) is not None:
+        return table
+    if settings.sign_in is not None and settings.sign_in.groups:
+        named = join_with_or([table.name for table in settings.sign_in.groups[:_MAX_LISTED_GROUPS]])
+        raise UserRefused(
+            f"{user.email} may not use Claude Code, because none of the groups of the user has a table "
+            f"[sign_in.groups.NAME]. An administrator should add the user to a group ({named}), or add a table."
+        )
+    require_role(settings, user)
+    return _NO_RULES
+
+
+_MAX_LISTED_GROUPS = 5
+
+
+def find_group(settings: Settings, user: OidcUser) -> SignInGroup | None:
+    """Return the first table `[sign_in.groups.NAME]` that matches the user. None: none does, or there are none."""
+    provider = settings.oidc
+    if settings.sign_in is None or provider is None or not _is_of_provider(provider, user):
+        return None
+    tables = settings.sign_in.groups
+    return next((table for table in tables if table.name == EVERYBODY or _is_listed([table.name], user)), None)
+
+
+def find_claim_texts(claims: Mapping[str, Any], claim_path: str) -> Sequence[str]:
+    """Dots in `claim_path` separate the names of nested objects. The list is empty if the claim is missing or has no
+    text.
+    """
+    value: Any = claims.get(claim_path)
+    if value is None:
+        value = claims
+        for name in claim_path.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+    if isinstance(value, str):
+        return (value,)
+    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else ()
+
+
+def _is_of_provider(provider: OidcSettings, user: OidcUser) -> bool:
+    return (user.issuer, user.client_id) == (provider.issuer, provider.client_id) and _has_domain(provider, user.email)
+
+
+def _has_domain(settings: OidcSettings, email: str) -> bool:
+    return not settings.domains or email.rpartition("@")[2] in settings.domains
+
+
+def _is_listed(entries: Sequence[str], user: OidcUser) -> bool:
+    """Upper and lower case of addresses are equal."""
+    return any(entry.lower() == user.email if "@" in entry else entry in user.groups for entry in entries)

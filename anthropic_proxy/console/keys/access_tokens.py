@@ -1,0 +1,192 @@
+"""Access tokens of signed-in persons: JWTs that the proxy signs with `SIGN_IN_SECRET`.
+
+The table of sign-ins decides whether a token is accepted. The token only proves which sign-in it belongs to.
+"""
+
+import hmac
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from joserfc import jwe, jws, jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import OctKey
+from msgspec import Struct
+
+from anthropic_proxy.console.identity.people import OidcError, OidcUser, require_group
+from anthropic_proxy.console.keys.key_table import KeysUnavailable, KeyTable, SignInEntry
+from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
+from anthropic_proxy.errors import AuthenticationFailed, PermissionDenied
+from anthropic_proxy.gateway.settings import Settings, SignInSettings
+from anthropic_proxy.plugins import Client
+
+AUDIENCE = "claude-gateway"
+"""Audience by which Claude Code recognizes a token of a gateway."""
+_ALGORITHM = "HS256"
+_LEEWAY_SECONDS = 60
+"""Accepted difference in seconds between the clocks of the instances."""
+_MAX_CACHED_TOKENS = 10_000
+_ENCRYPTION = {"alg": "dir", "enc": "A256GCM"}
+
+
+class _Token(Struct, frozen=True):
+    sign_in: str
+    ends_at: float
+
+
+class TokenKeys:
+    """Keys that are derived from `SIGN_IN_SECRET`. The first of several secrets signs and encrypts."""
+
+    def __init__(self, settings: SignInSettings) -> None:
+        secrets = [secret.reveal().encode() for secret in settings.secrets]
+        self._signing = [OctKey.import_key(hmac.digest(secret, b"access token", "sha256")) for secret in secrets]
+        self._encrypting = [OctKey.import_key(hmac.digest(secret, b"provider token", "sha256")) for secret in secrets]
+
+    def sign(self, claims: Mapping[str, Any]) -> str:
+        return jwt.encode({"alg": _ALGORITHM, "typ": "JWT"}, dict(claims), self._signing[0])
+
+    def find_signed_claims(self, text: str) -> Mapping[str, Any] | None:
+        """None: no key has signed the token."""
+        for key in self._signing:
+            try:
+                return jwt.decode(text, key, algorithms=[_ALGORITHM]).claims
+            except (JoseError, ValueError, TypeError, RecursionError):
+                continue
+        return None
+
+    def encrypt(self, text: str, user: OidcUser) -> str:
+        """Encrypt a refresh token of the identity provider, so that it can be used for this user only."""
+        return jwe.encrypt_compact({**_ENCRYPTION, "kid": user.subject}, text.encode(), self._encrypting[0])
+
+    def decrypt(self, text: str, user: OidcUser) -> str | None:
+        """None: it was encrypted with another secret, or for another user."""
+        for key in self._encrypting:
+            try:
+                found = jwe.decrypt_compact(text, key, algorithms=[*_ENCRYPTION.values()])
+            except (JoseError, ValueError, TypeError):
+                continue
+            return found.plaintext.decode() if found.plaintext and found.headers().get("kid") == user.subject else None
+        return None
+
+
+def build_claims(user: OidcUser, sign_in: str, issuer: str, now: float, seconds: float) -> dict[str, Any]:
+    """Claude Code reads `sub`, `email` and `groups` for its telemetry."""
+    return {
+        "iss": issuer,
+        "aud": AUDIENCE,
+        "sub": user.subject,
+        "email": user.email,
+        "name": user.name,
+        "groups": user.groups,
+        "sid": sign_in,
+        "iat": int(now),
+        "exp": int(now + seconds),
+    }
+
+
+class SignedInClients:
+    """Finds the client of an access token. `clock` returns seconds since the epoch."""
+
+    def __init__(
+        self, table: KeyTable, current_settings: Callable[[], Settings], clock: Callable[[], float] = time.time
+    ) -> None:
+        self._table = table
+        self._current_settings = current_settings
+        self._clock = clock
+        self._settings: Settings | None = None
+        """Settings of the values below."""
+        self._keys: TokenKeys | None = None
+        """None: `SIGN_IN_SECRET` is not set."""
+        self._tokens: dict[bytes, _Token] = {}
+        """Tokens with a valid signature, so that it is checked once."""
+        self._allowed: dict[str, SignInEntry] = {}
+        """Id of a sign-in → entry whose person may use Claude Code by these settings."""
+
+    async def identify(self, presented: Sequence[bytes]) -> Client | None:
+        """Return the client of the first token among the credentials. None: there is none.
+
+        Raises `AuthenticationFailed` for an invalid token, and `PermissionDenied` if the person has no group.
+        """
+        settings = self._current_settings()
+        if settings is not self._settings:
+            self._keys = None if settings.sign_in is None else TokenKeys(settings.sign_in)
+            self._tokens, self._allowed, self._settings = {}, {}, settings
+        if self._keys is None:
+            return None
+        for credential in presented:
+            token = self._tokens.get(credential)
+            if token is None and (claims := find_own_claims(credential)) is not None:
+                token = self._read(credential, claims, settings, self._keys)
+            if token is not None:
+                return await self._find_client(token, settings)
+        return None
+
+    def _read(self, credential: bytes, claims: Mapping[str, Any], settings: Settings, keys: TokenKeys) -> _Token:
+        text, now = credential.decode("ascii"), self._clock()
+        algorithm = jws.extract_compact(credential).protected.get("alg")
+        if algorithm != _ALGORITHM:
+            raise _invalid(f"its signature has the algorithm {str(algorithm)[:20]!r}, which is not accepted")
+        if keys.find_signed_claims(text) is None:
+            raise _invalid("its signature does not match SIGN_IN_SECRET")
+        if claims.get("iss") != settings.dashboard_url:
+            raise _invalid("it is of another proxy (claim iss)")
+        times = claims.get("iat"), claims.get("exp")
+        begin, end = (value if isinstance(value, int) else None for value in times)
+        if begin is None or end is None:
+            raise _invalid("it has no time (claims iat and exp)")
+        if begin > now + _LEEWAY_SECONDS:
+            raise _invalid("it is of the future (claim iat): compare the clocks of the instances")
+        if not isinstance(sign_in := claims.get("sid"), str):
+            raise _invalid("it names no sign-in (claim sid)")
+        if len(self._tokens) >= _MAX_CACHED_TOKENS:
+            self._tokens.clear()
+        token = self._tokens[credential] = _Token(sign_in, end)
+        return token
+
+    async def _find_client(self, token: _Token, settings: Settings) -> Client:
+        if self._clock() >= token.ends_at:
+            raise AuthenticationFailed(
+                "The access token has expired. Claude Code replaces it before a request. If it does not, sign in "
+                "again:  /login",
+                code="sign-in-token",
+                should_retry=False,
+            )
+        entry = self._table.find_sign_in(token.sign_in)
+        if entry is None:
+            await self._table.refresh()  # another instance may just have created the sign-in
+            entry = self._table.find_sign_in(token.sign_in)
+        if not self._table.is_loaded:
+            raise KeysUnavailable
+        if entry is None or self._clock() >= entry.ends_at:
+            raise AuthenticationFailed(
+                "The sign-in has ended: it was ended on the device or by an administrator, or its time is over. Sign "
+                "in again:  /login",
+                code="sign-in-ended",
+                should_retry=False,
+            )
+        if self._allowed.get(token.sign_in) is not entry:
+            try:
+                require_group(settings, entry.user)
+            except OidcError as error:
+                raise PermissionDenied(error.message, code="sign-in-group") from None
+            if len(self._allowed) >= _MAX_CACHED_TOKENS:
+                self._allowed.clear()
+            self._allowed[token.sign_in] = entry
+        return entry.client
+
+
+def find_own_claims(credential: bytes) -> Mapping[str, Any] | None:
+    """Return the unchecked claims of a token that names this kind of gateway. None: it is another key or token."""
+    if not credential.startswith(b"eyJ"):
+        return None
+    try:
+        claims = decode_json(jws.extract_compact(credential).payload)
+    except (JoseError, InvalidJson, ValueError, TypeError, RecursionError):
+        return None
+    return claims if isinstance(claims, dict) and claims.get("aud") == AUDIENCE else None
+
+
+def _invalid(reason: str) -> AuthenticationFailed:
+    return AuthenticationFailed(
+        f"The access token is not valid: {reason}. Sign in again:  /login", code="sign-in-token", should_retry=False
+    )

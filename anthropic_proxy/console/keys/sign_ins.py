@@ -1,0 +1,103 @@
+"""Sign-ins of persons from Claude Code: rows of the database, each with one device of a person.
+
+A person is a virtual key without a text, so that limits, budgets, ledger and audit log are those of keys.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.console.identity.people import OidcUser
+from anthropic_proxy.console.keys.descriptions import format_time
+from anthropic_proxy.console.ledger.database import Reader
+from anthropic_proxy.console.ledger.schema import SIGN_INS
+from anthropic_proxy.console.ledger.units import MICROSECONDS, to_microseconds
+
+_COLUMNS = ", ".join(SIGN_INS.columns)
+_SIGN_INS = f"SELECT {_COLUMNS} FROM sign_ins"
+
+
+class SignIn(Struct, frozen=True, kw_only=True):
+    """One device on which a person has signed in. Times are seconds since the epoch."""
+
+    id: str
+    key_id: str
+    """Id of the virtual key that the person is."""
+    user: OidcUser
+    """The person, as the identity provider described it last."""
+    device: str = ""
+    """Program that signed in, as it named itself."""
+    address: str = ""
+    """Address from which the program signed in."""
+    created_at: float
+    checked_at: float
+    """Time at which the identity provider described the person last."""
+    refreshed_at: float
+    """Time at which the device got its latest access token."""
+    ends_at: float
+    ended_at: float | None = None
+    """Time of the sign-out. None: it has not ended before `ends_at`."""
+    provider_token: str = ""
+    """Encrypted refresh token of the identity provider. "": it gave none."""
+
+    def is_active(self, now: float) -> bool:
+        return self.ended_at is None and now < self.ends_at
+
+
+def encode_sign_in(sign_in: SignIn) -> dict[str, Any]:
+    """Return the JSON value of commands and API, without secrets."""
+    return {
+        "id": sign_in.id,
+        "type": "sign_in",
+        "email": sign_in.user.email,
+        "key_id": sign_in.key_id,
+        "device": sign_in.device,
+        "address": sign_in.address,
+        "created_at": format_time(sign_in.created_at),
+        "refreshed_at": format_time(sign_in.refreshed_at),
+        "checked_at": format_time(sign_in.checked_at),
+        "ends_at": format_time(sign_in.ends_at),
+    }
+
+
+def list_sign_ins(connection: Reader, now: float) -> Sequence[SignIn]:
+    """Return the sign-ins that have not ended, the latest first."""
+    return _read(connection, "ended_at IS NULL AND ends_at > ? ORDER BY created_at DESC, id", to_microseconds(now))
+
+
+def find_sign_ins(connection: Reader, name: str, now: float) -> Sequence[SignIn]:
+    """Return those of one person or device that have not ended. `name`: id of the sign-in or of the key, or the
+    person's e-mail address.
+    """
+    address = name.lower()
+    return [
+        each for each in list_sign_ins(connection, now) if each.user.email == address or name in (each.id, each.key_id)
+    ]
+
+
+def find_sign_in(connection: Reader, column: str, value: str) -> SignIn | None:
+    """`column`: `id` or `refresh_hash`. Also one that has ended is found."""
+    return next(iter(_read(connection, f"{column} = ?", value)), None)
+
+
+def encode_user(user: OidcUser) -> str:
+    return msgspec.json.encode(user).decode()
+
+
+def _read(connection: Reader, condition: str, value: object) -> list[SignIn]:
+    rows = connection.query(f"{_SIGN_INS} WHERE {condition}", (value,))
+    return [sign_in for row in rows if (sign_in := _decode(row)) is not None]
+
+
+def _decode(row: Sequence[Any]) -> SignIn | None:
+    """None: the row cannot be read, so nobody is signed in by it."""
+    values = dict(zip(SIGN_INS.columns, row, strict=True))
+    times = ("created_at", "checked_at", "refreshed_at", "ends_at", "ended_at")
+    try:
+        values |= {name: None if values[name] is None else values[name] / MICROSECONDS for name in times}
+        values["user"] = msgspec.json.decode(values["person"], type=OidcUser)
+        return msgspec.convert({name: values[name] for name in SignIn.__struct_fields__}, SignIn)
+    except Exception:  # noqa: BLE001  # SQLite stores any value in any column
+        return None

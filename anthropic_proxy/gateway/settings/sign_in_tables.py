@@ -1,0 +1,131 @@
+"""Checks of the settings for the sign-in from Claude Code: the variables `SIGN_IN_…` and the tables
+`[sign_in.groups.NAME]` of the configuration file.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from msgspec import structs
+
+from anthropic_proxy.engine.options import ConfiguredRoute
+from anthropic_proxy.errors import ConfigurationError, InvalidRequest, join_with_and
+from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
+from anthropic_proxy.gateway.settings.fields import SignInGroup, SignInSettings
+from anthropic_proxy.gateway.settings.file_format import GroupTable
+from anthropic_proxy.gateway.settings.key_rules import (
+    BUDGET_FORMS,
+    Budget,
+    Rules,
+    decode_budget,
+    require_name,
+    require_valid_rules,
+)
+from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
+from anthropic_proxy.gateway.settings.values import LOCAL_HOSTS
+from anthropic_proxy.secrets import Secret
+
+MAX_GROUP_CHARACTERS = 256
+EVERYBODY = "*"
+"""Name of the table of all persons that no table before it matches."""
+_GROUPS: KeyPath = ("sign_in", "groups")
+_NEEDED = {"OIDC_ISSUER": "who somebody is", "DASHBOARD_URL": "the address that Claude Code and browsers use"}
+
+
+def load_sign_in(
+    fields: Mapping[str, Any], file: ConfigFile, routes: Sequence[ConfiguredRoute], sources: Sources
+) -> SignInSettings | None:
+    """`fields`: those of `Settings` that were decoded before. None: `SIGN_IN_SECRET` is not set. Errors are added to
+    those of `sources`, and warnings to `file.warnings`.
+    """
+    own: Mapping[str, Any] = fields.get("sign_in", {})
+    table = file.tables.sign_in
+    if table is not None:
+        sources.given["sign_in"] = Secret(str(table))
+    groups = [] if table is None else _build_groups(file, table.groups, routes, sources.errors)
+    if "SIGN_IN_SECRET" not in sources.origins:
+        if table is not None and sources.is_readable:
+            file.warnings.append(
+                f"[sign_in.groups] ({file.describe_origin_in_sentence(_GROUPS)}) is ignored, because SIGN_IN_SECRET "
+                "is not set."
+            )
+        return None
+    with sources.errors.collect():
+        _require_neighbors(fields, sources)
+    return SignInSettings(**own, groups=tuple(groups)) if "secrets" in own else None
+
+
+def _require_neighbors(fields: Mapping[str, Any], sources: Sources) -> None:
+    """Raise `ConfigurationError` if a setting is missing without which nobody can sign in."""
+    if not sources.is_readable:  # the unreadable file may have it
+        return
+    missing = [name for name in _NEEDED if name not in sources.origins]
+    if "VIRTUAL_KEYS" not in sources.origins or not fields.get("virtual_keys", True):
+        missing.insert(0, "VIRTUAL_KEYS=true")
+    if missing:
+        raise ConfigurationError(
+            f"SIGN_IN_SECRET is set, but not {join_with_and(missing)}. A person signs in from Claude Code at "
+            "DASHBOARD_URL by the identity provider, and is a virtual key. Set "
+            f"{'it' if len(missing) == 1 else 'them'} too, or remove SIGN_IN_SECRET.",
+            code="sign-in-settings",
+        )
+    url = urlsplit(fields.get("dashboard_url", "https://unreadable"))
+    if url.scheme != "https" and url.hostname not in LOCAL_HOSTS:
+        raise ConfigurationError(
+            f'DASHBOARD_URL is "{url.geturl()}", and SIGN_IN_SECRET is set. Claude Code signs in to an address with '
+            "https:// only, except at localhost, 127.0.0.1 and [::1]. Use https://, or remove SIGN_IN_SECRET.",
+            code="sign-in-settings",
+        )
+
+
+def _build_groups(
+    file: ConfigFile, tables: Mapping[str, GroupTable], routes: Sequence[ConfiguredRoute], errors: ErrorList
+) -> Sequence[SignInGroup]:
+    found: list[SignInGroup] = []
+    known = {route.name for route in routes}
+    for name, table in tables.items():
+        path = (*_GROUPS, name)
+        with errors.collect():
+            if found and found[-1].name == EVERYBODY:
+                raise file.rejection(
+                    path,
+                    f'is never used, because [sign_in.groups."{EVERYBODY}"] before it matches everybody.',
+                    code="sign-in-settings",
+                    hint=f'Move [sign_in.groups."{EVERYBODY}"] to the end.',
+                )
+            found.append(_build_group(file, path, table))
+        place = (*path, "routes")
+        file.warnings += [
+            f"{format_key_path(place)} has {route!r}, which is no name of [[routes]].{file.locate(place)}"
+            for route in table.routes
+            if route not in known
+        ]
+    return found
+
+
+def _build_group(file: ConfigFile, path: KeyPath, table: GroupTable) -> SignInGroup:
+    """Raises `ConfigurationError`."""
+    if not 0 < len(path[-1]) <= MAX_GROUP_CHARACTERS:
+        raise file.rejection(
+            path,
+            f"has a name of {len(path[-1])} characters. Use 1 to {MAX_GROUP_CHARACTERS}.",
+            code="sign-in-settings",
+            subject="A table of [sign_in.groups]",
+        )
+    budgets: list[Budget] = []
+    for index, text in enumerate(table.budgets):
+        try:
+            budgets.append(decode_budget(text))
+        except InvalidRequest:
+            raise file.invalid_value_error((*path, f"budgets[{index}]"), text, f"{BUDGET_FORMS}.") from None
+    given = {name: value for name, value in structs.asdict(table).items() if name in Rules.__struct_fields__}
+    lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    rules = Rules(**{**given, **lists, "budgets": tuple(budgets)})
+    try:
+        require_name("team", table.team)
+        require_valid_rules(rules)
+    except InvalidRequest as error:
+        raise ConfigurationError(
+            f"[{format_key_path(path)}]: {error.message}{file.locate(path)}", code="sign-in-settings"
+        ) from None
+    return SignInGroup(name=path[-1], role=table.role, team=table.team, rules=rules)

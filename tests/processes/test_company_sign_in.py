@@ -1,0 +1,250 @@
+"""Sign-in from Claude Code by the gateway protocol, with a strict identity provider."""
+
+import html
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.fakes.oidc import FakeProvider, running_provider
+from tests.support.server_process import Proxy, running_proxy
+from tests.support.sign_in import Browser, Device, list_sign_in_settings, read_result
+from tests.support.waiting import wait_for
+
+ADMIN_KEY = "admin-canary0123456789abcdef01234567"
+GROUPS = """
+[sign_in.groups.platform]
+team = "core"
+role = "admin"
+models = ["demo/*"]
+budgets = ["5USD/day"]
+
+[sign_in.groups.developers]
+team = "build"
+requests_per_minute = 60
+"""
+
+
+class Company:
+    def __init__(self, proxy: Proxy, provider: FakeProvider) -> None:
+        self.proxy = proxy
+        self.provider = provider
+        self.admin = proxy.client(headers={"x-api-key": ADMIN_KEY})
+
+    def new_device(self, email: str = "ann@example.com", groups: tuple[str, ...] = ("developers",)) -> Device:
+        self.provider.user = {
+            "sub": f"subject of {email}",
+            "email": email,
+            "email_verified": True,
+            "name": email.partition("@")[0].title(),
+            "groups": [*groups, "not named by the settings"],
+        }
+        return Device(self.proxy)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
+    directory: Path = tmp_path_factory.mktemp("company")
+    (directory / "anthropic-proxy.toml").write_text(GROUPS)
+    with running_provider() as provider:
+        provider.offers_refresh = True
+        settings = {
+            **list_sign_in_settings(provider),
+            "ADMIN_API_KEY": ADMIN_KEY,
+            "SERVE_DEMO": "true",
+            "LOG_LEVEL": "info",
+            "DATABASE_URL": f"sqlite:///{directory}/ledger.sqlite3",
+            "SIGN_IN_NOTICE": "Questions: platform@example.com",
+            "OIDC_DOMAINS": "example.com",
+        }
+        with running_proxy(directory, settings) as proxy:
+            provider.redirect_uri = f"{proxy.url}/dashboard/oidc/callback"
+            yield Company(proxy, provider)
+            assert provider.problems == []
+
+
+@pytest.fixture
+def company(shared: Company) -> Company:
+    shared.provider.refresh_status = 200
+    shared.provider.may_refresh.set()
+    shared.provider.error = ""
+    return shared
+
+
+def test_discovery_and_device_authorization_have_the_form_of_the_protocol(company: Company) -> None:
+    url, device = company.proxy.url, company.new_device()
+    found = device.client.get("/.well-known/oauth-authorization-server")
+    assert (found.status_code, found.json()) == (
+        200,
+        {
+            "issuer": url,
+            "device_authorization_endpoint": f"{url}/oauth/device_authorization",
+            "token_endpoint": f"{url}/oauth/token",
+            "revocation_endpoint": f"{url}/oauth/revoke",
+            "grant_types_supported": ["urn:ietf:params:oauth:grant-type:device_code", "refresh_token"],
+            "response_types_supported": [],
+            "token_endpoint_auth_methods_supported": ["none"],
+            "scopes_supported": ["openid", "profile", "email"],
+            "gateway_protocol_version": 1,
+        },
+    )
+    begun = device.begin()
+    code = begun["user_code"]
+    assert begun == {
+        "device_code": begun["device_code"],
+        "user_code": code,
+        "verification_uri": f"{url}/device",
+        "verification_uri_complete": f"{url}/device?user_code={code}",
+        "expires_in": 600,
+        "interval": 5,
+        "login_notice": "Questions: platform@example.com",
+    }
+    assert len(begun["device_code"]) == 43
+    pending, early = device.poll(), device.poll()
+    assert (pending.status_code, pending.json()) == (400, {"error": "authorization_pending"})
+    assert (early.status_code, early.json()) == (429, {"error": "slow_down"})
+
+
+def test_a_person_signs_in_and_is_a_virtual_key_of_the_team_of_the_group(company: Company) -> None:
+    device = company.new_device("bea@example.com", ("developers",))
+    begun, browser = device.begin(), Browser(company.proxy)
+    page = browser.open(begun)
+    text = html.unescape(page.text)
+    for shown in (begun["user_code"], "claude-code/2.1.332", "127.0.0.1"):
+        assert f">{shown}<" in text
+    policy = page.headers["content-security-policy"]
+    assert f"form-action 'self' {company.provider.issuer}; " in policy
+    done = browser.client.get(browser.follow(browser.confirm(begun["user_code"].lower().replace("-", ""))))
+    assert read_result(done) == (
+        "claude-code/2.1.332 is signed in as bea@example.com. Return to Claude Code. You can close this page."
+    )
+    answer = device.poll()
+    tokens = answer.json()
+    assert (answer.status_code, {**tokens, "access_token": "", "refresh_token": ""}) == (
+        200,
+        {
+            "access_token": "",
+            "token_type": "Bearer",
+            "expires_in": 3600,
+            "refresh_token": "",
+            "email": "bea@example.com",
+        },
+    )
+    assert device.send(tokens["access_token"]).status_code == 200
+    found = company.admin.get("/admin/keys/bea@example.com").json()
+    shown = {name: found[name] for name in ("name", "owner", "team", "status", "requests_per_minute", "budgets")}
+    assert shown == {
+        "name": "bea@example.com",
+        "owner": "bea@example.com",
+        "team": "build",
+        "status": "active",
+        "requests_per_minute": 60,
+        "budgets": [],
+    }
+    (listed,) = [one for one in company.admin.get("/admin/sign-ins").json()["data"] if one["email"] == found["name"]]
+    assert (listed["device"], listed["address"], listed["key_id"]) == ("claude-code/2.1.332", "127.0.0.1", found["id"])
+    again = device.poll()
+    assert (again.status_code, again.json()) == (429, {"error": "slow_down"})
+
+
+def test_a_refresh_asks_the_provider_and_follows_the_groups(company: Company) -> None:
+    device = company.new_device("cem@example.com", ("developers",))
+    device.sign_in()
+    before = company.provider.refreshes
+    company.new_device("cem@example.com", ("platform",))
+    answer = device.refresh()
+    assert (answer.status_code, sorted(answer.json())) == (200, ["access_token", "email", "expires_in", "token_type"])
+    assert company.provider.refreshes == before + 1
+    found = company.admin.get("/admin/keys/cem@example.com").json()
+    assert (found["team"], found["models"], found["requests_per_minute"]) == ("core", ["demo/*"], None)
+    assert [(one["amount"], one["unit"], one["period"]) for one in found["budgets"]] == [(5.0, "usd", "day")]
+    assert device.send(answer.json()["access_token"]).status_code == 200
+    company.new_device("cem@example.com", ())
+    refused = device.refresh()
+    ended = {"error": "invalid_grant", "error_description": "The sign-in is unknown or has ended. Sign in again."}
+    assert (refused.status_code, refused.json()) == (400, ended)
+    message = {
+        "type": "error",
+        "error": {
+            "type": "authentication_error",
+            "message": "The sign-in has ended: it was ended on the device or by an administrator, or its time is over. "
+            "Sign in again:  /login",
+        },
+    }
+    late = wait_for(device.send, lambda answer: answer.status_code == 401)
+    assert {name: late.json()[name] for name in message} == message
+    assert late.headers["x-should-retry"] == "false"
+
+
+def test_a_provider_that_does_not_answer_ends_no_sign_in(company: Company) -> None:
+    device = company.new_device("dan@example.com")
+    device.sign_in()
+    company.provider.refresh_status = 500
+    waiting = device.refresh()
+    assert (waiting.status_code, waiting.json()) == (
+        503,
+        {"error": "temporarily_unavailable", "error_description": "The identity provider does not answer."},
+    )
+    company.provider.refresh_status = 200
+    company.provider.may_refresh.clear()
+    slow = device.refresh()
+    assert (slow.status_code, slow.json()) == (
+        503,
+        {
+            "error": "temporarily_unavailable",
+            "error_description": "The identity provider has not answered in time.",
+        },
+    )
+    company.provider.may_refresh.set()
+    # the late answer has replaced the provider's refresh token, and was stored
+    assert device.refresh().status_code == 200
+    assert device.refresh().status_code == 200
+
+
+def test_a_person_without_a_group_is_refused_with_the_reason_in_browser_and_terminal(company: Company) -> None:
+    device = company.new_device("eve@example.com", ())
+    page = Browser(company.proxy).approve(device.begin())
+    reason = (
+        "eve@example.com may not use Claude Code, because none of the groups of the user has a table "
+        "[sign_in.groups.NAME]. An administrator should add the user to a group (platform or developers), or add a "
+        "table."
+    )
+    assert (page.status_code, html.unescape(read_result(page))) == (403, reason)
+    answer = device.poll()
+    assert (answer.status_code, answer.json()) == (403, {"error": "unauthorized_client", "error_description": reason})
+
+
+def test_a_denied_code_is_denied_on_the_device(company: Company) -> None:
+    device = company.new_device("fay@example.com")
+    page = Browser(company.proxy).confirm(device.begin()["user_code"], "deny")
+    assert read_result(page) == "The sign-in is denied. You can close this page."
+    answer = device.poll()
+    assert (answer.status_code, answer.json()) == (
+        400,
+        {"error": "access_denied", "error_description": "The sign-in was denied in the browser."},
+    )
+
+
+def test_a_sign_out_on_the_device_and_by_the_administrator_ends_the_sign_in(company: Company) -> None:
+    device, other = company.new_device("gus@example.com"), company.new_device("gus@example.com")
+    device.sign_in()
+    other.sign_in()
+    out = device.client.post("/oauth/revoke", data={"token": device.tokens["access_token"]})
+    assert (out.status_code, out.json()) == (200, {})
+    refresh = {"token": device.tokens["refresh_token"], "token_type_hint": "refresh_token"}
+    assert device.client.post("/oauth/revoke", data=refresh).json() == {}
+    wait_for(device.send, lambda answer: answer.status_code == 401)
+    assert other.send().status_code == 200
+    ended = company.admin.post("/admin/sign-ins/gus@example.com/sign-out")
+    assert [one["email"] for one in ended.json()["data"]] == ["gus@example.com"]
+    assert other.send().status_code == 401
+    assert other.refresh().status_code == 400
+    entries = company.admin.get("/admin/audit").json()["data"]
+    found = [(one["actor"], one["action"]) for one in entries if "gus@" in one["object"]]
+    assert found == [
+        ("API (admin key 1)", "sign out"),
+        ("sign-in (gus@example.com)", "sign out"),
+        ("sign-in (gus@example.com)", "sign in"),
+        ("sign-in (gus@example.com)", "sign in"),
+        ("sign-in (gus@example.com)", "create key"),
+    ]

@@ -1,0 +1,99 @@
+"""A device and a browser of a person that signs in from Claude Code, as the gateway protocol describes it."""
+
+import re
+from typing import Any
+
+import httpx2 as httpx
+
+from tests.support.fakes.oidc import CLIENT_ID, CLIENT_SECRET, FakeProvider
+from tests.support.server_process import Proxy
+
+DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
+SECRET = "sign-in-canary-0123456789abcdef0123456789"
+USER_AGENT = "claude-code/2.1.332"
+SAME_ORIGIN = {"sec-fetch-site": "same-origin"}
+
+
+def list_sign_in_settings(provider: FakeProvider) -> dict[str, str]:
+    return {
+        "VIRTUAL_KEYS": "true",
+        "OIDC_ISSUER": provider.issuer,
+        "OIDC_CLIENT_ID": CLIENT_ID,
+        "OIDC_CLIENT_SECRET": CLIENT_SECRET,
+        "DASHBOARD_URL": "http://127.0.0.1:{port}",
+        "SIGN_IN_SECRET": SECRET,
+    }
+
+
+class Device:
+    """Claude Code on one machine. `address`: the one that a reverse proxy states. "": there is no reverse proxy."""
+
+    def __init__(self, proxy: Proxy, address: str = "") -> None:
+        self.proxy = proxy
+        self.address = address
+        self.client = proxy.client(headers={"user-agent": USER_AGENT, **_forward(address)})
+        self.begun: dict[str, Any] = {}
+        self.tokens: dict[str, Any] = {}
+
+    def begin(self) -> dict[str, Any]:
+        answer = self.client.post("/oauth/device_authorization", data={"surface": "claude_code"})
+        assert answer.status_code == 200, answer.text
+        self.begun = answer.json()
+        return self.begun
+
+    def poll(self) -> httpx.Response:
+        form = {"grant_type": DEVICE_GRANT, "device_code": self.begun["device_code"]}
+        return self.client.post("/oauth/token", data=form)
+
+    def sign_in(self) -> dict[str, Any]:
+        """Sign in as the present user of the identity provider."""
+        self.begin()
+        page = Browser(self.proxy, self.address).approve(self.begun)
+        assert page.status_code == 200, page.text
+        answer = self.poll()
+        assert answer.status_code == 200, answer.text
+        self.tokens = answer.json()
+        return self.tokens
+
+    def refresh(self) -> httpx.Response:
+        form = {"grant_type": "refresh_token", "refresh_token": self.tokens["refresh_token"]}
+        return self.client.post("/oauth/token", data=form)
+
+    def send(self, token: str = "") -> httpx.Response:
+        """Send a message with the access token."""
+        body = {"model": "demo/demo", "max_tokens": 50, "messages": [{"role": "user", "content": "hi"}]}
+        headers = {"authorization": f"Bearer {token or self.tokens['access_token']}"}
+        return self.client.post("/v1/messages", json=body, headers=headers)
+
+
+class Browser:
+    """The browser of a person. The identity provider asks nothing."""
+
+    def __init__(self, proxy: Proxy, address: str = "") -> None:
+        self.client = proxy.client(headers=_forward(address))
+
+    def open(self, begun: dict[str, Any]) -> httpx.Response:
+        return self.client.get(begun["verification_uri_complete"])
+
+    def confirm(self, user_code: str, action: str = "confirm", headers: dict[str, str] = SAME_ORIGIN) -> httpx.Response:
+        return self.client.post("/device", data={"user_code": user_code, "action": action}, headers=headers)
+
+    def follow(self, answer: httpx.Response) -> str:
+        """Go to the identity provider, and return the address to which it sends the browser."""
+        assert answer.status_code == 303, answer.text
+        return httpx.get(answer.headers["location"], trust_env=False).headers["location"]
+
+    def approve(self, begun: dict[str, Any]) -> httpx.Response:
+        assert self.open(begun).status_code == 200
+        return self.client.get(self.follow(self.confirm(begun["user_code"])))
+
+
+def _forward(address: str) -> dict[str, str]:
+    return {"x-forwarded-for": address} if address else {}
+
+
+def read_result(page: httpx.Response) -> str:
+    """Return the sentence about the result, or the problem, of the page of a device."""
+    found = re.search(r'role="(?:status|alert)">(?:<span[^>]*>[^<]*</span> )?([^<]*)</p>', page.text)
+    assert found is not None, page.text
+    return found[1]
