@@ -55,6 +55,7 @@ DATE_READERS = {
     "console.dashboard.palette",
     "console.dashboard.site",
     "console.gateway_protocol.managed_settings",
+    "console.gateway_protocol.plugin",
     "console.gateway_protocol.usage",
     "console.gateway_protocol.grants",
     "console.gateway_protocol.sign_in",

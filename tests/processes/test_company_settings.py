@@ -5,9 +5,11 @@ from pathlib import Path
 
 import aiohttp
 
+from tests.support.fakes.oidc import running_provider
 from tests.support.process_checks import reload
 from tests.support.server_process import Proxy, running_proxy
-from tests.support.waiting import WAIT_SECONDS
+from tests.support.sign_in import Device, list_sign_in_settings
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 PATH = "/managed/settings"
 ADMIN = "admin-canary0123456789abcdef01234567"
@@ -63,3 +65,54 @@ def test_settings_are_answered_during_a_reload_and_a_burst_of_counts_is_admitted
     }
     with running_proxy(tmp_path, settings) as proxy:
         asyncio.run(asyncio.wait_for(use(proxy, tmp_path), WAIT_SECONDS))
+
+
+GROUPS = """
+[sign_in.groups."*"]
+team = "build"
+budgets = ["1000000tokens/day"]
+
+[managed_settings.contractors]
+cleanupPeriodDays = 7
+
+[managed_settings."*"]
+cleanupPeriodDays = 30
+"""
+STATED = f"sha256:{'5eed' * 16}"
+
+
+def test_a_signed_in_person_has_the_settings_of_the_group_and_its_machine_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "anthropic-proxy.toml").write_text(GROUPS)
+    with running_provider() as provider:
+        provider.offers_refresh = True
+        database = {"DATABASE_URL": f"sqlite:///{tmp_path}/ledger.sqlite3", "ADMIN_API_KEY": ADMIN}
+        with running_proxy(tmp_path, {**list_sign_in_settings(provider), **database, "SERVE_DEMO": "true"}) as proxy:
+            provider.redirect_uri = f"{proxy.url}/dashboard/oidc/callback"
+            user = {"email": "ann@example.com", "email_verified": True, "name": "Ann"}
+            found = {}
+            for groups in (["contractors", "other"], ["other"]):
+                provider.user = {"sub": f"ann {len(groups)}", **user, "groups": groups}
+                provider.user["email"] = f"ann{len(groups)}@example.com"
+                device = Device(proxy)
+                bearer = {"authorization": f"Bearer {device.sign_in()['access_token']}"}
+                answer = device.client.get(PATH, headers=bearer)
+                found[len(groups)] = answer.status_code, answer.json()["settings"]["cleanupPeriodDays"]
+                usage = device.client.get("/api/oauth/usage", headers=bearer)
+                assert (usage.status_code, usage.json()["limits"]) == (200, [])
+                sent = device.client.post("/v1/metrics", content=b"", headers=bearer)
+                assert (sent.status_code, sent.content) == (200, b"")
+            assert found == {2: (200, 7), 1: (200, 30)}
+            # a request in which the machine states other settings than those that it has just asked for
+            hints = {
+                "x-claude-code-managed-settings-checksum": STATED,
+                "user-agent": "claude-cli/2.1.332 (external, cli)",
+            }
+            body = {"model": "demo/demo", "max_tokens": 1, "messages": [{"role": "user", "content": "quota"}]}
+            asked = device.client.post("/v1/messages", json=body, headers={**bearer, **hints})
+            assert asked.headers["anthropic-ratelimit-unified-status"] == "allowed"
+            admin = proxy.client(headers={"x-api-key": ADMIN})
+            (key,) = [one for one in admin.get("/admin/keys").json()["data"] if one["name"] == "ann1@example.com"]
+            pages = proxy.client()
+            pages.post("/dashboard/sign-in", data={"key": ADMIN, "next": ""})
+            shown = f"{STATED[7:15]}, sent {answer.json()['checksum'][7:15]}, claude-cli/2.1.332"
+            wait_for(lambda: pages.get(f"/dashboard/keys/{key['id']}").text, lambda text: shown in text)

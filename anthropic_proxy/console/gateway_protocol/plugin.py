@@ -1,8 +1,10 @@
 """The plugin of virtual keys, with the URL paths that Claude Code asks of the gateway of a company."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -12,12 +14,14 @@ from anthropic_proxy.console.keys.limits import Scope
 from anthropic_proxy.console.keys.machine_reports import MachineReport, store_report
 from anthropic_proxy.console.keys.plugin import Access, open_access
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
+from anthropic_proxy.engine.messages.purpose import SETTINGS_HEADER
 from anthropic_proxy.errors import ConfigurationError, MissingExtra
 from anthropic_proxy.gateway.server.auth import MAX_REQUEST_BYTES
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import (
     Client,
     Gateway,
+    Headers,
     Plugin,
     Route,
     RouteRequest,
@@ -29,6 +33,9 @@ from anthropic_proxy.plugins import (
 if TYPE_CHECKING:
     from anthropic_proxy.console.gateway_protocol.sign_in import SignInEndpoints
 
+_MAX_MACHINES = 10_000
+_MAX_CHECKSUM = 100
+"""Maximum number of characters of a stated checksum that are compared."""
 _Send = Callable[[Gateway, RouteRequest], Awaitable[RouteResponse]]
 
 
@@ -55,6 +62,9 @@ class _GatewayProtocol:
         self._generated = GeneratedSettings()
         self._gateway: Gateway | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stated: dict[tuple[str, str], str] = {}
+        """Key and sign-in → checksum of the managed settings that the last request stated."""
+        access.policy.note_settings = self._note_settings
 
     async def start(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -91,14 +101,26 @@ class _GatewayProtocol:
         return self._access.table.find_scopes(client.key_id) if client.role == "member" else []
 
     async def _send_managed_settings(self, gateway: Gateway, request: RouteRequest) -> RouteResponse:
-        def note_machine(report: MachineReport) -> None:
-            task = asyncio.create_task(_store_report(gateway.store, request.client.key_id, report))
-            self._tasks.add(task)  # the answer does not wait for the store
-            task.add_done_callback(self._tasks.discard)
+        note = partial(self._note_machine, gateway, request.client.key_id)
+        scopes, found = self._find_scopes(request.client), self._generated
+        return await managed_settings.serve_managed_settings(request, gateway, scopes, found, note)
 
-        scopes = self._find_scopes(request.client)
-        found = self._generated
-        return await managed_settings.serve_managed_settings(request, gateway, scopes, found, note_machine)
+    def _note_machine(self, gateway: Gateway, key_id: str, report: MachineReport) -> None:
+        """No answer waits for the store."""
+        task = asyncio.create_task(_store_report(gateway.store, key_id, report))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _note_settings(self, client: Client, headers: Headers) -> None:
+        """Store the settings that a machine states in a request, if they differ from those in its request before."""
+        held, machine = headers[SETTINGS_HEADER][:_MAX_CHECKSUM], (client.key_id, client.sign_in)
+        if self._gateway is None or self._stated.get(machine) == held:
+            return
+        if len(self._stated) >= _MAX_MACHINES:
+            self._stated.clear()
+        self._stated[machine] = held
+        program = headers.get("user-agent", "").partition(" ")[0]
+        self._note_machine(self._gateway, client.key_id, MachineReport(client.sign_in, time.time(), program, held))
 
     async def _send_usage(self, gateway: Gateway, request: RouteRequest) -> RouteResponse:
         return await usage.serve_usage(request, gateway, self._find_scopes(request.client), self._threads)

@@ -77,7 +77,8 @@ def list_named_groups(settings: Settings) -> frozenset[str]:
     """Return the names of groups in the settings. Other groups of a user are not stored."""
     provider = require_provider(settings)
     tables = () if settings.sign_in is None else settings.sign_in.groups
-    return frozenset({*provider.admins, *provider.viewers, *provider.members, *(table.name for table in tables)})
+    roles = (*provider.admins, *provider.viewers, *provider.members)
+    return frozenset((*roles, *(table.name for table in tables), *settings.managed_settings))
 
 
 def require_provider(settings: Settings) -> OidcSettings:

@@ -1,5 +1,6 @@
-"""Which managed settings the machines of a person have: each tells it when it asks for them, at a start of Claude Code
-and once an hour. The store has the last report of each machine for a month.
+"""Which managed settings the machines of a person have. Each tells it when it asks for them, at a start of Claude Code
+and once an hour, and in each request if the settings have `CLAUDE_CODE_GATEWAY_HINT_HEADERS`. The store has the last
+report of each machine for a month.
 """
 
 from collections.abc import Sequence
@@ -23,22 +24,24 @@ class MachineReport(Struct, frozen=True):
     program: str
     """Program and version of the client: `claude-code/2.1.332`."""
     held: str
-    """Checksum of the settings on the machine before the answer. "": it had none."""
-    sent: str
-    """Checksum of the settings in the answer."""
+    """Checksum of the settings on the machine, before an answer with others. "": it had none."""
+    sent: str = ""
+    """Checksum of the settings that the proxy has sent last. "": as before."""
 
     def describe(self) -> str:
         """Return `3facd639, up to date, claude-code/2.1.332`."""
         held = self.held.removeprefix("sha256:")[:8]
         sent = self.sent.removeprefix("sha256:")[:8]
-        state = f"{held}, up to date" if held == sent else f"{held or 'none'}, then {sent}"
+        state = f"{held}, up to date" if held == sent else f"{held or 'none'}, sent {sent or 'nothing'}"
         return f"{state}, {self.program}" if self.program else state
 
 
 async def store_report(store: Store, key_id: str, report: MachineReport) -> None:
     """Raises `StoreUnavailable`."""
-    others = [one for one in await read_reports(store, key_id) if one.machine != report.machine]
+    known = await read_reports(store, key_id)
+    others = [one for one in known if one.machine != report.machine]
     fields = {name: getattr(report, name)[:_MAX_CHARACTERS] for name in ("program", "held")}
+    fields["sent"] = report.sent or next((one.sent for one in known if one.machine == report.machine), "")
     reports = [msgspec.structs.replace(report, **fields), *others][:_MAX_MACHINES]
     await store.put(_name(key_id), msgspec.json.encode(reports).decode(), _SECONDS)
 

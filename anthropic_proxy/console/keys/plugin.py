@@ -29,6 +29,7 @@ from anthropic_proxy.console.keys.queries import sum_budget_use
 from anthropic_proxy.console.keys.reservations import Reservations
 from anthropic_proxy.console.ledger.costs import ModelCosts, find_request_usage, find_running_usage
 from anthropic_proxy.console.ledger.database import open_for_reading
+from anthropic_proxy.engine.messages.purpose import SETTINGS_HEADER
 from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.errors import AuthenticationFailed, ConfigurationError, MissingExtra, PermissionDenied
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
@@ -177,10 +178,19 @@ class KeyPolicy:
         self._costs: RequestCosts | None = None
         """Prices of models. None: not loaded, because no limit has needed prices yet."""
 
+        self.note_settings: Callable[[Client, Headers], None] | None = None
+        """Receives the requests of virtual keys that state the managed settings of their machine."""
+
     def set_reservations(self, reservations: Reservations) -> None:
         self._reservations = reservations
 
     async def identify(self, headers: Headers) -> Client | None:
+        client = await self._identify(headers)
+        if SETTINGS_HEADER in headers and client is not None and client.key_id and self.note_settings is not None:
+            self.note_settings(client, headers)
+        return client
+
+    async def _identify(self, headers: Headers) -> Client | None:
         """Return the client that the virtual key, access token or admin key in the request headers identifies. None:
         the headers contain no key, or a `PROXY_API_KEY`, which the server checks itself. Raises `AuthenticationFailed`
         for any other key, and `KeysUnavailable` if virtual keys cannot be checked.

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 SESSION_HEADER, AGENT_HEADER = "x-claude-code-session-id", "x-claude-code-agent-id"
 _CLASS, AGENT_TYPE_HEADER = "x-claude-code-request-class", "x-claude-code-agent-type"
 PROMPT_HEADER, _DURATIONS = "x-claude-code-prompt-id", "x-claude-code-prev-tool-durations"
+SETTINGS_HEADER = "x-claude-code-managed-settings-checksum"
+"""Header with the checksum of the managed settings of a machine, for their administrators."""
 HINT_HEADERS = frozenset(
     (
         *(_CLASS, "x-claude-1p-request-class", AGENT_TYPE_HEADER, "x-claude-code-parent-agent-id", PROMPT_HEADER),
         *(_DURATIONS, "x-claude-code-compaction", "x-claude-code-context-compacted"),
-        # of machines with managed settings, for their administrators
-        "x-claude-code-managed-settings-checksum",
+        SETTINGS_HEADER,
         # of the gateway of Claude Code: the person who sends the request
         *("x-claude-gateway-user-id", "x-claude-gateway-user-email", "x-litellm-end-user-id"),
     )

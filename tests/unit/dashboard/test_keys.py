@@ -176,5 +176,5 @@ def test_the_page_of_a_key_shows_the_settings_of_its_machines(
     assert page is not None
     assert [value for title, value in page["facts"] if title == "Settings"] == [
         "3facd639, up to date, claude-code/2.1.332, 2 h ago",
-        "none, then 3facd639, claude-code/2.1.332, 2 h ago",
+        "none, sent 3facd639, claude-code/2.1.332, 2 h ago",
     ]

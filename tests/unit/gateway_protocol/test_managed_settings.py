@@ -111,9 +111,9 @@ async def test_the_last_report_of_each_machine_is_kept() -> None:
     found = await read_reports(store, "key_1")
     assert [one.describe() for one in found] == [
         "3facd639, up to date, claude-code/2.1.332",
-        "bbbbbbbb, then 3facd639, claude-code/2.1.332",
+        "bbbbbbbb, sent 3facd639, claude-code/2.1.332",
     ]
-    assert first.describe() == "none, then 3facd639, claude-code/2.1.331"
+    assert first.describe() == "none, sent 3facd639, claude-code/2.1.331"
     assert len(found[1].held) == 100
     await store.put("managed-settings/key_1", "of another version", 60)
     assert await read_reports(store, "key_1") == []
