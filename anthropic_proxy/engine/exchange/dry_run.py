@@ -118,6 +118,7 @@ async def _run(engine: Engine, body: bytes, path: str, sender: DryRunClient, cre
         engine,
         transports={row.name: _RecordingTransport(row.transport, result) for row in find_registry(engine.settings)},
         credentials=credentials,
+        inspectors=(),
         web_fetch=web.fetch if engine.web_fetch is not None else None,
         web_search=web.search if engine.web_search is not None else None,
     )

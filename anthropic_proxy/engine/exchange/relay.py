@@ -49,7 +49,7 @@ from anthropic_proxy.engine.wires.contract import (
     UpstreamResponse,
     read_body,
 )
-from anthropic_proxy.engine.wires.framing import FRAME_READERS, MAX_FRAME_BYTES, EventSplitter
+from anthropic_proxy.engine.wires.framing import EVENT_BORDER, FRAME_READERS, MAX_FRAME_BYTES, EventSplitter
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 from anthropic_proxy.secrets import redact_secret_bytes
 
@@ -309,7 +309,7 @@ class RelayStream(Reply):
             self._begun = True
             if b"event:" not in relevant:
                 self._delta_frame_bytes = len(_DELTA_FRAME)
-        for event in _BORDER.split(relevant) if _ERROR_NAME.search(relevant) else (relevant,):
+        for event in EVENT_BORDER.split(relevant) if _ERROR_NAME.search(relevant) else (relevant,):
             is_error = _ERROR_NAME.search(event) is not None
             reader = FRAME_READERS[self._wire.framing]()
             for frame in (*reader.feed(event), *reader.finish()):
@@ -327,7 +327,7 @@ class RelayStream(Reply):
 
     def _find_frame(self, frame: bytes, data: bytes) -> int:
         start = 0
-        for border in _BORDER.finditer(data):
+        for border in EVENT_BORDER.finditer(data):
             if frame in [*FRAME_READERS[self._wire.framing]().feed(data[start : border.end()])]:
                 break
             start = border.end()
@@ -346,7 +346,6 @@ _BLOCK_DELTA = b'"content_block_delta"'
 _EVENT_LINE = b"event: content_block_delta\n"
 _DELTA_FRAME = b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":""}}\n\n'
 """SSE frame with an empty text delta. Its length is subtracted to estimate the text in an incomplete reply."""
-_BORDER = compile_later(rb"\r?\n\r?\n|\r\r")
 _ERROR_NAME = compile_later(rb"(?:^|[\r\n])event: ?error[\r\n]")
 _DELAYS = ("retry-after", "retry-after-ms")
 _DELAY = compile_later(r" *(?:\d+(?:\.\d+)?|[A-Z][a-z]{2,}, .+) *")

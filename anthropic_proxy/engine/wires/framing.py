@@ -8,11 +8,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import UpstreamProtocolError
 
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 """Maximum size of an unfinished frame, which is held in memory. A larger one raises `UpstreamProtocolError`. No known
 provider sends frames of this size."""
+
+EVENT_BORDER = compile_later(rb"(?:\r?\n){2}|\r\r")
+"""The end of an SSE event in bytes that are forwarded."""
+EVENT_DATA = compile_later(rb"(?:\A|[\r\n])data: ?([^\r\n]*)")
+"""A data line of an SSE event, with its text as group 1."""
 
 _BOM = b"\xef\xbb\xbf"
 _CR, _LF = b"\r\n"

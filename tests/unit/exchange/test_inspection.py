@@ -17,9 +17,10 @@ from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.forwarding import count_tokens, forward_resource
 from anthropic_proxy.engine.hooks import RecordPoint
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
-from anthropic_proxy.errors import InvalidRequest, ProxyBusy
+from anthropic_proxy.errors import InvalidRequest, ProxyBusy, UpstreamUnreachable
+from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.outcomes import describe_inspection
-from anthropic_proxy.plugins import InspectedTexts, InspectorScope, Redaction, Refusal
+from anthropic_proxy.plugins import Client, InspectedTexts, InspectorScope, Redaction, Refusal, StoreUnavailable
 from tests.support.event_grammar import check_bytes
 from tests.support.golden_runner import fold_events
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
@@ -612,3 +613,183 @@ async def test_files_are_sent_only_if_no_inspector_has_to_read_them() -> None:
         else:
             await forward_resource(built.services, request, "POST", RecordingSink())
     assert len(bodies) == 2
+
+
+def sse(*events: dict[str, Any], line_end: str = "\n") -> list[bytes]:
+    return [f"event: {one['type']}{line_end}data: {json.dumps(one)}{line_end}{line_end}".encode() for one in events]
+
+
+def block(index: int, content: dict[str, Any], *deltas: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"type": "content_block_start", "index": index, "content_block": content},
+        *({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas),
+        {"type": "content_block_stop", "index": index},
+    ]
+
+
+START = {"type": "message_start", "message": {"id": "msg_1", "type": "message", "role": "assistant", "model": "m"}}
+START["message"] |= {"content": [], "stop_reason": None, "usage": {"input_tokens": 7, "output_tokens": 1}}  # type: ignore[operator]
+END = [
+    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 9}},
+    {"type": "message_stop"},
+]
+
+
+class Relayed:
+    """A provider with the Messages API. `@@` in its events stands for the placeholder that it got."""
+
+    def __init__(self, *events: dict[str, Any], line_end: str = "\n") -> None:
+        self.frames = sse(START, *events, *END, line_end=line_end)
+
+    def __call__(self, _: str, request: UpstreamRequest, __: Any) -> FakeResponse:
+        found = PLACEHOLDER.findall(request.body.decode())
+        frames = [frame.replace(b"@@", found[0].encode() if found else b"@@") for frame in self.frames]
+        return FakeResponse(200, *frames, headers={"content-type": "text/event-stream"})
+
+
+TEXT = {"type": "text", "text": ""}
+RELAYED_BLOCKS: list[tuple[list[dict[str, Any]], list[Any]]] = [
+    (block(0, TEXT, {"type": "text_delta", "text": "It is @@."}), [f"It is {SECRET}."]),
+    (block(0, {"type": "tool_use", "id": "t", "name": "Bash", "input": {"a": "it is @@"}}), [{"a": f"it is {SECRET}"}]),
+    (
+        block(
+            0,
+            {"type": "thinking", "thinking": "", "signature": ""},
+            {"type": "thinking_delta", "thinking": "Is it @"},
+            {"type": "thinking_delta", "thinking": "@? REDACTED_"},
+            {"type": "signature_delta", "signature": "c2ln"},
+        ),
+        ["Is it @@? REDACTED_"],
+    ),
+    (
+        block(
+            0,
+            {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}},
+            {"type": "input_json_delta", "partial_json": '{"query": "@@"}'},
+        )
+        + block(
+            1,
+            {
+                "type": "web_search_tool_result",
+                "tool_use_id": "s",
+                "content": [{"type": "web_search_result", "title": "@@", "url": "u", "encrypted_content": "@@"}],
+            },
+        ),
+        [{"query": SECRET}],
+    ),
+]
+
+
+@pytest.mark.parametrize(("events", "expected"), RELAYED_BLOCKS)
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+async def test_placeholders_come_back_in_all_blocks_of_a_relay(
+    events: list[dict[str, Any]], expected: list[Any], line_end: str
+) -> None:
+    built = inspected(Relayed(*events, line_end=line_end), Reader(redact_secret), **ANTHROPIC)
+    sink = await built.post(f"Use {SECRET}.", stream=True)
+    blocks = fold_events(sink.stream.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))["content"]
+    assert [one.get("input") or one.get("thinking") or one.get("text") for one in blocks][: len(expected)] == expected
+    if len(blocks) > 1:
+        (result,) = blocks[1]["content"]
+        assert result["title"] == SECRET
+        assert PLACEHOLDER.fullmatch(result["encrypted_content"])
+
+
+async def test_an_event_without_a_change_passes_as_it_came() -> None:
+    events = block(
+        0, TEXT, {"type": "text_delta", "text": "caf\u00e9 of REDACTED"}, {"type": "text_delta", "text": " words"}
+    )
+    odd = Relayed(*events)
+    odd.frames = [frame.replace(b'"index": 0', b'"index" :  0, "x":1.0') for frame in odd.frames]
+    sink = await inspected(odd, Reader(redact_secret), **ANTHROPIC).post(f"Use {SECRET}.", stream=True)
+    unchanged = [frame for frame in odd.frames if b"REDACTED" not in frame and b" words" not in frame]
+    assert all(frame in sink.stream for frame in unchanged)
+    assert fold_events(sink.stream)["content"][0]["text"] == "caf\u00e9 of REDACTED words"
+    assert sink.stream.count(b'"index" :  0, "x":1.0') == 4
+
+
+async def test_an_event_in_several_lines_is_read() -> None:
+    relayed = Relayed(*block(0, TEXT, {"type": "text_delta", "text": "It is @@."}))
+    relayed.frames = [frame.replace(b', "delta"', b',\ndata: "delta"') for frame in relayed.frames]
+    sink = await inspected(relayed, Reader(redact_secret), **ANTHROPIC).post(f"Use {SECRET}.", stream=True)
+    assert fold_events(sink.stream)["content"][0]["text"] == f"It is {SECRET}."
+
+
+@A_TRANSLATION_AND_A_RELAY
+@pytest.mark.parametrize("reads_replies", [False, True])
+async def test_of_a_broken_reply_no_text_is_shown_that_was_not_read(wire: str, reads_replies: bool) -> None:
+    settings, form = WIRES[wire]
+    whole = form.stream(Reply(texts=["Some words REDAC"]))
+    frames = [*whole[: 1 + next(place for place, frame in enumerate(whole) if b"REDAC" in frame)]]
+    readers = [Reader(redact_secret), *([Reader(name="whole", replies=True)] if reads_replies else [])]
+    built = inspected(lambda *_: FakeResponse(200, *frames, UpstreamUnreachable("gone")), *readers, **settings)
+    sink = await built.post(f"Use {SECRET}.", stream=True)
+    texts = [one["delta"]["text"] for one in events_of(sink.stream) if one["type"] == "content_block_delta"]
+    assert "".join(texts) == ("" if reads_replies else "Some words REDAC")
+    assert events_of(sink.stream)[-1]["type"] == "error"
+
+
+async def test_calls_leave_in_their_order_each_when_it_is_complete() -> None:
+    def part(index: int, text: str, **more: Any) -> dict[str, Any]:
+        return {"tool_calls": [{"index": index, "function": {"arguments": text}, **more}]}
+
+    def begin(index: int, text: str) -> dict[str, Any]:
+        call = {"index": index, "id": f"call_{index}", "type": "function"}
+        return {"tool_calls": [{**call, "function": {"name": "Bash", "arguments": text}}]}
+
+    deltas = [begin(0, '{"a":'), begin(1, '{"b":'), part(0, "1}"), part(1, "2}")]
+    built = inspected(Script(calls(text("Both. "), *deltas)), Reader(replies=True), **OPENAI)
+    sink = await built.post("hello", stream=True, tools=TOOLS)
+    assert texts_of(sink) == ["Both. ", {"a": 1}, {"b": 2}]
+
+
+@in_virtual_time
+async def test_a_long_call_of_a_relay_is_held_with_pings() -> None:
+    class Slow(FakeResponse):
+        async def read(self) -> bytes:
+            await asyncio.sleep(2)
+            return await super().read()
+
+    pieces = ['{"a": "', *["word "] * 10, '"}']
+    events = block(
+        0,
+        {"type": "tool_use", "id": "t", "name": "Bash", "input": {}},
+        *({"type": "input_json_delta", "partial_json": piece} for piece in pieces),
+    )
+    frames = sse(START, *events, *END)
+    reader = Reader(replies=True)
+    sink = await inspected(lambda *_: Slow(200, *frames), reader, **ANTHROPIC).post("hello", stream=True)
+    kinds = [one["type"] for one in events_of(sink.stream)]
+    assert kinds[:6] == ["message_start", *["ping"] * 4, "content_block_start"]
+    assert fold_events(sink.stream)["content"][0]["input"] == {"a": "word " * 10}
+
+
+async def test_processes_of_one_store_have_the_same_placeholders() -> None:
+    upstream = Echo(CHAT)
+    first, second = (inspected(upstream, Reader(redact_secret), **OPENAI) for _ in range(2))
+    second.services = structs.replace(second.services, store=first.services.store)
+    for built in (first, second):
+        await built.post(f"Use {SECRET}.")
+    one, other = (PLACEHOLDER.findall(body.decode())[0] for body in upstream.bodies)
+    assert one == other
+
+
+async def test_the_placeholders_of_two_clients_differ() -> None:
+    upstream = Echo(CHAT)
+    built = inspected(upstream, Reader(redact_secret), **OPENAI)
+    body = json.dumps({"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": CONVERSATION}).encode()
+    for name in ("ada", "bob"):
+        incoming = new_client_request(body, client=Client(name=name))
+        await Exchange(built.services, incoming, RecordingSink()).run()
+    one, other = (PLACEHOLDER.findall(body.decode())[0] for body in upstream.bodies)
+    assert one != other
+
+
+async def test_redactions_go_on_while_the_store_is_unavailable() -> None:
+    class Down(MemoryStore):
+        async def get(self, key: str) -> str | None:
+            raise StoreUnavailable
+
+    built = inspected(Echo(CHAT), Reader(redact_secret), **OPENAI)
+    built.services = structs.replace(built.services, store=Down())
+    assert texts_of(await built.post(f"Use {SECRET}.", tools=TOOLS))[0] == f"The key is {SECRET}."

@@ -6,16 +6,15 @@ inspector gets what the one before it left. In the reply, the inspectors read wh
 placeholders become texts again, but only those of this request.
 """
 
-from collections.abc import Callable, Iterator
+from functools import partial
 
 import msgspec
 
-from anthropic_proxy.engine.engine import is_large_request
+from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.exchange.inspection.inspectors import InspectorCalls
 from anthropic_proxy.engine.exchange.inspection.relayed import InspectedRelay
 from anthropic_proxy.engine.exchange.inspection.reply import InspectedStream
 from anthropic_proxy.engine.exchange.inspection.texts import (
-    PlacedText,
     find_texts_of_batch,
     find_texts_of_request,
     read_body,
@@ -31,9 +30,9 @@ class Inspection(InspectorCalls):
         Raises `InvalidRequest` if an inspector refuses it, or if it is not JSON, and `ProxyBusy` if an inspector has
         failed.
         """
-        find: Callable[[bytes], Iterator[PlacedText]] = find_texts_of_batch if is_batch else find_texts_of_request
+        find = partial(find_texts_of_batch if is_batch else find_texts_of_request, describes_tools=self.describes_tools)
         run = self._engine.background.run_in_thread_if_large
-        is_large = is_large_request(body)
+        is_large = len(body) > MAX_REPLY_BYTES_ON_LOOP  # its texts are read one by one
         found = await run(is_large, read_body, body, find)
         await self.inspect_request(found.texts)
         return await run(is_large, found.encode)

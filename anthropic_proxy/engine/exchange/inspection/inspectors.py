@@ -78,6 +78,7 @@ class InspectorCalls:
         """The values that the client got in its reply, with their placeholders."""
         self.readers = [(inspector, scope) for inspector, scope in self._scopes if scope.replies]
         """The inspectors of replies, in the order of their calls."""
+        self.describes_tools = any(scope.tool_descriptions for _, scope in self._scopes)
 
     @property
     def changes_replies(self) -> bool:

@@ -5,7 +5,7 @@ it came. A changed text takes the place of the text in a received event, by the 
 too (`json_spans`).
 """
 
-import time
+import asyncio
 from collections.abc import Iterator, Mapping
 from functools import partial
 
@@ -25,13 +25,11 @@ from anthropic_proxy.engine.exchange.inspection.texts import (
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.messages.events import BlockStop, Event, MessageDelta, MessageStop, Ping, SignatureDelta
 from anthropic_proxy.engine.messages.models import UsageBody
-from anthropic_proxy.engine.messages.writer import KEEP_ALIVE_SIGNATURE
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.messages.writer import KEEP_ALIVE_SIGNATURE, require_bounded_reply
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit
+from anthropic_proxy.engine.wires.framing import EVENT_BORDER, EVENT_DATA
 
-_BORDER = compile_later(rb"(?:\r?\n){2}|\r\r")
-_DATA = compile_later(rb"(?m)^data: ?(.*?)\r?$")
 _CALLS = ("tool_use", "server_tool_use", "mcp_tool_use")
 _KINDS: Mapping[str, BlockKind] = {"text": "assistant", "thinking": "thinking"}
 _TEXT_FIELDS = ("text", "thinking", "partial_json")
@@ -74,6 +72,13 @@ class _OpenCall(Struct):
     """The first event."""
     frames: list[bytes] = []  # a struct copies it
     arguments: list[str] = []
+    size: int = 0
+
+    def add(self, frame: bytes, arguments: str) -> None:
+        self.frames.append(frame)
+        self.arguments.append(arguments)
+        self.size += len(arguments)
+        require_bounded_reply(self.size)
 
 
 class InspectedRelay:
@@ -87,25 +92,27 @@ class InspectedRelay:
         self._calls: dict[int, _OpenCall] = {}
         self._open: set[int] = set()
         """Blocks whose start the client has."""
-        self._shown_at = time.monotonic()
+        self._now = asyncio.get_running_loop().time
+        self._shown_at = self._now()
 
     async def read(self) -> bytes | None:
         """Return the next bytes for the client. None: the response is complete."""
         while (data := await self._relay.read()) is not None:
             shown = await (self._read_events(data) if self._streams else self._read_message(data))
-            now = time.monotonic()
+            now = self._now()
             if not shown and not self._relay.complete and now >= self._shown_at + _PING_AFTER_SECONDS:
                 shown = encode_events([Ping()])  # a long call is held, and clients expect something
             if shown or self._relay.complete:
                 self._shown_at = now
                 return shown
-        return None
+        rest, self._texts = self._texts, {}  # of blocks without an end
+        return None if self._inspection.readers else b"".join(map(_flush_text, rest.values())) or None
 
     async def _read_events(self, data: bytes) -> bytes:
         shown: list[bytes] = []
         start = 0
         try:
-            for border in _BORDER.finditer(data):
+            for border in EVENT_BORDER.finditer(data):
                 await self._add(data[start : border.end()], shown)
                 start = border.end()
         except ReplyRefused as refused:
@@ -125,8 +132,6 @@ class InspectedRelay:
             )
             events += [MessageDelta("refusal", None, refused.details, totals), MessageStop()]
             return b"".join((*shown, encode_events(events)))
-        if self._relay.complete and not self._inspection.readers:  # of blocks without an end
-            shown += [_set_text(one.latest, rest) for one in self._texts.values() if (rest := one.held.flush())]
         return b"".join((*shown, data[start:]))
 
     async def _read_message(self, data: bytes) -> bytes:
@@ -138,9 +143,9 @@ class InspectedRelay:
 
     async def _add(self, frame: bytes, shown: list[bytes]) -> None:
         """Add what the client gets after one event."""
-        lines = _DATA.findall(frame)
+        lines = EVENT_DATA.findall(frame)
         if len(lines) > 1:  # one line can be edited
-            frame = _DATA.sub(b"", frame).strip() + b"\ndata: " + b" ".join(lines) + b"\n\n"
+            frame = EVENT_DATA.sub(b"", frame).strip() + b"\ndata: " + b" ".join(lines) + b"\n\n"
         try:
             event = _decode_event(b" ".join(lines))
         except _ERRORS:
@@ -149,8 +154,7 @@ class InspectedRelay:
         if event.type == "content_block_start" and event.content_block is not None:
             await self._start(event.content_block, index, frame, shown)
         elif event.type == "content_block_delta" and delta is not None and index in self._calls:
-            self._calls[index].frames.append(frame)
-            self._calls[index].arguments.append(delta.partial_json)
+            self._calls[index].add(frame, delta.partial_json)
         elif event.type == "content_block_delta" and delta is not None and index in self._texts:
             await self._add_text(delta, self._texts[index], frame, shown)
         else:
@@ -202,8 +206,13 @@ class InspectedRelay:
         return [call.start, _set_text(call.frames[-1], edited)]
 
 
+def _flush_text(text: _OpenText) -> bytes:
+    rest = text.held.flush()
+    return _set_text(text.latest, rest) if rest else b""
+
+
 def _find_data(frame: bytes) -> tuple[int, int]:
-    found = _DATA.search(frame)
+    found = EVENT_DATA.search(frame)
     assert found is not None, "the event was decoded"
     return found.span(1)
 

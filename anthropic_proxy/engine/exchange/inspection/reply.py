@@ -87,11 +87,13 @@ class HeldText:
         text = ""
         for stage in self._stages:
             text = (await stage.feed(text) if text else "") + await stage.finish()
-        return self._calls.restore(self._end + text)
+        self._end += text
+        return self.flush()
 
     def flush(self) -> str:
         """Return the rest of the text that inspectors have released, because the reply has failed."""
-        return self._calls.restore(self._end)
+        end, self._end = self._end, ""
+        return self._calls.restore(end)
 
 
 async def inspect_texts(inspection: InspectorCalls, found: TextsOfBody) -> bytes:

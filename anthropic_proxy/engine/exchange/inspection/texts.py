@@ -18,7 +18,7 @@ from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.batches import find_params
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 
-_TOKENS = compile_later(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+")([ \t\r\n]*+:)?|[\[\]{}]')
+_TOKENS = compile_later(rb'("[^"\\]*+(?:\\.?[^"\\]*+)*+"?)([ \t\r\n]*+:)?|[\[\]{}]')
 _NOT_TEXTS = frozenset(
     (
         *("type", "role", "id", "tool_use_id", "name", "tool_name", "signature", "media_type", "ttl", "file_id"),
@@ -90,21 +90,23 @@ def read_body(body: bytes, find: _FindTexts) -> TextsOfBody:
     return TextsOfBody(json_spans.edit(body, collect), texts)
 
 
-def find_texts_of_request(body: bytes, start: int = 0, end: int | None = None) -> Iterator[PlacedText]:
+def find_texts_of_request(
+    body: bytes, start: int = 0, end: int | None = None, *, describes_tools: bool
+) -> Iterator[PlacedText]:
     for member in json_spans.find_members(body, start, end):
         if member.key == "system":
             yield from _find_texts_of_content(body, member, "system")
         elif member.key == "messages" and body[member.value] == _LIST:
             for message in json_spans.find_elements(body, member.value, member.end):
                 yield from find_texts_of_message(body, message.value, message.end)
-        elif member.key == "tools" and body[member.value] == _LIST:
+        elif member.key == "tools" and describes_tools and body[member.value] == _LIST:
             for tool in json_spans.find_elements(body, member.value, member.end):
                 yield from _find_descriptions(body, tool)
 
 
-def find_texts_of_batch(body: bytes) -> Iterator[PlacedText]:
+def find_texts_of_batch(body: bytes, *, describes_tools: bool) -> Iterator[PlacedText]:
     for _, _, params in find_params(body):
-        yield from find_texts_of_request(body, params.value, params.end)
+        yield from find_texts_of_request(body, params.value, params.end, describes_tools=describes_tools)
 
 
 def find_texts_of_message(body: bytes, start: int = 0, end: int | None = None) -> Iterator[PlacedText]:

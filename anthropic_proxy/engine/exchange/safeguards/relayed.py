@@ -11,13 +11,11 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.exchange.safeguards.check import MAX_CALLS, ReplyCheck
 from anthropic_proxy.engine.exchange.safeguards.prompt import OpenCall, ToolCallToCheck
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.wires.framing import EVENT_BORDER, EVENT_DATA
 
 _FIELD = "safeguard_results"
 _NO_ANSWER = (b"", b"null", b"[]")
 """Values of the field from a server that does not check calls."""
-_DATA = compile_later(rb"(?m)^data: ?(.*?)\r?$")
-_BORDER = compile_later(rb"(?:\r?\n){2}|\r\r")
 _MAX_HELD_BYTES = 1024 * 1024
 """Maximum bytes of the events that wait for the verdicts. `message_stop` is the only one behind `message_delta`."""
 _READ_FIRST = (b"content_block_start", b"message_delta")
@@ -79,7 +77,7 @@ class RelayedCheck:
         if not self._open and not any(mark in data for mark in _READ_FIRST):
             return data
         start = 0
-        for border in _BORDER.finditer(data):
+        for border in EVENT_BORDER.finditer(data):
             if self._read(data[start : border.end()]):
                 self._held += data[start:]
                 return data[:start]
@@ -109,7 +107,7 @@ class RelayedCheck:
         results = await self._check.finish()
         if self._is_message:
             return _add_field(held, results)
-        border = _BORDER.search(held)
+        border = EVENT_BORDER.search(held)
         end = border.end() if border is not None else len(held)
         event = msgspec.json.decode(_find_data(held[:end]), type=dict[str, Raw])
         delta = bytes(event.get("delta", b"null"))
@@ -169,7 +167,7 @@ class RelayedCheck:
 
 
 def _find_data(frame: bytes) -> bytes:
-    return b"\n".join(_DATA.findall(frame))
+    return b"\n".join(EVENT_DATA.findall(frame))
 
 
 def _add_field(data: bytes, results: list[dict[str, Any]]) -> bytes:

@@ -268,6 +268,7 @@ def _request_attributes(receipt: Receipt, route: str) -> Attributes:
         "anthropic_proxy.kind": receipt.kind,
         "anthropic_proxy.parent": receipt.parent,
         "anthropic_proxy.checks": [f"{one.verdict} {one.kind}" for one in receipt.checks[:_MAX_CHECKS]],
+        "anthropic_proxy.inspections": [f"{one.inspector} {one.part} {one.decision}" for one in receipt.inspections],
     }
     return attributes | {name: value for name, value in optional.items() if value}
 
