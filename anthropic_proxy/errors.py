@@ -4,6 +4,7 @@ ProxyError                            base class
 ├─ ClientError                       the client, or the user of the proxy, can remove the cause
 │  ├─ InvalidRequest, UnsupportedFeature   400 invalid_request_error
 │  │  ├─ WorkLimitExceeded                       400: JSON Schemas cost too much (`engine/messages/work_budget.py`)
+│  │  ├─ PolicyBlocked                           400 policy_blocked: a rule of the company forbids the text
 │  │  └─ MethodNotAllowed, UnsupportedEncoding, RequestTimeout, MalformedHttp   405, 415, 408, 400: the same type
 │  ├─ AuthenticationFailed                 401 authentication_error
 │  ├─ PermissionDenied                     403 permission_error
@@ -32,8 +33,9 @@ ProxyError                            base class
 The `code` of an error is the slug of its entry in `docs/fix/errors.toml`, with cause and remedy. It is given where the
 error is raised, unless the class has one code for all its errors.
 Clients decide about a retry by the error type (`error_type`), so it is always one of
-https://docs.anthropic.com/en/api/errors. If `retryable` is True, the proxy may send the unchanged request to a provider
-again. If `closes_connection` is True, the server closes the client connection after the response.
+https://docs.anthropic.com/en/api/errors, except for `policy_blocked`, which Claude Code knows. If `retryable` is True,
+the proxy may send the unchanged request to a provider again. If `closes_connection` is True, the server closes the
+client connection after the response.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -112,6 +114,18 @@ class ClientError(ProxyError):
 
 class InvalidRequest(ClientError):
     """The client request is invalid, for example because a field is missing or wrong. The message names the cause."""
+
+
+class PolicyBlocked(InvalidRequest):
+    """A rule of the company forbids the text of the client request.
+
+    After another type of error with status 400, Claude Code 2.1.332 sends the request up to five times more, each time
+    with fewer features.
+    """
+
+    error_type = "policy_blocked"
+    should_retry = False
+    code = "policy-blocked"
 
 
 class MethodNotAllowed(InvalidRequest):

@@ -147,7 +147,7 @@ def test_a_service_refuses_and_its_failure_is_temporary(proxy: Proxy, upstream: 
     response = send(proxy, "something forbidden")
     assert (response.status_code, response.headers["x-should-retry"]) == (400, "false")
     error = response.json()["error"]
-    assert error == {"type": "invalid_request_error", "message": "That is forbidden."}
+    assert error == {"type": "policy_blocked", "message": "That is forbidden."}
     response = send(proxy, "the service is down")
     assert (response.status_code, response.headers["retry-after"]) == (529, "2")
     assert response.json()["error"] == {

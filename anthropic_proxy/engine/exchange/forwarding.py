@@ -58,6 +58,7 @@ from anthropic_proxy.errors import (
     ClientError,
     InvalidRequest,
     PermissionDenied,
+    PolicyBlocked,
     ProxyError,
     UnknownModel,
     UpstreamError,
@@ -133,7 +134,7 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
 
 
 async def _inspect(engine: Engine, incoming: ClientRequest, *, is_batch: bool = False) -> ClientRequest:
-    """Return the request as the inspectors leave it. Raises `InvalidRequest` and `ProxyBusy`."""
+    """Return the request as the inspectors leave it. Raises `PolicyBlocked` and `ProxyBusy`."""
     from anthropic_proxy.engine.exchange.inspection.inspection import Inspection  # noqa: PLC0415  # few have it
 
     inspection = Inspection(engine, incoming.receipt, guess_model(incoming.body) or "")
@@ -495,14 +496,12 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
 
 
 def _require_open_inspectors(engine: Engine, path: str) -> None:
-    """Raise `InvalidRequest` if an inspector must read all that is sent: the contents of files cannot be read."""
+    """Raise `PolicyBlocked` if an inspector must read all that is sent: the contents of files cannot be read."""
     for inspector in engine.inspectors:
         if (scope := inspector.scope).requests and not scope.fails_open:
-            raise InvalidRequest(
+            raise PolicyBlocked(
                 f"{path!r} is not served, because the inspector {scope.name} of this proxy cannot read files and "
-                "skills. Send the text within a message.",
-                code="policy-blocked",
-                should_retry=False,
+                "skills. Send the text within a message."
             )
 
 

@@ -27,7 +27,7 @@ from anthropic_proxy.engine.hooks import (
     ValueStore,
 )
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.errors import InvalidRequest, ProxyBusy, ProxyError
+from anthropic_proxy.errors import PolicyBlocked, ProxyBusy, ProxyError
 
 MAX_REDACTIONS = 10_000
 """Maximum number of redactions of one decision."""
@@ -88,7 +88,7 @@ class InspectorCalls:
     async def inspect_request(self, texts: Sequence[PlacedText]) -> None:
         """Apply the redactions to the texts of a request.
 
-        Raises `InvalidRequest` if an inspector refuses it, and `ProxyBusy` if one has failed.
+        Raises `PolicyBlocked` if an inspector refuses it, and `ProxyBusy` if one has failed.
         """
         for inspector, scope in self._scopes:
             if scope.requests:
@@ -175,7 +175,7 @@ class InspectorCalls:
         reason = found.reason[:MAX_REASON_CHARACTERS]
         if part == "reply":
             raise ReplyRefused(reason)
-        raise InvalidRequest(reason, code="policy-blocked", should_retry=False)
+        raise PolicyBlocked(reason)
 
     def _find_record(self, name: str, part: InspectedPart) -> InspectionRecord:
         record = self._records.get((name, part))
@@ -271,7 +271,7 @@ class _InspectionFailure(Exception):  # becomes a `ProxyError`, or nothing
             message = f"The {part} is too long for the inspector {name} of this proxy, which must read it before."
             if part == "reply":
                 return ReplyRefused(message)
-            return InvalidRequest(message, code="policy-blocked", should_retry=False)
+            return PolicyBlocked(message)
         return ProxyBusy(
             f"The inspector {name} of this proxy, which must read each {part}, is not available. "
             "Try again in a moment.",
