@@ -158,7 +158,7 @@ _DEFAULTS: dict[str, tuple[str, ...]] = {
 }
 """Column → what the proxy does at each of `_APIS` unless something differs."""
 _MAX_ERRORS = 6
-_SWITCHES = {name for name, form in EFFORT_FORMS.items() if form.is_switch}
+_SWITCHES = {name for name, form in EFFORT_FORMS.items() if form.switch and not form.level}
 
 
 def _describe_form(name: EffortFormName) -> str:
@@ -168,7 +168,7 @@ def _describe_form(name: EffortFormName) -> str:
     for field, *inner in filter(None, (() if form.level_replaces_switch else form.switch, form.level)):
         fields.setdefault(field, []).extend(inner)
     texts = [f"`{field}: {{{', '.join(inner)}}}`" if inner else f"`{field}`" for field, inner in fields.items()]
-    return (" and ".join(texts) or "none is sent") + (", on or off" if form.is_switch else "")
+    return (" and ".join(texts) or "none is sent") + (", on or off" if name in _SWITCHES else "")
 
 
 def _code(value: Any) -> str:

@@ -17,6 +17,7 @@ from anthropic_proxy.engine.providers import (
     openai_responses,
 )
 from anthropic_proxy.engine.providers.anthropic import CHAT_SERVERS
+from anthropic_proxy.engine.providers.catalog import VENDORS_FILE, list_vendor_tables, split_tables
 from anthropic_proxy.engine.providers.open_models import (
     GPT_OSS_RULES,
     MISTRAL_RULES,
@@ -55,16 +56,12 @@ _TITLES = {
     "local": "vLLM, llama.cpp, LM Studio",
 }
 """Titles of servers without one in the registry, where an error names the variable instead."""
-HOSTS_OF_OPEN_MODELS = [entry.name for entry in list_vendor_entries()]
+_TABLES = {entry.name: load_vendor(entry.name) for entry in list_vendor_entries()}
+MODEL_TABLES = list_vendor_tables() | split_tables(VENDORS_FILE.with_name("models.toml"))
+"""Name → text of each table with models."""
+HOSTS_OF_OPEN_MODELS = [name for name, table in _TABLES.items() if table.differences]
 EXAMPLE_MODELS = {
-    "deepseek": "deepseek-v4-pro",
-    "openrouter": "z-ai/glm-5.3",
-    "mistral": "mistral-medium-latest",
-    "zai": "glm-5.3",
-    **{name: load_vendor(name).example_model for name in HOSTS_OF_OPEN_MODELS},
-    "vllm": "Qwen/Qwen3-Coder",
-    "llama_cpp": "gpt-oss-120b",
-    "lm_studio": "qwen3-coder",
+    **{name: table.example_model for name, table in _TABLES.items() if table.example_model},
     "bedrock_messages": "global.anthropic.claude-opus-5-5",
 }
 """Vendor → a model that people use with it."""
@@ -122,7 +119,8 @@ class Vendor:
         """The dialect to which differences are stated: of the API, of a host of open models, or of a relay."""
         if self.is_relay:
             return CHAT_SERVERS.dialect
-        hosts_open_models = self.owner.name in HOSTS_OF_OPEN_MODELS or self.name == "local"
+        table = _TABLES.get(self.owner.name)
+        hosts_open_models = table is not None and table.follows == "open_models"
         return UNKNOWN if self.api == "chat" and hosts_open_models else self.config.wire.dialect_type()
 
     @property

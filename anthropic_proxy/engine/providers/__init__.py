@@ -3,22 +3,14 @@
 `PROVIDERS` contains the built-in providers, each as a `Provider`. `find_registry` adds the providers that the
 configuration file defines.
 
-A wire has the code for an API and names no provider. An entry here is data: it names wires, and lists in their dialects
-what differs at one provider. Modules with entries are named after the provider (`openai.py`, `ollama.py`, `litellm.py`)
-or after the API that several have:
-
-- `openai_chat.py`: all other providers with Chat Completions, and the chat dialect of OpenAI.
-- `openai_responses.py`: the configurations of the Responses API, for OpenAI and xAI.
-- `anthropic.py`, `clouds.py`, `gemini.py`: Anthropic and Claude at clouds, and Google.
-
-A `Provider` is a host itself, and has further `hosts`, which a base URL setting can select. Most belong to
-`OPENAI_BASE_URL`: they are tables of `vendors.toml` if they host open models, else rows in `openai.py`.
-`open_models.py` is for all others: the dialect for an unknown address, and rules by model name. `find_registry`
-resolves the settings once: `Provider.host` is the host that is called.
+A wire has the code for an API and names no provider. An entry is data: it names wires, and lists in their dialects
+what differs at one provider. `vendors.toml` has most of them (`vendors.py`); modules are named after the providers or
+APIs of their entries. A `Provider` is a host itself, and has further `hosts`, which a base URL setting can select. Most
+belong to `OPENAI_BASE_URL`, and are tables of `vendors.toml`. `open_models.py` has the dialect for an unknown address,
+and rules by model name. `find_registry` resolves the settings once: `Provider.host` is the host that is called.
 """
 
 from anthropic_proxy.engine.options import EngineOptions
-from anthropic_proxy.engine.providers import openai_chat
 from anthropic_proxy.engine.providers.anthropic import ANTHROPIC
 from anthropic_proxy.engine.providers.clouds import BEDROCK, FOUNDRY
 from anthropic_proxy.engine.providers.gemini import GOOGLE, VERTEX
@@ -26,15 +18,17 @@ from anthropic_proxy.engine.providers.litellm import LITELLM
 from anthropic_proxy.engine.providers.lookup import ProviderRegistry
 from anthropic_proxy.engine.providers.ollama import OLLAMA
 from anthropic_proxy.engine.providers.openai import OPENAI
+from anthropic_proxy.engine.providers.openai_chat import DEMO
 from anthropic_proxy.engine.providers.registry import AnyWireConfig, Host, Provider
+from anthropic_proxy.engine.providers.vendors import build_providers
 
 __all__ = ["PROVIDERS", "AnyWireConfig", "Host", "Provider", "ProviderRegistry", "find_registry"]
 
 PROVIDERS = ProviderRegistry(
     (
         *(OPENAI, GOOGLE, VERTEX, OLLAMA),
-        *openai_chat.PROVIDERS,
-        *(ANTHROPIC, BEDROCK, FOUNDRY, openai_chat.DEMO, LITELLM),
+        *build_providers(),
+        *(ANTHROPIC, BEDROCK, FOUNDRY, DEMO, LITELLM),
     )
 )
 """All built-in providers. If several have a key and no setting decides, the first one is preferred, Anthropic last."""

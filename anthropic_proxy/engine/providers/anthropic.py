@@ -1,9 +1,9 @@
 """`ANTHROPIC`: the registry entry of Anthropic, and configurations for other vendors with the same Messages API.
 
-The configurations `MOONSHOT`, `OLLAMA`, `DEEPSEEK`, `ZAI`, `CHAT_SERVERS` and `GATEWAYS` are used if the setting
-`<PROVIDER>_WIRE` is `messages`. They list how these vendors deviate from Anthropic's API. These vendors receive the key
-as `Authorization: Bearer`, because Ollama's cloud and vLLM do not accept `x-api-key`. The sources are named at each
-configuration, and were read in 2026-11.
+The configurations `OLLAMA`, `CHAT_SERVERS` and `GATEWAYS` are used if the setting `<PROVIDER>_WIRE` is `messages`. They
+list how these vendors deviate from Anthropic's API. These vendors receive the key as `Authorization: Bearer`, because
+Ollama's cloud and vLLM do not accept `x-api-key`. The sources are named at each configuration, and were read in
+2026-11.
 """
 
 from msgspec import structs
@@ -116,11 +116,6 @@ _THIRD_PARTY = anthropic.Dialect(
     has_model_list=False,
 )
 
-MOONSHOT = WireConfig(
-    wire=anthropic.WIRE, dialect=_THIRD_PARTY, url_suffixes=(("/anthropic/v1", "/anthropic"), ("/v1", "/anthropic"))
-)
-"""Messages API of Moonshot. Source: platform.kimi.ai, "Use Kimi in Claude Code": `https://api.moonshot.ai/anthropic`."""
-
 OLLAMA = WireConfig(
     wire=anthropic.WIRE,
     dialect=structs.replace(
@@ -134,13 +129,14 @@ OLLAMA = WireConfig(
 """Messages API of Ollama. The context window is set on the Ollama server, because requests have no field for it.
 Source: docs.ollama.com/api/anthropic-compatibility."""
 
-CHAT_SERVERS = WireConfig(wire=anthropic.WIRE, dialect=_THIRD_PARTY, url_suffixes=(("/v1", ""),), custom_url_only=True)
+CHAT_SERVERS = WireConfig(wire=anthropic.WIRE, dialect=_THIRD_PARTY, url_suffixes=(("/v1", ""),))
 """Messages API of vendors that serve Chat Completions at the same base URL, for their own models."""
 
 GATEWAYS = structs.replace(
     CHAT_SERVERS,
     dialect=structs.replace(_THIRD_PARTY, betas=("*",), drops_rejected_fields=True),
     model_rules=CLAUDE_RULES,
+    custom_url_only=True,
 )
 """Messages API of gateways, which may pass requests on to Claude, and of unknown servers, which may be gateways.
 
@@ -149,24 +145,3 @@ header. Sources: code.claude.com/docs/en/llm-gateway-protocol; docs.litellm.ai, 
 Headers"; vercel.com/docs/ai-gateway, "Model Variants"; portkey.ai/docs, "Claude Code gateway compatibility" (read
 2026-11-25); vllm/entrypoints/anthropic, llama.cpp/tools/server/README.md, openrouter.ai/docs.
 """
-
-DEEPSEEK = WireConfig(
-    wire=anthropic.WIRE,
-    dialect=structs.replace(_THIRD_PARTY, requires_thinking_with_calls=True),
-    url_suffixes=tuple(
-        (ending, "/anthropic") for ending in ("/anthropic/v1", "/anthropic", "/beta/v1", "/beta", "/v1", "")
-    ),
-)
-"""Messages API of DeepSeek. Other base URLs of DeepSeek, such as `/beta`, are replaced by `/anthropic`.
-
-Source: api-docs.deepseek.com/guides/anthropic_api.
-"""
-
-ZAI = structs.replace(
-    CHAT_SERVERS,
-    url_suffixes=(
-        *(("/api/anthropic/v1", "/api/anthropic"), ("/api/coding/paas/v4", "/api/anthropic")),
-        ("/api/paas/v4", "/api/anthropic"),
-    ),
-)
-"""Messages API of Z.ai, also of its coding plan. Sources: MG-Cafe/claudecode-glm-stack; glm-launch 2026.9.1 (PyPI)."""

@@ -187,14 +187,8 @@ def decode_table(text: str) -> dict[str, Any]:
 
 @cache
 def list_vendor_tables() -> Mapping[str, str]:
+    """Return name → table of `vendors.toml`, as text: the library takes 15 ms for all tables."""
     return split_tables(VENDORS_FILE)
-
-
-def list_model_tables() -> Mapping[str, str]:
-    """Return provider name → its table of `models.toml`, else of `vendors.toml`, as text: the library takes 40 ms for
-    all tables.
-    """
-    return {**list_vendor_tables(), **_list_provider_tables()}
 
 
 def _find_table(provider: str) -> dict[str, Any] | None:

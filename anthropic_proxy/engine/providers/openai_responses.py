@@ -1,7 +1,6 @@
-"""Configurations of the Responses API: `OPENAI_RESPONSES` for calls to OpenAI, `XAI` for calls to xAI.
+"""`OPENAI_RESPONSES`: the configuration of the Responses API for calls to OpenAI, with the rules for its models.
 
-The dialect of a configuration lists the deviations of the provider from the API. Model rules change the dialect for
-some models. `OPENAI_WIRE_RULES` chooses the default API for each model of OpenAI.
+`OPENAI_WIRE_RULES` chooses the default API for each model of OpenAI.
 """
 
 from anthropic_proxy.engine.providers.registry import WireConfig, build_model_rules
@@ -47,37 +46,6 @@ OPENAI_RESPONSES = WireConfig(
 
 `prompt_settings`: developers.openai.com/api/docs/guides/prompt-caching (the schema stands before the system text; the
 effort can change the instructions of the model), read 2026-11-26."""
-
-XAI = WireConfig(
-    wire=openai_responses.WIRE,
-    dialect=openai_responses.Dialect(
-        signature_tag="xai",
-        requests_summaries=False,
-        sampling_support="always",
-        sends_strict=False,
-        sends_truncation=False,
-        sends_service_tier=False,
-        sends_user_id=False,
-        requests_search_sources=False,
-        accepts_excluded_domains=True,
-        sends_user_location=False,
-        sends_max_tool_calls=False,
-        sends_container=False,
-        sends_require_approval=False,
-        accepts_forced_server_tool=False,
-        image_types=("image/jpeg", "image/png"),
-        session_header="x-grok-conv-id",
-    ),
-    model_rules=build_model_rules(
-        "docs.x.ai/docs/models",
-        "2026-11",
-        ("grok-[123]", {"can_reason": False, "server_tools": ()}),
-        ("grok-[123][!0-9]*", {"can_reason": False, "server_tools": ()}),
-        ("grok-3-mini*", {"can_reason": True, "server_tools": ()}),
-        ("*-non-reasoning*", {"can_reason": False}),
-    ),
-)
-"""Configuration of the Responses API for calls to xAI."""
 
 OPENAI_WIRE_RULES = (("o[1-9]*", "responses"), ("gpt-[!a-z34]*", "responses"), ("codex-*", "responses"))
 """Pairs of OpenAI model pattern and default wire: reasoning models use the Responses API. Some support no other."""

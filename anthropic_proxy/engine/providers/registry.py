@@ -132,8 +132,8 @@ def build_retired_models(
     }
 
 
-class Host(Struct, frozen=True, kw_only=True, eq=False):
-    """An address with models: its key, its APIs, and how they differ from those of the vendor who defined them."""
+class HostFields(Struct, frozen=True, kw_only=True, eq=False):
+    """What a host is, without its APIs: its name, its addresses, its key and its documents."""
 
     name: str
     """Internal identifier, unique among the hosts of one provider: `deepseek`."""
@@ -147,8 +147,6 @@ class Host(Struct, frozen=True, kw_only=True, eq=False):
 
     For example, `api.deepseek.com/*`. The compared path ends with a slash. Without a slash, any path matches.
     """
-    wires: Mapping[str, AnyWireConfig] = {}
-    """Wire name (`chat`, `responses`, `gemini`, `ollama`, `messages`) → config."""
     models_table: str = ""
     """Name of the table with the models in `models.toml`. "": that of the provider, whose default is its name."""
     unknown_model_capabilities: Mapping[str, Any] = {}
@@ -156,8 +154,6 @@ class Host(Struct, frozen=True, kw_only=True, eq=False):
     capability_rules: Sequence[tuple[str, Mapping[str, Any]]] = ()
     """Pairs of model id pattern and `ModelCapabilities` fields, which precede those of `models.toml`. All matches
     apply."""
-    retired_models: Mapping[str, RetiredModel] = {}
-    """Id of a default model, or of a model that users may have configured → its retirement."""
     key_variable: str = ""
     """Variable of the API keys, for a vendor the one that its own tools read: `TOGETHER_API_KEY`. "": none is known."""
     key_header: str = ""
@@ -186,6 +182,15 @@ class Host(Struct, frozen=True, kw_only=True, eq=False):
     """Documents from which the dialects come. "": the sources are named at the configs of `wires`."""
     read_date: str = ""
     """Date on which `source` was read: `2026-11-23`."""
+
+
+class Host(HostFields, frozen=True, kw_only=True, eq=False):
+    """An address with models: its key, its APIs, and how they differ from those of the vendor who defined them."""
+
+    wires: Mapping[str, AnyWireConfig] = {}
+    """Wire name (`chat`, `responses`, `gemini`, `ollama`, `messages`) → config."""
+    retired_models: Mapping[str, RetiredModel] = {}
+    """Id of a default model, or of a model that users may have configured → its retirement."""
 
     @property
     def has_local_url(self) -> bool:

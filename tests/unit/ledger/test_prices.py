@@ -11,7 +11,7 @@ import pytest
 
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.providers import PROVIDERS, Host, Provider, find_registry
-from anthropic_proxy.engine.providers.catalog import VendorPrices, list_model_tables, load_vendor_prices
+from anthropic_proxy.engine.providers.catalog import VendorPrices, load_vendor_prices
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.gateway.prices.price_list import (
     FREE,
@@ -25,7 +25,7 @@ from anthropic_proxy.gateway.prices.price_list import (
 )
 from anthropic_proxy.gateway.settings import CONFIG_FILE, PriceTable, Settings, load_settings
 from anthropic_proxy.secrets import Secret
-from tests.support.vendors import EXAMPLE_MODELS
+from tests.support.vendors import EXAMPLE_MODELS, MODEL_TABLES
 
 ValueT = TypeVar("ValueT")
 TODAY = datetime(2026, 11, 21, tzinfo=UTC)
@@ -187,7 +187,7 @@ def test_a_table_at_the_address_of_a_cloud_has_its_prices(host: str, model: str,
     assert 0 < price.input < price.output
 
 
-PRICED = [(name, prices) for name in list_model_tables() if (prices := load_vendor_prices(name))]
+PRICED = [(name, prices) for name in MODEL_TABLES if (prices := load_vendor_prices(name))]
 
 
 @pytest.mark.parametrize(("name", "prices"), PRICED, ids=[name for name, _ in PRICED])

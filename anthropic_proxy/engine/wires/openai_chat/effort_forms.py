@@ -29,11 +29,6 @@ class EffortForm(Struct, frozen=True):
     level_replaces_switch: bool = False
     """True if the switch is sent only without a level. Otherwise the level `none` is sent only by the switch."""
 
-    @property
-    def is_switch(self) -> bool:
-        """True if reasoning is only switched on and off."""
-        return bool(self.switch) and not self.level
-
     def write(self, body: dict[str, Any], level: str | None) -> None:
         """Add the fields for a level to a request body. None: the client asks for reasoning without a level."""
         has_level = bool(self.level) and level is not None

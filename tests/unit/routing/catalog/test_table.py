@@ -7,16 +7,17 @@ import msgspec
 import pytest
 
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
-from anthropic_proxy.engine.providers.catalog import _read_row, list_model_tables, load_model_rows
+from anthropic_proxy.engine.providers.catalog import _read_row, load_model_rows
+from anthropic_proxy.engine.providers.lookup import list_vendors
 from anthropic_proxy.engine.providers.registry import Host, ModelRule, RetiredModel, WireConfig
-from anthropic_proxy.engine.providers.vendors import build_vendor, list_vendor_entries
 from anthropic_proxy.gateway.settings import load_settings
+from tests.support.vendors import MODEL_TABLES
 
 HOSTS = [host for row in PROVIDERS for host in row.hosts]
 OWNERS: list[Host] = [*PROVIDERS, *HOSTS]
 WIRE_CONFIGS = [wire_config for owner in OWNERS for wire_config in owner.wires.values()]
 RETIRED = [(model, end) for owner in OWNERS for model, end in owner.retired_models.items()]
-ROWS = [(table, row) for table in list_model_tables() for row in load_model_rows(table) or ()]
+ROWS = [(table, row) for table in MODEL_TABLES for row in load_model_rows(table) or ()]
 DATE = re.compile(r"20\d\d-(0[1-9]|1[0-2])(-([0-2]\d|3[01]))?")
 
 
@@ -41,9 +42,7 @@ def test_every_rule_for_models_has_a_source_and_a_date(wire_config: WireConfig) 
         assert DATE.fullmatch(rule.read_date), f"{rule.pattern}: {rule.read_date!r} is no date"
 
 
-@pytest.mark.parametrize(
-    "vendor", [build_vendor(entry.name) for entry in list_vendor_entries()], ids=lambda host: host.name
-)
+@pytest.mark.parametrize("vendor", list_vendors(PROVIDERS), ids=lambda host: host.name)
 def test_every_vendor_has_a_source_and_a_date_and_is_selected_by_its_address(vendor: Host) -> None:
     assert vendor.source
     assert DATE.fullmatch(vendor.read_date)
