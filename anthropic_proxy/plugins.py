@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct, field
 
+from anthropic_proxy.engine.advice import Problem
 from anthropic_proxy.engine.hooks import (
     AdmissionRequest,
     AdmissionTarget,
@@ -83,6 +84,7 @@ __all__ = [
     "Plugin",
     "Policy",
     "PrefixChange",
+    "Problem",
     "ProviderSetup",
     "Receipt",
     "RecordPoint",
@@ -154,10 +156,8 @@ class Setup(Struct, frozen=True, kw_only=True):
     """State of each provider that the proxy offers to users, also of those without a key. The demo is left out."""
     mapping: Sequence[ModelMapping] = ()
     """Rows of the model mapping. Tiers with the same target share a row."""
-    problems: Sequence[str] = ()
-    """Problems of mapped models and enabled features, with which requests fail. Each text has its remedy."""
-    advice: Sequence[str] = ()
-    """Problems of providers to which no Claude tier is mapped. Each text has its remedy."""
+    problems: Sequence[Problem] = ()
+    """Errors with which requests of mapped models and enabled features fail, then warnings. Each has its remedy."""
 
 
 class ModelFeatures(Struct, frozen=True, kw_only=True):

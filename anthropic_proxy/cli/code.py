@@ -61,7 +61,6 @@ from anthropic_proxy.engine.platforms.shells import Shell, find_shell, format_se
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog, load_learned_models
 from anthropic_proxy.engine.providers.hosts import find_server_name
-from anthropic_proxy.engine.routing.choices import list_route_choices
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
 from anthropic_proxy.engine.routing.problems import find_missing_key_of
 from anthropic_proxy.errors import ConfigurationError
@@ -72,7 +71,7 @@ from anthropic_proxy.gateway.platforms.processes import (
     run_in_foreground,
 )
 from anthropic_proxy.gateway.platforms.signals import restore_sighup
-from anthropic_proxy.gateway.problems import describe_demo, find_retirements
+from anthropic_proxy.gateway.problems import describe_demo, find_problems
 from anthropic_proxy.gateway.running_proxy import find_running_proxy
 from anthropic_proxy.gateway.settings import Settings, copy_environment
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
@@ -145,11 +144,10 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
                     "model. To use your own settings, unset ANTHROPIC_BASE_URL."
                 )
         of_session = structs.replace(command_settings, session_command="code") if proxy.log_file else command_settings
-        for text in find_missing_keys(of_session, requested):
-            output.write_notice(text, "✕", "error")
+        require_key(of_session, requested)
+        problems = find_problems(of_session, Catalog(), date.today())
+        output.write_problems(one for one in problems if one.severity == "error" or is_conversation(others))
         if is_conversation(others):
-            for problem in find_retirements(command_settings, Catalog(), date.today()):
-                output.write_notice(problem.text, "!", "warn")
             if limit := describe_limit(served, variables, command_settings):
                 output.write_notice(limit)
         for level in levels:
@@ -415,21 +413,15 @@ def list_requested_models(
     return requested
 
 
-def find_missing_keys(settings: Settings, requested: Sequence[str]) -> list[str]:
-    """Return a text for each provider of a tier or route that has no key.
+def require_key(settings: Settings, requested: Sequence[str]) -> None:
+    """Raise `ConfigurationError` if opus has no key and the user has chosen no other model: each request would fail.
 
-    Raises `ConfigurationError` for that of opus if the user has chosen no other model: each request would fail.
     `requested`: from `list_requested_models`.
     """
     catalog = Catalog()
-    rows = list_tier_mappings(settings, catalog)
-    if len(requested) > 1:
-        for row in rows:
-            if row.tier == "opus" and (problem := find_missing_key_of(row.choices[0], settings, catalog)):
-                raise ConfigurationError(problem.text, code="provider-key-missing")
-    choices = [*(row.choices[0] for row in rows), *(choice for _, choice in list_route_choices(settings, catalog))]
-    problems = (find_missing_key_of(choice, settings, catalog) for choice in choices)
-    return list(dict.fromkeys(problem.text for problem in problems if problem))
+    for row in list_tier_mappings(settings, catalog) if len(requested) > 1 else ():
+        if row.tier == "opus" and (problem := find_missing_key_of(row.choices[0], settings, catalog)):
+            raise ConfigurationError(problem.text, code="provider-key-missing")
 
 
 def _read_models(proxy: LocalProxy, names: Sequence[str]) -> list[dict[str, Any]]:

@@ -14,12 +14,12 @@ from anthropic_proxy.cli.command_settings import NO_PROVIDER, describe_files, lo
 from anthropic_proxy.cli.commands import new_group
 from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.cli.server_processes import require_startable
-from anthropic_proxy.engine.advice import list_texts
+from anthropic_proxy.engine.advice import Problem, ProblemKind, list_texts, report_warning
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.routing.choices import find_preferred_provider
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.plugin_packages import open_plugins
-from anthropic_proxy.gateway.problems import describe_demo, find_problems
+from anthropic_proxy.gateway.problems import describe_demo, find_problems, find_server_problems
 from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import Settings, list_variables
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
@@ -85,32 +85,26 @@ def check(*, reads_keys: Annotated[bool, Parameter(name="--keys")] = False, as_j
     output = Output()
     try:
         settings = load_command_settings(resolves_keys=reads_keys, names_source=True)
-        problems, warnings = asyncio.run(_find_problems(settings))
+        found = asyncio.run(_find_problems(settings))
     except ConfigurationError as error:
         if not as_json:
             raise
         output.write_json({"status": "invalid", "problems": error.messages, "warnings": []})
         sys.exit(2)
     if as_json:
-        status = "findings" if problems or warnings else "ok"
-        output.write_json({"status": status, "problems": problems, "warnings": warnings})
+        lists = {"problems": list_texts(found, "error"), "warnings": list_texts(found, "warning")}
+        output.write_json({"status": "findings" if found else "ok", **lists})
     else:
-        for problem in problems:
-            output.write_notice(problem, "✕", "error")
-        for warning in warnings:
-            output.write_notice(warning, "!", "warn")
-        if not problems and not warnings:
+        output.write_problems(found)
+        if not found:
             output.write_line(f"  {output.paint('✓', 'ok')} The settings are valid. No provider was called.")
         if UNRESOLVED_KEY in settings.reveal_all_secrets():
             output.write_notice(f"{_UNREAD_KEYS}  anthropic-proxy config check --keys")
-    sys.exit(1 if problems or warnings else 0)
+    sys.exit(1 if found else 0)
 
 
-async def _find_problems(settings: Settings) -> tuple[list[str], list[str]]:
-    """Return two lists of sentences: problems of the settings, which prevent requests, and warnings.
-
-    The only network request is to the Ollama server, if Ollama is the preferred provider.
-    """
+async def _find_problems(settings: Settings) -> list[Problem]:
+    """The only requests are to servers of this machine or a private network, and ask no model."""
     require_startable(settings)
     try:
         tuple(open_plugins(settings))
@@ -121,11 +115,12 @@ async def _find_problems(settings: Settings) -> tuple[list[str], list[str]]:
     detailed = structs.replace(settings, key_problems=settings.key_problem_details, search=search)
     services = await open_services(detailed)
     try:
-        found = find_problems(detailed, services.catalog, date.today())
-        problems, warnings = list_texts(found, "error"), list_texts(found, "warning")
+        server_problems = await find_server_problems(detailed, services.catalog, services.transports)
+        found = find_problems(detailed, services.catalog, date.today(), server_problems)
         is_demo = find_preferred_provider(detailed, services.catalog).name == "demo"
-        if not warnings and is_demo and detailed.preferred_provider is None:
-            warnings.append(NO_PROVIDER.format(demo=describe_demo(detailed)))
-        return problems, warnings
+        if not list_texts(found, "warning") and is_demo and detailed.preferred_provider is None:
+            reason = NO_PROVIDER.format(demo=describe_demo(detailed))
+            found.append(report_warning(ProblemKind.STATED, "settings", reason=reason))
+        return found
     finally:
         await services.close()

@@ -44,7 +44,7 @@ from anthropic_proxy.gateway.prices.price_list import (
     find_published_window,
     has_price_package,
 )
-from anthropic_proxy.gateway.problems import find_retirements
+from anthropic_proxy.gateway.problems import find_problems
 from anthropic_proxy.gateway.readiness import group_tier_mappings, name_target
 from anthropic_proxy.gateway.services import Services, fetch_limits_of_model, fetch_model_lists, open_services
 from anthropic_proxy.gateway.settings import Settings
@@ -91,10 +91,7 @@ async def _show_mapping(output: Output, as_json: bool) -> int:
         verb = "comes" if len(routes) == 1 else "come"
         count = formats.plural(len(routes), "route")
         output.write_notice(f"{count} {verb} before this mapping:  anthropic-proxy routes list")
-    for text in dict.fromkeys(text for row in tiers for text in row.problems):
-        output.write_notice(text, "✕", "error")
-    for problem in find_retirements(services.settings, services.catalog, date.today()):
-        output.write_notice(problem.text, "!", "warn")
+    output.write_problems(find_problems(services.settings, services.catalog, date.today()))
     if reached := [models for models in offered if not models.problem]:
         first, *others = reached
         counts = ", ".join([f"{len(models.models)} at {models.provider}" for models in others])

@@ -7,13 +7,14 @@ import io
 import itertools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import msgspec
 from msgspec import Struct
 
+from anthropic_proxy.engine.advice import Problem
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import ConfigurationError
@@ -133,6 +134,10 @@ class Output:
         text = f"{_GAP}{lead}{paint_commands(escape_unprintable(text), self._notice_style.paint)}"
         for line in wrap_text(text, self._notice_style.terminal_width):
             sys.stderr.write((line if self._has_symbols else to_ascii_symbols(line)) + "\n")
+
+    def write_problems(self, problems: Iterable[Problem]) -> None:
+        for problem in problems:
+            self.write_notice(problem.text, problem.sign, problem.role)
 
     def write_json(self, value: Any) -> None:
         """Write `value` as indented JSON to stdout."""

@@ -63,8 +63,7 @@ def list_routes(*, as_json: bool = False) -> None:
         columns = [Column(title) for title in ("Route", "Conditions", "Targets", "Source")]
         output.write_table(columns, [_to_row(route) for route in settings.routes])
     output.write_notice("The first route that matches is used. Without a match:  anthropic-proxy models")
-    for problem in find_retirements(settings, Catalog(), date.today(), only_routes=True):
-        output.write_notice(problem.text, "!", "warn")
+    output.write_problems(find_retirements(settings, Catalog(), date.today(), only_routes=True))
 
 
 @routes.command

@@ -11,6 +11,8 @@ from typing import Literal, TypeAlias
 from msgspec import Struct
 
 Severity: TypeAlias = Literal["error", "warning"]
+SIGNS: Mapping[Severity, tuple[str, str]] = {"error": ("✕", "error"), "warning": ("!", "warn")}
+"""Severity, the most serious first → symbol before a text, and its color (`style.py`)."""
 
 
 class ProblemKind(Enum):
@@ -102,6 +104,9 @@ class ProblemKind(Enum):
         self.remedy = remedy
 
 
+MISSING_KEYS = (ProblemKind.NOT_SET_UP, ProblemKind.NO_KEY, ProblemKind.NO_KEY_IN_TABLE, ProblemKind.NO_KEY_HERE)
+
+
 class Problem(Struct, frozen=True, kw_only=True):
     """Something in the settings that prevents replies, or that has no effect."""
 
@@ -125,6 +130,14 @@ class Problem(Struct, frozen=True, kw_only=True):
     @property
     def text(self) -> str:
         return self.cause + self.remedy
+
+    @property
+    def sign(self) -> str:
+        return SIGNS[self.severity][0]
+
+    @property
+    def role(self) -> str:
+        return SIGNS[self.severity][1]
 
     @property
     def has_line(self) -> bool:

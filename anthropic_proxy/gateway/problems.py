@@ -17,7 +17,7 @@ from typing import Any
 
 from msgspec import structs
 
-from anthropic_proxy.engine.advice import Problem, ProblemKind, Severity, report_problem, report_warning
+from anthropic_proxy.engine.advice import SIGNS, Problem, ProblemKind, Severity, report_problem, report_warning
 from anthropic_proxy.engine.exchange.provider_errors import (
     assign_base_url,
     describe_base_url_setting,
@@ -91,7 +91,7 @@ def find_problems(
     by_text: dict[str, Problem] = {}
     for problem in found:
         by_text.setdefault(problem.text, problem)
-    return sorted(by_text.values(), key=lambda problem: problem.severity == "warning")
+    return sorted(by_text.values(), key=lambda problem: [*SIGNS].index(problem.severity))
 
 
 _CONNECT_SECONDS = 0.5
@@ -330,7 +330,7 @@ def find_provider_problems(
     listed = catalog.cached_model_ids(provider.name)
     if listed is None:
         address = settings.base_urls.get(provider.name, provider.base_url)
-        is_expected = bool(models) and should_query_ollama(settings)
+        is_expected = bool(models) and should_query_ollama(settings) and catalog.was_queried(provider.name)
         return [report(ProblemKind.NO_OLLAMA, address=address)] if is_expected else []
     missing_models = [model for model in dict.fromkeys(models) if not {model, f"{model}:latest"} & {*listed}]
     return [report(ProblemKind.NO_OLLAMA_MODEL, model=model) for model in missing_models]

@@ -8,7 +8,7 @@ from typing import Literal
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.advice import Problem, ProblemKind, Severity, list_texts
+from anthropic_proxy.engine.advice import Problem, ProblemKind
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -47,13 +47,14 @@ class Readiness(Struct, frozen=True):
     problems: Sequence[Problem]
     """From `find_problems`."""
 
-    def list_texts(self, severity: Severity) -> list[str]:
-        return list_texts(self.problems, severity)
-
-    def list_page_texts(self, severity: Severity, settings: Settings) -> list[str]:
-        """As `list_texts`, for pages: what a settings file states has its name instead of its path."""
-        found = [problem for problem in self.problems if problem.severity == severity]
-        return [remove_folders(one.text, settings) if one.kind is ProblemKind.STATED else one.text for one in found]
+    def list_for_pages(self, settings: Settings) -> list[Problem]:
+        """Return the problems. What a settings file states has its name instead of its path."""
+        return [
+            structs.replace(one, facts={"reason": remove_folders(one.text, settings)})
+            if one.kind is ProblemKind.STATED
+            else one
+            for one in self.problems
+        ]
 
 
 def find_readiness(
@@ -158,8 +159,7 @@ def describe_setup(
     return Setup(
         providers=providers,
         mapping=mapping,
-        problems=readiness.list_page_texts("error", settings),
-        advice=readiness.list_page_texts("warning", settings),
+        problems=readiness.list_for_pages(settings),
     )
 
 

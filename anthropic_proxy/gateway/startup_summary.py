@@ -79,8 +79,7 @@ def log_startup_summary(
         )
         for text in (
             *_describe_unread_files(services),
-            *found.list_texts("warning"),
-            *found.list_texts("error"),
+            *(problem.text for problem in found.problems),
             *([exposure_warning] if exposure_warning else []),
         ):
             services.log.write_line(text, level="warning")
@@ -178,8 +177,7 @@ def _mapping(services: Services, where: str, found: Readiness) -> Iterator[str]:
 
 def _list_problems(log: Log, found: Readiness, settings: Settings) -> Iterator[str]:
     for problem in found.problems:
-        sign, role = ("✕", "error") if problem.severity == "error" else ("!", "warn")
-        text = remove_folders(problem.text, settings)
+        sign, role, text = problem.sign, problem.role, remove_folders(problem.text, settings)
         if problem.kind is ProblemKind.STATED:
             continue  # it stands below the settings files
         if not problem.has_line or count_columns(f"  {sign} {text}") <= (log.terminal_width or sys.maxsize):

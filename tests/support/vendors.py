@@ -57,7 +57,7 @@ _TITLES = {
 }
 """Titles of servers without one in the registry, where an error names the variable instead."""
 _TABLES = {entry.name: load_vendor(entry.name) for entry in list_vendor_entries()}
-MODEL_TABLES = list_vendor_tables() | split_tables(VENDORS_FILE.with_name("models.toml"))
+MODEL_TABLES = {**list_vendor_tables(), **split_tables(VENDORS_FILE.with_name("models.toml"))}
 """Name → text of each table with models."""
 HOSTS_OF_OPEN_MODELS = [name for name, table in _TABLES.items() if table.differences]
 EXAMPLE_MODELS = {

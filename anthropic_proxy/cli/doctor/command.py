@@ -150,7 +150,7 @@ async def _examine(settings: Settings, options: _Options) -> tuple[DoctorRun | N
         with DoctorProgress(shows_table=not options.as_json) as progress:
             reporting = asyncio.create_task(progress.report_unfinished())
             try:
-                return run, await run_doctor(services, backends, progress.update, checks_routes=not options.names)
+                return run, await run_doctor(services, backends, progress.update, checks_settings=not options.names)
             finally:
                 reporting.cancel()
 

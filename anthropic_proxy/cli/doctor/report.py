@@ -130,7 +130,7 @@ def _format_fixes(output: Output, report: Report, width: int) -> Iterator[str]:
         first, *lines = *wrap_words(fix.problem, room), *further
         yield f"{start}{first}"
         yield from (f"{' ' * (6 + names)}{line}" for line in lines)
-    yield from (f"  {output.paint('✕', 'error')} {problem}" for problem in report.problems)
+    yield from (f"  {output.paint(one.sign, one.role)} {one.text}" for one in report.problems)
 
 
 def _format_unknown_window(output: Output, diagnosis: Diagnosis, settings: Settings, width: int) -> Iterator[str]:
@@ -219,7 +219,7 @@ def encode_report(report: Report, file_format: Literal["json", "markdown"], toda
             "output_tokens": report.totals.output_tokens,
             "backends": [_build_backend(diagnosis) for diagnosis in report.diagnoses],
             "fixes": [structs.asdict(fix) for fix in report.fixes],
-            "route_problems": report.route_problems,
+            "problems": [problem.text for problem in report.settings_problems],
             "certificate": report.gateway.fingerprint,
             "certificate_problems": report.gateway.problems,
             "auto_mode": report.auto_mode,
@@ -279,7 +279,7 @@ def _format_markdown(report: Report, today: date) -> Iterator[str]:
         yield "## To fix"
         yield ""
         yield from (f"- **{fix.name}** {fix.problem} `{fix.remedy}` {fix.place}".rstrip() for fix in report.fixes)
-        yield from (f"- {problem}" for problem in report.problems)
+        yield from (f"- {problem.text}" for problem in report.problems)
     for diagnosis in report.diagnoses:
         details = list_explanations(diagnosis)
         if details.keys() - {"limits"} or diagnosis.evidence:

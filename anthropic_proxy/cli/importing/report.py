@@ -16,6 +16,7 @@ from anthropic_proxy.cli.importing.plan import (
 )
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.console import formats
+from anthropic_proxy.engine.advice import MISSING_KEYS
 from anthropic_proxy.engine.options import TIERS, list_condition_texts
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import find_registry
@@ -24,7 +25,7 @@ from anthropic_proxy.engine.routing.choices import ModelChoice, find_preferred_p
 from anthropic_proxy.engine.routing.model_listing import TierMapping, list_tier_mappings
 from anthropic_proxy.engine.routing.replacements import find_successor_id
 from anthropic_proxy.errors import join_with_and
-from anthropic_proxy.gateway.problems import describe_demo, describe_retirements, find_retirements
+from anthropic_proxy.gateway.problems import describe_demo, describe_retirements, find_problems
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings
 from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.gateway.settings.values import mask_env_lines
@@ -101,8 +102,6 @@ def write_report(output: Output, draft: Draft, *, is_plan: bool) -> None:
     if "PROXY_API_KEY" in draft.plan.variables:
         text = "Clients then need the key in PROXY_API_KEY. anthropic-proxy code sends it by itself."
         output.write_line(f"  {output.paint(text, 'quiet')}")
-    if (row := draft.find_tier_without_model()) is not None:
-        _warn(output, f"{row.problems[0].text}.")
     _write_kept_values(output, draft)
     _write_notes(output, draft.plan, is_plan=is_plan)
     _write_missing_keys(output, draft)
@@ -184,8 +183,10 @@ def _write_models(output: Output, draft: Draft, *, is_plan: bool) -> None:
     choices = [choice for name in new for choice in draft.retired.get(name, ())]
     for text in _describe_successors(choices, settings, "would be" if is_plan else "is"):
         _warn(output, text)
-    for problem in find_retirements(settings, Catalog(), date.today()):
-        _warn(output, f"{problem.cause}{output.paint(problem.remedy, 'type')}")
+    for problem in find_problems(settings, Catalog(), date.today()):
+        if problem.kind not in MISSING_KEYS:  # they have a list of their own
+            remedy = output.paint(problem.remedy, "type") if problem.has_line else problem.remedy
+            output.write_line(f"  {output.paint(problem.sign, problem.role)} {problem.cause}{remedy}")
     others = [name for name in new if not name.endswith("_MODEL") and not name.startswith(_MAPPING_SETTINGS)]
     if others and not is_plan:  # which lists all lines
         output.write_line(f"  {output.paint(f'Also imported: {join_with_and(others)}.', 'quiet')}")

@@ -105,8 +105,7 @@ def build_overview_page(context: PageContext) -> Mapping[str, Any]:
         context, "incidents", lambda: find_incidents(periods, found.errors(), found.by_model(), found.costs)
     )
     bands = [] if isinstance(incidents, FailedPanel) else [Band(one.first, one.last, one.label) for one in incidents]
-    of_setup = [Notice("✕", "error", problem) for problem in context.setup.problems]
-    of_setup += [Notice("!", "warn", text) for text in context.setup.advice]
+    of_setup = [Notice(one.sign, one.role, one.text) for one in context.setup.problems]
     listed = build_panel(context, "the problems", lambda: _list_problems(context, found))
     failures = [] if isinstance(listed, FailedPanel) else listed
     notices = [*of_setup, *(one for one in failures if not one.is_solved)]

@@ -115,7 +115,6 @@ def build_providers_page(context: PageContext) -> Mapping[str, Any]:
         ),
         "unused": [(one.name, one.prefix, _describe_state(one)[3]) for one in unused],
         "problems": context.setup.problems,
-        "advice": context.setup.advice,
         "doctor": doctor,
         "checkers": list_checkers(context.settings),
         "matrix": build_panel(context, "the capabilities", lambda: build_matrix(context)),
@@ -130,7 +129,7 @@ def _summarize(context: PageContext, rows: Sequence[ProviderRow], found: int) ->
     verdict = f"{formats.plural(len(ready), 'provider')} ready."
     for row in limited:
         verdict += f" {row.setup.prefix}: {'circuit open' if row.state == 'blocked' else 'all keys in cooldown'}."
-    problems = len(context.setup.problems) + len(context.setup.advice) + found
+    problems = len(context.setup.problems) + found
     return f"{verdict} {formats.plural(problems, 'problem')}." if problems else verdict
 
 

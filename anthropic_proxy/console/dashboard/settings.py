@@ -19,7 +19,6 @@ from anthropic_proxy.console.dashboard.permissions import explain_settings_denia
 from anthropic_proxy.console.dashboard.web import digest, redirect
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import ExportTable
-from anthropic_proxy.engine.advice import ProblemKind
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -290,9 +289,7 @@ def write_change(proposal: Proposal, expected_digest: str) -> None:
 
 
 def _list_warnings(settings: Settings) -> Sequence[str]:
-    """Return the problems of the settings, without those that only a question to a server can find."""
-    found = find_problems(settings, Catalog(), date.today())
-    return [problem.text for problem in found if problem.kind is not ProblemKind.NO_OLLAMA]
+    return [problem.text for problem in find_problems(settings, Catalog(), date.today())]
 
 
 def _shorten_paths(message: str, env_file: Path) -> str:

@@ -19,6 +19,7 @@ from anthropic_proxy.console.doctor.findings import (
 from anthropic_proxy.console.doctor.fixes import Fix
 from anthropic_proxy.console.doctor.server_tables import FoundServer
 from anthropic_proxy.console.ledger.units import to_microseconds
+from anthropic_proxy.engine.advice import Problem, ProblemKind, report_problem
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.gateway.prices.price_list import PriceList
@@ -31,8 +32,8 @@ LEGEND = "✓ works   ~ emulated by the proxy   ✕ unsupported   – no result"
 class Report(Struct, kw_only=True):
     diagnoses: Sequence[Diagnosis]
     fixes: Sequence[Fix]
-    route_problems: Sequence[str] = ()
-    """Error texts about routes of the configuration file that cannot be used, with remedies."""
+    settings_problems: Sequence[Problem] = ()
+    """Problems that concern no examined backend."""
     gateway: GatewayCheck = GatewayCheck()
     """Certificate at the address where persons sign in from Claude Code."""
     auto_mode: str = ""
@@ -49,12 +50,13 @@ class Report(Struct, kw_only=True):
         problems = [diagnosis.problem for diagnosis in self.diagnoses if not diagnosis.backend.is_demo]
         if all(problem is not None and problem.kind == "unreachable" for problem in problems):
             return 2
-        return 1 if self.fixes or self.problems else 0
+        return 1 if self.fixes or any(problem.severity == "error" for problem in self.problems) else 0
 
     @property
-    def problems(self) -> Sequence[str]:
-        """Error texts that no fix belongs to."""
-        return [*self.route_problems, *self.gateway.problems]
+    def problems(self) -> Sequence[Problem]:
+        """Problems that no fix belongs to."""
+        found = (report_problem(ProblemKind.STATED, "DASHBOARD_URL", reason=text) for text in self.gateway.problems)
+        return [*self.settings_problems, *found]
 
     @property
     def cost_summary(self) -> str:

@@ -5,6 +5,7 @@ import io
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import date
 from types import MappingProxyType
 
 from msgspec import Struct, structs
@@ -13,20 +14,22 @@ from anthropic_proxy.console.doctor.auto_mode import describe_auto_mode
 from anthropic_proxy.console.doctor.certificates import GatewayCheck, check_gateway
 from anthropic_proxy.console.doctor.diagnosis import diagnose_backend, must_run
 from anthropic_proxy.console.doctor.findings import Backend, Diagnosis
-from anthropic_proxy.console.doctor.fixes import list_fixes
+from anthropic_proxy.console.doctor.fixes import Fix, list_fixes
 from anthropic_proxy.console.doctor.probe_runner import ProbeRunner
 from anthropic_proxy.console.doctor.probes import PROBES
 from anthropic_proxy.console.doctor.report import Report, find_total_price
 from anthropic_proxy.console.doctor.server_tables import find_servers
+from anthropic_proxy.engine.advice import Problem
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.hosts import find_missing_key, is_own_server
 from anthropic_proxy.engine.routing.choices import find_tier
-from anthropic_proxy.engine.routing.problems import find_route_problems, find_unknown_prefix
+from anthropic_proxy.engine.routing.problems import find_unknown_prefix
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.errors import ClientError, ConfigurationError, suggest_name
 from anthropic_proxy.gateway.prices.price_list import PriceList
+from anthropic_proxy.gateway.problems import find_problems
 from anthropic_proxy.gateway.services import Services, open_services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import Log
@@ -96,12 +99,12 @@ async def run_doctor(
     backends: Sequence[Backend],
     on_change: Callable[[Sequence[Diagnosis]], None] = lambda diagnoses: None,
     *,
-    checks_routes: bool = False,
+    checks_settings: bool = False,
 ) -> Report:
     """`on_change` is called with all results so far, at the start and after each probe.
 
-    `checks_routes`: look for routes of the configuration file that cannot be used, for who checks tool calls, and at
-    the address where persons sign in.
+    `checks_settings`: look for problems of settings that concern no backend, for who checks tool calls, and at the
+    address where persons sign in.
     """
     started = time.monotonic()
     diagnoses = [Diagnosis(backend=backend, outcomes={}) for backend in backends]
@@ -110,20 +113,25 @@ async def run_doctor(
         for diagnosis in diagnoses:
             runner = ProbeRunner(services, diagnosis.totals)
             group.create_task(diagnose_backend(runner, diagnosis, services.settings, lambda: on_change(diagnoses)))
+    fixes = list_fixes(diagnoses, services.settings, services.catalog)
     return Report(
         diagnoses=diagnoses,
-        fixes=list_fixes(diagnoses, services.settings, services.catalog),
-        gateway=await check_gateway(services.settings) if checks_routes else GatewayCheck(),
-        auto_mode=await describe_auto_mode(services, backends) if checks_routes else "",
-        route_problems=[
-            problem.text
-            for problem in (find_route_problems(services.settings, services.catalog) if checks_routes else ())
-            if problem.severity == "error"
-        ],
+        fixes=fixes,
+        gateway=await check_gateway(services.settings) if checks_settings else GatewayCheck(),
+        auto_mode=await describe_auto_mode(services, backends) if checks_settings else "",
+        settings_problems=_find_other_problems(services, diagnoses, fixes) if checks_settings else (),
         servers=find_servers(diagnoses, services.settings),
         seconds=time.monotonic() - started,
         price=find_total_price(diagnoses, services.settings),
     )
+
+
+def _find_other_problems(services: Services, diagnoses: Sequence[Diagnosis], fixes: Sequence[Fix]) -> list[Problem]:
+    """Return the problems of the settings, without those of examined backends, which have `fixes`."""
+    examined = {diagnosis.backend.target.provider.name for diagnosis in diagnoses}
+    remedies = {fix.remedy for fix in fixes}
+    found = find_problems(services.settings, services.catalog, date.today())
+    return [one for one in found if one.subject not in examined and one.remedy not in remedies]
 
 
 def select_backends(services: Services, names: Sequence[str], *, searches_known_servers: bool = False) -> list[Backend]:

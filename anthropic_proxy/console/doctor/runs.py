@@ -206,7 +206,7 @@ class _Run:
         async with open_backends(self._settings) as (services, backends):
             expected = await asyncio.to_thread(estimate_run, backends, self._settings)
             self._run = structs.replace(self._run, expected_requests=expected.requests)
-            return await run_doctor(services, backends, self._update, checks_routes=True)
+            return await run_doctor(services, backends, self._update, checks_settings=True)
 
     def _update(self, diagnoses: Sequence[Diagnosis]) -> None:
         self._diagnoses = diagnoses

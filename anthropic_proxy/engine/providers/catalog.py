@@ -446,27 +446,32 @@ class Catalog:
         """Return the cached model ids of a provider, the largest model first. None: never reported."""
         return self._listings.get(provider)
 
+    def was_queried(self, provider: str) -> bool:
+        """Return True if the model list of a provider was asked for, with or without an answer."""
+        return (provider, "") in self._queried_at
+
     def choose_installed_model(self, provider: str, default: str, *, prefers_small: bool) -> str:
         """Return the model for Claude tiers: `default` if it is installed, else the largest or the smallest local one.
 
-        One that calls no tools or has no room for a session, as the server has told, is used only if all are such.
+        One that has no room for a session, as the server has told, is used only if all others have none either, or call
+        no tools. `OLLAMA_CONTEXT_LENGTH` limits the room of all.
         """
         local = self._list_local_models(provider)
         listed = [name for name in self._listings.get(provider) or () if name in (default, f"{default}:latest")]
         found = [*listed, *(reversed(local) if prefers_small else local)]
-        chosen = next((model for model in found if self._is_usable(provider, model)), next(iter(found), default))
+        chosen = min(found, key=lambda model: self._find_lacks(provider, model), default=default)
         return default if chosen in listed else chosen
 
     def _list_local_models(self, provider: str) -> Sequence[str]:
         listed = self._listings.get(provider) or ()
         return [model for model in listed if not model.endswith(_CLOUD_SUFFIXES)] or listed
 
-    def _is_usable(self, provider: str, model: str) -> bool:
-        """Return False if the provider has told that a model calls no tools, or has no room for a session."""
+    def _find_lacks(self, provider: str, model: str) -> tuple[bool, bool]:
+        """Return whether the provider has told that a model calls no tools, and that it has no room for a session."""
         if (provider, model) not in self._described:
-            return True
+            return False, False
         found = self._found[provider, model]
-        return found.tools and found.effective_max_input >= MIN_SESSION_TOKENS
+        return not found.tools, found.effective_max_input < MIN_SESSION_TOKENS
 
     def cached_capabilities(self, provider: str, model: str, models_table: str = "") -> ModelCapabilities:
         """Return the capabilities of a model without a query.

@@ -98,8 +98,7 @@ class SetupView(Struct, frozen=True):
     mapping: Sequence[tuple[Sequence[str], TierMapping]]
     """From `group_tier_mappings`."""
     readiness: Readiness
-    problems: Sequence[str]
-    warnings: Sequence[str]
+    problems: Sequence[Problem]
     demo: str
     """From `describe_demo`. "": the demo does not reply."""
 
@@ -110,8 +109,7 @@ def build_setup_view(settings: Settings, catalog: Catalog, server_problems: Mapp
     return SetupView(
         mapping=group_shown_mappings(settings, catalog),
         readiness=readiness,
-        problems=readiness.list_page_texts("error", settings),
-        warnings=readiness.list_page_texts("warning", settings),
+        problems=readiness.list_for_pages(settings),
         demo=describe_demo(settings) if find_preferred_provider(settings, catalog).name == "demo" else "",
     )
 
@@ -129,9 +127,10 @@ def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequ
     if view:
         commands = [name_program("anthropic-proxy code"), command]
         count = len(view.readiness.ready)
-        problem_count = len(view.problems)
-        if problem_count:
-            summary = _signed("✕", "error", f"{problem_count} problem{'' if problem_count == 1 else 's'}", "span")
+        errors = [problem for problem in view.problems if problem.severity == "error"]
+        if errors:
+            text = f"{len(errors)} problem{'' if len(errors) == 1 else 's'}"
+            summary = _signed(errors[0].sign, errors[0].role, text, "span")
         elif view.demo:
             summary = _signed("!", "warn", "the demo replies", "span")
         else:
@@ -149,8 +148,7 @@ def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequ
         health = []
         if view.demo:
             health.append(_signed("!", "warn", f"{view.demo}: it streams and calls tools, but has no model."))
-        health += [_signed("✕", "error", problem) for problem in view.problems]
-        health += [_signed("!", "warn", text) for text in view.warnings]
+        health += [_signed(problem.sign, problem.role, problem.text) for problem in view.problems]
         ready = [
             provider.name if provider.model_count is None else f"{provider.name}, {provider.state}"
             for provider in view.readiness.ready

@@ -65,16 +65,18 @@ def test_a_retired_model_of_the_settings_is_an_advice_with_the_line_to_write(tmp
     (tmp_path / ".env").write_text("DEEPSEEK_API_KEY=one\nBIG_MODEL=deepseek/deepseek-chat\n")
     (tmp_path / "anthropic-proxy.toml").write_text("[providers.deepseek]\n")
     settings = load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env"))
-    advice = describe_setup(settings, Catalog(), today=TODAY).advice
-    assert advice == [
-        "DeepSeek retired deepseek-chat on 24 July 2026. Its successor:  BIG_MODEL=deepseek/deepseek-flash",
-    ]
-    assert describe_setup(settings, Catalog(), today=date(2026, 7, 1)).advice == []
+    (problem,) = describe_setup(settings, Catalog(), today=TODAY).problems
+    assert (problem.sign, problem.cause, problem.remedy) == (
+        "!",
+        "DeepSeek retired deepseek-chat on 24 July 2026. Its successor:  ",
+        "BIG_MODEL=deepseek/deepseek-flash",
+    )
+    assert describe_setup(settings, Catalog(), today=date(2026, 7, 1)).problems == []
 
 
 def test_pages_name_a_settings_file_without_its_folder(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("LOG_LEVL=debug\n")
     settings = load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env"))
     text = ".env line 1: LOG_LEVL is not a setting. Did you mean:  LOG_LEVEL"
-    assert describe_setup(settings, Catalog(), today=TODAY).advice == [text]
-    assert build_setup_view(settings, Catalog(), {}).warnings == [text]
+    assert [one.text for one in describe_setup(settings, Catalog(), today=TODAY).problems] == [text]
+    assert [one.text for one in build_setup_view(settings, Catalog(), {}).problems] == [text]
