@@ -398,14 +398,20 @@ class UpstreamError(ProxyError):
         self.provider_status: int | None = None
         """HTTP status of the provider's response. None: the error was in a stream, or there was no response."""
         self.advice = ""
-        """End of the message that the proxy has added to what happened. "": none."""
+        """End of the message that the proxy has added to what happened, with `remedy`. "": none."""
+        self.remedy = ""
+        """Line or command at the end of `advice`. "": none."""
+        self.concerned_field = ""
+        """Field of a `[providers.NAME]` table that may be the reason: `proxy`, `ca_file`, `client_certificate`. "":
+        unknown."""
         self.cause: UpstreamErrorCause | None = None
         """Cause that a changed request may remove. None: another or unknown cause."""
         self.lacks_feature = False
         """True if the server lacks a field or a kind of content of the request, which another server may have."""
 
-    def add_advice(self, text: str) -> None:
-        self.message, self.advice = f"{self.message}{text}", text
+    def add_advice(self, text: str, remedy: str = "") -> None:
+        self.advice, self.remedy = f"{text}{remedy}", remedy
+        self.message += self.advice
 
 
 class UpstreamRefused(UpstreamError):

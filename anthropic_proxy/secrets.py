@@ -141,6 +141,7 @@ def redact_error(error: ProxyError, secrets: Iterable[str]) -> None:
             continue
         error.provider_text = _redact_secret(error.provider_text, secret)
         error.advice = _redact_secret(error.advice, secret)
+        error.remedy = _redact_secret(error.remedy, secret)
         if error.parameter is not None:
             error.parameter = _redact_secret(error.parameter, secret)
         if error.body is not None:

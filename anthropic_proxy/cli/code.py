@@ -147,9 +147,8 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
         require_key(of_session, requested)
         problems = find_problems(of_session, Catalog(), date.today())
         output.write_problems(one for one in problems if one.severity == "error" or is_conversation(others))
-        if is_conversation(others):
-            if limit := describe_limit(served, variables, command_settings):
-                output.write_notice(limit)
+        if is_conversation(others) and (limit := describe_limit(served, variables, command_settings)):
+            output.write_notice(limit)
         for level in levels:
             notices = []
             for name in find_overrides(level, variables):

@@ -18,9 +18,9 @@ from anthropic_proxy.console.doctor.findings import (
     Diagnosis,
     Evidence,
     EvidenceKind,
+    Failure,
+    FailureKind,
     Outcome,
-    Problem,
-    ProblemKind,
     State,
 )
 from anthropic_proxy.console.doctor.probe_runner import ProbeResult, ProbeRunner, UpstreamExchange
@@ -34,7 +34,6 @@ from anthropic_proxy.console.doctor.probes import (
     check_accepted,
 )
 from anthropic_proxy.engine.efforts import list_named_efforts
-from anthropic_proxy.engine.exchange.provider_errors import assign_base_url, suggest_base_url
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers.catalog import ModelCapabilities
 from anthropic_proxy.engine.providers.provider_models import MODEL_LIST
@@ -279,7 +278,7 @@ async def diagnose_backend(
         if diagnosis.state_of(first.name) == "unsupported" and search.use_chat_wire():
             result = await search.run_probe(first)
         if diagnosis.state_of(first.name) not in ("works", "emulated"):
-            diagnosis.problem = _find_problem(search, result, settings)
+            diagnosis.problem = _find_problem(search, result)
             if diagnosis.problem.kind == "model":
                 await _list_models(runner, diagnosis)
             return
@@ -339,23 +338,20 @@ async def _list_models(runner: ProbeRunner, diagnosis: Diagnosis) -> None:
         diagnosis.limits_source = MODEL_LIST
 
 
-def _find_problem(search: DialectSearch, result: ProbeResult, settings: Settings) -> Problem:
+def _find_problem(search: DialectSearch, result: ProbeResult) -> Failure:
     error, status = result.error, result.last_status
     text = (error.message if error else "").removeprefix(f"{search.target.provider.prefix}: ")
-    kind: ProblemKind = "request"
+    advice, field = (error.advice, error.concerned_field) if isinstance(error, UpstreamError) else ("", "")
+    kind: FailureKind = "request"
     proposal = ""
     if isinstance(error, MissingExtra):
         kind = "package"
         text = f"{error.subject}, which is not installed"
         proposal = error.install_command
     elif isinstance(error, UpstreamError) and not any(exchange.status for exchange in result.upstream):
-        kind, text = "unreachable", text.removesuffix(error.advice)
+        kind, text = "unreachable", text.removesuffix(advice)
     elif isinstance(error, UpstreamError) and error.code in _ADDRESS_CODES:
-        kind = "address"
-        if error.advice:
-            text = text.removesuffix(error.advice)
-            _, better = suggest_base_url(search.target.provider, settings)
-            proposal = assign_base_url(search.target.provider, settings, better) if better else ""
+        kind, text, proposal = "address", text.removesuffix(advice), error.remedy
     elif status in _KEY_STATUSES:
         kind = "key"
     elif status in _QUOTA_STATUSES:
@@ -368,8 +364,15 @@ def _find_problem(search: DialectSearch, result: ProbeResult, settings: Settings
         text = f"{text.rstrip('.')}. The server asks for a pause of {error.retry_after:g} s"
     if kind == "key" and not result.upstream:
         status = 0
-    message = search.redact(text, _MAX_MESSAGE_CHARACTERS)
-    return Problem(kind=kind, status=status, message=message, proposal=search.redact(proposal))
+    message, cause = (search.redact(each, _MAX_MESSAGE_CHARACTERS) for each in (text, text.removesuffix(advice)))
+    return Failure(
+        kind=kind,
+        status=status,
+        message=message,
+        cause=cause,
+        concerned_field=field,
+        proposal=search.redact(proposal),
+    )
 
 
 def _observe_stream(diagnosis: Diagnosis, result: ProbeResult) -> None:

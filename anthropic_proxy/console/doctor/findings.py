@@ -22,7 +22,7 @@ State = Literal["works", "emulated", "unsupported", "untested"]
 """Support of a feature. `emulated`: the proxy does the work of the backend. `untested`: not applicable, or skipped
 after a failure."""
 
-ProblemKind = Literal["unreachable", "key", "address", "server", "model", "quota", "package", "request"]
+FailureKind = Literal["unreachable", "key", "address", "server", "model", "quota", "package", "request"]
 """Kind of failure that ends the probes of a backend.
 
 `unreachable`: there is no response. `address`: the response is not from the API. `server`: the server fails.
@@ -68,14 +68,18 @@ class Evidence(Struct, frozen=True, kw_only=True):
     """Beginning of the server's error message, or the missing effect, without secrets."""
 
 
-class Problem(Struct, frozen=True, kw_only=True):
+class Failure(Struct, frozen=True, kw_only=True):
     """Failure that prevents all requests to a backend."""
 
-    kind: ProblemKind
+    kind: FailureKind
     status: int
     """HTTP status of the server's response. Without a response: status of the proxy's error. 0: no API key is set."""
     message: str
     """Error message of the proxy, without secrets."""
+    cause: str = ""
+    """The message without its remedy."""
+    concerned_field: str = ""
+    """`UpstreamError.concerned_field`."""
     proposal: str = ""
     """Setting or command that the error message proposes: `OPENAI_BASE_URL=http://localhost:8000/v1`. "": none."""
 
@@ -110,7 +114,7 @@ class Diagnosis(Struct, kw_only=True):
     backend: Backend
     outcomes: dict[str, Outcome] = {}
     """Name of the probe → its result. Absent: not run yet."""
-    problem: Problem | None = None
+    problem: Failure | None = None
     """Failure that prevents all requests to the backend. None: requests are possible."""
     wire: str = ""
     """Name of the wire that the server accepts, if the settings select another one. "": the selected wire works."""

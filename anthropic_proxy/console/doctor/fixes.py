@@ -10,12 +10,11 @@ from msgspec import Struct, structs
 from anthropic_proxy.console.doctor.findings import (
     Backend,
     Diagnosis,
-    Problem,
-    ProblemKind,
+    Failure,
+    FailureKind,
     find_context_window,
 )
 from anthropic_proxy.console.doctor.server_tables import find_table
-from anthropic_proxy.engine.exchange.provider_errors import REMEDY_LEAD
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.platforms.shells import quote_word
@@ -62,8 +61,8 @@ def list_fixes(diagnoses: Sequence[Diagnosis], settings: Settings, catalog: Cata
     retired_models = list_model_replacements(find_successor, settings, catalog)
     run, found = _Run(diagnoses, settings, catalog), dict[Fix, None]()
     for diagnosis in diagnoses:
-        problem = diagnosis.problem
-        fixes = _fix_features(diagnosis, run) if problem is None else _FIXES[problem.kind](diagnosis, problem, run)
+        failure = diagnosis.problem
+        fixes = _fix_features(diagnosis, run) if failure is None else _FIXES[failure.kind](diagnosis, failure, run)
         found |= dict.fromkeys(fixes) | dict.fromkeys(_fix_routes(diagnosis, diagnoses, retired_models))
     placed = []
     for fix in found:
@@ -80,7 +79,7 @@ def _name_env_file(settings: Settings) -> str:
     return shorten_home(settings.env_file or ENV_FILE)
 
 
-def _fix_key(diagnosis: Diagnosis, problem: Problem, run: _Run) -> Iterator[Fix]:
+def _fix_key(diagnosis: Diagnosis, failure: Failure, run: _Run) -> Iterator[Fix]:
     name, provider, settings = diagnosis.backend.name, diagnosis.backend.target.provider, run.settings
     keys, origin = settings.keys.get(provider.name, ()), settings.origins.get(provider.key_variable or "", "set")
     table, place = find_table(provider.name, settings), ""
@@ -90,20 +89,20 @@ def _fix_key(diagnosis: Diagnosis, problem: Problem, run: _Run) -> Iterator[Fix]
         remedy = "gcloud auth application-default login"
     else:
         remedy = f"Correct the file or command of api_key of [providers.{table.name}]"
-    text = f"rejects the key {keys[0]} ({origin}), {problem.status}." if keys else ""
+    text = f"rejects the key {keys[0]} ({origin}), {failure.status}." if keys else ""
     if not keys and table is not None and not table.has_key:
         line = f'api_key = {{ env = "{variable}" }}'
         place = f"in {_name_env_file(settings)}, and in [providers.{table.name}] of {CONFIG_FILE}  {line}"
     yield Fix(
-        name=name, problem=text or _sentence(problem.message.removeprefix(f"{name} ")), remedy=remedy, place=place
+        name=name, problem=text or _sentence(failure.message.removeprefix(f"{name} ")), remedy=remedy, place=place
     )
 
 
-def _fix_package(diagnosis: Diagnosis, problem: Problem, run: _Run) -> Iterator[Fix]:
-    yield Fix(name=diagnosis.backend.name, problem=_sentence(problem.message), remedy=problem.proposal)
+def _fix_package(diagnosis: Diagnosis, failure: Failure, run: _Run) -> Iterator[Fix]:
+    yield Fix(name=diagnosis.backend.name, problem=_sentence(failure.message), remedy=failure.proposal)
 
 
-def _fix_address(diagnosis: Diagnosis, problem: Problem, run: _Run) -> Iterator[Fix]:
+def _fix_address(diagnosis: Diagnosis, failure: Failure, run: _Run) -> Iterator[Fix]:
     backend, provider = diagnosis.backend, diagnosis.backend.target.provider
     variable, used = provider.base_url_variable or "", ""
     routes = [] if backend.tiers else list(backend.routes)
@@ -111,9 +110,9 @@ def _fix_address(diagnosis: Diagnosis, problem: Problem, run: _Run) -> Iterator[
         used = f"{len(routes)} routes send requests to it."
     elif routes:
         used = f"The route {join_with_or(routes)} sends requests to it."
-    of_connection = next((remedy for words, remedy in _CONNECTION_REMEDIES if words in problem.message), "")
-    if problem.kind == "address":
-        remedy = problem.proposal or f"{variable}=<address>"
+    of_connection = _CONNECTION_REMEDIES.get(failure.concerned_field, "")
+    if failure.kind == "address":
+        remedy = failure.proposal or f"{variable}=<address>"
     elif provider.uses_installed_models:
         remedy = "ollama serve"
     elif of_connection:
@@ -124,29 +123,25 @@ def _fix_address(diagnosis: Diagnosis, problem: Problem, run: _Run) -> Iterator[
         remedy = f"{variable}=<address>"
     else:
         remedy = "Check the network. Behind a web proxy: HTTPS_PROXY=<its address>"
-    yield Fix(name=backend.name, problem=" ".join(filter(None, (_sentence(problem.message), used))), remedy=remedy)
+    yield Fix(name=backend.name, problem=" ".join(filter(None, (_sentence(failure.message), used))), remedy=remedy)
 
 
-_CONNECTION_REMEDIES = (
-    ("through the proxy", "Check proxy of {table}, or HTTPS_PROXY"),
-    ("certificate is not accepted", f'In {{table}} of {CONFIG_FILE}:  ca_file = "<PEM file>"'),
-    (
-        "client_certificate",
-        f'In {{table}} of {CONFIG_FILE}:  client_certificate = {{{{ file = "…", key_file = "…" }}}}',
-    ),
-)
-"""Words of an error, and the remedy."""
+_CONNECTION_REMEDIES = {
+    "proxy": "Check proxy of {table}, or HTTPS_PROXY",
+    "ca_file": f'In {{table}} of {CONFIG_FILE}:  ca_file = "<PEM file>"',
+    "client_certificate": f'In {{table}} of {CONFIG_FILE}:  client_certificate = {{{{ file = "…", key_file = "…" }}}}',
+}
 
 
-def _use_another(diagnosis: Diagnosis, problem: Problem, run: _Run) -> Iterator[Fix]:
+def _use_another(diagnosis: Diagnosis, failure: Failure, run: _Run) -> Iterator[Fix]:
     """Propose another examined model, else the same examination later."""
-    again = "Try again later: " if problem.kind in ("server", "quota") else ""
+    again = "Try again later: " if failure.kind in ("server", "quota") else ""
     name, alternative = diagnosis.backend.name, _find_alternative(diagnosis, run, lambda other: other.problem is None)
     remedy = alternative or f"{again}anthropic-proxy doctor {quote_word(name)}"
-    yield Fix(name=name, problem=_sentence(problem.message), remedy=remedy)
+    yield Fix(name=name, problem=_sentence(failure.message), remedy=remedy)
 
 
-def _fix_model(diagnosis: Diagnosis, problem: Problem, run: _Run) -> Iterator[Fix]:
+def _fix_model(diagnosis: Diagnosis, failure: Failure, run: _Run) -> Iterator[Fix]:
     """Name each place that sets a model which the provider does not have."""
     backend, target = diagnosis.backend, diagnosis.backend.target
     own = target.model_setting
@@ -154,7 +149,7 @@ def _fix_model(diagnosis: Diagnosis, problem: Problem, run: _Run) -> Iterator[Fi
     other = next(iter(served), "<another model>")
     places = _list_places(backend, f"{backend.name}/{other}", run)
     # the remedy of the message is the setting that is on the next line
-    text = _sentence(problem.message.partition(REMEDY_LEAD)[0] if places else problem.message)
+    text = _sentence(failure.cause if places else failure.message)
     if not places:
         yield Fix(name=backend.name, problem=text, remedy=f"anthropic-proxy models {backend.name}")
     for place in sorted(places, key=lambda place: own is None or place.setting.name != own.name):
@@ -170,7 +165,7 @@ def _write_line(backend: Backend, problem: str, place: ModelReplacement) -> Fix:
     return Fix(name=backend.name, problem=problem, remedy=remedy, place=where)
 
 
-_FIXES: Mapping[ProblemKind, Callable[[Diagnosis, Problem, _Run], Iterator[Fix]]] = {
+_FIXES: Mapping[FailureKind, Callable[[Diagnosis, Failure, _Run], Iterator[Fix]]] = {
     "key": _fix_key,
     "package": _fix_package,
     "unreachable": _fix_address,

@@ -238,16 +238,18 @@ def add_not_found_cause(
     refuses_method = _METHOD_REFUSED.search(text) is not None if text else error.provider_status == 405
     is_405 = error.status == 400 and refuses_method
     if (error.status == 404 or is_405) and _is_about_address(error, target, settings):
-        message, advice = _describe_address(error, target, path, settings, 405 if is_405 else 404)
+        message, remedy = _describe_address(error, target, path, settings, 405 if is_405 else 404)
         _become(error, message, "wrong-address")
-        error.add_advice(advice)
+        error.add_advice(" Try " if remedy else "", remedy)
     elif rejects_configured_model(error, target, settings):
-        message = f"{_without_end(error.message)}. {_describe_setting(target, settings, catalog)}"
+        origin, remedy = _describe_setting(target, settings, catalog)
+        message = f"{_without_end(error.message)}. {origin}"
         if error.status == 404:
             _become(error, message, "configured-model-not-found")
         else:
             error.message = message
             error.code, error.body = "configured-model-not-found", None
+        error.add_advice(REMEDY_LEAD, remedy)
     elif target.is_guess and _rejects_model(error, target, settings):
         error.message, error.body = f"{_without_end(error.message)}. {describe_guess(target, settings)}", None
 
@@ -288,7 +290,7 @@ def _is_about_address(error: UpstreamError, target: Target, settings: EngineOpti
 def _describe_address(
     error: UpstreamError, target: Target, path: str, settings: EngineOptions, status: int
 ) -> tuple[str, str]:
-    """Return the message and the advice at its end."""
+    """Return the message and the line that may be right. "": none is known."""
     provider = target.provider
     base = target.base_url.partition("?")[0].rstrip("/")
     address = f"{base}/{path.partition('?')[0].lstrip('/')}"
@@ -301,7 +303,7 @@ def _describe_address(
         return f"{message} {where}", ""
     described = describe_base_url_setting(provider, settings)
     question, better = suggest_base_url(provider, settings)
-    return f"{message}{described} {question}", f" Try {assign_base_url(provider, settings, better)}" if better else ""
+    return f"{message}{described} {question}", assign_base_url(provider, settings, better) if better else ""
 
 
 def describe_base_url_setting(provider: Provider, settings: EngineOptions) -> str:
@@ -331,7 +333,8 @@ def assign_base_url(provider: Provider, settings: EngineOptions, address: str) -
     return f'base_url = "{address}"' if provider.is_configured else f"{variable}={address}"
 
 
-def _describe_setting(target: Target, settings: EngineOptions, catalog: Catalog) -> str:
+def _describe_setting(target: Target, settings: EngineOptions, catalog: Catalog) -> tuple[str, str]:
+    """Return a sentence about the setting that names the model, and the remedy."""
     provider, setting = target.provider, target.model_setting
     assert setting is not None  # `rejects_configured_model`
     listed = list_known_ids(target, settings, catalog)
@@ -352,7 +355,7 @@ def _describe_setting(target: Target, settings: EngineOptions, catalog: Catalog)
         origin = f"{target.prefixed_id} {verb} of {setting.name}, which is not set."
         remedy = f"set {setting.name}={other} in {settings.variables_file}"
     such_as = "" if is_certain or not served else f", such as {' or '.join(served[:_NAMED_MODELS])}"
-    return f"{origin}{REMEDY_LEAD}{remedy}{such_as}"
+    return origin, f"{remedy}{such_as}"
 
 
 def _find_address_variable(provider: Provider, settings: EngineOptions) -> str | None:

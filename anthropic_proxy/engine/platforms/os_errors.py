@@ -33,12 +33,12 @@ _BY_NAME_ERROR = {
     getattr(socket, "EAI_NODATA", socket.EAI_NONAME): "the host name has no address",
     socket.EAI_AGAIN: "the host name cannot be looked up now",
 }
+_REQUIRED = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
 _TLS_REASONS = {
     "WRONG_VERSION_NUMBER": "TLS failed: the server does not use TLS on this port; does its URL begin with http://?",
     "HTTP_REQUEST": "TLS failed: the server does not use TLS on this port; does its URL begin with http://?",
     "UNEXPECTED_EOF_WHILE_READING": "TLS failed: the server closed the connection",
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "TLS failed: the server requires a client certificate; "
-    "set client_certificate in [providers.NAME]",
+    _REQUIRED: "TLS failed: the server requires a client certificate; set client_certificate in [providers.NAME]",
 }
 _CERTIFICATE_REJECTED = compile_later(r"ALERT_(UNKNOWN_CA|BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|CERTIFICATE_\w+)$")
 """Pattern of alerts about our certificate: an alert describes the certificate of the other side."""
@@ -86,6 +86,12 @@ def describe_os_error(error: BaseException) -> str:
         return text
     name = type(error).__name__.removesuffix("Error").removesuffix("Exception")
     return _WORD_BORDER.sub(" ", name).lower() or "unknown failure"
+
+
+def is_about_client_certificate(error: BaseException) -> bool:
+    """Return True if the server requires a certificate of the client, or rejects it."""
+    reason = error.reason if isinstance(error, ssl.SSLError) else None
+    return reason is not None and (reason == _REQUIRED or _CERTIFICATE_REJECTED.search(reason) is not None)
 
 
 def clean_error_text(text: str) -> str:

@@ -17,7 +17,7 @@ from typing import cast
 import httptools
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.platforms.os_errors import describe_os_error
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error, is_about_client_certificate
 from anthropic_proxy.engine.upstream.http.connection import (
     KEEP_ALIVE_SECONDS,
     MAX_RESPONSE_HEAD_BYTES,
@@ -252,15 +252,20 @@ def _failure(origin: Origin, error: Exception, proxy: str | None, advice: str = 
     if isinstance(error, ConnectionLost) and error.cause is None and not advice:
         return UpstreamUnreachable(f"{origin} closed the connection without an answer")
     location = str(origin) if proxy is None else f"{origin} through the proxy {_redacted(proxy)}"
-    if isinstance(error, TimeoutError):
-        return UpstreamUnreachable(f"no server responds at {location} (no connection in time)")
     # Claude Code retries a 502 for three minutes without a message. A stopped local server stays down.
     should_retry = False if isinstance(error, LocalConnectionRefused) else None
     cause = getattr(error, "cause", error)
-    reason = advice or describe_os_error(cause)
-    if isinstance(cause, ssl.SSLCertVerificationError):
+    reason, field = advice or describe_os_error(cause), "client_certificate" if advice else ""
+    if isinstance(error, TimeoutError):
+        reason = "no connection in time"
+    elif isinstance(cause, ssl.SSLCertVerificationError):
         reason += "; for an authority of your network, set ca_file in [providers.NAME], or SSL_CERT_FILE"
-    return UpstreamUnreachable(f"no server responds at {location} ({reason})", should_retry=should_retry)
+        field = "ca_file"
+    elif is_about_client_certificate(cause):
+        field = "client_certificate"
+    failure = UpstreamUnreachable(f"no server responds at {location} ({reason})", should_retry=should_retry)
+    failure.concerned_field = field if proxy is None else "proxy"
+    return failure
 
 
 def _redacted(url: str) -> str:
