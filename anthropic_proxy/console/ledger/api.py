@@ -14,8 +14,10 @@ from sqlalchemy import Connection, exc
 
 from anthropic_proxy.console.ledger.engines import open_empty_ledger, read_ledger
 from anthropic_proxy.console.ledger.export import (
+    DURATIONS,
     EXPORT_TITLES,
     REQUEST_TITLES,
+    TIMES,
     build_request_object,
     build_usage_object,
     encode_json,
@@ -273,8 +275,8 @@ def build_ledger_document() -> Schema:
         name: {key: value for key, value in schema.items() if key != "default"}
         for name, schema in components["StoredRequest"]["properties"].items()
     }
-    for name in ("first_token", "duration"):
-        columns[f"{name}_seconds"] = _NUMBER_OR_NULL if name == "first_token" else {"type": "number"}
+    for name in DURATIONS:
+        columns[f"{name}_seconds"] = _NUMBER_OR_NULL if "anyOf" in columns[name] else {"type": "number"}
     columns |= {
         "started_at": {"type": "string", "format": "date-time"},
         "failed_attempts": {"type": "array", "items": {"type": "string"}},
@@ -353,7 +355,7 @@ def _error_response(description: str) -> Schema:
 
 def _times(kind: type[AttemptTime | BlockTime], description: str, own: Mapping[str, Any]) -> Schema:
     """`own`: fields with another schema than that of their type."""
-    names = {f"{name}_seconds": {"type": "number"} for name in ("offset", "duration")}
+    names = {f"{name}_seconds": {"type": "number"} for name in TIMES}
     types = {str: "string", int: "integer"}
     others = {one.name: {"type": types[one.type]} for one in structs.fields(kind) if f"{one.name}_seconds" not in names}
     text = f"{description} Offset: time since the start of the client request."

@@ -50,8 +50,10 @@ _INNER_FORMULA = compile_later(rf"([;\t\r\n][ \"]*)([{''.join(map(re.escape, _FO
 _LISTS = ("failed_attempts", "notes", "adaptations")
 """Columns of the table `requests` that contain a list as JSON text. "": an empty list."""
 _COSTS = ("cost", "requested_cost")
-_TIMES = ("offset", "duration")
-_DURATIONS = ("first_token", "duration")
+TIMES = ("offset", "duration")
+"""Fields of `AttemptTime` and `BlockTime` that are exported in seconds."""
+DURATIONS = ("first_token", "duration")
+"""Fields of `StoredRequest` that are exported in seconds."""
 _COUNTS = {
     "message_count": TokenCounts.__struct_fields__,
     "route": tuple(name for name in RequestCounts.__struct_fields__ if name not in TokenCounts.__struct_fields__),
@@ -61,10 +63,10 @@ REQUEST_TITLES: Sequence[str] = (
     *(
         title
         for name in StoredRequest.__struct_fields__[len(RequestCounts.__struct_fields__) :]
-        if name not in _DURATIONS
+        if name not in DURATIONS
         for title in (name, *_COUNTS.get(name, ()))
     ),
-    *(f"{name}_seconds" for name in _DURATIONS),
+    *(f"{name}_seconds" for name in DURATIONS),
 )
 _json = msgspec.json.Encoder(decimal_format="number")
 
@@ -133,15 +135,15 @@ def build_request_object(row: StoredRequest) -> dict[str, Any]:
     for name in _COSTS:
         values[name] = to_dollars(values[name])
     values["started_at"] = format_time(row.started_at)
-    for name in _DURATIONS:
+    for name in DURATIONS:
         microseconds = values[name]
         values[f"{name}_seconds"] = None if microseconds is None else microseconds / MICROSECONDS
     return {title: values[title] for title in REQUEST_TITLES}
 
 
 def _encode_times(one: AttemptTime | BlockTime) -> dict[str, Any]:
-    values: dict[str, Any] = {name: values for name, values in structs.asdict(one).items() if name not in _TIMES}
-    return {f"{name}_seconds": getattr(one, name) / MICROSECONDS for name in _TIMES} | values
+    values: dict[str, Any] = {name: values for name, values in structs.asdict(one).items() if name not in TIMES}
+    return {f"{name}_seconds": getattr(one, name) / MICROSECONDS for name in TIMES} | values
 
 
 def tabulate_requests(rows: Iterable[StoredRequest]) -> ExportTable:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -74,12 +74,7 @@ def load_settings(
     all errors.
     """
     config_file = resolve_config_file_path(env_file)
-    files = {}
-    for path in filter(None, (env_file, config_file)):
-        if os.path.isfile(path):
-            with suppress(OSError):  # the reader of the file reports the error
-                # before the files are read: a change meanwhile is noticed later
-                files[os.path.abspath(path)] = hashlib.sha256(read_bounded_file(path)).hexdigest()
+    files = _digest_files((env_file, config_file))  # before they are read: a change meanwhile is noticed later
     sources = Sources(environ, env_file, env_draft)
     file = ConfigFile(config_file, sources.errors, config_draft)
     tables = load_provider_tables(file, sources.errors, built_in)
@@ -91,42 +86,15 @@ def load_settings(
     fields = _read_table(table, sources)
     if "aws_region" not in fields and env_file is not None and (region := find_region_of_aws_profile(sources)):
         fields["aws_region"] = region
-    common = fields.pop("timeouts", {})
-    both = {"first_byte_seconds": common.get("common"), "idle_seconds": common.pop("common", None)}
-    fields["timeouts"] = Timeouts(**{**{name: value for name, value in both.items() if value}, **common})
+    fields["timeouts"] = _build_timeouts(fields.pop("timeouts", {}))
     traces, trace_warnings = load_trace_fields(fields.pop("traces", {}), sources)
     fields |= traces
     with sources.errors.collect():
         fields["oidc"] = _build_oidc(fields.get("oidc", {}), sources)
     with sources.errors.collect():
-        monitor, admin, proxy = (
-            {key.reveal() for key in fields.get(f"{name}_api_keys", ())} - {UNRESOLVED_KEY}
-            for name in ("monitor", "admin", "proxy")
-        )
-        for variable, accepted in (("PROXY_API_KEY", proxy), ("ADMIN_API_KEY", admin)):
-            if not monitor.isdisjoint(accepted):
-                raise ConfigurationError(
-                    f"MONITOR_API_KEY has a key of {variable}. It only reads /metrics and /api/: choose another key.",
-                    code="role-key-shared",
-                )
-        if fields.get("virtual_keys") and not admin.isdisjoint(proxy):
-            raise ConfigurationError(
-                "ADMIN_API_KEY has a key of PROXY_API_KEY. It is for the administration only: choose another key.",
-                code="role-key-shared",
-            )
+        _require_different_keys(fields)
     with sources.errors.collect():
-        # the preferred provider must have default models, or a setting must name one
-        preferred = next((row for row in providers if row.name == fields.get("preferred_provider")), None)
-        models = {"tier_models", "big_model", "middle_model", "small_model"}
-        variables = {name for each in table if each.field.partition(".")[0] in models for name in each.names}
-        is_named = not sources.is_readable or not variables.isdisjoint(sources.origins)
-        if preferred is not None and not preferred.has_default_models and not is_named:
-            listed = join_with_or([row.name for row in providers if row.offered_to_users])
-            given = sources.find_setting("PREFERRED_PROVIDER")
-            assert given is not None
-            raise values.invalid_setting_error(
-                given, f"Use {listed}. {preferred.name} has no default models: set BIG_MODEL and SMALL_MODEL too."
-            )
+        _require_model_settings(fields, table, providers, sources)
     resolves_now = resolves_keys and not sources.errors
     search = load_search_service(file, sources, resolves_keys=resolves_now)
     fields["alerts"] = load_alerts(file, sources, resolves_keys=resolves_now)
@@ -144,29 +112,10 @@ def load_settings(
         proxies = find_proxies(environ)
     missing: list[str] = []
     with sources.errors.collect():
-        for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
-            given = sources.find_foreign(variable)
-            if given is None:
-                continue
-            paths = given.text.split(os.pathsep) if variable == "SSL_CERT_DIR" else [given.text]
-            if not all(os.path.isabs(path) for path in paths if path):
-                raise values.invalid_setting_error(
-                    given, "Use an absolute path, because TLS libraries begin a relative one at the current directory."
-                )
-            if variable == "SSL_CERT_FILE":  # a folder of several may be missing
-                missing += list_missing_files(given, paths)
+        missing = _find_missing_authorities(sources)
     sources.errors.require_empty()
     names = [name for setting in table for name in setting.names]
-    shared = {name for row in providers for name in (row.key_variable, row.base_url_variable) if name}
-    shared |= {"AWS_REGION", "AWS_DEFAULT_REGION"}
-    keys = {row.key_variable for row in providers}
-    others_of_file = {
-        name: Secret(
-            entry.text.partition(",")[0].strip() if name in keys else entry.text,
-            f"{name} in {entry.origin}",
-        )
-        for name, entry in sources.find_variables_only_in_env_file({*names} - shared).items()
-    }
+    others_of_file = _find_other_variables(names, providers, sources)
     seen = {**others_of_file} | {name: Secret(value, name) for name, value in environ.items() if value}
     found = [
         secret
@@ -213,6 +162,88 @@ def _read_table(table: Sequence[Setting], sources: Sources) -> dict[str, Any]:
             elif value is not None:
                 fields[field] = value
     return fields
+
+
+def _digest_files(paths: Iterable[str | None]) -> dict[str, str]:
+    """Return absolute path → digest, for the files that can be read. The reader of a file reports an error."""
+    digests = {}
+    for path in filter(None, paths):
+        if os.path.isfile(path):
+            with suppress(OSError):
+                digests[os.path.abspath(path)] = hashlib.sha256(read_bounded_file(path)).hexdigest()
+    return digests
+
+
+def _build_timeouts(fields: Mapping[str, Any]) -> Timeouts:
+    common = fields.get("common")
+    both = dict.fromkeys(("first_byte_seconds", "idle_seconds"), common) if common else {}
+    return Timeouts(**both | {name: value for name, value in fields.items() if name != "common"})
+
+
+def _require_different_keys(fields: Mapping[str, Any]) -> None:
+    monitor, admin, proxy = (
+        {key.reveal() for key in fields.get(f"{name}_api_keys", ())} - {UNRESOLVED_KEY}
+        for name in ("monitor", "admin", "proxy")
+    )
+    for variable, accepted in (("PROXY_API_KEY", proxy), ("ADMIN_API_KEY", admin)):
+        if not monitor.isdisjoint(accepted):
+            raise ConfigurationError(
+                f"MONITOR_API_KEY has a key of {variable}. It only reads /metrics and /api/: choose another key.",
+                code="role-key-shared",
+            )
+    if fields.get("virtual_keys") and not admin.isdisjoint(proxy):
+        raise ConfigurationError(
+            "ADMIN_API_KEY has a key of PROXY_API_KEY. It is for the administration only: choose another key.",
+            code="role-key-shared",
+        )
+
+
+def _require_model_settings(
+    fields: Mapping[str, Any], table: Sequence[Setting], providers: ProviderRegistry, sources: Sources
+) -> None:
+    """The preferred provider must have default models, or a setting must name one."""
+    preferred = next((row for row in providers if row.name == fields.get("preferred_provider")), None)
+    models = {"tier_models", "big_model", "middle_model", "small_model"}
+    variables = {name for each in table if each.field.partition(".")[0] in models for name in each.names}
+    is_named = not sources.is_readable or not variables.isdisjoint(sources.origins)
+    if preferred is not None and not preferred.has_default_models and not is_named:
+        listed = join_with_or([row.name for row in providers if row.offered_to_users])
+        given = sources.find_setting("PREFERRED_PROVIDER")
+        assert given is not None
+        raise values.invalid_setting_error(
+            given, f"Use {listed}. {preferred.name} has no default models: set BIG_MODEL and SMALL_MODEL too."
+        )
+
+
+def _find_missing_authorities(sources: Sources) -> list[str]:
+    """Return a warning for each file of certificates that does not exist. A folder of several may be missing."""
+    missing: list[str] = []
+    for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        given = sources.find_foreign(variable)
+        if given is None:
+            continue
+        paths = given.text.split(os.pathsep) if variable == "SSL_CERT_DIR" else [given.text]
+        if not all(os.path.isabs(path) for path in paths if path):
+            raise values.invalid_setting_error(
+                given, "Use an absolute path, because TLS libraries begin a relative one at the current directory."
+            )
+        if variable == "SSL_CERT_FILE":
+            missing += list_missing_files(given, paths)
+    return missing
+
+
+def _find_other_variables(names: Collection[str], providers: ProviderRegistry, sources: Sources) -> dict[str, Secret]:
+    """Return the variables of `.env` that are no settings, and those of providers that libraries read too."""
+    keys = {row.key_variable for row in providers}
+    shared = {name for row in providers for name in (row.key_variable, row.base_url_variable) if name}
+    shared |= {"AWS_REGION", "AWS_DEFAULT_REGION"}
+    return {
+        name: Secret(
+            entry.text.partition(",")[0].strip() if name in keys else entry.text,
+            f"{name} in {entry.origin}",
+        )
+        for name, entry in sources.find_variables_only_in_env_file({*names} - shared).items()
+    }
 
 
 def _build_auto_mode(fields: Mapping[str, Any], file: ConfigFile, sources: Sources) -> AutoMode:
