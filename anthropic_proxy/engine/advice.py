@@ -156,5 +156,6 @@ def report_warning(kind: ProblemKind, subject: str, *, place: str = "", **facts:
     return Problem(kind=kind, subject=subject, place=place, severity="warning", facts=facts)
 
 
-def list_texts(problems: Iterable[Problem], severity: Severity) -> list[str]:
-    return [problem.text for problem in problems if problem.severity == severity]
+def list_texts(problems: Iterable[Problem], severity: Severity | None = None) -> list[str]:
+    """`severity`: only that of these problems."""
+    return [problem.text for problem in problems if severity in (None, problem.severity)]

@@ -127,6 +127,24 @@ class Services(Engine, frozen=True, kw_only=True):
         await self.store.close()
 
 
+def _continue_from(services: Services, previous: Services) -> Services:
+    """Return the services with the state of those before a reload that the changed settings do not concern."""
+    now, then = services.settings, previous.settings
+    services.credentials.copy_state_from(previous.credentials)
+    carried: dict[str, Any] = {"retry_budget": previous.retry_budget, "started_at": previous.started_at}
+    carried["prefix_guard"] = previous.prefix_guard
+    carried["throttles"] = build_throttles(now, previous.throttles)
+    services.observations.continue_from(previous.observations)
+    is_same_server = services.observations.settings_digests == previous.observations.settings_digests
+    if is_same_server and now.keys == then.keys and now.call_options == then.call_options:
+        carried["circuit_breakers"] = previous.circuit_breakers  # a new address or key may repair the failure
+        if services.transports == previous.transports and now.ollama_context_length == then.ollama_context_length:
+            carried["catalog"] = previous.catalog
+    if now.max_upstream_calls == then.max_upstream_calls:
+        carried["queue"] = previous.queue
+    return structs.replace(services, **carried)
+
+
 async def open_services(
     settings: Settings,
     *,
@@ -178,20 +196,7 @@ async def open_services(
         running=running or services.running,
     )
     if previous is not None:
-        now, then = services.settings, previous.settings
-        services.credentials.copy_state_from(previous.credentials)
-        carried: dict[str, Any] = {"retry_budget": previous.retry_budget, "started_at": previous.started_at}
-        carried["prefix_guard"] = previous.prefix_guard
-        carried["throttles"] = build_throttles(now, previous.throttles)
-        services.observations.continue_from(previous.observations)
-        is_same_server = services.observations.settings_digests == previous.observations.settings_digests
-        if is_same_server and now.keys == then.keys and now.call_options == then.call_options:
-            carried["circuit_breakers"] = previous.circuit_breakers  # a new address or key may repair the failure
-            if services.transports == previous.transports and now.ollama_context_length == then.ollama_context_length:
-                carried["catalog"] = previous.catalog
-        if now.max_upstream_calls == then.max_upstream_calls:
-            carried["queue"] = previous.queue
-        services = structs.replace(services, **carried)
+        services = _continue_from(services, previous)
     for throttle in services.throttles.values():
         throttle.reserve = None if shared is None else partial(reserve_call, shared)
     today = date.fromtimestamp(services.clock())

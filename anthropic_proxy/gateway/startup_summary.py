@@ -6,7 +6,7 @@ from datetime import date
 from types import MappingProxyType
 
 from anthropic_proxy import __version__
-from anthropic_proxy.engine.advice import Problem, ProblemKind
+from anthropic_proxy.engine.advice import Problem, ProblemKind, list_texts
 from anthropic_proxy.engine.platforms.program import name_program, shorten_home
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.routing.call_limits import slots_per_worker
@@ -79,7 +79,7 @@ def log_startup_summary(
         )
         for text in (
             *_describe_unread_files(services),
-            *(problem.text for problem in found.problems),
+            *list_texts(found.problems),
             *([exposure_warning] if exposure_warning else []),
         ):
             services.log.write_line(text, level="warning")

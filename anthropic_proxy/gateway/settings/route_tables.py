@@ -296,6 +296,10 @@ def _covers(earlier: _Compared, later: _Compared) -> bool:
         for text in later.texts[name]:
             if text not in patterns and not any(_contains(wider, text) for wider in patterns):
                 return False
+    return _covers_times(wide, narrow)
+
+
+def _covers_times(wide: RouteConditions, narrow: RouteConditions) -> bool:
     if wide.time is None and wide.weekdays is None:
         return True
     if (narrow.time is None and narrow.weekdays is None) or wide.time_zone != narrow.time_zone:
