@@ -47,6 +47,7 @@ from anthropic_proxy.engine.hooks import (
     ValueStore,
 )
 from anthropic_proxy.engine.messages.purpose import RequestKind
+from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.model_listing import ModelEntry
 from anthropic_proxy.gateway.settings import Settings
 
@@ -449,6 +450,10 @@ class Gateway(Protocol):
     @property
     def settings(self) -> Settings:
         """Settings in use. A reload of the settings files replaces this object."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """What is known about the models of servers: their lists and limits."""
 
     async def run(self, body: bytes, client: Client) -> bytes:
         """Serve a request of the Messages API without `stream`, and return the reply message as JSON.

@@ -24,7 +24,7 @@ from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import Settings, list_variables
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.place import describe_unread_files
-from anthropic_proxy.gateway.settings_listing import list_settings
+from anthropic_proxy.gateway.settings_listing import SettingRow, list_settings
 
 config = new_group("config")
 """Group of the commands `config show` and `config check`."""
@@ -43,7 +43,7 @@ def show(*, all_settings: Annotated[bool, Parameter(name="--all")] = False, as_j
         Print one JSON object instead.
     """
     settings, output = load_command_settings(names_source=True), Output()
-    rows = list_settings(settings)
+    rows = asyncio.run(_list_settings(settings))
     shown = [row for row in rows if all_settings or row.source != "default"]
     if unread := describe_unread_files(settings.env_file, list_variables(PROVIDERS)):
         output.write_notice(unread, "!", "warn")
@@ -69,6 +69,14 @@ def show(*, all_settings: Annotated[bool, Parameter(name="--all")] = False, as_j
     if hidden := len(rows) - len(shown):
         output.write_notice(f"{hidden} settings are not set. Show them with:  anthropic-proxy config show --all")
     output.write_notice(describe_files(settings))
+
+
+async def _list_settings(settings: Settings) -> list[SettingRow]:
+    services = await open_services(settings)
+    try:
+        return list_settings(settings, services.catalog)
+    finally:
+        await services.close()
 
 
 @config.command

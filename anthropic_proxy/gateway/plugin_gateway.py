@@ -12,6 +12,7 @@ from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, CollectingSink
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.hooks import Client, Receipt
+from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.hosts import build_server_name, is_in_table
 from anthropic_proxy.engine.routing.model_listing import ModelEntry, find_model, list_models
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
@@ -47,6 +48,10 @@ class ExchangeGateway:
     @property
     def settings(self) -> Settings:
         return self._current_services().settings
+
+    @property
+    def catalog(self) -> Catalog:
+        return self._current_services().catalog
 
     async def run(self, body: bytes, client: Client) -> bytes:
         services = self._current_services()

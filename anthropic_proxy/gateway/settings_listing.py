@@ -7,7 +7,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.routing.choices import choose_preferred_provider_name
+from anthropic_proxy.engine.routing.choices import find_preferred_provider
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
 from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.settings import Settings
@@ -40,16 +40,16 @@ class SettingRow(Struct, frozen=True):
     """True if the page Settings may change it."""
 
 
-def list_settings(settings: Settings) -> list[SettingRow]:
+def list_settings(settings: Settings, catalog: Catalog) -> list[SettingRow]:
     """In the order of `.env.example`, followed by the configuration file and HTTP proxies."""
     providers = find_registry(settings)
     registry = tuple(row for row in providers if not row.is_configured)
     own_prefixes = {row.prefix for row in providers if row.is_configured}
     # the provider without the setting for it, and the models that the preferred one has for the tiers
     without_provider = structs.replace(settings, preferred_provider=None)
-    derived = {"PREFERRED_PROVIDER": choose_preferred_provider_name(without_provider, None)}
+    derived = {"PREFERRED_PROVIDER": find_preferred_provider(without_provider, catalog).name}
     without_models = structs.replace(settings, big_model=None, middle_model=None, small_model=None, tier_models={})
-    targets = {mapping.tier: mapping.target for mapping in list_tier_mappings(without_models, Catalog())}
+    targets = {mapping.tier: mapping.target for mapping in list_tier_mappings(without_models, catalog)}
     derived |= {variable: targets[tier] for variable, tier in _MODEL_VARIABLES.items()}
     rows = []
     for group in list_setting_groups(registry):

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
-from msgspec import MsgspecError, Struct, structs
+from msgspec import MsgspecError, Struct, field, structs
 from sqlalchemy import Connection, exc
 
 from anthropic_proxy.console.dashboard.permissions import Session
@@ -20,6 +20,7 @@ from anthropic_proxy.console.ledger.queries import LedgerExtent, PreviousRange, 
 from anthropic_proxy.console.ledger.read_access import describe_read_failure
 from anthropic_proxy.console.ledger.records import FACETS, add_up
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS
+from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import ModelFeatures, Receipt, RouteRequest, RouteResponse, Setup, Store
@@ -51,6 +52,7 @@ class PageContext(Struct, frozen=True, kw_only=True):
     log_condition: Callable[[str], None] = lambda _: None
     setup: Setup = Setup()
     settings: Settings
+    catalog: Catalog = field(default_factory=Catalog)
     describe_models: Callable[[Sequence[str]], Sequence[ModelFeatures]] = lambda _: ()
     """Function that returns limits and features of models for ids with prefix. Models that no request can reach are
     left out."""

@@ -85,7 +85,8 @@ async def send_entries(site: "Site", request: RouteRequest) -> RouteResponse:
     entries += await site.read("Sessions", request, find)
     if may_open(role, "Settings"):
         entries += [
-            PaletteEntry("Setting", one.name, f"/dashboard/settings?q={one.name}") for one in list_settings(settings)
+            PaletteEntry("Setting", one.name, f"/dashboard/settings?q={one.name}")
+            for one in list_settings(settings, site.gateway.catalog)
         ]
     entries = [structs.replace(one, text=escape_controls(one.text)) for one in entries]
     headers = {"content-type": "application/json", "cache-control": "no-store", **SECURITY_HEADERS}

@@ -19,6 +19,7 @@ from anthropic_proxy.console.dashboard.permissions import explain_settings_denia
 from anthropic_proxy.console.dashboard.web import digest, redirect
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import ExportTable
+from anthropic_proxy.engine.advice import list_texts
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -68,8 +69,8 @@ class ShownSetting(Struct, frozen=True):
 
 
 def build_settings_page(context: PageContext) -> Mapping[str, Any]:
-    editable = list_editable_settings(context.settings)
-    rows = [ShownSetting(row, row.name in editable) for row in list_settings(context.settings)]
+    editable = list_editable_settings(context.settings, context.catalog)
+    rows = [ShownSetting(row, row.name in editable) for row in list_settings(context.settings, context.catalog)]
     words = context.query.text.lower().split()
     found = [one for one in rows if all(word in f"{one.row.name} {one.row.help}".lower() for word in words)]
     groups: dict[str, list[ShownSetting]] = {}
@@ -87,7 +88,7 @@ def build_settings_page(context: PageContext) -> Mapping[str, Any]:
     }
 
 
-def list_editable_settings(settings: Settings) -> dict[str, SettingRow]:
+def list_editable_settings(settings: Settings, catalog: Catalog) -> dict[str, SettingRow]:
     """A setting in the environment of the process is left out, because it would override the value in `.env`. The
     result is empty if the proxy reads no files.
     """
@@ -95,7 +96,7 @@ def list_editable_settings(settings: Settings) -> dict[str, SettingRow]:
         return {}
     return {
         row.name: row
-        for row in list_settings(settings)
+        for row in list_settings(settings, catalog)
         if row.is_editable
         and (row.source == "default" or row.source.startswith(f"{shorten_home(settings.env_file)} line "))
     }
@@ -106,7 +107,8 @@ _MAX_PROPOSED_MODELS = 300
 
 async def _show_setting(form: OpenedForm) -> RouteResponse:
     name, saved = (form.request.query.get(key, [""])[-1] for key in ("name", "saved"))
-    values = await asyncio.to_thread(load_setting_form, form.site.gateway.settings, name)
+    gateway = form.site.gateway
+    values = await asyncio.to_thread(load_setting_form, gateway.settings, gateway.catalog, name)
     text = _SAVED.get(saved, "").format(form.site.gateway.settings.start_again)
     models = await asyncio.to_thread(_list_models, form, name)
     return await form.respond("setting.html", {**values, "saved": text, "models": models})
@@ -148,7 +150,8 @@ def describe_price(costs: ModelCosts, name: str) -> str:
 
 
 async def _change_setting(form: OpenedForm, sent: Mapping[str, str]) -> RouteResponse:
-    values, is_written = await asyncio.to_thread(submit_setting_form, form.site.gateway.settings, sent)
+    gateway = form.site.gateway
+    values, is_written = await asyncio.to_thread(submit_setting_form, gateway.settings, gateway.catalog, sent)
     if not is_written:
         name = sent.get("name", "")
         models = await asyncio.to_thread(_list_models, form, name)
@@ -161,9 +164,9 @@ async def _change_setting(form: OpenedForm, sent: Mapping[str, str]) -> RouteRes
     return redirect(f"{SETTINGS_EDIT_PATH}?name={quote(sent['name'])}&saved={'now' if is_reloaded else 'start'}")
 
 
-def load_setting_form(settings: Settings, name: str) -> Mapping[str, Any]:
+def load_setting_form(settings: Settings, catalog: Catalog, name: str) -> Mapping[str, Any]:
     """Raises `InvalidRequest` if the setting does not exist, or cannot be changed in the dashboard."""
-    row = _require_editable(settings, name)
+    row = _require_editable(settings, catalog, name)
     value = "" if is_secret_variable(name) or row.source == "default" else row.value
     return {
         "row": row,
@@ -177,8 +180,8 @@ def load_setting_form(settings: Settings, name: str) -> Mapping[str, Any]:
     }
 
 
-def _require_editable(settings: Settings, name: str) -> SettingRow:
-    if (row := list_editable_settings(settings).get(name)) is not None:
+def _require_editable(settings: Settings, catalog: Catalog, name: str) -> SettingRow:
+    if (row := list_editable_settings(settings, catalog).get(name)) is not None:
         return row
     raise InvalidRequest(
         f"{name[:60]!r} cannot be changed here. Edit .env, or the environment if it is set there.",
@@ -186,12 +189,14 @@ def _require_editable(settings: Settings, name: str) -> SettingRow:
     )
 
 
-def submit_setting_form(settings: Settings, form: Mapping[str, str]) -> tuple[Mapping[str, Any], bool]:
+def submit_setting_form(
+    settings: Settings, catalog: Catalog, form: Mapping[str, str]
+) -> tuple[Mapping[str, Any], bool]:
     """The second item of the result is True if the change was written."""
     name, value = form.get("name", ""), form.get("value", "")
-    values = dict(load_setting_form(settings, name))
+    values = dict(load_setting_form(settings, catalog, name))
     try:
-        proposal = propose_change(settings, name, value)
+        proposal = propose_change(settings, catalog, name, value)
         entered = digest(f"{form.get('token', '')} {proposal.value}")
         if form.get("before"):
             if proposal.is_secret and entered != form.get("repeat", ""):
@@ -229,9 +234,9 @@ class Proposal(Struct, frozen=True, kw_only=True):
         return is_fixed_variable(self.row.name)
 
 
-def propose_change(settings: Settings, name: str, value: str) -> Proposal:
+def propose_change(settings: Settings, catalog: Catalog, name: str, value: str) -> Proposal:
     """Raises `InvalidRequest` for an invalid name or value."""
-    row = _require_editable(settings, name)
+    row = _require_editable(settings, catalog, name)
     value = value.strip()
     if len(value) > MAX_VALUE_CHARACTERS or not value.isprintable():
         raise InvalidRequest(
@@ -255,7 +260,7 @@ def propose_change(settings: Settings, name: str, value: str) -> Proposal:
     difference = (
         [] if text == before else [("-", decode_env_text(before).get(name)), ("+", decode_env_text(text).get(name))]
     )
-    present = _list_warnings(settings)
+    present, warnings = (list_texts(find_problems(each, catalog, date.today())) for each in (settings, changed))
     return Proposal(
         row=row,
         value=value,
@@ -263,7 +268,7 @@ def propose_change(settings: Settings, name: str, value: str) -> Proposal:
         text=text,
         before=digest(before),
         difference=[(sign, f"{name}={mask_setting(name, value)}") for sign, value in difference if value is not None],
-        warnings=[_shorten_paths(text, file) for text in _list_warnings(changed) if text not in present],
+        warnings=[_shorten_paths(text, file) for text in warnings if text not in present],
     )
 
 
@@ -288,10 +293,6 @@ def write_change(proposal: Proposal, expected_digest: str) -> None:
         raise InvalidRequest(f"{error.message} Nothing was changed.", code="dashboard-setting") from None
 
 
-def _list_warnings(settings: Settings) -> Sequence[str]:
-    return [problem.text for problem in find_problems(settings, Catalog(), date.today())]
-
-
 def _shorten_paths(message: str, env_file: Path) -> str:
     for file in (env_file, env_file.with_name(CONFIG_FILE)):
         message = message.replace(shorten_home(file), file.name)
@@ -310,7 +311,7 @@ async def reload_settings(gateway: Gateway) -> bool:
 
 
 def _tabulate_settings(context: PageContext) -> ExportTable:
-    rows = [[one.name, one.value, one.source, one.default] for one in list_settings(context.settings)]
+    rows = [[one.name, one.value, one.source, one.default] for one in list_settings(context.settings, context.catalog)]
     return ExportTable(["setting", "value", "source", "default"], rows)
 
 

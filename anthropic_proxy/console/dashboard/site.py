@@ -426,6 +426,7 @@ class Site:
                     log_condition=self.gateway.log_warning_each_time,
                     setup=setup,
                     settings=self.gateway.settings,
+                    catalog=self.gateway.catalog,
                     describe_models=lambda names: wait(self.gateway.describe_models(names)),
                     find_doctor_run=lambda: wait(self.doctor.current()),
                     store=self.gateway.store,

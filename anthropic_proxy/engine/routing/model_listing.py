@@ -95,7 +95,20 @@ class TierMapping(Struct, frozen=True, kw_only=True):
     that replies to other requests, if it is another one. Without such a route: `target` and `reason`."""
 
 
-def list_tier_mappings(settings: EngineOptions, catalog: Catalog) -> list[TierMapping]:
+class _Latest:
+    """The rows for the latest settings and edition of the catalog, because pages and `/health` need them repeatedly."""
+
+    found: tuple[EngineOptions, Catalog, int, Sequence[TierMapping]] | None = None
+
+
+def list_tier_mappings(settings: EngineOptions, catalog: Catalog) -> Sequence[TierMapping]:
+    found = _Latest.found
+    if found is None or found[0] is not settings or found[1] is not catalog or found[2] != catalog.edition:
+        found = _Latest.found = settings, catalog, catalog.edition, _list_tier_mappings(settings, catalog)
+    return found[3]
+
+
+def _list_tier_mappings(settings: EngineOptions, catalog: Catalog) -> list[TierMapping]:
     preferred_provider = find_preferred_provider(settings, catalog)
     claude = next(row.known_models for row in find_registry(settings) if row.serves_claude)
     rows = []

@@ -20,6 +20,7 @@ from anthropic_proxy.console.dashboard.settings import (
 from anthropic_proxy.console.ledger.queries import LedgerExtent
 from anthropic_proxy.engine.platforms import files
 from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.settings.files import locked_for_change
@@ -71,7 +72,7 @@ def test_a_value_cannot_refer_to_another_variable(
     Path(".env").write_text(f"OPENAI_API_KEY={KEY}\n", "utf-8")
     settings = load_settings({}, PROVIDERS, env_file=".env")
     with pytest.raises(InvalidRequest) as caught:
-        propose_change(settings, name, value)
+        propose_change(settings, Catalog(), name, value)
     assert caught.value.message == (
         f"{name}: a reference such as ${{NAME}} is not allowed here, because pages show its value."
     )
@@ -94,7 +95,9 @@ def test_only_one_of_several_simultaneous_changes_is_written(tmp_path: Path, mon
     for _ in range(10):
         Path(".env").write_text("PORT=8082\n", "utf-8")
         settings = load_settings({}, PROVIDERS, env_file=".env")
-        proposals = [propose_change(settings, name, value) for name, value in zip(names, values, strict=True)]
+        proposals = [
+            propose_change(settings, Catalog(), name, value) for name, value in zip(names, values, strict=True)
+        ]
         with ThreadPoolExecutor(len(names)) as threads:
             found = dict(zip(names, threads.map(confirm, proposals), strict=True))
         (written,) = (name for name, message in found.items() if not message)
@@ -111,7 +114,7 @@ def test_only_one_of_several_simultaneous_changes_is_written(tmp_path: Path, mon
 def test_a_change_does_not_wait_forever_for_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(files, "LOCK_SECONDS", 0.05)
-    proposal = propose_change(load_settings({}, PROVIDERS, env_file=".env"), "BIG_MODEL", "gpt-5")
+    proposal = propose_change(load_settings({}, PROVIDERS, env_file=".env"), Catalog(), "BIG_MODEL", "gpt-5")
     with locked_for_change(Path(".env")), pytest.raises(InvalidRequest) as caught:
         write_change(proposal, proposal.before)
     assert caught.value.message == ".env is being changed by another process. Try again. Nothing was changed."
@@ -123,8 +126,8 @@ def test_a_model_that_cannot_serve_requests_is_a_warning_of_the_change(tmp_path:
     file = tmp_path / ".env"
     file.write_text(f"OPENAI_API_KEY={KEY}\nPREFERRED_PROVIDER=openai\n")
     settings = load_settings({}, PROVIDERS, env_file=str(file))
-    assert propose_change(settings, "BIG_MODEL", "gpt-4.1").warnings == []
-    (warning,) = propose_change(settings, "BIG_MODEL", "gemini/gemini-3.1-pro-preview").warnings
+    assert propose_change(settings, Catalog(), "BIG_MODEL", "gpt-4.1").warnings == []
+    (warning,) = propose_change(settings, Catalog(), "BIG_MODEL", "gemini/gemini-3.1-pro-preview").warnings
     assert warning.startswith("gemini has no key: GEMINI_API_KEY is not set.")
 
 
@@ -132,8 +135,8 @@ def test_a_change_to_a_server_that_was_not_asked_is_no_warning(tmp_path: Path) -
     file = tmp_path / ".env"
     file.write_text(f"OPENAI_API_KEY={KEY}\n")
     settings = load_settings({}, PROVIDERS, env_file=str(file))
-    assert propose_change(settings, "BIG_MODEL", "ollama/qwen3").warnings == []
-    assert propose_change(settings, "PREFERRED_PROVIDER", "ollama").warnings == []
+    assert propose_change(settings, Catalog(), "BIG_MODEL", "ollama/qwen3").warnings == []
+    assert propose_change(settings, Catalog(), "PREFERRED_PROVIDER", "ollama").warnings == []
 
 
 @pytest.mark.parametrize(
@@ -159,8 +162,8 @@ def test_a_change_is_checked_in_the_folder_of_its_file(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text("OPENAI_API_KEY=your-key\n")  # causes a warning, which is not new
     settings = load_settings({}, PROVIDERS, env_file=str(file))
-    assert propose_change(settings, "LOG_LEVEL", "debug").warnings == []
+    assert propose_change(settings, Catalog(), "LOG_LEVEL", "debug").warnings == []
     with pytest.raises(InvalidRequest) as caught:
-        propose_change(settings, "LOG_LEVEL", "no")
+        propose_change(settings, Catalog(), "LOG_LEVEL", "no")
     text = 'LOG_LEVEL is "no". Use debug, info, warning or error. Set in .env, line 2. Did you mean:  LOG_LEVEL=info'
     assert caught.value.message == text

@@ -20,6 +20,7 @@ from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.options import CallOptions, KeySource
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.call_options import extend_request, merge_body
+from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
@@ -113,7 +114,7 @@ def test_the_value_of_a_variable_in_the_body_is_masked(tmp_path: Path) -> None:
     shown = dry_run_request(settings, json.dumps({"model": "openai/gpt-4.1", **CALL}).encode(), "a file", None)
     assert shown.result.recorded is not None
     assert json.loads(shown.result.recorded.request.body)["metadata"]["password"] == "…8f2c"
-    rows = {row.name: row.value for row in list_settings(settings)}
+    rows = {row.name: row.value for row in list_settings(settings, Catalog())}
     assert rows["body.metadata of [providers.openai]"] == '{"password":"…8f2c","prompt_cache_key":"team"}'
     assert SECRET not in str(rows)
 
@@ -259,7 +260,7 @@ async def test_no_error_log_or_list_of_settings_contains_the_secret(tmp_path: Pa
     assert "…8f2c is not allowed here, …77aa, …55bb, bluish-green-colour" in body["error"]["message"]
     assert SECRET in settings.reveal_all_secrets()
     assert SECRET not in repr(settings)
-    rows = {row.name: row.value for row in list_settings(settings)}
+    rows = {row.name: row.value for row in list_settings(settings, Catalog())}
     assert rows["headers.x-gateway-secret of [providers.vllm]"] == "…8f2c"
     assert not any(SECRET in value for value in rows.values())
 

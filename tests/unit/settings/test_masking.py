@@ -1,6 +1,7 @@
 """Display of settings: no key and no password is shown."""
 
 from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.settings_listing import list_settings
 
@@ -17,6 +18,6 @@ def test_the_list_of_settings_contains_no_credential() -> None:
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"https://u:{secret}@host",
         "OTEL_EXPORTER_OTLP_HEADERS": f"authorization={secret}",
     }
-    rows = list_settings(load_settings(environ, PROVIDERS))
+    rows = list_settings(load_settings(environ, PROVIDERS), Catalog())
     assert [row for row in rows if secret in row.value] == []
     assert {row.name for row in rows if row.source == "environment"} >= environ.keys()

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.gateway.settings_listing import list_settings
 from tests.support.paths import ROOT
@@ -68,7 +69,7 @@ def test_headers_for_the_collector_are_secrets(tmp_path: Path) -> None:
         settings_of({"OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer abcdefgh01234567,x-team=1"}),
     ):
         assert "Bearer abcdefgh01234567" in found.reveal_all_secrets()
-        (row,) = [row for row in list_settings(found) if row.name == "OTEL_EXPORTER_OTLP_HEADERS"]
+        (row,) = [row for row in list_settings(found, Catalog()) if row.name == "OTEL_EXPORTER_OTLP_HEADERS"]
         assert row.value == "…4567, …"
 
 
