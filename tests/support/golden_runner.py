@@ -54,6 +54,16 @@ def read_request(folder: Path) -> bytes:
     return next(path for place in (folder, *folder.parents) if (path := place / "request.json").exists()).read_bytes()
 
 
+def find_upstream(folder: Path) -> Path | None:
+    """Return the provider's response of a case, or of the nearest parent folder with one. None: the request is refused
+    before anything is sent.
+    """
+    if read_fields(folder).get("is_refused"):
+        return None
+    places = (folder, *folder.parents)
+    return next(path for place in places for name in UPSTREAM_FILES if (path := place / name).exists())
+
+
 def fold_events(events: bytes) -> dict[str, Any]:
     """Return the message that a client builds from a stream."""
     message: dict[str, Any] = {}
@@ -129,10 +139,10 @@ class GoldenCase:
         self.provider = PROVIDERS.find(self.fields["provider"])
         self.posted = read_request(folder)
         self.request = _read(self.posted)
-        files = [folder / name for name in UPSTREAM_FILES if (folder / name).exists()]
-        self.upstream = files[0].read_bytes() if files else None
+        file = find_upstream(folder)
+        self.upstream = None if file is None else file.read_bytes()
         """None: nothing is sent, because the request is refused before."""
-        self.streams = bool(files) and files[0].suffix != ".json"
+        self.streams = file is not None and file.suffix != ".json"
         """True if the upstream streams; a refusal never does."""
         self.target = _resolve_target(folder)
 

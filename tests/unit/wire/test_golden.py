@@ -74,5 +74,5 @@ def test_each_scenario_names_its_source(folder: Path) -> None:
     assert fields["title"]
     assert fields["source"]
     of_the_answer = {"status", "headers"}
-    of_the_proxy = {"settings", "dialect", "capabilities", "proves"}
+    of_the_proxy = {"settings", "dialect", "capabilities", "proves", "is_refused"}
     assert set(fields) <= {"title", "source", "provider", "model", "client", *of_the_answer, *of_the_proxy}
