@@ -570,7 +570,7 @@ def _rows(vendor: Vendor, sources: _Sources) -> list[tuple[str, str]]:
             and not (is_said and not claim.value)
             and (not claim.is_shared or vendor.name == "openai")
         ):
-            cells[PHRASES[claim.field][0]].append(_phrase(claim, sources))
+            _add_phrase(cells, claim, sources)
     if not vendor.is_relay:
         cells["limits"] += _limits(vendor, sources)
         cells["images, PDF"] += _images(vendor, sources)
@@ -654,7 +654,7 @@ def _open_models() -> str:
     host = next(vendor for vendor in list_vendors() if vendor.name == "fireworks")
     for claim in host.claims():
         if claim.is_shared:
-            cells[PHRASES[claim.field][0]].append(_phrase(claim, sources))
+            _add_phrase(cells, claim, sources)
     rows = "\n".join(f"| {column} | {text} |" for column in COLUMNS if (text := _merge(cells[column])))
     return f"| | models |\n| --- | --- |\n{rows}\n\n{sources.text()}"
 
@@ -677,11 +677,15 @@ def _lists_betas(vendor: Vendor) -> bool:
     return vendor.config.dialect.betas not in ((), ("*",))
 
 
-def _phrase(claim: Claim, sources: _Sources) -> str:
-    text = PHRASES[claim.field][1](claim.value)
-    if claim.pattern == "*" or not text:
-        return text
-    return f"`{claim.pattern}`: {text} {sources.number(claim.source, claim.read_date)}"
+def _add_phrase(cells: dict[str, list[str]], claim: Claim, sources: _Sources) -> None:
+    if claim.field not in PHRASES:
+        row = f'    "{claim.field}": ("<column>", lambda value: f"<text with {{value}}>"),'
+        raise LookupError(f"tests/site/vendors_page.py: add to PHRASES a row, or the name to UNSAID:\n{row}")
+    column, describe = PHRASES[claim.field]
+    text = describe(claim.value)
+    if text and claim.pattern != "*":
+        text = f"`{claim.pattern}`: {text} {sources.number(claim.source, claim.read_date)}"
+    cells[column].append(text)
 
 
 def _merge(texts: Iterable[str]) -> str:
