@@ -15,6 +15,7 @@ from anthropic_proxy.cli.commands import new_group
 from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.cli.server_processes import require_startable
 from anthropic_proxy.engine.advice import Problem, ProblemKind, list_texts, report_warning
+from anthropic_proxy.engine.options import split_origin
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.routing.choices import find_preferred_provider
 from anthropic_proxy.errors import ConfigurationError
@@ -56,9 +57,9 @@ def show(*, all_settings: Annotated[bool, Parameter(name="--all")] = False, as_j
         if output.is_terminal:
             cells = []
             for row in shown:
-                file, separator, line = row.source.rpartition(" line ")
+                file, line = split_origin(row.source)
                 # the line below the table has the whole names
-                source = f"{Path(file).suffix or Path(file).name}{separator}{line}" if file else row.source
+                source = f"{Path(file).suffix or Path(file).name} line {line}" if line else row.source
                 # few settings have a default, so it is beside the value
                 default = f", default {row.default}" if row.default not in ("", row.value or "–") else ""
                 cells.append([row.name, f"{row.value or '–'}{default}", source])

@@ -141,8 +141,14 @@ _MAX_SUGGESTED_NAME = 50
 
 def format_origin_in_sentence(origin: str) -> str:
     """Return the origin of a setting as a part of a sentence: `.env, line 4` of `.env line 4`."""
-    place, line, number = origin.rpartition(" line ")
-    return f"{place.removesuffix(',')}, line {number}" if line else origin
+    place, line = split_origin(origin)
+    return f"{place}, line {line}" if line else origin
+
+
+def split_origin(origin: str) -> tuple[str, str]:
+    """Return place and line of the origin of a setting: `.env` and `4` of `.env line 4`. Without a line: it and ""."""
+    place, found, line = origin.rpartition(" line ")
+    return (place.removesuffix(","), line) if found else (origin, "")
 
 
 _NOT_IN_NAMES = compile_later(r"[^a-z0-9_-]+")

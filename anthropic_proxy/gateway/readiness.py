@@ -9,6 +9,7 @@ from typing import Literal
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.advice import Problem, ProblemKind
+from anthropic_proxy.engine.options import split_origin
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -116,7 +117,7 @@ def _find_state(provider: Provider, settings: Settings, catalog: Catalog) -> Rea
     if keys := settings.keys.get(provider.name, ()):
         listed_keys = ", ".join(map(str, keys[:_MAX_KEYS]))
         more = f" and {len(keys) - _MAX_KEYS} more" if len(keys) > _MAX_KEYS else ""
-        source = settings.origins.get(provider.key_variable or "", "set").partition(" line")[0]
+        source, _ = split_origin(settings.origins.get(provider.key_variable or "", "set"))
         return ReadyProvider(name, f"{listed_keys}{more}, {source}")
     if (listed := catalog.cached_model_ids(provider.name)) is not None:
         return ReadyProvider(name, f"{len(listed)} model{'' if len(listed) == 1 else 's'}", len(listed))

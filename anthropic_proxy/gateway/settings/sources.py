@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from anthropic_proxy.engine.options import format_origin_in_sentence
+from anthropic_proxy.engine.options import format_origin_in_sentence, split_origin
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.errors import ConfigurationError
@@ -232,7 +232,7 @@ class Sources:
         found = FoundSetting(variable, given.text, given.origin, kept, self.folder)
         if placeholders := sum(1 for value in values if value) - len(kept):
             listed = f"{placeholders} of {variable}" if kept else variable
-            self._placeholders.setdefault(found.origin.partition(" line ")[0], []).append(listed)
+            self._placeholders.setdefault(split_origin(found.origin)[0], []).append(listed)
             if not kept:
                 self.placeholders[variable] = found.origin
         elif not kept:  # only commas
