@@ -330,7 +330,7 @@ def find_provider_problems(
     listed = catalog.cached_model_ids(provider.name)
     if listed is None:
         address = settings.base_urls.get(provider.name, provider.base_url)
-        is_expected = bool(models) and should_query_ollama(settings) and catalog.was_queried(provider.name)
+        is_expected = bool(models) and should_query_ollama(settings) and provider.name in catalog.queried_providers
         return [report(ProblemKind.NO_OLLAMA, address=address)] if is_expected else []
     missing_models = [model for model in dict.fromkeys(models) if not {model, f"{model}:latest"} & {*listed}]
     return [report(ProblemKind.NO_OLLAMA_MODEL, model=model) for model in missing_models]

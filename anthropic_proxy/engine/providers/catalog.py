@@ -446,10 +446,6 @@ class Catalog:
         """Return the cached model ids of a provider, the largest model first. None: never reported."""
         return self._listings.get(provider)
 
-    def was_queried(self, provider: str) -> bool:
-        """Return True if the model list of a provider was asked for, with or without an answer."""
-        return (provider, "") in self._queried_at
-
     def choose_installed_model(self, provider: str, default: str, *, prefers_small: bool) -> str:
         """Return the model for Claude tiers: `default` if it is installed, else the largest or the smallest local one.
 

@@ -3,6 +3,7 @@
 from datetime import date
 from pathlib import Path
 
+import pytest
 from msgspec import structs
 
 from anthropic_proxy.engine.providers import PROVIDERS
@@ -13,6 +14,7 @@ from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.gateway.readiness import describe_setup
 from anthropic_proxy.gateway.server.web_page import build_setup_view
 from anthropic_proxy.gateway.settings import load_settings
+from tests.support.harness import ProxyHarness
 
 TODAY = date(2026, 11, 26)
 
@@ -41,7 +43,8 @@ def test_a_problem_is_that_of_the_provider_that_has_it(tmp_path: Path) -> None:
     )
     environ = {"BIG_MODEL": "ollama/qwen3", "PREFERRED_PROVIDER": "ollama", "OLLAMA_API_BASE": "http://127.0.0.1:9"}
     settings = load_settings(environ, PROVIDERS, env_file=str(tmp_path / ".env"))
-    found = {one.name: (one.state, one.remedy) for one in describe_setup(settings, Catalog(), today=TODAY).providers}
+    catalog = ProxyHarness(lambda *_: pytest.fail("calls nobody"), **environ).services.catalog
+    found = {one.name: (one.state, one.remedy) for one in describe_setup(settings, catalog, today=TODAY).providers}
     assert found["groq"] == (
         "unset",
         "groq has no key: GROQ_API_KEY is not set. Set it in .env and reload the proxy, or in the environment and "

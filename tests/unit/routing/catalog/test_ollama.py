@@ -138,6 +138,24 @@ async def test_models_that_chat_are_listed_by_size() -> None:
     assert "nomic-embed-text:latest" not in listed
 
 
+@pytest.mark.parametrize("window", ["", "16384"])
+async def test_a_model_without_tools_is_not_chosen_because_the_setting_leaves_none_room(window: str) -> None:
+    sizes = {"gemma3:27b": 17_000_000_000, "qwen3:8b": 5_000_000_000}
+    models = {
+        "gemma3:27b": Model("gemma3", 131_072, ("completion", "vision"), sizes["gemma3:27b"]),
+        "qwen3:8b": Model("qwen3", 131_072, ("completion", "tools"), sizes["qwen3:8b"]),
+    }
+    listed = [{"name": name, "size": one.size, "details": one.details} for name, one in models.items()]
+    server = Server(
+        tags=lambda _: FakeResponse(200, msgspec.json.encode({"models": listed})),
+        show=lambda body: FakeResponse(200, msgspec.json.encode(show(models[body["model"]]))),
+    )
+    proxy = ProxyHarness(server, PREFERRED_PROVIDER="ollama", OLLAMA_CONTEXT_LENGTH=window)
+    await proxy.services.catalog.refresh_listing("ollama", 60)
+    rows = list_tier_mappings(proxy.services.settings, proxy.services.catalog)
+    assert {row.target for row in rows} == {"ollama/qwen3:8b"}
+
+
 @pytest.mark.parametrize(
     ("installed", "big", "small"),
     [
