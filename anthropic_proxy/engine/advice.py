@@ -53,7 +53,6 @@ class ProblemKind(Enum):
     NO_SEARCH = "Web searches fail: ", "{reason}"
     # models that settings name
     REFUSED_MODEL = "", "{reason}"
-    IN_ROUTE = "The {label}: {cause}", "{remedy}"
     NO_KEY_HERE = "{cause}", "{remedy} Or, for the model of {host}:  {line}"
     UNKNOWN_PREFIX = (
         '{named} "{model}", but {prefix}/ is the prefix of no provider, and {provider} has no such model. ',
@@ -104,7 +103,13 @@ class ProblemKind(Enum):
         self.remedy = remedy
 
 
-MISSING_KEYS = (ProblemKind.NOT_SET_UP, ProblemKind.NO_KEY, ProblemKind.NO_KEY_IN_TABLE, ProblemKind.NO_KEY_HERE)
+MISSING_KEYS = (
+    ProblemKind.NOT_SET_UP,
+    ProblemKind.UNREADABLE_KEY,
+    ProblemKind.NO_KEY,
+    ProblemKind.NO_KEY_IN_TABLE,
+    ProblemKind.NO_KEY_HERE,
+)
 
 
 class Problem(Struct, frozen=True, kw_only=True):
@@ -115,13 +120,16 @@ class Problem(Struct, frozen=True, kw_only=True):
     """Name of the provider, or of the setting, that has the problem."""
     place: str = ""
     """Where the setting is, as a text. "": the text names no place."""
+    route: str = ""
+    """The route that has the problem: `route "long" (…)`. "": it is not that of a route, or the text names it."""
     severity: Severity = "error"
     """`error`: requests fail that a Claude tier, a route or a feature sends. `warning`: other requests may fail."""
     facts: Mapping[str, object] = {}
 
     @property
     def cause(self) -> str:
-        return self._format(self.kind.sentence)
+        sentence = self._format(self.kind.sentence)
+        return f"The {self.route}: {sentence}" if self.route else sentence
 
     @property
     def remedy(self) -> str:

@@ -19,7 +19,7 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.engine.options import ModelTable
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.platforms.shells import quote_word
-from anthropic_proxy.engine.providers import Provider
+from anthropic_proxy.engine.providers import PROVIDERS, Provider
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.model_listing import TierMapping, list_tier_mappings
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
@@ -27,7 +27,7 @@ from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.errors import join_with_and
 from anthropic_proxy.gateway.prices.price_list import has_price_package
 from anthropic_proxy.gateway.problems import find_problems
-from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings
+from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, load_settings
 from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.gateway.settings.table import list_provider_settings
 from anthropic_proxy.gateway.settings.values import mask_env_lines, mask_setting
@@ -48,8 +48,6 @@ class Written(Struct, frozen=True):
 
     backend: ChosenProvider
     models: Mapping[str, str]
-    settings: Settings
-    """With the new lines."""
     staying: Sequence[str]
     """Values of settings that stay as they are, such as a model that replies already."""
 
@@ -82,14 +80,15 @@ def write_settings(session: Session, backend: ChosenProvider, models: Mapping[st
         output.write_line(f"  {session.folder / ENV_FILE} needs no new line.")
     elif not _write_files(session, files, replaces=bool(replaced)):
         return None
-    return Written(backend, models, files.settings, [one.current for one in staying])
+    return Written(backend, models, [one.current for one in staying])
 
 
 def report_next_steps(session: Session, written: Written) -> None:
     """Let a running proxy read the new settings, or tell the user why it does not, and name the next commands."""
     variables = reload_proxies(session.output, session.settings, session.folder / ENV_FILE)
     _report_exported_key(session, written.backend, variables)
-    session.output.write_problems(find_problems(written.settings, Catalog(), date.today()))
+    settings = load_settings(session.environ, PROVIDERS, env_file=str(session.folder / ENV_FILE))
+    session.output.write_problems(find_problems(settings, Catalog(), date.today()))
     _write_next_commands(session, written)
 
 

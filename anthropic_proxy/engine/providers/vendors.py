@@ -199,8 +199,8 @@ def _build_config(table: VendorTable, api: str) -> AnyWireConfig | None:
     """None: the host does not have the API, or that of the provider."""
     part: ApiTable | None = getattr(table, api)
     base = _OPEN_MODELS.get(api) if table.follows == "open_models" else None
-    if part is None and base is None:
-        return None
+    if part is None and (base is None or api != "chat"):  # chat has a tag of its own
+        return base
     part, base = part or ApiTable(), base or _API[api]
     if part.serves_claude:
         base = messages.GATEWAYS

@@ -25,10 +25,7 @@ def find_route_problems(settings: EngineOptions, catalog: Catalog) -> list[Probl
     found = []
     for route, choice in list_route_choices(settings, catalog):
         if problem := find_choice_problem(choice, settings, catalog):
-            if route.name not in problem.text:
-                facts = {"label": route.label, "cause": problem.cause, "remedy": problem.remedy}
-                problem = structs.replace(problem, kind=ProblemKind.IN_ROUTE, facts=facts)
-            found.append(problem)
+            found.append(problem if route.name in problem.text else structs.replace(problem, route=route.label))
         elif choice.note and (setting := choice.model_setting) is not None:
             place, prefix = _place_of(setting, settings), choice.provider.prefix
             facts = {"model": choice.model, "provider": prefix, "place": place}

@@ -166,7 +166,7 @@ async def test_a_model_without_tools_is_not_chosen_because_the_setting_leaves_no
         ("gpt-oss:120b-cloud llama3.2:latest", "llama3.2:latest", "llama3.2:latest"),
         ("gpt-oss:120b-cloud", "gpt-oss:120b-cloud", "gpt-oss:120b-cloud"),
         ("nomic-embed-text:latest llama3.2:latest qwen3:8b", "llama3.2:latest", "llama3.2:latest"),
-        ("llama3:latest mine:small", "llama3", "mine:small"),  # none is usable
+        ("llama3:latest mine:small", "mine:small", "mine:small"),  # none has room, and llama3 calls no tools
         ("own-embedder llama3.2:latest", "llama3.2:latest", "llama3.2:latest"),  # of an older server
     ],
 )
