@@ -25,7 +25,7 @@ def test_all_settings_are_listed_with_defaults(tmp_path: Path) -> None:
 def test_check_shows_the_error_text_of_a_key_command(tmp_path: Path) -> None:
     command = json.dumps([sys.executable, "-c", "import sys; sys.exit('\x1b[31mlocked')"])
     (tmp_path / "anthropic-proxy.toml").write_text(
-        f'[providers.a]\nbase_url = "http://localhost:9/v1"\nmodels = ["x"]\napi_key = {{ command = {command} }}\n'
+        f'[providers.a]\nbase_url = "https://models.example/v1"\nmodels = ["x"]\napi_key = {{ command = {command} }}\n'
     )
     ended = run_command("config", "check", directory=tmp_path, settings={"PREFERRED_PROVIDER": "a"})
     assert (ended.returncode, ended.stdout, ended.stderr) == (
