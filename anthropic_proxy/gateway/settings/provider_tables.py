@@ -246,7 +246,7 @@ def _require_dialect(
 
 
 def _require_known_model(
-    file: ConfigFile, path: KeyPath, model_of: str, origin: TableOrigin, built_in: ProviderRegistry
+    file: ConfigFile, path: KeyPath, model_of: str | None, origin: TableOrigin, built_in: ProviderRegistry
 ) -> None:
     if model_of and find_known_model(model_of, origin, built_in) is None:
         raise file.invalid_value_error(
