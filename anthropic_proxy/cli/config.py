@@ -127,7 +127,7 @@ async def _find_problems(settings: Settings) -> list[Problem]:
         server_problems = await find_server_problems(detailed, services.catalog, services.transports)
         found = find_problems(detailed, services.catalog, date.today(), server_problems)
         is_demo = find_preferred_provider(detailed, services.catalog).name == "demo"
-        if not list_texts(found, "warning") and is_demo and detailed.preferred_provider is None:
+        if is_demo and detailed.preferred_provider is None:
             reason = NO_PROVIDER.format(demo=describe_demo(detailed))
             found.append(report_warning(ProblemKind.STATED, "settings", reason=reason))
         return found
