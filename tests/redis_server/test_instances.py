@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from tests.support.command_line import run_command
 from tests.support.fakes.server import RequestLog, new_application, serving
 from tests.support.process_checks import MESSAGES, METRICS, ask, total
 from tests.support.redis import find_redis, running_redis
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.waiting import wait_for
+from tests.support.webhook import running_webhook
 
 pytestmark = pytest.mark.skipif(find_redis() is None, reason="engine: redis-server is not installed")
 
@@ -110,3 +112,29 @@ def test_instances_share_facts_and_survive_a_restart_of_redis(tmp_path: Path) ->
                 assert {send(early) for _ in range(6)} <= {502, 503, 529}
                 wait_for_total(early, "anthropic_proxy_open_circuits", 1)
                 wait_for_total(late, "anthropic_proxy_open_circuits", 1)
+
+
+def test_instances_send_one_report_about_a_budget(tmp_path: Path) -> None:
+    parents = folders(tmp_path)
+    with running_redis() as redis, running_webhook(503) as webhook:
+        shared = {
+            "SERVE_DEMO": "true",
+            "VIRTUAL_KEYS": "true",
+            "REDIS_URL": redis.url,
+            "DATABASE_URL": f"sqlite:///{tmp_path / 'ledger.sqlite3'}",
+        }
+        for folder in parents:
+            (folder / "anthropic-proxy.toml").write_text(f'[alerts]\nurl = "{webhook.url}"\n')
+        budget = ("--budget", "100tokens/day soft")
+        key = run_command("keys", "create", "ci", *budget, directory=parents[0], settings=shared).stdout.strip()
+        with running_proxy(parents[0], shared) as first, running_proxy(parents[1], shared) as second:
+            for proxy in (first, second) * 12:
+                body = ask("hello", model="demo/demo")
+                reply = proxy.client().post(MESSAGES, json=body, headers={"x-api-key": key})
+                assert reply.status_code == 200, reply.text
+            wait_for(lambda: sorted(one["threshold"] for one in webhook.accepted), lambda sent: sent == [80, 100])
+            logs = first.log + second.log
+            assert first.stop() == second.stop() == 0
+    assert [logs.count(f"has used {share} % of its budget") for share in (80, 100)] == [1, 1]
+    assert len(webhook.received) == 3
+    assert len({one["id"] for one in webhook.received}) == 2
