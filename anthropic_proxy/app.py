@@ -48,8 +48,8 @@ from anthropic_proxy.gateway.settings import (
     is_fixed_variable,
 )
 from anthropic_proxy.gateway.startup_summary import log_exposure_warning, log_startup_summary
+from anthropic_proxy.gateway.telemetry import metrics
 from anthropic_proxy.gateway.telemetry.log import Log
-from anthropic_proxy.gateway.telemetry.metrics import Gauges, serve_metrics
 from anthropic_proxy.gateway.telemetry.requests import Receipts
 from anthropic_proxy.gateway.workers.ipc import SharedObservation
 from anthropic_proxy.gateway.workers.link import WorkerLink, WorkerPeer, apply_observation, register_publisher
@@ -107,8 +107,8 @@ class App:
         self._transports = Transports(settings)
         self.heap_trimmer = HeapTrimmer()
         self._log = new_log(settings)
-        metrics = Plugin(routes=[Route(path="/metrics", respond=partial(serve_metrics, self.peer.query_totals))])
-        self._plugins = [metrics, *(open_plugins(settings) if plugins is None else plugins)]
+        page = Route(path="/metrics", respond=partial(metrics.serve_metrics, self.peer.query_totals))
+        self._plugins = [Plugin(routes=[page]), *(open_plugins(settings) if plugins is None else plugins)]
         self._waiting_plugins = [*self._plugins]
         """Plugins that have not started yet. No request is served before."""
         observers = [observer for plugin in self._plugins for observer in plugin.observers]
@@ -339,22 +339,29 @@ class App:
     def _reveal_secrets(self) -> Sequence[str]:
         return self._settings.reveal_all_secrets()
 
-    def _collect_gauges(self, now: Gauges) -> None:
+    def _collect_gauges(self, now: metrics.MetricsSnapshot) -> None:
         """Set the gauges of requests, circuits and keys in `now`. The supervisor serves no request and counts as 0."""
-        now.serving_processes = int(self._current is not None)
-        now.requests_in_flight = self.peer.running.count - self.peer.requests.view_count
+        now.replace(metrics.WORKERS, int(self._current is not None))
+        now.replace(metrics.REQUESTS_IN_FLIGHT, self.peer.running.count - self.peer.requests.view_count)
         for plugin in self._plugins:
             if plugin.ledger_state is not None:
-                self.peer.totals.copy_ledger_state(plugin.ledger_state(), now)
+                self.peer.totals.copy_ledger_state(plugin.ledger_state())
             if plugin.telemetry_counts is not None:
-                self.peer.totals.snapshot.telemetry = {**plugin.telemetry_counts()}
+                for result, number in plugin.telemetry_counts().items():
+                    now.replace(metrics.TELEMETRY_REQUESTS, number, (result,))
             if plugin.budget_uses is not None:
-                now.budget_uses.update(plugin.budget_uses())
+                for budget, share in plugin.budget_uses().items():
+                    now.replace(metrics.BUDGET_USED_RATIO, share, budget)
+        open_circuits = cooldowns = 0
         if self._current is not None:
             services, _ = self._current
-            self.peer.totals.copy_store_state(services.store.state, now)
-            now.open_circuits = services.circuit_breakers.open_circuit_count()
-            now.keys_in_cooldown = services.credentials.cooldown_count()
+            self.peer.totals.copy_store_state(services.store.state)
+            open_circuits, cooldowns = (
+                services.circuit_breakers.open_circuit_count(),
+                services.credentials.cooldown_count(),
+            )
+        now.replace(metrics.OPEN_CIRCUITS, open_circuits)
+        now.replace(metrics.KEYS_IN_COOLDOWN, cooldowns)
 
     def _apply_observation(self, observation: SharedObservation) -> None:
         if self._current is not None:

@@ -6,8 +6,24 @@ import re
 from prometheus_client.parser import text_string_to_metric_families
 
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
-from anthropic_proxy.gateway.telemetry.metrics import Gauges, MetricsSnapshot, MetricsTotals, serve_metrics
-from anthropic_proxy.plugins import CallCheck, Client, InspectionRecord, PrefixChange, Receipt, RouteRequest
+from anthropic_proxy.gateway.telemetry.metrics import (
+    BUDGET_USED_RATIO,
+    FAMILIES,
+    TELEMETRY_REQUESTS,
+    MetricsSnapshot,
+    MetricsTotals,
+    serve_metrics,
+)
+from anthropic_proxy.plugins import (
+    CallCheck,
+    Client,
+    InspectionRecord,
+    LedgerState,
+    PrefixChange,
+    Receipt,
+    RouteRequest,
+    StoreState,
+)
 from tests.support.promql import DASHBOARD, alert_queries, dashboard_queries
 
 TARGET_LABELS = {"job", "instance"}
@@ -29,10 +45,13 @@ async def real_page() -> str:
     totals.count_exchange(receipt)
     totals.count_rejected_request(receipt)
     totals.count_dropped_receipt("Observer")
-    totals.snapshot.gauges = Gauges(started_at=1.0, ledger_failures=0, redis_failures=0)
-    totals.snapshot.gauges.budget_uses = {("key", "ci", "usd", "day", "", "hard"): 0.8}
-    totals.snapshot.ledger_rows, totals.snapshot.telemetry = {"written": 1}, {"forwarded": 1}
-    totals.snapshot.spending = {("build", "groq", "main"): (3, 30_000_000, 1)}
+    totals.copy_ledger_state(LedgerState(spending={("build", "groq", "main"): (3, 30_000_000, 1)}))
+    totals.copy_store_state(StoreState(kind="redis"))
+    for family in FAMILIES:
+        if not family.label_names:
+            totals.snapshot.replace(family, 0)
+    totals.snapshot.replace(BUDGET_USED_RATIO, 0.8, ("key", "ci", "usd", "day", "", "hard"))
+    totals.snapshot.replace(TELEMETRY_REQUESTS, 1, ("forwarded",))
 
     async def collect() -> tuple[MetricsSnapshot, int]:
         return totals.snapshot, 0

@@ -13,12 +13,19 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 from anthropic_proxy.engine.messages.deltas import MAX_COUNT
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.gateway.telemetry.metrics import (
+    BUDGET_USED_RATIO,
+    CPU_SECONDS,
+    FAILED_ATTEMPTS,
     FAMILIES,
+    KEYS_IN_COOLDOWN,
+    LEDGER_UP,
     MAX_FAILED_ATTEMPT_LABELS,
     MAX_LABEL_CHARACTERS,
     MAX_LABEL_SETS,
     MAX_MODEL_LABELS,
-    Gauges,
+    RESIDENT_MEMORY,
+    START_TIME,
+    WORKERS,
     MetricsSnapshot,
     MetricsTotals,
     encode_snapshot,
@@ -126,7 +133,9 @@ async def test_an_exchange_counts_once_in_each_metric_that_it_concerns() -> None
 
 async def test_both_formats_have_the_same_values() -> None:
     reading = await count(receipt_of(model='odd "name"\\'), receipt_of(provider="", model="", status=400))
-    reading.gauges = Gauges(started_at=5.0)
+    for family in FAMILIES:
+        if family.kind == "gauge" and not family.label_names:
+            reading.replace(family, 5.0)
     text, text_type = await page_of(reading)
     openmetrics, openmetrics_type = await page_of(reading, f"{OPENMETRICS},text/plain;version=0.0.4;q=0.5,*/*;q=0.1")
     assert text_type == "text/plain; version=0.0.4; charset=utf-8"
@@ -164,8 +173,9 @@ async def test_names_invented_by_providers_use_no_memory() -> None:
     reading = await count(*odd)
     assert len(reading.counters) == MAX_LABEL_SETS + 1
     assert reading.counters["other", "other", False, 0, "other"].requests == MAX_LABEL_SETS
-    assert len(reading.failed_attempts) == MAX_FAILED_ATTEMPT_LABELS + 1
-    assert sum(reading.failed_attempts.values()) == len(odd)
+    failed = reading.values[FAILED_ATTEMPTS.name]
+    assert len(failed) == MAX_FAILED_ATTEMPT_LABELS + 1
+    assert (failed["other", "other"], sum(failed.values())) == (len(odd) - MAX_FAILED_ATTEMPT_LABELS, len(odd))
 
 
 @pytest.mark.parametrize("model", ["sk-ant-0123456789abcdef", "gpt\ud800", "gpt\x1b[2J", "a\nb"])
@@ -183,27 +193,48 @@ async def test_counts_of_several_processes_are_added_and_those_of_ended_ones_sta
         ),
     ]
     for reading, started in zip(readings, (7.0, 5.0), strict=True):
-        reading.cpu_seconds, reading.gauges = 1.5, Gauges(started_at=started, resident_bytes=10, keys_in_cooldown=1)
+        reading.replace(CPU_SECONDS, 1.5)
+        gauges = {
+            START_TIME: started,
+            RESIDENT_MEMORY: 10,
+            KEYS_IN_COOLDOWN: 1,
+            WORKERS: 1,
+            LEDGER_UP: int(started == 7),
+        }
+        for family, number in gauges.items():
+            reading.replace(family, number)
     first, second = map(encode_snapshot, readings)
     total = sum_snapshots([second], ended_snapshots=[first])
     assert total.counters["groq", "small", False, 200, "end_turn"].requests == 3
     assert total.counters["groq", "small", False, 200, "end_turn"].tokens[0] == 3
     assert total.counters["groq", "big", False, 200, "end_turn"].requests == 1
-    assert total.failed_attempts == {"groq 500": 2}
-    assert total.cpu_seconds == 3.0
-    assert total.gauges == Gauges(started_at=5.0, resident_bytes=10, keys_in_cooldown=1)
+    counts = {FAILED_ATTEMPTS.name: {("groq", "500"): 2}, CPU_SECONDS.name: {(): 3.0}}
+    assert total.values == {
+        **counts,
+        START_TIME.name: {(): 5.0},
+        RESIDENT_MEMORY.name: {(): 10},
+        KEYS_IN_COOLDOWN.name: {(): 1},
+        WORKERS.name: {(): 1},
+        LEDGER_UP.name: {(): 0},
+    }
     both = sum_snapshots([first, second])
     assert both.counters == total.counters
-    assert both.gauges == Gauges(started_at=5.0, serving_processes=2, resident_bytes=20, keys_in_cooldown=1), (
-        "what rests, rests for all"
-    )
+    assert both.values == {  # what rests, rests for all
+        **counts,
+        START_TIME.name: {(): 5.0},
+        RESIDENT_MEMORY.name: {(): 20},
+        KEYS_IN_COOLDOWN.name: {(): 1},
+        WORKERS.name: {(): 2},
+        LEDGER_UP.name: {(): 0},
+    }
     assert msgspec.to_builtins(sum_snapshots([encode_snapshot(both)])) == msgspec.to_builtins(both)
 
 
 async def test_workers_report_the_highest_use_of_a_budget() -> None:
     snapshots = []
     for used in (0.85, 0.9):
-        snapshot = MetricsSnapshot(gauges=Gauges(1.0, budget_uses={("key", "ci", "usd", "day", "", "hard"): used}))
+        snapshot = MetricsSnapshot()
+        snapshot.replace(BUDGET_USED_RATIO, used, ("key", "ci", "usd", "day", "", "hard"))
         snapshots.append(encode_snapshot(snapshot))
     page, _ = await page_of(sum_snapshots(snapshots))
     line = 'anthropic_proxy_budget_used_ratio{mode="hard",models="",name="ci",period="day",scope="key",unit="usd"} 0.9'
@@ -226,7 +257,7 @@ async def test_workers_count_their_exchanges() -> None:
     reading, unresponsive = await peer.query_totals()
     assert [key[3:] for key in reading.counters] == [(400, "error")]
     assert unresponsive == 0
-    assert (reading.gauges.resident_bytes > 0) is not HIDDEN_POSIX
+    assert (reading.values[RESIDENT_MEMORY.name][()] > 0) is not HIDDEN_POSIX
 
 
 def test_the_page_of_running_has_every_metric() -> None:

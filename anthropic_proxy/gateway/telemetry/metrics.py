@@ -2,6 +2,7 @@
 
 import asyncio
 import platform
+import sys
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from operator import add, attrgetter
@@ -12,7 +13,7 @@ from msgspec import Struct, field
 
 from anthropic_proxy import __version__
 from anthropic_proxy.gateway.money import NANO_DOLLARS
-from anthropic_proxy.plugins import BudgetLabels, LedgerState, Receipt, RouteRequest, RouteResponse, StoreState
+from anthropic_proxy.plugins import LedgerState, Receipt, RouteRequest, RouteResponse, StoreState
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -37,289 +38,9 @@ LabelSet = tuple[str, str, bool, int, str]
 """Labels of exchanges that are counted together: provider, model, streaming, HTTP status, outcome."""
 
 
-_TOKEN_KINDS = ("input", "output", "thinking", "cache_read", "cache_write")
-"""Kinds of tokens as in Anthropic's API: input excludes cached tokens, and output includes thinking."""
-_read_tokens = attrgetter(*(f"{kind}_tokens" for kind in _TOKEN_KINDS))
-
-
-def _no_times() -> list[int]:
-    return [0] * (len(BUCKET_LIMITS_SECONDS) + 1)
-
-
-class ExchangeCounters(Struct, array_like=True):
-    """Counters of the exchanges with the same labels (provider, model, streaming, HTTP status, outcome)."""
-
-    # Token counts are floats, as in Prometheus: sums of invalid usage numbers can exceed 64-bit integers, which no
-    # encoder accepts.
-    requests: int = 0
-    tokens: list[float] = field(default_factory=lambda: [0.0] * len(_TOKEN_KINDS))
-    """In the order of `_TOKEN_KINDS`."""
-    approximated_fields: int = 0
-    emulated_fields: int = 0
-    dropped_fields: int = 0
-    duration_sum_seconds: float = 0.0
-    duration_buckets: list[int] = field(default_factory=_no_times)
-    first_token_sum_seconds: float = 0.0
-    first_token_buckets: list[int] = field(default_factory=_no_times)
-
-    def add_counters(self, other: "ExchangeCounters") -> None:
-        for name in self.__struct_fields__:
-            ours, theirs = getattr(self, name), getattr(other, name)
-            if isinstance(ours, list):
-                setattr(self, name, [own + other for own, other in zip(ours, theirs, strict=True)])
-            else:
-                setattr(self, name, ours + theirs)
-
-
-class Gauges(Struct, array_like=True):
-    """Current state of one process or of several together, such as memory and running requests. A number that the
-    system does not report is 0.
-    """
-
-    started_at: float
-    """Start of the process in seconds since the epoch. For several processes: the earliest start."""
-    serving_processes: int = 1
-    """Number of processes that serve client requests. The supervisor of workers serves none."""
-    requests_in_flight: int = 0
-    open_circuits: int = 0
-    keys_in_cooldown: int = 0
-    resident_bytes: int = 0
-    open_fds: int = 0
-    max_fds: int = 0
-    ledger_failures: int | None = None
-    """Number of processes that cannot store requests. None: the ledger is disabled."""
-    ledger_queued_rows: int = 0
-    redis_failures: int | None = None
-    """Number of processes that cannot use Redis. None: `REDIS_URL` is not set."""
-    pending_settlements: int = 0
-    """Number of settled reservations of limits that are not yet in Redis."""
-    budget_uses: dict[BudgetLabels, float] = field(default_factory=dict)
-    """Budgets that are nearly used up → used share, which can be above 1 for a soft budget."""
-
-    def add_gauges(self, other: "Gauges") -> None:
-        """Open circuits and key cooldowns are shared by all processes, so the larger number is kept."""
-        self.started_at = min(self.started_at, other.started_at)
-        self.open_circuits = max(self.open_circuits, other.open_circuits)
-        self.keys_in_cooldown = max(self.keys_in_cooldown, other.keys_in_cooldown)
-        self.serving_processes += other.serving_processes
-        self.requests_in_flight += other.requests_in_flight
-        self.resident_bytes += other.resident_bytes
-        self.open_fds += other.open_fds
-        self.max_fds += other.max_fds
-        self.ledger_queued_rows += other.ledger_queued_rows
-        self.pending_settlements += other.pending_settlements
-        for budget, share in other.budget_uses.items():
-            self.budget_uses[budget] = max(share, self.budget_uses.get(budget, 0.0))
-        if other.redis_failures is not None:
-            self.redis_failures = (self.redis_failures or 0) + other.redis_failures
-        if other.ledger_failures is not None:
-            self.ledger_failures = (self.ledger_failures or 0) + other.ledger_failures
-
-
-class MetricsSnapshot(Struct):
-    """Metrics of one process since its start, or their sum over several processes."""
-
-    counters: dict[LabelSet, ExchangeCounters] = field(default_factory=dict)
-    failed_attempts: dict[str, int] = field(default_factory=dict)
-    """Provider and status (`groq 429`) → number of failed upstream attempts that another attempt followed."""
-    cpu_seconds: float = 0.0
-    rejected_requests: dict[int, int] = field(default_factory=dict)
-    """HTTP status → number of client requests that got an error without an exchange."""
-    dropped_receipts: dict[str, int] = field(default_factory=dict)
-    """Class name of an observer → number of receipts dropped because its queue was full."""
-    prefix_changes: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)
-    """Provider, and the part of the prompt that has changed (`tools`) → number of changes, and tokens behind them."""
-    checks: dict[tuple[str, str], int] = field(default_factory=dict)
-    """Verdict about a tool call, and who gave it or why there is none → number of calls."""
-    telemetry: dict[str, int] = field(default_factory=dict)
-    """Requests with telemetry of clients that the collector got (key `forwarded`) or that were lost (key `dropped`)."""
-    inspections: dict[tuple[str, str, str], tuple[int, float]] = field(default_factory=dict)
-    """Inspector, what it read, and its decision → number of requests, and seconds of its calls."""
-    ledger_rows: dict[str, int] = field(default_factory=dict)
-    """Number of requests that the ledger has stored (key `written`) and lost (key `dropped`)."""
-    spending: dict[tuple[str, str, str], tuple[int, int, int]] = field(default_factory=dict)
-    """Team, provider and kind of request → stored requests, nano-dollars, and requests without a known price."""
-    gauges: Gauges | None = None
-    """Current state of the process. None: not yet measured, or the process has ended."""
-
-    def find_or_add_counters(self, key: LabelSet) -> ExchangeCounters:
-        """Above `MAX_LABEL_SETS`, new combinations share the counters with the labels `other`."""
-        row = self.counters.get(key)
-        if row is None:
-            if len(self.counters) >= MAX_LABEL_SETS:
-                key = (OTHER_LABEL, OTHER_LABEL, False, 0, OTHER_LABEL)
-            row = self.counters.setdefault(key, ExchangeCounters())
-        return row
-
-    def count_failed_attempt(self, provider_and_status: str, times: int = 1) -> None:
-        """`provider_and_status`: such as `groq 429`."""
-        if provider_and_status not in self.failed_attempts and len(self.failed_attempts) >= MAX_FAILED_ATTEMPT_LABELS:
-            provider_and_status = f"{OTHER_LABEL} {OTHER_LABEL}"
-        self.failed_attempts[provider_and_status] = self.failed_attempts.get(provider_and_status, 0) + times
-
-    def count_prefix_changes(self, provider_and_part: tuple[str, str], changes: int, tokens: float) -> None:
-        before = self.prefix_changes.get(provider_and_part, (0, 0.0))
-        self.prefix_changes[provider_and_part] = before[0] + changes, before[1] + tokens
-
-    def count_checks(self, verdict_and_kind: tuple[str, str], number: int = 1) -> None:
-        self.checks[verdict_and_kind] = self.checks.get(verdict_and_kind, 0) + number
-
-    def count_inspections(self, labels: tuple[str, str, str], number: int, seconds: float) -> None:
-        before = self.inspections.get(labels, (0, 0.0))
-        self.inspections[labels] = before[0] + number, before[1] + seconds
-
-    def add_spending(self, labels: tuple[str, str, str], sums: Sequence[int]) -> None:
-        if labels not in self.spending and len(self.spending) >= MAX_LABEL_SETS:
-            labels = (OTHER_LABEL, OTHER_LABEL, OTHER_LABEL)
-        requests, cost, unknown = sums
-        before = self.spending.get(labels, (0, 0, 0))
-        self.spending[labels] = before[0] + requests, before[1] + cost, before[2] + unknown
-
-    def add_snapshot(self, other: "MetricsSnapshot") -> None:
-        for key, row in other.counters.items():
-            self.find_or_add_counters(key).add_counters(row)
-        for attempt, times in other.failed_attempts.items():
-            self.count_failed_attempt(attempt, times)
-        for provider_and_part, (changes, tokens) in other.prefix_changes.items():
-            self.count_prefix_changes(provider_and_part, changes, tokens)
-        for verdict_and_kind, number in other.checks.items():
-            self.count_checks(verdict_and_kind, number)
-        for labels, (number, seconds) in other.inspections.items():
-            self.count_inspections(labels, number, seconds)
-        self.cpu_seconds += other.cpu_seconds
-        for status, times in other.rejected_requests.items():
-            self.rejected_requests[status] = self.rejected_requests.get(status, 0) + times
-        for observer, times in other.dropped_receipts.items():
-            self.dropped_receipts[observer] = self.dropped_receipts.get(observer, 0) + times
-        for ours, theirs in ((self.ledger_rows, other.ledger_rows), (self.telemetry, other.telemetry)):
-            for result, count in theirs.items():
-                ours[result] = ours.get(result, 0) + count
-        for spent_by, sums in other.spending.items():
-            self.add_spending(spent_by, sums)
-        if self.gauges is None:
-            self.gauges = other.gauges
-        elif other.gauges is not None:
-            self.gauges.add_gauges(other.gauges)
-
-
-class MetricsTotals:
-    """Metrics of this process, to which each finished request is added. `contains_secret` finds names with a secret,
-    such as an API key. Their label is `other`.
-    """
-
-    def __init__(self, contains_secret: Callable[[str], bool]) -> None:
-        self.snapshot = MetricsSnapshot()
-        self._contains_secret = contains_secret
-        self._models: set[tuple[str, str]] = set()
-
-    def count_rejected_request(self, receipt: Receipt) -> None:
-        self.snapshot.rejected_requests[receipt.status] = self.snapshot.rejected_requests.get(receipt.status, 0) + 1
-
-    def count_dropped_receipt(self, observer: str) -> None:
-        self.snapshot.dropped_receipts[observer] = self.snapshot.dropped_receipts.get(observer, 0) + 1
-
-    def copy_ledger_state(self, state: LedgerState, gauges: Gauges) -> None:
-        gauges.ledger_failures = int(state.condition != "ok")
-        gauges.ledger_queued_rows = state.queued_rows
-        self.snapshot.ledger_rows = {"written": state.written_rows, "dropped": state.dropped_rows}
-        self.snapshot.spending = {}
-        for labels, sums in dict(state.spending).items():  # a copy, because the writer's thread adds to it
-            team, provider, kind = (self._name(label or NONE_LABEL) for label in labels)
-            self.snapshot.add_spending((team, provider, kind), sums)
-
-    def copy_store_state(self, state: StoreState, gauges: Gauges) -> None:
-        if state.kind == "redis":
-            gauges.redis_failures = int(not state.available)
-            gauges.pending_settlements = state.pending_settlements
-
-    def count_exchange(self, receipt: Receipt) -> None:
-        key = (receipt.provider, receipt.model, receipt.stream, receipt.status, receipt.outcome)
-        row = self.snapshot.counters.get(key)
-        if row is None:
-            provider = receipt.provider or NONE_LABEL
-            outcome = NONE_LABEL
-            if receipt.outcome:
-                outcome = self._name(receipt.outcome)
-            labels = (provider, self._name_model(receipt), receipt.stream, receipt.status, outcome)
-            row = self.snapshot.find_or_add_counters(labels)
-        row.requests += 1
-        row.tokens = list(map(add, row.tokens, _read_tokens(receipt)))
-        row.duration_sum_seconds += receipt.duration_seconds
-        row.duration_buckets[bisect_left(BUCKET_LIMITS_SECONDS, receipt.duration_seconds)] += 1
-        if receipt.first_token_seconds is not None:
-            row.first_token_sum_seconds += receipt.first_token_seconds
-            row.first_token_buckets[bisect_left(BUCKET_LIMITS_SECONDS, receipt.first_token_seconds)] += 1
-        report = receipt.fidelity
-        if report.notes:
-            row.approximated_fields += report.approximated
-            row.emulated_fields += report.emulated
-            row.dropped_fields += report.dropped
-        for attempt in receipt.failed_attempts:
-            self.snapshot.count_failed_attempt(attempt)
-        if (change := receipt.prefix_change) is not None:
-            self.snapshot.count_prefix_changes((receipt.provider, change.kind), 1, change.tokens)
-        if receipt.checks and not receipt.parent:  # the request of a check has its verdict too
-            for check in receipt.checks:
-                self.snapshot.count_checks((check.verdict, check.kind))
-        for record in receipt.inspections:
-            labels_of_record = record.inspector, record.part, record.decision
-            self.snapshot.count_inspections(labels_of_record, 1, record.seconds)
-
-    def _name_model(self, receipt: Receipt) -> str:
-        """Return the model label for a receipt. Clients choose model names, so the number of labels is limited, and a
-        name with a secret becomes `other`.
-        """
-        if not receipt.model:
-            return NONE_LABEL
-        known = (receipt.provider, receipt.model)
-        if known in self._models:
-            return receipt.model
-        if receipt.status != _ANSWERED or len(self._models) >= MAX_MODEL_LABELS:
-            return OTHER_LABEL
-        if (name := self._name(receipt.model)) != OTHER_LABEL:
-            self._models.add(known)
-        return name
-
-    def _name(self, word: str) -> str:
-        fits = len(word) <= MAX_LABEL_CHARACTERS and word.isprintable() and not self._contains_secret(word)
-        return word if fits else OTHER_LABEL
-
-
-_encode = msgspec.msgpack.Encoder().encode
-decode_snapshot = msgspec.msgpack.Decoder(MetricsSnapshot).decode
-
-
-def encode_snapshot(snapshot: MetricsSnapshot) -> bytes:
-    return _encode(snapshot)
-
-
-def sum_snapshots(snapshots: Iterable[bytes], ended_snapshots: Sequence[bytes] = ()) -> MetricsSnapshot:
-    """The gauges of `ended_snapshots` are left out, because they describe the state of running processes."""
-    total = MetricsSnapshot()
-    for encoded in ended_snapshots:
-        snapshot = decode_snapshot(encoded)
-        snapshot.gauges = None
-        total.add_snapshot(snapshot)
-    for encoded in snapshots:
-        total.add_snapshot(decode_snapshot(encoded))
-    return total
-
-
-__all__ = [
-    "Gauges",
-    "MetricsSnapshot",
-    "MetricsTotals",
-    "decode_snapshot",
-    "encode_snapshot",
-    "serve_metrics",
-    "sum_snapshots",
-]
-
-
 MetricKind = Literal["counter", "gauge", "histogram"]
 Labels = tuple[str, ...]
 """Label names of a metric, or label values of one sample in the same order."""
-Samples = dict[Labels, float]
 
 
 class MetricFamily(Struct, frozen=True):
@@ -329,6 +50,12 @@ class MetricFamily(Struct, frozen=True):
     kind: MetricKind
     label_names: Labels
     help: str
+    max_labels: int = sys.maxsize
+    """Maximum number of different labels. Further ones are counted as `other`."""
+    join: Callable[[float, float], float] = add
+    """Function that makes one value of the values of two processes."""
+    divisor: int = 1
+    """Units of the counted values in one unit of the metric."""
 
 
 REQUESTS = MetricFamily(
@@ -360,6 +87,7 @@ FAILED_ATTEMPTS = MetricFamily(
     "counter",
     ("provider", "status"),
     "Failed calls that another provider followed. Status circuit_open: the provider was not called.",
+    MAX_FAILED_ATTEMPT_LABELS,
 )
 FIDELITY_NOTES = MetricFamily(
     "anthropic_proxy_fidelity_notes_total",
@@ -420,27 +148,31 @@ STORED_REQUESTS = MetricFamily(
     "counter",
     ("team", "provider", "kind"),
     "Requests that the ledger has written, by the team of their virtual key at that time and by what they are for.",
+    MAX_LABEL_SETS,
 )
 COST = MetricFamily(
     "anthropic_proxy_cost_dollars_total",
     "counter",
     ("team", "provider", "kind"),
     "Cost of these requests in US dollars. Those without a known price are missing in it.",
+    MAX_LABEL_SETS,
+    divisor=NANO_DOLLARS,
 )
 UNKNOWN_COST_REQUESTS = MetricFamily(
     "anthropic_proxy_unknown_cost_requests_total",
     "counter",
     ("team", "provider", "kind"),
     "Requests among them without a known price.",
+    MAX_LABEL_SETS,
 )
 LEDGER_UP = MetricFamily(
-    "anthropic_proxy_ledger_up", "gauge", (), "1: the ledger stores requests; 0: the last transaction failed."
+    "anthropic_proxy_ledger_up", "gauge", (), "1: the ledger stores requests; 0: the last transaction failed.", join=min
 )
 LEDGER_QUEUED_ROWS = MetricFamily(
     "anthropic_proxy_ledger_queued_rows", "gauge", (), "Requests that the ledger has not yet written."
 )
 REDIS_UP = MetricFamily(
-    "anthropic_proxy_redis_up", "gauge", (), "1: all processes use Redis; 0: at least one works without it."
+    "anthropic_proxy_redis_up", "gauge", (), "1: all processes use Redis; 0: at least one works without it.", join=min
 )
 REDIS_PENDING_SETTLEMENTS = MetricFamily(
     "anthropic_proxy_redis_pending_settlements", "gauge", (), "Settled amounts of limits that are not yet in Redis."
@@ -456,11 +188,12 @@ BUDGET_USED_RATIO = MetricFamily(
     "gauge",
     ("scope", "name", "unit", "period", "models", "mode"),
     "Used share of a budget of a virtual key or team, from 0.8 on, until a day after its last request.",
+    join=max,
 )
 REQUESTS_IN_FLIGHT = MetricFamily("anthropic_proxy_requests_in_flight", "gauge", (), "HTTP requests in progress.")
-OPEN_CIRCUITS = MetricFamily("anthropic_proxy_open_circuits", "gauge", (), "Upstreams with an open circuit.")
+OPEN_CIRCUITS = MetricFamily("anthropic_proxy_open_circuits", "gauge", (), "Upstreams with an open circuit.", join=max)
 KEYS_IN_COOLDOWN = MetricFamily(
-    "anthropic_proxy_keys_in_cooldown", "gauge", (), "Provider keys in cooldown: rejected or rate limited."
+    "anthropic_proxy_keys_in_cooldown", "gauge", (), "Provider keys in cooldown: rejected or rate limited.", join=max
 )
 WORKERS = MetricFamily("anthropic_proxy_workers", "gauge", (), "Serving processes.")
 WORKERS_UNRESPONSIVE = MetricFamily(
@@ -474,7 +207,7 @@ BUILD_INFO = MetricFamily(
 )
 CPU_SECONDS = MetricFamily("process_cpu_seconds_total", "counter", (), "CPU time, user and system, of all processes.")
 START_TIME = MetricFamily(
-    "process_start_time_seconds", "gauge", (), "When the server started, in seconds since the epoch."
+    "process_start_time_seconds", "gauge", (), "When the server started, in seconds since the epoch.", join=min
 )
 RESIDENT_MEMORY = MetricFamily("process_resident_memory_bytes", "gauge", (), "Resident memory of all processes.")
 OPEN_FDS = MetricFamily("process_open_fds", "gauge", (), "Open file descriptors of all processes.")
@@ -482,6 +215,191 @@ MAX_FDS = MetricFamily("process_max_fds", "gauge", (), "Maximum number of open f
 
 FAMILIES = tuple(value for value in tuple(globals().values()) if isinstance(value, MetricFamily))
 """Definitions of all metrics, in the order of the page `/metrics`."""
+_BY_NAME = {family.name: family for family in FAMILIES}
+
+
+_TOKEN_KINDS = ("input", "output", "thinking", "cache_read", "cache_write")
+"""Kinds of tokens as in Anthropic's API: input excludes cached tokens, and output includes thinking."""
+_read_tokens = attrgetter(*(f"{kind}_tokens" for kind in _TOKEN_KINDS))
+
+
+def _no_times() -> list[int]:
+    return [0] * (len(BUCKET_LIMITS_SECONDS) + 1)
+
+
+class ExchangeCounters(Struct, array_like=True):
+    """Counters of the exchanges with the same labels (provider, model, streaming, HTTP status, outcome)."""
+
+    # Token counts are floats, as in Prometheus: sums of invalid usage numbers can exceed 64-bit integers, which no
+    # encoder accepts.
+    requests: int = 0
+    tokens: list[float] = field(default_factory=lambda: [0.0] * len(_TOKEN_KINDS))
+    """In the order of `_TOKEN_KINDS`."""
+    approximated_fields: int = 0
+    emulated_fields: int = 0
+    dropped_fields: int = 0
+    duration_sum_seconds: float = 0.0
+    duration_buckets: list[int] = field(default_factory=_no_times)
+    first_token_sum_seconds: float = 0.0
+    first_token_buckets: list[int] = field(default_factory=_no_times)
+
+    def add_counters(self, other: "ExchangeCounters") -> None:
+        for name in self.__struct_fields__:
+            ours, theirs = getattr(self, name), getattr(other, name)
+            if isinstance(ours, list):
+                setattr(self, name, [own + other for own, other in zip(ours, theirs, strict=True)])
+            else:
+                setattr(self, name, ours + theirs)
+
+
+class MetricsSnapshot(Struct):
+    """Metrics of one process since its start, or of several together."""
+
+    counters: dict[LabelSet, ExchangeCounters] = field(default_factory=dict)
+    values: dict[str, dict[Labels, float]] = field(default_factory=dict)
+    """Name of a metric → labels → value, for the metrics that are not calculated from `counters`."""
+
+    def find_or_add_counters(self, key: LabelSet) -> ExchangeCounters:
+        """Above `MAX_LABEL_SETS`, new combinations share the counters with the labels `other`."""
+        row = self.counters.get(key)
+        if row is None:
+            if len(self.counters) >= MAX_LABEL_SETS:
+                key = (OTHER_LABEL, OTHER_LABEL, False, 0, OTHER_LABEL)
+            row = self.counters.setdefault(key, ExchangeCounters())
+        return row
+
+    def add(self, family: MetricFamily, number: float = 1, labels: Labels = ()) -> None:
+        found = self.values.setdefault(family.name, {})
+        if labels not in found and len(found) >= family.max_labels:
+            labels = (OTHER_LABEL,) * len(labels)
+        found[labels] = family.join(found[labels], number) if labels in found else number
+
+    def replace(self, family: MetricFamily, number: float, labels: Labels = ()) -> None:
+        self.values.setdefault(family.name, {})[labels] = number
+
+    def remove_gauges(self) -> None:
+        """Gauges describe the state of a running process."""
+        for family in FAMILIES:
+            if family.kind == "gauge":
+                self.values.pop(family.name, None)
+
+    def add_snapshot(self, other: "MetricsSnapshot") -> None:
+        for key, row in other.counters.items():
+            self.find_or_add_counters(key).add_counters(row)
+        for name, found in other.values.items():
+            for labels, number in found.items():
+                self.add(_BY_NAME[name], number, labels)
+
+
+class MetricsTotals:
+    """Metrics of this process, to which each finished request is added. `contains_secret` finds names with a secret,
+    such as an API key. Their label is `other`.
+    """
+
+    def __init__(self, contains_secret: Callable[[str], bool]) -> None:
+        self.snapshot = MetricsSnapshot()
+        self._contains_secret = contains_secret
+        self._models: set[tuple[str, str]] = set()
+
+    def count_rejected_request(self, receipt: Receipt) -> None:
+        self.snapshot.add(REJECTED_REQUESTS, labels=(str(receipt.status),))
+
+    def count_dropped_receipt(self, observer: str) -> None:
+        self.snapshot.add(DROPPED_RECEIPTS, labels=(observer,))
+
+    def copy_ledger_state(self, state: LedgerState) -> None:
+        snapshot = self.snapshot
+        snapshot.replace(LEDGER_UP, int(state.condition == "ok"))
+        snapshot.replace(LEDGER_QUEUED_ROWS, state.queued_rows)
+        snapshot.replace(LEDGER_ROWS, state.written_rows, ("written",))
+        snapshot.replace(LEDGER_ROWS, state.dropped_rows, ("dropped",))
+        sums = (STORED_REQUESTS, COST, UNKNOWN_COST_REQUESTS)
+        for family in sums:
+            snapshot.values.pop(family.name, None)
+        for names, spent in dict(state.spending).items():  # a copy, because the writer's thread adds to it
+            labels = tuple(self._name(name or NONE_LABEL) for name in names)
+            for family, number in zip(sums, spent, strict=True):
+                snapshot.add(family, number, labels)
+
+    def copy_store_state(self, state: StoreState) -> None:
+        if state.kind == "redis":
+            self.snapshot.replace(REDIS_UP, int(state.available))
+            self.snapshot.replace(REDIS_PENDING_SETTLEMENTS, state.pending_settlements)
+
+    def count_exchange(self, receipt: Receipt) -> None:
+        key = (receipt.provider, receipt.model, receipt.stream, receipt.status, receipt.outcome)
+        row = self.snapshot.counters.get(key)
+        if row is None:
+            provider = receipt.provider or NONE_LABEL
+            outcome = NONE_LABEL
+            if receipt.outcome:
+                outcome = self._name(receipt.outcome)
+            labels = (provider, self._name_model(receipt), receipt.stream, receipt.status, outcome)
+            row = self.snapshot.find_or_add_counters(labels)
+        row.requests += 1
+        row.tokens = list(map(add, row.tokens, _read_tokens(receipt)))
+        row.duration_sum_seconds += receipt.duration_seconds
+        row.duration_buckets[bisect_left(BUCKET_LIMITS_SECONDS, receipt.duration_seconds)] += 1
+        if receipt.first_token_seconds is not None:
+            row.first_token_sum_seconds += receipt.first_token_seconds
+            row.first_token_buckets[bisect_left(BUCKET_LIMITS_SECONDS, receipt.first_token_seconds)] += 1
+        report = receipt.fidelity
+        if report.notes:
+            row.approximated_fields += report.approximated
+            row.emulated_fields += report.emulated
+            row.dropped_fields += report.dropped
+        for attempt in receipt.failed_attempts:
+            provider, _, status = attempt.partition(" ")
+            self.snapshot.add(FAILED_ATTEMPTS, labels=(provider, status))
+        if (change := receipt.prefix_change) is not None:
+            self.snapshot.add(PREFIX_CHANGES, labels=(receipt.provider, change.kind))
+            self.snapshot.add(PREFIX_CHANGE_TOKENS, change.tokens, (receipt.provider, change.kind))
+        if receipt.checks and not receipt.parent:  # the request of a check has its verdict too
+            for check in receipt.checks:
+                self.snapshot.add(CHECKS, labels=(check.verdict, check.kind))
+        for record in receipt.inspections:
+            labels = (record.inspector, record.part, record.decision)
+            self.snapshot.add(INSPECTIONS, labels=labels)
+            self.snapshot.add(INSPECTION_SECONDS, record.seconds, labels)
+
+    def _name_model(self, receipt: Receipt) -> str:
+        """Return the model label for a receipt. Clients choose model names, so the number of labels is limited, and a
+        name with a secret becomes `other`.
+        """
+        if not receipt.model:
+            return NONE_LABEL
+        known = (receipt.provider, receipt.model)
+        if known in self._models:
+            return receipt.model
+        if receipt.status != _ANSWERED or len(self._models) >= MAX_MODEL_LABELS:
+            return OTHER_LABEL
+        if (name := self._name(receipt.model)) != OTHER_LABEL:
+            self._models.add(known)
+        return name
+
+    def _name(self, word: str) -> str:
+        fits = len(word) <= MAX_LABEL_CHARACTERS and word.isprintable() and not self._contains_secret(word)
+        return word if fits else OTHER_LABEL
+
+
+_encode = msgspec.msgpack.Encoder().encode
+decode_snapshot = msgspec.msgpack.Decoder(MetricsSnapshot).decode
+
+
+def encode_snapshot(snapshot: MetricsSnapshot) -> bytes:
+    return _encode(snapshot)
+
+
+def sum_snapshots(snapshots: Iterable[bytes], ended_snapshots: Sequence[bytes] = ()) -> MetricsSnapshot:
+    """The gauges of `ended_snapshots` are left out, because they describe the state of running processes."""
+    total = MetricsSnapshot()
+    for encoded in ended_snapshots:
+        snapshot = decode_snapshot(encoded)
+        snapshot.remove_gauges()
+        total.add_snapshot(snapshot)
+    for encoded in snapshots:
+        total.add_snapshot(decode_snapshot(encoded))
+    return total
 
 
 class Histogram(Struct):
@@ -503,58 +421,20 @@ class Histogram(Struct):
         return found
 
 
-def collect_samples(
+def collect_values(
     snapshot: MetricsSnapshot, unresponsive_workers: int, versions: Labels
-) -> dict[MetricFamily, Samples]:
-    """A counter without values has none."""
-    samples: dict[MetricFamily, Samples] = {family: {} for family in FAMILIES if family.kind != "histogram"}
+) -> dict[str, dict[Labels, float]]:
+    """Return the values of all metrics but histograms. A counter without values has none."""
+    page = MetricsSnapshot(values=dict(snapshot.values))
     for (provider, model, stream, status, outcome), row in snapshot.counters.items():
-        labels = (provider, model, _boolean_label(stream), str(status), outcome)
-        _add(samples[REQUESTS], labels, row.requests)
+        page.add(REQUESTS, row.requests, (provider, model, _boolean_label(stream), str(status), outcome))
         for kind, count in zip(_TOKEN_KINDS, row.tokens, strict=True):
-            _add(samples[TOKENS], (provider, model, kind), count)
-        _add(samples[FIDELITY_NOTES], (provider, model, "approximated"), row.approximated_fields)
-        _add(samples[FIDELITY_NOTES], (provider, model, "emulated"), row.emulated_fields)
-        _add(samples[FIDELITY_NOTES], (provider, model, "dropped"), row.dropped_fields)
-    for attempt, times in snapshot.failed_attempts.items():
-        provider, _, status_word = attempt.partition(" ")
-        samples[FAILED_ATTEMPTS][provider, status_word] = times
-    for provider_and_part, (changes, tokens) in snapshot.prefix_changes.items():
-        samples[PREFIX_CHANGES][provider_and_part] = changes
-        samples[PREFIX_CHANGE_TOKENS][provider_and_part] = tokens
-    for verdict_and_kind, number in snapshot.checks.items():
-        samples[CHECKS][verdict_and_kind] = number
-    for inspection, (times, seconds) in snapshot.inspections.items():
-        samples[INSPECTIONS][inspection] = times
-        samples[INSPECTION_SECONDS][inspection] = seconds
-    samples[BUILD_INFO][versions] = 1
-    samples[WORKERS_UNRESPONSIVE][()] = unresponsive_workers
-    samples[CPU_SECONDS][()] = snapshot.cpu_seconds
-    samples[REJECTED_REQUESTS] = {(str(status),): times for status, times in snapshot.rejected_requests.items()}
-    samples[DROPPED_RECEIPTS] = {(observer,): times for observer, times in snapshot.dropped_receipts.items()}
-    samples[TELEMETRY_REQUESTS] = {(result,): count for result, count in snapshot.telemetry.items()}
-    samples[LEDGER_ROWS] = {(result,): count for result, count in snapshot.ledger_rows.items()}
-    for spent_by, (stored, cost, unknown) in snapshot.spending.items():
-        samples[STORED_REQUESTS][spent_by] = stored
-        samples[COST][spent_by] = cost / NANO_DOLLARS
-        samples[UNKNOWN_COST_REQUESTS][spent_by] = unknown
-    if (gauges := snapshot.gauges) is not None:
-        samples[REQUESTS_IN_FLIGHT][()] = gauges.requests_in_flight
-        samples[OPEN_CIRCUITS][()] = gauges.open_circuits
-        samples[KEYS_IN_COOLDOWN][()] = gauges.keys_in_cooldown
-        samples[WORKERS][()] = gauges.serving_processes
-        samples[START_TIME][()] = gauges.started_at
-        samples[RESIDENT_MEMORY][()] = gauges.resident_bytes
-        samples[OPEN_FDS][()] = gauges.open_fds
-        samples[MAX_FDS][()] = gauges.max_fds
-        if gauges.ledger_failures is not None:
-            samples[LEDGER_UP][()] = int(gauges.ledger_failures == 0)
-            samples[LEDGER_QUEUED_ROWS][()] = gauges.ledger_queued_rows
-        if gauges.redis_failures is not None:
-            samples[REDIS_UP][()] = int(gauges.redis_failures == 0)
-            samples[REDIS_PENDING_SETTLEMENTS][()] = gauges.pending_settlements
-        samples[BUDGET_USED_RATIO].update(gauges.budget_uses.items())
-    return samples
+            page.add(TOKENS, count, (provider, model, kind))
+        for handling in ("approximated", "emulated", "dropped"):
+            page.add(FIDELITY_NOTES, getattr(row, f"{handling}_fields"), (provider, model, handling))
+    page.add(BUILD_INFO, 1, versions)
+    page.add(WORKERS_UNRESPONSIVE, unresponsive_workers)
+    return page.values
 
 
 def collect_histograms(snapshot: MetricsSnapshot) -> dict[MetricFamily, dict[Labels, Histogram]]:
@@ -567,10 +447,6 @@ def collect_histograms(snapshot: MetricsSnapshot) -> dict[MetricFamily, dict[Lab
         ):
             found[family].setdefault(labels, Histogram([0] * len(counts), 0.0)).add_counts(counts, seconds)
     return found
-
-
-def _add(samples: Samples, labels: Labels, value: float) -> None:
-    samples[labels] = samples.get(labels, 0) + value
 
 
 def _boolean_label(stream: bool) -> str:
@@ -597,7 +473,7 @@ def encode_page(
     """`unresponsive_workers` did not report in time. `versions`: of the proxy and Python. `accept`: request header."""
     from prometheus_client import exposition, metrics_core, registry  # noqa: PLC0415  # most processes serve no page
 
-    samples = collect_samples(snapshot, unresponsive_workers, versions)
+    values = collect_values(snapshot, unresponsive_workers, versions)
     times = collect_histograms(snapshot)
 
     class Collected(registry.Collector):
@@ -612,8 +488,8 @@ def encode_page(
                     is_counter = family.kind == "counter"
                     new = metrics_core.CounterMetricFamily if is_counter else metrics_core.GaugeMetricFamily
                     metric = new(family.name, family.help, labels=family.label_names)
-                    for labels, value in samples[family].items():
-                        metric.add_metric(labels, value)
+                    for labels, value in values.get(family.name, {}).items():
+                        metric.add_metric(labels, value / family.divisor)
                 yield metric
 
     write, media_type = exposition.choose_encoder(accept)

@@ -23,7 +23,12 @@ from anthropic_proxy.gateway.platforms.sockets import SocketEvents
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.metrics import (
-    Gauges,
+    CPU_SECONDS,
+    MAX_FDS,
+    OPEN_FDS,
+    REQUESTS_IN_FLIGHT,
+    RESIDENT_MEMORY,
+    START_TIME,
     MetricsSnapshot,
     MetricsTotals,
     decode_snapshot,
@@ -75,7 +80,7 @@ class WorkerPeer:
     def __init__(
         self,
         contains_secret: Callable[[str], bool],
-        collect_gauges: Callable[[Gauges], None],
+        collect_gauges: Callable[[MetricsSnapshot], None],
         apply_observation: Callable[[SharedObservation], None],
         link: "WorkerLink | None" = None,
         secrets: Callable[[], Sequence[str]] = tuple,
@@ -152,11 +157,13 @@ class WorkerPeer:
     def collect_stats(self, *, refresh_gauges: bool = True) -> bytes:
         """Encoded by `metrics.encode_snapshot`. `refresh_gauges`: measure memory and open descriptors now."""
         snapshot = self.totals.snapshot
-        snapshot.cpu_seconds = time.process_time()
-        if refresh_gauges or snapshot.gauges is None:
-            resident_bytes, open_fds, max_fds = read_process_stats()
-            snapshot.gauges = Gauges(self._started, resident_bytes=resident_bytes, open_fds=open_fds, max_fds=max_fds)
-            self._collect_gauges(snapshot.gauges)
+        snapshot.replace(CPU_SECONDS, time.process_time())
+        if refresh_gauges or START_TIME.name not in snapshot.values:
+            snapshot.remove_gauges()
+            snapshot.replace(START_TIME, self._started)
+            for family, number in zip((RESIDENT_MEMORY, OPEN_FDS, MAX_FDS), read_process_stats(), strict=True):
+                snapshot.replace(family, number)
+            self._collect_gauges(snapshot)
         return encode_snapshot(snapshot)
 
     def finished_exchange_count(self) -> int:
@@ -174,8 +181,8 @@ class WorkerPeer:
             total = await self._link.query_totals()
             encoded, unresponsive_count = total.stats, total.unresponsive_count
         snapshot = decode_snapshot(encoded)
-        if snapshot.gauges is not None:
-            snapshot.gauges.requests_in_flight -= 1  # the request for the metrics page itself
+        if REQUESTS_IN_FLIGHT.name in snapshot.values:
+            snapshot.add(REQUESTS_IN_FLIGHT, -1)  # the request for the metrics page itself
         return snapshot, unresponsive_count
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.gateway.server.endpoints import serve_request
-from anthropic_proxy.gateway.telemetry.metrics import MetricsTotals
+from anthropic_proxy.gateway.telemetry.metrics import DROPPED_RECEIPTS, MetricsTotals
 from anthropic_proxy.gateway.telemetry.requests import MAX_QUEUED_RECEIPTS, Receipts
 from anthropic_proxy.plugins import Client, Receipt
 from tests.support.fake_upstream import BODY, KEYS
@@ -100,7 +100,7 @@ async def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
     await asyncio.sleep(0)  # the observer has the first one
     for number in range(1, MAX_QUEUED_RECEIPTS + 4):
         receipts.finish_request(receipt_of(number))
-    assert totals.snapshot.dropped_receipts == {"Observer": 3}
+    assert totals.snapshot.values[DROPPED_RECEIPTS.name] == {("Observer",): 3}
     slow.gate.set()
     await receipts.close(10)
     seen = [int(receipt.request_id.removeprefix("req_")) for receipt in slow.seen]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from anthropic_proxy.gateway.platforms.sockets import SocketEvents
-from anthropic_proxy.gateway.telemetry.metrics import Gauges
+from anthropic_proxy.gateway.telemetry.metrics import MetricsSnapshot
 from anthropic_proxy.gateway.telemetry.requests import SHARED_MEMORY_BYTES
 from anthropic_proxy.gateway.workers.hub import MAX_OBSERVATIONS, Hub
 from anthropic_proxy.gateway.workers.ipc import (
@@ -158,7 +158,7 @@ class Worker:
     def __init__(self) -> None:
         ours, theirs = map(IpcChannel, socket.socketpair())
         self.line, self.front = WorkerLink(ours, memoryview(bytearray(SHARED_MEMORY_BYTES)), 0, 1), theirs
-        self.gauge_reads: list[Gauges] = []
+        self.gauge_reads: list[MetricsSnapshot] = []
         self.peer = WorkerPeer(lambda _: False, self.gauge_reads.append, lambda _: None)
 
     async def receive_message(self) -> Message:
