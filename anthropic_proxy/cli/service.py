@@ -131,54 +131,6 @@ _SYSTEM_RESTRICTIONS = (
 )
 """Options of the systemd unit for the whole machine, in addition to `_RESTRICTIONS`."""
 
-_TASK = """<?xml version="1.0" encoding="UTF-16"?>
-<Task version="1.2" xmlns="http://schemas.microsoft.com/windows/2004/02/mit/task">
-  <RegistrationInfo>
-    <Description>{description}</Description>
-    <URI>\\{name}</URI>
-  </RegistrationInfo>
-  <Triggers>
-    <LogonTrigger>
-      <Enabled>true</Enabled>
-      <UserId>{user}</UserId>
-    </LogonTrigger>
-  </Triggers>
-  <Principals>
-    <Principal id="Author">
-      <UserId>{user}</UserId>
-      <LogonType>InteractiveToken</LogonType>
-      <RunLevel>LeastPrivilege</RunLevel>
-    </Principal>
-  </Principals>
-  <Settings>
-    <MultipleInstancesPolicy>IgnoreNew</MultipleInstancesPolicy>
-    <DisallowStartIfOnBatteries>false</DisallowStartIfOnBatteries>
-    <StopIfGoingOnBatteries>false</StopIfGoingOnBatteries>
-    <AllowHardTerminate>true</AllowHardTerminate>
-    <StartWhenAvailable>true</StartWhenAvailable>
-    <IdleSettings>
-      <StopOnIdleEnd>false</StopOnIdleEnd>
-      <RestartOnIdle>false</RestartOnIdle>
-    </IdleSettings>
-    <Enabled>true</Enabled>
-    <Hidden>false</Hidden>
-    <ExecutionTimeLimit>PT0S</ExecutionTimeLimit>
-    <Priority>7</Priority>
-    <RestartOnFailure>
-      <Interval>PT1M</Interval>
-      <Count>5</Count>
-    </RestartOnFailure>
-  </Settings>
-  <Actions Context="Author">
-    <Exec>
-      <Command>conhost.exe</Command>
-      <Arguments>{arguments}</Arguments>
-      <WorkingDirectory>{directory}</WorkingDirectory>
-    </Exec>
-  </Actions>
-</Task>
-"""
-
 
 class ServiceDefinition(Struct, frozen=True):
     interpreter: PurePath
@@ -266,12 +218,17 @@ def encode_windows_task(definition: ServiceDefinition) -> str:
     *words, directory = definition.arguments
     program = f'"{definition.interpreter}" {" ".join(words)} "{directory}" >> "{definition.log_file}" 2>&1'
     arguments = escape(f'--headless cmd.exe /d /s /c "{program}"')
-    return _TASK.format(
-        name=SERVICE_NAME,
-        description=escape(SERVICE_DESCRIPTION),
-        user=escape(definition.user),
-        arguments=arguments,
-        directory=escape(str(definition.directory)),
+    return (
+        Path(__file__)
+        .with_name("windows_task.xml")
+        .read_text("utf-8")
+        .format(
+            name=SERVICE_NAME,
+            description=escape(SERVICE_DESCRIPTION),
+            user=escape(definition.user),
+            arguments=arguments,
+            directory=escape(str(definition.directory)),
+        )
     )
 
 

@@ -7,6 +7,7 @@ used, so everybody may read the page. It has no script: the provider is chosen b
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from msgspec import Struct, structs
@@ -49,130 +50,30 @@ _SESSION_REQUEST = TokenCounts(input_tokens=3_000, cache_read_tokens=27_000, out
 """Tokens of each of them: 90 % of the input are read from the cache."""
 
 
-class _Stop(Struct, frozen=True, kw_only=True):
+class _Stop(Struct, frozen=True):
     """A provider that the page can show."""
 
+    name: str
+    """Name in the URL, and of the file with the reply."""
     title: str
     provider: str
     model: str
     api: str
     """Name of the API for the reader."""
-    media_type: str
-    reply: bytes
-    """Body of the provider's response: the call of the tool. The form follows its documentation."""
+
+    @property
+    def reply(self) -> bytes:
+        """Body of the provider's response: the call of the tool. The form follows its documentation."""
+        return (_REPLIES / f"{self.name}.sse").read_bytes()
 
 
-def _sse(*frames: Mapping[str, Any]) -> bytes:
-    return b"".join(b"data: %b\n\n" % json.dumps(frame, separators=(",", ":")).encode() for frame in frames)
-
-
-def _chunk(choices: list[Any], **more: Any) -> dict[str, Any]:
-    return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "choices": choices, **more}
-
-
-def _chat_call(**call: Any) -> list[Any]:
-    return [{"index": 0, "delta": {"tool_calls": [{"index": 0, **call}]}, "finish_reason": None}]
-
-
-_ITEM = {"id": "fc_1", "type": "function_call", "call_id": "call_1", "name": "Bash"}
-_STOPS = {
-    "openai": _Stop(
-        title="OpenAI",
-        provider="openai",
-        model="gpt-4.1",
-        api="Chat Completions",
-        media_type="text/event-stream",
-        reply=_sse(
-            _chunk(_chat_call(id="call_1", type="function", function={"name": "Bash", "arguments": ""})),
-            _chunk(_chat_call(function={"arguments": '{"command":'})),
-            _chunk(_chat_call(function={"arguments": '"ls"}'})),
-            _chunk([{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]),
-            _chunk([], usage={"prompt_tokens": 61, "completion_tokens": 15, "total_tokens": 76}),
-        )
-        + b"data: [DONE]\n\n",
-    ),
-    "responses": _Stop(
-        title="OpenAI, reasoning",
-        provider="openai",
-        model="gpt-5.6-sol",
-        api="Responses",
-        media_type="text/event-stream",
-        reply=_sse(
-            {"type": "response.output_item.added", "output_index": 0, "item": {**_ITEM, "arguments": ""}},
-            {
-                "type": "response.function_call_arguments.delta",
-                "output_index": 0,
-                "item_id": "fc_1",
-                "delta": '{"command":"ls"}',
-            },
-            {
-                "type": "response.output_item.done",
-                "output_index": 0,
-                "item": {**_ITEM, "status": "completed", "arguments": '{"command":"ls"}'},
-            },
-            {
-                "type": "response.completed",
-                "response": {
-                    "id": "resp_1",
-                    "object": "response",
-                    "status": "completed",
-                    "model": "gpt-5.6-sol",
-                    "output": [],
-                    "usage": {"input_tokens": 58, "output_tokens": 22, "total_tokens": 80},
-                },
-            },
-        ),
-    ),
-    "gemini": _Stop(
-        title="Gemini",
-        provider="google",
-        model="gemini-3.1-pro-preview",
-        api="generateContent",
-        media_type="text/event-stream",
-        reply=_sse(
-            {
-                "candidates": [
-                    {
-                        "content": {
-                            "role": "model",
-                            "parts": [
-                                {
-                                    "functionCall": {"name": "Bash", "args": {"command": "ls"}, "id": "c1"},
-                                    "thoughtSignature": "EpEBCo4B",
-                                }
-                            ],
-                        },
-                        "index": 0,
-                        "finishReason": "STOP",
-                    }
-                ],
-                "usageMetadata": {
-                    "promptTokenCount": 55,
-                    "candidatesTokenCount": 12,
-                    "thoughtsTokenCount": 30,
-                    "totalTokenCount": 97,
-                },
-                "modelVersion": "gemini-3.1-pro-preview",
-            }
-        ),
-    ),
-    "groq": _Stop(
-        title="Groq",
-        provider="groq",
-        model="openai/gpt-oss-120b",
-        api="Chat Completions",
-        media_type="text/event-stream",
-        reply=_sse(
-            _chunk([{"index": 0, "delta": {"reasoning": "I list them."}, "finish_reason": None}]),
-            _chunk(
-                _chat_call(id="call_1", type="function", function={"name": "Bash", "arguments": '{"command":"ls"}'})
-            ),
-            _chunk([{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]),
-            _chunk([], usage={"prompt_tokens": 118, "completion_tokens": 34, "total_tokens": 152}),
-        )
-        + b"data: [DONE]\n\n",
-    ),
-}
+_REPLIES = Path(__file__).with_name("tour_replies")
+_STOPS = (
+    _Stop("openai", "OpenAI", "openai", "gpt-4.1", "Chat Completions"),
+    _Stop("responses", "OpenAI, reasoning", "openai", "gpt-5.6-sol", "Responses"),
+    _Stop("gemini", "Gemini", "google", "gemini-3.1-pro-preview", "generateContent"),
+    _Stop("groq", "Groq", "groq", "openai/gpt-oss-120b", "Chat Completions"),
+)
 
 
 class _StoredReply:
@@ -181,7 +82,7 @@ class _StoredReply:
     status, body_received = 200, True
 
     def __init__(self, stop: _Stop) -> None:
-        self.headers = {"content-type": stop.media_type}
+        self.headers = {"content-type": "text/event-stream"}
         self._pieces = [stop.reply]
 
     async def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> "_StoredReply":
@@ -195,13 +96,12 @@ class _StoredReply:
 
 async def render_tour(name: str) -> str:
     """`name`: a provider of the links on the page; any other one selects the first."""
-    selected = name if name in _STOPS else "openai"
-    stop = _STOPS[selected]
+    stop = next((each for each in _STOPS if each.name == name), _STOPS[0])
     links = [
         f'<li aria-current="page"><b>{each.title}</b></li>'
-        if key == selected
-        else f'<li><a href="/tour?provider={key}">{each.title}</a></li>'
-        for key, each in _STOPS.items()
+        if each is stop
+        else f'<li><a href="/tour?provider={each.name}">{each.title}</a></li>'
+        for each in _STOPS
     ]
     played = await _play(stop)
     price = PriceList(Settings()).find(PROVIDERS.find(stop.provider), stop.model)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from hashlib import sha256
 from html import escape
+from pathlib import Path
 
 from msgspec import Struct, structs
 
@@ -22,48 +23,7 @@ from anthropic_proxy.gateway.problems import describe_demo
 from anthropic_proxy.gateway.readiness import Readiness, find_readiness, group_shown_mappings, join_tiers, name_target
 from anthropic_proxy.gateway.settings import Settings
 
-_STYLE = """
-:root { color-scheme: light dark; --text: light-dark(#1b1f24, #e6e9ee); --muted: light-dark(#59636e, #9ba5b1);
-  --line: light-dark(#dde1e6, #2a2f38); --sunken: light-dark(#eff1f4, #1d2128); --accent: light-dark(#2453c7, #8fb2ff);
-  --ok: light-dark(#17693f, #5ccb90); --warn: light-dark(#8a5a00, #e5b454); --error: light-dark(#b3261e, #ff8a80); }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 960px; padding: 32px 16px; background: light-dark(#f6f7f9, #0f1216);
-  color: var(--text); font: 14px/20px Inter, system-ui, sans-serif; overflow-wrap: anywhere; }
-main { background: light-dark(#ffffff, #16191f); border: 1px solid var(--line); border-radius: 8px; padding: 24px; }
-header { display: flex; flex-wrap: wrap; gap: 8px 16px; justify-content: space-between; align-items: baseline; }
-h1 { margin: 0; font-size: 20px; line-height: 28px; font-weight: 600; }
-h1 small { font-size: 14px; font-weight: 400; color: var(--muted); }
-header + p { margin: 4px 0 24px; font-size: 16px; line-height: 24px; }
-section { display: grid; grid-template-columns: 96px minmax(0, 1fr); gap: 0 16px; padding: 16px 0;
-  border-top: 1px solid var(--line); }
-h2 { margin: 0; font-size: 14px; line-height: 20px; font-weight: 600; }
-p { margin: 0 0 4px; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-td, th { padding: 0 24px 4px 0; text-align: left; vertical-align: top; font-weight: 400; }
-code { font: 13px/20px ui-monospace, monospace; }
-pre { margin: 0 0 8px; padding: 8px 12px; background: var(--sunken); border-radius: 6px; white-space: pre-wrap; }
-ul { margin: 0; padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: 4px 24px; }
-a { color: var(--accent); } a:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
-h3 { margin: 0 0 4px; font-size: 14px; line-height: 20px; } article { margin: 0 0 20px; scroll-margin-top: 32px; }
-article:target { outline: 2px solid var(--accent); outline-offset: 6px; border-radius: 3px; }
-form { display: flex; gap: 8px; margin: 16px 0 24px; max-width: 480px; } input { flex: 1; min-width: 0; }
-input, button { font: inherit; padding: 6px 10px; border: 1px solid light-dark(#8a929b, #68717c); border-radius: 6px;
-  color: var(--text); background: light-dark(#ffffff, #16191f); }
-nav { margin-bottom: 24px; } nav h2 { margin-bottom: 4px; }
-.catalog section { scroll-margin-top: 16px; grid-template-columns: 160px minmax(0, 1fr); }
-.pair { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0 16px; }
-.way { list-style: none; margin: 0; padding: 16px 0; border-top: 1px solid var(--line);
-  display: grid; grid-template-columns: repeat(5, minmax(0, 1fr)); gap: 8px 28px; }
-.way li { position: relative; background: var(--sunken); border-radius: 6px; padding: 8px; }
-.way li + li::before { content: "→" / ""; position: absolute; left: -22px; top: 8px; color: var(--accent); }
-.way b, .way span { display: block; } summary { cursor: pointer; color: var(--accent); min-height: 24px; }
-.ok { color: var(--ok); } .warn { color: var(--warn); } .error { color: var(--error); } .quiet { color: var(--muted); }
-@media (min-width: 641px) { section:has(> div > pre:first-child) > h2 { padding-top: 8px; } }
-@media (max-width: 640px) { main { padding: 16px; }
-  section, .catalog section, .pair, .way { grid-template-columns: minmax(0, 1fr); } .way { row-gap: 24px; }
-  .way li + li::before { content: "↓" / ""; left: 12px; top: -22px; }
-  td, th { display: block; padding-right: 0; } td.quiet { padding-bottom: 8px; } }
-""".strip()
+_STYLE = Path(__file__).with_name("web_page.css").read_text("utf-8").strip()
 _STYLE_HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
 SECURITY_HEADERS = {
     "content-security-policy": (
