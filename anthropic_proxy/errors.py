@@ -230,7 +230,8 @@ class BudgetUsedUp(LimitReached):
 class ProxyBusy(ProxyError):
     """The proxy cannot admit the client request at present, so that the request reached no provider.
 
-    This class itself: the queue of provider calls is full (setting `MAX_UPSTREAM_CALLS`).
+    This class itself: the queue of provider calls is full (setting `MAX_UPSTREAM_CALLS`), or the memory for large
+    bodies (`MAX_BODY_MEMORY_MB`).
     """
 
     status = 529

@@ -99,9 +99,13 @@ def redact_secrets(text: str, secrets: Iterable[str]) -> str:
     return text
 
 
-def redact_json_value(value: Any, secrets: Sequence[str]) -> Any:
-    """Numbers and field names are unchanged."""
-    redact = cache(lambda text: redact_secrets(text, secrets))  # tables repeat many texts
+def new_redactor(secrets: Sequence[str]) -> Callable[[str], str]:
+    """Return `redact_secrets` for the same secrets. It remembers its results: tables repeat many texts."""
+    return cache(lambda text: redact_secrets(text, secrets))
+
+
+def redact_json_value(value: Any, redact: Callable[[str], str]) -> Any:
+    """`redact`: from `new_redactor`. Numbers and field names are unchanged."""
 
     def walk(inner: Any) -> Any:
         if isinstance(inner, str):

@@ -205,13 +205,8 @@ class Engine(Struct, frozen=True, kw_only=True):
         if self.owned_transports is not None:
             await self.owned_transports.close()
 
-    # A program or server overrides these methods to receive what happens in exchanges.
-
-    def count_freed_bytes(self, size: int) -> None:
-        """A client request of `size` bytes was released."""
-
     def end_exchange(self, receipt: Receipt) -> None:
-        """An exchange has ended, and its receipt is complete."""
+        """An exchange has ended, and its receipt is complete. A program or server overrides this method."""
 
 
 def new_id(prefix: str) -> str:

@@ -385,6 +385,22 @@ class InspectionRecord(Struct, omit_defaults=True):
     """Why there is no decision: `timeout`, `too large`, or the class of the exception. "": there was no failure."""
 
 
+class Cost(Struct, frozen=True):
+    """Two costs of one request: at the price of the used model, and at the price of the model the client requested."""
+
+    cost: int | None
+    """Cost in nano-dollars of tokens and searches at the price of the used model. None: a price is unknown."""
+    requested_cost: int | None
+    """Cost in nano-dollars of the same tokens and searches at Claude's list price of the requested model, in the normal
+    service tier. None: unknown."""
+    source: str
+    """Origin of the price of the used model, such as `genai-prices 0.2.3`, or `local` for a free model.
+
+    Service tier and number of searches follow: `genai-prices 0.2.3, tier flex, 2 web searches`. If only a part of the
+    price is unknown, the text names it: `genai-prices 0.2.3, no price of web searches`. "": the model has no price.
+    """
+
+
 class Receipt(BilledUsage, kw_only=True):
     """Record of one client request: ids, names, counts, times and texts of errors, without message content.
 
@@ -492,6 +508,8 @@ class Receipt(BilledUsage, kw_only=True):
     it took. Empty: not sent."""
     trace: TraceContext | None = None
     """Trace of the request. None: traces are off, and the client sent no valid `traceparent`."""
+    cost: Cost | None = None
+    """Its costs at the prices of the time when they were first calculated. None: they are not calculated yet."""
 
     @property
     def notes(self) -> list[FidelityNote]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 from msgspec import Struct, field, structs
@@ -24,7 +25,7 @@ from anthropic_proxy.engine.providers.catalog import (
 )
 from anthropic_proxy.engine.providers.credentials import Credentials, TokenSource
 from anthropic_proxy.engine.providers.hosts import find_server_name, has_own_list, is_in_table
-from anthropic_proxy.engine.routing.call_limits import build_throttles
+from anthropic_proxy.engine.routing.call_limits import FairQueue, build_throttles
 from anthropic_proxy.engine.routing.choices import list_route_choices, should_query_ollama
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import find_capabilities
@@ -112,9 +113,8 @@ class Services(Engine, frozen=True, kw_only=True):
     """Object that returns freed memory of this process to the system. A reload keeps it."""
     running: RunningRequests = field(default_factory=RunningRequests)
     """The running client requests. A reload keeps it."""
-
-    def count_freed_bytes(self, size: int) -> None:
-        self.heap_trimmer.count_freed_bytes(size)
+    body_memory: FairQueue
+    """Bytes of memory for the large bodies of client requests (`MAX_BODY_MEMORY_MB`)."""
 
     def end_exchange(self, receipt: Receipt) -> None:
         self.log.write_exchange(receipt)
@@ -142,6 +142,8 @@ def _continue_from(services: Services, previous: Services) -> Services:
             carried["catalog"] = previous.catalog
     if now.max_upstream_calls == then.max_upstream_calls:
         carried["queue"] = previous.queue
+    if now.max_body_memory_mb == then.max_body_memory_mb:
+        carried["body_memory"] = previous.body_memory
     return structs.replace(services, **carried)
 
 
@@ -264,19 +266,14 @@ async def fetch_limits_of_model(services: Services, provider_name: str, model: s
     await catalog.fetch_capabilities(provider_name, model)
     if find_capabilities(provider, model, settings, catalog).known:
         return
-    from anthropic_proxy.gateway.prices.price_list import (  # noqa: PLC0415  # imports the price list
-        find_price_package_version,
-        find_published_window,
-    )
-
-    window = await asyncio.to_thread(find_published_window, provider, model, settings)
+    window = await asyncio.to_thread(_prices().find_published_window, provider, model, settings)
     if window is not None:
         catalog.add_published_model(
             LearnedModel(
                 server=find_server_name(provider, settings),
                 model=model,
                 observed_on=date.today(),
-                evidence=find_price_package_version(),
+                evidence=_prices().find_price_package_version(),
                 context_window=window,
             )
         )
@@ -314,9 +311,7 @@ def build_services(
     credentials.on_new_key, credentials.on_problem = log.add_secret, log.write_warning
     route_prices: Mapping[str, float] = {}
     if any(route.balance == "cost" for route in settings.routes):
-        from anthropic_proxy.gateway.prices.price_list import find_typical_request_prices  # noqa: PLC0415  # imports the price list
-
-        route_prices = find_typical_request_prices(settings)
+        route_prices = _prices().find_typical_request_prices(settings)
     engine = build_engine_fields(settings, transports, http, credentials, worker_index_and_count)
     engine["catalog"].on_listed_prices = _replace_listed_prices
     return Services(
@@ -327,19 +322,23 @@ def build_services(
         new_id=new_id,
         clock=time.time,
         receipts=receipts or Receipts(log),
+        body_memory=FairQueue(settings.max_body_memory_mb * 1024 * 1024),
     )
 
 
-def _replace_listed_prices(servers: Collection[str], prices: ListedPrices) -> None:
-    from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE  # noqa: PLC0415  # imports the price list
+def _prices() -> ModuleType:
+    """The module needs the price list, which most starts do not load."""
+    from anthropic_proxy.gateway.prices import price_list  # noqa: PLC0415
 
-    PRICE_SOURCE.replace_listed(servers, prices)
+    return price_list
+
+
+def _replace_listed_prices(servers: Collection[str], prices: ListedPrices) -> None:
+    _prices().PRICE_SOURCE.replace_listed(servers, prices)
 
 
 def require_route_prices(settings: Settings) -> Settings:
     """Raise `ConfigurationError` unless each model of a route with `balance = "cost"` has a known price."""
     if any(route.balance == "cost" for route in settings.routes):
-        from anthropic_proxy.gateway.prices.price_list import require_known_prices  # noqa: PLC0415  # imports the price list
-
-        require_known_prices(settings)
+        _prices().require_known_prices(settings)
     return settings

@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, Table, create_engine, func, make_url, select, text
 
-from anthropic_proxy.console.ledger.costs import CostCalculator
 from anthropic_proxy.console.ledger.database import SCHEMA, Connection, connect_for_writing, find_database
 from anthropic_proxy.console.ledger.engines import open_reading_engine
 from anthropic_proxy.console.ledger.migrations import upgrade_schema
 from anthropic_proxy.console.ledger.receipt_queue import ReceiptQueue
 from anthropic_proxy.console.ledger.tables import hourly, requests
-from anthropic_proxy.console.ledger.writer import CalculateCost, LedgerWriter
+from anthropic_proxy.console.ledger.writer import LedgerWriter
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import CallCheck, Client, Cost, Receipt
 from anthropic_proxy.secrets import Secret
@@ -193,7 +192,9 @@ class RunningLedger:
     `cost`: the cost of each request, or a function of the receipt; None: that of the prices of the settings.
     """
 
-    def __init__(self, settings: Settings, cost: Cost | CalculateCost | None = UNKNOWN_COST, **options: Any) -> None:
+    def __init__(
+        self, settings: Settings, cost: Cost | Callable[[Receipt], Cost] | None = UNKNOWN_COST, **options: Any
+    ) -> None:
         self.settings = settings
         self.warnings: list[str] = []
         self.queue = ReceiptQueue(self._run, batch_seconds=0.001, **options)
@@ -204,16 +205,10 @@ class RunningLedger:
             queue,
             lambda: self.settings,
             self.warnings.append,
-            new_calculator=self._new_calculator,
+            calculate_cost=(lambda _: cost) if isinstance(cost := self._cost, Cost) else cost,
             retry_delays=(0.01,),
             clock=lambda: NOON,
         ).run()
-
-    def _new_calculator(self, settings: Settings) -> CalculateCost:
-        known = self._cost
-        if isinstance(known, Cost):
-            return lambda _: known
-        return CostCalculator(settings).calculate if known is None else known
 
     async def record(self, *receipts: Receipt) -> None:
         for receipt in receipts:

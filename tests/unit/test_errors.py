@@ -37,12 +37,12 @@ class Limited:
 class Full(FairQueue):
     """A queue in front of which too many wait already."""
 
-    async def acquire(self, who: str) -> None:
+    async def acquire(self, client: str, slots: int = 1) -> None:
         raise ProxyBusy("Too many wait.", retry_after=2)
 
 
 class Ending(FairQueue):
-    async def acquire(self, who: str) -> None:
+    async def acquire(self, client: str, slots: int = 1) -> None:
         raise ShuttingDown
 
 

@@ -48,7 +48,7 @@ from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log.columns import wrap_text
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
-from anthropic_proxy.secrets import redact_json_value
+from anthropic_proxy.secrets import new_redactor, redact_json_value
 
 MAX_UNCONFIRMED_REQUESTS = 150
 """Number of expected requests above which the command asks the user before it sends them."""
@@ -201,7 +201,7 @@ def _store_results(settings: Settings, run: DoctorRun | None, result: Report) ->
             )
     try:
         if run is not None:
-            store_complete(directory, mask_keys(complete_run(run, result), settings))
+            store_complete(directory, mask_keys(complete_run(run, result), new_redactor(settings.reveal_all_secrets())))
     except OSError as error:
         lines.append(f"✕ {describe_not_stored('results', directory, error)}")
     return lines
@@ -274,8 +274,8 @@ def _show_auto_mode(settings: Settings, options: _Options, *, dry_run: bool) -> 
     run = asyncio.run(_measure_auto_mode(settings, options, dry_run=dry_run))
     if run is None:
         return
-    secrets, directory, output = settings.reveal_all_secrets(), settings.data_directory, Output()
-    run = msgspec.convert(redact_json_value(msgspec.to_builtins(run), secrets), AutoModeRun)
+    redact, directory, output = new_redactor(settings.reveal_all_secrets()), settings.data_directory, Output()
+    run = msgspec.convert(redact_json_value(msgspec.to_builtins(run), redact), AutoModeRun)
     earlier, notice = load_runs(directory), ""
     if options.learns and directory is not None and run.cases:  # the output may fail
         try:

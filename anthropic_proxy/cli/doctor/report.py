@@ -32,7 +32,7 @@ from anthropic_proxy.console.doctor.server_tables import (
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns, cut, pad, wrap_words
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
-from anthropic_proxy.secrets import redact_json_value, redact_secrets
+from anthropic_proxy.secrets import new_redactor, redact_json_value, redact_secrets
 
 _TITLE_WIDTH = 24
 _MIN_COLUMN_WIDTH = 18
@@ -225,7 +225,7 @@ def encode_report(report: Report, file_format: Literal["json", "markdown"], toda
             "auto_mode": report.auto_mode,
             "tables": [server.table for server in report.servers],
         }
-        values = redact_json_value(msgspec.to_builtins(content), secrets)
+        values = redact_json_value(msgspec.to_builtins(content), new_redactor(secrets))
         return encode_printed_json(values, indent=2)
     return redact_secrets("\n".join(_format_markdown(report, today)) + "\n", secrets)
 

@@ -349,7 +349,7 @@ def chart_groups(
     others = ("others", "others")
     values: dict[tuple[str, str], dict[int, float]] = {key: {} for key in names.values()}
     for row in rows:
-        if row.group in ranked:
+        if totals[row.group]:
             series = values.setdefault(names.get(row.group, others), {})
             series[row.start] = series.get(row.start, 0) + extract_value(row.sums)
     return chart_sums(periods, values, format_value)

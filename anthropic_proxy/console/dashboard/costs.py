@@ -1,6 +1,6 @@
 """Page Costs: what the requests of a range cost by day, or by a facet."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -45,7 +45,9 @@ from anthropic_proxy.console.ledger.costs import MissingPrices, ModelCosts, coun
 from anthropic_proxy.console.ledger.export import ExportTable, tabulate_usage
 from anthropic_proxy.console.ledger.forecasts import describe_month
 from anthropic_proxy.console.ledger.queries import (
+    PeriodSums,
     UsageGroup,
+    add_up_periods,
     expect_month_cost,
     sum_model_periods,
     sum_models,
@@ -62,6 +64,8 @@ DEFAULT_GROUP = "project"
 GROUPS = ("day", *(name for name, facet in FACETS.items() if facet.is_group and name != "session"))
 """Values of the parameter `by`: `day`, and facets. Sessions have a page of their own."""
 NOUNS = {name: "requested model" if name == "requested" else name for name in GROUPS}
+_OF_MODELS = ("day", "model")
+"""Values of `by` with a chart of models."""
 MAX_ROWS = 200
 
 
@@ -108,7 +112,11 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
     by, query = find_group_name(context), context.query
     periods = divide_range(context.charted_query, by_day=by == "day")
     names = name_providers(context.settings)
-    groups = memoize_result(lambda: sum_usage(context.connection, context.model_selection, by))
+    # one query for table and chart: single requests, which a prompt needs, are slow to read
+    by_period = memoize_result(
+        lambda: sum_periods(context.connection, context.model_selection, periods.seconds, FACETS[by].column)
+    )
+    groups = memoize_result(lambda: _list_groups(context, by, by_period))
     total = memoize_result(lambda: add_up(group.sums for group in groups()))
 
     def build_table() -> Table:
@@ -152,15 +160,14 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         return f"{text} Largest {NOUNS[by]}: {name}, {format_cost(largest.sums.cost)} ({share})."
 
     def chart_costs() -> Chart:
-        if by in ("model", "day"):
+        if by in _OF_MODELS:
             models = sum_model_periods(context.connection, context.model_selection, periods.seconds)
             drawn = chart_models(periods, models, lambda sums: sums.cost, formats.chart_money)
         else:
-            rows = sum_periods(context.connection, context.model_selection, periods.seconds, FACETS[by].column)
-            shown = {row.group for row in rows} - {""} if by == "provider" else ()
+            shown = {row.group for row in by_period()} - {""} if by == "provider" else ()
             roles = {name: (name_value("provider", name, names), formats.provider_role(name)) for name in shown}
             drawn = chart_groups(
-                periods, rows, lambda sums: sums.cost, formats.chart_money, roles, missing=name_missing(by)
+                periods, by_period(), lambda sums: sums.cost, formats.chart_money, roles, missing=name_missing(by)
             )
         return structs.replace(drawn, empty_text=explain_missing_cost(total()))
 
@@ -178,6 +185,12 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         "chart_title": f"Cost per {periods.length_name} and {'model' if by == 'day' else NOUNS[by]}",
         "is_empty": not context.facts.requests and context.can_read,
     }
+
+
+def _list_groups(context: PageContext, by: str, by_period: Callable[[], Sequence[PeriodSums]]) -> Sequence[UsageGroup]:
+    if by in _OF_MODELS:
+        return sum_usage(context.connection, context.model_selection, by)
+    return add_up_periods(by_period())
 
 
 def _summarize_costs(context: PageContext, sums: UsageSums) -> str:

@@ -28,7 +28,7 @@ from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, Store, StoreUnavailable
-from anthropic_proxy.secrets import redact_secrets
+from anthropic_proxy.secrets import new_redactor
 
 INTERVAL_SECONDS = 0.5
 """Seconds between two updates of the shared results, and between two checks for the wish to stop."""
@@ -119,6 +119,7 @@ class DoctorRuns:
             await asyncio.wait([self._task], timeout=_STOP_SECONDS)
 
     async def _complete(self, run: "_Run", lock: AsyncExitStack) -> None:
+        sharing = asyncio.create_task(run.keep_shared())
         try:
             async with lock:
                 await run.examine()
@@ -127,6 +128,8 @@ class DoctorRuns:
                         await self._reload_settings()
                     await asyncio.to_thread(stored_runs.remove_current, run.directory)
         finally:
+            sharing.cancel()
+            await asyncio.wait([sharing])
             await run.unshare()  # a page shows the end of a run only if nobody has its lock
 
     async def _reload_settings(self) -> None:
@@ -151,6 +154,7 @@ class _Run:
     def __init__(self, gateway: Gateway, store: Store) -> None:
         self._gateway, self._store = gateway, store
         self._settings = gateway.settings
+        self._redact = new_redactor(self._settings.reveal_all_secrets())
         self.directory = find_directory(self._settings)
         self._run = stored_runs.new_run(self._settings)
         self._diagnoses: Sequence[Diagnosis] = ()
@@ -181,26 +185,30 @@ class _Run:
         if self._examining is not None:
             self._examining.cancel()
 
+    async def keep_shared(self) -> None:
+        """Share the results so far again and again, and stop the run if a user wants it."""
+        try:
+            while True:
+                await asyncio.sleep(INTERVAL_SECONDS)
+                with suppress(StoreUnavailable):  # the run goes on
+                    await self._share()
+                    if await self._store.get(_name_stop(self._settings, self._run)) is not None:
+                        self.stop(_STOPPED)
+        except Exception as error:  # noqa: BLE001  # nobody could stop the run any more
+            self.stop(_describe_failure(error))
+
     async def examine(self) -> None:
-        """Send the probes, and meanwhile share the results so far, until a user stops the run."""
+        """Send the probes."""
         if self._problem:  # the server has stopped meanwhile
             return
         self._examining = asyncio.create_task(self._send_probes())
-        while not (await asyncio.wait([self._examining], timeout=INTERVAL_SECONDS))[0]:
-            with suppress(StoreUnavailable):  # the run goes on
-                await self._share()
-                if await self._store.get(_name_stop(self._settings, self._run)) is not None:
-                    self.stop(_STOPPED)
+        await asyncio.wait([self._examining])
         if self._examining.cancelled():
             return
-        error: BaseException | None = self._examining.exception()
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        if error is None:
+        if (error := self._examining.exception()) is None:
             self._report = self._examining.result()
         else:
-            reason = describe_os_error(error).rstrip(".")
-            self._problem = f"{reason}. For details, run in a terminal: anthropic-proxy doctor"
+            self._problem = _describe_failure(error)
 
     async def _send_probes(self) -> Report:
         async with open_backends(self._settings) as (services, backends):
@@ -235,13 +243,10 @@ class _Run:
         return False
 
     async def _mask_keys(self, run: DoctorRun) -> DoctorRun:
-        return await asyncio.to_thread(stored_runs.mask_keys, run, self._settings)
+        return await asyncio.to_thread(stored_runs.mask_keys, run, self._redact)
 
     def _warn(self, text: str) -> None:
         self._gateway.log_warning_each_time(self._redact(text))
-
-    def _redact(self, text: str) -> str:
-        return redact_secrets(text, self._settings.reveal_all_secrets())
 
 
 def find_directory(settings: Settings) -> Path:
@@ -256,6 +261,13 @@ def _name(settings: Settings, kind: str) -> str:
 
 def _name_stop(settings: Settings, run: DoctorRun) -> str:
     return _name(settings, f"stop/{run.started_at!r}")
+
+
+def _describe_failure(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    reason = describe_os_error(error).rstrip(".")
+    return f"{reason}. For details, run in a terminal: anthropic-proxy doctor"
 
 
 def _refuse(reason: str) -> InvalidRequest:

@@ -6,7 +6,7 @@ ends. The file without the lock is of a run that ended early.
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -110,9 +110,9 @@ def complete_run(run: DoctorRun, report: Report) -> DoctorRun:
     return add_results(found, report.diagnoses)
 
 
-def mask_keys(run: DoctorRun, settings: Settings) -> DoctorRun:
-    """Return `run` without keys. This takes milliseconds, so a server calls it in a thread."""
-    redacted = redact_json_value(msgspec.to_builtins(run), settings.reveal_all_secrets())
+def mask_keys(run: DoctorRun, redact: Callable[[str], str]) -> DoctorRun:
+    """Return `run` without keys. With new texts, this takes milliseconds, so a server calls it in a thread."""
+    redacted = redact_json_value(msgspec.to_builtins(run), redact)
     return msgspec.convert({**redacted, "settings_digest": run.settings_digest}, DoctorRun)
 
 

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.console.ledger.receipt_queue import MAX_CONTENT_BYTES, BufferedContent
-from anthropic_proxy.secrets import redact_json_value, redact_secrets
+from anthropic_proxy.secrets import new_redactor, redact_json_value, redact_secrets
 
 _DELTA = b"event: content_block_delta\ndata: "
 _PING = b"event: ping\n"
@@ -119,7 +119,7 @@ def _redact(data: bytes, secrets: Sequence[str]) -> bytes:
     """Valid JSON stays valid."""
     redacted = redact_secrets(data.decode(errors="replace"), secrets).encode()
     if _is_json(data) and not _is_json(redacted):  # a mark replaced a part of an escape
-        return msgspec.json.encode(redact_json_value(msgspec.json.decode(data), secrets))
+        return msgspec.json.encode(redact_json_value(msgspec.json.decode(data), new_redactor(secrets)))
     return redacted
 
 

@@ -204,7 +204,10 @@ class CostCalculator:
 
 
 class CurrentCosts:
-    """Calculator of the costs of requests at the current prices, also after a reload of the settings or price list."""
+    """Calculator of the costs of requests at the current prices, also after a reload of the settings or price list.
+
+    A receipt keeps its costs, so that a later price changes them nowhere.
+    """
 
     def __init__(self, current_settings: Callable[[], Settings]) -> None:
         self._current_settings = current_settings
@@ -217,12 +220,15 @@ class CurrentCosts:
     def calculate(self, receipt: Receipt) -> Cost:
         """Any thread may call it. The first call, and one after a change of the price list, takes longer."""
         with self._lock:
+            if receipt.cost is not None:
+                return receipt.cost
             settings = self._current_settings()
             prices = PRICE_SOURCE.edition
             if self._calculator is None or settings is not self._settings or prices != self._prices:
                 self._settings, self._prices = settings, prices
                 self._calculator = CostCalculator(settings)
-            return self._calculator.calculate(receipt)
+            receipt.cost = self._calculator.calculate(receipt)
+            return receipt.cost
 
 
 class RequestUsage(Struct, frozen=True):

@@ -26,7 +26,7 @@ from msgspec import Struct
 from msgspec.structs import astuple
 
 from anthropic_proxy.console.ledger.contents import ContentRow, build_content_rows
-from anthropic_proxy.console.ledger.costs import CostCalculator
+from anthropic_proxy.console.ledger.costs import CurrentCosts
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
     Connection,
@@ -51,7 +51,6 @@ from anthropic_proxy.console.ledger.retention import Retention
 from anthropic_proxy.console.ledger.schema import CONTENTS, HOURLY, SESSION_HOURS, SUM_TABLES, TableDefinition
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.database_address import DatabaseAddress
 from anthropic_proxy.plugins import Cost, Receipt
@@ -163,7 +162,6 @@ RETRY_DELAYS_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 _MAX_REJECTED_KEYS = 10_000
 _FAILURES = (*DATABASE_ERRORS, ConfigurationError)
 _read_content = itemgetter(*CONTENTS.columns)
-CalculateCost = Callable[[Receipt], Cost]
 
 
 class LedgerWriter:
@@ -173,13 +171,13 @@ class LedgerWriter:
         current_settings: Callable[[], Settings],
         warn: Callable[[str], None],
         *,
-        new_calculator: Callable[[Settings], CalculateCost] = lambda settings: CostCalculator(settings).calculate,
+        calculate_cost: Callable[[Receipt], Cost] | None = None,
         retry_delays: tuple[float, ...] = RETRY_DELAYS_SECONDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._queue = queue
         self._current_settings = current_settings
-        self._new_calculator = new_calculator
+        self._calculate_cost = calculate_cost or CurrentCosts(current_settings).calculate
         self._warn = warn
         self._retry_delays = retry_delays
         self._settings = current_settings()
@@ -300,23 +298,21 @@ class LedgerWriter:
         return len(self._queue) + (0 if self._spool is None else self._spool.count_rows())
 
     def _use_settings(self, settings: Settings) -> None:
-        """Use the API keys (for redaction) and the prices of `settings` for rows that are built from now on."""
+        """Use the API keys of `settings` (for redaction) for rows that are built from now on."""
         self._used_settings = settings
-        self._used_prices = PRICE_SOURCE.edition
         self._secrets = settings.reveal_all_secrets()
         self._builder = RowBuilder(self._secrets)
-        self._calculate = self._new_calculator(settings)
 
     def _load_batch(self) -> bool:
         receipts = self._queue.pop_batch(MAX_BATCH_ROWS if self._queue.contents is None else MAX_BATCH_ROWS_WITH_TEXTS)
         if not receipts:
             return False
         settings = self._current_settings()
-        if settings is not self._used_settings or PRICE_SOURCE.edition != self._used_prices:
+        if settings is not self._used_settings:
             self._use_settings(settings)
         for receipt in receipts:
             try:
-                row = self._builder.build(receipt, self._calculate(receipt))
+                row = self._builder.build(receipt, self._calculate_cost(receipt))
                 if self._queue.contents is not None:
                     content = self._queue.contents.pop(row.id)
                     self._texts[row.id] = (
@@ -427,17 +423,15 @@ class LedgerWriter:
                 self._retention.delete_expired(
                     connection, is_stopped=lambda: self._queue.is_stopped or len(self._queue) > 0
                 )
-                self._note_clock(self._retention.problem)
+                problem = self._retention.problem
+                state = self._queue.state
+                if bool(problem) != bool(state.clock_problem):
+                    self._warn(problem or "The clock is right again, so the ledger deletes expired requests.")
+                state.clock_problem = problem
         except _FAILURES as error:
             self._fail(error)
         else:
             self._reset_failure()
-
-    def _note_clock(self, problem: str) -> None:
-        state = self._queue.state
-        if bool(problem) != bool(state.clock_problem):
-            self._warn(problem or "The clock is right again, so the ledger deletes expired requests.")
-        state.clock_problem = problem
 
 
 _T = TypeVar("_T")

@@ -123,6 +123,9 @@ for the key of a command that its provider has rejected."""
 MAX_TOKEN_SECONDS = 15.0
 """Maximum seconds that a call waits, if another target follows, for the log-in of a cloud. azure-identity ends `az`
 after 10 s, and searches elsewhere before."""
+MIN_IGNORED_CHECKS = 3
+"""Number of replies without checks of their tool calls, of a server that has answered none of these requests, after
+which it is not asked again. A single reply may be that of another server behind a gateway."""
 MAX_LISTED_LOSSES = 20
 """Maximum number of lost fields that the error of the fidelity mode `strict` lists."""
 _MAX_SCHEMA_STEPS_ON_LOOP = 1_000
@@ -730,17 +733,12 @@ class Attempts:
             self._engine.observations.store_adaptation(target.upstream, target.model, TEMPLATE_SWITCH)
 
     def learn_safeguards(self, *, answered: bool) -> None:
-        """Remember that a server has answered a request for checks of its tool calls, or that it ignores them.
-
-        One reply without an answer shows nothing about a server that has answered before.
-        """
+        """Remember whether a server answers requests for checks of its tool calls."""
         attempt, observations = self.latest, self._engine.observations
         if attempt is None:
             return
         target = attempt.target
-        if answered:
-            observations.store_answered_checks(target.upstream, target.model)
-        elif not observations.has_answered_checks(target.upstream, target.model):
+        if observations.record_checks(target.upstream, target.model, answered=answered) >= MIN_IGNORED_CHECKS:
             observations.store_adaptation(target.upstream, target.model, WITHOUT_SAFEGUARDS)
             self._engine.log.write_once(
                 f"{target.provider.prefix}/{target.model}: the server has ignored safeguards, so the proxy checks "

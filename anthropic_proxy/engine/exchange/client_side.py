@@ -62,6 +62,13 @@ class ClientRequest(Struct, kw_only=True):
     """Query of the URL, without `?`. "": none."""
     on_model: Callable[[str], None] | None = None
     """Function that receives the requested model, once the body is read. None: nobody waits for it."""
+    on_freed: Callable[[int], None] | None = None
+    """Function that receives the size of the body when it is no longer needed. None: nobody waits for it."""
+
+    def free_body(self) -> None:
+        if self.on_freed is not None:
+            self.on_freed(len(self.body))
+        self.body = b""
 
 
 class ResponseSink(ABC):

@@ -523,8 +523,7 @@ class Exchange:
 
     def _release_body(self) -> None:
         """Free the memory of the client request, as soon as no retry is possible."""
-        self._engine.count_freed_bytes(len(self._incoming.body))
-        self._incoming.body = b""
+        self._incoming.free_body()
         self._request.release_body()
 
     def _start(self) -> list[Event]:

@@ -23,7 +23,7 @@ A reply that is not streamed is read whole, and then forwarded.
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import final
+from typing import TypeVar, final
 
 from msgspec import structs
 
@@ -53,6 +53,7 @@ from anthropic_proxy.engine.wires.framing import EVENT_BORDER, FRAME_READERS, MA
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 from anthropic_proxy.secrets import redact_secret_bytes
 
+_Result = TypeVar("_Result")
 FORWARDED_HEADERS = frozenset(("retry-after", "retry-after-ms", "x-should-retry"))
 """Names of provider headers that the client receives, in lower case."""
 FORWARDED_PREFIX = "anthropic-"
@@ -123,8 +124,8 @@ class RelayStream(Reply):
         if not self._streams:
             body = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_content)
             if body[:1] != b"{":
-                body = await self._convert(self._wire.convert_events_to_message, body)
-            self._remember(self._decoder.decode_body(body))
+                body = await self._run(self._wire.convert_events_to_message, body)
+            self._remember(await self._run(self._decoder.decode_body, body))
             self._content_bytes = len(body)
             self._first = body
             self.complete = True
@@ -133,8 +134,8 @@ class RelayStream(Reply):
             chunks = [await self._next()]
             if (begun := chunks[0] + self._events.peek_pending()).lstrip()[:1] in (b"{", b"["):
                 body = begun + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_content)
-                self._remember(self._decoder.decode_body(body))  # raises the error that the body contains
-                chunks = [await self._convert(self._wire.convert_message_to_events, body)]
+                self._remember(await self._run(self._decoder.decode_body, body))  # raises the error in the body
+                chunks = [await self._run(self._wire.convert_message_to_events, body)]
                 self.complete = True
             size = len(chunks[0])
             while not (
@@ -156,12 +157,12 @@ class RelayStream(Reply):
                 self.failure.headers = self.headers
                 raise self.failure
             self._first = first
-        if self._requested_model is not None:
-            self._first = self._wire.replace_reply_model(self._first, self._requested_model)
+        if (model := self._requested_model) is not None:
+            self._first = await self._run(lambda reply: self._wire.replace_reply_model(reply, model), self._first)
 
-    async def _convert(self, convert: Callable[[bytes], bytes], body: bytes) -> bytes:
+    async def _run(self, function: Callable[[bytes], _Result], body: bytes) -> _Result:
         is_large = len(body) > MAX_REPLY_BYTES_ON_LOOP
-        return await self._background.run_in_thread_if_large(is_large, convert, body)
+        return await self._background.run_in_thread_if_large(is_large, function, body)
 
     def omit_message_start(self) -> None:
         """Remove the event `message_start`, because the client has already received one."""

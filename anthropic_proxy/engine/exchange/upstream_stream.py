@@ -9,8 +9,9 @@ import asyncio
 import operator
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import TypeVar, TypeVarTuple
 
 from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, BackgroundWork
 from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds
@@ -43,6 +44,8 @@ from anthropic_proxy.engine.wires.contract import (
 from anthropic_proxy.engine.wires.framing import FRAME_READERS
 from anthropic_proxy.errors import UnreadableReply, UpstreamError
 
+_Arguments = TypeVarTuple("_Arguments")
+_Result = TypeVar("_Result")
 MAX_STREAM_BYTES = 128 * 1024 * 1024
 """Maximum bytes of a translated stream, of which some content is kept until its end. Long replies have some tens of
 megabytes."""
@@ -175,6 +178,8 @@ class UpstreamStream(DeltaStream):
         """Error of the connection. It is raised only if the response is incomplete."""
         self._stopped = False
         self._ended = False
+        self._is_left_to_thread = False
+        """True if the reply was cancelled while a thread decoded it. The thread continues, and uses the decoder."""
         self._bytes_left = MAX_STREAM_BYTES
         self._drain_until = 0.0
         """Time on the loop clock until which token usage is awaited after `Stop`. 0: the wait has not started."""
@@ -228,7 +233,7 @@ class UpstreamStream(DeltaStream):
                     if len(body) <= MAX_REPLY_BYTES_ON_LOOP:
                         self._decode_complete(body, deltas)
                     else:
-                        await self._background.run_in_thread(self._decode_complete, body, deltas)
+                        await self._run_in_thread(self._decode_complete, body, deltas)
                 except UpstreamError as error:
                     self._fail(error, deltas)
                 deltas = self._late_thinking.feed(deltas)
@@ -260,7 +265,7 @@ class UpstreamStream(DeltaStream):
                         if len(frame) <= MAX_REPLY_BYTES_ON_LOOP:
                             deltas += decoder.decode_frame(frame)
                         else:
-                            deltas += await self._background.run_in_thread(decoder.decode_frame, frame)
+                            deltas += await self._run_in_thread(decoder.decode_frame, frame)
                         if decoder.finished:
                             break
                     if not chunk or decoder.finished:
@@ -306,7 +311,7 @@ class UpstreamStream(DeltaStream):
         return None
 
     def flush_pending(self) -> list[Delta]:
-        if self._stopped:
+        if self._stopped or self._is_left_to_thread:
             return []
         deltas = self._late_thinking.feed(self._decoder.flush_pending()) + self._late_thinking.flush_pending()
         if self._loaded_calls is not None:
@@ -345,6 +350,13 @@ class UpstreamStream(DeltaStream):
                 return await self._response.read()
         except TimeoutError:
             return b""
+
+    async def _run_in_thread(self, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
+        try:
+            return await self._background.run_in_thread(function, *arguments)
+        except asyncio.CancelledError:
+            self._is_left_to_thread = True
+            raise
 
     def _decode_complete(self, body: bytes, deltas: list[Delta]) -> None:
         """Append the deltas of a body. Some servers send a stream though none was requested."""

@@ -145,12 +145,13 @@ class ModelObservations:
         parts += [str(len(messages)), _digest_second(messages)]
         self.store.write(key, "|".join(parts), CONVERSATION_SECONDS)
 
-    def has_answered_checks(self, upstream: str, model: str) -> bool:
-        """Return True if the server has answered a request for checks of tool calls."""
-        return self.store.read(f"checks:{self._name_server(upstream)}/{model}") is not None
-
-    def store_answered_checks(self, upstream: str, model: str) -> None:
-        self.store.write(f"checks:{self._name_server(upstream)}/{model}", "yes", RETENTION_SECONDS)
+    def record_checks(self, upstream: str, model: str, *, answered: bool) -> int:
+        """Return how many replies had no checks of their tool calls. 0: the server has answered such a request."""
+        key = f"checks:{self._name_server(upstream)}/{model}"
+        known = self.store.read(key) or "0"
+        is_answered = answered or not known.isdecimal()
+        self.store.write(key, "yes" if is_answered else str(int(known) + 1), RETENTION_SECONDS)
+        return 0 if is_answered else int(known) + 1
 
     def lacks_count_path(self, server: str, path: str) -> bool:
         """Return True if the server has answered a token count at this path as unknown."""

@@ -22,21 +22,22 @@ RETRY_AFTER_SECONDS = 2.0
 class FairQueue:
     """Queue that serves the waiting clients in turn.
 
-    `slots` is the maximum number of concurrent calls in this process, `limit` that of all processes, for errors.
+    `slots` is the maximum number of concurrent calls in this process, `limit` that of all processes, for errors. A
+    waiting request may need several slots, such as a body the memory of its bytes.
     """
 
     def __init__(self, slots: int, limit: int | None = None) -> None:
         self._slots = slots
         self._limit = limit or slots
         self._used = 0
-        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
-        """Client → its waiting calls. The first client receives the next free slot."""
+        self._waiting: OrderedDict[str, deque[tuple[asyncio.Future[None], int]]] = OrderedDict()
+        """Client → its waiting calls, each with its number of slots. The first client receives the next free ones."""
         self._waiting_count = 0
 
-    async def acquire(self, client: str) -> None:
+    async def acquire(self, client: str, slots: int = 1) -> None:
         """Wait until an upstream call is allowed. Call `release` after it. Raises `ProxyBusy` if the queue is full."""
-        if self._used < self._slots:
-            self._used += 1
+        if not self._waiting_count and self._used + slots <= self._slots:
+            self._used += slots
             return
         if self._waiting_count >= self._slots * MAX_WAITING_PER_SLOT:
             raise ProxyBusy(
@@ -46,31 +47,36 @@ class FairQueue:
                 retry_after=RETRY_AFTER_SECONDS,
             )
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(client, deque()).append(waiter)
+        self._waiting.setdefault(client, deque()).append((waiter, slots))
         self._waiting_count += 1
         try:
             await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
-                self.release()  # the slot was granted at the same moment: pass it on
-            elif (waiters := self._waiting.get(client)) is not None and waiter in waiters:
-                waiters.remove(waiter)
+                self.release(slots)  # granted at the same moment: pass them on
+            elif (waiters := self._waiting.get(client)) is not None and (waiter, slots) in waiters:
+                waiters.remove((waiter, slots))
                 self._waiting_count -= 1
                 if not waiters:
                     del self._waiting[client]
+                self.release(0)  # the next one may need fewer
             raise
 
-    def release(self) -> None:
+    def release(self, slots: int = 1) -> None:
+        self._used -= slots
         while self._waiting:
-            client, waiters = self._waiting.popitem(last=False)
-            waiter = waiters.popleft()
+            client, waiters = next(iter(self._waiting.items()))
+            waiter, needed = waiters[0]
+            if self._used + needed > self._slots:
+                return
+            del self._waiting[client]
+            waiters.popleft()
             self._waiting_count -= 1
             if waiters:
-                self._waiting[client] = waiters
+                self._waiting[client] = waiters  # after the other clients
             if not waiter.done():
+                self._used += needed
                 waiter.set_result(None)
-                return
-        self._used -= 1
 
 
 def slots_per_worker(limit: int, worker_index: int, worker_count: int) -> int:

@@ -9,6 +9,7 @@ from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 
 _TICKS = 10_000_000_000
+_TRUE, _FALSE = Raw(b"true"), Raw(b"false")
 _MAX_DOLLARS = 1_000
 """A larger amount has another meaning."""
 
@@ -21,7 +22,7 @@ class StatedCost(Struct, gc=False):
 
     cost: Raw = ABSENT
     """Other vendors have an object here, which is not read."""
-    is_byok: object = None
+    is_byok: Raw = ABSENT
     """True if another vendor bills the call to the user's own key at OpenRouter. `cost` is then only the fee of
     OpenRouter, also 0 (tailcallhq/forgecode issue 1641)."""
     cost_details: Raw = ABSENT
@@ -35,11 +36,11 @@ class StatedCost(Struct, gc=False):
         if self.cost is self.cost_details is self.cost_in_usd_ticks is ABSENT:  # most vendors
             return None
         charged, own = _read_amount(self.cost), 0.0
-        if self.is_byok is not False and is_present(self.cost_details):
+        if self.is_byok != _FALSE and is_present(self.cost_details):
             with suppress(*DECODE_ERRORS):
                 own = _read_amount(_decode_details(self.cost_details).upstream_inference_cost)
         dollars = charged or _read_amount(self.cost_in_usd_ticks) / _TICKS
-        if self.is_byok is True:
+        if self.is_byok == _TRUE:
             dollars = charged + own if own else 0
         elif own > charged:  # replies before the field `is_byok`
             dollars = charged + own

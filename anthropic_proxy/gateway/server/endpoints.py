@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy import __version__
 from anthropic_proxy.engine.exchange import forwarding
@@ -42,12 +42,14 @@ from anthropic_proxy.engine.messages.deltas import BilledUsage
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import COMMANDS_USER_AGENT
 from anthropic_proxy.engine.providers import find_registry
+from anthropic_proxy.engine.routing.call_limits import RETRY_AFTER_SECONDS
 from anthropic_proxy.engine.routing.model_listing import find_model, find_served_input, list_models
 from anthropic_proxy.engine.routing.targets import find_capabilities
 from anthropic_proxy.engine.trace_context import TRACEPARENT, read_trace_context
 from anthropic_proxy.errors import (
     InvalidRequest,
     MethodNotAllowed,
+    ProxyBusy,
     ProxyError,
     RequestTimeout,
     RequestTooLarge,
@@ -68,7 +70,11 @@ from anthropic_proxy.gateway.server.auth import (
     decode_headers,
     require_accepted_length,
 )
-from anthropic_proxy.gateway.server.http1.cycle import CYCLE_EXTENSION, RequestResponseCycle
+from anthropic_proxy.gateway.server.http1.cycle import (
+    CYCLE_EXTENSION,
+    MAX_BUFFERED_BODY_BYTES,
+    RequestResponseCycle,
+)
 from anthropic_proxy.gateway.server.web_page import (
     ICON,
     MAX_SEARCH_CHARACTERS,
@@ -81,7 +87,7 @@ from anthropic_proxy.gateway.server.web_page import (
 from anthropic_proxy.gateway.services import FoundRoute, Services, fetch_model_limits, fetch_model_lists
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import format_utc_time
-from anthropic_proxy.gateway.telemetry.requests import LoggedRequest, encode_requests, stream_request_events
+from anthropic_proxy.gateway.telemetry.requests import encode_requests, stream_request_events
 from anthropic_proxy.plugins import Client, Receipt, RouteRequest, RouteResponse
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -197,6 +203,8 @@ PROBE_PATHS = PUBLIC_PATHS | _DASHBOARD_PATHS | {"/metrics", RECENT_REQUESTS_PAT
 _DEBUG_LOGGED_PATHS = PROBE_PATHS | {"/v1/messages/count_tokens"}
 READ_TIMEOUT_SECONDS = 30.0
 """Maximum time between two received pieces of a request body. A longer pause is rejected with 408."""
+BODY_MEMORY_TIMEOUT_SECONDS = 30.0
+"""Maximum time for which a large request body waits for memory. A longer wait is rejected with 529."""
 BODY_TIMEOUT_SECONDS = 300.0
 """Maximum time for a complete request body, enough for 32 MB at 1 Mbit/s. A slower body is rejected with 408."""
 DEFAULT_MODELS_PER_PAGE = 20
@@ -254,6 +262,7 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
     else:
         headers = decode_headers(scope)
     body_read = False
+    memory: BodyMemory | None = None
     plugin_route = None if methods is not None else services.plugin_routes.find(path)
     try:
         trace = read_trace_context(headers) if TRACEPARENT in headers else None
@@ -280,13 +289,17 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
             raise _method_not_allowed(method, scope["path"], plugin_route.routes)  # noqa: TRY301
         body: bytes | None = b""
         if method not in ("GET", "HEAD") and (cycle is None or (body := cycle.pop_complete_body()) is None):
-            body = await read_body(receive)
+            memory = BodyMemory(services, receipt)
+            body = await read_body(receive, memory, headers.get("content-length", ""))
         if body is None:
             raise ClientDisconnected  # noqa: TRY301
         body_read = True
         query = scope.get("query_string", b"").decode("latin-1")
         naming = services.running.find_naming(running_number)
-        request = ClientRequest(receipt=receipt, headers=headers, body=body, query=query, on_model=naming)
+        on_freed = services.heap_trimmer.count_freed_bytes if memory is None else memory.free
+        request = ClientRequest(
+            receipt=receipt, headers=headers, body=body, query=query, on_model=naming, on_freed=on_freed
+        )
         del body  # the exchange frees the body after decoding, if no other reference exists
         await endpoint(services, request, sink)
     except ProxyError as error:
@@ -310,19 +323,58 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
             _finish(services, sink, is_quiet=is_quiet)
     finally:
         services.running.end(running_number)
+        if memory is not None:
+            memory.release()
+
+
+class BodyMemory:
+    """The part of `Services.body_memory` that the body of one request has until it is no longer needed."""
+
+    def __init__(self, services: Services, receipt: Receipt) -> None:
+        self._services, self._receipt = services, receipt
+        self.size = 0
+        """Reserved bytes. 0: the body is small, or was freed."""
+
+    async def reserve(self, size: int) -> None:
+        """Wait until other bodies have left so much memory. Raises `ProxyBusy`."""
+        try:
+            async with asyncio.timeout(BODY_MEMORY_TIMEOUT_SECONDS):
+                await self._services.body_memory.acquire(self._receipt.client.name, size)
+        except TimeoutError:
+            limit = self._services.settings.max_body_memory_mb
+            raise ProxyBusy(
+                f"The bodies of other requests need the {limit} MB for large bodies (MAX_BODY_MEMORY_MB). Try again in "
+                "a moment.",
+                code="body-memory",
+                retry_after=RETRY_AFTER_SECONDS,
+            ) from None
+        self.size = size
+
+    def release(self, kept: int = 0) -> None:
+        if self.size > kept:
+            self._services.body_memory.release(self.size - kept)
+            self.size = kept
+
+    def free(self, size: int) -> None:
+        self._services.heap_trimmer.count_freed_bytes(size)
+        self.release()
 
 
 async def read_body(
     receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+    memory: BodyMemory,
+    content_length: str = "",
     *,
     read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
     body_timeout_seconds: float = BODY_TIMEOUT_SECONDS,
 ) -> bytes | None:
     """Return the request body from ASGI `receive`, or None if the client disconnected. Raises `RequestTimeout` for a
-    slow client, and `RequestTooLarge` above `MAX_REQUEST_BYTES`.
+    slow client, `RequestTooLarge` above `MAX_REQUEST_BYTES`, and `ProxyBusy` if `memory` has no room for it.
     """
     pieces: list[bytes] = []
     size = 0
+    if content_length.isdecimal() and int(content_length) > MAX_BUFFERED_BODY_BYTES:
+        await memory.reserve(int(content_length))
     try:
         async with asyncio.timeout(read_timeout_seconds) as limit:
             while True:
@@ -334,7 +386,11 @@ async def read_body(
                 if size > MAX_REQUEST_BYTES:
                     raise RequestTooLarge(f"The body is larger than {MAX_REQUEST_BYTES:,} bytes (32 MB).")
                 pieces.append(piece)
+                if size > max(memory.size, MAX_BUFFERED_BODY_BYTES):  # a body without a length
+                    limit.reschedule(None)
+                    await memory.reserve(MAX_REQUEST_BYTES)
                 if not message.get("more_body"):
+                    memory.release(size)
                     return piece if len(pieces) == 1 else b"".join(pieces)
                 now = asyncio.get_running_loop().time()
                 if len(pieces) == 1:
@@ -469,11 +525,13 @@ async def get_recent_requests(services: Services, request: ClientRequest, sink: 
     """Requests of all workers, without message content and keys, and the windows of their models. A virtual key gets
     those that were sent with it, without the facts about the server.
     """
-    snapshot = await services.receipts.feed.collect_snapshot()
+    feed = services.receipts.feed
+    snapshot = await feed.collect_snapshot()
+    snapshot.finished = await feed.add_costs(snapshot.finished)
     client = request.receipt.client
     if client.role == "member":
         snapshot.finished = [
-            LoggedRequest(_copy_for_member(one.receipt), one.is_exchange)
+            structs.replace(one, receipt=_copy_for_member(one.receipt))
             for one in snapshot.finished
             if one.receipt.client.key_id == client.key_id
         ]
@@ -487,7 +545,6 @@ async def get_recent_requests(services: Services, request: ClientRequest, sink: 
                 name = f"{prefix}/{model}"
                 window = find_served_input(requested, limits, services.settings, services.catalog)
                 snapshot.windows[name] = min(window, snapshot.windows.get(name, window))
-    snapshot.finished = await services.receipts.feed.add_costs(snapshot.finished)
     await sink.send_response(200, encode_requests(snapshot))
 
 

@@ -182,6 +182,8 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     dashboard_editing: bool = True
     database_url: Secret | None = None
     """`sqlite:///path`, `postgresql://…`, or `off`. None: a SQLite file in `data_directory`."""
+    max_body_memory_mb: int = 512
+    """At least the size of the largest body."""
     ledger_days: int = 90
     ledger_max_mb: int = 2_000
     ledger_content: bool = False

@@ -168,6 +168,13 @@ _CALLS = (
         "limit.",
         "100",
     ),
+    _editable(
+        "MAX_BODY_MEMORY_MB",
+        "max_body_memory_mb",
+        partial(values.decode_integer, minimum=32, maximum=1_000_000, unit="megabytes"),
+        "Megabytes that the bodies of requests above 1 MB may need in each worker until their replies begin. Further "
+        "ones wait, and get status 529 after 30 s.",
+    ),
 )
 _REQUESTS = (
     _editable(

@@ -14,11 +14,14 @@ from anthropic_proxy.console.dashboard.charts import (
     ChartColumn,
     Series,
     build_chart,
+    chart_groups,
     divide_range,
     trace_sparkline,
 )
 from anthropic_proxy.console.dashboard.query import read_view_query
 from anthropic_proxy.console.dashboard.web import load_environment
+from anthropic_proxy.console.ledger.queries import PeriodSums
+from anthropic_proxy.console.ledger.records import UsageSums
 
 
 def chart_of(
@@ -149,3 +152,25 @@ def test_the_labels_of_hours_are_round_and_midnight_is_the_day(start: str, hours
     chart = build_chart("a", [], periods.build_columns(texts), [[]] * len(texts), str, is_line=True)
     assert [text for _, text, sizes in chart.labels if "narrow" in sizes] == labels
     assert len({column.time for column in chart.columns}) == len(texts), "two periods of a day have different names"
+
+
+class Compared(str):
+    """A name of a group that counts how often it is compared with another one."""
+
+    __slots__ = ()
+    count = 0
+
+    def __eq__(self, other: object) -> bool:
+        Compared.count += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_the_work_of_a_chart_does_not_grow_faster_than_its_groups() -> None:
+    periods = divide_range(read_view_query("/dashboard/costs", {}, datetime(2026, 11, 21, tzinfo=UTC).timestamp()))
+    rows = [PeriodSums(periods.starts[0], Compared(f"p{number}"), UsageSums(cost=number)) for number in range(500)]
+    Compared.count = 0
+    chart = chart_groups(periods, rows, lambda sums: sums.cost, str)
+    assert chart.series[0].total == "499"
+    assert Compared.count < 1_000

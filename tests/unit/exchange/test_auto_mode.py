@@ -799,6 +799,17 @@ async def test_a_relayed_call_is_read_as_the_client_reads_it(change: Any) -> Non
     assert result["status"] == {"type": "available", "tool_uses": {"toolu_1": outcome}}
 
 
+async def test_a_server_that_has_answered_once_is_always_asked() -> None:
+    theirs = [{"type": "dangerous_tool_use", "status": {"type": "available", "tool_uses": {"toolu_1": NOT_FLAGGED}}}]
+    sent, checked = relayed(json.dumps({"command": DANGER})), [relayed_verdict(verdict("not_flagged"))]
+    server = Anthropic(sent, checked, relayed('{"command":"make"}', theirs), *[sent, checked] * 5)
+    built = ProxyHarness(server, ANTHROPIC_API_KEY="k", PREFERRED_PROVIDER="anthropic")
+    for _ in range(7):
+        await built.post(model="claude-opus-5-5", safeguards=asked(), **FIELDS)
+    asked_of = [request for request in server.requests if request["model"] == "claude-opus-5-5"]
+    assert ["safeguards" in request for request in asked_of] == [True] * 7
+
+
 @pytest.mark.parametrize("nothing", [None, []])
 async def test_an_empty_answer_of_a_server_is_none(nothing: Any) -> None:
     sent = relayed(json.dumps({"command": DANGER}))
@@ -932,17 +943,17 @@ async def test_text_of_a_client_takes_the_field_from_no_other_request() -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_server_that_ignores_the_field_does_not_get_it_again(stream: bool) -> None:
+async def test_a_server_that_ignores_the_field_three_times_does_not_get_it_again(stream: bool) -> None:
     message = {**json.loads(relayed_verdict("")), "stop_reason": "tool_use"}
     message["content"] = [{"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {"command": DANGER}}]
     sent = relayed(json.dumps({"command": DANGER})) if stream else [json.dumps(message).encode()]
     checked = [relayed_verdict(verdict("flagged", WHY))]
-    server = Anthropic(sent, checked, sent, checked, sent, checked)
+    server = Anthropic(*[sent, checked] * 5)
     built = ProxyHarness(server, AUTO_MODE_MODEL="claude-opus-5-5", **RELAYS["gateway"])
-    for model in ("claude-opus-5-5", "claude-opus-5-5", "openai/claude-opus-5-4"):
+    for model in (*["claude-opus-5-5"] * 4, "openai/claude-opus-5-4"):
         sink = await built.post(model=model, headers=BETA, safeguards=asked(), **{**FIELDS, "stream": stream})
         assert b'"outcome":"flagged"' in sink.stream
-    assert ["safeguards" in request for request in server.requests] == [True, False, False, False, True, False]
+    assert ["safeguards" in request for request in server.requests[::2]] == [True, True, True, False, True]
 
 
 async def test_one_reply_without_verdicts_takes_the_field_from_no_server_that_answered_before() -> None:

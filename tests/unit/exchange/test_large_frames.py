@@ -1,14 +1,25 @@
 """Replies with much work in one piece leave the event loop to other tasks meanwhile."""
 
 import asyncio
+import threading
 from collections.abc import Iterable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
+from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, BackgroundWork
+from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
+from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds
+from anthropic_proxy.engine.exchange.watchdog import Watchdog
+from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.messages.events import Event
+from anthropic_proxy.engine.messages.fidelity import FidelityReport
+from anthropic_proxy.engine.wires import openai_chat
+from anthropic_proxy.engine.wires.contract import Decoder
+from tests.support.decoding import new_call
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 from tests.support.replies import MESSAGES, Reply
 
@@ -87,6 +98,30 @@ async def test_a_frame_with_many_calls_is_decoded_and_sent_between_turns_of_othe
     assert first > 100, "others had the loop while the frame was decoded"
 
 
+async def test_a_large_relayed_body_is_read_in_the_thread_for_large_work() -> None:
+    whole = msgspec.json.decode(MESSAGES.whole(Reply(texts=["word"] * 100_000)))
+    body = msgspec.json.encode(whole)
+    assert len(body) > MAX_REPLY_BYTES_ON_LOOP
+    proxy = ProxyHarness(lambda *_: FakeResponse(200, body, headers={"content-type": "application/json"}), **RELAY)
+    begun, end = threading.Event(), threading.Event()
+
+    def occupy() -> None:
+        begun.set()
+        end.wait()
+
+    other = asyncio.create_task(proxy.services.background.run_in_thread(occupy))
+    await asyncio.to_thread(begun.wait)
+    post = asyncio.create_task(proxy.post(stream=False))
+    for _ in range(1_000):
+        await asyncio.sleep(0)
+    is_done = post.done()
+    end.set()
+    assert not is_done, "the reply waits for the thread"
+    sink = await post
+    await other
+    assert (sink.error, sink.stream) == (None, body)
+
+
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_large_body_in_another_form_is_converted_between_turns_of_others(stream: bool) -> None:
     whole = msgspec.json.decode(MESSAGES.whole(Reply()))
@@ -100,3 +135,53 @@ async def test_a_large_body_in_another_form_is_converted_between_turns_of_others
     assert sink.error is None
     assert sink.stream.count(b"word") == 10_000
     assert taken > 20
+
+
+class HeldDecoder(Decoder):
+    """It decodes its first frame until it is told to end, and notes what is called meanwhile."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.begun, self.end = threading.Event(), threading.Event()
+
+    def decode_frame(self, frame: bytes) -> list[Delta]:
+        self.calls.append("begin")
+        self.begun.set()
+        self.end.wait()
+        self.calls.append("end")
+        return []
+
+    def decode_end(self) -> list[Delta]:
+        return []
+
+    def decode_body(self, body: bytes) -> list[Delta]:
+        return []
+
+    def flush_pending(self) -> list[Delta]:
+        self.calls.append("flush")
+        return []
+
+
+async def test_a_cancelled_reply_leaves_its_decoder_to_the_thread() -> None:
+    decoder, background = HeldDecoder(), BackgroundWork()
+    watchdog = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=60, idle_seconds=60)
+    wire: Any = SimpleNamespace(new_decoder=lambda _: decoder, framing="sse")
+    stream = UpstreamStream(
+        wire,
+        new_call(openai_chat),
+        FakeResponse(200, chunk({"content": "word" * MAX_REPLY_BYTES_ON_LOOP})),
+        watchdog,
+        background,
+        bounds=UsageBounds(1_000, 1_000, None, "openai", report := FidelityReport()),
+        report=report,
+        reply_end=None,
+        deferred_tools=(),
+    )
+    reading = asyncio.create_task(stream.read())
+    await asyncio.to_thread(decoder.begun.wait)
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    assert stream.flush_pending() == []
+    decoder.end.set()
+    await background.run_in_thread(decoder.end.wait)  # behind the frame
+    assert decoder.calls == ["begin", "end"]

@@ -728,6 +728,25 @@ def test_cache_writes_for_one_hour_are_counted(streams: bool, odd: bytes) -> Non
     assert (receipt.cache_write_tokens, receipt.cache_write_1h_tokens) == expected
 
 
+@pytest.mark.parametrize("odd", [{}, {"output_tokens_details": 5}], ids=["usual", "beside an odd count"])
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"cost": 0.002},
+        {"cost": 0.0005, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.0015}},
+        {"cost_in_usd_ticks": 20_000_000},
+    ],
+    ids=["cost", "key of another vendor", "ticks"],
+)
+def test_a_stated_cost_is_read(stated: dict[str, Any], odd: dict[str, Any]) -> None:
+    usage = json.dumps({"input_tokens": 700, "output_tokens": 90, **stated, **odd}).encode()
+    whole = b'{"type": "message", "stop_reason": "end_turn", "content": [], "usage": %b}'
+    proxy = ProxyHarness(Streets(FakeResponse(200, whole % usage)), **KEY)
+    assert ask(proxy, stream=False, model=ASKED).error is None
+    (receipt,) = proxy.receipts
+    assert receipt.stated_cost == 2_000_000
+
+
 @pytest.mark.parametrize("value", [b"5", b"[]", b"{}", b"true", b"1e400"])
 @pytest.mark.parametrize("field", [b'"stop_sequence": null', b'"stop_details": null'])
 def test_an_odd_field_beside_the_stop_reason_does_not_hide_it(field: bytes, value: bytes) -> None:

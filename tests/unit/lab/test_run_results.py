@@ -23,6 +23,7 @@ from anthropic_proxy.engine.providers.provider_models import MODEL_LIST
 from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import CONFIG_FILE, load_settings
 from anthropic_proxy.gateway.telemetry.log import Log
+from anthropic_proxy.secrets import new_redactor
 
 KEY = "1234"
 FIX = Fix(name="openai", problem=f"rejects {KEY}.", remedy="OPENAI_API_KEY=<new key>", place="in ~/.env")
@@ -31,7 +32,10 @@ REPORT = Report(diagnoses=[], fixes=[FIX], servers=[], seconds=12_345.0, price=0
 
 def test_a_key_is_masked_in_texts_and_not_in_numbers() -> None:
     settings = load_settings({"OPENAI_API_KEY": KEY}, PROVIDERS, env_file=None)
-    run = mask_keys(complete_run(DoctorRun(started_at=12_345.0, expected_requests=12_346), REPORT), settings)
+    run = mask_keys(
+        complete_run(DoctorRun(started_at=12_345.0, expected_requests=12_346), REPORT),
+        new_redactor(settings.reveal_all_secrets()),
+    )
     assert (run.started_at, run.expected_requests, run.price) == (12_345.0, 12_346, 0.1234)
     assert run.fixes == [structs.replace(FIX, problem="rejects ….")]
 
@@ -42,7 +46,7 @@ def test_a_key_that_occurs_in_the_digest_leaves_it_unchanged() -> None:
     at = next(at for at in range(60) if not digest[at : at + 4].isalpha())
     variables = {"OPENAI_API_KEY": KEY, "PROXY_API_KEY": digest[at : at + 4]}
     settings = load_settings(variables, PROVIDERS, env_file=None)
-    run = mask_keys(new_run(settings), settings)
+    run = mask_keys(new_run(settings), new_redactor(settings.reveal_all_secrets()))
     assert run.settings_digest == digest == stored_runs.digest_backend_settings(settings)
 
 

@@ -1,5 +1,6 @@
 """Runs of the doctor in the server: workers share one, a user or the stop of the server ends it, failures are told."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -217,6 +218,55 @@ async def test_a_reload_that_fails_is_logged_and_the_run_is_complete(
     assert gateway.warnings == [
         f"The results of the doctor are not used yet, because the settings were not reloaded: {reason}."
     ]
+
+
+class _CountingStore(MemoryStore):
+    puts = 0
+
+    async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
+        await super().put(key, value, lifetime_seconds)
+        self.puts += 1
+
+
+async def test_other_workers_know_the_run_while_the_settings_are_reloaded(tmp_path: Path) -> None:
+    now, reloading, ended = 0.0, asyncio.Event(), asyncio.Event()
+
+    async def wait() -> bool:
+        reloading.set()
+        return await ended.wait()
+
+    store = _CountingStore(clock=lambda: now)
+    gateway = structs.replace(new_gateway(tmp_path), store=store)
+    runs = new_runs(gateway, wait)
+    await runs.start(0.0)
+    await reloading.wait()
+    puts, now = store.puts, 9.0
+    await wait_for_async(lambda: store.puts > puts)
+    now = 18.0
+    assert await new_runs(gateway).current() is not None
+    ended.set()
+    await wait_for_end(runs)
+
+
+class _FailingStore(MemoryStore):
+    """It fails after the start of a run, with an error that no store should raise."""
+
+    async def get(self, key: str) -> str | None:
+        if key.startswith("doctor/stop/"):
+            raise ValueError("a defect")
+        return await super().get(key)
+
+
+async def test_a_defect_while_the_results_are_shared_ends_the_run_and_is_told(tmp_path: Path) -> None:
+    with held_provider() as (server, gate):
+        runs = new_runs(structs.replace(new_gateway(tmp_path, server), store=_FailingStore()))
+        await runs.start(0.0)
+        await wait_for_async(lambda: gate.held)
+        await wait_for_async(lambda: gate.cancelled)
+        await wait_for_end(runs)
+    ended = stored_runs.load_current(tmp_path)
+    assert ended is not None
+    assert ended.problem == "a defect. For details, run in a terminal: anthropic-proxy doctor"
 
 
 async def test_a_folder_that_cannot_be_written_refuses_the_run(tmp_path: Path) -> None:

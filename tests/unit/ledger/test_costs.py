@@ -1,15 +1,18 @@
 """Costs of requests: a table of 20 cases, calculated by hand from the price lists of the vendors."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import structs
 
 from anthropic_proxy.console.ledger.costs import (
     CostCalculator,
+    CurrentCosts,
     ModelCosts,
     RequestUsage,
     calculate_base_cost,
@@ -20,6 +23,7 @@ from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE, find_price, find_price_package_version
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
+from anthropic_proxy.gateway.telemetry.requests import RequestFeed, RequestSnapshot, RunningRequests, encode_requests
 from anthropic_proxy.plugins import Client, Cost, Receipt, UpstreamAttempt
 
 NOVEMBER = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -135,6 +139,22 @@ def test_each_call_of_a_tool_loop_has_the_price_of_its_model_and_context(calcula
     unknown = [moved[1], new_attempt("openai", "no-such-model", 80_000, 0)]
     found = calculator.calculate(structs.replace(looped, attempts=unknown))
     assert (found.cost, found.source) == (None, "")
+
+
+def test_a_request_keeps_its_cost_when_the_prices_change(tmp_path: Path) -> None:
+    """The ledger stores the cost soon, and `logs` shows it later."""
+    settings = load(tmp_path, OWN)
+    finished = receipt("claude-haiku-4-5", "openai/own", (1_000, 0, 0, 1_000, 0))
+    stored = CurrentCosts(lambda: settings).calculate(finished)
+    assert stored.cost
+    settings = load(tmp_path, '[prices."openai/own"]\ninput = 50\noutput = 50\n')
+    assert CurrentCosts(lambda: settings).calculate(structs.replace(finished, cost=None)) != stored
+    feed = RequestFeed(RunningRequests())
+    feed.calculate_cost = CurrentCosts(lambda: settings).calculate
+    feed.add_finished(finished)
+    snapshot = msgspec.json.decode(encode_requests(feed.build_own_snapshot()), type=RequestSnapshot)  # of a worker
+    (shown,) = asyncio.run(feed.add_costs(snapshot.finished))
+    assert (shown.cost, shown.receipt.cost) == (stored.cost, stored)
 
 
 def test_usage_that_no_call_has_costs_the_price_of_the_receipt(calculator: CostCalculator) -> None:

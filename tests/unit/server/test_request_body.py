@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.errors import RequestTimeout, RequestTooLarge
+from anthropic_proxy.engine.routing.call_limits import FairQueue
+from anthropic_proxy.errors import ProxyBusy, RequestTimeout, RequestTooLarge
 from anthropic_proxy.gateway.server.auth import MAX_REQUEST_BYTES
-from anthropic_proxy.gateway.server.endpoints import read_body
+from anthropic_proxy.gateway.server.endpoints import BodyMemory, read_body
+from anthropic_proxy.gateway.services import Services
+from anthropic_proxy.plugins import Client, Receipt
+from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.virtual_time import in_virtual_time
 
 Message = MutableMapping[str, Any]
@@ -32,17 +36,26 @@ def piece(data: bytes, *, more: bool = False) -> Message:
     return {"type": "http.request", "body": data, "more_body": more}
 
 
+def new_services(**settings: str) -> Services:
+    return ProxyHarness(lambda *_: FakeResponse(200), **settings).services
+
+
+def new_memory(services: Services | None = None, client: str = "ann") -> BodyMemory:
+    receipt = Receipt(request_id="req_1", client=Client(client), started_at=0.0)
+    return BodyMemory(services or new_services(), receipt)
+
+
 async def test_a_body_without_a_length_may_not_grow_for_ever() -> None:
     quarter = piece(b"x" * (MAX_REQUEST_BYTES // 4), more=True)
     with pytest.raises(RequestTooLarge):
-        await read_body(sends(*[quarter] * 5))
+        await read_body(sends(*[quarter] * 5), new_memory())
 
 
 @in_virtual_time
 async def test_a_body_that_does_not_come_is_given_up() -> None:
     for messages in ([None], [piece(b"half", more=True), None]):
         with pytest.raises(RequestTimeout):
-            await read_body(sends(*messages), read_timeout_seconds=0.01)
+            await read_body(sends(*messages), new_memory(), read_timeout_seconds=0.01)
 
 
 @in_virtual_time
@@ -52,4 +65,53 @@ async def test_a_body_that_drips_is_given_up() -> None:
         return piece(b"x", more=True)
 
     with pytest.raises(RequestTimeout):
-        await read_body(receive, read_timeout_seconds=10, body_timeout_seconds=0.05)
+        await read_body(receive, new_memory(), read_timeout_seconds=10, body_timeout_seconds=0.05)
+
+
+LARGEST = b"x" * MAX_REQUEST_BYTES
+LENGTH = str(MAX_REQUEST_BYTES)
+REFUSAL = "The bodies of other requests need the 64 MB for large bodies (MAX_BODY_MEMORY_MB). Try again in a moment."
+
+
+@in_virtual_time
+async def test_large_bodies_wait_until_others_are_no_longer_needed() -> None:
+    services = new_services(MAX_BODY_MEMORY_MB="64")
+    held = [new_memory(services) for _ in range(2)]
+    for memory in held:
+        assert await read_body(sends(piece(LARGEST)), memory, LENGTH) == LARGEST
+    third = asyncio.create_task(read_body(sends(piece(LARGEST)), new_memory(services, "bob"), LENGTH))
+    small = await read_body(sends(piece(b"{}")), new_memory(services), "2")
+    await asyncio.sleep(20)
+    assert (small, third.done()) == (b"{}", False)
+    held[0].free(MAX_REQUEST_BYTES)
+    held[0].release()  # at the end of the request, once more
+    assert await third == LARGEST
+    with pytest.raises(ProxyBusy) as refused:
+        await read_body(sends(piece(LARGEST)), new_memory(services, "bob"), LENGTH)
+    assert (refused.value.status, refused.value.message) == (529, REFUSAL)
+
+
+@in_virtual_time
+async def test_a_body_without_a_length_has_the_memory_of_its_size_only() -> None:
+    services = new_services(MAX_BODY_MEMORY_MB="64")
+    half, quarter = b"x" * (MAX_REQUEST_BYTES // 2), b"x" * (MAX_REQUEST_BYTES // 4)
+    for _ in range(3):
+        assert await read_body(sends(piece(quarter, more=True), piece(quarter)), new_memory(services)) == half
+    with pytest.raises(ProxyBusy):
+        await read_body(sends(piece(half, more=True)), new_memory(services))
+
+
+async def test_a_request_that_gave_up_waiting_lets_smaller_ones_pass() -> None:
+    queue, served = FairQueue(4), list[str]()
+    await queue.acquire("x", 3)
+
+    async def serve(name: str, slots: int) -> None:
+        await queue.acquire(name, slots)
+        served.append(name)
+
+    large, small = asyncio.create_task(serve("a", 4)), asyncio.create_task(serve("b", 1))
+    await asyncio.sleep(0)
+    assert served == []
+    large.cancel()
+    await small
+    assert served == ["b"]

@@ -529,9 +529,7 @@ def _read_odd_usage(usage: Raw) -> _CountedUsage | None:
         ),
         service_tier=_read_string(members, "service_tier"),
         speed=_read_string(members, "speed"),
-        cost=members.get("cost", ABSENT),
-        is_byok=decode_repaired(members["is_byok"]) if "is_byok" in members else None,
-        cost_details=members.get("cost_details", ABSENT),
+        **{name: members.get(name, ABSENT) for name in StatedCost.__struct_fields__},
     )
 
 
