@@ -358,9 +358,9 @@ class MetricsTotals:
             for check in receipt.checks:
                 self.snapshot.add(CHECKS, labels=(check.verdict, check.kind))
         for record in receipt.inspections:
-            labels = (record.inspector, record.part, record.decision)
-            self.snapshot.add(INSPECTIONS, labels=labels)
-            self.snapshot.add(INSPECTION_SECONDS, record.seconds, labels)
+            decided = record.inspector, record.part, record.decision
+            self.snapshot.add(INSPECTIONS, labels=decided)
+            self.snapshot.add(INSPECTION_SECONDS, record.seconds, decided)
 
     def _name_model(self, receipt: Receipt) -> str:
         """Return the model label for a receipt. Clients choose model names, so the number of labels is limited, and a
