@@ -4,9 +4,10 @@ const [path, port, clientId, clientSecret, redirectUri] = process.argv.slice(2);
 const { Provider } = await import(path);
 const issuer = `http://127.0.0.1:${port}`;
 const provider = new Provider(issuer, {
-  clients: [{ client_id: clientId, client_secret: clientSecret, redirect_uris: [redirectUri] }],
+  clients: [{ client_id: clientId, client_secret: clientSecret, redirect_uris: [redirectUri], grant_types: ["authorization_code", "refresh_token"] }],
+  issueRefreshToken: async (context, client, code) => client.grantTypeAllowed("refresh_token"),
   claims: { openid: ["sub"], email: ["email", "email_verified"], groups: ["groups"] },
-  scopes: ["openid", "email", "groups"],
+  scopes: ["openid", "email", "groups", "offline_access"],
   pkce: { required: () => true },
   findAccount: async (context, id) => ({
     accountId: id,

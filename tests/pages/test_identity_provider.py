@@ -14,6 +14,7 @@ from tests.e2e.npm import install
 from tests.pages.browser import open_tab
 from tests.support.dashboard import ledger_settings
 from tests.support.server_process import Proxy, free_port, running_proxy
+from tests.support.sign_in import SECRET, Device
 from tests.support.waiting import WAIT_SECONDS
 
 if shutil.which("npm") is None:
@@ -36,6 +37,8 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         OIDC_SCOPES="openid email groups",
         OIDC_ADMINS="platform",
         OIDC_DOMAINS="example.com",
+        DASHBOARD_URL="http://127.0.0.1:{port}",
+        SIGN_IN_SECRET=SECRET,
     )
     package = install("oidc-provider", VERSION) / "oidc-provider/lib/index.js"
     with running_proxy(directory, settings) as running:
@@ -93,3 +96,30 @@ def test_a_user_of_another_domain_is_rejected(browser: Browser, proxy: Proxy) ->
     text = "The domain of ann@other.example is not accepted. OIDC_DOMAINS lists the accepted ones."
     expect(page.get_by_role("alert")).to_contain_text(text)
     assert Axe().run(page).response["violations"] == []
+
+
+def test_a_person_confirms_the_code_of_claude_code_and_the_provider_refreshes(browser: Browser, proxy: Proxy) -> None:
+    device = Device(proxy)
+    begun = device.begin()
+    page = open_tab(browser, proxy.url)
+    page.goto(begun["verification_uri_complete"])
+    expect(page.get_by_text(begun["user_code"], exact=True)).to_be_visible()
+    assert not Axe().run(page).response["violations"]
+    page.get_by_role("button", name="The codes match").click()
+    page.get_by_placeholder("Enter any login").fill("root@example.com")
+    page.get_by_placeholder("and password").fill("any")
+    page.get_by_role("button", name="Sign-in").click()
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_role("status")).to_have_text(
+        "claude-code/2.1.332 is signed in as root@example.com. Return to Claude Code. You can close this page."
+    )
+    assert not Axe().run(page).response["violations"]
+    device.tokens = device.poll().json()
+    assert device.tokens["email"] == "root@example.com"
+    for _ in range(2):
+        answer = device.refresh()
+        assert answer.status_code == 200, answer.text
+    page.goto("/device")
+    page.get_by_label("Code that Claude Code shows").fill("bcdf ghjk")
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_role("alert")).to_contain_text("No device waits with this code.")
