@@ -4,7 +4,7 @@ Claude Code states its user itself, and repeats it in each data point. So a name
 wherever the client has set it, and set in each resource, data point, log record and span.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,7 +13,13 @@ from anthropic_proxy.engine.json_decoding import decode_json
 from anthropic_proxy.plugins import Client
 
 SOURCE = "anthropic-proxy"
+MAX_FIELDS, MAX_NAMED = 100_000, 10_000
+"""Maximum number of fields of a message in protobuf, and of its resources, data points, records and spans. A small
+message can have millions of empty ones, each of which gets attributes."""
+_TOO_MANY = "the message has too many parts"
 _NAMES = ("identity.source", "user.id", "user.email", "user.groups", "user.team")
+_CLAIMS = (b"identity.source", b"user.")
+"""Texts of which each of these names has one."""
 _BYTES = 2
 """Wire type of texts and nested messages (protobuf.dev, "Encoding")."""
 _FIXED = {1: 8, 5: 4}
@@ -51,7 +57,8 @@ def name_sender(kind: str, body: bytes, attributes: Mapping[str, str], *, is_jso
         added = [{"key": name, "value": {"stringValue": value}} for name, value in attributes.items()]
         decoded = decode_json(body)
         try:
-            _edit_json(decoded, added)
+            if _edit_json(decoded, added) > MAX_NAMED:
+                raise ValueError(_TOO_MANY)
         except RecursionError:
             raise ValueError("the message is nested too deeply") from None
         return msgspec.json.encode(decoded)
@@ -59,72 +66,93 @@ def name_sender(kind: str, body: bytes, attributes: Mapping[str, str], *, is_jso
         _encode_field(1, name.encode()) + _encode_field(2, _encode_field(1, value.encode()))
         for name, value in attributes.items()
     ]
-    return _edit(body, _MESSAGES[kind], encoded)
+    return _Editor(encoded).edit(body, _MESSAGES[kind])
 
 
-def _edit_json(value: Any, added: list[Any], parent: str = "") -> None:
+def _edit_json(value: Any, added: list[Any], parent: str = "") -> int:
+    """Return the number of objects with attributes."""
+    count = 0
     if isinstance(value, list):
         for item in value:
-            _edit_json(item, added, parent)
+            count += _edit_json(item, added, parent)
     elif isinstance(value, dict):
         for name, item in value.items():
             if name != "attributes":
-                _edit_json(item, added, name)
+                count += _edit_json(item, added, name)
         if parent in _JSON_PARENTS:
             given = value.get("attributes")
             kept = given if isinstance(given, list) else []
-            value["attributes"] = [one for one in kept if not (isinstance(one, dict) and one.get("key") in _NAMES)]
-            value["attributes"] += added
+            kept = [one for one in kept if not (isinstance(one, dict) and one.get("key") in _NAMES)]
+            value["attributes"] = [*kept, *added]
+            count += 1
+    return count
 
 
-def _edit(message: bytes, node: _Node, added: list[bytes]) -> bytes:
-    pieces = []
-    place = node.get(_ATTRIBUTES)
-    for number, piece, content in _split_fields(message):
-        if content is None:
+class _Editor:
+    """Edits one message in protobuf. Raises `ValueError` above `MAX_FIELDS` and `MAX_NAMED`."""
+
+    def __init__(self, attributes: Sequence[bytes]) -> None:
+        self._attributes = attributes
+        self._left, self._named = MAX_FIELDS, 0
+
+    def edit(self, message: bytes, node: _Node) -> bytes:
+        pieces = []
+        place = node.get(_ATTRIBUTES)
+        for number, piece, content in self._split_fields(message):
+            if content is not None:
+                if number == place:
+                    if self._is_claim(content):
+                        continue
+                elif (child := node.get(number)) is not None:
+                    pieces.append(_encode_field(number, self.edit(content, child)))
+                    continue
             pieces.append(piece)
-        elif number == place:
-            if _find_name(content) not in _NAMES:
-                pieces.append(piece)
-        elif (child := node.get(number)) is not None:
-            pieces.append(_encode_field(number, _edit(content, child, added)))
-        else:
-            pieces.append(piece)
-    if place is not None:
-        pieces += [_encode_field(place, one) for one in added]
-    return b"".join(pieces)
+        if place is not None:
+            self._named += 1
+            if self._named > MAX_NAMED:
+                raise ValueError(_TOO_MANY)
+            pieces += [_encode_field(place, one) for one in self._attributes]
+        return b"".join(pieces)
 
+    def _is_claim(self, attribute: bytes) -> bool:
+        """Of a repeated field, the last one counts."""
+        if not any(word in attribute for word in _CLAIMS):
+            return False
+        fields = self._split_fields(attribute)
+        names = [content for number, _, content in fields if number == 1 and content is not None]
+        return bool(names) and names[-1].decode("utf-8", "replace") in _NAMES
 
-def _find_name(attribute: bytes) -> str:
-    """Of a repeated field, the last one counts."""
-    names = [content for number, _, content in _split_fields(attribute) if number == 1 and content is not None]
-    return names[-1].decode("utf-8", "replace") if names else ""
-
-
-def _split_fields(message: bytes) -> Iterator[tuple[int, bytes, bytes | None]]:
-    """Yield number, bytes and content of each field. The content of a number is None."""
-    position = 0
-    while position < len(message):
-        tag, start = _decode_number(message, position)
-        content = None
-        if tag & 7 == _BYTES:
-            size, start = _decode_number(message, start)
-            end = start + size
-            content = message[start:end]
-        elif tag & 7 == 0:
-            _, end = _decode_number(message, start)
-        elif tag & 7 in _FIXED:
-            end = start + _FIXED[tag & 7]
-        else:
-            raise ValueError("unknown wire type")
-        if end > len(message):
-            raise ValueError("the message is incomplete")
-        yield tag >> 3, message[position:end], content
-        position = end
+    def _split_fields(self, message: bytes) -> Iterator[tuple[int, bytes, bytes | None]]:
+        """Yield number, bytes and content of each field. The content of a number is None."""
+        position, length = 0, len(message)
+        while position < length:
+            self._left -= 1
+            if self._left < 0:
+                raise ValueError(_TOO_MANY)
+            tag, start = message[position], position + 1
+            if tag > 127:
+                tag, start = _decode_number(message, position)
+            content = None
+            if tag & 7 == _BYTES:
+                size, start = _decode_number(message, start)
+                end = start + size
+                content = message[start:end]
+            elif tag & 7 == 0:
+                _, end = _decode_number(message, start)
+            elif tag & 7 in _FIXED:
+                end = start + _FIXED[tag & 7]
+            else:
+                raise ValueError("unknown wire type")
+            if end > length:
+                raise ValueError("the message is incomplete")
+            yield tag >> 3, message[position:end], content
+            position = end
 
 
 def _decode_number(message: bytes, position: int) -> tuple[int, int]:
     """Return a number (varint) and the position behind it."""
+    if position < len(message) and message[position] < 128:
+        return message[position], position + 1
     value = shift = 0
     for index in range(position, min(position + 10, len(message))):
         value |= (message[index] & 127) << shift

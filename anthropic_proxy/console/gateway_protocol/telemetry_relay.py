@@ -17,7 +17,7 @@ from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
 
 PATHS = ("/v1/metrics", "/v1/logs", "/v1/traces")
-MAX_BYTES = 4 * 1024 * 1024
+MAX_BYTES = 1024 * 1024
 """Maximum size of one request. A larger one is dropped."""
 MAX_QUEUED, MAX_QUEUED_BYTES = 500, 16 * 1024 * 1024
 _MAX_BYTES_ON_LOOP = 64 * 1024
