@@ -21,6 +21,7 @@ ProxyError                            base class
 │  ├─ UpstreamOverloaded                   529 overloaded_error
 │  └─ CircuitOpen                          provider not called after repeated failures; status of the last failure
 ├─ ProxyBusy                         529 overloaded_error; the queue in front of the upstreams is full, or a subclass
+│  ├─ IssuerUnavailable                    the keys of an issuer cannot be read (`console/keys/service_tokens.py`)
 │  ├─ KeysUnavailable                      the database of virtual keys is not available (`console/keys/key_table.py`)
 │  └─ StoreUnavailable                     Redis, which counts limits, is not available (`engine/hooks.py`)
 ├─ ServerToolFailed                  a web search or web fetch of the proxy failed; the request continues

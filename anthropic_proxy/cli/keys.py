@@ -1,7 +1,5 @@
 """Commands `keys …`: virtual keys that this proxy gives to its clients, with limits and budgets."""
 
-import getpass
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +9,7 @@ from cyclopts import Parameter
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.commands import new_group
-from anthropic_proxy.cli.ledger_access import changing_database, open_ledger_for_reading
+from anthropic_proxy.cli.ledger_access import changing_database, name_author, open_ledger_for_reading
 from anthropic_proxy.cli.output import Column, Output, encode_printed_json, open_data_output
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.keys.administration import KeyAction, KeyOutcome, decode_command, open_administration
@@ -364,12 +362,7 @@ def _execute(
     texts = {name: text for name, text in options.items() if text is not None}
     command = decode_command(action, target, texts, time.time(), prefix="--")
     settings = load_command_settings()
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = "unknown"
-    actor = f"command ({user}@{platform.node()})"
-    with changing_database(settings), open_administration(settings, actor) as administration:
+    with changing_database(settings), open_administration(settings, name_author()) as administration:
         return administration.execute(command), settings
 
 

@@ -1,5 +1,7 @@
 """Access of commands to the ledger, the database of client requests, with errors for the user."""
 
+import getpass
+import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +11,7 @@ from msgspec import structs
 from sqlalchemy import Connection, exc
 
 from anthropic_proxy.cli.local_proxy import RECENT_PATH, find_proxy
+from anthropic_proxy.console.keys.administration import open_administration
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
     classify_database_error,
@@ -17,6 +20,7 @@ from anthropic_proxy.console.ledger.database import (
 )
 from anthropic_proxy.console.ledger.engines import new_reading_error, read_ledger
 from anthropic_proxy.console.ledger.periods import RequestSelection
+from anthropic_proxy.console.ledger.read_access import ReadAccess, restrict_reading
 from anthropic_proxy.console.ledger.receipt_queue import EXCHANGE_PATH, MAX_CONTENT_BYTES
 from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.request_queries import (
@@ -26,6 +30,7 @@ from anthropic_proxy.console.ledger.request_queries import (
     to_receipt,
 )
 from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.console.ledger.users import LedgerUser
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
@@ -42,11 +47,28 @@ def open_ledger_for_reading(settings: Settings) -> Iterator[Connection | None]:
 
     Raises `ConfigurationError` if the ledger is off or unreadable.
     """
+    with _open_restricted(settings) as (connection, _):
+        yield connection
+
+
+@contextmanager
+def _open_restricted(settings: Settings) -> Iterator[tuple[Connection | None, ReadAccess | None]]:
+    """The connection shows no stored texts of other people."""
     try:
         with read_ledger(settings) as connection:
-            yield connection
+            user = LedgerUser(role="owner")
+            yield connection, None if connection is None else restrict_reading(connection, user, settings)
     except exc.SQLAlchemyError as error:
         raise new_reading_error(find_database(settings), getattr(error, "orig", None) or error) from None
+
+
+def name_author() -> str:
+    """Return the author of a change by a command, for the audit log."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "unknown"
+    return f"command ({user}@{platform.node()})"
 
 
 @contextmanager
@@ -88,7 +110,17 @@ def require_stored_body(settings: Settings, row: StoredRequest, command_or_optio
     Raises `ConfigurationError` if the ledger lacks the complete body. The message begins with `command_or_option`,
     which needs the body, and ends with `remedy`.
     """
-    with open_ledger_for_reading(settings) as connection:
+    with _open_restricted(settings) as (connection, access):
+        if access is not None and access.find_others([row]):
+            if not access.opens_others:
+                raise ConfigurationError(
+                    f"{command_or_option} needs the text of {row.id}, which another person has sent. Administrators "
+                    f"read texts of others only with ADMINS_READ_CONTENT=true in {settings.variables_file}.{remedy}",
+                    code="explain-source",
+                )
+            with changing_database(settings), open_administration(settings, name_author()) as administration:
+                administration.record_look(row.id, [row])
+            access.opened.add(row.id)
         found = [] if connection is None else read_contents(connection, row.id)
     body = next((one for one in found if one.kind == "request"), None)
     if body is None:

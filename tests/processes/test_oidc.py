@@ -145,10 +145,10 @@ def test_a_member_reads_only_the_own_requests(team: Team) -> None:
     assert "project-of-ann" in member.get("/dashboard/requests").text
     assert "project-of-ben" in viewer.get("/dashboard/requests").text
     assert "words-of-ann" in member.get("/dashboard/sessions").text
-    assert "words-of-ben" in viewer.get("/dashboard/sessions").text
+    assert "words-of-ben" not in viewer.get("/dashboard/sessions").text
     images = [f"/dashboard/requests/{team.ids[owner]}/images/0" for owner in ("ann", "ben")]
     assert [member.get(image).status_code for image in images] == [200, 404]
-    assert [viewer.get(image).status_code for image in images] == [200, 200]
+    assert [viewer.get(image).status_code for image in images] == [200, 404]
     assert team.proxy.client().get(images[0]).status_code == 403
     assert "key-of-ann" in read_snapshot(member)
     assert "ben" not in read_snapshot(member)

@@ -88,6 +88,16 @@ class Browser:
         return self.client.get(self.follow(self.confirm(begun["user_code"])))
 
 
+def sign_in_to_dashboard(proxy: Proxy) -> httpx.Client:
+    """Return the browser of the present user of the identity provider, with a session of the dashboard."""
+    client = proxy.client()
+    begun = client.get("/dashboard/oidc/start", params={"next": "/dashboard"})
+    assert begun.status_code == 303, begun.text
+    answer = client.get(httpx.get(begun.headers["location"], trust_env=False).headers["location"])
+    assert (answer.status_code, answer.headers.get("refresh")) == (200, "0; url=/dashboard"), answer.text
+    return client
+
+
 def _forward(address: str) -> dict[str, str]:
     return {"x-forwarded-for": address} if address else {}
 

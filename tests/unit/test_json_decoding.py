@@ -13,8 +13,9 @@ from joserfc.jwk import RSAKey
 
 from anthropic_proxy.cli.proxy_client import get_json, stream_message
 from anthropic_proxy.console.dashboard.sign_in import BrowserSessions
-from anthropic_proxy.console.identity.oidc_client import decode_key_set, verify_id_token
+from anthropic_proxy.console.identity.oidc_client import verify_id_token
 from anthropic_proxy.console.identity.people import OidcError
+from anthropic_proxy.console.identity.signed_tokens import decode_key_set
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import LEARNED_FILE_NAME, load_learned_models

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from anthropic_proxy.console.dashboard.page import Form, OpenedForm
-from anthropic_proxy.console.dashboard.permissions import explain_doctor_denial
 from anthropic_proxy.console.dashboard.web import is_from_own_page, redirect
 from anthropic_proxy.console.doctor.runs import find_directory
 from anthropic_proxy.console.doctor.stored_runs import find_latest_start
@@ -50,7 +49,6 @@ async def _submit(form: OpenedForm, sent: Mapping[str, str]) -> RouteResponse:
 FORM = Form(
     section="Providers",
     page_path=PROVIDERS_PATH,
-    explain_denial=explain_doctor_denial,
     show=_show,
     submit=_submit,
 )

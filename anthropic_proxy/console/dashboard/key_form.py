@@ -8,7 +8,7 @@ from functools import partial
 from msgspec import Struct
 
 from anthropic_proxy.console.dashboard.page import Form, OpenedForm
-from anthropic_proxy.console.dashboard.permissions import explain_key_denial
+from anthropic_proxy.console.dashboard.permissions import find_rights
 from anthropic_proxy.console.keys.administration import (
     KeyAction,
     KeyAdministration,
@@ -17,6 +17,7 @@ from anthropic_proxy.console.keys.administration import (
     open_administration,
 )
 from anthropic_proxy.console.keys.descriptions import describe_field_value, describe_unknown_routes
+from anthropic_proxy.console.keys.rights import Rights
 from anthropic_proxy.console.keys.virtual_keys import NONE, RULE_NAMES, VirtualKey, encode_rule_texts
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
@@ -31,14 +32,18 @@ from anthropic_proxy.plugins import Gateway, RouteResponse
 
 async def _show(form: OpenedForm) -> RouteResponse:
     action, target = (form.request.query.get(name, [""])[-1] for name in ("action", "target"))
-    sent = {"action": action, "target": target}
-    return await _respond(form, await form.site.use_database(form.request, partial(_run, sent=sent, actor="")))
+    run = partial(_run, sent={"action": action, "target": target}, actor="", rights=_find_rights(form))
+    return await _respond(form, await form.site.use_database(form.request, run))
 
 
 async def _submit(form: OpenedForm, sent: Mapping[str, str]) -> RouteResponse:
     name = form.request.client.name if form.session is None else form.session.client_name
-    change = partial(_run, sent=sent, actor=f"dashboard ({name})", is_sent=True)
+    change = partial(_run, sent=sent, actor=f"dashboard ({name})", rights=_find_rights(form), is_sent=True)
     return await _respond(form, await form.site.use_database(form.request, change))
+
+
+def _find_rights(form: OpenedForm) -> Rights:
+    return find_rights(form.request, form.session, form.site.gateway.settings)
 
 
 async def _respond(form: OpenedForm, found: "KeyForm | str") -> RouteResponse:
@@ -55,13 +60,15 @@ async def _respond(form: OpenedForm, found: "KeyForm | str") -> RouteResponse:
     return await form.respond("key_form.html", values)
 
 
-def _run(gateway: Gateway, *, sent: Mapping[str, str], actor: str, is_sent: bool = False) -> "KeyForm | str":
+def _run(
+    gateway: Gateway, *, sent: Mapping[str, str], actor: str, rights: Rights, is_sent: bool = False
+) -> "KeyForm | str":
     """Runs in a thread. A sentence is returned if the database is not available. `is_sent` False: the form is only
     loaded.
     """
     settings = gateway.settings
     try:
-        with open_administration(settings, actor) as administration:
+        with open_administration(settings, actor, rights=rights) as administration:
             if is_sent:
                 return submit_form(administration, settings, sent)
             return load_form(administration, settings, sent["action"], sent["target"])
@@ -112,6 +119,7 @@ def load_form(administration: KeyAdministration, settings: Settings, name: str, 
     if action == "team":
         if not target:
             raise InvalidRequest("target: the value is empty; use the name of a team.", code="dashboard-parameter")
+        administration.rights.require_all_keys()
         team = administration.find_team(target)
         fields, title = encode_rule_texts(team.rules), _TITLES[action].format(target)
         before = find_digest(team)
@@ -122,9 +130,12 @@ def load_form(administration: KeyAdministration, settings: Settings, name: str, 
         return KeyForm(action=action, title=title, target=target, key=key, before=find_digest(found))
     key = VirtualKey(id="", label="") if action == "create" else administration.require_key(target)
     fields = {}
+    if key.id:
+        administration.rights.require_change(key, of_fields=action == "change")
     if action in ("create", "change"):
-        fields = {"label": key.label, "owner": key.owner, "team": key.team, "expires": ""}
-        fields |= encode_rule_texts(key.rules)
+        is_own = bool(key.person) if key.id else administration.rights.creates_own_keys
+        given = {} if is_own else {"owner": key.owner, "team": key.team}
+        fields = {"label": key.label, **given, "expires": "", **encode_rule_texts(key.rules)}
     elif action == "rotate":
         fields = {"overlap": OVERLAPS[0][0]}
     return KeyForm(
@@ -168,4 +179,4 @@ def submit_form(administration: KeyAdministration, settings: Settings, sent: Map
     return form
 
 
-FORM = Form(section="Keys", page_path="/dashboard/keys", explain_denial=explain_key_denial, show=_show, submit=_submit)
+FORM = Form(section="Keys", page_path="/dashboard/keys", show=_show, submit=_submit)

@@ -41,14 +41,15 @@ from anthropic_proxy.console.keys.queries import (
     find_key,
     find_team,
     list_audit_entries,
-    list_keys,
-    list_teams,
+    list_readable_keys,
+    list_readable_teams,
     read_all_spending,
     require_key,
 )
 from anthropic_proxy.console.keys.sign_ins import SignIn, encode_sign_in, list_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import AuditEntry, KeyStatus, Team, VirtualKey
 from anthropic_proxy.console.ledger import queries
+from anthropic_proxy.console.ledger.database import Reader
 from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.export import ExportTable, format_time, tabulate, tabulate_requests, to_dollars
 from anthropic_proxy.console.ledger.queries import find_last_key_uses
@@ -56,6 +57,7 @@ from anthropic_proxy.console.ledger.records import UsageSums, add_up, add_up_gro
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.gateway.permissions import may
 from anthropic_proxy.gateway.settings.key_rules import LIMIT_FIELDS, LIST_FIELDS, Rules
 from anthropic_proxy.plugins import StoreUnavailable
 
@@ -278,18 +280,24 @@ def build_keys_page(context: PageContext) -> Mapping[str, Any]:
         "sign_ins": Table(
             caption="Persons that have signed in from Claude Code",
             columns=_SIGN_IN_COLUMNS,
-            rows=build_rows(_SIGN_IN_COLUMNS, _list_sign_ins(context), lambda row: row.id, is_link=False),
+            rows=build_rows(
+                _SIGN_IN_COLUMNS, _list_sign_ins(context)[:_MAX_SIGN_INS], lambda row: row.id, is_link=False
+            ),
             id="sign-ins",
             style="keys",
         ),
         "statuses": STATUS_TITLES,
         "is_empty": not found.keys,
+        "no_new_key": context.rights.explain_no_new_key(),
+        "changes_teams": may(context.rights.role, "manage all keys"),
+        "reads_audit": may(context.rights.role, "read all keys"),
         "hidden": hidden,
     }
 
 
 def _list_sign_ins(context: PageContext) -> Sequence[SignIn]:
-    return list_sign_ins(EngineReader(context.connection), context.now)[:_MAX_SIGN_INS]
+    found = list_sign_ins(require_reader(context), context.now)
+    return [each for each in found if context.rights.reads_sign_in(each.user.email)]
 
 
 def _summarize(rows: Sequence[KeyRow]) -> str:
@@ -337,14 +345,15 @@ class KeyList(Struct, frozen=True):
 
 def read_key_list(context: PageContext) -> KeyList:
     """Active keys come first."""
-    keys, teams = list_keys(EngineReader(context.connection)), list_teams(EngineReader(context.connection))
+    reader, rights = require_reader(context), context.rights
+    keys, teams = list_readable_keys(reader, rights), list_readable_teams(reader, rights)
     named = {team.name: team for team in teams}
     own = structs.replace(context.model_selection, values={}, text="", is_changed=False)
     sums, team_sums = (
         add_up_groups((row.group, row.sums) for row in queries.sum_periods(context.connection, own, 0, column))
         for column in ("key_label", "team")
     )
-    names = sorted({*named, *(key.team for key in keys), *team_sums} - {""})
+    names = sorted({*named, *(key.team for key in keys), *filter(rights.reads_team, team_sums)} - {""})
     named = {name: named.get(name, Team(name)) for name in names}
     spending, problem = read_used_budgets(context, [*keys, *named.values()])
     uses = find_last_key_uses(context.connection)
@@ -359,6 +368,10 @@ def read_key_list(context: PageContext) -> KeyList:
         for name, team in named.items()
     ]
     return KeyList(rows, team_rows, problem)
+
+
+def require_reader(context: PageContext) -> Reader:
+    return context.keys or EngineReader(context.connection)
 
 
 class UsedBudgets(NamedTuple):
@@ -389,14 +402,14 @@ def read_used_budgets(context: PageContext, owners: Sequence[VirtualKey | Team])
 
 def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
     """Return the template values of the page about the virtual key in the URL. None: this key does not exist."""
-    key = find_key(EngineReader(context.connection), context.path_parameters["id"])
-    if key is None:
+    key = find_key(require_reader(context), context.path_parameters["id"])
+    if key is None or not context.rights.reads(key):
         return None
     context = limit_to_key(context, key)
     periods, chosen = divide_range(context.charted_query), context.selection
     by_period = queries.sum_model_periods(context.connection, context.model_selection, periods.seconds)
     total = add_up(row.model.sums for row in by_period)
-    team = find_team(EngineReader(context.connection), key.team) if key.team else None
+    team = find_team(require_reader(context), key.team) if key.team else None
     spending, problem = read_used_budgets(context, [key] if team is None else [key, team])
     last, link = find_last_key_uses(context.connection, key.label), context.query.link("/dashboard/requests")
     row = build_key_row(key, total, spending.get(key.id), last.get(key.label), context.now, link=link)
@@ -423,6 +436,9 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
     shown = format_sums(total)
     return {
         "title": f"Key {key.label}",
+        "refusal": context.rights.explain_denial(key),
+        "changes_fields": context.rights.changes_fields(key),
+        "reads_audit": may(context.rights.role, "read all keys"),
         "query": context.query,
         "row": row,
         "key": key,
@@ -460,7 +476,7 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
             [build_finished_row(one, context.now) for one in latest], "Latest requests of the key"
         ),
         "changes": _build_change_table(
-            list_audit_entries(EngineReader(context.connection), key_id=key.id, limit=_MAX_CHANGES),
+            list_audit_entries(require_reader(context), key_id=key.id, limit=_MAX_CHANGES),
             "Changes of the key",
             "changes",
             [column for column in _CHANGE_COLUMNS if column.name != "target"],
@@ -513,7 +529,7 @@ def list_shown_entries(context: PageContext, limit: int = _MAX_AUDIT_ROWS) -> Se
         if text and not (text.isascii() and text.isdecimal() and len(text) < 10):
             raise InvalidRequest(f"{name}: {text[:40]!r} is not an id of this list.", code="paging")
     return list_audit_entries(
-        EngineReader(context.connection),
+        require_reader(context),
         before_id=int(query.before) if query.before else None,
         after_id=int(query.after) if query.after else None,
         limit=limit,
@@ -632,17 +648,17 @@ def _tabulate_teams(context: PageContext) -> ExportTable:
 
 def _tabulate_sign_ins(context: PageContext) -> ExportTable:
     names = ("id", "email", "key_id", "device", "address", "created_at", "refreshed_at", "checked_at", "ends_at")
-    values = [encode_sign_in(each) for each in list_sign_ins(EngineReader(context.connection), context.now)]
+    values = [encode_sign_in(each) for each in _list_sign_ins(context)]
     return tabulate({name: itemgetter(name) for name in names}, values)
 
 
 def _tabulate_key_changes(context: PageContext) -> ExportTable:
-    key = require_key(EngineReader(context.connection), context.path_parameters["id"])
-    return tabulate(_ENTRY_EXPORT, list_audit_entries(EngineReader(context.connection), key_id=key.id))
+    key = require_key(require_reader(context), context.path_parameters["id"], context.rights)
+    return tabulate(_ENTRY_EXPORT, list_audit_entries(require_reader(context), key_id=key.id))
 
 
 def _tabulate_key_requests(context: PageContext) -> ExportTable:
-    key = require_key(EngineReader(context.connection), context.path_parameters["id"])
+    key = require_key(require_reader(context), context.path_parameters["id"], context.rights)
     return tabulate_requests(list_exported_requests(limit_to_key(context, key)))
 
 

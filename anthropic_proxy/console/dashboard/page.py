@@ -14,11 +14,13 @@ from sqlalchemy import Connection, exc
 from anthropic_proxy.console.dashboard.permissions import Session
 from anthropic_proxy.console.dashboard.query import ViewQuery
 from anthropic_proxy.console.doctor.stored_runs import DoctorRun
+from anthropic_proxy.console.keys.rights import ADMINISTRATOR, Rights
+from anthropic_proxy.console.ledger.database import Reader
 from anthropic_proxy.console.ledger.export import ExportTable
 from anthropic_proxy.console.ledger.periods import MAX_SHORT_RANGE_HOURS, RequestSelection
 from anthropic_proxy.console.ledger.queries import LedgerExtent, PreviousRange, sum_periods, sum_previous_range
 from anthropic_proxy.console.ledger.read_access import describe_read_failure
-from anthropic_proxy.console.ledger.records import FACETS, add_up
+from anthropic_proxy.console.ledger.records import FACETS, StoredRequest, add_up
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.errors import ClientError
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
 
 _FIVE_MINUTES = 300
 ResultT = TypeVar("ResultT")
+OpenTexts = Callable[[str, Sequence[StoredRequest]], str]
+"""Function that makes stored texts of requests readable, those of others with an entry of the audit log. Its first
+argument names the object, such as the session, in that log. It returns why texts of others stay hidden; "": all may be
+read."""
 
 
 class WaitFor(Protocol):
@@ -65,6 +71,11 @@ class PageContext(Struct, frozen=True, kw_only=True):
     path_parameters: dict[str, str] = {}
     form_token: str = ""
     """Token that forms of this browser must contain, as protection against other sites. "": no key is required."""
+    rights: Rights = ADMINISTRATOR
+    """Which keys the user reads and changes."""
+    keys: Reader | None = None
+    """Reader of keys and teams, which shows all: queries with `rights` leave others out. None: the page shows none."""
+    open_texts: OpenTexts = lambda *_: ""
     searched: tuple[int, int] | None = None
     """Time range that a search reads, in microseconds since the epoch. None: the whole range in the URL."""
 
@@ -217,8 +228,6 @@ class Form(Struct, frozen=True, kw_only=True):
     section: str
     page_path: str
     """Page to which the user returns."""
-    explain_denial: Callable[[RouteRequest, Session | None, Settings], str]
-    """Function that returns the reason for which a user may not use the form. "": the user may."""
     show: "Callable[[OpenedForm], Awaitable[RouteResponse]]"
     submit: "Callable[[OpenedForm, Mapping[str, str]], Awaitable[RouteResponse]]"
     """Called only if the form is one of this browser."""

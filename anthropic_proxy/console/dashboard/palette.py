@@ -13,7 +13,8 @@ from sqlalchemy import Connection
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.conversation import escape_controls
 from anthropic_proxy.console.dashboard.costs import NOUNS
-from anthropic_proxy.console.dashboard.permissions import find_role, list_navigation_entries, may_open
+from anthropic_proxy.console.dashboard.page import OpenTexts
+from anthropic_proxy.console.dashboard.permissions import find_role, list_navigation_entries
 from anthropic_proxy.console.dashboard.query import session_link
 from anthropic_proxy.console.dashboard.sign_in import find_session
 from anthropic_proxy.console.dashboard.web import SECURITY_HEADERS
@@ -22,6 +23,7 @@ from anthropic_proxy.console.ledger.queries import sum_usage
 from anthropic_proxy.console.ledger.request_queries import list_sessions
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS
 from anthropic_proxy.console.session_names import find_names, name_session
+from anthropic_proxy.gateway.permissions import may_open
 from anthropic_proxy.gateway.settings_listing import list_settings
 from anthropic_proxy.plugins import RouteRequest, RouteResponse
 
@@ -42,19 +44,19 @@ class PaletteEntry(Struct, frozen=True):
 
 
 _VIEWS = (
-    ("Requests", "Failed requests", "/dashboard/requests?outcome=error"),
-    ("Requests", "Slowest requests", "/dashboard/requests?sort=-total"),
-    ("Requests", "Most expensive requests", "/dashboard/requests?sort=-cost"),
-    *(("Costs", f"Costs by {noun}", f"/dashboard/costs?by={name}") for name, noun in NOUNS.items()),
+    ("Failed requests", "/dashboard/requests?outcome=error"),
+    ("Slowest requests", "/dashboard/requests?sort=-total"),
+    ("Most expensive requests", "/dashboard/requests?sort=-cost"),
+    *((f"Costs by {noun}", f"/dashboard/costs?by={name}") for name, noun in NOUNS.items()),
 )
-"""Section, title and URL of frequent views."""
+"""Title and URL of frequent views."""
 
 
 async def send_entries(site: "Site", request: RouteRequest) -> RouteResponse:
     session = await find_session(site, request)
     role, settings = find_role(request, session), site.gateway.settings
 
-    def find(connection: Connection) -> list[PaletteEntry]:
+    def find(connection: Connection, _: OpenTexts) -> list[PaletteEntry]:
         start = round((time.time() - SESSION_DAYS * DAY_SECONDS) * MICROSECONDS)
         chosen = RequestSelection(start=start)
         used = structs.replace(chosen, has_model=True)
@@ -81,9 +83,9 @@ async def send_entries(site: "Site", request: RouteRequest) -> RouteResponse:
     entries = [
         PaletteEntry("Page", one.section, one.path, f"g {one.key}") for one in list_navigation_entries(settings, role)
     ]
-    entries += [PaletteEntry("View", title, href) for section, title, href in _VIEWS if may_open(role, section)]
+    entries += [PaletteEntry("View", title, href) for title, href in _VIEWS if may_open(role, href)]
     entries += await site.read("Sessions", request, find)
-    if may_open(role, "Settings"):
+    if may_open(role, "/dashboard/settings"):
         entries += [
             PaletteEntry("Setting", one.name, f"/dashboard/settings?q={one.name}")
             for one in list_settings(settings, site.gateway.catalog)

@@ -1,21 +1,14 @@
-"""Who may do what in the dashboard.
+"""What a user may do in the dashboard, by the role of the session (`gateway/permissions.py`)."""
 
-An `admin` (a key of `ADMIN_API_KEY`) may do everything. An `owner` (a key of `PROXY_API_KEY`, or a client on this
-machine if no key is required) may do all but change virtual keys and teams. A `viewer` only reads, and a `member` only
-reads requests of own virtual keys. The settings give a role to each user of an identity provider.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec import Struct
 
-from anthropic_proxy.console.identity.people import Role
-from anthropic_proxy.errors import PermissionDenied
-from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.console.keys.rights import Rights
+from anthropic_proxy.gateway.permissions import Permission, Role, find_client_role, may, may_open
+from anthropic_proxy.gateway.settings import Settings, SignInGroup
 from anthropic_proxy.plugins import RouteRequest
-
-MEMBER_SECTIONS = ("Overview", "Requests", "Sessions", "Costs", "Models")
 
 
 class Session(Struct, frozen=True, kw_only=True):
@@ -27,6 +20,8 @@ class Session(Struct, frozen=True, kw_only=True):
     role: Role = "owner"
     email: str = ""
     """E-mail address of the user. "": the user signed in with a key."""
+    group: SignInGroup | None = None
+    """Table of the user's group. None: none."""
 
 
 class NavigationEntry(NamedTuple):
@@ -37,24 +32,21 @@ class NavigationEntry(NamedTuple):
 
 def find_role(request: RouteRequest, session: Session | None) -> Role:
     """`session` None: the browser needs no sign-in."""
-    if session is not None:
-        return session.role
-    # an owner has sent a key of PROXY_API_KEY, or is on this machine while no key is required
-    return "admin" if request.client.role == "admin" else "owner"
+    return find_client_role(request.client) if session is None else session.role
 
 
-def may_open(role: Role, section: str) -> bool:
-    return role != "member" or section in MEMBER_SECTIONS
-
-
-def require_section(role: Role, section: str) -> None:
-    """Raises `PermissionDenied` if the role does not include the pages of a section."""
-    if not may_open(role, section):
-        raise PermissionDenied(
-            f"The role {role} does not include the page {section}. Open /dashboard, or ask an administrator for "
-            "another role.",
-            code="dashboard-role",
-        )
+def find_rights(request: RouteRequest, session: Session | None, settings: Settings) -> Rights:
+    """The teams of the user are not yet known."""
+    if session is None or not session.email:
+        return Rights(role=find_role(request, session))
+    group = session.group or SignInGroup(name="")
+    return Rights(
+        role=session.role,
+        email=session.email,
+        team=group.team,
+        rules=group.rules,
+        max_keys=settings.keys_per_person,
+    )
 
 
 NAVIGATION = (
@@ -71,66 +63,51 @@ KEYS_ENTRY = NavigationEntry("Keys", "/dashboard/keys", "k")
 
 def list_navigation_entries(settings: Settings, role: Role) -> Sequence[NavigationEntry]:
     entries = (*NAVIGATION[:-1], KEYS_ENTRY, NAVIGATION[-1]) if settings.virtual_keys else NAVIGATION
-    return [entry for entry in entries if may_open(role, entry.section)]
+    return [entry for entry in entries if may_open(role, entry.path)]
 
 
-def reads_own_requests_only(role: Role) -> bool:
-    return role == "member"
+class _Denial(NamedTuple):
+    disabled: str
+    """With `DASHBOARD_EDITING=false`."""
+    of_role: str
+    of_address: str = ""
+    """For a browser that needs no sign-in, and is not on this machine."""
 
 
-def explain_settings_denial(request: RouteRequest, session: Session | None, settings: Settings) -> str:
-    """Return the reason for which this user may not change settings. "": the user may change them."""
-    return _explain_denial(
-        request,
-        session,
-        settings,
-        disabled="DASHBOARD_EDITING is false, so the dashboard changes no settings.",
-        of_role="{} has the role {}, which changes no settings.",
-        of_address=(
-            "Settings can be changed in a browser on this machine, or after a sign-in with a key of PROXY_API_KEY."
-        ),
-    )
+_DENIALS: Mapping[Permission, _Denial] = {
+    "change settings": _Denial(
+        "DASHBOARD_EDITING is false, so the dashboard changes no settings.",
+        "{} has the role {}, which changes no settings.",
+        "Settings can be changed in a browser on this machine, or after a sign-in with a key of PROXY_API_KEY.",
+    ),
+    "run the doctor": _Denial(
+        "DASHBOARD_EDITING is false, so the dashboard does not run the doctor.",
+        "{} has the role {}, which does not run the doctor.",
+        "The doctor can be run in a browser on this machine, or after a sign-in with a key of PROXY_API_KEY.",
+    ),
+    "manage own keys": _Denial(
+        "DASHBOARD_EDITING is false, so the dashboard changes no keys.",
+        "Keys can be changed after a sign-in with a key of ADMIN_API_KEY{}.",
+    ),
+}
 
 
-def explain_doctor_denial(request: RouteRequest, session: Session | None, settings: Settings) -> str:
-    """Return the reason for which this user may not run the doctor. "": the user may run it. The test requests of the
-    doctor cost money, so a run needs the permission to change settings.
-    """
-    reason = _explain_denial(
-        request,
-        session,
-        settings,
-        disabled="DASHBOARD_EDITING is false, so the dashboard does not run the doctor.",
-        of_role="{} has the role {}, which does not run the doctor.",
-        of_address=(
-            "The doctor can be run in a browser on this machine, or after a sign-in with a key of PROXY_API_KEY."
-        ),
-    )
-    if reason or settings.data_directory is not None:
-        return reason
-    return (
-        "Results of the doctor cannot be stored, because the environment names no directory for data. Set "
-        "XDG_DATA_HOME or HOME."
-    )
-
-
-def _explain_denial(
-    request: RouteRequest, session: Session | None, settings: Settings, *, disabled: str, of_role: str, of_address: str
-) -> str:
+def explain_denial(permission: Permission, request: RouteRequest, session: Session | None, settings: Settings) -> str:
+    """Return the reason for which this user may not use the forms of a permission. "": the user may use them."""
+    texts, role = _DENIALS[permission], find_role(request, session)
     if not settings.dashboard_editing:
-        return disabled
-    if session is not None:
-        may_change = session.role in ("admin", "owner")
-        return "" if may_change else of_role.format(session.client_name, session.role)
+        return texts.disabled
+    if permission == "manage own keys":
+        remedy = "" if settings.admin_api_keys else ", which is not set. Set it in .env"
+        return "" if may(role, permission) else texts.of_role.format(remedy)
+    if session is not None and not may(role, permission):
+        return texts.of_role.format(session.client_name, role)
     # with ALLOW_UNAUTHENTICATED, the proxy accepts clients from every address, so no address is trusted
-    return "" if request.client.address_trusted and not settings.allow_unauthenticated else of_address
-
-
-def explain_key_denial(request: RouteRequest, session: Session | None, settings: Settings) -> str:
-    if not settings.dashboard_editing:
-        return "DASHBOARD_EDITING is false, so the dashboard changes no keys."
-    if find_role(request, session) == "admin":  # the API below /admin has the same rule
-        return ""
-    if settings.admin_api_keys:
-        return "Keys can be changed after a sign-in with a key of ADMIN_API_KEY."
-    return "Keys can be changed after a sign-in with a key of ADMIN_API_KEY, which is not set. Set it in .env."
+    if session is None and (not request.client.address_trusted or settings.allow_unauthenticated):
+        return texts.of_address
+    if permission == "run the doctor" and settings.data_directory is None:
+        return (
+            "Results of the doctor cannot be stored, because the environment names no directory for data. Set "
+            "XDG_DATA_HOME or HOME."
+        )
+    return ""

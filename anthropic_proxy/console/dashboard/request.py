@@ -18,7 +18,7 @@ from anthropic_proxy.console.dashboard.conversation import (
     find_image,
     format_json,
 )
-from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, PageTable
+from anthropic_proxy.console.dashboard.page import Figure, OpenTexts, Page, PageContext, PageTable
 from anthropic_proxy.console.dashboard.query import require_valid_text
 from anthropic_proxy.console.dashboard.web import SECURITY_HEADERS
 from anthropic_proxy.console.ledger import queries
@@ -82,6 +82,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         return None
     older, newer = queries.find_neighbors(context.connection, row)
     notes = [_build_note(note) for note in list_notes(row)]
+    hidden = context.open_texts(row.id, [row])
     stored = {one.kind: one for one in read_contents(context.connection, row.id)}
     costs = ModelCosts(context.settings)
     (turn,) = build_turns([row], {row.id: stored}, find_cache_breaks([row], costs))
@@ -113,6 +114,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         "newer": newer,
         "turn": turn,
         "texts": [(kind.capitalize(), *texts[kind]) for kind in ("request", "reply") if kind in texts],
+        "hidden": hidden,
         "replay_problem": _explain_no_replay(row, stored.get("request")),
         "sent": texts.get("sent"),
         "events": list_client_events(row),
@@ -516,7 +518,9 @@ async def send_image(site: "Site", request: RouteRequest) -> RouteResponse:
     """Send an image of the new messages of a request, which the page of the request and its session show."""
     request_id, number = request.path_parameters["id"], request.path_parameters["number"]
 
-    def find(connection: Connection) -> tuple[str, bytes] | None:
+    def find(connection: Connection, open_texts: OpenTexts) -> tuple[str, bytes] | None:
+        if (row := find_stored_request(connection, request_id)) is not None:
+            open_texts(row.id, [row])
         stored = {one.kind: one for one in read_contents(connection, request_id)}
         is_number = number.isascii() and number.isdecimal() and len(number) < 6
         return find_image(stored["request"].data, int(number)) if is_number and "request" in stored else None

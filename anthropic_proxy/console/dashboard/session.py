@@ -80,6 +80,7 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
         return float(earlier + cumulative[group[-1].id]) or None
 
     part, later = page_list(query, own[::-1], MAX_TURNS, lambda row: row.id)
+    hidden = context.open_texts(f"session {total.session}", part.rows)
     texts = read_several_contents(context.connection, [row.id for row in part.rows], ("request", "reply"))
     end = rows[-1].started_at // 60_000_000 * 60 + 60
     return {
@@ -111,6 +112,7 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
         "first": len(own) - later - len(part.rows) + 1,
         "turn_count": sum(bool(row.requested_model) for row in own),
         "has_texts": bool(texts),
+        "hidden": hidden,
         "all_rows": query.link_to_requests(total.started_at // 60_000_000 * 60, end),
         "project": rows[-1].project,
         "started": total.started_at,

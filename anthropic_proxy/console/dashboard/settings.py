@@ -15,7 +15,6 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.page import Form, OpenedForm, Page, PageContext, PageTable
-from anthropic_proxy.console.dashboard.permissions import explain_settings_denial
 from anthropic_proxy.console.dashboard.web import digest, redirect
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import ExportTable
@@ -325,7 +324,6 @@ PAGE = Page(
 FORM = Form(
     section="Settings",
     page_path="/dashboard/settings",
-    explain_denial=explain_settings_denial,
     show=_show_setting,
     submit=_change_setting,
 )

@@ -26,8 +26,9 @@ from anthropic_proxy.console.dashboard.web import (
     resolve_redirect_path,
 )
 from anthropic_proxy.console.identity.limits import AddressLimit, Window
-from anthropic_proxy.console.identity.people import OidcUser, Role, resolve_role
+from anthropic_proxy.console.identity.people import OidcUser, find_group, resolve_role
 from anthropic_proxy.engine.json_decoding import decode_json
+from anthropic_proxy.gateway.permissions import Role
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Reservation, RouteRequest, RouteResponse, Store
 
@@ -137,8 +138,12 @@ class BrowserSessions:
         """
         form_token = _sign(cookie, "form", "")
         if (user := stored.user) is not None:
-            role = resolve_role(self._current_settings(), user)
-            return role and Session(client_name=user.email, form_token=form_token, role=role, email=user.email)
+            settings = self._current_settings()
+            role = resolve_role(settings, user)
+            group = find_group(settings, user)
+            return role and Session(
+                client_name=user.email, form_token=form_token, role=role, email=user.email, group=group
+            )
         found = None
         for label, role, key in self._list_keys():
             if hmac.compare_digest(_sign(cookie, "key", key).encode(), stored.key_digest.encode()):

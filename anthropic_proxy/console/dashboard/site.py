@@ -11,7 +11,7 @@ import threading
 import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from html import escape
 from importlib import import_module
@@ -23,16 +23,23 @@ from msgspec import Struct, structs
 from sqlalchemy import Connection, exc
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.page import Form, OpenedForm, Page, PageContext, PageTable, ResultT, WaitFor
+from anthropic_proxy.console.dashboard.page import (
+    Form,
+    OpenedForm,
+    OpenTexts,
+    Page,
+    PageContext,
+    PageTable,
+    ResultT,
+    WaitFor,
+)
 from anthropic_proxy.console.dashboard.permissions import (
+    KEYS_ENTRY,
     Session,
-    explain_doctor_denial,
-    explain_key_denial,
-    explain_settings_denial,
+    explain_denial,
+    find_rights,
     find_role,
     list_navigation_entries,
-    reads_own_requests_only,
-    require_section,
 )
 from anthropic_proxy.console.dashboard.query import list_ranges, read_view_query
 from anthropic_proxy.console.dashboard.settings import reload_settings
@@ -59,18 +66,26 @@ from anthropic_proxy.console.dashboard.web import (
 )
 from anthropic_proxy.console.doctor.runs import DoctorRuns
 from anthropic_proxy.console.identity.attempts import IdentityProvider
-from anthropic_proxy.console.ledger.engines import LedgerReader, open_empty_ledger
+from anthropic_proxy.console.keys.administration import open_administration
+from anthropic_proxy.console.ledger.database import (
+    DATABASE_ERRORS,
+    classify_database_error,
+    describe_database_failure,
+    find_database,
+)
+from anthropic_proxy.console.ledger.engines import EngineReader, LedgerReader, open_empty_ledger
 from anthropic_proxy.console.ledger.export import FORMATS
 from anthropic_proxy.console.ledger.queries import LedgerExtent, read_ledger_extent
 from anthropic_proxy.console.ledger.read_access import (
     MAX_READ_SECONDS,
     MAX_SEARCHED_REQUESTS,
+    ReadAccess,
     describe_read_failure,
-    find_key_labels,
     limit_search_range,
-    restrict_rows,
+    restrict_reading,
 )
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
+from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.engine.exchange.client_side import STREAM_HEADERS
 from anthropic_proxy.engine.patterns import compile_later
@@ -83,6 +98,7 @@ from anthropic_proxy.errors import (
     ProxyError,
     UnknownModel,
 )
+from anthropic_proxy.gateway.permissions import Role, find_permission, may, require_page
 from anthropic_proxy.gateway.server.auth import claude_code_command
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, LedgerState, Receipt, RouteRequest, RouteResponse, Setup
@@ -100,6 +116,8 @@ CONTENT_MARK = b"<!-- content -->"
 _GZIP_WINDOW = 31
 """Argument `wbits` of zlib that selects the gzip format."""
 _STORE_SECONDS = 10.0
+SAME_LOOK_SECONDS = 600.0
+"""Time for which a page with texts of others that is shown again is the same look."""
 THEME_COOKIE = "anthropic_proxy_theme"
 _YEAR_SECONDS = 31_536_000
 
@@ -257,6 +275,8 @@ class Site:
         self._threads = ReaderThreads()
         self._clock = clock
         self._ledger = LedgerConnections(gateway.log_warning_once)
+        self._looks: Mapping[tuple[str, ...], float] = {}
+        """Recent looks at texts of others, as (author, object, keys) → time of the entry in the audit log."""
 
     async def stop(self) -> None:
         await self.doctor.close()
@@ -287,7 +307,7 @@ class Site:
 
     async def _respond_page(self, page: Page, request: RouteRequest, session: Session | None) -> RouteResponse:
         """The parameter `format` of the URL selects a file with one table of the page. Raises `PermissionDenied`."""
-        require_section(find_role(request, session), page.section)
+        require_page(find_role(request, session), request.path, page.section)
         running = await self.gateway.collect_running_requests()
         loop = asyncio.get_running_loop()
 
@@ -310,7 +330,7 @@ class Site:
 
         def render_head() -> RouteResponse:
             frame = self._frame(page.section, request, session)
-            if session is None or not reads_own_requests_only(session.role):
+            if session is None or may(session.role, "read all requests"):
                 frame["running"] = running
             return render_page(request, "adding_up.html", frame)
 
@@ -321,7 +341,8 @@ class Site:
         session = await find_session(self, request)
         if sent is None and session is None and not request.client.name:
             return redirect(f"{SIGN_IN_PATH}?next={form.page_path}")
-        if reason := form.explain_denial(request, session, self.gateway.settings):
+        permission = find_permission(request.method, request.path)
+        if reason := explain_denial(permission, request, session, self.gateway.settings):
             raise PermissionDenied(reason, code="dashboard-role")
         opened = OpenedForm(self, form, request, session)
         if sent is None:
@@ -375,27 +396,33 @@ class Site:
         """Call `function`, which opens the database itself, in a thread."""
         return await self._threads.run(name_client(request), function, self.gateway)
 
-    async def read(self, section: str, request: RouteRequest, function: Callable[[Connection], ResultT]) -> ResultT:
+    async def read(
+        self, section: str, request: RouteRequest, function: Callable[[Connection, OpenTexts], ResultT]
+    ) -> ResultT:
         """Call `function` in a thread with a connection to the ledger, which shows what the user may read. The database
         is empty if the ledger cannot be read. Raises `PermissionDenied`.
         """
         session = await find_session(self, request)
         if not request.client.name and session is None:
             raise PermissionDenied("Sign in at /dashboard.", code="dashboard-form")
-        require_section(find_role(request, session), section)
+        require_page(find_role(request, session), request.path, section)
 
         def call() -> ResultT:
             ledger = self._ledger.open(self.gateway.settings)
             with ledger.connection:
-                self._select(ledger, session, (), Setup())
-                return function(ledger.connection)
+                access = self._restrict(ledger.connection, request, session)
+                return function(ledger.connection, self._build_open_texts(access, request, session))
 
         return await self._threads.run(_name_reader(request, session), call)
 
-    async def list_own_key_labels(self, session: Session) -> Sequence[str]:
-        def find() -> Sequence[str]:
+    def _build_open_texts(self, access: ReadAccess, request: RouteRequest, session: Session | None) -> OpenTexts:
+        actor = f"dashboard ({_name_reader(request, session)})"
+        return partial(self._open_texts, access, find_role(request, session), actor)
+
+    async def list_readable_key_labels(self, request: RouteRequest, session: Session) -> Sequence[str] | None:
+        def find() -> Sequence[str] | None:
             with self._ledger.open(self.gateway.settings).connection as connection:
-                return find_key_labels(connection, session.email)
+                return self._restrict(connection, request, session).labels
 
         return await self._threads.run(session.client_name, find)
 
@@ -414,8 +441,15 @@ class Site:
             query = read_view_query(request.path, request.query, self._clock())
             ledger = self._ledger.open(self.gateway.settings)
             setup = wait(self.gateway.check_setup()) if page.checks_servers else self.gateway.describe_setup()
-            with ledger.connection:
-                running, setup, facts = self._select(ledger, session, running, setup)
+            rights = find_rights(request, session, self.gateway.settings)
+            with ExitStack() as opened:
+                opened.enter_context(ledger.connection)
+                keys = None
+                if page.section == KEYS_ENTRY.section:  # a restricted connection has no keys of others
+                    keys = EngineReader(opened.enter_context(self._ledger.open(self.gateway.settings).connection))
+                    rights = rights.with_teams(keys)
+                access = self._restrict(ledger.connection, request, session)
+                running, setup, facts = self._select(ledger, access, running, setup)
                 found = PageContext(
                     query=query,
                     connection=ledger.connection,
@@ -433,6 +467,9 @@ class Site:
                     wait_for=wait,
                     path_parameters=dict(request.path_parameters),
                     form_token=session.form_token if session else "",
+                    rights=rights,
+                    keys=keys,
+                    open_texts=self._build_open_texts(access, request, session),
                 )
                 progress.requests = found.facts.requests
                 frame |= {
@@ -474,16 +511,44 @@ class Site:
             frame["tables"] = [name for name, table in page.tables.items() if not table.reads_ledger]
         return render_page(request, page.template, {**frame, **values})
 
+    def _restrict(self, connection: Connection, request: RouteRequest, session: Session | None) -> ReadAccess:
+        """Limit a connection to what the user may read."""
+        settings = self.gateway.settings
+        rights = find_rights(request, session, settings).with_teams(EngineReader(connection))
+        return restrict_reading(connection, rights, settings)
+
     def _select(
-        self, ledger: OpenedLedger, session: Session | None, running: Sequence[Receipt], setup: Setup
+        self, ledger: OpenedLedger, access: ReadAccess, running: Sequence[Receipt], setup: Setup
     ) -> tuple[Sequence[Receipt], Setup, LedgerExtent]:
-        """Limit `ledger`, setup and facts to what the user may read: of the setup, a member gets the model mapping."""
-        if session is None or not reads_own_requests_only(session.role):
+        """Return what of running requests, setup and facts may be read: of the setup, a member gets the mapping."""
+        if (labels := access.labels) is None:
             return running, setup, ledger.facts
-        labels = find_key_labels(ledger.connection, session.email)
-        restrict_rows(ledger.connection, labels)
         own = [receipt for receipt in running if receipt.client.name in labels]
         return own, Setup(mapping=setup.mapping), read_ledger_extent(ledger.connection)
+
+    def _open_texts(
+        self, access: ReadAccess, role: Role, actor: str, target: str, rows: Sequence[StoredRequest]
+    ) -> str:
+        """`OpenTexts` of one reader. An open page that is shown again adds no further entry for some minutes."""
+        if not (others := access.find_others(rows)):
+            return ""
+        if not access.opens_others:
+            if may(role, "read texts of others"):
+                return "Only its sender reads this text, because ADMINS_READ_CONTENT is false."
+            return f"The role {role} reads only own texts."
+        now, look = self._clock(), (actor, target, *sorted({row.key_label for row in others}))
+        if now >= self._looks.get(look, 0.0) + SAME_LOOK_SECONDS:
+            settings = self.gateway.settings
+            try:
+                with open_administration(settings, actor, self._clock) as administration:
+                    administration.record_look(target, others)
+            except DATABASE_ERRORS as error:
+                place = find_database(settings).describe()
+                reason = describe_database_failure(classify_database_error(error), place, error)
+                return f"The text is not shown, because the audit log cannot record it. {reason}"
+            self._looks = {each: at for each, at in self._looks.items() if now < at + SAME_LOOK_SECONDS} | {look: now}
+        access.opened |= {row.id for row in others}
+        return ""
 
     def _frame(self, section: str, request: RouteRequest, session: Session | None) -> dict[str, Any]:
         theme = find_cookie(request.headers.get("cookie", ""), THEME_COOKIE)
@@ -503,9 +568,9 @@ class Site:
             "start_again": self.gateway.settings.start_again,
             "zone": time.strftime("%Z", time.localtime(self._clock())),
             "form_token": session.form_token if session else "",
-            "key_refusal": explain_key_denial(request, session, self.gateway.settings),
-            "doctor_refusal": explain_doctor_denial(request, session, self.gateway.settings),
-            "edit_refusal": explain_settings_denial(request, session, self.gateway.settings),
+            "key_refusal": explain_denial("manage own keys", request, session, self.gateway.settings),
+            "doctor_refusal": explain_denial("run the doctor", request, session, self.gateway.settings),
+            "edit_refusal": explain_denial("change settings", request, session, self.gateway.settings),
             "live": True,
         }
 
@@ -594,8 +659,8 @@ async def stream_events(site: Site, request: RouteRequest) -> RouteResponse:
     if not request.client.name and session is None:
         raise PermissionDenied("Sign in at /dashboard to receive live rows.", code="dashboard-form")
     names = None
-    if session is not None and reads_own_requests_only(session.role):
-        names = await site.list_own_key_labels(session)
+    if session is not None and not may(session.role, "read all requests"):
+        names = await site.list_readable_key_labels(request, session)
     return RouteResponse(headers=STREAM_HEADERS, body=site.gateway.stream_request_events(names))
 
 

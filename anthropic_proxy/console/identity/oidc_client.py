@@ -3,11 +3,9 @@
 This module needs Authlib, an optional library, and is loaded with the first sign-in.
 """
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -16,30 +14,26 @@ from authlib.oauth2.rfc6749.parameters import prepare_grant_uri, prepare_token_r
 from authlib.oauth2.rfc7636 import create_s256_code_challenge  # type: ignore[import-untyped]
 from authlib.oidc.core import CodeIDToken  # type: ignore[import-untyped]
 from authlib.oidc.discovery import get_well_known_url  # type: ignore[import-untyped]
-from joserfc import jws, jwt
-from joserfc.errors import ClaimError, ExpiredTokenError, InvalidKeyIdError, JoseError, MissingClaimError
-from joserfc.jwk import Key, KeySet
+from joserfc.errors import ClaimError, ExpiredTokenError, JoseError, MissingClaimError
+from joserfc.jwk import KeySet
 from msgspec import Struct
 
 from anthropic_proxy.console.identity.attempts import SignInAttempt
 from anthropic_proxy.console.identity.people import CHECK_CLIENT, CHECK_ISSUER, RETRY, OidcError, find_claim_texts
-from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
-from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.console.identity.signed_tokens import (
+    CACHE_SECONDS,
+    LEEWAY_SECONDS,
+    MIN_KEY_INTERVAL_SECONDS,
+    CachedDocument,
+    InvalidTokenError,
+    UnknownKeyError,
+    check_signature,
+    decode_key_set,
+    request_json,
+)
 from anthropic_proxy.gateway.settings import OidcSettings
 from anthropic_proxy.plugins import Gateway
 
-CACHE_SECONDS = 3_600.0
-"""Time in seconds for which the discovery document and the keys of the identity provider are cached."""
-MIN_KEY_INTERVAL_SECONDS = 60.0
-"""Minimum time in seconds between two requests for keys, so that tokens with unknown keys cause no load."""
-RETRY_SECONDS = 5.0
-"""Minimum time after a failed request for the discovery document or the keys."""
-ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
-"""Accepted algorithms of the signature. All have a public key: with `HS256`, an attacker could sign a token with the
-public key as secret."""
-LEEWAY_SECONDS = 60
-"""Accepted difference in seconds between the clocks of the identity provider and the proxy."""
-_KEY_TYPES = ("RSA", "EC", "OKP")
 _CLAIM_TEXTS = {
     "iss": "it is of another issuer",
     "aud": "it is for another client (claim aud)",
@@ -81,34 +75,6 @@ class ProviderReply(NamedTuple):
 
 class GrantRejected(OidcError):
     """Exception: the provider does not accept a code or a refresh token. So the user has no access."""
-
-
-class CachedDocument(Generic[ValueT]):
-    """Cache for one document of the identity provider, such as its keys. `ticks`: a clock that nobody sets."""
-
-    def __init__(self, load: Callable[[], Awaitable[ValueT]], ticks: Callable[[], float] = time.monotonic) -> None:
-        self._load, self._ticks = load, ticks
-        self._value: ValueT | None = None
-        self._loaded_at = self._failed_at = float("-inf")
-        self._failure = OidcError("")
-        self._lock = asyncio.Lock()
-
-    async def find_or_request(self, max_age_seconds: float) -> ValueT:
-        """Return the cached document, or request it again if it is older than `max_age_seconds`. If the request fails,
-        the old document is returned. Raises `OidcError` if there is no old document.
-        """
-        async with self._lock:
-            now = self._ticks()
-            if self._value is not None and now < self._loaded_at + max_age_seconds:
-                return self._value
-            if now >= self._failed_at + RETRY_SECONDS:
-                try:
-                    self._value, self._loaded_at = await self._load(), self._ticks()
-                except OidcError as error:
-                    self._failure, self._failed_at = error, self._ticks()
-            if self._value is None:
-                raise OidcError(self._failure.message, status=self._failure.status)
-            return self._value
 
 
 class OidcClient:
@@ -262,16 +228,8 @@ class OidcClient:
         self, method: str, url: str, headers: Mapping[str, str] | None = None, body: bytes = b""
     ) -> Mapping[str, Any]:
         """Raises `OidcError` if the HTTP status is not 200."""
-        lower = {name.lower(): value for name, value in (headers or {"accept": "application/json"}).items()}
-        try:
-            reply = await self._gateway.send_http(method, url, lower, body)
-        except UpstreamError as error:
-            raise OidcError(f"The identity provider cannot be reached: {error.message}. {RETRY}", status=502) from None
-        try:
-            document = decode_json(reply.body)
-        except InvalidJson:
-            document = None
-        if reply.status == 200 and isinstance(document, dict):
+        status, document = await request_json(self._gateway, method, url, headers, body, remedy=RETRY)
+        if status == 200 and isinstance(document, dict):
             return document
         place = url.partition("?")[0]
         name = document.get("error") if isinstance(document, dict) else None
@@ -283,31 +241,12 @@ class OidcClient:
             raise OidcError(
                 f"The identity provider rejected the request for tokens: {name[:_MAX_SHOWN_CHARACTERS]}. {CHECK_CLIENT}"
             )
-        raise OidcError(f"The identity provider answered {place} with HTTP {reply.status}. {CHECK_ISSUER}", status=502)
+        raise OidcError(f"The identity provider answered {place} with HTTP {status}. {CHECK_ISSUER}", status=502)
 
 
 def _find_text(tokens: Mapping[str, Any], name: str) -> str:
     value = tokens.get(name)
     return value if isinstance(value, str) else ""
-
-
-class UnknownKeyError(Exception):
-    pass
-
-
-def decode_key_set(document: Mapping[str, Any]) -> KeySet:
-    """Return the usable public keys of an identity provider. Raises `OidcError` if it has none."""
-    listed = document.get("keys")
-    usable: list[Key] = []
-    for key in listed if isinstance(listed, list) else []:
-        if isinstance(key, dict) and key.get("kty") in _KEY_TYPES and key.get("use", "sig") == "sig":
-            with suppress(
-                JoseError, ValueError, TypeError, KeyError, RecursionError
-            ):  # RFC 7517, section 5: ignore unknown keys
-                usable += KeySet.import_key_set({"keys": [key]}).keys
-    if not usable:
-        raise OidcError(f"The identity provider has no usable keys for signatures. {CHECK_ISSUER}", status=502)
-    return KeySet(usable)
 
 
 def verify_id_token(
@@ -319,20 +258,9 @@ def verify_id_token(
     if nonce == "":
         raise _invalid("its nonce is not that of this sign-in")
     try:
-        header = dict(jws.extract_compact(id_token.encode()).protected)
-    except (JoseError, ValueError, RecursionError):
-        raise _invalid("it is not a signed token") from None
-    algorithm = header.get("alg")
-    if algorithm not in ALGORITHMS:
-        raise _invalid(f"its signature has the algorithm {str(algorithm)[:20]!r}, which is not accepted")
-    if header.get("kid") is None and len(keys.keys) > 1:
-        raise _invalid("it does not name its key")
-    try:
-        token = jwt.decode(id_token, keys, algorithms=[algorithm])
-    except InvalidKeyIdError:
-        raise UnknownKeyError from None
-    except (JoseError, ValueError, TypeError, RecursionError):
-        raise _invalid("its signature does not match a key of the provider") from None
+        token = check_signature(id_token, keys, needs_key_id=len(keys.keys) > 1)
+    except InvalidTokenError as error:
+        raise _invalid(error.reason) from None
     options = {"iss": {"essential": True, "value": issuer}, "aud": {"essential": True, "value": client_id}}
     parameters = {"client_id": client_id, "access_token": access_token, **({"nonce": nonce} if nonce else {})}
     claims = CodeIDToken(dict(token.claims), token.header, options, parameters)

@@ -1,15 +1,15 @@
 """Users of an identity provider: which are accepted, and what the settings give them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from msgspec import Struct
 
 from anthropic_proxy.errors import join_with_or
+from anthropic_proxy.gateway.permissions import Role
 from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInGroup
 from anthropic_proxy.gateway.settings.sign_in_tables import EVERYBODY
 
-Role = Literal["admin", "owner", "viewer", "member"]
 RETRY = "Sign in again."
 CHECK_CLIENT = "An administrator should compare OIDC_CLIENT_ID and OIDC_CLIENT_SECRET with the identity provider."
 CHECK_ISSUER = "An administrator should check OIDC_ISSUER."
@@ -77,7 +77,7 @@ def list_named_groups(settings: Settings) -> frozenset[str]:
     """Return the names of groups in the settings. Other groups of a user are not stored."""
     provider = require_provider(settings)
     tables = () if settings.sign_in is None else settings.sign_in.groups
-    roles = (*provider.admins, *provider.viewers, *provider.members)
+    roles = (*provider.admins, *provider.viewers, *provider.team_admins, *provider.members)
     return frozenset((*roles, *(table.name for table in tables), *settings.managed_settings))
 
 
@@ -102,6 +102,8 @@ def resolve_role(settings: Settings, user: OidcUser) -> Role | None:
         return "admin"
     if _is_listed(provider.viewers, user):
         return "viewer"
+    if _is_listed(provider.team_admins, user):
+        return "team admin"
     if (table := find_group(settings, user)) is not None and table.role is not None:
         return table.role
     return "member" if not provider.members or _is_listed(provider.members, user) else None

@@ -11,17 +11,16 @@ from typing import Any
 from joserfc import jwe, jws, jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from anthropic_proxy.console.identity.people import OidcError, OidcUser, require_group
+from anthropic_proxy.console.identity.people import OidcError, OidcUser, require_group, resolve_role
 from anthropic_proxy.console.keys.key_table import KeysUnavailable, KeyTable, SignInEntry
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.errors import AuthenticationFailed, PermissionDenied
 from anthropic_proxy.gateway.settings import Settings, SignInSettings
+from anthropic_proxy.gateway.settings.sign_in_tables import GATEWAY_AUDIENCE
 from anthropic_proxy.plugins import Client
 
-AUDIENCE = "claude-gateway"
-"""Audience by which Claude Code recognizes a token of a gateway."""
 _ALGORITHM = "HS256"
 _LEEWAY_SECONDS = 60
 """Accepted difference in seconds between the clocks of the instances."""
@@ -73,7 +72,7 @@ def build_claims(user: OidcUser, sign_in: str, issuer: str, now: float, seconds:
     """Claude Code reads `sub`, `email` and `groups` for its telemetry."""
     return {
         "iss": issuer,
-        "aud": AUDIENCE,
+        "aud": GATEWAY_AUDIENCE,
         "sub": user.subject,
         "email": user.email,
         "name": user.name,
@@ -99,8 +98,8 @@ class SignedInClients:
         """None: `SIGN_IN_SECRET` is not set."""
         self._tokens: dict[bytes, _Token] = {}
         """Tokens with a valid signature, so that it is checked once."""
-        self._allowed: dict[str, SignInEntry] = {}
-        """Id of a sign-in → entry whose person may use Claude Code by these settings."""
+        self._allowed: dict[str, tuple[SignInEntry, Client]] = {}
+        """Id of a sign-in → entry whose person may use Claude Code by these settings, and its client."""
 
     async def identify(self, presented: Sequence[bytes]) -> Client | None:
         """Return the client of the first token among the credentials. None: there is none.
@@ -164,15 +163,19 @@ class SignedInClients:
                 code="sign-in-ended",
                 should_retry=False,
             )
-        if self._allowed.get(token.sign_in) is not entry:
+        allowed, client = self._allowed.get(token.sign_in, (None, entry.client))
+        if allowed is not entry:
             try:
                 require_group(settings, entry.user)
             except OidcError as error:
                 raise PermissionDenied(error.message, code="sign-in-group") from None
             if len(self._allowed) >= _MAX_CACHED_TOKENS:
                 self._allowed.clear()
-            self._allowed[token.sign_in] = entry
-        return entry.client
+            # a program of the developer has the token, so it never has the role of an administrator or viewer
+            is_team_admin = resolve_role(settings, entry.user) == "team admin"
+            client = structs.replace(entry.client, role="team admin") if is_team_admin else entry.client
+            self._allowed[token.sign_in] = entry, client
+        return client
 
 
 def find_own_claims(credential: bytes) -> Mapping[str, Any] | None:
@@ -183,7 +186,7 @@ def find_own_claims(credential: bytes) -> Mapping[str, Any] | None:
         claims = decode_json(jws.extract_compact(credential).payload)
     except (JoseError, InvalidJson, ValueError, TypeError, RecursionError):
         return None
-    return claims if isinstance(claims, dict) and claims.get("aud") == AUDIENCE else None
+    return claims if isinstance(claims, dict) and claims.get("aud") == GATEWAY_AUDIENCE else None
 
 
 def _invalid(reason: str) -> AuthenticationFailed:

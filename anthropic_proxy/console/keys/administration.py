@@ -25,7 +25,8 @@ from anthropic_proxy.console.keys.descriptions import (
     list_settable_fields,
     new_key,
 )
-from anthropic_proxy.console.keys.queries import escape_pattern, find_key, find_team, require_key
+from anthropic_proxy.console.keys.queries import escape_pattern, find_key, find_team, list_keys, require_key
+from anthropic_proxy.console.keys.rights import ADMINISTRATOR, Rights, is_of_person
 from anthropic_proxy.console.keys.sign_ins import SignIn, find_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import (
     RULE_NAMES,
@@ -36,9 +37,10 @@ from anthropic_proxy.console.keys.virtual_keys import (
     require_duration,
 )
 from anthropic_proxy.console.ledger.database import Connection, open_for_writing
+from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.errors import InvalidRequest, UnknownModel
+from anthropic_proxy.errors import InvalidRequest, PermissionDenied, UnknownModel
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import Rules, require_name, require_valid_rules
 
@@ -111,24 +113,32 @@ def find_digest(stored: VirtualKey | Team | Sequence[SignIn]) -> str:
 
 
 class KeyAdministration:
-    """Operations of an administrator on virtual keys and teams in the database. Each change adds a row with the author
-    `actor` to the audit log.
+    """Operations on virtual keys and teams in the database that the user with `rights` may do. Each change adds a row
+    with the author `actor` to the audit log.
     """
 
-    def __init__(self, connection: Connection, actor: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        actor: str,
+        clock: Callable[[], float] = time.time,
+        rights: Rights = ADMINISTRATOR,
+    ) -> None:
         self._connection = connection
         self._actor = actor
         self._clock = clock
+        self.rights = rights.with_teams(connection)
 
     def require_key(self, name: str) -> VirtualKey:
-        """Raises `UnknownModel` if no key has the id or label `name`."""
-        return require_key(self._connection, name)
+        """Raises `UnknownModel` if no key that the user reads has the id or label `name`."""
+        return require_key(self._connection, name, self.rights)
 
     def find_sign_ins(self, name: str) -> Sequence[SignIn]:
         """Return the sign-ins of a person or device that have not ended. `name`: id of the sign-in or of the key, or
         e-mail address. Raises `UnknownModel` if there is none.
         """
-        found = find_sign_ins(self._connection, name, self._clock())
+        named = find_sign_ins(self._connection, name, self._clock())
+        found = [each for each in named if self.rights.ends_sign_in(each.user.email)]
         if not found:
             raise UnknownModel(
                 f"There is no sign-in of {name[:80]!r}. List the sign-ins:  anthropic-proxy keys sign-ins",
@@ -146,12 +156,15 @@ class KeyAdministration:
         """
         with nullcontext() if dry_run else self.changing():
             if command.action == "team":
+                self.rights.require_all_keys()
                 return self._change_team(command, dry_run=dry_run)
             if command.action == "person":
                 return self._set_person(command, dry_run=dry_run)
             if command.action == "sign-out":
                 return self._end_sign_ins(command, dry_run=dry_run)
             key = _NO_KEY if command.action == "create" else self.require_key(command.target)
+            if key.id:
+                self.rights.require_change(key, of_fields=command.action == "change")
             _require_expected(key, command)
             if command.action == "rotate":
                 return self._rotate_key(key, command.fields.get("overlap_seconds", 0.0), dry_run=dry_run)
@@ -165,6 +178,11 @@ class KeyAdministration:
         _require_readable(before)
         names = {name: value for name, value in command.fields.items() if name in (*NAME_FIELDS, "expires_at")}
         after = structs.replace(before, rules=_set_rules(before.rules, command.fields, now), **names)
+        if command.action != "person":
+            person = self._find_person(before, now, dry_run=dry_run)
+            self.rights.require_fields({"team": after.team, **names} if is_new else names, person)
+            if person is not None:
+                after = structs.replace(after, owner=person.owner, team=person.team, person=person.id)
         if is_new:
             after = structs.replace(after, id=f"key_{secrets.token_hex(12)}", created_at=now)
         self._require_valid(after, now)
@@ -180,6 +198,8 @@ class KeyAdministration:
                 changed = ", ".join(f"{column} = ?" for column in values)
                 statement = f"UPDATE virtual_keys SET {changed} WHERE id = ?"
                 self._connection.execute(statement, (*values.values(), before.id))
+                # the keys that a person created stay in its team
+                self._connection.execute("UPDATE virtual_keys SET team = ? WHERE person = ?", (after.team, before.id))
             self.record(f"{'create' if is_new else 'change'} key", name_key(after if is_new else before), changes)
             after = self.require_key(after.id)
         verb = "created" if is_new else "changed"
@@ -210,7 +230,7 @@ class KeyAdministration:
         _require_expected(found, command)
         changes: Changes = {"sign_ins": ([each.id for each in found], [])}
         if not dry_run:
-            key = self.require_key(found[0].key_id)
+            key = require_key(self._connection, found[0].key_id)
             for each in found:
                 self._connection.execute(
                     "UPDATE sign_ins SET ended_at = ?, provider_token = '' WHERE id = ?",
@@ -220,6 +240,35 @@ class KeyAdministration:
             self.record("sign out", name_key(key), {**changes, **({"reason": (None, reason)} if reason else {})})
         verb = f"{formats.plural(len(found), 'sign-in')} of {found[0].user.email} {'is' if len(found) == 1 else 'are'}"
         return KeyOutcome(sign_ins=found, changes=changes, sentence=f"{verb} ended.")
+
+    def _find_person(self, key: VirtualKey, now: float, *, dry_run: bool) -> VirtualKey | None:
+        """Return the key of the person whose rules apply to `key`, a key that its user creates or changes. None: it is
+        no such key. Without a sign-in so far, the key of the person is created. Raises `InvalidRequest` if the user
+        has enough keys.
+        """
+        rights = self.rights
+        if key.person:
+            return require_key(self._connection, key.person)
+        if key.id or not rights.creates_own_keys:
+            return None
+        if reason := rights.explain_no_new_key():
+            raise PermissionDenied(reason, code="key-rights")
+        person = find_key(self._connection, rights.email)
+        if person is None:
+            group: Mapping[str, Any] = {"team": rights.team, **structs.asdict(rights.rules)}
+            command = KeyCommand(action="person", target=rights.email, fields=group)
+            person = self._set_person(command, dry_run=dry_run).key
+        if not is_of_person(person) or person.find_status(now) != "active":
+            raise PermissionDenied(f"The key of {rights.email} is not active. Ask an administrator.", code="key-rights")
+        own = [one for one in list_keys(self._connection) if one.person == person.id]
+        number = sum(one.find_status(now) == "active" for one in own)
+        if number >= rights.max_keys:
+            raise InvalidRequest(
+                f"You have {formats.plural(number, 'active key')}, and KEYS_PER_PERSON allows {rights.max_keys}. "
+                "Revoke one first.",
+                code="virtual-key-fields",
+            )
+        return person
 
     def _rotate_key(self, key: VirtualKey, overlap_seconds: float, *, dry_run: bool) -> KeyOutcome:
         """Give the key a new text. The old text stays valid for `overlap_seconds`."""
@@ -320,14 +369,21 @@ class KeyAdministration:
             )
         require_valid_rules(key.rules)
 
+    def record_look(self, target: str, rows: Sequence[StoredRequest]) -> None:
+        """Add an entry to the audit log: the author reads stored texts of these requests, which others sent."""
+        keys, owners = (sorted({getattr(row, name) for row in rows} - {""}) for name in ("key_label", "owner"))
+        with self.changing():
+            changes: Changes = {"key": ("", ", ".join(keys)), "owner": ("", ", ".join(owners))}
+            self.record("read texts", target, changes)
+
 
 @contextmanager
 def open_administration(
-    settings: Settings, actor: str, clock: Callable[[], float] = time.time
+    settings: Settings, actor: str, clock: Callable[[], float] = time.time, rights: Rights = ADMINISTRATOR
 ) -> Iterator[KeyAdministration]:
     """The database is created or migrated if necessary."""
     with closing(open_for_writing(settings)) as connection:
-        yield KeyAdministration(connection, actor, clock)
+        yield KeyAdministration(connection, actor, clock, rights)
 
 
 def _set_rules(before: Rules, fields: Mapping[str, Any], now: float) -> Rules:
@@ -395,6 +451,7 @@ def _encode_key(key: VirtualKey) -> dict[str, Any]:
         "label": key.label,
         "owner": key.owner,
         "team": key.team,
+        "person": key.person,
         "rules": msgspec.json.encode(key.rules).decode(),
         "created_at": to_microseconds(key.created_at),
         "expires_at": None if key.expires_at is None else to_microseconds(key.expires_at),

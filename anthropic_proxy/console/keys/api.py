@@ -1,6 +1,7 @@
 """JSON API below `/admin` for virtual keys, teams and the audit log, and its OpenAPI document.
 
-Its clients need an `ADMIN_API_KEY`. A field has the same name as in Anthropic's Admin API if that has an equivalent.
+A client with an `ADMIN_API_KEY` manages all keys, and a signed-in person those that its role allows (`rights`). A field
+has the same name as in Anthropic's Admin API if that has an equivalent.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,12 +20,13 @@ from anthropic_proxy.console.keys.queries import (
     Spending,
     add_forecasts,
     list_audit_entries,
-    list_keys,
-    list_teams,
+    list_readable_keys,
+    list_readable_teams,
     read_all_spending,
     require_key,
 )
-from anthropic_proxy.console.keys.sign_ins import encode_sign_in, list_sign_ins
+from anthropic_proxy.console.keys.rights import Rights, find_client_rights
+from anthropic_proxy.console.keys.sign_ins import SignIn, encode_sign_in, list_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import KeyStatus, VirtualKey
 from anthropic_proxy.console.ledger.database import Connection, open_for_reading
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
@@ -37,7 +39,7 @@ from anthropic_proxy.console.openapi import (
     require_database_text,
 )
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
-from anthropic_proxy.errors import InvalidRequest, PermissionDenied
+from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import LIST_FIELDS, Budget
 from anthropic_proxy.plugins import Route, RouteRequest, RouteResponse, Store
@@ -149,8 +151,9 @@ class AdminApi:
 
     def _changing(self, action: KeyAction) -> Callable[[RouteRequest], Awaitable[RouteResponse]]:
         def change_in_database(request: RouteRequest) -> Any:
-            actor = f"API ({request.client.name})"
-            with open_administration(self._current_settings(), actor, self._clock) as administration:
+            settings, actor = self._current_settings(), f"API ({request.client.name})"
+            rights = find_client_rights(request.client, settings)
+            with open_administration(settings, actor, self._clock, rights) as administration:
                 outcome = administration.execute(_decode_command(action, request))
             if action == "team":
                 return encode_team(outcome.team)
@@ -166,19 +169,11 @@ class AdminApi:
 
         return respond
 
-    def _check_request(self, request: RouteRequest) -> None:
-        """Raise an error if the client has no admin key, or the path has characters that databases reject."""
-        if request.client.role == "admin":
-            for name, value in request.path_parameters.items():
-                require_database_text(name, value)
-            return
-        if not self._current_settings().admin_api_keys:
-            raise PermissionDenied(
-                "ADMIN_API_KEY is not set. Set it to a key of your choice, and use it for /admin.", code="admin-key"
-            )
-        raise PermissionDenied(
-            f"{request.path} needs one of ADMIN_API_KEY. PROXY_API_KEY is not accepted there.", code="admin-key"
-        )
+    @staticmethod
+    def _check_request(request: RouteRequest) -> None:
+        """Raise an error if the path has characters that databases reject."""
+        for name, value in request.path_parameters.items():
+            require_database_text(name, value)
 
     def _list_keys(self, request: RouteRequest) -> Any:
         query = _Query(request, ("limit", "after_id", "status", "team"))
@@ -189,7 +184,7 @@ class AdminApi:
             raise InvalidRequest(
                 f"status is {status[:40]!r}. Use active, expired, revoked or unreadable.", code="administration-request"
             )
-        rows = [self._encode(key) for key in self._query(list_keys)]
+        rows = [self._encode(key) for key in self._query(request, list_readable_keys)]
         found = [row for row in rows if status in ("", row["status"]) and team in ("", row["team"])]
         ids = [row["id"] for row in found]
         if after and after not in ids:
@@ -199,13 +194,15 @@ class AdminApi:
     async def _show_key(self, request: RouteRequest) -> RouteResponse:
         self._check_request(request)
         name = request.path_parameters["id"]
-        key = await self._use_database(request, lambda: self._query(lambda connection: require_key(connection, name)))
+        key = await self._use_database(
+            request, lambda: self._query(request, lambda connection, rights: require_key(connection, name, rights))
+        )
         (spending,) = await self._read_spending(request, [build_key_scope(key)])
         return _json({**self._encode(key), "spending": spending})
 
     async def _list_teams(self, request: RouteRequest) -> RouteResponse:
         self._check_request(request)
-        teams = await self._use_database(request, lambda: self._query(list_teams))
+        teams = await self._use_database(request, lambda: self._query(request, list_readable_teams))
         spending = await self._read_spending(request, [build_team_scope(team) for team in teams])
         rows = [{**encode_team(team), "spending": used} for team, used in zip(teams, spending, strict=True)]
         return _json({"data": rows, "has_more": False})
@@ -219,15 +216,17 @@ class AdminApi:
             return [()] * len(scopes)
         used = await read_all_spending(store, scopes, now)
 
-        def forecast(connection: Connection) -> Sequence[Sequence[Spending]]:
+        def forecast(connection: Connection, _: Rights) -> Sequence[Sequence[Spending]]:
             return add_forecasts(connection, self._current_settings(), scopes, used, now)
 
-        found = await self._use_database(request, lambda: self._query(forecast))
+        found = await self._use_database(request, lambda: self._query(request, forecast))
         return [[each.encode() for each in spending] for spending in found]
 
-    def _list_sign_ins(self, _: RouteRequest) -> Any:
-        found = self._query(lambda connection: list_sign_ins(connection, self._clock()))
-        return {"data": [encode_sign_in(each) for each in found], "has_more": False}
+    def _list_sign_ins(self, request: RouteRequest) -> Any:
+        def find(connection: Connection, rights: Rights) -> Sequence[SignIn]:
+            return [each for each in list_sign_ins(connection, self._clock()) if rights.reads_sign_in(each.user.email)]
+
+        return {"data": [encode_sign_in(each) for each in self._query(request, find)], "has_more": False}
 
     def _list_audit_entries(self, request: RouteRequest) -> Any:
         query = _Query(request, ("limit", "after_id"))
@@ -235,15 +234,16 @@ class AdminApi:
         if after and not (after.isascii() and after.isdecimal() and len(after) < 10):
             raise InvalidRequest(f"after_id: {after[:40]!r} is not an id of this list.", code="administration-request")
         before = int(after) if after else None
-        found = self._query(lambda connection: list_audit_entries(connection, before_id=before, limit=limit + 1))
+        found = self._query(request, lambda reader, _: list_audit_entries(reader, before_id=before, limit=limit + 1))
         return _encode_rows([encode_audit_entry(entry) for entry in found], limit)
 
     def _encode(self, key: VirtualKey) -> dict[str, Any]:
         return encode_key(key, self._clock())
 
-    def _query(self, query: Callable[[Connection], BodyT]) -> BodyT:
-        with closing(open_for_reading(self._current_settings())) as connection:
-            return query(connection)
+    def _query(self, request: RouteRequest, query: Callable[[Connection, Rights], BodyT]) -> BodyT:
+        settings = self._current_settings()
+        with closing(open_for_reading(settings)) as connection:
+            return query(connection, find_client_rights(request.client, settings).with_teams(connection))
 
 
 class _Query(ApiQuery):
@@ -300,7 +300,10 @@ _TEXTS: Mapping[str, Any] = {"type": "array", "items": _TEXT}
 
 
 def build_document() -> Schema:
-    description = "Virtual keys, teams and the audit log. Each request needs one of ADMIN_API_KEY."
+    description = (
+        "Virtual keys, teams and the audit log. One of ADMIN_API_KEY manages all keys, and the token of a signed-in "
+        "person the own ones, or those of the own teams."
+    )
     schemas = {**build_schemas(), "Error": {"type": "object"}}
     return build_openapi("administration", description, build_paths(), schemas)
 
@@ -358,6 +361,7 @@ def build_schemas() -> Schema:
     counts = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "concurrency"), _COUNT)
     rules = {**dict.fromkeys(LIST_FIELDS, _TEXTS), **counts, "budgets": {"type": "array", "items": budget}}
     names = {"name": _TEXT, "owner": _TEXT, "team": _TEXT, "expires_at": _TIME}
+    person = {"type": "string", "description": "Id of the key of the person who created it. Empty: an administrator."}
     state = {"id": _TEXT, "type": {"const": "api_key"}, "status": {"enum": [*get_args(KeyStatus)]}}
     problem = {"type": "string", "description": "Why its row in the database cannot be read. Empty: it can."}
     times = {"partial_key_hint": _TEXT, "created_at": _TIME, "revoked_at": _TIME}
@@ -368,7 +372,7 @@ def build_schemas() -> Schema:
         "Rules": {"type": "object", "properties": rules, "additionalProperties": False},
         "KeyFields": {"type": "object", "properties": {**names, **rules}, "additionalProperties": False},
         "RotationFields": {"type": "object", "properties": {"overlap_seconds": overlap}},
-        "VirtualKey": _object({**state, "problem": problem, **names, **times, **rules}),
+        "VirtualKey": _object({**state, "problem": problem, **names, "person": person, **times, **rules}),
         "Spending": _object({**about, "amount": {"type": "number"}, "used": {"type": "number"}, "forecast": forecast}),
         "Team": _object({"type": {"const": "team"}, "name": _TEXT, "problem": problem, **rules}),
         "SignIn": _object(
@@ -387,7 +391,7 @@ def build_schemas() -> Schema:
 def _operation(
     name: str, summary: str, result: Mapping[str, Any], parameters: list[Schema] | None = None, *, body: str = ""
 ) -> Schema:
-    errors = {"400": "A field is invalid.", "401": "The key is wrong.", "403": "The key is no admin key."}
+    errors = {"400": "A field is invalid.", "401": "The key is wrong.", "403": "The role does not include this."}
     errors |= {"404": "There is no such key.", "529": "The database is not available."}
     operation: Schema = {
         "operationId": name,

@@ -56,6 +56,7 @@ def encode_key(key: VirtualKey, now: float) -> dict[str, Any]:
         "revoked_at": format_time(key.revoked_at),
         "owner": key.owner,
         "team": key.team,
+        "person": key.person,
         **_encode_rules(key.rules),
     }
 

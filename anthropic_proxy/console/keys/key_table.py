@@ -124,15 +124,26 @@ class KeyTable:
         """`UNKNOWN`: no key has this text."""
         return self._entries.get(key_hash, UNKNOWN)
 
+    def find_key_by_id(self, key_id: str) -> VirtualKey | None:
+        return self._keys.get(key_id)
+
+    def list_labels(self, start: str) -> Sequence[str]:
+        """Return the labels that begin with `start`."""
+        return [key.label for key in self._keys.values() if key.label.startswith(start)]
+
     def find_scopes(self, key_id: str) -> Sequence[Scope]:
-        """Return the key and its team, whose rules apply to its requests. Raises `KeysUnavailable` if the key is not in
-        the table.
+        """Return the key, its person and its team, whose rules apply to its requests. Raises `KeysUnavailable` if the
+        key is not in the table.
         """
         key = self._keys.get(key_id)
         if key is None:
             raise KeysUnavailable
-        team = self._teams.get(key.team) if key.team else None
-        return [build_key_scope(key), *([] if team is None else [build_team_scope(team)])]
+        scopes = [build_key_scope(key)]
+        if (person := self._keys.get(key.person)) is not None:
+            scopes.append(build_key_scope(person))
+        if key.team and (team := self._teams.get(key.team)) is not None:
+            scopes.append(build_team_scope(team))
+        return scopes
 
     def find_sign_in(self, number: str) -> SignInEntry | None:
         """None: it is unknown or has ended, or its key is revoked or cannot be read."""
@@ -206,12 +217,16 @@ class KeyTable:
         if version != self._version or self._problems:
             keys, teams = list_keys(connection), {team.name: team for team in list_teams(connection)}
             rejected = {key.id for key in keys if key.problem or (key.team in teams and teams[key.team].problem)}
+            rejected |= {key.id for key in keys if key.person in rejected}
+            by_id = {key.id: key for key in keys}
             unread: list[VirtualKey | Team] = [*(key for key in keys if key.revoked_at is None), *teams.values()]
             self._teams = teams
             self._keys = {key.id: key for key in keys if key.id not in rejected}
             # the last one: `find_scopes` finds the key of each accepted entry
             self._entries = {
-                each.hash: _build_entry(key, each, key.id not in rejected) for key in keys for each in key.hashes
+                each.hash: _build_entry(key, each, by_id.get(key.person), key.id not in rejected)
+                for key in keys
+                for each in key.hashes
             }
             if self._settings.sign_in is not None:
                 self._sign_ins = {
@@ -240,15 +255,16 @@ def _build_client(key: VirtualKey) -> Client:
     return Client(name=key.label, role="member", key_id=key.id, owner=key.owner or "", team=key.team or "")
 
 
-def _build_entry(key: VirtualKey, key_hash: KeyHash, is_readable: bool) -> KeyEntry:
-    """The earliest end counts: of the text, or of the key by expiry or revocation."""
+def _build_entry(key: VirtualKey, key_hash: KeyHash, person: VirtualKey | None, is_readable: bool) -> KeyEntry:
+    """The earliest end counts: of the text, or of the key, or of its person, by expiry or revocation."""
     ends: list[tuple[float, Ending]] = [(math.inf, "expired")]
     if not is_readable:
         ends.append((-math.inf, "unreadable"))
-    if key.revoked_at is not None:
-        ends.append((-math.inf, "revoked"))
-    if key.expires_at is not None:
-        ends.append((key.expires_at, "expired"))
+    for one in (key, person):
+        if one is not None and one.revoked_at is not None:
+            ends.append((-math.inf, "revoked"))
+        if one is not None and one.expires_at is not None:
+            ends.append((one.expires_at, "expired"))
     if key_hash.expires_at is not None:
         ends.append((key_hash.expires_at, "replaced"))
     ends_at, ending = min(ends)

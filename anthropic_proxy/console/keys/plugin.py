@@ -10,6 +10,7 @@ import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,9 @@ from anthropic_proxy.plugins import (
 
 if TYPE_CHECKING:
     from anthropic_proxy.console.keys.access_tokens import SignedInClients
+    from anthropic_proxy.console.keys.service_tokens import ServiceTokens
 
+_SERVICE_TOKENS = "anthropic_proxy.console.keys.service_tokens"
 _COUNTING, _COUNTING_SECONDS = "keys/counting", 3600.0
 """Value by which one of several workers counts the use of budgets before the start, and its lifetime."""
 _COUNTED_SCOPES = 100
@@ -72,6 +75,9 @@ def open_access(settings: Settings) -> "Access":
     if settings.sign_in is not None and find_spec("authlib") is None:
         needed = MissingExtra("The sign-in from Claude Code (SIGN_IN_SECRET) needs Authlib", "oidc")
         raise ConfigurationError(needed.message, code="package-missing")
+    if settings.token_issuers and find_spec("joserfc") is None:
+        needed = MissingExtra("Tokens of identity providers ([token_issuers]) need joserfc", "oidc")
+        raise ConfigurationError(needed.message, code="package-missing")
     return Access(settings)
 
 
@@ -90,7 +96,12 @@ class Access:
             from anthropic_proxy.console.keys.access_tokens import SignedInClients  # noqa: PLC0415  # optional library
 
             signed_in = SignedInClients(self.table, self._current_settings)
-        self.policy = KeyPolicy(self.table, self._current_settings, signed_in=signed_in)
+        self._services: ServiceTokens | None = None
+        if settings.token_issuers:
+            import_module(_SERVICE_TOKENS)  # the first token does not wait for its libraries
+        self.policy = KeyPolicy(
+            self.table, self._current_settings, signed_in=signed_in, find_services=self._find_services
+        )
         self.api = AdminApi(
             self._current_settings,
             lambda: None if self._gateway is None else self._gateway.store,
@@ -124,6 +135,12 @@ class Access:
             await self._reservations.stop()
         if self._alerts is not None:
             await self._alerts.stop()
+
+    def _find_services(self) -> "ServiceTokens | None":
+        """None: no table `[token_issuers.NAME]` is set."""
+        if self._services is None and self._gateway is not None and self._gateway.settings.token_issuers:
+            self._services = import_module(_SERVICE_TOKENS).ServiceTokens(self.table, self._gateway)
+        return self._services
 
     def budget_uses(self) -> Mapping[BudgetLabels, float]:
         return {} if self._reservations is None else self._reservations.find_budget_uses(time.time())
@@ -168,12 +185,14 @@ class KeyPolicy:
         current_settings: Callable[[], Settings],
         clock: Callable[[], float] = time.time,
         signed_in: "SignedInClients | None" = None,
+        find_services: "Callable[[], ServiceTokens | None]" = lambda: None,
     ) -> None:
         self._table = table
         self._current_settings = current_settings
         self._clock = clock
         self._signed_in = signed_in
         """None: nobody signs in from Claude Code."""
+        self._find_services = find_services
         self._reservations: Reservations | None = None
         self._costs: RequestCosts | None = None
         """Prices of models. None: not loaded, because no limit has needed prices yet."""
@@ -200,6 +219,10 @@ class KeyPolicy:
             return None
         if self._signed_in is not None and (client := await self._signed_in.identify(presented)) is not None:
             return client
+        if any(credential.startswith(b"eyJ") for credential in presented):  # the beginning of each JWT
+            services = self._find_services()
+            if services is not None and (client := await services.identify(presented)) is not None:
+                return client
         entries = [self._table.find_entry(hash_key(credential)) for credential in presented]
         now = self._clock()
         accepted = next((entry for entry in entries if entry.ends_at > now), None)
@@ -222,7 +245,7 @@ class KeyPolicy:
         """Return the function that replaces these amounts by the actual ones after the request. None: nothing was
         reserved. Raises `PermissionDenied`, `LimitReached`, or `KeysUnavailable` if the key is not in the key table.
         """
-        if request.client.role != "member":
+        if not request.client.key_id:
             return None
         scopes = self._table.find_scopes(request.client.key_id)
         if request.has_reply and not request.parent:  # the settings choose the model of a check, not the client

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.console.keys.limits import Scope, build_budget_counter
+from anthropic_proxy.console.keys.rights import ADMINISTRATOR, Rights
 from anthropic_proxy.console.keys.virtual_keys import (
     AuditEntry,
     KeyHash,
@@ -53,13 +54,22 @@ def find_key(connection: Reader, name: str) -> VirtualKey | None:
     return _decode_key(found[0], hashes)
 
 
-def require_key(connection: Reader, name: str) -> VirtualKey:
+def require_key(connection: Reader, name: str, rights: Rights = ADMINISTRATOR) -> VirtualKey:
+    """`rights` with the teams of the user. A key that it may not read seems to be missing."""
     key = find_key(connection, name)
-    if key is None:
+    if key is None or not rights.reads(key):
         raise UnknownModel(
             f"There is no key {name[:80]!r}. List the keys:  anthropic-proxy keys list", code="virtual-key-unknown"
         )
     return key
+
+
+def list_readable_keys(connection: Reader, rights: Rights) -> Sequence[VirtualKey]:
+    return [key for key in list_keys(connection) if rights.reads(key)]
+
+
+def list_readable_teams(connection: Reader, rights: Rights) -> Sequence[Team]:
+    return [team for team in list_teams(connection) if rights.reads_team(team.name)]
 
 
 def list_teams(connection: Reader) -> Sequence[Team]:
@@ -132,7 +142,7 @@ def find_newest_audit_id(connection: Reader) -> int:
 
 def _decode_key(row: Sequence[Any], hashes: Sequence[Sequence[Any]]) -> VirtualKey:
     """A key whose rows cannot be read has a `problem`."""
-    number, label, owner, team, rules, created_at, expires_at, revoked_at = row
+    number, label, owner, team, rules, created_at, expires_at, revoked_at, person = row
     try:
         texts = [
             {
@@ -148,6 +158,7 @@ def _decode_key(row: Sequence[Any], hashes: Sequence[Sequence[Any]]) -> VirtualK
             "label": label,
             "owner": owner,
             "team": team,
+            "person": person,
             "rules": _decode_rules(rules),
             "created_at": _to_seconds(created_at),
             "expires_at": _to_seconds(expires_at),
@@ -161,6 +172,7 @@ def _decode_key(row: Sequence[Any], hashes: Sequence[Sequence[Any]]) -> VirtualK
             label=str(label),
             owner=str(owner),
             team=str(team),
+            person=str(person),
             revoked_at=None if revoked_at is None else 0.0,
             hashes=tuple(KeyHash(str(key_hash), "", 0.0, None) for key_hash, *_ in hashes),
             problem=_describe_problem(f"key {label!r}", error),
@@ -327,9 +339,13 @@ def sum_budget_use(connection: Reader, settings: Settings, scope: Scope, budget:
     names = [scope.name]
     if not is_team:
         _, key_id = scope.counter.split("/", 1)
-        entries = list_audit_entries(connection, key_id=key_id, since=start)
-        # no other key gets an earlier label
-        names += [str(entry.changes["label"][0]) for entry in entries if "label" in entry.changes]
+        # the rules of a person's key apply to the keys that the person created, too
+        created = connection.query("SELECT id, label FROM virtual_keys WHERE person = ?", (key_id,))
+        names += [str(label) for _, label in created]
+        for each in (key_id, *(str(number) for number, _ in created)):
+            entries = list_audit_entries(connection, key_id=each, since=start)
+            # no other key gets an earlier label
+            names += [str(entry.changes["label"][0]) for entry in entries if "label" in entry.changes]
     counted = RequestSelection(start=round(start * MICROSECONDS), end=round(now * MICROSECONDS) + 1)
     parts = [counted]
     if not counted.is_short_range:  # sums of complete hours, and single requests of the part of an hour before them

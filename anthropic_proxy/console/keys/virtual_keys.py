@@ -36,6 +36,9 @@ class VirtualKey(Struct, frozen=True, kw_only=True):
     owner: str = ""
     team: str = ""
     """Name of the team of the key, which has shared rules. "": no team."""
+    person: str = ""
+    """Id of the key of the person who created this key, and whose rules apply to it too. "": an administrator created
+    it."""
     rules: Rules = Rules()
     created_at: float = 0.0
     expires_at: float | None = None

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import structs
 from sqlalchemy import Connection, exc
 
-from anthropic_proxy.console.ledger.engines import open_empty_ledger, read_ledger
+from anthropic_proxy.console.ledger.engines import EngineReader, open_empty_ledger, read_ledger
 from anthropic_proxy.console.ledger.export import (
     DURATIONS,
     EXPORT_TITLES,
@@ -26,7 +26,12 @@ from anthropic_proxy.console.ledger.export import (
 )
 from anthropic_proxy.console.ledger.periods import RequestSelection, resolve_usage_range
 from anthropic_proxy.console.ledger.queries import count_facets, expect_month_cost, sum_usage
-from anthropic_proxy.console.ledger.read_access import MAX_READ_SECONDS, describe_read_failure, limit_search_range
+from anthropic_proxy.console.ledger.read_access import (
+    MAX_READ_SECONDS,
+    describe_read_failure,
+    limit_search_range,
+    restrict_reading,
+)
 from anthropic_proxy.console.ledger.records import (
     FACETS,
     GROUP_NAMES,
@@ -40,6 +45,7 @@ from anthropic_proxy.console.ledger.request_queries import (
     find_stored_request,
     list_stored_requests,
 )
+from anthropic_proxy.console.ledger.users import find_client_user
 from anthropic_proxy.console.openapi import (
     ApiQuery,
     Schema,
@@ -70,7 +76,7 @@ def respond(
             by, form = query.choose("by", GROUP_NAMES, "model"), query.choose("format", _FORMATS, "json")
             split = query.choose("split", SPLIT_NAMES, "") if "split" in query.values else None
             chosen = structs.replace(query.resolve_usage_range(), values=query.list_facets())
-            with _reading(settings, warn) as connection:
+            with _reading(request, settings, warn) as connection:
                 groups = sum_usage(connection, chosen, by, split=split)
                 expected = expect_month_cost(connection, chosen, datetime.now(UTC))
             if form == "csv":
@@ -81,7 +87,7 @@ def respond(
         if route == "/api/requests/{id}":
             request_id = request.path_parameters["id"]
             require_database_text("id", request_id)
-            with _reading(settings, warn) as connection:
+            with _reading(request, settings, warn) as connection:
                 row = find_stored_request(connection, request_id)
             if row is None:
                 raise UnknownModel(f"The ledger has no request {request_id!r}.", code="ledger-request")
@@ -105,7 +111,7 @@ def _list_requests(request: RouteRequest, settings: Settings, warn: Callable[[st
         is_changed=query.is_true("changed"),
         text=query.values.get("search", ""),
     )
-    with _reading(settings, warn) as connection:
+    with _reading(request, settings, warn) as connection:
         position = query.find_position()
         searched = limit_search_range(connection, chosen, position and position[0])
         rows = list_stored_requests(connection, searched, limit + 1, before=position)
@@ -130,10 +136,12 @@ def _list_requests(request: RouteRequest, settings: Settings, warn: Callable[[st
 
 
 @contextmanager
-def _reading(settings: Settings, warn: Callable[[str], None] | None) -> Iterator[Connection]:
-    """Raises `ConfigurationError` as `LedgerReader`."""
+def _reading(request: RouteRequest, settings: Settings, warn: Callable[[str], None] | None) -> Iterator[Connection]:
+    """The connection shows what the client may read. Raises `ConfigurationError` as `LedgerReader`."""
     with read_ledger(settings, MAX_READ_SECONDS, warn) as connection:
         if connection is not None:
+            user = find_client_user(request.client).with_teams(EngineReader(connection))
+            restrict_reading(connection, user, settings)
             yield connection
             return
     with open_empty_ledger() as empty:

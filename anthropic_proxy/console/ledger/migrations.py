@@ -183,6 +183,10 @@ def _add_sign_ins(_: "Connection") -> Iterator[str]:
     )
 
 
+def _add_person(_: "Connection") -> Iterator[str]:
+    yield f"ALTER TABLE virtual_keys ADD COLUMN person {TEXT}"
+
+
 _STEPS: Mapping[str, _Step] = {
     "0002": _add_contents,
     "0003": _add_virtual_keys,
@@ -203,6 +207,7 @@ _STEPS: Mapping[str, _Step] = {
     "0018": _add_budget_alerts,
     "0019": _add_text("inspections"),
     "0020": _add_sign_ins,
+    "0021": _add_person,
 }
 """Version of the schema → function that returns the statements of the migration from the version before."""
 NEWEST_VERSION = max(_STEPS)

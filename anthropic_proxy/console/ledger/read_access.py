@@ -1,28 +1,47 @@
 """What a reader of the ledger may read.
 
-A query ends after some seconds, and a search after some requests. A member sees only the requests of its own keys:
-`restrict_rows` rewrites each query on a connection, so that no page can forget the condition.
+A query ends after some seconds, and a search after some requests. A member sees only the requests of its own keys, and
+everybody only the own texts: `restrict_reading` rewrites each query on a connection, so that no page can forget the
+condition. Texts of others must be opened first, request by request.
 """
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from msgspec import Struct, structs
-from sqlalchemy import ColumnClause, Connection, Engine, FromClause, Select, Table, TextClause, event, exc, func, select
+from msgspec import Struct, field, structs
+from sqlalchemy import (
+    ColumnClause,
+    Connection,
+    Engine,
+    FromClause,
+    Select,
+    Table,
+    TextClause,
+    event,
+    exc,
+    exists,
+    func,
+    or_,
+    select,
+)
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.sql.selectable import AliasedReturnsRows
 from sqlalchemy.sql.util import ClauseAdapter
 from sqlalchemy.sql.visitors import iterate
 
 from anthropic_proxy.console.ledger.periods import RequestSelection
+from anthropic_proxy.console.ledger.records import COMMON_VALUES, StoredRequest
 from anthropic_proxy.console.ledger.request_queries import (
     narrow_to_matching_hours,
     request_conditions,
     uncommon_value_condition,
 )
 from anthropic_proxy.console.ledger.tables import contents, hourly, requests, session_hours, virtual_keys
+from anthropic_proxy.console.ledger.users import LedgerUser
+from anthropic_proxy.gateway.permissions import may
+from anthropic_proxy.gateway.settings import Settings
 
 MAX_READ_SECONDS = 10.0
 """Maximum time in seconds of a query on PostgreSQL, and of all queries of one connection on SQLite."""
@@ -102,32 +121,79 @@ class RestrictedQueryError(Exception):
     """Error: a query on a restricted connection could return rows of other keys, so it is not sent to the database."""
 
 
-def find_key_labels(connection: Connection, owner: str) -> list[str]:
-    """Revoked keys included. Upper and lower case of `owner` are equal."""
+class ReadAccess(Struct, kw_only=True):
+    """What a connection may read."""
+
+    labels: Sequence[str] | None
+    """Labels of the keys whose requests may be read. None: all requests."""
+    text_labels: Sequence[str] | None
+    """Labels of the keys whose stored texts may be read. None: all texts."""
+    opens_others: bool = False
+    """True if the user may open further texts."""
+    opened: set[str] = field(default_factory=set)
+    """Ids of requests whose texts the user opened."""
+
+    def find_others(self, rows: Sequence[StoredRequest]) -> Sequence[StoredRequest]:
+        """Return those of `rows` whose texts are not the user's own."""
+        return [] if self.text_labels is None else [row for row in rows if row.key_label not in self.text_labels]
+
+
+def find_key_labels(connection: Connection, owner: str, teams: Collection[str] = ()) -> list[str]:
+    """Return the labels of the keys of an owner or of one of `teams`, revoked keys included. Upper and lower case of
+    `owner` are equal.
+    """
     if not owner:
         return []
-    query = select(virtual_keys.c.label).where(func.lower(virtual_keys.c.owner) == owner.lower())
-    return list(connection.execute(query.order_by(virtual_keys.c.label)).scalars())
+    column = virtual_keys.c
+    condition = or_(func.lower(column.owner) == owner.lower(), column.team.in_(teams))
+    return list(connection.execute(select(column.label).where(condition).order_by(column.label)).scalars())
 
 
-def restrict_rows(connection: Connection, key_labels: Sequence[str]) -> None:
+def restrict_reading(connection: Connection, user: LedgerUser, settings: Settings) -> ReadAccess:
+    """Limit a connection to what the user, with its teams, may read."""
+    texts: Sequence[str] | None = find_key_labels(connection, user.email)
+    labels = None
+    if not may(user.role, "read all requests"):
+        teams = user.teams if may(user.role, "read team requests") else ()
+        labels = find_key_labels(connection, user.email, teams)
+    if user.role == "owner":
+        # the owner of a proxy without other users reads everything, else only what keys of PROXY_API_KEY have sent
+        numbers = range(1, len(settings.proxy_api_keys) + 1)
+        own = [COMMON_VALUES["key_label"], *(f"key {number}" for number in numbers)]
+        texts = own if settings.virtual_keys or settings.oidc is not None else None
+    opens_others = may(user.role, "read texts of others") and settings.admins_read_content
+    access = ReadAccess(labels=labels, text_labels=texts, opens_others=opens_others)
+    restrict_rows(connection, access)
+    return access
+
+
+def restrict_rows(connection: Connection, access: ReadAccess) -> None:
     """A query that cannot be limited, such as SQL text, then raises `RestrictedQueryError`."""
-    labels = list(key_labels)
-    permitted: dict[Table, FromClause] = {
-        table: select(table).where(table.c.key_label.in_(labels)).subquery(table.name)
-        for table in (hourly, session_hours)
-    }
-    # no virtual key has the label `local`
-    indexed = (requests.c.key_label.in_(labels), uncommon_value_condition("key_label"))
-    permitted[requests] = select(requests).where(*indexed).subquery(requests.name)
-    own = select(requests.c.id).where(*indexed)
-    permitted[contents] = select(contents).where(contents.c.request_id.in_(own)).subquery(contents.name)
+    permitted: dict[Table, FromClause] = {}
+    if access.labels is not None:
+        labels = list(access.labels)
+        permitted = {
+            table: select(table).where(table.c.key_label.in_(labels)).subquery(table.name)
+            for table in (hourly, session_hours)
+        }
+        # no virtual key has the label `local`
+        indexed = (requests.c.key_label.in_(labels), uncommon_value_condition("key_label"))
+        permitted[requests] = select(requests).where(*indexed).subquery(requests.name)
+        permitted[virtual_keys] = select(virtual_keys).where(virtual_keys.c.label.in_(labels)).subquery("virtual_keys")
+
+    def permit_texts() -> FromClause:
+        assert access.text_labels is not None
+        own = exists().where(requests.c.id == contents.c.request_id, requests.c.key_label.in_(access.text_labels))
+        allowed = or_(own, contents.c.request_id.in_(sorted(access.opened)))
+        return select(contents).where(allowed).subquery(contents.name)
 
     @event.listens_for(connection, "before_execute", retval=True)
     def restrict(_: Connection, statement: Any, several: Any, values: Any, options: Any) -> tuple[Any, Any, Any]:
+        elements = list(iterate(statement)) if isinstance(statement, Select) else []
+        if access.labels is None and not any(element is contents for element in elements):
+            return statement, several, values
         if not isinstance(statement, Select):
             raise RestrictedQueryError(f"a statement of the type {type(statement).__name__}")
-        elements = list(iterate(statement))
         for element in elements:
             is_renamed = isinstance(element, AliasedReturnsRows) and isinstance(element.element, Table)
             # SQL text as a column, other than `count(*)`, can contain a query
@@ -137,7 +203,11 @@ def restrict_rows(connection: Connection, key_labels: Sequence[str]) -> None:
             if is_renamed or is_text:
                 raise RestrictedQueryError(f"a query with {type(element).__name__}, whose rows cannot be restricted")
         for table in {element for element in elements if isinstance(element, Table)}:
-            if table not in permitted:
+            if table is contents:
+                if access.text_labels is not None:
+                    statement = ClauseAdapter(permit_texts()).traverse(statement)
+            elif table in permitted:
+                statement = ClauseAdapter(permitted[table]).traverse(statement)
+            elif access.labels is not None:
                 raise RestrictedQueryError(f"a query of the table {table.name}")
-            statement = ClauseAdapter(permitted[table]).traverse(statement)
         return statement, several, values

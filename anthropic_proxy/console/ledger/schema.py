@@ -115,10 +115,12 @@ VIRTUAL_KEYS = TableDefinition(
         **dict.fromkeys(("owner", "team", "rules"), TEXT),
         "created_at": TIME,
         **dict.fromkeys(("expires_at", "revoked_at"), "BIGINT"),
+        "person": TEXT,
     },
     ("id",),
 )
-"""One row per virtual key. `rules`: JSON of `Rules`. `expires_at`, `revoked_at`: NULL: never."""
+"""One row per virtual key. `rules`: JSON of `Rules`. `expires_at`, `revoked_at`: NULL: never. `person`: id of the key
+of the person that created this one. "": an administrator."""
 
 KEY_HASHES = TableDefinition(
     "key_hashes",

@@ -26,7 +26,7 @@ from anthropic_proxy.errors import (
     UnsupportedEncoding,
     UriTooLong,
 )
-from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
+from anthropic_proxy.gateway.permissions import PUBLIC_PATHS, require_access
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Policy
 from anthropic_proxy.secrets import Secret
@@ -38,14 +38,6 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_TARGET_BYTES = 16 * 1024
 """Maximum size of the URL path and query of a client request. A larger one is rejected with 414."""
 _MAX_CONTENT_LENGTH_DIGITS = 15
-PUBLIC_PATHS = frozenset(
-    ("/", "/health", "/livez", "/readyz", "/version", "/api/hello", "/favicon.ico", "/tour", ERROR_CATALOG_PATH)
-)
-"""URL paths that the proxy serves without a key, for health probes. Their responses contain no secrets."""
-RECENT_REQUESTS_PATH = "/api/requests/recent"
-"""URL path at which a virtual key finds its own requests, for the status line of its user."""
-MEMBER_PATHS = frozenset({RECENT_REQUESTS_PATH, "/managed/settings", "/api/oauth/usage"})
-"""URL paths outside the API that a virtual key reads: what concerns itself."""
 _FORWARDED_FOR = compile_later(r"""(?:^|[;,\s])for\s*=\s*("[^"]*"|[^;,\s]+)""", re.IGNORECASE)
 """Pattern of the client addresses in the header `Forwarded` (RFC 7239)."""
 _HOST = compile_later(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^:/@\[\]\s]+))(?::[0-9]{0,5})?", re.ASCII)
@@ -126,58 +118,51 @@ async def authenticate(
     require_valid_head(scope, headers)
     if is_public or scope["path"] in PUBLIC_PATHS:
         return Client(address_trusted=_is_trusted_address(scope, headers, settings, policies))
+    client = await _identify(scope, headers, settings, policies)
+    if client is None:
+        if route_checks_key and not find_credentials(headers):
+            return Client(name="")
+        raise _explain_missing_key(headers, settings)
+    require_access(client, scope["method"], scope["path"], settings)
+    return client
+
+
+async def _identify(
+    scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings, policies: Sequence[Policy]
+) -> Client | None:
+    """None: the request needs a key, and has none or a wrong one."""
     if settings.monitor_api_keys:
         number = find_matching_key(find_credentials(headers), settings.monitor_api_keys)
         if number is not None:
-            path = scope["path"]
-            if scope["method"] not in ("GET", "HEAD") or not (path == "/metrics" or path.startswith("/api/")):
-                raise PermissionDenied(
-                    "A key of MONITOR_API_KEY reads /metrics and /api/ with GET, nothing else.", code="key-role"
-                )
             return Client(name=f"monitor key {number}", role="monitor")
     for policy in policies:
         if (client := await policy.identify(headers)) is not None:
-            is_api = scope["path"].startswith("/v1/")
-            reads_own = scope["path"] in MEMBER_PATHS and scope["method"] == "GET"
-            if client.role == "member" and not is_api and not reads_own:
-                raise PermissionDenied(
-                    f"The key {client.name!r} is for the API below /v1/, not for {scope['path']!r}. "
-                    "Use one of PROXY_API_KEY or ADMIN_API_KEY there.",
-                    code="key-role",
-                )
-            if client.role == "admin" and is_api:
-                raise PermissionDenied(
-                    "ADMIN_API_KEY is for the administration, not for the Messages API. Create a key for requests:  "
-                    "anthropic-proxy keys create LABEL",
-                    code="key-role",
-                )
             return client
     if settings.requires_client_key:
-        presented = find_credentials(headers)
-        if route_checks_key and not presented:
-            return Client(name="")
-        if not presented and settings.virtual_keys:
-            raise AuthenticationFailed(
-                "This proxy requires a key: send yours as the API key (ANTHROPIC_API_KEY) or as Authorization: Bearer "
-                "(ANTHROPIC_AUTH_TOKEN). Its administrator creates one:  anthropic-proxy keys create LABEL",
-                should_retry=False,
-                code="proxy-key-missing",
-            )
-        if not presented:
-            raise AuthenticationFailed(
-                "This proxy requires a key: send one of PROXY_API_KEY as the API key (ANTHROPIC_API_KEY) or as "
-                "Authorization: Bearer (ANTHROPIC_AUTH_TOKEN).",
-                should_retry=False,
-                code="proxy-key-missing",
-            )
-        number = find_matching_key(presented, settings.proxy_api_keys)
-        if number is None:
-            raise AuthenticationFailed(
-                "The key is not one of this proxy's keys (PROXY_API_KEY).", should_retry=False, code="proxy-key-wrong"
-            )
-        return Client(name=f"key {number}")
+        number = find_matching_key(find_credentials(headers), settings.proxy_api_keys)
+        return None if number is None else Client(name=f"key {number}")
     _require_local_client(scope, headers, settings)
     return Client(credential_forwardable=True, address_trusted=True)
+
+
+def _explain_missing_key(headers: Mapping[str, str], settings: Settings) -> AuthenticationFailed:
+    if find_credentials(headers):
+        return AuthenticationFailed(
+            "The key is not one of this proxy's keys (PROXY_API_KEY).", should_retry=False, code="proxy-key-wrong"
+        )
+    if settings.virtual_keys:
+        return AuthenticationFailed(
+            "This proxy requires a key: send yours as the API key (ANTHROPIC_API_KEY) or as Authorization: Bearer "
+            "(ANTHROPIC_AUTH_TOKEN). Its administrator creates one:  anthropic-proxy keys create LABEL",
+            should_retry=False,
+            code="proxy-key-missing",
+        )
+    return AuthenticationFailed(
+        "This proxy requires a key: send one of PROXY_API_KEY as the API key (ANTHROPIC_API_KEY) or as "
+        "Authorization: Bearer (ANTHROPIC_AUTH_TOKEN).",
+        should_retry=False,
+        code="proxy-key-missing",
+    )
 
 
 def require_auth_if_exposed(settings: Settings) -> None:

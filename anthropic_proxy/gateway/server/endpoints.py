@@ -60,11 +60,10 @@ from anthropic_proxy.errors import (
 )
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
 from anthropic_proxy.gateway.error_catalog import error_help_headers
+from anthropic_proxy.gateway.permissions import PUBLIC_PATHS, RECENT_REQUESTS_PATH, find_client_role, may
 from anthropic_proxy.gateway.problems import find_server_problems
 from anthropic_proxy.gateway.server.auth import (
     MAX_REQUEST_BYTES,
-    PUBLIC_PATHS,
-    RECENT_REQUESTS_PATH,
     authenticate,
     claude_code_command,
     decode_headers,
@@ -529,7 +528,7 @@ async def get_recent_requests(services: Services, request: ClientRequest, sink: 
     snapshot = await feed.collect_snapshot()
     snapshot.finished = await feed.add_costs(snapshot.finished)
     client = request.receipt.client
-    if client.role == "member":
+    if not may(find_client_role(client), "read all requests"):
         snapshot.finished = [
             structs.replace(one, receipt=_copy_for_member(one.receipt))
             for one in snapshot.finished

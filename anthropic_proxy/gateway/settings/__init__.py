@@ -11,7 +11,7 @@ from anthropic_proxy.gateway.settings.environment import (
     python_safe_path_for_workers,
     remove_python_safe_path,
 )
-from anthropic_proxy.gateway.settings.fields import OidcSettings, Settings, SignInGroup, SignInSettings
+from anthropic_proxy.gateway.settings.fields import OidcSettings, Settings, SignInGroup, SignInSettings, TokenIssuer
 from anthropic_proxy.gateway.settings.file_format import PriceTable, TokenPriceFields
 from anthropic_proxy.gateway.settings.load import (
     SettingsReader,
@@ -34,6 +34,7 @@ __all__ = [
     "SettingsReader",
     "SignInGroup",
     "SignInSettings",
+    "TokenIssuer",
     "TokenPriceFields",
     "copy_environment",
     "export_no_proxy",

@@ -29,6 +29,7 @@ from anthropic_proxy.gateway.settings.file_format import (
     ProviderTable,
     SearchTable,
     SignInTable,
+    TokenIssuerTable,
 )
 from anthropic_proxy.gateway.settings.files import decode_toml, read_settings_file
 from anthropic_proxy.gateway.settings.place import CONFIG_FILE
@@ -82,6 +83,7 @@ class ConfigFile:
                     search=self._decode_table("search", SearchTable),
                     auto_mode=self._decode_table("auto_mode", AutoModeTable),
                     alerts=self._decode_table("alerts", AlertTable),
+                    token_issuers=self._decode_tables("token_issuers", TokenIssuerTable),
                     sign_in=self._decode_table("sign_in", SignInTable),
                     prices=self._decode_tables("prices", PriceTable),
                     managed_settings=managed or {} if has_type(managed, dict[str, dict[str, object]]) else {},

@@ -44,6 +44,7 @@ class OidcSettings(Struct, frozen=True, kw_only=True):
     admins: Sequence[str] = ()
     """Users of a role: e-mail addresses, or values of the claim `role_claim`."""
     viewers: Sequence[str] = ()
+    team_admins: Sequence[str] = ()
     members: Sequence[str] = ()
     """Empty: all other users of the identity provider."""
     domains: Sequence[str] = ()
@@ -93,6 +94,23 @@ class SignInGroup(Struct, frozen=True, kw_only=True):
     rules: Rules = Rules()
 
 
+class TokenIssuer(Struct, frozen=True, kw_only=True):
+    """A table `[token_issuers.NAME]`: tokens of an identity provider that services send as keys."""
+
+    name: str
+    issuer: str
+    audiences: frozenset[str]
+    jwks_uri: str = ""
+    """"": the discovery document of the issuer names it."""
+    owner_claim: str = "sub"
+    group_claim: str = ""
+    """"": groups are not read."""
+    required_claims: Mapping[str, Sequence[str]] = {}
+    """Claim → patterns of accepted values."""
+    team: str = ""
+    rules: Rules = Rules()
+
+
 class SignInSettings(Struct, frozen=True, kw_only=True):
     """Sign-in from Claude Code: the variables `SIGN_IN_…` and the tables `[sign_in.groups.NAME]`."""
 
@@ -136,10 +154,14 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     proxy_api_keys: Sequence[Secret] = ()
     """Empty: only loopback clients are served."""
     virtual_keys: bool = False
+    keys_per_person: int = 0
+    """Maximum number of active virtual keys that a signed-in person creates."""
     admin_api_keys: Sequence[Secret] = ()
     monitor_api_keys: Sequence[Secret] = ()
     oidc: OidcSettings | None = None
     """None: users sign in to the dashboard with keys only."""
+    token_issuers: tuple[TokenIssuer, ...] = ()
+    """Identity providers whose tokens services send as keys, in the order of the file."""
     sign_in: SignInSettings | None = None
     """None: nobody signs in from Claude Code."""
     dashboard_url: str = ""
@@ -187,6 +209,7 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     ledger_days: int = 90
     ledger_max_mb: int = 2_000
     ledger_content: bool = False
+    admins_read_content: bool = False
     ledger_content_days: int = 7
     price_update_days: int = 0
     price_update_url: str | None = None

@@ -183,20 +183,14 @@ class InspectorTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 RuleCount = Annotated[int, Meta(ge=1, le=MAX_AMOUNT)]
 """Type of a limit of requests or tokens."""
-GroupRole = Literal["member", "viewer", "admin"]
+GroupRole = Literal["member", "team admin", "viewer", "admin"]
 
 
-class GroupTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a group of the identity provider may do. The name is a value of OIDC_ROLE_CLAIM, an e-mail address, or `*`.
+class RuleTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Team and rules of clients that an identity provider names."""
 
-    The first table that matches a person is used, and `*` matches everybody. Without tables, every person that the
-    identity provider and OIDC_DOMAINS accept may sign in, without limits.
-    """
-
-    role: GroupRole | None = None
-    """Role in the dashboard, unless OIDC_ADMINS or OIDC_VIEWERS gives one. By default `member`."""
     team: str = ""
-    """Team of the persons, whose limits and budgets its keys and persons share:  anthropic-proxy keys team NAME."""
+    """Team, whose limits and budgets its keys, persons and services share:  anthropic-proxy keys team NAME."""
     models: list[str] = []
     """Allowed models, with patterns: `claude-*`, `openai/gpt-4.1-mini`. By default all."""
     providers: list[str] = []
@@ -204,13 +198,46 @@ class GroupTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     routes: list[str] = []
     """Names of allowed `[[routes]]`. Other requests are rejected. By default all requests are allowed."""
     requests_per_minute: RuleCount | None = None
-    """Requests per minute of each person."""
+    """Requests per minute of each person or service."""
     tokens_per_minute: RuleCount | None = None
-    """Tokens per minute of each person: input and output, without input read from a cache."""
+    """Tokens per minute of each person or service: input and output, without input read from a cache."""
     concurrency: RuleCount | None = None
-    """Requests of each person at the same time."""
+    """Requests of each person or service at the same time."""
     budgets: list[str] = []
-    """Budgets of each person: an amount per day, per month or in total, such as `50USD/month`, `2000000tokens/day`."""
+    """Budgets of each person or service: an amount per day, per month or in total, such as `50USD/month`,
+    `2000000tokens/day`."""
+
+
+class GroupTable(RuleTable, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a group of the identity provider may do. The name is a value of OIDC_ROLE_CLAIM, an e-mail address, or `*`.
+
+    The first table that matches a person is used, and `*` matches everybody. Without tables, every person that the
+    identity provider and OIDC_DOMAINS accept may sign in, without limits.
+    """
+
+    role: GroupRole | None = None
+    """Role in the dashboard, unless OIDC_ADMINS, OIDC_VIEWERS or OIDC_TEAM_ADMINS gives one. By default `member`."""
+
+
+class TokenIssuerTable(RuleTable, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Tokens of an identity provider that services and CI jobs send as keys (JWTs with a signature by a public key).
+
+    Of several tables with the same issuer, the first one that matches a token is used. Each owner is a virtual key with
+    the label `NAME/OWNER`, without a text.
+    """
+
+    issuer: str
+    """Issuer of the tokens (claim `iss`), an https:// URL: `https://token.actions.githubusercontent.com`."""
+    audience: list[str] | str
+    """Audience that the tokens must be for (claim `aud`): a text for this proxy alone, or several."""
+    jwks_uri: str | None = None
+    """URL of the public keys. By default, the issuer's `/.well-known/openid-configuration` names it."""
+    owner_claim: str = "sub"
+    """Claim that names the owner of the key, such as `repository`. Users must not be able to choose its value."""
+    group_claim: str | None = None
+    """Claim with groups, by which managed settings can be chosen."""
+    required_claims: dict[str, list[str] | str] = {}
+    """Claim → accepted values, with patterns: `{ repository_owner = "company", ref = ["refs/heads/*"] }`."""
 
 
 class SignInTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -288,6 +315,8 @@ class FileContents(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Rules of a company for the check of tool calls in auto mode."""
     alerts: AlertTable | None = None
     """Webhook for reports about budgets."""
+    token_issuers: dict[str, TokenIssuerTable] = {}
+    """Name → identity provider whose tokens services send as keys."""
     sign_in: SignInTable | None = None
     """Persons that sign in from Claude Code (`SIGN_IN_SECRET`)."""
     prices: dict[str, PriceTable] = {}

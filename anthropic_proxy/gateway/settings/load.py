@@ -41,7 +41,7 @@ from anthropic_proxy.gateway.settings.provider_tables import (
     load_search_service,
 )
 from anthropic_proxy.gateway.settings.route_tables import load_routes
-from anthropic_proxy.gateway.settings.sign_in_tables import load_sign_in
+from anthropic_proxy.gateway.settings.sign_in_tables import load_sign_in, load_token_issuers
 from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.gateway.settings.table import Setting, list_all_settings, list_fixed_fields
 from anthropic_proxy.secrets import Secret
@@ -106,6 +106,7 @@ def load_settings(
     fields["routes"] = load_routes(file, sources)
     fields["managed_settings"] = load_managed_settings(file, sources)
     fields["inspectors"] = load_inspectors(file, sources, resolves_keys=resolves_now)
+    fields["token_issuers"] = load_token_issuers(fields, file, sources)
     fields["sign_in"] = load_sign_in(fields, file, fields["routes"], sources)
     proxies: Mapping[str, Secret] = {}
     with sources.errors.collect():

@@ -1,5 +1,5 @@
-"""Checks of the settings for the sign-in from Claude Code: the variables `SIGN_IN_…` and the tables
-`[sign_in.groups.NAME]` of the configuration file.
+"""Checks of the settings for the sign-in from Claude Code, the variables `SIGN_IN_…` and the tables
+`[sign_in.groups.NAME]` of the configuration file, and for tokens of services, the tables `[token_issuers.NAME]`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,8 @@ from msgspec import structs
 from anthropic_proxy.engine.options import ConfiguredRoute
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest, join_with_and
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
-from anthropic_proxy.gateway.settings.fields import SignInGroup, SignInSettings
-from anthropic_proxy.gateway.settings.file_format import GroupTable
+from anthropic_proxy.gateway.settings.fields import SignInGroup, SignInSettings, TokenIssuer
+from anthropic_proxy.gateway.settings.file_format import GroupTable, RuleTable, TokenIssuerTable
 from anthropic_proxy.gateway.settings.key_rules import (
     BUDGET_FORMS,
     Budget,
@@ -28,6 +28,8 @@ from anthropic_proxy.secrets import Secret
 MAX_GROUP_CHARACTERS = 256
 EVERYBODY = "*"
 """Name of the table of all persons that no table before it matches."""
+GATEWAY_AUDIENCE = "claude-gateway"
+"""Audience by which Claude Code recognizes a token of a gateway."""
 _GROUPS: KeyPath = ("sign_in", "groups")
 _NEEDED = {"OIDC_ISSUER": "who somebody is", "DASHBOARD_URL": "the address that Claude Code and browsers use"}
 
@@ -105,13 +107,65 @@ def _build_groups(
 
 def _build_group(file: ConfigFile, path: KeyPath, table: GroupTable) -> SignInGroup:
     """Raises `ConfigurationError`."""
-    if not 0 < len(path[-1]) <= MAX_GROUP_CHARACTERS:
+    rules = _build_rules(file, path, table, code="sign-in-settings")
+    return SignInGroup(name=path[-1], role=table.role, team=table.team, rules=rules)
+
+
+def load_token_issuers(fields: Mapping[str, Any], file: ConfigFile, sources: Sources) -> tuple[TokenIssuer, ...]:
+    """`fields`: those of `Settings` that were decoded before. Errors are added to those of `sources`."""
+    found: list[TokenIssuer] = []
+    for name, table in file.tables.token_issuers.items():
+        with sources.errors.collect():
+            found.append(_build_token_issuer(file, ("token_issuers", name), table))
+    if found:
+        sources.given["token_issuers"] = Secret(str(file.tables.token_issuers))
+    if found and sources.is_readable and not fields.get("virtual_keys", False):
+        file.warnings.append("[token_issuers] is ignored, because VIRTUAL_KEYS is not true.")
+    return tuple(found)
+
+
+def _build_token_issuer(file: ConfigFile, path: KeyPath, table: TokenIssuerTable) -> TokenIssuer:
+    """Raises `ConfigurationError`."""
+    for name, address in (("issuer", table.issuer), ("jwks_uri", table.jwks_uri)):
+        if address is not None and not _is_safe_url(address):
+            raise file.invalid_value_error(
+                (*path, name), address, "Use an https:// URL; http:// is allowed at localhost, 127.0.0.1 and [::1]."
+            )
+    audiences = [table.audience] if isinstance(table.audience, str) else table.audience
+    if not audiences or not all(audiences) or GATEWAY_AUDIENCE in audiences:
         raise file.rejection(
-            path,
-            f"has a name of {len(path[-1])} characters. Use 1 to {MAX_GROUP_CHARACTERS}.",
-            code="sign-in-settings",
-            subject="A table of [sign_in.groups]",
+            (*path, "audience"),
+            f"names no audience, or {GATEWAY_AUDIENCE!r}, which is that of the sign-in from Claude Code.",
+            code="token-issuer",
+            hint="Use a text for this proxy alone, such as its address.",
         )
+    rules = _build_rules(file, path, table, code="token-issuer")
+    return TokenIssuer(
+        name=path[-1],
+        issuer=table.issuer,
+        audiences=frozenset(audiences),
+        jwks_uri=table.jwks_uri or "",
+        owner_claim=table.owner_claim,
+        group_claim=table.group_claim or "",
+        required_claims={
+            claim: (values,) if isinstance(values, str) else tuple(values)
+            for claim, values in table.required_claims.items()
+        },
+        team=table.team,
+        rules=rules,
+    )
+
+
+def _is_safe_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+    except ValueError:
+        return False
+    return bool(url.hostname) and (url.scheme == "https" or (url.scheme == "http" and url.hostname in LOCAL_HOSTS))
+
+
+def _build_rules(file: ConfigFile, path: KeyPath, table: RuleTable, *, code: str) -> Rules:
+    """Raises `ConfigurationError` also for an invalid name of the table or the team."""
     budgets: list[Budget] = []
     for index, text in enumerate(table.budgets):
         try:
@@ -122,10 +176,8 @@ def _build_group(file: ConfigFile, path: KeyPath, table: GroupTable) -> SignInGr
     lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
     rules = Rules(**{**given, **lists, "budgets": tuple(budgets)})
     try:
+        require_name("name", path[-1])
         require_name("team", table.team)
-        require_valid_rules(rules)
+        return require_valid_rules(rules)
     except InvalidRequest as error:
-        raise ConfigurationError(
-            f"[{format_key_path(path)}]: {error.message}{file.locate(path)}", code="sign-in-settings"
-        ) from None
-    return SignInGroup(name=path[-1], role=table.role, team=table.team, rules=rules)
+        raise ConfigurationError(f"[{format_key_path(path)}]: {error.message}{file.locate(path)}", code=code) from None

@@ -275,6 +275,13 @@ _ACCESS = (
         "https://go.example.org/limits",
     ),
     Setting(
+        "KEYS_PER_PERSON",
+        "keys_per_person",
+        partial(values.decode_integer, minimum=0, maximum=1_000, unit="keys"),
+        "Active virtual keys that a signed-in person may create, with the limits of the own group and team. 0: only "
+        "administrators create keys. See docs/guide/team.md.",
+    ),
+    Setting(
         "ADMIN_API_KEY",
         "admin_api_keys",
         values.decode_keys,
@@ -383,6 +390,15 @@ _SIGN_IN = (
         "Users that read everything in the dashboard: values of OIDC_ROLE_CLAIM, or e-mail addresses, separated by "
         "commas.",
         "finance",
+        is_list=True,
+    ),
+    Setting(
+        "OIDC_TEAM_ADMINS",
+        "oidc.team_admins",
+        _items,
+        "Users that manage the virtual keys of their own teams: values of OIDC_ROLE_CLAIM, or e-mail addresses, "
+        "separated by commas.",
+        "team-leads",
         is_list=True,
     ),
     Setting(
@@ -575,6 +591,13 @@ _LEDGER = (
         values.decode_boolean,
         "true: the ledger stores the texts of requests and replies too (of each the first MB), with keys redacted, for "
         "LEDGER_CONTENT_DAYS days.",
+    ),
+    Setting(
+        "ADMINS_READ_CONTENT",
+        "admins_read_content",
+        values.decode_boolean,
+        "true: with VIRTUAL_KEYS, administrators read the stored texts of other people too, and each look is in the "
+        "audit log. false: everybody reads only the own texts.",
     ),
     _fixed(
         "LEDGER_CONTENT_DAYS",

@@ -16,6 +16,8 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 from authlib.oauth2.rfc7636 import create_s256_code_challenge  # type: ignore[import-untyped]
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
@@ -165,6 +167,16 @@ def sign(claims: Claims, key: str, *, kid: str | None = None) -> str:
     usable = {name: value for name, value in _KEYS[key].as_dict(private=True).items() if name != "use"}
     private = (ECKey if key == "ec" else RSAKey).import_key(usable)
     return jwt.encode({"alg": algorithm, "kid": kid or key}, claims, private, algorithms=[algorithm])
+
+
+def sign_with_header(header: Claims, claims: Claims) -> str:
+    """Return a token with a valid signature (RS256) over any header. A value None leaves the name out."""
+    content = _encode({name: value for name, value in header.items() if value is not None}, claims)
+    usable = {name: value for name, value in _KEYS["rsa"].as_dict(private=True).items() if name != "use"}
+    private = RSAKey.import_key(usable).private_key
+    assert private is not None
+    signature = private.sign(content.encode(), PKCS1v15(), SHA256())
+    return f"{content}.{_to_base64(signature)}"
 
 
 def sign_with_foreign_key(claims: Claims) -> str:

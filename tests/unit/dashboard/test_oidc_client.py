@@ -5,14 +5,9 @@ import asyncio
 import pytest
 from joserfc.jwk import RSAKey
 
-from anthropic_proxy.console.identity.oidc_client import (
-    CACHE_SECONDS,
-    RETRY_SECONDS,
-    CachedDocument,
-    decode_key_set,
-    verify_id_token,
-)
+from anthropic_proxy.console.identity.oidc_client import verify_id_token
 from anthropic_proxy.console.identity.people import OidcError
+from anthropic_proxy.console.identity.signed_tokens import CACHE_SECONDS, RETRY_SECONDS, CachedDocument, decode_key_set
 
 USABLE = RSAKey.generate_key(2048, {"kid": "usable", "use": "sig"})
 

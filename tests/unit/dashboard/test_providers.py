@@ -10,7 +10,7 @@ from msgspec import structs
 from anthropic_proxy.console.dashboard.models import build_models_page
 from anthropic_proxy.console.dashboard.overview import build_overview_page
 from anthropic_proxy.console.dashboard.page import FailedPanel
-from anthropic_proxy.console.dashboard.permissions import Session, explain_doctor_denial
+from anthropic_proxy.console.dashboard.permissions import Session, explain_denial
 from anthropic_proxy.console.dashboard.providers import (
     DoctorPanel,
     Matrix,
@@ -32,8 +32,8 @@ from anthropic_proxy.console.doctor.stored_runs import (
     RunTomlTable,
     digest_backend_settings,
 )
-from anthropic_proxy.console.identity.people import Role
 from anthropic_proxy.errors import build_extra_install_command
+from anthropic_proxy.gateway.permissions import Role
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Cost, ProviderSetup, RouteRequest, Setup
 from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, store
@@ -434,12 +434,12 @@ def test_a_run_in_progress_shows_its_share_and_keeps_the_remedies(tmp_path: Path
 def test_the_role_of_a_signed_in_user_decides(tmp_path: Path, role: Role, refusal: str) -> None:
     request = RouteRequest(path="/dashboard/providers/doctor", client=Client(name=""))
     session = Session(client_name="ann@example.com", role=role, form_token="t")
-    assert explain_doctor_denial(request, session, Settings(data_directory=tmp_path)) == refusal
+    assert explain_denial("run the doctor", request, session, Settings(data_directory=tmp_path)) == refusal
 
 
 def test_without_a_folder_for_data_the_doctor_is_not_run() -> None:
     request = RouteRequest(path="/dashboard/providers/doctor", client=Client(name="local", address_trusted=True))
-    assert explain_doctor_denial(request, None, Settings()) == (
+    assert explain_denial("run the doctor", request, None, Settings()) == (
         "Results of the doctor cannot be stored, because the environment names no directory for data. Set "
         "XDG_DATA_HOME or HOME."
     )

@@ -19,6 +19,7 @@ from anthropic_proxy.console.ledger.queries import (
     sum_periods,
 )
 from anthropic_proxy.console.ledger.read_access import (
+    ReadAccess,
     ReadFailure,
     RestrictedQueryError,
     describe_read_failure,
@@ -34,7 +35,7 @@ from anthropic_proxy.console.ledger.request_queries import (
     list_stored_requests,
     sum_session,
 )
-from anthropic_proxy.console.ledger.tables import contents, requests, virtual_keys
+from anthropic_proxy.console.ledger.tables import contents, requests, teams, virtual_keys
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client
@@ -72,12 +73,16 @@ async def shared(database: Settings) -> Settings:
     return database
 
 
+def own(*labels: str) -> ReadAccess:
+    return ReadAccess(labels=labels, text_labels=labels)
+
+
 async def test_no_query_returns_a_row_of_another_key(shared: Settings) -> None:
     with reading(shared) as engine, engine.connect() as connection:
         assert find_key_labels(connection, "ANN@example.com") == ["laptop", "tablet"]
         assert find_key_labels(connection, "") == []
         before = repr(_query_everything(connection))
-        restrict_rows(connection, ["laptop", "tablet"])
+        restrict_rows(connection, own("laptop", "tablet"))
         found = repr(_query_everything(connection))
         assert find_stored_request(connection, FOREIGN) is None
         assert list(connection.execute(select(contents.c.request_id)).scalars()) == [OWN]
@@ -91,7 +96,7 @@ async def test_no_query_returns_a_row_of_another_key(shared: Settings) -> None:
 
 async def test_without_keys_there_are_no_rows(shared: Settings) -> None:
     with reading(shared) as engine, engine.connect() as connection:
-        restrict_rows(connection, [])
+        restrict_rows(connection, own())
         found = repr(_query_everything(connection))
     assert "laptop" not in found
     assert "build" not in found
@@ -99,9 +104,9 @@ async def test_without_keys_there_are_no_rows(shared: Settings) -> None:
 
 async def test_queries_that_cannot_be_limited_are_not_sent(shared: Settings) -> None:
     with reading(shared) as engine, engine.connect() as connection:
-        restrict_rows(connection, ["laptop"])
-        with pytest.raises(RestrictedQueryError, match="the table virtual_keys"):
-            connection.execute(select(virtual_keys.c.label))
+        restrict_rows(connection, own("laptop"))
+        with pytest.raises(RestrictedQueryError, match="the table teams"):
+            connection.execute(select(teams.c.name))
         hidden = literal_column("(SELECT count(*) FROM requests)")
         renamed = requests.alias()
         for query in (

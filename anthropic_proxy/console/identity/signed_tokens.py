@@ -1,0 +1,129 @@
+"""JWTs of identity providers: their signature by a published key, and the documents that publish the keys."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+
+from joserfc import jws, jwt
+from joserfc.errors import InvalidKeyIdError, JoseError
+from joserfc.jwk import Key, KeySet
+
+from anthropic_proxy.console.identity.people import CHECK_ISSUER, OidcError
+from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
+from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.plugins import Gateway
+
+CACHE_SECONDS = 3_600.0
+"""Time in seconds for which the discovery document and the keys of the identity provider are cached."""
+MIN_KEY_INTERVAL_SECONDS = 60.0
+"""Minimum time in seconds between two requests for keys, so that tokens with unknown keys cause no load."""
+RETRY_SECONDS = 5.0
+"""Minimum time after a failed request for the discovery document or the keys."""
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
+"""Accepted algorithms of the signature. All have a public key: with `HS256`, an attacker could sign a token with the
+public key as secret."""
+LEEWAY_SECONDS = 60
+"""Accepted difference in seconds between the clocks of the identity provider and the proxy."""
+_KEY_TYPES = ("RSA", "EC", "OKP")
+ValueT = TypeVar("ValueT")
+
+
+class InvalidTokenError(Exception):
+    """Exception: a token is not accepted. `reason` is a part of a sentence, without the token."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class CachedDocument(Generic[ValueT]):
+    """Cache for one document of the identity provider, such as its keys. `ticks`: a clock that nobody sets."""
+
+    def __init__(self, load: Callable[[], Awaitable[ValueT]], ticks: Callable[[], float] = time.monotonic) -> None:
+        self._load, self._ticks = load, ticks
+        self._value: ValueT | None = None
+        self._loaded_at = self._failed_at = float("-inf")
+        self._failure = OidcError("")
+        self._lock = asyncio.Lock()
+
+    async def find_or_request(self, max_age_seconds: float) -> ValueT:
+        """Return the cached document, or request it again if it is older than `max_age_seconds`. If the request fails,
+        the old document is returned. Raises `OidcError` if there is no old document.
+        """
+        async with self._lock:
+            now = self._ticks()
+            if self._value is not None and now < self._loaded_at + max_age_seconds:
+                return self._value
+            if now >= self._failed_at + RETRY_SECONDS:
+                try:
+                    self._value, self._loaded_at = await self._load(), self._ticks()
+                except OidcError as error:
+                    self._failure, self._failed_at = error, self._ticks()
+            if self._value is None:
+                raise OidcError(self._failure.message, status=self._failure.status)
+            return self._value
+
+
+class UnknownKeyError(Exception):
+    pass
+
+
+def decode_key_set(document: Mapping[str, Any], remedy: str = CHECK_ISSUER) -> KeySet:
+    """Return the usable public keys of an identity provider. Raises `OidcError` if it has none."""
+    listed = document.get("keys")
+    usable: list[Key] = []
+    for key in listed if isinstance(listed, list) else []:
+        if isinstance(key, dict) and key.get("kty") in _KEY_TYPES and key.get("use", "sig") == "sig":
+            with suppress(
+                JoseError, ValueError, TypeError, KeyError, RecursionError
+            ):  # RFC 7517, section 5: ignore unknown keys
+                usable += KeySet.import_key_set({"keys": [key]}).keys
+    if not usable:
+        raise OidcError(f"The identity provider has no usable keys for signatures. {remedy}".rstrip(), status=502)
+    return KeySet(usable)
+
+
+def check_signature(text: str, keys: KeySet, *, needs_key_id: bool) -> jwt.Token:
+    """Return the token whose signature is by one of `keys`. Raises `InvalidTokenError`, and `UnknownKeyError` if it
+    names another key.
+    """
+    try:
+        header = dict(jws.extract_compact(text.encode()).protected)
+    except (JoseError, ValueError, RecursionError):
+        raise InvalidTokenError("it is not a signed token") from None
+    algorithm = header.get("alg")
+    if algorithm not in ALGORITHMS:
+        raise InvalidTokenError(f"its signature has the algorithm {str(algorithm)[:20]!r}, which is not accepted")
+    if header.get("kid") is None and needs_key_id:
+        raise InvalidTokenError("it does not name its key")
+    try:
+        return jwt.decode(text, keys, algorithms=[algorithm])
+    except InvalidKeyIdError:
+        raise UnknownKeyError from None
+    except (JoseError, ValueError, TypeError, RecursionError):
+        raise InvalidTokenError("its signature does not match a key of the provider") from None
+
+
+async def request_json(
+    gateway: Gateway,
+    method: str,
+    url: str,
+    headers: Mapping[str, str] | None = None,
+    body: bytes = b"",
+    *,
+    remedy: str = "",
+) -> tuple[int, Any]:
+    """Return the HTTP status and the JSON value. None: the body is no JSON. Raises `OidcError`."""
+    lower = {name.lower(): value for name, value in (headers or {"accept": "application/json"}).items()}
+    try:
+        reply = await gateway.send_http(method, url, lower, body)
+    except UpstreamError as error:
+        raise OidcError(
+            f"The identity provider cannot be reached: {error.message}. {remedy}".rstrip(), status=502
+        ) from None
+    try:
+        return reply.status, decode_json(reply.body)
+    except InvalidJson:
+        return reply.status, None

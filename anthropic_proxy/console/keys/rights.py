@@ -1,0 +1,112 @@
+"""Which virtual keys somebody may read and change, by role, e-mail address and teams.
+
+A user changes the own keys, the administrator of a team those of its teams, and an administrator all. The key of a
+person is the row that a sign-in creates, with the rules of the group. A key that its user creates refers to it
+(`VirtualKey.person`), so that these rules apply to it too.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import structs
+
+from anthropic_proxy.console.keys.virtual_keys import VirtualKey
+from anthropic_proxy.console.ledger.users import LedgerUser, find_client_user
+from anthropic_proxy.errors import InvalidRequest, PermissionDenied, join_with_or
+from anthropic_proxy.gateway.permissions import may
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.key_rules import Rules
+from anthropic_proxy.plugins import Client
+
+
+class Rights(LedgerUser, frozen=True, kw_only=True):
+    rules: Rules = Rules()
+    """Rules of the user's group."""
+    max_keys: int = 0
+    """Maximum number of active keys that a user creates."""
+
+    @property
+    def creates_own_keys(self) -> bool:
+        return not may(self.role, "manage team keys")
+
+    def owns(self, key: VirtualKey) -> bool:
+        return bool(self.email) and key.owner.lower() == self.email
+
+    def reads(self, key: VirtualKey) -> bool:
+        return may(self.role, "read all keys") or self.owns(key) or self._manages(key.team)
+
+    def reads_team(self, name: str) -> bool:
+        return may(self.role, "read all keys") or name in self.teams
+
+    def reads_sign_in(self, email: str) -> bool:
+        return may(self.role, "read all keys") or email.lower() == self.email
+
+    def ends_sign_in(self, email: str) -> bool:
+        return may(self.role, "manage all keys") or email.lower() == self.email
+
+    def explain_denial(self, key: VirtualKey) -> str:
+        """Return why this user changes nothing of the key. "": the user may at least rotate and revoke it."""
+        if self._manages(key.team):
+            return ""
+        if not (self.owns(key) and may(self.role, "manage own keys")):
+            return f"The role {self.role} does not change the key {key.label!r}."
+        return "This is the key of your sign-in, which only an administrator changes." if is_of_person(key) else ""
+
+    def explain_no_new_key(self) -> str:
+        """Return why this user creates no key. "": the user may create one."""
+        if self.creates_own_keys and not self.max_keys:
+            return "An administrator creates keys, because KEYS_PER_PERSON is 0."
+        return ""
+
+    def changes_fields(self, key: VirtualKey) -> bool:
+        """Return True if this user may change label, expiry and rules of a key that it may rotate and revoke."""
+        return bool(key.person) or self._manages(key.team)
+
+    def require_change(self, key: VirtualKey, *, of_fields: bool) -> None:
+        """Raise `PermissionDenied` if this user may not rotate, revoke or (`of_fields`) change the key."""
+        reason = self.explain_denial(key)
+        if not reason and of_fields and not self.changes_fields(key):
+            reason = f"An administrator created the key {key.label!r} and changes its fields. Rotate or revoke it."
+        if reason:
+            raise PermissionDenied(f"{reason} Nothing was changed.", code="key-rights")
+
+    def require_all_keys(self) -> None:
+        if not may(self.role, "manage all keys"):
+            raise PermissionDenied(
+                f"The role {self.role} does not change limits of teams. Nothing was changed.", code="key-rights"
+            )
+
+    def require_fields(self, given: Mapping[str, Any], person: VirtualKey | None) -> None:
+        """Raise `InvalidRequest` for an owner or a team that this user may not give to a key. `person`: the key of the
+        user, if the changed key refers to it.
+        """
+        if person is not None:
+            for name, own in (("owner", person.owner), ("team", person.team)):
+                if str(given.get(name, own)).lower() != own.lower():
+                    raise InvalidRequest(
+                        f"The {name} is {given[name]!r}. Keys that {person.owner} creates have {own!r}: leave it out.",
+                        code="virtual-key-fields",
+                    )
+        elif not may(self.role, "manage all keys") and "team" in given and given["team"] not in self.teams:
+            named = join_with_or([repr(name) for name in sorted(self.teams)]) or "none: ask an administrator"
+            raise InvalidRequest(
+                f"The team is {given['team']!r}. You manage keys of your own teams, which are {named}.",
+                code="virtual-key-fields",
+            )
+
+    def _manages(self, team: str) -> bool:
+        return may(self.role, "manage all keys") or (may(self.role, "manage team keys") and team in self.teams)
+
+
+ADMINISTRATOR = Rights()
+"""Rights of a command on this machine, and of a key of `ADMIN_API_KEY`."""
+
+
+def find_client_rights(client: Client, settings: Settings) -> Rights:
+    """Return the rights of a client of the API. Its teams are not yet known."""
+    return Rights(**structs.asdict(find_client_user(client)), max_keys=settings.keys_per_person)
+
+
+def is_of_person(key: VirtualKey) -> bool:
+    """Return True for the key of a person, which a sign-in creates. It has no text."""
+    return not key.hashes

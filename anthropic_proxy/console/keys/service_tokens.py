@@ -1,0 +1,135 @@
+"""Services and CI jobs whose key is a token of an identity provider (`[token_issuers.NAME]`).
+
+Each owner at an issuer is a virtual key without a text, so that limits, budgets, ledger and audit log are those of
+keys.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.console.identity.people import OidcError
+from anthropic_proxy.console.identity.signed_tokens import InvalidTokenError
+from anthropic_proxy.console.identity.token_issuers import AcceptedToken, TokenIssuers
+from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
+from anthropic_proxy.console.keys.descriptions import hash_key
+from anthropic_proxy.console.keys.key_table import KeysUnavailable, KeyTable
+from anthropic_proxy.console.keys.virtual_keys import VirtualKey
+from anthropic_proxy.console.ledger.database import DATABASE_ERRORS
+from anthropic_proxy.engine.own_thread import run_in_own_thread
+from anthropic_proxy.errors import AuthenticationFailed, InvalidRequest, ProxyBusy
+from anthropic_proxy.gateway.settings import Settings, TokenIssuer
+from anthropic_proxy.gateway.settings.key_rules import MAX_NAME_CHARACTERS
+from anthropic_proxy.plugins import Client, Gateway
+
+MAX_OWNERS = 1_000
+"""Maximum number of owners at one issuer, each with a row of the database."""
+_MAX_CACHED_TOKENS = 10_000
+
+
+class _Known(Struct, frozen=True):
+    key_id: str
+    groups: tuple[str, ...]
+    ends_at: float
+
+
+class ServiceTokens:
+    """Finds the client of a token. `clock` returns seconds since the epoch."""
+
+    def __init__(self, table: KeyTable, gateway: Gateway, clock: Callable[[], float] = time.time) -> None:
+        self._table = table
+        self._gateway = gateway
+        self._clock = clock
+        self._issuers: TokenIssuers | None = None
+        self._tables: tuple[TokenIssuer, ...] = ()
+        self._storing = asyncio.Lock()
+        self._known: dict[str, _Known] = {}
+        """Hash of a checked token → its key."""
+
+    async def identify(self, presented: Sequence[bytes]) -> Client | None:
+        """Return the client of the first token among the credentials. None: there is none.
+
+        Raises `AuthenticationFailed` for a token that is not accepted, `IssuerUnavailable` and `KeysUnavailable`.
+        """
+        settings = self._gateway.settings
+        if settings.token_issuers != self._tables or self._issuers is None:
+            self._tables, self._known = settings.token_issuers, {}
+            self._issuers = TokenIssuers(self._tables, self._gateway, self._clock)
+        token = next((each for each in presented if each.startswith(b"eyJ") and each.count(b".") == 2), None)
+        if token is None or not self._tables:
+            return None
+        known = self._known.get(number := hash_key(token))
+        if known is None:
+            known = await self._check(token, settings, self._issuers)
+            if len(self._known) >= _MAX_CACHED_TOKENS:
+                self._known.clear()
+            self._known[number] = known
+        if self._clock() >= known.ends_at:
+            raise _reject("it has expired")
+        key = self._table.find_key_by_id(known.key_id)
+        if key is None:
+            raise KeysUnavailable
+        if key.find_status(self._clock()) != "active":
+            raise _reject(f"its key {key.label!r} is {key.find_status(self._clock())}")
+        return Client(name=key.label, role="member", key_id=key.id, owner=key.owner, team=key.team, groups=known.groups)
+
+    async def _check(self, token: bytes, settings: Settings, issuers: TokenIssuers) -> _Known:
+        try:
+            accepted = await issuers.check(token.decode("latin-1"))
+        except InvalidTokenError as error:
+            raise _reject(error.reason) from None
+        except OidcError as error:
+            raise IssuerUnavailable(error.message) from None
+        key = await self._find_key(accepted, settings)
+        return _Known(key.id, accepted.groups, accepted.ends_at)
+
+    async def _find_key(self, accepted: AcceptedToken, settings: Settings) -> VirtualKey:
+        """Return the key of the owner, which is created or changed if the table of the issuer says so."""
+        issuer, label = accepted.issuer, f"{accepted.issuer.name}/{accepted.owner}"
+        if len(label) > MAX_NAME_CHARACTERS:
+            raise _reject(
+                f"its owner {accepted.owner[:MAX_NAME_CHARACTERS]!r} is too long: {label[:20]!r} … has {len(label)} "
+                f"characters, and a label at most {MAX_NAME_CHARACTERS}. Choose another owner_claim"
+            )
+        labels = self._table.list_labels(f"{issuer.name}/")
+        if label not in labels and len(labels) >= MAX_OWNERS:
+            raise _reject(
+                f"[token_issuers.{issuer.name}] has {MAX_OWNERS:,} owners already. Choose another owner_claim"
+            )
+        fields: Mapping[str, Any] = {
+            "owner": accepted.owner,
+            "team": issuer.team,
+            **structs.asdict(issuer.rules),
+        }
+
+        def store() -> VirtualKey:
+            actor = f"token issuer ({issuer.name})"
+            with open_administration(settings, actor, self._clock) as administration:
+                return administration.execute(KeyCommand(action="person", target=label, fields=fields)).key
+
+        try:
+            async with self._storing:
+                key = await run_in_own_thread("service tokens", store)
+        except InvalidRequest as error:
+            raise _reject(f"{error.message[:1].lower()}{error.message[1:].rstrip('.')}") from None
+        except DATABASE_ERRORS:
+            raise KeysUnavailable from None
+        if self._table.find_key_by_id(key.id) != key:
+            await self._table.refresh()
+        return key
+
+
+class IssuerUnavailable(ProxyBusy):
+    """Error: the public keys of an identity provider cannot be read. The client may retry."""
+
+    code = "issuer-unavailable"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The token cannot be checked. {reason}", retry_after=5)
+
+
+def _reject(reason: str) -> AuthenticationFailed:
+    return AuthenticationFailed(f"The token is not accepted: {reason}.", code="issuer-token", should_retry=False)

@@ -1,0 +1,315 @@
+"""Tokens of identity providers as keys: a real issuer, every kind of false token, and the virtual key of the owner."""
+
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.app import App
+from tests.support.fakes import oidc
+from tests.support.fakes.oidc import FakeProvider, running_provider, sign, sign_with_foreign_key
+from tests.support.virtual_keys import Response, running_app, send
+from tests.support.waiting import wait_for_async
+
+ADMIN = "admin-0123456789"
+AUDIENCE = "https://proxy.example.org"
+ASKED = {"model": "demo/demo", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+Claims = dict[str, Any]
+TABLES = """
+[token_issuers.ci]
+issuer = "{issuer}"
+audience = "https://proxy.example.org"
+owner_claim = "repository"
+required_claims = {{ company = "example", ref = ["refs/heads/*"] }}
+group_claim = "groups"
+team = "build"
+models = ["demo/*"]
+requests_per_minute = 4
+
+[token_issuers.deployment]
+issuer = "{issuer}"
+audience = ["deployment", "other"]
+team = "platform"
+"""
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[FakeProvider]:
+    with running_provider() as provider:
+        yield provider
+
+
+@pytest.fixture
+def provider(shared: FakeProvider) -> FakeProvider:
+    shared.published, shared.key_requests = ["rsa", "ec", "encryption"], 0
+    return shared
+
+
+@pytest.fixture
+async def app(provider: FakeProvider, tmp_path: Path) -> AsyncIterator[App]:
+    (tmp_path / "anthropic-proxy.toml").write_text(TABLES.format(issuer=provider.issuer))
+    async with running_app(tmp_path, ADMIN_API_KEY=ADMIN, LEDGER_DAYS="30") as app:
+        yield app
+
+
+def new_claims(provider: FakeProvider, **changes: Any) -> Claims:
+    """`changes`: None removes a claim."""
+    now = int(time.time())
+    claims = {
+        "iss": provider.issuer,
+        "aud": AUDIENCE,
+        "sub": "repo:example/app:ref:refs/heads/main",
+        "repository": "example/app",
+        "company": "example",
+        "ref": "refs/heads/main",
+        "iat": now,
+        "nbf": now,
+        "exp": now + 300,
+        **changes,
+    }
+    return {name: value for name, value in claims.items() if value is not None}
+
+
+async def ask(app: App, token: str) -> Response:
+    return await send(app, "POST", "/v1/messages", ASKED, authorization=f"Bearer {token}")
+
+
+async def test_a_service_is_a_virtual_key_of_its_team(app: App, provider: FakeProvider) -> None:
+    for key in ("rsa", "ec"):
+        assert (await ask(app, sign(new_claims(provider, key=key), key))).status == 200
+    deployment = sign(new_claims(provider, aud=["deployment"], sub="job-7"), "rsa")
+    assert (await ask(app, deployment)).status == 200
+    listed = (await send(app, "GET", "/admin/keys", x_api_key=ADMIN)).json["data"]
+    shown = [[one[name] for name in ("name", "owner", "team", "models", "partial_key_hint")] for one in listed]
+    assert sorted(shown) == [
+        ["ci/example/app", "example/app", "build", ["demo/*"], ""],
+        ["deployment/job-7", "job-7", "platform", [], ""],
+    ]
+    entries = (await send(app, "GET", "/admin/audit", x_api_key=ADMIN)).json["data"]
+    assert [(one["actor"], one["action"]) for one in entries] == [
+        ("token issuer (deployment)", "create key"),
+        ("token issuer (ci)", "create key"),
+    ]
+    assert provider.key_requests == 1
+
+    async def find_usage() -> Any:
+        return (await send(app, "GET", "/api/usage?by=team", x_api_key=ADMIN)).json["groups"]
+
+    usage = await wait_for_async(find_usage, lambda groups: sum(one["requests"] for one in groups) == 3)
+    assert {one["name"]: one["requests"] for one in usage} == {"build": 2, "platform": 1}
+
+
+async def test_the_rules_of_the_table_apply_to_an_owner(app: App, provider: FakeProvider) -> None:
+    token = sign(new_claims(provider), "rsa")
+    answers = [await ask(app, token) for _ in range(4)]
+    assert [answer.status for answer in answers] == [200] * 4
+    limited = await ask(app, sign(new_claims(provider, jti="another"), "rsa"))
+    assert (limited.status, re.sub(r"in \d+ s", "in 61 s", limited.message)) == (
+        429,
+        "The key 'ci/example/app' has reached its limit of 4 requests per minute. Try again in 61 s. Another limit:  "
+        "anthropic-proxy keys change ci/example/app --rpm N",
+    )
+    assert (await ask(app, sign(new_claims(provider, repository="example/site"), "rsa"))).status == 200
+    denied = await send(app, "GET", "/admin/keys", authorization=f"Bearer {token}")
+    assert (denied.status, denied.message) == (
+        403,
+        "The key 'ci/example/app' is for the API below /v1/, not for '/admin/keys'. Use one of PROXY_API_KEY or "
+        "ADMIN_API_KEY there.",
+    )
+
+
+async def test_a_revoked_owner_is_refused(app: App, provider: FakeProvider) -> None:
+    token = sign(new_claims(provider), "rsa")
+    assert (await ask(app, token)).status == 200
+    assert (await send(app, "POST", "/admin/keys/ci%2Fexample%2Fapp/revoke", x_api_key=ADMIN)).status in (200, 404)
+    listed = (await send(app, "GET", "/admin/keys", x_api_key=ADMIN)).json["data"]
+    await send(app, "POST", f"/admin/keys/{listed[0]['id']}/revoke", x_api_key=ADMIN)
+    refused = await ask(app, token)
+    assert (refused.status, refused.message) == (
+        401,
+        "The token is not accepted: its key 'ci/example/app' is revoked.",
+    )
+    again = await ask(app, sign(new_claims(provider, jti="new"), "rsa"))
+    assert (again.status, again.message) == (
+        401,
+        "The token is not accepted: the key 'ci/example/app' is revoked, so the person may not sign in.",
+    )
+
+
+def encode(header: object, claims: object, signature: str = "") -> str:
+    parts = (piece if isinstance(piece, bytes) else json.dumps(piece).encode() for piece in (header, claims))
+    return ".".join([*map(oidc._to_base64, parts), signature])
+
+
+def with_header(**header: Any) -> Callable[[Claims], str]:
+    """A valid signature over another header."""
+    return lambda claims: oidc.sign_with_header({"alg": "RS256", "kid": "rsa", **header}, claims)
+
+
+def twice(claims: Claims) -> str:
+    text = json.dumps(claims)
+    return encode({"alg": "RS256", "kid": "rsa"}, f'{{"aud": "other", {text[1:]}'.encode(), "AAAA")
+
+
+NESTED = "[" * 5_000 + "]" * 5_000
+NO_JSON = "its header or its claims are no JSON, or have a member twice"
+NOW = int(time.time())
+FALSE_TOKENS: dict[str, tuple[Callable[[Claims], str], Claims, str]] = {
+    "none": (oidc.encode_unsigned, {}, "its signature has the algorithm 'none', which is not accepted"),
+    "None": (
+        lambda claims: encode({"alg": "nOnE", "kid": "rsa"}, claims),
+        {},
+        "its signature has the algorithm 'nOnE', which is not accepted",
+    ),
+    "no algorithm": (
+        lambda claims: encode({"kid": "rsa"}, claims, "AAAA"),
+        {},
+        "it is not a signed token",
+    ),
+    "public key as secret": (
+        oidc.sign_with_public_key_as_secret,
+        {},
+        "its signature has the algorithm 'HS256', which is not accepted",
+    ),
+    "wrong key": (sign_with_foreign_key, {}, "its signature does not match a key of the provider"),
+    "other key of the issuer": (
+        lambda claims: sign(claims, "ec", kid="rsa"),
+        {},
+        "its signature does not match a key of the provider",
+    ),
+    "encryption key": (
+        lambda claims: sign(claims, "encryption"),
+        {},
+        "its key is not one of the issuer (header kid)",
+    ),
+    "changed claims": (oidc.change_payload, {}, "its signature does not match a key of the provider"),
+    "no signature": (
+        lambda claims: sign(claims, "rsa").rpartition(".")[0] + ".",
+        {},
+        "its signature does not match a key of the provider",
+    ),
+    "no kid": (with_header(kid=None), {}, "it does not name its key"),
+    "unknown kid": (lambda claims: sign(claims, "rsa", kid="x"), {}, "its key is not one of the issuer (header kid)"),
+    "path as kid": (
+        lambda claims: sign(claims, "rsa", kid="../../dev/null"),
+        {},
+        "its key is not one of the issuer (header kid)",
+    ),
+    "SQL as kid": (
+        lambda claims: sign(claims, "rsa", kid="x' UNION SELECT 'key'--"),
+        {},
+        "its key is not one of the issuer (header kid)",
+    ),
+    "number as kid": (with_header(kid=7), {}, "the name of its key is not valid (header kid)"),
+    "huge kid": (with_header(kid="x" * 300), {}, "the name of its key is not valid (header kid)"),
+    "own key in the header": (
+        with_header(kid="own", jwk={"kty": "oct", "k": "AA"}, jku="https://evil.example/keys"),
+        {},
+        "its key is not one of the issuer (header kid)",
+    ),
+    "critical extension": (
+        with_header(crit=["exp"]),
+        {},
+        "it demands an extension, or contains another token (header crit or cty)",
+    ),
+    "nested token": (
+        with_header(cty="JWT"),
+        {},
+        "it demands an extension, or contains another token (header crit or cty)",
+    ),
+    "type of a sign-out": (
+        with_header(typ="logout+jwt"),
+        {},
+        "its type is 'logout+jwt', which is not accepted (header typ)",
+    ),
+    "foreign issuer": (
+        lambda claims: sign(claims, "rsa"),
+        {"iss": "https://evil.example"},
+        "no table [token_issuers.NAME] has its issuer 'https://evil.example'",
+    ),
+    "no issuer": (
+        lambda claims: sign(claims, "rsa"),
+        {"iss": None},
+        "no table [token_issuers.NAME] has its issuer 'None'",
+    ),
+    "issuer as list": (
+        lambda claims: sign(claims, "rsa"),
+        {"iss": ["https://evil.example"]},
+        "no table [token_issuers.NAME] has its issuer \"['https://evil.example']\"",
+    ),
+    "wrong audience": (
+        lambda claims: sign(claims, "rsa"),
+        {"aud": "another"},
+        "it is for another audience (claim aud)",
+    ),
+    "no audience": (lambda claims: sign(claims, "rsa"), {"aud": None}, "it is for another audience (claim aud)"),
+    "audience as object": (
+        lambda claims: sign(claims, "rsa"),
+        {"aud": {AUDIENCE: True}},
+        "it is for another audience (claim aud)",
+    ),
+    "ID token of a sign-in": (
+        lambda claims: sign(claims, "rsa"),
+        {"nonce": "x"},
+        "it is the ID token of a sign-in (claim nonce)",
+    ),
+    "expired": (lambda claims: sign(claims, "rsa"), {"exp": NOW - 3_600}, "it has expired"),
+    "no expiry": (lambda claims: sign(claims, "rsa"), {"exp": None}, "the claim exp is missing"),
+    "expiry as text": (lambda claims: sign(claims, "rsa"), {"exp": "2999"}, "the claim exp is not a time"),
+    "expiry as bool": (lambda claims: sign(claims, "rsa"), {"exp": True}, "the claim exp is not a time"),
+    "endless": (lambda claims: sign(claims, "rsa"), {"exp": 1e300}, "the claim exp is not a time"),
+    "not yet": (
+        lambda claims: sign(claims, "rsa"),
+        {"nbf": NOW + 7_200},
+        "it is not valid yet (claim nbf): compare the clocks of both servers",
+    ),
+    "future": (
+        lambda claims: sign(claims, "rsa"),
+        {"iat": NOW + 7_200},
+        "it is of the future (claim iat): compare the clocks of both servers",
+    ),
+    "required claim": (
+        lambda claims: sign(claims, "rsa"),
+        {"company": "evil"},
+        "its claim company is 'evil', which [token_issuers.ci] does not accept",
+    ),
+    "owner as list": (
+        lambda claims: sign(claims, "rsa"),
+        {"repository": ["example/app", "example/site"]},
+        "its claim repository names no owner",
+    ),
+    "long owner": (
+        lambda claims: sign(claims, "rsa"),
+        {"repository": "x" * 70},
+        f"its owner '{'x' * 64}' is too long: 'ci/{'x' * 17}' … has 73 characters, and a label at most 64. Choose "
+        "another owner_claim",
+    ),
+    "huge": (
+        lambda claims: sign({**claims, "filler": "x" * 20_000}, "rsa"),
+        {},
+        "it has 27,3NN characters; 16,384 are allowed",
+    ),
+    "claims twice": (twice, {}, NO_JSON),
+    "deep JSON": (lambda claims: encode({"alg": "RS256", "kid": "rsa"}, NESTED.encode(), "AAAA"), {}, NO_JSON),
+    "list as claims": (
+        lambda claims: encode({"alg": "RS256", "kid": "rsa"}, [claims], "AAAA"),
+        {},
+        "its header or its claims are no JSON object",
+    ),
+    "no base64": (lambda claims: "eyJ!!.eyJ!!.AAAA", {}, NO_JSON),
+}
+
+
+@pytest.mark.parametrize("name", FALSE_TOKENS)
+async def test_a_false_token_is_refused(app: App, provider: FakeProvider, name: str) -> None:
+    make, changes, reason = FALSE_TOKENS[name]
+    token = make(new_claims(provider, **changes))
+    refused = await ask(app, token)
+    message = re.sub(r"has 27,3\d\d ", "has 27,3NN ", refused.message)  # the port of the issuer has 4 or 5 digits
+    assert (refused.status, message) == (401, f"The token is not accepted: {reason}.")
+    assert provider.key_requests <= 2
+    assert (await send(app, "GET", "/admin/keys", x_api_key=ADMIN)).json["data"] == []
