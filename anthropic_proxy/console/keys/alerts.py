@@ -11,6 +11,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import html
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -166,7 +167,7 @@ class BudgetAlerts:
         if reached:
             new = await self._write(lambda connection: add_alerts(connection, reached, self._clock()))
             for row in new:
-                self._gateway.log_warning_each_time(msgspec.json.decode(row.body)["text"])
+                self._gateway.log_warning_each_time(html.unescape(msgspec.json.decode(row.body)["text"]))
         for each, used, total in uses:
             later = [one / 100 for one in self._thresholds if one / 100 > _find_share(each, used)]
             self._next[_name(each)] = following = min(later, default=math.inf)
@@ -187,7 +188,7 @@ class BudgetAlerts:
         if threshold >= 100 and not budget.soft:
             text += " Requests are refused." if end is None else " Requests are refused until then."
         body: dict[str, object] = {
-            "text": text,
+            "text": html.escape(text, quote=False),  # names are no markup of Slack
             "id": f"msg_{hashlib.sha256(name.encode()).hexdigest()[:32]}",
             "type": "budget.threshold",
             "timestamp": format_time(now),

@@ -268,6 +268,18 @@ async def test_without_a_webhook_the_log_has_the_reports(database: Settings) -> 
     assert world.received == []
 
 
+async def test_a_name_is_no_markup_in_a_report(database: Settings) -> None:
+    world = World(database)
+    instance = world.start()
+    held = await instance.begin(85, name="<!channel> & web")
+    await instance.end(held, 85)
+    await instance.alerts.work()
+    sent = json.loads(world.received[0][1])
+    assert sent["name"] == "<!channel> & web"
+    assert sent["text"].startswith("The team '&lt;!channel&gt; &amp; web' has used 80 % of its budget: ")
+    assert world.log[0].startswith("The team '<!channel> & web' has used 80 % of its budget: ")
+
+
 async def test_a_report_does_not_delay_a_request_or_the_stop(database: Settings) -> None:
     world, asked = World(database), asyncio.Event()
     instance = world.start()

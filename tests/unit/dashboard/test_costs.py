@@ -39,6 +39,23 @@ async def build_page(directory: Path, query: Mapping[str, list[str]]) -> tuple[M
         return build_costs_page(context), table
 
 
+async def test_the_summary_expects_the_cost_of_the_month(tmp_path: Path) -> None:
+    settings, client = Settings(data_directory=tmp_path / "data"), Client("ci", owner="Ann", team="build")
+    receipts = [new_receipt(number, client=client, started_at=NOON - number * 3_600) for number in range(20)]
+    await store(settings, *receipts, new_receipt(20), cost=Cost(1_000_000_000, None, "own"))
+    verdicts = {}
+    with reading(settings) as engine, engine.connect() as connection:
+        for range_, team in (("1h", "build"), ("30d", "build"), ("30d", "")):
+            query = {"range": [range_], **({"team": [team]} if team else {"key": ["local"]})}
+            context = build_context("/dashboard/costs", connection, settings, query, now=NOON + 60)
+            verdicts[range_, team] = build_costs_page(context)["verdict"]
+    # 20 dollars in 20.5 of 30 days
+    expected = "At the end of November, about $29.27 are expected."
+    assert expected in verdicts["1h", "build"]
+    assert expected in verdicts["30d", "build"]
+    assert "expected" not in verdicts["30d", ""], "one request is too little"
+
+
 @pytest.mark.parametrize(
     ("by", "rows", "largest"),
     [

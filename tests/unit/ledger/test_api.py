@@ -12,7 +12,7 @@ import pytest
 from anthropic_proxy.console.ledger.plugin import open_plugin
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import RouteRequest
+from anthropic_proxy.plugins import Client, Cost, RouteRequest, RouteResponse
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import new_receipt, store
 from tests.support.waiting import WAIT_SECONDS
@@ -56,6 +56,43 @@ async def test_a_null_character_is_rejected(path: str, name: str) -> None:
         assert plugin.stop is not None
         await plugin.stop()
     assert raised.value.message == f"{name}: the value contains a character that no text has."
+
+
+async def test_the_bill_of_a_team_has_the_sums_of_each_person_and_kind(tmp_path: Path) -> None:
+    settings, now = Settings(data_directory=tmp_path), time.time()
+    people = {name: Client(name=name, owner=name, team=team) for name, team in (("Ann", "web"), ("Bob", "ops"))}
+    kinds = (("Ann", "main"), ("Ann", "auto_mode_check"), ("Ann", "main"), ("Bob", "main"))
+    receipts = [
+        new_receipt(number, client=people[name], kind=kind, started_at=now) for number, (name, kind) in enumerate(kinds)
+    ]
+    await store(settings, *receipts, cost=Cost(1_000_000_000, None, "test"))
+    plugin = open_plugin(settings)
+    usage = next(route for route in plugin.routes if route.path == "/api/usage")
+
+    async def ask(**query: str) -> RouteResponse:
+        return await usage.respond(RouteRequest(path="/api/usage", query={name: [one] for name, one in query.items()}))
+
+    try:
+        bill = json.loads((await ask(by="owner", split="kind", team="web")).body)
+        table = bytes((await ask(by="owner", split="kind", team="web", format="csv")).body).decode().splitlines()
+        with pytest.raises(InvalidRequest) as raised:
+            await ask(split="day")
+    finally:
+        assert plugin.stop is not None
+        await plugin.stop()
+    assert [(row["name"], row["part"], row["requests"], row["cost"]) for row in bill["groups"]] == [
+        ("Ann", "main", 2, 2),
+        ("Ann", "auto_mode_check", 1, 1),
+    ]
+    assert (bill["by"], bill["split"], bill["total"]["cost"], bill["forecast"]) == ("owner", "kind", 3, None)
+    assert [line.split(",")[:3] for line in table] == [
+        ["owner", "kind", "requests"],
+        ["Ann", "main", "2"],
+        ["Ann", "auto_mode_check", "1"],
+    ]
+    assert raised.value.message == (
+        "split is 'day'. Use provider, model, requested, project, kind, agent, verdict, key, owner, team, route."
+    )
 
 
 async def test_usage_leaves_out_a_request_that_named_no_model(tmp_path: Path) -> None:
