@@ -12,11 +12,10 @@ from functools import partial
 
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.gateway.settings.fields import InspectorRule
+from anthropic_proxy.gateway.settings.inspector_tables import MAX_MATCH_CHARACTERS
 from anthropic_proxy.plugins import InspectedTexts, InspectorScope, Redaction, Refusal
 from anthropic_proxy.secrets import find_key_patterns
 
-MAX_MATCH_CHARACTERS = 256
-"""Maximum length of a match of a pattern of the company."""
 _PIECE_CHARACTERS = 65_536
 _THREAD_CHARACTERS = 262_144
 """Length of the texts of a request from which a thread searches them."""
@@ -98,9 +97,10 @@ class PatternInspector:
         self._table = rule.table
         self._finders = [_FINDERS[name] for name in rule.table.detect]
         self._finders += [
-            (name, partial(find_matches, compile_later(pattern))) for name, pattern in rule.patterns.items()
+            (name, partial(find_matches, compile_later(pattern.text))) for name, pattern in rule.patterns.items()
         ]
-        self._has_own = bool(rule.patterns)
+        self._reach = max((pattern.width for pattern in rule.patterns.values()), default=0)
+        """Maximum length of a match of a pattern of the company."""
 
     async def inspect(self, texts: InspectedTexts) -> Refusal | Sequence[Redaction]:
         is_long = sum(len(passage.text) for passage in texts.passages) > _THREAD_CHARACTERS
@@ -113,13 +113,11 @@ class PatternInspector:
     def find_open_end(self, text: str) -> int:
         last = text[-_MAX_KEY:].rsplit(None, 1)[-1:] if text[-1:].strip() else []
         start = len(text) - sum(map(len, last))  # of the last word
-        ends = [start]
+        ends = [start, len(text) - max(self._reach - 1, 0)]
         if bearer := _OPEN_BEARER.search(text, max(start - 16, 0), start):
             ends.append(bearer.start())
         if card := _OPEN_CARD.search(text, max(len(text) - _MAX_CARD, 0)):
             ends.append(card.start())
-        if self._has_own:
-            ends.append(len(text) - MAX_MATCH_CHARACTERS)
         begin = text.rfind(_KEY_BEGIN, max(len(text) - _MAX_PRIVATE_KEY, 0))
         if "keys" in self._table.detect and begin >= 0 and not any(at == begin for at, _ in _find_keys(text)):
             ends.append(begin)

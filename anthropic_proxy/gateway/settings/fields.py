@@ -59,16 +59,23 @@ class CollectorSettings(Struct, frozen=True, kw_only=True):
     headers: Mapping[str, Secret] = {}
 
 
+class BoundedPattern(Struct, frozen=True):
+    """A pattern of a company that takes a time in proportion to any text."""
+
+    text: str
+    """Regular expression with possessive and bounded repetitions."""
+    width: int
+    """Maximum length of a match."""
+
+
 class InspectorRule(Struct, frozen=True, kw_only=True):
     """A checked table `[[inspectors]]`."""
 
     table: InspectorTable
-    patterns: Mapping[str, str] = {}
-    """Name → regular expression with bounded repetitions."""
+    patterns: Mapping[str, BoundedPattern] = {}
+    """Name → pattern."""
     base_url: str = ""
     key: Secret | None = None
-    problem: str = ""
-    """Why the key is missing. "": there is no problem."""
 
     def build_scope(self, *, holds_blocks: bool) -> InspectorScope:
         table = self.table

@@ -164,8 +164,8 @@ class InspectorTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     detect: list[Detector] = []
     """`patterns`: what is found. `keys`: API keys and private keys. `card-numbers`: numbers of payment cards."""
     patterns: dict[str, str] = {}
-    """`patterns`: name → regular expression for up to 256 characters. Repetitions take as much as they can and give
-    nothing back."""
+    """`patterns`: name → regular expression for at most 1,024 characters. Repetitions take as much as they can and
+    give nothing back."""
     action: Literal["redact", "refuse"] = "redact"
     """`patterns`: `redact` sends a placeholder, which becomes the text again in the reply. `refuse` rejects the
     request."""

@@ -12,7 +12,7 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath
-from anthropic_proxy.gateway.settings.fields import InspectorRule
+from anthropic_proxy.gateway.settings.fields import BoundedPattern, InspectorRule
 from anthropic_proxy.gateway.settings.file_format import InspectorTable
 from anthropic_proxy.gateway.settings.key_references import resolve_keys
 from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
@@ -20,6 +20,8 @@ from anthropic_proxy.secrets import Secret
 
 MAX_PATTERN_CHARACTERS = 200
 MAX_PATTERNS = 100
+MAX_MATCH_CHARACTERS = 1_024
+"""Maximum length of a match of a pattern. A search reads at most as many characters from each place of a text."""
 _MAX_REPETITIONS = 256
 _OF_PATTERNS = ("detect", "patterns", "action", "reason")
 _OF_GUARDRAIL = ("base_url", "api_key", "parameters", "sends")
@@ -76,7 +78,7 @@ def _load_rule(
     file: ConfigFile, path: KeyPath, table: InspectorTable, sources: Sources, *, resolves_keys: bool
 ) -> InspectorRule:
     if table.type == "patterns":
-        errors, patterns = ErrorList(), dict[str, str]()
+        errors, patterns = ErrorList(), dict[str, BoundedPattern]()
         if len(table.patterns) > MAX_PATTERNS:
             raise file.rejection(
                 (*path, "patterns"), f"has more than {MAX_PATTERNS} patterns.", code="configuration-file"
@@ -103,7 +105,7 @@ def _load_rule(
     return InspectorRule(table=table, base_url=base_url, key=next(iter(resolved.keys), None))
 
 
-def bound_repetitions(pattern: str) -> str:
+def bound_repetitions(pattern: str) -> BoundedPattern:
     """Return a regular expression whose repetitions are possessive and end after 256 times.
 
     Raises `ValueError` with the reason, which continues a sentence.
@@ -111,23 +113,33 @@ def bound_repetitions(pattern: str) -> str:
     if len(pattern) > MAX_PATTERN_CHARACTERS:
         raise ValueError(f"it has more than {MAX_PATTERN_CHARACTERS} characters")
     pieces: list[str] = []
+    widths = [0]
+    """Length of the longest text of each open group, the whole pattern first."""
+    last = 0  # of what a repetition repeats
     at = 0
     while at < len(pattern):
         character = pattern[at]
-        end = at + 1
-        text = character
+        text, end, width = character, at + 1, int(character not in "^$|")
         if character == "\\":
             end = at + 2
             text = pattern[at:end]
+            width = _MAX_REPETITIONS if text[1:].isdigit() else 1
         elif character == "[":
             end = _find_class_end(pattern, at)
             text = pattern[at:end]
-        elif group := _GROUP.match(pattern, at):
-            end, text = group.end(), group[0]
+        elif character == "(":
+            group = _GROUP.match(pattern, at)
+            text, end, width = (group[0], group.end(), 0) if group else ("(", at + 1, 0)
+            widths += [0] * (not text.endswith(")"))
+        elif character == ")" and len(widths) > 1:
+            width = widths.pop()
         elif character in "*+?" or _COUNTS.match(pattern, at):
-            text, end = _bound_one(pattern, at)
+            text, end, most = _bound_one(pattern, at)
+            widths[-1] -= last
+            width = last * most
         pieces.append(text)
-        at = end
+        widths[-1] += width
+        last, at = width, end
     bounded = "".join(pieces)
     try:
         is_empty_match = compile_later(bounded).match("") is not None
@@ -135,7 +147,12 @@ def bound_repetitions(pattern: str) -> str:
         raise ValueError(f"{error}") from None
     if is_empty_match:
         raise ValueError("it matches the empty text")
-    return bounded
+    if sum(widths) > MAX_MATCH_CHARACTERS:
+        raise ValueError(
+            f"it matches up to {sum(widths):,} characters, and at most {MAX_MATCH_CHARACTERS:,} are allowed. Limit its "
+            "repetitions, such as {1,20}"
+        )
+    return BoundedPattern(bounded, sum(widths))
 
 
 def _find_class_end(pattern: str, at: int) -> int:
@@ -147,8 +164,8 @@ def _find_class_end(pattern: str, at: int) -> int:
     return at + 1
 
 
-def _bound_one(pattern: str, at: int) -> tuple[str, int]:
-    """Return a possessive repetition, and the place behind that of the pattern."""
+def _bound_one(pattern: str, at: int) -> tuple[str, int, int]:
+    """Return a possessive repetition, the place behind that of the pattern, and how often it repeats at most."""
     least, most, end = "0", str(_MAX_REPETITIONS), at + 1
     if counts := _COUNTS.match(pattern, at):
         end = counts.end()
@@ -163,4 +180,4 @@ def _bound_one(pattern: str, at: int) -> tuple[str, int]:
     following = pattern[end : end + 1]
     if following == "?":
         raise ValueError(f"{pattern[at : end + 1]} is a lazy repetition. Name the characters in place of it: [^x]*")
-    return f"{{{least},{most}}}+", end + (following == "+")
+    return f"{{{least},{most}}}+", end + (following == "+"), int(most)

@@ -793,3 +793,47 @@ async def test_redactions_go_on_while_the_store_is_unavailable() -> None:
     built = inspected(Echo(CHAT), Reader(redact_secret), **OPENAI)
     built.services = structs.replace(built.services, store=Down())
     assert texts_of(await built.post(f"Use {SECRET}.", tools=TOOLS))[0] == f"The key is {SECRET}."
+
+
+TEXTS = st.text(max_size=12).map(lambda word: word.replace(SECRET[0], "")) | st.just(SECRET)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def replaced(value: Any, placeholder: str) -> Any:
+    if isinstance(value, str):
+        return value.replace(SECRET, placeholder)
+    if isinstance(value, list):
+        return [replaced(one, placeholder) for one in value]
+    if isinstance(value, dict):
+        return {replaced(key, placeholder): replaced(one, placeholder) for key, one in value.items()}
+    return value
+
+
+@given(
+    texts=st.lists(TEXTS, min_size=1, max_size=4),
+    arguments=st.dictionaries(st.text("ab", max_size=3), VALUES, max_size=3),
+    ascii_only=st.booleans(),
+    indent=st.none() | st.integers(0, 2),
+)
+async def test_all_texts_of_any_request_are_found_and_nothing_else_changes(
+    texts: list[str], arguments: dict[str, Any], ascii_only: bool, indent: int | None
+) -> None:
+    bodies: list[bytes] = []
+    built = inspected(answering(MESSAGES, Reply(texts=["ok"]), bodies), Reader(redact_secret), **ANTHROPIC)
+    blocks: list[dict[str, Any]] = [{"type": "text", "text": text} for text in texts]
+    call_block = {"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": arguments}
+    body = {
+        "model": "claude-sonnet-4-5",
+        "max_tokens": 9,
+        "system": blocks,
+        "messages": [{"role": "user", "content": f"{SECRET}"}, {"role": "assistant", "content": [*blocks, call_block]}],
+    }
+    encoded = json.dumps(body, ensure_ascii=ascii_only, indent=indent).encode("utf-8", "replace")
+    await Exchange(built.services, new_client_request(encoded), RecordingSink()).run()
+    (placeholder, *_) = PLACEHOLDER.findall(bodies[0].decode())
+    expected = replaced(json.loads(encoded), placeholder)
+    assert json.loads(bodies[0]) == expected

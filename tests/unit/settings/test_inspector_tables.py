@@ -7,7 +7,7 @@ import pytest
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings, load_settings
-from anthropic_proxy.gateway.settings.fields import InspectorRule
+from anthropic_proxy.gateway.settings.fields import BoundedPattern, InspectorRule
 from anthropic_proxy.plugins import InspectorScope
 
 PATTERNS = '[[inspectors]]\nname = "secrets"\ntype = "patterns"\n'
@@ -27,7 +27,7 @@ def rule_of(folder: Path, text: str, **environ: str) -> InspectorRule:
 
 def test_patterns_have_their_defaults(tmp_path: Path) -> None:
     rule = rule_of(tmp_path, f"{PATTERNS}detect = ['keys']\npatterns = {{ number = '\\d+' }}")
-    assert rule.patterns == {"number": r"\d{1,256}+"}
+    assert rule.patterns == {"number": BoundedPattern(r"\d{1,256}+", 256)}
     assert (rule.table.action, rule.table.detect) == ("redact", ["keys"])
     assert rule.build_scope(holds_blocks=False) == InspectorScope(name="secrets", holds_blocks=False)
 

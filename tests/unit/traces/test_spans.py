@@ -14,7 +14,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.trace_context import TraceContext
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.traces.exporter import PROVIDER_NAMES, PresetIds, SpanRecorder, TraceExporter
-from anthropic_proxy.plugins import CallCheck, Client, Gateway, Receipt, UpstreamAttempt
+from anthropic_proxy.plugins import CallCheck, Client, Gateway, InspectionRecord, Receipt, UpstreamAttempt
 from anthropic_proxy.secrets import Secret
 
 TRACE = TraceContext(trace_id="4bf92f3577b34da6a3ce929d0e0e4736", span_id="b7ad6b7169203331", flags="01")
@@ -89,6 +89,15 @@ def test_a_reply_has_the_id_that_the_client_knows_and_each_call_its_limit() -> N
     assert [attributes_of(first).get(name) for name in names] == [8_192, None]
     assert [attributes_of(second).get(name) for name in names] == [4_096, "msg_1"]
     assert not {*names} & attributes_of(spans_of(attempt(1))[0]).keys()
+
+
+def test_decisions_of_inspectors_are_attributes_of_the_request() -> None:
+    records = [
+        InspectionRecord("secrets", "request", "redacted", {"key": 1}),
+        InspectionRecord("law", "reply", "passed"),
+    ]
+    found = attributes_of(spans_of(attempt(1), inspections=records)[-1])
+    assert found["anthropic_proxy.inspections"] == ("secrets request redacted", "law reply passed")
 
 
 def test_verdicts_about_tool_calls_are_attributes_of_the_request() -> None:
