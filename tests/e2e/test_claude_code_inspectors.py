@@ -42,10 +42,8 @@ def test_a_key_that_the_provider_never_gets_is_in_the_answer(
     assert not any(KEY in body for body in bodies)
 
 
-def test_a_refused_text_is_explained_and_reaches_no_provider(
-    claude: Path, openai: Running, proxy: Proxy, work: Path
-) -> None:
+def test_a_refused_text_is_explained_and_sent_once(claude: Path, openai: Running, proxy: Proxy, work: Path) -> None:
     run = run_claude(claude, proxy.url, work, "Say exactly: project orion")
     assert run.text == "API Error: 400 Rule 7: do not name this project. Found: project."
     assert not any("orion" in str(exchange.body) for exchange in openai.journal.exchanges)
-    assert " 200 " not in proxy.log
+    assert proxy.log.count("✕ Rule 7: do not name this project. Found: project.") == 1
