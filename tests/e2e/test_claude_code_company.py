@@ -1,120 +1,25 @@
 """Claude Code signs in at the proxy as at the gateway of a company, and works with the sign-in."""
 
-import json
-import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.e2e.claude import environment, run_claude
+from anthropic_proxy.console.keys.virtual_keys import find_period_end
+from tests.e2e.claude import run_claude
+from tests.e2e.company import ADMIN_KEY, Machine, new_machine
 from tests.support.fakes.anthropic import KEY as ANTHROPIC_KEY
 from tests.support.fakes.anthropic import new_anthropic
-from tests.support.fakes.oidc import FakeProvider, running_provider
 from tests.support.fakes.openai_chat import KEY as OPENAI_KEY
 from tests.support.fakes.openai_chat import new_openai
 from tests.support.fakes.server import serving_strictly
-from tests.support.server_process import Proxy, running_proxy
-from tests.support.sign_in import Browser, list_sign_in_settings
-from tests.support.waiting import WAIT_SECONDS, wait_for
+from tests.support.process_checks import reload
+from tests.support.waiting import wait_for
 
-ADMIN_KEY = "admin-canary0123456789abcdef01234567"
 EMAIL = "ann@example.com"
 PROMPT = "Say exactly: still here"
-
-
-class Machine:
-    """A person's machine, with Claude Code that knows the address of the company."""
-
-    def __init__(self, claude: Path, proxy: Proxy, provider: FakeProvider, home: Path) -> None:
-        self.claude = claude
-        self.proxy = proxy
-        self.provider = provider
-        self.home = home
-        self.work = home / "work"
-        for folder in (self.home / ".claude", self.work):
-            folder.mkdir(parents=True)
-        force = {"forceLoginMethod": "gateway", "forceLoginGatewayUrl": proxy.url}
-        (home / ".claude" / "settings.json").write_text(json.dumps(force))
-        (home / ".claude.json").write_text(json.dumps({"hasCompletedOnboarding": True, "theme": "dark"}))
-        self.admin = proxy.client(headers={"x-api-key": ADMIN_KEY})
-
-    def sign_in(self) -> list[dict[str, Any]]:
-        """Run `claude auth login`, answer its questions, confirm its code in a browser, and return what it shows."""
-        shown = []
-        process = subprocess.Popen(
-            [str(self.claude), "auth", "login", "--gateway-json"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=self.work,
-            env=environment(self.proxy.url, self.home),
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        for line in process.stdout:
-            if not line.startswith("{"):
-                continue
-            message = json.loads(line)
-            shown.append(message)
-            if message["state"] in ("url_input", "trust_prompt", "confirm_account"):
-                answer = {"state": message["state"], "shown": message["shown"], "accept": True}
-                process.stdin.write(json.dumps(answer) + "\n")
-                process.stdin.flush()
-            elif message["state"] == "polling":
-                code = {"user_code": message["userCode"], "verification_uri_complete": message["browserUrl"]}
-                page = Browser(self.proxy).approve(code)
-                assert page.status_code == 200, page.text
-        process.stdin.close()
-        assert process.wait(WAIT_SECONDS) == 0, shown
-        return shown
-
-    def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        variables = environment(self.proxy.url, self.home)
-        return subprocess.run(
-            [str(self.claude), *words],
-            cwd=self.work,
-            env=variables,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=240,
-        )
-
-    def list_sign_ins(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.admin.get("/admin/sign-ins").json()["data"]
-        return found
-
-    @property
-    def saved(self) -> dict[str, Any]:
-        """The sign-in as Claude Code stores it. {}: there is none."""
-        file = self.home / ".claude" / ".credentials.json"
-        found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-        return found.get("enterpriseGateway", {})
-
-
-@contextmanager
-def new_machine(claude: Path, directory: Path, settings: Mapping[str, str]) -> Iterator[Machine]:
-    """Start a proxy and the identity provider of a company."""
-    server = directory / "server"
-    server.mkdir()
-    (server / "anthropic-proxy.toml").write_text('[sign_in.groups."*"]\nteam = "build"\n')
-    with running_provider() as provider:
-        provider.offers_refresh = True
-        own = {
-            **list_sign_in_settings(provider),
-            "ADMIN_API_KEY": ADMIN_KEY,
-            "DATABASE_URL": f"sqlite:///{server}/ledger.sqlite3",
-        }
-        with running_proxy(server, {**own, **settings}) as proxy:
-            provider.redirect_uri = f"{proxy.url}/dashboard/oidc/callback"
-            yield Machine(claude, proxy, provider, directory / "home")
-            assert provider.problems == []
-            assert "Traceback" not in proxy.log
 
 
 @pytest.fixture(params=["openai", "relay"])
@@ -187,3 +92,49 @@ def test_four_programs_refresh_one_sign_in_and_a_revoked_one_is_refused(short: M
     assert refused.returncode == 1
     shown = refused.text or refused.stderr
     assert "/login" in shown or "claude auth login" in shown, shown
+
+
+MANAGED = """
+[sign_in.groups."*"]
+budgets = ["15000tokens/day"]
+
+[managed_settings."*".env]
+CLAUDE_CODE_ENABLE_TELEMETRY = "1"
+OTEL_LOGS_EXPORTER = "otlp"
+OTEL_METRICS_EXPORTER = "otlp"
+OTEL_EXPORTER_OTLP_PROTOCOL = "http/protobuf"
+OTEL_EXPORTER_OTLP_ENDPOINT = "PROXY"
+CLAUDE_CODE_GATEWAY_HINT_HEADERS = "1"
+"""
+
+
+def test_managed_settings_apply_and_a_used_up_budget_is_explained(claude: Path, tmp_path: Path) -> None:
+    with serving_strictly(new_openai()) as upstream:
+        settings = {"OPENAI_API_KEY": OPENAI_KEY, "OPENAI_BASE_URL": f"{upstream.url}/v1"}
+        limits = {"LIMIT_CONTACT": "https://go.example.org/limits", "BIG_MODEL": "gpt-4.1"}
+        with new_machine(claude, tmp_path, {**settings, **limits}, MANAGED) as machine:
+            server, url = tmp_path / "server" / "anthropic-proxy.toml", machine.proxy.url
+            server.write_text(MANAGED.replace("PROXY", url))
+            reload(machine.proxy)
+            machine.sign_in()
+            run = run_claude(machine.claude, url, machine.work, PROMPT, home=machine.home)
+            assert run.text.startswith("still here"), run.stderr
+            refused = run_claude(machine.claude, url, machine.work, PROMPT, home=machine.home)
+            end = find_period_end("day", datetime.now(UTC))
+            assert end is not None
+            assert refused.text == (
+                f"The key '{EMAIL}' has used up its budget of 15,000 tokens per day · resets {end:%b} {end.day} · "
+                "Ask for more: https://go.example.org/limits"
+            )
+            # the machine states the settings that it was sent
+            pages = machine.proxy.client()
+            pages.post("/dashboard/sign-in", data={"key": ADMIN_KEY, "next": ""})
+            (key,) = machine.admin.get("/admin/keys").json()["data"]
+            page = pages.get(f"/dashboard/keys/{key['id']}").text
+            client = machine.proxy.client(headers={"authorization": f"Bearer {machine.saved['jwt']}"})
+            checksum = client.get("/managed/settings").json()["checksum"]
+            assert f"{checksum.removeprefix('sha256:')[:8]}, up to date, claude-c" in page, page
+            # no collector is set, so that telemetry is dropped
+            assert (
+                'anthropic_proxy_telemetry_requests_total{result="dropped"} 0' not in machine.admin.get("/metrics").text
+            )

@@ -1,0 +1,110 @@
+"""A person's machine with Claude Code, which signs in at the proxy of a company."""
+
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.claude import environment
+from tests.support.fakes.oidc import FakeProvider, running_provider
+from tests.support.server_process import Proxy, running_proxy
+from tests.support.sign_in import Browser, list_sign_in_settings
+from tests.support.waiting import WAIT_SECONDS
+
+ADMIN_KEY = "admin-canary0123456789abcdef01234567"
+EVERYBODY = '[sign_in.groups."*"]\nteam = "build"\n'
+
+
+class Machine:
+    """A person's machine, with Claude Code that knows the address of the company."""
+
+    def __init__(self, claude: Path, proxy: Proxy, provider: FakeProvider, home: Path) -> None:
+        self.claude = claude
+        self.proxy = proxy
+        self.provider = provider
+        self.home = home
+        self.work = home / "work"
+        for folder in (self.home / ".claude", self.work):
+            folder.mkdir(parents=True)
+        force = {"forceLoginMethod": "gateway", "forceLoginGatewayUrl": proxy.url}
+        (home / ".claude" / "settings.json").write_text(json.dumps(force))
+        (home / ".claude.json").write_text(json.dumps({"hasCompletedOnboarding": True, "theme": "dark"}))
+        self.admin = proxy.client(headers={"x-api-key": ADMIN_KEY})
+
+    def sign_in(self) -> list[dict[str, Any]]:
+        """Run `claude auth login`, answer its questions, confirm its code in a browser, and return what it shows."""
+        shown = []
+        process = subprocess.Popen(
+            [str(self.claude), "auth", "login", "--gateway-json"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self.work,
+            env=environment(self.proxy.url, self.home),
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for line in process.stdout:
+            if not line.startswith("{"):
+                continue
+            message = json.loads(line)
+            shown.append(message)
+            if message["state"] in ("url_input", "trust_prompt", "confirm_account"):
+                answer = {"state": message["state"], "shown": message["shown"], "accept": True}
+                process.stdin.write(json.dumps(answer) + "\n")
+                process.stdin.flush()
+            elif message["state"] == "polling":
+                code = {"user_code": message["userCode"], "verification_uri_complete": message["browserUrl"]}
+                page = Browser(self.proxy).approve(code)
+                assert page.status_code == 200, page.text
+        process.stdin.close()
+        assert process.wait(WAIT_SECONDS) == 0, shown
+        return shown
+
+    def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        variables = environment(self.proxy.url, self.home)
+        return subprocess.run(
+            [str(self.claude), *words],
+            cwd=self.work,
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
+        )
+
+    def list_sign_ins(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.admin.get("/admin/sign-ins").json()["data"]
+        return found
+
+    @property
+    def saved(self) -> dict[str, Any]:
+        """The sign-in as Claude Code stores it. {}: there is none."""
+        file = self.home / ".claude" / ".credentials.json"
+        found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        return found.get("enterpriseGateway", {})
+
+
+@contextmanager
+def new_machine(
+    claude: Path, directory: Path, settings: Mapping[str, str], tables: str = EVERYBODY
+) -> Iterator[Machine]:
+    """Start a proxy and the identity provider of a company. `tables`: the configuration file."""
+    server = directory / "server"
+    server.mkdir()
+    (server / "anthropic-proxy.toml").write_text(tables)
+    with running_provider() as provider:
+        provider.offers_refresh = True
+        own = {
+            **list_sign_in_settings(provider),
+            "ADMIN_API_KEY": ADMIN_KEY,
+            "DATABASE_URL": f"sqlite:///{server}/ledger.sqlite3",
+        }
+        with running_proxy(server, {**own, **settings}) as proxy:
+            provider.redirect_uri = f"{proxy.url}/dashboard/oidc/callback"
+            yield Machine(claude, proxy, provider, directory / "home")
+            assert provider.problems == []
+            assert "Traceback" not in proxy.log
