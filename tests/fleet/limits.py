@@ -53,6 +53,7 @@ class Limits:
         """Test a budget and a rate with Redis, then both with an interruption of Redis for each policy."""
         with running_fleet(INSTANCES, {"VIRTUAL_KEYS": "true"}) as fleet:
             self.test_budget(fleet, "budget", BUDGET_TOKENS)
+            self.test_budget(fleet, "budget for a model", BUDGET_TOKENS // 2, models=" for openai/gpt-4.1-m*")
             self._test_rate(fleet, "rate")
             self._test_with_outage(fleet, "Redis stopped, REDIS_FAILURE=open")
         with running_fleet(INSTANCES, {"VIRTUAL_KEYS": "true", "REDIS_FAILURE": "closed"}) as fleet:
@@ -63,13 +64,20 @@ class Limits:
         self._test_rate(fleet, title, self._outage_seconds)
 
     def test_budget(
-        self, fleet: Fleet, title: str, budget: int, outage_seconds: float = 0, *, is_used_up: bool = True
+        self,
+        fleet: Fleet,
+        title: str,
+        budget: int,
+        outage_seconds: float = 0,
+        *,
+        is_used_up: bool = True,
+        models: str = "",
     ) -> None:
         """Let many clients use up a budget at once, and compare it with the tokens that the providers sent.
 
-        `is_used_up`: False: an earlier version may leave a remainder.
+        `is_used_up`: False: an earlier version may leave a remainder. `models`: end of the text of the budget.
         """
-        key = create_key(fleet, fleet.instances, "--budget", f"{budget}tokens/total")
+        key = create_key(fleet, fleet.instances, "--budget", f"{budget}tokens/total{models}")
         replies = asyncio.run(_send_until(fleet, key, CLIENTS, _RUN_SECONDS, outage_seconds, ends_at_budget=True))
         sessions = {reply.session for reply in replies}
         sent = read_journals([provider.journal.exchanges for provider in fleet.providers])

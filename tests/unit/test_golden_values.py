@@ -59,7 +59,9 @@ def show_exporters(variables: dict[str, str]) -> tuple[Any, bool, Any]:
 
 def show_budget(text: str) -> str:
     try:
-        return decode_budget(text).describe()
+        budget = decode_budget(text)
+        assert decode_budget(budget.encoded_text) == budget
+        return budget.describe()
     except InvalidRequest as error:
         return error.message
 

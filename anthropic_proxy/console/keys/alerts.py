@@ -92,8 +92,9 @@ class BudgetAlerts:
 
     def note(self, limit: KeyLimit, share: float) -> None:
         """Called with the share that settled and running requests use."""
-        if share >= self._next.get(_name(limit), self._thresholds[0] / 100):
-            self._noted[_name(limit)] = limit
+        lowest = self._thresholds[0] / 100
+        if share >= lowest and share >= self._next.get(name := _name(limit), lowest):
+            self._noted[name] = limit
             self._wake.set()
 
     def start(self) -> None:

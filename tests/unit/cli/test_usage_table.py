@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.cli.usage import write_table
+from anthropic_proxy.cli.usage import usage, write_table
 from anthropic_proxy.console.ledger.queries import UsageGroup
 from anthropic_proxy.console.ledger.records import UsageSums
+from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.file_format import PriceTable
 from tests.support.terminal import read_output
@@ -72,6 +73,16 @@ def test_the_bill_of_a_team_has_a_row_for_each_person_and_kind(monkeypatch: pyte
         "  no owner  unknown                 1  1,200     0 %      30  $1.00",
         "  all                               3  3,600     0 %      90  $4.50",
     ]
+
+
+@pytest.mark.parametrize("text", ["team", "no=1", "=1", ""])
+def test_a_filter_names_a_property_and_its_value(text: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        usage(only=["team=web", text])
+    assert raised.value.message == (
+        f'--only is "{text}". Use a property and its value, such as team=build. Properties: outcome, provider, model, '
+        "requested, project, session, kind, agent, prompt, verdict, key, owner, team, route."
+    )
 
 
 def test_each_day_has_a_bar_also_without_requests(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from anthropic_proxy.console.dashboard.overview import build_overview_page
 from anthropic_proxy.console.dashboard.query import read_view_query
 from anthropic_proxy.console.dashboard.tables import list_filters, name_providers
 from anthropic_proxy.console.formats import day_and_time
+from anthropic_proxy.console.ledger.periods import find_month
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Cost
@@ -49,8 +50,9 @@ async def test_the_summary_expects_the_cost_of_the_month(tmp_path: Path) -> None
             query = {"range": [range_], **({"team": [team]} if team else {"key": ["local"]})}
             context = build_context("/dashboard/costs", connection, settings, query, now=NOON + 60)
             verdicts[range_, team] = build_costs_page(context)["verdict"]
-    # 20 dollars in 20.5 of 30 days
-    expected = "At the end of November, about $29.27 are expected."
+    start, end = (one.timestamp() for one in find_month("2026-11") or ())  # in the time zone of the process
+    amount = 20 * (end - start) / (NOON + 60 - start)
+    expected = f"At the end of November, about ${amount:.2f} are expected."
     assert expected in verdicts["1h", "build"]
     assert expected in verdicts["30d", "build"]
     assert "expected" not in verdicts["30d", ""], "one request is too little"
