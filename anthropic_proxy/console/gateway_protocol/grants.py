@@ -288,5 +288,7 @@ def format_user_code(letters: str) -> str:
 def normalize_user_code(text: str) -> str:
     """Return a user code as it is stored, for one in lower case or without the hyphen. "": the text is no user code."""
     letters = text.upper().replace("-", "").replace(" ", "")
-    is_code = len(letters) == _USER_CODE_LETTERS and all(letter in _USER_ALPHABET for letter in letters)
+    is_code = (
+        text.isascii() and len(letters) == _USER_CODE_LETTERS and all(letter in _USER_ALPHABET for letter in letters)
+    )
     return format_user_code(letters) if is_code else ""

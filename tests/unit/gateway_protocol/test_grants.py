@@ -1,0 +1,251 @@
+"""Device codes and sign-ins are stored, approved, redeemed, renewed and ended on each database."""
+
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
+from msgspec import structs
+
+from anthropic_proxy.console.gateway_protocol.grants import (
+    CLAIM_SECONDS,
+    CODE_SECONDS,
+    Grants,
+    normalize_user_code,
+)
+from anthropic_proxy.console.identity.people import OidcError, OidcUser, UserRefused
+from anthropic_proxy.console.keys.access_tokens import TokenKeys
+from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
+from anthropic_proxy.console.keys.queries import list_audit_entries, list_keys
+from anthropic_proxy.console.keys.sign_ins import SignIn, list_sign_ins
+from anthropic_proxy.console.ledger.database import open_for_reading
+from anthropic_proxy.console.ledger.units import DAY_SECONDS
+from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInGroup, SignInSettings
+from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
+from anthropic_proxy.secrets import Secret
+from tests.support.ledger import NOON
+
+ISSUER, CLIENT = "https://login.example.org", "proxy"
+ANN = OidcUser(ISSUER, CLIENT, "1", "ann@example.org", ("build",), "Ann")
+BUILD = SignInGroup(name="build", team="build", rules=Rules(models=("claude-*",)))
+CORE = SignInGroup(name="core", team="core", rules=Rules(budgets=(Budget(5, "usd", "day"),)))
+
+
+class Database:
+    """Grants with a clock that a test sets."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.now = NOON
+        self.settings = structs.replace(
+            settings,
+            oidc=OidcSettings(issuer=ISSUER, client_id=CLIENT),
+            sign_in=SignInSettings(secrets=(Secret("a" * 32),), groups=(BUILD, CORE)),
+        )
+
+    @property
+    def grants(self) -> Grants:
+        sign_in = self.settings.sign_in
+        assert sign_in is not None
+        return Grants(self.settings, TokenKeys(sign_in), lambda: self.now)
+
+    def rotate(self, *secrets: str) -> None:
+        """Set other secrets."""
+        sign_in = self.settings.sign_in
+        assert sign_in is not None
+        changed = structs.replace(sign_in, secrets=tuple(map(Secret, secrets)))
+        self.settings = structs.replace(self.settings, sign_in=changed)
+
+    def sign_in(self, user: OidcUser = ANN, provider_token: str = "token-of-the-provider") -> tuple[SignIn, str]:
+        code, user_code = self.grants.create_code("claude-code/2.1.332", "192.0.2.1")
+        waiting = self.grants.find_code("user_code", user_code)
+        assert waiting is not None
+        self.grants.approve(waiting.code_hash, user, provider_token)
+        _, sign_in, refresh_token = self.grants.redeem(code)
+        assert sign_in is not None
+        return sign_in, refresh_token
+
+    def list_actions(self) -> list[tuple[str, str]]:
+        """Author and action of each change, the first one first."""
+        with closing(open_for_reading(self.settings)) as connection:
+            return [(entry.actor, entry.action) for entry in list_audit_entries(connection)][::-1]
+
+    def find_person(self) -> tuple[str, str, Rules]:
+        with closing(open_for_reading(self.settings)) as connection:
+            (key,) = list_keys(connection)
+            return key.label, key.team, key.rules
+
+
+@pytest.fixture
+def stored(database: Settings) -> Database:
+    return Database(database)
+
+
+def test_a_code_is_approved_once_and_redeemed_once(stored: Database) -> None:
+    code, user_code = stored.grants.create_code("claude-code/2.1.332", "192.0.2.1")
+    waiting = stored.grants.find_code("user_code", user_code)
+    assert waiting is not None
+    assert (waiting.device, waiting.address, waiting.state) == ("claude-code/2.1.332", "192.0.2.1", "pending")
+    pending, none, _ = stored.grants.redeem(code)
+    assert (pending, none) == (waiting, None)
+    stored.grants.approve(waiting.code_hash, ANN, "")
+    with pytest.raises(
+        OidcError, match=r"^The device waits no longer: its code has expired, was used, or was denied\."
+    ):
+        stored.grants.approve(waiting.code_hash, ANN, "")
+    _, sign_in, refresh_token = stored.grants.redeem(code)
+    assert sign_in is not None
+    assert (sign_in.user, sign_in.ends_at) == (ANN, NOON + 12 * 3_600)
+    assert stored.grants.find_sign_in(refresh_token) == sign_in
+    assert stored.grants.redeem(code) == (None, None, "")
+    assert stored.find_person() == ("ann@example.org", "build", BUILD.rules)
+    assert stored.list_actions() == [
+        ("sign-in (ann@example.org)", "create key"),
+        ("sign-in (ann@example.org)", "sign in"),
+    ]
+
+
+def test_a_code_expires(stored: Database) -> None:
+    code, user_code = stored.grants.create_code("claude-code", "192.0.2.1")
+    waiting = stored.grants.find_code("user_code", user_code)
+    assert waiting is not None
+    stored.now += CODE_SECONDS
+    assert stored.grants.find_code("user_code", user_code) is None
+    assert stored.grants.redeem(code) == (None, None, "")
+    with pytest.raises(OidcError):
+        stored.grants.approve(waiting.code_hash, ANN, "")
+
+
+@pytest.mark.parametrize(("reason", "state"), [("", "denied"), ("no group", "refused")])
+def test_a_rejected_code_gives_no_sign_in(stored: Database, reason: str, state: str) -> None:
+    code, user_code = stored.grants.create_code("claude-code", "192.0.2.1")
+    waiting = stored.grants.find_code("user_code", user_code)
+    assert waiting is not None
+    stored.grants.reject(waiting.code_hash, reason)
+    rejected, sign_in, _ = stored.grants.redeem(code)
+    assert rejected is not None
+    assert (rejected.state, rejected.reason, sign_in) == (state, reason, None)
+    assert stored.grants.redeem(code) == (None, None, "")
+
+
+def test_a_renewal_stores_person_rules_and_the_next_token_of_the_provider(stored: Database) -> None:
+    sign_in, refresh_token = stored.sign_in()
+    assert sign_in.ends_at == NOON + 30 * DAY_SECONDS
+    assert "token-of-the-provider" not in sign_in.provider_token
+    before = stored.list_actions()
+    stored.now += 3_600
+    claim, other = stored.grants.claim(sign_in.id), stored.grants.claim(sign_in.id)
+    assert (claim.is_own, other.is_own) == (True, False)
+    assert claim.sign_in == sign_in
+    assert stored.grants.decrypt(sign_in) == "token-of-the-provider"
+    renewed = stored.grants.renew(sign_in, ANN, "next token", is_checked=True)
+    assert renewed is not None
+    assert (renewed.refreshed_at, renewed.checked_at, renewed.ends_at) == (stored.now, stored.now, sign_in.ends_at)
+    assert stored.list_actions() == before, "nothing has changed about the person"
+    assert stored.grants.claim(sign_in.id).is_own
+    moved = structs.replace(ANN, groups=("core",))
+    renewed = stored.grants.renew(renewed, moved, "last token", is_checked=True)
+    label, team, rules = stored.find_person()
+    assert (label, team, rules) == (
+        "ann@example.org",
+        "core",
+        structs.replace(CORE.rules, budgets=(Budget(5, "usd", "day", since=stored.now),)),
+    )
+    assert stored.list_actions()[len(before) :] == [
+        ("sign-in (ann@example.org)", "change key"),
+        ("sign-in (ann@example.org)", "change sign-in"),
+    ]
+    found = stored.grants.find_sign_in(refresh_token)
+    assert found == renewed
+    assert found is not None
+    assert stored.grants.decrypt(found) == "last token"
+
+
+def test_a_claim_ends_by_itself_or_by_its_release(stored: Database) -> None:
+    sign_in, _ = stored.sign_in()
+    assert [stored.grants.claim(sign_in.id).is_own for _ in range(2)] == [True, False]
+    stored.grants.release(sign_in.id)
+    assert stored.grants.claim(sign_in.id).is_own
+    stored.now += CLAIM_SECONDS + 1
+    assert stored.grants.claim(sign_in.id).is_own
+
+
+def end_by_administrator(stored: Database, sign_in: SignIn) -> None:
+    with open_administration(stored.settings, "command (ada@host)", lambda: stored.now) as administration:
+        administration.execute(KeyCommand(action="sign-out", target="Ann@example.org"))
+
+
+def revoke_key(stored: Database, sign_in: SignIn) -> None:
+    with open_administration(stored.settings, "command (ada@host)", lambda: stored.now) as administration:
+        administration.execute(KeyCommand(action="revoke", target="ann@example.org"))
+
+
+def wait(stored: Database, sign_in: SignIn) -> None:
+    stored.now = sign_in.ends_at
+
+
+ENDS: list[Callable[[Database, SignIn], object]] = [
+    end_by_administrator,
+    revoke_key,
+    wait,
+    lambda stored, sign_in: stored.grants.end(sign_in.id, ANN, "no access any more"),
+]
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_an_ended_sign_in_is_not_renewed(stored: Database, end: Callable[[Database, SignIn], object]) -> None:
+    sign_in, refresh_token = stored.sign_in()
+    end(stored, sign_in)
+    assert stored.grants.find_sign_in(refresh_token) is None
+    assert stored.grants.find_active(sign_in.id) is None
+    assert stored.grants.claim(sign_in.id).sign_in is None
+    with closing(open_for_reading(stored.settings)) as connection:
+        assert list_sign_ins(connection, stored.now) == []
+
+
+def test_a_person_without_group_or_with_a_revoked_key_may_not_sign_in(stored: Database) -> None:
+    sign_in, _ = stored.sign_in()
+    with pytest.raises(UserRefused, match=r"^ann@example\.org may not use Claude Code, because none of the groups"):
+        stored.grants.renew(sign_in, structs.replace(ANN, groups=()), "token", is_checked=True)
+    revoke_key(stored, sign_in)
+    with pytest.raises(UserRefused, match=r"^The key 'ann@example\.org' is revoked, so the person may not sign in\.$"):
+        stored.sign_in()
+
+
+def test_a_key_with_a_text_is_not_the_key_of_a_person(stored: Database) -> None:
+    with open_administration(stored.settings, "command (ada@host)") as administration:
+        administration.execute(KeyCommand(action="create", fields={"label": "ann@example.org"}))
+    with pytest.raises(UserRefused) as refused:
+        stored.sign_in()
+    assert refused.value.message == (
+        "The key 'ann@example.org' has a text, so it is not the key of a signed-in person. An administrator should "
+        "give it another label:  anthropic-proxy keys change ann@example.org --label LABEL"
+    )
+
+
+def test_a_rotation_of_the_secret_keeps_tokens_readable(stored: Database) -> None:
+    sign_in, _ = stored.sign_in()
+    stored.rotate("b" * 32, "a" * 32)
+    assert stored.grants.decrypt(sign_in) == "token-of-the-provider"
+    renewed = stored.grants.renew(sign_in, ANN, "next token", is_checked=True)
+    assert renewed is not None
+    stored.rotate("b" * 32)
+    assert stored.grants.decrypt(renewed) == "next token"
+    assert stored.grants.decrypt(sign_in) is None
+    assert stored.grants.decrypt(structs.replace(renewed, user=structs.replace(ANN, subject="2"))) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("BCDF-GHJK", "BCDF-GHJK"),
+        ("bcdfghjk", "BCDF-GHJK"),
+        (" bcdf ghjk ", "BCDF-GHJK"),
+        ("b-c-d-f-g-h-j-k", "BCDF-GHJK"),
+        ("ABCD-FGHJ", ""),
+        ("BCDF-GHJ", ""),
+        ("BCDF-GHJKL", ""),
+        ("", ""),
+        ("\u00df\u00df\u00df\u00df", ""),
+    ],
+)
+def test_user_codes_are_read_in_the_forms_that_people_type(text: str, expected: str) -> None:
+    assert normalize_user_code(text) == expected
