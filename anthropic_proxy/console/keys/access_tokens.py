@@ -24,12 +24,15 @@ from anthropic_proxy.plugins import Client
 _ALGORITHM = "HS256"
 _LEEWAY_SECONDS = 60
 """Accepted difference in seconds between the clocks of the instances."""
+_NEW_SECONDS = 60.0
+"""Time for which a token may be of a sign-in that this instance has not read yet."""
 _MAX_CACHED_TOKENS = 10_000
 _ENCRYPTION = {"alg": "dir", "enc": "A256GCM"}
 
 
 class _Token(Struct, frozen=True):
     sign_in: str
+    begins_at: float
     ends_at: float
 
 
@@ -139,7 +142,7 @@ class SignedInClients:
             raise _invalid("it names no sign-in (claim sid)")
         if len(self._tokens) >= _MAX_CACHED_TOKENS:
             self._tokens.clear()
-        token = self._tokens[credential] = _Token(sign_in, end)
+        token = self._tokens[credential] = _Token(sign_in, begin, end)
         return token
 
     async def _find_client(self, token: _Token, settings: Settings) -> Client:
@@ -151,7 +154,7 @@ class SignedInClients:
                 should_retry=False,
             )
         entry = self._table.find_sign_in(token.sign_in)
-        if entry is None:
+        if entry is None and self._clock() < token.begins_at + _NEW_SECONDS:
             await self._table.refresh()  # another instance may just have created the sign-in
             entry = self._table.find_sign_in(token.sign_in)
         if not self._table.is_loaded:
