@@ -1,7 +1,7 @@
 """Keys in texts of any form: no text for a client or a reader of the log contains a key that was used."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
 import pytest
@@ -9,7 +9,7 @@ import pytest
 from anthropic_proxy.engine.exchange import forwarding
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import UpstreamUnreachable
-from anthropic_proxy.secrets import redact_key_patterns, redact_secrets
+from anthropic_proxy.secrets import new_redactor, redact_json_value, redact_key_patterns, redact_secrets
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 
 KEYS = [
@@ -168,3 +168,21 @@ def test_a_long_text_stays_as_it_is_besides_the_keys() -> None:
     assert redact_key_patterns(text) == text
     quoted = text + known[3:20] + text
     assert redact_secrets(quoted, [known]) == f"{text}…6789{text}"
+
+
+class Listed(tuple[str, ...]):
+    """Secrets that count how often they are read."""
+
+    __slots__ = ()
+    reads = 0
+
+    def __iter__(self) -> Iterator[str]:
+        Listed.reads += 1
+        return super().__iter__()
+
+
+def test_a_text_that_is_shown_again_and_again_is_masked_once() -> None:
+    redact = new_redactor(Listed(["sk-one-0123456789abcdef"]))
+    shown = [redact_json_value({"error": ["for sk-one-0123456789abcdef"] * 3}, redact) for _ in range(4)]
+    assert shown == [{"error": ["for …cdef"] * 3}] * 4
+    assert Listed.reads == 1

@@ -172,8 +172,9 @@ _CALLS = (
         "MAX_BODY_MEMORY_MB",
         "max_body_memory_mb",
         partial(values.decode_integer, minimum=32, maximum=1_000_000, unit="megabytes"),
-        "Megabytes that the bodies of requests above 1 MB may need in each worker until their replies begin. Further "
-        "ones wait, and get status 529 after 30 s.",
+        "Megabytes that the bodies of requests above 1 MB may have in each worker until their replies begin. Their "
+        "decoded and encoded forms need up to twice as much in addition. Further ones wait, and get status 529 after "
+        "30 s.",
     ),
 )
 _REQUESTS = (
