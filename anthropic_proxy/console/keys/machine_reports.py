@@ -40,8 +40,11 @@ async def store_report(store: Store, key_id: str, report: MachineReport) -> None
     """Raises `StoreUnavailable`."""
     known = await read_reports(store, key_id)
     others = [one for one in known if one.machine != report.machine]
+    before = next((one for one in known if one.machine == report.machine), report)
     fields = {name: getattr(report, name)[:_MAX_CHARACTERS] for name in ("program", "held")}
-    fields["sent"] = report.sent or next((one.sent for one in known if one.machine == report.machine), "")
+    fields["sent"] = report.sent or before.sent
+    if not report.held and before.held == report.sent:  # `claude -p` applies some settings without storing them
+        fields["held"] = before.held
     reports = [msgspec.structs.replace(report, **fields), *others][:_MAX_MACHINES]
     await store.put(_name(key_id), msgspec.json.encode(reports).decode(), _SECONDS)
 

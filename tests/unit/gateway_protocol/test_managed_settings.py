@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from anthropic_proxy.console.gateway_protocol.managed_settings import PATH, calculate_checksum, merge_settings
 from anthropic_proxy.console.keys.machine_reports import MachineReport, read_reports, store_report
@@ -114,6 +115,11 @@ async def test_the_last_report_of_each_machine_is_kept() -> None:
         "bbbbbbbb, sent 3facd639, claude-code/2.1.332",
     ]
     assert first.describe() == "none, sent 3facd639, claude-code/2.1.331"
+    await store_report(store, "key_1", first)  # a single question to Claude Code stores nothing on the machine
+    assert (await read_reports(store, "key_1"))[0].describe() == "3facd639, up to date, claude-code/2.1.331"
+    await store_report(store, "key_1", structs.replace(first, held="sha256:cccccccc", sent=""))  # a request
+    assert (await read_reports(store, "key_1"))[0].describe() == "cccccccc, sent 3facd639, claude-code/2.1.331"
+    found = await read_reports(store, "key_1")
     assert len(found[1].held) == 100
     await store.put("managed-settings/key_1", "of another version", 60)
     assert await read_reports(store, "key_1") == []
