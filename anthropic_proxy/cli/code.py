@@ -146,7 +146,7 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
         of_session = structs.replace(command_settings, session_command="code") if proxy.log_file else command_settings
         require_key(of_session, requested)
         problems = find_problems(of_session, Catalog(), date.today())
-        output.write_problems(one for one in problems if one.severity == "error" or is_conversation(others))
+        output.write_problems(one for one in problems if one.is_error or is_conversation(others))
         if is_conversation(others) and (limit := describe_limit(served, variables, command_settings)):
             output.write_notice(limit)
         for level in levels:

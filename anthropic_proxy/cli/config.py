@@ -101,7 +101,8 @@ def check(*, reads_keys: Annotated[bool, Parameter(name="--keys")] = False, as_j
         output.write_json({"status": "invalid", "problems": error.messages, "warnings": []})
         sys.exit(2)
     if as_json:
-        lists = {"problems": list_texts(found, "error"), "warnings": list_texts(found, "warning")}
+        errors, others = ([one for one in found if one.is_error is is_error] for is_error in (True, False))
+        lists = {"problems": list_texts(errors), "warnings": list_texts(others)}
         output.write_json({"status": "findings" if found else "ok", **lists})
     else:
         output.write_problems(found)

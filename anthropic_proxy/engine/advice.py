@@ -140,6 +140,10 @@ class Problem(Struct, frozen=True, kw_only=True):
         return self.cause + self.remedy
 
     @property
+    def is_error(self) -> bool:
+        return self.severity == "error"
+
+    @property
     def sign(self) -> str:
         return SIGNS[self.severity][0]
 
@@ -164,6 +168,5 @@ def report_warning(kind: ProblemKind, subject: str, *, place: str = "", **facts:
     return Problem(kind=kind, subject=subject, place=place, severity="warning", facts=facts)
 
 
-def list_texts(problems: Iterable[Problem], severity: Severity | None = None) -> list[str]:
-    """`severity`: only that of these problems."""
-    return [problem.text for problem in problems if severity in (None, problem.severity)]
+def list_texts(problems: Iterable[Problem]) -> list[str]:
+    return [problem.text for problem in problems]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from anthropic_proxy.engine.advice import SIGNS
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.gateway.settings import load_settings
@@ -46,9 +47,10 @@ def screen(environ: dict[str, str], today: date = NOW, columns: int | None = Non
 
 def findings(environ: dict[str, str], today: date = NOW, **changes: Any) -> str:
     """Return what is ready and the lines that warn."""
+    signs = tuple(f"{sign} " for sign, _ in SIGNS.values())
     lines = [line.strip() for line in screen(environ, today, **changes).splitlines()]
     ready = [line.partition("   ")[0] for line in lines if line.startswith("ready: ")]
-    return "\n".join([*ready, *(line for line in lines if line.startswith(("✕ ", "! ")))])
+    return "\n".join([*ready, *(line for line in lines if line.startswith(signs))])
 
 
 def test_golden_summaries(golden: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

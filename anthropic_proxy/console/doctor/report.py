@@ -50,7 +50,7 @@ class Report(Struct, kw_only=True):
         problems = [diagnosis.problem for diagnosis in self.diagnoses if not diagnosis.backend.is_demo]
         if all(problem is not None and problem.kind == "unreachable" for problem in problems):
             return 2
-        return 1 if self.fixes or any(problem.severity == "error" for problem in self.problems) else 0
+        return 1 if self.fixes or any(problem.is_error for problem in self.problems) else 0
 
     @property
     def problems(self) -> Sequence[Problem]:

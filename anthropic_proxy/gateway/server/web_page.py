@@ -87,7 +87,7 @@ def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequ
     if view:
         commands = [name_program("anthropic-proxy code"), command]
         count = len(view.readiness.ready)
-        errors = [problem for problem in view.problems if problem.severity == "error"]
+        errors = [problem for problem in view.problems if problem.is_error]
         if errors:
             text = f"{len(errors)} problem{'' if len(errors) == 1 else 's'}"
             summary = _signed(errors[0].sign, errors[0].role, text, "span")

@@ -24,6 +24,7 @@ from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.settings.files import locked_for_change
+from anthropic_proxy.gateway.settings_listing import list_settings
 from tests.support.ledger import NOON
 from tests.support.waiting import WAIT_SECONDS
 
@@ -167,3 +168,10 @@ def test_a_change_is_checked_in_the_folder_of_its_file(tmp_path: Path) -> None:
         propose_change(settings, Catalog(), "LOG_LEVEL", "no")
     text = 'LOG_LEVEL is "no". Use debug, info, warning or error. Set in .env, line 2. Did you mean:  LOG_LEVEL=info'
     assert caught.value.message == text
+
+
+def test_defaults_are_those_of_ollama_if_only_its_server_replies() -> None:
+    rows = list_settings(load_settings({}, PROVIDERS), Catalog({"ollama": ["qwen3-coder:30b", "llama3.2:latest"]}))
+    names = ("PREFERRED_PROVIDER", "BIG_MODEL", "SMALL_MODEL")
+    found = [row.default for name in names for row in rows if row.name == name]
+    assert found == ["ollama", "ollama/qwen3-coder:30b", "ollama/llama3.2:latest"]
