@@ -470,7 +470,8 @@ class Gateway(Protocol):
     ) -> HttpReply:
         """Send an HTTP request to another server, and return its reply.
 
-        Only `GET` and `HEAD` are sent once more if the server closes a reused connection without a reply.
+        Only `GET` and `HEAD` are sent once more if the server closes a reused connection without a reply. With
+        `max_bytes` 0, the body of the reply is not read.
         Raises `UpstreamError` if the request fails, takes more than ten seconds, or its reply exceeds `max_bytes`.
         """
         # redirects are not followed; the settings for HTTP proxies in the environment are used

@@ -105,7 +105,8 @@ class ExchangeGateway:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 response = await transport(f"{parsed.scheme}://{parsed.netloc}", request, None)
                 try:
-                    return HttpReply(status=response.status, body=await read_body(response, max_bytes))
+                    body = await read_body(response, max_bytes) if max_bytes else b""
+                    return HttpReply(status=response.status, body=body)
                 finally:
                     await response.close()
         except TimeoutError:

@@ -65,6 +65,7 @@ def test_each_report_arrives_once_whatever_the_webhook_answers(tmp_path: Path) -
         ("other", 100),
     ]
     assert len({one["id"] for one in webhook.received}) == 4
+    assert len(webhook.received) == 6
     for report in webhook.accepted:
         assert log.count(str(report["text"])) == 1
     assert "has not accepted a report about a budget: status 500. It is sent again, first in 5 s." in log

@@ -313,6 +313,8 @@ def _summarize(rows: Sequence[KeyRow]) -> str:
     used_up = sum(any(bar.role == "error" for bar in row.budgets) for row in rows)
     if used_up:
         verdict += f" {formats.plural(used_up, 'key')} used up a budget."
+    if exceeded := sum(any(bar.role == "warn" and bar.share == 1 for bar in row.budgets) for row in rows):
+        verdict += f" {formats.plural(exceeded, 'key')} exceeded a soft budget."
     return verdict
 
 

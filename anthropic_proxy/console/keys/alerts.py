@@ -52,7 +52,6 @@ _LONGEST_PAUSE_SECONDS = 3_600.0
 _STOP_SECONDS = 2.0
 _MAX_COMPARED = 200
 _MAX_KNOWN = 10_000
-_MAX_REPLY_BYTES = 64 * 1024
 _KEPT_SECONDS = 30 * 86_400.0
 """Time for which a row is kept after the end of its period, also if the clocks of instances differ."""
 
@@ -241,9 +240,7 @@ class BudgetAlerts:
         headers = {"content-type": "application/json", "user-agent": "anthropic-proxy"}
         headers |= sign(number, int(self._clock()), body, alerts.secret)
         try:
-            reply = await self._gateway.send_http(
-                "POST", alerts.url.reveal(), headers, body, max_bytes=_MAX_REPLY_BYTES
-            )
+            reply = await self._gateway.send_http("POST", alerts.url.reveal(), headers, body, max_bytes=0)
         except ProxyError as error:
             return f"{type(error).__name__}"
         return "" if 200 <= reply.status < 300 else f"status {reply.status}"

@@ -63,13 +63,15 @@ def read(engine: Engine, settings: Settings, query: ViewQuery | None = None, **f
 def test_states_and_used_budgets(engine: Engine, settings: Settings, administration: KeyAdministration) -> None:
     budgets = tuple(Budget(amount, "tokens", "day") for amount in (100,))
     used = {label: create(administration, label, rules=Rules(budgets=budgets)) for label in ("half", "high", "empty")}
+    soft = Budget(100, "tokens", "day", soft=True, models="openai/*")
+    used["above"] = create(administration, "above", rules=Rules(budgets=(soft,)))
     create(administration, "soon", expires_at=NOON + 3 * DAY)
     create(administration, "later", expires_at=NOON + 8 * DAY)
     create(administration, "gone")
     revoke_key(administration, "gone")
     store = MemoryStore(clock=lambda: NOON)
     context = read(engine, settings, store=store)
-    for label, amount in (("half", 50), ("high", 80), ("empty", 100)):
+    for label, amount in (("half", 50), ("high", 80), ("empty", 100), ("above", 150)):
         (budget,), scope = used[label].rules.budgets, build_key_scope(used[label])
         counter = structs.replace(build_budget_counter(scope, budget, NOON), amount=amount)
         reservation = context.wait_for(store.reserve([counter]))
@@ -77,17 +79,20 @@ def test_states_and_used_budgets(engine: Engine, settings: Settings, administrat
     page = build_keys_page(context)
     context.connection.close()
     rows = {row.key.label: row for row in page["part"].rows}
-    assert page["verdict"] == ("6 keys: 5 active, 1 revoked. 1 expires within 7 days. 1 key used up a budget.")
-    assert list(rows) == ["empty", "half", "high", "later", "soon", "gone"]
+    assert page["verdict"] == (
+        "7 keys: 6 active, 1 revoked. 1 expires within 7 days. 1 key used up a budget. 1 key exceeded a soft budget."
+    )
+    assert list(rows) == ["above", "empty", "half", "high", "later", "soon", "gone"]
     assert {label: row.state.text for label, row in rows.items() if row.state.text != "active"} == {
         "soon": "expires in 3 days",
         "gone": "revoked",
     }
     assert rows["later"].expires == "expires in 8 days"
-    assert [(rows[label].budgets[0].text, rows[label].budgets[0].role) for label in ("half", "high", "empty")] == [
+    assert [(rows[label].budgets[0].text, rows[label].budgets[0].role) for label in used] == [
         ("50 tokens of 100 tokens per day", "accent"),
         ("80 tokens of 100 tokens per day", "warn"),
         ("100 tokens of 100 tokens per day", "error"),
+        ("150 tokens of 100 tokens per day for openai/* (soft)", "warn"),
     ]
 
 
