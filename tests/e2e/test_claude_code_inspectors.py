@@ -8,6 +8,7 @@ import pytest
 from tests.e2e.claude import run_claude
 from tests.support.fakes.server import Running
 from tests.support.server_process import Proxy, running_proxy
+from tests.support.waiting import wait_for
 
 KEY = "sk-live-0a1b2c3d4e5f6g7h8i9j"
 CONFIG = """
@@ -46,4 +47,6 @@ def test_a_refused_text_is_explained_and_sent_once(claude: Path, openai: Running
     run = run_claude(claude, proxy.url, work, "Say exactly: project orion")
     assert run.text == "API Error: 400 Rule 7: do not name this project. Found: project."
     assert not any("orion" in str(exchange.body) for exchange in openai.journal.exchanges)
-    assert proxy.log.count("✕ Rule 7: do not name this project. Found: project.") == 1
+    refused = "✕ Rule 7: do not name this project. Found: project."
+    wait_for(lambda: refused in proxy.log)
+    assert proxy.log.count(refused) == 1

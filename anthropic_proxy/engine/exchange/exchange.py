@@ -482,7 +482,6 @@ class Exchange:
         streams = self._request.stream
         if self._opened:
             reply.omit_message_start()
-        self._relayed = streams
         is_last = False
         read = reply.read if self._inspection is None else self._inspection.open_relay(reply, streams=streams).read
         check: RelayedCheck | None = None
@@ -497,12 +496,14 @@ class Exchange:
                     if is_last and check.is_waiting:
                         watchdog.end_upstream_call()
                         if data:
+                            self._relayed = streams
                             watchdog.begin_write()
                             await sink.send_relayed_bytes(data, reply.headers, is_stream=streams, is_last=False)
                             watchdog.end_write()
                         data = await check.finish()
                     elif not data:
                         continue
+                self._relayed = streams
                 watchdog.begin_write()
                 await sink.send_relayed_bytes(data, reply.headers, is_stream=streams, is_last=is_last)
                 watchdog.end_write()

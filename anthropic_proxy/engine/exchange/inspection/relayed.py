@@ -25,14 +25,17 @@ from anthropic_proxy.engine.exchange.inspection.texts import (
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.messages.events import BlockStop, Event, MessageDelta, MessageStop, Ping, SignatureDelta
 from anthropic_proxy.engine.messages.models import UsageBody
+from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.messages.writer import KEEP_ALIVE_SIGNATURE, require_bounded_reply
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit
 from anthropic_proxy.engine.wires.framing import EVENT_BORDER, EVENT_DATA
 
 _CALLS = ("tool_use", "server_tool_use", "mcp_tool_use")
-_KINDS: Mapping[str, BlockKind] = {"text": "assistant", "thinking": "thinking"}
-_TEXT_FIELDS = ("text", "thinking", "partial_json")
+_KINDS: Mapping[str, BlockKind] = {"thinking": "thinking"}
+_BEGINNINGS = ("message_start", "ping")
+_EMPTY_AT_FIRST = ("text", "thinking")
+_TEXT_FIELDS = ("text", "thinking", "content", "partial_json")
 _PING_AFTER_SECONDS = 5.0
 """Seconds without an event for the client after which a ping takes the place of held events."""
 
@@ -46,6 +49,8 @@ class _Delta(Struct):
     type: str = ""
     text: str = ""
     thinking: str = ""
+    content: str = ""
+    """Of a summary of the conversation (`compaction`)."""
     partial_json: str = ""
 
 
@@ -92,17 +97,25 @@ class InspectedRelay:
         self._calls: dict[int, _OpenCall] = {}
         self._open: set[int] = set()
         """Blocks whose start the client has."""
+        self._beginning = b""
+        """Events before the first content."""
+        self._has_content = False
+        """True once the client gets more than the beginning of the first block."""
         self._now = asyncio.get_running_loop().time
         self._shown_at = self._now()
 
     async def read(self) -> bytes | None:
         """Return the next bytes for the client. None: the response is complete."""
         while (data := await self._relay.read()) is not None:
-            shown = await (self._read_events(data) if self._streams else self._read_message(data))
-            now = self._now()
-            if not shown and not self._relay.complete and now >= self._shown_at + _PING_AFTER_SECONDS:
-                shown = encode_events([Ping()])  # a long call is held, and clients expect something
-            if shown or self._relay.complete:
+            shown = self._beginning + await (self._read_events(data) if self._streams else self._read_message(data))
+            self._beginning, now = b"", self._now()
+            if self._relay.complete:
+                return shown
+            if now >= self._shown_at + _PING_AFTER_SECONDS and not (shown and self._has_content):
+                shown += encode_events([Ping()])  # a long block is held, and clients expect something
+            elif not self._has_content:  # an inspector that fails is still an HTTP status
+                self._beginning, shown = shown, b""
+            if shown:
                 self._shown_at = now
                 return shown
         rest, self._texts = self._texts, {}  # of blocks without an end
@@ -146,10 +159,7 @@ class InspectedRelay:
         lines = EVENT_DATA.findall(frame)
         if len(lines) > 1:  # one line can be edited
             frame = EVENT_DATA.sub(b"", frame).strip() + b"\ndata: " + b" ".join(lines) + b"\n\n"
-        try:
-            event = _decode_event(b" ".join(lines))
-        except _ERRORS:
-            event = _Event()  # no event of a block
+        event = _read_event(b" ".join(lines))
         index, delta = event.index, event.delta
         if event.type == "content_block_start" and event.content_block is not None:
             await self._start(event.content_block, index, frame, shown)
@@ -165,6 +175,7 @@ class InspectedRelay:
                     await self._flush(text, shown)
                     del self._texts[index]
                 self._open.discard(index)
+            self._has_content |= event.type not in _BEGINNINGS
             shown.append(frame)
 
     async def _start(self, block: _Block, index: int, frame: bytes, shown: list[bytes]) -> None:
@@ -179,12 +190,12 @@ class InspectedRelay:
             self._calls[index] = _OpenCall(block.name, frame)
             return
         self._open.add(index)
-        if block.type in ("text", "thinking"):
-            self._texts[index] = _OpenText(HeldText(self._inspection, _KINDS[block.type]))
+        self._texts[index] = _OpenText(HeldText(self._inspection, _KINDS.get(block.type, "assistant")))
+        self._has_content |= block.type not in _EMPTY_AT_FIRST
         shown.append(frame)
 
     async def _add_text(self, delta: _Delta, text: _OpenText, frame: bytes, shown: list[bytes]) -> None:
-        received = delta.text or delta.thinking
+        received = delta.text or delta.thinking or delta.content
         if not received:  # a signature or a citation of the text before it
             await self._flush(text, shown)
             shown.append(frame)
@@ -192,6 +203,7 @@ class InspectedRelay:
         text.latest = frame
         now = await text.held.feed(received)
         if now:
+            self._has_content = True
             shown.append(frame if now == received else _set_text(frame, now))
 
     async def _flush(self, text: _OpenText, shown: list[bytes]) -> None:
@@ -204,6 +216,18 @@ class InspectedRelay:
         if edited == arguments:
             return [call.start, *call.frames]
         return [call.start, _set_text(call.frames[-1], edited)]
+
+
+def _read_event(data: bytes) -> _Event:
+    try:
+        return _decode_event(data)
+    except _ERRORS:
+        pass
+    readable, lone = replace_lone_surrogates(data)
+    try:
+        return _decode_event(readable) if lone else _Event()
+    except _ERRORS:
+        return _Event()  # no event of a block
 
 
 def _flush_text(text: _OpenText) -> bytes:

@@ -142,16 +142,15 @@ class InspectedStream(DeltaStream):
         return self._stream.usage_so_far
 
     async def read(self) -> list[Delta] | None:
-        if self._is_refused or (deltas := await self._stream.read()) is None:
-            return None
         shown: list[Delta] = []
-        try:
-            for delta in deltas:
-                await self._add(delta, shown)
-        except ReplyRefused as refused:
-            self._is_refused = True
-            shown.append(Stop("refusal", details=refused.details))
-        return shown
+        while not (shown or self._is_refused) and (deltas := await self._stream.read()) is not None:
+            try:
+                for delta in deltas:
+                    await self._add(delta, shown)
+            except ReplyRefused as refused:
+                self._is_refused = True
+                shown.append(Stop("refusal", details=refused.details))
+        return shown or None
 
     async def _add(self, delta: Delta, shown: list[Delta]) -> None:
         if isinstance(delta, Text):

@@ -59,8 +59,8 @@ class PlacedText(Struct):
         self.is_changed = True
 
     def encode(self) -> bytes:
-        text = self.passage.text
-        return msgspec.json.encode(text) if self.is_json else text.encode(errors="replace")
+        text = self.passage.text.encode(errors="replace").decode()  # without halves of characters
+        return msgspec.json.encode(text) if self.is_json else text.encode()
 
 
 class TextsOfBody(Struct):
