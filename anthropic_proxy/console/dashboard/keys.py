@@ -397,8 +397,7 @@ def read_used_budgets(context: PageContext, owners: Sequence[VirtualKey | Team])
         used = context.wait_for(read_all_spending(store, list(scopes.values()), context.now))
     except (StoreUnavailable, TimeoutError):
         return UsedBudgets({}, STORE_PROBLEM)
-    reader = EngineReader(context.connection)
-    found = add_forecasts(reader, context.settings, list(scopes.values()), used, context.now)
+    found = add_forecasts(require_reader(context), context.settings, list(scopes.values()), used, context.now)
     return UsedBudgets(dict(zip(scopes, found, strict=True)))
 
 

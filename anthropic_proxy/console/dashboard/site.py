@@ -416,7 +416,7 @@ class Site:
         return await self._threads.run(_name_reader(request, session), call)
 
     def _build_open_texts(self, access: ReadAccess, request: RouteRequest, session: Session | None) -> OpenTexts:
-        actor = f"dashboard ({_name_reader(request, session)})"
+        actor = f"dashboard ({request.client.name if session is None else session.client_name})"
         return partial(self._open_texts, access, find_role(request, session), actor)
 
     async def list_readable_key_labels(self, request: RouteRequest, session: Session) -> Sequence[str] | None:

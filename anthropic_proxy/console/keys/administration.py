@@ -180,7 +180,7 @@ class KeyAdministration:
         after = structs.replace(before, rules=_set_rules(before.rules, command.fields, now), **names)
         if command.action != "person":
             person = self._find_person(before, now, dry_run=dry_run)
-            self.rights.require_fields({"team": after.team, **names} if is_new else names, person)
+            self.rights.require_fields({"team": "", **names} if is_new and person is None else names, person)
             if person is not None:
                 after = structs.replace(after, owner=person.owner, team=person.team, person=person.id)
         if is_new:

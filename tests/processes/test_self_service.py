@@ -1,0 +1,190 @@
+"""A signed-in person uses the own keys, requests and limits, and texts of others are opened with a trace."""
+
+import html
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+
+from tests.support.dashboard import wait_for_request
+from tests.support.fakes.oidc import FakeProvider, running_provider
+from tests.support.server_process import Proxy, running_proxy
+from tests.support.sign_in import SAME_ORIGIN, Device, list_sign_in_settings, sign_in_to_dashboard
+from tests.support.waiting import wait_for
+
+ADMIN_KEY = "admin-canary0123456789abcdef01234567"
+IMAGE = {"type": "base64", "media_type": "image/gif", "data": "R0lGODdhAQABAIAAAP///////ywAAAAAAQABAAACAkQBADs="}
+GROUPS = """
+[sign_in.groups.developers]
+team = "build"
+models = ["demo/*"]
+budgets = ["5USD/day"]
+
+[sign_in.groups.leads]
+team = "build"
+role = "team admin"
+
+[sign_in.groups."*"]
+"""
+
+
+class Company:
+    def __init__(self, proxy: Proxy, provider: FakeProvider) -> None:
+        self.proxy = proxy
+        self.provider = provider
+        self.admin = proxy.client(headers={"x-api-key": ADMIN_KEY})
+
+    def enter(self, name: str, *groups: str) -> None:
+        """Make a person the present user of the identity provider."""
+        email = f"{name}@example.com"
+        self.provider.user = {"sub": name, "email": email, "email_verified": True, "groups": groups}
+
+    def new_client(self, name: str, *groups: str) -> httpx.Client:
+        self.enter(name, *groups)
+        token = Device(self.proxy).sign_in()["access_token"]
+        return self.proxy.client(headers={"authorization": f"Bearer {token}"})
+
+    def open_dashboard(self, name: str, *groups: str) -> httpx.Client:
+        self.enter(name, *groups)
+        return sign_in_to_dashboard(self.proxy)
+
+    def send(self, client: httpx.Client, words: str, session: str) -> str:
+        content = [{"type": "text", "text": words}, {"type": "image", "source": IMAGE}]
+        body = {"model": "demo/demo", "max_tokens": 50, "messages": [{"role": "user", "content": content}]}
+        headers = {"x-claude-code-session-id": session}
+        answer = wait_for(
+            lambda: client.post("/v1/messages", json=body, headers=headers), lambda found: found.status_code == 200
+        )
+        request_id: str = answer.headers["request-id"]
+        wait_for_request(self.admin, request_id)
+        return request_id
+
+
+@pytest.fixture(scope="module")
+def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
+    directory: Path = tmp_path_factory.mktemp("self-service")
+    (directory / "anthropic-proxy.toml").write_text(GROUPS)
+    with running_provider() as provider:
+        settings = {
+            **list_sign_in_settings(provider),
+            "ADMIN_API_KEY": ADMIN_KEY,
+            "SERVE_DEMO": "true",
+            "LOG_LEVEL": "warning",
+            "DATABASE_URL": f"sqlite:///{directory}/ledger.sqlite3",
+            "LEDGER_CONTENT": "true",
+            "ADMINS_READ_CONTENT": "true",
+            "KEYS_PER_PERSON": "2",
+            "OIDC_ADMINS": "platform",
+        }
+        with running_proxy(directory, settings) as proxy:
+            provider.redirect_uri = f"{proxy.url}/dashboard/oidc/callback"
+            yield Company(proxy, provider)
+
+
+def test_a_person_manages_the_own_keys_by_api(company: Company) -> None:
+    ann, ben = company.new_client("ann", "developers"), company.new_client("ben", "developers")
+    created = ann.post(
+        "/admin/keys", json={"name": "laptop", "budgets": [{"amount": 1, "unit": "usd", "period": "day"}]}
+    )
+    assert (created.status_code, created.json()["owner"], created.json()["team"]) == (200, "ann@example.com", "build")
+    key = company.proxy.client(headers={"x-api-key": created.json()["key"]})
+    company.send(key, "hello", "laptop")
+    assert sorted(one["name"] for one in ann.get("/admin/keys").json()["data"]) == ["ann@example.com", "laptop"]
+    assert [one["name"] for one in ben.get("/admin/keys").json()["data"]] == ["ben@example.com"]
+    shown = ann.get("/admin/keys/laptop").json()
+    assert [one["amount"] for one in shown["spending"]] == [1.0]
+    assert [one["name"] for one in ann.get("/admin/teams").json()["data"]] == []
+    foreign = ben.post("/admin/keys/laptop/revoke")
+    assert (foreign.status_code, _message(foreign)) == (
+        404,
+        "There is no key 'laptop'. List the keys:  anthropic-proxy keys list",
+    )
+    by_key = key.post("/admin/keys", json={"name": "more"})
+    assert (by_key.status_code, _message(by_key)) == (
+        403,
+        "The key 'laptop' is for the API below /v1/, not for '/admin/keys'. Use one of PROXY_API_KEY or ADMIN_API_KEY "
+        "there.",
+    )
+    assert [one["name"] for one in ann.get("/api/usage?by=key").json()["groups"]] == ["laptop"]
+    assert ben.get("/api/usage?by=key").json()["groups"] == []
+    assert ann.post("/admin/keys/laptop/revoke").json()["status"] == "revoked"
+    actors = {one["actor"] for one in company.admin.get("/admin/audit").json()["data"] if "laptop" in one["object"]}
+    assert actors == {"API (ann@example.com)"}
+
+
+def test_a_person_creates_a_key_on_the_page(company: Company) -> None:
+    cat = company.open_dashboard("cat", "developers")
+    page = cat.get("/dashboard/keys")
+    assert ("New key" in page.text, "Audit log" in page.text) == (True, False)
+    form = cat.get("/dashboard/keys/edit?action=create").text
+    assert 'name="label"' in form
+    assert 'name="owner"' not in form
+    token = re.search(r'name="token" value="([^"]+)"', form)
+    assert token is not None
+    sent = {"token": token[1], "action": "create", "target": "", "label": "cat-pc", "models": "demo/demo"}
+    preview = cat.post("/dashboard/keys/edit", data=sent, headers=SAME_ORIGIN).text
+    before = re.search(r'name="before" value="([^"]+)"', preview)
+    assert before is not None, preview
+    done = cat.post("/dashboard/keys/edit", data={**sent, "before": before[1]}, headers=SAME_ORIGIN).text
+    assert "Key cat-pc is created." in done
+    assert "cat-pc" in cat.get("/dashboard/keys").text
+    dan = company.open_dashboard("dan", "developers")
+    assert "cat-pc" not in dan.get("/dashboard/keys").text
+    key_id = re.search(r"/dashboard/keys/(key_\w+)", done)
+    assert key_id is not None
+    assert cat.get(f"/dashboard/keys/{key_id[1]}").status_code == 200
+    assert dan.get(f"/dashboard/keys/{key_id[1]}").status_code == 404
+    lead = company.open_dashboard("lead", "leads")
+    assert "cat-pc" in lead.get("/dashboard/keys").text
+    assert "cat-pc" in lead.get("/dashboard/keys?format=json").text
+    guest = company.open_dashboard("guest")
+    assert "cat-pc" not in guest.get("/dashboard/keys?format=csv").text
+
+
+def test_texts_of_others_are_opened_by_an_admin_with_an_entry_of_the_audit_log(company: Company) -> None:
+    eve = company.new_client("eve", "developers")
+    request_id = company.send(eve, "words of eve", "session-of-eve")
+    pages = [f"/dashboard/requests/{request_id}", "/dashboard/session?session=session-of-eve"]
+    image = f"/dashboard/requests/{request_id}/images/0"
+    lists = ["/dashboard/sessions", "/dashboard/requests", "/dashboard/palette", "/dashboard/costs"]
+    exports = [f"{page}{'&' if '?' in page else '?'}format={form}" for page in pages for form in ("json", "csv")]
+    lead, root = company.open_dashboard("lead", "leads"), company.open_dashboard("root", "platform")
+    own = company.open_dashboard("eve", "developers")
+    assert all("words of eve" in own.get(path).text for path in (*pages, "/dashboard/sessions", "/dashboard/palette"))
+    for path in (*pages, *lists, *exports):
+        answer = lead.get(path)
+        assert answer.status_code == 200, path
+        assert "words of eve" not in answer.text, path
+    assert "The role team admin reads only own texts." in lead.get(pages[0]).text
+    assert lead.get(image).status_code == 404
+    assert "session-of-eve" not in lead.get("/dashboard/sessions?q=words").text
+    for path in (*lists, *exports):
+        assert "words of eve" not in root.get(path).text, path
+    assert _list_looks(company, "root") == []
+    assert root.get(image).status_code == 200
+    assert all("words of eve" in html.unescape(root.get(path).text) for path in (*pages, pages[0]))
+    owner = {"key": {"before": "", "after": "eve@example.com"}, "owner": {"before": "", "after": "eve@example.com"}}
+    assert _list_looks(company, "root") == [
+        ("dashboard (root@example.com)", request_id, owner),
+        ("dashboard (root@example.com)", "session session-of-eve", owner),
+    ]
+    by_key = company.proxy.client()
+    by_key.post("/dashboard/sign-in", data={"key": ADMIN_KEY})
+    assert "words of eve" in by_key.get(pages[0]).text
+    assert ("dashboard (admin key 1)", request_id, owner) in _list_looks(company, "admin key 1")
+    listed = company.admin.get(f"/api/requests/{request_id}").text
+    assert "words of eve" not in listed
+
+
+def _list_looks(company: Company, name: str) -> list[tuple[str, str, Any]]:
+    entries = company.admin.get("/admin/audit?limit=200").json()["data"]
+    looks = [(one["actor"], one["object"], one["changes"]) for one in entries[::-1] if one["action"] == "read texts"]
+    return [look for look in looks if name in look[0]]
+
+
+def _message(answer: httpx.Response) -> str:
+    text: str = answer.json()["error"]["message"]
+    return text

@@ -1,0 +1,172 @@
+"""What a person, the administrator of a team and an administrator may do with virtual keys."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.console.keys.administration import KeyAdministration, KeyCommand, KeyOutcome
+from anthropic_proxy.console.keys.queries import list_audit_entries, list_keys, list_readable_keys
+from anthropic_proxy.console.keys.rights import Rights
+from anthropic_proxy.console.ledger.database import Connection, open_for_writing
+from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
+from tests.support.ledger import NOON
+from tests.support.virtual_keys import OWN_KEYS, Keys
+
+ANN = Rights(role="member", email="ann@example.com", team="build", max_keys=2)
+LEAD = Rights(role="team admin", email="lead@example.com", team="build", max_keys=2)
+ADMIN = Rights()
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Connection]:
+    with closing(open_for_writing(Settings(data_directory=tmp_path))) as connection:
+        yield connection
+
+
+class Office:
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.now = NOON
+
+    def execute(self, rights: Rights, action: Any, target: str = "", **fields: Any) -> KeyOutcome:
+        actor = f"dashboard ({rights.email or 'admin key 1'})"
+        administration = KeyAdministration(self.connection, actor, lambda: self.now, rights)
+        return administration.execute(KeyCommand(action=action, target=target, fields=fields))
+
+    def refuse(self, rights: Rights, action: Any, target: str = "", **fields: Any) -> str:
+        with pytest.raises(ProxyError) as raised:
+            self.execute(rights, action, target, **fields)
+        return f"{raised.value.status} {raised.value.message}"
+
+    def list_seen(self, rights: Rights) -> list[str]:
+        seen = list_readable_keys(self.connection, rights.with_teams(self.connection))
+        return sorted(key.label for key in seen)
+
+
+@pytest.fixture
+def office(connection: Connection) -> Office:
+    office = Office(connection)
+    office.execute(ADMIN, "create", label="bot", owner="bots", team="site")
+    office.execute(ADMIN, "create", label="ci", owner="ann@example.com", team="build", models=("claude-*",))
+    office.execute(ADMIN, "create", label="ben", owner="ben@example.com", team="build")
+    return office
+
+
+def test_a_person_creates_keys_with_its_owner_team_and_rules(office: Office) -> None:
+    created = office.execute(ANN, "create", label="laptop", models=("claude-haiku-*",))
+    assert (created.key.owner, created.key.team, bool(created.text)) == ("ann@example.com", "build", True)
+    person = next(key for key in list_keys(office.connection) if key.label == "ann@example.com")
+    assert (created.key.person, person.team, person.hashes) == (person.id, "build", ())
+    assert office.execute(ANN, "change", "laptop", label="tablet").key.label == "tablet"
+    assert office.execute(ANN, "rotate", "tablet").text
+    office.execute(ANN, "create", label="second")
+    assert office.refuse(ANN, "create", label="third") == (
+        "400 You have 2 active keys, and KEYS_PER_PERSON allows 2. Revoke one first."
+    )
+    office.execute(ANN, "revoke", "tablet")
+    assert office.execute(ANN, "create", label="third").key.label == "third"
+    entries = [
+        (one.actor, one.action)
+        for one in list_audit_entries(office.connection)
+        if one.actor == "dashboard (ann@example.com)"
+    ]
+    assert entries[::-1] == [
+        ("dashboard (ann@example.com)", action)
+        for action in (
+            *("create key", "create key", "change key", "rotate key", "create key", "revoke key", "create key"),
+        )
+    ]
+
+
+def test_a_person_gets_no_more_than_its_group(office: Office) -> None:
+    for fields, message in (
+        ({"owner": "ben@example.com"}, "The owner is 'ben@example.com'. Keys that ann@example.com creates have"),
+        ({"team": "site"}, "The team is 'site'. Keys that ann@example.com creates have 'build': leave it out."),
+    ):
+        assert message in office.refuse(ANN, "create", label="laptop", **fields)
+    office.execute(ANN, "create", label="laptop")
+    assert office.refuse(ANN, "change", "laptop", team="site") == (
+        "400 The team is 'site'. Keys that ann@example.com creates have 'build': leave it out."
+    )
+    assert office.refuse(ANN, "change", "ci", models=()) == (
+        "403 An administrator created the key 'ci' and changes its fields. Rotate or revoke it. Nothing was changed."
+    )
+    assert office.refuse(ANN, "rotate", "ann@example.com") == (
+        "403 This is the key of your sign-in, which only an administrator changes. Nothing was changed."
+    )
+    assert office.refuse(ANN, "team", "build", concurrency=None) == (
+        "403 The role member does not change limits of teams. Nothing was changed."
+    )
+    for action in ("change", "rotate", "revoke"):
+        assert office.refuse(ANN, action, "ben") == (
+            "404 There is no key 'ben'. List the keys:  anthropic-proxy keys list"
+        )
+    none = Rights(role="member", email="eve@example.com")
+    assert office.refuse(none, "create", label="x") == (
+        "403 An administrator creates keys, because KEYS_PER_PERSON is 0."
+    )
+    viewer = Rights(role="viewer", email="vic@example.com", max_keys=1)
+    assert office.refuse(viewer, "revoke", "ben") == (
+        "403 The role viewer does not change the key 'ben'. Nothing was changed."
+    )
+    assert office.execute(ANN, "rotate", "ci").text
+    assert {key.label: key.team for key in list_keys(office.connection)}["ben"] == "build"
+
+
+def test_a_team_admin_manages_the_own_teams(office: Office) -> None:
+    assert office.list_seen(LEAD) == ["ben", "ci"]
+    assert office.list_seen(ANN) == ["ci"]
+    assert office.list_seen(Rights(role="viewer", email="vic@example.com")) == ["ben", "bot", "ci"]
+    office.execute(LEAD, "change", "ben", requests_per_minute=3)
+    created = office.execute(LEAD, "create", label="new", owner="eve@example.com", team="build")
+    assert (created.key.team, created.key.person) == ("build", "")
+    for fields in ({"label": "x", "team": "site"}, {"label": "x"}):
+        assert office.refuse(LEAD, "create", **fields) == (
+            f"400 The team is {fields.get('team', '')!r}. You manage keys of your own teams, which are 'build'."
+        )
+    assert "You manage keys of your own teams" in office.refuse(LEAD, "change", "ben", team="site")
+    assert office.refuse(LEAD, "revoke", "bot") == (
+        "404 There is no key 'bot'. List the keys:  anthropic-proxy keys list"
+    )
+    assert office.refuse(LEAD, "team", "build", concurrency=1) == (
+        "403 The role team admin does not change limits of teams. Nothing was changed."
+    )
+    elsewhere = Rights(role="team admin", email="ann@example.com")  # the team of the own key
+    assert office.list_seen(elsewhere) == ["ben", "ci", "new"]
+    office.execute(ADMIN, "revoke", "ci")
+    assert office.list_seen(elsewhere) == ["ci"]
+
+
+def test_keys_follow_the_team_of_their_person(office: Office) -> None:
+    office.execute(ANN, "create", label="laptop")
+    office.execute(ADMIN, "person", "ann@example.com", team="site")
+    teams = {key.label: key.team for key in list_keys(office.connection)}
+    assert (teams["ann@example.com"], teams["laptop"], teams["ci"]) == ("site", "site", "build")
+
+
+async def test_the_rules_and_the_end_of_the_person_apply_to_its_keys(tmp_path: Path) -> None:
+    keys = Keys(Settings(data_directory=tmp_path, **OWN_KEYS))
+    rules = Rules(models=("claude-haiku-*",), budgets=(Budget(1.0, "usd", "day"),), requests_per_minute=3)
+    ann = Rights(role="member", email="ann@example.com", rules=rules, max_keys=2)
+    office = Office(keys.connection)
+    texts = [office.execute(ann, "create", label=label).text for label in ("laptop", "tablet")]
+    await keys.table.refresh()
+    denied = await keys.refuse(texts[0], 403, model="claude-opus-4-5")
+    assert denied.message.startswith("The key 'ann@example.com' does not allow the model 'claude-opus-4-5'")
+    for text in (*texts, texts[0]):
+        await keys.finish(await keys.admit(text))
+    limited = await keys.refuse(texts[1], 429)
+    assert limited.message.startswith("The key 'ann@example.com' has reached its limit of 3 requests per minute.")
+    office.execute(ADMIN, "revoke", "ann@example.com")
+    await keys.table.refresh()
+    assert await keys.reject(texts[0]) == (
+        "The key 'laptop' is revoked. The administrator of the proxy creates another one:  "
+        "anthropic-proxy keys create LABEL"
+    )
+    await keys.table.stop()
+    keys.connection.close()
