@@ -5,6 +5,12 @@ from typing import Any
 
 import httpx2 as httpx
 
+from anthropic_proxy.console.gateway_protocol.grants import Grants
+from anthropic_proxy.console.identity.people import OidcUser
+from anthropic_proxy.console.keys.access_tokens import TokenKeys
+from anthropic_proxy.console.keys.sign_ins import SignIn
+from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInSettings
+from anthropic_proxy.secrets import Secret
 from tests.support.fakes.oidc import CLIENT_ID, CLIENT_SECRET, FakeProvider
 from tests.support.server_process import Proxy
 
@@ -23,6 +29,21 @@ def list_sign_in_settings(provider: FakeProvider) -> dict[str, str]:
         "DASHBOARD_URL": "http://127.0.0.1:{port}",
         "SIGN_IN_SECRET": SECRET,
     }
+
+
+def store_sign_in(database_url: str, email: str = "ann@example.org") -> SignIn:
+    """Return a sign-in in a database, as the identity provider and the browser of a person would cause it."""
+    issuer, client = "https://login.example.org", "proxy"
+    sign_in = SignInSettings(secrets=(Secret(SECRET),))
+    oidc = OidcSettings(issuer=issuer, client_id=client)
+    grants = Grants(Settings(database_url=Secret(database_url), oidc=oidc, sign_in=sign_in), TokenKeys(sign_in))
+    code, user_code = grants.create_code(USER_AGENT, "192.0.2.1")
+    waiting = grants.find_code("user_code", user_code)
+    assert waiting is not None
+    grants.approve(waiting.code_hash, OidcUser(issuer, client, "1", email), "")
+    _, stored, _ = grants.redeem(code)
+    assert stored is not None
+    return stored
 
 
 class Device:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import run_command
+from tests.support.sign_in import store_sign_in
 
 SETTINGS = {"VIRTUAL_KEYS": "true"}
 
@@ -128,3 +129,38 @@ def test_a_text_that_is_no_utf8_makes_its_key_unreadable_only(tmp_path: Path) ->
     assert {row[0]: row[2] for row in rows} == {"bad": "unreadable", "good": "active"}
     revoked = run_command("keys", "revoke", "bad", directory=tmp_path, settings=SETTINGS)
     assert (revoked.returncode, revoked.stdout) == (0, "  ✓ Key bad is revoked.\n"), revoked
+
+
+def test_signed_in_devices_are_listed_and_signed_out(tmp_path: Path) -> None:
+    settings = {**SETTINGS, "DATABASE_URL": f"sqlite:///{tmp_path}/ledger.sqlite3"}
+    first, second = (store_sign_in(settings["DATABASE_URL"]) for _ in range(2))
+    listed = run_command("keys", "sign-ins", directory=tmp_path, settings=settings).stdout
+    titles, *rows = (line.split("\t") for line in listed.splitlines())
+    assert titles == ["Person", "Device", "Address", "Signed in", "Last refresh", "Ends", "Id"]
+    assert [row[:3] for row in rows] == [["ann@example.org", "claude-code/2.1.332", "192.0.2.1"]] * 2
+    assert sorted(row[6] for row in rows) == sorted([first.id, second.id])
+    done = run_command("keys", "sign-out", first.id, directory=tmp_path, settings=settings)
+    assert (done.returncode, done.stdout) == (0, "  ✓ 1 sign-in of ann@example.org is ended.\n")
+    printed = run_command("keys", "sign-ins", "--json", directory=tmp_path, settings=settings).stdout
+    (left,) = json.loads(printed)
+    assert (left["id"], left["type"], left["email"], left["key_id"]) == (
+        *(second.id, "sign_in", "ann@example.org"),
+        second.key_id,
+    )
+    assert store_sign_in(settings["DATABASE_URL"], "bea@example.org").user.email == "bea@example.org"
+    done = run_command("keys", "sign-out", "Ann@example.org", directory=tmp_path, settings=settings)
+    assert (done.returncode, done.stdout) == (0, "  ✓ 1 sign-in of ann@example.org is ended.\n")
+    done = run_command("keys", "sign-out", "ann@example.org", directory=tmp_path, settings=settings)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "✕ There is no sign-in of 'ann@example.org'. List the sign-ins:  anthropic-proxy keys sign-ins\n",
+    )
+    done = run_command("keys", "rotate", "ann@example.org", directory=tmp_path, settings=settings)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "✕ The key 'ann@example.org' is a person that signed in from Claude Code, so it has no text. End the "
+        "sign-ins:  anthropic-proxy keys sign-out ann@example.org\n",
+    )
+    exported = run_command("keys", "audit", "--csv", directory=tmp_path, settings=settings).stdout
+    actions = [row["action"] for row in csv.DictReader(io.StringIO(exported))]
+    assert actions == ["sign out", "sign in", "create key", "sign out", "sign in", "sign in", "create key"]

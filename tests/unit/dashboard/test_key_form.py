@@ -1,6 +1,7 @@
 """The page Keys: each change of a key with preview and confirmation, and every refusal by role, token or value."""
 
 import html
+import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from anthropic_proxy.app import App
 from tests.support.dashboard import HOSTILE
 from tests.support.ledger import destroy_ledger
+from tests.support.sign_in import store_sign_in
 from tests.support.virtual_keys import Response, running_app, send
 from tests.support.waiting import wait_for_async
 
@@ -362,3 +364,27 @@ async def test_keys_are_searched_sorted_and_exported(app: App, browser: Browser)
         404,
         "There is no virtual key with this id. The page Keys lists all keys, also revoked ones.",
     )
+
+
+async def test_the_page_lists_signed_in_devices_and_ends_one_after_a_confirmation(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path}/ledger.sqlite3"
+    sign_ins = [store_sign_in(address), store_sign_in(address)]
+    async with running_app(tmp_path, ADMIN_API_KEY=ADMIN, DATABASE_URL=address) as app:
+        browser = await sign_in(app, ADMIN)
+        listed = html.unescape(await browser.get("/dashboard/keys"))
+        for shown in ("Sign-ins", "ann@example.org", "claude-code/2.1.332", "192.0.2.1", sign_ins[0].id):
+            assert shown in listed
+        asked = html.unescape(await browser.get(f"{EDIT}?action=sign-out&target={sign_ins[0].id}"))
+        assert "End sign-ins of ann@example.org" in asked
+        preview = await browser.submit()
+        assert re.findall(r'<span class="removed">(.*?)</span>', preview) == [f"- sign_ins: {sign_ins[0].id}"]
+        assert sign_ins[0].id in await browser.get("/dashboard/keys")
+        await browser.get(f"{EDIT}?action=sign-out&target={sign_ins[0].id}")
+        await browser.submit()
+        assert "1 sign-in of ann@example.org is ended." in await browser.submit()
+        listed = await browser.get("/dashboard/keys")
+        assert (sign_ins[0].id in listed, sign_ins[1].id in listed) == (False, True)
+        page = await browser.get(f"/dashboard/keys/{sign_ins[1].key_id}")
+        assert ("End sign-ins" in page, "Rotate" in page) == (True, False)
+        exported = json.loads(await browser.get("/dashboard/keys?format=json&table=sign-ins"))
+        assert [row["id"] for row in exported] == [sign_ins[1].id]
