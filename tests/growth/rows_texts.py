@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import structs
@@ -116,7 +117,8 @@ def find_url(text: str) -> bool:
 
 def read_brave(text: str) -> object:
     body = {"web": {"results": [{"url": "https://a.test", "title": text, "description": text}]}}
-    return BraveClient.decode_results(None, msgspec.json.encode(body))  # type: ignore[arg-type]
+    client: Any = None
+    return list(BraveClient(client, "").decode_results(msgspec.json.encode(body)))
 
 
 def read_error(message: str) -> None:

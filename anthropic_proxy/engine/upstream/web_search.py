@@ -31,6 +31,31 @@ _MAX_SITES = 5
 words; only the results are filtered."""
 
 
+class _Result(Struct):
+    """A result of any of the services."""
+
+    url: str | None = None
+    title: str | None = None
+    content: str | None = None
+    """Text of the page: SearXNG, Tavily."""
+    description: str | None = None
+    """The same: Brave."""
+    highlights: list[str] = []
+    """The same: Exa."""
+    published: str | None = msgspec.field(default=None, name="publishedDate")
+    """Publication date and time (ISO 8601), of which the time is usually midnight: SearXNG, Exa."""
+    published_date: str | None = None
+    page_age: str | None = None
+
+
+class _Response(Struct):
+    results: list[_Result]
+    unresponsive: list[tuple[str, str]] = msgspec.field(default_factory=list, name="unresponsive_engines")
+
+
+_decode_response = msgspec.json.Decoder(_Response).decode
+
+
 class SearchClient(ABC):
     """Client of a search service, with a subclass for each service. `setting` is the name of the setting that
     configures the service. Error messages for the user contain this name.
@@ -54,9 +79,29 @@ class SearchClient(ABC):
     ) -> UpstreamRequest:
         """`sites`, `excluded_sites`: domains, if the service can restrict a search."""
 
-    @abstractmethod
+    def read_results(self, body: bytes) -> Sequence[_Result]:
+        """Raises `msgspec.DecodeError` or `WebSearchFailed`."""
+        return _decode_response(body).results
+
+    def clean(self, text: str) -> str:
+        """Return a title or snippet of the service as plain text."""
+        return text
+
     def decode_results(self, body: bytes) -> Iterable[SearchResult]:
         """Raises `msgspec.DecodeError` or `WebSearchFailed`."""
+        return (
+            SearchResult(
+                url=found.url,
+                title=self.clean(found.title or "") or found.url,
+                snippet=self.clean(found.content or found.description or " … ".join(found.highlights)),
+                page_age=(found.published or found.published_date or found.page_age or "")
+                .removesuffix("T00:00:00.000Z")
+                .removesuffix("T00:00:00")
+                or None,
+            )
+            for found in self.read_results(body)
+            if found.url
+        )
 
     @abstractmethod
     def describe_error_response(self, status: int, body: bytes) -> str:
@@ -166,7 +211,7 @@ class SearxngClient(SearchClient):
         }
         return UpstreamRequest(path=f"/search?{parameters}", body=b"", headers=headers, method="GET")
 
-    def decode_results(self, body: bytes) -> Iterable[SearchResult]:
+    def read_results(self, body: bytes) -> Sequence[_Result]:
         """Raises `WebSearchFailed` if there are no results, and SearXNG reports search engines that failed."""
         reply = _decode_response(body)
         if not reply.results and reply.unresponsive:
@@ -174,16 +219,7 @@ class SearxngClient(SearchClient):
             raise WebSearchFailed(
                 f"no engine of SearXNG gave results ({reasons[:MAX_QUOTED_CHARACTERS]})", "unavailable"
             )
-        return (
-            SearchResult(
-                url=result.url,
-                title=result.title or result.url,
-                snippet=result.content or "",
-                page_age=(result.published or "").removesuffix("T00:00:00") or None,
-            )
-            for result in reply.results
-            if result.url
-        )
+        return reply.results
 
     def describe_error_response(self, status: int, body: bytes) -> str:
         if status == 403:
@@ -193,22 +229,6 @@ class SearxngClient(SearchClient):
                 "SearXNG's limiter lets a caller have four answers an hour as JSON; switch it off or let this one pass"
             )
         return ""
-
-
-class _Result(Struct):
-    url: str | None = None
-    title: str | None = None
-    content: str | None = None
-    published: str | None = msgspec.field(default=None, name="publishedDate")
-    """Publication date and time (ISO 8601). The time is usually midnight."""
-
-
-class _Response(Struct):
-    results: list[_Result]
-    unresponsive: list[tuple[str, str]] = msgspec.field(default_factory=list, name="unresponsive_engines")
-
-
-_decode_response = msgspec.json.Decoder(_Response).decode
 
 
 # Sources, read 2026-11-21: api-dashboard.search.brave.com, "Web search" (query, GET); docs.tavily.com, "Tavily Search"
@@ -221,15 +241,8 @@ _EXA_MAX_RESULTS = 100
 _JSON = {"content-type": "application/json", "accept": "application/json"}
 
 
-class _BraveResult(Struct):
-    url: str
-    title: str = ""
-    description: str = ""
-    page_age: str | None = None
-
-
 class _BraveResults(Struct):
-    results: list[_BraveResult] = []
+    results: list[_Result] = []
 
 
 class _BraveResponse(Struct):
@@ -252,32 +265,16 @@ class BraveClient(SearchClient):
         path = f"/res/v1/web/search?{urlencode(parameters)}"
         return UpstreamRequest(path=path, body=b"", headers=headers, method="GET")
 
-    def decode_results(self, body: bytes) -> Iterable[SearchResult]:
+    def read_results(self, body: bytes) -> Sequence[_Result]:
         web = msgspec.json.decode(body, type=_BraveResponse).web
-        return (
-            SearchResult(
-                url=result.url,
-                title=_plain(result.title) or result.url,
-                snippet=_plain(result.description),
-                page_age=(result.page_age or "").removesuffix("T00:00:00") or None,
-            )
-            for result in (web.results if web else ())
-        )
+        return web.results if web else ()
+
+    def clean(self, text: str) -> str:
+        return html.unescape(_MARKUP.sub("", text))
 
     def describe_error_response(self, status: int, body: bytes) -> str:
         """The status does not show the cause: Brave answers a wrong API key with status 422, for example."""
         return _quote(body, "error", "detail")
-
-
-class _TavilyResult(Struct):
-    url: str
-    title: str = ""
-    content: str = ""
-    published_date: str | None = None
-
-
-class _TavilyResponse(Struct):
-    results: list[_TavilyResult]
 
 
 class TavilyClient(SearchClient):
@@ -291,31 +288,9 @@ class TavilyClient(SearchClient):
         fields |= {"exclude_domains": list(excluded_sites)} if excluded_sites else {}
         return UpstreamRequest(path="/search", body=msgspec.json.encode(fields), headers=_JSON)
 
-    def decode_results(self, body: bytes) -> Iterable[SearchResult]:
-        return (
-            SearchResult(
-                url=result.url,
-                title=result.title or result.url,
-                snippet=result.content,
-                page_age=result.published_date or None,
-            )
-            for result in msgspec.json.decode(body, type=_TavilyResponse).results
-        )
-
     def describe_error_response(self, status: int, body: bytes) -> str:
         """Tavily's own status codes 432 and 433 mean that the limit of the user's plan is reached."""
         return _quote(body, "detail", "error")
-
-
-class _ExaResult(Struct):
-    url: str
-    title: str | None = None
-    published: str | None = msgspec.field(default=None, name="publishedDate")
-    highlights: list[str] = []
-
-
-class _ExaResponse(Struct):
-    results: list[_ExaResult]
 
 
 class ExaClient(SearchClient):
@@ -333,17 +308,6 @@ class ExaClient(SearchClient):
         fields |= {"excludeDomains": list(excluded_sites)} if excluded_sites else {}
         return UpstreamRequest(path="/search", body=msgspec.json.encode(fields), headers=_JSON)
 
-    def decode_results(self, body: bytes) -> Iterable[SearchResult]:
-        return (
-            SearchResult(
-                url=result.url,
-                title=result.title or result.url,
-                snippet=" … ".join(result.highlights),
-                page_age=(result.published or "").removesuffix("T00:00:00.000Z") or None,
-            )
-            for result in msgspec.json.decode(body, type=_ExaResponse).results
-        )
-
     def describe_error_response(self, status: int, body: bytes) -> str:
         return _quote(body, "error")
 
@@ -351,10 +315,6 @@ class ExaClient(SearchClient):
 async def refuse_search(problem: str, query: str, **options: object) -> Sequence[SearchResult]:
     """Raise `WebSearchFailed`, in place of a search by a service whose API key is missing."""
     raise WebSearchFailed(problem, "unavailable")
-
-
-def _plain(text: str) -> str:
-    return html.unescape(_MARKUP.sub("", text))
 
 
 def _quote(body: bytes, *keys: str) -> str:
