@@ -170,3 +170,15 @@ def test_metrics_count_decisions_and_their_time(proxy: Proxy) -> None:
     labels = 'anthropic_proxy_inspections_total{decision="redacted",inspector="secrets",part="request"}'
     assert labels in text
     assert 'anthropic_proxy_inspection_seconds_total{decision="redacted",inspector="guard",part="reply"}' in text
+
+
+def test_all_workers_have_the_same_placeholders(settings: dict[str, str], upstream: Running, tmp_path: Path) -> None:
+    (tmp_path / "anthropic-proxy.toml").write_text('[[inspectors]]\nname = "s"\ntype = "patterns"\ndetect = ["keys"]')
+    before = len(upstream.journal.exchanges)
+    command = ("-m", "anthropic_proxy", "serve", "--workers", "2")
+    with running_proxy(tmp_path, settings | {"DATABASE_URL": "off"}, command) as proxy:
+        for number in range(16):  # each on a connection of its own
+            assert send(proxy, f"Use {SECRET}, {number}").status_code == 200
+            proxy.clients.pop().close()
+    found = {PLACEHOLDER.findall(json.dumps(one.body))[0] for one in upstream.journal.exchanges[before:]}
+    assert len(found) == 1
