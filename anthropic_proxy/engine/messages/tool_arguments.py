@@ -187,9 +187,6 @@ class ArgumentsReader:
         """Read `text` from `start` on. Return what the client may get of it now, and where the next call begins: at the
         end of the text, if it has no other call.
         """
-        if self._end is not None and text and not start and self._end.skip(text):  # the usual fragment
-            self._pieces.append(text)
-            return text, len(text)
         position = start
         passed: list[str] = []
         while position < len(text):
@@ -227,6 +224,13 @@ class ArgumentsReader:
             self._end.feed("{")
             position += 1
         return "".join(passed), len(text)
+
+    def take(self, text: str) -> bool:
+        """Read a text that cannot end the object, so that the client may get it, or return False."""
+        if self._end is None or not self._end.skip(text):
+            return False
+        self._pieces.append(text)
+        return True
 
     def finish(self) -> str:
         """Return the text that was held."""

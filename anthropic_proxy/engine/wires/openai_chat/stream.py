@@ -112,6 +112,7 @@ class ChatDecoder(Decoder):
         self._text = TextSplitter(call, tags, formats) if tags or formats else None
         self._details = ReasoningDetailsBuffer() if dialect.replays_reasoning_details else None
         self._refusal: list[str] = []
+        self._reads_usual_calls = self._text is None and self._details is None
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
@@ -285,12 +286,17 @@ class ChatDecoder(Decoder):
 
     def _read_calls(self, piece: ChoiceDelta, deltas: list[Delta], source: _Source) -> None:
         calls = piece.tool_calls
+        if self._reads_usual_calls and calls and len(calls) == 1 and self._calls is not None:
+            is_usual = piece.extra_content is ABSENT and source == "fragment"
+            if is_usual and self._calls.read_usual_fragment(calls[0], deltas):
+                return
         for call in calls or ():  # without a function call for the usual fragments, which have arguments
             if call.function is None or not call.function.arguments:
                 calls = piece.nonempty_tool_calls
                 break
         if self._calls is None:
             self._uses_deprecated_field = not calls
+            self._reads_usual_calls = self._reads_usual_calls and not self._uses_deprecated_field
         if self._uses_deprecated_field:
             calls = piece.deprecated_calls or (calls if source == "message" else None)
         if not calls:
@@ -584,6 +590,22 @@ class ToolCallDecoder:
             call = self._begin(fragment, deltas)
             self._known.append(call)
         self._add(call, fragment, function.arguments or "", deltas)
+
+    def read_usual_fragment(self, fragment: ToolCallDelta, deltas: list[Delta]) -> bool:
+        """Read a fragment that has a part of the arguments of an open call and nothing else, or return False.
+
+        Almost all fragments are such ones.
+        """
+        function = fragment.function
+        if function is None or function.name is not None or fragment.id is not None or fragment.index is None:
+            return False
+        call, text = self._slots.get(fragment.index), function.arguments
+        if call is None or call.held or call.ended or not call.name or fragment.extra_content is not ABSENT:
+            return False
+        if not text or not call.arguments.take(text):
+            return False
+        deltas.append(ToolArgs(call.key, text))
+        return True
 
     def _add(self, call: _OpenCall, fragment: ToolCallDelta, arguments: str, deltas: list[Delta]) -> None:
         function = fragment.function or _NO_FUNCTION
