@@ -23,6 +23,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
+from operator import attrgetter
 from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -133,6 +134,7 @@ _MAX_SCHEMA_STEPS_ON_LOOP = 1_000
 thread."""
 _KEY_ERRORS = (401, 429)
 """HTTP statuses that concern the API key and not the server: 401, key rejected; 429, no quota left for the key."""
+_read_role = attrgetter("role")
 _USUAL_CONTENT_TYPES = frozenset(
     kind + charset
     for kind in ("text/event-stream", "application/json", "application/x-ndjson")
@@ -570,9 +572,7 @@ class Attempts:
                     conversation,
                     upstream_request.body,
                     sent_at=asyncio.get_running_loop().time(),
-                    system_messages=None
-                    if prepared is None
-                    else sum(each.role == "system" for each in prepared.messages),
+                    system_messages=None if prepared is None else [*map(_read_role, prepared.messages)].count("system"),
                     settings=target.dialect.prompt_settings,
                     tools=(prepared and prepared.tools) or self._request.tools,
                 )

@@ -51,6 +51,7 @@ from anthropic_proxy.engine.messages.models import (
     decode_nested_content,
     is_string_or_absent,
 )
+from anthropic_proxy.engine.messages.models.raw_json import ABOVE_STRINGS
 from anthropic_proxy.engine.messages.models.tools import ToolList
 from anthropic_proxy.engine.messages.preparation.cleaning import result_as_text, unknown_block_text
 from anthropic_proxy.engine.messages.preparation.tools import list_visible_tools
@@ -214,7 +215,10 @@ def collect_token_facts(request: MessagesRequest, *, finds_reasoning: bool) -> T
     counter.add_message(request.system)
     for message in request.messages:
         start = len(counter.texts)
-        counter.add_message(message.content)
+        if type(message.content) is list:
+            counter.add(message.content)
+        else:
+            counter.add_message(message.content)
         if finds_reasoning and message.role == "assistant":
             counter.split_reply(start)
     tools = list_visible_tools(request)
@@ -313,15 +317,19 @@ class _TokenCounter:
 
     def add(self, blocks: list[Block]) -> None:
         """Count the content blocks of a message, or the blocks inside another block, such as a tool result."""
+        texts = self.texts
         for block in blocks:
-            if type(block) is TextBlock:
-                self.texts.append(_without_quotes(block.text))
+            if type(block) is TextBlock:  # without calls of functions for the usual blocks, which are hundreds
+                texts.append(memoryview(block.text)[1:-1])
             elif type(block) is ToolResultBlock:
                 self.results += 1
-                self._add_content(block.content, in_result=True)
+                if block.content < ABOVE_STRINGS:
+                    texts.append(memoryview(block.content)[1:-1])
+                else:
+                    self.add(decode_nested_content(block.content))
             elif type(block) is ToolUseBlock or type(block) is ServerToolUseBlock:
                 self.calls += 1
-                self.texts += (block.name.encode(errors="replace"), block.input)
+                texts += (block.name.encode(errors="replace"), block.input)
             elif type(block) is ThinkingBlock:
                 pass
             elif isinstance(block, ImageBlock):
@@ -353,11 +361,11 @@ class _TokenCounter:
     def _add_text(self, text: str) -> None:
         self.texts.append(text.encode(errors="replace"))
 
-    def _add_content(self, content: Raw, *, in_result: bool = False) -> None:
+    def _add_content(self, content: Raw) -> None:
         if is_string_or_absent(content):
-            self.texts.append(_without_quotes(content))
+            self.texts.append(memoryview(content)[1:-1])
         else:
-            self.add(decode_nested_content(content, in_result=in_result))
+            self.add(decode_nested_content(content, in_result=False))
 
     def _add_document(self, block: DocumentBlock) -> None:
         source = block.source
@@ -371,10 +379,6 @@ class _TokenCounter:
             size = measure_pdf_source(source, inflates=self._pdfs <= _MAX_INFLATED_PDFS)
             self.pages += size.pages
             self.page_text += size.characters / CHARACTERS_PER_TOKEN
-
-
-def _without_quotes(string: Raw) -> memoryview:
-    return memoryview(string)[1:-1]
 
 
 # Texts

@@ -10,8 +10,10 @@ server tools. `pair_calls_with_results` then repairs tool calls: each call gets 
 directly after it, because providers reject anything else. `merge_messages` merges consecutive messages of one role.
 """
 
+import operator
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -67,8 +69,17 @@ _UNPAIRED_RESULT = FidelityNote(
 )
 
 
-def merge_messages(messages: Iterable[Message]) -> list[Message]:
+_read_role, _read_content = attrgetter("role"), attrgetter("content")
+
+
+def merge_messages(messages: Sequence[Message]) -> list[Message]:
     """Return the messages with lists of blocks as contents, without empty ones, and those of one role merged."""
+    roles, contents = [*map(_read_role, messages)], [*map(_read_content, messages)]
+    if all(contents) and not any(map(operator.eq, roles, roles[1:])):  # the usual case, found without a Python loop
+        return [
+            message if type(content) is list else Message(message.role, [TextBlock(json_string(content))])
+            for message, content in zip(messages, contents, strict=True)
+        ]
     merged: list[Message] = []
     role = ""
     blocks: list[Block] | None = None  # of the last message; None: they belong to the client request
