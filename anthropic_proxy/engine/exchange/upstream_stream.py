@@ -165,7 +165,7 @@ class UpstreamStream(DeltaStream):
         if any(map(_is_caller, call.request.tools)):  # faster than a generator
             callable_tools = [*call.request.loaded_tools.values(), deferred_tools]
             self._loaded_calls = LoadedToolCalls({tool.name for tools in callable_tools for tool in tools})
-        self._waiting = deque[Delta]()
+        self._waiting: deque[Delta] = deque()
         """Deltas that the next `read` returns: the first content, or the rest of many."""
         self.begins_with_thinking = False
         """True if the first deltas are only thinking. Then the call may still be repeated."""
@@ -225,9 +225,10 @@ class UpstreamStream(DeltaStream):
             self._waiting.clear()
             return waiting
         received: list[Delta] = []
+        deltas: list[Delta]
         while not self._ended:
             if self._reader is None:
-                deltas = list[Delta]()
+                deltas = []
                 try:
                     body = self._body + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_content)
                     if len(body) <= MAX_REPLY_BYTES_ON_LOOP:

@@ -63,8 +63,6 @@ class Watchdog:
         self._idle_seconds = idle_seconds
         """Limit on the time without bytes once the first ones have arrived, in seconds."""
         self._first_byte_seconds = first_byte_seconds
-        self._check_seconds = max(min(first_byte_seconds, idle_seconds), DISCONNECT_CHECK_DELAY_SECONDS)
-        """Maximum time between two checks: between them, the limit may become the shorter one."""
         self._write_seconds = write_seconds
         self._writing_since = 0.0
         """Loop time of the first check since the start of the pending write to the client. inf: there was no check yet.
@@ -141,7 +139,9 @@ class Watchdog:
 
     def _schedule(self, now: float) -> None:
         """Set the timer to the next time at which a limit can be reached or a ping is due."""
-        at = min(self._upstream_at + self.upstream_limit, now + self._check_seconds)
+        # until the next check, the limit may become the shorter one
+        shortest = max(min(self._first_byte_seconds, self._idle_seconds), DISCONNECT_CHECK_DELAY_SECONDS)
+        at = min(self._upstream_at + self.upstream_limit, now + shortest)
         if self._on_idle is not None:
             at = min(at, self._client_at + self._ping_seconds)
         self._timer = self._loop.call_at(at, self._check)

@@ -367,7 +367,8 @@ def as_clean_messages(messages: list[Message]) -> CleanMessages | None:
     """Return the messages as `CleanMessages`. None: they may be invalid, or cleaning may change them."""
     # without calls of functions for the usual blocks: an agent's request has hundreds of them
     clean = CleanMessages(messages)
-    clean.late_system = late_system = list[Message]()
+    late_system: list[Message] = []  # a call of `list[Message]` takes ten times as long
+    clean.late_system = late_system
     names: dict[str, str] = {}  # call id → tool name
     # call ids must be unique, and results must begin the next message in the order of the calls
     waiting: list[str] = []

@@ -128,7 +128,9 @@ def edit_body(
     `added` and `lost`: see `_find_edits`.
     """
     dialect = call.dialect
-    model_notes, field_notes, inner_notes = list[FidelityNote](), list[FidelityNote](), list[FidelityNote]()
+    model_notes: list[FidelityNote] = []
+    field_notes: list[FidelityNote] = []
+    inner_notes: list[FidelityNote] = []
     if call.limits is not None:
         body = json_spans.edit(body, lambda text: find_fitting_edits(text, call, model_notes))
     if not SCHEMA_FIELDS.isdisjoint(dialect.dropped_fields):

@@ -578,7 +578,7 @@ class Http1Connection(asyncio.Protocol):
 
     def _start(self, cycle: RequestResponseCycle) -> None:
         self._running = cycle
-        task = self._loop.create_task(cycle.run_app(self._state.app))
+        task = self._loop.create_task(cycle.run_app(self._state.app), name="request")  # to format a name takes time
         self._state.request_tasks.add(task)
         task.add_done_callback(self._state.request_tasks.discard)
 
