@@ -266,12 +266,12 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
     try:
         trace = read_trace_context(headers) if TRACEPARENT in headers else None
         receipt.trace = trace if services.tracer is None else services.tracer.start_trace(trace)
-        checks_key = plugin_route is not None and _checks_key_itself(method, plugin_route)
-        is_public = plugin_route is None and path in _DASHBOARD_PATHS  # how to install the dashboard
         if known is not None:
             require_accepted_length(headers["content-length"])
             receipt.client = known.client
         else:
+            checks_key = plugin_route is not None and _checks_key_itself(method, plugin_route)
+            is_public = plugin_route is None and path in _DASHBOARD_PATHS  # how to install the dashboard
             receipt.client = await authenticate(
                 scope, headers, settings, services.policies, route_checks_key=checks_key, is_public=is_public
             )

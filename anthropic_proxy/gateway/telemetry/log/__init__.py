@@ -26,6 +26,7 @@ from anthropic_proxy.gateway.telemetry.log.columns import wrap_text
 from anthropic_proxy.gateway.telemetry.log.lines import (
     INDENT,
     MIN_WRAP_COLUMNS,
+    QUARTER_HOUR,
     escape_unprintable,
     escape_unprintable_json,
     format_exchange_lines,
@@ -189,6 +190,8 @@ class Log:
         self._encoding = "utf-8" if self._json else getattr(self._stream, "encoding", None) or "utf-8"
         self._has_signs = "utf" in self._encoding.lower()
         self._written_once: set[Hashable] = set()
+        self._quarter = -1
+        """Quarter of an hour since the epoch of the latest entry about a request. -1: there is none yet."""
         self._day = ""
         """Local day of the latest entry about a request. "": there is none yet."""
         self._writer: BackgroundWriter | None = None
@@ -248,8 +251,11 @@ class Log:
             self._write(self.format_request(receipt, level))
 
     def _write_day(self, receipt: Receipt) -> None:
-        if line := self.begin_day(receipt.started_at):
-            self._write(line.rstrip())
+        quarter = int(receipt.started_at) // QUARTER_HOUR
+        if quarter != self._quarter:  # each day begins with one
+            self._quarter = quarter
+            if line := self.begin_day(receipt.started_at):
+                self._write(line.rstrip())
 
     def begin_day(self, when: float) -> str:
         """Return a line with the date if an entry at the time `when` (seconds since the epoch) begins another local day

@@ -125,7 +125,8 @@ def paint_commands(text: str, paint: Paint) -> str:
     return "  ".join((name_program(first), *map(name_program, parts)))
 
 
-_QUARTER_HOUR = 900
+QUARTER_HOUR = 900
+"""Seconds. Each time zone has its midnight at a quarter of an hour."""
 
 
 def format_local_time(seconds: float) -> str:
@@ -140,12 +141,12 @@ def _format_time_cached(seconds: int) -> str:
 
 def format_local_day(seconds: float) -> str:
     """`Thu 26 Nov 2026`. `seconds`: since the epoch."""
-    return _format_day_cached(int(seconds) // _QUARTER_HOUR)
+    return _format_day_cached(int(seconds) // QUARTER_HOUR)
 
 
 @functools.lru_cache(maxsize=4)
 def _format_day_cached(quarters: int) -> str:
-    when = time.localtime(quarters * _QUARTER_HOUR)  # each zone has its midnight at a quarter of an hour
+    when = time.localtime(quarters * QUARTER_HOUR)
     return f"{time.strftime('%a', when)} {when.tm_mday} {time.strftime('%b %Y', when)}"
 
 
@@ -202,6 +203,12 @@ def _without_color(text: str, _: str) -> str:
     return text
 
 
+@functools.lru_cache(maxsize=256)
+def _describe_sent(tool_count: int, message_count: int, is_stream: bool) -> str:
+    tools, messages = f"tool{'s' * (tool_count != 1)}", f"msg{'s' * (message_count != 1)}"
+    return f"  {tool_count} {tools} {message_count} {messages}{' stream' if is_stream else ''}"
+
+
 def format_exchange_lines(
     receipt: Receipt, paint: Paint | None, width: int | None = None, cost: str = "", *, has_ledger: bool
 ) -> list[str]:
@@ -215,8 +222,7 @@ def format_exchange_lines(
     requested = receipt.requested_model or "–"
     target = f"{receipt.prefix}/{receipt.model}" if receipt.model else ""
     first = "–" if receipt.first_token_seconds is None else _format_seconds(receipt.first_token_seconds)
-    tools, messages = f"tool{'s' * (receipt.tool_count != 1)}", f"msg{'s' * (receipt.message_count != 1)}"
-    sent = f"  {receipt.tool_count} {tools} {receipt.message_count} {messages}{' stream' if receipt.stream else ''}"
+    sent = _describe_sent(receipt.tool_count, receipt.message_count, receipt.stream)
     tokens = format_tokens(receipt.all_input_tokens, receipt.output_tokens)
     numbers = f"{tokens}  first {first} total {_format_seconds(receipt.duration_seconds)}"
     route = f"  route {receipt.route}" if receipt.route else ""
