@@ -230,9 +230,10 @@ class _KnownHead(Struct, frozen=True):
     """Result of the checks of a head, for the next request of the connection with the same head."""
 
     services: Services
-    """Services whose settings the checks used. There are no policies, which may change their mind."""
+    """Services whose settings the checks used."""
     headers: Mapping[str, str]
-    client: Client
+    client: Client | None
+    """None: policies identify the client of each request, because a key can be revoked at any time."""
 
 
 async def serve_request(services: Services, scope: Scope, receive: Receive, send: Send) -> None:
@@ -266,7 +267,7 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
     try:
         trace = read_trace_context(headers) if TRACEPARENT in headers else None
         receipt.trace = trace if services.tracer is None else services.tracer.start_trace(trace)
-        if known is not None:
+        if known is not None and known.client is not None:
             require_accepted_length(headers["content-length"])
             receipt.client = known.client
         else:
@@ -275,8 +276,8 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
             receipt.client = await authenticate(
                 scope, headers, settings, services.policies, route_checks_key=checks_key, is_public=is_public
             )
-            if head is not None and not services.policies:
-                head.facts = _KnownHead(services, headers, receipt.client)
+            if head is not None:
+                head.facts = _KnownHead(services, headers, None if services.policies else receipt.client)
         endpoint: Endpoint
         if methods is not None and method in methods:
             endpoint = methods[method]
