@@ -360,6 +360,14 @@ def test_user_codes_are_limited_by_address(company: Company) -> None:
     assert Browser(company.proxy, next(ADDRESSES)).open(begun).status_code == 200
 
 
+def test_new_device_codes_are_limited_by_address(company: Company) -> None:
+    client = company.proxy.client(headers={"x-forwarded-for": next(ADDRESSES)})
+    answers = [client.post("/oauth/device_authorization", data={"surface": "x"}) for _ in range(101)]
+    assert [answer.status_code for answer in answers] == [200] * 100 + [429]
+    description = "Too many sign-ins begin at this address. Wait some minutes."
+    assert answers[-1].json() == {"error": "slow_down", "error_description": description}
+
+
 def test_a_code_is_confirmed_five_times_at_most(company: Company) -> None:
     browser, code = Browser(company.proxy, next(ADDRESSES)), Device(company.proxy, next(ADDRESSES)).begin()["user_code"]
     assert [browser.confirm(code).status_code for _ in range(5)] == [303] * 5

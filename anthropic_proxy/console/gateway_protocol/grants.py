@@ -213,18 +213,21 @@ class Grants:
                 raise UserRefused(error.message) from None
             administration = self._administer(connection, user)
             encrypted = self._encrypt(provider_token, user)
-            values = (encode_user(user), encrypted, *map(to_microseconds, (checked_at, now)), sign_in.id)
+            key = outcome.key  # another one, if the person has a new address
+            values = (key.id, encode_user(user), encrypted, *map(to_microseconds, (checked_at, now)), sign_in.id)
             with administration.changing():
                 statement = (
-                    "UPDATE sign_ins SET person = ?, provider_token = ?, checked_at = ?, refreshed_at = ?, "
+                    "UPDATE sign_ins SET key_id = ?, person = ?, provider_token = ?, checked_at = ?, refreshed_at = ?, "
                     "claimed_until = 0 WHERE id = ? AND ended_at IS NULL"
                 )
                 if not connection.execute(statement, values):
                     return None
                 if user != sign_in.user:
-                    shown = {"groups": (sign_in.user.groups, user.groups)}
-                    administration.record("change sign-in", name_key(outcome.key), shown)
-        return structs.replace(sign_in, user=user, provider_token=encrypted, checked_at=checked_at, refreshed_at=now)
+                    shown = {"email": (sign_in.user.email, user.email), "groups": (sign_in.user.groups, user.groups)}
+                    changed = {name: pair for name, pair in shown.items() if pair[0] != pair[1]}
+                    administration.record("change sign-in", name_key(key), changed)
+        renewed = structs.replace(sign_in, key_id=key.id, user=user, provider_token=encrypted)
+        return structs.replace(renewed, checked_at=checked_at, refreshed_at=now)
 
     def end(self, sign_in: str, user: OidcUser, reason: str) -> None:
         """Does nothing if the sign-in has ended."""

@@ -148,8 +148,9 @@ class OidcClient:
     async def _add_user_info(self, claims: Mapping[str, Any], subject: str, access_token: str) -> Mapping[str, Any]:
         """Add what the ID token lacks. Raises `OidcError`."""
         metadata = await self._metadata.find_or_request(CACHE_SECONDS)
-        has_role = bool(find_claim_texts(claims, self.settings.role_claim))
-        if not access_token or not metadata.userinfo_endpoint or (has_role and claims.get(self.settings.email_claim)):
+        needed = {self.settings.email_claim, *(["email_verified"] if self.settings.email_claim == "email" else [])}
+        is_complete = needed <= claims.keys() and bool(find_claim_texts(claims, self.settings.role_claim))
+        if not access_token or not metadata.userinfo_endpoint or is_complete:
             return claims
         fields = {"authorization": f"Bearer {access_token}", "accept": "application/json"}
         found = await self._request_json("GET", metadata.userinfo_endpoint, fields)

@@ -1,0 +1,155 @@
+"""Access tokens of signed-in persons are accepted as long as their sign-in, key and group allow it."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from msgspec import structs
+
+from anthropic_proxy.console.gateway_protocol.grants import Grants
+from anthropic_proxy.console.identity.people import OidcUser
+from anthropic_proxy.console.keys.access_tokens import SignedInClients, TokenKeys, build_claims
+from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
+from anthropic_proxy.console.keys.key_table import KeysUnavailable, KeyTable
+from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.errors import AuthenticationFailed, PermissionDenied
+from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInGroup, SignInSettings
+from anthropic_proxy.plugins import Client
+from anthropic_proxy.secrets import Secret
+from tests.support.ledger import NOON
+
+URL, ISSUER = "https://proxy.example.org", "https://login.example.org"
+ANN = OidcUser(ISSUER, "proxy", "1", "ann@example.org", ("build", "night"), "Ann")
+ENDED = (
+    "The sign-in has ended: it was ended on the device or by an administrator, or its time is over. Sign in again:  "
+    "/login"
+)
+
+
+class Proxy:
+    """One instance with a clock that a test sets. The table does not read by itself."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.now = NOON
+        sign_in = SignInSettings(secrets=(Secret("a" * 32),), groups=(SignInGroup(name="build", team="core"),))
+        oidc = OidcSettings(issuer=ISSUER, client_id="proxy")
+        self.settings = structs.replace(settings, oidc=oidc, sign_in=sign_in, dashboard_url=URL)
+        self.table = KeyTable(self.settings, lambda text: None)
+        self.clients = SignedInClients(self.table, lambda: self.settings, lambda: self.now)
+
+    def sign_in(self) -> tuple[str, str]:
+        """Return the id of a new sign-in, and its access token."""
+        assert self.settings.sign_in is not None
+        keys = TokenKeys(self.settings.sign_in)
+        grants = Grants(self.settings, keys, lambda: self.now)
+        code, user_code = grants.create_code("claude-code", "192.0.2.1")
+        waiting = grants.find_code("user_code", user_code)
+        assert waiting is not None
+        grants.approve(waiting.code_hash, ANN, "token")
+        _, stored, _ = grants.redeem(code)
+        assert stored is not None
+        return stored.id, keys.sign(build_claims(ANN, stored.id, URL, self.now, 3_600))
+
+    def change(self, command: KeyCommand) -> None:
+        with open_administration(self.settings, "command", lambda: self.now) as administration:
+            administration.execute(command)
+
+    async def identify(self, token: str) -> Client | None:
+        return await self.clients.identify([b"sk-of-the-client", token.encode()])
+
+    async def reject(self, token: str) -> str:
+        with pytest.raises(AuthenticationFailed) as refused:
+            await self.identify(token)
+        assert (refused.value.status, refused.value.should_retry) == (401, False)
+        return refused.value.message
+
+
+@pytest.fixture
+async def proxy(sqlite: Settings) -> AsyncIterator[Proxy]:
+    proxy = Proxy(sqlite)
+    open_for_writing(sqlite).close()
+    yield proxy
+    await proxy.table.stop()
+
+
+async def test_a_new_sign_in_is_read_from_the_database_once(proxy: Proxy) -> None:
+    assert await proxy.table.refresh()
+    sign_in, token = proxy.sign_in()
+    client = await proxy.identify(token)
+    assert client is not None
+    assert (client.name, client.role, client.owner, client.team, client.groups, client.sign_in) == (
+        *("ann@example.org", "member", "ann@example.org", "core"),
+        *(("build", "night"), sign_in),
+    )
+    proxy.change(KeyCommand(action="sign-out", target=sign_in))
+    assert await proxy.identify(token) is client, "the table was not read again"
+    assert await proxy.table.refresh()
+    assert await proxy.reject(token) == ENDED
+
+
+async def test_a_token_of_an_unknown_sign_in_causes_no_query_after_a_minute(proxy: Proxy) -> None:
+    assert await proxy.table.refresh()
+    _, token = proxy.sign_in()
+    proxy.now += 61
+    assert await proxy.reject(token) == ENDED
+    assert await proxy.table.refresh()
+    assert await proxy.identify(token) is not None
+
+
+async def test_a_token_ends_with_its_time_its_sign_in_and_its_key(proxy: Proxy) -> None:
+    _, token = proxy.sign_in()
+    assert await proxy.identify(token) is not None
+    proxy.change(KeyCommand(action="change", target="ann@example.org", fields={"expires_at": NOON + 60}))
+    assert await proxy.table.refresh()
+    proxy.now += 60
+    assert await proxy.reject(token) == ENDED
+    proxy.change(KeyCommand(action="change", target="ann@example.org", fields={"expires_at": None}))
+    assert await proxy.table.refresh()
+    assert await proxy.identify(token) is not None
+    proxy.now += 3_600
+    assert await proxy.reject(token) == (
+        "The access token has expired. Claude Code replaces it before a request. If it does not, sign in again:  /login"
+    )
+    proxy.now = NOON
+    proxy.change(KeyCommand(action="revoke", target="ann@example.org"))
+    assert await proxy.table.refresh()
+    assert await proxy.reject(token) == ENDED
+
+
+async def test_a_reload_applies_groups_and_secrets_at_once(proxy: Proxy) -> None:
+    _, token = proxy.sign_in()
+    assert await proxy.identify(token) is not None
+    before = proxy.settings
+    assert before.sign_in is not None
+    proxy.settings = structs.replace(
+        before, sign_in=structs.replace(before.sign_in, groups=(SignInGroup(name="platform"),))
+    )
+    with pytest.raises(PermissionDenied) as refused:
+        await proxy.identify(token)
+    assert (refused.value.status, refused.value.message) == (
+        403,
+        "ann@example.org may not use Claude Code, because none of the groups of the user has a table "
+        "[sign_in.groups.NAME]. An administrator should add the user to a group (platform), or add a table.",
+    )
+    proxy.settings = structs.replace(
+        before, sign_in=structs.replace(before.sign_in, secrets=(Secret("b" * 32), Secret("a" * 32)))
+    )
+    assert await proxy.identify(token) is not None
+    proxy.settings = structs.replace(before, sign_in=structs.replace(before.sign_in, secrets=(Secret("b" * 32),)))
+    assert await proxy.reject(token) == (
+        "The access token is not valid: its signature does not match SIGN_IN_SECRET. Sign in again:  /login"
+    )
+    proxy.settings = structs.replace(before, sign_in=None)
+    assert await proxy.identify(token) is None
+
+
+async def test_other_keys_and_tokens_are_left_to_others(proxy: Proxy) -> None:
+    assert await proxy.clients.identify([b"sk-ap-0123", b"eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJhcGkifQ.x"]) is None
+
+
+async def test_without_a_database_a_token_is_not_judged(proxy: Proxy) -> None:
+    _, token = proxy.sign_in()
+    file = proxy.settings.data_directory
+    assert file is not None
+    (file / "ledger.sqlite3").write_bytes(b"no database" * 1_000)
+    with pytest.raises(KeysUnavailable):
+        await proxy.identify(token)
