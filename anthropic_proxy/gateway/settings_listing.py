@@ -14,6 +14,7 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.config_file import format_key_path
 from anthropic_proxy.gateway.settings.file_format import DEFAULT_WIRE
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
+from anthropic_proxy.gateway.settings.managed_settings import format_group_setting
 from anthropic_proxy.gateway.settings.provider_tables import format_price_setting
 from anthropic_proxy.gateway.settings.table import list_setting_groups
 from anthropic_proxy.gateway.settings.values import mask_setting
@@ -124,6 +125,10 @@ def _list_tables(settings: Settings) -> list[SettingRow]:
         name = format_price_setting(pattern)
         help_text = "Prices of a model, in place of those of the price list."
         rows.append(SettingRow(name, text, settings.origins.get(name, ""), "", help_text))
+    for group, managed in settings.managed_settings.items():
+        name = format_group_setting(group)
+        help_text = "Settings of Claude Code that are sent to these people."
+        rows.append(SettingRow(name, ", ".join(managed), settings.origins[name], "", help_text))
     return rows
 
 

@@ -254,7 +254,8 @@ def find_otel_secrets(environ: Mapping[str, str], otel_variables: Mapping[str, S
         otel_variables[OTEL_HEADERS].reveal() if OTEL_HEADERS in otel_variables else ""
     )
     values = (pair.partition("=")[2].strip() for pair in text.split(","))
-    return tuple(Secret(value, OTEL_HEADERS) for value in values if len(value) >= _MIN_SECRET_CHARACTERS)
+    spellings = dict.fromkeys(text for value in values for text in (value, unquote(value)))
+    return tuple(Secret(text, OTEL_HEADERS) for text in spellings if len(text) >= _MIN_SECRET_CHARACTERS)
 
 
 def export_to_otel(settings: Settings) -> None:

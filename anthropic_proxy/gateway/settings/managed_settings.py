@@ -12,6 +12,7 @@ from typing import Any
 
 from anthropic_proxy.errors import find_similar_choice
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
+from anthropic_proxy.gateway.settings.files import format_toml_value
 from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.secrets import Secret
 
@@ -45,12 +46,18 @@ def load_managed_settings(file: ConfigFile, sources: Sources) -> Mapping[str, Ma
         name: kind for kind, names in tomllib.loads(_KNOWN_FILE.read_text(encoding="utf-8")).items() for name in names
     }
     for group, settings in tables.items():
+        sources.origins[format_group_setting(group)] = file.describe_origin((*_TABLES, group))
         for name, value in settings.items():
             path = (*_TABLES, group, name)
             with sources.errors.collect():
                 _require_json(file, path, value)
             file.warnings += _find_warnings(file, path, value, known)
     return tables
+
+
+def format_group_setting(group: str) -> str:
+    """Heading of a table, which is also its name in `Settings.origins` and in lists of settings."""
+    return f"[managed_settings.{format_toml_value(group)}]"
 
 
 def _require_json(file: ConfigFile, path: KeyPath, value: object) -> None:

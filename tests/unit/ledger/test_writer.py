@@ -367,8 +367,9 @@ async def test_requests_that_limits_of_keys_reject_are_in_the_sums_and_one_a_min
     database: Settings,
 ) -> None:
     rejected = {"outcome": "error", "error_type": "rate_limit_error", "status": 429, "provider": "", "model": ""}
+    kinds = {"a": rejected, "b": {**rejected, "error_type": "billing_error"}}
     rejections = [
-        new_receipt(number, client=Client(key), started_at=NOON + 2 * number, session="s1", **rejected)
+        new_receipt(number, client=Client(key), started_at=NOON + 2 * number, session="s1", **kinds[key])
         for number, key in zip(range(2_000), "ab" * 1_000, strict=True)
     ]
     by_provider = {**rejected, "provider": "groq", "model": "small"}
