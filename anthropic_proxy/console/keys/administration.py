@@ -308,7 +308,9 @@ class KeyAdministration:
         if not dry_run and key.revoked_at is None:
             times = (to_microseconds(now), key.id)
             self._connection.execute("UPDATE virtual_keys SET revoked_at = ? WHERE id = ?", times)
-            self._connection.execute("UPDATE sign_ins SET ended_at = ? WHERE key_id = ? AND ended_at IS NULL", times)
+            self._connection.execute(
+                "UPDATE sign_ins SET ended_at = ?, provider_token = '' WHERE key_id = ? AND ended_at IS NULL", times
+            )
             self.record("revoke key", name_key(key), changes)
             key = self.require_key(key.id)
         return KeyOutcome(key=key, changes=changes, sentence=f"Key {key.label} is revoked.")
