@@ -177,12 +177,17 @@ def full_time(microseconds: float) -> str:
 
 def ago(elapsed_seconds: float) -> str:
     """Return the age of an event as text: `4 min ago`. `elapsed_seconds`: age in seconds."""
-    value = max(int(elapsed_seconds), 0)
+    return f"{whole_time(elapsed_seconds)} ago"
+
+
+def whole_time(seconds: float) -> str:
+    """`4 min`; 0 for a negative time."""
+    value = max(int(seconds), 0)
     if value < _MINUTE:
-        return f"{value} s ago"
+        return f"{value} s"
     if value < 2 * HOUR_SECONDS:
-        return f"{value // _MINUTE} min ago"
-    return f"{value // HOUR_SECONDS} h ago" if value < 2 * DAY_SECONDS else f"{value // DAY_SECONDS} days ago"
+        return f"{value // _MINUTE} min"
+    return f"{value // HOUR_SECONDS} h" if value < 2 * DAY_SECONDS else f"{value // DAY_SECONDS} days"
 
 
 def shorten(text: str, characters: int = 120) -> str:

@@ -149,10 +149,9 @@ def _decode_place(answers: Answers, text: str) -> str:
 
 
 def _miss_place(answers: Answers) -> ConfigurationError:
-    title, variable = answers.candidate.title.removeprefix("Claude: "), _PLACES[answers.kind]
-    return ConfigurationError(
-        f"{title} is not set up: set {variable} in the environment.", code="init-without-terminal"
-    )
+    assert answers.candidate.provider is not None  # a cloud
+    text = f"{answers.candidate.provider.title} is not set up: set {_PLACES[answers.kind]} in the environment."
+    return ConfigurationError(text, code="init-without-terminal")
 
 
 def _find_location(answers: Answers) -> str:

@@ -72,9 +72,9 @@ def write_settings(session: Session, backend: ChosenProvider, models: Mapping[st
     for text in _list_missing_fields(session, backend, files.settings):
         place = f"[providers.{provider.name}] of {shorten_home(session.folder / CONFIG_FILE)}"
         session.warn(f"{place} {text}")
-    for text in describe_tier_overrides(backend.settings, provider):
-        if not any(f" sets {one.name}=" in text for one in differences):  # reported or replaced
-            session.warn(text)
+    told = {one.name for one in differences}  # reported or replaced
+    for text in describe_tier_overrides(backend.settings, provider, told):
+        session.warn(text)
     _report_routes(session, files.settings)
     if not any(change.added for change in files.changes):
         output.write_line(f"  {session.folder / ENV_FILE} needs no new line.")
@@ -224,12 +224,14 @@ def find_differences(
     return differences
 
 
-def describe_tier_overrides(settings: Settings, provider: Provider) -> list[str]:
-    """Return a text for each setting that sends requests for Claude models to another provider than `provider`."""
+def describe_tier_overrides(settings: Settings, provider: Provider, told: Collection[str]) -> list[str]:
+    """Return a text for each setting that sends requests for Claude models to another provider than `provider`, except
+    the settings `told`.
+    """
     tiers: dict[str, list[TierMapping]] = {}
     for row in list_tier_mappings(structs.replace(settings, preferred_provider=provider.name), Catalog()):
         variable = row.setting.name if row.setting is not None else ""
-        if variable in settings.origins and not row.target.startswith(f"{provider.prefix}/"):
+        if variable in settings.origins and variable not in told and not row.target.startswith(f"{provider.prefix}/"):
             tiers.setdefault(variable, []).append(row)
     texts = []
     for variable, rows in tiers.items():

@@ -602,7 +602,7 @@ def build_budget_bars(rules: Rules, spending: Sequence[Spending] | None) -> Sequ
 
 def _describe_expiry(key: VirtualKey, now: float) -> str:
     assert key.expires_at is not None
-    return f"expires in {formats.ago(key.expires_at - now).removesuffix(' ago')}"
+    return f"expires in {formats.whole_time(key.expires_at - now)}"
 
 
 def _show_time(name: str) -> Callable[[KeyRow], str | None]:

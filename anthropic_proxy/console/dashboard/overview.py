@@ -44,7 +44,7 @@ from anthropic_proxy.console.dashboard.page import (
     compare_with_previous_range,
     memoize_result,
 )
-from anthropic_proxy.console.dashboard.query import RANGE_TITLES, ViewQuery, title_month
+from anthropic_proxy.console.dashboard.query import RANGES, ViewQuery, title_month
 from anthropic_proxy.console.dashboard.tables import (
     Table,
     build_finished_row,
@@ -197,7 +197,7 @@ def _summarize(context: PageContext, total: UsageSums) -> Markup:
     spans |= {"today": "Today", "yesterday": "Yesterday"}
     if context.query.is_month:
         spans[name] = f"In {title_month(name)}"
-    span = spans.get(name) or f"In the last {RANGE_TITLES[name].removesuffix(' d')} days"
+    span = spans.get(name) or f"In the last {RANGES[name] // 24} days"
     if not total.requests:
         return escape(f"{span} there were no requests.")
     text = f"{span} {total.succeeded:,} of {formats.plural(total.requests, 'request')} succeeded"
