@@ -465,6 +465,9 @@ class Exchange:
         self._writer.signature = reply.default_signature
         while (deltas := await reply.read()) is not None:
             fold.feed(call_filter.feed(deltas) if call_filter is not None else deltas)
+            if self._writer.stop is not None and reply.complete:  # nothing is left to read
+                self._watchdog.end_upstream_call()
+                break
         # an estimate was needed if the input may fill the context window: the reply's count then corrects the next one
         if self._writer.usage.input_tokens is None or self._estimates.has_estimate(self._request):
             self._writer.estimate = self._attempts.estimate_tokens(self._request)
