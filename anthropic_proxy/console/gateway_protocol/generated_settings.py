@@ -27,7 +27,7 @@ from anthropic_proxy.console.client_models import (
     list_name_variables,
 )
 from anthropic_proxy.console.client_variables import ASSUMED_MODEL, LIMITING_MODEL
-from anthropic_proxy.engine.options import WILDCARDS, AutoMode
+from anthropic_proxy.engine.options import WILDCARDS, AutoMode, matches_model
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import ModelCapabilities, find_table_capabilities
 from anthropic_proxy.engine.routing.choices import find_tier
@@ -73,14 +73,19 @@ class GeneratedSettings:
 
 async def generate_settings(gateway: Gateway, rules: Sequence[Rules]) -> dict[str, Any]:
     """`rules`: those of the key and its team. Settings without a value are left out. A model that the rules forbid is
-    not offered; `availableModels` is [] if they forbid all.
+    not offered; `availableModels` is [] if they certainly forbid all.
     """
     await asyncio.to_thread(PRICE_SOURCE.load)
     settings = gateway.settings
-    entries = [one for one in gateway.list_models() if "/" not in one.id]
-    offered = [one for one in entries if _is_allowed(one, rules, settings)]
+    listed = gateway.list_models()
+    entries, others = [one for one in listed if "/" not in one.id], [one for one in listed if "/" in one.id]
+    providers = {one.model: one.provider for one in await gateway.describe_models([one.id for one in entries])}
+    prefixes = {name: find_registry(settings).find(provider).prefix for name, provider in providers.items()}
+    offered = [one for one in entries if _is_allowed(one, prefixes.get(one.id, _VENDOR), rules, settings)]
     served = find_served_models({"data": msgspec.to_builtins(offered)}, settings)
-    named = _list_named_models(settings, rules, {one.target for one in served.tiers})
+    names = [one.id.removeprefix("claude-") for one in others]
+    named = _list_named_models(settings, rules, names, all_listed=not offered)
+    named = [name for name in named if name not in {one.target for one in served.tiers}][:_MAX_ROWS]
     features = {one.model: one for one in await gateway.describe_models(named)}
     prices = PriceList(settings)
     found: dict[str, Any] = {}
@@ -101,8 +106,8 @@ async def generate_settings(gateway: Gateway, rules: Sequence[Rules]) -> dict[st
         rows = {**rows, "options": options}
     if rows:
         found["modelPicker"] = rows
-    if len(offered) < len(entries):
-        ids = [*(one.id for one in offered), *features]
+    ids = [*(one.id for one in offered), *features]
+    if len(offered) < len(entries) and (ids or not any(map(_has_unlisted_models, rules))):
         first = next((one.id for one in served.tiers), next(iter(features), ""))
         found |= {"availableModels": ids, **({"model": first, "enforceAvailableModels": True} if first else {})}
     if overrides := _list_prices(offered, features, prices, settings):
@@ -112,9 +117,12 @@ async def generate_settings(gateway: Gateway, rules: Sequence[Rules]) -> dict[st
     return found
 
 
-def _is_allowed(entry: ModelEntry, rules: Sequence[Rules], settings: Settings) -> bool:
-    """Return True if a key with `rules` may request the model. The proxy checks each request again."""
-    used = [entry.target or f"{_VENDOR}/{entry.id}", *settings.fallbacks.get(find_tier(entry.id) or "", ())]
+def _is_allowed(entry: ModelEntry, prefix: str, rules: Sequence[Rules], settings: Settings) -> bool:
+    """Return True if a key with `rules` may request the model. The proxy checks each request again.
+
+    `prefix`: that of the provider that serves the model by its own name.
+    """
+    used = [entry.target or f"{prefix}/{entry.id}", *settings.fallbacks.get(find_tier(entry.id) or "", ())]
     return all(
         (one.allows_model([entry.id]) or all(one.allows_model([name]) for name in used))
         and all(one.allows_provider(name.partition("/")[0]) for name in used if "/" in name)
@@ -123,16 +131,27 @@ def _is_allowed(entry: ModelEntry, rules: Sequence[Rules], settings: Settings) -
     )
 
 
-def _list_named_models(settings: Settings, rules: Sequence[Rules], targets: set[str]) -> list[str]:
-    """Return the models that the company names itself: in tables of providers, and by rules of the key or its team."""
+def _list_named_models(
+    settings: Settings, rules: Sequence[Rules], listed: Sequence[str], *, all_listed: bool
+) -> list[str]:
+    """Return the models that the company names itself: in tables of providers, and by rules of the key or its team.
+
+    `listed`: models with prefix in the list of the proxy. `all_listed`: all of these that the rules allow.
+    """
     own = [f"{row.prefix}/{name}" for row in find_registry(settings) if row.is_configured for name in row.known_models]
-    named = [name for one in rules for name in one.models if "/" in name and WILDCARDS.isdisjoint(name)]
+    patterns = [name for one in rules for name in one.models if "/" in name]
+    exact = [name for name in patterns if WILDCARDS.isdisjoint(name)]
+    matching = [name for name in listed if all_listed or any(matches_model(name, pattern) for pattern in patterns)]
     return [
         name
-        for name in dict.fromkeys([*own, *named])
-        if name not in targets
-        and all(one.allows_model([name]) and one.allows_provider(name.partition("/")[0]) for one in rules)
-    ][:_MAX_ROWS]
+        for name in dict.fromkeys([*own, *exact, *matching])
+        if all(one.allows_model([name]) and one.allows_provider(name.partition("/")[0]) for one in rules)
+    ]
+
+
+def _has_unlisted_models(rules: Rules) -> bool:
+    """Return True if the rules may allow models that no list has."""
+    return not rules.models or any("/" in name and not WILDCARDS.isdisjoint(name) for name in rules.models)
 
 
 def _build_row(model: ModelFeatures, price: str) -> dict[str, str]:

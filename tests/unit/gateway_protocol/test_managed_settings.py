@@ -82,7 +82,7 @@ async def test_the_answer_has_a_checksum_and_none_is_sent_again(tmp_path: Path) 
 
 
 async def test_a_key_without_any_model_of_claude_code_may_not_use_it(tmp_path: Path) -> None:
-    key = store_key(tmp_path, Rules(models=("demo/demo-embedding-*",)))
+    key = store_key(tmp_path, Rules(models=("claude-opus-2",)))
     reply = await ask(tmp_path, key)
     assert (reply.status, reply.json["error"]) == (
         403,
