@@ -33,7 +33,7 @@ class Machine:
         (home / ".claude.json").write_text(json.dumps({"hasCompletedOnboarding": True, "theme": "dark"}))
         self.admin = proxy.client(headers={"x-api-key": ADMIN_KEY})
 
-    def sign_in(self) -> list[dict[str, Any]]:
+    def sign_in(self, *, is_accepted: bool = True) -> list[dict[str, Any]]:
         """Run `claude auth login`, answer its questions, confirm its code in a browser, and return what it shows."""
         shown = []
         process = subprocess.Popen(
@@ -59,9 +59,9 @@ class Machine:
             elif message["state"] == "polling":
                 code = {"user_code": message["userCode"], "verification_uri_complete": message["browserUrl"]}
                 page = Browser(self.proxy).approve(code)
-                assert page.status_code == 200, page.text
+                assert page.status_code == (200 if is_accepted else 403), page.text
         process.stdin.close()
-        assert process.wait(WAIT_SECONDS) == 0, shown
+        assert (process.wait(WAIT_SECONDS) == 0) is is_accepted, shown
         return shown
 
     def run(self, *words: str) -> "subprocess.CompletedProcess[str]":

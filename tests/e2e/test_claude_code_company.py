@@ -1,5 +1,6 @@
 """Claude Code signs in at the proxy as at the gateway of a company, and works with the sign-in."""
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -58,6 +59,17 @@ def test_a_person_signs_in_works_and_signs_out(machine: Machine) -> None:
     assert machine.list_sign_ins() == []
     client = machine.proxy.client(headers={"authorization": f"Bearer {token}"})
     wait_for(lambda: client.get("/v1/models").status_code == 401)
+
+
+def test_a_refused_person_reads_the_reason_in_the_terminal(claude: Path, tmp_path: Path) -> None:
+    with new_machine(claude, tmp_path, {"SERVE_DEMO": "true"}, "[sign_in.groups.platform]\n") as machine:
+        *_, last = machine.sign_in(is_accepted=False)
+        assert last["state"] == "error"
+        assert (
+            f"{EMAIL} may not use Claude Code, because none of the groups of the user has a table "
+            "[sign_in.groups.NAME]. An administrator should add the user to a group (platform), or add a table."
+        ) in json.dumps(last)
+        assert machine.saved == {}
 
 
 @pytest.fixture
