@@ -35,6 +35,7 @@ from anthropic_proxy.engine.exchange.client_side import (
     find_retry_after,
     start_recording,
 )
+from anthropic_proxy.engine.exchange.inspection import open_inspection
 from anthropic_proxy.engine.exchange.plan import (
     choose_plan,
     estimate_client_request_tokens,
@@ -294,10 +295,8 @@ class Exchange:
 
     async def _inspect(self) -> MessagesRequest:
         """Return the request as the inspectors leave it. The recorders get this form too."""
-        from anthropic_proxy.engine.exchange.inspection.inspection import Inspection  # noqa: PLC0415  # few have it
-
         engine, incoming, request = self._engine, self._incoming, self._request
-        inspection = self._inspection = Inspection(engine, self._receipt, request.model)
+        inspection = self._inspection = open_inspection(engine, self._receipt, request.model)
         body = await inspection.inspect_body(incoming.body)
         if body != incoming.body:
             incoming.body = body

@@ -23,6 +23,7 @@ from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.engine.exchange.attempts import Attempt, Attempts, TargetRun, require_lossless
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
+from anthropic_proxy.engine.exchange.inspection import open_inspection
 from anthropic_proxy.engine.exchange.plan import choose_plan, match_route
 from anthropic_proxy.engine.exchange.provider_errors import (
     add_address_advice,
@@ -135,9 +136,7 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
 
 async def _inspect(engine: Engine, incoming: ClientRequest, *, is_batch: bool = False) -> ClientRequest:
     """Return the request as the inspectors leave it. Raises `PolicyBlocked` and `ProxyBusy`."""
-    from anthropic_proxy.engine.exchange.inspection.inspection import Inspection  # noqa: PLC0415  # few have it
-
-    inspection = Inspection(engine, incoming.receipt, guess_model(incoming.body) or "")
+    inspection = open_inspection(engine, incoming.receipt, guess_model(incoming.body) or "")
     return structs.replace(incoming, body=await inspection.inspect_body(incoming.body, is_batch=is_batch))
 
 

@@ -1,4 +1,18 @@
 """Inspection of texts by plugins (`Inspector`): of requests before they leave, of replies before the client gets them.
 
-Imported with the first request of an engine that has inspectors.
+The modules are imported with the first request of an engine that has inspectors.
 """
+
+from typing import TYPE_CHECKING
+
+from anthropic_proxy.engine.engine import Engine
+from anthropic_proxy.engine.hooks import Receipt
+
+if TYPE_CHECKING:
+    from anthropic_proxy.engine.exchange.inspection.inspection import Inspection
+
+
+def open_inspection(engine: Engine, receipt: Receipt, model: str) -> "Inspection":
+    from anthropic_proxy.engine.exchange.inspection.inspection import Inspection  # noqa: PLC0415
+
+    return Inspection(engine, receipt, model)

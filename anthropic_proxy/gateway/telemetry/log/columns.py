@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Iterator
+from types import ModuleType
 
 from anthropic_proxy.engine.patterns import compile_later
 
@@ -24,9 +25,13 @@ def count_columns(text: str) -> int:
     text = _COLOR.sub("", text)
     if _NARROW.fullmatch(text):
         return len(text)
-    from wcwidth import width  # noqa: PLC0415  # needs 30 ms
+    return int(_import_wcwidth().width(text))
 
-    return width(text)
+
+def _import_wcwidth() -> ModuleType:
+    import wcwidth  # noqa: PLC0415  # needs 30 ms
+
+    return wcwidth
 
 
 def pad(text: str, columns: int) -> str:
@@ -40,9 +45,7 @@ def cut(text: str, columns: int) -> str:
     most = max(columns - 1, 0)
     if _NARROW.fullmatch(text):
         return f"{text[:most]}…"
-    from wcwidth import clip  # noqa: PLC0415  # as above
-
-    return f"{clip(text, 0, most, fillchar='')}…"
+    return f"{_import_wcwidth().clip(text, 0, most, fillchar='')}…"
 
 
 def wrap_words(text: str, columns: int) -> list[str]:
