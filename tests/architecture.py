@@ -51,6 +51,7 @@ DATE_READERS = {
     "cli.ledger_access",
     "cli.live_view",
     "cli.logs",
+    "cli.remote_proxy",
     "console.dashboard.key_form",
     "console.dashboard.palette",
     "console.dashboard.site",

@@ -193,6 +193,20 @@ The requests are sent to the real providers and cost a few thousand tokens. Exit
         ),
         panel=_SET_UP,
     ),
+    "login": Command(
+        "remote_proxy:login",
+        """Sign in at the proxy of a company with a browser, so that `keys` shows and changes your keys there.
+
+The tokens are stored in sign-in.json of the settings folder of this user, which nobody else reads.""",
+        ("login https://proxy.example.org",),
+        panel=_SET_UP,
+    ),
+    "logout": Command(
+        "remote_proxy:logout",
+        "End the sign-in at the proxy of a company, and delete its tokens.",
+        ("logout",),
+        panel=_SET_UP,
+    ),
     "keys": Command(
         "keys:keys",
         "Create, list, change, rotate and revoke virtual keys for clients.",

@@ -139,7 +139,7 @@ _COMPLETE = "__complete"
 """Hidden command of the library by which the completion script of a shell gets words to complete."""
 _OTHER_WORDS = {
     **dict.fromkeys(("start", "server", "up"), "serve"),
-    **dict.fromkeys(("setup", "configure", "login", "auth"), "init"),
+    **dict.fromkeys(("setup", "configure", "auth"), "init"),
     **dict.fromkeys(("claude", "launch"), "code"),
     **dict.fromkeys(("status", "ping", "ps"), "health"),
     **dict.fromkeys(("cost", "costs", "spend", "stats"), "usage"),

@@ -4,16 +4,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
 
 from cyclopts import Parameter
+from msgspec import structs
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.commands import new_group
 from anthropic_proxy.cli.ledger_access import changing_database, name_author, open_ledger_for_reading
 from anthropic_proxy.cli.output import Column, Output, encode_printed_json, open_data_output
+from anthropic_proxy.cli.remote_proxy import RemoteProxy, find_remote_proxy
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.keys.administration import KeyAction, KeyOutcome, decode_command, open_administration
 from anthropic_proxy.console.keys.descriptions import (
+    decode_key,
     describe_changes,
     describe_rules,
     describe_unknown_routes,
@@ -24,6 +29,7 @@ from anthropic_proxy.console.keys.descriptions import (
 from anthropic_proxy.console.keys.limits import build_key_scope, build_team_scope
 from anthropic_proxy.console.keys.queries import (
     Spending,
+    decode_spending,
     find_team,
     list_audit_entries,
     list_keys,
@@ -113,9 +119,12 @@ def list_(*, as_json: bool = False) -> None:
     as_json
         Print one JSON array instead.
     """
-    with open_ledger_for_reading(load_command_settings()) as connection:
-        found = [] if connection is None else list_keys(EngineReader(connection))
-    output, now = Output(), time.time()
+    settings, output, now = load_command_settings(), Output(), time.time()
+    if (remote := _find_remote(settings)) is not None:
+        found: Sequence[VirtualKey] = remote.list_keys()
+    else:
+        with open_ledger_for_reading(settings) as connection:
+            found = [] if connection is None else list_keys(EngineReader(connection))
     if as_json:
         output.write_json([encode_key(key, now) for key in found])
         return
@@ -152,6 +161,9 @@ def show(key: str, *, as_json: bool = False) -> None:
         Print one JSON object instead.
     """
     settings = load_command_settings()
+    if (remote := _find_remote(settings)) is not None:
+        write_encoded_key(remote.request("GET", f"/admin/keys/{quote(key, safe='')}"), as_json=as_json)
+        return
     with open_ledger_for_reading(settings) as connection:
         if connection is None:
             raise UnknownModel(
@@ -348,6 +360,8 @@ def audit(*, since: str = "90d", as_json: bool = False, as_csv: bool = False) ->
 
 
 def _warn_of_unknown_routes(rules: Rules, settings: Settings) -> None:
+    if _find_remote(settings) is not None:
+        return
     for warning in describe_unknown_routes(rules.routes, settings):
         Output().write_notice(warning, "!", "warn")
 
@@ -362,8 +376,24 @@ def _execute(
     texts = {name: text for name, text in options.items() if text is not None}
     command = decode_command(action, target, texts, time.time(), prefix="--")
     settings = load_command_settings()
+    if (remote := _find_remote(settings)) is not None:
+        if action not in ("create", "change", "rotate", "revoke"):
+            raise ConfigurationError(
+                f"You are signed in at {remote.address}, where administrators change teams and end sign-ins. On the "
+                "machine of a proxy with VIRTUAL_KEYS=true, this command changes its database.",
+                code="remote-proxy",
+            )
+        given = {name: value for name, value in command.fields.items() if value != "" or name not in ("owner", "team")}
+        return remote.execute(structs.replace(command, fields=given)), settings
     with changing_database(settings), open_administration(settings, name_author()) as administration:
         return administration.execute(command), settings
+
+
+def _find_remote(settings: Settings) -> RemoteProxy | None:
+    """Return the proxy at which the user has signed in (`login`). None: there is none, or this machine has virtual keys
+    itself.
+    """
+    return None if settings.virtual_keys else find_remote_proxy()
 
 
 def write_new_key(outcome: KeyOutcome, completed_action: str, settings: Settings, *, as_json: bool) -> None:
@@ -383,9 +413,17 @@ def write_new_key(outcome: KeyOutcome, completed_action: str, settings: Settings
     for old in key.hashes[1:]:
         if old.expires_at is not None and old.expires_at > time.time():
             output.write_notice(f"The old text {old.hint} is valid until {format_time(old.expires_at)}.")
-    if not settings.virtual_keys:
+    if not settings.virtual_keys and find_remote_proxy() is None:
         step = f"Set VIRTUAL_KEYS=true in {settings.variables_file} and {settings.start_again}."
         output.write_notice(f"The proxy does not accept it yet. {step}", "!", "warn")
+
+
+def write_encoded_key(encoded: Mapping[str, Any], *, as_json: bool) -> None:
+    """`encoded`: JSON value of the API, with `spending`."""
+    if as_json:
+        Output().write_json(encoded)
+        return
+    write_key(decode_key(encoded), [decode_spending(each) for each in encoded["spending"]])
 
 
 def write_key(key: VirtualKey, spending: Sequence[Spending] = (), *, as_json: bool = False) -> None:

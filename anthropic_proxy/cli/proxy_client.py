@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from anthropic_proxy.engine.json_decoding import decode_json
 from anthropic_proxy.engine.platforms.program import COMMANDS_USER_AGENT
@@ -13,6 +14,10 @@ from anthropic_proxy.errors import UpstreamError, UpstreamUnreachable
 PROBE_TIMEOUT_SECONDS = 2.0
 STREAM_TIMEOUT_SECONDS = 30.0
 """Maximum number of seconds without data on an event stream of the proxy, which sends a comment every 10 seconds."""
+
+
+_REQUEST_TIMEOUT_SECONDS = 30.0
+_MAX_REPLY_BYTES = 4 * 1024 * 1024
 
 
 def get_json(
@@ -73,6 +78,26 @@ def stream_events(
                 name = line[7:].strip().decode()
             elif line.startswith(b"data: "):
                 yield name, line[6:].rstrip()
+
+
+def send_request(method: str, url: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+    """Return HTTP status and body of a proxy elsewhere, whose certificate the machine trusts. A redirect is not
+    followed. Raises `OSError`, and `ValueError` for a reply that is no HTTP.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    connection = http.client.HTTPConnection(host, parts.port, timeout=_REQUEST_TIMEOUT_SECONDS)
+    if parts.scheme == "https":
+        context = ssl.create_default_context()
+        connection = http.client.HTTPSConnection(host, parts.port, timeout=_REQUEST_TIMEOUT_SECONDS, context=context)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    try:
+        with closing(connection):
+            connection.request(method, target, body or None, headers)
+            response = connection.getresponse()
+            return response.status, response.read(_MAX_REPLY_BYTES)
+    except http.client.HTTPException as error:
+        raise ValueError(type(error).__name__) from None
 
 
 @contextmanager

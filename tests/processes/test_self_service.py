@@ -1,7 +1,10 @@
 """A signed-in person uses the own keys, requests and limits, and texts of others are opened with a trace."""
 
 import html
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +14,9 @@ import pytest
 
 from tests.support.dashboard import wait_for_request
 from tests.support.fakes.oidc import FakeProvider, running_provider
-from tests.support.server_process import Proxy, running_proxy
-from tests.support.sign_in import SAME_ORIGIN, Device, list_sign_in_settings, sign_in_to_dashboard
-from tests.support.waiting import wait_for
+from tests.support.server_process import Proxy, environment_of, running_proxy
+from tests.support.sign_in import SAME_ORIGIN, Browser, Device, list_sign_in_settings, sign_in_to_dashboard
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 ADMIN_KEY = "admin-canary0123456789abcdef01234567"
 IMAGE = {"type": "base64", "media_type": "image/gif", "data": "R0lGODdhAQABAIAAAP///////ywAAAAAAQABAAACAkQBADs="}
@@ -177,6 +180,55 @@ def test_texts_of_others_are_opened_by_an_admin_with_an_entry_of_the_audit_log(c
     assert ("dashboard (admin key 1)", request_id, owner) in _list_looks(company, "admin key 1")
     listed = company.admin.get(f"/api/requests/{request_id}").text
     assert "words of eve" not in listed
+
+
+def test_commands_of_another_machine_use_the_proxy_of_the_company(company: Company, tmp_path: Path) -> None:
+    company.enter("fay", "developers")
+    url = company.proxy.url
+    command = [sys.executable, "-m", "anthropic_proxy", "login", url]
+    with subprocess.Popen(command, env=environment_of(tmp_path), stdout=subprocess.PIPE, text=True) as started:
+        assert started.stdout is not None
+        link, code = (started.stdout.readline().split()[-1] for _ in range(2))
+        assert link == f"{url}/device?user_code={code}"
+        Browser(company.proxy).approve({"verification_uri_complete": link, "user_code": code})
+        assert started.wait(WAIT_SECONDS) == 0
+    (file,) = tmp_path.rglob("sign-in.json")
+    assert file.stat().st_mode & 0o777 == 0o600
+
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "anthropic_proxy", *words],
+            env=environment_of(tmp_path),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout + done.stderr
+
+    created = run("keys", "create", "fay-pc", "--expires", "30d", "--budget", "2USD/day")
+    text = created.splitlines()[0]
+    assert company.proxy.client(headers={"x-api-key": text}).get("/v1/models").status_code == 200
+    assert [one["name"] for one in json.loads(run("keys", "list", "--json"))] == ["fay-pc", "fay@example.com"]
+    shown = run("keys", "show", "fay-pc")
+    assert "fay@example.com" in shown
+    assert "$0.00 of $2.00 per day" in shown
+    assert "Key fay-pc is rotated" in run("keys", "rotate", "fay-pc")
+    assert run("keys", "change", "fay-pc", "--team", "other") == (
+        f"✕ {url}: The team is 'other'. Keys that fay@example.com creates have 'build': leave it out.\n"
+    )
+    assert run("keys", "revoke", "fay-pc").strip() == "✓ Key fay-pc is revoked."
+    assert run("keys", "team", "build", "--rpm", "9") == (
+        f"✕ You are signed in at {url}, where administrators change teams and end sign-ins. On the machine of a proxy "
+        "with VIRTUAL_KEYS=true, this command changes its database.\n"
+    )
+    stored = json.loads(file.read_text())
+    file.write_text(json.dumps({**stored, "expires_at": 0.0}))
+    assert "fay-pc" in run("keys", "list")
+    assert json.loads(file.read_text())["expires_at"] > 0
+    assert "Signed out at" in run("logout")
+    assert not file.exists()
+    client = company.proxy.client(headers={"authorization": f"Bearer {stored['access_token']}"})
+    wait_for(lambda: client.get("/v1/models"), lambda answer: answer.status_code == 401)
 
 
 def _list_looks(company: Company, name: str) -> list[tuple[str, str, Any]]:

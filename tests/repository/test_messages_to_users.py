@@ -135,6 +135,7 @@ def test_every_command_with_data_has_json() -> None:
     or one line of text."""
     groups = {"config", "db", "keys", "routes"}
     others = {"serve", "code", "run", "init", "completion", "import", "service", "version", "statusline"} | groups
+    others |= {"login", "logout"}
     names = {name for name in commands if not name.startswith("-")} - others
     found = [commands[name] for name in names] + [commands["config"][name] for name in ("show", "check")]
     found += [commands["keys"][name] for name in ("create", "list", "show", "rotate", "audit")]

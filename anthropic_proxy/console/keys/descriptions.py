@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from anthropic_proxy.console.keys.virtual_keys import AuditEntry, Team, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import AuditEntry, KeyHash, Team, VirtualKey
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import LIST_FIELDS, Rules
 
@@ -59,6 +59,37 @@ def encode_key(key: VirtualKey, now: float) -> dict[str, Any]:
         "person": key.person,
         **_encode_rules(key.rules),
     }
+
+
+def decode_key(encoded: Mapping[str, Any]) -> VirtualKey:
+    """Return a key from its JSON value (`encode_key`). It has one hash, of which only the hint is known."""
+    names = [name for name in Rules.__struct_fields__ if name in encoded]
+    times = {name: _decode_time(encoded.get(name)) for name in ("created_at", "expires_at", "revoked_at")}
+    hint = encoded.get("partial_key_hint", "")
+    return VirtualKey(
+        id=encoded["id"],
+        label=encoded["name"],
+        rules=msgspec.convert({name: encoded[name] for name in names}, Rules),
+        hashes=(KeyHash("", hint, times["created_at"] or 0.0, None),) if hint else (),
+        created_at=times["created_at"] or 0.0,
+        expires_at=times["expires_at"],
+        revoked_at=times["revoked_at"],
+        **{name: encoded.get(name, "") for name in ("owner", "team", "person", "problem")},
+    )
+
+
+def _decode_time(text: str | None) -> float | None:
+    return None if text is None else datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+def encode_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a `KeyCommand` as the API has them."""
+    encoded: dict[str, Any] = msgspec.to_builtins(dict(fields))
+    if "label" in encoded:
+        encoded["name"] = encoded.pop("label")
+    if encoded.get("expires_at") is not None:
+        encoded["expires_at"] = format_time(encoded["expires_at"])
+    return encoded
 
 
 def encode_team(team: Team) -> dict[str, Any]:

@@ -233,6 +233,16 @@ class Spending(Struct, frozen=True):
         return {**{name: getattr(self.budget, name) for name in names}, **amounts}
 
 
+def decode_spending(encoded: Mapping[str, Any]) -> Spending:
+    """Return a used amount from its JSON value (`Spending.encode`)."""
+    budget = msgspec.convert({name: encoded[name] for name in Budget.__struct_fields__ if name in encoded}, Budget)
+    unit = NANO_DOLLARS if budget.unit == "usd" else 1
+    forecast = encoded.get("forecast")
+    return Spending(
+        budget, round(encoded["used"] * unit), forecast=None if forecast is None else round(forecast * unit)
+    )
+
+
 async def read_all_spending(store: Store, scopes: Sequence[Scope], now: float) -> Sequence[Sequence[Spending]]:
     """Return the used amounts of all budgets of each of `scopes` (keys or teams), in the same order. The amounts are
     those of the period that contains `now`, in seconds since the epoch. Raises `StoreUnavailable`.
