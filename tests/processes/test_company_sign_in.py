@@ -68,6 +68,7 @@ def company(shared: Company) -> Company:
     shared.provider.refresh_status = 200
     shared.provider.may_refresh.set()
     shared.provider.error = ""
+    shared.provider.refreshes_shortly = False
     return shared
 
 
@@ -174,6 +175,24 @@ def test_a_refresh_asks_the_provider_and_follows_the_groups(company: Company) ->
     late = wait_for(device.send, lambda answer: answer.status_code == 401)
     assert {name: late.json()[name] for name in message} == message
     assert late.headers["x-should-retry"] == "false"
+
+
+def test_a_refresh_without_id_token_and_new_refresh_token_reads_the_user_info(company: Company) -> None:
+    device = company.new_device("hal@example.com", ("developers",))
+    device.sign_in()
+    company.provider.refreshes_shortly = True
+    company.new_device("hal@example.com", ("platform",))
+    assert [device.refresh().status_code for _ in range(2)] == [200, 200]
+    assert company.admin.get("/admin/keys/hal@example.com").json()["team"] == "core"
+    company.provider.revoke_refresh_tokens()
+    assert device.refresh().json()["error"] == "invalid_grant"
+    entry = company.admin.get("/admin/audit").json()["data"][0]
+    assert (entry["actor"], entry["action"], entry["changes"]["reason"]["after"]) == (
+        "sign-in (hal@example.com)",
+        "sign out",
+        "The identity provider does not accept the refresh token: the person has no access any more, or has to sign in "
+        "again.",
+    )
 
 
 def test_a_provider_that_does_not_answer_ends_no_sign_in(company: Company) -> None:

@@ -135,7 +135,13 @@ class OidcClient:
         """Ask whether the user `subject` still has access. Raises `GrantRejected` if not, and `OidcError` if the
         provider gives no answer.
         """
-        tokens = await self._request_tokens("refresh_token", refresh_token=refresh_token)
+        try:
+            tokens = await self._request_tokens("refresh_token", refresh_token=refresh_token)
+        except GrantRejected:
+            raise GrantRejected(
+                "The identity provider does not accept the refresh token: the person has no access any more, or has to "
+                "sign in again."
+            ) from None
         access_token, id_token = _find_text(tokens, "access_token"), _find_text(tokens, "id_token")
         claims: Mapping[str, Any] = {}
         if id_token:

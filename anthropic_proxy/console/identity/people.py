@@ -14,6 +14,8 @@ RETRY = "Sign in again."
 CHECK_CLIENT = "An administrator should compare OIDC_CLIENT_ID and OIDC_CLIENT_SECRET with the identity provider."
 CHECK_ISSUER = "An administrator should check OIDC_ISSUER."
 _MAX_NAME_CHARACTERS = 128
+_MAX_SUBJECT_CHARACTERS = 255
+"""OpenID Connect Core 1.0, section 2."""
 
 
 class OidcError(Exception):
@@ -59,6 +61,9 @@ def accept_user(settings: Settings, claims: Mapping[str, Any]) -> OidcUser:
             "provider sends no claim email_verified, an administrator should set OIDC_EMAIL_CLAIM to a claim that "
             "users cannot change."
         )
+    subject = str(claims["sub"])
+    if len(subject) > _MAX_SUBJECT_CHARACTERS:
+        raise UserRefused(f"The identity provider sent an id of {email} with {len(subject):,} characters (claim sub).")
     used = list_named_groups(settings)
     groups = tuple(
         name
@@ -67,7 +72,7 @@ def accept_user(settings: Settings, claims: Mapping[str, Any]) -> OidcUser:
     )
     name = claims.get("name")
     shown = name[:_MAX_NAME_CHARACTERS] if isinstance(name, str) and name.isprintable() else ""
-    user = OidcUser(provider.issuer, provider.client_id, str(claims["sub"]), email.lower(), groups, shown)
+    user = OidcUser(provider.issuer, provider.client_id, subject, email.lower(), groups, shown)
     if not _has_domain(provider, user.email):
         raise UserRefused(f"The domain of {email} is not accepted. OIDC_DOMAINS lists the accepted ones.")
     return user

@@ -56,6 +56,8 @@ class FakeProvider:
         """True: the scope offline_access gives a refresh token, which is replaced at each use."""
         self.refresh_status = 200
         """Status of the answer to a refresh. Not 200: it fails."""
+        self.refreshes_shortly = False
+        """True: the answer to a refresh has an access token only, and the refresh token stays valid."""
         self.may_refresh = threading.Event()
         """A refresh waits until it is set."""
         self.may_refresh.set()
@@ -118,6 +120,10 @@ class FakeProvider:
         known = self._refresh_tokens.pop(form.get("refresh_token", ""), None)
         if known is None:
             return 400, {"error": "invalid_grant"}
+        if self.refreshes_shortly:
+            self._refresh_tokens[form["refresh_token"]] = known
+            issued = self._issue({}, with_refresh=False)
+            return 200, {name: issued[name] for name in ("access_token", "token_type")}
         return 200, self._issue({}, with_refresh=True)
 
     def _issue(self, own: Claims, *, with_refresh: bool) -> Claims:
