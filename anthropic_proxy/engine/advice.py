@@ -93,6 +93,10 @@ class ProblemKind(Enum):
     )
     UNUSED_WITH_DEMO = "{named} set, but ", "{reason}."
     UNUSED_MODELS = "{named} set, but ", "{provider} serves the requested models themselves."
+    UNUSED_ALERTS = (
+        "[alerts] is set, but without virtual keys there are no budgets. ",
+        "Add VIRTUAL_KEYS=true to {file}",
+    )
     SHADOWED_MODELS = (
         "{subject} lists {models}. Without a prefix, {model} is sent to {target}. ",
         "For this server, request {prefix}/{model}",

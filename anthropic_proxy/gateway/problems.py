@@ -198,6 +198,8 @@ def _find_ignored_settings(
         if is_cloud and settings.keys.get(provider.name) and provider.name not in used:
             name = find_setting_name(provider)
             yield report_warning(ProblemKind.UNUSED_KEY, str(provider.key_variable), name=name, file=file)
+    if settings.alerts is not None and not settings.virtual_keys:
+        yield report_warning(ProblemKind.UNUSED_ALERTS, "url of [alerts]", file=file)
     names = [name for name in MODEL_VARIABLES if name in settings.origins]
     if preferred.name == "demo":
         reason = describe_demo(settings)
