@@ -355,6 +355,8 @@ class RouteResponse(Struct, frozen=True, kw_only=True):
     body: bytes | AsyncIterator[bytes] = b""
     """Body of the response. An iterator is a stream, such as `text/event-stream`; it is closed if the client
     disconnects."""
+    is_negotiated: bool = False
+    """True if an error status is part of a protocol, such as the answer to a poll. The log has it at `debug` only."""
 
 
 class Route(Struct, frozen=True, kw_only=True):

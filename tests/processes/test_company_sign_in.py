@@ -104,6 +104,9 @@ def test_discovery_and_device_authorization_have_the_form_of_the_protocol(compan
     pending, early = device.poll(), device.poll()
     assert (pending.status_code, pending.json()) == (400, {"error": "authorization_pending"})
     assert (early.status_code, early.json()) == (429, {"error": "slow_down"})
+    wrong = device.client.post("/oauth/token", data={"grant_type": "refresh_token", "refresh_token": "x"})
+    wait_for(lambda: wrong.headers["request-id"] in company.proxy.log)
+    assert pending.headers["request-id"] not in company.proxy.log, "polls are no errors"
 
 
 def test_a_person_signs_in_and_is_a_virtual_key_of_the_team_of_the_group(company: Company) -> None:

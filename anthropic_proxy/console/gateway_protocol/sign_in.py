@@ -61,7 +61,10 @@ class OAuthError(Exception):
 
     def build_response(self) -> RouteResponse:
         body = {"error": self.error, **({"error_description": self.description} if self.description else {})}
-        return RouteResponse(status=self.status, headers=_HEADERS, body=msgspec.json.encode(body))
+        is_poll = self.error in ("authorization_pending", "slow_down")
+        return RouteResponse(
+            status=self.status, headers=_HEADERS, body=msgspec.json.encode(body), is_negotiated=is_poll
+        )
 
 
 class SignInEndpoints:

@@ -706,6 +706,8 @@ async def _send_plugin_route(
         request_id=request.receipt.request_id,
     )
     response = await route.respond(route_request)
+    if response.is_negotiated:
+        request.receipt.outcome = NEGOTIATED
     await sink.send_route_response(response, has_body=scope["method"] != "HEAD")
 
 
