@@ -39,6 +39,8 @@ class Company:
         self.proxy = proxy
         self.provider = provider
         self.admin = proxy.client(headers={"x-api-key": ADMIN_KEY})
+        self.environment: dict[str, str] = {}
+        """That of commands on the machine of the proxy."""
 
     def enter(self, name: str, *groups: str) -> None:
         """Make a person the present user of the identity provider."""
@@ -84,7 +86,9 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
         }
         with running_proxy(directory, settings) as proxy:
             provider.redirect_uri = f"{proxy.url}/dashboard/oidc/callback"
-            yield Company(proxy, provider)
+            company = Company(proxy, provider)
+            company.environment = {**environment_of(directory), **settings, "DASHBOARD_URL": proxy.url}
+            yield company
 
 
 def test_a_person_manages_the_own_keys_by_api(company: Company) -> None:
@@ -178,8 +182,31 @@ def test_texts_of_others_are_opened_by_an_admin_with_an_entry_of_the_audit_log(c
     by_key.post("/dashboard/sign-in", data={"key": ADMIN_KEY})
     assert "words of eve" in by_key.get(pages[0]).text
     assert ("dashboard (admin key 1)", request_id, owner) in _list_looks(company, "admin key 1")
+    company.admin.post("/admin/keys/eve@example.com", json={"owner": "lead@example.com"})
+    assert "words of eve" not in lead.get(pages[0]).text
     listed = company.admin.get(f"/api/requests/{request_id}").text
     assert "words of eve" not in listed
+
+
+def test_commands_show_texts_of_others_with_an_entry_of_the_audit_log(company: Company) -> None:
+    gil = company.new_client("gil", "developers")
+    request_id = company.send(gil, "words of gil", "session-of-gil")
+
+    def explain(setting: str) -> subprocess.CompletedProcess[str]:
+        environment = {**company.environment, "ADMINS_READ_CONTENT": setting}
+        command = [sys.executable, "-m", "anthropic_proxy", "explain", request_id, "--body"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    refused = explain("false")
+    assert "words of gil" not in refused.stdout
+    assert refused.stderr.startswith(
+        f"✕ --body needs the text of {request_id}, which another person has sent. Administrators read texts of others "
+        "only with ADMINS_READ_CONTENT=true in "
+    )
+    assert _list_looks(company, "command (") == []
+    assert "words of gil" in explain("true").stdout
+    ((_, place, changes),) = _list_looks(company, "command (")
+    assert (place, changes["owner"]["after"]) == (request_id, "gil@example.com")
 
 
 def test_commands_of_another_machine_use_the_proxy_of_the_company(company: Company, tmp_path: Path) -> None:

@@ -65,6 +65,8 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
     def require_change(self, key: VirtualKey, *, of_fields: bool) -> None:
         """Raise `PermissionDenied` if this user may not rotate, revoke or (`of_fields`) change the key."""
         reason = self.explain_denial(key)
+        if not reason and of_fields and is_of_person(key) and not may(self.role, "manage all keys"):
+            reason = f"The key {key.label!r} is a person or a service, which only an administrator changes."
         if not reason and of_fields and not self.changes_fields(key):
             reason = f"An administrator created the key {key.label!r} and changes its fields. Rotate or revoke it."
         if reason:
@@ -77,9 +79,14 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
             )
 
     def require_fields(self, given: Mapping[str, Any], person: VirtualKey | None) -> None:
-        """Raise `InvalidRequest` for an owner or a team that this user may not give to a key. `person`: the key of the
-        user, if the changed key refers to it.
+        """Raise `InvalidRequest` for a label, an owner or a team that this user may not give to a key. `person`: the
+        key of the user, if the changed key refers to it.
         """
+        if not may(self.role, "manage all keys") and {"@", "/"} & set(str(given.get("label", ""))):
+            raise InvalidRequest(
+                f"The label is {given['label']!r}. Labels with @ or / are those of persons and services.",
+                code="virtual-key-fields",
+            )
         if person is not None:
             for name, own in (("owner", person.owner), ("team", person.team)):
                 if str(given.get(name, own)).lower() != own.lower():

@@ -13,6 +13,7 @@ from typing import Any
 from msgspec import Struct, field, structs
 from sqlalchemy import (
     ColumnClause,
+    ColumnElement,
     Connection,
     Engine,
     FromClause,
@@ -128,6 +129,9 @@ class ReadAccess(Struct, kw_only=True):
     """Labels of the keys whose requests may be read. None: all requests."""
     text_labels: Sequence[str] | None
     """Labels of the keys whose stored texts may be read. None: all texts."""
+    text_owner: str = ""
+    """E-mail address of the user, in lower case, whose texts may be read, too. The owner at the time of a request
+    counts, so that nobody gets texts of others by a change of a key's owner. "": none."""
     opens_others: bool = False
     """True if the user may open further texts."""
     opened: set[str] = field(default_factory=set)
@@ -135,7 +139,13 @@ class ReadAccess(Struct, kw_only=True):
 
     def find_others(self, rows: Sequence[StoredRequest]) -> Sequence[StoredRequest]:
         """Return those of `rows` whose texts are not the user's own."""
-        return [] if self.text_labels is None else [row for row in rows if row.key_label not in self.text_labels]
+        if (labels := self.text_labels) is None:
+            return []
+        return [
+            row
+            for row in rows
+            if row.key_label not in labels and not (self.text_owner and row.owner.lower() == self.text_owner)
+        ]
 
 
 def find_key_labels(connection: Connection, owner: str, teams: Collection[str] = ()) -> list[str]:
@@ -151,7 +161,7 @@ def find_key_labels(connection: Connection, owner: str, teams: Collection[str] =
 
 def restrict_reading(connection: Connection, user: LedgerUser, settings: Settings) -> ReadAccess:
     """Limit a connection to what the user, with its teams, may read."""
-    texts: Sequence[str] | None = find_key_labels(connection, user.email)
+    texts: Sequence[str] | None = ()
     labels = None
     if not may(user.role, "read all requests"):
         teams = user.teams if may(user.role, "read team requests") else ()
@@ -162,7 +172,7 @@ def restrict_reading(connection: Connection, user: LedgerUser, settings: Setting
         own = [COMMON_VALUES["key_label"], *(f"key {number}" for number in numbers)]
         texts = own if settings.virtual_keys or settings.oidc is not None else None
     opens_others = may(user.role, "read texts of others") and settings.admins_read_content
-    access = ReadAccess(labels=labels, text_labels=texts, opens_others=opens_others)
+    access = ReadAccess(labels=labels, text_labels=texts, text_owner=user.email, opens_others=opens_others)
     restrict_rows(connection, access)
     return access
 
@@ -183,7 +193,10 @@ def restrict_rows(connection: Connection, access: ReadAccess) -> None:
 
     def permit_texts() -> FromClause:
         assert access.text_labels is not None
-        own = exists().where(requests.c.id == contents.c.request_id, requests.c.key_label.in_(access.text_labels))
+        senders: list[ColumnElement[bool]] = [requests.c.key_label.in_(access.text_labels)]
+        if access.text_owner:
+            senders.append(func.lower(requests.c.owner) == access.text_owner)
+        own = exists().where(requests.c.id == contents.c.request_id, or_(*senders))
         allowed = or_(own, contents.c.request_id.in_(sorted(access.opened)))
         return select(contents).where(allowed).subquery(contents.name)
 

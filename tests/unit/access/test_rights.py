@@ -170,3 +170,16 @@ async def test_the_rules_and_the_end_of_the_person_apply_to_its_keys(tmp_path: P
     )
     await keys.table.stop()
     keys.connection.close()
+
+
+def test_nobody_takes_the_label_of_a_person_or_a_service(office: Office) -> None:
+    for rights, label in ((ANN, "ben@example.com"), (LEAD, "ci/example/app")):
+        assert office.refuse(rights, "create", label=label, team="build") == (
+            f"400 The label is {label!r}. Labels with @ or / are those of persons and services."
+        )
+    office.execute(ANN, "create", label="laptop")
+    assert "Labels with @ or /" in office.refuse(ANN, "change", "laptop", label="x@y")
+    assert office.refuse(LEAD, "change", "ann@example.com", owner="lead@example.com") == (
+        "403 The key 'ann@example.com' is a person or a service, which only an administrator changes. Nothing was "
+        "changed."
+    )
