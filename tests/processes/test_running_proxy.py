@@ -456,7 +456,8 @@ def test_the_start_calls_no_server_ready_that_does_not_answer(openai: Running, t
     (ready,) = (line for line in lines if line.startswith("  ready: "))
     assert ready.partition("  not set")[0].strip() == f"ready: openai ({openai.url}/v1)"
     done = run_command("config", "check", directory=tmp_path, settings=settings)
-    assert (done.returncode, done.stdout) == (0, "  ✓ The settings are valid. No provider was called.\n")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [line for line in lines if "does not answer" in line]
 
 
 def test_an_address_without_its_version_is_reported_before_the_first_request(openai: Running, tmp_path: Path) -> None:
