@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.client_limits import (
+    ServedModels,
     describe_prices,
     find_model_price,
     find_served_models,
@@ -71,50 +73,85 @@ class GeneratedSettings:
         return generated
 
 
+class _Offer(Struct, frozen=True):
+    """Models that a person may request."""
+
+    entries: Sequence[ModelEntry]
+    """Claude models of the list of the proxy."""
+    served: ServedModels
+    """What replies to the newest of them in each tier."""
+    named: Mapping[str, ModelFeatures]
+    """Id with prefix → other model, which gets a row of its own."""
+    forbids_some: bool
+    """True if the rules forbid a Claude model of the list."""
+    may_have_others: bool
+    """True if the rules may allow models that no list has."""
+
+    @property
+    def ids(self) -> list[str]:
+        return [*(one.id for one in self.entries), *self.named]
+
+
 async def generate_settings(gateway: Gateway, rules: Sequence[Rules]) -> dict[str, Any]:
     """`rules`: those of the key and its team. Settings without a value are left out. A model that the rules forbid is
     not offered; `availableModels` is [] if they certainly forbid all.
     """
     await asyncio.to_thread(PRICE_SOURCE.load)
-    settings = gateway.settings
-    listed = gateway.list_models()
-    entries, others = [one for one in listed if "/" not in one.id], [one for one in listed if "/" in one.id]
-    providers = {one.model: one.provider for one in await gateway.describe_models([one.id for one in entries])}
-    prefixes = {name: find_registry(settings).find(provider).prefix for name, provider in providers.items()}
-    offered = [one for one in entries if _is_allowed(one, prefixes.get(one.id, _VENDOR), rules, settings)]
-    served = find_served_models({"data": msgspec.to_builtins(offered)}, settings)
-    names = [one.id.removeprefix("claude-") for one in others]
-    named = _list_named_models(settings, rules, names, all_listed=not offered)
-    named = [name for name in named if name not in {one.target for one in served.tiers}][:_MAX_ROWS]
-    features = {one.model: one for one in await gateway.describe_models(named)}
-    prices = PriceList(settings)
+    settings, offer = gateway.settings, await _find_offer(gateway, rules)
     found: dict[str, Any] = {}
-    variables = list_name_variables(served.tiers, served.prices, {})
-    rows = build_model_picker(served.tiers, variables, served.prices, {}, ())
+    tiers, prices = offer.served.tiers, offer.served.prices
+    variables = list_name_variables(tiers, prices, {})
     if variables:
-
-        def read_models(names: Sequence[str]) -> Sequence[Mapping[str, Any]]:
-            return [msgspec.to_builtins(one) for one in gateway.list_models(*names)]
-
-        requested = [one.id for one in served.tiers if one.tier in MAIN_MODELS] or [one.id for one in served.tiers]
-        windows = list_window_variables(read_models, served, requested)
-        limits = {name: text for name, text in windows.items() if name not in (LIMITING_MODEL, ASSUMED_MODEL)}
-        found["env"] = {**variables, **limits, **list_limit_variables(served.tiers, is_managed=True)}
-    if features:
-        texts = describe_prices(features, settings)
-        options = [*rows.get("options", ()), *(_build_row(one, texts.get(name, "")) for name, one in features.items())]
-        rows = {**rows, "options": options}
+        found["env"] = {**variables, **_list_limits(gateway, offer.served)}
+    rows = build_model_picker(tiers, variables, prices, {}, ())
+    if offer.named:
+        texts = describe_prices(offer.named, settings)
+        named = [_build_row(one, texts.get(name, "")) for name, one in offer.named.items()]
+        rows = {**rows, "options": [*rows.get("options", ()), *named]}
     if rows:
         found["modelPicker"] = rows
-    ids = [*(one.id for one in offered), *features]
-    if len(offered) < len(entries) and (ids or not any(map(_has_unlisted_models, rules))):
-        first = next((one.id for one in served.tiers), next(iter(features), ""))
-        found |= {"availableModels": ids, **({"model": first, "enforceAvailableModels": True} if first else {})}
-    if overrides := _list_prices(offered, features, prices, settings):
+    if offer.forbids_some and (offer.ids or not offer.may_have_others):
+        found["availableModels"] = offer.ids
+        first = next((one.id for one in tiers), next(iter(offer.named), ""))
+        found |= {"model": first, "enforceAvailableModels": True} if first else {}
+    if overrides := _list_prices(offer, PriceList(settings), settings):
         found["modelPricing"] = {"overrides": overrides}
     if auto_mode := _build_auto_mode(settings.auto_mode):
         found["autoMode"] = auto_mode
     return found
+
+
+async def _find_offer(gateway: Gateway, rules: Sequence[Rules]) -> _Offer:
+    settings, listed = gateway.settings, gateway.list_models()
+    entries = [one for one in listed if "/" not in one.id]
+    providers = {one.model: one.provider for one in await gateway.describe_models([one.id for one in entries])}
+    prefixes = {name: find_registry(settings).find(provider).prefix for name, provider in providers.items()}
+    offered = [one for one in entries if _is_allowed(one, prefixes.get(one.id, _VENDOR), rules, settings)]
+    served = find_served_models({"data": msgspec.to_builtins(offered)}, settings)
+    others = [one.id.removeprefix("claude-") for one in listed if "/" in one.id]
+    targets = {one.target for one in served.tiers}
+    named = [
+        name for name in _list_named_models(settings, rules, others, all_listed=not offered) if name not in targets
+    ]
+    return _Offer(
+        entries=offered,
+        served=served,
+        named={one.model: one for one in await gateway.describe_models(named[:_MAX_ROWS])},
+        forbids_some=len(offered) < len(entries),
+        may_have_others=any(map(_has_unlisted_models, rules)),
+    )
+
+
+def _list_limits(gateway: Gateway, served: ServedModels) -> dict[str, str]:
+    """Return the variables with the limits of a conversation, without those of which a user would have to approve."""
+
+    def read_models(names: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+        return [msgspec.to_builtins(one) for one in gateway.list_models(*names)]
+
+    requested = [one.id for one in served.tiers if one.tier in MAIN_MODELS] or [one.id for one in served.tiers]
+    windows = list_window_variables(read_models, served, requested)
+    limits = {name: text for name, text in windows.items() if name not in (LIMITING_MODEL, ASSUMED_MODEL)}
+    return {**limits, **list_limit_variables(served.tiers, is_managed=True)}
 
 
 def _is_allowed(entry: ModelEntry, prefix: str, rules: Sequence[Rules], settings: Settings) -> bool:
@@ -179,14 +216,14 @@ def find_similar_model(model: ModelFeatures) -> str:
     return max(known, key=rank)
 
 
-def _list_prices(
-    offered: Sequence[ModelEntry], features: Mapping[str, ModelFeatures], prices: PriceList, settings: Settings
-) -> dict[str, dict[str, float]]:
+def _list_prices(offer: _Offer, prices: PriceList, settings: Settings) -> dict[str, dict[str, float]]:
     """Return the prices in dollars per million tokens that Claude Code cannot know: of other models, and the company's
     own.
     """
     found: dict[str, dict[str, float]] = {}
-    targets = {**{one.id: one.target or f"{_VENDOR}/{one.id}" for one in offered}, **{name: name for name in features}}
+    targets = {one.id: one.target or f"{_VENDOR}/{one.id}" for one in offer.entries} | {
+        name: name for name in offer.named
+    }
     for name, target in targets.items():
         price = find_model_price(prices, settings, target)
         if price is not None and (price.is_final or not target.endswith(f"/{name}") or name == target):
