@@ -221,10 +221,12 @@ The tokens are stored in sign-in.json of the settings folder of this user, which
     ),
     "db": Command(
         "db:db",
-        "Migrate, check or export the database of the usage ledger.",
+        "Migrate, check, export, back up or restore the database of the usage ledger.",
         (
             "db check",
             "db export > requests.csv",
+            "db backup ledger-backup.sqlite3",
+            "db restore ledger-backup.sqlite3",
         ),
         panel=_SET_UP,
     ),

@@ -1,6 +1,7 @@
-"""Commands `db upgrade`, `db check` and `db export` for the ledger, the database of client requests."""
+"""Commands `db upgrade`, `check`, `export`, `backup` and `restore` for the ledger, the database of requests."""
 
 import sys
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
@@ -9,6 +10,7 @@ from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.commands import new_group
 from anthropic_proxy.cli.ledger_access import changing_database, open_ledger_for_reading
 from anthropic_proxy.cli.output import Output, encode_printed_json, open_data_output
+from anthropic_proxy.console.ledger.backup import restore_ledger_backup, write_ledger_backup
 from anthropic_proxy.console.ledger.database import find_database, open_for_writing
 from anthropic_proxy.console.ledger.engines import find_database_problems
 from anthropic_proxy.console.ledger.export import (
@@ -21,7 +23,7 @@ from anthropic_proxy.console.ledger.migrations import NEWEST_VERSION
 from anthropic_proxy.console.ledger.request_queries import stream_stored_requests
 
 db = new_group("db")
-"""Group of the commands `db upgrade`, `db check` and `db export`."""
+"""Group of the commands `db upgrade`, `db check`, `db export`, `db backup` and `db restore`."""
 
 
 @db.command
@@ -74,3 +76,41 @@ def export(*, form: Annotated[Literal["csv", "json"], Parameter(name="--format")
             return
         for row in rows:
             output.write(encode_printed_json(build_request_object(row)))
+
+
+@db.command
+def backup(file: Path, /) -> None:
+    """Copy the ledger to a new file, also while servers run: requests, texts, keys, teams, sign-ins, audit log.
+
+    SQLite: a database file. PostgreSQL: a dump of the schema anthropic_proxy by pg_dump. Only its user can read it.
+
+    Parameters
+    ----------
+    file
+        File that does not exist yet.
+    """
+    settings, output = load_command_settings(), Output()
+    with changing_database(settings) as place:
+        found = write_ledger_backup(settings, file)
+    output.write_line(f"  {output.paint('✓', 'ok')} {file} is a copy of {place} ({found}).")
+
+
+@db.command
+def restore(file: Path, /, *, force: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """Make a backup of `db backup` the ledger. Stop all servers before: a database that they have opened is refused.
+
+    An earlier schema is migrated by the next server. A SQLite file that is replaced is kept as ledger.sqlite3.replaced.
+
+    Parameters
+    ----------
+    file
+        Backup.
+    force
+        Replace a ledger that has requests, keys or sign-ins.
+    """
+    settings, output = load_command_settings(), Output()
+    with changing_database(settings) as place:
+        found, kept = restore_ledger_backup(settings, file, replaces=force)
+    output.write_line(f"  {output.paint('✓', 'ok')} {place} is now a copy of {file} ({found}).")
+    if kept is not None:
+        output.write_line(f"  The ledger before it is {kept}.")

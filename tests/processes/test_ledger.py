@@ -11,9 +11,11 @@ import pytest
 
 from anthropic_proxy.console.keys.administration import open_administration
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
+from anthropic_proxy.console.ledger.migrations import NEWEST_VERSION
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.secrets import Secret
+from tests.support.command_line import run_command
 from tests.support.fakes.server import Running
 from tests.support.ledger import create_earlier_schema, plain_connection
 from tests.support.machine_pauses import unpaused_time
@@ -178,3 +180,44 @@ def test_a_killed_server_loses_no_more_than_the_last_second(
         assert len(set(stored) - possible) <= 4 * (number + 1), "replies that were on their way to a client"
         assert sums == rows
     assert len(stored) <= len(openai.journal.exchanges)
+
+
+def test_a_backup_under_load_is_complete_and_is_restored_after_the_stop(
+    openai: Running, settings: dict[str, str], tmp_path: Path
+) -> None:
+    file, copy = tmp_path / FILE, tmp_path / "copy.sqlite3"
+    place = {"DATABASE_URL": f"sqlite:///{file}"}
+    with running_proxy(tmp_path, settings | place) as proxy:
+        load = Load(proxy)
+        wait_for_rows(proxy, 20)
+        before = load.count_finished(1.0)
+        saved = run_command("db", "backup", str(copy), directory=tmp_path, settings=place)
+        assert (saved.returncode, saved.stderr) == (0, "")
+        wait_for_rows(
+            proxy, total(proxy.client().get(METRICS), "anthropic_proxy_ledger_rows_total", result="written") + 20
+        )
+        refused = run_command("db", "restore", str(copy), "--force", directory=tmp_path, settings=place)
+        assert (refused.returncode, refused.stderr) == (
+            2,
+            f"✕ Another program has opened {file}, such as a running proxy. Stop it, and restore again.\n",
+        )
+        proxy.stop()
+        load.join()
+    with closing(sqlite3.connect(copy)) as database:
+        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        (count,) = database.execute("SELECT count(*) FROM requests").fetchone()
+        assert database.execute("SELECT sum(requests) FROM hourly").fetchone() == (count,)
+    assert count >= before
+    found = f"requests: {count:,}, virtual keys: 0, sign-ins: 0, schema: {NEWEST_VERSION}"
+    assert saved.stdout == f"  ✓ {copy} is a copy of {file} ({found}).\n"
+    refused = run_command("db", "restore", str(copy), directory=tmp_path, settings=place)
+    assert refused.returncode == 2
+    assert refused.stderr.endswith(", virtual keys: 0, sign-ins: 0). `--force` replaces it with the backup.\n")
+    restored = run_command("db", "restore", str(copy), "--force", directory=tmp_path, settings=place)
+    assert (restored.returncode, restored.stdout, restored.stderr) == (
+        0,
+        f"  ✓ {file} is now a copy of {copy} ({found}).\n  The ledger before it is {file}.replaced.\n",
+        "",
+    )
+    with running_proxy(tmp_path, settings | place) as proxy:
+        assert proxy.client().get("/api/usage").json()["total"]["requests"] == count
