@@ -56,6 +56,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
             "DATABASE_URL": f"sqlite:///{directory}/ledger.sqlite3",
             "SIGN_IN_NOTICE": "Questions: platform@example.com",
             "OIDC_DOMAINS": "example.com",
+            "KEYS_PER_PERSON": "2",
         }
         with running_proxy(directory, settings) as proxy:
             provider.redirect_uri = f"{proxy.url}/dashboard/oidc/callback"
@@ -178,6 +179,26 @@ def test_a_refresh_asks_the_provider_and_follows_the_groups(company: Company) ->
     late = wait_for(device.send, lambda answer: answer.status_code == 401)
     assert {name: late.json()[name] for name in message} == message
     assert late.headers["x-should-retry"] == "false"
+
+
+def test_own_keys_end_with_the_access_of_their_person(company: Company) -> None:
+    """Also with a second device, which has not asked since."""
+    first = company.new_device("ida@example.com", ("developers",))
+    token = first.sign_in()["access_token"]
+    second = Device(company.proxy)
+    second.sign_in()
+    person = company.proxy.client(headers={"authorization": f"Bearer {token}"})
+    key = person.post("/admin/keys", json={"name": "ida's laptop"}).json()["key"]
+    assert wait_for(lambda: first.send(key), lambda answer: answer.status_code == 200)
+    company.new_device("ida@example.com", ())
+    assert first.refresh().status_code == 400
+    refused = wait_for(lambda: first.send(key), lambda answer: answer.status_code == 401)
+    before, _, rest = refused.json()["error"]["message"].partition(" has ended at ")
+    assert before == 'The key "ida\'s laptop" is rejected, because the access of its owner'
+    assert rest.partition(". ")[2] == "The owner signs in again from Claude Code."
+    assert second.refresh().status_code == 400
+    company.new_device("ida@example.com", ("developers",)).sign_in()
+    assert wait_for(lambda: first.send(key), lambda answer: answer.status_code == 200)
 
 
 def test_a_refresh_without_id_token_and_new_refresh_token_reads_the_user_info(company: Company) -> None:

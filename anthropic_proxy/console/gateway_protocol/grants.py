@@ -230,7 +230,9 @@ class Grants:
         return structs.replace(renewed, checked_at=checked_at, refreshed_at=now)
 
     def end(self, sign_in: str, user: OidcUser, reason: str) -> None:
-        """Does nothing if the sign-in has ended."""
+        """`sign_in`: id of the sign-in, or of the person's key for all its sign-ins. `reason`: why the identity
+        provider refuses the person; "": the person has signed out. Does nothing if the sign-in has ended.
+        """
         with self._open() as connection:
             fields: Mapping[str, Any] = {"reason": reason} if reason else {}
             try:

@@ -17,7 +17,7 @@ from anthropic_proxy.console.gateway_protocol.grants import CODE_SECONDS, Grants
 from anthropic_proxy.console.identity.attempts import IdentityProvider
 from anthropic_proxy.console.identity.limits import AddressLimit, Window
 from anthropic_proxy.console.identity.oidc_client import GrantRejected
-from anthropic_proxy.console.identity.people import OidcError, OidcUser, accept_user
+from anthropic_proxy.console.identity.people import OidcError, OidcUser, UserRefused, accept_user
 from anthropic_proxy.console.keys.access_tokens import TokenKeys, build_claims, find_own_claims
 from anthropic_proxy.console.keys.descriptions import hash_key
 from anthropic_proxy.console.keys.sign_ins import SignIn
@@ -250,7 +250,8 @@ class SignInEndpoints:
             )
         except OidcError as error:
             reason = error.message
-            await self._use_database(sign_in.id, lambda: grants.end(sign_in.id, sign_in.user, reason))
+            ended = sign_in.key_id if isinstance(error, UserRefused) else sign_in.id  # of the person, or of the device
+            await self._use_database(sign_in.id, lambda: grants.end(ended, sign_in.user, reason))
             self._current_gateway.log_warning_each_time(f"The sign-in of {sign_in.user.email} has ended. {reason}")
             return None
         except OAuthError:

@@ -230,13 +230,15 @@ class KeyAdministration:
         _require_expected(found, command)
         changes: Changes = {"sign_ins": ([each.id for each in found], [])}
         if not dry_run:
-            key = require_key(self._connection, found[0].key_id)
+            key, now = require_key(self._connection, found[0].key_id), to_microseconds(self._clock())
             for each in found:
                 self._connection.execute(
-                    "UPDATE sign_ins SET ended_at = ?, provider_token = '' WHERE id = ?",
-                    (to_microseconds(self._clock()), each.id),
+                    "UPDATE sign_ins SET ended_at = ?, provider_token = '' WHERE id = ?", (now, each.id)
                 )
-            reason = command.fields.get("reason")
+            if reason := command.fields.get("reason"):  # own keys end too, unless another device proves the access
+                column = "key_id" if command.target == key.id else "id"
+                statement = f"UPDATE sign_ins SET ends_at = ? WHERE {column} = ? AND ends_at > ?"
+                self._connection.execute(statement, (now, command.target, now))
             self.record("sign out", name_key(key), {**changes, **({"reason": (None, reason)} if reason else {})})
         verb = f"{formats.plural(len(found), 'sign-in')} of {found[0].user.email} {'is' if len(found) == 1 else 'are'}"
         return KeyOutcome(sign_ins=found, changes=changes, sentence=f"{verb} ended.")

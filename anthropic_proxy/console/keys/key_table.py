@@ -17,7 +17,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.console.identity.people import OidcUser
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope
 from anthropic_proxy.console.keys.queries import find_newest_audit_id, list_keys, list_teams
-from anthropic_proxy.console.keys.sign_ins import SignIn, list_sign_ins
+from anthropic_proxy.console.keys.sign_ins import SignIn, list_access_ends, list_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import KeyHash, Team, VirtualKey
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
@@ -27,6 +27,7 @@ from anthropic_proxy.console.ledger.database import (
     open_for_reading,
     open_for_writing,
 )
+from anthropic_proxy.console.ledger.units import DAY_SECONDS
 from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.errors import ConfigurationError, ProxyBusy
 from anthropic_proxy.gateway.settings import Settings
@@ -42,9 +43,10 @@ _FAILURE_EFFECTS = {
     False: "Until they are read, requests with a virtual key receive 529.",
 }
 """True if keys were read since the start → effect of a failed query, as the end of a warning."""
-Ending = Literal["unknown", "revoked", "unreadable", "expired", "replaced"]
+Ending = Literal["unknown", "revoked", "unreadable", "expired", "replaced", "no access"]
 """Reason for which the text of a key is not accepted. `replaced`: by a rotation, which gave the key a new text.
-`unreadable`: the row of the key or of its team in the database is invalid."""
+`unreadable`: the row of the key or of its team in the database is invalid. `no access`: the person who created it was
+refused by the identity provider, or has not signed in for a long time."""
 
 
 class KeysUnavailable(ProxyBusy):
@@ -222,9 +224,21 @@ class KeyTable:
             unread: list[VirtualKey | Team] = [*(key for key in keys if key.revoked_at is None), *teams.values()]
             self._teams = teams
             self._keys = {key.id: key for key in keys if key.id not in rejected}
+            sign_in = self._settings.sign_in
+            access_ends = {} if sign_in is None else list_access_ends(connection)
+
+            def find_access_end(key: VirtualKey, key_hash: KeyHash) -> float:
+                """Until when the person of an own key is taken to have access."""
+                if sign_in is None or not key.person:
+                    return math.inf
+                # only somebody with access creates or rotates an own key
+                return access_ends.get(key.person, key_hash.created_at + sign_in.days * DAY_SECONDS)
+
             # the last one: `find_scopes` finds the key of each accepted entry
             self._entries = {
-                each.hash: _build_entry(key, each, by_id.get(key.person), key.id not in rejected)
+                each.hash: _build_entry(
+                    key, each, by_id.get(key.person), find_access_end(key, each), key.id not in rejected
+                )
                 for key in keys
                 for each in key.hashes
             }
@@ -255,9 +269,13 @@ def _build_client(key: VirtualKey) -> Client:
     return Client(name=key.label, role="member", key_id=key.id, owner=key.owner or "", team=key.team or "")
 
 
-def _build_entry(key: VirtualKey, key_hash: KeyHash, person: VirtualKey | None, is_readable: bool) -> KeyEntry:
-    """The earliest end counts: of the text, or of the key, or of its person, by expiry or revocation."""
-    ends: list[tuple[float, Ending]] = [(math.inf, "expired")]
+def _build_entry(
+    key: VirtualKey, key_hash: KeyHash, person: VirtualKey | None, access_ends_at: float, is_readable: bool
+) -> KeyEntry:
+    """The earliest end counts: of the text, or of the key, or of its person, by expiry or revocation, or of the
+    person's access.
+    """
+    ends: list[tuple[float, Ending]] = [(math.inf, "expired"), (access_ends_at, "no access")]
     if not is_readable:
         ends.append((-math.inf, "unreadable"))
     for one in (key, person):

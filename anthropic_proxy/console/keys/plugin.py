@@ -316,6 +316,8 @@ _REJECTED: Mapping[Ending, str] = {
     "anthropic-proxy keys change {argument} --expires 30d",
     "replaced": "The key {label!r} was replaced at {end}{typed}. Use its new text, or create another one:  "
     "anthropic-proxy keys rotate {argument}",
+    "no access": "The key {label!r} is rejected, because the access of its owner has ended at {end}. The owner "
+    "signs in again from Claude Code.",
 }
 
 

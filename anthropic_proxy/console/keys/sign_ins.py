@@ -3,7 +3,7 @@
 A person is a virtual key without a text, so that limits, budgets, ledger and audit log are those of keys.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -37,6 +37,7 @@ class SignIn(Struct, frozen=True, kw_only=True):
     refreshed_at: float
     """Time at which the device got its latest access token."""
     ends_at: float
+    """Time until which the person is taken to have access. A refusal of the identity provider sets it."""
     ended_at: float | None = None
     """Time of the sign-out. None: it has not ended before `ends_at`."""
     provider_token: str = ""
@@ -65,6 +66,14 @@ def encode_sign_in(sign_in: SignIn) -> dict[str, Any]:
 def list_sign_ins(connection: Reader, now: float) -> Sequence[SignIn]:
     """Return the sign-ins that have not ended, the latest first."""
     return _read(connection, "ended_at IS NULL AND ends_at > ? ORDER BY created_at DESC, id", to_microseconds(now))
+
+
+def list_access_ends(connection: Reader) -> Mapping[str, float]:
+    """Return the id of each person's key → time until which the person is taken to have access, also without devices.
+    A person who has not signed in for a month is left out.
+    """
+    rows = connection.query("SELECT key_id, max(ends_at) FROM sign_ins GROUP BY key_id")
+    return {str(key): end / MICROSECONDS for key, end in rows if isinstance(end, int)}
 
 
 def find_sign_ins(connection: Reader, name: str, now: float) -> Sequence[SignIn]:
