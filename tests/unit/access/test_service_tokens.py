@@ -313,3 +313,22 @@ async def test_a_false_token_is_refused(app: App, provider: FakeProvider, name: 
     assert (refused.status, message) == (401, f"The token is not accepted: {reason}.")
     assert provider.key_requests <= 2
     assert (await send(app, "GET", "/admin/keys", x_api_key=ADMIN)).json["data"] == []
+
+
+async def test_without_keys_of_the_issuer_a_token_has_to_wait(app: App, provider: FakeProvider) -> None:
+    provider.published = ["encryption"]
+    for _ in range(3):
+        waiting = await ask(app, sign(new_claims(provider), "rsa"))
+        assert (waiting.status, waiting.headers["retry-after"], waiting.message) == (
+            529,
+            "5",
+            "The token cannot be checked. The identity provider has no usable keys for signatures.",
+        )
+    assert provider.key_requests == 1
+
+
+async def test_an_unknown_key_causes_one_request_for_new_keys(app: App, provider: FakeProvider) -> None:
+    assert (await ask(app, sign(new_claims(provider), "rsa"))).status == 200
+    for number in range(5):
+        assert (await ask(app, sign(new_claims(provider), "rsa", kid=f"key-{number}"))).status == 401
+    assert provider.key_requests <= 2
