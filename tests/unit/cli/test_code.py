@@ -213,9 +213,8 @@ def test_a_model_without_a_key_is_reported_before_the_client_starts(directory: P
     assert " ".join(ended.stderr.split()) == f"✕ {box}"
     ended = run_command("code", "--model", "box/a", directory=directory, settings=settings)
     assert ended.returncode == 0
-    gemini = (
-        "gemini has no key: GEMINI_API_KEY is not set. Set it in .env, which applies at once, or in the environment "
-    )
+    gemini = 'The route "images" (anthropic-proxy.toml line 5): gemini has no key: GEMINI_API_KEY is not set. '
+    gemini += "Set it in .env, which applies at once, or in the environment "
     gemini += "and start Claude Code again with anthropic-proxy code."
     assumed = "The context of box/a is unknown, so 128 k tokens are assumed. If you know it, set "
     assumed += 'context_window in [providers.box.models."a"] of anthropic-proxy.toml. Else ask its server:  '
