@@ -58,6 +58,8 @@ async def test_a_large_body_ends_where_its_length_says(size: int, lines: bytes, 
     head = b"POST /first HTTP/1.1\r\nHost: x\r\n%bContent-Length: %d\r\n\r\n" % (lines, size)
     sent = head + body + GET + CLOSE
     places = [len(head) - 1, len(head) + 9, len(head) + size // 2, len(head) + size + end]
+    if b"close" in lines:  # bytes that arrive after the close would reset the connection before the response is read
+        places.pop()
     async with serving(Echo()) as port:
         pieces = [sent[first:last] for first, last in zip([0, *places], [*places, len(sent)], strict=True)]
         answers = bodies_of(await talk(port, *pieces))
