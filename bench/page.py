@@ -12,7 +12,7 @@ from bench.report import cell, in_digits, list_differences, list_ratios
 from bench.results import Fit, Results, ResultTable, Row
 from bench.subjects import CHECKOUT, DIRECT, NGINX, NGINX_KEEPING, PROXY, write_nginx_configuration
 from bench.svg import draw_bars, draw_lines
-from bench.targets import GOALS, REASONS, RELAY_GOAL, Goal
+from bench.targets import COMMON_REASONS, GOALS, REASONS, RELAY_GOAL, Goal
 from bench.wires import CHAT, OTHERS, RELAY
 
 PAGE = CHECKOUT / "docs/contributing/performance.md"
@@ -71,7 +71,7 @@ def _write_goals_of(sheet: ResultTable) -> str:
     rows = [["measure", "nginx, plain relay", *others, "this proxy", "must", "aim", "reached"]]
     rows += [_goal_row(row, other_gateways) for key in GOALS if (row := sheet.row(key))]
     missed = [(key, row) for key in GOALS if (row := sheet.row(key)) and _judge(row, GOALS[key]) != "aim"]
-    known = REASONS.get(sheet.title, {})
+    known = {**COMMON_REASONS, **REASONS.get(sheet.title, {})}
     reasons = [f"- **{row.title}**: {known.get(key, 'the cause is unknown.')}" for key, row in missed]
     note = "\n\nAims that were missed, with the largest costs by the profile:\n\n" if reasons else ""
     return _table(rows) + note + "\n".join(reasons)
