@@ -374,7 +374,6 @@ class GoogleCredentials(_Loader):
         return AccessToken(credential, project, expires_at)
 
     def _load(self, request: Any) -> tuple[Any, str | None]:
-        import google.auth  # noqa: PLC0415
         import google.auth.credentials  # noqa: PLC0415
 
         library: Any = google.auth  # its functions have no types
