@@ -34,7 +34,10 @@ _USER_CODE_LETTERS = 8
 _SESSION_SECONDS = 12 * HOUR_SECONDS
 """Lifetime of a sign-in for which the identity provider has given no refresh token, so that it cannot be asked."""
 _KEPT_SECONDS = 30 * DAY_SECONDS
-"""Time for which the row of an ended sign-in is kept."""
+"""Time for which the row of a signed-out device is kept."""
+_PROOF_SECONDS = 366 * DAY_SECONDS
+"""Time for which a row shows that the access of a person has ended. It is longer than `SIGN_IN_DAYS`, so that the own
+keys of the person do not become valid again by the time of their creation."""
 CLAIM_SECONDS = 15.0
 """Time for which one instance asks the identity provider about a person, and others wait for the result."""
 State = Literal["pending", "approved", "denied", "refused"]
@@ -170,8 +173,10 @@ class Grants:
             ends_at=now + seconds,
             provider_token=code.provider_token,
         )
-        end = to_microseconds(now - _KEPT_SECONDS)
-        connection.execute("DELETE FROM sign_ins WHERE ends_at < ? OR ended_at < ?", (end, end))
+        ends = map(to_microseconds, (now - _PROOF_SECONDS, now - _KEPT_SECONDS))
+        connection.execute(
+            "DELETE FROM sign_ins WHERE ends_at < ? OR (ended_at < ? AND ended_at < ends_at)", tuple(ends)
+        )
         values = structs.asdict(sign_in) | {"person": encode_user(user), "refresh_hash": refresh_hash}
         row: dict[str, Any] = {name: values[name] for name in SIGN_INS.columns if name in values}
         times = ("created_at", "checked_at", "refreshed_at", "ends_at")

@@ -183,7 +183,7 @@ class SignedInClients:
 
 def find_own_claims(credential: bytes) -> Mapping[str, Any] | None:
     """Return the unchecked claims of a token that names this kind of gateway. None: it is another key or token."""
-    if not credential.startswith(b"eyJ"):
+    if not (credential.startswith(b"eyJ") and credential.isascii()):
         return None
     try:
         claims = decode_json(jws.extract_compact(credential).payload)

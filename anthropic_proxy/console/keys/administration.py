@@ -180,7 +180,7 @@ class KeyAdministration:
         after = structs.replace(before, rules=_set_rules(before.rules, command.fields, now), **names)
         if command.action != "person":
             person = self._find_person(before, now, dry_run=dry_run)
-            self.rights.require_fields({"team": "", **names} if is_new and person is None else names, person)
+            self.rights.require_fields({"team": "", **names} if is_new and person is None else names, before, person)
             if person is not None:
                 after = structs.replace(after, owner=person.owner, team=person.team, person=person.id)
         if is_new:
@@ -206,8 +206,16 @@ class KeyAdministration:
         return KeyOutcome(key=after, text=text, changes=changes, sentence=f"Key {after.label} is {verb}.")
 
     def _set_person(self, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
-        """Create or change the key of a signed-in person, which has no text. Without changes, nothing is stored."""
+        """Create or change the key of a signed-in person, which has no text. Without changes, nothing is stored.
+
+        The key of a service has an owner that is not its label.
+        """
         label = command.target
+        if "/" in label and "owner" not in command.fields:
+            raise InvalidRequest(
+                f"The address {label!r} contains /, as the label of a service does, so the person may not sign in.",
+                code="sign-in-person",
+            )
         if (before := find_key(self._connection, label)) is None:
             fields = {"label": label, "owner": label, **command.fields}
             return self._set_key(_NO_KEY, structs.replace(command, fields=fields), dry_run=dry_run)

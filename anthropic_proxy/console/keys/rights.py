@@ -78,9 +78,9 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
                 f"The role {self.role} does not change limits of teams. Nothing was changed.", code="key-rights"
             )
 
-    def require_fields(self, given: Mapping[str, Any], person: VirtualKey | None) -> None:
-        """Raise `InvalidRequest` for a label, an owner or a team that this user may not give to a key. `person`: the
-        key of the user, if the changed key refers to it.
+    def require_fields(self, given: Mapping[str, Any], before: VirtualKey, person: VirtualKey | None) -> None:
+        """Raise `InvalidRequest` for a label, an owner or a team that this user may not give to a key. `before`: the
+        stored key; without an id for a new one. `person`: the key of the user, if the changed key refers to it.
         """
         if not may(self.role, "manage all keys") and {"@", "/"} & set(str(given.get("label", ""))):
             raise InvalidRequest(
@@ -94,7 +94,18 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
                         f"The {name} is {given[name]!r}. Keys that {person.owner} creates have {own!r}: leave it out.",
                         code="virtual-key-fields",
                     )
-        elif not may(self.role, "manage all keys") and "team" in given and given["team"] not in self.teams:
+        elif not may(self.role, "manage all keys"):
+            self._require_team_fields(given, before)
+
+    def _require_team_fields(self, given: Mapping[str, Any], before: VirtualKey) -> None:
+        # the owner reads the texts that are sent later with the key
+        if before.id and given.get("owner", before.owner) != before.owner:
+            raise InvalidRequest(
+                f"The owner is {given['owner']!r}. Only an administrator changes the owner {before.owner!r} of a key. "
+                "Create a new key for another person.",
+                code="virtual-key-fields",
+            )
+        if "team" in given and given["team"] not in self.teams:
             named = join_with_or([repr(name) for name in sorted(self.teams)]) or "none: ask an administrator"
             raise InvalidRequest(
                 f"The team is {given['team']!r}. You manage keys of your own teams, which are {named}.",

@@ -70,7 +70,7 @@ def list_sign_ins(connection: Reader, now: float) -> Sequence[SignIn]:
 
 def list_access_ends(connection: Reader) -> Mapping[str, float]:
     """Return the id of each person's key → time until which the person is taken to have access, also without devices.
-    A person who has not signed in for a month is left out.
+    A person who has not signed in for a year is left out.
     """
     rows = connection.query("SELECT key_id, max(ends_at) FROM sign_ins GROUP BY key_id")
     return {str(key): end / MICROSECONDS for key, end in rows if isinstance(end, int)}

@@ -146,6 +146,13 @@ async def test_other_keys_and_tokens_are_left_to_others(proxy: Proxy) -> None:
     assert await proxy.clients.identify([b"sk-ap-0123", b"eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJhcGkifQ.x"]) is None
 
 
+async def test_a_token_with_other_characters_is_no_token(proxy: Proxy) -> None:
+    """A decoder of base64 skips characters that it does not know."""
+    _, token = proxy.sign_in()
+    for foreign in ("é", "\N{LATIN SMALL LETTER Y WITH DIAERESIS}"):
+        assert await proxy.identify(f"{token[:-5]}{foreign}{token[-5:]}") is None
+
+
 async def test_without_a_database_a_token_is_not_judged(proxy: Proxy) -> None:
     _, token = proxy.sign_in()
     file = proxy.settings.data_directory

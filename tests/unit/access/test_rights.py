@@ -142,6 +142,17 @@ def test_a_team_admin_manages_the_own_teams(office: Office) -> None:
     assert office.list_seen(elsewhere) == ["ci"]
 
 
+def test_a_team_admin_takes_no_key_of_another_owner(office: Office) -> None:
+    """The owner of a key reads the texts that it sends."""
+    for owner in ("lead@example.com", "ann@example.com", ""):
+        assert office.refuse(LEAD, "change", "ben", owner=owner) == (
+            f"400 The owner is {owner!r}. Only an administrator changes the owner 'ben@example.com' of a key. Create a "
+            "new key for another person."
+        )
+    assert office.execute(LEAD, "change", "ben", owner="ben@example.com", label="ben-2").key.label == "ben-2"
+    assert office.execute(ADMIN, "change", "ben-2", owner="eve@example.com").key.owner == "eve@example.com"
+
+
 def test_keys_follow_the_team_of_their_person(office: Office) -> None:
     office.execute(ANN, "create", label="laptop")
     office.execute(ADMIN, "person", "ann@example.com", team="site")

@@ -16,7 +16,7 @@ from anthropic_proxy.console.identity.people import OidcError, OidcUser, UserRef
 from anthropic_proxy.console.keys.access_tokens import TokenKeys
 from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
 from anthropic_proxy.console.keys.queries import list_audit_entries, list_keys
-from anthropic_proxy.console.keys.sign_ins import SignIn, list_sign_ins
+from anthropic_proxy.console.keys.sign_ins import SignIn, list_access_ends, list_sign_ins
 from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.console.ledger.units import DAY_SECONDS
 from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInGroup, SignInSettings
@@ -53,6 +53,11 @@ class Database:
         assert sign_in is not None
         changed = structs.replace(sign_in, secrets=tuple(map(Secret, secrets)))
         self.settings = structs.replace(self.settings, sign_in=changed)
+
+    def change_days(self, days: int) -> None:
+        sign_in = self.settings.sign_in
+        assert sign_in is not None
+        self.settings = structs.replace(self.settings, sign_in=structs.replace(sign_in, days=days))
 
     def sign_in(self, user: OidcUser = ANN, provider_token: str = "token-of-the-provider") -> tuple[SignIn, str]:
         code, user_code = self.grants.create_code("claude-code/2.1.332", "192.0.2.1")
@@ -230,6 +235,30 @@ def test_a_key_with_a_text_is_not_the_key_of_a_person(stored: Database) -> None:
         "The key 'ann@example.org' has a text, so it is not the key of a signed-in person. An administrator should "
         "give it another label:  anthropic-proxy keys change ann@example.org --label LABEL"
     )
+
+
+def test_a_person_does_not_get_the_key_of_a_service(stored: Database) -> None:
+    """A slash is allowed in an address, and separates the issuer from the owner in the label of a service."""
+    with open_administration(stored.settings, "token issuer (ci)") as administration:
+        service = KeyCommand(action="person", target="ci/eve@example.org", fields={"owner": "eve@example.org"})
+        administration.execute(service)
+    with pytest.raises(UserRefused) as refused:
+        stored.sign_in(structs.replace(ANN, subject="2", email="ci/eve@example.org"))
+    assert refused.value.message == (
+        "The address 'ci/eve@example.org' contains /, as the label of a service does, so the person may not sign in."
+    )
+
+
+def test_own_keys_stay_ended_after_the_refusal_of_the_person(stored: Database) -> None:
+    """Other persons sign in meanwhile, which removes old sign-ins."""
+    stored.change_days(365)
+    sign_in, _ = stored.sign_in()
+    stored.grants.end(sign_in.key_id, ANN, "The user has no group.")
+    for days in (1, 31, 360):
+        stored.now = NOON + days * DAY_SECONDS
+        stored.sign_in(structs.replace(ANN, subject="2", email="ben@example.org"))
+        with closing(open_for_reading(stored.settings)) as connection:
+            assert list_access_ends(connection)[sign_in.key_id] == NOON
 
 
 def test_a_rotation_of_the_secret_keeps_tokens_readable(stored: Database) -> None:
