@@ -64,10 +64,20 @@ _NOT_FORWARDED_HEADERS = frozenset(
         *_TRACE_HEADERS,
         "x-project",
         *HINT_HEADERS,
+        *("forwarded", "via", "client-ip", "true-client-ip", "fastly-client-ip", "x-client-ip", "x-cluster-client-ip"),
     )
 )
-"""Client headers that are not sent upstream: hop-by-hop headers, credentials, and headers that the proxy sets itself.
-`x-project` names a project for the proxy's record of costs, and the hints of Claude Code say what a request is for."""
+"""Client headers that are not sent upstream: hop-by-hop headers, credentials, headers that the proxy sets itself, and
+the address of the client. `x-project` names a project for the proxy's record of costs, and the hints of Claude Code say
+what a request is for."""
+_PERSON_PREFIXES = (
+    *("x-forwarded-", "x-original-", "x-real-", "x-envoy-", "cf-", "x-azure-"),
+    *("remote-", "x-remote-", "x-auth-", "x-authenticated-", "x-webauth-", "x-authentik-", "x-pomerium-", "tailscale-"),
+    *("x-amzn-", "x-goog-", "x-ms-client-", "x-user", "x-email"),
+)
+"""Beginnings of headers by which a reverse proxy in front of this one names the address or the account of a person
+(the usual names of nginx, Envoy, Cloudflare, oauth2-proxy, Authelia, Authentik, Pomerium, Tailscale, and the
+load balancers of AWS, Google and Azure). A provider does not learn them."""
 _VERSION_HEADER, _VERSION = "anthropic-version", "2023-06-01"
 """API version that is added if the client request has none (source: the API reference, "Versions", read 2026-11)."""
 _NEEDED_EVERYWHERE = frozenset((_VERSION_HEADER, "accept", "content-type"))
@@ -93,7 +103,11 @@ def encode_request(call: RelayCall[Dialect]) -> UpstreamRequest:
         notes += notes_of_body
     is_traced = "traceparent" in headers and dialect.forwards_client_headers
     if dialect.forwards_client_headers:
-        sent_headers = {name: value for name, value in headers.items() if name not in _NOT_FORWARDED_HEADERS}
+        sent_headers = {
+            name: value
+            for name, value in headers.items()
+            if name not in _NOT_FORWARDED_HEADERS and not name.startswith(_PERSON_PREFIXES)
+        }
     else:
         sent_headers = {name: value for name, value in headers.items() if name in _NEEDED_EVERYWHERE}
     for name in headers.get("connection", "").split(","):
