@@ -1,0 +1,326 @@
+"""The commands of the runbook, in the situations for which it has them: their output is that of the page."""
+
+import re
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import trustme
+
+from anthropic_proxy.console.keys.administration import open_administration
+from anthropic_proxy.console.keys.virtual_keys import VirtualKey
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.secrets import Secret
+from tests.site.pages import blocks
+from tests.support.debian_packages import find_program
+from tests.support.fakes.oidc import FakeProvider, running_provider
+from tests.support.fakes.openai_chat.server import KEY, new_openai
+from tests.support.fakes.server import serving
+from tests.support.paths import ROOT
+from tests.support.postgres import find_programs, running_postgres
+from tests.support.process_checks import METRICS, total
+from tests.support.redis import find_redis, running_redis
+from tests.support.server_process import Proxy, environment_of, running_proxy
+from tests.support.sign_in import Device, list_sign_in_settings
+from tests.support.virtual_keys import create_key
+from tests.support.waiting import WAIT_SECONDS, wait_for
+
+PAGE = (ROOT / "docs/guide/runbook.md").read_text("utf-8")
+SECTIONS = {part.partition("\n")[0]: part for part in PAGE.split("\n## ")[1:]}
+MONITOR = "monitor-0123456789abcdef"
+NEEDS = {
+    "curl": find_program("curl"),
+    "openssl": find_program("openssl"),
+    "psql": find_programs(),
+    "redis": find_redis(),
+}
+
+Steps = Iterator["Desk"]
+SITUATIONS: dict[str, Callable[[ExitStack, Path], Steps]] = {}
+
+
+class Desk:
+    """The shell of an operator in the folder of the settings files."""
+
+    def __init__(self, folder: Path, settings: dict[str, str], proxy: Proxy | None = None) -> None:
+        program = folder / "bin/anthropic-proxy"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m anthropic_proxy "$@"\n')
+        program.chmod(0o755)
+        self._folder = folder
+        self._environment = {**environment_of(folder), **settings, "MONITOR_API_KEY": MONITOR, "NO_COLOR": "1"}
+        self._environment["PATH"] = f"{program.parent}:{self._environment['PATH']}"
+        self.connect(proxy)
+
+    def connect(self, proxy: Proxy | None) -> None:
+        self._address = "" if proxy is None else proxy.url.partition("://")[2]
+        if proxy is not None:
+            self._environment |= {"PORT": proxy.url.rpartition(":")[2], "PID": str(proxy.process.pid)}
+
+    def set(self, **variables: str) -> None:
+        self._environment |= variables
+
+    def run(self, text: str) -> None:
+        for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+            command, _, expected = part.partition("\n")
+            while command.endswith("\\"):
+                line, _, expected = expected.partition("\n")
+                command += "\n" + line
+            pattern = ".*".join(map(re.escape, _normalize(expected).split("…")))
+            output = self._run_until(command, pattern)
+            assert re.fullmatch(pattern, output), f"$ {command}\n{output}"
+
+    def _run_until(self, command: str, pattern: str) -> str:
+        """A question is asked again until the answer is that of the page: a change needs a moment."""
+        if not command.startswith(("curl", "openssl s_client")):
+            return _normalize(self.execute(command))
+        return wait_for(
+            lambda: _normalize(self.execute(command)), lambda found: re.fullmatch(pattern, found) is not None
+        )
+
+    def execute(self, command: str) -> str:
+        address = self._address or "127.0.0.1:9"
+        done = subprocess.run(
+            ["sh", "-c", command.replace("127.0.0.1:8082", address)],
+            cwd=self._folder,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=WAIT_SECONDS,
+            check=False,
+        )
+        return done.stdout
+
+
+def _normalize(text: str) -> str:
+    """Tables have tabs if no terminal shows them."""
+    return re.sub(r"[ \t]+", " ", text.strip()).replace(" \n", "\n")
+
+
+def situation(name: str) -> Callable[[Callable[[ExitStack, Path], Steps]], Callable[[ExitStack, Path], Steps]]:
+    def add(steps: Callable[[ExitStack, Path], Steps]) -> Callable[[ExitStack, Path], Steps]:
+        SITUATIONS[name] = steps
+        return steps
+
+    return add
+
+
+def test_the_page_has_a_situation_for_each_section() -> None:
+    assert [name for name, text in SECTIONS.items() if any(block.language == "console" for block in blocks(text))] == [
+        *SITUATIONS
+    ]
+
+
+@pytest.mark.slow  # a dozen servers
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_the_commands_of_a_situation_have_the_output_of_the_page(name: str, tmp_path: Path) -> None:
+    if missing := [program for program, found in NEEDS.items() if found is None]:
+        pytest.skip(f"engine: {missing[0]}")
+    with ExitStack() as stack:
+        steps = SITUATIONS[name](stack, tmp_path)
+        for block in blocks(SECTIONS[name]):
+            if block.language == "console":
+                next(steps).run(block.text)
+        assert next(steps, None) is None, "a step without a block"
+
+
+def file_database(folder: Path) -> dict[str, str]:
+    return {"DATABASE_URL": f"sqlite:///{folder}/ledger.sqlite3"}
+
+
+def write_settings(folder: Path, **variables: str) -> None:
+    (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
+
+
+def start(stack: ExitStack, folder: Path, settings: dict[str, str]) -> Proxy:
+    body = '{"model": "demo/demo", "max_tokens": 50, "messages": [{"role": "user", "content": "hi"}]}'
+    (folder / "hello.json").write_text(body)
+    own = {"SERVE_DEMO": "true", "MONITOR_API_KEY": MONITOR, "LOG_LEVEL": "info"}
+    return stack.enter_context(running_proxy(folder, own | settings))
+
+
+def wait_stored(proxy: Proxy, count: int) -> None:
+    client = proxy.client(headers={"x-api-key": MONITOR})
+    name = "anthropic_proxy_ledger_rows_total"
+    wait_for(lambda: total(client.get(METRICS), name, result="written"), lambda written: written >= count)
+
+
+def new_key(settings: dict[str, str], label: str) -> str:
+    with open_administration(Settings(database_url=Secret(settings["DATABASE_URL"])), "test") as administration:
+        return create_key(administration, VirtualKey(id="", label=label))[1]
+
+
+@contextmanager
+def company(folder: Path) -> Iterator[tuple[Desk, Device, FakeProvider]]:
+    """A proxy at which Ann is signed in on one device, with the settings in `.env`."""
+    with ExitStack() as stack:
+        provider = stack.enter_context(running_provider())
+        provider.offers_refresh = True
+        settings = {**list_sign_in_settings(provider), **file_database(folder)}
+        secret = settings.pop("SIGN_IN_SECRET")
+        write_settings(folder, SIGN_IN_SECRET=secret)
+        proxy = start(stack, folder, settings)
+        provider.redirect_uri = f"{proxy.url}/dashboard/oidc/callback"
+        device = Device(proxy)
+        device.sign_in()
+        settings["DASHBOARD_URL"] = proxy.url
+        desk = Desk(folder, settings, proxy)
+        desk.set(TOKEN=device.tokens["access_token"])
+        yield desk, device, provider
+
+
+@situation("The certificate is replaced")
+def replace_certificate(stack: ExitStack, folder: Path) -> Steps:
+    authority = trustme.CA()
+    for name in ("proxy", "new"):
+        issued = authority.issue_cert("127.0.0.1")
+        issued.private_key_pem.write_to_path(folder / f"{name}-key.pem")
+        (folder / f"{name}.pem").write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    trusted = ssl.create_default_context()
+    authority.configure_trust(trusted)
+    files = {"TLS_CERT_FILE": str(folder / "proxy.pem"), "TLS_KEY_FILE": str(folder / "proxy-key.pem")}
+    proxy = stack.enter_context(running_proxy(folder, files | {"SERVE_DEMO": "true"}, trusted=trusted))
+    desk = Desk(folder, files, proxy)
+    yield desk
+    yield desk
+    assert (folder / "presented").read_text() == (folder / "expected").read_text()
+
+
+@situation("The identity provider does not answer")
+def lose_identity_provider(stack: ExitStack, folder: Path) -> Steps:
+    desk, device, provider = stack.enter_context(company(folder))
+    provider.refresh_status = 503
+    assert device.refresh().status_code == 503
+    desk.set(OIDC_ISSUER="http://127.0.0.1:9")
+    yield desk
+
+
+@situation("Redis is lost")
+def lose_redis(stack: ExitStack, folder: Path) -> Steps:
+    redis = stack.enter_context(running_redis())
+    desk = Desk(folder, {}, start(stack, folder, {"REDIS_URL": redis.url}))
+    redis.kill()
+    yield desk
+    redis.start()
+    yield desk
+
+
+@situation("PostgreSQL is down")
+def lose_postgres(stack: ExitStack, folder: Path) -> Steps:
+    programs = find_programs()
+    assert programs is not None
+    postgres = stack.enter_context(running_postgres(programs))
+    settings = {"DATABASE_URL": postgres.url}
+    proxy = start(stack, folder, settings)
+    desk = Desk(folder, settings, proxy)
+    desk.execute("curl -s http://127.0.0.1:8082/v1/messages -d @hello.json")
+    wait_stored(proxy, 1)
+    postgres.stop()
+    yield desk
+    postgres.start()
+    yield desk
+
+
+@situation("The database is damaged or lost")
+def restore_database(stack: ExitStack, folder: Path) -> Steps:
+    settings = {**file_database(folder), "VIRTUAL_KEYS": "true"}
+    desk = Desk(folder, settings)
+    desk.set(KEY=new_key(settings, "ci"))
+    with ExitStack() as first:
+        proxy = start(first, folder, settings)
+        desk.connect(proxy)
+        desk.execute('curl -s http://127.0.0.1:8082/v1/messages -H "x-api-key: $KEY" -d @hello.json')
+        wait_stored(proxy, 1)
+        yield desk
+    file = folder / "ledger.sqlite3"
+    file.write_bytes(file.read_bytes()[:8192])
+    yield desk
+    desk.connect(start(stack, folder, settings))
+    yield desk
+
+
+@situation("The disk is full")
+def fill_disk(stack: ExitStack, folder: Path) -> Steps:
+    disk = folder / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(disk)], check=False).returncode:
+        pytest.skip("platform: this user cannot mount a small disk")
+    stack.callback(subprocess.run, ["umount", "-l", str(disk)], check=True)
+    settings = file_database(disk)
+    proxy = start(stack, folder, settings)
+    desk = Desk(folder, settings, proxy)
+    desk.execute("curl -s http://127.0.0.1:8082/v1/messages -d @hello.json")
+    wait_stored(proxy, 1)
+    with (disk / "large").open("wb", buffering=0) as large, suppress(OSError):
+        while True:
+            large.write(b"x" * 4096)
+    yield desk
+    yield desk
+
+
+@situation("A device is stolen")
+def lose_device(stack: ExitStack, folder: Path) -> Steps:
+    desk, *_ = stack.enter_context(company(folder))
+    desk.set(ID=desk.execute("anthropic-proxy keys sign-ins").split()[-1])
+    yield desk
+
+
+@situation("A virtual key has leaked")
+def leak_virtual_key(stack: ExitStack, folder: Path) -> Steps:
+    settings = {**file_database(folder), "VIRTUAL_KEYS": "true"}
+    key = new_key(settings, "ci")
+    proxy = start(stack, folder, settings)
+    desk = Desk(folder, settings, proxy)
+    desk.set(KEY=key)
+    desk.execute('curl -s http://127.0.0.1:8082/v1/messages -H "x-api-key: $KEY" -d @hello.json')
+    wait_stored(proxy, 1)
+    yield desk
+
+
+@situation("A key of a provider has leaked")
+def leak_provider_key(stack: ExitStack, folder: Path) -> Steps:
+    openai = stack.enter_context(serving(new_openai()))
+    write_settings(folder, OPENAI_API_KEY="sk-revoked-0123456789abcdef")
+    settings = {"OPENAI_BASE_URL": f"{openai.url}/v1", "PREFERRED_PROVIDER": "openai"}
+    proxy = start(stack, folder, settings)
+    (folder / "hello.json").write_text((folder / "hello.json").read_text().replace("demo/demo", "claude-sonnet-4-5"))
+    desk = Desk(folder, settings, proxy)
+    desk.set(NEW=KEY)
+    yield desk
+
+
+@situation("An agent runs away")
+def run_away(stack: ExitStack, folder: Path) -> Steps:
+    settings = {**file_database(folder), "VIRTUAL_KEYS": "true"}
+    key = new_key(settings, "nightly")
+    proxy = start(stack, folder, settings)
+    desk = Desk(folder, settings, proxy)
+    desk.set(KEY=key)
+    for _ in range(5):
+        desk.execute('curl -s http://127.0.0.1:8082/v1/messages -H "x-api-key: $KEY" -d @hello.json')
+    wait_stored(proxy, 5)
+    yield desk
+
+
+@situation("An upgrade under load")
+def upgrade(stack: ExitStack, folder: Path) -> Steps:
+    desk = Desk(folder, {}, start(stack, folder, {"DRAIN_DELAY": "5"}))
+    yield desk
+
+
+@situation("SIGN_IN_SECRET is replaced")
+def replace_sign_in_secret(stack: ExitStack, folder: Path) -> Steps:
+    desk, device, _ = stack.enter_context(company(folder))
+    yield desk
+    assert device.refresh().status_code == 200
+
+
+@situation("A person leaves")
+def leave(stack: ExitStack, folder: Path) -> Steps:
+    desk, *_ = stack.enter_context(company(folder))
+    yield desk
