@@ -177,6 +177,8 @@ class Grants:
         connection.execute(
             "DELETE FROM sign_ins WHERE ends_at < ? OR (ended_at < ? AND ended_at < ends_at)", tuple(ends)
         )
+        statement = "UPDATE sign_ins SET provider_token = '' WHERE ends_at < ? AND provider_token != ''"
+        connection.execute(statement, (to_microseconds(now),))
         values = structs.asdict(sign_in) | {"person": encode_user(user), "refresh_hash": refresh_hash}
         row: dict[str, Any] = {name: values[name] for name in SIGN_INS.columns if name in values}
         times = ("created_at", "checked_at", "refreshed_at", "ends_at")

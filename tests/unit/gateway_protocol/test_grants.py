@@ -249,6 +249,16 @@ def test_a_person_does_not_get_the_key_of_a_service(stored: Database) -> None:
     )
 
 
+def test_the_token_of_the_provider_is_removed_from_an_expired_sign_in(stored: Database) -> None:
+    """The row stays, because it shows when the access of the person has ended."""
+    sign_in, _ = stored.sign_in()
+    stored.now = sign_in.ends_at + 1
+    other, _ = stored.sign_in(structs.replace(ANN, subject="2", email="ben@example.org"))
+    with closing(open_for_reading(stored.settings)) as connection:
+        rows = dict(connection.query("SELECT id, provider_token != '' FROM sign_ins"))
+    assert {name: bool(has_token) for name, has_token in rows.items()} == {sign_in.id: False, other.id: True}
+
+
 def test_own_keys_stay_ended_after_the_refusal_of_the_person(stored: Database) -> None:
     """Other persons sign in meanwhile, which removes old sign-ins."""
     stored.change_days(365)
