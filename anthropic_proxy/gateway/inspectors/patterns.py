@@ -44,12 +44,15 @@ def _find_keys(text: str) -> Iterator[Span]:
         key = text[start:end]
         if len(key) >= _MIN_KEY and any(map(str.isdigit, key)) and any(map(str.isalpha, key)):
             yield start, end
-    at = 0
+    at = end = 0
     while found := _PRIVATE_KEY.search(text, at):
-        end = text.find(_KEY_END, found.end(), found.end() + _MAX_PRIVATE_KEY)
-        close = text.find("-----", end + len(_KEY_END), end + len(_KEY_END) + 64) if end >= 0 else -1
-        at = found.end() if close < 0 else close + len("-----")
+        at = found.end()
+        if end < at and (end := text.find(_KEY_END, at)) < 0:  # an end is searched once for all beginnings before it
+            return
+        name = end + len(_KEY_END)
+        close = text.find("-----", name, name + 64) if name <= at + _MAX_PRIVATE_KEY else -1
         if close >= 0:
+            at = close + len("-----")
             yield found.start(), at
 
 

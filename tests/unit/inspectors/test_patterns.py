@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import SupportsIndex
 
 import pytest
 from hypothesis import given
@@ -167,3 +168,24 @@ def test_a_long_word_is_not_searched_again_and_again() -> None:
     ends = [inspector.find_open_end("x" * length) for length in (10, 4_096, 10_000)]
     assert ends == [0, 0, 10_000 - 4_096]
     assert [*itertools.pairwise(ends)]
+
+
+class CountedText(str):
+    """Counts the characters that it is searched through."""
+
+    __slots__ = ("searched",)
+    searched: int
+
+    def find(self, piece: str, start: SupportsIndex | None = 0, end: SupportsIndex | None = None, /) -> int:  # type: ignore[override]  # fewer forms
+        found = super().find(piece, start, end)
+        last = len(self) if end is None else min(int(end), len(self))
+        self.searched += (last if found < 0 else found) - int(start or 0)
+        return found
+
+
+@pytest.mark.parametrize("end", ["", "-----END ", "x" * 20_000 + "-----END PRIVATE KEY-----"])
+async def test_beginnings_of_private_keys_without_an_end_are_searched_once(end: str) -> None:
+    text = CountedText("-----BEGIN PRIVATE KEY-----" * 2_000 + end)
+    text.searched = 0
+    assert await find(build(detect=("keys",)), text) == []
+    assert text.searched < 4 * len(text)
