@@ -38,7 +38,7 @@ from anthropic_proxy.console.keys.virtual_keys import (
 )
 from anthropic_proxy.console.ledger.database import Connection, open_for_writing
 from anthropic_proxy.console.ledger.records import StoredRequest
-from anthropic_proxy.console.ledger.units import to_microseconds
+from anthropic_proxy.console.ledger.units import DAY_SECONDS, to_microseconds
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import InvalidRequest, PermissionDenied, UnknownModel
 from anthropic_proxy.gateway.settings import Settings
@@ -47,6 +47,8 @@ from anthropic_proxy.gateway.settings.key_rules import Rules, require_name, requ
 NAME_FIELDS = ("label", "owner", "team")
 MAX_OVERLAP_SECONDS = 30 * 86_400
 """Maximum time in seconds for which the old text of a rotated key is still accepted."""
+MAX_OWN_TEXTS_PER_DAY = 100
+"""Maximum number of new texts within a day for the keys that a person creates. Each instance keeps all in memory."""
 MAX_EXPIRY = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 """Latest expiry of a key, in seconds since the epoch: the end of the year 9999, so that every time zone can show it."""
 _RESERVED_LABEL = compile_later(r"local|admin|(admin )?key \d+", re.IGNORECASE)
@@ -278,6 +280,7 @@ class KeyAdministration:
                 "Revoke one first.",
                 code="virtual-key-fields",
             )
+        _require_few_texts(own, now)
         return person
 
     def _rotate_key(self, key: VirtualKey, overlap_seconds: float, *, dry_run: bool) -> KeyOutcome:
@@ -297,6 +300,8 @@ class KeyAdministration:
         if key.revoked_at is not None:
             raise InvalidRequest(f"The key {key.label!r} is revoked. Create a new key.", code="virtual-key-fields")
         now, hint = self._clock(), key.hashes[0].hint if key.hashes else None
+        if key.person and self.rights.creates_own_keys:
+            _require_few_texts([one for one in list_keys(self._connection) if one.person == key.person], now)
         until = f"valid until {formats.long_time(now + overlap_seconds)}" if overlap_seconds else ""
         sentence = f"Key {key.label} has a new text." + (f" The old one is {until}." if until else "")
         if dry_run:
@@ -442,6 +447,16 @@ def _require_new_label(connection: Connection, key: VirtualKey) -> None:
     if renamed:
         raise InvalidRequest(
             f"Another key had the label {key.label!r}, and the ledger has its requests. Use another label.",
+            code="virtual-key-fields",
+        )
+
+
+def _require_few_texts(own: Sequence[VirtualKey], now: float) -> None:
+    """`own`: all keys that a person has created."""
+    number = sum(text.created_at > now - DAY_SECONDS for one in own for text in one.hashes)
+    if number >= MAX_OWN_TEXTS_PER_DAY:
+        raise InvalidRequest(
+            f"Your keys got {number} new texts within a day, and more are not created. Try again tomorrow.",
             code="virtual-key-fields",
         )
 

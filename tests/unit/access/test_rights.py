@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.console.keys.administration import KeyAdministration, KeyCommand, KeyOutcome
+from anthropic_proxy.console.keys.administration import (
+    MAX_OWN_TEXTS_PER_DAY,
+    KeyAdministration,
+    KeyCommand,
+    KeyOutcome,
+)
 from anthropic_proxy.console.keys.queries import list_audit_entries, list_keys, list_readable_keys
 from anthropic_proxy.console.keys.rights import Rights
 from anthropic_proxy.console.ledger.database import Connection, open_for_writing
@@ -81,6 +86,21 @@ def test_a_person_creates_keys_with_its_owner_team_and_rules(office: Office) -> 
             *("create key", "create key", "change key", "rotate key", "create key", "revoke key", "create key"),
         )
     ]
+
+
+def test_a_person_gets_a_bounded_number_of_texts_each_day(office: Office) -> None:
+    """Each text is a row that every instance keeps in memory, also after a rotation or a revocation."""
+    office.execute(ANN, "create", label="laptop")
+    for _ in range(MAX_OWN_TEXTS_PER_DAY - 2):
+        office.execute(ANN, "rotate", "laptop", overlap_seconds=60)
+    office.execute(ANN, "create", label="tablet")
+    office.execute(ANN, "revoke", "tablet")
+    refusal = "400 Your keys got 100 new texts within a day, and more are not created. Try again tomorrow."
+    assert office.refuse(ANN, "create", label="phone") == refusal
+    assert office.refuse(ANN, "rotate", "laptop") == refusal
+    assert office.execute(ADMIN, "rotate", "laptop").text
+    office.now += 86_401
+    assert office.execute(ANN, "rotate", "laptop").text
 
 
 def test_a_person_gets_no_more_than_its_group(office: Office) -> None:
