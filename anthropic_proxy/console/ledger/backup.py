@@ -4,14 +4,13 @@ A copy has everything of the database: requests, sums, texts, virtual keys, team
 consistent, also while servers write.
 """
 
-import os
 import shutil
 import sqlite3
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 from anthropic_proxy.console.ledger.database import (
     LOCK_TIMEOUT_SECONDS,
@@ -39,17 +38,19 @@ def write_ledger_backup(settings: Settings, target: Path) -> str:
     Raises `ConfigurationError` if the file exists, there is no ledger, or `pg_dump` is missing or fails.
     """
     if target.exists():
-        raise ConfigurationError(f"{target} exists. Name a new file.")
+        raise ConfigurationError(f"{target} exists. Name a new file.", code="ledger-backup")
     if not target.parent.is_dir():
-        raise ConfigurationError(f"There is no folder {target.parent}. Create it, or name another file.")
+        raise ConfigurationError(
+            f"There is no folder {target.parent}. Create it, or name another file.", code="ledger-backup"
+        )
     address = find_database(settings)
     missing = f"There is no ledger at {address.describe()} yet. The server creates it at its start."
     if address.file is not None and not address.file.exists():
-        raise ConfigurationError(missing)
+        raise ConfigurationError(missing, code="ledger-backup")
     with closing(open_for_reading(settings)) as connection:
         version = find_schema_version(connection)
         if version is None:
-            raise ConfigurationError(missing)
+            raise ConfigurationError(missing, code="ledger-backup")
         incomplete = target.with_name(f"{target.name}.incomplete")
         incomplete.unlink(missing_ok=True)
         create_private_file(incomplete)
@@ -72,7 +73,7 @@ def restore_ledger_backup(settings: Settings, source: Path, *, replaces: bool) -
     ledger, and for a file that is no backup; `NewerSchemaError` if a newer version has written it.
     """
     if not source.is_file():
-        raise ConfigurationError(f"There is no file {source}.")
+        raise ConfigurationError(f"There is no file {source}.", code="ledger-backup")
     address = find_database(settings)
     if address.file is None:
         return _restore_dump(settings, address, source, replaces=replaces), None
@@ -126,7 +127,8 @@ def _copy(source: sqlite3.Connection, target: Path) -> str:
         (problem,) = copy.execute("PRAGMA quick_check(1)").fetchone()
         if problem != "ok":
             raise ConfigurationError(
-                f"The database is damaged: {problem}. `anthropic-proxy db check` lists the damage."
+                f"The database is damaged: {problem}. `anthropic-proxy db check` lists the damage.",
+                code="ledger-backup",
             )
         return _count(Connection(copy))
 
@@ -138,12 +140,16 @@ def _open_copy(source: Path) -> Iterator[sqlite3.Connection]:
             connection.execute("PRAGMA schema_version")
             yield connection
     except sqlite3.DatabaseError as error:
-        raise ConfigurationError(f"{source} is no backup of a ledger in SQLite: {error}.") from None
+        raise ConfigurationError(
+            f"{source} is no backup of a ledger in SQLite: {error}.", code="ledger-backup"
+        ) from None
 
 
 def _require_backup(version: str | None, source: Path) -> str:
     if version is None:
-        raise ConfigurationError(f"{source} is no backup of a ledger: it has no tables of the ledger.")
+        raise ConfigurationError(
+            f"{source} is no backup of a ledger: it has no tables of the ledger.", code="ledger-backup"
+        )
     if not is_known_version(version):
         raise NewerSchemaError(version)
     return version
@@ -157,7 +163,8 @@ def _release(file: Path, *, replaces: bool) -> Path:
             driver.execute("PRAGMA journal_mode=DELETE")
         except sqlite3.OperationalError:
             raise ConfigurationError(
-                f"Another program has opened {file}, such as a running proxy. Stop it, and restore again."
+                f"Another program has opened {file}, such as a running proxy. Stop it, and restore again.",
+                code="ledger-backup",
             ) from None
     return file.with_name(f"{file.name}.replaced")
 
@@ -165,7 +172,9 @@ def _release(file: Path, *, replaces: bool) -> Path:
 def _require_replaceable(connection: Connection, place: str, *, replaces: bool) -> None:
     counts = {} if replaces or find_schema_version(connection) is None else _list_counts(connection)
     if any(counts.values()):
-        raise ConfigurationError(f"{place} is not empty ({_count(connection)}). `--force` replaces it with the backup.")
+        raise ConfigurationError(
+            f"{place} is not empty ({_count(connection)}). `--force` replaces it with the backup.", code="ledger-backup"
+        )
 
 
 def _restore_dump(settings: Settings, address: DatabaseAddress, source: Path, *, replaces: bool) -> str:
@@ -182,7 +191,8 @@ def _restore_dump(settings: Settings, address: DatabaseAddress, source: Path, *,
         if others := int(connection.query(query)[0][0]):
             raise ConfigurationError(
                 f"Other connections of this user to {address.describe()} are open ({others}), such as those of running "
-                "proxies. Stop them, and restore again."
+                "proxies. Stop them, and restore again.",
+                code="ledger-backup",
             )
     options = ("--single-transaction", "--exit-on-error", "--clean", "--if-exists", "--no-owner", "--no-privileges")
     _run_tool("pg_restore", address, *options, str(source))
@@ -196,20 +206,25 @@ def _run_tool(program: str, address: DatabaseAddress | None, *words: str) -> str
     if path is None:
         raise ConfigurationError(
             f"The program {program} of PostgreSQL is not installed. Install its client programs, or run on a machine "
-            f"that has them: {program} {' '.join(words)}"
+            f"that has them: {program} {' '.join(words)}",
+            code="ledger-backup",
         )
-    options: dict[str, Any] = {} if address is None else address.list_options()
-    secrets = {"PGPASSWORD": str(options.pop("password"))} if "password" in options else {}
-    place = [] if address is None else [f"--dbname={_write_address(options)}"]
-    done = subprocess.run(
-        [path, *place, *words], env={**os.environ, **secrets}, capture_output=True, encoding="utf-8", check=False
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        place = [] if address is None else [f"--dbname={_write_address(address, Path(folder) / 'password')}"]
+        done = subprocess.run([path, *place, *words], capture_output=True, encoding="utf-8", check=False)
     if done.returncode:
-        raise ConfigurationError(f"{program} failed: {' '.join(done.stderr.split())[:500]}")
+        raise ConfigurationError(f"{program} failed: {' '.join(done.stderr.split())[:500]}", code="ledger-backup")
     return done.stdout
 
 
-def _write_address(options: dict[str, Any]) -> str:
-    from psycopg.conninfo import make_conninfo  # noqa: PLC0415  # optional
+def _write_address(address: DatabaseAddress, password_file: Path) -> str:
+    """Return the address without its password, which is written to a file: command lines are visible to all users."""
+    from psycopg import conninfo  # noqa: PLC0415  # optional
 
-    return make_conninfo(**options)
+    options = address.list_options()
+    if (password := options.pop("password", None)) is not None:
+        create_private_file(password_file)
+        escaped = str(password).replace("\\", "\\\\").replace(":", "\\:")
+        password_file.write_text(f"*:*:*:*:{escaped}\n", "utf-8")
+        options["passfile"] = str(password_file)
+    return conninfo.make_conninfo(**options)
