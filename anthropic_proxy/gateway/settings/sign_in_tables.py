@@ -126,6 +126,13 @@ def load_token_issuers(fields: Mapping[str, Any], file: ConfigFile, sources: Sou
 
 def _build_token_issuer(file: ConfigFile, path: KeyPath, table: TokenIssuerTable) -> TokenIssuer:
     """Raises `ConfigurationError`."""
+    if "/" in path[-1]:
+        raise file.rejection(
+            path,
+            "has a name with /, which separates name and owner in the label of a key.",
+            code="token-issuer",
+            hint="Use a hyphen.",
+        )
     for name, address in (("issuer", table.issuer), ("jwks_uri", table.jwks_uri)):
         if address is not None and not is_safe_url(address):
             raise file.invalid_value_error(
