@@ -23,7 +23,6 @@ from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
 
 PATH = "/api/oauth/usage"
 _NANO_DOLLARS_PER_CENT = NANO_DOLLARS // 100
-_WARNING, _CRITICAL = 0.75, 0.95
 
 
 async def serve_usage(
@@ -61,14 +60,13 @@ def encode_budgets(states: Sequence[BudgetState]) -> Mapping[str, Any]:
 
 
 def _encode_state(state: BudgetState, *, is_active: bool) -> Mapping[str, Any]:
-    exact = state.used / state.budget.counter_amount
     end = None if state.resets_at is None else datetime.fromtimestamp(state.resets_at, UTC)
     return {
         "kind": "spend",
         "group": PERIOD_NAMES[state.budget.period],
         "percent": round(state.share * 100),
         "resets_at": None if end is None else f"{end:%Y-%m-%dT%H:%M:%S}.000Z",
-        "severity": "critical" if exact > _CRITICAL else "warning" if exact > _WARNING else "normal",
+        "severity": state.severity,
         "is_active": is_active,
     }
 

@@ -17,7 +17,8 @@ from anthropic_proxy.gateway.settings.key_rules import Budget
 
 HEADERS = "anthropic-ratelimit-unified-"
 """Beginning of the names of the headers."""
-_THRESHOLDS = (0.95, 0.75)
+_SEVERITIES = {0.95: "critical", 0.75: "warning"}
+"""Threshold, the highest first → severity of the bar of a budget of which more is used."""
 _MAX_SHARE = 0.99
 """Highest share of a budget that has room, so that rounding shows no used up budget."""
 PERIOD_NAMES = {"day": "daily", "month": "monthly", "total": "total"}
@@ -48,7 +49,11 @@ class BudgetState(Struct, frozen=True):
         if self.is_used_up:
             return 1
         exact = self.used / self.budget.counter_amount
-        return next((one for one in _THRESHOLDS if exact > one), None)
+        return next((one for one in _SEVERITIES if exact > one), None)
+
+    @property
+    def severity(self) -> str:
+        return "normal" if self.threshold is None else _SEVERITIES.get(self.threshold, "critical")
 
 
 def list_budget_states(limits: Sequence[KeyLimit], settled: Sequence[int], now: float) -> list[BudgetState]:
