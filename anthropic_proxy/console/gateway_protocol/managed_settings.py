@@ -17,7 +17,7 @@ from anthropic_proxy.console.gateway_protocol.generated_settings import Generate
 from anthropic_proxy.console.keys.limits import Scope
 from anthropic_proxy.console.keys.machine_reports import MachineReport
 from anthropic_proxy.errors import PermissionDenied, ProxyError
-from anthropic_proxy.gateway.settings.managed_settings import EVERYBODY
+from anthropic_proxy.gateway.settings.sign_in_tables import EVERYBODY
 from anthropic_proxy.plugins import Client, Gateway, RouteRequest, RouteResponse
 
 PATH = "/managed/settings"

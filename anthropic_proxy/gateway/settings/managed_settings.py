@@ -16,8 +16,6 @@ from anthropic_proxy.gateway.settings.files import format_toml_value
 from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.secrets import Secret
 
-EVERYBODY = "*"
-"""Name of the table for all clients that no earlier table names."""
 _KNOWN_FILE = Path(__file__).with_name("claude_code_settings.toml")
 _TABLES = ("managed_settings",)
 _TYPES: Mapping[str, tuple[type | tuple[type, ...], str]] = {

@@ -27,7 +27,7 @@ from anthropic_proxy.secrets import Secret
 
 MAX_GROUP_CHARACTERS = 256
 EVERYBODY = "*"
-"""Name of the table of all persons that no table before it matches."""
+"""Name of the table for all that no table before it names: in `[sign_in.groups]` and `[managed_settings]`."""
 GATEWAY_AUDIENCE = "claude-gateway"
 """Audience by which Claude Code recognizes a token of a gateway."""
 _GROUPS: KeyPath = ("sign_in", "groups")
