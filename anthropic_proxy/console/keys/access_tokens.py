@@ -14,6 +14,7 @@ from joserfc.jwk import OctKey
 from msgspec import Struct, structs
 
 from anthropic_proxy.console.identity.people import OidcError, OidcUser, require_group, resolve_role
+from anthropic_proxy.console.keys.descriptions import is_jwt
 from anthropic_proxy.console.keys.key_table import KeysUnavailable, KeyTable, SignInEntry
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.errors import AuthenticationFailed, PermissionDenied
@@ -183,7 +184,7 @@ class SignedInClients:
 
 def find_own_claims(credential: bytes) -> Mapping[str, Any] | None:
     """Return the unchecked claims of a token that names this kind of gateway. None: it is another key or token."""
-    if not (credential.startswith(b"eyJ") and credential.isascii()):
+    if not is_jwt(credential):
         return None
     try:
         claims = decode_json(jws.extract_compact(credential).payload)

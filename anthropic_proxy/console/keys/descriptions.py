@@ -156,6 +156,11 @@ def hash_key(key: bytes) -> str:
     return hashlib.sha256(key).hexdigest()
 
 
+def is_jwt(credential: bytes) -> bool:
+    """Return True for a text in the form of a signed token: three parts, of which the first one begins as JSON."""
+    return credential.startswith(b"eyJ") and credential.count(b".") == 2 and credential.isascii()
+
+
 def has_valid_checksum(key: bytes) -> bool:
     """False: the text was mistyped or truncated, or is a key of another service."""
     text = key.decode("latin-1")

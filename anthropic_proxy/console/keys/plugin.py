@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from anthropic_proxy.console.keys.alerts import BudgetAlerts
 from anthropic_proxy.console.keys.api import AdminApi
-from anthropic_proxy.console.keys.descriptions import format_time, has_valid_checksum, hash_key
+from anthropic_proxy.console.keys.descriptions import format_time, has_valid_checksum, hash_key, is_jwt
 from anthropic_proxy.console.keys.key_table import Ending, KeyEntry, KeysUnavailable, KeyTable
 from anthropic_proxy.console.keys.limits import (
     Amounts,
@@ -219,7 +219,7 @@ class KeyPolicy:
             return None
         if self._signed_in is not None and (client := await self._signed_in.identify(presented)) is not None:
             return client
-        if any(credential.startswith(b"eyJ") for credential in presented):  # the beginning of each JWT
+        if any(map(is_jwt, presented)):
             services = self._find_services()
             if services is not None and (client := await services.identify(presented)) is not None:
                 return client

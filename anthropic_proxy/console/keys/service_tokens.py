@@ -15,7 +15,7 @@ from anthropic_proxy.console.identity.people import OidcError
 from anthropic_proxy.console.identity.signed_tokens import InvalidTokenError
 from anthropic_proxy.console.identity.token_issuers import AcceptedToken, TokenIssuers
 from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
-from anthropic_proxy.console.keys.descriptions import hash_key
+from anthropic_proxy.console.keys.descriptions import hash_key, is_jwt
 from anthropic_proxy.console.keys.key_table import KeysUnavailable, KeyTable
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.database import DATABASE_ERRORS
@@ -58,7 +58,7 @@ class ServiceTokens:
         if settings.token_issuers != self._tables or self._issuers is None:
             self._tables, self._known = settings.token_issuers, {}
             self._issuers = TokenIssuers(self._tables, self._gateway, self._clock)
-        token = next((each for each in presented if each.startswith(b"eyJ") and each.count(b".") == 2), None)
+        token = next(filter(is_jwt, presented), None)
         if token is None or not self._tables:
             return None
         known = self._known.get(number := hash_key(token))
