@@ -38,9 +38,9 @@ class Question(Struct, frozen=True, kw_only=True):
     text: Callable[[Answers], str] = lambda _: ""
     known: Callable[[Answers], str | None] = lambda _: None
     """Returns the answer that needs no question: of an option, of the environment, or "" for none. None: ask."""
-    decode: Callable[[Answers, str], str] = lambda _, text: text
+    decode: Callable[[Answers, str], str] | None = None
     """Returns the answer for the text that the user has entered. Raises `ConfigurationError`, and the user may enter
-    another text."""
+    another text. None: `field` is a variable, whose setting checks the text."""
     instead: str
     """Option or setting that answers the question, for a pipe that has ended."""
     missing: Callable[[Answers], ConfigurationError] | None = None
@@ -82,11 +82,15 @@ def _ask(question: Question, answers: Answers) -> str:
         if not text:
             raise AnotherProviderError
         try:
-            return question.decode(answers, text)
+            if question.decode is not None:
+                return question.decode(answers, text)
+            answers.session.load_with({question.field: text})
         except ConfigurationError as error:
             if not user.has_person:  # the next line answers another question
                 raise
             output.write_notice(error.message, "✕", "error")
+        else:
+            return text
 
 
 def _find_address(answers: Answers) -> str | None:
@@ -141,11 +145,6 @@ def _find_place(answers: Answers) -> str | None:
         Kind.FOUNDRY: settings.foundry_resource or answers.address,
     }[answers.kind]
     return "" if known else None
-
-
-def _decode_place(answers: Answers, text: str) -> str:
-    answers.session.load_with({_PLACES[answers.kind]: text})
-    return text
 
 
 def _miss_place(answers: Answers) -> ConfigurationError:
@@ -233,7 +232,6 @@ def _ask_for_place(text: str, kind: Kind) -> Question:
         kinds=[kind],
         text=lambda _: f"{text} ({variable}; empty: {_OTHER_PROVIDER})",
         known=_find_place,
-        decode=_decode_place,
         instead=f"the variable {variable}",
         missing=_miss_place,
     )
