@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import anthropic_proxy.cli.output  # noqa: F401  # once compiled, no command says that the first start takes time
 from tests.support.forked_command import NO_LOCAL_SERVERS, can_fork, start_forked, wait_forked, with_localhost
 from tests.support.process_checks import is_sleeping
 from tests.support.server_process import ending, environment_of, reserve_closed_port
