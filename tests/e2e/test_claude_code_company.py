@@ -1,12 +1,15 @@
 """Claude Code signs in at the proxy as at the gateway of a company, and works with the sign-in."""
 
 import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from anthropic_proxy.console.keys.virtual_keys import find_period_end
 from tests.e2e.claude import run_claude
@@ -17,7 +20,7 @@ from tests.support.fakes.openai_chat import KEY as OPENAI_KEY
 from tests.support.fakes.openai_chat import new_openai
 from tests.support.fakes.server import serving_strictly
 from tests.support.process_checks import reload
-from tests.support.waiting import wait_for
+from tests.support.waiting import wait_for, wait_for_async
 
 EMAIL = "ann@example.com"
 PROMPT = "Say exactly: still here"
@@ -104,6 +107,53 @@ def test_four_programs_refresh_one_sign_in_and_a_revoked_one_is_refused(short: M
     assert refused.returncode == 1
     shown = refused.text or refused.stderr
     assert "/login" in shown or "claude auth login" in shown, shown
+
+
+def test_a_refresh_in_the_middle_of_a_stream_fails_no_request(claude: Path, tmp_path: Path) -> None:
+    is_streaming, may_end = threading.Event(), threading.Event()
+
+    @web.middleware
+    async def pause(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Send the first half of the reply to one prompt, and the rest when the test allows it."""
+        body = await request.read()
+        if b"Answer in two parts" not in body or b'"tools"' not in body:
+            return await handler(request)
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(encode_chunk({"role": "assistant", "content": "first "}))
+        is_streaming.set()
+        await wait_for_async(may_end.is_set)
+        await response.write(encode_chunk({"content": "second"}) + encode_chunk({}, "stop") + b"data: [DONE]\n\n")
+        return response
+
+    application = new_openai()
+    application.middlewares.append(pause)
+    with serving_strictly(application) as upstream:
+        settings = {"OPENAI_API_KEY": OPENAI_KEY, "OPENAI_BASE_URL": f"{upstream.url}/v1", "SIGN_IN_TOKEN_MINUTES": "5"}
+        with new_machine(claude, tmp_path, settings) as machine, ThreadPoolExecutor(1) as threads:
+            machine.sign_in()
+            url, work, home = machine.proxy.url, machine.work, machine.home
+            running = threads.submit(run_claude, claude, url, work, "Answer in two parts", home=home)
+            try:
+                wait_for(is_streaming.is_set)
+                token = machine.saved["jwt"]
+                beside = run_claude(claude, url, work, PROMPT, home=home)
+                assert beside.text.startswith("still here"), beside.stderr
+                assert machine.saved["jwt"] != token
+            finally:
+                may_end.set()
+            run = running.result()
+            assert run.text == "first second", run.stderr
+            recorded = wait_for(
+                lambda: machine.admin.get("/api/requests").json()["requests"], lambda found: len(found) >= 2
+            )
+            assert {line["status"] for line in recorded} == {200}
+
+
+def encode_chunk(delta: dict[str, str], finish_reason: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4.1", "choices": [choice]}
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
 
 
 MANAGED = """

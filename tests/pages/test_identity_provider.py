@@ -111,7 +111,7 @@ def test_a_person_confirms_the_code_of_claude_code_and_the_provider_refreshes(br
     page.get_by_role("button", name="Sign-in").click()
     page.get_by_role("button", name="Continue").click()
     expect(page.get_by_role("status")).to_have_text(
-        "claude-code/2.1.332 is signed in as root@example.com. Return to Claude Code. You can close this page."
+        "claude-code/2.1.332 is signed in as root@example.com. Return to Claude Code, and confirm the account there."
     )
     assert not Axe().run(page).response["violations"]
     device.tokens = device.poll().json()

@@ -109,7 +109,7 @@ async def finish_device(site: "Site", request: RouteRequest, attempt: SignInAtte
             code = await _use_grants(site, request, lambda grants: grants.approve(attempt.target, user, provider_token))
         except (*DATABASE_ERRORS, ConfigurationError):
             raise OidcError(_NO_DATABASE, status=503) from None
-        result = f"{code.device} is signed in as {user.email}. Return to Claude Code. You can close this page."
+        result = f"{code.device} is signed in as {user.email}. Return to Claude Code, and confirm the account there."
         return end_attempt(site, request, await _send_device_page(site, request, result=result))
 
     async def explain(error: OidcError) -> RouteResponse:
