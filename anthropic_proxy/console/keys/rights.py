@@ -87,6 +87,12 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
                 f"The label is {given['label']!r}. Labels with @ or / are those of persons and services.",
                 code="virtual-key-fields",
             )
+        if before.id and is_of_person(before) and given.get("owner", before.owner) != before.owner:
+            raise InvalidRequest(  # whoever it is reads the texts of the person's later requests
+                f"The owner is {given['owner']!r}. The key {before.label!r} is a person or a service, and keeps its "
+                f"owner {before.owner!r}.",
+                code="virtual-key-fields",
+            )
         if person is not None:
             for name, own in (("owner", person.owner), ("team", person.team)):
                 if str(given.get(name, own)).lower() != own.lower():
