@@ -374,15 +374,17 @@ class GoogleCredentials(_Loader):
         return AccessToken(credential, project, expires_at)
 
     def _load(self, request: Any) -> tuple[Any, str | None]:
-        import google.auth.credentials  # noqa: PLC0415
+        import google.auth  # noqa: PLC0415
+        from google.auth import credentials as credentials_library  # noqa: PLC0415
 
         library: Any = google.auth  # its functions have no types
+        scopes: Any = credentials_library
         if self._file is None:
             unscoped, project = library.default(request=request)
         else:
             read_bounded_file(self._file)  # the library itself has no limit
             unscoped, project = library.load_credentials_from_file(self._file, request=request)
-        credentials = library.credentials.with_scopes_if_required(unscoped, [_SCOPE])
+        credentials = scopes.with_scopes_if_required(unscoped, [_SCOPE])
         if project is None and self._needs_project and hasattr(credentials, "get_project_id"):
             project = credentials.get_project_id(request)
         return credentials, project
