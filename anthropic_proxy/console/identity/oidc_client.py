@@ -23,9 +23,9 @@ from anthropic_proxy.console.identity.people import CHECK_CLIENT, CHECK_ISSUER, 
 from anthropic_proxy.console.identity.signed_tokens import (
     CACHE_SECONDS,
     LEEWAY_SECONDS,
-    MIN_KEY_INTERVAL_SECONDS,
     CachedDocument,
     InvalidTokenError,
+    PublishedKeys,
     UnknownKeyError,
     check_signature,
     decode_key_set,
@@ -83,7 +83,7 @@ class OidcClient:
         self._gateway = gateway
         self._clock = clock
         self._metadata = CachedDocument(self._load_metadata)
-        self._keys = CachedDocument(self._load_keys)
+        self._keys = PublishedKeys(self._load_keys)
 
     async def build_authorization_url(self, attempt: SignInAttempt, redirect_uri: str) -> str:
         metadata = await self._metadata.find_or_request(CACHE_SECONDS)
@@ -186,24 +186,25 @@ class OidcClient:
         token.
         """
         metadata = await self._metadata.find_or_request(CACHE_SECONDS)
-        for is_repeated in (False, True):
-            keys = await self._keys.find_or_request(MIN_KEY_INTERVAL_SECONDS if is_repeated else CACHE_SECONDS)
-            try:
-                return verify_id_token(
-                    id_token,
-                    keys,
-                    issuer=metadata.issuer,
-                    client_id=self.settings.client_id,
-                    nonce=nonce,
-                    access_token=access_token,
-                    now=self._clock(),
-                )
-            except UnknownKeyError:
-                continue
-        raise OidcError(
-            "The identity provider sent an ID token that is not valid: its key is not one of the provider. "
-            "Sign in again in a minute."
-        )
+
+        def verify(keys: KeySet) -> Mapping[str, Any]:
+            return verify_id_token(
+                id_token,
+                keys,
+                issuer=metadata.issuer,
+                client_id=self.settings.client_id,
+                nonce=nonce,
+                access_token=access_token,
+                now=self._clock(),
+            )
+
+        try:
+            return await self._keys.check(verify)
+        except UnknownKeyError:
+            raise OidcError(
+                "The identity provider sent an ID token that is not valid: its key is not one of the provider. "
+                "Sign in again in a minute."
+            ) from None
 
     async def _load_metadata(self) -> _Metadata:
         url = get_well_known_url(self.settings.issuer, external=True)

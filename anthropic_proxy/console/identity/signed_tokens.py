@@ -70,15 +70,25 @@ class UnknownKeyError(Exception):
     pass
 
 
+class PublishedKeys(CachedDocument[KeySet]):
+    async def check(self, check: Callable[[KeySet], ValueT]) -> ValueT:
+        """Return the result of `check`. If it raises `UnknownKeyError`, the keys are requested again, at most once a
+        minute, and checked once more. Raises `OidcError` if there are no keys.
+        """
+        try:
+            return check(await self.find_or_request(CACHE_SECONDS))
+        except UnknownKeyError:
+            return check(await self.find_or_request(MIN_KEY_INTERVAL_SECONDS))
+
+
 def decode_key_set(document: Mapping[str, Any], remedy: str = CHECK_ISSUER) -> KeySet:
     """Return the usable public keys of an identity provider. Raises `OidcError` if it has none."""
     listed = document.get("keys")
     usable: list[Key] = []
     for key in listed if isinstance(listed, list) else []:
         if isinstance(key, dict) and key.get("kty") in _KEY_TYPES and key.get("use", "sig") == "sig":
-            with suppress(
-                JoseError, ValueError, TypeError, KeyError, RecursionError
-            ):  # RFC 7517, section 5: ignore unknown keys
+            # RFC 7517, section 5: ignore unknown keys
+            with suppress(JoseError, ValueError, TypeError, KeyError, RecursionError):
                 usable += KeySet.import_key_set({"keys": [key]}).keys
     if not usable:
         raise OidcError(f"The identity provider has no usable keys for signatures. {remedy}".rstrip(), status=502)

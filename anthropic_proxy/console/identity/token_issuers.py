@@ -18,11 +18,9 @@ from msgspec import Struct
 
 from anthropic_proxy.console.identity.people import OidcError, find_claim_texts
 from anthropic_proxy.console.identity.signed_tokens import (
-    CACHE_SECONDS,
     LEEWAY_SECONDS,
-    MIN_KEY_INTERVAL_SECONDS,
-    CachedDocument,
     InvalidTokenError,
+    PublishedKeys,
     UnknownKeyError,
     check_signature,
     decode_key_set,
@@ -58,7 +56,7 @@ class TokenIssuers:
         self._gateway = gateway
         self._clock = clock
         self._keys = {
-            (each.issuer, each.jwks_uri): CachedDocument(partial(self._load_keys, each.issuer, each.jwks_uri))
+            (each.issuer, each.jwks_uri): PublishedKeys(partial(self._load_keys, each.issuer, each.jwks_uri))
             for each in issuers
         }
 
@@ -83,15 +81,11 @@ class TokenIssuers:
         raise InvalidTokenError(problem)
 
     async def _check_signature(self, text: str, issuer: TokenIssuer) -> None:
-        """The keys are read again if the key of the token is unknown, at most once a minute."""
-        cached = self._keys[issuer.issuer, issuer.jwks_uri]
-        for max_age in (CACHE_SECONDS, MIN_KEY_INTERVAL_SECONDS):
-            try:
-                check_signature(text, await cached.find_or_request(max_age), needs_key_id=True)
-            except UnknownKeyError:
-                continue
-            return
-        raise InvalidTokenError("its key is not one of the issuer (header kid)")
+        keys = self._keys[issuer.issuer, issuer.jwks_uri]
+        try:
+            await keys.check(lambda found: check_signature(text, found, needs_key_id=True))
+        except UnknownKeyError:
+            raise InvalidTokenError("its key is not one of the issuer (header kid)") from None
 
     async def _load_keys(self, issuer: str, jwks_uri: str) -> KeySet:
         if not jwks_uri:
