@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from anthropic_proxy.console.dashboard.oidc import complete_attempt, end_attempt, log_rejection, redirect_to_provider
-from anthropic_proxy.console.dashboard.sign_in import begin_sign_in
 from anthropic_proxy.console.dashboard.web import SECURITY_HEADERS, read_form, render_public_page
 from anthropic_proxy.console.gateway_protocol.grants import CODE_SECONDS, DeviceCode, Grants, normalize_user_code
 from anthropic_proxy.console.identity.attempts import SignInAttempt
@@ -76,7 +75,7 @@ async def _decide(site: "Site", request: RouteRequest) -> RouteResponse:
 
 async def _require_code(site: "Site", request: RouteRequest, text: str) -> DeviceCode:
     """Raises `OidcError` if no device waits with the user code `text`, and for too many such codes."""
-    begun = await begin_sign_in(site, _WRONG_CODES, request)
+    begun = await _WRONG_CODES.reserve(site.gateway.store, request)
     if begun.refused is not None:
         wait = int(begun.retry_after_seconds) + 1
         raise OidcError(f"Several codes from your address were wrong. Wait {wait} s, then try again.", status=429)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from anthropic_proxy.console.dashboard.sign_in import (
-    begin_sign_in,
     refuse_sign_in,
     send_sign_in_page,
     write_session_cookie,
@@ -96,7 +95,7 @@ async def complete_attempt(
     """Find the user of the provider's response. `complete` gets the user and the refresh token of the provider, and may
     raise `OidcError`. `explain` answers if the response or the user is rejected.
     """
-    begun = await begin_sign_in(site, _FAILED_RESPONSES, request)
+    begun = await _FAILED_RESPONSES.reserve(site.gateway.store, request)
     if begun.refused is not None:
         return await refuse_sign_in(site, request, "", begun)
     try:

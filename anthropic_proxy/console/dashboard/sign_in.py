@@ -199,7 +199,7 @@ async def sign_in(site: "Site", request: RouteRequest) -> RouteResponse:
         return await send_sign_in_page(site, request, target)
     form = read_own_form(request)
     key, target = form.get("key", "").strip(), form.get("next", "")
-    begun = await begin_sign_in(site, FAILED_KEYS, request)
+    begun = await FAILED_KEYS.reserve(site.gateway.store, request)
     if begun.refused is not None:
         return await refuse_sign_in(site, request, target, begun)
     cookie = await site.sessions.create_for_key(key)
@@ -215,10 +215,6 @@ async def sign_out(site: "Site", request: RouteRequest) -> RouteResponse:
     require_equal_tokens("" if session is None else session.form_token, form.get("token", ""))
     await site.sessions.end(find_cookie(request.headers.get("cookie", ""), COOKIE))
     return redirect(SIGN_IN_PATH, set_cookie=[write_session_cookie(site, request, "", 0)])
-
-
-async def begin_sign_in(site: "Site", limit: AddressLimit, request: RouteRequest) -> Reservation:
-    return await limit.reserve(site.gateway.store, request.address, request.headers.get("x-forwarded-for", ""))
 
 
 async def refuse_sign_in(site: "Site", request: RouteRequest, target: str, begun: Reservation) -> RouteResponse:

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
@@ -47,7 +47,6 @@ _MAX_SHOWN_CHARACTERS = 100
 _NEW_CODES = AddressLimit("sign-in/codes", (Window(100, 600.0),))
 _UNKNOWN_TOKENS = AddressLimit("sign-in/tokens", (Window(100, 60.0),))
 _HEADERS = {"content-type": "application/json", "cache-control": "no-store", "pragma": "no-cache"}
-ResultT = TypeVar("ResultT")
 
 
 class OAuthError(Exception):
@@ -140,14 +139,13 @@ class SignInEndpoints:
         return response
 
     async def _authorize_device(self, request: RouteRequest, form: Mapping[str, str]) -> RouteResponse:
-        forwarded = request.headers.get("x-forwarded-for", "")
-        begun = await _NEW_CODES.reserve(self._current_gateway.store, request.address, forwarded)
+        begun = await _NEW_CODES.reserve(self._current_gateway.store, request)
         if begun.refused is not None:
             raise _slow_down("Too many sign-ins begin at this address. Wait some minutes.")
         device = _shorten(request.headers.get("user-agent", "") or form.get("surface", "")) or "unknown program"
         address, grants = _name_address(request), self._grants
         try:
-            code, user_code = await self._use_database(address, lambda: grants.create_code(device, address))
+            code, user_code = await self._threads.run(address, lambda: grants.create_code(device, address))
         except TooManyDevices:
             raise _slow_down("Too many devices wait for a sign-in. Wait some minutes.") from None
         url = f"{self._settings.dashboard_url}{DEVICE_PATH}"
@@ -181,7 +179,7 @@ class SignInEndpoints:
             if polled.refused is not None:
                 raise _slow_down()
             grants = self._grants
-            code, sign_in, refresh_token = await self._use_database(device_code, lambda: grants.redeem(device_code))
+            code, sign_in, refresh_token = await self._threads.run(device_code, lambda: grants.redeem(device_code))
         except (*DATABASE_ERRORS, ProxyBusy, LimitReached):  # any other answer would end the sign-in
             raise _slow_down() from None
         if code is None:
@@ -197,7 +195,7 @@ class SignInEndpoints:
 
     async def _refresh(self, request: RouteRequest, refresh_token: str) -> RouteResponse:
         grants = self._grants
-        sign_in = await self._use_database(refresh_token, lambda: grants.find_sign_in(refresh_token))
+        sign_in = await self._threads.run(refresh_token, lambda: grants.find_sign_in(refresh_token))
         if sign_in is None:
             await self._count_unknown(request)
             raise _ended()
@@ -231,7 +229,7 @@ class SignInEndpoints:
         grants, checked_at = self._grants, sign_in.checked_at
         end = self._clock() + 2 * _REFRESH_SECONDS
         while True:
-            claim = await self._use_database(sign_in.id, lambda: grants.claim(sign_in.id))
+            claim = await self._threads.run(sign_in.id, lambda: grants.claim(sign_in.id))
             if claim.sign_in is None:
                 return None
             if claim.is_own:
@@ -245,17 +243,17 @@ class SignInEndpoints:
     async def _renew_own(self, grants: Grants, sign_in: SignIn) -> SignIn | None:
         try:
             user, token = await self._ask_provider(grants, sign_in)
-            return await self._use_database(
+            return await self._threads.run(
                 sign_in.id, lambda: grants.renew(sign_in, user, token, is_checked=bool(token))
             )
         except OidcError as error:
             reason = error.message
             ended = sign_in.key_id if isinstance(error, UserRefused) else sign_in.id  # of the person, or of the device
-            await self._use_database(sign_in.id, lambda: grants.end(ended, sign_in.user, reason))
+            await self._threads.run(sign_in.id, lambda: grants.end(ended, sign_in.user, reason))
             self._current_gateway.log_warning_each_time(f"The sign-in of {sign_in.user.email} has ended. {reason}")
             return None
         except OAuthError:
-            await self._use_database(sign_in.id, lambda: grants.release(sign_in.id))
+            await self._threads.run(sign_in.id, lambda: grants.release(sign_in.id))
             raise
 
     async def _ask_provider(self, grants: Grants, sign_in: SignIn) -> tuple[OidcUser, str]:
@@ -291,7 +289,7 @@ class SignInEndpoints:
             if found is not None:
                 grants.end(found.id, found.user, "")
 
-        await self._use_database(token, end)
+        await self._threads.run(token, end)
         return _json({})
 
     def _send_tokens(self, sign_in: SignIn, refresh_token: str = "") -> RouteResponse:
@@ -310,14 +308,9 @@ class SignInEndpoints:
 
     async def _count_unknown(self, request: RouteRequest) -> None:
         """Raises `OAuthError` if the address has sent too many unknown tokens."""
-        forwarded = request.headers.get("x-forwarded-for", "")
-        begun = await _UNKNOWN_TOKENS.reserve(self._current_gateway.store, request.address, forwarded)
+        begun = await _UNKNOWN_TOKENS.reserve(self._current_gateway.store, request)
         if begun.refused is not None:
             raise _slow_down("Too many unknown codes or tokens came from this address. Wait a minute.")
-
-    async def _use_database(self, name: str, function: Callable[[], ResultT]) -> ResultT:
-        """Call `function` in a thread. `name`: whose calls wait for each other."""
-        return await self._threads.run(name, function)
 
     @property
     def _current_gateway(self) -> Gateway:

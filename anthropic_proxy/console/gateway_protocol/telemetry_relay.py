@@ -96,6 +96,7 @@ async def _send(gateway: Gateway, waiting: _Waiting, body: bytes) -> bool:
     except ProxyError as error:
         gateway.log_warning_once(f"Telemetry of clients was dropped: {error.message}")
         return False
-    if not 200 <= reply.status < 300:
+    is_accepted = 200 <= reply.status < 300
+    if not is_accepted:
         gateway.log_warning_once(f"Telemetry of clients was dropped: the collector answered {reply.status}.")
-    return 200 <= reply.status < 300
+    return is_accepted

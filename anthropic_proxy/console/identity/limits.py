@@ -5,7 +5,7 @@ import ipaddress
 
 from msgspec import Struct
 
-from anthropic_proxy.plugins import Limit, Reservation, Store
+from anthropic_proxy.plugins import Limit, Reservation, RouteRequest, Store
 
 _FORWARDED_FACTOR = 20
 """Factor of the limits for all addresses together that one reverse proxy forwards."""
@@ -25,13 +25,14 @@ class AddressLimit(Struct, frozen=True):
     """Beginning of the names of the counters in the store."""
     windows: tuple[Window, ...]
 
-    async def reserve(self, store: Store, address: str, forwarded_for: str = "") -> Reservation:
+    async def reserve(self, store: Store, request: RouteRequest) -> Reservation:
         """Count an attempt before its check, so that simultaneous ones cannot exceed the limit.
 
         If `refused` of the result is set, the caller must reject the attempt. `settle` of its result is needed only if
         a success does not count.
         """
-        place = f"{self.place}/{_name_network(address)}"
+        place = f"{self.place}/{_name_network(request.address)}"
+        forwarded_for = request.headers.get("x-forwarded-for", "")
         limits = self._list_limits(place, _FORWARDED_FACTOR if forwarded_for else 1)
         if forwarded_for:
             own = f"{place}/{_name_network(forwarded_for.rpartition(',')[2].strip())}"

@@ -10,7 +10,7 @@ from anthropic_proxy.console.dashboard.sign_in import (
 )
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
-from anthropic_proxy.plugins import StoreState
+from anthropic_proxy.plugins import RouteRequest, StoreState
 from anthropic_proxy.secrets import Secret
 
 MINUTE, HOUR = FAILED_KEYS.windows
@@ -104,6 +104,11 @@ async def test_a_sign_out_without_redis_applies_to_all_processes_afterwards() ->
     assert await other.find(cookie) is None
 
 
+def sent_from(address: str, forwarded_for: str = "") -> RouteRequest:
+    headers = {"x-forwarded-for": forwarded_for} if forwarded_for else {}
+    return RouteRequest(path="/dashboard/sign-in", address=address, headers=headers)
+
+
 @pytest.mark.parametrize(
     ("first", "second", "is_shared"),
     [
@@ -117,17 +122,17 @@ async def test_a_sign_out_without_redis_applies_to_all_processes_afterwards() ->
 async def test_wrong_keys_are_limited_by_address(first: str, second: str, is_shared: bool) -> None:
     setup, limit = Setup(), FAILED_KEYS
     for _ in range(MINUTE.maximum):
-        correct = await limit.reserve(setup.store, first)
+        correct = await limit.reserve(setup.store, sent_from(first))
         await limit.settle(setup.store, correct, is_success=True)
-        begun = await limit.reserve(setup.store, first)
+        begun = await limit.reserve(setup.store, sent_from(first))
         assert begun.refused is None
         await limit.settle(setup.store, begun, is_success=False)
-    refused = await limit.reserve(setup.store, first)
+    refused = await limit.reserve(setup.store, sent_from(first))
     assert refused.refused == 0
     assert 0 < refused.retry_after_seconds <= MINUTE.seconds * 1.1
-    assert ((await limit.reserve(setup.store, second)).refused is not None) == is_shared
+    assert ((await limit.reserve(setup.store, sent_from(second))).refused is not None) == is_shared
     failures = MINUTE.maximum
-    while (begun := await limit.reserve(setup.store, first)).refused != 1:
+    while (begun := await limit.reserve(setup.store, sent_from(first))).refused != 1:
         failures += begun.refused is None
         setup.now += MINUTE.seconds / 2
     assert failures >= HOUR.maximum - is_shared
@@ -136,13 +141,16 @@ async def test_wrong_keys_are_limited_by_address(first: str, second: str, is_sha
 async def test_wrong_keys_behind_a_reverse_proxy_are_limited_by_the_last_forwarded_address_and_together() -> None:
     setup, limit = Setup(), FAILED_KEYS
     for _ in range(MINUTE.maximum):
-        assert (await limit.reserve(setup.store, "127.0.0.1", "192.0.2.9, 192.0.2.1")).refused is None
-    assert (await limit.reserve(setup.store, "127.0.0.1", "192.0.2.8, 192.0.2.1")).refused == 0
-    others = [(await limit.reserve(setup.store, "127.0.0.1", f"198.51.100.{number}")).refused for number in range(100)]
+        assert (await limit.reserve(setup.store, sent_from("127.0.0.1", "192.0.2.9, 192.0.2.1"))).refused is None
+    assert (await limit.reserve(setup.store, sent_from("127.0.0.1", "192.0.2.8, 192.0.2.1"))).refused == 0
+    others = [
+        (await limit.reserve(setup.store, sent_from("127.0.0.1", f"198.51.100.{number}"))).refused
+        for number in range(100)
+    ]
     assert others == [None] * (20 * MINUTE.maximum - MINUTE.maximum) + [2] * MINUTE.maximum
 
 
 async def test_parallel_wrong_keys_are_limited_before_they_are_compared() -> None:
     setup, limit = Setup(), FAILED_KEYS
-    begun = [await limit.reserve(setup.store, "192.0.2.1") for _ in range(50)]
+    begun = [await limit.reserve(setup.store, sent_from("192.0.2.1")) for _ in range(50)]
     assert len([one for one in begun if one.refused is None]) == MINUTE.maximum
