@@ -20,6 +20,7 @@ from anthropic_proxy.console.ledger.database import (
     connect_for_reading,
     create_private_file,
     find_database,
+    import_psycopg,
     open_for_reading,
 )
 from anthropic_proxy.console.ledger.migrations import find_schema_version, is_known_version
@@ -219,12 +220,11 @@ def _run_tool(program: str, address: DatabaseAddress | None, *words: str) -> str
 
 def _write_address(address: DatabaseAddress, password_file: Path) -> str:
     """Return the address without its password, which is written to a file: command lines are visible to all users."""
-    from psycopg import conninfo  # noqa: PLC0415  # optional
-
     options = address.list_options()
     if (password := options.pop("password", None)) is not None:
         create_private_file(password_file)
         escaped = str(password).replace("\\", "\\\\").replace(":", "\\:")
         password_file.write_text(f"*:*:*:*:{escaped}\n", "utf-8")
         options["passfile"] = str(password_file)
-    return conninfo.make_conninfo(**options)
+    written: str = import_psycopg().conninfo.make_conninfo(**options)
+    return written

@@ -251,7 +251,7 @@ class Connection:
 
     def __init__(self, driver: Any, file: Path | None = None, connect: Callable[[], Any] | None = None) -> None:
         self.is_postgres = not isinstance(driver, sqlite3.Connection)
-        self._module: ModuleType = _import_psycopg() if self.is_postgres else sqlite3
+        self._module: ModuleType = import_psycopg() if self.is_postgres else sqlite3
         self._errors: type[Exception] = self._module.Error
         self._driver = driver
         self._cursor = driver.cursor()
@@ -369,7 +369,7 @@ def _identify(file: Path | None) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _import_psycopg() -> ModuleType:
+def import_psycopg() -> ModuleType:
     import psycopg  # noqa: PLC0415  # optional
 
     return psycopg
@@ -416,7 +416,7 @@ def _open(address: DatabaseAddress, connect: Callable[[], Any]) -> Connection:
             return Connection(connect(), address.file)
         except sqlite3.Error as error:
             raise DatabaseError(error, concerns_value=False) from error
-    errors = _import_psycopg().Error
+    errors = import_psycopg().Error
 
     def connect_or_fail() -> Any:
         try:
@@ -466,7 +466,7 @@ def _connect_postgres(address: DatabaseAddress) -> Any:
         "tcp_user_timeout": _SILENCE_MILLISECONDS,
         "prepare_threshold": None,  # a connection pooler in front of the server may change the session
     }
-    driver = _import_psycopg().connect(**{**address.list_options(), **own})
+    driver = import_psycopg().connect(**{**address.list_options(), **own})
     driver.execute(f"SET search_path TO {SCHEMA}")
     return driver
 
@@ -484,7 +484,7 @@ def _connect_unless_silent(address: DatabaseAddress) -> Any:
     started = time.monotonic()
     try:
         return _connect_postgres(address)
-    except _import_psycopg().OperationalError as error:
+    except import_psycopg().OperationalError as error:
         if time.monotonic() - started >= _CONNECT_TIMEOUT_SECONDS / 2:
             _silent_servers[place] = error, time.monotonic() + _SILENT_SECONDS
         raise
