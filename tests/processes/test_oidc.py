@@ -315,6 +315,30 @@ def test_user_info_of_another_user_is_rejected(team: Team) -> None:
     require_rejection(team, f"The user info of the identity provider is of another user than the ID token. {RETRY}")
 
 
+def test_the_user_info_verifies_its_own_address_only(team: Team) -> None:
+    def change(claims: dict[str, Any]) -> None:
+        claims["email"] = "root@example.com"
+        del claims["email_verified"]
+
+    team.provider.change = change
+    require_rejection(
+        team,
+        "The identity provider has not verified the address root@example.com. Confirm it there, then try again. If the "
+        "provider sends no claim email_verified, an administrator should set OIDC_EMAIL_CLAIM to a claim that users "
+        "cannot change.",
+    )
+
+
+def test_an_id_token_of_absurd_size_is_rejected(team: Team) -> None:
+    team.provider.change = lambda claims: claims.update(groups=["x" * 100] * 1_000)
+    client = team.proxy.client()
+    answer = client.get(team.begin(client))
+    assert answer.status_code == 403
+    assert re.search(r"that is not valid: it has \d{3},\d{3} characters; 131,072 are allowed\.", answer.text), (
+        answer.text
+    )
+
+
 def test_an_error_of_the_provider_is_shown(team: Team) -> None:
     team.provider.error = "access_denied"
     require_rejection(team, f"The identity provider refused the sign-in: not today. {RETRY}")

@@ -3,6 +3,7 @@
 This module needs Authlib, an optional library, and is loaded with the first sign-in.
 """
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -31,6 +32,7 @@ from anthropic_proxy.console.identity.signed_tokens import (
     decode_key_set,
     request_json,
 )
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.gateway.settings import OidcSettings
 from anthropic_proxy.plugins import Gateway
 
@@ -45,6 +47,8 @@ _CLAIM_TEXTS = {
     "at_hash": "it does not belong to the access token",
 }
 _MAX_SHOWN_CHARACTERS = 200
+_HOST = compile_later(r"[\w.:\[\]-]+", re.ASCII)
+"""Pattern of host and port, which the security policy of a page contains."""
 _OFFLINE = "offline_access"
 """Scope for a refresh token (OpenID Connect Core 1.0, section 11)."""
 ValueT = TypeVar("ValueT")
@@ -162,6 +166,8 @@ class OidcClient:
         found = await self._request_json("GET", metadata.userinfo_endpoint, fields)
         if found.get("sub") != subject:
             raise OidcError(f"The user info of the identity provider is of another user than the ID token. {RETRY}")
+        if claims.get("email", found.get("email")) != found.get("email"):  # another address was verified
+            found = {name: value for name, value in found.items() if name != "email_verified"}
         return {**found, **claims}
 
     async def _request_tokens(self, grant: str, **parameters: str) -> Mapping[str, Any]:
@@ -220,6 +226,7 @@ class OidcClient:
             scheme = urlsplit(self.settings.issuer).scheme
             required = (metadata.authorization_endpoint, metadata.token_endpoint, metadata.jwks_uri)
             for address in (*required, *filter(None, [metadata.userinfo_endpoint])):
+                _require_url(address)
                 if urlsplit(address).scheme not in ("https", scheme):
                     raise OidcError(
                         f"The identity provider has a URL without TLS: {address}. {CHECK_ISSUER}", status=502
@@ -250,6 +257,12 @@ class OidcClient:
                 f"The identity provider rejected the request for tokens: {name[:_MAX_SHOWN_CHARACTERS]}. {CHECK_CLIENT}"
             )
         raise OidcError(f"The identity provider answered {place} with HTTP {status}. {CHECK_ISSUER}", status=502)
+
+
+def _require_url(address: str) -> None:
+    """Raise `ValueError` for a text that could add to a header of the response."""
+    if not (address.isascii() and address.isprintable() and _HOST.fullmatch(urlsplit(address).netloc)):
+        raise ValueError(f"{address[:_MAX_SHOWN_CHARACTERS]!r} is no URL")
 
 
 def _find_text(tokens: Mapping[str, Any], name: str) -> str:

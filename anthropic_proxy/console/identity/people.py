@@ -13,6 +13,8 @@ from anthropic_proxy.gateway.settings.sign_in_tables import EVERYBODY
 RETRY = "Sign in again."
 CHECK_CLIENT = "An administrator should compare OIDC_CLIENT_ID and OIDC_CLIENT_SECRET with the identity provider."
 CHECK_ISSUER = "An administrator should check OIDC_ISSUER."
+_GOOGLE = "https://accounts.google.com"
+_GOOGLE_DOMAINS = ("gmail.com", "googlemail.com")
 _MAX_NAME_CHARACTERS = 128
 _MAX_SUBJECT_CHARACTERS = 255
 """OpenID Connect Core 1.0, section 2."""
@@ -44,6 +46,8 @@ class OidcUser(Struct, frozen=True, omit_defaults=True):
     """Groups of the user that the settings name, from the claim with the roles."""
     name: str = ""
     """Name of the user. "": the identity provider sent none."""
+    has_group_claim: bool = True
+    """False: the identity provider sent no claim with groups or roles."""
 
 
 def accept_user(settings: Settings, claims: Mapping[str, Any]) -> OidcUser:
@@ -64,15 +68,24 @@ def accept_user(settings: Settings, claims: Mapping[str, Any]) -> OidcUser:
     subject = str(claims["sub"])
     if len(subject) > _MAX_SUBJECT_CHARACTERS:
         raise UserRefused(f"The identity provider sent an id of {email} with {len(subject):,} characters (claim sub).")
-    used = list_named_groups(settings)
-    groups = tuple(
-        name
-        for name in dict.fromkeys(find_claim_texts(claims, provider.role_claim))
-        if name in used and "@" not in name
-    )
+    if provider.issuer == _GOOGLE and not claims.get("hd") and email.lower().rpartition("@")[2] not in _GOOGLE_DOMAINS:
+        # developers.google.com/identity/gsi/web/guides/verify-google-id-token, read on 2026-11-27
+        raise UserRefused(
+            f"Google has not verified of late that {email} is yours, because the account belongs to no organization "
+            "(claim hd). Sign in with the Google account of the organization."
+        )
+    used, stated = list_named_groups(settings), find_claim_texts(claims, provider.role_claim)
+    if not stated and _has_too_many_groups(claims, provider.role_claim) and any(map(_is_group, used)):
+        raise UserRefused(
+            f"The identity provider sent no groups of {email}, because the user has too many (claim _claim_names). An "
+            "administrator should let Microsoft Entra ID send only the groups that are assigned to the application, "
+            "or use app roles with OIDC_ROLE_CLAIM=roles."
+        )
+    groups = tuple(name for name in dict.fromkeys(stated) if name in used and "@" not in name)
     name = claims.get("name")
     shown = name[:_MAX_NAME_CHARACTERS] if isinstance(name, str) and name.isprintable() else ""
-    user = OidcUser(provider.issuer, provider.client_id, subject, email.lower(), groups, shown)
+    identity = (provider.issuer, provider.client_id, subject, email.lower())
+    user = OidcUser(*identity, groups, shown, has_group_claim=bool(stated))
     if not _has_domain(provider, user.email):
         raise UserRefused(f"The domain of {email} is not accepted. OIDC_DOMAINS lists the accepted ones.")
     return user
@@ -86,6 +99,32 @@ def list_named_groups(settings: Settings) -> frozenset[str]:
     return frozenset((*roles, *(table.name for table in tables), *settings.managed_settings))
 
 
+def _is_group(name: str) -> bool:
+    """False for an e-mail address, and for the table of everybody."""
+    return "@" not in name and name != EVERYBODY
+
+
+def _has_too_many_groups(claims: Mapping[str, Any], claim_path: str) -> bool:
+    """Return True if the provider refers to another server for the claim (OpenID Connect Core 1.0, section 5.6.2).
+
+    Microsoft Entra ID does so for users with more than 200 groups: learn.microsoft.com/entra/identity-platform,
+    "Groups overage claim", read on 2026-11-27.
+    """
+    elsewhere = claims.get("_claim_names")
+    is_named = isinstance(elsewhere, dict) and claim_path in elsewhere
+    return is_named or (claim_path == "groups" and claims.get("hasgroups") in (True, "true"))
+
+
+def _describe_missing_claim(settings: Settings, user: OidcUser) -> str:
+    """ "": the provider sent the claim."""
+    if user.has_group_claim or settings.oidc is None:
+        return ""
+    return (
+        f" The identity provider sent no claim {settings.oidc.role_claim!r}: it may need a scope (OIDC_SCOPES), or "
+        "have the groups in another claim (OIDC_ROLE_CLAIM)."
+    )
+
+
 def require_provider(settings: Settings) -> OidcSettings:
     if settings.oidc is None:
         raise OidcError("This proxy has no identity provider. Sign in with a key.", status=404)
@@ -95,7 +134,10 @@ def require_provider(settings: Settings) -> OidcSettings:
 def require_role(settings: Settings, user: OidcUser) -> OidcUser:
     """Raises `UserRefused` if the user has no role in the dashboard."""
     if resolve_role(settings, user) is None:
-        raise UserRefused(f"{user.email} has no role. An administrator should add the user or a group to OIDC_MEMBERS.")
+        raise UserRefused(
+            f"{user.email} has no role. An administrator should add the user or a group to OIDC_MEMBERS."
+            f"{_describe_missing_claim(settings, user)}"
+        )
     return user
 
 
@@ -126,6 +168,7 @@ def require_group(settings: Settings, user: OidcUser) -> SignInGroup:
         raise UserRefused(
             f"{user.email} may not use Claude Code, because none of the groups of the user has a table "
             f"[sign_in.groups.NAME]. An administrator should add the user to a group ({named}), or add a table."
+            f"{_describe_missing_claim(settings, user)}"
         )
     require_role(settings, user)
     return _NO_RULES
@@ -144,17 +187,24 @@ def find_group(settings: Settings, user: OidcUser) -> SignInGroup | None:
 
 
 def find_claim_texts(claims: Mapping[str, Any], claim_path: str) -> Sequence[str]:
-    """Dots in `claim_path` separate the names of nested objects. The list is empty if the claim is missing or has no
-    text.
+    """Dots in `claim_path` separate the names of nested objects, and may be parts of names. The list is empty if the
+    claim is missing or has no text.
     """
-    value: Any = claims.get(claim_path)
-    if value is None:
-        value = claims
-        for name in claim_path.split("."):
-            value = value.get(name) if isinstance(value, dict) else None
+    value = _find_nested(claims, claim_path.split("."))
     if isinstance(value, str):
         return (value,)
     return [each for each in value if isinstance(each, str)] if isinstance(value, list) else ()
+
+
+def _find_nested(value: Any, names: Sequence[str]) -> Any:
+    """The longest name comes first: `https://example.org/roles`, then `realm_access` and `roles`."""
+    if not names or not isinstance(value, Mapping):
+        return None if names else value
+    for number in range(len(names), 0, -1):
+        name = ".".join(names[:number])
+        if name in value and (found := _find_nested(value[name], names[number:])) is not None:
+            return found
+    return None
 
 
 def _is_of_provider(provider: OidcSettings, user: OidcUser) -> bool:

@@ -27,6 +27,11 @@ public key as secret."""
 LEEWAY_SECONDS = 60
 """Accepted difference in seconds between the clocks of the identity provider and the proxy."""
 _KEY_TYPES = ("RSA", "EC", "OKP")
+_MAX_KEYS = 100
+_MAX_NUMBER_CHARACTERS = 1_400
+"""Maximum number of characters of a number of a key: 8,192 bits in base64. Larger ones make each check slow."""
+_MAX_EXPONENT_CHARACTERS = 12
+MAX_ID_TOKEN_CHARACTERS = 131_072
 ValueT = TypeVar("ValueT")
 
 
@@ -52,9 +57,12 @@ class CachedDocument(Generic[ValueT]):
         """Return the cached document, or request it again if it is older than `max_age_seconds`. If the request fails,
         the old document is returned. Raises `OidcError` if there is no old document.
         """
+        is_sufficient = self._lock.locked() and max_age_seconds >= CACHE_SECONDS  # nobody waits for a slow provider
+        if self._value is not None and (is_sufficient or self._is_fresh(max_age_seconds)):
+            return self._value
         async with self._lock:
             now = self._ticks()
-            if self._value is not None and now < self._loaded_at + max_age_seconds:
+            if self._value is not None and self._is_fresh(max_age_seconds):
                 return self._value
             if now >= self._failed_at + RETRY_SECONDS:
                 try:
@@ -64,6 +72,9 @@ class CachedDocument(Generic[ValueT]):
             if self._value is None:
                 raise OidcError(self._failure.message, status=self._failure.status)
             return self._value
+
+    def _is_fresh(self, max_age_seconds: float) -> bool:
+        return self._ticks() < self._loaded_at + max_age_seconds
 
 
 class UnknownKeyError(Exception):
@@ -85,8 +96,8 @@ def decode_key_set(document: Mapping[str, Any], remedy: str = CHECK_ISSUER) -> K
     """Return the usable public keys of an identity provider. Raises `OidcError` if it has none."""
     listed = document.get("keys")
     usable: list[Key] = []
-    for key in listed if isinstance(listed, list) else []:
-        if isinstance(key, dict) and key.get("kty") in _KEY_TYPES and key.get("use", "sig") == "sig":
+    for key in listed[:_MAX_KEYS] if isinstance(listed, list) else []:
+        if isinstance(key, dict) and key.get("kty") in _KEY_TYPES and key.get("use", "sig") == "sig" and _is_small(key):
             # RFC 7517, section 5: ignore unknown keys
             with suppress(JoseError, ValueError, TypeError, KeyError, RecursionError):
                 usable += KeySet.import_key_set({"keys": [key]}).keys
@@ -95,10 +106,18 @@ def decode_key_set(document: Mapping[str, Any], remedy: str = CHECK_ISSUER) -> K
     return KeySet(usable)
 
 
+def _is_small(key: Mapping[str, Any]) -> bool:
+    return (
+        len(str(key.get("n", ""))) <= _MAX_NUMBER_CHARACTERS and len(str(key.get("e", ""))) <= _MAX_EXPONENT_CHARACTERS
+    )
+
+
 def check_signature(text: str, keys: KeySet, *, needs_key_id: bool) -> jwt.Token:
     """Return the token whose signature is by one of `keys`. Raises `InvalidTokenError`, and `UnknownKeyError` if it
     names another key.
     """
+    if len(text) > MAX_ID_TOKEN_CHARACTERS:
+        raise InvalidTokenError(f"it has {len(text):,} characters; {MAX_ID_TOKEN_CHARACTERS:,} are allowed")
     try:
         header = dict(jws.extract_compact(text.encode()).protected)
     except (JoseError, ValueError, RecursionError):

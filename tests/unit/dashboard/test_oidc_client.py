@@ -7,7 +7,13 @@ from joserfc.jwk import RSAKey
 
 from anthropic_proxy.console.identity.oidc_client import verify_id_token
 from anthropic_proxy.console.identity.people import OidcError
-from anthropic_proxy.console.identity.signed_tokens import CACHE_SECONDS, RETRY_SECONDS, CachedDocument, decode_key_set
+from anthropic_proxy.console.identity.signed_tokens import (
+    CACHE_SECONDS,
+    MIN_KEY_INTERVAL_SECONDS,
+    RETRY_SECONDS,
+    CachedDocument,
+    decode_key_set,
+)
 
 USABLE = RSAKey.generate_key(2048, {"kid": "usable", "use": "sig"})
 
@@ -24,6 +30,37 @@ def test_keys_that_are_not_understood_are_ignored() -> None:
     assert [key.kid for key in found.keys] == ["usable"]
     with pytest.raises(OidcError, match="no usable keys for signatures"):
         decode_key_set({"keys": unknown})
+
+
+def test_keys_that_would_make_checks_slow_are_ignored() -> None:
+    usable = USABLE.as_dict(private=False)
+    large = [{**usable, "kid": "n", "n": "A" * 100_000}, {**usable, "kid": "e", "e": "A" * 1_000}]
+    found = decode_key_set({"keys": [*large, *({**usable, "kid": str(number)} for number in range(10_000))]})
+    assert [key.kid for key in found.keys] == [str(number) for number in range(98)]
+
+
+async def test_a_slow_provider_delays_nobody_whose_document_is_known() -> None:
+    now, answer, asked = [0.0], asyncio.Event(), asyncio.Event()
+    answer.set()
+    number = iter(range(9))
+
+    async def load() -> str:
+        asked.set()
+        await answer.wait()
+        return f"document {next(number)}"
+
+    document = CachedDocument(load, lambda: now[0])
+    assert await document.find_or_request(CACHE_SECONDS) == "document 0"
+    answer.clear()
+    asked.clear()
+    now[0] += MIN_KEY_INTERVAL_SECONDS
+    for_unknown_key = asyncio.create_task(document.find_or_request(MIN_KEY_INTERVAL_SECONDS))
+    await asked.wait()
+    assert await document.find_or_request(CACHE_SECONDS) == "document 0"
+    now[0] += CACHE_SECONDS
+    assert await document.find_or_request(CACHE_SECONDS) == "document 0", "also an old one"
+    answer.set()
+    assert await for_unknown_key == "document 1"
 
 
 def test_an_id_token_is_not_accepted_without_a_nonce_of_the_sign_in() -> None:
