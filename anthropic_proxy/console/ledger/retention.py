@@ -25,6 +25,11 @@ PROOF_DAYS = 1
 """Minimum age of a request that shows that the clock is right. Younger ones may have been stored by a wrong clock."""
 REPLACED_KEY_DAYS = 7
 """Days for which the hash of a replaced virtual key is kept after its end, to name the key in error messages."""
+SIGNED_OUT_DAYS = 30
+"""Days for which the row of a device is kept after its sign-out."""
+ACCESS_END_DAYS = 366
+"""Days for which a row shows that the access of a person has ended. It is longer than `SIGN_IN_DAYS`, so that the own
+keys of the person do not become valid again by the time of their creation."""
 CHUNK_ROWS = 1_000
 TARGET_SHARE = 0.9
 """Share (0 to 1) of the maximum size to which a deletion by size reduces the database."""
@@ -80,6 +85,7 @@ class Retention:
         replaced_before = int((now - REPLACED_KEY_DAYS * DAY_SECONDS) * MICROSECONDS)
         with connection.transaction():
             connection.execute("DELETE FROM key_hashes WHERE expires_at < ?", (replaced_before,))
+            _delete_sign_ins(connection, now)
             for table in SUM_TABLES:
                 connection.execute(f"DELETE FROM {table} WHERE hour < ?", (before // MICROSECONDS_PER_HOUR,))
         for table, limit in (("contents", max(before, content_before)), ("requests", before)):
@@ -122,6 +128,18 @@ class Retention:
         shares = dict.fromkeys(SUM_TABLES, 1 - kept_sums / sums if sums else 0.0)
         shares |= dict.fromkeys(("contents", "requests"), min(max(1 - (target - kept_sums) / others, 0.0), 1.0))
         return {table: ceil(_count_rows(connection, table) * share) for table, share in shares.items()}
+
+
+def _delete_sign_ins(connection: Connection, now: float) -> None:
+    """Delete expired codes, old rows of devices, and the encrypted tokens of sign-ins that have ended."""
+    ended, signed_out, proof = (
+        int((now - days * DAY_SECONDS) * MICROSECONDS) for days in (0, SIGNED_OUT_DAYS, ACCESS_END_DAYS)
+    )
+    connection.execute("DELETE FROM device_codes WHERE expires_at < ?", (ended,))
+    rows = "DELETE FROM sign_ins WHERE ends_at < ? OR (ended_at < ? AND ended_at < ends_at)"
+    connection.execute(rows, (proof, signed_out))
+    tokens = "UPDATE sign_ins SET provider_token = '' WHERE ends_at < ? AND provider_token != ''"
+    connection.execute(tokens, (ended,))
 
 
 def _find_newest_hour(connection: Connection, limit: float | None) -> float | None:

@@ -47,6 +47,41 @@ def test_replaced_texts_of_keys_are_deleted_after_a_week(database: Settings) -> 
     connection.close()
 
 
+def test_sign_ins_and_codes_are_deleted_when_they_prove_nothing_any_more(database: Settings) -> None:
+    """Also if nobody signs in. A row of 366 days shows that the access of a person has ended."""
+    connection = open_for_writing(database)
+    codes = {"waiting": NOON + 1, "expired": NOON - 1}
+    rows = [(name, name, 0, int(end * MICROSECONDS)) for name, end in codes.items()]
+    connection.insert("device_codes", ("code_hash", "user_code", "created_at", "expires_at"), rows)
+    devices: dict[str, tuple[float, float | None]] = {  # last day of the access, and sign-out
+        "active": (NOON + DAY, None),
+        "over": (NOON - 1, None),
+        "old": (NOON - 367 * DAY, None),
+        "signed out": (NOON + DAY, NOON - 29 * DAY),
+        "signed out long ago": (NOON + DAY, NOON - 31 * DAY),
+        "refused": (NOON - 40 * DAY, NOON - 40 * DAY),
+    }
+    times = ("created_at", "checked_at", "refreshed_at")
+    columns = ("id", "key_id", "refresh_hash", "provider_token", *times, "ends_at", "ended_at")
+    connection.insert(
+        "sign_ins",
+        columns,
+        [
+            (name, "key_1", name, "token", 0, 0, 0, *(end if end is None else int(end * MICROSECONDS) for end in ends))
+            for name, ends in devices.items()
+        ],
+    )
+    Retention(database, clock=lambda: NOON).delete_expired(connection)
+    assert connection.query("SELECT code_hash FROM device_codes") == [("waiting",)]
+    assert sorted(connection.query("SELECT id, provider_token FROM sign_ins")) == [
+        ("active", "token"),
+        ("over", ""),
+        ("refused", ""),
+        ("signed out", "token"),
+    ]
+    connection.close()
+
+
 async def test_the_oldest_rows_are_deleted_by_size(database: Settings) -> None:
     receipts = (new_receipt(number, error=f"{number} {'x' * 1990}") for number in range(5_500))
     await store(database, *receipts)
