@@ -22,7 +22,7 @@ from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.errors import ConfigurationError, ProxyError, join_with_and
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer, tune_gc
 from anthropic_proxy.gateway.plugin_gateway import ExchangeGateway
-from anthropic_proxy.gateway.plugin_packages import open_plugins
+from anthropic_proxy.gateway.plugin_packages import open_plugins, require_usable_features
 from anthropic_proxy.gateway.problems import find_server_problems
 from anthropic_proxy.gateway.running_proxy import ServerRecord
 from anthropic_proxy.gateway.server.auth import (
@@ -217,7 +217,7 @@ class App:
     def _read(self) -> Settings | None:
         assert self._reader is not None
         try:
-            settings = require_route_prices(self._reader.read())
+            settings = require_usable_features(require_route_prices(self._reader.read()))
             if self._address is not None:
                 require_auth_if_exposed(settings)
         except ConfigurationError as error:

@@ -340,7 +340,7 @@ class RouteRequest(Struct, frozen=True, kw_only=True):
     scheme: str = "http"
     """`http`, or `https` if a proxy in front of this server ends TLS."""
     address: str = ""
-    """IP address of the client. "": unknown."""
+    """IP address of the client, also behind a reverse proxy of `TRUSTED_PROXIES`. "": unknown."""
     request_id: str = ""
     """Id in the response header `request-id`."""
 

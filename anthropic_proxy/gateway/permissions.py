@@ -82,6 +82,7 @@ PLACES = (
     Place(RECENT_REQUESTS_PATH, "read own requests", ("GET",)),
     Place("/managed/settings", "read own limits", ("GET",)),
     Place("/api/oauth/usage", "read own limits", ("GET",)),
+    Place("/user/bootstrap", "read own limits", ("GET",)),
     Place("/api/requests/live", "read all requests", _READING),
     *(
         Place(path, "read own usage", _READING)

@@ -5,7 +5,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.errors import ConfigurationError, MissingExtra
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Plugin
 
@@ -27,8 +27,39 @@ PLUGIN_PACKAGES: Sequence[tuple[str, Callable[[Settings], bool]]] = (
 for the settings."""
 
 
+def require_usable_features(settings: Settings) -> Settings:
+    """Raise `ConfigurationError` if a sign-in or tokens are set that cannot work, at the start and at a reload."""
+    if settings.oidc is not None and not settings.requires_client_key and find_spec("jinja2") is not None:
+        raise ConfigurationError(  # every client reads the stored requests without a sign-in
+            "OIDC_ISSUER is set, but clients need no key, so they read all requests without a sign-in. Set "
+            "VIRTUAL_KEYS=true or PROXY_API_KEY too.",
+            code="identity-provider",
+        )
+    has_tokens = settings.virtual_keys and bool(settings.token_issuers)
+    for is_set, module, missing in (
+        (
+            settings.sign_in is not None,
+            "authlib",
+            MissingExtra("The sign-in from Claude Code (SIGN_IN_SECRET) needs Authlib", "oidc"),
+        ),
+        (
+            settings.sign_in is not None,
+            "jinja2",
+            MissingExtra("The page for the sign-in from Claude Code (SIGN_IN_SECRET) needs Jinja2", "dashboard"),
+        ),
+        (settings.oidc is not None, "authlib", MissingExtra("Sign-in with OIDC_ISSUER needs Authlib", "oidc")),
+        (has_tokens, "joserfc", MissingExtra("Tokens of identity providers ([token_issuers]) need joserfc", "oidc")),
+    ):
+        if is_set and find_spec(module) is None:
+            raise ConfigurationError(missing.message, code="package-missing")
+    return settings
+
+
 def open_plugins(settings: Settings) -> Iterator[Plugin]:
-    """Disabled packages are not imported. Raises `ConfigurationError` for a name that no installed package has."""
+    """Disabled packages are not imported. Raises `ConfigurationError` for a name that no installed package has, and for
+    features that cannot work.
+    """
+    require_usable_features(settings)
     for package, is_enabled in PLUGIN_PACKAGES:
         if is_enabled(settings):
             plugin: Plugin = import_module(package).open_plugin(settings)

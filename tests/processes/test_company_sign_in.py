@@ -101,7 +101,7 @@ def test_discovery_and_device_authorization_have_the_form_of_the_protocol(compan
         "interval": 5,
         "login_notice": "Questions: platform@example.com",
     }
-    assert len(begun["device_code"]) == 43
+    assert len(begun["device_code"]) == 72
     pending, early = device.poll(), device.poll()
     assert (pending.status_code, pending.json()) == (400, {"error": "authorization_pending"})
     assert (early.status_code, early.json()) == (429, {"error": "slow_down"})

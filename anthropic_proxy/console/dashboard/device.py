@@ -25,8 +25,9 @@ from anthropic_proxy.plugins import Gateway, Limit, RouteRequest, RouteResponse
 if TYPE_CHECKING:
     from anthropic_proxy.console.dashboard.site import Site
 
-_WRONG_CODES = AddressLimit("sign-in/user-codes", (Window(10, 600.0),))
-"""Limit of user codes that no device waits with."""
+_WRONG_CODES = AddressLimit("sign-in/user-codes", (Window(300, 600.0),))
+"""Limit of user codes that no device waits with. Those that are looked up at the moment count too. Each guess finds one
+of 5,000 codes among 25,600 millions."""
 _MAX_CONFIRMATIONS = 5
 """Maximum number of confirmations of one code, such as of a person that went back in the browser."""
 ResultT = TypeVar("ResultT")
@@ -131,7 +132,8 @@ async def _use_grants(site: "Site", request: RouteRequest, use: Callable[[Grants
         assert grants is not None
         return use(grants)
 
-    return await site.use_database(request, call)
+    # the address may be that of a whole company, and its requests are limited before
+    return await site.use_database(request, call, client=request.request_id)
 
 
 async def _send_device_page(

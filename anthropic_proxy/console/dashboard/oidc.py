@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from anthropic_proxy.console.dashboard.site import Site
     from anthropic_proxy.console.identity.oidc_client import ProviderReply
 
-_FAILED_RESPONSES = AddressLimit("dashboard/sign-in/provider", (Window(60, 60.0), Window(600, 3_600.0)))
-"""Limit of rejected responses of the identity provider."""
+_FAILED_RESPONSES = AddressLimit("dashboard/sign-in/provider", (Window(300, 60.0), Window(1_200, 3_600.0)))
+"""Limit of rejected responses of the identity provider. Those that are checked at the moment count too."""
 _MAX_TARGET_CHARACTERS = 1_000
 _MAX_SHOWN_CHARACTERS = 200
 _MAX_CODE_CHARACTERS = 4_096

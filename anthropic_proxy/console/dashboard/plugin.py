@@ -9,7 +9,6 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
-from anthropic_proxy.errors import ConfigurationError, MissingExtra
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, Plugin, Route, RouteRequest, RouteResponse
 
@@ -63,21 +62,9 @@ _OTHER_PATHS: Mapping[str, PageModule] = {
 
 
 def open_plugin(settings: Settings) -> Plugin:
-    """Raises `ConfigurationError` if an identity provider is set, but cannot be used."""
-    if settings.oidc is not None:
-        if not settings.requires_client_key:  # every client reads the stored requests without a sign-in
-            raise ConfigurationError(
-                "OIDC_ISSUER is set, but clients need no key, so they read all requests without a sign-in. Set "
-                "VIRTUAL_KEYS=true or PROXY_API_KEY too.",
-                code="identity-provider",
-            )
-        if find_spec("authlib") is None:
-            raise ConfigurationError(
-                MissingExtra("Sign-in with OIDC_ISSUER needs Authlib", "oidc").message, code="package-missing"
-            )
     dashboard = _Dashboard()
     paths = {**PAGES, **(KEY_PATHS if settings.virtual_keys else {}), **_OTHER_PATHS}
-    paths |= _DEVICE_PATHS if settings.sign_in is not None else {}
+    paths |= _DEVICE_PATHS if settings.virtual_keys and find_spec("authlib") is not None else {}
     return Plugin(
         routes=[route for path, page in paths.items() for route in dashboard.build_routes(path, page)],
         start=dashboard.start,

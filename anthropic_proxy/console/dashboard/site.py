@@ -392,9 +392,13 @@ class Site:
         status = 400 if values["problem"] else 200
         return await asyncio.to_thread(render_page, request, template, frame, status=status, headers=headers)
 
-    async def use_database(self, request: RouteRequest, function: Callable[[Gateway], ResultT]) -> ResultT:
-        """Call `function`, which opens the database itself, in a thread."""
-        return await self._threads.run(name_client(request), function, self.gateway)
+    async def use_database(
+        self, request: RouteRequest, function: Callable[[Gateway], ResultT], *, client: str = ""
+    ) -> ResultT:
+        """Call `function`, which opens the database itself, in a thread. `client`: whose calls are limited together.
+        "": those of the sender of the request.
+        """
+        return await self._threads.run(client or name_client(request), function, self.gateway)
 
     async def read(
         self, section: str, request: RouteRequest, function: Callable[[Connection, OpenTexts], ResultT]

@@ -6,13 +6,16 @@ signed in at the identity provider, the device exchanges its code for a sign-in.
 
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import cache
 from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct, structs
 
+from anthropic_proxy.console.identity.limits import SITE_BITS, name_network
 from anthropic_proxy.console.identity.people import RETRY, OidcError, OidcUser, UserRefused, require_group
 from anthropic_proxy.console.keys.access_tokens import TokenKeys
 from anthropic_proxy.console.keys.administration import KeyAdministration, KeyCommand, KeyOutcome, name_key
@@ -27,17 +30,16 @@ from anthropic_proxy.gateway.settings import Settings, SignInSettings
 CODE_SECONDS = 600
 """Lifetime of a device code."""
 MAX_WAITING_DEVICES = 5_000
-"""Maximum number of device codes. A user code is guessed with a probability below one to five millions."""
+"""Maximum number of codes with which devices wait. A user code is guessed with a probability below one to five
+millions."""
+MAX_WAITING_OF_NETWORK = 500
+"""Maximum number of codes of one address: enough if 300 people behind it sign in within ten minutes, and most of them
+begin again; and a tenth of all."""
 _USER_ALPHABET = "BCDFGHJKLMNPQRSTVWXZ"
 """Letters of a user code. Without vowels, no word occurs."""
 _USER_CODE_LETTERS = 8
 _SESSION_SECONDS = 12 * HOUR_SECONDS
 """Lifetime of a sign-in for which the identity provider has given no refresh token, so that it cannot be asked."""
-_KEPT_SECONDS = 30 * DAY_SECONDS
-"""Time for which the row of a signed-out device is kept."""
-_PROOF_SECONDS = 366 * DAY_SECONDS
-"""Time for which a row shows that the access of a person has ended. It is longer than `SIGN_IN_DAYS`, so that the own
-keys of the person do not become valid again by the time of their creation."""
 CLAIM_SECONDS = 15.0
 """Time for which one instance asks the identity provider about a person, and others wait for the result."""
 State = Literal["pending", "approved", "denied", "refused"]
@@ -69,10 +71,6 @@ class Claim(Struct, frozen=True, kw_only=True):
     """True if this instance may ask the identity provider. False: another one does."""
 
 
-class TooManyDevices(Exception):
-    """Exception: the maximum number of devices waits already."""
-
-
 class Grants:
     """`keys` encrypts refresh tokens of the identity provider. `clock` returns seconds since the epoch."""
 
@@ -82,14 +80,13 @@ class Grants:
         self._clock = clock
 
     def create_code(self, device: str, address: str) -> tuple[str, str]:
-        """Return a device code and its user code. Raises `TooManyDevices`."""
-        now, code = self._clock(), secrets.token_urlsafe(32)
+        """Return a device code and its user code. If too many devices wait, another one gives way."""
+        now = self._clock()
+        code = self._keys.seal("device code", now + CODE_SECONDS)
         letters = "".join(secrets.choice(_USER_ALPHABET) for _ in range(_USER_CODE_LETTERS))
         user_code = format_user_code(letters)
         with self._open() as connection, connection.transaction():
-            connection.execute("DELETE FROM device_codes WHERE expires_at < ?", (to_microseconds(now - CODE_SECONDS),))
-            if connection.query("SELECT count(*) FROM device_codes")[0][0] >= MAX_WAITING_DEVICES:
-                raise TooManyDevices
+            _make_room(connection, address, now)
             row = {
                 "code_hash": hash_key(code.encode()),
                 "user_code": user_code,
@@ -145,20 +142,21 @@ class Grants:
             code = self._find_code(connection, "code_hash", code_hash)
             if code is None or code.state == "pending":
                 return code, None, ""
-            sign_in, token = None, secrets.token_urlsafe(32)
+            sign_in, token = None, ""
             user = msgspec.json.decode(code.person, type=OidcUser) if code.state == "approved" else None
             administration = self._administer(connection, user)
             with administration.changing():
                 if not connection.execute("DELETE FROM device_codes WHERE code_hash = ?", (code_hash,)):
                     return None, None, ""
                 if user is not None:
-                    sign_in = self._add_sign_in(connection, code, user, hash_key(token.encode()))
+                    sign_in, token = self._add_sign_in(connection, code, user)
                     key = administration.require_key(code.key_id)
                     shown = {"device": (None, f"{code.device} from {code.address}"), "sign_in": (None, sign_in.id)}
                     administration.record("sign in", name_key(key), shown)
         return code, sign_in, token
 
-    def _add_sign_in(self, connection: Connection, code: DeviceCode, user: OidcUser, refresh_hash: str) -> SignIn:
+    def _add_sign_in(self, connection: Connection, code: DeviceCode, user: OidcUser) -> tuple[SignIn, str]:
+        """Return the new sign-in and its refresh token."""
         now = self._clock()
         seconds = self._sign_in_settings.days * DAY_SECONDS if code.provider_token else _SESSION_SECONDS
         sign_in = SignIn(
@@ -173,18 +171,13 @@ class Grants:
             ends_at=now + seconds,
             provider_token=code.provider_token,
         )
-        ends = map(to_microseconds, (now - _PROOF_SECONDS, now - _KEPT_SECONDS))
-        connection.execute(
-            "DELETE FROM sign_ins WHERE ends_at < ? OR (ended_at < ? AND ended_at < ends_at)", tuple(ends)
-        )
-        statement = "UPDATE sign_ins SET provider_token = '' WHERE ends_at < ? AND provider_token != ''"
-        connection.execute(statement, (to_microseconds(now),))
-        values = structs.asdict(sign_in) | {"person": encode_user(user), "refresh_hash": refresh_hash}
+        token = self._keys.seal("refresh token", sign_in.ends_at)
+        values = structs.asdict(sign_in) | {"person": encode_user(user), "refresh_hash": hash_key(token.encode())}
         row: dict[str, Any] = {name: values[name] for name in SIGN_INS.columns if name in values}
         times = ("created_at", "checked_at", "refreshed_at", "ends_at")
         row |= {name: to_microseconds(row[name]) for name in times}
         connection.insert("sign_ins", tuple(row), [tuple(row.values())])
-        return sign_in
+        return sign_in, token
 
     def find_sign_in(self, refresh_token: str) -> SignIn | None:
         """None: no sign-in has this refresh token, or it has ended."""
@@ -290,6 +283,30 @@ class Grants:
         values = dict(zip(DEVICE_CODES.columns, found[0], strict=True))
         times = {name: values[name] / MICROSECONDS for name in ("created_at", "expires_at")}
         return msgspec.convert({**values, **times}, DeviceCode)
+
+
+def _make_room(connection: Connection, address: str, now: float) -> None:
+    """Delete a code if its network has too many, or all together. It is then the oldest one of the site that has most.
+
+    So a flood displaces its own codes, and not those of others. A code that a person has confirmed does not give way.
+    """
+    condition, values = "state = 'pending' AND expires_at > ?", (to_microseconds(now),)
+    ((number,),) = connection.query(f"SELECT count(*) FROM device_codes WHERE {condition}", values)
+    if number < MAX_WAITING_OF_NETWORK:
+        return
+    own: list[str] = []
+    by_site: dict[str, list[str]] = defaultdict(list)
+    network, find_network = name_network(address), cache(name_network)
+    rows = connection.query(
+        f"SELECT code_hash, address FROM device_codes WHERE {condition} ORDER BY created_at", values
+    )
+    for code_hash, owner in rows:
+        by_site[find_network(owner, SITE_BITS)].append(code_hash)
+        if find_network(owner) == network:
+            own.append(code_hash)
+    greediest = max(by_site.values(), key=len) if number >= MAX_WAITING_DEVICES else []
+    for code_hash in (own if len(own) >= MAX_WAITING_OF_NETWORK else greediest)[:1]:
+        connection.execute("DELETE FROM device_codes WHERE code_hash = ?", (code_hash,))
 
 
 def format_user_code(letters: str) -> str:

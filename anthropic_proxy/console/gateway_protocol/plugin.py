@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from importlib.util import find_spec
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from anthropic_proxy.console.gateway_protocol import managed_settings, telemetry_relay, usage
@@ -15,7 +15,7 @@ from anthropic_proxy.console.keys.machine_reports import MachineReport, store_re
 from anthropic_proxy.console.keys.plugin import Access, open_access
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
 from anthropic_proxy.engine.messages.purpose import SETTINGS_HEADER
-from anthropic_proxy.errors import ConfigurationError, MissingExtra
+from anthropic_proxy.errors import UnknownModel
 from anthropic_proxy.gateway.server.auth import MAX_REQUEST_BYTES
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import (
@@ -36,13 +36,22 @@ if TYPE_CHECKING:
 _MAX_MACHINES = 10_000
 _MAX_CHECKSUM = 100
 """Maximum number of characters of a stated checksum that are compared."""
+_FORM_BYTES = 16_384
+_SIGN_IN = "anthropic_proxy.console.gateway_protocol.sign_in"
+_BOOTSTRAP_PATH = "/user/bootstrap"
+_SIGN_IN_PATHS = {
+    "/.well-known/oauth-authorization-server": "GET",
+    **dict.fromkeys(("/oauth/device_authorization", "/oauth/token", "/oauth/revoke"), "POST"),
+}
 _Send = Callable[[Gateway, RouteRequest], Awaitable[RouteResponse]]
 
 
 def open_plugin(settings: Settings) -> Plugin:
-    """Raises `ConfigurationError` if `settings` disable the database with the keys, or if a library is missing."""
+    """Raises `ConfigurationError` if `settings` disable the database with the keys."""
     access = open_access(settings)
-    protocol = _GatewayProtocol(access, _open_sign_in(settings))
+    protocol = _GatewayProtocol(access)
+    if settings.sign_in is not None:
+        import_module(_SIGN_IN)  # the first sign-in does not wait for its libraries
     return Plugin(
         policies=[access.policy],
         routes=[*access.api.routes, *protocol.list_routes()],
@@ -54,9 +63,10 @@ def open_plugin(settings: Settings) -> Plugin:
 
 
 class _GatewayProtocol:
-    def __init__(self, access: Access, sign_in: "SignInEndpoints | None") -> None:
+    def __init__(self, access: Access) -> None:
         self._access = access
-        self._sign_in = sign_in
+        self._sign_in: SignInEndpoints | None = None
+        """None: nobody has signed in yet."""
         self._threads = ReaderThreads()
         self._telemetry = telemetry_relay.TelemetryRelay()
         self._generated = GeneratedSettings()
@@ -69,8 +79,6 @@ class _GatewayProtocol:
     async def start(self, gateway: Gateway) -> None:
         self._gateway = gateway
         await self._access.start(gateway)
-        if self._sign_in is not None:
-            await self._sign_in.start(gateway)
 
     async def stop(self) -> None:
         if self._sign_in is not None:
@@ -86,9 +94,28 @@ class _GatewayProtocol:
         return [
             self._build_route(managed_settings.PATH, self._send_managed_settings),
             self._build_route(usage.PATH, self._send_usage),
+            self._build_route(_BOOTSTRAP_PATH, _refuse_desktop),
             *(self._build_route(path, self._telemetry.accept, "POST") for path in telemetry_relay.PATHS),
-            *(() if self._sign_in is None else self._sign_in.list_routes()),
+            *(
+                Route(
+                    path=path,
+                    respond=self._serve_sign_in,
+                    methods=[method],
+                    max_body_bytes=_FORM_BYTES,
+                    checks_key=True,
+                )
+                for path, method in _SIGN_IN_PATHS.items()
+            ),
         ]
+
+    async def _serve_sign_in(self, request: RouteRequest) -> RouteResponse:
+        """Raises `UnknownModel` without `SIGN_IN_SECRET`, which a reload may set or remove."""
+        assert self._gateway is not None  # no request is served before the start of the plugins
+        if self._gateway.settings.sign_in is None:
+            raise UnknownModel("SIGN_IN_SECRET is not set, so nobody signs in here.", code="sign-in-off")
+        if self._sign_in is None:
+            self._sign_in = import_module(_SIGN_IN).SignInEndpoints(self._gateway)
+        return await self._sign_in.respond(request)
 
     def _build_route(self, path: str, send: _Send, method: str = "GET") -> Route:
         async def respond(request: RouteRequest) -> RouteResponse:
@@ -126,16 +153,11 @@ class _GatewayProtocol:
         return await usage.serve_usage(request, gateway, self._find_scopes(request.client), self._threads)
 
 
-def _open_sign_in(settings: Settings) -> "SignInEndpoints | None":
-    """Return None if nobody signs in from Claude Code."""
-    if settings.sign_in is None:
-        return None
-    if find_spec("jinja2") is None:
-        needed = MissingExtra("The page for the sign-in from Claude Code (SIGN_IN_SECRET) needs Jinja2", "dashboard")
-        raise ConfigurationError(needed.message, code="package-missing")
-    from anthropic_proxy.console.gateway_protocol.sign_in import SignInEndpoints  # noqa: PLC0415  # optional library
-
-    return SignInEndpoints()
+async def _refuse_desktop(gateway: Gateway, request: RouteRequest) -> RouteResponse:
+    """Claude Desktop asks for its settings. 404 is the answer of `claude gateway` without settings for it."""
+    raise UnknownModel(
+        f"Nothing is served at {request.path}: there are no settings of Claude Desktop.", code="path-not-found"
+    )
 
 
 async def _store_report(store: Store, key_id: str, report: MachineReport) -> None:

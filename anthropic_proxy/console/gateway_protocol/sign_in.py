@@ -6,14 +6,14 @@ provider is never `invalid_grant`, and refresh tokens are not replaced: several 
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
 
-from anthropic_proxy.console.gateway_protocol.grants import CODE_SECONDS, Grants, TooManyDevices
+from anthropic_proxy.console.gateway_protocol.grants import CODE_SECONDS, MAX_WAITING_OF_NETWORK, Grants
 from anthropic_proxy.console.identity.attempts import IdentityProvider
 from anthropic_proxy.console.identity.limits import AddressLimit, Window
 from anthropic_proxy.console.identity.oidc_client import GrantRejected
@@ -25,9 +25,8 @@ from anthropic_proxy.console.ledger.database import DATABASE_ERRORS, find_cause
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
 from anthropic_proxy.errors import ConfigurationError, LimitReached, ProxyBusy, UnknownModel
 from anthropic_proxy.gateway.settings import Settings, SignInSettings
-from anthropic_proxy.plugins import Gateway, Limit, Route, RouteRequest, RouteResponse
+from anthropic_proxy.plugins import Gateway, Limit, RouteRequest, RouteResponse
 
-DISCOVERY_PATH = "/.well-known/oauth-authorization-server"
 DEVICE_AUTHORIZATION_PATH = "/oauth/device_authorization"
 TOKEN_PATH = "/oauth/token"
 REVOCATION_PATH = "/oauth/revoke"
@@ -40,11 +39,11 @@ _MIN_INTERVAL_SECONDS = 4.0
 _REFRESH_SECONDS = 3.0
 """Time after which a refresh is answered. Claude Code waits ten seconds, and a load balancer may wait less."""
 _CLAIM_POLL_SECONDS = 0.1
-_MAX_REFRESHES_PER_MINUTE = 120
-_FORM_BYTES = 16_384
+_MAX_USES_PER_MINUTE = 120
+"""Maximum number of uses of a refresh token, or of sign-outs with an access token."""
 _MAX_FORM_FIELDS = 20
 _MAX_SHOWN_CHARACTERS = 100
-_NEW_CODES = AddressLimit("sign-in/codes", (Window(100, 600.0),))
+_NEW_CODES = AddressLimit("sign-in/codes", (Window(MAX_WAITING_OF_NETWORK, float(CODE_SECONDS)),))
 _UNKNOWN_TOKENS = AddressLimit("sign-in/tokens", (Window(100, 60.0),))
 _HEADERS = {"content-type": "application/json", "cache-control": "no-store", "pragma": "no-cache"}
 
@@ -69,38 +68,19 @@ class OAuthError(Exception):
 class SignInEndpoints:
     """The URL paths of the sign-in. `clock` returns seconds since the epoch."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, gateway: Gateway, clock: Callable[[], float] = time.time) -> None:
+        self._gateway = gateway
         self._clock = clock
-        self._gateway: Gateway | None = None
-        self._provider: IdentityProvider | None = None
-        self._threads = ReaderThreads()
+        self._provider = IdentityProvider(gateway)
+        self._threads = ReaderThreads(MAX_WAITING_OF_NETWORK)  # the limits of addresses and tokens come before
         self._renewals: dict[str, asyncio.Task[SignIn | None]] = {}
         """Id of a sign-in → question to the identity provider, which all refreshes of this time share."""
         self._opened: tuple[Settings, TokenKeys] | None = None
-
-    def list_routes(self) -> list[Route]:
-        posted: Mapping[str, Callable[[RouteRequest, Mapping[str, str]], Any]] = {
+        self._posted: Mapping[str, Callable[[RouteRequest, Mapping[str, str]], Awaitable[RouteResponse]]] = {
             DEVICE_AUTHORIZATION_PATH: self._authorize_device,
             TOKEN_PATH: self._issue_token,
             REVOCATION_PATH: self._revoke,
         }
-        return [
-            Route(path=DISCOVERY_PATH, respond=self._describe, checks_key=True),
-            *(
-                Route(
-                    path=path,
-                    respond=partial(self._respond, respond),
-                    methods=["POST"],
-                    max_body_bytes=_FORM_BYTES,
-                    checks_key=True,
-                )
-                for path, respond in posted.items()
-            ),
-        ]
-
-    async def start(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self._provider = IdentityProvider(gateway)
 
     async def stop(self) -> None:
         for task in self._renewals.values():
@@ -108,7 +88,19 @@ class SignInEndpoints:
         await asyncio.gather(*self._renewals.values(), return_exceptions=True)
         await self._threads.stop()
 
-    async def _describe(self, request: RouteRequest) -> RouteResponse:
+    async def respond(self, request: RouteRequest) -> RouteResponse:
+        if (respond := self._posted.get(request.path)) is None:
+            return self._describe()
+        try:
+            return await respond(request, _read_form(request))
+        except OAuthError as error:
+            return error.build_response()
+        except (*DATABASE_ERRORS, ConfigurationError, ProxyBusy, LimitReached) as error:
+            cause = find_cause(error) if isinstance(error, DATABASE_ERRORS) else error
+            self._gateway.log_warning_once(f"A sign-in from Claude Code has to wait: {cause}")
+            return OAuthError("temporarily_unavailable", "Try again in a moment.", status=503).build_response()
+
+    def _describe(self) -> RouteResponse:
         """Return the metadata of the server (RFC 8414)."""
         url = self._settings.dashboard_url
         return _json(
@@ -125,29 +117,13 @@ class SignInEndpoints:
             }
         )
 
-    async def _respond(
-        self, respond: Callable[[RouteRequest, Mapping[str, str]], Any], request: RouteRequest
-    ) -> RouteResponse:
-        try:
-            response: RouteResponse = await respond(request, _read_form(request))
-        except OAuthError as error:
-            return error.build_response()
-        except (*DATABASE_ERRORS, ConfigurationError, ProxyBusy, LimitReached) as error:
-            cause = find_cause(error) if isinstance(error, DATABASE_ERRORS) else error
-            self._current_gateway.log_warning_once(f"A sign-in from Claude Code has to wait: {cause}")
-            return OAuthError("temporarily_unavailable", "Try again in a moment.", status=503).build_response()
-        return response
-
     async def _authorize_device(self, request: RouteRequest, form: Mapping[str, str]) -> RouteResponse:
-        begun = await _NEW_CODES.reserve(self._current_gateway.store, request)
+        begun = await _NEW_CODES.reserve(self._gateway.store, request)
         if begun.refused is not None:
             raise _slow_down("Too many sign-ins begin at this address. Wait some minutes.")
         device = _shorten(request.headers.get("user-agent", "") or form.get("surface", "")) or "unknown program"
-        address, grants = _name_address(request), self._grants
-        try:
-            code, user_code = await self._threads.run(address, lambda: grants.create_code(device, address))
-        except TooManyDevices:
-            raise _slow_down("Too many devices wait for a sign-in. Wait some minutes.") from None
+        address, grants = request.address, self._grants
+        code, user_code = await self._threads.run(address, lambda: grants.create_code(device, address))
         url = f"{self._settings.dashboard_url}{DEVICE_PATH}"
         notice = self._sign_in_settings.notice
         return _json(
@@ -173,9 +149,12 @@ class SignInEndpoints:
         )
 
     async def _redeem(self, request: RouteRequest, device_code: str) -> RouteResponse:
+        if not self._keys.is_sealed(device_code, "device code", self._clock()):
+            await self._count_unknown(request)
+            raise _expired()
         place = f"sign-in/polls/{hash_key(device_code.encode())}"
         try:
-            polled = await self._current_gateway.store.reserve([Limit(place, "rate", 1, 1, _MIN_INTERVAL_SECONDS)])
+            polled = await self._gateway.store.reserve([Limit(place, "rate", 1, 1, _MIN_INTERVAL_SECONDS)])
             if polled.refused is not None:
                 raise _slow_down()
             grants = self._grants
@@ -183,8 +162,7 @@ class SignInEndpoints:
         except (*DATABASE_ERRORS, ProxyBusy, LimitReached):  # any other answer would end the sign-in
             raise _slow_down() from None
         if code is None:
-            await self._count_unknown(request)
-            raise OAuthError("expired_token", "The code is unknown or has expired. Start the sign-in again.")
+            raise _expired()
         if code.state == "pending":
             raise OAuthError("authorization_pending")
         if code.state == "refused":  # Claude Code shows no reason for `access_denied`
@@ -194,15 +172,14 @@ class SignInEndpoints:
         return self._send_tokens(sign_in, refresh_token)
 
     async def _refresh(self, request: RouteRequest, refresh_token: str) -> RouteResponse:
+        if not self._keys.is_sealed(refresh_token, "refresh token", self._clock()):
+            await self._count_unknown(request)
+            raise _ended()
+        await self._count_use(refresh_token)
         grants = self._grants
         sign_in = await self._threads.run(refresh_token, lambda: grants.find_sign_in(refresh_token))
         if sign_in is None:
-            await self._count_unknown(request)
             raise _ended()
-        place = f"sign-in/refreshes/{sign_in.id}"
-        counted = await self._current_gateway.store.reserve([Limit(place, "rate", 1, _MAX_REFRESHES_PER_MINUTE, 60.0)])
-        if counted.refused is not None:
-            raise _slow_down("The device refreshes its token too often.")
         task = self._renewals.get(sign_in.id)
         if task is None:
             task = self._renewals[sign_in.id] = asyncio.create_task(self._renew(sign_in))
@@ -250,7 +227,7 @@ class SignInEndpoints:
             reason = error.message
             ended = sign_in.key_id if isinstance(error, UserRefused) else sign_in.id  # of the person, or of the device
             await self._threads.run(sign_in.id, lambda: grants.end(ended, sign_in.user, reason))
-            self._current_gateway.log_warning_each_time(f"The sign-in of {sign_in.user.email} has ended. {reason}")
+            self._gateway.log_warning_each_time(f"The sign-in of {sign_in.user.email} has ended. {reason}")
             return None
         except OAuthError:
             await self._threads.run(sign_in.id, lambda: grants.release(sign_in.id))
@@ -265,14 +242,13 @@ class SignInEndpoints:
             return sign_in.user, ""
         if (token := grants.decrypt(sign_in)) is None:
             raise OidcError("The secret of SIGN_IN_SECRET with which the sign-in was stored is not set any more.")
-        assert self._provider is not None
         try:
             client = await self._provider.find_client()
             reply = await client.refresh_claims(token, sign_in.user.subject)
         except GrantRejected:
             raise
         except OidcError as error:
-            self._current_gateway.log_warning_each_time(f"A refresh from Claude Code has to wait. {error.message}")
+            self._gateway.log_warning_each_time(f"A refresh from Claude Code has to wait. {error.message}")
             raise _unavailable("The identity provider does not answer.") from None
         has_address = reply.claims.get(client.settings.email_claim) is not None
         user = accept_user(self._settings, reply.claims) if has_address else sign_in.user
@@ -280,12 +256,16 @@ class SignInEndpoints:
 
     async def _revoke(self, request: RouteRequest, form: Mapping[str, str]) -> RouteResponse:
         """End the sign-in of an access token or a refresh token (RFC 7009). The answer is the same for all tokens."""
-        token, grants = form.get("token", ""), self._grants
+        token, grants, keys = form.get("token", ""), self._grants, self._keys
         claims = find_own_claims(token.encode("utf-8", "replace"))
+        number = "" if claims is None or keys.find_signed_claims(token) is None else str(claims.get("sid"))
+        if not number and not keys.is_sealed(token, "refresh token", self._clock()):
+            await self._count_unknown(request)
+            return _json({})
+        await self._count_use(token)
 
         def end() -> None:
-            number = None if claims is None or self._keys.find_signed_claims(token) is None else claims.get("sid")
-            found = grants.find_sign_in(token) if number is None else grants.find_active(str(number))
+            found = grants.find_active(number) if number else grants.find_sign_in(token)
             if found is not None:
                 grants.end(found.id, found.user, "")
 
@@ -306,24 +286,26 @@ class SignInEndpoints:
             }
         )
 
+    async def _count_use(self, token: str) -> None:
+        """Raises `OAuthError` if the token is used too often."""
+        place = f"sign-in/uses/{hash_key(token.encode())}"
+        counted = await self._gateway.store.reserve([Limit(place, "rate", 1, _MAX_USES_PER_MINUTE, 60.0)])
+        if counted.refused is not None:
+            raise _slow_down("The device uses its token too often.")
+
     async def _count_unknown(self, request: RouteRequest) -> None:
-        """Raises `OAuthError` if the address has sent too many unknown tokens."""
-        begun = await _UNKNOWN_TOKENS.reserve(self._current_gateway.store, request)
+        """Raises `OAuthError` if the address has sent too many unknown codes and tokens."""
+        begun = await _UNKNOWN_TOKENS.reserve(self._gateway.store, request)
         if begun.refused is not None:
             raise _slow_down("Too many unknown codes or tokens came from this address. Wait a minute.")
 
     @property
-    def _current_gateway(self) -> Gateway:
-        assert self._gateway is not None  # no request is served before the start of the plugins
-        return self._gateway
-
-    @property
     def _settings(self) -> Settings:
-        return self._current_gateway.settings
+        return self._gateway.settings
 
     @property
     def _sign_in_settings(self) -> SignInSettings:
-        """Raises `UnknownModel` after a reload without `SIGN_IN_SECRET`."""
+        """Raises `UnknownModel` if a reload has just removed `SIGN_IN_SECRET`."""
         if (found := self._settings.sign_in) is None:
             raise UnknownModel("SIGN_IN_SECRET is not set, so nobody signs in here.", code="sign-in-off")
         return found
@@ -355,12 +337,6 @@ def _require(form: Mapping[str, str], name: str) -> str:
     return value
 
 
-def _name_address(request: RouteRequest) -> str:
-    """Return the address that a person compares. A client can only invent what its last reverse proxy forwards."""
-    forwarded = _shorten(request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip())
-    return f"{forwarded} (forwarded by {request.address})" if forwarded else request.address
-
-
 def _shorten(text: str) -> str:
     return "".join(character for character in text[:_MAX_SHOWN_CHARACTERS] if character.isprintable())
 
@@ -371,6 +347,10 @@ def _slow_down(description: str = "") -> OAuthError:
 
 def _unavailable(description: str) -> OAuthError:
     return OAuthError("temporarily_unavailable", description, status=503)
+
+
+def _expired() -> OAuthError:
+    return OAuthError("expired_token", "The code is unknown or has expired. Start the sign-in again.")
 
 
 def _ended() -> OAuthError:

@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import hmac
 import secrets
+from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
@@ -66,13 +67,14 @@ def encode_attempt(attempt: SignInAttempt, settings: Settings) -> str:
     """Return the value of the cookie of the attempt, with a signature."""
     target = quote(attempt.target, safe="")
     signed = ".".join((attempt.state, attempt.nonce, attempt.verifier, attempt.purpose, target))
-    return f"{_sign(signed, settings)}.{signed}"
+    return f"{_list_signatures(signed, settings)[0]}.{signed}"
 
 
 def decode_attempt(cookie: str, presented_state: str, settings: Settings) -> SignInAttempt:
     """Return the sign-in that this browser began. Raises `OidcError` if the response is of another one."""
     signature, _, signed = cookie.partition(".")
-    if not hmac.compare_digest(signature.encode("utf-8", "replace"), _sign(signed, settings).encode()):
+    presented = signature.encode("utf-8", "replace")
+    if not any(hmac.compare_digest(presented, each.encode()) for each in _list_signatures(signed, settings)):
         raise OidcError(
             "This browser has no sign-in in progress: it took more than ten minutes, or cookies are blocked. " + RETRY
         )
@@ -99,14 +101,14 @@ def _open_client(provider: OidcSettings, gateway: Gateway) -> "OidcClient":
     return OidcClient(provider, gateway)
 
 
-def _sign(text: str, settings: Settings) -> str:
-    """Return the signature of a cookie, which all workers and instances can check.
+def _list_signatures(text: str, settings: Settings) -> Sequence[str]:
+    """Return the signatures of a cookie that all workers and instances accept. The first one is for new cookies.
 
     So invented cookies cause no request to the provider. A client without a secret (PKCE only) has no such protection,
     unless `SIGN_IN_SECRET` is set.
     """
     provider = require_provider(settings)
     secret = "" if provider.client_secret is None else provider.client_secret.reveal()
-    own = "" if settings.sign_in is None else settings.sign_in.secrets[0].reveal()
-    key = f"sign-in\n{provider.issuer}\n{provider.client_id}\n{secret}\n{own}".encode()
-    return hmac.new(key, text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
+    own = [""] if settings.sign_in is None else [each.reveal() for each in settings.sign_in.secrets]
+    keys = (f"sign-in\n{provider.issuer}\n{provider.client_id}\n{secret}\n{each}".encode() for each in own)
+    return [hmac.new(key, text.encode("utf-8", "replace"), hashlib.sha256).hexdigest() for key in keys]

@@ -1,4 +1,8 @@
-"""Limits of attempts for each client address. All workers and instances share the counters."""
+"""Limits of attempts for each client address. All workers and instances share the counters.
+
+Behind one address of a company (NAT), 300 people sign in at the beginning of a day. So each limit admits what they
+need, also if all come within ten minutes, except that of keys: only administrators sign in with one.
+"""
 
 import hashlib
 import ipaddress
@@ -7,10 +11,12 @@ from msgspec import Struct
 
 from anthropic_proxy.plugins import Limit, Reservation, RouteRequest, Store
 
-_FORWARDED_FACTOR = 20
-"""Factor of the limits for all addresses together that one reverse proxy forwards."""
-_IPV6_NETWORK_BITS = 64
+NETWORK_BITS = 64
 """Number of bits of an IPv6 address that identify a network. One client can use all addresses of its network."""
+SITE_BITS = 48
+"""Number of bits of an IPv6 address that identify a site. Its owner can use all networks of it (RFC 6177)."""
+_SITE_FACTOR = 20
+"""Factor of the limits for all networks of a site together."""
 
 
 class Window(Struct, frozen=True):
@@ -31,26 +37,22 @@ class AddressLimit(Struct, frozen=True):
         If `refused` of the result is set, the caller must reject the attempt. `settle` of its result is needed only if
         a success does not count.
         """
-        place = f"{self.place}/{_name_network(request.address)}"
-        forwarded_for = request.headers.get("x-forwarded-for", "")
-        limits = self._list_limits(place, _FORWARDED_FACTOR if forwarded_for else 1)
-        if forwarded_for:
-            own = f"{place}/{_name_network(forwarded_for.rpartition(',')[2].strip())}"
-            limits = [*self._list_limits(own, 1), *limits]
+        network, site = (name_network(request.address, bits) for bits in (NETWORK_BITS, SITE_BITS))
+        factors = {network: 1} if site == network else {network: 1, site: _SITE_FACTOR}
+        limits = [
+            Limit(f"{self.place}/{name}/{window.seconds:g}", "rate", 1, window.maximum * factor, window.seconds)
+            for name, factor in factors.items()
+            for window in self.windows
+        ]
         return await store.reserve(limits)
 
     async def settle(self, store: Store, reservation: Reservation, *, is_success: bool) -> None:
         """Complete the count of an attempt: only a failed one stays counted."""
         await store.settle(reservation, [0 if is_success else 1] * len(reservation.limits))
 
-    def _list_limits(self, place: str, factor: int) -> list[Limit]:
-        return [
-            Limit(f"{place}/{window.seconds:g}", "rate", 1, window.maximum * factor, window.seconds)
-            for window in self.windows
-        ]
 
-
-def _name_network(address: str) -> str:
+def name_network(address: str, ipv6_bits: int = NETWORK_BITS) -> str:
+    """Return a name that all addresses of a network or a site have in common."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -58,6 +60,5 @@ def _name_network(address: str) -> str:
     else:
         if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
             parsed = parsed.ipv4_mapped  # of an IPv4 client of a socket for both
-        bits = 32 if parsed.version == 4 else _IPV6_NETWORK_BITS
-        name = str(ipaddress.ip_network((parsed, bits), strict=False))
+        name = str(parsed) if parsed.version == 4 else f"{int(parsed) >> (128 - ipv6_bits):x}/{ipv6_bits}"
     return hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:32]

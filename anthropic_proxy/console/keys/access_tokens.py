@@ -3,10 +3,13 @@
 The table of sign-ins decides whether a token is accepted. The token only proves which sign-in it belongs to.
 """
 
+import base64
 import hmac
+import math
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from joserfc import jwe, jws, jwt
 from joserfc.errors import JoseError
@@ -29,6 +32,10 @@ _NEW_SECONDS = 60.0
 """Time for which a token may be of a sign-in that this instance has not read yet."""
 _MAX_CACHED_TOKENS = 10_000
 _ENCRYPTION = {"alg": "dir", "enc": "A256GCM"}
+Purpose = Literal["device code", "refresh token"]
+_RANDOM_BYTES, _TIME_BYTES, _SEAL_BYTES = 32, 5, 17
+"""Parts of a sealed text. Their sum is a multiple of three, so that no bit of the text is without meaning."""
+_SEALED_CHARACTERS = (_RANDOM_BYTES + _TIME_BYTES + _SEAL_BYTES) // 3 * 4
 
 
 class _Token(Struct, frozen=True):
@@ -41,9 +48,10 @@ class TokenKeys:
     """Keys that are derived from `SIGN_IN_SECRET`. The first of several secrets signs and encrypts."""
 
     def __init__(self, settings: SignInSettings) -> None:
-        secrets = [secret.reveal().encode() for secret in settings.secrets]
-        self._signing = [OctKey.import_key(hmac.digest(secret, b"access token", "sha256")) for secret in secrets]
-        self._encrypting = [OctKey.import_key(hmac.digest(secret, b"provider token", "sha256")) for secret in secrets]
+        texts = [secret.reveal().encode() for secret in settings.secrets]
+        self._signing = [OctKey.import_key(hmac.digest(text, b"access token", "sha256")) for text in texts]
+        self._encrypting = [OctKey.import_key(hmac.digest(text, b"provider token", "sha256")) for text in texts]
+        self._sealing = [hmac.digest(text, b"sealed text", "sha256") for text in texts]
 
     def sign(self, claims: Mapping[str, Any]) -> str:
         return jwt.encode({"alg": _ALGORITHM, "typ": "JWT"}, dict(claims), self._signing[0])
@@ -56,6 +64,23 @@ class TokenKeys:
             except (JoseError, ValueError, TypeError, RecursionError):
                 continue
         return None
+
+    def seal(self, purpose: Purpose, ends_at: float) -> str:
+        """Return a new random text, whose purpose and end are proved without a look into the database."""
+        content = secrets.token_bytes(_RANDOM_BYTES) + math.ceil(ends_at).to_bytes(_TIME_BYTES, "big")
+        return base64.urlsafe_b64encode(content + _seal(self._sealing[0], purpose, content)).decode()
+
+    def is_sealed(self, text: str, purpose: Purpose, now: float) -> bool:
+        """Return True if the text is of this purpose, and has not ended."""
+        if len(text) != _SEALED_CHARACTERS:
+            return False
+        try:
+            data = base64.b64decode(text, altchars=b"-_", validate=True)
+        except ValueError:
+            return False
+        content, seal = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
+        is_own = any(hmac.compare_digest(seal, _seal(key, purpose, content)) for key in self._sealing)
+        return is_own and now < int.from_bytes(content[_RANDOM_BYTES:], "big")
 
     def encrypt(self, text: str, user: OidcUser) -> str:
         """Encrypt a refresh token of the identity provider, so that it can be used for this user only."""
@@ -70,6 +95,10 @@ class TokenKeys:
                 continue
             return found.plaintext.decode() if found.plaintext and found.headers().get("kid") == user.subject else None
         return None
+
+
+def _seal(key: bytes, purpose: Purpose, content: bytes) -> bytes:
+    return hmac.digest(key, f"{purpose}\0".encode() + content, "sha256")[:_SEAL_BYTES]
 
 
 def build_claims(user: OidcUser, sign_in: str, issuer: str, now: float, seconds: float) -> dict[str, Any]:
@@ -102,6 +131,8 @@ class SignedInClients:
         """None: `SIGN_IN_SECRET` is not set."""
         self._tokens: dict[bytes, _Token] = {}
         """Tokens with a valid signature, so that it is checked once."""
+        self._sought: set[str] = set()
+        """Ids of sign-ins for which the table was read again. Later ones are read by the regular query."""
         self._allowed: dict[str, tuple[SignInEntry, Client]] = {}
         """Id of a sign-in → entry whose person may use Claude Code by these settings, and its client."""
 
@@ -155,8 +186,13 @@ class SignedInClients:
                 should_retry=False,
             )
         entry = self._table.find_sign_in(token.sign_in)
-        if entry is None and self._clock() < token.begins_at + _NEW_SECONDS:
-            await self._table.refresh()  # another instance may just have created the sign-in
+        is_new = self._clock() < token.begins_at + _NEW_SECONDS
+        if entry is None and is_new and token.sign_in not in self._sought:
+            if not await self._table.refresh():  # another instance may just have created the sign-in
+                raise KeysUnavailable
+            if len(self._sought) >= _MAX_CACHED_TOKENS:
+                self._sought.clear()
+            self._sought.add(token.sign_in)
             entry = self._table.find_sign_in(token.sign_in)
         if not self._table.is_loaded:
             raise KeysUnavailable

@@ -15,9 +15,10 @@ from typing import Literal, TypeVar
 from msgspec import Struct, structs
 
 from anthropic_proxy.console.identity.people import OidcUser
+from anthropic_proxy.console.keys.group_tables import apply_group_tables, list_refused
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope
 from anthropic_proxy.console.keys.queries import find_newest_audit_id, list_keys, list_teams
-from anthropic_proxy.console.keys.sign_ins import SignIn, list_access_ends, list_sign_ins
+from anthropic_proxy.console.keys.sign_ins import SignIn, list_access_ends, list_people, list_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import KeyHash, Team, VirtualKey
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
@@ -43,10 +44,11 @@ _FAILURE_EFFECTS = {
     False: "Until they are read, requests with a virtual key receive 529.",
 }
 """True if keys were read since the start → effect of a failed query, as the end of a warning."""
-Ending = Literal["unknown", "revoked", "unreadable", "expired", "replaced", "no access"]
+Ending = Literal["unknown", "revoked", "unreadable", "expired", "replaced", "no access", "no group"]
 """Reason for which the text of a key is not accepted. `replaced`: by a rotation, which gave the key a new text.
 `unreadable`: the row of the key or of its team in the database is invalid. `no access`: the person who created it was
-refused by the identity provider, or has not signed in for a long time."""
+refused by the identity provider, or has not signed in for a long time. `no group`: no table of the settings has this
+person."""
 
 
 class KeysUnavailable(ProxyBusy):
@@ -94,12 +96,18 @@ UNKNOWN = KeyEntry(-math.inf, "unknown", VirtualKey(id="", label=""), Client(nam
 
 
 class KeyTable:
-    """The keys and teams of the last query. `warn` logs the first of several failed queries, and each key or team that
-    cannot be read.
+    """The keys and teams of the last query. `settings`: those of the start, with the database. `warn` logs the first of
+    several failed queries, and each key or team that cannot be read.
     """
 
-    def __init__(self, settings: Settings, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        warn: Callable[[str], None],
+        current_settings: Callable[[], Settings] | None = None,
+    ) -> None:
         self._settings = settings
+        self._current_settings = current_settings or (lambda: settings)
         self._warn = warn
         self._entries: Mapping[str, KeyEntry] = {}
         self._keys: Mapping[str, VirtualKey] = {}
@@ -108,6 +116,10 @@ class KeyTable:
         self._problems: Mapping[str, None] = {}
         """Reasons why keys and teams cannot be read. They are read again with each query."""
         self._version = -1
+        self._access: object = None
+        """Settings of the sign-in with which keys and sign-ins were read. None: not read."""
+        self._delay = ""
+        """Reason why the tables of groups are not applied yet. "": they are."""
         self._is_created = False
         """True if the tables were created or migrated."""
         self._connection: Connection | None = None
@@ -170,12 +182,14 @@ class KeyTable:
     async def refresh(self) -> bool:
         """Return False, and keep the present keys, if the database cannot be read."""
         async with self._reading:
-            known = self._problems
+            known, delay = self._problems, self._delay
             problem = await run_in_own_thread("keys", self._load)
             if problem and not self._is_failing:
                 effect = _FAILURE_EFFECTS[self.is_loaded]
                 self._warn(f"The virtual keys cannot be read: {problem} {effect}")
             self._is_failing = bool(problem)
+            if self._delay and not delay:
+                self._warn(f"The tables [sign_in.groups] are applied later: {self._delay}")
             for text in self._problems:
                 if text not in known:
                     self._warn(f"{text} Until it is repaired, requests with it receive 401.")
@@ -215,8 +229,11 @@ class KeyTable:
         return self._connection
 
     def _read(self, connection: Connection) -> None:
+        settings = self._current_settings()
+        access = settings.oidc, settings.sign_in
+        self._delay = "" if access == self._access else _apply_group_tables(settings, connection)
         version = find_newest_audit_id(connection)
-        if version != self._version or self._problems:
+        if version != self._version or self._problems or access != self._access:
             keys, teams = list_keys(connection), {team.name: team for team in list_teams(connection)}
             rejected = {key.id for key in keys if key.problem or (key.team in teams and teams[key.team].problem)}
             rejected |= {key.id for key in keys if key.person in rejected}
@@ -224,8 +241,9 @@ class KeyTable:
             unread: list[VirtualKey | Team] = [*(key for key in keys if key.revoked_at is None), *teams.values()]
             self._teams = teams
             self._keys = {key.id: key for key in keys if key.id not in rejected}
-            sign_in = self._settings.sign_in
+            sign_in = settings.sign_in
             access_ends = {} if sign_in is None else list_access_ends(connection)
+            refused = frozenset() if sign_in is None else list_refused(settings, list_people(connection))
 
             def find_access_end(key: VirtualKey, key_hash: KeyHash) -> float:
                 """Until when the person of an own key is taken to have access."""
@@ -237,25 +255,38 @@ class KeyTable:
             # the last one: `find_scopes` finds the key of each accepted entry
             self._entries = {
                 each.hash: _build_entry(
-                    key, each, by_id.get(key.person), find_access_end(key, each), key.id not in rejected
+                    key,
+                    each,
+                    by_id.get(key.person),
+                    (-math.inf, "no group") if key.person in refused else (find_access_end(key, each), "no access"),
+                    key.id not in rejected,
                 )
                 for key in keys
                 for each in key.hashes
             }
-            if self._settings.sign_in is not None:
-                self._sign_ins = {
-                    each.id: _build_sign_in_entry(each, key)
-                    for each in list_sign_ins(connection, time.time())
-                    if (key := self._keys.get(each.key_id)) is not None and key.revoked_at is None
-                }
+            self._sign_ins = {
+                each.id: _build_sign_in_entry(each, key)
+                for each in ([] if sign_in is None else list_sign_ins(connection, time.time()))
+                if (key := self._keys.get(each.key_id)) is not None and key.revoked_at is None
+            }
             self._problems = dict.fromkeys(each.problem for each in unread if each.problem)
             self._version = version
+            self._access = None if self._delay else access
 
     def _close(self) -> None:
         with self._connection_lock:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+
+
+def _apply_group_tables(settings: Settings, connection: Connection) -> str:
+    """Return why it has to wait; "": it is done. Keys are read meanwhile, because the database may be read-only."""
+    try:
+        apply_group_tables(settings, connection)
+    except (*DATABASE_ERRORS, ConfigurationError) as error:
+        return f"{str(find_cause(error)).splitlines()[0].rstrip('.')}."
+    return ""
 
 
 def _build_sign_in_entry(sign_in: SignIn, key: VirtualKey) -> SignInEntry:
@@ -270,12 +301,12 @@ def _build_client(key: VirtualKey) -> Client:
 
 
 def _build_entry(
-    key: VirtualKey, key_hash: KeyHash, person: VirtualKey | None, access_ends_at: float, is_readable: bool
+    key: VirtualKey, key_hash: KeyHash, person: VirtualKey | None, access_end: tuple[float, Ending], is_readable: bool
 ) -> KeyEntry:
     """The earliest end counts: of the text, or of the key, or of its person, by expiry or revocation, or of the
     person's access.
     """
-    ends: list[tuple[float, Ending]] = [(math.inf, "expired"), (access_ends_at, "no access")]
+    ends: list[tuple[float, Ending]] = [(math.inf, "expired"), access_end]
     if not is_readable:
         ends.append((-math.inf, "unreadable"))
     for one in (key, person):

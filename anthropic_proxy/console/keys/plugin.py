@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from anthropic_proxy.console.keys.alerts import BudgetAlerts
@@ -32,7 +31,7 @@ from anthropic_proxy.console.ledger.costs import ModelCosts, find_request_usage,
 from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.engine.messages.purpose import SETTINGS_HEADER
 from anthropic_proxy.engine.own_thread import run_in_own_thread
-from anthropic_proxy.errors import AuthenticationFailed, ConfigurationError, MissingExtra, PermissionDenied
+from anthropic_proxy.errors import AuthenticationFailed, ConfigurationError, PermissionDenied
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
 from anthropic_proxy.gateway.server.auth import find_credentials, find_matching_key
 from anthropic_proxy.gateway.settings import Settings
@@ -72,12 +71,6 @@ def open_access(settings: Settings) -> "Access":
             "Unset DATABASE_URL, or set it to a database, or set VIRTUAL_KEYS=false.",
             code="virtual-keys-without-database",
         )
-    if settings.sign_in is not None and find_spec("authlib") is None:
-        needed = MissingExtra("The sign-in from Claude Code (SIGN_IN_SECRET) needs Authlib", "oidc")
-        raise ConfigurationError(needed.message, code="package-missing")
-    if settings.token_issuers and find_spec("joserfc") is None:
-        needed = MissingExtra("Tokens of identity providers ([token_issuers]) need joserfc", "oidc")
-        raise ConfigurationError(needed.message, code="package-missing")
     return Access(settings)
 
 
@@ -90,17 +83,18 @@ class Access:
         self._reservations: Reservations | None = None
         self._alerts: BudgetAlerts | None = None
         self._counting: asyncio.Task[None] | None = None
-        self.table = KeyTable(settings, self._warn)
-        signed_in = None
+        self.table = KeyTable(settings, self._warn, self._current_settings)
+        self._signed_in: SignedInClients | None = None
         if settings.sign_in is not None:
-            from anthropic_proxy.console.keys.access_tokens import SignedInClients  # noqa: PLC0415  # optional library
-
-            signed_in = SignedInClients(self.table, self._current_settings)
+            self._find_signed_in()  # the first token does not wait for its libraries
         self._services: ServiceTokens | None = None
         if settings.token_issuers:
             import_module(_SERVICE_TOKENS)  # the first token does not wait for its libraries
         self.policy = KeyPolicy(
-            self.table, self._current_settings, signed_in=signed_in, find_services=self._find_services
+            self.table,
+            self._current_settings,
+            find_signed_in=self._find_signed_in,
+            find_services=self._find_services,
         )
         self.api = AdminApi(
             self._current_settings,
@@ -135,6 +129,14 @@ class Access:
             await self._reservations.stop()
         if self._alerts is not None:
             await self._alerts.stop()
+
+    def _find_signed_in(self) -> "SignedInClients | None":
+        """None: `SIGN_IN_SECRET` is not set. A reload may set it."""
+        if self._signed_in is None and self._current_settings().sign_in is not None:
+            from anthropic_proxy.console.keys.access_tokens import SignedInClients  # noqa: PLC0415  # optional library
+
+            self._signed_in = SignedInClients(self.table, self._current_settings)
+        return self._signed_in
 
     def _find_services(self) -> "ServiceTokens | None":
         """None: no table `[token_issuers.NAME]` is set."""
@@ -184,14 +186,13 @@ class KeyPolicy:
         table: KeyTable,
         current_settings: Callable[[], Settings],
         clock: Callable[[], float] = time.time,
-        signed_in: "SignedInClients | None" = None,
+        find_signed_in: "Callable[[], SignedInClients | None]" = lambda: None,
         find_services: "Callable[[], ServiceTokens | None]" = lambda: None,
     ) -> None:
         self._table = table
         self._current_settings = current_settings
         self._clock = clock
-        self._signed_in = signed_in
-        """None: nobody signs in from Claude Code."""
+        self._find_signed_in = find_signed_in
         self._find_services = find_services
         self._reservations: Reservations | None = None
         self._costs: RequestCosts | None = None
@@ -217,9 +218,10 @@ class KeyPolicy:
         presented = find_credentials(headers)
         if not presented:
             return None
-        if self._signed_in is not None and (client := await self._signed_in.identify(presented)) is not None:
-            return client
         if any(map(is_jwt, presented)):
+            signed_in = self._find_signed_in()
+            if signed_in is not None and (client := await signed_in.identify(presented)) is not None:
+                return client
             services = self._find_services()
             if services is not None and (client := await services.identify(presented)) is not None:
                 return client
@@ -318,6 +320,8 @@ _REJECTED: Mapping[Ending, str] = {
     "anthropic-proxy keys rotate {argument}",
     "no access": "The key {label!r} is rejected, because the access of its owner has ended at {end}. The owner "
     "signs in again from Claude Code.",
+    "no group": "The key {label!r} is rejected, because no table [sign_in.groups.NAME] has its owner any more. An "
+    "administrator should add the owner to a group, or add a table.",
 }
 
 

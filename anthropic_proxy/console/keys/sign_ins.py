@@ -4,6 +4,7 @@ A person is a virtual key without a text, so that limits, budgets, ledger and au
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -74,6 +75,19 @@ def list_access_ends(connection: Reader) -> Mapping[str, float]:
     """
     rows = connection.query("SELECT key_id, max(ends_at) FROM sign_ins GROUP BY key_id")
     return {str(key): end / MICROSECONDS for key, end in rows if isinstance(end, int)}
+
+
+def list_people(connection: Reader) -> Mapping[str, OidcUser]:
+    """Return the id of each person's key → the person, as the identity provider described it last."""
+    newest = "SELECT key_id AS person_key, max(refreshed_at) AS newest FROM sign_ins GROUP BY key_id"
+    condition = "key_id = person_key AND refreshed_at = newest"
+    found: dict[str, OidcUser] = {}
+    for key_id, person in connection.query(
+        f"SELECT key_id, person FROM sign_ins JOIN ({newest}) AS one ON {condition}"
+    ):
+        with suppress(msgspec.MsgspecError):  # such a row signs nobody in
+            found[str(key_id)] = msgspec.json.decode(person, type=OidcUser)
+    return found
 
 
 def find_sign_ins(connection: Reader, name: str, now: float) -> Sequence[SignIn]:

@@ -33,9 +33,13 @@ class _Calls:
 
 
 class ReaderThreads:
-    """Threads for database queries, at most `MAX_THREADS`. They start with the first query."""
+    """Threads for database queries, at most `MAX_THREADS`. They start with the first query.
 
-    def __init__(self) -> None:
+    `max_client_calls`: maximum number of queries of one client that run or wait.
+    """
+
+    def __init__(self, max_client_calls: int = MAX_CLIENT_CALLS) -> None:
+        self._max_client_calls = max_client_calls
         self._executor = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="ledger-reader")
         self._calls: dict[str, _Calls] = {}
         self._is_stopped = False
@@ -43,10 +47,10 @@ class ReaderThreads:
     async def run(self, client: str, function: Callable[P, ResultT], *arguments: P.args, **named: P.kwargs) -> ResultT:
         """Run a query in a thread, and return its result.
 
-        Raises `LimitReached` if `MAX_CLIENT_CALLS` queries of `client` run or wait.
+        Raises `LimitReached` if too many queries of `client` run or wait.
         """
         calls = self._calls.setdefault(client, _Calls())
-        if calls.count >= MAX_CLIENT_CALLS:
+        if calls.count >= self._max_client_calls:
             raise LimitReached(
                 f"{calls.count} requests of this client read the ledger, which is the maximum. Wait until they are "
                 "complete, then try again.",

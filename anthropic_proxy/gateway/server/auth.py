@@ -309,6 +309,31 @@ def _is_address(host: str) -> bool:
     return True
 
 
+def find_client_address(scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings) -> str:
+    """Return the IP address of the client, for limits and messages only. "": unknown.
+
+    It is the last address in `X-Forwarded-For` that is not of `TRUSTED_PROXIES`: each of these adds the address from
+    which it was called, and a client can invent only what stands before. Without a trusted peer, the header is ignored.
+    """
+    found = str((scope.get("client") or ("",))[0])
+    hops = headers.get("x-forwarded-for", "").split(",") if settings.trusted_proxies else []
+    while hops and _is_of(found, settings.trusted_proxies):
+        hop = hops.pop().strip()
+        address = hop if _is_address(hop) else _host_name(hop)  # some proxies add the port
+        if not _is_address(address):  # the proxy does not know its client
+            break
+        found = address
+    return found
+
+
+def _is_of(address: str, networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+    if not _is_address(address):
+        return False
+    parsed = ipaddress.ip_address(address)
+    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
+    return any(parsed in network for network in networks)
+
+
 def find_credentials(headers: Mapping[str, str]) -> list[bytes]:
     """Return the keys that a client sent in `x-api-key` and as bearer token in `authorization`."""
     scheme, _, token = headers.get("authorization", "").strip().partition(" ")

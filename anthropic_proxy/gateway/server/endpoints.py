@@ -67,6 +67,7 @@ from anthropic_proxy.gateway.server.auth import (
     authenticate,
     claude_code_command,
     decode_headers,
+    find_client_address,
     require_accepted_length,
 )
 from anthropic_proxy.gateway.server.http1.cycle import (
@@ -702,7 +703,7 @@ async def _send_plugin_route(
         body=request.body,
         client=request.receipt.client,
         scheme=scope.get("scheme", "http"),
-        address=(scope.get("client") or ("",))[0],
+        address=find_client_address(scope, request.headers, services.settings),
         request_id=request.receipt.request_id,
     )
     response = await route.respond(route_request)

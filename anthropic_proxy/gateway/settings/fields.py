@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
 from msgspec import Struct
@@ -176,6 +177,8 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     allow_unauthenticated: bool = False
     allowed_hosts: Sequence[str] = ()
     """Lower case."""
+    trusted_proxies: Sequence[IPv4Network | IPv6Network] = ()
+    """Addresses of reverse proxies whose header `X-Forwarded-For` is believed."""
     host: str = "127.0.0.1"
     """Loopback by default, so that other machines cannot use the provider keys."""
     port: int = 8082

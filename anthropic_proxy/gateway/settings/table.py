@@ -313,6 +313,15 @@ _ACCESS = (
         "proxy.example.org",
         is_list=True,
     ),
+    Setting(
+        "TRUSTED_PROXIES",
+        "trusted_proxies",
+        values.decode_networks,
+        "Addresses or networks of reverse proxies, separated by commas. The last address in X-Forwarded-For that is "
+        "none of them is then the client, for limits of sign-ins and in messages. Unset: the header is ignored there.",
+        "10.0.0.0/8, 127.0.0.1",
+        is_list=True,
+    ),
     _fixed(
         "TLS_CERT_FILE",
         "tls_certificate_file",

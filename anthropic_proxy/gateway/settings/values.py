@@ -7,6 +7,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from urllib.parse import unquote_plus, urlsplit
 
 from msgspec import structs
@@ -220,7 +221,11 @@ def decode_issuer(found: FoundSetting) -> str:
 def decode_url_without_path(found: FoundSetting) -> str:
     url = decode_url(found)
     if urlsplit(url).path or urlsplit(url).query:
-        raise invalid_setting_error(found, "Use scheme, host and port only, such as https://proxy.example.org.")
+        raise invalid_setting_error(
+            found,
+            "Use scheme, host and port only, such as https://proxy.example.org. Pages and sign-ins do not work below a "
+            "path, so the proxy needs a host name of its own.",
+        )
     return url
 
 
@@ -266,6 +271,18 @@ def decode_scopes(found: FoundSetting) -> tuple[str, ...]:
 
 def decode_domains(found: FoundSetting) -> tuple[str, ...]:
     return tuple(dict.fromkeys(domain.lower().lstrip("@") for domain in found.items))
+
+
+def decode_networks(found: FoundSetting) -> tuple[IPv4Network | IPv6Network, ...]:
+    networks: list[IPv4Network | IPv6Network] = []
+    for item in found.items:
+        try:
+            networks.append(ip_network(item))
+        except ValueError:
+            raise invalid_setting_error(
+                found, "Use addresses or networks, separated by commas, such as 10.0.0.0/8, 127.0.0.1 or fd00::/8."
+            ) from None
+    return tuple(networks)
 
 
 def decode_contact(found: FoundSetting) -> str:

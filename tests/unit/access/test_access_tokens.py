@@ -95,6 +95,42 @@ async def test_a_token_of_an_unknown_sign_in_causes_no_query_after_a_minute(prox
     assert await proxy.identify(token) is not None
 
 
+async def test_a_flood_with_a_token_of_an_ended_sign_in_causes_one_query(proxy: Proxy) -> None:
+    assert await proxy.table.refresh()
+    sign_in, token = proxy.sign_in()
+    proxy.change(KeyCommand(action="sign-out", target=sign_in))
+    assert await proxy.reject(token) == ENDED
+    _break_database(proxy)
+    for _ in range(100):
+        assert await proxy.reject(token) == ENDED
+
+
+async def test_a_new_sign_in_is_not_judged_if_the_table_cannot_be_read(proxy: Proxy) -> None:
+    """A 401 would sign the device out."""
+    assert await proxy.table.refresh()
+    _, token = proxy.sign_in()
+    _break_database(proxy)
+    with pytest.raises(KeysUnavailable):
+        await proxy.identify(token)
+
+
+def test_a_sealed_text_proves_its_purpose_and_its_end() -> None:
+    keys, other = (TokenKeys(SignInSettings(secrets=(Secret(letter * 32),))) for letter in "ab")
+    both = TokenKeys(SignInSettings(secrets=(Secret("b" * 32), Secret("a" * 32))))
+    text = keys.seal("refresh token", NOON + 60)
+    assert keys.is_sealed(text, "refresh token", NOON + 59)
+    assert both.is_sealed(text, "refresh token", NOON), "an old secret that is still listed"
+    assert text != keys.seal("refresh token", NOON + 60)
+    assert not keys.is_sealed(text, "refresh token", NOON + 60)
+    assert not keys.is_sealed(text, "device code", NOON)
+    assert not other.is_sealed(text, "refresh token", NOON)
+    for place in range(len(text)):
+        changed = f"{text[:place]}{'A' if text[place] != 'A' else 'B'}{text[place + 1 :]}"
+        assert not keys.is_sealed(changed, "refresh token", NOON), place
+    for false in ("", text[:-1], text + "A", text[:-1] + "é", text[:-1] + "=", "A" * len(text), " " * len(text)):
+        assert not keys.is_sealed(false, "refresh token", NOON), false
+
+
 async def test_a_token_ends_with_its_time_its_sign_in_and_its_key(proxy: Proxy) -> None:
     _, token = proxy.sign_in()
     assert await proxy.identify(token) is not None
@@ -155,8 +191,13 @@ async def test_a_token_with_other_characters_is_no_token(proxy: Proxy) -> None:
 
 async def test_without_a_database_a_token_is_not_judged(proxy: Proxy) -> None:
     _, token = proxy.sign_in()
-    file = proxy.settings.data_directory
-    assert file is not None
-    (file / "ledger.sqlite3").write_bytes(b"no database" * 1_000)
+    _break_database(proxy)
     with pytest.raises(KeysUnavailable):
         await proxy.identify(token)
+
+
+def _break_database(proxy: Proxy) -> None:
+    folder = proxy.settings.data_directory
+    assert folder is not None
+    for file in folder.glob("ledger.sqlite3*"):
+        file.write_bytes(b"no database" * 1_000)

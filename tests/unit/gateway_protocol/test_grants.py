@@ -1,7 +1,8 @@
 """Device codes and sign-ins are stored, approved, redeemed, renewed and ended on each database."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
+from functools import partial
 
 import pytest
 from msgspec import structs
@@ -9,6 +10,8 @@ from msgspec import structs
 from anthropic_proxy.console.gateway_protocol.grants import (
     CLAIM_SECONDS,
     CODE_SECONDS,
+    MAX_WAITING_DEVICES,
+    MAX_WAITING_OF_NETWORK,
     Grants,
     normalize_user_code,
 )
@@ -17,7 +20,8 @@ from anthropic_proxy.console.keys.access_tokens import TokenKeys
 from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
 from anthropic_proxy.console.keys.queries import list_audit_entries, list_keys
 from anthropic_proxy.console.keys.sign_ins import SignIn, list_access_ends, list_sign_ins
-from anthropic_proxy.console.ledger.database import open_for_reading
+from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
+from anthropic_proxy.console.ledger.retention import Retention
 from anthropic_proxy.console.ledger.units import DAY_SECONDS
 from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInGroup, SignInSettings
 from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
@@ -249,31 +253,95 @@ def test_a_person_does_not_get_the_key_of_a_service(stored: Database) -> None:
     )
 
 
-def test_the_token_of_the_provider_is_removed_from_an_expired_sign_in(stored: Database) -> None:
-    """The row stays, because it shows when the access of the person has ended."""
-    sign_in, _ = stored.sign_in()
-    stored.now = sign_in.ends_at + 1
-    other, _ = stored.sign_in(structs.replace(ANN, subject="2", email="ben@example.org"))
-    with closing(open_for_reading(stored.settings)) as connection:
-        rows = dict(connection.query("SELECT id, provider_token != '' FROM sign_ins"))
-    assert {name: bool(has_token) for name, has_token in rows.items()} == {sign_in.id: False, other.id: True}
-
-
 def test_own_keys_stay_ended_after_the_refusal_of_the_person(stored: Database) -> None:
-    """Other persons sign in meanwhile, which removes old sign-ins."""
+    """The ledger deletes old rows meanwhile."""
     stored.change_days(365)
     sign_in, _ = stored.sign_in()
     stored.grants.end(sign_in.key_id, ANN, "The user has no group.")
     for days in (1, 31, 360):
-        stored.now = NOON + days * DAY_SECONDS
-        stored.sign_in(structs.replace(ANN, subject="2", email="ben@example.org"))
-        with closing(open_for_reading(stored.settings)) as connection:
+        with closing(open_for_writing(stored.settings)) as connection:
+            Retention(stored.settings, partial(float, NOON + days * DAY_SECONDS)).delete_expired(connection)
             assert list_access_ends(connection)[sign_in.key_id] == NOON
 
 
+class Waiting:
+    """Codes of many devices. They are inserted at once, because each code of the proxy needs a transaction."""
+
+    def __init__(self, stored: Database) -> None:
+        self.stored = stored
+        self.number = 0
+
+    def add(self, addresses: Iterable[str], state: str = "pending") -> None:
+        rows = []
+        for address in addresses:
+            self.number += 1
+            times = (int((NOON - 60) * 1e6) + self.number, int((NOON + 60) * 1e6))
+            rows.append((f"hash {self.number}", f"code {self.number}", state, address, *times))
+        with closing(open_for_writing(self.stored.settings)) as connection, connection.transaction():
+            columns = ("code_hash", "user_code", "state", "address", "created_at", "expires_at")
+            connection.insert("device_codes", columns, rows)
+
+    def count(self, start: str) -> int:
+        with closing(open_for_reading(self.stored.settings)) as connection:
+            rows = connection.query("SELECT count(*) FROM device_codes WHERE address LIKE ?", (f"{start}%",))
+        return int(rows[0][0])
+
+    def has(self, number: int) -> bool:
+        with closing(open_for_reading(self.stored.settings)) as connection:
+            return bool(connection.query("SELECT 1 FROM device_codes WHERE code_hash = ?", (f"hash {number}",)))
+
+
+@pytest.fixture
+def waiting(stored: Database) -> Waiting:
+    return Waiting(stored)
+
+
+COMPANY = "192.0.2.1"
+FLOODS = {
+    "ten addresses": lambda number: f"198.51.100.{number % 10}",
+    "the networks of a site": lambda number: f"2001:db8:7:{number:x}::1",
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
+def test_the_oldest_code_of_the_greediest_site_gives_way(waiting: Waiting, flood: Callable[[int], str]) -> None:
+    waiting.add([COMPANY] * 300)
+    waiting.add(flood(number) for number in range(MAX_WAITING_DEVICES - 300))
+    for address in (COMPANY, "203.0.113.9"):
+        code, user_code = waiting.stored.grants.create_code("claude-code", address)
+        found = waiting.stored.grants.find_code("user_code", user_code)
+        assert found is not None
+        assert waiting.stored.grants.redeem(code)[0] == found
+    assert (waiting.count(COMPANY), waiting.count("203.0.113.9")) == (301, 1)
+    assert waiting.count("") == MAX_WAITING_DEVICES
+    assert [waiting.has(number) for number in (1, 300, 301, 303)] == [True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(COMPANY, COMPANY), ("2001:db8::1", "2001:db8::2:3"), (f"::ffff:{COMPANY}", COMPANY)]
+)
+def test_one_address_or_network_has_a_tenth_of_all_codes(waiting: Waiting, first: str, second: str) -> None:
+    waiting.add(["203.0.113.9", *[first] * MAX_WAITING_OF_NETWORK])
+    waiting.stored.grants.create_code("claude-code", second)
+    assert [waiting.has(number) for number in (1, 2, 3)] == [True, False, True]
+    waiting.stored.grants.create_code("claude-code", "203.0.113.9")
+    assert waiting.count("") == MAX_WAITING_OF_NETWORK + 2, "others lose nothing"
+
+
+def test_only_codes_that_wait_give_way(waiting: Waiting) -> None:
+    waiting.add([COMPANY], "approved")
+    waiting.add([COMPANY] * MAX_WAITING_OF_NETWORK)
+    waiting.stored.grants.create_code("claude-code", COMPANY)
+    assert [waiting.has(number) for number in (1, 2, 3)] == [True, False, True]
+    waiting.stored.now += 61
+    waiting.stored.grants.create_code("claude-code", COMPANY)
+    assert waiting.has(3), "expired codes do not count, and the ledger deletes them"
+
+
 def test_a_rotation_of_the_secret_keeps_tokens_readable(stored: Database) -> None:
-    sign_in, _ = stored.sign_in()
+    sign_in, refresh_token = stored.sign_in()
     stored.rotate("b" * 32, "a" * 32)
+    assert stored.grants.find_sign_in(refresh_token) == sign_in
     assert stored.grants.decrypt(sign_in) == "token-of-the-provider"
     renewed = stored.grants.renew(sign_in, ANN, "next token", is_checked=True)
     assert renewed is not None

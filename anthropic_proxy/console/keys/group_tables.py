@@ -1,0 +1,65 @@
+"""The tables `[sign_in.groups.NAME]`, applied to the persons that have signed in before.
+
+A refresh sets team and rules of a person by the table of its group. After a change of the settings, nobody waits for
+the next refresh: each instance applies the tables itself, and the first one changes the rows.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from msgspec import structs
+
+from anthropic_proxy.console.identity.people import OidcError, OidcUser, require_group
+from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
+from anthropic_proxy.console.keys.queries import list_keys
+from anthropic_proxy.console.keys.sign_ins import list_people
+from anthropic_proxy.console.keys.virtual_keys import VirtualKey
+from anthropic_proxy.console.ledger.database import Reader
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.gateway.settings import Settings, SignInGroup
+from anthropic_proxy.gateway.settings.key_rules import Rules
+
+
+def list_refused(settings: Settings, people: Mapping[str, OidcUser]) -> frozenset[str]:
+    """Return the ids of the keys of those persons that may not use Claude Code by the settings. `people`: id of a
+    person's key → the person, as the identity provider described it last.
+    """
+    return frozenset(key for key, user in people.items() if _find_group(settings, user) is None)
+
+
+def apply_group_tables(settings: Settings, connection: Reader, clock: Callable[[], float] = time.time) -> None:
+    """Give each person team and rules of its table. A person without a table keeps its own, because the next settings
+    may have the table again.
+    """
+    if settings.sign_in is None or not settings.sign_in.groups:  # rules are those that an administrator has set
+        return
+    people = list_people(connection)
+    for key in list_keys(connection) if people else ():
+        user = people.get(key.id)
+        group = None if user is None else _find_group(settings, user)
+        if user is None or group is None or key.label != user.email or _follows(key, group):
+            continue
+        fields: Mapping[str, Any] = {"team": group.team, **structs.asdict(group.rules)}
+        with (
+            open_administration(settings, "settings ([sign_in.groups])", clock) as administration,
+            suppress(InvalidRequest),  # the key is revoked or cannot be read, so it is refused anyway
+        ):
+            administration.execute(KeyCommand(action="person", target=user.email, fields=fields))
+
+
+def _find_group(settings: Settings, user: OidcUser) -> SignInGroup | None:
+    try:
+        return require_group(settings, user)
+    except OidcError:
+        return None
+
+
+def _follows(key: VirtualKey, group: SignInGroup) -> bool:
+    return key.team == group.team and _without_times(key.rules) == _without_times(group.rules)
+
+
+def _without_times(rules: Rules) -> Rules:
+    """The stored budgets have the time at which they were set."""
+    return structs.replace(rules, budgets=tuple(structs.replace(budget, since=0.0) for budget in rules.budgets))
