@@ -31,7 +31,6 @@ from anthropic_proxy.console.doctor.probes import (
     TOOLS_PROBE_QUESTION,
     Probe,
     build_tool_results_request,
-    check_accepted,
 )
 from anthropic_proxy.engine.efforts import list_named_efforts
 from anthropic_proxy.engine.patterns import compile_later
@@ -61,17 +60,11 @@ class DialectSearch:
     """Search for the dialect of one server, by probes with one model. `target` has the dialect found so far."""
 
     def __init__(self, runner: ProbeRunner, diagnosis: Diagnosis, settings: Settings) -> None:
-        self._runner = runner
-        self._diagnosis = diagnosis
-        self._settings = settings
+        self._runner, self._diagnosis, self._settings = runner, diagnosis, settings
         self._secrets = settings.reveal_all_secrets()
-        backend = diagnosis.backend
-        self.target: Target = structs.replace(
-            backend.target,
-            capabilities=ModelCapabilities(
-                efforts=backend.target.capabilities.efforts, default_effort=backend.target.capabilities.default_effort
-            ),
-        )
+        target, known = diagnosis.backend.target, diagnosis.backend.target.capabilities
+        own = ModelCapabilities(efforts=known.efforts, default_effort=known.default_effort)
+        self.target: Target = structs.replace(target, capabilities=own)
 
     @property
     def searches_dialect(self) -> bool:
@@ -81,10 +74,10 @@ class DialectSearch:
     async def run_probe(self, probe: Probe) -> ProbeResult:
         """Send `probe`, after a failure with other values of dialect fields too, and store its outcome."""
         result = await self._runner.send(self.target, probe.body)
-        problem = probe.check(result)
+        problem = probe.find_problem(result)
         if problem and self._may_be_accidental(result):
             result = await self._runner.send(self.target, probe.body)
-            problem = probe.check(result)
+            problem = probe.find_problem(result)
         self._apply_adaptations(probe, result)
         if problem and self.searches_dialect:
             may_search = probe.tests_effect
@@ -94,7 +87,7 @@ class DialectSearch:
                 if change_dialect(self.target.dialect, change) == self.target.dialect:
                     continue
                 changed = await self.send_with_change(probe, change)
-                if changed is not None and not probe.check(changed):
+                if changed is not None and not probe.find_problem(changed):
                     self.adopt_change(probe, change, result, changed)
                     self._apply_adaptations(probe, changed)
                     result, problem = changed, ""
@@ -110,13 +103,7 @@ class DialectSearch:
         return await self._runner.send(structs.replace(self.target, dialect=dialect), probe.body)
 
     def adopt_change(
-        self,
-        probe: Probe,
-        change: Mapping[str, object],
-        failed: ProbeResult,
-        result: ProbeResult,
-        *,
-        effect: str = "",
+        self, probe: Probe, change: Mapping[str, object], failed: ProbeResult, result: ProbeResult, *, effect: str = ""
     ) -> None:
         """Keep changed values of dialect fields for all later probes, and store the reason for the report.
 
@@ -191,7 +178,9 @@ class DialectSearch:
                     probe=probe.name,
                     sent=self.redact(find_differing_fields(first.request, accepted)),
                     status=rejected.status if rejected else 0,
-                    error=self.describe_rejection(rejected) if rejected else effect or self.redact(probe.check(failed)),
+                    error=self.describe_rejection(rejected)
+                    if rejected
+                    else effect or self.redact(probe.find_problem(failed)),
                 )
                 self._diagnosis.evidence.append(evidence)
         self.target = structs.replace(self.target, dialect=dialect)
@@ -306,9 +295,8 @@ async def diagnose_backend(
     finally:
         diagnosis.target = search.target
         defaults = structs.asdict(type(search.target.dialect)())
-        found = {
-            name: value for name, value in structs.asdict(search.target.dialect).items() if value != defaults[name]
-        }
+        values = structs.asdict(search.target.dialect)
+        found = {name: value for name, value in values.items() if value != defaults[name]}
         diagnosis.dialect = json.loads(json.dumps(found, default=structs.asdict))
         diagnosis.is_complete = True
         on_change()
@@ -366,12 +354,7 @@ def _find_problem(search: DialectSearch, result: ProbeResult) -> Failure:
         status = 0
     message, cause = (search.redact(each, _MAX_MESSAGE_CHARACTERS) for each in (text, text.removesuffix(advice)))
     return Failure(
-        kind=kind,
-        status=status,
-        message=message,
-        cause=cause,
-        concerned_field=field,
-        proposal=search.redact(proposal),
+        kind=kind, status=status, message=message, cause=cause, concerned_field=field, proposal=search.redact(proposal)
     )
 
 
@@ -396,12 +379,8 @@ def _observe_calls(search: DialectSearch, diagnosis: Diagnosis, result: ProbeRes
     """Store facts about tool calls: parallel calls, fragments of arguments, and calls in the text."""
     if not result.calls:
         return
-    parallel = len(result.calls) > 1
-    diagnosis.outcomes["parallel tools"] = (
-        Outcome(state="works")
-        if parallel
-        else Outcome(state="emulated", detail="sequential", reason="the model called one tool for two tasks")
-    )
+    outcome = Outcome(state="emulated", detail="sequential", reason="the model called one tool for two tasks")
+    diagnosis.outcomes["parallel tools"] = Outcome(state="works") if len(result.calls) > 1 else outcome
     if search.searches_dialect:
         raw = bytes(result.upstream[-1].response)
         frames = len(_CALL_FRAME.findall(raw))
@@ -439,7 +418,7 @@ _REASONING_FIELD = compile_later(rf'"({"|".join(REASONING_FIELDS)})"\s*:\s*"[^"]
 """A field of a response with reasoning, in JSON."""
 _REPLAY_FIELDS = get_args(openai_chat.Dialect.__annotations__["replayed_thinking_field"])
 """Names of the fields in which a request can contain reasoning of earlier replies."""
-_THINKING = Probe(name="thinking", body=THINKING_BODY, check=check_accepted)
+_THINKING = Probe("thinking", THINKING_BODY)
 
 
 async def probe_thinking(search: DialectSearch, diagnosis: Diagnosis, tools_result: ProbeResult) -> None:
@@ -523,4 +502,4 @@ def _build_replay(reply: ProbeResult, candidates: Sequence[Mapping[str, object]]
     body = build_tool_results_request(
         TOOLS_PROBE_QUESTION, reply.blocks, output_config={"effort": "high"}, thinking={"type": "adaptive"}
     )
-    return Probe(name="thinking replay", body=body, check=check_accepted, candidates=candidates)
+    return Probe("thinking replay", body, candidates=candidates)

@@ -7,13 +7,7 @@ from typing import NamedTuple
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.console.doctor.findings import (
-    Backend,
-    Diagnosis,
-    Failure,
-    FailureKind,
-    find_context_window,
-)
+from anthropic_proxy.console.doctor.findings import Backend, Diagnosis, Failure, FailureKind, find_context_window
 from anthropic_proxy.console.doctor.server_tables import find_table
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import shorten_home
@@ -199,11 +193,8 @@ def _fix_routes(
         for model in missing:
             if model not in retired:
                 text = f"does not list the model {model} of the route {route}."
-                yield Fix(
-                    name=backend.name,
-                    problem=text,
-                    remedy=f"anthropic-proxy doctor {quote_word(f'{backend.name}/{model}')}",
-                )
+                remedy = f"anthropic-proxy doctor {quote_word(f'{backend.name}/{model}')}"
+                yield Fix(name=backend.name, problem=text, remedy=remedy)
 
 
 def _fix_features(diagnosis: Diagnosis, run: _Run) -> Iterator[Fix]:
@@ -211,7 +202,7 @@ def _fix_features(diagnosis: Diagnosis, run: _Run) -> Iterator[Fix]:
     for probe, verb in (("streaming", "sends no text"), ("tools", "calls no tools"), ("images", "rejects images")):
         if diagnosis.state_of(probe) != "unsupported" or not backend.tiers:
             continue
-        remedy = _find_alternative(diagnosis, run, partial(_works, probe))
+        remedy = _find_alternative(diagnosis, run, lambda other, probe=probe: other.state_of(probe) == "works")
         if remedy or probe != "images":
             yield Fix(
                 name=backend.name,
@@ -237,10 +228,6 @@ def _fix_features(diagnosis: Diagnosis, run: _Run) -> Iterator[Fix]:
     if required:
         text = f"needs other values of {', '.join(dict.fromkeys(required))}."
         yield Fix(name=diagnosis.backend.name, problem=text, remedy="the table below, in anthropic-proxy.toml")
-
-
-def _works(probe: str, diagnosis: Diagnosis) -> bool:
-    return diagnosis.state_of(probe) == "works"
 
 
 def _find_alternative(diagnosis: Diagnosis, run: _Run, is_suitable: Callable[[Diagnosis], bool]) -> str:

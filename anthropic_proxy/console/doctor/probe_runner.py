@@ -64,12 +64,6 @@ class UpstreamExchange(Struct):
         return 400 <= self.status <= 500 and self.status not in _OTHER_CAUSES
 
 
-class ToolUse(Struct, frozen=True):
-    name: str
-    arguments: str
-    """JSON text."""
-
-
 class ProbeResult(Struct, kw_only=True):
     """Result of one probe: the reply or error as a client receives it, and the upstream requests."""
 
@@ -102,11 +96,9 @@ class ProbeResult(Struct, kw_only=True):
         return "".join(block.get("thinking", "") for block in self.blocks if block["type"] == "thinking")
 
     @property
-    def calls(self) -> Sequence[ToolUse]:
+    def calls(self) -> Sequence[Mapping[str, Any]]:
         """Calls of client tools in the reply."""
-        return [
-            ToolUse(block["name"], json.dumps(block["input"])) for block in self.blocks if block["type"] == "tool_use"
-        ]
+        return [block for block in self.blocks if block["type"] == "tool_use"]
 
     @property
     def last_status(self) -> int:

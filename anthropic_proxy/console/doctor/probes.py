@@ -18,7 +18,7 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.tool_call_repair import OPENED_THINKING_TAGS
 
 Check = Callable[[ProbeResult], str]
-"""Function that returns the problem of a probe's result as text. "": the result is as expected."""
+"""Function that returns the problem of an accepted probe's result as text. "": the result is as expected."""
 _END_TAG = compile_later(r"</(?:think|thinking|thought|seed:think)>|\[/THINK\]")
 """Pattern of a tag that ends reasoning. If the tag is in the reply text for the client, a dialect field is wrong."""
 
@@ -33,41 +33,26 @@ _COLOR_WORDS: Mapping[str, re.Pattern[str]] = {
 picture has."""
 
 
-def check_accepted(result: ProbeResult) -> str:
-    """The reply may have any content."""
-    return result.error.message if result.error is not None else ""
-
-
-def check_content(result: ProbeResult) -> str:
-    return check_accepted(result) or ("" if result.text or result.thinking else "the reply is empty")
-
-
 def check_streamed_text(result: ProbeResult) -> str:
     """The reply must not be empty, and its text must not contain reasoning with a tag such as `</think>`."""
-    if result.error is None and (tag := _END_TAG.search(result.text)):
+    if tag := _END_TAG.search(result.text):
         return f"the text contains reasoning, which ends with {tag[0]}"
-    return check_content(result)
+    return "" if result.text or result.thinking else "the reply is empty"
 
 
 def check_tool_call(result: ProbeResult) -> str:
-    return check_accepted(result) or ("" if result.calls else "the model called no tool")
+    return "" if result.calls else "the model called no tool"
 
 
 def check_truncation(result: ProbeResult) -> str:
-    if problem := check_accepted(result):
-        return problem
     return "" if result.stop_reason == "max_tokens" else "the server ignored the output limit"
 
 
 def check_stop_sequence(result: ProbeResult) -> str:
-    if problem := check_accepted(result):
-        return problem
     return "" if result.stop_reason == "stop_sequence" else f"the stop reason is {result.stop_reason}"
 
 
 def check_schema(result: ProbeResult) -> str:
-    if problem := check_accepted(result):
-        return problem
     try:
         value = json.loads(result.text)
     except ValueError:
@@ -77,8 +62,6 @@ def check_schema(result: ProbeResult) -> str:
 
 def check_image_accepted(result: ProbeResult) -> str:
     """The server must not reject the image, and the proxy must send it."""
-    if problem := check_accepted(result):
-        return problem
     if "images none" in result.adaptations:
         return "the server rejects images"
     dropped = [note.reason for note in result.notes if "image" in note.field and note.handling == "dropped"]
@@ -86,8 +69,6 @@ def check_image_accepted(result: ProbeResult) -> str:
 
 
 def check_image_media_types(result: ProbeResult) -> str:
-    if problem := check_accepted(result):
-        return problem
     return "the server rejects a type of the images" if "images none" in result.adaptations else ""
 
 
@@ -192,14 +173,15 @@ _NAME_COLORS: Mapping[str, Any] = {"type": "text", "text": "Name the colors of t
 _CALL_ID = "toolu_01Doctor0000000000000001"
 
 
-class Probe(Struct, frozen=True, kw_only=True):
+class Probe(Struct, frozen=True):
     """Test request of the doctor for one feature, with a check of the result."""
 
     name: str
     """Name in the report: `images`."""
     body: Mapping[str, Any]
     """Request of the Messages API, without `model`."""
-    check: Check
+    check: Check = lambda _: ""
+    """By default, the reply may have any content."""
     proof: Check | None = None
     """Check that passes only if the feature works. If only this check fails, the server accepts the request without
     effect. None: `check` is enough."""
@@ -214,6 +196,10 @@ class Probe(Struct, frozen=True, kw_only=True):
     """Short text for the table if the server accepts the request without the expected effect: `no call`."""
     tests_effect: bool = False
     """True if the candidates are also tried if the server accepted the request without the expected effect."""
+
+    def find_problem(self, result: ProbeResult) -> str:
+        """Return why the probe failed. "": the result is as expected."""
+        return self.check(result) if result.error is None else result.error.message
 
 
 def _embed(media_type: str, data: bytes) -> Mapping[str, Any]:
@@ -256,32 +242,20 @@ def build_tool_results_request(
 
 _CALL = ({"type": "tool_use", "id": _CALL_ID, "name": "get_weather", "input": {"city": "Oslo"}},)
 _OSLO = "What is the weather in Oslo?"
-_TOOL_IMAGE = _show(TOOL_COLORS)
 _OTHER_TYPES = (_embed("image/gif", build_gif()), _embed("image/webp", build_webp()))
-_IMAGE_RESULT: Mapping[str, Any] = {
-    "max_tokens": MAX_TOKENS,
-    "stream": True,
-    "tools": [_READ],
-    "messages": [
-        {"role": "user", "content": "Read the file x.png and name its colors."},
-        {
-            "role": "assistant",
-            "content": [{"type": "tool_use", "id": _CALL_ID, "name": "Read", "input": {"file_path": "x.png"}}],
-        },
-        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": _CALL_ID, "content": [_TOOL_IMAGE]}]},
-    ],
-}
-_LATE_SYSTEM: Mapping[str, Any] = {
-    "max_tokens": MAX_TOKENS,
-    "stream": True,
-    "system": "You are a test.",
-    "messages": [
-        {"role": "user", "content": "Say exactly: one"},
-        {"role": "assistant", "content": "one"},
-        {"role": "system", "content": "Use lower case."},
-        {"role": "user", "content": "Say exactly: two"},
-    ],
-}
+_READ_CALL = {"type": "tool_use", "id": _CALL_ID, "name": "Read", "input": {"file_path": "x.png"}}
+_READ_RESULT = {"type": "tool_result", "tool_use_id": _CALL_ID, "content": [_show(TOOL_COLORS)]}
+_IMAGE_RESULT: Sequence[Mapping[str, Any]] = (
+    {"role": "user", "content": "Read the file x.png and name its colors."},
+    {"role": "assistant", "content": [_READ_CALL]},
+    {"role": "user", "content": [_READ_RESULT]},
+)
+_LATE_SYSTEM: Sequence[Mapping[str, Any]] = (
+    {"role": "user", "content": "Say exactly: one"},
+    {"role": "assistant", "content": "one"},
+    {"role": "system", "content": "Use lower case."},
+    {"role": "user", "content": "Say exactly: two"},
+)
 THINKING_BODY: Mapping[str, Any] = build_request(
     _BOTH_CITIES, tools=[WEATHER_TOOL], output_config={"effort": "high"}, thinking={"type": "adaptive"}
 )
@@ -290,18 +264,19 @@ LIMITS_BODY: Mapping[str, Any] = build_request("Say exactly: ready", stream=Fals
 """Request with an output limit that no model accepts."""
 
 _LIMIT_FIELDS = ({"output_limit_field": "max_tokens"}, {"output_limit_field": "max_completion_tokens"})
+_CAPITAL = "Which city is the capital of France?"
+_SCHEMA_OUTPUT: Mapping[str, Any] = {"format": {"type": "json_schema", "schema": _SCHEMA}}
 PROBES: Sequence[Probe] = (
     Probe(
-        name="reply",
-        body=build_request("Say exactly: ready", stream=False),
-        check=check_accepted,
+        "reply",
+        build_request("Say exactly: ready", stream=False),
         candidates=(*_LIMIT_FIELDS, {"always_stream": True}),
         is_feature=True,
     ),
     Probe(
-        name="streaming",
-        body=build_request("Count to 30", system="You are a test."),
-        check=check_streamed_text,
+        "streaming",
+        build_request("Count to 30", system="You are a test."),
+        check_streamed_text,
         candidates=(
             {"sends_include_usage": False},
             {"system_role": "system"},
@@ -312,52 +287,44 @@ PROBES: Sequence[Probe] = (
         tests_effect=True,
     ),
     Probe(
-        name="output limit",
-        body=build_request("Count to 60", stream=False, max_tokens=LOW_MAX_TOKENS),
-        check=check_truncation,
+        "output limit",
+        build_request("Count to 60", stream=False, max_tokens=LOW_MAX_TOKENS),
+        check_truncation,
         candidates=_LIMIT_FIELDS,
         tests_effect=True,
     ),
     Probe(
-        name="tools",
-        body=build_request(_BOTH_CITIES, tools=[WEATHER_TOOL]),
-        check=check_tool_call,
+        "tools",
+        build_request(_BOTH_CITIES, tools=[WEATHER_TOOL]),
+        check_tool_call,
         is_feature=True,
         missing_effect="no call",
     ),
     Probe(
-        name="single tool call",
-        body=build_request(
+        "single tool call",
+        build_request(
             _BOTH_CITIES, tools=[WEATHER_TOOL], tool_choice={"type": "auto", "disable_parallel_tool_use": True}
         ),
-        check=check_accepted,
         candidates=({"sends_parallel_tool_calls": False},),
     ),
     Probe(
-        name="forced tool",
-        body=build_request("Hello", tools=[WEATHER_TOOL], tool_choice={"type": "tool", "name": "get_weather"}),
-        check=check_tool_call,
+        "forced tool",
+        build_request("Hello", tools=[WEATHER_TOOL], tool_choice={"type": "tool", "name": "get_weather"}),
+        check_tool_call,
         candidates=({"accepts_forced_tool": "any"}, {"accepts_forced_tool": "never"}),
     ),
     Probe(
-        name="tool schema",
-        body=build_request("Say exactly: ready", tools=[_ORDER]),
-        check=check_accepted,
+        "tool schema",
+        build_request("Say exactly: ready", tools=[_ORDER]),
         candidates=(
             {"schema_rules": {"inlines_references": True}},
             {"schema_rules": {"inlines_references": True, "allows_basics_only": True}},
         ),
     ),
+    Probe("strict tool", build_request("Say exactly: ready", tools=[_STRICT]), candidates=({"sends_strict": False},)),
     Probe(
-        name="strict tool",
-        body=build_request("Say exactly: ready", tools=[_STRICT]),
-        check=check_accepted,
-        candidates=({"sends_strict": False},),
-    ),
-    Probe(
-        name="tool results",
-        body=build_tool_results_request(_OSLO, _CALL),
-        check=check_accepted,
+        "tool results",
+        build_tool_results_request(_OSLO, _CALL),
         candidates=(
             {"omits_null_content": True},
             {"call_id_form": "nine"},
@@ -367,70 +334,56 @@ PROBES: Sequence[Probe] = (
         is_feature=True,
     ),
     Probe(
-        name="text after tool results",
-        body=build_tool_results_request(_OSLO, _CALL, after="Say exactly: sunny"),
-        check=check_accepted,
+        "text after tool results",
+        build_tool_results_request(_OSLO, _CALL, after="Say exactly: sunny"),
         candidates=({"requires_message_after_results": True},),
     ),
     Probe(
-        name="late system message",
-        body=_LATE_SYSTEM,
-        check=check_accepted,
+        "late system message",
+        build_request("", messages=_LATE_SYSTEM, system="You are a test."),
         candidates=({"mid_conversation_system": "remind"},),
     ),
     Probe(
-        name="sampling",
-        body=build_request("Say exactly: ready", temperature=0.5, top_p=0.9),
-        check=check_accepted,
+        "sampling",
+        build_request("Say exactly: ready", temperature=0.5, top_p=0.9),
         candidates=({"sampling_support": "never"},),
     ),
+    Probe("top_k", build_request("Say exactly: ready", top_k=40), candidates=({"sends_top_k": False},)),
     Probe(
-        name="top_k",
-        body=build_request("Say exactly: ready", top_k=40),
-        check=check_accepted,
-        candidates=({"sends_top_k": False},),
-    ),
-    Probe(
-        name="stop sequences",
-        body=build_request("Count to 9", stop_sequences=["5"]),
-        check=check_stop_sequence,
+        "stop sequences",
+        build_request("Count to 9", stop_sequences=["5"]),
+        check_stop_sequence,
         is_feature=True,
         missing_effect="ignored",
     ),
     Probe(
-        name="structured output",
-        body=build_request(
-            "Which city is the capital of France?",
-            stream=False,
-            output_config={"format": {"type": "json_schema", "schema": _SCHEMA}},
-        ),
-        check=check_schema,
+        "structured output",
+        build_request(_CAPITAL, stream=False, output_config=_SCHEMA_OUTPUT),
+        check_schema,
         candidates=({"reply_schema_form": "json_object"}, {"reply_schema_form": "ask"}),
         is_feature=True,
         missing_effect="ignored",
         tests_effect=True,
     ),
     Probe(
-        name="structured output, streamed",
-        body=build_request(
-            "Which city is the capital of France?", output_config={"format": {"type": "json_schema", "schema": _SCHEMA}}
-        ),
-        check=check_schema,
+        "structured output, streamed",
+        build_request(_CAPITAL, output_config=_SCHEMA_OUTPUT),
+        check_schema,
         candidates=({"reply_schema_exclusive": True},),
         tests_effect=True,
     ),
     Probe(
-        name="images",
-        body=build_request("", messages=[{"role": "user", "content": [_NAME_COLORS, _show(USER_COLORS)]}]),
-        check=check_image_accepted,
+        "images",
+        build_request("", messages=[{"role": "user", "content": [_NAME_COLORS, _show(USER_COLORS)]}]),
+        check_image_accepted,
         proof=new_color_check(USER_COLORS),
         is_feature=True,
         missing_effect="text only",
     ),
     Probe(
-        name="image types",
-        body=build_request("", messages=[{"role": "user", "content": [*_OTHER_TYPES, _NAME_COLORS]}]),
-        check=check_image_media_types,
+        "image types",
+        build_request("", messages=[{"role": "user", "content": [*_OTHER_TYPES, _NAME_COLORS]}]),
+        check_image_media_types,
         candidates=(
             {"image_types": ("image/jpeg", "image/png", "image/gif")},
             {"image_types": ("image/jpeg", "image/png", "image/webp")},
@@ -440,9 +393,9 @@ PROBES: Sequence[Probe] = (
         tests_effect=True,
     ),
     Probe(
-        name="images in tool results",
-        body=_IMAGE_RESULT,
-        check=check_image_accepted,
+        "images in tool results",
+        build_request("", messages=_IMAGE_RESULT, tools=[_READ]),
+        check_image_accepted,
         proof=new_color_check(TOOL_COLORS),
         is_feature=True,
         missing_effect="text only",

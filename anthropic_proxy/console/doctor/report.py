@@ -154,9 +154,9 @@ def _show_address(diagnosis: Diagnosis) -> Cell:
         if problem.kind == "address" and problem.status < 400:
             return Cell("✕", "no API")
         return Cell("✕", f"HTTP {problem.status}" if problem.status else "no key")
-    return (
-        Cell(_PENDING) if diagnosis.seconds is None else Cell("✓", formats.seconds(to_microseconds(diagnosis.seconds)))
-    )
+    if diagnosis.seconds is None:
+        return Cell(_PENDING)
+    return Cell("✓", formats.seconds(to_microseconds(diagnosis.seconds)))
 
 
 def _show_number(number: Callable[[Diagnosis], int | None]) -> Callable[[Diagnosis], Cell]:

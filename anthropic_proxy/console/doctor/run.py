@@ -200,8 +200,9 @@ def _list_configured(services: Services) -> Iterable[Backend]:
             has_server = provider.name in services.settings.base_urls
             is_examined = has_server or bool(services.catalog.cached_model_ids(provider.name))
         else:
-            missing = find_missing_key(provider, services.settings)
-            is_examined = is_configured(provider, services.settings) and not missing
+            is_examined = is_configured(provider, services.settings) and not find_missing_key(
+                provider, services.settings
+            )
         if is_examined:
             yield from _find_defaults(services, provider, routed.get(provider.prefix, {}))
 
@@ -252,16 +253,10 @@ def _find_named(services: Services, name: str, configured: Sequence[Backend]) ->
         )
     ):
         raise ConfigurationError(problem.text, code="unknown-provider")
+    known = {(backend.name, backend.target.model): backend for backend in reversed(configured)}
     return [
-        next(
-            (
-                backend
-                for backend in configured
-                if (backend.name, backend.target.model) == (target.provider.prefix, target.model)
-            ),
-            Backend(name=target.provider.prefix, target=target),
-        )
-        for target in plan.targets
+        known.get((one.provider.prefix, one.model)) or Backend(name=one.provider.prefix, target=one)
+        for one in plan.targets
     ]
 
 

@@ -12,6 +12,7 @@ longer runs in a thread.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -214,10 +215,7 @@ class _Run:
         async with open_backends(self._settings) as (services, backends):
             expected = await asyncio.to_thread(estimate_run, backends, self._settings)
             self._run = structs.replace(self._run, expected_requests=expected.requests)
-            return await run_doctor(services, backends, self._update, checks_settings=True)
-
-    def _update(self, diagnoses: Sequence[Diagnosis]) -> None:
-        self._diagnoses = diagnoses
+            return await run_doctor(services, backends, partial(setattr, self, "_diagnoses"), checks_settings=True)
 
     async def store(self) -> bool:
         """Store the results in the data directory. Return True if they are complete."""
