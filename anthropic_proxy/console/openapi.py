@@ -54,5 +54,10 @@ def build_parameter(name: str, schema: Schema, description: str) -> Schema:
     return {"name": name, "in": "query", "schema": schema, "description": description}
 
 
+def build_object(properties: Mapping[str, Any], required: Sequence[str] = (), description: str = "") -> Schema:
+    text = {"description": description} if description else {}
+    return {"type": "object", **text, "properties": properties, **({"required": list(required)} if required else {})}
+
+
 def refer_to(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}

@@ -41,14 +41,12 @@ from anthropic_proxy.console.ledger.records import (
     StoredRequest,
     UsageSums,
 )
-from anthropic_proxy.console.ledger.request_queries import (
-    find_stored_request,
-    list_stored_requests,
-)
+from anthropic_proxy.console.ledger.request_queries import find_stored_request, list_stored_requests
 from anthropic_proxy.console.ledger.users import find_client_user
 from anthropic_proxy.console.openapi import (
     ApiQuery,
     Schema,
+    build_object,
     build_openapi,
     build_parameter,
     refer_to,
@@ -207,6 +205,7 @@ class _Query(ApiQuery):
 
 
 _NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
+_DOLLARS: Schema = {**_NUMBER_OR_NULL, "description": "US dollars. Null: unknown."}
 _COSTS = ("cost", "requested_cost")
 _NO_FORECAST = "Null: the range is not this month until now, or there is too little data."
 _PERIOD = (
@@ -235,22 +234,17 @@ def build_ledger_document() -> Schema:
     part = {"type": "string", "description": "Value of the facet `split`. Missing without it."}
     names = {"properties": {"name": {"type": "string"}, "part": part}, "required": ["name"]}
     group = {"allOf": [names, refer_to("Sums")]}
-    usage = {
-        "type": "object",
-        "properties": {
-            "from": {"type": "string", "description": "Beginning of the period."},
-            "to": {"type": "string", "description": "End of the period, exclusive."},
-            "by": {"type": "string"},
-            "split": {"type": ["string", "null"]},
-            "total": refer_to("Sums"),
-            "forecast": {
-                **_NUMBER_OR_NULL,
-                "description": f"US dollars at the end of the running month. {_NO_FORECAST}",
-            },
-            "groups": {"type": "array", "items": group},
-        },
-        "required": ["from", "to", "by", "split", "total", "forecast", "groups"],
+    forecast = f"US dollars at the end of the running month. {_NO_FORECAST}"
+    sums = {
+        "from": {"type": "string", "description": "Beginning of the period."},
+        "to": {"type": "string", "description": "End of the period, exclusive."},
+        "by": {"type": "string"},
+        "split": {"type": ["string", "null"]},
+        "total": refer_to("Sums"),
+        "forecast": {**_NUMBER_OR_NULL, "description": forecast},
+        "groups": {"type": "array", "items": group},
     }
+    usage = build_object(sums, [*sums])
     number = {"type": "integer", "minimum": 1, "maximum": MAX_ROWS, "default": DEFAULT_ROWS}
     flag = {"type": "boolean", "default": False}
     list_parameters = [
@@ -268,16 +262,13 @@ def build_ledger_document() -> Schema:
         build_parameter("limit", number, "Maximum number of requests."),
         build_parameter("before", {"type": "string"}, "Value of `before` in the response with newer requests."),
     ]
-    counts = {"type": "object", "properties": {"value": {"type": "string"}, "requests": {"type": "integer"}}}
-    listed = {
-        "type": "object",
-        "properties": {
-            "requests": {"type": "array", "items": refer_to("Request")},
-            "before": {"type": ["string", "null"], "description": "Position of older requests. Null: there are none."},
-            "facets": {"type": "object", "additionalProperties": {"type": "array", "items": counts}},
-        },
-        "required": ["requests", "before"],
+    counts = build_object({"value": {"type": "string"}, "requests": {"type": "integer"}})
+    items = {
+        "requests": {"type": "array", "items": refer_to("Request")},
+        "before": {"type": ["string", "null"], "description": "Position of older requests. Null: there are none."},
+        "facets": {"type": "object", "additionalProperties": {"type": "array", "items": counts}},
     }
+    listed = build_object(items, ["requests", "before"])
     _, components = msgspec.json.schema_components([StoredRequest], ref_template="#/components/schemas/{name}")
     columns: Schema = {
         name: {key: value for key, value in schema.items() if key != "default"}
@@ -285,54 +276,25 @@ def build_ledger_document() -> Schema:
     }
     for name in DURATIONS:
         columns[f"{name}_seconds"] = _NUMBER_OR_NULL if "anyOf" in columns[name] else {"type": "number"}
-    columns |= {
-        "started_at": {"type": "string", "format": "date-time"},
-        "failed_attempts": {"type": "array", "items": {"type": "string"}},
-        "notes": {"type": "array", "items": _NOTE},
-        "adaptations": {"type": "array", "items": {"type": "string"}},
-        "attempt_times": {"type": "array", "items": _ATTEMPT},
-        "reply_blocks": {"type": "array", "items": _BLOCK},
-        "checks": {"type": "array", "items": _CHECK},
-        "tool_times": {"type": "array", "items": _TOOL_TIME},
-    }
-    for name in _COSTS:
-        columns[name] = {**_NUMBER_OR_NULL, "description": "US dollars. Null: unknown."}
-    stored = {
-        "type": "object",
-        "description": "A stored request.",
-        "properties": {name: columns[name] for name in REQUEST_TITLES},
-        "required": list(REQUEST_TITLES),
-    }
+    columns |= {name: {"type": "array", "items": items} for name, items in _LISTS.items()}
+    columns |= {"started_at": {"type": "string", "format": "date-time"}, **dict.fromkeys(_COSTS, _DOLLARS)}
+    stored = build_object({name: columns[name] for name in REQUEST_TITLES}, REQUEST_TITLES, "A stored request.")
     text = {"type": "string"}
     parameter = {"name": "id", "in": "path", "required": True, "schema": text, "description": "Header `request-id`."}
-    properties = {title: _NUMBER_OR_NULL if title in _COSTS else {"type": "integer"} for title in EXPORT_TITLES}
-    for name in _COSTS:
-        properties[name] = {**_NUMBER_OR_NULL, "description": "US dollars. Null: unknown."}
-    description = UsageSums.__doc__ or ""
+    properties = {title: _DOLLARS if title in _COSTS else {"type": "integer"} for title in EXPORT_TITLES}
+    about_sums = (UsageSums.__doc__ or "").split(".")[0]
+    operations = {
+        "/api/usage": _operation("getUsage", "Sums of requests, tokens and costs by group.", usage_parameters, usage),
+        "/api/requests": _operation("listRequests", "Stored requests, the latest first.", list_parameters, listed),
+        "/api/requests/{id}": _operation(
+            "getRequest", "One stored request.", [parameter], refer_to("Request"), has_csv=False
+        ),
+    }
     return build_openapi(
         "usage ledger",
         "Stored requests and sums of usage. The access rules are those of the Messages API.",
-        {
-            "/api/usage": {
-                "get": _operation("getUsage", "Sums of requests, tokens and costs by group.", usage_parameters, usage)
-            },
-            "/api/requests": {
-                "get": _operation("listRequests", "Stored requests, the latest first.", list_parameters, listed)
-            },
-            "/api/requests/{id}": {
-                "get": _operation("getRequest", "One stored request.", [parameter], refer_to("Request"), has_csv=False)
-            },
-        },
-        {
-            "Sums": {
-                "type": "object",
-                "description": description.split(".")[0],
-                "properties": properties,
-                "required": list(EXPORT_TITLES),
-            },
-            "Request": stored,
-            "Error": _ERROR,
-        },
+        {path: {"get": operation} for path, operation in operations.items()},
+        {"Sums": build_object(properties, EXPORT_TITLES, about_sums), "Request": stored, "Error": _ERROR},
         needs_key=False,
     )
 
@@ -341,24 +303,17 @@ def _operation(name: str, summary: str, parameters: list[Schema], result: Schema
     content: Schema = {"application/json": {"schema": result}}
     if has_csv:
         content["text/csv"] = {"schema": {"type": "string"}}
-    missing = {} if has_csv else {"404": _error_response("The ledger does not have this request.")}
-    return {
-        "operationId": name,
-        "summary": summary,
-        "parameters": parameters,
-        "responses": {
-            "200": {"description": "Success", "content": content},
-            "400": _error_response("A parameter is invalid."),
-            "401": _error_response("The key is missing or wrong."),
-            **missing,
-            "503": _error_response("The database cannot be read."),
-            "504": _error_response("The query needs more than 10 seconds. Choose a shorter range, or add a filter."),
-        },
+    failures = {
+        "400": "A parameter is invalid.",
+        "401": "The key is missing or wrong.",
+        **({} if has_csv else {"404": "The ledger does not have this request."}),
+        "503": "The database cannot be read.",
+        "504": "The query needs more than 10 seconds. Choose a shorter range, or add a filter.",
     }
-
-
-def _error_response(description: str) -> Schema:
-    return {"description": description, "content": {"application/json": {"schema": refer_to("Error")}}}
+    error = {"application/json": {"schema": refer_to("Error")}}
+    responses: Schema = {"200": {"description": "Success", "content": content}}
+    responses |= {status: {"description": text, "content": error} for status, text in failures.items()}
+    return {"operationId": name, "summary": summary, "parameters": parameters, "responses": responses}
 
 
 def _times(kind: type[AttemptTime | BlockTime], description: str, own: Mapping[str, Any]) -> Schema:
@@ -367,7 +322,7 @@ def _times(kind: type[AttemptTime | BlockTime], description: str, own: Mapping[s
     types = {str: "string", int: "integer"}
     others = {one.name: {"type": types[one.type]} for one in structs.fields(kind) if f"{one.name}_seconds" not in names}
     text = f"{description} Offset: time since the start of the client request."
-    return {"type": "object", "description": text, "properties": {**names, **others, **own}}
+    return build_object({**names, **others, **own}, description=text)
 
 
 _ATTEMPT = _times(AttemptTime, "A call to a provider.", {})
@@ -379,26 +334,23 @@ _BLOCK = _times(
         "name": {"type": "string", "description": "Name of the called tool, or empty."},
     },
 )
-_CHECK: Mapping[str, Any] = {
-    "type": "object",
-    "description": "The check of a tool call of the reply.",
-    "properties": {name: {"type": "string"} for name in CallCheck.__struct_fields__}
-    | {"verdict": {"enum": list(VERDICTS)}, "probability": _NUMBER_OR_NULL},
+_TEXT: Schema = {"type": "string"}
+_CHECK = {
+    **dict.fromkeys(CallCheck.__struct_fields__, _TEXT),
+    "verdict": {"enum": list(VERDICTS)},
+    "probability": _NUMBER_OR_NULL,
 }
-_TOOL_TIME: Mapping[str, Any] = {
-    "type": "object",
-    "description": "How long a tool took whose result the request has.",
-    "properties": {"name": {"type": "string"}, "duration_seconds": {"type": "number"}},
+_TOOL_TIME = {"name": _TEXT, "duration_seconds": {"type": "number"}}
+_LISTS: Mapping[str, Schema] = {
+    **dict.fromkeys(("failed_attempts", "adaptations"), _TEXT),
+    "notes": build_object(dict.fromkeys(FidelityNote.__struct_fields__, _TEXT)),
+    "attempt_times": _ATTEMPT,
+    "reply_blocks": _BLOCK,
+    "checks": build_object(_CHECK, description="The check of a tool call of the reply."),
+    "tool_times": build_object(_TOOL_TIME, description="How long a tool took whose result the request has."),
 }
-_NOTE: Mapping[str, Any] = {
-    "type": "object",
-    "properties": {name: {"type": "string"} for name in FidelityNote.__struct_fields__},
-}
-_ERROR: Mapping[str, Any] = {
-    "type": "object",
-    "description": "An error in the format of the Messages API.",
-    "properties": {
-        "type": {"const": "error"},
-        "error": {"type": "object", "properties": {"type": {"type": "string"}, "message": {"type": "string"}}},
-    },
-}
+"""Field of a stored request → schema of the items of its list."""
+_ERROR = build_object(
+    {"type": {"const": "error"}, "error": build_object({"type": _TEXT, "message": _TEXT})},
+    description="An error in the format of the Messages API.",
+)

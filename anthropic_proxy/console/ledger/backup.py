@@ -22,6 +22,7 @@ from anthropic_proxy.console.ledger.database import (
     find_database,
     import_psycopg,
     open_for_reading,
+    replacing_file,
 )
 from anthropic_proxy.console.ledger.migrations import find_schema_version, is_known_version
 from anthropic_proxy.console.ledger.schema import VERSION_TABLE
@@ -52,18 +53,11 @@ def write_ledger_backup(settings: Settings, target: Path) -> str:
         version = find_schema_version(connection)
         if version is None:
             raise ConfigurationError(missing, code="ledger-backup")
-        incomplete = target.with_name(f"{target.name}.incomplete")
-        incomplete.unlink(missing_ok=True)
-        create_private_file(incomplete)
-        try:
+        with replacing_file(target) as incomplete:
             if address.file is None:
                 found = _dump(connection, address, incomplete)
             else:
                 found = _copy(connect_for_reading(address), incomplete)
-        except BaseException:
-            incomplete.unlink(missing_ok=True)
-            raise
-    incomplete.replace(target)
     return f"{found}, schema: {version}"
 
 
@@ -82,17 +76,10 @@ def restore_ledger_backup(settings: Settings, source: Path, *, replaces: bool) -
         version = _require_backup(find_schema_version(Connection(connection)), source)
         kept = _release(address.file, replaces=replaces) if address.file.exists() else None
         address.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        incomplete = address.file.with_name(f"{address.file.name}.incomplete")
-        incomplete.unlink(missing_ok=True)
-        create_private_file(incomplete)
-        try:
+        with replacing_file(address.file) as incomplete:
             found = _copy(connection, incomplete)
-        except BaseException:
-            incomplete.unlink(missing_ok=True)
-            raise
-    if kept is not None:
-        address.file.replace(kept)
-    incomplete.replace(address.file)
+            if kept is not None:
+                address.file.replace(kept)
     return f"{found}, schema: {version}", kept
 
 

@@ -560,32 +560,38 @@ def write_backup(
     space.
     """
     target = file.with_name(f"{file.name}.backup-{version}")
-    incomplete = target.with_name(f"{target.name}.incomplete")
-    incomplete.unlink(missing_ok=True)
-    create_private_file(incomplete)
-    try:
-        with closing(sqlite3.connect(incomplete, isolation_level=None)) as copy:
-            copy.execute("ATTACH ? AS source", (str(file),))
-            copy.execute("BEGIN")
-            free = find_free_bytes(file.parent)
-            names = ("page_count", "freelist_count", "page_size")
-            count, unused, size = (int(copy.execute(f"PRAGMA source.{name}").fetchone()[0]) for name in names)
-            needed = (count - unused) * size
-            if copy.execute("SELECT 1 FROM source.sqlite_master WHERE name = ?", (_TEXTS,)).fetchone() is not None:
-                needed -= int(copy.execute(f"SELECT coalesce(sum(length(data)), 0) FROM source.{_TEXTS}").fetchone()[0])
-            if free < (needed := needed + _RESERVE_BYTES):
-                problem = f"the copy before the migration needs {needed >> 20} MB, and {free >> 20} MB are free"
-                raise OSError(errno.ENOSPC, problem, str(file))  # noqa: TRY301
-            _copy_tables(copy)
-            copy.execute("COMMIT")
-    except BaseException:
-        incomplete.unlink(missing_ok=True)
-        raise
-    incomplete.replace(target)
+    with replacing_file(target) as incomplete, closing(sqlite3.connect(incomplete, isolation_level=None)) as copy:
+        copy.execute("ATTACH ? AS source", (str(file),))
+        copy.execute("BEGIN")
+        free = find_free_bytes(file.parent)
+        names = ("page_count", "freelist_count", "page_size")
+        count, unused, size = (int(copy.execute(f"PRAGMA source.{name}").fetchone()[0]) for name in names)
+        needed = (count - unused) * size
+        if copy.execute("SELECT 1 FROM source.sqlite_master WHERE name = ?", (_TEXTS,)).fetchone() is not None:
+            needed -= int(copy.execute(f"SELECT coalesce(sum(length(data)), 0) FROM source.{_TEXTS}").fetchone()[0])
+        if free < (needed := needed + _RESERVE_BYTES):
+            problem = f"the copy before the migration needs {needed >> 20} MB, and {free >> 20} MB are free"
+            raise OSError(errno.ENOSPC, problem, str(file))
+        _copy_tables(copy)
+        copy.execute("COMMIT")
     for earlier in file.parent.glob(f"{file.name}.backup-*"):
         if earlier != target:
             earlier.unlink(missing_ok=True)
     return target
+
+
+@contextmanager
+def replacing_file(target: Path) -> Iterator[Path]:
+    """Yield a new file that only the user can read. At the end, it replaces `target`, unless an exception is raised."""
+    incomplete = target.with_name(f"{target.name}.incomplete")
+    incomplete.unlink(missing_ok=True)
+    create_private_file(incomplete)
+    try:
+        yield incomplete
+        incomplete.replace(target)
+    except BaseException:
+        incomplete.unlink(missing_ok=True)
+        raise
 
 
 def create_private_file(file: Path) -> None:

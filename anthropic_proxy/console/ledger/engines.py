@@ -58,13 +58,7 @@ def open_reading_engine(settings: Settings) -> Engine:
         driver.autocommit = False  # an export reads with a cursor of the server, which needs a transaction
         return driver
 
-    return create_engine(
-        "postgresql+psycopg://",
-        creator=connect,
-        pool_size=1,
-        max_overflow=4,
-        pool_pre_ping=True,
-    )
+    return create_engine("postgresql+psycopg://", creator=connect, pool_size=1, max_overflow=4, pool_pre_ping=True)
 
 
 class LedgerReader:

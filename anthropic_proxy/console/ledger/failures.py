@@ -35,9 +35,9 @@ OF_REQUESTS = frozenset({"invalid_request_error", "not_found_error", "request_to
 _OF_MODELS = OF_REQUESTS | {"permission_error"}
 
 
-class ErrorPeriod(Struct, frozen=True):
-    start: int
-    """Beginning of the period in seconds since the epoch."""
+class ErrorKind(Struct, frozen=True):
+    """What failures of one group have in common."""
+
     provider: str
     """Name of the provider. "": the request failed before a provider was called."""
     error_type: str
@@ -46,7 +46,16 @@ class ErrorPeriod(Struct, frozen=True):
     """False for requests that no sum includes, as `RequestSelection.has_model` describes them."""
     error_code: str
     """Entry of the error catalog. "": none."""
+
+    @property
+    def kind(self) -> tuple[str, str, int, bool, str]:
+        return self.provider, self.error_type, self.status, self.has_model, self.error_code
+
+
+class ErrorPeriod(ErrorKind, frozen=True):
     model: str
+    start: int
+    """Beginning of the period in seconds since the epoch."""
     count: int
     first_at: int
     """Start of the first of these requests, in microseconds since the epoch."""
@@ -54,12 +63,7 @@ class ErrorPeriod(Struct, frozen=True):
     """Start of the latest of these requests, in microseconds since the epoch."""
 
 
-class ErrorGroup(Struct, frozen=True):
-    provider: str
-    error_type: str
-    status: int
-    has_model: bool
-    error_code: str
+class ErrorGroup(ErrorKind, frozen=True):
     is_solved: bool
     count: int
     first_at: int
@@ -82,8 +86,10 @@ def count_errors(connection: Connection, selection: RequestSelection, period_sec
     values = func.count(), func.min(column.started_at), func.max(column.started_at)
     rows = connection.execute(select(*keys, *values).where(*request_conditions(failed)).group_by(*keys)).all()
     found = [
-        ErrorPeriod(find_period_start(int(number), period_seconds), provider, error_type, sent, bool(named), *others)
-        for number, provider, error_type, sent, named, *others in rows
+        ErrorPeriod(
+            provider, error, sent, bool(named), code, model, find_period_start(int(number), period_seconds), *own
+        )
+        for number, provider, error, sent, named, code, model, *own in rows
     ]
     return sorted(found, key=lambda one: one.start)
 
@@ -104,8 +110,7 @@ def list_errors(
     """
     by_model: dict[tuple[str, str, int, bool, str, str], list[ErrorPeriod]] = {}
     for one in errors:
-        kind = (one.provider, one.error_type, one.status, one.has_model, one.error_code)
-        by_model.setdefault((*kind, one.model), []).append(one)
+        by_model.setdefault((*one.kind, one.model), []).append(one)
     found: dict[tuple[str, str, int, bool, str, bool], list[ErrorPeriod]] = {}
     # all failures of a provider have one answer, and the query reads all of them if it has not replied
     find = functools.cache(functools.partial(find_last_success, connection, selection.start))
@@ -114,10 +119,9 @@ def list_errors(
         is_checked = number < _MAX_CHECKED
         success = _find_last_success(connection, selection.start, rows, is_set, find) if is_checked else 0
         for one in rows:
-            kind = (one.provider, one.error_type, one.status, one.has_model, one.error_code)
             is_divided = one.first_at < success <= one.last_at
             for part in _divide(connection, selection, one, success) if is_divided else [one]:
-                found.setdefault((*kind, part.last_at < success), []).append(part)
+                found.setdefault((*one.kind, part.last_at < success), []).append(part)
     counts = {key: sum(one.count for one in rows) for key, rows in found.items()}
     groups = []
     for key in sorted(sorted(found), key=lambda key: (key[-1], -counts[key]))[: 2 * MAX_ERRORS]:

@@ -68,9 +68,12 @@ def _add_session_hours(_: "Connection") -> Iterator[str]:
     )
 
 
-def _add_text(column: str) -> _Step:
+def _add_columns(columns: str, kind: str = TEXT, tables: str = "requests") -> _Step:
+    """Names of columns and tables are separated by spaces."""
+
     def step(_: "Connection") -> Iterator[str]:
-        yield f"ALTER TABLE requests ADD COLUMN {column} {TEXT}"
+        for table in tables.split():
+            yield from (f"ALTER TABLE {table} ADD COLUMN {column} {kind}" for column in columns.split())
 
     return step
 
@@ -90,12 +93,6 @@ def _make_indexes_smaller(_: "Connection") -> Iterator[str]:
         yield f"CREATE INDEX requests_by_{column} ON requests ({column}, started_at) WHERE {column} != '{value}'"
     yield "DROP INDEX requests_by_time"
     yield "CREATE INDEX requests_by_time ON requests (started_at)"
-
-
-def _add_tool_errors(_: "Connection") -> Iterator[str]:
-    for table in ("requests", "hourly", "session_hours"):
-        for name in ("tool_results", "tool_errors", "malformed_replies"):
-            yield f"ALTER TABLE {table} ADD COLUMN {name} {COUNT}"
 
 
 def _add_owner_and_team(connection: "Connection") -> Iterator[str]:
@@ -129,15 +126,6 @@ def _change_hourly_key(connection: "Connection", columns_of_key: Sequence[str]) 
 def _add_prefix_change(_: "Connection") -> Iterator[str]:
     yield f"ALTER TABLE requests ADD COLUMN prefix_change {TEXT}"
     yield f"ALTER TABLE requests ADD COLUMN prefix_change_tokens {COUNT}"
-
-
-def _add_billed_searches(_: "Connection") -> Iterator[str]:
-    yield f"ALTER TABLE requests ADD COLUMN billed_searches {COUNT}"
-
-
-def _add_checks(_: "Connection") -> Iterator[str]:
-    for column in ("kind", "parent", "checks"):
-        yield f"ALTER TABLE requests ADD COLUMN {column} {TEXT}"
 
 
 def _add_purpose(connection: "Connection") -> Iterator[str]:
@@ -183,31 +171,27 @@ def _add_sign_ins(_: "Connection") -> Iterator[str]:
     )
 
 
-def _add_person(_: "Connection") -> Iterator[str]:
-    yield f"ALTER TABLE virtual_keys ADD COLUMN person {TEXT}"
-
-
 _STEPS: Mapping[str, _Step] = {
     "0002": _add_contents,
     "0003": _add_virtual_keys,
     "0004": _add_session_hours,
-    "0005": _add_text("attempt_times"),
-    "0006": _add_text("reply_blocks"),
+    "0005": _add_columns("attempt_times"),
+    "0006": _add_columns("reply_blocks"),
     "0007": _add_route,
     "0008": _make_indexes_smaller,
-    "0009": _add_tool_errors,
-    "0010": _add_text("method"),
-    "0011": _add_text("error_code"),
+    "0009": _add_columns("tool_results tool_errors malformed_replies", COUNT, "requests hourly session_hours"),
+    "0010": _add_columns("method"),
+    "0011": _add_columns("error_code"),
     "0012": _add_owner_and_team,
     "0013": _add_prefix_change,
-    "0014": _add_billed_searches,
-    "0015": _add_checks,
+    "0014": _add_columns("billed_searches", COUNT),
+    "0015": _add_columns("kind parent checks"),
     "0016": _add_purpose,
     "0017": _add_verdict,
     "0018": _add_budget_alerts,
-    "0019": _add_text("inspections"),
+    "0019": _add_columns("inspections"),
     "0020": _add_sign_ins,
-    "0021": _add_person,
+    "0021": _add_columns("person", tables="virtual_keys"),
 }
 """Version of the schema → function that returns the statements of the migration from the version before."""
 NEWEST_VERSION = max(_STEPS)

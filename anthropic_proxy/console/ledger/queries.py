@@ -92,26 +92,20 @@ def sum_usage(
         groups = [UsageGroup(name=name, part=part, sums=sums) for (name, part), sums in times.items()]
         return sorted(groups, key=lambda group: (group.name, *_rank(group.sums), group.part))
     columns = _list_columns(by)
-    if by == "session" and not parts:
-        found = _sum_sessions(connection, selection)
-    else:
-        found = _sum(connection, selection, 0, (*columns, *parts))
+    by_session = by == "session" and not parts
+    found = _sum_sessions(connection, selection) if by_session else _sum(connection, selection, 0, (*columns, *parts))
     size = len(columns)
     groups = [
         UsageGroup(name=keys[size - 1], provider=keys[0] if by == "model" else "", part=tuple(keys[size:]), sums=sums)
         for _, keys, sums in found
     ]
     totals = add_up_groups(((group.provider, group.name), group.sums) for group in groups)
-    return sorted(
-        groups,
-        key=lambda group: (
-            *_rank(totals[group.provider, group.name]),
-            group.name,
-            group.provider,
-            *_rank(group.sums),
-            group.part,
-        ),
-    )
+
+    def place(group: UsageGroup) -> tuple[object, ...]:
+        whole = totals[group.provider, group.name]
+        return (*_rank(whole), group.name, group.provider, *_rank(group.sums), group.part)
+
+    return sorted(groups, key=place)
 
 
 def _list_columns(by: str) -> Sequence[str]:
@@ -242,10 +236,8 @@ def expect_month_cost(
         return None
 
     def add_up_until(first: float, last: float) -> UsageSums:
-        hours = (math.floor(first / HOUR_SECONDS), math.ceil(last / HOUR_SECONDS))
-        chosen = structs.replace(
-            selection, start=hours[0] * MICROSECONDS_PER_HOUR, end=hours[1] * MICROSECONDS_PER_HOUR
-        )
+        start, end = math.floor(first / HOUR_SECONDS), math.ceil(last / HOUR_SECONDS)
+        chosen = structs.replace(selection, start=start * MICROSECONDS_PER_HOUR, end=end * MICROSECONDS_PER_HOUR)
         found = _sum(connection, chosen, 0, (), ("requests", "cost"))
         return found[0][2] if found else UsageSums()
 
@@ -307,9 +299,8 @@ def group_speeds(rows: Iterable[ModelPeriod], key: Callable[[ModelPeriod], KeyT]
     for row in rows:
         tokens, elapsed = found.get(key(row), (0, 0))
         found[key(row)] = tokens + row.rated_tokens, elapsed + row.rated_time
-    return {
-        group: tokens * MICROSECONDS / elapsed for group, (tokens, elapsed) in found.items() if tokens and elapsed > 0
-    }
+    known = ((group, tokens, elapsed) for group, (tokens, elapsed) in found.items() if tokens and elapsed > 0)
+    return {group: tokens * MICROSECONDS / elapsed for group, tokens, elapsed in known}
 
 
 def sum_models(connection: Connection, selection: RequestSelection) -> list[ModelSums]:
@@ -401,14 +392,9 @@ def _read(
     keys = [*periods, *(source.table.c[name] for name in group_columns)]
     query = select(*keys, *values).where(*source.conditions)
     rows = connection.execute(query.group_by(*keys).order_by(*periods) if keys else query).all()
-    return [
-        (
-            find_period_start(int(row[0]), period_seconds) if periods else 0,
-            row[len(periods) : len(keys)],
-            row[len(keys) :],
-        )
-        for row in rows
-    ]
+    first, last = len(periods), len(keys)
+    starts = (find_period_start(int(row[0]), period_seconds) if periods else 0 for row in rows)
+    return [(start, row[first:last], row[last:]) for start, row in zip(starts, rows, strict=True)]
 
 
 def build_period_number(seconds: ColumnElement[Any], length: int, start: int, end: int) -> ColumnElement[Any]:
@@ -463,39 +449,26 @@ class LedgerExtent(Struct, frozen=True):
 def read_ledger_extent(connection: Connection) -> LedgerExtent:
     total, first = connection.execute(select(func.sum(hourly.c.requests), func.min(hourly.c.hour))).one()
     # a text, which SQLite stores in any column, is greater than each number
-    last = connection.execute(
-        select(func.max(requests.c.started_at)).where(requests.c.started_at <= LATEST_START)
-    ).scalar()
-    return LedgerExtent(int(total or 0), first, last)
+    latest = select(func.max(requests.c.started_at)).where(requests.c.started_at <= LATEST_START)
+    return LedgerExtent(int(total or 0), first, connection.execute(latest).scalar())
 
 
-class Neighbors(NamedTuple):
-    """Ids of the stored requests directly before and after a request, in order of time. "": no such request."""
-
-    older_id: str
-    newer_id: str
-
-
-class SessionPosition(NamedTuple):
-    number: int
-    request_count: int
-
-
-def find_neighbors(connection: Connection, row: StoredRequest) -> Neighbors:
-    everything = RequestSelection()
-    position = (row.started_at, row.id)
+def find_neighbors(connection: Connection, row: StoredRequest) -> tuple[str, str]:
+    """Return the ids of the requests directly before and after a request, in order of time. "": there is none."""
+    everything, position = RequestSelection(), (row.started_at, row.id)
     older = list_stored_requests(connection, everything, 1, before=position)
     newer = list_stored_requests(connection, everything, 1, after=position)
-    return Neighbors(older[0].id if older else "", newer[0].id if newer else "")
+    return older[0].id if older else "", newer[0].id if newer else ""
 
 
-def find_session_position(connection: Connection, row: StoredRequest) -> SessionPosition:
+def find_session_position(connection: Connection, row: StoredRequest) -> tuple[int, int]:
+    """Return the number of a request in its session, and the number of all requests of the session."""
     column = requests.c
     until = column.started_at <= row.started_at
     own = and_(value_condition("session", row.session), column.requested_model != "")
     query = select(func.sum(case((until, 1), else_=0)), func.count()).where(own)
     number, count = connection.execute(query).one()
-    return SessionPosition(int(number or 0), int(count))
+    return int(number or 0), int(count)
 
 
 def find_last_key_uses(connection: Connection, label: str = "") -> Mapping[str, int]:

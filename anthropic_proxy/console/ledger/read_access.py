@@ -102,10 +102,8 @@ def limit_search_range(
     """
     if not (chosen.text or chosen.is_changed):
         return chosen
-    column, wide = (
-        requests.c.started_at,
-        structs.replace(narrow_to_matching_hours(connection, chosen), text="", is_changed=False),
-    )
+    column = requests.c.started_at
+    wide = structs.replace(narrow_to_matching_hours(connection, chosen), text="", is_changed=False)
     if before is not None:
         wide = structs.replace(wide, end=min(wide.end, before + 1))
     if after is not None:

@@ -49,10 +49,7 @@ class Retention:
     """`clock` returns seconds since the epoch, `ticks` the seconds of a clock that nobody sets."""
 
     def __init__(
-        self,
-        settings: Settings,
-        clock: Callable[[], float] = time.time,
-        ticks: Callable[[], float] = time.monotonic,
+        self, settings: Settings, clock: Callable[[], float] = time.time, ticks: Callable[[], float] = time.monotonic
     ) -> None:
         self._settings = settings
         self._clock = clock
