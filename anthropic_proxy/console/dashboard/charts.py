@@ -373,9 +373,7 @@ def chart_models(
 
 
 def chart_sums(
-    periods: Periods,
-    values: Mapping[tuple[str, str], Mapping[int, float]],
-    format_value: Callable[[float], str],
+    periods: Periods, values: Mapping[tuple[str, str], Mapping[int, float]], format_value: Callable[[float], str]
 ) -> Chart:
     """Stacked bars. `values` maps each series (name and CSS class) to a mapping from the beginning of a period to the
     value in it.

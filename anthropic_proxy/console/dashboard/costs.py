@@ -1,6 +1,6 @@
 """Page Costs: what the requests of a range cost by day, or by a facet."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,6 +20,7 @@ from anthropic_proxy.console.dashboard.page import (
     PageContext,
     PageTable,
     build_panel,
+    build_verdict,
     compare_with_previous_range,
     memoize_result,
 )
@@ -45,7 +46,6 @@ from anthropic_proxy.console.ledger.costs import MissingPrices, ModelCosts, coun
 from anthropic_proxy.console.ledger.export import ExportTable, tabulate_usage
 from anthropic_proxy.console.ledger.forecasts import describe_month
 from anthropic_proxy.console.ledger.queries import (
-    PeriodSums,
     UsageGroup,
     add_up_periods,
     expect_month_cost,
@@ -116,7 +116,13 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
     by_period = memoize_result(
         lambda: sum_periods(context.connection, context.model_selection, periods.seconds, FACETS[by].column)
     )
-    groups = memoize_result(lambda: _list_groups(context, by, by_period))
+    groups = memoize_result(
+        lambda: (
+            sum_usage(context.connection, context.model_selection, by)
+            if by in _OF_MODELS
+            else add_up_periods(by_period())
+        )
+    )
     total = memoize_result(lambda: add_up(group.sums for group in groups()))
 
     def build_table() -> Table:
@@ -171,26 +177,25 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
             )
         return structs.replace(drawn, empty_text=explain_missing_cost(total()))
 
-    verdict = build_panel(context, "the summary", summarize)
+    def list_missing_prices() -> MissingPrices | None:
+        if not total().unknown_cost_requests:
+            return None
+        models = sum_models(context.connection, context.model_selection)
+        return find_missing_prices(ModelCosts(context.settings), models)
+
     table = build_panel(context, "the costs", build_table)
     return {
-        "verdict": "The requests of this range cannot be added up." if isinstance(verdict, FailedPanel) else verdict,
+        "verdict": build_verdict(context, summarize),
         "by": by,
         "noun": NOUNS[by],
         "options": [(name, noun.capitalize()) for name, noun in NOUNS.items()],
-        "missing_prices": build_panel(context, "missing prices", lambda: _find_missing_prices(context, total())),
+        "missing_prices": build_panel(context, "missing prices", list_missing_prices),
         "table": table,
         "hidden": 0 if isinstance(table, FailedPanel) else len(groups()) - len(table.rows),
         "chart": build_panel(context, "costs", chart_costs),
         "chart_title": f"Cost per {periods.length_name} and {'model' if by == 'day' else NOUNS[by]}",
         "is_empty": not context.facts.requests and context.can_read,
     }
-
-
-def _list_groups(context: PageContext, by: str, by_period: Callable[[], Sequence[PeriodSums]]) -> Sequence[UsageGroup]:
-    if by in _OF_MODELS:
-        return sum_usage(context.connection, context.model_selection, by)
-    return add_up_periods(by_period())
 
 
 def _summarize_costs(context: PageContext, sums: UsageSums) -> str:
@@ -223,12 +228,6 @@ def _link_to_requests(query: ViewQuery, by: str, group: UsageGroup) -> str:
         return query.link_to_requests(start, end)
     facets = {**query.facets, by: group.name} | ({"provider": group.provider} if by == "model" else {})
     return query.link("/dashboard/requests", facets=facets, measure="", order="")
-
-
-def _find_missing_prices(context: PageContext, total: UsageSums) -> MissingPrices | None:
-    if not total.unknown_cost_requests:
-        return None
-    return find_missing_prices(ModelCosts(context.settings), sum_models(context.connection, context.model_selection))
 
 
 def _describe_prompts(context: PageContext, prompts: Sequence[str]) -> Mapping[str, str]:

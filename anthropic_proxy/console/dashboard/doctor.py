@@ -46,9 +46,4 @@ async def _submit(form: OpenedForm, sent: Mapping[str, str]) -> RouteResponse:
     return redirect(f"{PROVIDERS_PATH}#doctor")
 
 
-FORM = Form(
-    section="Providers",
-    page_path=PROVIDERS_PATH,
-    show=_show,
-    submit=_submit,
-)
+FORM = Form(section="Providers", page_path=PROVIDERS_PATH, show=_show, submit=_submit)

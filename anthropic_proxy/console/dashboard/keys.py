@@ -4,6 +4,7 @@ The audit log has each change of a key or a team, with time, author, and old and
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -13,7 +14,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import chart_models, divide_range
-from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, PageTable
+from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, PageTable, StateLine
 from anthropic_proxy.console.dashboard.requests import list_exported_requests
 from anthropic_proxy.console.dashboard.tables import (
     COST,
@@ -34,7 +35,7 @@ from anthropic_proxy.console.dashboard.tables import (
 from anthropic_proxy.console.keys.descriptions import describe_changes, describe_rules
 from anthropic_proxy.console.keys.descriptions import format_time as format_key_time
 from anthropic_proxy.console.keys.limits import build_key_scope, build_team_scope
-from anthropic_proxy.console.keys.machine_reports import MachineReport, read_reports
+from anthropic_proxy.console.keys.machine_reports import read_reports
 from anthropic_proxy.console.keys.queries import (
     Spending,
     add_forecasts,
@@ -81,16 +82,10 @@ STATUS_TITLES = (("", "All"), *((status, status.capitalize()) for status in STAT
 """Pairs: state of keys, as the parameter `by` of the URL, and title of the filter. "": all keys."""
 
 
-class KeyState(Struct, frozen=True):
-    sign: str
-    role: str
-    text: str
-
-
 class KeyRow(Struct, frozen=True, kw_only=True):
     key: VirtualKey
     status: KeyStatus
-    state: KeyState
+    state: StateLine
     expires: str
     """Text about the expiry of an active key, if the state does not mention it. "": the key does not expire, or only
     its state mentions the expiry."""
@@ -134,6 +129,10 @@ def show_rules(rules: Rules) -> Cell:
 
 def show_budgets(budgets: Sequence[ShareBar], none: str = formats.UNKNOWN) -> Cell:
     return Cell(bars=budgets) if budgets else Cell(lines=[(none, "")], style="extra")
+
+
+def _show_moment(seconds: float) -> Cell:
+    return Cell(text=formats.day_and_time(seconds * MICROSECONDS), title=formats.full_time(seconds * MICROSECONDS))
 
 
 def _show_last_use(row: KeyRow) -> Cell:
@@ -180,9 +179,13 @@ def _show_team_cost(row: TeamRow) -> Cell:
     return Cell(text=cost, href=row.costs_link, label=f"Cost of the team {row.team.name} by key: {cost}")
 
 
-def _show_change(team: Team) -> Cell:
-    href = f"/dashboard/keys/edit?action=team&target={quote(team.name, safe='')}"
-    return Cell(text="Change", href=href, label=f"Change the team {team.name}")
+def _show_action(text: str, action: str, target: str, label: str) -> Cell:
+    """Return a link to the form of a change."""
+    return Cell(text=text, href=f"/dashboard/keys/edit?action={action}&target={quote(target, safe='')}", label=label)
+
+
+def _hide(title: str) -> Markup:
+    return Markup('<span class="hidden-text">{}</span>').format(title)
 
 
 def _show_target(entry: AuditEntry) -> Cell:
@@ -192,7 +195,6 @@ def _show_target(entry: AuditEntry) -> Cell:
     return Cell(text=label, href=f"/dashboard/keys/{quote(key_id, safe='')}")
 
 
-_HIDDEN_CHANGE = Markup('<span class="hidden-text">Change</span>')
 _TEAM_COLUMNS: Sequence[TableColumn[TeamRow]] = (
     TableColumn("team", "Team", lambda row: Cell(text=row.team.name, href=row.link), style="a-what wrap"),
     TableColumn("keys", "Keys", lambda row: _count_keys(row.keys), style="a-state nowrap", phone_label="keys"),
@@ -200,19 +202,18 @@ _TEAM_COLUMNS: Sequence[TableColumn[TeamRow]] = (
     TableColumn("used", "Budget used", lambda row: show_budgets(row.budgets), is_number=True, style="full"),
     structs.replace(REQUESTS, text=lambda row: _show_requests(row, f"the team {row.team.name}"), style="a-when"),
     structs.replace(COST, text=_show_team_cost),
-    TableColumn("change", _HIDDEN_CHANGE, lambda row: _show_change(row.team), is_number=True, style="full change"),
+    TableColumn(
+        "change",
+        _hide("Change"),
+        lambda row: _show_action("Change", "team", row.team.name, f"Change the team {row.team.name}"),
+        is_number=True,
+        style="full change",
+    ),
 )
 
 
 _CHANGE_COLUMNS: Sequence[TableColumn[AuditEntry]] = (
-    TableColumn(
-        "time",
-        "Time",
-        lambda entry: Cell(
-            text=formats.day_and_time(entry.at * MICROSECONDS), title=formats.full_time(entry.at * MICROSECONDS)
-        ),
-        style="a-state nowrap",
-    ),
+    TableColumn("time", "Time", lambda entry: _show_moment(entry.at), style="a-state nowrap"),
     TableColumn("action", "Action", lambda entry: entry.action, style="a-change nowrap"),
     TableColumn("target", "Key or team", _show_target, style="full wrap"),
     TableColumn("actor", "Actor", lambda entry: fit_text(entry.actor, "wrap"), style="full muted"),
@@ -220,18 +221,6 @@ _CHANGE_COLUMNS: Sequence[TableColumn[AuditEntry]] = (
         "changes", "Changes", lambda entry: describe_changes(entry.changes) or formats.UNKNOWN, style="full wrap"
     ),
 )
-
-
-_HIDDEN_END = Markup('<span class="hidden-text">End</span>')
-
-
-def _show_end(sign_in: SignIn) -> Cell:
-    href = f"/dashboard/keys/edit?action=sign-out&target={quote(sign_in.id, safe='')}"
-    return Cell(text="End", href=href, label=f"End the sign-in of {sign_in.user.email} on {sign_in.device}")
-
-
-def _show_moment(seconds: float) -> Cell:
-    return Cell(text=formats.day_and_time(seconds * MICROSECONDS), title=formats.full_time(seconds * MICROSECONDS))
 
 
 _SIGN_IN_COLUMNS: Sequence[TableColumn[SignIn]] = (
@@ -246,7 +235,13 @@ _SIGN_IN_COLUMNS: Sequence[TableColumn[SignIn]] = (
     TableColumn("since", "Signed in", lambda row: _show_moment(row.created_at), style="nowrap"),
     TableColumn("refreshed", "Last refresh", lambda row: _show_moment(row.refreshed_at), style="nowrap"),
     TableColumn("ends", "Ends", lambda row: _show_moment(row.ends_at), style="nowrap"),
-    TableColumn("end", _HIDDEN_END, _show_end, is_number=True, style="full change"),
+    TableColumn(
+        "end",
+        _hide("End"),
+        lambda row: _show_action("End", "sign-out", row.id, f"End the sign-in of {row.user.email} on {row.device}"),
+        is_number=True,
+        style="full change",
+    ),
 )
 
 
@@ -254,6 +249,7 @@ def build_keys_page(context: PageContext) -> Mapping[str, Any]:
     found = read_key_list(context)
     chosen = choose_key_rows(context, found.keys)
     part, before = page_list(context.query, chosen, _MAX_KEY_ROWS, lambda row: row.key.id)
+    sign_ins = _list_sign_ins(context)[:_MAX_SIGN_INS]
     hidden = ""
     if len(chosen) > _MAX_KEY_ROWS:
         hidden = f"{before + 1} to {before + len(part.rows)} of {len(chosen):,}"
@@ -280,9 +276,7 @@ def build_keys_page(context: PageContext) -> Mapping[str, Any]:
         "sign_ins": Table(
             caption="Persons that have signed in from Claude Code",
             columns=_SIGN_IN_COLUMNS,
-            rows=build_rows(
-                _SIGN_IN_COLUMNS, _list_sign_ins(context)[:_MAX_SIGN_INS], lambda row: row.id, is_link=False
-            ),
+            rows=build_rows(_SIGN_IN_COLUMNS, sign_ins, lambda row: row.id, is_link=False),
             id="sign-ins",
             style="keys",
         ),
@@ -304,14 +298,13 @@ def _summarize(rows: Sequence[KeyRow]) -> str:
     if not rows:
         return "No virtual keys yet."
     counts = {status: sum(row.state.text == status for row in rows) for status in STATUSES}
-    expiring = sum(row.state.role == "warn" for row in rows)
+    expiring, verdict = sum(row.state.role == "warn" for row in rows), formats.plural(len(rows), "key")
     counted = [f"{counts['active'] + expiring:,} active"]
     counted += [f"{counts[status]:,} {status}" for status in STATUSES[1:] if counts[status]]
-    verdict = f"{formats.plural(len(rows), 'key')}: {', '.join(counted)}."
+    verdict += f": {', '.join(counted)}."
     if expiring:
         verdict += f" {expiring:,} {'expires' if expiring == 1 else 'expire'} within 7 days."
-    used_up = sum(any(bar.role == "error" for bar in row.budgets) for row in rows)
-    if used_up:
+    if used_up := sum(any(bar.role == "error" for bar in row.budgets) for row in rows):
         verdict += f" {formats.plural(used_up, 'key')} used up a budget."
     if exceeded := sum(any(bar.role == "warn" and bar.share == 1 for bar in row.budgets) for row in rows):
         verdict += f" {formats.plural(exceeded, 'key')} exceeded a soft budget."
@@ -432,9 +425,11 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
     for each in key.hashes:
         end = "" if each.expires_at is None else f", until {formats.long_time(each.expires_at)}"
         facts.append(("Text", f"{each.hint}, from {formats.long_time(each.created_at)}{end}"))
-    reports = _read_reports(context, key.id)
-    facts += [("Settings", f"{report.describe()}, {formats.ago(context.now - report.at)}") for report in reports]
-    shown = format_sums(total)
+    if context.store is not None:
+        with suppress(StoreUnavailable, TimeoutError):
+            reports = context.wait_for(read_reports(context.store, key.id))
+            facts += [("Settings", f"{one.describe()}, {formats.ago(context.now - one.at)}") for one in reports]
+    shown, measure = format_sums(total), "Cost" if total.cost else "Requests"
     return {
         "title": f"Key {key.label}",
         "refusal": context.rights.explain_denial(key),
@@ -462,17 +457,11 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
         "team": team,
         "team_cells": []
         if team is None
-        else [
-            show_rules(team.rules),
-            show_budgets(build_budget_bars(team.rules, spending.get(f"team/{team.name}"))),
-        ],
+        else [show_rules(team.rules), show_budgets(build_budget_bars(team.rules, spending.get(f"team/{team.name}")))],
         "chart": chart_models(
-            periods,
-            by_period,
-            (lambda sums: sums.cost) if total.cost else (lambda sums: sums.requests),
-            formats.chart_money if total.cost else formats.count,
+            periods, by_period, attrgetter(measure.lower()), formats.chart_money if total.cost else formats.count
         ),
-        "chart_title": f"{'Cost' if total.cost else 'Requests'} per {periods.length_name} and model",
+        "chart_title": f"{measure} per {periods.length_name} and model",
         "requests": build_request_table(
             [build_finished_row(one, context.now) for one in latest], "Latest requests of the key"
         ),
@@ -483,16 +472,6 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
             [column for column in _CHANGE_COLUMNS if column.name != "target"],
         ),
     }
-
-
-def _read_reports(context: PageContext, key_id: str) -> Sequence[MachineReport]:
-    """Empty: no machine has asked for managed settings, or the store is not available."""
-    if context.store is None:
-        return []
-    try:
-        return context.wait_for(read_reports(context.store, key_id))
-    except (StoreUnavailable, TimeoutError):
-        return []
 
 
 def limit_to_key(context: PageContext, key: VirtualKey) -> PageContext:
@@ -514,10 +493,7 @@ def build_audit_page(context: PageContext) -> Mapping[str, Any]:
 
 
 def _build_change_table(
-    entries: Sequence[AuditEntry],
-    caption: str,
-    name: str,
-    columns: Sequence[TableColumn[AuditEntry]] = _CHANGE_COLUMNS,
+    entries: Sequence[AuditEntry], caption: str, name: str, columns: Sequence[TableColumn[AuditEntry]] = _CHANGE_COLUMNS
 ) -> Table:
     rows = build_rows(columns, entries, lambda entry: str(entry.id), is_link=False)
     return Table(caption=caption, columns=columns, rows=rows, id=name)
@@ -577,14 +553,14 @@ def build_team_row(
     )
 
 
-def describe_state(key: VirtualKey, now: float) -> KeyState:
+def describe_state(key: VirtualKey, now: float) -> StateLine:
     """State of a virtual key: active, expired or revoked. An active key that expires within `EXPIRY_NOTICE_SECONDS` has
     a warning with the remaining time. `now`: seconds since the epoch.
     """
     status = key.find_status(now)
     if status == "active" and key.expires_at is not None and key.expires_at - now <= EXPIRY_NOTICE_SECONDS:
-        return KeyState("!", "warn", _describe_expiry(key, now))
-    return KeyState(*_STATUS_SIGNS[status], status)
+        return StateLine("!", "warn", _describe_expiry(key, now))
+    return StateLine(*_STATUS_SIGNS[status], status)
 
 
 def build_budget_bars(rules: Rules, spending: Sequence[Spending] | None) -> Sequence[ShareBar]:
@@ -605,10 +581,6 @@ def _describe_expiry(key: VirtualKey, now: float) -> str:
     return f"expires in {formats.whole_time(key.expires_at - now)}"
 
 
-def _show_time(name: str) -> Callable[[KeyRow], str | None]:
-    return lambda row: format_key_time(getattr(row.key, name))
-
-
 _RULES_AND_USE: Mapping[str, Callable[[Any], Any]] = {
     **{name: attrgetter(f"rules.{name}") for name in (*LIST_FIELDS, *LIMIT_FIELDS)},
     "budgets": lambda row: [budget.encoded_text for budget in row.rules.budgets],
@@ -621,7 +593,9 @@ _KEY_EXPORT: Mapping[str, Callable[[KeyRow], Any]] = {
     **{name: attrgetter(f"key.{name}") for name in ("id", "label")},
     **{name: attrgetter(name) for name in ("hint", "status")},
     **{name: attrgetter(f"key.{name}") for name in ("owner", "team")},
-    **{name: _show_time(name) for name in ("created_at", "expires_at", "revoked_at")},
+    "created_at": lambda row: format_key_time(row.key.created_at),
+    "expires_at": lambda row: format_key_time(row.key.expires_at),
+    "revoked_at": lambda row: format_key_time(row.key.revoked_at),
     "last_used_at": lambda row: None if row.last_used_at is None else format_time(row.last_used_at),
     **_RULES_AND_USE,
 }
@@ -639,28 +613,14 @@ _ENTRY_EXPORT: Mapping[str, Callable[[AuditEntry], Any]] = {
 }
 
 
-def _tabulate_keys(context: PageContext) -> ExportTable:
-    return tabulate(_KEY_EXPORT, choose_key_rows(context, read_key_list(context).keys))
-
-
-def _tabulate_teams(context: PageContext) -> ExportTable:
-    return tabulate(_TEAM_EXPORT, read_key_list(context).teams)
-
-
 def _tabulate_sign_ins(context: PageContext) -> ExportTable:
     names = ("id", "email", "key_id", "device", "address", "created_at", "refreshed_at", "checked_at", "ends_at")
     values = [encode_sign_in(each) for each in _list_sign_ins(context)]
     return tabulate({name: itemgetter(name) for name in names}, values)
 
 
-def _tabulate_key_changes(context: PageContext) -> ExportTable:
-    key = require_key(require_reader(context), context.path_parameters["id"], context.rights)
-    return tabulate(_ENTRY_EXPORT, list_audit_entries(require_reader(context), key_id=key.id))
-
-
-def _tabulate_key_requests(context: PageContext) -> ExportTable:
-    key = require_key(require_reader(context), context.path_parameters["id"], context.rights)
-    return tabulate_requests(list_exported_requests(limit_to_key(context, key)))
+def _require_key(context: PageContext) -> VirtualKey:
+    return require_key(require_reader(context), context.path_parameters["id"], context.rights)
 
 
 PAGE = Page(
@@ -668,8 +628,8 @@ PAGE = Page(
     template="keys.html",
     build=build_keys_page,
     tables={
-        "keys": PageTable(_tabulate_keys),
-        "teams": PageTable(_tabulate_teams),
+        "keys": PageTable(lambda context: tabulate(_KEY_EXPORT, choose_key_rows(context, read_key_list(context).keys))),
+        "teams": PageTable(lambda context: tabulate(_TEAM_EXPORT, read_key_list(context).teams)),
         "sign-ins": PageTable(_tabulate_sign_ins),
     },
     adds_up=False,
@@ -685,6 +645,15 @@ KEY_PAGE = Page(
     section="Keys",
     template="key.html",
     build=build_key_page,
-    tables={"requests": PageTable(_tabulate_key_requests), "changes": PageTable(_tabulate_key_changes)},
+    tables={
+        "requests": PageTable(
+            lambda context: tabulate_requests(list_exported_requests(limit_to_key(context, _require_key(context))))
+        ),
+        "changes": PageTable(
+            lambda context: tabulate(
+                _ENTRY_EXPORT, list_audit_entries(require_reader(context), key_id=_require_key(context).id)
+            )
+        ),
+    },
     missing="There is no virtual key with this id. The page Keys lists all keys, also revoked ones.",
 )

@@ -17,9 +17,9 @@ from anthropic_proxy.console.dashboard.page import (
     PageContext,
     PageTable,
     build_panel,
+    build_verdict,
     memoize_result,
 )
-from anthropic_proxy.console.dashboard.query import ViewQuery
 from anthropic_proxy.console.dashboard.tables import (
     CACHED,
     COST,
@@ -43,8 +43,7 @@ from anthropic_proxy.gateway.money import format_cost, format_price
 from anthropic_proxy.gateway.prices.price_list import Price, describe_price_list
 from anthropic_proxy.gateway.settings.provider_tables import format_price_setting
 
-_MAX_DURATION_HOURS = 31 * 24 + 1
-"""A month in which clocks are set back has one hour more."""
+_MAX_DURATION_HOURS = 31 * 24 + 1  # a month in which clocks are set back has one hour more
 """Maximum length in hours of a time range for which times to the last byte are shown. Reading them from each hour would
 double the time of a page about 90 days."""
 _MIN_RATED = 5
@@ -124,10 +123,14 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
     found = memoize_result(lambda: queries.add_up_model_periods(by_period()))
     total = memoize_result(lambda: add_up(one.sums for one in found()))
     used = memoize_result(lambda: _collect_used(context, costs, found(), by_period()))
-    table = build_panel(context, "the models", lambda: _build_table(context.query, used()))
-    verdict = build_panel(context, "the summary", lambda: _summarize(found(), total()))
-    if isinstance(verdict, FailedPanel):
-        verdict = "The requests of this range cannot be added up."
+
+    def build_table() -> Table:
+        order = context.query.order or "-cost"
+        rows = build_rows(_COLUMNS, sort_rows(used(), _COLUMNS, order), lambda one: f"{one.prefix}/{one.model.model}")
+        return Table(caption="Models used", columns=_COLUMNS, rows=rows, query=context.query, order=order)
+
+    table = build_panel(context, "the models", build_table)
+    verdict = build_verdict(context, lambda: _summarize(found(), total()))
 
     def chart_costs() -> Chart:
         drawn = chart_models(periods, by_period(), lambda sums: sums.cost, formats.chart_money)
@@ -149,12 +152,6 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
         "missing_prices": build_panel(context, "missing prices", lambda: find_missing_prices(costs, found())),
         "is_empty": not context.facts.requests and context.can_read,
     }
-
-
-def _build_table(query: ViewQuery, used: Sequence[UsedModel]) -> Table:
-    order = query.order or "-cost"
-    rows = build_rows(_COLUMNS, sort_rows(used, _COLUMNS, order), lambda one: f"{one.prefix}/{one.model.model}")
-    return Table(caption="Models used", columns=_COLUMNS, rows=rows, query=query, order=order)
 
 
 def _collect_used(
@@ -206,22 +203,23 @@ def _summarize(found: Sequence[ModelSums], total: UsageSums) -> str:
     return verdict
 
 
-class PriceRow(Struct, frozen=True, kw_only=True):
+class PriceRow(Struct, frozen=True):
     provider: str
     prefix: str
     model: str
-    rates: Sequence[str]
+    rates: Sequence[str] = ()
     """Price as text for each kind of token in `_RATES`. Empty: the price is unknown."""
-    long_context: str
+    long_context: str = ""
     """Prices of requests with a long context, as text. "": they have no other prices."""
-    source: str
+    source: str = "unknown"
 
 
-class ComparedCost(Struct, frozen=True, kw_only=True):
+class ComparedCost(Struct, frozen=True):
     model: str
     cost: str
     difference: str
-    sign: str
+    role: str
+    """CSS class of a lower cost."""
 
 
 def list_prices(context: PageContext, costs: ModelCosts, used_models: Sequence[ModelSums]) -> list[PriceRow]:
@@ -230,27 +228,16 @@ def list_prices(context: PageContext, costs: ModelCosts, used_models: Sequence[M
     names = dict.fromkeys([*used, *_mapped(context)])
     rows = []
     for prefix, model in names:
-        price = costs.find_price_by_prefix(prefix, model)
-        provider = costs.find_provider_name(prefix)
-        if price is None:
-            rows.append(
-                PriceRow(provider=provider, prefix=prefix, model=model, rates=(), long_context="", source="unknown")
+        row = PriceRow(costs.find_provider_name(prefix), prefix, model)
+        if (price := costs.find_price_by_prefix(prefix, model)) is not None:
+            longer = "; ".join(
+                f"above {above:,} tokens: {format_price(rates.input)} in, {format_price(rates.output)} out"
+                for above, rates in price.long_contexts
             )
-            continue
-        longer = "; ".join(
-            f"above {above:,} tokens: {format_price(rates.input)} in, {format_price(rates.output)} out"
-            for above, rates in price.long_contexts
-        )
-        rows.append(
-            PriceRow(
-                provider=provider,
-                prefix=prefix,
-                model=model,
-                rates=[format_price(getattr(price.base, name)) for name in _RATES],
-                long_context=longer,
-                source="local: free" if price.source == "local" else price.source,
-            )
-        )
+            rates = [format_price(getattr(price.base, name)) for name in _RATES]
+            source = "local: free" if price.source == "local" else price.source
+            row = structs.replace(row, rates=rates, long_context=longer, source=source)
+        rows.append(row)
     return rows
 
 
@@ -316,14 +303,13 @@ def _mapped(context: PageContext) -> list[tuple[str, str]]:
 
 
 def _compare(name: str, cost: int, total: UsageSums) -> ComparedCost:
-    difference = cost - total.cost
+    difference, text = cost - total.cost, "the same"
     if total.unknown_cost_requests:
-        return ComparedCost(model=name, cost=format_cost(cost), difference=formats.UNKNOWN, sign="")
-    text = "the same"
+        difference, text = 0, formats.UNKNOWN
     if difference:
         share = f" ({difference / total.cost:+.0%})".replace("%", " %").replace("-", "−") if total.cost else ""
         text = f"{'−' if difference < 0 else '+'}{format_cost(abs(difference))}{share}"
-    return ComparedCost(model=name, cost=format_cost(cost), difference=text, sign="ok" if difference < 0 else "")
+    return ComparedCost(name, format_cost(cost), text, "ok" if difference < 0 else "")
 
 
 def tabulate_models(context: PageContext) -> ExportTable:

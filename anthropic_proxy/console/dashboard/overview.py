@@ -40,7 +40,9 @@ from anthropic_proxy.console.dashboard.page import (
     Page,
     PageContext,
     PageTable,
+    StateLine,
     build_panel,
+    build_verdict,
     compare_with_previous_range,
     memoize_result,
 )
@@ -53,10 +55,11 @@ from anthropic_proxy.console.dashboard.tables import (
     format_sums,
 )
 from anthropic_proxy.console.ledger import queries
-from anthropic_proxy.console.ledger.costs import ModelCosts, count_unknown, find_missing_prices
+from anthropic_proxy.console.ledger.costs import MissingPrices, ModelCosts, count_unknown, find_missing_prices
 from anthropic_proxy.console.ledger.export import ExportTable, format_time, tabulate
 from anthropic_proxy.console.ledger.failures import (
     ErrorGroup,
+    ErrorPeriod,
     count_errors,
     count_failed_attempts,
     find_last_success,
@@ -96,81 +99,70 @@ _KINDS = {
     "": ("price unknown today", "others"),
 }
 """Kind of token → (name, CSS class of the color), from the bottom of a bar to its top."""
+_TOKENS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
+_COUNTED: Mapping[str, tuple[Sequence[str], str, Callable[[float], str]]] = {
+    "tokens": (_TOKENS, "all_tokens", formats.short_count),
+    "requests": (("requests",), "requests", formats.count),
+}
+"""Measure that is no amount of money → sums that it needs, their property, and the function that formats it."""
 
 
 def build_overview_page(context: PageContext) -> Mapping[str, Any]:
-    query, found = context.query, _Queries(context)
-    periods = found.periods
-    incidents = build_panel(
-        context, "incidents", lambda: find_incidents(periods, found.errors(), found.by_model(), found.costs)
-    )
-    bands = [] if isinstance(incidents, FailedPanel) else [Band(one.first, one.last, one.label) for one in incidents]
+    query, panels = context.query, _Panels(context)
+    found = build_panel(context, "incidents", panels.find_bands)
+    bands = [] if isinstance(found, FailedPanel) else found
     of_setup = [Notice(one.sign, one.role, one.text) for one in context.setup.problems]
-    listed = build_panel(context, "the problems", lambda: _list_problems(context, found))
+    listed = build_panel(context, "the problems", panels.list_problems)
     failures = [] if isinstance(listed, FailedPanel) else listed
     notices = [*of_setup, *(one for one in failures if not one.is_solved)]
     has_demo = any(one.target.startswith("demo/") for one in context.setup.mapping)
     demo = describe_demo(context.settings) if has_demo else ""
-    total = build_panel(context, "the sums", lambda: add_up(found.sums().values()))
+    total = build_panel(context, "the sums", panels.add_up)
     is_free = not isinstance(total, FailedPanel) and total.has_replies and total.known_cost == 0
     measures = [one for one in MEASURES if not is_free or one[0] not in _COSTS]
     chosen = query.measure if query.measure in dict(measures) else measures[0][0]
-    measure = "Cost" if chosen in _COSTS else dict(measures)[chosen]
-    drawn = structs.replace(context, query=structs.replace(query, measure=chosen))
-    verdict = build_panel(context, "the summary", lambda: _summarize(context, add_up(found.sums().values())))
+    measure, length = "Cost" if chosen in _COSTS else dict(measures)[chosen], panels.periods.length_name
     values = {
-        "verdict": "The requests of this range cannot be added up." if isinstance(verdict, FailedPanel) else verdict,
+        "verdict": build_verdict(context, panels.summarize),
         "has_requests": isinstance(total, FailedPanel) or total.requests > 0,
         "state_now": _describe_state(listed, notices, demo),
         "notices": listed if isinstance(listed, FailedPanel) else notices,
         "solved": [one for one in failures if one.is_solved],
         "demo": demo,
         "is_empty": not context.facts.requests and not context.running and context.can_read,
-        "figures": build_panel(context, "the figures", lambda: _build_figures(context, found)),
-        "usage": build_panel(context, "usage", lambda: _draw_usage(drawn, periods, found.by_model())),
-        "usage_title": f"{measure} per {periods.length_name}",
+        "figures": build_panel(context, "the figures", panels.build_figures),
+        "usage": build_panel(context, "usage", lambda: panels.draw_usage(chosen)),
+        "usage_title": f"{measure} per {length}",
         "measures": measures,
         "measure": chosen,
         "week": None,
-        "speed": build_panel(context, "first tokens", lambda: _draw_speed(context, found, bands)),
+        "speed": build_panel(context, "first tokens", lambda: panels.draw_latencies(bands)),
         "speed_views": (("", "All"), ("provider", "By provider")),
-        "errors": build_panel(context, "errors", lambda: chart_errors(periods, found.errors())),
-        "rate": build_panel(
-            context,
-            "the speed of output",
-            lambda: chart_lines(
-                found.periods,
-                _list_providers(found, queries.group_speeds(found.by_model(), _find_provider)),
-                formats.rate,
-                formats.count,
-            ),
-        ),
-        "errors_title": f"Failed requests per {periods.length_name}",
-        "missing_prices": build_panel(
-            context,
-            "missing prices",
-            lambda: find_missing_prices(found.costs, queries.add_up_model_periods(found.by_model())),
-        ),
-        "latest": build_panel(context, "the latest requests", lambda: _list_latest(context)),
-        "models": build_panel(context, "the models", lambda: _list_models(context, found.by_model(), found.costs)),
+        "errors": build_panel(context, "errors", lambda: chart_errors(panels.periods, panels.errors())),
+        "rate": build_panel(context, "the speed of output", panels.draw_speed),
+        "errors_title": f"Failed requests per {length}",
+        "missing_prices": build_panel(context, "missing prices", panels.find_missing_prices),
+        "latest": build_panel(context, "the latest requests", panels.list_latest),
+        "models": build_panel(context, "the models", panels.list_models),
     }
     if query.hours < MIN_HOURS:
         return values
     return {
         **values,
-        "week": build_panel(context, "hours of the week", lambda: _build_week(drawn, add_up(found.sums().values()))),
+        "week": build_panel(context, "hours of the week", lambda: panels.build_week(chosen)),
         "week_title": f"{measure} by weekday and hour",
-        "cached": build_panel(context, "cached input", lambda: _draw_cached_share(found)),
-        "cached_title": f"Input read from cache per {periods.length_name}",
+        "cached": build_panel(context, "cached input", panels.draw_cached_share),
+        "cached_title": f"Input read from cache per {length}",
     }
 
 
-class _Queries:
-    """Results of database queries that several panels of the page use. Each query runs at most once."""
+class _Panels:
+    """Panels of the page. A database query that several of them need runs at most once."""
 
     def __init__(self, context: PageContext) -> None:
         connection, chosen = context.connection, context.model_selection
-        self.periods, self.costs = divide_range(context.charted_query), ModelCosts(context.settings)
+        self.context, self.costs = context, ModelCosts(context.settings)
+        self.periods = divide_range(context.charted_query)
         seconds = self.periods.seconds
         self.by_model = memoize_result(lambda: queries.measure_model_performance(connection, chosen, seconds))
 
@@ -186,37 +178,221 @@ class _Queries:
         )
         self.errors = memoize_result(lambda: count_errors(connection, context.selection, seconds))
 
+    def add_up(self) -> UsageSums:
+        return add_up(self.sums().values())
+
+    def find_bands(self) -> list[Band]:
+        incidents = find_incidents(self.periods, self.errors(), self.by_model(), self.costs)
+        return [Band(one.first, one.last, one.label) for one in incidents]
+
+    def find_missing_prices(self) -> MissingPrices | None:
+        return find_missing_prices(self.costs, queries.add_up_model_periods(self.by_model()))
+
+    def summarize(self) -> Markup:
+        query, total = self.context.query, self.add_up()
+        name = query.range_name
+        spans = {"": "In this range", "1h": "In the last hour", "24h": "In the last 24 hours"}
+        spans |= {"today": "Today", "yesterday": "Yesterday"}
+        if query.is_month:
+            spans[name] = f"In {title_month(name)}"
+        span = spans.get(name) or f"In the last {RANGES[name] // 24} days"
+        if not total.requests:
+            return escape(f"{span} there were no requests.")
+        text = f"{span} {total.succeeded:,} of {formats.plural(total.requests, 'request')} succeeded"
+        known, unknown = "", ""
+        if total.cost or (total.has_replies and not total.unknown_cost_requests):
+            verb = "cost" if total.cost else "was" if total.requests == 1 else "were"
+            known = f" and {verb} <b>{escape(format_cost(total.cost))}</b>"
+        if total.unknown_cost_requests:
+            link = f'<a href="#missing-prices">{formats.plural(total.unknown_cost_requests, "request")}</a>'
+            unknown = f"; the cost of {link} is unknown"
+        return Markup(f"{text}{known}{unknown}.")
+
+    def list_problems(self) -> "list[Notice]":
+        context, costs, sent = self.context, self.costs, dict[str, int]()
+        groups = _list_errors(context, costs, self.errors())
+        notices = [_build_error_notice(context, costs, one) for one in groups]
+        for one in self.by_model():
+            prefix = costs.find_prefix(one.model.provider)
+            sent[prefix] = sent.get(prefix, 0) + one.model.sums.requests
+        attempts = count_failed_attempts(context.connection, context.model_selection)
+        for prefix, failed in sorted(attempts.items(), key=lambda item: (-item[1].requests, item[0])):
+            if is_frequent(failed, sent.get(prefix, 0)):
+                provider = costs.find_provider_name(prefix)
+                is_solved = find_last_success(context.connection, failed.last_at, provider) > 0
+                notices.append(
+                    Notice(
+                        "✓" if is_solved else "!",
+                        "none" if is_solved else "warn",
+                        describe_failed_attempts(failed, sent.get(prefix, 0), f"at {prefix}"),
+                        "",
+                        link_to_failed_attempts(context.query, prefix),
+                        "show them",
+                        is_solved=is_solved,
+                    )
+                )
+        return notices
+
+    def build_figures(self) -> list[Figure]:
+        context, query, latencies, total = self.context, self.context.query, self.latencies(), self.add_up()
+        sums = list(self.sums().values())
+        listed, models = query.link("/dashboard/requests", measure=""), query.link("/dashboard/models", measure="")
+        unknown = f"unknown for {count_unknown(total)}" if total.unknown_cost_requests else ""
+        compared = ", ".join(filter(None, (unknown, describe_claude_cost(total))))
+        first_tokens: Histogram = {}
+        for histogram in latencies.values():
+            add_histogram(first_tokens, histogram)
+        medians = [find_percentile(latencies.get((start, ()), {}), 0.5) for start in self.periods.starts]
+        cached, everything = formats.short_count(total.cache_read_tokens), formats.short_count(total.all_input_tokens)
+        return [
+            Figure(
+                "Requests",
+                formats.count(total.requests),
+                compare_with_previous_range(context, context.model_selection, "requests", total.requests)
+                or ("since midnight" if query.range_name == "today" else "no complete range before"),
+                [one.requests for one in sums],
+                listed,
+            ),
+            Figure(
+                "Succeeded",
+                formats.percent(total.succeeded, total.requests, 1),
+                formats.plural(total.errors, "error") + (f", {total.cancelled:,} cancelled" if total.cancelled else ""),
+                [one.succeeded / one.requests if one.requests else None for one in sums],
+                query.link_with_facet("outcome", "error", "/dashboard/requests"),
+            ),
+            Figure(
+                "Spent",
+                format_cost(total.cost, total.unknown_cost_requests) if total.has_replies else formats.UNKNOWN,
+                compared,
+                [one.known_cost for one in sums],
+                models,
+            ),
+            Figure(
+                "Time to first token, p50",
+                formats.seconds(find_percentile(first_tokens, 0.5)),
+                f"p95 {formats.seconds(find_percentile(first_tokens, 0.95))}",
+                medians,
+                query.link("/dashboard/models", measure="", order="-p95"),
+            ),
+            Figure(
+                "Input read from cache",
+                formats.percent(total.cache_read_tokens, total.all_input_tokens),
+                f"{cached} of {everything} tokens",
+                [one.cached_input_share for one in sums],
+                listed,
+            ),
+        ]
+
+    def draw_usage(self, measure: str) -> Chart:
+        context, costs, periods, model_periods = self.context, self.costs, self.periods, self.by_model()
+        if measure == "tokens":
+            return _draw_kinds(periods, model_periods, lambda one: one.model.sums.divide_by_kind(), formats.short_count)
+        if measure == "requests":
+            rows = queries.sum_periods(
+                context.connection, context.model_selection, periods.seconds, "outcome_class", ("requests",)
+            )
+            return chart_groups(periods, rows, lambda sums: sums.requests, formats.count, OUTCOME_TITLES)
+        if measure == "provider":
+            names = {one.model.provider for one in model_periods if one.model.provider}
+            sums = add_up_groups(((one.start, one.model.provider), one.model.sums) for one in model_periods)
+            drawn = chart_groups(
+                periods,
+                [PeriodSums(start, provider, one) for (start, provider), one in sums.items()],
+                lambda sums: sums.cost,
+                formats.chart_money,
+                {name: (costs.find_prefix(name), formats.provider_role(name)) for name in names},
+            )
+        else:
+
+            def divide(one: ModelPeriod) -> Mapping[str, int]:
+                return costs.divide_cost(one.model.provider, one.model.model, one.model.sums, one.model.sums.cost)
+
+            drawn = _draw_kinds(periods, model_periods, divide, formats.chart_money)
+        return structs.replace(drawn, empty_text=explain_missing_cost(self.add_up()))
+
+    def draw_latencies(self, incidents: Sequence[Band]) -> Chart:
+        if self.context.query.speed != "provider":
+            series = list_percentiles(self.periods, self.latencies())
+        else:
+            latencies = queries.group_latencies(self.by_model(), _find_provider)
+            medians = {key: find_percentile(histogram, 0.5) for key, histogram in latencies.items()}
+            series = self.list_providers(medians)
+        highest = max((value for one in series for value in one.values if value is not None), default=0.0)
+        return chart_lines(self.periods, series, formats.seconds, formats.choose_seconds_axis(highest), incidents)
+
+    def draw_speed(self) -> Chart:
+        series = self.list_providers(queries.group_speeds(self.by_model(), _find_provider))
+        return chart_lines(self.periods, series, formats.rate, formats.count)
+
+    def list_providers(self, values: Mapping[tuple[int, tuple[str, ...]], float | None]) -> list[Series]:
+        """Return a series for each of the most used providers. `values` has keys of a period and a provider."""
+        counts: dict[str, int] = {}
+        for row in self.by_model():
+            counts[row.model.provider] = counts.get(row.model.provider, 0) + row.model.sums.requests
+        known = {provider for _, (provider,) in values}
+        ranked = sorted(known & counts.keys(), key=lambda name: (-counts[name], name))[:MAX_SERIES]
+        return [
+            Series(
+                self.costs.find_prefix(name) or NOT_SENT,
+                formats.provider_role(name),
+                [values.get((start, (name,))) for start in self.periods.starts],
+            )
+            for name in ranked
+        ]
+
+    def list_latest(self) -> Table:
+        context = self.context
+        running = [build_running_row(receipt, context.now) for receipt in reversed(context.running)]
+        finished = list_stored_requests(context.connection, context.selection, _MAX_LATEST)
+        shown = [*running, *(build_finished_row(row, context.now) for row in finished)][:_MAX_LATEST]
+        return build_request_table(shown, "Latest requests", "latest")
+
+    def list_models(self) -> list[Mapping[str, Any]]:
+        query, rows = self.context.query, queries.add_up_model_periods(self.by_model())
+        highest = max((row.sums.cost for row in rows), default=0)
+        return [
+            {
+                "provider": row.provider,
+                "prefix": self.costs.find_prefix(row.provider) or NOT_SENT,
+                "model": row.model,
+                "requests": row.sums.requests,
+                "cost": format_sums(row.sums),
+                "share": row.sums.cost / highest if row.sums.cost else None,
+                "href": query.link(
+                    "/dashboard/requests",
+                    facets={**query.facets, "provider": row.provider, "model": row.model},
+                    measure="",
+                ),
+            }
+            for row in rows[:_MAX_MODELS]
+        ]
+
+    def draw_cached_share(self) -> Chart:
+        shares = [None if (share := one.cached_input_share) is None else 100 * share for one in self.sums().values()]
+        series = [Series("input read from cache", "cached", shares)]
+        return chart_lines(
+            self.periods,
+            series,
+            lambda share: formats.percent(share, 100),
+            lambda share: f"{share:.0f} %",
+            missing="no input",
+        )
+
+    def build_week(self, measure: str) -> "WeekGrid":
+        context = self.context
+        names, value, text = _COUNTED.get(measure, (("cost",), "cost", formats.chart_money))
+        hours = queries.sum_periods(context.connection, context.model_selection, HOUR_SECONDS, sum_names=names)
+        week = build_week(context.query, hours, attrgetter(value), text)
+        return week if measure in _COUNTED else structs.replace(week, empty_text=explain_missing_cost(self.add_up()))
+
 
 def _find_provider(one: ModelPeriod) -> tuple[int, tuple[str, ...]]:
     return one.start, (one.model.provider,)
 
 
-def _summarize(context: PageContext, total: UsageSums) -> Markup:
-    name = context.query.range_name
-    spans = {"": "In this range", "1h": "In the last hour", "24h": "In the last 24 hours"}
-    spans |= {"today": "Today", "yesterday": "Yesterday"}
-    if context.query.is_month:
-        spans[name] = f"In {title_month(name)}"
-    span = spans.get(name) or f"In the last {RANGES[name] // 24} days"
-    if not total.requests:
-        return escape(f"{span} there were no requests.")
-    text = f"{span} {total.succeeded:,} of {formats.plural(total.requests, 'request')} succeeded"
-    known, unknown = "", ""
-    if total.cost or (total.has_replies and not total.unknown_cost_requests):
-        verb = "cost" if total.cost else "was" if total.requests == 1 else "were"
-        known = f" and {verb} <b>{escape(format_cost(total.cost))}</b>"
-    if total.unknown_cost_requests:
-        link = f'<a href="#missing-prices">{formats.plural(total.unknown_cost_requests, "request")}</a>'
-        unknown = f"; the cost of {link} is unknown"
-    return Markup(f"{text}{known}{unknown}.")
-
-
-class StateNow(Struct, frozen=True):
+class StateNow(StateLine, frozen=True):
     """First line of the page: is something wrong now?"""
 
-    sign: str
-    role: str
-    text: str
     link: str = ""
     """Text of the link to the problems. "": no link."""
     command: str = ""
@@ -235,10 +411,7 @@ def _describe_state(listed: "list[Notice] | FailedPanel", open_notices: "Sequenc
     return StateNow("✓", "ok", "All is well now: there are no open problems.")
 
 
-class Notice(Struct, frozen=True):
-    sign: str
-    role: str
-    text: str
+class Notice(StateLine, frozen=True):
     detail: str = ""
     href: str = ""
     link: str = ""
@@ -249,26 +422,22 @@ class Notice(Struct, frozen=True):
     """True if the same has succeeded since then."""
 
 
-def _list_problems(context: PageContext, found: "_Queries") -> list[Notice]:
-    is_set = _find_mapped_models(context, found.costs)
-    groups = list_errors(context.connection, context.selection, found.errors(), is_set)
-    return [*(_build_error_notice(context, found.costs, one) for one in groups), *_list_failed_attempts(context, found)]
-
-
-def _find_mapped_models(context: PageContext, costs: ModelCosts) -> Callable[[str, str], bool]:
-    """Return a function that returns True for provider and model of a current setting."""
+def _list_errors(context: PageContext, costs: ModelCosts, errors: Sequence[ErrorPeriod]) -> list[ErrorGroup]:
     mapped = {
         name
         for row in context.setup.mapping
         for name in (row.target, *row.fallbacks, *(target for target, _ in row.replies))
     }
-    return lambda provider, model: f"{costs.find_prefix(provider)}/{model}" in mapped
+
+    def is_set(provider: str, model: str) -> bool:
+        return f"{costs.find_prefix(provider)}/{model}" in mapped
+
+    return list_errors(context.connection, context.selection, errors, is_set)
 
 
 def _build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGroup) -> Notice:
     name = costs.find_prefix(group.provider) if group.provider else "the proxy"
-    period = formats.time_span(group.first_at, group.last_at)
-    latest = group.latest
+    latest, period = group.latest, formats.time_span(group.first_at, group.last_at)
     href, link = f"/dashboard/requests/{latest.id}", "show it"
     if group.count > 1:
         facets = {**context.query.facets, "outcome": "error", "provider": group.provider}
@@ -277,12 +446,11 @@ def _build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGro
         end = (group.last_at // MICROSECONDS // HOUR_SECONDS + 1) * HOUR_SECONDS
         chosen = structs.replace(context.query, facets=facets, text=group.error_code)
         href, link = chosen.link_to_requests(start, end), f"show the {group.count:,}"
-    prefix = name if group.provider else ""
     remedy = find_remedy(
         group.error_code,
         costs.find_key_setting(group.provider),
         latest.requested_model,
-        prefix,
+        name if group.provider else "",
         latest.error,
         fallbacks=context.settings.fallbacks,
     )
@@ -305,114 +473,6 @@ def _build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGro
     )
 
 
-def _list_failed_attempts(context: PageContext, found: "_Queries") -> list[Notice]:
-    sent: dict[str, int] = {}
-    for one in found.by_model():
-        prefix = found.costs.find_prefix(one.model.provider)
-        sent[prefix] = sent.get(prefix, 0) + one.model.sums.requests
-    attempts = count_failed_attempts(context.connection, context.model_selection)
-    notices = []
-    for prefix, failed in sorted(attempts.items(), key=lambda item: (-item[1].requests, item[0])):
-        if is_frequent(failed, sent.get(prefix, 0)):
-            provider = found.costs.find_provider_name(prefix)
-            is_solved = find_last_success(context.connection, failed.last_at, provider) > 0
-            notices.append(
-                Notice(
-                    "✓" if is_solved else "!",
-                    "none" if is_solved else "warn",
-                    describe_failed_attempts(failed, sent.get(prefix, 0), f"at {prefix}"),
-                    "",
-                    link_to_failed_attempts(context.query, prefix),
-                    "show them",
-                    is_solved=is_solved,
-                )
-            )
-    return notices
-
-
-def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
-    query = context.query
-    sums = list(found.sums().values())
-    latencies = found.latencies()
-    total = add_up(sums)
-    listed, models = query.link("/dashboard/requests", measure=""), query.link("/dashboard/models", measure="")
-    unknown = f"unknown for {count_unknown(total)}" if total.unknown_cost_requests else ""
-    compared = ", ".join(filter(None, (unknown, describe_claude_cost(total))))
-    first_tokens: Histogram = {}
-    for histogram in latencies.values():
-        add_histogram(first_tokens, histogram)
-    medians = [find_percentile(latencies.get((start, ()), {}), 0.5) for start in found.periods.starts]
-    cached, everything = formats.short_count(total.cache_read_tokens), formats.short_count(total.all_input_tokens)
-    return [
-        Figure(
-            "Requests",
-            formats.count(total.requests),
-            compare_with_previous_range(context, context.model_selection, "requests", total.requests)
-            or ("since midnight" if query.range_name == "today" else "no complete range before"),
-            [one.requests for one in sums],
-            listed,
-        ),
-        Figure(
-            "Succeeded",
-            formats.percent(total.succeeded, total.requests, 1),
-            formats.plural(total.errors, "error") + (f", {total.cancelled:,} cancelled" if total.cancelled else ""),
-            [one.succeeded / one.requests if one.requests else None for one in sums],
-            query.link_with_facet("outcome", "error", "/dashboard/requests"),
-        ),
-        Figure(
-            "Spent",
-            format_cost(total.cost, total.unknown_cost_requests) if total.has_replies else formats.UNKNOWN,
-            compared,
-            [one.known_cost for one in sums],
-            models,
-        ),
-        Figure(
-            "Time to first token, p50",
-            formats.seconds(find_percentile(first_tokens, 0.5)),
-            f"p95 {formats.seconds(find_percentile(first_tokens, 0.95))}",
-            medians,
-            query.link("/dashboard/models", measure="", order="-p95"),
-        ),
-        Figure(
-            "Input read from cache",
-            formats.percent(total.cache_read_tokens, total.all_input_tokens),
-            f"{cached} of {everything} tokens",
-            [one.cached_input_share for one in sums],
-            listed,
-        ),
-    ]
-
-
-def _draw_usage(context: PageContext, periods: Periods, model_periods: Sequence[ModelPeriod]) -> Chart:
-    measure = context.query.measure
-    if measure == "tokens":
-        return _draw_kinds(periods, model_periods, lambda one: one.model.sums.divide_by_kind(), formats.short_count)
-    if measure == "requests":
-        rows = queries.sum_periods(
-            context.connection, context.model_selection, periods.seconds, "outcome_class", ("requests",)
-        )
-        return chart_groups(periods, rows, lambda sums: sums.requests, formats.count, OUTCOME_TITLES)
-    costs = ModelCosts(context.settings)
-    if measure == "provider":
-        names = {one.model.provider for one in model_periods if one.model.provider}
-        sums = add_up_groups(((one.start, one.model.provider), one.model.sums) for one in model_periods)
-        drawn = chart_groups(
-            periods,
-            [PeriodSums(start, provider, one) for (start, provider), one in sums.items()],
-            lambda sums: sums.cost,
-            formats.chart_money,
-            {name: (costs.find_prefix(name), formats.provider_role(name)) for name in names},
-        )
-    else:
-        drawn = _draw_kinds(
-            periods,
-            model_periods,
-            lambda one: costs.divide_cost(one.model.provider, one.model.model, one.model.sums, one.model.sums.cost),
-            formats.chart_money,
-        )
-    return structs.replace(drawn, empty_text=explain_missing_cost(add_up(one.model.sums for one in model_periods)))
-
-
 def _draw_kinds(
     periods: Periods,
     by_model: Sequence[ModelPeriod],
@@ -424,74 +484,6 @@ def _draw_kinds(
         for kind, amount in divide(one).items():
             values[kind][one.start] = values[kind].get(one.start, 0) + amount
     return chart_sums(periods, {_KINDS[kind]: found for kind, found in values.items()}, text)
-
-
-def _draw_speed(context: PageContext, found: _Queries, incidents: Sequence[Band]) -> Chart:
-    if context.query.speed != "provider":
-        series = list_percentiles(found.periods, found.latencies())
-    else:
-        latencies = queries.group_latencies(found.by_model(), _find_provider)
-        medians = {key: find_percentile(histogram, 0.5) for key, histogram in latencies.items()}
-        series = _list_providers(found, medians)
-    highest = max((value for one in series for value in one.values if value is not None), default=0.0)
-    return chart_lines(found.periods, series, formats.seconds, formats.choose_seconds_axis(highest), incidents)
-
-
-def _list_providers(found: _Queries, values: Mapping[tuple[int, tuple[str, ...]], float | None]) -> list[Series]:
-    """Return a series for each of the most used providers. `values` has keys of a period and a provider."""
-    counts: dict[str, int] = {}
-    for row in found.by_model():
-        counts[row.model.provider] = counts.get(row.model.provider, 0) + row.model.sums.requests
-    known = {provider for _, (provider,) in values}
-    ranked = sorted(known & counts.keys(), key=lambda name: (-counts[name], name))[:MAX_SERIES]
-    return [
-        Series(
-            found.costs.find_prefix(name) or NOT_SENT,
-            formats.provider_role(name),
-            [values.get((start, (name,))) for start in found.periods.starts],
-        )
-        for name in ranked
-    ]
-
-
-def _list_latest(context: PageContext) -> Table:
-    running = [build_running_row(receipt, context.now) for receipt in reversed(context.running)]
-    finished = list_stored_requests(context.connection, context.selection, _MAX_LATEST)
-    shown = [*running, *(build_finished_row(row, context.now) for row in finished)][:_MAX_LATEST]
-    return build_request_table(shown, "Latest requests", "latest")
-
-
-def _list_models(context: PageContext, by_model: Sequence[ModelPeriod], costs: ModelCosts) -> list[Mapping[str, Any]]:
-    rows = queries.add_up_model_periods(by_model)
-    highest = max((row.sums.cost for row in rows), default=0)
-    return [
-        {
-            "provider": row.provider,
-            "prefix": costs.find_prefix(row.provider) or NOT_SENT,
-            "model": row.model,
-            "requests": row.sums.requests,
-            "cost": format_sums(row.sums),
-            "share": row.sums.cost / highest if row.sums.cost else None,
-            "href": context.query.link(
-                "/dashboard/requests",
-                facets={**context.query.facets, "provider": row.provider, "model": row.model},
-                measure="",
-            ),
-        }
-        for row in rows[:_MAX_MODELS]
-    ]
-
-
-def _draw_cached_share(found: _Queries) -> Chart:
-    shares = [None if (share := one.cached_input_share) is None else 100 * share for one in found.sums().values()]
-    series = [Series("input read from cache", "cached", shares)]
-    return chart_lines(
-        found.periods,
-        series,
-        lambda share: formats.percent(share, 100),
-        lambda share: f"{share:.0f} %",
-        missing="no input",
-    )
 
 
 class WeekCell(Struct, frozen=True):
@@ -509,26 +501,6 @@ class WeekGrid(Struct, frozen=True):
     rows: Sequence[Sequence[str]]
     """Rows of the table with the same values."""
     empty_text: str = "No requests in this range."
-
-
-def _build_week(context: PageContext, total: UsageSums) -> WeekGrid:
-    query = context.query
-    names: Sequence[str] = ("cost",)
-    counted: Callable[[UsageSums], float] = attrgetter("cost")
-    text: Callable[[float], str] = formats.chart_money
-    if query.measure == "tokens":
-        names = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
-        counted = attrgetter("all_tokens")
-        text = formats.short_count
-    elif query.measure == "requests":
-        names = ("requests",)
-        counted = attrgetter("requests")
-        text = formats.count
-    hours = queries.sum_periods(context.connection, context.model_selection, HOUR_SECONDS, sum_names=names)
-    week = build_week(query, hours, counted, text)
-    if query.measure in ("tokens", "requests"):
-        return week
-    return structs.replace(week, empty_text=explain_missing_cost(total))
 
 
 def build_week(
@@ -581,8 +553,6 @@ def _tabulate_usage(context: PageContext) -> ExportTable:
 
 def _tabulate_failures(context: PageContext) -> ExportTable:
     errors = count_errors(context.connection, context.selection, divide_range(context.charted_query).seconds)
-    is_set = _find_mapped_models(context, ModelCosts(context.settings))
-    found = list_errors(context.connection, context.selection, errors, is_set)
     fields: Mapping[str, Callable[[ErrorGroup], Any]] = {
         **{name: attrgetter(name) for name in ("provider", "status", "error_type")},
         "names_model": attrgetter("has_model"),
@@ -593,7 +563,7 @@ def _tabulate_failures(context: PageContext) -> ExportTable:
         "error": attrgetter("latest.error"),
         "latest_request": attrgetter("latest.id"),
     }
-    return tabulate(fields, found)
+    return tabulate(fields, _list_errors(context, ModelCosts(context.settings), errors))
 
 
 PAGE = Page(

@@ -69,8 +69,6 @@ class PageContext(Struct, frozen=True, kw_only=True):
     wait_for: WaitFor = asyncio.run
     """Function that runs a coroutine of the store on the event loop of the server, and returns its result."""
     path_parameters: dict[str, str] = {}
-    form_token: str = ""
-    """Token that forms of this browser must contain, as protection against other sites. "": no key is required."""
     rights: Rights = ADMINISTRATOR
     """Which keys the user reads and changes."""
     keys: Reader | None = None
@@ -110,6 +108,14 @@ class PageContext(Struct, frozen=True, kw_only=True):
         )
 
 
+class StateLine(Struct, frozen=True):
+    """A sentence about a state, with its sign and CSS class."""
+
+    sign: str
+    role: str
+    text: str
+
+
 _VALUE_ERRORS = (ArithmeticError, AttributeError, LookupError, MsgspecError, TimeoutError, TypeError, ValueError)
 """Exceptions by unexpected values, such as a damaged row of the database. They make a panel fail, not the page."""
 PanelT = TypeVar("PanelT")
@@ -132,6 +138,12 @@ def build_panel(context: PageContext, name: str, build: Callable[[], PanelT]) ->
         reason = f"{type(error).__name__}: {str(error)[:200]}"
         context.log_condition(f"The dashboard cannot show {name}: {reason}")
         return FailedPanel(f"A stored value cannot be shown ({reason}). The other panels are complete.")
+
+
+def build_verdict(context: PageContext, summarize: Callable[[], str]) -> str:
+    """Return the first sentence of a page about the sums of a range."""
+    verdict = build_panel(context, "the summary", summarize)
+    return "The requests of this range cannot be added up." if isinstance(verdict, FailedPanel) else verdict
 
 
 _WORDS = {"requests": ("fewer", "as many as", "none"), "cost": ("less", "as much as", "nothing")}

@@ -46,7 +46,7 @@ class _Figures(Struct):
     medians: Sequence[float | None]
 
 
-class ProviderRow(Struct, frozen=True, kw_only=True):
+class ProviderRow(Struct, frozen=True):
     setup: ProviderSetup
     figures: _Figures | None
     """None: no request was sent to the provider."""
@@ -54,8 +54,6 @@ class ProviderRow(Struct, frozen=True, kw_only=True):
     role: str
     state: str
     remedy: str
-    is_quiet: bool
-    """True if the user has nothing to do: the provider works, or is not set."""
     failures: str = ""
     """Link to the requests that failed at the provider, if they are many. "": they are not."""
 
@@ -75,7 +73,8 @@ def _show_key(row: ProviderRow) -> str:
 
 
 def _show_remedy(row: ProviderRow) -> Cell:
-    return Cell(text=name_program(row.remedy), more=row.failures, style="muted" if row.is_quiet else "")
+    is_quiet = row.setup.state == "unset" or row.remedy == _NOTHING  # the user has nothing to do
+    return Cell(text=name_program(row.remedy), more=row.failures, style="muted" if is_quiet else "")
 
 
 def _figure(name: str, title: str, text: Callable[[_Figures], str]) -> TableColumn[ProviderRow]:
@@ -134,13 +133,10 @@ def _summarize(context: PageContext, rows: Sequence[ProviderRow], found: int) ->
 
 
 def _collect_figures(context: PageContext) -> dict[str, _Figures]:
-    connection = context.connection
-    chosen = context.model_selection
-    periods = divide_range(context.charted_query)
+    connection, chosen, periods = context.connection, context.model_selection, divide_range(context.charted_query)
     speeds: dict[str, dict[int, Histogram]] = {}
-    for (start, (name,)), histogram in queries.collect_latencies(
-        connection, chosen, periods.seconds, ("provider",)
-    ).items():
+    latencies = queries.collect_latencies(connection, chosen, periods.seconds, ("provider",))
+    for (start, (name,)), histogram in latencies.items():
         speeds.setdefault(name, {})[start] = histogram
     found = {}
     attempts = count_failed_attempts(connection, chosen)
@@ -158,17 +154,8 @@ def _collect_figures(context: PageContext) -> dict[str, _Figures]:
 
 
 def _build_row(context: PageContext, provider: ProviderSetup, figures: _Figures | None) -> ProviderRow:
-    sign, role, state, remedy = _describe_state(provider)
-    row = ProviderRow(
-        setup=provider,
-        figures=figures,
-        sign=sign,
-        role=role,
-        state=state,
-        remedy=remedy,
-        is_quiet=provider.state == "unset" or remedy == _NOTHING,
-    )
-    if figures is None or remedy != _NOTHING:
+    row = ProviderRow(provider, figures, *_describe_state(provider))
+    if figures is None or row.remedy != _NOTHING:
         return row
     errors, requests = figures.sums.errors, figures.sums.requests
     problems, links = [], []
@@ -184,7 +171,7 @@ def _build_row(context: PageContext, provider: ProviderSetup, figures: _Figures 
         links.append(link_to_failed_attempts(context.query, provider.prefix))
     if not problems:
         return row
-    return structs.replace(row, remedy=" ".join(problems), is_quiet=False, failures=links[0])
+    return structs.replace(row, remedy=" ".join(problems), failures=links[0])
 
 
 def _describe_state(provider: ProviderSetup) -> tuple[str, str, str, str]:
@@ -235,10 +222,7 @@ def build_matrix(context: PageContext) -> Matrix:
     features = context.describe_models(
         [name for name in dict.fromkeys([*targets, *names]) if "…" not in name][:_MAX_MODELS]
     )
-    columns = []
-    for one in features:
-        prefix, _, model = one.model.partition("/")
-        columns.append(MatrixColumn(prefix, model, one.provider))
+    columns = [MatrixColumn(*one.model.partition("/")[::2], one.provider) for one in features]
     rows = [(title, [cell(one) for one in features]) for title, cell in _ROWS] if features else []
     return Matrix(columns, rows)
 
@@ -370,30 +354,25 @@ def list_checkers(settings: Settings) -> list[tuple[str, ...]]:
 
 def _build_table(run: DoctorRun) -> Matrix:
     columns = [MatrixColumn(one.prefix, one.model, one.provider) for one in run.columns]
-    titles = [row.title[:1].upper() + row.title[1:] for row in run.rows]
     rows = []
-    for title, row in zip(titles, run.rows, strict=True):
-        cells = []
-        for cell in row.cells:
-            if cell.sign not in _MEANINGS:
-                cells.append(MatrixCell(text=cell.text))
-                continue
-            role, meaning = _MEANINGS[cell.sign]
-            cells.append(MatrixCell(cell.sign, role, meaning, "" if cell.text == "emulated" else cell.text))
-        rows.append((title, cells))
+    for row in run.rows:
+        cells = [
+            MatrixCell(cell.sign, *_MEANINGS[cell.sign], "" if cell.text == "emulated" else cell.text)
+            if cell.sign in _MEANINGS
+            else MatrixCell(text=cell.text)
+            for cell in row.cells
+        ]
+        rows.append((row.title[:1].upper() + row.title[1:], cells))
     return Matrix(columns, rows)
 
 
 def _build_remedies(run: DoctorRun) -> list[ProviderRemedy]:
     found = []
     for fix in run.fixes:
-        is_command = fix.remedy.isprintable() and _COMMAND.fullmatch(fix.remedy) is not None
-        problem = f"{fix.name}: {fix.problem}"
-        if is_command:
-            text = f"Set {fix.place}:" if fix.place else ""
-            found.append(ProviderRemedy(problem, text, command=fix.remedy))
-        else:
-            found.append(ProviderRemedy(problem, f"{fix.remedy}  {fix.place}".rstrip()))
+        text, command = f"{fix.remedy}  {fix.place}".rstrip(), ""
+        if fix.remedy.isprintable() and _COMMAND.fullmatch(fix.remedy):
+            text, command = f"Set {fix.place}:" if fix.place else "", fix.remedy
+        found.append(ProviderRemedy(f"{fix.name}: {fix.problem}", text, command))
     return found
 
 

@@ -16,28 +16,13 @@ from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.console.openapi import require_database_text
 from anthropic_proxy.errors import InvalidRequest
 
-RANGES: Mapping[str, int] = {
-    "1h": 1,
-    "24h": 24,
-    "today": 24,
-    "yesterday": 24,
-    "7d": 7 * 24,
-    "30d": 30 * 24,
-    "90d": 90 * 24,
-}
+RANGES = {"1h": 1, "24h": 24, "today": 24, "yesterday": 24, "7d": 7 * 24, "30d": 30 * 24, "90d": 90 * 24}
 """Value of `range` in the URL → length of the time range in hours. The command `usage` has the same values.
 
 A calendar month such as `2026-11` is a value too.
 """
-RANGE_TITLES = {
-    "1h": "1 h",
-    "24h": "24 h",
-    "today": "Today",
-    "yesterday": "Yesterday",
-    "7d": "7 d",
-    "30d": "30 d",
-    "90d": "90 d",
-}
+_MOVING = {"1h": "1 h", "24h": "24 h", "7d": "7 d", "30d": "30 d", "90d": "90 d"}
+"""Ranges of a fixed length until now, with their titles."""
 MAX_MONTHS = 12
 """Number of calendar months that the range picker lists, the latest first."""
 MAX_VALUE_CHARACTERS = 300
@@ -46,15 +31,16 @@ MAX_RANGE_DAYS = 400
 YEARS = (1990, 2200)
 """First and last year that a time range may have. Calculations with them stay within the calendar in every time zone.
 """
-_MOVING = ("1h", "24h", "7d", "30d", "90d")
-"""Ranges of a fixed length until now."""
 NO_COLUMNS = "none"
 """Value of the parameter `columns` for a table without optional columns. The form also sends it beside the chosen
 columns."""
 _HOUR_FORMAT = "%Y-%m-%dT%H:%MZ"
 _LOCAL_FORMAT = "%Y-%m-%dT%H:%M"
 """Time in the zone of the server, as browsers send it."""
-_OWN_PARAMETERS = ("text", "measure", "speed", "compared", "order", "columns", "before", "after")
+_TEXTS = {"q": "text", "by": "measure", "speed": "speed", "at": "compared", "sort": "order"}
+_TEXTS |= {name: name for name in ("columns", "before", "after")}
+"""Name in the URL → field of a text. Other pages do not have these parameters."""
+_NO_TEXTS = dict.fromkeys(_TEXTS.values(), "")
 
 
 class ViewQuery(Struct, frozen=True, kw_only=True):
@@ -133,8 +119,7 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
 
     def link_to_page(self, path: str) -> str:
         """Return the URL of another page with the same range, and without filters."""
-        own = dict.fromkeys(_OWN_PARAMETERS, "")
-        return structs.replace(self, **own, facets={}, has_notes=False).link(path)
+        return structs.replace(self, **_NO_TEXTS, facets={}, has_notes=False).link(path)
 
     @property
     def is_month(self) -> bool:
@@ -167,8 +152,7 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
 
     def hidden_fields(self) -> Iterator[tuple[str, str]]:
         """Range and filters, for a form with other parameters."""
-        own = dict.fromkeys(_OWN_PARAMETERS, "")
-        return structs.replace(self, **own)._pairs()
+        return structs.replace(self, **_NO_TEXTS)._pairs()
 
     def range_form_fields(self) -> Iterator[tuple[str, str]]:
         """All parameters without the range and the position in a list, for a form with another range."""
@@ -189,16 +173,7 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
         yield from ((name, self.facets[name]) for name in FACETS if name in self.facets)
         if self.has_notes:
             yield "notes", "1"
-        texts = {
-            "q": self.text,
-            "by": self.measure,
-            "speed": self.speed,
-            "at": self.compared,
-            "sort": self.order,
-            "columns": self.columns,
-        }
-        texts |= {"before": self.before, "after": self.after}
-        yield from ((name, text) for name, text in texts.items() if text)
+        yield from ((name, text) for name, field in _TEXTS.items() if (text := getattr(self, field)))
 
 
 def read_view_query(path: str, query: Mapping[str, Sequence[str]], now: float) -> ViewQuery:
@@ -212,6 +187,8 @@ def read_view_query(path: str, query: Mapping[str, Sequence[str]], now: float) -
     columns = ",".join(names)
     require_valid_text("columns", columns)
     range_name, start, end = _read_range(values, now)
+    texts = {field: values.get(name, "") for name, field in _TEXTS.items()}
+    texts |= {"text": texts["text"].strip(), "compared": texts["compared"].strip(), "columns": columns}
     return ViewQuery(
         path=path,
         range_name=range_name,
@@ -220,14 +197,7 @@ def read_view_query(path: str, query: Mapping[str, Sequence[str]], now: float) -
         now=now,
         facets={name: values[name] for name in FACETS if name in values},
         has_notes=values.get("notes") == "1",
-        text=values.get("q", "").strip(),
-        measure=values.get("by", ""),
-        speed=values.get("speed", ""),
-        compared=values.get("at", "").strip(),
-        order=values.get("sort", ""),
-        columns=columns,
-        before=values.get("before", ""),
-        after=values.get("after", ""),
+        **texts,
     )
 
 
@@ -300,7 +270,7 @@ def list_ranges(first_hour: int | None, now: float) -> RangeChoice:
     while name >= first and len(months) < MAX_MONTHS:
         months[name] = title_month(name)
         name = _shift_month(name, -1)
-    return RangeChoice(RANGE_TITLES, months)
+    return RangeChoice({name: _MOVING.get(name, name.capitalize()) for name in RANGES}, months)
 
 
 def _read_time(name: str, text: str) -> int:

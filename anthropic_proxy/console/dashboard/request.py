@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -82,6 +82,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         return None
     older, newer = queries.find_neighbors(context.connection, row)
     notes = [_build_note(note) for note in list_notes(row)]
+    handlings = Counter(note["handling"] for note in notes)
     hidden = context.open_texts(row.id, [row])
     stored = {one.kind: one for one in read_contents(context.connection, row.id)}
     costs = ModelCosts(context.settings)
@@ -89,6 +90,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     if row.error:  # a panel of its own shows it
         turn = structs.replace(turn, reply=[block for block in turn.reply if not block.is_error])
     texts = {kind: _shorten(one, format_json(one.data)) for kind, one in stored.items()}
+    tokens, window = row.all_input_tokens, find_max_input(context, row)
     checks = decode_checks(row.checks)
     asked = {} if row.parent else find_check_requests(context.connection, checks)
     return {
@@ -97,11 +99,11 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         "summary": summarize_outcome(row),
         "tag_parts": _describe_tag(row),
         "failed": list_failed_attempts(row),
-        "figures": [Figure(title, *describe(row)) for title, describe in _FIGURES.items()],
+        "figures": _list_figures(row),
         "timeline": build_timeline(row),
         "attempts": list_attempts(row),
         "notes": notes,
-        "note_counts": _count_handlings(notes),
+        "note_counts": " · ".join(f"{number} {name}" for name, number in handlings.items()) or "all fields unchanged",
         "adaptations": json.loads(row.adaptations or "[]"),
         "checks": list(list_check_rows(row, asked)),
         "inspections": [
@@ -128,8 +130,10 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
             fallbacks=context.settings.fallbacks,
         ),
         "content_days": context.settings.ledger_content_days,
-        "context": row.all_input_tokens,
-        "window": _describe_window(row, find_max_input(context, row)),
+        "context": tokens,
+        "window": f"{formats.percent(tokens, window)} of the window of {formats.count(window)} tokens"
+        if window and tokens
+        else "",
         **_describe_session(context, row),
     }
 
@@ -163,11 +167,6 @@ def _build_note(note: FidelityNote) -> Mapping[str, str]:
     }
 
 
-def _count_handlings(notes: Sequence[Mapping[str, str]]) -> str:
-    handlings = Counter(note["handling"] for note in notes)
-    return " · ".join(f"{number} {name}" for name, number in handlings.items()) or "all fields unchanged"
-
-
 def _describe_checks(checks: Sequence[CallCheck], asked: Mapping[str, StoredRequest]) -> str:
     """`asked`: id → request to a checking model."""
     if not asked:
@@ -185,64 +184,37 @@ def _explain_no_replay(row: StoredRequest, sent: StoredContent | None) -> str:
     return "The request cannot be sent again: only the beginning of its text is stored." if sent.is_cut else ""
 
 
-def _describe_window(row: StoredRequest, window: int | None) -> str:
-    tokens = row.all_input_tokens
-    if not (window and tokens):
-        return ""
-    return f"{formats.percent(tokens, window)} of the window of {formats.count(window)} tokens"
-
-
-def _describe_total(row: StoredRequest) -> tuple[str, str]:
+def _list_figures(row: StoredRequest) -> list[Figure]:
     start, end = (formats.clock_time(time) for time in (row.started_at, row.started_at + row.duration))
-    return formats.seconds(row.duration), f"at {start}" if start == end else f"{start} to {end}"
-
-
-def _describe_first_token(row: StoredRequest) -> tuple[str, str]:
-    if not row.first_token:
-        return formats.UNKNOWN, "no content"
-    note = f"{formats.percent(row.first_token, row.duration)} of the total"
-    if lost := sum_failed_attempt_time(row):
-        note += f" · {formats.seconds(lost)} in failed attempts and waits"
-    return formats.seconds(row.first_token), note
-
-
-def _describe_tokens(
-    describe: Callable[[StoredRequest], tuple[str, str]],
-) -> Callable[[StoredRequest], tuple[str, str]]:
-    """A request without tokens has no such figure."""
-    return lambda row: describe(row) if row.all_input_tokens or row.output_tokens else (formats.UNKNOWN, "no tokens")
-
-
-def _describe_input(row: StoredRequest) -> tuple[str, str]:
+    first = Figure("Time to first token", formats.UNKNOWN, "no content")
+    if row.first_token:
+        note = f"{formats.percent(row.first_token, row.duration)} of the total"
+        if lost := sum_failed_attempt_time(row):
+            note += f" · {formats.seconds(lost)} in failed attempts and waits"
+        first = Figure(first.label, formats.seconds(row.first_token), note)
+    found = [
+        Figure("Total", formats.seconds(row.duration), f"at {start}" if start == end else f"{start} to {end}"),
+        first,
+    ]
+    if not (row.all_input_tokens or row.output_tokens):
+        return [*found, *(Figure(title, formats.UNKNOWN, "no tokens") for title in ("Input", "Output", "Cost"))]
     tokens, cached = row.all_input_tokens, row.cache_read_tokens
-    note = f"{formats.count(cached)} read from cache, {formats.percent(cached, tokens)}"
-    return formats.count(tokens), note if cached else "none read from cache"
-
-
-def _describe_output(row: StoredRequest) -> tuple[str, str]:
+    read = f"{formats.count(cached)} read from cache, {formats.percent(cached, tokens)}"
     speed = f"{formats.rate(row.output_rate)} · " if row.output_rate else ""
     endings = {"error": row.outcome, "cancelled": "cancelled, partly estimated"}
-    return formats.count(row.output_tokens), speed + endings.get(row.outcome_class, f"stop reason {row.outcome}")
-
-
-def _describe_cost(row: StoredRequest) -> tuple[str, str]:
+    ending = endings.get(row.outcome_class, f"stop reason {row.outcome}")
     if row.cost is None:
-        note = row.price_source or f"no price of {row.prefix or row.provider}/{row.model} was known"
+        price = row.price_source or f"no price of {row.prefix or row.provider}/{row.model} was known"
     elif row.requested_cost is None:
-        note = f"no price of {row.requested_model} is known"
+        price = f"no price of {row.requested_model} is known"
     else:
-        note = f"{format_cost(row.requested_cost)} at {row.requested_model}'s price"
-    return format_cost(row.cost), note
-
-
-_FIGURES: Mapping[str, Callable[[StoredRequest], tuple[str, str]]] = {
-    "Total": _describe_total,
-    "Time to first token": _describe_first_token,
-    "Input": _describe_tokens(_describe_input),
-    "Output": _describe_tokens(_describe_output),
-    "Cost": _describe_tokens(_describe_cost),
-}
-"""Label → value and note."""
+        price = f"{format_cost(row.requested_cost)} at {row.requested_model}'s price"
+    return [
+        *found,
+        Figure("Input", formats.count(tokens), read if cached else "none read from cache"),
+        Figure("Output", formats.count(row.output_tokens), speed + ending),
+        Figure("Cost", format_cost(row.cost), price),
+    ]
 
 
 def summarize_outcome(row: StoredRequest) -> str:
@@ -285,8 +257,7 @@ def list_check_rows(row: StoredRequest, asked: Mapping[str, StoredRequest]) -> I
         if len(requests) != 1:
             yield CheckRow(tool, verdict)
         for request_id in requests:
-            one = asked.get(request_id)
-            if one is None:
+            if (one := asked.get(request_id)) is None:
                 yield CheckRow(tool, verdict, request_id)
                 continue
             own = build_verdict(found[0]) if (found := decode_checks(one.checks)) else verdict
@@ -425,15 +396,11 @@ def _attempt_bars(row: StoredRequest, attempts: Sequence[AttemptTime], scale: fl
 
 def list_attempts(row: StoredRequest) -> list[AttemptRow]:
     """The list is empty if the ledger has no times of these calls."""
-    return [
-        AttemptRow(
-            one.provider,
-            one.model,
-            f"{_failure(one)} after {formats.seconds(one.duration)}" if one.error_type else "",
-            one.error,
-        )
-        for one in decode_attempt_times(row.attempt_times)
-    ]
+    found = []
+    for one in decode_attempt_times(row.attempt_times):
+        failure = f"{_failure(one)} after {formats.seconds(one.duration)}" if one.error_type else ""
+        found.append(AttemptRow(one.provider, one.model, failure, one.error))
+    return found
 
 
 def _failure(one: AttemptTime) -> str:
@@ -442,12 +409,10 @@ def _failure(one: AttemptTime) -> str:
 
 def _phase_bars(row: StoredRequest, scale: float) -> Iterator[Bar]:
     """Yield bars for waiting and reply of the request `row`, if the times of its calls to providers are not stored."""
-    total = max(row.duration, 1)
+    total, failures = max(row.duration, 1), list_failed_attempts(row)
     first = min(row.first_token, total) if row.first_token else total
-    failures = list_failed_attempts(row)
     name = "wait for the first token" if row.first_token else "wait"
-    if failures:
-        name = "failed attempts and wait"
+    name = "failed attempts and wait" if failures else name
     role = "bad" if row.outcome_class == "error" and not row.first_token else "wait"
     yield _bar(name, role, (0, first), scale, ", ".join(failures))
     if first < total:
@@ -491,15 +456,14 @@ def list_client_events(row: StoredRequest) -> list[ClientEvent]:
             size = f", {formats.plural(one.characters, 'character')}" if one.characters else ""
             found.append(ClientEvent(_moment(one.offset + one.duration), "content_block_stop", f"{index}{size}"))
     if (hidden := len(blocks) - MAX_BLOCK_EVENTS) > 0:
-        found.append(
-            ClientEvent(_moment(blocks[MAX_BLOCK_EVENTS].offset), "…", f"{formats.plural(hidden, 'block')} more")
-        )
-    if row.outcome_class == "error":
-        return [*found, ClientEvent(_moment(row.duration), "error", row.error_type)]
-    if row.outcome_class == "cancelled":
-        return [*found, ClientEvent(_moment(row.duration), "–", "the client disconnected")]
-    end = f"stop reason {row.outcome}, {formats.count(row.output_tokens)} output tokens"
+        more = f"{formats.plural(hidden, 'block')} more"
+        found.append(ClientEvent(_moment(blocks[MAX_BLOCK_EVENTS].offset), "…", more))
     moment = _moment(row.duration)
+    if row.outcome_class == "error":
+        return [*found, ClientEvent(moment, "error", row.error_type)]
+    if row.outcome_class == "cancelled":
+        return [*found, ClientEvent(moment, "–", "the client disconnected")]
+    end = f"stop reason {row.outcome}, {formats.count(row.output_tokens)} output tokens"
     return [*found, ClientEvent(moment, "message_delta", end), ClientEvent(moment, "message_stop", "")]
 
 

@@ -111,8 +111,7 @@ def _continue_search(context: PageContext, part: PagedRows[_Placed]) -> PagedRow
 def _describe_order(order: RequestOrder | None) -> str:
     if order is None:
         return ""
-    title, direction = order[0].label, order[0].ends[not order[1]]
-    most = formats.count(MAX_SORTED_REQUESTS)
+    title, direction, most = order[0].label, order[0].ends[not order[1]], formats.count(MAX_SORTED_REQUESTS)
     return f"Sorted by {title[0].lower()}{title[1:]}, {direction} first, among the latest {most} requests of this range"
 
 
@@ -191,9 +190,7 @@ def _read_rows(context: PageContext, order: RequestOrder | None, limit: int) -> 
     query = context.query
     if _REQUEST_ID.fullmatch(query.text) and (found := find_stored_request(context.connection, query.text)):
         return PagedRows([(found, "")])
-    connection = context.connection
-    chosen = context.selection
-    form = _SORTED_POSITION if order else _TIME_POSITION
+    connection, chosen, form = context.connection, context.selection, _SORTED_POSITION if order else _TIME_POSITION
     for text in filter(None, (query.before, query.after)):
         if form.fullmatch(text) is None:
             raise InvalidRequest(
@@ -211,8 +208,8 @@ def _read_rows(context: PageContext, order: RequestOrder | None, limit: int) -> 
         last = other and (float(other[1]), int(other[2]), other[3])
         key = order[0].sort
         assert isinstance(key, ColumnElement)
-        chosen_order = SortOrder(key, is_descending=order[1])
-        ordered = list_sorted_requests(connection, chosen, chosen_order, limit + 1, before=first, after=last)
+        sorting = SortOrder(key, is_descending=order[1])
+        ordered = list_sorted_requests(connection, chosen, sorting, limit + 1, before=first, after=last)
         rows = [(one.request, "~".join(map(str, one.position))) for one in ordered]
     return page_rows(query, rows, limit, lambda placed: placed[1])
 

@@ -24,7 +24,7 @@ from anthropic_proxy.console.dashboard.tables import page_list
 from anthropic_proxy.console.ledger import request_queries as queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import tabulate_requests
-from anthropic_proxy.console.ledger.records import StoredRequest
+from anthropic_proxy.console.ledger.records import StoredRequest, UsageSums
 from anthropic_proxy.console.ledger.request_queries import SessionRow, read_several_contents
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS
 from anthropic_proxy.console.session_names import find_names
@@ -43,7 +43,7 @@ _CLOSE_SECONDS = 600
 """Time between the first and the last request of a chart, below which the axis shows seconds."""
 
 
-class SessionView(Struct, frozen=True, kw_only=True):
+class SessionView(Struct, frozen=True):
     """A session, and the one of its conversations that the page shows."""
 
     total: SessionRow
@@ -55,10 +55,10 @@ class SessionView(Struct, frozen=True, kw_only=True):
     """The shown conversation."""
     own: Sequence[StoredRequest]
     """Requests of the shown conversation."""
-    window: int | None
-    """Context window of the latest model, in tokens. None: unknown."""
     breaks: Mapping[str, CacheBreak]
     waits: Mapping[str, ToolWait]
+    window: int | None = None
+    """Context window of the latest model, in tokens. None: unknown."""
 
     @property
     def served(self) -> Sequence[StoredRequest]:
@@ -87,7 +87,7 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
         "title": find_names(context.connection, [total])[total.session],
         "session": total.session,
         "verdict": _summarize(view),
-        "figures": [Figure(title, *describe(view)) for title, describe in _FIGURES.items()],
+        "figures": _list_figures(view),
         "context_chart": _chart(own, "Context", "context", _measure_context, formats.short_count, limit=view.window),
         "cached_chart": _chart(
             own, "Read from cache", "cached", _measure_cached, lambda share: f"{share:.0f} %", breaks=view.breaks
@@ -133,16 +133,8 @@ def _read_view(context: PageContext) -> SessionView | None:
     if agent not in agents:
         raise InvalidRequest(f"by: the session has no sub-agent {agent[:40]!r}.", code="dashboard-parameter")
     own = [row for row in rows if groups[row.id] == agent]
-    view = SessionView(
-        total=total,
-        rows=rows,
-        groups=groups,
-        agent=agent,
-        own=own,
-        window=None,
-        breaks=find_cache_breaks(own, ModelCosts(context.settings)),
-        waits=find_tool_waits(own),
-    )
+    breaks = find_cache_breaks(own, ModelCosts(context.settings))
+    view = SessionView(total, rows, groups, agent, own, breaks, find_tool_waits(own))
     return structs.replace(view, window=find_max_input(context, view.served[-1])) if view.served else view
 
 
@@ -161,16 +153,30 @@ def _summarize(view: SessionView) -> str:
     return verdict
 
 
-def _count_requests(view: SessionView) -> tuple[str, str]:
-    sums = view.total.sums
+def _list_figures(view: SessionView) -> list[Figure]:
+    sums, largest = view.total.sums, view.total.max_context
     errors = formats.plural(sums.errors, "error")
     if apart := sum(row.outcome_class == "error" and view.groups[row.id] == _BACKGROUND for row in view.rows):
         errors += f", {apart:,} in the background"
-    return formats.count(sums.requests), errors
+    latest = f"{formats.count(view.served[-1].all_input_tokens if view.served else 0)} in the latest request"
+    if view.window:
+        share = formats.percent(largest, view.window)
+        latest = f"{share} of the window of {formats.short_count(view.window)}; {latest}"
+    cached = f"{formats.short_count(sums.cache_read_tokens)} tokens"
+    if view.breaks:
+        cached += f"; {formats.plural(len(view.breaks), 'break')}"
+        if more := sum(one.cost or 0 for one in view.breaks.values()):
+            cached += f", {format_cost(more)} more"
+    return [
+        Figure("Requests", formats.count(sums.requests), errors),
+        Figure("Cost", *_describe_cost(sums)),
+        Figure("Largest context", formats.count(largest), latest),
+        Figure("Output", formats.count(sums.output_tokens), "tokens"),
+        Figure("Input read from cache", formats.percent(sums.cache_read_tokens, sums.all_input_tokens), cached),
+    ]
 
 
-def _describe_cost(view: SessionView) -> tuple[str, str]:
-    sums = view.total.sums
+def _describe_cost(sums: UsageSums) -> tuple[str, str]:
     if not sums.all_tokens:
         return formats.UNKNOWN, "no tokens"
     known, each = sums.requests - sums.unknown_cost_requests, "no price is known"
@@ -181,35 +187,6 @@ def _describe_cost(view: SessionView) -> tuple[str, str]:
     if sums.unknown_cost_requests and sums.known_cost:
         each += f"; {sums.unknown_cost_requests:,} unknown"
     return format_cost(sums.cost, sums.unknown_cost_requests), each
-
-
-def _describe_context(view: SessionView) -> tuple[str, str]:
-    largest = view.total.max_context
-    latest = f"{formats.count(view.served[-1].all_input_tokens if view.served else 0)} in the latest request"
-    if view.window:
-        share = formats.percent(largest, view.window)
-        latest = f"{share} of the window of {formats.short_count(view.window)}; {latest}"
-    return formats.count(largest), latest
-
-
-def _describe_cache(view: SessionView) -> tuple[str, str]:
-    sums = view.total.sums
-    cached = f"{formats.short_count(sums.cache_read_tokens)} tokens"
-    if view.breaks:
-        cached += f"; {formats.plural(len(view.breaks), 'break')}"
-        if more := sum(one.cost or 0 for one in view.breaks.values()):
-            cached += f", {format_cost(more)} more"
-    return formats.percent(sums.cache_read_tokens, sums.all_input_tokens), cached
-
-
-_FIGURES: Mapping[str, Callable[[SessionView], tuple[str, str]]] = {
-    "Requests": _count_requests,
-    "Cost": _describe_cost,
-    "Largest context": _describe_context,
-    "Output": lambda view: (formats.count(view.total.sums.output_tokens), "tokens"),
-    "Input read from cache": _describe_cache,
-}
-"""Label → value and note."""
 
 
 def _measure_context(group: Sequence[StoredRequest]) -> float | None:

@@ -25,13 +25,7 @@ from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest, find_similar_choice
 from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.problems import find_problems
-from anthropic_proxy.gateway.settings import (
-    CONFIG_FILE,
-    Settings,
-    copy_environment,
-    is_fixed_variable,
-    load_settings,
-)
+from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, copy_environment, is_fixed_variable, load_settings
 from anthropic_proxy.gateway.settings.files import (
     decode_env_text,
     format_env_line,
@@ -52,8 +46,6 @@ _SAVED = {
     "start": "Written to .env. The previous file is .env.bak. To use the value, {}.",
 }
 _POLLS, _POLL_SECONDS = 20, 0.1
-
-
 _OTHERS = "Configuration file and network"
 """Title of the group of settings that are no variables of `.env`."""
 
@@ -108,7 +100,7 @@ async def _show_setting(form: OpenedForm) -> RouteResponse:
     name, saved = (form.request.query.get(key, [""])[-1] for key in ("name", "saved"))
     gateway = form.site.gateway
     values = await asyncio.to_thread(load_setting_form, gateway.settings, gateway.catalog, name)
-    text = _SAVED.get(saved, "").format(form.site.gateway.settings.start_again)
+    text = _SAVED.get(saved, "").format(gateway.settings.start_again)
     models = await asyncio.to_thread(_list_models, form, name)
     return await form.respond("setting.html", {**values, "saved": text, "models": models})
 
@@ -155,11 +147,11 @@ async def _change_setting(form: OpenedForm, sent: Mapping[str, str]) -> RouteRes
         name = sent.get("name", "")
         models = await asyncio.to_thread(_list_models, form, name)
         if (proposal := values["proposal"]) is not None and models:
-            available = [one.id for one in form.site.gateway.list_models()]
+            available = [one.id for one in gateway.list_models()]
             unlisted = await asyncio.to_thread(list_unlisted_models, proposal.value, available)
             values = {**values, "proposal": structs.replace(proposal, warnings=[*proposal.warnings, *unlisted])}
         return await form.respond("setting.html", {**values, "models": models})
-    is_reloaded = await reload_settings(form.site.gateway)
+    is_reloaded = await reload_settings(gateway)
     return redirect(f"{SETTINGS_EDIT_PATH}?name={quote(sent['name'])}&saved={'now' if is_reloaded else 'start'}")
 
 
@@ -167,16 +159,8 @@ def load_setting_form(settings: Settings, catalog: Catalog, name: str) -> Mappin
     """Raises `InvalidRequest` if the setting does not exist, or cannot be changed in the dashboard."""
     row = _require_editable(settings, catalog, name)
     value = "" if is_secret_variable(name) or row.source == "default" else row.value
-    return {
-        "row": row,
-        "meaning": row.help,
-        "value": value,
-        "is_secret": is_secret_variable(name),
-        "proposal": None,
-        "problem": "",
-        "repeat": "",
-        "saved": "",
-    }
+    shown = {"row": row, "meaning": row.help, "value": value, "is_secret": is_secret_variable(name)}
+    return {**shown, "proposal": None, "problem": "", "repeat": "", "saved": ""}
 
 
 def _require_editable(settings: Settings, catalog: Catalog, name: str) -> SettingRow:
@@ -205,8 +189,7 @@ def submit_setting_form(
             return {**values, "proposal": proposal}, True
     except InvalidRequest as error:
         return {**values, "value": "" if values["is_secret"] else value, "problem": error.message}, False
-    shown = "" if proposal.is_secret else proposal.value
-    repeat = entered if proposal.is_secret else ""
+    shown, repeat = ("", entered) if proposal.is_secret else (proposal.value, "")
     return {**values, "value": shown, "proposal": proposal, "repeat": repeat}, False
 
 
@@ -321,9 +304,4 @@ PAGE = Page(
     tables={"settings": PageTable(_tabulate_settings, reads_ledger=False)},
     adds_up=False,
 )
-FORM = Form(
-    section="Settings",
-    page_path="/dashboard/settings",
-    show=_show_setting,
-    submit=_change_setting,
-)
+FORM = Form(section="Settings", page_path="/dashboard/settings", show=_show_setting, submit=_change_setting)

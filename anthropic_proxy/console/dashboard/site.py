@@ -31,6 +31,7 @@ from anthropic_proxy.console.dashboard.page import (
     PageContext,
     PageTable,
     ResultT,
+    StateLine,
     WaitFor,
 )
 from anthropic_proxy.console.dashboard.permissions import (
@@ -43,11 +44,7 @@ from anthropic_proxy.console.dashboard.permissions import (
 )
 from anthropic_proxy.console.dashboard.query import list_ranges, read_view_query
 from anthropic_proxy.console.dashboard.settings import reload_settings
-from anthropic_proxy.console.dashboard.sign_in import (
-    SIGN_IN_PATH,
-    BrowserSessions,
-    find_session,
-)
+from anthropic_proxy.console.dashboard.sign_in import SIGN_IN_PATH, BrowserSessions, find_session
 from anthropic_proxy.console.dashboard.tables import list_filters, name_providers
 from anthropic_proxy.console.dashboard.web import (
     MAX_TARGET_CHARACTERS,
@@ -60,8 +57,8 @@ from anthropic_proxy.console.dashboard.web import (
     is_https,
     read_own_form,
     redirect,
-    render_message,
     render_page,
+    render_public_page,
     require_token,
 )
 from anthropic_proxy.console.doctor.runs import DoctorRuns
@@ -129,12 +126,6 @@ class Progress(Struct):
     """Number of stored requests that the page adds up. -1: not yet known."""
 
 
-class StateLine(Struct, frozen=True):
-    sign: str
-    role: str
-    text: str
-
-
 def describe_ledger(ledger: LedgerState | None, facts: LedgerExtent | None, now: float) -> list[StateLine]:
     """`ledger` is None if the ledger is disabled. `facts` has the time of the latest stored request; None: the ledger
     cannot be read.
@@ -143,18 +134,13 @@ def describe_ledger(ledger: LedgerState | None, facts: LedgerExtent | None, now:
         return []
     lines = []
     since = ledger.waiting_since
-    is_late = since is not None and now - since > STALE_SECONDS
+    age = f" Requests are still served.{_describe_age(ledger, facts, now)}"
     if ledger.problem:
-        lines.append(StateLine("✕", "error", f"{ledger.problem} Requests are still served.{_age(ledger, facts, now)}"))
-    elif is_late and since is not None:
-        lines.append(
-            StateLine(
-                "!",
-                "warn",
-                f"Stale: no request has been stored since {formats.clock_time(since * MICROSECONDS)}, because the "
-                f"database does not answer. Requests are still served.{_age(ledger, facts, now)}",
-            )
-        )
+        lines.append(StateLine("✕", "error", ledger.problem + age))
+    elif since is not None and now - since > STALE_SECONDS:
+        time_of_day = formats.clock_time(since * MICROSECONDS)
+        text = f"Stale: no request has been stored since {time_of_day}, because the database does not answer.{age}"
+        lines.append(StateLine("!", "warn", text))
     if ledger.clock_problem:
         lines.append(StateLine("!", "warn", ledger.clock_problem))
     if ledger.dropped_rows:
@@ -164,7 +150,7 @@ def describe_ledger(ledger: LedgerState | None, facts: LedgerExtent | None, now:
     return lines
 
 
-def _age(ledger: LedgerState, facts: LedgerExtent | None, now: float) -> str:
+def _describe_age(ledger: LedgerState, facts: LedgerExtent | None, now: float) -> str:
     text = ""
     if ledger.queued_rows:
         waiting = formats.plural(ledger.queued_rows, "request")
@@ -222,10 +208,7 @@ class LedgerConnections:
 
 
 async def respond_with_early_flush(
-    request: RouteRequest,
-    page: Awaitable[RouteResponse],
-    render_head: Callable[[], RouteResponse],
-    progress: Progress,
+    request: RouteRequest, page: Awaitable[RouteResponse], render_head: Callable[[], RouteResponse], progress: Progress
 ) -> RouteResponse:
     """Return the response of `page`. If it is slow and adds up many requests, its head is sent before its content."""
     task = asyncio.ensure_future(page)
@@ -314,17 +297,9 @@ class Site:
         def wait_for(call: Coroutine[None, None, ResultT], /) -> ResultT:
             return asyncio.run_coroutine_threadsafe(call, loop).result(_STORE_SECONDS)
 
-        progress = Progress()
-        response = self._threads.run(
-            _name_reader(request, session),
-            self._render,
-            page,
-            request,
-            session,
-            running,
-            wait=wait_for,
-            progress=progress,
-        )
+        progress, name = Progress(), _name_reader(request, session)
+        render = partial(self._render, page, request, session, running, wait=wait_for, progress=progress)
+        response = self._threads.run(name, render)
         if "format" in request.query or page.missing or not page.adds_up:
             return await response
 
@@ -352,21 +327,21 @@ class Site:
 
     async def _respond_error(self, request: RouteRequest, error: ProxyError, section: str) -> RouteResponse:
         """The page has the navigation, unless the user is not signed in."""
-        session = None
+        session: Session | None = None
         status = error.status
-        message = error.message
         headers = {} if error.retry_after is None else {"retry-after": str(ceil(error.retry_after))}
         with suppress(ProxyBusy):  # the store with the sessions is not available, which may be the error itself
             session = await find_session(self, request)
         if session is None and not request.client.name:
-            return await asyncio.to_thread(render_message, request, message, status=status, headers=headers)
+            values = {"message": error.message}
+            return await asyncio.to_thread(
+                render_public_page, request, "error.html", "Dashboard", values, status=status, headers=headers
+            )
         setting = ""
         if error.code == "virtual-keys-off":
             section, setting = "Keys", "VIRTUAL_KEYS=true"
-        render = self.render_error
-        return await asyncio.to_thread(
-            render, request, session, section, status, message, headers=headers, setting=setting
-        )
+        render = partial(self.render_error, request, session, section, status, error.message)
+        return await asyncio.to_thread(render, headers=headers, setting=setting)
 
     def render_error(
         self,
@@ -470,35 +445,32 @@ class Site:
                     store=self.gateway.store,
                     wait_for=wait,
                     path_parameters=dict(request.path_parameters),
-                    form_token=session.form_token if session else "",
                     rights=rights,
                     keys=keys,
                     open_texts=self._build_open_texts(access, request, session),
                 )
-                progress.requests = found.facts.requests
-                frame |= {
-                    "query": query,
-                    "tables": list(page.tables),
-                    "ranges": list_ranges(found.facts.first_hour, found.now),
-                }
-                frame["filters"] = list_filters(query, name_providers(self.gateway.settings))
-                known = found.facts if ledger.problem is None else None
+                progress.requests = facts.requests
+                known = facts if ledger.problem is None else None
                 if known is None:
                     text = "Ledger: not available"
                 elif known.first_hour is None:
                     text = "Ledger: empty"
                 else:
-                    since = formats.local_datetime(known.first_hour * MICROSECONDS_PER_HOUR)
-                    text = f"Ledger: {formats.plural(known.requests, 'request')} since {since.day} {since:%b}"
+                    since = formats.local_day(known.first_hour * MICROSECONDS_PER_HOUR)
+                    text = f"Ledger: {formats.plural(known.requests, 'request')} since {since}"
                 lines = describe_ledger(self.gateway.ledger_state, known, self._clock())
                 lines += [] if ledger.problem is None else [ledger.problem]
                 frame |= {
-                    "running": found.running,
+                    "query": query,
+                    "tables": list(page.tables),
+                    "ranges": list_ranges(facts.first_hour, found.now),
+                    "filters": list_filters(query, name_providers(self.gateway.settings)),
+                    "running": running,
                     "state": lines,
                     "ledger_text": text,
-                    "can_read": ledger.problem is None,
+                    "can_read": found.can_read,
                 }
-                context = limit_range(found, frame["state"]) if page.searches_requests else found
+                context = limit_range(found, lines) if page.searches_requests else found
                 values = None
                 if "format" not in request.query:
                     values = page.build(context)

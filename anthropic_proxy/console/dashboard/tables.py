@@ -218,10 +218,6 @@ def _cost(name: str, title: str, field: str, description: str = "", style: str =
     return TableColumn(name, title, show, _stored[field], description, style=style)
 
 
-def _show_cached_share(row: StoredRequest) -> str:
-    return formats.percent(row.cache_read_tokens, row.all_input_tokens)
-
-
 COLUMNS: Sequence[TableColumn[StoredRequest]] = (
     _label("project", "Project", "project"),
     TableColumn("session", "Session", lambda row: _short(row.session), is_early=True),
@@ -245,7 +241,14 @@ COLUMNS: Sequence[TableColumn[StoredRequest]] = (
     TableColumn(
         "in", "In", lambda row: formats.count(row.all_input_tokens or None), _context, "Input tokens", is_early=True
     ),
-    TableColumn("cached", "Cached", _show_cached_share, _cached_share, "Share of input read from cache", style="muted"),
+    TableColumn(
+        "cached",
+        "Cached",
+        lambda row: formats.percent(row.cache_read_tokens, row.all_input_tokens),
+        _cached_share,
+        "Share of input read from cache",
+        style="muted",
+    ),
     _count("cache-write", "Cache write", "cache_write_tokens", "all_input_tokens", "Cache write tokens"),
     _count("out", "Out", "output_tokens", "all_input_tokens", "Output tokens"),
     _count("thinking", "Thinking", "thinking_tokens", "output_tokens", "Thinking tokens"),
@@ -351,8 +354,6 @@ def format_requested_cost(sums: UsageSums) -> str:
 
 
 _MAX_SESSION_CHARACTERS = 48
-
-
 Names = Mapping[tuple[str, str], str]
 """Name of a facet and one of its values → text for the value, if it is not the value itself."""
 
@@ -395,15 +396,8 @@ def page_rows(
 
     `found`: at most `limit` rows and one more, which follow the position `before` of the URL, or precede `after`.
     """
-    has_more = len(found) > limit
-    if query.after:
-        shown = found[-limit:]
-        has_newer = has_more
-        has_older = True
-    else:
-        shown = found[:limit]
-        has_newer = bool(query.before)
-        has_older = has_more
+    shown, has_more = found[-limit:] if query.after else found[:limit], len(found) > limit
+    has_newer, has_older = (has_more, True) if query.after else (bool(query.before), has_more)
     newer = query.link(after=find_position(shown[0]), before="") if shown and has_newer else ""
     older = query.link(before=find_position(shown[-1]), after="") if shown and has_older else ""
     return PagedRows(shown, newer, older)
@@ -415,9 +409,7 @@ def page_list(
     """Return the part of a complete list that the URL selects, and the number of rows before it. A position that is not
     in the list selects its first part.
     """
-    positions = [find_position(row) for row in rows]
-    start = 0
-    end = len(rows)
+    positions, start, end = [find_position(row) for row in rows], 0, len(rows)
     if query.before in positions:
         start = positions.index(query.before) + 1
     elif query.after in positions:

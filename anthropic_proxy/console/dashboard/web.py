@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qs, quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -100,23 +100,18 @@ def resolve_redirect_path(target: str) -> str:
     return target if is_own and is_short and "\\" not in target and target.isprintable() else "/dashboard"
 
 
-class FormToken(NamedTuple):
-    """Random text that each form of one browser contains, as protection against forms of other sites."""
-
-    token: str
-    set_cookie: str = ""
-    """Value of a header `Set-Cookie` that stores the token. "": the browser has it in its session or a cookie."""
-
-
-def find_or_create_form_token(request: RouteRequest, session: Session | None, *, is_https: bool) -> FormToken:
+def find_or_create_form_token(request: RouteRequest, session: Session | None, *, is_https: bool) -> tuple[str, str]:
+    """Return the random text that each form of one browser contains, as protection against forms of other sites, and
+    the value of a header `Set-Cookie` that stores it. "": the browser has it in its session or a cookie.
+    """
     if session is not None:
-        return FormToken(session.form_token)
+        return session.form_token, ""
     token = find_cookie(request.headers.get("cookie", ""), TOKEN_COOKIE)
     if len(token) >= 32:
-        return FormToken(token)
+        return token, ""
     token = secrets.token_urlsafe(32)
     secure = "; Secure" if is_https else ""
-    return FormToken(token, f"{TOKEN_COOKIE}={token}; Path=/dashboard; HttpOnly; SameSite=Strict{secure}")
+    return token, f"{TOKEN_COOKIE}={token}; Path=/dashboard; HttpOnly; SameSite=Strict{secure}"
 
 
 def require_token(request: RouteRequest, session: Session | None, presented: str) -> None:
@@ -199,23 +194,12 @@ def load_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    functions = (
-        *(formats.count, formats.short_count, format_cost, formats.seconds, formats.percent, formats.rate),
-        *(
-            formats.clock_time,
-            formats.local_day,
-            formats.day_and_time,
-            formats.full_time,
-            formats.describe_zone,
-            formats.ago,
-        ),
-        *(formats.plural, formats.provider_role, session_link, trace_sparkline, name_program),
-        *(mark_up, title_month, formats.keep_units, name_target),
-    )
-    environment.globals |= {function.__name__: function for function in functions}
-    environment.globals["UNKNOWN"] = formats.UNKNOWN
-    environment.globals |= {"version": __version__, "assets": load_assets()}
-    environment.globals |= {"BASE": BASE, "HEIGHT": HEIGHT}
+    of_formats = "count short_count seconds percent rate clock_time local_day day_and_time full_time describe_zone ago"
+    for name in [*of_formats.split(), "plural", "provider_role", "keep_units", "UNKNOWN"]:
+        environment.globals[name] = getattr(formats, name)
+    for function in (format_cost, session_link, trace_sparkline, name_program, mark_up, title_month, name_target):
+        environment.globals[function.__name__] = function
+    environment.globals |= {"version": __version__, "assets": load_assets(), "BASE": BASE, "HEIGHT": HEIGHT}
     environment.tests["failed"] = lambda panel: isinstance(panel, FailedPanel)
     return environment
 
@@ -235,9 +219,8 @@ def render_page(
         **SECURITY_HEADERS,
         **(headers or {}),
     }
-    return compress_response(
-        request, RouteResponse(status=status, headers=fields, body=text.encode("utf-8", "replace"))
-    )
+    response = RouteResponse(status=status, headers=fields, body=text.encode("utf-8", "replace"))
+    return compress_response(request, response)
 
 
 def render_public_page(
@@ -252,9 +235,3 @@ def render_public_page(
     """Return the response with a page that needs no sign-in, such as the sign-in page, without links to other pages."""
     frame = {"title": title, "section": "", "pages": (), "theme": "", "running": (), "form_token": "", "live": False}
     return render_page(request, template, {**frame, **values}, status=status, headers=headers)
-
-
-def render_message(
-    request: RouteRequest, message: str, *, status: int, headers: Mapping[str, str] | None = None
-) -> RouteResponse:
-    return render_public_page(request, "error.html", "Dashboard", {"message": message}, status=status, headers=headers)
