@@ -130,8 +130,8 @@ _CONNECTION_REMEDIES = {
 def _use_another(diagnosis: Diagnosis, failure: Failure, run: _Run) -> Iterator[Fix]:
     """Propose another examined model, else the same examination later."""
     again = "Try again later: " if failure.kind in ("server", "quota") else ""
-    name, alternative = diagnosis.backend.name, _find_alternative(diagnosis, run, lambda other: other.problem is None)
-    remedy = alternative or f"{again}anthropic-proxy doctor {quote_word(name)}"
+    name = diagnosis.backend.name
+    remedy = _find_alternative(diagnosis, run, run.diagnoses) or f"{again}anthropic-proxy doctor {quote_word(name)}"
     yield Fix(name=name, problem=_sentence(failure.message), remedy=remedy)
 
 
@@ -202,7 +202,8 @@ def _fix_features(diagnosis: Diagnosis, run: _Run) -> Iterator[Fix]:
     for probe, verb in (("streaming", "sends no text"), ("tools", "calls no tools"), ("images", "rejects images")):
         if diagnosis.state_of(probe) != "unsupported" or not backend.tiers:
             continue
-        remedy = _find_alternative(diagnosis, run, lambda other, probe=probe: other.state_of(probe) == "works")
+        works = [other for other in run.diagnoses if other.state_of(probe) == "works"]
+        remedy = _find_alternative(diagnosis, run, works)
         if remedy or probe != "images":
             yield Fix(
                 name=backend.name,
@@ -212,9 +213,8 @@ def _fix_features(diagnosis: Diagnosis, run: _Run) -> Iterator[Fix]:
 
     window = find_context_window(diagnosis)
     if window is not None and window < MIN_SESSION_TOKENS and backend.tiers:
-        remedy = _find_alternative(
-            diagnosis, run, lambda other: (find_context_window(other) or 0) >= MIN_SESSION_TOKENS
-        )
+        larger = [other for other in run.diagnoses if (find_context_window(other) or 0) >= MIN_SESSION_TOKENS]
+        remedy = _find_alternative(diagnosis, run, larger)
         if backend.target.provider.uses_installed_models:
             remedy, place = f"OLLAMA_CONTEXT_LENGTH={_LARGER_WINDOW}", "in the environment of ollama serve"
         if remedy:
@@ -230,13 +230,12 @@ def _fix_features(diagnosis: Diagnosis, run: _Run) -> Iterator[Fix]:
         yield Fix(name=diagnosis.backend.name, problem=text, remedy="the table below, in anthropic-proxy.toml")
 
 
-def _find_alternative(diagnosis: Diagnosis, run: _Run, is_suitable: Callable[[Diagnosis], bool]) -> str:
+def _find_alternative(diagnosis: Diagnosis, run: _Run, suitable: Sequence[Diagnosis]) -> str:
     """Return the setting that selects another examined model.
 
     "": no examined model is suitable, or no setting selects one.
     """
-    others = (other for other in run.diagnoses if other is not diagnosis and other.problem is None)
-    chosen = next((other for other in others if is_suitable(other)), None)
+    chosen = next((other for other in suitable if other is not diagnosis and other.problem is None), None)
     if chosen is None or not diagnosis.backend.tiers:
         return ""
     return _assign(diagnosis.backend, chosen.backend.prefixed_id, run)
