@@ -4,8 +4,7 @@ A refresh sets team and rules of a person by the table of its group. After a cha
 the next refresh: each instance applies the tables itself, and the first one changes the rows.
 """
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -29,7 +28,7 @@ def list_refused(settings: Settings, people: Mapping[str, OidcUser]) -> frozense
     return frozenset(key for key, user in people.items() if _find_group(settings, user) is None)
 
 
-def apply_group_tables(settings: Settings, connection: Reader, clock: Callable[[], float] = time.time) -> None:
+def apply_group_tables(settings: Settings, connection: Reader) -> None:
     """Give each person team and rules of its table. A person without a table keeps its own, because the next settings
     may have the table again.
     """
@@ -43,7 +42,7 @@ def apply_group_tables(settings: Settings, connection: Reader, clock: Callable[[
             continue
         fields: Mapping[str, Any] = {"team": group.team, **structs.asdict(group.rules)}
         with (
-            open_administration(settings, "settings ([sign_in.groups])", clock) as administration,
+            open_administration(settings, "settings ([sign_in.groups])") as administration,
             suppress(InvalidRequest),  # the key is revoked or cannot be read, so it is refused anyway
         ):
             administration.execute(KeyCommand(action="person", target=user.email, fields=fields))
