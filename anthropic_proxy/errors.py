@@ -41,6 +41,7 @@ client connection after the response.
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from importlib.util import find_spec
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -278,6 +279,19 @@ class ConfigurationError(ProxyError):
     def __init__(self, *messages: str, code: str = "") -> None:
         super().__init__("\n".join(messages), code=code)
         self.messages = messages
+
+
+def is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # the package that contains it
+        return False
+
+
+def require_package(package: str, subject: str, extra: str) -> None:
+    """Raise `ConfigurationError` if an optional package is missing. `subject`, `extra`: as in `MissingExtra`."""
+    if not is_installed(package):
+        raise ConfigurationError(MissingExtra(subject, extra).message, code=MissingExtra.code)
 
 
 class InternalError(ProxyError):

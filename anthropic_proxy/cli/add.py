@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, requires, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +15,7 @@ from cyclopts import Parameter
 from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import is_temporary_installation
-from anthropic_proxy.errors import PACKAGE, ConfigurationError, join_with_and, suggest_name
+from anthropic_proxy.errors import PACKAGE, ConfigurationError, is_installed, join_with_and, suggest_name
 from anthropic_proxy.gateway.platforms.processes import find_program
 from anthropic_proxy.gateway.settings import copy_environment
 from anthropic_proxy.gateway.settings.place import find_checkout
@@ -41,11 +40,7 @@ _MADE_BY_UV = compile_later(r"^uv\s*=", re.MULTILINE)
 _REQUIREMENT = compile_later(r"(.+?) *; *extra *== *['\"](.+)['\"]", most=500)
 
 
-def add(
-    *extras: str,
-    as_text: Annotated[bool, Parameter(name="--print")] = False,
-    as_json: bool = False,
-) -> None:
+def add(*extras: str, as_text: Annotated[bool, Parameter(name="--print")] = False, as_json: bool = False) -> None:
     """Parameters
     ----------
     extras
@@ -77,7 +72,7 @@ def add(
         prefix=Path(sys.prefix),
         checkout=find_checkout(),
         environ=copy_environment(),
-        has_pip=find_spec("pip") is not None,
+        has_pip=is_installed("pip"),
     )
     if as_text:
         shown = subprocess.list2cmdline(command) if sys.platform == "win32" else shlex.join(command)

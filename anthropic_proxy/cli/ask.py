@@ -42,12 +42,7 @@ _WORDS = compile_later(r" *[^ \n]+| *\n\s*| +")
 _INPUT_COUNTS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 
 
-def ask(
-    question: str | None = None,
-    *,
-    model: str = DEFAULT_MODEL,
-    as_json: bool = False,
-) -> None:
+def ask(question: str | None = None, *, model: str = DEFAULT_MODEL, as_json: bool = False) -> None:
     """Parameters
     ----------
     question

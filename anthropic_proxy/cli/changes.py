@@ -175,8 +175,20 @@ def _compare_formats(
         yield FidelityNote("dropped", "thinking", "the upstream request contains no setting for reasoning")
     yield from _compare_tools(body, sent, renamed_tools)
     fields = list_fields(body)
-    yield from _compare_cache_marks(fields, sent)
-    yield from _compare_texts(fields, sent)
+    sends_marks = any(key == "cache_control" for key in _keys(sent))
+    for field, values in fields.items():
+        if field.partition(".")[0] in ("system", "tools", "messages") and "cache_control" in set(_keys(values)):
+            if sends_marks:
+                reason = "the proxy sets the cache marks of this provider"
+                yield FidelityNote("approximated", f"{field}.cache_control", reason)
+            else:
+                yield _untranslated(f"{field}.cache_control")
+    arrived = "\0".join(leaf for _, leaf in _leaves(sent) if isinstance(leaf, str))
+    for field in ("system", "messages.text"):
+        blocks = [each for value in fields.get(field, ()) for each in (value if isinstance(value, list) else [value])]
+        texts = (block.get("text") if isinstance(block, dict) else block for block in blocks)
+        if any(isinstance(text, str) and text.strip() not in arrived for text in texts):
+            yield FidelityNote("approximated", field, "the upstream request contains a changed text")
 
 
 def _compare_field(
@@ -207,26 +219,6 @@ def _compare_field(
         yield from (_untranslated(f"{name}.{key}") for key in value.keys() - _NESTED_FIELDS[name])
     elif name not in _OTHER_FIELDS and sent.get(name) != value:
         yield _untranslated(name)
-
-
-def _compare_cache_marks(fields: Mapping[str, Sequence[Any]], sent: Mapping[str, Any]) -> Iterator[FidelityNote]:
-    sends_marks = any(key == "cache_control" for key in _keys(sent))
-    for field, values in fields.items():
-        if field.partition(".")[0] in ("system", "tools", "messages") and "cache_control" in set(_keys(values)):
-            if sends_marks:
-                reason = "the proxy sets the cache marks of this provider"
-                yield FidelityNote("approximated", f"{field}.cache_control", reason)
-            else:
-                yield _untranslated(f"{field}.cache_control")
-
-
-def _compare_texts(fields: Mapping[str, Sequence[Any]], sent: Mapping[str, Any]) -> Iterator[FidelityNote]:
-    arrived = "\0".join(leaf for _, leaf in _leaves(sent) if isinstance(leaf, str))
-    for field in ("system", "messages.text"):
-        blocks = [each for value in fields.get(field, ()) for each in (value if isinstance(value, list) else [value])]
-        texts = (block.get("text") if isinstance(block, dict) else block for block in blocks)
-        if any(isinstance(text, str) and text.strip() not in arrived for text in texts):
-            yield FidelityNote("approximated", field, "the upstream request contains a changed text")
 
 
 def _untranslated(field: str) -> FidelityNote:

@@ -47,11 +47,7 @@ NO_PROVIDER = "{demo}. It has no model. Next:  anthropic-proxy init"
 
 
 def load_command_settings(
-    *,
-    resolves_keys: bool = False,
-    of_running_proxy: bool = True,
-    names_source: bool = False,
-    is_client: bool = False,
+    *, resolves_keys: bool = False, of_running_proxy: bool = True, names_source: bool = False, is_client: bool = False
 ) -> Settings:
     """Return the settings of a command: those of the proxy that it uses, with its port, else those of the command.
 

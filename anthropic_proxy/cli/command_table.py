@@ -28,19 +28,13 @@ COMMANDS: Mapping[str, Command] = {
         """Choose a provider and its models, test the key and write the settings to .env.
 
 Existing lines change only if you agree. Without a terminal, each line of standard input is an answer.""",
-        (
-            "init",
-            "init --provider openai --key-from-env OPENAI_API_KEY --yes",
-        ),
+        ("init", "init --provider openai --key-from-env OPENAI_API_KEY --yes"),
         panel=_FIRST_STEPS,
     ),
     "serve": Command(
         "commands:serve",
         "Serve the Anthropic Messages API until SIGINT (Ctrl+C) or SIGTERM stops the server.",
-        (
-            "serve",
-            "serve --port 8083",
-        ),
+        ("serve", "serve --port 8083"),
         panel=_FIRST_STEPS,
     ),
     "code": Command(
@@ -50,10 +44,7 @@ Existing lines change only if you agree. Without a terminal, each line of standa
 The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped afterwards. Claude Code gets the
 address, a credential, the names of the real models, and the input and output limits of the mapped model. Unless you
 have set them yourself, it also gets a status line, and tool search if the tools are large for the model.""",
-        (
-            "code",
-            "code --resume",
-        ),
+        ("code", "code --resume"),
         panel=_FIRST_STEPS,
     ),
     "run": Command(
@@ -71,10 +62,7 @@ The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped a
         """Send one question through the proxy and print the reply while it arrives.
 
 The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped afterwards.""",
-        (
-            'ask "hello"',
-            'ask --model openai/gpt-4.1 "hello"',
-        ),
+        ('ask "hello"', 'ask --model openai/gpt-4.1 "hello"'),
         panel=_FIRST_STEPS,
     ),
     "env": Command(
@@ -82,11 +70,7 @@ The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped a
         """Print the variables for Claude Code and the Anthropic SDKs, as shell commands.
 
 Use `eval` to set them in the shell itself.""",
-        (
-            "env",
-            "env --shell fish",
-            'eval "$(anthropic-proxy env)"',
-        ),
+        ("env", "env --shell fish", 'eval "$(anthropic-proxy env)"'),
         panel=_FIRST_STEPS,
     ),
     "logs": Command(
@@ -96,31 +80,19 @@ Use `eval` to set them in the shell itself.""",
 The lines are the same as in the log of the proxy, for the requests of all its workers. They contain no message
 content. Requests that the proxy no longer keeps come from the ledger. If no proxy runs, all requests come from the
 ledger.""",
-        (
-            "logs",
-            "logs --errors",
-            "logs --live",
-        ),
+        ("logs", "logs --errors", "logs --live"),
         panel=_EACH_DAY,
     ),
     "usage": Command(
         "usage:usage",
         "Show requests, tokens and costs, from the ledger of this machine or from DATABASE_URL.",
-        (
-            "usage --since 7d --by day",
-            "usage --since yesterday --by project",
-            "usage --since 30d --csv",
-        ),
+        ("usage --since 7d --by day", "usage --since yesterday --by project", "usage --since 30d --csv"),
         panel=_EACH_DAY,
     ),
     "models": Command(
         "models:models",
         "Show the model that each Claude model is sent to, or the models of a provider, with limits and prices.",
-        (
-            "models",
-            "models openai",
-            "models openai/gpt-4.1",
-        ),
+        ("models", "models openai", "models openai/gpt-4.1"),
         panel=_EACH_DAY,
     ),
     "explain": Command(
@@ -142,11 +114,7 @@ Exit status 0: the request was served, or would be sent; 1: it failed, or the pr
     "routes": Command(
         "routes:routes",
         "Show the routes of anthropic-proxy.toml, or explain one.",
-        (
-            "routes list",
-            "routes explain request.json",
-            "routes explain request.json --key alice --at 2026-11-20T23:30",
-        ),
+        ("routes list", "routes explain request.json", "routes explain request.json --key alice --at 2026-11-20T23:30"),
         panel=_EACH_DAY,
     ),
     "replay": Command(
@@ -155,10 +123,7 @@ Exit status 0: the request was served, or would be sent; 1: it failed, or the pr
 
 The ledger must have the text of the request (LEDGER_CONTENT=true), in which keys are redacted. The proxy on PORT
 is used if it runs. Otherwise a proxy is started and stopped afterwards.""",
-        (
-            "replay req_01JD8QWK5T",
-            "replay --last --model openai/gpt-4.1",
-        ),
+        ("replay req_01JD8QWK5T", "replay --last --model openai/gpt-4.1"),
         panel=_EACH_DAY,
     ),
     "doctor": Command(
@@ -167,30 +132,19 @@ is used if it runs. Otherwise a proxy is started and stopped afterwards.""",
 
 The requests are sent to the real providers and cost a few thousand tokens. Exit status: 0 all backends are ready,
 1 a fix is needed, 2 no provider is configured or none responds.""",
-        (
-            "doctor",
-            "doctor openai",
-            "doctor openai/gpt-4.1 --report report.md",
-            "doctor --auto-mode openai/gpt-4.1",
-        ),
+        ("doctor", "doctor openai", "doctor openai/gpt-4.1 --report report.md", "doctor --auto-mode openai/gpt-4.1"),
         panel=_EACH_DAY,
     ),
     "health": Command(
         "health:health",
         "Check whether a proxy responds on port PORT of this machine. Exit status 0: yes; 2: no. For containers.",
-        (
-            "health",
-            "health --json",
-        ),
+        ("health", "health --json"),
         panel=_EACH_DAY,
     ),
     "config": Command(
         "config:config",
         "Show the settings with their sources, or check them.",
-        (
-            "config show --all",
-            "config check",
-        ),
+        ("config show --all", "config check"),
         panel=_SET_UP,
     ),
     "login": Command(
@@ -222,21 +176,13 @@ The tokens are stored in sign-in.json of the settings folder of this user, which
     "db": Command(
         "db:db",
         "Migrate, check, export, back up or restore the database of the usage ledger.",
-        (
-            "db check",
-            "db export > requests.csv",
-            "db backup ledger-backup.sqlite3",
-            "db restore ledger-backup.sqlite3",
-        ),
+        ("db check", "db export > requests.csv", "db backup ledger-backup.sqlite3", "db restore ledger-backup.sqlite3"),
         panel=_SET_UP,
     ),
     "service": Command(
         "service:service",
         "Run the proxy in the background, started at login (systemd, launchd, Windows).",
-        (
-            "service install",
-            "service status",
-        ),
+        ("service install", "service status"),
         panel=_SET_UP,
     ),
     "import": Command(
@@ -247,10 +193,7 @@ The format is detected: config.json or config.sqlite of claude-code-router, conf
 an earlier proxy. Lines are added to the settings files in their folder; existing ones are never changed. In a terminal,
 the command asks if the keys of the file are copied. Rules that depend on the request become [[routes]]. Entries with an
 equivalent are renamed or converted. Every other entry that is set is named; --dry-run says what happens to it.""",
-        (
-            "import",
-            "import config.yaml --dry-run",
-        ),
+        ("import", "import config.yaml --dry-run"),
         panel=_SET_UP,
     ),
     "add": Command(
@@ -258,19 +201,13 @@ equivalent are renamed or converted. Every other entry that is set is named; --d
         """Install extras: optional packages, such as those of the dashboard. Without a name, list all extras.
 
 It uses what the proxy was installed with: pip, pipx, uv, or the lock files of a checkout.""",
-        (
-            "add",
-            "add dashboard prices",
-        ),
+        ("add", "add dashboard prices"),
         panel=_SET_UP,
     ),
     "completion": Command(
         "completion:completion",
         "Print the completion script of a shell. The option --install-completion installs it for your shell.",
-        (
-            "completion bash",
-            "--install-completion",
-        ),
+        ("completion bash", "--install-completion"),
         panel=_SET_UP,
     ),
     "statusline": Command(
@@ -287,17 +224,11 @@ running proxy, at most 0.8 seconds. Costs come from the ledger.""",
         """Check a captured event stream of the Messages API against the grammar of its events.
 
 Each violation is one line: file, line, event, rule and cause. Exit status 0: valid; 1: violations.""",
-        (
-            "lint-stream reply.sse",
-            "lint-stream - < reply.sse",
-        ),
+        ("lint-stream reply.sse", "lint-stream - < reply.sse"),
         panel=_FOR_PROGRAMS,
     ),
     "version": Command(
-        "commands:print_version",
-        "Print the version of this program.",
-        ("version",),
-        panel=_FOR_PROGRAMS,
+        "commands:print_version", "Print the version of this program.", ("version",), panel=_FOR_PROGRAMS
     ),
 }
 

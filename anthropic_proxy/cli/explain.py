@@ -142,13 +142,19 @@ def _write_stored_summary(row: StoredRequest, settings: Settings) -> None:
     requested = output.paint(escape_unprintable(row.requested_model or row.path), "title")
     target = f" → {output.paint(escape_unprintable(_name_model(row)), 'type')}" if row.model else ""
     output.write_line(f"  {requested}{target}")
+    rule, time = row.route_reason, ""
+    if os.path.isabs(file := settings.env_file or ""):  # a server that was started in their folder names no folder
+        folder = Path(file).parent
+        rule = _BARE_FILE.sub(lambda found: shorten_home(folder / found[0]), rule)
+    if row.first_token is not None:
+        time = f"{formats.seconds(row.first_token)} to the first token, {formats.seconds(row.duration)} in total"
     rows = (
         ("request", f"{row.id}, {formats.full_time(row.started_at)}"),
-        ("rule", _place_rule(row.route_reason, settings)),
+        ("rule", rule),
         *_list_attempts(row),
         *_describe_error(row, settings),
         *_describe_usage(row),
-        ("time", _describe_time(row)),
+        ("time", time),
         ("learned", ", ".join(json.loads(row.adaptations or "[]"))),
         *_describe_session(row, settings),
         ("project", row.project),
@@ -174,13 +180,6 @@ def _write_stored_summary(row: StoredRequest, settings: Settings) -> None:
 
 def _name_model(row: StoredRequest) -> str:
     return f"{row.prefix or row.provider}/{row.model}"
-
-
-def _place_rule(reason: str, settings: Settings) -> str:
-    if os.path.isabs(file := settings.env_file or ""):  # a server that was started in their folder names no folder
-        folder = Path(file).parent
-        reason = _BARE_FILE.sub(lambda found: shorten_home(folder / found[0]), reason)
-    return reason
 
 
 def _list_attempts(row: StoredRequest) -> Iterator[tuple[str, str]]:
@@ -223,12 +222,6 @@ def _describe_usage(row: StoredRequest) -> Iterator[tuple[str, str]]:
     if row.requested_cost and row.requested_cost != row.cost:
         cost += f"; at the price of {row.requested_model}: {format_cost(row.requested_cost)}"
     yield "cost", cost
-
-
-def _describe_time(row: StoredRequest) -> str:
-    if row.first_token is None:
-        return ""
-    return f"{formats.seconds(row.first_token)} to the first token, {formats.seconds(row.duration)} in total"
 
 
 def _describe_session(row: StoredRequest, settings: Settings) -> Iterator[tuple[str, str]]:

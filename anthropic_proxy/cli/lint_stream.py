@@ -30,12 +30,7 @@ _NUMBER = compile_later(r"\d+")
 Event = Mapping[str, Any]
 
 
-def lint_stream(
-    file: Path,
-    /,
-    *,
-    as_json: bool = False,
-) -> None:
+def lint_stream(file: Path, /, *, as_json: bool = False) -> None:
     """Parameters
     ----------
     file
@@ -256,12 +251,7 @@ class EventGrammar:
         if not isinstance(message, dict):
             self._add("message-start", "message_start without a message")
             return
-        for field, value in (
-            ("type", "message"),
-            ("role", "assistant"),
-            ("content", []),
-            ("stop_reason", None),
-        ):
+        for field, value in (("type", "message"), ("role", "assistant"), ("content", []), ("stop_reason", None)):
             found = message.get(field, "absent")
             text = f"{field} of the message is {_to_json(found)} instead of {_to_json(value)}"
             self._require(found == value, "message-start", text)

@@ -269,7 +269,10 @@ class LiveView(App[None]):
         )
         table = self._table
         table.clear()
-        room = self._find_room_for_models()
+        others = [place for place, title in enumerate(COLUMNS) if title in self._titles and title != _MODEL]
+        texts = [COLUMNS, *(row.cells for row in self._request_rows)]
+        width = sum(_CELL_PADDING + max(count_columns(each[place]) for each in texts) for place in others)
+        room = max(self.size.width - self._table.scrollbar_size_vertical - width - _CELL_PADDING, _MIN_MODEL)
         for row in self._request_rows:
             cells = [
                 Text(
@@ -285,13 +288,6 @@ class LiveView(App[None]):
         if selected is not None and selected.receipt.request_id in ids:
             table.move_cursor(row=ids.index(selected.receipt.request_id))
         self._show_details()
-
-    def _find_room_for_models(self) -> int:
-        """Return the number of characters for the names of models, so that the times at the right stay visible."""
-        others = [place for place, title in enumerate(COLUMNS) if title in self._titles and title != _MODEL]
-        cells = [COLUMNS, *(row.cells for row in self._request_rows)]
-        width = sum(_CELL_PADDING + max(count_columns(row[place]) for row in cells) for place in others)
-        return max(self.size.width - self._table.scrollbar_size_vertical - width - _CELL_PADDING, _MIN_MODEL)
 
     def _show_details(self) -> None:
         row = self._selected()

@@ -172,8 +172,7 @@ def require_proxy(settings: Settings) -> LocalProxy:
             code="no-proxy",
         )
     raise ConfigurationError(
-        f"No proxy responds on port {port} (PORT) of this machine. Start it:  anthropic-proxy serve",
-        code="no-proxy",
+        f"No proxy responds on port {port} (PORT) of this machine. Start it:  anthropic-proxy serve", code="no-proxy"
     )
 
 

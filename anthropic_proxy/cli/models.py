@@ -57,10 +57,7 @@ NO_PRICES = f"Prices need the package genai-prices:  {build_extra_install_comman
 
 
 def models(
-    provider: Annotated[str | None, Parameter(completer=complete_providers)] = None,
-    /,
-    *,
-    as_json: bool = False,
+    provider: Annotated[str | None, Parameter(completer=complete_providers)] = None, /, *, as_json: bool = False
 ) -> None:
     """Parameters
     ----------

@@ -14,12 +14,7 @@ from anthropic_proxy.errors import ConfigurationError, join_with_and
 
 
 def replay(
-    request: str | None = None,
-    /,
-    *,
-    last: bool = False,
-    model: str | None = None,
-    as_json: bool = False,
+    request: str | None = None, /, *, last: bool = False, model: str | None = None, as_json: bool = False
 ) -> None:
     """Parameters
     ----------

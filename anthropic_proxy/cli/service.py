@@ -88,48 +88,9 @@ SERVICE_NAME = "anthropic-proxy"
 SERVICE_DESCRIPTION = "Anthropic Messages API in front of other model providers"
 _STOP_SECONDS = 35
 """Maximum time in seconds to stop the service: `STOP_TIMEOUT` (25 s) for replies in progress, and a margin."""
-_RESTART_SECONDS = 5
 _FATAL_STATUSES = "2 3"
 """Exit statuses after which a restart cannot help: a wrong setting, and a failed start-up."""
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./")
-
-_RESTRICTIONS = (
-    "NoNewPrivileges=true",
-    "UMask=0077",
-    "LockPersonality=true",
-    "RestrictRealtime=true",
-    "RestrictSUIDSGID=true",
-    "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK",
-    "SystemCallArchitectures=native",
-)
-"""Options of systemd that need no rights of root."""
-_SYSTEM_RESTRICTIONS = (
-    "# A user of its own, which exists while the service runs. systemd reads the file with keys as root.",
-    "DynamicUser=true",
-    f"StateDirectory={SERVICE_NAME}",
-    f"Environment=HOME=/var/lib/{SERVICE_NAME} XDG_DATA_HOME=/var/lib/{SERVICE_NAME}",
-    f"EnvironmentFile=-/etc/{SERVICE_NAME}/environment",
-    "LimitNOFILE=65536",
-    "ProtectSystem=strict",
-    "ProtectHome=true",
-    "PrivateTmp=true",
-    "PrivateDevices=true",
-    "ProtectClock=true",
-    "ProtectControlGroups=true",
-    "ProtectHostname=true",
-    "ProtectKernelLogs=true",
-    "ProtectKernelModules=true",
-    "ProtectKernelTunables=true",
-    "ProtectProc=invisible",
-    "ProcSubset=pid",
-    "RestrictNamespaces=true",
-    "RemoveIPC=true",
-    "CapabilityBoundingSet=",
-    "SystemCallFilter=@system-service",
-    "SystemCallFilter=~@privileged",
-    "SystemCallErrorNumber=EPERM",
-)
-"""Options of the systemd unit for the whole machine, in addition to `_RESTRICTIONS`."""
 
 
 class ServiceDefinition(Struct, frozen=True):
@@ -158,39 +119,24 @@ def encode_systemd_unit(definition: ServiceDefinition, *, system_wide: bool = Fa
     command = " ".join(
         word if set(word) <= _PLAIN else f'"{_escape_for_systemd(word).replace("$", "$$")}"' for word in words
     )
-    environment = (
-        [f'Environment="PATH={_escape_for_systemd(definition.search_path)}"'] if definition.search_path else []
+    kinds = {"system" if system_wide else "user", "path" if definition.search_path else ""}
+    lines = []
+    for line in Path(__file__).with_name("systemd_unit.txt").read_text("utf-8").splitlines():
+        kind, _, text = line.partition(": ")
+        if kind not in ("system", "user", "path"):
+            lines.append(line)
+        elif kind in kinds:
+            lines.append(text)
+    unit = "\n".join(lines).format(
+        name=SERVICE_NAME,
+        description=SERVICE_DESCRIPTION,
+        command=command,
+        directory=str(definition.directory).replace("%", "%%"),
+        path=_escape_for_systemd(definition.search_path),
+        fatal_statuses=_FATAL_STATUSES,
+        stop_seconds=_STOP_SECONDS,
     )
-    lines = [
-        "[Unit]",
-        f"Description={SERVICE_DESCRIPTION}",
-        *(["After=network-online.target", "Wants=network-online.target"] if system_wide else []),
-        "StartLimitIntervalSec=60",
-        "StartLimitBurst=5",
-        "",
-        "[Service]",
-        "Type=exec",
-        f"ExecStart={command}",
-        f"WorkingDirectory={str(definition.directory).replace('%', '%%')}",
-        "Environment=PYTHONUNBUFFERED=1",
-        *environment,
-        "Restart=on-failure",
-        f"RestartSec={_RESTART_SECONDS}",
-        f"RestartPreventExitStatus={_FATAL_STATUSES}",
-        f"TimeoutStopSec={_STOP_SECONDS}",
-        "KillMode=mixed",
-        *(
-            []
-            if system_wide
-            else ["# These options need no rights of root. Others, such as ProtectSystem, need user namespaces."]
-        ),
-        *_RESTRICTIONS,
-        *(_SYSTEM_RESTRICTIONS if system_wide else ()),
-        "",
-        "[Install]",
-        f"WantedBy={'multi-user' if system_wide else 'default'}.target",
-    ]
-    return "\n".join(lines) + "\n"
+    return f"{unit}\n"
 
 
 def encode_launchd_agent(definition: ServiceDefinition) -> str:
@@ -310,8 +256,7 @@ def find_service(platform: str, directory: Path) -> Service:
     build = _BUILDERS.get(platform)
     if build is None:
         raise ConfigurationError(
-            f"{platform} has no known service manager. Start the proxy:  anthropic-proxy serve",
-            code="service",
+            f"{platform} has no known service manager. Start the proxy:  anthropic-proxy serve", code="service"
         )
     environ = copy_environment()
     log_file = Path(platformdirs.user_log_dir(SERVICE_NAME, appauthor=False)) / "service.log"
@@ -370,10 +315,7 @@ def _windows(definition: ServiceDefinition, environ: Mapping[str, str]) -> Servi
             (schtasks, "/Create", "/TN", SERVICE_NAME, "/XML", str(path), "/F"),
             (schtasks, "/Run", "/TN", SERVICE_NAME),
         ],
-        uninstall_commands=[
-            (schtasks, "/End", "/TN", SERVICE_NAME),
-            (schtasks, "/Delete", "/TN", SERVICE_NAME, "/F"),
-        ],
+        uninstall_commands=[(schtasks, "/End", "/TN", SERVICE_NAME), (schtasks, "/Delete", "/TN", SERVICE_NAME, "/F")],
         status_command=(schtasks, "/Query", "/TN", SERVICE_NAME, "/FO", "CSV", "/NH"),
         running_text="Running",
         log_command=f'Get-Content -Wait "{definition.log_file}"',

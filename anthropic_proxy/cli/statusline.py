@@ -121,8 +121,9 @@ def build_line(
     hint = "choose a provider: anthropic-proxy init" if name == "demo/demo" else ""
 
     of_target = _number(_get(replies.get("recent"), "windows"), target)
-    used = _count_tokens(own, receipt) or _number(_get(session, "context_window"), "total_input_tokens")
-    shown_window = min(filter(None, (window, of_target)), default=0) or _find_client_window(session)
+    of_client = _get(session, "context_window")
+    used = _count_tokens(own, receipt) or _number(of_client, "total_input_tokens")
+    shown_window = min(filter(None, (window, of_target)), default=0) or _number(of_client, "context_window_size")
     share = note = ""
     if used and shown_window:
         share = f"{formats.percent(used, shown_window)} of {formats.short_count(shown_window)}"
@@ -180,10 +181,6 @@ def _describe_cached(sums: object) -> str:
     read_again = _number(sums, "cache_read_tokens")
     total = read_again + _number(sums, "input_tokens") + _number(sums, "cache_write_tokens")
     return f"{formats.percent(read_again, total)} cached" if total else ""
-
-
-def _find_client_window(session: object) -> int:
-    return _number(_get(session, "context_window"), "context_window_size")
 
 
 def _describe_costs(measured: Mapping[str, object]) -> dict[str, str]:

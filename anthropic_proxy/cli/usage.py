@@ -209,15 +209,11 @@ def write_table(
         groups = _add_days_without_requests(groups)
     rows_in_terminal = max((output.height or sys.maxsize) - _OTHER_LINES, _MIN_ROWS)
     shown = groups[-_MAX_ROWS:] if by in ("day", "hour") else groups[: min(_MAX_ROWS, rows_in_terminal)]
-    names = [*(_name_row(settings, by, group, sessions) for group in shown), "all"]
+    labels = _list_labels(settings, by, split, shown, sessions)
     measure, bars = _draw_bars([group.sums for group in shown])
     further = [_TOOL_ERRORS] if by == "model" and total.tool_errors else []
-    labels = [[name] for name in names]
-    if split:
-        parts = [name_part(settings, split, group) or name_missing(split) for group in shown]
-        labels = [[name, part] for name, part in zip(names, [*parts, ""], strict=True)]
     columns = [
-        Column(_find_title(by), can_be_cut=max(map(count_columns, names)) > _MAX_WHOLE_NAME),
+        Column(_find_title(by), can_be_cut=max(count_columns(name) for name, *_ in labels) > _MAX_WHOLE_NAME),
         *([Column(_find_title(split))] if split else []),
         *(each.column for each in _COLUMNS),
         Column(f"By {measure}", role="bar", is_optional=True),
@@ -277,10 +273,18 @@ def _add_days_without_requests(groups: Sequence[UsageGroup]) -> Sequence[UsageGr
     return [known.get(day) or UsageGroup(name=day, sums=UsageSums()) for day in days]
 
 
-def _name_row(settings: Settings, by: str, group: UsageGroup, sessions: Mapping[str, str]) -> str:
-    if by == "hour":  # other output has the time in UTC
-        return formats.day_and_time(datetime.fromisoformat(group.name).timestamp() * MICROSECONDS)
-    return sessions.get(group.name) or name_group(settings, by, group) or name_missing(by)
+def _list_labels(
+    settings: Settings, by: str, split: str | None, groups: Sequence[UsageGroup], sessions: Mapping[str, str]
+) -> list[list[str]]:
+    """Return the first cells of each row: the name of its group, and that of its part. The last row has all groups."""
+    rows = []
+    for group in groups:
+        if by == "hour":  # other output has the time in UTC
+            name = formats.day_and_time(datetime.fromisoformat(group.name).timestamp() * MICROSECONDS)
+        else:
+            name = sessions.get(group.name) or name_group(settings, by, group) or name_missing(by)
+        rows.append([name, name_part(settings, split, group) or name_missing(split)] if split else [name])
+    return [*rows, ["all", ""] if split else ["all"]]
 
 
 def _draw_bars(groups: Sequence[UsageSums]) -> tuple[str, Sequence[str]]:

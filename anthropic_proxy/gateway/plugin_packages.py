@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from anthropic_proxy.errors import ConfigurationError, MissingExtra
+from anthropic_proxy.errors import ConfigurationError, is_installed, require_package
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Plugin
 
@@ -21,7 +20,7 @@ PLUGIN_PACKAGES: Sequence[tuple[str, Callable[[Settings], bool]]] = (
     ("anthropic_proxy.gateway.inspectors.plugin", lambda settings: bool(settings.inspectors)),
     ("anthropic_proxy.gateway.telemetry.traces", Settings.has_traces),
     ("anthropic_proxy.gateway.prices.updates", lambda settings: settings.price_update_days > 0),
-    ("anthropic_proxy.console.dashboard.plugin", lambda settings: find_spec("jinja2") is not None),
+    ("anthropic_proxy.console.dashboard.plugin", lambda settings: is_installed("jinja2")),
 )
 """Pairs of import name and condition of a plugin package. The package is imported and opened if its condition is True
 for the settings."""
@@ -29,29 +28,20 @@ for the settings."""
 
 def require_usable_features(settings: Settings) -> Settings:
     """Raise `ConfigurationError` if a sign-in or tokens are set that cannot work, at the start and at a reload."""
-    if settings.oidc is not None and not settings.requires_client_key and find_spec("jinja2") is not None:
+    if settings.oidc is not None and not settings.requires_client_key and is_installed("jinja2"):
         raise ConfigurationError(  # every client reads the stored requests without a sign-in
             "OIDC_ISSUER is set, but clients need no key, so they read all requests without a sign-in. Set "
             "VIRTUAL_KEYS=true or PROXY_API_KEY too.",
             code="identity-provider",
         )
-    has_tokens = settings.virtual_keys and bool(settings.token_issuers)
-    for is_set, module, missing in (
-        (
-            settings.sign_in is not None,
-            "authlib",
-            MissingExtra("The sign-in from Claude Code (SIGN_IN_SECRET) needs Authlib", "oidc"),
-        ),
-        (
-            settings.sign_in is not None,
-            "jinja2",
-            MissingExtra("The page for the sign-in from Claude Code (SIGN_IN_SECRET) needs Jinja2", "dashboard"),
-        ),
-        (settings.oidc is not None, "authlib", MissingExtra("Sign-in with OIDC_ISSUER needs Authlib", "oidc")),
-        (has_tokens, "joserfc", MissingExtra("Tokens of identity providers ([token_issuers]) need joserfc", "oidc")),
-    ):
-        if is_set and find_spec(module) is None:
-            raise ConfigurationError(missing.message, code="package-missing")
+    if settings.sign_in is not None:
+        page = "The page for the sign-in from Claude Code (SIGN_IN_SECRET) needs Jinja2"
+        require_package("authlib", "The sign-in from Claude Code (SIGN_IN_SECRET) needs Authlib", "oidc")
+        require_package("jinja2", page, "dashboard")
+    if settings.oidc is not None:
+        require_package("authlib", "Sign-in with OIDC_ISSUER needs Authlib", "oidc")
+    if settings.virtual_keys and settings.token_issuers:
+        require_package("joserfc", "Tokens of identity providers ([token_issuers]) need joserfc", "oidc")
     return settings
 
 

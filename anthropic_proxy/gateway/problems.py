@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -52,7 +51,7 @@ from anthropic_proxy.engine.upstream.cloud_credentials import OPENAI_SCOPES
 from anthropic_proxy.engine.upstream.http.dialer import accepts_connections, is_public_address
 from anthropic_proxy.engine.upstream.http.url import parse_url
 from anthropic_proxy.engine.wires.contract import Transport, UpstreamRequest
-from anthropic_proxy.errors import ProxyError, build_extra_install_command, join_with_and
+from anthropic_proxy.errors import ProxyError, build_extra_install_command, is_installed, join_with_and
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.table import MODEL_VARIABLES
@@ -315,9 +314,9 @@ def find_provider_problems(
     if provider.key_source in _EXTRAS and not settings.keys.get(provider.name):
         package, extra = _EXTRAS[provider.key_source]
         facts = {"package": package.replace(".", "-"), "command": build_extra_install_command(extra)}
-        return [] if _is_installed(package) else [report(ProblemKind.NO_PACKAGE_WITHOUT_KEY, **facts)]
+        return [] if is_installed(package) else [report(ProblemKind.NO_PACKAGE_WITHOUT_KEY, **facts)]
     if provider.transport == "litellm":
-        if not _is_installed("litellm"):
+        if not is_installed("litellm"):
             missing = report(ProblemKind.NO_LITELLM, command=build_extra_install_command("litellm"))
             return [missing, *_propose_other_host(provider, settings, catalog)]
         names = {secret.origin.upper() for secret in settings.other_secrets}
@@ -340,7 +339,7 @@ def find_provider_problems(
 
 def _find_google_problems(provider: Provider, settings: Settings) -> Iterator[Problem]:
     report = partial(report_problem, subject=provider.name, title=provider.title)
-    if not _is_installed("google.auth"):
+    if not is_installed("google.auth"):
         yield report(ProblemKind.NO_GOOGLE_AUTH, command=build_extra_install_command("vertex"))
     file, named = _credentials_file(settings), settings.google_credentials_file
     if named == UNRESOLVED_KEY:  # only the running proxy has it
@@ -376,10 +375,10 @@ def _propose_other_host(provider: Provider, settings: Settings, catalog: Catalog
 
 
 def find_feature_problems(settings: Settings) -> Iterator[Problem]:
-    if settings.fetch_urls and not _is_installed("lxml"):
+    if settings.fetch_urls and not is_installed("lxml"):
         command = build_extra_install_command("fetch")
         yield report_problem(ProblemKind.NO_HTML_READER, "FETCH_URLS", command=command)
-    if settings.has_traces() and not _is_installed("opentelemetry.exporter.otlp.proto.http"):
+    if settings.has_traces() and not is_installed("opentelemetry.exporter.otlp.proto.http"):
         command = build_extra_install_command("otel")
         yield report_problem(ProblemKind.NO_TRACES_PACKAGE, "OTEL_TRACES_EXPORTER", command=command)
     if settings.search is not None and settings.search.problem and settings.search_url is None:
@@ -397,13 +396,6 @@ def find_google_project(settings: Settings) -> str | None:
 
 def _stem(prefix: str) -> str:
     return _KEY_STEMS.get(prefix, prefix.upper().replace("-", "_"))
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        return find_spec(package) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def _credentials_file(settings: Settings) -> Path:

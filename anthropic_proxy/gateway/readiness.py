@@ -157,11 +157,7 @@ def describe_setup(
         for tiers, row in group_shown_mappings(settings, catalog)
     ]
     providers = [_add_health(one, settings, breakers, credentials) for one in _list_providers(settings, readiness)]
-    return Setup(
-        providers=providers,
-        mapping=mapping,
-        problems=readiness.list_for_pages(settings),
-    )
+    return Setup(providers=providers, mapping=mapping, problems=readiness.list_for_pages(settings))
 
 
 def _list_providers(settings: Settings, readiness: Readiness) -> Iterator[ProviderSetup]:
@@ -197,12 +193,7 @@ def _add_health(
 
 
 def _describe(
-    provider: Provider,
-    state: Literal["ready", "problem", "unset"],
-    address: str,
-    *,
-    detail: str = "",
-    remedy: str = "",
+    provider: Provider, state: Literal["ready", "problem", "unset"], address: str, *, detail: str = "", remedy: str = ""
 ) -> ProviderSetup:
     return ProviderSetup(
         name=provider.name, prefix=provider.prefix, state=state, detail=detail, base_url=address, remedy=remedy

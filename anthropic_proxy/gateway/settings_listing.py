@@ -75,60 +75,51 @@ def list_settings(settings: Settings, catalog: Catalog) -> list[SettingRow]:
 
 
 def _list_tables(settings: Settings) -> list[SettingRow]:
-    rows = []
+    rows: list[SettingRow] = []
+
+    def add(name: str, text: str, help_text: str, source: str = "", default: str = "") -> None:
+        rows.append(SettingRow(name, text, source or settings.origins.get(name, "default"), default, help_text))
+
     for table in settings.configured_providers:
-        source = settings.origins.get(table.base_url_setting, "default")
-        help_text = f"Address of the server whose models have the prefix {table.name}/."
-        rows.append(SettingRow(table.base_url_setting, table.base_url, source, "", help_text))
+        add(
+            table.base_url_setting, table.base_url, f"Address of the server whose models have the prefix {table.name}/."
+        )
         if table.has_key:
             keys = ", ".join(map(_show_key, settings.keys.get(table.name, ())))
-            source = settings.origins[table.api_key_setting]
-            rows.append(SettingRow(table.api_key_setting, keys, source, "", "Key that is sent to this server."))
+            add(table.api_key_setting, keys, "Key that is sent to this server.")
         if table.known_models:
-            name = table.format_setting_name("models")
-            models, help_text = ", ".join(table.known_models), "Models of this server that the proxy offers by name."
-            rows.append(SettingRow(name, models, settings.origins[name], "", help_text))
+            name, models = table.format_setting_name("models"), ", ".join(table.known_models)
+            add(name, models, "Models of this server that the proxy offers by name.")
         for keys_below, value in table.collect_wire_and_model_values().items():
-            name = table.format_setting_name(format_key_path(keys_below))
-            default, help_text = "", "Property of this server or of its models, in place of what the proxy assumes."
+            name, shown = table.format_setting_name(format_key_path(keys_below)), _show_value(value)
             if keys_below == ("wire",):
-                default, help_text = DEFAULT_WIRE, "API of this server."
-            rows.append(SettingRow(name, _show_value(value), settings.origins.get(name, "default"), default, help_text))
+                add(name, shown, "API of this server.", default=DEFAULT_WIRE)
+            else:
+                add(name, shown, "Property of this server or of its models, in place of what the proxy assumes.")
     for options in settings.call_options.values():
-        help_text = "What is sent with each request to this provider, or how it is sent."
-        rows += [SettingRow(name, text, settings.origins[name], "", help_text) for name, text in options.shown.items()]
+        for name, text in options.shown.items():
+            add(name, text, "What is sent with each request to this provider, or how it is sent.")
     for name, variable in settings.referenced_variables.items():
         help_text = "Variable that anthropic-proxy.toml names for a key or a header."
-        rows.append(SettingRow(name, ", ".join(map(str, variable.keys)), variable.origin, "", help_text))
+        add(name, ", ".join(map(str, variable.keys)), help_text, variable.origin)
     if settings.search is not None:
-        texts = {
-            "service": settings.search.service,
-            "api_key": _show_key(settings.search.key) if settings.search.key else "",
-        }
-        names = {f"{field} of [search]": text for field, text in texts.items()}
-        help_text = "Service for web searches of models whose provider has none."
-        rows += [SettingRow(name, text, settings.origins[name], "", help_text) for name, text in names.items() if text]
+        help_text, key = "Service for web searches of models whose provider has none.", settings.search.key
+        add("service of [search]", settings.search.service, help_text)
+        if key:
+            add("api_key of [search]", _show_key(key), help_text)
     if settings.alerts is not None:
         parts = urlsplit(settings.alerts.url.reveal())  # a path can be a secret
         text = ", ".join((f"{parts.scheme}://{parts.netloc}", *(f"{one} %" for one in settings.alerts.thresholds)))
         help_text = "Webhook for reports about budgets, and the used shares at which they are sent."
-        rows.append(SettingRow("url of [alerts]", text, settings.origins["url of [alerts]"], "", help_text))
+        add("url of [alerts]", text, help_text)
     for route in settings.routes:
         help_text = "Models for the requests of this route, the first one preferred."
-        rows.append(
-            SettingRow(
-                route.targets_setting, ", ".join(route.targets), settings.origins[route.targets_setting], "", help_text
-            )
-        )
+        add(route.targets_setting, ", ".join(route.targets), help_text)
     for pattern, price in settings.prices.items():
         text = f"{format_price(price.input)} in, {format_price(price.output)} out, per million tokens"
-        name = format_price_setting(pattern)
-        help_text = "Prices of a model, in place of those of the price list."
-        rows.append(SettingRow(name, text, settings.origins.get(name, ""), "", help_text))
+        add(format_price_setting(pattern), text, "Prices of a model, in place of those of the price list.")
     for group, managed in settings.managed_settings.items():
-        name = format_group_setting(group)
-        help_text = "Settings of Claude Code that are sent to these people."
-        rows.append(SettingRow(name, ", ".join(managed), settings.origins[name], "", help_text))
+        add(format_group_setting(group), ", ".join(managed), "Settings of Claude Code that are sent to these people.")
     return rows
 
 

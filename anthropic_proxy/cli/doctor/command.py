@@ -104,7 +104,11 @@ def doctor(
     """
     options = _Options(names, not yes, dialect, as_json, report, learn)
     if auto_mode:
-        _require_auto_mode_options(options)
+        if len(options.names) > 1:
+            raise ConfigurationError("--auto-mode measures one model at a time.", code="auto-mode-options")
+        if options.report is not None or options.searches_dialect:
+            text = "--auto-mode cannot be combined with --report and --dialect."
+            raise ConfigurationError(text, code="auto-mode-options")
     settings = load_command_settings(resolves_keys=not dry_run, of_running_proxy=True)
     if auto_mode:
         _show_auto_mode(settings, options, dry_run=dry_run)
@@ -220,15 +224,6 @@ def _confirm(purpose: str, cost: str, requests: int, *, asks: bool, option: str 
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise ConfigurationError(f"Nothing was sent. {remedy}", code="probe-cost")
-
-
-def _require_auto_mode_options(options: _Options) -> None:
-    """Raise `ConfigurationError` for arguments that a measurement of auto mode does not have."""
-    if len(options.names) > 1:
-        raise ConfigurationError("--auto-mode measures one model at a time.", code="auto-mode-options")
-    if options.report is not None or options.searches_dialect:
-        text = "--auto-mode cannot be combined with --report and --dialect."
-        raise ConfigurationError(text, code="auto-mode-options")
 
 
 async def _measure_auto_mode(settings: Settings, options: _Options, *, dry_run: bool) -> AutoModeRun | None:

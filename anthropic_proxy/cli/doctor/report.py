@@ -78,11 +78,20 @@ def write_report(report: Report, settings: Settings, secrets: Sequence[str]) -> 
     is_demo = all(diagnosis.backend.is_demo for diagnosis in report.diagnoses)
     next_step = f"  Next:  {output.paint('anthropic-proxy code', 'type')}"
     is_ready = any(one.backend.tiers and not one.backend.is_demo for one in report.diagnoses)
+    legend = f"  {LEGEND}    {report.cost_summary}"
+    facts = [f"auto mode: {report.auto_mode}"] if report.auto_mode else []
+    facts += [f"certificate: {report.gateway.fingerprint}"] if report.gateway.fingerprint else []
+    fact_lines = [line for text in facts for line in wrap_words(escape_unprintable(text), width - 2)]
     sections = [
         [*_format_table(output, report.diagnoses)],
-        _format_legend(report, width),
-        [] if is_demo else _format_facts(report, width),
-        _format_demo(output) if is_demo else [*_format_fixes(output, report, width)],
+        [legend] if count_columns(legend) <= width else [f"  {LEGEND}", f"  {report.cost_summary}"],
+        [] if is_demo else [f"  {line}" for line in fact_lines],
+        [
+            f"  {output.paint('!', 'warn')} The demo replies. It has no model.",
+            f"    Choose a provider and store its key:  {output.paint('anthropic-proxy init', 'type')}",
+        ]
+        if is_demo
+        else [*_format_fixes(output, report, width)],
         *([*_format_unknown_window(output, one, settings, width)] for one in report.diagnoses),
         *([*_format_server(output, server)] for server in report.servers),
         [next_step] if is_ready and not report.exit_status else [],
@@ -90,24 +99,6 @@ def write_report(report: Report, settings: Settings, secrets: Sequence[str]) -> 
     for number, lines in enumerate(filter(None, sections)):
         for line in (*([""] if number else []), *lines):
             output.write_line(redact_secrets(line, secrets))
-
-
-def _format_legend(report: Report, width: int) -> list[str]:
-    line = f"  {LEGEND}    {report.cost_summary}"
-    return [line] if count_columns(line) <= width else [f"  {LEGEND}", f"  {report.cost_summary}"]
-
-
-def _format_facts(report: Report, width: int) -> list[str]:
-    texts = [f"auto mode: {report.auto_mode}"] if report.auto_mode else []
-    texts += [f"certificate: {report.gateway.fingerprint}"] if report.gateway.fingerprint else []
-    return [f"  {line}" for text in texts for line in wrap_words(escape_unprintable(text), width - 2)]
-
-
-def _format_demo(output: Output) -> list[str]:
-    return [
-        f"  {output.paint('!', 'warn')} The demo replies. It has no model.",
-        f"    Choose a provider and store its key:  {output.paint('anthropic-proxy init', 'type')}",
-    ]
 
 
 def _format_fixes(output: Output, report: Report, width: int) -> Iterator[str]:

@@ -306,7 +306,14 @@ class ImportPlan:
                 self._leave_out(name)
         values = self.variables | {name: key.value for name, key in self.secrets.items()}
         for name, value in values.items():
-            self._check_text(name, value)
+            if is_secret_variable(name) and is_placeholder(value) and not _REFERENCE.fullmatch(value):
+                shown = redact_and_shorten(redact_key_patterns(value))
+                reason = f'"{shown}" is a placeholder, so it is not imported. Set {name} to a key of your own'
+                is_of_clients = name == "PROXY_API_KEY"  # the command lists the missing keys of providers
+                self._leave_out(name, reason, is_harmless=not is_of_clients, is_error=is_of_clients)
+            elif "${" in value and not is_secret_variable(name):  # it would show the value of a key to a server
+                reason = "it refers to another variable, and only keys may, so it is not imported. Write its value"
+                self._leave_out(name, reason, is_error=True)
         given = Sources(values, None)
         own = [name for name, table in self.servers.items() if table.base_url]
         tables = (*(present.name for present in present_tables), *own)
@@ -317,17 +324,6 @@ class ImportPlan:
                     self._leave_out(name)
                     self._leave_out_provider(name, values)
 
-    def _check_text(self, name: str, value: str) -> None:
-        """Remove a variable with a placeholder, or with a reference that only keys may have."""
-        if is_secret_variable(name) and is_placeholder(value) and not _REFERENCE.fullmatch(value):
-            shown = redact_and_shorten(redact_key_patterns(value))
-            reason = f'"{shown}" is a placeholder, so it is not imported. Set {name} to a key of your own'
-            is_of_clients = name == "PROXY_API_KEY"  # the command lists the missing keys of providers
-            self._leave_out(name, reason, is_harmless=not is_of_clients, is_error=is_of_clients)
-        elif "${" in value and not is_secret_variable(name):  # it would show the value of a key to a server
-            reason = "it refers to another variable, and only keys may, so it is not imported. Write its value"
-            self._leave_out(name, reason, is_error=True)
-
     def _leave_out_provider(self, address: str, values: Mapping[str, str]) -> None:
         """Remove what belongs to a provider without the variable `address`."""
         row = next((each for each in find_built_in_registry() if each.base_url_variable == address), None)
@@ -337,7 +333,8 @@ class ImportPlan:
         if values.get("PREFERRED_PROVIDER") in (row.name, row.prefix):
             prefixes = {each.prefix for each in find_built_in_registry()} - {row.prefix}
             models = [each for each in MODEL_VARIABLES if each in values]
-            names += ["PREFERRED_PROVIDER", *(each for each in models if _prefix(values[each]) not in prefixes)]
+            names.append("PREFERRED_PROVIDER")
+            names += [each for each in models if values[each].partition("/")[0] not in prefixes]
         for name in names:
             reason = f"it is not imported, because it belongs to {self.origins.get(address, address)}"
             self._leave_out(name, reason, is_error=True)
@@ -627,10 +624,6 @@ class _Successors:
 def find_built_in_registry() -> ProviderRegistry:
     """Return the providers that the proxy knows, which need no table in the configuration file."""
     return find_registry(load_settings({}, PROVIDERS, env_file=None))
-
-
-def _prefix(model: str) -> str:
-    return model.partition("/")[0]
 
 
 def _number(stem: str, first: str) -> Iterator[str]:

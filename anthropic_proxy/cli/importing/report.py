@@ -103,10 +103,21 @@ def write_report(output: Output, draft: Draft, *, is_plan: bool) -> None:
         text = "Clients then need the key in PROXY_API_KEY. anthropic-proxy code sends it by itself."
         output.write_line(f"  {output.paint(text, 'quiet')}")
     _write_kept_values(output, draft)
-    _write_notes(output, draft.plan, is_plan=is_plan)
+    notes = [note for note in draft.plan.notes if is_plan or not note.is_harmless]
+    if notes:
+        _write_title(output, "Not the same here")
+    for note in sorted(notes, key=lambda note: not note.is_error):
+        end = f":  {note.line}" if note.line else "."  # a full stop behind the line would be pasted with it
+        sign = output.paint(*("✕", "error") if note.is_error else ("!", "warn"))
+        text = f"{note.setting}: {note.reason}{end}"
+        output.write_line(f"  {sign} {paint_commands(escape_terminal_controls(text), output.paint)}")
     _write_missing_keys(output, draft)
     if is_plan:
-        _write_new_lines(output, draft)
+        for change in draft.files.changes:
+            if change.added:
+                _write_title(output, f"Lines for {shorten_home(change.path)}")
+            for line in mask_env_lines(change.added).strip("\n").splitlines():
+                output.write_line(f"  {output.paint('+', 'ok')} {line}" if line else "  +")
 
 
 def list_next_steps(draft: Draft, command: str, *, is_dry_run: bool) -> list[tuple[str, str]]:
@@ -213,25 +224,6 @@ def _write_kept_values(output: Output, draft: Draft) -> None:
     output.write_line(f"  To take the value of {draft.base}, delete the line or table, and import again.")
 
 
-def _write_notes(output: Output, plan: ImportPlan, *, is_plan: bool) -> None:
-    notes = [note for note in plan.notes if is_plan or not note.is_harmless]
-    if notes:
-        _write_title(output, "Not the same here")
-    for note in sorted(notes, key=lambda note: not note.is_error):
-        end = f":  {note.line}" if note.line else "."  # a full stop behind the line would be pasted with it
-        sign = output.paint(*("✕", "error") if note.is_error else ("!", "warn"))
-        text = f"{note.setting}: {note.reason}{end}"
-        output.write_line(f"  {sign} {paint_commands(escape_terminal_controls(text), output.paint)}")
-
-
-def _write_new_lines(output: Output, draft: Draft) -> None:
-    for change in draft.files.changes:
-        if change.added:
-            _write_title(output, f"Lines for {shorten_home(change.path)}")
-        for line in mask_env_lines(change.added).strip("\n").splitlines():
-            output.write_line(f"  {output.paint('+', 'ok')} {line}" if line else "  +")
-
-
 def _write_missing_keys(output: Output, draft: Draft) -> None:
     """Write the variables of keys that the user still has to set, each with the server or entry that it is for."""
     plan, settings = draft.plan, draft.settings
@@ -270,11 +262,8 @@ def _find_missing_keys(draft: Draft) -> list[MissingKey]:
             continue
         reference = find_referenced_variable(plan.variables.get(variable, ""))
         is_written = variable in plan.variables and not reference  # a ${NAME} inside it needs the environment
-        if not is_written and not any(_is_set(name, draft.given) for name in (variable, reference)):
+        is_set = any(draft.given.find_setting(name, is_list=True) is not None for name in (variable, reference))
+        if not is_written and not is_set:
             unnamed_in = f"[providers.{table.name}]" if table is not None and not names_key else ""
             found.append(MissingKey(provider.prefix, variable, reference or variable, unnamed_in))
     return found
-
-
-def _is_set(variable: str, sources: Sources) -> bool:
-    return sources.find_setting(variable, is_list=True) is not None

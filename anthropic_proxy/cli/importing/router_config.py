@@ -255,7 +255,11 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
     rules = ("default", "background", *(rule for rule, _, _ in _ROUTES))
     targets = {rule: _find_target(plan, servers, f"Router.{rule}", router.get(rule)) for rule in rules}
     chains = _read_fallbacks(plan, servers, file.fallback or {}, targets)
-    profile = _find_profile(file.profile or _Profiles())
+    # the models of Claude Code in version 3: the first enabled profile, else the older single one
+    found = file.profile or _Profiles()
+    profiles = [one for one in found.profiles or [] if one.get("agent") == "claude-code" and one.get("enabled")]
+    profiles.append(found.single or {})
+    profile = next((one for one in profiles if any(one.get(name) for name in _PROFILE_FIELDS["haiku"])), {})
     fallback = router.get("fallback")
     following = _read_chain(plan, servers, "Router.fallback", fallback)
     if profile:
@@ -487,16 +491,6 @@ def _find_target(plan: ImportPlan, servers: Mapping[str, _PlacedServer], setting
             plan.add_note(setting, text, similar or "")
         return f"{servers[name].prefix}/{model}"
     return ""
-
-
-def _find_profile(found: _Profiles) -> Mapping[str, Any]:
-    """Return the models that Claude Code uses in version 3: the first enabled profile, else the older single one.
-
-    Empty: there is none.
-    """
-    profiles = [one for one in found.profiles or [] if one.get("agent") == "claude-code" and one.get("enabled")]
-    profiles.append(found.single or {})
-    return next((one for one in profiles if any(one.get(name) for name in _PROFILE_FIELDS["haiku"])), {})
 
 
 def _read_profile(

@@ -46,7 +46,8 @@ def read_fields(
     settings: dict[str, tuple[int, str, str]] = {}
     for name, value in fields.items():
         path = f"{place}{name}"
-        position = next((at for at, rule in enumerate(rules) if _fits(rule, str(name))), None)
+        fitting = (any(fnmatchcase(str(name), each) for each in rule.path.split()) for rule in rules)
+        position = next((at for at, fits in enumerate(fitting) if fits), None)
         if position is None:
             plan.add_note(path, UNKNOWN_ENTRY)
             continue
@@ -60,10 +61,6 @@ def read_fields(
             plan.add_note(path, _fill(rule.note, texts), _fill(rule.line, texts), is_harmless=rule.is_harmless)
     for position, path, text in settings.values():
         _read_setting(plan, rules[position], path, text)
-
-
-def _fits(rule: FieldRule, name: str) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in rule.path.split())
 
 
 def _fill(template: str, texts: Mapping[str, str]) -> str:

@@ -1,7 +1,6 @@
 """Connects `init` with a provider: asks for what it needs, tests it, and asks again for what was wrong."""
 
 import asyncio
-from collections.abc import Iterator
 
 from msgspec import structs
 
@@ -71,24 +70,19 @@ def _check_options(session: Session, candidate: Candidate) -> None:
 
 def _test_all(answers: Answers) -> ChosenProvider | None:
     """Test the provider at each of its addresses until one is right, or rejects the key."""
-    backends = [*_list_backends(answers)]
-    for backend in backends:
-        tested = _test(backend, answers, is_last=backend is backends[-1])
-        if tested is not None or answers.is_rejected:
-            return tested
-    return None
-
-
-def _list_backends(answers: Answers) -> Iterator[ChosenProvider]:
     session, provider = answers.session, answers.candidate.provider
     if provider is not None:
         settings = session.load_with(answers.variables)
         resolved = find_registry(settings).find(provider.name)  # at this address
-        yield ChosenProvider(resolved, settings, answers.variables, proposed_models=answers.candidate.models)
-        return
+        backend = ChosenProvider(resolved, settings, answers.variables, proposed_models=answers.candidate.models)
+        return _test(backend, answers, is_last=True)
     server = answers.name_server()
     for base_url in server.addresses:
-        yield _describe_server(answers, choose_name(server.stem, base_url, session.settings), base_url)
+        backend = _describe_server(answers, choose_name(server.stem, base_url, session.settings), base_url)
+        tested = _test(backend, answers, is_last=base_url == server.addresses[-1])
+        if tested is not None or answers.is_rejected:
+            return tested
+    return None
 
 
 def _describe_server(answers: Answers, name: str, base_url: str) -> ChosenProvider:
@@ -127,7 +121,11 @@ def _test(backend: ChosenProvider, answers: Answers, *, is_last: bool) -> Chosen
         try:
             result = asyncio.run(probe(backend, uses_token=uses_token))
         except UpstreamError as error:
-            text = _describe_failure(backend, error)
+            prefix, message = backend.provider.prefix, error.message.rstrip(".")
+            keys = [key.reveal() for key in backend.settings.keys.get(backend.provider.name, ())]
+            text = " ".join(redact_secrets(error.provider_text, keys).split())
+            said = f' It says: "{formats.shorten(text, _MAX_TEXT)}"' if text else ""
+            text = f"{message if message.startswith(prefix) else f'{prefix}: {message}'}.{said}"
             answers.is_rejected = error.status in _REJECTED_STATUSES
         except ProxyError as error:
             text = error.message
@@ -161,14 +159,6 @@ def _report_success(tested: ChosenProvider, answers: Answers, result: ProbeResul
     output.write_line(f"  {check} {answered}, {count}, {duration}{left_out}")
     if tested.settings.keys.get(provider.name) and not result.is_key_accepted:
         output.write_line("    The first message checks the key: this server has not said whether it accepts it.")
-
-
-def _describe_failure(backend: ChosenProvider, failure: UpstreamError) -> str:
-    prefix, message = backend.provider.prefix, failure.message.rstrip(".")
-    keys = [key.reveal() for key in backend.settings.keys.get(backend.provider.name, ())]
-    text = " ".join(redact_secrets(failure.provider_text, keys).split())
-    said = f' It says: "{formats.shorten(text, _MAX_TEXT)}"' if text else ""
-    return f"{message if message.startswith(prefix) else f'{prefix}: {message}'}.{said}"
 
 
 def _report_rejection(backend: ChosenProvider, session: Session, text: str) -> None:

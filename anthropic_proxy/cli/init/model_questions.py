@@ -80,7 +80,10 @@ def choose_models(session: Session, backend: ChosenProvider) -> dict[str, str]:
             continue
         found[question.variable] = model
         name = model.partition("/")[2]
-        _report_retirement(session, backend, name)
+        retirement = find_retirement(backend.provider, name)
+        if retirement is not None and retirement.applies_on(date.today()):
+            successor = f". Its successor:  {retirement.successor}" if retirement.successor else ""
+            session.warn(f"{name} is retired since {retirement.retired_on}{successor}")
         if backend.table is not None and backend.has_deployments:
             origin = getattr(PROVIDERS.find("openai"), f"default_{question.variable.lower()}")
             if not _find_model_of(session, backend, backend.table, name, origin):
@@ -91,7 +94,7 @@ def choose_models(session: Session, backend: ChosenProvider) -> dict[str, str]:
         options = session.output.paint(" ".join(f"--model-of {name}={EXAMPLE_MODEL}" for name in names), "type")
         session.warn(
             f"Limits and prices of {join_with_and(names)} are unknown: add  {field}  in {CONFIG_FILE}. The option for "
-            f"it:  {options}",
+            f"it:  {options}"
         )
     if session.questions is None:  # without a list of models, a default that is still served needs no line
         found = {**list_successors(backend.provider, date.today()), **found}
@@ -258,13 +261,6 @@ def _add_prefix(name: str, backend: ChosenProvider, offered: Collection[str], su
         raise ConfigurationError(problem.text, code="invalid-setting")
     is_of_other = "/" in name and name not in offered and has_plain_model_names(provider, settings)
     return name if is_of_other or name.startswith(f"{provider.prefix}/") else f"{provider.prefix}/{name}"
-
-
-def _report_retirement(session: Session, backend: ChosenProvider, model: str) -> None:
-    retirement = find_retirement(backend.provider, model)
-    if retirement is not None and retirement.applies_on(date.today()):
-        successor = f". Its successor:  {retirement.successor}" if retirement.successor else ""
-        session.warn(f"{model} is retired since {retirement.retired_on}{successor}")
 
 
 def _add_deployments(session: Session, backend: ChosenProvider, table: ServerTable) -> None:

@@ -55,7 +55,10 @@ class Written(Struct, frozen=True):
 def write_settings(session: Session, backend: ChosenProvider, models: Mapping[str, str]) -> Written | None:
     """Show the new lines, ask for confirmation and write them. None: the user does not want them."""
     provider, output, asks = backend.provider, session.output, session.questions
-    exported = _list_exported(session, provider)
+    # a proxy that another shell starts would otherwise call another server than the tested one
+    sources = Sources(session.environ, None)
+    found = [each.find_text(sources) for each in list_provider_settings(provider)]
+    exported = {one.variable: one.text for one in found if one and mask_setting(one.variable, one.text) == one.text}
     lines = {"PREFERRED_PROVIDER": provider.name, **exported, **backend.variables, **models}
     differences = find_differences(lines, session.environ, session.settings.env_file)
     replaced = [one.name for one in differences if asks is not None and one.place != "environment"]
@@ -66,9 +69,16 @@ def write_settings(session: Session, backend: ChosenProvider, models: Mapping[st
     for one in staying:
         session.warn(
             f"{one.place} sets {one.name}={one.current}, which stays. For {provider.prefix}, change it to  "
-            f"{one.name}={one.wanted}",
+            f"{one.name}={one.wanted}"
         )
-    files = prepare_files(_plan(backend, lines, models), session.folder, replaced)
+    plan = ImportPlan("init")
+    plan.variables = {**lines}
+    if backend.table is not None:
+        described = backend.table.models
+        names = dict.fromkeys((*(model.partition("/")[2] for model in models.values()), *described))
+        table = structs.replace(backend.table, models={name: described.get(name, {}) for name in names})
+        plan.servers[backend.provider.name] = table
+    files = prepare_files(plan, session.folder, replaced)
     for text in _list_missing_fields(session, backend, files.settings):
         place = f"[providers.{provider.name}] of {shorten_home(session.folder / CONFIG_FILE)}"
         session.warn(f"{place} {text}")
@@ -86,21 +96,23 @@ def write_settings(session: Session, backend: ChosenProvider, models: Mapping[st
 def report_next_steps(session: Session, written: Written) -> None:
     """Let a running proxy read the new settings, or tell the user why it does not, and name the next commands."""
     variables = reload_proxies(session.output, session.settings, session.folder / ENV_FILE)
-    _report_exported_key(session, written.backend, variables)
+    backend = written.backend
+    variable = backend.table.key_variable if backend.table else backend.provider.key_variable or ""
+    # a new shell starts the proxy without a key that only the environment of this shell has
+    exported, saved = (
+        variable and sources.find_setting(variable, is_list=True)
+        for sources in (Sources(session.environ, None), Sources({}, session.settings.env_file))
+    )
+    if exported and not saved and variable not in variables:
+        session.output.write_notice(
+            f"{variable} stays in the environment. Set it in each shell that starts the proxy, or write the key to "
+            f"{shorten_home(session.folder / ENV_FILE)}.",
+            "!",
+            "warn",
+        )
     settings = load_settings(session.environ, PROVIDERS, env_file=str(session.folder / ENV_FILE))
     session.output.write_problems(find_problems(settings, Catalog(), date.today()))
     _write_next_commands(session, written)
-
-
-def _plan(backend: ChosenProvider, lines: Mapping[str, str], models: Mapping[str, str]) -> ImportPlan:
-    plan = ImportPlan("init")
-    plan.variables = {**lines}
-    if backend.table is not None:
-        described = backend.table.models
-        names = dict.fromkeys((*(model.partition("/")[2] for model in models.values()), *described))
-        table = structs.replace(backend.table, models={name: described.get(name, {}) for name in names})
-        plan.servers[backend.provider.name] = table
-    return plan
 
 
 def _write_files(session: Session, files: FilesToWrite, *, replaces: bool) -> bool:
@@ -119,15 +131,6 @@ def _write_files(session: Session, files: FilesToWrite, *, replaces: bool) -> bo
     files.write(output)
     output.write_line(f"  {output.paint('✓', 'ok')} {'Wrote' if replaces else 'Added'} the lines.")
     return True
-
-
-def _list_exported(session: Session, provider: Provider) -> dict[str, str]:
-    """Return what only the environment of this shell says of the provider, apart from secrets: its address, its region.
-    Otherwise a proxy that another shell starts would call another server than the tested one.
-    """
-    sources = Sources(session.environ, None)
-    found = [each.find_text(sources) for each in list_provider_settings(provider)]
-    return {one.variable: one.text for one in found if one and mask_setting(one.variable, one.text) == one.text}
 
 
 def _list_missing_fields(session: Session, backend: ChosenProvider, written: Settings) -> Iterator[str]:
@@ -160,22 +163,6 @@ def _report_routes(session: Session, written: Settings) -> None:
         tables = "the list routes"
     text = f"To remove {pronoun}, delete {tables} in {shorten_home(session.folder / CONFIG_FILE)}, {places}."
     session.output.write_line(f"    {session.output.paint(text, 'quiet')}")
-
-
-def _report_exported_key(session: Session, backend: ChosenProvider, running: Collection[str]) -> None:
-    """Name a key that only the environment of this shell has, because a new shell starts the proxy without it."""
-    variable = backend.table.key_variable if backend.table else backend.provider.key_variable or ""
-    exported, saved = (
-        variable and sources.find_setting(variable, is_list=True)
-        for sources in (Sources(session.environ, None), Sources({}, session.settings.env_file))
-    )
-    if exported and not saved and variable not in running:
-        session.output.write_notice(
-            f"{variable} stays in the environment. Set it in each shell that starts the proxy, or write the key to "
-            f"{shorten_home(session.folder / ENV_FILE)}.",
-            "!",
-            "warn",
-        )
 
 
 def _write_next_commands(session: Session, written: Written) -> None:

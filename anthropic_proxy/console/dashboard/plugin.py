@@ -6,9 +6,9 @@ The start of the proxy loads this module only. The first request below `/dashboa
 import asyncio
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
+from anthropic_proxy.errors import is_installed
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, Plugin, Route, RouteRequest, RouteResponse
 
@@ -64,7 +64,7 @@ _OTHER_PATHS: Mapping[str, PageModule] = {
 def open_plugin(settings: Settings) -> Plugin:
     dashboard = _Dashboard()
     paths = {**PAGES, **(KEY_PATHS if settings.virtual_keys else {}), **_OTHER_PATHS}
-    paths |= _DEVICE_PATHS if settings.virtual_keys and find_spec("authlib") is not None else {}
+    paths |= _DEVICE_PATHS if settings.virtual_keys and is_installed("authlib") else {}
     return Plugin(
         routes=[route for path, page in paths.items() for route in dashboard.build_routes(path, page)],
         start=dashboard.start,

@@ -29,6 +29,7 @@ from anthropic_proxy.console.client_models import (
     list_name_variables,
 )
 from anthropic_proxy.console.client_variables import ASSUMED_MODEL, LIMITING_MODEL
+from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.engine.options import WILDCARDS, AutoMode, matches_model
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import ModelCapabilities, find_table_capabilities
@@ -56,13 +57,13 @@ class GeneratedSettings:
     def __init__(self, ticks: Callable[[], float] = time.monotonic) -> None:
         self._ticks = ticks
         self._settings: Settings | None = None
-        self._found: dict[object, tuple[float, dict[str, Any]]] = {}
+        self._found = BoundedDict[object, tuple[float, dict[str, Any]]](_MAX_KEPT)
         """Names that the rules allow → time until which the settings are used, and these settings."""
 
     async def find(self, gateway: Gateway, rules: Sequence[Rules]) -> dict[str, Any]:
         """As `generate_settings`. The caller does not change the result."""
         now = self._ticks()
-        if gateway.settings is not self._settings or len(self._found) >= _MAX_KEPT:
+        if gateway.settings is not self._settings:
             self._settings = gateway.settings
             self._found.clear()
         names = tuple((one.models, one.providers, one.routes) for one in rules)

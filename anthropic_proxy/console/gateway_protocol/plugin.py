@@ -14,6 +14,7 @@ from anthropic_proxy.console.keys.limits import Scope
 from anthropic_proxy.console.keys.machine_reports import MachineReport, store_report
 from anthropic_proxy.console.keys.plugin import Access, open_access
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
+from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.engine.messages.purpose import SETTINGS_HEADER
 from anthropic_proxy.errors import UnknownModel
 from anthropic_proxy.gateway.server.auth import MAX_REQUEST_BYTES
@@ -72,7 +73,7 @@ class _GatewayProtocol:
         self._generated = GeneratedSettings()
         self._gateway: Gateway | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stated: dict[tuple[str, str], str] = {}
+        self._stated = BoundedDict[tuple[str, str], str](_MAX_MACHINES)
         """Key and sign-in → checksum of the managed settings that the last request stated."""
         access.policy.note_settings = self._note_settings
 
@@ -143,8 +144,6 @@ class _GatewayProtocol:
         held, machine = headers[SETTINGS_HEADER][:_MAX_CHECKSUM], (client.key_id, client.sign_in)
         if self._gateway is None or self._stated.get(machine) == held:
             return
-        if len(self._stated) >= _MAX_MACHINES:
-            self._stated.clear()
         self._stated[machine] = held
         program = headers.get("user-agent", "").partition(" ")[0]
         self._note_machine(self._gateway, client.key_id, MachineReport(client.sign_in, time.time(), program, held))

@@ -10,14 +10,13 @@ import hmac
 import secrets
 from collections.abc import Sequence
 from functools import partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, unquote
 
 from msgspec import Struct, field
 
 from anthropic_proxy.console.identity.people import RETRY, OidcError, require_provider
-from anthropic_proxy.errors import MissingExtra
+from anthropic_proxy.errors import MissingExtra, is_installed
 from anthropic_proxy.gateway.settings import OidcSettings, Settings
 from anthropic_proxy.plugins import Gateway
 
@@ -94,7 +93,7 @@ def write_attempt_cookie(value: str, seconds: int, *, is_https: bool) -> str:
 
 
 def _open_client(provider: OidcSettings, gateway: Gateway) -> "OidcClient":
-    if find_spec("authlib") is None:
+    if not is_installed("authlib"):
         raise OidcError(f"{MissingExtra('Sign-in with OIDC_ISSUER needs Authlib', 'oidc').message}", status=502)
     from anthropic_proxy.console.identity.oidc_client import OidcClient  # noqa: PLC0415
 

@@ -19,6 +19,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.console.identity.people import OidcError, OidcUser, require_group, resolve_role
 from anthropic_proxy.console.keys.descriptions import is_jwt
 from anthropic_proxy.console.keys.key_table import KeysUnavailable, KeyTable, SignInEntry
+from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.errors import AuthenticationFailed, PermissionDenied
 from anthropic_proxy.gateway.settings import Settings, SignInSettings
@@ -129,11 +130,11 @@ class SignedInClients:
         """Settings of the values below."""
         self._keys: TokenKeys | None = None
         """None: `SIGN_IN_SECRET` is not set."""
-        self._tokens: dict[bytes, _Token] = {}
+        self._tokens = BoundedDict[bytes, _Token](_MAX_CACHED_TOKENS)
         """Tokens with a valid signature, so that it is checked once."""
         self._sought: set[str] = set()
         """Ids of sign-ins for which the table was read again. Later ones are read by the regular query."""
-        self._allowed: dict[str, tuple[SignInEntry, Client]] = {}
+        self._allowed = BoundedDict[str, tuple[SignInEntry, Client]](_MAX_CACHED_TOKENS)
         """Id of a sign-in → entry whose person may use Claude Code by these settings, and its client."""
 
     async def identify(self, presented: Sequence[bytes]) -> Client | None:
@@ -144,7 +145,9 @@ class SignedInClients:
         settings = self._current_settings()
         if settings is not self._settings:
             self._keys = None if settings.sign_in is None else TokenKeys(settings.sign_in)
-            self._tokens, self._allowed, self._settings = {}, {}, settings
+            self._tokens.clear()
+            self._allowed.clear()
+            self._settings = settings
         if self._keys is None:
             return None
         for credential in presented:
@@ -172,8 +175,6 @@ class SignedInClients:
             raise _invalid("it is of the future (claim iat): compare the clocks of the instances")
         if not isinstance(sign_in := claims.get("sid"), str):
             raise _invalid("it names no sign-in (claim sid)")
-        if len(self._tokens) >= _MAX_CACHED_TOKENS:
-            self._tokens.clear()
         token = self._tokens[credential] = _Token(sign_in, begin, end)
         return token
 
@@ -209,8 +210,6 @@ class SignedInClients:
                 require_group(settings, entry.user)
             except OidcError as error:
                 raise PermissionDenied(error.message, code="sign-in-group") from None
-            if len(self._allowed) >= _MAX_CACHED_TOKENS:
-                self._allowed.clear()
             # a program of the developer has the token, so it never has the role of an administrator or viewer
             is_team_admin = resolve_role(settings, entry.user) == "team admin"
             client = structs.replace(entry.client, role="team admin") if is_team_admin else entry.client

@@ -30,6 +30,7 @@ from anthropic_proxy.console.keys.queries import Spending
 from anthropic_proxy.console.keys.virtual_keys import find_period_end
 from anthropic_proxy.console.ledger.database import Connection, open_for_reading, open_for_writing
 from anthropic_proxy.console.ledger.units import MICROSECONDS, to_microseconds
+from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.settings.fields import AlertSettings
@@ -81,7 +82,7 @@ class BudgetAlerts:
         self._clock = clock
         self._noted: dict[str, KeyLimit] = {}
         """Budgets that running requests may bring to their next share."""
-        self._next: dict[str, float] = {}
+        self._next = BoundedDict[str, float](_MAX_KNOWN)
         """Budget → its next share. Absent: the lowest one. Infinite: each one is reported."""
         self._thresholds: Sequence[int] = DEFAULT_THRESHOLDS
         self._wake = asyncio.Event()
@@ -133,7 +134,8 @@ class BudgetAlerts:
         alerts = self._gateway.settings.alerts
         thresholds = DEFAULT_THRESHOLDS if alerts is None else alerts.thresholds
         if thresholds != self._thresholds:
-            self._thresholds, self._next = thresholds, {}
+            self._thresholds = thresholds
+            self._next.clear()
         await self._report_reached()
         return None if alerts is None else await self._send_due(alerts)
 
@@ -173,8 +175,6 @@ class BudgetAlerts:
             self._next[_name(each)] = following = min(later, default=math.inf)
             if _find_share(each, total) >= following:
                 self._noted.setdefault(_name(each), each)
-        while len(self._next) > _MAX_KNOWN:
-            del self._next[next(iter(self._next))]
 
     def _build(self, limit: KeyLimit, used: int, threshold: int) -> BudgetAlert:
         budget, scope, now = limit.budget, limit.scope, self._clock()

@@ -23,6 +23,7 @@ from anthropic_proxy.console.keys.budget_states import (
 from anthropic_proxy.console.keys.descriptions import format_time
 from anthropic_proxy.console.keys.limits import Amounts, KeyLimit, Scope, find_actual_amounts
 from anthropic_proxy.console.keys.virtual_keys import find_period_end
+from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.errors import BudgetUsedUp, LimitReached, ProxyError
 from anthropic_proxy.gateway.settings.key_rules import Budget
 from anthropic_proxy.plugins import BudgetLabels, Reservation, Store, StoreUnavailable
@@ -86,7 +87,7 @@ class Reservations:
         self._held: set[HeldLimits] = set()
         self._settling: set[asyncio.Task[None]] = set()
         self._renewing: asyncio.Task[None] | None = None
-        self._budget_uses: dict[BudgetLabels, tuple[float, float]] = {}
+        self._budget_uses = BoundedDict[BudgetLabels, tuple[float, float]](_MAX_REPORTED)
         """Nearly used budget → used share, and the time until which it is reported."""
 
     def find_budget_uses(self, now: float) -> Mapping[BudgetLabels, float]:
@@ -187,8 +188,6 @@ class Reservations:
                 end = find_period_end(each.budget.period, datetime.fromtimestamp(now, UTC))
                 last = now + _REPORTED_SECONDS
                 self._budget_uses[name] = share, last if end is None else min(last, end.timestamp())
-        while len(self._budget_uses) > _MAX_REPORTED:
-            del self._budget_uses[next(iter(self._budget_uses))]
 
     def _list_states(self, limits: Sequence[KeyLimit], reservation: Reservation, now: float) -> list[BudgetState]:
         """Empty while the store is unavailable, because this process knows only its share."""

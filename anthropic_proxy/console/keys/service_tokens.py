@@ -19,6 +19,7 @@ from anthropic_proxy.console.keys.descriptions import hash_key, is_jwt
 from anthropic_proxy.console.keys.key_table import KeysUnavailable, KeyTable
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.database import DATABASE_ERRORS
+from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.errors import AuthenticationFailed, InvalidRequest, ProxyBusy
 from anthropic_proxy.gateway.settings import Settings, TokenIssuer
@@ -46,7 +47,7 @@ class ServiceTokens:
         self._issuers: TokenIssuers | None = None
         self._tables: tuple[TokenIssuer, ...] = ()
         self._storing = asyncio.Lock()
-        self._known: dict[str, _Known] = {}
+        self._known = BoundedDict[str, _Known](_MAX_CACHED_TOKENS)
         """Hash of a checked token → its key."""
 
     async def identify(self, presented: Sequence[bytes]) -> Client | None:
@@ -56,7 +57,8 @@ class ServiceTokens:
         """
         settings = self._gateway.settings
         if settings.token_issuers != self._tables or self._issuers is None:
-            self._tables, self._known = settings.token_issuers, {}
+            self._tables = settings.token_issuers
+            self._known.clear()
             self._issuers = TokenIssuers(self._tables, self._gateway, self._clock)
         token = next(filter(is_jwt, presented), None)
         if token is None or not self._tables:
@@ -64,8 +66,6 @@ class ServiceTokens:
         known = self._known.get(number := hash_key(token))
         if known is None:
             known = await self._check(token, settings, self._issuers)
-            if len(self._known) >= _MAX_CACHED_TOKENS:
-                self._known.clear()
             self._known[number] = known
         if self._clock() >= known.ends_at:
             raise _reject("it has expired")

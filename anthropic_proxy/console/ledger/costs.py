@@ -15,6 +15,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.records import UsageSums, add_up
+from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.engine.messages.deltas import BilledUsage, TokenCounts
 from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX
 from anthropic_proxy.engine.providers import Provider, find_registry
@@ -150,7 +151,7 @@ class CostCalculator:
 
     def __init__(self, settings: Settings) -> None:
         self._costs = ModelCosts(settings)
-        self._found: dict[tuple[str, str, str, int], tuple[Price | None, Price | None]] = {}
+        self._found = BoundedDict[tuple[str, str, str, int], tuple[Price | None, Price | None]](MAX_CACHED_PRICES)
         """Prefix, used model, requested model and period of constant prices → price of the used and of the requested
         model."""
 
@@ -193,8 +194,6 @@ class CostCalculator:
         period = int(receipt.started_at) // CONSTANT_SECONDS
         key = (receipt.prefix, receipt.model, receipt.requested_model, period)
         if (found := self._found.get(key)) is None:
-            if len(self._found) >= MAX_CACHED_PRICES:
-                self._found.clear()
             when = datetime.fromtimestamp(receipt.started_at, UTC)
             found = self._found[key] = (
                 self._costs.find_price_by_prefix(receipt.prefix, receipt.model, when),

@@ -8,11 +8,10 @@ import asyncio
 import traceback
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
 from anthropic_proxy.console.ledger.receipt_queue import MAX_BUFFERED_BYTES, ContentBuffer, ReceiptQueue
-from anthropic_proxy.errors import ConfigurationError, MissingExtra
+from anthropic_proxy.errors import require_package
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, Plugin, Route, RouteRequest, RouteResponse
 
@@ -26,9 +25,8 @@ API_PATHS = ("/api/usage", "/api/requests", "/api/requests/{id}", "/api/openapi.
 def open_plugin(settings: Settings) -> Plugin:
     """Raises `ConfigurationError` if `DATABASE_URL` selects PostgreSQL and its driver is not installed."""
     url = settings.database_url
-    if url is not None and url.reveal().startswith("postgres") and find_spec("psycopg") is None:
-        missing = MissingExtra("A PostgreSQL database (DATABASE_URL) needs psycopg", "postgres")
-        raise ConfigurationError(missing.message, code="package-missing")
+    if url is not None and url.reveal().startswith("postgres"):
+        require_package("psycopg", "A PostgreSQL database (DATABASE_URL) needs psycopg", "postgres")
     ledger = _Ledger(settings)
     return Plugin(
         observers=[ledger.queue],

@@ -19,6 +19,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.units import MICROSECONDS_PER_HOUR, to_microseconds
+from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.messages.fidelity import TOOL_CALL_FIELDS
 from anthropic_proxy.gateway.money import UNKNOWN_AMOUNT, format_cost
@@ -331,7 +332,7 @@ class RowBuilder:
     def __init__(self, secrets: Sequence[str]) -> None:
         self._secrets = secrets
         self._spellings = list_secret_encodings(secrets)
-        self._labeled: dict[tuple[str, ...], StoredRequest] = {}
+        self._labeled = BoundedDict[tuple[str, ...], StoredRequest](_MAX_CACHED)
         """Names of a receipt → row with their labels. Most requests of a session have the same names."""
         self._sound_texts: set[str] = set()
         """Texts that are stored as they are, such as names of models and tools."""
@@ -416,8 +417,6 @@ class RowBuilder:
             for name in _HIDDEN_COLUMNS:
                 setattr(row, name, "")
         elif max(map(len, names)) <= MAX_LABEL_CHARACTERS:  # clients send names of any length
-            if len(self._labeled) >= _MAX_CACHED:
-                self._labeled.clear()
             self._labeled[names] = row
         return row
 

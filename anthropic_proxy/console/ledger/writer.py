@@ -50,6 +50,7 @@ from anthropic_proxy.console.ledger.records import (
 from anthropic_proxy.console.ledger.retention import Retention
 from anthropic_proxy.console.ledger.schema import CONTENTS, HOURLY, SESSION_HOURS, SUM_TABLES, TableDefinition
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
+from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.database_address import DatabaseAddress
@@ -191,7 +192,7 @@ class LedgerWriter:
         self._batch: list[StoredRequest] = []
         self._texts: dict[str, list[ContentRow]] = {}
         """Request id → rows of the table `contents`, for the requests of the present batch."""
-        self._latest_rejections: dict[str, int] = {}
+        self._latest_rejections = BoundedDict[str, int](_MAX_REJECTED_KEYS)
         """Label of a key → minute of the latest row of a request that a limit of this key rejected."""
         self._failed_attempts = 0
         folder, self._address = self._settings.data_directory, find_database(self._settings)
@@ -374,8 +375,6 @@ class LedgerWriter:
             return False
         self._latest_rejections.pop(row.key_label, None)
         self._latest_rejections[row.key_label] = minute
-        if len(self._latest_rejections) > _MAX_REJECTED_KEYS:
-            del self._latest_rejections[next(iter(self._latest_rejections))]
         return True
 
     def _open(self) -> Connection:

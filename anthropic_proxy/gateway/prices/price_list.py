@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct, convert, structs
 from msgspec.structs import astuple
 
+from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.engine.json_decoding import decode_json
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.options import ConfiguredRoute, format_origin_in_sentence, matches_model
@@ -293,13 +294,7 @@ def format_date(day: date) -> str:
     return f"{day.day} {day:%b %Y}"
 
 
-def find_price(
-    base_url: str,
-    model: str,
-    when: datetime | None = None,
-    *,
-    tier: str = "",
-) -> Price | None:
+def find_price(base_url: str, model: str, when: datetime | None = None, *, tier: str = "") -> Price | None:
     """None: unknown, or `genai-prices` is not installed. `when` None: now."""
     data = PRICE_SOURCE.load()
     if data is None:
@@ -352,7 +347,7 @@ class PriceList:
         """
         self._settings, self._uses_server_lists = settings, uses_server_lists
         self._edition = 0
-        self._found: dict[tuple[str, str, int, str], Price | None] = {}
+        self._found = BoundedDict[tuple[str, str, int, str], Price | None](MAX_CACHED_PRICES)
 
     def find(self, provider: Provider, model: str, when: datetime | None = None, tier: str = "") -> Price | None:
         """Return the price of a model. None: unknown. `when` None: now."""
@@ -371,8 +366,6 @@ class PriceList:
             self._found.clear()
         key = (base_url, f"{provider.prefix}/{model}", int(when.timestamp()) // CONSTANT_SECONDS, tier)
         if key not in self._found:
-            if len(self._found) >= MAX_CACHED_PRICES:
-                self._found.clear()
             self._found[key] = self._find(provider, model, base_url, when, tier)
         return self._found[key]
 

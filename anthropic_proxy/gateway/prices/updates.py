@@ -2,13 +2,12 @@
 
 import asyncio
 
-from anthropic_proxy.errors import ConfigurationError, MissingExtra
+from anthropic_proxy.errors import require_package
 from anthropic_proxy.gateway.prices.price_list import (
     PACKAGE,
     PRICE_SOURCE,
     describe_price_list,
     find_published_url,
-    has_price_package,
 )
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, Plugin
@@ -24,10 +23,7 @@ _DAY_SECONDS = 86_400.0
 
 def open_plugin(settings: Settings) -> Plugin:
     """Raises `ConfigurationError` if `genai-prices` is not installed."""
-    if not has_price_package():
-        raise ConfigurationError(
-            MissingExtra("An update of prices needs genai-prices", "prices").message, code="package-missing"
-        )
+    require_package("genai_prices", "An update of prices needs genai-prices", "prices")
     updates = PriceUpdates(settings)
     return Plugin(start=updates.start, stop=updates.stop)
 

@@ -243,18 +243,19 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
     A request whose endpoint is unknown or not allowed is rejected after the check of its key, so that nobody without a
     key learns which endpoints exist. Its body is not read.
     """
-    method = scope["method"]
-    path = scope["path"]
-    settings = services.settings
+    method, path = scope["method"], scope["path"]
     if path.startswith("/v1/v1/"):  # the base URL of the client ends in `/v1`, and it appends `/v1/messages`
         path = path.removeprefix("/v1")
-    methods = ENDPOINTS.get(path)
     receipt = Receipt(
         request_id=services.new_id("req_"), client=_UNKNOWN, started_at=services.clock(), method=method, path=path
     )
     cycle: RequestResponseCycle | None = scope.get("extensions", {}).get(CYCLE_EXTENSION)
-    sink = AsgiSink(receipt, receive, send, cycle)
+    sink, memory = AsgiSink(receipt, receive, send, cycle), BodyMemory(services, receipt)
     running_number = services.running.begin(receipt)
+    methods = ENDPOINTS.get(path)
+    plugin_route = None if methods is not None else services.plugin_routes.find(path)
+
+    # the head, which is known if the client has repeated it
     head = None if cycle is None else cycle.head
     known: _KnownHead | None = None
     if head is not None and isinstance(head.facts, _KnownHead) and head.facts.services is services:
@@ -263,43 +264,43 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
     else:
         headers = decode_headers(scope)
     body_read = False
-    memory: BodyMemory | None = None
-    plugin_route = None if methods is not None else services.plugin_routes.find(path)
     try:
+        # who asks
         trace = read_trace_context(headers) if TRACEPARENT in headers else None
         receipt.trace = trace if services.tracer is None else services.tracer.start_trace(trace)
         if known is not None and known.client is not None:
             require_accepted_length(headers["content-length"])
             receipt.client = known.client
         else:
-            checks_key = plugin_route is not None and _checks_key_itself(method, plugin_route)
-            is_public = plugin_route is None and path in _DASHBOARD_PATHS  # how to install the dashboard
             receipt.client = await authenticate(
-                scope, headers, settings, services.policies, route_checks_key=checks_key, is_public=is_public
+                scope,
+                headers,
+                services.settings,
+                services.policies,
+                route_checks_key=_checks_key_itself(method, plugin_route),
+                is_public=plugin_route is None and path in _DASHBOARD_PATHS,  # how to install the dashboard
             )
             if head is not None:
                 head.facts = _KnownHead(services, headers, None if services.policies else receipt.client)
-        endpoint: Endpoint
+
+        # for what
         if methods is not None and method in methods:
             endpoint = methods[method]
-        elif plugin_route is None:
-            endpoint = find_endpoint(method, path, methods)
-        elif method in plugin_route.routes:
-            endpoint = partial(_send_plugin_route, plugin_route, scope)
         else:
-            raise _method_not_allowed(method, scope["path"], plugin_route.routes)  # noqa: TRY301
-        body: bytes | None = b""
-        if method not in ("GET", "HEAD") and (cycle is None or (body := cycle.pop_complete_body()) is None):
-            memory = BodyMemory(services, receipt)
-            body = await read_body(receive, memory, headers.get("content-length", ""))
+            endpoint = find_endpoint(scope, path, methods, plugin_route)
+
+        # with which body
+        body = b"" if method in ("GET", "HEAD") else None if cycle is None else cycle.pop_complete_body()
         if body is None:
-            raise ClientDisconnected  # noqa: TRY301
+            body = await read_body(receive, memory, headers.get("content-length", ""))
         body_read = True
-        query = scope.get("query_string", b"").decode("latin-1")
-        naming = services.running.find_naming(running_number)
-        on_freed = services.heap_trimmer.count_freed_bytes if memory is None else memory.free
         request = ClientRequest(
-            receipt=receipt, headers=headers, body=body, query=query, on_model=naming, on_freed=on_freed
+            receipt=receipt,
+            headers=headers,
+            body=body,
+            query=scope.get("query_string", b"").decode("latin-1"),
+            on_model=services.running.find_naming(running_number),
+            on_freed=memory.free,
         )
         del body  # the exchange frees the body after decoding, if no other reference exists
         await endpoint(services, request, sink)
@@ -324,8 +325,7 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
             _finish(services, sink, is_quiet=is_quiet)
     finally:
         services.running.end(running_number)
-        if memory is not None:
-            memory.release()
+        memory.release()
 
 
 class BodyMemory:
@@ -368,9 +368,9 @@ async def read_body(
     *,
     read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
     body_timeout_seconds: float = BODY_TIMEOUT_SECONDS,
-) -> bytes | None:
-    """Return the request body from ASGI `receive`, or None if the client disconnected. Raises `RequestTimeout` for a
-    slow client, `RequestTooLarge` above `MAX_REQUEST_BYTES`, and `ProxyBusy` if `memory` has no room for it.
+) -> bytes:
+    """Return the request body from ASGI `receive`. Raises `ClientDisconnected`, `RequestTimeout` for a slow client,
+    `RequestTooLarge` above `MAX_REQUEST_BYTES`, and `ProxyBusy` if `memory` has no room for it.
     """
     pieces: list[bytes] = []
     size = 0
@@ -381,7 +381,7 @@ async def read_body(
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    return None
+                    raise ClientDisconnected
                 piece = message.get("body", b"")
                 size += len(piece)
                 if size > MAX_REQUEST_BYTES:
@@ -736,12 +736,19 @@ ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {
 }
 
 
-def find_endpoint(method: str, path: str, methods: Mapping[str, Endpoint] | None) -> Endpoint:
-    """Return the endpoint for a path, also for one with an id, which `ENDPOINTS` cannot list.
+def find_endpoint(
+    scope: Scope, path: str, methods: Mapping[str, Endpoint] | None, plugin_route: FoundRoute | None
+) -> Endpoint:
+    """Return the endpoint for a path of a plugin, or with an id, which `ENDPOINTS` cannot list.
 
     `methods`: the endpoints of the path in `ENDPOINTS`.
     Raises `UnknownModel` (404) for an unknown path, and `MethodNotAllowed` (405) for another method.
     """
+    method = scope["method"]
+    if plugin_route is not None:
+        if method not in plugin_route.routes:
+            raise _method_not_allowed(method, scope["path"], plugin_route.routes)
+        return partial(_send_plugin_route, plugin_route, scope)
     if methods is None and path.startswith("/v1/models/"):
         methods = {"GET": get_model}
     elif methods is None and RESOURCE_PATHS.fullmatch(path):

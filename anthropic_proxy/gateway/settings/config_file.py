@@ -190,9 +190,7 @@ class ConfigFile:
         allowed = f"Use {join_with_or([_describe_type(kind) for kind in _alternatives(expected)])}."
         if not _REFERENCES.isdisjoint(path):
             raise self.rejection(
-                path,
-                f"is invalid. {allowed} Its value is not shown, because it may be a key.",
-                code="key-in-file",
+                path, f"is invalid. {allowed} Its value is not shown, because it may be a key.", code="key-in-file"
             )
         words = [word for kind in _alternatives(expected) for word in getattr(kind, "values", ())]
         raise self.invalid_value_error(
@@ -217,9 +215,7 @@ class ConfigFile:
         places = {"env", "file", "command"}
         if isinstance(value, dict) and (not value.keys() - {"refresh"} or len(value.keys() & places) > 1):
             raise self.rejection(
-                path,
-                f"has {len(value)} fields. Use one of env, file and command.",
-                code="key-in-file",
+                path, f"has {len(value)} fields. Use one of env, file and command.", code="key-in-file"
             )
 
     def _require_fields(self, path: KeyPath, table: Mapping[str, object], struct_type: type[Struct]) -> None:

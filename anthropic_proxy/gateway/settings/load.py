@@ -239,10 +239,7 @@ def _find_other_variables(names: Collection[str], providers: ProviderRegistry, s
     shared = {name for row in providers for name in (row.key_variable, row.base_url_variable) if name}
     shared |= {"AWS_REGION", "AWS_DEFAULT_REGION"}
     return {
-        name: Secret(
-            entry.text.partition(",")[0].strip() if name in keys else entry.text,
-            f"{name} in {entry.origin}",
-        )
+        name: Secret(entry.text.partition(",")[0].strip() if name in keys else entry.text, f"{name} in {entry.origin}")
         for name, entry in sources.find_variables_only_in_env_file({*names} - shared).items()
     }
 

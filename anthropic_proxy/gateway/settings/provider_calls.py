@@ -135,9 +135,7 @@ def _load_table(
             _require_allowed_header(file, place, lower, fields.get("key_header"))
             if lower in {**headers, **secrets, **copied}:
                 raise file.rejection(
-                    place,
-                    "is set twice: upper and lower case are equal in names of headers.",
-                    code="provider-header",
+                    place, "is set twice: upper and lower case are equal in names of headers.", code="provider-header"
                 )
             if isinstance(value, str):
                 headers[lower] = _decode_text(file, place, lower, value)
@@ -210,9 +208,7 @@ def _decode_header_name(file: ConfigFile, path: KeyPath, name: str) -> str:
 def _require_allowed_header(file: ConfigFile, path: KeyPath, name: str, key_header: str | None) -> None:
     if name == key_header:
         raise file.rejection(
-            path,
-            "is also key_header, so it gets the API key. Remove one of the two.",
-            code="provider-header",
+            path, "is also key_header, so it gets the API key. Remove one of the two.", code="provider-header"
         )
     if name == "authorization" and key_header is None:
         raise file.rejection(
@@ -269,9 +265,7 @@ def _decode_reference(file: ConfigFile, path: KeyPath, value: object) -> HeaderR
     allowed = 'Use a text, { env = "NAME" } or { client = "name-of-a-header" }.'
     if not isinstance(value, dict) or len(value) != 1 or not has_type(value, HeaderReference):
         raise file.rejection(
-            path,
-            f"is invalid. {allowed} Its value is not shown, because it may be a key.",
-            code="provider-header",
+            path, f"is invalid. {allowed} Its value is not shown, because it may be a key.", code="provider-header"
         )
     reference = msgspec.convert(value, HeaderReference)
     if reference.client is not None:
@@ -342,9 +336,7 @@ def _decode_proxy(file: ConfigFile, path: KeyPath, value: object, sources: Sourc
         return Secret(value)
     if not isinstance(value, dict) or value.keys() != {"env"} or not isinstance(value["env"], str):
         raise file.rejection(
-            path,
-            f"is invalid. {allowed} Its value is not shown, because it may be a key.",
-            code="provider-connection",
+            path, f"is invalid. {allowed} Its value is not shown, because it may be a key.", code="provider-connection"
         )
     found = _find_variable(file, path, value["env"], sources)
     if found.reveal() and not _is_proxy_address(found.reveal()):

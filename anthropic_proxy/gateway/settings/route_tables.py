@@ -136,9 +136,7 @@ def _check_targets(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
     with errors.collect():
         if not table.targets:
             raise file.rejection(
-                place,
-                "is empty. Use at least one model, such as openai/gpt-4.1.",
-                code="route-invalid",
+                place, "is empty. Use at least one model, such as openai/gpt-4.1.", code="route-invalid"
             )
     for target in table.targets:
         with errors.collect():
@@ -208,7 +206,9 @@ class EarlierRoutes:
             return
         self._identical.setdefault(repr(route.when), route)
         compared = _prepare(route)
-        for key in _list_index_keys(compared):
+        name, texts = next(iter(compared.texts.items()), ("", ()))
+        keys = {(name, _literal_start(text)) for text in texts}
+        for key in keys or {(next(_list_other_names(compared), ""), "")}:
             self._index.setdefault(key, []).append(compared)
 
     def find_covering_route(self, route: ConfiguredRoute) -> ConfiguredRoute | None:
@@ -245,14 +245,6 @@ def _prepare(route: ConfiguredRoute) -> _Compared:
     values = (when.thinking, when.images, when.pdfs, when.web_search, when.background, when.subagent)
     flags = {name: flag for name, flag in zip(_FLAGS, values, strict=True) if flag is not None}
     return _Compared(route, {name: found for name, found in texts.items() if found}, flags)
-
-
-def _list_index_keys(compared: _Compared) -> Iterator[_IndexKey]:
-    """Keys under which an earlier route is stored."""
-    for name, texts in compared.texts.items():
-        yield from {(name, _literal_start(text)) for text in texts}
-        return
-    yield next(_list_other_names(compared), ""), ""
 
 
 def _list_searched_keys(compared: _Compared) -> Iterator[_IndexKey]:

@@ -95,7 +95,8 @@ def _build_groups(
                     code="sign-in-settings",
                     hint=f'Move [sign_in.groups."{EVERYBODY}"] to the end.',
                 )
-            found.append(_build_group(file, path, table))
+            rules = _build_rules(file, path, table, code="sign-in-settings")
+            found.append(SignInGroup(name=path[-1], role=table.role, team=table.team, rules=rules))
         place = (*path, "routes")
         file.warnings += [
             f"{format_key_path(place)} has {route!r}, which is no name of [[routes]].{file.locate(place)}"
@@ -103,12 +104,6 @@ def _build_groups(
             if route not in known
         ]
     return found
-
-
-def _build_group(file: ConfigFile, path: KeyPath, table: GroupTable) -> SignInGroup:
-    """Raises `ConfigurationError`."""
-    rules = _build_rules(file, path, table, code="sign-in-settings")
-    return SignInGroup(name=path[-1], role=table.role, team=table.team, rules=rules)
 
 
 def load_token_issuers(fields: Mapping[str, Any], file: ConfigFile, sources: Sources) -> tuple[TokenIssuer, ...]:

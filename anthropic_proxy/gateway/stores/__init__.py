@@ -1,10 +1,9 @@
 """Stores for state that server processes share: counters of limits, and values with a lifetime."""
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import NoReturn
 
-from anthropic_proxy.errors import ConfigurationError, MissingExtra
+from anthropic_proxy.errors import require_package
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import Store
@@ -31,10 +30,7 @@ def open_redis_store(settings: Settings, warn: Callable[[str], None]) -> Store |
         return None
     if isinstance(settings.redis_url, UnknownSecret):
         return _UnknownStore(settings.redis_url)
-    if find_spec("redis") is None:
-        raise ConfigurationError(
-            MissingExtra("A Redis server (REDIS_URL) needs redis-py", "redis").message, code="package-missing"
-        )
+    require_package("redis", "A Redis server (REDIS_URL) needs redis-py", "redis")
     from anthropic_proxy.gateway.stores import fallback, redis  # noqa: PLC0415  # they load redis-py
 
     url = settings.redis_url.reveal()

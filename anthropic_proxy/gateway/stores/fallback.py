@@ -28,6 +28,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.stores.redis import (
     FAILURES,
@@ -73,14 +74,7 @@ class _Known(Struct):
 class FallbackStore:
     """It implements `plugins.Store`. `fails_open`: the setting `REDIS_FAILURE`."""
 
-    def __init__(
-        self,
-        store: RedisStore,
-        *,
-        fails_open: bool,
-        address: str,
-        warn: Callable[[str], None],
-    ) -> None:
+    def __init__(self, store: RedisStore, *, fails_open: bool, address: str, warn: Callable[[str], None]) -> None:
         self.redis = store
         self._fails_open = fails_open
         self._address = address
@@ -89,7 +83,7 @@ class FallbackStore:
         """All reservations of this process, and the values that are stored while Redis is away."""
         self._running: dict[str, Reservation] = {}
         """Id → unsettled reservation of this process, with its slots in `_own`."""
-        self._known: dict[str, _Known] = {}
+        self._known = BoundedDict[str, _Known](MAX_KNOWN)
         self._unsent: dict[str, Reservation] = {}
         """Id → running reservation that was made while Redis was away."""
         self._pending: deque[tuple[Reservation, Sequence[int]]] = deque(maxlen=MAX_PENDING)
@@ -186,8 +180,6 @@ class FallbackStore:
             seconds = reservation.lease_seconds if limit.kind == "concurrency" else limit.seconds
             self._known.pop(limit.key, None)
             self._known[limit.key] = _Known(time.monotonic() + seconds, max(remaining, 0))
-        while len(self._known) > MAX_KNOWN:
-            del self._known[next(iter(self._known))]
 
     def _limit_to_share(self, limit: Limit) -> Limit:
         """A single request that fits the limit also fits the share. Without a result of Redis in the latest period, all

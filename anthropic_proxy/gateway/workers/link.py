@@ -288,8 +288,7 @@ class WorkerLink:
             self._pending_query = None
 
     def _send(
-        self,
-        message: StatsReport | StatsQuery | SharedObservation | RequestsWatch | RequestsUpdate | StoreCall,
+        self, message: StatsReport | StatsQuery | SharedObservation | RequestsWatch | RequestsUpdate | StoreCall
     ) -> None:
         self._channel.send(message)
         if self._channel.has_unsent and not self._waits_writable:

@@ -17,6 +17,7 @@ from typing import cast
 import httptools
 from msgspec import Struct, structs
 
+from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error, is_about_client_certificate
 from anthropic_proxy.engine.upstream.http.connection import (
     KEEP_ALIVE_SECONDS,
@@ -118,7 +119,7 @@ class HttpTransport:
         self._proxy_setting = proxy_setting
         self._proxies = proxies or {}
         self._no_proxy_hosts = no_proxy_hosts
-        self._heads: dict[tuple[str, str], _Head] = {}
+        self._heads = BoundedDict[tuple[str, str], _Head](_MAX_CACHED_HEADS)
         """Base URL and path → head of the last request."""
         self._closed = False
 
@@ -223,8 +224,6 @@ class HttpTransport:
         if credential is not None and credential.origin == CLIENT_CREDENTIAL_ORIGIN:
             is_reusable = False
         if self._pool.keep_alive_seconds and is_reusable:
-            if len(self._heads) >= _MAX_CACHED_HEADS:
-                self._heads.clear()
             self._heads[base_url, request.path] = head
         return head
 

@@ -86,7 +86,7 @@ def test_an_engine_without_the_server_refuses_an_unknown_model_behind_a_deployme
 
 def test_without_the_library_of_entra_the_start_up_message_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden: Any = None
-    monkeypatch.setattr("anthropic_proxy.gateway.problems.find_spec", lambda name: hidden)
+    monkeypatch.setattr("anthropic_proxy.errors.find_spec", lambda name: hidden)
     settings = load(AZURE, PREFERRED_PROVIDER="azure", BIG_MODEL="azure/a", SMALL_MODEL="azure/b")
     problems = find_problems(settings, Catalog(), date(2026, 11, 23))
     assert [(problem.severity, problem.cause) for problem in problems] == [
