@@ -8,7 +8,7 @@ shares state. A `Route` serves a URL path. `Gateway` has the functions of the pr
 the engine itself calls is defined in `engine.hooks`.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Literal, Protocol
 
 from msgspec import Struct, field
@@ -536,7 +536,7 @@ class Gateway(Protocol):
         The fields about the reply are still empty.
         """
 
-    def stream_request_events(self, client_names: Collection[str] | None = None) -> AsyncIterator[bytes]:
+    def stream_request_events(self, client_names: Collection[str] | None = None) -> AsyncGenerator[bytes, None]:
         """Yield the SSE bytes of `GET /api/requests/live`: first the running and latest requests, then each change.
 
         With `client_names`, only requests of these clients are included. None: all clients.

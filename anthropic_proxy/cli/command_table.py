@@ -170,6 +170,7 @@ The tokens are stored in sign-in.json of the settings folder of this user, which
             "keys rotate ci --overlap 24h",
             "keys revoke ci",
             "keys sign-out ann@example.org",
+            "keys allow ann@example.org",
         ),
         panel=_SET_UP,
     ),

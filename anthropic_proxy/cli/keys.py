@@ -16,10 +16,13 @@ from anthropic_proxy.cli.ledger_access import changing_database, name_author, op
 from anthropic_proxy.cli.output import Column, Output, encode_printed_json, open_data_output
 from anthropic_proxy.cli.remote_proxy import RemoteProxy, find_remote_proxy
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.keys.acceptance import list_key_states
 from anthropic_proxy.console.keys.administration import KeyAction, KeyOutcome, decode_command, open_administration
 from anthropic_proxy.console.keys.descriptions import (
     decode_key,
+    decode_state,
     describe_changes,
+    describe_creator,
     describe_rules,
     describe_unknown_routes,
     encode_audit_entry,
@@ -37,7 +40,8 @@ from anthropic_proxy.console.keys.queries import (
     require_key,
 )
 from anthropic_proxy.console.keys.sign_ins import encode_sign_in, list_sign_ins
-from anthropic_proxy.console.keys.virtual_keys import Team, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import KeyState, Team, VirtualKey
+from anthropic_proxy.console.ledger.database import Reader
 from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.export import write_csv
 from anthropic_proxy.console.ledger.periods import find_times
@@ -77,6 +81,7 @@ keys = new_group("keys")
 """Group of the commands `keys …`."""
 _AUDIT_TITLES = ("id", "at", "actor", "action", "object", "changes")
 _LABEL_COLUMNS = 9
+_CREATOR = Column("Creator")
 
 
 @keys.command
@@ -119,34 +124,41 @@ def list_(*, as_json: bool = False) -> None:
     as_json
         Print one JSON array instead.
     """
-    settings, output, now = load_command_settings(), Output(), time.time()
+    settings, output = load_command_settings(), Output()
     if (remote := _find_remote(settings)) is not None:
-        found: Sequence[VirtualKey] = remote.list_keys()
+        found: Sequence[tuple[VirtualKey, KeyState]] = remote.list_keys()
     else:
         with open_ledger_for_reading(settings) as connection:
-            found = [] if connection is None else list_keys(EngineReader(connection))
+            stored = [] if connection is None else list_keys(EngineReader(connection))
+            found = [] if connection is None else _judge(EngineReader(connection), settings, stored)
     if as_json:
-        output.write_json([encode_key(key, now) for key in found])
+        output.write_json([encode_key(key, state) for key, state in found])
         return
     if not found and output.is_terminal:
         output.write_notice("There are no keys. Create one:  anthropic-proxy keys create LABEL")
         return
-    shown: Sequence[tuple[Column, Callable[[VirtualKey], str]]] = [
-        (Column("Label"), lambda key: key.label),
-        (Column("Key", is_optional=True), lambda key: key.hashes[0].hint if key.hashes else ""),
-        (Column("Status"), lambda key: key.find_status(now)),
-        (Column("Owner"), lambda key: key.owner),
-        (Column("Team"), lambda key: key.team),
-        (Column("Expires"), lambda key: format_time(key.expires_at) or "never"),
-        (Column("Limits", wraps=True), lambda key: key.problem or describe_rules(key.rules)),
-        (Column("Id", is_optional=True), lambda key: key.id),
+    shown: Sequence[tuple[Column, Callable[[VirtualKey, KeyState], str]]] = [
+        (Column("Label"), lambda key, _: key.label),
+        (Column("Key", is_optional=True), lambda key, _: key.hashes[0].hint if key.hashes else ""),
+        (Column("Status"), lambda _, state: state.status),
+        (Column("Owner"), lambda key, _: key.owner),
+        (Column("Team"), lambda key, _: key.team),
+        (_CREATOR, describe_creator),
+        (Column("Expires"), lambda key, _: format_time(key.expires_at) or "never"),
+        (Column("Limits", wraps=True), lambda key, _: key.problem or describe_rules(key.rules)),
+        (Column("Id", is_optional=True), lambda key, _: key.id),
     ]
+    if not any(describe_creator(*each) for each in found):
+        shown = [one for one in shown if one[0] is not _CREATOR]
     if output.is_terminal:  # room for the columns with values
-        shown = [one for one in shown if any(one[1](key) not in ("", "never") for key in found)]
-    columns, rows = [column for column, _ in shown], [[text(key) for _, text in shown] for key in found]
+        shown = [one for one in shown if any(one[1](*each) not in ("", "never") for each in found)]
+    columns, rows = [column for column, _ in shown], [[text(*each) for _, text in shown] for each in found]
     output.write_table(columns, rows)
     if output.is_terminal:
-        output.write_notice(f"All facts of one key:  anthropic-proxy keys show {quote_word(found[0].label)}")
+        for _, state in found:
+            if state.status == "inactive":
+                output.write_notice(state.reason, "!", "warn")
+        output.write_notice(f"All facts of one key:  anthropic-proxy keys show {quote_word(found[0][0].label)}")
 
 
 @keys.command
@@ -169,9 +181,11 @@ def show(key: str, *, as_json: bool = False) -> None:
             raise UnknownModel(
                 "There are no keys. Create one:  anthropic-proxy keys create LABEL", code="virtual-key-unknown"
             )
-        found = require_key(EngineReader(connection), key)
-        spending = read_used_budgets(EngineReader(connection), settings, build_key_scope(found), time.time())
-    write_key(found, spending, as_json=as_json)
+        reader = EngineReader(connection)
+        found = require_key(reader, key)
+        spending = read_used_budgets(reader, settings, build_key_scope(found), time.time())
+        ((_, state),) = _judge(reader, settings, [found])
+    write_key(found, state, spending, as_json=as_json)
 
 
 @keys.command
@@ -203,7 +217,7 @@ def change(
     """
     given = {"label": label, "owner": owner, "team": team, "expires": expires}
     outcome, settings = _execute("change", key, given, rules)
-    write_key(outcome.key)
+    write_key(outcome.key, outcome.state)
     _warn_of_unknown_routes(outcome.key.rules, settings)
 
 
@@ -230,14 +244,26 @@ def rotate(key: str, *, overlap: str = "0m", as_json: bool = False) -> None:
 def revoke(key: str) -> None:
     """Revoke a key for ever. Running servers reject it after at most 2 s.
 
+    With the e-mail address of a person, all access ends: sign-ins, the keys of the person, and the dashboard.
+
     Parameters
     ----------
     key
-        Label or id.
+        Label or id of a key, or e-mail address of a person.
     """
-    outcome, _ = _execute("revoke", key)
-    output = Output()
-    output.write_line(f"  {output.paint('✓', 'ok')} {outcome.sentence}")
+    _write_done(_execute("revoke", key)[0])
+
+
+@keys.command
+def allow(key: str) -> None:
+    """Allow a revoked person or service again. The keys and sign-ins that the revocation ended stay ended.
+
+    Parameters
+    ----------
+    key
+        E-mail address of the person, label of the service, or id.
+    """
+    _write_done(_execute("allow", key)[0])
 
 
 @keys.command(name="sign-ins")
@@ -277,16 +303,14 @@ def sign_ins(*, as_json: bool = False) -> None:
 def sign_out(target: str) -> None:
     """End a sign-in, or all sign-ins of a person. Running servers reject the devices after at most 2 s.
 
-    The person can sign in again. To take away the access, remove the person from the groups of the identity provider.
+    The person can sign in again, and the keys of the person stay valid. To end all access:  keys revoke ADDRESS
 
     Parameters
     ----------
     target
         E-mail address of the person, or id of the sign-in or of the key.
     """
-    outcome, _ = _execute("sign-out", target)
-    output = Output()
-    output.write_line(f"  {output.paint('✓', 'ok')} {outcome.sentence}")
+    _write_done(_execute("sign-out", target)[0])
 
 
 @keys.command
@@ -359,6 +383,17 @@ def audit(*, since: str = "90d", as_json: bool = False, as_csv: bool = False) ->
                 output.write_labeled(label, text, _LABEL_COLUMNS)
 
 
+def _write_done(outcome: KeyOutcome) -> None:
+    output = Output()
+    output.write_line(f"  {output.paint('✓', 'ok')} {outcome.sentence}")
+    for notice in outcome.notices:
+        output.write_notice(notice)
+
+
+def _judge(reader: Reader, settings: Settings, found: Sequence[VirtualKey]) -> list[tuple[VirtualKey, KeyState]]:
+    return list(zip(found, list_key_states(reader, settings, found, time.time()), strict=True))
+
+
 def _warn_of_unknown_routes(rules: Rules, settings: Settings) -> None:
     if _find_remote(settings) is not None:
         return
@@ -386,7 +421,8 @@ def _execute(
         given = {name: value for name, value in command.fields.items() if value != "" or name not in ("owner", "team")}
         return remote.execute(structs.replace(command, fields=given)), settings
     with changing_database(settings), open_administration(settings, name_author()) as administration:
-        return administration.execute(command), settings
+        outcome = administration.execute(command)
+        return structs.replace(outcome, state=administration.find_state(outcome.key, settings)), settings
 
 
 def _find_remote(settings: Settings) -> RemoteProxy | None:
@@ -403,7 +439,7 @@ def write_new_key(outcome: KeyOutcome, completed_action: str, settings: Settings
     """
     output, key = Output(), outcome.key
     if as_json:
-        output.write_json({**encode_key(key, time.time()), "key": outcome.text})
+        output.write_json({**encode_key(key, outcome.state), "key": outcome.text})
     else:
         output.write_line(outcome.text)
     described = describe_rules(key.rules) or "no limits"
@@ -423,17 +459,19 @@ def write_encoded_key(encoded: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         Output().write_json(encoded)
         return
-    write_key(decode_key(encoded), [decode_spending(each) for each in encoded["spending"]])
+    spending = [decode_spending(each) for each in encoded["spending"]]
+    write_key(decode_key(encoded), decode_state(encoded), spending)
 
 
-def write_key(key: VirtualKey, spending: Sequence[Spending] = (), *, as_json: bool = False) -> None:
+def write_key(key: VirtualKey, state: KeyState, spending: Sequence[Spending] = (), *, as_json: bool = False) -> None:
     """Write a virtual key to stdout: its state, owner, limits and used amounts of budgets, but not its secret."""
-    output, now = Output(), time.time()
+    output = Output()
     if as_json:
-        output.write_json({**encode_key(key, now), "spending": [each.encode() for each in spending]})
+        output.write_json({**encode_key(key, state), "spending": [each.encode() for each in spending]})
         return
-    output.write_line(f"  {output.paint(key.label, 'title')}  {key.find_status(now)}")
-    facts = [("id", key.id), ("owner", key.owner), ("team", key.team)]
+    output.write_line(f"  {output.paint(key.label, 'title')}  {state.status}")
+    facts = [("reason", state.reason), ("id", key.id), ("owner", key.owner), ("team", key.team)]
+    facts += [("creator", describe_creator(key, state))]
     facts += [("created", formats.long_time(key.created_at)), ("expires", formats.long_time(key.expires_at) or "never")]
     facts += [("revoked", formats.long_time(key.revoked_at))]
     for each in key.hashes:

@@ -19,8 +19,8 @@ from msgspec import Struct, structs
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.proxy_client import send_request
 from anthropic_proxy.console.keys.administration import KeyCommand, KeyOutcome
-from anthropic_proxy.console.keys.descriptions import decode_key, encode_fields
-from anthropic_proxy.console.keys.virtual_keys import VirtualKey
+from anthropic_proxy.console.keys.descriptions import decode_key, decode_state, encode_fields
+from anthropic_proxy.console.keys.virtual_keys import KeyState, VirtualKey
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.platforms.program import COMMANDS_USER_AGENT
@@ -151,8 +151,9 @@ class RemoteProxy:
         except _Failure as error:
             raise ConfigurationError(f"{self.address}: {error.text}", code="remote-proxy") from None
 
-    def list_keys(self) -> list[VirtualKey]:
-        return [decode_key(row) for row in self.request("GET", "/admin/keys?limit=1000")["data"]]
+    def list_keys(self) -> list[tuple[VirtualKey, KeyState]]:
+        rows = self.request("GET", "/admin/keys?limit=1000")["data"]
+        return [(decode_key(row), decode_state(row)) for row in rows]
 
     def execute(self, command: KeyCommand) -> KeyOutcome:
         place = f"/{quote(command.target, safe='')}" if command.target else ""
@@ -160,7 +161,8 @@ class RemoteProxy:
         reply = self.request("POST", path, encode_fields(command.fields))
         key = decode_key(reply)
         verb = {"create": "created", "change": "changed", "rotate": "rotated", "revoke": "revoked"}[command.action]
-        return KeyOutcome(key=key, text=reply.get("key", ""), changes={}, sentence=f"Key {key.label} is {verb}.")
+        sentence = f"Key {key.label} is {verb}."
+        return KeyOutcome(key=key, state=decode_state(reply), text=reply.get("key", ""), changes={}, sentence=sentence)
 
     def _find_token(self) -> str:
         stored = self._stored

@@ -90,6 +90,8 @@ class Client(Struct, frozen=True):
     """Id of the virtual key: `key_…`. "": another client."""
     owner: str = ""
     """Owner of the virtual key. "": none, or another client."""
+    has_foreign_texts: bool = False
+    """True if the key's text (secret) was given out before the key got this owner: others than the owner use it."""
     team: str = ""
     """Team of the virtual key. "": none, or another client."""
     groups: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """`ExchangeGateway`: the methods of the proxy that plugins may call, the interface `plugins.Gateway`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import date
 from functools import partial
@@ -160,7 +160,7 @@ class ExchangeGateway:
     async def collect_running_requests(self) -> Sequence[Receipt]:
         return (await self._current_services().receipts.feed.collect_snapshot()).running
 
-    def stream_request_events(self, client_names: Collection[str] | None = None) -> AsyncIterator[bytes]:
+    def stream_request_events(self, client_names: Collection[str] | None = None) -> AsyncGenerator[bytes, None]:
         return stream_request_events(self._current_services().receipts.feed, client_names)
 
 

@@ -56,6 +56,13 @@ class Company:
         self.enter(name, *groups)
         return sign_in_to_dashboard(self.proxy)
 
+    def enter_dashboard(self, name: str, *groups: str) -> httpx.Response:
+        """Return the answer to the response of the identity provider."""
+        self.enter(name, *groups)
+        client = self.proxy.client()
+        begun = client.get("/dashboard/oidc/start")
+        return client.get(httpx.get(begun.headers["location"], trust_env=False).headers["location"])
+
     def send(self, client: httpx.Client, words: str, session: str) -> str:
         content = [{"type": "text", "text": words}, {"type": "image", "source": IMAGE}]
         body = {"model": "demo/demo", "max_tokens": 50, "messages": [{"role": "user", "content": content}]}
@@ -186,6 +193,70 @@ def test_texts_of_others_are_opened_by_an_admin_with_an_entry_of_the_audit_log(c
     assert "words of eve" not in lead.get(pages[0]).text
     listed = company.admin.get(f"/api/requests/{request_id}").text
     assert "words of eve" not in listed
+
+
+def test_a_new_owner_of_a_key_opens_the_texts_that_others_send_with_it_only_with_an_entry(company: Company) -> None:
+    """An administrator makes itself the owner of a key that another person goes on to use."""
+    created = company.admin.post("/admin/keys", json={"name": "shared", "owner": "hal@example.com"}).json()
+    key = company.proxy.client(headers={"x-api-key": created["key"]})
+    boss = company.open_dashboard("boss", "platform")
+    company.send(key, "walrus before", "session-before")
+    for owner in ("boss@example.com", "lead@example.com"):
+        assert company.admin.post("/admin/keys/shared", json={"owner": owner}).json()["owner"] == owner
+        after = company.send(key, f"walrus for {owner}", "session-after")
+    company.admin.post("/admin/keys/shared", json={"owner": "boss@example.com"})
+    after = company.send(key, "walrus after", "session-after")
+    lead = company.open_dashboard("lead", "leads")
+    for path in ("/dashboard/sessions", "/dashboard/palette", "/dashboard/sessions?q=session"):
+        assert "walrus" not in boss.get(path).text, path
+    page, session = f"/dashboard/requests/{after}", "/dashboard/session?session=session-after"
+    assert "walrus" not in lead.get(session).text
+    assert "walrus after" not in boss.get(f"{page}?format=json").text
+    assert _list_looks(company, "boss") == []
+    assert "walrus after" in boss.get(page).text
+    owner = {"key": {"before": "", "after": "shared"}, "owner": {"before": "", "after": "boss@example.com"}}
+    assert _list_looks(company, "boss") == [("dashboard (boss@example.com)", after, owner)]
+    rotated = company.admin.post("/admin/keys/shared/rotate").json()["key"]
+    own = company.send(company.proxy.client(headers={"x-api-key": rotated}), "walrus of boss", "session-of-boss")
+    assert "walrus of boss" in boss.get(f"/dashboard/requests/{own}").text
+    assert len(_list_looks(company, "boss")) == 1
+
+
+def test_a_command_ends_all_access_of_a_person_and_allows_it_again(company: Company) -> None:
+    ida, browser = company.new_client("ida", "developers"), company.open_dashboard("ida", "developers")
+    texts = [
+        ida.post("/admin/keys", json={"name": "ida-pc"}).json()["key"],
+        company.admin.post("/admin/keys", json={"name": "ida-ci", "owner": "Ida@example.com"}).json()["key"],
+    ]
+    keys = [company.proxy.client(headers={"x-api-key": text}) for text in texts]
+    for client in (ida, *keys):
+        wait_for(lambda client=client: client.get("/v1/models").status_code, lambda status: status == 200)
+    signed_out = company.admin.post("/admin/sign-ins/ida@example.com/sign-out").json()
+    assert sorted(signed_out["valid_keys"]) == ["ida-ci", "ida-pc"]
+    ida = company.new_client("ida", "developers")
+    assert browser.get("/dashboard").status_code == 200
+
+    def run(*words: str) -> str:
+        command = [sys.executable, "-m", "anthropic_proxy", "keys", *words]
+        return subprocess.run(command, env=company.environment, capture_output=True, text=True, check=False).stdout
+
+    assert run("revoke", "ida@example.com") == "  ✓ Key ida@example.com is revoked.\n"
+    for client in (ida, *keys):
+        wait_for(lambda client=client: client.get("/v1/models").status_code, lambda status: status == 401)
+    wait_for(lambda: browser.get("/dashboard").status_code, lambda status: status == 303)
+    refused = company.enter_dashboard("ida", "developers")
+    assert (refused.status_code, "is revoked, so the person may not sign in." in refused.text) == (403, True)
+    listed = {one["name"]: one for one in company.admin.get("/admin/keys?limit=1000").json()["data"]}
+    for name, client in (("ida-pc", keys[0]), ("ida-ci", keys[1])):
+        assert (listed[name]["status"], listed[name]["status_reason"]) == (
+            "revoked",
+            _message(client.get("/v1/models")),
+        )
+    assert run("allow", "ida@example.com") == "  ✓ Key ida@example.com is allowed.\n"
+    wait_for(lambda: company.enter_dashboard("ida", "developers").status_code, lambda status: status == 200)
+    assert browser.get("/dashboard").status_code == 303
+    assert company.new_client("ida", "developers").get("/v1/models").status_code == 200
+    assert [client.get("/v1/models").status_code for client in keys] == [401, 401]
 
 
 def test_commands_show_texts_of_others_with_an_entry_of_the_audit_log(company: Company) -> None:

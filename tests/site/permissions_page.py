@@ -32,6 +32,11 @@ A role decides what a client or a user may do. [Team](../guide/team.md#access-by
 
 {roles}
 
+Who `manages` keys may not give them any owner: a `member` or `viewer` creates keys for itself, and a `team admin` for
+itself, for owners of other keys of the own teams, or for nobody. The owner sees the key and its creator, and the audit
+log has both. Only an `admin` changes the owner of an existing key, and ends or allows the access of people and
+services; the new owner reads no texts that others sent. [Owners](../guide/team.md#owners) has the table.
+
 ## Paths
 
 Keys are for the API; pages below `/dashboard` are for browsers with a session. A page or an API of the own requests

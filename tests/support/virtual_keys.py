@@ -12,8 +12,8 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.app import App
 from anthropic_proxy.console.keys.administration import NAME_FIELDS, KeyAdministration, KeyCommand
+from anthropic_proxy.console.keys.key_policy import KeyPolicy
 from anthropic_proxy.console.keys.key_table import KeyTable
-from anthropic_proxy.console.keys.plugin import KeyPolicy
 from anthropic_proxy.console.keys.reservations import Reservations
 from anthropic_proxy.console.keys.virtual_keys import Team, VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_writing
@@ -73,10 +73,11 @@ class Keys:
         self.administration = KeyAdministration(self.connection, "test", lambda: self.now)
         self.table = KeyTable(settings, self.warnings.append)
         self.settings = Settings(**OWN_KEYS)
-        self.policy = KeyPolicy(self.table, lambda: self.settings, lambda: self.now)
+        self.policy = KeyPolicy(
+            self.table, lambda: self.settings, lambda: self.now, find_reservations=lambda: self.reservations
+        )
         self.store = MemoryStore(clock=lambda: self.now)
         self.reservations = Reservations(self.store, self.warnings.append)
-        self.policy.set_reservations(self.reservations)
 
     async def create(self, label: str, **fields: Any) -> str:
         _, text = create_key(self.administration, VirtualKey(id="", label=label, **fields))

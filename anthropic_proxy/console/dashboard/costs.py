@@ -1,7 +1,8 @@
-"""Page Costs: what the requests of a range cost by day, or by a facet."""
+"""Page Costs: what the requests of a range cost by day or by a facet, also divided by a second facet."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 from msgspec import Struct, structs
@@ -54,7 +55,7 @@ from anthropic_proxy.console.ledger.queries import (
     sum_periods,
     sum_usage,
 )
-from anthropic_proxy.console.ledger.records import FACETS, UsageSums, add_up, name_missing
+from anthropic_proxy.console.ledger.records import FACETS, SPLIT_NAMES, UsageSums, add_up, name_missing
 from anthropic_proxy.console.ledger.request_queries import find_prompt_starts, sum_sessions
 from anthropic_proxy.console.session_names import find_names
 from anthropic_proxy.errors import InvalidRequest
@@ -73,6 +74,7 @@ class CostRow(Struct, frozen=True):
     group: UsageGroup
     name: str = ""
     note: str = ""
+    part: str = ""
     href: str = ""
     share: ShareBar = ShareBar(formats.UNKNOWN, None, "")
 
@@ -99,6 +101,8 @@ _COLUMNS: Sequence[TableColumn[CostRow]] = (
     TableColumn("share", "Share", lambda row: Cell(bars=[row.share]), is_number=True, style="context"),
 )
 
+_PART = TableColumn[CostRow]("part", "", lambda row: row.part, style="wrap")
+
 
 def find_group_name(context: PageContext) -> str:
     """Return the name from `GROUPS` in the URL. Raises `InvalidRequest` for another value."""
@@ -108,8 +112,18 @@ def find_group_name(context: PageContext) -> str:
     return name
 
 
+def find_split_name(context: PageContext) -> str | None:
+    """Return the facet of the URL by which each group is divided. Raises `InvalidRequest` for another value."""
+    name = context.query.split
+    if name and name not in SPLIT_NAMES:
+        raise InvalidRequest(
+            f"split: {name[:40]!r} is not allowed; use {', '.join(SPLIT_NAMES)}.", code="dashboard-parameter"
+        )
+    return name or None
+
+
 def build_costs_page(context: PageContext) -> Mapping[str, Any]:
-    by, query = find_group_name(context), context.query
+    by, split, query = find_group_name(context), find_split_name(context), context.query
     periods = divide_range(context.charted_query, by_day=by == "day")
     names = name_providers(context.settings)
     # one query for table and chart: single requests, which a prompt needs, are slow to read
@@ -124,9 +138,13 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         )
     )
     total = memoize_result(lambda: add_up(group.sums for group in groups()))
+    parts = memoize_result(
+        lambda: sum_usage(context.connection, context.model_selection, by, split=split) if split else groups()
+    )
 
     def build_table() -> Table:
-        listed = groups()[::-1] if by == "day" else groups()  # the latest day first, others by cost
+        # the latest day first, others by cost
+        listed = sorted(parts(), key=attrgetter("name"), reverse=True) if by == "day" else parts()
         chosen = sort_rows([CostRow(group) for group in listed], _COLUMNS, query.order)[:MAX_ROWS]
         notes = _describe_prompts(context, [one.group.name for one in chosen]) if by == "prompt" else {}
         # shares of 90 days are all about 1 %
@@ -138,19 +156,22 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
                 name_value("provider", one.group.provider, names)
                 if one.group.provider
                 else notes.get(one.group.name, ""),
-                _link_to_requests(query, by, one.group),
+                _name_part(names, split, one.group),
+                _link_to_requests(query, by, split, one.group),
                 _find_share(one.sums, whole, total().cost, by),
             )
             for one in chosen
         ]
         columns = [structs.replace(_COLUMNS[0], title=NOUNS[by].capitalize()), *_COLUMNS[1:]]
+        if split:
+            columns.insert(1, structs.replace(_PART, title=NOUNS[split].capitalize()))
         return Table(
-            caption=f"Costs by {NOUNS[by]}",
+            caption=f"Costs by {NOUNS[by]}{f' and {NOUNS[split]}' if split else ''}",
             columns=columns,
             rows=build_rows(columns, shown),
             query=query,
-            order=query.order or ("" if by == "day" else "-cost"),
-            default_order="day, latest first",
+            order=query.order or ("" if by == "day" or split else "-cost"),
+            default_order=f"{NOUNS[by]}, highest cost first" if split and by != "day" else "day, latest first",
         )
 
     def summarize() -> str:
@@ -189,9 +210,11 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         "by": by,
         "noun": NOUNS[by],
         "options": [(name, noun.capitalize()) for name, noun in NOUNS.items()],
+        "split": split or "",
+        "splits": [("", "Nothing"), *((name, NOUNS[name].capitalize()) for name in SPLIT_NAMES if name != by)],
         "missing_prices": build_panel(context, "missing prices", list_missing_prices),
         "table": table,
-        "hidden": 0 if isinstance(table, FailedPanel) else len(groups()) - len(table.rows),
+        "hidden": 0 if isinstance(table, FailedPanel) else len(parts()) - len(table.rows),
         "chart": build_panel(context, "costs", chart_costs),
         "chart_title": f"Cost per {periods.length_name} and {'model' if by == 'day' else NOUNS[by]}",
         "is_empty": not context.facts.requests and context.can_read,
@@ -221,13 +244,20 @@ def _find_share(sums: UsageSums, whole: int, total: int, by: str) -> ShareBar:
     return ShareBar(text, sums.cost / whole if sums.cost else None, words)
 
 
-def _link_to_requests(query: ViewQuery, by: str, group: UsageGroup) -> str:
+def _link_to_requests(query: ViewQuery, by: str, split: str | None, group: UsageGroup) -> str:
+    facets, provider = dict(query.facets), group.provider
+    if split:
+        facets[split], provider = group.part[-1], group.part[0] if split == "model" else provider
+    if by != "day":
+        facets[by] = group.name
+    if "model" in (by, split):
+        facets["provider"] = provider
+    query = structs.replace(query, facets=facets)
     if by == "day":
         day = datetime.fromisoformat(group.name)
         start, end = (int((day + timedelta(days=count)).astimezone().timestamp()) for count in (0, 1))
         return query.link_to_requests(start, end)
-    facets = {**query.facets, by: group.name} | ({"provider": group.provider} if by == "model" else {})
-    return query.link("/dashboard/requests", facets=facets, measure="", order="")
+    return query.link("/dashboard/requests", measure="", order="")
 
 
 def _describe_prompts(context: PageContext, prompts: Sequence[str]) -> Mapping[str, str]:
@@ -242,8 +272,9 @@ def _describe_prompts(context: PageContext, prompts: Sequence[str]) -> Mapping[s
 
 
 def tabulate_costs(context: PageContext) -> ExportTable:
-    by = find_group_name(context)
-    return tabulate_usage(context.settings, by, sum_usage(context.connection, context.model_selection, by))
+    by, split = find_group_name(context), find_split_name(context)
+    groups = sum_usage(context.connection, context.model_selection, by, split=split)
+    return tabulate_usage(context.settings, by, groups, split)
 
 
 def _name_group(names: Names, by: str, group: UsageGroup) -> str:
@@ -251,6 +282,12 @@ def _name_group(names: Names, by: str, group: UsageGroup) -> str:
         return name_value(by, group.name, names) if group.name else name_missing(by)
     day = datetime.fromisoformat(group.name)
     return f"{day:%a}, {day.day} {day:%b}"
+
+
+def _name_part(names: Names, split: str | None, group: UsageGroup) -> str:
+    return (
+        name_value(split, group.part[-1], names) if split and group.part[-1] else name_missing(split) if split else ""
+    )
 
 
 PAGE = Page(section="Costs", template="costs.html", build=build_costs_page, tables={"costs": PageTable(tabulate_costs)})

@@ -12,6 +12,7 @@ from anthropic_proxy.console.dashboard.permissions import find_rights
 from anthropic_proxy.console.keys.administration import (
     KeyAction,
     KeyAdministration,
+    KeyCommand,
     decode_command,
     find_digest,
     open_administration,
@@ -83,6 +84,7 @@ _TITLES: Mapping[KeyAction, str] = {
     "change": "Change {}",
     "rotate": "Rotate {}",
     "revoke": "Revoke {}",
+    "allow": "Allow {} again",
     "team": "Team {}",
     "sign-out": "End sign-ins of {}",
 }
@@ -100,6 +102,8 @@ class KeyForm(Struct, kw_only=True):
     preview: Sequence[tuple[str, str]] | None = None
     """Lines of the preview: sign (such as `+`) and text of each changed value. None: no preview."""
     warnings: Sequence[str] = ()
+    notices: Sequence[str] = ()
+    """What the change leaves or ends beside its target, and how to change that."""
     problem: str = ""
     done: str = ""
     """Sentence about the change that was made. "": no change was made."""
@@ -125,9 +129,11 @@ def load_form(administration: KeyAdministration, settings: Settings, name: str, 
         before = find_digest(team)
         return KeyForm(action=action, title=title, target=target, fields=fields, before=before, route_names=names)
     if action == "sign-out":
-        found = administration.find_sign_ins(target)
+        outcome = administration.execute(KeyCommand(action=action, target=target), dry_run=True)
+        found = outcome.sign_ins
         key, title = administration.require_key(found[0].key_id), _TITLES[action].format(found[0].user.email)
-        return KeyForm(action=action, title=title, target=target, key=key, before=find_digest(found))
+        before, notices = find_digest(found), outcome.notices
+        return KeyForm(action=action, title=title, target=target, key=key, before=before, notices=notices)
     key = VirtualKey(id="", label="") if action == "create" else administration.require_key(target)
     fields = {}
     if key.id:
@@ -163,6 +169,7 @@ def submit_form(administration: KeyAdministration, settings: Settings, sent: Map
     try:
         command = decode_command(form.action, form.target, given, time.time(), expected_digest=digest)
         outcome = administration.execute(command, dry_run=True)
+        form.notices = outcome.notices
         form.preview = [
             (sign, f"{field}: {text}")
             for field, values in outcome.changes.items()

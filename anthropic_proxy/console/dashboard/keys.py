@@ -32,7 +32,8 @@ from anthropic_proxy.console.dashboard.tables import (
     page_rows,
     sort_rows,
 )
-from anthropic_proxy.console.keys.descriptions import describe_changes, describe_rules
+from anthropic_proxy.console.keys.acceptance import list_key_states
+from anthropic_proxy.console.keys.descriptions import describe_changes, describe_creator, describe_rules
 from anthropic_proxy.console.keys.descriptions import format_time as format_key_time
 from anthropic_proxy.console.keys.limits import build_key_scope, build_team_scope
 from anthropic_proxy.console.keys.machine_reports import read_reports
@@ -47,8 +48,9 @@ from anthropic_proxy.console.keys.queries import (
     read_all_spending,
     require_key,
 )
+from anthropic_proxy.console.keys.rights import is_of_person
 from anthropic_proxy.console.keys.sign_ins import SignIn, encode_sign_in, list_sign_ins
-from anthropic_proxy.console.keys.virtual_keys import AuditEntry, KeyStatus, Team, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import AuditEntry, KeyState, KeyStatus, Team, VirtualKey
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.database import Reader
 from anthropic_proxy.console.ledger.engines import EngineReader
@@ -73,6 +75,7 @@ _HIGH_SHARE = 0.8
 STORE_PROBLEM = "The used amounts of budgets are not known: Redis is unavailable (REDIS_URL)."
 _STATUS_SIGNS: Mapping[KeyStatus, tuple[str, str]] = {
     "active": ("✓", "ok"),
+    "inactive": ("✕", "error"),
     "unreadable": ("✕", "error"),
     "expired": ("✕", "error"),
     "revoked": ("–", ""),
@@ -84,7 +87,7 @@ STATUS_TITLES = (("", "All"), *((status, status.capitalize()) for status in STAT
 
 class KeyRow(Struct, frozen=True, kw_only=True):
     key: VirtualKey
-    status: KeyStatus
+    access: KeyState
     state: StateLine
     expires: str
     """Text about the expiry of an active key, if the state does not mention it. "": the key does not expire, or only
@@ -144,6 +147,16 @@ def _show_requests(row: KeyRow | TeamRow, name: str) -> Cell:
     return Cell(text=text, href=row.requests_link, label=f"Requests of {name}: {text}")
 
 
+def _show_state(row: KeyRow) -> Cell:
+    return Cell(tag=structs.astuple(row.state), title=row.access.reason, note=row.expires)
+
+
+def _show_owner(row: KeyRow) -> Cell:
+    creator = describe_creator(row.key, row.access)
+    note = ", ".join(filter(None, (row.key.team, creator and f"created by {creator}")))
+    return Cell(text=row.key.owner or formats.UNKNOWN, note=note)
+
+
 _COLUMNS: Sequence[TableColumn[KeyRow]] = (
     TableColumn(
         "key",
@@ -151,10 +164,8 @@ _COLUMNS: Sequence[TableColumn[KeyRow]] = (
         lambda row: Cell(text=row.key.label, href=f"/dashboard/keys/{quote(row.key.id, safe='')}", note=row.hint),
         style="a-what wrap",
     ),
-    TableColumn("state", "State", lambda row: Cell(tag=structs.astuple(row.state), note=row.expires), style="a-state"),
-    TableColumn(
-        "owner", "Owner, team", lambda row: Cell(text=row.key.owner or formats.UNKNOWN, note=row.key.team), style="wrap"
-    ),
+    TableColumn("state", "State", _show_state, style="a-state"),
+    TableColumn("owner", "Owner, team", _show_owner, style="wrap"),
     TableColumn("allowed", "Allowed, limits", lambda row: show_rules(row.rules), style="small allowed"),
     TableColumn(
         "used",
@@ -170,7 +181,7 @@ _COLUMNS: Sequence[TableColumn[KeyRow]] = (
 
 
 def _count_keys(keys: Sequence[KeyRow]) -> str:
-    active = sum(row.state.text not in STATUSES[1:] for row in keys)
+    active = sum(row.access.status == "active" for row in keys)
     return f"{active} active of {len(keys)}" if active != len(keys) else formats.count(active)
 
 
@@ -297,9 +308,9 @@ def _list_sign_ins(context: PageContext) -> Sequence[SignIn]:
 def _summarize(rows: Sequence[KeyRow]) -> str:
     if not rows:
         return "No virtual keys yet."
-    counts = {status: sum(row.state.text == status for row in rows) for status in STATUSES}
+    counts = {status: sum(row.access.status == status for row in rows) for status in STATUSES}
     expiring, verdict = sum(row.state.role == "warn" for row in rows), formats.plural(len(rows), "key")
-    counted = [f"{counts['active'] + expiring:,} active"]
+    counted = [f"{counts['active']:,} active"]
     counted += [f"{counts[status]:,} {status}" for status in STATUSES[1:] if counts[status]]
     verdict += f": {', '.join(counted)}."
     if expiring:
@@ -322,7 +333,7 @@ def choose_key_rows(context: PageContext, rows: Sequence[KeyRow]) -> list[KeyRow
     chosen = [
         row
         for row in rows
-        if query.measure in ("", row.status)
+        if query.measure in ("", row.access.status)
         and (
             any(text in value.lower() for value in (row.key.label, row.key.owner, row.key.team, row.hint))
             or row.key.id.startswith(text)  # a random id contains many short words
@@ -352,12 +363,14 @@ def read_key_list(context: PageContext) -> KeyList:
     named = {name: named.get(name, Team(name)) for name in names}
     spending, problem = read_used_budgets(context, [*keys, *named.values()])
     uses = find_last_key_uses(context.connection)
+    states = list_key_states(reader, context.settings, keys, context.now)
     rows = []
-    for key in keys:
+    for key, state in zip(keys, states, strict=True):
         link = context.query.link("/dashboard/requests", facets={"key": key.label}, measure="", order="", text="")
         total = sums.get(key.label, UsageSums())
-        rows.append(build_key_row(key, total, spending.get(key.id), uses.get(key.label), context.now, link=link))
-    rows.sort(key=lambda row: (STATUSES.index(row.status), row.key.label.lower()))
+        used = spending.get(key.id)
+        rows.append(build_key_row(key, state, total, used, uses.get(key.label), now=context.now, link=link))
+    rows.sort(key=lambda row: (STATUSES.index(row.access.status), row.key.label.lower()))
     team_rows = [
         build_team_row(context, team, [row for row in rows if row.key.team == name], team_sums, spending)
         for name, team in named.items()
@@ -406,18 +419,22 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
     team = find_team(require_reader(context), key.team) if key.team else None
     spending, problem = read_used_budgets(context, [key] if team is None else [key, team])
     last, link = find_last_key_uses(context.connection, key.label), context.query.link("/dashboard/requests")
-    row = build_key_row(key, total, spending.get(key.id), last.get(key.label), context.now, link=link)
+    (state,) = list_key_states(require_reader(context), context.settings, [key], context.now)
+    row = build_key_row(key, state, total, spending.get(key.id), last.get(key.label), now=context.now, link=link)
     latest = list_stored_requests(context.connection, chosen, _MAX_REQUESTS)
-    state = {
+    reason = {
         "active": "",
-        "unreadable": f"Rejected. {key.problem} ",
-        "expired": f"Rejected since {formats.long_time(key.expires_at)}. ",
-        "revoked": f"Rejected since {formats.long_time(key.revoked_at)}. ",
-    }[key.find_status(context.now)]
+        "inactive": f"{state.reason} ",
+        "unreadable": f"Rejected. {key.problem or state.reason} ",
+        "expired": f"Rejected since {formats.long_time(key.expires_at)}. " if key.expires_at else f"{state.reason} ",
+        "revoked": f"Rejected since {formats.long_time(key.revoked_at)}. " if key.revoked_at else f"{state.reason} ",
+    }[state.status]
     facts = [
         ("Id", key.id),
+        ("Error of its requests", state.reason),
         ("Owner", key.owner),
         ("Team", key.team),
+        ("Created by", describe_creator(key, state)),
         ("Created", formats.long_time(key.created_at)),
         ("Expires", formats.long_time(key.expires_at) or "never"),
         ("Revoked", formats.long_time(key.revoked_at)),
@@ -434,11 +451,12 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
         "title": f"Key {key.label}",
         "refusal": context.rights.explain_denial(key),
         "changes_fields": context.rights.changes_fields(key),
+        "may_allow": state.status == "revoked" and is_of_person(key) and may(context.rights.role, "manage all keys"),
         "reads_audit": may(context.rights.role, "read all keys"),
         "query": context.query,
         "row": row,
         "key": key,
-        "verdict": f"{state}{formats.plural(total.requests, 'request')} in this range.",
+        "verdict": f"{reason}{formats.plural(total.requests, 'request')} in this range.",
         "store_problem": problem,
         "facts": [(title, value) for title, value in facts if value],
         "figures": [
@@ -514,7 +532,14 @@ def list_shown_entries(context: PageContext, limit: int = _MAX_AUDIT_ROWS) -> Se
 
 
 def build_key_row(
-    key: VirtualKey, sums: UsageSums, spending: Sequence[Spending] | None, last: int | None, now: float, *, link: str
+    key: VirtualKey,
+    state: KeyState,
+    sums: UsageSums,
+    spending: Sequence[Spending] | None,
+    last: int | None,
+    *,
+    now: float,
+    link: str,
 ) -> KeyRow:
     """`spending`: used amounts of the budgets; None: the store of limits is not available. `last`: start of the last
     stored request in microseconds. `now`: seconds since the epoch.
@@ -522,8 +547,8 @@ def build_key_row(
     is_far = key.expires_at is not None and key.expires_at - now > EXPIRY_NOTICE_SECONDS and key.revoked_at is None
     return KeyRow(
         key=key,
-        status=key.find_status(now),
-        state=describe_state(key, now),
+        access=state,
+        state=describe_state(key, state, now),
         expires=_describe_expiry(key, now) if is_far else "",
         budgets=build_budget_bars(key.rules, spending),
         last_used_at=last,
@@ -553,11 +578,11 @@ def build_team_row(
     )
 
 
-def describe_state(key: VirtualKey, now: float) -> StateLine:
-    """State of a virtual key: active, expired or revoked. An active key that expires within `EXPIRY_NOTICE_SECONDS` has
-    a warning with the remaining time. `now`: seconds since the epoch.
+def describe_state(key: VirtualKey, state: KeyState, now: float) -> StateLine:
+    """An active key that expires within `EXPIRY_NOTICE_SECONDS` has a warning with the remaining time. `now`: seconds
+    since the epoch.
     """
-    status = key.find_status(now)
+    status = state.status
     if status == "active" and key.expires_at is not None and key.expires_at - now <= EXPIRY_NOTICE_SECONDS:
         return StateLine("!", "warn", _describe_expiry(key, now))
     return StateLine(*_STATUS_SIGNS[status], status)
@@ -591,7 +616,8 @@ _RULES_AND_USE: Mapping[str, Callable[[Any], Any]] = {
 }
 _KEY_EXPORT: Mapping[str, Callable[[KeyRow], Any]] = {
     **{name: attrgetter(f"key.{name}") for name in ("id", "label")},
-    **{name: attrgetter(name) for name in ("hint", "status")},
+    "hint": attrgetter("hint"),
+    "status": attrgetter("access.status"),
     **{name: attrgetter(f"key.{name}") for name in ("owner", "team")},
     "created_at": lambda row: format_key_time(row.key.created_at),
     "expires_at": lambda row: format_key_time(row.key.expires_at),

@@ -1,6 +1,7 @@
 """Sign-ins at the identity provider: the way of the browser to it and back, and the sign-in to the dashboard."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ from anthropic_proxy.console.identity.people import (
     RETRY,
     OidcError,
     OidcUser,
+    UserRefused,
     accept_user,
     require_provider,
     require_role,
@@ -75,6 +77,8 @@ async def finish_oidc(site: "Site", request: RouteRequest) -> RouteResponse:
 
     async def open_session(user: OidcUser, _: str) -> RouteResponse:
         require_role(site.gateway.settings, user)
+        if await site.people.is_ended(user.email, math.inf):
+            raise UserRefused(f"The key {user.email!r} is revoked, so the person may not sign in.")
         session, target = await site.sessions.create_for_user(user), resolve_redirect_path(attempt.target)
         cookies = [write_session_cookie(site, request, session), _write_attempt_cookie(site, request, "", 0)]
         # no redirect: after one that began at the identity provider, the browser would not send the session's cookie

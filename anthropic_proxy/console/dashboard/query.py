@@ -37,7 +37,7 @@ columns."""
 _HOUR_FORMAT = "%Y-%m-%dT%H:%MZ"
 _LOCAL_FORMAT = "%Y-%m-%dT%H:%M"
 """Time in the zone of the server, as browsers send it."""
-_TEXTS = {"q": "text", "by": "measure", "speed": "speed", "at": "compared", "sort": "order"}
+_TEXTS = {"q": "text", "by": "measure", "split": "split", "speed": "speed", "at": "compared", "sort": "order"}
 _TEXTS |= {name: name for name in ("columns", "before", "after")}
 """Name in the URL → field of a text. Other pages do not have these parameters."""
 _NO_TEXTS = dict.fromkeys(_TEXTS.values(), "")
@@ -61,6 +61,8 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
     """Text of the search field: a portion of an error, a model or a session, or a request id. "": no search."""
     measure: str = ""
     """Quantity that a chart shows, or by which it is grouped. "": the default of the page."""
+    split: str = ""
+    """Facet by which each group of the page Costs is divided. "": none."""
     speed: str = ""
     """Grouping of the chart of the time to first token. "": all requests."""
     compared: str = ""
@@ -79,7 +81,7 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
         `ViewQuery` to their new values. None as `path` means this page.
         """
         if path not in (None, self.path):
-            changes = {"measure": "", "speed": "", "compared": "", **changes}
+            changes = {"measure": "", "split": "", "speed": "", "compared": "", **changes}
         if not {"before", "after"} & changes.keys() and changes.keys() - {"measure", "speed", "compared"}:
             changes |= {"before": "", "after": ""}
         changed = structs.replace(self, **changes)

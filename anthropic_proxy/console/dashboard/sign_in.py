@@ -27,6 +27,7 @@ from anthropic_proxy.console.dashboard.web import (
 )
 from anthropic_proxy.console.identity.limits import AddressLimit, Window
 from anthropic_proxy.console.identity.people import OidcUser, find_group, resolve_role
+from anthropic_proxy.console.keys.ended_people import EndedPeople
 from anthropic_proxy.engine.json_decoding import decode_json
 from anthropic_proxy.gateway.permissions import Role
 from anthropic_proxy.gateway.settings import Settings
@@ -63,14 +64,21 @@ class _StoredSession(Struct, frozen=True, omit_defaults=True):
 
 
 class BrowserSessions:
-    """Sessions of signed-in browsers, in a store that all workers share. `clock` returns seconds since the epoch."""
+    """Sessions of signed-in browsers, in a store that all workers share. `clock` returns seconds since the epoch.
+    `people`: users whose sessions an administrator has ended.
+    """
 
     def __init__(
-        self, current_settings: Callable[[], Settings], current_store: Callable[[], Store], clock: Callable[[], float]
+        self,
+        current_settings: Callable[[], Settings],
+        current_store: Callable[[], Store],
+        clock: Callable[[], float],
+        people: EndedPeople | None = None,
     ) -> None:
         self._current_settings = current_settings
         self._current_store = current_store
         self._clock = clock
+        self._people = people
         self._unsaved_ends: set[str] = set()
         """Store keys of sessions that a sign-out ended while Redis was unavailable. They are written later."""
 
@@ -92,7 +100,7 @@ class BrowserSessions:
 
     async def find(self, cookie: str) -> Session | None:
         """Return the session of the browser that sent this session cookie. None: the session is unknown or has ended,
-        or the settings no longer permit it.
+        or the settings no longer permit it. Raises `KeysUnavailable` if it is not known whether the user has access.
         """
         if not cookie or len(cookie) > _MAX_COOKIE_CHARACTERS:
             return None
@@ -109,9 +117,14 @@ class BrowserSessions:
         except ValueError:  # a damaged store
             return None
         session = self._decode(cookie, stored) if now < stored.created_at + SESSION_SECONDS else None
-        if session is not None and now >= last_use + _USE_INTERVAL_SECONDS:
+        if session is None or await self._is_ended(session.email, stored.created_at):
+            return None
+        if now >= last_use + _USE_INTERVAL_SECONDS:
             await store.put(_use_of(place), repr(now), IDLE_SECONDS)
         return session
+
+    async def _is_ended(self, email: str, since: float) -> bool:
+        return bool(email) and self._people is not None and await self._people.is_ended(email, since)
 
     async def end(self, cookie: str) -> None:
         """End the session of a cookie for all workers. While Redis is unavailable, other processes may still accept the

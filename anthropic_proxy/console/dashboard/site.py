@@ -10,8 +10,8 @@ import gzip
 import threading
 import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import ExitStack, aclosing, suppress
 from functools import partial
 from html import escape
 from importlib import import_module
@@ -64,6 +64,7 @@ from anthropic_proxy.console.dashboard.web import (
 from anthropic_proxy.console.doctor.runs import DoctorRuns
 from anthropic_proxy.console.identity.attempts import IdentityProvider
 from anthropic_proxy.console.keys.administration import open_administration
+from anthropic_proxy.console.keys.ended_people import EndedPeople
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
     classify_database_error,
@@ -117,6 +118,8 @@ SAME_LOOK_SECONDS = 600.0
 """Time for which a page with texts of others that is shown again is the same look."""
 THEME_COOKIE = "anthropic_proxy_theme"
 _YEAR_SECONDS = 31_536_000
+_SESSION_CHECK_SECONDS = 1.0
+"""Minimum time in seconds between two checks whether the session of an open stream has ended."""
 
 
 class Progress(Struct):
@@ -252,7 +255,8 @@ def _read_body(response: RouteResponse) -> bytes:
 class Site:
     def __init__(self, gateway: Gateway, clock: Callable[[], float] = time.time) -> None:
         self.gateway = gateway
-        self.sessions = BrowserSessions(lambda: gateway.settings, lambda: gateway.store, clock)
+        self.people = EndedPeople(lambda: gateway.settings, clock)
+        self.sessions = BrowserSessions(lambda: gateway.settings, lambda: gateway.store, clock, self.people)
         self.provider = IdentityProvider(gateway)
         self.doctor = DoctorRuns(gateway, partial(reload_settings, gateway))
         self._threads = ReaderThreads()
@@ -637,7 +641,27 @@ async def stream_events(site: Site, request: RouteRequest) -> RouteResponse:
     names = None
     if session is not None and not may(session.role, "read all requests"):
         names = await site.list_readable_key_labels(request, session)
-    return RouteResponse(headers=STREAM_HEADERS, body=site.gateway.stream_request_events(names))
+    events = site.gateway.stream_request_events(names)
+    body = events if session is None else _end_with_session(site, request, events)
+    return RouteResponse(headers=STREAM_HEADERS, body=body)
+
+
+async def _end_with_session(
+    site: Site, request: RouteRequest, events: AsyncGenerator[bytes, None]
+) -> AsyncIterator[bytes]:
+    """Live rows of a browser, until its session ends."""
+    checked_at = time.monotonic()
+    async with aclosing(events):
+        async for event in events:
+            if time.monotonic() >= checked_at + _SESSION_CHECK_SECONDS:
+                try:
+                    session = await find_session(site, request)
+                except ProxyBusy:
+                    session = None
+                if session is None:
+                    return
+                checked_at = time.monotonic()
+            yield event
 
 
 async def send_asset(site: Site, request: RouteRequest) -> RouteResponse:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from anthropic_proxy.console.gateway_protocol import managed_settings, telemetry_relay, usage
 from anthropic_proxy.console.gateway_protocol.generated_settings import GeneratedSettings
+from anthropic_proxy.console.keys.access import open_access
 from anthropic_proxy.console.keys.limits import Scope
 from anthropic_proxy.console.keys.machine_reports import MachineReport, store_report
-from anthropic_proxy.console.keys.plugin import Access, open_access
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
 from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.engine.messages.purpose import SETTINGS_HEADER
@@ -49,14 +49,13 @@ _Send = Callable[[Gateway, RouteRequest], Awaitable[RouteResponse]]
 
 def open_plugin(settings: Settings) -> Plugin:
     """Raises `ConfigurationError` if `settings` disable the database with the keys."""
-    access = open_access(settings)
-    protocol = _GatewayProtocol(access)
+    protocol = _GatewayProtocol(settings)
     if settings.sign_in is not None:
         import_module(_SIGN_IN)  # the first sign-in does not wait for its libraries
     return Plugin(
-        policies=[access.policy],
-        routes=[*access.api.routes, *protocol.list_routes()],
-        budget_uses=access.budget_uses,
+        policies=[protocol.access.policy],
+        routes=[*protocol.access.api.routes, *protocol.list_routes()],
+        budget_uses=protocol.access.budget_uses,
         telemetry_counts=protocol.count_telemetry,
         start=protocol.start,
         stop=protocol.stop,
@@ -64,8 +63,8 @@ def open_plugin(settings: Settings) -> Plugin:
 
 
 class _GatewayProtocol:
-    def __init__(self, access: Access) -> None:
-        self._access = access
+    def __init__(self, settings: Settings) -> None:
+        self.access = open_access(settings, self._note_settings)
         self._sign_in: SignInEndpoints | None = None
         """None: nobody has signed in yet."""
         self._threads = ReaderThreads()
@@ -75,18 +74,17 @@ class _GatewayProtocol:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stated = BoundedDict[tuple[str, str], str](_MAX_MACHINES)
         """Key and sign-in → checksum of the managed settings that the last request stated."""
-        access.policy.note_settings = self._note_settings
 
     async def start(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        await self._access.start(gateway)
+        await self.access.start(gateway)
 
     async def stop(self) -> None:
         if self._sign_in is not None:
             await self._sign_in.stop()
         await self._telemetry.stop()
         await self._threads.stop()
-        await self._access.stop()
+        await self.access.stop()
 
     def count_telemetry(self) -> Mapping[str, int]:
         return self._telemetry.counts
@@ -126,7 +124,7 @@ class _GatewayProtocol:
         return Route(path=path, respond=respond, methods=[method], max_body_bytes=MAX_REQUEST_BYTES)
 
     def _find_scopes(self, client: Client) -> Sequence[Scope]:
-        return self._access.table.find_scopes(client.key_id) if client.role == "member" else []
+        return self.access.table.find_scopes(client.key_id) if client.role == "member" else []
 
     async def _send_managed_settings(self, gateway: Gateway, request: RouteRequest) -> RouteResponse:
         note = partial(self._note_machine, gateway, request.client.key_id)

@@ -197,6 +197,8 @@ class SignedInClients:
             entry = self._table.find_sign_in(token.sign_in)
         if not self._table.is_loaded:
             raise KeysUnavailable
+        if entry is not None and entry.end.ending == "unreadable":
+            raise entry.end.build_error()
         if entry is None or self._clock() >= entry.ends_at:
             raise AuthenticationFailed(
                 "The sign-in has ended: it was ended on the device or by an administrator, or its time is over. Sign "

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.keys.acceptance import list_key_states
 from anthropic_proxy.console.keys.descriptions import (
     build_key_hint,
     hash_key,
@@ -26,10 +27,12 @@ from anthropic_proxy.console.keys.descriptions import (
     new_key,
 )
 from anthropic_proxy.console.keys.queries import escape_pattern, find_key, find_team, list_keys, require_key
-from anthropic_proxy.console.keys.rights import ADMINISTRATOR, Rights, is_of_person
+from anthropic_proxy.console.keys.rights import ADMINISTRATOR, Rights, is_of_person, is_person
 from anthropic_proxy.console.keys.sign_ins import SignIn, find_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import (
+    ACTIVE,
     RULE_NAMES,
+    KeyState,
     Team,
     VirtualKey,
     decode_expiry,
@@ -41,6 +44,7 @@ from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, to_microseconds
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import InvalidRequest, PermissionDenied, UnknownModel
+from anthropic_proxy.gateway.permissions import may
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import Rules, require_name, require_valid_rules
 
@@ -60,7 +64,8 @@ _CHANGE_LOCK = 0x6B657973
 the changes."""
 
 
-KeyAction = Literal["create", "change", "rotate", "revoke", "team", "person", "sign-out"]
+KeyAction = Literal["create", "change", "rotate", "revoke", "allow", "team", "person", "sign-out"]
+_MAX_NAMED_KEYS = 10
 _NO_KEY = VirtualKey(id="", label="")
 
 
@@ -70,7 +75,7 @@ class KeyCommand(Struct, frozen=True, kw_only=True):
     action: KeyAction
     target: str = ""
     """Id or label of the key, name of the team, or e-mail address of the person. "": a new key. `sign-out`: also the id
-    of a sign-in."""
+    of a sign-in. `revoke`: also an e-mail address without a key, whose user is refused from then on."""
     fields: Mapping[str, Any] = {}
     """Name of a field of `VirtualKey` or `Rules`, or `overlap_seconds` → its new value. Others keep their values."""
     expected_digest: str = ""
@@ -80,13 +85,19 @@ class KeyCommand(Struct, frozen=True, kw_only=True):
 class KeyOutcome(Struct, frozen=True, kw_only=True):
     key: VirtualKey = _NO_KEY
     """The key after the change. Without an id: a team was changed."""
+    state: KeyState = ACTIVE
+    """State of this key. It is `ACTIVE` until `find_state` has found it."""
     team: Team = Team("")
     text: str = ""
     """Text (secret) of a new or rotated key, which cannot be read again. "": there is no new text."""
     sign_ins: Sequence[SignIn] = ()
     """Sign-ins that were ended."""
+    valid_keys: Sequence[VirtualKey] = ()
+    """Keys of the person that stay valid after a sign-out."""
     changes: Changes
     sentence: str
+    notices: Sequence[str] = ()
+    """Further sentences: what the change leaves, and how to change that."""
 
 
 def decode_command(
@@ -148,6 +159,9 @@ class KeyAdministration:
             )
         return found
 
+    def find_state(self, key: VirtualKey, settings: Settings) -> KeyState:
+        return list_key_states(self._connection, settings, [key], self._clock())[0]
+
     def find_team(self, name: str) -> Team:
         """A name that is not stored gives a team without rules."""
         return find_team(self._connection, name) or Team(name)
@@ -164,7 +178,7 @@ class KeyAdministration:
                 return self._set_person(command, dry_run=dry_run)
             if command.action == "sign-out":
                 return self._end_sign_ins(command, dry_run=dry_run)
-            key = _NO_KEY if command.action == "create" else self.require_key(command.target)
+            key = _NO_KEY if command.action == "create" else self._find_target(command, dry_run=dry_run)
             if key.id:
                 self.rights.require_change(key, of_fields=command.action == "change")
             _require_expected(key, command)
@@ -172,6 +186,8 @@ class KeyAdministration:
                 return self._rotate_key(key, command.fields.get("overlap_seconds", 0.0), dry_run=dry_run)
             if command.action == "revoke":
                 return self._revoke_key(key, dry_run=dry_run)
+            if command.action == "allow":
+                return self._allow_person(key, dry_run=dry_run)
             return self._set_key(key, command, dry_run=dry_run)
 
     def _set_key(self, before: VirtualKey, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
@@ -181,12 +197,17 @@ class KeyAdministration:
         names = {name: value for name, value in command.fields.items() if name in (*NAME_FIELDS, "expires_at")}
         after = structs.replace(before, rules=_set_rules(before.rules, command.fields, now), **names)
         if command.action != "person":
-            person = self._find_person(before, now, dry_run=dry_run)
+            person = self._find_person(before, names, now, dry_run=dry_run)
+            owned = after if person is None else structs.replace(after, owner=person.owner, team=person.team)
+            if is_new:
+                self._require_member(owned)
             self.rights.require_fields({"team": "", **names} if is_new and person is None else names, before, person)
-            if person is not None:
-                after = structs.replace(after, owner=person.owner, team=person.team, person=person.id)
+            after = owned if person is None else structs.replace(owned, person=person.id)
         if is_new:
-            after = structs.replace(after, id=f"key_{secrets.token_hex(12)}", created_at=now)
+            creator = "" if command.action == "person" else self.rights.email
+            after = structs.replace(after, id=f"key_{secrets.token_hex(12)}", created_at=now, creator=creator)
+        elif after.owner.lower() != before.owner.lower():
+            after = structs.replace(after, owner_since=now)
         self._require_valid(after, now)
         if is_new or after.label != before.label:
             _require_new_label(self._connection, after)
@@ -236,43 +257,95 @@ class KeyAdministration:
         return self._set_key(before, command, dry_run=dry_run) if outcome.changes else outcome
 
     def _end_sign_ins(self, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
-        found = self.find_sign_ins(command.target)
+        """The person can sign in again, and the own keys stay valid, so the outcome names them."""
+        found, now = self.find_sign_ins(command.target), self._clock()
         _require_expected(found, command)
         changes: Changes = {"sign_ins": ([each.id for each in found], [])}
+        key = require_key(self._connection, found[0].key_id)
         if not dry_run:
-            key, now = require_key(self._connection, found[0].key_id), to_microseconds(self._clock())
+            time = to_microseconds(now)
             for each in found:
                 self._connection.execute(
-                    "UPDATE sign_ins SET ended_at = ?, provider_token = '' WHERE id = ?", (now, each.id)
+                    "UPDATE sign_ins SET ended_at = ?, provider_token = '' WHERE id = ?", (time, each.id)
                 )
             if reason := command.fields.get("reason"):  # own keys end too, unless another device proves the access
                 column = "key_id" if command.target == key.id else "id"
                 statement = f"UPDATE sign_ins SET ends_at = ? WHERE {column} = ? AND ends_at > ?"
-                self._connection.execute(statement, (now, command.target, now))
+                self._connection.execute(statement, (time, command.target, time))
             self.record("sign out", name_key(key), {**changes, **({"reason": (None, reason)} if reason else {})})
-        verb = f"{formats.plural(len(found), 'sign-in')} of {found[0].user.email} {'is' if len(found) == 1 else 'are'}"
-        return KeyOutcome(sign_ins=found, changes=changes, sentence=f"{verb} ended.")
+        address = found[0].user.email
+        verb = f"{formats.plural(len(found), 'sign-in')} of {address} {'is' if len(found) == 1 else 'are'}"
+        valid = [one for one in self._list_owned(key) if one.hashes and one.find_status(now) == "active"]
+        return KeyOutcome(
+            sign_ins=found,
+            valid_keys=valid,
+            changes=changes,
+            sentence=f"{verb} ended.",
+            notices=self.describe_valid_keys(address, valid),
+        )
 
-    def _find_person(self, key: VirtualKey, now: float, *, dry_run: bool) -> VirtualKey | None:
-        """Return the key of the person whose rules apply to `key`, a key that its user creates or changes. None: it is
-        no such key. Without a sign-in so far, the key of the person is created. Raises `InvalidRequest` if the user
-        has enough keys.
+    def describe_valid_keys(self, address: str, valid: Sequence[VirtualKey]) -> Sequence[str]:
+        """Return what stays after a sign-out of a person, and how to end it. `valid`: keys of the person."""
+        if not valid:
+            return ()
+        labels = ", ".join(key.label for key in valid[:_MAX_NAMED_KEYS])
+        if len(valid) > _MAX_NAMED_KEYS:
+            labels += f" and {len(valid) - _MAX_NAMED_KEYS:,} more"
+        verb, end = ("key", "stays") if len(valid) == 1 else ("keys", "stay")
+        notices = [f"The {verb} of {address} {end} valid: {labels}. End one:  anthropic-proxy keys revoke LABEL"]
+        if may(self.rights.role, "manage all keys"):
+            notices.append(f"To end all access of the person:  anthropic-proxy keys revoke {shlex.quote(address)}")
+        return notices
+
+    def _list_owned(self, person: VirtualKey) -> Sequence[VirtualKey]:
+        """Return the keys that have this person as the owner, without the key of the person itself."""
+        owner = person.owner.lower()
+        return [
+            key
+            for key in list_keys(self._connection)
+            if key.id != person.id and (key.person == person.id or (owner and key.owner.lower() == owner))
+        ]
+
+    def _find_target(self, command: KeyCommand, *, dry_run: bool) -> VirtualKey:
+        """Return the key of a command. A revocation of an e-mail address without a key creates that of the person."""
+        address = command.target.lower()
+        is_new = address.count("@") == 1 and "/" not in address and address.isascii() and address.isprintable()
+        if is_new and command.action == "revoke" and may(self.rights.role, "manage all keys"):
+            if (found := find_key(self._connection, command.target)) is not None:
+                return found
+            if (found := find_key(self._connection, address)) is not None:
+                return found
+            return self._set_person(KeyCommand(action="person", target=address), dry_run=dry_run).key
+        return self.require_key(command.target)
+
+    def _find_person(
+        self, key: VirtualKey, fields: Mapping[str, Any], now: float, *, dry_run: bool
+    ) -> VirtualKey | None:
+        """Return the key of the person whose rules and access apply to `key`: a key that a person creates or changes,
+        or that the administrator of a team creates for a person. None: it is no such key. Without a sign-in so far, the
+        key of the user is created. Raises `InvalidRequest` if the user has enough keys.
         """
         rights = self.rights
         if key.person:
             return require_key(self._connection, key.person)
-        if key.id or not rights.creates_own_keys:
+        if key.id or may(rights.role, "manage all keys"):
             return None
+        owner = rights.email if rights.creates_own_keys else str(fields.get("owner", "")).lower()
         if reason := rights.explain_no_new_key():
             raise PermissionDenied(reason, code="key-rights")
-        person = find_key(self._connection, rights.email)
-        if person is None:
+        person = find_key(self._connection, owner) if owner else None
+        if person is None and owner and owner == rights.email:
             group: Mapping[str, Any] = {"team": rights.team, **structs.asdict(rights.rules)}
             command = KeyCommand(action="person", target=rights.email, fields=group)
             person = self._set_person(command, dry_run=dry_run).key
+        if not rights.creates_own_keys:
+            return person if person is not None and is_of_person(person) else None
+        assert person is not None  # the user has an e-mail address
         if not is_of_person(person) or person.find_status(now) != "active":
             raise PermissionDenied(f"The key of {rights.email} is not active. Ask an administrator.", code="key-rights")
-        own = [one for one in list_keys(self._connection) if one.person == person.id]
+        own = [
+            one for one in list_keys(self._connection) if one.person == person.id and one.creator in ("", rights.email)
+        ]
         number = sum(one.find_status(now) == "active" for one in own)
         if number >= rights.max_keys:
             raise InvalidRequest(
@@ -282,6 +355,21 @@ class KeyAdministration:
             )
         _require_few_texts(own, now)
         return person
+
+    def _require_member(self, key: VirtualKey) -> None:
+        """Raise `InvalidRequest` if the user may not give a new key this owner: the administrator of a team creates
+        keys for itself, for members of its teams, or for nobody.
+        """
+        owner, teams = key.owner.lower(), self.rights.teams
+        if may(self.rights.role, "manage all keys") or owner in ("", self.rights.email) or key.team not in teams:
+            return  # another team is refused afterwards
+        query = "SELECT id FROM virtual_keys WHERE lower(owner) = ? AND team = ? AND revoked_at IS NULL LIMIT 1"
+        if not self._connection.query(query, (owner, key.team)):
+            raise InvalidRequest(
+                f"The owner is {key.owner!r}, who has no key in the team {key.team!r}. Use a member of the team, or "
+                "leave the owner out.",
+                code="virtual-key-fields",
+            )
 
     def _rotate_key(self, key: VirtualKey, overlap_seconds: float, *, dry_run: bool) -> KeyOutcome:
         """Give the key a new text. The old text stays valid for `overlap_seconds`."""
@@ -317,18 +405,60 @@ class KeyAdministration:
         return KeyOutcome(key=self.require_key(key.id), text=text, changes=changes, sentence=sentence)
 
     def _revoke_key(self, key: VirtualKey, *, dry_run: bool) -> KeyOutcome:
-        """A key that is already revoked is not changed."""
+        """A key that is already revoked is not changed. With the key of a person, all access ends: sign-ins, the keys
+        with this owner, sessions of the dashboard, and new sign-ins.
+        """
         now = self._clock()
-        changes = {"status": (key.find_status(now), "revoked")}
+        changes: Changes = {"status": (key.find_status(now), "revoked")}
+        owned = self._list_owned(key) if is_person(key) else ()
+        ended = [one for one in owned if one.revoked_at is None]
+        if ended:
+            changes = {**changes, "keys": ([one.label for one in ended], [])}
         if not dry_run and key.revoked_at is None:
             times = (to_microseconds(now), key.id)
-            self._connection.execute("UPDATE virtual_keys SET revoked_at = ? WHERE id = ?", times)
+            if is_person(key):
+                self._connection.execute("UPDATE virtual_keys SET sessions_from = ? WHERE id = ?", times)
+                self._connection.execute("DELETE FROM device_codes WHERE key_id = ?", (key.id,))
             self._connection.execute(
                 "UPDATE sign_ins SET ended_at = ?, provider_token = '' WHERE key_id = ? AND ended_at IS NULL", times
             )
-            self.record("revoke key", name_key(key), changes)
+            self._end_key(key, changes, now)
+            for one in ended:
+                status = {"status": (one.find_status(now), "revoked"), "reason": (None, f"{key.label} is revoked")}
+                self._end_key(one, status, now)
             key = self.require_key(key.id)
-        return KeyOutcome(key=key, changes=changes, sentence=f"Key {key.label} is revoked.")
+        notices = []
+        if is_person(key):
+            number = f"{formats.plural(len(ended), 'key')} of this owner" if ended else "no other key"
+            notices = [
+                f"All sign-ins of the person, {number} and the sessions of the dashboard are ended, and the person "
+                "cannot sign in.",
+                f"To allow it again:  anthropic-proxy keys allow {shlex.quote(key.label)}",
+            ]
+        return KeyOutcome(key=key, changes=changes, sentence=f"Key {key.label} is revoked.", notices=notices)
+
+    def _end_key(self, key: VirtualKey, changes: Changes, now: float) -> None:
+        statement = "UPDATE virtual_keys SET revoked_at = ? WHERE id = ?"
+        self._connection.execute(statement, (to_microseconds(now), key.id))
+        self.record("revoke key", name_key(key), changes)
+
+    def _allow_person(self, key: VirtualKey, *, dry_run: bool) -> KeyOutcome:
+        """Undo the revocation of a person or a service. What the revocation ended stays ended."""
+        if not is_of_person(key):
+            raise InvalidRequest(
+                f"The key {key.label!r} has a text, and is revoked for ever. Create another key.",
+                code="virtual-key-fields",
+            )
+        now = self._clock()
+        changes: Changes = {"status": (key.find_status(now), "active")} if key.revoked_at is not None else {}
+        if not dry_run and changes:
+            self._connection.execute("UPDATE virtual_keys SET revoked_at = NULL WHERE id = ?", (key.id,))
+            for one in list_keys(self._connection):  # an earlier version did not revoke them
+                if one.person == key.id and one.revoked_at is None:
+                    self._end_key(one, {"status": (one.find_status(now), "revoked")}, now)
+            self.record("allow key", name_key(key), changes)
+            key = self.require_key(key.id)
+        return KeyOutcome(key=key, changes=changes, sentence=f"Key {key.label} is allowed.")
 
     def _change_team(self, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
         """Set the given rules of the team. If no rule remains, the team is deleted from the database."""
@@ -479,6 +609,8 @@ def _encode_key(key: VirtualKey) -> dict[str, Any]:
         "owner": key.owner,
         "team": key.team,
         "person": key.person,
+        "creator": key.creator,
+        "owner_since": None if key.owner_since is None else to_microseconds(key.owner_since),
         "rules": msgspec.json.encode(key.rules).decode(),
         "created_at": to_microseconds(key.created_at),
         "expires_at": None if key.expires_at is None else to_microseconds(key.expires_at),

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, structs
 
+from anthropic_proxy.console.keys.acceptance import list_key_states
 from anthropic_proxy.console.keys.administration import KeyAction, KeyCommand, open_administration
 from anthropic_proxy.console.keys.descriptions import encode_audit_entry, encode_key, encode_team
 from anthropic_proxy.console.keys.key_table import with_database_errors
@@ -132,6 +133,7 @@ class AdminApi:
             "/admin/keys/{id}": "change",
             "/admin/keys/{id}/rotate": "rotate",
             "/admin/keys/{id}/revoke": "revoke",
+            "/admin/keys/{id}/allow": "allow",
             "/admin/sign-ins/{id}/sign-out": "sign-out",
             "/admin/teams/{name}": "team",
         }
@@ -155,11 +157,13 @@ class AdminApi:
             rights = find_client_rights(request.client, settings)
             with open_administration(settings, actor, self._clock, rights) as administration:
                 outcome = administration.execute(_decode_command(action, request))
+                state = administration.find_state(outcome.key, settings)
             if action == "team":
                 return encode_team(outcome.team)
             if action == "sign-out":
-                return {"data": [encode_sign_in(each) for each in outcome.sign_ins], "has_more": False}
-            return {**self._encode(outcome.key), **({"key": outcome.text} if outcome.text else {})}
+                ended = [encode_sign_in(each) for each in outcome.sign_ins]
+                return {"data": ended, "has_more": False, "valid_keys": [key.label for key in outcome.valid_keys]}
+            return {**encode_key(outcome.key, state), **({"key": outcome.text} if outcome.text else {})}
 
         async def respond(request: RouteRequest) -> RouteResponse:
             self._check_request(request)
@@ -182,9 +186,10 @@ class AdminApi:
         after = query.text("after_id")
         if status not in ("", *get_args(KeyStatus)):
             raise InvalidRequest(
-                f"status is {status[:40]!r}. Use active, expired, revoked or unreadable.", code="administration-request"
+                f"status is {status[:40]!r}. Use active, inactive, expired, revoked or unreadable.",
+                code="administration-request",
             )
-        rows = [self._encode(key) for key in self._query(request, list_readable_keys)]
+        rows = self._query(request, lambda reader, rights: self._encode(reader, list_readable_keys(reader, rights)))
         found = [row for row in rows if status in ("", row["status"]) and team in ("", row["team"])]
         ids = [row["id"] for row in found]
         if after and after not in ids:
@@ -194,11 +199,14 @@ class AdminApi:
     async def _show_key(self, request: RouteRequest) -> RouteResponse:
         self._check_request(request)
         name = request.path_parameters["id"]
-        key = await self._use_database(
-            request, lambda: self._query(request, lambda connection, rights: require_key(connection, name, rights))
-        )
+
+        def read(connection: Connection, rights: Rights) -> tuple[VirtualKey, Mapping[str, Any]]:
+            key = require_key(connection, name, rights)
+            return key, self._encode(connection, [key])[0]
+
+        key, encoded = await self._use_database(request, lambda: self._query(request, read))
         (spending,) = await self._read_spending(request, [build_key_scope(key)])
-        return _json({**self._encode(key), "spending": spending})
+        return _json({**encoded, "spending": spending})
 
     async def _list_teams(self, request: RouteRequest) -> RouteResponse:
         self._check_request(request)
@@ -237,8 +245,9 @@ class AdminApi:
         found = self._query(request, lambda reader, _: list_audit_entries(reader, before_id=before, limit=limit + 1))
         return _encode_rows([encode_audit_entry(entry) for entry in found], limit)
 
-    def _encode(self, key: VirtualKey) -> dict[str, Any]:
-        return encode_key(key, self._clock())
+    def _encode(self, connection: Connection, keys: Sequence[VirtualKey]) -> Sequence[Mapping[str, Any]]:
+        states = list_key_states(connection, self._current_settings(), keys, self._clock())
+        return list(map(encode_key, keys, states))
 
     def _query(self, request: RouteRequest, query: Callable[[Connection, Rights], BodyT]) -> BodyT:
         settings = self._current_settings()
@@ -327,7 +336,17 @@ def build_paths() -> Schema:
         "/admin/keys/{id}/rotate": {
             "post": _operation("rotateKey", "Give a key a new text.", _NEW, [key_path], body="RotationFields")
         },
-        "/admin/keys/{id}/revoke": {"post": _operation("revokeKey", "Revoke a key for ever.", key, [key_path])},
+        "/admin/keys/{id}/revoke": {
+            "post": _operation(
+                "revokeKey",
+                "Revoke a key for ever, or all access of a person by e-mail address or id of the key.",
+                key,
+                [key_path],
+            )
+        },
+        "/admin/keys/{id}/allow": {
+            "post": _operation("allowKey", "Allow a revoked person or service again.", key, [key_path])
+        },
         "/admin/sign-ins": {
             "get": _operation("listSignIns", "Devices on which persons are signed in.", _list_of(refer_to("SignIn")))
         },
@@ -335,7 +354,7 @@ def build_paths() -> Schema:
             "post": _operation(
                 "endSignIns",
                 "End a sign-in by its id, or all of a person by e-mail address or id of the key.",
-                _list_of(refer_to("SignIn")),
+                _SIGN_OUT,
                 [key_path],
             )
         },
@@ -361,10 +380,15 @@ def build_schemas() -> Schema:
     counts = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "concurrency"), _COUNT)
     rules = {**dict.fromkeys(LIST_FIELDS, _TEXTS), **counts, "budgets": {"type": "array", "items": budget}}
     names = {"name": _TEXT, "owner": _TEXT, "team": _TEXT, "expires_at": _TIME}
-    person = {"type": "string", "description": "Id of the key of the person who created it. Empty: an administrator."}
+    person = {"type": "string", "description": "Id of the key of the person to whom it belongs. Empty: none."}
+    creator = {"type": "string", "description": "E-mail address of the user who created it. Empty: an administrator."}
+    creator_status = {"type": "string", "description": "State of a team admin who created it. Empty: unknown."}
+    reason = {"type": "string", "description": "Error that requests with the key receive. Empty: it is active."}
     state = {"id": _TEXT, "type": {"const": "api_key"}, "status": {"enum": [*get_args(KeyStatus)]}}
+    state |= {"status_reason": reason}
     problem = {"type": "string", "description": "Why its row in the database cannot be read. Empty: it can."}
     times = {"partial_key_hint": _TEXT, "created_at": _TIME, "revoked_at": _TIME}
+    whose = {"person": person, "creator": creator, "creator_status": creator_status}
     values = _object({"before": {}, "after": {}})
     change = dict.fromkeys(("actor", "action", "object"), _TEXT)
     overlap = {"type": "number", "default": 0, "description": "Time for which the old text stays valid."}
@@ -372,7 +396,7 @@ def build_schemas() -> Schema:
         "Rules": {"type": "object", "properties": rules, "additionalProperties": False},
         "KeyFields": {"type": "object", "properties": {**names, **rules}, "additionalProperties": False},
         "RotationFields": {"type": "object", "properties": {"overlap_seconds": overlap}},
-        "VirtualKey": _object({**state, "problem": problem, **names, "person": person, **times, **rules}),
+        "VirtualKey": _object({**state, "problem": problem, **names, **whose, **times, **rules}),
         "Spending": _object({**about, "amount": {"type": "number"}, "used": {"type": "number"}, "forecast": forecast}),
         "Team": _object({"type": {"const": "team"}, "name": _TEXT, "problem": problem, **rules}),
         "SignIn": _object(
@@ -441,6 +465,12 @@ _KEY_FILTERS = [
 _SPENDING_FIELD: Mapping[str, Any] = {"properties": {"spending": {"type": "array", "items": refer_to("Spending")}}}
 _SPENDING: Mapping[str, Any] = {"allOf": [refer_to("VirtualKey"), _SPENDING_FIELD]}
 _TEAM_SPENDING: Mapping[str, Any] = {"allOf": [refer_to("Team"), _SPENDING_FIELD]}
+_SIGN_OUT: Mapping[str, Any] = {
+    "allOf": [
+        _list_of(refer_to("SignIn")),
+        {"properties": {"valid_keys": {**_TEXTS, "description": "Labels of keys of the person that stay valid."}}},
+    ]
+}
 _NEW: Mapping[str, Any] = {
     "allOf": [refer_to("VirtualKey"), {"properties": {"key": _TEXT}, "required": ["key"]}],
 }

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from anthropic_proxy.console.keys.virtual_keys import AuditEntry, KeyHash, Team, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import AuditEntry, KeyHash, KeyState, Team, VirtualKey
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import LIST_FIELDS, Rules
 
@@ -42,13 +42,13 @@ def format_time(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
 
 
-def encode_key(key: VirtualKey, now: float) -> dict[str, Any]:
-    """`now`, in seconds since the epoch, decides whether the key has expired."""
+def encode_key(key: VirtualKey, state: KeyState) -> dict[str, Any]:
     return {
         "id": key.id,
         "type": "api_key",
         "name": key.label,
-        "status": key.find_status(now),
+        "status": state.status,
+        "status_reason": state.reason,
         "problem": key.problem,
         "partial_key_hint": key.hashes[0].hint if key.hashes else "",
         "created_at": format_time(key.created_at),
@@ -57,6 +57,8 @@ def encode_key(key: VirtualKey, now: float) -> dict[str, Any]:
         "owner": key.owner,
         "team": key.team,
         "person": key.person,
+        "creator": key.creator,
+        "creator_status": state.creator_status,
         **_encode_rules(key.rules),
     }
 
@@ -74,8 +76,12 @@ def decode_key(encoded: Mapping[str, Any]) -> VirtualKey:
         created_at=times["created_at"] or 0.0,
         expires_at=times["expires_at"],
         revoked_at=times["revoked_at"],
-        **{name: encoded.get(name, "") for name in ("owner", "team", "person", "problem")},
+        **{name: encoded.get(name, "") for name in ("owner", "team", "person", "creator", "problem")},
     )
+
+
+def decode_state(encoded: Mapping[str, Any]) -> KeyState:
+    return KeyState(encoded["status"], encoded.get("status_reason", ""), encoded.get("creator_status", ""))
 
 
 def _decode_time(text: str | None) -> float | None:
@@ -110,6 +116,16 @@ def list_settable_fields(key: VirtualKey) -> dict[str, Any]:
 def list_rule_fields(rules: Rules) -> dict[str, Any]:
     values = _encode_rules(rules)
     return {**values, "budgets": [budget.describe() for budget in rules.budgets]}
+
+
+def describe_creator(key: VirtualKey, state: KeyState) -> str:
+    """Return who created the key for its owner or team: `lead@example.org (revoked)`. "": the owner, or an
+    administrator.
+    """
+    if key.creator.lower() in ("", key.owner.lower()):
+        return ""
+    problem = state.creator_status not in ("", "active")
+    return f"{key.creator} ({state.creator_status})" if problem else key.creator
 
 
 def describe_unknown_routes(names: Iterable[str], settings: Settings) -> Sequence[str]:

@@ -21,13 +21,6 @@ from anthropic_proxy.gateway.settings import Settings, SignInGroup
 from anthropic_proxy.gateway.settings.key_rules import Rules
 
 
-def list_refused(settings: Settings, people: Mapping[str, OidcUser]) -> frozenset[str]:
-    """Return the ids of the keys of those persons that may not use Claude Code by the settings. `people`: id of a
-    person's key → the person, as the identity provider described it last.
-    """
-    return frozenset(key for key, user in people.items() if _find_group(settings, user) is None)
-
-
 def apply_group_tables(settings: Settings, connection: Reader) -> None:
     """Give each person team and rules of its table. A person without a table keeps its own, because the next settings
     may have the table again.

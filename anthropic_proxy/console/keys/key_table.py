@@ -10,15 +10,16 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from msgspec import Struct, structs
 
 from anthropic_proxy.console.identity.people import OidcUser
-from anthropic_proxy.console.keys.group_tables import apply_group_tables, list_refused
+from anthropic_proxy.console.keys.acceptance import KeyEnd, read_key_facts
+from anthropic_proxy.console.keys.group_tables import apply_group_tables
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope
 from anthropic_proxy.console.keys.queries import find_newest_audit_id, list_keys, list_teams
-from anthropic_proxy.console.keys.sign_ins import SignIn, list_access_ends, list_people, list_sign_ins
+from anthropic_proxy.console.keys.sign_ins import SignIn, list_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import KeyHash, Team, VirtualKey
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
@@ -28,7 +29,6 @@ from anthropic_proxy.console.ledger.database import (
     open_for_reading,
     open_for_writing,
 )
-from anthropic_proxy.console.ledger.units import DAY_SECONDS
 from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.errors import ConfigurationError, ProxyBusy
 from anthropic_proxy.gateway.settings import Settings
@@ -44,11 +44,6 @@ _FAILURE_EFFECTS = {
     False: "Until they are read, requests with a virtual key receive 529.",
 }
 """True if keys were read since the start → effect of a failed query, as the end of a warning."""
-Ending = Literal["unknown", "revoked", "unreadable", "expired", "replaced", "no access", "no group"]
-"""Reason for which the text of a key is not accepted. `replaced`: by a rotation, which gave the key a new text.
-`unreadable`: the row of the key or of its team in the database is invalid. `no access`: the person who created it was
-refused by the identity provider, or has not signed in for a long time. `no group`: no table of the settings has this
-person."""
 
 
 class KeysUnavailable(ProxyBusy):
@@ -74,11 +69,8 @@ def with_database_errors(call: Callable[[], ResultT]) -> ResultT:
 class KeyEntry(Struct, frozen=True):
     """One text (secret) of a virtual key."""
 
-    ends_at: float
-    """Time from which the text is rejected, in seconds since the epoch."""
-    ending: Ending
-    """Reason for the rejection from this time."""
-    key: VirtualKey
+    end: KeyEnd
+    """Time from which the text is rejected, and the reason."""
     client: Client
 
 
@@ -87,11 +79,13 @@ class SignInEntry(Struct, frozen=True):
 
     ends_at: float
     """Time from which its tokens are rejected, in seconds since the epoch."""
+    end: KeyEnd
+    """End of the person, with the reason."""
     user: OidcUser
     client: Client
 
 
-UNKNOWN = KeyEntry(-math.inf, "unknown", VirtualKey(id="", label=""), Client(name=""))
+UNKNOWN = KeyEntry(KeyEnd(-math.inf, "unknown", VirtualKey(id="", label="")), Client(name=""))
 """Entry for each text that is no virtual key. It is always rejected."""
 
 
@@ -111,6 +105,7 @@ class KeyTable:
         self._warn = warn
         self._entries: Mapping[str, KeyEntry] = {}
         self._keys: Mapping[str, VirtualKey] = {}
+        self._ends: Mapping[str, KeyEnd] = {}
         self._teams: Mapping[str, Team] = {}
         self._sign_ins: Mapping[str, SignInEntry] = {}
         self._problems: Mapping[str, None] = {}
@@ -138,8 +133,9 @@ class KeyTable:
         """`UNKNOWN`: no key has this text."""
         return self._entries.get(key_hash, UNKNOWN)
 
-    def find_key_by_id(self, key_id: str) -> VirtualKey | None:
-        return self._keys.get(key_id)
+    def find_key_end(self, key_id: str) -> KeyEnd | None:
+        """None: the key is not in the table."""
+        return self._ends.get(key_id)
 
     def list_labels(self, start: str) -> Sequence[str]:
         """Return the labels that begin with `start`."""
@@ -160,7 +156,7 @@ class KeyTable:
         return scopes
 
     def find_sign_in(self, number: str) -> SignInEntry | None:
-        """None: it is unknown or has ended, or its key is revoked or cannot be read."""
+        """None: it is unknown or has ended."""
         return self._sign_ins.get(number)
 
     def list_scopes_with_budgets(self) -> Sequence[Scope]:
@@ -235,39 +231,23 @@ class KeyTable:
         version = find_newest_audit_id(connection)
         if version != self._version or self._problems or access != self._access:
             keys, teams = list_keys(connection), {team.name: team for team in list_teams(connection)}
-            rejected = {key.id for key in keys if key.problem or (key.team in teams and teams[key.team].problem)}
-            rejected |= {key.id for key in keys if key.person in rejected}
-            by_id = {key.id: key for key in keys}
+            facts = read_key_facts(connection, settings, keys)
             unread: list[VirtualKey | Team] = [*(key for key in keys if key.revoked_at is None), *teams.values()]
+            ends = {key.id: facts.find_end(key) for key in keys}
+            by_id = {key.id: key for key in keys}
             self._teams = teams
-            self._keys = {key.id: key for key in keys if key.id not in rejected}
-            sign_in = settings.sign_in
-            access_ends = {} if sign_in is None else list_access_ends(connection)
-            refused = frozenset() if sign_in is None else list_refused(settings, list_people(connection))
-
-            def find_access_end(key: VirtualKey, key_hash: KeyHash) -> float:
-                """Until when the person of an own key is taken to have access."""
-                if sign_in is None or not key.person:
-                    return math.inf
-                # only somebody with access creates or rotates an own key
-                return access_ends.get(key.person, key_hash.created_at + sign_in.days * DAY_SECONDS)
-
+            self._keys = {number: key for number, key in by_id.items() if ends[number].ending != "unreadable"}
+            self._ends = ends
             # the last one: `find_scopes` finds the key of each accepted entry
             self._entries = {
-                each.hash: _build_entry(
-                    key,
-                    each,
-                    by_id.get(key.person),
-                    (-math.inf, "no group") if key.person in refused else (find_access_end(key, each), "no access"),
-                    key.id not in rejected,
-                )
+                each.hash: KeyEntry(facts.find_end(key, each), _build_client(key, each))
                 for key in keys
                 for each in key.hashes
             }
             self._sign_ins = {
-                each.id: _build_sign_in_entry(each, key)
-                for each in ([] if sign_in is None else list_sign_ins(connection, time.time()))
-                if (key := self._keys.get(each.key_id)) is not None and key.revoked_at is None
+                each.id: _build_sign_in_entry(each, ends[each.key_id], by_id[each.key_id])
+                for each in ([] if settings.sign_in is None else list_sign_ins(connection, time.time()))
+                if each.key_id in by_id
             }
             self._problems = dict.fromkeys(each.problem for each in unread if each.problem)
             self._version = version
@@ -289,32 +269,19 @@ def _apply_group_tables(settings: Settings, connection: Connection) -> str:
     return ""
 
 
-def _build_sign_in_entry(sign_in: SignIn, key: VirtualKey) -> SignInEntry:
-    client = _build_client(key)
-    client = structs.replace(client, groups=sign_in.user.groups, sign_in=sign_in.id)
-    ends_at = sign_in.ends_at if key.expires_at is None else min(sign_in.ends_at, key.expires_at)
-    return SignInEntry(ends_at, sign_in.user, client)
+def _build_sign_in_entry(sign_in: SignIn, end: KeyEnd, key: VirtualKey) -> SignInEntry:
+    client = structs.replace(_build_client(key), groups=sign_in.user.groups, sign_in=sign_in.id)
+    # a person without a group gets the reason of the present settings
+    ends_at = sign_in.ends_at if end.ending == "no group" else min(sign_in.ends_at, end.at)
+    return SignInEntry(ends_at, end, sign_in.user, client)
 
 
-def _build_client(key: VirtualKey) -> Client:
-    return Client(name=key.label, role="member", key_id=key.id, owner=key.owner or "", team=key.team or "")
-
-
-def _build_entry(
-    key: VirtualKey, key_hash: KeyHash, person: VirtualKey | None, access_end: tuple[float, Ending], is_readable: bool
-) -> KeyEntry:
-    """The earliest end counts: of the text, or of the key, or of its person, by expiry or revocation, or of the
-    person's access.
-    """
-    ends: list[tuple[float, Ending]] = [(math.inf, "expired"), access_end]
-    if not is_readable:
-        ends.append((-math.inf, "unreadable"))
-    for one in (key, person):
-        if one is not None and one.revoked_at is not None:
-            ends.append((-math.inf, "revoked"))
-        if one is not None and one.expires_at is not None:
-            ends.append((one.expires_at, "expired"))
-    if key_hash.expires_at is not None:
-        ends.append((key_hash.expires_at, "replaced"))
-    ends_at, ending = min(ends)
-    return KeyEntry(ends_at, ending, key, _build_client(key))
+def _build_client(key: VirtualKey, text: KeyHash | None = None) -> Client:
+    return Client(
+        name=key.label,
+        role="member",
+        key_id=key.id,
+        owner=key.owner,
+        team=key.team,
+        has_foreign_texts=text is not None and key.owner_since is not None and text.created_at < key.owner_since,
+    )

@@ -28,6 +28,11 @@ class Scope(Struct, frozen=True):
     """Beginning of the names of the counters of this key or team: `key/key_ab12`."""
     rules: Rules
 
+    @property
+    def key_id(self) -> str:
+        """Id of the key. Name of a team."""
+        return self.counter.partition("/")[2]
+
     def describe(self) -> str:
         return f"The {self.kind} {self.name!r}"
 

@@ -33,6 +33,7 @@ from anthropic_proxy.plugins import Store
 
 _KEYS = f"SELECT {', '.join(VIRTUAL_KEYS.columns)} FROM virtual_keys"
 _HASHES = f"SELECT {', '.join(KEY_HASHES.columns)} FROM key_hashes"
+_TIMES = ("created_at", "expires_at", "revoked_at", "owner_since", "sessions_from")
 _ENTRIES = f"SELECT {', '.join(AUDIT_LOG.columns)} FROM audit_log"
 
 
@@ -142,7 +143,8 @@ def find_newest_audit_id(connection: Reader) -> int:
 
 def _decode_key(row: Sequence[Any], hashes: Sequence[Sequence[Any]]) -> VirtualKey:
     """A key whose rows cannot be read has a `problem`."""
-    number, label, owner, team, rules, created_at, expires_at, revoked_at, person = row
+    columns = dict(zip(VIRTUAL_KEYS.columns, row, strict=True))
+    label, revoked_at = columns["label"], columns["revoked_at"]
     try:
         texts = [
             {
@@ -153,26 +155,17 @@ def _decode_key(row: Sequence[Any], hashes: Sequence[Sequence[Any]]) -> VirtualK
             }
             for key_hash, _, hint, since, end in hashes
         ]
-        values = {
-            "id": number,
-            "label": label,
-            "owner": owner,
-            "team": team,
-            "person": person,
-            "rules": _decode_rules(rules),
-            "created_at": _to_seconds(created_at),
-            "expires_at": _to_seconds(expires_at),
-            "revoked_at": _to_seconds(revoked_at),
-            "hashes": texts,
-        }
+        times = {name: _to_seconds(columns[name]) for name in _TIMES}
+        values = {**columns, **times, "rules": _decode_rules(columns["rules"]), "hashes": texts}
         return msgspec.convert(values, VirtualKey)
     except Exception as error:  # noqa: BLE001  # SQLite stores any value in any column
         return VirtualKey(
-            id=str(number),
+            id=str(columns["id"]),
             label=str(label),
-            owner=str(owner),
-            team=str(team),
-            person=str(person),
+            owner=str(columns["owner"]),
+            team=str(columns["team"]),
+            person=str(columns["person"]),
+            creator=str(columns["creator"]),
             revoked_at=None if revoked_at is None else 0.0,
             hashes=tuple(KeyHash(str(key_hash), "", 0.0, None) for key_hash, *_ in hashes),
             problem=_describe_problem(f"key {label!r}", error),
@@ -266,11 +259,13 @@ def add_forecasts(
     """
     periods = {one.budget.period for found in spending for one in found} - {"total"}
     uses = {period: _read_period_uses(connection, settings, period, now) for period in periods}
+    labels = find_counted_labels(connection, min((one.since for one in uses.values()), default=now))
 
     def forecast(scope: Scope, one: Spending) -> Spending:
         if one.budget.period == "total":
             return one
-        use = _add_up_use(uses[one.budget.period], scope, one.budget)
+        names = [scope.name] if scope.kind == "team" else labels.get(scope.key_id, [scope.name])
+        use = _add_up_use(uses[one.budget.period], scope.kind, names, one.budget)
         rest = use.expect_rest()
         return one if rest is None else structs.replace(one, forecast=one.used + rest)
 
@@ -290,6 +285,8 @@ _Uses = Mapping[tuple[str, str], Sequence[_ModelUse]]
 
 
 class _PeriodUses(NamedTuple):
+    since: float
+    """Beginning of the period before, in seconds since the epoch."""
     elapsed_share: float
     present: _Uses
     before_until: _Uses
@@ -319,6 +316,7 @@ def _read_period_uses(connection: Reader, settings: Settings, period: Period, no
         return found
 
     return _PeriodUses(
+        bounds.start_before,
         bounds.elapsed_share,
         read(bounds.start, now),
         read(bounds.start_before, bounds.same_point_before),
@@ -326,9 +324,9 @@ def _read_period_uses(connection: Reader, settings: Settings, period: Period, no
     )
 
 
-def _add_up_use(uses: _PeriodUses, scope: Scope, budget: Budget) -> PeriodUse:
+def _add_up_use(uses: _PeriodUses, kind: str, names: Sequence[str], budget: Budget) -> PeriodUse:
     def choose(found: _Uses) -> Sequence[_ModelUse]:
-        return [one for one in found.get((scope.kind, scope.name), ()) if budget.counts(one.model)]
+        return [one for name in names for one in found.get((kind, name), ()) if budget.counts(one.model)]
 
     def add_up(found: _Uses) -> int:
         return sum(one.cost if budget.unit == "usd" else one.tokens for one in choose(found))
@@ -342,20 +340,36 @@ def _add_up_use(uses: _PeriodUses, scope: Scope, budget: Budget) -> PeriodUse:
     )
 
 
+def find_counted_labels(connection: Reader, since: float, key_id: str = "") -> Mapping[str, Sequence[str]]:
+    """Return the id of each key → labels of the requests that its budgets count: of the key and of the personal keys
+    that refer to it, and earlier ones since a time in seconds since the epoch. `key_id`: only those of this key.
+    """
+    chosen, values = ("WHERE id = ? OR person = ?", (key_id, key_id)) if key_id else ("", ())
+    rows = connection.query(f"SELECT id, label, person FROM virtual_keys {chosen}", values)
+    labels = {str(number): [str(label)] for number, label, _ in rows}
+    renamed = connection.query(
+        "SELECT object, changes FROM audit_log WHERE action = 'change key' AND at >= ? AND changes LIKE ?",
+        (round(since * MICROSECONDS), '%"label":%'),
+    )
+    for target, changes in renamed:
+        number, change = str(target).partition(" ")[0], _decode_changes(changes)
+        if number in labels and "label" in change:
+            labels[number].append(str(change["label"][0]))  # no other key gets an earlier label
+    own = {number: list(names) for number, names in labels.items()}
+    for number, _, person in rows:
+        if person in labels:
+            labels[person] += own[number]
+    return {
+        number: list(dict.fromkeys(names)) for number, names in labels.items()
+    }  # a key may get its first label again
+
+
 def sum_budget_use(connection: Reader, settings: Settings, scope: Scope, budget: Budget, now: float) -> int:
     """Return the use of a budget in the period that contains `now`, by the ledger: nano-dollars, or tokens."""
     is_team = scope.kind == "team"
-    start = find_budget_start(budget, now)
-    names = [scope.name]
+    start, names = find_budget_start(budget, now), [scope.name]
     if not is_team:
-        _, key_id = scope.counter.split("/", 1)
-        # the rules of a person's key apply to the keys that the person created, too
-        created = connection.query("SELECT id, label FROM virtual_keys WHERE person = ?", (key_id,))
-        names += [str(label) for _, label in created]
-        for each in (key_id, *(str(number) for number, _ in created)):
-            entries = list_audit_entries(connection, key_id=each, since=start)
-            # no other key gets an earlier label
-            names += [str(entry.changes["label"][0]) for entry in entries if "label" in entry.changes]
+        names = list(find_counted_labels(connection, start, scope.key_id).get(scope.key_id, names))
     counted = RequestSelection(start=round(start * MICROSECONDS), end=round(now * MICROSECONDS) + 1)
     parts = [counted]
     if not counted.is_short_range:  # sums of complete hours, and single requests of the part of an hour before them

@@ -1,8 +1,9 @@
 """Which virtual keys somebody may read and change, by role, e-mail address and teams.
 
 A user changes the own keys, the administrator of a team those of its teams, and an administrator all. The key of a
-person is the row that a sign-in creates, with the rules of the group. A key that its user creates refers to it
-(`VirtualKey.person`), so that these rules apply to it too.
+person is the row that a sign-in creates, with the rules of the group. A personal key refers to it
+(`VirtualKey.person`), so that these rules apply to it too, and it ends with the access of the person: a key that its
+user creates, or that the administrator of a team creates for the person.
 """
 
 from collections.abc import Mapping
@@ -46,7 +47,11 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
 
     def explain_denial(self, key: VirtualKey) -> str:
         """Return why this user changes nothing of the key. "": the user may at least rotate and revoke it."""
-        if self._manages(key.team):
+        if may(self.role, "manage all keys"):
+            return ""
+        if self._manages(key.team) and not self.owns(key) and is_of_person(key):
+            return f"The key {key.label!r} is a person or a service, which only an administrator changes."
+        if self._manages(key.team) and not is_of_person(key):
             return ""
         if not (self.owns(key) and may(self.role, "manage own keys")):
             return f"The role {self.role} does not change the key {key.label!r}."
@@ -60,13 +65,12 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
 
     def changes_fields(self, key: VirtualKey) -> bool:
         """Return True if this user may change label, expiry and rules of a key that it may rotate and revoke."""
-        return bool(key.person) or self._manages(key.team)
+        is_own = bool(key.person) and key.creator.lower() in ("", self.email)
+        return is_own or self._manages(key.team)
 
     def require_change(self, key: VirtualKey, *, of_fields: bool) -> None:
         """Raise `PermissionDenied` if this user may not rotate, revoke or (`of_fields`) change the key."""
         reason = self.explain_denial(key)
-        if not reason and of_fields and is_of_person(key) and not may(self.role, "manage all keys"):
-            reason = f"The key {key.label!r} is a person or a service, which only an administrator changes."
         if not reason and of_fields and not self.changes_fields(key):
             reason = f"An administrator created the key {key.label!r} and changes its fields. Rotate or revoke it."
         if reason:
@@ -94,6 +98,8 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
                 code="virtual-key-fields",
             )
         if person is not None:
+            if not before.id and not self.owns(person):
+                self._require_own_team(person.team)
             for name, own in (("owner", person.owner), ("team", person.team)):
                 if str(given.get(name, own)).lower() != own.lower():
                     raise InvalidRequest(
@@ -111,10 +117,14 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
                 "Create a new key for another person.",
                 code="virtual-key-fields",
             )
-        if "team" in given and given["team"] not in self.teams:
+        if "team" in given:
+            self._require_own_team(given["team"])
+
+    def _require_own_team(self, team: str) -> None:
+        if team not in self.teams:
             named = join_with_or([repr(name) for name in sorted(self.teams)]) or "none: ask an administrator"
             raise InvalidRequest(
-                f"The team is {given['team']!r}. You manage keys of your own teams, which are {named}.",
+                f"The team is {team!r}. You manage keys of your own teams, which are {named}.",
                 code="virtual-key-fields",
             )
 
@@ -132,5 +142,10 @@ def find_client_rights(client: Client, settings: Settings) -> Rights:
 
 
 def is_of_person(key: VirtualKey) -> bool:
-    """Return True for the key of a person, which a sign-in creates. It has no text."""
+    """Return True for the key of a person or a service, which a sign-in or a token creates. It has no text."""
     return not key.hashes
+
+
+def is_person(key: VirtualKey) -> bool:
+    """Return True for the key of a person. The owner of a service is not its label."""
+    return is_of_person(key) and key.owner == key.label

@@ -69,11 +69,12 @@ class ServiceTokens:
             self._known[number] = known
         if self._clock() >= known.ends_at:
             raise _reject("it has expired")
-        key = self._table.find_key_by_id(known.key_id)
-        if key is None:
+        end = self._table.find_key_end(known.key_id)
+        if end is None:
             raise KeysUnavailable
-        if key.find_status(self._clock()) != "active":
-            raise _reject(f"its key {key.label!r} is {key.find_status(self._clock())}")
+        if self._clock() >= end.at:
+            raise AuthenticationFailed(end.describe(), code="issuer-token", should_retry=False)
+        key = end.key
         return Client(name=key.label, role="member", key_id=key.id, owner=key.owner, team=key.team, groups=known.groups)
 
     async def _check(self, token: bytes, settings: Settings, issuers: TokenIssuers) -> _Known:
@@ -117,7 +118,8 @@ class ServiceTokens:
             raise _reject(f"{error.message[:1].lower()}{error.message[1:].rstrip('.')}") from None
         except DATABASE_ERRORS:
             raise KeysUnavailable from None
-        if self._table.find_key_by_id(key.id) != key:
+        end = self._table.find_key_end(key.id)
+        if end is None or end.key != key:
             await self._table.refresh()
         return key
 

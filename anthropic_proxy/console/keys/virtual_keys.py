@@ -13,7 +13,8 @@ from anthropic_proxy.engine.durations import decode_duration
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings.key_rules import LIST_FIELDS, Budget, Period, Rules, decode_budget
 
-KeyStatus = Literal["active", "expired", "revoked", "unreadable"]
+KeyStatus = Literal["active", "inactive", "expired", "revoked", "unreadable"]
+"""`inactive`: the access of its person has ended until the next sign-in."""
 
 
 class KeyHash(Struct, frozen=True):
@@ -37,26 +38,47 @@ class VirtualKey(Struct, frozen=True, kw_only=True):
     team: str = ""
     """Name of the team of the key, which has shared rules. "": no team."""
     person: str = ""
-    """Id of the key of the person who created this key, and whose rules apply to it too. "": an administrator created
-    it."""
+    """Id of the key of the person to whom this key belongs: its rules apply too, and the key ends with its access. "":
+    the key belongs to a team or a program, or an administrator created it."""
+    creator: str = ""
+    """E-mail address of the user who created it. "": an administrator with a key or a command, or an earlier version
+    created it."""
     rules: Rules = Rules()
     created_at: float = 0.0
     expires_at: float | None = None
     """Time from which the key is rejected. None: the key does not expire."""
     revoked_at: float | None = None
     """Time of the revocation. None: the key is not revoked."""
+    owner_since: float | None = None
+    """Time of the last change of the owner. None: the owner is the first one."""
+    sessions_from: float | None = None
+    """Time of the last revocation of a person: sessions of the dashboard that began before have ended. None: none."""
     hashes: tuple[KeyHash, ...] = ()
     """Hashes of the texts of the key, the newest first."""
     problem: str = ""
     """Reason why its rows in the database cannot be read, so that the key is rejected and has no rules. "": none."""
 
     def find_status(self, now: float) -> KeyStatus:
-        """`now`: seconds since the epoch."""
+        """Return the state by the row of the key alone; `KeyFacts` has the state of its person too. `now`: seconds
+        since the epoch.
+        """
         if self.revoked_at is not None and self.revoked_at <= now:
             return "revoked"
         if self.problem:
             return "unreadable"
         return "expired" if self.expires_at is not None and self.expires_at <= now else "active"
+
+
+class KeyState(Struct, frozen=True):
+    status: KeyStatus
+    reason: str = ""
+    """Text of the error that a request with the key receives. "": it is accepted."""
+    creator_status: str = ""
+    """State of a team administrator who created the key for the team: one of `KeyStatus`, or `no team admin`. "":
+    somebody else created it, or the state is unknown."""
+
+
+ACTIVE = KeyState("active")
 
 
 class Team(Struct, frozen=True):
@@ -77,8 +99,8 @@ class AuditEntry(Struct, frozen=True, kw_only=True):
     actor: str
     """Author of the change: `command (USER@HOST)`, `API (admin key 1)` or `dashboard (admin key 1)`."""
     action: str
-    """Kind of the change: `create key`, `change key`, `rotate key`, `revoke key`, `change team`, `delete team`,
-    `sign in`, `sign out`, `change sign-in`."""
+    """Kind of the change: `create key`, `change key`, `rotate key`, `revoke key`, `allow key`, `change team`,
+    `delete team`, `sign in`, `sign out`, `change sign-in`."""
     target: str
     """Id and label of the changed key, or name of the changed team."""
     changes: dict[str, tuple[object, object]]

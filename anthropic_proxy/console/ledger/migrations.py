@@ -171,6 +171,18 @@ def _add_sign_ins(_: "Connection") -> Iterator[str]:
     )
 
 
+def _add_creator_and_ends(_: "Connection") -> Iterator[str]:
+    """A person that was revoked before has no session any more."""
+    yield f"ALTER TABLE virtual_keys ADD COLUMN creator {TEXT}"
+    for column in ("owner_since", "sessions_from"):
+        yield f"ALTER TABLE virtual_keys ADD COLUMN {column} BIGINT"
+    yield (
+        "UPDATE virtual_keys SET sessions_from = revoked_at WHERE revoked_at IS NOT NULL "
+        "AND id NOT IN (SELECT key_id FROM key_hashes)"
+    )
+    yield f"ALTER TABLE requests ADD COLUMN texts_of {TEXT}"
+
+
 _STEPS: Mapping[str, _Step] = {
     "0002": _add_contents,
     "0003": _add_virtual_keys,
@@ -192,6 +204,7 @@ _STEPS: Mapping[str, _Step] = {
     "0019": _add_columns("inspections"),
     "0020": _add_sign_ins,
     "0021": _add_columns("person", tables="virtual_keys"),
+    "0022": _add_creator_and_ends,
 }
 """Version of the schema → function that returns the statements of the migration from the version before."""
 NEWEST_VERSION = max(_STEPS)

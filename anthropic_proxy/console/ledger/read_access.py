@@ -20,6 +20,7 @@ from sqlalchemy import (
     Select,
     Table,
     TextClause,
+    and_,
     event,
     exc,
     exists,
@@ -129,7 +130,8 @@ class ReadAccess(Struct, kw_only=True):
     """Labels of the keys whose stored texts may be read. None: all texts."""
     text_owner: str = ""
     """E-mail address of the user, in lower case, whose texts may be read, too. The owner at the time of a request
-    counts, so that nobody gets texts of others by a change of a key's owner. "": none."""
+    counts, unless others used the key (`texts_of`), so that nobody gets texts of others by a change of a key's
+    owner. "": none."""
     opens_others: bool = False
     """True if the user may open further texts."""
     opened: set[str] = field(default_factory=set)
@@ -142,7 +144,8 @@ class ReadAccess(Struct, kw_only=True):
         return [
             row
             for row in rows
-            if row.key_label not in labels and not (self.text_owner and row.owner.lower() == self.text_owner)
+            if row.key_label not in labels
+            and not (self.text_owner and row.owner.lower() == self.text_owner and not row.texts_of)
         ]
 
 
@@ -193,7 +196,8 @@ def restrict_rows(connection: Connection, access: ReadAccess) -> None:
         assert access.text_labels is not None
         senders: list[ColumnElement[bool]] = [requests.c.key_label.in_(access.text_labels)]
         if access.text_owner:
-            senders.append(func.lower(requests.c.owner) == access.text_owner)
+            is_owner = func.lower(requests.c.owner) == access.text_owner
+            senders.append(and_(is_owner, requests.c.texts_of == ""))
         own = exists().where(requests.c.id == contents.c.request_id, or_(*senders))
         allowed = or_(own, contents.c.request_id.in_(sorted(access.opened)))
         return select(contents).where(allowed).subquery(contents.name)

@@ -29,6 +29,8 @@ from anthropic_proxy.secrets import list_secret_encodings, redact_key_patterns, 
 
 OTHER = "other"
 """Value in place of those that clients choose beyond the limit of a facet."""
+OTHERS = "others"
+"""Value of `StoredRequest.texts_of`."""
 NOT_SENT = "not sent"
 """Name of the provider and the model of requests that were sent to none."""
 
@@ -164,6 +166,9 @@ class StoredRequest(RequestCounts, gc=False):
     """Entry of the error catalog. "": no entry, or stored by an earlier version."""
     owner: str = ""
     """Owner of the virtual key when the request was sent. "": none, or stored by an earlier version."""
+    texts_of: str = ""
+    """`others`: the key's text (secret) was given out before the key got this owner, who therefore does not read the
+    texts of the request. "": the texts are the owner's."""
     team: str = ""
     """Team of the virtual key when the request was sent. "": none, or stored by an earlier version."""
     prefix_change: str = ""
@@ -376,6 +381,7 @@ class RowBuilder:
                 row.prefix_change_tokens = _limit(change.tokens)
         row.id, row.stream, row.status = receipt.request_id, receipt.stream, receipt.status
         row.outcome_class = classify_outcome(receipt)
+        row.texts_of = OTHERS if receipt.client.has_foreign_texts else ""
         row.cost = None if cost.cost is None else _limit(cost.cost)
         row.requested_cost = None if cost.requested_cost is None else _limit(cost.requested_cost)
         row.price_source, row.billed_searches = cost.source, _limit(receipt.billed_searches)

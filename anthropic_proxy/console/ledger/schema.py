@@ -115,12 +115,12 @@ VIRTUAL_KEYS = TableDefinition(
         **dict.fromkeys(("owner", "team", "rules"), TEXT),
         "created_at": TIME,
         **dict.fromkeys(("expires_at", "revoked_at"), "BIGINT"),
-        "person": TEXT,
+        **dict.fromkeys(("person", "creator"), TEXT),
+        **dict.fromkeys(("owner_since", "sessions_from"), "BIGINT"),
     },
     ("id",),
 )
-"""One row per virtual key. `rules`: JSON of `Rules`. `expires_at`, `revoked_at`: NULL: never. `person`: id of the key
-of the person that created this one. "": an administrator."""
+"""One row per virtual key, with the fields of `VirtualKey`. `rules`: JSON of `Rules`. A time that is NULL: never."""
 
 KEY_HASHES = TableDefinition(
     "key_hashes",

@@ -208,7 +208,13 @@ async def test_teams_have_the_used_amounts_of_their_budgets(app: App) -> None:
         ),
         ("GET", "/admin/keys/none", None, 404, "There is no key 'none'. List the keys:  anthropic-proxy keys list"),
         ("GET", "/admin/keys?limit=0", None, 400, "limit: '0' is not allowed; use a number from 1 to 1000."),
-        ("GET", "/admin/keys?status=old", None, 400, "status is 'old'. Use active, expired, revoked or unreadable."),
+        (
+            "GET",
+            "/admin/keys?status=old",
+            None,
+            400,
+            "status is 'old'. Use active, inactive, expired, revoked or unreadable.",
+        ),
         ("GET", "/admin/audit?after_id=x", None, 400, "after_id: 'x' is not an id of this list."),
         (
             *("GET", "/admin/audit?page=2", None, 400),

@@ -133,7 +133,7 @@ class LostStore(MemoryStore):
 
 async def test_a_soft_budget_alone_needs_no_store(keys: Keys) -> None:
     key = await keys.create("ci", rules=Rules(budgets=(Budget(10, "tokens", "day", soft=True),)))
-    keys.policy.set_reservations(Reservations(LostStore(), keys.warnings.append))
+    keys.reservations = Reservations(LostStore(), keys.warnings.append)
     (await keys.admit(key)).finish(input_tokens=100)
     await keys.change_rules("ci", requests_per_minute=100)
     with pytest.raises(StoreUnavailable):
@@ -176,7 +176,6 @@ async def test_a_clock_that_is_wrong_for_a_moment_forgets_no_budget(keys: Keys, 
     budgets = tuple(Budget(10_000, "tokens", period) for period in ("day", "month"))
     keys.store = MemoryStore()  # its clock cannot be set
     keys.reservations = Reservations(keys.store, keys.warnings.append)
-    keys.policy.set_reservations(keys.reservations)
     key = await keys.create("ci", rules=Rules(budgets=budgets))
     await keys.finish(await keys.admit(key, estimate_input_tokens=lambda: 3_000), input_tokens=3_000)
     keys.now += days * 86_400
@@ -316,7 +315,7 @@ async def test_a_failing_store_does_not_end_the_renewal(keys: Keys) -> None:
 
     store = Failing(clock=lambda: keys.now)
     reservations = Reservations(store, keys.warnings.append, renew_seconds=0)
-    keys.policy.set_reservations(reservations)
+    keys.reservations = reservations
     admitted = await keys.admit(await keys.create("ci", rules=Rules(concurrency=1)))
     reservations.start()
     for _ in range(100):

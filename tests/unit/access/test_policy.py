@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from anthropic_proxy.console.keys.key_policy import KeyPolicy
 from anthropic_proxy.console.keys.key_table import KeyTable
-from anthropic_proxy.console.keys.plugin import KeyPolicy
 from anthropic_proxy.console.keys.queries import require_key
 from anthropic_proxy.errors import AuthenticationFailed, ProxyError
 from anthropic_proxy.gateway.settings import Settings

@@ -143,7 +143,7 @@ def test_a_team_admin_manages_the_own_teams(office: Office) -> None:
     assert office.list_seen(ANN) == ["ci"]
     assert office.list_seen(Rights(role="viewer", email="vic@example.com")) == ["ben", "bot", "ci"]
     office.execute(LEAD, "change", "ben", requests_per_minute=3)
-    created = office.execute(LEAD, "create", label="new", owner="eve@example.com", team="build")
+    created = office.execute(LEAD, "create", label="new", owner="ben@example.com", team="build")
     assert (created.key.team, created.key.person) == ("build", "")
     for fields in ({"label": "x", "team": "site"}, {"label": "x"}):
         assert office.refuse(LEAD, "create", **fields) == (

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
+from anthropic_proxy.console.keys.rights import Rights
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.secrets import Secret
 from tests.support.command_line import run_command
 from tests.support.sign_in import store_sign_in
 
@@ -164,3 +168,43 @@ def test_signed_in_devices_are_listed_and_signed_out(tmp_path: Path) -> None:
     exported = run_command("keys", "audit", "--csv", directory=tmp_path, settings=settings).stdout
     actions = [row["action"] for row in csv.DictReader(io.StringIO(exported))]
     assert actions == ["sign out", "sign in", "create key", "sign out", "sign in", "sign in", "create key"]
+
+
+def test_the_keys_of_a_person_without_access_are_shown_with_the_reason(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/ledger.sqlite3"
+    settings = {
+        **SETTINGS,
+        "DATABASE_URL": database,
+        "SIGN_IN_SECRET": "a" * 32,
+        "OIDC_ISSUER": "https://login.example.org",
+        "OIDC_CLIENT_ID": "proxy",
+        "DASHBOARD_URL": "https://proxy.example.org",
+    }
+    store_sign_in(database)
+    person = Rights(role="member", email="ann@example.org", max_keys=2)
+    with open_administration(Settings(database_url=Secret(database)), "test", rights=person) as administration:
+        administration.execute(KeyCommand(action="create", fields={"label": "laptop"}))
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as connection:
+        connection.execute("UPDATE sign_ins SET ends_at = 1795046400000000 - 172800000000")
+        connection.commit()
+    reason = (
+        "The key 'laptop' is rejected, because the access of its owner has ended at 2026-11-17T00:00:00Z. The owner "
+        "signs in again from Claude Code."
+    )
+    listed = run_command("keys", "list", directory=tmp_path, settings=settings).stdout
+    rows = [line.split("\t") for line in listed.splitlines()[1:]]
+    assert {row[0]: row[2] for row in rows} == {"laptop": "inactive", "ann@example.org": "inactive"}
+    printed = json.loads(run_command("keys", "list", "--json", directory=tmp_path, settings=settings).stdout)
+    found = {one["name"]: (one["status"], one["status_reason"]) for one in printed}
+    assert found["laptop"] == ("inactive", reason)
+    shown = run_command("keys", "show", "laptop", directory=tmp_path, settings=settings).stdout
+    assert shown.splitlines()[:2] == ["  laptop  inactive", f"    reason   {reason}"]
+    done = run_command("keys", "revoke", "ann@example.org", directory=tmp_path, settings=settings)
+    assert (done.stdout, done.stderr) == (
+        "  ✓ Key ann@example.org is revoked.\n",
+        "  All sign-ins of the person, 1 key of this owner and the sessions of the dashboard are ended, and the person "
+        "cannot sign in.\n"
+        "  To allow it again:  anthropic-proxy keys allow ann@example.org\n",
+    )
+    done = run_command("keys", "allow", "ann@example.org", directory=tmp_path, settings=settings)
+    assert done.stdout == "  ✓ Key ann@example.org is allowed.\n"

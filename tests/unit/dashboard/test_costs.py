@@ -123,6 +123,42 @@ async def test_without_prices_all_pages_name_the_same_number_and_the_models_that
     assert (comparison["actual"], comparison["compared"], comparison["left_out"]) == ("free", 1, 4)
 
 
+@pytest.mark.parametrize(
+    ("query", "rows", "link"),
+    [
+        (
+            {"by": ["team"], "split": ["owner"]},
+            [["build", "Ann", "2", "$0.060"], ["build", "Bob", "1", "$0.020"], ["no team", "no owner", "1", "unknown"]],
+            "/dashboard/requests?owner=Ann&team=build",
+        ),
+        (
+            {"by": ["owner"], "split": ["model"], "team": ["build"]},
+            [["Ann", "small", "2", "$0.060"], ["Bob", "small", "1", "$0.020"]],
+            "/dashboard/requests?provider=groq&model=small&owner=Ann&team=build",
+        ),
+        (
+            {"by": ["owner"], "split": ["key"], "team": ["build"], "sort": ["cost"]},
+            [["Bob", "laptop", "1", "$0.020"], ["Ann", "ci", "2", "$0.060"]],
+            "/dashboard/requests?key=laptop&owner=Bob&team=build",
+        ),
+    ],
+)
+async def test_groups_are_divided_by_a_second_property(
+    tmp_path: Path, query: dict[str, list[str]], rows: list[list[str]], link: str
+) -> None:
+    """The bill of a team by person, and that of a person by model. The export has the same numbers."""
+    page, table = await build_page(tmp_path, query)
+    assert read_table(page, "name", "part", "requests", "cost") == rows
+    assert page["table"].rows[0].cells["name"].href == link
+    assert "Largest" in page["verdict"]
+    assert sorted(row[1].removeprefix("groq/") for row in table) == sorted(
+        "" if row[1].startswith("no ") else row[1] for row in rows
+    )
+    with pytest.raises(InvalidRequest) as raised:
+        await build_page(tmp_path / "invalid", {"split": ["session"]})
+    assert raised.value.message.startswith("split: 'session' is not allowed; use provider, model, requested, project,")
+
+
 async def test_a_filter_limits_the_sums(tmp_path: Path) -> None:
     page, _ = await build_page(tmp_path, {"by": ["project"], "team": ["build"], "owner": ["Bob"]})
     assert read_table(page, "name") == [["site"]]

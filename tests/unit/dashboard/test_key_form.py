@@ -348,7 +348,7 @@ async def test_keys_are_searched_sorted_and_exported(app: App, browser: Browser)
     assert await labels("?sort=used") == ["zebra", HOSTILE]
     assert await labels("?by=revoked") == []
     assert problem(await browser.get("/dashboard/keys?by=old")) == (
-        "by: 'old' is not allowed; use active, unreadable, expired, revoked."
+        "by: 'old' is not allowed; use active, inactive, unreadable, expired, revoked."
     )
     first, second = msgspec.json.decode((await browser.send("GET", "/dashboard/keys?format=json")).body)
     assert (first["label"], first["budgets"], second["team"]) == (HOSTILE, ["1000tokens/day"], "build")

@@ -12,14 +12,15 @@ from sqlalchemy import Engine
 from anthropic_proxy.console.dashboard.keys import STORE_PROBLEM, build_audit_page, build_key_page, build_keys_page
 from anthropic_proxy.console.dashboard.page import PageContext
 from anthropic_proxy.console.dashboard.query import ViewQuery, read_view_query
-from anthropic_proxy.console.keys.administration import KeyAdministration, open_administration
+from anthropic_proxy.console.keys.administration import KeyAdministration, KeyCommand, open_administration
 from anthropic_proxy.console.keys.limits import build_budget_counter, build_key_scope
 from anthropic_proxy.console.keys.machine_reports import MachineReport, store_report
+from anthropic_proxy.console.keys.rights import Rights
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.engines import open_reading_engine
 from anthropic_proxy.console.ledger.queries import read_ledger_extent
-from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings import Settings, SignInSettings
 from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import LEASE_SECONDS, Client, Limit, Reservation, StoreUnavailable
@@ -183,3 +184,43 @@ def test_the_page_of_a_key_shows_the_settings_of_its_machines(
         "3facd639, up to date, claude-code/2.1.332, 2 h ago",
         "none, sent 3facd639, claude-code/2.1.332, 2 h ago",
     ]
+
+
+def test_the_pages_show_keys_without_access_and_the_creator_of_team_keys(
+    engine: Engine, settings: Settings, administration: KeyAdministration
+) -> None:
+    """The reason is that of a request with the key."""
+    person = Rights(role="member", email="ann@example.com", max_keys=2)
+    lead = Rights(role="team admin", email="lead@example.com", team="build")
+    for rights, label in ((person, "laptop"), (lead, "deploy")):
+        with open_administration(settings, "test", lambda: NOON, rights) as own:
+            own.execute(KeyCommand(action="create", fields={"label": label, "team": rights.team}))
+    administration.execute(KeyCommand(action="revoke", target="lead@example.com"))
+    settings = structs.replace(settings, sign_in=SignInSettings(secrets=(), days=30))
+    now = NOON + 30 * DAY
+    reason = (
+        "The key 'laptop' is rejected, because the access of its owner has ended at 2026-12-21T12:00:00Z. The owner "
+        "signs in again from Claude Code."
+    )
+    context = structs.replace(read(engine, settings), now=now)
+    page = build_keys_page(context)
+    rows = {row.key.label: row for row in page["part"].rows}
+    assert {label: row.state.text for label, row in rows.items()} == {
+        "ann@example.com": "active",
+        "deploy": "active",
+        "laptop": "inactive",
+        "lead@example.com": "revoked",
+    }
+    assert page["verdict"] == "4 keys: 2 active, 1 inactive, 1 revoked."
+    cells = {row.cells["key"].text: row.cells for row in page["table"].rows}
+    assert cells["laptop"]["state"].title == reason
+    assert cells["deploy"]["owner"].note == "build, created by lead@example.com (revoked)"
+    path = {"id": rows["laptop"].key.id}
+    shown = build_key_page(structs.replace(context, path_parameters=path))
+    deploy = build_key_page(structs.replace(context, path_parameters={"id": rows["deploy"].key.id}))
+    context.connection.close()
+    assert shown is not None
+    assert deploy is not None
+    assert shown["verdict"] == f"{reason} 0 requests in this range."
+    assert ("Error of its requests", reason) in shown["facts"]
+    assert ("Created by", "lead@example.com (revoked)") in deploy["facts"]

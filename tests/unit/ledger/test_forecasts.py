@@ -1,12 +1,15 @@
 """What is expected for the rest of a period, and from which data nothing is."""
 
+import itertools
 from datetime import UTC, datetime
 
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.console.keys.limits import Scope
-from anthropic_proxy.console.keys.queries import Spending, add_forecasts
+from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
+from anthropic_proxy.console.keys.limits import Scope, build_key_scope
+from anthropic_proxy.console.keys.queries import Spending, add_forecasts, read_used_budgets, require_key
+from anthropic_proxy.console.keys.rights import Rights
 from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.forecasts import PeriodUse
 from anthropic_proxy.console.ledger.periods import RequestSelection
@@ -94,3 +97,27 @@ async def test_budgets_and_months_have_forecasts_from_the_ledger(database: Setti
             assert expect_month_cost(connection, other, moment, UTC) is None
         day = structs.replace(whole, start=whole.end - 3_600_000_000)
         assert expect_month_cost(connection, day, moment, UTC, ignores_range=True) == 128_000_000_000
+
+
+async def test_the_forecast_of_a_person_counts_what_its_budgets_count(database: Settings) -> None:
+    """Sign-ins, keys that the person created, and those under an earlier label."""
+    person = Rights(role="member", email="ann@example.com", max_keys=2)
+    now = at("11-16T00:00")
+    with open_administration(database, "test", lambda: at("11-01T00:00"), person) as administration:
+        administration.execute(KeyCommand(action="create", fields={"label": "laptop"}))
+    with open_administration(database, "test", lambda: at("11-03T00:00"), person) as administration:
+        for before, after in itertools.pairwise(("laptop", "tablet", "laptop", "phone")):
+            administration.execute(KeyCommand(action="change", target=before, fields={"label": after}))
+    labels = ("ann@example.com", "laptop", "tablet", "phone", "other")
+    receipts = [
+        new_receipt(number, client=Client(labels[number % 5], role="member"), started_at=at("11-04T12:00"))
+        for number in range(50)
+    ]
+    await store(database, *receipts, cost=Cost(1_000_000_000, None, "test"))
+    budget = Budget(500, "usd", "month")
+    with reading(database) as engine, engine.connect() as connection:
+        reader = EngineReader(connection)
+        key = structs.replace(require_key(reader, "ann@example.com"), rules=Rules(budgets=(budget,)))
+        (spending,) = read_used_budgets(reader, Settings(), build_key_scope(key), now)
+    assert spending.used == 40 * 1_000_000_000
+    assert spending.forecast == 80 * 1_000_000_000, "half of the month is over"

@@ -26,6 +26,7 @@ from anthropic_proxy.console.ledger.read_access import (
     find_key_labels,
     limit_query_time,
     limit_search_range,
+    restrict_reading,
     restrict_rows,
 )
 from anthropic_proxy.console.ledger.request_queries import (
@@ -37,6 +38,7 @@ from anthropic_proxy.console.ledger.request_queries import (
 )
 from anthropic_proxy.console.ledger.tables import contents, requests, teams, virtual_keys
 from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.console.ledger.users import LedgerUser
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client
 from anthropic_proxy.secrets import Secret
@@ -141,6 +143,29 @@ def _query_everything(connection: Any) -> list[Any]:
             limit_search_range(connection, chosen, max_requests=1),
         ]
     return results
+
+
+async def test_an_owner_reads_no_text_that_others_sent_with_the_key(database: Settings) -> None:
+    """The key had another owner when its text was given out."""
+    clients = {
+        "own": Client("ci", role="member", owner="Boss@example.com"),
+        "foreign": Client("ci", role="member", owner="boss@example.com", has_foreign_texts=True),
+    }
+    await store(database, *(new_receipt(client=one, request_id=name) for name, one in clients.items()))
+    boss = LedgerUser(role="admin", email="boss@example.com")
+    with reading(database) as engine, engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("PRAGMA query_only=OFF")
+        for name in clients:
+            row = {"request_id": name, "kind": "request", "started_at": 1, "size": 1, "data": b"1"}
+            connection.execute(insert(contents).values(row))
+        connection.commit()
+        rows = [found for name in clients if (found := find_stored_request(connection, name)) is not None]
+        access = restrict_reading(connection, boss, structs.replace(database, admins_read_content=True))
+        assert list(connection.execute(select(contents.c.request_id)).scalars()) == ["own"]
+        assert [row.id for row in access.find_others(rows)] == ["foreign"], "a look at it is recorded"
+        access.opened.add("foreign")
+        assert sorted(connection.execute(select(contents.c.request_id)).scalars()) == ["foreign", "own"]
 
 
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"

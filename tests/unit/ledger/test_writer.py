@@ -107,6 +107,7 @@ async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
         "client": "claude-cli",
         "key_label": "key 2",
         "owner": "Ann",
+        "texts_of": "",
         "team": "build",
         "project": "shop",
         "session": "s1",

@@ -1,0 +1,191 @@
+"""Whether a virtual key is accepted now, and why not: the one answer for requests, lists and pages."""
+
+import math
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.console.identity.people import OidcError, OidcUser, require_group, resolve_role
+from anthropic_proxy.console.keys.descriptions import format_time
+from anthropic_proxy.console.keys.queries import find_key, list_teams
+from anthropic_proxy.console.keys.rights import is_of_person
+from anthropic_proxy.console.keys.sign_ins import list_access_ends, list_people
+from anthropic_proxy.console.keys.virtual_keys import KeyHash, KeyState, KeyStatus, VirtualKey
+from anthropic_proxy.console.ledger.database import Reader
+from anthropic_proxy.console.ledger.units import DAY_SECONDS
+from anthropic_proxy.errors import AuthenticationFailed
+from anthropic_proxy.gateway.settings import Settings
+
+Ending = Literal["unknown", "revoked", "unreadable", "expired", "person expired", "replaced", "no access", "no group"]
+"""Reason for which a key or one of its texts is not accepted. `replaced`: by a rotation, which gave the key a new text.
+`unreadable`: the row of the key, of its person or of its team in the database is invalid. `no access`: the person was
+refused by the identity provider, or has not signed in for a long time. `no group`: no table of the settings has it."""
+_STATUSES: Mapping[Ending, KeyStatus] = {
+    "unknown": "revoked",
+    "revoked": "revoked",
+    "unreadable": "unreadable",
+    "expired": "expired",
+    "person expired": "expired",
+    "replaced": "expired",
+    "no access": "inactive",
+    "no group": "inactive",
+}
+_REJECTED: Mapping[Ending, str] = {
+    "unknown": "The key is not a key of this proxy{typed}. Its administrator creates one:  "
+    "anthropic-proxy keys create LABEL",
+    "revoked": "The key {label!r} is revoked. The administrator of the proxy creates another one:  "
+    "anthropic-proxy keys create LABEL",
+    "unreadable": "The key {label!r} is rejected, because its limits or those of its team cannot be read from the "
+    "database. The log of the proxy has the reason. Its administrator repairs it, or creates another key:  "
+    "anthropic-proxy keys create LABEL",
+    "expired": "The key {label!r} expired at {end}. The administrator of the proxy extends it:  "
+    "anthropic-proxy keys change {argument} --expires 30d",
+    "person expired": "The key {label!r} is rejected, because the access of {person!r} expired at {end}. The "
+    "administrator of the proxy extends it:  anthropic-proxy keys change {argument} --expires 30d",
+    "replaced": "The key {label!r} was replaced at {end}. Use its new text, or create another one:  "
+    "anthropic-proxy keys rotate {argument}",
+    "no access": "The key {label!r} is rejected, because the access of its owner has ended at {end}. The owner "
+    "signs in again from Claude Code.",
+    "no group": "The key {label!r} is rejected, because no table [sign_in.groups.NAME] has its owner any more. An "
+    "administrator should add the owner to a group, or add a table.",
+}
+_PERSON_REJECTED = "The key {label!r} is {status}, so the person may not sign in."
+_SERVICE_REJECTED = "The token is not accepted: its key {label!r} is {status}."
+_BEFORE_ALL = -math.inf
+_ORDER: Mapping[Ending, int] = {"unreadable": 1, "no group": 2}
+"""Of several reasons from the beginning, the first one counts. Others: 0."""
+
+
+class KeyEnd(Struct, frozen=True):
+    at: float
+    """Time from which the text or the key is rejected, in seconds since the epoch."""
+    ending: Ending
+    """Reason for the rejection from this time."""
+    key: VirtualKey
+    person: str = ""
+    """Label of the key of the person, if its end is the reason. "": the end of the key itself."""
+
+    @property
+    def status(self) -> KeyStatus:
+        """State of the key from this time."""
+        return _STATUSES[self.ending]
+
+    def describe(self, typed: str = "") -> str:
+        """Return the text of the error that a request receives. `typed`: words about a mistyped text."""
+        key, text = self.key, _REJECTED[self.ending]
+        if is_of_person(key) and self.ending in ("revoked", "expired"):
+            text = _PERSON_REJECTED if key.owner == key.label else _SERVICE_REJECTED
+        return text.format(
+            label=key.label,
+            person=self.person,
+            argument=shlex.quote(self.person or key.label),
+            status=self.status,
+            end=format_time(max(self.at, 0.0)),
+            typed=typed,
+        )
+
+    def build_error(self, typed: str = "") -> AuthenticationFailed:
+        return AuthenticationFailed(self.describe(typed), code="virtual-key-rejected", should_retry=False)
+
+
+class KeyFacts(Struct, frozen=True, kw_only=True):
+    """What decides about a key beside its own row."""
+
+    people: Mapping[str, VirtualKey]
+    """Id → key of a person, whose end is that of the keys that refer to it."""
+    unreadable_teams: Collection[str]
+    access_ends: Mapping[str, float]
+    """Id of a person's key → time until which the person is taken to have access."""
+    access_seconds: float
+    """Time of access of a person without a sign-in, from the creation or rotation of its key."""
+    refused: Collection[str] = ()
+    """Ids of the keys of those people that may not use Claude Code by the settings."""
+    described: Mapping[str, OidcUser] = {}
+    """Id of a person's key → the person, as the identity provider described it last."""
+    creators: Mapping[str, str] = {}
+    """E-mail address of a team administrator who created keys for its team → `KeyState.creator_status`."""
+
+    def find_end(self, key: VirtualKey, text: KeyHash | None = None) -> KeyEnd:
+        """Return the earliest end: of the text, of the key, or of its person, by expiry or revocation, or of the
+        person's access. `text` None: the newest one.
+        """
+        newest = next(iter(key.hashes), None)
+        text, person = text or newest, self.people.get(key.person)
+        ends = [KeyEnd(math.inf, "expired", key), KeyEnd(self._find_access_end(key, text), "no access", key)]
+        for one in (key,) if person is None else (key, person):
+            whose = "" if one is key else one.label
+            if one.problem or one.team in self.unreadable_teams:
+                ends.append(KeyEnd(_BEFORE_ALL, "unreadable", key))
+            if one.revoked_at is not None:
+                ends.append(KeyEnd(_BEFORE_ALL, "revoked", key))
+            if one.expires_at is not None:
+                ends.append(KeyEnd(one.expires_at, "person expired" if whose else "expired", key, whose))
+            if one.id in self.refused:
+                ends.append(KeyEnd(_BEFORE_ALL, "no group", key))
+        if text is not None and text.expires_at is not None:
+            ends.append(KeyEnd(text.expires_at, "replaced", key))
+        return min(ends, key=lambda end: (end.at, _ORDER.get(end.ending, 0)))
+
+    def find_state(self, key: VirtualKey, now: float) -> KeyState:
+        end = self.find_end(key)
+        creator = "" if key.person else self.creators.get(key.creator, "")
+        return KeyState("active", "", creator) if now < end.at else KeyState(end.status, end.describe(), creator)
+
+    def _find_access_end(self, key: VirtualKey, text: KeyHash | None) -> float:
+        if not key.person:
+            return self.access_ends.get(key.id, math.inf)
+        # only somebody with access creates or rotates an own key
+        since = key.created_at if text is None else text.created_at
+        return self.access_ends.get(key.person, since + self.access_seconds)
+
+
+def read_key_facts(connection: Reader, settings: Settings, keys: Sequence[VirtualKey]) -> KeyFacts:
+    """Return what decides about `keys`."""
+    people = {key.id: key for key in keys if is_of_person(key)}
+    for number in {key.person for key in keys} - people.keys() - {""}:
+        if (person := find_key(connection, number)) is not None:
+            people[number] = person
+    sign_in, described = settings.sign_in, list_people(connection)
+    return KeyFacts(
+        people=people,
+        unreadable_teams={team.name for team in list_teams(connection) if team.problem},
+        access_ends={} if sign_in is None else list_access_ends(connection),
+        access_seconds=math.inf if sign_in is None else sign_in.days * DAY_SECONDS,
+        refused={number for number, user in described.items() if sign_in and not _has_group(settings, user)},
+        described=described,
+    )
+
+
+def _has_group(settings: Settings, user: OidcUser) -> bool:
+    try:
+        require_group(settings, user)
+    except OidcError:
+        return False
+    return True
+
+
+def add_creators(
+    facts: KeyFacts, connection: Reader, settings: Settings, keys: Sequence[VirtualKey], now: float
+) -> KeyFacts:
+    """Return `facts` with the states of the team administrators who created some of `keys` for their team."""
+    creators = {}
+    for address in {key.creator for key in keys if not key.person} - {""}:
+        person = find_key(connection, address)
+        if person is None or not is_of_person(person):
+            continue
+        status: str = facts.find_state(person, now).status
+        user = facts.described.get(person.id)
+        if status == "active" and user is not None and resolve_role(settings, user) not in ("team admin", "admin"):
+            status = "no team admin"
+        creators[address] = status
+    return structs.replace(facts, creators=creators)
+
+
+def list_key_states(
+    connection: Reader, settings: Settings, keys: Sequence[VirtualKey], now: float
+) -> Sequence[KeyState]:
+    """Return the states of `keys`, in the same order. `now`: seconds since the epoch."""
+    facts = add_creators(read_key_facts(connection, settings, keys), connection, settings, keys, now)
+    return [facts.find_state(key, now) for key in keys]
