@@ -154,7 +154,7 @@ class App:
         self._record.close()
 
     def log_warning(self, text: str) -> None:
-        self._log.write_warning(redact_secrets(text, self._settings.reveal_all_secrets()))
+        self._log.write_warning(text)
 
     def log_line_and_flush(self, text: str) -> None:
         self._log.write_line(text)

@@ -224,6 +224,13 @@ def test_without_unicode_signs_are_letters() -> None:
     assert stream.getvalue() == "  !! ok xx a -> b ... - wow!\n"
 
 
+def test_a_warning_with_the_words_of_a_stranger_is_one_line() -> None:
+    """Such as the description of an error, which a browser brings from the identity provider."""
+    stream = io.StringIO()
+    Log(stream, "plain").write_warning("Refused: x\n! all is well \x1b[31m\N{RIGHT-TO-LEFT OVERRIDE}")
+    assert stream.getvalue() == "! Refused: x\\n! all is well \\x1b[31m\\u202e\n"
+
+
 def test_json_is_one_object_a_line_with_its_level() -> None:
     stream = io.StringIO()
     log = Log(stream, "json")
@@ -723,6 +730,7 @@ def test_a_configured_key_is_in_no_line_wherever_a_client_puts_it(form: Literal[
     log.write_exchange(receipt(fidelity=FidelityReport(notes=[note]), failed_attempts=[f"{key} 429"]))
     log.write_line(f"a line with {key}")
     log.write_once(f"once {key}")
+    log.write_warning(f"a warning with {key}")
     log.write_event_loop_error({"message": f"a trace of {key}"})
     text = stream.getvalue()
     for spelled in (key, quote(key, safe=""), json.dumps(key)[1:-1], key[:12]):

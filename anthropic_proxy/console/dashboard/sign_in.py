@@ -25,7 +25,7 @@ from anthropic_proxy.console.dashboard.web import (
     require_equal_tokens,
     resolve_redirect_path,
 )
-from anthropic_proxy.console.identity.limits import AddressLimit, Window
+from anthropic_proxy.console.identity.limits import AddressLimit, Window, explain_limit
 from anthropic_proxy.console.identity.people import OidcUser, find_group, resolve_role
 from anthropic_proxy.console.keys.ended_people import EndedPeople
 from anthropic_proxy.engine.json_decoding import decode_json
@@ -234,6 +234,7 @@ async def refuse_sign_in(site: "Site", request: RouteRequest, target: str, begun
     wait = int(begun.retry_after_seconds) + 1
     site.gateway.log_warning_once(
         f"Sign-ins to the dashboard from {request.address} are refused after several failures."
+        f"{explain_limit(request, site.gateway.settings)}"
     )
     text = f"Several sign-ins from your address have failed. Wait {wait} s, then try again."
     return await send_sign_in_page(site, request, target, text, status=429, retry_after=wait)

@@ -7,7 +7,7 @@ signed in at the identity provider, the device exchanges its code for a sign-in.
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cache
 from typing import Any, Literal
@@ -40,6 +40,8 @@ _USER_ALPHABET = "BCDFGHJKLMNPQRSTVWXZ"
 _USER_CODE_LETTERS = 8
 _SESSION_SECONDS = 12 * HOUR_SECONDS
 """Lifetime of a sign-in for which the identity provider has given no refresh token, so that it cannot be asked."""
+MAX_DEVICES = 100
+"""Maximum number of devices of a person. Each instance keeps all in memory."""
 CLAIM_SECONDS = 15.0
 """Time for which one instance asks the identity provider about a person, and others wait for the result."""
 State = Literal["pending", "approved", "denied", "refused"]
@@ -151,7 +153,12 @@ class Grants:
                 if user is not None:
                     sign_in, token = self._add_sign_in(connection, code, user)
                     key = administration.require_key(code.key_id)
-                    shown = {"device": (None, f"{code.device} from {code.address}"), "sign_in": (None, sign_in.id)}
+                    ended = _end_oldest(connection, key.id, self._clock())
+                    shown: dict[str, tuple[object, object]] = {
+                        "device": (None, f"{code.device} from {code.address}"),
+                        "sign_in": (None, sign_in.id),
+                        **({"sign_ins": (ended, [])} if ended else {}),
+                    }
                     administration.record("sign in", name_key(key), shown)
         return code, sign_in, token
 
@@ -283,6 +290,17 @@ class Grants:
         values = dict(zip(DEVICE_CODES.columns, found[0], strict=True))
         times = {name: values[name] / MICROSECONDS for name in ("created_at", "expires_at")}
         return msgspec.convert({**values, **times}, DeviceCode)
+
+
+def _end_oldest(connection: Connection, key_id: str, now: float) -> Sequence[str]:
+    """End the sign-ins of a person above the maximum that were refreshed longest ago, and return their ids."""
+    moment = to_microseconds(now)
+    active = "key_id = ? AND ended_at IS NULL AND ends_at > ? ORDER BY refreshed_at DESC, created_at DESC"
+    rows = connection.query(f"SELECT id FROM sign_ins WHERE {active}", (key_id, moment))
+    found = [str(number) for (number,) in rows[MAX_DEVICES:]]
+    for number in found:
+        connection.execute("UPDATE sign_ins SET ended_at = ?, provider_token = '' WHERE id = ?", (moment, number))
+    return found
 
 
 def _make_room(connection: Connection, address: str, now: float) -> None:

@@ -15,7 +15,7 @@ import msgspec
 
 from anthropic_proxy.console.gateway_protocol.grants import CODE_SECONDS, MAX_WAITING_OF_NETWORK, Grants
 from anthropic_proxy.console.identity.attempts import IdentityProvider
-from anthropic_proxy.console.identity.limits import AddressLimit, Window
+from anthropic_proxy.console.identity.limits import AddressLimit, Window, explain_limit
 from anthropic_proxy.console.identity.oidc_client import GrantRejected
 from anthropic_proxy.console.identity.people import OidcError, OidcUser, UserRefused, accept_user
 from anthropic_proxy.console.keys.access_tokens import TokenKeys, build_claims, find_own_claims
@@ -120,6 +120,8 @@ class SignInEndpoints:
     async def _authorize_device(self, request: RouteRequest, form: Mapping[str, str]) -> RouteResponse:
         begun = await _NEW_CODES.reserve(self._gateway.store, request)
         if begun.refused is not None:
+            hint = explain_limit(request, self._settings)
+            self._gateway.log_warning_once(f"Too many sign-ins from Claude Code begin at {request.address}.{hint}")
             raise _slow_down("Too many sign-ins begin at this address. Wait some minutes.")
         device = _shorten(request.headers.get("user-agent", "") or form.get("surface", "")) or "unknown program"
         address, grants = request.address, self._grants

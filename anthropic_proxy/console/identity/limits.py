@@ -9,6 +9,7 @@ import ipaddress
 
 from msgspec import Struct
 
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Limit, Reservation, RouteRequest, Store
 
 NETWORK_BITS = 64
@@ -49,6 +50,13 @@ class AddressLimit(Struct, frozen=True):
     async def settle(self, store: Store, reservation: Reservation, *, is_success: bool) -> None:
         """Complete the count of an attempt: only a failed one stays counted."""
         await store.settle(reservation, [0 if is_success else 1] * len(reservation.limits))
+
+
+def explain_limit(request: RouteRequest, settings: Settings) -> str:
+    """Return what an administrator should know about the refusal of an address. "": nothing."""
+    if settings.trusted_proxies or "x-forwarded-for" not in request.headers:
+        return ""
+    return " If it is a reverse proxy, name it in TRUSTED_PROXIES, so that its clients have limits of their own."
 
 
 def name_network(address: str, ipv6_bits: int = NETWORK_BITS) -> str:

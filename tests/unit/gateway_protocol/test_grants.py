@@ -10,6 +10,7 @@ from msgspec import structs
 from anthropic_proxy.console.gateway_protocol.grants import (
     CLAIM_SECONDS,
     CODE_SECONDS,
+    MAX_DEVICES,
     MAX_WAITING_DEVICES,
     MAX_WAITING_OF_NETWORK,
     Grants,
@@ -19,7 +20,7 @@ from anthropic_proxy.console.identity.people import OidcError, OidcUser, UserRef
 from anthropic_proxy.console.keys.access_tokens import TokenKeys
 from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
 from anthropic_proxy.console.keys.queries import list_audit_entries, list_keys
-from anthropic_proxy.console.keys.sign_ins import SignIn, list_access_ends, list_sign_ins
+from anthropic_proxy.console.keys.sign_ins import SignIn, encode_user, list_access_ends, list_sign_ins
 from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
 from anthropic_proxy.console.ledger.retention import Retention
 from anthropic_proxy.console.ledger.units import DAY_SECONDS
@@ -336,6 +337,29 @@ def test_only_codes_that_wait_give_way(waiting: Waiting) -> None:
     waiting.stored.now += 61
     waiting.stored.grants.create_code("claude-code", COMPANY)
     assert waiting.has(3), "expired codes do not count, and the ledger deletes them"
+
+
+def test_a_person_has_a_hundred_devices_and_the_one_refreshed_longest_ago_gives_way(stored: Database) -> None:
+    first, _ = stored.sign_in()
+    second, _ = stored.sign_in()
+    other, _ = stored.sign_in(structs.replace(ANN, subject="2", email="ben@example.org"))
+    columns = ("id", "key_id", "refresh_hash", "person", "created_at", "checked_at", "refreshed_at", "ends_at")
+    at, end = int((NOON + 1) * 1e6), int((NOON + 3_600) * 1e6)
+    rows = [
+        (f"sign_{number}", first.key_id, f"hash {number}", encode_user(ANN), at, at, at, end)
+        for number in range(MAX_DEVICES - 2)
+    ]
+    with closing(open_for_writing(stored.settings)) as connection, connection.transaction():
+        connection.insert("sign_ins", columns, rows)
+    stored.now += 2
+    assert stored.grants.renew(first, ANN, "next token", is_checked=True) is not None
+    stored.now += 1
+    newest, _ = stored.sign_in()
+    active = [stored.grants.find_active(each.id) is not None for each in (first, second, newest, other)]
+    assert active == [True, False, True, True]
+    with closing(open_for_reading(stored.settings)) as connection:
+        assert len(list_sign_ins(connection, stored.now)) == MAX_DEVICES + 1
+        assert list_audit_entries(connection)[0].changes["sign_ins"] == ([second.id], [])
 
 
 def test_a_rotation_of_the_secret_keeps_tokens_readable(stored: Database) -> None:

@@ -294,6 +294,7 @@ class Log:
 
     def write_warning(self, text: str) -> None:
         """Write a warning line, also if the same text was already written. Any thread may call this."""
+        text = escape_unprintable(redact_secrets(text, self._secrets))
         self.write_line(f"{self.paint('!', 'warn')} {self.fold(text, '  ')}", level="warning")
 
     def write_once(self, text: str, level: LogLevel = "info") -> None:
