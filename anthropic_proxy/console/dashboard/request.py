@@ -91,13 +91,16 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         turn = structs.replace(turn, reply=[block for block in turn.reply if not block.is_error])
     texts = {kind: _shorten(one, format_json(one.data)) for kind, one in stored.items()}
     tokens, window = row.all_input_tokens, find_max_input(context, row)
+    # signs of the failed attempts are beside that of a retried request
+    outcome_class = "ok" if row.outcome_class == "retried" else row.outcome_class
+    sign, role, outcome = describe_outcome(outcome_class, row.outcome, row.status)
     checks = decode_checks(row.checks)
     asked = {} if row.parent else find_check_requests(context.connection, checks)
     return {
         "title": f"Request {row.id}",
         "row": row,
         "summary": summarize_outcome(row),
-        "tag_parts": _describe_tag(row),
+        "tag_parts": (sign, role, outcome if outcome_class == "cancelled" else f"{row.status} {row.outcome}".strip()),
         "failed": list_failed_attempts(row),
         "figures": _list_figures(row),
         "timeline": build_timeline(row),
@@ -136,13 +139,6 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         else "",
         **_describe_session(context, row),
     }
-
-
-def _describe_tag(row: StoredRequest) -> tuple[str, str, str]:
-    # signs of the failed attempts are beside that of a retried request
-    outcome_class = "ok" if row.outcome_class == "retried" else row.outcome_class
-    sign, role, outcome = describe_outcome(outcome_class, row.outcome, row.status)
-    return sign, role, outcome if outcome_class == "cancelled" else f"{row.status} {row.outcome}".strip()
 
 
 def _describe_session(context: PageContext, row: StoredRequest) -> Mapping[str, str]:

@@ -265,19 +265,13 @@ class Connection:
         return self._identity != _identify(self._file)
 
     def query(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
-        try:
-            self._cursor.execute(_to_postgres(sql) if self.is_postgres else sql, values)
-            found: list[Any] = self._cursor.fetchall()
-        except self._errors as error:
-            raise self._convert(error) from error
+        self._call(self._cursor.execute, _to_postgres(sql) if self.is_postgres else sql, values)
+        found: list[Any] = self._call(self._cursor.fetchall)
         return found
 
     def execute(self, sql: str, values: Sequence[object] = ()) -> int:
         """Return the number of changed rows."""
-        try:
-            self._cursor.execute(_to_postgres(sql) if self.is_postgres else sql, values)
-        except self._errors as error:
-            raise self._convert(error) from error
+        self._call(self._cursor.execute, _to_postgres(sql) if self.is_postgres else sql, values)
         count: int = self._cursor.rowcount
         return count
 
@@ -287,11 +281,8 @@ class Connection:
         """
         if len(rows) == 1:
             self.execute(sql, rows[0])
-            return
-        try:
-            self._cursor.executemany(_to_postgres(sql) if self.is_postgres else sql, rows)
-        except self._errors as error:
-            raise self._convert(error) from error
+        else:
+            self._call(self._cursor.executemany, _to_postgres(sql) if self.is_postgres else sql, rows)
 
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """The database may reject a row. The caller then rolls back the transaction."""
@@ -310,10 +301,7 @@ class Connection:
         try:
             self._begin()
             yield
-            try:
-                self._driver.commit()
-            except self._errors as error:
-                raise self._convert(error) from error
+            self._call(self._driver.commit)
         except BaseException:
             with suppress(self._errors):  # the exception of the transaction is raised, not this one
                 self._driver.rollback()
@@ -321,11 +309,8 @@ class Connection:
 
     def release_free_pages(self) -> None:
         """Return the free pages of a SQLite file to the disk."""
-        if not self.is_postgres:
-            try:
-                self._driver.executescript("PRAGMA incremental_vacuum")  # `execute` would release only one page
-            except self._errors as error:
-                raise self._convert(error) from error
+        if not self.is_postgres:  # `execute` would release only one page
+            self._call(self._driver.executescript, "PRAGMA incremental_vacuum")
 
     def close(self) -> None:
         self._driver.close()
@@ -343,6 +328,12 @@ class Connection:
         self._driver = self._connect()
         self._cursor = self._driver.cursor()
         self.execute(sql)
+
+    def _call(self, function: Callable[..., Any], *arguments: object) -> Any:
+        try:
+            return function(*arguments)
+        except self._errors as error:
+            raise self._convert(error) from error
 
     def _convert(self, error: Exception) -> DatabaseError:
         rejections = (self._module.DataError, self._module.IntegrityError)
@@ -411,12 +402,7 @@ def open_for_writing(settings: Settings) -> Connection:
 
 
 def _open(address: DatabaseAddress, connect: Callable[[], Any]) -> Connection:
-    if address.file is not None:
-        try:
-            return Connection(connect(), address.file)
-        except sqlite3.Error as error:
-            raise DatabaseError(error, concerns_value=False) from error
-    errors = import_psycopg().Error
+    errors = sqlite3.Error if address.file is not None else import_psycopg().Error
 
     def connect_or_fail() -> Any:
         try:
@@ -424,7 +410,7 @@ def _open(address: DatabaseAddress, connect: Callable[[], Any]) -> Connection:
         except errors as error:
             raise DatabaseError(error, concerns_value=False) from error
 
-    return Connection(connect_or_fail(), connect=connect_or_fail)
+    return Connection(connect_or_fail(), address.file, None if address.file is not None else connect_or_fail)
 
 
 def connect_for_writing(address: DatabaseAddress) -> Any:

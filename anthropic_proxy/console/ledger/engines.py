@@ -4,7 +4,7 @@ import errno
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Table, create_engine, func, select, text
@@ -91,14 +91,11 @@ class LedgerReader:
             return None
         except OSError as error:  # for example in the home directory of another user
             raise new_reading_error(self._address, error) from None
-        connection = self.engine.connect()
-        try:
+        with ExitStack() as opened:
+            connection = opened.enter_context(self.engine.connect())
             if has_tables(EngineReader(connection), place):
+                opened.pop_all()
                 return connection
-        except BaseException:
-            connection.close()
-            raise
-        connection.close()
         return None
 
     def close(self) -> None:
@@ -110,15 +107,11 @@ def read_ledger(
     settings: Settings, query_seconds: float | None = None, warn: Callable[[str], None] | None = None
 ) -> Iterator[Connection | None]:
     """Yield a connection as `LedgerReader` does, and close it."""
-    reader = LedgerReader(settings, query_seconds, warn)
-    connection = None
-    try:
-        connection = reader.connect()
+    with (
+        closing(LedgerReader(settings, query_seconds, warn)) as reader,
+        reader.connect() or nullcontext() as connection,
+    ):
         yield connection
-    finally:
-        if connection is not None:
-            connection.close()
-        reader.close()
 
 
 def open_empty_ledger() -> Connection:
@@ -173,17 +166,12 @@ def find_database_problems(connection: Connection) -> Iterator[str]:
     if not isinstance(oldest, int):
         return
     hour = oldest // MICROSECONDS_PER_HOUR + 1
-    rows = connection.execute(
-        select(func.count(), *(func.sum(requests.c[name]) for name in _COMPARED)).where(
-            requests.c.started_at >= hour * MICROSECONDS_PER_HOUR, _has_rows(requests)
-        )
-    ).one()
-    sums = connection.execute(
-        select(func.sum(hourly.c.requests), *(func.sum(hourly.c[name]) for name in _COMPARED)).where(
-            hourly.c.hour >= hour, _has_rows(hourly)
-        )
-    ).one()
-    for name, counted, summed in zip(("requests", *_COMPARED), rows, sums, strict=True):
+    later = requests.c.started_at >= hour * MICROSECONDS_PER_HOUR
+    rows = select(func.count(), *(func.sum(requests.c[name]) for name in _COMPARED)).where(later, _has_rows(requests))
+    names = ("requests", *_COMPARED)
+    sums = select(*(func.sum(hourly.c[name]) for name in names)).where(hourly.c.hour >= hour, _has_rows(hourly))
+    compared = (connection.execute(query).one() for query in (rows, sums))
+    for name, counted, summed in zip(names, *compared, strict=True):
         if int(counted or 0) != int(summed or 0):
             yield f"The sum of {name} is {int(summed or 0)}, but the requests have {int(counted or 0)}."
 
