@@ -13,6 +13,11 @@ from anthropic_proxy.errors import ConfigurationError, ProxyError
 from tests.support.paths import ROOT
 
 PACKAGE = ROOT / "anthropic_proxy"
+_BUILDERS = {
+    "build_protocol_error": ("UpstreamProtocolError", "…", ""),
+    "build_forced_tool_error": ("UnsupportedFeature", "tool_choice: … cannot be forced to call ", "forced-tool"),
+}
+"""Function that creates errors → class of the error, text before the last argument, code."""
 
 
 @cache
@@ -45,6 +50,7 @@ def raised_messages() -> dict[tuple[str, str], list[str]]:
         for name, call in sorted(_creations(tree), key=lambda created: created[1].lineno):
             codes = [keyword.value for keyword in call.keywords if keyword.arg == "code"]
             code = ast.literal_eval(codes[0]) if codes and isinstance(codes[0], ast.Constant) else ""
+            code = code or _BUILDERS.get(_called(call), ("", "", ""))[2]
             message = re.sub(r"…(?:\s*…)*", "…", _message(call))
             if re.search(r"[A-Za-z]{2}[^A-Za-z]+[A-Za-z]{2}", message):
                 found[name, code or error_classes()[name].code][" ".join(message.split())] = None
@@ -83,6 +89,8 @@ def _creations(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
             yield node.func.id, node
         elif isinstance(node, ast.Call) and _is_rejection(node):
             yield ConfigurationError.__name__, node
+        elif isinstance(node, ast.Call) and _called(node) in _BUILDERS:
+            yield _BUILDERS[_called(node)][0], node
         elif isinstance(node, ast.ClassDef) and node.name in names:
             calls = (each for each in ast.walk(node) if isinstance(each, ast.Call))
             yield from ((node.name, call) for call in calls if ast.unparse(call.func) == "super().__init__")
@@ -93,7 +101,13 @@ def _is_rejection(call: ast.Call) -> bool:
     return isinstance(call.func, ast.Attribute) and call.func.attr == "rejection"
 
 
+def _called(call: ast.Call) -> str:
+    return ast.unparse(call.func).rpartition(".")[2]
+
+
 def _message(call: ast.Call) -> str:
+    if (builder := _BUILDERS.get(_called(call))) is not None:
+        return builder[1] + _text(call.args[-1])
     if not _is_rejection(call):
         return _text(call.args[0]) if call.args else ""
     parts = {keyword.arg: _text(keyword.value) for keyword in call.keywords}

@@ -7,43 +7,21 @@ from typing import Any
 
 from msgspec import structs
 
-from anthropic_proxy.engine.providers import (
-    PROVIDERS,
-    AnyWireConfig,
-    Host,
-    Provider,
-    find_registry,
-    openai_chat,
-    openai_responses,
-)
-from anthropic_proxy.engine.providers.anthropic import CHAT_SERVERS
-from anthropic_proxy.engine.providers.catalog import VENDORS_FILE, list_vendor_tables, split_tables
-from anthropic_proxy.engine.providers.open_models import (
-    GPT_OSS_RULES,
-    MISTRAL_RULES,
-    OPEN_MODEL_RULES,
-    REPLAY_RULES,
-    UNKNOWN,
-    UNKNOWN_RESPONSES,
-    UNOPENED_RULES,
-)
-from anthropic_proxy.engine.providers.vendors import list_vendor_entries, load_vendor
+from anthropic_proxy.engine.providers import PROVIDERS, AnyWireConfig, Host, Provider, find_registry
+from anthropic_proxy.engine.providers.catalog import VENDORS_FILE, decode_table, list_vendor_tables, split_tables
+from anthropic_proxy.engine.providers.vendors import build_config, build_rules, list_host_names, load_vendor
 from anthropic_proxy.engine.upstream.cloud_credentials import OPENAI_SCOPES
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.golden_runner import GoldenCase, find_cases, read_fields
 
 _READ = "2026-11"
 """Date of a source that is the documentation of the vendor (`docs_url`), without a date of its own."""
-_SHARED = (
-    REPLAY_RULES,
-    MISTRAL_RULES,
-    GPT_OSS_RULES,
-    OPEN_MODEL_RULES,
-    UNOPENED_RULES,
-    openai_chat.OPENAI_CHAT.model_rules,
-    openai_responses.OPENAI_RESPONSES.model_rules,
-)
-SHARED_RULES = {id(rule) for rules in _SHARED for rule in rules}
+_SHARED = ("openai_at_gateways", "mistral_models", "gpt_oss_models", "replaying_models", "unopened_models")
+SHARED_RULES = {
+    id(rule)
+    for name, api in (*((name, "chat") for name in ("openai_models", *_SHARED)), ("openai_models", "responses"))
+    for rule in build_rules(name, api)
+}
 """Rules of models that hold at every host. Their golden cases are those of any host."""
 _TITLES = {
     "openai": "OpenAI, regional addresses",
@@ -56,14 +34,11 @@ _TITLES = {
     "local": "vLLM, llama.cpp, LM Studio",
 }
 """Titles of servers without one in the registry, where an error names the variable instead."""
-_TABLES = {entry.name: load_vendor(entry.name) for entry in list_vendor_entries()}
+_TABLES = {name: load_vendor(name) for name in list_host_names()}
 MODEL_TABLES = {**list_vendor_tables(), **split_tables(VENDORS_FILE.with_name("models.toml"))}
 """Name → text of each table with models."""
 HOSTS_OF_OPEN_MODELS = [name for name, table in _TABLES.items() if table.differences]
-EXAMPLE_MODELS = {
-    **{name: table.example_model for name, table in _TABLES.items() if table.example_model},
-    "bedrock_messages": "global.anthropic.claude-opus-5-5",
-}
+EXAMPLE_MODELS = {name: table.example_model for name, table in _TABLES.items() if table.example_model}
 """Vendor → a model that people use with it."""
 _NO_VENDORS = ("demo", "litellm", "other")
 _CREDENTIALS = {
@@ -118,10 +93,10 @@ class Vendor:
     def default(self) -> Any:
         """The dialect to which differences are stated: of the API, of a host of open models, or of a relay."""
         if self.is_relay:
-            return CHAT_SERVERS.dialect
-        table = _TABLES.get(self.owner.name)
-        hosts_open_models = table is not None and table.follows == "open_models"
-        return UNKNOWN if self.api == "chat" and hosts_open_models else self.config.wire.dialect_type()
+            return build_config("compatible", "messages").dialect
+        hosts_open_models = self.owner.name in _TABLES and _hosts_open_models(self.owner.name)
+        is_unknown = self.api == "chat" and hosts_open_models
+        return build_config("open_models", "chat").dialect if is_unknown else self.config.wire.dialect_type()
 
     @property
     def unpriced(self) -> str:
@@ -170,7 +145,7 @@ def list_vendors() -> tuple[Vendor, ...]:
                 found += [
                     _of_host(row, host, api, config)
                     for api, config in host.wires.items()
-                    if config is not UNKNOWN_RESPONSES and (host.name, api) != ("local", "responses")
+                    if api != "responses" or not _hosts_open_models(host.name)
                 ]
     return tuple(vendor for vendor in found if vendor.name not in _NO_VENDORS)
 
@@ -206,6 +181,11 @@ def _of_host(row: Provider, host: Host, api: str, config: AnyWireConfig) -> Vend
         read_date=host.read_date or _READ,
         owner=host,
     )
+
+
+def _hosts_open_models(name: str) -> bool:
+    like = decode_table(list_vendor_tables()[name]).get("like", "open_models")
+    return like == "open_models" or (like != "" and _hosts_open_models(like))
 
 
 def _keys(variable: str | None, source: str) -> str:

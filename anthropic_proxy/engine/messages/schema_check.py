@@ -56,14 +56,6 @@ def _one(value: Any) -> list[Any]:
     return [value]
 
 
-def _several(value: Any) -> list[Any] | None:
-    return value if isinstance(value, list) and value else None
-
-
-def _named(value: Any) -> list[Any] | None:
-    return [*value.values()] if isinstance(value, dict) else None
-
-
 def _dependent(value: Any) -> list[Any] | None:
     if not isinstance(value, dict):
         return None
@@ -99,15 +91,16 @@ def _is_type(value: Any) -> bool:
     return bool(value) and _are_names(value) and _TYPES.issuperset(value)
 
 
-def _is_anchor(value: Any) -> bool:
-    return isinstance(value, str) and _ANCHOR.search(value) is not None
-
-
 _SCHEMAS: Mapping[str, Callable[[Any], list[Any] | None]] = {
     **dict.fromkeys(("items", "contains", "not", "if", "then", "else", "propertyNames", "contentSchema"), _one),
     **dict.fromkeys(("additionalProperties", "unevaluatedItems", "unevaluatedProperties"), _one),
-    **dict.fromkeys(("allOf", "anyOf", "oneOf", "prefixItems"), _several),
-    **dict.fromkeys(("properties", "patternProperties", "dependentSchemas", "$defs", "definitions"), _named),
+    **dict.fromkeys(
+        ("allOf", "anyOf", "oneOf", "prefixItems"), lambda value: value if isinstance(value, list) and value else None
+    ),
+    **dict.fromkeys(
+        ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions"),
+        lambda value: [*value.values()] if isinstance(value, dict) else None,
+    ),
     "dependencies": _dependent,
 }
 """Keyword → function that returns the schemas in its value. None: the value is invalid."""
@@ -118,7 +111,10 @@ _KEYWORDS: Mapping[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum"), _is_number),
     **dict.fromkeys(("maxLength", "minLength", "maxItems", "minItems", "maxContains", "minContains"), _is_count),
     **dict.fromkeys(("maxProperties", "minProperties"), _is_count),
-    **dict.fromkeys(("$anchor", "$dynamicAnchor", "$recursiveAnchor"), _is_anchor),
+    **dict.fromkeys(
+        ("$anchor", "$dynamicAnchor", "$recursiveAnchor"),
+        lambda value: isinstance(value, str) and _ANCHOR.search(value) is not None,
+    ),
     **dict.fromkeys(("enum", "examples"), lambda value: isinstance(value, list)),
     "$id": lambda value: isinstance(value, str) and _ID.search(value) is not None,
     "$vocabulary": lambda value: isinstance(value, dict) and all(map(_is_boolean, value.values())),

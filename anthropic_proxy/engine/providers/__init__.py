@@ -3,34 +3,20 @@
 `PROVIDERS` contains the built-in providers, each as a `Provider`. `find_registry` adds the providers that the
 configuration file defines.
 
-A wire has the code for an API and names no provider. An entry is data: it names wires, and lists in their dialects
-what differs at one provider. `vendors.toml` has most of them (`vendors.py`); modules are named after the providers or
-APIs of their entries. A `Provider` is a host itself, and has further `hosts`, which a base URL setting can select. Most
-belong to `OPENAI_BASE_URL`, and are tables of `vendors.toml`. `open_models.py` has the dialect for an unknown address,
-and rules by model name. `find_registry` resolves the settings once: `Provider.host` is the host that is called.
+A wire has the code for an API and names no provider. A provider is data, a table of `vendors.toml` (`vendors.py`): it
+names APIs, and lists in their dialects what differs. A `Provider` is a host itself, and has further `hosts`, which a
+base URL setting can select. Most belong to `OPENAI_BASE_URL`. `find_registry` resolves the settings once:
+`Provider.host` is the host that is called.
 """
 
 from anthropic_proxy.engine.options import EngineOptions
-from anthropic_proxy.engine.providers.anthropic import ANTHROPIC
-from anthropic_proxy.engine.providers.clouds import BEDROCK, FOUNDRY
-from anthropic_proxy.engine.providers.gemini import GOOGLE, VERTEX
-from anthropic_proxy.engine.providers.litellm import LITELLM
 from anthropic_proxy.engine.providers.lookup import ProviderRegistry
-from anthropic_proxy.engine.providers.ollama import OLLAMA
-from anthropic_proxy.engine.providers.openai import OPENAI
-from anthropic_proxy.engine.providers.openai_chat import DEMO
 from anthropic_proxy.engine.providers.registry import AnyWireConfig, Host, Provider
 from anthropic_proxy.engine.providers.vendors import build_providers
 
 __all__ = ["PROVIDERS", "AnyWireConfig", "Host", "Provider", "ProviderRegistry", "find_registry"]
 
-PROVIDERS = ProviderRegistry(
-    (
-        *(OPENAI, GOOGLE, VERTEX, OLLAMA),
-        *build_providers(),
-        *(ANTHROPIC, BEDROCK, FOUNDRY, DEMO, LITELLM),
-    )
-)
+PROVIDERS = ProviderRegistry(tuple(build_providers()))
 """All built-in providers. If several have a key and no setting decides, the first one is preferred, Anthropic last."""
 
 

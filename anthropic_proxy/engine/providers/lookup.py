@@ -102,13 +102,13 @@ def _resolve(
     registry: ProviderRegistry, tables: tuple[ConfiguredProvider, ...], base_urls: tuple[tuple[str, str], ...]
 ) -> ProviderRegistry:
     given, built_in = dict(base_urls), tuple(registry)
-    selected = (_select_host(row, given[row.name]) if row.name in given else row for row in built_in)
+    selected = [
+        structs.replace(row, selected_host=host)
+        if row.name in given and (host := resolve_host(row, given[row.name])) is not row
+        else row
+        for row in built_in
+    ]
     return ProviderRegistry((*selected, *(build_configured_provider(table, built_in) for table in tables)))
-
-
-def _select_host(row: Provider, base_url: str) -> Provider:
-    host = resolve_host(row, base_url)
-    return row if host is row else structs.replace(row, selected_host=host)
 
 
 class TableOrigin(Struct, frozen=True):

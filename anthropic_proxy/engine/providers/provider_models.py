@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import date
 from decimal import Decimal, InvalidOperation
 from itertools import islice
@@ -176,7 +177,10 @@ def _decode_list(provider: Provider, body: bytes, left_out: list[str] | None) ->
                 min(filter(None, (_find_number(part, fields) for part in parts)), default=None)
                 for fields in (_WINDOW_FIELDS, _OUTPUT_FIELDS)
             )
-            found[name] = ListedModel(name, window, most, _read_date(entry.get(_RETIREMENT_FIELD)), _read_prices(entry))
+            retires_on = None
+            with suppress(TypeError, ValueError):
+                retires_on = date.fromisoformat(entry[_RETIREMENT_FIELD]) if _RETIREMENT_FIELD in entry else None
+            found[name] = ListedModel(name, window, most, retires_on, _read_prices(entry))
     return found
 
 
@@ -313,13 +317,6 @@ def _find_entries(body: bytes) -> Iterator[Mapping[str, Any]]:
         methods = entry.get("supportedGenerationMethods") if isinstance(entry, dict) else None
         if isinstance(entry, dict) and (methods is None or "generateContent" in methods):
             yield entry
-
-
-def _read_date(value: Any) -> date | None:
-    try:
-        return date.fromisoformat(value)
-    except (TypeError, ValueError):
-        return None
 
 
 def _read_prices(entry: Mapping[str, Any]) -> Mapping[str, float] | None:

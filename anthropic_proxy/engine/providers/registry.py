@@ -49,14 +49,6 @@ class ModelRule(Struct, frozen=True):
         return fnmatchcase(model.lower(), self.pattern)
 
 
-def build_model_rules(source: str, read_date: str, *rules: tuple[str, Mapping[str, object]]) -> tuple[ModelRule, ...]:
-    """Return one `ModelRule` for each pair of model pattern and dialect fields in `rules`.
-
-    `source` is the document of the provider that contains the facts in the dialect fields. It was read on `read_date`.
-    """
-    return tuple(ModelRule(pattern, fields, source, read_date) for pattern, fields in rules)
-
-
 def decode_dialect_fields(fields: Mapping[str, Any], dialect_type: type[BaseDialect]) -> dict[str, Any]:
     """Return fields of a dialect with the types of the dialect. Raises `msgspec.ValidationError`."""
     decoded = msgspec.convert(fields, dialect_type)
@@ -109,27 +101,6 @@ class RetiredModel(Struct, frozen=True, kw_only=True):
 
     def applies_on(self, day: date) -> bool:
         return date.fromisoformat(self.retired_on) <= day
-
-
-def build_retired_models(
-    source: str, read_date: str, *retirements: tuple[str, str, tuple[str, ...]], announced_on: str = ""
-) -> Mapping[str, RetiredModel]:
-    """Return a mapping from model id to its retirement, for the models in an announcement of a provider.
-
-    Each of `retirements` has a date, the id of the successor, and the ids of the models that retire on this date.
-    `source` is the page of the announcement, and was read on `read_date`.
-    """
-    return {
-        model: RetiredModel(
-            retired_on=retired_on,
-            successor=successor,
-            source=source,
-            read_date=read_date,
-            announced_on=announced_on,
-        )
-        for retired_on, successor, models in retirements
-        for model in models
-    }
 
 
 class HostFields(Struct, frozen=True, kw_only=True, eq=False):
@@ -217,11 +188,11 @@ class HostEntry(Struct, frozen=True, eq=False):
 class Hosts(Sequence[Host]):
     """Hosts in order of precedence. `list_entries` is called with the first use, and only hosts in use are built."""
 
-    def __init__(self, list_entries: Callable[[], Iterable[Host | HostEntry]] = tuple) -> None:
+    def __init__(self, list_entries: Callable[[], Iterable[HostEntry]] = tuple) -> None:
         self._list_entries = list_entries
 
     @cached_property
-    def _entries(self) -> tuple[Host | HostEntry, ...]:
+    def _entries(self) -> tuple[HostEntry, ...]:
         return tuple(self._list_entries())
 
     def __len__(self) -> int:
@@ -232,10 +203,12 @@ class Hosts(Sequence[Host]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[Host]: ...
     def __getitem__(self, index: int | slice) -> Host | Sequence[Host]:
-        return [*map(_build, self._entries[index])] if isinstance(index, slice) else _build(self._entries[index])
+        if isinstance(index, slice):
+            return [entry.build() for entry in self._entries[index]]
+        return self._entries[index].build()
 
     def find_named(self, name: str) -> Host | None:
-        return next((_build(entry) for entry in self._entries if entry.name == name), None)
+        return next((entry.build() for entry in self._entries if entry.name == name), None)
 
     def find_at(self, base_url: str) -> Host | None:
         """Return the first host with a pattern that matches a base URL: its host name, and its path."""
@@ -245,17 +218,13 @@ class Hosts(Sequence[Host]):
             for pattern in entry.url_patterns:
                 name_pattern, _, path_pattern = pattern.partition("/")  # `*` of a name must not match a path
                 if _matches(name, name_pattern) and (not path_pattern or _matches(path, path_pattern)):
-                    return _build(entry)
+                    return entry.build()
         return None
 
 
 def _matches(text: str, pattern: str) -> bool:
     """The same as `fnmatchcase`, which makes an expression of each pattern, for 0.1 ms."""
     return pattern in ("*", text) or (not _IS_PLAIN.fullmatch(pattern) and fnmatchcase(text, pattern))
-
-
-def _build(entry: Host | HostEntry) -> Host:
-    return entry if isinstance(entry, Host) else entry.build()
 
 
 class Provider(Host, frozen=True, kw_only=True, eq=False):

@@ -1,45 +1,35 @@
-"""Hosts and providers that are data: the tables of `vendors.toml`.
+"""Hosts and providers, which are data: the tables of `vendors.toml`.
 
 They are built from `VendorTable`, whose fields are those of the file. Most are hosts that `OPENAI_BASE_URL` can select;
-a table with a part `provider` is a provider of its own too. `anthropic.py`, `clouds.py`, `gemini.py`, `ollama.py` and
-`openai.py` have the others.
+a table with a part `provider` is a provider of its own too. Tables without an address have what others share: fields
+(`like`), or rules by the names of models (`shared_rules`).
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
-from typing import Any, Literal
+from typing import Any, get_args, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.providers import anthropic as messages
-from anthropic_proxy.engine.providers import openai_chat as chat
-from anthropic_proxy.engine.providers import openai_responses as responses
 from anthropic_proxy.engine.providers.catalog import decode_table, list_vendor_tables
-from anthropic_proxy.engine.providers.open_models import (
-    GPT_OSS_RULES,
-    MISTRAL_RULES,
-    OPEN_MODEL_RULES,
-    REPLAY_RULES,
-    UNKNOWN,
-    UNKNOWN_RESPONSES,
-    UNOPENED_RULES,
-)
 from anthropic_proxy.engine.providers.registry import (
-    AnyWireConfig,
     Host,
     HostEntry,
     HostFields,
+    Hosts,
     ModelRule,
     Provider,
+    RetiredModel,
     WireConfig,
-    build_retired_models,
     decode_dialect_fields,
 )
-from anthropic_proxy.engine.wires import openai_chat, openai_responses
+from anthropic_proxy.engine.wires import anthropic, gemini, ollama, openai_chat, openai_responses
+from anthropic_proxy.engine.wires.contract import Wire
+from anthropic_proxy.engine.wires.tool_call_repair import OPENED_THINKING_TAGS, TOOL_CALL_FORMATS, ThinkingTags
 
 
 class _Retirements(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,48 +43,44 @@ class _Retirements(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class ApiTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Table `[NAME.chat]`, `[NAME.responses]` or `[NAME.messages]`: one API of the host."""
+    """Table such as `[NAME.chat]`: one API of the host, with fields of `WireConfig`."""
 
+    like: str = ""
+    """Name of the table with the fields of this API that this one does not state. "": none."""
     dialect: dict[str, Any] = {}
-    """Field of the `Dialect` → value that differs from the configuration that the host follows."""
+    """Field of the `Dialect` → value that differs from the API of its own vendor. `_LISTS` has words for long lists."""
     rules: dict[str, dict[str, Any]] = {}
     """Model patterns, with spaces between them → fields of the `Dialect` for these models, and, if they are not those
     below, `source` and `read_date`."""
     source: str = ""
     """Documents from which `rules` come. "": those of the host."""
     read_date: str = ""
-    shared_rules: tuple[str, ...] | None = None
-    """Names in `_SHARED_RULES`, which precede `rules`. None: those of the configuration that the host follows."""
+    shared_rules: tuple[str, ...] = ()
+    """Names of tables, whose rules of this API precede `rules`."""
     suffixes: tuple[tuple[str, str], ...] = ()
-    """`WireConfig.url_suffixes`. Empty: those of the configuration that the host follows."""
-    serves_claude: bool = False
-    """True if the host serves Claude with the Messages API."""
-
-
-class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Table `[NAME.provider]`: fields of `Provider`."""
-
-    prefix: str
-    env_prefix: str
-    default_big_model: str
-    default_small_model: str
-    known_models: tuple[str, ...]
-    non_chat_models: dict[str, str] = {}
+    """`WireConfig.url_suffixes`."""
+    settings: dict[str, str] = {}
+    """`WireConfig.setting_overrides`."""
+    models_table: str = ""
+    custom_url_only: bool = False
 
 
 class VendorTable(HostFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Table `[NAME]` of `vendors.toml`, with the fields of a host."""
 
-    like: str = ""
-    """Name of the table with the fields that this one does not state. "": none."""
-    follows: Literal["api", "open_models"] = "open_models"
-    """What the parts `chat`, `responses` and `messages` differ from: `open_models`, the configurations for unknown
-    servers, which exist without these parts too, or `api`, the APIs of their own vendors."""
+    like: str = "open_models"
+    """Name of the table with the fields that this one does not state. "": none, and each API is that of its own
+    vendor."""
+    host_of: str = "openai"
+    """Name of the provider of which the base URL setting can select the host."""
     unknown_model_capabilities: Mapping[str, tuple[str, ...]] = {}
     chat: ApiTable | None = None
     responses: ApiTable | None = None
+    gemini: ApiTable | None = None
+    ollama: ApiTable | None = None
     messages: ApiTable | None = None
-    provider: ProviderTable | None = None
+    provider: Mapping[str, Any] | None = None
+    """Fields of `Provider`. None: the table is only a host, or only for other tables."""
     retired: tuple[_Retirements, ...] = ()
     models: Sequence[Mapping[str, Any]] = ()
     """`ModelRow` of models with known limits."""
@@ -114,44 +100,46 @@ class VendorTable(HostFields, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Column of the page of vendors → text, source and date of reading."""
 
 
-_API: Mapping[str, AnyWireConfig] = {
-    "chat": WireConfig(wire=openai_chat.WIRE, dialect=openai_chat.Dialect()),
-    "responses": WireConfig(wire=openai_responses.WIRE, dialect=openai_responses.Dialect()),
-    "messages": messages.CHAT_SERVERS,
+_WIRES: Mapping[str, Wire[Any, Any]] = {
+    "chat": openai_chat.WIRE,
+    "responses": openai_responses.WIRE,
+    "gemini": gemini.WIRE,
+    "ollama": ollama.WIRE,
+    "messages": anthropic.WIRE,
 }
-_OPEN_MODELS: Mapping[str, AnyWireConfig] = {
-    "chat": WireConfig(
-        wire=openai_chat.WIRE, dialect=UNKNOWN, model_rules=(*REPLAY_RULES, *MISTRAL_RULES, *GPT_OSS_RULES)
-    ),
-    "responses": UNKNOWN_RESPONSES,
-}
-_SHARED_RULES = {
-    "replay": REPLAY_RULES,
-    "mistral": MISTRAL_RULES,
-    "gpt_oss": GPT_OSS_RULES,
-    "unopened": UNOPENED_RULES,
-    "unknown_host": OPEN_MODEL_RULES,
-    "openai": chat.OPENAI_CHAT.model_rules,
-    "openai_responses": responses.MODEL_RULES,
+"""The first API of a provider is the usual one."""
+_LISTS: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "text_call_formats": {"all": TOOL_CALL_FORMATS},
+    "thinking_tags": {"all": get_args(ThinkingTags), "opened": OPENED_THINKING_TAGS},
 }
 _OF_HOST = HostFields.__struct_fields__
+_TYPES = get_type_hints(Provider)
 _PATTERNS_LINE = compile_later(r"^url_patterns = (\[.*\])$", re.MULTILINE)
+_HOST_OF_LINE = compile_later(r'^host_of = "(\w+)"$', re.MULTILINE)
 
 
-def list_vendor_entries() -> list[HostEntry]:
-    """Return the hosts in the order of the file. The line with the patterns is JSON too: so only the tables in use are
-    decoded, and the TOML library takes 15 ms for all of them.
+@cache
+def _list_hosts() -> Mapping[str, list[HostEntry]]:
+    """Return name of a provider → its hosts in the order of the file. The line with the patterns is JSON too: so only
+    the tables in use are decoded, and the TOML library takes 20 ms for all of them.
     """
-    found = ((name, _PATTERNS_LINE.search(text)) for name, text in list_vendor_tables().items())
-    return [
-        HostEntry(name, msgspec.json.decode(line[1], type=tuple[str, ...]), partial(build_vendor, name))
-        for name, line in found
-        if line is not None
-    ]
+    hosts: dict[str, list[HostEntry]] = {}
+    for name, text in list_vendor_tables().items():
+        if line := _PATTERNS_LINE.search(text):
+            provider = _HOST_OF_LINE.search(text)
+            patterns = msgspec.json.decode(line[1], type=tuple[str, ...])
+            entry = HostEntry(name, patterns, partial(_build_selectable_host, name))
+            hosts.setdefault(provider[1] if provider else "openai", []).append(entry)
+    return hosts
+
+
+def list_host_names() -> list[str]:
+    """Return the names of the tables with a line of patterns, in the order of the file."""
+    return [entry.name for entries in _list_hosts().values() for entry in entries]
 
 
 def build_providers() -> Iterator[Provider]:
-    """Yield the providers with variables of their own, in the order of the file."""
+    """Yield the providers in the order of the file."""
     for name, text in list_vendor_tables().items():
         if f"\n[{name}.provider]\n" in text:
             yield _build_provider(name)
@@ -163,9 +151,13 @@ def load_vendor(name: str) -> VendorTable:
     return msgspec.convert({"name": name, "models_table": name, **_read_table(name)}, VendorTable)
 
 
+@cache
 def _read_table(name: str) -> dict[str, Any]:
     table = decode_table(list_vendor_tables()[name])
-    return _merge(_read_table(table["like"]), table) if "like" in table else table
+    if like := table.get("like", "open_models"):
+        table = _merge(_read_table(like), table)
+    parts = {api: part for api in _WIRES if (part := table.get(api)) is not None and part.get("like")}
+    return {**table, **{api: _merge(_read_table(part["like"])[api], part) for api, part in parts.items()}}
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -175,8 +167,7 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def build_vendor(name: str) -> Host:
-    """Return a host that `OPENAI_BASE_URL` can select."""
+def _build_selectable_host(name: str) -> Host:
     host = _build_host(name)
     # users select a provider with variables of its own by these
     return structs.replace(host, base_url="", key_variable="") if load_vendor(name).provider else host
@@ -184,57 +175,68 @@ def build_vendor(name: str) -> Host:
 
 def _build_host(name: str) -> Host:
     table = load_vendor(name)
-    retired = (
-        build_retired_models(one.source, one.read_date, *one.ends, announced_on=one.announced_on)
-        for one in table.retired
-    )
     return Host(
-        wires={api: config for api in _API if (config := _build_config(table, api)) is not None},
-        retired_models={model: end for ends in retired for model, end in ends.items()},
+        wires={api: build_config(name, api) for api in _WIRES if getattr(table, api) is not None},
+        retired_models={
+            model: RetiredModel(
+                retired_on=day,
+                successor=successor,
+                source=one.source,
+                read_date=one.read_date,
+                announced_on=one.announced_on,
+            )
+            for one in table.retired
+            for day, successor, models in one.ends
+            for model in models
+        },
         **{field: getattr(table, field) for field in _OF_HOST},
     )
 
 
-def _build_config(table: VendorTable, api: str) -> AnyWireConfig | None:
-    """None: the host does not have the API, or that of the provider."""
-    part: ApiTable | None = getattr(table, api)
-    base = _OPEN_MODELS.get(api) if table.follows == "open_models" else None
-    if part is None and (base is None or api != "chat"):  # chat has a tag of its own
-        return base
-    part, base = part or ApiTable(), base or _API[api]
-    if part.serves_claude:
-        base = messages.GATEWAYS
-    dialect_type = base.wire.dialect_type
-    own = {"signature_tag": table.name} if api == "chat" else {}
-    own |= decode_dialect_fields(part.dialect, dialect_type)
-    shared = base.model_rules
-    if part.shared_rules is not None:
-        shared = [rule for name in part.shared_rules for rule in _SHARED_RULES[name]]
-    return structs.replace(
-        base,
-        dialect=structs.replace(base.dialect, **own),
-        model_rules=(*shared, *_build_rules(table, part, dialect_type)),
-        url_suffixes=part.suffixes or base.url_suffixes,
+def build_config(name: str, api: str) -> WireConfig[Any]:
+    """Return the configuration for one API of a table."""
+    wire, part = _WIRES[api], getattr(load_vendor(name), api)
+    own = {"signature_tag": name} if api == "chat" else {}
+    return WireConfig(
+        wire=wire,
+        dialect=wire.dialect_type(**own | _decode_fields(part.dialect, wire)),
+        model_rules=build_rules(name, api),
+        setting_overrides=part.settings,
+        url_suffixes=part.suffixes,
+        models_table=part.models_table,
+        custom_url_only=part.custom_url_only,
     )
 
 
-def _build_rules(table: VendorTable, part: ApiTable, dialect_type: Any) -> Iterator[ModelRule]:
+def _decode_fields(fields: dict[str, Any], wire: Wire[Any, Any]) -> dict[str, Any]:
+    lists = {name: _LISTS[name][word] for name, word in fields.items() if name in _LISTS and isinstance(word, str)}
+    return decode_dialect_fields({**fields, **lists}, wire.dialect_type)
+
+
+@cache
+def build_rules(name: str, api: str) -> tuple[ModelRule, ...]:
+    """Return the rules of a table for the models of one API, the shared ones first."""
+    table = load_vendor(name)
+    part: ApiTable = getattr(table, api)
+    rules = [rule for other in part.shared_rules for rule in build_rules(other, api)]
     for patterns, fields in part.rules.items():
         of_rule = {"source": part.source or table.source, "read_date": part.read_date or table.read_date, **fields}
         source, read_date = of_rule.pop("source"), of_rule.pop("read_date")
-        decoded = decode_dialect_fields(of_rule, dialect_type)
-        yield from (ModelRule(pattern, decoded, source, read_date) for pattern in patterns.split())
+        decoded = _decode_fields(of_rule, _WIRES[api])
+        rules += (ModelRule(pattern, decoded, source, read_date) for pattern in patterns.split())
+    return tuple(rules)
 
 
 def _build_provider(name: str) -> Provider:
-    table, host = load_vendor(name), _build_host(name)
-    assert table.provider is not None
-    others = (pattern.partition("/")[0] for pattern in host.url_patterns)
-    return Provider(
-        base_url_variable=f"{table.provider.env_prefix}_BASE_URL",
-        other_hosts=tuple(one for one in others if one != urlsplit(host.base_url).hostname),
-        wires=host.wires,
-        retired_models=host.retired_models,
-        **{field: value for field in _OF_HOST if (value := getattr(host, field))},
-        **structs.asdict(table.provider),
-    )
+    host, given = _build_host(name), load_vendor(name).provider or {}
+    names = (pattern.partition("/")[0] for pattern in host.url_patterns)
+    prefix = given.get("env_prefix")
+    fields = {
+        "base_url_variable": f"{prefix}_BASE_URL" if prefix else None,
+        "other_hosts": tuple(one for one in names if one != urlsplit(host.base_url).hostname),
+        **{field: getattr(host, field) for field in Host.__struct_fields__},
+        **{field: msgspec.convert(value, _TYPES[field]) for field, value in given.items()},
+    }
+    if not host.key_header:
+        del fields["key_header"], fields["key_scheme"]
+    return Provider(hosts=Hosts(lambda: _list_hosts().get(name, ())), **fields)

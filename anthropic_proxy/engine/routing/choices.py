@@ -235,9 +235,9 @@ def choose_model(
         if row.vertex_provider == preferred.name:
             row = preferred
         return _through_vertex(row, name, f"a name without a prefix gets that of its list: {row.prefix}", settings)
-    if any(fnmatchcase(name, pattern) for pattern in preferred.model_id_patterns) or _is_listed(
-        name, catalog.cached_model_ids(preferred.name)
-    ):
+    listed = catalog.cached_model_ids(preferred.name) or ()
+    has_own_name = any(fnmatchcase(name, pattern) for pattern in preferred.model_id_patterns)
+    if has_own_name or name in listed or f"{name}:latest" in listed:
         return _through_vertex(preferred, name, f"it is one of {preferred.name}'s own", settings)
     other = preferred.unknown_model_provider
     if allow_other_provider and settings.keys.get(other):
@@ -257,10 +257,6 @@ def _through_vertex(row: Provider, model: str, reason: str, settings: EngineOpti
 def _list_of(row: Provider, settings: EngineOptions) -> Sequence[str]:
     extra = settings.extra_models.get(row.name)
     return (*row.known_models, *extra) if extra else row.known_models
-
-
-def _is_listed(name: str, listing: Sequence[str] | None) -> bool:
-    return listing is not None and (name in listing or f"{name}:latest" in listing)
 
 
 def resolve_model_name_and_tier(requested: str, preferred: Provider, settings: EngineOptions) -> tuple[str, str]:

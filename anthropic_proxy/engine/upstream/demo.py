@@ -376,9 +376,12 @@ class _Defaults:
         self._budget.count_nodes(1)
         if not isinstance(schema, Mapping):
             return _TEXT
-        for value in _stated(schema):
-            self._budget.count_nodes(count_json_nodes(value))
-            return value
+        stated = [schema[keyword] for keyword in ("const", "default") if keyword in schema]
+        if isinstance(enum := schema.get("enum"), list):
+            stated += enum[:1]
+        if stated:
+            self._budget.count_nodes(count_json_nodes(stated[0]))
+            return stated[0]
         if isinstance(reference := schema.get("$ref"), str):
             # a JSON pointer into the root schema, such as `#/$defs/place`
             self._budget.count_steps(1 + len(reference))
@@ -415,15 +418,6 @@ class _Defaults:
         unions = (schema[keyword] for keyword in _UNION_KEYWORDS if isinstance(schema.get(keyword), list))
         union = next(filter(None, unions), None)
         return _TEXT if union is None else self.fill(union[0], depth + 1, given)
-
-
-def _stated(schema: Mapping[str, Any]) -> list[Any]:
-    """Return the value that a schema states by `const`, `default` or the first member of `enum`, in a list. Empty list:
-    the schema has none of the keywords.
-    """
-    values = [schema[keyword] for keyword in ("const", "default") if keyword in schema]
-    enum = schema.get("enum")
-    return (values + enum[:1] if isinstance(enum, list) else values)[:1]
 
 
 def _type_of(schema: Mapping[str, Any]) -> str:

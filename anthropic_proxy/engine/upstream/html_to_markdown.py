@@ -135,8 +135,10 @@ class _Page:
         match tag:
             case "a":
                 self._link = (self._absolute(attributes.get("href")), len(self._line))
-            case "base":
-                self._set_base(attributes.get("href"))
+            case "base" if not self._has_base and (href := attributes.get("href")):
+                self._has_base = True  # only the first one counts, as in browsers
+                if len(href) <= _MAX_BASE_CHARACTERS:
+                    self._base = urljoin(self._base, href)
             case "blockquote":
                 self._quotes += 1
             case "br":
@@ -150,7 +152,13 @@ class _Page:
                 if words and self._may_add_url(url):
                     self._line.append(f"![{words}]({url})")
             case "li":
-                self._start_item()
+                if not self._lists:
+                    self._lists.append(-1)
+                sign = "- "
+                if self._lists[-1] >= 0:
+                    self._lists[-1] += 1
+                    sign = f"{self._lists[-1]}. "
+                self._prefix = "  " * (min(len(self._lists), _MAX_INDENTATION) - 1) + sign
             case "main" if not self._main:
                 self._main.append(len(self._lines))
             case "ol" | "ul":
@@ -180,11 +188,23 @@ class _Page:
         elif tag == "a":
             self._end_link()
         elif tag == "blockquote":
-            self._end_quote()
+            self._break()
+            self._quotes = max(self._quotes - 1, 0)
+            if self._lines:
+                self._lines[-1] = self._margin().rstrip()
         elif tag == "pre":
-            self._end_verbatim()
+            self._verbatim = max(self._verbatim - 1, 0)
+            margin = self._margin()
+            self._lines += [margin + line for line in "".join(self._line).strip("\n").split("\n")]
+            self._lines += [margin + "```", ""]
+            self._line = []
         elif tag == "tr":
-            self._end_row()
+            cells, is_first = self._cells, self._is_first_row
+            self._break(loose=False)
+            if cells and is_first:
+                self._lines.append(" | ".join(["---"] * cells))
+                self._is_first_row = False
+            self._cells = 0
         elif tag in _LISTS:
             del self._lists[-1:]
             self._break(loose=not self._lists)
@@ -206,42 +226,6 @@ class _Page:
             before = text[: len(text) - len(text.lstrip())]
             after = text[len(text.rstrip()) :]
             self._line[start:] = [f"{before}[{_SPACES.sub(' ', label)}]({url}){after}"]
-
-    def _set_base(self, href: str | None) -> None:
-        if not self._has_base and href:
-            self._has_base = True  # only the first one counts, as in browsers
-            if len(href) <= _MAX_BASE_CHARACTERS:
-                self._base = urljoin(self._base, href)
-
-    def _start_item(self) -> None:
-        if not self._lists:
-            self._lists.append(-1)
-        sign = "- "
-        if self._lists[-1] >= 0:
-            self._lists[-1] += 1
-            sign = f"{self._lists[-1]}. "
-        self._prefix = "  " * (min(len(self._lists), _MAX_INDENTATION) - 1) + sign
-
-    def _end_quote(self) -> None:
-        self._break()
-        self._quotes = max(self._quotes - 1, 0)
-        if self._lines:
-            self._lines[-1] = self._margin().rstrip()
-
-    def _end_verbatim(self) -> None:
-        self._verbatim = max(self._verbatim - 1, 0)
-        margin = self._margin()
-        self._lines += [margin + line for line in "".join(self._line).strip("\n").split("\n")]
-        self._lines += [margin + "```", ""]
-        self._line = []
-
-    def _end_row(self) -> None:
-        cells, is_first = self._cells, self._is_first_row
-        self._break(loose=False)
-        if cells and is_first:
-            self._lines.append(" | ".join(["---"] * cells))
-            self._is_first_row = False
-        self._cells = 0
 
     def data(self, text: str) -> None:
         if self._in_title:

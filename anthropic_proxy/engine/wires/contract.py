@@ -12,6 +12,7 @@ describe the server: its endpoints, and the content that it accepts. Fields `sen
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Generic, Literal, Protocol, TypeVar
 
 import msgspec
@@ -25,7 +26,7 @@ from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock, So
 from anthropic_proxy.engine.messages.models.tools import MAX_TOOL_NAME_LENGTH, TOOL_NAME_PATTERN
 from anthropic_proxy.engine.messages.preparation import PreparedRequest, ServerToolKind
 from anthropic_proxy.engine.wires.json_repair import FrameRepair
-from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
+from anthropic_proxy.errors import UnsupportedFeature, UpstreamError, UpstreamProtocolError
 
 
 class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
@@ -138,6 +139,14 @@ class BaseCall(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
         """Maximum number of input tokens, or the context window if no lower maximum is known. None: both unknown."""
         return self.max_input_tokens or self.context_window
 
+    def is_window_filled(self, tokens: int) -> bool:
+        """Return True if input and output fill the context window, so that no higher output limit helps."""
+        return self.context_window is not None and tokens >= self.context_window - 1
+
+    def build_protocol_error(self, words: str, *, code: str = "") -> UpstreamProtocolError:
+        """`words` follow the name of the provider: ` sent an invalid line.`"""
+        return UpstreamProtocolError(f"{self.provider_prefix}{words}", code=code, provider=self.provider_prefix)
+
 
 class TranslatedCall(BaseCall[DialectT_co], frozen=True, kw_only=True):
     """Input of a wire that encodes a prepared request for another API."""
@@ -236,6 +245,13 @@ def select_fields(request: UpstreamRequest, path: str, fields: Collection[str]) 
     body = msgspec.json.decode(request.body, type=dict[str, Raw])
     selected = {name: value for name, value in body.items() if name in fields}
     return structs.replace(request, path=path, body=msgspec.json.encode(selected))
+
+
+def changes_body(call: CallT, dialect: BaseDialect, encode_request: Callable[[CallT], UpstreamRequest]) -> bool:
+    """Return True if a request has another body with the dialect of an adaptation, which is useful only then."""
+    with suppress(UnsupportedFeature):  # the changed request cannot be encoded
+        return encode_request(structs.replace(call, dialect=dialect)).body != encode_request(call).body
+    return False
 
 
 CLIENT_CREDENTIAL_ORIGIN = "the client"

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Raw
 
-from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
+from anthropic_proxy.engine.messages.models.raw_json import ABSENT, replace_lone_surrogates
 from anthropic_proxy.engine.patterns import compile_later
 
 _Decoded = TypeVar("_Decoded")
@@ -67,6 +67,18 @@ def decode_repaired(text: Raw | bytes) -> Any:
         return msgspec.json.decode(mended)
     except (msgspec.DecodeError, RecursionError):
         return mended.decode()
+
+
+def decode_or_empty(raw: Raw, result_type: type[Any]) -> Any:
+    """Return an empty `result_type()` if the text is absent or cannot be decoded."""
+    if raw is ABSENT:
+        return result_type()
+    try:
+        return msgspec.json.decode(raw, type=result_type)
+    except UnicodeDecodeError:
+        return decode_or_empty(Raw(repair_json(raw)), result_type)
+    except (msgspec.DecodeError, RecursionError):
+        return result_type()
 
 
 def decode_or_repair(decode: Callable[[Any], _Decoded], data: Any, repair: Callable[[bytes], bytes]) -> _Decoded:

@@ -286,17 +286,13 @@ class _Walk:
             else:
                 self._count_copied(value)
                 cleaned[key] = value
-        if not self._rules.allows_type_beside_alternatives:
-            self._move_type_into_alternatives(cleaned)
+        if not self._rules.allows_type_beside_alternatives and "type" in cleaned and _has_alternatives(cleaned):
+            kind = cleaned.pop("type")
+            cleaned["anyOf"] = [self._typed(one, kind) for one in cleaned["anyOf"]]
         cleaned = _add_items(cleaned)
         if self._rules.suits_grammars:
             _suit_grammar(cleaned, only_basics=self._rules.allows_basics_only)
         return cleaned
-
-    def _move_type_into_alternatives(self, schema: Schema) -> None:
-        if "type" in schema and _has_alternatives(schema):
-            kind = schema.pop("type")
-            schema["anyOf"] = [self._typed(one, kind) for one in schema["anyOf"]]
 
     def _inline(self, schema: Schema, reference: str, trail: tuple[str, ...], depth: int) -> Schema:
         beside = {key: value for key, value in schema.items() if key != "$ref"}
@@ -366,14 +362,11 @@ def _suit_grammar(schema: Schema, *, only_basics: bool) -> None:
     """Change a cleaned schema for a server that compiles it (`SchemaRules.suits_grammars`)."""
     if schema.get("items") == {} and "prefixItems" not in schema:
         schema["items"] = {"type": "string"} if only_basics else _ANY_TYPE
-    limits = [key for key in _LIMITS_OF_GRAMMARS if _exceeds_grammars(key, schema.get(key))]
+    limits = [key for key in _LIMITS_OF_GRAMMARS if schema.get(key) is not None]
+    for key in ("minItems", "maxItems"):
+        if key in limits and not (isinstance(schema[key], int) and schema[key] > _MAX_GRAMMAR_ITEMS):
+            limits.remove(key)
     add_texts(schema, [text for key in limits if (text := describe_keyword(key, schema.pop(key)))])
-
-
-def _exceeds_grammars(key: str, value: Any) -> bool:
-    if key in ("minItems", "maxItems"):
-        return isinstance(value, int) and value > _MAX_GRAMMAR_ITEMS
-    return value is not None
 
 
 def describe_keyword(key: str, value: Any) -> str:

@@ -6,8 +6,7 @@ adaptation that fits the error: `drop temperature`, `effort none low`. `apply_dr
 """
 
 import re
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -15,19 +14,22 @@ from msgspec import Raw, structs
 
 from anthropic_proxy.engine.efforts import list_named_efforts
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.models import Tool
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.contract import Adaptation, BaseDialect, TranslatedCall, UpstreamRequest
+from anthropic_proxy.engine.wires.contract import Adaptation, BaseDialect, TranslatedCall, UpstreamRequest, changes_body
 from anthropic_proxy.engine.wires.failures import find_rejected_parameter, find_replacement_effort
 from anthropic_proxy.engine.wires.json_schema import (
     BASIC_RULES,
     UNRESTRICTED_RULES,
     SchemaRules,
+    encode_schema,
     encode_schema_cached,
     may_accept_object,
 )
 from anthropic_proxy.engine.wires.shared_notes import NO_SAMPLING, NO_SERVICE_TIER, NO_TOP_K, SINGLE_TOOL_CALL
-from anthropic_proxy.errors import UnsupportedFeature, UpstreamError
+from anthropic_proxy.engine.wires.tools import tool_description
+from anthropic_proxy.errors import UpstreamError
 
 REQUEST_HEADERS: Mapping[str, str] = {"content-type": "application/json"}
 SCHEMA_NOT_ENFORCED = FidelityNote(
@@ -129,6 +131,22 @@ def add_user_and_tier(body: dict[str, Any], call: OpenAICall, notes: list[Fideli
     if dialect.session_header:
         return {**REQUEST_HEADERS, dialect.session_header: request.session_key()}
     return REQUEST_HEADERS
+
+
+def encode_function(
+    tool: Tool, budget: WorkBudget, rules: SchemaRules, *, sends_strict: bool
+) -> tuple[dict[str, Any], bool, Sequence[str]]:
+    """Return the fields of a client tool, True if it is strict, and texts for notes on losses.
+
+    In strict mode, the arguments of a call always match the schema. `sends_strict`: the server has this mode.
+    """
+    parameters, qualifies, losses = encode_schema(bytes(tool.input_schema), budget, rules)
+    description = tool_description(tool)
+    fields = {"name": tool.name, **({"description": description} if description else {}), "parameters": parameters}
+    if not tool.strict or (qualifies and sends_strict):
+        return fields, bool(tool.strict), losses
+    why = "the schema does not fit strict mode" if sends_strict else "the server has no known strict mode"
+    return fields, False, (*losses, f"strict was not sent: {why}")
 
 
 class EncodedReplySchema(NamedTuple):
@@ -270,10 +288,7 @@ def find_drop_adaptation(
     fields = drops.get(name)
     if fields is None or (dialect := structs.replace(call.dialect, **fields)) == call.dialect:
         return None
-    with suppress(UnsupportedFeature):  # the adaptation is useful only if it changes the body
-        changed = encode_request(structs.replace(call, dialect=dialect))
-        return Adaptation(f"drop {name}") if changed.body != encode_request(call).body else None
-    return None
+    return Adaptation(f"drop {name}") if changes_body(call, dialect, encode_request) else None
 
 
 def apply_drop_or_effort(dialect: D, name: str, drops: ParameterDrops) -> D:

@@ -4,17 +4,20 @@ A session repeats its tools in every request. Each wire therefore encodes a tool
 result is found by the JSON text of the tool and the options of the encoder. Its work counts at each use.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar, TypeVarTuple
 
 import msgspec
 from msgspec import Raw, Struct
 
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Tool, ToolUseBlock
 from anthropic_proxy.engine.messages.models.tools import ToolList
+from anthropic_proxy.engine.messages.preparation import server_tool_kind
 from anthropic_proxy.engine.messages.work_budget import WorkBudget, WorkCache
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.contract import BaseDialect, TranslatedCall
+from anthropic_proxy.errors import UnsupportedFeature
 
 _KEPT = 1_024
 """Maximum number of tool definitions in one cache. The least recently used one is removed."""
@@ -61,24 +64,30 @@ def tool_description(tool: Tool, *further_texts: str) -> str:
     return "\n\n".join(filter(None, (tool.description, *further_texts, shown)))
 
 
-class StrictMode(NamedTuple):
-    """Decision on strict mode for one tool. In strict mode, the arguments of a call always match the schema."""
+def note_losses(budget: WorkBudget, losses: Iterable[tuple[Tool, Iterable[str]]]) -> tuple[FidelityNote, ...]:
+    """Return a note on each loss of each tool."""
+    return tuple(
+        FidelityNote("approximated", f"tools.{budget.client_tool_name(tool.name)}", what)
+        for tool, texts in losses
+        for what in texts
+    )
 
-    is_strict: bool
-    losses: tuple[str, ...]
-    """Text for a fidelity note if the client's `strict` is not sent. Empty: it is sent, or the client did not set
-    it."""
+
+def build_forced_tool_error(call: TranslatedCall[BaseDialect], what: str) -> UnsupportedFeature:
+    text = f"tool_choice: {call.provider_prefix} cannot be forced to call {what}"
+    return UnsupportedFeature(text, code="forced-tool")
 
 
-def resolve_strict(tool: Tool, *, qualifies: bool, sends_strict: bool) -> StrictMode:
-    """Return the value of the field `strict` of a tool.
+def name_forced_tools(call: TranslatedCall[BaseDialect]) -> str:
+    """Return the name of the tool that the client forces, or of all tools of which it forces one."""
+    choice = call.request.tool_choice
+    return (choice and choice.name) or ", ".join(tool.name for tool in call.request.tools) or "nothing"
 
-    `qualifies`: strict mode allows the schema. `sends_strict`: the server has a strict mode.
-    """
-    if not tool.strict or (qualifies and sends_strict):
-        return StrictMode(bool(tool.strict), ())
-    why = "the schema does not fit strict mode" if sends_strict else "the server has no known strict mode"
-    return StrictMode(is_strict=False, losses=(f"strict was not sent: {why}",))
+
+def list_blocked_domains(call: TranslatedCall[BaseDialect]) -> list[str]:
+    """Return the domains that no search of the request may find."""
+    searching = (tool for tool in call.request.tools if server_tool_kind(tool) == "web_search")
+    return [domain for tool in searching for domain in tool.blocked_domains or ()]
 
 
 _KEEPABLE = compile_later(r"[a-zA-Z0-9_-]{1,64}")

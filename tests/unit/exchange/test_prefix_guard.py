@@ -12,9 +12,6 @@ from msgspec import structs
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.hooks import PrefixChange
 from anthropic_proxy.engine.providers import prefix_guard
-from anthropic_proxy.engine.providers.open_models import UNKNOWN, UNKNOWN_RESPONSES
-from anthropic_proxy.engine.providers.openai_chat import OPENAI_CHAT
-from anthropic_proxy.engine.providers.openai_responses import OPENAI_RESPONSES
 from anthropic_proxy.engine.providers.prefix_guard import (
     MAX_CONVERSATIONS,
     MAX_KEPT_BYTES,
@@ -22,6 +19,7 @@ from anthropic_proxy.engine.providers.prefix_guard import (
     PrefixGuard,
     Prompt,
 )
+from anthropic_proxy.engine.providers.vendors import build_config
 from anthropic_proxy.engine.wires.contract import BaseDialect, Credential, UpstreamRequest
 from tests.growth import work
 from tests.growth.instrument import copy_counting
@@ -30,6 +28,8 @@ from tests.support.fakes.prefix_cache import CachingProvider
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 
 MARK = {"cache_control": {"type": "ephemeral"}}
+CHAT, RESPONSES = (build_config("openai", api).dialect for api in ("chat", "responses"))
+UNKNOWN, UNKNOWN_RESPONSES = (build_config("open_models", api).dialect for api in ("chat", "responses"))
 counting = copy_counting(prefix_guard)
 
 
@@ -384,14 +384,14 @@ async def test_a_setting_that_the_provider_has_read_from_its_cache_is_no_change(
 @pytest.mark.parametrize(
     ("dialect", "before", "after", "part"),
     [
-        (OPENAI_RESPONSES.dialect, {"reasoning": {"effort": "low"}}, {"reasoning": {"effort": "high"}}, "effort"),
-        (OPENAI_RESPONSES.dialect, {"text": FORMAT}, {}, "reply schema"),
-        (OPENAI_RESPONSES.dialect, {"text": {"verbosity": "low"}}, {}, None),
-        (OPENAI_RESPONSES.dialect, {"tool_choice": "required"}, {}, None),
-        (OPENAI_CHAT.dialect, {"reasoning_effort": "low"}, {"reasoning_effort": "high"}, "effort"),
-        (OPENAI_CHAT.dialect, {"response_format": FORMAT}, {}, "reply schema"),
+        (RESPONSES, {"reasoning": {"effort": "low"}}, {"reasoning": {"effort": "high"}}, "effort"),
+        (RESPONSES, {"text": FORMAT}, {}, "reply schema"),
+        (RESPONSES, {"text": {"verbosity": "low"}}, {}, None),
+        (RESPONSES, {"tool_choice": "required"}, {}, None),
+        (CHAT, {"reasoning_effort": "low"}, {"reasoning_effort": "high"}, "effort"),
+        (CHAT, {"response_format": FORMAT}, {}, "reply schema"),
         (UNKNOWN, {"reasoning_effort": "low"}, {"reasoning_effort": "high"}, None),
-        (UNKNOWN_RESPONSES.dialect, {"reasoning": {"effort": "low"}}, {}, None),
+        (UNKNOWN_RESPONSES, {"reasoning": {"effort": "low"}}, {}, None),
         (structs.replace(UNKNOWN, prompt_settings=("verbosity",)), {"verbosity": "low"}, {}, "verbosity"),
     ],
 )

@@ -11,8 +11,10 @@ calls as calls of server tools, so they become function calls again (`restore_fu
 
 import functools
 import hashlib
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -135,6 +137,7 @@ _TYPE_PREFIXES: tuple[tuple[str, ServerToolKind], ...] = (
 )
 _NOTHING: frozenset[str] = frozenset()
 _BM25 = "tool_search_tool_bm25"
+_CLIENT_TYPE = compile_later(r"(?:bash|text_editor|computer|memory)_\d+")
 _MAX_SHOWN, _MAX_SHOWN_CHARACTERS = 3, 60
 """Maximum number of domains in an error message, and maximum number of characters of each domain."""
 
@@ -196,7 +199,8 @@ def assign_server_tools(declared: list[Tool], limits: TargetLimits, notes: list[
                 name = f"{tool.name or kind}_{count}"
             used_names.add(name)
             proxy_tools[name] = ProxyTool(kind, tool.name or kind, tool)
-            offer.tools.append(_proxy_function(tool.type or "", kind, name))
+            search = _BM25 if (tool.type or "").startswith(_BM25) else "tool_search_tool_regex"
+            offer.tools.append(_build_function(search if kind == "tool_search" else kind, name))
             field = _field(tool, place)
             reason = _drop_reason(tool, kind, limits)
             if kind == "web_search" and not limits.can_search:
@@ -268,49 +272,24 @@ def _field(tool: Tool, place: int) -> str:
     return f"tools.{tool.name}" if tool.name else f"tools[{place}]"
 
 
-_QUERY = {"type": "string", "description": "What to look for."}
-_LIMIT = {"type": "integer", "description": "How many tools to return at most; 5 if not given."}
-_FUNCTIONS: Mapping[str, tuple[str, dict[str, Any], str]] = {
-    "web_search": (
-        "Searches the web and returns titles, addresses and passages of the pages found. Use it for what is recent or "
-        "what you do not know for certain, and name the addresses that the answer rests on.",
-        {"query": _QUERY},
-        "query",
-    ),
-    "web_fetch": (
-        "Fetches a page or a PDF and returns its content. Only addresses that stand in the conversation already can be "
-        "fetched: those that the user gave, and those that earlier searches and fetches returned.",
-        {"url": {"type": "string", "description": "The whole address, with its scheme."}},
-        "url",
-    ),
-    "tool_search_tool_regex": (
-        "Finds further tools, which can be called once they are found. Takes a regular expression in Python's syntax, "
-        "which is looked for in the names, descriptions and arguments of all tools; `(?i)` makes it blind to case.",
-        {
-            "pattern": {"type": "string", "description": "At most 200 characters: `weather`, `get_.*_data`."},
-            "limit": _LIMIT,
-        },
-        "pattern",
-    ),
-    _BM25: (
-        "Finds further tools, which can be called once they are found. Takes words that say what the tool should do, "
-        "which are looked for in the names, descriptions and arguments of all tools.",
-        {"query": {"type": "string", "description": "What the tool should do, in words."}, "limit": _LIMIT},
-        "query",
-    ),
-}
-"""Function definition for each tool that the proxy runs: kind → description, JSON Schema properties, required argument.
-"""
+@functools.cache
+def _load_definitions() -> dict[str, Any]:
+    """Return the tables of `tool_definitions.toml`."""
+    found = tomllib.loads(Path(__file__).with_name("tool_definitions.toml").read_text("utf-8"))
+    for name, table in found.items():
+        if below := found.get(table.get("like")):
+            found[name] = {**below, "properties": {**below["properties"], **table.get("properties", {})}}
+    return found
 
 
 @functools.lru_cache(maxsize=64)
-def _proxy_function(declared_type: str, kind: ServerToolKind, name: str) -> Tool:
-    key: str = kind
-    if kind not in _FUNCTIONS:
-        key = _BM25 if declared_type.startswith(_BM25) else "tool_search_tool_regex"
-    description, properties, required = _FUNCTIONS[key]
-    schema = {"type": "object", "properties": properties, "required": [required]}
-    source = msgspec.json.encode({"name": name, "description": description, "input_schema": schema})
+def _build_function(kind: str, name: str, addition: str = "") -> Tool:
+    """Return the function for a table. `addition`: a sentence after its description."""
+    definition = _load_definitions()[kind]
+    schema = {"type": "object", "properties": definition["properties"], "required": definition["required"]}
+    description = f"{definition['description']}{addition}"
+    shown = {"name": name or definition["name"], "description": description, "input_schema": schema}
+    source = msgspec.json.encode(shown)
     return msgspec.structs.replace(msgspec.json.decode(source, type=Tool), source=source)
 
 
@@ -592,7 +571,9 @@ def _defined(tool: Tool) -> Tool:
     """Return the function definition for a tool that Anthropic defines and the client runs, and any other tool."""
     if tool.type is None or not _CLIENT_TYPE.fullmatch(tool.type):
         return tool
-    return _function(tool.type, tool.name, tool.display_width_px, tool.display_height_px)
+    kind = next(name for name in _load_definitions() if tool.type.startswith(name))
+    width, height = tool.display_width_px, tool.display_height_px
+    return _build_function(kind, tool.name, f" The screen is {width} × {height} pixels." if width and height else "")
 
 
 def _under_alias(tool: Tool, names: ToolNames) -> Tool:
@@ -629,103 +610,3 @@ def _with_changes(request: MessagesRequest) -> list[Tool]:
         else:
             removed.discard(name)
     return [tool for name, tool in tools.items() if name not in removed]
-
-
-# Tools that Anthropic defines and the client runs
-
-_TEXT = {"type": "string"}
-_INTEGER = {"type": "integer"}
-_POINT = {"type": "array", "items": _INTEGER, "minItems": 2, "maxItems": 2}
-_LINES = {"type": "array", "items": _INTEGER, "minItems": 2, "maxItems": 2}
-
-
-def _choice(*values: str) -> dict[str, Any]:
-    return {"type": "string", "enum": list(values)}
-
-
-def _schema(required: list[str], **properties: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": required}
-
-
-_SCREEN_ACTIONS = (
-    *("key", "type", "mouse_move", "left_click", "left_click_drag", "right_click", "middle_click", "double_click"),
-    *("screenshot", "cursor_position"),
-)
-_LATER_ACTIONS = ("left_mouse_down", "left_mouse_up", "scroll", "hold_key", "wait", "triple_click")
-
-
-def _editor(*commands: str, **more: Any) -> dict[str, Any]:
-    return _schema(
-        ["command", "path"],
-        command=_choice(*commands),
-        path=_TEXT,
-        file_text={"type": "string", "description": "Content of the file that `create` writes."},
-        old_str={"type": "string", "description": "Text that `str_replace` replaces; must occur exactly once."},
-        insert_line={"type": "integer", "description": "Line after which `insert` inserts; 0: at the beginning."},
-        view_range={**_LINES, "description": "First and last line that `view` shows; -1: to the end."},
-        **more,
-    )
-
-
-def _computer(*actions: str) -> dict[str, Any]:
-    return _schema(
-        ["action"],
-        action=_choice(*actions),
-        coordinate={**_POINT, "description": "x and y in pixels from the top left corner."},
-        start_coordinate={**_POINT, "description": "Where `left_click_drag` begins."},
-        text={"type": "string", "description": "Text to type, or keys to press: `ctrl+s`."},
-        scroll_direction=_choice("up", "down", "left", "right"),
-        scroll_amount=_INTEGER,
-        duration={"type": "number", "description": "Seconds, for `wait` and `hold_key`."},
-        region={"type": "array", "items": _INTEGER, "description": "Corners that `zoom` shows: x0, y0, x1, y1."},
-    )
-
-
-_BASH = _schema(
-    [],
-    command={"type": "string", "description": "The command to run."},
-    restart={"type": "boolean", "description": "Whether to restart the shell instead."},
-)
-_MEMORY = _schema(
-    ["command"],
-    command=_choice("view", "create", "str_replace", "insert", "delete", "rename"),
-    path={"type": "string", "description": "A path below /memories."},
-    view_range=_LINES,
-    file_text=_TEXT,
-    old_str=_TEXT,
-    new_str=_TEXT,
-    insert_line=_INTEGER,
-    insert_text=_TEXT,
-    old_path=_TEXT,
-    new_path=_TEXT,
-)
-
-_EDITOR = "Views, creates and edits text files."
-_COMPUTER = "Looks at a screen and uses mouse and keyboard."
-_REPLACEMENT = {"type": "string", "description": "Text that `str_replace` puts in its place."}
-_INSERTED = {"type": "string", "description": "Text that `insert` inserts."}
-_BOTH = {"type": "string", "description": "Text that `str_replace` puts in its place, or that `insert` inserts."}
-_OLD_EDITOR = _editor("view", "create", "str_replace", "insert", "undo_edit", new_str=_BOTH)
-_NEW_EDITOR = _editor("view", "create", "str_replace", "insert", new_str=_REPLACEMENT, insert_text=_INSERTED)
-_KINDS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
-    ("bash_", "bash", "Runs a command in a shell that lives through the conversation.", _BASH),
-    ("text_editor_20241022", "str_replace_editor", _EDITOR, _OLD_EDITOR),
-    ("text_editor_20250124", "str_replace_editor", _EDITOR, _OLD_EDITOR),
-    ("text_editor_", "str_replace_based_edit_tool", _EDITOR, _NEW_EDITOR),
-    ("computer_20241022", "computer", _COMPUTER, _computer(*_SCREEN_ACTIONS)),
-    ("computer_", "computer", _COMPUTER, _computer(*_SCREEN_ACTIONS, *_LATER_ACTIONS, "zoom")),
-    ("memory_", "memory", "Keeps notes in files under /memories; look there first.", _MEMORY),
-)
-"""Tools that Anthropic defines and the client runs. Rows: prefix of `type`, default name, description, JSON Schema. The
-first row with a matching prefix is used."""
-_CLIENT_TYPE = compile_later(r"(?:bash|text_editor|computer|memory)_\d+")
-
-
-@functools.lru_cache(maxsize=64)
-def _function(kind: str, name: str, width: int | None, height: int | None) -> Tool:
-    _, usual, description, schema = next(row for row in _KINDS if kind.startswith(row[0]))
-    if width and height:
-        description = f"{description} The screen is {width} × {height} pixels."
-    shown = {"name": name or usual, "description": description, "input_schema": schema}
-    source = msgspec.json.encode(shown)
-    return msgspec.structs.replace(msgspec.json.decode(source, type=Tool), source=source)

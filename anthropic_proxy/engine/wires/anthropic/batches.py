@@ -41,16 +41,19 @@ def encode_batch(
             members = json_spans.find_members(text, params.value, params.end)
             model = next((each for each in members if each.key == "model" and text[each.value] == _QUOTE), None)
             if model is not None:  # otherwise, the provider explains what is wrong
-                name = msgspec.json.decode(text[model.value : model.end], type=str)
                 path = f"requests.{index}.params"
-                call, check_notes = build_call(path, name, text[params.value : params.end])
+                model_name = msgspec.json.decode(text[model.value : model.end], type=str)
+                call, check_notes = build_call(path, model_name, text[params.value : params.end])
                 given = source[params.value : params.end]
                 edited, found = edit_body(given, call, {}, {})
                 try:
                     check_notes(found)
                 except UnsupportedFeature as error:
-                    place = f"{path}{_name_request(text, request)}"
-                    raise UnsupportedFeature(f"{place}: {error.message}", code=error.code) from None
+                    ids = (m for m in json_spans.find_members(text, request.value, request.end) if m.key == "custom_id")
+                    if (name := next(ids, None)) is not None:
+                        shown = text[name.value : name.end][:_MAX_NAME].decode(errors="replace")
+                        path = f"{path} (custom_id {shown})"
+                    raise UnsupportedFeature(f"{path}: {error.message}", code=error.code) from None
                 for note in found:
                     notes.setdefault(note.field, note)
                 if edited != given:
@@ -58,13 +61,6 @@ def encode_batch(
         return edits
 
     return json_spans.edit(body, find_edits), [*notes.values()]
-
-
-def _name_request(text: bytes, request: JsonSpan) -> str:
-    for member in json_spans.find_members(text, request.value, request.end):
-        if member.key == "custom_id":
-            return f" (custom_id {text[member.value : member.end][:_MAX_NAME].decode(errors='replace')})"
-    return ""
 
 
 def find_params(body: bytes) -> Iterator[tuple[int, JsonSpan, JsonSpan]]:

@@ -218,16 +218,11 @@ def apply_beta_adaptation(dialect: Dialect, verb: str, names: Sequence[str]) -> 
 
 def lacks_beta(field: str, sent: Sequence[str]) -> bool:
     """Return True if a field requires a beta that is not sent."""
-    return any(
-        _is_inside(field, name) and not any(beta.startswith(beginnings) for beta in sent)
-        for name, (_, beginnings) in _FIELDS_OF_BETAS.items()
-    )
-
-
-def _is_inside(field: str, name: str) -> bool:
-    """Return True for a field at or below `name`. Its own name may also have roles and types of blocks."""
-    parts = iter(field.split("."))
-    return all(part in parts for part in name.split("."))
+    for name, (_, beginnings) in _FIELDS_OF_BETAS.items():
+        parts = iter(field.split("."))  # the field is at or below `name`, and may also have roles and types of blocks
+        if all(part in parts for part in name.split(".")) and not any(beta.startswith(beginnings) for beta in sent):
+            return True
+    return False
 
 
 def _is_later(name: str, dialect: Dialect) -> bool:

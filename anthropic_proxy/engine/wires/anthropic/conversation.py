@@ -472,7 +472,10 @@ def find_reminder_edits(body: bytes) -> list[Edit]:
             continue
         messages = json_spans.find_elements(body, member.value, member.end)
         kept: list[bool] = []
-        found = [(_read_role(body[message.start : message.end]), message) for message in messages]
+        found = [
+            (_decode_role(text).role if (text := body[message.start : message.end]).startswith(b"{") else None, message)
+            for message in messages
+        ]
         for is_turn, group in groupby(found, lambda pair: pair[0] in _USER_ROLES):
             roles, spans = zip(*group, strict=True)
             placed: list[dict[str, Any]] | None = None
@@ -486,14 +489,15 @@ def find_reminder_edits(body: bytes) -> list[Edit]:
     return edits
 
 
-def _read_role(message: bytes) -> Raw:
-    return _decode_role(message).role if message.startswith(b"{") else _NO_CONTENT
-
-
 def _place_reminders(turn: list[dict[str, Raw]]) -> list[dict[str, Any]]:
     """Move system messages of one turn behind its tool results, which the API requires to come first."""
     contents = [_read_blocks(message.get("content", _NO_CONTENT)) for message in turn]
-    result_counts = [_count_up_to_last_result(blocks) for blocks in contents]
+    places = [
+        [isinstance(block, Raw) and read_block(bytes(block)).type == "tool_result" for block in blocks]
+        for blocks in contents
+    ]
+    # of the blocks up to the last result
+    result_counts = [len(found) - found[::-1].index(True) if True in found else 0 for found in places]
     last = max((place for place, count in enumerate(result_counts) if count), default=0)
     placed: list[dict[str, Any]] = []
     waiting: list[Any] = []
@@ -512,11 +516,6 @@ def _place_reminders(turn: list[dict[str, Raw]]) -> list[dict[str, Any]]:
         else:
             placed.append(dict(message))
     return [*placed, {"role": _USER, "content": waiting}] if waiting else placed
-
-
-def _count_up_to_last_result(blocks: list[Any]) -> int:
-    found = [isinstance(block, Raw) and read_block(bytes(block)).type == "tool_result" for block in blocks]
-    return len(found) - found[::-1].index(True) if True in found else 0
 
 
 def _read_blocks(content: Any) -> list[Any]:

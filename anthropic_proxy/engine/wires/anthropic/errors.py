@@ -26,7 +26,7 @@ from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.rejected_fields import SAFEGUARDS, find_rejected_field, names_rejected_field
 from anthropic_proxy.engine.wires.anthropic.request import encode_request
 from anthropic_proxy.engine.wires.anthropic.stream import keep_error_body
-from anthropic_proxy.engine.wires.contract import SYSTEM_REMINDER, Adaptation, RelayCall
+from anthropic_proxy.engine.wires.contract import SYSTEM_REMINDER, Adaptation, RelayCall, changes_body
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     build_upstream_error,
@@ -116,18 +116,16 @@ def find_adaptation(call: RelayCall[Dialect], error: UpstreamError) -> Adaptatio
         return _find_refused_thinking(call, error.message)
     if error.status == 400 and call.dialect.thinks and _THINKING_MISSING.search(error.message):
         return Adaptation(_NO_THINKING, persistent=False, refused_thinking=find_open_loop(call))
-    if error.status in (400, 422) and _THINKING_DEMANDED.search(error.message):
-        changed = structs.replace(call, dialect=apply_adaptation(call.dialect, _WITH_CALLS))
-        if encode_request(changed).body != encode_request(call).body:
-            return Adaptation(_WITH_CALLS)
+    demands_thinking = error.status in (400, 422) and _THINKING_DEMANDED.search(error.message)
+    if demands_thinking and changes_body(call, apply_adaptation(call.dialect, _WITH_CALLS), encode_request):
+        return Adaptation(_WITH_CALLS)
     refuses_role = error.status in (400, 422) and _ROLE_REFUSED.search(error.message) is not None
     if refuses_role and call.dialect.accepts_system_messages and has_system_messages(call.body):
         return Adaptation(_REMIND)
     names_schema = "parameters" in (error.parameter or "").split(".") and not call.dialect.has_anthropic_errors
-    if names_schema and error.status in PARAMETER_ERROR_STATUSES:
-        changed = structs.replace(call, dialect=apply_adaptation(call.dialect, _BASIC_SCHEMAS))
-        if encode_request(changed).body != encode_request(call).body:
-            return Adaptation(_BASIC_SCHEMAS)
+    names_schema = names_schema and error.status in PARAMETER_ERROR_STATUSES
+    if names_schema and changes_body(call, apply_adaptation(call.dialect, _BASIC_SCHEMAS), encode_request):
+        return Adaptation(_BASIC_SCHEMAS)
     if error.status in _FIELD_STATUSES:
         message = _without_prefix(call, error)
         if call.dialect.drops_rejected_fields:

@@ -94,22 +94,36 @@ class _Fit(Struct):
         return most
 
     def fit_effort(self, config: Mapping[str, Any]) -> None:
-        effort = config.get("effort")
-        if isinstance(effort, str) and (fitted := _fit_effort(effort, self.limits, self.notes)) != effort:
-            others = {name: value for name, value in config.items() if name != "effort"}
-            self.replace("output_config", (others | {"effort": fitted} if fitted else others) or None)
+        effort, efforts = config.get("effort"), self.limits.efforts
+        if not isinstance(effort, str) or effort in efforts or (efforts and effort not in REASONING_EFFORTS):
+            return
+        fitted = nearest_effort(effort, efforts) if efforts else ""
+        self.notes.append(renamed_effort_note(effort, fitted) if fitted else NO_EFFORT)
+        others = {name: value for name, value in config.items() if name != "effort"}
+        self.replace("output_config", (others | {"effort": fitted} if fitted else others) or None)
 
     def fit_thinking(self, thinking: dict[str, Any], effort: object, most: int | None) -> None:
         forms = self.dialect.thinking_forms
         if (form := thinking.get("type")) in forms or form not in ("adaptive", "enabled"):
             return
+        if "adaptive" in forms:
+            self.notes.append(_LOSES_BUDGET)
+            self.replace("thinking", {"type": "adaptive", "display": thinking.get("display", _DEFAULT_DISPLAY)})
+            return
         wanted = _BUDGET_OF_EFFORT[_DEFAULT_EFFORT]
         if effort in REASONING_EFFORTS:
             wanted = _BUDGET_OF_EFFORT.get(effort, _MOST_TOKENS)
         budget = min(wanted, (most or self.limits.max_output or DEFAULT_MAX_TOKENS) // 2) if "enabled" in forms else 0
-        fitted = _fit_thinking(thinking, forms, budget, self.notes)
-        self.replace("thinking", fitted)
-        if fitted is None and "context_management" in self.places:
+        if budget >= _MIN_BUDGET:
+            self.notes.append(
+                note_replacement("thinking", "adaptive", f"{budget} tokens", ", the form that the model has")
+            )
+            display = {"display": thinking["display"]} if "display" in thinking else {}
+            self.replace("thinking", {"type": "enabled", "budget_tokens": budget, **display})
+            return
+        self.notes.append(_LOSES_THINKING)
+        self.replace("thinking", None)
+        if "context_management" in self.places:
             place = self.places["context_management"]
             disabling = find_disabling_edits(self.body, self.members[place])
             self.kept[place] = disabling is not None
@@ -149,33 +163,6 @@ def find_fitting_edits(body: bytes, call: RelayCall[Dialect], notes: list[Fideli
     fit.fit_sampling()
     fit.fit_prefill()
     return fit.edits + json_spans.build_removal_edits(members, fit.kept)
-
-
-def _fit_effort(effort: str, limits: ModelLimits, notes: list[FidelityNote]) -> str:
-    """Return the effort to send. "": none."""
-    if not limits.efforts:
-        notes.append(NO_EFFORT)
-        return ""
-    if effort in limits.efforts or effort not in REASONING_EFFORTS:
-        return effort
-    fitted = nearest_effort(effort, limits.efforts)
-    notes.append(renamed_effort_note(effort, fitted))
-    return fitted
-
-
-def _fit_thinking(
-    thinking: dict[str, Any], forms: Sequence[str], budget: int, notes: list[FidelityNote]
-) -> dict[str, Any] | None:
-    """Return the value of `thinking` in a form that the model has. None: the request does not think."""
-    if "adaptive" in forms:
-        notes.append(_LOSES_BUDGET)
-        return {"type": "adaptive", "display": thinking.get("display", _DEFAULT_DISPLAY)}
-    if budget < _MIN_BUDGET:
-        notes.append(_LOSES_THINKING)
-        return None
-    notes.append(note_replacement("thinking", "adaptive", f"{budget} tokens", ", the form that the model has"))
-    display = {"display": thinking["display"]} if "display" in thinking else {}
-    return {"type": "enabled", "budget_tokens": budget, **display}
 
 
 def _find_prefill(body: bytes, messages: JsonSpan) -> JsonSpan | None:

@@ -220,7 +220,12 @@ class _Removal:
             kept = [not self._visit_element(each, places) for each in spans]
         elif first == b"{":
             spans = json_spans.find_members(body, span.value, span.end)
-            kept = [not self._visit_member(each, places) for each in spans]
+            kept = []
+            for member in spans:
+                below = [(rest[1:], name) for rest, name in places if rest[0] == member.key]
+                whole = {name for rest, name in below if not rest}
+                self.found |= whole
+                kept.append(not whole and not self.visit(member, [each for each in below if each[0]]))
         else:
             return False
         if spans and not any(kept):
@@ -243,12 +248,6 @@ class _Removal:
                 return False
         kinds = (kind, block.role)
         return self.visit(element, [(rest[1:] if rest[0] in kinds else rest, name) for rest, name in places])
-
-    def _visit_member(self, member: JsonSpan, places: Sequence[_Place]) -> bool:
-        below = [(rest[1:], name) for rest, name in places if rest[0] == member.key]
-        whole = {name for rest, name in below if not rest}
-        self.found |= whole
-        return bool(whole) or self.visit(member, [each for each in below if each[0]])
 
 
 def find_schema_edits(body: bytes) -> list[Edit]:

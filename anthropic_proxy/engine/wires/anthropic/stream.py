@@ -316,15 +316,11 @@ class RelayInspector(RelayDecoder):
         return self._build_error(data), _has_error_form(data)
 
     def _no_json(self) -> UpstreamProtocolError:
-        provider = self._call.provider_prefix
-        return UpstreamProtocolError(f"{provider} sent an event that is not JSON.", provider=provider)
+        return self._call.build_protocol_error(" sent an event that is not JSON.")
 
     def decode_end(self) -> list[Delta]:
         if not self.finished:
-            provider = self._call.provider_prefix
-            raise UpstreamProtocolError(
-                f"{provider}: the reply ended before it was complete", provider=provider, code="incomplete-reply"
-            )
+            raise self._call.build_protocol_error(": the reply ended before it was complete", code="incomplete-reply")
         return []
 
     def decode_body(self, body: bytes) -> list[Delta]:
@@ -344,8 +340,7 @@ class RelayInspector(RelayDecoder):
         if reply.is_error or (reply.content == ABSENT and find_bare_error(body) is not None):
             raise self._build_error(body)
         if not reads or reply.content == ABSENT:
-            provider = self._call.provider_prefix
-            raise UpstreamProtocolError(f"{provider} sent an invalid message.", provider=provider)
+            raise self._call.build_protocol_error(" sent an invalid message.")
         return list(_read(reply, reply.usage, None))
 
     def flush_pending(self) -> list[Delta]:

@@ -491,13 +491,14 @@ DEFAULT_503_RETRY_AFTER_SECONDS = 2.0
 """Seconds before a retry, of the proxy and of the client, if a provider answered status 503 without a delay."""
 
 
-class _Row(Struct, frozen=True, kw_only=True):
+class _Row(Struct, frozen=True):
     """Conditions on a provider error, and the error for the client. One true condition suffices."""
 
     status: int
     kind: str
     statuses: tuple[int, ...] = ()
-    codes: frozenset[str] = frozenset()
+    codes: str = ""
+    """With spaces between them."""
     text: re.Pattern[str] | None = None
     """Searched in the provider's error message. None: no condition on the message."""
     only: tuple[int | None, ...] = ()
@@ -506,7 +507,7 @@ class _Row(Struct, frozen=True, kw_only=True):
     """Value of the header `x-should-retry` for the client. None: the header is not sent."""
 
     def matches(self, fault: UpstreamFault) -> bool:
-        if fault.status in self.statuses or self.codes & fault.codes:
+        if fault.status in self.statuses or not fault.codes.isdisjoint(self.codes.split()):
             return True
         pattern = self.text
         if pattern is None or (self.only and (fault.status not in self.only or _asks_wrong(fault))):
@@ -520,48 +521,32 @@ def _asks_wrong(fault: UpstreamFault) -> bool:
     return fault.status is None and not fault.codes.isdisjoint(("invalid_request_error", "INVALID_ARGUMENT"))
 
 
-_BILLING = _Row(status=402, kind="billing_error", should_retry=False)
-_ALLOWANCE = _Row(status=429, kind="rate_limit_error", should_retry=False)
+_BILLING, _ALLOWANCE = _Row(402, "billing_error", should_retry=False), _Row(429, "rate_limit_error", should_retry=False)
 _ROWS = (
     # The codes include the error types of the Messages API, which an error in a stream has instead of a status, and
     # names of errors of Amazon Bedrock (docs.aws.amazon.com, "InvokeModelWithResponseStream", read 2026-11).
-    _Row(status=402, kind="billing_error", statuses=(402,), codes=frozenset(("billing_error",)), should_retry=False),
+    _Row(402, "billing_error", (402,), "billing_error", should_retry=False),
     _Row(
-        status=401,
-        kind="authentication_error",
-        statuses=(401,),
-        codes=frozenset(("invalid_api_key", "API_KEY_INVALID", "authentication_error")),
+        *(401, "authentication_error", (401,), "invalid_api_key API_KEY_INVALID authentication_error"),
         text=regex(
             r"api key not valid|incorrect api key|\binvalid api[ _-]?key\b|\bapi[ _-]?key is (?:invalid|incorrect)\b"
         ),
         should_retry=False,
     ),
+    _Row(403, "permission_error", (403,), "PERMISSION_DENIED permission_error AccessDeniedException"),
     _Row(
-        status=403,
-        kind="permission_error",
-        statuses=(403,),
-        codes=frozenset(("PERMISSION_DENIED", "permission_error", "AccessDeniedException")),
-    ),
-    _Row(
-        status=404,
-        kind="not_found_error",
-        statuses=(404, 410),
-        codes=frozenset(("model_not_found", "NOT_FOUND", "not_found_error", "ResourceNotFoundException")),
-        text=regex(r"^model [\"'`].*[\"'`] not found|^the model [\"'`][^\"'`]{1,200}[\"'`] does not exist\b"),
+        *(404, "not_found_error", (404, 410), "model_not_found NOT_FOUND not_found_error ResourceNotFoundException"),
+        regex(r"^model [\"'`].*[\"'`] not found|^the model [\"'`][^\"'`]{1,200}[\"'`] does not exist\b"),
     ),
     # Bedrock (sst/opencode issue 396, mlcommons/modelbench issue 1654), Vertex AI, DeepSeek, OpenRouter, Groq, Azure
     # (Azure-Samples/azure-search-openai-demo issue 3057, microsoft/Generative-AI-for-beginners-dotnet issue 302;
     # 2026-11)
     _Row(
-        status=404,
-        kind="not_found_error",
-        codes=frozenset(
-            ("model_decommissioned", "unavailable_model", "unknown_model", "invalid_model", "OperationNotSupported")
-        ),
+        *(404, "not_found_error"),
+        codes="model_decommissioned unavailable_model unknown_model invalid_model OperationNotSupported",
         text=regex(
             r"^invalid model: |^the provided model identifier is invalid\b|^model not exist\b"
-            r"|\bis not a valid model id\b"
-            r"|\bon-demand throughput is(?:n['’]t| not) supported\b"
+            r"|\bis not a valid model id\b|\bon-demand throughput is(?:n['’]t| not) supported\b"
             r"|\bdoes(?:n['’]t| not) support on-demand throughput\b"
             r"|\bpublisher model\b.{0,300}\bis not servable in region\b|^the model .{1,200} has been decommissioned\b"
         ),
@@ -569,55 +554,34 @@ _ROWS = (
     ),
     # Bedrock (repost.aws, "InvokeModel API error"), Vertex AI (yym68686/uni-api issue 41) (2026-11)
     _Row(
-        status=403,
-        kind="permission_error",
+        *(403, "permission_error"),
         text=regex(r"^operation not allowed\b|\bproject\b.{0,200}\bis not allowed to use publisher model\b"),
         only=(None, 400),
     ),
-    _Row(status=429, kind="rate_limit_error", text=RATE_LIMIT_WORDS, only=(413,), should_retry=False),
+    _Row(429, "rate_limit_error", text=RATE_LIMIT_WORDS, only=(413,), should_retry=False),
+    _Row(413, "request_too_large", (413,), "request_too_large", regex(r"^request payload size exceeds")),
     _Row(
-        status=413,
-        kind="request_too_large",
-        statuses=(413,),
-        codes=frozenset(("request_too_large",)),
-        text=regex(r"^request payload size exceeds"),
-    ),
-    _Row(
-        status=529,
-        kind="overloaded_error",
-        statuses=(498, 529),
-        codes=frozenset(
-            (
-                *("engine_overloaded_error", "overloaded_error", "insufficient_system_resource", "network_error"),
-                *("UNAVAILABLE", "ServiceUnavailableException", "server_is_overloaded", "slow_down", "1305"),
-            )
-        ),
-        text=regex(r"overload|capacity|too busy|high demand"),
+        *(529, "overloaded_error", (498, 529)),
+        "engine_overloaded_error overloaded_error insufficient_system_resource network_error UNAVAILABLE "
+        "ServiceUnavailableException server_is_overloaded slow_down 1305",
+        regex(r"overload|capacity|too busy|high demand"),
         only=(503,),
     ),
     # The same failure as an event of a stream or with a general status: OpenAI (zyycn/codex-proxy-rs issue 90), Gemini,
     # gateways (2026-11)
     _Row(
-        status=529,
-        kind="overloaded_error",
+        *(529, "overloaded_error"),
         text=regex(r"\boverloaded\b|\b(?:at|over|insufficient|no|out of) capacity\b|\btoo busy\b|\bhigh demand\b"),
         only=(None, 500, 502),
     ),
     _Row(
-        status=429,
-        kind="rate_limit_error",
-        statuses=(429,),
-        codes=frozenset(
-            (
-                *("RESOURCE_EXHAUSTED", "rate_limit_exceeded", "rate_limit_reached_error", "rate_limit_error"),
-                *("ThrottlingException", "ServiceQuotaExceededException", "ModelNotReadyException"),
-            )
-        ),
+        *(429, "rate_limit_error", (429,)),
+        "RESOURCE_EXHAUSTED rate_limit_exceeded rate_limit_reached_error rate_limit_error ThrottlingException "
+        "ServiceQuotaExceededException ModelNotReadyException",
     ),
     # The same as an event of a stream or in a body with status 200, and from gateways with a general status (2026-11).
     _Row(
-        status=429,
-        kind="rate_limit_error",
+        *(429, "rate_limit_error"),
         text=regex(
             r"\brate[ _-]?limit(?:s|ed)?\b[^.\n]{0,40}\b(?:reached|exceeded|hit)\b"
             r"|\b(?:reached|exceeded|hit)\b[^.\n]{0,40}\brate[ _-]?limits?\b|\brate[ _-]?limited\b"
@@ -625,35 +589,19 @@ _ROWS = (
         ),
         only=(None, 500, 502),
     ),
-    _Row(status=503, kind="api_error", statuses=(503,)),
-    _Row(status=502, kind="api_error", codes=frozenset(("tool_use_failed",))),
-    _Row(
-        status=504,
-        kind="timeout_error",
-        statuses=(504, 408),
-        codes=frozenset(("DEADLINE_EXCEEDED", "timeout_error", "ModelTimeoutException")),
-    ),
+    _Row(503, "api_error", (503,)),
+    _Row(502, "api_error", codes="tool_use_failed"),
+    _Row(504, "timeout_error", (504, 408), "DEADLINE_EXCEEDED timeout_error ModelTimeoutException"),
     # 424: what the server depends on has failed, not the request. Bedrock sends it for a `ModelErrorException`.
     # 499: Google has cancelled the request.
-    _Row(
-        status=500,
-        kind="api_error",
-        statuses=(424, 499),
-        codes=frozenset(("ModelErrorException", "ModelStreamErrorException", "CANCELLED")),
-    ),
-    _Row(status=409, kind="conflict_error", statuses=(409,)),
-    _Row(
-        status=400,
-        kind="invalid_request_error",
-        statuses=tuple(range(400, 500)),
-        codes=frozenset(("ValidationException",)),
-    ),
+    _Row(500, "api_error", (424, 499), "ModelErrorException ModelStreamErrorException CANCELLED"),
+    _Row(409, "conflict_error", (409,)),
+    _Row(400, "invalid_request_error", tuple(range(400, 500)), "ValidationException"),
 )
 _NO_KINDS = (401, 402)
 """HTTP statuses with a fixed meaning: 401 (invalid key) and 402 (payment). These errors are not searched for wrong
 sizes or images."""
-_SERVER_FAILED = _Row(status=500, kind="api_error")
-_CLIENT_FAILED = _Row(status=400, kind="invalid_request_error")
+_SERVER_FAILED, _CLIENT_FAILED = _Row(500, "api_error"), _Row(400, "invalid_request_error")
 
 
 def build_upstream_error(

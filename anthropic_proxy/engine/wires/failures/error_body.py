@@ -273,10 +273,16 @@ def _text_of(error: dict[str, Any], nested: list[dict[str, Any]]) -> str:
     value = _message_value(error)
     if isinstance(value, dict):
         value = _message_value(value) or value
-    text = value if isinstance(value, str) else _words_of(value)
+    if isinstance(value, str):
+        text = value
+    else:  # validation errors of a web framework: `[{"loc": ["body", "seed"], "msg": …}]` becomes `seed: …`
+        words = _words_of_faults(value) if isinstance(value, list) else ""
+        text = words or msgspec.json.encode(value).decode()
     metadata = error.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
-    inner = next((words for one in reversed(nested) if (words := _own_text(one))), "")
+    # the text of an error behind a gateway may be the value of `error` (xAI)
+    texts = (text for one in reversed(nested) for text in (_message_value(one), one.get("error")))
+    inner = next((text for text in texts if isinstance(text, str) and text and "{" not in text[:1]), "")
     if isinstance(details := error.get("details"), list) and (words := _words_of_faults(details)):  # Azure
         text = f"{text}: {words}"
     if isinstance(raw, str) and raw:  # OpenRouter sends the cause in `metadata.raw`
@@ -286,23 +292,8 @@ def _text_of(error: dict[str, Any], nested: list[dict[str, Any]]) -> str:
     return text
 
 
-def _own_text(error: dict[str, Any]) -> str:
-    """Return the text of an error behind a gateway, which may be the value of `error` (xAI)."""
-    texts = (_message_value(error), error.get("error"))
-    return next((text for text in texts if isinstance(text, str) and text and "{" not in text[:1]), "")
-
-
 def _message_value(error: dict[str, Any]) -> Any:
     return next((value for name in _MESSAGE_FIELDS if (value := error.get(name))), "")
-
-
-def _words_of(value: Any) -> str:
-    """Return validation errors of a web framework as text. `[{"loc": ["body", "seed"], "msg": …}]` becomes `seed: …`.
-
-    Any other value is returned as JSON text.
-    """
-    words = _words_of_faults(value) if isinstance(value, list) else ""
-    return words or msgspec.json.encode(value).decode()
 
 
 def _words_of_faults(value: list[Any]) -> str:

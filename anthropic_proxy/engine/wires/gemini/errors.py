@@ -8,14 +8,13 @@ from issue trackers of several clients (2025-05 to 2026-11).
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import Any
 
 from msgspec import structs
 
 from anthropic_proxy.engine.messages.deltas import Delta, Usage
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.contract import Adaptation, TranslatedCall
+from anthropic_proxy.engine.wires.contract import Adaptation, TranslatedCall, changes_body
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     build_call_error,
@@ -26,7 +25,7 @@ from anthropic_proxy.engine.wires.failures import (
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
 from anthropic_proxy.engine.wires.gemini.request import encode_request
 from anthropic_proxy.engine.wires.thinking import CALL_SIGNATURE_MISSING
-from anthropic_proxy.errors import UnsupportedFeature, UpstreamError
+from anthropic_proxy.errors import UpstreamError
 
 
 def decode_error(
@@ -92,12 +91,10 @@ _RANGE = compile_later(r"budget (\d+) is invalid\W+please choose a value between
 def find_adaptation(call: TranslatedCall[Dialect], error: UpstreamError) -> Adaptation | None:
     if error.status not in PARAMETER_ERROR_STATUSES:
         return None
-    sent_body = encode_request(call).body
-    for name in _candidates(error.message):
-        with suppress(UnsupportedFeature):  # the changed request cannot be encoded
-            if encode_request(structs.replace(call, dialect=apply_adaptation(call.dialect, name))).body != sent_body:
-                return Adaptation(name, persistent=name not in _PASSING)
-    return None
+    names = _candidates(error.message)
+    useful = (name for name in names if changes_body(call, apply_adaptation(call.dialect, name), encode_request))
+    name = next(useful, None)
+    return None if name is None else Adaptation(name, persistent=name not in _PASSING)
 
 
 def _candidates(message: str) -> Iterator[str]:

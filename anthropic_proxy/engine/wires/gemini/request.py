@@ -221,14 +221,6 @@ _MAX_QUERIES = 16
 """Maximum number of queries of a reply whose texts are left out."""
 
 
-def _decode_own_part(text: str) -> _CarriedPart | None:
-    """Return the part of Gemini in a signature. None: it is another state."""
-    with suppress(msgspec.DecodeError, UnicodeEncodeError):
-        part = _decode_own(text)
-        return part if (part.tool_call is UNSET) != (part.tool_response is UNSET) else None
-    return None
-
-
 def _texts_of_searches(parts: Iterable[_OwnPart]) -> frozenset[bytes]:
     """Return the texts in place of the blocks of searches, as JSON, which are left out beside the parts themselves."""
     queries: list[str] = []
@@ -366,9 +358,10 @@ class _Contents:
                 continue
             state = decode_signature(self._call.dialect.signature_tag, block.signature)
             if state is not None and state.encrypted and state.model == self._call.model:
-                part = _decode_own_part(state.encrypted)
-                if part is not None:
-                    found[id(block)] = part
+                with suppress(msgspec.DecodeError, UnicodeEncodeError):  # it is another state
+                    part = _decode_own(state.encrypted)
+                    if (part.tool_call is UNSET) != (part.tool_response is UNSET):
+                        found[id(block)] = part
         return found
 
     def finish(self) -> list[_Content]:

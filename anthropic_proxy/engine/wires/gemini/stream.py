@@ -58,7 +58,13 @@ from anthropic_proxy.engine.wires.failures import (
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
 from anthropic_proxy.engine.wires.gemini.partial_calls import PartialArg, PartialCall
 from anthropic_proxy.engine.wires.gemini.tools import GoogleTools, find_google_tools
-from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, parse_token_count, repair_json
+from anthropic_proxy.engine.wires.json_repair import (
+    DECODE_ERRORS,
+    decode_or_empty,
+    decode_or_repair,
+    parse_token_count,
+    repair_json,
+)
 from anthropic_proxy.engine.wires.reply_ends import (
     build_blocked_reply_stop,
     build_stop,
@@ -73,7 +79,7 @@ from anthropic_proxy.engine.wires.thinking import (
 )
 from anthropic_proxy.engine.wires.tool_call_repair import ToolCallRepair
 from anthropic_proxy.engine.wires.tools import ToolCallIds
-from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
+from anthropic_proxy.errors import UnreadableReply
 
 
 class FunctionCall(Struct, rename="camel", gc=False):
@@ -238,16 +244,6 @@ _NO_REPLY = GenerateContentResponse()
 decode_strict_reply = msgspec.json.Decoder(GenerateContentResponse).decode
 """Decode a response or frame. Raises `msgspec.ValidationError` for unexpected types."""
 
-_server_call_decoder = msgspec.json.Decoder(ServerToolCall)
-
-
-def _decode_server_call(raw: Raw) -> ServerToolCall:
-    try:
-        return _server_call_decoder.decode(raw)
-    except msgspec.DecodeError:
-        return ServerToolCall()
-
-
 _TIER_FIELDS = ("serviceTier", "trafficType")
 
 
@@ -334,7 +330,9 @@ class GeminiDecoder(Decoder):
         if self._unreadable is not None:
             raise self._unreadable
         if not self._stopped:
-            raise self._protocol_error("the stream ended before the reply was complete", "incomplete-reply")
+            raise self._call.build_protocol_error(
+                ": the stream ended before the reply was complete", code="incomplete-reply"
+            )
         return self._release_text()
 
     def decode_body(self, body: bytes) -> list[Delta]:
@@ -346,7 +344,7 @@ class GeminiDecoder(Decoder):
             self._read(reply, deltas)
         if not self._stopped and self._unreadable is None:
             if not self._answered:
-                raise self._protocol_error("the reply has no content")
+                raise self._call.build_protocol_error(": the reply has no content")
             deltas += self._stop(Stop("end_turn"))
         return deltas + self._release_text()
 
@@ -356,7 +354,7 @@ class GeminiDecoder(Decoder):
         except DECODE_ERRORS as error:
             if self._stopped or self._unreadable is not None:
                 return []
-            raise self._protocol_error(f"a frame of the reply cannot be decoded: {error}") from None
+            raise self._call.build_protocol_error(f": a frame of the reply cannot be decoded: {error}") from None
 
     def _fail(self, fault: UpstreamFault | None, deltas: list[Delta]) -> None:
         """Raise the `UpstreamError` for an error. If it stands for the end of the reply, append this end."""
@@ -371,7 +369,7 @@ class GeminiDecoder(Decoder):
             self._fail(read_error_object({"error": reply.error}, None, {}), deltas)
         candidate = reply.candidates[0] if reply.candidates else None
         if candidate is not None and candidate.index:
-            candidate = _find_first_candidate(reply)
+            candidate = next((one for one in reply.candidates or () if not one.index), None)
         if self._sources is not None and candidate is not None:
             deltas += self._sources.read_metadata(candidate)  # before the text of the frame, which may cite the sources
         if candidate is not None and candidate.content is not None:
@@ -381,24 +379,21 @@ class GeminiDecoder(Decoder):
                 else:
                     self._read_part(part, deltas)
         if reply.candidates is not None and len(reply.candidates) > 1 and candidate is not None and not self._calls:
-            self._read_other_candidates(reply.candidates, candidate, deltas)
+            contents = (other.content for other in reply.candidates if other is not candidate)
+            for part in [part for content in contents if content is not None for part in content.parts or ()]:
+                if part.function_call is not None:
+                    self._read_part(part, deltas)
         if reply.usage_metadata is not None and reply.usage_metadata != self._usage:
             self._count(reply.usage_metadata, deltas)
         if candidate is not None:
             if candidate.finish_reason:
                 self._finish(candidate.finish_reason, candidate, deltas)
         elif reply.prompt_feedback is not None and not self._stopped:
-            self._read_feedback(reply.prompt_feedback, deltas)
-
-    def _read_other_candidates(self, candidates: Sequence[Candidate], first: Candidate, deltas: list[Delta]) -> None:
-        for part in _list_calls(other for other in candidates if other is not first):
-            self._read_part(part, deltas)
-
-    def _read_feedback(self, feedback: PromptFeedback, deltas: list[Delta]) -> None:
-        if feedback.block_reason:
-            words = feedback.block_reason_message
-            reason = f"{feedback.block_reason}: {words}" if words else feedback.block_reason
-            deltas += self._stop(build_blocked_reply_stop(self._call.provider_prefix, reason))
+            feedback = reply.prompt_feedback
+            if feedback.block_reason:
+                words = feedback.block_reason_message
+                reason = f"{feedback.block_reason}: {words}" if words else feedback.block_reason
+                deltas += self._stop(build_blocked_reply_stop(self._call.provider_prefix, reason))
 
     def _read_part(self, part: Part, deltas: list[Delta]) -> None:
         text = part.text
@@ -423,7 +418,7 @@ class GeminiDecoder(Decoder):
                 self._emit_call(call.name, call.id, signature, arguments, deltas)
         elif is_present(part.tool_call):
             if self._sources is not None:
-                self._sources.begin_search(_decode_server_call(part.tool_call))
+                self._sources.begin_search(decode_or_empty(part.tool_call, ServerToolCall))
             self._open_searches += 1
             self._put(self._carry_part("toolCall", part.tool_call, signature), deltas)
         elif is_present(part.tool_response):
@@ -446,12 +441,12 @@ class GeminiDecoder(Decoder):
             self._end_open_call(deltas)
             known = self._open_call = PartialCall(call.name, call.id, signature)
         if known is None:
-            raise self._protocol_error("a function call has arguments, but no name")
+            raise self._call.build_protocol_error(": a function call has arguments, but no name")
         try:
             for piece in call.partial_args or ():
                 known.feed(piece)
         except ValueError:
-            raise self._protocol_error("a piece of a function call has an invalid path") from None
+            raise self._call.build_protocol_error(": a piece of a function call has an invalid path") from None
         if not call.will_continue:
             self._end_open_call(deltas)
 
@@ -521,20 +516,9 @@ class GeminiDecoder(Decoder):
 
     def _count(self, usage: UsageMetadata, deltas: list[Delta]) -> None:
         """A missing count keeps its earlier value. Anthropic counts cached input separately, and thinking as output."""
-        if usage.prompt_token_count is None:
-            usage.prompt_token_count = self._usage.prompt_token_count
-        if usage.tool_use_prompt_token_count is None:
-            usage.tool_use_prompt_token_count = self._usage.tool_use_prompt_token_count
-        if usage.cached_content_token_count is None:
-            usage.cached_content_token_count = self._usage.cached_content_token_count
-        if usage.candidates_token_count is None:
-            usage.candidates_token_count = self._usage.candidates_token_count
-        if usage.thoughts_token_count is None:
-            usage.thoughts_token_count = self._usage.thoughts_token_count
-        if usage.service_tier is None:
-            usage.service_tier = self._usage.service_tier
-        if usage.traffic_type is None:
-            usage.traffic_type = self._usage.traffic_type
+        for name in usage.__struct_fields__:
+            if getattr(usage, name) is None:
+                setattr(usage, name, getattr(self._usage, name))
         if usage == self._usage:
             return
         self._usage = usage
@@ -573,10 +557,9 @@ class GeminiDecoder(Decoder):
             self._ended_normally = False
             return
         totals = self._usage
-        window = self._call.context_window
         message = candidate.finish_message
         counts = (totals.prompt_token_count, totals.candidates_token_count, totals.thoughts_token_count)
-        fills_window = window is not None and sum(count or 0 for count in counts) >= window - 1
+        fills_window = self._call.is_window_filled(sum(count or 0 for count in counts))
         shown = f"{reason}: {message}" if message else reason
         stop = build_stop(kind, self._call.provider_prefix, shown, fills_window=fills_window)
         was_normal, self._ended_normally = self._ended_normally, stop.reason in _NORMAL_ENDS
@@ -597,15 +580,6 @@ class GeminiDecoder(Decoder):
 
     def _release_text(self) -> list[Delta]:
         return self._sources.release_buffered_deltas() if self._sources is not None else []
-
-    def _protocol_error(self, words: str, code: str = "") -> UpstreamProtocolError:
-        provider = self._call.provider_prefix
-        return UpstreamProtocolError(f"{provider}: {words}", code=code, provider=provider)
-
-
-def _list_calls(candidates: Iterable[Candidate]) -> list[Part]:
-    contents = [one.content for one in candidates if one.content is not None]
-    return [part for content in contents for part in content.parts or () if part.function_call is not None]
 
 
 def _decode_frame(frame: bytes) -> list[GenerateContentResponse]:
@@ -628,10 +602,6 @@ _MAX_SEARCHED = 4_000_000
 """Maximum characters of a reply that are searched in vain for cited passages."""
 _MIN_SEARCHED = 64
 """Characters that a search counts at least, because of the time that it takes in any case."""
-
-
-def _find_first_candidate(reply: GenerateContentResponse) -> Candidate | None:
-    return next((one for one in reply.candidates or () if not one.index), None)
 
 
 class _Grounding:

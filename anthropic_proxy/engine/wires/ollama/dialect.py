@@ -1,6 +1,6 @@
 """`Dialect`: deviations of models behind Ollama's API. The defaults describe a model on the user's machine.
 
-Model rules in `engine/providers/ollama.py` and settings replace the values of the fields.
+Model rules in `vendors.toml` and settings replace the values of the fields.
 """
 
 from typing import Literal

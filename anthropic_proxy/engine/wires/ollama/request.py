@@ -55,8 +55,14 @@ from anthropic_proxy.engine.wires.shared_notes import (
     keywords_as_text_note,
 )
 from anthropic_proxy.engine.wires.thinking import decode_signature
-from anthropic_proxy.engine.wires.tools import cached_encoder, cached_list_encoder, tool_description
-from anthropic_proxy.errors import UnsupportedFeature
+from anthropic_proxy.engine.wires.tools import (
+    build_forced_tool_error,
+    cached_encoder,
+    cached_list_encoder,
+    name_forced_tools,
+    note_losses,
+    tool_description,
+)
 
 
 class ToolFields(Struct):
@@ -78,11 +84,8 @@ def encode_tools(call: TranslatedCall[Dialect], budget: WorkBudget) -> ToolField
     tools = ToolFields([*definitions], notes=[*notes])
     if choice is not None and choice.type in ("any", "tool"):
         if not definitions:
-            asked = choice.name or ", ".join(tool.name for tool in call.request.tools) or "nothing"
-            raise UnsupportedFeature(
-                f"tool_choice: {call.provider_prefix} cannot be forced to call a tool, because it supports none of the "
-                f"given tools: {asked}.",
-                code="forced-tool",
+            raise build_forced_tool_error(
+                call, f"a tool, because it supports none of the given tools: {name_forced_tools(call)}."
             )
         named = choice.type == "tool"
         tools.user_instruction = f"Call the tool {choice.name or ''} now." if named else "Call one of the tools now."
@@ -101,14 +104,10 @@ def encode_tools(call: TranslatedCall[Dialect], budget: WorkBudget) -> ToolField
 def _encode_functions(tools: Sequence[Tool], budget: WorkBudget) -> tuple[tuple[Raw, ...], tuple[FidelityNote, ...]]:
     functions = [tool for tool in tools if is_client_tool(tool)]
     encoded = [_encode_tool(tool, budget) for tool in functions]
-    notes = [
-        FidelityNote("approximated", f"tools.{budget.client_tool_name(tool.name)}", what)
-        for tool, (_, lost, _) in zip(functions, encoded, strict=True)
-        for what in lost
-    ]
+    notes = note_losses(budget, zip(functions, (lost for _, lost, _ in encoded), strict=True))
     if in_words := frozenset[str]().union(*(keywords for _, _, keywords in encoded)):
-        notes.append(keywords_as_text_note(in_words))
-    return tuple(definition for definition, _, _ in encoded), tuple(notes)
+        notes += (keywords_as_text_note(in_words),)
+    return tuple(definition for definition, _, _ in encoded), notes
 
 
 @cached_encoder

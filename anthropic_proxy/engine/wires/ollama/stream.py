@@ -28,7 +28,7 @@ from anthropic_proxy.engine.wires.reply_ends import build_stop, build_unreadable
 from anthropic_proxy.engine.wires.thinking import empty_signature
 from anthropic_proxy.engine.wires.tool_call_repair import TextSplitter, ToolCallRepair
 from anthropic_proxy.engine.wires.tools import ToolCallIds
-from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
+from anthropic_proxy.errors import UnreadableReply
 
 
 class FunctionCall(Struct, gc=False):
@@ -126,7 +126,7 @@ class OllamaDecoder(Decoder):
         if self._unreadable is not None:
             raise self._unreadable
         if not self.finished:
-            raise self._protocol_error("ended its answer before it was complete", "incomplete-reply")
+            raise self._call.build_protocol_error(" ended its answer before it was complete.", code="incomplete-reply")
         return []
 
     def flush_pending(self) -> list[Delta]:
@@ -138,7 +138,7 @@ class OllamaDecoder(Decoder):
         except DECODE_ERRORS as error:
             if find_bare_error(data) is not None:
                 return Frame()
-            raise self._protocol_error("sent an invalid line") from error
+            raise self._call.build_protocol_error(" sent an invalid line.") from error
 
     def _read(self, read: Frame, data: bytes) -> list[Delta]:
         fault: UpstreamFault | None = None
@@ -214,7 +214,7 @@ class OllamaDecoder(Decoder):
             deltas += self._text.finish()
         found = self._call_repair.repair_name(name) if name else self._call_repair.find_name_by_arguments(arguments)
         if found is None:
-            raise self._protocol_error("sent a tool call without a name")
+            raise self._call.build_protocol_error(" sent a tool call without a name.")
         for one in divide_arguments(arguments) or ("",):
             key = self._calls
             self._calls += 1
@@ -224,7 +224,3 @@ class OllamaDecoder(Decoder):
                 self._has_incomplete = self._has_incomplete or is_truncated_object(repaired)
                 deltas.append(ToolArgs(key, repaired))
             deltas.append(ToolEnd(key))
-
-    def _protocol_error(self, words: str, code: str = "") -> UpstreamProtocolError:
-        provider = self._call.provider_prefix
-        return UpstreamProtocolError(f"{provider} {words}.", code=code, provider=provider)

@@ -38,14 +38,10 @@ class EffortForm(Struct, frozen=True):
         if has_level and (level != "none" or not self.switch or self.level_replaces_switch):
             values[self.level] = level
         for path in sorted(values, key=len):  # objects come last
-            _put(body, path, values[path])
-
-
-def _put(body: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
-    *parents, name = path
-    for parent in parents:
-        body = body.setdefault(parent, {})
-    body[name] = value
+            place = body
+            for parent in path[:-1]:
+                place = place.setdefault(parent, {})
+            place[path[-1]] = values[path]
 
 
 _THINKING = EffortForm(switch=("thinking", "type"), on="enabled", off="disabled")

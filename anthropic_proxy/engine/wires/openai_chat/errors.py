@@ -17,6 +17,7 @@ from anthropic_proxy.engine.wires.contract import (
     TEMPLATE_SWITCH,
     Adaptation,
     TranslatedCall,
+    changes_body,
 )
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
@@ -120,11 +121,8 @@ def find_adaptation(call: TranslatedCall[Dialect], error: UpstreamError) -> Adap
     if _WANTS_REASONING.search(error.message):
         return Adaptation(_REPLAY) if apply_adaptation(call.dialect, _REPLAY) != call.dialect else None
     if _WANTS_SIGNATURE.search(error.message):
-        sent_body = encode_request(call).body
-        for name in _PLACEHOLDERS:
-            if encode_request(structs.replace(call, dialect=apply_adaptation(call.dialect, name))).body != sent_body:
-                return Adaptation(name)
-        return None
+        found = (n for n in _PLACEHOLDERS if changes_body(call, apply_adaptation(call.dialect, n), encode_request))
+        return next(map(Adaptation, found), None)
     if adaptation := find_minimum_adaptation(call, error):
         return adaptation
     words = reversed_path_names(error.parameter or "")

@@ -59,7 +59,6 @@ from anthropic_proxy.engine.wires.shared_notes import (
 )
 from anthropic_proxy.engine.wires.thinking import (
     SIGNATURE_PLACEHOLDERS,
-    ReasoningState,
     decode_signature,
     digest_base_url,
 )
@@ -391,7 +390,10 @@ class ChatMessageEncoder(MessageEncoder):
             if details:
                 reply.reasoning_details = details
         signed = [carry for _, carry in kept if carry.call_signature and carry.server_digest == address]
-        _write_signatures(signed, reply)
+        calls = reply.tool_calls or []
+        for carry in signed:
+            if carry.call_index < len(calls):
+                calls[carry.call_index].extra_content = {"google": {"thought_signature": carry.call_signature}}
         if not dialect.replayed_thinking_field:
             if blocks and not (dialect.replays_reasoning_details or signed):
                 self._drops_thinking = True
@@ -537,10 +539,3 @@ class OutputToolConverter:
             else:
                 converted.append(delta)
         return converted
-
-
-def _write_signatures(signed: Sequence[ReasoningState], reply: _Reply) -> None:
-    calls = reply.tool_calls or []
-    for carry in signed:
-        if carry.call_index < len(calls):
-            calls[carry.call_index].extra_content = {"google": {"thought_signature": carry.call_signature}}

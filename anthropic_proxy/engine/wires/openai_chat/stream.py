@@ -69,7 +69,7 @@ from anthropic_proxy.engine.wires.thinking import (
 )
 from anthropic_proxy.engine.wires.tool_call_repair import TextSplitter, ToolCallRepair
 from anthropic_proxy.engine.wires.tools import ToolCallIds, is_parallel_wrapper, split_wrapper
-from anthropic_proxy.errors import UnreadableReply, UpstreamError, UpstreamProtocolError
+from anthropic_proxy.errors import UnreadableReply, UpstreamError
 
 _NO_DETAILS = TokenDetails()
 _NO_TOOL_COUNTS = ServerToolCounts()
@@ -160,10 +160,8 @@ class ChatDecoder(Decoder):
         deltas: list[Delta] = []
         if self._stop is None and self._unreadable is None:
             if not (self._postponed or (self.finished and self._answered)):
-                raise UpstreamProtocolError(
-                    f"{self._provider} ended its answer before it was complete.",
-                    provider=self._provider,
-                    code="incomplete-reply",
+                raise self._call.build_protocol_error(
+                    " ended its answer before it was complete.", code="incomplete-reply"
                 )
             self._finish(self._postponed or "stop", deltas, is_last=True)
         if self._unreadable is not None:
@@ -193,7 +191,7 @@ class ChatDecoder(Decoder):
         except DECODE_ERRORS as error:
             if self._has_ended or find_bare_error(data) is not None:
                 return Chunk()
-            raise UpstreamProtocolError(f"{self._provider} sent invalid JSON.", provider=self._provider) from error
+            raise self._call.build_protocol_error(" sent invalid JSON.") from error
 
     @property
     def _has_ended(self) -> bool:
@@ -375,10 +373,9 @@ class ChatDecoder(Decoder):
             return
         self._stop_emitted = True
         usage = self._usage
-        window = self._call.context_window
-        if self._stop.reason == "max_tokens" and window is not None and usage.output_tokens is not None:
+        if self._stop.reason == "max_tokens" and usage.output_tokens is not None:
             read = (usage.input_tokens or 0) + (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)
-            if read + usage.output_tokens >= window - 1:
+            if self._call.is_window_filled(read + usage.output_tokens):
                 self._stop = Stop("model_context_window_exceeded")
         deltas.append(self._stop)
 
@@ -711,8 +708,7 @@ class ToolCallDecoder:
         if not call.name:
             name = self.repair.find_name_by_arguments(text)
             if name is None:
-                provider = self._call.provider_prefix
-                raise UpstreamProtocolError(f"{provider} sent a tool call without a name.", provider=provider)
+                raise self._call.build_protocol_error(" sent a tool call without a name.")
             self._name(call, name, name, deltas)
         if not call.held and (held := call.arguments.finish()):
             deltas.append(ToolArgs(call.key, held))
@@ -752,8 +748,7 @@ class ToolCallDecoder:
             if call is None or function.name or (fragment.id and fragment.id != call.id):
                 return None
             if (function.arguments or "").strip():
-                provider = self._call.provider_prefix
-                raise UpstreamProtocolError(f"{provider} continued a tool call that was complete.", provider=provider)
+                raise self._call.build_protocol_error(" continued a tool call that was complete.")
             return call  # the fragment adds nothing
         if fragment.id and call.id and fragment.id != call.id:
             return None

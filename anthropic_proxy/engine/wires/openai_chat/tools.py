@@ -31,11 +31,20 @@ from anthropic_proxy.engine.messages.server_blocks import (
 )
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.wires.contract import TranslatedCall
-from anthropic_proxy.engine.wires.json_schema import SchemaRules, encode_schema
+from anthropic_proxy.engine.wires.json_repair import decode_or_empty
+from anthropic_proxy.engine.wires.json_schema import SchemaRules
 from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_chat.reply import ChoiceDelta
+from anthropic_proxy.engine.wires.openai_shared import encode_function
 from anthropic_proxy.engine.wires.shared_notes import missing_setting_note
-from anthropic_proxy.engine.wires.tools import cached_encoder, cached_list_encoder, resolve_strict, tool_description
+from anthropic_proxy.engine.wires.tools import (
+    build_forced_tool_error,
+    cached_encoder,
+    cached_list_encoder,
+    list_blocked_domains,
+    name_forced_tools,
+    note_losses,
+)
 from anthropic_proxy.errors import UnsupportedFeature
 
 
@@ -92,7 +101,7 @@ def encode_tools(call: TranslatedCall[Dialect], dialect: Dialect, budget: WorkBu
             code="tools-over-chat",
         )
     if request.tool_choice is not None:
-        _choose(request.tool_choice, tools, request.tools, call, dialect)
+        _choose(request.tool_choice, tools, call, dialect)
     return tools
 
 
@@ -101,43 +110,27 @@ def _encode_functions(
     tools: Sequence[Tool], budget: WorkBudget, rules: SchemaRules, sends_strict: bool
 ) -> tuple[tuple[Raw, ...], tuple[FidelityNote, ...]]:
     encoded = [(tool, *_encode_tool(tool, budget, rules, sends_strict)) for tool in tools if is_client_tool(tool)]
-    notes = [
-        FidelityNote("approximated", f"tools.{budget.client_tool_name(tool.name)}", what)
-        for tool, _, lost in encoded
-        for what in lost
-    ]
-    return tuple(definition for _, definition, _ in encoded), tuple(notes)
+    return tuple(found for _, found, _ in encoded), note_losses(budget, ((tool, lost) for tool, _, lost in encoded))
 
 
 @cached_encoder
-def _encode_tool(tool: Tool, budget: WorkBudget, rules: SchemaRules, sends_strict: bool) -> tuple[Raw, tuple[str, ...]]:
-    parameters, qualifies, lost = encode_schema(bytes(tool.input_schema), budget, rules)
-    strict, refused = resolve_strict(tool, qualifies=qualifies, sends_strict=sends_strict)
-    function: dict[str, Any] = {"name": tool.name}
-    if description := tool_description(tool):
-        function["description"] = description
-    function["parameters"] = parameters
-    if strict:
-        function["strict"] = True
-    return Raw(msgspec.json.encode({"type": "function", "function": function})), (*lost, *refused)
+def _encode_tool(tool: Tool, budget: WorkBudget, rules: SchemaRules, sends_strict: bool) -> tuple[Raw, Sequence[str]]:
+    function, strict, losses = encode_function(tool, budget, rules, sends_strict=sends_strict)
+    form = {"strict": True} if strict else {}
+    return Raw(msgspec.json.encode({"type": "function", "function": {**function, **form}})), losses
 
 
 def offers_server_tools(call: TranslatedCall[Dialect]) -> bool:
     return not are_client_tools(call.request.tools)
 
 
-def _choose(
-    choice: ToolChoice, tools: ToolFields, asked: Sequence[Tool], call: TranslatedCall[Dialect], dialect: Dialect
-) -> None:
+def _choose(choice: ToolChoice, tools: ToolFields, call: TranslatedCall[Dialect], dialect: Dialect) -> None:
+    asked = call.request.tools
     forces = choice.type in ("any", "tool")
     forced = next((tool for tool in asked if choice.type == "tool" and tool.name == choice.name), None)
     if forced is not None and not is_client_tool(forced):
         if len(asked) > 1:
-            raise UnsupportedFeature(
-                f"tool_choice: {call.provider_prefix} cannot be forced to call its own {forced.name} if there are "
-                "other tools.",
-                code="forced-tool",
-            )
+            raise build_forced_tool_error(call, f"its own {forced.name} if there are other tools.")
         if tools.definitions:
             tools.tool_choice = "required"
         else:
@@ -146,11 +139,8 @@ def _choose(
         return
     if not tools.definitions:
         if forces:
-            name = choice.name or ", ".join(tool.name for tool in asked) or "nothing"
-            raise UnsupportedFeature(
-                f"tool_choice: {call.provider_prefix} cannot be forced to call a tool, because it supports none of "
-                f"the given tools: {name}.",
-                code="forced-tool",
+            raise build_forced_tool_error(
+                call, f"a tool, because it supports none of the given tools: {name_forced_tools(call)}."
             )
         return
     thinking = dialect.is_thinking(call.request)
@@ -216,8 +206,7 @@ class ServerToolDecoder:
 
     def __init__(self, call: TranslatedCall[Dialect]) -> None:
         self._new_id = call.new_id
-        searching = (tool for tool in call.request.tools if server_tool_kind(tool) == "web_search")
-        self._blocked = [domain for tool in searching for domain in tool.blocked_domains or ()]
+        self._blocked = list_blocked_domains(call)
         self._open: dict[int, str] = {}
         """Index of a search without a result so far → id of its call block in the reply to the client."""
         self._done: set[int] = set()
@@ -230,10 +219,10 @@ class ServerToolDecoder:
         """Return the deltas of the server tools in one chunk. Send them before the text of the chunk."""
         deltas: list[Delta] = []
         if is_present(choice_delta.executed_tools):
-            for executed in _list_of(choice_delta.executed_tools, list[_Executed]):
+            for executed in decode_or_empty(choice_delta.executed_tools, list[_Executed]):
                 deltas += self._read_executed(executed)
         if is_present(choice_delta.annotations):
-            marks = _list_of(choice_delta.annotations, list[_Annotation])
+            marks: list[_Annotation] = decode_or_empty(choice_delta.annotations, list[_Annotation])
             for result in (mark.url_citation for mark in marks):
                 if result is None or not result.url or not is_domain_allowed(result.url, (), self._blocked):
                     continue
@@ -307,10 +296,3 @@ class ServerToolDecoder:
             if result.url and is_domain_allowed(result.url, (), self._blocked):
                 shown[result.url] = SearchResultPage(result.url, result.title, result.content or "")
         return list(shown.values())
-
-
-def _list_of(raw: Raw, kind: Any) -> Any:
-    try:
-        return msgspec.json.decode(raw, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return []

@@ -17,7 +17,6 @@ from anthropic_proxy.engine.wires.contract import Decoder, TranslatedCall, Upstr
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.engine.wires.message_encoder import join_system_prompt
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
-from anthropic_proxy.errors import UpstreamProtocolError
 
 PATH = "/decisions"
 WITHOUT_DECISIONS = "drop decisions"
@@ -93,7 +92,7 @@ class DecisionDecoder(Decoder):
         try:
             decision = _decode_decision(body)
         except DECODE_ERRORS:
-            raise self._fail("invalid-reply") from None
+            raise self._call.build_protocol_error(" sent no decision.", code="invalid-reply") from None
         self._is_read = True
         deltas: list[Delta] = []
         if (used := decision.usage) is not None:
@@ -113,12 +112,8 @@ class DecisionDecoder(Decoder):
 
     def decode_end(self) -> list[Delta]:
         if not self._is_read:
-            raise self._fail("incomplete-reply")
+            raise self._call.build_protocol_error(" sent no decision.", code="incomplete-reply")
         return []
-
-    def _fail(self, code: str) -> UpstreamProtocolError:
-        provider = self._call.provider_prefix
-        return UpstreamProtocolError(f"{provider} sent no decision.", code=code, provider=provider)
 
     def flush_pending(self) -> list[Delta]:
         return []

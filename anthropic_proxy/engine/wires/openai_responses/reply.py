@@ -10,7 +10,6 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT
-from anthropic_proxy.engine.wires.json_repair import repair_json
 from anthropic_proxy.engine.wires.stated_costs import StatedCost
 
 
@@ -147,18 +146,6 @@ def decode_response(raw: Raw | bytes) -> Response:
         return _decode_response(raw)
     except msgspec.ValidationError:
         return _repaired(raw, Response())
-
-
-def decode_or_empty(raw: Raw, result_type: type[Any]) -> Any:
-    """Return an empty `result_type()` if the text is absent or cannot be decoded."""
-    if raw is ABSENT:
-        return result_type()
-    try:
-        return msgspec.json.decode(raw, type=result_type)
-    except UnicodeDecodeError:
-        return decode_or_empty(Raw(repair_json(raw)), result_type)
-    except (msgspec.DecodeError, RecursionError):
-        return result_type()
 
 
 def _repaired(data: Raw | bytes, empty: _Kind) -> _Kind:

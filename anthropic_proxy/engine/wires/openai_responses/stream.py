@@ -63,7 +63,7 @@ from anthropic_proxy.engine.wires.thinking import (
     empty_signature,
     encode_signature,
 )
-from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
+from anthropic_proxy.errors import UnreadableReply
 
 
 class OutputItemState:
@@ -186,7 +186,7 @@ class ResponsesDecoder(Decoder):
         if self._unreadable is not None:
             raise self._unreadable
         if not self._stopped:
-            raise self._broken("ended its answer before it was complete", "incomplete-reply")
+            raise self._call.build_protocol_error(" ended its answer before it was complete.", code="incomplete-reply")
         return []
 
     def flush_pending(self) -> list[Delta]:
@@ -199,12 +199,7 @@ class ResponsesDecoder(Decoder):
         try:
             return decode_or_repair(decode, data, repair)
         except DECODE_ERRORS as error:
-            raise self._broken("sent invalid JSON") from error
-
-    def _broken(self, what: str, code: str = "") -> UpstreamProtocolError:
-        return UpstreamProtocolError(
-            f"{self._call.provider_prefix} {what}.", code=code, provider=self._call.provider_prefix
-        )
+            raise self._call.build_protocol_error(" sent invalid JSON.") from error
 
     def _find(self, event: StreamEvent) -> OutputItemState:
         if event.output_index is not None:
@@ -329,7 +324,7 @@ class ResponsesDecoder(Decoder):
         if self._stopped:
             return
         if response.status is None and response.output is None and not is_present(response.error):
-            raise self._broken("sent an answer without any output")
+            raise self._call.build_protocol_error(" sent an answer without any output.")
         if is_present(response.error):
             self.usage_of_error = self._read_usage(response, deltas)
             deltas += self._fail(decode_error_object(decode_repaired(response.error)))
@@ -358,7 +353,6 @@ class ResponsesDecoder(Decoder):
         self._stopped = True
         calls = [state.tool_call for state in self._items.values() if state.tool_call is not None]
         counts = response.usage
-        window = self._call.context_window
         total = 0 if counts is None else (counts.input_tokens or 0) + (counts.output_tokens or 0)
         deltas.append(
             build_stop(
@@ -367,7 +361,7 @@ class ResponsesDecoder(Decoder):
                 reason,
                 refusal="".join(self._refusal),
                 is_cut=any(call.incomplete for call in calls),
-                fills_window=counts is not None and window is not None and total >= window - 1,
+                fills_window=counts is not None and self._call.is_window_filled(total),
             )
         )
 

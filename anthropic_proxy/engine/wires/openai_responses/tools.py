@@ -7,7 +7,6 @@ Sources for MCP: `Mcp` of the official SDK `openai` 3.51; "Remote MCP Tools" of 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -48,21 +47,25 @@ from anthropic_proxy.engine.messages.tool_arguments import ArgumentsReader, divi
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.contract import TranslatedCall
-from anthropic_proxy.engine.wires.json_schema import SchemaRules, encode_schema
+from anthropic_proxy.engine.wires.json_repair import decode_or_empty
+from anthropic_proxy.engine.wires.json_schema import SchemaRules
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
-from anthropic_proxy.engine.wires.openai_responses.reply import OutputContent, OutputItem, decode_or_empty
+from anthropic_proxy.engine.wires.openai_responses.reply import OutputContent, OutputItem
+from anthropic_proxy.engine.wires.openai_shared import encode_function
 from anthropic_proxy.engine.wires.shared_notes import missing_setting_note
 from anthropic_proxy.engine.wires.tool_call_repair import ToolCallRepair
 from anthropic_proxy.engine.wires.tools import (
     ToolCallIds,
+    build_forced_tool_error,
     cached_encoder,
     cached_list_encoder,
     is_parallel_wrapper,
-    resolve_strict,
+    list_blocked_domains,
+    name_forced_tools,
+    note_losses,
     split_wrapper,
-    tool_description,
 )
-from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature, UpstreamProtocolError
+from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 
 
 class ToolFields(Struct):
@@ -139,27 +142,17 @@ def _encode_functions(
     tools: Sequence[Tool], budget: WorkBudget, rules: SchemaRules, sends_strict: bool
 ) -> tuple[tuple[Raw, ...], tuple[FidelityNote, ...], dict[str, dict[str, str]]]:
     encoded = [(tool, *_encode_tool(tool, budget, rules, sends_strict)) for tool in tools]
-    notes = [
-        FidelityNote("approximated", f"tools.{budget.client_tool_name(tool.name)}", what)
-        for tool, _, lost in encoded
-        for what in lost
-    ]
     forced = {tool.name: {"type": "function", "name": tool.name} for tool in tools}
-    return tuple(definition for _, definition, _ in encoded), tuple(notes), forced
+    notes = note_losses(budget, ((tool, lost) for tool, _, lost in encoded))
+    return tuple(definition for _, definition, _ in encoded), notes, forced
 
 
 @cached_encoder
-def _encode_tool(tool: Tool, budget: WorkBudget, rules: SchemaRules, sends_strict: bool) -> tuple[Raw, tuple[str, ...]]:
-    """Encode a client tool. `strict` is sent even if it is false, because its default is true (API reference)."""
-    parameters, qualifies, lost = encode_schema(bytes(tool.input_schema), budget, rules)
-    strict, refused = resolve_strict(tool, qualifies=qualifies, sends_strict=sends_strict)
-    definition: dict[str, Any] = {"type": "function", "name": tool.name}
-    if description := tool_description(tool):
-        definition["description"] = description
-    definition["parameters"] = parameters
-    if sends_strict:
-        definition["strict"] = strict
-    return Raw(msgspec.json.encode(definition)), (*lost, *refused)
+def _encode_tool(tool: Tool, budget: WorkBudget, rules: SchemaRules, sends_strict: bool) -> tuple[Raw, Sequence[str]]:
+    fields, strict, losses = encode_function(tool, budget, rules, sends_strict=sends_strict)
+    # even if it is false, because its default is true (API reference)
+    form = {"strict": strict} if sends_strict else {}
+    return Raw(msgspec.json.encode({"type": "function", **fields, **form})), losses
 
 
 def _encode_search(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> dict[str, Any]:
@@ -192,11 +185,7 @@ def _choose(
     if choice.type in ("none", "auto"):
         return choice.type if offered else None
     if not offered or (choice.type == "tool" and choice.name not in offered):
-        name = choice.name or ", ".join(tool.name for tool in call.request.tools) or "nothing"
-        raise UnsupportedFeature(
-            f"tool_choice: {call.provider_prefix} cannot be forced to call a tool that it does not support: {name}.",
-            code="forced-tool",
-        )
+        raise build_forced_tool_error(call, f"a tool that it does not support: {name_forced_tools(call)}.")
     wanted = offered.get(choice.name or "")
     if choice.type == "any" or wanted is None:
         return "required"
@@ -205,11 +194,7 @@ def _choose(
     if len(offered) == 1:
         return "required"
     if not dialect.accepts_forced_server_tool:
-        raise UnsupportedFeature(
-            f"tool_choice: {call.provider_prefix} cannot be forced to call its own {wanted['type']} "
-            "if there are other tools.",
-            code="forced-tool",
-        )
+        raise build_forced_tool_error(call, f"its own {wanted['type']} if there are other tools.")
     return {"type": "allowed_tools", "mode": "required", "tools": [wanted]}
 
 
@@ -367,8 +352,7 @@ class ToolCallItemDecoder:
                 _, *others = divide_arguments(self._arguments.text + "".join(self._rest))
                 self._reader.emit_further_calls(self._key, self._name, others, deltas)
         elif item is not None:
-            provider = self._reader.provider
-            raise UpstreamProtocolError(f"{provider} sent a tool call without a name.", provider=provider)
+            raise self._reader.call.build_protocol_error(" sent a tool call without a name.")
         self._ended = True
 
 
@@ -376,7 +360,6 @@ class ToolCallContext:
     """State that all tool calls of one reply share: keys, ids, tool names, and names of MCP servers."""
 
     def __init__(self, call: TranslatedCall[Dialect]) -> None:
-        self.provider = call.provider_prefix
         self.call = call
         self._ids = ToolCallIds(call)
         self.repair = ToolCallRepair(call, names=False)
@@ -479,7 +462,11 @@ class ServerToolItemDecoder:
                 code = str(decode_or_empty(Raw(item.arguments.encode(errors="replace")), _Arguments).code)
             announced = self.start_call(code)
             outputs: list[_Output] = [decode_or_empty(raw, _Output) for raw in item.outputs or ()]
-            printed = "\n".join(filter(None, map(_output_in_words, outputs)))
+            printed = "\n".join(
+                text
+                for one in outputs
+                if (text := describe_generated_image(one.url) if one.type == "image" and one.url else one.logs)
+            )
             if item.status not in ("failed", "incomplete"):
                 return [*announced, encode_code_result(self._identifier, stdout=printed)]
             if printed:
@@ -498,12 +485,6 @@ class ServerToolItemDecoder:
         if self._is_program:
             return [encode_code_execution_error(self._identifier, "unavailable")]
         return [encode_mcp_result(self._identifier, "the answer was cut before the result", is_error=True)]
-
-
-def _output_in_words(output: _Output) -> str:
-    if output.type != "image" or not output.url:
-        return output.logs or ""
-    return describe_generated_image(output.url)
 
 
 def _in_words(error: Any) -> str:
@@ -574,6 +555,7 @@ class WebSearchDecoder:
         self._place: tuple[int, int] | None = None
         self._cited_to = 0
         self._count = 0
+        self._blocked: list[str] | None = None
         self.requires_recorded_text = False
         """True after a search. The caller must then call `record_sent_text` with all text that it sends."""
         self.buffering = False
@@ -735,12 +717,9 @@ class WebSearchDecoder:
         return [encode_citation(url, _title_of(mark), passage)] if self._shows(url) else []
 
     def _shows(self, url: str) -> bool:
+        if self._blocked is None:
+            self._blocked = list_blocked_domains(self._call)
         return is_domain_allowed(url, (), self._blocked)
-
-    @cached_property
-    def _blocked(self) -> list[str]:
-        searching = (tool for tool in self._call.request.tools if server_tool_kind(tool) == "web_search")
-        return [domain for tool in searching for domain in tool.blocked_domains or ()]
 
     def _drop_text(self, whole: str) -> bool:
         """Remove `whole` from the end of the buffer. Return False if the buffer ends with another text."""
