@@ -12,14 +12,7 @@ from anthropic_proxy.engine.advice import Problem, ProblemKind, report_problem
 from anthropic_proxy.engine.options import EngineOptions, format_origin_in_sentence, suggest_key_variable
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers.catalog import find_table_capabilities
-from anthropic_proxy.engine.providers.registry import (
-    REGION,
-    RESOURCE,
-    UNKNOWN_PROJECT,
-    AnyWireConfig,
-    Host,
-    Provider,
-)
+from anthropic_proxy.engine.providers.registry import REGION, RESOURCE, UNKNOWN_PROJECT, AnyWireConfig, Host, Provider
 
 _INHERITED = ("title", "default_url_path", "price_url", "docs_url")
 

@@ -14,12 +14,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.options import ConfiguredProvider, convert_model_pattern
 from anthropic_proxy.engine.providers.catalog import ModelCapabilities, find_table_capabilities
-from anthropic_proxy.engine.providers.hosts import (
-    UNKNOWN_HOSTS,
-    complete_host,
-    find_host_at,
-    resolve_host,
-)
+from anthropic_proxy.engine.providers.hosts import UNKNOWN_HOSTS, complete_host, find_host_at, resolve_host
 from anthropic_proxy.engine.providers.registry import (
     AnyWireConfig,
     Host,

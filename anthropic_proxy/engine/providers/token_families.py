@@ -19,10 +19,7 @@ _MODELS = tuple(
     (compile_later(pattern, most=_MAX_NAME_CHARACTERS), name)
     for pattern, name in (
         (r"claude-opus-4-7", "claude-opus-4-7"),
-        (
-            r"claude-(?:opus-4-[89]|(?:fable|mythos|opus|sonnet|haiku)-[5-9](?!\d))",
-            "claude-5",
-        ),
+        (r"claude-(?:opus-4-[89]|(?:fable|mythos|opus|sonnet|haiku)-[5-9](?!\d))", "claude-5"),
         (r"claude-(?:3|4(?:-1)?-(?:opus|sonnet)|(?:opus|sonnet)-4(?!\d|-(?:[2-9]|\d\d)(?!\d)))", "claude-4"),
         (r"claude", "claude"),
         (r"gpt-oss", "gpt-oss"),

@@ -309,8 +309,7 @@ def _normalize_name(requested: str, registry: ProviderRegistry) -> tuple[str, bo
         )
     if len(name) > MAX_NAME_LENGTH:  # names are cached and shown in errors
         raise InvalidRequest(
-            f"model: a name of {len(name)} characters is too long; the maximum is {MAX_NAME_LENGTH}.",
-            code="model-name",
+            f"model: a name of {len(name)} characters is too long; the maximum is {MAX_NAME_LENGTH}.", code="model-name"
         )
     if name[: len(_ALIAS)].lower() == _ALIAS:
         row, _ = split_prefix(name[len(_ALIAS) :], registry)

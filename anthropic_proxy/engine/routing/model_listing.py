@@ -278,11 +278,7 @@ def find_served_input(
 
 
 def _find_max_input(
-    requested: str,
-    capabilities: ModelCapabilities,
-    forecast: RouteForecast,
-    settings: EngineOptions,
-    catalog: Catalog,
+    requested: str, capabilities: ModelCapabilities, forecast: RouteForecast, settings: EngineOptions, catalog: Catalog
 ) -> tuple[int, bool]:
     """Return the largest input in tokens, and whether it is assumed."""
     own, routes = capabilities.effective_max_input, forecast.long_input_routes

@@ -38,12 +38,7 @@ if TYPE_CHECKING:
 
 
 class Transports:
-    def __init__(
-        self,
-        settings: EngineOptions,
-        *,
-        litellm_variables: dict[str, Secret] | None = None,
-    ) -> None:
+    def __init__(self, settings: EngineOptions, *, litellm_variables: dict[str, Secret] | None = None) -> None:
         self._settings = settings
         self._demo: Transport | None = None
         self._proxies = {scheme: proxy.reveal() for scheme, proxy in settings.http_proxies.items()}

@@ -14,11 +14,7 @@ from anthropic_proxy.engine.messages.loaded_tools import (
     find_unplaced_tools,
     rewrite_history,
 )
-from anthropic_proxy.engine.messages.models import (
-    CleanMessages,
-    Message,
-    MessagesRequest,
-)
+from anthropic_proxy.engine.messages.models import CleanMessages, Message, MessagesRequest
 from anthropic_proxy.engine.messages.models.tools import are_called_by_code
 from anthropic_proxy.engine.messages.preparation.cleaning import (
     clean_messages,

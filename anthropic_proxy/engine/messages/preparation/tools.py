@@ -232,8 +232,7 @@ def require_offered(choice: ToolChoice, offer: ToolOffer, limits: TargetLimits) 
         return
     listed = ", ".join(f"{tool.name or tool.type!r} ({tool.type})" for tool in forced)
     raise UnsupportedFeature(
-        f"tool_choice: '{choice.type}' forces {listed}, which {limits.provider} is not known to run",
-        code="forced-tool",
+        f"tool_choice: '{choice.type}' forces {listed}, which {limits.provider} is not known to run", code="forced-tool"
     )
 
 

@@ -210,8 +210,7 @@ class HttpResponse:
             return b""
         if isinstance(self._error, OSError):
             raise UpstreamProtocolError(
-                f"the connection was lost during the reply ({describe_os_error(self._error)})",
-                code="incomplete-reply",
+                f"the connection was lost during the reply ({describe_os_error(self._error)})", code="incomplete-reply"
             ) from self._error
         raise UpstreamProtocolError("the reply ended before it was complete", code="incomplete-reply") from self._error
 

@@ -18,10 +18,7 @@ from msgspec import Struct
 
 from anthropic_proxy.engine.efforts import REASONING_EFFORTS, nearest_effort
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
-from anthropic_proxy.engine.messages.preparation import (
-    DEFAULT_MAX_TOKENS,
-    THINKING_BUDGETS,
-)
+from anthropic_proxy.engine.messages.preparation import DEFAULT_MAX_TOKENS, THINKING_BUDGETS
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.conversation import find_disabling_edits
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect

@@ -64,11 +64,7 @@ def require_free_choice(tool_choice: bytes, missing: MissingTools, provider: str
 
 
 def find_tool_edits(
-    body: bytes,
-    tools: JsonSpan,
-    call: RelayCall[Dialect],
-    missing: MissingTools | None,
-    notes: list[FidelityNote],
+    body: bytes, tools: JsonSpan, call: RelayCall[Dialect], missing: MissingTools | None, notes: list[FidelityNote]
 ) -> list[Edit]:
     dialect, provider = call.dialect, call.provider_prefix
     edits: list[Edit] = []

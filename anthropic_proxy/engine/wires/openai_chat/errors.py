@@ -149,10 +149,7 @@ def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
     if name == _REPLAY:
         mode = "unless_off" if dialect.reasoning_mode == "if_asked" else dialect.reasoning_mode
         return structs.replace(
-            dialect,
-            replayed_thinking_field="reasoning_content",
-            thinking_replay_scope="every",
-            reasoning_mode=mode,
+            dialect, replayed_thinking_field="reasoning_content", thinking_replay_scope="every", reasoning_mode=mode
         )
     if name == SYSTEM_REMINDER and dialect.mid_conversation_system == "keep":
         return structs.replace(dialect, mid_conversation_system="remind")

@@ -57,11 +57,7 @@ from anthropic_proxy.engine.wires.shared_notes import (
     SCHEMA_AS_TOOL,
     renamed_effort_note,
 )
-from anthropic_proxy.engine.wires.thinking import (
-    SIGNATURE_PLACEHOLDERS,
-    decode_signature,
-    digest_base_url,
-)
+from anthropic_proxy.engine.wires.thinking import SIGNATURE_PLACEHOLDERS, decode_signature, digest_base_url
 
 PATH = "/chat/completions"
 

@@ -14,16 +14,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Raw
 
-from anthropic_proxy.engine.messages.deltas import (
-    Delta,
-    Stop,
-    Text,
-    Thinking,
-    ToolArgs,
-    ToolCall,
-    ToolEnd,
-    Usage,
-)
+from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present
 from anthropic_proxy.engine.messages.reply_schema import FENCE, find_json
@@ -61,12 +52,7 @@ from anthropic_proxy.engine.wires.reply_ends import (
     find_finish_kind,
     split_input_tokens,
 )
-from anthropic_proxy.engine.wires.thinking import (
-    ReasoningState,
-    digest_base_url,
-    empty_signature,
-    encode_signature,
-)
+from anthropic_proxy.engine.wires.thinking import ReasoningState, digest_base_url, empty_signature, encode_signature
 from anthropic_proxy.engine.wires.tool_call_repair import TextSplitter, ToolCallRepair
 from anthropic_proxy.engine.wires.tools import ToolCallIds, is_parallel_wrapper, split_wrapper
 from anthropic_proxy.errors import UnreadableReply, UpstreamError

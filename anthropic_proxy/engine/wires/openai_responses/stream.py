@@ -16,17 +16,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from anthropic_proxy.engine.messages.deltas import (
-    Delta,
-    Text,
-    Thinking,
-    Usage,
-)
+from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models.raw_json import is_present
-from anthropic_proxy.engine.messages.server_blocks import (
-    describe_generated_file,
-)
+from anthropic_proxy.engine.messages.server_blocks import describe_generated_file
 from anthropic_proxy.engine.wires.contract import Decoder, TranslatedCall
 from anthropic_proxy.engine.wires.failures import UpstreamFault, find_reply_end
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, decode_repaired, repair_json
@@ -58,11 +51,7 @@ from anthropic_proxy.engine.wires.reply_ends import (
     find_finish_kind,
     split_input_tokens,
 )
-from anthropic_proxy.engine.wires.thinking import (
-    ReasoningState,
-    empty_signature,
-    encode_signature,
-)
+from anthropic_proxy.engine.wires.thinking import ReasoningState, empty_signature, encode_signature
 from anthropic_proxy.errors import UnreadableReply
 
 

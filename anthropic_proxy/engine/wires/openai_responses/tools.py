@@ -12,15 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from anthropic_proxy.engine.messages.deltas import (
-    Citation,
-    Delta,
-    Text,
-    ToolArgs,
-    ToolCall,
-    ToolEnd,
-    Usage,
-)
+from anthropic_proxy.engine.messages.deltas import Citation, Delta, Text, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import McpServer, Tool, ToolChoice
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT
