@@ -217,9 +217,8 @@ def _all_cases() -> tuple[tuple[str, str, GoldenCase], ...]:
 
 
 def _api_of(case: GoldenCase) -> str:
-    wires = case.target.provider.wires | {
-        api: config for host in case.target.provider.hosts for api, config in host.wires.items()
-    }
+    hosts = case.target.provider.hosts
+    wires = {**case.target.provider.wires, **{api: config for host in hosts for api, config in host.wires.items()}}
     return next(api for api, config in wires.items() if isinstance(case.target.dialect, config.wire.dialect_type))
 
 

@@ -17,6 +17,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers.catalog import decode_table, list_vendor_tables
 from anthropic_proxy.engine.providers.registry import (
+    AnyWireConfig,
     Host,
     HostEntry,
     HostFields,
@@ -48,7 +49,7 @@ class ApiTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     like: str = ""
     """Name of the table with the fields of this API that this one does not state. "": none."""
     dialect: dict[str, Any] = {}
-    """Field of the `Dialect` → value that differs from the API of its own vendor. `_LISTS` has words for long lists."""
+    """Field of the `Dialect` → value that differs from the API of its own vendor. `_LISTS` has words for lists."""
     rules: dict[str, dict[str, Any]] = {}
     """Model patterns, with spaces between them → fields of the `Dialect` for these models, and, if they are not those
     below, `source` and `read_date`."""
@@ -74,11 +75,12 @@ class VendorTable(HostFields, frozen=True, kw_only=True, forbid_unknown_fields=T
     host_of: str = "openai"
     """Name of the provider of which the base URL setting can select the host."""
     unknown_model_capabilities: Mapping[str, tuple[str, ...]] = {}
-    chat: ApiTable | None = None
-    responses: ApiTable | None = None
-    gemini: ApiTable | None = None
-    ollama: ApiTable | None = None
-    messages: ApiTable | None = None
+    chat: dict[str, Any] | None = None
+    """`ApiTable`, as the following ones."""
+    responses: dict[str, Any] | None = None
+    gemini: dict[str, Any] | None = None
+    ollama: dict[str, Any] | None = None
+    messages: dict[str, Any] | None = None
     provider: Mapping[str, Any] | None = None
     """Fields of `Provider`. None: the table is only a host, or only for other tables."""
     retired: tuple[_Retirements, ...] = ()
@@ -112,6 +114,8 @@ _LISTS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "text_call_formats": {"all": TOOL_CALL_FORMATS},
     "thinking_tags": {"all": get_args(ThinkingTags), "opened": OPENED_THINKING_TAGS},
 }
+_LONG_LISTS = ("known_models", "extra_prefixes", "betas")
+"""Lists that are texts with spaces between their members: the TOML library takes long for each member."""
 _OF_HOST = HostFields.__struct_fields__
 _TYPES = get_type_hints(Provider)
 _PATTERNS_LINE = compile_later(r"^url_patterns = (\[.*\])$", re.MULTILINE)
@@ -152,12 +156,23 @@ def load_vendor(name: str) -> VendorTable:
 
 
 @cache
+def _load_part(name: str, api: str) -> ApiTable:
+    """Return the part of a table about one API, with the fields of the part that it names. Raises
+    `msgspec.ValidationError`.
+    """
+    return msgspec.convert(_read_part(name, api), ApiTable)
+
+
+def _read_part(name: str, api: str) -> dict[str, Any]:
+    part: dict[str, Any] = getattr(load_vendor(name), api)
+    return _merge(_read_part(part["like"], api), part) if "like" in part else part
+
+
 def _read_table(name: str) -> dict[str, Any]:
     table = decode_table(list_vendor_tables()[name])
     if like := table.get("like", "open_models"):
         table = _merge(_read_table(like), table)
-    parts = {api: part for api in _WIRES if (part := table.get(api)) is not None and part.get("like")}
-    return {**table, **{api: _merge(_read_table(part["like"])[api], part) for api, part in parts.items()}}
+    return table
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -176,7 +191,7 @@ def _build_selectable_host(name: str) -> Host:
 def _build_host(name: str) -> Host:
     table = load_vendor(name)
     return Host(
-        wires={api: build_config(name, api) for api in _WIRES if getattr(table, api) is not None},
+        wires=_Wires(name, [api for api in _WIRES if getattr(table, api) is not None]),
         retired_models={
             model: RetiredModel(
                 retired_on=day,
@@ -193,9 +208,28 @@ def _build_host(name: str) -> Host:
     )
 
 
-def build_config(name: str, api: str) -> WireConfig[Any]:
+class _Wires(Mapping[str, AnyWireConfig]):
+    """The APIs of a table, each built at its first use: most providers are never called."""
+
+    def __init__(self, name: str, apis: Sequence[str]) -> None:
+        self._name, self._apis = name, apis
+
+    def __getitem__(self, api: str) -> AnyWireConfig:
+        if api not in self._apis:
+            raise KeyError(api)
+        return build_config(self._name, api)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._apis)
+
+    def __len__(self) -> int:
+        return len(self._apis)
+
+
+@cache
+def build_config(name: str, api: str) -> AnyWireConfig:
     """Return the configuration for one API of a table."""
-    wire, part = _WIRES[api], getattr(load_vendor(name), api)
+    wire, part = _WIRES[api], _load_part(name, api)
     own = {"signature_tag": name} if api == "chat" else {}
     return WireConfig(
         wire=wire,
@@ -209,15 +243,21 @@ def build_config(name: str, api: str) -> WireConfig[Any]:
 
 
 def _decode_fields(fields: dict[str, Any], wire: Wire[Any, Any]) -> dict[str, Any]:
-    lists = {name: _LISTS[name][word] for name, word in fields.items() if name in _LISTS and isinstance(word, str)}
-    return decode_dialect_fields({**fields, **lists}, wire.dialect_type)
+    found = {name: _split(name, value) for name, value in fields.items()}
+    return decode_dialect_fields(found, wire.dialect_type)
+
+
+def _split(name: str, value: Any) -> Any:
+    """Return the list that a text stands for, and any other value."""
+    if name in _LONG_LISTS and isinstance(value, str):
+        return value.split()
+    return _LISTS[name][value] if name in _LISTS and isinstance(value, str) else value
 
 
 @cache
 def build_rules(name: str, api: str) -> tuple[ModelRule, ...]:
     """Return the rules of a table for the models of one API, the shared ones first."""
-    table = load_vendor(name)
-    part: ApiTable = getattr(table, api)
+    table, part = load_vendor(name), _load_part(name, api)
     rules = [rule for other in part.shared_rules for rule in build_rules(other, api)]
     for patterns, fields in part.rules.items():
         of_rule = {"source": part.source or table.source, "read_date": part.read_date or table.read_date, **fields}
@@ -235,7 +275,7 @@ def _build_provider(name: str) -> Provider:
         "base_url_variable": f"{prefix}_BASE_URL" if prefix else None,
         "other_hosts": tuple(one for one in names if one != urlsplit(host.base_url).hostname),
         **{field: getattr(host, field) for field in Host.__struct_fields__},
-        **{field: msgspec.convert(value, _TYPES[field]) for field, value in given.items()},
+        **{field: msgspec.convert(_split(field, value), _TYPES[field]) for field, value in given.items()},
     }
     if not host.key_header:
         del fields["key_header"], fields["key_scheme"]
