@@ -258,7 +258,15 @@ def compile_conditions(route: ConfiguredRoute) -> tuple[Condition, ...]:
         if (texts := list_condition_texts(getattr(when, name)))
     ]
     if kinds := list_condition_texts(when.request):
-        found.append(_compile_kinds(kinds))
+        chosen = frozenset(kinds)
+        found.append(
+            Condition(
+                "request",
+                f"a request of the kind {join_with_or(kinds)}",
+                lambda facts: facts.purpose.kind in chosen,
+                lambda facts: f"the kind is {facts.purpose.kind or 'unknown'}",
+            )
+        )
     for header, value in (when.header or {}).items():
         found.append(_compile_header(header.lower(), list_condition_texts(value)))
     if list_condition_texts(when.time) or list_condition_texts(when.weekdays):
@@ -318,16 +326,6 @@ def _compile_name(name: str, texts: Sequence[str]) -> Condition:
         return f"the {name} is {text}" if (text := read(facts)) else f"there is no {name}"
 
     return Condition(name, f"{name} {join_with_or(texts)}", lambda facts: matches(read(facts)), describe_value)
-
-
-def _compile_kinds(kinds: Sequence[str]) -> Condition:
-    chosen = frozenset(kinds)
-    return Condition(
-        "request",
-        f"a request of the kind {join_with_or(kinds)}",
-        lambda facts: facts.purpose.kind in chosen,
-        lambda facts: f"the kind is {facts.purpose.kind or 'unknown'}",
-    )
 
 
 def _compile_header(name: str, texts: Sequence[str]) -> Condition:

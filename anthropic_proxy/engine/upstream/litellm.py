@@ -309,7 +309,12 @@ def decode_exception(error: Exception) -> LiteLLMFailure:
     if isinstance(inner, Exception) and hasattr(inner, "status_code"):
         error = inner
     classes = {kind.__name__ for kind in type(error).__mro__}
-    text = _remove_advice(_CLASSES.sub("", (getattr(error, "message", "") or str(error))[:_READ_CHARACTERS], count=1))
+    text = _CLASSES.sub("", (getattr(error, "message", "") or str(error))[:_READ_CHARACTERS], count=1)
+    if (advice := _ADVICE.search(text)) is not None:
+        text = text[: advice.start()].rstrip()
+        if advice["option"]:
+            text = text.removesuffix(".")
+    text = text.strip()
     error_object = _find_body(error, text)
     unsupported = _UNSUPPORTED.search(text)
     code = next((code for name, code in _CODES.items() if name in classes), None)
@@ -334,14 +339,6 @@ def decode_exception(error: Exception) -> LiteLLMFailure:
         headers=headers,
         connection_error=connection_error,
     )
-
-
-def _remove_advice(text: str) -> str:
-    if (advice := _ADVICE.search(text)) is not None:
-        text = text[: advice.start()].rstrip()
-        if advice["option"]:
-            text = text.removesuffix(".")
-    return text.strip()
 
 
 def encode_error_body(failure: LiteLLMFailure) -> bytes:

@@ -104,21 +104,17 @@ class DnsCachingDialer:
         """If the connection was refused and all tried addresses are private, the error is `LocalConnectionRefused`."""
         infos: Sequence[AddressInfo] = ()
         try:
-            infos = await self._find_addresses(origin)
+            loop = asyncio.get_running_loop()
+            expires_at, infos = self._addresses.get(origin, (0.0, infos))
+            if expires_at <= loop.time():
+                infos = await NAMES.find_addresses(origin.host, origin.port)
+                self._addresses[origin] = (loop.time() + DNS_CACHE_SECONDS, infos)
             return await connect_first(infos, _new_socket, delay_seconds=HAPPY_EYEBALLS_DELAY_SECONDS)
         except (OSError, asyncio.CancelledError) as error:
             self._addresses.pop(origin, None)  # the host may have moved; a connection that takes too long is cancelled
             if is_local_connection_refused(error, [info[4][0] for info in infos]):
                 raise LocalConnectionRefused(errno.ECONNREFUSED, str(error)) from error
             raise
-
-    async def _find_addresses(self, origin: Origin) -> Sequence[AddressInfo]:
-        loop = asyncio.get_running_loop()
-        expires_at, infos = self._addresses.get(origin, (0.0, ()))
-        if expires_at <= loop.time():
-            infos = await NAMES.find_addresses(origin.host, origin.port)
-            self._addresses[origin] = (loop.time() + DNS_CACHE_SECONDS, infos)
-        return infos
 
 
 async def open_socket(host: str, port: int) -> socket.socket:

@@ -54,7 +54,12 @@ class NameLookups:
         """
         infos = find_known_addresses(host)
         if infos is None:
-            infos = await self._wait(self._start(host, port))
+            lookup = self._start(host, port)
+            try:
+                async with asyncio.timeout(max(lookup.started_at + MAX_LOOKUP_SECONDS - time.monotonic(), 0)):
+                    infos = await asyncio.wrap_future(lookup.infos)
+            except TimeoutError:
+                raise NameServerSilent("the look-up of the host name has no answer") from None
         return [(*info[:4], (info[4][0], port, *info[4][2:])) for info in infos]
 
     def _start(self, host: str, port: int) -> _Lookup:
@@ -89,14 +94,6 @@ class NameLookups:
     def _end(self, host: str) -> None:
         with self._lock:
             del self._running[host]
-
-    @staticmethod
-    async def _wait(lookup: _Lookup) -> Sequence[AddressInfo]:
-        try:
-            async with asyncio.timeout(max(lookup.started_at + MAX_LOOKUP_SECONDS - time.monotonic(), 0)):
-                return await asyncio.wrap_future(lookup.infos)
-        except TimeoutError:
-            raise NameServerSilent("the look-up of the host name has no answer") from None
 
 
 NAMES = NameLookups()
