@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from anthropic_proxy.engine.engine import new_id
 from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.routing.model_listing import list_models
@@ -144,3 +146,15 @@ async def test_a_reload_keeps_the_efforts_of_conversations(tmp_path: Path) -> No
         assert after["input"][: len(before["input"])] == before["input"]
         await services.close()
         await reloaded.close()
+
+
+def test_new_ids_differ_and_are_in_the_order_of_time() -> None:
+    """A database then adds the ids of requests at one place of its index."""
+    before = time.time()
+    ids = [new_id("req_") for _ in range(1_000)]
+    assert len({*ids}) == len(ids)
+    assert {len(one) for one in ids} == {len("req_") + 24}
+    assert len(new_id("toolu_px")) == len("toolu_") + 24
+    times = [int(one.removeprefix("req_")[:10], 16) / 256 for one in ids]
+    assert times == sorted(times)
+    assert before - 1 <= times[0] <= times[-1] <= time.time()

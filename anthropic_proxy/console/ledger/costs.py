@@ -160,14 +160,14 @@ class CostCalculator:
         if (
             len(receipt.attempts) < 2
             and not receipt.billed_searches
-            and not normalize_service_tier(receipt.service_tier)
+            and not (receipt.service_tier and normalize_service_tier(receipt.service_tier))
         ):
             # almost all requests: one call to a provider, without searches, in the normal service tier
             if not _has_tokens(receipt):
                 return Cost(0, 0, "")
             price, requested = self._find_prices(receipt)
             listed = None if requested is None else requested.calculate_cost(receipt)
-            if stated := _accept_stated(price, receipt.stated_cost, receipt):
+            if receipt.stated_cost and (stated := _accept_stated(price, receipt.stated_cost, receipt)):
                 return Cost(stated, stated if requested is not None and requested == price else listed, _STATED)
             if price is None:
                 return Cost(None, listed, "")

@@ -49,9 +49,9 @@ _SQLITE_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name N
 _MIGRATION_LOCK = 0x616E7468
 """Number of the PostgreSQL advisory lock that a process holds during a migration, so that only one process migrates."""
 MAX_ROWS_PER_STATEMENT = 100
-_SQLITE_ROWS_PER_STATEMENT = 20
+_SQLITE_ROWS_PER_STATEMENT = (50, 10, 1)
 """sqlite3 releases the interpreter for each statement, and waits for it while requests are served. With more rows, a
-statement takes as much CPU time per row."""
+statement takes as much CPU time per row. Each size is a prepared statement, which needs memory."""
 
 
 class NewerSchemaError(Exception):
@@ -286,14 +286,15 @@ class Connection:
 
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """The database may reject a row. The caller then rolls back the transaction."""
-        size = MAX_ROWS_PER_STATEMENT if self.is_postgres else _SQLITE_ROWS_PER_STATEMENT
-        for start in range(0, len(rows), size):
-            values = rows[start : start + size]
-            if self.is_postgres or len(values) == size:
-                insertion = _build_insertion(table, tuple(columns), len(values), is_postgres=self.is_postgres)
-                self.execute(insertion, list(chain.from_iterable(values)))
-            else:  # each statement that SQLite has prepared needs memory, so not one for each number of rows
-                self.execute_many(_build_insertion(table, tuple(columns), 1, is_postgres=False), values)
+        start = 0
+        while left := len(rows) - start:
+            if self.is_postgres:
+                size = min(left, MAX_ROWS_PER_STATEMENT)
+            else:
+                size = next(size for size in _SQLITE_ROWS_PER_STATEMENT if size <= left)
+            insertion = _build_insertion(table, tuple(columns), size, is_postgres=self.is_postgres)
+            self.execute(insertion, list(chain.from_iterable(rows[start : start + size])))
+            start += size
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

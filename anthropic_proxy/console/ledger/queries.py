@@ -17,7 +17,7 @@ from msgspec import Struct, structs
 from sqlalchemy import BigInteger, ColumnElement, Connection, Table, Text, and_, case, cast, func, select
 
 from anthropic_proxy.console.ledger.forecasts import PeriodBounds, PeriodUse
-from anthropic_proxy.console.ledger.histograms import Histogram, encode_histogram, find_bucket, sum_encoded_histograms
+from anthropic_proxy.console.ledger.histograms import Histogram, count_buckets, encode_histogram, sum_encoded_histograms
 from anthropic_proxy.console.ledger.periods import (
     MAX_UTC_SECONDS,
     RequestSelection,
@@ -435,7 +435,7 @@ def _list_times(connection: Connection, source: _Source, quantity: str) -> Colum
 def _encode_times(source: _Source, times: str | None) -> str:
     if not times or source.table is not requests:
         return times or ""
-    return encode_histogram(Counter(map(find_bucket, map(int, times.split())))).hex()
+    return encode_histogram(count_buckets(map(int, times.split()))).hex()
 
 
 class LedgerExtent(Struct, frozen=True):

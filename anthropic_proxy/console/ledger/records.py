@@ -9,10 +9,9 @@ missing. Money is in nano-dollars, a duration in microseconds, and a time in mic
 
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
 import msgspec
 from msgspec import Struct, structs
@@ -300,26 +299,18 @@ MAX_LABEL_CHARACTERS = 200
 MAX_ERROR_CHARACTERS = 2_000
 _REJECTED_CLIENTS = frozenset({"authentication_error", "permission_error"})
 """Types of errors of requests by clients without access to the proxy."""
-_LABELS = {
-    "key_label": "client.name",
-    "owner": "client.owner",
-    "team": "client.team",
-    **{name: name for name in ("project", "session", "agent", "user_agent", "method", "path", "requested_model")},
-    **{name: name for name in ("provider", "prefix", "model", "route", "route_reason")},
-    **{name: name for name in ("outcome", "error_type", "error_code", "kind", "agent_type", "prompt_id", "parent")},
-}
-"""Field of `StoredRequest` → attribute of the receipt, for short texts."""
-_read_labels = attrgetter(*_LABELS.values())
+_LABELS = (
+    *("key_label", "owner", "team", "project", "session", "agent", "user_agent", "method", "path", "requested_model"),
+    *("provider", "prefix", "model", "route", "route_reason", "outcome", "error_type", "error_code", "kind"),
+    *("agent_type", "prompt_id", "parent"),
+)
+"""Fields of `StoredRequest` with short texts."""
 _HIDDEN_COLUMNS = frozenset({*HOURLY_KEYS, *SESSION_KEYS, "agent", "prompt_id"}) - {"key_label", "outcome_class"}
 """Columns that are "" in the rows of clients without access: each new value would add a row to the sums."""
 _MAX_CACHED, _MAX_CACHED_CHARACTERS = 1_000, 1_000
 """Maximum number of each kind of text that the builder of rows keeps, and of the characters of one."""
-_read_tokens = attrgetter(*TokenCounts.__struct_fields__)
-_read_texts = attrgetter(
-    *("error", "failed_attempts", "fidelity.notes", "adaptations", "prefix_change", "checks", "tool_times"),
-    "inspections",
-)
-"""What few requests have: their texts, and lists that are stored as texts."""
+_copy = cast(Callable[[StoredRequest], StoredRequest], attrgetter("__copy__")(StoredRequest))
+"""`copy.copy` without the search for a function."""
 _NO_TEXTS: Sequence[str] = ()
 _MAX_COUNT = (2**63 - 1) >> 16
 """Maximum stored number of tokens or nano-dollars."""
@@ -333,6 +324,43 @@ def is_rejected_by_limit(row: StoredRequest) -> bool:
     return row.error_type in ("rate_limit_error", "billing_error") and not row.provider and row.outcome_class == "error"
 
 
+def _list_labels(receipt: Receipt) -> tuple[str, ...]:
+    """Return the texts of `_LABELS`."""
+    client = receipt.client
+    return (  # for each request, so without a loop over the names
+        client.name,
+        client.owner,
+        client.team,
+        receipt.project,
+        receipt.session,
+        receipt.agent,
+        receipt.user_agent,
+        receipt.method,
+        receipt.path,
+        receipt.requested_model,
+        receipt.provider,
+        receipt.prefix,
+        receipt.model,
+        receipt.route,
+        receipt.route_reason,
+        receipt.outcome,
+        receipt.error_type,
+        receipt.error_code,
+        receipt.kind,
+        receipt.agent_type,
+        receipt.prompt_id,
+        receipt.parent,
+    )
+
+
+def _has_texts(receipt: Receipt) -> bool:
+    """Return True if the request has what few requests have: texts, and lists that are stored as texts."""
+    return bool(
+        (receipt.error or receipt.failed_attempts or receipt.fidelity.notes or receipt.adaptations)
+        or (receipt.prefix_change or receipt.checks or receipt.tool_times or receipt.inspections)
+    )
+
+
 class RowBuilder:
     def __init__(self, secrets: Sequence[str]) -> None:
         self._secrets = secrets
@@ -343,13 +371,15 @@ class RowBuilder:
         """Texts that are stored as they are, such as names of models and tools."""
 
     def build(self, receipt: Receipt, cost: Cost) -> StoredRequest:
-        names = _read_labels(receipt)
-        row = copy(self._labeled.get(names) or self._build_labeled(names))
-        tokens = _read_tokens(receipt)
-        if min(tokens) < 0 or max(tokens) > _MAX_COUNT:
-            tokens = tuple(map(_limit, tokens))
-        row.input_tokens, row.cache_read_tokens, row.cache_write_tokens = tokens[:3]
-        row.cache_write_1h_tokens, row.output_tokens, row.thinking_tokens = tokens[3:]
+        names = _list_labels(receipt)
+        row = _copy(self._labeled.get(names) or self._build_labeled(names))
+        row.input_tokens, row.output_tokens = _limit(receipt.input_tokens), _limit(receipt.output_tokens)
+        if receipt.cache_read_tokens or receipt.cache_write_tokens:
+            row.cache_read_tokens = _limit(receipt.cache_read_tokens)
+            row.cache_write_tokens = _limit(receipt.cache_write_tokens)
+            row.cache_write_1h_tokens = _limit(receipt.cache_write_1h_tokens)
+        if receipt.thinking_tokens:
+            row.thinking_tokens = _limit(receipt.thinking_tokens)
         attempts, blocks, texts = receipt.attempts, receipt.blocks, _NO_TEXTS
         times: Sequence[str] = (
             _json(build_attempt_times(attempts)),
@@ -358,7 +388,7 @@ class RowBuilder:
         words = [name for _, name, _, _ in blocks]
         for attempt in attempts:
             words += attempt.model, attempt.error
-        if any(_read_texts(receipt)):
+        if _has_texts(receipt):
             texts = self._encode_texts(receipt)
             words += texts
         if not self._sound_texts.issuperset(words):
@@ -399,7 +429,6 @@ class RowBuilder:
 
     @staticmethod
     def _encode_texts(receipt: Receipt) -> Sequence[str]:
-        """Return the texts of a request in the order of `_read_texts`."""
         change = receipt.prefix_change
         return (
             receipt.error,

@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Struct
-from msgspec.structs import astuple
+from msgspec import Struct, structs
 
 from anthropic_proxy.console.ledger.contents import ContentRow, build_content_rows
 from anthropic_proxy.console.ledger.costs import CurrentCosts
@@ -40,10 +39,14 @@ from anthropic_proxy.console.ledger.database import (
 from anthropic_proxy.console.ledger.histograms import add_histogram, count_buckets, decode_histogram, encode_histogram
 from anthropic_proxy.console.ledger.receipt_queue import ReceiptQueue
 from anthropic_proxy.console.ledger.records import (
+    HOURLY_KEYS,
+    SESSION_KEYS,
     FacetLimits,
     RequestCounts,
     RowBuilder,
     StoredRequest,
+    UsageSums,
+    add_up,
     decode_attempt_times,
     is_rejected_by_limit,
 )
@@ -59,6 +62,7 @@ from anthropic_proxy.plugins import Cost, Receipt
 _HISTOGRAMS = ("first_token_histogram", "duration_histogram")
 _COUNTED = RequestCounts.__struct_fields__
 _read_counted = attrgetter(*_COUNTED)
+_read_facets = attrgetter(*dict.fromkeys((*HOURLY_KEYS, *SESSION_KEYS)))
 _NEXT_CALL = "],["
 """Text between two calls to providers in the column `attempt_times`."""
 
@@ -89,59 +93,71 @@ _read_hourly, _read_session_hours = itemgetter(*HOURLY.columns), itemgetter(*SES
 _read_hourly_key = itemgetter(*HOURLY.key)
 
 
-def add_hourly_sums(connection: Connection, rows: Iterable[StoredRequest], instance: str) -> None:
-    """No other transaction may change the same rows meanwhile, because their histograms are read, added up and written
-    again. So on PostgreSQL, each writing process has rows of its own, with its id as `instance`; on SQLite, it is "".
+def add_sums(connection: Connection, rows: Iterable[StoredRequest], instance: str) -> None:
+    """Add requests to both tables of sums.
+
+    No other transaction may change the same rows of `hourly` meanwhile, because their histograms are read, added up and
+    written again. So on PostgreSQL, each writing process has rows of its own, with its id as `instance`; on SQLite, it
+    is "".
     """
+    alike: dict[tuple[Any, ...], list[StoredRequest]] = {}
+    for row in rows:
+        alike.setdefault((row.started_at // MICROSECONDS_PER_HOUR, *_read_facets(row)), []).append(row)
+    groups = [(_sum_up(group), group) for group in alike.values()]
     added = []
-    for sums, group in _sum_groups(HOURLY, rows, instance):
+    for sums, group in _merge_groups(HOURLY, groups, instance):
         first_tokens = [row.first_token for row in group if row.first_token is not None]
-        sums["duration"] = sum(row.duration for row in group)
+        durations = [row.duration for row in group]
+        sums["duration"] = sum(durations)
         sums["first_token_sum"], sums["first_token_count"] = sum(first_tokens), len(first_tokens)
-        histograms = count_buckets(first_tokens), count_buckets(row.duration for row in group)
         found = connection.query(_FIND_HISTOGRAMS, _read_hourly_key(sums))
         stored = found[0] if found else (None, None)
-        for name, histogram, data in zip(_HISTOGRAMS, histograms, stored, strict=True):
+        for name, times, data in zip(_HISTOGRAMS, (first_tokens, durations), stored, strict=True):
+            histogram = count_buckets(times)
             if data is not None:
                 add_histogram(histogram, decode_histogram(data))
             sums[name] = encode_histogram(histogram)
         added.append(_read_hourly(sums))
     connection.execute_many(_ADD_TO_HOURLY, added)
-
-
-def add_session_sums(connection: Connection, rows: Iterable[StoredRequest], instance: str) -> None:
     added = []
-    for sums, group in _sum_groups(SESSION_HOURS, rows, instance):
+    for sums, group in _merge_groups(SESSION_HOURS, groups, instance):
         times = [row.started_at for row in group]
         sums |= {"max_context": max(map(_find_context, group)), "started_at": min(times), "last_at": max(times)}
         added.append(_read_session_hours(sums))
     connection.execute_many(_ADD_TO_SESSION_HOURS, added)
 
 
-def _sum_groups(
-    table: TableDefinition, rows: Iterable[StoredRequest], instance: str
+def _sum_up(group: Sequence[StoredRequest]) -> UsageSums:
+    outcomes = [row.outcome_class for row in group]
+    costs = [row.cost for row in group if row.cost is not None]
+    requested = [row.requested_cost for row in group if row.requested_cost is not None]
+    return UsageSums(
+        **dict(zip(_COUNTED, map(sum, zip(*map(_read_counted, group), strict=True)), strict=True)),
+        requests=len(group),
+        errors=outcomes.count("error"),
+        cancelled=outcomes.count("cancelled"),
+        cost=sum(costs),
+        unknown_cost_requests=len(group) - len(costs),
+        requested_cost=sum(requested),
+        unknown_requested_cost_requests=len(group) - len(requested),
+    )
+
+
+def _merge_groups(
+    table: TableDefinition, groups: Sequence[tuple[UsageSums, Sequence[StoredRequest]]], instance: str
 ) -> Iterator[tuple[dict[str, Any], list[StoredRequest]]]:
     """Yield keys and sums of each row for `table`, and the requests in it, in the order of the keys."""
     read_key = attrgetter(*SUM_TABLES[table.name])
-    groups: dict[tuple[Any, ...], list[StoredRequest]] = {}
-    for row in rows:
-        groups.setdefault((row.started_at // MICROSECONDS_PER_HOUR, instance, *read_key(row)), []).append(row)
-    for key, group in sorted(groups.items(), key=itemgetter(0)):
-        outcomes = [row.outcome_class for row in group]
-        costs = [row.cost for row in group if row.cost is not None]
-        requested = [row.requested_cost for row in group if row.requested_cost is not None]
-        sums = {
-            **dict(zip(("hour", "instance", *SUM_TABLES[table.name]), key, strict=True)),
-            **dict(zip(_COUNTED, map(sum, zip(*map(_read_counted, group), strict=True)), strict=True)),
-            "requests": len(group),
-            "errors": outcomes.count("error"),
-            "cancelled": outcomes.count("cancelled"),
-            "cost": sum(costs),
-            "unknown_cost_requests": len(group) - len(costs),
-            "requested_cost": sum(requested),
-            "unknown_requested_cost_requests": len(group) - len(requested),
-        }
-        yield sums, group
+    merged: dict[tuple[Any, ...], list[tuple[UsageSums, Sequence[StoredRequest]]]] = {}
+    for group in groups:
+        first = group[1][0]
+        merged.setdefault((first.started_at // MICROSECONDS_PER_HOUR, instance, *read_key(first)), []).append(group)
+    for key, members in sorted(merged.items(), key=itemgetter(0)):
+        sums = add_up(sums for sums, _ in members)
+        yield (
+            {**dict(zip(table.key, key, strict=True)), **structs.asdict(sums)},
+            [row for _, group in members for row in group],
+        )
 
 
 def _find_context(row: StoredRequest) -> int:
@@ -361,10 +377,9 @@ class LedgerWriter:
             rows = [row for row in rows if row.id not in known]
         stored = [row for row in rows if not is_rejected_by_limit(row) or self._is_new_rejection(row)]
         if stored:
-            connection.insert("requests", StoredRequest.__struct_fields__, list(map(astuple, stored)))
+            connection.insert("requests", StoredRequest.__struct_fields__, list(map(structs.astuple, stored)))
         if rows:
-            add_hourly_sums(connection, rows, self._instance)
-            add_session_sums(connection, rows, self._instance)
+            add_sums(connection, rows, self._instance)
         if texts := [text for row in stored for text in self._texts.get(row.id, ())]:
             connection.insert("contents", tuple(CONTENTS.columns), list(map(_read_content, texts)))
 

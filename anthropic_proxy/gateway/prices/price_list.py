@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
-from math import lcm
+from math import gcd, lcm
 from types import ModuleType
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -90,10 +90,14 @@ class Rates(Struct, frozen=True, dict=True):
 
     @cached_property
     def integer_ratios(self) -> tuple[tuple[int, ...], int]:
-        """The first item has the numerators in the order of the fields, the second item is the denominator."""
+        """Nano-dollars per token: the numerators in the order of the fields, and their denominator."""
         ratios = [each.as_integer_ratio() for each in astuple(self)]
         scale = lcm(*(denominator for _, denominator in ratios))
-        return tuple(numerator * (scale // denominator) for numerator, denominator in ratios), scale
+        rates = [
+            _NANO_DOLLARS_PER_MICRO_DOLLAR * numerator * (scale // denominator) for numerator, denominator in ratios
+        ]
+        common = gcd(scale, *rates)
+        return tuple(rate // common for rate in rates), scale // common
 
 
 class Price(Struct, frozen=True, kw_only=True):
@@ -148,16 +152,12 @@ class Price(Struct, frozen=True, kw_only=True):
                 if context > above:
                     rates = surcharged
         (plain, read, written, output, thinking, kept), scale = rates.integer_ratios
-        thoughts = min(tokens.thinking_tokens, tokens.output_tokens)
-        long = min(tokens.cache_write_1h_tokens, tokens.cache_write_tokens)
-        scaled = _NANO_DOLLARS_PER_MICRO_DOLLAR * (
-            tokens.input_tokens * plain
-            + tokens.cache_read_tokens * read
-            + (tokens.cache_write_tokens - long) * written
-            + long * kept
-            + (tokens.output_tokens - thoughts) * output
-            + thoughts * thinking
-        )
+        scaled = tokens.input_tokens * plain + tokens.output_tokens * output
+        if tokens.cache_read_tokens or tokens.cache_write_tokens:
+            long = min(tokens.cache_write_1h_tokens, tokens.cache_write_tokens)
+            scaled += tokens.cache_read_tokens * read + (tokens.cache_write_tokens - long) * written + long * kept
+        if tokens.thinking_tokens:
+            scaled += min(tokens.thinking_tokens, tokens.output_tokens) * (thinking - output)
         return (2 * scaled + scale) // (2 * scale)  # rounded half up
 
     def calculate_max_cost(self, max_input_tokens: int, max_output_tokens: int) -> int:
