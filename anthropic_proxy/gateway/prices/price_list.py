@@ -5,7 +5,7 @@ Prices in `anthropic-proxy.toml` take precedence. Models of Ollama, and of a ser
 its network, are free. The model list of a server, which is newer, precedes the package; `models.toml` has prices of
 vendors that the package does not know. Anyone may run a server, so its list must be similar to the published price, if
 there is one, and without one no budget counts it (`Price.is_unconfirmed`). The package is optional, and its data needs
-4 MiB, so it is loaded at the first search for a price.
+3 MiB, so it is loaded at the first search for a price.
 """
 
 import threading
