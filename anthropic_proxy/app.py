@@ -349,6 +349,9 @@ class App:
             if plugin.telemetry_counts is not None:
                 for result, number in plugin.telemetry_counts().items():
                     now.replace(metrics.TELEMETRY_REQUESTS, number, (result,))
+            if plugin.telemetry_drops is not None:
+                for person, number in plugin.telemetry_drops().items():
+                    now.replace(metrics.TELEMETRY_DROPS, number, (person,))
             if plugin.budget_uses is not None:
                 for budget, share in plugin.budget_uses().items():
                     now.replace(metrics.BUDGET_USED_RATIO, share, budget)

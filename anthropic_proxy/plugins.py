@@ -379,6 +379,8 @@ class Route(Struct, frozen=True, kw_only=True):
 
     A sign-in page needs this if the proxy has a key.
     """
+    decompresses: bool = False
+    """True if `respond` itself reads bodies with a `content-encoding`. Otherwise they are rejected with 415."""
 
 
 class HttpReply(Struct, frozen=True):
@@ -567,6 +569,8 @@ class Plugin(Struct, kw_only=True):
     telemetry_counts: Callable[[], Mapping[str, int]] | None = None
     """Returns the requests with telemetry of clients since the start, for `/metrics`: `forwarded` and `dropped`. None:
     the plugin accepts none."""
+    telemetry_drops: Callable[[], Mapping[str, int]] | None = None
+    """Returns those that were dropped, by person, for `/metrics`. None: the plugin accepts none."""
     start: Callable[[Gateway], Awaitable[None]] | None = None
     """Async function that is called once per worker process before its first request. None: nothing to start."""
     stop: Callable[[], Awaitable[None]] | None = None

@@ -9,6 +9,7 @@ from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.gateway.telemetry.metrics import (
     BUDGET_USED_RATIO,
     FAMILIES,
+    TELEMETRY_DROPS,
     TELEMETRY_REQUESTS,
     MetricsSnapshot,
     MetricsTotals,
@@ -52,6 +53,7 @@ async def real_page() -> str:
             totals.snapshot.replace(family, 0)
     totals.snapshot.replace(BUDGET_USED_RATIO, 0.8, ("key", "ci", "usd", "day", "", "hard"))
     totals.snapshot.replace(TELEMETRY_REQUESTS, 1, ("forwarded",))
+    totals.snapshot.replace(TELEMETRY_DROPS, 1, ("ann",))
 
     async def collect() -> tuple[MetricsSnapshot, int]:
         return totals.snapshot, 0

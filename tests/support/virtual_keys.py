@@ -36,10 +36,10 @@ def create_key(administration: KeyAdministration, key: VirtualKey) -> tuple[Virt
     return outcome.key, outcome.text
 
 
-def store_key(directory: Path, rules: Rules, team: str = "") -> str:
-    """Store the key `ci` in the database of `running_app`, and return its text."""
+def store_key(directory: Path, rules: Rules, team: str = "", *, label: str = "ci", owner: str = "") -> str:
+    """Store a key in the database of `running_app`, and return its text."""
     connection = open_for_writing(Settings(data_directory=directory / "anthropic-proxy"))
-    key = VirtualKey(id="", label="ci", team=team, rules=rules)
+    key = VirtualKey(id="", label=label, owner=owner, team=team, rules=rules)
     _, text = create_key(KeyAdministration(connection, "test"), key)
     connection.close()
     return text

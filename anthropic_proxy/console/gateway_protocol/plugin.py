@@ -57,6 +57,7 @@ def open_plugin(settings: Settings) -> Plugin:
         routes=[*protocol.access.api.routes, *protocol.list_routes()],
         budget_uses=protocol.access.budget_uses,
         telemetry_counts=protocol.count_telemetry,
+        telemetry_drops=protocol.count_telemetry_drops,
         start=protocol.start,
         stop=protocol.stop,
     )
@@ -89,12 +90,18 @@ class _GatewayProtocol:
     def count_telemetry(self) -> Mapping[str, int]:
         return self._telemetry.counts
 
+    def count_telemetry_drops(self) -> Mapping[str, int]:
+        return self._telemetry.dropped
+
     def list_routes(self) -> Sequence[Route]:
         return [
             self._build_route(managed_settings.PATH, self._send_managed_settings),
             self._build_route(usage.PATH, self._send_usage),
             self._build_route(_BOOTSTRAP_PATH, _refuse_desktop),
-            *(self._build_route(path, self._telemetry.accept, "POST") for path in telemetry_relay.PATHS),
+            *(
+                self._build_route(path, self._telemetry.accept, "POST", decompresses=True)
+                for path in telemetry_relay.PATHS
+            ),
             *(
                 Route(
                     path=path,
@@ -116,12 +123,18 @@ class _GatewayProtocol:
             self._sign_in = import_module(_SIGN_IN).SignInEndpoints(self._gateway)
         return await self._sign_in.respond(request)
 
-    def _build_route(self, path: str, send: _Send, method: str = "GET") -> Route:
+    def _build_route(self, path: str, send: _Send, method: str = "GET", *, decompresses: bool = False) -> Route:
         async def respond(request: RouteRequest) -> RouteResponse:
             assert self._gateway is not None  # no request is served before the start of the plugins
             return await send(self._gateway, request)
 
-        return Route(path=path, respond=respond, methods=[method], max_body_bytes=MAX_REQUEST_BYTES)
+        return Route(
+            path=path,
+            respond=respond,
+            methods=[method],
+            max_body_bytes=MAX_REQUEST_BYTES,
+            decompresses=decompresses,
+        )
 
     def _find_scopes(self, client: Client) -> Sequence[Scope]:
         return self.access.table.find_scopes(client.key_id) if client.role == "member" else []

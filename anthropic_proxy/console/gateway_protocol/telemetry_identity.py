@@ -1,15 +1,18 @@
 """Who sent telemetry (OTLP): `name_sender` writes it into metrics, logs and traces, in place of what the client says.
 
-Claude Code states its user itself, and repeats it in each data point. So a name of `build_attributes` is removed
-wherever the client has set it, and set in each resource, data point, log record and span.
+Claude Code states its user itself, and repeats it in each data point. So what names a person is removed from all lists
+of attributes, and the names of `build_attributes` are set in each resource, data point, log record and span.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from anthropic_proxy.engine.json_decoding import decode_json
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.plugins import Client
 
 SOURCE = "anthropic-proxy"
@@ -18,30 +21,50 @@ MAX_FIELDS, MAX_NAMED = 100_000, 10_000
 message can have millions of empty ones, each of which gets attributes."""
 _TOO_MANY = "the message has too many parts"
 _NAMES = ("identity.source", "user.id", "user.email", "user.groups", "user.team")
-_CLAIMS = (b"identity.source", b"user.")
-"""Texts of which each of these names has one."""
+_PERSONAL = frozenset({"user", "enduser", "identity"})
+"""First words of the names of attributes about a person (opentelemetry.io/docs/specs/semconv/registry, "user" and
+"enduser"; `identity.source` is of Claude Code)."""
+_PERSONAL_WORD = compile_later(rb"user|identity", re.IGNORECASE)
+"""Each of them has one of these."""
 _BYTES = 2
 """Wire type of texts and nested messages (protobuf.dev, "Encoding")."""
 _FIXED = {1: 8, 5: 4}
 """Wire type → its number of bytes."""
-_ATTRIBUTES = 0
-"""Key of a node below with the number of the field that has the attributes of the message."""
-_Node = Mapping[int, Any]
-_POINTS: _Node = {1: {_ATTRIBUTES: 7}}
+
+
+class _Node(Struct, frozen=True):
+    """A message in protobuf, by the numbers of its fields."""
+
+    attributes: int = 0
+    """The field with its attributes. 0: none."""
+    is_named: bool = False
+    """True if the sender is added to the attributes."""
+    children: Mapping[int, "_Node"] = {}
+
+
+def _points(attributes: int, exemplars: int = 0) -> _Node:
+    return _Node(children={1: _Node(attributes, is_named=True, children={exemplars: _Node(7)} if exemplars else {})})
+
+
+def _telemetry(item: _Node) -> _Node:
+    """Resources, in these scopes, and in these items."""
+    scopes = _Node(children={1: _Node(3), 2: item})
+    return _Node(children={1: _Node(children={1: _Node(1, is_named=True), 2: scopes})})
+
+
 _MESSAGES: Mapping[str, _Node] = {
-    "metrics": {
-        1: {
-            1: {_ATTRIBUTES: 1},
-            2: {2: {5: _POINTS, 7: _POINTS, 9: {1: {_ATTRIBUTES: 9}}, 10: {1: {_ATTRIBUTES: 1}}, 11: _POINTS}},
-        }
-    },
-    "logs": {1: {1: {_ATTRIBUTES: 1}, 2: {2: {_ATTRIBUTES: 6}}}},
-    "traces": {1: {1: {_ATTRIBUTES: 1}, 2: {2: {_ATTRIBUTES: 9}}}},
+    "metrics": _telemetry(
+        _Node(12, children={5: _points(7, 5), 7: _points(7, 5), 9: _points(9, 8), 10: _points(1, 11), 11: _points(7)})
+    ),
+    "logs": _telemetry(_Node(6, is_named=True)),
+    "traces": _telemetry(_Node(9, is_named=True, children={11: _Node(3), 13: _Node(4)})),
 }
-"""Kind of telemetry → numbers of the fields that lead to attributes. Source: opentelemetry-proto 1.10, `metrics.proto`,
-`logs.proto`, `trace.proto` and `resource.proto` (read 2026-11-27)."""
+"""Kind of telemetry → its message. Source: opentelemetry-proto 1.10, `metrics.proto`, `logs.proto`, `trace.proto`,
+`common.proto` and `resource.proto` (read 2026-11-27)."""
+_JSON_ATTRIBUTES = frozenset({"attributes", "filteredAttributes", "filtered_attributes", "metadata"})
+"""Fields of OTLP in JSON with attributes. Servers accept both spellings."""
 _JSON_PARENTS = frozenset({"resource", "dataPoints", "data_points", "logRecords", "log_records", "spans"})
-"""Fields of OTLP in JSON whose objects have attributes. Servers accept both spellings."""
+"""Fields whose objects name the sender."""
 
 
 def build_attributes(client: Client) -> Mapping[str, str]:
@@ -70,22 +93,26 @@ def name_sender(kind: str, body: bytes, attributes: Mapping[str, str], *, is_jso
 
 
 def _edit_json(value: Any, added: list[Any], parent: str = "") -> int:
-    """Return the number of objects with attributes."""
+    """Return the number of objects that name the sender now."""
     count = 0
     if isinstance(value, list):
         for item in value:
             count += _edit_json(item, added, parent)
     elif isinstance(value, dict):
         for name, item in value.items():
-            if name != "attributes":
+            if name in _JSON_ATTRIBUTES:
+                given = item if isinstance(item, list) else []
+                value[name] = [one for one in given if not (isinstance(one, dict) and _is_personal(one.get("key")))]
+            else:
                 count += _edit_json(item, added, name)
         if parent in _JSON_PARENTS:
-            given = value.get("attributes")
-            kept = given if isinstance(given, list) else []
-            kept = [one for one in kept if not (isinstance(one, dict) and one.get("key") in _NAMES)]
-            value["attributes"] = [*kept, *added]
+            value["attributes"] = [*value.get("attributes", ()), *added]
             count += 1
     return count
+
+
+def _is_personal(name: Any) -> bool:
+    return isinstance(name, str) and name.partition(".")[0].strip().lower() in _PERSONAL
 
 
 class _Editor:
@@ -97,30 +124,29 @@ class _Editor:
 
     def edit(self, message: bytes, node: _Node) -> bytes:
         pieces = []
-        place = node.get(_ATTRIBUTES)
         for number, piece, content in self._split_fields(message):
             if content is not None:
-                if number == place:
-                    if self._is_claim(content):
+                if number == node.attributes:
+                    if self._is_personal(content):
                         continue
-                elif (child := node.get(number)) is not None:
+                elif (child := node.children.get(number)) is not None:
                     pieces.append(_encode_field(number, self.edit(content, child)))
                     continue
             pieces.append(piece)
-        if place is not None:
+        if node.is_named:
             self._named += 1
             if self._named > MAX_NAMED:
                 raise ValueError(_TOO_MANY)
-            pieces += [_encode_field(place, one) for one in self._attributes]
+            pieces += [_encode_field(node.attributes, one) for one in self._attributes]
         return b"".join(pieces)
 
-    def _is_claim(self, attribute: bytes) -> bool:
+    def _is_personal(self, attribute: bytes) -> bool:
         """Of a repeated field, the last one counts."""
-        if not any(word in attribute for word in _CLAIMS):
+        if not _PERSONAL_WORD.search(attribute):
             return False
         fields = self._split_fields(attribute)
         names = [content for number, _, content in fields if number == 1 and content is not None]
-        return bool(names) and names[-1].decode("utf-8", "replace") in _NAMES
+        return bool(names) and _is_personal(names[-1].decode("utf-8", "replace"))
 
     def _split_fields(self, message: bytes) -> Iterator[tuple[int, bytes, bytes | None]]:
         """Yield number, bytes and content of each field. The content of a number is None."""

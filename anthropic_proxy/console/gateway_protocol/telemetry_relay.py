@@ -1,25 +1,29 @@
 """`POST /v1/metrics`, `/v1/logs` and `/v1/traces`: telemetry of Claude Code, for the collector of the company.
 
 The client gets 200 at once, whatever happens to its data, because it logs an error for any other answer. Data waits in
-a bounded queue. What exceeds it, or cannot be sent, is counted and dropped, without a second try. The collector gets no
-credential of the client.
+a bounded queue, in which each person has a turn. What exceeds the bound is taken from the person with the most. It is
+counted and dropped, as what cannot be sent, without a second try. The collector gets no credential of the client.
 """
 
 import asyncio
-from collections import deque
+import zlib
+from collections import Counter, deque
 from collections.abc import Mapping
 from contextlib import suppress
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from anthropic_proxy.console.gateway_protocol.telemetry_identity import build_attributes, name_sender
+from anthropic_proxy.engine.upstream.http.connection import Decompressor
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
 
 PATHS = ("/v1/metrics", "/v1/logs", "/v1/traces")
 MAX_BYTES = 1024 * 1024
-"""Maximum size of one request. A larger one is dropped."""
+"""Maximum size of one request, also after decompression. A larger one is dropped."""
 MAX_QUEUED, MAX_QUEUED_BYTES = 500, 16 * 1024 * 1024
+MAX_COUNTED_PEOPLE = 1_000
+"""Maximum number of people whose dropped requests are counted apart. Further ones are `other`."""
 _MAX_BYTES_ON_LOOP = 64 * 1024
 _JSON = "application/json"
 _ACCEPTED = frozenset({_JSON, "application/x-protobuf"})
@@ -28,8 +32,21 @@ _ACCEPTED = frozenset({_JSON, "application/x-protobuf"})
 class _Waiting(Struct):
     kind: str
     content_type: str
+    encoding: str
     body: bytes
     attributes: Mapping[str, str]
+
+
+class _Sender(Struct):
+    """What waits of one person."""
+
+    waiting: deque[_Waiting] = field(default_factory=deque)
+    size: int = 0
+
+    @property
+    def share(self) -> float:
+        """Share of the bound."""
+        return max(len(self.waiting) / MAX_QUEUED, self.size / MAX_QUEUED_BYTES)
 
 
 class TelemetryRelay:
@@ -38,20 +55,28 @@ class TelemetryRelay:
     def __init__(self) -> None:
         self.counts = {"forwarded": 0, "dropped": 0}
         """Requests with telemetry since the start."""
-        self._queue: deque[_Waiting] = deque()
-        self._queued_bytes = 0
+        self.dropped: Counter[str] = Counter()
+        """Those that were dropped, by person: the owner of the key, or its label."""
+        self._senders: dict[str, _Sender] = {}
+        """The people whose data waits. The first one is the next."""
+        self._queued = self._queued_bytes = 0
         self._sending: asyncio.Task[None] | None = None
 
     async def accept(self, gateway: Gateway, request: RouteRequest) -> RouteResponse:
         kind = request.path.rpartition("/")[2]
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        size = len(request.body)
-        has_room = len(self._queue) < MAX_QUEUED and self._queued_bytes + size <= MAX_QUEUED_BYTES
-        if not has_room or size > MAX_BYTES or content_type not in _ACCEPTED or not _find_address(gateway, kind):
-            self.counts["dropped"] += 1
+        encoding = request.headers.get("content-encoding", "")
+        is_readable = content_type in _ACCEPTED and Decompressor(encoding).supports_encoding
+        person = request.client.owner or request.client.name
+        if len(request.body) > MAX_BYTES or not is_readable or not _find_address(gateway, kind):
+            self._drop(person)
         else:
-            self._queue.append(_Waiting(kind, content_type, request.body, build_attributes(request.client)))
-            self._queued_bytes += size
+            sender = self._senders.setdefault(person, _Sender())
+            attributes = build_attributes(request.client)
+            sender.waiting.append(_Waiting(kind, content_type, encoding, request.body, attributes))
+            self._count(sender, 1, len(request.body))
+            while self._queued > MAX_QUEUED or self._queued_bytes > MAX_QUEUED_BYTES:
+                self._drop_of_largest()
             if self._sending is None or self._sending.done():
                 self._sending = asyncio.create_task(self._send_all(gateway))
         return RouteResponse()
@@ -62,16 +87,40 @@ class TelemetryRelay:
             self._sending.cancel()
             await asyncio.wait({self._sending})
 
+    def _count(self, sender: _Sender, number: int, size: int) -> None:
+        self._queued += number
+        self._queued_bytes += size
+        sender.size += size
+
+    def _drop(self, person: str) -> None:
+        self.counts["dropped"] += 1
+        is_counted = person in self.dropped or len(self.dropped) < MAX_COUNTED_PEOPLE
+        self.dropped[person if is_counted else "other"] += 1
+
+    def _drop_of_largest(self) -> None:
+        person, sender = max(self._senders.items(), key=lambda item: item[1].share)
+        self._count(sender, -1, -len(sender.waiting.pop().body))
+        if not sender.waiting:
+            del self._senders[person]
+        self._drop(person)
+
     async def _send_all(self, gateway: Gateway) -> None:
-        while self._queue:
-            waiting = self._queue.popleft()
-            self._queued_bytes -= len(waiting.body)
-            self.counts["dropped"] += 1  # until it is sent, also if the server stops meanwhile
-            with suppress(ValueError):
-                body = await _name_sender(waiting)
-                if await _send(gateway, waiting, body):
-                    self.counts["dropped"] -= 1
+        while self._senders:
+            person, sender = next(iter(self._senders.items()))
+            del self._senders[person]
+            waiting = sender.waiting.popleft()
+            self._count(sender, -1, -len(waiting.body))
+            if sender.waiting:
+                self._senders[person] = sender  # behind the others
+            is_sent = False
+            try:
+                with suppress(ValueError):
+                    is_sent = await _send(gateway, waiting, await _name_sender(waiting))
+            finally:  # also if the server stops meanwhile
+                if is_sent:
                     self.counts["forwarded"] += 1
+                else:
+                    self._drop(person)
 
 
 def _find_address(gateway: Gateway, kind: str) -> str:
@@ -80,11 +129,21 @@ def _find_address(gateway: Gateway, kind: str) -> str:
 
 async def _name_sender(waiting: _Waiting) -> bytes:
     """Raises `ValueError` for a body that is no telemetry."""
-    is_json = waiting.content_type == _JSON
-    arguments = (waiting.kind, waiting.body, waiting.attributes)
-    if len(waiting.body) > _MAX_BYTES_ON_LOOP:
-        return await asyncio.to_thread(name_sender, *arguments, is_json=is_json)
-    return name_sender(*arguments, is_json=is_json)
+    if waiting.encoding or len(waiting.body) > _MAX_BYTES_ON_LOOP:
+        return await asyncio.to_thread(_read_and_name_sender, waiting)
+    return _read_and_name_sender(waiting)
+
+
+def _read_and_name_sender(waiting: _Waiting) -> bytes:
+    body = bytearray()
+    try:
+        for piece in Decompressor(waiting.encoding).decompress(waiting.body):
+            body += piece
+            if len(body) > MAX_BYTES:
+                raise ValueError("the message is too large")
+    except zlib.error:
+        raise ValueError("the message cannot be decompressed") from None
+    return name_sender(waiting.kind, bytes(body), waiting.attributes, is_json=waiting.content_type == _JSON)
 
 
 async def _send(gateway: Gateway, waiting: _Waiting, body: bytes) -> bool:

@@ -64,11 +64,14 @@ def decode_headers(scope: Mapping[str, Any]) -> dict[str, str]:
     return {name: ", ".join(lines) for name, lines in values.items()}
 
 
-def require_valid_head(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+def require_valid_head(
+    scope: Mapping[str, Any], headers: Mapping[str, str], *, accepts_compressed: bool = False
+) -> None:
     """Reject a head that another HTTP program could read differently, or that exceeds a limit.
 
     Raises `MalformedHttp` for an unclear end or host, which permits request smuggling (RFC 9112, 3.2 and 6.1),
-    `HeadersTooLarge`, `UriTooLong`, `RequestTooLarge`, and `UnsupportedEncoding` for a compressed body.
+    `HeadersTooLarge`, `UriTooLong`, `RequestTooLarge`, and `UnsupportedEncoding` for a compressed body, unless it is
+    accepted.
     """
     host = headers.get("host")
     if host is None:
@@ -87,7 +90,7 @@ def require_valid_head(scope: Mapping[str, Any], headers: Mapping[str, str]) -> 
         raise UriTooLong(f"Path and query have {address:,} bytes; {MAX_TARGET_BYTES:,} are allowed.")
     require_accepted_length(headers.get("content-length", ""))
     encoding = headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
+    if encoding.lower() != "identity" and not accepts_compressed:
         raise UnsupportedEncoding(f"content-encoding: {encoding!r} is not supported; send the body uncompressed.")
 
 
@@ -107,6 +110,7 @@ async def authenticate(
     *,
     route_checks_key: bool = False,
     is_public: bool = False,
+    accepts_compressed: bool = False,
 ) -> Client:
     """Check the head of a request, and return the client that its key identifies.
 
@@ -115,7 +119,7 @@ async def authenticate(
     `AuthenticationFailed` (401) for a missing or wrong key, and `PermissionDenied` (403) for a path that the client may
     not use. If the proxy has no keys, requests from other machines and from web pages of other sites are denied too.
     """
-    require_valid_head(scope, headers)
+    require_valid_head(scope, headers, accepts_compressed=accepts_compressed)
     if is_public or scope["path"] in PUBLIC_PATHS:
         return Client(address_trusted=_is_trusted_address(scope, headers, settings, policies))
     client = await _identify(scope, headers, settings, policies)

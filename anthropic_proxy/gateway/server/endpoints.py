@@ -88,7 +88,7 @@ from anthropic_proxy.gateway.services import FoundRoute, Services, fetch_model_l
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import format_utc_time
 from anthropic_proxy.gateway.telemetry.requests import encode_requests, stream_request_events
-from anthropic_proxy.plugins import Client, Receipt, RouteRequest, RouteResponse
+from anthropic_proxy.plugins import Client, Receipt, Route, RouteRequest, RouteResponse
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Scope = Mapping[str, Any]
@@ -272,13 +272,15 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
             require_accepted_length(headers["content-length"])
             receipt.client = known.client
         else:
+            route = _find_route(method, plugin_route)
             receipt.client = await authenticate(
                 scope,
                 headers,
                 services.settings,
                 services.policies,
-                route_checks_key=_checks_key_itself(method, plugin_route),
+                route_checks_key=route is not None and route.checks_key,  # as a sign-in page does
                 is_public=plugin_route is None and path in _DASHBOARD_PATHS,  # how to install the dashboard
+                accepts_compressed=route is not None and route.decompresses,
             )
             if head is not None:
                 head.facts = _KnownHead(services, headers, None if services.policies else receipt.client)
@@ -618,7 +620,7 @@ async def get_root(services: Services, request: ClientRequest, sink: AsgiSink) -
         public = [
             path
             for path in services.plugin_routes.paths
-            if _checks_key_itself("GET", services.plugin_routes.find(path))
+            if (route := _find_route("GET", services.plugin_routes.find(path))) is not None and route.checks_key
         ]
         paths = ["/health", *public] if needs_key else [*ENDPOINTS, *services.plugin_routes.paths]
         headers = {"content-type": "text/html; charset=utf-8", "vary": "accept", **SECURITY_HEADERS}
@@ -712,10 +714,8 @@ async def _send_plugin_route(
     await sink.send_route_response(response, has_body=scope["method"] != "HEAD")
 
 
-def _checks_key_itself(method: str, found: FoundRoute | None) -> bool:
-    """Return True if the plugin checks access itself, as a sign-in page does. The server then requires no key."""
-    route = found.routes.get(method) if found else None
-    return route is not None and route.checks_key
+def _find_route(method: str, found: FoundRoute | None) -> Route | None:
+    return found.routes.get(method) if found else None
 
 
 ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {

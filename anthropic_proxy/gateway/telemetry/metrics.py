@@ -183,6 +183,13 @@ TELEMETRY_REQUESTS = MetricFamily(
     ("result",),
     "Requests with telemetry of clients: forwarded to the collector, or dropped.",
 )
+TELEMETRY_DROPS = MetricFamily(
+    "anthropic_proxy_telemetry_dropped_total",
+    "counter",
+    ("person",),
+    "Dropped requests among them, by the owner of the key, or its label.",
+    MAX_LABEL_SETS,
+)
 BUDGET_USED_RATIO = MetricFamily(
     "anthropic_proxy_budget_used_ratio",
     "gauge",

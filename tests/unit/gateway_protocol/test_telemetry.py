@@ -1,6 +1,7 @@
 """Telemetry of clients: the sender is named by the proxy, and the collector gets it, or it is counted and dropped."""
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ SAMPLES: dict[str, Any] = {
                 "resource": {"attributes": CLAIMED},
                 "scopeMetrics": [
                     {
-                        "scope": {"name": "claude_code", "attributes": texts(user_id="kept")},
+                        "scope": {"name": "claude_code", "attributes": texts(user_id="0", build="7")},
                         "metrics": [
                             {"name": "a", "sum": {"dataPoints": [{**POINT, "asDouble": 1.5}], "isMonotonic": True}},
                             {"name": "b", "gauge": {"dataPoints": [{**POINT, "asInt": "3"}, {"asInt": "4"}]}},
@@ -82,7 +83,7 @@ SAMPLES: dict[str, Any] = {
                             {
                                 "name": "request",
                                 "attributes": CLAIMED,
-                                "events": [{"name": "e", "attributes": texts(user_id="kept")}],
+                                "events": [{"name": "e", "attributes": texts(user_id="0", build="7")}],
                             }
                         ]
                     }
@@ -99,10 +100,11 @@ def expect(value: Any, parent: str = "") -> Any:
         return [expect(item, parent) for item in value]
     if not isinstance(value, dict):
         return value
-    found = {name: item if name == "attributes" else expect(item, name) for name, item in value.items()}
+    found = {name: expect(item, name) for name, item in value.items()}
+    if "attributes" in found:
+        found["attributes"] = [one for one in found["attributes"] if not one["key"].startswith("user.")]
     if parent in ("resource", "dataPoints", "logRecords", "spans"):
-        rest = [one for one in found.get("attributes", []) if not one["key"].startswith("user.")]
-        found["attributes"] = [*rest, *OWN]
+        found["attributes"] = [*found.get("attributes", []), *OWN]
     return found
 
 
@@ -115,6 +117,56 @@ def test_the_sender_is_the_person_of_the_key_whatever_the_client_says(kind: str)
     assert MessageToDict(named) == MessageToDict(expected)
     in_json = name_sender(kind, msgspec.json.encode(SAMPLES[kind]), attributes, is_json=True)
     assert msgspec.json.decode(in_json) == expect(SAMPLES[kind])
+
+
+CLAIMS = ("user.id", "User.Email", "user.account_uuid", "user", "enduser.id", "identity.source")
+
+
+def fill(message: Message, choice: int) -> None:
+    """Write claims into each list of attributes that the schema of OTLP has. `choice`: that of a `oneof`."""
+    for field in message.DESCRIPTOR.fields:
+        kind = field.message_type
+        oneof = field.containing_oneof
+        if kind is None or kind.name == "AnyValue" or (oneof and oneof.fields[choice % len(oneof.fields)] is not field):
+            continue
+        target = getattr(message, field.name)
+        if kind.name == "KeyValue":
+            for name in (*CLAIMS, "user_agent.name", "model"):
+                target.add(key=name).value.string_value = "boss"
+        else:
+            if field.is_repeated:
+                target = target.add()
+            target.SetInParent()
+            fill(target, choice)
+
+
+def list_attributes(value: Any) -> list[tuple[str, str]]:
+    if isinstance(value, list):
+        return [one for item in value for one in list_attributes(item)]
+    if not isinstance(value, dict):
+        return []
+    if "key" in value:
+        return [(value["key"], next(iter(value["value"].values())))]
+    return [one for item in value.values() for one in list_attributes(item)]
+
+
+@pytest.mark.parametrize("choice", range(5))
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("spelling", ["protobuf", "camelCase", "snake_case"])
+def test_no_list_of_attributes_names_a_person_by_the_word_of_the_client(kind: str, choice: int, spelling: str) -> None:
+    message = KINDS[kind]()
+    fill(message, choice)
+    given = list_attributes(MessageToDict(message))
+    in_json = MessageToDict(message, preserving_proto_field_name=spelling == "snake_case")
+    is_json = spelling != "protobuf"
+    body = msgspec.json.encode(in_json) if is_json else message.SerializeToString()
+    named = name_sender(kind, body, build_attributes(ANN), is_json=is_json)
+    found = list_attributes(msgspec.json.decode(named) if is_json else MessageToDict(KINDS[kind].FromString(named)))
+    lists = given.count(("model", "boss"))
+    assert lists >= 3
+    own = [(one["key"], one["value"]["stringValue"]) for one in OWN]
+    assert {*found} == {("model", "boss"), ("user_agent.name", "boss"), *own}
+    assert found.count(("model", "boss")) == found.count(("user_agent.name", "boss")) == lists
 
 
 def test_facts_that_the_proxy_does_not_know_are_left_out() -> None:
@@ -150,9 +202,14 @@ class Collector:
     def __init__(self) -> None:
         self.received: asyncio.Queue[tuple[str, Mapping[str, str], bytes]] = asyncio.Queue()
         self.status = 200
+        self.begun, self.open = asyncio.Event(), asyncio.Event()
+        self.open.set()
 
     async def answer(self, request: web.Request) -> web.Response:
-        await self.received.put((request.path, request.headers, await request.read()))
+        body = await request.read()
+        self.begun.set()
+        await self.open.wait()
+        await self.received.put((request.path, request.headers, body))
         return web.Response(status=self.status)
 
 
@@ -224,6 +281,55 @@ async def test_the_collector_gets_what_clients_send_with_its_own_credential(
         assert await count(app, "forwarded") == 4
         assert (await send(app, "POST", "/v1/logs", b"x", content_type="application/json")).status == 401
     assert found.received.empty()
+
+
+async def test_a_compressed_body_is_read_up_to_the_limit(tmp_path: Path, collector: tuple[Collector, str]) -> None:
+    found, url = collector
+    key = store_key(tmp_path, Rules(), team="build")
+    named = {"identity.source": "anthropic-proxy", "user.id": "ci", "user.team": "build"}
+    protobuf = ParseDict(SAMPLES["logs"], KINDS["logs"]()).SerializeToString()
+    bodies = {"application/x-protobuf": protobuf, "application/json": msgspec.json.encode(SAMPLES["logs"])}
+    async with running_app(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=url, PROXY_API_KEY="pk-0123456789") as app:
+        for content_type, body in bodies.items():
+            headers = {"x_api_key": key, "content_type": content_type}
+            await send(app, "POST", "/v1/logs", gzip.compress(body), **headers, content_encoding="gzip")
+            _, received, sent = await found.received.get()
+            assert sent == name_sender("logs", body, named, is_json=content_type == "application/json")
+            assert "content-encoding" not in received
+            bomb = b" " * 1_100_000
+            for encoding, compressed in (("gzip", gzip.compress(bomb)), ("gzip", body), ("br", body)):
+                reply = await send(app, "POST", "/v1/logs", compressed, **headers, content_encoding=encoding)
+                assert (reply.status, reply.body) == (200, b"")
+        await wait_for_async(lambda: count(app, "dropped"), lambda number: number == 6)
+        reply = await send(app, "POST", "/v1/messages", gzip.compress(b"{}"), x_api_key=key, content_encoding="gzip")
+        assert reply.status == 415
+    assert found.received.empty()
+
+
+async def test_nobody_takes_the_place_of_others_in_the_queue(tmp_path: Path, collector: tuple[Collector, str]) -> None:
+    found, url = collector
+    found.open.clear()
+    keys = {name: store_key(tmp_path, Rules(), owner=name, label=f"key of {name}") for name in ("ann", "bob")}
+    async with running_app(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=url, PROXY_API_KEY="pk-0123456789") as app:
+
+        async def post(name: str, number: int) -> None:
+            body = b'{"resourceLogs":[{"resource":{}}]}'
+            for _ in range(number):
+                await send(app, "POST", "/v1/logs", body, x_api_key=keys[name], content_type="application/json")
+
+        await post("ann", 1)
+        await found.begun.wait()
+        await post("ann", 509)
+        await post("bob", 3)
+        await post("ann", 1)
+        found.open.set()
+        await wait_for_async(lambda: count(app, "forwarded"), lambda number: number == 501)
+        senders = [str(found.received.get_nowait()[2]) for _ in range(501)]
+        assert [number for number, sender in enumerate(senders) if "bob" in sender] == [2, 4, 6]
+        text = (await send(app, "GET", "/metrics", x_api_key="pk-0123456789")).body.decode()
+        drops = [line for line in text.splitlines() if line.startswith("anthropic_proxy_telemetry_dropped_total")]
+        assert drops == ['anthropic_proxy_telemetry_dropped_total{person="ann"} 13.0']
+        assert await count(app, "dropped") == 13
 
 
 async def test_without_a_collector_telemetry_is_dropped(tmp_path: Path) -> None:
