@@ -398,6 +398,7 @@ def build_relay_call(
         streams_upstream=request.stream,
         body=incoming.body,
         headers=incoming.headers,
+        names_headers=bool(incoming.receipt.client.key_id),
         path=incoming.receipt.path,
         query=incoming.query,
         is_renamed=request.model != target.model,

@@ -175,6 +175,8 @@ class RelayCall(BaseCall[DialectT_co], frozen=True, kw_only=True):
     """b"": the request has none, or its reply has begun."""
     headers: Mapping[str, str] = {}
     """Names in lower case, without credentials."""
+    names_headers: bool = False
+    """True if only those of the headers are forwarded that the wire names: those of a company's people and services."""
     path: str = "/v1/messages"
     query: str = ""
     """Without `?`."""

@@ -80,7 +80,33 @@ _PERSON_PREFIXES = (
 load balancers of AWS, Google and Azure). A provider does not learn them."""
 _VERSION_HEADER, _VERSION = "anthropic-version", "2023-06-01"
 """API version that is added if the client request has none (source: the API reference, "Versions", read 2026-11)."""
-_NEEDED_EVERYWHERE = frozenset((_VERSION_HEADER, "accept", "content-type"))
+_NEEDED_HEADERS: Mapping[str, str] = {
+    "accept": "form of the reply",
+    "content-type": "form of the body",
+    _VERSION_HEADER: "version of the API",
+}
+"""Client headers that each server gets, with the reason."""
+_FORWARDED_HEADERS: Mapping[str, str] = {
+    **_NEEDED_HEADERS,
+    "range": "the part of a file that the client asks for",
+    "if-range": "the same",
+    "user-agent": "program and version of the client",
+    "x-app": "part of Claude Code",
+    "x-claude-code-session-id": "session of Claude Code, by which a server finds the cache of its prompts",
+    "x-claude-code-agent-id": "sub-agent of Claude Code",
+    "x-client-request-id": "id of the request, for questions to the support of Anthropic",
+    "idempotency-key": "id by which a server recognizes a repeated request (SDKs)",
+}
+"""Client headers that Anthropic gets from the people and services of a company (`RelayCall.names_headers`), with the
+reason. What is not named here leaves only if a table `[providers.NAME.headers]` names it. Source: Claude Code 2.1.332
+and the SDKs `anthropic` 2.10 (Python) and 0.128 (TypeScript), observed 2026-11."""
+_FORWARDED_PREFIXES: Mapping[str, str] = {
+    "anthropic-": "features of the API, such as betas and the workspace",
+    "x-anthropic-": "the same, of Claude Code",
+    "x-stainless-": "version, platform and attempt of an SDK",
+}
+"""Beginnings of further ones."""
+_PREFIXES = (*_FORWARDED_PREFIXES,)
 _VERSION_FIELD = "anthropic_version"
 """Field of the body in the API of clouds."""
 _MESSAGES_PATH, _COUNT_PATH = "/v1/messages", "/v1/messages/count_tokens"
@@ -102,14 +128,18 @@ def encode_request(call: RelayCall[Dialect]) -> UpstreamRequest:
         body, notes_of_body = edit_body(body, call, added, betas.lost_fields)
         notes += notes_of_body
     is_traced = "traceparent" in headers and dialect.forwards_client_headers
-    if dialect.forwards_client_headers:
+    if not dialect.forwards_client_headers:
+        sent_headers = {name: value for name, value in headers.items() if name in _NEEDED_HEADERS}
+    elif call.names_headers:
+        sent_headers = {
+            name: value for name, value in headers.items() if name in _FORWARDED_HEADERS or name.startswith(_PREFIXES)
+        }
+    else:
         sent_headers = {
             name: value
             for name, value in headers.items()
             if name not in _NOT_FORWARDED_HEADERS and not name.startswith(_PERSON_PREFIXES)
         }
-    else:
-        sent_headers = {name: value for name, value in headers.items() if name in _NEEDED_EVERYWHERE}
     for name in headers.get("connection", "").split(","):
         sent_headers.pop(name.strip().lower(), None)
     if dialect.version_in_body:
