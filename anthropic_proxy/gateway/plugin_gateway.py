@@ -6,7 +6,6 @@ from contextlib import suppress
 from datetime import date
 from functools import partial
 from typing import Literal
-from urllib.parse import urlsplit
 
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, CollectingSink
@@ -17,19 +16,14 @@ from anthropic_proxy.engine.providers.hosts import build_server_name, is_in_tabl
 from anthropic_proxy.engine.routing.model_listing import ModelEntry, find_model, list_models
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target
-from anthropic_proxy.engine.wires.contract import UpstreamRequest, read_body
-from anthropic_proxy.errors import ClientError, InternalError, UpstreamTimeout
+from anthropic_proxy.errors import ClientError, InternalError
+from anthropic_proxy.gateway.http_calls import MAX_REPLY_BYTES, HttpCalls
 from anthropic_proxy.gateway.problems import find_server_problems
 from anthropic_proxy.gateway.readiness import describe_setup
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.requests import stream_request_events
 from anthropic_proxy.plugins import Cost, HttpReply, LedgerState, ModelFeatures, Setup, Store
-
-MAX_REPLY_BYTES = 1024 * 1024
-"""Maximum bytes of a reply body by default. A larger reply raises `UpstreamError`."""
-TIMEOUT_SECONDS = 10.0
-"""Maximum seconds for one request of a plugin, with the complete reply."""
 
 
 class ExchangeGateway:
@@ -95,22 +89,8 @@ class ExchangeGateway:
         *,
         max_bytes: int = MAX_REPLY_BYTES,
     ) -> HttpReply:
-        parsed = urlsplit(url)
-        path = f"{parsed.path or '/'}{'?' if parsed.query else ''}{parsed.query}"
-        request = UpstreamRequest(
-            path=path, body=body, headers=headers or {}, method=method, may_repeat=method in ("GET", "HEAD")
-        )
-        transport = self._current_services().http
-        try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                response = await transport(f"{parsed.scheme}://{parsed.netloc}", request, None)
-                try:
-                    body = await read_body(response, max_bytes) if max_bytes else b""
-                    return HttpReply(status=response.status, body=body)
-                finally:
-                    await response.close()
-        except TimeoutError:
-            raise UpstreamTimeout(f"{parsed.netloc} did not answer within {TIMEOUT_SECONDS:g} s") from None
+        http = HttpCalls(self._current_services().http)
+        return await http.send_http(method, url, headers, body, max_bytes=max_bytes)
 
     async def calculate_cost(self, receipt: Receipt) -> Cost:
         return await asyncio.to_thread(self._calculate_cost, receipt)

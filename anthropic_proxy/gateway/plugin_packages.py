@@ -17,7 +17,6 @@ ENTRY_POINT_GROUP = "anthropic_proxy.plugins"
 PLUGIN_PACKAGES: Sequence[tuple[str, Callable[[Settings], bool]]] = (
     ("anthropic_proxy.console.ledger.plugin", Settings.has_ledger),
     ("anthropic_proxy.console.gateway_protocol.plugin", lambda settings: settings.virtual_keys),
-    ("anthropic_proxy.gateway.inspectors.plugin", lambda settings: bool(settings.inspectors)),
     ("anthropic_proxy.gateway.telemetry.traces", Settings.has_traces),
     ("anthropic_proxy.gateway.prices.updates", lambda settings: settings.price_update_days > 0),
     ("anthropic_proxy.console.dashboard.plugin", lambda settings: is_installed("jinja2")),

@@ -32,6 +32,7 @@ from anthropic_proxy.engine.routing.targets import find_capabilities
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.contract import Transport
 from anthropic_proxy.errors import ClientError
+from anthropic_proxy.gateway.http_calls import HttpCalls
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer
 from anthropic_proxy.gateway.settings import Settings, export_no_proxy
 from anthropic_proxy.gateway.settings.key_references import read_key_again
@@ -39,7 +40,7 @@ from anthropic_proxy.gateway.stores import open_redis_store
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.requests import Receipts, RunningRequests
-from anthropic_proxy.plugins import LedgerState, Limit, Plugin, Route, Store
+from anthropic_proxy.plugins import Inspector, LedgerState, Limit, Plugin, Route, Store
 
 _PARAMETER = compile_later(r"\{([a-z_]+\*?)\}")
 
@@ -131,12 +132,20 @@ def _collect_members(plugins: Sequence[Plugin]) -> dict[str, Any]:
     """Return field of `Services` → what the plugins have for it."""
     return {
         "policies": [policy for plugin in plugins for policy in plugin.policies],
-        "inspectors": [inspector for plugin in plugins for inspector in plugin.inspectors],
         "recorders": [recorder for plugin in plugins for recorder in plugin.recorders],
         "plugin_routes": PluginRoutes([route for plugin in plugins for route in plugin.routes]),
         "tracer": next(filter(None, (plugin.tracer for plugin in plugins)), None),
         "ledger_state": next(filter(None, (plugin.ledger_state for plugin in plugins)), None),
     }
+
+
+def _list_inspectors(services: Services, plugins: Sequence[Plugin], previous: Services | None) -> Sequence[Inspector]:
+    own: Sequence[Inspector] = ()
+    if rules := services.settings.inspectors:
+        from anthropic_proxy.gateway.inspectors import open_inspectors  # noqa: PLC0415  # most proxies have none
+
+        own = open_inspectors(rules, HttpCalls(services.http), () if previous is None else previous.inspectors)
+    return [*own, *(inspector for plugin in plugins for inspector in plugin.inspectors)]
 
 
 def _continue_from(services: Services, previous: Services) -> Services:
@@ -200,6 +209,7 @@ async def open_services(
         web_fetch=transports.web_fetch,
         web_search=transports.web_search,
         **_collect_members(plugins),
+        inspectors=_list_inspectors(services, plugins, previous),
         store=shared or services.store,
         heap_trimmer=heap_trimmer or services.heap_trimmer,
         running=running or services.running,

@@ -18,7 +18,7 @@ from tests.support.fakes.anthropic import KEY as ANTHROPIC_KEY
 from tests.support.fakes.anthropic import new_anthropic
 from tests.support.fakes.openai_chat import KEY as OPENAI_KEY
 from tests.support.fakes.openai_chat import new_openai
-from tests.support.fakes.server import serving_strictly
+from tests.support.fakes.server import RequestLog, new_application, serving, serving_strictly
 from tests.support.process_checks import reload
 from tests.support.waiting import wait_for, wait_for_async
 
@@ -200,3 +200,37 @@ def test_managed_settings_apply_and_a_used_up_budget_is_explained(claude: Path, 
             assert (
                 'anthropic_proxy_telemetry_requests_total{result="dropped"} 0' not in machine.admin.get("/metrics").text
             )
+
+
+@pytest.mark.parametrize("prefix", ["openai", "anthropic"])
+def test_a_rejected_key_of_the_company_is_no_reason_to_sign_in_again(claude: Path, tmp_path: Path, prefix: str) -> None:
+    async def refuse(request: web.Request, _: bytes, journal: RequestLog) -> web.StreamResponse:
+        journal.open(request, {}).status = 401
+        error = {"type": "authentication_error", "message": "invalid x-api-key", "code": "invalid_api_key"}
+        return web.json_response({"type": "error", "error": error}, status=401)
+
+    with serving(new_application(refuse, RequestLog())) as upstream:
+        settings = {
+            "OPENAI_API_KEY": "sk-wrong-0123456789",
+            "OPENAI_BASE_URL": f"{upstream.url}/v1",
+            "ANTHROPIC_API_KEY": "sk-ant-wrong-0123456789",
+            "ANTHROPIC_UPSTREAM_URL": upstream.url,
+            "PREFERRED_PROVIDER": prefix,
+        }
+        with new_machine(claude, tmp_path, settings) as machine:
+            machine.sign_in()
+            saved = machine.saved
+            run = run_claude(
+                machine.claude, machine.proxy.url, machine.work, PROMPT, "--model", "sonnet", home=machine.home
+            )
+            assert run.text == (
+                "Gateway refused the request · signing in again won't change this — check with your gateway "
+                f"administrator · API Error: 403 {prefix}: the key is not accepted. The key comes from "
+                f"{prefix.upper()}_API_KEY in the environment. It is a key of the proxy: tell its administrator."
+            )
+            assert machine.saved == saved
+            requests = [
+                one for one in upstream.journal.exchanges if "count" not in one.path and "tokens" not in one.path
+            ]
+            assert len(requests) == 1
+            assert f"({prefix} sent 401)" in machine.proxy.log

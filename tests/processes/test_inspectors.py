@@ -14,7 +14,7 @@ from aiohttp import web
 
 from tests.support.command_line import run_command
 from tests.support.fakes.server import RequestLog, Running, new_application, serving
-from tests.support.process_checks import MESSAGES
+from tests.support.process_checks import MESSAGES, reload
 from tests.support.replies import CHAT, Reply
 from tests.support.replies import MESSAGES as RELAYED
 from tests.support.secret_canaries import new_canary
@@ -170,6 +170,26 @@ def test_metrics_count_decisions_and_their_time(proxy: Proxy) -> None:
     labels = 'anthropic_proxy_inspections_total{decision="redacted",inspector="secrets",part="request"}'
     assert labels in text
     assert 'anthropic_proxy_inspection_seconds_total{decision="redacted",inspector="guard",part="reply"}' in text
+
+
+def test_new_requests_get_the_inspectors_of_a_changed_file(
+    settings: dict[str, str], upstream: Running, tmp_path: Path
+) -> None:
+    file = tmp_path / "anthropic-proxy.toml"
+    fields = 'name = "law"\ntype = "patterns"\naction = "refuse"\nreason = "Rule 7."\npatterns = {{ word = "{}" }}'
+    table = f"[[inspectors]]\n{fields}"
+    with running_proxy(tmp_path, settings | {"DATABASE_URL": "off"}) as proxy:
+        assert send(proxy, "one two").status_code == 200
+        for word, other in (("one", "two"), ("two", "one")):
+            file.write_text(table.format(word))
+            assert reload(proxy) == "Settings reloaded: inspectors changed."
+            assert send(proxy, other).status_code == 200
+            refused = send(proxy, word)
+            assert (refused.status_code, refused.json()["error"]["message"]) == (400, "Rule 7. Found: word.")
+        file.write_text("")
+        reload(proxy)
+        assert send(proxy, "one two").status_code == 200
+        assert "will take effect at the next start" not in proxy.log
 
 
 def test_all_workers_have_the_same_placeholders(settings: dict[str, str], upstream: Running, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ from anthropic_proxy.engine.exchange.plan import (
     estimate_client_request_tokens,
     read_client_request,
 )
-from anthropic_proxy.engine.exchange.provider_errors import idle_timeout_error
+from anthropic_proxy.engine.exchange.provider_errors import hide_key_error, idle_timeout_error
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.safeguards.check import (
     ReplyCheck,
@@ -53,7 +53,7 @@ from anthropic_proxy.engine.exchange.tool_loop.loop import RepeatableStream, Too
 from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner
 from anthropic_proxy.engine.exchange.tool_loop.schema_retry import SchemaCheckedStream
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter
-from anthropic_proxy.engine.exchange.watchdog import Watchdog, uncancel
+from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, end_if_disconnected, uncancel
 from anthropic_proxy.engine.hooks import NEGOTIATED, AdmitFurtherCall, Receipt, Settle
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.engine.messages.events import ErrorEvent, Event, MessageDelta, Ping
@@ -138,6 +138,8 @@ class Exchange:
             await self._serve()
         except ProxyError as error:
             await self._fail(error)
+        except ClientDisconnected:
+            receipt.outcome = "cancelled"
         except asyncio.CancelledError:
             reason = self._watchdog.reason if self._is_admitted else ""
             if reason == "gone":
@@ -297,7 +299,7 @@ class Exchange:
         """Return the request as the inspectors leave it. The recorders get this form too."""
         engine, incoming, request = self._engine, self._incoming, self._request
         inspection = self._inspection = open_inspection(engine, self._receipt, request.model)
-        body = await inspection.inspect_body(incoming.body)
+        body = await end_if_disconnected(inspection.inspect_body(incoming.body), self._sink.wait_disconnected)
         if body != incoming.body:
             incoming.body = body
             read = scan_request if request.scanned_only else decode_request_or_envelope
@@ -363,7 +365,7 @@ class Exchange:
         runner: ProxyToolRunner | None = None
         ahead: list[Delta] = []
         if ends_with_paused_reply(request.messages):
-            runner = ProxyToolRunner(engine)
+            runner = self._new_runner()
             request, ahead = await run_pending_calls(engine, runner, request, self._plan)
         attempt = await attempts.open_first_call(request, self._plan)
         stream = attempt.stream
@@ -373,8 +375,14 @@ class Exchange:
         assert stream is not None
         if reply_schema is None and not (attempt.proxy_tools or ahead) and stream.continuation is None:
             return RepeatableStream(attempts, attempt) if stream.begins_with_thinking else stream
-        reply = ToolLoop(attempts, runner or ProxyToolRunner(engine), request, attempt, ahead)
+        reply = ToolLoop(attempts, runner or self._new_runner(), request, attempt, ahead)
         return reply if reply_schema is None else SchemaCheckedStream(reply, reply_schema, engine.background)
+
+    def _new_runner(self) -> ProxyToolRunner:
+        runner = ProxyToolRunner(self._engine)
+        if self._inspection is not None:
+            runner.inspect = self._inspection.inspect_result
+        return runner
 
     async def _deliver(self, reply: DeltaStream | RelayStream) -> None:
         """Send an open reply to the client in the form that it expects, and close it."""
@@ -556,8 +564,10 @@ class Exchange:
 
     async def _fail(self, error: ProxyError) -> None:
         """Record an error and send it: as an event if the stream has begun, otherwise with its HTTP status."""
-        if isinstance(error, UpstreamError) and self._is_admitted:
-            self._attempts.annotate_error(error)
+        if self._is_admitted:
+            if isinstance(error, UpstreamError):
+                self._attempts.annotate_error(error)
+            hide_key_error(error, self._receipt.client)
         record_failure(self._receipt, error, self._engine.settings.reveal_proxy_keys())
         if self._opened:
             events: list[Event] = []

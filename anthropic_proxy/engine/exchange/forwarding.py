@@ -33,7 +33,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
 )
 from anthropic_proxy.engine.exchange.relay import build_relay_call, forwarded_headers
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
-from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, uncancel
+from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, end_if_disconnected, uncancel
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope, guess_model
 from anthropic_proxy.engine.messages.preparation import prepare, server_tool_kinds
@@ -100,7 +100,7 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
     Raises `ClientDisconnected`.
     """
     if engine.inspectors:
-        incoming = await _inspect(engine, incoming)
+        incoming = await _inspect(engine, incoming, wait_disconnected)
     request = await engine.background.run_in_thread_if_large(
         is_large_request(incoming.body), partial(decode_request_or_envelope, for_token_count=True), incoming.body
     )
@@ -134,10 +134,13 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
     return JsonReply(b'{"input_tokens":%d}' % count)
 
 
-async def _inspect(engine: Engine, incoming: ClientRequest, *, is_batch: bool = False) -> ClientRequest:
-    """Return the request as the inspectors leave it. Raises `PolicyBlocked` and `ProxyBusy`."""
+async def _inspect(
+    engine: Engine, incoming: ClientRequest, wait_disconnected: WaitDisconnected, *, is_batch: bool = False
+) -> ClientRequest:
+    """Return the request as the inspectors leave it. Raises `PolicyBlocked`, `ProxyBusy` and `ClientDisconnected`."""
     inspection = open_inspection(engine, incoming.receipt, guess_model(incoming.body) or "")
-    return structs.replace(incoming, body=await inspection.inspect_body(incoming.body, is_batch=is_batch))
+    work = inspection.inspect_body(incoming.body, is_batch=is_batch)
+    return structs.replace(incoming, body=await end_if_disconnected(work, wait_disconnected))
 
 
 async def _count_by_provider(
@@ -445,7 +448,7 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
     assert isinstance(wire, RelayWire), "a provider with Claude models has the Messages API"
     if method == "POST" and path == BATCHES_PATH:
         if engine.inspectors:
-            incoming = await _inspect(engine, incoming, is_batch=True)
+            incoming = await _inspect(engine, incoming, sink.wait_disconnected, is_batch=True)
         incoming = await _with_mapped_models(engine, incoming, target, wire)
     request = MessagesRequest(model=target.model, messages=[], has_proxy_signatures=False, has_invalid_calls=False)
     call = build_relay_call(incoming, request, target)

@@ -15,6 +15,7 @@ from anthropic_proxy.engine.exchange.client_side import format_http_date
 from anthropic_proxy.engine.exchange.relay import forwarded_headers
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
+from anthropic_proxy.engine.hooks import Client
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.patterns import compile_later
@@ -176,6 +177,21 @@ def add_key_setting(error: UpstreamError, target: Target, credential: Credential
         error.message += f"{end} No key was sent: {variable} is not set."
     elif error.status == 401 and credential is not None and credential.origin not in error.message:
         error.message += f"{end} The key comes from {credential.origin}."
+
+
+def hide_key_error(error: ProxyError, client: Client) -> None:
+    """Keep a signed-in person from signing in again because of a key of the company, which only its administrators can
+    repair.
+
+    After 401, Claude Code 2.1.332 asks for `/login`. After 403, it shows the message once and names the administrator.
+    """
+    if error.status != 401 or not client.sign_in:
+        return
+    error.status, error.error_type, error.should_retry = 403, "permission_error", False
+    end = "" if error.message.endswith((".", "!", "?")) else "."
+    error.message += f"{end} It is a key of the proxy: tell its administrator."
+    if isinstance(error, UpstreamError):
+        error.body, error.headers = None, {}
 
 
 def add_address_advice(error: UpstreamError, target: Target, settings: EngineOptions) -> None:

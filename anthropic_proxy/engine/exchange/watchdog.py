@@ -15,8 +15,10 @@ distinguishes this from the stop of the server. `uncancel` lets the task continu
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
-from typing import Literal
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Literal, TypeVar
+
+_Result = TypeVar("_Result")
 
 FIRST_PING_SECONDS = 8.0
 """Idle time after which a stream without content gets its first ping. The ping fixes status 200, so later errors are
@@ -176,6 +178,35 @@ class Watchdog:
         if not self.reason and self._exchange is not None:
             self.reason = reason
             self._exchange.cancel()
+
+
+async def end_if_disconnected(
+    work: Coroutine[Any, Any, _Result], wait_disconnected: Callable[[], Awaitable[None]]
+) -> _Result:
+    """Return the result of work before the watchdog exists. It is cancelled if the client disconnects.
+
+    Raises `ClientDisconnected`.
+    """
+    task = asyncio.current_task()
+    assert task is not None, "a coroutine runs in a task"
+    is_gone = False
+
+    async def watch() -> None:
+        nonlocal is_gone
+        await wait_disconnected()
+        is_gone = True
+        task.cancel()
+
+    watch_task = asyncio.create_task(watch())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not is_gone:
+            raise
+        uncancel()
+        raise ClientDisconnected from None
+    finally:
+        watch_task.cancel()
 
 
 async def _suppress_errors(on_idle: Callable[[], Awaitable[None]]) -> None:

@@ -13,12 +13,15 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.errors import UpstreamProtocolError
+from anthropic_proxy.gateway.http_calls import HttpCalls
 from anthropic_proxy.gateway.settings.fields import InspectorRule
-from anthropic_proxy.plugins import Gateway, InspectedTexts, InspectorScope, Passage, Redaction, Refusal
+from anthropic_proxy.plugins import InspectedTexts, InspectorScope, Passage, Redaction, Refusal
 
 PATH = "/beta/litellm_basic_guardrail_api"
 MAX_REMEMBERED_TEXTS = 50_000
 """Maximum number of texts of which this process remembers that they have passed: 16 bytes for each."""
+_REMOVED = "[text]"
+"""In place of a text that the service makes empty: providers reject empty texts."""
 _DEFAULT_REASON = "The text must not be sent, by a rule of this proxy."
 
 
@@ -29,17 +32,17 @@ class _Answer(Struct):
 
 
 class GuardrailInspector:
-    gateway: Gateway
-    """Set when the server starts."""
+    gateway: HttpCalls
+    """The connections to other servers, set before the first call."""
 
     def __init__(self, rule: InspectorRule) -> None:
         self.scope: InspectorScope = rule.build_scope(holds_blocks=True)
-        self._rule = rule
+        self.rule = rule
         self._passed: dict[bytes, None] = {}
         """Digests of texts that have passed, the latest at the end."""
 
     async def inspect(self, texts: InspectedTexts) -> Refusal | Sequence[Redaction]:
-        remembers = self._rule.table.sends == "new texts"
+        remembers = self.rule.table.sends == "new texts"
         digests = [_digest(texts.part, passage) for passage in texts.passages] if remembers else []
         places = [place for place in range(len(texts.passages)) if not (remembers and digests[place] in self._passed)]
         if not places:
@@ -56,7 +59,7 @@ class GuardrailInspector:
         return 0
 
     async def _ask(self, texts: InspectedTexts, sent: Sequence[str]) -> _Answer:
-        rule, client = self._rule, texts.client
+        rule, client = self.rule, texts.client
         body: dict[str, Any] = {
             "texts": sent,
             "request_data": {
@@ -80,7 +83,7 @@ class GuardrailInspector:
             raise UpstreamProtocolError(f"the guardrail service answered with status {reply.status}")
         try:
             answer = msgspec.json.decode(reply.body, type=_Answer)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UpstreamProtocolError(f"the answer of the guardrail service cannot be read: {error}") from None
         if answer.action == "GUARDRAIL_INTERVENED" and (answer.texts is None or len(answer.texts) != len(sent)):
             raise UpstreamProtocolError(
@@ -103,4 +106,4 @@ def _find_changes(answer: _Answer, passages: Sequence[Passage], places: Sequence
     for place, new in zip(places, answer.texts or (), strict=False):
         old = passages[place].text
         if new != old and old:
-            yield Redaction(place, 0, len(old), "text", new)
+            yield Redaction(place, 0, len(old), "text", new or _REMOVED)

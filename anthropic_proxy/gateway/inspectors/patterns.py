@@ -97,6 +97,7 @@ _FINDERS: Mapping[str, tuple[str, Callable[[str], Iterator[Span]]]] = {
 class PatternInspector:
     def __init__(self, rule: InspectorRule) -> None:
         self.scope: InspectorScope = rule.build_scope(holds_blocks=False)
+        self.rule = rule
         self._table = rule.table
         self._finders = [_FINDERS[name] for name in rule.table.detect]
         self._finders += [

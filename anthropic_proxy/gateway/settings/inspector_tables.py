@@ -1,11 +1,13 @@
 """Checks of the tables `[[inspectors]]` of the configuration file.
 
 A pattern of the company must take a time in proportion to its text, whatever a stranger writes. So its repetitions are
-made possessive and bounded (`bound_repetitions`).
+made possessive and bounded, and its groups with alternatives atomic (`bound_repetitions`).
 """
 
 import re
 from collections.abc import Sequence
+
+from msgspec import Struct
 
 from anthropic_proxy.engine.options import NAME
 from anthropic_proxy.engine.patterns import compile_later
@@ -106,7 +108,8 @@ def _load_rule(
 
 
 def bound_repetitions(pattern: str) -> BoundedPattern:
-    """Return a regular expression whose repetitions are possessive and end after 256 times.
+    """Return a regular expression whose repetitions are possessive and end after 256 times, and whose alternatives are
+    decided once: the first one that matches.
 
     Raises `ValueError` with the reason, which continues a sentence.
     """
@@ -115,6 +118,7 @@ def bound_repetitions(pattern: str) -> BoundedPattern:
     pieces: list[str] = []
     widths = [0]
     """Length of the longest text of each open group, the whole pattern first."""
+    groups: list[_Group] = []
     last = 0  # of what a repetition repeats
     at = 0
     while at < len(pattern):
@@ -130,9 +134,19 @@ def bound_repetitions(pattern: str) -> BoundedPattern:
         elif character == "(":
             group = _GROUP.match(pattern, at)
             text, end, width = (group[0], group.end(), 0) if group else ("(", at + 1, 0)
-            widths += [0] * (not text.endswith(")"))
-        elif character == ")" and len(widths) > 1:
+            if not text.endswith(")"):
+                widths.append(0)
+                groups.append(_Group(len(pieces)))
+        elif character == ")" and groups:
             width = widths.pop()
+            closed = groups.pop()
+            is_repeated = pattern[end : end + 1] in (*"*+?",) or _COUNTS.match(pattern, end)
+            if closed.has_alternatives and not is_repeated:  # a possessive repetition is atomic itself
+                opening = pieces[closed.place]
+                pieces[closed.place] = _ATOMIC.get(opening, f"{opening}(?>")
+                text = ")" if opening in _ATOMIC else "))"
+        elif character == "|" and groups:
+            groups[-1].has_alternatives = True
         elif character in "*+?" or _COUNTS.match(pattern, at):
             text, end, most = _bound_one(pattern, at)
             widths[-1] -= last
@@ -153,6 +167,17 @@ def bound_repetitions(pattern: str) -> BoundedPattern:
             "repetitions, such as {1,20}"
         )
     return BoundedPattern(bounded, sum(widths))
+
+
+class _Group(Struct):
+    """A group that is open. `place`: index of its beginning among the pieces."""
+
+    place: int
+    has_alternatives: bool = False
+
+
+_ATOMIC = {"(?:": "(?>", **{one: one for one in ("(?>", "(?=", "(?!", "(?<=", "(?<!")}}
+"""Beginnings of groups → the same as an atomic group, which gives nothing back."""
 
 
 def _find_class_end(pattern: str, at: int) -> int:

@@ -860,9 +860,9 @@ def _fixed_settings() -> Mapping[str, Setting]:
 
 def is_fixed_variable(name: str) -> bool:
     """Return True if a change takes effect at the next start of the server."""
-    return name in _fixed_settings() or name == "inspectors" or name.startswith("OTEL_")
+    return name in _fixed_settings() or name.startswith("OTEL_")
 
 
 def list_fixed_fields() -> Sequence[str]:
     """Fields of `Settings` that a reload does not change."""
-    return ["inspectors", *(one.field for one in _fixed_settings().values() if "." not in one.field)]
+    return [one.field for one in _fixed_settings().values() if "." not in one.field]

@@ -1,11 +1,12 @@
 """Inspectors: what leaves the proxy, what the client gets, and what the records say."""
 
 import asyncio
+import base64
 import json
 import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,12 @@ from msgspec import structs
 from anthropic_proxy.engine.exchange.client_side import CollectingSink
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.forwarding import count_tokens, forward_resource
+from anthropic_proxy.engine.exchange.inspection.texts import NOT_TEXTS
+from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
 from anthropic_proxy.engine.hooks import RecordPoint
+from anthropic_proxy.engine.messages.models import structs as structs_of_blocks
+from anthropic_proxy.engine.messages.server_blocks import decode_passage, encode_passage
+from anthropic_proxy.engine.upstream.contract import SearchResult
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import InvalidRequest, ProxyBusy, UpstreamUnreachable
 from anthropic_proxy.gateway.stores.memory import MemoryStore
@@ -234,6 +240,181 @@ async def test_an_inspector_reads_all_texts_of_a_request_with_their_kinds() -> N
     assert sorted(reader.passages()) == sorted(expected)
     assert sorted(strict.passages()) == sorted([*expected, *descriptions])
     assert [one.name for one in reader.read[0].passages if one.kind == "tool_call"] == ["Bash"] * 3
+
+
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def source(**fields: Any) -> dict[str, Any]:
+    return {"type": "document", "source": fields}
+
+
+SEARCHED = {"type": "web_search_result", "url": "two", "title": "three", "page_age": "four"}
+BLOCKS: list[tuple[dict[str, Any], str, list[str]]] = [
+    (source(type="text", media_type="text/plain", data="one"), "user", ["one"]),
+    (source(type="base64", media_type="text/plain", data=encoded("one")), "user", ["one"]),
+    (source(type="base64", media_type="TEXT/markdown", data=encoded("one").rstrip("=")), "user", ["one"]),
+    (source(type="base64", data=encoded("one")), "user", ["one"]),
+    (source(type="base64", media_type="application/pdf", data=encoded("one")), "user", []),
+    (source(type="url", url="data:text/plain,one%20two"), "user", ["one two"]),
+    (source(type="url", url=f"DATA:;base64,{encoded('one')}"), "user", ["one"]),
+    (source(type="url", url=f"data:image/png;base64,{encoded('one')}"), "user", []),
+    (source(type="url", url="https://one.test"), "user", ["https://one.test"]),
+    (source(type="content", content=[{"type": "text", "text": "one"}]), "user", ["one"]),
+    (source(type="file", file_id="file_1") | {"context": "one", "title": "two"}, "user", ["one", "two"]),
+    (
+        {"type": "search_result", "source": "one", "title": "two", "content": [{"type": "text", "text": "three"}]},
+        "user",
+        ["one", "two", "three"],
+    ),
+    (
+        {
+            "type": "text",
+            "text": "one",
+            "citations": [
+                {"type": "char_location", "cited_text": "two", "document_title": "three", "file_id": "file_1"},
+                {"type": "web_search_result_location", "cited_text": "four", "url": "five", "encrypted_index": "x"},
+            ],
+        },
+        "user",
+        ["one", "two", "three", "four", "five"],
+    ),
+    (
+        {
+            "type": "web_search_tool_result",
+            "tool_use_id": "srvtoolu_1",
+            "content": [{**SEARCHED, "encrypted_content": encode_passage("one")}],
+        },
+        "tool_result",
+        ["two", "three", "four", "one"],
+    ),
+    (
+        {
+            "type": "web_search_tool_result",
+            "tool_use_id": "srvtoolu_1",
+            "content": [{**SEARCHED, "encrypted_content": "of Anthropic"}],
+        },
+        "tool_result",
+        ["two", "three", "four"],
+    ),
+    (
+        {
+            "type": "web_fetch_tool_result",
+            "tool_use_id": "srvtoolu_1",
+            "content": {
+                "type": "web_fetch_result",
+                "url": "one",
+                "content": source(type="text", media_type="text/plain", data="two"),
+                "retrieved_at": "2026-11-27",
+            },
+        },
+        "tool_result",
+        ["one", "two"],
+    ),
+    (
+        {
+            "type": "code_execution_tool_result",
+            "tool_use_id": "srvtoolu_1",
+            "content": {
+                "type": "code_execution_result",
+                "stdout": "one",
+                "stderr": "two",
+                "content": [{"type": "code_execution_output", "file_id": "file_1"}],
+            },
+        },
+        "tool_result",
+        ["one", "two"],
+    ),
+    (
+        {"type": "mcp_tool_result", "tool_use_id": "mcptoolu_1", "content": [{"type": "text", "text": "one"}]},
+        "tool_result",
+        ["one"],
+    ),
+    (
+        {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "a_later_type", "name": "one"}]},
+        "tool_result",
+        ["one"],
+    ),
+    ({"type": "a_later_type", "name": "one", "id": "two", "data": "three"}, "user", ["one", "two", "three"]),
+    ({"type": "a later type", "text": "one"}, "user", ["a later type", "one"]),
+    (
+        {"type": "mcp_tool_use", "id": "mcptoolu_1", "name": "n", "server_name": "s", "input": {"customer C-1": "one"}},
+        "tool_call",
+        ["customer C-1", "one"],
+    ),
+    ({"type": "compaction", "content": "one"}, "user", ["one"]),
+]
+
+
+@pytest.mark.parametrize(("content", "kind", "expected"), BLOCKS)
+async def test_the_texts_of_each_kind_of_block_are_read_and_redacted(
+    content: dict[str, Any], kind: str, expected: list[str]
+) -> None:
+    def redact(texts: InspectedTexts) -> Decision:
+        return [Redaction(place, 0, len(one.text), "test key") for place, one in enumerate(texts.passages)]
+
+    bodies: list[bytes] = []
+    reader = Reader()
+    built = inspected(
+        answering(MESSAGES, Reply(texts=["ok"]), bodies), reader, Reader(redact, name="second"), **ANTHROPIC
+    )
+    await built.post(messages=[{"role": "user", "content": [content]}])
+    assert sorted(reader.passages()) == sorted((kind, text) for text in expected)
+    if encode_passage("one") in str(content):  # Anthropic gets no page of the proxy's own search
+        return
+    after = Reader()
+    built = inspected(Echo(MESSAGES), after, **ANTHROPIC)
+    await built.post(messages=json.loads(bodies[0])["messages"])
+    assert len(after.passages()) == len(expected)
+    assert all(PLACEHOLDER.fullmatch(text) for _, text in after.passages())
+
+
+@pytest.mark.parametrize("wire", WIRES)
+async def test_no_text_that_a_provider_gets_is_encoded_past_the_inspectors(wire: str) -> None:
+    settings, form = WIRES[wire]
+    bodies: list[bytes] = []
+    call_block = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "q"}}
+    searched = {"type": "web_search_result", "url": "https://a.test", "title": "t", "page_age": SECRET}
+    found = {
+        "type": "web_search_tool_result",
+        "tool_use_id": "srvtoolu_1",
+        "content": [{**searched, "encrypted_content": encode_passage(f"It is {SECRET}.")}],
+    }
+    messages = [
+        {"role": "user", "content": [source(type="base64", media_type="text/plain", data=encoded(f"Use {SECRET}."))]},
+        {"role": "assistant", "content": [call_block, found, {"type": "text", "text": "ok"}]},
+        {"role": "user", "content": [source(type="url", url=f"data:;base64,{encoded(SECRET)}")]},
+    ]
+    built = inspected(answering(form, Reply(texts=["ok"]), bodies), Reader(redact_secret), **settings)
+    await built.post(messages=messages)
+    words = [SECRET, json.dumps(SECRET)[1:-1], json.dumps(SECRET, ensure_ascii=False)[1:-1]]
+    hidden = [encoded(f"Use {SECRET}."), encoded(SECRET), encode_passage(f"It is {SECRET}.")]
+    assert [word for word in (*words, *hidden) if word in bodies[-1].decode()] == []
+
+
+async def test_texts_outside_of_the_messages_are_read() -> None:
+    bodies: list[bytes] = []
+    reader = Reader()
+    built = inspected(answering(MESSAGES, Reply(texts=["ok"]), bodies), reader, **ANTHROPIC)
+    await built.post(
+        "hello",
+        stop_sequences=["one"],
+        output_config={"effort": "high", "format": {"type": "json_schema", "schema": {"description": "two"}}},
+        context_management={"edits": [{"type": "compact_20260112", "instructions": "three"}]},
+        a_later_field={"name": "four"},
+        metadata={"user_id": "u"},
+        mcp_servers=[{"type": "url", "name": "n", "url": "https://m.test", "authorization_token": "t"}],
+    )
+    assert sorted(reader.passages()) == [
+        *(("system", word) for word in ("four", "one", "three", "two")),
+        ("user", "hello"),
+    ]
+
+
+def test_the_table_has_each_block_of_the_translation() -> None:
+    tags = {kind.__struct_config__.tag for kind in get_args(structs_of_blocks.Block)}
+    assert tags - {*NOT_TEXTS} == {"px.unknown"}
 
 
 async def test_only_the_redacted_texts_of_a_relayed_request_change() -> None:
@@ -502,6 +683,25 @@ async def test_the_tool_loop_searches_with_the_placeholder() -> None:
     assert content[-1]["text"] == f"It is {SECRET}."
 
 
+async def test_results_of_the_tool_loop_are_read_before_the_model_gets_them() -> None:
+    for decide, sent in ((redact_secret, True), (refuse_bombs, False)):
+        found = SearchResult(url="https://a.test", title="A bomb", snippet=f"It is {SECRET}, a bomb.")
+        searcher, reader = Searcher([found]), Reader(decide)
+        script = Script(calls(call("web_search", query="q")), reply(text("Done.")))
+        built = proxy(script, searcher)
+        built.services = structs.replace(built.services, inspectors=[reader])
+        sink = await built.post("Search it.", tools=[SEARCH], stream=True)
+        result = message_of(sink)["content"][1]["content"]
+        told = json.dumps(script.requests[-1], ensure_ascii=False)
+        assert "-81" not in told
+        assert (PLACEHOLDER.search(told) is not None) == sent
+        if sent:
+            assert decode_passage(result[0]["encrypted_content"]) == f"It is {SECRET}, a bomb."
+            assert ("tool_result", f"It is {SECRET}, a bomb.") in reader.passages()
+        else:
+            assert result == {"type": "web_search_tool_result_error", "error_code": "unavailable"}
+
+
 async def test_a_checking_model_gets_the_placeholder_and_the_rules_the_text() -> None:
     found: list[str] = []
 
@@ -710,6 +910,104 @@ async def test_the_text_of_a_block_of_a_later_type_comes_back() -> None:
     sink = await inspected(Relayed(*events), Reader(redact_secret), **ANTHROPIC).post(f"Use {SECRET}.", stream=True)
     found = [one["delta"]["content"] for one in events_of(sink.stream) if one["type"] == "content_block_delta"]
     assert found == [f"It was {SECRET}."]
+
+
+CITATION = {"type": "char_location", "cited_text": "It is @@", "document_title": "t", "file_id": "file_1"}
+UNREAD_FORMS: dict[str, list[dict[str, Any]]] = {
+    "citation": block(0, TEXT, {"type": "citations_delta", "citation": CITATION}),
+    "null in unused fields": block(
+        0,
+        {**TEXT, "name": None, "citations": None},
+        {"type": "text_delta", "text": "It is @@", "thinking": None, "partial_json": None, "content": None},
+    ),
+    "without the first event": block(0, TEXT, {"type": "text_delta", "text": "It is @@"})[1:],
+    "index that is no number": [{**one, "index": None} for one in block(0, TEXT, {"type": "text_delta", "text": "@@"})],
+    "delta of a later type": block(0, {"type": "later"}, {"type": "later_delta", "words": ["It is @@"]}),
+    "delta with a list": block(0, {"type": "later"}, {"type": "later_delta", "content": [{"name": "It is @@"}]}),
+}
+
+
+@pytest.mark.parametrize("form", UNREAD_FORMS)
+async def test_each_form_of_an_event_is_read_and_restored(form: str) -> None:
+    events = UNREAD_FORMS[form]
+    sink = await inspected(Relayed(*events), Reader(redact_secret), **ANTHROPIC).post(f"Use {SECRET}.", stream=True)
+    assert json.dumps(SECRET, ensure_ascii=False)[1:-1] in sink.stream.decode()
+    assert b"REDACTED" not in sink.stream
+    reader = Reader(refuse_bombs, requests=False, replies=True)
+    bombs = json.loads(json.dumps(events).replace("@@", "a bomb"))
+    sink = await inspected(Relayed(*bombs), reader, **ANTHROPIC).post("hello", stream=True)
+    assert b"a bomb" not in sink.stream
+    assert b"No bombs, by rule 7." in sink.stream
+
+
+async def test_a_refusal_a_stop_sequence_and_an_error_of_a_relay_are_restored() -> None:
+    relayed = Relayed()
+    details = {"type": "refusal", "category": None, "explanation": "Not @@."}
+    delta = {"stop_reason": "refusal", "stop_sequence": "@@", "stop_details": details}
+    relayed.frames = sse(START, {"type": "message_delta", "delta": delta, "usage": {"output_tokens": 9}}, END[1])
+    sink = await inspected(relayed, Reader(redact_secret), **ANTHROPIC).post(f"Use {SECRET}.", stream=True)
+    (found,) = [one["delta"] for one in events_of(sink.stream) if one["type"] == "message_delta"]
+    assert (found["stop_sequence"], found["stop_details"]["explanation"]) == (SECRET, f"Not {SECRET}.")
+
+
+async def test_a_restored_value_in_arguments_that_were_cut_is_spelled_for_them() -> None:
+    def upstream(_: str, request: UpstreamRequest, __: Any) -> FakeResponse:
+        placeholder = PLACEHOLDER.findall(request.body.decode())[0]
+        events = block(
+            0,
+            {"type": "tool_use", "id": "t", "name": "Bash", "input": {}},
+            {"type": "input_json_delta", "partial_json": f'{{"command": "echo {placeholder}'},
+        )
+        return FakeResponse(200, *sse(START, *events, *END), headers={"content-type": "text/event-stream"})
+
+    built = inspected(upstream, Reader(redact_secret), **ANTHROPIC)
+    sink = await built.post(f"Use {SECRET}.", stream=True, tools=TOOLS)
+    pieces = [one["delta"]["partial_json"] for one in events_of(sink.stream) if one["type"] == "content_block_delta"]
+    spelled = json.dumps(SECRET, ensure_ascii=False)[1:-1]
+    assert "".join(pieces) == f'{{"command": "echo {spelled}'
+
+
+@in_virtual_time
+@pytest.mark.parametrize("path", ["messages", "count_tokens", "batches"])
+async def test_an_inspection_ends_when_the_client_disconnects(path: str) -> None:
+    class Leaving(RecordingSink):
+        async def wait_disconnected(self) -> None:
+            await asyncio.sleep(1)
+
+    class Waiting(Reader):
+        ended_at = 0.0
+
+        async def inspect(self, texts: InspectedTexts) -> Decision:
+            try:
+                await asyncio.sleep(9)
+            finally:
+                self.ended_at = asyncio.get_running_loop().time()
+            return ()
+
+    bodies: list[bytes] = []
+    reader, sink = Waiting(timeout_seconds=10.0), Leaving()
+    built = inspected(answering(MESSAGES, Reply(texts=["ok"]), bodies), reader, **BATCHES)
+    params = {"model": "claude-opus-5-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+    started_at = asyncio.get_running_loop().time()
+    if path == "messages":
+        incoming = new_client_request(json.dumps(params).encode())
+        await Exchange(built.services, incoming, sink).run()
+        assert (incoming.receipt.outcome, incoming.receipt.status) == ("cancelled", 0)
+    else:
+        body = params if path == "count_tokens" else {"requests": [{"custom_id": "a", "params": params}]}
+        incoming = new_client_request(json.dumps(body).encode(), path=f"/v1/messages/{path}")
+        work: Any = count_tokens(built.services, incoming, sink.wait_disconnected)
+        if path == "batches":
+            work.close()
+            work = forward_resource(built.services, incoming, "POST", sink)
+        with pytest.raises(ClientDisconnected):
+            await work
+    assert bodies == []
+    assert sink.error is None
+    assert reader.ended_at - started_at == pytest.approx(1, abs=0.05)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
 
 
 async def test_an_event_with_half_a_character_is_read() -> None:

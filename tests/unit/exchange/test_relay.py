@@ -6,7 +6,7 @@ import json
 import random
 import re
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -31,6 +31,8 @@ from anthropic_proxy.engine.wires import anthropic
 from anthropic_proxy.engine.wires.contract import Credential, RelayCall, UpstreamRequest
 from anthropic_proxy.errors import ClientError, InvalidRequest, UpstreamError, UpstreamProtocolError
 from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.plugins import Client
+from tests.support import replies
 from tests.support.event_grammar import check_bytes
 from tests.support.golden_relay import ANY_USAGE
 from tests.support.harness import STALL, FakeResponse, ProxyHarness, RecordingSink, new_client_request
@@ -263,6 +265,100 @@ def test_every_call_is_sent_with_a_name_and_an_input_that_claude_accepts(turns: 
             assert after == before
     assert not is_valid or written == body
     assert sent(written) == written
+
+
+PASSED = {
+    "accept": "application/json",
+    "content-type": "application/json",
+    "user-agent": "claude-cli/2.1.332 (external, cli)",
+    "x-app": "cli",
+    "x-claude-code-session-id": "5b7c0f7e-0000-4000-8000-000000000000",
+    "x-claude-code-agent-id": "a1b2",
+    "x-client-request-id": "c3d4",
+    "idempotency-key": "stainless-node-retry-e5f6",
+    "x-stainless-os": "Linux",
+    "x-stainless-retry-count": "0",
+    "anthropic-version": "2023-06-01",
+    "anthropic-beta": "a-beta-of-tomorrow",
+    "anthropic-dangerous-direct-browser-access": "true",
+    "x-anthropic-additional-protection": "true",
+}
+UNNAMED = {
+    "x-of-my-own": "1",
+    "x-pomerium-jwt-assertion": "a token with the claims of Ann",
+    "ssl-client-subject-dn": "CN=Ann",
+    "user-id": "ann",
+    "x-project": "a",
+    "x-claude-code-prompt-id": "p",
+    "referer": "https://intranet.example.org/ann",
+    "accept-language": "de-CH",
+    "accept-encoding": "gzip",
+    "cookie": "a=b",
+    "x-api-key": "pk-0123456789",
+}
+
+
+@pytest.mark.parametrize("client", [{"key_id": "key_1"}, {"key_id": "key_1", "sign_in": "sign_1"}, {}])
+async def test_of_people_of_a_company_only_named_headers_leave(client: dict[str, str]) -> None:
+    sent: list[Mapping[str, str]] = []
+
+    def upstream(_: str, request: UpstreamRequest, __: Any) -> FakeResponse:
+        sent.append(request.headers)
+        return FakeResponse(200, replies.MESSAGES.whole(replies.Reply(texts=["ok"])))
+
+    built = ProxyHarness(upstream, ANTHROPIC_API_KEY="sk-ant-test-0123456789")
+    body = {"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+    incoming = new_client_request(
+        json.dumps(body).encode(), {**PASSED, **UNNAMED}, client=Client(role="member", **client)
+    )
+    await Exchange(built.services, incoming, RecordingSink()).run()
+    if client:
+        assert sent == [PASSED]
+    else:
+        assert sent[0].items() >= PASSED.items()
+        assert sent[0]["x-of-my-own"] == "1"
+
+
+HELLO = {"max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+REJECTED = {"type": "error", "error": {"type": "authentication_error", "message": "invalid x-api-key"}}
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_rejected_key_of_the_company_is_no_401_for_a_person(provider: str, stream: bool) -> None:
+    def upstream(*_: Any) -> FakeResponse:
+        return FakeResponse(401, json.dumps(REJECTED).encode(), headers={"x-should-retry": "true"})
+
+    keys = {f"{provider.upper()}_API_KEY": "sk-test-0123456789", "PREFERRED_PROVIDER": provider}
+    found = f"{provider}: the key is not accepted. The key comes from {provider.upper()}_API_KEY in the environment."
+    body = {**HELLO, "model": ASKED, "stream": stream}
+    for client, status, kind, message in (
+        (Client(key_id="key_1", sign_in="sign_1"), 403, "permission_error", f"{found} {OF_THE_PROXY}"),
+        (Client(key_id="key_1"), 401, "authentication_error", found),
+    ):
+        built = ProxyHarness(upstream, **keys)
+        incoming, sink = new_client_request(json.dumps(body).encode(), client=client), RecordingSink()
+        await Exchange(built.services, incoming, sink).run()
+        assert sink.error is not None
+        headers, sent = encode_error_response(sink.error, "req_1")
+        assert json.loads(sent)["error"] == {"type": kind, "message": message}
+        assert (sink.error.status, sink.error.code) == (status, "rejected-key")
+        assert status == 401 or headers["x-should-retry"] == "false"
+        receipt = built.receipts[0]
+        assert (receipt.status, receipt.error_code, receipt.attempts[0].status) == (status, "rejected-key", 401)
+
+
+OF_THE_PROXY = "It is a key of the proxy: tell its administrator."
+
+
+async def test_a_missing_key_of_the_company_is_no_401_for_a_person() -> None:
+    built = ProxyHarness(lambda *_: FakeResponse(200), PREFERRED_PROVIDER="groq")
+    body = json.dumps({**HELLO, "model": "groq/llama-3.3-70b-versatile"}).encode()
+    sink = RecordingSink()
+    await Exchange(built.services, new_client_request(body, client=Client(sign_in="sign_1")), sink).run()
+    assert sink.error is not None
+    assert (sink.error.status, sink.error.error_type, sink.error.should_retry) == (403, "permission_error", False)
+    assert sink.error.message.endswith(OF_THE_PROXY)
 
 
 def test_headers_pass_but_for_those_of_this_hop() -> None:

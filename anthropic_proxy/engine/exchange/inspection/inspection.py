@@ -9,6 +9,7 @@ placeholders become texts again, but only those of this request.
 from functools import partial
 
 import msgspec
+from msgspec import Raw
 
 from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.exchange.inspection.inspectors import InspectorCalls
@@ -17,10 +18,12 @@ from anthropic_proxy.engine.exchange.inspection.reply import InspectedStream
 from anthropic_proxy.engine.exchange.inspection.texts import (
     find_texts_of_batch,
     find_texts_of_request,
+    find_texts_of_whole_block,
     read_body,
 )
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream
+from anthropic_proxy.errors import PolicyBlocked, ProxyBusy
 
 
 class Inspection(InspectorCalls):
@@ -37,8 +40,18 @@ class Inspection(InspectorCalls):
         await self.inspect_request(found.texts)
         return await run(is_large, found.encode)
 
+    async def inspect_result(self, result: Raw) -> Raw | None:
+        """Return the result of a tool that the proxy has run, as the model may get it. None: it may not."""
+        found = read_body(bytes(result), find_texts_of_whole_block)
+        try:
+            await self.inspect_request(found.texts)
+        except (PolicyBlocked, ProxyBusy):
+            return None
+        return Raw(found.encode())
+
     def open_reply(self, reply: DeltaStream) -> DeltaStream:
-        return InspectedStream(reply, self) if self.changes_replies else reply
+        may_redact_more = not reply.has_one_call  # in results of tools
+        return InspectedStream(reply, self) if self.changes_replies or may_redact_more else reply
 
     def open_relay(self, relay: RelayStream, *, streams: bool) -> InspectedRelay | RelayStream:
         return InspectedRelay(relay, self, streams=streams) if self.changes_replies else relay

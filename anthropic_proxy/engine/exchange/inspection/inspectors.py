@@ -11,6 +11,8 @@ import secrets
 import time
 from collections.abc import Sequence
 
+import msgspec
+
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.inspection.texts import PlacedText
 from anthropic_proxy.engine.hooks import (
@@ -121,11 +123,12 @@ class InspectorCalls:
         end = max(end, *(one.end for one in found)) if found else end
         return await self._redact(inspector, "reply", text[:end], found), text[end:]
 
-    def restore(self, text: str) -> str:
-        """Return a text with values in place of the placeholders of this request."""
+    def restore(self, text: str, *, in_json: bool = False) -> str:
+        """Return a text with values in place of the placeholders of this request. `in_json`: it is a part of JSON."""
         if _BEGINNING not in text:
             return text
-        return _PLACEHOLDER.sub(lambda match: self._restore_one(match[0]), text)
+        spell = _spell_in_json if in_json else str
+        return _PLACEHOLDER.sub(lambda match: spell(self._restore_one(match[0])), text)
 
     def find_open_placeholder(self, text: str) -> int:
         """Return the place from which on the end of an incomplete text may be a part of a placeholder."""
@@ -245,6 +248,10 @@ class InspectorCalls:
             if kind not in record.kinds and len(record.kinds) >= MAX_KINDS:
                 kind = "other"
             record.kinds[kind] = record.kinds.get(kind, 0) + 1
+
+
+def _spell_in_json(text: str) -> str:
+    return msgspec.json.encode(text).decode()[1:-1]
 
 
 async def _read_key(store: ValueStore) -> bytes:

@@ -6,8 +6,9 @@ too (`json_spans`).
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct
@@ -16,8 +17,8 @@ from anthropic_proxy.engine.exchange.client_side import encode_events
 from anthropic_proxy.engine.exchange.inspection.inspectors import InspectorCalls, ReplyRefused
 from anthropic_proxy.engine.exchange.inspection.reply import BlockKind, HeldText, inspect_texts
 from anthropic_proxy.engine.exchange.inspection.texts import (
-    PlacedText,
-    find_texts_of_block,
+    FRAGMENTS,
+    find_texts_of_event,
     find_texts_of_message,
     read_arguments,
     read_body,
@@ -30,35 +31,45 @@ from anthropic_proxy.engine.messages.writer import KEEP_ALIVE_SIGNATURE, require
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit
 from anthropic_proxy.engine.wires.framing import EVENT_BORDER, EVENT_DATA
+from anthropic_proxy.errors import InvalidRequest, UpstreamProtocolError
 
 _CALLS = ("tool_use", "server_tool_use", "mcp_tool_use")
 _KINDS: Mapping[str, BlockKind] = {"thinking": "thinking"}
 _BEGINNINGS = ("message_start", "ping")
 _EMPTY_AT_FIRST = ("text", "thinking")
-_TEXT_FIELDS = ("text", "thinking", "content", "partial_json")
+_TEXT_FIELDS = ("text", "thinking", "content")
+_FIELDS_OF_DELTAS = {"text_delta": "text", "thinking_delta": "thinking", "compaction_delta": "content"}
+"""Type of a delta → its field with a fragment. One of another type may have any of them."""
+_WITHOUT_TEXT = frozenset(("ping", "content_block_stop", "message_stop"))
+_FRAGMENT_FIELDS = frozenset(("type", *FRAGMENTS))
 _PING_AFTER_SECONDS = 5.0
 """Seconds without an event for the client after which a ping takes the place of held events."""
 
 
-class _Block(Struct):
-    type: str = ""
-    name: str = ""
-
-
-class _Delta(Struct):
-    type: str = ""
-    text: str = ""
-    thinking: str = ""
-    content: str = ""
-    """Of a summary of the conversation (`compaction`)."""
-    partial_json: str = ""
-
-
 class _Event(Struct):
-    type: str = ""
-    index: int = 0
-    content_block: _Block | None = None
-    delta: _Delta | None = None
+    """An event, of which nothing is certain: some servers send null in each field that they do not use."""
+
+    type: Any = ""
+    index: Any = 0
+    content_block: Any = None
+    delta: Any = None
+
+    @property
+    def is_fragment(self) -> bool:
+        """True if it has no other text than a fragment of a block."""
+        delta = self.delta
+        return self.type in _WITHOUT_TEXT or (
+            self.type == "content_block_delta"
+            and isinstance(delta, dict)
+            and _FRAGMENT_FIELDS.issuperset(delta)
+            and all(value is None or isinstance(value, str) for value in delta.values())
+        )
+
+
+def _find(part: Any, name: str) -> str:
+    """Return a text of `content_block` or `delta`. "": it has none."""
+    found = part.get(name) if isinstance(part, dict) else None
+    return found if isinstance(found, str) else ""
 
 
 _decode_event = msgspec.json.Decoder(_Event).decode
@@ -160,13 +171,17 @@ class InspectedRelay:
         if len(lines) > 1:  # one line can be edited
             frame = EVENT_DATA.sub(b"", frame).strip() + b"\ndata: " + b" ".join(lines) + b"\n\n"
         event = _read_event(b" ".join(lines))
-        index, delta = event.index, event.delta
-        if event.type == "content_block_start" and event.content_block is not None:
-            await self._start(event.content_block, index, frame, shown)
-        elif event.type == "content_block_delta" and delta is not None and index in self._calls:
-            self._calls[index].add(frame, delta.partial_json)
-        elif event.type == "content_block_delta" and delta is not None and index in self._texts:
-            await self._add_text(delta, self._texts[index], frame, shown)
+        index = event.index if isinstance(event.index, int) else 0
+        if not event.is_fragment:
+            frame = await self._inspect_event(frame)
+        if event.type == "content_block_start":
+            self._start(event.content_block, index, frame, shown)
+        elif event.type == "content_block_delta" and index in self._calls:
+            self._calls[index].add(frame, _find(event.delta, "partial_json"))
+        elif event.type == "content_block_delta":
+            if index not in self._texts:  # of a block without its first event
+                self._texts[index] = _OpenText(HeldText(self._inspection, "assistant"))
+            await self._add_text(event.delta, self._texts[index], frame, shown)
         else:
             if event.type == "content_block_stop":
                 if (call := self._calls.pop(index, None)) is not None:
@@ -178,24 +193,36 @@ class InspectedRelay:
             self._has_content |= event.type not in _BEGINNINGS
             shown.append(frame)
 
-    async def _start(self, block: _Block, index: int, frame: bytes, shown: list[bytes]) -> None:
-        """A block of a server tool is complete in this event, as the arguments of a call are at some servers."""
-        start, end = _find_data(frame)
-        frame = (
-            frame[:start]
-            + await inspect_texts(self._inspection, read_body(frame[start:end], _find_texts_of_start))
-            + frame[end:]
-        )
-        if block.type in _CALLS:
-            self._calls[index] = _OpenCall(block.name, frame)
+    async def _inspect_event(self, frame: bytes) -> bytes:
+        """Return the event with the texts that are complete in it: those of a block of a server tool, a citation, an
+        error, and the arguments of a call at some servers.
+        """
+        found = EVENT_DATA.search(frame)
+        if found is None:
+            return frame
+        start, end = found.span(1)
+        try:
+            texts = read_body(frame[start:end], find_texts_of_event)
+        except InvalidRequest:
+            if self._inspection.readers and frame[start : start + 1] == b"{":  # a client may read it
+                raise UpstreamProtocolError("an event of the reply is not valid JSON", code="invalid-reply") from None
+            return frame
+        return frame[:start] + await inspect_texts(self._inspection, texts) + frame[end:]
+
+    def _start(self, block: Any, index: int, frame: bytes, shown: list[bytes]) -> None:
+        kind = _find(block, "type")
+        if kind in _CALLS:
+            self._calls[index] = _OpenCall(_find(block, "name"), frame)
             return
         self._open.add(index)
-        self._texts[index] = _OpenText(HeldText(self._inspection, _KINDS.get(block.type, "assistant")))
-        self._has_content |= block.type not in _EMPTY_AT_FIRST
+        self._texts[index] = _OpenText(HeldText(self._inspection, _KINDS.get(kind, "assistant")))
+        self._has_content |= kind not in _EMPTY_AT_FIRST
         shown.append(frame)
 
-    async def _add_text(self, delta: _Delta, text: _OpenText, frame: bytes, shown: list[bytes]) -> None:
-        received = delta.text or delta.thinking or delta.content
+    async def _add_text(self, delta: Any, text: _OpenText, frame: bytes, shown: list[bytes]) -> None:
+        field = _FIELDS_OF_DELTAS.get(_find(delta, "type"))
+        fields = _TEXT_FIELDS if field is None else (field,)
+        received = next(filter(None, (_find(delta, name) for name in fields)), "")
         if not received:  # a signature or a citation of the text before it
             await self._flush(text, shown)
             shown.append(frame)
@@ -219,15 +246,14 @@ class InspectedRelay:
 
 
 def _read_event(data: bytes) -> _Event:
-    try:
-        return _decode_event(data)
-    except _ERRORS:
-        pass
-    readable, lone = replace_lone_surrogates(data)
-    try:
-        return _decode_event(readable) if lone else _Event()
-    except _ERRORS:
-        return _Event()  # no event of a block
+    for readable in (data, replace_lone_surrogates(data)[0]):
+        try:
+            event = _decode_event(readable)
+        except _ERRORS:
+            continue
+        if isinstance(event.type, str):
+            return event
+    return _Event()  # no event of a block
 
 
 def _flush_text(text: _OpenText) -> bytes:
@@ -253,14 +279,8 @@ def _find_text_edits(data: bytes, new: str) -> list[Edit]:
         for delta in json_spans.find_members(data)
         if delta.key == "delta"
         for member in json_spans.find_members(data, delta.value, delta.end)
-        if member.key in _TEXT_FIELDS
+        if member.key in (*_TEXT_FIELDS, "partial_json")
     ]
-
-
-def _find_texts_of_start(data: bytes) -> Iterator[PlacedText]:
-    for member in json_spans.find_members(data):
-        if member.key == "content_block":
-            yield from find_texts_of_block(data, member)
 
 
 def _find_refusal_edits(message: bytes, details: Mapping[str, str | None]) -> list[Edit]:

@@ -7,7 +7,9 @@ the end of a block, and before `Stop`, nothing is held. An inspector that refuse
 
 from typing import Literal
 
+import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from anthropic_proxy.engine.exchange.inspection.inspectors import InspectorCalls, ReplyRefused
 from anthropic_proxy.engine.exchange.inspection.texts import (
@@ -20,6 +22,7 @@ from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream
 from anthropic_proxy.engine.hooks import Inspector, InspectorScope, Passage
 from anthropic_proxy.engine.messages.deltas import (
     Block,
+    Citation,
     Delta,
     Stop,
     Text,
@@ -102,7 +105,7 @@ async def inspect_texts(inspection: InspectorCalls, found: TextsOfBody) -> bytes
         await inspection.inspect_reply(found.texts)
     for one in found.texts:
         text = one.passage.text
-        if (restored := inspection.restore(text)) != text:
+        if (restored := inspection.restore(text, in_json=not one.is_json)) != text:
             one.replace(restored)
     return found.encode()
 
@@ -173,8 +176,9 @@ class InspectedStream(DeltaStream):
                 await self._close(shown)
             if isinstance(delta, Stop):
                 await self._send_calls(shown, all_calls=True)
-            elif isinstance(delta, Block):
-                delta = Block(Raw(await self._inspect_block(bytes(delta.raw))))
+                delta = await self._inspect_stop(delta)
+            elif isinstance(delta, Block | Citation):
+                delta = type(delta)(Raw(await self._inspect_block(bytes(delta.raw))))
             shown.append(delta)
 
     async def _add_text(self, text: str, shown: list[Delta], *, is_thinking: bool) -> None:
@@ -207,6 +211,14 @@ class InspectedStream(DeltaStream):
             shown += held.arguments if edited == arguments else [ToolArgs(call.key, edited)]
             if held.is_complete:
                 shown.append(ToolEnd(call.key))
+
+    async def _inspect_stop(self, stop: Stop) -> Stop:
+        """A stop sequence may be a placeholder, and a refusal has an explanation."""
+        if stop.sequence is None and stop.details is None:
+            return stop
+        texts = msgspec.json.encode([stop.sequence, stop.details])
+        sequence, details = msgspec.json.decode(await self._inspect_block(texts))
+        return replace(stop, sequence=sequence, details=details)
 
     async def _inspect_block(self, block: bytes) -> bytes:
         try:

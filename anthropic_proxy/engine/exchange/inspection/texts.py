@@ -1,36 +1,80 @@
 """The texts in a body of the Messages API, with their places, so that single texts can be replaced.
 
-All strings of system prompt and messages are texts, except those of a few fields that no person reads, such as ids,
-signatures and base64 data. In the arguments of a tool call, all strings are texts. So a kind of content block that
-this module does not know is read too.
+All strings of a request and of a reply are texts, except those of the fields that are named here: no person and no
+model reads them as a text, such as ids, signatures and images. So a field, a content block or a delta that this module
+does not know is read too. In the arguments of a tool call, all strings are texts. A text in base64, such as a document,
+is decoded as the translation decodes it.
 """
 
+import base64
 import codecs
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.hooks import Passage, PassageKind
 from anthropic_proxy.engine.messages.models.raw_json import EMPTY_STRING_LENGTH
+from anthropic_proxy.engine.messages.models.structs import decode_data_url
+from anthropic_proxy.engine.messages.server_blocks import decode_passage, encode_passage
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.batches import find_params
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 
 _TOKENS = compile_later(rb'("[^"\\]*+(?:\\.?[^"\\]*+)*+"?)([ \t\r\n]*+:)?|[\[\]{}]')
-_NOT_TEXTS = frozenset(
+_OF_REQUEST = frozenset(
     (
-        *("type", "role", "id", "tool_use_id", "name", "tool_name", "signature", "media_type", "ttl", "file_id"),
-        *("encrypted_content", "encrypted_index", "encrypted_stdout", "page_age", "server_name"),
+        *("model", "max_tokens", "metadata", "stream", "service_tier", "speed", "temperature", "top_p", "top_k"),
+        *("thinking", "tool_choice", "container", "mcp_servers", "betas", "anthropic_beta", "anthropic_version"),
+        *("inference_geo", "cache_control", "fallbacks", "diagnostics", "user_profile_id", "tools"),
     )
 )
-"""Fields of content blocks whose strings are no texts."""
-_SEALED_TYPES = frozenset(("base64", "redacted_thinking"))
-"""Types of objects whose field `data` is no text."""
+"""Fields of a request that have no text: limits, names, and the addresses and tokens of MCP servers. The descriptions
+of `tools` are read by `InspectorScope.tool_descriptions`."""
+_OF_MESSAGE = frozenset(
+    (
+        *("role", "id", "type", "model", "stop_reason", "usage", "container", "context_management"),
+        *("clear_at", "output_config"),
+    )
+)
+"""Fields of a message, of the conversation or of a reply, that have no text."""
+_RESULT, _CALL, _FILE = frozenset(("tool_use_id",)), frozenset(("id", "name", "server_name")), frozenset(("file_id",))
+_NOTHING = frozenset[str]()
+NOT_TEXTS: Mapping[str, frozenset[str]] = {
+    "": frozenset(("effort",)),
+    "text": frozenset(("media_type",)),  # of the source of a document
+    "thinking": frozenset(("signature",)),
+    "redacted_thinking": frozenset(("data",)),
+    **dict.fromkeys(("tool_use", "server_tool_use", "mcp_tool_use"), _CALL),
+    **dict.fromkeys(("tool_result", "mcp_tool_result", "web_search_tool_result", "web_fetch_tool_result"), _RESULT),
+    **dict.fromkeys(("tool_search_tool_result", "code_execution_tool_result"), _RESULT),
+    **dict.fromkeys(("bash_code_execution_tool_result", "text_editor_code_execution_tool_result"), _RESULT),
+    "web_search_result": frozenset(("encrypted_content",)),
+    "web_fetch_result": frozenset(("retrieved_at",)),
+    "encrypted_code_execution_result": frozenset(("encrypted_stdout",)),
+    **dict.fromkeys(("code_execution_output", "bash_code_execution_output", "container_upload", "file"), _FILE),
+    **dict.fromkeys(("char_location", "page_location", "content_block_location"), _FILE),
+    "web_search_result_location": frozenset(("encrypted_index",)),
+    **dict.fromkeys(("tool_reference", "tool_addition", "tool_removal"), frozenset(("tool_name", "name"))),
+    "compaction": frozenset(("encrypted_content",)),
+    "base64": frozenset(("media_type", "data")),
+    "ephemeral": frozenset(("ttl",)),
+    **dict.fromkeys(("image", "document", "search_result", "fallback", "url", "content"), _NOTHING),
+    **dict.fromkeys(("text_delta", "thinking_delta", "compaction_delta", "citations_delta"), _NOTHING),
+    "signature_delta": frozenset(("signature",)),
+}
+"""Type of an object in a content block → its fields that have no text. "": of an object without a type. Of another
+type, all strings are texts."""
+_SOMETIMES_NOT_TEXTS = frozenset().union(*NOT_TEXTS.values())
+_TYPE = compile_later(r"[a-z]+(?:_[a-z0-9]+)*")
+"""Pattern of the name of a type, which is no text."""
+_MEDIA = ("image/", "audio/", "video/", "application/pdf")
+"""Beginnings of the media types of base64 data that is no text."""
 _CALL_TYPES = frozenset(("tool_use", "server_tool_use", "mcp_tool_use"))
-_ALL_TEXTS: Collection[str] = frozenset()
-_PLAIN_NAME = compile_later(r"[\w.-]{0,40}")
+_PLAIN_NAME = compile_later(r"[A-Za-z_.-]{0,40}")
+"""Pattern of a key in arguments that is the name of a field, and no text."""
 _QUOTE, _LIST, _OBJECT, _END_OF_LIST, _END_OF_OBJECT = b'"[{]}'
 _decode_string = msgspec.json.Decoder(str).decode
 
@@ -52,6 +96,8 @@ class PlacedText(Struct):
     passage: Passage
     is_json: bool = True
     """False: the text itself is there, without quotes and escapes."""
+    wrap: Callable[[str], str] | None = None
+    """Returns the string in the body for a text, which is encoded there. None: the text itself."""
     is_changed: bool = False
 
     def replace(self, text: str) -> None:
@@ -60,6 +106,7 @@ class PlacedText(Struct):
 
     def encode(self) -> bytes:
         text = self.passage.text.encode(errors="replace").decode()  # without halves of characters
+        text = text if self.wrap is None else self.wrap(text)
         return msgspec.json.encode(text) if self.is_json else text.encode()
 
 
@@ -94,14 +141,14 @@ def find_texts_of_request(
     body: bytes, start: int = 0, end: int | None = None, *, describes_tools: bool
 ) -> Iterator[PlacedText]:
     for member in json_spans.find_members(body, start, end):
-        if member.key == "system":
-            yield from _find_texts_of_content(body, member, "system")
-        elif member.key == "messages" and body[member.value] == _LIST:
+        if member.key == "messages" and body[member.value] == _LIST:
             for message in json_spans.find_elements(body, member.value, member.end):
                 yield from find_texts_of_message(body, message.value, message.end)
         elif member.key == "tools" and describes_tools and body[member.value] == _LIST:
             for tool in json_spans.find_elements(body, member.value, member.end):
                 yield from _find_descriptions(body, tool)
+        elif member.key not in _OF_REQUEST:
+            yield from _find_texts_of_content(body, member, "system")
 
 
 def find_texts_of_batch(body: bytes, *, describes_tools: bool) -> Iterator[PlacedText]:
@@ -113,12 +160,31 @@ def find_texts_of_message(body: bytes, start: int = 0, end: int | None = None) -
     """Yield the texts of a message of the conversation, or of a reply."""
     end = len(body) if end is None else end
     if body[start] != _OBJECT:
+        yield from _find_strings(body, JsonSpan(start, start, end), "user")
         return
     role = _read_header(body[start:end]).role
     kind: PassageKind = "system" if role == "system" else "assistant" if role == "assistant" else "user"
     for member in json_spans.find_members(body, start, end):
-        if member.key == "content":
+        if member.key not in _OF_MESSAGE:
             yield from _find_texts_of_content(body, member, kind)
+
+
+def find_texts_of_event(event: bytes) -> Iterator[PlacedText]:
+    """Yield the texts of an event of a stream, except the fragment of a block, which `HeldText` joins with others."""
+    for member in json_spans.find_members(event):
+        if member.key == "message":
+            yield from find_texts_of_message(event, member.value, member.end)
+        elif member.key == "delta" and event[member.value] == _OBJECT:
+            for inner in json_spans.find_members(event, member.value, member.end):
+                is_fragment = inner.key in FRAGMENTS and event[inner.value] == _QUOTE
+                if not (is_fragment or inner.key in _OF_MESSAGE):
+                    yield from _find_texts_of_content(event, inner, "assistant")
+        elif member.key in ("content_block", "error"):
+            yield from find_texts_of_block(event, member)
+
+
+FRAGMENTS = ("text", "thinking", "content", "partial_json", "signature")
+"""Fields of a delta with a fragment of a block, or with its signature."""
 
 
 def read_arguments(arguments: str, name: str) -> TextsOfBody:
@@ -129,16 +195,15 @@ def read_arguments(arguments: str, name: str) -> TextsOfBody:
     except msgspec.DecodeError:
         return TextsOfBody(encoded, [PlacedText(0, len(encoded), Passage(arguments, "tool_call", name), is_json=False)])
     span = JsonSpan(0, 0, len(encoded))
-    return TextsOfBody(encoded, [*_find_strings(encoded, span, _ALL_TEXTS, "tool_call", name)])
+    return TextsOfBody(encoded, [*_find_arguments(encoded, span, name)])
 
 
 def _find_texts_of_content(body: bytes, content: JsonSpan, kind: PassageKind) -> Iterator[PlacedText]:
-    if body[content.value] == _QUOTE:
-        text = _decode_string(body[content.value : content.end])
-        yield PlacedText(content.value, content.end, Passage(text, kind))
-    elif body[content.value] == _LIST:
+    if body[content.value] == _LIST:
         for block in json_spans.find_elements(body, content.value, content.end):
             yield from find_texts_of_block(body, block, kind)
+    else:
+        yield from _find_strings(body, content, kind)
 
 
 def find_texts_of_block(body: bytes, block: JsonSpan, kind: PassageKind = "assistant") -> Iterator[PlacedText]:
@@ -147,13 +212,15 @@ def find_texts_of_block(body: bytes, block: JsonSpan, kind: PassageKind = "assis
     if header.type in _CALL_TYPES:
         for member in json_spans.find_members(body, block.value, block.end):
             if member.key == "input":
-                yield from _find_strings(body, member, _ALL_TEXTS, "tool_call", header.name)
+                yield from _find_arguments(body, member, header.name)
+            elif member.key not in ("type", *NOT_TEXTS[header.type]):
+                yield from _find_strings(body, member, kind)
         return
     if header.type == "thinking":
         kind = "thinking"
     elif header.type.endswith("tool_result"):
         kind = "tool_result"
-    yield from _find_strings(body, block, _NOT_TEXTS, kind)
+    yield from _find_strings(body, block, kind)
 
 
 def find_texts_of_whole_block(block: bytes) -> Iterator[PlacedText]:
@@ -162,14 +229,47 @@ def find_texts_of_whole_block(block: bytes) -> Iterator[PlacedText]:
 
 def _find_descriptions(body: bytes, tool: JsonSpan) -> Iterator[PlacedText]:
     name = _read_header(body[tool.value : tool.end]).name
-    return _find_strings(body, tool, (), "tool_description", name, only="description")
+    for level, string in _walk(body, tool):
+        if string is not None and level.key == "description" and not string.is_key:
+            yield string.place("tool_description", name)
 
 
-def _read_header(text: bytes) -> _Header:
-    try:
-        return _decode_header(text)
-    except msgspec.ValidationError:
-        return _Header()
+def _find_arguments(body: bytes, arguments: JsonSpan, name: str) -> Iterator[PlacedText]:
+    for _, string in _walk(body, arguments):
+        if string is not None and not (string.is_key and _PLAIN_NAME.fullmatch(string.text)):
+            yield string.place("tool_call", name)
+
+
+def _find_strings(body: bytes, span: JsonSpan, kind: PassageKind) -> Iterator[PlacedText]:
+    """Yield the strings of a JSON value, except those of `NOT_TEXTS`. Keys are no texts."""
+    for level, string in _walk(body, span):
+        if string is None:
+            yield from _find_held(level, kind)
+        elif string.is_key:
+            continue
+        elif level.key == "type":
+            level.types.append(string.text)
+            if string.text not in NOT_TEXTS and not _TYPE.fullmatch(string.text):
+                yield string.place(kind)
+        elif level.key in _SOMETIMES_NOT_TEXTS or (level.key == "url" and string.text[:5].lower() == "data:"):
+            level.held.append((level.key, string))
+        else:
+            yield string.place(kind)
+
+
+class _String(Struct):
+    """A string in a body that is not empty."""
+
+    start: int
+    end: int
+    text: str
+    is_key: bool
+
+    def place(self, kind: PassageKind, name: str = "") -> PlacedText:
+        return PlacedText(self.start, self.end, Passage(self.text, kind, name))
+
+    def place_inside(self, kind: PassageKind, text: str, wrap: Callable[[str], str]) -> PlacedText:
+        return PlacedText(self.start, self.end, Passage(text, kind), wrap=wrap)
 
 
 class _Level(Struct):
@@ -177,51 +277,77 @@ class _Level(Struct):
 
     key: str
     """Key of the member that is read. Elements of a list have the key of the list."""
-    is_sealed: bool | None = None
-    """True if `data` is no text, by all `type`s of the object. None: it has none so far."""
-    data: list[PlacedText] = []  # a struct copies it
+    types: list[str] = []  # a struct copies it
+    """All its `type`s: a key may be repeated."""
+    held: list[tuple[str, _String]] = []
+    """Strings that are texts or not by the types."""
 
 
-def _find_strings(
-    body: bytes,
-    span: JsonSpan,
-    excluded: Collection[str],
-    kind: PassageKind,
-    name: str = "",
-    *,
-    only: str = "",
-) -> Iterator[PlacedText]:
-    """Yield the strings of a JSON value.
-
-    `excluded`: keys whose strings are left out; if there are none, keys that are no plain names are texts too. `only`:
-    the one key whose strings are read. "": all.
-    """
+def _walk(body: bytes, span: JsonSpan) -> Iterator[tuple[_Level, _String | None]]:
+    """Yield each string of a JSON value with the object that has it, and each object at its end, with None."""
     levels = [_Level("")]
     for token in _TOKENS.finditer(body, span.value, span.end):
         level = levels[-1]
         first = body[token.start()]
         if first == _QUOTE:
             is_key = token[2] is not None
+            if not is_key and token.end(1) - token.start(1) <= EMPTY_STRING_LENGTH:
+                continue
+            text = _decode_string(token[1])
             if is_key:
-                level.key = _decode_string(token[1])
-            if only:
-                is_text = level.key == only and not is_key
-            elif is_key:
-                is_text = not excluded and _PLAIN_NAME.fullmatch(level.key) is None
-            else:
-                is_text = level.key not in excluded
-            if level.key == "type" and excluded and not is_key:
-                is_sealed = token[1][1:-1].decode(errors="replace") in _SEALED_TYPES
-                level.is_sealed = is_sealed and level.is_sealed is not False
-            if is_text and token.end(1) - token.start(1) > EMPTY_STRING_LENGTH:
-                found = PlacedText(token.start(1), token.end(1), Passage(_decode_string(token[1]), kind, name))
-                if level.key == "data" and excluded:
-                    level.data.append(found)
-                else:
-                    yield found
+                level.key = text
+            yield level, _String(token.start(1), token.end(1), text, is_key)
         elif first in (_OBJECT, _LIST):
             levels.append(_Level(level.key if first == _LIST else ""))
         else:
-            if not level.is_sealed:
-                yield from level.data
+            yield level, None
             del levels[-1]
+
+
+def _find_held(level: _Level, kind: PassageKind) -> Iterator[PlacedText]:
+    """Yield the texts among the held strings of an object, whose types are known now."""
+    if not level.held:
+        return
+    excluded = frozenset.intersection(*(NOT_TEXTS.get(name, _NOTHING) for name in level.types or ("",)))
+    media_types = [string.text.lower() for key, string in level.held if key == "media_type"]
+    is_media = bool(media_types) and all(one.startswith(_MEDIA) for one in media_types)
+    for key, string in level.held:
+        if key == "encrypted_content" and (passage := decode_passage(string.text)):
+            yield string.place_inside(kind, passage, encode_passage)
+        elif key == "url":
+            media_type, data = decode_data_url(string.text) or ("", "")
+            if not data:
+                yield string.place(kind)
+            elif not media_type.lower().startswith(_MEDIA):
+                yield string.place_inside(kind, _decode_text(data), partial(_encode_data_url, media_type))
+        elif key == "data" and "base64" in level.types and not is_media:
+            yield string.place_inside(kind, _decode_text(string.text), _encode_base64)
+        elif key not in excluded:
+            yield string.place(kind)
+
+
+_STANDARD_BASE64 = str.maketrans("-_", "+/")
+
+
+def _decode_text(data: str) -> str:
+    """Return the text in base64, also if other programs would find it damaged. What cannot be decoded is returned."""
+    encoded = data.translate(_STANDARD_BASE64)
+    try:
+        return base64.b64decode(f"{encoded}{'=' * (-len(encoded) % 4)}").decode(errors="replace")
+    except ValueError:
+        return data
+
+
+def _encode_base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def _encode_data_url(media_type: str, text: str) -> str:
+    return f"data:{media_type};base64,{_encode_base64(text)}"
+
+
+def _read_header(text: bytes) -> _Header:
+    try:
+        return _decode_header(text)
+    except msgspec.ValidationError:
+        return _Header()

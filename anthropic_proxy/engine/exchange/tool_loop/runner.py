@@ -7,7 +7,7 @@ upstream call. `usage` counts successful searches and fetches.
 
 import asyncio
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -26,6 +26,7 @@ from anthropic_proxy.engine.exchange.tool_loop.tool_search import (
     search_by_words,
 )
 from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, Delta, Usage
+from anthropic_proxy.engine.messages.deltas import Block as ResultBlock
 from anthropic_proxy.engine.messages.models import (
     Block,
     DocumentBlock,
@@ -248,6 +249,8 @@ class ProxyToolRunner:
         self._runs = 0
         self._successes: dict[str, int] = {}
         """Kind of tool (`web_search`) → number of its successful calls in this reply."""
+        self.inspect: Callable[[Raw], Awaitable[Raw | None]] | None = None
+        """Returns a result as the model may get it, or None if it may not. None: there are no inspectors."""
 
     @property
     def usage(self) -> Usage:
@@ -283,10 +286,22 @@ class ProxyToolRunner:
         for index, call in enumerate(calls):
             if not is_error_content(contents[index]):
                 self._successes[call.proxy_tool.kind] = self._successes.get(call.proxy_tool.kind, 0) + 1
-        return [
+        results = [
             encode_server_tool_result(call.proxy_tool.kind, call.id, contents[index])
             for index, call in enumerate(calls)
         ]
+        if self.inspect is None:
+            return [*results]
+        return [await self._inspect(self.inspect, *pair) for pair in zip(calls, results, strict=True)]
+
+    async def _inspect(
+        self, inspect: Callable[[Raw], Awaitable[Raw | None]], call: ProxyToolCall, result: ResultBlock
+    ) -> ResultBlock:
+        kind = call.proxy_tool.kind
+        found = await inspect(result.raw)
+        if found is None:
+            return encode_server_tool_result(kind, call.id, error_content(kind, "unavailable"))
+        return ResultBlock(found)
 
     def _reject(self, call: ProxyToolCall) -> Content | None:
         """Return the error content for a call that exceeds a limit. None: the call may run."""

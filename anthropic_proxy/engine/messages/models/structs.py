@@ -41,7 +41,7 @@ class Source(Struct, omit_defaults=True, gc=False):
 
     def __post_init__(self) -> None:
         # Few providers accept data URLs, so they are read as base64 data. Media types are case-insensitive (RFC 2045).
-        if self.type == "url" and (decoded := _decode_data_url(self.url)) is not None:
+        if self.type == "url" and (decoded := decode_data_url(self.url)) is not None:
             self.type, self.url = "base64", ""
             self.media_type, self.data = decoded
         if self.media_type:
@@ -68,7 +68,7 @@ def _is_data_url(url: str) -> bool:
     return url[: len(_DATA_SCHEME)].lower() == _DATA_SCHEME
 
 
-def _decode_data_url(url: str) -> tuple[str, str] | None:
+def decode_data_url(url: str) -> tuple[str, str] | None:
     """Return media type and base64 data (RFC 2397). None: no valid `data:` URL, or too many invalid escapes."""
     # no regular expression: its time for a URL without a comma would grow with the square of the length
     head, comma, data = url[len(_DATA_SCHEME) :].partition(",")

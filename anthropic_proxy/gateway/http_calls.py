@@ -1,0 +1,46 @@
+"""`HttpCalls`: requests of plugins and inspectors to other servers than the providers."""
+
+import asyncio
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from anthropic_proxy.engine.wires.contract import Transport, UpstreamRequest, read_body
+from anthropic_proxy.errors import UpstreamTimeout
+from anthropic_proxy.plugins import HttpReply
+
+MAX_REPLY_BYTES = 1024 * 1024
+"""Maximum bytes of a reply body by default. A larger reply raises `UpstreamError`."""
+TIMEOUT_SECONDS = 10.0
+"""Maximum seconds for one request, with the complete reply."""
+
+
+class HttpCalls(Struct):
+    transport: Transport
+
+    async def send_http(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        *,
+        max_bytes: int = MAX_REPLY_BYTES,
+    ) -> HttpReply:
+        """The contract is that of `plugins.Gateway.send_http`."""
+        parsed = urlsplit(url)
+        path = f"{parsed.path or '/'}{'?' if parsed.query else ''}{parsed.query}"
+        request = UpstreamRequest(
+            path=path, body=body, headers=headers or {}, method=method, may_repeat=method in ("GET", "HEAD")
+        )
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                response = await self.transport(f"{parsed.scheme}://{parsed.netloc}", request, None)
+                try:
+                    body = await read_body(response, max_bytes) if max_bytes else b""
+                    return HttpReply(status=response.status, body=body)
+                finally:
+                    await response.close()
+        except TimeoutError:
+            raise UpstreamTimeout(f"{parsed.netloc} did not answer within {TIMEOUT_SECONDS:g} s") from None
