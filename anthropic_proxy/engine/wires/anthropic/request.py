@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling, note_replacement
-from anthropic_proxy.engine.messages.purpose import HINT_HEADERS
+from anthropic_proxy.engine.messages.purpose import AGENT_HEADER, HINT_HEADERS, SESSION_HEADER
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.betas import ACCEPTED, BETA_FIELD, BETA_HEADER, filters_betas, select_betas
 from anthropic_proxy.engine.wires.anthropic.conversation import (
@@ -91,10 +91,10 @@ _FORWARDED_HEADERS: Mapping[str, str] = {
     "range": "the part of a file that the client asks for",
     "if-range": "the same",
     "user-agent": "program and version of the client",
-    "x-app": "part of Claude Code",
-    "x-claude-code-session-id": "session of Claude Code, by which a server finds the cache of its prompts",
-    "x-claude-code-agent-id": "sub-agent of Claude Code",
-    "x-client-request-id": "id of the request, for questions to the support of Anthropic",
+    "x-app": "part of the program",
+    SESSION_HEADER: "session, by which a server finds the cache of its prompts",
+    AGENT_HEADER: "sub-agent of the session",
+    "x-client-request-id": "id of the request, for questions to the support",
     "idempotency-key": "id by which a server recognizes a repeated request (SDKs)",
 }
 """Client headers that Anthropic gets from the people and services of a company (`RelayCall.names_headers`), with the
@@ -102,7 +102,7 @@ reason. What is not named here leaves only if a table `[providers.NAME.headers]`
 and the SDKs `anthropic` 2.10 (Python) and 0.128 (TypeScript), observed 2026-11."""
 _FORWARDED_PREFIXES: Mapping[str, str] = {
     "anthropic-": "features of the API, such as betas and the workspace",
-    "x-anthropic-": "the same, of Claude Code",
+    "x-anthropic-": "the same, of the program",
     "x-stainless-": "version, platform and attempt of an SDK",
 }
 """Beginnings of further ones."""
