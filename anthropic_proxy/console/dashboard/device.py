@@ -93,7 +93,11 @@ async def _require_code(site: "Site", request: RouteRequest, text: str) -> Devic
 def _require_own_page(request: RouteRequest, settings: Settings) -> None:
     """Raises `OidcError` if another web site may have sent the form."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin", "")
-    if (site in ("same-origin", "none")) if site is not None else (origin == settings.dashboard_url):
+    if (
+        (site in ("same-origin", "none"))
+        if site is not None
+        else (f"{origin}{settings.path_prefix}" == settings.dashboard_url)
+    ):
         return
     raise OidcError(
         f"The form did not come from the page of this proxy at {settings.dashboard_url}. Open the link that Claude "

@@ -75,6 +75,7 @@ from anthropic_proxy.gateway.server.http1.cycle import (
     MAX_BUFFERED_BODY_BYTES,
     RequestResponseCycle,
 )
+from anthropic_proxy.gateway.server.path_prefix import add_prefix, remove_prefix
 from anthropic_proxy.gateway.server.web_page import (
     ICON,
     MAX_SEARCH_CHARACTERS,
@@ -98,13 +99,20 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 class AsgiSink(ResponseSink):
     """The response to an HTTP client, sent with the functions that the HTTP server gives to an ASGI application.
 
-    `cycle`: the request and response of the proxy's own server. None: another ASGI server.
+    `cycle`: the request and response of the proxy's own server. None: another ASGI server. `prefix`: path below which
+    the client sees the proxy.
     """
 
     def __init__(
-        self, receipt: Receipt, receive: Receive, send: Send, cycle: RequestResponseCycle | None = None
+        self,
+        receipt: Receipt,
+        receive: Receive,
+        send: Send,
+        cycle: RequestResponseCycle | None = None,
+        prefix: str = "",
     ) -> None:
         super().__init__(receipt)
+        self._prefix = prefix
         self._receive = receive
         self._send = send
         self._cycle = cycle
@@ -156,6 +164,8 @@ class AsgiSink(ResponseSink):
 
     async def send_route_response(self, response: RouteResponse, *, has_body: bool = True) -> None:
         """Send the response of a route of a plugin. Without `has_body` (HEAD), a stream is not read."""
+        if self._prefix:
+            response = await asyncio.to_thread(add_prefix, response, self._prefix)
         lines = {"request-id": [self.receipt.request_id]}
         lines |= {name: [value] if isinstance(value, str) else [*value] for name, value in response.headers.items()}
         chunks = response.body
@@ -243,6 +253,9 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
     A request whose endpoint is unknown or not allowed is rejected after the check of its key, so that nobody without a
     key learns which endpoints exist. Its body is not read.
     """
+    settings = services.settings
+    if settings.path_prefix:
+        scope = {**scope, "path": remove_prefix(scope["path"], settings.path_prefix)}
     method, path = scope["method"], scope["path"]
     if path.startswith("/v1/v1/"):  # the base URL of the client ends in `/v1`, and it appends `/v1/messages`
         path = path.removeprefix("/v1")
@@ -250,7 +263,7 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
         request_id=services.new_id("req_"), client=_UNKNOWN, started_at=services.clock(), method=method, path=path
     )
     cycle: RequestResponseCycle | None = scope.get("extensions", {}).get(CYCLE_EXTENSION)
-    sink, memory = AsgiSink(receipt, receive, send, cycle), BodyMemory(services, receipt)
+    sink, memory = AsgiSink(receipt, receive, send, cycle, settings.path_prefix), BodyMemory(services, receipt)
     running_number = services.running.begin(receipt)
     methods = ENDPOINTS.get(path)
     plugin_route = None if methods is not None else services.plugin_routes.find(path)
@@ -606,7 +619,8 @@ async def get_root(services: Services, request: ClientRequest, sink: AsgiSink) -
     """Models and providers are shown only to clients on this machine, or if every client is served without a key."""
     settings = services.settings
     scheme = "http" if settings.tls_certificate_file is None else "https"
-    command = claude_code_command(f"{scheme}://{request.headers.get('host', '127.0.0.1:8082')}", settings)
+    host = f"{request.headers.get('host', '127.0.0.1:8082')}{settings.path_prefix}"
+    command = claude_code_command(f"{scheme}://{host}", settings)
     if not prefers_html(request.headers.get("accept", "")):
         text = f"anthropic-proxy {__version__} serves the Anthropic Messages API. Use it with Claude Code: {command}"
         headers = {"content-type": "application/json", "vary": "accept"}

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -173,7 +174,7 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     sign_in: SignInSettings | None = None
     """None: nobody signs in from Claude Code."""
     dashboard_url: str = ""
-    """Without path. "": scheme and host of each request."""
+    """Without trailing slash. "": scheme and host of each request."""
     allow_unauthenticated: bool = False
     allowed_hosts: Sequence[str] = ()
     """Lower case."""
@@ -259,6 +260,11 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     def requires_client_key(self) -> bool:
         """True if every client needs a key of the proxy: one of `PROXY_API_KEY`, or a virtual key."""
         return bool(self.proxy_api_keys) or self.virtual_keys
+
+    @cached_property
+    def path_prefix(self) -> str:
+        """Path below which clients see the proxy, such as `/proxy`. "": its host has no other service."""
+        return urlsplit(self.dashboard_url).path
 
     @property
     def variables_file(self) -> str:

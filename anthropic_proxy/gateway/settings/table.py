@@ -431,8 +431,9 @@ _SIGN_IN = (
     Setting(
         "DASHBOARD_URL",
         "dashboard_url",
-        values.decode_url_without_path,
-        "URL of the proxy for browsers, if a reverse proxy is in front. Unset: scheme and host of each request.",
+        values.decode_public_url,
+        "URL of the proxy for browsers, if a reverse proxy is in front, with the path below which it serves the proxy. "
+        "Unset: scheme and host of each request.",
         "https://proxy.example.org",
     ),
     Setting(

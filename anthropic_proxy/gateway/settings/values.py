@@ -39,6 +39,14 @@ _DEPLOYMENT = compile_later(
     r"(https?://[\w.-]+\.(?:azure\.(?:com|us|cn)|cognitive\.microsoft\.com)/openai)/deployments/[^/]+", re.IGNORECASE
 )
 _DURATION = compile_later(r"-?(?:\d{1,9}|(?:\d{1,9}(?:\.\d{1,9})?(?:ns|us|ms|h|m|s)){1,6})")
+OWN_PATHS = frozenset(
+    {
+        *("admin", "api", "dashboard", "device", "favicon.ico", "health", "help", "livez", "managed", "metrics"),
+        *("oauth", "readyz", "tour", "user", "v1", "version"),
+    }
+)
+"""First parts of the paths of the proxy."""
+_PUBLIC_PATH = compile_later(r"(?:/(?!\.)[\w.~-]+)*", re.ASCII)
 _MODEL_NAME = compile_later(r"[^\s\x00-\x1f,\ud800-\udfff]+")
 """Model id, without lone surrogates, which stand for bytes that are not UTF-8."""
 _HOST_NAME = compile_later(r"(?:(?P<name>[\w.-]+)|\[(?P<address>[0-9a-fA-F:.]+)\])(?::\d+)?")
@@ -218,13 +226,15 @@ def decode_issuer(found: FoundSetting) -> str:
     return found.text.rstrip("/").removesuffix("/.well-known/openid-configuration")
 
 
-def decode_url_without_path(found: FoundSetting) -> str:
+def decode_public_url(found: FoundSetting) -> str:
+    """The path, if there is one, must not be one of the proxy itself, or requests would have two meanings."""
     url = decode_url(found)
-    if urlsplit(url).path or urlsplit(url).query:
+    path = urlsplit(url).path
+    if urlsplit(url).query or not _PUBLIC_PATH.fullmatch(path) or path[1:].partition("/")[0] in OWN_PATHS:
         raise invalid_setting_error(
             found,
-            "Use scheme, host and port only, such as https://proxy.example.org. Pages and sign-ins do not work below a "
-            "path, so the proxy needs a host name of its own.",
+            "Use the address in front of the paths of the proxy, such as https://proxy.example.org, or "
+            "https://example.org/proxy behind a reverse proxy that routes by path.",
         )
     return url
 

@@ -1,6 +1,7 @@
 // Behavior of the dashboard: theme, keyboard, charts, live updates. Every page is complete without it.
 "use strict";
 const [root, main] = [document.documentElement, document.querySelector("main")];
+const prefix = new URL(document.querySelector(".brand").href).pathname.slice(0, -"/dashboard".length);
 const element = (name, text) => Object.assign(document.createElement(name), { textContent: text });
 
 // Theme: stored in a cookie, so that the server sends the page in the chosen theme.
@@ -8,7 +9,7 @@ const isDark = () =>
   root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
 function switchTheme() {
   root.dataset.theme = isDark() ? "light" : "dark";
-  document.cookie = `anthropic_proxy_theme=${root.dataset.theme}; path=/dashboard; max-age=31536000; samesite=strict`;
+  document.cookie = `anthropic_proxy_theme=${root.dataset.theme}; path=${prefix}/dashboard; max-age=31536000; samesite=strict`;
 }
 const currentLink = document.querySelector(".top nav a[aria-current]");
 if (currentLink) { // scrollIntoView would make the first Tab start there, behind the link to the content
@@ -100,7 +101,7 @@ async function openPalette() {
   listEntries(input.value);
 }
 async function loadEntries() {
-  const response = await fetch("/dashboard/palette").catch(() => null);
+  const response = await fetch(`${prefix}/dashboard/palette`).catch(() => null);
   if (response?.ok && !response.redirected) {
     ({ entries } = await response.json());
     entries.push({ kind: "Action", text: "Switch between light and dark", note: "t", action: "theme" });
@@ -134,7 +135,7 @@ function choose(index) {
 function follow(row) {
   palette.close();
   if (row?.dataset.action) actions[row.dataset.action]();
-  else if (row) location.assign(row.dataset.href);
+  else if (row) location.assign(prefix + row.dataset.href);
 }
 palette?.addEventListener("input", (event) => listEntries(event.target.value));
 palette?.addEventListener("keydown", async (event) => {

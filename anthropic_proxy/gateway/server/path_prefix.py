@@ -1,0 +1,41 @@
+"""The path below which clients see the proxy, if `DASHBOARD_URL` has one: an Ingress forwards `/proxy/…` to it.
+
+Whether the reverse proxy removes the path or not, requests are served. All paths inside the proxy are without it; the
+links, redirects and cookies of a response get it at the end.
+"""
+
+import gzip
+import re
+from collections.abc import Sequence
+
+from msgspec import structs
+
+from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.plugins import RouteResponse
+
+_LINK = compile_later(rb"""( (?:href|action|src|data-events)=")/(?!/)""")
+"""Pattern of a link to a path. Texts of others are escaped, so that they contain no quote."""
+_ROOT = compile_later(r"(; ?(?:path|url)=|^)/(?!/)", re.IGNORECASE)
+"""Pattern of a path in a header: in `Location`, and behind its name in `Set-Cookie` and `Refresh`."""
+_HEADERS = ("location", "set-cookie", "refresh")
+
+
+def remove_prefix(path: str, prefix: str) -> str:
+    return path[len(prefix) :] or "/" if path == prefix or path.startswith(f"{prefix}/") else path
+
+
+def add_prefix(response: RouteResponse, prefix: str) -> RouteResponse:
+    def add(value: str) -> str:
+        return _ROOT.sub(rf"\g<1>{prefix}/", value)
+
+    headers: dict[str, str | Sequence[str]] = {**response.headers}
+    for name in headers.keys() & _HEADERS:
+        value = headers[name]
+        headers[name] = add(value) if isinstance(value, str) else [add(each) for each in value]
+    body, is_html = response.body, str(headers.get("content-type", "")).startswith("text/html")
+    if isinstance(body, bytes) and is_html:
+        is_compressed = headers.get("content-encoding") == "gzip"
+        html = gzip.decompress(body) if is_compressed else body
+        html = _LINK.sub(rb"\g<1>%s/" % prefix.encode(), html)
+        body = gzip.compress(html, compresslevel=5, mtime=0) if is_compressed else html
+    return structs.replace(response, headers=headers, body=body)
