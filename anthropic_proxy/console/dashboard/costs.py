@@ -38,7 +38,7 @@ from anthropic_proxy.console.dashboard.tables import (
     ShareBar,
     Table,
     TableColumn,
-    build_rows,
+    build_table,
     name_providers,
     name_value,
     sort_rows,
@@ -142,7 +142,7 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         lambda: sum_usage(context.connection, context.model_selection, by, split=split) if split else groups()
     )
 
-    def build_table() -> Table:
+    def list_costs() -> Table:
         # the latest day first, others by cost
         listed = sorted(parts(), key=attrgetter("name"), reverse=True) if by == "day" else parts()
         chosen = sort_rows([CostRow(group) for group in listed], _COLUMNS, query.order)[:MAX_ROWS]
@@ -165,10 +165,10 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         columns = [structs.replace(_COLUMNS[0], title=NOUNS[by].capitalize()), *_COLUMNS[1:]]
         if split:
             columns.insert(1, structs.replace(_PART, title=NOUNS[split].capitalize()))
-        return Table(
-            caption=f"Costs by {NOUNS[by]}{f' and {NOUNS[split]}' if split else ''}",
-            columns=columns,
-            rows=build_rows(columns, shown),
+        return build_table(
+            f"Costs by {NOUNS[by]}{f' and {NOUNS[split]}' if split else ''}",
+            columns,
+            shown,
             query=query,
             order=query.order or ("" if by == "day" or split else "-cost"),
             default_order=f"{NOUNS[by]}, highest cost first" if split and by != "day" else "day, latest first",
@@ -204,7 +204,7 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         models = sum_models(context.connection, context.model_selection)
         return find_missing_prices(ModelCosts(context.settings), models)
 
-    table = build_panel(context, "the costs", build_table)
+    table = build_panel(context, "the costs", list_costs)
     return {
         "verdict": build_verdict(context, summarize),
         "by": by,

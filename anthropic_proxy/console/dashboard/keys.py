@@ -15,6 +15,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import chart_models, divide_range
 from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, PageTable, StateLine
+from anthropic_proxy.console.dashboard.query import ViewQuery
 from anthropic_proxy.console.dashboard.requests import list_exported_requests
 from anthropic_proxy.console.dashboard.tables import (
     COST,
@@ -25,7 +26,7 @@ from anthropic_proxy.console.dashboard.tables import (
     TableColumn,
     build_finished_row,
     build_request_table,
-    build_rows,
+    build_table,
     fit_text,
     format_sums,
     page_list,
@@ -85,19 +86,17 @@ STATUS_TITLES = (("", "All"), *((status, status.capitalize()) for status in STAT
 """Pairs: state of keys, as the parameter `by` of the URL, and title of the filter. "": all keys."""
 
 
-class KeyRow(Struct, frozen=True, kw_only=True):
+class KeyRow(Struct, frozen=True):
     key: VirtualKey
     access: KeyState
-    state: StateLine
-    expires: str
-    """Text about the expiry of an active key, if the state does not mention it. "": the key does not expire, or only
-    its state mentions the expiry."""
-    budgets: Sequence[ShareBar]
+    sums: UsageSums
+    spending: Sequence[Spending] | None
+    """Used amounts of the budgets. None: the store of limits is not available."""
     last_used_at: int | None
     """Start of the last stored request in microseconds since the epoch. None: no stored request."""
-    last_used: str
-    sums: UsageSums
-    requests_link: str = ""
+    now: float
+    """Seconds since the epoch."""
+    requests_link: str
 
     @property
     def rules(self) -> Rules:
@@ -107,20 +106,52 @@ class KeyRow(Struct, frozen=True, kw_only=True):
     def hint(self) -> str:
         return self.key.hashes[0].hint if self.key.hashes else ""
 
+    @property
+    def state(self) -> StateLine:
+        """An active key that expires within `EXPIRY_NOTICE_SECONDS` has a warning with the remaining time."""
+        status, end = self.access.status, self.key.expires_at
+        if status == "active" and end is not None and end - self.now <= EXPIRY_NOTICE_SECONDS:
+            return StateLine("!", "warn", f"expires in {formats.whole_time(end - self.now)}")
+        return StateLine(*_STATUS_SIGNS[status], status)
 
-class TeamRow(Struct, frozen=True, kw_only=True):
+    @property
+    def expires(self) -> str:
+        """Text about the expiry of a key, if the state does not mention it. "": the key does not expire, or only its
+        state mentions the expiry."""
+        end = self.key.expires_at
+        if end is None or end - self.now <= EXPIRY_NOTICE_SECONDS or self.key.revoked_at is not None:
+            return ""
+        return f"expires in {formats.whole_time(end - self.now)}"
+
+    @property
+    def budgets(self) -> Sequence[ShareBar]:
+        return build_budget_bars(self.rules, self.spending)
+
+    @property
+    def last_used(self) -> str:
+        at = self.last_used_at
+        return formats.UNKNOWN if at is None else formats.ago(self.now - at / MICROSECONDS)
+
+
+class TeamRow(Struct, frozen=True):
     team: Team
     keys: Sequence[KeyRow]
-    budgets: Sequence[ShareBar]
     sums: UsageSums
-    link: str
-    """List of its keys."""
-    requests_link: str
-    costs_link: str
+    """Those of the team at the time of each request, also if a key has changed its team since."""
+    spending: Sequence[Spending] | None
+    query: ViewQuery
 
     @property
     def rules(self) -> Rules:
         return self.team.rules
+
+    @property
+    def budgets(self) -> Sequence[ShareBar]:
+        return build_budget_bars(self.rules, self.spending)
+
+    @property
+    def requests_link(self) -> str:
+        return self.query.link("/dashboard/requests", facets={"team": self.team.name}, order="", text="")
 
 
 def show_rules(rules: Rules) -> Cell:
@@ -186,8 +217,9 @@ def _count_keys(keys: Sequence[KeyRow]) -> str:
 
 
 def _show_team_cost(row: TeamRow) -> Cell:
-    cost = format_sums(row.sums)
-    return Cell(text=cost, href=row.costs_link, label=f"Cost of the team {row.team.name} by key: {cost}")
+    cost, facets = format_sums(row.sums), {"team": row.team.name}
+    href = row.query.link("/dashboard/costs", facets=facets, measure="key", order="", text="")
+    return Cell(text=cost, href=href, label=f"Cost of the team {row.team.name} by key: {cost}")
 
 
 def _show_action(text: str, action: str, target: str, label: str) -> Cell:
@@ -207,7 +239,12 @@ def _show_target(entry: AuditEntry) -> Cell:
 
 
 _TEAM_COLUMNS: Sequence[TableColumn[TeamRow]] = (
-    TableColumn("team", "Team", lambda row: Cell(text=row.team.name, href=row.link), style="a-what wrap"),
+    TableColumn(
+        "team",
+        "Team",
+        lambda row: Cell(text=row.team.name, href=row.query.link(text=row.team.name)),
+        style="a-what wrap",
+    ),
     TableColumn("keys", "Keys", lambda row: _count_keys(row.keys), style="a-state nowrap", phone_label="keys"),
     TableColumn("allowed", "Allowed, limits", lambda row: show_rules(row.rules), style="small allowed"),
     TableColumn("used", "Budget used", lambda row: show_budgets(row.budgets), is_number=True, style="full"),
@@ -261,6 +298,8 @@ def build_keys_page(context: PageContext) -> Mapping[str, Any]:
     chosen = choose_key_rows(context, found.keys)
     part, before = page_list(context.query, chosen, _MAX_KEY_ROWS, lambda row: row.key.id)
     sign_ins = _list_sign_ins(context)[:_MAX_SIGN_INS]
+    teams, persons = "Teams; requests and cost of the range", "Persons that have signed in from Claude Code"
+    others: Mapping[str, Any] = {"style": "keys", "is_link": False}
     hidden = ""
     if len(chosen) > _MAX_KEY_ROWS:
         hidden = f"{before + 1} to {before + len(part.rows)} of {len(chosen):,}"
@@ -268,29 +307,18 @@ def build_keys_page(context: PageContext) -> Mapping[str, Any]:
         "verdict": _summarize(found.keys),
         "store_problem": found.problem,
         "part": part,
-        "table": Table(
-            caption="Virtual keys; requests and cost of the range",
-            columns=_COLUMNS,
-            rows=build_rows(_COLUMNS, part.rows, lambda row: row.key.id),
+        "table": build_table(
+            "Virtual keys; requests and cost of the range",
+            _COLUMNS,
+            part.rows,
+            lambda row: row.key.id,
             style="keys",
             query=context.query,
             order=context.query.order,
             default_order="label",
         ),
-        "teams": Table(
-            caption="Teams; requests and cost of the range",
-            columns=_TEAM_COLUMNS,
-            rows=build_rows(_TEAM_COLUMNS, found.teams, lambda row: row.team.name, is_link=False),
-            id="teams",
-            style="keys",
-        ),
-        "sign_ins": Table(
-            caption="Persons that have signed in from Claude Code",
-            columns=_SIGN_IN_COLUMNS,
-            rows=build_rows(_SIGN_IN_COLUMNS, sign_ins, lambda row: row.id, is_link=False),
-            id="sign-ins",
-            style="keys",
-        ),
+        "teams": build_table(teams, _TEAM_COLUMNS, found.teams, lambda row: row.team.name, id="teams", **others),
+        "sign_ins": build_table(persons, _SIGN_IN_COLUMNS, sign_ins, lambda row: row.id, id="sign-ins", **others),
         "statuses": STATUS_TITLES,
         "is_empty": not found.keys,
         "no_new_key": context.rights.explain_no_new_key(),
@@ -367,14 +395,13 @@ def read_key_list(context: PageContext) -> KeyList:
     rows = []
     for key, state in zip(keys, states, strict=True):
         link = context.query.link("/dashboard/requests", facets={"key": key.label}, measure="", order="", text="")
-        total = sums.get(key.label, UsageSums())
-        used = spending.get(key.id)
-        rows.append(build_key_row(key, state, total, used, uses.get(key.label), now=context.now, link=link))
+        total, used = sums.get(key.label, UsageSums()), spending.get(key.id)
+        rows.append(KeyRow(key, state, total, used, uses.get(key.label), context.now, link))
     rows.sort(key=lambda row: (STATUSES.index(row.access.status), row.key.label.lower()))
-    team_rows = [
-        build_team_row(context, team, [row for row in rows if row.key.team == name], team_sums, spending)
-        for name, team in named.items()
-    ]
+    team_rows = []
+    for name, team in named.items():
+        members, total = [row for row in rows if row.key.team == name], team_sums.get(name, UsageSums())
+        team_rows.append(TeamRow(team, members, total, spending.get(f"team/{name}"), context.query))
     return KeyList(rows, team_rows, problem)
 
 
@@ -420,7 +447,7 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
     spending, problem = read_used_budgets(context, [key] if team is None else [key, team])
     last, link = find_last_key_uses(context.connection, key.label), context.query.link("/dashboard/requests")
     (state,) = list_key_states(require_reader(context), context.settings, [key], context.now)
-    row = build_key_row(key, state, total, spending.get(key.id), last.get(key.label), now=context.now, link=link)
+    row = KeyRow(key, state, total, spending.get(key.id), last.get(key.label), context.now, link)
     latest = list_stored_requests(context.connection, chosen, _MAX_REQUESTS)
     reason = {
         "active": "",
@@ -446,7 +473,10 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
         with suppress(StoreUnavailable, TimeoutError):
             reports = context.wait_for(read_reports(context.store, key.id))
             facts += [("Settings", f"{one.describe()}, {formats.ago(context.now - one.at)}") for one in reports]
-    shown, measure = format_sums(total), "Cost" if total.cost else "Requests"
+    errors, tokens = formats.error_share(total.errors, total.requests), formats.short_count(total.all_tokens)
+    measure, text = ("Cost", formats.chart_money) if total.cost else ("Requests", formats.count)
+    listed = list_audit_entries(require_reader(context), key_id=key.id, limit=_MAX_CHANGES)
+    columns = [column for column in _CHANGE_COLUMNS if column.name != "target"]
     return {
         "title": f"Key {key.label}",
         "refusal": context.rights.explain_denial(key),
@@ -461,13 +491,9 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
         "facts": [(title, value) for title, value in facts if value],
         "figures": [
             Figure("Requests", formats.count(total.requests), "in this range"),
-            Figure(
-                "Errors", formats.error_share(total.errors, total.requests), formats.plural(total.errors, "request")
-            ),
-            Figure("Cost", shown, "in this range"),
-            Figure(
-                "Tokens", formats.short_count(total.all_tokens), f"{formats.short_count(total.output_tokens)} output"
-            ),
+            Figure("Errors", errors, formats.plural(total.errors, "request")),
+            Figure("Cost", format_sums(total), "in this range"),
+            Figure("Tokens", tokens, f"{formats.short_count(total.output_tokens)} output"),
             Figure("Last used", row.last_used, "in the ledger"),
         ],
         "rules": show_rules(key.rules),
@@ -476,19 +502,12 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
         "team_cells": []
         if team is None
         else [show_rules(team.rules), show_budgets(build_budget_bars(team.rules, spending.get(f"team/{team.name}")))],
-        "chart": chart_models(
-            periods, by_period, attrgetter(measure.lower()), formats.chart_money if total.cost else formats.count
-        ),
+        "chart": chart_models(periods, by_period, attrgetter(measure.lower()), text),
         "chart_title": f"{measure} per {periods.length_name} and model",
         "requests": build_request_table(
             [build_finished_row(one, context.now) for one in latest], "Latest requests of the key"
         ),
-        "changes": _build_change_table(
-            list_audit_entries(require_reader(context), key_id=key.id, limit=_MAX_CHANGES),
-            "Changes of the key",
-            "changes",
-            [column for column in _CHANGE_COLUMNS if column.name != "target"],
-        ),
+        "changes": _build_change_table(listed, "Changes of the key", "changes", columns),
     }
 
 
@@ -513,8 +532,7 @@ def build_audit_page(context: PageContext) -> Mapping[str, Any]:
 def _build_change_table(
     entries: Sequence[AuditEntry], caption: str, name: str, columns: Sequence[TableColumn[AuditEntry]] = _CHANGE_COLUMNS
 ) -> Table:
-    rows = build_rows(columns, entries, lambda entry: str(entry.id), is_link=False)
-    return Table(caption=caption, columns=columns, rows=rows, id=name)
+    return build_table(caption, columns, entries, lambda entry: str(entry.id), is_link=False, id=name)
 
 
 def list_shown_entries(context: PageContext, limit: int = _MAX_AUDIT_ROWS) -> Sequence[AuditEntry]:
@@ -531,63 +549,6 @@ def list_shown_entries(context: PageContext, limit: int = _MAX_AUDIT_ROWS) -> Se
     )
 
 
-def build_key_row(
-    key: VirtualKey,
-    state: KeyState,
-    sums: UsageSums,
-    spending: Sequence[Spending] | None,
-    last: int | None,
-    *,
-    now: float,
-    link: str,
-) -> KeyRow:
-    """`spending`: used amounts of the budgets; None: the store of limits is not available. `last`: start of the last
-    stored request in microseconds. `now`: seconds since the epoch.
-    """
-    is_far = key.expires_at is not None and key.expires_at - now > EXPIRY_NOTICE_SECONDS and key.revoked_at is None
-    return KeyRow(
-        key=key,
-        access=state,
-        state=describe_state(key, state, now),
-        expires=_describe_expiry(key, now) if is_far else "",
-        budgets=build_budget_bars(key.rules, spending),
-        last_used_at=last,
-        last_used=formats.UNKNOWN if last is None else formats.ago(now - last / MICROSECONDS),
-        sums=sums,
-        requests_link=link,
-    )
-
-
-def build_team_row(
-    context: PageContext,
-    team: Team,
-    keys: Sequence[KeyRow],
-    sums: Mapping[str, UsageSums],
-    spending: Mapping[str, Sequence[Spending]],
-) -> TeamRow:
-    """The sums are those of the team at the time of each request, also if a key has changed its team since."""
-    query, facets = context.query, {"team": team.name}
-    return TeamRow(
-        team=team,
-        keys=keys,
-        budgets=build_budget_bars(team.rules, spending.get(f"team/{team.name}")),
-        sums=sums.get(team.name, UsageSums()),
-        link=query.link(text=team.name),
-        requests_link=query.link("/dashboard/requests", facets=facets, order="", text=""),
-        costs_link=query.link("/dashboard/costs", facets=facets, measure="key", order="", text=""),
-    )
-
-
-def describe_state(key: VirtualKey, state: KeyState, now: float) -> StateLine:
-    """An active key that expires within `EXPIRY_NOTICE_SECONDS` has a warning with the remaining time. `now`: seconds
-    since the epoch.
-    """
-    status = state.status
-    if status == "active" and key.expires_at is not None and key.expires_at - now <= EXPIRY_NOTICE_SECONDS:
-        return StateLine("!", "warn", _describe_expiry(key, now))
-    return StateLine(*_STATUS_SIGNS[status], status)
-
-
 def build_budget_bars(rules: Rules, spending: Sequence[Spending] | None) -> Sequence[ShareBar]:
     """`spending` has their used amounts in the same order. None: the amounts are unknown."""
     whole = "of the budget"
@@ -599,11 +560,6 @@ def build_budget_bars(rules: Rules, spending: Sequence[Spending] | None) -> Sequ
         role = "error" if is_refused else "warn" if one.share >= _HIGH_SHARE else "accent"
         bars.append(ShareBar(one.describe(), one.share, whole, role))
     return bars
-
-
-def _describe_expiry(key: VirtualKey, now: float) -> str:
-    assert key.expires_at is not None
-    return f"expires in {formats.whole_time(key.expires_at - now)}"
 
 
 _RULES_AND_USE: Mapping[str, Callable[[Any], Any]] = {

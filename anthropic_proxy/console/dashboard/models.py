@@ -30,7 +30,7 @@ from anthropic_proxy.console.dashboard.tables import (
     Cell,
     Table,
     TableColumn,
-    build_rows,
+    build_table,
     sort_rows,
 )
 from anthropic_proxy.console.ledger import queries
@@ -67,6 +67,10 @@ class UsedModel(Struct, frozen=True):
     @property
     def sums(self) -> UsageSums:
         return self.model.sums
+
+    @property
+    def name(self) -> str:
+        return f"{self.prefix}/{self.model.model}"
 
 
 def _show_tool_errors(row: UsedModel) -> Cell:
@@ -124,12 +128,12 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
     total = memoize_result(lambda: add_up(one.sums for one in found()))
     used = memoize_result(lambda: _collect_used(context, costs, found(), by_period()))
 
-    def build_table() -> Table:
+    def list_used() -> Table:
         order = context.query.order or "-cost"
-        rows = build_rows(_COLUMNS, sort_rows(used(), _COLUMNS, order), lambda one: f"{one.prefix}/{one.model.model}")
-        return Table(caption="Models used", columns=_COLUMNS, rows=rows, query=context.query, order=order)
+        rows, query = sort_rows(used(), _COLUMNS, order), context.query
+        return build_table("Models used", _COLUMNS, rows, lambda one: one.name, query=query, order=order)
 
-    table = build_panel(context, "the models", build_table)
+    table = build_panel(context, "the models", list_used)
     verdict = build_verdict(context, lambda: _summarize(found(), total()))
 
     def chart_costs() -> Chart:
@@ -186,7 +190,7 @@ def _name_slowest(used: Sequence[UsedModel]) -> str:
     if len(known) < 2:
         return ""
     value, slowest = max(known, key=lambda pair: pair[0])
-    return f" Slowest: {slowest.prefix}/{slowest.model.model}, time to first token p95 {formats.seconds(value)}."
+    return f" Slowest: {slowest.name}, time to first token p95 {formats.seconds(value)}."
 
 
 def _summarize(found: Sequence[ModelSums], total: UsageSums) -> str:

@@ -243,40 +243,24 @@ class _Panels:
         for histogram in latencies.values():
             add_histogram(first_tokens, histogram)
         medians = [find_percentile(latencies.get((start, ()), {}), 0.5) for start in self.periods.starts]
+        share = formats.percent(total.cache_read_tokens, total.all_input_tokens)
         cached, everything = formats.short_count(total.cache_read_tokens), formats.short_count(total.all_input_tokens)
+        p50, p95 = (formats.seconds(find_percentile(first_tokens, share)) for share in (0.5, 0.95))
+        previous = compare_with_previous_range(context, context.model_selection, "requests", total.requests)
+        previous = previous or ("since midnight" if query.range_name == "today" else "no complete range before")
+        succeeded = [one.succeeded / one.requests if one.requests else None for one in sums]
+        errors = formats.plural(total.errors, "error") + (f", {total.cancelled:,} cancelled" if total.cancelled else "")
+        failed = query.link_with_facet("outcome", "error", "/dashboard/requests")
+        spent = format_cost(total.cost, total.unknown_cost_requests) if total.has_replies else formats.UNKNOWN
+        slowest = query.link("/dashboard/models", measure="", order="-p95")
         return [
-            Figure(
-                "Requests",
-                formats.count(total.requests),
-                compare_with_previous_range(context, context.model_selection, "requests", total.requests)
-                or ("since midnight" if query.range_name == "today" else "no complete range before"),
-                [one.requests for one in sums],
-                listed,
-            ),
-            Figure(
-                "Succeeded",
-                formats.percent(total.succeeded, total.requests, 1),
-                formats.plural(total.errors, "error") + (f", {total.cancelled:,} cancelled" if total.cancelled else ""),
-                [one.succeeded / one.requests if one.requests else None for one in sums],
-                query.link_with_facet("outcome", "error", "/dashboard/requests"),
-            ),
-            Figure(
-                "Spent",
-                format_cost(total.cost, total.unknown_cost_requests) if total.has_replies else formats.UNKNOWN,
-                compared,
-                [one.known_cost for one in sums],
-                models,
-            ),
-            Figure(
-                "Time to first token, p50",
-                formats.seconds(find_percentile(first_tokens, 0.5)),
-                f"p95 {formats.seconds(find_percentile(first_tokens, 0.95))}",
-                medians,
-                query.link("/dashboard/models", measure="", order="-p95"),
-            ),
+            Figure("Requests", formats.count(total.requests), previous, [one.requests for one in sums], listed),
+            Figure("Succeeded", formats.percent(total.succeeded, total.requests, 1), errors, succeeded, failed),
+            Figure("Spent", spent, compared, [one.known_cost for one in sums], models),
+            Figure("Time to first token, p50", p50, f"p95 {p95}", medians, slowest),
             Figure(
                 "Input read from cache",
-                formats.percent(total.cache_read_tokens, total.all_input_tokens),
+                share,
                 f"{cached} of {everything} tokens",
                 [one.cached_input_share for one in sums],
                 listed,

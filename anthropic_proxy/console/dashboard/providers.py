@@ -18,7 +18,7 @@ from anthropic_proxy.console.dashboard.error_kinds import (
     link_to_failed_attempts,
 )
 from anthropic_proxy.console.dashboard.page import FailedPanel, Page, PageContext, PageTable, build_panel
-from anthropic_proxy.console.dashboard.tables import Cell, Table, TableColumn, build_rows
+from anthropic_proxy.console.dashboard.tables import Cell, TableColumn, build_table
 from anthropic_proxy.console.doctor import auto_mode_runs, stored_runs
 from anthropic_proxy.console.doctor.stored_runs import DoctorRun, RunTomlTable
 from anthropic_proxy.console.ledger import queries
@@ -103,15 +103,11 @@ def build_providers_page(context: PageContext) -> Mapping[str, Any]:
     order = {"✕": 0, "!": 1, "✓": 2, "–": 3}
     rows.sort(key=lambda row: order[row.sign])
     doctor = build_doctor_panel(context.settings, context.now, context.find_doctor_run())
+    caption = "Providers and their state"
     return {
         "verdict": _summarize(context, rows, 0 if doctor.is_outdated else len(doctor.remedies)),
         "figures": figures,
-        "table": Table(
-            caption="Providers and their state",
-            columns=_COLUMNS,
-            rows=build_rows(_COLUMNS, rows, lambda row: row.setup.name, is_link=False),
-            style="states",
-        ),
+        "table": build_table(caption, _COLUMNS, rows, lambda row: row.setup.name, is_link=False, style="states"),
         "unused": [(one.name, one.prefix, _describe_state(one)[3]) for one in unused],
         "problems": context.setup.problems,
         "doctor": doctor,

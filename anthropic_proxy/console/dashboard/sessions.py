@@ -18,9 +18,8 @@ from anthropic_proxy.console.dashboard.tables import (
     REQUESTS,
     Cell,
     ShareBar,
-    Table,
     TableColumn,
-    build_rows,
+    build_table,
     sort_rows,
 )
 from anthropic_proxy.console.ledger import request_queries as queries
@@ -92,10 +91,11 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
     if not found.is_complete:
         verdict += f" Only the latest {formats.count(queries.MAX_SAMPLED_REQUESTS)} requests are added up."
     return {
-        "table": Table(
-            caption="Sessions",
-            columns=_COLUMNS,
-            rows=build_rows(_COLUMNS, shown, lambda row: row.facts.session),
+        "table": build_table(
+            "Sessions",
+            _COLUMNS,
+            shown,
+            lambda row: row.facts.session,
             query=context.query,
             order=context.query.order,
             default_order="last request, latest first",

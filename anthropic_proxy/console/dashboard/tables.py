@@ -157,18 +157,21 @@ def build_cells(columns: Sequence[TableColumn[RowT]], row: RowT) -> Mapping[str,
     return {name: Cell(text=content) if isinstance(content, str) else content for name, content in built}
 
 
-def build_rows(
+def build_table(
+    caption: str,
     columns: Sequence[TableColumn[RowT]],
     rows: Iterable[RowT],
     name_row: Callable[[RowT], str] | None = None,
     *,
     is_link: bool = True,
-) -> Sequence[Row]:
-    """`name_row` None: a row has no name but its place."""
-    return [
+    **fields: Any,
+) -> Table:
+    """`name_row` None: a row has no name but its place. `fields`: further fields of the table."""
+    built = [
         Row(id=str(place) if name_row is None else name_row(row), cells=build_cells(columns, row), is_link=is_link)
         for place, row in enumerate(rows, 1)
     ]
+    return Table(caption=caption, columns=columns, rows=built, **fields)
 
 
 def fit_text(text: str, style: str = "wrap") -> Cell:

@@ -33,6 +33,10 @@ _COLOR_WORDS: Mapping[str, re.Pattern[str]] = {
 picture has."""
 
 
+def _accept(result: ProbeResult) -> str:
+    return ""
+
+
 def check_streamed_text(result: ProbeResult) -> str:
     """The reply must not be empty, and its text must not contain reasoning with a tag such as `</think>`."""
     if tag := _END_TAG.search(result.text):
@@ -180,7 +184,7 @@ class Probe(Struct, frozen=True):
     """Name in the report: `images`."""
     body: Mapping[str, Any]
     """Request of the Messages API, without `model`."""
-    check: Check = lambda _: ""
+    check: Check = _accept
     """By default, the reply may have any content."""
     proof: Check | None = None
     """Check that passes only if the feature works. If only this check fails, the server accepts the request without
@@ -264,26 +268,43 @@ LIMITS_BODY: Mapping[str, Any] = build_request("Say exactly: ready", stream=Fals
 """Request with an output limit that no model accepts."""
 
 _LIMIT_FIELDS = ({"output_limit_field": "max_tokens"}, {"output_limit_field": "max_completion_tokens"})
+_STREAM_CHANGES = (
+    *({"sends_include_usage": False}, {"system_role": "system"}),
+    *({"thinking_tags": tags} for tags in (OPENED_THINKING_TAGS, (*OPENED_THINKING_TAGS, "unopened"))),
+)
+_INLINED = {"inlines_references": True}
+_SCHEMA_CHANGES = ({"schema_rules": _INLINED}, {"schema_rules": {**_INLINED, "allows_basics_only": True}})
+_RESULT_CHANGES = (
+    *({"omits_null_content": True}, {"call_id_form": "nine"}, {"call_id_form": "counted"}),
+    {"omits_null_content": True, "call_id_form": "nine"},
+)
+_IMAGE_CHANGES = tuple(
+    {"image_types": ("image/jpeg", "image/png", *more)} for more in (["image/gif"], ["image/webp"], [])
+)
+_FORCED_CHANGES = ({"accepts_forced_tool": "any"}, {"accepts_forced_tool": "never"})
+_REPLY_SCHEMA_CHANGES = ({"reply_schema_form": "json_object"}, {"reply_schema_form": "ask"})
+_READY = "Say exactly: ready"
+_FORCED = {"type": "tool", "name": "get_weather"}
+_SINGLE = {"type": "auto", "disable_parallel_tool_use": True}
 _CAPITAL = "Which city is the capital of France?"
-_SCHEMA_OUTPUT: Mapping[str, Any] = {"format": {"type": "json_schema", "schema": _SCHEMA}}
+_SCHEMA_OUTPUT = {"format": {"type": "json_schema", "schema": _SCHEMA}}
+
+
+def _ask(content: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return build_request("", messages=[{"role": "user", "content": content}])
+
+
+def _feature(name: str, body: Mapping[str, Any], check: Check = _accept, missing: str = "", **fields: Any) -> Probe:
+    return Probe(name, body, check, is_feature=True, missing_effect=missing, **fields)
+
+
 PROBES: Sequence[Probe] = (
-    Probe(
-        "reply",
-        build_request("Say exactly: ready", stream=False),
-        candidates=(*_LIMIT_FIELDS, {"always_stream": True}),
-        is_feature=True,
-    ),
-    Probe(
+    _feature("reply", build_request(_READY, stream=False), candidates=(*_LIMIT_FIELDS, {"always_stream": True})),
+    _feature(
         "streaming",
         build_request("Count to 30", system="You are a test."),
         check_streamed_text,
-        candidates=(
-            {"sends_include_usage": False},
-            {"system_role": "system"},
-            {"thinking_tags": OPENED_THINKING_TAGS},
-            {"thinking_tags": (*OPENED_THINKING_TAGS, "unopened")},
-        ),
-        is_feature=True,
+        candidates=_STREAM_CHANGES,
         tests_effect=True,
     ),
     Probe(
@@ -293,46 +314,21 @@ PROBES: Sequence[Probe] = (
         candidates=_LIMIT_FIELDS,
         tests_effect=True,
     ),
-    Probe(
-        "tools",
-        build_request(_BOTH_CITIES, tools=[WEATHER_TOOL]),
-        check_tool_call,
-        is_feature=True,
-        missing_effect="no call",
-    ),
+    _feature("tools", build_request(_BOTH_CITIES, tools=[WEATHER_TOOL]), check_tool_call, "no call"),
     Probe(
         "single tool call",
-        build_request(
-            _BOTH_CITIES, tools=[WEATHER_TOOL], tool_choice={"type": "auto", "disable_parallel_tool_use": True}
-        ),
+        build_request(_BOTH_CITIES, tools=[WEATHER_TOOL], tool_choice=_SINGLE),
         candidates=({"sends_parallel_tool_calls": False},),
     ),
     Probe(
         "forced tool",
-        build_request("Hello", tools=[WEATHER_TOOL], tool_choice={"type": "tool", "name": "get_weather"}),
+        build_request("Hello", tools=[WEATHER_TOOL], tool_choice=_FORCED),
         check_tool_call,
-        candidates=({"accepts_forced_tool": "any"}, {"accepts_forced_tool": "never"}),
+        candidates=_FORCED_CHANGES,
     ),
-    Probe(
-        "tool schema",
-        build_request("Say exactly: ready", tools=[_ORDER]),
-        candidates=(
-            {"schema_rules": {"inlines_references": True}},
-            {"schema_rules": {"inlines_references": True, "allows_basics_only": True}},
-        ),
-    ),
-    Probe("strict tool", build_request("Say exactly: ready", tools=[_STRICT]), candidates=({"sends_strict": False},)),
-    Probe(
-        "tool results",
-        build_tool_results_request(_OSLO, _CALL),
-        candidates=(
-            {"omits_null_content": True},
-            {"call_id_form": "nine"},
-            {"call_id_form": "counted"},
-            {"omits_null_content": True, "call_id_form": "nine"},
-        ),
-        is_feature=True,
-    ),
+    Probe("tool schema", build_request(_READY, tools=[_ORDER]), candidates=_SCHEMA_CHANGES),
+    Probe("strict tool", build_request(_READY, tools=[_STRICT]), candidates=({"sends_strict": False},)),
+    _feature("tool results", build_tool_results_request(_OSLO, _CALL), candidates=_RESULT_CHANGES),
     Probe(
         "text after tool results",
         build_tool_results_request(_OSLO, _CALL, after="Say exactly: sunny"),
@@ -343,26 +339,15 @@ PROBES: Sequence[Probe] = (
         build_request("", messages=_LATE_SYSTEM, system="You are a test."),
         candidates=({"mid_conversation_system": "remind"},),
     ),
-    Probe(
-        "sampling",
-        build_request("Say exactly: ready", temperature=0.5, top_p=0.9),
-        candidates=({"sampling_support": "never"},),
-    ),
-    Probe("top_k", build_request("Say exactly: ready", top_k=40), candidates=({"sends_top_k": False},)),
-    Probe(
-        "stop sequences",
-        build_request("Count to 9", stop_sequences=["5"]),
-        check_stop_sequence,
-        is_feature=True,
-        missing_effect="ignored",
-    ),
-    Probe(
+    Probe("sampling", build_request(_READY, temperature=0.5, top_p=0.9), candidates=({"sampling_support": "never"},)),
+    Probe("top_k", build_request(_READY, top_k=40), candidates=({"sends_top_k": False},)),
+    _feature("stop sequences", build_request("Count to 9", stop_sequences=["5"]), check_stop_sequence, "ignored"),
+    _feature(
         "structured output",
         build_request(_CAPITAL, stream=False, output_config=_SCHEMA_OUTPUT),
         check_schema,
-        candidates=({"reply_schema_form": "json_object"}, {"reply_schema_form": "ask"}),
-        is_feature=True,
-        missing_effect="ignored",
+        "ignored",
+        candidates=_REPLY_SCHEMA_CHANGES,
         tests_effect=True,
     ),
     Probe(
@@ -372,33 +357,27 @@ PROBES: Sequence[Probe] = (
         candidates=({"reply_schema_exclusive": True},),
         tests_effect=True,
     ),
-    Probe(
+    _feature(
         "images",
-        build_request("", messages=[{"role": "user", "content": [_NAME_COLORS, _show(USER_COLORS)]}]),
+        _ask([_NAME_COLORS, _show(USER_COLORS)]),
         check_image_accepted,
+        "text only",
         proof=new_color_check(USER_COLORS),
-        is_feature=True,
-        missing_effect="text only",
     ),
     Probe(
         "image types",
-        build_request("", messages=[{"role": "user", "content": [*_OTHER_TYPES, _NAME_COLORS]}]),
+        _ask([*_OTHER_TYPES, _NAME_COLORS]),
         check_image_media_types,
-        candidates=(
-            {"image_types": ("image/jpeg", "image/png", "image/gif")},
-            {"image_types": ("image/jpeg", "image/png", "image/webp")},
-            {"image_types": ("image/jpeg", "image/png")},
-        ),
+        candidates=_IMAGE_CHANGES,
         requires="images",
         tests_effect=True,
     ),
-    Probe(
+    _feature(
         "images in tool results",
         build_request("", messages=_IMAGE_RESULT, tools=[_READ]),
         check_image_accepted,
+        "text only",
         proof=new_color_check(TOOL_COLORS),
-        is_feature=True,
-        missing_effect="text only",
     ),
 )
 """All probes except thinking and limits, in the order in which they run. Later probes use the dialect found so far."""
