@@ -231,6 +231,10 @@ def test_a_command_ends_all_access_of_a_person_and_allows_it_again(company: Comp
     keys = [company.proxy.client(headers={"x-api-key": text}) for text in texts]
     for client in (ida, *keys):
         wait_for(lambda client=client: client.get("/v1/models").status_code, lambda status: status == 200)
+    root = company.open_dashboard("root", "platform")
+    end = html.unescape(root.get("/dashboard/keys/edit?action=sign-out&target=ida@example.com").text)
+    assert re.search(r"The keys of ida@example\.com stay valid: ida-(pc, ida-ci|ci, ida-pc)\. End one:", end)
+    assert "To end all access of the person:  anthropic-proxy keys revoke ida@example.com" in end
     signed_out = company.admin.post("/admin/sign-ins/ida@example.com/sign-out").json()
     assert sorted(signed_out["valid_keys"]) == ["ida-ci", "ida-pc"]
     ida = company.new_client("ida", "developers")
@@ -252,6 +256,10 @@ def test_a_command_ends_all_access_of_a_person_and_allows_it_again(company: Comp
             "revoked",
             _message(client.get("/v1/models")),
         )
+    page = root.get(f"/dashboard/keys/{listed['ida@example.com']['id']}").text
+    assert ("Allow again" in page, "is revoked, so the person may not sign in." in page) == (True, True)
+    form = root.get("/dashboard/keys/edit?action=allow&target=ida@example.com").text
+    assert "Keys and sign-ins that the revocation ended stay ended." in form
     assert run("allow", "ida@example.com") == "  ✓ Key ida@example.com is allowed.\n"
     wait_for(lambda: company.enter_dashboard("ida", "developers").status_code, lambda status: status == 200)
     assert browser.get("/dashboard").status_code == 303

@@ -91,12 +91,15 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
                 f"The label is {given['label']!r}. Labels with @ or / are those of persons and services.",
                 code="virtual-key-fields",
             )
-        if before.id and is_of_person(before) and given.get("owner", before.owner) != before.owner:
-            raise InvalidRequest(  # whoever it is reads the texts of the person's later requests
-                f"The owner is {given['owner']!r}. The key {before.label!r} is a person or a service, and keeps its "
-                f"owner {before.owner!r}.",
-                code="virtual-key-fields",
-            )
+        if before.id and is_of_person(before):
+            # the owner reads the texts of later requests, and the label is the address that a sign-in looks for
+            for name, own in (("owner", before.owner), ("label", before.label)):
+                if given.get(name, own) != own:
+                    raise InvalidRequest(
+                        f"The {name} is {given[name]!r}. The key {before.label!r} is a person or a service, and keeps "
+                        f"its {name} {own!r}.",
+                        code="virtual-key-fields",
+                    )
         if person is not None:
             if not before.id and not self.owns(person):
                 self._require_own_team(person.team)

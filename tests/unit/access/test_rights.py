@@ -173,10 +173,14 @@ def test_a_team_admin_takes_no_key_of_another_owner(office: Office) -> None:
     assert office.execute(ADMIN, "change", "ben-2", owner="eve@example.com").key.owner == "eve@example.com"
 
 
-def test_a_person_keeps_its_owner(office: Office) -> None:
+def test_a_person_keeps_its_owner_and_label(office: Office) -> None:
     office.execute(ANN, "create", label="laptop")
     assert office.refuse(ADMIN, "change", "ann@example.com", owner="ada@example.com") == (
         "400 The owner is 'ada@example.com'. The key 'ann@example.com' is a person or a service, and keeps its owner "
+        "'ann@example.com'."
+    )
+    assert office.refuse(ADMIN, "change", "ann@example.com", label="ann") == (
+        "400 The label is 'ann'. The key 'ann@example.com' is a person or a service, and keeps its label "
         "'ann@example.com'."
     )
     assert office.execute(ADMIN, "change", "ann@example.com", owner="ann@example.com", concurrency=2).changes
