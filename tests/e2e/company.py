@@ -2,16 +2,22 @@
 
 import json
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from tests.e2e.claude import environment
+from tests.e2e.terminal import introduce
 from tests.support.fakes.oidc import FakeProvider, running_provider
+from tests.support.fakes.openai_chat import new_openai
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.sign_in import Browser, list_sign_in_settings
-from tests.support.waiting import WAIT_SECONDS
+from tests.support.waiting import WAIT_SECONDS, wait_for_async
 
 ADMIN_KEY = "admin-canary0123456789abcdef01234567"
 EVERYBODY = '[sign_in.groups."*"]\nteam = "build"\n'
@@ -30,7 +36,7 @@ class Machine:
             folder.mkdir(parents=True)
         force = {"forceLoginMethod": "gateway", "forceLoginGatewayUrl": proxy.url}
         (home / ".claude" / "settings.json").write_text(json.dumps(force))
-        (home / ".claude.json").write_text(json.dumps({"hasCompletedOnboarding": True, "theme": "dark"}))
+        introduce(home, self.work)
         self.admin = proxy.client(headers={"x-api-key": ADMIN_KEY})
 
     def sign_in(self, *, is_accepted: bool = True) -> list[dict[str, Any]]:
@@ -86,6 +92,39 @@ class Machine:
         file = self.home / ".claude" / ".credentials.json"
         found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
         return found.get("enterpriseGateway", {})
+
+
+class TwoPartReply:
+    """A provider that sends the first half of the reply to one prompt, and the rest when `may_end` is set."""
+
+    PROMPT: ClassVar = "Answer in two parts"
+
+    def __init__(self, first: str = "first ", second: str = "second") -> None:
+        self.is_streaming, self.may_end = threading.Event(), threading.Event()
+        self.application = new_openai()
+        self.application.middlewares.append(self._pause)
+        self._parts = first, second
+
+    @web.middleware
+    async def _pause(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        body = await request.read()
+        is_concerned = self.PROMPT.encode() in body and b'"tools"' in body and not self.may_end.is_set()
+        if not is_concerned:
+            return await handler(request)
+        first, second = self._parts
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(_encode_chunk({"role": "assistant", "content": first}))
+        self.is_streaming.set()
+        await wait_for_async(self.may_end.is_set)
+        await response.write(_encode_chunk({"content": second}) + _encode_chunk({}, "stop") + b"data: [DONE]\n\n")
+        return response
+
+
+def _encode_chunk(delta: dict[str, str], finish_reason: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4.1", "choices": [choice]}
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
 
 
 @contextmanager

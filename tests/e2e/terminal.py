@@ -112,13 +112,13 @@ def introduce(home: Path, work: Path) -> None:
 
 @contextmanager
 def terminal(
-    program: Path, url: str, work: Path, *options: str, is_new_user: bool = False, **more: str
+    program: Path, url: str, work: Path, *options: str, is_new_user: bool = False, home: Path | None = None, **more: str
 ) -> Iterator[Terminal]:
     """Start Claude Code in a directory of work; `more` are further variables of its environment.
 
-    `is_new_user`: its home is empty, so it first asks for theme and trust.
+    `is_new_user`: its home is empty, so it first asks for theme and trust. `home`: default: beside the directory.
     """
-    home = work.parent / "home"
+    home = home or work.parent / "home"
     home.mkdir(exist_ok=True)
     if not is_new_user and not (home / ".claude.json").exists():
         introduce(home, work)

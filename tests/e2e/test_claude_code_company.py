@@ -1,7 +1,5 @@
 """Claude Code signs in at the proxy as at the gateway of a company, and works with the sign-in."""
 
-import json
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -9,18 +7,18 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from anthropic_proxy.console.keys.virtual_keys import find_period_end
 from tests.e2e.claude import run_claude
-from tests.e2e.company import ADMIN_KEY, Machine, new_machine
+from tests.e2e.company import ADMIN_KEY, Machine, TwoPartReply, new_machine
+from tests.e2e.terminal import terminal
 from tests.support.fakes.anthropic import KEY as ANTHROPIC_KEY
 from tests.support.fakes.anthropic import new_anthropic
 from tests.support.fakes.openai_chat import KEY as OPENAI_KEY
 from tests.support.fakes.openai_chat import new_openai
 from tests.support.fakes.server import RequestLog, new_application, serving, serving_strictly
 from tests.support.process_checks import reload
-from tests.support.waiting import wait_for, wait_for_async
+from tests.support.waiting import wait_for
 
 EMAIL = "ann@example.com"
 PROMPT = "Say exactly: still here"
@@ -110,50 +108,27 @@ def test_four_programs_refresh_one_sign_in_and_a_revoked_one_is_refused(short: M
 
 
 def test_a_refresh_in_the_middle_of_a_stream_fails_no_request(claude: Path, tmp_path: Path) -> None:
-    is_streaming, may_end = threading.Event(), threading.Event()
-
-    @web.middleware
-    async def pause(request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Send the first half of the reply to one prompt, and the rest when the test allows it."""
-        body = await request.read()
-        if b"Answer in two parts" not in body or b'"tools"' not in body:
-            return await handler(request)
-        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
-        await response.prepare(request)
-        await response.write(encode_chunk({"role": "assistant", "content": "first "}))
-        is_streaming.set()
-        await wait_for_async(may_end.is_set)
-        await response.write(encode_chunk({"content": "second"}) + encode_chunk({}, "stop") + b"data: [DONE]\n\n")
-        return response
-
-    application = new_openai()
-    application.middlewares.append(pause)
-    with serving_strictly(application) as upstream:
+    reply = TwoPartReply()
+    with serving_strictly(reply.application) as upstream:
         settings = {"OPENAI_API_KEY": OPENAI_KEY, "OPENAI_BASE_URL": f"{upstream.url}/v1", "SIGN_IN_TOKEN_MINUTES": "5"}
         with new_machine(claude, tmp_path, settings) as machine, ThreadPoolExecutor(1) as threads:
             machine.sign_in()
             url, work, home = machine.proxy.url, machine.work, machine.home
-            running = threads.submit(run_claude, claude, url, work, "Answer in two parts", home=home)
+            running = threads.submit(run_claude, claude, url, work, reply.PROMPT, home=home)
             try:
-                wait_for(is_streaming.is_set)
+                wait_for(reply.is_streaming.is_set)
                 token = machine.saved["jwt"]
                 beside = run_claude(claude, url, work, PROMPT, home=home)
                 assert beside.text.startswith("still here"), beside.stderr
                 assert machine.saved["jwt"] != token
             finally:
-                may_end.set()
+                reply.may_end.set()
             run = running.result()
             assert run.text == "first second", run.stderr
             recorded = wait_for(
                 lambda: machine.admin.get("/api/requests").json()["requests"], lambda found: len(found) >= 2
             )
             assert {line["status"] for line in recorded} == {200}
-
-
-def encode_chunk(delta: dict[str, str], finish_reason: str | None = None) -> bytes:
-    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4.1", "choices": [choice]}
-    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
 
 
 MANAGED = """
@@ -234,3 +209,40 @@ def test_a_rejected_key_of_the_company_is_no_reason_to_sign_in_again(claude: Pat
             ]
             assert len(requests) == 1
             assert f"({prefix} sent 401)" in machine.proxy.log
+
+
+LIMITED = """
+[sign_in.groups."*"]
+budgets = ["0.10USD/day"]
+
+[prices."openai/*"]
+input = 0
+output = 1000
+"""
+"""A token of a reply costs one percent of the budget: `Count to 78` uses 78 % of it."""
+
+
+def test_a_budget_is_announced_at_75_and_95_percent_and_explained_at_100(claude: Path, tmp_path: Path) -> None:
+    with serving_strictly(new_openai()) as upstream:
+        settings = {"OPENAI_API_KEY": OPENAI_KEY, "OPENAI_BASE_URL": f"{upstream.url}/v1", "BIG_MODEL": "gpt-4.1"}
+        limits = {"LIMIT_CONTACT": "https://go.example.org/limits"}
+        with new_machine(claude, tmp_path, {**settings, **limits}, LIMITED) as machine:
+            machine.sign_in()
+            with terminal(claude, machine.proxy.url, machine.work, home=machine.home) as screen:
+                screen.type("Count to 78")
+                screen.wait_for("77 78")
+                for prompt, used in (("Count to 18", "78%"), ("Count to 5", "96%")):
+                    # Claude Code drops a notice while it shows another one, for a few seconds
+                    screen.redraw_until(lambda text: "You've used" not in text)
+                    screen.type(prompt)
+                    screen.redraw_until(
+                        lambda text, used=used: f"You've used {used} of your usage credits · resets" in text
+                    )
+                screen.type("Count to 3")
+                end = find_period_end("day", datetime.now(UTC))
+                assert end is not None
+                screen.wait_for(
+                    f"The key '{EMAIL}' has used up its budget of $0.10 per day · resets {end:%b} {end.day} · "
+                    "Ask for more: https://go.example.org/limits"
+                )
+            assert [exchange.status for exchange in upstream.journal.exchanges].count(200) == 3
