@@ -241,9 +241,13 @@ def peers(option: str = "") -> None:
 
 
 def pictures(*options: str) -> None:
-    """Draw the terminal pictures in docs/pictures from the demo with Claude Code and single commands. Needs npm."""
+    """Draw the terminal pictures of the docs: the demo with Claude Code, Claude Code at a company, single commands.
+
+    Needs npm and tmux.
+    """
     _set_up("dev")
     run(PYTHON, "-m", "tests.site.picture", *options)
+    run(PYTHON, "-m", "tests.site.company_pictures", *options)
     become(PYTHON, "-m", "tests.site.recordings", *options)
 
 

@@ -1,5 +1,6 @@
 """Claude Code signs in at the proxy as at the gateway of a company, and works with the sign-in."""
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -245,4 +246,5 @@ def test_a_budget_is_announced_at_75_and_95_percent_and_explained_at_100(claude:
                     f"The key '{EMAIL}' has used up its budget of $0.10 per day · resets {end:%b} {end.day} · "
                     "Ask for more: https://go.example.org/limits"
                 )
-            assert [exchange.status for exchange in upstream.journal.exchanges].count(200) == 3
+            client = machine.proxy.client(headers={"authorization": f"Bearer {machine.saved['jwt']}"})
+            assert client.get("/api/oauth/usage").json()["extra_usage"]["used_credits"] == 10

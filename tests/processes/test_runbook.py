@@ -1,16 +1,21 @@
 """The commands of the runbook, in the situations for which it has them: their output is that of the page."""
 
 import re
+import shutil
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import httpx2 as httpx
 import pytest
 import trustme
 
+from anthropic_proxy import __version__
 from anthropic_proxy.console.keys.administration import open_administration
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.gateway.settings import Settings
@@ -24,7 +29,7 @@ from tests.support.paths import ROOT
 from tests.support.postgres import find_programs, running_postgres
 from tests.support.process_checks import METRICS, total
 from tests.support.redis import find_redis, running_redis
-from tests.support.server_process import Proxy, environment_of, running_proxy
+from tests.support.server_process import Proxy, environment_of, hold_port, running_proxy
 from tests.support.sign_in import Device, list_sign_in_settings
 from tests.support.virtual_keys import create_key
 from tests.support.waiting import WAIT_SECONDS, wait_for
@@ -49,11 +54,11 @@ class Desk:
     def __init__(self, folder: Path, settings: dict[str, str], proxy: Proxy | None = None) -> None:
         program = folder / "bin/anthropic-proxy"
         program.parent.mkdir(exist_ok=True)
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m anthropic_proxy "$@"\n')
-        program.chmod(0o755)
+        program.symlink_to(Path(sys.executable).with_name("anthropic-proxy"))  # messages name it without a folder
         self._folder = folder
         self._environment = {**environment_of(folder), **settings, "MONITOR_API_KEY": MONITOR, "NO_COLOR": "1"}
         self._environment["PATH"] = f"{program.parent}:{self._environment['PATH']}"
+        self._shell = ["sh", "-c"]
         self.connect(proxy)
 
     def connect(self, proxy: Proxy | None) -> None:
@@ -63,6 +68,15 @@ class Desk:
 
     def set(self, **variables: str) -> None:
         self._environment |= variables
+
+    def resolve(self, host: str, *addresses: str) -> None:
+        """Let a host name lead to these addresses, for the commands only."""
+        hosts = self._folder / "hosts"
+        hosts.write_text("".join(f"{address} {host}\n" for address in ("127.0.0.1", *addresses)))
+        inside = 'mount --bind "$0" /etc/hosts && exec sh -c "$1"'
+        self._shell = ["unshare", "--mount", "sh", "-c", inside, str(hosts)]
+        if self.execute("echo found") != "found\n":
+            pytest.skip("platform: this user cannot replace the file of host names for one command")
 
     def run(self, text: str) -> None:
         for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
@@ -76,7 +90,7 @@ class Desk:
 
     def _run_until(self, command: str, pattern: str) -> str:
         """A question is asked again until the answer is that of the page: a change needs a moment."""
-        if not command.startswith(("curl", "openssl s_client")):
+        if not command.startswith(("curl", "openssl s_client", "anthropic-proxy doctor")):
             return _normalize(self.execute(command))
         return wait_for(
             lambda: _normalize(self.execute(command)), lambda found: re.fullmatch(pattern, found) is not None
@@ -85,7 +99,7 @@ class Desk:
     def execute(self, command: str) -> str:
         address = self._address or "127.0.0.1:9"
         done = subprocess.run(
-            ["sh", "-c", command.replace("127.0.0.1:8082", address)],
+            [*self._shell, command.replace("127.0.0.1:8082", address)],
             cwd=self._folder,
             env=self._environment,
             stdout=subprocess.PIPE,
@@ -116,7 +130,6 @@ def test_the_page_has_a_situation_for_each_section() -> None:
     ]
 
 
-@pytest.mark.slow  # a dozen servers
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_the_commands_of_a_situation_have_the_output_of_the_page(name: str, tmp_path: Path) -> None:
     if missing := [program for program, found in NEEDS.items() if found is None]:
@@ -137,11 +150,11 @@ def write_settings(folder: Path, **variables: str) -> None:
     (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
 
 
-def start(stack: ExitStack, folder: Path, settings: dict[str, str]) -> Proxy:
+def start(stack: ExitStack, folder: Path, settings: dict[str, str], port: int = 0) -> Proxy:
     body = '{"model": "demo/demo", "max_tokens": 50, "messages": [{"role": "user", "content": "hi"}]}'
     (folder / "hello.json").write_text(body)
     own = {"SERVE_DEMO": "true", "MONITOR_API_KEY": MONITOR, "LOG_LEVEL": "info"}
-    return stack.enter_context(running_proxy(folder, own | settings))
+    return stack.enter_context(running_proxy(folder, own | settings, port=port))
 
 
 def wait_stored(proxy: Proxy, count: int) -> None:
@@ -162,8 +175,7 @@ def company(folder: Path) -> Iterator[tuple[Desk, Device, FakeProvider]]:
         provider = stack.enter_context(running_provider())
         provider.offers_refresh = True
         settings = {**list_sign_in_settings(provider), **file_database(folder)}
-        secret = settings.pop("SIGN_IN_SECRET")
-        write_settings(folder, SIGN_IN_SECRET=secret)
+        write_settings(folder, **{name: settings.pop(name) for name in ("SIGN_IN_SECRET", "OIDC_ISSUER")})
         proxy = start(stack, folder, settings)
         provider.redirect_uri = f"{proxy.url}/dashboard/oidc/callback"
         device = Device(proxy)
@@ -176,19 +188,41 @@ def company(folder: Path) -> Iterator[tuple[Desk, Device, FakeProvider]]:
 
 @situation("The certificate is replaced")
 def replace_certificate(stack: ExitStack, folder: Path) -> Steps:
-    authority = trustme.CA()
-    for name in ("proxy", "new"):
-        issued = authority.issue_cert("127.0.0.1")
-        issued.private_key_pem.write_to_path(folder / f"{name}-key.pem")
-        (folder / f"{name}.pem").write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    authority, host, second = trustme.CA(), "proxy.example.org", folder / "second"
+    second.mkdir()
+    for name, place in (("proxy", folder), ("new", folder), ("proxy", second)):
+        issued = authority.issue_cert("127.0.0.1", "127.0.0.2", host)
+        issued.private_key_pem.write_to_path(place / f"{name}-key.pem")
+        (place / f"{name}.pem").write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
     trusted = ssl.create_default_context()
     authority.configure_trust(trusted)
-    files = {"TLS_CERT_FILE": str(folder / "proxy.pem"), "TLS_KEY_FILE": str(folder / "proxy-key.pem")}
-    proxy = stack.enter_context(running_proxy(folder, files | {"SERVE_DEMO": "true"}, trusted=trusted))
-    desk = Desk(folder, files, proxy)
+    openai = stack.enter_context(serving(new_openai()))
+    provider = stack.enter_context(running_provider())
+    settings = {
+        **list_sign_in_settings(provider),
+        **file_database(folder),
+        "OPENAI_API_KEY": KEY,
+        "OPENAI_BASE_URL": f"{openai.url}/v1",
+        "PREFERRED_PROVIDER": "openai",
+    }
+    files = [
+        {"TLS_CERT_FILE": str(place / "proxy.pem"), "TLS_KEY_FILE": str(place / "proxy-key.pem")}
+        for place in (folder, second)
+    ]
+    port = stack.enter_context(hold_port())
+    settings["DASHBOARD_URL"] = f"https://{host}:{port}"
+    proxy, _ = (
+        stack.enter_context(
+            running_proxy(place, {**settings, **own, "HOST": address}, trusted=trusted, host=address, port=port)
+        )
+        for place, own, address in zip((folder, second), files, ("127.0.0.1", "127.0.0.2"), strict=True)
+    )
+    desk = Desk(folder, {**settings, **files[0]}, proxy)
     yield desk
     yield desk
     assert (folder / "presented").read_text() == (folder / "expected").read_text()
+    desk.resolve(host, "127.0.0.1", "127.0.0.2")
+    yield desk
 
 
 @situation("The identity provider does not answer")
@@ -270,16 +304,22 @@ def lose_device(stack: ExitStack, folder: Path) -> Steps:
     yield desk
 
 
-@situation("A virtual key has leaked")
-def leak_virtual_key(stack: ExitStack, folder: Path) -> Steps:
+def with_key(stack: ExitStack, folder: Path, label: str, requests: int = 1) -> Desk:
+    """A proxy with a virtual key ($KEY) that has sent some requests."""
     settings = {**file_database(folder), "VIRTUAL_KEYS": "true"}
-    key = new_key(settings, "ci")
+    key = new_key(settings, label)
     proxy = start(stack, folder, settings)
     desk = Desk(folder, settings, proxy)
     desk.set(KEY=key)
-    desk.execute('curl -s http://127.0.0.1:8082/v1/messages -H "x-api-key: $KEY" -d @hello.json')
-    wait_stored(proxy, 1)
-    yield desk
+    for _ in range(requests):
+        desk.execute('curl -s http://127.0.0.1:8082/v1/messages -H "x-api-key: $KEY" -d @hello.json')
+    wait_stored(proxy, requests)
+    return desk
+
+
+@situation("A virtual key has leaked")
+def leak_virtual_key(stack: ExitStack, folder: Path) -> Steps:
+    yield with_key(stack, folder, "ci")
 
 
 @situation("A key of a provider has leaked")
@@ -296,21 +336,80 @@ def leak_provider_key(stack: ExitStack, folder: Path) -> Steps:
 
 @situation("An agent runs away")
 def run_away(stack: ExitStack, folder: Path) -> Steps:
-    settings = {**file_database(folder), "VIRTUAL_KEYS": "true"}
-    key = new_key(settings, "nightly")
-    proxy = start(stack, folder, settings)
-    desk = Desk(folder, settings, proxy)
-    desk.set(KEY=key)
-    for _ in range(5):
-        desk.execute('curl -s http://127.0.0.1:8082/v1/messages -H "x-api-key: $KEY" -d @hello.json')
-    wait_stored(proxy, 5)
-    yield desk
+    yield with_key(stack, folder, "nightly", requests=5)
 
 
 @situation("An upgrade under load")
 def upgrade(stack: ExitStack, folder: Path) -> Steps:
-    desk = Desk(folder, {}, start(stack, folder, {"DRAIN_DELAY": "5"}))
+    """Two instances of an earlier version, one of which is replaced while clients use both."""
+    earlier = folder / "earlier"
+    shutil.copytree(ROOT / "anthropic_proxy", earlier / "anthropic_proxy", ignore=shutil.ignore_patterns("__pycache__"))
+    version = earlier / "anthropic_proxy/__init__.py"
+    version.write_text(version.read_text("utf-8").replace(f'"{__version__}"', '"0.0.9"'), "utf-8")
+    settings = {**file_database(folder), "DRAIN_DELAY": "5"}
+    other = start(stack, folder, {**settings, "PYTHONPATH": str(earlier)})
+    port = stack.enter_context(hold_port())
+    with ExitStack() as first:
+        old = start(first, folder, {**settings, "PYTHONPATH": str(earlier)}, port=port)
+        load = stack.enter_context(loading(old.url, other.url))
+        desk = Desk(folder, settings, old)
+        yield desk
+        assert old.process.wait(WAIT_SECONDS) == 0
+    desk.connect(start(stack, folder, settings, port=port))
     yield desk
+    load.wait_for_more()
+    assert load.failures == []
+
+
+class Load:
+    """Clients behind a load balancer, which sends a request only to an instance that was ready just before."""
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        self.failures: list[str] = []
+        self.is_over = threading.Event()
+        self._urls = urls
+        self._served: Counter[str] = Counter()
+
+    def work(self) -> None:
+        body = {"model": "demo/demo", "max_tokens": 50, "stream": True}
+        body["messages"] = [{"role": "user", "content": "hi"}]
+        with httpx.Client(trust_env=False, timeout=WAIT_SECONDS) as client:
+            while not self.is_over.is_set():
+                for url in filter(lambda url: self._is_ready(client, url), self._urls):
+                    try:
+                        answer = client.post(f"{url}/v1/messages", json=body)
+                    except httpx.TransportError as error:
+                        self.failures.append(f"{url}: {error}")
+                        continue
+                    if answer.status_code != 200 or "message_stop" not in answer.text:
+                        self.failures.append(f"{url}: {answer.status_code} {answer.text}")
+                    self._served[url] += 1
+
+    def wait_for_more(self) -> None:
+        """Wait until each instance has served further requests."""
+        before = dict(self._served)
+        wait_for(lambda: all(self._served[url] > before.get(url, 0) for url in self._urls))
+
+    def _is_ready(self, client: httpx.Client, url: str) -> bool:
+        try:
+            return client.get(f"{url}/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+@contextmanager
+def loading(*urls: str) -> Iterator[Load]:
+    load = Load(urls)
+    threads = [threading.Thread(target=load.work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        load.wait_for_more()
+        yield load
+    finally:
+        load.is_over.set()
+        for thread in threads:
+            thread.join()
 
 
 @situation("SIGN_IN_SECRET is replaced")
@@ -322,5 +421,24 @@ def replace_sign_in_secret(stack: ExitStack, folder: Path) -> Steps:
 
 @situation("A person leaves")
 def leave(stack: ExitStack, folder: Path) -> Steps:
-    desk, *_ = stack.enter_context(company(folder))
+    desk, device, provider = stack.enter_context(company(folder))
+    provider.revoke_refresh_tokens()
+    yield desk
+    assert device.refresh().json()["error"] == "invalid_grant"
+    yield desk
+    yield desk
+
+
+@situation("The identity provider is replaced")
+def replace_identity_provider(stack: ExitStack, folder: Path) -> Steps:
+    desk, device, _ = stack.enter_context(company(folder))
+    new = stack.enter_context(running_provider())
+    new.offers_refresh = True
+    new.redirect_uri = f"{device.proxy.url}/dashboard/oidc/callback"
+    desk.set(NEW_ISSUER=new.issuer)
+    yield desk
+    wait_for(lambda: device.refresh().json().get("error"), lambda error: error == "invalid_grant")
+    again = Device(device.proxy)
+    again.sign_in()
+    assert again.send().status_code == 200
     yield desk

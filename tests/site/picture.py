@@ -23,10 +23,10 @@ from tests.e2e.claude import find_claude
 from tests.e2e.terminal import introduce
 from tests.site.pages import DOCS
 from tests.site.terminal_drawing import COLUMNS, draw
+from tests.site.tmux import running_in_tmux
 from tests.support.fakes.openai_chat import KEY, new_openai
 from tests.support.fakes.server import serving
 from tests.support.server_process import free_port
-from tests.support.waiting import wait_for
 
 PICTURE = DOCS / "pictures/terminal.svg"
 LAUNCH = DOCS / "pictures/code.svg"
@@ -102,27 +102,11 @@ def record_claude_code() -> list[str]:
         )
         environment = {**_environment(home, free_port(), programs), "ANTHROPIC_PROXY_CONFIG": str(settings)}
         environment["TERM"] = "xterm-256color"
-        tmux = ("tmux", "-L", f"picture-{os.getpid()}", "-f", "/dev/null")
-
-        def screen() -> list[str]:
-            shown = subprocess.run([*tmux, "capture-pane", "-p", "-e"], capture_output=True, text=True, check=True)
-            return shown.stdout.strip("\n").splitlines()
-
-        def type_line(words: str) -> None:
-            subprocess.run([*tmux, "send-keys", "-l", words], check=True)
-            wait_for(lambda: "\n".join(screen()), lambda text: words in text)
-            subprocess.run([*tmux, "send-keys", "Enter"], check=True)
-
-        size = ("-x", str(COLUMNS), "-y", "24")
         code = ("anthropic-proxy", "code", "--", "--allowedTools", "Bash")
-        subprocess.run([*tmux, "new-session", "-d", *size, *code], cwd=project, env=environment, check=True)
-        try:
-            wait_for(lambda: "\n".join(screen()), lambda text: "❯" in text)
-            type_line("Run the command `python3 -m doctest basket.py && echo all tests pass`")
-            wait_for(lambda: "\n".join(screen()), lambda text: "The command said" in text and "% of" in text)
-            return [line.replace(str(project), "~/shop") for line in screen()]
-        finally:
-            subprocess.run([*tmux, "kill-server"], check=True)
+        with running_in_tmux(code, project, environment) as screen:
+            screen.wait_for("❯")
+            screen.type("Run the command `python3 -m doctest basket.py && echo all tests pass`")
+            return [line.replace(str(project), "~/shop") for line in screen.wait_for("The command said", "% of")]
 
 
 def write_picture() -> None:

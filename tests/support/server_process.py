@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,17 +113,18 @@ def running_proxy(
     *,
     trusted: ssl.SSLContext | None = None,
     host: str = "127.0.0.1",
+    port: int = 0,
 ) -> Iterator[Proxy]:
     """Start `python <command>` in `directory` with only these settings, wait until it answers, stop it at the end.
 
     `{port}` in the command stands for the port; a command without it is given `--port`. `host` is the address at which
-    the server that `command` starts accepts connections. The event loop reports
+    the server that `command` starts accepts connections, and `port` its port; 0: a free one. The event loop reports
     callbacks that block it, and a report of ours fails the test; other servers load the application inside their loop.
     No key of the settings may stand in anything that the process writes, shows or answers. `DATABASE_URL` is `off`
     unless the settings contain it: the ledger needs a second of CPU time and 30 MB in each process. `trusted`: the
     server uses TLS, and its certificate is checked with this. `{port}` in a setting stands for the port too.
     """
-    with hold_port() as port:
+    with nullcontext(port) if port else hold_port() as port:
         words = [word.format(port=port) for word in command]
         if "{port}" not in " ".join(command):
             words += ["--port", str(port)]

@@ -207,8 +207,12 @@ def _find_nested(value: Any, names: Sequence[str]) -> Any:
     return None
 
 
+def is_of_issuer(provider: OidcSettings, user: OidcUser) -> bool:
+    return (user.issuer, user.client_id) == (provider.issuer, provider.client_id)
+
+
 def _is_of_provider(provider: OidcSettings, user: OidcUser) -> bool:
-    return (user.issuer, user.client_id) == (provider.issuer, provider.client_id) and _has_domain(provider, user.email)
+    return is_of_issuer(provider, user) and _has_domain(provider, user.email)
 
 
 def _has_domain(settings: OidcSettings, email: str) -> bool:

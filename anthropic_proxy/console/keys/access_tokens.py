@@ -16,7 +16,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 from msgspec import Struct, structs
 
-from anthropic_proxy.console.identity.people import OidcError, OidcUser, require_group, resolve_role
+from anthropic_proxy.console.identity.people import OidcError, OidcUser, is_of_issuer, require_group, resolve_role
 from anthropic_proxy.console.keys.descriptions import is_jwt
 from anthropic_proxy.console.keys.key_table import KeysUnavailable, KeyTable, SignInEntry
 from anthropic_proxy.engine.bounded import BoundedDict
@@ -200,12 +200,11 @@ class SignedInClients:
         if entry is not None and entry.end.ending == "unreadable":
             raise entry.end.build_error()
         if entry is None or self._clock() >= entry.ends_at:
-            raise AuthenticationFailed(
-                "The sign-in has ended: it was ended on the device or by an administrator, or its time is over. Sign "
-                "in again:  /login",
-                code="sign-in-ended",
-                should_retry=False,
+            raise _ended(
+                "The sign-in has ended: it was ended on the device or by an administrator, or its time is over."
             )
+        if settings.oidc is not None and not is_of_issuer(settings.oidc, entry.user):
+            raise _ended("The identity provider of this proxy has been replaced.")
         allowed, client = self._allowed.get(token.sign_in, (None, entry.client))
         if allowed is not entry:
             try:
@@ -228,6 +227,10 @@ def find_own_claims(credential: bytes) -> Mapping[str, Any] | None:
     except (JoseError, InvalidJson, ValueError, TypeError, RecursionError):
         return None
     return claims if isinstance(claims, dict) and claims.get("aud") == GATEWAY_AUDIENCE else None
+
+
+def _ended(cause: str) -> AuthenticationFailed:
+    return AuthenticationFailed(f"{cause} Sign in again:  /login", code="sign-in-ended", should_retry=False)
 
 
 def _invalid(reason: str) -> AuthenticationFailed:

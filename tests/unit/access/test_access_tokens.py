@@ -174,6 +174,9 @@ async def test_a_reload_applies_groups_and_secrets_at_once(proxy: Proxy) -> None
     assert await proxy.reject(token) == (
         "The access token is not valid: its signature does not match SIGN_IN_SECRET. Sign in again:  /login"
     )
+    assert before.oidc is not None
+    proxy.settings = structs.replace(before, oidc=structs.replace(before.oidc, issuer="https://new.example.org"))
+    assert await proxy.reject(token) == "The identity provider of this proxy has been replaced. Sign in again:  /login"
     proxy.settings = structs.replace(before, sign_in=None)
     assert await proxy.identify(token) is None
 
