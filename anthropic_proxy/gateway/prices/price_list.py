@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache, cached_property
-from importlib.metadata import PackageNotFoundError, version
 from math import gcd, lcm
 from types import ModuleType
 from typing import Any, cast
@@ -264,10 +263,12 @@ def has_price_package() -> bool:
 @cache
 def find_price_package_version() -> str:
     """`genai-prices 0.2.3`. "": it is not installed."""
-    try:
-        return f"{PACKAGE} {version(PACKAGE)}"
-    except PackageNotFoundError:
+    if (file := find_data_file()) is None:
         return ""
+    # `importlib.metadata` needs 2 MiB to read this name
+    start, end = f"{file.parent.name}-", ".dist-info"
+    names = [folder.name for folder in file.parent.parent.glob(f"{start}*{end}")]
+    return " ".join([PACKAGE, *(name.removeprefix(start).removesuffix(end) for name in names)])
 
 
 def describe_price_list() -> str:
