@@ -68,6 +68,8 @@ class ProxyError(Exception):
     """True if the connection is closed after the response, so that remaining bytes are not parsed as a request."""
     code: str = ""
     """Entry of the error catalog: `/help/errors#rate-limit`. "": the section of the class, for errors of plugins."""
+    remedy: str = ""
+    """Line or command at the end of the message that removes the cause of this error. "": none."""
     should_retry: bool | None = None
     """Response header `x-should-retry`. True: Anthropic's clients retry. False: they do not retry. None: no header, and
     the clients decide by the status."""
@@ -288,7 +290,7 @@ def is_installed(package: str) -> bool:
         return False
 
 
-def require_package(package: str, subject: str, extra: str) -> None:
+def require_package(subject: str, package: str, extra: str) -> None:
     """Raise `ConfigurationError` if an optional package is missing. `subject`, `extra`: as in `MissingExtra`."""
     if not is_installed(package):
         raise ConfigurationError(MissingExtra(subject, extra).message, code=MissingExtra.code)
@@ -415,8 +417,6 @@ class UpstreamError(ProxyError):
         """HTTP status of the provider's response. None: the error was in a stream, or there was no response."""
         self.advice = ""
         """End of the message that the proxy has added to what happened, with `remedy`. "": none."""
-        self.remedy = ""
-        """Line or command at the end of `advice`. "": none."""
         self.concerned_field = ""
         """Field of a `[providers.NAME]` table that may be the reason: `proxy`, `ca_file`, `client_certificate`. "":
         unknown."""

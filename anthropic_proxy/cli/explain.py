@@ -60,7 +60,7 @@ from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, edit, find_members
 from anthropic_proxy.engine.wires.contract import Credential
 from anthropic_proxy.errors import ConfigurationError, ProxyError
-from anthropic_proxy.gateway.error_catalog import find_remedy, split_remedy
+from anthropic_proxy.gateway.error_catalog import find_cause, find_remedy
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.server.auth import MAX_REQUEST_BYTES
 from anthropic_proxy.gateway.services import open_services
@@ -198,10 +198,10 @@ def _list_attempts(row: StoredRequest) -> Iterator[tuple[str, str]]:
 def _describe_error(row: StoredRequest, settings: Settings) -> Iterator[tuple[str, str]]:
     if not row.error_type:
         return
-    yield "error", f"{row.status} {row.error_type} for the client: {split_remedy(row.error_code, row.error)[0]}"
+    yield "error", f"{row.status} {row.error_type} for the client: {find_cause(row.error, row.remedy)}"
     key_setting = ModelCosts(settings).find_key_setting(row.provider)
     remedy = find_remedy(
-        row.error_code, key_setting, row.requested_model, row.prefix, row.error, fallbacks=settings.fallbacks
+        row.error_code, key_setting, row.requested_model, row.prefix, row.remedy, fallbacks=settings.fallbacks
     )
     yield "remedy", remedy.text if remedy else ""
 
@@ -235,22 +235,18 @@ def _describe_session(row: StoredRequest, settings: Settings) -> Iterator[tuple[
     if row.parent:
         yield "check of", f"a tool call in the reply to {row.parent}"
     for number, check in enumerate(checks, 1):
-        requests = (
-            "" if one == row.id else _describe_check_request(asked.get(one), one) for one in list_request_ids(check)
-        )
-        yield f"call {number}", "; ".join(filter(None, (f"{check.tool}: {describe_check(check)}", *requests)))
+        texts = [f"{check.tool}: {describe_check(check)}"]
+        for request_id in list_request_ids(check):
+            if (one := asked.get(request_id)) is not None and request_id != row.id:
+                tokens = f"{one.all_input_tokens:,} in, {one.output_tokens:,} out"
+                times = f"{format_cost(one.cost)}, {formats.seconds(one.duration)}"
+                texts.append(f"{_name_model(one)}, {tokens}, {times}, {request_id}")
+            elif request_id != row.id:
+                texts.append(request_id)
+        yield f"call {number}", "; ".join(texts)
     for record in decode_inspections(row.inspections):
         yield "inspector", f"{describe_inspection(record)} ({formats.seconds(to_microseconds(record.seconds))})"
     yield "session", session or ""
-
-
-def _describe_check_request(row: StoredRequest | None, request_id: str) -> str:
-    """Return model, tokens, cost and time of the request to a checking model, and its id."""
-    if row is None:
-        return request_id
-    tokens = f"{row.all_input_tokens:,} in, {row.output_tokens:,} out"
-    cost = format_cost(row.cost)
-    return f"{row.prefix or row.provider}/{row.model}, {tokens}, {cost}, {formats.seconds(row.duration)}, {request_id}"
 
 
 class RequestDryRun(NamedTuple):

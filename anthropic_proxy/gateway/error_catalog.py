@@ -77,14 +77,14 @@ def find_remedy(
     key_setting: str | None = "",
     requested_model: str = "",
     prefix: str = "",
-    message: str = "",
+    own_remedy: str = "",
     *,
     fallbacks: Collection[str] = (),
 ) -> ErrorRemedy | None:
     """`key_setting`: setting with the keys of the provider, which replaces the example `OPENAI_API_KEY` in the text.
     None: the provider is called without a key. A `requested_model` with a Claude tier names the fallbacks to set,
     unless the tier is one of `fallbacks`, the tiers with configured fallbacks.
-    `prefix`: that of the provider. A remedy of the `message` itself replaces that of its kind.
+    `prefix`: that of the provider. `own_remedy`: that at the end of the message itself; "": it has none.
     """
     text = _load_remedies().get(code)
     if text is None:  # a code of a plugin
@@ -102,20 +102,15 @@ def find_remedy(
         text = text.replace("OPENAI_API_KEY=key1,key2", f"key1,key2 in the place that {key_setting} names")
     if prefix:
         text = text.replace("models PROVIDER", f"models {prefix}")
-    if own := split_remedy(code, message)[1]:
+    if own_remedy and code == "configured-model-not-found":
         list_command = f". Models of {prefix}:  anthropic-proxy models {prefix}" if prefix else ""
-        text = f"{own[0].upper()}{own[1:]}{list_command}"
+        text = f"{own_remedy[0].upper()}{own_remedy[1:]}{list_command}"
     return ErrorRemedy(code, text)
 
 
-def split_remedy(code: str, message: str) -> tuple[str, str]:
-    """Return the cause and the remedy of an error message. A message that states no remedy of its own: all of it, and
-    "".
-    """
-    if code != "configured-model-not-found" or REMEDY_LEAD not in message:
-        return message, ""
-    cause, _, remedy = message.rpartition(REMEDY_LEAD)
-    return cause, remedy
+def find_cause(message: str, own_remedy: str) -> str:
+    """Return an error message without the remedy of its own, which is shown beside it."""
+    return message.removesuffix(f"{REMEDY_LEAD}{own_remedy}") if own_remedy else message
 
 
 _WORD_BORDER = compile_later(r"(?<=[a-z])(?=[A-Z])")

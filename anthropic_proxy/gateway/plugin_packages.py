@@ -34,13 +34,14 @@ def require_usable_features(settings: Settings) -> Settings:
             code="identity-provider",
         )
     if settings.sign_in is not None:
-        page = "The page for the sign-in from Claude Code (SIGN_IN_SECRET) needs Jinja2"
-        require_package("authlib", "The sign-in from Claude Code (SIGN_IN_SECRET) needs Authlib", "oidc")
-        require_package("jinja2", page, "dashboard")
+        require_package("The sign-in from Claude Code (SIGN_IN_SECRET) needs Authlib", "authlib", "oidc")
+        require_package(
+            "The page for the sign-in from Claude Code (SIGN_IN_SECRET) needs Jinja2", "jinja2", "dashboard"
+        )
     if settings.oidc is not None:
-        require_package("authlib", "Sign-in with OIDC_ISSUER needs Authlib", "oidc")
+        require_package("Sign-in with OIDC_ISSUER needs Authlib", "authlib", "oidc")
     if settings.virtual_keys and settings.token_issuers:
-        require_package("joserfc", "Tokens of identity providers ([token_issuers]) need joserfc", "oidc")
+        require_package("Tokens of identity providers ([token_issuers]) need joserfc", "joserfc", "oidc")
     return settings
 
 

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from anthropic_proxy import errors
-from anthropic_proxy.errors import ConfigurationError, ProxyError
+from anthropic_proxy.errors import ConfigurationError, MissingExtra, ProxyError, require_package
 from tests.support.paths import ROOT
 
 PACKAGE = ROOT / "anthropic_proxy"
@@ -87,6 +87,8 @@ def _creations(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
             yield node.func.id, node
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == require_package.__name__:
+            yield MissingExtra.__name__, node
         elif isinstance(node, ast.Call) and _is_rejection(node):
             yield ConfigurationError.__name__, node
         elif isinstance(node, ast.Call) and _called(node) in _BUILDERS:

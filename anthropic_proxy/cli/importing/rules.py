@@ -60,21 +60,17 @@ def read_fields(
             texts = {**(names or {}), "value": format_toml_value(str(value))}
             plan.add_note(path, _fill(rule.note, texts), _fill(rule.line, texts), is_harmless=rule.is_harmless)
     for position, path, text in settings.values():
-        _read_setting(plan, rules[position], path, text)
+        rule, reference = rules[position], find_referenced_variable(text)
+        if is_secret_variable(rule.setting) and not plan.has_variables:
+            plan.set_secret_reference(rule.setting, text, path)
+        elif text and reference != rule.setting:
+            value = f"${{{reference}}}" if reference else rule.decode(plan, path, text)
+            if value and rule.setting not in plan.variables:
+                plan.variables[rule.setting] = value
+                plan.origins.setdefault(rule.setting, path)
 
 
 def _fill(template: str, texts: Mapping[str, str]) -> str:
     for word, text in texts.items():
         template = template.replace(f"{{{word}}}", text)
     return template
-
-
-def _read_setting(plan: ImportPlan, rule: FieldRule, path: str, text: str) -> None:
-    reference = find_referenced_variable(text)
-    if is_secret_variable(rule.setting) and not plan.has_variables:
-        plan.set_secret_reference(rule.setting, text, path)
-    elif text and reference != rule.setting:
-        value = f"${{{reference}}}" if reference else rule.decode(plan, path, text)
-        if value and rule.setting not in plan.variables:
-            plan.variables[rule.setting] = value
-            plan.origins.setdefault(rule.setting, path)

@@ -113,7 +113,8 @@ def _test(backend: ChosenProvider, answers: Answers, *, is_last: bool) -> Chosen
     addresses, a server without a model list is not reported.
     """
     provider, session = backend.provider, answers.session
-    uses_token = answers.kind in CREDENTIALS and not backend.settings.keys.get(provider.name)
+    keys = backend.settings.keys.get(provider.name, ())
+    uses_token = answers.kind in CREDENTIALS and not keys
     answers.is_rejected = False
     if session.options.skips_test or not (uses_token or has_model_list(provider)):
         return backend
@@ -121,18 +122,22 @@ def _test(backend: ChosenProvider, answers: Answers, *, is_last: bool) -> Chosen
         try:
             result = asyncio.run(probe(backend, uses_token=uses_token))
         except UpstreamError as error:
-            prefix, message = backend.provider.prefix, error.message.rstrip(".")
-            keys = [key.reveal() for key in backend.settings.keys.get(backend.provider.name, ())]
-            text = " ".join(redact_secrets(error.provider_text, keys).split())
-            said = f' It says: "{formats.shorten(text, _MAX_TEXT)}"' if text else ""
-            text = f"{message if message.startswith(prefix) else f'{prefix}: {message}'}.{said}"
+            message = error.message.rstrip(".")
+            message = message if message.startswith(provider.prefix) else f"{provider.prefix}: {message}"
+            said = " ".join(redact_secrets(error.provider_text, [key.reveal() for key in keys]).split())
+            text = f'{message}. It says: "{formats.shorten(said, _MAX_TEXT)}"' if said else f"{message}."
             answers.is_rejected = error.status in _REJECTED_STATUSES
         except ProxyError as error:
             text = error.message
         else:
             break
         if answers.is_rejected:
-            _report_rejection(backend, session, text)
+            if not keys and session.questions is not None:
+                session.output.write_notice(f"{provider.prefix} requires a key.", "!", "warn")
+                return None
+            session.output.write_notice(text, "✕", "error")
+            if keys and not backend.variables:
+                session.output.write_notice(f"The key is {keys[0]}, {keys[0].origin}. Replace it there.")
             return None
         if not is_last:
             return None
@@ -159,16 +164,6 @@ def _report_success(tested: ChosenProvider, answers: Answers, result: ProbeResul
     output.write_line(f"  {check} {answered}, {count}, {duration}{left_out}")
     if tested.settings.keys.get(provider.name) and not result.is_key_accepted:
         output.write_line("    The first message checks the key: this server has not said whether it accepts it.")
-
-
-def _report_rejection(backend: ChosenProvider, session: Session, text: str) -> None:
-    output, keys = session.output, backend.settings.keys.get(backend.provider.name, ())
-    if not keys and session.questions is not None:
-        output.write_notice(f"{backend.provider.prefix} requires a key.", "!", "warn")
-        return
-    output.write_notice(text, "✕", "error")
-    if keys and not backend.variables:
-        output.write_notice(f"The key is {keys[0]}, {keys[0].origin}. Replace it there.")
 
 
 def _choose_after_failure(session: Session) -> str:

@@ -77,7 +77,7 @@ from anthropic_proxy.console.ledger.records import (
 )
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS
-from anthropic_proxy.gateway.error_catalog import find_remedy, split_remedy
+from anthropic_proxy.gateway.error_catalog import find_cause, find_remedy
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.problems import describe_demo
 
@@ -435,7 +435,7 @@ def _build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGro
         costs.find_key_setting(group.provider),
         latest.requested_model,
         name if group.provider else "",
-        latest.error,
+        latest.remedy,
         fallbacks=context.settings.fallbacks,
     )
     kind = f", {find_error_kind(group.error_type)}" if group.error_type else ""
@@ -448,7 +448,7 @@ def _build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGro
         sign="✓" if group.is_solved else "✕",
         role="none" if group.is_solved else "error",
         text=text,
-        detail=f"{period}. {split_remedy(group.error_code, latest.error)[0][:300]}",
+        detail=f"{period}. {find_cause(latest.error, latest.remedy)[:300]}",
         href=href,
         link=link,
         remedy=remedy.text if remedy and not group.is_solved else "",

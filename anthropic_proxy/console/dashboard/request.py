@@ -49,7 +49,7 @@ from anthropic_proxy.console.ledger.units import MICROSECONDS, to_microseconds
 from anthropic_proxy.console.session_names import find_names
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.errors import UnknownModel
-from anthropic_proxy.gateway.error_catalog import find_remedy, split_remedy
+from anthropic_proxy.gateway.error_catalog import find_cause, find_remedy
 from anthropic_proxy.gateway.money import format_cost, format_price
 from anthropic_proxy.gateway.telemetry.outcomes import INSPECTIONS, count_verdicts, describe_outcome, list_findings
 from anthropic_proxy.plugins import CallCheck, RouteRequest, RouteResponse
@@ -123,13 +123,13 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         "replay_problem": _explain_no_replay(row, stored.get("request")),
         "sent": texts.get("sent"),
         "events": list_client_events(row),
-        "error": split_remedy(row.error_code, row.error)[0],
+        "error": find_cause(row.error, row.remedy),
         "remedy": find_remedy(
             row.error_code,
             costs.find_key_setting(row.provider),
             row.requested_model,
             row.prefix,
-            row.error,
+            row.remedy,
             fallbacks=context.settings.fallbacks,
         ),
         "content_days": context.settings.ledger_content_days,

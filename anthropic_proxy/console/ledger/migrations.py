@@ -205,6 +205,7 @@ _STEPS: Mapping[str, _Step] = {
     "0020": _add_sign_ins,
     "0021": _add_columns("person", tables="virtual_keys"),
     "0022": _add_creator_and_ends,
+    "0023": _add_columns("remedy"),
 }
 """Version of the schema → function that returns the statements of the migration from the version before."""
 NEWEST_VERSION = max(_STEPS)

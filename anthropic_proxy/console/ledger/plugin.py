@@ -26,7 +26,7 @@ def open_plugin(settings: Settings) -> Plugin:
     """Raises `ConfigurationError` if `DATABASE_URL` selects PostgreSQL and its driver is not installed."""
     url = settings.database_url
     if url is not None and url.reveal().startswith("postgres"):
-        require_package("psycopg", "A PostgreSQL database (DATABASE_URL) needs psycopg", "postgres")
+        require_package("A PostgreSQL database (DATABASE_URL) needs psycopg", "psycopg", "postgres")
     ledger = _Ledger(settings)
     return Plugin(
         observers=[ledger.queue],

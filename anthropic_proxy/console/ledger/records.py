@@ -197,6 +197,8 @@ class StoredRequest(RequestCounts, gc=False):
     """What the inspectors did with the request and its reply, as JSON. "": there are none, or stored by an earlier
     version.
     """
+    remedy: str = ""
+    """Own remedy at the end of `error`. "": that of the error catalog, or stored by an earlier version."""
 
 
 class FacetLimits:
@@ -402,7 +404,8 @@ class RowBuilder:
         if texts is not _NO_TEXTS:
             error, row.failed_attempts, row.notes, row.adaptations, row.prefix_change = texts[:5]
             row.error = formats.shorten(error, MAX_ERROR_CHARACTERS)  # after the removal of keys
-            row.checks, row.tool_times, row.inspections = shorten_checks(texts[5]), *texts[6:]  # after that too
+            row.checks = shorten_checks(texts[5])  # after that too
+            row.tool_times, row.inspections, row.remedy = texts[6:]
             notes, change = receipt.fidelity.notes, receipt.prefix_change
             row.verdict = find_verdict(receipt.checks)
             row.note_count = len(notes)
@@ -439,6 +442,7 @@ class RowBuilder:
             _json(_select_checks(receipt.checks)),
             _json(build_tool_times(receipt.tool_times)),
             _json(receipt.inspections),
+            receipt.remedy,
         )
 
     def _build_labeled(self, names: tuple[str, ...]) -> StoredRequest:

@@ -23,7 +23,7 @@ _DAY_SECONDS = 86_400.0
 
 def open_plugin(settings: Settings) -> Plugin:
     """Raises `ConfigurationError` if `genai-prices` is not installed."""
-    require_package("genai_prices", "An update of prices needs genai-prices", "prices")
+    require_package("An update of prices needs genai-prices", "genai_prices", "prices")
     updates = PriceUpdates(settings)
     return Plugin(start=updates.start, stop=updates.stop)
 

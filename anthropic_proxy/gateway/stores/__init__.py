@@ -30,7 +30,7 @@ def open_redis_store(settings: Settings, warn: Callable[[str], None]) -> Store |
         return None
     if isinstance(settings.redis_url, UnknownSecret):
         return _UnknownStore(settings.redis_url)
-    require_package("redis", "A Redis server (REDIS_URL) needs redis-py", "redis")
+    require_package("A Redis server (REDIS_URL) needs redis-py", "redis", "redis")
     from anthropic_proxy.gateway.stores import fallback, redis  # noqa: PLC0415  # they load redis-py
 
     url = settings.redis_url.reveal()

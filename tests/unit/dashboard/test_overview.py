@@ -239,11 +239,11 @@ api_key = { file = "key" }
 
 
 def test_the_remedy_of_a_message_replaces_that_of_its_kind() -> None:
-    code, message = "configured-model-not-found", "a: gone. It is set by BIG_MODEL. Remedy: set BIG_MODEL=a/new"
-    remedy = find_remedy(code, "A_KEY", "claude-opus-5-5", "a", message)
+    own = "set BIG_MODEL=a/new"
+    remedy = find_remedy("configured-model-not-found", "A_KEY", "claude-opus-5-5", "a", own)
     assert remedy is not None
     assert remedy.text == "Set BIG_MODEL=a/new. Models of a:  anthropic-proxy models a"
-    other = find_remedy("model-not-found", "A_KEY", "claude-opus-5-5", "a", message)  # a text of the provider
+    other = find_remedy("model-not-found", "A_KEY", "claude-opus-5-5", "a", own)  # a proposal of another kind
     assert other is not None
     assert other.text == "Request another model: anthropic-proxy models a lists those of the provider."
 

@@ -28,7 +28,9 @@ async def ask(model: str, listed: str) -> str:
     )
     await proxy.services.catalog.fetch_capabilities("openai", model)
     kept = await proxy.post(model="claude-opus-5-5")
-    return kept.error.message.partition("Remedy: ")[2]
+    remedy = kept.error.message.partition("Remedy: ")[2]
+    assert proxy.receipts[-1].remedy == remedy
+    return remedy
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,7 @@ async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
         "error_type": "",
         "error_code": "",
         "error": "",
+        "remedy": "",
         "tool_count": 3,
         "message_count": 4,
         "tool_results": 6,

@@ -40,7 +40,7 @@ _PLAIN_SIGNS = str.maketrans({"✓": "ok", "✕": "xx", "→": "->", "…": "...
 _WARNING_SIGN = compile_later(r"(?<!\S)!(?!\S)")
 
 _CLIENT_FIELDS = (
-    *("path", "requested_model", "model", "route_reason", "error"),
+    *("path", "requested_model", "model", "route_reason", "error", "remedy"),
     *("user_agent", "session", "agent", "project", "agent_type", "prompt_id"),
 )
 """Fields of a receipt with text that a client may have chosen, from which API keys must be removed."""
@@ -78,7 +78,7 @@ def escape_unprintable_json(text: str) -> str:
 
 def redact_receipt(receipt: Receipt, secrets: tuple[str, ...] = ()) -> Receipt:
     """Return the receipt with API keys masked in texts that clients may have chosen."""
-    words = (receipt.path, receipt.requested_model, receipt.model, receipt.route_reason, receipt.error)
+    words = (receipt.path, receipt.requested_model, receipt.model, receipt.route_reason, receipt.error, receipt.remedy)
     names = (receipt.user_agent, receipt.session, receipt.agent, receipt.project, receipt.agent_type, receipt.prompt_id)
     calls = [text for attempt in receipt.attempts for text in (attempt.model, attempt.error)]
     if receipt.checks or receipt.tool_times:
