@@ -156,7 +156,14 @@ def describe_setup(
         )
         for tiers, row in group_shown_mappings(settings, catalog)
     ]
-    providers = [_add_health(one, settings, breakers, credentials) for one in _list_providers(settings, readiness)]
+    providers, circuits = [], {} if breakers is None else breakers.list_open_circuits()
+    for setup in _list_providers(settings, readiness):
+        blocked = [found for upstream, found in circuits.items() if upstream.partition(" ")[0] == setup.name]
+        seconds, failure = max(blocked, default=(0.0, ""))
+        cooldowns = [] if credentials is None else credentials.list_cooldown_seconds(setup.name)
+        key_count = len(settings.keys.get(setup.name, ()))
+        health = {"key_count": key_count, "cooldowns": cooldowns, "open_seconds": seconds, "failure": failure}
+        providers.append(structs.replace(setup, **health))
     return Setup(providers=providers, mapping=mapping, problems=readiness.list_for_pages(settings))
 
 
@@ -175,21 +182,6 @@ def _list_providers(settings: Settings, readiness: Readiness) -> Iterator[Provid
             yield _describe(provider, "problem", address, remedy=(missing or problem).text)
         else:
             yield _describe(provider, "unset", address, remedy=missing.text if missing else "")
-
-
-def _add_health(
-    setup: ProviderSetup, settings: Settings, breakers: CircuitBreakers | None, credentials: Credentials | None
-) -> ProviderSetup:
-    circuits = {} if breakers is None else breakers.list_open_circuits()
-    blocked = [found for upstream, found in circuits.items() if upstream.partition(" ")[0] == setup.name]
-    seconds, failure = max(blocked, default=(0.0, ""))
-    return structs.replace(
-        setup,
-        key_count=len(settings.keys.get(setup.name, ())),
-        cooldowns=[] if credentials is None else credentials.list_cooldown_seconds(setup.name),
-        open_seconds=seconds,
-        failure=failure,
-    )
 
 
 def _describe(

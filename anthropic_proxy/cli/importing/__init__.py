@@ -66,8 +66,17 @@ def _prepare(plan: ImportPlan, file: Path, present: Settings, *, copies_keys: bo
     environ = copy_environment()
     folder = require_settings_folder(environ)
     given = Sources(environ, str(folder / ENV_FILE))
-    if file.parent.name == ROUTER_FOLDER:
-        _note_other_router_files(plan, file.parent)
+    if (router := file.parent).name == ROUTER_FOLDER:  # other files have rules of projects and models of agents
+        if projects := sorted(each.parent.name for each in router.glob("*/config.json")):
+            text = (
+                f"rules of their own in {router}{os.sep}*{os.sep}config.json are not imported: {list_names(projects)}"
+            )
+            plan.add_note("Projects", f"{text}. A route with the condition project has the same effect")
+        agents = sorted((router.parent / ".claude" / "agents").glob("**/*.md"))
+        tagged = [each.name for each in agents if b"<CCR-SUBAGENT-MODEL>" in each.read_bytes()[:MAX_CONFIG_BYTES]]
+        if tagged:
+            text = f"this tag has no effect here: {list_names(tagged)}. At the top of the file, write the model as"
+            plan.add_note("<CCR-SUBAGENT-MODEL>", text, "model: PREFIX/MODEL")
     plan.leave_out_unusable_values(present.configured_providers)
     retired = plan.replace_retired_models(folder, date.today())
     plan.settle_known_keys(given)
@@ -106,15 +115,3 @@ def _confirm(output: Output, draft: Draft) -> bool:
             draft.plan.copy_secrets(secrets)
             draft.files = prepare_files(draft.plan, draft.folder)
     return not lines_wait or questions.confirm("Write the lines?", default=True)
-
-
-def _note_other_router_files(plan: ImportPlan, folder: Path) -> None:
-    """Add a note about the rules of projects and the models of agents, which other files have."""
-    if projects := sorted(file.parent.name for file in folder.glob("*/config.json")):
-        text = f"rules of their own in {folder}{os.sep}*{os.sep}config.json are not imported: {list_names(projects)}"
-        plan.add_note("Projects", f"{text}. A route with the condition project has the same effect")
-    agents = sorted((folder.parent / ".claude" / "agents").glob("**/*.md"))
-    tagged = [file.name for file in agents if b"<CCR-SUBAGENT-MODEL>" in file.read_bytes()[:MAX_CONFIG_BYTES]]
-    if tagged:
-        text = f"this tag has no effect here: {list_names(tagged)}. At the top of the file, write the model as"
-        plan.add_note("<CCR-SUBAGENT-MODEL>", text, "model: PREFIX/MODEL")

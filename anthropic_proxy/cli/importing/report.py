@@ -102,7 +102,13 @@ def write_report(output: Output, draft: Draft, *, is_plan: bool) -> None:
     if "PROXY_API_KEY" in draft.plan.variables:
         text = "Clients then need the key in PROXY_API_KEY. anthropic-proxy code sends it by itself."
         output.write_line(f"  {output.paint(text, 'quiet')}")
-    _write_kept_values(output, draft)
+    kept = [(shorten_home(change.path), each) for change in draft.files.changes for each in change.kept]
+    if kept:
+        _write_title(output, "Values that stay as they are")
+        for path, each in kept:
+            text = f"{each.name}: {path} has {each.present}; {draft.base} has {each.wanted}."
+            _warn(output, escape_terminal_controls(text))
+        output.write_line(f"  To take the value of {draft.base}, delete the line or table, and import again.")
     notes = [note for note in draft.plan.notes if is_plan or not note.is_harmless]
     if notes:
         _write_title(output, "Not the same here")
@@ -211,17 +217,6 @@ def _describe_successors(retired: Sequence[ModelChoice], settings: Settings, ver
     for successor, choices in groups.items():
         pronoun = "Its" if len({choice.prefixed_id for choice in choices}) == 1 else "Their"
         yield f"{describe_retirements(choices)}. {pronoun} successor {successor} {verb} imported."
-
-
-def _write_kept_values(output: Output, draft: Draft) -> None:
-    kept = [(shorten_home(change.path), each) for change in draft.files.changes for each in change.kept]
-    if not kept:
-        return
-    _write_title(output, "Values that stay as they are")
-    for path, each in kept:
-        texts = f"{each.name}: {path} has {each.present}; {draft.base} has {each.wanted}."
-        _warn(output, escape_terminal_controls(texts))
-    output.write_line(f"  To take the value of {draft.base}, delete the line or table, and import again.")
 
 
 def _write_missing_keys(output: Output, draft: Draft) -> None:

@@ -30,7 +30,17 @@ _MAX_TEXT = 200
 
 def connect(session: Session, candidate: Candidate) -> ChosenProvider | None:
     """Ask for what a provider needs, and test it. None: it cannot be used, and another one may be."""
-    _check_options(session, candidate)
+    provider = candidate.provider
+    if provider is not None and session.options.address and not provider.base_url_variable:
+        raise ConfigurationError(
+            f"{provider.prefix} has no setting for its address, so --base-url cannot be used with it. For another "
+            "server:  --provider other",
+            code="init-without-terminal",
+        )
+    if provider is not None and session.options.key and not provider.key_variable:
+        raise ConfigurationError(
+            f"{provider.title} has no API keys, so --key-from-env cannot be used with it.", code="init-without-terminal"
+        )
     answers = Answers(session, candidate)
     while True:
         is_repeated = answers.is_rejected or not answers.is_first
@@ -50,22 +60,6 @@ def connect(session: Session, candidate: Candidate) -> ChosenProvider | None:
             del answers.values["key"]
         else:
             answers.values, answers.is_first = {}, False
-
-
-def _check_options(session: Session, candidate: Candidate) -> None:
-    provider = candidate.provider
-    if provider is None:
-        return
-    if session.options.address and not provider.base_url_variable:
-        raise ConfigurationError(
-            f"{provider.prefix} has no setting for its address, so --base-url cannot be used with it. For another "
-            "server:  --provider other",
-            code="init-without-terminal",
-        )
-    if session.options.key and not provider.key_variable:
-        raise ConfigurationError(
-            f"{provider.title} has no API keys, so --key-from-env cannot be used with it.", code="init-without-terminal"
-        )
 
 
 def _test_all(answers: Answers) -> ChosenProvider | None:

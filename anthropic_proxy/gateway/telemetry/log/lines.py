@@ -23,7 +23,7 @@ from anthropic_proxy.gateway.telemetry.outcomes import (
     count_verdicts,
     describe_inspection,
 )
-from anthropic_proxy.plugins import CallCheck, InspectionRecord, Receipt
+from anthropic_proxy.plugins import CallCheck, Receipt
 from anthropic_proxy.secrets import redact_secrets
 
 FIRST_COLUMN, SECOND_COLUMN = 49, 34
@@ -309,8 +309,10 @@ def _describe_incident(receipt: Receipt, paint: Paint) -> str:
         remarks.append(f"{paint('!', 'warn')} refused")
     if receipt.checks and not receipt.parent:  # the line of a check names its call and verdict
         remarks += _list_verdicts(receipt.checks, paint)
-    if receipt.inspections:
-        remarks += _list_inspections(receipt.inspections, paint)
+    for record in receipt.inspections:
+        if record.decision != "passed":
+            tag = INSPECTIONS[record.decision]
+            remarks.append(f"{paint(tag.sign, tag.role)} {escape_unprintable(describe_inspection(record))}")
     return "; ".join(remarks)
 
 
@@ -335,14 +337,6 @@ def _list_verdicts(checks: Sequence[CallCheck], paint: Paint) -> Iterator[str]:
         named = ", ".join((*tools[:_MAX_NAMED_TOOLS], *(["…"] if len(tools) > _MAX_NAMED_TOOLS else [])))
         cause = f" ({causes})" if verdict == "unavailable" else ""
         yield f"{paint(tag.sign, tag.role)} {tag.text}: {named}{cause}"
-
-
-def _list_inspections(records: Iterable[InspectionRecord], paint: Paint) -> Iterator[str]:
-    """Yield what inspectors did other than to let a text pass."""
-    for record in records:
-        if record.decision != "passed":
-            tag = INSPECTIONS[record.decision]
-            yield f"{paint(tag.sign, tag.role)} {escape_unprintable(describe_inspection(record))}"
 
 
 def format_tokens(input_tokens: int, output_tokens: int) -> str:
