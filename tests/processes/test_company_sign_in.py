@@ -257,6 +257,17 @@ def test_a_person_without_a_group_is_refused_with_the_reason_in_browser_and_term
     assert (answer.status_code, answer.json()) == (403, {"error": "unauthorized_client", "error_description": reason})
 
 
+def test_a_refresh_token_of_absurd_size_is_not_stored(company: Company) -> None:
+    company.provider.refresh_characters = 20_000
+    page = Browser(company.proxy).approve(company.new_device("kim@example.com").begin())
+    company.provider.refresh_characters = 22
+    assert (page.status_code, html.unescape(read_result(page))) == (
+        502,
+        "The identity provider sent a refresh token with 20,000 characters; 16,384 are allowed. An administrator "
+        "should check OIDC_ISSUER.",
+    )
+
+
 def test_a_denied_code_is_denied_on_the_device(company: Company) -> None:
     device = company.new_device("fay@example.com")
     page = Browser(company.proxy).confirm(device.begin()["user_code"], "deny")

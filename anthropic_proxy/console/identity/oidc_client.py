@@ -49,6 +49,7 @@ _CLAIM_TEXTS = {
 _MAX_SHOWN_CHARACTERS = 200
 _HOST = compile_later(r"[\w.:\[\]-]+", re.ASCII)
 """Pattern of host and port, which the security policy of a page contains."""
+_MAX_REFRESH_CHARACTERS = 16_384
 _OFFLINE = "offline_access"
 """Scope for a refresh token (OpenID Connect Core 1.0, section 11)."""
 ValueT = TypeVar("ValueT")
@@ -133,7 +134,7 @@ class OidcClient:
             raise OidcError(f"The identity provider sent no ID token. {CHECK_CLIENT}")
         claims = await self._check(id_token, attempt.nonce, access_token)
         claims = await self._add_user_info(claims, str(claims["sub"]), access_token)
-        return ProviderReply(claims, _find_text(tokens, "refresh_token"))
+        return ProviderReply(claims, _find_refresh_token(tokens))
 
     async def refresh_claims(self, refresh_token: str, subject: str) -> ProviderReply:
         """Ask whether the user `subject` still has access. Raises `GrantRejected` if not, and `OidcError` if the
@@ -153,7 +154,7 @@ class OidcClient:
             if str(claims["sub"]) != subject:
                 raise GrantRejected(f"The identity provider sent an ID token of another user. {RETRY}")
         claims = await self._add_user_info(claims, subject, access_token)
-        return ProviderReply(claims, _find_text(tokens, "refresh_token") or refresh_token)
+        return ProviderReply(claims, _find_refresh_token(tokens) or refresh_token)
 
     async def _add_user_info(self, claims: Mapping[str, Any], subject: str, access_token: str) -> Mapping[str, Any]:
         """Add what the ID token lacks. Raises `OidcError`."""
@@ -257,6 +258,18 @@ class OidcClient:
                 f"The identity provider rejected the request for tokens: {name[:_MAX_SHOWN_CHARACTERS]}. {CHECK_CLIENT}"
             )
         raise OidcError(f"The identity provider answered {place} with HTTP {status}. {CHECK_ISSUER}", status=502)
+
+
+def _find_refresh_token(tokens: Mapping[str, Any]) -> str:
+    """Raises `OidcError` for one that is too long for the database, of which all instances read each sign-in."""
+    found = _find_text(tokens, "refresh_token")
+    if len(found) > _MAX_REFRESH_CHARACTERS:
+        raise OidcError(
+            f"The identity provider sent a refresh token with {len(found):,} characters; {_MAX_REFRESH_CHARACTERS:,} "
+            f"are allowed. {CHECK_ISSUER}",
+            status=502,
+        )
+    return found
 
 
 def _require_url(address: str) -> None:

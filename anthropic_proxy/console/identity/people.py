@@ -15,6 +15,8 @@ CHECK_CLIENT = "An administrator should compare OIDC_CLIENT_ID and OIDC_CLIENT_S
 CHECK_ISSUER = "An administrator should check OIDC_ISSUER."
 _GOOGLE = "https://accounts.google.com"
 _GOOGLE_DOMAINS = ("gmail.com", "googlemail.com")
+_MAX_EMAIL_CHARACTERS = 254
+"""RFC 5321, section 4.5.3.1.3."""
 _MAX_NAME_CHARACTERS = 128
 _MAX_SUBJECT_CHARACTERS = 255
 """OpenID Connect Core 1.0, section 2."""
@@ -59,6 +61,8 @@ def accept_user(settings: Settings, claims: Mapping[str, Any]) -> OidcUser:
             f"The identity provider sent no e-mail address (claim {provider.email_claim!r}). An administrator should "
             "allow the scope email for the client, or set OIDC_EMAIL_CLAIM."
         )
+    if len(email) > _MAX_EMAIL_CHARACTERS:
+        raise UserRefused(f"The identity provider sent an e-mail address with {len(email):,} characters.")
     if provider.email_claim == "email" and claims.get("email_verified") not in (True, "true"):
         raise UserRefused(
             f"The identity provider has not verified the address {email}. Confirm it there, then try again. If the "

@@ -54,6 +54,8 @@ class FakeProvider:
         self.error = ""
         self.offers_refresh = False
         """True: the scope offline_access gives a refresh token, which is replaced at each use."""
+        self.refresh_characters = 22
+        """Length of refresh tokens."""
         self.refresh_status = 200
         """Status of the answer to a refresh. Not 200: it fails."""
         self.refreshes_shortly = False
@@ -135,7 +137,7 @@ class FakeProvider:
         self._access_tokens.add(token)
         answer = {"access_token": token, "token_type": "Bearer", "id_token": self.sign(claims)}
         if with_refresh:
-            answer["refresh_token"] = secrets.token_urlsafe(16)
+            answer["refresh_token"] = secrets.token_urlsafe(self.refresh_characters)[: self.refresh_characters]
             self._refresh_tokens[answer["refresh_token"]] = {"sub": self.user["sub"]}
         return answer
 
