@@ -40,6 +40,7 @@ PATHS = [
     "/dashboard/settings/edit?name=BIG_MODEL",
     "/dashboard/providers/doctor",
     "/dashboard/costs?by=project",
+    "/dashboard/costs?by=team&split=kind",
     "/dashboard/models?sort=-p95",
     "/dashboard/requests?q=nothing",
     "/tour",
