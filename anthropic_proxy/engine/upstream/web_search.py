@@ -3,7 +3,7 @@
 import asyncio
 import html
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from urllib.parse import urlencode, urlsplit
 
@@ -236,8 +236,6 @@ class SearxngClient(SearchClient):
 _MARKUP = compile_later(r"</?[a-z][^<>]*>")
 _BRAVE_MAX_WORDS = 50
 _BRAVE_MAX_RESULTS = 20
-_TAVILY_MAX_RESULTS = 20
-_EXA_MAX_RESULTS = 100
 _JSON = {"content-type": "application/json", "accept": "application/json"}
 
 
@@ -277,39 +275,42 @@ class BraveClient(SearchClient):
         return _quote(body, "error", "detail")
 
 
-class TavilyClient(SearchClient):
+class _JsonClient(SearchClient):
+    """Client of a service that gets a query as a JSON object."""
+
+    fields: tuple[str, str, str]
+    """Names of the fields with the number of results, the allowed and the excluded domains."""
+    max_results: int
+    constant_fields: Mapping[str, object] = {}
+    error_path: Sequence[str]
+
+    def encode_query(
+        self, query: str, sites: Sequence[str], excluded_sites: Sequence[str], limit: int
+    ) -> UpstreamRequest:
+        count, allowed, excluded = self.fields
+        body: dict[str, object] = {"query": query, count: min(limit, self.max_results), **self.constant_fields}
+        body |= {name: list(domains) for name, domains in ((allowed, sites), (excluded, excluded_sites)) if domains}
+        return UpstreamRequest(path="/search", body=msgspec.json.encode(body), headers=_JSON)
+
+    def describe_error_response(self, status: int, body: bytes) -> str:
+        return _quote(body, *self.error_path)
+
+
+class TavilyClient(_JsonClient):
+    """Its own status codes 432 and 433 mean that the limit of the user's plan is reached."""
+
     max_query_characters = 400
-
-    def encode_query(
-        self, query: str, sites: Sequence[str], excluded_sites: Sequence[str], limit: int
-    ) -> UpstreamRequest:
-        fields: dict[str, object] = {"query": query, "max_results": min(limit, _TAVILY_MAX_RESULTS)}
-        fields |= {"include_domains": list(sites)} if sites else {}
-        fields |= {"exclude_domains": list(excluded_sites)} if excluded_sites else {}
-        return UpstreamRequest(path="/search", body=msgspec.json.encode(fields), headers=_JSON)
-
-    def describe_error_response(self, status: int, body: bytes) -> str:
-        """Tavily's own status codes 432 and 433 mean that the limit of the user's plan is reached."""
-        return _quote(body, "detail", "error")
+    fields = ("max_results", "include_domains", "exclude_domains")
+    max_results = 20
+    error_path = ("detail", "error")
 
 
-class ExaClient(SearchClient):
+class ExaClient(_JsonClient):
     max_query_characters = 1_000
-
-    def encode_query(
-        self, query: str, sites: Sequence[str], excluded_sites: Sequence[str], limit: int
-    ) -> UpstreamRequest:
-        fields: dict[str, object] = {
-            "query": query,
-            "numResults": min(limit, _EXA_MAX_RESULTS),
-            "contents": {"highlights": True},
-        }
-        fields |= {"includeDomains": list(sites)} if sites else {}
-        fields |= {"excludeDomains": list(excluded_sites)} if excluded_sites else {}
-        return UpstreamRequest(path="/search", body=msgspec.json.encode(fields), headers=_JSON)
-
-    def describe_error_response(self, status: int, body: bytes) -> str:
-        return _quote(body, "error")
+    fields = ("numResults", "includeDomains", "excludeDomains")
+    max_results = 100
+    constant_fields: Mapping[str, object] = {"contents": {"highlights": True}}
+    error_path = ("error",)
 
 
 async def refuse_search(problem: str, query: str, **options: object) -> Sequence[SearchResult]:

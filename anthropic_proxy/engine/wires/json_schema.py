@@ -266,7 +266,12 @@ class _Walk:
         if self._rules.allows_basics_only:
             schema = self._reduce_to_basics(schema)
         if self._rules.inlines_references and isinstance(reference := schema.get("$ref"), str):
-            return self._inline(schema, reference, trail, depth)
+            beside = {key: value for key, value in schema.items() if key != "$ref"}
+            target = self._document.find_target(reference)
+            self.inlined += 1
+            if reference in trail or not isinstance(target, dict) or self.inlined > MAX_INLINED_REFERENCES:
+                return {"type": "object", **self.clean(beside, trail, depth + 1)}
+            return self.clean({**target, **beside}, (*trail, reference), depth + 1)
         cleaned: Schema = {}
         for key, value in schema.items():
             if key in DROPPED_KEYWORDS:
@@ -293,14 +298,6 @@ class _Walk:
         if self._rules.suits_grammars:
             _suit_grammar(cleaned, only_basics=self._rules.allows_basics_only)
         return cleaned
-
-    def _inline(self, schema: Schema, reference: str, trail: tuple[str, ...], depth: int) -> Schema:
-        beside = {key: value for key, value in schema.items() if key != "$ref"}
-        target = self._document.find_target(reference)
-        self.inlined += 1
-        if reference in trail or not isinstance(target, dict) or self.inlined > MAX_INLINED_REFERENCES:
-            return {"type": "object", **self.clean(beside, trail, depth + 1)}
-        return self.clean({**target, **beside}, (*trail, reference), depth + 1)
 
     def _count_copied(self, value: Any) -> None:
         if isinstance(value, str):

@@ -65,12 +65,8 @@ def encode_batch(
 
 def find_params(body: bytes) -> Iterator[tuple[int, JsonSpan, JsonSpan]]:
     """Yield the index and the place of each request of a batch, and the member with its parameters."""
-    for requests in json_spans.find_members(body):
-        if requests.key != "requests" or body[requests.value] != ord("["):
-            continue
-        for index, request in enumerate(json_spans.find_elements(body, requests.value, requests.end)):
-            if body[request.value] != ord("{"):
-                continue
+    for index, request in enumerate(json_spans.find_listed(body, "requests")):
+        if body[request.value] == ord("{"):
             for member in json_spans.find_members(body, request.value, request.end):
                 if member.key == "params" and body[member.value] == ord("{"):
                     yield index, request, member
@@ -84,14 +80,9 @@ def remove_results_host(body: bytes) -> bytes:
 
 
 def _find_results_edits(body: bytes) -> list[Edit]:
-    members = json_spans.find_members(body)
-    objects = [members]
-    for member in members:
-        if member.key == "data" and body[member.value] == ord("["):
-            elements = json_spans.find_elements(body, member.value, member.end)
-            objects += [
-                json_spans.find_members(body, each.value, each.end) for each in elements if body[each.value] == ord("{")
-            ]
+    batches = [each for each in json_spans.find_listed(body, "data") if body[each.value] == ord("{")]
+    objects = [json_spans.find_members(body)]
+    objects += (json_spans.find_members(body, each.value, each.end) for each in batches)
     return [
         Edit(member.value, member.end, b'"%b"' % found[1])
         for members in objects

@@ -160,10 +160,8 @@ def find_file_edits(body: bytes, call: RelayCall[Dialect]) -> list[Edit]:
     """
     edits: list[Edit] = []
     if json_spans.contains(body, _URL) or json_spans.contains(body, _FILE_ID):
-        for member in json_spans.find_members(body):
-            if member.key == "messages" and body[member.value] == ord("["):
-                for message in json_spans.find_elements(body, member.value, member.end):
-                    edits += _find_file_edits_of(body, message, call)
+        for message in json_spans.find_listed(body, "messages"):
+            edits += _find_file_edits_of(body, message, call)
     return edits
 
 
@@ -401,11 +399,8 @@ def find_disabling_edits(body: bytes, member: JsonSpan) -> list[Edit] | None:
     """Return the edits of `thinking` or `context_management` that turn thinking off. None: the field is removed."""
     if member.key == "thinking":
         return [Edit(member.value, member.end, _NO_THINKING)]
-    parts: list[JsonSpan] = []
-    for inner in json_spans.find_members(body, member.value, member.end) if body[member.value] == ord("{") else ():
-        if inner.key == "edits" and body[inner.value] == ord("["):
-            parts = json_spans.find_elements(body, inner.value, inner.end)
-            break
+    is_object = body[member.value] == ord("{")
+    parts = json_spans.find_listed(body, "edits", member.value, member.end) if is_object else []
     stays = [not read_block(body[part.value : part.end]).type.startswith(_CLEAR_THINKING) for part in parts]
     return json_spans.build_removal_edits(parts, stays) if any(stays) or not parts else None
 

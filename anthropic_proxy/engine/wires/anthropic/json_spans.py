@@ -89,6 +89,14 @@ def find_elements(text: bytes, offset: int, end: int) -> list[JsonSpan]:
     return found
 
 
+def find_listed(text: bytes, key: str, offset: int = 0, end: int | None = None) -> list[JsonSpan]:
+    """Return the elements of the list that is the member `key` of the object in `text[offset:end]`. Empty: there is no
+    such list. Raises like `find_members`.
+    """
+    lists = [one for one in find_members(text, offset, end) if one.key == key and text[one.value] == ord("[")]
+    return [element for one in lists for element in find_elements(text, one.value, one.end)]
+
+
 def edit(text: bytes, find_edits: Callable[[bytes], Sequence[Edit]]) -> bytes:
     """Return JSON text with the edits that `find_edits` returns for it, and then without a byte order mark.
 
