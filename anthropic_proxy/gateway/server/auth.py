@@ -28,7 +28,7 @@ from anthropic_proxy.errors import (
 )
 from anthropic_proxy.gateway.permissions import PUBLIC_PATHS, require_access
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Client, Policy
+from anthropic_proxy.plugins import Client, Policy, Route
 from anthropic_proxy.secrets import Secret
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024
@@ -107,24 +107,23 @@ async def authenticate(
     headers: Mapping[str, str],
     settings: Settings,
     policies: Sequence[Policy],
+    route: Route | None = None,
     *,
-    route_checks_key: bool = False,
     is_public: bool = False,
-    accepts_compressed: bool = False,
 ) -> Client:
     """Check the head of a request, and return the client that its key identifies.
 
-    `route_checks_key`: a request without a key is allowed, because the plugin's route checks keys itself. `is_public`:
-    the path needs no key, like `PUBLIC_PATHS`. Raises
-    `AuthenticationFailed` (401) for a missing or wrong key, and `PermissionDenied` (403) for a path that the client may
-    not use. If the proxy has no keys, requests from other machines and from web pages of other sites are denied too.
+    `route`: that of a plugin, which may check keys itself, as a sign-in page does. `is_public`: the path needs no key,
+    like `PUBLIC_PATHS`. Raises `AuthenticationFailed` (401) for a missing or wrong key, and `PermissionDenied` (403)
+    for a path that the client may not use. If the proxy has no keys, requests from other machines and from web pages
+    of other sites are denied too.
     """
-    require_valid_head(scope, headers, accepts_compressed=accepts_compressed)
+    require_valid_head(scope, headers, accepts_compressed=route is not None and route.decompresses)
     if is_public or scope["path"] in PUBLIC_PATHS:
         return Client(address_trusted=_is_trusted_address(scope, headers, settings, policies))
     client = await _identify(scope, headers, settings, policies)
     if client is None:
-        if route_checks_key and not find_credentials(headers):
+        if route is not None and route.checks_key and not find_credentials(headers):
             return Client(name="")
         raise _explain_missing_key(headers, settings)
     require_access(client, scope["method"], scope["path"], settings)

@@ -286,15 +286,8 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
             receipt.client = known.client
         else:
             route = _find_route(method, plugin_route)
-            receipt.client = await authenticate(
-                scope,
-                headers,
-                services.settings,
-                services.policies,
-                route_checks_key=route is not None and route.checks_key,  # as a sign-in page does
-                is_public=plugin_route is None and path in _DASHBOARD_PATHS,  # how to install the dashboard
-                accepts_compressed=route is not None and route.decompresses,
-            )
+            is_public = plugin_route is None and path in _DASHBOARD_PATHS  # how to install the dashboard
+            receipt.client = await authenticate(scope, headers, settings, services.policies, route, is_public=is_public)
             if head is not None:
                 head.facts = _KnownHead(services, headers, None if services.policies else receipt.client)
 
