@@ -141,6 +141,21 @@ def test_wide_tables_scroll_inside_their_panels_on_a_phone(tab: Page) -> None:
     tab.set_viewport_size(size)
 
 
+COVERED_CORNERS = """() => [...document.querySelectorAll(".panel")].filter((panel) =>
+  [["left", "top"], ["right", "top"], ["left", "bottom"], ["right", "bottom"]].some(([side, end]) => {
+    scrollBy(0, panel.getBoundingClientRect()[end] - innerHeight / 2);
+    const box = panel.getBoundingClientRect();
+    const place = [box[side] + (side === "left" ? 1.5 : -1.5), box[end] + (end === "top" ? 1.5 : -1.5)];
+    return document.elementFromPoint(...place)?.closest(".scroll");
+  })).map((panel) => panel.textContent.trim().slice(0, 20))"""
+
+
+@pytest.mark.parametrize("path", ["/dashboard/sessions", "/dashboard/models", "/dashboard/requests"])
+def test_tables_do_not_cover_the_round_corners_of_their_panels(tab: Page, path: str) -> None:
+    tab.goto(path)
+    assert tab.evaluate(COVERED_CORNERS) == []
+
+
 @pytest.mark.slow
 def test_pages_of_a_large_ledger_are_small(tab: Page) -> None:
     figures = measure_pages(tab)
