@@ -298,23 +298,14 @@ class Periods(Struct, frozen=True):
             right = formats.local_datetime(end * MICROSECONDS)
             span = f"{left:%H:%M %Z} to {right:%H:%M %Z}" if changes else f"{left:%H:%M} to {right:%H:%M}"
             day, minute = f"{left.day} {left:%b}", left.hour * 60 + left.minute
-            time = day
-            label = day
-            is_part = self.seconds < DAY_SECONDS
+            time, label, is_part = day, day, self.seconds < DAY_SECONDS
             if is_part:
                 time = span if first.date() == last.date() else f"{day}, {span}"
             if self.seconds <= HOUR_SECONDS and 60 * minute >= self.seconds:
                 label = f"{left:%H:%M}"
-            found.append(
-                ChartColumn(
-                    label=label,
-                    time=time,
-                    title=f"{time}{text}",
-                    href=self.query.link_to_requests(start, end),
-                    is_incomplete=end > self.query.end,
-                    minute=(left.date() - first.date()).days * _DAY_MINUTES + minute if is_part else None,
-                )
-            )
+            href, place = self.query.link_to_requests(start, end), (left.date() - first.date()).days * _DAY_MINUTES
+            is_incomplete, minute_of_chart = end > self.query.end, place + minute if is_part else None
+            found.append(ChartColumn(label, time, f"{time}{text}", href, is_incomplete, minute_of_chart))
         return found
 
 

@@ -98,7 +98,7 @@ class Block(Struct, frozen=True, kw_only=True):
     """Verdict about a tool call. None: it was not checked."""
 
 
-class Turn(Struct, frozen=True, kw_only=True):
+class Turn(Struct, frozen=True):
     row: StoredRequest
     sent: Sequence[Block]
     reply: Sequence[Block]
@@ -237,21 +237,10 @@ def build_turns(
             reply = [structs.replace(one, result=results.get(one.id)) if one.kind == "tool" else one for one in calls]
             turns[-1] = structs.replace(turns[-1], reply=reply)
             sent = [block for block in sent if block.kind != "result" or block.id not in known]
-        sign, role, outcome = describe_outcome(row.outcome_class, row.outcome, row.status)
-        turns.append(
-            Turn(
-                row=row,
-                sent=sent,
-                reply=_add_verdicts(row, list(_list_reply(row, stored.get("reply"), limit)), limit),
-                sign=sign,
-                role=role,
-                outcome=outcome,
-                cached=formats.percent(row.cache_read_tokens, row.all_input_tokens),
-                cache_break=breaks.get(row.id),
-                tools=tools.get(row.id),
-                failed=failed,
-            )
-        )
+        reply = _add_verdicts(row, list(_list_reply(row, stored.get("reply"), limit)), limit)
+        tag = describe_outcome(row.outcome_class, row.outcome, row.status)
+        cached = formats.percent(row.cache_read_tokens, row.all_input_tokens)
+        turns.append(Turn(row, sent, reply, *tag, cached, breaks.get(row.id), tools.get(row.id), failed))
     return turns
 
 

@@ -149,19 +149,12 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         notes = _describe_prompts(context, [one.group.name for one in chosen]) if by == "prompt" else {}
         # shares of 90 days are all about 1 %
         whole = max((one.sums.cost for one in chosen), default=0) if by == "day" else total().cost
-        shown = [
-            CostRow(
-                one.group,
-                _name_group(names, by, one.group),
-                name_value("provider", one.group.provider, names)
-                if one.group.provider
-                else notes.get(one.group.name, ""),
-                _name_part(names, split, one.group),
-                _link_to_requests(query, by, split, one.group),
-                _find_share(one.sums, whole, total().cost, by),
-            )
-            for one in chosen
-        ]
+        shown = []
+        for group in (one.group for one in chosen):
+            note = name_value("provider", group.provider, names) if group.provider else notes.get(group.name, "")
+            name, part = _name_group(names, by, group), _name_part(names, split, group)
+            share = _find_share(group.sums, whole, total().cost, by)
+            shown.append(CostRow(group, name, note, part, _link_to_requests(query, by, split, group), share))
         columns = [structs.replace(_COLUMNS[0], title=NOUNS[by].capitalize()), *_COLUMNS[1:]]
         if split:
             columns.insert(1, structs.replace(_PART, title=NOUNS[split].capitalize()))

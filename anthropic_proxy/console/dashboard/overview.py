@@ -220,17 +220,10 @@ class _Panels:
             if is_frequent(failed, sent.get(prefix, 0)):
                 provider = costs.find_provider_name(prefix)
                 is_solved = find_last_success(context.connection, failed.last_at, provider) > 0
-                notices.append(
-                    Notice(
-                        "✓" if is_solved else "!",
-                        "none" if is_solved else "warn",
-                        describe_failed_attempts(failed, sent.get(prefix, 0), f"at {prefix}"),
-                        "",
-                        link_to_failed_attempts(context.query, prefix),
-                        "show them",
-                        is_solved=is_solved,
-                    )
-                )
+                sign, role = ("✓", "none") if is_solved else ("!", "warn")
+                text = describe_failed_attempts(failed, sent.get(prefix, 0), f"at {prefix}")
+                href = link_to_failed_attempts(context.query, prefix)
+                notices.append(Notice(sign, role, text, "", href, "show them", is_solved=is_solved))
         return notices
 
     def build_figures(self) -> list[Figure]:

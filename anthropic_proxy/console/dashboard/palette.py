@@ -62,16 +62,11 @@ async def send_entries(site: "Site", request: RouteRequest) -> RouteResponse:
         used = structs.replace(chosen, has_model=True)
         rows = list_sessions(connection, chosen, MAX_SESSIONS).rows
         names = find_names(connection, rows)
-        found = [
-            PaletteEntry(
-                "Session",
-                names[row.session],
-                session_link(row.session),
-                # the other names contain the time
-                "" if names[row.session].startswith(name_session(row)) else formats.day_and_time(row.started_at),
-            )
-            for row in rows
-        ]
+        found = []
+        for row in rows:
+            name, began = names[row.session], formats.day_and_time(row.started_at)
+            note = "" if name.startswith(name_session(row)) else began  # the other names contain the time
+            found.append(PaletteEntry("Session", name, session_link(row.session), note))
         for name in ("project", "model", "key"):
             for group in [one for one in sum_usage(connection, used, name) if one.name][:MAX_VALUES]:
                 href = f"/dashboard/requests?range={SESSION_DAYS}d&{name}={quote(group.name, safe='')}"

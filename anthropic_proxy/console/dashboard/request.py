@@ -257,16 +257,9 @@ def list_check_rows(row: StoredRequest, asked: Mapping[str, StoredRequest]) -> I
                 yield CheckRow(tool, verdict, request_id)
                 continue
             own = build_verdict(found[0]) if (found := decode_checks(one.checks)) else verdict
-            yield CheckRow(
-                tool,
-                own,
-                request_id,
-                one.prefix or one.provider,
-                one.model,
-                f"{formats.count(one.all_input_tokens)} in, {formats.count(one.output_tokens)} out",
-                format_cost(one.cost),
-                formats.seconds(one.duration),
-            )
+            tokens = f"{formats.count(one.all_input_tokens)} in, {formats.count(one.output_tokens)} out"
+            cost, time = format_cost(one.cost), formats.seconds(one.duration)
+            yield CheckRow(tool, own, request_id, one.prefix or one.provider, one.model, tokens, cost, time)
 
 
 class TokenCost(Struct, frozen=True):

@@ -90,19 +90,17 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
         verdict += f" The latest {len(shown)} are shown."
     if not found.is_complete:
         verdict += f" Only the latest {formats.count(queries.MAX_SAMPLED_REQUESTS)} requests are added up."
-    return {
-        "table": build_table(
-            "Sessions",
-            _COLUMNS,
-            shown,
-            lambda row: row.facts.session,
-            query=context.query,
-            order=context.query.order,
-            default_order="last request, latest first",
-        ),
-        "verdict": verdict,
-        "is_empty": not context.facts.requests,
-    }
+    query, by_time = context.query, "last request, latest first"
+    table = build_table(
+        "Sessions",
+        _COLUMNS,
+        shown,
+        lambda row: row.facts.session,
+        query=query,
+        order=query.order,
+        default_order=by_time,
+    )
+    return {"table": table, "verdict": verdict, "is_empty": not context.facts.requests}
 
 
 def _find_sessions(context: PageContext) -> tuple[SessionList, Sequence[ListedSession]]:

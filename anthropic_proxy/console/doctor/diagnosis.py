@@ -247,8 +247,8 @@ _THINK_TAG = compile_later(rb"</?(?:think|thinking|thought|seed:think)>|\[/?THIN
 _MIN_EVENTS = 3
 """Minimum number of text events of a long reply. With fewer events, the server did not stream the reply."""
 _MAX_MESSAGE_CHARACTERS = 400
-_KEY_STATUSES, _QUOTA_STATUSES = (401, 403), (402, 429)
-"""HTTP statuses of a rejected API key, and of missing quota or credit."""
+_KINDS: Mapping[int, FailureKind] = {401: "key", 403: "key", 402: "quota", 429: "quota", 404: "model"}
+"""HTTP status of the first probe → what is rejected or missing."""
 _ADDRESS_CODES = ("wrong-address", "not-an-api")
 """Codes of errors that a wrong base URL causes."""
 
@@ -330,7 +330,7 @@ def _find_problem(search: DialectSearch, result: ProbeResult) -> Failure:
     error, status = result.error, result.last_status
     text = (error.message if error else "").removeprefix(f"{search.target.provider.prefix}: ")
     advice, field = (error.advice, error.concerned_field) if isinstance(error, UpstreamError) else ("", "")
-    kind: FailureKind = "request"
+    kind: FailureKind = _KINDS.get(status, "server" if status >= 500 else "request")
     proposal = ""
     if isinstance(error, MissingExtra):
         kind = "package"
@@ -340,14 +340,6 @@ def _find_problem(search: DialectSearch, result: ProbeResult) -> Failure:
         kind, text = "unreachable", text.removesuffix(advice)
     elif isinstance(error, UpstreamError) and error.code in _ADDRESS_CODES:
         kind, text, proposal = "address", text.removesuffix(advice), error.remedy
-    elif status in _KEY_STATUSES:
-        kind = "key"
-    elif status in _QUOTA_STATUSES:
-        kind = "quota"
-    elif status == 404:
-        kind = "model"
-    elif status >= 500:
-        kind = "server"
     if error is not None and error.retry_after:
         text = f"{text.rstrip('.')}. The server asks for a pause of {error.retry_after:g} s"
     if kind == "key" and not result.upstream:

@@ -147,13 +147,10 @@ def _show(*probes: str) -> Callable[[Diagnosis], Cell]:
 def _show_address(diagnosis: Diagnosis) -> Cell:
     problem = diagnosis.problem
     if problem is not None:
-        if problem.kind == "unreachable":
-            return Cell("✕", "no answer")
-        if problem.kind == "package":
-            return Cell("✕", "no package")
+        text = f"HTTP {problem.status}" if problem.status else "no key"
         if problem.kind == "address" and problem.status < 400:
-            return Cell("✕", "no API")
-        return Cell("✕", f"HTTP {problem.status}" if problem.status else "no key")
+            text = "no API"
+        return Cell("✕", {"unreachable": "no answer", "package": "no package"}.get(problem.kind, text))
     if diagnosis.seconds is None:
         return Cell(_PENDING)
     return Cell("✓", formats.seconds(to_microseconds(diagnosis.seconds)))

@@ -306,7 +306,7 @@ MAX_SESSION_REQUESTS = 1_000
 MAX_SAMPLED_REQUESTS = 50_000
 
 
-class SessionRow(Struct, frozen=True, kw_only=True):
+class SessionRow(Struct, frozen=True):
     session: str
     project: str
     sums: UsageSums
@@ -442,14 +442,7 @@ def _select(
         grouped = by_project.group_by(column.session, column.project).order_by(values[-2], column.project)
         latest = {row.session: row.project for row in connection.execute(grouped)}  # the last row of a session counts
     rows = [
-        SessionRow(
-            session=session,
-            project=latest.get(session, project),
-            sums=UsageSums(*map(int, sums[:-3])),
-            started_at=sums[-3],
-            last_at=sums[-2],
-            max_context=sums[-1],
-        )
+        SessionRow(session, latest.get(session, project), UsageSums(*map(int, sums[:-3])), *sums[-3:])
         for session, project, _, _, _, *sums in found
     ]
     count, read = found[0][3:5] if found else (0, 0)
