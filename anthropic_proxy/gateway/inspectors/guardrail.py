@@ -7,6 +7,7 @@ The service gets a list of texts and answers with one of three actions: `NONE`, 
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, Literal
 
 import msgspec
@@ -93,7 +94,7 @@ class GuardrailInspector:
 
     def _remember(self, digests: Sequence[bytes]) -> None:
         self._passed |= dict.fromkeys(digests)
-        for digest in [*self._passed][: max(len(self._passed) - MAX_REMEMBERED_TEXTS, 0)]:
+        for digest in [*islice(self._passed, max(len(self._passed) - MAX_REMEMBERED_TEXTS, 0))]:
             del self._passed[digest]
 
 

@@ -696,7 +696,7 @@ async def test_results_of_the_tool_loop_are_read_before_the_model_gets_them() ->
         assert "-81" not in told
         assert (PLACEHOLDER.search(told) is not None) == sent
         if sent:
-            assert decode_passage(result[0]["encrypted_content"]) == f"It is {SECRET}, a bomb."
+            assert PLACEHOLDER.search(decode_passage(result[0]["encrypted_content"]))
             assert ("tool_result", f"It is {SECRET}, a bomb.") in reader.passages()
         else:
             assert result == {"type": "web_search_tool_result_error", "error_code": "unavailable"}
@@ -948,6 +948,40 @@ async def test_a_refusal_a_stop_sequence_and_an_error_of_a_relay_are_restored() 
     sink = await inspected(relayed, Reader(redact_secret), **ANTHROPIC).post(f"Use {SECRET}.", stream=True)
     (found,) = [one["delta"] for one in events_of(sink.stream) if one["type"] == "message_delta"]
     assert (found["stop_sequence"], found["stop_details"]["explanation"]) == (SECRET, f"Not {SECRET}.")
+
+
+async def test_a_stop_sequence_and_a_refusal_of_a_translation_are_restored() -> None:
+    settings, form = WIRES["responses"]
+    built = inspected(Echo(form), Reader(redact_secret), **settings)
+    message = message_of(await built.post(f"Use {SECRET}.", stream=True, stop_sequences=[SECRET]))
+    assert (message["stop_reason"], message["stop_sequence"]) == ("stop_sequence", SECRET)
+    assert message["content"] == [{"type": "text", "text": "The key is "}]
+
+
+async def test_a_citation_of_a_translation_is_read_and_redacted() -> None:
+    quoted = {"url": "https://a.test", "title": "t", "start_index": 0, "end_index": 3, "content": f"It is {SECRET}"}
+    mark = {"annotations": [{"type": "url_citation", "url_citation": quoted}]}
+    settings = {"OPENAI_API_KEY": "sk-or-0123456789", "OPENAI_BASE_URL": "https://openrouter.ai/api/v1"}
+    reader = Reader(redact_secret, requests=False, replies=True)
+    built = inspected(Script(reply(text("Yes."), mark)), reader, **settings, BIG_MODEL="openai/m")
+    message = message_of(await built.post("hello", stream=True, tools=[SEARCH]))
+    found = json.dumps(message, ensure_ascii=False)
+    assert '"cited_text": "It is [test key]"' in found
+    assert "-81" not in found
+
+
+@pytest.mark.parametrize("reads_replies", [True, False])
+async def test_an_event_that_is_no_json_is_shown_only_if_nobody_has_to_read_it(reads_replies: bool) -> None:
+    relayed = Relayed(*block(0, TEXT, {"type": "text_delta", "text": "a bomb"}))
+    relayed.frames = [
+        frame.replace(b'"index": 0, "delta"', b'"x": NaN, "index": 0, "delta"') for frame in relayed.frames
+    ]
+    reader = Reader(refuse_bombs, requests=True, replies=reads_replies)
+    sink = await inspected(relayed, reader, Reader(redact_secret), **ANTHROPIC).post(f"Use {SECRET}.", stream=True)
+    assert (b"a bomb" in sink.stream) == (not reads_replies)
+    if reads_replies:
+        error = events_of(sink.stream)[-1]["error"] if sink.error is None else {"message": sink.error.message}
+        assert error["message"] == "anthropic: an event of the reply is not valid JSON"
 
 
 async def test_a_restored_value_in_arguments_that_were_cut_is_spelled_for_them() -> None:
