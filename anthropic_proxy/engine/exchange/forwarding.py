@@ -417,6 +417,7 @@ class _Listed(Struct):
 RESOURCE_PATHS = compile_later(r"/v1/(?:messages/batches|files|skills)(?:/[\w.:@-]*\w){0,5}", re.ASCII)
 """Pattern of the URL paths of batches, files and skills. They cannot contain `..` or a query."""
 BATCHES_PATH = "/v1/messages/batches"
+_EMPTY_BODIES = (b"", b"{}")
 _SAFE_HEADERS = {
     "content-security-policy": "sandbox; default-src 'none'",
     "x-content-type-options": "nosniff",
@@ -441,12 +442,13 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
             "the provider, so that every virtual key would see and delete those of the others.",
             code="resources-of-a-virtual-key",
         )
-    if engine.inspectors and method == "POST" and not path.startswith(BATCHES_PATH):
+    creates_batch = method == "POST" and path == BATCHES_PATH
+    if engine.inspectors and not creates_batch and incoming.body.strip() not in _EMPTY_BODIES:
         _require_open_inspectors(engine, path)
     target = build_plan(RoutingQuery(f"{preferred.prefix}/x"), engine.settings, engine.catalog).targets[0]
     wire = target.wire
     assert isinstance(wire, RelayWire), "a provider with Claude models has the Messages API"
-    if method == "POST" and path == BATCHES_PATH:
+    if creates_batch:
         if engine.inspectors:
             incoming = await _inspect(engine, incoming, sink.wait_disconnected, is_batch=True)
         incoming = await _with_mapped_models(engine, incoming, target, wire)

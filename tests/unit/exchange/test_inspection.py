@@ -812,6 +812,35 @@ async def test_files_are_sent_only_if_no_inspector_has_to_read_them() -> None:
     assert len(bodies) == 2
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "is_sent"),
+    [
+        ("POST", "/v1/messages/batches/b_1/cancel", b"", True),
+        ("POST", "/v1/messages/batches/b_1/cancel", b"{}", True),
+        ("POST", "/v1/messages/batches/b_1/cancel", b'{"a":"text"}', False),
+        ("DELETE", "/v1/messages/batches", b"text", False),
+        ("DELETE", "/v1/files/f_1", b"", True),
+        ("DELETE", "/v1/files/f_1", b"text", False),
+    ],
+)
+async def test_no_body_leaves_that_no_inspector_has_read(method: str, path: str, body: bytes, is_sent: bool) -> None:
+    bodies: list[bytes] = []
+
+    def upstream(_: str, request: UpstreamRequest, __: Any) -> FakeResponse:
+        bodies.append(request.body)
+        return FakeResponse(200, b"{}")
+
+    built = inspected(upstream, Reader(), **BATCHES)
+    work = forward_resource(built.services, new_client_request(body, path=path), method, RecordingSink())
+    if is_sent:
+        await work
+        assert bodies == [body]
+    else:
+        with pytest.raises(InvalidRequest, match=rf"\A'{path}' is not served, because the inspector reader"):
+            await work
+        assert bodies == []
+
+
 def sse(*events: dict[str, Any], line_end: str = "\n") -> list[bytes]:
     return [f"event: {one['type']}{line_end}data: {json.dumps(one)}{line_end}{line_end}".encode() for one in events]
 
