@@ -123,7 +123,7 @@ class Company:
         shown = "\n".join(lines).replace(self.instances[0].url, ADDRESS)
         for found, replacement in ((self.project, "~/shop"), (self.home, "~"), (self._folder, "/etc/ssl")):
             shown = shown.replace(str(found), replacement)
-        shown = re.sub(rf"127\.0\.0\.1(:{self._port})?(?!:)", ADDRESS.partition("://")[2], shown)
+        shown = re.sub(rf"127\.0\.0\.1(:{self._port})?(?!:9\b)", ADDRESS.partition("://")[2], shown)
         self.pictures.setdefault(name, shown.splitlines())
 
     def spend(self, cents: int) -> None:
