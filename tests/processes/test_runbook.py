@@ -26,7 +26,7 @@ from tests.support.fakes.oidc import FakeProvider, running_provider
 from tests.support.fakes.openai_chat.server import KEY, new_openai
 from tests.support.fakes.server import serving
 from tests.support.paths import ROOT
-from tests.support.postgres import find_programs, running_postgres
+from tests.support.postgres import find_programs, running_pooler, running_postgres
 from tests.support.process_checks import METRICS, total
 from tests.support.redis import find_redis, running_redis
 from tests.support.server_process import Proxy, environment_of, hold_port, running_proxy
@@ -273,6 +273,28 @@ def restore_database(stack: ExitStack, folder: Path) -> Steps:
         yield desk
     file = folder / "ledger.sqlite3"
     file.write_bytes(file.read_bytes()[:8192])
+    yield desk
+    desk.connect(start(stack, folder, settings))
+    yield desk
+
+
+@situation("A backup is restored behind a connection pooler")
+def restore_behind_pooler(stack: ExitStack, folder: Path) -> Steps:
+    if (program := find_program("pgbouncer")) is None:
+        pytest.skip("engine: pgbouncer")
+    programs = find_programs()
+    assert programs is not None
+    pooler = stack.enter_context(running_pooler(program, stack.enter_context(running_postgres(programs))))
+    settings = {"DATABASE_URL": pooler, "VIRTUAL_KEYS": "true"}
+    desk = Desk(folder, settings)
+    desk.set(KEY=new_key(settings, "ci"), CONSOLE_URL=pooler.replace("/postgres", "/pgbouncer"))
+    with ExitStack() as first:
+        proxy = start(first, folder, settings)
+        desk.connect(proxy)
+        desk.execute('curl -s http://127.0.0.1:8082/v1/messages -H "x-api-key: $KEY" -d @hello.json')
+        wait_stored(proxy, 1)
+        desk.execute("anthropic-proxy db backup ledger-backup.dump")
+    yield desk
     yield desk
     desk.connect(start(stack, folder, settings))
     yield desk

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.server_process import hold_port
-from tests.support.waiting import WAIT_SECONDS
+from tests.support.server_process import ending, hold_port
+from tests.support.waiting import WAIT_SECONDS, reporting_log, wait_for
 
 USER = "ledger"
 _INSTALLED = Path("/usr/lib/postgresql")
@@ -82,3 +82,31 @@ def running_postgres(programs: Path) -> Iterator[Postgres]:
             )
         finally:
             run("pg_ctl", "-w", "-m", "immediate", "stop")
+
+
+@contextmanager
+def running_pooler(program: str, postgres: Postgres) -> Iterator[str]:
+    """Start PgBouncer in front of a server, in its default mode. Yield the URL of the database behind it."""
+    account = pwd.getpwnam("nobody") if os.getuid() == 0 else None
+    with tempfile.TemporaryDirectory(prefix="ledger-pooler-") as name, hold_port() as port:
+        folder = Path(name)
+        server = postgres.url.rpartition("@")[2].partition("/")[0]
+        (folder / "users").write_text(f'"{USER}" ""\n')
+        (folder / "pooler.ini").write_text(
+            f"[databases]\npostgres = host=127.0.0.1 port={server.partition(':')[2]}\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = trust\n"
+            f"auth_file = {folder}/users\nadmin_users = {USER}\n"
+        )
+        folder.chmod(0o755)
+        with (folder / "output.log").open("wb") as output:
+            process = subprocess.Popen(
+                [program, str(folder / "pooler.ini")],
+                stdout=output,
+                stderr=output,
+                user=None if account is None else account.pw_uid,
+                group=None if account is None else account.pw_gid,
+                extra_groups=None if account is None else (),
+            )
+        with ending(process), reporting_log(process, folder / "output.log"):
+            wait_for(lambda: b"process up" in (folder / "output.log").read_bytes())
+            yield f"postgresql://{USER}@127.0.0.1:{port}/postgres"
