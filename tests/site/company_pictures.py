@@ -234,7 +234,7 @@ def _work(company: Company) -> None:
     with company.open() as screen:
         screen.wait_for("❯")
         screen.type("Run the command `echo 12 tests passed`")
-        company.keep("work-on-openai", screen.wait_for("The command said", "session $"))
+        company.keep("work-on-openai", _wait_for_cost(screen, "The command said"))
         screen.type("/status")
         company.keep("status", screen.wait_for("Gateway account"))
         screen.press("Escape")
@@ -245,7 +245,7 @@ def _work(company: Company) -> None:
     with company.open("--model", "anthropic/claude-sonnet-5-5") as screen:
         screen.wait_for("❯")
         screen.type("Say exactly: this reply is a relay from Anthropic")
-        company.keep("work-on-relay", screen.wait_for("● this reply", "session $"))
+        company.keep("work-on-relay", _wait_for_cost(screen, "● this reply"))
 
 
 def _reach_limit(company: Company) -> None:
@@ -266,6 +266,12 @@ def _reach_limit(company: Company) -> None:
         screen.wait_for("❯")
         screen.type("/usage")
         company.keep("usage-used-up", screen.wait_for("spent today"))
+
+
+def _wait_for_cost(screen: Tmux, words: str) -> list[str]:
+    """Return the screen when it shows `words`, and the status line an amount."""
+    wait_for(lambda: screen.text, lambda text: words in text and "session $" in text and "session $0.00" not in text)
+    return screen.settle()
 
 
 def _await_no_notice(screen: Tmux) -> None:
