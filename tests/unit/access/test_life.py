@@ -225,6 +225,21 @@ async def test_one_act_ends_all_access_of_a_person_until_it_is_allowed_again(com
     assert [action for action, _ in company.list_changes(ANN)][:3] == ["sign in", "allow key", "revoke key"]
 
 
+async def test_all_instances_of_a_database_refuse_a_revoked_person(company: Company) -> None:
+    instances = [company, *(Company(company.settings) for _ in range(3))]
+    company.sign_in(ANN)
+    text = company.execute("create", rights=MEMBER, label="laptop").text
+    assert [await one.present(text) for one in instances] == [""] * 4
+    assert [await one.people.is_ended(ANN, NOON) for one in instances] == [False] * 4
+    instances[3].execute("revoke", ANN)
+    for one in instances:
+        one.now += 1
+    assert {await one.present(text) for one in instances} == {company.list_states()["laptop"].reason}
+    assert [await one.people.is_ended(ANN, NOON) for one in instances] == [True] * 4
+    for one in instances[1:]:
+        await one.table.stop()
+
+
 def test_a_device_that_was_approved_before_a_revocation_gets_no_sign_in(company: Company) -> None:
     code, user_code = company.grants.create_code("claude-code", "192.0.2.1")
     waiting = company.grants.find_code("user_code", user_code)
