@@ -4,11 +4,13 @@
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from functools import partial
 from typing import NamedTuple
 
-from anthropic_proxy.console.keys.key_table import with_database_errors
+from anthropic_proxy.console.keys.key_table import KeysUnavailable, with_database_errors
 from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.engine.own_thread import run_in_own_thread
@@ -31,12 +33,13 @@ class EndedPeople:
         self._current_settings = current_settings
         self._clock = clock
         self._reading = asyncio.Lock()
-        self._ends: Mapping[str, _End] = {}
-        self._read_at = float("-inf")
+        self._ends: Mapping[str, _End] | None = None
+        """Result of the last query that did not fail. None: there was none."""
+        self._asked_at = -math.inf
 
     async def is_ended(self, email: str, since: float) -> bool:
-        """Return True if a session that began at the time `since` has ended by a revocation of its user. Raises
-        `KeysUnavailable` if the database cannot be read.
+        """Return True if a session that began at the time `since` has ended by a revocation of its user. While the
+        database cannot be read, the last result counts. Raises `KeysUnavailable` without one.
         """
         end = (await self._find_ends()).get(email)
         return end is not None and (end.is_revoked or since < end.sessions_from)
@@ -47,9 +50,14 @@ class EndedPeople:
             return {}
         async with self._reading:
             now = self._clock()
-            if not self._read_at <= now < self._read_at + _FRESH_SECONDS:
-                self._ends = await run_in_own_thread("sessions", lambda: with_database_errors(lambda: _read(settings)))
-                self._read_at = now
+            if self._ends is None or not self._asked_at <= now < self._asked_at + _FRESH_SECONDS:
+                try:
+                    read = partial(with_database_errors, partial(_read, settings))
+                    self._ends = await run_in_own_thread("sessions", read)
+                except KeysUnavailable:
+                    if self._ends is None:
+                        raise
+                self._asked_at = now
             return self._ends
 
 

@@ -292,10 +292,14 @@ async def test_a_revocation_of_an_earlier_version_ends_what_it_left(company: Com
     assert await company.present(text) == reason
 
 
-async def test_sessions_are_not_judged_without_the_database(company: Company) -> None:
+async def test_without_the_database_the_last_result_counts_for_sessions(company: Company) -> None:
+    company.execute("revoke", ANN)
+    assert await company.people.is_ended(ANN, NOON)
+    company.now += 10
     company.settings = structs.replace(company.settings, database_url=Secret("sqlite:////nowhere/at/all.sqlite3"))
+    assert await company.people.is_ended(ANN, NOON), "the last result counts"
     with pytest.raises(KeysUnavailable):
-        await company.people.is_ended(ANN, NOON)
+        await EndedPeople(lambda: company.settings, lambda: company.now).is_ended(ANN, NOON)
 
 
 async def test_a_new_owner_reads_texts_only_of_those_who_got_the_key_from_then_on(company: Company) -> None:
