@@ -30,7 +30,7 @@ def require_usable_features(settings: Settings) -> Settings:
     if settings.oidc is not None and not settings.requires_client_key and is_installed("jinja2"):
         raise ConfigurationError(  # every client reads the stored requests without a sign-in
             "OIDC_ISSUER is set, but clients need no key, so they read all requests without a sign-in. Set "
-            "VIRTUAL_KEYS=true or PROXY_API_KEY too.",
+            "PROXY_API_KEY too, or set VIRTUAL_KEYS=true and start the proxy again.",
             code="identity-provider",
         )
     if settings.sign_in is not None:

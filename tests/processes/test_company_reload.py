@@ -171,13 +171,21 @@ def test_what_a_reload_cannot_change_is_said_by_the_reload(tmp_path: Path) -> No
         VIRTUAL_KEYS="",
         PROXY_API_KEY="proxy-canary0123456789abcdef01234567",
     ) as one:
-        (tmp_path / ".env").write_text(f"SIGN_IN_SECRET={SECRET}\nVIRTUAL_KEYS=true\n")
-        (tmp_path / "anthropic-proxy.toml").write_text(
-            '[[inspectors]]\nname = "keys"\ntype = "patterns"\ndetect = ["keys"]\n'
+        (tmp_path / ".env").write_text(f"SIGN_IN_SECRET={SECRET}\nVIRTUAL_KEYS=true\nLEDGER_DAYS=7\n")
+        line = reload(one.instances[0], "will take effect at the next start")
+        assert line == "! VIRTUAL_KEYS and LEDGER_DAYS will take effect at the next start."
+
+
+def test_a_reload_does_not_enable_what_would_be_open_to_everybody(tmp_path: Path) -> None:
+    with running_proxy(tmp_path, {"SERVE_DEMO": "true", "DATABASE_URL": f"sqlite:///{tmp_path}/l.sqlite3"}) as proxy:
+        (tmp_path / ".env").write_text(
+            "VIRTUAL_KEYS=true\nOIDC_ISSUER=http://127.0.0.1:9\nOIDC_CLIENT_ID=proxy\n", encoding="utf-8"
         )
-        line = one.instances[0]
-        text = reload(line, "will take effect at the next start")
-        assert text.endswith("VIRTUAL_KEYS and inspectors will take effect at the next start.")
+        line = reload(proxy, "The current settings stay active")
+        assert line == (
+            "✕ The current settings stay active. OIDC_ISSUER is set, but clients need no key, so they read all "
+            "requests without a sign-in. Set PROXY_API_KEY too, or set VIRTUAL_KEYS=true and start the proxy again."
+        )
 
 
 def test_a_rotation_of_the_secret_ends_no_sign_in_that_has_begun(tmp_path: Path) -> None:
