@@ -393,6 +393,21 @@ async def test_no_text_that_a_provider_gets_is_encoded_past_the_inspectors(wire:
     assert [word for word in (*words, *hidden) if word in bodies[-1].decode()] == []
 
 
+@pytest.mark.parametrize("types", [("base64", "text"), ("text", "base64")])
+async def test_a_text_is_read_whichever_of_two_types_a_provider_believes(types: tuple[str, str]) -> None:
+    bodies: list[bytes] = []
+    built = inspected(answering(MESSAGES, Reply(texts=["ok"]), bodies), Reader(redact_secret), **ANTHROPIC)
+    data = json.dumps(SECRET if types[1] == "text" else encoded(SECRET))
+    fields = f'"type":"{types[0]}","media_type":"text/plain","data":{data},"type":"{types[1]}"'
+    block = f'{{"type":"document","source":{{{fields}}}}}'
+    body = f'{{"model":"claude-sonnet-4-5","max_tokens":9,"messages":[{{"role":"user","content":[{block}]}}]}}'
+    await Exchange(built.services, new_client_request(body.encode()), RecordingSink()).run()
+    found = json.loads(bodies[0])["messages"][0]["content"][0]["source"]
+    assert found["type"] == types[1]
+    words = found["data"] if types[1] == "text" else base64.b64decode(found["data"]).decode()
+    assert PLACEHOLDER.fullmatch(words)
+
+
 async def test_texts_outside_of_the_messages_are_read() -> None:
     bodies: list[bytes] = []
     reader = Reader()

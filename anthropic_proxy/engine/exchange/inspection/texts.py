@@ -305,10 +305,16 @@ def _walk(body: bytes, span: JsonSpan) -> Iterator[tuple[_Level, _String | None]
 
 
 def _find_held(level: _Level, kind: PassageKind) -> Iterator[PlacedText]:
-    """Yield the texts among the held strings of an object, whose types are known now."""
+    """Yield the texts among the held strings of an object, whose type is known now.
+
+    Raises `RepeatedKeyError` for several types: nobody knows which of them a provider reads.
+    """
     if not level.held:
         return
-    excluded = frozenset.intersection(*(NOT_TEXTS.get(name, _NOTHING) for name in level.types or ("",)))
+    if len({*level.types}) > 1:
+        raise json_spans.RepeatedKeyError("type")
+    kind_of_object = level.types[0] if level.types else ""
+    excluded = NOT_TEXTS.get(kind_of_object, _NOTHING)
     media_types = [string.text.lower() for key, string in level.held if key == "media_type"]
     is_media = bool(media_types) and all(one.startswith(_MEDIA) for one in media_types)
     for key, string in level.held:
@@ -320,7 +326,7 @@ def _find_held(level: _Level, kind: PassageKind) -> Iterator[PlacedText]:
                 yield string.place(kind)
             elif not media_type.lower().startswith(_MEDIA):
                 yield string.place_inside(kind, _decode_text(data), partial(_encode_data_url, media_type))
-        elif key == "data" and "base64" in level.types and not is_media:
+        elif key == "data" and kind_of_object == "base64" and not is_media:
             yield string.place_inside(kind, _decode_text(string.text), _encode_base64)
         elif key not in excluded:
             yield string.place(kind)
