@@ -38,6 +38,7 @@ class Progress:
             self._reporter.ensure_newline()
             reason = getattr(getattr(report.longrepr, "reprcrash", None), "message", "")
             self._reporter.write_line(f"FAILED {report.nodeid}: {reason.partition(chr(10))[0]}", red=True)
+            self._reporter.flush()
         if report.when == "teardown":
             self._ended += 1
             now = time.monotonic()
@@ -49,6 +50,7 @@ class Progress:
                 self._reporter.write_line(
                     f"{share:3} %  {self._ended:,} of {self._total:,} tests{failed}, {now - self._start:.0f} s"
                 )
+                self._reporter.flush()  # standard output may be a pipe or a file
 
 
 @pytest.hookimpl(trylast=True)
