@@ -4,10 +4,10 @@ A prefix, such as `openai/` in `openai/gpt-4.1`, selects the provider and is the
 such as `bedrock/` for LiteLLM, stays in the id.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import Any, overload
+from typing import Any
 from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
@@ -27,39 +27,22 @@ from anthropic_proxy.engine.wires.contract import BaseDialect
 from anthropic_proxy.errors import ConfigurationError, join_with_or
 
 
-class ProviderRegistry(Sequence[Provider]):
+class ProviderRegistry(tuple[Provider, ...]):
     """All providers in order of precedence. If several list the same model id, the first one serves it."""
 
-    def __init__(self, providers: Sequence[Provider]) -> None:
-        self._rows = tuple(providers)
-        self._by_name = {row.name: row for row in self._rows}
-        self._by_prefix = self._by_name | {row.prefix: row for row in self._rows}
+    def __init__(self, _: Iterable[Provider]) -> None:
+        self._by_name = {row.name: row for row in self}
+        self._by_prefix = self._by_name | {row.prefix: row for row in self}
         self._by_extra_prefix = {
             prefix: row
-            for row in self._rows
+            for row in self
             for prefix in row.extra_prefixes
             if prefix not in self._by_prefix or self._by_prefix[prefix].prefix_patterns
         }
-        self.local: Provider = next(row for row in self._rows if row.uses_installed_models)
+        self.local: Provider = next(row for row in self if row.uses_installed_models)
         """Provider that is preferred if no provider has a key and its server replies: Ollama."""
-        self.demo: Provider = next(row for row in self._rows if row.transport == "demo")
+        self.demo: Provider = next(row for row in self if row.transport == "demo")
         """Provider that is preferred if no other one can be."""
-
-    @overload
-    def __getitem__(self, index: int) -> Provider: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Provider]: ...
-    def __getitem__(self, index: int | slice) -> Provider | Sequence[Provider]:
-        """Return the provider at an index, or the providers of a slice."""
-        return self._rows[index]
-
-    def __len__(self) -> int:
-        """Return the number of providers."""
-        return len(self._rows)
-
-    def __iter__(self) -> Iterator[Provider]:
-        """Yield the providers in order of precedence."""
-        return iter(self._rows)
 
     def find(self, name: str) -> Provider:
         """Return the provider with `Provider.name` equal to `name`. Raises `KeyError` for an unknown name."""
@@ -81,7 +64,7 @@ class ProviderRegistry(Sequence[Provider]):
 
         The demo and LiteLLM are left out, because the proxy does not offer them to users as a choice.
         """
-        return tuple(variable for row in self._rows if row.offered_to_users and (variable := row.setup_variable))
+        return tuple(variable for row in self if row.offered_to_users and (variable := row.setup_variable))
 
     def resolve(self, tables: tuple[ConfiguredProvider, ...], base_urls: Mapping[str, str] = {}) -> "ProviderRegistry":
         """Return the registry for the settings of a user: each provider with the host that its base URL selects, and
@@ -204,7 +187,7 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
     row, host = origin.row, origin.host
     serves_installed = row.uses_installed_models and table.wire == "ollama"
     models = _resolve_models(table, origin, built_in)
-    wires = dict.fromkeys((table.wire, *(wire for _, wire in models.wire_rules)))
+    wires = dict.fromkeys((table.wire, *(wire for _, wire in models["wire_rules"])))
     defaults = table.known_models or ("" if serves_installed else None,)
     return Provider(
         name=table.name,
@@ -222,7 +205,6 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
         key_path=host.key_path,
         key_scheme=host.key_scheme,
         wires={wire: _build_config(table, host.wires[wire], origin, built_in) for wire in wires},
-        wire_rules=models.wire_rules,
         default_big_model=defaults[0],
         default_small_model=defaults[-1],
         known_models=table.known_models,
@@ -232,22 +214,14 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
         retired_models=host.retired_models if origin.is_vendor else {},
         models_table=origin.models_table,
         unknown_model_capabilities=host.unknown_model_capabilities,
-        capability_rules=models.capability_rules,
-        known_names=models.known_names,
+        **models,
         is_configured=True,
         docs_url=host.docs_url,
     )
 
 
-class _ModelRules(Struct, frozen=True):
-    """What the tables `[providers.NAME.models]` say, as fields of `Provider`."""
-
-    capability_rules: Sequence[tuple[str, Mapping[str, Any]]]
-    wire_rules: Sequence[tuple[str, str]]
-    known_names: Sequence[tuple[str, str]]
-
-
-def _resolve_models(table: ConfiguredProvider, origin: TableOrigin, built_in: Sequence[Provider]) -> _ModelRules:
+def _resolve_models(table: ConfiguredProvider, origin: TableOrigin, built_in: Sequence[Provider]) -> dict[str, Any]:
+    """Return what the tables `[providers.NAME.models]` say, as fields of `Provider`."""
     row, host = origin.row, origin.host
     of_host = {name: value for _, fields in host.capability_rules for name, value in fields.items()}
     rules: list[tuple[str, Mapping[str, Any]]] = list(host.capability_rules)
@@ -280,7 +254,8 @@ def _resolve_models(table: ConfiguredProvider, origin: TableOrigin, built_in: Se
             known = dict.fromkeys(("known", "features_known"), True) if "context_window" in model.capabilities else {}
             rules.append((pattern, {**model.capabilities, **known}))
     # a later table overrides an earlier one
-    return _ModelRules(rules, (*reversed(wire_rules), *rules_of_row), known_names)
+    wire_rules = [*reversed(wire_rules), *rules_of_row]
+    return {"capability_rules": rules, "wire_rules": wire_rules, "known_names": known_names}
 
 
 def find_origin(table: ConfiguredProvider, built_in: Sequence[Provider]) -> TableOrigin:

@@ -6,11 +6,11 @@ one that a base URL setting selects. A `RetiredModel` has the date on which a pr
 successor.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any, Generic, Literal, overload
+from typing import Any, Generic, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -185,7 +185,7 @@ class HostEntry(Struct, frozen=True, eq=False):
     build: Callable[[], Host]
 
 
-class Hosts(Sequence[Host]):
+class Hosts:
     """Hosts in order of precedence. `list_entries` is called with the first use, and only hosts in use are built."""
 
     def __init__(self, list_entries: Callable[[], Iterable[HostEntry]] = tuple) -> None:
@@ -198,14 +198,8 @@ class Hosts(Sequence[Host]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    @overload
-    def __getitem__(self, index: int) -> Host: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Host]: ...
-    def __getitem__(self, index: int | slice) -> Host | Sequence[Host]:
-        if isinstance(index, slice):
-            return [entry.build() for entry in self._entries[index]]
-        return self._entries[index].build()
+    def __iter__(self) -> Iterator[Host]:
+        return (entry.build() for entry in self._entries)
 
     def find_named(self, name: str) -> Host | None:
         return next((entry.build() for entry in self._entries if entry.name == name), None)

@@ -7,7 +7,7 @@ adaptation that fits the error: `drop temperature`, `effort none low`. `apply_dr
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Raw, structs
@@ -149,15 +149,11 @@ def encode_function(
     return fields, False, (*losses, f"strict was not sent: {why}")
 
 
-class EncodedReplySchema(NamedTuple):
-    schema: Raw
-    qualifies_for_strict: bool
-
-
 def encode_reply_schema(
     call: OpenAICall, budget: WorkBudget, notes: list[FidelityNote], rules: SchemaRules = UNRESTRICTED_RULES
-) -> EncodedReplySchema | None:
-    """Return the client's JSON Schema for the reply, reduced to the keywords that `rules` permit.
+) -> tuple[Raw, bool] | None:
+    """Return the client's JSON Schema for the reply, reduced to the keywords that `rules` permit, and True if strict
+    mode allows it.
 
     None: the request has no schema, or no JSON object can match its schema. The API accepts only schemas of objects.
     Raises `WorkLimitExceeded` if the work exceeds `budget`.
@@ -167,7 +163,7 @@ def encode_reply_schema(
         return None
     cleaned, qualifies, lost = encode_schema_cached(schema, budget, rules)
     notes += [FidelityNote("approximated", "output_config.format", what) for what in lost]
-    return EncodedReplySchema(cleaned, qualifies)
+    return cleaned, qualifies
 
 
 def reply_schema_instruction(call: OpenAICall, budget: WorkBudget, notes: list[FidelityNote]) -> str:
