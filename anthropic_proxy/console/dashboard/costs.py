@@ -25,7 +25,6 @@ from anthropic_proxy.console.dashboard.page import (
     compare_with_previous_range,
     memoize_result,
 )
-from anthropic_proxy.console.dashboard.query import ViewQuery
 from anthropic_proxy.console.dashboard.tables import (
     CACHED,
     COST,
@@ -123,95 +122,128 @@ def find_split_name(context: PageContext) -> str | None:
 
 
 def build_costs_page(context: PageContext) -> Mapping[str, Any]:
-    by, split, query = find_group_name(context), find_split_name(context), context.query
-    periods = divide_range(context.charted_query, by_day=by == "day")
-    names = name_providers(context.settings)
-    # one query for table and chart: single requests, which a prompt needs, are slow to read
-    by_period = memoize_result(
-        lambda: sum_periods(context.connection, context.model_selection, periods.seconds, FACETS[by].column)
-    )
-    groups = memoize_result(
-        lambda: (
-            sum_usage(context.connection, context.model_selection, by)
-            if by in _OF_MODELS
-            else add_up_periods(by_period())
-        )
-    )
-    total = memoize_result(lambda: add_up(group.sums for group in groups()))
-    parts = memoize_result(
-        lambda: sum_usage(context.connection, context.model_selection, by, split=split) if split else groups()
-    )
-
-    def list_costs() -> Table:
-        # the latest day first, others by cost
-        listed = sorted(parts(), key=attrgetter("name"), reverse=True) if by == "day" else parts()
-        chosen = sort_rows([CostRow(group) for group in listed], _COLUMNS, query.order)[:MAX_ROWS]
-        notes = _describe_prompts(context, [one.group.name for one in chosen]) if by == "prompt" else {}
-        # shares of 90 days are all about 1 %
-        whole = max((one.sums.cost for one in chosen), default=0) if by == "day" else total().cost
-        shown = []
-        for group in (one.group for one in chosen):
-            note = name_value("provider", group.provider, names) if group.provider else notes.get(group.name, "")
-            name, part = _name_group(names, by, group), _name_part(names, split, group)
-            share = _find_share(group.sums, whole, total().cost, by)
-            shown.append(CostRow(group, name, note, part, _link_to_requests(query, by, split, group), share))
-        columns = [structs.replace(_COLUMNS[0], title=NOUNS[by].capitalize()), *_COLUMNS[1:]]
-        if split:
-            columns.insert(1, structs.replace(_PART, title=NOUNS[split].capitalize()))
-        return build_table(
-            f"Costs by {NOUNS[by]}{f' and {NOUNS[split]}' if split else ''}",
-            columns,
-            shown,
-            query=query,
-            order=query.order or ("" if by == "day" or split else "-cost"),
-            default_order=f"{NOUNS[by]}, highest cost first" if split and by != "day" else "day, latest first",
-        )
-
-    def summarize() -> str:
-        text = _summarize_costs(context, total())
-        now = datetime.fromtimestamp(context.now, UTC)
-        expected = expect_month_cost(context.connection, context.model_selection, now, ignores_range=True)
-        if expected is not None:
-            text += f" At the end of {describe_month(context.now)}, about {format_cost(expected)} are expected."
-        largest = max(groups(), key=lambda group: group.sums.cost, default=None)
-        if largest is None or not largest.sums.cost or len(groups()) < 2:
-            return text
-        name, share = _name_group(names, by, largest), formats.percent(largest.sums.cost, total().cost)
-        return f"{text} Largest {NOUNS[by]}: {name}, {format_cost(largest.sums.cost)} ({share})."
-
-    def chart_costs() -> Chart:
-        if by in _OF_MODELS:
-            models = sum_model_periods(context.connection, context.model_selection, periods.seconds)
-            drawn = chart_models(periods, models, lambda sums: sums.cost, formats.chart_money)
-        else:
-            shown = {row.group for row in by_period()} - {""} if by == "provider" else ()
-            roles = {name: (name_value("provider", name, names), formats.provider_role(name)) for name in shown}
-            drawn = chart_groups(
-                periods, by_period(), lambda sums: sums.cost, formats.chart_money, roles, missing=name_missing(by)
-            )
-        return structs.replace(drawn, empty_text=explain_missing_cost(total()))
-
-    def list_missing_prices() -> MissingPrices | None:
-        if not total().unknown_cost_requests:
-            return None
-        models = sum_models(context.connection, context.model_selection)
-        return find_missing_prices(ModelCosts(context.settings), models)
-
-    table = build_panel(context, "the costs", list_costs)
+    panels = _Panels(context)
+    by, split = panels.by, panels.split
+    table = build_panel(context, "the costs", panels.list_costs)
     return {
-        "verdict": build_verdict(context, summarize),
+        "verdict": build_verdict(context, panels.summarize),
         "by": by,
         "noun": NOUNS[by],
         "options": [(name, noun.capitalize()) for name, noun in NOUNS.items()],
         "split": split or "",
         "splits": [("", "Nothing"), *((name, NOUNS[name].capitalize()) for name in SPLIT_NAMES if name != by)],
-        "missing_prices": build_panel(context, "missing prices", list_missing_prices),
+        "missing_prices": build_panel(context, "missing prices", panels.list_missing_prices),
         "table": table,
-        "hidden": 0 if isinstance(table, FailedPanel) else len(parts()) - len(table.rows),
-        "chart": build_panel(context, "costs", chart_costs),
-        "chart_title": f"Cost per {periods.length_name} and {'model' if by == 'day' else NOUNS[by]}",
+        "hidden": 0 if isinstance(table, FailedPanel) else len(panels.parts()) - len(table.rows),
+        "chart": build_panel(context, "costs", panels.chart_costs),
+        "chart_title": f"Cost per {panels.periods.length_name} and {'model' if by == 'day' else NOUNS[by]}",
         "is_empty": not context.facts.requests and context.can_read,
     }
+
+
+class _Panels:
+    """Panels of the page. A database query that several of them need runs at most once."""
+
+    def __init__(self, context: PageContext) -> None:
+        self.context, self.query = context, context.query
+        self.by, self.split = find_group_name(context), find_split_name(context)
+        self.periods = divide_range(context.charted_query, by_day=self.by == "day")
+        self.names = name_providers(context.settings)
+        connection, selection, by, split = context.connection, context.model_selection, self.by, self.split
+        # one query for table and chart: single requests, which a prompt needs, are slow to read
+        self.by_period = memoize_result(
+            lambda: sum_periods(connection, selection, self.periods.seconds, FACETS[by].column)
+        )
+        self.groups = memoize_result(
+            lambda: sum_usage(connection, selection, by) if by in _OF_MODELS else add_up_periods(self.by_period())
+        )
+        self.total = memoize_result(lambda: add_up(group.sums for group in self.groups()))
+        self.parts = memoize_result(
+            lambda: sum_usage(connection, selection, by, split=split) if split else self.groups()
+        )
+
+    def list_costs(self) -> Table:
+        by, split, query = self.by, self.split, self.query
+        # the latest day first, others by cost
+        listed = sorted(self.parts(), key=attrgetter("name"), reverse=True) if by == "day" else self.parts()
+        chosen = sort_rows([CostRow(group) for group in listed], _COLUMNS, query.order)[:MAX_ROWS]
+        notes = _describe_prompts(self.context, [one.group.name for one in chosen]) if by == "prompt" else {}
+        # shares of 90 days are all about 1 %
+        whole = max((one.sums.cost for one in chosen), default=0) if by == "day" else self.total().cost
+        shown = []
+        for group in (one.group for one in chosen):
+            note = notes.get(group.name, "")
+            if group.provider:
+                note = name_value("provider", group.provider, self.names)
+            part = _name_facet(self.names, split, group.part[-1]) if split else ""
+            href, share = self.link_to_requests(group), self.find_share(group.sums, whole)
+            shown.append(CostRow(group, self.name_group(group), note, part, href, share))
+        columns = [structs.replace(_COLUMNS[0], title=NOUNS[by].capitalize()), *_COLUMNS[1:]]
+        caption = f"Costs by {NOUNS[by]}"
+        if split:
+            columns.insert(1, structs.replace(_PART, title=NOUNS[split].capitalize()))
+            caption += f" and {NOUNS[split]}"
+        order = query.order or ("" if by == "day" or split else "-cost")
+        default = f"{NOUNS[by]}, highest cost first" if split and by != "day" else "day, latest first"
+        return build_table(caption, columns, shown, query=query, order=order, default_order=default)
+
+    def name_group(self, group: UsageGroup) -> str:
+        if self.by != "day":
+            return _name_facet(self.names, self.by, group.name)
+        day = datetime.fromisoformat(group.name)
+        return f"{day:%a}, {day.day} {day:%b}"
+
+    def find_share(self, sums: UsageSums, whole: int) -> ShareBar:
+        is_unknown = sums.unknown_cost_requests and not sums.cost
+        text = formats.UNKNOWN if is_unknown else formats.percent(sums.cost, self.total().cost)
+        words = "of the most expensive day" if self.by == "day" else "of all costs"
+        return ShareBar(text, sums.cost / whole if sums.cost else None, words)
+
+    def link_to_requests(self, group: UsageGroup) -> str:
+        by, split, facets, provider = self.by, self.split, dict(self.query.facets), group.provider
+        if split:
+            facets[split], provider = group.part[-1], group.part[0] if split == "model" else provider
+        if by != "day":
+            facets[by] = group.name
+        if "model" in (by, split):
+            facets["provider"] = provider
+        query = structs.replace(self.query, facets=facets)
+        if by == "day":
+            day = datetime.fromisoformat(group.name)
+            start, end = (int((day + timedelta(days=count)).astimezone().timestamp()) for count in (0, 1))
+            return query.link_to_requests(start, end)
+        return query.link("/dashboard/requests", measure="", order="")
+
+    def summarize(self) -> str:
+        context, groups, noun = self.context, self.groups(), NOUNS[self.by]
+        text = _summarize_costs(context, self.total())
+        now = datetime.fromtimestamp(context.now, UTC)
+        expected = expect_month_cost(context.connection, context.model_selection, now, ignores_range=True)
+        if expected is not None:
+            text += f" At the end of {describe_month(context.now)}, about {format_cost(expected)} are expected."
+        largest = max(groups, key=lambda group: group.sums.cost, default=None)
+        if largest is None or not largest.sums.cost or len(groups) < 2:
+            return text
+        name, share = self.name_group(largest), formats.percent(largest.sums.cost, self.total().cost)
+        return f"{text} Largest {noun}: {name}, {format_cost(largest.sums.cost)} ({share})."
+
+    def chart_costs(self) -> Chart:
+        by, periods, money = self.by, self.periods, formats.chart_money
+        if by in _OF_MODELS:
+            models = sum_model_periods(self.context.connection, self.context.model_selection, periods.seconds)
+            drawn = chart_models(periods, models, lambda sums: sums.cost, money)
+        else:
+            shown = {row.group for row in self.by_period()} - {""} if by == "provider" else ()
+            roles = {name: (name_value("provider", name, self.names), formats.provider_role(name)) for name in shown}
+            missing = name_missing(by)
+            drawn = chart_groups(periods, self.by_period(), lambda sums: sums.cost, money, roles, missing=missing)
+        return structs.replace(drawn, empty_text=explain_missing_cost(self.total()))
+
+    def list_missing_prices(self) -> MissingPrices | None:
+        if not self.total().unknown_cost_requests:
+            return None
+        models = sum_models(self.context.connection, self.context.model_selection)
+        return find_missing_prices(ModelCosts(self.context.settings), models)
 
 
 def _summarize_costs(context: PageContext, sums: UsageSums) -> str:
@@ -230,27 +262,8 @@ def _summarize_costs(context: PageContext, sums: UsageSums) -> str:
     return f"{verdict}."
 
 
-def _find_share(sums: UsageSums, whole: int, total: int, by: str) -> ShareBar:
-    is_unknown = sums.unknown_cost_requests and not sums.cost
-    text = formats.UNKNOWN if is_unknown else formats.percent(sums.cost, total)
-    words = "of the most expensive day" if by == "day" else "of all costs"
-    return ShareBar(text, sums.cost / whole if sums.cost else None, words)
-
-
-def _link_to_requests(query: ViewQuery, by: str, split: str | None, group: UsageGroup) -> str:
-    facets, provider = dict(query.facets), group.provider
-    if split:
-        facets[split], provider = group.part[-1], group.part[0] if split == "model" else provider
-    if by != "day":
-        facets[by] = group.name
-    if "model" in (by, split):
-        facets["provider"] = provider
-    query = structs.replace(query, facets=facets)
-    if by == "day":
-        day = datetime.fromisoformat(group.name)
-        start, end = (int((day + timedelta(days=count)).astimezone().timestamp()) for count in (0, 1))
-        return query.link_to_requests(start, end)
-    return query.link("/dashboard/requests", measure="", order="")
+def _name_facet(names: Names, facet: str, value: str) -> str:
+    return name_value(facet, value, names) if value else name_missing(facet)
 
 
 def _describe_prompts(context: PageContext, prompts: Sequence[str]) -> Mapping[str, str]:
@@ -268,19 +281,6 @@ def tabulate_costs(context: PageContext) -> ExportTable:
     by, split = find_group_name(context), find_split_name(context)
     groups = sum_usage(context.connection, context.model_selection, by, split=split)
     return tabulate_usage(context.settings, by, groups, split)
-
-
-def _name_group(names: Names, by: str, group: UsageGroup) -> str:
-    if by != "day":
-        return name_value(by, group.name, names) if group.name else name_missing(by)
-    day = datetime.fromisoformat(group.name)
-    return f"{day:%a}, {day.day} {day:%b}"
-
-
-def _name_part(names: Names, split: str | None, group: UsageGroup) -> str:
-    return (
-        name_value(split, group.part[-1], names) if split and group.part[-1] else name_missing(split) if split else ""
-    )
 
 
 PAGE = Page(section="Costs", template="costs.html", build=build_costs_page, tables={"costs": PageTable(tabulate_costs)})
