@@ -284,7 +284,15 @@ def _place_models(plan: ImportPlan, entries: Sequence[object]) -> dict[str, list
             continue
         target = _find_target(plan, setting, parameters)
         if target:
-            _add_limits(plan, setting, target, info, parameters)
+            prefix, _, model = target.partition("/")
+            limits = [(f"model_info.{name}", limit, info.get(name)) for name, limit in _LIMITS.items()]
+            # it replaces `max_output_tokens`
+            limits.append(("litellm_params.max_tokens", "max_output", parameters.max_tokens))
+            for field, limit, value in limits:
+                if value and prefix not in plan.servers:
+                    plan.add_note(f"{setting}.{field}", "the limits of a built-in provider come from its list")
+                elif value and plan.accepts(f"{setting}.{field}", "value", str(value), decode_tokens):
+                    plan.servers[prefix].models.setdefault(model, {})[limit] = int(str(value).replace("_", ""))
         words = {"target": target, "provider": target.partition("/")[0]}
         read_fields(plan, _PARAMETER_RULES, dict(sorted(given.items())), f"{setting}.litellm_params.", words)
         read_fields(plan, _INFO_RULES, dict(sorted(info.items())), f"{setting}.model_info.", words)
@@ -293,18 +301,6 @@ def _place_models(plan: ImportPlan, entries: Sequence[object]) -> dict[str, list
             row = _Deployment(target, int(parameters.order or 0), tuple(map(int, rates)))
             groups.setdefault(str(entry.model_name), []).append(row)
     return {name: sorted(group, key=lambda row: row.order) for name, group in groups.items()}
-
-
-def _add_limits(plan: ImportPlan, setting: str, target: str, info: Mapping[str, Any], given: _Parameters) -> None:
-    """Add the limits of a model to the table of its server."""
-    prefix, _, model = target.partition("/")
-    limits = [(f"model_info.{name}", limit, info.get(name)) for name, limit in _LIMITS.items()]
-    limits.append(("litellm_params.max_tokens", "max_output", given.max_tokens))  # it replaces `max_output_tokens`
-    for field, limit, value in limits:
-        if value and prefix not in plan.servers:
-            plan.add_note(f"{setting}.{field}", "the limits of a built-in provider come from its list")
-        elif value and plan.accepts(f"{setting}.{field}", "value", str(value), decode_tokens):
-            plan.servers[prefix].models.setdefault(model, {})[limit] = int(str(value).replace("_", ""))
 
 
 def _find_target(plan: ImportPlan, setting: str, given: _Parameters) -> str:

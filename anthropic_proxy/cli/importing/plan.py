@@ -436,7 +436,18 @@ class ImportPlan:
         """
         provider = find_built_in_provider(server.base_url)
         if provider is not None and self._is_same_account(provider.name, server, is_built_in=True):
-            self._add_built_in(provider, server)
+            url = urlsplit(server.base_url)
+            for model, limits in server.models.items():
+                if limits:
+                    listed = ", ".join(f"{name} = {value}" for name, value in limits.items())
+                    text = f"limits of a built-in provider come from its list, so this is not imported: {listed}"
+                    self.add_note(f"{server.name}, {model}", text)
+            if provider.uses_installed_models:
+                if url.hostname not in ("localhost", "127.0.0.1"):
+                    self.variables["OLLAMA_API_BASE"] = f"{url.scheme}://{url.netloc}"
+            elif provider.key_variable and not _UNUSED_KEY.fullmatch(server.key):
+                self.set_secret_reference(provider.key_variable, server.key, server.key_setting)
+            self._add_call_fields(provider.prefix, server)
             return provider.prefix
         if provider is None:
             wire = server.wire
@@ -450,20 +461,6 @@ class ImportPlan:
         self._add_key(name, table, server)
         self._add_call_fields(name, server)
         return name
-
-    def _add_built_in(self, provider: Provider, server: ImportedServer) -> None:
-        url = urlsplit(server.base_url)
-        for model, limits in server.models.items():
-            if limits:
-                listed = ", ".join(f"{name} = {value}" for name, value in limits.items())
-                text = f"limits of a built-in provider come from its list, so this is not imported: {listed}"
-                self.add_note(f"{server.name}, {model}", text)
-        if provider.uses_installed_models:
-            if url.hostname not in ("localhost", "127.0.0.1"):
-                self.variables["OLLAMA_API_BASE"] = f"{url.scheme}://{url.netloc}"
-        elif provider.key_variable and not _UNUSED_KEY.fullmatch(server.key):
-            self.set_secret_reference(provider.key_variable, server.key, server.key_setting)
-        self._add_call_fields(provider.prefix, server)
 
     def _name_server(self, server: ImportedServer, *, is_built_in: bool) -> str:
         """Return the name of its table. `is_built_in`: its address is that of a built-in provider."""

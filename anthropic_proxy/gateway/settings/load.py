@@ -86,7 +86,10 @@ def load_settings(
     fields = _read_table(table, sources)
     if "aws_region" not in fields and env_file is not None and (region := find_region_of_aws_profile(sources)):
         fields["aws_region"] = region
-    fields["timeouts"] = _build_timeouts(fields.pop("timeouts", {}))
+    timeouts = fields.pop("timeouts", {})
+    if common := timeouts.pop("common", None):
+        timeouts = {"first_byte_seconds": common, "idle_seconds": common, **timeouts}
+    fields["timeouts"] = Timeouts(**timeouts)
     traces, trace_warnings = load_trace_fields(fields.pop("traces", {}), sources)
     fields |= traces
     with sources.errors.collect():
@@ -173,12 +176,6 @@ def _digest_files(paths: Iterable[str | None]) -> dict[str, str]:
             with suppress(OSError):
                 digests[os.path.abspath(path)] = hashlib.sha256(read_bounded_file(path)).hexdigest()
     return digests
-
-
-def _build_timeouts(fields: Mapping[str, Any]) -> Timeouts:
-    common = fields.get("common")
-    both = dict.fromkeys(("first_byte_seconds", "idle_seconds"), common) if common else {}
-    return Timeouts(**both | {name: value for name, value in fields.items() if name != "common"})
 
 
 def _require_different_keys(fields: Mapping[str, Any]) -> None:

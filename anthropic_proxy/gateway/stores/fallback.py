@@ -156,7 +156,10 @@ class FallbackStore:
                 own = await self._reserve_share(limits, lease_seconds)
             else:
                 if own is None:
-                    self._note_remaining(reservation)
+                    for limit, remaining in zip(reservation.limits, reservation.remaining, strict=True):
+                        seconds = reservation.lease_seconds if limit.kind == "concurrency" else limit.seconds
+                        self._known.pop(limit.key, None)
+                        self._known[limit.key] = _Known(time.monotonic() + seconds, max(remaining, 0))
                 else:
                     await self._own.settle(own, zeros)
                 if reservation.is_held:
@@ -174,12 +177,6 @@ class FallbackStore:
         if not self._fails_open:
             raise StoreUnavailable
         return await self._own.reserve([self._limit_to_share(limit) for limit in limits], lease_seconds)
-
-    def _note_remaining(self, reservation: Reservation) -> None:
-        for limit, remaining in zip(reservation.limits, reservation.remaining, strict=True):
-            seconds = reservation.lease_seconds if limit.kind == "concurrency" else limit.seconds
-            self._known.pop(limit.key, None)
-            self._known[limit.key] = _Known(time.monotonic() + seconds, max(remaining, 0))
 
     def _limit_to_share(self, limit: Limit) -> Limit:
         """A single request that fits the limit also fits the share. Without a result of Redis in the latest period, all
