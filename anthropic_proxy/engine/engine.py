@@ -210,14 +210,15 @@ class Engine(Struct, frozen=True, kw_only=True):
 
 
 def new_id(prefix: str) -> str:
-    """Return the prefix and 24 letters and digits, which can be predicted, so an id is no secret.
+    """Return the prefix and 24 random letters and digits. They can be predicted, so an id is no secret.
 
-    Ten of them are the time, and the others random: a database adds ids in ascending order at one place of its index.
+    Those of a request begin with the time, because a database adds ids in ascending order at one place of its index.
     Only 22 follow the prefix `toolu_px`, so that the id is as long as one with the prefix `toolu_`.
     """
-    length = 12 if prefix == "toolu_px" else 14
+    begin = hex(int(time.time() * 256))[2:] if prefix == "req_" else ""
+    length = (22 if prefix == "toolu_px" else 24) - len(begin)
     characters = random.getrandbits(8 * length).to_bytes(length, "little").translate(_ID_CHARACTERS).decode()
-    return f"{prefix}{int(time.time() * 256):010x}{characters}"
+    return f"{prefix}{begin}{characters}"
 
 
 def build_engine(
