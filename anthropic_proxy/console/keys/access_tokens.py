@@ -200,11 +200,18 @@ class SignedInClients:
         if entry is not None and entry.end.ending == "unreadable":
             raise entry.end.build_error()
         if entry is None or self._clock() >= entry.ends_at:
-            raise _ended(
-                "The sign-in has ended: it was ended on the device or by an administrator, or its time is over."
+            raise AuthenticationFailed(
+                "The sign-in has ended: it was ended on the device or by an administrator, or its time is over. Sign "
+                "in again:  /login",
+                code="sign-in-ended",
+                should_retry=False,
             )
         if settings.oidc is not None and not is_of_issuer(settings.oidc, entry.user):
-            raise _ended("The identity provider of this proxy has been replaced.")
+            raise AuthenticationFailed(
+                "The identity provider of this proxy has been replaced. Sign in again:  /login",
+                code="sign-in-ended",
+                should_retry=False,
+            )
         allowed, client = self._allowed.get(token.sign_in, (None, entry.client))
         if allowed is not entry:
             try:
@@ -227,10 +234,6 @@ def find_own_claims(credential: bytes) -> Mapping[str, Any] | None:
     except (JoseError, InvalidJson, ValueError, TypeError, RecursionError):
         return None
     return claims if isinstance(claims, dict) and claims.get("aud") == GATEWAY_AUDIENCE else None
-
-
-def _ended(cause: str) -> AuthenticationFailed:
-    return AuthenticationFailed(f"{cause} Sign in again:  /login", code="sign-in-ended", should_retry=False)
 
 
 def _invalid(reason: str) -> AuthenticationFailed:
