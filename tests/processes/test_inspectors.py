@@ -49,6 +49,14 @@ async def answer(request: web.Request, raw: bytes, journal: RequestLog) -> web.S
         exchange.headers["key"] = request.headers.get("x-api-key", "")
         if any("down" in text for text in body["texts"]):
             return web.json_response({}, status=503)
+        if any("moved" in text for text in body["texts"]):
+            return web.Response(status=307, headers={"location": "/guard/elsewhere"})
+        if any("huge" in text for text in body["texts"]):
+            return web.Response(
+                body=b'{"action":"NONE","texts":["' + b"a" * 50_000_000, content_type="application/json"
+            )
+        if any("nested" in text for text in body["texts"]):
+            return web.Response(body=b'{"action":"NONE","x":' + b"[" * 500_000, content_type="application/json")
         if any("forbidden" in text for text in body["texts"]):
             return web.json_response({"action": "BLOCKED", "blocked_reason": "That is forbidden."})
         changed = [text.replace("ugly", "nice") for text in body["texts"]]
@@ -157,6 +165,22 @@ def test_a_service_refuses_and_its_failure_is_temporary(proxy: Proxy, upstream: 
     }
     wait_for(lambda: "Inspector guard: the guardrail service answered with status 503" in proxy.log)
     assert all("chat" not in one.path for one in upstream.journal.exchanges[-2:])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("it has moved", "the guardrail service answered with status 307"),
+        ("it is huge", "the reply is larger than 1 MiB"),
+        ("it is nested", "the answer of the guardrail service cannot be read: "),
+    ],
+)
+def test_an_answer_that_cannot_be_used_is_a_failure(proxy: Proxy, upstream: Running, text: str, reason: str) -> None:
+    before = len(upstream.journal.exchanges)
+    assert send(proxy, text).status_code == 529
+    assert [one.path for one in upstream.journal.exchanges[before:]] == ["/guard/beta/litellm_basic_guardrail_api"]
+    wait_for(lambda: f"Inspector guard: {reason}" in proxy.log)
+    assert "Traceback" not in proxy.log
 
 
 def test_metrics_count_decisions_and_their_time(proxy: Proxy) -> None:
