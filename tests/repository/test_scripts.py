@@ -111,7 +111,7 @@ def test_a_set_up_without_a_network_says_what_to_check(tmp_path: Path) -> None:
     )
 
 
-def test_pictures_are_drawn_of_the_demo_and_of_single_commands(tmp_path: Path) -> None:
+def test_pictures_are_drawn_of_the_demo_a_company_and_single_commands(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     with (tmp_path / "scripts/environments.py").open("a") as environments:
         environments.write(
@@ -122,4 +122,4 @@ def test_pictures_are_drawn_of_the_demo_and_of_single_commands(tmp_path: Path) -
     done = subprocess.run(
         [sys.executable, str(tmp_path / "scripts/ci.py"), "pictures"], check=True, capture_output=True, text=True
     )
-    assert done.stdout == "-m tests.site.picture\n-m tests.site.recordings\n"
+    assert done.stdout == "-m tests.site.picture\n-m tests.site.company_pictures\n-m tests.site.recordings\n"
