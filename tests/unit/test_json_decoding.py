@@ -56,8 +56,9 @@ def verify(token: str) -> None:
     verify_id_token(token, KEYS, issuer="i", client_id="c", nonce="n", access_token="", now=0.0)
 
 
-@pytest.mark.parametrize("deep", [DEEP, DEEP + b"]" * 100_000 + b"}"], ids=["open", "closed"])
-def test_an_id_token_with_deep_json_is_rejected(deep: bytes) -> None:
+@pytest.mark.parametrize("end", [b"", b"]" * 40_000 + b"}"], ids=["open", "closed"])
+def test_an_id_token_with_deep_json_is_rejected(end: bytes) -> None:
+    deep = b'{"version":' + b"[" * 40_000 + end  # below the limit of 131,072 characters
     invalid = "The identity provider sent an ID token that is not valid: "
     header = base64.urlsafe_b64encode(deep).rstrip(b"=").decode()
     with pytest.raises(OidcError, match=exactly(f"{invalid}it is not a signed token. Sign in again.")):
