@@ -497,8 +497,7 @@ class _Row(Struct, frozen=True):
     status: int
     kind: str
     statuses: tuple[int, ...] = ()
-    codes: str = ""
-    """With spaces between them."""
+    codes: tuple[str, ...] = ()
     text: re.Pattern[str] | None = None
     """Searched in the provider's error message. None: no condition on the message."""
     only: tuple[int | None, ...] = ()
@@ -507,7 +506,7 @@ class _Row(Struct, frozen=True):
     """Value of the header `x-should-retry` for the client. None: the header is not sent."""
 
     def matches(self, fault: UpstreamFault) -> bool:
-        if fault.status in self.statuses or not fault.codes.isdisjoint(self.codes.split()):
+        if fault.status in self.statuses or not fault.codes.isdisjoint(self.codes):
             return True
         pattern = self.text
         if pattern is None or (self.only and (fault.status not in self.only or _asks_wrong(fault))):
@@ -525,17 +524,18 @@ _BILLING, _ALLOWANCE = _Row(402, "billing_error", should_retry=False), _Row(429,
 _ROWS = (
     # The codes include the error types of the Messages API, which an error in a stream has instead of a status, and
     # names of errors of Amazon Bedrock (docs.aws.amazon.com, "InvokeModelWithResponseStream", read 2026-11).
-    _Row(402, "billing_error", (402,), "billing_error", should_retry=False),
+    _Row(402, "billing_error", (402,), ("billing_error",), should_retry=False),
     _Row(
-        *(401, "authentication_error", (401,), "invalid_api_key API_KEY_INVALID authentication_error"),
+        *(401, "authentication_error", (401,), ("invalid_api_key", "API_KEY_INVALID", "authentication_error")),
         text=regex(
             r"api key not valid|incorrect api key|\binvalid api[ _-]?key\b|\bapi[ _-]?key is (?:invalid|incorrect)\b"
         ),
         should_retry=False,
     ),
-    _Row(403, "permission_error", (403,), "PERMISSION_DENIED permission_error AccessDeniedException"),
+    _Row(403, "permission_error", (403,), ("PERMISSION_DENIED", "permission_error", "AccessDeniedException")),
     _Row(
-        *(404, "not_found_error", (404, 410), "model_not_found NOT_FOUND not_found_error ResourceNotFoundException"),
+        *(404, "not_found_error", (404, 410)),
+        ("model_not_found", "NOT_FOUND", "not_found_error", "ResourceNotFoundException"),
         regex(r"^model [\"'`].*[\"'`] not found|^the model [\"'`][^\"'`]{1,200}[\"'`] does not exist\b"),
     ),
     # Bedrock (sst/opencode issue 396, mlcommons/modelbench issue 1654), Vertex AI, DeepSeek, OpenRouter, Groq, Azure
@@ -543,7 +543,7 @@ _ROWS = (
     # 2026-11)
     _Row(
         *(404, "not_found_error"),
-        codes="model_decommissioned unavailable_model unknown_model invalid_model OperationNotSupported",
+        codes=("model_decommissioned", "unavailable_model", "unknown_model", "invalid_model", "OperationNotSupported"),
         text=regex(
             r"^invalid model: |^the provided model identifier is invalid\b|^model not exist\b"
             r"|\bis not a valid model id\b|\bon-demand throughput is(?:n['’]t| not) supported\b"
@@ -559,11 +559,13 @@ _ROWS = (
         only=(None, 400),
     ),
     _Row(429, "rate_limit_error", text=RATE_LIMIT_WORDS, only=(413,), should_retry=False),
-    _Row(413, "request_too_large", (413,), "request_too_large", regex(r"^request payload size exceeds")),
+    _Row(413, "request_too_large", (413,), ("request_too_large",), regex(r"^request payload size exceeds")),
     _Row(
         *(529, "overloaded_error", (498, 529)),
-        "engine_overloaded_error overloaded_error insufficient_system_resource network_error UNAVAILABLE "
-        "ServiceUnavailableException server_is_overloaded slow_down 1305",
+        (
+            *("engine_overloaded_error", "overloaded_error", "insufficient_system_resource", "network_error"),
+            *("UNAVAILABLE", "ServiceUnavailableException", "server_is_overloaded", "slow_down", "1305"),
+        ),
         regex(r"overload|capacity|too busy|high demand"),
         only=(503,),
     ),
@@ -576,8 +578,10 @@ _ROWS = (
     ),
     _Row(
         *(429, "rate_limit_error", (429,)),
-        "RESOURCE_EXHAUSTED rate_limit_exceeded rate_limit_reached_error rate_limit_error ThrottlingException "
-        "ServiceQuotaExceededException ModelNotReadyException",
+        (
+            *("RESOURCE_EXHAUSTED", "rate_limit_exceeded", "rate_limit_reached_error", "rate_limit_error"),
+            *("ThrottlingException", "ServiceQuotaExceededException", "ModelNotReadyException"),
+        ),
     ),
     # The same as an event of a stream or in a body with status 200, and from gateways with a general status (2026-11).
     _Row(
@@ -590,13 +594,13 @@ _ROWS = (
         only=(None, 500, 502),
     ),
     _Row(503, "api_error", (503,)),
-    _Row(502, "api_error", codes="tool_use_failed"),
-    _Row(504, "timeout_error", (504, 408), "DEADLINE_EXCEEDED timeout_error ModelTimeoutException"),
+    _Row(502, "api_error", codes=("tool_use_failed",)),
+    _Row(504, "timeout_error", (504, 408), ("DEADLINE_EXCEEDED", "timeout_error", "ModelTimeoutException")),
     # 424: what the server depends on has failed, not the request. Bedrock sends it for a `ModelErrorException`.
     # 499: Google has cancelled the request.
-    _Row(500, "api_error", (424, 499), "ModelErrorException ModelStreamErrorException CANCELLED"),
+    _Row(500, "api_error", (424, 499), ("ModelErrorException", "ModelStreamErrorException", "CANCELLED")),
     _Row(409, "conflict_error", (409,)),
-    _Row(400, "invalid_request_error", tuple(range(400, 500)), "ValidationException"),
+    _Row(400, "invalid_request_error", tuple(range(400, 500)), ("ValidationException",)),
 )
 _NO_KINDS = (401, 402)
 """HTTP statuses with a fixed meaning: 401 (invalid key) and 402 (payment). These errors are not searched for wrong
