@@ -376,10 +376,7 @@ class _Defaults:
         self._budget.count_nodes(1)
         if not isinstance(schema, Mapping):
             return _TEXT
-        stated = [schema[keyword] for keyword in ("const", "default") if keyword in schema]
-        if isinstance(enum := schema.get("enum"), list):
-            stated += enum[:1]
-        if stated:
+        if stated := _list_stated(schema):
             self._budget.count_nodes(count_json_nodes(stated[0]))
             return stated[0]
         if isinstance(reference := schema.get("$ref"), str):
@@ -418,6 +415,13 @@ class _Defaults:
         unions = (schema[keyword] for keyword in _UNION_KEYWORDS if isinstance(schema.get(keyword), list))
         union = next(filter(None, unions), None)
         return _TEXT if union is None else self.fill(union[0], depth + 1, given)
+
+
+def _list_stated(schema: Mapping[str, Any]) -> list[Any]:
+    """Return the values that a schema states by `const`, `default` or `enum`."""
+    enum = schema.get("enum")
+    values = [schema[keyword] for keyword in ("const", "default") if keyword in schema]
+    return values + enum if isinstance(enum, list) else values
 
 
 def _type_of(schema: Mapping[str, Any]) -> str:

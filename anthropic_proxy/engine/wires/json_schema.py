@@ -266,12 +266,7 @@ class _Walk:
         if self._rules.allows_basics_only:
             schema = self._reduce_to_basics(schema)
         if self._rules.inlines_references and isinstance(reference := schema.get("$ref"), str):
-            beside = {key: value for key, value in schema.items() if key != "$ref"}
-            target = self._document.find_target(reference)
-            self.inlined += 1
-            if reference in trail or not isinstance(target, dict) or self.inlined > MAX_INLINED_REFERENCES:
-                return {"type": "object", **self.clean(beside, trail, depth + 1)}
-            return self.clean({**target, **beside}, (*trail, reference), depth + 1)
+            return self._inline(schema, reference, trail, depth)
         cleaned: Schema = {}
         for key, value in schema.items():
             if key in DROPPED_KEYWORDS:
@@ -291,13 +286,25 @@ class _Walk:
             else:
                 self._count_copied(value)
                 cleaned[key] = value
-        if not self._rules.allows_type_beside_alternatives and "type" in cleaned and _has_alternatives(cleaned):
-            kind = cleaned.pop("type")
-            cleaned["anyOf"] = [self._typed(one, kind) for one in cleaned["anyOf"]]
+        if not self._rules.allows_type_beside_alternatives:
+            self._move_type_into_alternatives(cleaned)
         cleaned = _add_items(cleaned)
         if self._rules.suits_grammars:
             _suit_grammar(cleaned, only_basics=self._rules.allows_basics_only)
         return cleaned
+
+    def _move_type_into_alternatives(self, schema: Schema) -> None:
+        if "type" in schema and _has_alternatives(schema):
+            kind = schema.pop("type")
+            schema["anyOf"] = [self._typed(one, kind) for one in schema["anyOf"]]
+
+    def _inline(self, schema: Schema, reference: str, trail: tuple[str, ...], depth: int) -> Schema:
+        beside = {key: value for key, value in schema.items() if key != "$ref"}
+        target = self._document.find_target(reference)
+        self.inlined += 1
+        if reference in trail or not isinstance(target, dict) or self.inlined > MAX_INLINED_REFERENCES:
+            return {"type": "object", **self.clean(beside, trail, depth + 1)}
+        return self.clean({**target, **beside}, (*trail, reference), depth + 1)
 
     def _count_copied(self, value: Any) -> None:
         if isinstance(value, str):

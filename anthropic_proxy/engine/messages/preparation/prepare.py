@@ -14,7 +14,7 @@ from anthropic_proxy.engine.messages.loaded_tools import (
     find_unplaced_tools,
     rewrite_history,
 )
-from anthropic_proxy.engine.messages.models import CleanMessages, Message, MessagesRequest
+from anthropic_proxy.engine.messages.models import ABSENT, CleanMessages, Message, MessagesRequest
 from anthropic_proxy.engine.messages.models.tools import are_called_by_code
 from anthropic_proxy.engine.messages.preparation.cleaning import (
     clean_messages,
@@ -104,15 +104,18 @@ def prepare(
         prepared.enables_thinking = thinking.type in ("enabled", "adaptive") and bool(limits.efforts)
         prepared.returns_thinking = thinking.display != "omitted" and thinking.type != "disabled"
     if request.output_config is not None or request.output_format is not None:
-        config = request.output_config
-        form = config.format if config is not None and config.format is not None else request.output_format
-        if form is not None and form.type == "json_schema":
-            prepared.output_schema = form.schema.copy()  # not of the whole body
+        prepared.output_schema = _find_reply_schema(request)
     if offer.loaded:
         prepared.loaded_tools = offer.loaded
     if request.mcp_servers:
         prepared.mcp_servers = request.mcp_servers
     return PreparationResult(prepared, names.aliases, tuple(notes), offer.proxy_tools, offer.deferred, offer.places)
+
+
+def _find_reply_schema(request: MessagesRequest) -> Raw:
+    config = request.output_config
+    form = config.format if config is not None and config.format is not None else request.output_format
+    return form.schema.copy() if form is not None and form.type == "json_schema" else ABSENT  # not of the whole body
 
 
 _MCP_SERVERS = FidelityNote("dropped", "mcp_servers", "the provider is not known to connect to them")

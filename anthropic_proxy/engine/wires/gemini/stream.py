@@ -367,9 +367,10 @@ class GeminiDecoder(Decoder):
     def _read(self, reply: GenerateContentResponse, deltas: list[Delta]) -> None:
         if reply.error is not None:
             self._fail(read_error_object({"error": reply.error}, None, {}), deltas)
-        candidate = reply.candidates[0] if reply.candidates else None
+        candidates = reply.candidates or ()
+        candidate = candidates[0] if candidates else None
         if candidate is not None and candidate.index:
-            candidate = next((one for one in reply.candidates or () if not one.index), None)
+            candidate = next((one for one in candidates if not one.index), None)
         if self._sources is not None and candidate is not None:
             deltas += self._sources.read_metadata(candidate)  # before the text of the frame, which may cite the sources
         if candidate is not None and candidate.content is not None:
@@ -378,22 +379,27 @@ class GeminiDecoder(Decoder):
                     self._emit_text(part.text, deltas)
                 else:
                     self._read_part(part, deltas)
-        if reply.candidates is not None and len(reply.candidates) > 1 and candidate is not None and not self._calls:
-            contents = (other.content for other in reply.candidates if other is not candidate)
-            for part in [part for content in contents if content is not None for part in content.parts or ()]:
-                if part.function_call is not None:
-                    self._read_part(part, deltas)
+        if len(candidates) > 1 and candidate is not None and not self._calls:
+            self._read_other_candidates(candidates, candidate, deltas)
         if reply.usage_metadata is not None and reply.usage_metadata != self._usage:
             self._count(reply.usage_metadata, deltas)
         if candidate is not None:
             if candidate.finish_reason:
                 self._finish(candidate.finish_reason, candidate, deltas)
         elif reply.prompt_feedback is not None and not self._stopped:
-            feedback = reply.prompt_feedback
-            if feedback.block_reason:
-                words = feedback.block_reason_message
-                reason = f"{feedback.block_reason}: {words}" if words else feedback.block_reason
-                deltas += self._stop(build_blocked_reply_stop(self._call.provider_prefix, reason))
+            self._read_feedback(reply.prompt_feedback, deltas)
+
+    def _read_other_candidates(self, candidates: Sequence[Candidate], first: Candidate, deltas: list[Delta]) -> None:
+        contents = (other.content for other in candidates if other is not first)
+        for part in [part for content in contents if content is not None for part in content.parts or ()]:
+            if part.function_call is not None:
+                self._read_part(part, deltas)
+
+    def _read_feedback(self, feedback: PromptFeedback, deltas: list[Delta]) -> None:
+        if feedback.block_reason:
+            words = feedback.block_reason_message
+            reason = f"{feedback.block_reason}: {words}" if words else feedback.block_reason
+            deltas += self._stop(build_blocked_reply_stop(self._call.provider_prefix, reason))
 
     def _read_part(self, part: Part, deltas: list[Delta]) -> None:
         text = part.text

@@ -57,7 +57,12 @@ from anthropic_proxy.engine.wires.shared_notes import (
     SCHEMA_AS_TOOL,
     renamed_effort_note,
 )
-from anthropic_proxy.engine.wires.thinking import SIGNATURE_PLACEHOLDERS, decode_signature, digest_base_url
+from anthropic_proxy.engine.wires.thinking import (
+    SIGNATURE_PLACEHOLDERS,
+    ReasoningState,
+    decode_signature,
+    digest_base_url,
+)
 
 PATH = "/chat/completions"
 
@@ -386,10 +391,7 @@ class ChatMessageEncoder(MessageEncoder):
             if details:
                 reply.reasoning_details = details
         signed = [carry for _, carry in kept if carry.call_signature and carry.server_digest == address]
-        calls = reply.tool_calls or []
-        for carry in signed:
-            if carry.call_index < len(calls):
-                calls[carry.call_index].extra_content = {"google": {"thought_signature": carry.call_signature}}
+        _write_signatures(signed, reply)
         if not dialect.replayed_thinking_field:
             if blocks and not (dialect.replays_reasoning_details or signed):
                 self._drops_thinking = True
@@ -457,6 +459,13 @@ class ChatMessageEncoder(MessageEncoder):
             sent = digest[:9] if form == "nine" else f"call_{digest[:32]}"
         self._ids[client_id] = sent
         return sent
+
+
+def _write_signatures(signed: Sequence[ReasoningState], reply: _Reply) -> None:
+    calls = reply.tool_calls or ()
+    for carry in signed:
+        if carry.call_index < len(calls):
+            calls[carry.call_index].extra_content = {"google": {"thought_signature": carry.call_signature}}
 
 
 OUTPUT_TOOL_NAME = "output"
