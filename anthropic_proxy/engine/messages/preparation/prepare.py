@@ -6,6 +6,8 @@ is sent, or has no effect on the content of the answer, such as `cache_control`.
 
 from collections.abc import Callable, Sequence
 
+from msgspec import Raw
+
 from anthropic_proxy.engine.efforts import EFFORTS, nearest_effort
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
 from anthropic_proxy.engine.messages.loaded_tools import (
