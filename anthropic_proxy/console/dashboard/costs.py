@@ -202,7 +202,9 @@ class _Panels:
     def link_to_requests(self, group: UsageGroup) -> str:
         by, split, facets, provider = self.by, self.split, dict(self.query.facets), group.provider
         if split:
-            facets[split], provider = group.part[-1], group.part[0] if split == "model" else provider
+            facets[split] = group.part[-1]
+        if split == "model":
+            provider = group.part[0]
         if by != "day":
             facets[by] = group.name
         if "model" in (by, split):

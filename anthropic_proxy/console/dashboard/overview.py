@@ -238,7 +238,7 @@ class _Panels:
         medians = [find_percentile(latencies.get((start, ()), {}), 0.5) for start in self.periods.starts]
         share = formats.percent(total.cache_read_tokens, total.all_input_tokens)
         cached, everything = formats.short_count(total.cache_read_tokens), formats.short_count(total.all_input_tokens)
-        p50, p95 = (formats.seconds(find_percentile(first_tokens, share)) for share in (0.5, 0.95))
+        p50, p95 = (formats.seconds(find_percentile(first_tokens, part)) for part in (0.5, 0.95))
         previous = compare_with_previous_range(context, context.model_selection, "requests", total.requests)
         previous = previous or ("since midnight" if query.range_name == "today" else "no complete range before")
         succeeded = [one.succeeded / one.requests if one.requests else None for one in sums]

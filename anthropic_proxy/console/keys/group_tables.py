@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import structs
 
-from anthropic_proxy.console.identity.people import OidcError, OidcUser, require_group
+from anthropic_proxy.console.identity.people import find_group
 from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
 from anthropic_proxy.console.keys.queries import list_keys
 from anthropic_proxy.console.keys.sign_ins import list_people
@@ -30,7 +30,7 @@ def apply_group_tables(settings: Settings, connection: Reader) -> None:
     people = list_people(connection)
     for key in list_keys(connection) if people else ():
         user = people.get(key.id)
-        group = None if user is None else _find_group(settings, user)
+        group = None if user is None else find_group(settings, user)
         if user is None or group is None or key.label != user.email or _follows(key, group):
             continue
         fields: Mapping[str, Any] = {"team": group.team, **structs.asdict(group.rules)}
@@ -39,13 +39,6 @@ def apply_group_tables(settings: Settings, connection: Reader) -> None:
             suppress(InvalidRequest),  # the key is revoked or cannot be read, so it is refused anyway
         ):
             administration.execute(KeyCommand(action="person", target=user.email, fields=fields))
-
-
-def _find_group(settings: Settings, user: OidcUser) -> SignInGroup | None:
-    try:
-        return require_group(settings, user)
-    except OidcError:
-        return None
 
 
 def _follows(key: VirtualKey, group: SignInGroup) -> bool:

@@ -22,6 +22,6 @@ def open_inspectors(
         else:
             inspector = PatternInspector(rule) if rule.table.type == "patterns" else GuardrailInspector(rule)
         if isinstance(inspector, GuardrailInspector):
-            inspector.gateway = http
+            inspector.http = http
         found.append(inspector)
     return found

@@ -33,7 +33,7 @@ class _Answer(Struct):
 
 
 class GuardrailInspector:
-    gateway: HttpCalls
+    http: HttpCalls
     """The connections to other servers, set before the first call."""
 
     def __init__(self, rule: InspectorRule) -> None:
@@ -77,7 +77,7 @@ class GuardrailInspector:
         if rule.key is not None:
             headers["x-api-key"] = rule.key.reveal()
         encoded = msgspec.json.encode(body)
-        reply = await self.gateway.send_http(
+        reply = await self.http.send_http(
             "POST", rule.base_url + PATH, headers, encoded, max_bytes=len(encoded) + 1024 * 1024
         )
         if reply.status != 200:

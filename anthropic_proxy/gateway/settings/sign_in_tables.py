@@ -25,7 +25,6 @@ from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
 from anthropic_proxy.gateway.settings.values import LOCAL_HOSTS
 from anthropic_proxy.secrets import Secret
 
-MAX_GROUP_CHARACTERS = 256
 EVERYBODY = "*"
 """Name of the table for all that no table before it names: in `[sign_in.groups]` and `[managed_settings]`."""
 GATEWAY_AUDIENCE = "claude-gateway"

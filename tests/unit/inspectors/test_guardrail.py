@@ -39,7 +39,7 @@ class Service:
 def build(service: Service, **fields: Any) -> GuardrailInspector:
     table = InspectorTable(**{"name": "g", "type": "guardrail", "base_url": "http://g.test/api", **fields})
     inspector = GuardrailInspector(InspectorRule(table=table, base_url="http://g.test/api", key=Secret("guard-key")))
-    inspector.gateway = service  # type: ignore[assignment]  # it needs one method
+    inspector.http = service  # type: ignore[assignment]  # it needs one method
     return inspector
 
 
