@@ -303,7 +303,8 @@ def sign_ins(*, as_json: bool = False) -> None:
 def sign_out(target: str) -> None:
     """End a sign-in, or all sign-ins of a person. Running servers reject the devices after at most 2 s.
 
-    The person can sign in again, and the keys of the person stay valid. To end all access:  keys revoke ADDRESS
+    The person can sign in again, and the keys of the person stay valid. To end all access:
+    anthropic-proxy keys revoke ADDRESS
 
     Parameters
     ----------

@@ -263,15 +263,15 @@ class KeyAdministration:
         changes: Changes = {"sign_ins": ([each.id for each in found], [])}
         key = require_key(self._connection, found[0].key_id)
         if not dry_run:
-            time = to_microseconds(now)
+            moment = to_microseconds(now)
             for each in found:
                 self._connection.execute(
-                    "UPDATE sign_ins SET ended_at = ?, provider_token = '' WHERE id = ?", (time, each.id)
+                    "UPDATE sign_ins SET ended_at = ?, provider_token = '' WHERE id = ?", (moment, each.id)
                 )
             if reason := command.fields.get("reason"):  # own keys end too, unless another device proves the access
                 column = "key_id" if command.target == key.id else "id"
                 statement = f"UPDATE sign_ins SET ends_at = ? WHERE {column} = ? AND ends_at > ?"
-                self._connection.execute(statement, (time, command.target, time))
+                self._connection.execute(statement, (moment, command.target, moment))
             self.record("sign out", name_key(key), {**changes, **({"reason": (None, reason)} if reason else {})})
         address = found[0].user.email
         verb = f"{formats.plural(len(found), 'sign-in')} of {address} {'is' if len(found) == 1 else 'are'}"
@@ -291,8 +291,8 @@ class KeyAdministration:
         labels = ", ".join(key.label for key in valid[:_MAX_NAMED_KEYS])
         if len(valid) > _MAX_NAMED_KEYS:
             labels += f" and {len(valid) - _MAX_NAMED_KEYS:,} more"
-        verb, end = ("key", "stays") if len(valid) == 1 else ("keys", "stay")
-        notices = [f"The {verb} of {address} {end} valid: {labels}. End one:  anthropic-proxy keys revoke LABEL"]
+        subject, verb = ("key", "stays") if len(valid) == 1 else ("keys", "stay")
+        notices = [f"The {subject} of {address} {verb} valid: {labels}. End one:  anthropic-proxy keys revoke LABEL"]
         if may(self.rights.role, "manage all keys"):
             notices.append(f"To end all access of the person:  anthropic-proxy keys revoke {shlex.quote(address)}")
         return notices
@@ -381,19 +381,19 @@ class KeyAdministration:
         _require_readable(key)
         if not key.hashes:
             raise InvalidRequest(
-                f"The key {key.label!r} is a person that signed in from Claude Code, so it has no text. End the "
-                f"sign-ins:  anthropic-proxy keys sign-out {shlex.quote(key.label)}",
+                f"The key {key.label!r} is a person or a service, so it has no text. To end all its access:  "
+                f"anthropic-proxy keys revoke {shlex.quote(key.label)}",
                 code="virtual-key-fields",
             )
         if key.revoked_at is not None:
             raise InvalidRequest(f"The key {key.label!r} is revoked. Create a new key.", code="virtual-key-fields")
-        now, hint = self._clock(), key.hashes[0].hint if key.hashes else None
+        now, hint = self._clock(), key.hashes[0].hint
         if key.person and self.rights.creates_own_keys:
             _require_few_texts([one for one in list_keys(self._connection) if one.person == key.person], now)
         until = f"valid until {formats.long_time(now + overlap_seconds)}" if overlap_seconds else ""
         sentence = f"Key {key.label} has a new text." + (f" The old one is {until}." if until else "")
         if dry_run:
-            shown = (f"{hint or ''}, {until or 'ends at once'}", "a new text, shown after the confirmation")
+            shown = (f"{hint}, {until or 'ends at once'}", "a new text, shown after the confirmation")
             return KeyOutcome(key=key, changes={"text": shown}, sentence=sentence)
         end = to_microseconds(now + overlap_seconds)
         for each in key.hashes:
@@ -446,7 +446,8 @@ class KeyAdministration:
         """Undo the revocation of a person or a service. What the revocation ended stays ended."""
         if not is_of_person(key):
             raise InvalidRequest(
-                f"The key {key.label!r} has a text, and is revoked for ever. Create another key.",
+                f"The key {key.label!r} is no person and no service. Only these can be allowed again: create another "
+                "key.",
                 code="virtual-key-fields",
             )
         now = self._clock()

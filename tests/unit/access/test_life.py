@@ -275,7 +275,7 @@ def test_only_an_administrator_ends_and_allows_people(company: Company) -> None:
     company.execute("revoke", "ci")
     for rights in (ADMINISTRATOR, TEAM_ADMIN):
         assert company.refuse("allow", "ci", rights) == (
-            "400 The key 'ci' has a text, and is revoked for ever. Create another key."
+            "400 The key 'ci' is no person and no service. Only these can be allowed again: create another key."
         )
 
 

@@ -162,8 +162,8 @@ def test_signed_in_devices_are_listed_and_signed_out(tmp_path: Path) -> None:
     done = run_command("keys", "rotate", "ann@example.org", directory=tmp_path, settings=settings)
     assert (done.returncode, done.stderr) == (
         2,
-        "✕ The key 'ann@example.org' is a person that signed in from Claude Code, so it has no text. End the "
-        "sign-ins:  anthropic-proxy keys sign-out ann@example.org\n",
+        "✕ The key 'ann@example.org' is a person or a service, so it has no text. To end all its access:  "
+        "anthropic-proxy keys revoke ann@example.org\n",
     )
     exported = run_command("keys", "audit", "--csv", directory=tmp_path, settings=settings).stdout
     actions = [row["action"] for row in csv.DictReader(io.StringIO(exported))]
