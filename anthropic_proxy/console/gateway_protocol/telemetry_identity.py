@@ -32,6 +32,14 @@ _FIXED = {1: 8, 5: 4}
 """Wire type → its number of bytes."""
 
 
+_MAX_FIELD_NUMBER = 2**29 - 1
+"""Largest number of a field (protobuf.dev, "Assigning Field Numbers"). Some programs read only 32 bits of a larger one,
+which is then another field."""
+_OLD_SCOPES = 1_000
+"""Field of the scopes in version 0.15 of OTLP. The OpenTelemetry Collector reads it if there are no others (`Migrate…`
+in its package `pdata/internal/otlp`, read 2026-11)."""
+
+
 class _Node(Struct, frozen=True):
     """A message in protobuf, by the numbers of its fields."""
 
@@ -49,7 +57,8 @@ def _points(attributes: int, exemplars: int = 0) -> _Node:
 def _telemetry(item: _Node) -> _Node:
     """Resources, in these scopes, and in these items."""
     scopes = _Node(children={1: _Node(3), 2: item})
-    return _Node(children={1: _Node(children={1: _Node(1, is_named=True), 2: scopes})})
+    resource = {1: _Node(1, is_named=True), 2: scopes, _OLD_SCOPES: scopes}
+    return _Node(children={1: _Node(children=resource)})
 
 
 _MESSAGES: Mapping[str, _Node] = {
@@ -158,6 +167,8 @@ class _Editor:
             tag, start = message[position], position + 1
             if tag > 127:
                 tag, start = _decode_number(message, position)
+            if not 1 <= tag >> 3 <= _MAX_FIELD_NUMBER:
+                raise ValueError("a field has an invalid number")
             content = None
             if tag & 7 == _BYTES:
                 size, start = _decode_number(message, start)

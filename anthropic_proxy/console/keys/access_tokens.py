@@ -73,7 +73,8 @@ class TokenKeys:
 
     def is_sealed(self, text: str, purpose: Purpose, now: float) -> bool:
         """Return True if the text is of this purpose, and has not ended."""
-        if len(text) != _SEALED_CHARACTERS:
+        # Python reads `+` and `/` too, with which one text would have several spellings, each with limits of its own
+        if len(text) != _SEALED_CHARACTERS or "+" in text or "/" in text:
             return False
         try:
             data = base64.b64decode(text, altchars=b"-_", validate=True)

@@ -131,6 +131,14 @@ def test_a_sealed_text_proves_its_purpose_and_its_end() -> None:
         assert not keys.is_sealed(false, "refresh token", NOON), false
 
 
+def test_a_sealed_text_has_one_spelling() -> None:
+    keys = TokenKeys(SignInSettings(secrets=(Secret("a" * 32),)))
+    for mark, other in (("-", "+"), ("_", "/")):
+        text = next(one for one in iter(lambda: keys.seal("device code", NOON + 60), "") if mark in one)
+        assert keys.is_sealed(text, "device code", NOON)
+        assert not keys.is_sealed(text.replace(mark, other), "device code", NOON)
+
+
 async def test_a_token_ends_with_its_time_its_sign_in_and_its_key(proxy: Proxy) -> None:
     _, token = proxy.sign_in()
     assert await proxy.identify(token) is not None

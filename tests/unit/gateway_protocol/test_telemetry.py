@@ -169,6 +169,30 @@ def test_no_list_of_attributes_names_a_person_by_the_word_of_the_client(kind: st
     assert found.count(("model", "boss")) == found.count(("user_agent.name", "boss")) == lists
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_scopes_of_an_old_version_of_otlp_name_the_sender_too(kind: str) -> None:
+    def name(tag: bytes) -> bytes:
+        resource = tag + bytes((len(scope),)) + scope
+        body = b"\x0a" + bytes((len(resource),)) + resource
+        return name_sender(kind, body, build_attributes(ANN), is_json=False)
+
+    claim = {"attributes": texts(user_email="boss")}
+    items = {"metrics": {"metrics": [{"gauge": {"dataPoints": [claim]}}]}, "logs": {"logRecords": [claim]}}
+    word = {"metrics": "Metrics", "logs": "Logs", "traces": "Spans"}[kind]
+    sample = {f"resource{word}": [{f"scope{word}": [items.get(kind, {"spans": [claim]})]}]}
+    scope = find_scope(ParseDict(sample, KINDS[kind]())).SerializeToString()
+    named = find_scope(KINDS[kind].FromString(name(b"\x12"))).SerializeToString()
+    in_old_field = name(b"\xc2\x3e")  # number 1,000
+    assert b"ann@example.org" in named
+    assert named in in_old_field
+    assert b"boss" not in in_old_field
+
+
+def find_scope(message: Message) -> Message:
+    ((_, (resource,)),) = message.ListFields()
+    return next(scopes[0] for field, scopes in resource.ListFields() if field.number == 2)
+
+
 def test_facts_that_the_proxy_does_not_know_are_left_out() -> None:
     assert build_attributes(Client(name="ci", role="member", key_id="key_2")) == {
         "identity.source": "anthropic-proxy",
@@ -183,6 +207,9 @@ def test_facts_that_the_proxy_does_not_know_are_left_out() -> None:
         (b"\x0a", False, "the message is incomplete"),
         (b"\xff" * 20, False, "the message is incomplete"),
         (b"\x0b", False, "unknown wire type"),
+        (b"\x82\x80\x80\x80\x80\x01\x00", False, "a field has an invalid number"),
+        (b"\x8a\x80\x80\x80\x80\x01\x00", False, "a field has an invalid number"),
+        (b"\x02\x00", False, "a field has an invalid number"),
         (b"[" * 100_000, True, "it is nested too deeply"),
         (b"no", True, "Input data was truncated"),
         (b"\x0a\x00" * 100_001, False, "the message has too many parts"),
