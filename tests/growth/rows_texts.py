@@ -5,6 +5,7 @@ compared too, because a regular expression may go back without being counted.
 """
 
 import contextlib
+import gzip
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.engine.platforms.os_errors import clean_error_text
 from anthropic_proxy.engine.trace_context import read_trace_context
+from anthropic_proxy.engine.upstream.http.connection import Decompressor
 from anthropic_proxy.engine.upstream.litellm import decode_exception
 from anthropic_proxy.engine.upstream.web_search import BraveClient
 from anthropic_proxy.engine.wires import anthropic, ollama, openai_responses
@@ -164,6 +166,12 @@ async def read_headers(name: str, value: str) -> None:
     find_cookie(headers.get("cookie", ""), "name")
     find_credentials(headers)
     read_trace_context({"traceparent": PARENT, **headers})
+
+
+def read_gzip(count: int) -> None:
+    """Decompress one body of many empty streams."""
+    for _ in Decompressor("gzip").decompress(gzip.compress(b"") * count):
+        pass
 
 
 def read_frames(reader: type[SSEReader] | type[NDJSONReader], text: str) -> None:
@@ -325,6 +333,7 @@ ROWS = [
         ),
         n=20_000,
     ),
+    row("text: streams of gzip", lambda text: read_gzip(len(text)), ("", "a", ""), n=10_000),
     *(
         row(f"text: header {name}", partial(read_headers, name), *shapes(stems, HEADER_FILLERS), n=8_000)
         for name, stems in HEADERS.items()

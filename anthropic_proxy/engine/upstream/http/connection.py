@@ -58,6 +58,8 @@ class InvalidHttp(Exception):
 
 _GZIP_OR_ZLIB, _RAW = 32 + zlib.MAX_WBITS, -zlib.MAX_WBITS
 _CHUNK_BYTES = 256 * 1024
+_PIECE_BYTES = 8 * 1024
+"""Maximum size of what is decompressed at once."""
 
 
 class Decompressor:
@@ -74,6 +76,10 @@ class Decompressor:
         if self._encoding in ("", "identity"):
             yield data
             return
+        for start in range(0, len(data), _PIECE_BYTES):  # zlib copies what follows each of many streams in it
+            yield from self._decompress_piece(data[start : start + _PIECE_BYTES])
+
+    def _decompress_piece(self, data: bytes) -> Iterator[bytes]:
         stream = self._stream
         full = False
         while data or full:
