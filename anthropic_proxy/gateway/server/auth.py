@@ -226,7 +226,7 @@ def _require_local_client(scope: Mapping[str, Any], headers: Mapping[str, str], 
     name = _host_name(host)
     # DNS rebinding needs a host name, so every IP address is accepted if every client is
     has_known_name = is_loopback(name) or name in settings.allowed_hosts
-    if not (has_known_name or (settings.allow_unauthenticated and _is_address(name))):
+    if not (has_known_name or (settings.allow_unauthenticated and _read_address(name) is not None)):
         raise PermissionDenied(
             f"Host {host!r} is not a name of this proxy. Use localhost, or add it to ALLOWED_HOSTS, or set "
             "PROXY_API_KEY.",
@@ -261,7 +261,7 @@ def _find_remote_forwarded_client(headers: Mapping[str, str]) -> str:
     hops += _FORWARDED_FOR.findall(headers.get("forwarded", ""))
     names = (hop.strip().strip('"').strip() for hop in hops)
     for name in filter(None, names):
-        if not is_loopback(name.lower() if _is_address(name) else _host_name(name)):
+        if not is_loopback(name.lower() if _read_address(name) is not None else _host_name(name)):
             return name
     return ""
 
@@ -296,20 +296,18 @@ def is_loopback(host: str) -> bool:
     """Return True if a host name or IP address always means this machine: `localhost`, `127.0.0.1`, `::1`."""
     if host in _LOOPBACK_NAMES or host.endswith(".localhost"):
         return True
+    address = _read_address(host)
+    return address is not None and address.is_loopback
+
+
+def _read_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An IPv4 address that is written as an IPv6 address becomes itself. None: no IP address."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
 
 
 def find_client_address(scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings) -> str:
@@ -322,19 +320,16 @@ def find_client_address(scope: Mapping[str, Any], headers: Mapping[str, str], se
     hops = headers.get("x-forwarded-for", "").split(",") if settings.trusted_proxies else []
     while hops and _is_of(found, settings.trusted_proxies):
         hop = hops.pop().strip()
-        address = hop if _is_address(hop) else _host_name(hop)  # some proxies add the port
-        if not _is_address(address):  # the proxy does not know its client
+        address = hop if _read_address(hop) is not None else _host_name(hop)  # some proxies add the port
+        if _read_address(address) is None:  # the proxy does not know its client
             break
         found = address
     return found
 
 
 def _is_of(address: str, networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
-    if not _is_address(address):
-        return False
-    parsed = ipaddress.ip_address(address)
-    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
-    return any(parsed in network for network in networks)
+    parsed = _read_address(address)
+    return parsed is not None and any(parsed in network for network in networks)
 
 
 def find_credentials(headers: Mapping[str, str]) -> list[bytes]:
