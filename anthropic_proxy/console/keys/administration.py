@@ -429,10 +429,10 @@ class KeyAdministration:
             key = self.require_key(key.id)
         notices = []
         if is_person(key):
-            number = f"{formats.plural(len(ended), 'key')} of this owner" if ended else "no other key"
+            keys = f", {formats.plural(len(ended), 'key')} of this owner" if ended else ""
             notices = [
-                f"All sign-ins of the person, {number} and the sessions of the dashboard are ended, and the person "
-                "cannot sign in.",
+                f"All sign-ins of the person{keys} and the sessions of the dashboard are ended, and the person cannot "
+                "sign in.",
                 f"To allow it again:  anthropic-proxy keys allow {shlex.quote(key.label)}",
             ]
         return KeyOutcome(key=key, changes=changes, sentence=f"Key {key.label} is revoked.", notices=notices)
