@@ -359,9 +359,8 @@ def find_counted_labels(connection: Reader, since: float, key_id: str = "") -> M
     for number, _, person in rows:
         if person in labels:
             labels[person] += own[number]
-    return {
-        number: list(dict.fromkeys(names)) for number, names in labels.items()
-    }  # a key may get its first label again
+    # a key may get its first label again
+    return {number: list(dict.fromkeys(names)) for number, names in labels.items()}
 
 
 def sum_budget_use(connection: Reader, settings: Settings, scope: Scope, budget: Budget, now: float) -> int:

@@ -14,7 +14,7 @@ from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings.key_rules import LIST_FIELDS, Budget, Period, Rules, decode_budget
 
 KeyStatus = Literal["active", "inactive", "expired", "revoked", "unreadable"]
-"""`inactive`: the access of its person has ended until the next sign-in."""
+"""`inactive`: its person has no access now, until the next sign-in or until a table of groups has the person again."""
 
 
 class KeyHash(Struct, frozen=True):
@@ -100,7 +100,7 @@ class AuditEntry(Struct, frozen=True, kw_only=True):
     """Author of the change: `command (USER@HOST)`, `API (admin key 1)` or `dashboard (admin key 1)`."""
     action: str
     """Kind of the change: `create key`, `change key`, `rotate key`, `revoke key`, `allow key`, `change team`,
-    `delete team`, `sign in`, `sign out`, `change sign-in`."""
+    `delete team`, `sign in`, `sign out`, `change sign-in`, `read texts`."""
     target: str
     """Id and label of the changed key, or name of the changed team."""
     changes: dict[str, tuple[object, object]]

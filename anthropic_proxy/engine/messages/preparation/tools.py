@@ -277,7 +277,7 @@ def _load_definitions() -> dict[str, Any]:
     found = tomllib.loads(Path(__file__).with_name("tool_definitions.toml").read_text("utf-8"))
     for name, table in found.items():
         if below := found.get(table.get("like")):
-            found[name] = {**below, "properties": {**below["properties"], **table.get("properties", {})}}
+            found[name] = {**below, **table, "properties": {**below["properties"], **table.get("properties", {})}}
     return found
 
 

@@ -49,8 +49,8 @@ def encode_batch(
                 try:
                     check_notes(found)
                 except UnsupportedFeature as error:
-                    ids = (m for m in json_spans.find_members(text, request.value, request.end) if m.key == "custom_id")
-                    if (name := next(ids, None)) is not None:
+                    of_request = json_spans.find_members(text, request.value, request.end)
+                    if (name := next((each for each in of_request if each.key == "custom_id"), None)) is not None:
                         shown = text[name.value : name.end][:_MAX_NAME].decode(errors="replace")
                         path = f"{path} (custom_id {shown})"
                     raise UnsupportedFeature(f"{path}: {error.message}", code=error.code) from None
