@@ -257,6 +257,8 @@ BLOCKS: list[tuple[dict[str, Any], str, list[str]]] = [
     (source(type="base64", media_type="TEXT/markdown", data=encoded("one").rstrip("=")), "user", ["one"]),
     (source(type="base64", data=encoded("one")), "user", ["one"]),
     (source(type="base64", media_type="application/pdf", data=encoded("one")), "user", []),
+    (source(type="base64", media_type="image/svg+xml", data=encoded("one")), "user", ["one"]),
+    (source(type="url", url="data:Image/SVG+XML,one"), "user", ["one"]),
     (source(type="url", url="data:text/plain,one%20two"), "user", ["one two"]),
     (source(type="url", url=f"DATA:;base64,{encoded('one')}"), "user", ["one"]),
     (source(type="url", url=f"data:image/png;base64,{encoded('one')}"), "user", []),

@@ -71,7 +71,7 @@ _SOMETIMES_NOT_TEXTS = frozenset().union(*NOT_TEXTS.values())
 _TYPE = compile_later(r"[a-z]+(?:_[a-z0-9]+)*")
 """Pattern of the name of a type, which is no text."""
 _MEDIA = ("image/", "audio/", "video/", "application/pdf")
-"""Beginnings of the media types of base64 data that is no text."""
+"""Beginnings of the media types of base64 data that is no text, except images that are written in XML (SVG)."""
 _CALL_TYPES = frozenset(("tool_use", "server_tool_use", "mcp_tool_use"))
 _PLAIN_NAME = compile_later(r"[A-Za-z_.-]{0,40}")
 """Pattern of a key in arguments that is the name of a field, and no text."""
@@ -316,7 +316,7 @@ def _find_held(level: _Level, kind: PassageKind) -> Iterator[PlacedText]:
     kind_of_object = level.types[0] if level.types else ""
     excluded = NOT_TEXTS.get(kind_of_object, _NOTHING)
     media_types = [string.text.lower() for key, string in level.held if key == "media_type"]
-    is_media = bool(media_types) and all(one.startswith(_MEDIA) for one in media_types)
+    is_media = bool(media_types) and all(map(_is_media, media_types))
     for key, string in level.held:
         if key == "encrypted_content" and (passage := decode_passage(string.text)):
             yield string.place_inside(kind, passage, encode_passage)
@@ -324,12 +324,16 @@ def _find_held(level: _Level, kind: PassageKind) -> Iterator[PlacedText]:
             media_type, data = decode_data_url(string.text) or ("", "")
             if not data:
                 yield string.place(kind)
-            elif not media_type.lower().startswith(_MEDIA):
+            elif not _is_media(media_type.lower()):
                 yield string.place_inside(kind, _decode_text(data), partial(_encode_data_url, media_type))
         elif key == "data" and kind_of_object == "base64" and not is_media:
             yield string.place_inside(kind, _decode_text(string.text), _encode_base64)
         elif key not in excluded:
             yield string.place(kind)
+
+
+def _is_media(media_type: str) -> bool:
+    return media_type.startswith(_MEDIA) and "xml" not in media_type
 
 
 _STANDARD_BASE64 = str.maketrans("-_", "+/")
