@@ -40,7 +40,8 @@ services; the new owner reads no texts that others sent. [Owners](../guide/team.
 ## Paths
 
 Keys are for the API; pages below `/dashboard` are for browsers with a session. A page or an API of the own requests
-shows a `member` nothing of others.
+shows a `member` nothing of others. Batches, files and skills (`/v1/messages/batches`, `/v1/files`, `/v1/skills`)
+belong to the API key of the provider: people, services and virtual keys get 403 there, also where the table has `yes`.
 
 {paths}
 """
