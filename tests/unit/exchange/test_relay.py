@@ -295,6 +295,8 @@ UNNAMED = {
     "accept-encoding": "gzip",
     "cookie": "a=b",
     "x-api-key": "pk-0123456789",
+    "traceparent": f"00-{'a' * 32}-{'b' * 16}-01",
+    "tracestate": "company=ann",
 }
 
 
@@ -303,7 +305,7 @@ async def test_of_people_of_a_company_only_named_headers_leave(client: dict[str,
     sent: list[Mapping[str, str]] = []
 
     def upstream(_: str, request: UpstreamRequest, __: Any) -> FakeResponse:
-        sent.append(request.headers)
+        sent.append({**request.headers, **request.trace_headers})
         return FakeResponse(200, replies.MESSAGES.whole(replies.Reply(texts=["ok"])))
 
     built = ProxyHarness(upstream, ANTHROPIC_API_KEY="sk-ant-test-0123456789")
@@ -317,6 +319,7 @@ async def test_of_people_of_a_company_only_named_headers_leave(client: dict[str,
     else:
         assert sent[0].items() >= PASSED.items()
         assert sent[0]["x-of-my-own"] == "1"
+        assert sent[0]["tracestate"] == "company=ann"
 
 
 HELLO = {"max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}

@@ -127,7 +127,7 @@ def encode_request(call: RelayCall[Dialect]) -> UpstreamRequest:
     if body:
         body, notes_of_body = edit_body(body, call, added, betas.lost_fields)
         notes += notes_of_body
-    is_traced = "traceparent" in headers and dialect.forwards_client_headers
+    is_traced = "traceparent" in headers and dialect.forwards_client_headers and not call.names_headers
     if not dialect.forwards_client_headers:
         sent_headers = {name: value for name, value in headers.items() if name in _NEEDED_HEADERS}
     elif call.names_headers:
