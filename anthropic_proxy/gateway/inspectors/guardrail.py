@@ -44,7 +44,7 @@ class GuardrailInspector:
 
     async def inspect(self, texts: InspectedTexts) -> Refusal | Sequence[Redaction]:
         remembers = self.rule.table.sends == "new texts"
-        digests = [_digest(texts.part, passage) for passage in texts.passages] if remembers else []
+        digests = [_digest(texts, passage) for passage in texts.passages] if remembers else []
         places = [place for place in range(len(texts.passages)) if not (remembers and digests[place] in self._passed)]
         if not places:
             return []
@@ -98,9 +98,11 @@ class GuardrailInspector:
             del self._passed[digest]
 
 
-def _digest(part: str, passage: Passage) -> bytes:
-    text = f"{part} {passage.kind} {passage.text}".encode(errors="surrogatepass")
-    return hashlib.blake2b(text, digest_size=16).digest()
+def _digest(texts: InspectedTexts, passage: Passage) -> bytes:
+    """The service also decides by client and model, so a text that one client may send is asked again for another."""
+    client = texts.client
+    facts = (client.name, client.owner, client.team, texts.model, texts.part, passage.kind, passage.text)
+    return hashlib.blake2b("\0".join(facts).encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def _find_changes(answer: _Answer, passages: Sequence[Passage], places: Sequence[int]) -> Iterator[Redaction]:

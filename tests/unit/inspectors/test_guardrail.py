@@ -43,10 +43,12 @@ def build(service: Service, **fields: Any) -> GuardrailInspector:
     return inspector
 
 
-def texts_of(*texts: str, part: Any = "request") -> InspectedTexts:
-    client = Client(name="ada", owner="ada@example.org", team="shop")
+ADA = Client(name="ada", owner="ada@example.org", team="shop")
+
+
+def texts_of(*texts: str, part: Any = "request", client: Client = ADA, model: str = "m") -> InspectedTexts:
     return InspectedTexts(
-        part=part, passages=[Passage(text, "user") for text in texts], client=client, request_id="req_1", model="m"
+        part=part, passages=[Passage(text, "user") for text in texts], client=client, request_id="req_1", model=model
     )
 
 
@@ -84,6 +86,16 @@ async def test_texts_that_have_passed_are_not_sent_again() -> None:
     assert await inspector.inspect(texts_of("one", "three")) == []
     assert await inspector.inspect(texts_of("one", "three")) == []
     assert service.texts == [["one", "two"], ["two"], ["three"]]
+
+
+async def test_what_may_be_sent_by_one_client_is_asked_again_for_others_and_for_another_model() -> None:
+    bob = Client(name="bob", owner="bob@example.org", team="shop")
+    service = Service({"action": "NONE"}, *({"action": "BLOCKED", "blocked_reason": "Not for you."},) * 2)
+    inspector = build(service)
+    assert await inspector.inspect(texts_of("one")) == []
+    assert await inspector.inspect(texts_of("one")) == []
+    for others in (texts_of("one", client=bob), texts_of("one", model="n")):
+        assert await inspector.inspect(others) == Refusal("blocked", "Not for you.")
 
 
 async def test_all_texts_are_sent_for_a_service_that_judges_conversations() -> None:
