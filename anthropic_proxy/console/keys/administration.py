@@ -55,7 +55,7 @@ MAX_OWN_TEXTS_PER_DAY = 100
 """Maximum number of new texts within a day for the keys that a person creates. Each instance keeps all in memory."""
 MAX_EXPIRY = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 """Latest expiry of a key, in seconds since the epoch: the end of the year 9999, so that every time zone can show it."""
-_RESERVED_LABEL = compile_later(r"local|admin|(admin )?key \d+", re.IGNORECASE)
+_RESERVED_LABEL = compile_later(r"local|admin|doctor|((admin|monitor) )?key \d+", re.IGNORECASE)
 """Matches labels that the log uses for clients without a virtual key. A virtual key cannot have such a label."""
 Changes = Mapping[str, tuple[object, object]]
 """Name of a changed field → (old value, new value), as the audit log stores them."""
@@ -504,7 +504,7 @@ class KeyAdministration:
             require_name(field, value)
         if not key.label or _RESERVED_LABEL.fullmatch(key.label):
             raise InvalidRequest(
-                f"The label is {key.label!r}. Use another one: local, admin and key 1 have a meaning.",
+                f"The label is {key.label!r}. Use another one: local, admin, doctor and key 1 have a meaning.",
                 code="virtual-key-fields",
             )
         if key.expires_at is not None and key.expires_at <= now:

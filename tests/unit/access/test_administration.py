@@ -144,7 +144,12 @@ def test_a_change_of_a_key_that_another_administrator_changed_is_rejected(admini
     ("fields", "message"),
     [
         ({"label": "taken"}, "A key with the label 'taken' exists. Use another label, or rotate that key."),
-        ({"label": "key 1"}, "The label is 'key 1'. Use another one: local, admin and key 1 have a meaning."),
+        ({"label": "key 1"}, "The label is 'key 1'. Use another one: local, admin, doctor and key 1 have a meaning."),
+        (
+            {"label": "monitor key 1"},
+            "The label is 'monitor key 1'. Use another one: local, admin, doctor and key 1 have a meaning.",
+        ),
+        ({"label": "doctor"}, "The label is 'doctor'. Use another one: local, admin, doctor and key 1 have a meaning."),
         (
             {"owner": "a\nb"},
             r"The owner is 'a\nb'. Use at most 64 printable characters without spaces at its ends.",

@@ -192,7 +192,7 @@ async def test_limits_of_a_team_are_changed(browser: Browser) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"label": ""}, "The label is ''. Use another one: local, admin and key 1 have a meaning."),
+        ({"label": ""}, "The label is ''. Use another one: local, admin, doctor and key 1 have a meaning."),
         ({"rpm": "many"}, 'rpm is "many". Use a whole number above 0, or none: no limit.'),
         ({"routes": "a*"}, "routes contains 'a*'. Use names of [[routes]] in anthropic-proxy.toml."),
         *(
