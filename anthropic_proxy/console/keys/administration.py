@@ -160,6 +160,8 @@ class KeyAdministration:
         return found
 
     def find_state(self, key: VirtualKey, settings: Settings) -> KeyState:
+        if not key.id:  # a team or sign-ins were changed
+            return ACTIVE
         return list_key_states(self._connection, settings, [key], self._clock())[0]
 
     def find_team(self, name: str) -> Team:
