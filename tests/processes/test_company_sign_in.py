@@ -1,6 +1,7 @@
 """Sign-in from Claude Code by the gateway protocol, with a strict identity provider."""
 
 import html
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,14 @@ import pytest
 
 from tests.support.fakes.oidc import FakeProvider, running_provider
 from tests.support.server_process import Proxy, running_proxy
-from tests.support.sign_in import Browser, Device, list_sign_in_settings, read_result
+from tests.support.sign_in import (
+    SAME_ORIGIN,
+    Browser,
+    Device,
+    list_sign_in_settings,
+    read_result,
+    sign_in_to_dashboard,
+)
 from tests.support.waiting import wait_for
 
 ADMIN_KEY = "admin-canary0123456789abcdef01234567"
@@ -179,6 +187,30 @@ def test_a_refresh_asks_the_provider_and_follows_the_groups(company: Company) ->
     late = wait_for(device.send, lambda answer: answer.status_code == 401)
     assert {name: late.json()[name] for name in message} == message
     assert late.headers["x-should-retry"] == "false"
+
+
+def test_a_person_without_a_group_gets_no_access_by_keys_of_the_dashboard(company: Company) -> None:
+    """The dashboard accepts everybody whom the identity provider knows, as a member."""
+    device = company.new_device("leo@example.com", ("developers",))
+    person = company.proxy.client(headers={"authorization": f"Bearer {device.sign_in()['access_token']}"})
+    created = person.post("/admin/keys", json={"name": "leo's laptop"}).json()
+    company.new_device("leo@example.com", ())
+    assert device.refresh().status_code == 400
+    dashboard = sign_in_to_dashboard(company.proxy)
+    reason = (
+        "None of your groups has a table [sign_in.groups.NAME], so your keys get no new text. An administrator should "
+        "add you to a group, or add a table."
+    )
+    creation = {"action": "create", "target": "", "label": "leo-2"}
+    for sent in (creation, {"action": "rotate", "target": created["id"], "overlap": "0m"}):
+        form = dashboard.get("/dashboard/keys/edit", params=sent)
+        (token,) = set(re.findall(r'name="token" value="([^"]+)"', form.text))
+        answer = dashboard.post("/dashboard/keys/edit", data={"token": token, **sent}, headers=SAME_ORIGIN)
+        assert (answer.status_code, reason in html.unescape(answer.text)) == (403, True)
+    names = [one["name"] for one in company.admin.get("/admin/keys?limit=1000").json()["data"]]
+    assert "leo-2" not in names
+    refused = wait_for(lambda: device.send(created["key"]), lambda answer: answer.status_code == 401)
+    assert "because the access of its owner has ended" in refused.json()["error"]["message"]
 
 
 def test_own_keys_end_with_the_access_of_their_person(company: Company) -> None:

@@ -41,7 +41,12 @@ def find_rights(request: RouteRequest, session: Session | None, settings: Settin
         return Rights(role=find_role(request, session))
     group = session.group or SignInGroup(name="")
     return Rights(
-        role=session.role, email=session.email, team=group.team, rules=group.rules, max_keys=settings.keys_per_person
+        role=session.role,
+        email=session.email,
+        team=group.team,
+        rules=group.rules,
+        max_keys=settings.keys_per_person,
+        has_no_group=session.group is None and settings.sign_in is not None and bool(settings.sign_in.groups),
     )
 
 

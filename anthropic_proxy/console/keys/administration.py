@@ -185,6 +185,8 @@ class KeyAdministration:
                 self.rights.require_change(key, of_fields=command.action == "change")
             _require_expected(key, command)
             if command.action == "rotate":
+                if reason := self.rights.explain_no_new_text():
+                    raise PermissionDenied(reason, code="key-rights")
                 return self._rotate_key(key, command.fields.get("overlap_seconds", 0.0), dry_run=dry_run)
             if command.action == "revoke":
                 return self._revoke_key(key, dry_run=dry_run)

@@ -25,6 +25,9 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
     """Rules of the user's group."""
     max_keys: int = 0
     """Maximum number of active keys that a user creates."""
+    has_no_group: bool = False
+    """True for a user of the dashboard whom no table `[sign_in.groups.NAME]` has, so that the user may not use models.
+    A new text of a key would give this access."""
 
     @property
     def creates_own_keys(self) -> bool:
@@ -59,8 +62,19 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
 
     def explain_no_new_key(self) -> str:
         """Return why this user creates no key. "": the user may create one."""
+        if reason := self.explain_no_new_text():
+            return reason
         if self.creates_own_keys and not self.max_keys:
             return "An administrator creates keys, because KEYS_PER_PERSON is 0."
+        return ""
+
+    def explain_no_new_text(self) -> str:
+        """Return why the own keys of this user get no new text. "": they may get one."""
+        if self.creates_own_keys and self.has_no_group:
+            return (
+                "None of your groups has a table [sign_in.groups.NAME], so your keys get no new text. An administrator "
+                "should add you to a group, or add a table."
+            )
         return ""
 
     def changes_fields(self, key: VirtualKey) -> bool:
