@@ -1,6 +1,7 @@
 """The dashboard in Chromium: every page, both themes, phone, keyboard alone, live rows, hostile texts."""
 
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -404,16 +405,19 @@ def test_a_phone_sorts_by_a_menu(browser: Browser, proxy: Proxy, ids: list[str])
 def test_a_lost_connection_is_shown_until_it_is_back(browser: Browser, proxy: Proxy, ids: list[str]) -> None:
     tab = open_tab(browser, proxy.url)
     tab.clock.install()
+    is_lost = threading.Event()
+    # Before the page opens, as in the test of the palette.
+    tab.route("**/dashboard/**", lambda route: route.abort() if is_lost.is_set() else route.continue_())
     tab.goto("/dashboard/requests")
     line = tab.locator("#stale")
-    tab.route("**/dashboard/**", lambda route: route.abort())
+    is_lost.set()
     tab.clock.run_for(80_000)  # the stream was silent for longer than the server allows
     expect(line).to_have_text(
         re.compile(r"^Not updated since \d+:\d+:\d+ .M \S+: the connection to the proxy is lost\. Connecting again …$")
     )
     tab.clock.run_for(20_000)
     expect(line).to_be_visible()
-    tab.unroute_all(behavior="wait")
+    is_lost.clear()
     with tab.expect_response("**/dashboard/live"):
         tab.clock.run_for(4_000)
     expect(line).to_be_hidden()
