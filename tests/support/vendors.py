@@ -9,7 +9,7 @@ from msgspec import structs
 
 from anthropic_proxy.engine.providers import PROVIDERS, AnyWireConfig, Host, Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import VENDORS_FILE, decode_table, list_vendor_tables, split_tables
-from anthropic_proxy.engine.providers.vendors import build_config, build_rules, list_host_names, load_vendor
+from anthropic_proxy.engine.providers.vendors import build_config, build_rules, load_vendor
 from anthropic_proxy.engine.upstream.cloud_credentials import OPENAI_SCOPES
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.golden_runner import GoldenCase, find_cases, read_fields
@@ -34,7 +34,7 @@ _TITLES = {
     "local": "vLLM, llama.cpp, LM Studio",
 }
 """Titles of servers without one in the registry, where an error names the variable instead."""
-_TABLES = {name: load_vendor(name) for name in list_host_names()}
+_TABLES = {name: load_vendor(name) for name, text in list_vendor_tables().items() if "\nurl_patterns = " in text}
 MODEL_TABLES = {**list_vendor_tables(), **split_tables(VENDORS_FILE.with_name("models.toml"))}
 """Name → text of each table with models."""
 HOSTS_OF_OPEN_MODELS = [name for name, table in _TABLES.items() if table.differences]

@@ -137,11 +137,6 @@ def _list_hosts() -> Mapping[str, list[HostEntry]]:
     return hosts
 
 
-def list_host_names() -> list[str]:
-    """Return the names of the tables with a line of patterns, in the order of the file."""
-    return [entry.name for entries in _list_hosts().values() for entry in entries]
-
-
 def build_providers() -> Iterator[Provider]:
     """Yield the providers in the order of the file."""
     for name, text in list_vendor_tables().items():
