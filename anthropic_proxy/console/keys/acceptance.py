@@ -147,23 +147,20 @@ def read_key_facts(connection: Reader, settings: Settings, keys: Sequence[Virtua
     for number in {key.person for key in keys} - people.keys() - {""}:
         if (person := find_key(connection, number)) is not None:
             people[number] = person
-    sign_in, described = settings.sign_in, list_people(connection)
+    sign_in, described, refused = settings.sign_in, list_people(connection), set()
+    for number, user in described.items() if sign_in is not None else ():
+        try:
+            require_group(settings, user)
+        except OidcError:
+            refused.add(number)
     return KeyFacts(
         people=people,
         unreadable_teams={team.name for team in list_teams(connection) if team.problem},
         access_ends={} if sign_in is None else list_access_ends(connection),
         access_seconds=math.inf if sign_in is None else sign_in.days * DAY_SECONDS,
-        refused={number for number, user in described.items() if sign_in and not _has_group(settings, user)},
+        refused=refused,
         described=described,
     )
-
-
-def _has_group(settings: Settings, user: OidcUser) -> bool:
-    try:
-        require_group(settings, user)
-    except OidcError:
-        return False
-    return True
 
 
 def add_creators(

@@ -133,8 +133,8 @@ class SignedInClients:
         """None: `SIGN_IN_SECRET` is not set."""
         self._tokens = BoundedDict[bytes, _Token](_MAX_CACHED_TOKENS)
         """Tokens with a valid signature, so that it is checked once."""
-        self._sought: set[str] = set()
-        """Ids of sign-ins for which the table was read again. Later ones are read by the regular query."""
+        self._sought = BoundedDict[str, None](_MAX_CACHED_TOKENS)
+        """Keys: ids of sign-ins for which the table was read again. Later ones are read by the regular query."""
         self._allowed = BoundedDict[str, tuple[SignInEntry, Client]](_MAX_CACHED_TOKENS)
         """Id of a sign-in → entry whose person may use Claude Code by these settings, and its client."""
 
@@ -192,9 +192,7 @@ class SignedInClients:
         if entry is None and is_new and token.sign_in not in self._sought:
             if not await self._table.refresh():  # another instance may just have created the sign-in
                 raise KeysUnavailable
-            if len(self._sought) >= _MAX_CACHED_TOKENS:
-                self._sought.clear()
-            self._sought.add(token.sign_in)
+            self._sought[token.sign_in] = None
             entry = self._table.find_sign_in(token.sign_in)
         if not self._table.is_loaded:
             raise KeysUnavailable

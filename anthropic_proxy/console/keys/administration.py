@@ -315,11 +315,8 @@ class KeyAdministration:
         address = command.target.lower()
         is_new = address.count("@") == 1 and "/" not in address and address.isascii() and address.isprintable()
         if is_new and command.action == "revoke" and may(self.rights.role, "manage all keys"):
-            if (found := find_key(self._connection, command.target)) is not None:
-                return found
-            if (found := find_key(self._connection, address)) is not None:
-                return found
-            return self._set_person(KeyCommand(action="person", target=address), dry_run=dry_run).key
+            found = find_key(self._connection, command.target) or find_key(self._connection, address)
+            return found or self._set_person(KeyCommand(action="person", target=address), dry_run=dry_run).key
         return self.require_key(command.target)
 
     def _find_person(
