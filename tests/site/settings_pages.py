@@ -8,7 +8,7 @@ from anthropic_proxy.gateway.settings.table import Setting, SettingGroup, list_s
 from tests.support.paths import ROOT
 
 EXAMPLE = ROOT / ".env.example"
-_SOURCE = "anthropic_proxy/gateway/settings/table.py"
+_SOURCE = "anthropic_proxy/gateway/settings/settings.toml"
 _COLUMNS = 120
 _HEAD = f"""\
 # Copy to .env in the folder of the settings files and set the variables that you need: in a checkout its top folder,

@@ -190,7 +190,7 @@ def load_trace_fields(values: Mapping[str, Any], sources: Sources) -> tuple[dict
     """
     warnings: list[str] = []
     default = ("otlp",) if values.keys() & {"endpoint", "traces_endpoint"} else ()
-    names: Sequence[str] = values.get("exporters", default)
+    names = list(dict.fromkeys(map(str.lower, values.get("exporters", default))))
     if "none" not in names and (unknown := [name for name in names if name not in _EXPORTERS]):
         shown = ", ".join(f'"{redact_and_shorten(name)}"' for name in unknown)
         warnings.append(f"OTEL_TRACES_EXPORTER is {shown}, which is ignored. Use otlp, console or none.")

@@ -99,6 +99,17 @@ def choice(*words: str, **aliases: str) -> Callable[[FoundSetting], str]:
     return lambda found: decode_choice(found, {word: word for word in words} | aliases, words)
 
 
+decode_log_level = choice("debug", "info", "warning", "error", warn="warning", critical="error", fatal="error")
+
+
+def decode_text(found: FoundSetting) -> str:
+    return found.text
+
+
+def decode_items(found: FoundSetting) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(found.items))
+
+
 def decode_wire(found: FoundSetting, wires: Sequence[str]) -> str | None:
     """`auto` is None."""
     wire = choice("auto", *wires)(found)
