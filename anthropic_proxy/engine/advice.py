@@ -83,10 +83,7 @@ class ProblemKind(Enum):
     RETIRED_FALLBACK = "{retired}. {others} of {tier} already. {verb}:  ", "{line}"
     # settings without effect
     STATED = "{reason}", ""
-    UNUSED_ADDRESS = (
-        "{subject} is set, but no request is sent there. ",
-        "Add PREFERRED_PROVIDER={provider} to {file}",
-    )
+    UNUSED_ADDRESS = ("{subject} is set, but no request is sent there. ", "Add PREFERRED_PROVIDER={provider} to {file}")
     UNUSED_KEY = (
         "{subject} is set, but only requests that name a model of {name} are sent there. ",
         "Add PREFERRED_PROVIDER={name}, BIG_MODEL and SMALL_MODEL to {file}",

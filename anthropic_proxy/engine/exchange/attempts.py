@@ -582,12 +582,7 @@ class Attempts:
                     await throttle.wait(run.max_queue_seconds)
                 limit = (prepared or self._request).max_tokens or 0
                 upstream_request = self.records.begin_attempt(target, upstream_request, limit)
-                bounds = build_usage_bounds(
-                    call,
-                    len(upstream_request.body),
-                    limit,
-                    receipt.fidelity,
-                )
+                bounds = build_usage_bounds(call, len(upstream_request.body), limit, receipt.fidelity)
                 watchdog.begin_upstream_call()
                 send = engine.transports[receipt.provider]
                 response = await send(target.base_url, upstream_request, attempt.credential)

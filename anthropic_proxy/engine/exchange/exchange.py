@@ -29,25 +29,12 @@ from anthropic_proxy.engine.engine import Engine, is_large_request
 from anthropic_proxy.engine.exchange.adaptation import correct_system_form
 from anthropic_proxy.engine.exchange.admission import admit, settle_admissions
 from anthropic_proxy.engine.exchange.attempts import Attempts
-from anthropic_proxy.engine.exchange.client_side import (
-    ClientRequest,
-    ResponseSink,
-    find_retry_after,
-    start_recording,
-)
+from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, find_retry_after, start_recording
 from anthropic_proxy.engine.exchange.inspection import open_inspection
-from anthropic_proxy.engine.exchange.plan import (
-    choose_plan,
-    estimate_client_request_tokens,
-    read_client_request,
-)
+from anthropic_proxy.engine.exchange.plan import choose_plan, estimate_client_request_tokens, read_client_request
 from anthropic_proxy.engine.exchange.provider_errors import hide_key_error, idle_timeout_error
 from anthropic_proxy.engine.exchange.relay import RelayStream
-from anthropic_proxy.engine.exchange.safeguards.check import (
-    ReplyCheck,
-    find_auto_mode,
-    read_safeguards,
-)
+from anthropic_proxy.engine.exchange.safeguards.check import ReplyCheck, find_auto_mode, read_safeguards
 from anthropic_proxy.engine.exchange.safeguards.relayed import RelayedCheck
 from anthropic_proxy.engine.exchange.tool_loop.loop import RepeatableStream, ToolLoop, run_pending_calls
 from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner

@@ -418,10 +418,7 @@ RESOURCE_PATHS = compile_later(r"/v1/(?:messages/batches|files|skills)(?:/[\w.:@
 """Pattern of the URL paths of batches, files and skills. They cannot contain `..` or a query."""
 BATCHES_PATH = "/v1/messages/batches"
 _EMPTY_BODIES = (b"", b"{}")
-_SAFE_HEADERS = {
-    "content-security-policy": "sandbox; default-src 'none'",
-    "x-content-type-options": "nosniff",
-}
+_SAFE_HEADERS = {"content-security-policy": "sandbox; default-src 'none'", "x-content-type-options": "nosniff"}
 """Headers that keep a browser from running a downloaded file as a page of the proxy."""
 
 

@@ -28,12 +28,7 @@ from anthropic_proxy.engine.messages.models import (
 from anthropic_proxy.engine.messages.models.structs import IMAGE_TYPES
 from anthropic_proxy.engine.messages.preparation import TargetLimits
 from anthropic_proxy.engine.routing.targets import Target
-from anthropic_proxy.engine.upstream.contract import (
-    DEFAULT_MEDIA_TYPES,
-    TEXT_MEDIA_TYPES,
-    FetchedPage,
-    WebFetch,
-)
+from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES, TEXT_MEDIA_TYPES, FetchedPage, WebFetch
 from anthropic_proxy.errors import WebFetchFailed
 
 MAX_URLS_PER_REQUEST = 20

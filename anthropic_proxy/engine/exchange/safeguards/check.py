@@ -152,12 +152,7 @@ class ReplyCheck:
     """`body`: the client request, from which the conversation is read when the first call is checked."""
 
     def __init__(
-        self,
-        engine: Engine,
-        incoming: ClientRequest,
-        context: Mapping[str, Any],
-        auto_mode: AutoMode,
-        send: SendCheck,
+        self, engine: Engine, incoming: ClientRequest, context: Mapping[str, Any], auto_mode: AutoMode, send: SendCheck
     ) -> None:
         self._engine = engine
         self._incoming = incoming
