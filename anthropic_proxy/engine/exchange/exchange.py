@@ -34,7 +34,7 @@ from anthropic_proxy.engine.exchange.inspection import open_inspection
 from anthropic_proxy.engine.exchange.plan import choose_plan, estimate_client_request_tokens, read_client_request
 from anthropic_proxy.engine.exchange.provider_errors import hide_key_error, idle_timeout_error
 from anthropic_proxy.engine.exchange.relay import RelayStream
-from anthropic_proxy.engine.exchange.safeguards.check import ReplyCheck, find_auto_mode, read_safeguards
+from anthropic_proxy.engine.exchange.safeguards.check import BY_PROXY, ReplyCheck, find_auto_mode, read_safeguards
 from anthropic_proxy.engine.exchange.safeguards.relayed import RelayedCheck
 from anthropic_proxy.engine.exchange.tool_loop.loop import RepeatableStream, ToolLoop, run_pending_calls
 from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner
@@ -380,7 +380,7 @@ class Exchange:
         if type(reply) is not RelayStream:
             self._receipt.message_id = self._writer.message_id
             if self._check is not None:
-                self._receipt.fidelity.add_notes((self._check.note,))
+                self._receipt.fidelity.add_notes((BY_PROXY,))
         try:
             if type(reply) is RelayStream:
                 await self._relay(reply)

@@ -208,9 +208,8 @@ def _list_provider_tables() -> Mapping[str, str]:
 def _read_row(given: dict[str, Any], *, known: bool) -> ModelRow:
     about = {name: value for name, value in given.items() if name in ModelRow.__struct_encode_fields__}
     capabilities = {name: value for name, value in given.items() if name not in about}
-    return msgspec.convert(
-        {**about, "capabilities": {**capabilities, "known": known, "features_known": known}}, ModelRow
-    )
+    capabilities |= dict.fromkeys(("known", "features_known"), known)
+    return msgspec.convert({**about, "capabilities": capabilities}, ModelRow)
 
 
 @cache
@@ -243,23 +242,20 @@ def _find_newer(name: str, table: _Table) -> ModelCapabilities | None:
     requested = _split(name)
     if requested is None:
         return None
-    best: tuple[int, int, tuple[int, ...]] | None = None
-    for known, found in table.newest:
-        is_earlier = (
-            known.family == requested.family
-            and known.is_dated == requested.is_dated
-            and known.version < requested.version
-            and requested.suffix.startswith(known.suffix)
-            and (known.suffix or not requested.suffix[:1].isalpha())
-        )
-        nearness = known.version[0], len(known.suffix), known.version
-        if is_earlier and (best is None or nearness > best):
-            best = nearness
-            capabilities = found
-    if best is None:
+    earlier = [
+        (known, capabilities)
+        for known, capabilities in table.newest
+        if known.family == requested.family
+        and known.is_dated == requested.is_dated
+        and known.version < requested.version
+        and requested.suffix.startswith(known.suffix)
+        and (known.suffix or not requested.suffix[:1].isalpha())
+    ]
+    if not earlier:
         return None
+    _, nearest = max(earlier, key=lambda one: (one[0].version[0], len(one[0].suffix), one[0].version))
     # the limits of the newer model may be higher
-    return structs.replace(capabilities, known=False, features_known=False)
+    return structs.replace(nearest, known=False, features_known=False)
 
 
 LEARNED_FILE_NAME = "learned-models.json"
@@ -353,9 +349,8 @@ def store_learned_models(directory: Path, models: Sequence[LearnedModel], today:
     with locked_folder(directory):  # another run may store its facts at the same time
         known, _ = load_learned_models(directory, today)
         merged = {**known, **{(learned.server, learned.model): learned for learned in models}}
-        content = _LearnedFile(
-            version=_LEARNED_FILE_VERSION, models=sorted(merged.values(), key=lambda one: (one.server, one.model))
-        )
+        in_order = sorted(merged.values(), key=lambda one: (one.server, one.model))
+        content = _LearnedFile(version=_LEARNED_FILE_VERSION, models=in_order)
         write_whole_file(file, msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
     return file
 
@@ -455,19 +450,20 @@ class Catalog:
         local = self._list_local_models(provider)
         listed = [name for name in self._listings.get(provider) or () if name in (default, f"{default}:latest")]
         found = [*listed, *(reversed(local) if prefers_small else local)]
-        chosen = min(found, key=lambda model: self._find_lacks(provider, model), default=default)
+
+        def find_lacks(model: str) -> tuple[bool, bool]:
+            """Return whether the provider has told that it calls no tools, and that it has no room for a session."""
+            if (provider, model) not in self._described:
+                return False, False
+            known = self._found[provider, model]
+            return not known.tools, known.effective_max_input < MIN_SESSION_TOKENS
+
+        chosen = min(found, key=find_lacks, default=default)
         return default if chosen in listed else chosen
 
     def _list_local_models(self, provider: str) -> Sequence[str]:
         listed = self._listings.get(provider) or ()
         return [model for model in listed if not model.endswith(_CLOUD_SUFFIXES)] or listed
-
-    def _find_lacks(self, provider: str, model: str) -> tuple[bool, bool]:
-        """Return whether the provider has told that a model calls no tools, and that it has no room for a session."""
-        if (provider, model) not in self._described:
-            return False, False
-        found = self._found[provider, model]
-        return not found.tools, found.effective_max_input < MIN_SESSION_TOKENS
 
     def cached_capabilities(self, provider: str, model: str, models_table: str = "") -> ModelCapabilities:
         """Return the capabilities of a model without a query.
@@ -760,14 +756,8 @@ class OllamaModelSource:
         if self._window is None or self._is_cloud_model(model):
             return capabilities
         vision = capabilities.accepts_images or not capabilities.known
-        return structs.replace(
-            capabilities,
-            context_window=self._window,
-            max_output=self._window,
-            accepts_images=vision,
-            known=True,
-            features_known=True,
-        )
+        limits = dict.fromkeys(("context_window", "max_output"), self._window)
+        return structs.replace(capabilities, **limits, accepts_images=vision, known=True, features_known=True)
 
     def _is_cloud_model(self, model: str) -> bool:
         if urlsplit(self._base_url).hostname == _CLOUD_HOST:

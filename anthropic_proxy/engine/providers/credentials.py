@@ -85,11 +85,11 @@ class Credentials:
         self._unchanged_at: dict[str, float] = {}
         """Provider name → clock time of the last read, if it found no other key."""
         self._reads: dict[str, asyncio.Task[None]] = {}
-        self.on_new_key: Callable[[str], None] | None = None
+        self.on_new_key: Callable[[str], None] = lambda key: None
         """Callback with each key that was read again, before it is used. The log masks it."""
-        self.on_problem: Callable[[str], None] | None = None
+        self.on_problem: Callable[[str], None] = lambda problem: None
         """Callback with the reason why a key could not be read again."""
-        self.on_cooldown: Callable[[str, float], None] | None = None
+        self.on_cooldown: Callable[[str, float], None] = lambda key, seconds: None
         """Callback for each cooldown after a failed call, with unredacted key and seconds. Informs other workers."""
 
     def copy_state_from(self, previous: "Credentials") -> None:
@@ -165,22 +165,19 @@ class Credentials:
 
         Return True if a retry can use another one. The only key of a provider has no cooldown.
         """
+        if credential is None:
+            return False
         if self.uses_tokens(provider):
             source = self._tokens[provider.key_source]
-            return (
-                credential is not None
-                and error.status in source.rejection_statuses
-                and source.invalidate_token(credential)
-            )
+            return error.status in source.rejection_statuses and source.invalidate_token(credential)
         keys = self._keys.get(provider.name, ())
-        if credential is None or len(keys) < 2 or error.status not in (401, 402, 403, 429):
+        if len(keys) < 2 or error.status not in (401, 402, 403, 429):
             return False
         secret = credential.value.removeprefix(self._find_header(provider)[1])
         limited = error.status == 429
         seconds = (error.retry_after or RATE_LIMIT_COOLDOWN_SECONDS) if limited else REJECTED_KEY_COOLDOWN_SECONDS
         self.start_cooldown(secret, seconds)
-        if self.on_cooldown is not None:
-            self.on_cooldown(secret, seconds)
+        self.on_cooldown(secret, seconds)
         return any(self._is_available(key) for key in keys)
 
     async def replace_rejected_key(
@@ -226,22 +223,17 @@ class Credentials:
             async with asyncio.timeout(_READ_TIMEOUT_SECONDS):
                 key = await run_in_own_thread("key", self._read_key, source)
         except ConfigurationError as error:
-            self._report(f"{name}: the key is unchanged, because it could not be read again: {error}")
+            self.on_problem(f"{name}: the key is unchanged, because it could not be read again: {error}")
             return
         except TimeoutError:
-            self._report(f"{name}: the key is unchanged, because {source.origin} did not end.")
+            self.on_problem(f"{name}: the key is unchanged, because {source.origin} did not end.")
             return
         if key.reveal() == self._keys[name][0].reveal():
             return
-        if self.on_new_key is not None:
-            self.on_new_key(key.reveal())
+        self.on_new_key(key.reveal())
         self._keys[name] = (key,)
         self._headers.pop(name, None)
         del self._unchanged_at[name]
-
-    def _report(self, problem: str) -> None:
-        if self.on_problem is not None:
-            self.on_problem(problem)
 
     def start_cooldown(self, key: str, seconds: float) -> None:
         """Skip an API key for `seconds`. If all keys of a provider are skipped, they are used nevertheless."""

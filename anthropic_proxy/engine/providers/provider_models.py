@@ -39,15 +39,8 @@ _PATHS: Mapping[str, str] = {
 """Wire name → path and query of the model list. Vertex AI has the wire `gemini`, but no such list."""
 _HEADERS = {"messages": {"anthropic-version": "2023-06-01"}}
 _WINDOW_FIELDS = (
-    *(
-        "loaded_context_length",
-        "max_model_len",
-        "context_window",
-        "context_length",
-        "inputTokenLimit",
-        "max_input_tokens",
-    ),
-    *("n_ctx", "max_context_length", "context_size"),
+    *("loaded_context_length", "max_model_len", "context_window", "context_length", "inputTokenLimit"),
+    *("max_input_tokens", "n_ctx", "max_context_length", "context_size"),
 )
 """Names of the field with the context window in model lists: vLLM; Groq; Moonshot and OpenRouter; Gemini; Anthropic;
 llama.cpp; Mistral; Novita."""
@@ -245,12 +238,8 @@ async def _query_loaded_windows(
 
     async def query(path: str) -> dict[str, int]:
         try:
-            async with asyncio.timeout(_LOADED_TIMEOUT_SECONDS):
-                response = await send(root, structs.replace(request, path=path), credential)
-                try:
-                    body = await read_body(response, _MAX_BYTES)
-                finally:
-                    await response.close()
+            at_path = structs.replace(request, path=path)
+            body = (await _fetch(send, root, at_path, credential, _LOADED_TIMEOUT_SECONDS)).body
             if path == "/props":
                 entries: Iterable[Mapping[str, Any]] = [{"id": "", **decode_json(body)["default_generation_settings"]}]
             else:

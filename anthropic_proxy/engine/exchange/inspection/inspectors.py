@@ -7,6 +7,7 @@ placeholder, or the placeholder of a text.
 
 import asyncio
 import hmac
+import re
 import secrets
 import time
 from collections.abc import Sequence
@@ -26,7 +27,6 @@ from anthropic_proxy.engine.hooks import (
     Redaction,
     Refusal,
     StoreUnavailable,
-    ValueStore,
 )
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import PolicyBlocked, ProxyBusy, ProxyError
@@ -72,7 +72,7 @@ class InspectorCalls:
         self._model = model
         self._scopes = [(inspector, inspector.scope) for inspector in engine.inspectors]
         self._key = b""
-        """Key of the placeholders. b"": not needed so far."""
+        """Key of the placeholders, which all processes of the store share. b"": not needed so far."""
         self._values: dict[str, str] = {}
         """Placeholder → the text that it stands for."""
         self._records: dict[tuple[str, InspectedPart], InspectionRecord] = {}
@@ -127,8 +127,15 @@ class InspectorCalls:
         """Return a text with values in place of the placeholders of this request. `in_json`: it is a part of JSON."""
         if _BEGINNING not in text:
             return text
-        spell = _spell_in_json if in_json else str
-        return _PLACEHOLDER.sub(lambda match: spell(self._restore_one(match[0])), text)
+
+        def restore_one(match: re.Match[str]) -> str:
+            value = self._values.get(match[0])
+            if value is None:
+                return match[0]
+            self.restored[value] = match[0]
+            return msgspec.json.encode(value).decode()[1:-1] if in_json else value
+
+        return _PLACEHOLDER.sub(restore_one, text)
 
     def find_open_placeholder(self, text: str) -> int:
         """Return the place from which on the end of an incomplete text may be a part of a placeholder."""
@@ -140,13 +147,6 @@ class InspectorCalls:
                 return place
             place = text.find("R", place + 1)
         return len(text)
-
-    def _restore_one(self, placeholder: str) -> str:
-        value = self._values.get(placeholder)
-        if value is None:
-            return placeholder
-        self.restored[value] = placeholder
-        return value
 
     async def _redact_all(self, inspector: Inspector, part: InspectedPart, texts: Sequence[PlacedText]) -> None:
         if texts:
@@ -234,7 +234,16 @@ class InspectorCalls:
         text = _PLACEHOLDER.sub(lambda match: self._values.get(match[0], match[0]), text)
         client = self._receipt.client
         owner = client.key_id or client.name
-        self._key = self._key or await _read_key(self._engine.store)
+        if not self._key:
+            store = self._engine.store
+            try:
+                found = await store.get(_KEY)
+                if found is None:
+                    await store.put(_KEY, secrets.token_hex(32), _KEY_LIFETIME_SECONDS)
+                    found = await store.get(_KEY)  # another process may have written one meanwhile
+                self._key = bytes.fromhex(found or "") or secrets.token_bytes(32)
+            except StoreUnavailable:
+                self._key = secrets.token_bytes(32)  # the placeholders of this request differ from those of others
         digest = hmac.new(self._key, f"{owner}\0{text}".encode(errors="surrogatepass"), "sha256").hexdigest()[:16]
         word = _NOT_LETTERS.sub("_", kind.upper()).strip("_")[:MAX_KIND_CHARACTERS] or "TEXT"
         placeholder = f"{_BEGINNING}{word}_{digest}"
@@ -248,22 +257,6 @@ class InspectorCalls:
             if kind not in record.kinds and len(record.kinds) >= MAX_KINDS:
                 kind = "other"
             record.kinds[kind] = record.kinds.get(kind, 0) + 1
-
-
-def _spell_in_json(text: str) -> str:
-    return msgspec.json.encode(text).decode()[1:-1]
-
-
-async def _read_key(store: ValueStore) -> bytes:
-    """Return the key of the placeholders, which all processes of the store share."""
-    try:
-        found = await store.get(_KEY)
-        if found is None:
-            await store.put(_KEY, secrets.token_hex(32), _KEY_LIFETIME_SECONDS)
-            found = await store.get(_KEY)  # another process may have written one meanwhile
-        return bytes.fromhex(found or "") or secrets.token_bytes(32)
-    except StoreUnavailable:
-        return secrets.token_bytes(32)  # the placeholders of this request differ from those of others
 
 
 class _InspectionFailure(Exception):  # becomes a `ProxyError`, or nothing

@@ -15,7 +15,7 @@ from msgspec import UNSET, Struct
 
 from anthropic_proxy.engine.exchange.client_side import encode_events
 from anthropic_proxy.engine.exchange.inspection.inspectors import InspectorCalls, ReplyRefused
-from anthropic_proxy.engine.exchange.inspection.reply import BlockKind, HeldText, inspect_texts
+from anthropic_proxy.engine.exchange.inspection.reply import HeldText, inspect_texts
 from anthropic_proxy.engine.exchange.inspection.texts import (
     FRAGMENTS,
     find_texts_of_event,
@@ -31,12 +31,10 @@ from anthropic_proxy.engine.messages.writer import KEEP_ALIVE_SIGNATURE, require
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit
 from anthropic_proxy.engine.wires.framing import EVENT_BORDER, EVENT_DATA
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import InvalidRequest, UpstreamProtocolError
 
 _CALLS = ("tool_use", "server_tool_use", "mcp_tool_use")
-_KINDS: Mapping[str, BlockKind] = {"thinking": "thinking"}
-_BEGINNINGS = ("message_start", "ping")
-_EMPTY_AT_FIRST = ("text", "thinking")
 _TEXT_FIELDS = ("text", "thinking", "content")
 _FIELDS_OF_DELTAS = {"text_delta": "text", "thinking_delta": "thinking", "compaction_delta": "content"}
 """Type of a delta → its field with a fragment. One of another type may have any of them."""
@@ -73,7 +71,6 @@ def _find(part: Any, name: str) -> str:
 
 
 _decode_event = msgspec.json.Decoder(_Event).decode
-_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class _OpenText(Struct):
@@ -129,8 +126,11 @@ class InspectedRelay:
             if shown:
                 self._shown_at = now
                 return shown
-        rest, self._texts = self._texts, {}  # of blocks without an end
-        return None if self._inspection.readers else b"".join(map(_flush_text, rest.values())) or None
+        rest = [(text.latest, text.held.flush()) for text in self._texts.values()]  # of blocks without an end
+        self._texts = {}
+        if self._inspection.readers:  # what no inspector has read is not shown
+            return None
+        return b"".join(_set_text(latest, text) for latest, text in rest if text) or None
 
     async def _read_events(self, data: bytes) -> bytes:
         shown: list[bytes] = []
@@ -175,7 +175,16 @@ class InspectedRelay:
         if not event.is_fragment:
             frame = await self._inspect_event(frame)
         if event.type == "content_block_start":
-            self._start(event.content_block, index, frame, shown)
+            kind = _find(event.content_block, "type")
+            if kind in _CALLS:
+                self._calls[index] = _OpenCall(_find(event.content_block, "name"), frame)
+                return
+            self._open.add(index)
+            self._texts[index] = _OpenText(
+                HeldText(self._inspection, "thinking" if kind == "thinking" else "assistant")
+            )
+            self._has_content |= kind not in ("text", "thinking")  # these are empty at first
+            shown.append(frame)
         elif event.type == "content_block_delta" and index in self._calls:
             self._calls[index].add(frame, _find(event.delta, "partial_json"))
         elif event.type == "content_block_delta":
@@ -185,12 +194,15 @@ class InspectedRelay:
         else:
             if event.type == "content_block_stop":
                 if (call := self._calls.pop(index, None)) is not None:
-                    shown += await self._finish_call(call)
+                    arguments = "".join(call.arguments)
+                    edited = (await inspect_texts(self._inspection, read_arguments(arguments, call.name))).decode()
+                    frames = call.frames if edited == arguments else [_set_text(call.frames[-1], edited)]
+                    shown += (call.start, *frames)
                 elif (text := self._texts.get(index)) is not None:
                     await self._flush(text, shown)
                     del self._texts[index]
                 self._open.discard(index)
-            self._has_content |= event.type not in _BEGINNINGS
+            self._has_content |= event.type not in ("message_start", "ping")
             shown.append(frame)
 
     async def _inspect_event(self, frame: bytes) -> bytes:
@@ -208,16 +220,6 @@ class InspectedRelay:
                 raise UpstreamProtocolError("an event of the reply is not valid JSON", code="invalid-reply") from None
             return frame
         return frame[:start] + await inspect_texts(self._inspection, texts) + frame[end:]
-
-    def _start(self, block: Any, index: int, frame: bytes, shown: list[bytes]) -> None:
-        kind = _find(block, "type")
-        if kind in _CALLS:
-            self._calls[index] = _OpenCall(_find(block, "name"), frame)
-            return
-        self._open.add(index)
-        self._texts[index] = _OpenText(HeldText(self._inspection, _KINDS.get(kind, "assistant")))
-        self._has_content |= kind not in _EMPTY_AT_FIRST
-        shown.append(frame)
 
     async def _add_text(self, delta: Any, text: _OpenText, frame: bytes, shown: list[bytes]) -> None:
         field = _FIELDS_OF_DELTAS.get(_find(delta, "type"))
@@ -237,50 +239,34 @@ class InspectedRelay:
         if rest := await text.held.finish():
             shown.append(_set_text(text.latest, rest))
 
-    async def _finish_call(self, call: _OpenCall) -> list[bytes]:
-        arguments = "".join(call.arguments)
-        edited = (await inspect_texts(self._inspection, read_arguments(arguments, call.name))).decode()
-        if edited == arguments:
-            return [call.start, *call.frames]
-        return [call.start, _set_text(call.frames[-1], edited)]
-
 
 def _read_event(data: bytes) -> _Event:
     for readable in (data, replace_lone_surrogates(data)[0]):
         try:
             event = _decode_event(readable)
-        except _ERRORS:
+        except DECODE_ERRORS:
             continue
         if isinstance(event.type, str):
             return event
     return _Event()  # no event of a block
 
 
-def _flush_text(text: _OpenText) -> bytes:
-    rest = text.held.flush()
-    return _set_text(text.latest, rest) if rest else b""
-
-
-def _find_data(frame: bytes) -> tuple[int, int]:
-    found = EVENT_DATA.search(frame)
-    assert found is not None, "the event was decoded"
-    return found.span(1)
-
-
 def _set_text(frame: bytes, text: str) -> bytes:
     """Return an event with another text, thinking or arguments."""
-    start, end = _find_data(frame)
-    return frame[:start] + json_spans.edit(frame[start:end], partial(_find_text_edits, new=text)) + frame[end:]
 
+    def find_edits(data: bytes) -> list[Edit]:
+        return [
+            Edit(member.value, member.end, msgspec.json.encode(text))
+            for delta in json_spans.find_members(data)
+            if delta.key == "delta"
+            for member in json_spans.find_members(data, delta.value, delta.end)
+            if member.key in (*_TEXT_FIELDS, "partial_json")
+        ]
 
-def _find_text_edits(data: bytes, new: str) -> list[Edit]:
-    return [
-        Edit(member.value, member.end, msgspec.json.encode(new))
-        for delta in json_spans.find_members(data)
-        if delta.key == "delta"
-        for member in json_spans.find_members(data, delta.value, delta.end)
-        if member.key in (*_TEXT_FIELDS, "partial_json")
-    ]
+    found = EVENT_DATA.search(frame)
+    assert found is not None, "the event was decoded"
+    start, end = found.span(1)
+    return frame[:start] + json_spans.edit(frame[start:end], find_edits) + frame[end:]
 
 
 def _find_refusal_edits(message: bytes, details: Mapping[str, str | None]) -> list[Edit]:

@@ -178,7 +178,10 @@ class InspectedStream(DeltaStream):
                 await self._close(shown)
             if isinstance(delta, Stop):
                 await self._send_calls(shown, all_calls=True)
-                delta = await self._inspect_stop(delta)
+                if delta.sequence is not None or delta.details is not None:  # a placeholder, or an explanation
+                    texts = msgspec.json.encode([delta.sequence, delta.details])
+                    sequence, details = msgspec.json.decode(await self._inspect_block(texts))
+                    delta = replace(delta, sequence=sequence, details=details)
             elif isinstance(delta, Block | Citation):
                 delta = type(delta)(Raw(await self._inspect_block(bytes(delta.raw))))
             shown.append(delta)
@@ -213,14 +216,6 @@ class InspectedStream(DeltaStream):
             shown += held.arguments if edited == arguments else [ToolArgs(call.key, edited)]
             if held.is_complete:
                 shown.append(ToolEnd(call.key))
-
-    async def _inspect_stop(self, stop: Stop) -> Stop:
-        """A stop sequence may be a placeholder, and a refusal has an explanation."""
-        if stop.sequence is None and stop.details is None:
-            return stop
-        texts = msgspec.json.encode([stop.sequence, stop.details])
-        sequence, details = msgspec.json.decode(await self._inspect_block(texts))
-        return replace(stop, sequence=sequence, details=details)
 
     async def _inspect_block(self, block: bytes) -> bytes:
         try:

@@ -146,7 +146,10 @@ def find_texts_of_request(
                 yield from find_texts_of_message(body, message.value, message.end)
         elif member.key == "tools" and describes_tools and body[member.value] == _LIST:
             for tool in json_spans.find_elements(body, member.value, member.end):
-                yield from _find_descriptions(body, tool)
+                name = _read_header(body[tool.value : tool.end]).name
+                for level, string in _walk(body, tool):
+                    if string is not None and level.key == "description" and not string.is_key:
+                        yield string.place("tool_description", name)
         elif member.key not in _OF_REQUEST:
             yield from _find_texts_of_content(body, member, "system")
 
@@ -225,13 +228,6 @@ def find_texts_of_block(body: bytes, block: JsonSpan, kind: PassageKind = "assis
 
 def find_texts_of_whole_block(block: bytes) -> Iterator[PlacedText]:
     return find_texts_of_block(block, JsonSpan(0, 0, len(block)))
-
-
-def _find_descriptions(body: bytes, tool: JsonSpan) -> Iterator[PlacedText]:
-    name = _read_header(body[tool.value : tool.end]).name
-    for level, string in _walk(body, tool):
-        if string is not None and level.key == "description" and not string.is_key:
-            yield string.place("tool_description", name)
 
 
 def _find_arguments(body: bytes, arguments: JsonSpan, name: str) -> Iterator[PlacedText]:
@@ -325,7 +321,8 @@ def _find_held(level: _Level, kind: PassageKind) -> Iterator[PlacedText]:
             if not data:
                 yield string.place(kind)
             elif not _is_media(media_type.lower()):
-                yield string.place_inside(kind, _decode_text(data), partial(_encode_data_url, media_type))
+                wrap = partial(_encode_base64, beginning=f"data:{media_type};base64,")
+                yield string.place_inside(kind, _decode_text(data), wrap)
         elif key == "data" and kind_of_object == "base64" and not is_media:
             yield string.place_inside(kind, _decode_text(string.text), _encode_base64)
         elif key not in excluded:
@@ -348,12 +345,8 @@ def _decode_text(data: str) -> str:
         return data
 
 
-def _encode_base64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
-
-
-def _encode_data_url(media_type: str, text: str) -> str:
-    return f"data:{media_type};base64,{_encode_base64(text)}"
+def _encode_base64(text: str, beginning: str = "") -> str:
+    return beginning + base64.b64encode(text.encode()).decode()
 
 
 def _read_header(text: bytes) -> _Header:

@@ -153,7 +153,13 @@ def build_check_body(
 
     `before`: calls of the same reply before this one. Raises `CallTooLargeError`.
     """
-    facts, sentences = _list_facts(context), _collect_sentences(context, auto_mode)
+    if context is CONTEXT_TOO_LONG:
+        raise CallTooLargeError(_CONTEXT_IS_TOO_LONG)
+    facts = {name: _cut(context[name], name) for name in _CONTEXT_FIELDS if context.get(name) is not None}
+    given = context.get("auto_mode")
+    user = {name: given[name] for name in _SENTENCES if given.get(name)} if isinstance(given, dict) else {}
+    company = {name: listed for name in ("deny", "allow", "environment") if (listed := list(getattr(auto_mode, name)))}
+    sentences = {"user": user, "company": company}
     if _count_characters(facts) + _count_characters(sentences) > _MAX_CONTEXT:
         raise CallTooLargeError(_CONTEXT_IS_TOO_LONG)
     earlier = [*transcript.earlier_calls, *(shorten_call(one.name, one.arguments) for one in before)]
@@ -199,13 +205,6 @@ def _count_characters(value: object) -> int:
     return len(json.dumps(value, ensure_ascii=False))
 
 
-def _list_facts(context: Mapping[str, Any]) -> dict[str, Any]:
-    """Raises `CallTooLargeError`."""
-    if context is CONTEXT_TOO_LONG:
-        raise CallTooLargeError(_CONTEXT_IS_TOO_LONG)
-    return {name: _cut(context[name], name) for name in _CONTEXT_FIELDS if context.get(name) is not None}
-
-
 def _cut(fact: Any, name: str = "") -> Any:
     """`name`: field of the fact. Without all that forbids a call, none may be checked."""
     if isinstance(fact, dict):
@@ -228,13 +227,6 @@ def _separate_repository_rules(facts: dict[str, Any]) -> dict[str, Any]:
     if not of_repository:
         return facts
     return {**facts, "rules": {**rules, "allow": others}, "repository_rules": of_repository}
-
-
-def _collect_sentences(context: Mapping[str, Any], auto_mode: AutoMode) -> dict[str, Any]:
-    given = context.get("auto_mode")
-    user = {name: given[name] for name in _SENTENCES if given.get(name)} if isinstance(given, dict) else {}
-    company = {name: list(getattr(auto_mode, name)) for name in ("deny", "allow", "environment")}
-    return {"user": user, "company": {name: listed for name, listed in company.items() if listed}}
 
 
 def _describe_earlier_calls(calls: Sequence[EarlierCall], checked: str) -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ from msgspec import Raw, Struct
 from anthropic_proxy.engine.exchange.safeguards.check import MAX_CALLS, ReplyCheck
 from anthropic_proxy.engine.exchange.safeguards.prompt import OpenCall, ToolCallToCheck
 from anthropic_proxy.engine.wires.framing import EVENT_BORDER, EVENT_DATA
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 
 _FIELD = "safeguard_results"
 _NO_ANSWER = (b"", b"null", b"[]")
@@ -43,7 +44,6 @@ class _Event(Struct):
 
 
 _decode_event = msgspec.json.Decoder(_Event).decode
-_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class RelayedCheck:
@@ -89,10 +89,12 @@ class RelayedCheck:
         try:
             message = msgspec.json.decode(data, type=dict[str, Raw])
             blocks = msgspec.json.decode(message.get("content", Raw(b"[]")), type=list[_Block])
-        except _ERRORS:
+        except DECODE_ERRORS:
             return data
         for block in blocks:
-            self._add(block, bytes(block.input).decode(errors="replace"))
+            if block.type == "tool_use":
+                arguments = bytes(block.input).decode(errors="replace")
+                self._calls.append(ToolCallToCheck(block.id, block.name, arguments))
         if (results := bytes(message.get(_FIELD, b""))) not in _NO_ANSWER:
             self._take_answer(results)
             return data
@@ -121,7 +123,7 @@ class RelayedCheck:
             return False
         try:
             event = _decode_event(data)
-        except _ERRORS:
+        except DECODE_ERRORS:
             self._open.clear()  # the client may read what was not read here, so these calls are not checked
             return False
         if event.type == "content_block_start" and event.content_block is not None:
@@ -155,10 +157,6 @@ class RelayedCheck:
         if self._answers and self._calls:
             self.answered = False
         self._start_checks()
-
-    def _add(self, block: _Block, arguments: str) -> None:
-        if block.type == "tool_use":
-            self._calls.append(ToolCallToCheck(block.id, block.name, arguments))
 
     def _start_checks(self) -> None:
         for call in self._calls:

@@ -32,6 +32,7 @@ _READING_TOOLS: Mapping[str, Mapping[str, str]] = {
     },
 }
 """Tool → its fields, and what each contains. A call with another field is asked."""
+_REQUIRED = {"Read": "file_path", "NotebookRead": "notebook_path"}
 _COMMANDS: Mapping[str, Sequence[str]] = {
     "pwd": (),
     "whoami": (),
@@ -107,31 +108,24 @@ def _split(path: object) -> list[str] | None:
 
 def find_harmless_rule(tool: str, arguments: object, context: Mapping[str, Any]) -> str:
     """Return the row of the table for a call, such as `reads inside the directories: Read`. "": the call is asked."""
-    if not isinstance(arguments, dict) or context.get("restricted") or _has_denying_sentences(context):
+    sentences = context.get("auto_mode")
+    # what the user forbids in own words may be about reading too
+    denies = isinstance(sentences, dict) and (sentences.get("soft_deny") or sentences.get("hard_deny"))
+    if not isinstance(arguments, dict) or context.get("restricted") or denies:
         return ""
     if tool in _FREE_TOOLS:
         return f"changes nothing: {tool}"
     places = TrustedPlaces(context)
     if (fields := _READING_TOOLS.get(tool)) is not None:
-        is_inside = arguments.keys() <= fields.keys() and places.contains_current()
+        is_complete = tool == "LS" or _REQUIRED.get(tool, "pattern") in arguments
+        is_inside = is_complete and arguments.keys() <= fields.keys() and places.contains_current()
         is_inside = is_inside and all(_is_plain(fields[name], value, places) for name, value in arguments.items())
-        return f"reads inside the directories: {tool}" if is_inside and _has_target(tool, arguments) else ""
+        return f"reads inside the directories: {tool}" if is_inside else ""
     if tool == "Bash" and not context.get("classify_all_shell") and arguments.keys() <= _COMMAND_FIELDS:
         command = arguments.get("command")
         if isinstance(command, str) and places.contains_current() and (name := _find_command(command, places)):
             return f"only reads: {name}"
     return ""
-
-
-def _has_denying_sentences(context: Mapping[str, Any]) -> bool:
-    """Return True if the user forbids something in own words. They may be about reading too."""
-    sentences = context.get("auto_mode")
-    return isinstance(sentences, dict) and bool(sentences.get("soft_deny") or sentences.get("hard_deny"))
-
-
-def _has_target(tool: str, arguments: Mapping[str, Any]) -> bool:
-    required = {"Read": "file_path", "NotebookRead": "notebook_path", "Glob": "pattern", "Grep": "pattern"}.get(tool)
-    return required is None or required in arguments
 
 
 def _is_plain(kind: str, value: object, places: TrustedPlaces) -> bool:

@@ -158,16 +158,13 @@ def _list_user_texts(turn: Sequence[_Block], plain_calls: Collection[str]) -> It
             continue
         elif _COMMAND.match(text):
             is_command = True
-            parts = (_find_between(text, tag) for tag in ("command-name", "command-args"))
-            yield " ".join(part for part in parts if part)
+            tags = ("command-name", "command-args")
+            parts = (text.partition(f"<{tag}>")[2].rpartition(f"</{tag}>")[0].strip() for tag in tags)
+            yield " ".join(filter(None, parts))
         elif text.startswith(_SUMMARY):
             yield "(a summary of the earlier conversation by the agent is left out)"
         else:
             yield from _find_own(text)
-
-
-def _find_between(text: str, tag: str) -> str:
-    return text.partition(f"<{tag}>")[2].rpartition(f"</{tag}>")[0].strip()
 
 
 def _find_own(text: str) -> Iterator[str]:

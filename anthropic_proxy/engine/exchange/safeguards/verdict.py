@@ -72,10 +72,6 @@ QUESTIONS = (
 """The same for a model that answers questions without writing text. Its reply is one object `answers`."""
 
 
-class _RepeatedKeyError(ValueError):
-    pass
-
-
 class _Answer(Struct, frozen=True):
     choice: str
     probabilities: dict[str, float]
@@ -89,7 +85,7 @@ class _Block(Struct):
 def _read_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise _RepeatedKeyError
+        raise ValueError("a key occurs twice")
     return found
 
 

@@ -222,9 +222,7 @@ class ModelStep:
     def _encode_call(self, incomplete: _IncompleteCall) -> tuple[ProxyToolCall, Block]:
         identifier = self._new_id(SERVER_TOOL_ID_PREFIX)
         arguments = build_arguments_object("".join(incomplete.arguments))
-        if is_json_text_too_deep(
-            bytes(arguments)
-        ):  # no proxy tool accepts this, and history validation would reject it
+        if is_json_text_too_deep(bytes(arguments)):  # no proxy tool accepts this, and no history
             arguments = Raw(b"{}")
         block = encode_server_tool_call(identifier, incomplete.proxy_tool.name, arguments)
         return ProxyToolCall(identifier, incomplete.proxy_tool, arguments), block
@@ -297,7 +295,8 @@ class ToolLoop(DeltaStream):
                     if self._repeats_reply:
                         raise
                     self._attempts.log_rejected_call(error)
-                    return self._pause()
+                    # the client may resume the reply by another request, which is rejected with the reason
+                    return self._end_split_reply() if self._token else self._finish(Stop("pause_turn"))
                 self._stream = RepeatableStream(self._attempts, attempt)
                 self._call_pending = False
                 if self._token:
@@ -390,12 +389,6 @@ class ToolLoop(DeltaStream):
         self._token, self._call_pending = "", True
         return [*forwarded, *results]
 
-    def _pause(self) -> list[Delta]:
-        """End the reply before a call that a policy rejects, such as after the end of a budget. The client may resume
-        it by another request, which is rejected with the reason.
-        """
-        return self._end_split_reply() if self._token else self._finish(Stop("pause_turn"))
-
     def _end_split_reply(self) -> list[Delta]:
         reply_end = self._stream.attempt.decoded().reply_end
         return [*(reply_end.flush() if reply_end is not None else ()), *self._finish(Stop("max_tokens"))]
@@ -412,15 +405,11 @@ class ToolLoop(DeltaStream):
         """
         content, tokens = self._step.sent_blocks_and_tokens()
         usage = self._step.usage
-        usage = replace(
-            usage,
-            input_tokens=self._attempts.estimate_tokens(self._request)
-            if usage.input_tokens is None
-            else usage.input_tokens,
-            output_tokens=tokens if usage.output_tokens is None else usage.output_tokens,
-        )
+        read = self._attempts.estimate_tokens(self._request) if usage.input_tokens is None else usage.input_tokens
+        written = tokens if usage.output_tokens is None else usage.output_tokens
+        usage = replace(usage, input_tokens=read, output_tokens=written)
         if self._stream.attempt.decoded().call.request.reply_limit is not None:
-            self._reserved_tokens += max((usage.output_tokens or 0) - tokens, 0)
+            self._reserved_tokens += max(written - tokens, 0)
         self._end_call(mark_input_repeated(usage) if repeats_input else usage)
         blocks = [*content, *(result.raw for result in results if isinstance(result, Block))]
         request = without_forced_tool(append_assistant_blocks(self._request, blocks))
@@ -484,9 +473,8 @@ async def run_pending_calls(
     if not tools:
         return request, []
     request = without_forced_tool(request)
-    calls = [
-        ProxyToolCall(call.id, tools[call.name], call.input) for call in find_pending_calls(request.messages, tools)
-    ]
+    pending = find_pending_calls(request.messages, tools)
+    calls = [ProxyToolCall(call.id, tools[call.name], call.input) for call in pending]
     deferred = [tool for tool in request.tools if tool.defer_loading]
     results = await runner.run_calls(calls, request.messages, deferred, accepts_pdf=limits.accepts_pdf)
     if results:

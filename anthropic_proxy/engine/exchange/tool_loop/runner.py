@@ -121,13 +121,10 @@ def _plain_escapes(found: re.Match[str]) -> str:
         decoded = encoded.decode()
     except UnicodeDecodeError:
         return found[0].upper()
-    return "".join(one if _means_itself(one) else quote(one, safe="") for one in decoded)
-
-
-def _means_itself(character: str) -> bool:
-    if character.isascii():
-        return character.isalnum() or character in _SAME_WITHOUT
-    return character.isprintable()
+    return "".join(
+        one if one in _SAME_WITHOUT or (one.isalnum() if one.isascii() else one.isprintable()) else quote(one, safe="")
+        for one in decoded
+    )
 
 
 def _occurs_in(text: str, lowered: str, host: str, path: str) -> bool:
@@ -290,18 +287,13 @@ class ProxyToolRunner:
             encode_server_tool_result(call.proxy_tool.kind, call.id, contents[index])
             for index, call in enumerate(calls)
         ]
-        if self.inspect is None:
-            return [*results]
-        return [await self._inspect(self.inspect, *pair) for pair in zip(calls, results, strict=True)]
-
-    async def _inspect(
-        self, inspect: Callable[[Raw], Awaitable[Raw | None]], call: ProxyToolCall, result: ResultBlock
-    ) -> ResultBlock:
-        kind = call.proxy_tool.kind
-        found = await inspect(result.raw)
-        if found is None:
-            return encode_server_tool_result(kind, call.id, error_content(kind, "unavailable"))
-        return ResultBlock(found)
+        if self.inspect is not None:
+            for index, call in enumerate(calls):
+                kind = call.proxy_tool.kind
+                found = await self.inspect(results[index].raw)
+                unavailable = encode_server_tool_result(kind, call.id, error_content(kind, "unavailable"))
+                results[index] = unavailable if found is None else ResultBlock(found)
+        return [*results]
 
     def _reject(self, call: ProxyToolCall) -> Content | None:
         """Return the error content for a call that exceeds a limit. None: the call may run."""
@@ -402,13 +394,22 @@ async def _find_tools(calls: Sequence[ProxyToolCall], deferred: Sequence[Tool]) 
     except OSError as error:  # no process could be started
         found = [error] * len(patterns)
     by_pattern = iter(found)
-    contents = []
+    contents = list[Content]()
     for query in queries_by_call:
         if query is None:
             contents.append(error_content("tool_search", "invalid_tool_input", "query or pattern: a text is needed"))
+            continue
+        outcome = next(by_words if query.by_words else by_pattern)
+        if isinstance(outcome, list):
+            contents.append(tool_search_content(outcome[: query.max_results]))
+        elif isinstance(outcome, InvalidPattern):
+            contents.append(error_content("tool_search", "invalid_tool_input", str(outcome)))
+        elif isinstance(outcome, RegexTimeout):
+            text = "the pattern takes too long; use a simpler one"
+            contents.append(error_content("tool_search", "execution_time_exceeded", text))
         else:
-            outcome = next(by_words if query.by_words else by_pattern)
-            contents.append(_tools_content(outcome, query.max_results))
+            text = f"the search could not be run: {describe_os_error(outcome)}"
+            contents.append(error_content("tool_search", "unavailable", text))
     return contents
 
 
@@ -419,16 +420,6 @@ def _tool_query(call: ProxyToolCall) -> _ToolQuery | None:
     limit = arguments.get("limit")
     max_results = min(max(limit, 1), _MAX_TOOLS_FOUND) if isinstance(limit, int) else _DEFAULT_TOOLS_FOUND
     return _ToolQuery(text, by_words, max_results) if isinstance(text, str) and text else None
-
-
-def _tools_content(found: SearchOutcome | OSError, max_results: int) -> Content:
-    if isinstance(found, InvalidPattern):
-        return error_content("tool_search", "invalid_tool_input", str(found))
-    if isinstance(found, RegexTimeout):
-        return error_content("tool_search", "execution_time_exceeded", "the pattern takes too long; use a simpler one")
-    if isinstance(found, OSError):
-        return error_content("tool_search", "unavailable", f"the search could not be run: {describe_os_error(found)}")
-    return tool_search_content(found[:max_results])
 
 
 def _arguments(call: ProxyToolCall) -> dict[str, Any] | None:
