@@ -49,7 +49,7 @@ class CircuitBreakers:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._breakers: dict[str, _Breaker] = {}
-        self.on_change: Callable[[str, str, float], None] | None = None
+        self.on_change: Callable[[str, str, float], None] = lambda upstream, failure, seconds: None
         """Callback for each opened or closed circuit, with upstream, failure (`503 api_error`) and seconds.
 
         A closed circuit has the failure "" and 0 seconds.
@@ -83,7 +83,7 @@ class CircuitBreakers:
         if not self._breakers:
             return
         breaker = self._breakers.pop(upstream, None)
-        if breaker is not None and breaker.retry_at and self.on_change is not None:
+        if breaker is not None and breaker.retry_at:
             self.on_change(upstream, "", 0.0)
 
     def record_failure(self, upstream: str, error: UpstreamError) -> None:
@@ -99,8 +99,7 @@ class CircuitBreakers:
         if breaker.is_trial_running or breaker.failures >= FAILURES_TO_OPEN:
             seconds = max(breaker.open_seconds, min(error.retry_after or 0.0, MAX_OPEN_SECONDS))
             breaker.retry_at = self._clock() + seconds
-            if self.on_change is not None:
-                self.on_change(upstream, f"{error.status} {error.error_type}", seconds)
+            self.on_change(upstream, f"{error.status} {error.error_type}", seconds)
         breaker.is_trial_running = False
 
     def open_circuit_from_peer(self, upstream: str, error: UpstreamError, seconds: float) -> None:

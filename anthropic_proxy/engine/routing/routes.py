@@ -189,11 +189,7 @@ class RequestFacts:
         A route with a share of 10 % matches if the integer is below 10 % of `_DRAW_COUNT`. So a session stays in the
         share or outside of it, on all workers and instances. `factor` is the result of `draw_factor` for the route.
         """
-        return factor * self._session_hash % _DRAW_COUNT
-
-    @cached_property
-    def _session_hash(self) -> int:
-        return _hash(self.session or self._request_id)
+        return factor * _hash(self.session or self._request_id) % _DRAW_COUNT
 
 
 def draw_factor(name: str) -> int:
@@ -242,15 +238,19 @@ def compile_conditions(route: ConfiguredRoute) -> tuple[Condition, ...]:
     """Return the conditions of a route in the order of their checks: those with little work come first."""
     when = route.when
     found: list[Condition] = []
+
+    def add(
+        name: str, requirement: str, is_met: Callable[[RequestFacts], bool], describe: Callable[[RequestFacts], str]
+    ) -> None:
+        found.append(Condition(name, requirement, is_met, describe))
+
     if tiers := list_condition_texts(when.tier):
         allowed = frozenset(tiers)
-        found.append(
-            Condition(
-                "tier",
-                f"tier {join_with_or(tiers)}",
-                lambda facts: facts.tier in allowed,
-                lambda facts: f"the tier is {facts.tier}" if facts.tier else "the model has no tier",
-            )
+        add(
+            "tier",
+            f"tier {join_with_or(tiers)}",
+            lambda facts: facts.tier in allowed,
+            lambda facts: f"the tier is {facts.tier}" if facts.tier else "the model has no tier",
         )
     found += [
         _compile_name(name, texts)
@@ -259,13 +259,11 @@ def compile_conditions(route: ConfiguredRoute) -> tuple[Condition, ...]:
     ]
     if kinds := list_condition_texts(when.request):
         chosen = frozenset(kinds)
-        found.append(
-            Condition(
-                "request",
-                f"a request of the kind {join_with_or(kinds)}",
-                lambda facts: facts.purpose.kind in chosen,
-                lambda facts: f"the kind is {facts.purpose.kind or 'unknown'}",
-            )
+        add(
+            "request",
+            f"a request of the kind {join_with_or(kinds)}",
+            lambda facts: facts.purpose.kind in chosen,
+            lambda facts: f"the kind is {facts.purpose.kind or 'unknown'}",
         )
     for header, value in (when.header or {}).items():
         found.append(_compile_header(header.lower(), list_condition_texts(value)))
@@ -274,13 +272,11 @@ def compile_conditions(route: ConfiguredRoute) -> tuple[Condition, ...]:
     if (share := when.share) is not None:
         factor = draw_factor(route.name)
         limit = round(share / 100 * _DRAW_COUNT)
-        found.append(
-            Condition(
-                "share",
-                f"{share:g} % of the sessions",
-                lambda facts: facts.draw_integer(factor) < limit,
-                lambda facts: f"this session is at {facts.draw_percent(route.name):.1f} %",
-            )
+        add(
+            "share",
+            f"{share:g} % of the sessions",
+            lambda facts: facts.draw_integer(factor) < limit,
+            lambda facts: f"this session is at {facts.draw_percent(route.name):.1f} %",
         )
     for name, (positive, negative) in _FLAGS.items():
         if (wanted := getattr(when, name)) is not None:
@@ -290,13 +286,11 @@ def compile_conditions(route: ConfiguredRoute) -> tuple[Condition, ...]:
         limits = [f"above {above:,}" if above is not None else "", f"below {below:,}" if below is not None else ""]
         lower = -1 if above is None else above
         upper = math.inf if below is None else below
-        found.append(
-            Condition(
-                "input",
-                f"input {' and '.join(filter(None, limits))} tokens",
-                lambda facts: lower < facts.input_tokens < upper,
-                lambda facts: f"the input has about {facts.input_tokens:,} tokens",
-            )
+        add(
+            "input",
+            f"input {' and '.join(filter(None, limits))} tokens",
+            lambda facts: lower < facts.input_tokens < upper,
+            lambda facts: f"the input has about {facts.input_tokens:,} tokens",
         )
     return tuple(found)
 
@@ -418,11 +412,9 @@ _USABLE_SHARE = 0.95
 
 def find_long_input(route: ConfiguredRoute) -> int | None:
     """Return the number of input tokens above which the route gets every request of its tiers. None: it does not."""
-    if route.when.input_below is not None or any(
-        one.name not in ("tier", "input") for one in compile_conditions(route)
-    ):
-        return None
-    return route.when.input_above
+    names = {one.name for one in compile_conditions(route)}
+    is_limited = route.when.input_below is not None or names - {"tier", "input"}
+    return None if is_limited else route.when.input_above
 
 
 def can_exceed(tokens: int, window: int) -> bool:

@@ -12,11 +12,12 @@ import math
 import ssl
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import UTC
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -70,37 +71,76 @@ class AccessToken(Struct, frozen=True):
     """In seconds since the epoch."""
 
 
-class TokenLoader(Protocol):
-    """Source of the tokens of one cloud. It blocks, so threads call it: one at a time, besides abandoned ones."""
+_METADATA_HOST = "169.254.169.254"
 
-    @property
-    def origin(self) -> str:
-        """Source of the credentials, for error messages: `Application Default Credentials`."""
-        ...
 
-    @property
-    def library(self) -> str:
-        """Name of the library that requests tokens: `google-auth`."""
-        ...
+class TokenLoader(ABC):
+    """Source of the tokens of one cloud. It blocks, so threads call it: one at a time, besides abandoned ones.
 
-    @property
-    def rejection_statuses(self) -> Collection[int]:
-        """HTTP statuses of a provider that has rejected a token, such as 401."""
-        ...
+    It keeps what it has loaded until that is rejected.
+    """
 
+    origin: str
+    """Source of the credentials, for error messages: `Application Default Credentials`."""
+    library: str
+    """Name of the library that requests tokens: `google-auth`."""
+    rejection_statuses: Collection[int]
+    """HTTP statuses of a provider that has rejected a token, such as 401."""
+    _loaded: Any = None
+    """Credentials that renew themselves. None: to be read."""
+    _may_be_elsewhere: bool
+    """True if the library in the present call asks the metadata server of a cloud without a sign that it runs there."""
+    _server_failures: dict[str, str]
+    """Temporary failures of token servers, by address, of the present call: errors of the libraries do not have the
+    status."""
+
+    _unusable: str | None = None
+    """Failure of the server that answered last in the present call, if its status was a success or a redirect. Without
+    a token, the answer is something else, such as the log-in page of a network."""
+
+    @abstractmethod
     def request_token(self) -> AccessToken:
         """Raises `AuthenticationFailed`, `UpstreamUnreachable`, or `MissingExtra` without the library.
 
         The message of `AuthenticationFailed` follows the name of the provider, and an API key instead follows it.
         """
-        ...
+
+    @property
+    def _server_failure(self) -> str | None:
+        return next(reversed(self._server_failures.values()), None)
+
+    def _begin_calls(self, *, may_be_elsewhere: bool = False) -> None:
+        self._may_be_elsewhere, self._server_failures, self._unusable = may_be_elsewhere, {}, None
+
+    def _note_call(self, url: str, status: int | None, content_type: str = "") -> None:
+        """`status` None: the server has not answered yet."""
+        address = url.partition("?")[0]
+        host = urlsplit(url).hostname
+        # outside a cloud, nothing is there, or a network proxy answers
+        is_json = content_type.startswith("application/json")
+        is_elsewhere = host == _METADATA_HOST and self._may_be_elsewhere and not is_json
+        is_temporary = status is None or status == 429 or status >= 500
+        answer = "did not answer" if status is None else f"answered with status {status}"
+        if is_temporary and not is_elsewhere:
+            self._server_failures[address] = f"{host} {answer}"
+        else:  # libraries also ask for metadata, whose success says nothing about the token
+            self._server_failures.pop(address, None)
+        is_unusable = status is not None and 200 <= status < 400 and not is_elsewhere
+        redirects = status is not None and status >= 300
+        told = f"with status {status}, and redirects are not followed" if redirects else "without a token"
+        self._unusable = f"{host} answered {told}" if is_unusable else None
+
+    def _require_token(self, token: object) -> None:
+        if not isinstance(token, str) or not token.strip():
+            raise _build_unreachable("the answer of the token server has no token", self.origin)
 
     def discard_loaded(self) -> bool:
         """Read files and variables of the credentials again at the next request, because they were rejected.
 
         False: no earlier request has loaded them, so the next one finds the same.
         """
-        ...
+        loaded, self._loaded = self._loaded, None
+        return loaded is not None
 
 
 class TokenCache:
@@ -257,67 +297,10 @@ def _require_usable(credential: Credential, origin: str) -> None:
             raise _build_unreachable("a token or key has a character other than printable ASCII", origin)
 
 
-_METADATA_HOST = "169.254.169.254"
-
-
-class _Loader:
-    """What the three loaders have in common: they keep what they have loaded until it is rejected."""
-
-    origin: str
-    _loaded: Any = None
-    """Credentials that renew themselves. None: to be read."""
-    _may_be_elsewhere: bool
-    """True if the library in the present call asks the metadata server of a cloud without a sign that it runs there."""
-    _server_failures: dict[str, str]
-    """Temporary failures of token servers, by address, of the present call: errors of the libraries do not have the
-    status."""
-
-    _unusable: str | None = None
-    """Failure of the server that answered last in the present call, if its status was a success or a redirect. Without
-    a token, the answer is something else, such as the log-in page of a network."""
-
-    @property
-    def _server_failure(self) -> str | None:
-        return next(reversed(self._server_failures.values()), None)
-
-    def _begin_calls(self, *, may_be_elsewhere: bool = False) -> None:
-        self._may_be_elsewhere, self._server_failures, self._unusable = may_be_elsewhere, {}, None
-
-    def _note_call(self, url: str, status: int | None, content_type: str = "") -> None:
-        """`status` None: the server has not answered yet."""
-        address = url.partition("?")[0]
-        host = urlsplit(url).hostname
-        # outside a cloud, nothing is there, or a network proxy answers
-        is_elsewhere = (
-            host == _METADATA_HOST and self._may_be_elsewhere and not content_type.startswith("application/json")
-        )
-        is_temporary = status is None or status == 429 or status >= 500
-        answer = "did not answer" if status is None else f"answered with status {status}"
-        if is_temporary and not is_elsewhere:
-            self._server_failures[address] = f"{host} {answer}"
-        else:  # libraries also ask for metadata, whose success says nothing about the token
-            self._server_failures.pop(address, None)
-        is_unusable = status is not None and 200 <= status < 400 and not is_elsewhere
-        told = (
-            "without a token"
-            if status is None or status < 300
-            else f"with status {status}, and redirects are not followed"
-        )
-        self._unusable = f"{host} answered {told}" if is_unusable else None
-
-    def _require_token(self, token: object) -> None:
-        if not isinstance(token, str) or not token.strip():
-            raise _build_unreachable("the answer of the token server has no token", self.origin)
-
-    def discard_loaded(self) -> bool:
-        loaded, self._loaded = self._loaded, None
-        return loaded is not None
-
-
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
-class GoogleCredentials(_Loader):
+class GoogleCredentials(TokenLoader):
     """Loader of tokens. `file` None: google-auth searches by its own rules."""
 
     library = "google-auth"
@@ -350,15 +333,8 @@ class GoogleCredentials(_Loader):
             if failure and not isinstance(error, exceptions.DefaultCredentialsError):
                 raise _build_unreachable(f"{failure}.", self.origin) from error
             raise self._build_error(error) from error
-        except (
-            OSError,
-            ValueError,
-            TypeError,
-            KeyError,
-            AttributeError,
-            ArithmeticError,
-            RecursionError,
-        ) as error:  # an invalid credentials file, or an answer of another form
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
+            # an invalid credentials file, or an answer of another form
             if self._unusable:
                 raise _build_unreachable(f"{self._unusable}.", self.origin) from error
             raise self._build_error(error) from error
@@ -435,7 +411,7 @@ _TEMPORARY_CODES = frozenset({"Throttling", "ThrottlingException", "RequestLimit
 _SIGNATURE_HEADERS = ("authorization", "x-amz-date", "x-amz-security-token")
 
 
-class AwsCredentials(_Loader):
+class AwsCredentials(TokenLoader):
     """Loader of the keys that sign requests to Amazon Bedrock (AWS Signature Version 4).
 
     botocore finds them: variables, profiles, single sign-on, web identity, containers and the metadata server of a
@@ -592,7 +568,7 @@ azure-sdk-for-net, `KnownFormRecognizerAudience` of azure-sdk-for-js, `AzureAuth
 _OF_APPLICATION = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
 
 
-class EntraCredentials(_Loader):
+class EntraCredentials(TokenLoader):
     """Loader of tokens for one scope. `authority`: host that issues them. None: that of azure-identity.
 
     `variables` has the content of `.env`, which azure-identity itself does not read.

@@ -35,36 +35,24 @@ class Reply(NamedTuple):
     body: bytes
 
 
-class Limits(NamedTuple):
-    connect_seconds: float
-    seconds: float
-    """For everything: connection, head and body."""
-
-
-def _build_limits(timeout: Any) -> Limits:
-    """`timeout`: that of requests: one number, or one for connecting and one for waiting for data. None: unlimited."""
-    connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
-    connect = min(connect or MAX_SECONDS, MAX_SECONDS)
-    return Limits(connect, min(connect + (read or MAX_SECONDS), MAX_SECONDS))
-
-
 def _send(
     request: tuple[str, str, Mapping[str, str], bytes | str | None],
     *,
-    limits: Limits,
+    timeout: Any,
     tls: ssl.SSLContext | None,
     proxy: str | None,
 ) -> Reply:
-    """`request`: method, URL, headers and body. Raises `UpstreamError`, or `TimeoutError` without a reply in time."""
+    """`request`: method, URL, headers and body. `timeout`: that of requests, one number, or one for connecting and one
+    for waiting for data; None: unlimited. Raises `UpstreamError`, or `TimeoutError` without a reply in time.
+    """
     method, url, headers, body = request
+    connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+    connect = min(connect or MAX_SECONDS, MAX_SECONDS)
 
     async def send() -> Reply:
         found = urlsplit(url)
         transport = HttpTransport(
-            limits.connect_seconds,
-            proxies={} if proxy is None else {found.scheme: proxy},
-            tls=tls,
-            keep_alive_seconds=0,
+            connect, proxies={} if proxy is None else {found.scheme: proxy}, tls=tls, keep_alive_seconds=0
         )
         request = UpstreamRequest(
             method=method,
@@ -73,7 +61,7 @@ def _send(
             headers={name.lower(): value for name, value in headers.items() if name.lower() not in _OWN_HEADERS},
         )
         try:
-            async with asyncio.timeout(limits.seconds):
+            async with asyncio.timeout(min(connect + (read or MAX_SECONDS), MAX_SECONDS)):
                 response = await transport.send(f"{found.scheme}://{found.netloc}", request, None)
                 try:
                     return Reply(response.status, response.headers, await read_body(response, MAX_REPLY_BYTES))
@@ -110,7 +98,7 @@ def new_requests_session() -> Any:
             try:
                 reply = _send(
                     (request.method, request.url, request.headers, request.body),
-                    limits=_build_limits(timeout),
+                    timeout=timeout,
                     tls=_new_tls(request.url, verify, cert),
                     proxy=requests.utils.select_proxy(request.url, proxies),
                 )
@@ -167,7 +155,7 @@ def bound_aws_requests(session: Any) -> None:
     """
     bundle = session.get_config_variable("ca_bundle")
     sender = _AwsSender(MAX_SECONDS, bundle or True)
-    session.get_component("event_emitter").register_first("before-send", sender.send_for_event)
+    session.get_component("event_emitter").register_first("before-send", lambda request, **_: sender.send(request))
     resolver = session.get_component("credential_provider")
     for name, attribute in (("container-role", "_fetcher"), ("iam-role", "_role_fetcher")):
         for provider in resolver.providers:
@@ -187,9 +175,6 @@ class _AwsSender:
         self._seconds = seconds
         self._verify = verify
 
-    def send_for_event(self, request: Any, **_: Any) -> Any:
-        return self.send(request)
-
     def send(self, request: Any) -> Any:
         from botocore import awsrequest, exceptions, utils  # type: ignore[import-untyped]  # noqa: PLC0415
 
@@ -201,7 +186,7 @@ class _AwsSender:
         try:
             reply = _send(
                 (request.method, url, headers, request.body),
-                limits=_build_limits(self._seconds),
+                timeout=self._seconds,
                 tls=_new_tls(url, self._verify),
                 proxy=utils.get_environ_proxies(url).get(urlsplit(url).scheme),
             )

@@ -21,9 +21,6 @@ from anthropic_proxy.engine.upstream.http.dialer import is_public_address
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import MissingExtra, UpstreamUnreachable
 
-__all__ = ["LiteLLMResponse", "LiteLLMThread", "LiteLLMTransport"]
-
-
 Result = TypeVar("Result")
 
 
@@ -171,9 +168,6 @@ class ReplyConverter:
         return detail
 
 
-_DONE = b"data: [DONE]\n\n"
-
-
 class LiteLLMTransport:
     """Sender of requests by the library LiteLLM.
 
@@ -257,18 +251,14 @@ class LiteLLMResponse:
             chunk = await anext(self._stream)
         except StopAsyncIteration:
             self._ended = True
-            return _DONE
-        if self._has_invented_finish_reason(chunk):
+            return b"data: [DONE]\n\n"
+        # LiteLLM ends every stream with a finish reason, by default `stop`, also if the provider ended it early
+        names = ("received_finish_reason", "intermittent_finish_reason")
+        is_stated = not hasattr(self._stream, names[0]) or any(getattr(self._stream, name, None) for name in names)
+        if not is_stated and any(choice.finish_reason for choice in chunk.choices):
             self._ended = True
             return b""
         return b"data: " + msgspec.json.encode(self._converter.convert_to_chat_completion(chunk)) + b"\n\n"
-
-    def _has_invented_finish_reason(self, chunk: Any) -> bool:
-        """LiteLLM ends every stream with a finish reason, by default `stop`, also if the provider ended it early."""
-        if not any(choice.finish_reason for choice in chunk.choices):
-            return False
-        names = ("received_finish_reason", "intermittent_finish_reason")
-        return hasattr(self._stream, names[0]) and not any(getattr(self._stream, name, None) for name in names)
 
     async def _end(self) -> None:
         stream, self._stream = self._stream, None

@@ -39,8 +39,6 @@ from anthropic_proxy.engine.upstream.http.url import Origin, find_proxy, parse_u
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import FetchErrorCode, UpstreamError, WebFetchFailed, build_extra_install_command
 
-__all__ = ["PageFetcher"]
-
 
 class GuardedDialer:
     """Opens TCP connections to public addresses only, for URLs that clients or models choose. Addresses in
@@ -232,9 +230,8 @@ class PageFetcher:
         async with self._conversion_slots:
             try:
                 # one more character, so that the program detects the truncation
-                output = await sandbox.run_sandboxed(
-                    self._reader, {"html": text[: MAX_HTML_CHARACTERS + 1], "url": found.url}
-                )
+                query = {"html": text[: MAX_HTML_CHARACTERS + 1], "url": found.url}
+                output = await sandbox.run_sandboxed(self._reader, query)
             except (TimeoutError, SandboxFailed, OSError):
                 raise _fetch_error(found.url, "takes too much time or memory to be read as HTML") from None
         page_text = msgspec.json.decode(output, type=PageText | None)
@@ -259,17 +256,14 @@ def _normalize_url(url: str) -> str:
         host = ascii_host(components.hostname or "")
         port = components.port
     except ValueError:
-        raise WebFetchFailed(f"{_shortened(url)} is no address of a page", "invalid_tool_input") from None
+        raise _fetch_error(url, "is no address of a page", "invalid_tool_input") from None
     if components.scheme == "http":
         port = None if port == _HTTP_PORT else port
     elif components.scheme != "https":
-        raise WebFetchFailed(
-            f"{_shortened(url)} does not begin with https://; only such pages are fetched", "url_not_allowed"
-        )
+        raise _fetch_error(url, "does not begin with https://; only such pages are fetched", "url_not_allowed")
     if "@" in components.netloc or len(url) > _MAX_NORMALIZED_URL_LENGTH:
-        raise WebFetchFailed(
-            f"{_shortened(host)}: an address with a password, or of such length, is not fetched", "url_not_allowed"
-        )
+        text = f"{_shortened(host)}: an address with a password, or of such length, is not fetched"
+        raise WebFetchFailed(text, "url_not_allowed")
     url_host = f"[{host}]" if ":" in host else host
     path = quote(components.path or "/", safe=_SAFE)
     query = quote(components.query, safe=_SAFE)
@@ -278,7 +272,7 @@ def _normalize_url(url: str) -> str:
 
 async def _read(response: HttpResponse, url: str, options: _FetchOptions) -> _Found:
     if response.status == 429:
-        raise WebFetchFailed(f"{_shortened(url)} says that it is asked too often", "too_many_requests")
+        raise _fetch_error(url, "says that it is asked too often", "too_many_requests")
     if not 200 <= response.status < 300:
         raise _fetch_error(url, f"answers with HTTP {response.status}")
     content_type = response.headers.get("content-type", "")
@@ -342,11 +336,8 @@ def may_match_media_types(declared: str, wanted: Collection[str]) -> bool:
     """Generic types are accepted too, because declarations are often wrong."""
     if declared in _GENERIC_TYPES or matches_media_types(declared, wanted):
         return True
-    return any(
-        media_type.partition("/")[0] == declared.partition("/")[0]
-        for media_type in wanted
-        if media_type in _BY_MAGIC - {PDF_MEDIA_TYPE}
-    )
+    images = _BY_MAGIC.intersection(wanted) - {PDF_MEDIA_TYPE}
+    return any(one.partition("/")[0] == declared.partition("/")[0] for one in images)
 
 
 def matches_media_types(media_type: str, wanted: Collection[str]) -> bool:
@@ -357,9 +348,7 @@ def matches_media_types(media_type: str, wanted: Collection[str]) -> bool:
 def detect_media_type(declared: str, body: bytes) -> str:
     """Images and PDFs are recognized by their first bytes. Empty: `declared` is one of these types, and wrong."""
     found = next((media_type for magic, media_type in _MAGIC if magic.match(body)), "")
-    if found or declared not in _BY_MAGIC:
-        return found or declared
-    return ""
+    return found or ("" if declared in _BY_MAGIC else declared)
 
 
 def is_text_media_type(media_type: str) -> bool:
@@ -374,12 +363,7 @@ def find_charset_parameter(content_type: str) -> str | None:
 def decode_text(body: bytes, charset: str | None, *, is_html: bool) -> str:
     """Charset: byte order mark, `charset` of the `Content-Type` header, `<meta>` tag of an HTML page, else UTF-8."""
     mark_charset = next((name for mark, name in _MARKS if body.startswith(mark)), None)
-    if (
-        mark_charset is None
-        and not charset
-        and is_html
-        and (found := _CHARSET.search(body[:_MAX_CHARSET_OFFSET_BYTES]))
-    ):
+    if not (mark_charset or charset) and is_html and (found := _CHARSET.search(body[:_MAX_CHARSET_OFFSET_BYTES])):
         charset = found[1].decode("ascii", "replace")
     return body.decode(mark_charset or _codec(charset or ""), "replace")
 

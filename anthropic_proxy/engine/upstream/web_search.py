@@ -16,9 +16,6 @@ from anthropic_proxy.engine.upstream.contract import SearchResult
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse, read_body
 from anthropic_proxy.errors import UpstreamError, WebSearchFailed
 
-__all__ = ["MAX_QUERY_CHARACTERS", "SearchClient", "SearxngClient"]
-
-
 SEARCH_TIMEOUT_SECONDS = 20.0
 """Maximum time for one search. SearXNG waits for the slowest of its search engines."""
 MAX_QUOTED_CHARACTERS = 200

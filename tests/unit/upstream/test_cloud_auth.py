@@ -37,6 +37,7 @@ from anthropic_proxy.engine.upstream.cloud_credentials import (
     EntraCredentials,
     GoogleCredentials,
     TokenCache,
+    TokenLoader,
     sign_request,
 )
 from anthropic_proxy.engine.upstream.transports import Transports
@@ -366,7 +367,7 @@ async def test_another_profile_is_read_at_once_when_the_loaded_one_cannot_be_ren
     assert (await tokens.acquire_token())[0].value == SECOND[1]
 
 
-class Gate:
+class Gate(TokenLoader):
     """A log-in that gives an answer only while `opened` is set."""
 
     origin, library, rejection_statuses = "the log-in", "library", (401,)

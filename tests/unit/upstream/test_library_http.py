@@ -20,6 +20,7 @@ from anthropic_proxy.engine.upstream.cloud_credentials import (
     EntraCredentials,
     GoogleCredentials,
     TokenCache,
+    TokenLoader,
 )
 from anthropic_proxy.engine.upstream.library_http import new_requests_session
 from anthropic_proxy.engine.wires.contract import Credential
@@ -230,7 +231,7 @@ def test_a_log_in_follows_no_redirect_to_another_server(
         assert (server.requests > 0, other.requests) == (True, 0)
 
 
-class Given:
+class Given(TokenLoader):
     """A log-in that gives one token."""
 
     origin, library, rejection_statuses = "the log-in", "library", (401,)
