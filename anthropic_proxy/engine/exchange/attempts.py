@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 from operator import attrgetter
-from typing import TypeVar, cast
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
@@ -89,7 +89,6 @@ from anthropic_proxy.engine.wires.contract import (
     Call,
     Credential,
     RelayCall,
-    RelayWire,
     TranslatedCall,
     UpstreamRequest,
     UpstreamResponse,
@@ -686,9 +685,8 @@ class Attempts:
                 deltas = await self.examine_response(target, call, response)
             if isinstance(call, RelayCall):
                 secrets = self._list_call_secrets(attempt)
-                wire = cast("RelayWire[BaseDialect]", target.wire)
                 stream = RelayStream(
-                    wire, call, response, self._watchdog, self._engine.background, bounds=bounds, secrets=secrets
+                    call, response, self._watchdog, self._engine.background, bounds=bounds, secrets=secrets
                 )
             else:
                 stream = UpstreamStream(

@@ -43,13 +43,13 @@ from anthropic_proxy.engine.providers.call_options import extend_request, merge_
 from anthropic_proxy.engine.routing.choices import find_preferred_provider
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target, switch_wire
+from anthropic_proxy.engine.wires.anthropic.batches import encode_batch, remove_results_host
 from anthropic_proxy.engine.wires.contract import (
     BaseDialect,
     Call,
     Credential,
     NoteCheck,
     RelayCall,
-    RelayWire,
     TranslatedCall,
     UpstreamRequest,
     UpstreamResponse,
@@ -443,12 +443,11 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
     if engine.inspectors and not creates_batch and incoming.body.strip() not in _EMPTY_BODIES:
         _require_open_inspectors(engine, path)
     target = build_plan(RoutingQuery(f"{preferred.prefix}/x"), engine.settings, engine.catalog).targets[0]
-    wire = target.wire
-    assert isinstance(wire, RelayWire), "a provider with Claude models has the Messages API"
+    assert target.wire.is_relay, "a provider with Claude models has the Messages API"
     if creates_batch:
         if engine.inspectors:
             incoming = await _inspect(engine, incoming, sink.wait_disconnected, is_batch=True)
-        incoming = await _with_mapped_models(engine, incoming, target, wire)
+        incoming = await _with_mapped_models(engine, incoming, target)
     request = MessagesRequest(model=target.model, messages=[], has_proxy_signatures=False, has_invalid_calls=False)
     call = build_relay_call(incoming, request, target)
     is_download = path.endswith("/content")
@@ -478,7 +477,7 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
             watchdog.end_upstream_call()
             if path.startswith(BATCHES_PATH):
                 is_large = len(body) > MAX_REPLY_BYTES_ON_LOOP
-                body = await engine.background.run_in_thread_if_large(is_large, wire.remove_results_host, body)
+                body = await engine.background.run_in_thread_if_large(is_large, remove_results_host, body)
             watchdog.begin_write()
             await send_bytes(body, is_stream=False, is_last=True)
         watchdog.stop()  # complete: a disconnect has no effect now
@@ -506,9 +505,7 @@ def _require_open_inspectors(engine: Engine, path: str) -> None:
             )
 
 
-async def _with_mapped_models(
-    engine: Engine, incoming: ClientRequest, target: Target, wire: RelayWire[BaseDialect]
-) -> ClientRequest:
+async def _with_mapped_models(engine: Engine, incoming: ClientRequest, target: Target) -> ClientRequest:
     routes = engine.compiled_routes
     refused = frozenset(engine.observations.refused_thinking)
     known = dict[str, tuple[RelayCall[BaseDialect], NoteCheck]]()
@@ -550,7 +547,7 @@ async def _with_mapped_models(
         return call, check_notes
 
     # always in a thread: a small body may have many requests, and each may need a comparison with all routes
-    body, notes = await engine.background.run_in_thread(wire.encode_batch, incoming.body, build_call)
+    body, notes = await engine.background.run_in_thread(encode_batch, incoming.body, build_call)
     incoming.receipt.fidelity.add_notes(notes)
     options = engine.settings.call_options.get(target.provider.name)
     if options is not None and options.body:

@@ -6,7 +6,7 @@ pass unchanged, except for the model name. Beside them, the decoder reads what t
 stop reason for the receipt, errors, and the end. Most events contain none of these. The wire finds the others by a
 search for bytes (`select_frames_to_inspect`), and `_inspect` decodes them. Only whole events are forwarded, so that an
 `error` event of the proxy cannot begin within another event. What clients could not read of a stream that the decoder
-understands is repaired (`new_stream_repair`), as on every other wire.
+understands is repaired (`StreamRepair`), as on every other wire.
 
 A stream passes four states:
 
@@ -23,7 +23,7 @@ A reply that is not streamed is read whole, and then forwarded.
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TypeVar, final
+from typing import Any, TypeVar, final
 
 from msgspec import structs
 
@@ -40,16 +40,30 @@ from anthropic_proxy.engine.messages.models.tools import list_tool_names
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.routing.targets import Target
+from anthropic_proxy.engine.wires.anthropic.reply_forms import (
+    StreamRepair,
+    convert_events_to_message,
+    convert_message_to_events,
+)
+from anthropic_proxy.engine.wires.anthropic.stream import (
+    EVENT_STREAM_TYPE,
+    EventStreamReader,
+    RelayInspector,
+    remove_events_after_end,
+    remove_message_start,
+    replace_reply_model,
+    select_frames_to_inspect,
+    split_after_message_end,
+)
 from anthropic_proxy.engine.wires.contract import (
     BaseDialect,
     ConvertedResponse,
     ModelLimits,
     RelayCall,
-    RelayWire,
     UpstreamResponse,
     read_body,
 )
-from anthropic_proxy.engine.wires.framing import EVENT_BORDER, FRAME_READERS, MAX_FRAME_BYTES, EventSplitter
+from anthropic_proxy.engine.wires.framing import EVENT_BORDER, MAX_FRAME_BYTES, EventSplitter, SSEReader
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 from anthropic_proxy.secrets import redact_secret_bytes
 
@@ -73,8 +87,7 @@ class RelayStream(Reply):
 
     def __init__(
         self,
-        wire: RelayWire[BaseDialect],
-        call: RelayCall[BaseDialect],
+        call: RelayCall[Any],
         response: UpstreamResponse,
         watchdog: Watchdog,
         background: BackgroundWork,
@@ -92,19 +105,18 @@ class RelayStream(Reply):
         """Event for the client in place of the missing last event of the provider. None: nothing is missing."""
         self.complete = False
         """True if nothing is left to read except the bytes that `wait_for_content` has received."""
-        self._wire = wire
         self._requested_model = call.requested_model if call.requested_model != call.model else None
-        converter = wire.new_stream_converter(response.headers) if call.streams_upstream else None
-        self._response = response if converter is None else ConvertedResponse(response, converter.feed)
+        is_aws = call.streams_upstream and response.headers.get("content-type", "").startswith(EVENT_STREAM_TYPE)
+        self._response = ConvertedResponse(response, EventStreamReader().feed) if is_aws else response
         self._watchdog = watchdog
         self._background = background
         self._bounds = bounds
         self._secrets = secrets
-        self._decoder = wire.new_decoder(call)
+        self._decoder = RelayInspector(call)
         self._streams = call.streams_upstream
         self._first: bytes | None = None
         self._events = EventSplitter()
-        self._repair = wire.new_stream_repair()
+        self._repair = StreamRepair()
         self._behind = b""
         """Bytes received after the last event, which are forwarded with the last bytes of the response."""
         self._begun = self._has_content = False
@@ -124,7 +136,7 @@ class RelayStream(Reply):
         if not self._streams:
             body = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_content)
             if body[:1] != b"{":
-                body = await self._run(self._wire.convert_events_to_message, body)
+                body = await self._run(convert_events_to_message, body)
             self._remember(await self._run(self._decoder.decode_body, body))
             self._content_bytes = len(body)
             self._first = body
@@ -135,7 +147,7 @@ class RelayStream(Reply):
             if (begun := chunks[0] + self._events.peek_pending()).lstrip()[:1] in (b"{", b"["):
                 body = begun + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_content)
                 self._remember(await self._run(self._decoder.decode_body, body))  # raises the error in the body
-                chunks = [await self._run(self._wire.convert_message_to_events, body)]
+                chunks = [await self._run(convert_message_to_events, body)]
                 self.complete = True
             size = len(chunks[0])
             while not (
@@ -158,7 +170,7 @@ class RelayStream(Reply):
                 raise self.failure
             self._first = first
         if (model := self._requested_model) is not None:
-            self._first = await self._run(lambda reply: self._wire.replace_reply_model(reply, model), self._first)
+            self._first = await self._run(lambda reply: replace_reply_model(reply, model), self._first)
 
     async def _run(self, function: Callable[[bytes], _Result], body: bytes) -> _Result:
         is_large = len(body) > MAX_REPLY_BYTES_ON_LOOP
@@ -167,7 +179,7 @@ class RelayStream(Reply):
     def omit_message_start(self) -> None:
         """Remove the event `message_start`, because the client has already received one."""
         if self._first is not None:
-            self._first = self._wire.remove_message_start(self._first)
+            self._first = remove_message_start(self._first)
 
     async def read(self) -> bytes | None:
         """Return the next bytes for the client. None: the response is complete."""
@@ -222,7 +234,7 @@ class RelayStream(Reply):
                 else:
                     data = self._events.feed(chunk)
                 data = self._repair.feed(data)
-                relevant = self._wire.select_frames_to_inspect(data)
+                relevant = select_frames_to_inspect(data)
                 if relevant and (invalid := self._inspect(relevant)) is not None:
                     self._end_with_error(invalid[1])
                     data = data[: self._find_frame(invalid[0], data)]
@@ -234,7 +246,7 @@ class RelayStream(Reply):
                     self._has_content = True
                     self._watchdog.note_content()
                 if data and self._decoder.finished and self.failure is None:
-                    data, behind = self._wire.split_after_message_end(data)
+                    data, behind = split_after_message_end(data)
                     self._behind = behind + self._events.pop_pending()
             else:
                 data = self._finish()
@@ -283,10 +295,10 @@ class RelayStream(Reply):
     def _finish(self) -> bytes:
         self.complete = True
         if self._decoder.finished:
-            return self._wire.remove_events_after_end(self._behind + self._events.pop_pending())
+            return remove_events_after_end(self._behind + self._events.pop_pending())
         before = self.stop_reason
         pending = self._repair.feed(self._events.pop_pending())
-        relevant = self._wire.select_frames_to_inspect(pending)
+        relevant = select_frames_to_inspect(pending)
         if relevant and (invalid := self._inspect(relevant)) is not None:
             _, error = invalid
             if self.stop_reason is not None or not isinstance(error, UpstreamProtocolError):
@@ -312,7 +324,7 @@ class RelayStream(Reply):
                 self._delta_frame_bytes = len(_DELTA_FRAME)
         for event in EVENT_BORDER.split(relevant) if _ERROR_NAME.search(relevant) else (relevant,):
             is_error = _ERROR_NAME.search(event) is not None
-            reader = FRAME_READERS[self._wire.framing]()
+            reader = SSEReader()
             for frame in (*reader.feed(event), *reader.finish()):
                 if is_error:
                     error, is_readable = self._decoder.decode_error_event(frame)
@@ -329,7 +341,7 @@ class RelayStream(Reply):
     def _find_frame(self, frame: bytes, data: bytes) -> int:
         start = 0
         for border in EVENT_BORDER.finditer(data):
-            if frame in [*FRAME_READERS[self._wire.framing]().feed(data[start : border.end()])]:
+            if frame in [*SSEReader().feed(data[start : border.end()])]:
                 break
             start = border.end()
         return start

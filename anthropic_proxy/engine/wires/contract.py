@@ -1,9 +1,9 @@
 """Interface between wires (`engine/wires/*`) and the exchange.
 
-A `Wire` encodes requests and decodes responses of one provider API. A `RelayWire` forwards requests and responses of
-the Messages API with few edits. A wire converts a `Call`, its input, to an `UpstreamRequest`. A `Transport` sends the
-request with a `Credential`, the header with the API key, and returns an `UpstreamResponse`. A `Decoder` converts one
-response to deltas.
+A `Wire` encodes requests and decodes responses of one provider API. The relay (`anthropic.AnthropicWire`) forwards
+those of the Messages API with few edits. A wire converts a `Call`, its input, to an `UpstreamRequest`. A `Transport`
+sends the request with a `Credential`, the header with the API key, and returns an `UpstreamResponse`. A `Decoder`
+converts one response to deltas.
 
 A dialect (`BaseDialect`) describes how one server differs from the API of its wire. Fields `has_…` and `accepts_…`
 describe the server: its endpoints, and the content that it accepts. Fields `sends_…` describe the upstream request. An
@@ -444,24 +444,6 @@ class Decoder(ABC):
         """
 
 
-class RelayDecoder(Decoder):
-    """Base class of decoders that read what a relay forwards."""
-
-    @abstractmethod
-    def decode_error_event(self, data: bytes) -> tuple[UpstreamError, bool]:
-        """Return the error of an SSE event named `error`, whose `data` may have any form, and True if clients can read
-        this form.
-        """
-
-
-class StreamConverter(Protocol):
-    """Converter of the bytes of one streamed response to server-sent events."""
-
-    def feed(self, data: bytes) -> bytes:
-        """Return the events that are now complete. b"": none. Raises `UpstreamProtocolError`."""
-        ...
-
-
 REASONS_UNASKED, REASONS_ALWAYS = "reasons unasked", "reasons always"
 """Names of adaptations: the model has reasoned in a request without an effort level, or in one that disables it."""
 WITHOUT_SAFEGUARDS = "fields safeguards"
@@ -499,7 +481,7 @@ class Wire(ABC, Generic[DialectT, CallT]):
     framing: Literal["sse", "ndjson"]
     """Framing of a streamed response body: server-sent events (`sse`), or one JSON object per line (`ndjson`)."""
     is_relay: bool = False
-    """True for a `RelayWire`."""
+    """True for the wire that forwards requests and responses of the Messages API."""
 
     @abstractmethod
     def encode_request(self, call: CallT) -> UpstreamRequest:
@@ -536,70 +518,3 @@ class Wire(ABC, Generic[DialectT, CallT]):
     def apply_adaptation(self, dialect: DialectT, name: str) -> DialectT:
         """Return the dialect with the adaptation `name` applied. For an unknown name, the dialect is unchanged."""
         return dialect
-
-
-class RelayWire(Wire[DialectT, RelayCall[DialectT]]):
-    """Wire for providers with the Messages API. It forwards requests and responses with few edits."""
-
-    is_relay = True
-
-    @abstractmethod
-    def new_decoder(self, call: RelayCall[DialectT]) -> RelayDecoder: ...
-
-    @abstractmethod
-    def encode_batch(
-        self, body: bytes, build_call: Callable[[str, str, bytes], tuple[RelayCall[DialectT], NoteCheck]]
-    ) -> tuple[bytes, list[FidelityNote]]:
-        """Return the body that creates a batch, with each request edited as if it were sent alone, and the first note
-        on each changed field.
-
-        `build_call` returns the call of one request, and the check of the notes on it. The body of the call is not
-        read, because `params` is the body. The arguments are the path of `params`, for errors, the model and the JSON
-        text of `params`. Raises `InvalidRequest` for invalid JSON, and `UnsupportedFeature` if a check does.
-        """
-
-    @abstractmethod
-    def remove_results_host(self, body: bytes) -> bytes:
-        """Return a batch, or a list of batches, with only the path of each `results_url`.
-
-        A client requests this URL with the key that it sends to the proxy.
-        """
-
-    @abstractmethod
-    def new_stream_converter(self, headers: Mapping[str, str]) -> StreamConverter | None:
-        """Return the converter for a streamed response with these headers. None: it has server-sent events."""
-
-    @abstractmethod
-    def new_stream_repair(self) -> StreamConverter:
-        """Return the repair of a stream, which takes whole SSE events and gives those that clients can read."""
-
-    @abstractmethod
-    def convert_message_to_events(self, body: bytes) -> bytes:
-        """Return the SSE events of a complete message, for a server that ignores `stream`."""
-
-    @abstractmethod
-    def convert_events_to_message(self, body: bytes) -> bytes:
-        """Return the message, or the error, in a body of SSE events. Any other body is returned unchanged."""
-
-    @abstractmethod
-    def replace_reply_model(self, reply: bytes, model: str) -> bytes:
-        """Return a message body, or the start of a stream, with its `model` replaced by the given name."""
-
-    @abstractmethod
-    def remove_message_start(self, reply: bytes) -> bytes:
-        """Return the start of a stream without `message_start`, which the client already received."""
-
-    @abstractmethod
-    def split_after_message_end(self, frames: bytes) -> tuple[bytes, bytes]:
-        """Split forwarded SSE bytes after the event `message_stop`. Without that event the second value is b""."""
-
-    @abstractmethod
-    def remove_events_after_end(self, trailing_bytes: bytes) -> bytes:
-        """Return `trailing_bytes`, the bytes after the event `message_stop`, without SSE events such as pings.
-
-        Clients expect no event there. Blank lines and comments remain.
-        """
-
-    @abstractmethod
-    def select_frames_to_inspect(self, frames: bytes) -> bytes:
-        """Return the SSE events in `frames` that may contain usage, a stop reason or an error. b"": none."""

@@ -7,7 +7,7 @@ from anthropic_proxy.engine.exchange.client_side import encode_error, encode_eve
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.messages.output_limit import ReplyEnd
 from anthropic_proxy.engine.messages.writer import MessageWriter
-from anthropic_proxy.engine.wires.contract import Call, RelayWire, TranslatedCall, Wire
+from anthropic_proxy.engine.wires.contract import Call, TranslatedCall, Wire
 from anthropic_proxy.engine.wires.framing import FRAME_READERS
 from anthropic_proxy.errors import ProxyError
 from tests.fuzz.targets.scenarios import MAX_SEED_BYTES, WIRES, call_of, complete_replies, playable, scenario_of
@@ -59,9 +59,9 @@ def _check(wire_name: str, data: bytes) -> None:
     listener = _Listener(call, decoder.default_signature)
     try:
         for deltas in _whole(decoder, payload) if mode == "body" else _streamed(wire, decoder, payload):
-            if not isinstance(wire, RelayWire):  # a relay reads along only for usage and the end
+            if not wire.is_relay:  # a relay reads along only for usage and the end
                 listener.feed(deltas)
-        if isinstance(wire, RelayWire):
+        if wire.is_relay:
             return
         listener.finish()
     except ProxyError as error:

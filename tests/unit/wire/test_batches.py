@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.engine.wires import anthropic
+from anthropic_proxy.engine.wires.anthropic.batches import encode_batch
 from anthropic_proxy.engine.wires.contract import ModelLimits, NoteCheck, RelayCall
 from anthropic_proxy.errors import InvalidRequest
 from tests.support.messages import exactly
@@ -29,7 +30,7 @@ def mapped(body: bytes, dialect: anthropic.Dialect = anthropic.Dialect(), limits
         )
         return call, lambda notes: None
 
-    return anthropic.WIRE.encode_batch(body, build_call)[0]
+    return encode_batch(body, build_call)[0]
 
 
 @pytest.mark.parametrize(

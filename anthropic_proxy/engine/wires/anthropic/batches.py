@@ -3,13 +3,13 @@
 import codecs
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
-from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.engine.wires.anthropic.request import edit_body
 from anthropic_proxy.engine.wires.contract import NoteCheck, RelayCall
@@ -22,10 +22,12 @@ _MAX_NAME = 100
 
 
 def encode_batch(
-    body: bytes, build_call: Callable[[str, str, bytes], tuple[RelayCall[Dialect], NoteCheck]]
+    body: bytes, build_call: Callable[[str, str, bytes], tuple[RelayCall[Any], NoteCheck]]
 ) -> tuple[bytes, list[FidelityNote]]:
     """Return the body with each request edited as if it were sent alone, and the first note on each changed field.
 
+    `build_call` returns the call of one request, whose own body is not read, and the check of the notes on it. The
+    arguments are the path of `params`, for errors, the model and the JSON text of `params`.
     Raises `InvalidRequest` for invalid JSON, and for a list or object of too many members, and `UnsupportedFeature` if
     the notes on a request are refused.
     """

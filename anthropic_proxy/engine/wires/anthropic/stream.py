@@ -30,7 +30,7 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit
-from anthropic_proxy.engine.wires.contract import RelayCall, RelayDecoder
+from anthropic_proxy.engine.wires.contract import Decoder, RelayCall
 from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
     build_upstream_error,
@@ -43,7 +43,7 @@ from anthropic_proxy.engine.wires.stated_costs import StatedCost
 from anthropic_proxy.errors import InvalidRequest, UpstreamError, UpstreamProtocolError
 from anthropic_proxy.secrets import redact_key_patterns
 
-MEDIA_TYPE = "application/vnd.amazon.eventstream"
+EVENT_STREAM_TYPE = "application/vnd.amazon.eventstream"
 _PRELUDE = struct.Struct("!III")
 """Length of the message, length of its headers, and checksum of these eight bytes."""
 _CHECKSUM = struct.Struct("!I")
@@ -166,6 +166,7 @@ _DATA = compile_later(rb"^data: ?(\{.*\})", re.MULTILINE)
 
 
 def select_frames_to_inspect(frames: bytes) -> bytes:
+    """Return the SSE events in `frames` that may contain usage, a stop reason or an error. b"": none."""
     if not (_OF_MESSAGE in frames or _OF_FAILURE in frames):
         return b""
     # If the server ends lines with CRLF, the events are not separated, and all or none are returned.
@@ -180,6 +181,7 @@ def select_frames_to_inspect(frames: bytes) -> bytes:
 
 
 def split_after_message_end(frames: bytes) -> tuple[bytes, bytes]:
+    """Split forwarded SSE bytes after the event `message_stop`. Without that event the second value is b""."""
     at = frames.find(_END)
     while at >= 0 and (border := _BORDER.search(frames, at)):
         start = max(frames.rfind(b"\n\n", 0, at), frames.rfind(b"\n\r\n", 0, at), 0)
@@ -190,12 +192,16 @@ def split_after_message_end(frames: bytes) -> tuple[bytes, bytes]:
 
 
 def remove_events_after_end(trailing_bytes: bytes) -> bytes:
+    """Return the bytes after the event `message_stop` without SSE events such as pings, which clients do not expect
+    there. Blank lines and comments remain.
+    """
     if not trailing_bytes.strip():
         return trailing_bytes
     return b"".join(part for part in _FRAMES.split(trailing_bytes) if not _EVENT.search(part))
 
 
 def replace_reply_model(reply: bytes, model: str) -> bytes:
+    """Return a message body, or the start of a stream, with its `model` replaced by the given name."""
     at = 0
     end = len(reply)
     if not reply.lstrip().startswith(b"{"):
@@ -212,6 +218,7 @@ def replace_reply_model(reply: bytes, model: str) -> bytes:
 
 
 def remove_message_start(reply: bytes) -> bytes:
+    """Return the start of a stream without `message_start`, which the client already received."""
     start, end = _find_start(reply)
     return reply[:start] + reply[end:]
 
@@ -277,7 +284,7 @@ _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_reply = msgspec.json.Decoder(_Reply).decode
 
 
-class RelayInspector(RelayDecoder):
+class RelayInspector(Decoder):
     """Decoder of a forwarded response. It reads usage and stop reason, and raises errors in the response."""
 
     def __init__(self, call: RelayCall[Dialect]) -> None:
@@ -307,6 +314,9 @@ class RelayInspector(RelayDecoder):
         return self._follow(event.type, list(_read(event.message, event.usage, event.delta, self._billed_tier)))
 
     def decode_error_event(self, data: bytes) -> tuple[UpstreamError, bool]:
+        """Return the error of an SSE event named `error`, whose `data` may have any form, and True if clients can read
+        this form.
+        """
         try:
             json.loads(data.decode())
         except (ValueError, RecursionError):
