@@ -7,7 +7,7 @@ forks send every model to OPENAI_BASE_URL, and their ANTHROPIC_API_KEY is the ke
 from collections.abc import Mapping
 
 from anthropic_proxy.cli.importing.plan import ImportPlan, find_built_in_registry
-from anthropic_proxy.cli.importing.rules import FieldRule, read_fields
+from anthropic_proxy.cli.importing.rules import FieldRule, load_rules, read_fields
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.gateway.settings.table import list_variables
 from anthropic_proxy.gateway.settings.values import remove_endpoint
@@ -31,24 +31,9 @@ _AZURE_VERSION = (
     "it is not imported. It belongs to an address in OPENAI_BASE_URL that has no version and does not end with "
     "/openai/v1"
 )
-_HEADER = "it is a header. Write it in [providers.openai] of anthropic-proxy.toml"
-RULES = (
-    FieldRule(
-        "LOG_LEVEL", setting="LOG_LEVEL", decode=lambda _plan, _path, text: text.lower().replace("critical", "error")
-    ),
-    FieldRule("OPENROUTER_APP_NAME", _HEADER, line="headers.X-Title = {value}"),
-    FieldRule("OPENROUTER_APP_URL", _HEADER, line="headers.HTTP-Referer = {value}"),
-    FieldRule("MAX_TOKENS_LIMIT", "the proxy uses the output limit of the model"),
-    FieldRule("MIN_TOKENS_LIMIT", "the proxy sends the max_tokens of the client"),
-    FieldRule("MAX_RETRIES", "the proxy retries once before the reply starts, then the client retries"),
-    FieldRule("SUPPORTS_PROMPT_CACHE", "the proxy selects prompt caching by provider"),
-    FieldRule("OPENAI_HEADERS", "write each one as headers.NAME in [providers.openai] of anthropic-proxy.toml"),
-    FieldRule("PASSTHROUGH_MODE", "to send requests to Anthropic unchanged, set PREFERRED_PROVIDER=anthropic"),
-    FieldRule("REASONING_EFFORT", "the client sets the effort of each request"),
-    FieldRule("OPENAI_API_VERSION", "add it to the address: OPENAI_BASE_URL=…?api-version=…"),
+_LEVEL = FieldRule(
+    "LOG_LEVEL", setting="LOG_LEVEL", decode=lambda _plan, _path, text: text.lower().replace("critical", "error")
 )
-"""The variables that differ from those of this proxy."""
-_UNKNOWN = FieldRule("*", "the proxy has no such setting")
 _MODEL_VARIABLES = {"BIG_MODEL": "gpt-4o", "MIDDLE_MODEL": "", "SMALL_MODEL": "gpt-4o-mini"}
 """Model variable of the family with one server → its default. "": the default is the value of BIG_MODEL."""
 _TIER_DEFAULTS = {"haiku": "gpt-5-mini", "sonnet": "gpt-5", "opus": "gpt-5", "fable": "gpt-5"}
@@ -87,9 +72,19 @@ def read_env_file(variables: Mapping[str, str]) -> ImportPlan:
         _read_one_server(plan, found)
     elif "OPENAI_API_KEY" in found:
         found.setdefault("PREFERRED_PROVIDER", "openai")
-    _read_azure(plan, found, is_of_one_server=is_of_one_server)
+    url, version = found.get("OPENAI_BASE_URL", ""), found.get("AZURE_API_VERSION", "")
+    is_v1 = "/openai/v1" in url
+    if url and (version or ".openai.azure.com" in url.lower()) and not is_v1 and "/openai/deployments/" not in url:
+        plan.add_note("OPENAI_BASE_URL", _AZURE_ADDRESS)
+    if is_of_one_server and version:
+        del found["AZURE_API_VERSION"]
+        if url and "?" not in url and not is_v1:
+            plan.variables["OPENAI_BASE_URL"] = f"{url}?api-version={version}"
+        else:
+            plan.add_note("AZURE_API_VERSION", _AZURE_VERSION)
     known = [FieldRule(name, setting=name) for name in list_variables(find_built_in_registry()) if name in found]
-    read_fields(plan, (*RULES, *known, _UNKNOWN), found)
+    *rules, other = load_rules("env")["variables"]
+    read_fields(plan, (_LEVEL, *rules, *known, other), found)
     return plan
 
 
@@ -110,17 +105,3 @@ def _read_one_server(plan: ImportPlan, found: dict[str, str]) -> None:
             plan.variables[name] = f"openai/{found.pop(name, '') or default or big}"
     if timeout := found.pop("REQUEST_TIMEOUT", ""):
         plan.variables["UPSTREAM_TIMEOUT"], plan.origins["UPSTREAM_TIMEOUT"] = timeout, "REQUEST_TIMEOUT"
-
-
-def _read_azure(plan: ImportPlan, found: dict[str, str], *, is_of_one_server: bool) -> None:
-    """Add the version of an address of Azure to it, and a note about an address that cannot be called."""
-    url, version = found.get("OPENAI_BASE_URL", ""), found.get("AZURE_API_VERSION", "")
-    is_v1 = "/openai/v1" in url
-    if url and (version or ".openai.azure.com" in url.lower()) and not is_v1 and "/openai/deployments/" not in url:
-        plan.add_note("OPENAI_BASE_URL", _AZURE_ADDRESS)
-    if is_of_one_server and version:
-        del found["AZURE_API_VERSION"]
-        if url and "?" not in url and not is_v1:
-            plan.variables["OPENAI_BASE_URL"] = f"{url}?api-version={version}"
-        else:
-            plan.add_note("AZURE_API_VERSION", _AZURE_VERSION)

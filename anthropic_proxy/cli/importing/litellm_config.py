@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 from msgspec import Meta, Struct, structs
 
 from anthropic_proxy.cli.importing.plan import (
-    CREATE_KEY,
     ImportedServer,
     ImportPlan,
     Scalar,
@@ -18,13 +17,12 @@ from anthropic_proxy.cli.importing.plan import (
     find_built_in_registry,
     find_referenced_variable,
 )
-from anthropic_proxy.cli.importing.rules import EMPTY, FieldRule, read_fields
+from anthropic_proxy.cli.importing.rules import EMPTY, FieldRule, load_rules, read_fields
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.lookup import find_vendor_of_litellm
 from anthropic_proxy.engine.routing.choices import find_tier
-from anthropic_proxy.gateway.settings import CONFIG_FILE
 from anthropic_proxy.gateway.settings.values import decode_model, remove_endpoint
 
 _PREFIXES = {"ollama_chat": "ollama", "vertex_ai_beta": "vertex_ai"}
@@ -45,104 +43,20 @@ _CLOUD_RULES = {
     "bedrock": (FieldRule("aws_region_name", setting="AWS_REGION"),),
 }
 """Prefix of a cloud → rules of its parameters."""
-_SHARES = "it sets the shares of a balanced route. Limits are those of keys"
-_TIMEOUTS = "the timeouts of the proxy apply to all providers: UPSTREAM_TIMEOUT"
-_RETRIES = "the proxy retries once, then it calls the next target of the route or FALLBACK_SONNET and others"
-_CALLS = "MAX_UPSTREAM_CALLS limits the calls of all providers together"
-_FIELDS = "NAME in [providers.{provider}] of anthropic-proxy.toml. They apply to all models of the provider"
-_PRICE = 'write it as [prices."{target}"] of anthropic-proxy.toml, in dollars per million tokens'
-_LOSSES = "it is the default. FIDELITY=strict rejects requests instead"
-_KEYS = "limits and budgets belong to virtual keys. Set VIRTUAL_KEYS=true, then"
-_NO_CACHE, _REDIS = "the proxy does not cache replies", "limits that several instances share need REDIS_URL"
-_TABLES = (
-    "For keys, teams and budgets, set VIRTUAL_KEYS=true and DATABASE_URL to a database of its own, and create keys"
-)
-_OBSERVED = "Use GET /metrics, OTEL_EXPORTER_OTLP_ENDPOINT, LOG_FORMAT=json or a plugin"
-_MODELS = f"models are in .env and {CONFIG_FILE}. Models of the database are not imported"
-_CIRCUIT = "it is not needed: a provider that fails five times in a row is not called for a while"
-_FALLBACKS = (
-    FieldRule("context_window_fallbacks", "write a route with the condition input_above"),
-    FieldRule("content_policy_fallbacks", "a refused request is not sent to another model"),
-)
-_OF_HEADER = "write a route with the condition header"
-_CONTENT = "LEDGER_CONTENT=true stores requests and replies"
-_PARAMETER_RULES = (
-    FieldRule("model api_base base_url api_key max_tokens weight order vertex_project vertex_location aws_region_name"),
-    FieldRule("rpm", _SHARES, line=f"{CREATE_KEY} --rpm 60"),
-    FieldRule("tpm", _SHARES, line=f"{CREATE_KEY} --tpm 100000"),
-    FieldRule("temperature top_p top_k thinking reasoning_effort", "the proxy sends the value of the client"),
-    FieldRule("timeout stream_timeout", _TIMEOUTS),
-    FieldRule("max_retries num_retries", _RETRIES),
-    FieldRule("max_parallel_requests", _CALLS),
-    FieldRule("input_cost_per_token output_cost_per_token", _PRICE),
-    FieldRule("extra_headers headers", f"write them as headers.{_FIELDS}"),
-    FieldRule("extra_body", f"write them as body.{_FIELDS}"),
-    FieldRule("api_version", "it is not needed: the address /openai/v1 has no version"),
-    FieldRule("vertex_credentials", "set GOOGLE_APPLICATION_CREDENTIALS to the path of the file"),
-    FieldRule("tags", _OF_HEADER),
-    FieldRule("drop_params", _LOSSES),
-)
-"""Rules of `litellm_params`."""
 _LIMITS = {"max_output_tokens": "max_output", "max_input_tokens": "max_input"}
 """Field of `model_info` → field of a model table in the configuration file."""
-_INFO_RULES = (FieldRule(f"id mode base_model {' '.join(_LIMITS)}"), *_PARAMETER_RULES[1:])
-"""Rules of `model_info`."""
-_IN_ALL_SECTIONS = (
-    FieldRule("fallbacks default_fallbacks model_group_alias routing_strategy"),
+_SETTING_RULES = (
     FieldRule("master_key", setting="PROXY_API_KEY"),
     FieldRule("request_timeout", setting="UPSTREAM_TIMEOUT", decode=lambda _plan, _path, text: text.removesuffix(".0")),
     FieldRule("timeout", setting="UPSTREAM_TIMEOUT", decode=lambda _plan, _path, text: text.removesuffix(".0")),
     FieldRule("set_verbose", setting="LOG_LEVEL", decode=lambda _plan, _path, text: "debug" * (text == "True")),
     FieldRule("json_logs", setting="LOG_FORMAT", decode=lambda _plan, _path, text: "json" * (text == "True")),
-    FieldRule("*retr*", _RETRIES),
 )
-SECTION_RULES = {
-    "general_settings": (
-        *_IN_ALL_SECTIONS,
-        FieldRule("database_url", f"the tables of LiteLLM are not imported. {_TABLES}", CREATE_KEY),
-        FieldRule("database_connection_pool_limit", "it is not needed"),
-        FieldRule("store_model_in_db", _MODELS),
-        FieldRule("alert*", "alerts are rules on GET /metrics"),
-        FieldRule("max_parallel_requests global_max_parallel_requests", _CALLS),
-        FieldRule("store_prompts_in_spend_logs", _CONTENT),
-        FieldRule("maximum_spend_logs_retention_period", "LEDGER_DAYS sets the days that requests are kept"),
-        FieldRule("background_health_checks health_check_interval", "the proxy sends no requests of its own to models"),
-        FieldRule("custom_auth", "clients need a virtual key or a key of PROXY_API_KEY. Plugins can reject requests"),
-        FieldRule("enable_jwt_auth", "clients need a key. Sign-in by OIDC exists for the dashboard"),
-    ),
-    "litellm_settings": (
-        *_IN_ALL_SECTIONS,
-        FieldRule("*callback*", f"callbacks do not run here. {_OBSERVED}"),
-        FieldRule("turn_off_message_logging", f"it is the default. {_CONTENT}"),
-        FieldRule("redact_user_api_key_info", "it is the default: keys are never logged"),
-        FieldRule("cache", _NO_CACHE),
-        FieldRule("cache_params", f"{_NO_CACHE}; {_REDIS}"),
-        FieldRule("*budget* default_internal_user_params default_team_settings", _KEYS, CREATE_KEY),
-        FieldRule("upperbound_key_generate_params", _KEYS, CREATE_KEY),
-        FieldRule("drop_params", _LOSSES),
-        FieldRule("modify_params", "it is the default: the proxy adapts requests to the provider"),
-        *_FALLBACKS,
-    ),
-    "router_settings": (
-        *_IN_ALL_SECTIONS,
-        FieldRule("enable_pre_call_checks", "CHECK_WINDOW=true rejects requests that exceed the window of the model"),
-        FieldRule("enable_tag_filtering", _OF_HEADER),
-        FieldRule("redis_*", _REDIS),
-        FieldRule("allowed_fails cooldown_time", _CIRCUIT),
-        *_FALLBACKS,
-    ),
-}
-"""Section → rules of its settings."""
-FILE_RULES = (
-    FieldRule(f"model_list environment_variables {' '.join(SECTION_RULES)}"),
-    FieldRule("guardrails", "guardrails do not run here. A plugin can reject requests"),
-    FieldRule("mcp_servers", "the client calls MCP servers itself: configure them there"),
-    FieldRule("include", "import each of these files by itself"),
-)
-"""Rules of the other entries of the file."""
+"""Rules of the entries of all sections that are settings here."""
+_SECTIONS = ("general_settings", "litellm_settings", "router_settings")
 _BALANCES = {"simple-shuffle": "weighted", "latency-based-routing": "latency"}
 """`routing_strategy` of LiteLLM → `balance` of a route."""
-LITELLM_SECTIONS = frozenset({"model_list", *SECTION_RULES})
+LITELLM_SECTIONS = frozenset({"model_list", *_SECTIONS})
 """Names of sections, at least one of which a configuration file has."""
 _RATES = ("weight", "rpm", "tpm")
 _WIRES = {"anthropic": "messages", "gemini": "gemini", "ollama": "ollama"}
@@ -221,11 +135,11 @@ class _Deployment(Struct, frozen=True):
 
 
 def read_litellm_config(config: Mapping[str, Any]) -> ImportPlan:
-    plan = ImportPlan("LiteLLM")
+    plan, rules = ImportPlan("LiteLLM"), load_rules("litellm")
     file = plan.decode_part(config, _File)
     groups = _place_models(plan, file.model_list or [])
     models = {name: list(dict.fromkeys(each.target for each in group)) for name, group in groups.items()}
-    sections = {name: getattr(file, name) or {} for name in SECTION_RULES}
+    sections = {name: getattr(file, name) or {} for name in _SECTIONS}
     settings = plan.decode_part({name: value for each in sections.values() for name, value in each.items()}, _Settings)
     names = {name: name for name in models}
     for alias, value in (settings.model_group_alias or {}).items():
@@ -244,8 +158,8 @@ def read_litellm_config(config: Mapping[str, Any]) -> ImportPlan:
             plan.add_note(f"environment_variables.{name}", "values are not copied. Set it in .env", f"{name}=…")
     for section, given in sections.items():
         entries = {name: value for name, value in given.items() if value not in EMPTY}
-        read_fields(plan, SECTION_RULES[section], entries, f"{section}.")
-    read_fields(plan, FILE_RULES, config)
+        read_fields(plan, (*_SETTING_RULES, *rules["all_sections"], *rules[section]), entries, f"{section}.")
+    read_fields(plan, rules["file"], config)
     return plan
 
 
@@ -272,6 +186,7 @@ def _place_models(plan: ImportPlan, entries: Sequence[object]) -> dict[str, list
     Return `model_name` in the file → its deployments, the first to call first.
     """
     groups: dict[str, list[_Deployment]] = {}
+    parameter_rules, info_rules = load_rules("litellm")["parameters"], load_rules("litellm")["info"]
     for position, each in enumerate(entries):
         setting = f"model_list[{position}]"
         entry = plan.decode_part(each, _Entry, setting)
@@ -294,8 +209,10 @@ def _place_models(plan: ImportPlan, entries: Sequence[object]) -> dict[str, list
                 elif value and plan.accepts(f"{setting}.{field}", "value", str(value), decode_tokens):
                     plan.servers[prefix].models.setdefault(model, {})[limit] = int(str(value).replace("_", ""))
         words = {"target": target, "provider": target.partition("/")[0]}
-        read_fields(plan, _PARAMETER_RULES, dict(sorted(given.items())), f"{setting}.litellm_params.", words)
-        read_fields(plan, _INFO_RULES, dict(sorted(info.items())), f"{setting}.model_info.", words)
+        read_fields(plan, parameter_rules, dict(sorted(given.items())), f"{setting}.litellm_params.", words)
+        read_fields(
+            plan, (*info_rules, *parameter_rules[1:]), dict(sorted(info.items())), f"{setting}.model_info.", words
+        )
         if entry.model_name and target:
             rates = [getattr(parameters, kind) or getattr(entry, kind) or 0 for kind in _RATES]
             row = _Deployment(target, int(parameters.order or 0), tuple(map(int, rates)))
@@ -400,7 +317,9 @@ def _choose_tiers(plan: ImportPlan, names: Mapping[str, str], models: Mapping[st
     for tier in TIERS:
         found = [name for name, meant in names.items() if find_tier(name) == tier and meant in models]
         if found:
-            chosen[tier] = names[max(found, key=_read_version)]
+            # (3, 5) for `claude-3-5-haiku-20241022`: without the date
+            versions = {name: [int(part) for part in _VERSION.findall(name) if len(part) < 6] for name in found}
+            chosen[tier] = names[max(found, key=lambda name: versions[name])]
         elif catch_all:
             chosen[tier] = catch_all
     for tier in TIERS:  # a tier without its own model gets that of the next one
@@ -411,11 +330,6 @@ def _choose_tiers(plan: ImportPlan, names: Mapping[str, str], models: Mapping[st
         chosen = dict.fromkeys(TIERS, first)
         plan.add_note("model_list", f"no model_name names a Claude tier, so {models[first][0]} serves all of them")
     return {tier: name for tier, name in chosen.items() if models[name][0] != _ANTHROPIC}
-
-
-def _read_version(name: str) -> tuple[int, ...]:
-    """Return (3, 5) for `claude-3-5-haiku-20241022`: without the date."""
-    return tuple(int(number) for number in _VERSION.findall(name) if len(number) < 6)
 
 
 def _read_fallbacks(plan: ImportPlan, settings: _Settings, models: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

@@ -100,8 +100,6 @@ def decode_address(found: FoundSetting) -> str:
 
 
 decode_tokens = partial(decode_integer, minimum=1, maximum=100_000_000, unit="tokens")
-CREATE_KEY = "anthropic-proxy keys create NAME"
-"""Line of notes about limits of clients."""
 
 
 class ServerTable(Struct, kw_only=True):
@@ -536,15 +534,12 @@ class ImportPlan:
             if models:
                 self.variables[f"FALLBACK_{tier.upper()}"] = ",".join(dict.fromkeys(models))
         large = {tier: targets[tier] for tier in TIERS if tier in targets and tier != "haiku"}
-        if any(target.startswith("anthropic/") for target in targets.values()) or len(targets) < len(TIERS):
+        is_of_claude = any(target.startswith("anthropic/") for target in targets.values())
+        if is_of_claude or len(targets) < len(TIERS) or large["opus"] != large["fable"]:
             self.variables |= {f"MODEL_{tier.upper()}": target for tier, target in targets.items()}
-        elif len(set(large.values())) == 1:
-            self.variables |= {"BIG_MODEL": large["sonnet"], "SMALL_MODEL": targets["haiku"]}
-        elif large["opus"] == large["fable"]:
-            self.variables |= {"BIG_MODEL": large["opus"], "MIDDLE_MODEL": large["sonnet"]}
-            self.variables["SMALL_MODEL"] = targets["haiku"]
         else:
-            self.variables |= {f"MODEL_{tier.upper()}": target for tier, target in targets.items()}
+            middle = {} if large["sonnet"] == large["opus"] else {"MIDDLE_MODEL": large["sonnet"]}
+            self.variables |= {"BIG_MODEL": large["opus"], **middle, "SMALL_MODEL": targets["haiku"]}
         if preferred := large.get("sonnet") or next(iter(targets.values()), ""):
             prefix = preferred.partition("/")[0]
             known = [*self.servers, *(name for row in find_built_in_registry() for name in (row.name, row.prefix))]
@@ -686,7 +681,7 @@ class KeptValue(Struct, frozen=True):
     wanted: str
 
 
-class FileChange(Struct, kw_only=True):
+class FileChange(Struct):
     """Change of one settings file."""
 
     path: Path
@@ -726,14 +721,6 @@ def _list_fields(table: Mapping[str, object], names: Sequence[str]) -> str:
     return ", ".join(f"{name} = {shown[name]}" if name in shown else f"no {name}" for name in names)
 
 
-def _can_be_added(text: str, table: str) -> bool:
-    try:
-        tomllib.loads(f"{text}\n{table}")
-    except tomllib.TOMLDecodeError:
-        return False
-    return True
-
-
 def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str] = ()) -> FilesToWrite:
     """Return the changes of `.env` and `anthropic-proxy.toml` in `folder` for the settings in `plan`.
 
@@ -762,15 +749,8 @@ def _change_env(plan: ImportPlan, file: Path, replaced_names: Collection[str]) -
         else:
             changed = update_env_text(changed, name, line) if is_set else append_env_line(changed, line)
             added[name] = line
-    return FileChange(
-        path=file,
-        before=before,
-        after=changed,
-        added="".join(f"{line}\n" for line in added.values()),
-        added_settings=[*added],
-        kept=kept,
-        has_keys=any(map(is_secret_variable, added)),
-    )
+    has_keys = any(map(is_secret_variable, added))
+    return FileChange(file, before, changed, "".join(f"{line}\n" for line in added.values()), [*added], kept, has_keys)
 
 
 def _change_config(plan: ImportPlan, file: Path) -> FileChange:
@@ -787,12 +767,14 @@ def _change_config(plan: ImportPlan, file: Path) -> FileChange:
         kind, heading = ("routes", "[[routes]]") if label.startswith("[[") else ("providers", "[providers.NAME]")
         if old is None:
             new[label] = table
-            if kind in configured and not _can_be_added(before, table):
+            try:
+                tomllib.loads(f"{before}\n{table}" if kind in configured else "")
+            except tomllib.TOMLDecodeError:
                 raise ConfigurationError(
                     f'{label} cannot be added to {file}, because "{kind}" is written in one line there. Write '
                     f"{heading} in its place, with a line for each field.",
                     code="configuration-file",
-                )
+                ) from None
             continue
         contents = tomllib.loads(table)[kind]
         wanted = contents[0] if kind == "routes" else next(iter(contents.values()))
@@ -801,14 +783,7 @@ def _change_config(plan: ImportPlan, file: Path) -> FileChange:
     new_tables = "\n".join(new.values())
     end = "\r\n" if "\r\n" in before else "\n"
     gap = end if new_tables and before and not before.endswith("\n") else ""
-    return FileChange(
-        path=file,
-        before=before,
-        after=f"{before}{gap}{new_tables.replace(chr(10), end)}",
-        added=new_tables,
-        added_settings=[*new],
-        kept=kept,
-    )
+    return FileChange(file, before, f"{before}{gap}{new_tables.replace(chr(10), end)}", new_tables, [*new], kept)
 
 
 def list_route_rows(settings: Settings) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """What `import` tells the user: the result, what is not the same here, missing keys, new lines and the next steps."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -198,8 +198,13 @@ def _write_models(output: Output, draft: Draft, *, is_plan: bool) -> None:
             text = f"Claude Code asks for thinking in nearly all requests, so most go to {thinking.targets[0]}."
             output.write_line(f"  {output.paint(text, 'quiet')}")
     choices = [choice for name in new for choice in draft.retired.get(name, ())]
-    for text in _describe_successors(choices, settings, "would be" if is_plan else "is"):
-        _warn(output, text)
+    groups: dict[str, list[ModelChoice]] = {}
+    for choice in choices:
+        groups.setdefault(find_successor_id(choice, settings, date.today()), []).append(choice)
+    for successor, retired in groups.items():
+        pronoun = "Its" if len({choice.prefixed_id for choice in retired}) == 1 else "Their"
+        verb = "would be" if is_plan else "is"
+        _warn(output, f"{describe_retirements(retired)}. {pronoun} successor {successor} {verb} imported.")
     for problem in find_problems(settings, Catalog(), date.today()):
         if problem.kind not in MISSING_KEYS:  # they have a list of their own
             remedy = output.paint(problem.remedy, "type") if problem.has_line else problem.remedy
@@ -207,16 +212,6 @@ def _write_models(output: Output, draft: Draft, *, is_plan: bool) -> None:
     others = [name for name in new if not name.endswith("_MODEL") and not name.startswith(_MAPPING_SETTINGS)]
     if others and not is_plan:  # which lists all lines
         output.write_line(f"  {output.paint(f'Also imported: {join_with_and(others)}.', 'quiet')}")
-
-
-def _describe_successors(retired: Sequence[ModelChoice], settings: Settings, verb: str) -> Iterator[str]:
-    """Yield a sentence for each successor that is written."""
-    groups: dict[str, list[ModelChoice]] = {}
-    for choice in retired:
-        groups.setdefault(find_successor_id(choice, settings, date.today()), []).append(choice)
-    for successor, choices in groups.items():
-        pronoun = "Its" if len({choice.prefixed_id for choice in choices}) == 1 else "Their"
-        yield f"{describe_retirements(choices)}. {pronoun} successor {successor} {verb} imported."
 
 
 def _write_missing_keys(output: Output, draft: Draft) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 from msgspec import Struct, field, to_builtins
 
 from anthropic_proxy.cli.importing.plan import (
-    CREATE_KEY,
     ImportedServer,
     ImportPlan,
     Scalar,
@@ -26,7 +25,7 @@ from anthropic_proxy.cli.importing.plan import (
     format_call_field,
 )
 from anthropic_proxy.cli.importing.router_rules import RouterRule, RouterRules, find_route_conditions
-from anthropic_proxy.cli.importing.rules import EMPTY, FieldRule, read_fields
+from anthropic_proxy.cli.importing.rules import EMPTY, FieldRule, load_rules, read_fields
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
@@ -65,14 +64,6 @@ _PROTOCOLS = {
 """Field `type` of a server in version 3 → its API."""
 _ADDRESSES = ("api_base_url", "baseUrl", "baseurl")
 _KEYS = ("api_key", "apiKey", "apikey")
-_PROVIDER_RULES = (
-    FieldRule(f"{' '.join((*_ADDRESSES, *_KEYS))} name models transformer extraHeaders extraBody"),
-    FieldRule("id icon enabled type provider account billing capabilities protocolDetectionMode autoFetchModels"),
-    FieldRule("autoFetchKnownModels modelDescriptions modelDisplayNames modelMetadata"),
-    FieldRule("tokenizer", "the proxy estimates tokens itself"),
-    FieldRule("credentials", "one variable may contain several keys, separated by commas. They are used in turn"),
-)
-"""Rules of a server."""
 _DEFAULT_THRESHOLD = 60_000
 _ROUTES: tuple[tuple[str, str, Mapping[str, object]], ...] = (
     ("image", "images", {"images": True}),
@@ -85,19 +76,11 @@ _ROUTES: tuple[tuple[str, str, Mapping[str, object]], ...] = (
 Requests for haiku have the rule `background`, which comes after `longContext`.
 """
 _BEFORE_BACKGROUND = ("image", "longContext")
-_ROUTER_RULES = (
-    FieldRule(f"default background rules longContextThreshold {' '.join(rule for rule, _, _ in _ROUTES)}"),
-    FieldRule("fallback", "the proxy retries a request once by itself"),
-    FieldRule("builtInRules", "the proxy needs no rules for Claude Code"),
-)
-"""Rules of `Router`."""
 _LOG_LEVELS = {"trace": "debug", "debug": "debug", "info": "info", "warn": "warning"}
 _LOG_LEVELS |= {"error": "error", "fatal": "error"}
 
 
-def _decode_timeout(plan: ImportPlan, path: str, text: str) -> str:
-    decode = partial(decode_integer, minimum=1000, maximum=1_000_000_000, unit="milliseconds")
-    return str(int(text) // 1000) if plan.accepts(path, "value", text, decode) else ""
+_decode_milliseconds = partial(decode_integer, minimum=1000, maximum=1_000_000_000, unit="milliseconds")
 
 
 def _decode_level(plan: ImportPlan, path: str, text: str) -> str:
@@ -113,36 +96,16 @@ _SETTING_RULES = (
     FieldRule("HOST", setting="HOST"),
     FieldRule("PORT", setting="PORT"),
     FieldRule("APIKEY", setting="PROXY_API_KEY"),
-    FieldRule("API_TIMEOUT_MS", setting="UPSTREAM_TIMEOUT", decode=_decode_timeout),
+    FieldRule(
+        "API_TIMEOUT_MS",
+        setting="UPSTREAM_TIMEOUT",
+        decode=lambda plan, path, text: (
+            str(int(text) // 1000) if plan.accepts(path, "value", text, _decode_milliseconds) else ""
+        ),
+    ),
     FieldRule("LOG_LEVEL", setting="LOG_LEVEL", decode=_decode_level),
 )
 """Rules of the entries of the file that are settings here."""
-_FILE_RULES = (
-    FieldRule(f"Providers providers Router router fallback {' '.join(rule.path for rule in _SETTING_RULES)}"),
-    FieldRule(
-        "CUSTOM_ROUTER_PATH",
-        "scripts do not run here. Routes choose by tier, length, images, thinking, project, header, key and time, "
-        "not by the text of a prompt",
-    ),
-    FieldRule("PROXY_URL", "HTTP proxies come from the environment. Set HTTPS_PROXY"),
-    FieldRule("transformers", _NO_SCRIPTS),
-    FieldRule("REWRITE_SYSTEM_PROMPT", "the proxy does not replace the system prompt"),
-    FieldRule("CLAUDE_PATH", "the command code finds claude by PATH", is_harmless=True),
-    FieldRule("StatusLine", "it is a setting of Claude Code: statusLine in its settings.json"),
-    FieldRule(
-        "plugins Plugins", "plugins of the other project do not run here. The dashboard shows the speed of models"
-    ),
-    FieldRule(
-        "forceUseImageAgent",
-        "requests with images go to the route images, and the model gets the images themselves",
-        is_harmless=True,
-    ),
-    FieldRule("LOG", "requests are in the ledger, not in log files. To list them", line="anthropic-proxy logs"),
-    FieldRule("NON_INTERACTIVE_MODE", "it is not needed: the proxy reads no input", is_harmless=True),
-    FieldRule("tokenStatsConfig", "it is not needed: the log and the dashboard show tokens", is_harmless=True),
-    FieldRule("APIKEYS", "for several clients, use virtual keys. Set VIRTUAL_KEYS=true, then", line=CREATE_KEY),
-)
-"""Rules of the other entries."""
 _DATABASE_MARK = b"SQLite format 3\0"
 _PROFILE_FIELDS = {
     "haiku": ("haikuModel", "smallFastModel", "model"),
@@ -255,15 +218,9 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
     rules = ("default", "background", *(rule for rule, _, _ in _ROUTES))
     targets = {rule: _find_target(plan, servers, f"Router.{rule}", router.get(rule)) for rule in rules}
     chains = _read_fallbacks(plan, servers, file.fallback or {}, targets)
-    # the models of Claude Code in version 3: the first enabled profile, else the older single one
-    found = file.profile or _Profiles()
-    profiles = [one for one in found.profiles or [] if one.get("agent") == "claude-code" and one.get("enabled")]
-    profiles.append(found.single or {})
-    profile = next((one for one in profiles if any(one.get(name) for name in _PROFILE_FIELDS["haiku"])), {})
     fallback = router.get("fallback")
     following = _read_chain(plan, servers, "Router.fallback", fallback)
-    if profile:
-        _read_profile(plan, servers, profile, following)
+    profile = _read_profile(plan, servers, file.profile or _Profiles(), following)
     routing = plan.decode_part(profile.get("routing") or {}, RouterRules, "profile.routing")
     if routing.enabled:
         _read_rules(plan, servers, "profile.routing.rules", routing.rules, following)
@@ -271,10 +228,10 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
     _add_targets(plan, router, targets, chains)
     is_chain = isinstance(fallback, dict) and fallback.get("mode") in ("off", "model-chain")
     entries = {name: value for name, value in router.items() if not (name == "fallback" and is_chain)}
-    read_fields(plan, _ROUTER_RULES, _drop_empty(entries), "Router.")
+    read_fields(plan, load_rules("router")["rules"], _drop_empty(entries), "Router.")
     read_fields(plan, _SETTING_RULES, {rule.path: config.get(rule.path) for rule in _SETTING_RULES})
     if "profile" not in config:  # the other entries of version 3 are about its own program
-        read_fields(plan, _FILE_RULES, _drop_empty(config))
+        read_fields(plan, load_rules("router")["file"], _drop_empty(config))
     return plan
 
 
@@ -313,10 +270,14 @@ def _place_servers(plan: ImportPlan, servers: Sequence[Any]) -> dict[str, _Place
         entry = plan.decode_part(each, _Server, f"Providers[{position}]")
         if isinstance(each, dict):
             name, setting = str(entry.name or f"server{position + 1}"), f"Providers.{entry.name or position}"
-            read_fields(plan, _PROVIDER_RULES, _drop_empty(each), f"{setting}.")
-            use = {}
+            read_fields(plan, load_rules("router")["server"], _drop_empty(each), f"{setting}.")
+            use: dict[str, Sequence[_Transformer]] = {}
             if entry.enabled is not False:
-                use = _decode_transformers(plan, entry.transformer or {}, f"Providers[{position}].transformer")
+                place, given = f"Providers[{position}].transformer", entry.transformer or {}
+                use[""] = plan.decode_part(given, _ModelTransformers, place).use or []
+                for model, part in given.items():
+                    if model != "use":
+                        use[model] = plan.decode_part(part, _ModelTransformers, f"{place}.{model}").use or []
             placed[name] = _place_server(plan, name, setting, entry, use)
             if each.get("autoFetchModels"):
                 placed[name].models = ()
@@ -326,7 +287,7 @@ def _place_servers(plan: ImportPlan, servers: Sequence[Any]) -> dict[str, _Place
 def _place_server(
     plan: ImportPlan, name: str, setting: str, entry: _Server, use: Mapping[str, Sequence[_Transformer]]
 ) -> _PlacedServer:
-    """`use`: model → its transformers."""
+    """`use`: model → its transformers. The key "" has those of all models."""
     given = to_builtins(entry)
     address_field = next((each for each in _ADDRESSES if given[each]), _ADDRESSES[0])
     url, names = str(given[address_field] or ""), {_name_of(item).lower() for item in use.get("", ())}
@@ -412,15 +373,6 @@ def _drop_unset(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value not in _UNSET}
 
 
-def _decode_transformers(plan: ImportPlan, given: Mapping[str, Any], place: str) -> dict[str, Sequence[_Transformer]]:
-    """Return model → its transformers. The key "" has those of all models."""
-    use: dict[str, Sequence[_Transformer]] = {"": plan.decode_part(given, _ModelTransformers, place).use or []}
-    for model, entry in given.items():
-        if model != "use":
-            use[model] = plan.decode_part(entry, _ModelTransformers, f"{place}.{model}").use or []
-    return use
-
-
 def _read_transformers(
     plan: ImportPlan, setting: str, use: Mapping[str, Sequence[_Transformer]]
 ) -> dict[str, _Options]:
@@ -494,15 +446,23 @@ def _find_target(plan: ImportPlan, servers: Mapping[str, _PlacedServer], setting
 
 
 def _read_profile(
-    plan: ImportPlan, servers: Mapping[str, _PlacedServer], profile: Mapping[str, Any], chain: Sequence[str]
-) -> None:
-    """Add the models of the tiers in `profile`, followed by those of `chain`, to `plan`."""
+    plan: ImportPlan, servers: Mapping[str, _PlacedServer], given: _Profiles, chain: Sequence[str]
+) -> Mapping[str, Any]:
+    """Add the models of Claude Code, followed by those of `chain`, to `plan`. Return their profile, or an empty one.
+
+    It is the first enabled profile, else the older single one.
+    """
+    profiles = [one for one in given.profiles or [] if one.get("agent") == "claude-code" and one.get("enabled")]
+    profiles.append(given.single or {})
+    profile = next((one for one in profiles if any(one.get(name) for name in _PROFILE_FIELDS["haiku"])), {})
     models: dict[str, str] = {}
-    for tier, fields in _PROFILE_FIELDS.items():
+    for tier, fields in _PROFILE_FIELDS.items() if profile else ():
         name = next((name for name in fields if profile.get(name)), "model")
         if target := _find_target(plan, servers, f"profile.{name}", profile.get(name)):
             models[tier] = target
-    plan.set_tier_models(models, {tier: [*chain] for tier in models})
+    if profile:
+        plan.set_tier_models(models, dict.fromkeys(models, chain))
+    return profile
 
 
 def _read_chain(

@@ -1,7 +1,10 @@
-"""`FieldRule`: what becomes of a field of another configuration. Each reader has a table of them."""
+"""`FieldRule`: what becomes of a field of another configuration. `rules.toml` has those without a setting here."""
 
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
@@ -29,6 +32,16 @@ class FieldRule(Struct, frozen=True):
     """Returns the value of the variable for a path and its text. "": none."""
     is_harmless: bool = False
     """True if nothing changes for the user without the entry."""
+
+
+@cache
+def load_rules(kind: str) -> Mapping[str, Sequence[FieldRule]]:
+    """Return the rules of `rules.toml` for a kind of configuration: name of a part of it → rules."""
+    tables = tomllib.loads(Path(__file__).with_name("rules.toml").read_text("utf-8"))[kind]
+    return {
+        part: [FieldRule(path, **(row if isinstance(row, dict) else {"note": row})) for path, row in table.items()]
+        for part, table in tables.items()
+    }
 
 
 def read_fields(
