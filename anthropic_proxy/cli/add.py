@@ -82,7 +82,7 @@ def add(*extras: str, as_text: Annotated[bool, Parameter(name="--print")] = Fals
     if status := subprocess.run(command, cwd=Path(sys.prefix).anchor, check=False).returncode:
         sys.exit(status)
     used = "it" if len(extras) == 1 else "them"
-    output.write_notice(f"Added {join_with_and(extras)}. A running proxy uses {used} after its next start.", "✓", "ok")
+    output.write_notice(f"Added {join_with_and(extras)}. A running proxy uses {used} after its next start.", "✓")
 
 
 def list_requirements(extra: str) -> list[str]:

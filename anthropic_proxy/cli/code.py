@@ -169,9 +169,7 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
         status = _run((program, "--settings", str(settings), *others), variables)
     if status == _EXIT_NOT_FOUND:
         Output().write_notice(
-            f"{program} ended with status {status}: a program that it needs is not in PATH, such as Node.js.",
-            "!",
-            "warn",
+            f"{program} ended with status {status}: a program that it needs is not in PATH, such as Node.js.", "!"
         )
     elif is_conversation(others) and sys.stdin.isatty() and sys.stderr.isatty():
         # at the end of a conversation, and of its question about a new folder, Claude Code names its own command

@@ -210,14 +210,12 @@ def _name_changes(proxy: RunningProxy, settings: Settings) -> None:
             f"settings, and the proxy (port {proxy.port}) uses the earlier ones. {remedy}:  "
             f"{reload or 'anthropic-proxy serve'}",
             "!",
-            "warn",
         )
     if proxy.changed:
         output.write_notice(
             f"{join_with_and(proxy.changed)} changed after the start of the proxy (port {proxy.port}), which applies "
             "the change at its next start. This command applies it now.",
             "!",
-            "warn",
         )
 
 

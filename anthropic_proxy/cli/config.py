@@ -47,7 +47,7 @@ def show(*, all_settings: Annotated[bool, Parameter(name="--all")] = False, as_j
     rows = asyncio.run(_list_settings(settings))
     shown = [row for row in rows if all_settings or row.source != "default"]
     if unread := describe_unread_files(settings.env_file, list_variables(PROVIDERS)):
-        output.write_notice(unread, "!", "warn")
+        output.write_notice(unread, "!")
     if as_json:
         full = [structs.replace(row, source=os.path.expanduser(row.source)) for row in shown]
         output.write_json({"files": list(settings.files), "settings": full})
@@ -107,7 +107,7 @@ def check(*, reads_keys: Annotated[bool, Parameter(name="--keys")] = False, as_j
     else:
         output.write_problems(found)
         if not found:
-            output.write_line(f"  {output.paint('✓', 'ok')} The settings are valid. No provider was called.")
+            output.write_line(f"  {output.mark('✓')} The settings are valid. No provider was called.")
         if UNRESOLVED_KEY in settings.reveal_all_secrets():
             output.write_notice(f"{_UNREAD_KEYS}  anthropic-proxy config check --keys")
     sys.exit(1 if found else 0)

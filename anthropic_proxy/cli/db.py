@@ -35,7 +35,7 @@ def upgrade() -> None:
     settings, output = load_command_settings(), Output()
     with changing_database(settings) as place:
         open_for_writing(settings).close()
-    output.write_line(f"  {output.paint('✓', 'ok')} {place} has the schema {NEWEST_VERSION}.")
+    output.write_line(f"  {output.mark('✓')} {place} has the schema {NEWEST_VERSION}.")
 
 
 @db.command
@@ -52,9 +52,9 @@ def check() -> None:
             return
         problems = [*find_database_problems(connection)]
     for problem in problems:
-        output.write_notice(problem, "✕", "error")
+        output.write_notice(problem, "✕")
     if not problems:
-        output.write_line(f"  {output.paint('✓', 'ok')} {place} has no damage, and its sums are correct.")
+        output.write_line(f"  {output.mark('✓')} {place} has no damage, and its sums are correct.")
     sys.exit(1 if problems else 0)
 
 
@@ -92,7 +92,7 @@ def backup(file: Path, /) -> None:
     settings, output = load_command_settings(), Output()
     with changing_database(settings) as place:
         found = write_ledger_backup(settings, file)
-    output.write_line(f"  {output.paint('✓', 'ok')} {file} is a copy of {place} ({found}).")
+    output.write_line(f"  {output.mark('✓')} {file} is a copy of {place} ({found}).")
 
 
 @db.command
@@ -111,6 +111,6 @@ def restore(file: Path, /, *, force: Annotated[bool, Parameter(negative="")] = F
     settings, output = load_command_settings(), Output()
     with changing_database(settings) as place:
         found, kept = restore_ledger_backup(settings, file, replaces=force)
-    output.write_line(f"  {output.paint('✓', 'ok')} {place} is now a copy of {file} ({found}).")
+    output.write_line(f"  {output.mark('✓')} {place} is now a copy of {file} ({found}).")
     if kept is not None:
         output.write_line(f"  The ledger before it is {kept}.")

@@ -151,8 +151,7 @@ def _write_stored_summary(row: StoredRequest, settings: Settings) -> None:
     rows = (
         ("request", f"{row.id}, {formats.full_time(row.started_at)}"),
         ("rule", rule),
-        *_list_attempts(row),
-        *_describe_error(row, settings),
+        *_list_attempts(row, settings),
         *_describe_usage(row),
         ("time", time),
         ("learned", ", ".join(json.loads(row.adaptations or "[]"))),
@@ -169,20 +168,20 @@ def _write_stored_summary(row: StoredRequest, settings: Settings) -> None:
         output.write_line()
     width = max((count_columns(note.field) for note in notes), default=0)
     for note in notes:
-        sign, role = SIGNS[note.handling]
         reason = note.reason
         if note.after:
             change = " → ".join(map(formats.digits_in_groups, (note.before, note.after)))
             reason = ", ".join(filter(None, (change, note.explanation)))
         text = escape_unprintable(f"{pad(note.field, width)}  {reason}")
-        output.write_line(f"  {output.paint(sign, role)} {text}")
+        output.write_line(f"  {output.mark(SIGNS[note.handling])} {text}")
 
 
 def _name_model(row: StoredRequest) -> str:
     return f"{row.prefix or row.provider}/{row.model}"
 
 
-def _list_attempts(row: StoredRequest) -> Iterator[tuple[str, str]]:
+def _list_attempts(row: StoredRequest, settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield the attempts, and the error for the client with its remedy."""
     failed, times = list_failed_attempts(row), decode_attempt_times(row.attempt_times)
     has_all_times = len(times) > len(failed)  # a target without credentials was not called
     for number, (attempt, is_fallback) in enumerate(zip(failed, list_fallbacks(row), strict=True), 1):
@@ -193,17 +192,13 @@ def _list_attempts(row: StoredRequest) -> Iterator[tuple[str, str]]:
         sent = times[-1].status if times else row.status
         status = f"status {sent}" if sent else "no response" if row.error_type else "no status, the client disconnected"
         yield f"attempt {len(failed) + 1}", f"{_name_model(row)}: {status}, {row.outcome}"
-
-
-def _describe_error(row: StoredRequest, settings: Settings) -> Iterator[tuple[str, str]]:
-    if not row.error_type:
-        return
-    yield "error", f"{row.status} {row.error_type} for the client: {find_cause(row.error, row.remedy)}"
-    key_setting = ModelCosts(settings).find_key_setting(row.provider)
-    remedy = find_remedy(
-        row.error_code, key_setting, row.requested_model, row.prefix, row.remedy, fallbacks=settings.fallbacks
-    )
-    yield "remedy", remedy.text if remedy else ""
+    if row.error_type:
+        yield "error", f"{row.status} {row.error_type} for the client: {find_cause(row.error, row.remedy)}"
+        key = ModelCosts(settings).find_key_setting(row.provider)
+        remedy = find_remedy(
+            row.error_code, key, row.requested_model, row.prefix, row.remedy, fallbacks=settings.fallbacks
+        )
+        yield "remedy", remedy.text if remedy else ""
 
 
 def _describe_usage(row: StoredRequest) -> Iterator[tuple[str, str]]:
@@ -341,8 +336,8 @@ MAX_SHOWN_CHECKS = 5
 """Maximum number of non-matching routes in the summary. The command `routes explain` shows all of them."""
 LABEL_COLUMNS = 11
 _MAX_FIELD_COLUMNS, _MAX_FIELD_END = 32, 12
-SIGNS = {"kept": ("✓", "ok"), "approximated": ("~", "warn"), "emulated": ("~", "warn"), "dropped": ("✕", "error")}
-"""Handling of a request field (kept, approximated, …) → sign before the row, and its color role."""
+SIGNS = {"kept": "✓", "approximated": "~", "emulated": "~", "dropped": "✕"}
+"""Handling of a request field (kept, approximated, …) → sign before the row."""
 _TRANSPORTS = {"demo": "the built-in demo, in this process", "litellm": "the Python library LiteLLM, in this process"}
 _SECRET_HEADERS = ("authorization", "proxy-authorization")
 """Names of headers that may contain a secret from a URL, in addition to the header with the credential."""
@@ -366,10 +361,7 @@ class Explanation:
     """
 
     def __init__(self, settings: Settings, body: Mapping[str, Any], result: DryRun, head: bytes) -> None:
-        self._settings = settings
-        self._body = body
-        self._result = result
-        self._output = Output()
+        self._settings, self._body, self._result, self._output = settings, body, result, Output()
         masked = mask_credential(result.recorded.credential) if result.recorded is not None else None
         sent, used = result.recorded, self._used_target()
         self._headers: list[tuple[str, str]] = []
@@ -413,7 +405,7 @@ class Explanation:
             self._write_labeled("tools", explain_tool_search(tools, window))
         output.write_line()
         count = len(list_unchanged_fields(self._body, self._changes))
-        output.write_line(f"  {output.paint('✓', 'ok')} {formats.plural(count, 'field')} unchanged")
+        output.write_line(f"  {output.mark('✓')} {formats.plural(count, 'field')} unchanged")
         rows = []
         for change in self._changes:
             row = Change(*map(escape_unprintable, structs.astuple(change)))
@@ -424,8 +416,7 @@ class Explanation:
         fields = max((count_columns(change.field) for change in rows), default=0)
         effects = max((count_columns(change.effect) for change in rows), default=0)
         for change in rows:
-            sign, role = SIGNS[change.handling]
-            line = f"  {output.paint(sign, role)} {pad(change.field, fields)}  {pad(change.effect, effects)}"
+            line = f"  {output.mark(SIGNS[change.handling])} {pad(change.field, fields)}  {pad(change.effect, effects)}"
             used = 6 + fields + effects
             if output.width is None or used + 2 + count_columns(change.reason) <= output.width:
                 output.write_line(f"{line}  {change.reason}".rstrip())
@@ -447,40 +438,35 @@ class Explanation:
         sys.stdout.buffer.flush()
 
     def write_json(self) -> None:
-        result = self._result
-        receipt = self._result.receipt
-        sent = self._result.recorded
-        error = self._result.error
-        targets = result.plan.targets if result.plan is not None else ()
+        result, receipt, plan = self._result, self._result.receipt, self._result.plan
+        sent, error = result.recorded, result.error
+        upstream = sent and {
+            "transport": sent.transport,
+            "method": sent.request.method,
+            "url": self._url() if sent.transport == "http" else None,
+            "headers": dict(self._headers),
+            "body": sent.request.body.decode("utf-8", "replace"),
+        }
+        targets = plan.targets if plan is not None else ()
+        route = [
+            {"target": f"{row.provider.prefix}/{row.model}", "setting": str(row.model_setting or "")} for row in targets
+        ]
         self._output.write_json(
             {
                 "path": receipt.path,
                 "requested_model": self._body.get("model"),
                 "target": f"{receipt.prefix}/{receipt.model}" if receipt.model else None,
-                "rule": result.plan.reason if result.plan is not None else None,
+                "rule": plan.reason if plan is not None else None,
                 "checks": encode_checks(result.checks),
-                "route": [
-                    {"target": f"{row.provider.prefix}/{row.model}", "setting": str(row.model_setting or "")}
-                    for row in targets
-                ],
-                "notices": list(result.plan.notes) if result.plan is not None else [],
+                "route": route,
+                "notices": list(plan.notes) if plan is not None else [],
                 "unchanged": list_unchanged_fields(self._body, self._changes),
                 "changes": self._changes,
                 "skipped": result.skipped,
                 "missing_key": result.missing_key,
                 "estimated_tokens": result.estimated_tokens,
-                "upstream": None
-                if sent is None
-                else {
-                    "transport": sent.transport,
-                    "method": sent.request.method,
-                    "url": self._url() if sent.transport == "http" else None,
-                    "headers": dict(self._headers),
-                    "body": sent.request.body.decode("utf-8", "replace"),
-                },
-                "error": None
-                if error is None
-                else {"status": error.status, "type": error.error_type, "message": error.message},
+                "upstream": upstream,
+                "error": error and {"status": error.status, "type": error.error_type, "message": error.message},
             }
         )
 
@@ -495,9 +481,7 @@ class Explanation:
         )
 
     def _write_route(self) -> None:
-        result = self._result
-        output = self._output
-        plan = self._result.plan
+        result, output, plan = self._result, self._output, self._result.plan
         requested = escape_unprintable(str(self._body.get("model", "–")))
         used = self._used_target()
         if plan is None or used is None:

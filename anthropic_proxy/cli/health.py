@@ -35,7 +35,7 @@ def health(*, as_json: bool = False) -> None:
     settings = follow_session(load_command_settings(is_client=True))
     proxy = find_any_proxy(settings) or require_proxy(settings)
     if not proxy.is_used:
-        Output().write_notice(describe_unused_proxy(proxy), "!", "warn")
+        Output().write_notice(describe_unused_proxy(proxy), "!")
     found = _find_facts(proxy, settings)
     if as_json:
         described = {"address": proxy.address, "version": proxy.version, "started_at": proxy.started_at}

@@ -157,7 +157,7 @@ def list_(*, as_json: bool = False) -> None:
     if output.is_terminal:
         for _, state in found:
             if state.status == "inactive":
-                output.write_notice(state.reason, "!", "warn")
+                output.write_notice(state.reason, "!")
         output.write_notice(f"All facts of one key:  anthropic-proxy keys show {quote_word(found[0][0].label)}")
 
 
@@ -386,7 +386,7 @@ def audit(*, since: str = "90d", as_json: bool = False, as_csv: bool = False) ->
 
 def _write_done(outcome: KeyOutcome) -> None:
     output = Output()
-    output.write_line(f"  {output.paint('✓', 'ok')} {outcome.sentence}")
+    output.write_line(f"  {output.mark('✓')} {outcome.sentence}")
     for notice in outcome.notices:
         output.write_notice(notice)
 
@@ -399,7 +399,7 @@ def _warn_of_unknown_routes(rules: Rules, settings: Settings) -> None:
     if _find_remote(settings) is not None:
         return
     for warning in describe_unknown_routes(rules.routes, settings):
-        Output().write_notice(warning, "!", "warn")
+        Output().write_notice(warning, "!")
 
 
 def _execute(
@@ -444,15 +444,13 @@ def write_new_key(outcome: KeyOutcome, completed_action: str, settings: Settings
     else:
         output.write_line(outcome.text)
     described = describe_rules(key.rules) or "no limits"
-    output.write_notice(
-        f"Key {key.label} is {completed_action} ({key.id}; {described}). It is shown only now.", "✓", "ok"
-    )
+    output.write_notice(f"Key {key.label} is {completed_action} ({key.id}; {described}). It is shown only now.", "✓")
     for old in key.hashes[1:]:
         if old.expires_at is not None and old.expires_at > time.time():
             output.write_notice(f"The old text {old.hint} is valid until {format_time(old.expires_at)}.")
     if not settings.virtual_keys and find_remote_proxy() is None:
         step = f"Set VIRTUAL_KEYS=true in {settings.variables_file} and {settings.start_again}."
-        output.write_notice(f"The proxy does not accept it yet. {step}", "!", "warn")
+        output.write_notice(f"The proxy does not accept it yet. {step}", "!")
 
 
 def write_encoded_key(encoded: Mapping[str, Any], *, as_json: bool) -> None:

@@ -195,12 +195,11 @@ def reload_proxies(output: Output, settings: Settings, env_file: Path) -> Collec
     variables: set[str] = set()
     for record in own:
         result = _reload(record, settings.data_directory, env_file)
-        sign, role = ("✓", "ok") if result.is_applied else ("!", "warn")
-        output.write_notice(f"The proxy at {record.address} {result.text}", sign, role)
+        output.write_notice(f"The proxy at {record.address} {result.text}", "✓" if result.is_applied else "!")
         variables.update(result.variables)
     if not own and (other := find_any_proxy(settings)) is not None and other.other_settings:
         described = describe_other_proxy(f"at {other.address}", other.other_settings)
-        output.write_notice(f"{described} Commands start their own.", "!", "warn")
+        output.write_notice(f"{described} Commands start their own.", "!")
     return variables
 
 
@@ -262,7 +261,7 @@ def open_proxy(settings: Settings, command: str) -> Iterator[LocalProxy]:
         return
     if proxy is not None:
         notice = f"This command starts a proxy of its own. {describe_unused_proxy(proxy, starts_own=True)}"
-        Output().write_notice(notice, "!", "warn")
+        Output().write_notice(notice, "!")
     try:
         directory = user_log_path("anthropic-proxy", appauthor=False, ensure_exists=True)
         log_file = directory / _LOG_NAME

@@ -98,7 +98,7 @@ async def _show_mapping(output: Output, as_json: bool) -> int:
         )
     for models in offered:
         if models.problem:
-            output.write_notice(models.problem, "!", "warn")
+            output.write_notice(models.problem, "!")
         _write_left_out(output, models)
     _write_price_source(output, [row.facts for row in tiers])
     return 0
@@ -125,13 +125,11 @@ async def _show(output: Output, name: str, as_json: bool) -> int:
     if price is not None and model and output.is_terminal:
         _write_price_details(output, price)
     if offered.problem:
-        output.write_notice(offered.problem, "✕", "error")
+        output.write_notice(offered.problem, "✕")
     if not model:
         _write_left_out(output, offered)
     if offered.source == "built-in" and offered.models and not model:
-        output.write_notice(
-            f"These are the models of {provider.title} that the proxy knows, not its own list.", "!", "warn"
-        )
+        output.write_notice(f"These are the models of {provider.title} that the proxy knows, not its own list.", "!")
     _write_price_source(output, offered.models)
     return status
 
@@ -179,14 +177,14 @@ def _write_left_out(output: Output, models: "ProviderModels") -> None:
     if names := models.left_out:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         text = f"The list of {models.provider} has names that are left out: {names[0]}{more}."
-        output.write_notice(text, "!", "warn")
+        output.write_notice(text, "!")
 
 
 def _write_price_source(output: Output, models: Sequence["ModelFacts"]) -> None:
     """Print origin and date of the price list on a terminal, or that one of `models` needs it and it is missing."""
     if not has_price_package():
         if any(fact.price is None for fact in models):
-            output.write_notice(NO_PRICES, "!", "warn")
+            output.write_notice(NO_PRICES, "!")
     elif models and output.is_terminal:
         listed = {fact.price.source for fact in models if fact.price and fact.price.is_of_server}
         known = ", else ".join([*sorted(listed), describe_price_list()])
@@ -233,7 +231,7 @@ def _write_models(output: Output, titles: Sequence[str], rows: Sequence[_Row], *
         for day, names in sorted(retiring.items()):
             if names_retired or day > today:
                 verb = "Retired" if day <= today else "Retires"
-                output.write_line(f"  {output.paint('!', 'warn')} {verb} on {day}: {', '.join(names)}")
+                output.write_line(f"  {output.mark('!')} {verb} on {day}: {', '.join(names)}")
 
 
 def _price_cells(price: "ModelPrice | None") -> list[str]:

@@ -30,6 +30,8 @@ from anthropic_proxy.gateway.telemetry.log.lines import (
 )
 
 _GAP = "  "
+SIGN_ROLES = {"✓": "ok", "+": "ok", "~": "warn", "!": "warn", "✕": "error", "–": "quiet", "…": "quiet"}
+"""Symbol before a text → its color role."""
 _MIN_CUT = 24
 """Number of characters of a cut cell below which optional columns are left out, so that names remain different."""
 _MIN_BESIDE_LABEL = 30
@@ -83,6 +85,10 @@ class Output:
         """If colors are off, `text` is returned unchanged."""
         return self._style.paint(text, role)
 
+    def mark(self, sign: str) -> str:
+        """Return the symbol of a line in its color."""
+        return self.paint(sign, SIGN_ROLES[sign])
+
     def write_line(self, text: str = "") -> None:
         """Write a line, which is wrapped on a terminal like `wrap_text`."""
         self._write_wrapped(name_program(text))
@@ -127,17 +133,17 @@ class Output:
             self._write(line if lead is further else lead + line.removeprefix(further))
             lead = further
 
-    def write_notice(self, text: str, sign: str = "", role: str = "") -> None:
-        """Write a notice to stderr, after all output so far. `sign`: symbol before it, in the color of `role`."""
+    def write_notice(self, text: str, sign: str = "") -> None:
+        """Write a notice to stderr, after all output so far. `sign`: symbol before it."""
         self._stream.flush()
-        lead = f"{self._notice_style.paint(sign, role)} " if sign else ""
+        lead = f"{self._notice_style.paint(sign, SIGN_ROLES[sign])} " if sign else ""
         text = f"{_GAP}{lead}{paint_commands(escape_unprintable(text), self._notice_style.paint)}"
         for line in wrap_text(text, self._notice_style.terminal_width):
             sys.stderr.write((line if self._has_symbols else to_ascii_symbols(line)) + "\n")
 
     def write_problems(self, problems: Iterable[Problem]) -> None:
         for problem in problems:
-            self.write_notice(problem.text, problem.sign, problem.role)
+            self.write_notice(problem.text, problem.sign)
 
     def write_json(self, value: Any) -> None:
         """Write `value` as indented JSON to stdout."""

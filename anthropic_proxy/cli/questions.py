@@ -351,7 +351,7 @@ class _LineQuestions(Questions):
                     f"{question.rstrip('?')}.{meant or ' Use a number or a name of the list.'}",
                     code="init-without-terminal",
                 )
-            self._output.write_notice(f'"{shown}" is not in the list.{meant}', "✕", "error")
+            self._output.write_notice(f'"{shown}" is not in the list.{meant}', "✕")
 
     def _write_options(self, options: Sequence[Option], start: int, end: int) -> None:
         for number, text in enumerate(_lay_out(options[start:end], None), start + 1):

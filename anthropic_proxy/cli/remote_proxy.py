@@ -114,7 +114,7 @@ def login(address: str, /) -> None:
             expires_at=time.time() + tokens.expires_in,
         ),
     )
-    output.write_notice(f"Signed in at {base}. Your keys there:  anthropic-proxy keys list", "✓", "ok")
+    output.write_notice(f"Signed in at {base}. Your keys there:  anthropic-proxy keys list", "✓")
 
 
 def logout() -> None:
@@ -127,9 +127,9 @@ def logout() -> None:
     try:
         _post(stored.revocation_endpoint, {"token": stored.refresh_token})
     except _Failure as error:
-        output.write_notice(f"{stored.address} could not end the sign-in: {error.text}", "!", "warn")
+        output.write_notice(f"{stored.address} could not end the sign-in: {error.text}", "!")
     file.unlink(missing_ok=True)
-    output.write_notice(f"Signed out at {stored.address}.", "✓", "ok")
+    output.write_notice(f"Signed out at {stored.address}.", "✓")
 
 
 class RemoteProxy:

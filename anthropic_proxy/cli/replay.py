@@ -55,5 +55,5 @@ def replay(
         if options is not None and options.copied_headers:
             names = join_with_and(sorted(set(options.copied_headers.values())))
             text = f"Headers of clients are not stored, so a call to {provider} has no copy of {names}."
-            Output().write_notice(text, "!", "warn")
+            Output().write_notice(text, "!")
     sys.exit(EXIT_FAILED)

@@ -136,7 +136,6 @@ def build_line(
     groups = _list(replies.get("session"), "groups") if session_id else []
     sums = next((one for one in groups if _text(one, "name") == session_id), None)
     costs = _describe_costs({"session": sums, "today": _get(replies.get("today"), "total")})
-    costs["cached"] = _describe_cached(sums)
 
     problems = _describe_outcome(receipt)
     if broken := _describe_cache_break(main):
@@ -177,14 +176,11 @@ def _describe_window(window: int, of_target: int, limiting: str, *, is_kept: boo
     return f" (the model has {formats.short_count(of_target)})" if is_smaller and not is_kept else ""
 
 
-def _describe_cached(sums: object) -> str:
-    read_again = _number(sums, "cache_read_tokens")
-    total = read_again + _number(sums, "input_tokens") + _number(sums, "cache_write_tokens")
-    return f"{formats.percent(read_again, total)} cached" if total else ""
-
-
 def _describe_costs(measured: Mapping[str, object]) -> dict[str, str]:
-    """Return a text for each sum with a cost or tokens. `measured`: label → sums of the ledger, or something else."""
+    """Return a text for each sum with a cost or tokens, and for the cached part of the session.
+
+    `measured`: label → sums of the ledger, or something else.
+    """
     known: set[bool] = set()
     costs = {}
     for label, one in measured.items():
@@ -197,7 +193,11 @@ def _describe_costs(measured: Mapping[str, object]) -> dict[str, str]:
         if cost != 0 or any(_number(one, token) for token in names):  # `free` would say too much of no called model
             costs[label] = f"{label} {format_cost(None if cost is None else cost * NANO_DOLLARS, unknown)}"
             known.add(cost is not None)
-    return {"session": f"cost {UNKNOWN_AMOUNT}"} if known == {False} else costs
+    costs = {"session": f"cost {UNKNOWN_AMOUNT}"} if known == {False} else costs
+    sums = measured["session"]
+    read_again = _number(sums, "cache_read_tokens")
+    total = read_again + _number(sums, "input_tokens") + _number(sums, "cache_write_tokens")
+    return {**costs, "cached": f"{formats.percent(read_again, total)} cached" if total else ""}
 
 
 def _describe_outcome(receipt: object) -> list[str]:

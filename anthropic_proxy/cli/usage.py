@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import NamedTuple
 
 from msgspec import structs
 
@@ -102,16 +101,9 @@ def usage(
     elif as_csv:
         open_data_output().write(tabulate_usage(settings, by, groups, split).encode_csv())
     else:
-        write_table(
-            settings,
-            by,
-            groups,
-            f"in {month}" if month else f"since {since}" + (f" until {until}" if until else ""),
-            names,
-            split=split,
-            forecast=expected,
-            next_step=_LATEST_DAYS if month else _FIRST_REQUEST,
-        )
+        period = f"in {month}" if month else f"since {since}" + (f" until {until}" if until else "")
+        step = _LATEST_DAYS if month else _FIRST_REQUEST
+        write_table(settings, by, groups, period, names, split=split, forecast=expected, next_step=step)
 
 
 def _decode_filters(texts: Sequence[str]) -> Mapping[str, str]:
@@ -146,33 +138,20 @@ _LATEST_DAYS = ("Days with requests", "anthropic-proxy usage --by day --since 90
 _OWN_PRICES = f"{CONFIG_FILE}, [prices]"
 
 
-class _SumColumn(NamedTuple):
-    column: Column
-    format: Callable[[UsageSums], str]
-
-
 def _format_cost(sums: UsageSums) -> str:
     return format_cost(sums.cost, sums.unknown_cost_requests) if sums.has_replies else formats.UNKNOWN
 
 
-_COLUMNS = (
-    _SumColumn(Column("Requests", is_number=True), lambda sums: f"{sums.requests:,}"),
-    _SumColumn(
-        Column("Input", is_number=True, is_optional=True), lambda sums: formats.short_count(sums.all_input_tokens)
-    ),
-    _SumColumn(
-        Column("Cached", is_number=True, is_optional=True),
-        lambda sums: formats.percent(sums.cache_read_tokens, sums.all_input_tokens),
-    ),
-    _SumColumn(
-        Column("Output", is_number=True, is_optional=True), lambda sums: formats.short_count(sums.output_tokens)
-    ),
-    _SumColumn(Column("Cost", is_number=True), _format_cost),
-)
-_TOOL_ERRORS = _SumColumn(
-    Column("Tool errors", is_number=True, is_optional=True),
-    lambda sums: formats.error_count_and_share(sums.tool_errors, sums.tool_results),
-)
+_COLUMNS: Mapping[str, Callable[[UsageSums], str]] = {
+    "Requests": lambda sums: f"{sums.requests:,}",
+    "Input": lambda sums: formats.short_count(sums.all_input_tokens),
+    "Cached": lambda sums: formats.percent(sums.cache_read_tokens, sums.all_input_tokens),
+    "Output": lambda sums: formats.short_count(sums.output_tokens),
+    "Cost": _format_cost,
+    "Tool errors": lambda sums: formats.error_count_and_share(sums.tool_errors, sums.tool_results),
+}
+"""Title of a column → its cell for the sums of a group. The last one is beside the bars."""
+_NEEDED_COLUMNS = ("Requests", "Cost")
 
 
 def write_table(
@@ -211,19 +190,20 @@ def write_table(
     shown = groups[-_MAX_ROWS:] if by in ("day", "hour") else groups[: min(_MAX_ROWS, rows_in_terminal)]
     labels = _list_labels(settings, by, split, shown, sessions)
     measure, bars = _draw_bars([group.sums for group in shown])
-    further = [_TOOL_ERRORS] if by == "model" and total.tool_errors else []
+    everything = [*(group.sums for group in shown), total]
+    shows_errors = by == "model" and total.tool_errors
+    numbers = [Column(title, is_number=True, is_optional=title not in _NEEDED_COLUMNS) for title in _COLUMNS]
     columns = [
         Column(_find_title(by), can_be_cut=max(count_columns(name) for name, *_ in labels) > _MAX_WHOLE_NAME),
         *([Column(_find_title(split))] if split else []),
-        *(each.column for each in _COLUMNS),
+        *numbers[:-1],
         Column(f"By {measure}", role="bar", is_optional=True),
-        *(each.column for each in further),
+        *(numbers[-1:] if shows_errors else []),
     ]
-    everything = [*(group.sums for group in shown), total]
-    rows = [
-        [*texts, *(each.format(sums) for each in _COLUMNS), bar, *(each.format(sums) for each in further)]
-        for texts, sums, bar in zip(labels, everything, [*bars, ""], strict=True)
-    ]
+    rows = []
+    for texts, sums, bar in zip(labels, everything, [*bars, ""], strict=True):
+        *cells, errors = (write(sums) for write in _COLUMNS.values())
+        rows.append([*texts, *cells, bar, *([errors] if shows_errors else [])])
     output.write_table(columns, rows, last_row_role="title")
     if about := _describe_minimum(compared, everything):
         output.write_line("  " + output.paint(about, "quiet"))
@@ -235,15 +215,14 @@ def write_table(
     _write_about_prices(output, settings, groups if by == "model" else (), total)
 
 
-def _find_title(by: str) -> str:
-    facet = FACETS.get(by)
-    return _TITLES.get(by) or (facet.title if facet is not None else "")
-
-
 def _write_values(output: Output, table: ExportTable) -> None:
     decimals = ((format(value, "f") if isinstance(value, Decimal) else value for value in row) for row in table.rows)
     cells = [["unknown" if value is None else str(value) for value in row] for row in decimals]
     output.write_table([Column(title) for title in table.titles], cells)
+
+
+def _find_title(by: str) -> str:
+    return _TITLES.get(by) or FACETS[by].title
 
 
 def _describe_minimum(compared: str, sums: Iterable[UsageSums]) -> str:

@@ -38,7 +38,6 @@ _TITLE_WIDTH = 24
 _MIN_COLUMN_WIDTH = 18
 """Width of the longest result, `– not recognized`, and a gap. Three columns fit into a terminal of 80 columns."""
 _DEFAULT_WIDTH = 100
-_ROLES = {"✓": "ok", "~": "warn", "✕": "error", "–": "quiet", "…": "quiet"}
 
 
 class DoctorProgress(Progress):
@@ -87,7 +86,7 @@ def write_report(report: Report, settings: Settings, secrets: Sequence[str]) -> 
         [legend] if count_columns(legend) <= width else [f"  {LEGEND}", f"  {report.cost_summary}"],
         [] if is_demo else [f"  {line}" for line in fact_lines],
         [
-            f"  {output.paint('!', 'warn')} The demo replies. It has no model.",
+            f"  {output.mark('!')} The demo replies. It has no model.",
             f"    Choose a provider and store its key:  {output.paint('anthropic-proxy init', 'type')}",
         ]
         if is_demo
@@ -107,7 +106,7 @@ def _format_fixes(output: Output, report: Report, width: int) -> Iterator[str]:
     names = max((len(fix.name) for fix in report.fixes), default=0)
     problems = max((count_columns(fix.problem) for fix in report.fixes), default=0)
     for fix in report.fixes:
-        start = f"  {output.paint('✕', 'error')} {fix.name:<{names}}  "
+        start = f"  {output.mark('✕')} {fix.name:<{names}}  "
         painted = SETTING.sub(lambda setting: output.paint(setting[0], "type"), fix.remedy)
         if painted == fix.remedy:
             painted = output.paint(fix.remedy, "type")
@@ -121,7 +120,7 @@ def _format_fixes(output: Output, report: Report, width: int) -> Iterator[str]:
         first, *lines = *wrap_words(fix.problem, room), *further
         yield f"{start}{first}"
         yield from (f"{' ' * (6 + names)}{line}" for line in lines)
-    yield from (f"  {output.paint(one.sign, one.role)} {one.text}" for one in report.problems)
+    yield from (f"  {output.mark(one.sign)} {one.text}" for one in report.problems)
 
 
 def _format_unknown_window(output: Output, diagnosis: Diagnosis, settings: Settings, width: int) -> Iterator[str]:
@@ -133,7 +132,7 @@ def _format_unknown_window(output: Output, diagnosis: Diagnosis, settings: Setti
     name = diagnosis.backend.prefixed_id
     text = f"The context of {name} is unknown, so {assumed} tokens are assumed. If you know it, {setting.place}:"
     first, *lines = wrap_words(escape_unprintable(text), width - 4)
-    yield f"  {output.paint('!', 'warn')} {first}"
+    yield f"  {output.mark('!')} {first}"
     yield from (f"    {line}" for line in (*lines, *(output.paint(line, "type") for line in setting.lines)))
 
 
@@ -142,7 +141,7 @@ def _format_server(output: Output, server: FoundServer) -> Iterator[str]:
     yield f"  {output.paint(f'Observed at {hide_credentials(server.base_url)}', 'title')}"
     for diagnosis in server.diagnoses:
         model = f"{diagnosis.found_target.model}: " if len(server.diagnoses) > 1 else ""
-        yield from (f"  {output.paint('~', 'warn')} {model}{text}" for text in diagnosis.quirks.values())
+        yield from (f"  {output.mark('~')} {model}{text}" for text in diagnosis.quirks.values())
     is_configured = server.diagnoses[0].backend.target.provider.is_configured
     evidence = [one for diagnosis in server.diagnoses for one in diagnosis.evidence]
     if not evidence:
@@ -172,7 +171,7 @@ def _format_table(output: Output, diagnoses: Sequence[Diagnosis]) -> Iterator[st
             line = f"  {row.title:<{_TITLE_WIDTH}}"
             for cell, (_, width) in zip(row.cells, shown, strict=True):
                 padded, sign = _fit(str(cell), width), cell.sign
-                line += padded.replace(sign, output.paint(sign, _ROLES[sign]), 1) if sign else padded
+                line += padded.replace(sign, output.mark(sign), 1) if sign else padded
             yield line.rstrip()
 
 

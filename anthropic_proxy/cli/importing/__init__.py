@@ -52,7 +52,7 @@ def import_settings(file: Path | None = None, /, *, dry_run: bool = False, copy_
     if not dry_run:
         draft.files.write(output)
         if asks and draft.new_settings:
-            output.write_line(f"  {output.paint('✓', 'ok')} Added the lines.")
+            output.write_line(f"  {output.mark('✓')} Added the lines.")
         reload_proxies(output, present, draft.folder / ENV_FILE)
     output.write_line()
     steps = list_next_steps(draft, command, is_dry_run=dry_run)

@@ -711,7 +711,7 @@ class FilesToWrite(Struct):
             if change.added and write_file(change.path, change.before, change.after, has_keys=change.has_keys):
                 file = shorten_home(change.path)
                 text = f"Other users could read {file}. Now only its owner can, because it contains a key."
-                output.write_notice(text, "!", "warn")
+                output.write_notice(text, "!")
 
 
 def _list_fields(table: Mapping[str, object], names: Sequence[str]) -> str:

@@ -114,7 +114,7 @@ def write_report(output: Output, draft: Draft, *, is_plan: bool) -> None:
         _write_title(output, "Not the same here")
     for note in sorted(notes, key=lambda note: not note.is_error):
         end = f":  {note.line}" if note.line else "."  # a full stop behind the line would be pasted with it
-        sign = output.paint(*("✕", "error") if note.is_error else ("!", "warn"))
+        sign = output.mark("✕" if note.is_error else "!")
         text = f"{note.setting}: {note.reason}{end}"
         output.write_line(f"  {sign} {paint_commands(escape_terminal_controls(text), output.paint)}")
     _write_missing_keys(output, draft)
@@ -123,7 +123,7 @@ def write_report(output: Output, draft: Draft, *, is_plan: bool) -> None:
             if change.added:
                 _write_title(output, f"Lines for {shorten_home(change.path)}")
             for line in mask_env_lines(change.added).strip("\n").splitlines():
-                output.write_line(f"  {output.paint('+', 'ok')} {line}" if line else "  +")
+                output.write_line(f"  {output.mark('+')} {line}" if line else "  +")
 
 
 def list_next_steps(draft: Draft, command: str, *, is_dry_run: bool) -> list[tuple[str, str]]:
@@ -159,7 +159,7 @@ def list_names(names: Sequence[str]) -> str:
 
 
 def _warn(output: Output, text: str) -> None:
-    output.write_line(f"  {output.paint('!', 'warn')} {text}")
+    output.write_line(f"  {output.mark('!')} {text}")
 
 
 def _write_title(output: Output, title: str) -> None:
@@ -208,7 +208,7 @@ def _write_models(output: Output, draft: Draft, *, is_plan: bool) -> None:
     for problem in find_problems(settings, Catalog(), date.today()):
         if problem.kind not in MISSING_KEYS:  # they have a list of their own
             remedy = output.paint(problem.remedy, "type") if problem.has_line else problem.remedy
-            output.write_line(f"  {output.paint(problem.sign, problem.role)} {problem.cause}{remedy}")
+            output.write_line(f"  {output.mark(problem.sign)} {problem.cause}{remedy}")
     others = [name for name in new if not name.endswith("_MODEL") and not name.startswith(_MAPPING_SETTINGS)]
     if others and not is_plan:  # which lists all lines
         output.write_line(f"  {output.paint(f'Also imported: {join_with_and(others)}.', 'quiet')}")

@@ -52,7 +52,7 @@ class Session(Struct, frozen=True):
     """Folder of the settings files."""
 
     def warn(self, text: str) -> None:
-        self.output.write_notice(text, "!", "warn")
+        self.output.write_notice(text, "!")
 
     def load_with(self, variables: Mapping[str, str]) -> Settings:
         return load_settings({**self.environ, **variables}, PROVIDERS, env_file=self.settings.env_file)

@@ -127,15 +127,15 @@ def _test(backend: ChosenProvider, answers: Answers, *, is_last: bool) -> Chosen
             break
         if answers.is_rejected:
             if not keys and session.questions is not None:
-                session.output.write_notice(f"{provider.prefix} requires a key.", "!", "warn")
+                session.output.write_notice(f"{provider.prefix} requires a key.", "!")
                 return None
-            session.output.write_notice(text, "✕", "error")
+            session.output.write_notice(text, "✕")
             if keys and not backend.variables:
                 session.output.write_notice(f"The key is {keys[0]}, {keys[0].origin}. Replace it there.")
             return None
         if not is_last:
             return None
-        session.output.write_notice(text, "✕", "error")
+        session.output.write_notice(text, "✕")
         if (chosen := _choose_after_failure(session)) != _AGAIN:
             return backend if chosen == _UNTESTED else None
     tested = structs.replace(backend, models=result.models)
@@ -146,7 +146,7 @@ def _test(backend: ChosenProvider, answers: Answers, *, is_last: bool) -> Chosen
 
 def _report_success(tested: ChosenProvider, answers: Answers, result: ProbeResult) -> None:
     output, provider = answers.session.output, tested.provider
-    check, duration = output.paint("✓", "ok"), formats.seconds(to_microseconds(result.seconds))
+    check, duration = output.mark("✓"), formats.seconds(to_microseconds(result.seconds))
     if result.models is None:
         output.write_line(f"  {check} {CREDENTIALS[answers.kind]} found, {duration}")
         return

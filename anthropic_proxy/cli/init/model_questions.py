@@ -212,7 +212,7 @@ def _check_model(
     except ConfigurationError as error:
         problem = error.message
     if problem:
-        session.output.write_notice(problem, "✕", "error")
+        session.output.write_notice(problem, "✕")
         return ""
     if not backend.models or backend.has_deployments or not _is_unlisted(name, backend, listed):
         return name

@@ -88,7 +88,7 @@ def _ask(question: Question, answers: Answers) -> str:
         except ConfigurationError as error:
             if not user.has_person:  # the next line answers another question
                 raise
-            output.write_notice(error.message, "✕", "error")
+            output.write_notice(error.message, "✕")
         else:
             return text
 
@@ -133,7 +133,7 @@ def _report_no_server(answers: Answers) -> None:
     if provider is not None and answers.is_first:
         start = f"To start {provider.title} there:  {provider.prefix} serve"
         tried = settings.base_urls.get(provider.name, provider.base_url)
-        answers.session.output.write_notice(f"No server answers at {tried}. {start}", "!", "warn")
+        answers.session.output.write_notice(f"No server answers at {tried}. {start}", "!")
 
 
 def _find_place(answers: Answers) -> str | None:

@@ -108,7 +108,6 @@ def report_next_steps(session: Session, written: Written) -> None:
             f"{variable} stays in the environment. Set it in each shell that starts the proxy, or write the key to "
             f"{shorten_home(session.folder / ENV_FILE)}.",
             "!",
-            "warn",
         )
     settings = load_settings(session.environ, PROVIDERS, env_file=str(session.folder / ENV_FILE))
     session.output.write_problems(find_problems(settings, Catalog(), date.today()))
@@ -129,7 +128,7 @@ def _write_files(session: Session, files: FilesToWrite, *, replaces: bool) -> bo
         output.write_notice("Nothing was written.")
         return False
     files.write(output)
-    output.write_line(f"  {output.paint('✓', 'ok')} {'Wrote' if replaces else 'Added'} the lines.")
+    output.write_line(f"  {output.mark('✓')} {'Wrote' if replaces else 'Added'} the lines.")
     return True
 
 
@@ -154,7 +153,7 @@ def _report_routes(session: Session, written: Settings) -> None:
         return
     count = formats.plural(len(routes), "route")
     verb, pronoun = ("comes", "it") if len(routes) == 1 else ("come", "them")
-    session.output.write_line(f"  {session.output.paint('!', 'warn')} {count} {verb} before these models:")
+    session.output.write_line(f"  {session.output.mark('!')} {count} {verb} before these models:")
     write_mapping_rows(session.output, list_route_rows(written), "    ")
     numbers = list(dict.fromkeys(route.origin.rpartition(" ")[2] for route in routes))  # one line may have several
     places = f"{'line' if len(numbers) == 1 else 'lines'} {join_with_and(numbers)}"
