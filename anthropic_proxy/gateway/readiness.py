@@ -1,7 +1,7 @@
 """State of providers before the first request: those that can be called, with the problems of the settings."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from types import MappingProxyType
 from typing import Literal
@@ -157,36 +157,29 @@ def describe_setup(
         for tiers, row in group_shown_mappings(settings, catalog)
     ]
     providers, circuits = [], {} if breakers is None else breakers.list_open_circuits()
-    for setup in _list_providers(settings, readiness):
-        blocked = [found for upstream, found in circuits.items() if upstream.partition(" ")[0] == setup.name]
-        seconds, failure = max(blocked, default=(0.0, ""))
-        cooldowns = [] if credentials is None else credentials.list_cooldown_seconds(setup.name)
-        key_count = len(settings.keys.get(setup.name, ()))
-        health = {"key_count": key_count, "cooldowns": cooldowns, "open_seconds": seconds, "failure": failure}
-        providers.append(structs.replace(setup, **health))
-    return Setup(providers=providers, mapping=mapping, problems=readiness.list_for_pages(settings))
-
-
-def _list_providers(settings: Settings, readiness: Readiness) -> Iterator[ProviderSetup]:
     ready = {provider.name: provider.state for provider in readiness.ready}
     problems = {problem.subject: problem for problem in reversed(readiness.problems)}
     for provider in find_registry(settings):
-        name = find_setting_name(provider)
-        if provider.name == "demo" or not (provider.offered_to_users or name in ready):
+        shown = find_setting_name(provider)
+        if provider.name == "demo" or not (provider.offered_to_users or shown in ready):
             continue
-        address = settings.base_urls.get(provider.name) or provider.base_url
         missing, problem = find_missing_key(provider, settings), problems.get(provider.name)
-        if name in ready:
-            yield _describe(provider, "ready", address, detail=remove_folders(ready[name], settings))
-        elif problem:
-            yield _describe(provider, "problem", address, remedy=(missing or problem).text)
-        else:
-            yield _describe(provider, "unset", address, remedy=missing.text if missing else "")
-
-
-def _describe(
-    provider: Provider, state: Literal["ready", "problem", "unset"], address: str, *, detail: str = "", remedy: str = ""
-) -> ProviderSetup:
-    return ProviderSetup(
-        name=provider.name, prefix=provider.prefix, state=state, detail=detail, base_url=address, remedy=remedy
-    )
+        state: Literal["ready", "problem", "unset"] = "problem" if problem else "unset"
+        remedy = missing or problem
+        blocked = [found for upstream, found in circuits.items() if upstream.partition(" ")[0] == provider.name]
+        seconds, failure = max(blocked, default=(0.0, ""))
+        providers.append(
+            ProviderSetup(
+                name=provider.name,
+                prefix=provider.prefix,
+                state="ready" if shown in ready else state,
+                detail=remove_folders(ready.get(shown, ""), settings),
+                base_url=settings.base_urls.get(provider.name) or provider.base_url,
+                remedy=remedy.text if remedy and shown not in ready else "",
+                key_count=len(settings.keys.get(provider.name, ())),
+                cooldowns=[] if credentials is None else credentials.list_cooldown_seconds(provider.name),
+                open_seconds=seconds,
+                failure=failure,
+            )
+        )
+    return Setup(providers=providers, mapping=mapping, problems=readiness.list_for_pages(settings))

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -138,7 +139,18 @@ class ServerRecord:
         self._usual_folder = next(iter(folders), None)
         for folder in folders:
             try:
-                self._open(folder, settings, _LOCK_SECONDS if waits else 0.0)
+                with ExitStack() as stack:
+                    # a folder in memory is used only if no other user can write to it, and a mode is not for parents
+                    with suppress(FileExistsError):
+                        folder.parent.parent.mkdir(mode=0o700, parents=True)
+                    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    stack.enter_context(locked_folder(folder, _LOCK_SECONDS if waits else 0.0))
+                    file = folder / _FILE_NAME
+                    repeat_while_read(partial(file.unlink, missing_ok=True))
+                    stack.callback(_remove, file)
+                    self._write(file, settings)
+                    self._file, self._started = file, settings
+                    self._held = stack.pop_all()
             except TimeoutError:
                 break
             except OSError as error:
@@ -146,21 +158,6 @@ class ServerRecord:
             else:
                 break
         return warning
-
-    def _open(self, folder: Path, settings: Settings, lock_seconds: float) -> None:
-        with ExitStack() as stack:
-            # a folder in memory is only used if no other user can write to it, and the mode does not apply to parents
-            with suppress(FileExistsError):
-                folder.parent.parent.mkdir(mode=0o700, parents=True)
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            stack.enter_context(locked_folder(folder, lock_seconds))
-            file = folder / _FILE_NAME
-            repeat_while_read(lambda: file.unlink(missing_ok=True))
-            stack.callback(_remove, file)
-            self._write(file, settings)
-            self._file = file
-            self._started = settings
-            self._held = stack.pop_all()
 
     def update(self, settings: Settings) -> None:
         if self._file is not None and self._started is not None:

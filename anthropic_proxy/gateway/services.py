@@ -66,7 +66,15 @@ class PluginRoutes:
                 if method == "GET":
                     methods.setdefault("HEAD", route)
         self._exact = {path: FoundRoute(methods) for path, methods in by_path.items() if "{" not in path}
-        self._patterns = [(_compile(path), methods) for path, methods in by_path.items() if "{" in path]
+        self._patterns: list[tuple[re.Pattern[str], Mapping[str, Route]]] = []
+        for path, methods in by_path.items():
+            if "{" in path:  # a parameter in braces matches one segment that is not empty; with `*`, any text
+                pieces = _PARAMETER.split(path)
+                pieces[::2] = map(re.escape, pieces[::2])
+                pieces[1::2] = [
+                    f"(?P<{name[:-1]}>.*)" if name.endswith("*") else f"(?P<{name}>[^/]+)" for name in pieces[1::2]
+                ]
+                self._patterns.append((compile_later("".join(pieces), re.DOTALL), methods))
 
     @property
     def paths(self) -> Sequence[str]:
@@ -80,17 +88,6 @@ class PluginRoutes:
             if match := pattern.fullmatch(path):
                 return FoundRoute(methods, match.groupdict())
         return None
-
-
-def _compile(path: str) -> re.Pattern[str]:
-    """A parameter in braces matches one segment that is not empty; with `*`, any text."""
-    pieces = _PARAMETER.split(path)
-    for index, piece in enumerate(pieces):
-        if index % 2 == 0:
-            pieces[index] = re.escape(piece)
-        else:
-            pieces[index] = f"(?P<{piece[:-1]}>.*)" if piece.endswith("*") else f"(?P<{piece}>[^/]+)"
-    return compile_later("".join(pieces), re.DOTALL)
 
 
 class Services(Engine, frozen=True, kw_only=True):
@@ -126,26 +123,6 @@ class Services(Engine, frozen=True, kw_only=True):
         """Also close the store."""
         await super().close()
         await self.store.close()
-
-
-def _collect_members(plugins: Sequence[Plugin]) -> dict[str, Any]:
-    """Return field of `Services` → what the plugins have for it."""
-    return {
-        "policies": [policy for plugin in plugins for policy in plugin.policies],
-        "recorders": [recorder for plugin in plugins for recorder in plugin.recorders],
-        "plugin_routes": PluginRoutes([route for plugin in plugins for route in plugin.routes]),
-        "tracer": next(filter(None, (plugin.tracer for plugin in plugins)), None),
-        "ledger_state": next(filter(None, (plugin.ledger_state for plugin in plugins)), None),
-    }
-
-
-def _list_inspectors(services: Services, plugins: Sequence[Plugin], previous: Services | None) -> Sequence[Inspector]:
-    own: Sequence[Inspector] = ()
-    if rules := services.settings.inspectors:
-        from anthropic_proxy.gateway.inspectors import open_inspectors  # noqa: PLC0415  # most proxies have none
-
-        own = open_inspectors(rules, HttpCalls(services.http), () if previous is None else previous.inspectors)
-    return [*own, *(inspector for plugin in plugins for inspector in plugin.inspectors)]
 
 
 def _continue_from(services: Services, previous: Services) -> Services:
@@ -203,13 +180,23 @@ async def open_services(
     else:
         store = next((plugin.store for plugin in plugins if plugin.store is not None), None)
     shared = store or open_redis_store(settings, log.write_warning) or shared_store
+    inspectors: Sequence[Inspector] = ()
+    if settings.inspectors:
+        from anthropic_proxy.gateway.inspectors import open_inspectors  # noqa: PLC0415  # most proxies have none
+
+        opened = () if previous is None else previous.inspectors
+        inspectors = open_inspectors(settings.inspectors, HttpCalls(services.http), opened)
     services = structs.replace(
         services,
         owned_transports=transports,
         web_fetch=transports.web_fetch,
         web_search=transports.web_search,
-        **_collect_members(plugins),
-        inspectors=_list_inspectors(services, plugins, previous),
+        policies=[policy for plugin in plugins for policy in plugin.policies],
+        recorders=[recorder for plugin in plugins for recorder in plugin.recorders],
+        plugin_routes=PluginRoutes([route for plugin in plugins for route in plugin.routes]),
+        tracer=next(filter(None, (plugin.tracer for plugin in plugins)), None),
+        ledger_state=next(filter(None, (plugin.ledger_state for plugin in plugins)), None),
+        inspectors=[*inspectors, *(inspector for plugin in plugins for inspector in plugin.inspectors)],
         store=shared or services.store,
         heap_trimmer=heap_trimmer or services.heap_trimmer,
         running=running or services.running,
@@ -330,7 +317,11 @@ def build_services(
     if any(route.balance == "cost" for route in settings.routes):
         route_prices = _prices().find_typical_request_prices(settings)
     engine = build_engine_fields(settings, transports, http, credentials, worker_index_and_count)
-    engine["catalog"].on_listed_prices = _replace_listed_prices
+
+    def replace_listed_prices(servers: Collection[str], prices: ListedPrices) -> None:
+        _prices().PRICE_SOURCE.replace_listed(servers, prices)
+
+    engine["catalog"].on_listed_prices = replace_listed_prices
     return Services(
         settings=settings,
         **engine,
@@ -348,10 +339,6 @@ def _prices() -> ModuleType:
     from anthropic_proxy.gateway.prices import price_list  # noqa: PLC0415
 
     return price_list
-
-
-def _replace_listed_prices(servers: Collection[str], prices: ListedPrices) -> None:
-    _prices().PRICE_SOURCE.replace_listed(servers, prices)
 
 
 def require_route_prices(settings: Settings) -> Settings:

@@ -6,7 +6,7 @@ The service gets a list of texts and answers with one of three actions: `NONE`, 
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from msgspec import Struct
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.gateway.http_calls import HttpCalls
 from anthropic_proxy.gateway.settings.fields import InspectorRule
-from anthropic_proxy.plugins import InspectedTexts, InspectorScope, Passage, Redaction, Refusal
+from anthropic_proxy.plugins import InspectedTexts, InspectorScope, Redaction, Refusal
 
 PATH = "/beta/litellm_basic_guardrail_api"
 MAX_REMEMBERED_TEXTS = 50_000
@@ -44,16 +44,26 @@ class GuardrailInspector:
 
     async def inspect(self, texts: InspectedTexts) -> Refusal | Sequence[Redaction]:
         remembers = self.rule.table.sends == "new texts"
-        digests = [_digest(texts, passage) for passage in texts.passages] if remembers else []
+        # the service also decides by client and model, so a text that one client may send is asked again for another
+        common = (texts.client.name, texts.client.owner, texts.client.team, texts.model, texts.part)
+        facts = ("\0".join((*common, passage.kind, passage.text)) for passage in texts.passages if remembers)
+        digests = [hashlib.blake2b(fact.encode(errors="surrogatepass"), digest_size=16).digest() for fact in facts]
         places = [place for place in range(len(texts.passages)) if not (remembers and digests[place] in self._passed)]
         if not places:
             return []
         answer = await self._ask(texts, [texts.passages[place].text for place in places])
         if answer.action == "BLOCKED":
             return Refusal("blocked", answer.blocked_reason or _DEFAULT_REASON)
-        changed = [*_find_changes(answer, texts.passages, places)] if answer.action == "GUARDRAIL_INTERVENED" else []
+        changed: list[Redaction] = []
+        if answer.action == "GUARDRAIL_INTERVENED":
+            for place, new in zip(places, answer.texts or (), strict=False):
+                old = texts.passages[place].text
+                if new != old and old:
+                    changed.append(Redaction(place, 0, len(old), "text", new or _REMOVED))
         if remembers:
-            self._remember([digests[place] for place in {*places} - {one.passage for one in changed}])
+            self._passed |= dict.fromkeys(digests[place] for place in {*places} - {one.passage for one in changed})
+            for digest in [*islice(self._passed, max(len(self._passed) - MAX_REMEMBERED_TEXTS, 0))]:
+                del self._passed[digest]
         return changed
 
     def find_open_end(self, _: str) -> int:
@@ -91,22 +101,3 @@ class GuardrailInspector:
                 "the answer of the guardrail service does not have one text for each that was sent"
             )
         return answer
-
-    def _remember(self, digests: Sequence[bytes]) -> None:
-        self._passed |= dict.fromkeys(digests)
-        for digest in [*islice(self._passed, max(len(self._passed) - MAX_REMEMBERED_TEXTS, 0))]:
-            del self._passed[digest]
-
-
-def _digest(texts: InspectedTexts, passage: Passage) -> bytes:
-    """The service also decides by client and model, so a text that one client may send is asked again for another."""
-    client = texts.client
-    facts = (client.name, client.owner, client.team, texts.model, texts.part, passage.kind, passage.text)
-    return hashlib.blake2b("\0".join(facts).encode(errors="surrogatepass"), digest_size=16).digest()
-
-
-def _find_changes(answer: _Answer, passages: Sequence[Passage], places: Sequence[int]) -> Iterator[Redaction]:
-    for place, new in zip(places, answer.texts or (), strict=False):
-        old = passages[place].text
-        if new != old and old:
-            yield Redaction(place, 0, len(old), "text", new or _REMOVED)

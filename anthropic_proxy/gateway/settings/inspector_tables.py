@@ -36,7 +36,6 @@ def load_inspectors(file: ConfigFile, sources: Sources, *, resolves_keys: bool) 
     found: dict[str, InspectorRule] = {}
     for path, table in file.list_tables("inspectors", InspectorTable):
         with sources.errors.collect():
-            _check_table(file, path, table)
             if table.name in found:
                 raise file.rejection(
                     (*path, "name"), f'is "{table.name}", as that of another one.', code="configuration-file"
@@ -49,7 +48,9 @@ def load_inspectors(file: ConfigFile, sources: Sources, *, resolves_keys: bool) 
     return tuple(found.values())
 
 
-def _check_table(file: ConfigFile, path: KeyPath, table: InspectorTable) -> None:
+def _load_rule(
+    file: ConfigFile, path: KeyPath, table: InspectorTable, sources: Sources, *, resolves_keys: bool
+) -> InspectorRule:
     errors = ErrorList()
     with errors.collect():
         if not NAME.fullmatch(table.name):
@@ -74,13 +75,8 @@ def _check_table(file: ConfigFile, path: KeyPath, table: InspectorTable) -> None
         if table.type == "guardrail" and table.base_url is None:
             raise file.missing_error((*path, "base_url"))
     errors.require_empty()
-
-
-def _load_rule(
-    file: ConfigFile, path: KeyPath, table: InspectorTable, sources: Sources, *, resolves_keys: bool
-) -> InspectorRule:
     if table.type == "patterns":
-        errors, patterns = ErrorList(), dict[str, BoundedPattern]()
+        patterns: dict[str, BoundedPattern] = {}
         if len(table.patterns) > MAX_PATTERNS:
             raise file.rejection(
                 (*path, "patterns"), f"has more than {MAX_PATTERNS} patterns.", code="configuration-file"

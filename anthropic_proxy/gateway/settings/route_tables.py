@@ -216,7 +216,11 @@ class EarlierRoutes:
         if (identical := self._identical.get(repr(route.when))) is not None:
             return identical
         compared = _prepare(route)
-        for key in _list_searched_keys(compared):
+        keys: list[_IndexKey] = [("", ""), *((name, "") for name in _list_other_names(compared))]
+        for name, texts in compared.texts.items():
+            start = _literal_start(texts[0])
+            keys += [(name, start[:length]) for length in range(len(start) + 1)]
+        for key in keys:
             for earlier in islice(self._index.get(key, ()), _MAX_COMPARED):
                 if _covers(earlier, compared):
                     return earlier.route
@@ -245,17 +249,6 @@ def _prepare(route: ConfiguredRoute) -> _Compared:
     values = (when.thinking, when.images, when.pdfs, when.web_search, when.background, when.subagent)
     flags = {name: flag for name, flag in zip(_FLAGS, values, strict=True) if flag is not None}
     return _Compared(route, {name: found for name, found in texts.items() if found}, flags)
-
-
-def _list_searched_keys(compared: _Compared) -> Iterator[_IndexKey]:
-    """Keys of the earlier routes that may cover this route."""
-    yield "", ""
-    for name in _list_other_names(compared):
-        yield name, ""
-    for name, texts in compared.texts.items():
-        start = _literal_start(texts[0])
-        for length in range(len(start) + 1):
-            yield name, start[:length]
 
 
 def _list_other_names(compared: _Compared) -> Iterator[str]:

@@ -381,21 +381,17 @@ def decode_database_url(found: FoundSetting) -> Secret:
         try:
             parse_postgres_url(text)
         except ValueError:
+            head = place.partition("?")[0]  # of a malformed URL, in which `@` may be missing
+            shown = f"{redact_and_shorten(head.partition(':')[0])}:…"
+            if "@" in head:
+                shown = f"…@{redact_and_shorten(head.rpartition('@')[2])}"
             raise ConfigurationError(
-                f'{found.variable} is "{scheme}://{_mask_login(place)}". Use '
+                f'{found.variable} is "{scheme}://{shown}". Use '
                 "postgresql://user:password@host:5432/database, with @ in the user or the password as %40."
                 f"{found.location}",
                 code="invalid-setting",
             ) from None
     return Secret(text, f"{found.variable} {found.origin_phrase}")
-
-
-def _mask_login(place: str) -> str:
-    """Mask user and password in a malformed URL, in which `@` may be missing. `place`: the URL after its scheme."""
-    head = place.partition("?")[0]
-    if "@" in head:
-        return f"…@{redact_and_shorten(head.rpartition('@')[2])}"
-    return f"{redact_and_shorten(head.partition(':')[0])}:…"
 
 
 def decode_redis_url(found: FoundSetting) -> Secret:

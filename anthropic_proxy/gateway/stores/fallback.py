@@ -176,21 +176,18 @@ class FallbackStore:
     async def _reserve_share(self, limits: Sequence[Limit], lease_seconds: float) -> Reservation:
         if not self._fails_open:
             raise StoreUnavailable
-        return await self._own.reserve([self._limit_to_share(limit) for limit in limits], lease_seconds)
-
-    def _limit_to_share(self, limit: Limit) -> Limit:
-        """A single request that fits the limit also fits the share. Without a result of Redis in the latest period, all
-        processes have equal shares.
-        """
-        known = self._known.get(limit.key)
-        if known is None or time.monotonic() >= known.ends_at:
-            share = max(limit.maximum // self._processes, min(limit.amount, limit.maximum))
-        else:
-            if known.share is None:
-                left = max(known.left // self._processes, min(limit.amount, known.left))
-                known.share = self._own.find_counter(limit).total() + left
-            share = known.share
-        return structs.replace(limit, maximum=share)
+        shares = []
+        for limit in limits:  # a single request that fits the limit also fits the share
+            known = self._known.get(limit.key)
+            if known is None or time.monotonic() >= known.ends_at:  # all processes have equal shares
+                share = max(limit.maximum // self._processes, min(limit.amount, limit.maximum))
+            else:
+                if known.share is None:
+                    left = max(known.left // self._processes, min(limit.amount, known.left))
+                    known.share = self._own.find_counter(limit).total() + left
+                share = known.share
+            shares.append(structs.replace(limit, maximum=share))
+        return await self._own.reserve(shares, lease_seconds)
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
         if not reservation.is_held:

@@ -223,8 +223,14 @@ class WorkerLink:
             self._query_number += 1
             self._pending_query = self._loop.create_future()
             self._send(StatsQuery(self._query_number, self._peer.collect_stats()))
-            self._loop.call_later(HUB_TIMEOUT_SECONDS, self._expire_query, self._pending_query)
-        return await asyncio.shield(self._pending_query)
+        query = self._pending_query
+        try:
+            async with asyncio.timeout(HUB_TIMEOUT_SECONDS):
+                return await asyncio.shield(query)
+        except TimeoutError:
+            if self._pending_query is query:
+                self._pending_query = None
+            raise InternalError("The supervisor did not return the counters of the workers in time.") from None
 
     async def call_store(self, method: str, arguments: bytes) -> bytes:
         """Return the result of a call of the store in the supervisor.
@@ -281,11 +287,6 @@ class WorkerLink:
         observations, self._observations = self._observations, {}
         for observation in observations.values():
             self._send(observation)
-
-    def _expire_query(self, query: asyncio.Future[StatsTotal]) -> None:
-        if not query.done():
-            query.set_exception(InternalError("The supervisor did not return the counters of the workers in time."))
-            self._pending_query = None
 
     def _send(
         self, message: StatsReport | StatsQuery | SharedObservation | RequestsWatch | RequestsUpdate | StoreCall
