@@ -16,6 +16,7 @@ from typing import Any, TypedDict, TypeVar, TypeVarTuple
 
 from msgspec import Struct, field, structs
 
+from anthropic_proxy.engine.first_checks import FirstChecks
 from anthropic_proxy.engine.hooks import EngineLog, Inspector, LogLevel, Policy, Receipt, Recorder, Tracer, ValueStore
 from anthropic_proxy.engine.memory_values import MemoryValues
 from anthropic_proxy.engine.messages.preparation import TargetLimits
@@ -162,6 +163,8 @@ class Engine(Struct, frozen=True, kw_only=True):
     """Queue that limits concurrent upstream calls (`MAX_UPSTREAM_CALLS`), fair between clients. None: no limit."""
     throttles: Mapping[str, Throttle] = {}
     """Name of a provider with `requests_per_minute` → the throttle for its messages."""
+    first_checks: FirstChecks = field(default_factory=FirstChecks)
+    """First checks of the watchdogs of exchanges."""
     background: BackgroundWork = field(default_factory=BackgroundWork)
     """Thread for long computations, such as decoding a large request, and owner of background tasks."""
     transports: Mapping[str, Transport]

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from anthropic_proxy.engine.exchange.exchange import Exchange
-from anthropic_proxy.engine.exchange.watchdog import DISCONNECT_CHECK_DELAY_SECONDS
+from anthropic_proxy.engine.first_checks import FIRST_CHECK_DELAY_SECONDS
 from anthropic_proxy.errors import ProxyError
 from tests.support.fake_upstream import BODY, KEYS, STREAM, error
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
@@ -17,7 +17,7 @@ EXCHANGES = 10
 
 class _Slow(FakeResponse):
     async def read(self) -> bytes:
-        await asyncio.sleep(DISCONNECT_CHECK_DELAY_SECONDS * 1.5)
+        await asyncio.sleep(FIRST_CHECK_DELAY_SECONDS * 1.5)
         return await super().read()
 
 

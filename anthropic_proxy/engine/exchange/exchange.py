@@ -230,6 +230,7 @@ class Exchange:
             on_idle=self._keep_alive if request.stream else None,
             first_byte_seconds=engine.settings.timeouts.first_byte_seconds,
             idle_seconds=engine.settings.timeouts.idle_seconds,
+            first_checks=engine.first_checks,
         )
         self._attempts = Attempts(
             engine,

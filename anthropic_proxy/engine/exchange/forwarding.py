@@ -354,6 +354,7 @@ async def call_provider(
         # twice the total: `deadline` is then always earlier
         first_byte_seconds=2 * total_seconds if total_seconds else timeouts.first_byte_seconds,
         idle_seconds=2 * total_seconds if total_seconds else timeouts.idle_seconds,
+        first_checks=engine.first_checks,
     )
     deadline = asyncio.get_running_loop().time() + total_seconds if total_seconds is not None else None
     clock = start_clock(engine.clock())

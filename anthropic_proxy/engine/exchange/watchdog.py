@@ -6,7 +6,7 @@ The provider has a limit only while a call is open: `first_byte_seconds` between
 `idle_seconds`.
 During a write to the client nothing is read, so the provider is not idle then; the write has a limit of its own. A
 client that got nothing for a time gets a ping. A task waits for the disconnect of the client; it starts with the first
-check, because most short exchanges end before.
+check, because most short exchanges end before. So the first checks of all exchanges share a timer (`FirstChecks`).
 
 After a timeout or a disconnect, the watchdog cancels the task of the exchange and sets `reason`, by which the exchange
 distinguishes this from the stop of the server. `uncancel` lets the task continue to send an error, and
@@ -18,6 +18,8 @@ import math
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Literal, TypeVar
 
+from anthropic_proxy.engine.first_checks import FIRST_CHECK_DELAY_SECONDS, FirstChecks
+
 _Result = TypeVar("_Result")
 
 FIRST_PING_SECONDS = 8.0
@@ -27,8 +29,6 @@ PING_SECONDS = 10.0
 """Seconds without an event for the client after which each further ping is sent."""
 WRITE_TIMEOUT_SECONDS = 600.0
 """Maximum seconds of one write to the client. The server itself ends slow clients earlier, by the bytes per time."""
-DISCONNECT_CHECK_DELAY_SECONDS = 0.05
-"""Delay before the task that waits for a disconnect starts. Shorter exchanges need no task."""
 
 
 class ClientDisconnected(Exception):  # no failure
@@ -36,7 +36,10 @@ class ClientDisconnected(Exception):  # no failure
 
 
 class Watchdog:
-    """One timer for the whole exchange, which reports to it when calls, reads and writes begin and end."""
+    """One timer for the whole exchange, which reports to it when calls, reads and writes begin and end.
+
+    `first_checks`: those of all exchanges. None: this one shares no timer.
+    """
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class Watchdog:
         first_byte_seconds: float,
         idle_seconds: float,
         write_seconds: float = WRITE_TIMEOUT_SECONDS,
+        first_checks: FirstChecks | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._loop = loop
@@ -76,8 +80,11 @@ class Watchdog:
         self._exchange = asyncio.current_task(loop)
         self._wait_disconnected = wait_disconnected
         self._disconnect_task: asyncio.Task[None] | None = None
+        self._first_checks = first_checks or FirstChecks()
+        self._first_checks.add(self._check, now)
         # without `when()`: uvloop returns another handle if the time has come
-        self._timer: asyncio.Handle = loop.call_at(now + DISCONNECT_CHECK_DELAY_SECONDS, self._check)
+        self._timer: asyncio.Handle | None = None
+        """Timer for the next check. None: it is the first one."""
 
     def begin_upstream_call(self) -> None:
         self._calling = True
@@ -129,7 +136,10 @@ class Watchdog:
         """Stop the timer and tasks, and delete all references to the client request, to free memory."""
         if self._exchange is None:
             return
-        self._timer.cancel()
+        if self._timer is None:
+            self._first_checks.cancel(self._check)
+        else:
+            self._timer.cancel()
         if self._disconnect_task is not None:
             self._disconnect_task.cancel()
         if self._ping_task is not None:
@@ -142,7 +152,7 @@ class Watchdog:
     def _schedule(self, now: float) -> None:
         """Set the timer to the next time at which a limit can be reached or a ping is due."""
         # until the next check, the limit may become the shorter one
-        shortest = max(min(self._first_byte_seconds, self._idle_seconds), DISCONNECT_CHECK_DELAY_SECONDS)
+        shortest = max(min(self._first_byte_seconds, self._idle_seconds), FIRST_CHECK_DELAY_SECONDS)
         at = min(self._upstream_at + self.upstream_limit, now + shortest)
         if self._on_idle is not None:
             at = min(at, self._client_at + self._ping_seconds)

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from anthropic_proxy.engine.exchange.watchdog import DISCONNECT_CHECK_DELAY_SECONDS, Watchdog
+from anthropic_proxy.engine.exchange.watchdog import Watchdog
+from anthropic_proxy.engine.first_checks import FIRST_CHECK_DELAY_SECONDS, FirstChecks
 from tests.support.platform_marks import needs_uvloop
 from tests.support.virtual_time import in_virtual_time
 
@@ -37,9 +38,7 @@ async def test_from_the_first_content_on_the_shorter_limit_holds(streams: bool) 
         wait_disconnected=never, on_idle=ping if streams else None, first_byte_seconds=LONG, idle_seconds=SHORT
     )
     watch.begin_upstream_call()
-    await asyncio.sleep(
-        2 * DISCONNECT_CHECK_DELAY_SECONDS
-    )  # so that the next look is planned for the first byte's limit
+    await asyncio.sleep(2 * FIRST_CHECK_DELAY_SECONDS)  # so that the next look is planned for the first byte's limit
     watch.note_content()
     assert await wait_until_given_up(watch) == "upstream silent"
 
@@ -83,3 +82,31 @@ def test_the_first_byte_may_arrive_when_the_next_look_of_uvloop_is_due() -> None
         return await wait_until_given_up(watch)
 
     assert uvloop.run(give_up()) == "upstream silent"
+
+
+def test_exchanges_that_share_the_timer_of_their_first_checks_are_all_given_up() -> None:
+    checks = FirstChecks()
+
+    async def exchange(begins_after: float, *, ends: bool) -> str:
+        await asyncio.sleep(begins_after)
+        watch = Watchdog(
+            wait_disconnected=asyncio.Event().wait,
+            on_idle=None,
+            first_byte_seconds=SHORT,
+            idle_seconds=SHORT,
+            first_checks=checks,
+        )
+        watch.begin_upstream_call()
+        if ends:
+            watch.stop()
+            return "ended"
+        return await wait_until_given_up(watch)
+
+    @in_virtual_time
+    async def run_three() -> None:
+        later = FIRST_CHECK_DELAY_SECONDS / 2
+        ends = await asyncio.gather(exchange(0, ends=True), exchange(0, ends=False), exchange(later, ends=False))
+        assert ends == ["ended", "upstream silent", "upstream silent"]
+
+    run_three()
+    run_three()  # the second event loop has no timer of the first one
