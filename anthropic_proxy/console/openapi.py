@@ -16,6 +16,10 @@ def require_database_text(name: str, value: str) -> None:
         raise InvalidRequest(f"{name}: the value contains a character that no text has.", code="dashboard-parameter")
 
 
+def parameter_error(text: str) -> InvalidRequest:
+    return InvalidRequest(text, code="ledger-parameter")
+
+
 class ApiQuery:
     """Query parameters of one HTTP request. The constructor raises `InvalidRequest` (400) if the URL has another name
     than the `known` ones, or a value with characters that databases reject.
@@ -24,9 +28,7 @@ class ApiQuery:
     def __init__(self, request: RouteRequest, known: Sequence[str]) -> None:
         unknown = next((name for name in request.query if name not in known), None)
         if unknown is not None:
-            raise InvalidRequest(
-                f"{unknown!r} is not a parameter of {request.path}. Use {', '.join(known)}.", code="ledger-parameter"
-            )
+            raise parameter_error(f"{unknown!r} is not a parameter of {request.path}. Use {', '.join(known)}.")
         self.values = {name: values[-1] for name, values in request.query.items()}
         for name, value in self.values.items():
             require_database_text(name, value)

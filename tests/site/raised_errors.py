@@ -15,6 +15,10 @@ from tests.support.paths import ROOT
 PACKAGE = ROOT / "anthropic_proxy"
 _BUILDERS = {
     "build_protocol_error": ("UpstreamProtocolError", "…", ""),
+    "backup_error": ("ConfigurationError", "", "ledger-backup"),
+    "field_error": ("InvalidRequest", "", "virtual-key-fields"),
+    "parameter_error": ("InvalidRequest", "", "ledger-parameter"),
+    "request_error": ("InvalidRequest", "", "administration-request"),
     "build_forced_tool_error": ("UnsupportedFeature", "tool_choice: … cannot be forced to call ", "forced-tool"),
 }
 """Function that creates errors → class of the error, text before the last argument, code."""

@@ -37,6 +37,7 @@ from anthropic_proxy.console.keys.virtual_keys import (
     VirtualKey,
     decode_expiry,
     decode_rule_texts,
+    field_error,
     require_duration,
 )
 from anthropic_proxy.console.ledger.database import Connection, open_for_writing
@@ -349,10 +350,9 @@ class KeyAdministration:
         ]
         number = sum(one.find_status(now) == "active" for one in own)
         if number >= rights.max_keys:
-            raise InvalidRequest(
+            raise field_error(
                 f"You have {formats.plural(number, 'active key')}, and KEYS_PER_PERSON allows {rights.max_keys}. "
-                "Revoke one first.",
-                code="virtual-key-fields",
+                "Revoke one first."
             )
         _require_few_texts(own, now)
         return person
@@ -366,28 +366,25 @@ class KeyAdministration:
             return  # another team is refused afterwards
         query = "SELECT id FROM virtual_keys WHERE lower(owner) = ? AND team = ? AND revoked_at IS NULL LIMIT 1"
         if not self._connection.query(query, (owner, key.team)):
-            raise InvalidRequest(
+            raise field_error(
                 f"The owner is {key.owner!r}, who has no key in the team {key.team!r}. Use a member of the team, or "
-                "leave the owner out.",
-                code="virtual-key-fields",
+                "leave the owner out."
             )
 
     def _rotate_key(self, key: VirtualKey, overlap_seconds: float, *, dry_run: bool) -> KeyOutcome:
         """Give the key a new text. The old text stays valid for `overlap_seconds`."""
         if not 0 <= overlap_seconds <= MAX_OVERLAP_SECONDS:
-            raise InvalidRequest(
-                f"The overlap is {overlap_seconds:g} seconds. Use 0 to {MAX_OVERLAP_SECONDS:,} (30 days).",
-                code="virtual-key-fields",
+            raise field_error(
+                f"The overlap is {overlap_seconds:g} seconds. Use 0 to {MAX_OVERLAP_SECONDS:,} (30 days)."
             )
         _require_readable(key)
         if not key.hashes:
-            raise InvalidRequest(
+            raise field_error(
                 f"The key {key.label!r} is a person or a service, so it has no text. To end all its access:  "
-                f"anthropic-proxy keys revoke {shlex.quote(key.label)}",
-                code="virtual-key-fields",
+                f"anthropic-proxy keys revoke {shlex.quote(key.label)}"
             )
         if key.revoked_at is not None:
-            raise InvalidRequest(f"The key {key.label!r} is revoked. Create a new key.", code="virtual-key-fields")
+            raise field_error(f"The key {key.label!r} is revoked. Create a new key.")
         now, hint = self._clock(), key.hashes[0].hint
         if key.person and self.rights.creates_own_keys:
             _require_few_texts([one for one in list_keys(self._connection) if one.person == key.person], now)
@@ -446,10 +443,9 @@ class KeyAdministration:
     def _allow_person(self, key: VirtualKey, *, dry_run: bool) -> KeyOutcome:
         """Undo the revocation of a person or a service. What the revocation ended stays ended."""
         if not is_of_person(key):
-            raise InvalidRequest(
+            raise field_error(
                 f"The key {key.label!r} is no person and no service. Only these can be allowed again: create another "
-                "key.",
-                code="virtual-key-fields",
+                "key."
             )
         now = self._clock()
         changes: Changes = {"status": (key.find_status(now), "active")} if key.revoked_at is not None else {}
@@ -468,12 +464,11 @@ class KeyAdministration:
         _require_expected(before, command)
         require_name("team", name)
         if not name:
-            raise InvalidRequest("The team has no name.", code="virtual-key-fields")
+            raise field_error("The team has no name.")
         if before == Team(name) and "/" in name:
-            raise InvalidRequest(
+            raise field_error(
                 f"The name of the team {name!r} contains /. Use another character, because addresses below "
-                "/admin/teams contain the name.",
-                code="virtual-key-fields",
+                "/admin/teams contain the name."
             )
         _require_readable(before)
         after = require_valid_rules(_set_rules(before.rules, command.fields, now))
@@ -504,18 +499,13 @@ class KeyAdministration:
         for field, value in (("label", key.label), ("owner", key.owner), ("team", key.team)):
             require_name(field, value)
         if not key.label or _RESERVED_LABEL.fullmatch(key.label):
-            raise InvalidRequest(
-                f"The label is {key.label!r}. Use another one: local, admin, doctor and key 1 have a meaning.",
-                code="virtual-key-fields",
+            raise field_error(
+                f"The label is {key.label!r}. Use another one: local, admin, doctor and key 1 have a meaning."
             )
         if key.expires_at is not None and key.expires_at <= now:
-            raise InvalidRequest(
-                "The expiry is in the past. Use a later time, or revoke the key.", code="virtual-key-fields"
-            )
+            raise field_error("The expiry is in the past. Use a later time, or revoke the key.")
         if key.expires_at is not None and key.expires_at > MAX_EXPIRY:
-            raise InvalidRequest(
-                "The expiry is after 9999-12-30. Use an earlier time, or none.", code="virtual-key-fields"
-            )
+            raise field_error("The expiry is after 9999-12-30. Use an earlier time, or none.")
         require_valid_rules(key.rules)
 
     def record_look(self, target: str, rows: Sequence[StoredRequest]) -> None:
@@ -566,10 +556,7 @@ def _require_readable(stored: VirtualKey | Team) -> None:
 def _require_new_label(connection: Connection, key: VirtualKey) -> None:
     """Raise `InvalidRequest` if another key has or had the label: the owner of the label reads its requests."""
     if find_key(connection, key.label) is not None:
-        raise InvalidRequest(
-            f"A key with the label {key.label!r} exists. Use another label, or rotate that key.",
-            code="virtual-key-fields",
-        )
+        raise field_error(f"A key with the label {key.label!r} exists. Use another label, or rotate that key.")
     renaming = f'"label":[{msgspec.json.encode(key.label).decode()},'
     renamed = connection.query(
         "SELECT object FROM audit_log WHERE action = 'change key' AND changes LIKE ? ESCAPE '/' "
@@ -577,9 +564,8 @@ def _require_new_label(connection: Connection, key: VirtualKey) -> None:
         (f"%{escape_pattern(renaming)}%", f"{escape_pattern(key.id)} %"),
     )
     if renamed:
-        raise InvalidRequest(
-            f"Another key had the label {key.label!r}, and the ledger has its requests. Use another label.",
-            code="virtual-key-fields",
+        raise field_error(
+            f"Another key had the label {key.label!r}, and the ledger has its requests. Use another label."
         )
 
 
@@ -587,9 +573,8 @@ def _require_few_texts(own: Sequence[VirtualKey], now: float) -> None:
     """`own`: all keys that a person has created."""
     number = sum(text.created_at > now - DAY_SECONDS for one in own for text in one.hashes)
     if number >= MAX_OWN_TEXTS_PER_DAY:
-        raise InvalidRequest(
-            f"Your keys got {number} new texts within a day, and more are not created. Try again tomorrow.",
-            code="virtual-key-fields",
+        raise field_error(
+            f"Your keys got {number} new texts within a day, and more are not created. Try again tomorrow."
         )
 
 

@@ -50,6 +50,10 @@ MAX_ROWS = 1_000
 BodyT = TypeVar("BodyT")
 
 
+def request_error(text: str) -> InvalidRequest:
+    return InvalidRequest(text, code="administration-request")
+
+
 class RuleFields(Struct, forbid_unknown_fields=True):
     """Body of a request that changes models, limits and budgets of a team. A missing field keeps its value, and null or
     an empty list removes a rule.
@@ -83,10 +87,7 @@ class KeyFields(RuleFields, forbid_unknown_fields=True):
             given["label"] = given.pop("name")
         if isinstance(self.expires_at, datetime):
             if self.expires_at.tzinfo is None:
-                raise InvalidRequest(
-                    "expires_at has no time zone. Use a time such as 2026-12-31T00:00:00Z, or null.",
-                    code="administration-request",
-                )
+                raise request_error("expires_at has no time zone. Use a time such as 2026-12-31T00:00:00Z, or null.")
             given["expires_at"] = self.expires_at.timestamp()
         return given
 
@@ -185,15 +186,12 @@ class AdminApi:
         team = query.text("team")
         after = query.text("after_id")
         if status not in ("", *get_args(KeyStatus)):
-            raise InvalidRequest(
-                f"status is {status[:40]!r}. Use active, inactive, expired, revoked or unreadable.",
-                code="administration-request",
-            )
+            raise request_error(f"status is {status[:40]!r}. Use active, inactive, expired, revoked or unreadable.")
         rows = self._query(request, lambda reader, rights: self._encode(reader, list_readable_keys(reader, rights)))
         found = [row for row in rows if status in ("", row["status"]) and team in ("", row["team"])]
         ids = [row["id"] for row in found]
         if after and after not in ids:
-            raise InvalidRequest(f"after_id: {after[:40]!r} is not an id of this list.", code="administration-request")
+            raise request_error(f"after_id: {after[:40]!r} is not an id of this list.")
         return _encode_rows(found[ids.index(after) + 1 :] if after else found, query.limit())
 
     async def _show_key(self, request: RouteRequest) -> RouteResponse:
@@ -240,7 +238,7 @@ class AdminApi:
         query = _Query(request, ("limit", "after_id"))
         limit, after = query.limit(), query.text("after_id")
         if after and not (after.isascii() and after.isdecimal() and len(after) < 10):
-            raise InvalidRequest(f"after_id: {after[:40]!r} is not an id of this list.", code="administration-request")
+            raise request_error(f"after_id: {after[:40]!r} is not an id of this list.")
         before = int(after) if after else None
         found = self._query(request, lambda reader, _: list_audit_entries(reader, before_id=before, limit=limit + 1))
         return _encode_rows([encode_audit_entry(entry) for entry in found], limit)
@@ -278,7 +276,7 @@ def _decode_command(action: KeyAction, request: RouteRequest) -> KeyCommand:
     elif action == "rotate" and request.body:
         fields = structs.asdict(_decode(request, RotationFields))
     if action == "create" and "label" not in fields:
-        raise InvalidRequest("name: Field required. Use a unique label for the key.", code="administration-request")
+        raise request_error("name: Field required. Use a unique label for the key.")
     return KeyCommand(action=action, target=target, fields=fields)
 
 
@@ -286,9 +284,7 @@ def _decode(request: RouteRequest, kind: type[BodyT]) -> BodyT:
     try:
         return decode_json(request.body, kind)
     except InvalidJson as error:
-        raise InvalidRequest(
-            f"The body is not valid: {error}. The fields are in /admin/openapi.json.", code="administration-request"
-        ) from None
+        raise request_error(f"The body is not valid: {error}. The fields are in /admin/openapi.json.") from None
 
 
 def _encode_rows(rows: Sequence[Mapping[str, Any]], limit: int) -> dict[str, Any]:

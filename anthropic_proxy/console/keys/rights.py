@@ -11,9 +11,9 @@ from typing import Any
 
 from msgspec import structs
 
-from anthropic_proxy.console.keys.virtual_keys import VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import VirtualKey, field_error
 from anthropic_proxy.console.ledger.users import LedgerUser, find_client_user
-from anthropic_proxy.errors import InvalidRequest, PermissionDenied, join_with_or
+from anthropic_proxy.errors import PermissionDenied, join_with_or
 from anthropic_proxy.gateway.permissions import may
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import Rules
@@ -101,27 +101,22 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
         stored key; without an id for a new one. `person`: the key of the user, if the changed key refers to it.
         """
         if not may(self.role, "manage all keys") and {"@", "/"} & set(str(given.get("label", ""))):
-            raise InvalidRequest(
-                f"The label is {given['label']!r}. Labels with @ or / are those of persons and services.",
-                code="virtual-key-fields",
-            )
+            raise field_error(f"The label is {given['label']!r}. Labels with @ or / are those of persons and services.")
         if before.id and is_of_person(before):
             # the owner reads the texts of later requests, and the label is the address that a sign-in looks for
             for name, own in (("owner", before.owner), ("label", before.label)):
                 if given.get(name, own) != own:
-                    raise InvalidRequest(
+                    raise field_error(
                         f"The {name} is {given[name]!r}. The key {before.label!r} is a person or a service, and keeps "
-                        f"its {name} {own!r}.",
-                        code="virtual-key-fields",
+                        f"its {name} {own!r}."
                     )
         if person is not None:
             if not before.id and not self.owns(person):
                 self._require_own_team(person.team)
             for name, own in (("owner", person.owner), ("team", person.team)):
                 if str(given.get(name, own)).lower() != own.lower():
-                    raise InvalidRequest(
-                        f"The {name} is {given[name]!r}. Keys that {person.owner} creates have {own!r}: leave it out.",
-                        code="virtual-key-fields",
+                    raise field_error(
+                        f"The {name} is {given[name]!r}. Keys that {person.owner} creates have {own!r}: leave it out."
                     )
         elif not may(self.role, "manage all keys"):
             self._require_team_fields(given, before)
@@ -129,10 +124,9 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
     def _require_team_fields(self, given: Mapping[str, Any], before: VirtualKey) -> None:
         # the owner reads the texts that are sent later with the key
         if before.id and given.get("owner", before.owner) != before.owner:
-            raise InvalidRequest(
+            raise field_error(
                 f"The owner is {given['owner']!r}. Only an administrator changes the owner {before.owner!r} of a key. "
-                "Create a new key for another person.",
-                code="virtual-key-fields",
+                "Create a new key for another person."
             )
         if "team" in given:
             self._require_own_team(given["team"])
@@ -140,10 +134,7 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
     def _require_own_team(self, team: str) -> None:
         if team not in self.teams:
             named = join_with_or([repr(name) for name in sorted(self.teams)]) or "none: ask an administrator"
-            raise InvalidRequest(
-                f"The team is {team!r}. You manage keys of your own teams, which are {named}.",
-                code="virtual-key-fields",
-            )
+            raise field_error(f"The team is {team!r}. You manage keys of your own teams, which are {named}.")
 
     def _manages(self, team: str) -> bool:
         return may(self.role, "manage all keys") or (may(self.role, "manage team keys") and team in self.teams)

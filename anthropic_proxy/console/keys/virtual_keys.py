@@ -17,6 +17,11 @@ KeyStatus = Literal["active", "inactive", "expired", "revoked", "unreadable"]
 """`inactive`: its person has no access now, until the next sign-in or until a table of groups has the person again."""
 
 
+def field_error(text: str) -> InvalidRequest:
+    """`text`: which field of a key or team has a value that it cannot have, and what to use."""
+    return InvalidRequest(text, code="virtual-key-fields")
+
+
 class KeyHash(Struct, frozen=True):
     """Stored hash of one text (secret) of a virtual key. Times are seconds since the epoch."""
 
@@ -178,9 +183,7 @@ def require_duration(name: str, text: str) -> float:
     """Return the duration in `text` in seconds. Raises `InvalidRequest` with the `name` of the field."""
     seconds = decode_duration(text)
     if seconds is None:
-        raise InvalidRequest(
-            f'{name} is "{text[:60]}". Use a duration such as 30m, 12h, 30d or 4w.', code="virtual-key-fields"
-        )
+        raise field_error(f'{name} is "{text[:60]}". Use a duration such as 30m, 12h, 30d or 4w.')
     return float(seconds)
 
 
@@ -193,8 +196,7 @@ def decode_expiry(name: str, text: str, now: float) -> float | None:
     try:
         end = datetime.combine(date.fromisoformat(text.strip()), datetime.min.time(), UTC) + timedelta(days=1)
     except (ValueError, OverflowError):
-        raise InvalidRequest(
-            f'{name} is "{text[:60]}". Use a duration such as 30d, a date such as 2026-12-31, or never.',
-            code="virtual-key-fields",
+        raise field_error(
+            f'{name} is "{text[:60]}". Use a duration such as 30d, a date such as 2026-12-31, or never.'
         ) from None
     return end.timestamp()

@@ -49,11 +49,12 @@ from anthropic_proxy.console.openapi import (
     build_object,
     build_openapi,
     build_parameter,
+    parameter_error,
     refer_to,
     require_database_text,
 )
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.errors import ConfigurationError, InvalidRequest, UnknownModel
+from anthropic_proxy.errors import ConfigurationError, UnknownModel
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.outcomes import VERDICTS
 from anthropic_proxy.plugins import CallCheck, RouteRequest, RouteResponse
@@ -163,7 +164,7 @@ class _Query(ApiQuery):
     def choose(self, name: str, allowed: Sequence[str], default: str) -> str:
         value = self.values.get(name, default)
         if value not in allowed:
-            raise InvalidRequest(f"{name} is {value!r}. Use {', '.join(allowed)}.", code="ledger-parameter")
+            raise parameter_error(f"{name} is {value!r}. Use {', '.join(allowed)}.")
         return value
 
     def list_facets(self) -> Mapping[str, str]:
@@ -176,9 +177,7 @@ class _Query(ApiQuery):
     def read_limit(self) -> int:
         text = self.values.get("limit", str(DEFAULT_ROWS))
         if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= MAX_ROWS):
-            raise InvalidRequest(
-                f"limit is {text!r}. Use a whole number from 1 to {MAX_ROWS:,}.", code="ledger-parameter"
-            )
+            raise parameter_error(f"limit is {text!r}. Use a whole number from 1 to {MAX_ROWS:,}.")
         return int(text)
 
     def resolve_usage_range(self) -> RequestSelection:
@@ -187,7 +186,7 @@ class _Query(ApiQuery):
         try:
             return resolve_usage_range(since, until, datetime.now(UTC), names=("since", "until"))
         except ConfigurationError as error:
-            raise InvalidRequest(error.message, code="ledger-parameter") from None
+            raise parameter_error(error.message) from None
 
     def find_position(self) -> tuple[int, str] | None:
         """A position is the start of a request in microseconds, and its id. None: the list begins with the latest
@@ -197,10 +196,7 @@ class _Query(ApiQuery):
             return None
         time, point, request_id = text.partition(".")
         if not (time.isascii() and time.isdecimal() and len(time) < 19 and point):
-            raise InvalidRequest(
-                f"before is {text!r}. Use the value of before in the response with newer requests.",
-                code="ledger-parameter",
-            )
+            raise parameter_error(f"before is {text!r}. Use the value of before in the response with newer requests.")
         return int(time), request_id
 
 

@@ -34,25 +34,27 @@ _COUNTED = {"requests": "requests", "virtual_keys": "virtual keys", "sign_ins": 
 """Table → what it has, for messages. Earlier schemas lack some of them."""
 
 
+def backup_error(text: str) -> ConfigurationError:
+    return ConfigurationError(text, code="ledger-backup")
+
+
 def write_ledger_backup(settings: Settings, target: Path) -> str:
     """Copy the ledger to a new file that only the user can read. Return what it has.
 
     Raises `ConfigurationError` if the file exists, there is no ledger, or `pg_dump` is missing or fails.
     """
     if target.exists():
-        raise ConfigurationError(f"{target} exists. Name a new file.", code="ledger-backup")
+        raise backup_error(f"{target} exists. Name a new file.")
     if not target.parent.is_dir():
-        raise ConfigurationError(
-            f"There is no folder {target.parent}. Create it, or name another file.", code="ledger-backup"
-        )
+        raise backup_error(f"There is no folder {target.parent}. Create it, or name another file.")
     address = find_database(settings)
     missing = f"There is no ledger at {address.describe()} yet. The server creates it at its start."
     if address.file is not None and not address.file.exists():
-        raise ConfigurationError(missing, code="ledger-backup")
+        raise backup_error(missing)
     with closing(open_for_reading(settings)) as connection:
         version = find_schema_version(connection)
         if version is None:
-            raise ConfigurationError(missing, code="ledger-backup")
+            raise backup_error(missing)
         with replacing_file(target) as incomplete:
             if address.file is None:
                 found = _dump(connection, address, incomplete)
@@ -68,7 +70,7 @@ def restore_ledger_backup(settings: Settings, source: Path, *, replaces: bool) -
     ledger, and for a file that is no backup; `NewerSchemaError` if a newer version has written it.
     """
     if not source.is_file():
-        raise ConfigurationError(f"There is no file {source}.", code="ledger-backup")
+        raise backup_error(f"There is no file {source}.")
     address = find_database(settings)
     if address.file is None:
         return _restore_dump(settings, address, source, replaces=replaces), None
@@ -114,10 +116,7 @@ def _copy(source: sqlite3.Connection, target: Path) -> str:
         copy.execute("PRAGMA journal_mode=DELETE")  # one file, without a WAL beside it
         (problem,) = copy.execute("PRAGMA quick_check(1)").fetchone()
         if problem != "ok":
-            raise ConfigurationError(
-                f"The database is damaged: {problem}. `anthropic-proxy db check` lists the damage.",
-                code="ledger-backup",
-            )
+            raise backup_error(f"The database is damaged: {problem}. `anthropic-proxy db check` lists the damage.")
         return _count(Connection(copy))
 
 
@@ -128,16 +127,12 @@ def _open_copy(source: Path) -> Iterator[sqlite3.Connection]:
             connection.execute("PRAGMA schema_version")
             yield connection
     except sqlite3.DatabaseError as error:
-        raise ConfigurationError(
-            f"{source} is no backup of a ledger in SQLite: {error}.", code="ledger-backup"
-        ) from None
+        raise backup_error(f"{source} is no backup of a ledger in SQLite: {error}.") from None
 
 
 def _require_backup(version: str | None, source: Path) -> str:
     if version is None:
-        raise ConfigurationError(
-            f"{source} is no backup of a ledger: it has no tables of the ledger.", code="ledger-backup"
-        )
+        raise backup_error(f"{source} is no backup of a ledger: it has no tables of the ledger.")
     if not is_known_version(version):
         raise NewerSchemaError(version)
     return version
@@ -150,9 +145,8 @@ def _release(file: Path, *, replaces: bool) -> Path:
         try:
             driver.execute("PRAGMA journal_mode=DELETE")
         except sqlite3.OperationalError:
-            raise ConfigurationError(
-                f"Another program has opened {file}, such as a running proxy. Stop it, and restore again.",
-                code="ledger-backup",
+            raise backup_error(
+                f"Another program has opened {file}, such as a running proxy. Stop it, and restore again."
             ) from None
     return file.with_name(f"{file.name}.replaced")
 
@@ -160,9 +154,7 @@ def _release(file: Path, *, replaces: bool) -> Path:
 def _require_replaceable(connection: Connection, place: str, *, replaces: bool) -> None:
     counts = {} if replaces or find_schema_version(connection) is None else _list_counts(connection)
     if any(counts.values()):
-        raise ConfigurationError(
-            f"{place} is not empty ({_count(connection)}). `--force` replaces it with the backup.", code="ledger-backup"
-        )
+        raise backup_error(f"{place} is not empty ({_count(connection)}). `--force` replaces it with the backup.")
 
 
 def _restore_dump(settings: Settings, address: DatabaseAddress, source: Path, *, replaces: bool) -> str:
@@ -177,10 +169,9 @@ def _restore_dump(settings: Settings, address: DatabaseAddress, source: Path, *,
             "AND pid <> pg_backend_pid()"
         )
         if others := int(connection.query(query)[0][0]):
-            raise ConfigurationError(
+            raise backup_error(
                 f"Other connections of this user to {address.describe()} are open ({others}), such as those of running "
-                "proxies. Stop them, and restore again.",
-                code="ledger-backup",
+                "proxies. Stop them, and restore again."
             )
     options = ("--single-transaction", "--exit-on-error", "--clean", "--if-exists", "--no-owner", "--no-privileges")
     _run_tool("pg_restore", address, *options, str(source))
@@ -192,16 +183,15 @@ def _run_tool(program: str, address: DatabaseAddress | None, *words: str) -> str
     """Run a program of PostgreSQL. The password is not on its command line."""
     path = shutil.which(program)
     if path is None:
-        raise ConfigurationError(
+        raise backup_error(
             f"The program {program} of PostgreSQL is not installed. Install its client programs, or run on a machine "
-            f"that has them: {program} {' '.join(words)}",
-            code="ledger-backup",
+            f"that has them: {program} {' '.join(words)}"
         )
     with tempfile.TemporaryDirectory() as folder:
         place = [] if address is None else [f"--dbname={_write_address(address, Path(folder) / 'password')}"]
         done = subprocess.run([path, *place, *words], capture_output=True, encoding="utf-8", check=False)
     if done.returncode:
-        raise ConfigurationError(f"{program} failed: {' '.join(done.stderr.split())[:500]}", code="ledger-backup")
+        raise backup_error(f"{program} failed: {' '.join(done.stderr.split())[:500]}")
     return done.stdout
 
 

@@ -71,29 +71,19 @@ class DatabaseError(Exception):
 DATABASE_ERRORS = (DatabaseError, OSError, NewerSchemaError)
 _SQLITE_CONDITIONS: dict[int, LedgerCondition] = {
     sqlite3.SQLITE_FULL: "disk full",
-    sqlite3.SQLITE_BUSY: "locked",
-    sqlite3.SQLITE_LOCKED: "locked",
-    sqlite3.SQLITE_READONLY: "read-only",
-    sqlite3.SQLITE_PERM: "read-only",
-    sqlite3.SQLITE_CANTOPEN: "read-only",
-    sqlite3.SQLITE_CORRUPT: "corrupt",
-    sqlite3.SQLITE_NOTADB: "corrupt",
+    **dict.fromkeys((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED), "locked"),
+    **dict.fromkeys((sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN), "read-only"),
+    **dict.fromkeys((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB), "corrupt"),
 }
 _ERRNO_CONDITIONS: dict[int, LedgerCondition] = {
-    errno.ENOSPC: "disk full",
-    errno.EDQUOT: "disk full",
-    errno.EROFS: "read-only",
-    errno.EACCES: "read-only",
-    errno.EPERM: "read-only",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "disk full"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "read-only"),
 }
 _POSTGRES_CONDITIONS: dict[str, LedgerCondition] = {
     "53100": "disk full",
-    "25006": "read-only",
-    "42501": "read-only",
-    "55P03": "locked",
-    "40P01": "locked",
-    "XX001": "corrupt",
-    "XX002": "corrupt",
+    **dict.fromkeys(("25006", "42501"), "read-only"),
+    **dict.fromkeys(("55P03", "40P01"), "locked"),
+    **dict.fromkeys(("XX001", "XX002"), "corrupt"),
 }
 _REMEDIES: dict[LedgerCondition, str] = {
     "disk full": "Free space on its disk, or set LEDGER_MAX_MB to a smaller number.",

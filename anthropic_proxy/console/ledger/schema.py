@@ -198,13 +198,17 @@ SUM_TABLES: Mapping[str, Sequence[str]] = {HOURLY.name: HOURLY_KEYS, SESSION_HOU
 """Name of a table of sums by hour → its keys besides hour and instance."""
 
 
+def adapt_types(sql: str, *, is_postgres: bool) -> str:
+    return sql.replace("BLOB", "BYTEA") if is_postgres else sql.replace("SERIAL", "INTEGER")
+
+
 def list_statements(*, is_postgres: bool) -> Iterator[str]:
     """Return the SQL statements that create all tables."""
     yield f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"
     for table in TABLES:
         columns = ", ".join(f"{name} {kind}" for name, kind in table.columns.items())
-        columns = columns.replace("BLOB", "BYTEA") if is_postgres else columns.replace("SERIAL", "INTEGER")
-        yield f"CREATE TABLE {table.name} ({columns}, PRIMARY KEY ({', '.join(table.key)}))"
+        sql = f"CREATE TABLE {table.name} ({columns}, PRIMARY KEY ({', '.join(table.key)}))"
+        yield adapt_types(sql, is_postgres=is_postgres)
         for name, indexed, condition in table.indexes:
             text = f"CREATE INDEX {name} ON {table.name} ({', '.join(indexed)})"
             yield f"{text} WHERE {condition}" if condition else text
