@@ -98,7 +98,7 @@ class Grants:
                 "created_at": to_microseconds(now),
                 "expires_at": to_microseconds(now + CODE_SECONDS),
             }
-            connection.insert("device_codes", tuple(row), [tuple(row.values())])
+            connection.insert_row("device_codes", row)
         return code, user_code
 
     def find_code(self, column: str, value: str) -> DeviceCode | None:
@@ -183,7 +183,7 @@ class Grants:
         row: dict[str, Any] = {name: values[name] for name in SIGN_INS.columns if name in values}
         times = ("created_at", "checked_at", "refreshed_at", "ends_at")
         row |= {name: to_microseconds(row[name]) for name in times}
-        connection.insert("sign_ins", tuple(row), [tuple(row.values())])
+        connection.insert_row("sign_ins", row)
         return sign_in, token
 
     def find_sign_in(self, refresh_token: str) -> SignIn | None:

@@ -12,7 +12,7 @@ from anthropic_proxy.console.keys.descriptions import format_time
 from anthropic_proxy.console.keys.queries import find_key, list_teams
 from anthropic_proxy.console.keys.rights import is_of_person
 from anthropic_proxy.console.keys.sign_ins import list_access_ends, list_people
-from anthropic_proxy.console.keys.virtual_keys import KeyHash, KeyState, KeyStatus, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import ACTIVE, KeyHash, KeyState, KeyStatus, VirtualKey
 from anthropic_proxy.console.ledger.database import Reader
 from anthropic_proxy.console.ledger.units import DAY_SECONDS
 from anthropic_proxy.errors import AuthenticationFailed
@@ -23,14 +23,10 @@ Ending = Literal["unknown", "revoked", "unreadable", "expired", "person expired"
 `unreadable`: the row of the key, of its person or of its team in the database is invalid. `no access`: the person was
 refused by the identity provider, or has not signed in for a long time. `no group`: no table of the settings has it."""
 _STATUSES: Mapping[Ending, KeyStatus] = {
-    "unknown": "revoked",
-    "revoked": "revoked",
+    **dict.fromkeys(("unknown", "revoked"), "revoked"),
     "unreadable": "unreadable",
-    "expired": "expired",
-    "person expired": "expired",
-    "replaced": "expired",
-    "no access": "inactive",
-    "no group": "inactive",
+    **dict.fromkeys(("expired", "person expired", "replaced"), "expired"),
+    **dict.fromkeys(("no access", "no group"), "inactive"),
 }
 _REJECTED: Mapping[Ending, str] = {
     "unknown": "The key is not a key of this proxy{typed}. Its administrator creates one:  "
@@ -104,8 +100,6 @@ class KeyFacts(Struct, frozen=True, kw_only=True):
     """Ids of the keys of those people that may not use Claude Code by the settings."""
     described: Mapping[str, OidcUser] = {}
     """Id of a person's key → the person, as the identity provider described it last."""
-    creators: Mapping[str, str] = {}
-    """E-mail address of a team administrator who created keys for its team → `KeyState.creator_status`."""
 
     def find_end(self, key: VirtualKey, text: KeyHash | None = None) -> KeyEnd:
         """Return the earliest end: of the text, of the key, or of its person, by expiry or revocation, or of the
@@ -113,7 +107,10 @@ class KeyFacts(Struct, frozen=True, kw_only=True):
         """
         newest = next(iter(key.hashes), None)
         text, person = text or newest, self.people.get(key.person)
-        ends = [KeyEnd(math.inf, "expired", key), KeyEnd(self._find_access_end(key, text), "no access", key)]
+        # only somebody with access creates or rotates an own key
+        since = key.created_at if text is None else text.created_at
+        access_end = self.access_ends.get(key.person or key.id, since + self.access_seconds if key.person else math.inf)
+        ends = [KeyEnd(math.inf, "expired", key), KeyEnd(access_end, "no access", key)]
         for one in (key,) if person is None else (key, person):
             whose = "" if one is key else one.label
             if one.problem or one.team in self.unreadable_teams:
@@ -130,15 +127,7 @@ class KeyFacts(Struct, frozen=True, kw_only=True):
 
     def find_state(self, key: VirtualKey, now: float) -> KeyState:
         end = self.find_end(key)
-        creator = "" if key.person else self.creators.get(key.creator, "")
-        return KeyState("active", "", creator) if now < end.at else KeyState(end.status, end.describe(), creator)
-
-    def _find_access_end(self, key: VirtualKey, text: KeyHash | None) -> float:
-        if not key.person:
-            return self.access_ends.get(key.id, math.inf)
-        # only somebody with access creates or rotates an own key
-        since = key.created_at if text is None else text.created_at
-        return self.access_ends.get(key.person, since + self.access_seconds)
+        return ACTIVE if now < end.at else KeyState(end.status, end.describe())
 
 
 def read_key_facts(connection: Reader, settings: Settings, keys: Sequence[VirtualKey]) -> KeyFacts:
@@ -163,11 +152,12 @@ def read_key_facts(connection: Reader, settings: Settings, keys: Sequence[Virtua
     )
 
 
-def add_creators(
-    facts: KeyFacts, connection: Reader, settings: Settings, keys: Sequence[VirtualKey], now: float
-) -> KeyFacts:
-    """Return `facts` with the states of the team administrators who created some of `keys` for their team."""
-    creators = {}
+def list_key_states(
+    connection: Reader, settings: Settings, keys: Sequence[VirtualKey], now: float
+) -> Sequence[KeyState]:
+    """Return the states of `keys`, in the same order. `now`: seconds since the epoch."""
+    facts, creators = read_key_facts(connection, settings, keys), dict[str, str]()
+    # the team administrators who created some of the keys for their team
     for address in {key.creator for key in keys if not key.person} - {""}:
         person = find_key(connection, address)
         if person is None or not is_of_person(person):
@@ -177,12 +167,7 @@ def add_creators(
         if status == "active" and user is not None and resolve_role(settings, user) not in ("team admin", "admin"):
             status = "no team admin"
         creators[address] = status
-    return structs.replace(facts, creators=creators)
-
-
-def list_key_states(
-    connection: Reader, settings: Settings, keys: Sequence[VirtualKey], now: float
-) -> Sequence[KeyState]:
-    """Return the states of `keys`, in the same order. `now`: seconds since the epoch."""
-    facts = add_creators(read_key_facts(connection, settings, keys), connection, settings, keys, now)
-    return [facts.find_state(key, now) for key in keys]
+    return [
+        structs.replace(facts.find_state(key, now), creator_status="" if key.person else creators.get(key.creator, ""))
+        for key in keys
+    ]

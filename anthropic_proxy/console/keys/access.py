@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from anthropic_proxy.console.keys.access_tokens import SignedInClients
     from anthropic_proxy.console.keys.service_tokens import ServiceTokens
 
+_ACCESS_TOKENS = "anthropic_proxy.console.keys.access_tokens"
 _SERVICE_TOKENS = "anthropic_proxy.console.keys.service_tokens"
 _COUNTING, _COUNTING_SECONDS = "keys/counting", 3600.0
 """Value by which one of several workers counts the use of budgets before the start, and its lifetime."""
@@ -57,11 +58,12 @@ class Access:
         self._counting: asyncio.Task[None] | None = None
         self.table = KeyTable(settings, self._warn, self._current_settings)
         self._signed_in: SignedInClients | None = None
-        if settings.sign_in is not None:
-            self._find_signed_in()  # the first token does not wait for its libraries
         self._services: ServiceTokens | None = None
+        # the first token does not wait for the optional libraries
+        if settings.sign_in is not None:
+            import_module(_ACCESS_TOKENS)
         if settings.token_issuers:
-            import_module(_SERVICE_TOKENS)  # the first token does not wait for its libraries
+            import_module(_SERVICE_TOKENS)
         self.policy = KeyPolicy(
             self.table,
             self._current_settings,
@@ -106,9 +108,7 @@ class Access:
     def _find_signed_in(self) -> "SignedInClients | None":
         """None: `SIGN_IN_SECRET` is not set. A reload may set it."""
         if self._signed_in is None and self._current_settings().sign_in is not None:
-            from anthropic_proxy.console.keys.access_tokens import SignedInClients  # noqa: PLC0415  # optional library
-
-            self._signed_in = SignedInClients(self.table, self._current_settings)
+            self._signed_in = import_module(_ACCESS_TOKENS).SignedInClients(self.table, self._current_settings)
         return self._signed_in
 
     def _find_services(self) -> "ServiceTokens | None":

@@ -68,6 +68,8 @@ the changes."""
 KeyAction = Literal["create", "change", "rotate", "revoke", "allow", "team", "person", "sign-out"]
 _MAX_NAMED_KEYS = 10
 _NO_KEY = VirtualKey(id="", label="")
+_STORED_TEXTS = ("id", "label", "owner", "team", "person", "creator")
+_STORED_TIMES = ("created_at", "expires_at", "owner_since")
 
 
 class KeyCommand(Struct, frozen=True, kw_only=True):
@@ -197,41 +199,43 @@ class KeyAdministration:
 
     def _set_key(self, before: VirtualKey, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
         """Create the key, or change the given fields."""
-        now, is_new, text = self._clock(), not before.id, ""
+        now, is_new, is_sign_in = self._clock(), not before.id, command.action == "person"
         _require_readable(before)
-        names = {name: value for name, value in command.fields.items() if name in (*NAME_FIELDS, "expires_at")}
-        after = structs.replace(before, rules=_set_rules(before.rules, command.fields, now), **names)
-        if command.action != "person":
-            person = self._find_person(before, names, now, dry_run=dry_run)
-            owned = after if person is None else structs.replace(after, owner=person.owner, team=person.team)
+        given = {name: value for name, value in command.fields.items() if name in (*NAME_FIELDS, "expires_at")}
+        after = structs.replace(before, rules=_set_rules(before.rules, command.fields, now), **given)
+        if not is_sign_in:
+            person = self._find_person(before, given, now, dry_run=dry_run)
+            if person is not None:
+                after = structs.replace(after, owner=person.owner, team=person.team, person=person.id)
             if is_new:
-                self._require_member(owned)
-            self.rights.require_fields({"team": "", **names} if is_new and person is None else names, before, person)
-            after = owned if person is None else structs.replace(owned, person=person.id)
+                self._require_member(after)
+            # without a person, the team of a new key is checked also if none is given
+            self.rights.require_fields({"team": "", **given} if is_new and person is None else given, before, person)
         if is_new:
-            creator = "" if command.action == "person" else self.rights.email
+            creator = "" if is_sign_in else self.rights.email
             after = structs.replace(after, id=f"key_{secrets.token_hex(12)}", created_at=now, creator=creator)
         elif after.owner.lower() != before.owner.lower():
             after = structs.replace(after, owner_since=now)
-        self._require_valid(after, now)
-        if is_new or after.label != before.label:
-            _require_new_label(self._connection, after)
+        self._require_valid(before, after, now)
         changes = _compare(list_settable_fields(before), list_settable_fields(after))
-        if not dry_run:
-            values = _encode_key(after)
-            if is_new:
-                self._connection.insert("virtual_keys", tuple(values), [tuple(values.values())])
-                text = "" if command.action == "person" else _add_text(self._connection, after.id, now)
-            else:
-                changed = ", ".join(f"{column} = ?" for column in values)
-                statement = f"UPDATE virtual_keys SET {changed} WHERE id = ?"
-                self._connection.execute(statement, (*values.values(), before.id))
-                # the keys that a person created stay in its team
-                self._connection.execute("UPDATE virtual_keys SET team = ? WHERE person = ?", (after.team, before.id))
-            self.record(f"{'create' if is_new else 'change'} key", name_key(after if is_new else before), changes)
-            after = self.require_key(after.id)
-        verb = "created" if is_new else "changed"
-        return KeyOutcome(key=after, text=text, changes=changes, sentence=f"Key {after.label} is {verb}.")
+        verb = "create" if is_new else "change"
+        outcome = KeyOutcome(key=after, changes=changes, sentence=f"Key {after.label} is {verb}d.")
+        if dry_run:
+            return outcome
+        values: dict[str, Any] = {name: getattr(after, name) for name in _STORED_TEXTS}
+        times = {name: getattr(after, name) for name in _STORED_TIMES}
+        values |= {name: None if at is None else to_microseconds(at) for name, at in times.items()}
+        values["rules"] = msgspec.json.encode(after.rules).decode()
+        if is_new:
+            self._connection.insert_row("virtual_keys", values)
+        else:
+            statement = f"UPDATE virtual_keys SET {', '.join(f'{name} = ?' for name in values)} WHERE id = ?"
+            self._connection.execute(statement, (*values.values(), before.id))
+            # the keys that a person created stay in its team
+            self._connection.execute("UPDATE virtual_keys SET team = ? WHERE person = ?", (after.team, before.id))
+        text = _add_text(self._connection, after.id, now) if is_new and not is_sign_in else ""
+        self.record(f"{verb} key", name_key(after if is_new else before), changes)
+        return structs.replace(outcome, key=self.require_key(after.id), text=text)
 
     def _set_person(self, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
         """Create or change the key of a signed-in person, which has no text. Without changes, nothing is stored.
@@ -476,7 +480,7 @@ class KeyAdministration:
         if not dry_run:
             self._connection.execute("DELETE FROM teams WHERE name = ?", (name,))
             if after != Rules():
-                self._connection.insert("teams", ("name", "rules"), [(name, msgspec.json.encode(after).decode())])
+                self._connection.insert_row("teams", {"name": name, "rules": msgspec.json.encode(after).decode()})
             self.record("delete team" if after == Rules() else "change team", name, changes)
         return KeyOutcome(team=Team(name, after), changes=changes, sentence=f"Team {name} is changed.")
 
@@ -491,11 +495,10 @@ class KeyAdministration:
     def record(self, action: str, name: str, changes: Changes) -> None:
         """Add a row to the audit log. By it, all instances read keys and sign-ins again."""
         encoded = msgspec.json.encode(changes).decode()
-        columns = ("at", "actor", "action", "object", "changes")
-        row = (to_microseconds(self._clock()), self._actor, action, name, encoded)
-        self._connection.insert("audit_log", columns, [row])
+        row = {"at": to_microseconds(self._clock()), "actor": self._actor, "action": action, "object": name}
+        self._connection.insert_row("audit_log", {**row, "changes": encoded})
 
-    def _require_valid(self, key: VirtualKey, now: float) -> None:
+    def _require_valid(self, before: VirtualKey, key: VirtualKey, now: float) -> None:
         for field, value in (("label", key.label), ("owner", key.owner), ("team", key.team)):
             require_name(field, value)
         if not key.label or _RESERVED_LABEL.fullmatch(key.label):
@@ -507,6 +510,21 @@ class KeyAdministration:
         if key.expires_at is not None and key.expires_at > MAX_EXPIRY:
             raise field_error("The expiry is after 9999-12-30. Use an earlier time, or none.")
         require_valid_rules(key.rules)
+        if key.label == before.label:
+            return
+        # no other key has or had the label: the owner of the label reads its requests
+        if find_key(self._connection, key.label) is not None:
+            raise field_error(f"A key with the label {key.label!r} exists. Use another label, or rotate that key.")
+        renaming = f'"label":[{msgspec.json.encode(key.label).decode()},'
+        renamed = self._connection.query(
+            "SELECT object FROM audit_log WHERE action = 'change key' AND changes LIKE ? ESCAPE '/' "
+            "AND NOT object LIKE ? ESCAPE '/' LIMIT 1",
+            (f"%{escape_pattern(renaming)}%", f"{escape_pattern(key.id)} %"),
+        )
+        if renamed:
+            raise field_error(
+                f"Another key had the label {key.label!r}, and the ledger has its requests. Use another label."
+            )
 
     def record_look(self, target: str, rows: Sequence[StoredRequest]) -> None:
         """Add an entry to the audit log: the author reads stored texts of these requests, which others sent."""
@@ -553,22 +571,6 @@ def _require_readable(stored: VirtualKey | Team) -> None:
         )
 
 
-def _require_new_label(connection: Connection, key: VirtualKey) -> None:
-    """Raise `InvalidRequest` if another key has or had the label: the owner of the label reads its requests."""
-    if find_key(connection, key.label) is not None:
-        raise field_error(f"A key with the label {key.label!r} exists. Use another label, or rotate that key.")
-    renaming = f'"label":[{msgspec.json.encode(key.label).decode()},'
-    renamed = connection.query(
-        "SELECT object FROM audit_log WHERE action = 'change key' AND changes LIKE ? ESCAPE '/' "
-        "AND NOT object LIKE ? ESCAPE '/' LIMIT 1",
-        (f"%{escape_pattern(renaming)}%", f"{escape_pattern(key.id)} %"),
-    )
-    if renamed:
-        raise field_error(
-            f"Another key had the label {key.label!r}, and the ledger has its requests. Use another label."
-        )
-
-
 def _require_few_texts(own: Sequence[VirtualKey], now: float) -> None:
     """`own`: all keys that a person has created."""
     number = sum(text.created_at > now - DAY_SECONDS for one in own for text in one.hashes)
@@ -580,28 +582,13 @@ def _require_few_texts(own: Sequence[VirtualKey], now: float) -> None:
 
 def _add_text(connection: Connection, key_id: str, now: float) -> str:
     key_text = new_key()
-    row = (hash_key(key_text.encode()), key_id, build_key_hint(key_text), to_microseconds(now))
-    connection.insert("key_hashes", ("hash", "key_id", "hint", "created_at"), [row])
+    row = {"hash": hash_key(key_text.encode()), "key_id": key_id, "hint": build_key_hint(key_text)}
+    connection.insert_row("key_hashes", {**row, "created_at": to_microseconds(now)})
     return key_text
 
 
 def name_key(key: VirtualKey) -> str:
     return f"{key.id} {key.label}"
-
-
-def _encode_key(key: VirtualKey) -> dict[str, Any]:
-    return {
-        "id": key.id,
-        "label": key.label,
-        "owner": key.owner,
-        "team": key.team,
-        "person": key.person,
-        "creator": key.creator,
-        "owner_since": None if key.owner_since is None else to_microseconds(key.owner_since),
-        "rules": msgspec.json.encode(key.rules).decode(),
-        "created_at": to_microseconds(key.created_at),
-        "expires_at": None if key.expires_at is None else to_microseconds(key.expires_at),
-    }
 
 
 def _compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Changes:

@@ -66,7 +66,8 @@ def encode_key(key: VirtualKey, state: KeyState) -> dict[str, Any]:
 def decode_key(encoded: Mapping[str, Any]) -> VirtualKey:
     """Return a key from its JSON value (`encode_key`). It has one hash, of which only the hint is known."""
     names = [name for name in Rules.__struct_fields__ if name in encoded]
-    times = {name: _decode_time(encoded.get(name)) for name in ("created_at", "expires_at", "revoked_at")}
+    texts = {name: encoded.get(name) for name in ("created_at", "expires_at", "revoked_at")}
+    times = {name: None if at is None else datetime.fromisoformat(at).timestamp() for name, at in texts.items()}
     hint = encoded.get("partial_key_hint", "")
     return VirtualKey(
         id=encoded["id"],
@@ -82,10 +83,6 @@ def decode_key(encoded: Mapping[str, Any]) -> VirtualKey:
 
 def decode_state(encoded: Mapping[str, Any]) -> KeyState:
     return KeyState(encoded["status"], encoded.get("status_reason", ""), encoded.get("creator_status", ""))
-
-
-def _decode_time(text: str | None) -> float | None:
-    return None if text is None else datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
 def encode_fields(fields: Mapping[str, Any]) -> dict[str, Any]:

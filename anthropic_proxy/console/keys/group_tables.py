@@ -14,10 +14,9 @@ from anthropic_proxy.console.identity.people import find_group
 from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
 from anthropic_proxy.console.keys.queries import list_keys
 from anthropic_proxy.console.keys.sign_ins import list_people
-from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.database import Reader
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.gateway.settings import Settings, SignInGroup
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import Rules
 
 
@@ -31,7 +30,9 @@ def apply_group_tables(settings: Settings, connection: Reader) -> None:
     for key in list_keys(connection) if people else ():
         user = people.get(key.id)
         group = None if user is None else find_group(settings, user)
-        if user is None or group is None or key.label != user.email or _follows(key, group):
+        if user is None or group is None or key.label != user.email:
+            continue
+        if key.team == group.team and _without_times(key.rules) == _without_times(group.rules):
             continue
         fields: Mapping[str, Any] = {"team": group.team, **structs.asdict(group.rules)}
         with (
@@ -39,10 +40,6 @@ def apply_group_tables(settings: Settings, connection: Reader) -> None:
             suppress(InvalidRequest),  # the key is revoked or cannot be read, so it is refused anyway
         ):
             administration.execute(KeyCommand(action="person", target=user.email, fields=fields))
-
-
-def _follows(key: VirtualKey, group: SignInGroup) -> bool:
-    return key.team == group.team and _without_times(key.rules) == _without_times(group.rules)
 
 
 def _without_times(rules: Rules) -> Rules:

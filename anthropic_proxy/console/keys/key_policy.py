@@ -9,17 +9,19 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from anthropic_proxy.console.keys.allowed_models import require_allowed_models, require_allowed_route
 from anthropic_proxy.console.keys.descriptions import has_valid_checksum, hash_key, is_jwt
 from anthropic_proxy.console.keys.key_table import KeysUnavailable, KeyTable
 from anthropic_proxy.console.keys.limits import Amounts, Scope, build_limits, build_token_count_limits
-from anthropic_proxy.console.keys.request_costs import RequestCosts, unknown_price_error
 from anthropic_proxy.console.keys.reservations import Reservations
+from anthropic_proxy.console.ledger.costs import ModelCosts, find_request_usage, find_running_usage
 from anthropic_proxy.engine.messages.purpose import SETTINGS_HEADER
+from anthropic_proxy.errors import PermissionDenied
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
 from anthropic_proxy.gateway.server.auth import find_credentials, find_matching_key
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import AdmissionRequest, Client, FurtherCall, Headers, Settle
+from anthropic_proxy.gateway.settings.files import format_toml_value
+from anthropic_proxy.gateway.settings.key_rules import Budget
+from anthropic_proxy.plugins import AdmissionRequest, AdmissionTarget, Client, FurtherCall, Headers, Receipt, Settle
 
 if TYPE_CHECKING:
     from anthropic_proxy.console.keys.access_tokens import SignedInClients
@@ -28,6 +30,54 @@ if TYPE_CHECKING:
 MAX_BYTES_ON_LOOP = 1024 * 1024
 """Maximum size in bytes of a request body for which tokens are counted on the event loop. For a larger one, a thread
 counts."""
+
+
+class RequestCosts:
+    """What a request can cost before it is sent, and what it has cost."""
+
+    def __init__(self, current_settings: Callable[[], Settings]) -> None:
+        self._current_settings = current_settings
+        self._settings = current_settings()
+        self._costs = ModelCosts(self._settings, needs_published=True)
+
+    def estimate(self, target: AdmissionTarget, input_tokens: int) -> Amounts:
+        """Return the maximum of tokens and cost (in nano-dollars) of a reply by `target`, with the service tier and the
+        web searches that the request asks for. A model without a known price counts as free, and so do searches.
+        """
+        costs, cost = self._current_costs(), 0
+        for tier in {"", target.service_tier}:
+            price = costs.find_price_by_prefix(target.prefix, target.model, tier=tier)
+            if price is not None:
+                searches = price.calculate_search_cost(target.max_searches) or 0
+                cost = max(cost, price.calculate_max_cost(input_tokens, target.max_output_tokens) + searches)
+        return Amounts(max(input_tokens + target.max_output_tokens, 1), cost, f"{target.prefix}/{target.model}")
+
+    def find_target_without_price(self, request: AdmissionRequest, budgets: Sequence[Budget]) -> AdmissionTarget | None:
+        """Return the first provider and model that may answer `request`, counts for one of `budgets` and has no known
+        price. None: all prices are known, so these budgets in dollars can be checked.
+        """
+        costs = self._current_costs()
+        for each in request.targets:
+            is_counted = any(budget.counts(f"{each.prefix}/{each.model}") for budget in budgets)
+            if is_counted and costs.find_price_by_prefix(each.prefix, each.model) is None:
+                return each
+        return None
+
+    def find_actual_usage(self, receipt: Receipt) -> Amounts:
+        """Return the tokens and the cost (in nano-dollars) of a finished request. An unknown cost counts as 0."""
+        usage = find_request_usage(self._current_costs(), receipt)
+        return Amounts(usage.tokens, usage.cost or 0, f"{receipt.prefix}/{receipt.model}")
+
+    def find_usage_so_far(self, receipt: Receipt) -> Amounts:
+        """Return the tokens and the cost (in nano-dollars) of the calls of a running request."""
+        usage = find_running_usage(self._current_costs(), receipt)
+        return Amounts(usage.tokens, usage.cost or 0)
+
+    def _current_costs(self) -> ModelCosts:
+        settings = self._current_settings()
+        if settings is not self._settings:
+            self._settings, self._costs = settings, ModelCosts(settings, needs_published=True)
+        return self._costs
 
 
 class KeyPolicy:
@@ -152,10 +202,58 @@ class KeyPolicy:
             in_dollars = [budget for budget in scope.rules.budgets if budget.unit == "usd" and not budget.soft]
             target = self._costs.find_target_without_price(request, in_dollars) if in_dollars else None
             if target is not None:
-                raise unknown_price_error(scope, target)
+                name = f"{target.prefix}/{target.model}"
+                raise PermissionDenied(
+                    f"{scope.describe()} has a budget in dollars, and the price of {name} is unknown. Add a table "
+                    f"[prices.{format_toml_value(name)}] to anthropic-proxy.toml, or use a budget in tokens.",
+                    code="key-price",
+                )
         tokens = await _estimate_tokens(request.body_bytes, request.estimate_input_tokens)
         return [self._costs.estimate(target, tokens) for target in request.targets] or [Amounts(1, 0)]
 
 
 async def _estimate_tokens(body_bytes: int, estimate: Callable[[], int]) -> int:
     return await asyncio.to_thread(estimate) if body_bytes > MAX_BYTES_ON_LOOP else estimate()
+
+
+def require_allowed_models(scopes: Sequence[Scope], request: AdmissionRequest) -> None:
+    """Raise `PermissionDenied` if a virtual key or its team may not use a model or provider of `request`."""
+    for scope in scopes:
+        rules = scope.rules
+        used = [f"{target.prefix}/{target.model}" for target in request.targets]
+        normalized = request.normalized_model or request.model  # an alias may name another provider
+        if not rules.allows_model([normalized, request.mapped_model or normalized]):
+            denied = next((name for name in used if not rules.allows_model([name])), None)
+            if denied is not None or not used:
+                raise PermissionDenied(
+                    f"{scope.describe()} does not allow the model {request.model!r} ({denied}). Allowed: "
+                    f"{', '.join(rules.models)}. Another list:  {scope.format_change_command('--models LIST')}",
+                    code="key-models",
+                )
+        for target in request.targets:
+            if not rules.allows_provider(target.prefix):
+                raise PermissionDenied(
+                    f"{scope.describe()} does not allow the provider {target.prefix!r}, to which {request.model!r} is "
+                    f"sent. Allowed: {', '.join(rules.providers)}. Another list:  "
+                    f"{scope.format_change_command('--providers LIST')}",
+                    code="key-models",
+                )
+
+
+def require_allowed_route(scopes: Sequence[Scope], request: AdmissionRequest) -> None:
+    """A list of allowed routes excludes requests without a route."""
+    for scope in scopes:
+        if scope.rules.allows_route(request.route):
+            continue
+        allowed = ", ".join(scope.rules.routes)
+        if request.route:
+            raise PermissionDenied(
+                f"{scope.describe()} does not allow the route {request.route!r}, which matches this request. Allowed: "
+                f"{allowed}. Another list:  {scope.format_change_command('--routes LIST')}",
+                code="key-routes",
+            )
+        raise PermissionDenied(
+            f"{scope.describe()} allows only requests of certain routes, and no route matches this one. Allowed: "
+            f"{allowed}. Another list:  {scope.format_change_command('--routes LIST')}",
+            code="key-routes",
+        )

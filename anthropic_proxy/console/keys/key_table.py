@@ -19,7 +19,7 @@ from anthropic_proxy.console.keys.acceptance import KeyEnd, read_key_facts
 from anthropic_proxy.console.keys.group_tables import apply_group_tables
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope
 from anthropic_proxy.console.keys.queries import find_newest_audit_id, list_keys, list_teams
-from anthropic_proxy.console.keys.sign_ins import SignIn, list_sign_ins
+from anthropic_proxy.console.keys.sign_ins import list_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import KeyHash, Team, VirtualKey
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
@@ -39,11 +39,8 @@ REFRESH_SECONDS = 1.0
 """Pause in seconds between two queries for changes. A change takes effect after at most this time and the duration of
 two queries."""
 RETRY_SECONDS = 2.0
-_FAILURE_EFFECTS = {
-    True: "The keys of the last query stay in use.",
-    False: "Until they are read, requests with a virtual key receive 529.",
-}
-"""True if keys were read since the start → effect of a failed query, as the end of a warning."""
+_IF_READ_BEFORE = "The keys of the last query stay in use."
+_IF_NEVER_READ = "Until they are read, requests with a virtual key receive 529."
 
 
 class KeysUnavailable(ProxyBusy):
@@ -181,7 +178,7 @@ class KeyTable:
             known, delay = self._problems, self._delay
             problem = await run_in_own_thread("keys", self._load)
             if problem and not self._is_failing:
-                effect = _FAILURE_EFFECTS[self.is_loaded]
+                effect = _IF_READ_BEFORE if self.is_loaded else _IF_NEVER_READ
                 self._warn(f"The virtual keys cannot be read: {problem} {effect}")
             self._is_failing = bool(problem)
             if self._delay and not delay:
@@ -219,15 +216,19 @@ class KeyTable:
             open_for_writing(self._settings).close()
             self._is_created = True
         if self._connection is not None and self._connection.is_replaced:
-            self._connection.close()
-            self._connection = None
+            self._close()
         self._connection = self._connection or open_for_reading(self._settings)
         return self._connection
 
     def _read(self, connection: Connection) -> None:
         settings = self._current_settings()
         access = settings.oidc, settings.sign_in
-        self._delay = "" if access == self._access else _apply_group_tables(settings, connection)
+        self._delay = ""
+        if access != self._access:
+            try:
+                apply_group_tables(settings, connection)
+            except (*DATABASE_ERRORS, ConfigurationError) as error:  # keys are read meanwhile: it may be read-only
+                self._delay = f"{str(find_cause(error)).splitlines()[0].rstrip('.')}."
         version = find_newest_audit_id(connection)
         if version != self._version or self._problems or access != self._access:
             keys, teams = list_keys(connection), {team.name: team for team in list_teams(connection)}
@@ -244,11 +245,15 @@ class KeyTable:
                 for key in keys
                 for each in key.hashes
             }
-            self._sign_ins = {
-                each.id: _build_sign_in_entry(each, ends[each.key_id], by_id[each.key_id])
-                for each in ([] if settings.sign_in is None else list_sign_ins(connection, time.time()))
-                if each.key_id in by_id
-            }
+            sign_ins = {}
+            for one in [] if settings.sign_in is None else list_sign_ins(connection, time.time()):
+                if (owner := by_id.get(one.key_id)) is not None:
+                    client = structs.replace(_build_client(owner), groups=one.user.groups, sign_in=one.id)
+                    # a person without a group gets the reason of the present settings
+                    end = ends[owner.id]
+                    ends_at = one.ends_at if end.ending == "no group" else min(one.ends_at, end.at)
+                    sign_ins[one.id] = SignInEntry(ends_at, end, one.user, client)
+            self._sign_ins = sign_ins
             self._problems = dict.fromkeys(each.problem for each in unread if each.problem)
             self._version = version
             self._access = None if self._delay else access
@@ -258,22 +263,6 @@ class KeyTable:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
-
-
-def _apply_group_tables(settings: Settings, connection: Connection) -> str:
-    """Return why it has to wait; "": it is done. Keys are read meanwhile, because the database may be read-only."""
-    try:
-        apply_group_tables(settings, connection)
-    except (*DATABASE_ERRORS, ConfigurationError) as error:
-        return f"{str(find_cause(error)).splitlines()[0].rstrip('.')}."
-    return ""
-
-
-def _build_sign_in_entry(sign_in: SignIn, end: KeyEnd, key: VirtualKey) -> SignInEntry:
-    client = structs.replace(_build_client(key), groups=sign_in.user.groups, sign_in=sign_in.id)
-    # a person without a group gets the reason of the present settings
-    ends_at = sign_in.ends_at if end.ending == "no group" else min(sign_in.ends_at, end.at)
-    return SignInEntry(ends_at, end, sign_in.user, client)
 
 
 def _build_client(key: VirtualKey, text: KeyHash | None = None) -> Client:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 from msgspec import Struct, field, structs
 
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.keys.budget_states import (
     BudgetState,
     build_usage_headers,
@@ -278,39 +279,36 @@ class Reservations:
 
 def limit_reached_error(refused: KeyLimit, reservation: Reservation, now: float, contact: str) -> LimitReached:
     """`now`: seconds since the epoch. `contact`: where people ask for more; "": the command is named."""
-    wait = reservation.retry_after_seconds
-    scope, maximum = refused.scope, refused.limit.maximum
+    wait, budget, scope = reservation.retry_after_seconds, refused.budget, refused.scope
+    unit, option = _UNITS.get(refused.rule, ("request", "--concurrency"))
+    counted = formats.plural(refused.limit.maximum, unit)
     if reservation.is_share:
-        if refused.budget is not None:
-            limit = f"a budget of {refused.budget.describe()}"
-        elif refused.rule == "concurrency":
-            limit = f"a limit of {_plural(maximum, 'request')} in progress"
+        wait = SHARE_WAIT_SECONDS
+        if budget is not None:
+            limit = f"a budget of {budget.describe()}"
         else:
-            limit = f"a limit of {_plural(maximum, _UNITS[refused.rule][0])} per minute"
+            limit = f"a limit of {counted} {'in progress' if refused.rule == 'concurrency' else 'per minute'}"
         message = (
             f"{scope.describe()} has {limit}. The Redis server of the proxy is unavailable, so each process has a "
             "share of it, and that of this process has no room. Try again in a moment."
         )
-        return LimitReached(message, code="virtual-key-limit", retry_after=SHARE_WAIT_SECONDS)
-    if (budget := refused.budget) is not None:
-        if wait <= RESERVED_WAIT_SECONDS:
-            message = (
-                f"{scope.describe()} has a budget of {budget.describe()}, and running requests reserve the remainder. "
-                f"Try again when one ends. {_explain_budget_change(scope, budget, contact)}"
-            )
-            return LimitReached(message, code="virtual-key-limit", retry_after=wait)
+    elif budget is not None and wait > RESERVED_WAIT_SECONDS:
         return budget_used_up_error(scope, budget, now, contact)
-    if refused.rule == "concurrency":
+    elif budget is not None:
         message = (
-            f"{scope.describe()} has {_plural(maximum, 'request')} in progress, which is its limit. Try again when one "
-            f"ends. {_explain_change(scope, 'limit', '--concurrency N', contact)}"
+            f"{scope.describe()} has a budget of {budget.describe()}, and running requests reserve the remainder. "
+            f"Try again when one ends. {_explain_budget_change(scope, budget, contact)}"
         )
-        return LimitReached(message, code="virtual-key-limit", retry_after=wait)
-    unit, option = _UNITS[refused.rule]
-    message = (
-        f"{scope.describe()} has reached its limit of {_plural(maximum, unit)} per minute. Try again in "
-        f"{math.ceil(wait)} s. {_explain_change(scope, 'limit', f'{option} N', contact)}"
-    )
+    elif refused.rule == "concurrency":
+        message = (
+            f"{scope.describe()} has {counted} in progress, which is its limit. Try again when one ends. "
+            f"{_explain_change(scope, 'limit', f'{option} N', contact)}"
+        )
+    else:
+        message = (
+            f"{scope.describe()} has reached its limit of {counted} per minute. Try again in {math.ceil(wait)} s. "
+            f"{_explain_change(scope, 'limit', f'{option} N', contact)}"
+        )
     return LimitReached(message, code="virtual-key-limit", retry_after=wait)
 
 
@@ -337,10 +335,6 @@ _UNITS = {
     "token_counts_per_minute": ("token count", "--rpm"),
     "tokens_per_minute": ("token", "--tpm"),
 }
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 _KINDS = {"requests_per_minute": "requests", "token_counts_per_minute": "requests", "tokens_per_minute": "tokens"}

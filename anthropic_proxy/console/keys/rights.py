@@ -86,7 +86,8 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
         """Raise `PermissionDenied` if this user may not rotate, revoke or (`of_fields`) change the key."""
         reason = self.explain_denial(key)
         if not reason and of_fields and not self.changes_fields(key):
-            reason = f"An administrator created the key {key.label!r} and changes its fields. Rotate or revoke it."
+            creator = key.creator or "An administrator"
+            reason = f"{creator} created the key {key.label!r} and changes its fields. Rotate or revoke it."
         if reason:
             raise PermissionDenied(f"{reason} Nothing was changed.", code="key-rights")
 
@@ -119,17 +120,14 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
                         f"The {name} is {given[name]!r}. Keys that {person.owner} creates have {own!r}: leave it out."
                     )
         elif not may(self.role, "manage all keys"):
-            self._require_team_fields(given, before)
-
-    def _require_team_fields(self, given: Mapping[str, Any], before: VirtualKey) -> None:
-        # the owner reads the texts that are sent later with the key
-        if before.id and given.get("owner", before.owner) != before.owner:
-            raise field_error(
-                f"The owner is {given['owner']!r}. Only an administrator changes the owner {before.owner!r} of a key. "
-                "Create a new key for another person."
-            )
-        if "team" in given:
-            self._require_own_team(given["team"])
+            # the owner reads the texts that are sent later with the key
+            if before.id and given.get("owner", before.owner) != before.owner:
+                raise field_error(
+                    f"The owner is {given['owner']!r}. Only an administrator changes the owner {before.owner!r} of a "
+                    "key. Create a new key for another person."
+                )
+            if "team" in given:
+                self._require_own_team(given["team"])
 
     def _require_own_team(self, team: str) -> None:
         if team not in self.teams:

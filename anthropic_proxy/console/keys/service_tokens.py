@@ -65,8 +65,14 @@ class ServiceTokens:
             return None
         known = self._known.get(number := hash_key(token))
         if known is None:
-            known = await self._check(token, settings, self._issuers)
-            self._known[number] = known
+            try:
+                accepted = await self._issuers.check(token.decode("latin-1"))
+            except InvalidTokenError as error:
+                raise _reject(error.reason) from None
+            except OidcError as error:
+                raise IssuerUnavailable(error.message) from None
+            stored = await self._find_key(accepted, settings)
+            known = self._known[number] = _Known(stored.id, accepted.groups, accepted.ends_at)
         if self._clock() >= known.ends_at:
             raise _reject("it has expired")
         end = self._table.find_key_end(known.key_id)
@@ -76,16 +82,6 @@ class ServiceTokens:
             raise AuthenticationFailed(end.describe(), code="issuer-token", should_retry=False)
         key = end.key
         return Client(name=key.label, role="member", key_id=key.id, owner=key.owner, team=key.team, groups=known.groups)
-
-    async def _check(self, token: bytes, settings: Settings, issuers: TokenIssuers) -> _Known:
-        try:
-            accepted = await issuers.check(token.decode("latin-1"))
-        except InvalidTokenError as error:
-            raise _reject(error.reason) from None
-        except OidcError as error:
-            raise IssuerUnavailable(error.message) from None
-        key = await self._find_key(accepted, settings)
-        return _Known(key.id, accepted.groups, accepted.ends_at)
 
     async def _find_key(self, accepted: AcceptedToken, settings: Settings) -> VirtualKey:
         """Return the key of the owner, which is created or changed if the table of the issuer says so."""
@@ -100,11 +96,7 @@ class ServiceTokens:
             raise _reject(
                 f"[token_issuers.{issuer.name}] has {MAX_OWNERS:,} owners already. Choose another owner_claim"
             )
-        fields: Mapping[str, Any] = {
-            "owner": accepted.owner,
-            "team": issuer.team,
-            **structs.asdict(issuer.rules),
-        }
+        fields: Mapping[str, Any] = {"owner": accepted.owner, "team": issuer.team, **structs.asdict(issuer.rules)}
 
         def store() -> VirtualKey:
             actor = f"token issuer ({issuer.name})"

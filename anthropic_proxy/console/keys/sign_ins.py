@@ -16,9 +16,6 @@ from anthropic_proxy.console.ledger.database import Reader
 from anthropic_proxy.console.ledger.schema import SIGN_INS
 from anthropic_proxy.console.ledger.units import MICROSECONDS, to_microseconds
 
-_COLUMNS = ", ".join(SIGN_INS.columns)
-_SIGN_INS = f"SELECT {_COLUMNS} FROM sign_ins"
-
 
 class SignIn(Struct, frozen=True, kw_only=True):
     """One device on which a person has signed in. Times are seconds since the epoch."""
@@ -110,17 +107,15 @@ def encode_user(user: OidcUser) -> str:
 
 
 def _read(connection: Reader, condition: str, value: object) -> list[SignIn]:
-    rows = connection.query(f"{_SIGN_INS} WHERE {condition}", (value,))
-    return [sign_in for row in rows if (sign_in := _decode(row)) is not None]
-
-
-def _decode(row: Sequence[Any]) -> SignIn | None:
-    """None: the row cannot be read, so nobody is signed in by it."""
-    values = dict(zip(SIGN_INS.columns, row, strict=True))
-    times = ("created_at", "checked_at", "refreshed_at", "ends_at", "ended_at")
-    try:
-        values |= {name: None if values[name] is None else values[name] / MICROSECONDS for name in times}
-        values["user"] = msgspec.json.decode(values["person"], type=OidcUser)
-        return msgspec.convert({name: values[name] for name in SignIn.__struct_fields__}, SignIn)
-    except Exception:  # noqa: BLE001  # SQLite stores any value in any column
-        return None
+    """A row that cannot be read signs nobody in."""
+    found = []
+    for row in connection.query(f"SELECT {', '.join(SIGN_INS.columns)} FROM sign_ins WHERE {condition}", (value,)):
+        values = dict(zip(SIGN_INS.columns, row, strict=True))
+        times = ("created_at", "checked_at", "refreshed_at", "ends_at", "ended_at")
+        try:
+            values |= {name: None if values[name] is None else values[name] / MICROSECONDS for name in times}
+            values["user"] = msgspec.json.decode(values["person"], type=OidcUser)
+            found.append(msgspec.convert({name: values[name] for name in SignIn.__struct_fields__}, SignIn))
+        except Exception:  # noqa: BLE001  # SQLite stores any value in any column
+            continue
+    return found

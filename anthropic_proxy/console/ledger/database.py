@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cache, lru_cache
 from itertools import chain
@@ -285,6 +285,9 @@ class Connection:
             insertion = _build_insertion(table, tuple(columns), size, is_postgres=self.is_postgres)
             self.execute(insertion, list(chain.from_iterable(rows[start : start + size])))
             start += size
+
+    def insert_row(self, table: str, values: Mapping[str, object]) -> None:
+        self.insert(table, tuple(values), [tuple(values.values())])
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

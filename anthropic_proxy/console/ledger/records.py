@@ -11,6 +11,7 @@ import os
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
+from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
 import msgspec
@@ -26,9 +27,9 @@ from anthropic_proxy.gateway.telemetry.outcomes import VERDICTS, classify_outcom
 from anthropic_proxy.plugins import BlockMark, CallCheck, Cost, InspectionRecord, Receipt, UpstreamAttempt
 from anthropic_proxy.secrets import list_secret_encodings, redact_key_patterns, redact_secrets
 
-OTHER = "other"
+REPLACEMENT = "other"
 """Value in place of those that clients choose beyond the limit of a facet."""
-OTHERS = "others"
+OF_OTHER_PEOPLE = "others"
 """Value of `StoredRequest.texts_of`."""
 NOT_SENT = "not sent"
 """Name of the provider and the model of requests that were sent to none."""
@@ -48,7 +49,7 @@ class Facet(NamedTuple):
     stored."""
     max_values: int | None = None
     """Maximum number of values of an hour, if clients choose them: each adds rows to the sums. `FacetLimits` replaces
-    further ones by `OTHER`. None: only the settings and keys of the proxy have the values."""
+    further ones by `REPLACEMENT`. None: only the settings and keys of the proxy have the values."""
     is_group: bool = True
     """True if the command `usage` and the API group sums by it."""
 
@@ -222,7 +223,7 @@ class FacetLimits:
             value = getattr(row, column)
             if value not in values:
                 if len(values) > _MAX_VALUES[column]:
-                    setattr(row, column, OTHER)
+                    setattr(row, column, REPLACEMENT)
                 else:
                     values.add(value)
 
@@ -279,6 +280,7 @@ def describe_claude_cost(sums: UsageSums) -> str:
 
 SUM_NAMES: Sequence[str] = UsageSums.__struct_fields__
 KeyT = TypeVar("KeyT")
+ItemT = TypeVar("ItemT")
 
 
 def add_up(sums: Iterable[UsageSums]) -> UsageSums:
@@ -414,7 +416,7 @@ class RowBuilder:
                 row.prefix_change_tokens = _limit(change.tokens)
         row.id, row.stream, row.status = receipt.request_id, receipt.stream, receipt.status
         row.outcome_class = classify_outcome(receipt)
-        row.texts_of = OTHERS if receipt.client.has_foreign_texts else ""
+        row.texts_of = OF_OTHER_PEOPLE if receipt.client.has_foreign_texts else ""
         row.cost = None if cost.cost is None else _limit(cost.cost)
         row.requested_cost = None if cost.requested_cost is None else _limit(cost.requested_cost)
         row.price_source, row.billed_searches = cost.source, _limit(receipt.billed_searches)
@@ -499,6 +501,12 @@ def _limit(count: int) -> int:
 MAX_ATTEMPT_ERROR_CHARACTERS = 300
 
 
+def list_decoder(kind: type[ItemT]) -> Callable[[str], list[ItemT]]:
+    """Return the decoder of a column that has a list as JSON text. "": an empty list."""
+    decode = msgspec.json.Decoder(GenericAlias(list, (kind,))).decode
+    return lambda text: decode(text) if text else []
+
+
 class AttemptTime(Struct, frozen=True, array_like=True):
     offset: int
     """Time from the start of the client request."""
@@ -516,7 +524,7 @@ class AttemptTime(Struct, frozen=True, array_like=True):
     """Number of input tokens of the attempt, cached ones included. 0: failed, or stored by an earlier version."""
 
 
-_decode_attempts = msgspec.json.Decoder(list[AttemptTime]).decode
+decode_attempt_times = list_decoder(AttemptTime)
 
 
 def build_attempt_times(attempts: Sequence[UpstreamAttempt]) -> list[AttemptTime]:
@@ -539,12 +547,8 @@ def shorten_attempt_errors(text: str) -> str:
     """API keys in `text` must already be redacted: the rest of a shortened key is not recognized."""
     if len(text) <= MAX_ATTEMPT_ERROR_CHARACTERS:
         return text
-    cut = [structs.replace(one, error=one.error[:MAX_ATTEMPT_ERROR_CHARACTERS]) for one in _decode_attempts(text)]
+    cut = [structs.replace(one, error=one.error[:MAX_ATTEMPT_ERROR_CHARACTERS]) for one in decode_attempt_times(text)]
     return msgspec.json.encode(cut).decode()
-
-
-def decode_attempt_times(text: str) -> list[AttemptTime]:
-    return _decode_attempts(text) if text else []
 
 
 def describe_failure_status(status: int, attempt_times: str) -> str:
@@ -572,7 +576,7 @@ class BlockTime(Struct, array_like=True):
     """Number of characters of the text, or of the name and the arguments of the tool call. 0: unknown."""
 
 
-_decode_blocks = msgspec.json.Decoder(list[BlockTime]).decode
+decode_block_times = list_decoder(BlockTime)
 
 
 def build_block_times(marks: Sequence[BlockMark], started_at: float) -> list[BlockTime]:
@@ -584,10 +588,6 @@ def build_block_times(marks: Sequence[BlockMark], started_at: float) -> list[Blo
             offset, duration = to_microseconds(at - started_at), to_microseconds(end - at)
             found.append(BlockTime(kind, name[:MAX_NAME_CHARACTERS], offset, duration, after - characters))
     return found
-
-
-def decode_block_times(text: str) -> list[BlockTime]:
-    return _decode_blocks(text) if text else []
 
 
 MAX_CHECKS = 100
@@ -602,7 +602,7 @@ def _select_checks(checks: Sequence[CallCheck]) -> Sequence[CallCheck]:
     return [checks[place] for place in sorted(kept)]
 
 
-_decode_checks = msgspec.json.Decoder(list[CallCheck]).decode
+decode_checks = list_decoder(CallCheck)
 
 
 def shorten_checks(text: str) -> str:
@@ -613,20 +613,12 @@ def shorten_checks(text: str) -> str:
     bounds |= dict.fromkeys(("reason", "rule"), MAX_REASON_CHARACTERS)
     cut = [
         structs.replace(one, **{name: getattr(one, name)[:most] for name, most in bounds.items()})
-        for one in _decode_checks(text)
+        for one in decode_checks(text)
     ]
     return _encode(cut).decode()
 
 
-def decode_checks(text: str) -> list[CallCheck]:
-    return _decode_checks(text) if text else []
-
-
-_decode_inspections = msgspec.json.Decoder(list[InspectionRecord]).decode
-
-
-def decode_inspections(text: str) -> list[InspectionRecord]:
-    return _decode_inspections(text) if text else []
+decode_inspections = list_decoder(InspectionRecord)
 
 
 class ToolTime(Struct, frozen=True, array_like=True):
@@ -642,11 +634,7 @@ def build_tool_times(times: Sequence[tuple[str, float]]) -> list[ToolTime]:
     ]
 
 
-_decode_tool_times = msgspec.json.Decoder(list[ToolTime]).decode
-
-
-def decode_tool_times(text: str) -> list[ToolTime]:
-    return _decode_tool_times(text) if text else []
+decode_tool_times = list_decoder(ToolTime)
 
 
 _MIN_LOST_TOKENS = 1_024

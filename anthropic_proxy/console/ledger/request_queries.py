@@ -28,6 +28,7 @@ from anthropic_proxy.console.ledger.records import (
     decode_checks,
     decode_inspections,
     decode_tool_times,
+    list_decoder,
 )
 from anthropic_proxy.console.ledger.tables import (
     SUM_TABLES,
@@ -117,8 +118,7 @@ def search_conditions(chosen: RequestSelection, columns: Any) -> list[ColumnElem
     return conditions
 
 
-_decode_texts = msgspec.json.Decoder(list[str]).decode
-_decode_notes = msgspec.json.Decoder(list[FidelityNote]).decode
+_decode_texts, _decode_notes = list_decoder(str), list_decoder(FidelityNote)
 _LISTS: Mapping[str, Callable[[str], object]] = {
     "failed_attempts": _decode_texts,
     "notes": _decode_notes,
@@ -223,7 +223,7 @@ def find_latest_adaptations(connection: Connection, provider: str, model: str) -
     """Return what was known about a model in its latest request, by the name of its provider."""
     column = requests.c
     query = select(column.adaptations).where(column.provider == provider, column.model == model)
-    return _decode_texts(connection.execute(query.order_by(column.started_at.desc()).limit(1)).scalar() or "[]")
+    return _decode_texts(connection.execute(query.order_by(column.started_at.desc()).limit(1)).scalar() or "")
 
 
 def read_contents(connection: Connection, request_id: str) -> list[StoredContent]:
@@ -460,7 +460,7 @@ _COPIED = (
 
 def list_failed_attempts(row: StoredRequest) -> list[str]:
     """Return the failed calls to providers in the stored request `row`, as provider and HTTP status: `groq 429`."""
-    return _decode_texts(row.failed_attempts) if row.failed_attempts else []
+    return _decode_texts(row.failed_attempts)
 
 
 def list_fallbacks(row: StoredRequest) -> list[bool]:
@@ -473,7 +473,7 @@ def list_fallbacks(row: StoredRequest) -> list[bool]:
 
 
 def list_notes(row: StoredRequest) -> list[FidelityNote]:
-    return _decode_notes(row.notes) if row.notes else []
+    return _decode_notes(row.notes)
 
 
 def to_receipt(row: StoredRequest) -> Receipt:
@@ -489,7 +489,7 @@ def to_receipt(row: StoredRequest) -> Receipt:
         first_token_seconds=None if row.first_token is None else row.first_token / MICROSECONDS,
         duration_seconds=row.duration / MICROSECONDS,
         failed_attempts=list_failed_attempts(row),
-        adaptations=_decode_texts(row.adaptations or "[]"),
+        adaptations=_decode_texts(row.adaptations),
         checks=decode_checks(row.checks),
         inspections=decode_inspections(row.inspections),
         tool_times=[(one.name, one.duration / MICROSECONDS) for one in decode_tool_times(row.tool_times)],

@@ -343,7 +343,7 @@ def test_a_team_admin_creates_keys_for_members_or_nobody(company: Company) -> No
     assert (key.owner, key.person != "", key.creator) == (ANN, True, LEAD)
     assert company.list_changes("ann-ci")[0][1]["owner"] == ("", ANN)
     assert company.refuse("change", "ann-ci", MEMBER, models=()) == (
-        "403 An administrator created the key 'ann-ci' and changes its fields. Rotate or revoke it. Nothing was "
+        "403 lead@example.org created the key 'ann-ci' and changes its fields. Rotate or revoke it. Nothing was "
         "changed."
     )
     assert company.execute("rotate", "ann-ci", MEMBER).text

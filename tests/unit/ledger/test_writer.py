@@ -21,7 +21,7 @@ from anthropic_proxy.console.ledger.engines import find_database_problems
 from anthropic_proxy.console.ledger.histograms import decode_histogram, find_percentile
 from anthropic_proxy.console.ledger.records import (
     FACETS,
-    OTHER,
+    REPLACEMENT,
     FacetLimits,
     RowBuilder,
     StoredRequest,
@@ -437,7 +437,7 @@ async def test_values_that_clients_choose_add_a_bounded_number_of_rows_to_the_su
             for place, (name, facet) in enumerate(chosen.items()):
                 most = min(facet.max_values or 0, 999) + 1 if table.name in facet.sums else 1
                 assert counts[int(NOON) // 3600 + place] == most, name
-        found = connection.execute(select(func.count()).where(requests.c.kind == OTHER)).scalar_one()
+        found = connection.execute(select(func.count()).where(requests.c.kind == REPLACEMENT)).scalar_one()
     assert found == 980
 
 
@@ -447,7 +447,7 @@ def test_an_hour_keeps_the_values_that_it_had_first_and_another_one_begins_anew(
     rows.append(StoredRequest(session="s5999", started_at=hour + 3_600_000_000))
     for row in rows:
         limits.apply(row)
-    assert [row.session for row in rows[4_998:5_002]] == ["s4998", "s4999", OTHER, OTHER]
+    assert [row.session for row in rows[4_998:5_002]] == ["s4998", "s4999", REPLACEMENT, REPLACEMENT]
     assert [row.session for row in rows[-2:]] == ["s0", "s5999"]
     assert len({row.session for row in rows[:-1]}) == 5_001
 
