@@ -19,6 +19,7 @@ from msgspec import Struct, field, structs
 from anthropic_proxy.engine.first_checks import FirstChecks
 from anthropic_proxy.engine.hooks import EngineLog, Inspector, LogLevel, Policy, Receipt, Recorder, Tracer, ValueStore
 from anthropic_proxy.engine.memory_values import MemoryValues
+from anthropic_proxy.engine.messages.histories import Histories
 from anthropic_proxy.engine.messages.preparation import TargetLimits
 from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.options import EngineOptions, KeySource
@@ -153,6 +154,8 @@ class Engine(Struct, frozen=True, kw_only=True):
     """Compiled routes of the configuration file, which come before the model mapping. None: there are none."""
     route_prices: Mapping[str, float] = {}
     """Model id with prefix → price of a typical request, for routes with `balance = "cost"`. Empty: no such route."""
+    histories: Histories = field(default_factory=Histories)
+    """Decoded messages that the next requests of a conversation have too."""
     prefix_guard: PrefixGuard = field(default_factory=PrefixGuard)
     """Finder of prompts that do not begin like the one before, which a provider's cache cannot serve."""
     circuit_breakers: CircuitBreakers = field(default_factory=CircuitBreakers)

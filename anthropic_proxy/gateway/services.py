@@ -130,6 +130,7 @@ def _continue_from(services: Services, previous: Services) -> Services:
     now, then = services.settings, previous.settings
     services.credentials.copy_state_from(previous.credentials)
     carried: dict[str, Any] = {"retry_budget": previous.retry_budget, "started_at": previous.started_at}
+    carried["histories"] = previous.histories
     carried["prefix_guard"] = previous.prefix_guard
     carried["throttles"] = build_throttles(now, previous.throttles)
     services.observations.continue_from(previous.observations)

@@ -59,7 +59,12 @@ def read_client_request(engine: Engine, incoming: ClientRequest) -> tuple[Messag
                 return scanned, match
     except ClientError:
         pass  # of an invalid model, or one without a target: raised again with the complete request
-    return decode_request_or_envelope(incoming.body), match
+    conversation = engine.histories.find(incoming.receipt.client, incoming.headers, incoming.body)
+    if conversation is None:
+        return decode_request_or_envelope(incoming.body), match
+    request = decode_request_or_envelope(incoming.body, known=conversation.known)
+    engine.histories.learn(conversation, incoming.body, request)
+    return request, match
 
 
 async def choose_plan(

@@ -19,7 +19,8 @@ import struct
 import zlib
 from base64 import b64decode
 from binascii import Error as NotBase64
-from collections.abc import Callable, Iterable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from math import ceil
 from typing import Any, Literal, NamedTuple
@@ -31,9 +32,11 @@ from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN
 from anthropic_proxy.engine.messages.models import (
     ABSENT,
     Block,
+    CleanMessages,
     CompactionBlock,
     DocumentBlock,
     ImageBlock,
+    Message,
     MessagesRequest,
     SearchResultBlock,
     ServerToolUseBlock,
@@ -213,20 +216,13 @@ def collect_token_facts(request: MessagesRequest, *, finds_reasoning: bool) -> T
     """
     counter = _TokenCounter()
     counter.add_message(request.system)
-    for message in request.messages:
-        start = len(counter.texts)
-        if type(message.content) is list:
-            counter.add(message.content)
-        else:
-            counter.add_message(message.content)
-        if finds_reasoning and message.role == "assistant":
-            counter.split_reply(start)
+    counter.add_messages(request.messages, finds_reasoning=finds_reasoning)
     tools = list_visible_tools(request)
     text, marks, tool_json = _NO_TEXT, 0, 0.0
     if tools:
         text, marks, tool_json = _weigh_tools_cached(tools) if isinstance(tools, ToolList) else _weigh_tools(tools)
     return TokenFacts(
-        text=count_text_features(b" ".join(counter.texts)),
+        text=count_text_features(counter.texts),
         messages=len(request.messages),
         calls=counter.calls,
         results=counter.results,
@@ -237,7 +233,7 @@ def collect_token_facts(request: MessagesRequest, *, finds_reasoning: bool) -> T
         images=counter.images,
         pages=counter.pages,
         page_text=counter.page_text,
-        reasoning=weigh_text(count_text_features(b" ".join(counter.reasoning))) if counter.reasoning else 0,
+        reasoning=weigh_text(count_text_features(counter.reasoning)) if counter.reasoning else 0,
         thinks=request.thinking is not None and request.thinking.type != "disabled",
         forces_tool=request.tool_choice is not None and request.tool_choice.type in ("any", "tool"),
     )
@@ -291,8 +287,8 @@ class _TokenCounter:
     """Counter of the parts of one request. It collects all texts, so that they are estimated together."""
 
     def __init__(self) -> None:
-        self.texts: list[Raw | bytes | memoryview] = []
-        self.reasoning: list[Raw | bytes | memoryview] = []
+        self.texts: list[bytes | memoryview] = []
+        self.reasoning: list[bytes | memoryview] = []
         self.calls = self.results = self.pages = self._pdfs = 0
         self.page_text = 0.0
         self.images: list[tuple[int, int] | None] = []
@@ -303,6 +299,29 @@ class _TokenCounter:
             self.texts.append(content.encode(errors="replace"))
         else:
             self.add(content)
+
+    def add_messages(self, messages: Sequence[Message], *, finds_reasoning: bool) -> None:
+        if isinstance(messages, CleanMessages) and (known := messages.known) is not None and not finds_reasoning:
+            counter: _TokenCounter | None = known.results.get(_TokenCounter)
+            if counter is None:
+                counter = known.results[_TokenCounter] = _TokenCounter()
+                counter.add_messages(known, finds_reasoning=False)
+            self.texts += counter.texts
+            self.images += counter.images
+            self.calls += counter.calls
+            self.results += counter.results
+            self.pages += counter.pages
+            self._pdfs += counter._pdfs
+            self.page_text += counter.page_text
+            messages = messages[len(known) :]
+        for message in messages:
+            start = len(self.texts)
+            if type(message.content) is list:
+                self.add(message.content)
+            else:
+                self.add_message(message.content)
+            if finds_reasoning and message.role == "assistant":
+                self.split_reply(start)
 
     def split_reply(self, start: int) -> None:
         """Take the reasoning out of a reply, whose texts begin at `start`: chat templates remove all of its text up to
@@ -329,7 +348,7 @@ class _TokenCounter:
                     self.add(decode_nested_content(block.content))
             elif type(block) is ToolUseBlock or type(block) is ServerToolUseBlock:
                 self.calls += 1
-                texts += (block.name.encode(errors="replace"), block.input)
+                texts += (block.name.encode(errors="replace"), memoryview(block.input))
             elif type(block) is ThinkingBlock:
                 pass
             elif isinstance(block, ImageBlock):
@@ -441,7 +460,7 @@ letters of Vietnamese."""
 
 def estimate_text_tokens(text: bytes) -> float:
     """Return the estimated tokens of a text, which may be JSON or a part of it."""
-    return weigh_text(count_text_features(text))
+    return weigh_text(count_text_features([text]))
 
 
 def weigh_text(facts: TextFacts) -> float:
@@ -450,24 +469,40 @@ def weigh_text(facts: TextFacts) -> float:
     return min(tokens, facts[-1])
 
 
-def count_text_features(text: bytes) -> TextFacts:
-    """Return the facts of a text, from a sample if it is long.
+def count_text_features(texts: Sequence[bytes | memoryview]) -> TextFacts:
+    """Return the facts of texts, with a space between two of them, from a sample if they are long.
 
     A backslash counts as nothing, so an escaped quote counts as one character. A Unicode escape (`\\u0430`) counts as
     one character that is not ASCII.
     """
-    if len(text) <= _SAMPLE:
-        return *_count_features(text), len(text)
-    sample = _sampled(text, _STRETCH)
+    ends = list(itertools.accumulate(len(text) + 1 for text in texts))
+    size = ends[-1] - 1 if ends else 0
+    if size <= _SAMPLE:
+        return *_count_features(b" ".join(texts)), size
+    sample = _sampled(texts, ends, _STRETCH)
     if sample.count(rb"\u") > _MANY_ESCAPES:
-        sample = _sampled(text, _LONG_STRETCH)
-    scale = len(text) / len(sample)
-    return *(count * scale for count in _count_features(sample)), len(text)
+        sample = _sampled(texts, ends, _LONG_STRETCH)
+    scale = size / len(sample)
+    return *(count * scale for count in _count_features(sample)), size
 
 
-def _sampled(text: bytes, stretch: int) -> bytes:
-    step = len(text) * stretch // _SAMPLE
-    return b"".join([text[start : start + stretch] for start in range(0, len(text), step)])
+def _sampled(texts: Sequence[bytes | memoryview], ends: Sequence[int], stretch: int) -> bytes:
+    """`ends`: offset behind each text and the space after it."""
+    size = ends[-1] - 1
+    step = size * stretch // _SAMPLE
+    pieces: list[bytes | memoryview] = []
+    for start in range(0, size, step):
+        place, wanted = bisect_right(ends, start), stretch
+        offset = start - ends[place] + len(texts[place]) + 1
+        while True:
+            pieces.append(piece := texts[place][offset : offset + wanted])
+            wanted -= len(piece)
+            place += 1
+            if not wanted or place == len(texts):
+                break
+            pieces.append(b" ")
+            wanted, offset = wanted - 1, 0
+    return b"".join(pieces)
 
 
 def _count_features(text: bytes) -> tuple[int, ...]:
@@ -735,7 +770,7 @@ def _weigh_source(source: bytes) -> _WeighedTools:
     try:
         tool = _decode_definition(source)
     except (msgspec.DecodeError, RecursionError):
-        text = count_text_features(source)
+        text = count_text_features([source])
         return _WeighedTools(text, 0, weigh_text(text))
     return _weigh_definition(tool)
 
@@ -754,7 +789,7 @@ _weigh_tools_cached = functools.lru_cache(maxsize=64)(_weigh_tools)
 def _weigh_definition(tool: _Definition) -> _WeighedTools:
     texts = [tool.name, tool.description or ""]
     marks = _collect_texts(tool.input_schema, texts)
-    text = count_text_features("\n".join(texts).encode(errors="replace"))
+    text = count_text_features(["\n".join(texts).encode(errors="replace")])
     return _WeighedTools(text, marks, estimate_text_tokens(msgspec.json.encode(tool)))
 
 

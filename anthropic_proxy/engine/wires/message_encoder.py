@@ -4,20 +4,27 @@ In these three APIs, the conversation is one list, and each tool result is a sep
 a user message must come before its other content. A system message inside the conversation may become a reminder, a
 text in a user message. If a tool result may contain only text, its media (images and documents) are moved to the next
 user message.
+
+The first messages of a conversation are encoded once, if the next requests have them too (`CleanMessages.known`). Their
+JSON is then one element of `messages`, and the encoder continues in the state that it had behind them.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from copy import copy
 from typing import Any, ClassVar
 
-from msgspec import Raw
+import msgspec
+from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import (
+    CleanMessages,
     DocumentBlock,
     ImageBlock,
     Message,
     TextBlock,
+    ThinkingBlock,
     ToolResultBlock,
     decode_nested_content,
     json_string,
@@ -49,6 +56,19 @@ MOVED_MEDIA_TEXTS: dict[type, Raw] = {
 message."""
 
 
+_encode = msgspec.json.Encoder().encode
+
+
+class EncodedMessages(Struct, eq=False):
+    """The known messages of a conversation as one encoder sends them."""
+
+    count: int
+    text: Raw
+    """JSON of list elements, without the brackets of the list."""
+    state: dict[str, Any]
+    """Attributes of the encoder behind the messages."""
+
+
 class MessageEncoder(ABC):
     """Base class of encoders that append the messages of a client request, in order, to the list `messages`.
 
@@ -64,7 +84,14 @@ class MessageEncoder(ABC):
     mentions_image_urls: ClassVar[bool] = False
     """True if the text in place of an image with a URL contains the URL, even if the model accepts no images."""
 
-    def __init__(self, request: PreparedRequest) -> None:
+    STATE: ClassVar[tuple[str, ...]] = ("notes", "_has_open_calls", "_drops_thinking")
+    """Attributes on which the encoding of the next message depends, besides those that the key of `__init__` has."""
+
+    def __init__(self, request: PreparedRequest, *key: Hashable) -> None:
+        """`key`: everything on which the encoding of messages depends, besides the messages and what `request` tells
+        about images and documents. Empty: encoded messages are not kept.
+        """
+        self._key = (type(self), request.accepts_images, request.accepts_pdf, *key) if key else None
         self.messages: list[Any] = []
         self.notes: list[FidelityNote] = []
         self._request = request
@@ -112,8 +139,43 @@ class MessageEncoder(ABC):
             replace_media_by_text(blocks, content), f"{TOOL_ERROR_PREFIX} ".encode() if is_error else b""
         )
 
+    def _join_texts(self) -> None:  # noqa: B027  # not every wire collects some
+        """Join the texts that are sent as one message. They are collected, because each joining copies all of them."""
+
     def _encode_conversation(self) -> None:
-        for message in self._request.messages:
+        messages, known = self._request.messages, self._request.known
+        if known is not None and self._key is not None:
+            count = self._request.known_count
+            # a message that only thinks is not sent: what follows it may join the last of the known messages
+            if any(type(block) is not ThinkingBlock for block in messages[count].content):
+                self._encode_known(known, messages[:count], self._key)
+                messages = messages[count:]
+        self._encode_messages(messages)
+
+    def _encode_known(self, known: CleanMessages, messages: list[Message], key: Hashable) -> None:
+        begin = len(self.messages)  # behind the system prompt
+        encoded: EncodedMessages | None = known.results.get(key)
+        if encoded is None:
+            if known.known is not None and (before := known.known.results.pop(key, None)) is not None:
+                self._continue_behind(before)
+                messages = messages[before.count :]
+            self._encode_messages(messages)
+            if self._late_texts or len(self.messages) == begin:  # the texts may join the last message
+                return
+            self._join_texts()
+            text = Raw(_encode(self.messages[begin:])[1:-1])
+            state = {name: copy(getattr(self, name)) for name in self.STATE}
+            encoded = known.results[key] = EncodedMessages(self._request.known_count, text, state)
+            del self.messages[begin:]
+        self._continue_behind(encoded)
+
+    def _continue_behind(self, encoded: EncodedMessages) -> None:
+        self.messages.append(encoded.text)
+        for name, value in encoded.state.items():
+            setattr(self, name, copy(value))
+
+    def _encode_messages(self, messages: Sequence[Message]) -> None:
+        for message in messages:
             if message.role == "assistant":
                 self._encode_reply(message)
             elif message.role == "user":

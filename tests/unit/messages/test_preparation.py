@@ -242,7 +242,7 @@ AGENT = [
 def test_what_agents_send_is_plain() -> None:
     request = request_of(*AGENT)
     assert isinstance(request.messages, CleanMessages)
-    assert {*request.messages.called} == {"f", LONG}
+    assert {*request.messages.names.values()} == {"f", LONG}
     check_both_scans(request)
 
 

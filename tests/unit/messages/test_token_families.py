@@ -31,7 +31,7 @@ from bench.token_counts import (
 from tests.support.golden_texts import Check
 from tests.support.token_estimate import estimate_request_tokens
 
-NO_TEXT = count_text_features(b"")
+NO_TEXT = count_text_features([])
 NOTHING = TokenFacts(
     NO_TEXT, messages=0, calls=0, results=0, tools=0, tool_text=NO_TEXT, tool_marks=0, tool_json=0, images=[], pages=0
 )

@@ -15,8 +15,10 @@ stores the error in `decode_error`.
 
 import codecs
 import re
-from collections.abc import Collection, Sequence
+import secrets
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from typing import Annotated, Any, Literal, Protocol, TypeVar, get_args
 
 import msgspec
@@ -119,12 +121,55 @@ class _Body(Struct, kw_only=True):
 
 
 _decode_body = msgspec.json.Decoder(_Body).decode
+_decode_messages = msgspec.json.Decoder(list[Message]).decode
 
 
-def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesRequest:
+class CleanMessages(list[Message]):
+    """Immutable list of messages that the encoders (wires) of all providers accept as they are.
+
+    Cleaning is skipped for them: it removes empty text, and replaces content that providers do not accept.
+    """
+
+    names: Mapping[str, str] = {}
+    """Id of each tool call → name of the called tool."""
+    has_media = False
+    """True if the messages contain images or documents. Only these two can have more tokens than bytes."""
+    late_system: Sequence[Message] = ()
+    """Messages with the role `system`."""
+    known: "CleanMessages | None" = None
+    """First messages of this list, which earlier requests had too (`histories.py`). None: there are none."""
+    results: dict[Hashable, Any]
+    """What was computed from known messages for one request and serves the others too. Only they have the field."""
+
+
+class Frame(Struct):
+    """A request body without its messages, which the requests of a conversation usually have in common."""
+
+    head: bytes
+    """Bytes up to the bracket before the first message."""
+    tail: bytes
+    """Bytes from the bracket behind the last message on."""
+    read: _Body
+
+
+class KnownMessages(Struct):
+    """Messages that earlier requests had too, and their place in the body of a request."""
+
+    messages: CleanMessages
+    begin: int
+    end: int
+    """Offsets of the first of them and of the message behind them."""
+    frame: Frame | None
+    """Frame of the request, or of an earlier one. None: not known yet."""
+
+
+def decode_request(
+    body: bytes, *, for_token_count: bool = False, known: KnownMessages | None = None
+) -> MessagesRequest:
     """Decode a body of `POST /v1/messages`. Raises `InvalidRequest` with the path of the invalid field.
 
     If `for_token_count` is True, `max_tokens` may be missing, because a request to count tokens has no output limit.
+    `known`: messages of this body that are not decoded again.
     Raises `UnsupportedFeature` for the fields `thread` and `compaction`, because the proxy stores no conversations.
     """
     if len(body) >= MIN_COUNTED_BYTES:
@@ -138,7 +183,7 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
                     )
     repairs: list[str] = []
     try:
-        at_once = _decode_at_once(body)
+        at_once = (_decode_behind(body, known) if known is not None else None) or _decode_at_once(body)
         read = at_once or _decode_field_by_field(body, repairs)
         _require_supported_fields(read, for_token_count=for_token_count)
         request = MessagesRequest(
@@ -179,7 +224,7 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
         if at_once is not None:  # a body with a call whose input is no object is not decoded at once
             called: Collection[str]
             if isinstance(read.messages, CleanMessages):
-                called = read.messages.called
+                called = read.messages.names.values()
             else:
                 blocks = [block for message in read.messages for block in message.blocks]
                 called = {block.name for block in blocks if type(block) is ToolUseBlock}
@@ -225,14 +270,16 @@ def _require_supported_fields(read: _Body, *, for_token_count: bool) -> None:
             raise InvalidRequest(f"output_config.format.schema: {flaw}", code="invalid-field")
 
 
-def decode_request_or_envelope(body: bytes, *, for_token_count: bool = False) -> MessagesRequest:
+def decode_request_or_envelope(
+    body: bytes, *, for_token_count: bool = False, known: KnownMessages | None = None
+) -> MessagesRequest:
     """Decode a client request body, also an invalid one, because a relay may forward it unchanged.
 
     Of an invalid body, only `model` and `stream` are decoded, and the error is stored in `decode_error`. If these two
     fields are invalid too, the error is raised.
     """
     try:
-        return decode_request(body, for_token_count=for_token_count)
+        return decode_request(body, for_token_count=for_token_count, known=known)
     except ClientError as error:
         return decode_envelope(body, error)
 
@@ -323,6 +370,48 @@ def _decode_at_once(body: bytes) -> _Body | None:
     return read
 
 
+_MARK = b'[{"role":"%b","content":""},' % secrets.token_hex(16).encode()
+"""Beginning of a list of messages. Known messages are replaced by it, to see where they are. No client can guess it."""
+
+
+class _Messages(Struct):
+    messages: Raw
+
+
+_decode_place = msgspec.json.Decoder(_Messages).decode
+
+
+def _decode_behind(body: bytes, known: KnownMessages) -> _Body | None:
+    """Decode a body without the known messages. None: they are not in the field `messages`, or not all is clean."""
+    frame = known.frame
+    try:
+        if (
+            frame is None
+            or len(frame.head) != known.begin
+            or not (body.startswith(frame.head) and body.endswith(frame.tail))
+            or len(body) - len(frame.tail) < known.end
+        ):
+            text = b"%b%b%b" % (body[: known.begin - 1], _MARK, body[known.end :])
+            messages = bytes(_decode_place(text).messages)
+            if not messages.startswith(_MARK):  # there are two fields `messages`, or one inside of another field
+                return None
+            head, tail = body[: known.begin], text[known.begin + len(messages) - 2 :]
+            if (read := _decode_at_once(head + tail)) is None:
+                return None
+            frame = known.frame = Frame(head, tail, read)
+        text = b"[%b]" % body[known.end : len(body) - len(frame.tail)]
+        added = _decode_messages(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    if not text.isascii() and _find_utf8_error(text) is not None:
+        return None
+    if (clean := as_clean_messages(added, known.messages)) is None:
+        return None
+    read = copy(frame.read)
+    read.messages = clean
+    return read
+
+
 def _is_content_valid(content: str | list[Block] | None) -> bool:
     return are_well_formed(content) if type(content) is list else True
 
@@ -349,27 +438,22 @@ def _find_utf8_error(text: bytes) -> tuple[str, int] | None:
     return None
 
 
-class CleanMessages(list[Message]):
-    """Immutable list of messages that the encoders (wires) of all providers accept as they are.
+def as_clean_messages(messages: list[Message], before: CleanMessages | None = None) -> CleanMessages | None:
+    """Return the messages as `CleanMessages`. None: they may be invalid, or cleaning may change them.
 
-    Cleaning is skipped for them: it removes empty text, and replaces content that providers do not accept.
+    `before`: known messages, in which each call has its result, and which precede `messages` in the result.
     """
-
-    called: Collection[str] = ()
-    """Names of called tools."""
-    has_media = False
-    """True if the messages contain images or documents. Only these two can have more tokens than bytes."""
-    late_system: Sequence[Message] = ()
-    """Messages with the role `system`."""
-
-
-def as_clean_messages(messages: list[Message]) -> CleanMessages | None:
-    """Return the messages as `CleanMessages`. None: they may be invalid, or cleaning may change them."""
     # without calls of functions for the usual blocks: an agent's request has hundreds of them
-    clean = CleanMessages(messages)
     late_system: list[Message] = []  # a call of `list[Message]` takes ten times as long
-    clean.late_system = late_system
-    names: dict[str, str] = {}  # call id → tool name
+    names: dict[str, str] = {}
+    if before is None:
+        clean = CleanMessages(messages)
+    else:
+        clean = CleanMessages([*before, *messages])
+        clean.known, clean.has_media = before, before.has_media
+        late_system += before.late_system
+        names |= before.names
+    clean.late_system, clean.names = late_system, names
     # call ids must be unique, and results must begin the next message in the order of the calls
     waiting: list[str] = []
     nested: list[Raw] = []  # contents of results, which are decoded at the end
@@ -431,7 +515,6 @@ def as_clean_messages(messages: list[Message]) -> CleanMessages | None:
                 clean.has_media = True
             else:
                 return None
-    clean.called = names.values()
     return clean
 
 

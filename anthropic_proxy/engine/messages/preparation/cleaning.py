@@ -23,6 +23,7 @@ from msgspec.structs import replace
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import (
     Block,
+    CleanMessages,
     CompactionBlock,
     DocumentBlock,
     ImageBlock,
@@ -69,11 +70,18 @@ _UNPAIRED_RESULT = FidelityNote(
 )
 
 
+MERGED = "merged"
+"""Key of the result of `merge_messages` in `CleanMessages.results`."""
 _read_role, _read_content = attrgetter("role"), attrgetter("content")
 
 
 def merge_messages(messages: Sequence[Message]) -> list[Message]:
     """Return the messages with lists of blocks as contents, without empty ones, and those of one role merged."""
+    if isinstance(messages, CleanMessages) and (known := messages.known) is not None:
+        # the message behind them is a reply, and the last of them is none
+        if MERGED not in known.results:
+            known.results[MERGED] = merge_messages(known)
+        return [*known.results[MERGED], *merge_messages(messages[len(known) :])]
     roles, contents = [*map(_read_role, messages)], [*map(_read_content, messages)]
     if all(contents) and not any(map(operator.eq, roles, roles[1:])):  # the usual case, found without a Python loop
         return [

@@ -19,6 +19,7 @@ from anthropic_proxy.engine.messages.loaded_tools import (
 from anthropic_proxy.engine.messages.models import ABSENT, CleanMessages, Message, MessagesRequest
 from anthropic_proxy.engine.messages.models.tools import are_called_by_code
 from anthropic_proxy.engine.messages.preparation.cleaning import (
+    MERGED,
     clean_messages,
     clean_system_prompt,
     merge_messages,
@@ -67,13 +68,17 @@ def prepare(
     effort = resolve_effort(request, limits, notes)
     names = ToolNames(limits.tool_name_pattern, limits.max_tool_name_length)
     messages = request.messages
+    known: CleanMessages | None = None
     has_tools = request.tools or request.mcp_servers or not isinstance(messages, CleanMessages)  # which may add tools
     offer = select_offered_tools(request, limits, names, notes, earlier) if has_tools else _NOTHING_OFFERED
     if offer.proxy_tools:
         messages = restore_function_calls(messages, offer.proxy_tools)
     if offer.loaded and limits.loaded_tools == "caller":
         messages = rewrite_history(messages, offer.loaded)
-    if isinstance(messages, CleanMessages) and (not messages.called or names.allow(messages.called, offer.tools)):
+    if isinstance(messages, CleanMessages) and (
+        not messages.names or names.allow(messages.names.values(), offer.tools)
+    ):
+        known = messages.known
         messages = merge_messages(messages)
     else:
         messages = pair_calls_with_results(clean_messages(messages, notes), names.upstream_name, notes)
@@ -107,6 +112,8 @@ def prepare(
         prepared.returns_thinking = thinking.display != "omitted" and thinking.type != "disabled"
     if request.output_config is not None or request.output_format is not None:
         prepared.output_schema = _find_reply_schema(request)
+    if known is not None:
+        prepared.known, prepared.known_count = known, len(known.results[MERGED])
     if offer.loaded:
         prepared.loaded_tools = offer.loaded
     if request.mcp_servers:

@@ -14,7 +14,16 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.loaded_tools import NOWHERE, DeferredToolPlaces, LoadedToolForm
-from anthropic_proxy.engine.messages.models import ABSENT, CacheMarks, McpServer, Message, TextBlock, Tool, ToolChoice
+from anthropic_proxy.engine.messages.models import (
+    ABSENT,
+    CacheMarks,
+    CleanMessages,
+    McpServer,
+    Message,
+    TextBlock,
+    Tool,
+    ToolChoice,
+)
 from anthropic_proxy.engine.patterns import compile_later
 
 ServerToolKind = Literal["web_search", "web_fetch", "code_execution", "mcp_toolset", "tool_search", ""]
@@ -143,6 +152,10 @@ class PreparedRequest(Struct, kw_only=True):
     messages: list[Message]
     """Messages of the conversation. Their `content` is always a list of blocks. Consecutive messages of one role are
     merged. The results of tool calls begin the next user message."""
+    known: CleanMessages | None = None
+    """First messages of the client, which earlier requests had too. None: there are none, or they were changed."""
+    known_count: int = 0
+    """Number of `messages` that are the known ones."""
     tools: list[Tool] = []
     """Offered tools: functions, and server tools that the provider runs. Tool names that the target rejects are
     replaced."""

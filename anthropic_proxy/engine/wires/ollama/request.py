@@ -302,11 +302,12 @@ class _ChatMessage(Struct, kw_only=True, gc=False):
 
 
 class _Messages(MessageEncoder):
+    STATE = (*MessageEncoder.STATE, "_tool_names")
     sends_reminders = True
     mentions_image_urls = True
 
     def __init__(self, call: TranslatedCall[Dialect]) -> None:
-        super().__init__(call.request)
+        super().__init__(call.request, call.dialect.signature_tag)
         self.begins_reply = False
         """True if the last message is an assistant message, which the model continues."""
         self._signature_tag: str = call.dialect.signature_tag
@@ -327,12 +328,15 @@ class _Messages(MessageEncoder):
         if self._late_texts:
             self.begins_reply = False
             self._flush_late_texts()
-        for place, texts in self._joined.items():
-            self.messages[place].content = join_json_strings(texts)
-        self._joined = {}  # their texts are held no longer
+        self._join_texts()
         if self._drops_thinking:
             self.notes.append(FOREIGN_THINKING_DROPPED)
         return self.messages
+
+    def _join_texts(self) -> None:
+        for place, texts in self._joined.items():
+            self.messages[place].content = join_json_strings(texts)
+        self._joined = {}  # their texts are held no longer
 
     def _append_system(self, texts: list[Raw]) -> None:
         self._append_user([*texts])

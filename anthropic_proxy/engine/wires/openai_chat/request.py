@@ -246,8 +246,10 @@ def _join_contents(contents: Sequence[Any]) -> Any:
 
 
 class ChatMessageEncoder(MessageEncoder):
+    STATE = (*MessageEncoder.STATE, "_ids")
+
     def __init__(self, call: TranslatedCall[Dialect], dialect: Dialect) -> None:
-        super().__init__(call.request)
+        super().__init__(call.request, dialect, call.base_url, dialect.is_thinking(call.request))
         self.sends_reminders = dialect.mid_conversation_system != "keep"
         self._dialect = dialect
         self._address = call.base_url
@@ -274,8 +276,7 @@ class ChatMessageEncoder(MessageEncoder):
                 self._append_prefill_request()
         if user_instruction:
             self._append_user([json_string(user_instruction)])
-        for place, contents in self._joined.items():
-            self.messages[place].content = _join_contents(contents)
+        self._join_texts()
         if self._drops_thinking:
             self.notes.append(FOREIGN_THINKING_DROPPED)
         if self._dialect.sends_cache_marks and self._request.has_cache_marks():
@@ -287,6 +288,11 @@ class ChatMessageEncoder(MessageEncoder):
             if isinstance(last, _ChatMessage | _Result):
                 last.content = _add_cache_mark(last.content)
         return self.messages
+
+    def _join_texts(self) -> None:
+        for place, contents in self._joined.items():
+            self.messages[place].content = _join_contents(contents)
+        self._joined.clear()
 
     def _add_reminder(self, text: Raw) -> None:
         """Add the text to the previous message if that is a user message, else to the next user message."""

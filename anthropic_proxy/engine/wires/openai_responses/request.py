@@ -236,17 +236,18 @@ _Item = _InputMessage | _Reply | _Call | _Result | _Reasoning | _AdditionalTools
 
 
 class ItemEncoder(MessageEncoder):
+    STATE = (*MessageEncoder.STATE, "_turns")
+
     def __init__(self, call: TranslatedCall[Dialect], dialect: Dialect) -> None:
-        super().__init__(call.request)
-        self.accepts_media_in_results = dialect.accepts_media_in_results
-        self._dialect = dialect
-        self._effort_changes: dict[int, str] = {}
-        """Number of a user message → effort from this message on."""
+        changes: dict[int, str] = {}
         if call.effort_plan is not None and dialect.sends_configuration_updates:
             names = dict(dialect.effort_names)
-            self._effort_changes = {
-                turn: names.get(effort, effort) for turn, effort in call.effort_plan.changes.items()
-            }
+            changes = {turn: names.get(effort, effort) for turn, effort in call.effort_plan.changes.items()}
+        super().__init__(call.request, *() if changes or call.request.loaded_tools else (dialect,))
+        self.accepts_media_in_results = dialect.accepts_media_in_results
+        self._dialect = dialect
+        self._effort_changes = changes
+        """Number of a user message → effort from this message on."""
         self._turns = 0
 
     def encode_input(self, loaded_tools: Mapping[str, Sequence[Raw]]) -> list[_Item]:

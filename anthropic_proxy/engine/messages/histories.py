@@ -1,0 +1,154 @@
+"""`Histories`: messages that several requests of a conversation have in common are decoded, checked and encoded once.
+
+A client sends the whole conversation with each request. Claude Code's 40th request has 120 messages of 400 kB, of which
+117 have the same bytes as in the request before. A history is such a beginning of a conversation, in decoded form.
+
+Example. A session sends the messages u1, then u1 a1 u2, then u1 a1 u2 a2 u3, and so on. Each has 20 kB.
+
+    request           what happens
+    u1                nothing is kept: most conversations of this size have one request
+    u1 a1 u2          nothing is kept: two replies must follow a history, because clients change the latest turn. They
+                      move the marks of the provider's cache
+    u1 a1 u2 a2 u3    u1 becomes the history
+    … a3 u4           the body begins with the bytes of u1, so only a1 u2 a2 u3 a3 u4 are decoded. Then u1 a1 u2
+                      becomes the history
+
+The bytes of a body decide, not hashes of them: to compare 1 MB takes 25 µs, and to decode it 500 µs. The request is the
+same as without a history (`_decode_at_once`), and what is computed from known messages (`CleanMessages.results`)
+depends on nothing but them and the key of the result. A client never meets the history of another one.
+"""
+
+from collections.abc import Mapping
+from threading import Lock
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.engine.messages.models import CleanMessages, Message, MessagesRequest
+from anthropic_proxy.engine.messages.models.decode import Frame, KnownMessages, as_clean_messages
+from anthropic_proxy.engine.messages.purpose import AGENT_HEADER, SESSION_HEADER
+
+MIN_BYTES = 16 * 1024
+"""Minimum size of a body with a history, and of the messages that are added to one. Less costs little to decode."""
+MAX_CONVERSATIONS = 256
+MAX_KEPT_BYTES = 32 * 1024 * 1024
+"""Maximum number and size of all histories of a process. The least recently used ones are dropped."""
+_BYTES_PER_MESSAGE = 600
+_TIMES_KEPT = 2
+"""Size in memory of a decoded message apart from its texts, and how often these are kept: as they were received, and
+encoded."""
+_MESSAGES = b'"messages":['
+_REPLY = b',{"role":"assistant"'
+_BEGINNING_BYTES = 512
+"""Bytes of the first message that tell the conversations of one session apart, such as those of its subagents."""
+
+_decode_messages = msgspec.json.Decoder(list[Message]).decode
+
+
+class History(Struct, eq=False):
+    """The first messages of a conversation. The message behind them is a reply, and the last of them is none."""
+
+    texts: tuple[memoryview, ...]
+    """JSON texts of the messages, in pieces of several messages. A comma follows each."""
+    messages: CleanMessages
+    kept_bytes: int
+    frame: Frame | None = None
+    """None: no request has used the history so far."""
+
+    def find_end(self, body: bytes, begin: int) -> int:
+        """Return the offset in `body` behind the messages and their comma. 0: they are not at the offset `begin`."""
+        end = begin
+        for text in self.texts:
+            if not body.startswith(text, end):
+                return 0
+            end += len(text) + 1
+            if not body.startswith(_REPLY, end - 1):
+                return 0
+        return end
+
+
+class Conversation(Struct, eq=False):
+    """The conversation of one request body, and its history so far."""
+
+    key: tuple[object, ...]
+    begin: int
+    """Offset of the first message in the body."""
+    is_new: bool
+    """True if no request before this one is known."""
+    history: History | None = None
+    known: KnownMessages | None = None
+    """The part of the body that is the history. None: there is none, or the body has other messages."""
+
+
+class Histories:
+    """Histories of the conversations of one process. Large requests use them in another thread than the others."""
+
+    def __init__(self, min_bytes: int = MIN_BYTES) -> None:
+        self._min_bytes = min_bytes
+        self._histories: dict[tuple[object, ...], History | None] = {}
+        """None: the conversation has no history yet, or the last request had other messages."""
+        self._kept_bytes = 0
+        self._lock = Lock()
+
+    def find(self, client: object, headers: Mapping[str, str], body: bytes) -> Conversation | None:
+        """Return the conversation of a request of `client`. None: it has no history, as most small requests."""
+        if len(body) < self._min_bytes or (begin := body.find(_MESSAGES) + len(_MESSAGES)) < len(_MESSAGES):
+            return None
+        beginning = hash(body[begin : begin + _BEGINNING_BYTES])
+        key = (client, headers.get(SESSION_HEADER), headers.get(AGENT_HEADER), beginning)
+        with self._lock:
+            conversation = Conversation(key, begin, is_new=key not in self._histories)
+            history = self._histories.pop(key, None)
+            if not conversation.is_new:
+                self._histories[key] = history  # as the last one
+        if history is not None:
+            if end := history.find_end(body, begin):
+                conversation.history = history
+                conversation.known = KnownMessages(history.messages, begin, end, history.frame)
+            else:
+                self._keep(key, None)
+        return conversation
+
+    def learn(self, conversation: Conversation, body: bytes, request: MessagesRequest) -> None:
+        """Keep more of a conversation, if this request has enough new messages that the next one will probably have."""
+        if conversation.is_new:
+            self._keep(conversation.key, None)
+            return
+        known, history = conversation.known, conversation.history
+        if history is not None and known is not None:
+            history.frame = known.frame
+        begin = conversation.begin if known is None else known.end
+        end = body.rfind(_REPLY, begin, max(begin, body.rfind(_REPLY, begin)))
+        if end - begin < self._min_bytes or not isinstance(request.messages, CleanMessages):
+            return
+        text = b"[%b]" % body[begin:end]  # so that the messages do not hold the whole body
+        try:
+            added = _decode_messages(text)
+        except (msgspec.DecodeError, RecursionError):  # `_REPLY` was found inside or behind the messages
+            return
+        before = None if history is None else history.messages
+        if added[-1].role == "assistant" or (messages := as_clean_messages(added, before)) is None:
+            return
+        messages.results = {}
+        if before is not None:  # what is computed for more messages uses the results of `before`, but none before that
+            before.known = None
+        grown = History((memoryview(text)[1:-1],), messages, _TIMES_KEPT * len(text) + _BYTES_PER_MESSAGE * len(added))
+        if history is None:
+            grown.kept_bytes += len(body) - len(text)  # of the frame
+        else:
+            grown.texts = history.texts + grown.texts
+            grown.kept_bytes += history.kept_bytes
+            grown.frame = history.frame
+        self._keep(conversation.key, grown)
+
+    def _keep(self, key: tuple[object, ...], history: History | None) -> None:
+        with self._lock:
+            self._drop(key)
+            self._histories[key] = history
+            self._kept_bytes += 0 if history is None else history.kept_bytes
+            while self._kept_bytes > MAX_KEPT_BYTES or len(self._histories) > MAX_CONVERSATIONS:
+                self._drop(next(iter(self._histories)))
+
+    def _drop(self, key: tuple[object, ...]) -> None:
+        if (history := self._histories.pop(key, None)) is not None:
+            self._kept_bytes -= history.kept_bytes

@@ -1,0 +1,227 @@
+"""Histories: a request has the same result whether its first messages are decoded and encoded again or not."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
+
+from anthropic_proxy.engine.messages.histories import MAX_CONVERSATIONS, MAX_KEPT_BYTES, Histories
+from anthropic_proxy.engine.messages.models import CleanMessages, MessagesRequest, decode_request_or_envelope
+from anthropic_proxy.engine.messages.tokens import collect_token_facts
+from anthropic_proxy.errors import ClientError
+from tests.support.sessions import EncodingStyle, Session, encoding_styles, session_steps, sessions
+
+HEADERS = {"x-claude-code-session-id": "one"}
+
+
+def to_json(body: Any) -> bytes:
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def read(histories: Histories, body: bytes, client: str = "ann") -> tuple[MessagesRequest, int]:
+    """Return the request, and the number of its messages that were known."""
+    conversation = histories.find(client, HEADERS, body)
+    if conversation is None:
+        return decode_request_or_envelope(body), 0
+    request = decode_request_or_envelope(body, known=conversation.known)
+    histories.learn(conversation, body, request)
+    messages = request.messages
+    known = messages.known if isinstance(messages, CleanMessages) else None
+    return request, 0 if known is None else len(known)
+
+
+def comparable(request: MessagesRequest) -> Any:
+    messages = request.messages
+    fields = structs.asdict(request)
+    fields["decode_error"] = str(request.decode_error)
+    facts: object = None
+    if isinstance(messages, CleanMessages):
+        facts = dict(messages.names), messages.has_media, [*messages.late_system]
+    return (
+        fields,
+        facts,
+        [(message.role, message.content, message.clear_at, bytes(message.output_config)) for message in messages],
+    )
+
+
+def outcome(histories: Histories | None, body: bytes) -> tuple[Any, int]:
+    """Return the request or the error, and the number of known messages. None: without histories."""
+    try:
+        request, known = (decode_request_or_envelope(body), 0) if histories is None else read(histories, body)
+    except ClientError as error:
+        return (type(error), str(error)), 0
+    return comparable(request), known
+
+
+def require_same(histories: Histories, body: bytes) -> int:
+    """Require the result without histories, or the same error. Return the number of known messages."""
+    found, known = outcome(histories, body)
+    assert found == outcome(None, body)[0]
+    return known
+
+
+def turn(number: int, size: int = 40) -> list[dict[str, Any]]:
+    call = {"type": "tool_use", "id": f"toolu_{number}", "name": "Read", "input": {"path": f"{number}" * size}}
+    result = {"type": "tool_result", "tool_use_id": f"toolu_{number}", "content": f"{number}ä" * size}
+    reply = [{"type": "text", "text": f"Reply {number}"}, call]
+    return [{"role": "assistant", "content": reply}, {"role": "user", "content": [result]}]
+
+
+def talk(turns: int, **fields: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": "Begin. " * 20}, *(one for number in range(turns) for one in turn(number))]
+    return {"model": "claude-sonnet-4-5", "messages": messages, "system": "Be brief.", "max_tokens": 9, **fields}
+
+
+def prepared(turns: int = 5) -> Histories:
+    """Return histories that know a talk."""
+    histories = Histories(min_bytes=10)
+    for _ in range(2):
+        read(histories, to_json(talk(turns)))
+    return histories
+
+
+STEPS = session_steps()
+WIRES = sorted({step.wire for step in STEPS})
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@given(data=st.data(), talk=sessions(), style=encoding_styles)
+def test_each_turn_of_a_session_is_sent_as_it_is_without_histories(
+    wire: str, data: st.DataObject, talk: Session, style: EncodingStyle
+) -> None:
+    step = data.draw(st.sampled_from([step for step in STEPS if step.wire == wire]))
+    histories = Histories(min_bytes=1)
+    signed = talk.signed(step.signature())
+    for end in sorted([*talk.ends()] * 2):
+        body = signed.request(end, style)
+        expected = step.encode_body(body)
+        plain, (request, _) = step.scenario.request, read(histories, to_json(body))
+        assert comparable(request) == comparable(plain)
+        for apart in (False, True):
+            assert collect_token_facts(request, finds_reasoning=apart) == collect_token_facts(
+                plain, finds_reasoning=apart
+            )
+        step.scenario.request = request
+        sent = step.scenario.target.wire.encode_request(step.scenario.call())
+        assert (sent.body, sent.notes, dict(sent.headers)) == (expected.body, expected.notes, dict(expected.headers))
+
+
+def test_all_but_the_latest_two_steps_are_known() -> None:
+    histories = Histories(min_bytes=10)
+    assert [require_same(histories, to_json(talk(turns))) for turns in (1, 2, 3, 4, 5, 6)] == [0, 0, 1, 3, 5, 7]
+
+
+def test_marks_of_the_cache_move_with_the_latest_turns() -> None:
+    histories = Histories(min_bytes=10)
+    known = []
+    for turns in range(1, 7):
+        body = talk(turns)
+        for message in body["messages"][-1:-4:-2]:
+            content = message["content"]
+            blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            message["content"] = [*blocks[:-1], blocks[-1] | {"cache_control": {"type": "ephemeral"}}]
+        known.append(require_same(histories, to_json(body)))
+    assert known == [0, 0, 0, 3, 5, 7]
+
+
+def test_other_fields_may_change_from_request_to_request() -> None:
+    histories = prepared()
+    for fields in ({"max_tokens": 10}, {"system": "Ü"}, {"top_k": 5}, {"stream": True, "tools": []}, {}):
+        assert require_same(histories, to_json(talk(5, **fields))) == 7
+    swapped = {"max_tokens": 10, "system": [{"type": "text", "text": "x"}], **talk(5)}
+    assert require_same(histories, to_json(swapped)) == 7
+
+
+def test_an_edited_message_is_noticed() -> None:
+    histories = prepared()
+    body = talk(6)
+    body["messages"][2]["content"][0]["content"] = "edited"
+    assert [require_same(histories, to_json(body)) for _ in range(3)] == [0, 0, 9]
+
+
+def test_no_client_meets_the_history_of_another() -> None:
+    histories = prepared()
+    body = to_json(talk(5))
+    assert [read(histories, body, client)[1] for client in ("bob", "ann")] == [0, 7]
+
+
+def nested() -> bytes:
+    """The known messages are those of a field inside another one."""
+    body = talk(5)
+    return to_json({"metadata": {"user_id": "u", "messages": body["messages"]}, **body, "messages": turn(7)[1:]})
+
+
+def twice(first: int, second: int) -> bytes:
+    """Two fields `messages`, of which the last one counts."""
+    body = to_json(talk(first))
+    return body[:-1] + b',"messages":' + to_json(talk(second)["messages"]) + b"}"
+
+
+def changed(old: bytes, new: bytes, place: int = -1) -> bytes:
+    """One place of the body is another one: the last one, or that after the offset `place`."""
+    body = to_json(talk(5))
+    begin = body.rfind(old) if place < 0 else body.find(old, place)
+    return body[:begin] + new + body[begin + len(old) :]
+
+
+HOSTILE = {
+    "nested": nested(),
+    "two lists, the first known": twice(5, 1),
+    "two lists, the last known": twice(1, 5),
+    "two lists, both known": twice(5, 5),
+    "no comma behind the known messages": changed(b'},{"role":"assistant"', b'}{"role":"assistant"', 900),
+    "invalid UTF-8 in a new message": changed("4ä".encode(), b"4\xff"),
+    "lone surrogate in a new message": changed(b"Reply 4", b"\\ud800"),
+    "new message without a role": changed(b'"role":"user"', b'"rule":"user"'),
+    "unknown role": changed(b'"role":"user"', b'"role":"\xc3\xbcser"'),
+    "call that was made before": changed(b"toolu_4", b"toolu_1", 900),
+    "result without its call": changed(b"toolu_4", b"toolu_9"),
+    "cut off": to_json(talk(5))[:-40],
+    "more behind the end": to_json(talk(5)) + b"}",
+    "a list inside the list": changed(b'},{"role":"assistant"', b'}],[{"role":"assistant"', 900),
+    "byte order mark": b"\xef\xbb\xbf" + to_json(talk(5)),
+    "empty text in a new message": changed(b'"Reply 4"', b'""'),
+    "a tail that repeats the messages": to_json(talk(5))[:-1] + b',"x":[' + to_json(talk(5)["messages"])[1:] + b"}",
+    "the last known messages only": to_json({**talk(5), "messages": talk(5)["messages"][:7]}),
+}
+
+
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
+def test_a_body_with_known_messages_is_judged_like_any_other(body: bytes) -> None:
+    for is_frame_known in (False, True):
+        histories = prepared()
+        if is_frame_known:
+            assert require_same(histories, to_json(talk(5))) == 7
+        for _ in range(3):
+            require_same(histories, body)
+        require_same(histories, to_json(talk(5)))
+
+
+@given(st.data())
+def test_bodies_with_any_damage_are_judged_like_any_other(data: st.DataObject) -> None:
+    histories = prepared()
+    body = to_json(talk(6))
+    begin = data.draw(st.integers(0, len(body)))
+    end = data.draw(st.integers(begin, min(len(body), begin + 40)))
+    new = data.draw(st.sampled_from([b"", b"]", b"}", b"[", b'"', b",", b"\xff", b'{"role":"assistant"', b"\\"]))
+    damaged = body[:begin] + new + body[end:]
+    for _ in range(data.draw(st.integers(1, 3))):
+        require_same(histories, to_json(talk(5)))
+        require_same(histories, damaged)
+
+
+def test_histories_are_bounded() -> None:
+    histories = Histories(min_bytes=10)
+    for number in range(MAX_CONVERSATIONS + 50):
+        body = to_json(talk(3, model="m") | {"messages": [{"role": "user", "content": f"{number}" * 200}, *turn(1)]})
+        for _ in range(2):
+            read(histories, body, f"client {number}")
+    first = to_json(talk(4))
+    assert [read(histories, first)[1] for _ in range(3)] == [0, 0, 5]
+    long_text = {"role": "user", "content": "x" * (MAX_KEPT_BYTES // 2)}
+    large = to_json(talk(0) | {"messages": [long_text, *turn(1), *turn(2)]})
+    assert [read(histories, large)[1] for _ in range(3)] == [0, 0, 0]
+    assert read(histories, first)[1] == 0
