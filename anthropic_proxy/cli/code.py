@@ -13,8 +13,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 from urllib.parse import quote
@@ -168,9 +168,8 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
         settings.write_text(json.dumps(merge_settings(levels, variables, picker), indent=2), encoding="utf-8")
         status = _run((program, "--settings", str(settings), *others), variables)
     if status == _EXIT_NOT_FOUND:
-        Output().write_notice(
-            f"{program} ended with status {status}: a program that it needs is not in PATH, such as Node.js.", "!"
-        )
+        text = f"{program} ended with status {status}: a program that it needs is not in PATH, such as Node.js."
+        Output().write_notice(text, "!")
     elif is_conversation(others) and sys.stdin.isatty() and sys.stderr.isatty():
         # at the end of a conversation, and of its question about a new folder, Claude Code names its own command
         Output().write_notice(f"With this proxy:  anthropic-proxy code{' --continue' if status == 0 else ''}")
@@ -246,12 +245,11 @@ def _report_outdated(program: str) -> None:
 
 def _find_program(name: str, remedy: str) -> str:
     environ = copy_environment()
-    program = find_program(name, environ)
-    if program is None:
-        if problem := describe_missing_program(name, environ):
-            raise ConfigurationError(f'There is no program "{name}" in PATH: {problem}.', code="missing-program")
-        raise ConfigurationError(f'There is no program "{name}" in PATH. {remedy}'.rstrip(), code="missing-program")
-    return program
+    if (program := find_program(name, environ)) is not None:
+        return program
+    if problem := describe_missing_program(name, environ):
+        raise ConfigurationError(f'There is no program "{name}" in PATH: {problem}.', code="missing-program")
+    raise ConfigurationError(f'There is no program "{name}" in PATH. {remedy}'.rstrip(), code="missing-program")
 
 
 def _run(command: Sequence[str], variables: Mapping[str, str]) -> int:
@@ -283,7 +281,12 @@ def client_variables(
     result are from there only. `effective`: variables that the client would use, if files of a project can change them.
     A limit or name that is set there is left out of the result, so that it stays in use.
     """
-    variables = {"ANTHROPIC_BASE_URL": proxy.address, **_bypass_http_proxies(proxy.host, environ, effective)}
+    variables = {"ANTHROPIC_BASE_URL": proxy.address}
+    # Claude Code would send even requests to this machine to an HTTP proxy
+    if any(place.get(name) or place.get(name.lower()) for place in (environ, effective) for name in _HTTP_PROXIES):
+        entries = ",".join(environ.get(name, "") for name in _CLIENT_VARIABLES_UNPROXIED).split(",")
+        hosts = dict.fromkeys(filter(None, (*map(str.strip, entries), proxy.host)))
+        variables |= dict.fromkeys(_CLIENT_VARIABLES_UNPROXIED, ",".join(hosts))
     if proxy.token:
         variables["ANTHROPIC_AUTH_TOKEN"] = proxy.token
         if any(has_credential_header(place.get(CUSTOM_HEADERS, "")) for place in (environ, effective)):
@@ -291,7 +294,13 @@ def client_variables(
             variables[CUSTOM_HEADERS] = "\n".join(line for line in own if not _CREDENTIAL_HEADER.match(line))
     # with rows for the tiers, the models of the list would be twenty further rows of the menu
     names = list_name_variables(served.tiers, served.prices, effective) or {LIST_MODELS: "1"}
-    limits = list_window_variables(partial(_read_models, proxy), served, requested) | list_limit_variables(served.tiers)
+
+    def read_models(names: Sequence[str]) -> list[dict[str, Any]]:
+        """Return what the proxy says of each model. Those that it cannot name are left out."""
+        paths = [f"/v1/models/{quote(name, safe=_MODEL_CHARACTERS, errors='replace')}" for name in names]
+        return [entry for path in paths if isinstance(entry := proxy.get_json(path, MODELS_TIMEOUT_SECONDS), dict)]
+
+    limits = list_window_variables(read_models, served, requested) | list_limit_variables(served.tiers)
     optional = limits | names | {HINTS: "1"}
     if "CLAUDE_CODE_MAX_CONTEXT_TOKENS" in effective:
         optional.pop(ASSUMED_MODEL, None)
@@ -370,23 +379,6 @@ def has_credential_header(headers: str) -> bool:
     return any(map(_CREDENTIAL_HEADER.match, headers.splitlines()))
 
 
-def _bypass_http_proxies(host: str, environ: Mapping[str, str], effective: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables with which a client calls `host` without an HTTP proxy.
-
-    Empty: neither `environ`, the variables of the user, nor `effective`, those of the client, have an HTTP proxy.
-    Claude Code would otherwise send even requests to this machine to the HTTP proxy.
-    """
-    if not any(place.get(name) or place.get(name.lower()) for place in (environ, effective) for name in _HTTP_PROXIES):
-        return {}
-    hosts = [
-        entry.strip()
-        for name in _CLIENT_VARIABLES_UNPROXIED
-        for entry in environ.get(name, "").split(",")
-        if entry.strip()
-    ]
-    return dict.fromkeys(_CLIENT_VARIABLES_UNPROXIED, ",".join(dict.fromkeys([*hosts, host])))
-
-
 def list_requested_models(
     environ: Mapping[str, str], arguments: Sequence[str] = (), setting: str = ""
 ) -> Sequence[str]:
@@ -419,12 +411,6 @@ def require_key(settings: Settings, requested: Sequence[str]) -> None:
     for row in list_tier_mappings(settings, catalog) if len(requested) > 1 else ():
         if row.tier == "opus" and (problem := find_missing_key_of(row.choices[0], settings, catalog)):
             raise ConfigurationError(problem.text, code="provider-key-missing")
-
-
-def _read_models(proxy: LocalProxy, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return what the proxy says of each model. Those that it cannot name are left out."""
-    paths = [f"/v1/models/{quote(name, safe=_MODEL_CHARACTERS, errors='replace')}" for name in names]
-    return [entry for path in paths if isinstance(entry := proxy.get_json(path, MODELS_TIMEOUT_SECONDS), dict)]
 
 
 # Tests with version 2.1.328: `--settings` overrides all files except those managed by the organization.
@@ -466,6 +452,17 @@ def read_claude_settings(environ: Mapping[str, str], directory: Path, option: st
     home = Path(environ.get("CLAUDE_CONFIG_DIR") or Path(environ.get("HOME") or Path.home()) / ".claude")
     user_file = home / "settings.json"
     project_files = [directory / ".claude" / name for name in ("settings.json", "settings.local.json")]
+    content: Any = None
+    if option is not None:
+        name = "Its value" if option.lstrip().startswith("{") else option
+        with suppress(ValueError, RecursionError):
+            content = _read_object(directory / option) if name == option else json.loads(option)
+        if not isinstance(content, dict):
+            raise ConfigurationError(
+                f"--settings of Claude Code cannot be used: {name} contains no JSON object. "
+                "Pass the path of a JSON file, or a JSON object.",
+                code="settings-option",
+            )
 
     def read(files: Iterable[Path], *, is_managed: bool = False, is_of_project: bool = False) -> list[ClaudeSettings]:
         return [
@@ -477,7 +474,7 @@ def read_claude_settings(environ: Mapping[str, str], directory: Path, option: st
     return [
         *read([user_file]),
         *read([file for file in project_files if file != user_file], is_of_project=True),
-        *([] if option is None else [ClaudeSettings(_OPTION, _read_option(option, directory))]),
+        *([] if content is None else [ClaudeSettings(_OPTION, content)]),
         *read(managed_claude_settings_paths(environ), is_managed=True),
     ]
 
@@ -646,21 +643,3 @@ def _read_object(file: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
-
-
-def _read_option(value: str, directory: Path) -> dict[str, Any]:
-    if value.lstrip().startswith("{"):
-        try:
-            content: Any = json.loads(value)
-        except (ValueError, RecursionError):
-            content = None
-        name = "Its value"
-    else:
-        name, content = value, _read_object(directory / value)
-    if not isinstance(content, dict):
-        raise ConfigurationError(
-            f"--settings of Claude Code cannot be used: {name} contains no JSON object. "
-            "Pass the path of a JSON file, or a JSON object.",
-            code="settings-option",
-        )
-    return content

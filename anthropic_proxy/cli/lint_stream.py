@@ -172,8 +172,34 @@ class EventGrammar:
         """Check the next bytes of the stream. They may begin or end inside an event."""
         *frames, self._buffer = _FRAME_END.split(self._buffer + data)
         for frame in frames:
-            self._feed_frame(frame)
-            self._lines_read += frame.count(b"\n") + 2
+            lines_before, self._lines_read = self._lines_read, self._lines_read + frame.count(b"\n") + 2
+            name, data_line, values = "", 0, list[bytes]()
+            for offset, line in enumerate(frame.split(b"\n"), start=1):
+                field, _, value = line.rstrip(b"\r").partition(b":")
+                if field == b"event":
+                    name = value.strip().decode("utf-8", "replace")
+                elif field == b"data":
+                    values.append(value.removeprefix(b" "))
+                    data_line = data_line or offset
+            if not name and not values:
+                continue
+            self._line, problem = lines_before + (data_line or 1), "the data is no JSON object"
+            try:
+                event = json.loads(b"\n".join(values).decode("utf-8"))
+            except UnicodeDecodeError as error:
+                byte = error.object[error.start]
+                event, problem = None, f"the data is not valid UTF-8: 0x{byte:02x} at byte {error.start}"
+            except (ValueError, RecursionError):
+                event = None
+            if not isinstance(event, dict):
+                self.event_count += 1
+                self._add("frame", problem)
+                continue
+            self.feed(event)
+            self._require(len(values) == 1, "frame", "the data has more than one line")
+            kind = event.get("type")
+            text = f"the field event is {_to_json(name)}, the type in the data {_to_json(kind)}"
+            self._require(kind in (None, name), "frame", text)  # `feed` reports a missing type
 
     def feed(self, event: Event) -> None:
         self.event_count += 1
@@ -207,42 +233,6 @@ class EventGrammar:
     def _require(self, condition: bool, rule: str, message: str) -> None:
         if not condition:
             self._add(rule, message)
-
-    def _feed_frame(self, frame: bytes) -> None:
-        name = ""
-        values = list[bytes]()
-        data_line = 0
-        for offset, line in enumerate(frame.split(b"\n"), start=1):
-            field, _, value = line.rstrip(b"\r").partition(b":")
-            if field == b"event":
-                name = value.strip().decode("utf-8", "replace")
-            elif field == b"data":
-                values.append(value.removeprefix(b" "))
-                data_line = data_line or offset
-        if not name and not values:
-            return
-        self._line, problem = self._lines_read + (data_line or 1), ""
-        try:
-            event = json.loads(b"\n".join(values).decode("utf-8"))
-        except UnicodeDecodeError as error:
-            event, problem = (
-                None,
-                f"the data is not valid UTF-8: 0x{error.object[error.start]:02x} at byte {error.start}",
-            )
-        except (ValueError, RecursionError):
-            event = None
-        if not isinstance(event, dict):
-            self.event_count += 1
-            self._add("frame", problem or "the data is no JSON object")
-            return
-        self.feed(event)
-        self._require(len(values) == 1, "frame", "the data has more than one line")
-        kind = event.get("type")
-        if kind is None:
-            return  # reported by `feed`
-        self._require(
-            name == kind, "frame", f"the field event is {_to_json(name)}, the type in the data {_to_json(kind)}"
-        )
 
     def _check_message_start(self, event: Event) -> None:
         self._require(not self._begun, "event-order", "a second message_start")

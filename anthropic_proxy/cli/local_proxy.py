@@ -176,14 +176,6 @@ def require_proxy(settings: Settings) -> LocalProxy:
     )
 
 
-class ReloadResult(Struct, frozen=True):
-    is_applied: bool
-    text: str
-    """End of a sentence that begins with the proxy."""
-    variables: Collection[str] = ()
-    """Settings in its environment."""
-
-
 def reload_proxies(output: Output, settings: Settings, env_file: Path) -> Collection[str]:
     """Let each proxy that `serve` has started with these files read them again, wait until it has, and tell the user.
     Without one, another proxy on PORT is named.
@@ -194,30 +186,32 @@ def reload_proxies(output: Output, settings: Settings, env_file: Path) -> Collec
     own, _ = list_running_proxies(settings.data_directory, str(env_file))
     variables: set[str] = set()
     for record in own:
-        result = _reload(record, settings.data_directory, env_file)
-        output.write_notice(f"The proxy at {record.address} {result.text}", "✓" if result.is_applied else "!")
-        variables.update(result.variables)
+        found, text = _reload(record, settings.data_directory, env_file)
+        output.write_notice(f"The proxy at {record.address} {text}", "!" if found is None else "✓")
+        if found is not None:
+            variables.update((*found.variables, *found.keys))
     if not own and (other := find_any_proxy(settings)) is not None and other.other_settings:
         described = describe_other_proxy(f"at {other.address}", other.other_settings)
         output.write_notice(f"{described} Commands start their own.", "!")
     return variables
 
 
-def _reload(proxy: RunningProxy, directory: Path | None, env_file: Path) -> ReloadResult:
+def _reload(proxy: RunningProxy, directory: Path | None, env_file: Path) -> tuple[RunningProxy | None, str]:
+    """Return the proxy with the new settings, and the end of a sentence about it. None: it does not use them yet."""
     if not proxy.process:
-        return ReloadResult(False, "uses the new settings after its next start.")
+        return None, "uses the new settings after its next start."
     wanted = sorted(load_settings({}, PROVIDERS, env_file=str(env_file)).files.values())
     try:
         request_reload(proxy.process)
     except OSError as error:
-        return ReloadResult(False, f"cannot be reloaded: {describe_os_error(error)}. Start it again.")
+        return None, f"cannot be reloaded: {describe_os_error(error)}. Start it again."
     deadline = time.monotonic() + _RELOAD_SECONDS
     while (found := find_running_proxy(directory, proxy.port)) is None or sorted(found.files.values()) != wanted:
         if time.monotonic() > deadline:
-            return ReloadResult(False, "did not accept the new settings. Its log has the reason.")
+            return None, "did not accept the new settings. Its log has the reason."
         time.sleep(_POLL_SECONDS)
     later = f", and {join_with_and(found.changed)} after its next start" if found.changed else ""
-    return ReloadResult(True, f"uses the new settings{later}.", (*found.variables, *found.keys))
+    return found, f"uses the new settings{later}."
 
 
 def client_token(settings: Settings) -> str:

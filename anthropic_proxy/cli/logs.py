@@ -83,12 +83,8 @@ def logs(
         return
     # an unknown address ends the command, also if the proxy itself has enough requests
     has_ledger = number == 0 or settings.has_ledger()
-    log = Log(
-        open_data_output() if as_json else sys.stdout,
-        "json" if as_json else "auto",
-        color=settings.color,
-        has_ledger=has_ledger,
-    )
+    shown = open_data_output() if as_json else sys.stdout
+    log = Log(shown, "json" if as_json else "auto", color=settings.color, has_ledger=has_ledger)
     log.begin_day(time.time())
     selection = _Selection(settings, number, start, errors, has_queries=as_json)
     proxy = find_any_proxy(settings)
@@ -100,8 +96,14 @@ def logs(
         if proxy is not None:
             notice = f"From saved records. {describe_unused_proxy(proxy)}"
         Output().write_notice(notice)
-    else:
-        _write_of_proxy(log, selection, follows=follow)
+        return
+    stream = RequestStream(settings)
+    for number, update in enumerate(stream.read_updates() if follow else [stream.read_recent_requests()]):
+        _write(log, selection.choose(update) if number else selection.choose_earlier(update))
+        if not number and follow and sys.stdout.isatty():
+            Output().write_notice("Waiting for further requests, until Ctrl+C. Without waiting:  --no-follow")
+        if not update.is_connected:
+            Output().write_notice(f"The proxy on port {settings.port} has stopped. Waiting for the next one.")
 
 
 def _show_live(settings: Settings) -> None:
@@ -160,17 +162,6 @@ class _Selection(NamedTuple):
         with suppress(ConfigurationError):  # the ledger cannot be read
             older = self.read_stored(max(self.number - len(shown), 0), before)
         return [*self.leave_out_queries(older), *shown[max(len(shown) - self.number, 0) :]]
-
-
-def _write_of_proxy(log: Log, selection: _Selection, *, follows: bool) -> None:
-    settings, stream = selection.settings, RequestStream(selection.settings)
-    updates = stream.read_updates() if follows else iter([stream.read_recent_requests()])
-    for number, update in enumerate(updates):
-        _write(log, selection.choose(update) if number else selection.choose_earlier(update))
-        if not number and follows and sys.stdout.isatty():
-            Output().write_notice("Waiting for further requests, until Ctrl+C. Without waiting:  --no-follow")
-        if not update.is_connected:
-            Output().write_notice(f"The proxy on port {settings.port} has stopped. Waiting for the next one.")
 
 
 def _is_model_query(request: LoggedRequest) -> bool:

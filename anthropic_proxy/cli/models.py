@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from fnmatch import fnmatch
 from typing import Annotated, Literal, TypeAlias
@@ -82,7 +82,17 @@ async def _show_mapping(output: Output, as_json: bool) -> int:
     if as_json:
         output.write_json({"mapping": tiers, "providers": offered})
         return 0
-    rows = [*_list_mapping_rows(output, tiers, offered)]
+    rows: list[_Row] = []
+    for row in tiers:
+        names = ", ".join(row.tiers) if output.is_terminal else " ".join(f"claude-{tier}-*" for tier in row.tiers)
+        rows.append(([names, name_target(row.facts.model)], row.facts))
+        if row.otherwise is not None:
+            rows.append((["", f"else {name_target(row.otherwise.model)}"], row.otherwise))
+        rows += [(["", f"then {fallback}"], "") for fallback in row.fallbacks]
+    if offered and output.is_terminal:
+        shown = [f"{models.provider}/…" for models in offered]
+        prefixes = "  ".join(shown) if len(shown) <= _MAX_PREFIXES else f"{shown[0]}  and {len(shown) - 1} more"
+        rows.append(([prefixes, "the requested model"], "as listed"))
     _write_models(output, ["Requested model", "Sent to"], rows, names_retired=False)  # their successors are named below
     if routes := services.settings.routes:
         verb = "comes" if len(routes) == 1 else "come"
@@ -123,7 +133,16 @@ async def _show(output: Output, name: str, as_json: bool) -> int:
         _write_models(output, ["Model"], [([fact.model], fact) for fact in offered.models])
     price = offered.models[0].price if offered.models else None
     if price is not None and model and output.is_terminal:
-        _write_price_details(output, price)
+        first = f"up to {min(price.long_contexts):,}" if price.long_contexts else "any"
+        rows = [[first, *_list_amounts(price)]]
+        rows += [[f"above {above:,}", *_list_amounts(longer)] for above, longer in price.long_contexts.items()]
+        titles = ("In", "Cached", "Out", "Cache write", "1 h write", "Thinking")
+        output.write_line()
+        output.write_table([Column("Input tokens"), *(Column(title, is_number=True) for title in titles)], rows)
+        searches = price.web_search_per_1000
+        note = f" 1,000 web searches by the provider: {format_price(searches)}." if searches else ""
+        text = f"US dollars per million tokens.{note} Source: {price.source}"
+        output.write_line("  " + output.paint(text, "quiet"))
     if offered.problem:
         output.write_notice(offered.problem, "✕")
     if not model:
@@ -152,20 +171,6 @@ def _require_provider(name: str, settings: Settings) -> tuple[Provider, str]:
     remedy = suggest_name("provider", word, prefixes, lead=lead, meant=meant, more=f"More:  {lead}--help")
     unknown = f'No provider has the prefix "{word}"' if model else f'There is no provider "{word}"'
     raise ConfigurationError(f"{unknown}. {remedy}", code="unknown-provider")
-
-
-def _write_price_details(output: Output, price: "ModelPrice") -> None:
-    """Write the price of each kind of token, of long contexts and of web searches."""
-    first = f"up to {min(price.long_contexts):,}" if price.long_contexts else "any"
-    rows = [[first, *_list_amounts(price)]]
-    rows += [[f"above {above:,}", *_list_amounts(longer)] for above, longer in price.long_contexts.items()]
-    titles = ("In", "Cached", "Out", "Cache write", "1 h write", "Thinking")
-    output.write_line()
-    output.write_table([Column("Input tokens"), *(Column(title, is_number=True) for title in titles)], rows)
-    searches = price.web_search_per_1000
-    note = f" 1,000 web searches by the provider: {format_price(searches)}." if searches else ""
-    text = f"US dollars per million tokens.{note} Source: {price.source}"
-    output.write_line("  " + output.paint(text, "quiet"))
 
 
 def _list_amounts(prices: "TokenPrices") -> list[str]:
@@ -326,19 +331,6 @@ class ProviderModels(Struct, frozen=True):
     """Message about the models for the user, such as a failed query or an unknown model. "": no problem."""
     left_out: tuple[str, ...] = ()
     """Names in the list that are not shown, because they are no `ModelId`, as text for people."""
-
-
-def _list_mapping_rows(output: Output, tiers: Sequence[TierGroup], offered: Sequence[ProviderModels]) -> Iterator[_Row]:
-    for row in tiers:
-        names = ", ".join(row.tiers) if output.is_terminal else " ".join(f"claude-{tier}-*" for tier in row.tiers)
-        yield [names, name_target(row.facts.model)], row.facts
-        if row.otherwise is not None:
-            yield ["", f"else {name_target(row.otherwise.model)}"], row.otherwise
-        yield from ((["", f"then {fallback}"], "") for fallback in row.fallbacks)
-    if offered and output.is_terminal:
-        shown = [f"{models.provider}/…" for models in offered]
-        prefixes = "  ".join(shown) if len(shown) <= _MAX_PREFIXES else f"{shown[0]}  and {len(shown) - 1} more"
-        yield [prefixes, "the requested model"], "as listed"
 
 
 async def list_tier_groups(services: Services) -> list[TierGroup]:

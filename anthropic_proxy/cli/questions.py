@@ -7,7 +7,7 @@ presses Ctrl+C raises `KeyboardInterrupt`, and one who ends the input `EOFError`
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from getpass import getpass
 
 import questionary
@@ -190,55 +190,34 @@ class _List:
         return app.run()
 
     def _bind_keys(self) -> KeyBindings:
-        keys = KeyBindings()
+        actions: Mapping[Sequence[Keys], Callable[[KeyPressEvent], None]] = {
+            (Keys.Down, Keys.ControlN): lambda _: self._move(1),
+            (Keys.Up, Keys.ControlP): lambda _: self._move(-1),
+            (Keys.Enter,): self._enter,
+            (Keys.Backspace,): lambda _: self._search(self._searched[:-1]),
+            (Keys.ControlU, Keys.Escape): lambda _: self._search(""),
+            (Keys.ControlW,): lambda _: self._search("".join(self._searched.rstrip().rpartition(" ")[:2])),
+            (Keys.Any, Keys.BracketedPaste): self._type,
+            (Keys.ControlC,): lambda event: event.app.exit(exception=KeyboardInterrupt()),
+            (Keys.ControlD,): lambda event: event.app.exit(exception=EOFError()),
+        }
+        bound = KeyBindings()
+        for keys, act in actions.items():
+            for key in keys:
+                bound.add(key, eager=key == Keys.Escape)(act)
+        return bound
 
-        @keys.add(Keys.Down)
-        @keys.add(Keys.ControlN)
-        def _(event: KeyPressEvent) -> None:
-            self._move(1)
+    def _enter(self, event: KeyPressEvent) -> None:
+        if self._pointed < len(self._options) and self._pointed in self._find_rows():
+            event.app.exit(result=self._pointed)
+        elif self._takes_text():
+            event.app.exit(result=self._searched.strip())
+        elif not self._searched:  # the line that shows all options
+            self._pointed, self._listed = self._listed, len(self._options)
 
-        @keys.add(Keys.Up)
-        @keys.add(Keys.ControlP)
-        def _(event: KeyPressEvent) -> None:
-            self._move(-1)
-
-        @keys.add(Keys.Enter)
-        def _(event: KeyPressEvent) -> None:
-            if self._pointed < len(self._options) and self._pointed in self._find_rows():
-                event.app.exit(result=self._pointed)
-            elif self._takes_text():
-                event.app.exit(result=self._searched.strip())
-            elif not self._searched:  # the line that shows all options
-                self._pointed, self._listed = self._listed, len(self._options)
-
-        @keys.add(Keys.Backspace)
-        def _(event: KeyPressEvent) -> None:
-            self._search(self._searched[:-1])
-
-        @keys.add(Keys.ControlU)
-        @keys.add(Keys.Escape, eager=True)
-        def _(event: KeyPressEvent) -> None:
-            self._search("")
-
-        @keys.add(Keys.ControlW)
-        def _(event: KeyPressEvent) -> None:
-            self._search("".join(self._searched.rstrip().rpartition(" ")[:2]))
-
-        @keys.add(Keys.Any)
-        @keys.add(Keys.BracketedPaste)
-        def _(event: KeyPressEvent) -> None:
-            if event.data.isprintable():
-                self._search(self._searched + event.data)
-
-        @keys.add(Keys.ControlC)
-        def _(event: KeyPressEvent) -> None:
-            event.app.exit(exception=KeyboardInterrupt())
-
-        @keys.add(Keys.ControlD)
-        def _(event: KeyPressEvent) -> None:
-            event.app.exit(exception=EOFError())
-
-        return keys
+    def _type(self, event: KeyPressEvent) -> None:
+        if event.data.isprintable():
+            self._search(self._searched + event.data)
 
     def _find_rows(self) -> list[int]:
         """Return the indexes of the shown options, first those that begin with the searched text.

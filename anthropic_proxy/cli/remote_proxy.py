@@ -103,17 +103,15 @@ def login(address: str, /) -> None:
     except (_Failure, msgspec.ValidationError) as error:
         reason = error.text if isinstance(error, _Failure) else f"Its reply is not valid: {error}."
         raise ConfigurationError(f"{base} does not sign in: {reason}", code="remote-proxy") from None
-    _store(
-        file,
-        SignInFile(
-            address=base,
-            token_endpoint=endpoints.token_endpoint,
-            revocation_endpoint=endpoints.revocation_endpoint,
-            refresh_token=tokens.refresh_token,
-            access_token=tokens.access_token,
-            expires_at=time.time() + tokens.expires_in,
-        ),
+    stored = SignInFile(
+        address=base,
+        token_endpoint=endpoints.token_endpoint,
+        revocation_endpoint=endpoints.revocation_endpoint,
+        refresh_token=tokens.refresh_token,
+        access_token=tokens.access_token,
+        expires_at=time.time() + tokens.expires_in,
     )
+    _store(file, stored)
     output.write_notice(f"Signed in at {base}. Your keys there:  anthropic-proxy keys list", "✓")
 
 

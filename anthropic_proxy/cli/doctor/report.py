@@ -160,7 +160,15 @@ def _format_server(output: Output, server: FoundServer) -> Iterator[str]:
 
 def _format_table(output: Output, diagnoses: Sequence[Diagnosis]) -> Iterator[str]:
     """Yield a table with one column for each of `diagnoses`. Columns that do not fit follow in another table."""
-    for number, shown in enumerate(_split_columns(output.width, diagnoses)):
+    free = sys.maxsize if output.width is None else max(output.width - 2 - _TITLE_WIDTH, _MIN_COLUMN_WIDTH)
+    tables: list[list[tuple[Diagnosis, int]]] = [[]]
+    for diagnosis in diagnoses:
+        wanted = 2 + max(map(count_columns, (diagnosis.backend.target.model, diagnosis.backend.name)))
+        width = min(max(wanted, _MIN_COLUMN_WIDTH), free)
+        if tables[-1] and sum(used for _, used in tables[-1]) + width > free:
+            tables.append([])
+        tables[-1].append((diagnosis, width))
+    for number, shown in enumerate(tables):
         if number:
             yield ""
         indent = " " * (2 + _TITLE_WIDTH)
@@ -173,23 +181,6 @@ def _format_table(output: Output, diagnoses: Sequence[Diagnosis]) -> Iterator[st
                 padded, sign = _fit(str(cell), width), cell.sign
                 line += padded.replace(sign, output.mark(sign), 1) if sign else padded
             yield line.rstrip()
-
-
-def _split_columns(line_width: int | None, diagnoses: Sequence[Diagnosis]) -> Iterator[Sequence[tuple[Diagnosis, int]]]:
-    """Yield the columns of each table with their widths in characters.
-
-    `line_width`: width of the terminal; None: no limit, so all columns are in one table.
-    """
-    free = sys.maxsize if line_width is None else max(line_width - 2 - _TITLE_WIDTH, _MIN_COLUMN_WIDTH)
-    shown: list[tuple[Diagnosis, int]] = []
-    for diagnosis in diagnoses:
-        wanted = 2 + max(map(count_columns, (diagnosis.backend.target.model, diagnosis.backend.name)))
-        width = min(max(wanted, _MIN_COLUMN_WIDTH), free)
-        if shown and sum(used for _, used in shown) + width > free:
-            yield shown
-            shown = []
-        shown.append((diagnosis, width))
-    yield shown
 
 
 def _fit(text: str, width: int) -> str:

@@ -45,10 +45,19 @@ def import_settings(file: Path | None = None, /, *, dry_run: bool = False, copy_
     draft = _prepare(plan, file, present, copies_keys=copy_keys)
     asks = not dry_run and sys.stdin.isatty() and output.is_terminal
     write_report(output, draft, is_plan=dry_run or asks)
-    is_confirmed = not asks or _confirm(output, draft)
-    if not is_confirmed:
-        output.write_notice("Nothing was written.")
-        sys.exit(EXIT_FAILED)
+    lines_wait, secrets = bool(draft.new_settings), plan.secrets
+    if asks and (lines_wait or secrets):
+        output.write_line()
+        questions = open_questions(output)
+        if secrets:
+            places = list_names([key.setting for key in secrets.values()])  # the file does not have our names
+            question = f"Copy {formats.plural(len(secrets), 'key')} of {draft.base} to {draft.env_file}: {places}?"
+            if questions.confirm(question, default=True):
+                plan.copy_secrets(secrets)
+                draft.files = prepare_files(plan, draft.folder)
+        if lines_wait and not questions.confirm("Write the lines?", default=True):
+            output.write_notice("Nothing was written.")
+            sys.exit(EXIT_FAILED)
     if not dry_run:
         draft.files.write(output)
         if asks and draft.new_settings:
@@ -99,19 +108,3 @@ def _prepare(plan: ImportPlan, file: Path, present: Settings, *, copies_keys: bo
         retired=retired,
         files=files,
     )
-
-
-def _confirm(output: Output, draft: Draft) -> bool:
-    """Ask whether the keys are copied, which changes `draft`, and whether the lines are written."""
-    lines_wait = bool(draft.new_settings)
-    if not lines_wait and not draft.plan.secrets:
-        return True
-    output.write_line()
-    questions, secrets = open_questions(output), draft.plan.secrets
-    if secrets:
-        places = list_names([key.setting for key in secrets.values()])  # the file does not have our names
-        question = f"Copy {formats.plural(len(secrets), 'key')} of {draft.base} to {draft.env_file}: {places}?"
-        if questions.confirm(question, default=True):
-            draft.plan.copy_secrets(secrets)
-            draft.files = prepare_files(draft.plan, draft.folder)
-    return not lines_wait or questions.confirm("Write the lines?", default=True)

@@ -451,27 +451,20 @@ class ImportPlan:
             wire = server.wire
         else:  # newer models of OpenAI accept tools with reasoning on the Responses API only
             wire = "responses" if provider.name == "openai" else next(iter(provider.wires))
-        name = self._name_server(server, is_built_in=provider is not None)
+        valid, reason = suggest_provider_name(server.name) or "server", "has another address or key"
+        names = _number(valid, valid)
+        if valid in {word for row in find_built_in_registry() for word in (row.name, row.prefix)}:
+            names = _number(valid, f"{valid}-server" if provider is None else f"{valid}-2")
+            reason = "is the name of a provider of this proxy" if provider is None else "has another key"
+        name = next(text for text in names if self._is_same_account(text, server, is_built_in=False))
+        if server.is_named_by_user and name != valid:
+            self.add_note(server.name, f"its name here is {name}, as in {name}/MODEL, because {valid} {reason}")
         address = server.base_url.removesuffix("/v1") if wire == "ollama" else server.base_url
         table = self.servers.setdefault(name, ServerTable(base_url=address, wire=wire))
         for model, limits in server.models.items():
             table.models.setdefault(model, {}).update(limits)
         self._add_key(name, table, server)
         self._add_call_fields(name, server)
-        return name
-
-    def _name_server(self, server: ImportedServer, *, is_built_in: bool) -> str:
-        """Return the name of its table. `is_built_in`: its address is that of a built-in provider."""
-        valid = suggest_provider_name(server.name) or "server"
-        if valid in {word for row in find_built_in_registry() for word in (row.name, row.prefix)}:
-            names = _number(valid, f"{valid}-2" if is_built_in else f"{valid}-server")
-            reason = "has another key" if is_built_in else "is the name of a provider of this proxy"
-        else:
-            reason = "has another address or key"
-            names = _number(valid, valid)
-        name = next(text for text in names if self._is_same_account(text, server, is_built_in=False))
-        if server.is_named_by_user and name != valid:
-            self.add_note(server.name, f"its name here is {name}, as in {name}/MODEL, because {valid} {reason}")
         return name
 
     def _add_key(self, name: str, table: ServerTable, server: ImportedServer) -> None:

@@ -76,17 +76,13 @@ def read_plan(file: Path) -> ImportPlan:
             f"{name} is not UTF-8 text: byte {error.start} is invalid.", code="import-file"
         ) from None
     is_json = text.lstrip().startswith(("{", "//", "/*"))
-    if is_json or name.lower().endswith((".yaml", ".yml")) or _MODEL_LIST.search(text):
-        return _read_sections(text, name, is_json=is_json)
-    if line := find_invalid_env_line(text):
-        raise _reject(name, f"it is no JSON or YAML, and line {line} does not set a variable")
-    variables = decode_env_text(text)
-    if not has_provider_variable(variables):
-        raise _reject(name, "it sets no key, address or model of a provider, such as OPENAI_API_KEY or BIG_MODEL")
-    return read_env_file(variables)
-
-
-def _read_sections(text: str, name: str, *, is_json: bool) -> ImportPlan:
+    if not is_json and not name.lower().endswith((".yaml", ".yml")) and not _MODEL_LIST.search(text):
+        if line := find_invalid_env_line(text):
+            raise _reject(name, f"it is no JSON or YAML, and line {line} does not set a variable")
+        variables = decode_env_text(text)
+        if not has_provider_variable(variables):
+            raise _reject(name, "it sets no key, address or model of a provider, such as OPENAI_API_KEY or BIG_MODEL")
+        return read_env_file(variables)
     try:
         config: Any = _decode_json5(text, name) if is_json else _decode_yaml(text, name)
     except RecursionError:

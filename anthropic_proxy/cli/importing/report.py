@@ -93,7 +93,15 @@ class MissingKey(Struct, frozen=True):
 
 def write_report(output: Output, draft: Draft, *, is_plan: bool) -> None:
     """`is_plan`: the lines are shown, and not written yet."""
-    output.write_line(f"{draft.name} of {draft.plan.source}: {_count_settings(draft, is_plan=is_plan)}.")
+    total, added = draft.total, len(draft.new_settings)
+    count = formats.plural(total, "setting")
+    if total and not added:
+        text = f"nothing is new. {count} {'is' if total == 1 else 'are'} set already"
+    else:  # `3 of 5 settings imported to .env, the others are set already`
+        places = " and ".join(shorten_home(change.path) for change in draft.files.changes if change.added_settings)
+        part, rest = (f"{added} of ", ", the others are set already") if added < total else ("", "")
+        text = f"{part}{count} {'would be imported' if is_plan else 'imported'}{places and ' to '}{places}{rest}"
+    output.write_line(f"{draft.name} of {draft.plan.source}: {text}.")
     if draft.uses_demo:
         output.write_line()
         _warn(output, f"{describe_demo(draft.settings)}.")
@@ -165,18 +173,6 @@ def _warn(output: Output, text: str) -> None:
 def _write_title(output: Output, title: str) -> None:
     output.write_line()
     output.write_line(output.paint(title, "title"))
-
-
-def _count_settings(draft: Draft, *, is_plan: bool) -> str:
-    """`3 of 5 settings imported to .env, the others are set already`"""
-    total, added = draft.total, len(draft.new_settings)
-    count = formats.plural(total, "setting")
-    if total and not added:
-        return f"nothing is new. {count} {'is' if total == 1 else 'are'} set already"
-    places = " and ".join(shorten_home(change.path) for change in draft.files.changes if change.added_settings)
-    part, rest = (f"{added} of ", ", the others are set already") if added < total else ("", "")
-    verb = "would be imported" if is_plan else "imported"
-    return f"{part}{count} {verb}{f' to {places}' if places else ''}{rest}"
 
 
 def _write_models(output: Output, draft: Draft, *, is_plan: bool) -> None:

@@ -91,7 +91,11 @@ def find_route_conditions(rule: RouterRule) -> Mapping[str, object] | None:
     left, operator = rule.condition.left.strip(), rule.condition.operator
     right = _decode_literal(rule.condition.right)
     if left in ("request.tokenCount", "request.token_count"):
-        return _match_tokens(operator, right)
+        if isinstance(right, bool) or not isinstance(right, int | float) or int(right) != right:
+            return None
+        limits = {">": right, ">=": right - 1, "<": right, "<=": right + 1}
+        number = int(limits.get(operator, 0))
+        return {f"input_{'above' if operator.startswith('>') else 'below'}": number} if number > 0 else None
     if header := _HEADER.fullmatch(left):
         found = _match_text("header", operator, right)
         return None if found is None else {"header": {header["name"].lower(): found["header"]}}
@@ -105,19 +109,6 @@ def find_route_conditions(rule: RouterRule) -> Mapping[str, object] | None:
         case "messages" if operator == "contains-deep" and right in _BLOCKS:
             return {_BLOCKS[str(right)]: True}
     return None
-
-
-def _match_tokens(operator: str, right: object) -> Mapping[str, object] | None:
-    if isinstance(right, bool) or not isinstance(right, int | float) or int(right) != right:
-        return None
-    number = int(right)
-    found = {
-        ">": {"input_above": number},
-        ">=": {"input_above": number - 1},
-        "<": {"input_below": number},
-        "<=": {"input_below": number + 1},
-    }.get(operator)
-    return found if found and min(found.values()) > 0 else None
 
 
 def _match_text(name: str, operator: str, right: object) -> Mapping[str, object] | None:

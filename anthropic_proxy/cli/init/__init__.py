@@ -25,7 +25,7 @@ from anthropic_proxy.cli.init.model_questions import EXAMPLE_MODEL, choose_model
 from anthropic_proxy.cli.init.probe import find_local_servers
 from anthropic_proxy.cli.init.write import Written, report_next_steps, write_settings
 from anthropic_proxy.cli.output import Output
-from anthropic_proxy.cli.questions import Option, Questions, open_questions
+from anthropic_proxy.cli.questions import Option, open_questions
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings, copy_environment
 from anthropic_proxy.gateway.settings.place import require_settings_folder
@@ -126,31 +126,25 @@ def _run(session: Session, name: str | None) -> Written | None:
     while True:
         if candidate is None:
             assert session.questions is not None
-            candidate = _choose_candidate(session.questions, candidates, settings.preferred_provider)
+            preferred = settings.preferred_provider
+            present = [one.name for one in candidates if one.provider and one.provider.name == preferred]
+            ordered = sorted(candidates, key=lambda one: one.name not in present)
+            listed = [one for one in ordered if one.found or one.name in (*present, *MOST_USED)]
+            chosen = session.questions.select(
+                "Which provider has the models?",
+                [Option(one.name, one.title, one.note, one.name == OTHER_SERVER) for one in ordered],
+                "".join(present),
+                len(listed),
+                instead="--provider NAME",
+                accepts=lambda text: bool(read_address("base_url", text)),
+            )
+            other = Candidate(OTHER_SERVER, chosen, address=read_address("base_url", chosen))
+            candidate = next((one for one in candidates if one.name == chosen), other)
         backend = connect(session, candidate)
         if backend is not None:
             return write_settings(session, backend, choose_models(session, backend))
         if session.questions is None:
             return None
         # address and key of the command line belong to the provider that cannot be used
-        candidate, session = (
-            None,
-            structs.replace(session, options=structs.replace(session.options, address="", key="")),
-        )
-
-
-def _choose_candidate(questions: Questions, candidates: Sequence[Candidate], preferred: str | None) -> Candidate:
-    present = [one.name for one in candidates if one.provider and one.provider.name == preferred]
-    ordered = sorted(candidates, key=lambda one: one.name not in present)
-    listed = [one for one in ordered if one.found or one.name in (*present, *MOST_USED)]
-    options = [Option(one.name, one.title, one.note, one.name == OTHER_SERVER) for one in ordered]
-    chosen = questions.select(
-        "Which provider has the models?",
-        options,
-        "".join(present),
-        len(listed),
-        instead="--provider NAME",
-        accepts=lambda text: bool(read_address("base_url", text)),
-    )
-    other = Candidate(OTHER_SERVER, chosen, address=read_address("base_url", chosen))
-    return next((one for one in candidates if one.name == chosen), other)
+        session = structs.replace(session, options=structs.replace(session.options, address="", key=""))
+        candidate = None

@@ -109,17 +109,13 @@ class Answers(Struct):
         provider = self.candidate.provider
         given = {} if provider is None else {provider.base_url_variable or "": self.address}
         given |= {name: value for name, value in self.values.items() if name.isupper()}
-        if not self._has_key_in_its_variable:
+        options, present = self.session.options, self.session.find_present_key(self.key_variable) if self.key else None
+        is_set = present is not None and present.text == self.key
+        if self.key and self.key == options.key:  # a key of another variable is stored, so that each shell has it
+            is_set = self.key_variable == options.source_of_key
+        if not is_set:
             given[self.key_variable] = self.key
         return {name: value for name, value in given.items() if name and value}
-
-    @property
-    def _has_key_in_its_variable(self) -> bool:
-        options = self.session.options
-        if self.key and self.key == options.key:  # a key of another variable is stored, so that each shell has it
-            return self.key_variable == options.source_of_key
-        present = self.session.find_present_key(self.key_variable) if self.key else None
-        return present is not None and present.text == self.key
 
     def name_server(self) -> ServerNames:
         session, vendor, address = self.session, self.candidate.vendor, self.address

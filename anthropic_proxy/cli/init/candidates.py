@@ -1,6 +1,6 @@
 """The providers and servers that `init` offers, with what it has found of each: a key, a project or a server."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 
 from msgspec import Struct
@@ -110,7 +110,17 @@ def list_candidates(settings: Settings, local_servers: Mapping[str, int]) -> lis
 
     `local_servers`: name of a provider or vendor whose server on this machine answers → number of its models.
     """
-    found = [*_list_providers(settings, local_servers), *_list_vendors(settings, local_servers)]
+    found = [*_list_providers(settings, local_servers)]
+    exported, saved = Sources(copy_environment(), None), Sources(copy_environment(), settings.env_file)
+    servers = PROVIDERS.find("openai").hosts
+    vendors = [server for server in servers if server.base_url or server.key_source == "azure_openai"]
+    for vendor in sorted(vendors, key=lambda one: one.title.lower()):
+        # with the resource of Azure, a new key is asked for
+        sources = exported if vendor.key_source == "azure_openai" else saved
+        key = sources.find_setting(vendor.key_variable, is_list=True)
+        detected = describe_key(vendor.key_variable, key.origin if key else "")
+        detected = detected or _describe_local_server(local_servers.get(vendor.name), vendor.base_url)
+        found.append(Candidate(vendor.name, vendor.title, None, vendor, detected, vendor.keys_url))
     found.append(Candidate(OTHER_SERVER, "Another server"))
 
     def rank(one: Candidate) -> tuple[bool, int, int]:
@@ -122,8 +132,7 @@ def list_candidates(settings: Settings, local_servers: Mapping[str, int]) -> lis
     return sorted(found, key=rank)
 
 
-def _list_providers(settings: Settings, local_servers: Mapping[str, int]) -> list[Candidate]:
-    found = []
+def _list_providers(settings: Settings, local_servers: Mapping[str, int]) -> Iterator[Candidate]:
     for provider in find_registry(settings):
         models = _CLAUDE_MODELS.get(provider.prefix)
         if not (provider.offered_to_users or models) or provider.is_configured:
@@ -139,26 +148,10 @@ def _list_providers(settings: Settings, local_servers: Mapping[str, int]) -> lis
         elif provider.key_source == "azure" and settings.foundry_resource and not detected:
             detected = f"resource {settings.foundry_resource}"
         if provider.offered_to_users:
-            found.append(Candidate(provider.prefix, provider.title, provider, None, detected, provider.keys_url))
+            yield Candidate(provider.prefix, provider.title, provider, None, detected, provider.keys_url)
         if models:
             name = f"{provider.prefix}_claude" if provider.offered_to_users else provider.prefix
-            found.append(Candidate(name, f"Claude: {provider.title}", provider, None, detected, models=models))
-    return found
-
-
-def _list_vendors(settings: Settings, local_servers: Mapping[str, int]) -> list[Candidate]:
-    found = []
-    exported, saved = Sources(copy_environment(), None), Sources(copy_environment(), settings.env_file)
-    servers = PROVIDERS.find("openai").hosts
-    vendors = [server for server in servers if server.base_url or server.key_source == "azure_openai"]
-    for vendor in sorted(vendors, key=lambda one: one.title.lower()):
-        # with the resource of Azure, a new key is asked for
-        sources = exported if vendor.key_source == "azure_openai" else saved
-        key = sources.find_setting(vendor.key_variable, is_list=True)
-        detected = describe_key(vendor.key_variable, key.origin if key else "")
-        detected = detected or _describe_local_server(local_servers.get(vendor.name), vendor.base_url)
-        found.append(Candidate(vendor.name, vendor.title, None, vendor, detected, vendor.keys_url))
-    return found
+            yield Candidate(name, f"Claude: {provider.title}", provider, None, detected, models=models)
 
 
 def describe_key(variable: str, origin: str) -> str:

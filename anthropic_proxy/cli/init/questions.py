@@ -18,10 +18,12 @@ from anthropic_proxy.gateway.settings.values import AZURE_RESOURCE, decode_keys
 
 _ADDRESS, _KEY = "--base-url ADDRESS", "--key-from-env VARIABLE"
 _NO_ADDRESS = "This is no address of a server, such as http://localhost:8000/v1."
+_RESOURCE = "https://{}.openai.azure.com/openai/v1"
 _OTHER_PROVIDER = "another provider"
 _WITHOUT_KEY = (Kind.LOCAL, Kind.OTHER)
 """Kinds of servers of which most require no key."""
-_PLACES = {Kind.GOOGLE: "VERTEX_PROJECT", Kind.AWS: "AWS_REGION", Kind.FOUNDRY: "ANTHROPIC_FOUNDRY_RESOURCE"}
+_EMPTY_KEYS = {**CREDENTIALS, **dict.fromkeys(_WITHOUT_KEY, "it needs none")}
+"""Kind → what an empty answer to the question for its key means, if not another provider."""
 
 
 class AnotherProviderError(Exception):
@@ -116,12 +118,6 @@ def _miss_address(_: Answers) -> ConfigurationError:
     )
 
 
-def _decode_resource(answers: Answers, text: str) -> str:
-    """`text`: name or address of a resource of Azure."""
-    named = f"https://{text}.openai.azure.com/openai/v1" if AZURE_RESOURCE.fullmatch(text) else text
-    return _name_resource(_decode_address(answers, named))
-
-
 def _name_resource(address: str) -> str:
     parts = urlsplit(address)  # the address of one deployment is not enough
     is_whole = parts.path and "/openai/deployments/" not in parts.path
@@ -134,23 +130,6 @@ def _report_no_server(answers: Answers) -> None:
         start = f"To start {provider.title} there:  {provider.prefix} serve"
         tried = settings.base_urls.get(provider.name, provider.base_url)
         answers.session.output.write_notice(f"No server answers at {tried}. {start}", "!")
-
-
-def _find_place(answers: Answers) -> str | None:
-    """Return "" if the settings have the place already. With an address, Foundry needs no resource."""
-    settings = answers.session.settings
-    known = {
-        Kind.GOOGLE: find_google_project(settings),
-        Kind.AWS: settings.aws_region,
-        Kind.FOUNDRY: settings.foundry_resource or answers.address,
-    }[answers.kind]
-    return "" if known else None
-
-
-def _miss_place(answers: Answers) -> ConfigurationError:
-    assert answers.candidate.provider is not None  # a cloud
-    text = f"{answers.candidate.provider.title} is not set up: set {_PLACES[answers.kind]} in the environment."
-    return ConfigurationError(text, code="init-without-terminal")
 
 
 def _find_location(answers: Answers) -> str:
@@ -197,16 +176,13 @@ def name_table(answers: Answers) -> str:
     return next((name for name in names if name in tables), names[0])
 
 
-def _describe_key(answers: Answers) -> str:
-    empty = "it needs none" if answers.kind in _WITHOUT_KEY else CREDENTIALS.get(answers.kind, _OTHER_PROVIDER)
-    return f"API key, saved as {answers.key_variable} (empty: {empty})"
-
-
 def _ask_for_key(kinds: Sequence[Kind], missing: Callable[[Answers], ConfigurationError] | None = None) -> Question:
     return Question(
         field="key",
         kinds=kinds,
-        text=_describe_key,
+        text=lambda answers: (
+            f"API key, saved as {answers.key_variable} (empty: {_EMPTY_KEYS.get(answers.kind, _OTHER_PROVIDER)})"
+        ),
         known=_find_key,
         decode=_decode_key,
         instead=_KEY,
@@ -224,16 +200,21 @@ def _miss_key(answers: Answers) -> ConfigurationError:
     )
 
 
-def _ask_for_place(text: str, kind: Kind) -> Question:
-    """Return the question for the place of a cloud, which the settings may have."""
-    variable = _PLACES[kind]
+def _ask_for_place(text: str, variable: str, kind: Kind, known: Callable[[Answers], str | None]) -> Question:
+    """Return the question for the place of a cloud, unless `known` finds it in the settings."""
+
+    def miss(answers: Answers) -> ConfigurationError:
+        assert answers.candidate.provider is not None  # a cloud
+        missing = f"{answers.candidate.provider.title} is not set up: set {variable} in the environment."
+        return ConfigurationError(missing, code="init-without-terminal")
+
     return Question(
         field=variable,
         kinds=[kind],
         text=lambda _: f"{text} ({variable}; empty: {_OTHER_PROVIDER})",
-        known=_find_place,
+        known=lambda answers: "" if known(answers) else None,
         instead=f"the variable {variable}",
-        missing=_miss_place,
+        missing=miss,
     )
 
 
@@ -253,7 +234,9 @@ QUESTIONS = (
         kinds=[Kind.AZURE],
         text=lambda _: f"Name of the resource, or its address (empty: {_OTHER_PROVIDER})",
         known=lambda answers: _name_resource(answers.session.options.address) or None,
-        decode=_decode_resource,
+        decode=lambda answers, text: _name_resource(
+            _decode_address(answers, _RESOURCE.format(text) if AZURE_RESOURCE.fullmatch(text) else text)
+        ),
         instead=_ADDRESS,
         missing=lambda _: ConfigurationError(
             "--base-url is missing. Use the address of the resource, such as "
@@ -270,9 +253,18 @@ QUESTIONS = (
         instead=_ADDRESS,
         missing=_miss_address,
     ),
-    _ask_for_place("Id of the Google Cloud project", Kind.GOOGLE),
-    _ask_for_place("Region of Amazon Bedrock, such as us-east-1", Kind.AWS),
-    _ask_for_place("Name of the resource in Foundry", Kind.FOUNDRY),
+    _ask_for_place(
+        *("Id of the Google Cloud project", "VERTEX_PROJECT", Kind.GOOGLE),
+        known=lambda answers: find_google_project(answers.session.settings),
+    ),
+    _ask_for_place(
+        *("Region of Amazon Bedrock, such as us-east-1", "AWS_REGION", Kind.AWS),
+        known=lambda answers: answers.session.settings.aws_region,
+    ),
+    _ask_for_place(
+        *("Name of the resource in Foundry", "ANTHROPIC_FOUNDRY_RESOURCE", Kind.FOUNDRY),
+        known=lambda answers: answers.session.settings.foundry_resource or answers.address,  # with it, none is needed
+    ),
     Question(field="VERTEX_LOCATION", kinds=[Kind.GOOGLE], known=_find_location, instead="VERTEX_LOCATION"),
     _ask_for_key([Kind.KEY, Kind.INSTALLED, Kind.VENDOR], missing=_miss_key),
     _ask_for_key([*CREDENTIALS, *_WITHOUT_KEY]),
