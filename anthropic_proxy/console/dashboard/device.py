@@ -4,14 +4,13 @@ Nothing is confirmed without a click, and a session of the dashboard is not enou
 person is.
 """
 
-import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from anthropic_proxy.console.dashboard.oidc import complete_attempt, end_attempt, log_rejection, redirect_to_provider
-from anthropic_proxy.console.dashboard.web import SECURITY_HEADERS, read_form, render_public_page
+from anthropic_proxy.console.dashboard.web import SECURITY_HEADERS, read_form, send_public_page
 from anthropic_proxy.console.gateway_protocol.grants import CODE_SECONDS, DeviceCode, Grants, normalize_user_code
 from anthropic_proxy.console.identity.attempts import SignInAttempt
 from anthropic_proxy.console.identity.limits import AddressLimit, Window
@@ -57,8 +56,18 @@ async def show_device(site: "Site", request: RouteRequest) -> RouteResponse:
 
 
 async def _decide(site: "Site", request: RouteRequest) -> RouteResponse:
-    """Raises `OidcError`."""
-    _require_own_page(request, site.gateway.settings)
+    """Raises `OidcError`, also if another web site may have sent the form."""
+    settings, origin = site.gateway.settings, request.headers.get("origin", "")
+    fetch_site = request.headers.get("sec-fetch-site")
+    if fetch_site is None:
+        is_own = f"{origin}{settings.path_prefix}" == settings.dashboard_url
+    else:
+        is_own = fetch_site in ("same-origin", "none")
+    if not is_own:
+        raise OidcError(
+            f"The form did not come from the page of this proxy at {settings.dashboard_url}. Open the link that Claude "
+            "Code shows."
+        )
     form = read_form(request)
     code = await _require_code(site, request, form.get("user_code", ""))
     action = form.get("action", "")
@@ -88,21 +97,6 @@ async def _require_code(site: "Site", request: RouteRequest, text: str) -> Devic
     if code is None or not is_waiting:
         raise OidcError(_UNKNOWN_CODE, status=404)
     return code
-
-
-def _require_own_page(request: RouteRequest, settings: Settings) -> None:
-    """Raises `OidcError` if another web site may have sent the form."""
-    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin", "")
-    if (
-        (site in ("same-origin", "none"))
-        if site is not None
-        else (f"{origin}{settings.path_prefix}" == settings.dashboard_url)
-    ):
-        return
-    raise OidcError(
-        f"The form did not come from the page of this proxy at {settings.dashboard_url}. Open the link that Claude "
-        "Code shows."
-    )
 
 
 async def finish_device(site: "Site", request: RouteRequest, attempt: SignInAttempt) -> RouteResponse:
@@ -149,7 +143,7 @@ async def _send_device_page(
     result: str = "",
     status: int = 200,
 ) -> RouteResponse:
-    """`code`: a device that waits. None: the page asks for a code, unless it has a `result`."""
+    """`code`: a device that waits. None: the page asks for a code, unless it has a `result`. Raises `OidcError`."""
     provider = site.gateway.settings.oidc
     values: dict[str, Any] = {
         "problem": problem,
@@ -159,18 +153,13 @@ async def _send_device_page(
     }
     headers = {"referrer-policy": "no-referrer"}
     if code is not None:
-        headers["content-security-policy"] = await _allow_provider(site)
-    return await asyncio.to_thread(
-        render_public_page, request, "device.html", "Sign in from Claude Code", values, status=status, headers=headers
+        client = await site.provider.find_client()
+        origin = await client.find_authorization_origin()
+        # Chrome applies `form-action` to each redirect, and a provider may lead to the one of another company
+        others = " https:" if origin.startswith("https:") else ""
+        policy = SECURITY_HEADERS["content-security-policy"]
+        allowed = policy.replace("form-action 'self'", f"form-action 'self' {origin}{others}")
+        headers["content-security-policy"] = allowed
+    return await send_public_page(
+        request, "device.html", "Sign in from Claude Code", values, status=status, headers=headers
     )
-
-
-async def _allow_provider(site: "Site") -> str:
-    """Return the security policy of a page whose form leads to the identity provider. Chrome applies `form-action` to
-    each redirect, and a provider may lead to the one of another company. Raises `OidcError`.
-    """
-    client = await site.provider.find_client()
-    origin = await client.find_authorization_origin()
-    others = " https:" if origin.startswith("https:") else ""
-    policy = SECURITY_HEADERS["content-security-policy"]
-    return policy.replace("form-action 'self'", f"form-action 'self' {origin}{others}")

@@ -3,12 +3,12 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 from msgspec import Struct
 
 from anthropic_proxy.console.dashboard.page import Form, OpenedForm
 from anthropic_proxy.console.dashboard.permissions import find_rights
+from anthropic_proxy.console.dashboard.web import render_error
 from anthropic_proxy.console.keys.administration import (
     KeyAction,
     KeyAdministration,
@@ -18,7 +18,6 @@ from anthropic_proxy.console.keys.administration import (
     open_administration,
 )
 from anthropic_proxy.console.keys.descriptions import describe_field_value, describe_unknown_routes
-from anthropic_proxy.console.keys.rights import Rights
 from anthropic_proxy.console.keys.virtual_keys import NONE, RULE_NAMES, VirtualKey, encode_rule_texts
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
@@ -31,51 +30,31 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, RouteResponse
 
 
-async def _show(form: OpenedForm) -> RouteResponse:
-    action, target = (form.request.query.get(name, [""])[-1] for name in ("action", "target"))
-    run = partial(_run, sent={"action": action, "target": target}, actor="", rights=_find_rights(form))
-    return await _respond(form, await form.site.use_database(form.request, run))
+async def respond_key_form(form: OpenedForm, sent: Mapping[str, str] | None) -> RouteResponse:
+    request, session, site = form.request, form.session, form.site
+    actor = f"dashboard ({request.client.name if session is None else session.client_name})"
+    action, target = (request.query.get(name, [""])[-1] for name in ("action", "target"))
 
+    def run(gateway: Gateway) -> KeyForm | str:
+        """A sentence is returned if the database is not available."""
+        settings = gateway.settings
+        try:
+            rights = find_rights(request, session, settings)
+            with open_administration(settings, actor, rights=rights) as administration:
+                if sent is not None:
+                    return submit_form(administration, settings, sent)
+                return load_form(administration, settings, action, target)
+        except DATABASE_ERRORS as error:
+            place = find_database(settings).describe()
+            return f"Nothing was changed. {describe_database_failure(classify_database_error(error), place, error)}"
 
-async def _submit(form: OpenedForm, sent: Mapping[str, str]) -> RouteResponse:
-    name = form.request.client.name if form.session is None else form.session.client_name
-    change = partial(_run, sent=sent, actor=f"dashboard ({name})", rights=_find_rights(form), is_sent=True)
-    return await _respond(form, await form.site.use_database(form.request, change))
-
-
-def _find_rights(form: OpenedForm) -> Rights:
-    return find_rights(form.request, form.session, form.site.gateway.settings)
-
-
-async def _respond(form: OpenedForm, found: "KeyForm | str") -> RouteResponse:
+    found = await site.use_database(request, run)
     if isinstance(found, str):
-        render = form.site.render_error
-        return await asyncio.to_thread(render, form.request, form.session, form.form.section, 503, found)
-    values = {
-        "form": found,
-        "problem": found.problem,
-        "address": f"{form.request.scheme}://{form.request.headers.get('host', '')}",
-        "title": found.title,
-        "overlaps": OVERLAPS,
-    }
-    return await form.respond("key_form.html", values)
-
-
-def _run(
-    gateway: Gateway, *, sent: Mapping[str, str], actor: str, rights: Rights, is_sent: bool = False
-) -> "KeyForm | str":
-    """Runs in a thread. A sentence is returned if the database is not available. `is_sent` False: the form is only
-    loaded.
-    """
-    settings = gateway.settings
-    try:
-        with open_administration(settings, actor, rights=rights) as administration:
-            if is_sent:
-                return submit_form(administration, settings, sent)
-            return load_form(administration, settings, sent["action"], sent["target"])
-    except DATABASE_ERRORS as error:
-        reason = describe_database_failure(classify_database_error(error), find_database(settings).describe(), error)
-        return f"Nothing was changed. {reason}"
+        frame = site.build_frame(form.form.section, request, session)
+        return await asyncio.to_thread(render_error, request, frame, 503, found)
+    address = f"{request.scheme}://{request.headers.get('host', '')}"
+    values = {"form": found, "problem": found.problem, "address": address, "title": found.title, "overlaps": OVERLAPS}
+    return await site.respond_form(form, "key_form.html", values)
 
 
 OVERLAPS = (("0m", "none: it ends at once"), ("1h", "1 hour"), ("24h", "24 hours"), ("7d", "7 days"))
@@ -186,4 +165,4 @@ def submit_form(administration: KeyAdministration, settings: Settings, sent: Map
     return form
 
 
-FORM = Form(section="Keys", page_path="/dashboard/keys", show=_show, submit=_submit)
+FORM = Form(section="Keys", page_path="/dashboard/keys", respond=respond_key_form)

@@ -1,6 +1,5 @@
 """Sign-ins at the identity provider: the way of the browser to it and back, and the sign-in to the dashboard."""
 
-import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -18,8 +17,8 @@ from anthropic_proxy.console.dashboard.web import (
     find_cookie,
     is_https,
     redirect,
-    render_public_page,
     resolve_redirect_path,
+    send_public_page,
 )
 from anthropic_proxy.console.identity.attempts import (
     ATTEMPT_COOKIE,
@@ -82,7 +81,7 @@ async def finish_oidc(site: "Site", request: RouteRequest) -> RouteResponse:
         session, target = await site.sessions.create_for_user(user), resolve_redirect_path(attempt.target)
         cookies = [write_session_cookie(site, request, session), _write_attempt_cookie(site, request, "", 0)]
         # no redirect: after one that began at the identity provider, the browser would not send the session's cookie
-        page = await asyncio.to_thread(render_public_page, request, "signed_in.html", "Signed in", {"target": target})
+        page = await send_public_page(request, "signed_in.html", "Signed in", {"target": target})
         location = redirect(target).headers["location"]
         return replace(page, headers={**page.headers, "refresh": f"0; url={location}", "set-cookie": cookies})
 

@@ -240,9 +240,8 @@ class Form(Struct, frozen=True, kw_only=True):
     section: str
     page_path: str
     """Page to which the user returns."""
-    show: "Callable[[OpenedForm], Awaitable[RouteResponse]]"
-    submit: "Callable[[OpenedForm, Mapping[str, str]], Awaitable[RouteResponse]]"
-    """Called only if the form is one of this browser."""
+    respond: "Callable[[OpenedForm, Mapping[str, str] | None], Awaitable[RouteResponse]]"
+    """Gets the fields that this browser has sent. None: the form is only opened."""
 
 
 class OpenedForm(NamedTuple):
@@ -253,7 +252,3 @@ class OpenedForm(NamedTuple):
     request: RouteRequest
     session: Session | None
     """None: no sign-in is required."""
-
-    async def respond(self, template: str, values: Mapping[str, Any]) -> RouteResponse:
-        """A text in `problem` of the values makes the HTTP status 400."""
-        return await self.site.respond_form(self, template, values)

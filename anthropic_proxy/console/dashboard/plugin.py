@@ -56,7 +56,7 @@ _OTHER_PATHS: Mapping[str, PageModule] = {
     "/dashboard/oidc/start": PageModule("oidc:start_oidc"),
     "/dashboard/oidc/callback": PageModule("oidc:finish_oidc"),
     "/dashboard/settings/edit": PageModule("settings:FORM", FORM_BYTES),
-    "/dashboard/providers/doctor": PageModule("doctor:FORM", FORM_BYTES),
+    "/dashboard/providers/doctor": PageModule("providers:FORM", FORM_BYTES),
     "/dashboard/{rest*}": PageModule("site:report_missing"),
 }
 

@@ -2,6 +2,7 @@
 checkers of tool calls.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,9 +18,19 @@ from anthropic_proxy.console.dashboard.error_kinds import (
     is_frequent,
     link_to_failed_attempts,
 )
-from anthropic_proxy.console.dashboard.page import FailedPanel, Page, PageContext, PageTable, build_panel
+from anthropic_proxy.console.dashboard.page import (
+    FailedPanel,
+    Form,
+    OpenedForm,
+    Page,
+    PageContext,
+    PageTable,
+    build_panel,
+)
 from anthropic_proxy.console.dashboard.tables import Cell, TableColumn, build_table
+from anthropic_proxy.console.dashboard.web import is_from_own_page, redirect
 from anthropic_proxy.console.doctor import auto_mode_runs, stored_runs
+from anthropic_proxy.console.doctor.runs import find_directory
 from anthropic_proxy.console.doctor.stored_runs import DoctorRun, RunTomlTable
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
@@ -30,13 +41,15 @@ from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import name_program
+from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_cost
 from anthropic_proxy.gateway.problems import describe_demo
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import ModelFeatures, ProviderSetup
+from anthropic_proxy.plugins import ModelFeatures, ProviderSetup, RouteResponse
 
 _MAX_MODELS = 8
 _NOTHING = "Nothing to do."
+PROVIDERS_PATH = "/dashboard/providers"
 
 
 class _Figures(Struct):
@@ -372,9 +385,28 @@ def _build_remedies(run: DoctorRun) -> list[ProviderRemedy]:
     return found
 
 
-def _tabulate_providers(context: PageContext) -> ExportTable:
-    rows = [[one.name, one.prefix, one.state, one.base_url, one.detail, one.remedy] for one in context.setup.providers]
-    return ExportTable(["provider", "prefix", "state", "address", "key", "remedy"], rows)
+async def respond_doctor_form(form: OpenedForm, sent: Mapping[str, str] | None) -> RouteResponse:
+    """Show the expected cost of a run and start it, or stop the run in progress."""
+    settings, runs = form.site.gateway.settings, form.site.doctor
+    values: dict[str, Any] = {"is_running": False, "estimate": None, "latest": "", "demo": "", "problem": ""}
+    if sent is not None:
+        try:
+            latest = float(sent.get("latest", ""))
+        except ValueError:
+            latest = -1.0  # no run has this start, so the form is rejected as outdated
+        try:
+            await (runs.stop() if sent.get("action") == "stop" else runs.start(latest))
+        except InvalidRequest as error:
+            return await form.site.respond_form(form, "doctor.html", {**values, "problem": error.message})
+        return redirect(f"{PROVIDERS_PATH}#doctor")
+    if not is_from_own_page(form.request):
+        return redirect(PROVIDERS_PATH)  # another site must not make this process ask a local server for its models
+    if await runs.current() is not None:
+        values["is_running"] = True
+    else:
+        latest = await asyncio.to_thread(stored_runs.find_latest_start, find_directory(settings))
+        values |= {"estimate": await runs.estimate(), "latest": repr(latest), "demo": describe_demo(settings)}
+    return await form.site.respond_form(form, "doctor.html", values)
 
 
 PAGE = Page(
@@ -382,5 +414,17 @@ PAGE = Page(
     template="providers.html",
     build=build_providers_page,
     checks_servers=True,
-    tables={"providers": PageTable(_tabulate_providers, reads_ledger=False)},
+    tables={
+        "providers": PageTable(
+            lambda context: ExportTable(
+                ["provider", "prefix", "state", "address", "key", "remedy"],
+                [
+                    [one.name, one.prefix, one.state, one.base_url, one.detail, one.remedy]
+                    for one in context.setup.providers
+                ],
+            ),
+            reads_ledger=False,
+        )
+    },
 )
+FORM = Form(section="Providers", page_path=PROVIDERS_PATH, respond=respond_doctor_form)

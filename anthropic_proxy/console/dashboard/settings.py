@@ -96,23 +96,34 @@ def list_editable_settings(settings: Settings, catalog: Catalog) -> dict[str, Se
 _MAX_PROPOSED_MODELS = 300
 
 
-async def _show_setting(form: OpenedForm) -> RouteResponse:
-    name, saved = (form.request.query.get(key, [""])[-1] for key in ("name", "saved"))
+async def respond_setting_form(form: OpenedForm, sent: Mapping[str, str] | None) -> RouteResponse:
     gateway = form.site.gateway
-    values = await asyncio.to_thread(load_setting_form, gateway.settings, gateway.catalog, name)
-    text = _SAVED.get(saved, "").format(gateway.settings.start_again)
-    models = await asyncio.to_thread(_list_models, form, name)
-    return await form.respond("setting.html", {**values, "saved": text, "models": models})
+    settings, catalog = gateway.settings, gateway.catalog
+    if sent is None:
+        name, saved = (form.request.query.get(key, [""])[-1] for key in ("name", "saved"))
+        values = await asyncio.to_thread(load_setting_form, settings, catalog, name)
+        values["saved"] = _SAVED.get(saved, "").format(settings.start_again)
+    else:
+        name = sent.get("name", "")
+        values, is_written = await asyncio.to_thread(submit_setting_form, settings, catalog, sent)
+        if is_written:
+            is_reloaded = await reload_settings(gateway)
+            return redirect(f"{SETTINGS_EDIT_PATH}?name={quote(name)}&saved={'now' if is_reloaded else 'start'}")
 
+    def propose_models() -> Sequence[tuple[str, str]]:
+        """Return the models that the field proposes, with their prices, and add warnings about others."""
+        if not name.endswith("_MODEL") and not name.startswith("FALLBACK_"):
+            return ()
+        listed, costs = [one.id for one in gateway.list_models()], ModelCosts(settings)
+        # clients such as Claude Code require that an id begins with `claude`
+        models = [one.removeprefix("claude-") for one in listed if "/" in one][:_MAX_PROPOSED_MODELS]
+        if models and (proposal := values["proposal"]) is not None:
+            warnings = [*proposal.warnings, *list_unlisted_models(proposal.value, listed)]
+            values["proposal"] = structs.replace(proposal, warnings=warnings)
+        return [(one, describe_price(costs, one)) for one in models]
 
-def _list_models(form: OpenedForm, name: str) -> Sequence[tuple[str, str]]:
-    """Return the models that the field of the setting `name` proposes, with their prices. Empty: it names no model."""
-    if not name.endswith("_MODEL") and not name.startswith("FALLBACK_"):
-        return []
-    costs = ModelCosts(form.site.gateway.settings)
-    # clients such as Claude Code require that an id begins with `claude`
-    listed = [one.id.removeprefix("claude-") for one in form.site.gateway.list_models() if "/" in one.id]
-    return [(one, describe_price(costs, one)) for one in listed[:_MAX_PROPOSED_MODELS]]
+    values["models"] = await asyncio.to_thread(propose_models)
+    return await form.site.respond_form(form, "setting.html", values)
 
 
 def list_unlisted_models(value: str, available: Sequence[str]) -> list[str]:
@@ -140,22 +151,7 @@ def describe_price(costs: ModelCosts, name: str) -> str:
     return f"{format_price(price.base.input)} in, {format_price(price.base.output)} out, per million tokens"
 
 
-async def _change_setting(form: OpenedForm, sent: Mapping[str, str]) -> RouteResponse:
-    gateway = form.site.gateway
-    values, is_written = await asyncio.to_thread(submit_setting_form, gateway.settings, gateway.catalog, sent)
-    if not is_written:
-        name = sent.get("name", "")
-        models = await asyncio.to_thread(_list_models, form, name)
-        if (proposal := values["proposal"]) is not None and models:
-            available = [one.id for one in gateway.list_models()]
-            unlisted = await asyncio.to_thread(list_unlisted_models, proposal.value, available)
-            values = {**values, "proposal": structs.replace(proposal, warnings=[*proposal.warnings, *unlisted])}
-        return await form.respond("setting.html", {**values, "models": models})
-    is_reloaded = await reload_settings(gateway)
-    return redirect(f"{SETTINGS_EDIT_PATH}?name={quote(sent['name'])}&saved={'now' if is_reloaded else 'start'}")
-
-
-def load_setting_form(settings: Settings, catalog: Catalog, name: str) -> Mapping[str, Any]:
+def load_setting_form(settings: Settings, catalog: Catalog, name: str) -> dict[str, Any]:
     """Raises `InvalidRequest` if the setting does not exist, or cannot be changed in the dashboard."""
     row = _require_editable(settings, catalog, name)
     value = "" if is_secret_variable(name) or row.source == "default" else row.value
@@ -172,12 +168,10 @@ def _require_editable(settings: Settings, catalog: Catalog, name: str) -> Settin
     )
 
 
-def submit_setting_form(
-    settings: Settings, catalog: Catalog, form: Mapping[str, str]
-) -> tuple[Mapping[str, Any], bool]:
+def submit_setting_form(settings: Settings, catalog: Catalog, form: Mapping[str, str]) -> tuple[dict[str, Any], bool]:
     """The second item of the result is True if the change was written."""
     name, value = form.get("name", ""), form.get("value", "")
-    values = dict(load_setting_form(settings, catalog, name))
+    values = load_setting_form(settings, catalog, name)
     try:
         proposal = propose_change(settings, catalog, name, value)
         entered = digest(f"{form.get('token', '')} {proposal.value}")
@@ -292,16 +286,22 @@ async def reload_settings(gateway: Gateway) -> bool:
     return is_reloaded
 
 
-def _tabulate_settings(context: PageContext) -> ExportTable:
-    rows = [[one.name, one.value, one.source, one.default] for one in list_settings(context.settings, context.catalog)]
-    return ExportTable(["setting", "value", "source", "default"], rows)
-
-
 PAGE = Page(
     section="Settings",
     template="settings.html",
     build=build_settings_page,
-    tables={"settings": PageTable(_tabulate_settings, reads_ledger=False)},
+    tables={
+        "settings": PageTable(
+            lambda context: ExportTable(
+                ["setting", "value", "source", "default"],
+                [
+                    [one.name, one.value, one.source, one.default]
+                    for one in list_settings(context.settings, context.catalog)
+                ],
+            ),
+            reads_ledger=False,
+        )
+    },
     adds_up=False,
 )
-FORM = Form(section="Settings", page_path="/dashboard/settings", show=_show_setting, submit=_change_setting)
+FORM = Form(section="Settings", page_path="/dashboard/settings", respond=respond_setting_form)

@@ -7,7 +7,7 @@ text. The session of this cookie is kept in a store, which all workers share.
 import asyncio
 import hmac
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
@@ -21,9 +21,9 @@ from anthropic_proxy.console.dashboard.web import (
     is_https,
     read_own_form,
     redirect,
-    render_public_page,
     require_equal_tokens,
     resolve_redirect_path,
+    send_public_page,
 )
 from anthropic_proxy.console.identity.limits import AddressLimit, Window, explain_limit
 from anthropic_proxy.console.identity.people import OidcUser, find_group, resolve_role
@@ -32,6 +32,7 @@ from anthropic_proxy.engine.json_decoding import decode_json
 from anthropic_proxy.gateway.permissions import Role
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Reservation, RouteRequest, RouteResponse, Store
+from anthropic_proxy.secrets import Secret
 
 if TYPE_CHECKING:
     from anthropic_proxy.console.dashboard.site import Site
@@ -117,14 +118,13 @@ class BrowserSessions:
         except ValueError:  # a damaged store
             return None
         session = self._decode(cookie, stored) if now < stored.created_at + SESSION_SECONDS else None
-        if session is None or await self._is_ended(session.email, stored.created_at):
+        if session is None:
+            return None
+        if session.email and self._people is not None and await self._people.is_ended(session.email, stored.created_at):
             return None
         if now >= last_use + _USE_INTERVAL_SECONDS:
             await store.put(_use_of(place), repr(now), IDLE_SECONDS)
         return session
-
-    async def _is_ended(self, email: str, since: float) -> bool:
-        return bool(email) and self._people is not None and await self._people.is_ended(email, since)
 
     async def end(self, cookie: str) -> None:
         """End the session of a cookie for all workers. While Redis is unavailable, other processes may still accept the
@@ -151,12 +151,9 @@ class BrowserSessions:
         """
         form_token = _sign(cookie, "form", "")
         if (user := stored.user) is not None:
-            settings = self._current_settings()
-            role = resolve_role(settings, user)
-            group = find_group(settings, user)
-            return role and Session(
-                client_name=user.email, form_token=form_token, role=role, email=user.email, group=group
-            )
+            settings, email = self._current_settings(), user.email
+            role, group = resolve_role(settings, user), find_group(settings, user)
+            return role and Session(client_name=email, form_token=form_token, role=role, email=email, group=group)
         found = None
         for label, role, key in self._list_keys():
             if hmac.compare_digest(_sign(cookie, "key", key).encode(), stored.key_digest.encode()):
@@ -166,13 +163,11 @@ class BrowserSessions:
     def _list_keys(self) -> list[tuple[str, Role, str]]:
         """Return each key in the settings as (name such as `admin key 1`, role, text of the key)."""
         settings = self._current_settings()
-        admin: list[tuple[str, Role, str]] = [
-            (f"admin key {number}", "admin", key.reveal()) for number, key in enumerate(settings.admin_api_keys, 1)
-        ]
-        proxy: list[tuple[str, Role, str]] = [
-            (f"key {number}", "owner", key.reveal()) for number, key in enumerate(settings.proxy_api_keys, 1)
-        ]
-        return proxy + admin
+        kinds: Sequence[tuple[str, Role, Sequence[Secret]]] = (
+            ("key", "owner", settings.proxy_api_keys),
+            ("admin key", "admin", settings.admin_api_keys),
+        )
+        return [(f"{kind} {n}", role, key.reveal()) for kind, role, keys in kinds for n, key in enumerate(keys, 1)]
 
 
 def _find_place(cookie: str) -> str:
@@ -256,6 +251,4 @@ async def send_sign_in_page(
         "start": f"{START_PATH}?next={quote(path, safe='/')}",
     }
     headers = {"retry-after": str(retry_after)} if retry_after else {}
-    return await asyncio.to_thread(
-        render_public_page, request, "sign_in.html", "Sign in", values, status=status, headers=headers
-    )
+    return await send_public_page(request, "sign_in.html", "Sign in", values, status=status, headers=headers)

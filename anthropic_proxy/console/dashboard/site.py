@@ -10,7 +10,7 @@ import gzip
 import threading
 import time
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack, aclosing, suppress
 from functools import partial
 from html import escape
@@ -57,9 +57,10 @@ from anthropic_proxy.console.dashboard.web import (
     is_https,
     read_own_form,
     redirect,
+    render_error,
     render_page,
-    render_public_page,
     require_token,
+    send_public_page,
 )
 from anthropic_proxy.console.doctor.runs import DoctorRuns
 from anthropic_proxy.console.identity.attempts import IdentityProvider
@@ -96,7 +97,7 @@ from anthropic_proxy.errors import (
     ProxyError,
     UnknownModel,
 )
-from anthropic_proxy.gateway.permissions import Role, find_permission, may, require_page
+from anthropic_proxy.gateway.permissions import find_permission, may, require_page
 from anthropic_proxy.gateway.server.auth import claude_code_command
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, LedgerState, Receipt, RouteRequest, RouteResponse, Setup
@@ -137,7 +138,12 @@ def describe_ledger(ledger: LedgerState | None, facts: LedgerExtent | None, now:
         return []
     lines = []
     since = ledger.waiting_since
-    age = f" Requests are still served.{_describe_age(ledger, facts, now)}"
+    age = " Requests are still served."
+    if ledger.queued_rows:
+        waiting = formats.plural(ledger.queued_rows, "request")
+        age += f" {waiting} {'waits' if ledger.queued_rows == 1 else 'wait'} to be stored."
+    if facts is not None and facts.last_at is not None:
+        age += f" Last row {formats.ago(now - facts.last_at / MICROSECONDS)}."
     if ledger.problem:
         lines.append(StateLine("✕", "error", ledger.problem + age))
     elif since is not None and now - since > STALE_SECONDS:
@@ -151,16 +157,6 @@ def describe_ledger(ledger: LedgerState | None, facts: LedgerExtent | None, now:
         verb = "is" if ledger.dropped_rows == 1 else "are"
         lines.append(StateLine("!", "warn", f"{lost} {verb} missing here, because the ledger could not store them."))
     return lines
-
-
-def _describe_age(ledger: LedgerState, facts: LedgerExtent | None, now: float) -> str:
-    text = ""
-    if ledger.queued_rows:
-        waiting = formats.plural(ledger.queued_rows, "request")
-        text += f" {waiting} {'waits' if ledger.queued_rows == 1 else 'wait'} to be stored."
-    if facts is not None and facts.last_at is not None:
-        text += f" Last row {formats.ago(now - facts.last_at / MICROSECONDS)}."
-    return text
 
 
 class OpenedLedger(Struct, frozen=True):
@@ -225,26 +221,25 @@ async def respond_with_early_flush(
     fields["vary"] = "accept-encoding, cookie"
     if is_compressed := accepts_gzip(request):
         fields["content-encoding"] = "gzip"
-    chunks = _send_fragments(_read_body(head).partition(CONTENT_MARK)[0], task, progress)
-    return RouteResponse(headers=fields, body=_compress(chunks) if is_compressed else chunks)
 
+    async def send_parts() -> AsyncIterator[bytes]:
+        text = f'<p class="adding-up" role="status">Adding up {progress.requests:,} requests …</p>\n'
+        yield _read_body(head).partition(CONTENT_MARK)[0] + text.encode()
+        try:
+            response = await task
+        except Exception as error:
+            text = escape(f"The page cannot be shown: {type(error).__name__}. The log has the reason.")
+            yield f'<h1>Error</h1><p class="verdict">{text}</p></main></body></html>'.encode()
+            raise
+        yield _read_body(response).partition(CONTENT_MARK)[2]
 
-async def _send_fragments(head: bytes, page: asyncio.Future[RouteResponse], progress: Progress) -> AsyncIterator[bytes]:
-    yield head + f'<p class="adding-up" role="status">Adding up {progress.requests:,} requests …</p>\n'.encode()
-    try:
-        response = await page
-    except Exception as error:
-        text = escape(f"The page cannot be shown: {type(error).__name__}. The log has the reason.")
-        yield f'<h1>Error</h1><p class="verdict">{text}</p></main></body></html>'.encode()
-        raise
-    yield _read_body(response).partition(CONTENT_MARK)[2]
+    async def compress_parts() -> AsyncIterator[bytes]:
+        encoder = zlib.compressobj(wbits=_GZIP_WINDOW)
+        async for part in send_parts():
+            yield encoder.compress(part) + encoder.flush(zlib.Z_SYNC_FLUSH)
+        yield encoder.flush()
 
-
-async def _compress(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    encoder = zlib.compressobj(wbits=_GZIP_WINDOW)
-    async for chunk in chunks:
-        yield encoder.compress(chunk) + encoder.flush(zlib.Z_SYNC_FLUSH)
-    yield encoder.flush()
+    return RouteResponse(headers=fields, body=compress_parts() if is_compressed else send_parts())
 
 
 def _read_body(response: RouteResponse) -> bytes:
@@ -308,7 +303,7 @@ class Site:
             return await response
 
         def render_head() -> RouteResponse:
-            frame = self._frame(page.section, request, session)
+            frame = self.build_frame(page.section, request, session)
             if session is None or may(session.role, "read all requests"):
                 frame["running"] = running
             return render_page(request, "adding_up.html", frame)
@@ -324,49 +319,31 @@ class Site:
         if reason := explain_denial(permission, request, session, self.gateway.settings):
             raise PermissionDenied(reason, code="dashboard-role")
         opened = OpenedForm(self, form, request, session)
-        if sent is None:
-            return await form.show(opened)
-        require_token(request, session, sent.get("token", ""))
-        return await form.submit(opened, sent)
+        if sent is not None:
+            require_token(request, session, sent.get("token", ""))
+        return await form.respond(opened, sent)
 
     async def _respond_error(self, request: RouteRequest, error: ProxyError, section: str) -> RouteResponse:
         """The page has the navigation, unless the user is not signed in."""
         session: Session | None = None
-        status = error.status
         headers = {} if error.retry_after is None else {"retry-after": str(ceil(error.retry_after))}
         with suppress(ProxyBusy):  # the store with the sessions is not available, which may be the error itself
             session = await find_session(self, request)
         if session is None and not request.client.name:
             values = {"message": error.message}
-            return await asyncio.to_thread(
-                render_public_page, request, "error.html", "Dashboard", values, status=status, headers=headers
+            return await send_public_page(
+                request, "error.html", "Dashboard", values, status=error.status, headers=headers
             )
-        setting = ""
-        if error.code == "virtual-keys-off":
-            section, setting = "Keys", "VIRTUAL_KEYS=true"
-        render = partial(self.render_error, request, session, section, status, error.message)
-        return await asyncio.to_thread(render, headers=headers, setting=setting)
-
-    def render_error(
-        self,
-        request: RouteRequest,
-        session: Session | None,
-        section: str,
-        status: int,
-        message: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        setting: str = "",
-    ) -> RouteResponse:
-        """Return a page with the navigation and a message. `setting`: line for `.env` that helps. "": none."""
-        frame = {**self._frame(section, request, session), "setting": setting}
-        return self._fail(request, frame, status, message, headers)
+        is_off = error.code == "virtual-keys-off"
+        frame = self.build_frame("Keys" if is_off else section, request, session)
+        frame["setting"] = "VIRTUAL_KEYS=true" if is_off else ""
+        return await asyncio.to_thread(render_error, request, frame, error.status, error.message, headers)
 
     async def respond_form(self, form: OpenedForm, template: str, values: Mapping[str, Any]) -> RouteResponse:
+        """A text in `problem` of the values makes the HTTP status 400."""
         request, session = form.request, form.session
-        frame = self._frame(form.form.section, request, session) | {"live": False}
         token, cookie = find_or_create_form_token(request, session, is_https=is_https(request, self.gateway.settings))
-        frame |= {"edit_token": token, **values}
+        frame = {**self.build_frame(form.form.section, request, session), "live": False, "edit_token": token, **values}
         headers = {"set-cookie": cookie} if cookie else {}
         status = 400 if values["problem"] else 200
         return await asyncio.to_thread(render_page, request, template, frame, status=status, headers=headers)
@@ -399,8 +376,32 @@ class Site:
         return await self._threads.run(_name_reader(request, session), call)
 
     def _build_open_texts(self, access: ReadAccess, request: RouteRequest, session: Session | None) -> OpenTexts:
+        """An open page that is shown again adds no further entry for some minutes."""
+        role, settings = find_role(request, session), self.gateway.settings
         actor = f"dashboard ({request.client.name if session is None else session.client_name})"
-        return partial(self._open_texts, access, find_role(request, session), actor)
+
+        def open_texts(target: str, rows: Sequence[StoredRequest]) -> str:
+            if not (others := access.find_others(rows)):
+                return ""
+            if not access.opens_others:
+                if may(role, "read texts of others"):
+                    return "Only its sender reads this text, because ADMINS_READ_CONTENT is false."
+                return f"The role {role} reads only own texts."
+            now, look = self._clock(), (actor, target, *sorted({row.key_label for row in others}))
+            if now >= self._looks.get(look, 0.0) + SAME_LOOK_SECONDS:
+                try:
+                    with open_administration(settings, actor, self._clock) as administration:
+                        administration.record_look(target, others)
+                except DATABASE_ERRORS as error:
+                    place = find_database(settings).describe()
+                    reason = describe_database_failure(classify_database_error(error), place, error)
+                    return f"The text is not shown, because the audit log cannot record it. {reason}"
+                recent = {each: at for each, at in self._looks.items() if now < at + SAME_LOOK_SECONDS}
+                self._looks = recent | {look: now}
+            access.opened |= {row.id for row in others}
+            return ""
+
+        return open_texts
 
     async def list_readable_key_labels(self, request: RouteRequest, session: Session) -> Sequence[str] | None:
         def find() -> Sequence[str] | None:
@@ -419,7 +420,7 @@ class Site:
         wait: WaitFor,
         progress: Progress,
     ) -> RouteResponse:
-        frame = self._frame(page.section, request, session)
+        frame = self.build_frame(page.section, request, session)
         try:
             query = read_view_query(request.path, request.query, self._clock())
             ledger = self._ledger.open(self.gateway.settings)
@@ -432,7 +433,10 @@ class Site:
                     keys = EngineReader(opened.enter_context(self._ledger.open(self.gateway.settings).connection))
                     rights = rights.with_teams(keys)
                 access = self._restrict(ledger.connection, request, session)
-                running, setup, facts = self._select(ledger, access, running, setup)
+                facts = ledger.facts
+                if access.labels is not None:  # of the setup, a member gets the mapping
+                    running = [receipt for receipt in running if receipt.client.name in access.labels]
+                    setup, facts = Setup(mapping=setup.mapping), read_ledger_extent(ledger.connection)
                 found = PageContext(
                     query=query,
                     connection=ledger.connection,
@@ -481,12 +485,12 @@ class Site:
                 elif (file := export_table(context, page.tables, request.query)) is not None:
                     return compress_response(request, file)
         except ClientError as error:
-            return self._fail(request, frame, error.status, error.message)
+            return render_error(request, frame, error.status, error.message)
         except exc.SQLAlchemyError as error:
-            return self._fail(request, frame, *structs.astuple(describe_read_failure(error)))
+            return render_error(request, frame, *structs.astuple(describe_read_failure(error)))
         if values is None:
             problem = ledger.problem
-            return self._fail(request, frame, *((404, page.missing) if problem is None else (503, problem.text)))
+            return render_error(request, frame, *((404, page.missing) if problem is None else (503, problem.text)))
         if values.get("is_empty"):
             frame["tables"] = [name for name, table in page.tables.items() if not table.reads_ledger]
         return render_page(request, page.template, {**frame, **values})
@@ -497,40 +501,8 @@ class Site:
         rights = find_rights(request, session, settings).with_teams(EngineReader(connection))
         return restrict_reading(connection, rights, settings)
 
-    def _select(
-        self, ledger: OpenedLedger, access: ReadAccess, running: Sequence[Receipt], setup: Setup
-    ) -> tuple[Sequence[Receipt], Setup, LedgerExtent]:
-        """Return what of running requests, setup and facts may be read: of the setup, a member gets the mapping."""
-        if (labels := access.labels) is None:
-            return running, setup, ledger.facts
-        own = [receipt for receipt in running if receipt.client.name in labels]
-        return own, Setup(mapping=setup.mapping), read_ledger_extent(ledger.connection)
-
-    def _open_texts(
-        self, access: ReadAccess, role: Role, actor: str, target: str, rows: Sequence[StoredRequest]
-    ) -> str:
-        """`OpenTexts` of one reader. An open page that is shown again adds no further entry for some minutes."""
-        if not (others := access.find_others(rows)):
-            return ""
-        if not access.opens_others:
-            if may(role, "read texts of others"):
-                return "Only its sender reads this text, because ADMINS_READ_CONTENT is false."
-            return f"The role {role} reads only own texts."
-        now, look = self._clock(), (actor, target, *sorted({row.key_label for row in others}))
-        if now >= self._looks.get(look, 0.0) + SAME_LOOK_SECONDS:
-            settings = self.gateway.settings
-            try:
-                with open_administration(settings, actor, self._clock) as administration:
-                    administration.record_look(target, others)
-            except DATABASE_ERRORS as error:
-                place = find_database(settings).describe()
-                reason = describe_database_failure(classify_database_error(error), place, error)
-                return f"The text is not shown, because the audit log cannot record it. {reason}"
-            self._looks = {each: at for each, at in self._looks.items() if now < at + SAME_LOOK_SECONDS} | {look: now}
-        access.opened |= {row.id for row in others}
-        return ""
-
-    def _frame(self, section: str, request: RouteRequest, session: Session | None) -> dict[str, Any]:
+    def build_frame(self, section: str, request: RouteRequest, session: Session | None) -> dict[str, Any]:
+        """Return the values of `base.html`, which a page with a navigation has around its content."""
         theme = find_cookie(request.headers.get("cookie", ""), THEME_COOKIE)
         role = find_role(request, session)
         return {
@@ -553,17 +525,6 @@ class Site:
             "edit_refusal": explain_denial("change settings", request, session, self.gateway.settings),
             "live": True,
         }
-
-    def _fail(
-        self,
-        request: RouteRequest,
-        frame: Mapping[str, Any],
-        status: int,
-        message: str,
-        headers: Mapping[str, str] | None = None,
-    ) -> RouteResponse:
-        values = {**frame, "live": False, "message": message, "tables": ()}
-        return render_page(request, "error.html", values, status=status, headers=headers)
 
 
 def export_table(
@@ -642,26 +603,22 @@ async def stream_events(site: Site, request: RouteRequest) -> RouteResponse:
     if session is not None and not may(session.role, "read all requests"):
         names = await site.list_readable_key_labels(request, session)
     events = site.gateway.stream_request_events(names)
-    body = events if session is None else _end_with_session(site, request, events)
-    return RouteResponse(headers=STREAM_HEADERS, body=body)
 
+    async def end_with_session() -> AsyncIterator[bytes]:
+        checked_at = time.monotonic()
+        async with aclosing(events):
+            async for event in events:
+                if time.monotonic() >= checked_at + _SESSION_CHECK_SECONDS:
+                    try:
+                        found = await find_session(site, request)
+                    except ProxyBusy:
+                        found = None
+                    if found is None:
+                        return
+                    checked_at = time.monotonic()
+                yield event
 
-async def _end_with_session(
-    site: Site, request: RouteRequest, events: AsyncGenerator[bytes, None]
-) -> AsyncIterator[bytes]:
-    """Live rows of a browser, until its session ends."""
-    checked_at = time.monotonic()
-    async with aclosing(events):
-        async for event in events:
-            if time.monotonic() >= checked_at + _SESSION_CHECK_SECONDS:
-                try:
-                    session = await find_session(site, request)
-                except ProxyBusy:
-                    session = None
-                if session is None:
-                    return
-                checked_at = time.monotonic()
-            yield event
+    return RouteResponse(headers=STREAM_HEADERS, body=events if session is None else end_with_session())
 
 
 async def send_asset(site: Site, request: RouteRequest) -> RouteResponse:

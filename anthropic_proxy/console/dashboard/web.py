@@ -6,6 +6,7 @@ token, a random text that other sites cannot read: that of the session, or of a 
 The URL of a static file (such as the style sheet) contains a hash of its content, so that browsers can keep the file.
 """
 
+import asyncio
 import gzip
 import hashlib
 import hmac
@@ -213,17 +214,22 @@ def render_page(
     headers: Mapping[str, str] | None = None,
 ) -> RouteResponse:
     text = load_environment().get_template(template).render(values)
-    fields: dict[str, str] = {
-        "content-type": "text/html; charset=utf-8",
-        "cache-control": "no-store",
-        **SECURITY_HEADERS,
-        **(headers or {}),
-    }
-    response = RouteResponse(status=status, headers=fields, body=text.encode("utf-8", "replace"))
-    return compress_response(request, response)
+    fields = {"content-type": "text/html; charset=utf-8", "cache-control": "no-store", **SECURITY_HEADERS}
+    fields |= headers or {}
+    return compress_response(
+        request, RouteResponse(status=status, headers=fields, body=text.encode("utf-8", "replace"))
+    )
 
 
-def render_public_page(
+def render_error(
+    request: RouteRequest, frame: Mapping[str, Any], status: int, message: str, headers: Mapping[str, str] | None = None
+) -> RouteResponse:
+    """Return a page with the navigation and a message. `setting` of the frame: line for `.env` that helps."""
+    values = {**frame, "live": False, "message": message, "tables": ()}
+    return render_page(request, "error.html", values, status=status, headers=headers)
+
+
+async def send_public_page(
     request: RouteRequest,
     template: str,
     title: str,
@@ -234,4 +240,4 @@ def render_public_page(
 ) -> RouteResponse:
     """Return the response with a page that needs no sign-in, such as the sign-in page, without links to other pages."""
     frame = {"title": title, "section": "", "pages": (), "theme": "", "running": (), "form_token": "", "live": False}
-    return render_page(request, template, {**frame, **values}, status=status, headers=headers)
+    return await asyncio.to_thread(render_page, request, template, {**frame, **values}, status=status, headers=headers)
