@@ -81,11 +81,10 @@ class CostRow(Struct, frozen=True):
     def sums(self) -> UsageSums:
         return self.group.sums
 
-
-def _show_mean(row: CostRow) -> str:
-    sums = row.sums
-    mean = format_cost(round(sums.cost / sums.requests), sums.unknown_cost_requests)
-    return mean if sums.all_tokens else formats.UNKNOWN
+    @property
+    def mean(self) -> str:
+        cost, unknown = round(self.sums.cost / self.sums.requests), self.sums.unknown_cost_requests
+        return format_cost(cost, unknown) if self.sums.all_tokens else formats.UNKNOWN
 
 
 _COLUMNS: Sequence[TableColumn[CostRow]] = (
@@ -94,7 +93,9 @@ _COLUMNS: Sequence[TableColumn[CostRow]] = (
     INPUT,
     CACHED,
     OUTPUT,
-    TableColumn("mean", "Per request", _show_mean, lambda row: row.sums.cost / row.sums.requests, "Cost per request"),
+    TableColumn(
+        "mean", "Per request", attrgetter("mean"), lambda row: row.sums.cost / row.sums.requests, "Cost per request"
+    ),
     REQUESTED_COST,
     COST,
     TableColumn("share", "Share", lambda row: Cell(bars=[row.share]), is_number=True, style="context"),
@@ -113,11 +114,9 @@ def find_group_name(context: PageContext) -> str:
 
 def find_split_name(context: PageContext) -> str | None:
     """Return the facet of the URL by which each group is divided. Raises `InvalidRequest` for another value."""
-    name = context.query.split
+    name, allowed = context.query.split, ", ".join(SPLIT_NAMES)
     if name and name not in SPLIT_NAMES:
-        raise InvalidRequest(
-            f"split: {name[:40]!r} is not allowed; use {', '.join(SPLIT_NAMES)}.", code="dashboard-parameter"
-        )
+        raise InvalidRequest(f"split: {name[:40]!r} is not allowed; use {allowed}.", code="dashboard-parameter")
     return name or None
 
 
@@ -167,7 +166,14 @@ class _Panels:
         # the latest day first, others by cost
         listed = sorted(self.parts(), key=attrgetter("name"), reverse=True) if by == "day" else self.parts()
         chosen = sort_rows([CostRow(group) for group in listed], _COLUMNS, query.order)[:MAX_ROWS]
-        notes = _describe_prompts(self.context, [one.group.name for one in chosen]) if by == "prompt" else {}
+        notes = dict[str, str]()
+        if by == "prompt":  # name of the session, and time of the first request
+            connection = self.context.connection
+            found = find_prompt_starts(connection, [one.group.name for one in chosen if one.group.name])
+            sessions = sum_sessions(connection, {session for session, _ in found.values()} - {""})
+            names = find_names(connection, sessions)
+            for prompt, (session, started) in found.items():
+                notes[prompt] = " · ".join(filter(None, (names.get(session, session), formats.day_and_time(started))))
         # shares of 90 days are all about 1 %
         whole = max((one.sums.cost for one in chosen), default=0) if by == "day" else self.total().cost
         shown = []
@@ -176,8 +182,8 @@ class _Panels:
             if group.provider:
                 note = name_value("provider", group.provider, self.names)
             part = _name_facet(self.names, split, group.part[-1]) if split else ""
-            href, share = self.link_to_requests(group), self.find_share(group.sums, whole)
-            shown.append(CostRow(group, self.name_group(group), note, part, href, share))
+            share = self.find_share(group.sums, whole)
+            shown.append(CostRow(group, self.name_group(group), note, part, self.link_to_requests(group), share))
         columns = [structs.replace(_COLUMNS[0], title=NOUNS[by].capitalize()), *_COLUMNS[1:]]
         caption = f"Costs by {NOUNS[by]}"
         if split:
@@ -266,17 +272,6 @@ def _summarize_costs(context: PageContext, sums: UsageSums) -> str:
 
 def _name_facet(names: Names, facet: str, value: str) -> str:
     return name_value(facet, value, names) if value else name_missing(facet)
-
-
-def _describe_prompts(context: PageContext, prompts: Sequence[str]) -> Mapping[str, str]:
-    """Return prompt → name of its session, and time of its first request."""
-    found = find_prompt_starts(context.connection, [prompt for prompt in prompts if prompt])
-    sessions = sum_sessions(context.connection, {session for session, _ in found.values()} - {""})
-    names = find_names(context.connection, sessions)
-    return {
-        prompt: " · ".join(filter(None, (names.get(session, session), formats.day_and_time(started))))
-        for prompt, (session, started) in found.items()
-    }
 
 
 def tabulate_costs(context: PageContext) -> ExportTable:

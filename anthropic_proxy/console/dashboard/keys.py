@@ -21,6 +21,7 @@ from anthropic_proxy.console.dashboard.tables import (
     COST,
     REQUESTS,
     Cell,
+    RowT,
     ShareBar,
     Table,
     TableColumn,
@@ -73,6 +74,7 @@ _MAX_CHANGES = 20
 _MAX_AUDIT_ROWS = 50
 _MAX_SIGN_INS = 200
 _HIGH_SHARE = 0.8
+_WHOLE = "of the budget"
 STORE_PROBLEM = "The used amounts of budgets are not known: Redis is unavailable (REDIS_URL)."
 _STATUS_SIGNS: Mapping[KeyStatus, tuple[str, str]] = {
     "active": ("✓", "ok"),
@@ -90,8 +92,7 @@ class KeyRow(Struct, frozen=True):
     key: VirtualKey
     access: KeyState
     sums: UsageSums
-    spending: Sequence[Spending] | None
-    """Used amounts of the budgets. None: the store of limits is not available."""
+    budgets: Sequence[ShareBar]
     last_used_at: int | None
     """Start of the last stored request in microseconds since the epoch. None: no stored request."""
     now: float
@@ -105,6 +106,10 @@ class KeyRow(Struct, frozen=True):
     @property
     def hint(self) -> str:
         return self.key.hashes[0].hint if self.key.hashes else ""
+
+    @property
+    def used_share(self) -> float:
+        return max((bar.share or 0.0 for bar in self.budgets), default=-1.0)
 
     @property
     def state(self) -> StateLine:
@@ -124,13 +129,10 @@ class KeyRow(Struct, frozen=True):
         return f"expires in {formats.whole_time(end - self.now)}"
 
     @property
-    def budgets(self) -> Sequence[ShareBar]:
-        return build_budget_bars(self.rules, self.spending)
-
-    @property
-    def last_used(self) -> str:
-        at = self.last_used_at
-        return formats.UNKNOWN if at is None else formats.ago(self.now - at / MICROSECONDS)
+    def last_used(self) -> Cell:
+        if (at := self.last_used_at) is None:
+            return Cell(text=formats.UNKNOWN)
+        return Cell(text=formats.ago(self.now - at / MICROSECONDS), title=formats.full_time(at))
 
 
 class TeamRow(Struct, frozen=True):
@@ -138,7 +140,7 @@ class TeamRow(Struct, frozen=True):
     keys: Sequence[KeyRow]
     sums: UsageSums
     """Those of the team at the time of each request, also if a key has changed its team since."""
-    spending: Sequence[Spending] | None
+    budgets: Sequence[ShareBar]
     query: ViewQuery
 
     @property
@@ -146,8 +148,9 @@ class TeamRow(Struct, frozen=True):
         return self.team.rules
 
     @property
-    def budgets(self) -> Sequence[ShareBar]:
-        return build_budget_bars(self.rules, self.spending)
+    def counted_keys(self) -> str:
+        active = sum(row.access.status == "active" for row in self.keys)
+        return f"{active} active of {len(self.keys)}" if active != len(self.keys) else formats.count(active)
 
     @property
     def requests_link(self) -> str:
@@ -169,8 +172,8 @@ def _show_moment(seconds: float) -> Cell:
     return Cell(text=formats.day_and_time(seconds * MICROSECONDS), title=formats.full_time(seconds * MICROSECONDS))
 
 
-def _show_last_use(row: KeyRow) -> Cell:
-    return Cell(text=row.last_used, title="" if row.last_used_at is None else formats.full_time(row.last_used_at))
+def _link_key(key_id: str, text: str, note: str = "") -> Cell:
+    return Cell(text=text, href=f"/dashboard/keys/{quote(key_id, safe='')}", note=note)
 
 
 def _show_requests(row: KeyRow | TeamRow, name: str) -> Cell:
@@ -189,31 +192,17 @@ def _show_owner(row: KeyRow) -> Cell:
 
 
 _COLUMNS: Sequence[TableColumn[KeyRow]] = (
-    TableColumn(
-        "key",
-        "Key",
-        lambda row: Cell(text=row.key.label, href=f"/dashboard/keys/{quote(row.key.id, safe='')}", note=row.hint),
-        style="a-what wrap",
-    ),
+    TableColumn("key", "Key", lambda row: _link_key(row.key.id, row.key.label, row.hint), style="a-what wrap"),
     TableColumn("state", "State", _show_state, style="a-state"),
     TableColumn("owner", "Owner, team", _show_owner, style="wrap"),
     TableColumn("allowed", "Allowed, limits", lambda row: show_rules(row.rules), style="small allowed"),
+    TableColumn("used", "Budget used", lambda row: show_budgets(row.budgets), attrgetter("used_share"), style="full"),
     TableColumn(
-        "used",
-        "Budget used",
-        lambda row: show_budgets(row.budgets),
-        lambda row: max((bar.share or 0.0 for bar in row.budgets), default=-1.0),
-        style="full",
+        "last", "Last used", attrgetter("last_used"), lambda row: row.last_used_at or 0, ends=("latest", "earliest")
     ),
-    TableColumn("last", "Last used", _show_last_use, lambda row: row.last_used_at or 0, ends=("latest", "earliest")),
     structs.replace(REQUESTS, text=lambda row: _show_requests(row, row.key.label), style="a-when"),
     COST,
 )
-
-
-def _count_keys(keys: Sequence[KeyRow]) -> str:
-    active = sum(row.access.status == "active" for row in keys)
-    return f"{active} active of {len(keys)}" if active != len(keys) else formats.count(active)
 
 
 def _show_team_cost(row: TeamRow) -> Cell:
@@ -222,20 +211,21 @@ def _show_team_cost(row: TeamRow) -> Cell:
     return Cell(text=cost, href=href, label=f"Cost of the team {row.team.name} by key: {cost}")
 
 
-def _show_action(text: str, action: str, target: str, label: str) -> Cell:
-    """Return a link to the form of a change."""
-    return Cell(text=text, href=f"/dashboard/keys/edit?action={action}&target={quote(target, safe='')}", label=label)
+def _action_column(name: str, title: str, action: str, find: Callable[[RowT], tuple[str, str]]) -> TableColumn[RowT]:
+    """Column of a link to the form of a change. `find` returns the target and the words behind `title`."""
 
+    def show(row: RowT) -> Cell:
+        target, words = find(row)
+        href = f"/dashboard/keys/edit?action={action}&target={quote(target, safe='')}"
+        return Cell(text=title, href=href, label=f"{title} {words}")
 
-def _hide(title: str) -> Markup:
-    return Markup('<span class="hidden-text">{}</span>').format(title)
+    hidden = Markup('<span class="hidden-text">{}</span>').format(title)
+    return TableColumn(name, hidden, show, is_number=True, style="full change")
 
 
 def _show_target(entry: AuditEntry) -> Cell:
     key_id, _, label = entry.target.partition(" ")
-    if not entry.action.endswith("key"):
-        return Cell(text=entry.target)
-    return Cell(text=label, href=f"/dashboard/keys/{quote(key_id, safe='')}")
+    return _link_key(key_id, label) if entry.action.endswith("key") else Cell(text=entry.target)
 
 
 _TEAM_COLUMNS: Sequence[TableColumn[TeamRow]] = (
@@ -245,18 +235,12 @@ _TEAM_COLUMNS: Sequence[TableColumn[TeamRow]] = (
         lambda row: Cell(text=row.team.name, href=row.query.link(text=row.team.name)),
         style="a-what wrap",
     ),
-    TableColumn("keys", "Keys", lambda row: _count_keys(row.keys), style="a-state nowrap", phone_label="keys"),
+    TableColumn("keys", "Keys", attrgetter("counted_keys"), style="a-state nowrap", phone_label="keys"),
     TableColumn("allowed", "Allowed, limits", lambda row: show_rules(row.rules), style="small allowed"),
     TableColumn("used", "Budget used", lambda row: show_budgets(row.budgets), is_number=True, style="full"),
     structs.replace(REQUESTS, text=lambda row: _show_requests(row, f"the team {row.team.name}"), style="a-when"),
     structs.replace(COST, text=_show_team_cost),
-    TableColumn(
-        "change",
-        _hide("Change"),
-        lambda row: _show_action("Change", "team", row.team.name, f"Change the team {row.team.name}"),
-        is_number=True,
-        style="full change",
-    ),
+    _action_column("change", "Change", "team", lambda row: (row.team.name, f"the team {row.team.name}")),
 )
 
 
@@ -265,31 +249,20 @@ _CHANGE_COLUMNS: Sequence[TableColumn[AuditEntry]] = (
     TableColumn("action", "Action", lambda entry: entry.action, style="a-change nowrap"),
     TableColumn("target", "Key or team", _show_target, style="full wrap"),
     TableColumn("actor", "Actor", lambda entry: fit_text(entry.actor, "wrap"), style="full muted"),
-    TableColumn(
-        "changes", "Changes", lambda entry: describe_changes(entry.changes) or formats.UNKNOWN, style="full wrap"
-    ),
+    TableColumn("changes", "Changes", lambda one: describe_changes(one.changes) or formats.UNKNOWN, style="full wrap"),
 )
 
 
 _SIGN_IN_COLUMNS: Sequence[TableColumn[SignIn]] = (
     TableColumn(
-        "person",
-        "Person",
-        lambda row: Cell(text=row.user.email, href=f"/dashboard/keys/{quote(row.key_id, safe='')}", note=row.user.name),
-        style="a-what wrap",
+        "person", "Person", lambda row: _link_key(row.key_id, row.user.email, row.user.name), style="a-what wrap"
     ),
     TableColumn("device", "Device, address", lambda row: Cell(text=row.device, note=row.address), style="wrap"),
     TableColumn("groups", "Groups", lambda row: ", ".join(row.user.groups) or formats.UNKNOWN, style="small wrap"),
     TableColumn("since", "Signed in", lambda row: _show_moment(row.created_at), style="nowrap"),
     TableColumn("refreshed", "Last refresh", lambda row: _show_moment(row.refreshed_at), style="nowrap"),
     TableColumn("ends", "Ends", lambda row: _show_moment(row.ends_at), style="nowrap"),
-    TableColumn(
-        "end",
-        _hide("End"),
-        lambda row: _show_action("End", "sign-out", row.id, f"End the sign-in of {row.user.email} on {row.device}"),
-        is_number=True,
-        style="full change",
-    ),
+    _action_column("end", "End", "sign-out", lambda row: (row.id, f"the sign-in of {row.user.email} on {row.device}")),
 )
 
 
@@ -298,7 +271,9 @@ def build_keys_page(context: PageContext) -> Mapping[str, Any]:
     chosen = choose_key_rows(context, found.keys)
     part, before = page_list(context.query, chosen, _MAX_KEY_ROWS, lambda row: row.key.id)
     sign_ins = _list_sign_ins(context)[:_MAX_SIGN_INS]
-    teams, persons = "Teams; requests and cost of the range", "Persons that have signed in from Claude Code"
+    keys, teams = (f"{name}; requests and cost of the range" for name in ("Virtual keys", "Teams"))
+    persons = "Persons that have signed in from Claude Code"
+    by_label: Mapping[str, Any] = {"style": "keys", "default_order": "label"}
     others: Mapping[str, Any] = {"style": "keys", "is_link": False}
     hidden = ""
     if len(chosen) > _MAX_KEY_ROWS:
@@ -307,16 +282,7 @@ def build_keys_page(context: PageContext) -> Mapping[str, Any]:
         "verdict": _summarize(found.keys),
         "store_problem": found.problem,
         "part": part,
-        "table": build_table(
-            "Virtual keys; requests and cost of the range",
-            _COLUMNS,
-            part.rows,
-            lambda row: row.key.id,
-            style="keys",
-            query=context.query,
-            order=context.query.order,
-            default_order="label",
-        ),
+        "table": build_table(keys, _COLUMNS, part.rows, attrgetter("key.id"), query=context.query, **by_label),
         "teams": build_table(teams, _TEAM_COLUMNS, found.teams, lambda row: row.team.name, id="teams", **others),
         "sign_ins": build_table(persons, _SIGN_IN_COLUMNS, sign_ins, lambda row: row.id, id="sign-ins", **others),
         "statuses": STATUS_TITLES,
@@ -370,10 +336,10 @@ def choose_key_rows(context: PageContext, rows: Sequence[KeyRow]) -> list[KeyRow
     return sort_rows(chosen, _COLUMNS, query.order)
 
 
-class KeyList(Struct, frozen=True):
+class KeyList(NamedTuple):
     keys: Sequence[KeyRow]
     teams: Sequence[TeamRow]
-    problem: str = ""
+    problem: str
     """Why the store of limits is not available, so that used budgets are unknown. "": it is available."""
 
 
@@ -389,19 +355,20 @@ def read_key_list(context: PageContext) -> KeyList:
     )
     names = sorted({*named, *(key.team for key in keys), *filter(rights.reads_team, team_sums)} - {""})
     named = {name: named.get(name, Team(name)) for name in names}
-    spending, problem = read_used_budgets(context, [*keys, *named.values()])
+    budgets, problem = read_budget_bars(context, [*keys, *named.values()])
     uses = find_last_key_uses(context.connection)
     states = list_key_states(reader, context.settings, keys, context.now)
     rows = []
     for key, state in zip(keys, states, strict=True):
         link = context.query.link("/dashboard/requests", facets={"key": key.label}, measure="", order="", text="")
-        total, used = sums.get(key.label, UsageSums()), spending.get(key.id)
-        rows.append(KeyRow(key, state, total, used, uses.get(key.label), context.now, link))
+        total = sums.get(key.label, UsageSums())
+        rows.append(KeyRow(key, state, total, budgets[f"key/{key.id}"], uses.get(key.label), context.now, link))
     rows.sort(key=lambda row: (STATUSES.index(row.access.status), row.key.label.lower()))
     team_rows = []
     for name, team in named.items():
-        members, total = [row for row in rows if row.key.team == name], team_sums.get(name, UsageSums())
-        team_rows.append(TeamRow(team, members, total, spending.get(f"team/{name}"), context.query))
+        members = [row for row in rows if row.key.team == name]
+        total = team_sums.get(name, UsageSums())
+        team_rows.append(TeamRow(team, members, total, budgets[f"team/{name}"], context.query))
     return KeyList(rows, team_rows, problem)
 
 
@@ -409,29 +376,32 @@ def require_reader(context: PageContext) -> Reader:
     return context.keys or EngineReader(context.connection)
 
 
-class UsedBudgets(NamedTuple):
-    by_owner: Mapping[str, Sequence[Spending]]
-    """Id of a key, or `team/NAME` → used amount of each budget. Absent: unknown."""
-    problem: str = ""
-    """Why the store of limits cannot be read. "": it can be read."""
-
-
-def read_used_budgets(context: PageContext, owners: Sequence[VirtualKey | Team]) -> UsedBudgets:
-    scopes = {
-        (one.id if isinstance(one, VirtualKey) else f"team/{one.name}"): (
-            build_key_scope(one) if isinstance(one, VirtualKey) else build_team_scope(one)
-        )
-        for one in owners
+def read_budget_bars(
+    context: PageContext, owners: Sequence[VirtualKey | Team]
+) -> tuple[Mapping[str, Sequence[ShareBar]], str]:
+    """Return `key/ID` or `team/NAME` → its budgets with their used amounts, and why the store of limits cannot be read,
+    so that the amounts are unknown. "": it can be read.
+    """
+    store, problem = context.store, ""
+    scopes = [build_key_scope(one) if isinstance(one, VirtualKey) else build_team_scope(one) for one in owners]
+    if store is not None and any(scope.rules != Rules() for scope in scopes):
+        try:
+            used = context.wait_for(read_all_spending(store, scopes, context.now))
+            found = add_forecasts(require_reader(context), context.settings, scopes, used, context.now)
+            return {scope.counter: [*map(_draw_budget, one)] for scope, one in zip(scopes, found, strict=True)}, ""
+        except (StoreUnavailable, TimeoutError):
+            problem = STORE_PROBLEM
+    unknown = {
+        scope.counter: [ShareBar(f"{formats.UNKNOWN} of {one.describe()}", 0.0, _WHOLE) for one in scope.rules.budgets]
+        for scope in scopes
     }
-    store = context.store
-    if store is None or not any(scope.rules != Rules() for scope in scopes.values()):
-        return UsedBudgets({} if store is None else dict.fromkeys(scopes, ()))
-    try:
-        used = context.wait_for(read_all_spending(store, list(scopes.values()), context.now))
-    except (StoreUnavailable, TimeoutError):
-        return UsedBudgets({}, STORE_PROBLEM)
-    found = add_forecasts(require_reader(context), context.settings, list(scopes.values()), used, context.now)
-    return UsedBudgets(dict(zip(scopes, found, strict=True)))
+    return unknown, problem
+
+
+def _draw_budget(one: Spending) -> ShareBar:
+    is_refused = one.share >= 1 and not one.budget.soft
+    role = "error" if is_refused else "warn" if one.share >= _HIGH_SHARE else "accent"
+    return ShareBar(one.describe(), one.share, _WHOLE, role)
 
 
 def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
@@ -440,15 +410,17 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
     if key is None or not context.rights.reads(key):
         return None
     context = limit_to_key(context, key)
-    periods, chosen = divide_range(context.charted_query), context.selection
+    periods = divide_range(context.charted_query)
     by_period = queries.sum_model_periods(context.connection, context.model_selection, periods.seconds)
     total = add_up(row.model.sums for row in by_period)
     team = find_team(require_reader(context), key.team) if key.team else None
-    spending, problem = read_used_budgets(context, [key] if team is None else [key, team])
-    last, link = find_last_key_uses(context.connection, key.label), context.query.link("/dashboard/requests")
+    budgets, problem = read_budget_bars(context, [key] if team is None else [key, team])
+    last = find_last_key_uses(context.connection, key.label)
+    link = context.query.link("/dashboard/requests")
     (state,) = list_key_states(require_reader(context), context.settings, [key], context.now)
-    row = KeyRow(key, state, total, spending.get(key.id), last.get(key.label), context.now, link)
-    latest = list_stored_requests(context.connection, chosen, _MAX_REQUESTS)
+    row = KeyRow(key, state, total, budgets[f"key/{key.id}"], last.get(key.label), context.now, link)
+    latest = list_stored_requests(context.connection, context.selection, _MAX_REQUESTS)
+    shown = [build_finished_row(one, context.now) for one in latest]
     reason = {
         "active": "",
         "inactive": f"{state.reason} ",
@@ -473,7 +445,7 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
         with suppress(StoreUnavailable, TimeoutError):
             reports = context.wait_for(read_reports(context.store, key.id))
             facts += [("Settings", f"{one.describe()}, {formats.ago(context.now - one.at)}") for one in reports]
-    errors, tokens = formats.error_share(total.errors, total.requests), formats.short_count(total.all_tokens)
+    errors = formats.error_share(total.errors, total.requests)
     measure, text = ("Cost", formats.chart_money) if total.cost else ("Requests", formats.count)
     listed = list_audit_entries(require_reader(context), key_id=key.id, limit=_MAX_CHANGES)
     columns = [column for column in _CHANGE_COLUMNS if column.name != "target"]
@@ -493,20 +465,18 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
             Figure("Requests", formats.count(total.requests), "in this range"),
             Figure("Errors", errors, formats.plural(total.errors, "request")),
             Figure("Cost", format_sums(total), "in this range"),
-            Figure("Tokens", tokens, f"{formats.short_count(total.output_tokens)} output"),
-            Figure("Last used", row.last_used, "in the ledger"),
+            Figure(
+                "Tokens", formats.short_count(total.all_tokens), f"{formats.short_count(total.output_tokens)} output"
+            ),
+            Figure("Last used", row.last_used.text, "in the ledger"),
         ],
         "rules": show_rules(key.rules),
         "budgets": show_budgets(row.budgets, "no budget"),
         "team": team,
-        "team_cells": []
-        if team is None
-        else [show_rules(team.rules), show_budgets(build_budget_bars(team.rules, spending.get(f"team/{team.name}")))],
+        "team_cells": [show_rules(team.rules), show_budgets(budgets[f"team/{team.name}"])] if team else [],
         "chart": chart_models(periods, by_period, attrgetter(measure.lower()), text),
         "chart_title": f"{measure} per {periods.length_name} and model",
-        "requests": build_request_table(
-            [build_finished_row(one, context.now) for one in latest], "Latest requests of the key"
-        ),
+        "requests": build_request_table(shown, "Latest requests of the key"),
         "changes": _build_change_table(listed, "Changes of the key", "changes", columns),
     }
 
@@ -547,19 +517,6 @@ def list_shown_entries(context: PageContext, limit: int = _MAX_AUDIT_ROWS) -> Se
         after_id=int(query.after) if query.after else None,
         limit=limit,
     )
-
-
-def build_budget_bars(rules: Rules, spending: Sequence[Spending] | None) -> Sequence[ShareBar]:
-    """`spending` has their used amounts in the same order. None: the amounts are unknown."""
-    whole = "of the budget"
-    if spending is None:
-        return [ShareBar(f"{formats.UNKNOWN} of {budget.describe()}", 0.0, whole) for budget in rules.budgets]
-    bars = []
-    for one in spending:
-        is_refused = one.share >= 1 and not one.budget.soft
-        role = "error" if is_refused else "warn" if one.share >= _HIGH_SHARE else "accent"
-        bars.append(ShareBar(one.describe(), one.share, whole, role))
-    return bars
 
 
 _RULES_AND_USE: Mapping[str, Callable[[Any], Any]] = {

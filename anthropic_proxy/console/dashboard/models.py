@@ -4,7 +4,7 @@ The speed is the number of output tokens per second after the first token. The c
 tokens would have had with other models.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct, structs
@@ -40,7 +40,7 @@ from anthropic_proxy.console.ledger.histograms import Histogram, find_percentile
 from anthropic_proxy.console.ledger.queries import ModelPeriod, ModelSums, count_facets
 from anthropic_proxy.console.ledger.records import UsageSums, add_up
 from anthropic_proxy.gateway.money import format_cost, format_price
-from anthropic_proxy.gateway.prices.price_list import Price, describe_price_list
+from anthropic_proxy.gateway.prices.price_list import describe_price_list
 from anthropic_proxy.gateway.settings.provider_tables import format_price_setting
 
 _MAX_DURATION_HOURS = 31 * 24 + 1  # a month in which clocks are set back has one hour more
@@ -82,13 +82,10 @@ def _show_tool_errors(row: UsedModel) -> Cell:
 def _percentile_column(
     name: str, title: str, find: Callable[[UsedModel], Histogram], share: float, description: str = ""
 ) -> TableColumn[UsedModel]:
-    return TableColumn(
-        name,
-        title,
-        lambda row: formats.seconds(find_percentile(find(row), share)),
-        lambda row: find_percentile(find(row), share),
-        description,
-    )
+    def measure(row: UsedModel) -> float | None:
+        return find_percentile(find(row), share)
+
+    return TableColumn(name, title, lambda row: formats.seconds(measure(row)), measure, description)
 
 
 _COLUMNS: Sequence[TableColumn[UsedModel]] = (
@@ -120,17 +117,34 @@ _COLUMNS: Sequence[TableColumn[UsedModel]] = (
 
 
 def build_models_page(context: PageContext) -> Mapping[str, Any]:
-    periods, costs = divide_range(context.charted_query), ModelCosts(context.settings)
-    by_period = memoize_result(
-        lambda: queries.measure_model_performance(context.connection, context.model_selection, periods.seconds)
-    )
+    periods, query, costs = divide_range(context.charted_query), context.query, ModelCosts(context.settings)
+    connection, chosen = context.connection, context.model_selection
+    by_period = memoize_result(lambda: queries.measure_model_performance(connection, chosen, periods.seconds))
     found = memoize_result(lambda: queries.add_up_model_periods(by_period()))
     total = memoize_result(lambda: add_up(one.sums for one in found()))
-    used = memoize_result(lambda: _collect_used(context, costs, found(), by_period()))
+
+    def collect_used() -> list[UsedModel]:
+        first_tokens = queries.group_latencies(by_period(), _find_model)
+        speeds = queries.group_speeds(by_period(), _find_model)
+        durations: Mapping[tuple[int, tuple[str, ...]], Histogram] = {}
+        if query.hours <= _MAX_DURATION_HOURS:
+            by = ("provider", "model")
+            durations = queries.collect_latencies(connection, chosen, 0, by, "duration")
+        used = []
+        for one in found():
+            key = one.provider, one.model
+            if one.provider:
+                facets = {**query.facets, "provider": one.provider, "model": one.model}
+                href = query.link("/dashboard/requests", facets=facets, measure="", compared="", order="")
+                times = first_tokens.get(key, {}), durations.get((0, key), {})
+                used.append(UsedModel(costs.find_prefix(one.provider), one, href, *times, speeds.get(key)))
+        return used
+
+    used = memoize_result(collect_used)
 
     def list_used() -> Table:
-        order = context.query.order or "-cost"
-        rows, query = sort_rows(used(), _COLUMNS, order), context.query
+        order = query.order or "-cost"
+        rows = sort_rows(used(), _COLUMNS, order)
         return build_table("Models used", _COLUMNS, rows, lambda one: one.name, query=query, order=order)
 
     table = build_panel(context, "the models", list_used)
@@ -156,27 +170,6 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
         "missing_prices": build_panel(context, "missing prices", lambda: find_missing_prices(costs, found())),
         "is_empty": not context.facts.requests and context.can_read,
     }
-
-
-def _collect_used(
-    context: PageContext, costs: ModelCosts, found: Sequence[ModelSums], by_period: Sequence[ModelPeriod]
-) -> list[UsedModel]:
-    query = context.query
-    first_tokens = queries.group_latencies(by_period, _find_model)
-    durations: Mapping[tuple[int, tuple[str, ...]], Histogram] = {}
-    if context.query.hours <= _MAX_DURATION_HOURS:
-        by = ("provider", "model")
-        durations = queries.collect_latencies(context.connection, context.model_selection, 0, by, "duration")
-    speeds = queries.group_speeds(by_period, _find_model)
-    used = []
-    for one in found:
-        key = one.provider, one.model
-        if one.provider:
-            facets = {**query.facets, "provider": one.provider, "model": one.model}
-            href = query.link("/dashboard/requests", facets=facets, measure="", compared="", order="")
-            times = first_tokens.get(key, {}), durations.get((0, key), {})
-            used.append(UsedModel(costs.find_prefix(one.provider), one, href, *times, speeds.get(key)))
-    return used
 
 
 def _find_model(one: ModelPeriod) -> tuple[str, str]:
@@ -263,7 +256,12 @@ def compare_costs(
     left_out = total.unknown_cost_requests if priced.all_tokens else 0
     total = priced if priced.all_tokens else total
     asked = context.query.compared
-    prices = dict(_candidates(context, costs, used_models))
+    named = [*_mapped(context), *((costs.find_prefix(one.provider), one.model) for one in used_models)]
+    prices = {asked: costs.find_requested_price(asked, "", "")} if asked else {}
+    prices |= {f"{prefix}/{model}": costs.find_price_by_prefix(prefix, model) for prefix, model in named}
+    counted = count_facets(context.connection, context.model_selection, ("requested_model",), _MAX_REQUESTED)
+    requested = [model for model, _ in counted.values["requested_model"] if model.startswith("claude-")]
+    prices |= {model: costs.find_requested_price(model, "", "") for model in requested}
     rows = {name: calculate_base_cost(price, total) for name, price in prices.items() if price is not None}
     shown = sorted(rows, key=lambda name: (name != asked, rows[name]))[:_MAX_COMPARED]
     problem = ""
@@ -276,44 +274,29 @@ def compare_costs(
             problem = f"The price of {asked} is unknown. Set it in anthropic-proxy.toml: {table}"
         else:
             problem = f"{prefix} is no prefix of a provider. Examples: openai/gpt-4.1-mini, gemini/gemini-2.5-flash."
+    compared = []
+    for name in sorted(shown, key=lambda name: (rows[name], name)):
+        difference, text = rows[name] - total.cost, "the same"
+        if total.unknown_cost_requests:
+            difference, text = 0, formats.UNKNOWN
+        if difference:
+            share = f" ({difference / total.cost:+.0%})".replace("%", " %").replace("-", "−") if total.cost else ""
+            text = f"{'−' if difference < 0 else '+'}{format_cost(abs(difference))}{share}"
+        compared.append(ComparedCost(name, format_cost(rows[name]), text, "ok" if difference < 0 else ""))
     return {
         "actual": formats.cost_with_unknown(total.cost, total.unknown_cost_requests),
         "left_out": left_out,
         "compared": total.requests,
-        "rows": [_compare(name, rows[name], total) for name in sorted(shown, key=lambda name: (rows[name], name))],
+        "rows": compared,
         "asked": asked,
         "problem": problem,
     }
-
-
-def _candidates(
-    context: PageContext, costs: ModelCosts, found: Sequence[ModelSums]
-) -> Iterable[tuple[str, Price | None]]:
-    asked = context.query.compared
-    if asked:
-        yield asked, costs.find_requested_price(asked, "", "")
-    for prefix, model in [*_mapped(context), *((costs.find_prefix(one.provider), one.model) for one in found)]:
-        yield f"{prefix}/{model}", costs.find_price_by_prefix(prefix, model)
-    counted = count_facets(context.connection, context.model_selection, ("requested_model",), _MAX_REQUESTED)
-    for model, _ in counted.values["requested_model"]:
-        if model.startswith("claude-"):
-            yield model, costs.find_requested_price(model, "", "")
 
 
 def _mapped(context: PageContext) -> list[tuple[str, str]]:
     targets = [target for one in context.setup.mapping for target in (one.target, *one.fallbacks)]
     names = [target.partition("/") for target in targets if "…" not in target]
     return [(prefix, model) for prefix, _, model in names if model]
-
-
-def _compare(name: str, cost: int, total: UsageSums) -> ComparedCost:
-    difference, text = cost - total.cost, "the same"
-    if total.unknown_cost_requests:
-        difference, text = 0, formats.UNKNOWN
-    if difference:
-        share = f" ({difference / total.cost:+.0%})".replace("%", " %").replace("-", "−") if total.cost else ""
-        text = f"{'−' if difference < 0 else '+'}{format_cost(abs(difference))}{share}"
-    return ComparedCost(name, format_cost(cost), text, "ok" if difference < 0 else "")
 
 
 def tabulate_models(context: PageContext) -> ExportTable:

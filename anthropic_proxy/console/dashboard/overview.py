@@ -16,7 +16,6 @@ from anthropic_proxy.console.dashboard.charts import (
     OUTCOME_TITLES,
     Band,
     Chart,
-    Periods,
     Series,
     chart_groups,
     chart_lines,
@@ -111,17 +110,18 @@ def build_overview_page(context: PageContext) -> Mapping[str, Any]:
     query, panels = context.query, _Panels(context)
     found = build_panel(context, "incidents", panels.find_bands)
     bands = [] if isinstance(found, FailedPanel) else found
-    of_setup = [Notice(one.sign, one.role, one.text) for one in context.setup.problems]
     listed = build_panel(context, "the problems", panels.list_problems)
     failures = [] if isinstance(listed, FailedPanel) else listed
-    notices = [*of_setup, *(one for one in failures if not one.is_solved)]
+    notices = [Notice(one.sign, one.role, one.text) for one in context.setup.problems]
+    notices += [one for one in failures if not one.is_solved]
     has_demo = any(one.target.startswith("demo/") for one in context.setup.mapping)
     demo = describe_demo(context.settings) if has_demo else ""
     total = build_panel(context, "the sums", panels.add_up)
     is_free = not isinstance(total, FailedPanel) and total.has_replies and total.known_cost == 0
     measures = [one for one in MEASURES if not is_free or one[0] not in _COSTS]
     chosen = query.measure if query.measure in dict(measures) else measures[0][0]
-    measure, length = "Cost" if chosen in _COSTS else dict(measures)[chosen], panels.periods.length_name
+    measure = "Cost" if chosen in _COSTS else dict(measures)[chosen]
+    length = panels.periods.length_name
     values = {
         "verdict": build_verdict(context, panels.summarize),
         "has_requests": isinstance(total, FailedPanel) or total.requests > 0,
@@ -199,14 +199,13 @@ class _Panels:
         if not total.requests:
             return escape(f"{span} there were no requests.")
         text = f"{span} {total.succeeded:,} of {formats.plural(total.requests, 'request')} succeeded"
-        known, unknown = "", ""
         if total.cost or (total.has_replies and not total.unknown_cost_requests):
             verb = "cost" if total.cost else "was" if total.requests == 1 else "were"
-            known = f" and {verb} <b>{escape(format_cost(total.cost))}</b>"
+            text += f" and {verb} <b>{escape(format_cost(total.cost))}</b>"
         if total.unknown_cost_requests:
             link = f'<a href="#missing-prices">{formats.plural(total.unknown_cost_requests, "request")}</a>'
-            unknown = f"; the cost of {link} is unknown"
-        return Markup(f"{text}{known}{unknown}.")
+            text += f"; the cost of {link} is unknown"
+        return Markup(f"{text}.")
 
     def list_problems(self) -> "list[Notice]":
         context, costs, sent = self.context, self.costs, dict[str, int]()
@@ -227,9 +226,10 @@ class _Panels:
         return notices
 
     def build_figures(self) -> list[Figure]:
-        context, query, latencies, total = self.context, self.context.query, self.latencies(), self.add_up()
-        sums = list(self.sums().values())
-        listed, models = query.link("/dashboard/requests", measure=""), query.link("/dashboard/models", measure="")
+        context, query = self.context, self.context.query
+        latencies, total, sums = self.latencies(), self.add_up(), list(self.sums().values())
+        listed = query.link("/dashboard/requests", measure="")
+        models = query.link("/dashboard/models", measure="")
         unknown = f"unknown for {count_unknown(total)}" if total.unknown_cost_requests else ""
         compared = ", ".join(filter(None, (unknown, describe_claude_cost(total))))
         first_tokens: Histogram = {}
@@ -237,7 +237,7 @@ class _Panels:
             add_histogram(first_tokens, histogram)
         medians = [find_percentile(latencies.get((start, ()), {}), 0.5) for start in self.periods.starts]
         share = formats.percent(total.cache_read_tokens, total.all_input_tokens)
-        cached, everything = formats.short_count(total.cache_read_tokens), formats.short_count(total.all_input_tokens)
+        cached = " of ".join(map(formats.short_count, (total.cache_read_tokens, total.all_input_tokens))) + " tokens"
         p50, p95 = (formats.seconds(find_percentile(first_tokens, part)) for part in (0.5, 0.95))
         previous = compare_with_previous_range(context, context.model_selection, "requests", total.requests)
         previous = previous or ("since midnight" if query.range_name == "today" else "no complete range before")
@@ -251,41 +251,37 @@ class _Panels:
             Figure("Succeeded", formats.percent(total.succeeded, total.requests, 1), errors, succeeded, failed),
             Figure("Spent", spent, compared, [one.known_cost for one in sums], models),
             Figure("Time to first token, p50", p50, f"p95 {p95}", medians, slowest),
-            Figure(
-                "Input read from cache",
-                share,
-                f"{cached} of {everything} tokens",
-                [one.cached_input_share for one in sums],
-                listed,
-            ),
+            Figure("Input read from cache", share, cached, [one.cached_input_share for one in sums], listed),
         ]
 
     def draw_usage(self, measure: str) -> Chart:
-        context, costs, periods, model_periods = self.context, self.costs, self.periods, self.by_model()
+        costs, periods, model_periods = self.costs, self.periods, self.by_model()
         if measure == "tokens":
-            return _draw_kinds(periods, model_periods, lambda one: one.model.sums.divide_by_kind(), formats.short_count)
+            return self.draw_kinds(lambda one: one.model.sums.divide_by_kind(), formats.short_count)
         if measure == "requests":
-            rows = queries.sum_periods(
-                context.connection, context.model_selection, periods.seconds, "outcome_class", ("requests",)
-            )
+            connection, chosen = self.context.connection, self.context.model_selection
+            rows = queries.sum_periods(connection, chosen, periods.seconds, "outcome_class", ("requests",))
             return chart_groups(periods, rows, lambda sums: sums.requests, formats.count, OUTCOME_TITLES)
         if measure == "provider":
             names = {one.model.provider for one in model_periods if one.model.provider}
             sums = add_up_groups(((one.start, one.model.provider), one.model.sums) for one in model_periods)
-            drawn = chart_groups(
-                periods,
-                [PeriodSums(start, provider, one) for (start, provider), one in sums.items()],
-                lambda sums: sums.cost,
-                formats.chart_money,
-                {name: (costs.find_prefix(name), formats.provider_role(name)) for name in names},
-            )
+            rows = [PeriodSums(start, provider, one) for (start, provider), one in sums.items()]
+            titles = {name: (costs.find_prefix(name), formats.provider_role(name)) for name in names}
+            drawn = chart_groups(periods, rows, lambda sums: sums.cost, formats.chart_money, titles)
         else:
 
             def divide(one: ModelPeriod) -> Mapping[str, int]:
                 return costs.divide_cost(one.model.provider, one.model.model, one.model.sums, one.model.sums.cost)
 
-            drawn = _draw_kinds(periods, model_periods, divide, formats.chart_money)
+            drawn = self.draw_kinds(divide, formats.chart_money)
         return structs.replace(drawn, empty_text=explain_missing_cost(self.add_up()))
+
+    def draw_kinds(self, divide: Callable[[ModelPeriod], Mapping[str, int]], text: Callable[[float], str]) -> Chart:
+        values: dict[str, dict[int, float]] = {kind: {} for kind in _KINDS}
+        for one in self.by_model():
+            for kind, amount in divide(one).items():
+                values[kind][one.start] = values[kind].get(one.start, 0) + amount
+        return chart_sums(self.periods, {_KINDS[kind]: found for kind, found in values.items()}, text)
 
     def draw_latencies(self, incidents: Sequence[Band]) -> Chart:
         if self.context.query.speed != "provider":
@@ -308,14 +304,11 @@ class _Panels:
             counts[row.model.provider] = counts.get(row.model.provider, 0) + row.model.sums.requests
         known = {provider for _, (provider,) in values}
         ranked = sorted(known & counts.keys(), key=lambda name: (-counts[name], name))[:MAX_SERIES]
-        return [
-            Series(
-                self.costs.find_prefix(name) or NOT_SENT,
-                formats.provider_role(name),
-                [values.get((start, (name,))) for start in self.periods.starts],
-            )
-            for name in ranked
-        ]
+        found = []
+        for name in ranked:
+            points = [values.get((start, (name,))) for start in self.periods.starts]
+            found.append(Series(self.costs.find_prefix(name) or NOT_SENT, formats.provider_role(name), points))
+        return found
 
     def list_latest(self) -> Table:
         context = self.context
@@ -324,36 +317,23 @@ class _Panels:
         shown = [*running, *(build_finished_row(row, context.now) for row in finished)][:_MAX_LATEST]
         return build_request_table(shown, "Latest requests", "latest")
 
-    def list_models(self) -> list[Mapping[str, Any]]:
+    def list_models(self) -> Sequence[Mapping[str, Any]]:
         query, rows = self.context.query, queries.add_up_model_periods(self.by_model())
         highest = max((row.sums.cost for row in rows), default=0)
-        return [
-            {
-                "provider": row.provider,
-                "prefix": self.costs.find_prefix(row.provider) or NOT_SENT,
-                "model": row.model,
-                "requests": row.sums.requests,
-                "cost": format_sums(row.sums),
-                "share": row.sums.cost / highest if row.sums.cost else None,
-                "href": query.link(
-                    "/dashboard/requests",
-                    facets={**query.facets, "provider": row.provider, "model": row.model},
-                    measure="",
-                ),
-            }
-            for row in rows[:_MAX_MODELS]
-        ]
+        found = []
+        for row in rows[:_MAX_MODELS]:
+            prefix = self.costs.find_prefix(row.provider) or NOT_SENT
+            share = row.sums.cost / highest if row.sums.cost else None
+            facets = {**query.facets, "provider": row.provider, "model": row.model}
+            href = query.link("/dashboard/requests", facets=facets, measure="")
+            found.append({"row": row, "prefix": prefix, "cost": format_sums(row.sums), "share": share, "href": href})
+        return found
 
     def draw_cached_share(self) -> Chart:
         shares = [None if (share := one.cached_input_share) is None else 100 * share for one in self.sums().values()]
         series = [Series("input read from cache", "cached", shares)]
-        return chart_lines(
-            self.periods,
-            series,
-            lambda share: formats.percent(share, 100),
-            lambda share: f"{share:.0f} %",
-            missing="no input",
-        )
+        text, axis = lambda share: formats.percent(share, 100), lambda share: f"{share:.0f} %"
+        return chart_lines(self.periods, series, text, axis, missing="no input")
 
     def build_week(self, measure: str) -> "WeekGrid":
         context = self.context
@@ -400,11 +380,9 @@ class Notice(StateLine, frozen=True):
 
 
 def _list_errors(context: PageContext, costs: ModelCosts, errors: Sequence[ErrorPeriod]) -> list[ErrorGroup]:
-    mapped = {
-        name
-        for row in context.setup.mapping
-        for name in (row.target, *row.fallbacks, *(target for target, _ in row.replies))
-    }
+    mapped = set[str]()
+    for row in context.setup.mapping:
+        mapped |= {row.target, *row.fallbacks, *(target for target, _ in row.replies)}
 
     def is_set(provider: str, model: str) -> bool:
         return f"{costs.find_prefix(provider)}/{model}" in mapped
@@ -414,7 +392,7 @@ def _list_errors(context: PageContext, costs: ModelCosts, errors: Sequence[Error
 
 def _build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGroup) -> Notice:
     name = costs.find_prefix(group.provider) if group.provider else "the proxy"
-    latest, period = group.latest, formats.time_span(group.first_at, group.last_at)
+    latest = group.latest
     href, link = f"/dashboard/requests/{latest.id}", "show it"
     if group.count > 1:
         facets = {**context.query.facets, "outcome": "error", "provider": group.provider}
@@ -423,44 +401,21 @@ def _build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGro
         end = (group.last_at // MICROSECONDS // HOUR_SECONDS + 1) * HOUR_SECONDS
         chosen = structs.replace(context.query, facets=facets, text=group.error_code)
         href, link = chosen.link_to_requests(start, end), f"show the {group.count:,}"
-    remedy = find_remedy(
-        group.error_code,
-        costs.find_key_setting(group.provider),
-        latest.requested_model,
-        name if group.provider else "",
-        latest.remedy,
-        fallbacks=context.settings.fallbacks,
-    )
+    setting, prefix = costs.find_key_setting(group.provider), name if group.provider else ""
+    asked, fallbacks = latest.requested_model, context.settings.fallbacks
+    remedy = find_remedy(group.error_code, setting, asked, prefix, latest.remedy, fallbacks=fallbacks)
     kind = f", {find_error_kind(group.error_type)}" if group.error_type else ""
     status = describe_failure_status(group.status, latest.attempt_times)
     text = f"{formats.plural(group.count, 'request')} failed at {name} with {status}{kind}."
     if not group.has_model:  # no figure counts them
         verb = "was" if group.count == 1 else "were"
         text = f"{formats.plural(group.count, 'request')} without a model {verb} rejected with {status}{kind}."
-    return Notice(
-        sign="✓" if group.is_solved else "✕",
-        role="none" if group.is_solved else "error",
-        text=text,
-        detail=f"{period}. {find_cause(latest.error, latest.remedy)[:300]}",
-        href=href,
-        link=link,
-        remedy=remedy.text if remedy and not group.is_solved else "",
-        help_link=remedy.link if remedy else "",
-        is_solved=group.is_solved,
-    )
-
-
-def _draw_kinds(
-    periods: Periods,
-    by_model: Sequence[ModelPeriod],
-    divide: Callable[[ModelPeriod], Mapping[str, int]],
-    text: Callable[[float], str],
-) -> Chart:
-    values: dict[str, dict[int, float]] = {kind: {} for kind in _KINDS}
-    for one in by_model:
-        for kind, amount in divide(one).items():
-            values[kind][one.start] = values[kind].get(one.start, 0) + amount
-    return chart_sums(periods, {_KINDS[kind]: found for kind, found in values.items()}, text)
+    period = formats.time_span(group.first_at, group.last_at)
+    detail = f"{period}. {find_cause(latest.error, latest.remedy)[:300]}"
+    help_link = remedy.link if remedy else ""
+    if group.is_solved:
+        return Notice("✓", "none", text, detail, href, link, help_link=help_link, is_solved=True)
+    return Notice("✕", "error", text, detail, href, link, remedy.text if remedy else "", help_link)
 
 
 class WeekCell(Struct, frozen=True):
@@ -481,16 +436,13 @@ class WeekGrid(Struct, frozen=True):
 
 
 def build_week(
-    query: ViewQuery,
-    hours: Sequence[PeriodSums],
-    extract_value: Callable[[UsageSums], float],
-    format_value: Callable[[float], str],
+    query: ViewQuery, hours: Sequence[PeriodSums], extract: Callable[[UsageSums], float], show: Callable[[float], str]
 ) -> WeekGrid:
     """The hours are in the time zone of the server."""
     found: dict[tuple[int, int], list[tuple[float, int]]] = {}
     for hour in hours:
         when = formats.local_datetime(hour.start * MICROSECONDS)
-        found.setdefault((when.weekday(), when.hour), []).append((extract_value(hour.sums), hour.start))
+        found.setdefault((when.weekday(), when.hour), []).append((extract(hour.sums), hour.start))
     sums = {key: sum(value for value, _ in values) for key, values in found.items()}
     highest = max(sums.values(), default=0)
 
@@ -499,22 +451,21 @@ def build_week(
         if not values:
             return WeekCell(0)
         total = sums[weekday, hour]
-        title = f"{_WEEKDAYS[weekday]}, {hour:02d}:00, {format_value(total)}"
+        title = f"{_WEEKDAYS[weekday]}, {hour:02d}:00, {show(total)}"
         most, start = max(values, key=lambda pair: pair[0])
         if len(values) > 1:
             day = formats.local_datetime(start * MICROSECONDS)
-            title += f": hours with requests = {len(values)}; highest, {day.day} {day:%b} = {format_value(most)}"
+            title += f": hours with requests = {len(values)}; highest, {day.day} {day:%b} = {show(most)}"
         level = max(1, -int(-LEVELS * total // highest)) if total else 0
         return WeekCell(level, title, query.link_to_requests(start, start + HOUR_SECONDS))
 
-    return WeekGrid(
-        cells=[[build_cell(weekday, hour) for hour in range(24)] for weekday in range(7)] if highest else (),
-        columns=[f"{hour:02d}:00" for hour in range(24)],
-        rows=[
-            [name, *(format_value(sums[day, hour]) if (day, hour) in sums else formats.UNKNOWN for hour in range(24))]
-            for day, name in enumerate(_WEEKDAYS)
-        ],
-    )
+    def show_sum(day: int, hour: int) -> str:
+        return show(sums[day, hour]) if (day, hour) in sums else formats.UNKNOWN
+
+    hours_of_day = range(24)
+    cells = [[build_cell(day, hour) for hour in hours_of_day] for day in range(7)] if highest else ()
+    rows = [[name, *(show_sum(day, hour) for hour in hours_of_day)] for day, name in enumerate(_WEEKDAYS)]
+    return WeekGrid(cells, [f"{hour:02d}:00" for hour in hours_of_day], rows)
 
 
 def _tabulate_usage(context: PageContext) -> ExportTable:

@@ -73,9 +73,8 @@ class ProviderRow(Struct, frozen=True):
 
 def _show_address(row: ProviderRow) -> Cell:
     address = row.setup.base_url.partition("://")[2] or row.setup.base_url or formats.UNKNOWN
-    host, slash, path = address.partition("/")
-    parts = map(escape_controls, (host, slash + path))
-    return Cell(text=Markup('<span class="nowrap">{}</span><wbr>{}').format(*parts))
+    host, slash, path = escape_controls(address).partition("/")
+    return Cell(text=Markup('<span class="nowrap">{}</span><wbr>{}').format(host, slash + path))
 
 
 def _show_key(row: ProviderRow) -> str:
@@ -142,7 +141,8 @@ def _summarize(context: PageContext, rows: Sequence[ProviderRow], found: int) ->
 
 
 def _collect_figures(context: PageContext) -> dict[str, _Figures]:
-    connection, chosen, periods = context.connection, context.model_selection, divide_range(context.charted_query)
+    connection, chosen = context.connection, context.model_selection
+    periods = divide_range(context.charted_query)
     speeds: dict[str, dict[int, Histogram]] = {}
     latencies = queries.collect_latencies(connection, chosen, periods.seconds, ("provider",))
     for (start, (name,)), histogram in latencies.items():
@@ -227,66 +227,49 @@ def build_matrix(context: PageContext) -> Matrix:
     targets = [target for one in context.setup.mapping for target in (one.target, *one.fallbacks)]
     used = sorted(queries.sum_models(context.connection, context.model_selection), key=lambda one: -one.sums.requests)
     replied = [one for one in used if one.provider and one.model and one.sums.succeeded]
-    names = [f"{costs.find_prefix(one.provider)}/{one.model}" for one in replied]
-    features = context.describe_models(
-        [name for name in dict.fromkeys([*targets, *names]) if "…" not in name][:_MAX_MODELS]
-    )
+    names = [*targets, *(f"{costs.find_prefix(one.provider)}/{one.model}" for one in replied)]
+    features = context.describe_models([name for name in dict.fromkeys(names) if "…" not in name][:_MAX_MODELS])
     columns = [MatrixColumn(*one.model.partition("/")[::2], one.provider) for one in features]
-    rows = [(title, [cell(one) for one in features]) for title, cell in _ROWS] if features else []
-    return Matrix(columns, rows)
+    cells = [_list_features(one) for one in features]
+    return Matrix(columns, [(title, [found[title] for found in cells]) for title in cells[0]] if cells else [])
 
 
-def _number(field: str, find: Callable[[ModelFeatures], int | None]) -> Callable[[ModelFeatures], MatrixCell]:
-    def build(one: ModelFeatures) -> MatrixCell:
-        value = find(one)
+def _list_features(one: ModelFeatures) -> Mapping[str, MatrixCell]:
+    """Return title of each row → cell of a model."""
+
+    def mark(field: str, works: bool) -> MatrixCell:
+        return MatrixCell(*(_WORKS if works else _UNSUPPORTED), one.other_sources.get(field, ""))
+
+    def number(field: str, value: int | None) -> MatrixCell:
         text = "unknown" if value is None else formats.count(value)
         return MatrixCell(text=text, note=one.other_sources.get(field, ""))
 
-    return build
-
-
-def _mark(field: str, find: Callable[[ModelFeatures], bool]) -> Callable[[ModelFeatures], MatrixCell]:
-    def build(one: ModelFeatures) -> MatrixCell:
-        sign, role, text = ("✓", "ok", "works") if find(one) else ("✕", "error", "unsupported")
-        return MatrixCell(sign, role, text, one.other_sources.get(field, ""))
-
-    return build
-
-
-def _place(find: Callable[[ModelFeatures], str]) -> Callable[[ModelFeatures], MatrixCell]:
-    signs = {"provider": ("✓", "ok", "works"), "proxy": ("~", "warn", "emulated by the proxy")}
-    return lambda one: MatrixCell(*signs.get(find(one), ("✕", "error", "unsupported")))
-
-
-def _thinking(one: ModelFeatures) -> MatrixCell:
+    places = {"provider": _WORKS, "proxy": _EMULATED}
     levels = [level for level in one.efforts if level != "none"]
-    text = ", ".join(levels) or ("budget in tokens" if one.has_thinking_budget else "")
-    note = one.other_sources.get("efforts", "")
-    return MatrixCell(text=text, note=note) if text else MatrixCell("–", "none", "not applicable", note)
+    thinking = ", ".join(levels) or ("budget in tokens" if one.has_thinking_budget else "")
+    sign, role, text = ("", "", thinking) if thinking else ("–", "none", "not applicable")
+    return {
+        "Tools": mark("tools", one.tools),
+        "Images": mark("images", one.images),
+        "PDF documents": mark("documents", one.documents),
+        "Thinking, levels": MatrixCell(sign, role, text, one.other_sources.get("efforts", "")),
+        "Web search": MatrixCell(*places.get(one.web_search, _UNSUPPORTED)),
+        "Web fetch": MatrixCell(*places.get(one.web_fetch, _UNSUPPORTED)),
+        "Context window, tokens": number("context_window", one.context_window),
+        "Input limit, tokens": number("context_window", one.max_input),
+        "Output limit, tokens": number("max_output", one.max_output),
+        "Learned from errors": MatrixCell(text=", ".join(one.adaptations) or formats.UNKNOWN),
+        "Source, if not named above": MatrixCell(text=one.source),
+    }
 
 
-_ROWS: Sequence[tuple[str, Callable[[ModelFeatures], MatrixCell]]] = (
-    ("Tools", _mark("tools", lambda one: one.tools)),
-    ("Images", _mark("images", lambda one: one.images)),
-    ("PDF documents", _mark("documents", lambda one: one.documents)),
-    ("Thinking, levels", _thinking),
-    ("Web search", _place(lambda one: one.web_search)),
-    ("Web fetch", _place(lambda one: one.web_fetch)),
-    ("Context window, tokens", _number("context_window", lambda one: one.context_window)),
-    ("Input limit, tokens", _number("context_window", lambda one: one.max_input)),
-    ("Output limit, tokens", _number("max_output", lambda one: one.max_output)),
-    ("Learned from errors", lambda one: MatrixCell(text=", ".join(one.adaptations) or formats.UNKNOWN)),
-    ("Source, if not named above", lambda one: MatrixCell(text=one.source)),
-)
+_WORKS = ("✓", "ok", "works")
+_UNSUPPORTED = ("✕", "error", "unsupported")
 _NEVER = "The doctor has not run yet."
 _ENDED_EARLY = "The proxy has ended."
-_MEANINGS = {
-    "✓": ("ok", "works"),
-    "~": ("warn", "emulated by the proxy"),
-    "✕": ("error", "unsupported"),
-    "–": ("none", "no result"),
-    "…": ("none", "not tested yet"),
-}
+_EMULATED = ("~", "warn", "emulated by the proxy")
+_MEANINGS = {one[0]: one for one in (_WORKS, _EMULATED, _UNSUPPORTED, ("–", "none", "no result"))}
+_MEANINGS["…"] = ("…", "none", "not tested yet")
 _COMMAND = compile_later(
     r"[A-Z][A-Z0-9_]*=[^\s<][^<]*|targets = \[[^<]+\]|(?:anthropic-proxy|ollama|gcloud) [\w ./:@-]+"
 )
@@ -320,19 +303,15 @@ def build_doctor_panel(settings: Settings, now: float, running: DoctorRun | None
         return DoctorPanel(summary=_NEVER)
     complete, current = stored_runs.load_complete(directory), stored_runs.load_current(directory)
     if running is not None:
-        summary, share, table = "The doctor is starting.", None, Matrix((), ())
+        panel = DoctorPanel(summary="The doctor is starting.", is_running=True)
         if running.expected_requests:
             expected = max(running.expected_requests, running.requests)
             summary = f"The doctor is running: {running.requests} of about {formats.plural(expected, 'request')}."
             share, table = running.requests / expected, _build_table(running)
-        return DoctorPanel(
-            summary=summary,
-            is_running=True,
-            share=share,
-            table=table,
-            remedies=() if complete is None else _build_remedies(complete),
-            tables=() if complete is None else complete.tables,
-        )
+            panel = structs.replace(panel, summary=summary, share=share, table=table)
+        if complete is None:
+            return panel
+        return structs.replace(panel, remedies=_build_remedies(complete), tables=complete.tables)
     failure = ""
     is_latest = current is not None and (complete is None or current.started_at > complete.started_at)
     if current is not None and is_latest and not stored_runs.is_running(directory):  # else it is of another proxy
@@ -341,9 +320,10 @@ def build_doctor_panel(settings: Settings, now: float, running: DoctorRun | None
         failure = f"The run that started {start} ended{sent}, before it was complete. {current.problem or _ENDED_EARLY}"
     if complete is None:
         return DoctorPanel(summary=_NEVER, failure=failure)
-    requests, cost = formats.plural(complete.requests, "request"), formats.plural(complete.tokens, "token")
+    cost = formats.plural(complete.tokens, "token")
     if complete.price is not None:
         cost = format_cost(complete.price * NANO_DOLLARS)
+    requests = formats.plural(complete.requests, "request")
     return DoctorPanel(
         summary=f"Doctor ran {formats.ago(max(0, now - complete.ended_at))}, {requests}, {cost}",
         failure=failure,
@@ -366,7 +346,7 @@ def _build_table(run: DoctorRun) -> Matrix:
     rows = []
     for row in run.rows:
         cells = [
-            MatrixCell(cell.sign, *_MEANINGS[cell.sign], "" if cell.text == "emulated" else cell.text)
+            MatrixCell(*_MEANINGS[cell.sign], "" if cell.text == "emulated" else cell.text)
             if cell.sign in _MEANINGS
             else MatrixCell(text=cell.text)
             for cell in row.cells

@@ -47,12 +47,11 @@ from anthropic_proxy.console.ledger.request_queries import (
 )
 from anthropic_proxy.console.ledger.units import MICROSECONDS, to_microseconds
 from anthropic_proxy.console.session_names import find_names
-from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.errors import UnknownModel
 from anthropic_proxy.gateway.error_catalog import find_cause, find_remedy
 from anthropic_proxy.gateway.money import format_cost, format_price
 from anthropic_proxy.gateway.telemetry.outcomes import INSPECTIONS, count_verdicts, describe_outcome, list_findings
-from anthropic_proxy.plugins import CallCheck, RouteRequest, RouteResponse
+from anthropic_proxy.plugins import RouteRequest, RouteResponse
 
 if TYPE_CHECKING:
     from anthropic_proxy.console.dashboard.site import Site
@@ -81,8 +80,8 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     if row is None:
         return None
     older, newer = queries.find_neighbors(context.connection, row)
-    notes = [_build_note(note) for note in list_notes(row)]
-    handlings = Counter(note["handling"] for note in notes)
+    notes = [(*_HANDLINGS.get(note.handling, ("~", "warn")), note) for note in list_notes(row)]
+    handlings = Counter(note.handling for *_, note in notes)
     hidden = context.open_texts(row.id, [row])
     stored = {one.kind: one for one in read_contents(context.connection, row.id)}
     costs = ModelCosts(context.settings)
@@ -94,13 +93,28 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     # signs of the failed attempts are beside that of a retried request
     outcome_class = "ok" if row.outcome_class == "retried" else row.outcome_class
     sign, role, outcome = describe_outcome(outcome_class, row.outcome, row.status)
+    if outcome_class != "cancelled":
+        outcome = f"{row.status} {row.outcome}".strip()
     checks = decode_checks(row.checks)
     asked = {} if row.parent else find_check_requests(context.connection, checks)
+    check_note = count_verdicts(checks)
+    if asked:
+        unknown = sum(one.cost is None for one in asked.values())
+        check_note += f" · {format_cost(sum(one.cost or 0 for one in asked.values()), unknown)}"
+    session_name = place = ""
+    if row.session:
+        number, whole = queries.find_session_position(context.connection, row)
+        names = find_names(context.connection, sum_sessions(context.connection, [row.session]))
+        session_name = names.get(row.session, row.session)
+        place = f"request {formats.count(number)} of {formats.count(whole)}" if row.requested_model else ""
+    setting, fallbacks = costs.find_key_setting(row.provider), context.settings.fallbacks
+    remedy = find_remedy(row.error_code, setting, row.requested_model, row.prefix, row.remedy, fallbacks=fallbacks)
+    share = f"{formats.percent(tokens, window)} of the window of {formats.count(window)} tokens" if window else ""
     return {
         "title": f"Request {row.id}",
         "row": row,
         "summary": summarize_outcome(row),
-        "tag_parts": (sign, role, outcome if outcome_class == "cancelled" else f"{row.status} {row.outcome}".strip()),
+        "tag_parts": (sign, role, outcome),
         "failed": list_failed_attempts(row),
         "figures": _list_figures(row),
         "timeline": build_timeline(row),
@@ -113,7 +127,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
             (INSPECTIONS[one.decision], one, list_findings(one), formats.seconds(to_microseconds(one.seconds)))
             for one in decode_inspections(row.inspections)
         ],
-        "check_note": _describe_checks(checks, asked),
+        "check_note": check_note,
         "tokens": _tokens(costs, row),
         "older": older,
         "newer": newer,
@@ -124,51 +138,13 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         "sent": texts.get("sent"),
         "events": list_client_events(row),
         "error": find_cause(row.error, row.remedy),
-        "remedy": find_remedy(
-            row.error_code,
-            costs.find_key_setting(row.provider),
-            row.requested_model,
-            row.prefix,
-            row.remedy,
-            fallbacks=context.settings.fallbacks,
-        ),
+        "remedy": remedy,
         "content_days": context.settings.ledger_content_days,
         "context": tokens,
-        "window": f"{formats.percent(tokens, window)} of the window of {formats.count(window)} tokens"
-        if window and tokens
-        else "",
-        **_describe_session(context, row),
+        "window": share if tokens else "",
+        "session_name": session_name,
+        "place": place,
     }
-
-
-def _describe_session(context: PageContext, row: StoredRequest) -> Mapping[str, str]:
-    """Return the name of the session, and the place of the request in it."""
-    if not row.session:
-        return {"session_name": "", "place": ""}
-    number, whole = queries.find_session_position(context.connection, row)
-    names = find_names(context.connection, sum_sessions(context.connection, [row.session]))
-    place = f"request {formats.count(number)} of {formats.count(whole)}" if row.requested_model else ""
-    return {"session_name": names.get(row.session, row.session), "place": place}
-
-
-def _build_note(note: FidelityNote) -> Mapping[str, str]:
-    sign, role = _HANDLINGS.get(note.handling, ("~", "warn"))
-    return {
-        "sign": sign,
-        "role": role,
-        "field": note.field,
-        "handling": note.handling,
-        "reason": note.explanation,
-        "change": " → ".join(map(formats.digits_in_groups, (note.before, note.after))) if note.after else "",
-    }
-
-
-def _describe_checks(checks: Sequence[CallCheck], asked: Mapping[str, StoredRequest]) -> str:
-    """`asked`: id → request to a checking model."""
-    if not asked:
-        return count_verdicts(checks)
-    unknown = sum(one.cost is None for one in asked.values())
-    return f"{count_verdicts(checks)} · {format_cost(sum(one.cost or 0 for one in asked.values()), unknown)}"
 
 
 def _explain_no_replay(row: StoredRequest, sent: StoredContent | None) -> str:
@@ -182,19 +158,18 @@ def _explain_no_replay(row: StoredRequest, sent: StoredContent | None) -> str:
 
 def _list_figures(row: StoredRequest) -> list[Figure]:
     start, end = (formats.clock_time(time) for time in (row.started_at, row.started_at + row.duration))
-    first = Figure("Time to first token", formats.UNKNOWN, "no content")
+    note = "no content"
     if row.first_token:
         note = f"{formats.percent(row.first_token, row.duration)} of the total"
         if lost := sum_failed_attempt_time(row):
             note += f" · {formats.seconds(lost)} in failed attempts and waits"
-        first = Figure(first.label, formats.seconds(row.first_token), note)
     found = [
         Figure("Total", formats.seconds(row.duration), f"at {start}" if start == end else f"{start} to {end}"),
-        first,
+        Figure("Time to first token", formats.seconds(row.first_token or None), note),
     ]
-    if not (row.all_input_tokens or row.output_tokens):
-        return [*found, *(Figure(title, formats.UNKNOWN, "no tokens") for title in ("Input", "Output", "Cost"))]
     tokens, cached = row.all_input_tokens, row.cache_read_tokens
+    if not (tokens or row.output_tokens):
+        return [*found, *(Figure(title, formats.UNKNOWN, "no tokens") for title in ("Input", "Output", "Cost"))]
     read = f"{formats.count(cached)} read from cache, {formats.percent(cached, tokens)}"
     speed = f"{formats.rate(row.output_rate)} · " if row.output_rate else ""
     endings = {"error": row.outcome, "cancelled": "cancelled, partly estimated"}
@@ -274,7 +249,6 @@ class TokenCost(Struct, frozen=True):
 
 def _tokens(prices: ModelCosts, row: StoredRequest) -> list[TokenCost]:
     """Divide the stored cost, without the searches, among the kinds of tokens. The current prices give the shares."""
-    costs: dict[str, int] = {}
     search_cost, searches = 0, list[TokenCost]()
     if count := row.billed_searches:
         price = prices.find_price(row.provider, row.model)
@@ -285,8 +259,7 @@ def _tokens(prices: ModelCosts, row: StoredRequest) -> list[TokenCost]:
             each = f"{format_cost(price.calculate_search_cost(1_000))} per 1,000"
             cost = format_cost(search_cost)
         searches.append(TokenCost("web search", "", formats.count(count), each, cost))
-    if row.cost:
-        costs = prices.divide_cost(row.provider, row.model, row, row.cost - search_cost)
+    costs = prices.divide_cost(row.provider, row.model, row, row.cost - search_cost) if row.cost else {}
     found = []
     for kind, number in row.divide_by_kind().items():
         amount = costs.get(kind)

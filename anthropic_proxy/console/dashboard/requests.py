@@ -14,7 +14,6 @@ from anthropic_proxy.console.dashboard.tables import (
     COLUMNS,
     Names,
     PagedRows,
-    Row,
     TableColumn,
     build_finished_row,
     build_request_table,
@@ -73,46 +72,46 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
     columns, order = decode_columns(query.columns), read_order(query.order, COLUMNS)
     part = _read_rows(context, order, ROWS_PER_PAGE)
     verdict = _summarize(context, len(part.rows), bool(part.newer or part.older))
-    if not order:
-        part = _continue_search(context, part)
+    if not order and (limit := context.searched) is not None:  # a search that read a part of the range goes on beyond
+        if query.after:
+            part = structs.replace(part, newer=part.newer or query.link(before="", after=f"{limit[1]}."))
+        else:
+            part = structs.replace(part, older=part.older or query.link(before=f"{limit[0]}.", after=""))
+    note = ""
+    if order:
+        title, direction = order[0].label, order[0].ends[not order[1]]
+        note = f"Sorted by {title[0].lower()}{title[1:]}, {direction} first, among the latest "
+        note += f"{formats.count(MAX_SORTED_REQUESTS)} requests of this range"
     shows_running = not (order or query.is_filtered or query.before or query.after or not query.is_running)
     running = context.running[::-1] if shows_running else ()
-    counted = count_facets(
-        context.connection, context.selection, [facet.column for facet in _LISTED.values()], _MAX_FACET_VALUES
-    )
+    listed = [facet.column for facet in _LISTED.values()]
+    counted = count_facets(context.connection, context.selection, listed, _MAX_FACET_VALUES)
     names = _name_values(context, counted, [row for row, _ in part.rows] if _SESSION in columns else ())
-    shown = [_name_session(build_finished_row(row, context.now, columns), row, names) for row, _ in part.rows]
-    rows = [*(build_running_row(receipt, context.now, columns) for receipt in running), *shown]
+    rows = [build_running_row(receipt, context.now, columns) for receipt in running]
+    for row, _ in part.rows:
+        built = build_finished_row(row, context.now, columns)
+        if "session" in built.cells and ("session", row.session) in names:
+            cell = fit_text(name_value("session", row.session, names), "text")
+            built = structs.replace(built, cells={**built.cells, "session": cell})
+        rows.append(built)
+    filters = list_filters(query, names)
+    if query.has_notes:
+        filters.append(("changed by the translation", query.link(has_notes=False)))
+    if query.text:
+        filters.append((f"“{query.text}”", query.link(text="")))
     return {
         "table": build_request_table(rows, "Requests", "rows", columns, query),
         "columns": columns,
         "all_columns": COLUMNS,
         "views": list_views(query),
         "part": part,
-        "note": _describe_order(order),
+        "note": note,
         "facets": _list_facets(query, counted, names),
-        "filters": _list_all_filters(query, names),
+        "filters": filters,
         "chart": _chart_requests(context),
         "is_empty": not context.facts.requests and not running,
         "verdict": verdict,
     }
-
-
-def _continue_search(context: PageContext, part: PagedRows[_Placed]) -> PagedRows[_Placed]:
-    """A search that read a part of the range continues beyond it."""
-    query, limit = context.query, context.searched
-    if limit is None:
-        return part
-    if query.after:
-        return structs.replace(part, newer=part.newer or query.link(before="", after=f"{limit[1]}."))
-    return structs.replace(part, older=part.older or query.link(before=f"{limit[0]}.", after=""))
-
-
-def _describe_order(order: RequestOrder | None) -> str:
-    if order is None:
-        return ""
-    title, direction, most = order[0].label, order[0].ends[not order[1]], formats.count(MAX_SORTED_REQUESTS)
-    return f"Sorted by {title[0].lower()}{title[1:]}, {direction} first, among the latest {most} requests of this range"
 
 
 def _name_values(context: PageContext, counted: FacetCounts, rows: Sequence[StoredRequest]) -> Names:
@@ -121,22 +120,6 @@ def _name_values(context: PageContext, counted: FacetCounts, rows: Sequence[Stor
     listed |= {row.session for row in rows}
     sessions = find_names(context.connection, sum_sessions(context.connection, listed - {""}))
     return {**name_providers(context.settings), **{("session", one): text for one, text in sessions.items()}}
-
-
-def _name_session(built: Row, row: StoredRequest, names: Names) -> Row:
-    if "session" not in built.cells or ("session", row.session) not in names:
-        return built
-    name = fit_text(name_value("session", row.session, names), "text")
-    return structs.replace(built, cells={**built.cells, "session": name})
-
-
-def _list_all_filters(query: ViewQuery, names: Names) -> list[tuple[str, str]]:
-    filters = list_filters(query, names)
-    if query.has_notes:
-        filters.append(("changed by the translation", query.link(has_notes=False)))
-    if query.text:
-        filters.append((f"“{query.text}”", query.link(text="")))
-    return filters
 
 
 def _list_facets(query: ViewQuery, counted: FacetCounts, names: Names) -> list[FacetPanel]:
@@ -190,7 +173,8 @@ def _read_rows(context: PageContext, order: RequestOrder | None, limit: int) -> 
     query = context.query
     if _REQUEST_ID.fullmatch(query.text) and (found := find_stored_request(context.connection, query.text)):
         return PagedRows([(found, "")])
-    connection, chosen, form = context.connection, context.selection, _SORTED_POSITION if order else _TIME_POSITION
+    connection, chosen = context.connection, context.selection
+    form = _SORTED_POSITION if order else _TIME_POSITION
     for text in filter(None, (query.before, query.after)):
         if form.fullmatch(text) is None:
             raise InvalidRequest(
@@ -199,13 +183,11 @@ def _read_rows(context: PageContext, order: RequestOrder | None, limit: int) -> 
             )
     place, other = form.fullmatch(query.before), form.fullmatch(query.after)
     if order is None:
-        before = place and (int(place[1]), place[2])
-        after = other and (int(other[1]), other[2])
+        before, after = (one and (int(one[1]), one[2]) for one in (place, other))
         stored = list_stored_requests(connection, chosen, limit + 1, before=before, after=after)
         rows = [(row, f"{row.started_at}.{row.id}") for row in stored]
     else:
-        first = place and (float(place[1]), int(place[2]), place[3])
-        last = other and (float(other[1]), int(other[2]), other[3])
+        first, last = (one and (float(one[1]), int(one[2]), one[3]) for one in (place, other))
         key = order[0].sort
         assert isinstance(key, ColumnElement)
         sorting = SortOrder(key, is_descending=order[1])

@@ -24,7 +24,7 @@ from anthropic_proxy.console.dashboard.tables import page_list
 from anthropic_proxy.console.ledger import request_queries as queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import tabulate_requests
-from anthropic_proxy.console.ledger.records import StoredRequest, UsageSums
+from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.request_queries import SessionRow, read_several_contents
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS
 from anthropic_proxy.console.session_names import find_names
@@ -57,12 +57,10 @@ class SessionView(Struct, frozen=True):
     """Requests of the shown conversation."""
     breaks: Mapping[str, CacheBreak]
     waits: Mapping[str, ToolWait]
-    window: int | None = None
+    served: Sequence[StoredRequest]
+    """Requests of all conversations with a reply."""
+    window: int | None
     """Context window of the latest model, in tokens. None: unknown."""
-
-    @property
-    def served(self) -> Sequence[StoredRequest]:
-        return [row for row in self.rows if row.all_input_tokens and row.outcome_class != "error"]
 
 
 def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
@@ -79,24 +77,36 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
     def measure_cost(group: Sequence[StoredRequest]) -> float | None:
         return float(earlier + cumulative[group[-1].id]) or None
 
+    def measure_context(group: Sequence[StoredRequest]) -> float | None:
+        # nothing is counted of a failed request
+        return max((row.all_input_tokens for row in group if row.outcome_class != "error"), default=0) or None
+
+    def measure_cached(group: Sequence[StoredRequest]) -> float | None:
+        tokens = sum(row.all_input_tokens for row in group if row.outcome_class != "error")
+        return 100 * sum(row.cache_read_tokens for row in group) / tokens if tokens else None
+
     part, later = page_list(query, own[::-1], MAX_TURNS, lambda row: row.id)
     hidden = context.open_texts(f"session {total.session}", part.rows)
     texts = read_several_contents(context.connection, [row.id for row in part.rows], ("request", "reply"))
     end = rows[-1].started_at // 60_000_000 * 60 + 60
+    costs = _chart(rows, "Cumulative cost", "context", measure_cost, formats.chart_money)
+    missing = explain_missing_cost(total.sums, "/dashboard/models#missing-prices")
+    count = total.sums.requests
+    verdict = formats.plural(count, "request")
+    verdict += f" in {formats.seconds(total.last_at - total.started_at)}." if count > 1 else "."
+    if unnamed := sum(not row.requested_model for row in rows):
+        verdict += f" {unnamed:,} more named no model."
+    if count > len(rows):
+        verdict += f" The charts show the latest {formats.count(len(rows))}."
     return {
         "title": find_names(context.connection, [total])[total.session],
         "session": total.session,
-        "verdict": _summarize(view),
+        "verdict": verdict,
         "figures": _list_figures(view),
-        "context_chart": _chart(own, "Context", "context", _measure_context, formats.short_count, limit=view.window),
-        "cached_chart": _chart(
-            own, "Read from cache", "cached", _measure_cached, lambda share: f"{share:.0f} %", breaks=view.breaks
-        ),
+        "context_chart": _chart(own, "Context", "context", measure_context, formats.short_count, limit=view.window),
+        "cached_chart": _chart(own, "Read from cache", "cached", measure_cached, "{:.0f} %".format, breaks=view.breaks),
         "time_chart": _chart_times(own, view.waits),
-        "cost_chart": structs.replace(
-            _chart(rows, "Cumulative cost", "context", measure_cost, formats.chart_money),
-            empty_text=explain_missing_cost(total.sums, "/dashboard/models#missing-prices"),
-        ),
+        "cost_chart": structs.replace(costs, empty_text=missing),
         "agents": [
             (
                 query.link(measure=name),
@@ -121,9 +131,8 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
 
 def _read_view(context: PageContext) -> SessionView | None:
     """None: the ledger has no request of the session. Raises `InvalidRequest` for an unknown sub-agent."""
-    query, session = context.query, context.query.facets.get("session", "")
-    rows = queries.list_session_requests(context.connection, session) if session else ()
-    total = queries.sum_session(context.connection, session) if rows else None
+    query, rows = context.query, _list_requests(context)
+    total = queries.sum_session(context.connection, rows[0].session) if rows else None
     if total is None:
         return None
     has_tools = any(row.tool_count for row in rows if not row.agent)
@@ -134,23 +143,18 @@ def _read_view(context: PageContext) -> SessionView | None:
         raise InvalidRequest(f"by: the session has no sub-agent {agent[:40]!r}.", code="dashboard-parameter")
     own = [row for row in rows if groups[row.id] == agent]
     breaks = find_cache_breaks(own, ModelCosts(context.settings))
-    view = SessionView(total, rows, groups, agent, own, breaks, find_tool_waits(own))
-    return structs.replace(view, window=find_max_input(context, view.served[-1])) if view.served else view
+    served = [row for row in rows if row.all_input_tokens and row.outcome_class != "error"]
+    window = find_max_input(context, served[-1]) if served else None
+    return SessionView(total, rows, groups, agent, own, breaks, find_tool_waits(own), served, window)
+
+
+def _list_requests(context: PageContext) -> Sequence[StoredRequest]:
+    session = context.query.facets.get("session", "")
+    return queries.list_session_requests(context.connection, session) if session else ()
 
 
 def _list_conversations(groups: Mapping[str, str]) -> Sequence[str]:
     return list(dict.fromkeys(sorted(groups.values(), key=_BACKGROUND.__eq__)))
-
-
-def _summarize(view: SessionView) -> str:
-    count, total = view.total.sums.requests, view.total
-    verdict = formats.plural(count, "request")
-    verdict += f" in {formats.seconds(total.last_at - total.started_at)}." if count > 1 else "."
-    if unnamed := sum(not row.requested_model for row in view.rows):
-        verdict += f" {unnamed:,} more named no model."
-    if count > len(view.rows):
-        verdict += f" The charts show the latest {formats.count(len(view.rows))}."
-    return verdict
 
 
 def _list_figures(view: SessionView) -> list[Figure]:
@@ -167,36 +171,23 @@ def _list_figures(view: SessionView) -> list[Figure]:
         cached += f"; {formats.plural(len(view.breaks), 'break')}"
         if more := sum(one.cost or 0 for one in view.breaks.values()):
             cached += f", {format_cost(more)} more"
+    cost, each = formats.UNKNOWN, "no tokens"
+    if sums.all_tokens:
+        known = sums.requests - sums.unknown_cost_requests
+        cost, each = format_cost(sums.cost, sums.unknown_cost_requests), "no price is known"
+        if sums.known_cost and known:
+            each = f"{format_cost(sums.known_cost // known)} per request"
+        elif sums.known_cost is not None:
+            each = "of all requests"
+        if sums.unknown_cost_requests and sums.known_cost:
+            each += f"; {sums.unknown_cost_requests:,} unknown"
     return [
         Figure("Requests", formats.count(sums.requests), errors),
-        Figure("Cost", *_describe_cost(sums)),
+        Figure("Cost", cost, each),
         Figure("Largest context", formats.count(largest), latest),
         Figure("Output", formats.count(sums.output_tokens), "tokens"),
         Figure("Input read from cache", formats.percent(sums.cache_read_tokens, sums.all_input_tokens), cached),
     ]
-
-
-def _describe_cost(sums: UsageSums) -> tuple[str, str]:
-    if not sums.all_tokens:
-        return formats.UNKNOWN, "no tokens"
-    known, each = sums.requests - sums.unknown_cost_requests, "no price is known"
-    if sums.known_cost and known:
-        each = f"{format_cost(sums.known_cost // known)} per request"
-    elif sums.known_cost is not None:
-        each = "of all requests"
-    if sums.unknown_cost_requests and sums.known_cost:
-        each += f"; {sums.unknown_cost_requests:,} unknown"
-    return format_cost(sums.cost, sums.unknown_cost_requests), each
-
-
-def _measure_context(group: Sequence[StoredRequest]) -> float | None:
-    # nothing is counted of a failed request
-    return max((row.all_input_tokens for row in group if row.outcome_class != "error"), default=0) or None
-
-
-def _measure_cached(group: Sequence[StoredRequest]) -> float | None:
-    tokens = sum(row.all_input_tokens for row in group if row.outcome_class != "error")
-    return 100 * sum(row.cache_read_tokens for row in group) / tokens if tokens else None
 
 
 def is_background(row: StoredRequest) -> bool:
@@ -251,9 +242,7 @@ def _chart(
     """
     groups, labels = _divide(rows)
     values = [measure(group) for group in groups]
-    columns = list[ChartColumn]()
-    bands = list[Band]()
-    table = list[list[str]]()
+    columns, bands, table = list[ChartColumn](), list[Band](), list[list[str]]()
     for index, (group, value) in enumerate(zip(groups, values, strict=True)):
         shown, target = formats.UNKNOWN if value is None else text(value), group[0].id
         clock = formats.clock_time(group[0].started_at)
@@ -277,12 +266,6 @@ PAGE = Page(
     section="Sessions",
     template="session.html",
     build=build_session_page,
-    tables={
-        "requests": PageTable(
-            lambda context: tabulate_requests(
-                queries.list_session_requests(context.connection, context.query.facets.get("session", ""))
-            )
-        )
-    },
+    tables={"requests": PageTable(lambda context: tabulate_requests(_list_requests(context)))},
     missing="The ledger has no request of this session.",
 )

@@ -4,6 +4,7 @@ A session is a conversation of a client such as Claude Code.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from msgspec import Struct, structs
@@ -23,7 +24,7 @@ from anthropic_proxy.console.dashboard.tables import (
     sort_rows,
 )
 from anthropic_proxy.console.ledger import request_queries as queries
-from anthropic_proxy.console.ledger.export import ExportTable, format_time, tabulate
+from anthropic_proxy.console.ledger.export import format_time, tabulate
 from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.console.ledger.request_queries import SessionList, SessionRow
 from anthropic_proxy.console.session_names import find_names, name_session, shorten_session_id
@@ -90,16 +91,8 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
         verdict += f" The latest {len(shown)} are shown."
     if not found.is_complete:
         verdict += f" Only the latest {formats.count(queries.MAX_SAMPLED_REQUESTS)} requests are added up."
-    query, by_time = context.query, "last request, latest first"
-    table = build_table(
-        "Sessions",
-        _COLUMNS,
-        shown,
-        lambda row: row.facts.session,
-        query=query,
-        order=query.order,
-        default_order=by_time,
-    )
+    order: Mapping[str, Any] = {"query": context.query, "default_order": "last request, latest first"}
+    table = build_table("Sessions", _COLUMNS, shown, lambda row: row.facts.session, **order)
     return {"table": table, "verdict": verdict, "is_empty": not context.facts.requests}
 
 
@@ -121,22 +114,19 @@ def _find_sessions(context: PageContext) -> tuple[SessionList, Sequence[ListedSe
     return found, [structs.replace(row, name=names[row.facts.session]) for row in listed]
 
 
-def _tabulate_sessions(context: PageContext) -> ExportTable:
-    rows = [row.facts for row in _find_sessions(context)[1]]
-    fields: Mapping[str, Callable[[SessionRow], Any]] = {
-        "session": lambda row: row.session,
-        "project": lambda row: row.project,
-        "started_at": lambda row: format_time(row.started_at),
-        "last_at": lambda row: format_time(row.last_at),
-        "max_context": lambda row: row.max_context,
-    }
-    return tabulate(fields, rows, lambda row: row.sums)
+_EXPORT: Mapping[str, Callable[[ListedSession], Any]] = {
+    "session": attrgetter("facts.session"),
+    "project": attrgetter("facts.project"),
+    "started_at": lambda row: format_time(row.facts.started_at),
+    "last_at": lambda row: format_time(row.facts.last_at),
+    "max_context": attrgetter("facts.max_context"),
+}
 
 
 PAGE = Page(
     section="Sessions",
     template="sessions.html",
     build=build_sessions_page,
-    tables={"sessions": PageTable(_tabulate_sessions)},
+    tables={"sessions": PageTable(lambda context: tabulate(_EXPORT, _find_sessions(context)[1], attrgetter("sums")))},
     searches_requests=False,
 )

@@ -166,11 +166,15 @@ def build_table(
     is_link: bool = True,
     **fields: Any,
 ) -> Table:
-    """`name_row` None: a row has no name but its place. `fields`: further fields of the table."""
+    """`name_row` None: a row has no name but its place. `fields`: further fields of the table. Its order is
+    that of `query` by default.
+    """
     built = [
         Row(id=str(place) if name_row is None else name_row(row), cells=build_cells(columns, row), is_link=is_link)
         for place, row in enumerate(rows, 1)
     ]
+    if (query := fields.get("query")) is not None:
+        fields.setdefault("order", query.order)
     return Table(caption=caption, columns=columns, rows=built, **fields)
 
 
@@ -238,18 +242,13 @@ COLUMNS: Sequence[TableColumn[StoredRequest]] = (
     _count("tool-errors", "Tool errors", "tool_errors", "message_count", "Tool errors returned"),
     TableColumn("attempts", "Attempts", lambda row: formats.count(row.attempts), _stored.attempts),
     _count("changes", "Changes", "note_count", "id", "Changes by the translation"),
-    TableColumn(
-        "prefix-change", "Changed prompt", lambda row: row.prefix_change, description="Changed part of the prompt"
-    ),
+    TableColumn("prefix-change", "Changed prompt", attrgetter("prefix_change"), None, "Changed part of the prompt"),
     TableColumn(
         "in", "In", lambda row: formats.count(row.all_input_tokens or None), _context, "Input tokens", is_early=True
     ),
     TableColumn(
-        "cached",
-        "Cached",
-        lambda row: formats.percent(row.cache_read_tokens, row.all_input_tokens),
-        _cached_share,
-        "Share of input read from cache",
+        *("cached", "Cached", lambda row: formats.percent(row.cache_read_tokens, row.all_input_tokens), _cached_share),
+        description="Share of input read from cache",
         style="muted",
     ),
     _count("cache-write", "Cache write", "cache_write_tokens", "all_input_tokens", "Cache write tokens"),
@@ -316,44 +315,39 @@ class RowWithSums(Protocol):
     def sums(self) -> UsageSums: ...
 
 
-def _token_sum(name: str, title: str, field: str) -> TableColumn[RowWithSums]:
-    find = attrgetter(field)
-    return TableColumn(name, title, lambda row: formats.short_count(find(row.sums)), lambda row: find(row.sums))
-
-
-REQUESTS = TableColumn[RowWithSums](
-    "requests",
-    "Requests",
-    lambda row: formats.count(row.sums.requests),
-    lambda row: row.sums.requests,
-    style="a-count",
-    phone_label="requests",
-)
-INPUT = _token_sum("input", "In", "all_input_tokens")
-CACHED = TableColumn[RowWithSums](
-    "cached",
-    "Cached",
-    lambda row: formats.percent(row.sums.cache_read_tokens, row.sums.all_input_tokens),
-    lambda row: row.sums.cached_input_share,
-)
-OUTPUT = _token_sum("output", "Out", "output_tokens")
-REQUESTED_COST = TableColumn[RowWithSums](
-    "requested",
-    "At Claude's prices",
-    lambda row: format_requested_cost(row.sums),
-    lambda row: row.sums.requested_cost,
-    "Cost at the prices of the requested models",
-    style="muted",
-)
-COST = TableColumn[RowWithSums](
-    "cost", "Cost", lambda row: format_sums(row.sums), sort=lambda row: row.sums.cost, style="a-cost"
-)
-
-
 def format_requested_cost(sums: UsageSums) -> str:
     if not sums.has_replies:
         return formats.UNKNOWN
     return formats.cost_with_unknown(sums.requested_cost, sums.unknown_requested_cost_requests)
+
+
+def _sum(
+    name: str, title: str, field: str, show: Callable[[UsageSums], str] | None = None, **fields: Any
+) -> TableColumn[RowWithSums]:
+    """Column that is sorted by a property of sums. `show` None: the property is a number of tokens."""
+    find = attrgetter(field)
+    show = show or (lambda sums: formats.short_count(find(sums)))
+    return TableColumn(name, title, lambda row: show(row.sums), lambda row: find(row.sums), **fields)
+
+
+REQUESTS = _sum(
+    "requests",
+    "Requests",
+    "requests",
+    lambda sums: formats.count(sums.requests),
+    style="a-count",
+    phone_label="requests",
+)
+INPUT = _sum("input", "In", "all_input_tokens")
+CACHED = _sum(
+    "cached", "Cached", "cached_input_share", lambda one: formats.percent(one.cache_read_tokens, one.all_input_tokens)
+)
+OUTPUT = _sum("output", "Out", "output_tokens")
+_AT_OTHERS = "Cost at the prices of the requested models"
+REQUESTED_COST = _sum(
+    "requested", "At Claude's prices", "requested_cost", format_requested_cost, description=_AT_OTHERS, style="muted"
+)
+COST = _sum("cost", "Cost", "cost", format_sums, style="a-cost")
 
 
 _MAX_SESSION_CHARACTERS = 48

@@ -196,7 +196,7 @@ def load_environment() -> Environment:
         lstrip_blocks=True,
     )
     of_formats = "count short_count seconds percent rate clock_time local_day day_and_time full_time describe_zone ago"
-    for name in [*of_formats.split(), "plural", "provider_role", "keep_units", "UNKNOWN"]:
+    for name in [*of_formats.split(), "plural", "provider_role", "keep_units", "digits_in_groups", "UNKNOWN"]:
         environment.globals[name] = getattr(formats, name)
     for function in (format_cost, session_link, trace_sparkline, name_program, mark_up, title_month, name_target):
         environment.globals[function.__name__] = function

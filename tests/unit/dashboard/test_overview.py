@@ -122,7 +122,7 @@ async def test_a_panel_that_fails_leaves_the_others(tmp_path: Path) -> None:
         failed = {name: panel.message for name, panel in page.items() if isinstance(panel, FailedPanel)}
         assert page["verdict"].startswith("In the last 24 hours 2 of 5 requests succeeded")
         assert page["usage"].rows != []
-        assert [row["model"] for row in page["models"]] == ["small", "gpt-4.1"]
+        assert [row["row"].model for row in page["models"]] == ["small", "gpt-4.1"]
     missing = "The ledger cannot be read: no such column: requests.error_type. Requests are still served."
     assert {name: failed[name] for name in ("errors", "latest", "notices")} == dict.fromkeys(
         ("errors", "latest", "notices"), missing
