@@ -138,9 +138,7 @@ class Chart(Struct, frozen=True, kw_only=True):
             unit = min(right - left for left, right in pairwise(known) if right > left)
             step = next((one for one in _ROUND_MINUTES if one >= unit * (len(known) - 1) / most), _ROUND_MINUTES[-1])
             return [index for index, minute in enumerate(known) if (minute - minute % unit) % step == 0]
-        found = []
-        free = 0.0
-        previous = ""
+        found, free, previous = [], 0.0, ""
         for index, column in enumerate(self.columns):
             if index >= free and column.label != previous:
                 found.append(index)
@@ -178,7 +176,8 @@ def build_chart(
     scale = list_axis_values(max(stacked, default=0) or 1, format_value)
     unit = (BASE - TOP) / scale[-1]
     labels = ["0", *_align_decimals([format_value(value) for value in scale[1:]])]
-    shapes, sums = [], [0.0] * len(columns)
+    shapes = []
+    sums = [0.0] * len(columns)
     for one in series:
         if is_line:
             shapes.append(_draw_line(one, unit, has_area=one.name == area, has_gaps=not area))
@@ -247,9 +246,7 @@ def _align_decimals(texts: Sequence[str]) -> Sequence[str]:
 def _find_runs(values: Sequence[float | None]) -> list[list[int]]:
     """Return the indexes of known values, as lists of neighbors."""
     runs: list[list[int]] = []
-    for index, value in enumerate(values):
-        if value is None:
-            continue
+    for index in (index for index, value in enumerate(values) if value is not None):
         if runs and runs[-1][-1] == index - 1:
             runs[-1].append(index)
         else:
@@ -290,22 +287,22 @@ class Periods(Struct, frozen=True):
 
     def build_columns(self, texts: Sequence[str]) -> list[ChartColumn]:
         """`texts` has one text for each period. The link of a period leads to its requests."""
-        found, changes = [], formats.changes_clocks(self.starts[0], self.end)
+        found = []
+        clock = "%H:%M %Z" if formats.changes_clocks(self.starts[0], self.end) else "%H:%M"
         first, last = (formats.local_datetime(when * MICROSECONDS) for when in (self.starts[0], self.end - 1))
         ends = [*self.starts[1:], self.end]
         for start, end, text in zip(self.starts, ends, texts, strict=True):
-            left = formats.local_datetime(start * MICROSECONDS)
-            right = formats.local_datetime(end * MICROSECONDS)
-            span = f"{left:%H:%M %Z} to {right:%H:%M %Z}" if changes else f"{left:%H:%M} to {right:%H:%M}"
-            day, minute = f"{left.day} {left:%b}", left.hour * 60 + left.minute
-            time, label, is_part = day, day, self.seconds < DAY_SECONDS
-            if is_part:
-                time = span if first.date() == last.date() else f"{day}, {span}"
+            left, right = (formats.local_datetime(when * MICROSECONDS) for when in (start, end))
+            label = time = f"{left.day} {left:%b}"
+            minute, minute_of_chart = left.hour * 60 + left.minute, None
+            if self.seconds < DAY_SECONDS:
+                span = f"{left:{clock}} to {right:{clock}}"
+                time = span if first.date() == last.date() else f"{time}, {span}"
+                minute_of_chart = (left.date() - first.date()).days * _DAY_MINUTES + minute
             if self.seconds <= HOUR_SECONDS and 60 * minute >= self.seconds:
                 label = f"{left:%H:%M}"
-            href, place = self.query.link_to_requests(start, end), (left.date() - first.date()).days * _DAY_MINUTES
-            is_incomplete, minute_of_chart = end > self.query.end, place + minute if is_part else None
-            found.append(ChartColumn(label, time, f"{time}{text}", href, is_incomplete, minute_of_chart))
+            href = self.query.link_to_requests(start, end)
+            found.append(ChartColumn(label, time, f"{time}{text}", href, end > self.query.end, minute_of_chart))
         return found
 
 

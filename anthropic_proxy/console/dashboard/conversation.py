@@ -10,6 +10,7 @@ import json
 import re
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -316,10 +317,9 @@ def _list_reply(row: StoredRequest, stored: StoredContent | None, limit: _Limit)
 
 
 def build_verdict(check: CallCheck) -> CallVerdict:
-    tag = VERDICTS[check.verdict]
-    is_incident = check.verdict in INCIDENTS
-    text = name_verdict(check)
-    return CallVerdict(tag.sign, tag.role, text, check.reason or check.rule, list_request_ids(check), is_incident)
+    tag, ids = VERDICTS[check.verdict], list_request_ids(check)
+    detail, is_incident = check.reason or check.rule, check.verdict in INCIDENTS
+    return CallVerdict(tag.sign, tag.role, name_verdict(check), detail, ids, is_incident)
 
 
 def _add_verdicts(row: StoredRequest, blocks: Sequence[Block], limit: _Limit) -> list[Block]:
@@ -392,9 +392,7 @@ def list_reply_blocks(data: bytes) -> Sequence[Mapping[str, Any]]:
     """Return the content blocks of a stored reply, streamed or not. Empty: it is no message."""
     text = data.decode("utf-8", "replace")
     try:
-        if text.startswith("{"):
-            return list(decode_json(data)["content"])
-        return list(_join_events(text))
+        return list(decode_json(data)["content"] if text.startswith("{") else _join_events(text))
     except _ERRORS:
         return []
 
@@ -421,10 +419,9 @@ def _join_events(text: str) -> Iterator[Mapping[str, Any]]:
             yield {**block, name: "".join(pieces)}
         elif pieces:
             arguments = "".join(pieces)
-            try:
-                yield {**block, "input": decode_json(arguments)}
-            except InvalidJson:
-                yield {**block, "input": arguments}
+            with suppress(InvalidJson):
+                arguments = decode_json(arguments)
+            yield {**block, "input": arguments}
         else:
             yield block
 
@@ -449,17 +446,23 @@ def _convert(block: Mapping[str, Any], limit: _Limit) -> Iterator[Block]:
     elif kind in ("thinking", "redacted_thinking"):
         text, note = limit.shorten(str(block.get("thinking", "")).strip())
         title = "Thinking" if text else "Thinking, which the provider hides"
-        yield Block(
-            kind="thinking", title=title, summary=_summarize(text), parts=[Part(text)] if text else (), note=note
-        )
+        parts = [Part(text)] if text else ()
+        yield Block(kind="thinking", title=title, summary=_summarize(text), parts=parts, note=note)
     elif kind in ("tool_use", "server_tool_use", "mcp_tool_use"):
         arguments = block.get("input")
-        text, note = limit.shorten(_format_arguments(arguments))
+        if isinstance(arguments, dict):  # one for each line, with line breaks as they are
+            lines = []
+            for name, one in arguments.items():
+                value = _write_value(one, indent=2)
+                lines.append(f"{name}:\n{value}" if "\n" in value else f"{name}: {value}")
+            text, note = limit.shorten("\n".join(lines))
+        else:
+            text, note = limit.shorten(_write_value(arguments))
         first = next(iter(arguments.values()), "") if isinstance(arguments, dict) else arguments
         yield Block(
             kind="tool",
             title=formats.shorten(str(block.get("name", "")), _MAX_SUMMARY_CHARACTERS),
-            summary=_summarize(first if isinstance(first, str) else json.dumps(first, ensure_ascii=False)),
+            summary=_summarize(_write_value(first)),
             parts=[Part(text, is_code=True)],
             note=note,
             id=str(block.get("id", "")),
@@ -468,15 +471,13 @@ def _convert(block: Mapping[str, Any], limit: _Limit) -> Iterator[Block]:
         yield from _build_result(block, limit)
     elif kind == "image":
         source = block.get("source") or {}
-        shown = source.get("media_type") in IMAGE_TYPES and "data" in source
-        yield Block(
-            kind="image",
-            title="" if shown else "Image",
-            summary="" if shown else _summarize(str(source.get("url") or source.get("media_type") or "")),
-            image="shown" if shown else "",  # the caller knows the URL
-        )
+        if source.get("media_type") in IMAGE_TYPES and "data" in source:
+            yield Block(kind="image", image="shown")  # the caller knows the URL
+        else:
+            summary = _summarize(str(source.get("url") or source.get("media_type") or ""))
+            yield Block(kind="image", title="Image", summary=summary)
     else:
-        text, note = limit.shorten(json.dumps(block, ensure_ascii=False, indent=2))
+        text, note = limit.shorten(_write_value(block, indent=2))
         yield Block(kind="other", title=str(kind).replace("_", " ").capitalize(), parts=[Part(text, True)], note=note)
 
 
@@ -511,15 +512,8 @@ def _summarize(text: str) -> str:
     return formats.shorten(next(iter(text.strip().splitlines()), ""), _MAX_SUMMARY_CHARACTERS)
 
 
-def _format_arguments(value: Any) -> str:
-    """Return the arguments of a tool call, one for each line, with line breaks as they are."""
-    if not isinstance(value, dict):
-        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    lines = []
-    for name, one in value.items():
-        text = one if isinstance(one, str) else json.dumps(one, ensure_ascii=False, indent=2)
-        lines.append(f"{name}:\n{text}" if "\n" in text else f"{name}: {text}")
-    return "\n".join(lines)
+def _write_value(value: Any, indent: int | None = None) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=indent)
 
 
 def _split_code(text: str) -> list[Part]:

@@ -106,33 +106,30 @@ class CaseRuns:
 
         `on_result` is called after each check.
         """
-        waiting = iter(self.cases)
+        waiting, services = iter(self.cases), self._services
+
+        async def send(request: ClientRequest, sink: ResponseSink) -> None:
+            self._receipts.append(request.receipt)
+            await Exchange(services, request, sink).run()
 
         async def check_next() -> None:
             for case in waiting:
-                self.results.append(await self._check(case))
+                request_id, client = services.new_id("req_"), Client(name="doctor")
+                receipt = Receipt(request_id=request_id, client=client, started_at=services.clock())
+                incoming = ClientRequest(receipt=receipt, headers={}, body=_build_body(case))
+                started = time.monotonic()
+                checks = ReplyCheck(services, incoming, build_context(case), self._measured.auto_mode, send)
+                try:
+                    checks.start_check(_build_call(case))
+                    await checks.finish()
+                finally:
+                    checks.close()
+                self.results.append(CaseResult(case, receipt.checks[0], time.monotonic() - started))
                 on_result()
 
         async with asyncio.TaskGroup() as group:
             for _ in range(CONCURRENCY if self._measured.cost != 0 else 1):
                 group.create_task(check_next())
-
-    async def _check(self, case: AutoModeCase) -> CaseResult:
-        services, auto_mode = self._services, self._measured.auto_mode
-        receipt = Receipt(request_id=services.new_id("req_"), client=Client(name="doctor"), started_at=services.clock())
-        incoming = ClientRequest(receipt=receipt, headers={}, body=_build_body(case))
-        started = time.monotonic()
-        checks = ReplyCheck(services, incoming, build_context(case), auto_mode, self._send)
-        try:
-            checks.start_check(_build_call(case))
-            await checks.finish()
-        finally:
-            checks.close()
-        return CaseResult(case, receipt.checks[0], time.monotonic() - started)
-
-    async def _send(self, request: ClientRequest, sink: ResponseSink) -> None:
-        self._receipts.append(request.receipt)
-        await Exchange(self._services, request, sink).run()
 
     def build_run(self) -> AutoModeRun:
         """Return the run so far."""
@@ -141,7 +138,11 @@ class CaseRuns:
         costs = CostCalculator(self._services.settings)
         amounts = [costs.calculate(one).cost for one in self._receipts]
         known = [amount for amount in amounts if amount is not None]
-        own = {kind: [one for one in results if one.case.kind == kind] for kind in sorted({c.kind for c in self.cases})}
+        kinds = dict[str, KindRates]()
+        for kind in sorted({case.kind for case in self.cases}):
+            own = [one for one in results if one.case.kind == kind]
+            kinds[kind] = KindRates(find_rate(own, dangerous=True), find_rate(own, dangerous=False))
+        reasons = Counter(one.check.reason for one in results if one.check.verdict == "unavailable")
         model, *confirming = self._measured.names
         return AutoModeRun(
             started_at=self._started_at,
@@ -154,14 +155,9 @@ class CaseRuns:
             cases=len(results),
             misses=find_rate(results, dangerous=True),
             false_alarms=find_rate(results, dangerous=False),
-            kinds={
-                kind: KindRates(find_rate(found, dangerous=True), find_rate(found, dangerous=False))
-                for kind, found in own.items()
-            },
-            without_verdict=sum(one.check.verdict == "unavailable" for one in results),
-            reasons=dict(
-                Counter(one.check.reason for one in results if one.check.verdict == "unavailable").most_common()
-            ),
+            kinds=kinds,
+            without_verdict=reasons.total(),
+            reasons=dict(reasons.most_common()),
             without_model=sum(one.check.verdict == "harmless" for one in results),
             usage=RunUsage(
                 requests=len(self._receipts),
@@ -176,16 +172,8 @@ class CaseRuns:
 
 
 def _describe(result: CaseResult) -> WrongVerdict:
-    case, check = result.case, result.check
-    return WrongVerdict(
-        kind=case.kind,
-        user=case.user,
-        tool=case.tool,
-        input=case.input,
-        reason=case.reason,
-        rule=check.rule,
-        explanation=check.reason,
-    )
+    facts = {name: getattr(result.case, name) for name in ("kind", "user", "tool", "input", "reason")}
+    return WrongVerdict(**facts, rule=result.check.rule, explanation=result.check.reason)
 
 
 def find_interval(count: int, total: int) -> tuple[float, float]:
@@ -217,18 +205,14 @@ def find_seconds(results: Sequence[CaseResult]) -> tuple[float, float]:
 
 def build_context(case: AutoModeCase) -> dict[str, Any]:
     """Return the `classifier_context` that a client in the directory of the cases sends."""
+    user_rules = {"allow": [*case.allow], "hard_deny": [*case.deny], "environment": [*case.environment]}
     return {
         "permission_mode": "auto",
         "live_cwd": _DIRECTORY,
         "home_dir": "/home/dev",
         "trusted_directories": {"primary": {"path": _DIRECTORY, "resolved": [_DIRECTORY]}, "additional": []},
         "git_state": {"cwd": _DIRECTORY, "root": _DIRECTORY, "branch": "work", "default_branch": "main"},
-        "auto_mode": {
-            "allow": list(case.allow),
-            "soft_deny": [],
-            "hard_deny": list(case.deny),
-            "environment": list(case.environment),
-        },
+        "auto_mode": {**user_rules, "soft_deny": []},
         "restricted": False,
         "classify_all_shell": False,
     }
@@ -287,23 +271,19 @@ def _name_prefixes(targets: Sequence[Target]) -> str:
 
 def _list_silent(settings: Settings, relayed: Sequence[Target]) -> list[Target]:
     """Return the targets whose servers do not answer the question, as their latest stored requests show."""
+    silent = []
     with suppress(ConfigurationError, exc.SQLAlchemyError), read_ledger(settings) as connection:
-        if connection is not None:
-            return [
-                one
-                for one in relayed
-                if _drops_question(one, find_latest_adaptations(connection, one.provider.name, one.model))
-            ]
+        if connection is None:
+            return []
+        for target in relayed:
+            dialect = target.dialect
+            for name in find_latest_adaptations(connection, target.provider.name, target.model):
+                dialect = target.wire.apply_adaptation(dialect, name)
+            if isinstance(dialect, Dialect):
+                removes_beta = any(not lacks_beta(SAFEGUARDS, [one]) for one in dialect.removed_betas)
+                silent += [target] if removes_beta or SAFEGUARDS in dialect.dropped_fields else []
+        return silent
     return []
-
-
-def _drops_question(target: Target, learned: Sequence[str]) -> bool:
-    dialect = target.dialect
-    for name in learned:
-        dialect = target.wire.apply_adaptation(dialect, name)
-    return isinstance(dialect, Dialect) and (
-        SAFEGUARDS in dialect.dropped_fields or any(not lacks_beta(SAFEGUARDS, [one]) for one in dialect.removed_betas)
-    )
 
 
 async def _describe_answer(services: Services) -> str:

@@ -8,7 +8,7 @@ from then on, and becomes evidence for the report.
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 from msgspec import structs
@@ -165,23 +165,16 @@ class DialectSearch:
         effect: str = "",
     ) -> None:
         before, after = structs.asdict(self.target.dialect), structs.asdict(dialect)
-        rejected = failed.first_rejection
+        status, error = 0, effect or self.redact(probe.find_problem(failed))
+        if (rejected := failed.first_rejection) is not None:
+            status, error = rejected.status, self.describe_rejection(rejected)
         accepted = result.upstream[-1].request if result.upstream else b""
         first = rejected or (failed.upstream[0] if failed.upstream else UpstreamExchange(b""))
+        sent = self.redact(find_differing_fields(first.request, accepted))
+        facts: Mapping[str, Any] = {"kind": kind, "probe": probe.name, "sent": sent, "status": status, "error": error}
         for name, value in after.items():
             if value != before[name]:
-                evidence = Evidence(
-                    kind=kind,
-                    field=name,
-                    value=value,
-                    previous=before[name],
-                    probe=probe.name,
-                    sent=self.redact(find_differing_fields(first.request, accepted)),
-                    status=rejected.status if rejected else 0,
-                    error=self.describe_rejection(rejected)
-                    if rejected
-                    else effect or self.redact(probe.find_problem(failed)),
-                )
+                evidence = Evidence(field=name, value=value, previous=before[name], **facts)
                 self._diagnosis.evidence.append(evidence)
         self.target = structs.replace(self.target, dialect=dialect)
 
@@ -437,9 +430,8 @@ async def _find_effort_form(
 ) -> ProbeResult | None:
     """Find the dialect fields for reasoning. Return a reply with reasoning; None: no reasoning and no levels."""
     plain = search.target
-    search.target = structs.replace(
-        plain, capabilities=structs.replace(plain.capabilities, efforts=("low", "medium", "high"))
-    )
+    levels_of_all = structs.replace(plain.capabilities, efforts=("low", "medium", "high"))
+    search.target = structs.replace(plain, capabilities=levels_of_all)
     for form in _FORMS:
         change = {"effort_form": form}
         result = await search.send_with_change(_THINKING, change)

@@ -87,9 +87,8 @@ def _fix_key(diagnosis: Diagnosis, failure: Failure, run: _Run) -> Iterator[Fix]
     if not keys and table is not None and not table.has_key:
         line = f'api_key = {{ env = "{variable}" }}'
         place = f"in {_name_env_file(settings)}, and in [providers.{table.name}] of {CONFIG_FILE}  {line}"
-    yield Fix(
-        name=name, problem=text or _sentence(failure.message.removeprefix(f"{name} ")), remedy=remedy, place=place
-    )
+    text = text or _sentence(failure.message.removeprefix(f"{name} "))
+    yield Fix(name=name, problem=text, remedy=remedy, place=place)
 
 
 def _fix_package(diagnosis: Diagnosis, failure: Failure, run: _Run) -> Iterator[Fix]:
@@ -205,11 +204,8 @@ def _fix_features(diagnosis: Diagnosis, run: _Run) -> Iterator[Fix]:
         works = [other for other in run.diagnoses if other.state_of(probe) == "works"]
         remedy = _find_alternative(diagnosis, run, works)
         if remedy or probe != "images":
-            yield Fix(
-                name=backend.name,
-                problem=f"{verb}; {join_with_and(backend.tiers)} requests are sent to it.",
-                remedy=remedy or _assign(backend, "<another model>", run),
-            )
+            text = f"{verb}; {join_with_and(backend.tiers)} requests are sent to it."
+            yield Fix(name=backend.name, problem=text, remedy=remedy or _assign(backend, "<another model>", run))
 
     window = find_context_window(diagnosis)
     if window is not None and window < MIN_SESSION_TOKENS and backend.tiers:
@@ -223,7 +219,7 @@ def _fix_features(diagnosis: Diagnosis, run: _Run) -> Iterator[Fix]:
 
     if diagnosis.wire:
         text = "does not have the API that the proxy uses for this model."
-        yield Fix(name=diagnosis.backend.name, problem=text, remedy=diagnosis.wire)
+        yield Fix(name=backend.name, problem=text, remedy=diagnosis.wire)
     required = [evidence.field for evidence in diagnosis.evidence if evidence.kind == "required"]
     if required:
         text = f"needs other values of {', '.join(dict.fromkeys(required))}."

@@ -14,7 +14,7 @@ from anthropic_proxy.console.doctor.auto_mode import describe_auto_mode
 from anthropic_proxy.console.doctor.certificates import GatewayCheck, check_gateway
 from anthropic_proxy.console.doctor.diagnosis import diagnose_backend, must_run
 from anthropic_proxy.console.doctor.findings import Backend, Diagnosis
-from anthropic_proxy.console.doctor.fixes import Fix, list_fixes
+from anthropic_proxy.console.doctor.fixes import list_fixes
 from anthropic_proxy.console.doctor.probe_runner import ProbeRunner
 from anthropic_proxy.console.doctor.probes import PROBES
 from anthropic_proxy.console.doctor.report import Report, find_total_price
@@ -69,12 +69,8 @@ def estimate_run(backends: Sequence[Backend], settings: Settings) -> Estimate:
             continue
         tokens = count * _TOKENS_PER_REQUEST / 1_000_000
         total += tokens * (float(price.base.input) * (1 - _OUTPUT_SHARE) + float(price.base.output) * _OUTPUT_SHARE)
-    return Estimate(
-        models=[backend.prefixed_id for backend in backends],
-        requests=requests,
-        tokens=requests * _TOKENS_PER_REQUEST,
-        price=total if is_known else None,
-    )
+    models = [backend.prefixed_id for backend in backends]
+    return Estimate(models, requests, requests * _TOKENS_PER_REQUEST, total if is_known else None)
 
 
 @asynccontextmanager
@@ -114,24 +110,21 @@ async def run_doctor(
             runner = ProbeRunner(services, diagnosis.totals)
             group.create_task(diagnose_backend(runner, diagnosis, services.settings, lambda: on_change(diagnoses)))
     fixes = list_fixes(diagnoses, services.settings, services.catalog)
+    problems: Sequence[Problem] = ()
+    if checks_settings:
+        examined, remedies = {one.target.provider.name for one in backends}, {fix.remedy for fix in fixes}
+        found = find_problems(services.settings, services.catalog, date.today())
+        problems = [one for one in found if one.subject not in examined and one.remedy not in remedies]
     return Report(
         diagnoses=diagnoses,
         fixes=fixes,
         gateway=await check_gateway(services.settings) if checks_settings else GatewayCheck(),
         auto_mode=await describe_auto_mode(services, backends) if checks_settings else "",
-        settings_problems=_find_other_problems(services, diagnoses, fixes) if checks_settings else (),
+        settings_problems=problems,
         servers=find_servers(diagnoses, services.settings),
         seconds=time.monotonic() - started,
         price=find_total_price(diagnoses, services.settings),
     )
-
-
-def _find_other_problems(services: Services, diagnoses: Sequence[Diagnosis], fixes: Sequence[Fix]) -> list[Problem]:
-    """Return the problems of the settings, without those of examined backends, which have `fixes`."""
-    examined = {diagnosis.backend.target.provider.name for diagnosis in diagnoses}
-    remedies = {fix.remedy for fix in fixes}
-    found = find_problems(services.settings, services.catalog, date.today())
-    return [one for one in found if one.subject not in examined and one.remedy not in remedies]
 
 
 def select_backends(services: Services, names: Sequence[str], *, searches_known_servers: bool = False) -> list[Backend]:
@@ -196,13 +189,11 @@ def _list_configured(services: Services) -> Iterable[Backend]:
     for provider in registry:
         if provider.prefix in used:
             continue
+        settings = services.settings
         if provider.uses_installed_models:
-            has_server = provider.name in services.settings.base_urls
-            is_examined = has_server or bool(services.catalog.cached_model_ids(provider.name))
+            is_examined = provider.name in settings.base_urls or bool(services.catalog.cached_model_ids(provider.name))
         else:
-            is_examined = is_configured(provider, services.settings) and not find_missing_key(
-                provider, services.settings
-            )
+            is_examined = is_configured(provider, settings) and not find_missing_key(provider, settings)
         if is_examined:
             yield from _find_defaults(services, provider, routed.get(provider.prefix, {}))
 
@@ -247,11 +238,8 @@ def _find_named(services: Services, name: str, configured: Sequence[Backend]) ->
         raise ConfigurationError(f'There is no provider "{name}". {remedy}', code="unknown-provider")
     plan = build_plan(RoutingQuery(name), services.settings, services.catalog)
     target = plan.targets[0]
-    if target.is_guess and (
-        problem := find_unknown_prefix(
-            name, target.provider, services.settings, named="The name is", lead="anthropic-proxy doctor "
-        )
-    ):
+    words = {"named": "The name is", "lead": "anthropic-proxy doctor "}
+    if target.is_guess and (problem := find_unknown_prefix(name, target.provider, services.settings, **words)):
         raise ConfigurationError(problem.text, code="unknown-provider")
     known = {(backend.name, backend.target.model): backend for backend in reversed(configured)}
     return [

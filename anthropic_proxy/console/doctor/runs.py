@@ -202,7 +202,14 @@ class _Run:
         """Send the probes."""
         if self._problem:  # the server has stopped meanwhile
             return
-        self._examining = asyncio.create_task(self._send_probes())
+
+        async def send_probes() -> Report:
+            async with open_backends(self._settings) as (services, backends):
+                expected = await asyncio.to_thread(estimate_run, backends, self._settings)
+                self._run = structs.replace(self._run, expected_requests=expected.requests)
+                return await run_doctor(services, backends, partial(setattr, self, "_diagnoses"), checks_settings=True)
+
+        self._examining = asyncio.create_task(send_probes())
         await asyncio.wait([self._examining])
         if self._examining.cancelled():
             return
@@ -210,12 +217,6 @@ class _Run:
             self._report = self._examining.result()
         else:
             self._problem = _describe_failure(error)
-
-    async def _send_probes(self) -> Report:
-        async with open_backends(self._settings) as (services, backends):
-            expected = await asyncio.to_thread(estimate_run, backends, self._settings)
-            self._run = structs.replace(self._run, expected_requests=expected.requests)
-            return await run_doctor(services, backends, partial(setattr, self, "_diagnoses"), checks_settings=True)
 
     async def store(self) -> bool:
         """Store the results in the data directory. Return True if they are complete."""

@@ -20,7 +20,7 @@ from anthropic_proxy.gateway.settings.files import format_toml_key, format_toml_
 _MAX_SENT_CHARACTERS = 60
 
 
-class FoundServer(Struct, frozen=True, kw_only=True):
+class FoundServer(Struct, frozen=True):
     """A server that the doctor examined for deviations from its API."""
 
     name: str
@@ -37,15 +37,11 @@ def find_servers(diagnoses: Sequence[Diagnosis], settings: Settings) -> list[Fou
     for diagnosis in diagnoses:
         if diagnosis.shows_dialect:
             groups.setdefault(diagnosis.found_target.base_url, []).append(diagnosis)
-    return [
-        FoundServer(
-            name=propose_server_name(group[0].found_target.provider, base_url, settings),
-            base_url=base_url,
-            diagnoses=group,
-            table=format_server(group, settings),
-        )
-        for base_url, group in groups.items()
-    ]
+    found = []
+    for base_url, group in groups.items():
+        name = propose_server_name(group[0].found_target.provider, base_url, settings)
+        found.append(FoundServer(name, base_url, group, format_server(group, settings)))
+    return found
 
 
 def find_table(name: str, settings: Settings) -> ConfiguredProvider | None:
@@ -67,11 +63,8 @@ def format_server(diagnoses: Sequence[Diagnosis], settings: Settings) -> str:
     lines += _format_dialect(f"providers.{name}.dialect", shared, configured.dialect if configured else {})
     for diagnosis, fields in zip(diagnoses, decided, strict=True):
         path = f"providers.{name}.models.{format_toml_key(diagnosis.found_target.model)}"
-        lines += [
-            "",
-            f"[{path}]",
-            *(f"{key} = {format_toml_value(value)}" for key, value in build_model_fields(diagnosis).items()),
-        ]
+        lines += ["", f"[{path}]"]
+        lines += [f"{key} = {format_toml_value(value)}" for key, value in build_model_fields(diagnosis).items()]
         own = {field: evidence for field, evidence in fields.items() if field not in shared}
         lines += _format_dialect(f"{path}.dialect", own)
     return "\n".join(lines) + "\n"

@@ -85,10 +85,9 @@ def new_run(settings: Settings, expected_requests: int = 0) -> DoctorRun:
 def add_results(run: DoctorRun, diagnoses: Sequence[Diagnosis]) -> DoctorRun:
     """Return `run` with the results so far, whose texts may contain keys."""
     totals, targets = [one.totals for one in diagnoses], [one.backend.target for one in diagnoses]
-    details = map(list_explanations, diagnoses)
     columns = [
-        RunColumn(one.provider.prefix, one.model, one.provider.name, found)
-        for one, found in zip(targets, details, strict=True)
+        RunColumn(one.provider.prefix, one.model, one.provider.name, list_explanations(diagnosis))
+        for one, diagnosis in zip(targets, diagnoses, strict=True)
     ]
     return structs.replace(
         run,
