@@ -341,6 +341,7 @@ class App:
 
     def _collect_gauges(self, now: metrics.MetricsSnapshot) -> None:
         """Set the gauges of requests, circuits and keys in `now`. The supervisor serves no request and counts as 0."""
+        self._receipts.flush()  # the counters too have all that has ended
         now.replace(metrics.WORKERS, int(self._current is not None))
         now.replace(metrics.REQUESTS_IN_FLIGHT, self.peer.running.count - self.peer.requests.view_count)
         for plugin in self._plugins:

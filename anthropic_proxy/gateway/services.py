@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct, field, structs
 
 from anthropic_proxy.engine.engine import Engine, build_engine_fields, new_id
-from anthropic_proxy.engine.hooks import NEGOTIATED, Receipt
+from anthropic_proxy.engine.hooks import Receipt
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import find_registry
@@ -115,9 +115,7 @@ class Services(Engine, frozen=True, kw_only=True):
     """Bytes of memory for the large bodies of client requests (`MAX_BODY_MEMORY_MB`)."""
 
     def end_exchange(self, receipt: Receipt) -> None:
-        self.log.write_exchange(receipt)
-        if receipt.outcome != NEGOTIATED:
-            self.receipts.finish_exchange(receipt)
+        self.receipts.end_exchange(receipt, self.log)
 
     async def close(self) -> None:
         """Also close the store."""

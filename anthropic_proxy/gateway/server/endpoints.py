@@ -311,6 +311,8 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
             on_freed=memory.free,
         )
         del body  # the exchange frees the body after decoding, if no other reference exists
+        if endpoint is not post_messages:
+            services.receipts.flush()  # for what shows requests
         await endpoint(services, request, sink)
     except ProxyError as error:
         if not body_read and "expect" in headers:
@@ -429,6 +431,7 @@ def _finish(services: Services, sink: AsgiSink, *, is_quiet: bool = False) -> No
     receipt.duration_seconds = time.monotonic() - sink.began
     is_probe = receipt.path in PROBE_PATHS or services.plugin_routes.find(receipt.path) is not None
     is_quiet |= is_probe or receipt.path in _DEBUG_LOGGED_PATHS
+    services.receipts.flush()  # in the order of the ends
     services.log.write_request(receipt, "debug" if is_quiet else "info")
     if not is_probe and receipt.outcome != NEGOTIATED:
         services.receipts.finish_request(receipt, hide_if_successful=receipt.path in _DEBUG_LOGGED_PATHS)

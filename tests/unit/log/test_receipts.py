@@ -1,17 +1,27 @@
 """Receipts on their way to observers: requests with a receipt, and slow or failing observers."""
 
 import asyncio
+import io
 import json
 from typing import Any
 
 from msgspec import structs
 
 from anthropic_proxy.gateway.server.endpoints import serve_request
+from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.metrics import DROPPED_RECEIPTS, MetricsTotals
-from anthropic_proxy.gateway.telemetry.requests import MAX_QUEUED_RECEIPTS, Receipts
+from anthropic_proxy.gateway.telemetry.requests import (
+    END_PAUSE_SECONDS,
+    MAX_ENDED_EXCHANGES,
+    MAX_QUEUED_RECEIPTS,
+    Receipts,
+    RequestFeed,
+    RunningRequests,
+)
 from anthropic_proxy.plugins import Client, Receipt
 from tests.support.fake_upstream import BODY, KEYS
 from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.virtual_time import in_virtual_time
 
 
 class Observer:
@@ -67,6 +77,33 @@ async def test_an_observer_that_hangs_delays_no_exchange_and_no_other_observer()
     slow.gate.set()
     await proxy.services.receipts.close(10)
     assert slow.seen == quick.seen
+
+
+@in_virtual_time
+async def test_exchanges_that_end_together_are_logged_and_delivered_together() -> None:
+    plain, running, stream = PlainObserver(), RunningRequests(), io.StringIO()
+    log, receipts = Log(stream), Receipts(Log(io.StringIO()), [plain], feed=RequestFeed(running))
+
+    def end(*numbers: int) -> list[str]:
+        for number in numbers:
+            receipts.end_exchange(receipt_of(number), log)
+        return [receipt.request_id.removeprefix("req_") for receipt in plain.seen]
+
+    running.begin(receipt_of(99))
+    assert end(1, 2, 3) == ["1"]
+    await asyncio.sleep(END_PAUSE_SECONDS)
+    assert end() == ["1", "2", "3"]
+    assert end(4) == ["1", "2", "3"]
+    receipts.flush()  # for a page
+    assert end() == ["1", "2", "3", "4"]
+    assert end(5) == ["1", "2", "3", "4"]
+    assert len(end(*range(6, 5 + MAX_ENDED_EXCHANGES))) == 4 + MAX_ENDED_EXCHANGES
+    assert len(end(100)) == 4 + MAX_ENDED_EXCHANGES
+    await receipts.close(10)
+    assert end()[-1] == "100"
+    running.draining = True
+    assert end(101)[-1] == "101"
+    assert stream.getvalue().count("req_") == 6 + MAX_ENDED_EXCHANGES
 
 
 async def test_an_observer_that_fails_is_logged_and_sees_the_next_receipt() -> None:
