@@ -25,7 +25,7 @@ from anthropic_proxy.engine.providers.hosts import (
     is_own_server,
 )
 from anthropic_proxy.engine.providers.model_ids import ModelId, read_model_id
-from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, read_body
+from anthropic_proxy.engine.wires.contract import Answer, Credential, Transport, UpstreamRequest, fetch_answer
 from anthropic_proxy.engine.wires.failures import decode_error_body
 from anthropic_proxy.errors import ProxyError, UpstreamProtocolError, UpstreamRefused, UpstreamTimeout
 
@@ -102,12 +102,6 @@ class _List(Struct):
     models: Sequence[Raw] | None = None
 
 
-class _Answer(Struct, frozen=True):
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
 def has_model_list(provider: Provider) -> bool:
     if provider.host_patterns:  # the APIs of clouds have no list
         return False
@@ -131,7 +125,7 @@ async def query_chat_models(
     request = _build_request(provider, settings, _PATHS[wire])
     base_url = find_base_url(provider, provider.wires[wire], settings)
     try:
-        answer = await _fetch(send, base_url, request, credential, timeout_seconds)
+        answer = await fetch_answer(send, base_url, request, credential, max_bytes=_MAX_BYTES, seconds=timeout_seconds)
     except TimeoutError:
         text = f"{provider.prefix} did not answer the query for its models within {timeout_seconds:g} s."
         raise UpstreamTimeout(text, provider=provider.prefix) from None
@@ -149,9 +143,8 @@ async def query_chat_models(
         windows = await _query_loaded_windows(base_url, send, request, credential)
         if (only := windows.pop("", None)) is not None and len(found) == 1:
             windows = dict.fromkeys(found, only)
-        found |= {
-            name: structs.replace(one, context_window=windows[name]) for name, one in found.items() if name in windows
-        }
+        for name in found.keys() & windows.keys():
+            found[name] = structs.replace(found[name], context_window=windows[name])
     return list(found.values())
 
 
@@ -188,8 +181,9 @@ async def is_key_accepted(
     base_url = find_base_url(provider, provider.wires[wire], settings)
     request = _build_request(provider, settings, key_path or _PATHS[wire])
     address = urljoin(base_url, "/").rstrip("/") if key_path else base_url
+    key = credential if key_path else None
     try:
-        answer = await _fetch(send, address, request, credential if key_path else None, timeout_seconds)
+        answer = await fetch_answer(send, address, request, key, max_bytes=_MAX_BYTES, seconds=timeout_seconds)
     except (ProxyError, TimeoutError):
         return False
     if key_path and answer.status == 401:
@@ -204,18 +198,7 @@ def _build_request(provider: Provider, settings: EngineOptions, path: str) -> Up
     return request if options is None else extend_request(options, request)
 
 
-async def _fetch(
-    send: Transport, base_url: str, request: UpstreamRequest, credential: Credential | None, timeout_seconds: float
-) -> _Answer:
-    async with asyncio.timeout(timeout_seconds):
-        response = await send(base_url, request, credential)
-        try:
-            return _Answer(response.status, response.headers, await read_body(response, _MAX_BYTES))
-        finally:
-            await response.close()
-
-
-def _describe_refusal(provider: Provider, settings: EngineOptions, base_url: str, answer: _Answer) -> UpstreamRefused:
+def _describe_refusal(provider: Provider, settings: EngineOptions, base_url: str, answer: Answer) -> UpstreamRefused:
     if answer.status in (401, 403):
         at = f" at {find_netloc(base_url)}" if provider.name in settings.base_urls else ""
         reason = f"{provider.prefix}{at} rejected the key ({answer.status})"
@@ -238,12 +221,16 @@ async def _query_loaded_windows(
 
     async def query(path: str) -> dict[str, int]:
         try:
-            at_path = structs.replace(request, path=path)
-            body = (await _fetch(send, root, at_path, credential, _LOADED_TIMEOUT_SECONDS)).body
+            answer = await fetch_answer(
+                *(send, root, structs.replace(request, path=path), credential),
+                max_bytes=_MAX_BYTES,
+                seconds=_LOADED_TIMEOUT_SECONDS,
+            )
             if path == "/props":
-                entries: Iterable[Mapping[str, Any]] = [{"id": "", **decode_json(body)["default_generation_settings"]}]
+                settings = decode_json(answer.body)["default_generation_settings"]
+                entries: Iterable[Mapping[str, Any]] = [{"id": "", **settings}]
             else:
-                entries = _find_entries(body)
+                entries = _find_entries(answer.body)
             windows = {_read_id(entry): _find_number(entry, _LOADED_FIELDS) for entry in entries}
         except (ProxyError, TimeoutError, InvalidJson, TypeError, KeyError):
             return {}  # another kind of server

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
-from anthropic_proxy.engine.wires.contract import UpstreamRequest, read_body
+from anthropic_proxy.engine.wires.contract import Answer, UpstreamRequest, fetch_answer
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 
 MAX_REPLY_BYTES = 4 * 1024 * 1024
@@ -29,19 +29,13 @@ _OWN_HEADERS = frozenset({"accept-encoding", "connection", "content-length", "ho
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
-class Reply(NamedTuple):
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
 def _send(
     request: tuple[str, str, Mapping[str, str], bytes | str | None],
     *,
     timeout: Any,
     tls: ssl.SSLContext | None,
     proxy: str | None,
-) -> Reply:
+) -> Answer:
     """`request`: method, URL, headers and body. `timeout`: that of requests, one number, or one for connecting and one
     for waiting for data; None: unlimited. Raises `UpstreamError`, or `TimeoutError` without a reply in time.
     """
@@ -49,7 +43,7 @@ def _send(
     connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
     connect = min(connect or MAX_SECONDS, MAX_SECONDS)
 
-    async def send() -> Reply:
+    async def send() -> Answer:
         found = urlsplit(url)
         transport = HttpTransport(
             connect, proxies={} if proxy is None else {found.scheme: proxy}, tls=tls, keep_alive_seconds=0
@@ -61,12 +55,9 @@ def _send(
             headers={name.lower(): value for name, value in headers.items() if name.lower() not in _OWN_HEADERS},
         )
         try:
-            async with asyncio.timeout(min(connect + (read or MAX_SECONDS), MAX_SECONDS)):
-                response = await transport.send(f"{found.scheme}://{found.netloc}", request, None)
-                try:
-                    return Reply(response.status, response.headers, await read_body(response, MAX_REPLY_BYTES))
-                finally:
-                    await response.close()
+            seconds = min(connect + (read or MAX_SECONDS), MAX_SECONDS)
+            address = f"{found.scheme}://{found.netloc}"
+            return await fetch_answer(transport.send, address, request, max_bytes=MAX_REPLY_BYTES, seconds=seconds)
         finally:
             await transport.close()
 

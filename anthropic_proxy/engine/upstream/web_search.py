@@ -1,6 +1,5 @@
 """Web search for models, by a search service that the user chooses: SearXNG, Brave, Tavily or Exa."""
 
-import asyncio
 import html
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,7 @@ from msgspec import Struct
 from anthropic_proxy.engine.messages.server_blocks import domain_names, is_url_allowed
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.upstream.contract import SearchResult
-from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse, read_body
+from anthropic_proxy.engine.wires.contract import Answer, Credential, Transport, UpstreamRequest, fetch_answer
 from anthropic_proxy.errors import UpstreamError, WebSearchFailed
 
 SEARCH_TIMEOUT_SECONDS = 20.0
@@ -123,23 +122,20 @@ class SearchClient(ABC):
         except ValueError as error:
             raise WebSearchFailed(str(error), "invalid_tool_input") from None
         try:
-            async with asyncio.timeout(SEARCH_TIMEOUT_SECONDS):
-                request = self.encode_query(words, sites, excluded_sites, limit)
-                response = await self._send(self._url, request, self._credential)
-                try:
-                    body = await read_body(response, _MAX_BYTES)
-                    if response.status != 200:
-                        raise self._build_error(response, body)
-                finally:
-                    await response.close()
+            request = self.encode_query(words, sites, excluded_sites, limit)
+            answer = await fetch_answer(
+                self._send, self._url, request, self._credential, max_bytes=_MAX_BYTES, seconds=SEARCH_TIMEOUT_SECONDS
+            )
         except TimeoutError:
             raise WebSearchFailed(
                 f"{self._url} gave no results within {SEARCH_TIMEOUT_SECONDS:g} s", "unavailable"
             ) from None
         except UpstreamError as error:
             raise WebSearchFailed(f"{self._setting}: {error.message}", "unavailable") from error
+        if answer.status != 200:
+            raise self._build_error(answer)
         try:
-            results = self.decode_results(body)
+            results = self.decode_results(answer.body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise WebSearchFailed(
                 f"{self._url} gives no results as JSON ({str(error)[:MAX_QUOTED_CHARACTERS]})", "unavailable"
@@ -153,13 +149,13 @@ class SearchClient(ABC):
                 chosen[url] = result
         return list(chosen.values())
 
-    def _build_error(self, response: UpstreamResponse, body: bytes) -> WebSearchFailed:
-        status = response.status
+    def _build_error(self, answer: Answer) -> WebSearchFailed:
+        status = answer.status
         message = f"{self._url} answers with HTTP {status}"
         if 300 <= status < 400:
-            location = response.headers.get("location", "").partition("?")[0][:MAX_QUOTED_CHARACTERS]
+            location = answer.headers.get("location", "").partition("?")[0][:MAX_QUOTED_CHARACTERS]
             message += f" and points to {location or 'another place'}; set {self._setting} to where the service is"
-        elif remedy := self.describe_error_response(status, body):
+        elif remedy := self.describe_error_response(status, answer.body):
             message += f": {remedy}"
         if self._credential is not None:
             message = message.replace(self._credential.secret, "…")

@@ -10,6 +10,7 @@ describe the server: its endpoints, and the content that it accepts. Fields `sen
 `Adaptation` changes the dialect after a provider rejected a parameter.
 """
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -386,6 +387,30 @@ class Transport(Protocol):
         Raises `UpstreamUnreachable`, `UpstreamProtocolError`, or `ShuttingDown` after the transport was closed.
         """
         ...
+
+
+class Answer(Struct, frozen=True):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+async def fetch_answer(
+    send: Transport,
+    base_url: str,
+    request: UpstreamRequest,
+    credential: Credential | None = None,
+    *,
+    max_bytes: int,
+    seconds: float,
+) -> Answer:
+    """Send a request, and return the whole response. Raises `UpstreamError`, and `TimeoutError` after `seconds`."""
+    async with asyncio.timeout(seconds):
+        response = await send(base_url, request, credential)
+        try:
+            return Answer(response.status, response.headers, await read_body(response, max_bytes))
+        finally:
+            await response.close()
 
 
 class Decoder(ABC):
