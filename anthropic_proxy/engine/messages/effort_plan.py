@@ -90,11 +90,8 @@ def keep_plan(known: Sequence[KnownPlan], messages: Sequence[Message], plan: Eff
     """
     turns = [message for message in messages if _is_turn(message)]
     kept = KnownPlan(len(turns), _digest(turns[-1]) if turns else 0, plan)
-    others = [
-        each
-        for each in known
-        if (each.turns, each.digest, each.plan.baseline) != (kept.turns, kept.digest, plan.baseline)
-    ]
+    place = kept.turns, kept.digest, plan.baseline
+    others = [each for each in known if (each.turns, each.digest, each.plan.baseline) != place]
     return [kept, *others][:MAX_PLANS]
 
 

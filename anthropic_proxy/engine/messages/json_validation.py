@@ -10,6 +10,7 @@ Keywords that the library checks in more than linear time are replaced, and patt
 import json
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -58,10 +59,8 @@ def build_validator(schema: bytes, budget: WorkBudget) -> Validator:
         raise InvalidRequest(f"{budget.field}: it is nested too deeply", code="tool-schema") from None
     form = check_schema(read, budget)
     if not form.is_valid:
-        problem = find_violation(
-            _META_VALIDATOR, read, WorkBudget(budget.field, purpose="read", max_steps=_MAX_REPORT_STEPS)
-        )
-        if problem:
+        for_report = WorkBudget(budget.field, purpose="read", max_steps=_MAX_REPORT_STEPS)
+        if problem := find_violation(_META_VALIDATOR, read, for_report):
             raise InvalidRequest(f"{budget.field}: {problem}", code="tool-schema")
     # a registry of our own: the library would fetch remote references, and search the whole schema for each anchor
     resource = DRAFT202012.create_resource(read)
@@ -156,26 +155,10 @@ def _length(value: Any) -> int:
     return len(value) if isinstance(value, dict | list) else 0
 
 
-def _check_any(validator: Any, alternatives: Any, value: Any, _schema: Any) -> Iterator[ValidationError]:
-    """Check the keyword `anyOf`. If no alternative matches, yield only the error of the alternative that fits best."""
-    fitting, closest = _try_alternatives(validator, alternatives, value)
-    if fitting is None:
-        yield _unmatched(value, closest)
-
-
-def _check_one(validator: Any, alternatives: Any, value: Any, _schema: Any) -> Iterator[ValidationError]:
-    fitting, closest = _try_alternatives(validator, alternatives, value)
-    if fitting is None:
-        yield _unmatched(value, closest)
-        return
-    more = [one for one in alternatives[fitting + 1 :] if validator.evolve(schema=one).is_valid(value)]
-    if more:
-        shown = ", ".join(map(repr, [*more, alternatives[fitting]]))
-        yield ValidationError(f"{value!r} is valid under each of {shown}")
-
-
-def _try_alternatives(validator: Any, alternatives: list[Any], value: Any) -> tuple[int | None, ValidationError | None]:
-    """Return the index of the first alternative that matches `value`. If none matches: None and the closest error."""
+def _check_alternatives(
+    validator: Any, alternatives: Any, value: Any, _schema: Any, *, only_one: bool
+) -> Iterator[ValidationError]:
+    """Check `anyOf` or `oneOf`. If no alternative matches, yield only the error of the alternative that fits best."""
     fitting: list[int] = []
 
     def errors() -> Iterator[ValidationError]:
@@ -198,21 +181,15 @@ def _try_alternatives(validator: Any, alternatives: list[Any], value: Any) -> tu
             is_tied = False
         elif key == first[0]:
             is_tied = True
-    if fitting:
-        return fitting[0], None
-    return None, None if first is None or is_tied else first[1]
-
-
-def _unmatched(value: Any, closest: ValidationError | None) -> ValidationError:
-    error = _Unmatched(f"{value!r} is not valid under any of the given schemas")
-    error.closest = closest
-    return error
-
-
-def _check_additional(validator: Any, keyword_value: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
-    """Check additional properties, unless the schema has `patternProperties`: patterns are not executed."""
-    if "patternProperties" not in schema:
-        yield from Draft202012Validator.VALIDATORS["additionalProperties"](validator, keyword_value, value, schema)
+    if not fitting:
+        unmatched = _Unmatched(f"{value!r} is not valid under any of the given schemas")
+        unmatched.closest = None if first is None or is_tied else first[1]
+        yield unmatched
+        return
+    others = alternatives[fitting[0] + 1 :] if only_one else ()
+    if more := [one for one in others if validator.evolve(schema=one).is_valid(value)]:
+        shown = ", ".join(map(repr, [*more, alternatives[fitting[0]]]))
+        yield ValidationError(f"{value!r} is valid under each of {shown}")
 
 
 def _check_unique(_validator: Any, keyword_value: Any, value: Any, _schema: Any) -> Iterator[ValidationError]:
@@ -230,12 +207,14 @@ def _canonical(value: Any) -> str:
     return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
-_OWN: dict[str, _Keyword] = {"anyOf": _check_any, "oneOf": _check_one}
+_OWN: dict[str, _Keyword] = {name: partial(_check_alternatives, only_one=name == "oneOf") for name in _ALTERNATIVES}
+_check_additional = Draft202012Validator.VALIDATORS["additionalProperties"]
 _CHECKING = _build_class(
     {
         **_OWN,
         **dict.fromkeys(_UNCHECKED, lambda *_: None),
-        "additionalProperties": _check_additional,
+        # not beside `patternProperties`: patterns are not executed
+        "additionalProperties": lambda *given: None if "patternProperties" in given[3] else _check_additional(*given),
         "uniqueItems": _check_unique,
     }
 )

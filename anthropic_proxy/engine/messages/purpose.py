@@ -64,11 +64,19 @@ class RequestPurpose(Struct, frozen=True):
 
 def read_purpose(headers: Mapping[str, str], request: "MessagesRequest", own_kind: RequestKind = "") -> RequestPurpose:
     """`own_kind`: kind of a request that the proxy sends itself. "": the request is one of a client."""
-    return RequestPurpose(
-        own_kind or _read_kind(headers, request),
-        headers.get(AGENT_TYPE_HEADER, "")[:_MAX_AGENT_TYPE],
-        headers.get(PROMPT_HEADER, "")[:_MAX_PROMPT_ID],
-    )
+    kind = own_kind
+    if not kind:
+        named = headers.get(_CLASS)
+        if named is not None:
+            kind = _CLIENT_KINDS.get(named, "other")
+        elif SESSION_HEADER in headers or headers.get("user-agent", "").partition("/")[0] == CLAUDE_CODE:
+            kind = "subagent" if headers.get(AGENT_HEADER) else "main"
+            if not request.tools and (request.thinking is None or request.thinking.type == "disabled"):
+                kind = "auxiliary"
+        if kind in ("", "auxiliary") and is_classifier_request(request):
+            kind = "classifier"
+    agent_type, prompt_id = headers.get(AGENT_TYPE_HEADER, ""), headers.get(PROMPT_HEADER, "")
+    return RequestPurpose(kind, agent_type[:_MAX_AGENT_TYPE], prompt_id[:_MAX_PROMPT_ID])
 
 
 def read_tool_times(headers: Mapping[str, str]) -> list[tuple[str, float]]:
@@ -81,20 +89,6 @@ def read_tool_times(headers: Mapping[str, str]) -> list[tuple[str, float]]:
         if name and number.isascii() and number.isdecimal() and len(number) < 16 and int(number) <= _MAX_MILLISECONDS:
             found.append((name[:_MAX_TOOL_NAME], int(number) / 1_000))
     return found
-
-
-def _read_kind(headers: Mapping[str, str], request: "MessagesRequest") -> RequestKind:
-    named = headers.get(_CLASS)
-    kind: RequestKind = _guess_kind(headers, request) if named is None else _CLIENT_KINDS.get(named, "other")
-    return "classifier" if kind in ("", "auxiliary") and is_classifier_request(request) else kind
-
-
-def _guess_kind(headers: Mapping[str, str], request: "MessagesRequest") -> RequestKind:
-    if SESSION_HEADER not in headers and headers.get("user-agent", "").partition("/")[0] != CLAUDE_CODE:
-        return ""
-    if not request.tools and (request.thinking is None or request.thinking.type == "disabled"):
-        return "auxiliary"
-    return "subagent" if headers.get(AGENT_HEADER) else "main"
 
 
 def is_limit_query(headers: Mapping[str, str], request: "MessagesRequest", body: bytes) -> bool:

@@ -85,12 +85,6 @@ def _is_count(value: Any) -> bool:
     return _is_number(value) and value >= 0 and (isinstance(value, int) or value.is_integer())
 
 
-def _is_type(value: Any) -> bool:
-    if isinstance(value, str):
-        return value in _TYPES
-    return bool(value) and _are_names(value) and _TYPES.issuperset(value)
-
-
 _SCHEMAS: Mapping[str, Callable[[Any], list[Any] | None]] = {
     **dict.fromkeys(("items", "contains", "not", "if", "then", "else", "propertyNames", "contentSchema"), _one),
     **dict.fromkeys(("additionalProperties", "unevaluatedItems", "unevaluatedProperties"), _one),
@@ -121,6 +115,8 @@ _KEYWORDS: Mapping[str, Callable[[Any], bool]] = {
     "multipleOf": lambda value: _is_number(value) and value > 0,
     "required": _are_names,
     "dependentRequired": lambda value: isinstance(value, dict) and all(map(_are_names, value.values())),
-    "type": _is_type,
+    "type": lambda value: (
+        value in _TYPES if isinstance(value, str) else bool(value) and _are_names(value) and _TYPES.issuperset(value)
+    ),
 }
 """Keyword → function that returns True if its value is valid. Other keywords may have any value."""

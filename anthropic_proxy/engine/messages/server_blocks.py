@@ -138,13 +138,8 @@ def encode_code_execution_call(identifier: str, code: str) -> Block:
 
 def encode_code_result(identifier: str, *, stdout: str = "", stderr: str = "", return_code: int = 0) -> Block:
     # files that the code created are not listed
-    content = {
-        "type": "code_execution_result",
-        "stdout": stdout,
-        "stderr": stderr,
-        "return_code": return_code,
-        "content": [],
-    }
+    output = {"type": "code_execution_result", "stdout": stdout, "stderr": stderr}
+    content = {**output, "return_code": return_code, "content": []}
     return _block(type="code_execution_tool_result", tool_use_id=identifier, content=content)
 
 
@@ -303,26 +298,22 @@ def _read_list(entries: tuple[str, ...]) -> Mapping[str, _Paths]:
     """Return host → paths, so that a long list makes no URL expensive. Raises `ValueError` for an invalid entry."""
     found: dict[str, _Paths] = {}
     for entry in entries:
-        host, path = _read_entry(entry)
-        paths = found.setdefault(host, _Paths(set(), []))
+        if len(entry) > _MAX_ENTRY:
+            raise ValueError(f"a domain of {len(entry):,} characters is too long; the maximum is {_MAX_ENTRY:,}")
+        parts = _ENTRY.fullmatch(entry)
+        if parts is None:
+            raise ValueError(
+                f"{entry!r} is not a domain; use one such as example.com or example.com/blog, without https://, with "
+                "at most one *, in its path"
+            )
+        paths = found.setdefault(ascii_host(parts["host"]), _Paths(set(), []))
+        path = (parts["path"] or "").rstrip("/")
         before, star, after = path.partition("*")
         if star:
             paths.starred.append((before, after and f"{after}/"))
         else:
             paths.plain.add(path)
     return found
-
-
-def _read_entry(entry: str) -> tuple[str, str]:
-    if len(entry) > _MAX_ENTRY:
-        raise ValueError(f"a domain of {len(entry):,} characters is too long; the maximum is {_MAX_ENTRY:,}")
-    found = _ENTRY.fullmatch(entry)
-    if found is None:
-        raise ValueError(
-            f"{entry!r} is not a domain; use one such as example.com or example.com/blog, without https://, with at "
-            "most one *, in its path"
-        )
-    return ascii_host(found["host"]), (found["path"] or "").rstrip("/")
 
 
 def _is_listed(listed: Mapping[str, _Paths], host: str, path: str) -> bool:

@@ -198,14 +198,8 @@ class StopSequenceFilter:
                 # a match is replaced only by an earlier one, or at the same place by one earlier in the client's list
                 start = self._read + place - state.match.depth
                 match = automaton.matched_string(state.match)
-                if (
-                    not self._found
-                    or start < self._found_at
-                    or (
-                        start == self._found_at
-                        and automaton.find_string_index(match) < automaton.find_string_index(self._found)
-                    )
-                ):
+                rank = start, automaton.find_string_index(match)
+                if not self._found or rank < (self._found_at, automaton.find_string_index(self._found)):
                     self._found = match
                     self._found_at = start
             if self._found:

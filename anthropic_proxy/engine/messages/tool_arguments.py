@@ -21,7 +21,10 @@ def build_arguments_object(text: str) -> Raw:
     """Return the arguments as a JSON object. Other text becomes its field `__unparsedToolInput`."""
     if means_no_arguments(text):
         return Raw(b"{}")
-    text = _drop_empty_objects(text)
+    reader = ArgumentsReader()
+    passed, end = reader.feed(text)
+    if end == len(text):  # else another object follows
+        text = passed + reader.finish()  # without the empty objects before another one
     # a truncated object keeps its complete members, as in the official SDKs
     for candidate in (text, _close_truncated(text)):
         if candidate is not None and _is_object(candidate):
@@ -33,13 +36,6 @@ def build_arguments_object(text: str) -> Raw:
     # as in Claude Code
     length = len(text.encode("utf-16-le")) // 2  # JavaScript's length of a string
     return Raw(msgspec.json.encode({"__unparsedToolInput": {"raw": text, "len": length}}))
-
-
-def _drop_empty_objects(text: str) -> str:
-    """Return arguments without the empty objects before another one."""
-    reader = ArgumentsReader()
-    passed, end = reader.feed(text)
-    return text if end < len(text) else passed + reader.finish()
 
 
 def means_no_arguments(text: str) -> bool:

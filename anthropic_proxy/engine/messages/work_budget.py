@@ -47,9 +47,6 @@ class CountedWork(NamedTuple):
     steps: int = 0
     nodes: int = 0
 
-    def subtract(self, before: "CountedWork") -> "CountedWork":
-        return CountedWork(self.steps - before.steps, self.nodes - before.nodes)
-
 
 class WorkBudget:
     """Counts the work on the JSON Schemas of one request and raises `WorkLimitExceeded` above a limit.
@@ -178,25 +175,13 @@ def count_json_nodes(value: Any) -> int:
             continue
         open_values.pop()
         if id(one) not in counts:
-            counts[id(one)] = _own_nodes(one) + sum(counts[id(member)] for member in members)
+            scalars = [member for member in inside if not isinstance(member, dict | list)]
+            texts = [len(text) for text in (one, *scalars) if isinstance(text, str)]
+            own = 1 + len(scalars) + sum(size // CHARACTERS_PER_NODE for size in texts)
+            if isinstance(one, dict):
+                own += len(one) + sum(map(len, one)) // CHARACTERS_PER_NODE
+            counts[id(one)] = own + sum(counts[id(member)] for member in members)
     return counts[id(value)]
-
-
-def _own_nodes(value: Any) -> int:
-    """Return the number of nodes of a value, without the nodes of the values inside its lists and objects."""
-    if isinstance(value, str):
-        return 1 + len(value) // CHARACTERS_PER_NODE
-    if isinstance(value, dict):
-        return 1 + len(value) + sum(map(len, value)) // CHARACTERS_PER_NODE + _scalar_nodes(value.values())
-    return 1 + _scalar_nodes(value) if isinstance(value, list) else 1
-
-
-def _scalar_nodes(values: Iterable[Any]) -> int:
-    return sum(
-        1 + len(one) // CHARACTERS_PER_NODE if isinstance(one, str) else 1
-        for one in values
-        if not isinstance(one, dict | list)
-    )
 
 
 _Argument = TypeVar("_Argument")
@@ -227,9 +212,10 @@ class WorkCache(Generic[_Argument, *_Arguments, _Encoded]):
         place = (argument if self._identity is None else self._identity(argument), *arguments)
         found = self._kept.get(place)
         if found is None:
-            before = budget.counted_work
+            steps, nodes = budget.counted_work
             encoded = self._encode(argument, budget, *arguments)
-            self._kept[place] = encoded, budget.counted_work.subtract(before)
+            after = budget.counted_work
+            self._kept[place] = encoded, CountedWork(after.steps - steps, after.nodes - nodes)
             if len(self._kept) > self._max_kept:
                 self._kept.popitem(last=False)
             return encoded

@@ -241,16 +241,10 @@ Block = (
 )
 
 
-_CACHE_MARK = b'"cache_control"'
-
-
 class CacheMarks(Struct):
     """Body of a client request, which is searched for cache marks (fields `cache_control`) only on demand."""
 
     body: bytes
-
-    def has_mark(self) -> bool:
-        return _CACHE_MARK in self.body
 
 
 class McpToolPermissions(Struct):

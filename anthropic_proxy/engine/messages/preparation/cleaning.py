@@ -154,10 +154,8 @@ def clean_messages(messages: list[Message], notes: list[FidelityNote]) -> list[M
                     content = content[index + 1 :]
                     break
             notes.extend(notes_on_blocks(content, role))
-            blocks = [
-                placed for block in content for sent in to_upstream_blocks(block) for placed in _in_place(sent, role)
-            ]
-            cleaned.append(Message(role, blocks))
+            sent = [accepted for block in content for accepted in to_upstream_blocks(block)]
+            cleaned.append(Message(role, [placed for block in sent for placed in _in_place(block, role)]))
     merged = merge_messages(cleaned)
     if not merged:
         raise InvalidRequest(
@@ -387,11 +385,9 @@ def to_upstream_blocks(block: Block) -> Iterable[Block]:
         if source.type not in ("text", "content"):
             return (new_text_block(block.context), block) if block.context else (block,)
         heading = "\n".join(filter(None, (block.title, block.context)))
-        body: list[Block] = (
-            [new_text_block(source.data)]
-            if source.type == "text"
-            else decode_nested_content(source.content, in_result=False)
-        )
+        body: list[Block] = [new_text_block(source.data)]
+        if source.type == "content":
+            body = decode_nested_content(source.content, in_result=False)
         return [sent for inner in (new_text_block(heading), *body) for sent in to_upstream_blocks(inner)]
     if isinstance(block, ThinkingBlock | ToolUseBlock):
         return (block,)

@@ -210,7 +210,7 @@ class PreparedRequest(Struct, kw_only=True):
 
     def has_cache_marks(self) -> bool:
         """Return True if the client sent cache marks (`cache_control`). Each call searches the request body."""
-        return self.cache_marks is not None and self.cache_marks.has_mark()
+        return self.cache_marks is not None and b'"cache_control"' in self.cache_marks.body
 
     def session_key(self) -> str:
         """Return a hash of the session: 32 hex characters, equal for all requests of a session."""

@@ -178,8 +178,8 @@ def assign_server_tools(declared: list[Tool], limits: TargetLimits, notes: list[
 
     Raises `InvalidRequest` if a tool has an invalid domain, or both allowed and blocked domains.
     """
-    offer = ToolOffer([], {}, [])
     proxy_tools: dict[str, ProxyTool] = {}
+    offer = ToolOffer([], proxy_tools, [])
     used_names = {tool.name for tool in declared if is_client_tool(tool)}
     alone = limits.server_tools_exclusive and any(
         is_client_tool(tool)
@@ -213,15 +213,13 @@ def assign_server_tools(declared: list[Tool], limits: TargetLimits, notes: list[
                 reason = "no other provider is known to cite fetched pages"
                 notes.append(FidelityNote("dropped", f"{field}.citations", reason))
             if len(tool.user_location):
-                reason = "the user's location is not sent"
-                notes.append(FidelityNote("approximated", f"{field}.user_location", reason))
+                notes.append(FidelityNote("approximated", f"{field}.user_location", "the user's location is not sent"))
             if len(tool.url_sources):
                 reason = "every URL in the conversation may be fetched"
                 notes.append(FidelityNote("dropped", f"{field}.url_sources", reason))
         else:
             offer.dropped.append(tool)
             notes.append(FidelityNote("dropped", _field(tool, place), _drop_reason(tool, kind, limits)))
-    offer.proxy_tools = proxy_tools
     return offer
 
 
@@ -366,9 +364,7 @@ def _split_reply(content: list[Block], names: Mapping[str, str]) -> list[Message
                 shown: object = [{"type": "text", "text": str(found.get("url", ""))}, document]
             else:
                 shown = result_as_text(block)
-            results.append(
-                ToolResultBlock(block.tool_use_id, Raw(msgspec.json.encode(shown)), True if failed else None)
-            )
+            results.append(ToolResultBlock(block.tool_use_id, Raw(msgspec.json.encode(shown)), failed or None))
             continue
         if results:
             steps += [Message("assistant", blocks), Message("user", results)]
