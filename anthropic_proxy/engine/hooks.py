@@ -32,7 +32,6 @@ class Recorder(Protocol):
         Must not block, because it runs on the event loop.
         """
         # a recorder that raises an exception for a piece of a response receives no more pieces of it
-        ...
 
 
 class StoreUnavailable(ProxyBusy):
@@ -52,22 +51,18 @@ class ValueStore(Protocol):
 
     async def get(self, key: str) -> str | None:
         """Return the text that is stored under `key`. None: it is missing or has expired."""
-        ...
 
     async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
         """Store the text `value` under `key` for `lifetime_seconds`. A previous value is replaced."""
-        ...
 
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
         """Add `amount` to the number that is stored under `key`, and return the sum.
 
         A missing number starts at 0, and is deleted `lifetime_seconds` after the first addition.
         """
-        ...
 
     async def delete(self, key: str) -> None:
         """Delete the value and the counter that are stored under `key`. A missing one is ignored."""
-        ...
 
 
 class Client(Struct, frozen=True):
@@ -350,21 +345,18 @@ class Inspector(Protocol):
     @property
     def scope(self) -> InspectorScope:
         """What the inspector reads. It is read at the start of each request."""
-        ...
 
     async def inspect(self, texts: InspectedTexts) -> Refusal | Sequence[Redaction]:
         """Judge the texts. An empty list: they pass unchanged.
 
         Any exception is a failure of the inspector, which `InspectorScope.fails_open` decides about.
         """
-        ...
 
     def find_open_end(self, text: str) -> int:
         """Return the place in an incomplete text of a reply from which on its end may become a part of a redaction.
 
         Called only if `InspectorScope.holds_blocks` is False.
         """
-        ...
 
 
 InspectionDecision = Literal["passed", "redacted", "refused", "failed"]
@@ -542,7 +534,6 @@ class Policy(Protocol):
 
         The proxy calls this before it reads the body.
         """
-        ...
 
     async def admit(self, request: AdmissionRequest) -> Settle | None:
         """Check a client request before any call to a provider. Raise a `ClientError` to reject it.
@@ -550,7 +541,6 @@ class Policy(Protocol):
         When the request has ended, also after a failure, the proxy calls the returned function with the receipt
         (record) of the request. None: there is no such function to call.
         """
-        ...
 
 
 class Observer(Protocol):
@@ -566,7 +556,6 @@ class Observer(Protocol):
         processed this one.
         """
         # called after the last byte of the response; a plain method runs at once, which needs less CPU time
-        ...
 
 
 class Tracer(Protocol):
@@ -580,7 +569,6 @@ class Tracer(Protocol):
 
         `parent` is the trace that the client sent. None: the client sent none, so a new trace begins.
         """
-        ...
 
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -592,10 +580,8 @@ class EngineLog(Protocol):
 
     def write_once(self, text: str, level: LogLevel = "info") -> None:
         """Write a text, unless it was written before."""
-        ...
 
     def write_warning(self, text: str) -> None: ...
 
     def write_traceback(self, request_id: str) -> None:
         """Write the exception that is being handled."""
-        ...

@@ -38,7 +38,6 @@ class TokenSource(Protocol):
     @property
     def rejection_statuses(self) -> Collection[int]:
         """HTTP statuses of a provider that has rejected a token."""
-        ...
 
     async def acquire_token(self, *, max_seconds: float | None = None) -> tuple[Credential, str | None]:
         """Return the header with a token, and its Google Cloud project (None if unknown).
@@ -47,11 +46,9 @@ class TokenSource(Protocol):
         came within `max_seconds` from the begin of the log-in, which goes on for later calls. After a log-in without an
         answer, such a call does not wait. None: wait for its end.
         """
-        ...
 
     def invalidate_token(self, credential: Credential) -> bool:
         """Discard a token that the provider rejected. Return True if a retry can use another one."""
-        ...
 
 
 class Credentials:

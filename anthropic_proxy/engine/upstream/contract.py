@@ -64,7 +64,6 @@ class WebFetch(Protocol):
         `media_types`: accepted types. `allowed_domains`, `blocked_domains`: as in the web tools of the Messages API,
         applied to each redirect too; empty: all domains are allowed. `max_url_length`: maximum characters of `url`.
         """
-        ...
 
 
 class WebSearch(Protocol):
@@ -72,4 +71,3 @@ class WebSearch(Protocol):
         self, query: str, *, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = (), limit: int = 10
     ) -> Sequence[SearchResult]:
         """The best results first. Raises `WebSearchFailed`. Empty domains: all domains are allowed."""
-        ...

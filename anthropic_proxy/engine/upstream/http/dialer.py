@@ -90,7 +90,6 @@ class LocalConnectionRefused(ConnectionRefusedError):
 class Dialer(Protocol):
     async def dial(self, origin: Origin) -> socket.socket:
         """Return a connected non-blocking socket. Raises `OSError` if no address accepts."""
-        ...
 
 
 class DnsCachingDialer:
