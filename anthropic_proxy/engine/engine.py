@@ -289,12 +289,11 @@ def build_engine_fields(
         for row in find_registry(options)
         if has_model_list(row) and not row.uses_installed_models and not row.serves_claude
     }
+    digests = {row.name: digest_server_settings(row, options) for row in find_registry(options)}
     return {
         "catalog": Catalog(sources=listings, limit_queries=limit_queries),
         "credentials": credentials,
-        "observations": ModelObservations(
-            MemoryValues(), {row.name: digest_server_settings(row, options) for row in find_registry(options)}
-        ),
+        "observations": ModelObservations(MemoryValues(), digests),
         "queue": queue,
         "throttles": build_throttles(options, {}),
         "compiled_routes": CompiledRoutes(options.routes) if options.routes else None,

@@ -4,9 +4,10 @@ The proxy repeats the rejected request with such a change. Changes that later re
 stored after the success. For some, it is enough that the repetition is rejected for another reason.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import date
+from functools import partial
 
 from msgspec import structs
 
@@ -47,9 +48,7 @@ class Adaptations:
 
     async def find_adapted_target(self, target: Target, call: Call[BaseDialect], error: UpstreamError) -> Target | None:
         """Return a changed copy of `target` for the repetition of a rejected request. None: no change fits."""
-        adaptations = await self._engine.background.run_for_call(
-            lambda call: _find_adaptations(target, call, error), call
-        )
+        adaptations = await self._engine.background.run_for_call(partial(_find_adaptations, target, error), call)
         if not adaptations and rejects_configured_model(error, target, self._engine.settings):
             successor = _find_successor(self._engine, target)
             adaptations = () if successor is None else (Adaptation(f"model {successor.model}"),)
@@ -72,12 +71,8 @@ class Adaptations:
         self._used += shown
         self._refused += [digest for adaptation in adaptations for digest in adaptation.refused_thinking]
         verbs = {_verb(each) for each in adaptations}
-        self._changes = [
-            (model, earlier)
-            for model, earlier in self._changes
-            if not earlier.stored_name or _verb(earlier) not in verbs
-        ]
-        self._changes += [(target.model, each) for each in adaptations]
+        kept = [(model, each) for model, each in self._changes if not each.stored_name or _verb(each) not in verbs]
+        self._changes = [*kept, *((target.model, each) for each in adaptations)]
         if adapted.model != target.model:
             return apply_stored_adaptations(self._engine, adapted, self._used, earlier=shown)
         return adapted
@@ -188,7 +183,7 @@ _FIELDS = {
 """First word of an adaptation → request field that it changes, if the error of the provider names no field."""
 
 
-def _find_adaptations(target: Target, call: Call[BaseDialect], error: UpstreamError) -> Sequence[Adaptation]:
+def _find_adaptations(target: Target, error: UpstreamError, call: Call[BaseDialect]) -> Sequence[Adaptation]:
     if isinstance(error, UnreadableReply):
         return ()  # its text may quote the model
     if error.cause is not None and (found := _find_by_cause(target, call, error.cause)):
@@ -220,6 +215,13 @@ def _find_by_cause(target: Target, call: Call[BaseDialect], cause: UpstreamError
 
 NO_IMAGES, NO_DOCUMENTS = "images none", "documents none"
 """Names of two adaptations: later requests to the model contain no images, or no documents."""
+_NUMBERS = {"limit": "max_output_from_error", "window": "context_window_from_error"}
+_CAPABILITIES: Mapping[str, Mapping[str, object]] = {
+    NO_IMAGES: {"rejects_images": True},
+    NO_DOCUMENTS: {"rejects_documents": True},
+    **{name: {"reasons": name.partition(" ")[2]} for name in (REASONS_UNASKED, REASONS_ALWAYS)},
+}
+"""Name of an adaptation → what it tells about the model. `_NUMBERS`: the same for the first word, with a number."""
 
 
 def _apply_adaptation(engine: Engine, target: Target, name: str) -> Target | None:
@@ -230,18 +232,12 @@ def _apply_adaptation(engine: Engine, target: Target, name: str) -> Target | Non
     if verb == "model":
         successor = _find_successor(engine, target)
         return successor if successor is not None and successor.model == value else None
-    facts = target.capabilities
-    if verb == "limit" and value.isdecimal():
-        return structs.replace(target, capabilities=structs.replace(facts, max_output_from_error=int(value)))
-    if verb == "window" and value.isdecimal():
-        return structs.replace(target, capabilities=structs.replace(facts, context_window_from_error=int(value)))
+    facts, found = target.capabilities, _CAPABILITIES.get(name)
+    if verb in _NUMBERS and value.isdecimal():
+        found = {_NUMBERS[verb]: int(value)}
+    if found is not None:
+        return structs.replace(target, capabilities=structs.replace(facts, **found))
     if name == TEMPLATE_SWITCH:
         switched = structs.replace(facts, efforts=facts.efforts or ("none", "medium"))
         target = structs.replace(target, capabilities=switched)
-    if name in (REASONS_UNASKED, REASONS_ALWAYS):
-        return structs.replace(target, capabilities=structs.replace(facts, reasons=value))
-    if name == NO_IMAGES:
-        return structs.replace(target, capabilities=structs.replace(facts, rejects_images=True))
-    if name == NO_DOCUMENTS:
-        return structs.replace(target, capabilities=structs.replace(facts, rejects_documents=True))
     return structs.replace(target, dialect=target.wire.apply_adaptation(target.dialect, name))

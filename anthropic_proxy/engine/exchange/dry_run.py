@@ -128,9 +128,8 @@ async def _run(engine: Engine, body: bytes, path: str, sender: DryRunClient, cre
         request, choice = read_client_request(engine, incoming)
         estimates = EstimateCache()
         if engine.compiled_routes is not None:
-            result.checks = engine.compiled_routes.check_routes(
-                build_request_facts(engine, incoming, request, estimates)
-            )
+            facts = build_request_facts(engine, incoming, request, estimates)
+            result.checks = engine.compiled_routes.check_routes(facts)
         plan = result.plan = await choose_plan(engine, incoming, request, estimates, choice)
         dry = structs.replace(dry, compiled_routes=None, plan_cache=FixedPlanCache(plan))  # a random choice stays
         if path == COUNT_TOKENS_PATH:

@@ -157,7 +157,7 @@ async def _count_by_provider(
     server = target.upstream
     model = target.model
     dialect = target.dialect
-    paths = [path for path in dialect.count_paths if not observations.lacks_count_path(server, path)]
+    paths = [path for path in dialect.count_paths if observations.has_count_path(server, path) is not False]
     if not paths or observations.pauses_counts(server):
         return None
 
@@ -171,35 +171,31 @@ async def _count_by_provider(
         # LM Studio answers unknown paths with status 200
         return found if found is not None and 0 < found <= MAX_TOKENS else None
 
-    async def ask(path: str, call: Call[BaseDialect]) -> int | None:
-        place = target
+    async def try_path(given: str, call: Call[BaseDialect]) -> int | None:
+        place, path, count = target, given, None
         if path.startswith(BESIDE_BASE_URL):
             base_url = target.base_url
             base_url = base_url.rpartition("/")[0] if urlsplit(base_url).path else base_url
             path = path.removeprefix(BESIDE_BASE_URL)
             place = structs.replace(target, base_url=base_url)
-        return await call_provider(
-            engine,
-            incoming,
-            request,
-            call,
-            place,
-            read=read,
-            wait_disconnected=wait_disconnected,
-            total_seconds=deadline - loop.time(),
-            encode=partial(target.wire.encode_count, path=path),
-        )
-
-    async def try_path(path: str, call: Call[BaseDialect]) -> int | None:
-        count = None
         try:
-            count = await ask(path, call)
+            count = await call_provider(
+                engine,
+                incoming,
+                request,
+                call,
+                place,
+                read=read,
+                wait_disconnected=wait_disconnected,
+                total_seconds=deadline - loop.time(),
+                encode=partial(target.wire.encode_count, path=path),
+            )
         except UpstreamError as error:
             if error.status != 404:
                 raise
             if model in error.provider_text:  # the server may count for its other models
                 return None
-        observations.store_count_path(server, path, counts=count is not None)
+        observations.store_count_path(server, given, counts=count is not None)
         return count
 
     async def ask_once_decided(path: str, call: Call[BaseDialect]) -> int | None:
@@ -211,9 +207,10 @@ async def _count_by_provider(
         except TimeoutError:
             return None
         try:
-            if observations.lacks_count_path(server, path) or observations.pauses_counts(server):
+            known = observations.has_count_path(server, path)
+            if known is False or observations.pauses_counts(server):
                 return None
-            if not observations.has_count_path(server, path):
+            if known is None:
                 return await try_path(path, call)
         finally:
             lock.release()
@@ -441,8 +438,13 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
             code="resources-of-a-virtual-key",
         )
     creates_batch = method == "POST" and path == BATCHES_PATH
-    if engine.inspectors and not creates_batch and incoming.body.strip() not in _EMPTY_BODIES:
-        _require_open_inspectors(engine, path)
+    if not creates_batch and incoming.body.strip() not in _EMPTY_BODIES:
+        for inspector in engine.inspectors:  # they cannot read the contents of files
+            if (scope := inspector.scope).requests and not scope.fails_open:
+                raise PolicyBlocked(
+                    f"{path!r} is not served, because the inspector {scope.name} of this proxy cannot read files and "
+                    "skills. Send the text within a message."
+                )
     target = build_plan(RoutingQuery(f"{preferred.prefix}/x"), engine.settings, engine.catalog).targets[0]
     assert target.wire.is_relay, "a provider with Claude models has the Messages API"
     if creates_batch:
@@ -494,16 +496,6 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
         method=method,
         uses_first_key=True,
     )
-
-
-def _require_open_inspectors(engine: Engine, path: str) -> None:
-    """Raise `PolicyBlocked` if an inspector must read all that is sent: the contents of files cannot be read."""
-    for inspector in engine.inspectors:
-        if (scope := inspector.scope).requests and not scope.fails_open:
-            raise PolicyBlocked(
-                f"{path!r} is not served, because the inspector {scope.name} of this proxy cannot read files and "
-                "skills. Send the text within a message."
-            )
 
 
 async def _with_mapped_models(engine: Engine, incoming: ClientRequest, target: Target) -> ClientRequest:

@@ -104,10 +104,8 @@ def match_route(
 def build_request_facts(
     engine: Engine, incoming: ClientRequest, request: MessagesRequest, estimates: EstimateCache
 ) -> RequestFacts:
-    settings = engine.settings
-    model, tier = resolve_model_name_and_tier(
-        request.model, find_preferred_provider(settings, engine.catalog), settings
-    )
+    preferred = find_preferred_provider(engine.settings, engine.catalog)
+    model, tier = resolve_model_name_and_tier(request.model, preferred, engine.settings)
     return RequestFacts(
         request,
         model=model,

@@ -87,9 +87,8 @@ def describe_attempt(target: Target, error: UpstreamError | ProxyBusy) -> str:
 
 def next_target_may_help(error: ProxyError) -> bool:
     # a relay keeps the status of its server, which may be 400
-    if isinstance(error, UpstreamError) and (
-        error.lacks_feature or error.error_type in ("billing_error", "not_found_error")
-    ):
+    is_named = error.error_type in ("billing_error", "not_found_error")
+    if isinstance(error, UpstreamError) and (is_named or error.lacks_feature):
         return True
     return error.status in (401, 402, 403, 404, 408, 429) or error.status >= 500
 
@@ -98,6 +97,7 @@ def require_api_response(response: UpstreamResponse, target: Target, settings: E
     """Raise `UpstreamProtocolError` for a redirect, a web page, an invalid status or an unsupported compression."""
     status = response.status
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    coding = response.headers.get("content-encoding", "").lower()
     code = ""
     if 300 <= status < 400:
         code = "not-an-api"
@@ -106,10 +106,7 @@ def require_api_response(response: UpstreamResponse, target: Target, settings: E
     elif 200 <= status < 300 and kind == "text/html":
         code = "not-an-api"
         problem = f"the response is a web page (HTTP {status}, text/html) instead of an API response"
-    elif (
-        200 <= status < 300
-        and (coding := response.headers.get("content-encoding", "").lower()) in _UNSUPPORTED_ENCODINGS
-    ):
+    elif 200 <= status < 300 and coding in _UNSUPPORTED_ENCODINGS:
         problem = f"the reply is compressed (content-encoding: {coding}), which was not requested and is not supported"
     elif not 200 <= status < 600:
         problem = f"HTTP {status} is not a valid status for a reply"
@@ -130,11 +127,9 @@ def decode_error_response(
         outcome.headers = forwarded_headers(headers)
     if isinstance(outcome, ProxyError):
         raise outcome
-    if isinstance(outcome, list):
-        if target.is_relayed:
-            raise InternalError("a relayed error was decoded as a reply")
-        return outcome
-    raise InternalError(f"a wire gave {outcome!r} for an error answer")
+    if target.is_relayed or not isinstance(outcome, list):
+        raise InternalError(f"a wire gave {outcome!r} for an error answer")
+    return outcome
 
 
 async def read_error_body(response: UpstreamResponse, watchdog: Watchdog) -> bytes:
@@ -282,18 +277,14 @@ def _rejects_model(error: UpstreamError, target: Target, settings: EngineOptions
 
 
 def _become(error: UpstreamError, message: str, code: str) -> None:
-    error.status = 400
-    error.error_type = "invalid_request_error"
-    error.message = message
-    error.code = code
-    error.body, error.should_retry = None, False
+    error.status, error.error_type, error.code = 400, "invalid_request_error", code
+    error.message, error.body, error.should_retry = message, None, False
 
 
 def _is_about_address(error: UpstreamError, target: Target, settings: EngineOptions) -> bool:
     provider = target.provider
-    if provider.transport != "http" or (
-        _find_address_variable(provider, settings) is None and not provider.has_local_url
-    ):
+    may_be_wrong = provider.has_local_url or _find_address_variable(provider, settings) is not None
+    if provider.transport != "http" or not may_be_wrong:
         return False
     text = error.provider_text.strip()
     if error.parameter == "model" or target.model in text or _MODEL_WORDS.search(text) or _OBJECT_WITH_ID.search(text):

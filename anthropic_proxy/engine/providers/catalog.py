@@ -25,7 +25,7 @@ from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.files import locked_folder, write_whole_file
 from anthropic_proxy.engine.providers.model_ids import read_model_id
-from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, read_body
+from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, fetch_answer
 from anthropic_proxy.errors import ProxyError
 
 
@@ -378,15 +378,12 @@ class ModelSource(Protocol):
 
     async def list_models(self) -> Sequence[str] | None:
         """Return the ids of the models, the largest first. None: no reply."""
-        ...
 
     async def query_capabilities(self, model: str) -> ModelCapabilities | None:
         """Return the limits and features of a model. None: no reply, or unknown model."""
-        ...
 
     def provisional_capabilities(self, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
         """Return the values that apply until the provider has replied, based on those of `models.toml`."""
-        ...
 
 
 ListedPrices = Mapping[tuple[str, str], Mapping[str, float]]
@@ -767,12 +764,10 @@ class OllamaModelSource:
 
     async def _query(self, request: UpstreamRequest, kind: type[_Reply], seconds: float) -> _Reply | None:
         try:
-            async with asyncio.timeout(seconds):
-                response = await self._send(self._base_url, request, self._find_credential())
-                try:
-                    body = await read_body(response, _MAX_BYTES) if response.status == 200 else b""
-                finally:
-                    await response.close()
-            return decode_json(body, kind)
+            credential = self._find_credential()
+            answer = await fetch_answer(
+                self._send, self._base_url, request, credential, max_bytes=_MAX_BYTES, seconds=seconds
+            )
+            return decode_json(answer.body, kind) if answer.status == 200 else None
         except (ProxyError, TimeoutError, InvalidJson):
             return None

@@ -153,13 +153,10 @@ class ModelObservations:
         self.store.write(key, "yes" if is_answered else str(int(known) + 1), RETENTION_SECONDS)
         return 0 if is_answered else int(known) + 1
 
-    def lacks_count_path(self, server: str, path: str) -> bool:
-        """Return True if the server has answered a token count at this path as unknown."""
-        return self.store.read(f"counts:{self._name_server(server)}{path}") == "no"
-
-    def has_count_path(self, server: str, path: str) -> bool:
-        """Return True if the server has counted at this path."""
-        return self.store.read(f"counts:{self._name_server(server)}{path}") == "yes"
+    def has_count_path(self, server: str, path: str) -> bool | None:
+        """Return whether the server counts at this path, or has answered that it is unknown. None: not asked."""
+        known = self.store.read(f"counts:{self._name_server(server)}{path}")
+        return None if known is None else known == "yes"
 
     def store_count_path(self, server: str, path: str, *, counts: bool) -> None:
         key = f"counts:{self._name_server(server)}{path}"

@@ -73,9 +73,9 @@ def build_plan(query: RoutingQuery, settings: EngineOptions, catalog: Catalog) -
     for choice in choices:
         try:
             target = build_target(choice, settings, catalog)
-            targets.append(
-                prefer_wire_with_tools(target, query.server_tools, settings) if query.server_tools else target
-            )
+            if query.server_tools:
+                target = prefer_wire_with_tools(target, query.server_tools, settings)
+            targets.append(target)
         except ClientError as error:
             rejection = rejection or error
             notes.append(error.message)

@@ -172,9 +172,8 @@ def _merge_dialect(config: AnyWireConfig, model: str) -> BaseDialect:
 
 
 def _apply_settings(dialect: BaseDialect, config: AnyWireConfig, settings: EngineOptions) -> BaseDialect:
-    changes = {
-        key: value for key, name in config.setting_overrides.items() if (value := getattr(settings, name)) is not None
-    }
+    given = {field: getattr(settings, name) for field, name in config.setting_overrides.items()}
+    changes = {field: value for field, value in given.items() if value is not None}
     return structs.replace(dialect, **changes) if changes else dialect
 
 

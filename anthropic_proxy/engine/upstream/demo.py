@@ -304,9 +304,8 @@ def encode_reply(
         call["function"]["arguments"] = "".join(arguments)
         message["tool_calls"] = [call]
     choice = {"index": 0, "message": message, "finish_reason": reason}
-    return iter(
-        [msgspec.json.encode({**shared_fields, "object": "chat.completion", "choices": [choice], "usage": usage})]
-    )
+    body = {**shared_fields, "object": "chat.completion", "choices": [choice], "usage": usage}
+    return iter([msgspec.json.encode(body)])
 
 
 def _split(text: str, limit: int) -> tuple[list[str], int, bool]:

@@ -186,14 +186,7 @@ class _Page:
             else:
                 self._line.append(_MARKS[tag])
         elif tag == "a":
-            if self._link is not None:
-                (url, start), self._link = self._link, None
-                text = "".join(self._line[start:])
-                label = text.strip()
-                if label and self._may_add_url(url):
-                    before = text[: len(text) - len(text.lstrip())]
-                    after = text[len(text.rstrip()) :]
-                    self._line[start:] = [f"{before}[{_SPACES.sub(' ', label)}]({url}){after}"]
+            self._end_link()
         elif tag == "blockquote":
             self._break()
             self._quotes = max(self._quotes - 1, 0)
@@ -222,6 +215,17 @@ class _Page:
             self._break()
             if tag == "main" and len(self._main) == 1:
                 self._main.append(len(self._lines))
+
+    def _end_link(self) -> None:
+        if self._link is None:
+            return
+        (url, start), self._link = self._link, None
+        text = "".join(self._line[start:])
+        label = text.strip()
+        if label and self._may_add_url(url):
+            before = text[: len(text) - len(text.lstrip())]
+            after = text[len(text.rstrip()) :]
+            self._line[start:] = [f"{before}[{_SPACES.sub(' ', label)}]({url}){after}"]
 
     def data(self, text: str) -> None:
         if self._in_title:

@@ -152,20 +152,19 @@ class ReplyConverter:
             if native := (choice.get("provider_specific_fields") or {}).get("native_finish_reason"):
                 choice["native_finish_reason"] = native
             message = choice.get("delta") or choice.get("message") or {}
-            if blocks := message.pop("thinking_blocks", None):
-                message["reasoning_details"] = [self._to_reasoning_detail(block) for block in blocks]
+            details = []
+            for block in message.pop("thinking_blocks", None) or ():
+                data, signature = block.get("data"), block.get("signature")
+                detail: dict[str, Any] = {"index": self._blocks, "type": "reasoning.text"}
+                if data:
+                    detail |= {"type": "reasoning.encrypted", "data": data}
+                else:
+                    detail |= {"text": block.get("thinking") or "", **({"signature": signature} if signature else {})}
+                details.append(detail)
+                self._blocks += bool(data or signature)
+            if details:
+                message["reasoning_details"] = details
         return fields
-
-    def _to_reasoning_detail(self, block: dict[str, Any]) -> dict[str, Any]:
-        detail: dict[str, Any] = {"index": self._blocks}
-        if data := block.get("data"):
-            detail |= {"type": "reasoning.encrypted", "data": data}
-        else:
-            detail |= {"type": "reasoning.text", "text": block.get("thinking") or ""}
-            detail |= {"signature": block["signature"]} if block.get("signature") else {}
-        if data or block.get("signature"):
-            self._blocks += 1
-        return detail
 
 
 class LiteLLMTransport:

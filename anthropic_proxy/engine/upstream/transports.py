@@ -21,7 +21,7 @@ from anthropic_proxy.engine.upstream.cloud_credentials import (
     TokenLoader,
 )
 from anthropic_proxy.engine.upstream.contract import FetchedPage, WebFetch, WebSearch
-from anthropic_proxy.engine.upstream.http.client import PROXY_VARIABLES, HttpTransport, TlsFiles
+from anthropic_proxy.engine.upstream.http.client import PROXY_VARIABLES, HttpTransport
 from anthropic_proxy.engine.upstream.web_search import (
     BraveClient,
     ExaClient,
@@ -171,11 +171,7 @@ def _new_own_transport(
         settings.timeouts.connect_seconds,
         proxies=proxies,
         no_proxy_hosts=no_proxy_hosts,
-        tls_files=TlsFiles(
-            ca_file=options.ca_file,
-            certificate_file=options.certificate_file,
-            certificate_key_file=options.certificate_key_file,
-        ),
+        tls_files=options,
         proxy_setting=PROXY_VARIABLES if options.proxy is None else f"proxy of [providers.{name}]",
     )
 

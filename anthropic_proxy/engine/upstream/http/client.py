@@ -18,6 +18,7 @@ import httptools
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.bounded import BoundedDict
+from anthropic_proxy.engine.options import CallOptions
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error, is_about_client_certificate
 from anthropic_proxy.engine.upstream.http.connection import (
     KEEP_ALIVE_SECONDS,
@@ -55,17 +56,6 @@ _MAX_CACHED_HEADS = 256
 
 PROXY_VARIABLES = "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY"
 """Settings of the proxy for all providers, for messages."""
-
-
-class TlsFiles(Struct, frozen=True, kw_only=True):
-    """PEM files for TLS to one server. "": none."""
-
-    ca_file: str = ""
-    """File with certificate authorities, in addition to the system's own ones."""
-    certificate_file: str = ""
-    """Certificate of the client."""
-    certificate_key_file: str = ""
-    """Private key of the certificate. "": `certificate_file` contains it."""
 
 
 class _Head(Struct, frozen=True):
@@ -108,7 +98,7 @@ class HttpTransport:
         no_proxy_hosts: str = "",
         dialer: Dialer | None = None,
         tls: ssl.SSLContext | None = None,
-        tls_files: TlsFiles | None = None,
+        tls_files: CallOptions | None = None,
         proxy_setting: str = PROXY_VARIABLES,
         keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
     ) -> None:
@@ -278,7 +268,8 @@ PROXY_AUTHENTICATION_REQUIRED = 407
 
 class Connector:
     """Opener of connections to servers, directly or through an HTTP proxy, each within `timeout_seconds`. `dialer`
-    opens the TCP connections that use no HTTP proxy. None: a dialer that accepts any address is used.
+    opens the TCP connections that use no HTTP proxy. None: a dialer that accepts any address is used. `tls_files` has
+    the PEM files for TLS.
     """
 
     def __init__(
@@ -288,7 +279,7 @@ class Connector:
         *,
         dialer: Dialer | None = None,
         tls: ssl.SSLContext | None = None,
-        tls_files: TlsFiles | None = None,
+        tls_files: CallOptions | None = None,
         proxy_setting: str = PROXY_VARIABLES,
     ) -> None:
         self._tls_files = tls_files
