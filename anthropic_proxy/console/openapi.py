@@ -5,7 +5,7 @@ from typing import Any
 
 from anthropic_proxy import __version__
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.plugins import RouteRequest
+from anthropic_proxy.plugins import RouteRequest, RouteResponse
 
 Schema = dict[str, Any]
 
@@ -50,6 +50,29 @@ def build_openapi(
             "schemas": schemas,
         },
     }
+
+
+def build_operation(
+    name: str,
+    summary: str,
+    content: Mapping[str, Schema],
+    errors: Mapping[str, str],
+    parameters: Sequence[Schema] = (),
+    *,
+    body: str = "",
+) -> Schema:
+    """`content`: media type → schema of a success. `errors`: status → what it means. `body`: name of a schema."""
+    failure = {"application/json": {"schema": refer_to("Error")}}
+    success = {kind: {"schema": schema} for kind, schema in content.items()}
+    responses: Schema = {"200": {"description": "Success", "content": success}}
+    responses |= {status: {"description": text, "content": failure} for status, text in errors.items()}
+    sent = {"required": True, "content": {"application/json": {"schema": refer_to(body)}}} if body else None
+    operation = {"operationId": name, "summary": summary, "parameters": list(parameters), "responses": responses}
+    return {key: value for key, value in {**operation, "requestBody": sent}.items() if value}
+
+
+def build_json_response(body: bytes) -> RouteResponse:
+    return RouteResponse(headers={"content-type": "application/json", "cache-control": "no-store"}, body=body)
 
 
 def build_parameter(name: str, schema: Schema, description: str) -> Schema:

@@ -16,6 +16,7 @@ from anthropic_proxy.console.keys.queries import sum_budget_use
 from anthropic_proxy.console.keys.virtual_keys import find_period_start
 from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
+from anthropic_proxy.console.openapi import build_json_response
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import Budget
@@ -41,8 +42,7 @@ async def serve_usage(
         read = partial(_read_costs, gateway.settings, scopes[:1], starts, now)
         costs = await threads.run(name_client(request), with_database_errors, read)
         body = encode_costs(costs)
-    headers = {"content-type": "application/json", "cache-control": "no-store"}
-    return RouteResponse(headers=headers, body=msgspec.json.encode(body))
+    return build_json_response(msgspec.json.encode(body))
 
 
 def encode_budgets(states: Sequence[BudgetState]) -> Mapping[str, Any]:

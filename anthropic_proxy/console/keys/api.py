@@ -34,7 +34,10 @@ from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_cl
 from anthropic_proxy.console.openapi import (
     ApiQuery,
     Schema,
+    build_json_response,
+    build_object,
     build_openapi,
+    build_operation,
     build_parameter,
     refer_to,
     require_database_text,
@@ -119,6 +122,9 @@ class AdminApi:
         await self._threads.stop()
 
     async def _use_database(self, request: RouteRequest, function: Callable[[], BodyT]) -> BodyT:
+        """Raises an error if the path has characters that databases reject."""
+        for name, value in request.path_parameters.items():
+            require_database_text(name, value)
         return await self._threads.run(name_client(request), with_database_errors, function)
 
     @property
@@ -147,7 +153,6 @@ class AdminApi:
 
     def _reading(self, respond: Callable[[RouteRequest], Any]) -> Callable[[RouteRequest], Awaitable[RouteResponse]]:
         async def read(request: RouteRequest) -> RouteResponse:
-            self._check_request(request)
             return _json(await self._use_database(request, lambda: respond(request)))
 
         return read
@@ -167,18 +172,11 @@ class AdminApi:
             return {**encode_key(outcome.key, state), **({"key": outcome.text} if outcome.text else {})}
 
         async def respond(request: RouteRequest) -> RouteResponse:
-            self._check_request(request)
             body = await self._use_database(request, lambda: change_in_database(request))
             await self._changed()
             return _json(body)
 
         return respond
-
-    @staticmethod
-    def _check_request(request: RouteRequest) -> None:
-        """Raise an error if the path has characters that databases reject."""
-        for name, value in request.path_parameters.items():
-            require_database_text(name, value)
 
     def _list_keys(self, request: RouteRequest) -> Any:
         query = _Query(request, ("limit", "after_id", "status", "team"))
@@ -195,7 +193,6 @@ class AdminApi:
         return _encode_rows(found[ids.index(after) + 1 :] if after else found, query.limit())
 
     async def _show_key(self, request: RouteRequest) -> RouteResponse:
-        self._check_request(request)
         name = request.path_parameters["id"]
 
         def read(connection: Connection, rights: Rights) -> tuple[VirtualKey, Mapping[str, Any]]:
@@ -207,7 +204,6 @@ class AdminApi:
         return _json({**encoded, "spending": spending})
 
     async def _list_teams(self, request: RouteRequest) -> RouteResponse:
-        self._check_request(request)
         teams = await self._use_database(request, lambda: self._query(request, list_readable_teams))
         spending = await self._read_spending(request, [build_team_scope(team) for team in teams])
         rows = [{**encode_team(team), "spending": used} for team, used in zip(teams, spending, strict=True)]
@@ -294,14 +290,13 @@ def _encode_rows(rows: Sequence[Mapping[str, Any]], limit: int) -> dict[str, Any
 
 
 def _json(value: Any) -> RouteResponse:
-    headers = {"content-type": "application/json", "cache-control": "no-store"}
-    return RouteResponse(headers=headers, body=msgspec.json.encode(value))
+    return build_json_response(msgspec.json.encode(value))
 
 
 _TEXT: Schema = {"type": "string"}
-_TIME: Mapping[str, Any] = {"type": ["string", "null"], "format": "date-time"}
-_COUNT: Mapping[str, Any] = {"type": ["integer", "null"], "minimum": 1, "description": "Null: no limit."}
-_TEXTS: Mapping[str, Any] = {"type": "array", "items": _TEXT}
+_TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
+_COUNT: Schema = {"type": ["integer", "null"], "minimum": 1, "description": "Null: no limit."}
+_TEXTS: Schema = {"type": "array", "items": _TEXT}
 
 
 def build_document() -> Schema:
@@ -408,38 +403,18 @@ def build_schemas() -> Schema:
     }
 
 
-def _operation(
-    name: str, summary: str, result: Mapping[str, Any], parameters: list[Schema] | None = None, *, body: str = ""
-) -> Schema:
+def _operation(name: str, summary: str, result: Schema, parameters: Sequence[Schema] = (), *, body: str = "") -> Schema:
     errors = {"400": "A field is invalid.", "401": "The key is wrong.", "403": "The role does not include this."}
     errors |= {"404": "There is no such key.", "529": "The database is not available."}
-    operation: Schema = {
-        "operationId": name,
-        "summary": summary,
-        "responses": {"200": _response("Success", result)}
-        | {status: _response(text, refer_to("Error")) for status, text in errors.items()},
-    }
-    if parameters:
-        operation["parameters"] = parameters
-    if body:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": refer_to(body)}}}
-    return operation
+    return build_operation(name, summary, {"application/json": result}, errors, parameters, body=body)
 
 
-def _response(description: str, schema: Mapping[str, Any]) -> Schema:
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
-
-
-def _list_of(schema: Mapping[str, Any]) -> Schema:
-    return {
-        "type": "object",
-        "properties": {"data": {"type": "array", "items": schema}, "has_more": {"type": "boolean"}},
-        "required": ["data", "has_more"],
-    }
+def _list_of(schema: Schema) -> Schema:
+    return _object({"data": {"type": "array", "items": schema}, "has_more": {"type": "boolean"}})
 
 
 def _object(properties: Mapping[str, Any]) -> Schema:
-    return {"type": "object", "properties": properties, "required": list(properties)}
+    return build_object(properties, [*properties])
 
 
 def _in_path(name: str) -> Schema:
@@ -458,15 +433,13 @@ _KEY_FILTERS = [
     build_parameter("status", {"enum": [*get_args(KeyStatus)]}, "Only keys in this state."),
     build_parameter("team", _TEXT, "Only keys of this team."),
 ]
-_SPENDING_FIELD: Mapping[str, Any] = {"properties": {"spending": {"type": "array", "items": refer_to("Spending")}}}
-_SPENDING: Mapping[str, Any] = {"allOf": [refer_to("VirtualKey"), _SPENDING_FIELD]}
-_TEAM_SPENDING: Mapping[str, Any] = {"allOf": [refer_to("Team"), _SPENDING_FIELD]}
-_SIGN_OUT: Mapping[str, Any] = {
+_SPENDING_FIELD: Schema = {"properties": {"spending": {"type": "array", "items": refer_to("Spending")}}}
+_SPENDING: Schema = {"allOf": [refer_to("VirtualKey"), _SPENDING_FIELD]}
+_TEAM_SPENDING: Schema = {"allOf": [refer_to("Team"), _SPENDING_FIELD]}
+_SIGN_OUT: Schema = {
     "allOf": [
         _list_of(refer_to("SignIn")),
         {"properties": {"valid_keys": {**_TEXTS, "description": "Labels of keys of the person that stay valid."}}},
     ]
 }
-_NEW: Mapping[str, Any] = {
-    "allOf": [refer_to("VirtualKey"), {"properties": {"key": _TEXT}, "required": ["key"]}],
-}
+_NEW: Schema = {"allOf": [refer_to("VirtualKey"), {"properties": {"key": _TEXT}, "required": ["key"]}]}

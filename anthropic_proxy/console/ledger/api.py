@@ -46,8 +46,10 @@ from anthropic_proxy.console.ledger.users import find_client_user
 from anthropic_proxy.console.openapi import (
     ApiQuery,
     Schema,
+    build_json_response,
     build_object,
     build_openapi,
+    build_operation,
     build_parameter,
     parameter_error,
     refer_to,
@@ -154,8 +156,7 @@ def _fail(message: str, status: int = 503) -> RouteResponse:
 
 
 def _json(value: Any) -> RouteResponse:
-    headers = {"content-type": "application/json", "cache-control": "no-store"}
-    return RouteResponse(headers=headers, body=encode_json(value))
+    return build_json_response(encode_json(value))
 
 
 class _Query(ApiQuery):
@@ -296,20 +297,15 @@ def build_ledger_document() -> Schema:
 
 
 def _operation(name: str, summary: str, parameters: list[Schema], result: Schema, *, has_csv: bool = True) -> Schema:
-    content: Schema = {"application/json": {"schema": result}}
-    if has_csv:
-        content["text/csv"] = {"schema": {"type": "string"}}
-    failures = {
+    content = {"application/json": result, **({"text/csv": {"type": "string"}} if has_csv else {})}
+    errors = {
         "400": "A parameter is invalid.",
         "401": "The key is missing or wrong.",
         **({} if has_csv else {"404": "The ledger does not have this request."}),
         "503": "The database cannot be read.",
         "504": "The query needs more than 10 seconds. Choose a shorter range, or add a filter.",
     }
-    error = {"application/json": {"schema": refer_to("Error")}}
-    responses: Schema = {"200": {"description": "Success", "content": content}}
-    responses |= {status: {"description": text, "content": error} for status, text in failures.items()}
-    return {"operationId": name, "summary": summary, "parameters": parameters, "responses": responses}
+    return build_operation(name, summary, content, errors, parameters)
 
 
 def _times(kind: type[AttemptTime | BlockTime], description: str, own: Mapping[str, Any]) -> Schema:
