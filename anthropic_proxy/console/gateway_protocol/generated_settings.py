@@ -30,11 +30,11 @@ from anthropic_proxy.console.client_models import (
 )
 from anthropic_proxy.console.client_variables import ASSUMED_MODEL, LIMITING_MODEL
 from anthropic_proxy.engine.bounded import BoundedDict
-from anthropic_proxy.engine.options import WILDCARDS, AutoMode, matches_model
+from anthropic_proxy.engine.options import WILDCARDS, matches_model
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import ModelCapabilities, find_table_capabilities
 from anthropic_proxy.engine.routing.choices import find_tier
-from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE, Price, PriceList
+from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE, PriceList
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import Rules
 from anthropic_proxy.plugins import Gateway, ModelEntry, ModelFeatures
@@ -117,8 +117,10 @@ async def generate_settings(gateway: Gateway, rules: Sequence[Rules]) -> dict[st
         found |= {"model": first, "enforceAvailableModels": True} if first else {}
     if overrides := _list_prices(offer, PriceList(settings), settings):
         found["modelPricing"] = {"overrides": overrides}
-    if auto_mode := _build_auto_mode(settings.auto_mode):
-        found["autoMode"] = auto_mode
+    auto_mode = settings.auto_mode
+    sentences = {"hard_deny": auto_mode.deny, "allow": auto_mode.allow, "environment": auto_mode.environment}
+    if any(sentences.values()):
+        found["autoMode"] = {name: [_DEFAULT_RULES, *each] for name, each in sentences.items() if each}
     return found
 
 
@@ -139,7 +141,9 @@ async def _find_offer(gateway: Gateway, rules: Sequence[Rules]) -> _Offer:
         served=served,
         named={one.model: one for one in await gateway.describe_models(named[:_MAX_ROWS])},
         forbids_some=len(offered) < len(entries),
-        may_have_others=any(map(_has_unlisted_models, rules)),
+        may_have_others=any(  # rules without models allow all
+            "/" in name and not WILDCARDS.isdisjoint(name) for one in rules for name in one.models or ["*/*"]
+        ),
     )
 
 
@@ -187,11 +191,6 @@ def _list_named_models(
     ]
 
 
-def _has_unlisted_models(rules: Rules) -> bool:
-    """Return True if the rules may allow models that no list has."""
-    return not rules.models or any("/" in name and not WILDCARDS.isdisjoint(name) for name in rules.models)
-
-
 def _build_row(model: ModelFeatures, price: str) -> dict[str, str]:
     facts = [f"{formats.short_count(model.max_input)} context"] if model.max_input else []
     facts += [price] if price else []
@@ -222,22 +221,12 @@ def _list_prices(offer: _Offer, prices: PriceList, settings: Settings) -> dict[s
     own.
     """
     found: dict[str, dict[str, float]] = {}
-    targets = {one.id: one.target or f"{_VENDOR}/{one.id}" for one in offer.entries} | {
-        name: name for name in offer.named
-    }
+    targets = {one.id: one.target or f"{_VENDOR}/{one.id}" for one in offer.entries}
+    targets |= {name: name for name in offer.named}
     for name, target in targets.items():
         price = find_model_price(prices, settings, target)
         if price is not None and (price.is_final or not target.endswith(f"/{name}") or name == target):
-            found[name] = _encode_price(price)
+            base = price.base
+            amounts = (base.input, base.output, base.cache_read, base.cache_write)
+            found[name] = dict(zip(("input", "output", "cacheRead", "cacheWrite"), map(float, amounts), strict=True))
     return found
-
-
-def _encode_price(price: Price) -> dict[str, float]:
-    base = price.base
-    amounts = {"input": base.input, "output": base.output, "cacheRead": base.cache_read, "cacheWrite": base.cache_write}
-    return {name: float(amount) for name, amount in amounts.items()}
-
-
-def _build_auto_mode(auto_mode: AutoMode) -> dict[str, list[str]]:
-    rules = {"hard_deny": auto_mode.deny, "allow": auto_mode.allow, "environment": auto_mode.environment}
-    return {name: [_DEFAULT_RULES, *sentences] for name, sentences in rules.items() if sentences}

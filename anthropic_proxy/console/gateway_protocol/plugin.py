@@ -2,11 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from anthropic_proxy.console.gateway_protocol import managed_settings, telemetry_relay, usage
 from anthropic_proxy.console.gateway_protocol.generated_settings import GeneratedSettings
@@ -27,7 +29,6 @@ from anthropic_proxy.plugins import (
     Route,
     RouteRequest,
     RouteResponse,
-    Store,
     StoreUnavailable,
 )
 
@@ -56,8 +57,8 @@ def open_plugin(settings: Settings) -> Plugin:
         policies=[protocol.access.policy],
         routes=[*protocol.access.api.routes, *protocol.list_routes()],
         budget_uses=protocol.access.budget_uses,
-        telemetry_counts=protocol.count_telemetry,
-        telemetry_drops=protocol.count_telemetry_drops,
+        telemetry_counts=lambda: protocol.telemetry.counts,
+        telemetry_drops=lambda: protocol.telemetry.dropped,
         start=protocol.start,
         stop=protocol.stop,
     )
@@ -69,7 +70,7 @@ class _GatewayProtocol:
         self._sign_in: SignInEndpoints | None = None
         """None: nobody has signed in yet."""
         self._threads = ReaderThreads()
-        self._telemetry = telemetry_relay.TelemetryRelay()
+        self.telemetry = telemetry_relay.TelemetryRelay()
         self._generated = GeneratedSettings()
         self._gateway: Gateway | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -83,15 +84,9 @@ class _GatewayProtocol:
     async def stop(self) -> None:
         if self._sign_in is not None:
             await self._sign_in.stop()
-        await self._telemetry.stop()
+        await self.telemetry.stop()
         await self._threads.stop()
         await self.access.stop()
-
-    def count_telemetry(self) -> Mapping[str, int]:
-        return self._telemetry.counts
-
-    def count_telemetry_drops(self) -> Mapping[str, int]:
-        return self._telemetry.dropped
 
     def list_routes(self) -> Sequence[Route]:
         return [
@@ -99,13 +94,12 @@ class _GatewayProtocol:
             self._build_route(usage.PATH, self._send_usage),
             self._build_route(_BOOTSTRAP_PATH, _refuse_desktop),
             *(
-                self._build_route(path, self._telemetry.accept, "POST", decompresses=True)
+                structs.replace(self._build_route(path, self.telemetry.accept), methods=["POST"], decompresses=True)
                 for path in telemetry_relay.PATHS
             ),
             *(
-                Route(
-                    path=path,
-                    respond=self._serve_sign_in,
+                structs.replace(
+                    self._build_route(path, self._serve_sign_in),
                     methods=[method],
                     max_body_bytes=_FORM_BYTES,
                     checks_key=True,
@@ -114,27 +108,20 @@ class _GatewayProtocol:
             ),
         ]
 
-    async def _serve_sign_in(self, request: RouteRequest) -> RouteResponse:
+    async def _serve_sign_in(self, gateway: Gateway, request: RouteRequest) -> RouteResponse:
         """Raises `UnknownModel` without `SIGN_IN_SECRET`, which a reload may set or remove."""
-        assert self._gateway is not None  # no request is served before the start of the plugins
-        if self._gateway.settings.sign_in is None:
+        if gateway.settings.sign_in is None:
             raise UnknownModel("SIGN_IN_SECRET is not set, so nobody signs in here.", code="sign-in-off")
         if self._sign_in is None:
-            self._sign_in = import_module(_SIGN_IN).SignInEndpoints(self._gateway)
+            self._sign_in = import_module(_SIGN_IN).SignInEndpoints(gateway)
         return await self._sign_in.respond(request)
 
-    def _build_route(self, path: str, send: _Send, method: str = "GET", *, decompresses: bool = False) -> Route:
+    def _build_route(self, path: str, send: _Send) -> Route:
         async def respond(request: RouteRequest) -> RouteResponse:
             assert self._gateway is not None  # no request is served before the start of the plugins
             return await send(self._gateway, request)
 
-        return Route(
-            path=path,
-            respond=respond,
-            methods=[method],
-            max_body_bytes=MAX_REQUEST_BYTES,
-            decompresses=decompresses,
-        )
+        return Route(path=path, respond=respond, max_body_bytes=MAX_REQUEST_BYTES)
 
     def _find_scopes(self, client: Client) -> Sequence[Scope]:
         return self.access.table.find_scopes(client.key_id) if client.role == "member" else []
@@ -146,7 +133,12 @@ class _GatewayProtocol:
 
     def _note_machine(self, gateway: Gateway, key_id: str, report: MachineReport) -> None:
         """No answer waits for the store."""
-        task = asyncio.create_task(_store_report(gateway.store, key_id, report))
+
+        async def store() -> None:
+            with suppress(StoreUnavailable):  # the next report follows within an hour
+                await store_report(gateway.store, key_id, report)
+
+        task = asyncio.create_task(store())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -168,8 +160,3 @@ async def _refuse_desktop(gateway: Gateway, request: RouteRequest) -> RouteRespo
     raise UnknownModel(
         f"Nothing is served at {request.path}: there are no settings of Claude Desktop.", code="path-not-found"
     )
-
-
-async def _store_report(store: Store, key_id: str, report: MachineReport) -> None:
-    with suppress(StoreUnavailable):  # the next report follows within an hour
-        await store_report(store, key_id, report)

@@ -123,7 +123,8 @@ class SignInEndpoints:
             hint = explain_limit(request, self._settings)
             self._gateway.log_warning_once(f"Too many sign-ins from Claude Code begin at {request.address}.{hint}")
             raise _slow_down("Too many sign-ins begin at this address. Wait some minutes.")
-        device = _shorten(request.headers.get("user-agent", "") or form.get("surface", "")) or "unknown program"
+        stated = request.headers.get("user-agent", "") or form.get("surface", "")
+        device = "".join(filter(str.isprintable, stated[:_MAX_SHOWN_CHARACTERS])) or "unknown program"
         address, grants = request.address, self._grants
         code, user_code = await self._threads.run(address, lambda: grants.create_code(device, address))
         url = f"{self._settings.dashboard_url}{DEVICE_PATH}"
@@ -337,10 +338,6 @@ def _require(form: Mapping[str, str], name: str) -> str:
     if not (value := form.get(name, "")):
         raise OAuthError("invalid_request", f"The form has no {name}.")
     return value
-
-
-def _shorten(text: str) -> str:
-    return "".join(character for character in text[:_MAX_SHOWN_CHARACTERS] if character.isprintable())
 
 
 def _slow_down(description: str = "") -> OAuthError:

@@ -76,7 +76,11 @@ class TelemetryRelay:
             sender.waiting.append(_Waiting(kind, content_type, encoding, request.body, attributes))
             self._count(sender, 1, len(request.body))
             while self._queued > MAX_QUEUED or self._queued_bytes > MAX_QUEUED_BYTES:
-                self._drop_of_largest()
+                most, largest = max(self._senders.items(), key=lambda item: item[1].share)
+                self._count(largest, -1, -len(largest.waiting.pop().body))
+                if not largest.waiting:
+                    del self._senders[most]
+                self._drop(most)
             if self._sending is None or self._sending.done():
                 self._sending = asyncio.create_task(self._send_all(gateway))
         return RouteResponse()
@@ -97,13 +101,6 @@ class TelemetryRelay:
         is_counted = person in self.dropped or len(self.dropped) < MAX_COUNTED_PEOPLE
         self.dropped[person if is_counted else "other"] += 1
 
-    def _drop_of_largest(self) -> None:
-        person, sender = max(self._senders.items(), key=lambda item: item[1].share)
-        self._count(sender, -1, -len(sender.waiting.pop().body))
-        if not sender.waiting:
-            del self._senders[person]
-        self._drop(person)
-
     async def _send_all(self, gateway: Gateway) -> None:
         while self._senders:
             person, sender = next(iter(self._senders.items()))
@@ -114,8 +111,10 @@ class TelemetryRelay:
                 self._senders[person] = sender  # behind the others
             is_sent = False
             try:
-                with suppress(ValueError):
-                    is_sent = await _send(gateway, waiting, await _name_sender(waiting))
+                with suppress(ValueError):  # a body that is no telemetry
+                    is_large = waiting.encoding or len(waiting.body) > _MAX_BYTES_ON_LOOP
+                    named = await asyncio.to_thread(_name_sender, waiting) if is_large else _name_sender(waiting)
+                    is_sent = await _send(gateway, waiting, named)
             finally:  # also if the server stops meanwhile
                 if is_sent:
                     self.counts["forwarded"] += 1
@@ -127,14 +126,7 @@ def _find_address(gateway: Gateway, kind: str) -> str:
     return gateway.settings.collector.urls.get(kind, "")
 
 
-async def _name_sender(waiting: _Waiting) -> bytes:
-    """Raises `ValueError` for a body that is no telemetry."""
-    if waiting.encoding or len(waiting.body) > _MAX_BYTES_ON_LOOP:
-        return await asyncio.to_thread(_read_and_name_sender, waiting)
-    return _read_and_name_sender(waiting)
-
-
-def _read_and_name_sender(waiting: _Waiting) -> bytes:
+def _name_sender(waiting: _Waiting) -> bytes:
     body = bytearray()
     try:
         for piece in Decompressor(waiting.encoding).decompress(waiting.body):

@@ -47,7 +47,20 @@ async def serve_usage(
 
 def encode_budgets(states: Sequence[BudgetState]) -> Mapping[str, Any]:
     chosen = choose_state(states)
-    body: dict[str, Any] = {"limits": [_encode_state(each, is_active=each is chosen) for each in states]}
+    limits = []
+    for each in states:
+        end = None if each.resets_at is None else datetime.fromtimestamp(each.resets_at, UTC)
+        limits.append(
+            {
+                "kind": "spend",
+                "group": PERIOD_NAMES[each.budget.period],
+                "percent": round(each.share * 100),
+                "resets_at": None if end is None else f"{end:%Y-%m-%dT%H:%M:%S}.000Z",
+                "severity": each.severity,
+                "is_active": each is chosen,
+            }
+        )
+    body: dict[str, Any] = {"limits": limits}
     if chosen is not None:
         body["extra_usage"] = {
             "is_enabled": True,
@@ -57,18 +70,6 @@ def encode_budgets(states: Sequence[BudgetState]) -> Mapping[str, Any]:
             "currency": "USD",
         }
     return body
-
-
-def _encode_state(state: BudgetState, *, is_active: bool) -> Mapping[str, Any]:
-    end = None if state.resets_at is None else datetime.fromtimestamp(state.resets_at, UTC)
-    return {
-        "kind": "spend",
-        "group": PERIOD_NAMES[state.budget.period],
-        "percent": round(state.share * 100),
-        "resets_at": None if end is None else f"{end:%Y-%m-%dT%H:%M:%S}.000Z",
-        "severity": state.severity,
-        "is_active": is_active,
-    }
 
 
 def find_starts(now: float) -> Mapping[str, float]:

@@ -10,6 +10,7 @@ import hmac
 import secrets
 from collections.abc import Sequence
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, unquote
 
@@ -17,7 +18,7 @@ from msgspec import Struct, field
 
 from anthropic_proxy.console.identity.people import RETRY, OidcError, require_provider
 from anthropic_proxy.errors import MissingExtra, is_installed
-from anthropic_proxy.gateway.settings import OidcSettings, Settings
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway
 
 if TYPE_CHECKING:
@@ -58,7 +59,10 @@ class IdentityProvider:
         """The first call loads Authlib. Raises `OidcError` if no provider is set."""
         provider = require_provider(self._gateway.settings)
         if self._client is None or self._client.settings != provider:
-            self._client = await asyncio.to_thread(_open_client, provider, self._gateway)
+            if not is_installed("authlib"):
+                raise OidcError(MissingExtra("Sign-in with OIDC_ISSUER needs Authlib", "oidc").message, status=502)
+            module = await asyncio.to_thread(import_module, "anthropic_proxy.console.identity.oidc_client")
+            self._client = module.OidcClient(provider, self._gateway)
         return self._client
 
 
@@ -90,14 +94,6 @@ def write_attempt_cookie(value: str, seconds: int, *, is_https: bool) -> str:
     """
     secure = "; Secure" if is_https else ""
     return f"{ATTEMPT_COOKIE}={value}; Path=/dashboard/oidc; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
-
-
-def _open_client(provider: OidcSettings, gateway: Gateway) -> "OidcClient":
-    if not is_installed("authlib"):
-        raise OidcError(f"{MissingExtra('Sign-in with OIDC_ISSUER needs Authlib', 'oidc').message}", status=502)
-    from anthropic_proxy.console.identity.oidc_client import OidcClient  # noqa: PLC0415
-
-    return OidcClient(provider, gateway)
 
 
 def _list_signatures(text: str, settings: Settings) -> Sequence[str]:

@@ -301,17 +301,14 @@ def verify_id_token(
     try:
         claims.validate(now=int(now), leeway=LEEWAY_SECONDS)
     except JoseError as error:
-        raise _invalid(_describe(error)) from None
+        name = str(error.claim) if isinstance(error, ClaimError) else ""
+        reason = _CLAIM_TEXTS.get(name, "a claim has an invalid value")
+        if isinstance(error, MissingClaimError):
+            reason = f"the claim {name} is missing"
+        elif name == "exp" and not isinstance(error, ExpiredTokenError):
+            reason = "the claim exp is not a time"
+        raise _invalid(reason) from None
     return dict(claims)
-
-
-def _describe(error: JoseError) -> str:
-    name = error.claim if isinstance(error, ClaimError) else ""
-    if isinstance(error, MissingClaimError):
-        return f"the claim {name} is missing"
-    if name == "exp" and not isinstance(error, ExpiredTokenError):
-        return "the claim exp is not a time"
-    return _CLAIM_TEXTS.get(str(name), "a claim has an invalid value")
 
 
 def _invalid(reason: str) -> OidcError:

@@ -79,7 +79,8 @@ def accept_user(settings: Settings, claims: Mapping[str, Any]) -> OidcUser:
             "(claim hd). Sign in with the Google account of the organization."
         )
     used, stated = list_named_groups(settings), find_claim_texts(claims, provider.role_claim)
-    if not stated and _has_too_many_groups(claims, provider.role_claim) and any(map(_is_group, used)):
+    names_groups = any("@" not in name and name != EVERYBODY for name in used)
+    if not stated and names_groups and _has_too_many_groups(claims, provider.role_claim):
         raise UserRefused(
             f"The identity provider sent no groups of {email}, because the user has too many (claim _claim_names). An "
             "administrator should let Microsoft Entra ID send only the groups that are assigned to the application, "
@@ -101,11 +102,6 @@ def list_named_groups(settings: Settings) -> frozenset[str]:
     tables = () if settings.sign_in is None else settings.sign_in.groups
     roles = (*provider.admins, *provider.viewers, *provider.team_admins, *provider.members)
     return frozenset((*roles, *(table.name for table in tables), *settings.managed_settings))
-
-
-def _is_group(name: str) -> bool:
-    """False for an e-mail address, and for the table of everybody."""
-    return "@" not in name and name != EVERYBODY
 
 
 def _has_too_many_groups(claims: Mapping[str, Any], claim_path: str) -> bool:

@@ -68,24 +68,25 @@ class TokenIssuers:
             shown = str(claims.get("iss"))[:_MAX_SHOWN_CHARACTERS]
             raise InvalidTokenError(f"no table [token_issuers.NAME] has its issuer {shown!r}")
         _require_key_token(header, claims)
-        await self._check_signature(text, found[0])
-        now = self._clock()
-        ends_at = _require_times(claims, now)
-        problem = "it is for another audience (claim aud)"
-        for issuer in found:
-            if not _is_for(issuer, claims):
-                continue
-            if not (problem := _find_claim_problem(issuer, claims)):
-                groups = tuple(find_claim_texts(claims, issuer.group_claim)) if issuer.group_claim else ()
-                return AcceptedToken(issuer, _require_owner(issuer, claims), groups, ends_at)
-        raise InvalidTokenError(problem)
-
-    async def _check_signature(self, text: str, issuer: TokenIssuer) -> None:
-        keys = self._keys[issuer.issuer, issuer.jwks_uri]
+        published = self._keys[found[0].issuer, found[0].jwks_uri]
         try:
-            await keys.check(lambda found: check_signature(text, found, needs_key_id=True))
+            await published.check(lambda keys: check_signature(text, keys, needs_key_id=True))
         except UnknownKeyError:
             raise InvalidTokenError("its key is not one of the issuer (header kid)") from None
+        ends_at = _require_times(claims, self._clock())
+        named = claims.get("aud")
+        audiences = [named] if isinstance(named, str) else named if isinstance(named, list) else []
+        problem = "it is for another audience (claim aud)"
+        for issuer in found:
+            if not any(isinstance(each, str) and each in issuer.audiences for each in audiences):
+                continue
+            if not (problem := _find_claim_problem(issuer, claims)):
+                owners = _list_texts(claims, issuer.owner_claim)
+                if len(owners) != 1 or not owners[0].strip():
+                    raise InvalidTokenError(f"its claim {issuer.owner_claim} names no owner")
+                groups = tuple(find_claim_texts(claims, issuer.group_claim)) if issuer.group_claim else ()
+                return AcceptedToken(issuer, owners[0], groups, ends_at)
+        raise InvalidTokenError(problem)
 
     async def _load_keys(self, issuer: str, jwks_uri: str) -> KeySet:
         if not jwks_uri:
@@ -112,23 +113,18 @@ def decode_token(text: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     parts = text.split(".")
     if len(parts) != 3:
         raise InvalidTokenError("it is not a signed token")
-    header, claims = (_decode_object(part) for part in parts[:2])
+    try:
+        decoded = [base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True) for part in parts[:2]]
+        header, claims = (json.loads(data, object_pairs_hook=_require_unique) for data in decoded)
+    except (binascii.Error, ValueError, RecursionError):
+        raise InvalidTokenError("its header or its claims are no JSON, or have a member twice") from None
+    if not isinstance(header, dict) or not isinstance(claims, dict):
+        raise InvalidTokenError("its header or its claims are no JSON object")
     return header, claims
 
 
-def _decode_object(part: str) -> Mapping[str, Any]:
-    """A member that occurs twice has two meanings, so it is refused."""
-    try:
-        data = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
-        value = json.loads(data, object_pairs_hook=_require_unique)
-    except (binascii.Error, ValueError, RecursionError):
-        raise InvalidTokenError("its header or its claims are no JSON, or have a member twice") from None
-    if not isinstance(value, dict):
-        raise InvalidTokenError("its header or its claims are no JSON object")
-    return value
-
-
 def _require_unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A member that occurs twice has two meanings, so it is refused."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a member occurs twice")
@@ -166,12 +162,6 @@ def _require_times(claims: Mapping[str, Any], now: float) -> float:
     return float(times["exp"] + LEEWAY_SECONDS)
 
 
-def _is_for(issuer: TokenIssuer, claims: Mapping[str, Any]) -> bool:
-    named = claims.get("aud")
-    audiences = [named] if isinstance(named, str) else named if isinstance(named, list) else []
-    return any(isinstance(each, str) and each in issuer.audiences for each in audiences)
-
-
 def _find_claim_problem(issuer: TokenIssuer, claims: Mapping[str, Any]) -> str:
     """ "": the required claims have accepted values."""
     for name, patterns in issuer.required_claims.items():
@@ -187,10 +177,3 @@ def _list_texts(claims: Mapping[str, Any], name: str) -> Sequence[str]:
     if isinstance(value, bool | int):
         return (str(value).lower(),)
     return find_claim_texts(claims, name)
-
-
-def _require_owner(issuer: TokenIssuer, claims: Mapping[str, Any]) -> str:
-    texts = _list_texts(claims, issuer.owner_claim)
-    if len(texts) != 1 or not texts[0].strip():
-        raise InvalidTokenError(f"its claim {issuer.owner_claim} names no owner")
-    return texts[0]

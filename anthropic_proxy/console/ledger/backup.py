@@ -56,8 +56,12 @@ def write_ledger_backup(settings: Settings, target: Path) -> str:
         if version is None:
             raise backup_error(missing)
         with replacing_file(target) as incomplete:
-            if address.file is None:
-                found = _dump(connection, address, incomplete)
+            if address.file is None:  # the counts are those of the state that `pg_dump` reads
+                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                ((snapshot,),) = connection.query("SELECT pg_export_snapshot()")
+                options = ("--format=custom", "--no-owner", "--no-privileges", f"--schema={SCHEMA}")
+                _run_tool("pg_dump", address, f"--file={incomplete}", *options, f"--snapshot={snapshot}")
+                found = _count(connection)
             else:
                 found = _copy(connect_for_reading(address), incomplete)
     return f"{found}, schema: {version}"
@@ -83,15 +87,6 @@ def restore_ledger_backup(settings: Settings, source: Path, *, replaces: bool) -
             if kept is not None:
                 address.file.replace(kept)
     return f"{found}, schema: {version}", kept
-
-
-def _dump(connection: Connection, address: DatabaseAddress, target: Path) -> str:
-    """Count in the state of the database that `pg_dump` reads."""
-    connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-    ((snapshot,),) = connection.query("SELECT pg_export_snapshot()")
-    form = ("--format=custom", "--no-owner", "--no-privileges", f"--schema={SCHEMA}", f"--snapshot={snapshot}")
-    _run_tool("pg_dump", address, f"--file={target}", *form)
-    return _count(connection)
 
 
 def _count(connection: Connection) -> str:
@@ -180,7 +175,7 @@ def _restore_dump(settings: Settings, address: DatabaseAddress, source: Path, *,
 
 
 def _run_tool(program: str, address: DatabaseAddress | None, *words: str) -> str:
-    """Run a program of PostgreSQL. The password is not on its command line."""
+    """Run a program of PostgreSQL. The password is in a file, because command lines are visible to all users."""
     path = shutil.which(program)
     if path is None:
         raise backup_error(
@@ -188,20 +183,16 @@ def _run_tool(program: str, address: DatabaseAddress | None, *words: str) -> str
             f"that has them: {program} {' '.join(words)}"
         )
     with tempfile.TemporaryDirectory() as folder:
-        place = [] if address is None else [f"--dbname={_write_address(address, Path(folder) / 'password')}"]
+        place = []
+        if address is not None:
+            options = address.list_options()
+            if (password := options.pop("password", None)) is not None:
+                create_private_file(file := Path(folder) / "password")
+                escaped = str(password).replace("\\", "\\\\").replace(":", "\\:")
+                file.write_text(f"*:*:*:*:{escaped}\n", "utf-8")
+                options["passfile"] = str(file)
+            place = [f"--dbname={import_psycopg().conninfo.make_conninfo(**options)}"]
         done = subprocess.run([path, *place, *words], capture_output=True, encoding="utf-8", check=False)
     if done.returncode:
         raise backup_error(f"{program} failed: {' '.join(done.stderr.split())[:500]}")
     return done.stdout
-
-
-def _write_address(address: DatabaseAddress, password_file: Path) -> str:
-    """Return the address without its password, which is written to a file: command lines are visible to all users."""
-    options = address.list_options()
-    if (password := options.pop("password", None)) is not None:
-        create_private_file(password_file)
-        escaped = str(password).replace("\\", "\\\\").replace(":", "\\:")
-        password_file.write_text(f"*:*:*:*:{escaped}\n", "utf-8")
-        options["passfile"] = str(password_file)
-    written: str = import_psycopg().conninfo.make_conninfo(**options)
-    return written

@@ -6,7 +6,7 @@ found. Of a request to a provider, only the structure is stored, with lengths in
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -143,22 +143,18 @@ _FIRST_ITEMS = 5
 def outline_json(body: bytes) -> str:
     """One line for each field or list item. "": `body` is no JSON object, or is nested too deeply."""
     try:
-        fields = msgspec.json.decode(body)
-        return "\n".join(["{", *_list_fields(fields), "}"]) if isinstance(fields, dict) else ""
+        if not isinstance(fields := msgspec.json.decode(body), dict):
+            return ""
+        lines = []
+        for name, value in fields.items():
+            if isinstance(value, list) and value and name not in _TOOL_LISTS and isinstance(value[0], dict):
+                items = _shorten([_outline(one, name) for one in value])
+                lines.append("\n".join([f"  {_quote(name)}: [", *(f"    {text}," for text in items), "  ]"]))
+            else:
+                lines.append(f"  {_quote(name)}: {_outline(value, name)}")
+        return "\n".join(["{", ",\n".join(lines), "}"]) if lines else "{\n}"
     except (msgspec.DecodeError, RecursionError):
         return ""
-
-
-def _list_fields(fields: Mapping[str, Any]) -> Iterator[str]:
-    for number, (name, value) in enumerate(fields.items(), 1):
-        comma = "," if number < len(fields) else ""
-        if isinstance(value, list) and value and name not in _TOOL_LISTS and isinstance(value[0], dict):
-            yield f"  {_quote(name)}: ["
-            items = [_outline(one, name) for one in value]
-            yield from (f"    {text}," for text in _shorten(items))
-            yield f"  ]{comma}"
-        else:
-            yield f"  {_quote(name)}: {_outline(value, name)}{comma}"
 
 
 def _outline(value: Any, name: str) -> str:

@@ -173,10 +173,18 @@ def _find_last_success(
     `find`: returns that of a provider and a model.
     """
     last = max(rows, key=lambda one: one.last_at)
-    if not last.provider:
-        return _find_last_success_of_client(connection, since, _read_latest(connection, last))
-    needs_model = last.error_type in _OF_MODELS and is_set(last.provider, last.model)
-    return find(last.provider, last.model if needs_model else "")
+    if last.provider:
+        needs_model = last.error_type in _OF_MODELS and is_set(last.provider, last.model)
+        return find(last.provider, last.model if needs_model else "")
+    # the latest reply to the same program with the same key; a rejected key has no label
+    column, failed = requests.c, _read_latest(connection, last)
+    conditions = [column.started_at > since, column.outcome_class.not_in(_FAILURES)]
+    if failed.error_type != "authentication_error":
+        conditions.append(value_condition("key_label", failed.key_label))
+    later = select(column.client, column.started_at).where(*conditions).order_by(column.started_at.desc())
+    latest = later.limit(_MAX_LATER_REQUESTS).subquery().c
+    query = select(func.max(latest.started_at)).where(latest.client == failed.client)
+    return connection.execute(query).scalar() or 0
 
 
 def find_last_success(connection: Connection, since: int, provider: str, model: str = "") -> int:
@@ -197,18 +205,6 @@ def has_recovered(connection: Connection, provider: str) -> bool:
     conditions = column.outcome_class == "error", column.provider == provider
     query = select(column.started_at).where(*conditions).order_by(column.started_at.desc()).limit(1)
     return find_last_success(connection, connection.execute(query).scalar() or 0, provider) > 0
-
-
-def _find_last_success_of_client(connection: Connection, since: int, failed: StoredRequest) -> int:
-    """Find the latest reply to the same program with the same key. A rejected key has no label."""
-    column = requests.c
-    conditions = [column.started_at > since, column.outcome_class.not_in(_FAILURES)]
-    if failed.error_type != "authentication_error":
-        conditions.append(value_condition("key_label", failed.key_label))
-    later = select(column.client, column.started_at).where(*conditions).order_by(column.started_at.desc())
-    latest = later.limit(_MAX_LATER_REQUESTS).subquery().c
-    query = select(func.max(latest.started_at)).where(latest.client == failed.client)
-    return connection.execute(query).scalar() or 0
 
 
 _FAILURES = ("error", "cancelled")

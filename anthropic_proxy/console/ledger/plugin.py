@@ -19,6 +19,10 @@ STOP_SECONDS = 5.0
 MIGRATION_DELAY_SECONDS = 0.5
 """Time in seconds from the start of the server to the check of the schema, so that it accepts requests first."""
 DEFECT_PAUSE_SECONDS = 5.0
+_FULL = (
+    "The ledger stores some requests without their texts, because the running and waiting ones need "
+    f"{MAX_BUFFERED_BYTES >> 20} MB. A lower MAX_UPSTREAM_CALLS needs less."
+)
 API_PATHS = ("/api/usage", "/api/requests", "/api/requests/{id}", "/api/openapi.json")
 
 
@@ -40,7 +44,7 @@ def open_plugin(settings: Settings) -> Plugin:
 
 class _Ledger:
     def __init__(self, settings: Settings) -> None:
-        self.contents = ContentBuffer(self._warn_full) if settings.ledger_content else None
+        self.contents = ContentBuffer(lambda: self._warn(_FULL, once=True)) if settings.ledger_content else None
         """Texts of requests that are not stored yet. None: texts are never stored."""
         self.queue = ReceiptQueue(self._run, contents=self.contents)
         self._readers = ReaderThreads()
@@ -64,8 +68,7 @@ class _Ledger:
         def read() -> RouteResponse:
             from anthropic_proxy.console.ledger.api import respond  # noqa: PLC0415  # loads SQLAlchemy
 
-            warn = None if self._gateway is None else self._gateway.log_warning_once
-            return respond(route, request, self._current_settings(), warn)
+            return respond(route, request, self._current_settings(), partial(self._warn, once=True))
 
         return await self._readers.run(name_client(request), read)
 
@@ -87,16 +90,9 @@ class _Ledger:
     def _current_settings(self) -> Settings:
         return self._settings if self._gateway is None else self._gateway.settings
 
-    def _warn_full(self) -> None:
+    def _warn(self, text: str, *, once: bool = False) -> None:
         if self._gateway is not None:
-            self._gateway.log_warning_once(
-                "The ledger stores some requests without their texts, because the running and waiting ones need "
-                f"{MAX_BUFFERED_BYTES >> 20} MB. A lower MAX_UPSTREAM_CALLS needs less."
-            )
-
-    def _warn(self, text: str) -> None:
-        if self._gateway is not None:
-            self._gateway.log_warning_each_time(text)
+            (self._gateway.log_warning_once if once else self._gateway.log_warning_each_time)(text)
 
 
 def run_writer(

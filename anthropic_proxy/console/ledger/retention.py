@@ -77,12 +77,17 @@ class Retention:
         if self.problem:
             self._next_at = self._ticks() + CLOCK_INTERVAL_SECONDS
             return
-        before = int((now - self._settings.ledger_days * DAY_SECONDS) * MICROSECONDS)
-        content_before = int((now - self._settings.ledger_content_days * DAY_SECONDS) * MICROSECONDS)
-        replaced_before = int((now - REPLACED_KEY_DAYS * DAY_SECONDS) * MICROSECONDS)
+        days = (self._settings.ledger_days, self._settings.ledger_content_days, REPLACED_KEY_DAYS, SIGNED_OUT_DAYS)
+        before, content_before, replaced, signed_out, proof, ended = (
+            int((now - count * DAY_SECONDS) * MICROSECONDS) for count in (*days, ACCESS_END_DAYS, 0)
+        )
         with connection.transaction():
-            connection.execute("DELETE FROM key_hashes WHERE expires_at < ?", (replaced_before,))
-            _delete_sign_ins(connection, now)
+            connection.execute("DELETE FROM key_hashes WHERE expires_at < ?", (replaced,))
+            connection.execute("DELETE FROM device_codes WHERE expires_at < ?", (ended,))
+            rows = "DELETE FROM sign_ins WHERE ends_at < ? OR (ended_at < ? AND ended_at < ends_at)"
+            connection.execute(rows, (proof, signed_out))
+            tokens = "UPDATE sign_ins SET provider_token = '' WHERE ends_at < ? AND provider_token != ''"
+            connection.execute(tokens, (ended,))
             for table in SUM_TABLES:
                 connection.execute(f"DELETE FROM {table} WHERE hour < ?", (before // MICROSECONDS_PER_HOUR,))
         for table, limit in (("contents", max(before, content_before)), ("requests", before)):
@@ -125,18 +130,6 @@ class Retention:
         shares = dict.fromkeys(SUM_TABLES, 1 - kept_sums / sums if sums else 0.0)
         shares |= dict.fromkeys(("contents", "requests"), min(max(1 - (target - kept_sums) / others, 0.0), 1.0))
         return {table: ceil(_count_rows(connection, table) * share) for table, share in shares.items()}
-
-
-def _delete_sign_ins(connection: Connection, now: float) -> None:
-    """Delete expired codes, old rows of devices, and the encrypted tokens of sign-ins that have ended."""
-    ended, signed_out, proof = (
-        int((now - days * DAY_SECONDS) * MICROSECONDS) for days in (0, SIGNED_OUT_DAYS, ACCESS_END_DAYS)
-    )
-    connection.execute("DELETE FROM device_codes WHERE expires_at < ?", (ended,))
-    rows = "DELETE FROM sign_ins WHERE ends_at < ? OR (ended_at < ? AND ended_at < ends_at)"
-    connection.execute(rows, (proof, signed_out))
-    tokens = "UPDATE sign_ins SET provider_token = '' WHERE ends_at < ? AND provider_token != ''"
-    connection.execute(tokens, (ended,))
 
 
 def _find_newest_hour(connection: Connection, limit: float | None) -> float | None:

@@ -8,7 +8,7 @@ virtual keys and of sign-ins from Claude Code. A changed table needs a step in `
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from msgspec.structs import FieldInfo, fields
+from msgspec.structs import fields
 
 from anthropic_proxy.console.ledger.records import FACETS, HOURLY_KEYS, SESSION_KEYS, SUM_NAMES, StoredRequest
 
@@ -34,25 +34,18 @@ class TableDefinition(NamedTuple):
     indexes: Sequence[Index] = ()
 
 
-_SMALL_COUNTS = {
+_OF_TYPES = {str: TEXT, bool: "BOOLEAN NOT NULL", int: COUNT}
+_OF_FIELDS = {
     **dict.fromkeys(("attempts", "tool_count", "message_count", "note_count", "worker"), "INTEGER NOT NULL DEFAULT 0"),
+    "id": _KEY,
+    "started_at": TIME,
     "status": "SMALLINT NOT NULL DEFAULT 0",
+    "output_rate": "FLOAT",
 }
-
-
-def _find_kind(field: FieldInfo) -> str:
-    if field.type is str:
-        return _KEY if field.name == "id" else TEXT
-    if field.type is bool:
-        return "BOOLEAN NOT NULL"
-    if field.type is int:
-        return TIME if field.name == "started_at" else _SMALL_COUNTS.get(field.name, COUNT)
-    return "FLOAT" if field.name == "output_rate" else "BIGINT"
-
-
+"""Fields of `StoredRequest` with another SQL type than their type in Python has in `_OF_TYPES`. Others: `BIGINT`."""
 REQUESTS = TableDefinition(
     "requests",
-    {field.name: _find_kind(field) for field in fields(StoredRequest)},
+    {one.name: _OF_FIELDS.get(one.name) or _OF_TYPES.get(one.type, "BIGINT") for one in fields(StoredRequest)},
     ("id",),
     (
         Index("requests_by_time", ("started_at",)),
