@@ -205,6 +205,7 @@ class ServerState:
     heap_trimmer: HeapTrimmer = field(default_factory=HeapTrimmer)
     connections: set["Http1Connection"] = field(default_factory=set)
     request_tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    """Tasks in which the application runs."""
     draining: bool = False
     """True while the server still accepts requests after a stop signal. Each response then closes its connection."""
     default_headers: bytes = b""
@@ -228,6 +229,8 @@ class Http1Connection(asyncio.Protocol):
         """Parsed requests that wait until the response to an earlier request is complete, in their order."""
         self._running: RequestResponseCycle | None = None
         """Request that the application is answering, or has answered last. None: no request yet."""
+        self._idle: tuple[asyncio.Task[None], asyncio.Future[RequestResponseCycle]] | None = None
+        """Task that waits for the next request, and what it waits for. None: there is none."""
         self._buffer = ReceiveBuffer()
         self._in_head = False
         self._in_body = False
@@ -278,6 +281,8 @@ class Http1Connection(asyncio.Protocol):
         self._buffer.clear()
         self._disconnect()
         self._state.connections.discard(self)
+        if self._idle is not None:
+            self._idle[1].cancel()
         self.flow.resume_writing()
         del self._parser  # breaks a reference cycle
 
@@ -578,9 +583,28 @@ class Http1Connection(asyncio.Protocol):
 
     def _start(self, cycle: RequestResponseCycle) -> None:
         self._running = cycle
-        task = self._loop.create_task(cycle.run_app(self._state.app), name="request")  # to format a name takes time
+        if self._idle is None:  # also while the task of the request before still runs
+            task = self._loop.create_task(self._run_requests(cycle), name="request")  # to format a name takes time
+        else:
+            task, next_cycle = self._idle
+            self._idle = None
+            next_cycle.set_result(cycle)
         self._state.request_tasks.add(task)
-        task.add_done_callback(self._state.request_tasks.discard)
+
+    async def _run_requests(self, cycle: RequestResponseCycle) -> None:
+        """Run the application for a request, then for the next ones: a task for each would cost as much as its head."""
+        task = asyncio.current_task()
+        assert task is not None
+        while True:
+            try:
+                await cycle.run_app(self._state.app)
+            finally:
+                self._state.request_tasks.discard(task)
+            if self._idle is not None or task.cancelling() or self not in self._state.connections:
+                return
+            next_cycle: asyncio.Future[RequestResponseCycle] = self._loop.create_future()
+            self._idle = task, next_cycle
+            cycle = await next_cycle
 
     def _end_response(self) -> None:
         if self.transport.is_closing():

@@ -1,6 +1,7 @@
 """Pipelined requests on one connection: all are answered, in order, and only few of them are buffered."""
 
 import asyncio
+import gc
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -216,3 +217,29 @@ async def test_many_header_lines_let_other_connections_have_a_turn(trailers: boo
         answers = bodies_of(await talk(port, one * 4 + CLOSE))
     assert [answer["body"] for answer in answers] == [""] * 5
     assert max(turns) < 2 * MAX_PARSE_STEPS_PER_ITERATION
+
+
+async def test_a_request_does_not_wait_until_the_application_has_left_the_one_before() -> None:
+    left: list[str] = []
+    go_on = asyncio.Event()
+
+    class Slow(Echo):
+        """Application that works on after its answer, and fails then."""
+
+        async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[..., Any]) -> None:
+            await super().__call__(scope, receive, send)
+            if scope["path"] == "/p":
+                await go_on.wait()
+                left.append(scope["path"])
+                raise ConnectionError("the table is locked")
+            left.append(scope["path"])
+            go_on.set()
+
+    failures: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(str(context["exception"])))
+    async with serving(Slow()) as port:
+        answers = bodies_of(await talk(port, WITH_BODY, GET, WITH_BODY, GET, CLOSE))
+    assert [answer["path"] for answer in answers] == ["/p", "/next", "/p", "/next", "/last"]
+    assert left == ["/next", "/p", "/p", "/next", "/last"]
+    gc.collect()  # an error that nobody asked for is reported with its task
+    assert failures == ["the table is locked"] * 2
