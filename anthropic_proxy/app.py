@@ -201,13 +201,14 @@ class App:
             if services.catalog is not before.catalog:
                 await before.catalog.close()
             if transports is not old_transports:
-                task = asyncio.create_task(self._close_after_requests(old_transports))
+
+                async def close_after_requests() -> None:
+                    await self.peer.running.wait_until_ended()
+                    await old_transports.close()
+
+                task = asyncio.create_task(close_after_requests())
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
-
-    async def _close_after_requests(self, transports: Transports) -> None:
-        await self.peer.running.wait_until_ended()
-        await transports.close()
 
     async def _request_reload(self) -> bool:
         if self._reader is not None and not self.peer.request_reload():
@@ -242,11 +243,12 @@ class App:
         """Return the search for problems of own servers if it has not ended, so that the summary names none."""
         search = asyncio.create_task(find_server_problems(services.settings, services.catalog, services.transports))
         done, _ = await asyncio.wait((search,), timeout=_SUMMARY_SECONDS)
+        host = self._settings.host if self._address is not None else find_listen_host_option(sys.argv)
         log_startup_summary(
             services,
             self._address,
             worker_count=worker_count,
-            exposure_warning=self._exposure(),
+            exposure_warning=exposure_warning(self._settings, host),
             server_problems=search.result() if done and search.exception() is None else {},  # a defect ends no start
         )
         return None if done else search
@@ -371,10 +373,6 @@ class App:
         if self._current is not None:
             apply_observation(self._current[0], observation)
 
-    def _exposure(self) -> str:
-        host = self._settings.host if self._address is not None else find_listen_host_option(sys.argv)
-        return exposure_warning(self._settings, host)
-
 
 def _log_of(settings: Settings) -> Any:
     return settings.log_format, settings.log_level, settings.color, settings.reveal_all_secrets()
@@ -408,21 +406,16 @@ def load_app(
 
 def app_from_environment() -> App:
     """For an ASGI server that imports it by name. An invalid setting ends the process."""
+    import multiprocessing  # noqa: PLC0415  # not for our own server
+
     if not any(argument.startswith("--access-log") for argument in sys.argv):
         logging.getLogger("uvicorn.access").disabled = True  # both would log each request
     try:
-        return load_app(logs_startup=not _is_later_worker())
+        process = multiprocessing.current_process()
+        is_child = multiprocessing.parent_process() is not None and "--reload" not in sys.argv
+        is_later = is_child and process.name.startswith("SpawnProcess-") and process.name != "SpawnProcess-1"
+        return load_app(logs_startup=not is_later)  # the first worker of uvicorn writes the summary
     except ConfigurationError as error:
         for message in error.messages:
             Log(form="plain").write_line(f"✕ {message}", level="error")
         raise SystemExit(EXIT_STARTUP_FAILED) from None
-
-
-def _is_later_worker() -> bool:
-    """Return True if this process is a worker of uvicorn or another ASGI server, but not the first one."""
-    import multiprocessing  # noqa: PLC0415  # not for our own server
-
-    process = multiprocessing.current_process()
-    if multiprocessing.parent_process() is None or "--reload" in sys.argv:
-        return False
-    return process.name.startswith("SpawnProcess-") and process.name != "SpawnProcess-1"

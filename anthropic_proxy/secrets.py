@@ -181,22 +181,18 @@ def _escape_letters(text: str, change: Callable[[str], str]) -> str:
 
 
 def _without_complete(text: str, spellings: Sequence[str], mark: str) -> str:
-    for spelled in (*spellings, *_encoded(spellings[0])):
-        text = text.replace(spelled, mark)
-    return text
-
-
-def _encoded(secret: str) -> Iterator[str]:
-    """Yield the base64 encodings of the secret, one for each of the three positions that it can have in a text.
-
-    Headers for Basic authentication contain such encodings. Only characters that do not depend on adjacent text are
-    included. A short secret is skipped, because its encoding would match other text.
+    """Spellings, and the base64 encodings of the secret at each of the three positions that it can have in a text, such
+    as a header for Basic authentication. Only characters that do not depend on adjacent text are included. A short
+    secret is skipped, because its encoding would match other text.
     """
-    encoded = secret.encode(errors="surrogatepass")
+    forms, encoded = [*spellings], spellings[0].encode(errors="surrogatepass")
     for before in range(3) if len(encoded) >= _FRAGMENT_CHARACTERS else ():
         whole = b64encode(b"\0" * before + encoded).rstrip(b"=").decode()
         inner = whole[(before * 8 + 5) // 6 : len(whole) - ((before + len(encoded)) % 3 > 0)]
-        yield from {inner, inner.translate(_FOR_ADDRESSES)}
+        forms += {inner, inner.translate(_FOR_ADDRESSES)}
+    for spelled in forms:
+        text = text.replace(spelled, mark)
+    return text
 
 
 def _without_pieces(text: str, spellings: Sequence[str], mark: str) -> str:

@@ -51,9 +51,9 @@ def load_sections() -> Sequence[Section]:
 
 
 @cache
-def _load_remedies() -> Mapping[str, str]:
-    """Slug of an entry → its remedy as plain text."""
-    return {entry.slug: entry.remedy.replace("`", "") for section in load_sections() for entry in section.entries}
+def load_entries() -> Mapping[str, CatalogEntry]:
+    """Slug → entry."""
+    return {entry.slug: entry for section in load_sections() for entry in section.entries}
 
 
 class ErrorRemedy(Struct, frozen=True):
@@ -86,9 +86,10 @@ def find_remedy(
     unless the tier is one of `fallbacks`, the tiers with configured fallbacks.
     `prefix`: that of the provider. `own_remedy`: that at the end of the message itself; "": it has none.
     """
-    text = _load_remedies().get(code)
-    if text is None:  # a code of a plugin
+    entry = load_entries().get(code)
+    if entry is None:  # a code of a plugin
         return None
+    text = entry.remedy.replace("`", "")
     tier = find_tier(requested_model)
     if tier in fallbacks:
         text = text.replace(_SET_FALLBACK, "")

@@ -1,7 +1,7 @@
 """`HttpCalls`: requests of plugins and inspectors to other servers than the providers."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -17,7 +17,7 @@ TIMEOUT_SECONDS = 10.0
 
 
 class HttpCalls(Struct):
-    transport: Transport
+    find_transport: Callable[[], Transport]
 
     async def send_http(
         self,
@@ -36,7 +36,7 @@ class HttpCalls(Struct):
         )
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                response = await self.transport(f"{parsed.scheme}://{parsed.netloc}", request, None)
+                response = await self.find_transport()(f"{parsed.scheme}://{parsed.netloc}", request, None)
                 try:
                     body = await read_body(response, max_bytes) if max_bytes else b""
                     return HttpReply(status=response.status, body=body)

@@ -17,13 +17,13 @@ from anthropic_proxy.engine.routing.model_listing import ModelEntry, find_model,
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.errors import ClientError, InternalError
-from anthropic_proxy.gateway.http_calls import MAX_REPLY_BYTES, HttpCalls
+from anthropic_proxy.gateway.http_calls import HttpCalls
 from anthropic_proxy.gateway.problems import find_server_problems
 from anthropic_proxy.gateway.readiness import describe_setup
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.requests import stream_request_events
-from anthropic_proxy.plugins import Cost, HttpReply, LedgerState, ModelFeatures, Setup, Store
+from anthropic_proxy.plugins import Cost, LedgerState, ModelFeatures, Setup, Store
 
 
 class ExchangeGateway:
@@ -38,6 +38,7 @@ class ExchangeGateway:
         self._current_services = current_services
         self._calculate_cost = calculate_cost
         self._reload = reload
+        self.send_http = HttpCalls(lambda: current_services().http).send_http
 
     @property
     def settings(self) -> Settings:
@@ -79,18 +80,6 @@ class ExchangeGateway:
             with suppress(ClientError):
                 found.append(find_model(name, services.settings, services.catalog))
         return found
-
-    async def send_http(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str] | None = None,
-        body: bytes = b"",
-        *,
-        max_bytes: int = MAX_REPLY_BYTES,
-    ) -> HttpReply:
-        http = HttpCalls(self._current_services().http)
-        return await http.send_http(method, url, headers, body, max_bytes=max_bytes)
 
     async def calculate_cost(self, receipt: Receipt) -> Cost:
         return await asyncio.to_thread(self._calculate_cost, receipt)

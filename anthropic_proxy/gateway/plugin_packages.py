@@ -2,15 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from anthropic_proxy.errors import ConfigurationError, is_installed, require_package
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Plugin
-
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
-
 
 ENTRY_POINT_GROUP = "anthropic_proxy.plugins"
 """Group of the entry points of other packages. The name of an entry point can be listed in `PLUGINS`."""
@@ -55,39 +50,33 @@ def open_plugins(settings: Settings) -> Iterator[Plugin]:
             plugin: Plugin = import_module(package).open_plugin(settings)
             yield plugin
     for name in dict.fromkeys(settings.plugins):
-        point, distribution = _find_entry_point(name)
+        from importlib.metadata import entry_points  # noqa: PLC0415  # only if PLUGINS is set
+
+        points = entry_points(group=ENTRY_POINT_GROUP)
+        found = [point for point in points if point.name == name]
+        if not found:
+            raise ConfigurationError(
+                f'No installed package has the plugin "{name}" of PLUGINS. '
+                f"Plugins of installed packages: {', '.join(sorted(points.names)) or 'none'}.",
+                code="plugin-not-found",
+            )
+        packages = ", ".join(f"{point.dist.name} {point.dist.version}" for point in found if point.dist is not None)
+        if len(found) > 1:
+            raise ConfigurationError(
+                f'Several installed packages have the plugin "{name}" of PLUGINS: {packages}.', code="plugin-not-found"
+            )
         try:
-            installed = point.load()(settings)
+            installed = found[0].load()(settings)
         except ConfigurationError as error:
             raise ConfigurationError(
                 *(f'Plugin "{name}" of PLUGINS: {text}' for text in error.messages), code=error.code
             ) from error
         except Exception as error:
-            error.add_note(f'This error is from the plugin "{name}" of PLUGINS ({distribution}).')
+            error.add_note(f'This error is from the plugin "{name}" of PLUGINS ({packages}).')
             raise
         if not isinstance(installed, Plugin):
             raise ConfigurationError(
-                f'The plugin "{name}" of PLUGINS ({distribution}) returned no object of the class Plugin.',
+                f'The plugin "{name}" of PLUGINS ({packages}) returned no object of the class Plugin.',
                 code="plugin-not-found",
             )
         yield installed
-
-
-def _find_entry_point(name: str) -> tuple["EntryPoint", str]:
-    """Return the entry point, with name and version of its package."""
-    from importlib.metadata import entry_points  # noqa: PLC0415  # only if PLUGINS is set
-
-    installed = entry_points(group=ENTRY_POINT_GROUP)
-    found = [point for point in installed if point.name == name]
-    if not found:
-        raise ConfigurationError(
-            f'No installed package has the plugin "{name}" of PLUGINS. '
-            f"Plugins of installed packages: {', '.join(sorted(installed.names)) or 'none'}.",
-            code="plugin-not-found",
-        )
-    packages = ", ".join(f"{point.dist.name} {point.dist.version}" for point in found if point.dist is not None)
-    if len(found) > 1:
-        raise ConfigurationError(
-            f'Several installed packages have the plugin "{name}" of PLUGINS: {packages}.', code="plugin-not-found"
-        )
-    return found[0], packages

@@ -209,7 +209,14 @@ def _find_ignored_settings(
     if names:
         named = f"{join_with_and(names)} {'is' if len(names) == 1 else 'are'}"
         yield report_warning(kind, names[0], named=named, **facts)
-    # without its prefix, a model of the settings may go to another provider that lists it, or be mapped like Claude's
+    yield from _find_shadowed_models(preferred, settings, catalog)
+
+
+def _find_shadowed_models(preferred: Provider, settings: Settings, catalog: Catalog) -> Iterator[Problem]:
+    """Yield a problem for each provider of the settings with models that are sent elsewhere.
+
+    Without its prefix, such a model goes to another provider that lists it, or is mapped like a Claude model.
+    """
     for provider in find_registry(settings):
         names = [name for name in provider.known_models if "/" not in name] if provider.is_configured else []
         targets = {name: choose_models(name, preferred, settings, catalog)[0] for name in names}

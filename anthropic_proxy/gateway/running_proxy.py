@@ -121,7 +121,7 @@ class ServerRecord:
         self._session_command = session_command
         self._process = os.getpid() if handles_signals and RELOAD_SIGNAL is not None else 0
         self._held = ExitStack()
-        """Owner of the lock and of the file."""
+        """Owner of the lock."""
         self._file: Path | None = None
         """None: there is no record."""
         self._usual_folder: Path | None = None
@@ -147,14 +147,18 @@ class ServerRecord:
                     stack.enter_context(locked_folder(folder, _LOCK_SECONDS if waits else 0.0))
                     file = folder / _FILE_NAME
                     repeat_while_read(partial(file.unlink, missing_ok=True))
-                    stack.callback(_remove, file)
                     self._write(file, settings)
                     self._file, self._started = file, settings
                     self._held = stack.pop_all()
             except TimeoutError:
                 break
             except OSError as error:
-                warning = warning or _describe_unwritable(settings.data_directory, error)
+                is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+                variable = {"win32": "LOCALAPPDATA", "darwin": "HOME"}.get(sys.platform, "XDG_DATA_HOME")
+                remedy = "Free space on its disk." if is_full else f"Set {variable} to a folder that can be written."
+                reason = "disk full" if is_full else describe_os_error(error)
+                usual = shorten_home(str(settings.data_directory))
+                warning = warning or f"The data folder {usual} cannot be written: {reason}. {remedy}"
             else:
                 break
         return warning
@@ -167,6 +171,9 @@ class ServerRecord:
 
     def close(self) -> None:
         file, self._file = self._file, None
+        if file is not None:
+            with suppress(OSError):
+                repeat_while_read(partial(file.unlink, missing_ok=True))  # a command may read it at this moment
         self._held.close()
         if file is not None and (self._session_command or file.parent != self._usual_folder):
             with suppress(OSError):
@@ -181,11 +188,6 @@ class ServerRecord:
             certificate_file=settings.tls_certificate_file or "",
         )
         exchange_file(file, msgspec.json.encode(proxy).decode(), has_keys=True)  # a command may read it at this moment
-
-
-def _remove(file: Path) -> None:
-    with suppress(OSError):
-        repeat_while_read(lambda: file.unlink(missing_ok=True))  # a command may read it at this moment
 
 
 def find_running_proxy(data_directory: Path | None, port: int) -> RunningProxy | None:
@@ -271,11 +273,3 @@ def _list_places(data_directory: Path | None) -> list[Path]:
     """Return the folders that may have the folders of servers, the usual one first."""
     roots = () if data_directory is None else (data_directory, find_volatile_folder())
     return [root / _SERVERS for root in roots if root is not None]
-
-
-def _describe_unwritable(folder: Path | None, error: OSError) -> str:
-    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    variable = {"win32": "LOCALAPPDATA", "darwin": "HOME"}.get(sys.platform, "XDG_DATA_HOME")
-    remedy = "Free space on its disk." if is_full else f"Set {variable} to a folder that can be written."
-    reason = "disk full" if is_full else describe_os_error(error)
-    return f"The data folder {shorten_home(str(folder))} cannot be written: {reason}. {remedy}"

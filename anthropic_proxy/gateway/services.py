@@ -123,6 +123,17 @@ class Services(Engine, frozen=True, kw_only=True):
         await self.store.close()
 
 
+def _collect_members(plugins: Sequence[Plugin]) -> dict[str, Any]:
+    """Return field of `Services` → what the plugins have for it."""
+    return {
+        "policies": [policy for plugin in plugins for policy in plugin.policies],
+        "recorders": [recorder for plugin in plugins for recorder in plugin.recorders],
+        "plugin_routes": PluginRoutes([route for plugin in plugins for route in plugin.routes]),
+        "tracer": next(filter(None, (plugin.tracer for plugin in plugins)), None),
+        "ledger_state": next(filter(None, (plugin.ledger_state for plugin in plugins)), None),
+    }
+
+
 def _continue_from(services: Services, previous: Services) -> Services:
     """Return the services with the state of those before a reload that the changed settings do not concern."""
     now, then = services.settings, previous.settings
@@ -184,17 +195,13 @@ async def open_services(
         from anthropic_proxy.gateway.inspectors import open_inspectors  # noqa: PLC0415  # most proxies have none
 
         opened = () if previous is None else previous.inspectors
-        inspectors = open_inspectors(settings.inspectors, HttpCalls(services.http), opened)
+        inspectors = open_inspectors(settings.inspectors, HttpCalls(lambda: transports.http), opened)
     services = structs.replace(
         services,
         owned_transports=transports,
         web_fetch=transports.web_fetch,
         web_search=transports.web_search,
-        policies=[policy for plugin in plugins for policy in plugin.policies],
-        recorders=[recorder for plugin in plugins for recorder in plugin.recorders],
-        plugin_routes=PluginRoutes([route for plugin in plugins for route in plugin.routes]),
-        tracer=next(filter(None, (plugin.tracer for plugin in plugins)), None),
-        ledger_state=next(filter(None, (plugin.ledger_state for plugin in plugins)), None),
+        **_collect_members(plugins),
         inspectors=[*inspectors, *(inspector for plugin in plugins for inspector in plugin.inspectors)],
         store=shared or services.store,
         heap_trimmer=heap_trimmer or services.heap_trimmer,

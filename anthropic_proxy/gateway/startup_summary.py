@@ -169,7 +169,15 @@ def _mapping(services: Services, where: str, found: Readiness) -> Iterator[str]:
         text = f"  {count} route{'s come' if count > 1 else ' comes'} before this mapping:  anthropic-proxy routes list"
         yield from wrap_text(paint_commands(text, log.paint), log.terminal_width)
     yield from _list_problems(log, found, settings)
-    yield from _describe_readiness(log, found, settings)
+    providers = [remove_folders(_describe_provider(provider), settings) for provider in found.ready] or ["none"]
+    ready = f"  ready: {', '.join(providers)}"
+    unset = f"not set: {' '.join(found.unset)}" if found.unset else ""
+    if count_columns(ready) + 9 + len(unset) <= columns:
+        yield f"{ready}{' ' * 9}{log.paint(unset, 'quiet')}" if unset else ready
+    else:
+        yield from _join_items("  ready: ", providers, ", ", columns)
+        for line in _join_items("  not set: ", found.unset, " ", columns) if unset else ():
+            yield log.paint(line, "quiet")
     yield ""
     yield f"  Use it:  {log.paint('anthropic-proxy code', 'type')}"
     yield from _show_command(log, "      or:  ", claude_code_command(where, settings))
@@ -204,19 +212,6 @@ def _show_command(log: Log, lead: str, command: str) -> Iterator[str]:
 
 def _signed(log: Log, sign: str, role: str, text: str) -> Iterator[str]:
     yield from wrap_text(f"  {log.paint(sign, role)} {paint_commands(text, log.paint)}", log.terminal_width)
-
-
-def _describe_readiness(log: Log, found: Readiness, settings: Settings) -> Iterator[str]:
-    providers = [remove_folders(_describe_provider(provider), settings) for provider in found.ready] or ["none"]
-    ready = f"  ready: {', '.join(providers)}"
-    unset = f"not set: {' '.join(found.unset)}" if found.unset else ""
-    width = log.terminal_width or sys.maxsize
-    if count_columns(ready) + 9 + len(unset) <= width:
-        yield f"{ready}{' ' * 9}{log.paint(unset, 'quiet')}" if unset else ready
-        return
-    yield from _join_items("  ready: ", providers, ", ", width)
-    if unset:
-        yield from (log.paint(line, "quiet") for line in _join_items("  not set: ", found.unset, " ", width))
 
 
 def _join_items(lead: str, items: Sequence[str], separator: str, width: int) -> Iterator[str]:

@@ -91,19 +91,19 @@ class _Names(dict[str, Any]):
         return found
 
 
-def _import(name: str, *others: Any) -> Any:
-    if name == "decimal":  # most prices are repeated
-        return SimpleNamespace(Decimal=cache(Decimal))
-    return ModuleType(name) if name == "types" else __import__(name, *others)  # `from .types import *`
-
-
 def read_providers(file: Path) -> list[Any]:
     """Return the providers in the package's file, each with its models."""
     names = _Names()
+
+    def find_module(name: str, *others: Any) -> Any:
+        if name == "decimal":  # most prices are repeated
+            return SimpleNamespace(Decimal=cache(Decimal))
+        return ModuleType(name) if name == "types" else __import__(name, *others)  # `from .types import *`
+
     try:
         code = SourceFileLoader(_NAME, str(file)).get_code(_NAME)
         assert code is not None, "it has been compiled"
-        exec(code, {"__builtins__": {**vars(builtins), "__import__": _import}, "__name__": _NAME}, names)
+        exec(code, {"__builtins__": {**vars(builtins), "__import__": find_module}, "__name__": _NAME}, names)
         providers: list[Any] = dict(names)["providers"]
         _own_patterns.update(_list_patterns(providers))
     except Exception:  # noqa: BLE001  # a release whose file has another form

@@ -120,12 +120,34 @@ async def authenticate(
     """
     require_valid_head(scope, headers, accepts_compressed=route is not None and route.decompresses)
     if is_public or scope["path"] in PUBLIC_PATHS:
-        return Client(address_trusted=_is_trusted_address(scope, headers, settings, policies))
+        if settings.requires_client_key or policies:  # ALLOW_UNAUTHENTICATED is ignored
+            settings = structs.replace(settings, allow_unauthenticated=False)
+        try:
+            _require_local_client(scope, headers, settings)
+        except PermissionDenied:
+            return Client()
+        return Client(address_trusted=True)
     client = await _identify(scope, headers, settings, policies)
     if client is None:
         if route is not None and route.checks_key and not find_credentials(headers):
             return Client(name="")
-        raise _explain_missing_key(headers, settings)
+        if find_credentials(headers):
+            raise AuthenticationFailed(
+                "The key is not one of this proxy's keys (PROXY_API_KEY).", should_retry=False, code="proxy-key-wrong"
+            )
+        if settings.virtual_keys:
+            raise AuthenticationFailed(
+                "This proxy requires a key: send yours as the API key (ANTHROPIC_API_KEY) or as Authorization: Bearer "
+                "(ANTHROPIC_AUTH_TOKEN). Its administrator creates one:  anthropic-proxy keys create LABEL",
+                should_retry=False,
+                code="proxy-key-missing",
+            )
+        raise AuthenticationFailed(
+            "This proxy requires a key: send one of PROXY_API_KEY as the API key (ANTHROPIC_API_KEY) or as "
+            "Authorization: Bearer (ANTHROPIC_AUTH_TOKEN).",
+            should_retry=False,
+            code="proxy-key-missing",
+        )
     require_access(client, scope["method"], scope["path"], settings)
     return client
 
@@ -146,26 +168,6 @@ async def _identify(
         return None if number is None else Client(name=f"key {number}")
     _require_local_client(scope, headers, settings)
     return Client(credential_forwardable=True, address_trusted=True)
-
-
-def _explain_missing_key(headers: Mapping[str, str], settings: Settings) -> AuthenticationFailed:
-    if find_credentials(headers):
-        return AuthenticationFailed(
-            "The key is not one of this proxy's keys (PROXY_API_KEY).", should_retry=False, code="proxy-key-wrong"
-        )
-    if settings.virtual_keys:
-        return AuthenticationFailed(
-            "This proxy requires a key: send yours as the API key (ANTHROPIC_API_KEY) or as Authorization: Bearer "
-            "(ANTHROPIC_AUTH_TOKEN). Its administrator creates one:  anthropic-proxy keys create LABEL",
-            should_retry=False,
-            code="proxy-key-missing",
-        )
-    return AuthenticationFailed(
-        "This proxy requires a key: send one of PROXY_API_KEY as the API key (ANTHROPIC_API_KEY) or as "
-        "Authorization: Bearer (ANTHROPIC_AUTH_TOKEN).",
-        should_retry=False,
-        code="proxy-key-missing",
-    )
 
 
 def require_auth_if_exposed(settings: Settings) -> None:
@@ -214,14 +216,16 @@ def _require_local_client(scope: Mapping[str, Any], headers: Mapping[str, str], 
             f"Callers from {peer[0]} are not served without a key. Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true.",
             code="other-machine",
         )
-    if not (settings.allow_unauthenticated or _FORWARDING_HEADERS.isdisjoint(headers)) and (
-        hop := _find_remote_forwarded_client(headers)
-    ):
-        raise PermissionDenied(
-            f"Requests that a proxy forwards for {hop} are not served without a key. "
-            "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true.",
-            code="other-machine",
-        )
+    if not (settings.allow_unauthenticated or _FORWARDING_HEADERS.isdisjoint(headers)):
+        hops = [*headers.get("x-forwarded-for", "").split(","), headers.get("x-real-ip", "")]
+        hops += _FORWARDED_FOR.findall(headers.get("forwarded", ""))
+        for hop in filter(None, (each.strip().strip('"').strip() for each in hops)):
+            if not is_loopback(hop.lower() if _read_address(hop) is not None else _host_name(hop)):
+                raise PermissionDenied(
+                    f"Requests that a proxy forwards for {hop} are not served without a key. "
+                    "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true.",
+                    code="other-machine",
+                )
     host = headers.get("host", "")
     name = _host_name(host)
     # DNS rebinding needs a host name, so every IP address is accepted if every client is
@@ -232,46 +236,18 @@ def _require_local_client(scope: Mapping[str, Any], headers: Mapping[str, str], 
             "PROXY_API_KEY.",
             code="host-name",
         )
-    origin = headers.get("origin")
-    if origin is not None and not _origin_allowed(origin, f"{scope.get('scheme', 'http')}://{host}", settings):
-        raise PermissionDenied(
-            f"Requests from the web page {origin!r} are not served without PROXY_API_KEY.", code="web-page"
-        )
+    if (origin := headers.get("origin")) is not None:
+        # an IP address is accepted as `Host`, but not as origin: any web site can have an address as its origin
+        _, found, place = origin.partition("://")
+        page, own = _host_name(place) if found else origin, f"{scope.get('scheme', 'http')}://{host}"
+        if not (is_loopback(page) or page in settings.allowed_hosts or _split_origin(origin) == _split_origin(own)):
+            raise PermissionDenied(
+                f"Requests from the web page {origin!r} are not served without PROXY_API_KEY.", code="web-page"
+            )
     if headers.get("sec-fetch-site", "none") not in _SAME_SITE_VALUES:  # images and forms of a page send no Origin
         raise PermissionDenied(
             "Requests from a web page of another site are not served without PROXY_API_KEY.", code="web-page"
         )
-
-
-def _is_trusted_address(
-    scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings, policies: Sequence[Policy]
-) -> bool:
-    """`ALLOW_UNAUTHENTICATED` is ignored if clients need a key, or if a plugin policy identifies clients."""
-    if settings.requires_client_key or policies:
-        settings = structs.replace(settings, allow_unauthenticated=False)
-    try:
-        _require_local_client(scope, headers, settings)
-    except PermissionDenied:
-        return False
-    return True
-
-
-def _find_remote_forwarded_client(headers: Mapping[str, str]) -> str:
-    hops = [*headers.get("x-forwarded-for", "").split(","), headers.get("x-real-ip", "")]
-    hops += _FORWARDED_FOR.findall(headers.get("forwarded", ""))
-    names = (hop.strip().strip('"').strip() for hop in hops)
-    for name in filter(None, names):
-        if not is_loopback(name.lower() if _read_address(name) is not None else _host_name(name)):
-            return name
-    return ""
-
-
-def _origin_allowed(origin: str, own: str, settings: Settings) -> bool:
-    """Allowed are pages of this machine, of the names in `ALLOWED_HOSTS`, and of the proxy itself (`own`)."""
-    # an IP address is accepted as `Host`, but not as origin: any web site can have an address as its origin
-    _, found, host = origin.partition("://")
-    name = _host_name(host) if found else origin  # `null`
-    return is_loopback(name) or name in settings.allowed_hosts or _split_origin(origin) == _split_origin(own)
 
 
 def _split_origin(origin: str) -> tuple[str, str, str] | None:
@@ -318,18 +294,13 @@ def find_client_address(scope: Mapping[str, Any], headers: Mapping[str, str], se
     """
     found = str((scope.get("client") or ("",))[0])
     hops = headers.get("x-forwarded-for", "").split(",") if settings.trusted_proxies else []
-    while hops and _is_of(found, settings.trusted_proxies):
+    while hops and (peer := _read_address(found)) and any(peer in network for network in settings.trusted_proxies):
         hop = hops.pop().strip()
         address = hop if _read_address(hop) is not None else _host_name(hop)  # some proxies add the port
         if _read_address(address) is None:  # the proxy does not know its client
             break
         found = address
     return found
-
-
-def _is_of(address: str, networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
-    parsed = _read_address(address)
-    return parsed is not None and any(parsed in network for network in networks)
 
 
 def find_credentials(headers: Mapping[str, str]) -> list[bytes]:

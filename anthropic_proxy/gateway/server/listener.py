@@ -59,6 +59,14 @@ def find_free_port(host: str, port: int) -> int:
     return first
 
 
+async def call_after_changes(watch: FileWatch, callback: Callable[[], None]) -> None:
+    """Until the task is cancelled."""
+    while True:
+        await asyncio.sleep(WATCH_INTERVAL_SECONDS)
+        if await asyncio.to_thread(watch.has_changed):
+            callback()
+
+
 class ServerTls:
     """TLS context for new connections, built again when a certificate or key file changes. Open connections keep the
     context with which they began. Raises `ConfigurationError` if the files cannot be used at the start.
@@ -74,14 +82,8 @@ class ServerTls:
         self._files = certificate_file, key_file
         self._log_line = log_line
         self._log_warning = log_warning
-        self._file_watch = FileWatch([name for name in self._files if name])
+        self.file_watch = FileWatch([name for name in self._files if name])
         self.context = build_tls_context(certificate_file, key_file)
-
-    async def watch(self) -> None:
-        while True:
-            await asyncio.sleep(WATCH_INTERVAL_SECONDS)
-            if await asyncio.to_thread(self._file_watch.has_changed):
-                self.reload()
 
     def reload(self) -> None:
         """Read certificate and key again for new connections, and log the result. If they are invalid, the old ones
@@ -107,8 +109,12 @@ def build_tls_context(certificate_file: str, key_file: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
+
+    def refuse_passphrase() -> str:
+        raise ValueError  # without a callback, OpenSSL would ask in the terminal
+
     try:
-        context.load_cert_chain(certificate_file, key_file or None, password=_refuse_passphrase)
+        context.load_cert_chain(certificate_file, key_file or None, password=refuse_passphrase)
     except ssl.SSLError as error:
         name = key_file or certificate_file
         if error.reason == "KEY_VALUES_MISMATCH":
@@ -123,22 +129,13 @@ def build_tls_context(certificate_file: str, key_file: str) -> ssl.SSLContext:
             "Check both files:  openssl x509 -in … and openssl pkey -in …",
             code="tls-files",
         ) from None
-    except _EncryptedKeyError:
+    except ValueError:
         raise ConfigurationError(
             f'{variable} is "{key_file or certificate_file}": the key needs a passphrase. '
             "Use a key without one, readable only by the user of the server.",
             code="tls-files",
         ) from None
     return context
-
-
-class _EncryptedKeyError(Exception):
-    pass
-
-
-def _refuse_passphrase() -> str:
-    """Callback of OpenSSL for an encrypted key. Without it, OpenSSL would ask in the terminal."""
-    raise _EncryptedKeyError
 
 
 def _require_mark(name: str, variable: str, mark: bytes, content: str) -> None:

@@ -21,7 +21,7 @@ from functools import partial
 from typing import Protocol
 
 from anthropic_proxy.engine.exchange.client_side import format_http_date
-from anthropic_proxy.engine.platforms.files import WATCH_INTERVAL_SECONDS, FileWatch
+from anthropic_proxy.engine.platforms.files import FileWatch
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer, retain_freed_memory
 from anthropic_proxy.gateway.platforms.signals import (
     INTERACTIVE_SIGNALS,
@@ -39,7 +39,7 @@ from anthropic_proxy.gateway.platforms.sockets import SocketEvents
 from anthropic_proxy.gateway.platforms.terminal import MAX_TERMINAL_CHECKS, Terminal
 from anthropic_proxy.gateway.server.http1.acceptor import Acceptor
 from anthropic_proxy.gateway.server.http1.connection import Http1Connection, HttpApplication, ServerState
-from anthropic_proxy.gateway.server.listener import ServerTls
+from anthropic_proxy.gateway.server.listener import ServerTls, call_after_changes
 from anthropic_proxy.gateway.telemetry.requests import HEARTBEAT_INTERVAL_SECONDS, RunningRequests
 
 CLOSE_GRACE_SECONDS = 3.0
@@ -229,8 +229,10 @@ class ServerProcess:
             lambda: None if self._tls is None else self._tls.context,
         )
         acceptor.start()
-        watches = [self._watch()] if self._config.watched_files and self._logs_startup else []
-        watches += [] if self._tls is None else [self._tls.watch()]
+        files = self._config.watched_files if self._logs_startup else ()
+        watches = [call_after_changes(FileWatch(files), self._reload)] if files else []
+        if self._tls is not None:
+            watches.append(call_after_changes(self._tls.file_watch, self._tls.reload))
         watch_tasks = [loop.create_task(watch) for watch in watches]
         self._app.peer.start_reports()
         if self._control is not None:
@@ -317,13 +319,6 @@ class ServerProcess:
         if self._reload_again:
             self._reload_again = False
             self._reload()
-
-    async def _watch(self) -> None:
-        watch = FileWatch(self._config.watched_files)
-        while True:
-            await asyncio.sleep(WATCH_INTERVAL_SECONDS)
-            if await asyncio.to_thread(watch.has_changed):
-                self._reload()
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         """Update the header `date`, free memory if due, and write a heartbeat. Each call schedules the next, once a

@@ -18,7 +18,7 @@ from anthropic_proxy.engine.routing.choices import find_preferred_provider
 from anthropic_proxy.engine.routing.model_listing import TierMapping
 from anthropic_proxy.errors import build_extra_install_command
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_PAGE
-from anthropic_proxy.gateway.error_catalog import CatalogEntry, load_sections
+from anthropic_proxy.gateway.error_catalog import CatalogEntry, load_entries, load_sections
 from anthropic_proxy.gateway.problems import describe_demo
 from anthropic_proxy.gateway.readiness import Readiness, find_readiness, group_shown_mappings, join_tiers, name_target
 from anthropic_proxy.gateway.settings import Settings
@@ -181,17 +181,20 @@ def render_error_catalog(search: str = "") -> str:
         f'maxlength="{MAX_SEARCH_CHARACTERS}" aria-label="Search errors" placeholder="Words of your message">'
         "<button>Search</button></form>"
     )
-    sections = [
-        structs.replace(section, entries=sorted(found, key=_rank))
-        for section in load_sections()
-        if (found := [entry for entry in section.entries if all(word in _list_texts(entry) for word in words)])
-    ]
+    sections = []
+    for section in load_sections():
+        found = []
+        for entry in section.entries:
+            text = " ".join((entry.title, entry.cause, entry.remedy, *entry.texts, entry.slug)).lower()
+            found += [entry] if all(word in text for word in words) else []
+        if found:
+            sections.append(structs.replace(section, entries=sorted(found, key=_rank)))
     sections.sort(key=lambda section: _rank(section.entries[0]))
     if words:
         nothing = "" if sections else "No error has all these words. "
         lines.append(f'<p>{nothing}<a href="{ERROR_PAGE}">Show all</a></p>')
     else:
-        entries = {entry.slug: entry for section in sections for entry in section.entries}
+        entries = load_entries()
         frequent = "".join(
             f'<li><a href="#{slug}">{escape(entries[slug].title.removeprefix("…: "))}</a></li>' for slug in _FREQUENT
         )
@@ -214,10 +217,6 @@ def render_error_catalog(search: str = "") -> str:
 
 def _rank(entry: CatalogEntry) -> int:
     return _FREQUENT.index(entry.slug) if entry.slug in _FREQUENT else len(_FREQUENT)
-
-
-def _list_texts(entry: CatalogEntry) -> str:
-    return " ".join((entry.title, entry.cause, entry.remedy, *entry.texts, entry.slug)).lower()
 
 
 _CODE = compile_later(r"`([^`]+)`")

@@ -125,7 +125,11 @@ def bound_repetitions(pattern: str) -> BoundedPattern:
             text = pattern[at:end]
             width = _MAX_REPETITIONS if text[1:].isdigit() else 1
         elif character == "[":
-            end = _find_class_end(pattern, at)
+            end += pattern[end : end + 1] == "^"
+            end += pattern[end : end + 1] == "]"  # a class such as `[^]a]`
+            while end < len(pattern) and pattern[end] != "]":
+                end += 2 if pattern[end] == "\\" else 1
+            end += 1
             text = pattern[at:end]
         elif character == "(":
             group = _GROUP.match(pattern, at)
@@ -174,15 +178,6 @@ class _Group(Struct):
 
 _ATOMIC = {"(?:": "(?>", **{one: one for one in ("(?>", "(?=", "(?!", "(?<=", "(?<!")}}
 """Beginnings of groups → the same as an atomic group, which gives nothing back."""
-
-
-def _find_class_end(pattern: str, at: int) -> int:
-    """Return the place behind a class such as `[^]a]`."""
-    at += 2 if pattern[at + 1 : at + 2] == "^" else 1
-    at += pattern[at : at + 1] == "]"
-    while at < len(pattern) and pattern[at] != "]":
-        at += 2 if pattern[at] == "\\" else 1
-    return at + 1
 
 
 def _bound_one(pattern: str, at: int) -> tuple[str, int, int]:

@@ -17,6 +17,7 @@ from anthropic_proxy.engine.options import (
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers.lookup import (
     ProviderRegistry,
+    TableOrigin,
     find_known_model,
     find_origin,
     find_vendor,
@@ -220,14 +221,7 @@ def _load_table(file: ConfigFile, name: str, table: ProviderTable, built_in: Pro
             with errors.collect():
                 _require_consistent_limits(file, (*path, "models", pattern), limits)
             with errors.collect():
-                if limits.model_of and find_known_model(limits.model_of, origin, built_in) is None:
-                    raise file.invalid_value_error(
-                        (*path, "models", pattern, "model_of"),
-                        limits.model_of,
-                        "Use the id of a model that the proxy knows, such as gpt-5.6-sol or anthropic/claude-opus-5-5 "
-                        "(anthropic-proxy models lists them), or set the limits instead.",
-                        find_similar_choice(limits.model_of, origin.row.known_models),
-                    )
+                _require_known_model(file, (*path, "models", pattern), limits.model_of, origin, built_in)
     errors.require_empty()
     return provider
 
@@ -249,6 +243,19 @@ def _require_dialect(
     with errors.collect():
         file.require_type(path, own, types[wire])
     errors.require_empty()
+
+
+def _require_known_model(
+    file: ConfigFile, path: KeyPath, model_of: str | None, origin: TableOrigin, built_in: ProviderRegistry
+) -> None:
+    if model_of and find_known_model(model_of, origin, built_in) is None:
+        raise file.invalid_value_error(
+            (*path, "model_of"),
+            model_of,
+            "Use the id of a model that the proxy knows, such as gpt-5.6-sol or anthropic/claude-opus-5-5 "
+            "(anthropic-proxy models lists them), or set the limits instead.",
+            find_similar_choice(model_of, origin.row.known_models),
+        )
 
 
 def _require_consistent_limits(file: ConfigFile, path: KeyPath, model: ModelTable) -> None:

@@ -12,7 +12,7 @@ from anthropic_proxy.engine.options import ConfiguredRoute
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest, join_with_and
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
 from anthropic_proxy.gateway.settings.fields import SignInGroup, SignInSettings, TokenIssuer
-from anthropic_proxy.gateway.settings.file_format import GroupTable, RuleTable
+from anthropic_proxy.gateway.settings.file_format import RuleTable
 from anthropic_proxy.gateway.settings.key_rules import (
     BUDGET_FORMS,
     Budget,
@@ -21,7 +21,7 @@ from anthropic_proxy.gateway.settings.key_rules import (
     require_name,
     require_valid_rules,
 )
-from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
+from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.gateway.settings.values import LOCAL_HOSTS
 from anthropic_proxy.secrets import Secret
 
@@ -43,7 +43,25 @@ def load_sign_in(
     table = file.tables.sign_in
     if table is not None:
         sources.given["sign_in"] = Secret(str(table))
-    groups = [] if table is None else _build_groups(file, table.groups, routes, sources.errors)
+    groups: list[SignInGroup] = []
+    for name, group in table.groups.items() if table is not None else ():
+        path = (*_GROUPS, name)
+        with sources.errors.collect():
+            if groups and groups[-1].name == EVERYBODY:
+                raise file.rejection(
+                    path,
+                    f'is never used, because [sign_in.groups."{EVERYBODY}"] before it matches everybody.',
+                    code="sign-in-settings",
+                    hint=f'Move [sign_in.groups."{EVERYBODY}"] to the end.',
+                )
+            rules = _build_rules(file, path, group, code="sign-in-settings")
+            groups.append(SignInGroup(name=name, role=group.role, team=group.team, rules=rules))
+        place = (*path, "routes")
+        file.warnings += [
+            f"{format_key_path(place)} has {route!r}, which is no name of [[routes]].{file.locate(place)}"
+            for route in group.routes
+            if route not in {one.name for one in routes}
+        ]
     if "SIGN_IN_SECRET" not in sources.origins:
         if table is not None and sources.is_readable:
             file.warnings.append(
@@ -77,32 +95,6 @@ def _require_neighbors(fields: Mapping[str, Any], sources: Sources) -> None:
             "https:// only, except at localhost, 127.0.0.1 and [::1]. Use https://, or remove SIGN_IN_SECRET.",
             code="sign-in-settings",
         )
-
-
-def _build_groups(
-    file: ConfigFile, tables: Mapping[str, GroupTable], routes: Sequence[ConfiguredRoute], errors: ErrorList
-) -> Sequence[SignInGroup]:
-    found: list[SignInGroup] = []
-    known = {route.name for route in routes}
-    for name, table in tables.items():
-        path = (*_GROUPS, name)
-        with errors.collect():
-            if found and found[-1].name == EVERYBODY:
-                raise file.rejection(
-                    path,
-                    f'is never used, because [sign_in.groups."{EVERYBODY}"] before it matches everybody.',
-                    code="sign-in-settings",
-                    hint=f'Move [sign_in.groups."{EVERYBODY}"] to the end.',
-                )
-            rules = _build_rules(file, path, table, code="sign-in-settings")
-            found.append(SignInGroup(name=path[-1], role=table.role, team=table.team, rules=rules))
-        place = (*path, "routes")
-        file.warnings += [
-            f"{format_key_path(place)} has {route!r}, which is no name of [[routes]].{file.locate(place)}"
-            for route in table.routes
-            if route not in known
-        ]
-    return found
 
 
 def load_token_issuers(fields: Mapping[str, Any], file: ConfigFile, sources: Sources) -> tuple[TokenIssuer, ...]:

@@ -341,7 +341,13 @@ class MetricsTotals:
             outcome = NONE_LABEL
             if receipt.outcome:
                 outcome = self._name(receipt.outcome)
-            labels = (provider, self._name_model(receipt), receipt.stream, receipt.status, outcome)
+            model, known = receipt.model or NONE_LABEL, (receipt.provider, receipt.model)
+            if receipt.model and known not in self._models:  # clients choose names, so their number is limited
+                is_new = receipt.status == _ANSWERED and len(self._models) < MAX_MODEL_LABELS
+                model = self._name(receipt.model) if is_new else OTHER_LABEL
+                if model != OTHER_LABEL:
+                    self._models.add(known)
+            labels = (provider, model, receipt.stream, receipt.status, outcome)
             row = self.snapshot.find_or_add_counters(labels)
         row.requests += 1
         row.tokens = list(map(add, row.tokens, _read_tokens(receipt)))
@@ -368,21 +374,6 @@ class MetricsTotals:
             decided = record.inspector, record.part, record.decision
             self.snapshot.add(INSPECTIONS, labels=decided)
             self.snapshot.add(INSPECTION_SECONDS, record.seconds, decided)
-
-    def _name_model(self, receipt: Receipt) -> str:
-        """Return the model label for a receipt. Clients choose model names, so the number of labels is limited, and a
-        name with a secret becomes `other`.
-        """
-        if not receipt.model:
-            return NONE_LABEL
-        known = (receipt.provider, receipt.model)
-        if known in self._models:
-            return receipt.model
-        if receipt.status != _ANSWERED or len(self._models) >= MAX_MODEL_LABELS:
-            return OTHER_LABEL
-        if (name := self._name(receipt.model)) != OTHER_LABEL:
-            self._models.add(known)
-        return name
 
     def _name(self, word: str) -> str:
         fits = len(word) <= MAX_LABEL_CHARACTERS and word.isprintable() and not self._contains_secret(word)

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, TextIO
@@ -72,6 +72,7 @@ class BackgroundWriter:
         self._max_queued = max_queued
         self._dropped = 0
         self._queue: SimpleQueue[str | threading.Event] = SimpleQueue()
+        """Log entries, and events that calls of `flush` wait for."""
         self._flush_requested = threading.Event()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -87,21 +88,8 @@ class BackgroundWriter:
             self._dropped += 1
             return
         self._queue.put(text)
-        if self._thread is None:
-            self._start()
-
-    def flush(self, seconds: float = FLUSH_TIMEOUT_SECONDS) -> None:
-        if self._thread is not None:
-            written = threading.Event()
-            self._queue.put(written)
-            self._flush_requested.set()
-            written.wait(seconds)
-
-    def _start(self) -> None:
-        """Start the thread, unless another thread does so. If the system has no thread left, the next entry tries
-        again.
-        """
-        if not self._starting.acquire(blocking=False):
+        # another thread may start the thread; if the system has no thread left, the next entry tries again
+        if self._thread is not None or not self._starting.acquire(blocking=False):
             return
         try:
             if self._thread is None:
@@ -114,12 +102,23 @@ class BackgroundWriter:
         finally:
             self._starting.release()
 
+    def flush(self, seconds: float = FLUSH_TIMEOUT_SECONDS) -> None:
+        if self._thread is not None:
+            written = threading.Event()
+            self._queue.put(written)
+            self._flush_requested.set()
+            written.wait(seconds)
+
     def _run(self) -> None:
         reported = 0
         while True:
             batch = bytearray()
             flushed: list[threading.Event] = []
-            for item in self._pop_all():
+            items = [self._queue.get()]
+            with suppress(Empty):
+                while True:
+                    items.append(self._queue.get_nowait())
+            for item in items:
                 if isinstance(item, threading.Event):
                     flushed.append(item)
                     continue
@@ -136,15 +135,6 @@ class BackgroundWriter:
                 self._flush_requested.clear()
                 event.set()
             self._flush_requested.wait(BATCH_INTERVAL_SECONDS)
-
-    def _pop_all(self) -> Iterator[str | threading.Event]:
-        """Wait for the first queued item, then yield all: log entries, and events that calls of `flush` wait for."""
-        yield self._queue.get()
-        try:
-            while True:
-                yield self._queue.get_nowait()
-        except Empty:
-            return
 
     def _write(self, data: bytes | bytearray) -> None:
         while data:

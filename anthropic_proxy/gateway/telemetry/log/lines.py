@@ -5,7 +5,7 @@ import json
 import math
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
 from msgspec import structs
@@ -23,7 +23,7 @@ from anthropic_proxy.gateway.telemetry.outcomes import (
     count_verdicts,
     describe_inspection,
 )
-from anthropic_proxy.plugins import CallCheck, Receipt
+from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.secrets import redact_secrets
 
 FIRST_COLUMN, SECOND_COLUMN = 49, 34
@@ -141,12 +141,7 @@ def _format_time_cached(seconds: int) -> str:
 
 def format_local_day(seconds: float) -> str:
     """`Thu 26 Nov 2026`. `seconds`: since the epoch."""
-    return _format_day_cached(int(seconds) // QUARTER_HOUR)
-
-
-@functools.lru_cache(maxsize=4)
-def _format_day_cached(quarters: int) -> str:
-    when = time.localtime(quarters * QUARTER_HOUR)
+    when = time.localtime(seconds)
     return f"{time.strftime('%a', when)} {when.tm_mday} {time.strftime('%b %Y', when)}"
 
 
@@ -307,12 +302,19 @@ def _describe_incident(receipt: Receipt, paint: Paint) -> str:
         remarks.append(f"{paint('!', 'warn')} truncated ({escape_unprintable(receipt.outcome)})")
     elif outcome == "refused":
         remarks.append(f"{paint('!', 'warn')} refused")
-    if receipt.checks and not receipt.parent:  # the line of a check names its call and verdict
-        remarks += _list_verdicts(receipt.checks, paint)
+    # calls that were flagged or have no verdict; the line of a check names its own; explanations are content
+    for verdict in INCIDENTS if receipt.checks and not receipt.parent else ():
+        if found := [check for check in receipt.checks if check.verdict == verdict]:
+            tag = VERDICTS[verdict]
+            causes = ", ".join(dict.fromkeys(check.kind for check in found))
+            tools = [*dict.fromkeys(escape_unprintable(check.tool[:_MAX_TOOL_CHARACTERS]) for check in found)]
+            named = ", ".join((*tools[:_MAX_NAMED_TOOLS], *(["…"] if len(tools) > _MAX_NAMED_TOOLS else [])))
+            cause = f" ({causes})" if verdict == "unavailable" else ""
+            remarks.append(f"{paint(tag.sign, tag.role)} {tag.text}: {named}{cause}")
     for record in receipt.inspections:
         if record.decision != "passed":
-            tag = INSPECTIONS[record.decision]
-            remarks.append(f"{paint(tag.sign, tag.role)} {escape_unprintable(describe_inspection(record))}")
+            kind = INSPECTIONS[record.decision]
+            remarks.append(f"{paint(kind.sign, kind.role)} {escape_unprintable(describe_inspection(record))}")
     return "; ".join(remarks)
 
 
@@ -323,20 +325,6 @@ def _describe_kind(receipt: Receipt) -> str:
         return f"  check of {escape_unprintable(check.tool[:_MAX_TOOL_CHARACTERS])}: {VERDICTS[check.verdict].text}"
     counts = count_verdicts(receipt.checks)
     return _KINDS.get(receipt.kind, "") or (f"  {counts}" if counts else "")
-
-
-def _list_verdicts(checks: Sequence[CallCheck], paint: Paint) -> Iterator[str]:
-    """Yield the calls that were flagged, and those without a verdict. Explanations are content, which no line has."""
-    for verdict in INCIDENTS:
-        found = [check for check in checks if check.verdict == verdict]
-        if not found:
-            continue
-        tag = VERDICTS[verdict]
-        causes = ", ".join(dict.fromkeys(check.kind for check in found))
-        tools = [*dict.fromkeys(escape_unprintable(check.tool[:_MAX_TOOL_CHARACTERS]) for check in found)]
-        named = ", ".join((*tools[:_MAX_NAMED_TOOLS], *(["…"] if len(tools) > _MAX_NAMED_TOOLS else [])))
-        cause = f" ({causes})" if verdict == "unavailable" else ""
-        yield f"{paint(tag.sign, tag.role)} {tag.text}: {named}{cause}"
 
 
 def format_tokens(input_tokens: int, output_tokens: int) -> str:
