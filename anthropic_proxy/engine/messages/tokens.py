@@ -304,8 +304,9 @@ class _TokenCounter:
         if isinstance(messages, CleanMessages) and (known := messages.known) is not None and not finds_reasoning:
             counter: _TokenCounter | None = known.results.get(_TokenCounter)
             if counter is None:
-                counter = known.results[_TokenCounter] = _TokenCounter()
+                counter = _TokenCounter()
                 counter.add_messages(known, finds_reasoning=False)
+                known.results[_TokenCounter] = counter  # complete: another thread may use it
             self.texts += counter.texts
             self.images += counter.images
             self.calls += counter.calls
@@ -475,7 +476,7 @@ def count_text_features(texts: Sequence[bytes | memoryview]) -> TextFacts:
     A backslash counts as nothing, so an escaped quote counts as one character. A Unicode escape (`\\u0430`) counts as
     one character that is not ASCII.
     """
-    ends = list(itertools.accumulate(len(text) + 1 for text in texts))
+    ends = [*map(operator.add, itertools.accumulate(map(len, texts)), itertools.count(1))]
     size = ends[-1] - 1 if ends else 0
     if size <= _SAMPLE:
         return *_count_features(b" ".join(texts)), size

@@ -12,7 +12,16 @@ from anthropic_proxy.engine.messages.histories import MAX_CONVERSATIONS, MAX_KEP
 from anthropic_proxy.engine.messages.models import CleanMessages, MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.engine.messages.tokens import collect_token_facts
 from anthropic_proxy.errors import ClientError
-from tests.support.sessions import EncodingStyle, Session, encoding_styles, session_steps, sessions
+from tests.support.sessions import (
+    PDF,
+    PICTURE,
+    EncodingStyle,
+    Session,
+    SessionStep,
+    encoding_styles,
+    session_steps,
+    sessions,
+)
 
 HEADERS = {"x-claude-code-session-id": "one"}
 
@@ -75,10 +84,10 @@ def talk(turns: int, **fields: Any) -> dict[str, Any]:
     return {"model": "claude-sonnet-4-5", "messages": messages, "system": "Be brief.", "max_tokens": 9, **fields}
 
 
-def prepared(turns: int = 5) -> Histories:
-    """Return histories that know a talk."""
+def prepared() -> Histories:
+    """Return histories that know 7 of the 11 messages of `talk(5)`, which were learned in two pieces."""
     histories = Histories(min_bytes=10)
-    for _ in range(2):
+    for turns in (3, 3, 5):
         read(histories, to_json(talk(turns)))
     return histories
 
@@ -87,12 +96,8 @@ STEPS = session_steps()
 WIRES = sorted({step.wire for step in STEPS})
 
 
-@pytest.mark.parametrize("wire", WIRES)
-@given(data=st.data(), talk=sessions(), style=encoding_styles)
-def test_each_turn_of_a_session_is_sent_as_it_is_without_histories(
-    wire: str, data: st.DataObject, talk: Session, style: EncodingStyle
-) -> None:
-    step = data.draw(st.sampled_from([step for step in STEPS if step.wire == wire]))
+def require_same_calls(step: SessionStep, talk: Session, style: EncodingStyle) -> None:
+    """Require that each request of a session is sent as it is without histories, and a repeated one too."""
     histories = Histories(min_bytes=1)
     signed = talk.signed(step.signature())
     for end in sorted([*talk.ends()] * 2):
@@ -101,12 +106,47 @@ def test_each_turn_of_a_session_is_sent_as_it_is_without_histories(
         plain, (request, _) = step.scenario.request, read(histories, to_json(body))
         assert comparable(request) == comparable(plain)
         for apart in (False, True):
-            assert collect_token_facts(request, finds_reasoning=apart) == collect_token_facts(
-                plain, finds_reasoning=apart
-            )
+            facts = collect_token_facts(request, finds_reasoning=apart)
+            assert facts == collect_token_facts(plain, finds_reasoning=apart)
         step.scenario.request = request
         sent = step.scenario.target.wire.encode_request(step.scenario.call())
         assert (sent.body, sent.notes, dict(sent.headers)) == (expected.body, expected.notes, dict(expected.headers))
+
+
+def long_session(form: str) -> Session:
+    """A session with everything after which an encoder is in another state. `form`: of the ids of calls."""
+    messages: list[dict[str, Any]] = []
+    late = {"role": "system", "content": [{"type": "text", "text": "Late."}]}
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": "px1.own"}
+    for number in range(9):
+        question = [{"type": "text", "text": f"Question {number}"}, *([PICTURE, PDF] if number == 1 else [])]
+        messages += [{"role": "user", "content": question}, *([late] if number % 4 == 1 else [])]
+        for step in range(number % 4):
+            call = {"type": "tool_use", "id": form.format(10 * number + step), "name": "Read", "input": {"q": step}}
+            contents = ["plain", [PICTURE], [{"type": "text", "text": "listed"}, PDF], ""]
+            result = {"type": "tool_result", "tool_use_id": call["id"], "content": contents[(number + step) % 4]}
+            if step == 1:
+                result["is_error"] = True
+            messages.append({"role": "assistant", "content": [*([thought] if step == 0 else []), call]})
+            messages += [{"role": "user", "content": [result]}, *([late] if (number + step) % 2 else [])]
+        text = {"type": "text", "text": f"Answer {number}"}
+        messages.append({"role": "assistant", "content": [thought] if number % 5 == 2 else [text]})
+    return Session(["Be brief."], messages)
+
+
+@pytest.mark.parametrize("place", range(len(STEPS)), ids=[step.name for step in STEPS])
+def test_each_turn_of_a_long_session_is_sent_as_it_is_without_histories(place: int) -> None:
+    form = "call_{:060d}" if place % 2 else "toolu_{:04d}"
+    plain = place // 2 % 2 == 1
+    require_same_calls(STEPS[place], long_session(form), EncodingStyle(marks=not plain, plain=plain))
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@given(data=st.data(), talk=sessions(), style=encoding_styles)
+def test_each_turn_of_any_session_is_sent_as_it_is_without_histories(
+    wire: str, data: st.DataObject, talk: Session, style: EncodingStyle
+) -> None:
+    require_same_calls(data.draw(st.sampled_from([step for step in STEPS if step.wire == wire])), talk, style)
 
 
 def test_all_but_the_latest_two_steps_are_known() -> None:
@@ -167,12 +207,18 @@ def changed(old: bytes, new: bytes, place: int = -1) -> bytes:
     return body[:begin] + new + body[begin + len(old) :]
 
 
+def reply(number: int) -> bytes:
+    """Beginning of a reply. The third one stands behind the known messages."""
+    return to_json(turn(number)[0]).partition(b'"},')[0]
+
+
 HOSTILE = {
     "nested": nested(),
     "two lists, the first known": twice(5, 1),
     "two lists, the last known": twice(1, 5),
     "two lists, both known": twice(5, 5),
-    "no comma behind the known messages": changed(b'},{"role":"assistant"', b'}{"role":"assistant"', 900),
+    "no comma behind the known messages": changed(b"," + reply(3), b" " + reply(3)),
+    "no comma between known messages": changed(b"," + reply(1), b" " + reply(1)),
     "invalid UTF-8 in a new message": changed("4ä".encode(), b"4\xff"),
     "lone surrogate in a new message": changed(b"Reply 4", b"\\ud800"),
     "new message without a role": changed(b'"role":"user"', b'"rule":"user"'),
@@ -198,6 +244,13 @@ def test_a_body_with_known_messages_is_judged_like_any_other(body: bytes) -> Non
         for _ in range(3):
             require_same(histories, body)
         require_same(histories, to_json(talk(5)))
+
+
+def test_of_two_lists_of_messages_the_last_one_counts_whatever_its_length() -> None:
+    first = to_json(talk(5))
+    for size in range(1_100):
+        other = b',"messages":[{"role":"user","content":"%b"}]}' % (b"x" * size)
+        require_same(prepared(), first[:-1] + other)
 
 
 @given(st.data())

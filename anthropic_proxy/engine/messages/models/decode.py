@@ -388,8 +388,7 @@ def _decode_behind(body: bytes, known: KnownMessages) -> _Body | None:
         if (
             frame is None
             or len(frame.head) != known.begin
-            or not (body.startswith(frame.head) and body.endswith(frame.tail))
-            or len(body) - len(frame.tail) < known.end
+            or not (body.startswith(frame.head) and body.endswith(frame.tail, known.end))
         ):
             text = b"%b%b%b" % (body[: known.begin - 1], _MARK, body[known.end :])
             messages = bytes(_decode_place(text).messages)
