@@ -183,7 +183,7 @@ def decode_request(
                     )
     repairs: list[str] = []
     try:
-        at_once = (_decode_behind(body, known) if known is not None else None) or _decode_at_once(body)
+        at_once = _decode_behind(body, known) or _decode_at_once(body)
         read = at_once or _decode_field_by_field(body, repairs)
         _require_supported_fields(read, for_token_count=for_token_count)
         request = MessagesRequest(
@@ -213,8 +213,7 @@ def decode_request(
             request.mcp_servers = _decode_mcp_servers(read.mcp_servers)
         if read.safeguards not in _NOT_GIVEN:
             request.safeguards = read.safeguards.copy()  # not of the whole body
-        if read.container not in _NOT_GIVEN:
-            request.container = True
+        request.container = read.container not in _NOT_GIVEN
         if read.inference_geo not in _NOT_GIVEN:
             request.pins_region = bytes(read.inference_geo) != _GLOBAL_REGION
         if read.context_management not in _NOT_GIVEN:
@@ -381,8 +380,10 @@ class _Messages(Struct):
 _decode_place = msgspec.json.Decoder(_Messages).decode
 
 
-def _decode_behind(body: bytes, known: KnownMessages) -> _Body | None:
+def _decode_behind(body: bytes, known: KnownMessages | None) -> _Body | None:
     """Decode a body without the known messages. None: they are not in the field `messages`, or not all is clean."""
+    if known is None:
+        return None
     frame = known.frame
     try:
         if (

@@ -19,7 +19,6 @@ from anthropic_proxy.engine.messages.loaded_tools import (
 from anthropic_proxy.engine.messages.models import ABSENT, CleanMessages, Message, MessagesRequest
 from anthropic_proxy.engine.messages.models.tools import are_called_by_code
 from anthropic_proxy.engine.messages.preparation.cleaning import (
-    MERGED,
     clean_messages,
     clean_system_prompt,
     merge_messages,
@@ -112,8 +111,7 @@ def prepare(
         prepared.returns_thinking = thinking.display != "omitted" and thinking.type != "disabled"
     if request.output_config is not None or request.output_format is not None:
         prepared.output_schema = _find_reply_schema(request)
-    if known is not None:
-        prepared.known, prepared.known_count = known, len(known.results[MERGED])
+    prepared.known = known
     if offer.loaded:
         prepared.loaded_tools = offer.loaded
     if request.mcp_servers:

@@ -24,6 +24,7 @@ from anthropic_proxy.engine.messages.models import (
     Tool,
     ToolChoice,
 )
+from anthropic_proxy.engine.messages.preparation.cleaning import MERGED
 from anthropic_proxy.engine.patterns import compile_later
 
 ServerToolKind = Literal["web_search", "web_fetch", "code_execution", "mcp_toolset", "tool_search", ""]
@@ -154,8 +155,6 @@ class PreparedRequest(Struct, kw_only=True):
     merged. The results of tool calls begin the next user message."""
     known: CleanMessages | None = None
     """First messages of the client, which earlier requests had too. None: there are none, or they were changed."""
-    known_count: int = 0
-    """Number of `messages` that are the known ones."""
     tools: list[Tool] = []
     """Offered tools: functions, and server tools that the provider runs. Tool names that the target rejects are
     replaced."""
@@ -196,6 +195,11 @@ class PreparedRequest(Struct, kw_only=True):
     questions: Sequence[Question] = ()
     """What the proxy itself wants to know, set after the preparation. `output_schema` has the form of the reply for all
     models that write text."""
+
+    @property
+    def known_count(self) -> int:
+        """Number of `messages` that are the known ones."""
+        return len(self.known.results[MERGED]) if self.known is not None else 0
 
     @property
     def may_end_early(self) -> bool:
