@@ -177,20 +177,15 @@ def find_tool_waits(rows: Iterable[StoredRequest]) -> dict[str, ToolWait]:
         if reply is not None and row.tool_results:
             wait = sent_at - reply.started_at - reply.duration
             if wait >= 0:
-                found[reply.id] = ToolWait(wait, _name_tools(reply, row))
+                blocks, times = decode_block_times(reply.reply_blocks), decode_tool_times(row.tool_times)
+                named = [(one.name, f" {formats.seconds(one.duration)}") for one in times]
+                named = named or [(one, "") for one in dict.fromkeys(b.name for b in blocks if b.kind == "tool call")]
+                more = len(named) - _MAX_NAMED_TOOLS
+                names = [f"{formats.shorten(name, _MAX_TOOL_CHARACTERS)}{time}" for name, time in named]
+                text = ", ".join(names[:_MAX_NAMED_TOOLS]) + (f" and {more} more" if more > 0 else "")
+                found[reply.id] = ToolWait(wait, text)
         reply, sent_at = row, 0
     return found
-
-
-def _name_tools(reply: StoredRequest, row: StoredRequest) -> str:
-    times = decode_tool_times(row.tool_times)
-    names = [f"{formats.shorten(one.name, _MAX_TOOL_CHARACTERS)} {formats.seconds(one.duration)}" for one in times]
-    if not names:
-        blocks = decode_block_times(reply.reply_blocks)
-        tools = dict.fromkeys(one.name for one in blocks if one.kind == "tool call")
-        names = [formats.shorten(name, _MAX_TOOL_CHARACTERS) for name in tools]
-    more = len(names) - _MAX_NAMED_TOOLS
-    return ", ".join(names[:_MAX_NAMED_TOOLS]) + (f" and {more} more" if more > 0 else "")
 
 
 def build_turns(

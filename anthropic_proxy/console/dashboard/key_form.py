@@ -123,15 +123,10 @@ def load_form(administration: KeyAdministration, settings: Settings, name: str, 
         fields = {"label": key.label, **given, "expires": "", **encode_rule_texts(key.rules)}
     elif action == "rotate":
         fields = {"overlap": OVERLAPS[0][0]}
-    return KeyForm(
-        action=action,
-        title=_TITLES[action].format(key.label),
-        target=key.id,
-        key=key if key.id else None,
-        fields=fields,
-        before=find_digest(key),
-        route_names=names,
-    )
+    title, before = _TITLES[action].format(key.label), find_digest(key)
+    form = KeyForm(action=action, title=title, target=key.id, fields=fields, before=before, route_names=names)
+    form.key = key if key.id else None
+    return form
 
 
 def submit_form(administration: KeyAdministration, settings: Settings, sent: Mapping[str, str]) -> KeyForm:

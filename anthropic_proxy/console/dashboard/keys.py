@@ -56,7 +56,7 @@ from anthropic_proxy.console.keys.virtual_keys import AuditEntry, KeyState, KeyS
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.database import Reader
 from anthropic_proxy.console.ledger.engines import EngineReader
-from anthropic_proxy.console.ledger.export import ExportTable, format_time, tabulate, tabulate_requests, to_dollars
+from anthropic_proxy.console.ledger.export import format_time, tabulate, tabulate_requests, to_dollars
 from anthropic_proxy.console.ledger.queries import find_last_key_uses
 from anthropic_proxy.console.ledger.records import UsageSums, add_up, add_up_groups
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
@@ -447,7 +447,7 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
             facts += [("Settings", f"{one.describe()}, {formats.ago(context.now - one.at)}") for one in reports]
     errors = formats.error_share(total.errors, total.requests)
     measure, text = ("Cost", formats.chart_money) if total.cost else ("Requests", formats.count)
-    listed = list_audit_entries(require_reader(context), key_id=key.id, limit=_MAX_CHANGES)
+    listed = _list_changes(context, key, _MAX_CHANGES)
     columns = [column for column in _CHANGE_COLUMNS if column.name != "target"]
     return {
         "title": f"Key {key.label}",
@@ -479,6 +479,10 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
         "requests": build_request_table(shown, "Latest requests of the key"),
         "changes": _build_change_table(listed, "Changes of the key", "changes", columns),
     }
+
+
+def _list_changes(context: PageContext, key: VirtualKey, limit: int | None = None) -> Sequence[AuditEntry]:
+    return list_audit_entries(require_reader(context), key_id=key.id, limit=limit)
 
 
 def limit_to_key(context: PageContext, key: VirtualKey) -> PageContext:
@@ -552,10 +556,8 @@ _ENTRY_EXPORT: Mapping[str, Callable[[AuditEntry], Any]] = {
 }
 
 
-def _tabulate_sign_ins(context: PageContext) -> ExportTable:
-    names = ("id", "email", "key_id", "device", "address", "created_at", "refreshed_at", "checked_at", "ends_at")
-    values = [encode_sign_in(each) for each in _list_sign_ins(context)]
-    return tabulate({name: itemgetter(name) for name in names}, values)
+_SIGN_IN_NAMES = ("id", "email", "key_id", "device", "address", "created_at", "refreshed_at", "checked_at", "ends_at")
+_SIGN_IN_EXPORT = {name: itemgetter(name) for name in _SIGN_IN_NAMES}
 
 
 def _require_key(context: PageContext) -> VirtualKey:
@@ -569,7 +571,7 @@ PAGE = Page(
     tables={
         "keys": PageTable(lambda context: tabulate(_KEY_EXPORT, choose_key_rows(context, read_key_list(context).keys))),
         "teams": PageTable(lambda context: tabulate(_TEAM_EXPORT, read_key_list(context).teams)),
-        "sign-ins": PageTable(_tabulate_sign_ins),
+        "sign-ins": PageTable(lambda context: tabulate(_SIGN_IN_EXPORT, map(encode_sign_in, _list_sign_ins(context)))),
     },
     adds_up=False,
 )
@@ -588,11 +590,7 @@ KEY_PAGE = Page(
         "requests": PageTable(
             lambda context: tabulate_requests(list_exported_requests(limit_to_key(context, _require_key(context))))
         ),
-        "changes": PageTable(
-            lambda context: tabulate(
-                _ENTRY_EXPORT, list_audit_entries(require_reader(context), key_id=_require_key(context).id)
-            )
-        ),
+        "changes": PageTable(lambda context: tabulate(_ENTRY_EXPORT, _list_changes(context, _require_key(context)))),
     },
     missing="There is no virtual key with this id. The page Keys lists all keys, also revoked ones.",
 )

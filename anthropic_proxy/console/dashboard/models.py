@@ -305,18 +305,22 @@ def tabulate_models(context: PageContext) -> ExportTable:
     return tabulate(fields, found, lambda one: one.sums)
 
 
-def _tabulate_mapping(context: PageContext) -> ExportTable:
-    rows = [
-        [one.tiers, target, list(one.fallbacks) if target == one.target else [], reason]
-        for one in context.setup.mapping
-        for target, reason in one.replies
-    ]
-    return ExportTable(["requested", "sent_to", "fallbacks", "setting"], rows)
-
-
 PAGE = Page(
     section="Models",
     template="models.html",
     build=build_models_page,
-    tables={"models": PageTable(tabulate_models), "mapping": PageTable(_tabulate_mapping, reads_ledger=False)},
+    tables={
+        "models": PageTable(tabulate_models),
+        "mapping": PageTable(
+            lambda context: ExportTable(
+                ["requested", "sent_to", "fallbacks", "setting"],
+                [
+                    [one.tiers, target, [*one.fallbacks] if target == one.target else [], reason]
+                    for one in context.setup.mapping
+                    for target, reason in one.replies
+                ],
+            ),
+            reads_ledger=False,
+        ),
+    },
 )

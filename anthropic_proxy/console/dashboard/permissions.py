@@ -67,45 +67,27 @@ def list_navigation_entries(settings: Settings, role: Role) -> Sequence[Navigati
     return [entry for entry in entries if may_open(role, entry.path)]
 
 
-class _Denial(NamedTuple):
-    disabled: str
-    """With `DASHBOARD_EDITING=false`."""
-    of_role: str
-    of_address: str = ""
-    """For a browser that needs no sign-in, and is not on this machine."""
-
-
-_DENIALS: Mapping[Permission, _Denial] = {
-    "change settings": _Denial(
-        "DASHBOARD_EDITING is false, so the dashboard changes no settings.",
-        "{} has the role {}, which changes no settings.",
-        "Settings can be changed in a browser on this machine, or after a sign-in with a key of PROXY_API_KEY.",
-    ),
-    "run the doctor": _Denial(
-        "DASHBOARD_EDITING is false, so the dashboard does not run the doctor.",
-        "{} has the role {}, which does not run the doctor.",
-        "The doctor can be run in a browser on this machine, or after a sign-in with a key of PROXY_API_KEY.",
-    ),
-    "manage own keys": _Denial(
-        "DASHBOARD_EDITING is false, so the dashboard changes no keys.",
-        "Keys can be changed after a sign-in with a key of ADMIN_API_KEY{}.",
-    ),
+_DENIALS: Mapping[Permission, tuple[str, str]] = {
+    "change settings": ("changes no settings", "Settings can be changed"),
+    "run the doctor": ("does not run the doctor", "The doctor can be run"),
+    "manage own keys": ("changes no keys", "Keys can be changed"),
 }
+"""Permission → words for what its lack means, and beginning of the sentence about who has it."""
 
 
 def explain_denial(permission: Permission, request: RouteRequest, session: Session | None, settings: Settings) -> str:
     """Return the reason for which this user may not use the forms of a permission. "": the user may use them."""
-    texts, role = _DENIALS[permission], find_role(request, session)
+    (lack, possible), role = _DENIALS[permission], find_role(request, session)
     if not settings.dashboard_editing:
-        return texts.disabled
+        return f"DASHBOARD_EDITING is false, so the dashboard {lack}."
     if permission == "manage own keys":
         remedy = "" if settings.admin_api_keys else ", which is not set. Set it in .env"
-        return "" if may(role, permission) else texts.of_role.format(remedy)
+        return "" if may(role, permission) else f"{possible} after a sign-in with a key of ADMIN_API_KEY{remedy}."
     if session is not None and not may(role, permission):
-        return texts.of_role.format(session.client_name, role)
+        return f"{session.client_name} has the role {role}, which {lack}."
     # with ALLOW_UNAUTHENTICATED, the proxy accepts clients from every address, so no address is trusted
     if session is None and (not request.client.address_trusted or settings.allow_unauthenticated):
-        return texts.of_address
+        return f"{possible} in a browser on this machine, or after a sign-in with a key of PROXY_API_KEY."
     if permission == "run the doctor" and settings.data_directory is None:
         return (
             "Results of the doctor cannot be stored, because the environment names no directory for data. Set "

@@ -116,8 +116,17 @@ def build_providers_page(context: PageContext) -> Mapping[str, Any]:
     rows.sort(key=lambda row: order[row.sign])
     doctor = build_doctor_panel(context.settings, context.now, context.find_doctor_run())
     caption = "Providers and their state"
+    ready = [row for row in rows if row.state == "ready"]
+    limited = [row for row in rows if row.sign == "!"]
+    verdict = f"{formats.plural(len(ready), 'provider')} ready."
+    for row in limited:
+        verdict += f" {row.setup.prefix}: {'circuit open' if row.state == 'blocked' else 'all keys in cooldown'}."
+    if problems := len(context.setup.problems) + (0 if doctor.is_outdated else len(doctor.remedies)):
+        verdict += f" {formats.plural(problems, 'problem')}."
+    if not ready and not limited:
+        verdict = f"{describe_demo(context.settings)}: it streams and calls tools, but has no model."
     return {
-        "verdict": _summarize(context, rows, 0 if doctor.is_outdated else len(doctor.remedies)),
+        "verdict": verdict,
         "figures": figures,
         "table": build_table(caption, _COLUMNS, rows, lambda row: row.setup.name, is_link=False, style="states"),
         "unused": [(one.name, one.prefix, _describe_state(one)[3]) for one in unused],
@@ -126,18 +135,6 @@ def build_providers_page(context: PageContext) -> Mapping[str, Any]:
         "checkers": list_checkers(context.settings),
         "matrix": build_panel(context, "the capabilities", lambda: build_matrix(context)),
     }
-
-
-def _summarize(context: PageContext, rows: Sequence[ProviderRow], found: int) -> str:
-    ready = [row for row in rows if row.state == "ready"]
-    limited = [row for row in rows if row.sign == "!"]
-    if not ready and not limited:
-        return f"{describe_demo(context.settings)}: it streams and calls tools, but has no model."
-    verdict = f"{formats.plural(len(ready), 'provider')} ready."
-    for row in limited:
-        verdict += f" {row.setup.prefix}: {'circuit open' if row.state == 'blocked' else 'all keys in cooldown'}."
-    problems = len(context.setup.problems) + found
-    return f"{verdict} {formats.plural(problems, 'problem')}." if problems else verdict
 
 
 def _collect_figures(context: PageContext) -> dict[str, _Figures]:

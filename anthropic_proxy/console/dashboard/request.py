@@ -314,11 +314,20 @@ def build_timeline(row: StoredRequest) -> Timeline:
     step = next(step for power in count() for factor in (1, 2, 5) if end <= (step := factor * 10**power) * _MAX_STEPS)
     steps = -(-end // step)
     scale = float(step * steps)
-    bars = _attempt_bars(row, attempts, scale) if attempts else _phase_bars(row, scale)
+    if attempts:
+        bars = [*_attempt_bars(row, attempts, scale)]
+    else:  # bars for waiting and reply
+        total, failures = max(row.duration, 1), list_failed_attempts(row)
+        first = min(row.first_token, total) if row.first_token else total
+        name = "wait for the first token" if row.first_token else "wait"
+        name = "failed attempts and wait" if failures else name
+        role = "bad" if row.outcome_class == "error" and not row.first_token else "wait"
+        bars = [_bar(name, role, (0, first), scale, ", ".join(failures))]
+        bars += _reply_bars(row, (first, total), scale) if first < total else []
     unit, name = (1_000, "ms") if step < 10_000 else (MICROSECONDS, "s")
     decimals = len(f"{step / unit:g}".partition(".")[2])
     ticks = [f"{number * step / unit:.{decimals if number else 0}f} {name}" for number in range(steps)]
-    return Timeline(list(bars), ticks, row.first_token / scale if row.first_token else None)
+    return Timeline(bars, ticks, row.first_token / scale if row.first_token else None)
 
 
 def sum_failed_attempt_time(row: StoredRequest) -> int:
@@ -367,18 +376,6 @@ def list_attempts(row: StoredRequest) -> list[AttemptRow]:
 
 def _failure(one: AttemptTime) -> str:
     return str(one.status) if one.status else one.error_type
-
-
-def _phase_bars(row: StoredRequest, scale: float) -> Iterator[Bar]:
-    """Yield bars for waiting and reply of the request `row`, if the times of its calls to providers are not stored."""
-    total, failures = max(row.duration, 1), list_failed_attempts(row)
-    first = min(row.first_token, total) if row.first_token else total
-    name = "wait for the first token" if row.first_token else "wait"
-    name = "failed attempts and wait" if failures else name
-    role = "bad" if row.outcome_class == "error" and not row.first_token else "wait"
-    yield _bar(name, role, (0, first), scale, ", ".join(failures))
-    if first < total:
-        yield from _reply_bars(row, (first, total), scale)
 
 
 def _reply_bars(row: StoredRequest, span: tuple[int, int], scale: float) -> Iterator[Bar]:

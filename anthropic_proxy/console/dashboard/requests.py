@@ -86,7 +86,10 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
     running = context.running[::-1] if shows_running else ()
     listed = [facet.column for facet in _LISTED.values()]
     counted = count_facets(context.connection, context.selection, listed, _MAX_FACET_VALUES)
-    names = _name_values(context, counted, [row for row, _ in part.rows] if _SESSION in columns else ())
+    sessions = {value for value, _ in counted.values["session"]} | {query.facets.get("session", "")}
+    sessions |= {row.session for row, _ in part.rows} if _SESSION in columns else set()
+    found = find_names(context.connection, sum_sessions(context.connection, sessions - {""}))
+    names = {**name_providers(context.settings), **{("session", one): text for one, text in found.items()}}
     rows = [build_running_row(receipt, context.now, columns) for receipt in running]
     for row, _ in part.rows:
         built = build_finished_row(row, context.now, columns)
@@ -112,14 +115,6 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
         "is_empty": not context.facts.requests and not running,
         "verdict": verdict,
     }
-
-
-def _name_values(context: PageContext, counted: FacetCounts, rows: Sequence[StoredRequest]) -> Names:
-    """Return texts for providers and sessions: those of the filters, and those of `rows`."""
-    listed = {*(value for value, _ in counted.values["session"]), context.query.facets.get("session", "")}
-    listed |= {row.session for row in rows}
-    sessions = find_names(context.connection, sum_sessions(context.connection, listed - {""}))
-    return {**name_providers(context.settings), **{("session", one): text for one, text in sessions.items()}}
 
 
 def _list_facets(query: ViewQuery, counted: FacetCounts, names: Names) -> list[FacetPanel]:

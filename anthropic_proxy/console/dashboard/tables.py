@@ -225,7 +225,8 @@ def _cost(name: str, title: str, field: str, description: str = "", style: str =
     return TableColumn(name, title, show, _stored[field], description, style=style)
 
 
-COLUMNS: Sequence[TableColumn[StoredRequest]] = (
+RequestColumns = Sequence[TableColumn[StoredRequest]]
+COLUMNS: RequestColumns = (
     _label("project", "Project", "project"),
     TableColumn("session", "Session", lambda row: _short(row.session), is_early=True),
     TableColumn("agent", "Agent", lambda row: _short(row.agent), description="Sub-agent", is_early=True),
@@ -266,7 +267,7 @@ _BY_NAME = {column.name: column for column in COLUMNS}
 DEFAULT_COLUMNS = tuple(_BY_NAME[name] for name in ("project", "in", "cached", "out", "first", "total", "cost"))
 
 
-def decode_columns(text: str) -> Sequence[TableColumn[StoredRequest]]:
+def decode_columns(text: str) -> RequestColumns:
     """Raises `InvalidRequest` for an unknown name."""
     if not text:
         return DEFAULT_COLUMNS
@@ -425,32 +426,21 @@ def build_request_table(
     rows: Sequence[Row],
     caption: str,
     name: str = "rows",
-    columns: Sequence[TableColumn[StoredRequest]] = DEFAULT_COLUMNS,
+    columns: RequestColumns = DEFAULT_COLUMNS,
     query: ViewQuery | None = None,
 ) -> Table:
     """`name`: id of the table in the page."""
     texts = [column for column in columns if not column.has_numbers]
     numbers = [column for column in columns if column.has_numbers]
-    return Table(
-        caption=caption,
-        columns=[_TIME, *texts, _MODEL, _OUTCOME, *numbers],
-        rows=rows,
-        id=name,
-        style="requests",
-        query=query,
-        order=query.order if query else "",
-        shows_all=bool(query and query.columns),
-    )
+    shown = [_TIME, *texts, _MODEL, _OUTCOME, *numbers]
+    table = Table(caption=caption, columns=shown, rows=rows, id=name, style="requests")
+    if query is None:
+        return table
+    return structs.replace(table, query=query, order=query.order, shows_all=bool(query.columns))
 
 
 def _build_request_row(
-    row: StoredRequest,
-    columns: Sequence[TableColumn[StoredRequest]],
-    *,
-    time: str,
-    name: str,
-    note: str,
-    tag: tuple[str, str, str],
+    row: StoredRequest, columns: RequestColumns, *, time: str, name: str, note: str, tag: tuple[str, str, str]
 ) -> Row:
     """`name`: prefix of the provider, or the words in its place."""
     cells = {}
@@ -467,9 +457,7 @@ def _build_request_row(
     return Row(id=row.id, cells=cells)
 
 
-def build_finished_row(
-    row: StoredRequest, now: float, columns: Sequence[TableColumn[StoredRequest]] = DEFAULT_COLUMNS
-) -> Row:
+def build_finished_row(row: StoredRequest, now: float, columns: RequestColumns = DEFAULT_COLUMNS) -> Row:
     """`now`: seconds since the epoch."""
     is_exchange = bool(row.requested_model)
     note = f"requested: {_short_model(row.requested_model)}" if is_exchange else "no model"
@@ -485,9 +473,7 @@ def build_finished_row(
     )
 
 
-def build_running_row(
-    receipt: Receipt, now: float, columns: Sequence[TableColumn[StoredRequest]] = DEFAULT_COLUMNS
-) -> Row:
+def build_running_row(receipt: Receipt, now: float, columns: RequestColumns = DEFAULT_COLUMNS) -> Row:
     """`now`: seconds since the epoch."""
     row = RowBuilder(()).build(receipt, Cost(None, None, ""))
     row.duration = to_microseconds(max(now - receipt.started_at, 0.0))

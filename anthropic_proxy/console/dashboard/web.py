@@ -205,24 +205,20 @@ def load_environment() -> Environment:
     return environment
 
 
+Headers = Mapping[str, str] | None
+"""Further headers of a response. None: none."""
+
+
 def render_page(
-    request: RouteRequest,
-    template: str,
-    values: Mapping[str, Any],
-    *,
-    status: int = 200,
-    headers: Mapping[str, str] | None = None,
+    request: RouteRequest, template: str, values: Mapping[str, Any], *, status: int = 200, headers: Headers = None
 ) -> RouteResponse:
-    text = load_environment().get_template(template).render(values)
+    body = load_environment().get_template(template).render(values).encode("utf-8", "replace")
     fields = {"content-type": "text/html; charset=utf-8", "cache-control": "no-store", **SECURITY_HEADERS}
-    fields |= headers or {}
-    return compress_response(
-        request, RouteResponse(status=status, headers=fields, body=text.encode("utf-8", "replace"))
-    )
+    return compress_response(request, RouteResponse(status=status, headers={**fields, **(headers or {})}, body=body))
 
 
 def render_error(
-    request: RouteRequest, frame: Mapping[str, Any], status: int, message: str, headers: Mapping[str, str] | None = None
+    request: RouteRequest, frame: Mapping[str, Any], status: int, message: str, headers: Headers = None
 ) -> RouteResponse:
     """Return a page with the navigation and a message. `setting` of the frame: line for `.env` that helps."""
     values = {**frame, "live": False, "message": message, "tables": ()}
@@ -236,7 +232,7 @@ async def send_public_page(
     values: Mapping[str, Any],
     *,
     status: int = 200,
-    headers: Mapping[str, str] | None = None,
+    headers: Headers = None,
 ) -> RouteResponse:
     """Return the response with a page that needs no sign-in, such as the sign-in page, without links to other pages."""
     frame = {"title": title, "section": "", "pages": (), "theme": "", "running": (), "form_token": "", "live": False}
