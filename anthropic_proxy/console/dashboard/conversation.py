@@ -299,14 +299,13 @@ def _list_reply(row: StoredRequest, stored: StoredContent | None, limit: _Limit)
         blocks, more = limit.take(list_reply_blocks(stored.data))
         for block in blocks:
             yield from _build_blocks(block, limit)
-        yield from more
     else:
         times, more = limit.take(decode_block_times(row.reply_blocks))
         for one in times:
             kind = {"text": "text", "thinking": "thinking"}.get(one.kind, "tool")
             note = formats.plural(one.characters, "character") if one.characters else ""
             yield Block(kind=kind, title=one.name or one.kind.capitalize(), note=note)
-        yield from more
+    yield from more
     if row.outcome_class == "error":
         yield Block(kind="other", title="Error", parts=[Part(row.error)], is_error=True)
 

@@ -114,8 +114,9 @@ def find_group_name(context: PageContext) -> str:
 
 def find_split_name(context: PageContext) -> str | None:
     """Return the facet of the URL by which each group is divided. Raises `InvalidRequest` for another value."""
-    name, allowed = context.query.split, ", ".join(SPLIT_NAMES)
+    name = context.query.split
     if name and name not in SPLIT_NAMES:
+        allowed = ", ".join(SPLIT_NAMES)
         raise InvalidRequest(f"split: {name[:40]!r} is not allowed; use {allowed}.", code="dashboard-parameter")
     return name or None
 

@@ -95,9 +95,8 @@ def load_form(administration: KeyAdministration, settings: Settings, name: str, 
     """Raises `InvalidRequest` for an unknown action, and `UnknownModel` for an unknown key."""
     action = next((action for action in _TITLES if action == name), None)
     if action is None:
-        raise InvalidRequest(
-            f"action: {name[:20]!r} is not allowed; use {', '.join(_TITLES)}.", code="dashboard-parameter"
-        )
+        allowed = ", ".join(_TITLES)
+        raise InvalidRequest(f"action: {name[:20]!r} is not allowed; use {allowed}.", code="dashboard-parameter")
     names = [route.name for route in settings.routes]
     if action == "team":
         if not target:

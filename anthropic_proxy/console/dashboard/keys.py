@@ -320,9 +320,8 @@ def choose_key_rows(context: PageContext, rows: Sequence[KeyRow]) -> list[KeyRow
     """Raises `InvalidRequest` for an unknown filter or sort column."""
     query = context.query
     if query.measure not in ("", *STATUSES):
-        raise InvalidRequest(
-            f"by: {query.measure[:20]!r} is not allowed; use {', '.join(STATUSES)}.", code="dashboard-parameter"
-        )
+        allowed = ", ".join(STATUSES)
+        raise InvalidRequest(f"by: {query.measure[:20]!r} is not allowed; use {allowed}.", code="dashboard-parameter")
     text = query.text.lower()
     chosen = [
         row

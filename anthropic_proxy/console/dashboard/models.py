@@ -211,14 +211,6 @@ class PriceRow(Struct, frozen=True):
     source: str = "unknown"
 
 
-class ComparedCost(Struct, frozen=True):
-    model: str
-    cost: str
-    difference: str
-    role: str
-    """CSS class of a lower cost."""
-
-
 def list_prices(context: PageContext, costs: ModelCosts, used_models: Sequence[ModelSums]) -> list[PriceRow]:
     replied = [one for one in used_models if one.provider and one.model and one.sums.succeeded]
     used = [(costs.find_prefix(one.provider), one.model) for one in replied]
@@ -282,7 +274,7 @@ def compare_costs(
         if difference:
             share = f" ({difference / total.cost:+.0%})".replace("%", " %").replace("-", "−") if total.cost else ""
             text = f"{'−' if difference < 0 else '+'}{format_cost(abs(difference))}{share}"
-        compared.append(ComparedCost(name, format_cost(rows[name]), text, "ok" if difference < 0 else ""))
+        compared.append((name, format_cost(rows[name]), text, difference < 0))
     return {
         "actual": formats.cost_with_unknown(total.cost, total.unknown_cost_requests),
         "left_out": left_out,

@@ -208,9 +208,9 @@ class _Panels:
         return Markup(f"{text}.")
 
     def list_problems(self) -> "list[Notice]":
-        context, costs, sent = self.context, self.costs, dict[str, int]()
-        groups = _list_errors(context, costs, self.errors())
-        notices = [_build_error_notice(context, costs, one) for one in groups]
+        context, costs = self.context, self.costs
+        notices = [_build_error_notice(context, costs, one) for one in _list_errors(context, costs, self.errors())]
+        sent = dict[str, int]()
         for one in self.by_model():
             prefix = costs.find_prefix(one.model.provider)
             sent[prefix] = sent.get(prefix, 0) + one.model.sums.requests

@@ -41,7 +41,6 @@ from anthropic_proxy.console.ledger.request_queries import (
     list_failed_attempts,
     list_fallbacks,
     list_notes,
-    list_request_ids,
     read_contents,
     sum_sessions,
 )
@@ -224,10 +223,10 @@ class CheckRow(Struct, frozen=True):
 def list_check_rows(row: StoredRequest, asked: Mapping[str, StoredRequest]) -> Iterator[CheckRow]:
     """`asked`: id → request to a checking model."""
     for check in decode_checks(row.checks):
-        tool, verdict, requests = formats.shorten(check.tool, 64), build_verdict(check), list_request_ids(check)
-        if len(requests) != 1:
+        tool, verdict = formats.shorten(check.tool, 64), build_verdict(check)
+        if len(verdict.requests) != 1:
             yield CheckRow(tool, verdict)
-        for request_id in requests:
+        for request_id in verdict.requests:
             if (one := asked.get(request_id)) is None:
                 yield CheckRow(tool, verdict, request_id)
                 continue
@@ -249,7 +248,8 @@ class TokenCost(Struct, frozen=True):
 
 def _tokens(prices: ModelCosts, row: StoredRequest) -> list[TokenCost]:
     """Divide the stored cost, without the searches, among the kinds of tokens. The current prices give the shares."""
-    search_cost, searches = 0, list[TokenCost]()
+    search_cost = 0
+    searches = list[TokenCost]()
     if count := row.billed_searches:
         price = prices.find_price(row.provider, row.model)
         whole = None if price is None else price.calculate_search_cost(count)

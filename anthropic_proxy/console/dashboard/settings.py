@@ -50,29 +50,20 @@ _OTHERS = "Configuration file and network"
 """Title of the group of settings that are no variables of `.env`."""
 
 
-class ShownSetting(Struct, frozen=True):
-    row: SettingRow
-    is_editable: bool
-
-    @property
-    def is_set(self) -> bool:
-        return self.row.source != "default"
-
-
 def build_settings_page(context: PageContext) -> Mapping[str, Any]:
-    editable = list_editable_settings(context.settings, context.catalog)
-    rows = [ShownSetting(row, row.name in editable) for row in list_settings(context.settings, context.catalog)]
+    rows = list_settings(context.settings, context.catalog)
     words = context.query.text.lower().split()
-    found = [one for one in rows if all(word in f"{one.row.name} {one.row.help}".lower() for word in words)]
-    groups: dict[str, list[ShownSetting]] = {}
-    for one in found:
-        groups.setdefault(one.row.group or _OTHERS, []).append(one)
-    count = sum(one.is_set for one in rows)
-    verdict = f"{formats.plural(count, 'setting')} set; the others have their defaults."
+    found = [row for row in rows if all(word in f"{row.name} {row.help}".lower() for word in words)]
+    groups: dict[str, list[SettingRow]] = {}
+    for row in found:
+        groups.setdefault(row.group or _OTHERS, []).append(row)
+    given = [row for row in rows if row.source != "default"]
+    verdict = f"{formats.plural(len(given), 'setting')} set; the others have their defaults."
     if words:
         verdict = f"{formats.plural(len(found), 'setting')} {'matches' if len(found) == 1 else 'match'}."
     return {
-        "set": [] if words else [one for one in rows if one.is_set],
+        "set": [] if words else given,
+        "editable": list_editable_settings(context.settings, context.catalog),
         "groups": [*groups.items()],
         "is_searched": bool(words),
         "verdict": verdict,

@@ -179,14 +179,6 @@ def _sign(cookie: str, purpose: str, content: str) -> str:
     return hmac.digest(cookie.encode(), f"{purpose}\0{content}".encode(), "sha256").hex()
 
 
-def encode_session_cookie(value: str, seconds: int, *, is_https: bool) -> str:
-    """Return the header `Set-Cookie` with the session cookie of a signed-in browser. With 0 `seconds`, the browser
-    removes the cookie.
-    """
-    secure = "; Secure" if is_https else ""
-    return f"{COOKIE}={value}; Path=/dashboard; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
-
-
 async def find_session(site: "Site", request: RouteRequest) -> Session | None:
     """Session of the browser that sent `request`. None: the browser is not signed in, or no sign-in is required."""
     if request.client.name:
@@ -232,7 +224,11 @@ async def refuse_sign_in(site: "Site", request: RouteRequest, target: str, begun
 
 
 def write_session_cookie(site: "Site", request: RouteRequest, cookie: str, seconds: int = SESSION_SECONDS) -> str:
-    return encode_session_cookie(cookie, seconds, is_https=is_https(request, site.gateway.settings))
+    """Return the header `Set-Cookie` with the session cookie of a signed-in browser. With 0 `seconds`, the browser
+    removes the cookie.
+    """
+    secure = "; Secure" if is_https(request, site.gateway.settings) else ""
+    return f"{COOKIE}={cookie}; Path=/dashboard; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
 
 
 async def send_sign_in_page(

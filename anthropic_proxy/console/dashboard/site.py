@@ -305,9 +305,9 @@ class Site:
         def wait_for(call: Coroutine[None, None, ResultT], /) -> ResultT:
             return asyncio.run_coroutine_threadsafe(call, loop).result(_STORE_SECONDS)
 
-        progress, name = Progress(), _name_reader(request, session)
+        progress = Progress()
         render = partial(self._render, page, request, session, running, wait=wait_for, progress=progress)
-        response = self._threads.run(name, render)
+        response = self._threads.run(_name_reader(request, session), render)
         if "format" in request.query or page.missing or not page.adds_up:
             return await response
 
@@ -383,7 +383,8 @@ class Site:
                 if may(role, "read texts of others"):
                     return "Only its sender reads this text, because ADMINS_READ_CONTENT is false."
                 return f"The role {role} reads only own texts."
-            now, look = self._clock(), (actor, target, *sorted({row.key_label for row in others}))
+            now = self._clock()
+            look = (actor, target, *sorted({row.key_label for row in others}))
             if now >= self._looks.get(look, 0.0) + SAME_LOOK_SECONDS:
                 try:
                     with open_administration(settings, actor, self._clock) as administration:
@@ -536,9 +537,8 @@ def export_table(
         raise InvalidRequest(f"format: {form[:20]!r} is not allowed; use csv or json.", code="dashboard-parameter")
     chosen = name or next(iter(tables))
     if chosen not in tables:
-        raise InvalidRequest(
-            f"table: {name[:20]!r} is not allowed; use {', '.join(tables)}.", code="dashboard-parameter"
-        )
+        allowed = ", ".join(tables)
+        raise InvalidRequest(f"table: {name[:20]!r} is not allowed; use {allowed}.", code="dashboard-parameter")
     if not context.can_read and tables[chosen].reads_ledger:
         return None
     return tables[chosen].tabulate(context).build_download(chosen, form)

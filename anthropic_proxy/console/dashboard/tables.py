@@ -273,9 +273,8 @@ def decode_columns(text: str) -> RequestColumns:
         return DEFAULT_COLUMNS
     names = {name for name in text.split(",") if name and name != NO_COLUMNS}
     if unknown := sorted(names - set(_BY_NAME)):
-        raise InvalidRequest(
-            f"columns: {unknown[0][:40]!r} is not allowed; use {', '.join(_BY_NAME)}.", code="dashboard-parameter"
-        )
+        allowed = ", ".join(_BY_NAME)
+        raise InvalidRequest(f"columns: {unknown[0][:40]!r} is not allowed; use {allowed}.", code="dashboard-parameter")
     return tuple(column for column in COLUMNS if column.name in names)
 
 

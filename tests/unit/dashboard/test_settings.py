@@ -42,17 +42,17 @@ def build(text: str = "") -> dict[str, Any]:
 
 def test_each_setting_has_a_group_and_a_sentence() -> None:
     page = build()
-    assert [one.row.name for one in page["set"]] == ["OPENAI_API_KEY", "LEDGER_DAYS"]
+    assert [one.name for one in page["set"]] == ["OPENAI_API_KEY", "LEDGER_DAYS"]
     titles = [title for title, _ in page["groups"]]
     assert titles[:3] == ["Provider", "Models", "Addresses and APIs of providers"]
-    assert [one.row.name for _, members in page["groups"] for one in members if not one.row.help] == []
+    assert [one.name for _, members in page["groups"] for one in members if not one.help] == []
     assert KEY not in str(page)
 
 
 def test_settings_are_found_by_name_and_by_words_of_their_meaning() -> None:
     for text, names in (("ledger days", ["LEDGER_DAYS", "LEDGER_CONTENT_DAYS"]), ("haiku. prefix", ["SMALL_MODEL"])):
         page = build(text)
-        found = [one.row.name for _, members in page["groups"] for one in members]
+        found = [one.name for _, members in page["groups"] for one in members]
         assert set(names) <= set(found), text
         assert (page["set"], page["is_searched"]) == ([], True)
     assert build("no such words")["verdict"] == "0 settings match."
