@@ -20,10 +20,11 @@ from anthropic_proxy.console.identity.people import RETRY, OidcError, OidcUser, 
 from anthropic_proxy.console.keys.access_tokens import TokenKeys
 from anthropic_proxy.console.keys.administration import KeyAdministration, KeyCommand, KeyOutcome, name_key
 from anthropic_proxy.console.keys.descriptions import hash_key
-from anthropic_proxy.console.keys.sign_ins import SignIn, encode_user, find_sign_in
+from anthropic_proxy.console.keys.queries import decode_row
+from anthropic_proxy.console.keys.sign_ins import SignIn, encode_user, find_active_sign_in
 from anthropic_proxy.console.ledger.database import Connection, open_for_writing
 from anthropic_proxy.console.ledger.schema import DEVICE_CODES, SIGN_INS
-from anthropic_proxy.console.ledger.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS, to_microseconds
+from anthropic_proxy.console.ledger.units import DAY_SECONDS, HOUR_SECONDS, to_microseconds
 from anthropic_proxy.errors import InvalidRequest, UnknownModel
 from anthropic_proxy.gateway.settings import Settings, SignInSettings
 
@@ -121,10 +122,7 @@ class Grants:
                     "The device waits no longer: its code has expired, was used, or was denied. Start the sign-in "
                     "again in Claude Code."
                 )
-            try:
-                key = self._set_person(connection, user).key
-            except InvalidRequest as error:
-                raise UserRefused(error.message) from None
+            key = self._set_person(connection, user).key
             values = (key.id, encode_user(user), self._encrypt(provider_token, user), code_hash)
             with connection.transaction():
                 statement = (
@@ -189,8 +187,8 @@ class Grants:
     def find_sign_in(self, refresh_token: str) -> SignIn | None:
         """None: no sign-in has this refresh token, or it has ended."""
         with self._open() as connection:
-            found = find_sign_in(connection, "refresh_hash", hash_key(refresh_token.encode()))
-            return found if found is not None and found.is_active(self._clock()) else None
+            refresh_hash = hash_key(refresh_token.encode())
+            return find_active_sign_in(connection, "refresh_hash", refresh_hash, self._clock())
 
     def claim(self, sign_in: str) -> Claim:
         """Decide that this instance asks the identity provider about the person, unless another one does."""
@@ -199,8 +197,7 @@ class Grants:
             statement = "UPDATE sign_ins SET claimed_until = ? WHERE id = ? AND claimed_until < ?"
             values = (to_microseconds(now + CLAIM_SECONDS), sign_in, to_microseconds(now))
             is_own = connection.execute(statement, values) > 0
-            found = find_sign_in(connection, "id", sign_in)
-        return Claim(sign_in=found if found is not None and found.is_active(now) else None, is_own=is_own)
+            return Claim(sign_in=find_active_sign_in(connection, "id", sign_in, now), is_own=is_own)
 
     def release(self, sign_in: str) -> None:
         """End a claim without a result."""
@@ -214,13 +211,9 @@ class Grants:
         now = self._clock()
         checked_at = now if is_checked else sign_in.checked_at
         with self._open() as connection:
-            try:
-                outcome = self._set_person(connection, user)
-            except InvalidRequest as error:
-                raise UserRefused(error.message) from None
+            key = self._set_person(connection, user).key  # another one, if the person has a new address
             administration = self._administer(connection, user)
             encrypted = self._encrypt(provider_token, user)
-            key = outcome.key  # another one, if the person has a new address
             values = (key.id, encode_user(user), encrypted, *map(to_microseconds, (checked_at, now)), sign_in.id)
             with administration.changing():
                 statement = (
@@ -249,8 +242,7 @@ class Grants:
 
     def find_active(self, sign_in: str) -> SignIn | None:
         with self._open() as connection:
-            found = find_sign_in(connection, "id", sign_in)
-            return found if found is not None and found.is_active(self._clock()) else None
+            return find_active_sign_in(connection, "id", sign_in, self._clock())
 
     def decrypt(self, sign_in: SignIn) -> str | None:
         return self._keys.decrypt(sign_in.provider_token, sign_in.user)
@@ -265,13 +257,17 @@ class Grants:
 
     def _set_person(self, connection: Connection, user: OidcUser) -> KeyOutcome:
         """Create or change the key of the person by the table of its group. Without tables, its rules are those that an
-        administrator has set. Raises `UserRefused` and `InvalidRequest`.
+        administrator has set. Raises `UserRefused`.
         """
         fields: Mapping[str, Any] = {}
         group = require_group(self._settings, user)
         if self._sign_in_settings.groups:
             fields = {"team": group.team, **structs.asdict(group.rules)}
-        return self._administer(connection, user).execute(KeyCommand(action="person", target=user.email, fields=fields))
+        command = KeyCommand(action="person", target=user.email, fields=fields)
+        try:
+            return self._administer(connection, user).execute(command)
+        except InvalidRequest as error:
+            raise UserRefused(error.message) from None
 
     def _administer(self, connection: Connection, user: OidcUser | None) -> KeyAdministration:
         actor = "sign-in" if user is None else f"sign-in ({user.email})"
@@ -287,9 +283,7 @@ class Grants:
         found = connection.query(sql, (value, to_microseconds(self._clock())))
         if not found:
             return None
-        values = dict(zip(DEVICE_CODES.columns, found[0], strict=True))
-        times = {name: values[name] / MICROSECONDS for name in ("created_at", "expires_at")}
-        return msgspec.convert({**values, **times}, DeviceCode)
+        return msgspec.convert(decode_row(DEVICE_CODES.columns, found[0], ("created_at", "expires_at")), DeviceCode)
 
 
 def _end_oldest(connection: Connection, key_id: str, now: float) -> Sequence[str]:

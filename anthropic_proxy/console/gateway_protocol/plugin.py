@@ -12,7 +12,7 @@ from msgspec import structs
 
 from anthropic_proxy.console.gateway_protocol import managed_settings, telemetry_relay, usage
 from anthropic_proxy.console.gateway_protocol.generated_settings import GeneratedSettings
-from anthropic_proxy.console.keys.access import open_access
+from anthropic_proxy.console.keys.access import Access
 from anthropic_proxy.console.keys.limits import Scope
 from anthropic_proxy.console.keys.machine_reports import MachineReport, store_report
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
@@ -66,7 +66,7 @@ def open_plugin(settings: Settings) -> Plugin:
 
 class _GatewayProtocol:
     def __init__(self, settings: Settings) -> None:
-        self.access = open_access(settings, self._note_settings)
+        self.access = Access(settings, self._note_settings)
         self._sign_in: SignInEndpoints | None = None
         """None: nobody has signed in yet."""
         self._threads = ReaderThreads()

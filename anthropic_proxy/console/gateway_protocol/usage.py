@@ -18,7 +18,6 @@ from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
 from anthropic_proxy.console.openapi import build_json_response
 from anthropic_proxy.gateway.money import NANO_DOLLARS
-from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import Budget
 from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
 
@@ -38,10 +37,16 @@ async def serve_usage(
         held = await gateway.store.reserve([each.limit for each in limits])
         body = encode_budgets(list_budget_states(limits, held.settled, now))
     else:
-        starts = find_starts(now)
-        read = partial(_read_costs, gateway.settings, scopes[:1], starts, now)
-        costs = await threads.run(name_client(request), with_database_errors, read)
-        body = encode_costs(costs)
+        periods = {name: Budget(1, "usd", "total", since=start) for name, start in find_starts(now).items()}
+
+        def read_costs() -> Mapping[str, int]:
+            if not scopes:
+                return dict.fromkeys(periods, 0)
+            with closing(open_for_reading(gateway.settings)) as connection:
+                read = partial(sum_budget_use, connection, gateway.settings, scopes[0], now=now)
+                return {name: read(period) for name, period in periods.items()}
+
+        body = encode_costs(await threads.run(name_client(request), with_database_errors, read_costs))
     return build_json_response(msgspec.json.encode(body))
 
 
@@ -77,17 +82,6 @@ def find_starts(now: float) -> Mapping[str, float]:
     day = find_period_start("day", datetime.fromtimestamp(now, UTC))
     starts = {"daily": day, "weekly": day - timedelta(days=day.weekday()), "monthly": day.replace(day=1)}
     return {name: start.timestamp() for name, start in starts.items()}
-
-
-def _read_costs(
-    settings: Settings, scopes: Sequence[Scope], starts: Mapping[str, float], now: float
-) -> Mapping[str, int]:
-    """Return the nano-dollars of a key from each start until `now`."""
-    if not scopes:
-        return dict.fromkeys(starts, 0)
-    periods = {name: Budget(1, "usd", "total", since=start) for name, start in starts.items()}
-    with closing(open_for_reading(settings)) as connection:
-        return {name: sum_budget_use(connection, settings, scopes[0], period, now) for name, period in periods.items()}
 
 
 def encode_costs(costs: Mapping[str, int]) -> Mapping[str, Any]:

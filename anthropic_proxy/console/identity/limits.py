@@ -5,10 +5,10 @@ need, also if all come within ten minutes, except that of keys: only administrat
 """
 
 import hashlib
-import ipaddress
 
 from msgspec import Struct
 
+from anthropic_proxy.gateway.server.auth import read_address
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Limit, Reservation, RouteRequest, Store
 
@@ -61,12 +61,8 @@ def explain_limit(request: RouteRequest, settings: Settings) -> str:
 
 def name_network(address: str, ipv6_bits: int = NETWORK_BITS) -> str:
     """Return a name that all addresses of a network or a site have in common."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        name = address
-    else:
-        if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
-            parsed = parsed.ipv4_mapped  # of an IPv4 client of a socket for both
-        name = str(parsed) if parsed.version == 4 else f"{int(parsed) >> (128 - ipv6_bits):x}/{ipv6_bits}"
+    parsed = read_address(address)
+    name = address if parsed is None else str(parsed)
+    if parsed is not None and parsed.version == 6:
+        name = f"{int(parsed) >> (128 - ipv6_bits):x}/{ipv6_bits}"
     return hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:32]

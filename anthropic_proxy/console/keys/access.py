@@ -33,24 +33,20 @@ _COUNTING, _COUNTING_SECONDS = "keys/counting", 3600.0
 _COUNTED_SCOPES = 100
 
 
-def open_access(settings: Settings, note_settings: Callable[[Client, Headers], None]) -> "Access":
-    """`note_settings` receives the requests of virtual keys that state the managed settings of their machine.
-
-    Raises `ConfigurationError` if `settings` disable the database with the keys.
-    """
-    if not settings.has_ledger():
-        raise ConfigurationError(
-            "VIRTUAL_KEYS is true, but DATABASE_URL is off: virtual keys are stored in that database. "
-            "Unset DATABASE_URL, or set it to a database, or set VIRTUAL_KEYS=false.",
-            code="virtual-keys-without-database",
-        )
-    return Access(settings, note_settings)
-
-
 class Access:
     """The virtual keys of this process, with their policy, their limits and the API of their administration."""
 
     def __init__(self, settings: Settings, note_settings: Callable[[Client, Headers], None]) -> None:
+        """`note_settings` receives the requests of virtual keys that state the managed settings of their machine.
+
+        Raises `ConfigurationError` if `settings` disable the database with the keys.
+        """
+        if not settings.has_ledger():
+            raise ConfigurationError(
+                "VIRTUAL_KEYS is true, but DATABASE_URL is off: virtual keys are stored in that database. "
+                "Unset DATABASE_URL, or set it to a database, or set VIRTUAL_KEYS=false.",
+                code="virtual-keys-without-database",
+            )
         self._settings = settings
         self._gateway: Gateway | None = None
         self._reservations: Reservations | None = None

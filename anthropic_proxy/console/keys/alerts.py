@@ -215,12 +215,20 @@ class BudgetAlerts:
                 return POLL_SECONDS if due is None else min(due - self._clock(), POLL_SECONDS)
             row = await self._write(lambda connection: claim_alert(connection, self._clock()))
             if row is not None:
-                problem = await self._send(alerts, row)
-                await self._write(partial(finish_alert, row=row, next_at=self._find_repetition(alerts, row, problem)))
+                again_at = await self._send(alerts, row)
+                await self._write(partial(finish_alert, row=row, next_at=again_at))
         return 0.0
 
-    def _find_repetition(self, alerts: AlertSettings, row: BudgetAlert, problem: str) -> int | None:
+    async def _send(self, alerts: AlertSettings, row: BudgetAlert) -> int | None:
         """Return when the row is sent again, in microseconds since the epoch. None: it is not."""
+        body = row.body.encode()
+        headers = {"content-type": "application/json", "user-agent": "anthropic-proxy"}
+        headers |= sign(msgspec.json.decode(body)["id"], int(self._clock()), body, alerts.secret)
+        try:
+            reply = await self._gateway.send_http("POST", alerts.url.reveal(), headers, body, max_bytes=0)
+            problem = "" if 200 <= reply.status < 300 else f"status {reply.status}"
+        except ProxyError as error:
+            problem = type(error).__name__
         if not problem:
             return None
         pause = min(_FIRST_PAUSE_SECONDS * 2 ** (row.attempts - 1), _LONGEST_PAUSE_SECONDS)
@@ -232,18 +240,6 @@ class BudgetAlerts:
                 f"The webhook of [alerts], {host}, has not accepted a report about a budget: {problem}. {then}"
             )
         return None if is_last else to_microseconds(self._clock() + pause)
-
-    async def _send(self, alerts: AlertSettings, row: BudgetAlert) -> str:
-        """Return why the webhook has not accepted the row. "": it has."""
-        body = row.body.encode()
-        number = msgspec.json.decode(body)["id"]
-        headers = {"content-type": "application/json", "user-agent": "anthropic-proxy"}
-        headers |= sign(number, int(self._clock()), body, alerts.secret)
-        try:
-            reply = await self._gateway.send_http("POST", alerts.url.reveal(), headers, body, max_bytes=0)
-        except ProxyError as error:
-            return f"{type(error).__name__}"
-        return "" if 200 <= reply.status < 300 else f"status {reply.status}"
 
     def _find_next_time(self) -> float | None:
         """Return the time from which a row is due, in seconds since the epoch. None: there is none."""

@@ -21,15 +21,9 @@ def describe_rules(rules: Rules) -> str:
 
     "": no limits.
     """
-    limits = [
-        f"{value:,} {unit}"
-        for value, unit in (
-            (rules.requests_per_minute, "requests/min"),
-            (rules.tokens_per_minute, "tokens/min"),
-            (rules.concurrency, "at a time"),
-        )
-        if value is not None
-    ]
+    numbers = {"requests/min": rules.requests_per_minute, "tokens/min": rules.tokens_per_minute}
+    numbers["at a time"] = rules.concurrency
+    limits = [f"{value:,} {unit}" for unit, value in numbers.items() if value is not None]
     limits += [budget.describe() for budget in rules.budgets]
     names = [(name, getattr(rules, name)) for name in LIST_FIELDS]
     return ", ".join([*limits, *(f"{title} {' '.join(values)}" for title, values in names if values)])

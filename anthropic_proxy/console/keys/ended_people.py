@@ -48,20 +48,19 @@ class EndedPeople:
         settings = self._current_settings()
         if not settings.virtual_keys:
             return {}
+
+        def read() -> Mapping[str, _End]:
+            with closing(open_for_reading(settings)) as connection:
+                rows = connection.query(_ENDED)
+            return {str(label): _End(bool(revoked), since / MICROSECONDS) for label, revoked, since in rows}
+
         async with self._reading:
             now = self._clock()
             if self._ends is None or not self._asked_at <= now < self._asked_at + _FRESH_SECONDS:
                 try:
-                    read = partial(with_database_errors, partial(_read, settings))
-                    self._ends = await run_in_own_thread("sessions", read)
+                    self._ends = await run_in_own_thread("sessions", partial(with_database_errors, read))
                 except KeysUnavailable:
                     if self._ends is None:
                         raise
                 self._asked_at = now
             return self._ends
-
-
-def _read(settings: Settings) -> Mapping[str, _End]:
-    with closing(open_for_reading(settings)) as connection:
-        rows = connection.query(_ENDED)
-        return {str(label): _End(bool(revoked), since / MICROSECONDS) for label, revoked, since in rows}

@@ -129,14 +129,9 @@ def find_actual_amounts(limits: Sequence[KeyLimit], actual: Amounts) -> Sequence
     other models is 0 too.
     """
     actual = Amounts(min(actual.tokens, MAX_COUNTER_AMOUNT), min(actual.cost, MAX_COUNTER_AMOUNT), actual.model)
-    by_rule = {
-        "requests_per_minute": 1,
-        "token_counts_per_minute": 1,
-        "tokens_per_minute": actual.tokens,
-        "concurrency": 0,
-    }
+    by_rule = {"tokens_per_minute": actual.tokens, "concurrency": 0}  # of the others, the request itself is counted
     return [
-        by_rule[each.rule]
+        by_rule.get(each.rule, 1)
         if each.budget is None
         else _find_amount(each.budget, actual) * each.budget.counts(actual.model)
         for each in limits

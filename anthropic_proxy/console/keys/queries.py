@@ -1,6 +1,6 @@
 """Database queries of virtual keys, teams and the audit log, and the used amounts of budgets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -146,18 +146,9 @@ def _decode_key(row: Sequence[Any], hashes: Sequence[Sequence[Any]]) -> VirtualK
     columns = dict(zip(VIRTUAL_KEYS.columns, row, strict=True))
     label, revoked_at = columns["label"], columns["revoked_at"]
     try:
-        texts = [
-            {
-                "hash": key_hash,
-                "hint": hint,
-                "created_at": _to_seconds(since),
-                "expires_at": _to_seconds(end),
-            }
-            for key_hash, _, hint, since, end in hashes
-        ]
-        times = {name: _to_seconds(columns[name]) for name in _TIMES}
-        values = {**columns, **times, "rules": _decode_rules(columns["rules"]), "hashes": texts}
-        return msgspec.convert(values, VirtualKey)
+        texts = [decode_row(KEY_HASHES.columns, one, ("created_at", "expires_at")) for one in hashes]
+        values = {**decode_row(VIRTUAL_KEYS.columns, row, _TIMES), "rules": _decode_rules(columns["rules"])}
+        return msgspec.convert({**values, "hashes": texts}, VirtualKey)
     except Exception as error:  # noqa: BLE001  # SQLite stores any value in any column
         return VirtualKey(
             id=str(columns["id"]),
@@ -188,13 +179,14 @@ def _describe_problem(owner: str, error: Exception) -> str:
     return f"The {owner} cannot be read from the database: {error}. A newer version of the proxy may have stored it."
 
 
-def _to_seconds(microseconds: int | None) -> float | None:
-    """Raises an error for a time that no calendar has."""
-    if microseconds is None:
-        return None
-    seconds = microseconds / MICROSECONDS
-    datetime.fromtimestamp(seconds, UTC)
-    return seconds
+def decode_row(columns: Iterable[str], row: Sequence[Any], times: Iterable[str]) -> dict[str, Any]:
+    """Return column → value, with `times` in seconds. Raises an error for a time that no calendar has."""
+    values = dict(zip(columns, row, strict=True))
+    for name in times:
+        if values[name] is not None:
+            values[name] /= MICROSECONDS
+            datetime.fromtimestamp(values[name], UTC)
+    return values
 
 
 _MAX_COUNTERS = 200
@@ -259,14 +251,19 @@ def add_forecasts(
     """
     periods = {one.budget.period for found in spending for one in found} - {"total"}
     uses = {period: _read_period_uses(connection, settings, period, now) for period in periods}
-    labels = find_counted_labels(connection, min((one.since for one in uses.values()), default=now))
+    labels = find_counted_labels(connection, min((bounds.start_before for bounds, _ in uses.values()), default=now))
 
     def forecast(scope: Scope, one: Spending) -> Spending:
         if one.budget.period == "total":
             return one
         names = [scope.name] if scope.kind == "team" else labels.get(scope.key_id, [scope.name])
-        use = _add_up_use(uses[one.budget.period], scope.kind, names, one.budget)
-        rest = use.expect_rest()
+        bounds, ranges = uses[one.budget.period]
+        chosen = [
+            [use for name in names for use in found.get((scope.kind, name), ()) if one.budget.counts(use.model)]
+            for found in ranges
+        ]
+        amounts = [sum(use.cost if one.budget.unit == "usd" else use.tokens for use in each) for each in chosen]
+        rest = PeriodUse(bounds.elapsed_share, sum(use.requests for use in chosen[0]), *amounts).expect_rest()
         return one if rest is None else structs.replace(one, forecast=one.used + rest)
 
     return [[forecast(scope, one) for one in found] for scope, found in zip(scopes, spending, strict=True)]
@@ -284,16 +281,10 @@ _Uses = Mapping[tuple[str, str], Sequence[_ModelUse]]
 """`key` or `team`, and its name → use of each model."""
 
 
-class _PeriodUses(NamedTuple):
-    since: float
-    """Beginning of the period before, in seconds since the epoch."""
-    elapsed_share: float
-    present: _Uses
-    before_until: _Uses
-    before: _Uses
-
-
-def _read_period_uses(connection: Reader, settings: Settings, period: Period, now: float) -> _PeriodUses:
+def _read_period_uses(
+    connection: Reader, settings: Settings, period: Period, now: float
+) -> tuple[PeriodBounds, Sequence[_Uses]]:
+    """Uses: in this period, and in the one before until the same point and in the whole."""
     start, end = (find(period, datetime.fromtimestamp(now, UTC)) for find in (find_period_start, find_period_end))
     assert start is not None
     assert end is not None
@@ -315,29 +306,8 @@ def _read_period_uses(connection: Reader, settings: Settings, period: Period, no
                 found.setdefault(name, []).append(use)
         return found
 
-    return _PeriodUses(
-        bounds.start_before,
-        bounds.elapsed_share,
-        read(bounds.start, now),
-        read(bounds.start_before, bounds.same_point_before),
-        read(bounds.start_before, bounds.start),
-    )
-
-
-def _add_up_use(uses: _PeriodUses, kind: str, names: Sequence[str], budget: Budget) -> PeriodUse:
-    def choose(found: _Uses) -> Sequence[_ModelUse]:
-        return [one for name in names for one in found.get((kind, name), ()) if budget.counts(one.model)]
-
-    def add_up(found: _Uses) -> int:
-        return sum(one.cost if budget.unit == "usd" else one.tokens for one in choose(found))
-
-    return PeriodUse(
-        uses.elapsed_share,
-        sum(one.requests for one in choose(uses.present)),
-        add_up(uses.present),
-        add_up(uses.before_until),
-        add_up(uses.before),
-    )
+    ends = (bounds.same_point_before, bounds.start)
+    return bounds, [read(bounds.start, now), *(read(bounds.start_before, last) for last in ends)]
 
 
 def find_counted_labels(connection: Reader, since: float, key_id: str = "") -> Mapping[str, Sequence[str]]:

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from anthropic_proxy.console.identity.people import OidcUser
 from anthropic_proxy.console.keys.descriptions import format_time
+from anthropic_proxy.console.keys.queries import decode_row
 from anthropic_proxy.console.ledger.database import Reader
 from anthropic_proxy.console.ledger.schema import SIGN_INS
 from anthropic_proxy.console.ledger.units import MICROSECONDS, to_microseconds
@@ -97,9 +98,9 @@ def find_sign_ins(connection: Reader, name: str, now: float) -> Sequence[SignIn]
     ]
 
 
-def find_sign_in(connection: Reader, column: str, value: str) -> SignIn | None:
-    """`column`: `id` or `refresh_hash`. Also one that has ended is found."""
-    return next(iter(_read(connection, f"{column} = ?", value)), None)
+def find_active_sign_in(connection: Reader, column: str, value: str, now: float) -> SignIn | None:
+    """`column`: `id` or `refresh_hash`. None: no sign-in has this value, or it has ended."""
+    return next((found for found in _read(connection, f"{column} = ?", value) if found.is_active(now)), None)
 
 
 def encode_user(user: OidcUser) -> str:
@@ -110,10 +111,9 @@ def _read(connection: Reader, condition: str, value: object) -> list[SignIn]:
     """A row that cannot be read signs nobody in."""
     found = []
     for row in connection.query(f"SELECT {', '.join(SIGN_INS.columns)} FROM sign_ins WHERE {condition}", (value,)):
-        values = dict(zip(SIGN_INS.columns, row, strict=True))
         times = ("created_at", "checked_at", "refreshed_at", "ends_at", "ended_at")
         try:
-            values |= {name: None if values[name] is None else values[name] / MICROSECONDS for name in times}
+            values = decode_row(SIGN_INS.columns, row, times)
             values["user"] = msgspec.json.decode(values["person"], type=OidcUser)
             found.append(msgspec.convert({name: values[name] for name in SignIn.__struct_fields__}, SignIn))
         except Exception:  # noqa: BLE001  # SQLite stores any value in any column

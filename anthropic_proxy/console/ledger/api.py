@@ -317,15 +317,10 @@ def _times(kind: type[AttemptTime | BlockTime], description: str, own: Mapping[s
     return build_object({**names, **others, **own}, description=text)
 
 
-_ATTEMPT = _times(AttemptTime, "A call to a provider.", {})
-_BLOCK = _times(
-    BlockTime,
-    "A content block of the reply.",
-    {
-        "kind": {"enum": ["text", "thinking", "tool call", "server tool"]},
-        "name": {"type": "string", "description": "Name of the called tool, or empty."},
-    },
-)
+_BLOCK = {
+    "kind": {"enum": ["text", "thinking", "tool call", "server tool"]},
+    "name": {"type": "string", "description": "Name of the called tool, or empty."},
+}
 _TEXT: Schema = {"type": "string"}
 _CHECK = {
     **dict.fromkeys(CallCheck.__struct_fields__, _TEXT),
@@ -336,8 +331,8 @@ _TOOL_TIME = {"name": _TEXT, "duration_seconds": {"type": "number"}}
 _LISTS: Mapping[str, Schema] = {
     **dict.fromkeys(("failed_attempts", "adaptations"), _TEXT),
     "notes": build_object(dict.fromkeys(FidelityNote.__struct_fields__, _TEXT)),
-    "attempt_times": _ATTEMPT,
-    "reply_blocks": _BLOCK,
+    "attempt_times": _times(AttemptTime, "A call to a provider.", {}),
+    "reply_blocks": _times(BlockTime, "A content block of the reply.", _BLOCK),
     "checks": build_object(_CHECK, description="The check of a tool call of the reply."),
     "tool_times": build_object(_TOOL_TIME, description="How long a tool took whose result the request has."),
 }

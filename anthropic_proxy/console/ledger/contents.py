@@ -48,14 +48,9 @@ def build_content_rows(
         ("reply", content.reply_size, join_deltas(bytes(content.reply))),
         ("sent", len(content.upstream), outline_json(content.upstream).encode()),
     ]
+    whose = {"request_id": request_id, "started_at": started_at}
     return [
-        {
-            "request_id": request_id,
-            "kind": kind,
-            "started_at": started_at,
-            "size": size,
-            "data": zlib.compress(_redact(data, secrets)),
-        }
+        {**whose, "kind": kind, "size": size, "data": zlib.compress(_redact(data, secrets))}
         for kind, size, data in texts
         if data
     ]

@@ -371,9 +371,9 @@ def _accept_stated(price: Price | None, stated: int, tokens: TokenCounts, search
 class MissingPrices(Struct, frozen=True):
     text: str
     remedy: str
-    lines: str
+    lines: str = ""
     """Lines for `anthropic-proxy.toml`, for each model that `text` names. "": all models have a price today."""
-    command: str
+    command: str = ""
     """Command that installs the price list. "": it is installed."""
 
 
@@ -392,8 +392,6 @@ def find_missing_prices(costs: ModelCosts, replied: "Sequence[ModelSums]") -> Mi
         return MissingPrices(
             text + ": the price was set later, or the number of tokens or the price of a service tier is unknown.",
             "A cost is calculated when a request ends; a later price does not change it.",
-            "",
-            "",
         )
     models = [f"{costs.find_prefix(one.provider)}/{one.model}" for one in unpriced]
     named = models if len(models) <= _MAX_NAMED else models[: _MAX_NAMED - 1]

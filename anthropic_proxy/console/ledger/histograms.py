@@ -24,24 +24,14 @@ _LONG_MAP, _LENGTH_BYTES = b"\xde", 2
 """First byte of a longer MessagePack map, and length of the number of its entries, which follows."""
 
 Histogram = dict[int, int]
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Histogram).decode
-
-
+encode_histogram = msgspec.msgpack.Encoder().encode
+decode_histogram = msgspec.msgpack.Decoder(Histogram).decode
 _find_bucket = partial(bisect_left, _LIMITS)
 
 
 def count_buckets(durations: Iterable[int]) -> Histogram:
     """`durations`: microseconds."""
     return Counter(map(_find_bucket, durations))
-
-
-def encode_histogram(histogram: Mapping[int, int]) -> bytes:
-    return _encode(histogram)
-
-
-def decode_histogram(data: bytes) -> Histogram:
-    return _decode(data)
 
 
 def add_histogram(total: Histogram, added: Mapping[int, int]) -> None:
@@ -65,7 +55,7 @@ def sum_encoded_histograms(encoded: str) -> Histogram:
             if own.isascii():
                 short.append(own)
             else:
-                add_histogram(total, _decode(data))
+                add_histogram(total, decode_histogram(data))
         pairs = b"".join(short)
     for pair, times in Counter(memoryview(pairs).cast("H")).items():
         bucket, count = pair.to_bytes(2, byteorder)

@@ -220,7 +220,7 @@ def _require_local_client(scope: Mapping[str, Any], headers: Mapping[str, str], 
         hops = [*headers.get("x-forwarded-for", "").split(","), headers.get("x-real-ip", "")]
         hops += _FORWARDED_FOR.findall(headers.get("forwarded", ""))
         for hop in filter(None, (each.strip().strip('"').strip() for each in hops)):
-            if not is_loopback(hop.lower() if _read_address(hop) is not None else _host_name(hop)):
+            if not is_loopback(hop.lower() if read_address(hop) is not None else _host_name(hop)):
                 raise PermissionDenied(
                     f"Requests that a proxy forwards for {hop} are not served without a key. "
                     "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true.",
@@ -230,7 +230,7 @@ def _require_local_client(scope: Mapping[str, Any], headers: Mapping[str, str], 
     name = _host_name(host)
     # DNS rebinding needs a host name, so every IP address is accepted if every client is
     has_known_name = is_loopback(name) or name in settings.allowed_hosts
-    if not (has_known_name or (settings.allow_unauthenticated and _read_address(name) is not None)):
+    if not (has_known_name or (settings.allow_unauthenticated and read_address(name) is not None)):
         raise PermissionDenied(
             f"Host {host!r} is not a name of this proxy. Use localhost, or add it to ALLOWED_HOSTS, or set "
             "PROXY_API_KEY.",
@@ -272,11 +272,11 @@ def is_loopback(host: str) -> bool:
     """Return True if a host name or IP address always means this machine: `localhost`, `127.0.0.1`, `::1`."""
     if host in _LOOPBACK_NAMES or host.endswith(".localhost"):
         return True
-    address = _read_address(host)
+    address = read_address(host)
     return address is not None and address.is_loopback
 
 
-def _read_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def read_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """An IPv4 address that is written as an IPv6 address becomes itself. None: no IP address."""
     try:
         address = ipaddress.ip_address(host)
@@ -294,10 +294,10 @@ def find_client_address(scope: Mapping[str, Any], headers: Mapping[str, str], se
     """
     found = str((scope.get("client") or ("",))[0])
     hops = headers.get("x-forwarded-for", "").split(",") if settings.trusted_proxies else []
-    while hops and (peer := _read_address(found)) and any(peer in network for network in settings.trusted_proxies):
+    while hops and (peer := read_address(found)) and any(peer in network for network in settings.trusted_proxies):
         hop = hops.pop().strip()
-        address = hop if _read_address(hop) is not None else _host_name(hop)  # some proxies add the port
-        if _read_address(address) is None:  # the proxy does not know its client
+        address = hop if read_address(hop) is not None else _host_name(hop)  # some proxies add the port
+        if read_address(address) is None:  # the proxy does not know its client
             break
         found = address
     return found
