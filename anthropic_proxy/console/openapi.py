@@ -7,6 +7,7 @@ from anthropic_proxy import __version__
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.plugins import RouteRequest, RouteResponse
 
+MAX_ROWS = 1_000
 Schema = dict[str, Any]
 
 
@@ -32,6 +33,12 @@ class ApiQuery:
         self.values = {name: values[-1] for name, values in request.query.items()}
         for name, value in self.values.items():
             require_database_text(name, value)
+
+    def read_limit(self, default: int) -> int:
+        text = self.values.get("limit", str(default))
+        if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= MAX_ROWS):
+            raise parameter_error(f"limit is {text!r}. Use a whole number from 1 to {MAX_ROWS:,}.")
+        return int(text)
 
 
 def build_openapi(

@@ -93,18 +93,10 @@ class OidcClient:
     async def build_authorization_url(self, attempt: SignInAttempt, redirect_uri: str) -> str:
         metadata = await self._metadata.find_or_request(CACHE_SECONDS)
         needs_refresh = attempt.purpose == "device" and _OFFLINE in metadata.scopes_supported
-        scopes = [*self.settings.scopes, *([_OFFLINE] if needs_refresh else [])]
-        url: str = prepare_grant_uri(
-            metadata.authorization_endpoint,
-            self.settings.client_id,
-            "code",
-            redirect_uri,
-            list(dict.fromkeys(scopes)),
-            attempt.state,
-            nonce=attempt.nonce,
-            code_challenge=create_s256_code_challenge(attempt.verifier),
-            code_challenge_method="S256",
-        )
+        scopes = list(dict.fromkeys([*self.settings.scopes, *([_OFFLINE] if needs_refresh else [])]))
+        own = {"nonce": attempt.nonce, "code_challenge": create_s256_code_challenge(attempt.verifier)}
+        request = (metadata.authorization_endpoint, self.settings.client_id, "code", redirect_uri, scopes)
+        url: str = prepare_grant_uri(*request, attempt.state, **own, code_challenge_method="S256")
         return url
 
     async def require_issuer(self, presented: str | None) -> None:
@@ -173,11 +165,8 @@ class OidcClient:
 
     async def _request_tokens(self, grant: str, **parameters: str) -> Mapping[str, Any]:
         metadata = await self._metadata.find_or_request(CACHE_SECONDS)
-        secret = self.settings.client_secret
-        methods = metadata.token_endpoint_auth_methods_supported
-        client_id = self.settings.client_id
-        secret_text = ""
-        method = "none"
+        secret, methods = self.settings.client_secret, metadata.token_endpoint_auth_methods_supported
+        client_id, secret_text, method = self.settings.client_id, "", "none"
         if secret is not None:
             secret_text, method = secret.reveal(), "client_secret_post"
             if "client_secret_basic" in methods or method not in methods:

@@ -7,6 +7,7 @@ has the same name as in Anthropic's Admin API if that has an equivalent.
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar, get_args
 
 import msgspec
@@ -32,6 +33,7 @@ from anthropic_proxy.console.keys.virtual_keys import KeyStatus, VirtualKey
 from anthropic_proxy.console.ledger.database import Connection, open_for_reading
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
 from anthropic_proxy.console.openapi import (
+    MAX_ROWS,
     ApiQuery,
     Schema,
     build_json_response,
@@ -49,7 +51,6 @@ from anthropic_proxy.gateway.settings.key_rules import LIST_FIELDS, Budget
 from anthropic_proxy.plugins import Route, RouteRequest, RouteResponse, Store
 
 DEFAULT_ROWS = 20
-MAX_ROWS = 1_000
 BodyT = TypeVar("BodyT")
 
 
@@ -145,20 +146,20 @@ class AdminApi:
             "/admin/teams/{name}": "team",
         }
         return [
-            *(Route(path=path, respond=self._reading(respond)) for path, respond in reading.items()),
+            *(Route(path=path, respond=partial(self._read, respond)) for path, respond in reading.items()),
             Route(path="/admin/keys/{id}", respond=self._show_key),
             Route(path="/admin/teams", respond=self._list_teams),
-            *(Route(path=path, respond=self._changing(action), methods=["POST"]) for path, action in changing.items()),
+            *(
+                Route(path=path, respond=partial(self._change, action), methods=["POST"])
+                for path, action in changing.items()
+            ),
         ]
 
-    def _reading(self, respond: Callable[[RouteRequest], Any]) -> Callable[[RouteRequest], Awaitable[RouteResponse]]:
-        async def read(request: RouteRequest) -> RouteResponse:
-            return _json(await self._use_database(request, lambda: respond(request)))
+    async def _read(self, respond: Callable[[RouteRequest], Any], request: RouteRequest) -> RouteResponse:
+        return _json(await self._use_database(request, lambda: respond(request)))
 
-        return read
-
-    def _changing(self, action: KeyAction) -> Callable[[RouteRequest], Awaitable[RouteResponse]]:
-        def change_in_database(request: RouteRequest) -> Any:
+    async def _change(self, action: KeyAction, request: RouteRequest) -> RouteResponse:
+        def change() -> Any:
             settings, actor = self._current_settings(), f"API ({request.client.name})"
             rights = find_client_rights(request.client, settings)
             with open_administration(settings, actor, self._clock, rights) as administration:
@@ -171,18 +172,13 @@ class AdminApi:
                 return {"data": ended, "has_more": False, "valid_keys": [key.label for key in outcome.valid_keys]}
             return {**encode_key(outcome.key, state), **({"key": outcome.text} if outcome.text else {})}
 
-        async def respond(request: RouteRequest) -> RouteResponse:
-            body = await self._use_database(request, lambda: change_in_database(request))
-            await self._changed()
-            return _json(body)
-
-        return respond
+        body = await self._use_database(request, change)
+        await self._changed()
+        return _json(body)
 
     def _list_keys(self, request: RouteRequest) -> Any:
-        query = _Query(request, ("limit", "after_id", "status", "team"))
-        status = query.text("status")
-        team = query.text("team")
-        after = query.text("after_id")
+        query = ApiQuery(request, ("limit", "after_id", "status", "team"))
+        status, team, after = (query.values.get(name, "") for name in ("status", "team", "after_id"))
         if status not in ("", *get_args(KeyStatus)):
             raise request_error(f"status is {status[:40]!r}. Use active, inactive, expired, revoked or unreadable.")
         rows = self._query(request, lambda reader, rights: self._encode(reader, list_readable_keys(reader, rights)))
@@ -190,7 +186,7 @@ class AdminApi:
         ids = [row["id"] for row in found]
         if after and after not in ids:
             raise request_error(f"after_id: {after[:40]!r} is not an id of this list.")
-        return _encode_rows(found[ids.index(after) + 1 :] if after else found, query.limit())
+        return _encode_rows(found[ids.index(after) + 1 :] if after else found, query.read_limit(DEFAULT_ROWS))
 
     async def _show_key(self, request: RouteRequest) -> RouteResponse:
         name = request.path_parameters["id"]
@@ -231,8 +227,8 @@ class AdminApi:
         return {"data": [encode_sign_in(each) for each in self._query(request, find)], "has_more": False}
 
     def _list_audit_entries(self, request: RouteRequest) -> Any:
-        query = _Query(request, ("limit", "after_id"))
-        limit, after = query.limit(), query.text("after_id")
+        query = ApiQuery(request, ("limit", "after_id"))
+        limit, after = query.read_limit(DEFAULT_ROWS), query.values.get("after_id", "")
         if after and not (after.isascii() and after.isdecimal() and len(after) < 10):
             raise request_error(f"after_id: {after[:40]!r} is not an id of this list.")
         before = int(after) if after else None
@@ -247,19 +243,6 @@ class AdminApi:
         settings = self._current_settings()
         with closing(open_for_reading(settings)) as connection:
             return query(connection, find_client_rights(request.client, settings).with_teams(connection))
-
-
-class _Query(ApiQuery):
-    def text(self, name: str) -> str:
-        return self.values.get(name, "")
-
-    def limit(self) -> int:
-        text = self.values.get("limit", str(DEFAULT_ROWS))
-        if not (text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= MAX_ROWS):
-            raise InvalidRequest(
-                f"limit: {text[:20]!r} is not allowed; use a number from 1 to {MAX_ROWS}.", code="paging"
-            )
-        return int(text)
 
 
 def _decode_command(action: KeyAction, request: RouteRequest) -> KeyCommand:

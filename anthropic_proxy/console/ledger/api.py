@@ -44,6 +44,7 @@ from anthropic_proxy.console.ledger.records import (
 from anthropic_proxy.console.ledger.request_queries import find_stored_request, list_stored_requests
 from anthropic_proxy.console.ledger.users import find_client_user
 from anthropic_proxy.console.openapi import (
+    MAX_ROWS,
     ApiQuery,
     Schema,
     build_json_response,
@@ -61,7 +62,6 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.outcomes import VERDICTS
 from anthropic_proxy.plugins import CallCheck, RouteRequest, RouteResponse
 
-MAX_ROWS = 1_000
 DEFAULT_ROWS = 100
 _MAX_FACET_VALUES = 50
 _FORMATS = ("json", "csv")
@@ -104,7 +104,7 @@ def respond(
 def _list_requests(request: RouteRequest, settings: Settings, warn: Callable[[str], None] | None) -> RouteResponse:
     names = ("since", "until", "format", "limit", "before", "search", "changed", "facets", *FACETS)
     query = _Query(request, names)
-    form, limit = query.choose("format", _FORMATS, "json"), query.read_limit()
+    form, limit = query.choose("format", _FORMATS, "json"), query.read_limit(DEFAULT_ROWS)
     chosen = structs.replace(
         query.resolve_usage_range(),
         has_model=False,
@@ -174,12 +174,6 @@ class _Query(ApiQuery):
 
     def is_true(self, name: str) -> bool:
         return self.choose(name, ("true", "false"), "false") == "true"
-
-    def read_limit(self) -> int:
-        text = self.values.get("limit", str(DEFAULT_ROWS))
-        if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= MAX_ROWS):
-            raise parameter_error(f"limit is {text!r}. Use a whole number from 1 to {MAX_ROWS:,}.")
-        return int(text)
 
     def resolve_usage_range(self) -> RequestSelection:
         """Days of `since` and `until` begin at midnight in the time zone of the process."""

@@ -492,33 +492,27 @@ def _require_own_file(file: Path) -> None:
     """Raise `ConfigurationError` if a SQLite file has tables of another program. The file is only read."""
     if not file.is_file():
         return
-    try:
-        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=LOCK_TIMEOUT_SECONDS)) as connection:
-            tables = [str(name) for (name,) in connection.execute(_SQLITE_TABLES)]
-    except sqlite3.Error:
-        return  # the next use of the file reports it
-    if not {*OWN_TABLES} <= {*tables}:
-        _require_no_tables(tables, str(file), "")
+    with (
+        suppress(sqlite3.Error, DatabaseError),  # the next use of the file reports it
+        closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=LOCK_TIMEOUT_SECONDS)) as driver,
+    ):
+        connection = Connection(driver)
+        if not {*OWN_TABLES} <= {name for (name,) in connection.query(_SQLITE_TABLES)}:
+            require_own_database(connection, str(file))
 
 
 def require_own_database(connection: Reader, place: str) -> None:
     """Raise `ConfigurationError` if a database without our tables has those of another program."""
-    if not connection.is_postgres:
-        tables = [str(name) for (name,) in connection.query(_SQLITE_TABLES)]
-        _require_no_tables(tables, place, "")
-        return
-    if connection.query("SELECT to_regnamespace(?)", (SCHEMA,))[0][0] is not None:
-        return
-    query = (
-        "SELECT tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema') "
-        "ORDER BY schemaname, tablename"
-    )
-    tables = [str(name) for (name,) in connection.query(query)]
-    _require_no_tables(tables, place, f", or create the schema for it yourself:  CREATE SCHEMA {SCHEMA}")
-
-
-def _require_no_tables(tables: Sequence[str], place: str, other_remedy: str) -> None:
-    if tables:
+    query, other_remedy = _SQLITE_TABLES, ""
+    if connection.is_postgres:
+        if connection.query("SELECT to_regnamespace(?)", (SCHEMA,))[0][0] is not None:
+            return
+        query = (
+            "SELECT tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema') "
+            "ORDER BY schemaname, tablename"
+        )
+        other_remedy = f", or create the schema for it yourself:  CREATE SCHEMA {SCHEMA}"
+    if tables := [str(name) for (name,) in connection.query(query)]:
         listed = ", ".join(tables[:_MAX_LISTED_TABLES]) + (", …" if len(tables) > _MAX_LISTED_TABLES else "")
         raise ConfigurationError(
             f"The database {place} belongs to another program: it has tables ({listed}), and none of the ledger. "

@@ -207,7 +207,7 @@ async def test_teams_have_the_used_amounts_of_their_budgets(app: App) -> None:
             "The expiry is in the past. Use a later time, or revoke the key.",
         ),
         ("GET", "/admin/keys/none", None, 404, "There is no key 'none'. List the keys:  anthropic-proxy keys list"),
-        ("GET", "/admin/keys?limit=0", None, 400, "limit: '0' is not allowed; use a number from 1 to 1000."),
+        ("GET", "/admin/keys?limit=0", None, 400, "limit is '0'. Use a whole number from 1 to 1,000."),
         (
             "GET",
             "/admin/keys?status=old",
