@@ -189,9 +189,8 @@ def _note_on(block: _Linked, found: FetchedPage | WebFetchFailed) -> FidelityNot
     if isinstance(found, FetchedPage):
         return FidelityNote("emulated", field, "the backend accepts no URL; the proxy fetched it")
     reason = found.error_code  # the text contains a URL, which is user content
-    return FidelityNote(
-        "dropped", field, f"the backend accepts no URL, and it was not fetched: {reason}; a text replaces it"
-    )
+    text = f"the backend accepts no URL, and it was not fetched: {reason}; a text replaces it"
+    return FidelityNote("dropped", field, text)
 
 
 def _kind(block: _Linked) -> str:

@@ -40,7 +40,7 @@ class FidelityNote(Struct, frozen=True, omit_defaults=True):
     @property
     def explanation(self) -> str:
         """The reason without both values: `the model's limit`."""
-        return self.reason.removeprefix(_format_values(self.before, self.after)).lstrip(",; ")
+        return self.reason.removeprefix(f"{self.before} → {self.after}").lstrip(",; ")
 
 
 def note_replacement(
@@ -48,11 +48,7 @@ def note_replacement(
 ) -> FidelityNote:
     """`reason`: what follows the values, with its comma or semicolon: `, the model's limit`."""
     old, new = str(before), str(after)
-    return FidelityNote(handling, field, f"{_format_values(old, new)}{reason}", old, new)
-
-
-def _format_values(before: str, after: str) -> str:
-    return f"{before} → {after}"
+    return FidelityNote(handling, field, f"{old} → {new}{reason}", old, new)
 
 
 _MAX_TEXT = 2_000

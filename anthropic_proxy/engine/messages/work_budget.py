@@ -93,9 +93,8 @@ class WorkBudget:
         """
         self._steps += steps
         if self._steps > self.max_steps:
-            raise self._exceeded(
-                f"it needs more than {self.max_steps:,} steps to {self._purpose}; that is the limit. {ADVICE}"
-            )
+            needs = f"it needs more than {self.max_steps:,} steps to {self._purpose}"
+            raise self._exceeded(f"{needs}; that is the limit. {ADVICE}")
         self._steps_here -= steps
         if self._steps_here < 0:
             raise WorkPostponed

@@ -139,9 +139,8 @@ class Credentials:
             credential, project = await self._tokens[provider.key_source].acquire_token(max_seconds=max_seconds)
         except AuthenticationFailed as error:
             key = f", or set {provider.key_variable}" if provider.key_variable else ""
-            raise AuthenticationFailed(
-                f"{provider.prefix} {error.message}{key}", code=error.code, should_retry=False
-            ) from error
+            text = f"{provider.prefix} {error.message}{key}"
+            raise AuthenticationFailed(text, code=error.code, should_retry=False) from error
         if project is None and UNKNOWN_PROJECT in base_url:
             raise AuthenticationFailed(
                 f"{provider.prefix} has no project: VERTEX_PROJECT is not set, and the credentials "

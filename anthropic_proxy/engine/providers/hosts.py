@@ -199,13 +199,6 @@ def find_missing_key(provider: Provider, settings: EngineOptions) -> Problem | N
         return None
     if provider.is_configured:
         origin = format_origin_in_sentence(settings.origins.get(provider.base_url_variable or "", ""))
-        variable = suggest_key_variable(provider.name)
-        return report_problem(
-            ProblemKind.NO_KEY_IN_TABLE,
-            provider.name,
-            place=origin,
-            prefix=provider.prefix,
-            title=provider.title,
-            variable=variable,
-        )
+        facts = {"prefix": provider.prefix, "title": provider.title, "variable": suggest_key_variable(provider.name)}
+        return report_problem(ProblemKind.NO_KEY_IN_TABLE, provider.name, place=origin, **facts)
     return _report_unset(ProblemKind.NO_KEY, provider, provider.key_variable, settings)

@@ -163,9 +163,8 @@ def list_wires(built_in: Sequence[Provider]) -> list[str]:
 def require_known_wire(table: ConfiguredProvider, built_in: Sequence[Provider]) -> None:
     """Raise `ConfigurationError` if the wire of a provider, or a field of its dialects, does not exist."""
     if table.wire not in (wires := list_wires(built_in)):
-        raise ConfigurationError(
-            f'The wire of {table.name} is "{table.wire}". Use {join_with_or(wires)}.', code="engine-provider"
-        )
+        text = f'The wire of {table.name} is "{table.wire}". Use {join_with_or(wires)}.'
+        raise ConfigurationError(text, code="engine-provider")
     origin = find_origin(table, built_in)
     for pattern, model in table.models.items():
         if model.model_of and find_known_model(model.model_of, origin, built_in) is None:
@@ -176,9 +175,8 @@ def require_known_wire(table: ConfiguredProvider, built_in: Sequence[Provider]) 
             )
     for name in (*table.dialect, *(name for model in table.models.values() for name in model.dialect)):
         if name not in origin.config.wire.dialect_type.__struct_fields__:
-            raise ConfigurationError(
-                f'The dialect of {table.name} has the field "{name}", which does not exist.', code="engine-provider"
-            )
+            text = f'The dialect of {table.name} has the field "{name}", which does not exist.'
+            raise ConfigurationError(text, code="engine-provider")
 
 
 def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Provider]) -> Provider:

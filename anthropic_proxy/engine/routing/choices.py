@@ -137,9 +137,8 @@ def choose_models(requested: str, preferred: Provider, settings: EngineOptions, 
             name = model_name
     if row is not None:
         if not model_name:
-            raise InvalidRequest(
-                f'model: "{requested}" names a provider but no model. An example: openai/gpt-4.1', code="model-name"
-            )
+            text = f'model: "{requested}" names a provider but no model. An example: openai/gpt-4.1'
+            raise InvalidRequest(text, code="model-name")
         return [_through_vertex(row, model_name, f"the request names its provider: {row.prefix}", settings)]
     if tier := _require_one_tier(requested, name):
         return choose_models_for_tier(tier, name, preferred, settings, catalog)
@@ -174,19 +173,15 @@ def choose_models_for_tier(
     tier: str, requested: str, preferred: Provider, settings: EngineOptions, catalog: Catalog
 ) -> list[ModelChoice]:
     if tier in settings.tier_models:
-        variable = f"MODEL_{tier.upper()}"
-        value = settings.tier_models[tier]
+        variable, value = f"MODEL_{tier.upper()}", settings.tier_models[tier]
     elif preferred.serves_claude:
         variable, value = "", None
     elif tier == "haiku":
-        variable = "SMALL_MODEL"
-        value = settings.small_model
+        variable, value = "SMALL_MODEL", settings.small_model
     elif tier == "sonnet" and settings.middle_model is not None:
-        variable = "MIDDLE_MODEL"
-        value = settings.middle_model
+        variable, value = "MIDDLE_MODEL", settings.middle_model
     else:
-        variable = "BIG_MODEL"
-        value = settings.big_model
+        variable, value = "BIG_MODEL", settings.big_model
     if value is not None:
         origin = settings.origins.get(variable, "set")
         choice = choose_model(value, preferred, settings, catalog, allow_other_provider=True)
@@ -223,9 +218,8 @@ def choose_model(
     """
     name = without_suffix(name)
     if name in _list_of(preferred, settings):
-        return _through_vertex(
-            preferred, name, f"a name without a prefix gets that of its list: {preferred.prefix}", settings
-        )
+        reason = f"a name without a prefix gets that of its list: {preferred.prefix}"
+        return _through_vertex(preferred, name, reason, settings)
     registry = find_registry(settings)
     row, model_name = split_prefix(name, registry)
     if row is not None:
@@ -304,13 +298,11 @@ def _normalize_name(requested: str, registry: ProviderRegistry) -> tuple[str, bo
     """Return the id without alias and suffix `[1m]`. True: it was `prefix,model`, and now is `prefix/model`."""
     name = without_suffix(requested.strip())
     if not name:
-        raise InvalidRequest(
-            "model: an empty name is not allowed. Examples: claude-sonnet-5-5, openai/gpt-4.1", code="model-name"
-        )
+        text = "model: an empty name is not allowed. Examples: claude-sonnet-5-5, openai/gpt-4.1"
+        raise InvalidRequest(text, code="model-name")
     if len(name) > MAX_NAME_LENGTH:  # names are cached and shown in errors
-        raise InvalidRequest(
-            f"model: a name of {len(name)} characters is too long; the maximum is {MAX_NAME_LENGTH}.", code="model-name"
-        )
+        text = f"model: a name of {len(name)} characters is too long; the maximum is {MAX_NAME_LENGTH}."
+        raise InvalidRequest(text, code="model-name")
     if name[: len(_ALIAS)].lower() == _ALIAS:
         row, _ = split_prefix(name[len(_ALIAS) :], registry)
         if row is not None:

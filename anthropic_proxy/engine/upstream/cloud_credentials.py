@@ -194,9 +194,8 @@ class TokenCache:
                 async with asyncio.timeout_at(None if max_seconds is None else self._renewal_started_at + max_seconds):
                     token = await asyncio.shield(renewal)
             except TimeoutError:
-                raise UpstreamTimeout(
-                    f"no access token yet, so the next target is called ({self._loader.origin})", code="token-timeout"
-                ) from None
+                text = f"no access token yet, so the next target is called ({self._loader.origin})"
+                raise UpstreamTimeout(text, code="token-timeout") from None
         elif now >= self._ends_at - RENEW_BEFORE_EXPIRY_SECONDS and now >= self._renew_after:
             self._renew()
         return token.credential, token.project_id

@@ -98,9 +98,8 @@ def new_requests_session() -> Any:
             except UpstreamError as error:
                 raise requests.exceptions.ConnectionError(error.message, request=request) from error
             except TimeoutError as error:
-                raise requests.exceptions.ReadTimeout(
-                    f"{urlsplit(request.url).hostname} did not answer in time", request=request
-                ) from error
+                text = f"{urlsplit(request.url).hostname} did not answer in time"
+                raise requests.exceptions.ReadTimeout(text, request=request) from error
             response: Any = requests.Response()
             response.status_code, response.url, response.request = reply.status, request.url, request
             response.reason = _REASONS.get(reply.status, "")

@@ -77,9 +77,8 @@ class LiteLLMThread:
                         f"and the key of {vendor.title} in {vendor.key_variable}, or else LiteLLM",
                         "litellm",
                     ) from None
-                raise MissingExtra(
-                    f"{model} needs LiteLLM (for a model on your own server, use openai/{model})", "litellm"
-                ) from None
+                text = f"{model} needs LiteLLM (for a model on your own server, use openai/{model})"
+                raise MissingExtra(text, "litellm") from None
             _set_options(litellm)
             self._library = LiteLLMLibrary(litellm.acompletion, openai.OpenAIError)
         return self._library

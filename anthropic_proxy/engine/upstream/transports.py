@@ -109,7 +109,7 @@ class Transports:
         if _token_settings(settings) != _token_settings(previous):
             self.tokens = _new_tokens(settings)
         if self._litellm_thread is not None:
-            self._export_litellm_variables()
+            settings.export_to_litellm(self._litellm_variables)
         return self
 
     async def close(self) -> None:
@@ -148,14 +148,12 @@ class Transports:
             from anthropic_proxy.engine.upstream.litellm import LiteLLMThread, LiteLLMTransport  # noqa: PLC0415
 
             timeouts = self._settings.timeouts
-            self._litellm_thread = self._litellm_thread or LiteLLMThread(self._export_litellm_variables)
-            self._litellm = LiteLLMTransport(
-                self._litellm_thread, max(timeouts.first_byte_seconds, timeouts.idle_seconds)
+            self._litellm_thread = self._litellm_thread or LiteLLMThread(
+                lambda: self._settings.export_to_litellm(self._litellm_variables)
             )
+            seconds = max(timeouts.first_byte_seconds, timeouts.idle_seconds)
+            self._litellm = LiteLLMTransport(self._litellm_thread, seconds)
         return await self._litellm.send(base_url, request, credential)
-
-    def _export_litellm_variables(self) -> None:
-        self._settings.export_to_litellm(self._litellm_variables)
 
 
 def _new_own_transport(

@@ -4,7 +4,7 @@ import html
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import msgspec
 from msgspec import Struct
@@ -127,9 +127,8 @@ class SearchClient(ABC):
                 self._send, self._url, request, self._credential, max_bytes=_MAX_BYTES, seconds=SEARCH_TIMEOUT_SECONDS
             )
         except TimeoutError:
-            raise WebSearchFailed(
-                f"{self._url} gave no results within {SEARCH_TIMEOUT_SECONDS:g} s", "unavailable"
-            ) from None
+            text = f"{self._url} gave no results within {SEARCH_TIMEOUT_SECONDS:g} s"
+            raise WebSearchFailed(text, "unavailable") from None
         except UpstreamError as error:
             raise WebSearchFailed(f"{self._setting}: {error.message}", "unavailable") from error
         if answer.status != 200:
@@ -137,15 +136,15 @@ class SearchClient(ABC):
         try:
             results = self.decode_results(answer.body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise WebSearchFailed(
-                f"{self._url} gives no results as JSON ({str(error)[:MAX_QUOTED_CHARACTERS]})", "unavailable"
-            ) from None
+            text = f"{self._url} gives no results as JSON ({str(error)[:MAX_QUOTED_CHARACTERS]})"
+            raise WebSearchFailed(text, "unavailable") from None
         chosen: dict[str, SearchResult] = {}
         for result in islice(results, _MAX_RESULTS):
             if len(chosen) >= limit:
                 break
             url = result.url
-            if url not in chosen and _is_web_url(url) and is_url_allowed(url, allowed_domains, blocked_domains):
+            is_of_web = url.lstrip().lower().startswith(("http://", "https://"))
+            if url not in chosen and is_of_web and is_url_allowed(url, allowed_domains, blocked_domains):
                 chosen[url] = result
         return list(chosen.values())
 
@@ -168,14 +167,6 @@ def build_site_filter(sites: Sequence[str]) -> str:
         return ""
     condition = " OR ".join(f"site:{site}" for site in sites)
     return f" {condition}" if len(sites) == 1 else f" ({condition})"
-
-
-def _is_web_url(url: str) -> bool:
-    try:
-        target = urlsplit(url)
-    except ValueError:
-        return False
-    return target.scheme in ("http", "https") and bool(target.hostname)
 
 
 MAX_QUERY_CHARACTERS = 1_000
@@ -209,9 +200,8 @@ class SearxngClient(SearchClient):
         reply = _decode_response(body)
         if not reply.results and reply.unresponsive:
             reasons = ", ".join(f"{engine}: {reason}" for engine, reason in reply.unresponsive)
-            raise WebSearchFailed(
-                f"no engine of SearXNG gave results ({reasons[:MAX_QUOTED_CHARACTERS]})", "unavailable"
-            )
+            text = f"no engine of SearXNG gave results ({reasons[:MAX_QUOTED_CHARACTERS]})"
+            raise WebSearchFailed(text, "unavailable")
         return reply.results
 
     def describe_error_response(self, status: int, body: bytes) -> str:

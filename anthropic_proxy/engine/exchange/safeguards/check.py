@@ -298,13 +298,8 @@ class ReplyCheck:
                 for one in (call, *before)
             )
         body = await engine.background.run_in_thread_if_large(is_large, build, asked, earlier, transcript)
-        receipt = Receipt(
-            request_id=engine.new_id("req_"),
-            client=parent.client,
-            started_at=engine.clock(),
-            kind="auto_mode_check",
-            parent=parent.request_id,
-        )
+        receipt = Receipt(request_id=engine.new_id("req_"), client=parent.client, started_at=engine.clock())
+        receipt.kind, receipt.parent = "auto_mode_check", parent.request_id
         if engine.tracer is not None:
             receipt.trace = engine.tracer.start_trace(parent.trace)
         headers = {name: value for name in _PASSED_HEADERS if (value := self._incoming.headers.get(name))}

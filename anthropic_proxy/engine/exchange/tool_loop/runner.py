@@ -327,12 +327,7 @@ class ProxyToolRunner:
         if self._engine.web_search is None:
             return error_content("web_search", "unavailable")
         try:
-            results = await self._engine.web_search(
-                query,
-                allowed_domains=tool.allowed_domains or (),
-                blocked_domains=tool.blocked_domains or (),
-                limit=_RESULTS_ASKED,
-            )
+            results = await self._engine.web_search(query, **_list_domains(tool), limit=_RESULTS_ASKED)
         except WebSearchFailed as error:
             if error.error_code in ("unavailable", "too_many_requests"):  # a failure of the service, not of the query
                 self._engine.log.write_once(f"web_search failed: {error.message}", "warning")
@@ -359,12 +354,8 @@ class ProxyToolRunner:
         if not await self._engine.background.run_in_thread(known.contains, url):
             return error_content("web_fetch", "url_not_in_prior_context")
         try:
-            fetched = await self._engine.web_fetch(
-                url,
-                media_types=DEFAULT_MEDIA_TYPES if accepts_pdf else TEXT_MEDIA_TYPES,
-                allowed_domains=tool.allowed_domains or (),
-                blocked_domains=tool.blocked_domains or (),
-            )
+            media_types = DEFAULT_MEDIA_TYPES if accepts_pdf else TEXT_MEDIA_TYPES
+            fetched = await self._engine.web_fetch(url, media_types=media_types, **_list_domains(tool))
         except WebFetchFailed as error:
             return error_content("web_fetch", error.error_code)
         max_tokens = _MAX_FETCHED_TOKENS if tool.max_content_tokens is None else max(tool.max_content_tokens, 0)
@@ -420,6 +411,10 @@ def _tool_query(call: ProxyToolCall) -> _ToolQuery | None:
     limit = arguments.get("limit")
     max_results = min(max(limit, 1), _MAX_TOOLS_FOUND) if isinstance(limit, int) else _DEFAULT_TOOLS_FOUND
     return _ToolQuery(text, by_words, max_results) if isinstance(text, str) and text else None
+
+
+def _list_domains(tool: Tool) -> dict[str, Any]:
+    return {"allowed_domains": tool.allowed_domains or (), "blocked_domains": tool.blocked_domains or ()}
 
 
 def _arguments(call: ProxyToolCall) -> dict[str, Any] | None:

@@ -158,9 +158,8 @@ def clean_messages(messages: list[Message], notes: list[FidelityNote]) -> list[M
             cleaned.append(Message(role, [placed for block in sent for placed in _in_place(block, role)]))
     merged = merge_messages(cleaned)
     if not merged:
-        raise InvalidRequest(
-            "messages: at least one message must have content that is not empty", code="empty-messages"
-        )
+        text = "messages: at least one message must have content that is not empty"
+        raise InvalidRequest(text, code="empty-messages")
     return merged
 
 

@@ -103,8 +103,7 @@ def prepare(
     prepared.top_p, prepared.top_k = request.top_p, request.top_k
     if request.stop_sequences:
         prepared.stop_sequences = [text for text in request.stop_sequences if text.strip()]
-    if reply_limit is not None:
-        prepared.reply_limit = reply_limit
+    prepared.reply_limit = reply_limit
     if (thinking := request.thinking) is not None:
         prepared.budget_tokens = thinking.budget_tokens
         prepared.enables_thinking = thinking.type in ("enabled", "adaptive") and bool(limits.efforts)

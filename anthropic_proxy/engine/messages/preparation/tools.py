@@ -229,9 +229,8 @@ def require_offered(choice: ToolChoice, offer: ToolOffer, limits: TargetLimits) 
     if not forced or choice.type not in ("any", "tool") or (choice.type == "any" and offer.tools):
         return
     listed = ", ".join(f"{tool.name or tool.type!r} ({tool.type})" for tool in forced)
-    raise UnsupportedFeature(
-        f"tool_choice: '{choice.type}' forces {listed}, which {limits.provider} is not known to run", code="forced-tool"
-    )
+    text = f"tool_choice: '{choice.type}' forces {listed}, which {limits.provider} is not known to run"
+    raise UnsupportedFeature(text, code="forced-tool")
 
 
 def _drop_reason(tool: Tool, kind: ServerToolKind, limits: TargetLimits) -> str:
@@ -305,13 +304,9 @@ def restore_function_calls(messages: list[Message], tools: Mapping[str, ProxyToo
     names = {tool.name: name for name, tool in tools.items()}
     replayed: list[Message] = []
     for message in messages:
-        content = message.content
-        if (
-            message.role == "assistant"
-            and not isinstance(content, str)
-            and any(isinstance(block, ServerToolUseBlock) and block.name in names for block in content)
-        ):
-            replayed += _split_reply(content, names)
+        blocks = message.content if message.role == "assistant" and isinstance(message.content, list) else []
+        if any(isinstance(block, ServerToolUseBlock) and block.name in names for block in blocks):
+            replayed += _split_reply(blocks, names)
         else:
             replayed.append(message)
     return replayed
@@ -493,9 +488,7 @@ def list_visible_tools(request: MessagesRequest) -> list[Tool]:
     If the request has a tool search, deferred tools that were not found yet are left out.
     """
     tools = _with_changes(request)
-    if not tools or not (
-        tools.has_deferred if isinstance(tools, ToolList) else any(tool.defer_loading for tool in tools)
-    ):
+    if not (tools.has_deferred if isinstance(tools, ToolList) else any(tool.defer_loading for tool in tools)):
         return tools
     tools = [tool for tool in tools if tool.name != PLACEHOLDER_NAME]
     if not any(server_tool_kind(tool) == "tool_search" for tool in tools):
@@ -536,18 +529,16 @@ def select_tool_choice(
                 f"tool_choice: '{choice.type}' forces a tool call, but the model does not support tools",
                 code="forced-tool",
             )
-        raise InvalidRequest(
-            f"tool_choice: '{choice.type}' forces a tool call, but no tool is offered in tools", code="tool-choice"
-        )
+        text = f"tool_choice: '{choice.type}' forces a tool call, but no tool is offered in tools"
+        raise InvalidRequest(text, code="tool-choice")
     if choice.type != "tool":
         return choice
     upstream = names.upstream_name(choice.name or "")
     if all(tool.name != upstream for tool in tools):
         listed = ", ".join(names.aliases.get(tool.name, tool.name) for tool in tools[:_MAX_LISTED])
         more = f" and {len(tools) - _MAX_LISTED} more" if len(tools) > _MAX_LISTED else ""
-        raise InvalidRequest(
-            f"tool_choice.name: no tool named {choice.name!r} is offered; there are: {listed}{more}", code="tool-choice"
-        )
+        text = f"tool_choice.name: no tool named {choice.name!r} is offered; there are: {listed}{more}"
+        raise InvalidRequest(text, code="tool-choice")
     return choice if upstream == choice.name else replace(choice, name=upstream)
 
 
