@@ -113,14 +113,22 @@ async def _run(engine: Engine, body: bytes, path: str, sender: DryRunClient, cre
     client = structs.replace(sender.client, credential_forwardable=not engine.settings.requires_client_key)
     receipt = Receipt(request_id=engine.new_id("req_"), client=client, started_at=engine.clock(), path=path)
     result = DryRun(receipt=receipt)
-    web = _SkippedWebTools(result.skipped)
+
+    async def fetch(url: str, **options: object) -> FetchedPage:
+        result.skipped.append(f"fetch of {url}")
+        raise WebFetchFailed("a dry run fetches nothing", "unavailable")
+
+    async def search(query: str, **options: object) -> Sequence[SearchResult]:
+        result.skipped.append(f"search for {query!r}")
+        raise WebSearchFailed("a dry run searches nothing", "unavailable")
+
     dry = structs.replace(
         engine,
         transports={row.name: _RecordingTransport(row.transport, result) for row in find_registry(engine.settings)},
         credentials=credentials,
         inspectors=(),
-        web_fetch=web.fetch if engine.web_fetch is not None else None,
-        web_search=web.search if engine.web_search is not None else None,
+        web_fetch=fetch if engine.web_fetch is not None else None,
+        web_search=search if engine.web_search is not None else None,
     )
     headers = {"content-type": "application/json", "x-api-key": CLIENT_CREDENTIAL, **sender.headers}
     incoming = ClientRequest(receipt=receipt, headers=headers, body=body)
@@ -205,16 +213,3 @@ class _PlaceholderTokens:
 
     def invalidate_token(self, credential: Credential) -> bool:
         return False
-
-
-class _SkippedWebTools:
-    def __init__(self, skipped: list[str]) -> None:
-        self._skipped = skipped
-
-    async def fetch(self, url: str, **options: object) -> FetchedPage:
-        self._skipped.append(f"fetch of {url}")
-        raise WebFetchFailed("a dry run fetches nothing", "unavailable")
-
-    async def search(self, query: str, **options: object) -> Sequence[SearchResult]:
-        self._skipped.append(f"search for {query!r}")
-        raise WebSearchFailed("a dry run searches nothing", "unavailable")

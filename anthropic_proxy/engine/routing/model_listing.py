@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import Any
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from anthropic_proxy.engine.advice import Problem
 from anthropic_proxy.engine.options import TIERS, ConfiguredRoute, EngineOptions
@@ -170,15 +170,12 @@ def find_model(requested: str, settings: EngineOptions, catalog: Catalog, today:
     name, tier = resolve_model_name_and_tier(requested, preferred, settings)
     # the entry of a model by its own name has the limits of that model
     forecast = forecast_route(settings.routes, tier, [name]) if tier else RouteForecast()
-    plan = build_plan(RoutingQuery(requested, route=forecast.route), settings, catalog)
-    target = plan.targets[0]
-    replacement = None if target.model == requested else target.prefixed_id
-    names = (requested, requested, replacement)
-    entry = _entry(
-        names, target.provider, target.model, target.capabilities, settings, catalog=catalog, forecast=forecast
-    )
-    has_successor = choice.model_setting is not None and not choice.model_setting.source
-    return entry if has_successor else _with_retirement(entry, target.provider, target.model, settings, today)
+    target = build_plan(RoutingQuery(requested, route=forecast.route), settings, catalog).targets[0]
+    names = (requested, requested, None if target.model == requested else target.prefixed_id)
+    if choice.model_setting is not None and not choice.model_setting.source:
+        today = None  # a successor replaces a retired default model
+    provider, model = target.provider, target.model
+    return _entry(names, provider, model, settings, catalog=catalog, forecast=forecast, today=today)
 
 
 def _list_tiers(settings: EngineOptions, catalog: Catalog, today: date) -> Iterator[ModelEntry]:
@@ -196,13 +193,12 @@ def _list_tiers(settings: EngineOptions, catalog: Catalog, today: date) -> Itera
         provider = next(provider for provider in registry if provider.prefix == prefix)
         unchanged = provider.serves_claude and (model == name if routed else preferred.serves_claude)
         model = name if unchanged else model
-        capabilities = find_capabilities(provider, model, settings, catalog)
         company, family, *version = name.split("-")
         names = (name, f"{company.title()} {family.title()} {'.'.join(version)}", None if unchanged else target)
-        entry = _entry(names, provider, model, capabilities, settings, catalog=catalog, forecast=forecast)
         # a retired default model is replaced by its successor
         has_successor = routed is None and row.setting is not None and not row.setting.source
-        yield entry if has_successor else _with_retirement(entry, provider, model, settings, today)
+        day = None if has_successor else today
+        yield _entry(names, provider, model, settings, catalog=catalog, forecast=forecast, today=day)
 
 
 def _list_others(settings: EngineOptions, catalog: Catalog, today: date) -> Iterator[ModelEntry]:
@@ -214,10 +210,8 @@ def _list_others(settings: EngineOptions, catalog: Catalog, today: date) -> Iter
         for model in (*_list_ids(row, settings, catalog), *extra):
             if model not in row.non_chat_models:
                 name = f"{row.prefix}/{model}"
-                capabilities = find_capabilities(row, model, settings, catalog)
                 names = (f"claude-{name}", name, None)
-                entry = _entry(names, row, model, capabilities, settings, catalog=catalog, forecast=RouteForecast())
-                yield _with_retirement(entry, row, model, settings, today)
+                yield _entry(names, row, model, settings, catalog=catalog, forecast=RouteForecast(), today=today)
 
 
 def _list_ids(row: Provider, settings: EngineOptions, catalog: Catalog) -> Sequence[str]:
@@ -236,14 +230,17 @@ def _entry(
     names: tuple[str, str, str | None],
     provider: Provider,
     model: str,
-    capabilities: ModelCapabilities,
     settings: EngineOptions,
     *,
     catalog: Catalog,
     forecast: RouteForecast,
+    today: date | None,
 ) -> ModelEntry:
-    """`names`: id, title without a target, and target without a route."""
+    """`names`: id, title without a target, and target without a route. `today`: None if a successor replaces the model
+    when it is retired.
+    """
     name, title, target = names
+    capabilities = find_capabilities(provider, model, settings, catalog)
     otherwise, rule, route = None, "", forecast.route
     if route is not None:
         preferred = find_preferred_provider(settings, catalog)
@@ -254,7 +251,7 @@ def _entry(
             otherwise = mapped if mapped != target else None
     server_tools = find_server_tools(provider, model, settings)
     max_input, is_assumed = _find_max_input(name, capabilities, forecast, settings, catalog)
-    return ModelEntry(
+    entry = ModelEntry(
         id=name,
         display_name=title if target is None else f"{title} → {target}{rule}",
         target=target,
@@ -266,6 +263,11 @@ def _entry(
         max_tokens=capabilities.max_output,
         capabilities=None if provider.serves_claude else _describe(capabilities, server_tools, settings),
     )
+    if today is not None and (retirement := find_retirement(provider, model)) is not None:
+        entry.lifecycle = "retired" if retirement.applies_on(today) else "deprecated"
+        entry.deprecated_at = f"{retirement.announced_on}T00:00:00Z" if retirement.announced_on else None
+        entry.retires_at = f"{retirement.retired_on}T00:00:00Z"
+    return entry
 
 
 def find_served_input(
@@ -292,20 +294,6 @@ def _find_max_input(
     if smallest.effective_max_input > own:
         return smallest.effective_max_input, not smallest.known
     return own, is_assumed
-
-
-def _with_retirement(
-    entry: ModelEntry, provider: Provider, model: str, settings: EngineOptions, today: date
-) -> ModelEntry:
-    retirement = find_retirement(provider, model)
-    if retirement is None:
-        return entry
-    return structs.replace(
-        entry,
-        lifecycle="retired" if retirement.applies_on(today) else "deprecated",
-        deprecated_at=f"{retirement.announced_on}T00:00:00Z" if retirement.announced_on else None,
-        retires_at=f"{retirement.retired_on}T00:00:00Z",
-    )
 
 
 def _describe(capabilities: ModelCapabilities, server_tools: frozenset[str], settings: EngineOptions) -> dict[str, Any]:

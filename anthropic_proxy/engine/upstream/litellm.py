@@ -84,8 +84,14 @@ class LiteLLMThread:
         return self._library
 
     async def close(self) -> None:
+        async def cancel_others() -> None:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
         if self._loop is not None:
-            await self.run_coroutine(_cancel_others())
+            await self.run_coroutine(cancel_others())
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._loop = None
 
@@ -104,13 +110,6 @@ def _set_options(library: Any) -> None:
     # LiteLLM repairs requests that a provider would reject. Claude with thinking rejects calls without signed
     # reasoning, such as calls from other providers. The output limit is lowered to the limit of the model.
     library.modify_params = True
-
-
-async def _cancel_others() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
 
 
 _ALWAYS: dict[str, Any] = {
@@ -229,19 +228,25 @@ class LiteLLMResponse:
         if self._first or self._ended:
             first, self._first = self._first, b""
             return first
-        return await self._engine.run_coroutine(self._next())
+
+        async def pull() -> bytes:
+            assert self._library is not None
+            try:
+                return await self._pull()
+            except self._library.base_exception as error:
+                self._ended = True
+                return b"data: " + encode_error_body(decode_exception(error)) + b"\n\n"
+
+        return await self._engine.run_coroutine(pull())
 
     async def close(self, *, wait_for_end: bool = False) -> None:
-        self._first, self._ended = b"", True
-        self._engine.submit_coroutine(self._end())
+        async def end() -> None:
+            stream, self._stream = self._stream, None
+            if stream is not None:
+                await stream.aclose()
 
-    async def _next(self) -> bytes:
-        assert self._library is not None
-        try:
-            return await self._pull()
-        except self._library.base_exception as error:
-            self._ended = True
-            return b"data: " + encode_error_body(decode_exception(error)) + b"\n\n"
+        self._first, self._ended = b"", True
+        self._engine.submit_coroutine(end())
 
     async def _pull(self) -> bytes:
         """Return LiteLLM's next chunk as a server-sent event. b"": the provider ended its stream early."""
@@ -257,11 +262,6 @@ class LiteLLMResponse:
             self._ended = True
             return b""
         return b"data: " + msgspec.json.encode(self._converter.convert_to_chat_completion(chunk)) + b"\n\n"
-
-    async def _end(self) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            await stream.aclose()
 
 
 _CODES = {

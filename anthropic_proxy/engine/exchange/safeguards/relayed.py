@@ -98,7 +98,7 @@ class RelayedCheck:
         if (results := bytes(message.get(_FIELD, b""))) not in _NO_ANSWER:
             self._take_answer(results)
             return data
-        self._start_missing_checks()
+        self._start_checks()
         self._is_message = True
         self._held += data
         return b""
@@ -143,7 +143,7 @@ class RelayedCheck:
             results = bytes(event.delta.safeguard_results) if event.delta is not None else b""
             self._has_answer = results not in _NO_ANSWER
             if not self._has_answer:
-                self._start_missing_checks()
+                self._start_checks()
                 return True
             self._take_answer(results)
         return False
@@ -152,13 +152,10 @@ class RelayedCheck:
         self.answered = True
         self._check.take_answer(results, self._calls)
 
-    def _start_missing_checks(self) -> None:
-        """Start the checks at the end of a reply without an answer."""
+    def _start_checks(self) -> None:
+        """Start the checks of calls that the server has not answered."""
         if self._answers and self._calls:
             self.answered = False
-        self._start_checks()
-
-    def _start_checks(self) -> None:
         for call in self._calls:
             self._check.start_check(call)
         self._calls.clear()

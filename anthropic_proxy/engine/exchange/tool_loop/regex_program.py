@@ -28,7 +28,11 @@ def main(query: dict[str, Any]) -> list[dict[str, Any]]:
 def _search_within(seconds: float, pattern: str, texts: list[list[str]]) -> dict[str, Any]:
     if sys.platform == "win32":  # no timer of CPU time: the time limit of the process stops slow patterns
         return search_texts(pattern, texts)
-    signal.signal(signal.SIGVTALRM, _stop)
+
+    def stop(*_: object) -> None:
+        raise _TooSlow
+
+    signal.signal(signal.SIGVTALRM, stop)
     try:
         signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
         found = search_texts(pattern, texts)
@@ -36,10 +40,6 @@ def _search_within(seconds: float, pattern: str, texts: list[list[str]]) -> dict
     except _TooSlow:
         return {"slow": True}
     return found
-
-
-def _stop(*_: object) -> None:
-    raise _TooSlow
 
 
 def search_texts(pattern: str, texts: list[list[str]]) -> dict[str, Any]:

@@ -70,26 +70,24 @@ class NameLookups:
                 raise NameServerSilent(f"the name server has not answered for {len(self._running)} other hosts")
             started = self._running[host] = _Lookup(time.monotonic(), Future())
         started.infos.set_running_or_notify_cancel()  # an attempt that ends does not cancel it for the others
-        # a daemon, so that the process can end
-        thread = Thread(target=self._run, args=(host, port, started), name="names", daemon=True)
+
+        def run() -> None:
+            look_up = self._lookup or socket.getaddrinfo
+            try:
+                infos = look_up(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+            except BaseException as error:  # noqa: BLE001  # for the attempts that wait
+                self._end(host)
+                started.infos.set_exception(error)
+            else:
+                self._end(host)
+                started.infos.set_result(infos)
+
         try:
-            thread.start()
+            Thread(target=run, name="names", daemon=True).start()  # a daemon, so that the process can end
         except RuntimeError:  # of the system, which has too many
             self._end(host)
             started.infos.set_exception(NameServerSilent("no thread for the look-up of the host name"))
         return started
-
-    def _run(self, host: str, port: int, started: _Lookup) -> None:
-        try:
-            infos = (self._lookup or socket.getaddrinfo)(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
-            )
-        except BaseException as error:  # noqa: BLE001  # for the attempts that wait
-            self._end(host)
-            started.infos.set_exception(error)
-        else:
-            self._end(host)
-            started.infos.set_result(infos)
 
     def _end(self, host: str) -> None:
         with self._lock:
