@@ -343,6 +343,8 @@ class RouteRequest(Struct, frozen=True, kw_only=True):
     """IP address of the client, also behind a reverse proxy of `TRUSTED_PROXIES`. "": unknown."""
     request_id: str = ""
     """Id in the response header `request-id`."""
+    path_prefix: str = ""
+    """Path of `DASHBOARD_URL`, such as `/proxy`. The server adds it to the links of uncompressed pages."""
 
 
 class RouteResponse(Struct, frozen=True, kw_only=True):

@@ -99,6 +99,7 @@ from anthropic_proxy.errors import (
 )
 from anthropic_proxy.gateway.permissions import find_permission, may, require_page
 from anthropic_proxy.gateway.server.auth import claude_code_command
+from anthropic_proxy.gateway.server.path_prefix import add_prefix_to_links
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, LedgerState, Receipt, RouteRequest, RouteResponse, Setup
 
@@ -224,14 +225,14 @@ async def respond_with_early_flush(
 
     async def send_parts() -> AsyncIterator[bytes]:
         text = f'<p class="adding-up" role="status">Adding up {progress.requests:,} requests …</p>\n'
-        yield _read_body(head).partition(CONTENT_MARK)[0] + text.encode()
+        yield _read_body(request, head).partition(CONTENT_MARK)[0] + text.encode()
         try:
             response = await task
         except Exception as error:
             text = escape(f"The page cannot be shown: {type(error).__name__}. The log has the reason.")
             yield f'<h1>Error</h1><p class="verdict">{text}</p></main></body></html>'.encode()
             raise
-        yield _read_body(response).partition(CONTENT_MARK)[2]
+        yield _read_body(request, response).partition(CONTENT_MARK)[2]
 
     async def compress_parts() -> AsyncIterator[bytes]:
         encoder = zlib.compressobj(wbits=_GZIP_WINDOW)
@@ -242,9 +243,12 @@ async def respond_with_early_flush(
     return RouteResponse(headers=fields, body=compress_parts() if is_compressed else send_parts())
 
 
-def _read_body(response: RouteResponse) -> bytes:
+def _read_body(request: RouteRequest, response: RouteResponse) -> bytes:
+    """With the prefix in its links: the server does not change a stream."""
     assert isinstance(response.body, bytes)
-    return gzip.decompress(response.body) if "content-encoding" in response.headers else response.body
+    if "content-encoding" in response.headers:
+        return gzip.decompress(response.body)
+    return add_prefix_to_links(response.headers, response.body, request.path_prefix)
 
 
 class Site:

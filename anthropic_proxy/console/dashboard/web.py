@@ -32,6 +32,7 @@ from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import InvalidRequest, PermissionDenied
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.readiness import name_target
+from anthropic_proxy.gateway.server.path_prefix import add_prefix_to_links
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import RouteRequest, RouteResponse
 
@@ -136,6 +137,7 @@ def compress_response(request: RouteRequest, response: RouteResponse) -> RouteRe
     if not isinstance(body, bytes) or len(body) < _MIN_COMPRESSED_BYTES or not accepts_gzip(request):
         return response
     fields = {**response.headers, "content-encoding": "gzip", "vary": "accept-encoding, cookie"}
+    body = add_prefix_to_links(response.headers, body, request.path_prefix)
     return RouteResponse(status=response.status, headers=fields, body=gzip.compress(body, _GZIP_LEVEL, mtime=0))
 
 

@@ -165,7 +165,7 @@ class AsgiSink(ResponseSink):
     async def send_route_response(self, response: RouteResponse, *, has_body: bool = True) -> None:
         """Send the response of a route of a plugin. Without `has_body` (HEAD), a stream is not read."""
         if self._prefix:
-            response = await asyncio.to_thread(add_prefix, response, self._prefix)
+            response = add_prefix(response, self._prefix)
         lines = {"request-id": [self.receipt.request_id]}
         lines |= {name: [value] if isinstance(value, str) else [*value] for name, value in response.headers.items()}
         chunks = response.body
@@ -717,6 +717,7 @@ async def _send_plugin_route(
         scheme=scope.get("scheme", "http"),
         address=find_client_address(scope, request.headers, services.settings),
         request_id=request.receipt.request_id,
+        path_prefix=services.settings.path_prefix,
     )
     response = await route.respond(route_request)
     if response.is_negotiated:

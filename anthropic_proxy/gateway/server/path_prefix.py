@@ -1,12 +1,11 @@
 """The path below which clients see the proxy, if `DASHBOARD_URL` has one: an Ingress forwards `/proxy/…` to it.
 
 Whether the reverse proxy removes the path or not, requests are served. All paths inside the proxy are without it; the
-links, redirects and cookies of a response get it at the end.
+links, redirects and cookies of a response get it at the end. The dashboard, which compresses pages, adds it before.
 """
 
-import gzip
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec import structs
 
@@ -32,10 +31,13 @@ def add_prefix(response: RouteResponse, prefix: str) -> RouteResponse:
     for name in headers.keys() & _HEADERS:
         value = headers[name]
         headers[name] = add(value) if isinstance(value, str) else [add(each) for each in value]
-    body, is_html = response.body, str(headers.get("content-type", "")).startswith("text/html")
-    if isinstance(body, bytes) and is_html:
-        is_compressed = headers.get("content-encoding") == "gzip"
-        html = gzip.decompress(body) if is_compressed else body
-        html = _LINK.sub(rb"\g<1>%s/" % prefix.encode(), html)
-        body = gzip.compress(html, compresslevel=5, mtime=0) if is_compressed else html
-    return structs.replace(response, headers=headers, body=body)
+    body = response.body
+    return structs.replace(
+        response, headers=headers, body=add_prefix_to_links(headers, body, prefix) if isinstance(body, bytes) else body
+    )
+
+
+def add_prefix_to_links(headers: Mapping[str, str | Sequence[str]], body: bytes, prefix: str) -> bytes:
+    """Another body than HTML, and a compressed one, is not changed."""
+    is_page = str(headers.get("content-type", "")).startswith("text/html") and "content-encoding" not in headers
+    return _LINK.sub(rb"\g<1>%s/" % prefix.encode(), body) if prefix and is_page else body

@@ -38,7 +38,7 @@ from anthropic_proxy.console.dashboard.site import (
     respond_with_early_flush,
 )
 from anthropic_proxy.console.dashboard.tables import COLUMNS
-from anthropic_proxy.console.dashboard.web import load_environment
+from anthropic_proxy.console.dashboard.web import compress_response, load_environment
 from anthropic_proxy.console.ledger.failures import count_errors
 from anthropic_proxy.console.ledger.queries import LedgerExtent
 from anthropic_proxy.console.ledger.receipt_queue import ContentBuffer
@@ -292,6 +292,27 @@ def test_requests_that_wait_for_long_are_stale() -> None:
         ", because the database does not answer. Requests are still served. 2 requests wait to be stored. "
         "Last row 4 min ago."
     )
+
+
+@pytest.mark.parametrize("coding", ["", "gzip"])
+async def test_links_of_a_slow_page_have_the_path_below_which_clients_see_the_proxy(coding: str) -> None:
+    headers = {"accept-encoding": coding} if coding else {}
+    request, ready = RouteRequest(path="/dashboard", headers=headers, path_prefix="/proxy"), asyncio.Event()
+    page = b'<a href="/dashboard"><!-- content --><a href="/dashboard/keys">' + b" " * 2_000
+
+    def render() -> RouteResponse:
+        return compress_response(request, RouteResponse(headers={"content-type": "text/html"}, body=page))
+
+    async def build() -> RouteResponse:
+        await ready.wait()
+        return render()
+
+    slow = await respond_with_early_flush(request, build(), render, Progress(1_000_000))
+    assert isinstance(slow.body, AsyncIterator)
+    ready.set()
+    whole = b"".join([chunk async for chunk in slow.body])
+    text = zlib.decompress(whole, wbits=31) if coding else whole
+    assert re.findall(rb'href="([^"]*)"', text) == [b"/proxy/dashboard", b"/proxy/dashboard/keys"]
 
 
 @pytest.mark.parametrize("coding", ["", "gzip"])

@@ -4,10 +4,11 @@ import gzip
 
 import pytest
 
+from anthropic_proxy.console.dashboard.web import compress_response
 from anthropic_proxy.gateway.permissions import PLACES
 from anthropic_proxy.gateway.server.path_prefix import add_prefix, remove_prefix
 from anthropic_proxy.gateway.settings.values import OWN_PATHS
-from anthropic_proxy.plugins import RouteResponse
+from anthropic_proxy.plugins import RouteRequest, RouteResponse
 
 
 @pytest.mark.parametrize(
@@ -36,13 +37,14 @@ def test_links_redirects_and_cookies_get_the_path() -> None:
         "x-path": "/kept",
     }
     expected = html.replace(b'"/a"', b'"/proxy/a"').replace(b'"/g"', b'"/proxy/g"')
-    for body, encoding in ((html, {}), (gzip.compress(html), {"content-encoding": "gzip"})):
-        found = add_prefix(RouteResponse(headers={**headers, **encoding}, body=body), "/proxy")
+    for size in (0, 2_000):  # only long pages are compressed
+        page = RouteResponse(headers=headers, body=html + b" " * size)
+        request = RouteRequest(path="/", headers={"accept-encoding": "gzip"}, path_prefix="/proxy")
+        found = add_prefix(compress_response(request, page), "/proxy")
         assert isinstance(found.body, bytes)
-        assert (gzip.decompress(found.body) if encoding else found.body) == expected
-        assert found.headers == {
+        assert (gzip.decompress(found.body) if size else found.body) == expected + b" " * size
+        assert {name: found.headers[name] for name in headers} == {
             **headers,
-            **encoding,
             "location": "/proxy/dashboard?next=/dashboard",
             "refresh": "0; url=/proxy/dashboard",
             "set-cookie": ["a=/b; Path=/proxy/dashboard; HttpOnly", "c=d; path=/proxy/"],
