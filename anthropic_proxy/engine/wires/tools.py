@@ -4,19 +4,20 @@ A session repeats its tools in every request. Each wire therefore encodes a tool
 result is found by the JSON text of the tool and the options of the encoder. Its work counts at each use.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, TypeVar, TypeVarTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVarTuple
 
 import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Tool, ToolUseBlock
-from anthropic_proxy.engine.messages.models.tools import ToolList
+from anthropic_proxy.engine.messages.models.tools import ToolList, is_client_tool
 from anthropic_proxy.engine.messages.preparation import server_tool_kind
 from anthropic_proxy.engine.messages.work_budget import WorkBudget, WorkCache
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.contract import BaseDialect, TranslatedCall
+from anthropic_proxy.engine.wires.shared_notes import keywords_as_text_note
 from anthropic_proxy.errors import UnsupportedFeature
 
 _KEPT = 1_024
@@ -27,32 +28,47 @@ _MAX_CACHED_BYTES = 32 * 1024
 """Maximum size in bytes of the JSON text of a cached tool. A larger one is encoded for every request."""
 
 _Options = TypeVarTuple("_Options")
-_Encoded = TypeVar("_Encoded")
 
 
-def cached_encoder(
-    encode: Callable[[Tool, WorkBudget, *_Options], _Encoded],
-) -> Callable[[Tool, WorkBudget, *_Options], _Encoded]:
-    """Return `encode` with a cache. Raises `WorkLimitExceeded` if the work exceeds the `WorkBudget`."""
+class EncodedTool(NamedTuple):
+    definition: Raw
+    losses: Sequence[str]
+    """Texts for fidelity notes."""
+    keywords_as_text: frozenset[str] = frozenset()
+    """Keywords of the schema that became text in descriptions."""
+    lossy_field: str = ""
+    """Field of the tool that the losses concern, such as `.strict`. "": the tool itself."""
+
+
+def for_each_client_tool(
+    encode: Callable[[Tool, WorkBudget, *_Options], EncodedTool],
+) -> Callable[[Sequence[Tool], WorkBudget, *_Options], tuple[tuple[Raw, ...], tuple[FidelityNote, ...]]]:
+    """Return a function that encodes the client tools of a list with `encode`, with caches: definitions and notes.
+
+    Callers must not change a result: it is shared. The function raises `WorkLimitExceeded` if the work exceeds the
+    `WorkBudget`.
+    """
     encode_kept = WorkCache(encode, lambda tool: tool.source, _KEPT).get_or_encode
 
-    def encode_tool(tool: Tool, budget: WorkBudget, *options: *_Options) -> _Encoded:
-        with budget.error_field(budget.tool_schema_path(tool.name)):
-            return (encode if len(tool.source) > _MAX_CACHED_BYTES else encode_kept)(tool, budget, *options)
+    def encode_each(
+        tools: Sequence[Tool], budget: WorkBudget, *options: *_Options
+    ) -> tuple[tuple[Raw, ...], tuple[FidelityNote, ...]]:
+        definitions: list[Raw] = []
+        notes: list[FidelityNote] = []
+        keywords = frozenset[str]()
+        for tool in filter(is_client_tool, tools):
+            with budget.error_field(budget.tool_schema_path(tool.name)):
+                one = (encode if len(tool.source) > _MAX_CACHED_BYTES else encode_kept)(tool, budget, *options)
+            definitions.append(one.definition)
+            field = f"tools.{budget.client_tool_name(tool.name)}{one.lossy_field}"
+            notes += [FidelityNote("approximated", field, what) for what in one.losses]
+            keywords |= one.keywords_as_text
+        if keywords:
+            notes.append(keywords_as_text_note(keywords))
+        return tuple(definitions), tuple(notes)
 
-    return encode_tool
-
-
-def cached_list_encoder(
-    encode: Callable[[Sequence[Tool], WorkBudget, *_Options], _Encoded],
-) -> Callable[[Sequence[Tool], WorkBudget, *_Options], _Encoded]:
-    """Return `encode` for lists of tools with a cache. Callers must not change a result: it is shared."""
-    encode_kept = WorkCache(encode, None, _LISTS_KEPT).get_or_encode
-
-    def encode_list(tools: Sequence[Tool], budget: WorkBudget, *options: *_Options) -> _Encoded:
-        return (encode_kept if isinstance(tools, ToolList) else encode)(tools, budget, *options)
-
-    return encode_list
+    lists_kept = WorkCache(encode_each, None, _LISTS_KEPT).get_or_encode
+    return lambda tools, *rest: (lists_kept if isinstance(tools, ToolList) else encode_each)(tools, *rest)
 
 
 def tool_description(tool: Tool, *further_texts: str) -> str:
@@ -62,15 +78,6 @@ def tool_description(tool: Tool, *further_texts: str) -> str:
     if examples not in (b"", b"[]", b"null"):
         shown = f"Examples of input: {msgspec.json.format(examples, indent=-1).decode()}"
     return "\n\n".join(filter(None, (tool.description, *further_texts, shown)))
-
-
-def note_losses(budget: WorkBudget, losses: Iterable[tuple[Tool, Iterable[str]]]) -> tuple[FidelityNote, ...]:
-    """Return a note on each loss of each tool."""
-    return tuple(
-        FidelityNote("approximated", f"tools.{budget.client_tool_name(tool.name)}", what)
-        for tool, texts in losses
-        for what in texts
-    )
 
 
 def build_forced_tool_error(call: TranslatedCall[BaseDialect], what: str) -> UnsupportedFeature:

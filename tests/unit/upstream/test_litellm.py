@@ -23,7 +23,7 @@ from anthropic_proxy.engine.upstream.litellm import (
     to_acompletion_arguments,
 )
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
-from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body
+from anthropic_proxy.engine.wires.failures import KnownTokenCounts, build_upstream_error, decode_error_body
 from anthropic_proxy.errors import MissingExtra, UpstreamUnreachable
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.fakes.openai_chat import KEY, new_openai
@@ -131,7 +131,7 @@ def test_a_full_window_is_the_error_that_makes_claude_code_compact() -> None:
     found = decode_exception(error)
     fault = decode_error_body(found.status, found.headers, encode_error_body(found))
     assert (
-        build_upstream_error(fault, "litellm", context_window=1000, estimate_input=lambda: 2000).message
+        build_upstream_error(fault, "litellm", KnownTokenCounts(1000, lambda: 2000)).message
         == "prompt is too long: 2000 tokens > 1000 maximum"
     )
 

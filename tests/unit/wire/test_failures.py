@@ -10,7 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body, find_reply_end
+from anthropic_proxy.engine.wires.failures import (
+    KnownTokenCounts,
+    build_upstream_error,
+    decode_error_body,
+    find_reply_end,
+)
 from anthropic_proxy.errors import UnreadableReply, UpstreamError
 from anthropic_proxy.secrets import redact_secrets
 
@@ -63,7 +68,7 @@ def test_text_of_the_model_in_an_error_decides_nothing(
     error = quote(quoting.replace("{}", text), shape)
     fault = decode_error_body(status, {}, msgspec.json.encode({"error": error}))
     assert find_reply_end(fault, "p", has_content=True) is None
-    found = build_upstream_error(fault, "p", estimate_input=lambda: 20_000, output_limit=64_000)
+    found = build_upstream_error(fault, "p", KnownTokenCounts(None, lambda: 20_000, 64_000))
     assert isinstance(found, UnreadableReply)
     assert (found.status, found.message) == (502, f"p: the model's reply could not be read ({about})")
     assert (found.cause, found.parameter, found.retryable) == (None, None, True)

@@ -31,13 +31,8 @@ def convert(status: str, body: str, given: dict[str, str]) -> str:
         fault = failures.read_error_object(msgspec.json.decode(body), 200, {})
     else:
         fault = failures.decode_error_body(int(status), given, body.encode())
-    error = failures.build_upstream_error(
-        fault,
-        "groq",
-        context_window=int(known["window"]) or None,
-        estimate_input=lambda: int(known["estimate"]),
-        output_limit=ASKED,
-    )
+    counts = failures.KnownTokenCounts(int(known["window"]) or None, lambda: int(known["estimate"]), ASKED)
+    error = failures.build_upstream_error(fault, "groq", counts)
     text, effort = fault.message, known["effort"]
     end = failures.find_reply_end(fault, "groq", has_content=True)
     cause = msgspec.to_builtins(error.cause) if error.cause else {}

@@ -29,6 +29,7 @@ from anthropic_proxy.engine.wires.anthropic.stream import keep_error_body
 from anthropic_proxy.engine.wires.contract import SYSTEM_REMINDER, Adaptation, RelayCall, changes_body
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
+    KnownTokenCounts,
     build_upstream_error,
     decode_error_body,
     remove_wrappers,
@@ -93,12 +94,8 @@ _GAP = r"(?:\s|\\(?:[bfnrt]|u(?:00(?:0[9a-d]|1[c-f]|85|a0)|1680|20(?:0\d|0a|2[89
 def decode_error(
     call: RelayCall[Dialect], status: int, headers: Mapping[str, str], body: bytes
 ) -> UpstreamError | list[Delta]:
-    error = build_upstream_error(
-        decode_error_body(status, headers, body),
-        call.provider_prefix,
-        context_window=call.effective_max_input_tokens,
-        estimate_input=call.estimate_input_tokens,
-    )
+    known = KnownTokenCounts(call.effective_max_input_tokens, call.estimate_input_tokens)
+    error = build_upstream_error(decode_error_body(status, headers, body), call.provider_prefix, known)
     if headers.get("x-should-retry") == "false":
         error.retryable = False
     drops_fields = status in _FIELD_STATUSES and call.dialect.drops_rejected_fields

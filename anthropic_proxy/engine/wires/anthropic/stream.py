@@ -32,6 +32,7 @@ from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit
 from anthropic_proxy.engine.wires.contract import Decoder, RelayCall
 from anthropic_proxy.engine.wires.failures import (
+    KnownTokenCounts,
     UpstreamFault,
     build_upstream_error,
     decode_error_body,
@@ -384,11 +385,8 @@ class RelayInspector(Decoder):
 
     def _build_error(self, frame: bytes) -> UpstreamError:
         self.finished = True
-        error = build_upstream_error(
-            decode_error_body(None, {}, frame),
-            self._call.provider_prefix,
-            context_window=self._call.effective_max_input_tokens,
-        )
+        known = KnownTokenCounts(self._call.effective_max_input_tokens)
+        error = build_upstream_error(decode_error_body(None, {}, frame), self._call.provider_prefix, known)
         if self._call.dialect.has_anthropic_errors:
             keep_error_body(error, frame)
         return error

@@ -23,9 +23,11 @@ from anthropic_proxy.engine.wires.failures.error_body import (
     read_error_object,
     remove_wrappers,
 )
+from anthropic_proxy.engine.wires.failures.sizes import KnownTokenCounts
 
 __all__ = [
     "PARAMETER_ERROR_STATUSES",
+    "KnownTokenCounts",
     "UpstreamFault",
     "build_call_error",
     "build_upstream_error",

@@ -12,7 +12,7 @@ type for the client, by the first row of `_ROWS` that matches if the error is of
 """
 
 import re
-from collections.abc import Callable, Container
+from collections.abc import Container
 from typing import Literal
 
 from msgspec import Struct
@@ -250,9 +250,7 @@ def find_image_refusal(fault: UpstreamFault) -> UpstreamErrorCause | None:
         return None
     if _UNNAMED_CODE in fault.codes and fault.parameter is None and not _ABOUT_ANOTHER.search(fault.message):
         return UpstreamErrorCause(kind="images", is_certain=False)
-    if fault.codes & _CODES:
-        return UpstreamErrorCause(kind="images")
-    if matches_any(IMAGES_UNSUPPORTED_TEXTS, fault.message):
+    if fault.codes & _CODES or matches_any(IMAGES_UNSUPPORTED_TEXTS, fault.message):
         return UpstreamErrorCause(kind="images")
     if _OTHER_REASONS.search(fault.message):
         return None
@@ -611,63 +609,71 @@ _SERVER_FAILED, _CLIENT_FAILED = _Row(500, "api_error"), _Row(400, "invalid_requ
 def build_upstream_error(
     fault: UpstreamFault,
     provider: str,
-    *,
-    context_window: int | None = None,
-    estimate_input: Callable[[], int] = lambda: 0,
-    output_limit: int = 0,
+    known: KnownTokenCounts = KnownTokenCounts(),  # noqa: B008  # frozen
 ) -> UpstreamError:
-    """Return the error for the client that corresponds to a provider error.
-
-    The last three parameters are token counts of the request and its model. They are used if the error text has no
-    numbers. None or 0: the count is unknown.
-    """
+    """Return the error for the client that corresponds to a provider error."""
     if fault.is_unreadable_output:
         return UnreadableReply(
             f"{provider}: the model's reply could not be read ({fault.message})"[:MAX_MESSAGE_CHARACTERS],
             provider=provider,
         )
+    cause: UpstreamErrorCause | None = None
     if fault.status not in _NO_KINDS:
-        shortage = find_token_limit_fault(
-            fault,
-            KnownTokenCounts(
-                context_window=context_window, estimate_input=estimate_input, requested_output=output_limit
-            ),
-        )
-        if shortage is not None:
-            error = UpstreamRefused(
+        if (shortage := find_token_limit_fault(fault, known)) is not None:
+            is_overflow = shortage.cause.kind == "overflow"
+            error: UpstreamError = UpstreamRefused(
                 shortage.message or f"{provider}: {fault.message}"[:MAX_MESSAGE_CHARACTERS],
-                code="prompt-too-long" if shortage.cause.kind == "overflow" else "",
+                code="prompt-too-long" if is_overflow else "",
                 provider=provider,
                 status=400,
                 kind="invalid_request_error",
-                parameter=shortage.parameter,
+                parameter="messages" if is_overflow else "max_tokens",
             )
+            error.cause = shortage.cause
             if RATE_LIMIT_WORDS.search(fault.message):
                 # Anthropic's text has no word for a rate limit, so the log shows the original
                 error.add_note(fault.message[:200])
-            return _caused(error, shortage.cause)
-        if (cause := find_image_refusal(fault)) is not None:
-            return _caused(_error(_CLIENT_FAILED, fault, provider), cause)
-    quota = find_exhausted_quota(fault)
-    if quota is not None:
-        return _caused(
-            _error(_BILLING if quota == "billing" else _ALLOWANCE, fault, provider), UpstreamErrorCause(kind="quota")
-        )
-    row = next((row for row in _ROWS if row.matches(fault)), None)
-    if row is None:
-        row = _CLIENT_FAILED if _asks_wrong(fault) else _SERVER_FAILED
-    return _error(row, fault, provider)
+            return error
+        cause = find_image_refusal(fault)
+    if cause is not None:
+        row = _CLIENT_FAILED
+    elif (quota := find_exhausted_quota(fault)) is not None:
+        row = _BILLING if quota == "billing" else _ALLOWANCE
+        cause = UpstreamErrorCause(kind="quota")
+    else:
+        general = _CLIENT_FAILED if _asks_wrong(fault) else _SERVER_FAILED
+        row = next((row for row in _ROWS if row.matches(fault)), general)
+    text = f"{provider}: {fault.message}" if fault.message else f"{provider} returned HTTP {fault.status or row.status}"
+    delay = fault.retry_after
+    # the error is temporary, and its retry delay short; status 429 requires a stated delay
+    is_passing = delay is not None if row.status == 429 else row.status in (502, 503, 529) or fault.status == 502
+    is_final = fault.is_permanent or row.should_retry is False or (delay or 0) > MAX_PROXY_RETRY_DELAY_SECONDS
+    if row.status == 503 and delay is None:
+        delay = DEFAULT_503_RETRY_AFTER_SECONDS
+    per_day = row.status == 429 and any("perday" in code.lower() for code in fault.codes)
+    kinds = {529: UpstreamOverloaded, 504: UpstreamTimeout}
+    error = kinds.get(row.status, UpstreamRefused)(
+        text[:MAX_MESSAGE_CHARACTERS],
+        provider=provider,
+        status=row.status,
+        kind=row.kind,
+        retryable=is_passing and not is_final,
+        retry_after=delay,
+        should_retry=False if per_day or fault.is_permanent else row.should_retry,
+        parameter=fault.parameter,
+    )
+    error.cause = cause
+    error.provider_text = fault.message[:MAX_MESSAGE_CHARACTERS]
+    error.provider_status = fault.status
+    if fault.excerpt:
+        error.add_note(fault.excerpt)
+    return error
 
 
 def build_call_error(fault: UpstreamFault, call: TranslatedCall[BaseDialect]) -> UpstreamError:
     """`build_upstream_error` with the provider and the token counts of a call."""
-    return build_upstream_error(
-        fault,
-        call.provider_prefix,
-        context_window=call.effective_max_input_tokens,
-        estimate_input=call.estimate_input_tokens,
-        output_limit=call.request.max_tokens,
-    )
+    known = KnownTokenCounts(call.effective_max_input_tokens, call.estimate_input_tokens, call.request.max_tokens)
+    return build_upstream_error(fault, call.provider_prefix, known)
 
 
 def find_reply_end(fault: UpstreamFault, provider: str, *, has_content: bool = False) -> Stop | None:
@@ -683,43 +689,3 @@ def find_reply_end(fault: UpstreamFault, provider: str, *, has_content: bool = F
     if reached_output_limit(fault):
         return Stop("max_tokens")
     return Stop("model_context_window_exceeded") if has_content and names_full_context(fault) else None
-
-
-def _caused(error: UpstreamError, cause: UpstreamErrorCause) -> UpstreamError:
-    error.cause = cause
-    return error
-
-
-def _error(row: _Row, fault: UpstreamFault, provider: str) -> UpstreamError:
-    text = f"{provider}: {fault.message}" if fault.message else f"{provider} returned HTTP {fault.status or row.status}"
-    delay = fault.retry_after
-    if row.status == 503 and delay is None:
-        delay = DEFAULT_503_RETRY_AFTER_SECONDS
-    per_day = row.status == 429 and any("perday" in code.lower() for code in fault.codes)
-    kinds = {529: UpstreamOverloaded, 504: UpstreamTimeout}
-    error = kinds.get(row.status, UpstreamRefused)(
-        text[:MAX_MESSAGE_CHARACTERS],
-        provider=provider,
-        status=row.status,
-        kind=row.kind,
-        retryable=_is_retryable(row, fault),
-        retry_after=delay,
-        should_retry=False if per_day or fault.is_permanent else row.should_retry,
-        parameter=fault.parameter,
-    )
-    error.provider_text = fault.message[:MAX_MESSAGE_CHARACTERS]
-    error.provider_status = fault.status
-    if fault.excerpt:
-        error.add_note(fault.excerpt)
-    return error
-
-
-def _is_retryable(row: _Row, fault: UpstreamFault) -> bool:
-    """Return True if the error is temporary, and its retry delay short. Status 429 requires a stated delay."""
-    if fault.is_permanent or row.should_retry is False:
-        return False
-    if fault.retry_after is not None and fault.retry_after > MAX_PROXY_RETRY_DELAY_SECONDS:
-        return False
-    if row.status == 429:
-        return fault.retry_after is not None
-    return row.status in (502, 503, 529) or fault.status == 502

@@ -14,7 +14,7 @@ and thinking budgets contain the same words and numbers, and must not be taken f
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from msgspec import Struct, structs
 
@@ -230,24 +230,19 @@ def _subject_of_word(word: str) -> QuantitySubject:
         return "output" if parts >= {"max", "tokens"} and "num" not in parts else ""
     if subjects <= _INPUT_WORDS:
         return "input"
-    if subjects <= _OUTPUT_WORDS:
-        return "output"
-    return "context" if subjects <= _CONTEXT_WORDS else ""
+    return "output" if subjects <= _OUTPUT_WORDS else "context" if subjects <= _CONTEXT_WORDS else ""
 
 
 def _find_subject(lexemes: Sequence[Lexeme], index: int) -> QuantitySubject:
     word = lexemes[index].text
-    if word.lower() == "tokens" and index and _is_output_limit(lexemes, index):
-        return "output"
+    if word.lower() == "tokens" and index:
+        before = lexemes[index - 1].text.lower()
+        after = lexemes[index + 1].text.lower() if index + 1 < len(lexemes) else ""
+        if before == "max" or (before == "maximum" and after in ("you", "value", "parameter", "setting", "requested")):
+            return "output"
     if word == "Input" and index + 1 < len(lexemes) and lexemes[index + 1].text == "should":
         return ""  # text of the Pydantic validator: `max_tokens: Input should be less than …`
     return _subject_of_word(word)
-
-
-def _is_output_limit(lexemes: Sequence[Lexeme], place: int) -> bool:
-    before = lexemes[place - 1].text.lower()
-    after = lexemes[place + 1].text.lower() if place + 1 < len(lexemes) else ""
-    return before == "max" or (before == "maximum" and after in ("you", "value", "parameter", "setting", "requested"))
 
 
 def _end_of(lexemes: Sequence[Lexeme], place: int) -> int:
@@ -362,9 +357,7 @@ def _find_role(lexemes: Sequence[Lexeme], place: int, before: Sequence[str]) -> 
     sign = next((word for word in behind if word not in ("tokens", "token", ")")), "")
     if behind[:2] == ["/", "#"]:
         return "amount"
-    if sign == "or" and {"less", "fewer", "lower", "smaller", "below"}.intersection(behind):
-        return "limit"
-    if before[-1:] == ["/"]:
+    if before[-1:] == ["/"] or (sign == "or" and {"less", "fewer", "lower", "smaller", "below"}.intersection(behind)):
         return "limit"
     if sign in _ORDERS and _STRICT.intersection(behind):
         return "amount"  # SiliconFlow: max_total_tokens (140000) must be less than or equal to max_seq_len (131072)
@@ -376,7 +369,7 @@ def _find_role(lexemes: Sequence[Lexeme], place: int, before: Sequence[str]) -> 
         return "excess" if sign == "over" and not _LIMITS.intersection(before[-2:]) else "amount"
     if sign in ("limit", "maximum", "max", "allowed", "cap", "per", "/") and before[-1:] != ["requested"]:
         return "limit"
-    if before[-1:] in (["least"],):
+    if before[-1:] == ["least"]:
         return "amount"
     for word in reversed(before):
         if word in _LIMITS or word.endswith(("limit", "max_model_len", "max_total_tokens", "n_ctx")):
@@ -492,7 +485,9 @@ _LOWERED = 8_192
 """New output limit in tokens if the error text states no maximum. Nearly all models accept it."""
 
 
-class KnownTokenCounts(Struct, frozen=True, kw_only=True):
+class KnownTokenCounts(Struct, frozen=True):
+    """Token counts of a request and its model, for an error text without numbers."""
+
     context_window: int | None = None
     """Context window of the model in tokens. None: unknown."""
     estimate_input: Callable[[], int] = lambda: 0
@@ -501,15 +496,14 @@ class KnownTokenCounts(Struct, frozen=True, kw_only=True):
     """Output limit (`max_tokens`) in the upstream request. 0: unknown."""
 
 
-class TokenLimitFault(Struct, frozen=True, kw_only=True):
+class TokenLimitFault(NamedTuple):
     """Description of a provider's error for too many tokens, from which the client's error message is built."""
 
-    message: str
-    """Error message in the format of Anthropic's API, from which clients parse the numbers. "": use the provider's
-    message."""
-    parameter: Literal["messages", "max_tokens"]
     cause: UpstreamErrorCause
     """Cause `overflow` or `output_limit`, with the numbers for a changed request."""
+    message: str = ""
+    """Error message in the format of Anthropic's API, from which clients parse the numbers. "": use the provider's
+    message."""
 
 
 def find_token_limit_fault(fault: UpstreamFault, known: KnownTokenCounts) -> TokenLimitFault | None:
@@ -535,9 +529,7 @@ def find_token_limit_fault(fault: UpstreamFault, known: KnownTokenCounts) -> Tok
         return _decide_rate_limit(quantities, known)
     limit = None if _BUDGETS.search(text) else _find_output_limit(quantities, known.requested_output)
     if limit is not None:
-        return TokenLimitFault(
-            message="", parameter="max_tokens", cause=UpstreamErrorCause(kind="output_limit", max_output_tokens=limit)
-        )
+        return TokenLimitFault(UpstreamErrorCause(kind="output_limit", max_output_tokens=limit))
     limits = [one for one in quantities if one.role == "limit" and one.subject != "output" and one.value >= _MIN_LIMIT]
     if len(quantities) == 1 and "token" not in text.lower():
         limits = [one for one in limits if one.value >= _MIN_LONE_LIMIT]
@@ -638,17 +630,11 @@ def _decide(
     limit = limit or _UNKNOWN_WINDOW
     output = _largest_output(quantities) or known.requested_output
     tokens = _find_input_tokens(quantities, output, limit, fault, known)
-    if tokens is None:
-        return _decide_by_estimate(quantities, output, limit, fault, known)
-    if tokens <= limit < tokens + output:
-        return _lower_output(tokens, output, limit, limit - tokens - _MARGIN)
-    return _input_overflow(max(tokens, limit + 1), limit)  # if the numbers would fit, the provider counts differently
-
-
-def _decide_by_estimate(
-    quantities: Sequence[Quantity], output: int, limit: int, fault: UpstreamFault, known: KnownTokenCounts
-) -> TokenLimitFault:
-    """A text that mentions the output asks for a lower limit; otherwise the input is too long."""
+    if tokens is not None:
+        if tokens <= limit < tokens + output:
+            return _lower_output(tokens, output, limit, limit - tokens - _MARGIN)
+        return _input_overflow(max(tokens, limit + 1), limit)  # if they would fit, the provider counts differently
+    # A text that mentions the output asks for a lower limit; otherwise the input is too long.
     estimate = known.estimate_input()
     asks_for_less = bool(_largest_output(quantities)) or any(one.is_minimum for one in quantities)
     if not asks_for_less and quantities and _MENTIONED_OUTPUT.search(fault.message):
@@ -683,26 +669,20 @@ def _find_input_tokens(
         return total - explicit
     if total <= limit:
         return fault.input_tokens
-    counts_output = fault.input_tokens is None and _counts_output(total, limit, known)
-    return total - known.requested_output if counts_output else total
+    estimate, asked = known.estimate_input(), known.requested_output
+    # whether `total` includes the requested output: only then can a lower limit solve the error
+    may_include = fault.input_tokens is None and 0 < asked < total and total - asked < limit and estimate > 0
+    is_nearer = abs(total - asked - estimate) < abs(total - estimate)
+    return total - asked if may_include and is_nearer and estimate * (1 + STATED_WINDOW_MARGIN) < limit else total
 
 
 def _largest_output(quantities: Sequence[Quantity]) -> int:
     return max((one.value for one in quantities if one.role == "amount" and one.subject == "output"), default=0)
 
 
-def _counts_output(total: int, limit: int, known: KnownTokenCounts) -> bool:
-    """Return True if `total` includes the requested output: only then can a lower limit solve the error."""
-    estimate = known.estimate_input()
-    input_tokens = total - known.requested_output
-    if not (0 < known.requested_output < total and input_tokens < limit and estimate):
-        return False
-    return estimate * (1 + STATED_WINDOW_MARGIN) < limit and abs(input_tokens - estimate) < abs(total - estimate)
-
-
 def _input_overflow(tokens: int, limit: int) -> TokenLimitFault:
     text = f"prompt is too long: {tokens} tokens > {limit} maximum"
-    return TokenLimitFault(message=text, parameter="messages", cause=UpstreamErrorCause(kind="overflow"))
+    return TokenLimitFault(UpstreamErrorCause(kind="overflow"), text)
 
 
 def _lower_output(tokens: int, output: int, limit: int, output_limit: int) -> TokenLimitFault:
@@ -712,8 +692,7 @@ def _lower_output(tokens: int, output: int, limit: int, output_limit: int) -> To
         max_tokens=output_limit if output_limit > 0 else None,
         context_window=limit if limit >= _MIN_LEARNED_LIMIT else None,
     )
-    message = f"{text}, decrease input length or `max_tokens` and try again"
-    return TokenLimitFault(message=message, parameter="max_tokens", cause=cause)
+    return TokenLimitFault(cause, f"{text}, decrease input length or `max_tokens` and try again")
 
 
 def _decide_without_limit(
@@ -727,9 +706,7 @@ def _decide_without_limit(
         return _decide(quantities, None, None, fault, known)
     if matches_any(OUTPUT_LIMIT_TEXTS, text) and known.requested_output > 1 and not _BUDGETS.search(text):
         limit = _LOWERED if known.requested_output > _LOWERED else known.requested_output // 2
-        return TokenLimitFault(
-            message="", parameter="max_tokens", cause=UpstreamErrorCause(kind="output_limit", max_output_tokens=limit)
-        )
+        return TokenLimitFault(UpstreamErrorCause(kind="output_limit", max_output_tokens=limit))
     return None
 
 

@@ -76,8 +76,7 @@ def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
         if toolbox.tools and not dialect.accepts_schema_with_functions:
             notes.append(SCHEMA_AS_TEXT)
             schema = msgspec.json.format(bytes(request.output_schema), indent=-1).decode()
-            words = msgspec.json.encode(_ANSWER_IN_JSON + schema)
-            instruction.append(TextBlock(Raw(words)))
+            instruction.append(TextBlock(json_string(_ANSWER_IN_JSON + schema)))
         else:
             lowered = dialect.schema_form == "lowered"
             config["responseMimeType"] = "application/json"
@@ -147,15 +146,12 @@ def _encode_thinking(call: TranslatedCall[Dialect], notes: list[FidelityNote]) -
     if dialect.thinking == "level":
         if effort not in ("default", "none"):
             config["thinkingLevel"] = effort
-        return config
-    if effort == "none":
-        return {"thinkingBudget": 0}
-    if request.budget_tokens is not None:
+    elif effort == "none":
+        config["thinkingBudget"] = 0
+    elif request.budget_tokens is not None:
         config["thinkingBudget"] = min(max(request.budget_tokens, dialect.min_budget_tokens), dialect.max_budget_tokens)
-        return config
-    if effort == "default":
-        return config
-    config["thinkingBudget"] = dict(dialect.thinking_budgets)[effort]
+    elif effort != "default":
+        config["thinkingBudget"] = dict(dialect.thinking_budgets)[effort]
     return config
 
 
@@ -273,7 +269,16 @@ class _Contents:
         elif message.role == "user":
             self._add_user_message(message)
         else:
-            self._add_system_message(message)
+            texts = [bytes(block.text)[1:-1] for block in message.blocks if type(block) is TextBlock]
+            reminders: list[_Part] = [
+                _TextPart(Raw(rb'"<system-reminder>\n' + text + rb'\n</system-reminder>"')) for text in texts
+            ]
+            self._notes.append(SYSTEM_AS_REMINDER)
+            last = self._contents[-1] if self._contents else None
+            if last is not None and last.role == "model" and any(type(part) is _CallPart for part in last.parts):
+                self._waiting += reminders
+            else:
+                self._put("user", reminders)
 
     def _add_reply(self, message: Message) -> None:
         parts: list[_Part] = []
@@ -299,14 +304,9 @@ class _Contents:
                 signature = ""
             elif type(block) is ThinkingBlock:
                 state = decode_signature(self._call.dialect.signature_tag, block.signature)
-                if (
-                    state is not None
-                    and state.call_signature
-                    and state.model in (None, self._call.model)
-                    and self._call.dialect.replays_signatures
-                ):
-                    signature = state.call_signature
-                else:
+                is_own = state is not None and state.model in (None, self._call.model)
+                signature = (state and state.call_signature) or ""
+                if not (is_own and signature and self._call.dialect.replays_signatures):
                     signature = ""
                     self._forgets = True
         self._put("model", parts + _take_due(waiting, sys.maxsize))
@@ -337,18 +337,6 @@ class _Contents:
         results += beside
         self._put("user", results, answers=True)
         self._put("user", others)
-
-    def _add_system_message(self, message: Message) -> None:
-        texts = [bytes(block.text)[1:-1] for block in message.blocks if type(block) is TextBlock]
-        reminders: list[_Part] = [
-            _TextPart(Raw(rb'"<system-reminder>\n' + text + rb'\n</system-reminder>"')) for text in texts
-        ]
-        self._notes.append(SYSTEM_AS_REMINDER)
-        last = self._contents[-1] if self._contents else None
-        if last is not None and last.role == "model" and any(type(part) is _CallPart for part in last.parts):
-            self._waiting += reminders
-        else:
-            self._put("user", reminders)
 
     def _find_own_parts(self, message: Message) -> dict[int, _CarriedPart]:
         """Return the parts about Google's own tools in a reply: `id()` of the thinking block that has it → part."""

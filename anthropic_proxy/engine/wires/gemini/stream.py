@@ -333,7 +333,7 @@ class GeminiDecoder(Decoder):
             raise self._call.build_protocol_error(
                 ": the stream ended before the reply was complete", code="incomplete-reply"
             )
-        return self._release_text()
+        return self.flush_pending()
 
     def decode_body(self, body: bytes) -> list[Delta]:
         deltas: list[Delta] = []
@@ -346,7 +346,7 @@ class GeminiDecoder(Decoder):
             if not self._answered:
                 raise self._call.build_protocol_error(": the reply has no content")
             deltas += self._stop(Stop("end_turn"))
-        return deltas + self._release_text()
+        return deltas + self.flush_pending()
 
     def _replies_in(self, frame: bytes, repair: Callable[[bytes], bytes]) -> list[GenerateContentResponse]:
         try:
@@ -380,25 +380,17 @@ class GeminiDecoder(Decoder):
                 else:
                     self._read_part(part, deltas)
         if len(candidates) > 1 and candidate is not None and not self._calls:
-            self._read_other_candidates(candidates, candidate, deltas)
+            contents = (other.content for other in candidates if other is not candidate)
+            for part in [part for content in contents if content is not None for part in content.parts or ()]:
+                if part.function_call is not None:
+                    self._read_part(part, deltas)
         if reply.usage_metadata is not None and reply.usage_metadata != self._usage:
             self._count(reply.usage_metadata, deltas)
         if candidate is not None:
             if candidate.finish_reason:
                 self._finish(candidate.finish_reason, candidate, deltas)
-        elif reply.prompt_feedback is not None and not self._stopped:
-            self._read_feedback(reply.prompt_feedback, deltas)
-
-    def _read_other_candidates(self, candidates: Sequence[Candidate], first: Candidate, deltas: list[Delta]) -> None:
-        contents = (other.content for other in candidates if other is not first)
-        for part in [part for content in contents if content is not None for part in content.parts or ()]:
-            if part.function_call is not None:
-                self._read_part(part, deltas)
-
-    def _read_feedback(self, feedback: PromptFeedback, deltas: list[Delta]) -> None:
-        if feedback.block_reason:
-            words = feedback.block_reason_message
-            reason = f"{feedback.block_reason}: {words}" if words else feedback.block_reason
+        elif (feedback := reply.prompt_feedback) is not None and feedback.block_reason and not self._stopped:
+            reason = ": ".join(filter(None, (feedback.block_reason, feedback.block_reason_message)))
             deltas += self._stop(build_blocked_reply_stop(self._call.provider_prefix, reason))
 
     def _read_part(self, part: Part, deltas: list[Delta]) -> None:
@@ -472,7 +464,7 @@ class GeminiDecoder(Decoder):
             self._answered = True
             self._held_calls.append((name, call_id, signature, arguments))
             return
-        deltas += self._release_text()
+        deltas += self.flush_pending()
         if signature:
             deltas.append(self._carry(signature))
         key = self._calls
@@ -553,7 +545,7 @@ class GeminiDecoder(Decoder):
             self.continuation_token = candidate.continuation_token
             self._stopped = True
             self._emit_held_calls(deltas)
-            deltas += self._release_text()
+            deltas += self.flush_pending()
             return
         kind = find_finish_kind(reason)
         if kind in ("unreadable", "failed") or (kind == "unknown" and not self._answered):
@@ -579,12 +571,9 @@ class GeminiDecoder(Decoder):
             self._end_open_call(deltas)  # after any other end, its arguments may be incomplete
         self._emit_held_calls(deltas)
         self._emit_blocks(self._programs.encode_missing_result_errors(), deltas)
-        return [*deltas, *self._release_text(), stop]
+        return [*deltas, *self.flush_pending(), stop]
 
     def flush_pending(self) -> list[Delta]:
-        return self._release_text()
-
-    def _release_text(self) -> list[Delta]:
         return self._sources.release_buffered_deltas() if self._sources is not None else []
 
 
@@ -650,23 +639,18 @@ class _Grounding:
         return [delta]
 
     def read_metadata(self, candidate: Candidate) -> list[Delta]:
-        context = candidate.url_context_metadata
-        deltas = [] if context is None else self._decode_url_fetches(context)
-        if candidate.grounding_metadata is not None:
-            self._record_search_results(candidate.grounding_metadata)
-        return deltas
-
-    def _decode_url_fetches(self, context: UrlContextMetadata) -> list[Delta]:
         """Return a call block and a result block for each fetched URL that earlier frames did not contain.
 
         While text is buffered, these blocks are buffered too. After new URLs, a `Usage` delta has the number of all
-        URLs that were fetched for the reply so far.
+        URLs that were fetched for the reply so far. Queries, sources and citations of a web search are stored until
+        `release_buffered_deltas` returns them.
         """
         deltas: list[Delta] = []
         before = len(self._fetched)
-        for source in context.url_metadata or ():
-            url = source.retrieved_url
-            status = source.url_retrieval_status or ""
+        context, grounding = candidate.url_context_metadata, candidate.grounding_metadata
+        for fetched in (context.url_metadata if context is not None else None) or ():
+            url = fetched.retrieved_url
+            status = fetched.url_retrieval_status or ""
             if url and url not in self._fetched:
                 self._fetched.add(url)
                 error = None if status == _FETCHED else _FETCH_ERRORS.get(status, "unavailable")
@@ -674,10 +658,8 @@ class _Grounding:
                     deltas += self.feed_delta(block)
         if len(self._fetched) > before:
             deltas.append(Usage(web_fetch_requests=len(self._fetched)))
-        return deltas
-
-    def _record_search_results(self, grounding: GroundingMetadata) -> None:
-        """Store the queries, sources and citations of a web search until `release_buffered_deltas` returns them."""
+        if grounding is None:
+            return deltas
         self._queries |= dict.fromkeys(query for query in grounding.web_search_queries or () if query)
         sources = [chunk.web for chunk in grounding.grounding_chunks or ()]
         self._sources |= {source.uri: source for source in sources if source is not None and source.uri}
@@ -687,6 +669,7 @@ class _Grounding:
             cited = [source for source in (sources[index] for index in indices) if source is not None and source.uri]
             if passage and cited:
                 self._cited.append((passage, cited))
+        return deltas
 
     def release_buffered_deltas(self) -> list[Delta]:
         """Return the blocks of the recorded searches, then the buffered deltas with citations inserted.

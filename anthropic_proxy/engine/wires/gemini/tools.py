@@ -3,7 +3,7 @@
 Gemini's own tools (`googleSearch`, `urlContext` and `codeExecution`) replace the server tools of the Messages API.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -16,8 +16,8 @@ from anthropic_proxy.engine.messages.preparation import PreparedRequest, server_
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
 from anthropic_proxy.engine.wires.gemini.schema import encode_parameter_schema, find_unsupported_keywords
-from anthropic_proxy.engine.wires.shared_notes import SINGLE_TOOL_CALL, keywords_as_text_note, missing_setting_note
-from anthropic_proxy.engine.wires.tools import cached_encoder, cached_list_encoder, tool_description
+from anthropic_proxy.engine.wires.shared_notes import SINGLE_TOOL_CALL, missing_setting_note
+from anthropic_proxy.engine.wires.tools import EncodedTool, for_each_client_tool, tool_description
 from anthropic_proxy.errors import UnsupportedFeature
 
 _OWN: Mapping[str, str] = {"web_search": "googleSearch", "web_fetch": "urlContext", "code_execution": "codeExecution"}
@@ -77,7 +77,7 @@ def encode_tools(
     Raises `UnsupportedFeature` if a forced tool cannot be offered. Notes on smaller losses are appended to `notes`.
     """
     own = find_google_tools(request, dialect)
-    declarations, losses = _declare_functions(request.tools, budget, dialect.schema_form)
+    declarations, losses = _declare_functions(request.tools, budget, dialect.schema_form == "lowered")
     notes += losses
     tools: list[dict[str, Any]] = [{"functionDeclarations": declarations}] if declarations else []
     if own.field_names:
@@ -142,35 +142,16 @@ def _encode_choice(
     return {"functionCallingConfig": calling}
 
 
-@cached_list_encoder
-def _declare_functions(
-    tools: Sequence[Tool], budget: WorkBudget, style: str
-) -> tuple[tuple[Raw, ...], tuple[FidelityNote, ...]]:
-    functions = [tool for tool in tools if is_client_tool(tool)]
-    declared = [_declare(tool, budget, style) for tool in functions]
-    notes = [
-        FidelityNote(
-            "approximated", f"tools.{budget.client_tool_name(tool.name)}.strict", "the server has no known strict mode"
-        )
-        for tool in functions
-        if tool.strict
-    ]
-    if keywords_in_text := frozenset[str]().union(*(keywords for _, keywords in declared)):
-        notes.append(keywords_as_text_note(keywords_in_text))
-    return tuple(declaration for declaration, _ in declared), tuple(notes)
-
-
-@cached_encoder
-def _declare(tool: Tool, budget: WorkBudget, style: str) -> tuple[Raw, frozenset[str]]:
-    """Return the function declaration of a client tool, and the schema keywords that became text in descriptions."""
+@for_each_client_tool
+def _declare_functions(tool: Tool, budget: WorkBudget, as_openapi: bool) -> EncodedTool:
     declaration: dict[str, Any] = {"name": tool.name}
     if (description := tool_description(tool)) or tool.description is not None:
         declaration["description"] = description
     budget.count_decoding_steps(tool.input_schema)
     schema = msgspec.json.decode(tool.input_schema) if tool.input_schema else {}
-    parameters = encode_parameter_schema(schema, budget, as_openapi=style == "lowered")
+    parameters = encode_parameter_schema(schema, budget, as_openapi=as_openapi)
     if parameters is not None:
-        declaration["parameters" if style == "lowered" else "parametersJsonSchema"] = parameters
-    return Raw(msgspec.json.encode(declaration)), find_unsupported_keywords(
-        schema, budget, as_openapi=style == "lowered"
-    )
+        declaration["parameters" if as_openapi else "parametersJsonSchema"] = parameters
+    losses = ("the server has no known strict mode",) if tool.strict else ()
+    keywords = find_unsupported_keywords(schema, budget, as_openapi=as_openapi)
+    return EncodedTool(Raw(msgspec.json.encode(declaration)), losses, keywords, ".strict")

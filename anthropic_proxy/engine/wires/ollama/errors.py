@@ -16,6 +16,7 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.contract import Adaptation, TranslatedCall
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
+    KnownTokenCounts,
     UpstreamFault,
     build_upstream_error,
     decode_error_body,
@@ -70,13 +71,8 @@ def classify_fault(fault: UpstreamFault, call: TranslatedCall[Dialect]) -> Upstr
     message = fault.message
     if _BUSY.search(message):
         fault = structs.replace(fault, codes=fault.codes | {"overloaded_error"})
-    error = build_upstream_error(
-        fault,
-        call.provider_prefix,
-        context_window=resolve_context_window(call),
-        estimate_input=call.estimate_input_tokens,
-        output_limit=call.request.max_tokens,
-    )
+    known = KnownTokenCounts(resolve_context_window(call), call.estimate_input_tokens, call.request.max_tokens)
+    error = build_upstream_error(fault, call.provider_prefix, known)
     if error.status == 404 and message in ("", "404 page not found"):
         error.message = (
             f"{call.provider_prefix} returned HTTP 404: there is no /api/chat. "

@@ -7,7 +7,7 @@ the client names. Schemas are reduced to the few keywords that Ollama passes to 
 become text in descriptions.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -24,7 +24,6 @@ from anthropic_proxy.engine.messages.models import (
     ToolUseBlock,
     json_string,
 )
-from anthropic_proxy.engine.messages.models.tools import is_client_tool
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.wires.contract import TranslatedCall, UpstreamRequest
 from anthropic_proxy.engine.wires.json_schema import (
@@ -52,15 +51,13 @@ from anthropic_proxy.engine.wires.shared_notes import (
     NO_SERVICE_TIER,
     SCHEMA_AS_TEXT,
     SINGLE_TOOL_CALL,
-    keywords_as_text_note,
 )
 from anthropic_proxy.engine.wires.thinking import decode_signature
 from anthropic_proxy.engine.wires.tools import (
+    EncodedTool,
     build_forced_tool_error,
-    cached_encoder,
-    cached_list_encoder,
+    for_each_client_tool,
     name_forced_tools,
-    note_losses,
     tool_description,
 )
 
@@ -100,18 +97,8 @@ def encode_tools(call: TranslatedCall[Dialect], budget: WorkBudget) -> ToolField
     return tools
 
 
-@cached_list_encoder
-def _encode_functions(tools: Sequence[Tool], budget: WorkBudget) -> tuple[tuple[Raw, ...], tuple[FidelityNote, ...]]:
-    functions = [tool for tool in tools if is_client_tool(tool)]
-    encoded = [_encode_tool(tool, budget) for tool in functions]
-    notes = note_losses(budget, zip(functions, (lost for _, lost, _ in encoded), strict=True))
-    if in_words := frozenset[str]().union(*(keywords for _, _, keywords in encoded)):
-        notes += (keywords_as_text_note(in_words),)
-    return tuple(definition for definition, _, _ in encoded), notes
-
-
-@cached_encoder
-def _encode_tool(tool: Tool, budget: WorkBudget) -> tuple[Raw, tuple[str, ...], frozenset[str]]:
+@for_each_client_tool
+def _encode_functions(tool: Tool, budget: WorkBudget) -> EncodedTool:
     budget.count_decoding_steps(tool.input_schema)
     schema = msgspec.json.decode(tool.input_schema) if tool.input_schema else {}
     parameters, root_description, lost, keywords = encode_parameters(schema, budget)
@@ -121,8 +108,7 @@ def _encode_tool(tool: Tool, budget: WorkBudget) -> tuple[Raw, tuple[str, ...], 
     function["parameters"] = parameters
     if tool.strict:
         lost = (*lost, "strict was not sent: the server has no known strict mode")
-    definition = Raw(msgspec.json.encode({"type": "function", "function": function}))
-    return definition, lost, keywords
+    return EncodedTool(Raw(msgspec.json.encode({"type": "function", "function": function})), lost, keywords)
 
 
 _RULES = SchemaRules(inlines_references=True)  # a property has no room for `$ref`

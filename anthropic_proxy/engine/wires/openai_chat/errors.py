@@ -61,8 +61,8 @@ def decode_reply_in_error(
     if any(is_truncated_object(text) for text in _OBJECTS.findall(fault.failed_generation)):
         return None  # the output limit may have cut it, and a cut call may not reach a tool
     text = TextCallDetector(TOOL_CALL_FORMATS, OfferedTools(call), call.new_id)
-    deltas = [*text.feed(fault.failed_generation), *text.finish()]
-    return [*deltas, Stop("tool_use")] if text.notes else None
+    deltas = [*text.feed(fault.failed_generation), *text.finish(), Stop("tool_use")]
+    return deltas if text.notes else None
 
 
 _REQUIRES_RESPONSES = compile_later(r"\bv1/responses\b")
@@ -100,11 +100,14 @@ _WANTS_REASONING = compile_later(r"\breasoning_content\b[^\n]{0,60}?\b(?:must be
 """Pattern of errors about replies of the history without their reasoning: DeepSeek and Xiaomi, Kimi (2026-11)."""
 _REPLAY = "replay reasoning_content"
 _WANTS_SIGNATURE = compile_later(CALL_SIGNATURE_MISSING, re.IGNORECASE)
-_PLACEHOLDERS: ParameterDrops = {
+_PLACEHOLDERS = ("say placeholder", "encode placeholder in base64")
+_LIMITS = ("max_tokens", "max_completion_tokens")
+_CHANGES: ParameterDrops = {
     "say placeholder": {"placeholder_signature": "text"},
     "encode placeholder in base64": {"placeholder_signature": "base64"},
+    "role system": {"system_role": "system"},
+    **{f"say {name}": {"output_limit_field": name} for name in _LIMITS},
 }
-_LIMITS = ("max_tokens", "max_completion_tokens")
 _EFFORTS = {"think", *(name for form in EFFORT_FORMS.values() for name in form.level)}
 _KNOWN = frozenset((*_DROPS, *_LIMITS))
 
@@ -139,13 +142,10 @@ def find_adaptation(call: TranslatedCall[Dialect], error: UpstreamError) -> Adap
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
-    verb, _, value = name.partition(" ")
-    if name == TEMPLATE_SWITCH:
-        return (
-            structs.replace(dialect, effort_form="chat_template_kwargs") if dialect.effort_form == "omit" else dialect
-        )
-    if name in _PLACEHOLDERS:
-        return structs.replace(dialect, **_PLACEHOLDERS[name])
+    if name in _CHANGES:
+        return structs.replace(dialect, **_CHANGES[name])
+    if name == TEMPLATE_SWITCH and dialect.effort_form == "omit":
+        return structs.replace(dialect, effort_form="chat_template_kwargs")
     if name == _REPLAY:
         mode = "unless_off" if dialect.reasoning_mode == "if_asked" else dialect.reasoning_mode
         return structs.replace(
@@ -155,8 +155,4 @@ def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
         return structs.replace(dialect, mid_conversation_system="remind")
     if name == SYSTEM_MESSAGE and dialect.mid_conversation_system == "prefer_remind":
         return structs.replace(dialect, mid_conversation_system="keep")
-    if verb == "say" and value in _LIMITS:
-        return structs.replace(dialect, output_limit_field=value)
-    if verb == "role" and value == "system":
-        return structs.replace(dialect, system_role="system")
     return apply_drop_or_effort(dialect, name, _DROPS)

@@ -6,6 +6,7 @@ one of them, `extra_content`, has Gemini's thought signature: opaque state of th
 back.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -34,9 +35,8 @@ class ToolCallDelta(Struct, gc=False):
     @property
     def is_empty(self) -> bool:
         function = self.function
-        if self.id or (function is not None and (function.name or function.arguments)):
-            return False
-        return not is_present(self.extra_content)
+        has_call = self.id or (function is not None and (function.name or function.arguments))
+        return not (has_call or is_present(self.extra_content))
 
 
 class ChoiceDelta(Struct, gc=False):
@@ -78,9 +78,8 @@ class ChoiceDelta(Struct, gc=False):
     def deprecated_calls(self) -> list[ToolCallDelta] | None:
         """The call in `function_call`. None: no call. Some servers send the field with empty values in each chunk."""
         function = self.function_call
-        if function is None or not (function.name or function.arguments):
-            return None
-        return [ToolCallDelta(index=0, function=function)]
+        is_call = function is not None and (function.name or function.arguments)
+        return [ToolCallDelta(index=0, function=function)] if is_call else None
 
 
 class ServerToolCounts(Struct, gc=False):
@@ -177,51 +176,40 @@ def convert_unusual_values(content: Any) -> Any:
     """Return a chunk's decoded JSON with values of unexpected types converted. Unknown fields may be omitted."""
     if not isinstance(content, dict):
         return content
-    usual: dict[str, Any] = {}
-    if content.get("error") is not None:
-        usual["error"] = msgspec.Raw(msgspec.json.encode(content["error"]))
+    usual = {"usage": _usual_counts(content.get("usage")), **_raw_fields(content, ("error",))}
     choices = content.get("choices")
     if isinstance(choices, list):
         usual["choices"] = [_usual_choice(choice) for choice in choices if isinstance(choice, dict)]
     groq = content.get("x_groq")
     if isinstance(groq, dict):
         usual["x_groq"] = {"usage": _usual_counts(groq.get("usage"))}
-    usual["usage"] = _usual_counts(content.get("usage"))
     return usual
+
+
+def _raw_fields(fields: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: Raw(msgspec.json.encode(fields[name])) for name in names if fields.get(name) is not None}
 
 
 def _usual_choice(choice: dict[str, Any]) -> dict[str, Any]:
-    reason, native = choice.get("finish_reason"), choice.get("native_finish_reason")
-    usual: dict[str, Any] = {
-        "delta": _usual_piece(choice.get("delta")),
-        "message": _usual_piece(choice.get("message")),
-        "finish_reason": reason if isinstance(reason, str) else None,
-        "native_finish_reason": native if isinstance(native, str) else None,
-        "usage": _usual_counts(choice.get("usage")),
-    }
-    if choice.get("error") is not None:
-        usual["error"] = msgspec.Raw(msgspec.json.encode(choice["error"]))
-    return usual
+    usual: dict[str, Any] = {"usage": _usual_counts(choice.get("usage")), **_raw_fields(choice, ("error",))}
+    usual |= {name: _usual_piece(choice.get(name)) for name in ("delta", "message")}
+    reasons = ("finish_reason", "native_finish_reason")
+    return usual | {name: choice[name] for name in reasons if isinstance(choice.get(name), str)}
 
 
 def _usual_piece(piece: Any) -> dict[str, Any] | None:
     if not isinstance(piece, dict):
         return None
-    usual: dict[str, Any] = {}
+    usual = _raw_fields(piece, _RAW_FIELDS)
+    usual |= {name: piece[name] for name in _TEXT_FIELDS if isinstance(piece.get(name), str)}
     content = piece.get("content")
     parts = content if isinstance(content, list) else [content]
     if all(isinstance(part, str) or (isinstance(part, dict) and isinstance(part.get("type"), str)) for part in parts):
         # Mistral: a list of parts, reasoning among them
         usual["content"] = "".join(_text_of(part) for part in parts if not _is_thinking(part))
-        usual["reasoning_content"] = "".join(_text_of(part) for part in parts if _is_thinking(part))
+        usual.setdefault("reasoning_content", "".join(_text_of(part) for part in parts if _is_thinking(part)))
     elif content is not None:  # Cloudflare Workers AI with a schema: the value itself (recorded 2026)
         usual["content"] = msgspec.json.encode(content).decode()
-    for name in _TEXT_FIELDS:
-        if isinstance(piece.get(name), str):
-            usual[name] = piece[name]
-    for name in _RAW_FIELDS:
-        if piece.get(name) is not None:
-            usual[name] = msgspec.Raw(msgspec.json.encode(piece[name]))
     calls = piece.get("tool_calls")
     if isinstance(calls, list):
         usual["tool_calls"] = [_usual_call(call) for call in calls if isinstance(call, dict)]
@@ -231,19 +219,14 @@ def _usual_piece(piece: Any) -> dict[str, Any] | None:
 
 
 def _usual_call(call: dict[str, Any]) -> dict[str, Any]:
-    usual: dict[str, Any] = {}
-    index = call.get("index")
-    call_id = call.get("id")
-    function = call.get("function")
+    usual = _raw_fields(call, _CALL_RAW_FIELDS)
+    index, call_id, function = call.get("index"), call.get("id"), call.get("function")
     if isinstance(index, int | str) and str(index).isdecimal():
         usual["index"] = int(index)
     if isinstance(call_id, str | int):
         usual["id"] = str(call_id)
     if isinstance(function, dict):
         usual["function"] = _usual_function(function)
-    for name in _CALL_RAW_FIELDS:
-        if call.get(name) is not None:
-            usual[name] = msgspec.Raw(msgspec.json.encode(call[name]))
     return usual
 
 

@@ -59,7 +59,6 @@ from anthropic_proxy.engine.wires.shared_notes import (
 )
 from anthropic_proxy.engine.wires.thinking import (
     SIGNATURE_PLACEHOLDERS,
-    ReasoningState,
     decode_signature,
     digest_base_url,
 )
@@ -151,8 +150,7 @@ def _add_effort(body: dict[str, Any], call: TranslatedCall[Dialect], has_tools: 
     if dialect.thinking_retention_field == "preserve_thinking" and sent_effort != "none":
         body["preserve_thinking"] = True
     elif dialect.thinking_retention_field and sent_effort != "none":
-        keeps_all = dialect.thinking_retention_field == "keep"
-        kept = {"keep": "all"} if keeps_all else {"clear_thinking": False}
+        kept = {"keep": "all"} if dialect.thinking_retention_field == "keep" else {"clear_thinking": False}
         body["thinking"] = {"type": "enabled", **body.get("thinking", {}), **kept}
     if dialect.thinking_request_field:
         body[dialect.thinking_request_field] = (
@@ -225,14 +223,12 @@ def _add_cache_mark(content: Any) -> Any:
     """Return `content` with the field `cache_control` on its last text that is not empty."""
     if isinstance(content, Raw):
         return content if bytes(content) in _EMPTY else [_MarkedTextPart(content, _CACHE_MARK)]
-    texts = [
-        place for place, part in enumerate(content) if isinstance(part, _TextPart) and bytes(part.text) not in _EMPTY
-    ]
-    if not texts:
-        return content
-    return [
-        _MarkedTextPart(part.text, _CACHE_MARK) if place == texts[-1] else part for place, part in enumerate(content)
-    ]
+    parts = [*content]
+    for place, part in reversed([*enumerate(parts)]):
+        if isinstance(part, _TextPart) and bytes(part.text) not in _EMPTY:
+            parts[place] = _MarkedTextPart(part.text, _CACHE_MARK)
+            break
+    return parts
 
 
 def _join_contents(contents: Sequence[Any]) -> Any:
@@ -375,13 +371,13 @@ class ChatMessageEncoder(MessageEncoder):
             content = UNSET if self._dialect.omits_null_content else _NULL
         reply = _Reply(content=content, tool_calls=calls or UNSET)
         if thoughts or self._dialect.thinking_replay_scope != "kept":
-            self._replay_thinking(thoughts, reply, bool(calls))
+            self._replay_thinking(thoughts, reply)
         if calls and self._dialect.placeholder_signature:
             self._add_placeholder(reply, calls[0])
         self.messages.append(reply)
 
-    def _replay_thinking(self, blocks: list[ThinkingBlock], reply: _Reply, has_calls: bool) -> None:
-        dialect = self._dialect
+    def _replay_thinking(self, blocks: list[ThinkingBlock], reply: _Reply) -> None:
+        dialect, calls = self._dialect, reply.tool_calls or []
         carries = [(block, decode_signature(dialect.signature_tag, block.signature)) for block in blocks]
         address = digest_base_url(self._address)
         kept = [
@@ -397,26 +393,24 @@ class ChatMessageEncoder(MessageEncoder):
             if details:
                 reply.reasoning_details = details
         signed = [carry for _, carry in kept if carry.call_signature and carry.server_digest == address]
-        _write_signatures(signed, reply)
-        if not dialect.replayed_thinking_field:
+        for carry in signed:
+            if carry.call_index < len(calls):
+                calls[carry.call_index].extra_content = {"google": {"thought_signature": carry.call_signature}}
+        field = dialect.replayed_thinking_field
+        if not field:
             if blocks and not (dialect.replays_reasoning_details or signed):
                 self._drops_thinking = True
             return
         text = "".join(block.thinking for block, carry in kept if carry.replay)
-        must = dialect.thinking_replay_scope == "every" or (dialect.thinking_replay_scope == "calls" and has_calls)
+        must = dialect.thinking_replay_scope == "every" or (dialect.thinking_replay_scope == "calls" and calls)
         if not text and must and dialect.is_thinking(self._request):
             text = _MISSING_THINKING_TEXT
-        if text:
-            self._write_thinking(text, reply)
-
-    def _write_thinking(self, text: str, reply: _Reply) -> None:
-        field = self._dialect.replayed_thinking_field
+        if not text:
+            return
         if field == "content":
-            thinking = {"type": "thinking", "thinking": [{"type": "text", "text": text}]}
-            if isinstance(reply.content, Raw) and bytes(reply.content) not in _EMPTY:
-                reply.content = [thinking, _TextPart(reply.content)]
-            else:
-                reply.content = [thinking]
+            content = reply.content
+            texts = [_TextPart(content)] if isinstance(content, Raw) and bytes(content) not in _EMPTY else []
+            reply.content = [{"type": "thinking", "thinking": [{"type": "text", "text": text}]}, *texts]
         if field in ("reasoning", "both"):
             reply.reasoning = text
         if field in ("reasoning_content", "both"):
@@ -465,13 +459,6 @@ class ChatMessageEncoder(MessageEncoder):
             sent = digest[:9] if form == "nine" else f"call_{digest[:32]}"
         self._ids[client_id] = sent
         return sent
-
-
-def _write_signatures(signed: Sequence[ReasoningState], reply: _Reply) -> None:
-    calls = reply.tool_calls or ()
-    for carry in signed:
-        if carry.call_index < len(calls):
-            calls[carry.call_index].extra_content = {"google": {"thought_signature": carry.call_signature}}
 
 
 OUTPUT_TOOL_NAME = "output"
@@ -543,10 +530,7 @@ class OutputToolConverter:
                 self._keys.add(delta.key)
             elif isinstance(delta, ToolArgs) and delta.key in self._keys:
                 converted.append(Text(delta.json))
-            elif isinstance(delta, ToolEnd) and delta.key in self._keys:
-                pass
-            elif isinstance(delta, Stop) and delta.reason == "tool_use" and self._keys:
-                converted.append(Stop("end_turn"))
-            else:
-                converted.append(delta)
+            elif not (isinstance(delta, ToolEnd) and delta.key in self._keys):
+                ends_call = isinstance(delta, Stop) and delta.reason == "tool_use" and self._keys
+                converted.append(Stop("end_turn") if ends_call else delta)
         return converted

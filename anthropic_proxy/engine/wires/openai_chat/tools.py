@@ -4,7 +4,7 @@ Client tools are functions that the client runs; `stream.py` decodes their calls
 provider, which sends their results with its reply (`ServerToolDecoder`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -38,12 +38,11 @@ from anthropic_proxy.engine.wires.openai_chat.reply import ChoiceDelta
 from anthropic_proxy.engine.wires.openai_shared import encode_function
 from anthropic_proxy.engine.wires.shared_notes import missing_setting_note
 from anthropic_proxy.engine.wires.tools import (
+    EncodedTool,
     build_forced_tool_error,
-    cached_encoder,
-    cached_list_encoder,
+    for_each_client_tool,
     list_blocked_domains,
     name_forced_tools,
-    note_losses,
 )
 from anthropic_proxy.errors import UnsupportedFeature
 
@@ -105,19 +104,11 @@ def encode_tools(call: TranslatedCall[Dialect], dialect: Dialect, budget: WorkBu
     return tools
 
 
-@cached_list_encoder
-def _encode_functions(
-    tools: Sequence[Tool], budget: WorkBudget, rules: SchemaRules, sends_strict: bool
-) -> tuple[tuple[Raw, ...], tuple[FidelityNote, ...]]:
-    encoded = [(tool, *_encode_tool(tool, budget, rules, sends_strict)) for tool in tools if is_client_tool(tool)]
-    return tuple(found for _, found, _ in encoded), note_losses(budget, ((tool, lost) for tool, _, lost in encoded))
-
-
-@cached_encoder
-def _encode_tool(tool: Tool, budget: WorkBudget, rules: SchemaRules, sends_strict: bool) -> tuple[Raw, Sequence[str]]:
+@for_each_client_tool
+def _encode_functions(tool: Tool, budget: WorkBudget, rules: SchemaRules, sends_strict: bool) -> EncodedTool:
     function, strict, losses = encode_function(tool, budget, rules, sends_strict=sends_strict)
-    form = {"strict": True} if strict else {}
-    return Raw(msgspec.json.encode({"type": "function", "function": {**function, **form}})), losses
+    function |= {"strict": True} if strict else {}
+    return EncodedTool(Raw(msgspec.json.encode({"type": "function", "function": function})), losses)
 
 
 def offers_server_tools(call: TranslatedCall[Dialect]) -> bool:

@@ -47,14 +47,13 @@ from anthropic_proxy.engine.wires.openai_shared import encode_function
 from anthropic_proxy.engine.wires.shared_notes import missing_setting_note
 from anthropic_proxy.engine.wires.tool_call_repair import ToolCallRepair
 from anthropic_proxy.engine.wires.tools import (
+    EncodedTool,
     ToolCallIds,
     build_forced_tool_error,
-    cached_encoder,
-    cached_list_encoder,
+    for_each_client_tool,
     is_parallel_wrapper,
     list_blocked_domains,
     name_forced_tools,
-    note_losses,
     split_wrapper,
 )
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
@@ -73,41 +72,36 @@ class ToolFields(Struct):
 
 
 def encode_tools(call: TranslatedCall[Dialect], dialect: Dialect, budget: WorkBudget) -> ToolFields:
-    offered: dict[str, dict[str, str]]  # tool name → `tool_choice` that forces the tool
-    if are_client_tools(call.request.tools):
-        definitions, notes, offered = _encode_functions(
-            call.request.tools, budget, dialect.schema_rules, dialect.sends_strict
-        )
-        tools = ToolFields([*definitions], notes=[*notes])
-    else:
-        tools = ToolFields([])
-        offered = {}
-        servers = {server.name: server for server in reversed(call.request.mcp_servers) if server.url}
-        for tool in call.request.tools:
-            if is_client_tool(tool):
-                found = _encode_functions([tool], budget, dialect.schema_rules, dialect.sends_strict)
-                tools.definitions += found[0]
-                tools.notes += found[1]
-                offered |= found[2]
-            else:
-                kind = server_tool_kind(tool)
-                if kind == "web_search":
-                    tools.definitions.append(_encode_search(tool, dialect, tools.notes))
-                    tools.can_search = True
-                    tools.max_searches = tool.max_uses
-                    offered[tool.name] = {"type": "web_search"}
-                elif kind == "code_execution":
-                    container = {"container": {"type": "auto"}} if dialect.sends_container else {}
-                    tools.definitions.append({"type": "code_interpreter", **container})
-                    tools.runs_code = True
-                    offered[tool.name] = {"type": "code_interpreter"}
-                elif kind == "mcp_toolset":
-                    definition = _encode_mcp_server(tool, servers, dialect, tools.notes)
-                    if definition is not None:
-                        tools.definitions.append(definition)
-                        label = definition["server_label"]
-                        offered[f"mcp:{label}"] = {"type": "mcp", "server_label": label}
+    asked = call.request.tools
+    are_plain = are_client_tools(asked)
+    definitions, notes = _encode_functions(
+        asked if are_plain else (), budget, dialect.schema_rules, dialect.sends_strict
+    )
+    tools = ToolFields([*definitions], notes=[*notes])
+    offered: dict[str, dict[str, str]] = {}  # tool name → `tool_choice` that forces the tool
+    servers = {server.name: server for server in reversed(call.request.mcp_servers) if server.url}
+    for tool in () if are_plain else asked:
+        kind = None if is_client_tool(tool) else server_tool_kind(tool)
+        if kind is None:
+            definitions, notes = _encode_functions([tool], budget, dialect.schema_rules, dialect.sends_strict)
+            tools.definitions += definitions
+            tools.notes += notes
+        elif kind == "web_search":
+            tools.definitions.append(_encode_search(tool, dialect, tools.notes))
+            tools.can_search = True
+            tools.max_searches = tool.max_uses
+            offered[tool.name] = {"type": "web_search"}
+        elif kind == "code_execution":
+            container = {"container": {"type": "auto"}} if dialect.sends_container else {}
+            tools.definitions.append({"type": "code_interpreter", **container})
+            tools.runs_code = True
+            offered[tool.name] = {"type": "code_interpreter"}
+        elif kind == "mcp_toolset" and (definition := _encode_mcp_server(tool, servers, dialect, tools.notes)):
+            tools.definitions.append(definition)
+            label = definition["server_label"]
+            offered[f"mcp:{label}"] = {"type": "mcp", "server_label": label}
     if call.request.tool_choice is not None:
+        offered |= {tool.name: {"type": "function", "name": tool.name} for tool in asked if is_client_tool(tool)}
         tools.tool_choice = _choose(call.request.tool_choice, offered, call, dialect)
     # `max_tool_calls` limits all server tools, so it is sent only if web search is the only one.
     only_searches = all(tool["type"] in ("function", "web_search") for tool in offered.values())
@@ -124,27 +118,17 @@ def encode_loaded_tools(
     """Return the definitions of loaded tools by the id of the tool result that has loaded them."""
     definitions: dict[str, Sequence[Raw]] = {}
     for call_id, tools in call.request.loaded_tools.items() if dialect.loaded_tool_form == "items" else ():
-        definitions[call_id], lost, _ = _encode_functions(tools, budget, dialect.schema_rules, dialect.sends_strict)
+        definitions[call_id], lost = _encode_functions(tools, budget, dialect.schema_rules, dialect.sends_strict)
         notes += lost
     return definitions
 
 
-@cached_list_encoder
-def _encode_functions(
-    tools: Sequence[Tool], budget: WorkBudget, rules: SchemaRules, sends_strict: bool
-) -> tuple[tuple[Raw, ...], tuple[FidelityNote, ...], dict[str, dict[str, str]]]:
-    encoded = [(tool, *_encode_tool(tool, budget, rules, sends_strict)) for tool in tools]
-    forced = {tool.name: {"type": "function", "name": tool.name} for tool in tools}
-    notes = note_losses(budget, ((tool, lost) for tool, _, lost in encoded))
-    return tuple(definition for _, definition, _ in encoded), notes, forced
-
-
-@cached_encoder
-def _encode_tool(tool: Tool, budget: WorkBudget, rules: SchemaRules, sends_strict: bool) -> tuple[Raw, Sequence[str]]:
+@for_each_client_tool
+def _encode_functions(tool: Tool, budget: WorkBudget, rules: SchemaRules, sends_strict: bool) -> EncodedTool:
     fields, strict, losses = encode_function(tool, budget, rules, sends_strict=sends_strict)
     # even if it is false, because its default is true (API reference)
     form = {"strict": strict} if sends_strict else {}
-    return Raw(msgspec.json.encode({"type": "function", **fields, **form})), losses
+    return EncodedTool(Raw(msgspec.json.encode({"type": "function", **fields, **form})), losses)
 
 
 def _encode_search(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> dict[str, Any]:
