@@ -143,11 +143,9 @@ class EqualityIndex:
                 continue
             open_values.pop()
             self.budget.count_steps(1 + len(one))
-            structure: Any
+            structure: Any = tuple(map(self._known, members))
             if isinstance(one, dict):
-                structure = frozenset((name, self._known(member)) for name, member in one.items())
-            else:
-                structure = tuple(map(self._known, one))
+                structure = frozenset(zip(one, structure, strict=True))
             self._read[id(one)] = one, self._number_of(structure)
         return self._known(value)
 
@@ -311,10 +309,9 @@ class _Walk:
             if len(value) >= CHARACTERS_PER_NODE:
                 self._budget.count_nodes(len(value) // CHARACTERS_PER_NODE)
         elif isinstance(value, list | dict):
-            nodes = self._sizes.get(id(value))
-            if nodes is None:
-                nodes = self._sizes[id(value)] = count_json_nodes(value)
-            self._budget.count_nodes(nodes)
+            if id(value) not in self._sizes:
+                self._sizes[id(value)] = count_json_nodes(value)
+            self._budget.count_nodes(self._sizes[id(value)])
 
     def _reduce_to_basics(self, schema: Schema) -> Schema:
         """Return a schema with basic keywords, one type and no alternatives. Schemas inside it are unchanged."""
@@ -350,9 +347,7 @@ def _add_items(schema: Schema) -> Schema:
 
     The added value permits all members, as its absence does.
     """
-    if "items" in schema or not holds_type(schema.get("type"), "array"):
-        return schema
-    return {**schema, "items": {}}
+    return schema if "items" in schema or not holds_type(schema.get("type"), "array") else {**schema, "items": {}}
 
 
 _LIMITS_OF_GRAMMARS = ("pattern", "format", "minLength", "maxLength", "minItems", "maxItems")
@@ -383,8 +378,7 @@ def add_texts(schema: Schema, texts: list[str]) -> None:
     """Add texts about keywords that are not sent to the description of a schema."""
     if not texts:
         return
-    before = schema.get("description")
-    hint = f"({'; '.join(texts)})"
+    before, hint = schema.get("description"), f"({'; '.join(texts)})"
     schema["description"] = f"{before} {hint}" if isinstance(before, str) and before else hint
 
 
@@ -417,24 +411,19 @@ class _RootFlattener:
         for key in ALTERNATIVE_KEYWORDS:
             branches = flat.pop(key, None)
             if isinstance(branches, list):
-                known = self._lists.get(id(branches))
-                if known is None:
+                if (objects := self._lists.get(id(branches))) is None:
                     self._lists[id(branches)] = []
-                    known = [
-                        self._flatten_branch(one, depth + 1)
-                        for one in branches
-                        if isinstance(one, dict) and one.get("type", "object") == "object"
-                    ]
-                    self._lists[id(branches)] = known
-                objects = known
+                    known = [one for one in branches if isinstance(one, dict) and one.get("type", "object") == "object"]
+                    objects = self._lists[id(branches)] = [self._flatten_branch(one, depth + 1) for one in known]
                 _add_branches(flat, objects, key, self._index)
                 if key != "allOf" or len(objects) < len(branches):
                     self._lost.append(f"{key} at the root became one object with all its properties")
         self._lost += [f"{key} at the root was removed" for key in ("enum", "const", "not") if key in flat]
         kinds = flat.get("type", "object")
         if kinds != "object":
-            shown = kinds if encode_if_short(kinds) else "of several kinds"
-            self._lost.append(f"type {shown} at the root became object")
+            self._lost.append(
+                f"type {kinds if encode_if_short(kinds) else 'of several kinds'} at the root became object"
+            )
         properties = flat.get("properties")
         dropped = ("enum", "const", "not") if holds_type(kinds, "object") else flat.keys() - _OF_OBJECTS
         kept = {key: value for key, value in flat.items() if key not in dropped}
@@ -475,10 +464,8 @@ def _add_branches(flat: Schema, branches: list[Schema], key: str, index: Equalit
         properties[name] = {"allOf" if is_all else "anyOf": list(schemas.values())}
     demands = [set(required_names(branch.get("required"))) for branch in distinct]
     index.budget.count_steps(sum(map(len, demands)))
-    combine = set.union if is_all else set.intersection
-    shared = combine(*demands) if demands else set()
-    required = required_names(flat.get("required"))
-    required |= dict.fromkeys(name for name in properties if name in shared)
+    shared = (set.union if is_all else set.intersection)(*demands) if demands else set()
+    required = required_names(flat.get("required")) | dict.fromkeys(name for name in properties if name in shared)
     flat["properties"] = properties
     if required:
         flat["required"] = list(required)
@@ -523,13 +510,8 @@ def _is_closed(schema: Schema) -> bool:
     `anyOf`, `$ref`, `enum` and `const` count as a type.
     """
     if schema.get("type") == "object" or "properties" in schema:
-        names = schema.get("properties", {})
-        required = schema.get("required")
-        if not isinstance(names, dict) or schema.get("additionalProperties") is not False:
-            return False
-        return names.keys() == {
-            name for name in (required if isinstance(required, list) else ()) if isinstance(name, str)
-        }
+        names, is_closed = schema.get("properties", {}), schema.get("additionalProperties") is False
+        return is_closed and isinstance(names, dict) and names.keys() == required_names(schema.get("required")).keys()
     return "type" in schema or bool({"anyOf", "$ref", "enum", "const"} & schema.keys())
 
 

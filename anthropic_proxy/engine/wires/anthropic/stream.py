@@ -354,9 +354,6 @@ class RelayInspector(Decoder):
             raise self._call.build_protocol_error(" sent an invalid message.")
         return list(_read(reply, reply.usage, None))
 
-    def flush_pending(self) -> list[Delta]:
-        return []  # the bytes of the reply were already forwarded
-
     def _follow(self, event_type: Any, deltas: list[Delta]) -> list[Delta]:
         """Store what later events need of this one, and return the same deltas. Raises `UpstreamProtocolError` for the
         end of an incomplete message.

@@ -643,6 +643,12 @@ def build_upstream_error(
     else:
         general = _CLIENT_FAILED if _asks_wrong(fault) else _SERVER_FAILED
         row = next((row for row in _ROWS if row.matches(fault)), general)
+    error = _build_error(row, fault, provider)
+    error.cause = cause
+    return error
+
+
+def _build_error(row: _Row, fault: UpstreamFault, provider: str) -> UpstreamError:
     text = f"{provider}: {fault.message}" if fault.message else f"{provider} returned HTTP {fault.status or row.status}"
     delay = fault.retry_after
     # the error is temporary, and its retry delay short; status 429 requires a stated delay
@@ -662,7 +668,6 @@ def build_upstream_error(
         should_retry=False if per_day or fault.is_permanent else row.should_retry,
         parameter=fault.parameter,
     )
-    error.cause = cause
     error.provider_text = fault.message[:MAX_MESSAGE_CHARACTERS]
     error.provider_status = fault.status
     if fault.excerpt:

@@ -665,7 +665,7 @@ def _find_input_tokens(
         return sum(parts) if whole in (sum(parts), sum(parts) + output) else max(parts)
     total = max(others, default=0) or fault.input_tokens or 0
     explicit = _largest_output(quantities)
-    if total and explicit and total > explicit and total != limit:
+    if 0 < explicit < total != limit:
         return total - explicit
     if total <= limit:
         return fault.input_tokens

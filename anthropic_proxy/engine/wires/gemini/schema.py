@@ -62,10 +62,8 @@ def encode_parameter_schema(schema: Any, budget: WorkBudget | None = None, *, as
     Raises `WorkLimitExceeded`.
     """
     budget = budget or WorkBudget("schema")
-    if not as_openapi:
-        return _reduce(schema if isinstance(schema, dict) else {}, budget, is_root_object=True)
-    lowered = _lower(schema, budget)
-    return lowered if lowered.get("properties") else None
+    lowered = _lower(schema, budget) if as_openapi else _reduce(schema, budget, is_root_object=True)
+    return lowered if not as_openapi or lowered.get("properties") else None
 
 
 def encode_reply_schema(schema: Any, budget: WorkBudget | None = None, *, as_openapi: bool) -> Schema:
@@ -75,9 +73,7 @@ def encode_reply_schema(schema: Any, budget: WorkBudget | None = None, *, as_ope
     `WorkLimitExceeded`.
     """
     budget = budget or WorkBudget("schema")
-    if as_openapi:
-        return _lower(schema, budget)
-    return _reduce(schema if isinstance(schema, dict) else {}, budget, is_root_object=False)
+    return _lower(schema, budget) if as_openapi else _reduce(schema, budget, is_root_object=False)
 
 
 def find_unsupported_keywords(schema: Any, budget: WorkBudget, *, as_openapi: bool) -> frozenset[str]:
@@ -112,7 +108,7 @@ _SIMPLE_KEYWORDS = _JSON_SCHEMA_KEYWORDS - {"$ref", "properties", "$defs", "anyO
 """Keywords that are sent with any value. The others are sent only with a value of the type that Gemini accepts."""
 
 
-def _reduce(schema: Schema, budget: WorkBudget, *, is_root_object: bool) -> Schema:
+def _reduce(schema: Any, budget: WorkBudget, *, is_root_object: bool) -> Schema:
     inlines = any(_cannot_refer(one) for one in _walk(schema, budget))
     if is_root_object or inlines:
         schema = clean_schema(schema, _INLINED if inlines else SchemaRules(), budget)[0]
@@ -169,17 +165,12 @@ class _Reduction:
             reduced.setdefault("items", {})
         elif holds_type(reduced.get("type"), "array") and not reduced.get("items"):
             reduced["items"] = {"type": "string"}
-        return _separate_reference(_filter_required_and_add_texts(reduced, words))
-
-
-def _separate_reference(schema: Schema) -> Schema:
-    """Move a `$ref` into an alternative, because Gemini rejects other keywords beside it."""
-    beside = {key: value for key, value in schema.items() if not key.startswith("$")}
-    if "$ref" not in schema or not beside:
-        return schema
-    annotations: Schema = {key: beside[key] for key in ("title", "description") if key in beside}
-    definitions = {"$defs": schema["$defs"]} if "$defs" in schema else {}
-    return {"anyOf": [{"$ref": schema["$ref"]}], **annotations, **definitions}
+        reduced = _filter_required_and_add_texts(reduced, words)
+        if "$ref" not in reduced or reduced.keys() <= {"$ref", "$defs"}:
+            return reduced
+        # Gemini rejects other keywords beside a `$ref`
+        beside: Schema = {key: reduced[key] for key in ("title", "description", "$defs") if key in reduced}
+        return {"anyOf": [{"$ref": reduced["$ref"]}], **beside}
 
 
 # Google's OpenAPI subset
@@ -212,20 +203,16 @@ class _Lowering:
 
     def lower(self, schema: Any, depth: int) -> Schema:
         self._budget.require_allowed_depth(depth)
-        if not isinstance(schema, dict):
-            schema = {}
-        if (known := self._lowered.get(id(schema))) is not None:
+        given: Schema = schema if isinstance(schema, dict) else {}
+        if (known := self._lowered.get(id(given))) is not None:
             return known[1]
-        self._budget.count_steps(1 + len(schema))
-        given = schema
+        self._budget.count_steps(1 + len(given))
         words: list[str] = []
-        schema = self._complete_alternatives(_simplify(schema, self._index), words)
+        schema = self._complete_alternatives(_simplify(given, self._index), words)
         lowered, moved = self._lower_types(schema, depth)
         for key, value in schema.items():
             match key:
-                case "type" | "anyOf" | "oneOf":
-                    pass
-                case _ if key in moved:
+                case _ if key in ("type", "anyOf", "oneOf", *moved):
                     pass
                 case "properties" if isinstance(value, dict):
                     lowered[key] = {name: self.lower(inner, depth + 1) for name, inner in value.items()}
@@ -234,10 +221,7 @@ class _Lowering:
                 case "items" | "prefixItems":
                     items = [self.lower(one, depth + 1) for one in (value if isinstance(value, list) else [value])]
                     distinct = list({self._index.assign_equality_number(one): one for one in items}.values())
-                    if len(distinct) > 1:
-                        lowered["items"] = {"anyOf": distinct}
-                    else:
-                        lowered["items"] = distinct[0] if distinct else {"type": "STRING"}
+                    lowered["items"] = {"anyOf": distinct} if len(distinct) > 1 else [*distinct, {"type": "STRING"}][0]
                 case "enum":
                     _add_enum(lowered, value, words)
                 case "format" if value not in _FORMATS:
@@ -267,11 +251,10 @@ class _Lowering:
         if all(isinstance(one, dict) and one.keys() <= {"type", "required"} for one in schema[key]):
             words += _describe(key, schema[key])
             return {**others, **around, "type": types if len(types) > 1 else values[0]}
+        fits = [isinstance(one, dict) and one.get("type", values[0]) == values[0] for one in schema[key]]
         alternatives = [
-            merge_all_of({"allOf": [around, one]}, self._index)
-            if isinstance(one, dict) and one.get("type", values[0]) == values[0]
-            else one
-            for one in schema[key]
+            merge_all_of({"allOf": [around, one]}, self._index) if fit else one
+            for one, fit in zip(schema[key], fits, strict=True)
         ]
         return {**others, key: alternatives, "type": [one for one in types if one == "null"]}
 
@@ -351,8 +334,7 @@ def _filter_required_and_add_texts(reduced: Schema, words: list[str]) -> Schema:
         # Gemini rejects names without a property
         kept = [name for name in required if isinstance(name, str) and name in known]
         reduced = {key: value for key, value in reduced.items() if key != "required"}
-        if kept:
-            reduced["required"] = kept
+        reduced |= {"required": kept} if kept else {}
     add_texts(reduced, words)
     return reduced
 

@@ -371,19 +371,16 @@ class GeminiDecoder(Decoder):
         candidate = candidates[0] if candidates else None
         if candidate is not None and candidate.index:
             candidate = next((one for one in candidates if not one.index), None)
-        if self._sources is not None and candidate is not None:
-            deltas += self._sources.read_metadata(candidate)  # before the text of the frame, which may cite the sources
-        if candidate is not None and candidate.content is not None:
-            for part in candidate.content.parts or ():
+        if candidate is not None:
+            if self._sources is not None:  # before the text of the frame, which may cite the sources
+                deltas += self._sources.read_metadata(candidate)
+            for part in (candidate.content.parts if candidate.content is not None else None) or ():
                 if part.text and not part.thought and not part.thought_signature:
                     self._emit_text(part.text, deltas)
                 else:
                     self._read_part(part, deltas)
-        if len(candidates) > 1 and candidate is not None and not self._calls:
-            contents = (other.content for other in candidates if other is not candidate)
-            for part in [part for content in contents if content is not None for part in content.parts or ()]:
-                if part.function_call is not None:
-                    self._read_part(part, deltas)
+            if len(candidates) > 1 and not self._calls:
+                self._read_other_candidates(candidates, candidate, deltas)
         if reply.usage_metadata is not None and reply.usage_metadata != self._usage:
             self._count(reply.usage_metadata, deltas)
         if candidate is not None:
@@ -392,6 +389,12 @@ class GeminiDecoder(Decoder):
         elif (feedback := reply.prompt_feedback) is not None and feedback.block_reason and not self._stopped:
             reason = ": ".join(filter(None, (feedback.block_reason, feedback.block_reason_message)))
             deltas += self._stop(build_blocked_reply_stop(self._call.provider_prefix, reason))
+
+    def _read_other_candidates(self, candidates: Sequence[Candidate], first: Candidate, deltas: list[Delta]) -> None:
+        contents = (other.content for other in candidates if other is not first)
+        for part in [part for content in contents if content is not None for part in content.parts or ()]:
+            if part.function_call is not None:
+                self._read_part(part, deltas)
 
     def _read_part(self, part: Part, deltas: list[Delta]) -> None:
         text = part.text
@@ -584,8 +587,8 @@ def _decode_frame(frame: bytes) -> list[GenerateContentResponse]:
     return [decode_reply(frame)]
 
 
-_FETCHED = "URL_RETRIEVAL_STATUS_SUCCESS"
-_FETCH_ERRORS: dict[str, FetchError] = {
+_FETCH_ERRORS: dict[str, FetchError | None] = {
+    "URL_RETRIEVAL_STATUS_SUCCESS": None,
     "URL_RETRIEVAL_STATUS_ERROR": "url_not_accessible",
     "URL_RETRIEVAL_STATUS_PAYWALL": "url_not_accessible",
     "URL_RETRIEVAL_STATUS_UNSAFE": "url_not_allowed",
@@ -648,12 +651,11 @@ class _Grounding:
         deltas: list[Delta] = []
         before = len(self._fetched)
         context, grounding = candidate.url_context_metadata, candidate.grounding_metadata
-        for fetched in (context.url_metadata if context is not None else None) or ():
-            url = fetched.retrieved_url
-            status = fetched.url_retrieval_status or ""
+        listed = context.url_metadata if context is not None else None
+        for url, status in ((one.retrieved_url, one.url_retrieval_status or "") for one in listed or ()):
             if url and url not in self._fetched:
                 self._fetched.add(url)
-                error = None if status == _FETCHED else _FETCH_ERRORS.get(status, "unavailable")
+                error = _FETCH_ERRORS.get(status, "unavailable")
                 for block in encode_fetch_call_and_result(self._new_id(SERVER_TOOL_ID_PREFIX), url, error=error):
                     deltas += self.feed_delta(block)
         if len(self._fetched) > before:
@@ -661,12 +663,12 @@ class _Grounding:
         if grounding is None:
             return deltas
         self._queries |= dict.fromkeys(query for query in grounding.web_search_queries or () if query)
-        sources = [chunk.web for chunk in grounding.grounding_chunks or ()]
-        self._sources |= {source.uri: source for source in sources if source is not None and source.uri}
+        chunks = enumerate(grounding.grounding_chunks or ())
+        sources = {place: chunk.web for place, chunk in chunks if chunk.web is not None and chunk.web.uri}
+        self._sources |= {source.uri or "": source for source in sources.values()}
         for support in grounding.grounding_supports or ():
             passage = support.segment.text if support.segment else None
-            indices = [index for index in support.grounding_chunk_indices or () if 0 <= index < len(sources)]
-            cited = [source for source in (sources[index] for index in indices) if source is not None and source.uri]
+            cited = [sources[index] for index in support.grounding_chunk_indices or () if index in sources]
             if passage and cited:
                 self._cited.append((passage, cited))
         return deltas

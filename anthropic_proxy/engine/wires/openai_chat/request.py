@@ -59,6 +59,7 @@ from anthropic_proxy.engine.wires.shared_notes import (
 )
 from anthropic_proxy.engine.wires.thinking import (
     SIGNATURE_PLACEHOLDERS,
+    ReasoningState,
     decode_signature,
     digest_base_url,
 )
@@ -377,7 +378,7 @@ class ChatMessageEncoder(MessageEncoder):
         self.messages.append(reply)
 
     def _replay_thinking(self, blocks: list[ThinkingBlock], reply: _Reply) -> None:
-        dialect, calls = self._dialect, reply.tool_calls or []
+        dialect = self._dialect
         carries = [(block, decode_signature(dialect.signature_tag, block.signature)) for block in blocks]
         address = digest_base_url(self._address)
         kept = [
@@ -393,20 +394,22 @@ class ChatMessageEncoder(MessageEncoder):
             if details:
                 reply.reasoning_details = details
         signed = [carry for _, carry in kept if carry.call_signature and carry.server_digest == address]
-        for carry in signed:
-            if carry.call_index < len(calls):
-                calls[carry.call_index].extra_content = {"google": {"thought_signature": carry.call_signature}}
-        field = dialect.replayed_thinking_field
-        if not field:
+        _write_signatures(signed, reply)
+        if not dialect.replayed_thinking_field:
             if blocks and not (dialect.replays_reasoning_details or signed):
                 self._drops_thinking = True
             return
         text = "".join(block.thinking for block, carry in kept if carry.replay)
-        must = dialect.thinking_replay_scope == "every" or (dialect.thinking_replay_scope == "calls" and calls)
+        must = dialect.thinking_replay_scope == "every" or (
+            dialect.thinking_replay_scope == "calls" and reply.tool_calls
+        )
         if not text and must and dialect.is_thinking(self._request):
             text = _MISSING_THINKING_TEXT
-        if not text:
-            return
+        if text:
+            self._write_thinking(text, reply)
+
+    def _write_thinking(self, text: str, reply: _Reply) -> None:
+        field = self._dialect.replayed_thinking_field
         if field == "content":
             content = reply.content
             texts = [_TextPart(content)] if isinstance(content, Raw) and bytes(content) not in _EMPTY else []
@@ -459,6 +462,13 @@ class ChatMessageEncoder(MessageEncoder):
             sent = digest[:9] if form == "nine" else f"call_{digest[:32]}"
         self._ids[client_id] = sent
         return sent
+
+
+def _write_signatures(signed: Sequence[ReasoningState], reply: _Reply) -> None:
+    calls = reply.tool_calls or ()
+    for carry in signed:
+        if carry.call_index < len(calls):
+            calls[carry.call_index].extra_content = {"google": {"thought_signature": carry.call_signature}}
 
 
 OUTPUT_TOOL_NAME = "output"

@@ -6,7 +6,6 @@ official SDK `openai` 3.51, `resources/decisions.py` and `types/decision.py`.
 """
 
 import json
-from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -61,10 +60,9 @@ def encode_decision(call: TranslatedCall[Dialect]) -> UpstreamRequest:
     request = call.request
     texts = (block.text for one in request.messages for block in one.blocks if isinstance(block, TextBlock))
     instructions = join_system_prompt(request)
-    messages: list[dict[str, Any]] = []
-    if instructions is not None:
-        messages.append({"type": "message", "role": "system", "content": instructions})
-    messages += [{"type": "message", "role": "user", "content": text} for text in texts]
+    contents = [("system", instructions)] if instructions is not None else []
+    contents += [("user", text) for text in texts]
+    messages = [{"type": "message", "role": role, "content": content} for role, content in contents]
     questions = [
         {
             "type": "choice",
@@ -113,7 +111,4 @@ class DecisionDecoder(Decoder):
     def decode_end(self) -> list[Delta]:
         if not self._is_read:
             raise self._call.build_protocol_error(" sent no decision.", code="incomplete-reply")
-        return []
-
-    def flush_pending(self) -> list[Delta]:
         return []

@@ -138,13 +138,8 @@ def _encode_search(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> d
     elif tool.blocked_domains and dialect.accepts_excluded_domains:
         definition["filters"] = {"excluded_domains": tool.blocked_domains}
     if tool.blocked_domains and "excluded_domains" not in definition.get("filters", ()):
-        notes.append(
-            FidelityNote(
-                "approximated",
-                f"tools.{tool.name}.blocked_domains",
-                "the provider's search has no known setting for it; they are removed from its results",
-            )
-        )
+        why = "the provider's search has no known setting for it; they are removed from its results"
+        notes.append(FidelityNote("approximated", f"tools.{tool.name}.blocked_domains", why))
     given: Any = msgspec.json.decode(tool.user_location) if tool.user_location else None
     names = ("city", "region", "country", "timezone") if isinstance(given, dict) else ()
     place = {name: given[name] for name in names if isinstance(given.get(name), str)}
@@ -242,15 +237,7 @@ class ToolCallItemDecoder:
     """Decoder of one client tool call, from the first event of its output item to the last."""
 
     __slots__ = (
-        "_arguments",
-        "_began",
-        "_ended",
-        "_key",
-        "_name",
-        "_reader",
-        "_rest",
-        "_streams",
-        "_written",
+        *("_arguments", "_began", "_ended", "_key", "_name", "_reader", "_rest", "_streams", "_written"),
         "incomplete",
     )
 
@@ -319,8 +306,7 @@ class ToolCallItemDecoder:
             if item is not None:
                 self.incomplete = item.status == "incomplete" or is_truncated_object(item.arguments or written)
             else:
-                is_cut = written != "" and not written.rstrip().endswith("}")
-                self.incomplete = reply_ended_early or is_cut
+                self.incomplete = reply_ended_early or (written != "" and not written.rstrip().endswith("}"))
             if held := self._arguments.finish():
                 deltas.append(ToolArgs(self._key, held))
             deltas.append(ToolEnd(self._key))
@@ -358,15 +344,13 @@ class ToolCallContext:
     def emit_complete_call(self, key: int, item: OutputItem, arguments: str, deltas: list[Delta]) -> None:
         """Append the deltas of a custom tool call, or of all calls in a parallel wrapper."""
         name = item.name or ""
-        if item.type == "custom_tool_call":
-            text_input = msgspec.json.encode({"input": item.input or ""}).decode()
-            self._emit(key, item.call_id, name, text_input, deltas)
-            return
-        wrapped = split_wrapper(item.call_id, arguments)
+        is_custom = item.type == "custom_tool_call"
+        if is_custom:
+            arguments = msgspec.json.encode({"input": item.input or ""}).decode()
+        wrapped = None if is_custom else split_wrapper(item.call_id, arguments)
         if wrapped is None:
             self._emit(key, item.call_id, name, arguments, deltas)
-            return
-        for position, one in enumerate(wrapped):
+        for position, one in enumerate(wrapped or ()):
             self._emit(f"{key}.{position}", one.upstream_id, one.name, one.arguments, deltas)
 
     def emit_further_calls(self, key: int, name: str, arguments: Sequence[str], deltas: list[Delta]) -> None:
@@ -426,8 +410,8 @@ class ServerToolItemDecoder:
         self._identifier = self._call.new_id(MCP_TOOL_ID_PREFIX)
         label, name = self._item.server_label or "", self._item.name or ""
         server = self._shared.find_mcp_server_name(label)
-        own_name = name.removeprefix(f"{label}.")  # xAI adds the label as a prefix (documented)
-        return [encode_mcp_call(self._identifier, server, own_name, program_or_arguments)]
+        name = name.removeprefix(f"{label}.")  # xAI adds the label as a prefix (documented)
+        return [encode_mcp_call(self._identifier, server, name, program_or_arguments)]
 
     def decode_complete_item(self, item: OutputItem) -> list[Delta]:
         """Return the block with the result, after the block of the call if `start_call` did not return it."""
@@ -447,7 +431,7 @@ class ServerToolItemDecoder:
                 return [*announced, encode_code_result(self._identifier, stdout=printed)]
             if printed:
                 return [*announced, encode_code_result(self._identifier, stderr=printed, return_code=1)]
-            return [*announced, encode_code_execution_error(self._identifier, "unavailable")]
+            return [*announced, *self.abort_call()]
         announced = self.start_call(item.arguments or "")
         failure = decode_or_empty(item.error, object) if item.error is not ABSENT else None
         words = _in_words(failure) if failure else item.output or ""
@@ -556,16 +540,13 @@ class WebSearchDecoder:
         query = action.query or ", ".join(action.queries or ())
         if action.type not in ("search", "") or (action.url and not query):
             url = _plain(action.url or "")
-            if not url or url in self._found or not self._shows(url):
-                return []
-            if self.buffering:
+            is_new = url and url not in self._found and self._shows(url)
+            if is_new and self.buffering:
                 self._add_to_last([url])
-                return []
-            return self._put(url, [url], waits=False)
+            return self._put(url, [url], waits=False) if is_new and not self.buffering else []
         if item.status == "failed":
             identifier = self._call.new_id(SERVER_TOOL_ID_PREFIX)
-            failure = encode_failed_search(identifier)
-            return self._keep([encode_search_call(identifier, query), failure])
+            return self._keep([encode_search_call(identifier, query), encode_failed_search(identifier)])
         self._count += 1
         self.requires_recorded_text = True
         counted = Usage(web_search_requests=self._count, billed_searches=self._count)
@@ -625,9 +606,8 @@ class WebSearchDecoder:
             late = [(mark, part.text or "") for part in parts for mark in self._marks_of(part)][emitted_citation_count:]
             return [citation for mark, text in late for citation in self._cited(mark, text)]
         is_repeated = self._drop_text("".join(part.text or part.refusal or "" for part in parts))
-        for part in parts:
-            deltas = list(self.split_at_citations(part))  # also records the cited pages
-            self._waiting += deltas if is_repeated else []
+        deltas = [delta for part in parts for delta in self.split_at_citations(part)]  # also records the cited pages
+        self._waiting += deltas if is_repeated else []
         return []
 
     def release_buffered_deltas(self) -> list[Delta]:
@@ -638,13 +618,12 @@ class WebSearchDecoder:
         if not self.buffering:
             return []
         self._add_to_last([url for url in self._titles if url not in self._found])
-        deltas = [
-            encode_search_result(item.call, self._pages(item.urls)) if isinstance(item, _Found) else item
-            for item in self._waiting
-        ]
-        self._waiting = []
+        waiting, self._waiting = self._waiting, []
         self.buffering = False
-        return deltas
+        return [
+            encode_search_result(item.call, self._pages(item.urls)) if isinstance(item, _Found) else item
+            for item in waiting
+        ]
 
     def _put(self, query: str, urls: list[str], *, waits: bool) -> list[Delta]:
         identifier = self._call.new_id(SERVER_TOOL_ID_PREFIX)
@@ -667,8 +646,7 @@ class WebSearchDecoder:
         return (SearchResultPage(url, self._titles.get(url)) for url in urls if self._shows(url))
 
     def _add_to_last(self, urls: list[str]) -> None:
-        waiting = [item for item in self._waiting if isinstance(item, _Found)]
-        waiting[-1].urls += urls
+        [item for item in self._waiting if isinstance(item, _Found)][-1].urls += urls
         self._found.update(urls)
 
     def _marks_of(self, part: OutputContent) -> list[_Mark]:
@@ -732,7 +710,5 @@ def _title_of(mark: _Mark) -> str:
 def _plain(url: str) -> str:
     """Return the URL of a citation without the tracking parameter that OpenAI adds."""
     address, mark, query = url.partition("?")
-    if not mark:
-        return url
     kept = "&".join(word for word in query.split("&") if not word.startswith(_TRACKING))
-    return f"{address}?{kept}" if kept else address
+    return url if not mark else f"{address}?{kept}" if kept else address
