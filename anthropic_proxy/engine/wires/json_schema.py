@@ -404,6 +404,9 @@ class _RootFlattener:
         """Reference → the schema that it names, as a plain object."""
 
     def flatten(self, schema: Schema, depth: int) -> Schema:
+        reference = schema.get("$ref") if len(schema) == 1 else None
+        if isinstance(reference, str) and reference in self._targets:
+            return self._targets[reference]
         budget = self._document.budget
         budget.require_allowed_depth(depth)
         flat = self._document.inline_reference(schema)
@@ -414,7 +417,7 @@ class _RootFlattener:
                 if (objects := self._lists.get(id(branches))) is None:
                     self._lists[id(branches)] = []
                     known = [one for one in branches if isinstance(one, dict) and one.get("type", "object") == "object"]
-                    objects = self._lists[id(branches)] = [self._flatten_branch(one, depth + 1) for one in known]
+                    objects = self._lists[id(branches)] = [self.flatten(one, depth + 1) for one in known]
                 _add_branches(flat, objects, key, self._index)
                 if key != "allOf" or len(objects) < len(branches):
                     self._lost.append(f"{key} at the root became one object with all its properties")
@@ -426,16 +429,11 @@ class _RootFlattener:
             )
         properties = flat.get("properties")
         dropped = ("enum", "const", "not") if holds_type(kinds, "object") else flat.keys() - _OF_OBJECTS
-        kept = {key: value for key, value in flat.items() if key not in dropped}
-        return {**kept, "type": "object", "properties": properties if isinstance(properties, dict) else {}}
-
-    def _flatten_branch(self, branch: Schema, depth: int) -> Schema:
-        reference = branch.get("$ref")
-        if not isinstance(reference, str) or len(branch) > 1:
-            return self.flatten(branch, depth)
-        if reference not in self._targets:
-            self._targets[reference] = self.flatten(branch, depth)
-        return self._targets[reference]
+        plain = {key: value for key, value in flat.items() if key not in dropped}
+        plain |= {"type": "object", "properties": properties if isinstance(properties, dict) else {}}
+        if isinstance(reference, str):
+            self._targets[reference] = plain
+        return plain
 
 
 def _add_branches(flat: Schema, branches: list[Schema], key: str, index: EqualityIndex) -> None:
@@ -484,11 +482,22 @@ _STRICT = frozenset(
 
 def qualifies_for_strict(schema: Any) -> bool:
     """Return True if a schema, cleaned by `clean_schema`, may be sent with `strict: true`."""
-    # Each object must require all its properties and forbid others. Each keyword must be accepted by strict mode.
+    # Each object must require all its properties and forbid others, and any other schema must have a type or something
+    # that counts as one. Each keyword must be accepted by strict mode.
     open_schemas = [schema]
     while open_schemas:
         one = open_schemas.pop()
-        if not isinstance(one, dict) or not _STRICT.issuperset(one) or not _is_closed(one):
+        if not isinstance(one, dict) or not _STRICT.issuperset(one):
+            return False
+        if one.get("type") == "object" or "properties" in one:
+            required, names = required_names(one.get("required")), one.get("properties", {})
+            if (
+                one.get("additionalProperties") is not False
+                or not isinstance(names, dict)
+                or names.keys() != {*required}
+            ):
+                return False
+        elif one.keys().isdisjoint(("type", "anyOf", "$ref", "enum", "const")):
             return False
         for key in ("properties", "$defs", "definitions"):
             named = one.get(key, {})
@@ -502,17 +511,6 @@ def qualifies_for_strict(schema: Any) -> bool:
         if "items" in one:
             open_schemas.append(one["items"])
     return True
-
-
-def _is_closed(schema: Schema) -> bool:
-    """Return True if a schema has a type. An object must also require all its properties and forbid others.
-
-    `anyOf`, `$ref`, `enum` and `const` count as a type.
-    """
-    if schema.get("type") == "object" or "properties" in schema:
-        names, is_closed = schema.get("properties", {}), schema.get("additionalProperties") is False
-        return is_closed and isinstance(names, dict) and names.keys() == required_names(schema.get("required")).keys()
-    return "type" in schema or bool({"anyOf", "$ref", "enum", "const"} & schema.keys())
 
 
 REPLY_SCHEMA_PATH = "output_config.format.schema"
@@ -550,15 +548,20 @@ class _ObjectCheck:
         """Reference → True if the schema that it names may accept an object."""
 
     def admits(self, schema: Any, depth: int) -> bool:
+        reference = schema.get("$ref") if isinstance(schema, dict) and len(schema) == 1 else None
+        if isinstance(reference, str) and reference in self._targets:
+            return self._targets[reference]
         self._document.budget.require_allowed_depth(depth)
         if not isinstance(schema, dict):
             return True
         flat = self._document.inline_reference(schema)
         self._document.budget.count_steps(_breadth(flat))
         values = flat["enum"] if isinstance(flat.get("enum"), list) else [flat.get("const", {})]
-        if not holds_type(flat.get("type", "object"), "object") or not any(isinstance(value, dict) for value in values):
-            return False
-        return all(self._list_admits(flat.get(key), key, depth) for key in ALTERNATIVE_KEYWORDS)
+        admits = holds_type(flat.get("type", "object"), "object") and any(isinstance(value, dict) for value in values)
+        admits = admits and all(self._list_admits(flat.get(key), key, depth) for key in ALTERNATIVE_KEYWORDS)
+        if isinstance(reference, str):
+            self._targets[reference] = admits
+        return admits
 
     def _list_admits(self, branches: Any, key: str, depth: int) -> bool:
         if not isinstance(branches, list) or not branches:
@@ -567,17 +570,9 @@ class _ObjectCheck:
         if place not in self._lists:
             self._lists[place] = True
             self._document.budget.count_steps(len(branches))
-            admitting = (self._branch_admits(one, depth + 1) for one in branches)
+            admitting = (self.admits(one, depth + 1) for one in branches)
             self._lists[place] = all(admitting) if key == "allOf" else any(admitting)
         return self._lists[place]
-
-    def _branch_admits(self, branch: Any, depth: int) -> bool:
-        reference = branch.get("$ref") if isinstance(branch, dict) else None
-        if not isinstance(reference, str) or len(branch) > 1:
-            return self.admits(branch, depth)
-        if reference not in self._targets:
-            self._targets[reference] = self.admits(branch, depth)
-        return self._targets[reference]
 
 
 def _breadth(schema: Schema) -> int:

@@ -264,8 +264,14 @@ def _find_block_edits(body: bytes, part: JsonSpan, block: BlockFields, removals:
     missing_tools = removals.dialect.missing_tools
     edits: list[Edit] = []
     if block.type == "tool_use":
-        if removals.has_invalid_calls:
-            edits += _find_call_edits(body, part, block, removals.own_tool_names)
+        name = block.name if block.name in removals.own_tool_names else valid_name(block.name or "")
+        is_valid = not removals.has_invalid_calls or (name == block.name and bytes(block.input).startswith(b"{"))
+        for member in () if is_valid else json_spans.find_members(body, part.value, part.end):
+            if member.key == "name" and name != block.name:
+                edits.append(Edit(member.value, member.end, msgspec.json.encode(name)))
+            elif member.key == "input" and body[member.value] != ord("{"):  # input that is no object
+                given = body[member.value : member.end].decode()
+                edits.append(Edit(member.value, member.end, bytes(build_arguments_object(given))))
         if "code_execution" in missing_tools and _FROM_CODE in bytes(block.caller):
             edits += json_spans.find_removal_edits(body, part, "caller")
     elif block.type == "text" and removals.dialect.verifies_signatures:
@@ -282,21 +288,6 @@ def _find_demanded_thinking(blocks: Sequence[BlockFields], kept: Sequence[bool])
     if any(keeps and block.type in _THINKING_TYPES for block, keeps in zip(blocks, kept, strict=True)):
         return None
     return next((block.thinking for block in blocks if block.type == "thinking" and block.thinking), _NO_TEXT)
-
-
-def _find_call_edits(body: bytes, call: JsonSpan, block: BlockFields, own_names: Collection[str]) -> list[Edit]:
-    """Return the edits that replace the name of a tool call if it is not allowed, and input that is no object."""
-    name = block.name if block.name in own_names else valid_name(block.name or "")
-    edits: list[Edit] = []
-    if name == block.name and bytes(block.input).startswith(b"{"):
-        return edits
-    for member in json_spans.find_members(body, call.value, call.end):
-        if member.key == "name" and name != block.name:
-            edits.append(Edit(member.value, member.end, msgspec.json.encode(name)))
-        elif member.key == "input" and body[member.value] != ord("{"):
-            given = body[member.value : member.end].decode()
-            edits.append(Edit(member.value, member.end, bytes(build_arguments_object(given))))
-    return edits
 
 
 def _is_refused(block: BlockFields, dropped: set[str | None], removals: Removals, *, keeps_thinking: bool) -> bool:

@@ -11,6 +11,7 @@ writes at most 64,000 tokens, and thinks with a number of tokens. The first line
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -135,10 +136,16 @@ class _Fit(Struct):
     def fit_prefill(self) -> None:
         if self.dialect.accepts_prefill or "messages" not in self.places:
             return
-        prefill = _find_prefill(self.body, self.members[self.places["messages"]])
-        if prefill is not None:
-            self.edits.append(Edit(prefill.end, prefill.end, b"," + _ASK_TO_CONTINUE))
-            self.notes.append(PREFILL_AS_TEXT)
+        member = self.members[self.places["messages"]]
+        is_list = self.body[member.value] == ord("[")
+        messages = json_spans.find_elements(self.body, member.value, member.end) if is_list else []
+        with suppress(msgspec.ValidationError):
+            last = _decode_message(self.body[messages[-1].start : messages[-1].end]) if messages else _Message()
+            blocks = last.content if isinstance(last.content, list) else []
+            calls = any(isinstance(block, dict) and block.get("type") in _CALLS for block in blocks)
+            if last.role == "assistant" and not calls:  # a text that the model is to continue
+                self.edits.append(Edit(messages[-1].end, messages[-1].end, b"," + _ASK_TO_CONTINUE))
+                self.notes.append(PREFILL_AS_TEXT)
 
 
 def find_fitting_edits(body: bytes, call: RelayCall[Dialect], notes: list[FidelityNote]) -> list[Edit]:
@@ -160,17 +167,3 @@ def find_fitting_edits(body: bytes, call: RelayCall[Dialect], notes: list[Fideli
     fit.fit_sampling()
     fit.fit_prefill()
     return fit.edits + json_spans.build_removal_edits(members, fit.kept)
-
-
-def _find_prefill(body: bytes, messages: JsonSpan) -> JsonSpan | None:
-    """Return the last message if it is a text of the assistant that the model is to continue. None: it is another."""
-    spans = json_spans.find_elements(body, messages.value, messages.end) if body[messages.value] == ord("[") else []
-    if not spans:
-        return None
-    try:
-        last = _decode_message(body[spans[-1].start : spans[-1].end])
-    except msgspec.ValidationError:
-        return None
-    blocks = last.content if isinstance(last.content, list) else []
-    calls = any(isinstance(block, dict) and block.get("type") in _CALLS for block in blocks)
-    return spans[-1] if last.role == "assistant" and not calls else None

@@ -285,7 +285,11 @@ def _find_edits(
     notes.clear()
     dialect = call.dialect
     reads = may_need_edits(body, call)
-    if not (reads or call.is_renamed or added or _edits_fields(dialect)):
+    edits_fields = (
+        *(dialect.message_path, dialect.dropped_fields, filters_betas(dialect), dialect.missing_tools),
+        *(not dialect.sends_stream_field, not dialect.streams_tool_input, not dialect.forwards_metadata),
+    )
+    if not (reads or call.is_renamed or added or any(edits_fields) or dialect.schema_rules != UNRESTRICTED_RULES):
         return []
     moved = {*added, *(("model",) if _has_model_in_path(call) else ())}
     if not dialect.sends_stream_field:
@@ -324,20 +328,6 @@ def _find_edits(
     return edits + json_spans.build_removal_edits(members, kept)
 
 
-def _edits_fields(dialect: Dialect) -> bool:
-    """Return True if bodies for a server may need edits beside those of the model and the messages."""
-    return bool(
-        dialect.message_path
-        or dialect.dropped_fields
-        or not dialect.sends_stream_field
-        or filters_betas(dialect)
-        or dialect.missing_tools
-        or not dialect.streams_tool_input
-        or dialect.schema_rules != UNRESTRICTED_RULES
-        or not dialect.forwards_metadata
-    )
-
-
 def _find_billing_edits(body: bytes, system: JsonSpan) -> list[Edit]:
     """Return the edits that remove the billing line of Claude Code from the system prompt."""
     text = body[system.value : system.end]
@@ -345,10 +335,8 @@ def _find_billing_edits(body: bytes, system: JsonSpan) -> list[Edit]:
         return []
     if text.startswith(b"["):
         parts = json_spans.find_elements(body, system.value, system.end)
-        texts = [read_block(body[part.value : part.end]).text for part in parts]
-        return json_spans.build_removal_edits(
-            parts, [value is None or not value.startswith(_BILLING) for value in texts]
-        )
+        texts = [read_block(body[part.value : part.end]).text or "" for part in parts]
+        return json_spans.build_removal_edits(parts, [not value.startswith(_BILLING) for value in texts])
     value = msgspec.json.decode(text)
     if not isinstance(value, str) or not value.startswith(_BILLING):
         return []

@@ -105,7 +105,12 @@ def decode_error_body(status: int | None, headers: Mapping[str, str], body: byte
     try:
         content = msgspec.json.decode(body.removeprefix(b"data:"))  # Xiaomi sends an event of a stream (2026-05)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        content = _read_plain_text(headers, body)
+        content = None
+        # servers in Rust and Go send an error in plain text; others send a page
+        if len(body) <= _MAX_PLAIN_BYTES and "html" not in headers.get("content-type", "").lower():
+            with suppress(UnicodeDecodeError):
+                words = " ".join(body.decode().split())
+                content = words if words[:1] not in ("", "<", "{", "[") and words.isprintable() else None
     if isinstance(content, dict | list | str):
         fault = read_error_object(content, status, headers)
         if fault.message or fault.codes:
@@ -119,17 +124,6 @@ def decode_error_body(status: int | None, headers: Mapping[str, str], body: byte
         is_permanent=_stays(headers),
         excerpt=excerpt,
     )
-
-
-def _read_plain_text(headers: Mapping[str, str], body: bytes) -> str | None:
-    """Return an error in plain text, as servers in Rust and Go send it. None: the body is a page, or no text."""
-    if len(body) > _MAX_PLAIN_BYTES or "html" in headers.get("content-type", "").lower():
-        return None
-    with suppress(UnicodeDecodeError):
-        text = " ".join(body.decode().split())
-        if text[:1] not in ("", "<", "{", "[") and text.isprintable():
-            return text
-    return None
 
 
 def _stays(headers: Mapping[str, str]) -> bool:
@@ -287,9 +281,7 @@ def _text_of(error: dict[str, Any], nested: list[dict[str, Any]]) -> str:
         text = f"{text}: {words}"
     if isinstance(raw, str) and raw:  # OpenRouter sends the cause in `metadata.raw`
         return f"{text}: {inner if inner and raw.lstrip()[:1] == '{' else raw}"
-    if isinstance(raw, dict) and inner:
-        return f"{text}: {inner}"
-    return text
+    return f"{text}: {inner}" if isinstance(raw, dict) and inner else text
 
 
 def _message_value(error: dict[str, Any]) -> Any:
@@ -381,9 +373,7 @@ def find_parameter_in_message(message: str) -> str | None:
         return None
     if place := match["place"]:  # as Python or JSON writes a list: `'tools', 0, 'strict'`
         return ".".join(_STEP.findall(place))
-    if match["definition"]:
-        return "tools.parameters"
-    return next(name for name in match.groups() if name)
+    return "tools.parameters" if match["definition"] else next(name for name in match.groups() if name)
 
 
 MAX_DELAY_SECONDS = 3_600
@@ -439,10 +429,8 @@ def _find_seconds(headers: Mapping[str, str], details: Any, message: str) -> flo
             return seconds
     objects = [one for one in details if isinstance(one, dict)] if isinstance(details, list) else []
     delay = next((one["retryDelay"] for one in objects if isinstance(one.get("retryDelay"), str)), None)
-    if delay is not None:  # Google's `RetryInfo`
-        seconds = _duration(delay)
-        if seconds is not None:
-            return seconds
+    if delay is not None and (seconds := _duration(delay)) is not None:  # Google's `RetryInfo`
+        return seconds
     if (match := _AGAIN.search(message)) is not None:
         return sum(
             float(number) * next(factor for beginning, factor in _UNITS if unit.lower().startswith(beginning))
@@ -473,8 +461,7 @@ def _seconds_until(reset: str, now: str) -> float | None:
     with suppress(ValueError, TypeError, OverflowError):
         moment = _read_date(now)
         if seconds is not None:
-            since_epoch = seconds / 1000 if seconds >= _MIN_EPOCH_SECONDS * 1000 else seconds
-            return since_epoch - float(moment.timestamp())
+            return seconds / (1000 if seconds >= _MIN_EPOCH_SECONDS * 1000 else 1) - float(moment.timestamp())
         return float((moment.fromisoformat(reset.strip()) - moment).total_seconds())
     return None
 
@@ -484,8 +471,7 @@ def _duration(text: str) -> float | None:
     seconds = _number(text)
     if seconds is not None:
         return seconds
-    match = _DURATION.fullmatch(text.strip())
-    if match is None or not match[0]:
+    if not text.strip() or (match := _DURATION.fullmatch(text.strip())) is None:
         return None
     hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
     return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000

@@ -69,10 +69,8 @@ def _read_lexemes(text: str) -> Iterator[Lexeme]:
         if kind in ("number", "factor"):
             for value in _read_numbers(match["number"], match["factor"].lower(), previous):
                 yield Lexeme("#", value)
-        elif kind == "word":
-            # a compound with a digit is the name of a model
-            words = [found] if any(map(str.isdigit, found)) else _JOINT.split(found)
-            yield from map(Lexeme, words)
+        elif kind == "word":  # a compound with a digit is the name of a model
+            yield from map(Lexeme, [found] if any(map(str.isdigit, found)) else _JOINT.split(found))
         elif kind == "sign":
             yield Lexeme(found)
         previous = found
@@ -194,8 +192,10 @@ class Quantity(Struct, frozen=True, kw_only=True):
     has_token_unit: bool = False
 
 
-def _read_quantities(text: str) -> list[Quantity]:
-    """Return the numbers of tokens in an error text, in order. Numbers of other things, such as bytes, are omitted."""
+def _read_quantities(text: str, *, names_output: bool) -> list[Quantity]:
+    """Return the numbers of tokens in an error text, in order and without duplicates. Numbers of other things, such as
+    bytes, are omitted. `names_output`: a number without a subject counts output tokens.
+    """
     lexemes = list(_read_lexemes(text))
     found: list[Quantity] = []
     sentence = previous = 0
@@ -216,7 +216,15 @@ def _read_quantities(text: str) -> list[Quantity]:
             previous = _end_of(lexemes, place)
             if len(found) == _MAX_QUANTITIES:
                 break
-    return found
+    named = {one.value for one in found if one.has_adjacent_subject}
+    kept: list[Quantity] = []
+    for one in found:
+        is_repeated = not one.has_adjacent_subject and one.value in named
+        if names_output and not one.subject and not is_repeated:
+            kept.append(structs.replace(one, subject="output"))
+        elif not is_repeated and one not in kept:
+            kept.append(one)
+    return kept
 
 
 @lru_cache(maxsize=1024)
@@ -519,12 +527,9 @@ def find_token_limit_fault(fault: UpstreamFault, known: KnownTokenCounts) -> Tok
     if _LONG_PERIODS.search(text) and _QUOTAS.search(text) and not _SHORT_PERIODS.search(text):
         return None
     parameter = (fault.parameter or "").lower().replace("_", "")
-    names_output = (
-        "token" in parameter
-        and ("max" in parameter or "output" in parameter or "completion" in parameter)
-        and "input" not in parameter
-    )
-    quantities = _distinct(_read_quantities(fault.message), names_output)
+    names_output = "token" in parameter and "input" not in parameter
+    names_output = names_output and any(word in parameter for word in ("max", "output", "completion"))
+    quantities = _read_quantities(fault.message, names_output=names_output)
     if RATE_LIMIT_WORDS.search(text):
         return _decide_rate_limit(quantities, known)
     limit = None if _BUDGETS.search(text) else _find_output_limit(quantities, known.requested_output)
@@ -544,11 +549,14 @@ def find_token_limit_fault(fault: UpstreamFault, known: KnownTokenCounts) -> Tok
     excess = next((one for one in quantities if one.role == "excess" and one.subject in ("context", "input")), None)
     if window is None and excess is None:
         return _decide_without_limit(fault, text, quantities, known)
-    if named and excess is None and not (is_coded or _COMPARISONS.search(text) or _exceeds(window, quantities)):
+    amounts = [one for one in quantities if one.role == "amount"]
+    is_above = window is not None and any(one.value > window.value for one in amounts)
+    states_amount = is_above or any(one.has_adjacent_subject or one.has_token_unit for one in amounts)
+    if named and excess is None and not (is_coded or _COMPARISONS.search(text) or states_amount):
         return None
-    if not (
-        named or excess or is_coded or matches_any(INPUT_OVERFLOW_TEXTS, text) or _compares(window, quantities, text)
-    ):
+    # a text without a named context window may compare tokens of the request with a limit
+    compares = window is not None and (window.subject != "" or (is_above and "token" in text.lower()))
+    if not (named or excess or is_coded or matches_any(INPUT_OVERFLOW_TEXTS, text) or compares):
         return None
     return _decide(quantities, window, excess, fault, known)
 
@@ -564,20 +572,6 @@ def names_full_context(fault: UpstreamFault) -> bool:
     return not RATE_LIMIT_WORDS.search(text) and (_is_coded(fault) or matches_any(INPUT_OVERFLOW_TEXTS, text))
 
 
-def _distinct(quantities: Sequence[Quantity], output: bool) -> list[Quantity]:
-    """Return quantities without duplicates. `output`: a number without a subject counts output tokens."""
-    named = {one.value for one in quantities if one.has_adjacent_subject}
-    kept: list[Quantity] = []
-    for one in quantities:
-        if not one.has_adjacent_subject and one.value in named:
-            continue
-        if output and not one.subject:
-            kept.append(structs.replace(one, subject="output"))
-        elif one not in kept:
-            kept.append(one)
-    return kept
-
-
 def _is_coded(fault: UpstreamFault) -> bool:
     if fault.codes & INPUT_OVERFLOW_CODES or fault.context_window is not None:
         return True
@@ -586,33 +580,12 @@ def _is_coded(fault: UpstreamFault) -> bool:
 
 def _find_output_limit(quantities: Sequence[Quantity], asked: int) -> int | None:
     """Return the maximum output tokens that the error states. None: not stated, implausible, or not below `asked`."""
-    limits = [
-        one.value
-        for one in quantities
-        if one.role == "limit" and one.subject == "output" and one.value >= _MIN_LEARNED_LIMIT
-    ]
+    stated = [one for one in quantities if one.role == "limit" and one.subject == "output"]
+    limit = min((one.value for one in stated if one.value >= _MIN_LEARNED_LIMIT), default=None)
     amounts = [one.value for one in quantities if one.role == "amount" and one.subject == "output"]
-    limit = min(limits, default=None)
     if limit is None or limit >= max(amounts or [asked]) or limit >= (asked or limit + 1):
         return None
     return limit
-
-
-def _compares(window: Quantity | None, quantities: Sequence[Quantity], text: str) -> bool:
-    """Return True if a text without a named context window compares tokens of the request with a limit."""
-    if window is None:
-        return False
-    stated = any(one.role == "amount" and one.value > window.value for one in quantities)
-    return bool(window.subject) or (stated and "token" in text.lower())
-
-
-def _exceeds(window: Quantity | None, quantities: Sequence[Quantity]) -> bool:
-    """Return True if the error states the tokens of the request in addition to the context window."""
-    amounts = [one for one in quantities if one.role == "amount"]
-    return any(
-        one.has_adjacent_subject or one.has_token_unit or (window is not None and one.value > window.value)
-        for one in amounts
-    )
 
 
 def _decide(

@@ -278,8 +278,5 @@ def _read_token(kind: str, value: str, *, names: bool) -> _Token | None:
         if names:
             return _Token("string", value)
         return _Token(kind, _LITERALS[value]) if value in _LITERALS else None
-    return _Token("string", json.loads('"' + _ESCAPE.sub(_as_json, value[1:-1]) + '"', strict=False))
-
-
-def _as_json(escape: re.Match[str]) -> str:
-    return {"\\'": "'", '"': '\\"'}.get(escape.group(), escape.group())
+    inner = _ESCAPE.sub(lambda escape: {"\\'": "'", '"': '\\"'}.get(escape[0], escape[0]), value[1:-1])
+    return _Token("string", json.loads(f'"{inner}"', strict=False))

@@ -143,11 +143,11 @@ _CALL_TAG, _CALL_TAG_END = "<tool_call>", "</tool_call>"
 _JSON_TAG = compile_later(
     r"<tool_calls?>|</tool_calls?>|</?TOOLCALL>|<\|/?tool_call\|>|<\|tool_call_(?:start|end)\|>|</?seed:tool_call>"
 )
-_FUNCTION = compile_later(r"\s*<function=([^<>\s]+)>")
+_FUNCTION = compile_later(r"\s*<function=(?P<name>[^<>\s]+)>")
 _FUNCTION_END = compile_later(r"\s*</function>")
 _PARAMETER = compile_later(r"\s*<parameter=([^<>]+)>")
 _PARAMETER_END = compile_later(r"</parameter>(?=\s*(?:<parameter=|</function>|\Z))")
-_INVOKE = compile_later(r'\s*<(｜DSML｜)?invoke name="([^"<>]+)"\s*>')
+_INVOKE = compile_later(r'\s*<(?:｜DSML｜)?invoke name="(?P<name>[^"<>]+)"\s*>')
 _INVOKE_END = compile_later(r"\s*</(?:｜DSML｜)?invoke>")
 _ARGUMENT = compile_later(r'\s*<(?:｜DSML｜)?parameter name="([^"<>]+)"[^<>]*>')
 _ARGUMENT_END = compile_later(
@@ -201,21 +201,9 @@ def read_function_tags(text: str, offered: OfferedTools) -> list[RecoveredCall] 
     (vLLM's `seed_oss_tool_parser`).
     """
     # A value gets the type in the tool's schema, without a line break at its start and end.
-    calls: list[RecoveredCall] = []
     text = _without_tags(text).rstrip()
-    position = 0
-    while begin := _FUNCTION.match(text, position):
-        name = offered.find_tool_name(begin[1])
-        if name is None:
-            return None
-        read = _read_parameters(
-            text, begin.end(), (_PARAMETER.match, _PARAMETER_END.search), offered.schema_properties(name)
-        )
-        if read is None or (end := _FUNCTION_END.match(text, read[1])) is None:
-            return None
-        calls.append(RecoveredCall(name, read[0]))
-        position = end.end()
-    return calls if not text[position:].strip() else None
+    read = _read_elements(text, 0, (_FUNCTION, _FUNCTION_END), (_PARAMETER.match, _PARAMETER_END.search), offered)
+    return read[0] if read is not None and not text[read[1] :].strip() else None
 
 
 def read_function_json(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
@@ -237,24 +225,13 @@ def read_invoke_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] |
     Written by MiniMax M2, DeepSeek V3.2 and V4 (vLLM's `minimax_m2` and `deepseek_v32` parsers; `encoding_dsv4.py` of
     the model), and by others.
     """
-    calls: list[RecoveredCall] = []
     # Wrappers: `<minimax:tool_call>` (MiniMax M2), `<｜DSML｜function_calls>` (DeepSeek V3.2), `<｜DSML｜tool_calls>`
     # (V4), `<function_calls>` (models that imitate Claude).
     wrapper = _WRAPPER.match(text)
-    position = wrapper.end() if wrapper else 0
-    while begin := _INVOKE.match(text, position):
-        name = offered.find_tool_name(begin[2])
-        if name is None:
-            return None
-        read = _read_parameters(
-            text, begin.end(), (_ARGUMENT.match, _ARGUMENT_END.search), offered.schema_properties(name)
-        )
-        if read is None or (end := _INVOKE_END.match(text, read[1])) is None:
-            return None
-        calls.append(RecoveredCall(name, read[0]))
-        position = end.end()
-    remainder = text[position:].strip()
-    return calls if not remainder or _WRAPPER.fullmatch(remainder) else None
+    start = wrapper.end() if wrapper else 0
+    read = _read_elements(text, start, (_INVOKE, _INVOKE_END), (_ARGUMENT.match, _ARGUMENT_END.search), offered)
+    remainder = "" if read is None else text[read[1] :].strip()
+    return read[0] if read is not None and (not remainder or _WRAPPER.fullmatch(remainder)) else None
 
 
 def read_key_value_call(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
@@ -359,6 +336,29 @@ def _unfenced(text: str) -> str:
 
 
 _Find = Callable[[str, int], re.Match[str] | None]
+_Tags = tuple[re.Pattern[str], re.Pattern[str]]
+
+
+def _read_elements(
+    text: str,
+    position: int,
+    tags: tuple[re.Pattern[str], re.Pattern[str]],
+    find: tuple[_Find, _Find],
+    offered: OfferedTools,
+) -> tuple[list[RecoveredCall], int] | None:
+    """Return the calls at index `position` that are enclosed in `tags`, and the index after them.
+
+    `find`: see `_read_parameters`. None: a tag is missing, or a tool was not offered.
+    """
+    calls: list[RecoveredCall] = []
+    while begin := tags[0].match(text, position):
+        name = offered.find_tool_name(begin["name"])
+        read = _read_parameters(text, begin.end(), find, offered.schema_properties(name)) if name is not None else None
+        if name is None or read is None or (end := tags[1].match(text, read[1])) is None:
+            return None
+        calls.append(RecoveredCall(name, read[0]))
+        position = end.end()
+    return calls, position
 
 
 def _read_parameters(
@@ -614,17 +614,13 @@ def can_be_unmarked_calls(text: str, formats: Sequence[ToolCallFormat], offered:
     if not remainder:
         return listed
     if remainder[0] == "{":
-        return "bare_json" in formats and _may_be_call_object(remainder[1:].lstrip())
+        inside = remainder[1:].lstrip()
+        key, quote, _ = inside[1:].partition('"')
+        is_key = key in _KEYS if quote else any(name.startswith(key) for name in _KEYS)
+        return "bare_json" in formats and (not inside or (inside[0] == '"' and is_key))
     name = _IDENTIFIER.match(remainder)
     if not listed or "bare_python" not in formats or name is None or not name.group():
         return False
     return name.end() == len(remainder) or (
         remainder[name.end()] == "(" and offered.find_tool_name(name.group()) is not None
     )
-
-
-def _may_be_call_object(inside: str) -> bool:
-    if not inside:
-        return True
-    key, quote, _ = inside[1:].partition('"')
-    return inside[0] == '"' and (key in _KEYS if quote else any(name.startswith(key) for name in _KEYS))
