@@ -490,12 +490,9 @@ def qualifies_for_strict(schema: Any) -> bool:
         if not isinstance(one, dict) or not _STRICT.issuperset(one):
             return False
         if one.get("type") == "object" or "properties" in one:
-            required, names = required_names(one.get("required")), one.get("properties", {})
-            if (
-                one.get("additionalProperties") is not False
-                or not isinstance(names, dict)
-                or names.keys() != {*required}
-            ):
+            names, required = one.get("properties", {}), required_names(one.get("required"))
+            is_closed = one.get("additionalProperties") is False and isinstance(names, dict)
+            if not is_closed or names.keys() != required.keys():
                 return False
         elif one.keys().isdisjoint(("type", "anyOf", "$ref", "enum", "const")):
             return False

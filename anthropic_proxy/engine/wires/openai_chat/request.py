@@ -400,9 +400,8 @@ class ChatMessageEncoder(MessageEncoder):
                 self._drops_thinking = True
             return
         text = "".join(block.thinking for block, carry in kept if carry.replay)
-        must = dialect.thinking_replay_scope == "every" or (
-            dialect.thinking_replay_scope == "calls" and reply.tool_calls
-        )
+        scope = dialect.thinking_replay_scope
+        must = scope == "every" or (scope == "calls" and reply.tool_calls)
         if not text and must and dialect.is_thinking(self._request):
             text = _MISSING_THINKING_TEXT
         if text:

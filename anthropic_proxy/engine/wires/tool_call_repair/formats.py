@@ -340,11 +340,7 @@ _Tags = tuple[re.Pattern[str], re.Pattern[str]]
 
 
 def _read_elements(
-    text: str,
-    position: int,
-    tags: tuple[re.Pattern[str], re.Pattern[str]],
-    find: tuple[_Find, _Find],
-    offered: OfferedTools,
+    text: str, position: int, tags: _Tags, find: tuple[_Find, _Find], offered: OfferedTools
 ) -> tuple[list[RecoveredCall], int] | None:
     """Return the calls at index `position` that are enclosed in `tags`, and the index after them.
 
