@@ -498,6 +498,10 @@ class Adaptation(Struct, frozen=True):
     of this and later requests to the model."""
 
 
+DecodedError = UpstreamError | list[Delta]
+"""Error for the client, or the deltas of a reply if the provider has refused the content of the request."""
+
+
 class Wire(ABC, Generic[DialectT, CallT]):
     """Base class of wires, which encode requests and decode responses of one API. A wire performs no I/O."""
 
@@ -521,13 +525,8 @@ class Wire(ABC, Generic[DialectT, CallT]):
         """Return a new decoder for one response to the upstream request of `call`."""
 
     @abstractmethod
-    def decode_error(
-        self, call: CallT, status: int, headers: Mapping[str, str], body: bytes
-    ) -> UpstreamError | list[Delta]:
-        """Return the error for the client after an upstream response with an error status.
-
-        If the provider refused the content of the request, return the deltas of a reply instead.
-        """
+    def decode_error(self, call: CallT, status: int, headers: Mapping[str, str], body: bytes) -> DecodedError:
+        """Return what the client receives after an upstream response with an error status."""
 
     def accepts_media_url(self, dialect: DialectT, block: ImageBlock | DocumentBlock) -> bool:
         """Return True if the upstream server reads the file of `block` from its URL.

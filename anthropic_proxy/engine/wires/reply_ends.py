@@ -110,9 +110,10 @@ def build_stop(
     return Stop("tool_use" if kind == "calls" else "end_turn")
 
 
-def split_input_tokens(
-    total: int | None, read: int | None, written: int | None
-) -> tuple[int | None, int | None, int | None]:
+_Count = int | None
+
+
+def split_input_tokens(total: _Count, read: _Count, written: _Count) -> tuple[_Count, _Count, _Count]:
     """Split a provider's `total`, which includes cached input, into uncached tokens, cache reads and cache writes.
 
     The Messages API counts cached input separately. None: not reported. Counts that contradict `total`

@@ -40,9 +40,12 @@ class EncodedTool(NamedTuple):
     """Field of the tool that the losses concern, such as `.strict`. "": the tool itself."""
 
 
+_EncodedTools = tuple[tuple[Raw, ...], tuple[FidelityNote, ...]]
+
+
 def for_each_client_tool(
     encode: Callable[[Tool, WorkBudget, *_Options], EncodedTool],
-) -> Callable[[Sequence[Tool], WorkBudget, *_Options], tuple[tuple[Raw, ...], tuple[FidelityNote, ...]]]:
+) -> Callable[[Sequence[Tool], WorkBudget, *_Options], _EncodedTools]:
     """Return a function that encodes the client tools of a list with `encode`, with caches: definitions and notes.
 
     Callers must not change a result: it is shared. The function raises `WorkLimitExceeded` if the work exceeds the
@@ -50,9 +53,7 @@ def for_each_client_tool(
     """
     encode_kept = WorkCache(encode, lambda tool: tool.source, _KEPT).get_or_encode
 
-    def encode_each(
-        tools: Sequence[Tool], budget: WorkBudget, *options: *_Options
-    ) -> tuple[tuple[Raw, ...], tuple[FidelityNote, ...]]:
+    def encode_each(tools: Sequence[Tool], budget: WorkBudget, *options: *_Options) -> _EncodedTools:
         definitions: list[Raw] = []
         notes: list[FidelityNote] = []
         keywords = frozenset[str]()
@@ -80,15 +81,14 @@ def tool_description(tool: Tool, *further_texts: str) -> str:
     return "\n\n".join(filter(None, (tool.description, *further_texts, shown)))
 
 
-def build_forced_tool_error(call: TranslatedCall[BaseDialect], what: str) -> UnsupportedFeature:
-    text = f"tool_choice: {call.provider_prefix} cannot be forced to call {what}"
-    return UnsupportedFeature(text, code="forced-tool")
-
-
-def name_forced_tools(call: TranslatedCall[BaseDialect]) -> str:
-    """Return the name of the tool that the client forces, or of all tools of which it forces one."""
+def build_forced_tool_error(
+    call: TranslatedCall[BaseDialect], what: str, *, names_tools: bool = True
+) -> UnsupportedFeature:
+    """`names_tools`: the text ends with the tool that the client forces, or with all tools of which it forces one."""
     choice = call.request.tool_choice
-    return (choice and choice.name) or ", ".join(tool.name for tool in call.request.tools) or "nothing"
+    names = (choice and choice.name) or ", ".join(tool.name for tool in call.request.tools) or "nothing"
+    text = f"tool_choice: {call.provider_prefix} cannot be forced to call {what}{f': {names}' if names_tools else ''}."
+    return UnsupportedFeature(text, code="forced-tool")
 
 
 def list_blocked_domains(call: TranslatedCall[BaseDialect]) -> list[str]:

@@ -228,9 +228,7 @@ def lacks_beta(field: str, sent: Sequence[str]) -> bool:
 def _is_later(name: str, dialect: Dialect) -> bool:
     """Return True for a beta that is newer than the list of the server's betas."""
     date = name[-_DATE_LENGTH:]
-    return (
-        bool(dialect.betas_listed_on) and date > dialect.betas_listed_on and _DATE_OF_BETA.fullmatch(date) is not None
-    )
+    return bool(dialect.betas_listed_on and date > dialect.betas_listed_on and _DATE_OF_BETA.fullmatch(date))
 
 
 def _list(betas: Sequence[str]) -> str:

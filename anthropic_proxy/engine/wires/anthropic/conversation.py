@@ -60,7 +60,7 @@ EMPTY_TEXT = b'{"type":"text","text":"\xe2\x80\xa6"}'
 _NO_TEXT = "\N{HORIZONTAL ELLIPSIS}"
 """Text of thinking that a server demands and that the conversation does not have."""
 _URL, _FILE_ID = b'"url"', b'"file_id"'
-_LEVELS_OF_FILES = 4
+_LEVELS = 4
 """Levels in a message at which a file may be: a result, a document, its source, and an image in this."""
 _MAX_SHOWN = 100
 """Maximum number of characters of a file id in an error message."""
@@ -165,9 +165,7 @@ def find_file_edits(body: bytes, call: RelayCall[Dialect]) -> list[Edit]:
     return edits
 
 
-def _find_file_edits_of(
-    body: bytes, span: JsonSpan, call: RelayCall[Dialect], levels: int = _LEVELS_OF_FILES
-) -> list[Edit]:
+def _find_file_edits_of(body: bytes, span: JsonSpan, call: RelayCall[Dialect], levels: int = _LEVELS) -> list[Edit]:
     """`span`: a message, a block, or the source of a document. `levels`: how many there may be inside."""
     text = body[span.value : span.end]
     if not text.startswith(b"{") or not (_URL in text or _FILE_ID in text):

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 
 from msgspec import structs
 
-from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic.betas import (
     apply_beta_adaptation,
@@ -26,7 +25,7 @@ from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.rejected_fields import SAFEGUARDS, find_rejected_field, names_rejected_field
 from anthropic_proxy.engine.wires.anthropic.request import encode_request
 from anthropic_proxy.engine.wires.anthropic.stream import keep_error_body
-from anthropic_proxy.engine.wires.contract import SYSTEM_REMINDER, Adaptation, RelayCall, changes_body
+from anthropic_proxy.engine.wires.contract import SYSTEM_REMINDER, Adaptation, DecodedError, RelayCall, changes_body
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     KnownTokenCounts,
@@ -91,9 +90,7 @@ _GAP = r"(?:\s|\\(?:[bfnrt]|u(?:00(?:0[9a-d]|1[c-f]|85|a0)|1680|20(?:0\d|0a|2[89
 """Pattern of white space in JSON, and of the backslash before an escaped character."""
 
 
-def decode_error(
-    call: RelayCall[Dialect], status: int, headers: Mapping[str, str], body: bytes
-) -> UpstreamError | list[Delta]:
+def decode_error(call: RelayCall[Dialect], status: int, headers: Mapping[str, str], body: bytes) -> DecodedError:
     known = KnownTokenCounts(call.effective_max_input_tokens, call.estimate_input_tokens)
     error = build_upstream_error(decode_error_body(status, headers, body), call.provider_prefix, known)
     if headers.get("x-should-retry") == "false":

@@ -175,9 +175,7 @@ def _find_name(request: Any, path: Sequence[str]) -> str | None:
     return ".".join(name) if name else None
 
 
-def find_field_edits(
-    body: bytes, names: Mapping[str, tuple[Handling, str]], notes: list[FidelityNote]
-) -> Sequence[Edit]:
+def find_field_edits(body: bytes, names: Mapping[str, tuple[Handling, str]], notes: list[FidelityNote]) -> list[Edit]:
     """Return the edits that leave out all fields with these names. An object without other fields is left out, too.
 
     `names`: name → handling and reason for the note on each field that is found, which is added to `notes`.

@@ -212,9 +212,8 @@ def replace_reply_model(reply: bytes, model: str) -> bytes:
             return reply
         at, end = data.span(1)
     with suppress(InvalidRequest):  # what is no JSON is not ours to judge
-        return (
-            reply[:at] + json_spans.edit(reply[at:end], lambda text: _rename(text, 0, len(text), model)) + reply[end:]
-        )
+        renamed = json_spans.edit(reply[at:end], lambda text: _rename(text, 0, len(text), model))
+        return reply[:at] + renamed + reply[end:]
     return reply
 
 

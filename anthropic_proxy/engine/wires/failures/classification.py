@@ -186,9 +186,8 @@ IMAGE_REJECTION_TEXTS = (
     regex(r"\b(?:only|requires?|use|choose|need)\b[^.\n]{0,30}\b(?:vision|multi-?modal)\b[^.\n]{0,20}\bmodels?\b"),
     # Ollama (500): this model is missing data required for image input (2026-11)
     regex(rf"\b(?:no|missing data required for) {_IMAGE}\b"),
-    regex(
-        r"不支持[^。，,\n]{0,8}(?:图片|图像|视觉|多模态)|(?:图片|图像|视觉|多模态)[^。，,\n]{0,8}不支持"
-    ),  # Z.ai, DashScope (2026-11)
+    # Z.ai, DashScope (2026-11)
+    regex(r"不支持[^。，,\n]{0,8}(?:图片|图像|视觉|多模态)|(?:图片|图像|视觉|多模态)[^。，,\n]{0,8}不支持"),
     regex(r"\bmmproj\b"),  # llama.cpp: you may need to provide the mmproj (2026-11)
     regex(r"\bunknown variant [`'\"]?image_url"),  # DeepSeek (2026-11)
     # OpenAI, frameworks that list the content types: Invalid value: 'image_url'. Supported values are: 'text' (2026-11)
@@ -263,9 +262,8 @@ def find_image_refusal(fault: UpstreamFault) -> UpstreamErrorCause | None:
 
 def rejects_tool_result_content(message: str, parameter: str | None) -> bool:
     """Return True if an error rejects content in tool results only, for example images."""
-    return matches_any(PARAMETER_REJECTION_TEXTS, message) and bool(
-        _RESULTS.search(message) or _RESULT_PATH.search(parameter or "")
-    )
+    is_about_results = _RESULTS.search(message) or _RESULT_PATH.search(parameter or "")
+    return bool(is_about_results) and matches_any(PARAMETER_REJECTION_TEXTS, message)
 
 
 _IMAGE_WORD = regex(rf"\b{_IMAGE}\b")
@@ -397,9 +395,8 @@ BILLING_TEXTS = (
     regex(r"\binsufficient[ _](?:balance|funds|credits?|quota)|\bnot enough (?:balance|credits?|funds)"),
     # Gemini: prepayment credits are depleted; OpenRouter, xAI (2026-11)
     regex(rf"\b(?:credits?|balance|prepayment|pre-?paid|funds|wallet)\b[^.\n]{{0,40}}\b{_USED_UP}\b"),
-    regex(
-        rf"\b{_USED_UP}\b[^.\n]{{0,30}}\b(?:credits?|balance|funds|prepayment)\b"
-    ),  # xAI: run out of credits (2026-11)
+    # xAI: run out of credits (2026-11)
+    regex(rf"\b{_USED_UP}\b[^.\n]{{0,30}}\b(?:credits?|balance|funds|prepayment)\b"),
     # xAI (2026-11)
     regex(r"\bused all (?:of )?(?:your )?(?:available )?credits|\b(?:add|purchase|buy) (?:more )?credits|\btop up\b"),
     # OpenAI, Google (2026-11)

@@ -12,9 +12,9 @@ from typing import Any
 
 from msgspec import structs
 
-from anthropic_proxy.engine.messages.deltas import Delta, Usage
+from anthropic_proxy.engine.messages.deltas import Usage
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.contract import Adaptation, TranslatedCall, changes_body
+from anthropic_proxy.engine.wires.contract import Adaptation, DecodedError, TranslatedCall, changes_body
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     build_call_error,
@@ -28,9 +28,7 @@ from anthropic_proxy.engine.wires.thinking import CALL_SIGNATURE_MISSING
 from anthropic_proxy.errors import UpstreamError
 
 
-def decode_error(
-    call: TranslatedCall[Dialect], status: int, headers: Mapping[str, str], body: bytes
-) -> UpstreamError | list[Delta]:
+def decode_error(call: TranslatedCall[Dialect], status: int, headers: Mapping[str, str], body: bytes) -> DecodedError:
     fault = decode_error_body(status, headers, body)
     if (end := find_reply_end(fault, call.provider_prefix)) is not None:
         return [Usage(output_tokens=0), end]

@@ -80,9 +80,8 @@ def find_unsupported_keywords(schema: Any, budget: WorkBudget, *, as_openapi: bo
     """Return the keywords of a schema that Gemini does not support. They are sent as text in descriptions."""
     index = EqualityIndex(budget)
     used = {key for one in _walk(schema, budget) for key in _simplify(one, index)}
-    return frozenset(
-        used - (_OPENAPI_KEYWORDS if as_openapi else _JSON_SCHEMA_KEYWORDS) - _DROPPED_KEYWORDS - _REWRITTEN_KEYWORDS
-    )
+    supported = _OPENAPI_KEYWORDS if as_openapi else _JSON_SCHEMA_KEYWORDS
+    return frozenset(used - supported - _DROPPED_KEYWORDS - _REWRITTEN_KEYWORDS)
 
 
 def _walk(schema: Any, budget: WorkBudget) -> Iterator[Schema]:

@@ -687,9 +687,8 @@ class _Grounding:
             self._cited = []
         results = [Result(url, source.title) for url, source in found.items() if url not in self._fetched]
         if self._queries or results:
-            deltas += encode_search_call_and_result(
-                self._new_id(SERVER_TOOL_ID_PREFIX), ", ".join(self._queries), results
-            )
+            identifier = self._new_id(SERVER_TOOL_ID_PREFIX)
+            deltas += encode_search_call_and_result(identifier, ", ".join(self._queries), results)
             self._searches += max(len(self._queries), 1)
             billed = 1 if self._bills_replies else self._searches
             deltas.append(Usage(web_search_requests=self._searches, billed_searches=billed))
@@ -724,9 +723,7 @@ class _Grounding:
                 missing.append((passage, sources))
                 continue
             deltas.append(Text(text[start : place + len(passage)]))
-            deltas += [
-                encode_citation(source.uri or "", source.title, passage) for source in sources if self._may_show(source)
-            ]
+            deltas += [encode_citation(one.uri or "", one.title, passage) for one in filter(self._may_show, sources)]
             start = place + len(passage)
         self._cited = missing
         return text[start:], deltas

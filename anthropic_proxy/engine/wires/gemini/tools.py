@@ -124,9 +124,8 @@ def _encode_choice(
         if has_functions or forced is None or _OWN.get(server_tool_kind(forced)) not in own.field_names:
             where = "with functions" if has_functions and forced is not None else "at this backend"
             raise UnsupportedFeature(f"tool_choice: {choice.name} cannot be forced {where}", code="forced-tool")
-        notes.append(
-            FidelityNote("approximated", "tool_choice", f"{choice.name} is the only tool; it cannot be forced")
-        )
+        why = f"{choice.name} is the only tool; it cannot be forced"
+        notes.append(FidelityNote("approximated", "tool_choice", why))
         return {}
     if not has_functions:
         if choice.type == "any" and not own.field_names:

@@ -13,7 +13,7 @@ from msgspec import structs
 
 from anthropic_proxy.engine.messages.deltas import Delta, Usage
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.contract import Adaptation, TranslatedCall
+from anthropic_proxy.engine.wires.contract import Adaptation, DecodedError, TranslatedCall
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     KnownTokenCounts,
@@ -37,9 +37,7 @@ _OUT_OF_MEMORY = compile_later(r"requires more system memory|out of memory|cudaM
 _BUSY = compile_later(r"server busy", re.IGNORECASE)
 
 
-def decode_error(
-    call: TranslatedCall[Dialect], status: int, headers: Mapping[str, str], body: bytes
-) -> UpstreamError | list[Delta]:
+def decode_error(call: TranslatedCall[Dialect], status: int, headers: Mapping[str, str], body: bytes) -> DecodedError:
     fault = decode_error_body(status, headers, body)
     if (reply := decode_reply_end(fault, call)) is not None:
         return reply

@@ -57,7 +57,6 @@ from anthropic_proxy.engine.wires.tools import (
     EncodedTool,
     build_forced_tool_error,
     for_each_client_tool,
-    name_forced_tools,
     tool_description,
 )
 
@@ -81,17 +80,12 @@ def encode_tools(call: TranslatedCall[Dialect], budget: WorkBudget) -> ToolField
     tools = ToolFields([*definitions], notes=[*notes])
     if choice is not None and choice.type in ("any", "tool"):
         if not definitions:
-            raise build_forced_tool_error(
-                call, f"a tool, because it supports none of the given tools: {name_forced_tools(call)}."
-            )
+            raise build_forced_tool_error(call, "a tool, because it supports none of the given tools")
         named = choice.type == "tool"
         tools.user_instruction = f"Call the tool {choice.name or ''} now." if named else "Call one of the tools now."
         how = "only that tool is offered, and a user text" if named else "a user text"
-        tools.notes.append(
-            FidelityNote(
-                "emulated", "tool_choice", f"{call.provider_prefix} is not known to force calls; {how} asks for one"
-            )
-        )
+        why = f"{call.provider_prefix} is not known to force calls; {how} asks for one"
+        tools.notes.append(FidelityNote("emulated", "tool_choice", why))
     if choice is not None and choice.disable_parallel_tool_use and definitions:
         tools.notes.append(SINGLE_TOOL_CALL)
     return tools
@@ -207,9 +201,8 @@ _UNTHOUGHT = FidelityNote("approximated", "thinking", "a started reply continues
 def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
     request, dialect = call.request, call.dialect
     notes: list[FidelityNote] = []
-    tools = encode_tools(
-        call, WorkBudget("tools", max_steps_here=call.max_schema_steps, tool_names=call.client_tool_names)
-    )
+    budget = WorkBudget("tools", max_steps_here=call.max_schema_steps, tool_names=call.client_tool_names)
+    tools = encode_tools(call, budget)
     schema = request.output_schema
     instruction = ""
     if schema and tools.definitions:
@@ -240,9 +233,8 @@ def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
     body["options"] = options | {name: value for name, value in sampling.items() if value is not None}
     if request.service_tier == "standard_only":
         notes.append(NO_SERVICE_TIER)
-    return UpstreamRequest(
-        path="/api/chat", body=_encode(body), headers=_HEADERS, notes=(*notes, *tools.notes, *messages.notes)
-    )
+    notes += [*tools.notes, *messages.notes]
+    return UpstreamRequest(path="/api/chat", body=_encode(body), headers=_HEADERS, notes=notes)
 
 
 def _think(effort: str, dialect: Dialect, begins_reply: bool, notes: list[FidelityNote]) -> bool | str | None:

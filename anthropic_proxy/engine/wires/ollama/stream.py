@@ -79,9 +79,8 @@ def decode_frame(data: bytes) -> Frame:
         content = msgspec.json.decode(data)
         if not isinstance(content, dict) or content.keys().isdisjoint(_COUNTS):
             raise
-        return decode_strict_frame(
-            msgspec.json.encode(content | {name: parse_token_count(content.get(name)) for name in _COUNTS})
-        )
+        counts = {name: parse_token_count(content.get(name)) for name in _COUNTS}
+        return decode_strict_frame(msgspec.json.encode(content | counts))
 
 
 _NO_ARGUMENTS = (b"", b"null", b"{}")
@@ -184,20 +183,13 @@ class OllamaDecoder(Decoder):
             deltas += usage
             return
         if self._text is not None:
-            reply_ended_early = kind not in {"end", "calls", "unknown"}
-            deltas += self._text.finish(
-                reply_ended_early=reply_ended_early, is_text_reply=not reply_ended_early and not self._calls
-            )
+            is_early = kind not in {"end", "calls", "unknown"}
+            deltas += self._text.finish(reply_ended_early=is_early, is_text_reply=not (is_early or self._calls))
         window = resolve_context_window(self._call)
         spent = (read.prompt_eval_count or 0) + (read.eval_count or 0)
-        stop = build_stop(
-            kind,
-            self._call.provider_prefix,
-            reason,
-            is_cut=self._has_incomplete,
-            fills_window=window is not None and spent >= window - 1,
-        )
-        deltas += [*usage, stop]
+        fills = window is not None and spent >= window - 1
+        provider = self._call.provider_prefix
+        deltas += [*usage, build_stop(kind, provider, reason, is_cut=self._has_incomplete, fills_window=fills)]
 
     def _read_call(self, part: ToolCallField, deltas: list[Delta]) -> None:
         """Raises `UpstreamProtocolError` if only the name is missing. An entry without arguments too is ignored."""

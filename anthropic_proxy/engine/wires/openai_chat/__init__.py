@@ -5,9 +5,8 @@ Differences of servers and models are fields of `Dialect`.
 
 from collections.abc import Mapping
 
-from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock
-from anthropic_proxy.engine.wires.contract import TranslatedCall, Wire
+from anthropic_proxy.engine.wires.contract import DecodedError, TranslatedCall, Wire
 from anthropic_proxy.engine.wires.failures import decode_error_body
 from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_chat.errors import (
@@ -18,7 +17,6 @@ from anthropic_proxy.engine.wires.openai_chat.errors import (
 )
 from anthropic_proxy.engine.wires.openai_chat.request import encode_count, encode_request
 from anthropic_proxy.engine.wires.openai_chat.stream import ChatDecoder
-from anthropic_proxy.errors import UpstreamError
 
 __all__ = ["WIRE", "Dialect"]
 
@@ -34,7 +32,7 @@ class ChatWire(Wire[Dialect, TranslatedCall[Dialect]]):
 
     def decode_error(
         self, call: TranslatedCall[Dialect], status: int, headers: Mapping[str, str], body: bytes
-    ) -> UpstreamError | list[Delta]:
+    ) -> DecodedError:
         fault = decode_error_body(status, headers, body)
         reply = decode_reply_in_error(fault, call)
         return classify_fault(fault, call) if reply is None else reply

@@ -82,8 +82,8 @@ def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
             why = "no tool can be forced while the model reasons, so it does not"
             notes.append(FidelityNote("kept", "tool_choice", why))
         budget = WorkBudget("tools", max_steps_here=call.max_schema_steps, tool_names=call.client_tool_names)
-        tools = encode_tools(asked, dialect, budget)
-        output = encode_reply_schema_fields(call, dialect, tools, notes, budget)
+        tools = encode_tools(asked, budget)
+        output = encode_reply_schema_fields(call, tools, notes, budget)
     messages = ChatMessageEncoder(call, dialect)
     body: dict[str, Any] = {
         "model": call.model,
@@ -483,9 +483,10 @@ class ReplySchemaFields(Struct):
 
 
 def encode_reply_schema_fields(
-    call: TranslatedCall[Dialect], dialect: Dialect, tools: ToolFields, notes: list[FidelityNote], budget: WorkBudget
+    call: TranslatedCall[Dialect], tools: ToolFields, notes: list[FidelityNote], budget: WorkBudget
 ) -> ReplySchemaFields:
     """Return the request fields for a reply that must match the client's JSON Schema, or add the output tool."""
+    dialect = call.dialect
     rules = dialect.schema_rules
     if not rules.allows_basics_only:  # a reply schema keeps its limits, which the server may guarantee
         rules = structs.replace(rules, suits_grammars=False)
@@ -493,36 +494,34 @@ def encode_reply_schema_fields(
     if found is None:
         return ReplySchemaFields(system_instruction=reply_schema_instruction(call, budget, notes))
     schema, strict = found
-    if dialect.reply_schema_form == "json_schema" and not _stands_apart(call, dialect):
+    if dialect.reply_schema_form == "json_schema" and not _stands_apart(call):
         if not strict:
             notes.append(SCHEMA_NOT_ENFORCED)
         form = {"type": "json_schema", "json_schema": {"name": "output", "schema": schema, "strict": strict}}
         return ReplySchemaFields(form, enforces_schema=strict)
-    if offers_output_tool(call, dialect, budget):
+    if offers_output_tool(call, budget):
         notes.append(SCHEMA_AS_TOOL)
         function = {"name": OUTPUT_TOOL_NAME, "description": "Give your reply by calling this.", "parameters": schema}
         tools.definitions.append(Raw(msgspec.json.encode({"type": "function", "function": function})))
         tools.tool_choice = {"type": "function", "function": {"name": OUTPUT_TOOL_NAME}}
         return ReplySchemaFields()
     notes.append(SCHEMA_AS_TEXT)
-    instruction = (
-        f"Reply with one JSON object only, without a code fence, that fits this JSON Schema:\n{bytes(schema).decode()}"
-    )
-    objects = dialect.reply_schema_form == "json_object" and not _stands_apart(call, dialect)
-    return ReplySchemaFields({"type": "json_object"} if objects else None, instruction)
+    instruction = "Reply with one JSON object only, without a code fence, that fits this JSON Schema:\n"
+    objects = dialect.reply_schema_form == "json_object" and not _stands_apart(call)
+    return ReplySchemaFields({"type": "json_object"} if objects else None, instruction + bytes(schema).decode())
 
 
-def _stands_apart(call: TranslatedCall[Dialect], dialect: Dialect) -> bool:
-    return dialect.reply_schema_exclusive and (bool(call.request.tools) or call.streams_upstream)
+def _stands_apart(call: TranslatedCall[Dialect]) -> bool:
+    return call.dialect.reply_schema_exclusive and (bool(call.request.tools) or call.streams_upstream)
 
 
-def offers_output_tool(call: TranslatedCall[Dialect], dialect: Dialect, budget: WorkBudget | None = None) -> bool:
+def offers_output_tool(call: TranslatedCall[Dialect], budget: WorkBudget | None = None) -> bool:
     """Return True if the model must call the output tool, with the reply as arguments."""
-    request = call.request
+    request, dialect = call.request, call.dialect
     schema = bytes(request.output_schema)
     if not schema or request.tools or not dialect.accepts_tools or not may_accept_object(schema, budget):
         return False
-    if dialect.reply_schema_form != "ask" and not _stands_apart(call, dialect):
+    if dialect.reply_schema_form != "ask" and not _stands_apart(call):
         return False
     thinking = dialect.is_thinking(request)
     return dialect.accepts_forced_tool == "always" or (dialect.accepts_forced_tool == "not_thinking" and not thinking)

@@ -90,7 +90,7 @@ class ChatDecoder(Decoder):
         self._provider = call.provider_prefix
         self._tag = dialect.signature_tag
         self.default_signature = empty_signature(self._tag, replay=1 if dialect.replayed_thinking_field else 0)
-        uses_output_tool = len(call.request.output_schema) and offers_output_tool(call, dialect)
+        uses_output_tool = len(call.request.output_schema) and offers_output_tool(call)
         self._output = OutputToolConverter() if uses_output_tool else None
         self._fence = None if uses_output_tool or not call.request.output_schema else FenceFilter()
         self._server_tools = ServerToolDecoder(call) if dialect.server_tools and offers_server_tools(call) else None
@@ -146,9 +146,8 @@ class ChatDecoder(Decoder):
         deltas: list[Delta] = []
         if self._stop is None and self._unreadable is None:
             if not (self._postponed or (self.finished and self._answered)):
-                raise self._call.build_protocol_error(
-                    " ended its answer before it was complete.", code="incomplete-reply"
-                )
+                words = " ended its answer before it was complete."
+                raise self._call.build_protocol_error(words, code="incomplete-reply")
             self._finish(self._postponed or "stop", deltas, is_last=True)
         if self._unreadable is not None:
             raise self._unreadable
@@ -344,9 +343,8 @@ class ChatDecoder(Decoder):
 
     def _end_blocks(self, deltas: list[Delta], *, reply_ended_early: bool) -> None:
         if self._text is not None:
-            deltas += self._text.finish(
-                reply_ended_early=reply_ended_early, is_text_reply=not reply_ended_early and self._calls is None
-            )
+            is_text = not reply_ended_early and self._calls is None
+            deltas += self._text.finish(reply_ended_early=reply_ended_early, is_text_reply=is_text)
         if self._details is not None:
             self._sign_details(deltas)
         if self._server_tools is not None:
@@ -429,9 +427,8 @@ def decode_usage(counts: ChatUsage, tier: str | None = None, stated_cost: int | 
     prompt = counts.prompt_tokens
     output = counts.completion_tokens
     thinking = spent.reasoning_tokens
-    uncached, cached, written = split_input_tokens(
-        prompt, cached, within.cache_write_tokens or within.cache_creation_input_tokens
-    )
+    written = within.cache_write_tokens or within.cache_creation_input_tokens
+    uncached, cached, written = split_input_tokens(prompt, cached, written)
     if prompt and output is not None and thinking and counts.total_tokens == prompt + output + thinking:
         # xAI's output tokens do not include reasoning (recorded: xai/tool_call).
         output += thinking

@@ -42,7 +42,6 @@ from anthropic_proxy.engine.wires.tools import (
     build_forced_tool_error,
     for_each_client_tool,
     list_blocked_domains,
-    name_forced_tools,
 )
 from anthropic_proxy.errors import UnsupportedFeature
 
@@ -57,13 +56,13 @@ class ToolFields(Struct):
     notes: list[FidelityNote] = []
 
 
-def encode_tools(call: TranslatedCall[Dialect], dialect: Dialect, budget: WorkBudget) -> ToolFields:
+def encode_tools(call: TranslatedCall[Dialect], budget: WorkBudget) -> ToolFields:
     """Return the request fields for the client's tools and tool choice.
 
     Raises `UnsupportedFeature` if the model does not support tools. The same error is raised if `tool_choice` requires
     an unsupported tool, or a server tool beside other tools.
     """
-    request = call.request
+    request, dialect = call.request, call.dialect
     definitions, notes = _encode_functions(request.tools, budget, dialect.schema_rules, dialect.sends_strict)
     tools = ToolFields([*definitions], notes=[*notes])
     if dialect.server_tools and offers_server_tools(call):
@@ -100,7 +99,7 @@ def encode_tools(call: TranslatedCall[Dialect], dialect: Dialect, budget: WorkBu
             code="tools-over-chat",
         )
     if request.tool_choice is not None:
-        _choose(request.tool_choice, tools, call, dialect)
+        _choose(request.tool_choice, tools, call)
     return tools
 
 
@@ -115,13 +114,13 @@ def offers_server_tools(call: TranslatedCall[Dialect]) -> bool:
     return not are_client_tools(call.request.tools)
 
 
-def _choose(choice: ToolChoice, tools: ToolFields, call: TranslatedCall[Dialect], dialect: Dialect) -> None:
-    asked = call.request.tools
+def _choose(choice: ToolChoice, tools: ToolFields, call: TranslatedCall[Dialect]) -> None:
+    asked, dialect = call.request.tools, call.dialect
     forces = choice.type in ("any", "tool")
     forced = next((tool for tool in asked if choice.type == "tool" and tool.name == choice.name), None)
     if forced is not None and not is_client_tool(forced):
         if len(asked) > 1:
-            raise build_forced_tool_error(call, f"its own {forced.name} if there are other tools.")
+            raise build_forced_tool_error(call, f"its own {forced.name} if there are other tools", names_tools=False)
         if tools.definitions:
             tools.tool_choice = "required"
         else:
@@ -130,22 +129,20 @@ def _choose(choice: ToolChoice, tools: ToolFields, call: TranslatedCall[Dialect]
         return
     if not tools.definitions:
         if forces:
-            raise build_forced_tool_error(
-                call, f"a tool, because it supports none of the given tools: {name_forced_tools(call)}."
-            )
+            raise build_forced_tool_error(call, "a tool, because it supports none of the given tools")
         return
     thinking = dialect.is_thinking(call.request)
-    may_force = dialect.accepts_forced_tool == "always" or (
-        dialect.accepts_forced_tool == "not_thinking" and not thinking
+    form = dialect.accepts_forced_tool
+    may_force = (
+        form == "always" or (form == "any" and choice.type == "any") or (form == "not_thinking" and not thinking)
     )
-    may_force = may_force or (dialect.accepts_forced_tool == "any" and choice.type == "any")
     if forces and not may_force:
-        tools.tool_choice = "required" if dialect.accepts_forced_tool == "any" else "auto"
+        tools.tool_choice = "required" if form == "any" else "auto"
         tools.user_instruction = (
-            f"Call the tool {choice.name} now." if choice.type == "tool" else "Call one of the tools now."
+            f"Call {f'the tool {choice.name}' if choice.type == 'tool' else 'one of the tools'} now."
         )
         why = f"{call.provider_prefix} is not known to force tool calls"
-        why += {"not_thinking": " while the model reasons", "any": " by name"}.get(dialect.accepts_forced_tool, "")
+        why += {"not_thinking": " while the model reasons", "any": " by name"}.get(form, "")
         tools.notes.append(FidelityNote("emulated", "tool_choice", f"{why}; a user text asks for the call"))
     elif choice.type == "tool":
         tools.tool_choice = {"type": "function", "function": {"name": choice.name}}
@@ -262,10 +259,8 @@ class ServerToolDecoder:
             images = [one.png for one in executed.code_results or () if one.png]
             described = [describe_generated_file("image/png", len(image)) for image in images]
             printed = "\n".join(filter(None, (executed.output, *described)))
-            return [
-                encode_code_execution_call(identifier, arguments.code),
-                encode_code_result(identifier, stdout=printed),
-            ]
+            call = encode_code_execution_call(identifier, arguments.code)
+            return [call, encode_code_result(identifier, stdout=printed)]
         if not arguments.url:
             return []
         self._fetches += 1
@@ -275,11 +270,8 @@ class ServerToolDecoder:
         """Return a search with the pages not returned before. OpenRouter reports no query."""
         results = [result for url, result in self._found.items() if url not in self._reported]
         self._reported.update(self._found)
-        return (
-            encode_search_call_and_result(self._new_id(SERVER_TOOL_ID_PREFIX), "", self._shown(results))
-            if results
-            else []
-        )
+        identifier = self._new_id(SERVER_TOOL_ID_PREFIX) if results else ""
+        return encode_search_call_and_result(identifier, "", self._shown(results)) if results else []
 
     def _shown(self, results: Iterable[_Found]) -> list[SearchResultPage]:
         shown: dict[str, SearchResultPage] = {}

@@ -6,16 +6,14 @@ Each request contains the complete history, because the server stores no convers
 
 from collections.abc import Mapping
 
-from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock
-from anthropic_proxy.engine.wires.contract import Decoder, TranslatedCall, Wire
+from anthropic_proxy.engine.wires.contract import DecodedError, Decoder, TranslatedCall, Wire
 from anthropic_proxy.engine.wires.failures import decode_error_body, find_reply_end
 from anthropic_proxy.engine.wires.openai_responses.decisions import DecisionDecoder, is_decision
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_responses.errors import apply_adaptation, classify_fault, find_adaptation
 from anthropic_proxy.engine.wires.openai_responses.request import encode_count, encode_request
 from anthropic_proxy.engine.wires.openai_responses.stream import ResponsesDecoder
-from anthropic_proxy.errors import UpstreamError
 
 __all__ = ["WIRE", "Dialect"]
 
@@ -33,7 +31,7 @@ class ResponsesWire(Wire[Dialect, TranslatedCall[Dialect]]):
 
     def decode_error(
         self, call: TranslatedCall[Dialect], status: int, headers: Mapping[str, str], body: bytes
-    ) -> UpstreamError | list[Delta]:
+    ) -> DecodedError:
         fault = decode_error_body(status, headers, body)
         end = find_reply_end(fault, call.provider_prefix)
         return classify_fault(fault, call) if end is None else [end]

@@ -60,7 +60,7 @@ def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
     request = call.request
     notes: list[FidelityNote] = []
     budget = WorkBudget("tools", max_steps_here=call.max_schema_steps, tool_names=call.client_tool_names)
-    tools = encode_tools(call, dialect, budget)
+    tools = encode_tools(call, budget)
     items = ItemEncoder(call, dialect)
     body: dict[str, Any] = {"model": call.model}
     first: list[Any] = []
@@ -69,7 +69,7 @@ def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
             first = [_InputMessage("developer", [_MarkedTextPart(instructions)])]
         else:
             body["instructions"] = instructions
-    body["input"] = first + items.encode_input(encode_loaded_tools(call, dialect, budget, notes))
+    body["input"] = first + items.encode_input(encode_loaded_tools(call, budget, notes))
     if tools.definitions:
         add_tools(body, tools.definitions, tools.tool_choice, call, notes)
     if tools.max_searches is not None:
@@ -131,10 +131,7 @@ def _encode_reasoning(call: TranslatedCall[Dialect], effort: str, notes: list[Fi
 
 
 _COUNTED_FIELDS = frozenset(
-    (
-        *("model", "input", "instructions", "tools", "tool_choice", "parallel_tool_calls", "reasoning", "text"),
-        "truncation",
-    )
+    ("model", "input", "instructions", "tools", "tool_choice", "parallel_tool_calls", "reasoning", "text", "truncation")
 )
 """Fields of the API's token count (`InputTokenCountParams` of the official SDK `openai` 3.51)."""
 
@@ -319,9 +316,7 @@ class ItemEncoder(MessageEncoder):
             elif type(block) is TextBlock:
                 last_output = place
         if last_output < 0:
-            self._drops_thinking = self._drops_thinking or any(
-                type(block) is ThinkingBlock for block in message.content
-            )
+            self._drops_thinking |= any(type(block) is ThinkingBlock for block in message.content)
             return
         if self._late_texts:
             self._flush_late_texts()

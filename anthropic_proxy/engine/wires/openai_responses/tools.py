@@ -53,7 +53,6 @@ from anthropic_proxy.engine.wires.tools import (
     for_each_client_tool,
     is_parallel_wrapper,
     list_blocked_domains,
-    name_forced_tools,
     split_wrapper,
 )
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
@@ -71,19 +70,18 @@ class ToolFields(Struct):
     notes: list[FidelityNote] = []
 
 
-def encode_tools(call: TranslatedCall[Dialect], dialect: Dialect, budget: WorkBudget) -> ToolFields:
-    asked = call.request.tools
+def encode_tools(call: TranslatedCall[Dialect], budget: WorkBudget) -> ToolFields:
+    asked, dialect = call.request.tools, call.dialect
+    options = dialect.schema_rules, dialect.sends_strict
     are_plain = are_client_tools(asked)
-    definitions, notes = _encode_functions(
-        asked if are_plain else (), budget, dialect.schema_rules, dialect.sends_strict
-    )
+    definitions, notes = _encode_functions(asked if are_plain else (), budget, *options)
     tools = ToolFields([*definitions], notes=[*notes])
     offered: dict[str, dict[str, str]] = {}  # tool name → `tool_choice` that forces the tool
     servers = {server.name: server for server in reversed(call.request.mcp_servers) if server.url}
     for tool in () if are_plain else asked:
         kind = None if is_client_tool(tool) else server_tool_kind(tool)
         if kind is None:
-            definitions, notes = _encode_functions([tool], budget, dialect.schema_rules, dialect.sends_strict)
+            definitions, notes = _encode_functions([tool], budget, *options)
             tools.definitions += definitions
             tools.notes += notes
         elif kind == "web_search":
@@ -102,7 +100,7 @@ def encode_tools(call: TranslatedCall[Dialect], dialect: Dialect, budget: WorkBu
             offered[f"mcp:{label}"] = {"type": "mcp", "server_label": label}
     if call.request.tool_choice is not None:
         offered |= {tool.name: {"type": "function", "name": tool.name} for tool in asked if is_client_tool(tool)}
-        tools.tool_choice = _choose(call.request.tool_choice, offered, call, dialect)
+        tools.tool_choice = _choose(call.request.tool_choice, offered, call)
     # `max_tool_calls` limits all server tools, so it is sent only if web search is the only one.
     only_searches = all(tool["type"] in ("function", "web_search") for tool in offered.values())
     if tools.max_searches is not None and not (dialect.sends_max_tool_calls and only_searches):
@@ -113,9 +111,10 @@ def encode_tools(call: TranslatedCall[Dialect], dialect: Dialect, budget: WorkBu
 
 
 def encode_loaded_tools(
-    call: TranslatedCall[Dialect], dialect: Dialect, budget: WorkBudget, notes: list[FidelityNote]
+    call: TranslatedCall[Dialect], budget: WorkBudget, notes: list[FidelityNote]
 ) -> dict[str, Sequence[Raw]]:
     """Return the definitions of loaded tools by the id of the tool result that has loaded them."""
+    dialect = call.dialect
     definitions: dict[str, Sequence[Raw]] = {}
     for call_id, tools in call.request.loaded_tools.items() if dialect.loaded_tool_form == "items" else ():
         definitions[call_id], lost = _encode_functions(tools, budget, dialect.schema_rules, dialect.sends_strict)
@@ -150,13 +149,11 @@ def _encode_search(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> d
     return definition
 
 
-def _choose(
-    choice: ToolChoice, offered: dict[str, dict[str, str]], call: TranslatedCall[Dialect], dialect: Dialect
-) -> Any:
+def _choose(choice: ToolChoice, offered: dict[str, dict[str, str]], call: TranslatedCall[Dialect]) -> Any:
     if choice.type in ("none", "auto"):
         return choice.type if offered else None
     if not offered or (choice.type == "tool" and choice.name not in offered):
-        raise build_forced_tool_error(call, f"a tool that it does not support: {name_forced_tools(call)}.")
+        raise build_forced_tool_error(call, "a tool that it does not support")
     wanted = offered.get(choice.name or "")
     if choice.type == "any" or wanted is None:
         return "required"
@@ -164,8 +161,8 @@ def _choose(
         return wanted
     if len(offered) == 1:
         return "required"
-    if not dialect.accepts_forced_server_tool:
-        raise build_forced_tool_error(call, f"its own {wanted['type']} if there are other tools.")
+    if not call.dialect.accepts_forced_server_tool:
+        raise build_forced_tool_error(call, f"its own {wanted['type']} if there are other tools", names_tools=False)
     return {"type": "allowed_tools", "mode": "required", "tools": [wanted]}
 
 
