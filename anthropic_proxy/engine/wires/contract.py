@@ -235,6 +235,9 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     a reason that no adaptation avoids. "": none."""
 
 
+JSON_HEADERS: Mapping[str, str] = {"content-type": "application/json"}
+
+
 class SignRequest(Protocol):
     """Function that computes the signature of one HTTP request. It performs no I/O."""
 
@@ -511,6 +514,8 @@ class Wire(ABC, Generic[DialectT, CallT]):
     """Framing of a streamed response body: server-sent events (`sse`), or one JSON object per line (`ndjson`)."""
     is_relay: bool = False
     """True for the wire that forwards requests and responses of the Messages API."""
+    counted_fields: Collection[str] = ()
+    """Fields of the request body that a request for its token count has. (): all."""
 
     @abstractmethod
     def encode_request(self, call: CallT) -> UpstreamRequest:
@@ -518,7 +523,10 @@ class Wire(ABC, Generic[DialectT, CallT]):
 
     def encode_count(self, call: CallT, path: str) -> UpstreamRequest:
         """Encode a request for the number of input tokens to `path`, one of the `count_paths` of the dialect."""
-        return structs.replace(self.encode_request(call), path=path)
+        request = self.encode_request(call)
+        if self.counted_fields:
+            return select_fields(request, path, self.counted_fields)
+        return structs.replace(request, path=path)
 
     @abstractmethod
     def new_decoder(self, call: CallT) -> Decoder:

@@ -17,7 +17,14 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Tool
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.contract import Adaptation, BaseDialect, TranslatedCall, UpstreamRequest, changes_body
+from anthropic_proxy.engine.wires.contract import (
+    JSON_HEADERS,
+    Adaptation,
+    BaseDialect,
+    TranslatedCall,
+    UpstreamRequest,
+    changes_body,
+)
 from anthropic_proxy.engine.wires.failures import find_rejected_parameter, find_replacement_effort
 from anthropic_proxy.engine.wires.json_schema import (
     BASIC_RULES,
@@ -31,7 +38,6 @@ from anthropic_proxy.engine.wires.shared_notes import NO_SAMPLING, NO_SERVICE_TI
 from anthropic_proxy.engine.wires.tools import tool_description
 from anthropic_proxy.errors import UpstreamError
 
-REQUEST_HEADERS: Mapping[str, str] = {"content-type": "application/json"}
 SCHEMA_NOT_ENFORCED = FidelityNote(
     "approximated", "output_config.format", "the schema does not fit strict mode, so the reply may deviate from it"
 )
@@ -129,8 +135,8 @@ def add_user_and_tier(body: dict[str, Any], call: OpenAICall, notes: list[Fideli
         else:
             notes.append(NO_SERVICE_TIER)
     if dialect.session_header:
-        return {**REQUEST_HEADERS, dialect.session_header: request.session_key()}
-    return REQUEST_HEADERS
+        return {**JSON_HEADERS, dialect.session_header: request.session_key()}
+    return JSON_HEADERS
 
 
 def encode_function(

@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVarTuple
 import msgspec
 from msgspec import Raw, Struct
 
+from anthropic_proxy.engine.messages.deltas import ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Tool, ToolUseBlock
 from anthropic_proxy.engine.messages.models.tools import ToolList, is_client_tool
@@ -118,6 +119,12 @@ class ToolCallIds:
             upstream_id = self._call.new_id("toolu_px")
         self._used_ids.add(upstream_id)
         return upstream_id
+
+    def build_whole_call(
+        self, key: int | str, upstream_id: str | None, name: str, arguments: str
+    ) -> list[ToolCall | ToolArgs | ToolEnd]:
+        given = [ToolArgs(key, arguments)] if arguments else []
+        return [ToolCall(key, self.assign_client_id(upstream_id), name), *given, ToolEnd(key)]
 
 
 _WRAPPERS = frozenset(("parallel", "multi_tool_use.parallel"))

@@ -56,10 +56,7 @@ request argument supplied: x`; Go `json: unknown field "x"`; serde ``unknown fie
 _OF_NEWER_CLIENTS = frozenset(("context_management", "diagnostics", "fallbacks", "safeguards", "service_tier", "speed"))
 """Fields that such servers may not know yet, and without which a reply has the same meaning and form."""
 _REQUIRED = frozenset(
-    (
-        *("inference_geo", "max_tokens", "messages", "model", "stop_sequences", "stream", "system"),
-        *("tool_choice", "tools"),
-    )
+    ("inference_geo", "max_tokens", "messages", "model", "stop_sequences", "stream", "system", "tool_choice", "tools")
 )
 """Fields that no request leaves out, even if the server rejects them: without them, the reply has another meaning or
 form."""
@@ -73,8 +70,7 @@ _CONTENT = frozenset(
 _RESTRICTIONS = frozenset(
     (
         *("allowed_domains", "allowed_tools", "blocked_domains", "configs", "default_config"),
-        *("disable_parallel_tool_use", "enabled", "max_content_tokens", "max_uses"),
-        "tool_configuration",
+        *("disable_parallel_tool_use", "enabled", "max_content_tokens", "max_uses", "tool_configuration"),
     )
 )
 """Inner fields that are never left out, with all that is in them: they limit what the model or a tool may do."""

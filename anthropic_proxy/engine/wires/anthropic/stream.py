@@ -513,23 +513,17 @@ def _read_odd_usage(usage: Raw) -> _CountedUsage | None:
     members = _read_members(usage)
     if members is None:
         return None
-    written = _read_members(members.get("cache_creation")) or {}
-    details = _read_members(members.get("output_tokens_details")) or {}
-    tools = _read_members(members.get("server_tool_use")) or {}
-    return _CountedUsage(
-        input_tokens=_read_number(members, "input_tokens"),
-        output_tokens=_read_number(members, "output_tokens"),
-        cache_read_input_tokens=_read_number(members, "cache_read_input_tokens"),
-        cache_creation_input_tokens=_read_number(members, "cache_creation_input_tokens"),
-        cache_creation=_CacheCreation(_read_number(written, "ephemeral_1h_input_tokens")),
-        output_tokens_details=_OutputDetails(_read_number(details, "thinking_tokens")),
-        server_tool_use=_ServerTools(
-            _read_number(tools, "web_search_requests"), _read_number(tools, "web_fetch_requests")
-        ),
-        service_tier=_read_string(members, "service_tier"),
-        speed=_read_string(members, "speed"),
-        **{name: members.get(name, ABSENT) for name in StatedCost.__struct_fields__},
-    )
+    counts: dict[str, Any] = {name: members[name] for name in StatedCost.__struct_fields__ if name in members}
+    for name in members.keys() - counts.keys():
+        value = decode_repaired(members[name])
+        if name in ("service_tier", "speed"):
+            counts[name] = value if isinstance(value, str) else None
+        elif name in ("cache_creation", "output_tokens_details", "server_tool_use"):
+            inner = value if isinstance(value, dict) else {}
+            counts[name] = {key: parse_token_count(one) for key, one in inner.items()}
+        else:
+            counts[name] = parse_token_count(value)
+    return _decode_usage(msgspec.json.encode(counts))
 
 
 def _read_members(text: Raw | bytes | None) -> Mapping[str, Raw] | None:
@@ -543,7 +537,3 @@ def _read_string(members: Mapping[str, Raw], name: str) -> str | None:
     """Return the string value of a member. None: the member is missing, or not a string."""
     text = decode_repaired(members[name]) if name in members else None
     return text if isinstance(text, str) else None
-
-
-def _read_number(members: Mapping[str, Raw], name: str) -> int | None:
-    return parse_token_count(decode_repaired(members[name])) if name in members else None

@@ -120,11 +120,8 @@ _LIMITS = frozenset(
     (
         *("limit", "limits", "limited", "maximum", "max", "most", "only", "up", "less", "fewer", "lower", "smaller"),
         *("below", "under", "than", "exceed", "exceeds", "exceeded", "exceeding", "allowed", "allows", "supports"),
-        *(
-            *("support", "supported", "capacity", "size", "ceiling", "cap", "capped", "within", "between", "range"),
-            "quota",
-        ),
-        *("over", "accepts", "permits", "permitted", "fit", "fits", "above", "beyond", "handle", "cutoff"),
+        *("support", "supported", "capacity", "size", "ceiling", "cap", "capped", "within", "between", "range"),
+        *("quota", "over", "accepts", "permits", "permitted", "fit", "fits", "above", "beyond", "handle", "cutoff"),
         *("upper", "bound", "restricted", "<", "<=", ">", "=<", "≤"),
     )
 )
@@ -160,13 +157,10 @@ _FILLERS = frozenset(
 """Words that are ignored between a number and the name of its subject: `8192 tokens in the messages`."""
 _OTHER_UNITS = frozenset(
     (
-        *(
-            *("characters", "chars", "character", "bytes", "byte", "kb", "mb", "gb", "kib", "mib", "gib", "images"),
-            "image",
-        ),
-        *("pixels", "pixel", "px", "files", "file", "tools", "functions", "seconds", "second", "minutes", "minute"),
-        *("hours", "hour", "days", "day", "ms", "s", "messages", "requests", "rpm", "pages", "items", "elements", "%"),
-        *("parameters", "b", "entries", "chunks", "times", "attempts", "properties", "stops", "words"),
+        *("characters", "chars", "character", "bytes", "byte", "kb", "mb", "gb", "kib", "mib", "gib", "images"),
+        *("image", "pixels", "pixel", "px", "files", "file", "tools", "functions", "seconds", "second", "minutes"),
+        *("minute", "hours", "hour", "days", "day", "ms", "s", "messages", "requests", "rpm", "pages", "items"),
+        *("elements", "%", "parameters", "b", "entries", "chunks", "times", "attempts", "properties", "stops", "words"),
     )
 )
 _WINDOW_NAMES = frozenset(("context", "window", "ctx"))

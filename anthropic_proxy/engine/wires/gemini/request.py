@@ -32,12 +32,12 @@ from anthropic_proxy.engine.messages.models import (
 )
 from anthropic_proxy.engine.messages.preparation.cleaning import NOTHING_LISTED, call_as_text
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
-from anthropic_proxy.engine.wires.contract import TranslatedCall, UpstreamRequest, select_fields
+from anthropic_proxy.engine.wires.contract import JSON_HEADERS, TranslatedCall, UpstreamRequest, select_fields
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
 from anthropic_proxy.engine.wires.gemini.schema import encode_reply_schema
 from anthropic_proxy.engine.wires.gemini.tools import encode_tools
 from anthropic_proxy.engine.wires.json_schema import REPLY_SCHEMA_PATH
-from anthropic_proxy.engine.wires.message_encoder import join_json_strings
+from anthropic_proxy.engine.wires.message_encoder import CONTINUE_TEXT, EMPTY_JSON_STRING, join_json_strings
 from anthropic_proxy.engine.wires.shared_notes import (
     FOREIGN_THINKING_DROPPED,
     NO_EFFORT,
@@ -51,7 +51,6 @@ from anthropic_proxy.engine.wires.shared_notes import (
 )
 from anthropic_proxy.engine.wires.thinking import SIGNATURE_PLACEHOLDERS, decode_signature
 
-_HEADERS = {"content-type": "application/json"}
 _encode = msgspec.json.Encoder().encode
 _ANSWER_IN_JSON = "Answer with nothing but one JSON value that fits this JSON Schema:\n"
 
@@ -102,7 +101,7 @@ def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
     return UpstreamRequest(
         path=_path_of(call.model, call.streams_upstream),
         body=_encode(body),
-        headers=_HEADERS,
+        headers=JSON_HEADERS,
         notes=notes,
         enforces_schema="responseJsonSchema" in config,
     )
@@ -155,9 +154,7 @@ def _encode_thinking(call: TranslatedCall[Dialect], notes: list[FidelityNote]) -
     return config
 
 
-_CONTINUE = Raw(b'"Continue exactly from the end of your last message."')
 _ANYTHING = Raw(b'"."')
-_NOTHING = Raw(b'""')
 _MEDIA = (ImageBlock, DocumentBlock)
 
 
@@ -320,7 +317,7 @@ class _Contents:
                 # JSON is sent as text: Gemini decodes numbers as doubles, and would change long integers
                 inline: list[dict[str, Any]] = []
                 output = (
-                    block.content or _NOTHING
+                    block.content or EMPTY_JSON_STRING
                     if is_string_or_absent(block.content)
                     else self._read_result(block, inline, beside)
                 )
@@ -361,7 +358,7 @@ class _Contents:
             contents.insert(0, _Content("user", [_TextPart(_ANYTHING)]))
         if contents and contents[-1].role == "model":
             self._notes.append(PREFILL_AS_TEXT)
-            contents.append(_Content("user", [_TextPart(_CONTINUE)]))
+            contents.append(_Content("user", [_TextPart(CONTINUE_TEXT)]))
         return contents
 
     def _put(self, role: str, parts: list[_Part], *, answers: bool = False) -> None:
@@ -390,7 +387,7 @@ class _Contents:
                     beside.append(part)
         if len(texts) == 1:
             return texts[0]
-        return Raw(b'"' + rb"\n".join(bytes(text)[1:-1] for text in texts) + b'"') if texts else _NOTHING
+        return Raw(b'"' + rb"\n".join(bytes(text)[1:-1] for text in texts) + b'"') if texts else EMPTY_JSON_STRING
 
 
 _PDF = "application/pdf"

@@ -26,9 +26,6 @@ from anthropic_proxy.engine.messages.deltas import (
     Stop,
     Text,
     Thinking,
-    ToolArgs,
-    ToolCall,
-    ToolEnd,
     Usage,
 )
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
@@ -470,11 +467,7 @@ class GeminiDecoder(Decoder):
         deltas += self.flush_pending()
         if signature:
             deltas.append(self._carry(signature))
-        key = self._calls
-        deltas.append(ToolCall(key, self._ids.assign_client_id(call_id), self._call_repair.repair_name(name)))
-        if arguments:
-            deltas.append(ToolArgs(key, arguments))
-        deltas.append(ToolEnd(key))
+        deltas += self._ids.build_whole_call(self._calls, call_id, self._call_repair.repair_name(name), arguments)
         self._calls += 1
         self._answered = True
         self._is_thinking = False

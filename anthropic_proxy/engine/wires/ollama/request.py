@@ -25,7 +25,7 @@ from anthropic_proxy.engine.messages.models import (
     json_string,
 )
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
-from anthropic_proxy.engine.wires.contract import TranslatedCall, UpstreamRequest
+from anthropic_proxy.engine.wires.contract import JSON_HEADERS, TranslatedCall, UpstreamRequest
 from anthropic_proxy.engine.wires.json_schema import (
     MAX_TEXT_CHARACTERS,
     EqualityIndex,
@@ -193,7 +193,6 @@ def _are(kind: type, values: Any) -> bool:
     return isinstance(values, list) and all(isinstance(value, kind) for value in values)
 
 
-_HEADERS = {"content-type": "application/json"}
 _encode = msgspec.json.Encoder().encode
 _UNTHOUGHT = FidelityNote("approximated", "thinking", "a started reply continues without thinking first")
 
@@ -234,7 +233,7 @@ def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
     if request.service_tier == "standard_only":
         notes.append(NO_SERVICE_TIER)
     notes += [*tools.notes, *messages.notes]
-    return UpstreamRequest(path="/api/chat", body=_encode(body), headers=_HEADERS, notes=notes)
+    return UpstreamRequest(path="/api/chat", body=_encode(body), headers=JSON_HEADERS, notes=notes)
 
 
 def _think(effort: str, dialect: Dialect, begins_reply: bool, notes: list[FidelityNote]) -> bool | str | None:

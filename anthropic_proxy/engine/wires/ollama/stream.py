@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 from msgspec import Raw, Struct
 
-from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT
 from anthropic_proxy.engine.messages.tool_arguments import divide_arguments, is_truncated_object
@@ -208,11 +208,7 @@ class OllamaDecoder(Decoder):
         if found is None:
             raise self._call.build_protocol_error(" sent a tool call without a name.")
         for one in divide_arguments(arguments) or ("",):
-            key = self._calls
+            repaired = self._call_repair.repair_arguments(one, found) if one and self._repairs_arguments else one
+            self._has_incomplete |= bool(one) and is_truncated_object(repaired)
+            deltas += self._ids.build_whole_call(self._calls, part.id, found, repaired)
             self._calls += 1
-            deltas.append(ToolCall(key, self._ids.assign_client_id(part.id), found))
-            if one:
-                repaired = self._call_repair.repair_arguments(one, found) if self._repairs_arguments else one
-                self._has_incomplete = self._has_incomplete or is_truncated_object(repaired)
-                deltas.append(ToolArgs(key, repaired))
-            deltas.append(ToolEnd(key))

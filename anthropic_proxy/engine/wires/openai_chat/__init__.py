@@ -15,7 +15,7 @@ from anthropic_proxy.engine.wires.openai_chat.errors import (
     decode_reply_in_error,
     find_adaptation,
 )
-from anthropic_proxy.engine.wires.openai_chat.request import encode_count, encode_request
+from anthropic_proxy.engine.wires.openai_chat.request import COUNTED_FIELDS, encode_request
 from anthropic_proxy.engine.wires.openai_chat.stream import ChatDecoder
 
 __all__ = ["WIRE", "Dialect"]
@@ -25,7 +25,7 @@ class ChatWire(Wire[Dialect, TranslatedCall[Dialect]]):
     dialect_type = Dialect
     framing = "sse"
     encode_request = staticmethod(encode_request)
-    encode_count = staticmethod(encode_count)
+    counted_fields = COUNTED_FIELDS
     new_decoder = staticmethod(ChatDecoder)
     find_adaptation = staticmethod(find_adaptation)
     apply_adaptation = staticmethod(apply_adaptation)

@@ -28,7 +28,7 @@ from anthropic_proxy.engine.messages.models import (
 )
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.contract import TranslatedCall, UpstreamRequest, select_fields
+from anthropic_proxy.engine.wires.contract import TranslatedCall, UpstreamRequest
 from anthropic_proxy.engine.wires.json_schema import may_accept_object
 from anthropic_proxy.engine.wires.message_encoder import (
     MessageEncoder,
@@ -120,14 +120,10 @@ def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
     )
 
 
-_COUNTED_FIELDS = frozenset(("model", "messages", "tools", "chat_template_kwargs"))
+COUNTED_FIELDS = frozenset(("model", "messages", "tools", "chat_template_kwargs"))
 """Fields that the chat template of a local model reads, which llama.cpp and vLLM count.
 
 Sources: llama.cpp tools/server/README.md; vllm/entrypoints/serve/tokenize/protocol.py, read 2026-11."""
-
-
-def encode_count(call: TranslatedCall[Dialect], path: str) -> UpstreamRequest:
-    return select_fields(encode_request(call), path, _COUNTED_FIELDS)
 
 
 def _add_effort(body: dict[str, Any], call: TranslatedCall[Dialect], has_tools: bool, notes: list[FidelityNote]) -> str:

@@ -708,8 +708,7 @@ class ToolCallDecoder:
                 for position, one in enumerate(wrapped):
                     name = self.repair.repair_name(one.name)
                     key = f"{call.key}.{position}"
-                    deltas.append(ToolCall(key, self._ids.assign_client_id(one.upstream_id), name))
-                    deltas += (ToolArgs(key, one.arguments), ToolEnd(key))
+                    deltas += self._ids.build_whole_call(key, one.upstream_id, name, one.arguments)
                 return text
             self._name(call, call.name, self.repair.repair_name(call.name), deltas)
         if call.held and text:

@@ -131,16 +131,12 @@ def _choose(choice: ToolChoice, tools: ToolFields, call: TranslatedCall[Dialect]
         if forces:
             raise build_forced_tool_error(call, "a tool, because it supports none of the given tools")
         return
-    thinking = dialect.is_thinking(call.request)
-    form = dialect.accepts_forced_tool
-    may_force = (
-        form == "always" or (form == "any" and choice.type == "any") or (form == "not_thinking" and not thinking)
-    )
+    form, thinks = dialect.accepts_forced_tool, dialect.is_thinking(call.request)
+    may_force = {"always": True, "any": choice.type == "any", "not_thinking": not thinks}.get(form, False)
     if forces and not may_force:
         tools.tool_choice = "required" if form == "any" else "auto"
-        tools.user_instruction = (
-            f"Call {f'the tool {choice.name}' if choice.type == 'tool' else 'one of the tools'} now."
-        )
+        asked_for = f"the tool {choice.name}" if choice.type == "tool" else "one of the tools"
+        tools.user_instruction = f"Call {asked_for} now."
         why = f"{call.provider_prefix} is not known to force tool calls"
         why += {"not_thinking": " while the model reasons", "any": " by name"}.get(form, "")
         tools.notes.append(FidelityNote("emulated", "tool_choice", f"{why}; a user text asks for the call"))

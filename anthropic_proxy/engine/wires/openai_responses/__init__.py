@@ -12,7 +12,7 @@ from anthropic_proxy.engine.wires.failures import decode_error_body, find_reply_
 from anthropic_proxy.engine.wires.openai_responses.decisions import DecisionDecoder, is_decision
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_responses.errors import apply_adaptation, classify_fault, find_adaptation
-from anthropic_proxy.engine.wires.openai_responses.request import encode_count, encode_request
+from anthropic_proxy.engine.wires.openai_responses.request import COUNTED_FIELDS, encode_request
 from anthropic_proxy.engine.wires.openai_responses.stream import ResponsesDecoder
 
 __all__ = ["WIRE", "Dialect"]
@@ -22,7 +22,7 @@ class ResponsesWire(Wire[Dialect, TranslatedCall[Dialect]]):
     dialect_type = Dialect
     framing = "sse"
     encode_request = staticmethod(encode_request)
-    encode_count = staticmethod(encode_count)
+    counted_fields = COUNTED_FIELDS
     find_adaptation = staticmethod(find_adaptation)
     apply_adaptation = staticmethod(apply_adaptation)
 

@@ -4,6 +4,8 @@ They have only the fields that the decoder reads. Fields of wrong types are omit
 not end a reply.
 """
 
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -117,8 +119,6 @@ class StreamEvent(Struct, gc=False):
 _Kind = TypeVar("_Kind", bound=Struct)
 
 decode_strict_event = msgspec.json.Decoder(StreamEvent).decode
-_decode_item = msgspec.json.Decoder(OutputItem).decode
-_decode_response = msgspec.json.Decoder(Response).decode
 
 
 def decode_event(data: bytes) -> StreamEvent:
@@ -129,36 +129,32 @@ def decode_event(data: bytes) -> StreamEvent:
     try:
         return decode_strict_event(data)
     except msgspec.ValidationError:
-        return _repaired(data, StreamEvent())
+        return _repaired(data, StreamEvent)
     except msgspec.DecodeError:
         return decode_strict_event(data + b"}")
 
 
-def decode_item(raw: Raw) -> OutputItem:
-    try:
-        return _decode_item(raw)
-    except msgspec.ValidationError:
-        return _repaired(raw, OutputItem())
-
-
-def decode_response(raw: Raw | bytes) -> Response:
-    try:
-        return _decode_response(raw)
-    except msgspec.ValidationError:
-        return _repaired(raw, Response())
-
-
-def _repaired(data: Raw | bytes, empty: _Kind) -> _Kind:
-    """Decode a JSON object as the class of `empty`. Fields of wrong types are omitted."""
+def _repaired(data: Raw | bytes, kind: type[_Kind]) -> _Kind:
+    """Decode a JSON object. Fields of wrong types are omitted."""
     fields = msgspec.json.decode(data, type=dict[str, Raw])
-    kind = type(empty)
     kept: dict[str, Raw] = {}
-    for name in kind.__struct_fields__:
-        if name not in fields:
-            continue
-        try:
+    for name in fields.keys() & {*kind.__struct_fields__}:
+        with suppress(msgspec.ValidationError):
             msgspec.json.decode(b'{"%b":%b}' % (name.encode(), bytes(fields[name])), type=kind)
-        except msgspec.ValidationError:
-            continue
-        kept[name] = fields[name]
+            kept[name] = fields[name]
     return msgspec.json.decode(msgspec.json.encode(kept), type=kind)
+
+
+def _tolerant(kind: type[_Kind]) -> Callable[[Raw | bytes], _Kind]:
+    decode_strict = msgspec.json.Decoder(kind).decode
+
+    def decode(data: Raw | bytes) -> _Kind:
+        try:
+            return decode_strict(data)
+        except msgspec.ValidationError:
+            return _repaired(data, kind)
+
+    return decode
+
+
+decode_item, decode_response = _tolerant(OutputItem), _tolerant(Response)

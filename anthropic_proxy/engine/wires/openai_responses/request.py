@@ -23,7 +23,7 @@ from anthropic_proxy.engine.messages.models import (
     json_string,
 )
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
-from anthropic_proxy.engine.wires.contract import TranslatedCall, UpstreamRequest, select_fields
+from anthropic_proxy.engine.wires.contract import TranslatedCall, UpstreamRequest
 from anthropic_proxy.engine.wires.message_encoder import (
     TOOL_ERROR_PREFIX,
     MessageEncoder,
@@ -130,14 +130,10 @@ def _encode_reasoning(call: TranslatedCall[Dialect], effort: str, notes: list[Fi
     return reasoning
 
 
-_COUNTED_FIELDS = frozenset(
+COUNTED_FIELDS = frozenset(
     ("model", "input", "instructions", "tools", "tool_choice", "parallel_tool_calls", "reasoning", "text", "truncation")
 )
 """Fields of the API's token count (`InputTokenCountParams` of the official SDK `openai` 3.51)."""
-
-
-def encode_count(call: TranslatedCall[Dialect], path: str) -> UpstreamRequest:
-    return select_fields(encode_request(call), path, _COUNTED_FIELDS)
 
 
 _MAX_ID_LENGTH = 64

@@ -16,7 +16,7 @@ from anthropic_proxy.engine.messages.deltas import Citation, Delta, Text, ToolAr
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import McpServer, Tool, ToolChoice
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT
-from anthropic_proxy.engine.messages.models.tools import Toolset, are_client_tools, decode_toolset, is_client_tool
+from anthropic_proxy.engine.messages.models.tools import are_client_tools, decode_toolset, is_client_tool
 from anthropic_proxy.engine.messages.preparation import PreparedRequest, server_tool_kind
 from anthropic_proxy.engine.messages.server_blocks import (
     MCP_TOOL_ID_PREFIX,
@@ -184,7 +184,19 @@ def _encode_mcp_server(
         raise InvalidRequest(
             f"tools: mcp_toolset: mcp_servers has no server named {name!r} with a url", code="tool-choice"
         )
-    allowed = _allowed(toolset)
+    configs = toolset.configs or {}
+    refused = [name for name, config in configs.items() if config.enabled is False]
+    allowed: list[str] | None = None  # all of its tools
+    if toolset.default_config is not None and toolset.default_config.enabled is False:
+        allowed = [name for name, config in configs.items() if config.enabled]
+    elif toolset.tools is not None:
+        allowed = [tool.name for tool in toolset.tools if tool.name not in refused]
+    elif refused:
+        raise UnsupportedFeature(
+            f"tools: mcp_toolset: configs: this provider has a list of allowed tools for {name!r}, but no list of "
+            f"forbidden ones ({', '.join(refused)}); disable all by default_config and enable the others",
+            code="mcp-tools",
+        )
     if allowed == []:
         notes.append(FidelityNote("dropped", f"mcp_servers.{name}", "none of its tools is enabled"))
         return None
@@ -207,27 +219,6 @@ def _label_of(name: str) -> str:
     """Return an MCP server name as a label that the API accepts: a letter, then letters, digits, `_` and `-`."""
     label = _NOT_IN_LABELS.sub("_", name)
     return label if label[:1].isalpha() else f"mcp_{label}"
-
-
-def _allowed(toolset: Toolset) -> list[str] | None:
-    """Return the names of the tools that a toolset enables on its MCP server. None: all tools.
-
-    Raises `UnsupportedFeature` if single tools are disabled.
-    """
-    configs = toolset.configs or {}
-    if toolset.default_config is not None and toolset.default_config.enabled is False:
-        return [name for name, config in configs.items() if config.enabled]
-    refused = [name for name, config in configs.items() if config.enabled is False]
-    if toolset.tools is not None:
-        return [tool.name for tool in toolset.tools if tool.name not in refused]
-    if refused:
-        raise UnsupportedFeature(
-            "tools: mcp_toolset: configs: this provider has a list of allowed tools for "
-            f"{toolset.mcp_server_name!r}, but no list of forbidden ones ({', '.join(refused)}); disable all "
-            "by default_config and enable the others",
-            code="mcp-tools",
-        )
-    return None
 
 
 class ToolCallItemDecoder:
@@ -309,7 +300,8 @@ class ToolCallItemDecoder:
             deltas.append(ToolEnd(self._key))
             if self._rest:
                 _, *others = divide_arguments(self._arguments.text + "".join(self._rest))
-                self._reader.emit_further_calls(self._key, self._name, others, deltas)
+                for position, text in enumerate(others):
+                    self._reader.emit(f"{self._key}.{position}", None, self._name, text, deltas)
         elif item is not None:
             raise self._reader.call.build_protocol_error(" sent a tool call without a name.")
         self._ended = True
@@ -320,7 +312,7 @@ class ToolCallContext:
 
     def __init__(self, call: TranslatedCall[Dialect]) -> None:
         self.call = call
-        self._ids = ToolCallIds(call)
+        self.ids = ToolCallIds(call)
         self.repair = ToolCallRepair(call, names=False)
         self._count = 0
         self._servers: dict[str, str] | None = None
@@ -336,7 +328,7 @@ class ToolCallContext:
         return self._servers.get(label, label)
 
     def build_tool_call(self, key: int | str, upstream_id: str | None, name: str) -> ToolCall:
-        return ToolCall(key, self._ids.assign_client_id(upstream_id), self.repair.repair_name(name))
+        return ToolCall(key, self.ids.assign_client_id(upstream_id), self.repair.repair_name(name))
 
     def emit_complete_call(self, key: int, item: OutputItem, arguments: str, deltas: list[Delta]) -> None:
         """Append the deltas of a custom tool call, or of all calls in a parallel wrapper."""
@@ -346,19 +338,13 @@ class ToolCallContext:
             arguments = msgspec.json.encode({"input": item.input or ""}).decode()
         wrapped = None if is_custom else split_wrapper(item.call_id, arguments)
         if wrapped is None:
-            self._emit(key, item.call_id, name, arguments, deltas)
+            self.emit(key, item.call_id, name, arguments, deltas)
         for position, one in enumerate(wrapped or ()):
-            self._emit(f"{key}.{position}", one.upstream_id, one.name, one.arguments, deltas)
+            self.emit(f"{key}.{position}", one.upstream_id, one.name, one.arguments, deltas)
 
-    def emit_further_calls(self, key: int, name: str, arguments: Sequence[str], deltas: list[Delta]) -> None:
-        for position, text in enumerate(arguments):
-            self._emit(f"{key}.{position}", None, name, text, deltas)
-
-    def _emit(self, key: int | str, upstream_id: str | None, name: str, arguments: str, deltas: list[Delta]) -> None:
-        deltas.append(self.build_tool_call(key, upstream_id, name))
-        if arguments:
-            deltas.append(ToolArgs(key, arguments))
-        deltas.append(ToolEnd(key))
+    def emit(self, key: int | str, upstream_id: str | None, name: str, arguments: str, deltas: list[Delta]) -> None:
+        """Append the deltas of a whole call."""
+        deltas += self.ids.build_whole_call(key, upstream_id, self.repair.repair_name(name), arguments)
 
 
 # Sources: `ResponseCodeInterpreterToolCall` and `McpCall` of the official SDK `openai` 3.51; recorded by the project

@@ -225,7 +225,7 @@ class TextCallDetector:
             self._state = "over"
             return True
         self._emit(fence - offset)
-        self._open_fence()
+        self._state, self._fence = "fence", "run"
         return self._leave_fence()
 
     def _read_again(self) -> None:
@@ -233,9 +233,6 @@ class TextCallDetector:
         self._later = self._held + self._later[self._later_offset :]
         self._later_offset = 0
         self._held = ""
-
-    def _open_fence(self) -> None:
-        self._state, self._fence = "fence", "run"
 
     def _read_call(self, deltas: list[Delta], *, final: bool, reply_ended_early: bool) -> bool:
         mark = self._marks[self._mark]
@@ -285,7 +282,7 @@ class TextCallDetector:
         self._failures += 1
         self._state = "over" if self._exhausted or self._failures >= _MAX_FAILURES else "text"
         if self._mark.startswith("```") and self._state == "text":
-            self._open_fence()
+            self._state, self._fence = "fence", "run"
         return False
 
     def _leave_fence(self) -> bool:
@@ -295,28 +292,23 @@ class TextCallDetector:
             if not self._held:
                 return False
             self._fence = "line"
-        if self._fence == "line" and not self._leave_fence_line():
-            return False
-        if self._state == "text":
-            return True
+        if self._fence == "line":  # a closing mark in the opening line makes it inline code
+            line, line_break, _ = self._held.partition("\n")
+            end = line.find("```")
+            if end < 0 and not line_break:
+                self._emit(len(line.rstrip("`")))
+                return False
+            self._fence = "inside"
+            self._emit(end + len("```") if end >= 0 else len(line) + 1)
+            if end >= 0:
+                self._state = "text"
+                return True
         offset = len(self._before)
         fence = _find_fence_mark_end(self._before + self._held, offset)
         self._emit(fence - offset if fence is not None else len(self._held))
         if fence is not None:
             self._state = "text"
         return fence is not None
-
-    def _leave_fence_line(self) -> bool:
-        """Emit the opening line of a code fence. Return True at its end. A closing mark in it makes it inline code."""
-        line, line_break, _ = self._held.partition("\n")
-        end = line.find("```")
-        if end < 0 and not line_break:
-            self._emit(len(line.rstrip("`")))
-            return False
-        self._fence = "inside"
-        self._emit(end + len("```") if end >= 0 else len(line) + 1)
-        self._state = "text" if end >= 0 else "fence"
-        return True
 
     def _emit(self, size: int) -> None:
         if size > 0:
