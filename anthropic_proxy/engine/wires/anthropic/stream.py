@@ -22,7 +22,7 @@ from contextlib import suppress
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.engine.messages.models import ABSENT
@@ -513,8 +513,8 @@ def _read_odd_usage(usage: Raw) -> _CountedUsage | None:
     members = _read_members(usage)
     if members is None:
         return None
-    counts: dict[str, Any] = {name: members[name] for name in StatedCost.__struct_fields__ if name in members}
-    for name in members.keys() - counts.keys():
+    counts: dict[str, Any] = {}
+    for name in members.keys() - {*StatedCost.__struct_fields__}:
         value = decode_repaired(members[name])
         if name in ("service_tier", "speed"):
             counts[name] = value if isinstance(value, str) else None
@@ -523,7 +523,8 @@ def _read_odd_usage(usage: Raw) -> _CountedUsage | None:
             counts[name] = {key: parse_token_count(one) for key, one in inner.items()}
         else:
             counts[name] = parse_token_count(value)
-    return _decode_usage(msgspec.json.encode(counts))
+    stated = {name: members[name] for name in StatedCost.__struct_fields__ if name in members}
+    return structs.replace(msgspec.convert(counts, _CountedUsage), **stated)
 
 
 def _read_members(text: Raw | bytes | None) -> Mapping[str, Raw] | None:
