@@ -84,7 +84,16 @@ class SchemaDocument:
         target = self._targets.get(reference, _MISSING)
         if target is _MISSING:
             self.budget.count_steps(1 + len(reference) // CHARACTERS_PER_NODE + reference.count("/"))
-            target = self._targets[reference] = self._resolve(reference)
+            found: Any = self.root if reference.startswith("#") else None
+            for step in reference[1:].split("/")[1:]:
+                if isinstance(found, dict):
+                    spellings = (step, unquote(step))  # some clients do not percent-encode names
+                    names = (spelling.replace("~1", "/").replace("~0", "~") for spelling in spellings)
+                    found = next((found[name] for name in names if name in found), None)
+                else:
+                    is_index = isinstance(found, list) and step.isdecimal() and len(step) <= _MAX_INDEX_DIGITS
+                    found = found[int(step)] if is_index and int(step) < len(found) else None
+            target = self._targets[reference] = found
         return target
 
     def inline_reference(self, schema: Schema) -> Schema:
@@ -97,22 +106,6 @@ class SchemaDocument:
             schema = {**target, **beside} if isinstance(target, dict) else beside
             self.budget.count_steps(1 + len(schema))
         return {key: value for key, value in schema.items() if key != "$ref"}
-
-    def _resolve(self, reference: str) -> Any:
-        if not reference.startswith("#"):
-            return None
-        found: Any = self.root
-        for step in reference[1:].split("/")[1:]:
-            is_index = step.isdecimal() and len(step) <= _MAX_INDEX_DIGITS
-            if isinstance(found, list) and is_index and int(step) < len(found):
-                found = found[int(step)]
-            elif isinstance(found, dict):
-                spellings = (step, unquote(step))  # some clients do not percent-encode names
-                names = (spelling.replace("~1", "/").replace("~0", "~") for spelling in spellings)
-                found = next((found[name] for name in names if name in found), None)
-            else:
-                return None
-        return found
 
 
 class EqualityIndex:

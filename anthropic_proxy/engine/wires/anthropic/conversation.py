@@ -247,8 +247,12 @@ def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals, *, k
             removals.types_as_text.add(block.type)
     if not any(kept) and parts:
         return [Edit(content.value, content.end, b"[%b]" % EMPTY_TEXT)]
-    if removals.adds_thinking and (thinking := _find_demanded_thinking(blocks, kept)) is not None:
-        added = {"type": "thinking", "thinking": thinking, "signature": ""}
+    has_calls = removals.adds_thinking and any(block.type == "tool_use" for block in blocks)
+    if has_calls and not any(
+        keeps and block.type in _THINKING_TYPES for block, keeps in zip(blocks, kept, strict=True)
+    ):
+        removed = (block.thinking for block in blocks if block.type == "thinking" and block.thinking)
+        added = {"type": "thinking", "thinking": next(removed, _NO_TEXT), "signature": ""}
         edits.append(Edit(parts[0].start, parts[0].start, msgspec.json.encode(added) + b","))
     edits += json_spans.build_removal_edits(parts, kept)
     for part, block, keeps in zip(parts, blocks, kept, strict=True):
@@ -277,15 +281,6 @@ def _find_block_edits(body: bytes, part: JsonSpan, block: BlockFields, removals:
         if _is_unsealed(cited) or ("web_search" in missing_tools and _SEARCHED in cited):
             edits += json_spans.find_removal_edits(body, part, "citations")
     return edits
-
-
-def _find_demanded_thinking(blocks: Sequence[BlockFields], kept: Sequence[bool]) -> str | None:
-    """Return the text of the thinking that a reply gets: that of its removed thinking. None: it needs none."""
-    if all(block.type != "tool_use" for block in blocks):
-        return None
-    if any(keeps and block.type in _THINKING_TYPES for block, keeps in zip(blocks, kept, strict=True)):
-        return None
-    return next((block.thinking for block in blocks if block.type == "thinking" and block.thinking), _NO_TEXT)
 
 
 def _is_refused(block: BlockFields, dropped: set[str | None], removals: Removals, *, keeps_thinking: bool) -> bool:

@@ -7,7 +7,6 @@ end of a block. An event without data is left out, because clients stop at it. S
 `convert_message_to_events` and `convert_events_to_message` write their reply in the form that was asked for.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -116,9 +115,13 @@ def convert_message_to_events(body: bytes) -> bytes:
     for index, block in enumerate(blocks):
         if not isinstance(block, dict):
             continue
-        deltas = list(_split_block(block))
-        emptied = {**block, **{field: "" for name, field in _TEXTS.items() if any(d["type"] == name for d in deltas)}}
-        if any(delta["type"] == "input_json_delta" for delta in deltas):
+        is_text = block.get("type") in ("text", "thinking")
+        texts = {kind: field for kind, field in _TEXTS.items() if is_text and block.get(field)}
+        texts = {kind: field for kind, field in texts.items() if isinstance(block[field], str)}
+        deltas = [{"type": kind, field: block[field]} for kind, field in texts.items()]
+        emptied = {**block, **dict.fromkeys(texts.values(), "")}
+        if block.get("type") in _CALLS and block.get("input"):
+            deltas.append({"type": "input_json_delta", "partial_json": msgspec.json.encode(block["input"]).decode()})
             emptied["input"] = {}
         events.append({"type": "content_block_start", "index": index, "content_block": emptied})
         events += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
@@ -129,16 +132,6 @@ def convert_message_to_events(body: bytes) -> bytes:
 
 _TEXTS = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
 """Type of a delta → field of the delta and of its block."""
-
-
-def _split_block(block: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    if block.get("type") in _CALLS and block.get("input"):
-        yield {"type": "input_json_delta", "partial_json": msgspec.json.encode(block["input"]).decode()}
-    if block.get("type") not in ("text", "thinking"):
-        return
-    for name, field in _TEXTS.items():
-        if isinstance(block.get(field), str) and block[field]:
-            yield {"type": name, field: block[field]}
 
 
 def convert_events_to_message(body: bytes) -> bytes:

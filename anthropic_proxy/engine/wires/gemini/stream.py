@@ -238,20 +238,24 @@ class GenerateContentResponse(Struct, rename="camel", gc=False):
 CALLS_BEFORE = "callsBefore"
 """Field of a part about a tool of Google in a signature: number of the following calls that stood before it."""
 _NO_REPLY = GenerateContentResponse()
+_decode_list = msgspec.json.Decoder(list[GenerateContentResponse]).decode
 decode_strict_reply = msgspec.json.Decoder(GenerateContentResponse).decode
 """Decode a response or frame. Raises `msgspec.ValidationError` for unexpected types."""
 
 _TIER_FIELDS = ("serviceTier", "trafficType")
 
 
-def decode_reply(data: bytes) -> GenerateContentResponse:
-    """Decode one frame of a streamed Gemini response, or a complete response.
+def decode_replies(data: bytes) -> list[GenerateContentResponse]:
+    """Decode one frame of a streamed Gemini response, or a complete response, which may be a list.
 
     Raises `msgspec.DecodeError` for invalid JSON, and for values of unexpected types. Token counts are an exception: a
     string of digits or a fraction becomes an integer, and a value of another type becomes None.
     """
+    start = data.lstrip()
+    if start[:1] == b"[":
+        return [] if start.startswith(b"[DONE]") else _decode_list(data)
     try:
-        return decode_strict_reply(data)
+        return [decode_strict_reply(data)]
     except msgspec.ValidationError:
         content = msgspec.json.decode(data)
         counts = content.get("usageMetadata") if isinstance(content, dict) else None
@@ -262,7 +266,7 @@ def decode_reply(data: bytes) -> GenerateContentResponse:
                 counts[name] = parse_token_count(value)
             elif not isinstance(value, str):
                 counts[name] = None
-        return decode_strict_reply(msgspec.json.encode(content))
+        return [decode_strict_reply(msgspec.json.encode(content))]
 
 
 _CONTINUATION = "CONTINUATION"
@@ -273,7 +277,6 @@ _NORMAL_ENDS = ("end_turn", "tool_use")
 _MAX_FINISH_MESSAGE_LENGTH = 300
 """Maximum number of characters of Gemini's `finishMessage` in an error. The text may contain the complete reply."""
 _NO_ARGUMENTS = (b"", b"null", b"{}")
-_decode_replies = msgspec.json.Decoder(list[GenerateContentResponse]).decode
 
 
 class GeminiDecoder(Decoder):
@@ -347,7 +350,7 @@ class GeminiDecoder(Decoder):
 
     def _replies_in(self, frame: bytes, repair: Callable[[bytes], bytes]) -> list[GenerateContentResponse]:
         try:
-            return decode_or_repair(_decode_frame, frame, repair)
+            return decode_or_repair(decode_replies, frame, repair)
         except DECODE_ERRORS as error:
             if self._stopped or self._unreadable is not None:
                 return []
@@ -571,13 +574,6 @@ class GeminiDecoder(Decoder):
 
     def flush_pending(self) -> list[Delta]:
         return self._sources.release_buffered_deltas() if self._sources is not None else []
-
-
-def _decode_frame(frame: bytes) -> list[GenerateContentResponse]:
-    start = frame.lstrip()
-    if start[:1] == b"[":
-        return [] if start.startswith(b"[DONE]") else _decode_replies(frame)
-    return [decode_reply(frame)]
 
 
 _FETCH_ERRORS: dict[str, FetchError | None] = {

@@ -588,7 +588,15 @@ class WebSearchDecoder:
         if not self.buffering:
             late = [(mark, part.text or "") for part in parts for mark in self._marks_of(part)][emitted_citation_count:]
             return [citation for mark, text in late for citation in self._cited(mark, text)]
-        is_repeated = self._drop_text("".join(part.text or part.refusal or "" for part in parts))
+        start = len(self._waiting)
+        while start and isinstance(self._waiting[start - 1], Text):
+            start -= 1
+        waiting = "".join(item.text for item in self._waiting[start:] if isinstance(item, Text))
+        whole = "".join(part.text or part.refusal or "" for part in parts)
+        is_repeated = waiting.endswith(whole)
+        if is_repeated:  # now with its citations
+            before = waiting[: len(waiting) - len(whole)]
+            self._waiting[start:] = [Text(before)] if before else []
         deltas = [delta for part in parts for delta in self.split_at_citations(part)]  # also records the cited pages
         self._waiting += deltas if is_repeated else []
         return []
@@ -657,18 +665,6 @@ class WebSearchDecoder:
         if self._blocked is None:
             self._blocked = list_blocked_domains(self._call)
         return is_domain_allowed(url, (), self._blocked)
-
-    def _drop_text(self, whole: str) -> bool:
-        """Remove `whole` from the end of the buffer. Return False if the buffer ends with another text."""
-        start = len(self._waiting)
-        while start and isinstance(self._waiting[start - 1], Text):
-            start -= 1
-        waiting = "".join(item.text for item in self._waiting[start:] if isinstance(item, Text))
-        if not waiting.endswith(whole):
-            return False
-        before = waiting[: len(waiting) - len(whole)]
-        self._waiting[start:] = [Text(before)] if before else []
-        return True
 
 
 def _action_of(item: OutputItem) -> _Action:

@@ -258,26 +258,19 @@ def read_mistral_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] 
     # `[CALL_ID]…` before `[ARGS]`. Some servers drop `[ARGS]`.
     calls: list[RecoveredCall] = []
     for part in text.split(_LISTED)[1:]:
+        start = part.find("{")
         if part.lstrip()[:1] in ("[", "{"):
-            calls += (found := read_json_calls(part, offered)) or ()
+            found = read_json_calls(part, offered)
         else:
-            found = _read_listed_call(part, offered)
-            calls += found or ()
+            end = find_value_end(part, start) if start >= 0 else None
+            name, _, identifier = part[:start].rstrip().removesuffix(_LISTED_ARGUMENTS).rstrip().partition(_LISTED_ID)
+            is_other = start < 0 or _BRACKET.search(identifier) or (end is not None and part[end:].strip(" \t\r\n,"))
+            call = None if is_other else resolve_call(name, part[start:end], offered)
+            found = [call] if call else None
         if not found:
             return None
+        calls += found
     return calls
-
-
-def _read_listed_call(part: str, offered: OfferedTools) -> list[RecoveredCall] | None:
-    start = part.find("{")
-    if start < 0:
-        return None
-    end = find_value_end(part, start)
-    if end is not None and part[end:].strip(" \t\r\n,"):
-        return None
-    name, _, identifier = part[:start].rstrip().removesuffix(_LISTED_ARGUMENTS).rstrip().partition(_LISTED_ID)
-    call = resolve_call(name, part[start:end], offered) if not _BRACKET.search(identifier) else None
-    return [call] if call else None
 
 
 def read_kimi_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
@@ -316,7 +309,10 @@ def _read_all(
 ) -> list[RecoveredCall] | None:
     calls: list[RecoveredCall] = []
     for written in pattern.finditer(text):
-        call = None if _is_cut(written) else resolve_call(written[1].strip(), _unfenced(written[2]), offered)
+        arguments = written[2].strip()
+        if arguments.startswith(_CODE_FENCE):
+            arguments = arguments.removeprefix(_CODE_FENCE).removeprefix("json").removesuffix(_CODE_FENCE)
+        call = None if _is_cut(written) else resolve_call(written[1].strip(), arguments, offered)
         if call is None:
             return None
         calls.append(call)
@@ -326,13 +322,6 @@ def _read_all(
 def _is_cut(written: re.Match[str]) -> bool:
     """Return True if a text ends before the arguments of a call, the second group of its pattern."""
     return not written[2].strip() and written.end(2) == len(written.string)
-
-
-def _unfenced(text: str) -> str:
-    stripped = text.strip()
-    if not stripped.startswith(_CODE_FENCE):
-        return text
-    return stripped.removeprefix(_CODE_FENCE).removeprefix("json").removesuffix(_CODE_FENCE).strip()
 
 
 _Find = Callable[[str, int], re.Match[str] | None]
