@@ -6,7 +6,7 @@ adaptation that fits the error: `drop temperature`, `effort none low`. `apply_dr
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -214,34 +214,24 @@ _ALWAYS_REASONS = compile_later(
 )
 """Pattern of error messages about a model that always reasons. Sources: Z.ai, code 1210 (pydantic-ai profiles/zai.py);
 OpenRouter "Reasoning is mandatory for this endpoint and cannot be disabled." (2026-11-20)."""
+_EFFORTS = ("effort", "reasoning_effort", "reasoning", "think", "thinking")
 _STEP = compile_later(r"[^.\[\]]+")
 _HUMP = compile_later(r"(?<=[a-z0-9])[A-Z]")
 
 
-def reversed_path_names(parameter: str) -> list[str]:
-    """Return the names in the path of a rejected parameter, last name first.
+def _last_name(parameter: str | None) -> str:
+    """Return the last name in the path of a rejected parameter: `summary` for `reasoning.summary`. "": none.
 
-    For example, `reasoning.summary` becomes `["summary", "reasoning"]`. Indexes of lists are omitted. A name in camel
-    case, such as `reasoningEffort`, becomes `reasoning_effort`.
+    Indexes of lists are omitted. A name in camel case, such as `reasoningEffort`, becomes `reasoning_effort`.
     """
-    steps = [step for step in _STEP.findall(parameter) if not step.isdecimal()]
-    return [_HUMP.sub(lambda hump: f"_{hump[0].lower()}", step) for step in reversed(steps)]
+    steps = [step for step in _STEP.findall(parameter or "") if not step.isdecimal()]
+    return _HUMP.sub(lambda hump: f"_{hump[0].lower()}", steps[-1]) if steps else ""
 
 
-def find_media_adaptation(call: OpenAICall, error: UpstreamError, path_names: list[str]) -> Adaptation | None:
-    """Return the adaptation that omits images or documents, if the server rejected such content.
-
-    `path_names`: see `reversed_path_names`.
-    """
-    last = path_names[0] if path_names else ""
-    if (
-        last in ("image_url", "image", "input_image")
-        and error.cause is None
-        and find_rejected_parameter(error.message, (last,))
-    ):
-        return Adaptation("images none")
-    is_document = last in ("file", "file_data", "file_url", "input_file", "document_url")
-    return Adaptation("documents none") if is_document else None
+def find_rejected_name(error: UpstreamError, known: Container[str]) -> str:
+    """Return the name of the rejected parameter, one of `known` if the error names one. "": it names none."""
+    name = _last_name(error.parameter)
+    return name if name in known else find_rejected_parameter(error.message, known) or name
 
 
 _MINIMUM = compile_later(
@@ -262,12 +252,6 @@ def find_minimum_adaptation(call: OpenAICall, error: UpstreamError) -> Adaptatio
     least = int(stated["least"])
     sent = max(call.request.max_tokens, call.dialect.min_output_tokens)
     return Adaptation(f"minimum {least}") if sent < least <= _LARGEST_MINIMUM else None
-
-
-def find_effort_adaptation(call: OpenAICall, error: UpstreamError) -> Adaptation | None:
-    asked = call.request.effort
-    level = find_replacement_effort(error.message, asked, dict(call.dialect.effort_names).get(asked, asked))
-    return Adaptation(f"effort {asked} {level}") if level else None
 
 
 def find_lowest_effort_adaptation(call: OpenAICall, error: UpstreamError) -> Adaptation | None:
@@ -291,6 +275,31 @@ def find_drop_adaptation(
     if fields is None or (dialect := structs.replace(call.dialect, **fields)) == call.dialect:
         return None
     return Adaptation(f"drop {name}") if changes_body(call, dialect, encode_request) else None
+
+
+def find_parameter_adaptation(
+    call: TranslatedCall[D],
+    error: UpstreamError,
+    name: str,
+    drops: ParameterDrops,
+    encode_request: Callable[[TranslatedCall[D]], UpstreamRequest],
+) -> Adaptation | None:
+    """Return the adaptation after the parameter `name` was rejected, or after an error that names none ("").
+
+    It sends another effort, or omits images, documents or the parameter.
+    """
+    if name in _EFFORTS or not name:
+        asked = call.request.effort
+        level = find_replacement_effort(error.message, asked, dict(call.dialect.effort_names).get(asked, asked))
+        if level:
+            return Adaptation(f"effort {asked} {level}")
+    last = _last_name(error.parameter)
+    is_image = last in ("image_url", "image", "input_image") and error.cause is None
+    if is_image and find_rejected_parameter(error.message, (last,)):
+        return Adaptation("images none")
+    if last in ("file", "file_data", "file_url", "input_file", "document_url"):
+        return Adaptation("documents none")
+    return find_drop_adaptation(call, name, drops, encode_request)
 
 
 def apply_drop_or_effort(dialect: D, name: str, drops: ParameterDrops) -> D:

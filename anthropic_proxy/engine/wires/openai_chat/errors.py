@@ -23,23 +23,20 @@ from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     UpstreamFault,
     build_call_error,
-    find_rejected_parameter,
     find_reply_end,
     rejects_developer_role,
 )
 from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
-from anthropic_proxy.engine.wires.openai_chat.effort_forms import EFFORT_FORMS, EFFORT_PATHS
+from anthropic_proxy.engine.wires.openai_chat.effort_forms import EFFORT_PATHS
 from anthropic_proxy.engine.wires.openai_chat.request import encode_request
 from anthropic_proxy.engine.wires.openai_shared import (
     SHARED_DROPS,
     ParameterDrops,
     apply_drop_or_effort,
-    find_drop_adaptation,
-    find_effort_adaptation,
     find_lowest_effort_adaptation,
-    find_media_adaptation,
     find_minimum_adaptation,
-    reversed_path_names,
+    find_parameter_adaptation,
+    find_rejected_name,
 )
 from anthropic_proxy.engine.wires.thinking import CALL_SIGNATURE_MISSING
 from anthropic_proxy.engine.wires.tool_call_repair import TOOL_CALL_FORMATS, OfferedTools, TextCallDetector
@@ -108,7 +105,6 @@ _CHANGES: ParameterDrops = {
     "role system": {"system_role": "system"},
     **{f"say {name}": {"output_limit_field": name} for name in _LIMITS},
 }
-_EFFORTS = {"think", *(name for form in EFFORT_FORMS.values() for name in form.level)}
 _KNOWN = frozenset((*_DROPS, *_LIMITS))
 
 
@@ -128,17 +124,12 @@ def find_adaptation(call: TranslatedCall[Dialect], error: UpstreamError) -> Adap
         return next(map(Adaptation, found), None)
     if adaptation := find_minimum_adaptation(call, error):
         return adaptation
-    words = reversed_path_names(error.parameter or "")
-    name = words[0] if words else ""
-    if name not in _KNOWN:
-        name = find_rejected_parameter(error.message, _KNOWN) or name
+    name = find_rejected_name(error, _KNOWN)
     if name in _LIMITS:
         if call.dialect.output_limit_field != name or error.cause is not None:
             return None  # not the name that was sent, or its value was too high
         return Adaptation(f"say {_LIMITS[1 - _LIMITS.index(name)]}")
-    if (name in _EFFORTS or not name) and (adaptation := find_effort_adaptation(call, error)):
-        return adaptation
-    return find_media_adaptation(call, error, words) or find_drop_adaptation(call, name, _DROPS, encode_request)
+    return find_parameter_adaptation(call, error, name, _DROPS, encode_request)
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:

@@ -15,7 +15,6 @@ from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
     build_call_error,
     find_bare_error,
-    find_rejected_parameter,
     read_error_object,
     rejects_tool_result_content,
 )
@@ -27,10 +26,9 @@ from anthropic_proxy.engine.wires.openai_shared import (
     ParameterDrops,
     apply_drop_or_effort,
     find_drop_adaptation,
-    find_effort_adaptation,
-    find_media_adaptation,
     find_minimum_adaptation,
-    reversed_path_names,
+    find_parameter_adaptation,
+    find_rejected_name,
 )
 from anthropic_proxy.errors import UpstreamError
 
@@ -116,7 +114,6 @@ _DROPS: ParameterDrops = {
 """Rejected parameter → dialect fields, with values that make the encoder omit the parameter."""
 _NO_DECISIONS = (400, 403, 404, 501)
 """Statuses after which a model is asked for text instead of a decision."""
-_EFFORTS = ("effort", "reasoning_effort", "reasoning")
 
 
 def find_adaptation(call: TranslatedCall[Dialect], error: UpstreamError) -> Adaptation | None:
@@ -133,13 +130,8 @@ def find_adaptation(call: TranslatedCall[Dialect], error: UpstreamError) -> Adap
         return adaptation
     if adaptation := find_minimum_adaptation(call, error):
         return adaptation
-    words = reversed_path_names(error.parameter or "")
-    name = words[0] if words else ""
-    if name not in _DROPS:
-        name = find_rejected_parameter(error.message, _DROPS) or name
-    if (name in _EFFORTS or not name) and (adaptation := find_effort_adaptation(call, error)):
-        return adaptation
-    return find_media_adaptation(call, error, words) or find_drop_adaptation(call, name, _DROPS, encode_request)
+    name = find_rejected_name(error, _DROPS)
+    return find_parameter_adaptation(call, error, name, _DROPS, encode_request)
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
