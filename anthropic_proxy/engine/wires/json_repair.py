@@ -98,6 +98,4 @@ def parse_token_count(value: Any) -> int | None:
         return int(value) if len(value) <= _MAX_DIGITS and value.isdecimal() and value.isascii() else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return int(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else int(value)

@@ -143,9 +143,7 @@ class EqualityIndex:
         return self._known(value)
 
     def _known(self, value: Any) -> int:
-        if isinstance(value, dict | list):
-            return self._read[id(value)][1]
-        return self._number_of((type(value), value))
+        return self._read[id(value)][1] if isinstance(value, dict | list) else self._number_of((type(value), value))
 
     def _number_of(self, structure: Any) -> int:
         return self._numbers.setdefault(structure, len(self._numbers))

@@ -177,11 +177,8 @@ def reply_schema_instruction(call: OpenAICall, budget: WorkBudget, notes: list[F
     schema = bytes(call.request.output_schema)
     if not schema or may_accept_object(schema, budget):
         return ""
-    notes.append(
-        FidelityNote(
-            "emulated", "output_config.format", "requested in the prompt: the provider accepts only schemas of objects"
-        )
-    )
+    why = "requested in the prompt: the provider accepts only schemas of objects"
+    notes.append(FidelityNote("emulated", "output_config.format", why))
     text = msgspec.json.format(schema, indent=-1).decode()
     return f"Reply with one JSON value only, without a code fence, that fits this JSON Schema:\n{text}"
 

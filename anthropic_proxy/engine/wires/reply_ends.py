@@ -4,7 +4,7 @@ With a finish reason, such as `length`, a provider reports why a reply ended. On
 because servers also send values of other protocols and undocumented ones.
 """
 
-import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal
 
@@ -25,36 +25,21 @@ _MAX_CHARACTERS = 100
 # `map-mistral-finish-reason.ts` (model_length); DeepSeek's API reference (insufficient_system_resource); TGI
 # (eos_token); LM Studio's SDK (contextLengthReached, maxPredictedTokensReached); Cohere (MAX_TOKENS); OpenRouter's SDK
 # (error); Google's reference of `FinishReason` (2026-11: the last six of `blocked`, and CONTINUATION).
-_KINDS: tuple[tuple[FinishKind, re.Pattern[str]], ...] = (
-    ("end", compile_later(r"^(?:stop|end|eos)(?:_?(?:turn|token|sequence|string|stringfound|found))?$|^completed?$")),
-    ("calls", compile_later(r"^(?:tool|function)_?(?:calls?|use)$")),
-    ("window", compile_later(r"context|model_length|window")),
+_PATTERNS: Mapping[FinishKind, str] = {
+    "end": r"^(?:stop|end|eos)(?:_?(?:turn|token|sequence|string|stringfound|found))?$|^completed?$",
+    "calls": r"^(?:tool|function)_?(?:calls?|use)$",
+    "window": r"context|model_length|window",
     # Google's Chat Completions API sends "function_call_filter: MALFORMED_FUNCTION_CALL", LiteLLM the second part in
     # lower case (its `OpenAIChatCompletionFinishReason`; read 2026-11-23).
-    ("unreadable", compile_later(r"malformed|unexpected_tool_call|missing_thought_signature")),
-    (
-        "blocked",
-        compile_later(
-            r"filter|sensitiv|safety|block|moderat|guardrail|refus|prohibit|recitation|policy|^spii$|^language$|model_armor"
-            r"|^escalation$|^pup_|^image_"
-        ),
-    ),
-    (
-        "failed",
-        compile_later(
-            r"error|abort|cancel|fail|insufficient|interrupt|time(?:d_)?out|unavailable|overload|rate_?limit"
-        ),
-    ),
-    (
-        "limit",
-        compile_later(
-            r"length|max_?[a-z_]*tokens|token_?limit|output_?limit|truncat|repetition|^continuation$",
-            most=_MAX_CHARACTERS,
-        ),
-    ),
-)
-"""Rows: meaning of a finish reason, and the pattern of its names. The first row that matches counts. Finish reasons are
+    "unreadable": r"malformed|unexpected_tool_call|missing_thought_signature",
+    "blocked": r"filter|sensitiv|safety|block|moderat|guardrail|refus|prohibit|recitation|policy|^spii$|^language$"
+    r"|model_armor|^escalation$|^pup_|^image_",
+    "failed": r"error|abort|cancel|fail|insufficient|interrupt|time(?:d_)?out|unavailable|overload|rate_?limit",
+    "limit": r"length|max_?[a-z_]*tokens|token_?limit|output_?limit|truncat|repetition|^continuation$",
+}
+"""Meaning of a finish reason → pattern of its names. The first row that matches counts. Finish reasons are
 searched in lower case, with `_` in place of `-` and space."""
+_KINDS = [(kind, compile_later(pattern, most=_MAX_CHARACTERS)) for kind, pattern in _PATTERNS.items()]
 
 
 @lru_cache(maxsize=64)

@@ -44,9 +44,7 @@ class StatedCost(Struct, gc=False):
             dollars = charged + own if own else 0
         elif own > charged:  # replies before the field `is_byok`
             dollars = charged + own
-        if 0 < dollars <= _MAX_DOLLARS:
-            return round(dollars * 1_000_000_000)
-        return None
+        return round(dollars * 1_000_000_000) if 0 < dollars <= _MAX_DOLLARS else None
 
 
 class _Details(Struct, gc=False):

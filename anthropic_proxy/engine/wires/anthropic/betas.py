@@ -180,10 +180,8 @@ def find_beta_adaptation(call: RelayCall[Dialect], message: str) -> Adaptation |
         return None
     dialect = call.dialect
     words = set(_WORD.findall(message))
-    accepted = dialect.accepted_betas
-    unknown = [beta for beta in betas.sent if beta not in accepted] or betas.sent
-    newer = [beta for beta in unknown if _is_later(beta, dialect)]
-    unknown = newer or unknown
+    unknown = [beta for beta in betas.sent if beta not in dialect.accepted_betas] or betas.sent
+    unknown = [beta for beta in unknown if _is_later(beta, dialect)] or unknown
     named = [beta for beta in betas.sent if beta in words]
     if named:
         removed, stored_name = named, ""

@@ -285,8 +285,7 @@ def _find_block_edits(body: bytes, part: JsonSpan, block: BlockFields, removals:
 
 def _is_refused(block: BlockFields, dropped: set[str | None], removals: Removals, *, keeps_thinking: bool) -> bool:
     if block.type in _THINKING_TYPES:
-        signature = _signature_of(block)
-        if not keeps_thinking or signature.startswith(SIGNATURE_PREFIX):
+        if not keeps_thinking or _signature_of(block).startswith(SIGNATURE_PREFIX):
             return True
         refused = removals.refused_thinking
         return bool(refused) and _digest(removals.model, block) in refused
@@ -510,5 +509,4 @@ def _as_reminder(block: Any) -> Any:
     fields = block if isinstance(block, dict) else msgspec.json.decode(block, type=dict[str, Raw])
     if "text" not in fields:
         return block
-    text = msgspec.json.decode(fields["text"])
-    return {**fields, "text": f"<system-reminder>\n{text}\n</system-reminder>"}
+    return {**fields, "text": f"<system-reminder>\n{msgspec.json.decode(fields['text'])}\n</system-reminder>"}

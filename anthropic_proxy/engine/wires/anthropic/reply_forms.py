@@ -89,9 +89,7 @@ class StreamRepair:
         if event_type not in ("content_block_start", "message_delta", "message_stop"):
             return b""
         open_index, self._open = self._open, index if event_type == "content_block_start" else None
-        if open_index is None:
-            return b""
-        return encode_event({"type": "content_block_stop", "index": open_index})
+        return b"" if open_index is None else encode_event({"type": "content_block_stop", "index": open_index})
 
 
 _EVENT_TYPES = frozenset(

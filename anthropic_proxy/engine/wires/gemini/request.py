@@ -391,17 +391,9 @@ class _Contents:
 
 
 _PDF = "application/pdf"
-_TYPES = {
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".webp": "image/webp",
-    ".heic": "image/heic",
-    ".heif": "image/heif",
-    ".pdf": _PDF,
-}
 _PICTURES = ("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif")
 """Media types of images that the models accept; GIF is not accepted ("Image understanding", 2026-11)."""
+_TYPES = {".jpg": "image/jpeg", ".pdf": _PDF, **{kind.replace("image/", "."): kind for kind in _PICTURES}}
 _OWN_PLACES = ("gs://", "https://generativelanguage.googleapis.com/")
 """URL prefixes of Google's own file storage, from which every model reads files."""
 

@@ -527,15 +527,8 @@ class GeminiDecoder(Decoder):
         output, thoughts = usage.candidates_token_count, usage.thoughts_token_count
         whole = None if prompt is None else prompt + (usage.tool_use_prompt_token_count or 0)
         uncached, cached, _ = split_input_tokens(whole, usage.cached_content_token_count, None)
-        deltas.append(
-            Usage(
-                input_tokens=uncached,
-                output_tokens=None if output is None and thoughts is None else (output or 0) + (thoughts or 0),
-                cache_read_tokens=cached,
-                thinking_tokens=thoughts,
-                billed_tier=tier,
-            )
-        )
+        spent = None if output is None and thoughts is None else (output or 0) + (thoughts or 0)
+        deltas.append(Usage(uncached, spent, cached, thinking_tokens=thoughts, billed_tier=tier))
 
     def _finish(self, reason: str, candidate: Candidate, deltas: list[Delta]) -> None:
         if (self._stopped and not self._ended_normally) or self._unreadable is not None:

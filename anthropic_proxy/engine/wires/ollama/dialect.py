@@ -86,6 +86,4 @@ def resolve_context_window(call: TranslatedCall[Dialect]) -> int | None:
 
     None: the size is unknown, and the server decides.
     """
-    if call.context_window is None and call.dialect.sends_num_ctx:
-        return UNKNOWN_WINDOW
-    return call.context_window
+    return UNKNOWN_WINDOW if call.context_window is None and call.dialect.sends_num_ctx else call.context_window

@@ -93,11 +93,8 @@ def encode_tools(call: TranslatedCall[Dialect], budget: WorkBudget) -> ToolField
             tools.body_fields["compound_custom"] = {"tools": {"enabled_tools": enabled}}
     if tools.definitions and not dialect.accepts_tools:
         remedy = f"Set {call.responses_setting}, or choose" if call.responses_setting else "Choose"
-        raise UnsupportedFeature(
-            f"{call.provider_prefix}: {call.model} does not support tools over Chat Completions. "
-            f"{remedy} another model.",
-            code="tools-over-chat",
-        )
+        what = f"{call.provider_prefix}: {call.model} does not support tools over Chat Completions."
+        raise UnsupportedFeature(f"{what} {remedy} another model.", code="tools-over-chat")
     if request.tool_choice is not None:
         _choose(request.tool_choice, tools, call)
     return tools

@@ -6,6 +6,7 @@ official SDK `openai` 3.51, `resources/decisions.py` and `types/decision.py`.
 """
 
 import json
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -63,15 +64,10 @@ def encode_decision(call: TranslatedCall[Dialect]) -> UpstreamRequest:
     contents = [("system", instructions)] if instructions is not None else []
     contents += [("user", text) for text in texts]
     messages = [{"type": "message", "role": role, "content": content} for role, content in contents]
-    questions = [
-        {
-            "type": "choice",
-            "name": question.name,
-            "instructions": question.instructions,
-            "choices": [{"value": value} for value in question.choices],
-        }
-        for question in request.questions
-    ]
+    questions: list[dict[str, Any]] = []
+    for one in request.questions:
+        choices = [{"value": value} for value in one.choices]
+        questions.append({"type": "choice", "name": one.name, "instructions": one.instructions, "choices": choices})
     body = {"model": call.model, "input": messages, "questions": questions}
     return UpstreamRequest(path=PATH, body=msgspec.json.encode(body), headers={}, enforces_schema=True)
 
@@ -98,14 +94,11 @@ class DecisionDecoder(Decoder):
             deltas.append(Usage(max(used.input_tokens - cached, 0), used.output_tokens, cached))
         if any(answer.type == "refusal" for answer in decision.answers):
             return [*deltas, Stop("refusal")]
-        answers = {
-            answer.name: {
-                "choice": answer.choice,
-                "probabilities": {str(one.value): one.probability for one in answer.probabilities},
-            }
-            for answer in decision.answers
-            if answer.name
-        }
+        answers: dict[str, Any] = {}
+        for answer in decision.answers:
+            if answer.name:
+                probabilities = {str(one.value): one.probability for one in answer.probabilities}
+                answers[answer.name] = {"choice": answer.choice, "probabilities": probabilities}
         return [Text(json.dumps({"answers": answers})), *deltas, Stop("end_turn")]
 
     def decode_end(self) -> list[Delta]:

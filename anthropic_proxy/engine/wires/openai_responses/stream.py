@@ -340,19 +340,11 @@ class ResponsesDecoder(Decoder):
         self._end_open(deltas, reply_ended_early=response.status == "incomplete")
         self._read_usage(response, deltas)
         self._stopped = True
-        calls = [state.tool_call for state in self._items.values() if state.tool_call is not None]
-        counts = response.usage
+        is_cut = any(state.tool_call.incomplete for state in self._items.values() if state.tool_call is not None)
+        counts, refusal, provider = response.usage, "".join(self._refusal), self._call.provider_prefix
         total = 0 if counts is None else (counts.input_tokens or 0) + (counts.output_tokens or 0)
-        deltas.append(
-            build_stop(
-                kind,
-                self._call.provider_prefix,
-                reason,
-                refusal="".join(self._refusal),
-                is_cut=any(call.incomplete for call in calls),
-                fills_window=counts is not None and self._call.is_window_filled(total),
-            )
-        )
+        fills = self._call.is_window_filled(total)
+        deltas.append(build_stop(kind, provider, reason, refusal=refusal, is_cut=is_cut, fills_window=fills))
 
     def _end_open(self, deltas: list[Delta], *, reply_ended_early: bool) -> None:
         """End the open items. `reply_ended_early`: True if the reply did not end normally."""

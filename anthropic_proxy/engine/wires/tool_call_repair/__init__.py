@@ -111,11 +111,8 @@ class ToolCallRepair:
         if means_no_arguments(arguments) or is_json_object(arguments):
             return arguments
         mended = repair_arguments(arguments)
-        fate = (
-            "are not a JSON object and were delivered unchanged"
-            if mended is None
-            else "were not a JSON object and were repaired"
-        )
+        verb, fate = ("are", "delivered unchanged") if mended is None else ("were", "repaired")
+        fate = f"{verb} not a JSON object and were {fate}"
         self.notes.append(FidelityNote("approximated", _INPUT, f"the arguments of a call of {_shortened(name)} {fate}"))
         return arguments if mended is None else mended
 
