@@ -279,8 +279,12 @@ def _read_quantity(
         subject = _subject_behind(lexemes, place, end)
     elif not subject:
         subject = _subject_before(lexemes, max(sentence, place - 2 * _REACH), place) or known
+    is_exclusive = bool(_STRICT.intersection(before[-3:])) and "equal" not in before and "or" not in before[-4:]
+    if before[-3:] == ["have", "less", "than"]:
+        is_exclusive = False  # TGI: "must have less than 4096 tokens" accepts 4096 (router/src/validation.rs, 2026-11)
+    is_exclusive |= [lexeme.text.lower() for lexeme in lexemes[place + 1 : place + 3]] == ["(", "exclusive"]
     yield Quantity(
-        value=(lexemes[place].value or 0) - _is_exclusive(lexemes, place, before),
+        value=(lexemes[place].value or 0) - is_exclusive,
         subject=subject,
         role="limit" if in_range else _find_role(lexemes, place, before),
         has_adjacent_subject=named,
@@ -343,15 +347,6 @@ def _is_lower_end(lexemes: Sequence[Lexeme], place: int, previous: int) -> bool:
     if not _MINIMUM_WORDS.intersection(words) or not _ORDERS.intersection(words):
         return False
     return not _NEGATIONS.intersection(words) and not _STRICT.intersection(words)
-
-
-def _is_exclusive(lexemes: Sequence[Lexeme], place: int, before: Sequence[str]) -> bool:
-    behind = [lexeme.text.lower() for lexeme in lexemes[place + 1 : place + 3]]
-    if behind == ["(", "exclusive"]:
-        return True
-    if before[-3:] == ["have", "less", "than"]:
-        return False  # TGI: "must have less than 4096 tokens" accepts 4096 (router/src/validation.rs, 2026-11)
-    return bool(_STRICT.intersection(before[-3:])) and "equal" not in before and "or" not in before[-4:]
 
 
 def _find_role(lexemes: Sequence[Lexeme], place: int, before: Sequence[str]) -> QuantityRole:

@@ -7,7 +7,7 @@ from issue trackers of several clients (2025-05 to 2026-11).
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import structs
@@ -89,27 +89,21 @@ _RANGE = compile_later(r"budget (\d+) is invalid\W+please choose a value between
 def find_adaptation(call: TranslatedCall[Dialect], error: UpstreamError) -> Adaptation | None:
     if error.status not in PARAMETER_ERROR_STATUSES:
         return None
-    names = _candidates(error.message)
+    message = error.message
+    names: list[str] = []  # of the adaptations to try, in order
+    if (level := _ONE_LEVEL.search(message)) and (asked := level[1].lower()) in _NEXT_LEVELS:
+        names.append(f"effort {asked} {_NEXT_LEVELS[asked]}")
+    if _NOT_OFF.search(message):
+        names.append("effort none minimal")
+    if found := _RANGE.search(message):
+        names.append(f"budget {found[2]} {found[3]}")
+    for text, fitting in _TEXTS:
+        names += fitting if text.search(message) else ()
+    if rejects_tool_result_content(message, None):
+        names.append("drop parts of results")
     useful = (name for name in names if changes_body(call, apply_adaptation(call.dialect, name), encode_request))
     name = next(useful, None)
     return None if name is None else Adaptation(name, persistent=name not in _PASSING)
-
-
-def _candidates(message: str) -> Iterator[str]:
-    """Yield the names of the adaptations to try for an error text, in order."""
-    if level := _ONE_LEVEL.search(message):
-        asked = level[1].lower()
-        if asked in _NEXT_LEVELS:
-            yield f"effort {asked} {_NEXT_LEVELS[asked]}"
-    if _NOT_OFF.search(message):
-        yield "effort none minimal"
-    if found := _RANGE.search(message):
-        yield f"budget {found[2]} {found[3]}"
-    for text, names in _TEXTS:
-        if text.search(message):
-            yield from names
-    if rejects_tool_result_content(message, None):
-        yield "drop parts of results"
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:

@@ -229,7 +229,14 @@ class _Lowering:
                     lowered[key] = value
                 case _:
                     words += _describe(key, value)
-        _replace_rejected_values(lowered, words)
+        if lowered.get("type") == "ARRAY":
+            lowered.setdefault("items", {"type": "STRING"})
+        if not lowered.get("properties"):
+            lowered.pop("properties", None)  # Gemini rejects an empty object
+        is_text = lowered.get("type") == "STRING" and all(isinstance(one, str) for one in lowered.get("enum", ()))
+        if "enum" in lowered and not is_text:
+            # rejected for other types, and text would change the argument's type
+            words += _describe("one of", lowered.pop("enum"))
         lowered = _filter_required_and_add_texts(lowered, words)
         self._lowered[id(given)] = given, lowered
         return lowered
@@ -344,14 +351,3 @@ def _describe(key: str, value: Any) -> list[str]:
         return []
     text = describe_keyword(key, value)
     return [text] if text else []
-
-
-def _replace_rejected_values(lowered: Schema, words: list[str]) -> None:
-    if lowered.get("type") == "ARRAY":
-        lowered.setdefault("items", {"type": "STRING"})
-    if not lowered.get("properties"):
-        lowered.pop("properties", None)  # Gemini rejects an empty object
-    is_text = lowered.get("type") == "STRING" and all(isinstance(one, str) for one in lowered.get("enum", ()))
-    if "enum" in lowered and not is_text:
-        # rejected for other types, and text would change the argument's type
-        words += _describe("one of", lowered.pop("enum"))

@@ -7,6 +7,7 @@ Sources for MCP: `Mcp` of the official SDK `openai` 3.51; "Remote MCP Tools" of 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -518,7 +519,10 @@ class WebSearchDecoder:
         block is buffered too, so that only the usage is returned. The list is empty if there is nothing to send now. An
         example is an opened page that an earlier search has found.
         """
-        action = _action_of(item)
+        action: _Action = decode_or_empty(item.action, _Action)
+        if item.arguments and not (action.query or action.queries or action.url):
+            with suppress(msgspec.DecodeError, RecursionError):
+                action = msgspec.json.decode(item.arguments, type=_Action)
         pages = [_plain(source.url) for source in action.sources or () if source.url]
         query = action.query or ", ".join(action.queries or ())
         if action.type not in ("search", "") or (action.url and not query):
@@ -665,16 +669,6 @@ class WebSearchDecoder:
         if self._blocked is None:
             self._blocked = list_blocked_domains(self._call)
         return is_domain_allowed(url, (), self._blocked)
-
-
-def _action_of(item: OutputItem) -> _Action:
-    action: _Action = decode_or_empty(item.action, _Action)
-    if action.query or action.queries or action.url or not item.arguments:
-        return action
-    try:
-        return msgspec.json.decode(item.arguments, type=_Action)
-    except (msgspec.DecodeError, RecursionError):
-        return action
 
 
 def _is_citation(mark: _Mark) -> bool:

@@ -136,7 +136,7 @@ _TOKEN = compile_later(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_LITERALS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
+_LITERALS: Mapping[str, Any] = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
 _QUOTED = compile_later(r"""["'{}\[\]]""")
 """Characters that must not stand before or after the JSON object in a text. The object could otherwise be a part of a
 larger value."""
@@ -257,26 +257,20 @@ def _read_words(text: str) -> list[_Token] | None:
             return None
         if match.lastgroup == "space" or match.group() == ",":
             continue
+        kind, value = str(match.lastgroup), match.group()
         try:
-            token = _read_token(str(match.lastgroup), match.group(), names=_COLON.match(text, position) is not None)
-        except ValueError:  # an invalid escape, or a number with too many digits
+            if kind == "word" and _COLON.match(text, position):
+                kind = "string"  # a name without quotes
+            elif kind == "word":
+                value = _LITERALS[value]
+            elif kind == "number":
+                value = json.loads(value)
+            elif kind == "string":
+                inner = _ESCAPE.sub(lambda escape: {"\\'": "'", '"': '\\"'}.get(escape[0], escape[0]), value[1:-1])
+                value = json.loads(f'"{inner}"', strict=False)
+        except (KeyError, ValueError):  # another word, an invalid escape, or a number with too many digits
             return None
-        if token is None:
-            return None
-        tokens.append(token)
+        tokens.append(_Token(kind, value))
     while tokens and tokens[-1].kind == "mark" and tokens[-1].value in _CLOSERS:
         tokens.pop()
     return tokens
-
-
-def _read_token(kind: str, value: str, *, names: bool) -> _Token | None:
-    if kind == "mark":
-        return _Token(kind, value)
-    if kind == "number":
-        return _Token(kind, json.loads(value))
-    if kind == "word":
-        if names:
-            return _Token("string", value)
-        return _Token(kind, _LITERALS[value]) if value in _LITERALS else None
-    inner = _ESCAPE.sub(lambda escape: {"\\'": "'", '"': '\\"'}.get(escape[0], escape[0]), value[1:-1])
-    return _Token("string", json.loads(f'"{inner}"', strict=False))
