@@ -82,14 +82,15 @@ def tool_description(tool: Tool, *further_texts: str) -> str:
     return "\n\n".join(filter(None, (tool.description, *further_texts, shown)))
 
 
-def build_forced_tool_error(
-    call: TranslatedCall[BaseDialect], what: str, *, names_tools: bool = True
-) -> UnsupportedFeature:
-    """`names_tools`: the text ends with the tool that the client forces, or with all tools of which it forces one."""
-    choice = call.request.tool_choice
-    names = (choice and choice.name) or ", ".join(tool.name for tool in call.request.tools) or "nothing"
-    text = f"tool_choice: {call.provider_prefix} cannot be forced to call {what}{f': {names}' if names_tools else ''}."
+def build_forced_tool_error(call: TranslatedCall[BaseDialect], what: str) -> UnsupportedFeature:
+    text = f"tool_choice: {call.provider_prefix} cannot be forced to call {what}"
     return UnsupportedFeature(text, code="forced-tool")
+
+
+def name_forced_tools(call: TranslatedCall[BaseDialect]) -> str:
+    """Return the name of the tool that the client forces, or of all tools of which it forces one."""
+    choice = call.request.tool_choice
+    return (choice and choice.name) or ", ".join(tool.name for tool in call.request.tools) or "nothing"
 
 
 def list_blocked_domains(call: TranslatedCall[BaseDialect]) -> list[str]:

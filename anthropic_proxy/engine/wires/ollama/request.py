@@ -57,6 +57,7 @@ from anthropic_proxy.engine.wires.tools import (
     EncodedTool,
     build_forced_tool_error,
     for_each_client_tool,
+    name_forced_tools,
     tool_description,
 )
 
@@ -80,7 +81,8 @@ def encode_tools(call: TranslatedCall[Dialect], budget: WorkBudget) -> ToolField
     tools = ToolFields([*definitions], notes=[*notes])
     if choice is not None and choice.type in ("any", "tool"):
         if not definitions:
-            raise build_forced_tool_error(call, "a tool, because it supports none of the given tools")
+            names = name_forced_tools(call)
+            raise build_forced_tool_error(call, f"a tool, because it supports none of the given tools: {names}.")
         named = choice.type == "tool"
         tools.user_instruction = f"Call the tool {choice.name or ''} now." if named else "Call one of the tools now."
         how = "only that tool is offered, and a user text" if named else "a user text"

@@ -42,6 +42,7 @@ from anthropic_proxy.engine.wires.tools import (
     build_forced_tool_error,
     for_each_client_tool,
     list_blocked_domains,
+    name_forced_tools,
 )
 from anthropic_proxy.errors import UnsupportedFeature
 
@@ -93,8 +94,11 @@ def encode_tools(call: TranslatedCall[Dialect], budget: WorkBudget) -> ToolField
             tools.body_fields["compound_custom"] = {"tools": {"enabled_tools": enabled}}
     if tools.definitions and not dialect.accepts_tools:
         remedy = f"Set {call.responses_setting}, or choose" if call.responses_setting else "Choose"
-        what = f"{call.provider_prefix}: {call.model} does not support tools over Chat Completions."
-        raise UnsupportedFeature(f"{what} {remedy} another model.", code="tools-over-chat")
+        raise UnsupportedFeature(
+            f"{call.provider_prefix}: {call.model} does not support tools over Chat Completions. "
+            f"{remedy} another model.",
+            code="tools-over-chat",
+        )
     if request.tool_choice is not None:
         _choose(request.tool_choice, tools, call)
     return tools
@@ -117,7 +121,7 @@ def _choose(choice: ToolChoice, tools: ToolFields, call: TranslatedCall[Dialect]
     forced = next((tool for tool in asked if choice.type == "tool" and tool.name == choice.name), None)
     if forced is not None and not is_client_tool(forced):
         if len(asked) > 1:
-            raise build_forced_tool_error(call, f"its own {forced.name} if there are other tools", names_tools=False)
+            raise build_forced_tool_error(call, f"its own {forced.name} if there are other tools.")
         if tools.definitions:
             tools.tool_choice = "required"
         else:
@@ -126,7 +130,8 @@ def _choose(choice: ToolChoice, tools: ToolFields, call: TranslatedCall[Dialect]
         return
     if not tools.definitions:
         if forces:
-            raise build_forced_tool_error(call, "a tool, because it supports none of the given tools")
+            names = name_forced_tools(call)
+            raise build_forced_tool_error(call, f"a tool, because it supports none of the given tools: {names}.")
         return
     form, thinks = dialect.accepts_forced_tool, dialect.is_thinking(call.request)
     may_force = {"always": True, "any": choice.type == "any", "not_thinking": not thinks}.get(form, False)

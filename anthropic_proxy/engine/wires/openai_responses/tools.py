@@ -54,6 +54,7 @@ from anthropic_proxy.engine.wires.tools import (
     for_each_client_tool,
     is_parallel_wrapper,
     list_blocked_domains,
+    name_forced_tools,
     split_wrapper,
 )
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
@@ -154,7 +155,7 @@ def _choose(choice: ToolChoice, offered: dict[str, dict[str, str]], call: Transl
     if choice.type in ("none", "auto"):
         return choice.type if offered else None
     if not offered or (choice.type == "tool" and choice.name not in offered):
-        raise build_forced_tool_error(call, "a tool that it does not support")
+        raise build_forced_tool_error(call, f"a tool that it does not support: {name_forced_tools(call)}.")
     wanted = offered.get(choice.name or "")
     if choice.type == "any" or wanted is None:
         return "required"
@@ -163,7 +164,7 @@ def _choose(choice: ToolChoice, offered: dict[str, dict[str, str]], call: Transl
     if len(offered) == 1:
         return "required"
     if not call.dialect.accepts_forced_server_tool:
-        raise build_forced_tool_error(call, f"its own {wanted['type']} if there are other tools", names_tools=False)
+        raise build_forced_tool_error(call, f"its own {wanted['type']} if there are other tools.")
     return {"type": "allowed_tools", "mode": "required", "tools": [wanted]}
 
 
