@@ -6,7 +6,8 @@ This module needs Authlib, an optional library, and is loaded with the first sig
 import re
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -52,7 +53,6 @@ _HOST = compile_later(r"[\w.:\[\]-]+", re.ASCII)
 _MAX_REFRESH_CHARACTERS = 16_384
 _OFFLINE = "offline_access"
 """Scope for a refresh token (OpenID Connect Core 1.0, section 11)."""
-ValueT = TypeVar("ValueT")
 _FORM = {"content-type": "application/x-www-form-urlencoded", "accept": "application/json"}
 
 
@@ -183,19 +183,9 @@ class OidcClient:
         """
         metadata = await self._metadata.find_or_request(CACHE_SECONDS)
 
-        def verify(keys: KeySet) -> Mapping[str, Any]:
-            return verify_id_token(
-                id_token,
-                keys,
-                issuer=metadata.issuer,
-                client_id=self.settings.client_id,
-                nonce=nonce,
-                access_token=access_token,
-                now=self._clock(),
-            )
-
+        verify = partial(verify_id_token, id_token, issuer=metadata.issuer, client_id=self.settings.client_id)
         try:
-            return await self._keys.check(verify)
+            return await self._keys.check(partial(verify, nonce=nonce, access_token=access_token, now=self._clock()))
         except UnknownKeyError:
             raise OidcError(
                 "The identity provider sent an ID token that is not valid: its key is not one of the provider. "

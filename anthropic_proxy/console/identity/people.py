@@ -80,7 +80,12 @@ def accept_user(settings: Settings, claims: Mapping[str, Any]) -> OidcUser:
         )
     used, stated = list_named_groups(settings), find_claim_texts(claims, provider.role_claim)
     names_groups = any("@" not in name and name != EVERYBODY for name in used)
-    if not stated and names_groups and _has_too_many_groups(claims, provider.role_claim):
+    # the provider refers to another server for the claim (OpenID Connect Core 1.0, section 5.6.2); Microsoft Entra ID
+    # does so above 200 groups (learn.microsoft.com/entra/identity-platform, "Groups overage claim", read on 2026-11-27)
+    elsewhere, path = claims.get("_claim_names"), provider.role_claim
+    has_too_many = isinstance(elsewhere, dict) and path in elsewhere
+    has_too_many |= path == "groups" and claims.get("hasgroups") in (True, "true")
+    if not stated and names_groups and has_too_many:
         raise UserRefused(
             f"The identity provider sent no groups of {email}, because the user has too many (claim _claim_names). An "
             "administrator should let Microsoft Entra ID send only the groups that are assigned to the application, "
@@ -102,17 +107,6 @@ def list_named_groups(settings: Settings) -> frozenset[str]:
     tables = () if settings.sign_in is None else settings.sign_in.groups
     roles = (*provider.admins, *provider.viewers, *provider.team_admins, *provider.members)
     return frozenset((*roles, *(table.name for table in tables), *settings.managed_settings))
-
-
-def _has_too_many_groups(claims: Mapping[str, Any], claim_path: str) -> bool:
-    """Return True if the provider refers to another server for the claim (OpenID Connect Core 1.0, section 5.6.2).
-
-    Microsoft Entra ID does so for users with more than 200 groups: learn.microsoft.com/entra/identity-platform,
-    "Groups overage claim", read on 2026-11-27.
-    """
-    elsewhere = claims.get("_claim_names")
-    is_named = isinstance(elsewhere, dict) and claim_path in elsewhere
-    return is_named or (claim_path == "groups" and claims.get("hasgroups") in (True, "true"))
 
 
 def _describe_missing_claim(settings: Settings, user: OidcUser) -> str:

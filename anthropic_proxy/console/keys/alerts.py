@@ -209,8 +209,14 @@ class BudgetAlerts:
 
     async def _send_due(self, alerts: AlertSettings) -> float:
         """Send the rows that are due. Return the time in seconds until the next one can be due."""
+
+        def find_next_time() -> float | None:
+            with closing(open_for_reading(self._gateway.settings)) as connection:
+                ((found,),) = connection.query("SELECT min(next_at) FROM budget_alerts")
+            return None if found is None else found / MICROSECONDS
+
         while not self._stopping.is_set():
-            due = await run_in_own_thread("alerts", self._find_next_time)
+            due = await run_in_own_thread("alerts", find_next_time)
             if due is None or due > self._clock():
                 return POLL_SECONDS if due is None else min(due - self._clock(), POLL_SECONDS)
             row = await self._write(lambda connection: claim_alert(connection, self._clock()))
@@ -240,12 +246,6 @@ class BudgetAlerts:
                 f"The webhook of [alerts], {host}, has not accepted a report about a budget: {problem}. {then}"
             )
         return None if is_last else to_microseconds(self._clock() + pause)
-
-    def _find_next_time(self) -> float | None:
-        """Return the time from which a row is due, in seconds since the epoch. None: there is none."""
-        with closing(open_for_reading(self._gateway.settings)) as connection:
-            ((found,),) = connection.query("SELECT min(next_at) FROM budget_alerts")
-        return None if found is None else found / MICROSECONDS
 
     async def _write(self, function: Callable[[Connection], _Result]) -> _Result:
         def write() -> _Result:

@@ -296,50 +296,32 @@ def build_paths() -> Schema:
     document.
     """
     key = refer_to("VirtualKey")
-    key_path = _in_path("id")
-    team_path = _in_path("name")
-    return {
-        "/admin/keys": {
-            "get": _operation("listKeys", "All keys, the newest first.", _list_of(key), [*_paging(), *_KEY_FILTERS]),
-            "post": _operation("createKey", "Create a key. Its text is only in this response.", _NEW, body="KeyFields"),
-        },
-        "/admin/keys/{id}": {
-            "get": _operation("getKey", "One key, by id or label, with its spending.", _SPENDING, [key_path]),
-            "post": _operation("changeKey", "Change fields of a key.", key, [key_path], body="KeyFields"),
-        },
-        "/admin/keys/{id}/rotate": {
-            "post": _operation("rotateKey", "Give a key a new text.", _NEW, [key_path], body="RotationFields")
-        },
-        "/admin/keys/{id}/revoke": {
-            "post": _operation(
-                "revokeKey",
-                "Revoke a key for ever, or all access of a person by e-mail address or id of the key.",
-                key,
-                [key_path],
-            )
-        },
-        "/admin/keys/{id}/allow": {
-            "post": _operation("allowKey", "Allow a revoked person or service again.", key, [key_path])
-        },
-        "/admin/sign-ins": {
-            "get": _operation("listSignIns", "Devices on which persons are signed in.", _list_of(refer_to("SignIn")))
-        },
-        "/admin/sign-ins/{id}/sign-out": {
-            "post": _operation(
-                "endSignIns",
-                "End a sign-in by its id, or all of a person by e-mail address or id of the key.",
-                _SIGN_OUT,
-                [key_path],
-            )
-        },
-        "/admin/teams": {"get": _operation("listTeams", "Teams with rules and spending.", _list_of(_TEAM_SPENDING))},
-        "/admin/teams/{name}": {
-            "post": _operation("changeTeam", "Change the rules of a team.", refer_to("Team"), [team_path], body="Rules")
-        },
-        "/admin/audit": {
-            "get": _operation("listChanges", "Changes, the latest first.", _list_of(refer_to("Change")), _paging())
-        },
-    }
+    revoked = "Revoke a key for ever, or all access of a person by e-mail address or id of the key."
+    ended = "End a sign-in by its id, or all of a person by e-mail address or id of the key."
+    sign_ins, changes = _list_of(refer_to("SignIn")), _list_of(refer_to("Change"))
+    rows: Sequence[tuple[str, str, str, Schema, str]] = (
+        ("get /admin/keys", "listKeys", "All keys, the newest first.", _list_of(key), ""),
+        ("post /admin/keys", "createKey", "Create a key. Its text is only in this response.", _NEW, "KeyFields"),
+        ("get /admin/keys/{id}", "getKey", "One key, by id or label, with its spending.", _SPENDING, ""),
+        ("post /admin/keys/{id}", "changeKey", "Change fields of a key.", key, "KeyFields"),
+        ("post /admin/keys/{id}/rotate", "rotateKey", "Give a key a new text.", _NEW, "RotationFields"),
+        ("post /admin/keys/{id}/revoke", "revokeKey", revoked, key, ""),
+        ("post /admin/keys/{id}/allow", "allowKey", "Allow a revoked person or service again.", key, ""),
+        ("get /admin/sign-ins", "listSignIns", "Devices on which persons are signed in.", sign_ins, ""),
+        ("post /admin/sign-ins/{id}/sign-out", "endSignIns", ended, _SIGN_OUT, ""),
+        ("get /admin/teams", "listTeams", "Teams with rules and spending.", _list_of(_TEAM_SPENDING), ""),
+        ("post /admin/teams/{name}", "changeTeam", "Change the rules of a team.", refer_to("Team"), "Rules"),
+        ("get /admin/audit", "listChanges", "Changes, the latest first.", changes, ""),
+    )
+    queries: Mapping[str, Sequence[Schema]] = {"listKeys": [*_PAGING, *_KEY_FILTERS], "listChanges": _PAGING}
+    paths: dict[str, Schema] = {}
+    for place, name, summary, result, body in rows:
+        method, path = place.split()
+        words = [word[1:-1] for word in path.split("/") if word.startswith("{")]
+        in_path = [{"name": word, "in": "path", "required": True, "schema": _TEXT} for word in words]
+        parameters = [*in_path, *queries.get(name, ())]
+        paths.setdefault(path, {})[method] = _operation(name, summary, result, parameters, body)
+    return paths
 
 
 def build_schemas() -> Schema:
@@ -386,7 +368,7 @@ def build_schemas() -> Schema:
     }
 
 
-def _operation(name: str, summary: str, result: Schema, parameters: Sequence[Schema] = (), *, body: str = "") -> Schema:
+def _operation(name: str, summary: str, result: Schema, parameters: Sequence[Schema], body: str) -> Schema:
     errors = {"400": "A field is invalid.", "401": "The key is wrong.", "403": "The role does not include this."}
     errors |= {"404": "There is no such key.", "529": "The database is not available."}
     return build_operation(name, summary, {"application/json": result}, errors, parameters, body=body)
@@ -400,18 +382,11 @@ def _object(properties: Mapping[str, Any]) -> Schema:
     return build_object(properties, [*properties])
 
 
-def _in_path(name: str) -> Schema:
-    return {"name": name, "in": "path", "required": True, "schema": _TEXT}
-
-
-def _paging() -> list[Schema]:
-    number = {"type": "integer", "minimum": 1, "maximum": MAX_ROWS, "default": DEFAULT_ROWS}
-    return [
-        build_parameter("limit", number, "Maximum number of rows."),
-        build_parameter("after_id", _TEXT, "`last_id` of the previous response."),
-    ]
-
-
+_ROWS = {"type": "integer", "minimum": 1, "maximum": MAX_ROWS, "default": DEFAULT_ROWS}
+_PAGING = [
+    build_parameter("limit", _ROWS, "Maximum number of rows."),
+    build_parameter("after_id", _TEXT, "`last_id` of the previous response."),
+]
 _KEY_FILTERS = [
     build_parameter("status", {"enum": [*get_args(KeyStatus)]}, "Only keys in this state."),
     build_parameter("team", _TEXT, "Only keys of this team."),

@@ -30,8 +30,7 @@ class MachineReport(Struct, frozen=True):
 
     def describe(self) -> str:
         """Return `3facd639, up to date, claude-code/2.1.332`."""
-        held = self.held.removeprefix("sha256:")[:8]
-        sent = self.sent.removeprefix("sha256:")[:8]
+        held, sent = (one.removeprefix("sha256:")[:8] for one in (self.held, self.sent))
         state = f"{held}, up to date" if held == sent else f"{held or 'none'}, sent {sent or 'nothing'}"
         return f"{state}, {self.program}" if self.program else state
 

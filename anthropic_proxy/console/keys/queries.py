@@ -144,22 +144,19 @@ def find_newest_audit_id(connection: Reader) -> int:
 def _decode_key(row: Sequence[Any], hashes: Sequence[Sequence[Any]]) -> VirtualKey:
     """A key whose rows cannot be read has a `problem`."""
     columns = dict(zip(VIRTUAL_KEYS.columns, row, strict=True))
-    label, revoked_at = columns["label"], columns["revoked_at"]
     try:
-        texts = [decode_row(KEY_HASHES.columns, one, ("created_at", "expires_at")) for one in hashes]
+        decoded = [decode_row(KEY_HASHES.columns, one, ("created_at", "expires_at")) for one in hashes]
         values = {**decode_row(VIRTUAL_KEYS.columns, row, _TIMES), "rules": _decode_rules(columns["rules"])}
-        return msgspec.convert({**values, "hashes": texts}, VirtualKey)
+        return msgspec.convert({**values, "hashes": decoded}, VirtualKey)
     except Exception as error:  # noqa: BLE001  # SQLite stores any value in any column
+        texts: dict[str, Any] = {
+            name: str(columns[name]) for name in ("id", "label", "owner", "team", "person", "creator")
+        }
         return VirtualKey(
-            id=str(columns["id"]),
-            label=str(label),
-            owner=str(columns["owner"]),
-            team=str(columns["team"]),
-            person=str(columns["person"]),
-            creator=str(columns["creator"]),
-            revoked_at=None if revoked_at is None else 0.0,
+            **texts,
+            revoked_at=None if columns["revoked_at"] is None else 0.0,
             hashes=tuple(KeyHash(str(key_hash), "", 0.0, None) for key_hash, *_ in hashes),
-            problem=_describe_problem(f"key {label!r}", error),
+            problem=_describe_problem(f"key {columns['label']!r}", error),
         )
 
 

@@ -248,13 +248,14 @@ class Reservations:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            self._run(self._release(task))
-            raise
 
-    async def _release(self, task: asyncio.Future[Reservation]) -> None:
-        with suppress(ProxyError):  # then nothing is reserved
-            reservation = await task
-            await self._settle(reservation, [0] * len(reservation.limits))
+            async def release() -> None:
+                with suppress(ProxyError):  # then nothing is reserved
+                    reservation = await task
+                    await self._settle(reservation, [0] * len(reservation.limits))
+
+            self._run(release())
+            raise
 
     def _run(self, settlement: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(settlement)

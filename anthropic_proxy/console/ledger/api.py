@@ -209,13 +209,11 @@ def build_ledger_document() -> Schema:
     common = [
         build_parameter("since", {"type": "string", "default": "24h"}, f"Beginning: {_PERIOD}"),
         build_parameter(
-            "until",
-            {"type": "string"},
-            "End, in the same forms. By default now. A day or a month is included completely.",
+            "until", _TEXT, "End, in the same forms. By default now. A day or a month is included completely."
         ),
         build_parameter("format", {"enum": ["json", "csv"], "default": "json"}, "Form of the response."),
     ]
-    filters = [build_parameter(name, {"type": "string"}, f"Only requests with this {name}.") for name in FACETS]
+    filters = [build_parameter(name, _TEXT, f"Only requests with this {name}.") for name in FACETS]
     usage_parameters = [
         build_parameter("by", {"enum": list(GROUP_NAMES), "default": "model"}, "Grouping of the sums."),
         build_parameter("split", {"enum": list(SPLIT_NAMES)}, "Facet by which each group is divided."),
@@ -243,10 +241,9 @@ def build_ledger_document() -> Schema:
         *filters,
         build_parameter(
             "search",
-            {"type": "string"},
+            _TEXT,
             "Part of an error, failed attempt (`groq 503`), model, project or session, or a request id. "
-            "A search reads at most 100,000 requests. "
-            "`before` of the response continues it.",
+            "A search reads at most 100,000 requests. `before` of the response continues it.",
         ),
         build_parameter("changed", flag, "Only requests that the translation changed."),
         build_parameter("facets", flag, "Add the number of requests for each value of each filter."),
@@ -270,8 +267,7 @@ def build_ledger_document() -> Schema:
     columns |= {name: {"type": "array", "items": items} for name, items in _LISTS.items()}
     columns |= {"started_at": {"type": "string", "format": "date-time"}, **dict.fromkeys(_COSTS, _DOLLARS)}
     stored = build_object({name: columns[name] for name in REQUEST_TITLES}, REQUEST_TITLES, "A stored request.")
-    text = {"type": "string"}
-    parameter = {"name": "id", "in": "path", "required": True, "schema": text, "description": "Header `request-id`."}
+    parameter = {"name": "id", "in": "path", "required": True, "schema": _TEXT, "description": "Header `request-id`."}
     properties = {title: _DOLLARS if title in _COSTS else {"type": "integer"} for title in EXPORT_TITLES}
     about_sums = (UsageSums.__doc__ or "").split(".")[0]
     operations = {

@@ -18,12 +18,13 @@ from sqlalchemy import (
     case,
     func,
 )
+from sqlalchemy.types import TypeEngine
 
 from anthropic_proxy.console.ledger import schema
 from anthropic_proxy.console.ledger.records import SUM_NAMES
 
 metadata = MetaData()
-_KINDS = {
+_KINDS: Mapping[str, type[TypeEngine[Any]]] = {
     "TEXT": Text,
     "BIGINT": BigInteger,
     "INTEGER": Integer,
