@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 from anthropic_proxy import errors
@@ -74,7 +75,22 @@ def named_texts() -> frozenset[str]:
 
 @cache
 def _trees() -> dict[Path, ast.Module]:
-    return {path: ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+    trees = {path: ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+    for tree in trees.values():
+        for node in ast.walk(tree):
+            for block in (getattr(node, name, None) for name in ("body", "orelse", "finalbody")):
+                for first, second in pairwise(block if isinstance(block, list) else ()):
+                    _use_text_of_line_before(first, second)
+    return trees
+
+
+def _use_text_of_line_before(first: ast.stmt, second: ast.stmt) -> None:
+    """Put a text in place of its name: `text = "no model"`, and then `raise UnknownModel(text)`."""
+    match first:
+        case ast.Assign(targets=[ast.Name(id=name)], value=(ast.Constant() | ast.JoinedStr()) as text):
+            for call in (node for node in ast.walk(second) if isinstance(node, ast.Call) and node.args):
+                if isinstance(call.args[0], ast.Name) and call.args[0].id == name:
+                    call.args[0] = text
 
 
 def _base_names(node: ast.ClassDef) -> set[str]:

@@ -100,8 +100,8 @@ class MediaInliner:
         room = max(MAX_URLS_PER_REQUEST - len(self._found), 0)
         too_many = WebFetchFailed(f"more than {MAX_URLS_PER_REQUEST} links in a request", "max_uses_exceeded")
         too_late = WebFetchFailed(f"the links of a request need more than {MAX_SECONDS:g} s", "url_not_accessible")
-        size = f"{MAX_TOTAL_BYTES >> 20} MiB"
-        too_large = WebFetchFailed(f"the links of a request have more than {size}", "content_too_large")
+        text = f"the links of a request have more than {MAX_TOTAL_BYTES >> 20} MiB"
+        too_large = WebFetchFailed(text, "content_too_large")
         for place, block in enumerate(blocks):
             self._found[_key(block)] = too_late if place < room else too_many
         sizes = [0] * min(room, len(blocks))

@@ -255,11 +255,12 @@ def _normalize_url(url: str) -> str:
         host = ascii_host(components.hostname or "")
         port = components.port
     except ValueError:
-        raise _fetch_error(url, "is no address of a page", "invalid_tool_input") from None
+        raise WebFetchFailed(f"{_shortened(url)} is no address of a page", "invalid_tool_input") from None
     if components.scheme == "http":
         port = None if port == _HTTP_PORT else port
     elif components.scheme != "https":
-        raise _fetch_error(url, "does not begin with https://; only such pages are fetched", "url_not_allowed")
+        text = f"{_shortened(url)} does not begin with https://; only such pages are fetched"
+        raise WebFetchFailed(text, "url_not_allowed")
     if "@" in components.netloc or len(url) > _MAX_NORMALIZED_URL_LENGTH:
         text = f"{_shortened(host)}: an address with a password, or of such length, is not fetched"
         raise WebFetchFailed(text, "url_not_allowed")
@@ -271,7 +272,7 @@ def _normalize_url(url: str) -> str:
 
 async def _read(response: HttpResponse, url: str, options: _FetchOptions) -> _Found:
     if response.status == 429:
-        raise _fetch_error(url, "says that it is asked too often", "too_many_requests")
+        raise WebFetchFailed(f"{_shortened(url)} says that it is asked too often", "too_many_requests")
     if not 200 <= response.status < 300:
         raise _fetch_error(url, f"answers with HTTP {response.status}")
     content_type = response.headers.get("content-type", "")
