@@ -590,6 +590,11 @@ class EntraCredentials(TokenLoader):
             from azure.identity import ClientSecretCredential, DefaultAzureCredential  # noqa: PLC0415
         except ImportError:
             raise MissingExtra("Microsoft Entra ID needs azure-identity", "azure") from None
+
+        def note_response(received: Any) -> None:
+            response = received.http_response
+            self._note_call(received.http_request.url, response.status_code, response.headers.get("content-type", ""))
+
         self._begin_calls(may_be_elsewhere=self._loaded is None)  # one of many ways to log in, until it has succeeded
         try:
             found = self._loaded
@@ -604,7 +609,7 @@ class EntraCredentials(TokenLoader):
                     transport=RequestsTransport(session=session, session_owner=False),
                     connection_verify=accepted,
                     raw_request_hook=lambda sent: self._note_call(sent.http_request.url, None),
-                    raw_response_hook=self._note_response,
+                    raw_response_hook=note_response,
                 )
             token = found.get_token(self._scope)
         except (exceptions.ServiceRequestError, exceptions.ServiceResponseError) as error:
@@ -621,10 +626,6 @@ class EntraCredentials(TokenLoader):
         self._loaded = found
         credential = Credential("authorization", f"Bearer {token.token}", self.origin)
         return AccessToken(credential, None, float(token.expires_on))
-
-    def _note_response(self, received: Any) -> None:
-        response = received.http_response
-        self._note_call(received.http_request.url, response.status_code, response.headers.get("content-type", ""))
 
 
 _NOT_SET_UP = compile_later(r"unavailable|not found|not installed|required|requires|could not be found")

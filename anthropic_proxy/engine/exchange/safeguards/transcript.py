@@ -12,6 +12,7 @@ What a sub-agent gets as a message of the user was written by the model. So was 
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 
 import msgspec
 from msgspec import Raw, Struct
@@ -104,9 +105,18 @@ def read_transcript(body: bytes, *, is_subagent: bool = False) -> Transcript:
         if block.type == "tool_use"
     ]
     plain_calls = {call.id for call in calls} - {call.id for call in calls if call.name in _READS_TEXT}
-    prompts = {prompt for call in calls if (prompt := _read_prompt(call))}
-    texts = [text for turn in _list_turns(messages) for text in _list_user_texts(turn, plain_calls)]
-    texts = [text for text in texts if text not in prompts]
+    prompts = set[str]()  # which calls plan to send later as messages, such as that of a wake-up
+    for call in calls:
+        with suppress(msgspec.DecodeError):
+            prompts.add((_decode_prompt(call.input).prompt or "").strip())
+    turns = [list[_Block]()]  # the blocks of the user messages between two messages of the model
+    for message in messages:
+        if message.role == "user":
+            turns[-1] += message.list_blocks()
+        elif message.role == "assistant":
+            turns.append([])
+    texts = [text for turn in turns for text in _list_user_texts(turn, plain_calls)]
+    texts = [text for text in texts if not text or text not in prompts]
     first, latest, size = texts[:1], list[str](), 0
     for text in reversed(texts[1:]):
         size += min(len(text), _MAX_USER_TEXT)
@@ -121,26 +131,6 @@ def read_transcript(body: bytes, *, is_subagent: bool = False) -> Transcript:
         len(calls) - len(kept),
         shown if is_subagent else [],
     )
-
-
-def _read_prompt(call: _Block) -> str:
-    """Return the text that a call plans to send later as a message, such as that of a wake-up. "": none."""
-    try:
-        return (_decode_prompt(call.input).prompt or "").strip()
-    except msgspec.DecodeError:
-        return ""
-
-
-def _list_turns(messages: Sequence[_Message]) -> Iterator[Sequence[_Block]]:
-    """Yield the blocks of the user messages between two messages of the model."""
-    turn = list[_Block]()
-    for message in messages:
-        if message.role == "user":
-            turn += message.list_blocks()
-        elif message.role == "assistant":
-            yield turn
-            turn = []
-    yield turn
 
 
 def _list_user_texts(turn: Sequence[_Block], plain_calls: Collection[str]) -> Iterator[str]:

@@ -82,18 +82,16 @@ class _Block(Struct):
     text: str = ""
 
 
-def _read_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return found
-
-
 def read_verdict(response: MessagesResponse, call_id: str, tool: str) -> CallCheck:
     """Return the verdict in a reply of the checking model."""
 
     def fail(reason: str, kind: CheckFailure = "unreadable") -> CallCheck:
         return CallCheck(call_id, tool, UNAVAILABLE, reason, kind=kind)
+
+    def read_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(members := dict(pairs)) != len(pairs):
+            raise ValueError("a key occurs twice")
+        return members
 
     if response.stop_reason != "end_turn":
         kind: CheckFailure = "refusal" if response.stop_reason == "refusal" else "unreadable"
@@ -107,7 +105,7 @@ def read_verdict(response: MessagesResponse, call_id: str, tool: str) -> CallChe
             if block.type not in ("text", "thinking", "redacted_thinking"):
                 return fail("the reply of the checking model is no text")
             text += block.text if block.type == "text" else ""
-        found = json.loads(text, object_pairs_hook=_read_once)
+        found = json.loads(text, object_pairs_hook=read_once)
     except (ValueError, RecursionError):  # also of msgspec
         found = None
     is_written = not (isinstance(found, dict) and found.keys() == {"answers"})

@@ -110,21 +110,22 @@ def normalize_urls(text: str) -> str:
     >>> normalize_urls("https://a.test/caf%c3%a9%2fb")
     'https://a.test/café%2Fb'
     """
+
+    def decode(found: re.Match[str]) -> str:
+        try:
+            decoded = bytes.fromhex(found[0].replace("%", "")).decode()
+        except UnicodeDecodeError:
+            return found[0].upper()
+        return "".join(
+            one
+            if one in _SAME_WITHOUT or (one.isalnum() if one.isascii() else one.isprintable())
+            else quote(one, safe="")
+            for one in decoded
+        )
+
     if "%" in text:
-        text = _ESCAPED.sub(_plain_escapes, text)
+        text = _ESCAPED.sub(decode, text)
     return text if text.isascii() else normalize("NFC", text)
-
-
-def _plain_escapes(found: re.Match[str]) -> str:
-    encoded = bytes.fromhex(found[0].replace("%", ""))
-    try:
-        decoded = encoded.decode()
-    except UnicodeDecodeError:
-        return found[0].upper()
-    return "".join(
-        one if one in _SAME_WITHOUT or (one.isalnum() if one.isascii() else one.isprintable()) else quote(one, safe="")
-        for one in decoded
-    )
 
 
 def _occurs_in(text: str, lowered: str, host: str, path: str) -> bool:
