@@ -177,13 +177,16 @@ class _Panels:
                 notes[prompt] = " · ".join(filter(None, (names.get(session, session), formats.day_and_time(started))))
         # shares of 90 days are all about 1 %
         whole = max((one.sums.cost for one in chosen), default=0) if by == "day" else self.total().cost
+        words = "of the most expensive day" if by == "day" else "of all costs"
         shown = []
         for group in (one.group for one in chosen):
             note = notes.get(group.name, "")
             if group.provider:
                 note = name_value("provider", group.provider, self.names)
             part = _name_facet(self.names, split, group.part[-1]) if split else ""
-            share = self.find_share(group.sums, whole)
+            cost, is_unknown = group.sums.cost, group.sums.unknown_cost_requests and not group.sums.cost
+            text = formats.UNKNOWN if is_unknown else formats.percent(cost, self.total().cost)
+            share = ShareBar(text, cost / whole if cost else None, words)
             shown.append(CostRow(group, self.name_group(group), note, part, self.link_to_requests(group), share))
         columns = [structs.replace(_COLUMNS[0], title=NOUNS[by].capitalize()), *_COLUMNS[1:]]
         caption = f"Costs by {NOUNS[by]}"
@@ -199,12 +202,6 @@ class _Panels:
             return _name_facet(self.names, self.by, group.name)
         day = datetime.fromisoformat(group.name)
         return f"{day:%a}, {day.day} {day:%b}"
-
-    def find_share(self, sums: UsageSums, whole: int) -> ShareBar:
-        is_unknown = sums.unknown_cost_requests and not sums.cost
-        text = formats.UNKNOWN if is_unknown else formats.percent(sums.cost, self.total().cost)
-        words = "of the most expensive day" if self.by == "day" else "of all costs"
-        return ShareBar(text, sums.cost / whole if sums.cost else None, words)
 
     def link_to_requests(self, group: UsageGroup) -> str:
         by, split, facets, provider = self.by, self.split, dict(self.query.facets), group.provider

@@ -48,6 +48,7 @@ _MAX_DURATION_HOURS = 31 * 24 + 1  # a month in which clocks are set back has on
 double the time of a page about 90 days."""
 _MIN_RATED = 5
 """Minimum number of replies of a model for a comparison of its speed with others."""
+_OWN_PRICES = "Own prices: anthropic-proxy.toml, [prices]. If a reply states its cost, the request has this cost."
 _MAX_REQUESTED = 5
 _MAX_COMPARED = 12
 _RATES = ("input", "cache_read", "cache_write", "output", "thinking")
@@ -163,7 +164,7 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
         "chart": build_panel(context, "costs", chart_costs),
         "chart_title": f"Cost per {periods.length_name} and model",
         "prices": build_panel(context, "prices", lambda: list_prices(context, costs, found())),
-        "price_sources": describe_price_sources(),
+        "price_sources": f"{describe_price_list() or 'The package genai-prices is not installed'}. {_OWN_PRICES}",
         "comparison": build_panel(
             context, "costs at other models", lambda: compare_costs(context, costs, found(), total())
         ),
@@ -228,13 +229,6 @@ def list_prices(context: PageContext, costs: ModelCosts, used_models: Sequence[M
             row = structs.replace(row, rates=rates, long_context=longer, source=source)
         rows.append(row)
     return rows
-
-
-def describe_price_sources() -> str:
-    own = "Own prices: anthropic-proxy.toml, [prices]. If a reply states its cost, the request has this cost."
-    if not (described := describe_price_list()):
-        return f"The package genai-prices is not installed. {own}"
-    return f"{described}. {own}"
 
 
 def compare_costs(

@@ -152,11 +152,6 @@ class Table(Struct, frozen=True, kw_only=True):
         return self.shows_all or self.order.lstrip("-") == column.name
 
 
-def build_cells(columns: Sequence[TableColumn[RowT]], row: RowT) -> Mapping[str, Cell]:
-    built = ((column.name, column.text(row)) for column in columns)
-    return {name: Cell(text=content) if isinstance(content, str) else content for name, content in built}
-
-
 def build_table(
     caption: str,
     columns: Sequence[TableColumn[RowT]],
@@ -169,10 +164,11 @@ def build_table(
     """`name_row` None: a row has no name but its place. `fields`: further fields of the table. Its order is
     that of `query` by default.
     """
-    built = [
-        Row(id=str(place) if name_row is None else name_row(row), cells=build_cells(columns, row), is_link=is_link)
-        for place, row in enumerate(rows, 1)
-    ]
+    built = []
+    for place, row in enumerate(rows, 1):
+        contents = ((column.name, column.text(row)) for column in columns)
+        cells = {name: Cell(text=content) if isinstance(content, str) else content for name, content in contents}
+        built.append(Row(id=str(place) if name_row is None else name_row(row), cells=cells, is_link=is_link))
     if (query := fields.get("query")) is not None:
         fields.setdefault("order", query.order)
     return Table(caption=caption, columns=columns, rows=built, **fields)

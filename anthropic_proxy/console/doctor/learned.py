@@ -13,24 +13,12 @@ from anthropic_proxy.engine.providers.provider_models import MODEL_LIST
 
 
 def store_facts(data_directory: Path, diagnoses: Sequence[Diagnosis]) -> int:
-    """Store what the doctor observed. Return the number of models that a proxy then uses in another way.
+    """Store the limits and features of models that the doctor observed. Return the number of models that a proxy then
+    uses in another way. A model without any is stored too: the command `code` then does not propose to examine it.
 
     Raises `TimeoutError` if another run stores its facts at this time, and `OSError`.
     """
-    today = date.today()
-    examined = list_learned_models(diagnoses, today)
-    if examined:
-        store_learned_models(data_directory, [learned for _, learned in examined], today)
-    return sum(learned.apply(used) != used for used, learned in examined)
-
-
-def list_learned_models(diagnoses: Sequence[Diagnosis], today: date) -> list[tuple[ModelCapabilities, LearnedModel]]:
-    """Return the limits and features of models that a proxy uses without the doctor, and those that it observed.
-
-    A model without any is part of it: the command `code` then does not propose to examine it. `today`: date of the
-    observations.
-    """
-    learned = []
+    today, examined = date.today(), list[tuple[ModelCapabilities, LearnedModel]]()
     for diagnosis in diagnoses:
         if diagnosis.problem is not None or diagnosis.backend.target.provider.uses_installed_models:
             continue  # Ollama reports these values itself
@@ -42,7 +30,7 @@ def list_learned_models(diagnoses: Sequence[Diagnosis], today: date) -> list[tup
         if accepts_images is False:
             reasons.append(diagnosis.outcomes["images"].reason)
         target = diagnosis.found_target
-        found = LearnedModel(
+        learned = LearnedModel(
             server=build_server_name(target.provider, target.base_url),
             model=target.model,
             observed_on=today,
@@ -54,6 +42,8 @@ def list_learned_models(diagnoses: Sequence[Diagnosis], today: date) -> list[tup
         )
         used = diagnosis.backend.target.capabilities
         if diagnosis.limits_source == MODEL_LIST and not used.known:  # the proxy reads the list itself
-            used = structs.replace(found, accepts_images=None, efforts=()).apply(used)
-        learned.append((used, found))
-    return learned
+            used = structs.replace(learned, accepts_images=None, efforts=()).apply(used)
+        examined.append((used, learned))
+    if examined:
+        store_learned_models(data_directory, [learned for _, learned in examined], today)
+    return sum(learned.apply(used) != used for used, learned in examined)
