@@ -140,7 +140,14 @@ def describe_unread_files(env_file: str | None, names: Collection[str]) -> str:
     if current is None or current == place:
         return ""
     found = [path for path in (current / ENV_FILE, current / CONFIG_FILE) if path.is_file()]
-    found = [path for path in found if path.name != ENV_FILE or _sets_one_of(path, names)]
+    if current / ENV_FILE in found:
+        try:
+            with (current / ENV_FILE).open("rb") as file:
+                text = file.read(_MAX_EXAMINED_BYTES).decode("utf-8", "replace")
+        except OSError:
+            text = ""
+        if not any(name in names for name in _ASSIGNED.findall(text)):
+            found.remove(current / ENV_FILE)
     if not found:
         return ""
     verb, it = ("is", "it") if len(found) == 1 else ("are", "them")
@@ -149,12 +156,3 @@ def describe_unread_files(env_file: str | None, names: Collection[str]) -> str:
     if place is not None and not any((place / path.name).exists() for path in found):
         move = f"; move {it} there only if you wrote {it}"
     return f"{' and '.join(map(shorten_home, found))} {verb} not read{where}. Use  --config .  if you trust {it}{move}."
-
-
-def _sets_one_of(path: Path, names: Collection[str]) -> bool:
-    try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_EXAMINED_BYTES).decode("utf-8", "replace")
-    except OSError:
-        return False
-    return any(name in names for name in _ASSIGNED.findall(text))

@@ -312,8 +312,11 @@ class FallbackStore:
         """Send to Redis what it lacks: running reservations, then settlements, in messages of many."""
         while self._unsent:
             running = [self._unsent.popitem()[1] for _ in range(min(len(self._unsent), MAX_CALLS))]
+            reserve = self.redis.reserve
+            used = [[structs.replace(limit, maximum=_UNLIMITED) for limit in each.limits] for each in running]
+            steps = [reserve(limits, each.lease_seconds, each.id) for limits, each in zip(used, running, strict=True)]
             try:
-                await asyncio.gather(*(self._add(self._reserve_used(each), each) for each in running))
+                await asyncio.gather(*map(self._add, steps, running))
             except BaseException:
                 self._unsent.update((each.id, each) for each in running if each.id in self._running)
                 raise
@@ -325,11 +328,7 @@ class FallbackStore:
                 self._pending.extendleft(reversed(ended))  # a repeated settlement has no effect
                 raise
 
-    async def _reserve_used(self, reservation: Reservation) -> None:
-        limits = [structs.replace(limit, maximum=_UNLIMITED) for limit in reservation.limits]
-        await self.redis.reserve(limits, reservation.lease_seconds, reservation.id)
-
-    async def _add(self, step: Awaitable[None], reservation: Reservation) -> None:
+    async def _add(self, step: Awaitable[object], reservation: Reservation) -> None:
         """Wait for `step`. If Redis rejects the data of the limits, drop the amounts with a warning."""
         try:
             await step

@@ -76,9 +76,5 @@ class _UnixConnection(_WithBoundedReplies, UnixDomainSocketConnection):
     pass
 
 
-OWN_CLASSES = {
-    Connection: _TcpConnection,
-    SSLConnection: _TlsConnection,
-    UnixDomainSocketConnection: _UnixConnection,
-}
+OWN_CLASSES = {Connection: _TcpConnection, SSLConnection: _TlsConnection, UnixDomainSocketConnection: _UnixConnection}
 """Class of redis-py → our own."""
