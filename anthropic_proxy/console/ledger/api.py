@@ -14,6 +14,7 @@ from sqlalchemy import Connection, exc
 
 from anthropic_proxy.console.ledger.engines import EngineReader, open_empty_ledger, read_ledger
 from anthropic_proxy.console.ledger.export import (
+    COSTS,
     DURATIONS,
     EXPORT_TITLES,
     REQUEST_TITLES,
@@ -197,7 +198,6 @@ class _Query(ApiQuery):
 
 _NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
 _DOLLARS: Schema = {**_NUMBER_OR_NULL, "description": "US dollars. Null: unknown."}
-_COSTS = ("cost", "requested_cost")
 _NO_FORECAST = "Null: the range is not this month until now, or there is too little data."
 _PERIOD = (
     "`24h`, `7d`, `4w`, `today`, `yesterday`, a month such as `2026-11`, or a date such as `2026-11-01`. Days are "
@@ -265,10 +265,10 @@ def build_ledger_document() -> Schema:
     for name in DURATIONS:
         columns[f"{name}_seconds"] = _NUMBER_OR_NULL if "anyOf" in columns[name] else {"type": "number"}
     columns |= {name: {"type": "array", "items": items} for name, items in _LISTS.items()}
-    columns |= {"started_at": {"type": "string", "format": "date-time"}, **dict.fromkeys(_COSTS, _DOLLARS)}
+    columns |= {"started_at": {"type": "string", "format": "date-time"}, **dict.fromkeys(COSTS, _DOLLARS)}
     stored = build_object({name: columns[name] for name in REQUEST_TITLES}, REQUEST_TITLES, "A stored request.")
     parameter = {"name": "id", "in": "path", "required": True, "schema": _TEXT, "description": "Header `request-id`."}
-    properties = {title: _DOLLARS if title in _COSTS else {"type": "integer"} for title in EXPORT_TITLES}
+    properties = {title: _DOLLARS if title in COSTS else {"type": "integer"} for title in EXPORT_TITLES}
     about_sums = (UsageSums.__doc__ or "").split(".")[0]
     operations = {
         "/api/usage": _operation("getUsage", "Sums of requests, tokens and costs by group.", usage_parameters, usage),

@@ -8,8 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 from anthropic_proxy.console.ledger.database import (
@@ -78,14 +77,18 @@ def restore_ledger_backup(settings: Settings, source: Path, *, replaces: bool) -
     address = find_database(settings)
     if address.file is None:
         return _restore_dump(settings, address, source, replaces=replaces), None
-    with _open_copy(source) as connection:
-        version = _require_backup(find_schema_version(Connection(connection)), source)
-        kept = _release(address.file, replaces=replaces) if address.file.exists() else None
-        address.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with replacing_file(address.file) as incomplete:
-            found = _copy(connection, incomplete)
-            if kept is not None:
-                address.file.replace(kept)
+    try:
+        with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            connection.execute("PRAGMA schema_version")
+            version = _require_backup(find_schema_version(Connection(connection)), source)
+            kept = _release(address.file, replaces=replaces) if address.file.exists() else None
+            address.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with replacing_file(address.file) as incomplete:
+                found = _copy(connection, incomplete)
+                if kept is not None:
+                    address.file.replace(kept)
+    except sqlite3.DatabaseError as error:
+        raise backup_error(f"{source} is no backup of a ledger in SQLite: {error}.") from None
     return f"{found}, schema: {version}", kept
 
 
@@ -113,16 +116,6 @@ def _copy(source: sqlite3.Connection, target: Path) -> str:
         if problem != "ok":
             raise backup_error(f"The database is damaged: {problem}. `anthropic-proxy db check` lists the damage.")
         return _count(Connection(copy))
-
-
-@contextmanager
-def _open_copy(source: Path) -> Iterator[sqlite3.Connection]:
-    try:
-        with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            connection.execute("PRAGMA schema_version")
-            yield connection
-    except sqlite3.DatabaseError as error:
-        raise backup_error(f"{source} is no backup of a ledger in SQLite: {error}.") from None
 
 
 def _require_backup(version: str | None, source: Path) -> str:

@@ -49,7 +49,7 @@ _INNER_FORMULA = compile_later(rf"([;\t\r\n][ \"]*)([{''.join(map(re.escape, _FO
 """Matches a formula after `;`, tab or line break, with which a new cell may begin."""
 _LISTS = ("failed_attempts", "notes", "adaptations")
 """Columns of the table `requests` that contain a list as JSON text. "": an empty list."""
-_COSTS = ("cost", "requested_cost")
+COSTS = ("cost", "requested_cost")
 TIMES = ("offset", "duration")
 """Fields of `AttemptTime` and `BlockTime` that are exported in seconds."""
 DURATIONS = ("first_token", "duration")
@@ -132,7 +132,7 @@ def build_request_object(row: StoredRequest) -> dict[str, Any]:
     values["tool_times"] = [
         {"name": one.name, "duration_seconds": one.duration / MICROSECONDS} for one in decode_tool_times(row.tool_times)
     ]
-    for name in _COSTS:
+    for name in COSTS:
         values[name] = to_dollars(values[name])
     values["started_at"] = format_time(row.started_at)
     for name in DURATIONS:

@@ -11,7 +11,7 @@ import operator
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct, structs
 from sqlalchemy import BigInteger, ColumnElement, Connection, Table, Text, and_, case, cast, func, select
@@ -31,6 +31,7 @@ from anthropic_proxy.console.ledger.records import (
     SESSION_KEYS,
     SUM_NAMES,
     GroupName,
+    KeyT,
     SplitName,
     StoredRequest,
     UsageSums,
@@ -156,9 +157,6 @@ class ModelPeriod(Struct, frozen=True):
     """Number of output tokens of the requests that succeeded."""
     rated_time: int = 0
     """Time after the first token of the same requests, in microseconds."""
-
-
-KeyT = TypeVar("KeyT")
 
 
 def sum_periods(
