@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from anthropic_proxy.cli import EXIT_FAILED
 from anthropic_proxy.cli.command_settings import load_command_settings
-from anthropic_proxy.cli.local_proxy import LocalProxy, open_proxy
+from anthropic_proxy.cli.local_proxy import RECENT_PATH, LocalProxy, open_proxy
 from anthropic_proxy.cli.output import Output, write_errors
 from anthropic_proxy.cli.proxy_client import stream_message
 from anthropic_proxy.engine.patterns import compile_later
@@ -177,7 +177,7 @@ def _find_receipt(proxy: LocalProxy, is_wanted: Callable[[Receipt], bool]) -> Re
     """Return the receipt of the last wanted request. None: the proxy does not tell it in time."""
     deadline = time.monotonic() + _RECEIPT_SECONDS
     while time.monotonic() < deadline:
-        recent = proxy.get_json("/api/requests/recent")
+        recent = proxy.get_json(RECENT_PATH)
         for request in reversed(recent.get("finished", ()) if isinstance(recent, dict) else ()):
             receipt = msgspec.convert(request["receipt"], Receipt)
             if is_wanted(receipt):

@@ -52,15 +52,8 @@ def read_serve_options(words: Sequence[str]) -> dict[str, Any] | None:
 
     None: another command, or something that needs an explanation, which is left to the library.
     """
-    options: dict[str, Any] = {
-        "host": None,
-        "port": None,
-        "workers": 1,
-        "reload": False,
-        "watch_config": False,
-        "attached": False,
-        "session": "",
-    }
+    options: dict[str, Any] = {"host": None, "port": None, "workers": 1, "session": ""}
+    options |= dict.fromkeys(("reload", "watch_config", "attached"), False)
     remaining = iter(words[1:] if words[:1] == ["serve"] else words)
     for word in remaining:
         name, joined, value = word.partition("=")

@@ -16,26 +16,20 @@ class Command(NamedTuple):
     description: str
     examples: tuple[str, ...]
     """Command lines without the name of the program."""
-    panel: str = ""
-    """Heading in the list of all commands."""
 
 
-_FIRST_STEPS, _EACH_DAY, _SET_UP, _FOR_PROGRAMS = "First steps", "Each day", "Set up", "For other programs"
-
-COMMANDS: Mapping[str, Command] = {
+_FIRST_STEPS = {
     "init": Command(
         "init:init",
         """Choose a provider and its models, test the key and write the settings to .env.
 
 Existing lines change only if you agree. Without a terminal, each line of standard input is an answer.""",
         ("init", "init --provider openai --key-from-env OPENAI_API_KEY --yes"),
-        panel=_FIRST_STEPS,
     ),
     "serve": Command(
         "commands:serve",
         "Serve the Anthropic Messages API until SIGINT (Ctrl+C) or SIGTERM stops the server.",
         ("serve", "serve --port 8083"),
-        panel=_FIRST_STEPS,
     ),
     "code": Command(
         "code:code",
@@ -45,7 +39,6 @@ The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped a
 address, a credential, the names of the real models, and the input and output limits of the mapped model. Unless you
 have set them yourself, it also gets a status line, and tool search if the tools are large for the model.""",
         ("code", "code --resume"),
-        panel=_FIRST_STEPS,
     ),
     "run": Command(
         "code:run",
@@ -55,7 +48,6 @@ have set them yourself, it also gets a status line, and tool search if the tools
 The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped afterwards. \
 `run -- claude` is `code`.""",
         ("run -- python3 script.py",),
-        panel=_FIRST_STEPS,
     ),
     "ask": Command(
         "ask:ask",
@@ -63,7 +55,6 @@ The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped a
 
 The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped afterwards.""",
         ('ask "hello"', 'ask --model openai/gpt-4.1 "hello"'),
-        panel=_FIRST_STEPS,
     ),
     "env": Command(
         "code:env",
@@ -71,8 +62,9 @@ The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped a
 
 Use `eval` to set them in the shell itself.""",
         ("env", "env --shell fish", 'eval "$(anthropic-proxy env)"'),
-        panel=_FIRST_STEPS,
     ),
+}
+_EACH_DAY = {
     "logs": Command(
         "logs:logs",
         """Print the last requests of the running proxy, then each request when it ends, until Ctrl+C.
@@ -81,19 +73,16 @@ The lines are the same as in the log of the proxy, for the requests of all its w
 content. Requests that the proxy no longer keeps come from the ledger. If no proxy runs, all requests come from the
 ledger.""",
         ("logs", "logs --errors", "logs --live"),
-        panel=_EACH_DAY,
     ),
     "usage": Command(
         "usage:usage",
         "Show requests, tokens and costs, from the ledger of this machine or from DATABASE_URL.",
         ("usage --since 7d --by day", "usage --since yesterday --by project", "usage --since 30d --csv"),
-        panel=_EACH_DAY,
     ),
     "models": Command(
         "models:models",
         "Show the model that each Claude model is sent to, or the models of a provider, with limits and prices.",
         ("models", "models openai", "models openai/gpt-4.1"),
-        panel=_EACH_DAY,
     ),
     "explain": Command(
         "explain:explain",
@@ -109,13 +98,11 @@ Exit status 0: the request was served, or would be sent; 1: it failed, or the pr
             "explain request.json --body",
             "explain - --json < request.json",
         ),
-        panel=_EACH_DAY,
     ),
     "routes": Command(
         "routes:routes",
         "Show the routes of anthropic-proxy.toml, or explain one.",
         ("routes list", "routes explain request.json", "routes explain request.json --key alice --at 2026-11-20T23:30"),
-        panel=_EACH_DAY,
     ),
     "replay": Command(
         "replay:replay",
@@ -124,7 +111,6 @@ Exit status 0: the request was served, or would be sent; 1: it failed, or the pr
 The ledger must have the text of the request (LEDGER_CONTENT=true), in which keys are redacted. The proxy on PORT
 is used if it runs. Otherwise a proxy is started and stopped afterwards.""",
         ("replay req_01JD8QWK5T", "replay --last --model openai/gpt-4.1"),
-        panel=_EACH_DAY,
     ),
     "doctor": Command(
         "doctor.command:doctor",
@@ -133,19 +119,16 @@ is used if it runs. Otherwise a proxy is started and stopped afterwards.""",
 The requests are sent to the real providers and cost a few thousand tokens. Exit status: 0 all backends are ready,
 1 a fix is needed, 2 no provider is configured or none responds.""",
         ("doctor", "doctor openai", "doctor openai/gpt-4.1 --report report.md", "doctor --auto-mode openai/gpt-4.1"),
-        panel=_EACH_DAY,
     ),
     "health": Command(
         "health:health",
         "Check whether a proxy responds on port PORT of this machine. Exit status 0: yes; 2: no. For containers.",
         ("health", "health --json"),
-        panel=_EACH_DAY,
     ),
+}
+_SET_UP = {
     "config": Command(
-        "config:config",
-        "Show the settings with their sources, or check them.",
-        ("config show --all", "config check"),
-        panel=_SET_UP,
+        "config:config", "Show the settings with their sources, or check them.", ("config show --all", "config check")
     ),
     "login": Command(
         "remote_proxy:login",
@@ -153,13 +136,9 @@ The requests are sent to the real providers and cost a few thousand tokens. Exit
 
 The tokens are stored in sign-in.json of the settings folder of this user, which nobody else reads.""",
         ("login https://proxy.example.org",),
-        panel=_SET_UP,
     ),
     "logout": Command(
-        "remote_proxy:logout",
-        "End the sign-in at the proxy of a company, and delete its tokens.",
-        ("logout",),
-        panel=_SET_UP,
+        "remote_proxy:logout", "End the sign-in at the proxy of a company, and delete its tokens.", ("logout",)
     ),
     "keys": Command(
         "keys:keys",
@@ -172,19 +151,16 @@ The tokens are stored in sign-in.json of the settings folder of this user, which
             "keys sign-out ann@example.org",
             "keys allow ann@example.org",
         ),
-        panel=_SET_UP,
     ),
     "db": Command(
         "db:db",
         "Migrate, check, export, back up or restore the database of the usage ledger.",
         ("db check", "db export > requests.csv", "db backup ledger-backup.sqlite3", "db restore ledger-backup.sqlite3"),
-        panel=_SET_UP,
     ),
     "service": Command(
         "service:service",
         "Run the proxy in the background, started at login (systemd, launchd, Windows).",
         ("service install", "service status"),
-        panel=_SET_UP,
     ),
     "import": Command(
         "importing:import_settings",
@@ -195,7 +171,6 @@ an earlier proxy. Lines are added to the settings files in their folder; existin
 the command asks if the keys of the file are copied. Rules that depend on the request become [[routes]]. Entries with an
 equivalent are renamed or converted. Every other entry that is set is named; --dry-run says what happens to it.""",
         ("import", "import config.yaml --dry-run"),
-        panel=_SET_UP,
     ),
     "add": Command(
         "add:add",
@@ -203,14 +178,14 @@ equivalent are renamed or converted. Every other entry that is set is named; --d
 
 It uses what the proxy was installed with: pip, pipx, uv, or the lock files of a checkout.""",
         ("add", "add dashboard prices"),
-        panel=_SET_UP,
     ),
     "completion": Command(
         "completion:completion",
         "Print the completion script of a shell. The option --install-completion installs it for your shell.",
         ("completion bash", "--install-completion"),
-        panel=_SET_UP,
     ),
+}
+_FOR_PROGRAMS = {
     "statusline": Command(
         "statusline:statusline",
         """Print the status line of Claude Code: model, provider, window, costs, cache, retries.
@@ -218,7 +193,6 @@ It uses what the proxy was installed with: pip, pipx, uv, or the lock files of a
 `code` sets it up, unless you have a status line. It reads the JSON of Claude Code from standard input, and asks the
 running proxy, at most 0.8 seconds. Costs come from the ledger.""",
         ("statusline < session.json",),
-        panel=_FOR_PROGRAMS,
     ),
     "lint-stream": Command(
         "lint_stream:lint_stream",
@@ -226,12 +200,12 @@ running proxy, at most 0.8 seconds. Costs come from the ledger.""",
 
 Each violation is one line: file, line, event, rule and cause. Exit status 0: valid; 1: violations.""",
         ("lint-stream reply.sse", "lint-stream - < reply.sse"),
-        panel=_FOR_PROGRAMS,
     ),
-    "version": Command(
-        "commands:print_version", "Print the version of this program.", ("version",), panel=_FOR_PROGRAMS
-    ),
+    "version": Command("commands:print_version", "Print the version of this program.", ("version",)),
 }
+PANELS = {"First steps": _FIRST_STEPS, "Each day": _EACH_DAY, "Set up": _SET_UP, "For other programs": _FOR_PROGRAMS}
+"""Heading in the list of all commands → name of a command → its row."""
+COMMANDS: Mapping[str, Command] = {name: row for rows in PANELS.values() for name, row in rows.items()}
 
 MAIN_EXAMPLES = (
     ("choose a provider and write .env", "init"),

@@ -22,7 +22,7 @@ from cyclopts import (
 )
 
 from anthropic_proxy import __version__
-from anthropic_proxy.cli.command_table import COMMANDS
+from anthropic_proxy.cli.command_table import COMMANDS, PANELS
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or, suggest_name
 from anthropic_proxy.gateway.platforms.signals import RELOAD_SIGNAL, restore_default_signals
 
@@ -89,15 +89,11 @@ def serve(
 commands["--help"].help = "Print this help."
 commands["--version"].help = "Print the version of this program."
 commands.default(serve)
-_panels = {name: Group(name, sort_key=place) for place, name in enumerate(row.panel for row in COMMANDS.values())}
-for _place, (_name, _row) in enumerate(COMMANDS.items()):
-    commands.command(
-        f"anthropic_proxy.cli.{_row.path}",
-        name=_name,
-        help=_row.description,
-        group=_panels[_row.panel],
-        sort_key=_place,
-    )
+for _place, (_panel, _rows) in enumerate(PANELS.items()):
+    _group = Group(_panel, sort_key=_place)
+    for _number, (_name, _row) in enumerate(_rows.items()):
+        _path = f"anthropic_proxy.cli.{_row.path}"
+        commands.command(_path, name=_name, help=_row.description, group=_group, sort_key=_number)
 commands.register_install_completion_command(help="Install the completion script for your shell.")
 
 

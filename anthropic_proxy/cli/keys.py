@@ -286,17 +286,9 @@ def sign_ins(*, as_json: bool = False) -> None:
         return
     columns = [Column("Person"), Column("Device"), Column("Address"), Column("Signed in"), Column("Last refresh")]
     columns += [Column("Ends"), Column("Id", is_optional=True)]
-    output.write_table(
-        columns,
-        [
-            [
-                *(each.user.email, each.device, each.address),
-                *(str(format_time(at)) for at in (each.created_at, each.refreshed_at, each.ends_at)),
-                each.id,
-            ]
-            for each in found
-        ],
-    )
+    times = [[str(format_time(at)) for at in (each.created_at, each.refreshed_at, each.ends_at)] for each in found]
+    rows = [[one.user.email, one.device, one.address, *at, one.id] for one, at in zip(found, times, strict=True)]
+    output.write_table(columns, rows)
 
 
 @keys.command(name="sign-out")

@@ -105,16 +105,9 @@ def find_any_proxy(settings: Settings, timeout: float = PROBE_TIMEOUT_SECONDS) -
     # with TLS, the proxy has shown a certificate of this user
     is_trusted = certificate or is_named_by_user((host,), port)
     foreign_user = "" if is_trusted else find_foreign_user(host, port)
-    return LocalProxy(
-        host,
-        port,
-        health["version"],
-        client_token(settings),
-        str(health.get("started_at", "")),
-        certificate,
-        foreign_user=foreign_user,
-        other_settings=None if foreign_user else find_other_settings(record, settings, (host,), port),
-    )
+    other = None if foreign_user else find_other_settings(record, settings, (host,), port)
+    version, started_at, token = health["version"], str(health.get("started_at", "")), client_token(settings)
+    return LocalProxy(host, port, version, token, started_at, certificate, None, foreign_user, other)
 
 
 def find_health(
@@ -268,10 +261,9 @@ def open_proxy(settings: Settings, command: str) -> Iterator[LocalProxy]:
         log_file.touch(mode=0o600)
     written_before = log_file.stat().st_size
     with log_file.open("ab") as log:
+        words = ("serve", "--attached", "--watch-config", "--session", command, "--host", "127.0.0.1", "--port", "0")
         process = subprocess.Popen(
-            proxy_command(
-                *("serve", "--attached", "--watch-config", "--session", command, "--host", "127.0.0.1", "--port", "0")
-            ),
+            proxy_command(*words),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

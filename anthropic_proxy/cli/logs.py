@@ -70,9 +70,10 @@ def logs(
     """
     if live and since:  # the full screen shows what the proxy has in memory
         raise ConfigurationError("--live and --since exclude each other. Use one of them.", code="usage-period")
-    start = find_times("--since", since, datetime.now(UTC))[0].timestamp() if since else 0.0
-    if number is None:
-        number = MAX_LINES if since else _USUAL_LINES
+    start, usual = 0.0, _USUAL_LINES
+    if since:
+        start, usual = find_times("--since", since, datetime.now(UTC))[0].timestamp(), MAX_LINES
+    number = usual if number is None else number
     if not 0 <= number <= MAX_LINES:
         raise ConfigurationError(
             f'--number is "{number}". Use a whole number from 0 to {MAX_LINES}.', code="invalid-setting"

@@ -141,8 +141,7 @@ async def _show(output: Output, name: str, as_json: bool) -> int:
         output.write_table([Column("Input tokens"), *(Column(title, is_number=True) for title in titles)], rows)
         searches = price.web_search_per_1000
         note = f" 1,000 web searches by the provider: {format_price(searches)}." if searches else ""
-        text = f"US dollars per million tokens.{note} Source: {price.source}"
-        output.write_line("  " + output.paint(text, "quiet"))
+        output.write_quiet(f"US dollars per million tokens.{note} Source: {price.source}")
     if offered.problem:
         output.write_notice(offered.problem, "✕")
     if not model:
@@ -193,11 +192,9 @@ def _write_price_source(output: Output, models: Sequence["ModelFacts"]) -> None:
     elif models and output.is_terminal:
         listed = {fact.price.source for fact in models if fact.price and fact.price.is_of_server}
         known = ", else ".join([*sorted(listed), describe_price_list()])
-        text = f"Prices: {known}. A running proxy updates them with PRICE_UPDATE_DAYS"
-        output.write_line("  " + output.paint(text, "quiet"))
+        output.write_quiet(f"Prices: {known}. A running proxy updates them with PRICE_UPDATE_DAYS")
         if listed:
-            text = "If a reply states its cost, the request has this cost."
-            output.write_line("  " + output.paint(text, "quiet"))
+            output.write_quiet("If a reply states its cost, the request has this cost.")
 
 
 _Row: TypeAlias = "tuple[Sequence[str], ModelFacts | str]"

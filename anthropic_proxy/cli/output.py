@@ -93,6 +93,10 @@ class Output:
         """Write a line, which is wrapped on a terminal like `wrap_text`."""
         self._write_wrapped(name_program(text))
 
+    def write_quiet(self, text: str) -> None:
+        """Write an indented line that matters less than the others."""
+        self.write_line(f"{_GAP}{self.paint(text, 'quiet')}")
+
     def _write_wrapped(self, text: str) -> None:
         for line in wrap_text(text, self.width):
             self._write(line)

@@ -116,15 +116,9 @@ def explain(
         raise ConfigurationError(
             f'--at is "{at}". Use a date and time, such as 2026-11-20T23:30.', code="routes-explain-option"
         ) from None
-    settings = load_command_settings()
-    fields, result, _ = dry_run_request(
-        settings,
-        read_input(file, MAX_REQUEST_BYTES),
-        describe_input(file),
-        model,
-        sender=sender,
-        clock=None if moment is None else lambda: moment,
-    )
+    settings, content = load_command_settings(), read_input(file, MAX_REQUEST_BYTES)
+    clock = None if moment is None else lambda: moment
+    fields, result, _ = dry_run_request(settings, content, describe_input(file), model, sender=sender, clock=clock)
     requested = str(fields.get("model", "–"))
     plan, error = result.plan, result.error
     targets = [f"{target.provider.prefix}/{target.model}" for target in plan.targets] if plan is not None else []

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from anthropic_proxy.cli.command_settings import load_command_settings
-from anthropic_proxy.cli.local_proxy import find_proxy
+from anthropic_proxy.cli.local_proxy import RECENT_PATH, find_proxy
 from anthropic_proxy.cli.output import Output, open_data_output
 from anthropic_proxy.cli.proxy_client import get_json
 from anthropic_proxy.console import formats
@@ -102,14 +102,9 @@ def build_line(
     except (ValueError, RecursionError):
         session = {}
     session_id, model = _text(session, "session_id"), _text(session, "model", "id").removesuffix(LONG_CONTEXT_SUFFIX)
-    replies = _read_all(
-        read,
-        {
-            "recent": "/api/requests/recent",
-            "today": "/api/usage?by=session&since=today",
-            "session": f"/api/usage?by=session&since={_SESSION_DAYS}d",
-        },
-    )
+    sums_at = "/api/usage?by=session&since="
+    paths = {"recent": RECENT_PATH, "today": f"{sums_at}today", "session": f"{sums_at}{_SESSION_DAYS}d"}
+    replies = _read_all(read, paths)
 
     # the last reply to the conversation itself: a title or a sub-agent may have another model
     of_conversation = _list_of_conversation(replies.get("recent"), session_id)

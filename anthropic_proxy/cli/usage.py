@@ -206,12 +206,11 @@ def write_table(
         rows.append([*texts, *cells, bar, *([errors] if shows_errors else [])])
     output.write_table(columns, rows, last_row_role="title")
     if about := _describe_minimum(compared, everything):
-        output.write_line("  " + output.paint(about, "quiet"))
+        output.write_quiet(about)
     if hidden := len(groups) - len(shown):
         output.write_line(f"  {hidden:,} more rows:  --csv or --json")
     if by == "session":
-        text = "Requests that named no model, such as queries of the model list, are not counted."
-        output.write_line("  " + output.paint(text, "quiet"))
+        output.write_quiet("Requests that named no model, such as queries of the model list, are not counted.")
     _write_about_prices(output, settings, groups if by == "model" else (), total)
 
 
@@ -295,5 +294,4 @@ def _write_about_prices(output: Output, settings: Settings, models: Sequence[Usa
         output.write_line(f"  The cost of {count_unknown(total)} is unknown. Their models:  {command}")
     if has_price_package():
         source = describe_price_list()
-        text = f"Prices: {_OWN_PRICES}; else stated by the provider; else {source}"
-        output.write_line("  " + output.paint(text, "quiet"))
+        output.write_quiet(f"Prices: {_OWN_PRICES}; else stated by the provider; else {source}")

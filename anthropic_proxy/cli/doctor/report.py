@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Any, Literal
 
 import msgspec
-from msgspec import structs
 
 from anthropic_proxy import __version__
 from anthropic_proxy.cli.doctor.progress import Progress
@@ -199,7 +198,7 @@ def encode_report(report: Report, file_format: Literal["json", "markdown"], toda
             "input_tokens": report.totals.input_tokens,
             "output_tokens": report.totals.output_tokens,
             "backends": [_build_backend(diagnosis) for diagnosis in report.diagnoses],
-            "fixes": [structs.asdict(fix) for fix in report.fixes],
+            "fixes": report.fixes,
             "problems": [problem.text for problem in report.settings_problems],
             "certificate": report.gateway.fingerprint,
             "certificate_problems": report.gateway.problems,
@@ -226,39 +225,26 @@ def _build_backend(diagnosis: Diagnosis) -> dict[str, Any]:
         "efforts": diagnosis.efforts,
         "probes": diagnosis.outcomes,
         "quirks": diagnosis.quirks,
-        "evidence": [
-            {
-                **structs.asdict(evidence),
-                "value": msgspec.to_builtins(evidence.value),
-                "previous": msgspec.to_builtins(evidence.previous),
-            }
-            for evidence in diagnosis.evidence
-        ],
+        "evidence": diagnosis.evidence,
         "dialect": diagnosis.dialect if diagnosis.shows_dialect else {},
     }
 
 
 def _format_markdown(report: Report, today: date) -> Iterator[str]:
-    yield f"# anthropic-proxy {__version__} doctor, {today.isoformat()}"
-    yield ""
+    yield from (f"# anthropic-proxy {__version__} doctor, {today.isoformat()}", "")
     names = [f"{one.backend.name}<br>{one.backend.target.model}" for one in report.diagnoses]
     yield f"| | {' | '.join(names)} |"
     yield f"| --- |{' --- |' * len(names)}"
     for row in list_rows(report.diagnoses):
         cells = [str(cell).replace("|", "\\|") for cell in row.cells]
         yield f"| {row.title} | {' | '.join(cells)} |"
-    yield ""
-    yield f"{LEGEND}. {report.cost_summary}."
+    yield from ("", f"{LEGEND}. {report.cost_summary}.")
     if report.auto_mode:
-        yield ""
-        yield f"Auto mode: {report.auto_mode}."
+        yield from ("", f"Auto mode: {report.auto_mode}.")
     if report.gateway.fingerprint:
-        yield ""
-        yield f"Certificate: {report.gateway.fingerprint}."
+        yield from ("", f"Certificate: {report.gateway.fingerprint}.")
     if report.fixes or report.problems:
-        yield ""
-        yield "## To fix"
-        yield ""
+        yield from ("", "## To fix", "")
         yield from (f"- **{fix.name}** {fix.problem} `{fix.remedy}` {fix.place}".rstrip() for fix in report.fixes)
         yield from (f"- {problem.text}" for problem in report.problems)
     for diagnosis in report.diagnoses:
@@ -269,11 +255,5 @@ def _format_markdown(report: Report, today: date) -> Iterator[str]:
             for evidence in diagnosis.evidence:
                 yield f"- `{evidence.field}`: " + " ".join(line.strip() for line in describe_evidence(evidence))
     for server in report.servers:
-        yield from (
-            "",
-            f"## Table for {hide_credentials(server.base_url)}",
-            "",
-            "```toml",
-            server.table.rstrip(),
-            "```",
-        )
+        title = f"## Table for {hide_credentials(server.base_url)}"
+        yield from ("", title, "", "```toml", server.table.rstrip(), "```")

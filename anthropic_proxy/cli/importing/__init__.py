@@ -99,12 +99,5 @@ def _prepare(plan: ImportPlan, file: Path, present: Settings, *, copies_keys: bo
         except ConfigurationError as error:
             plan.add_note("HOST", f"serve does not start with it. {error.messages[0].rstrip('.')}", is_error=True)
     name = describe_input(file)
-    return Draft(
-        plan=plan,
-        name=shorten_home(name),
-        base=name if str(file) == "-" else file.name,
-        folder=folder,
-        given=given,
-        retired=retired,
-        files=files,
-    )
+    base = name if str(file) == "-" else file.name
+    return Draft(plan, shorten_home(name), base, folder, given, retired, files)

@@ -73,14 +73,8 @@ _MARK = "\ufeff"
 """Byte order mark, with which some editors begin a file."""
 _Part = TypeVar("_Part")
 Scalar = str | int | float | bool | None
-_TYPE_NAMES = {
-    "array": "a list",
-    "object": "an object",
-    "str": "a text",
-    "int": "a number",
-    "float": "a number",
-    "bool": "true or false",
-}
+_TYPE_NAMES = {"array": "a list", "object": "an object", "str": "a text", "int": "a number", "float": "a number"}
+_TYPE_NAMES |= {"bool": "true or false"}
 """Name of a type in messages of msgspec → its description."""
 _PATH_ITEM = compile_later(r"\.(\w+)|\[(\d+)\]")
 _MAX_SHOWN_CHARACTERS = 60

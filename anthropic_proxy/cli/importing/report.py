@@ -37,7 +37,7 @@ _MAPPING_SETTINGS = ("FALLBACK_", "MODEL_", "[[")
 """Beginnings of settings that the lines about tiers and routes show."""
 
 
-class Draft(Struct, kw_only=True):
+class Draft(Struct):
     """What the command would write."""
 
     plan: ImportPlan
@@ -108,8 +108,7 @@ def write_report(output: Output, draft: Draft, *, is_plan: bool) -> None:
     else:
         _write_models(output, draft, is_plan=is_plan)
     if "PROXY_API_KEY" in draft.plan.variables:
-        text = "Clients then need the key in PROXY_API_KEY. anthropic-proxy code sends it by itself."
-        output.write_line(f"  {output.paint(text, 'quiet')}")
+        output.write_quiet("Clients then need the key in PROXY_API_KEY. anthropic-proxy code sends it by itself.")
     kept = [(shorten_home(change.path), each) for change in draft.files.changes for each in change.kept]
     if kept:
         _write_title(output, "Values that stay as they are")
@@ -191,8 +190,9 @@ def _write_models(output: Output, draft: Draft, *, is_plan: bool) -> None:
     if thinking is not None:
         tiers = list_condition_texts(thinking.when.tier) or TIERS
         if any(row.tier in tiers and row.target != thinking.targets[0] for row in rows):
-            text = f"Claude Code asks for thinking in nearly all requests, so most go to {thinking.targets[0]}."
-            output.write_line(f"  {output.paint(text, 'quiet')}")
+            output.write_quiet(
+                f"Claude Code asks for thinking in nearly all requests, so most go to {thinking.targets[0]}."
+            )
     choices = [choice for name in new for choice in draft.retired.get(name, ())]
     groups: dict[str, list[ModelChoice]] = {}
     for choice in choices:
@@ -207,7 +207,7 @@ def _write_models(output: Output, draft: Draft, *, is_plan: bool) -> None:
             output.write_line(f"  {output.mark(problem.sign)} {problem.cause}{remedy}")
     others = [name for name in new if not name.endswith("_MODEL") and not name.startswith(_MAPPING_SETTINGS)]
     if others and not is_plan:  # which lists all lines
-        output.write_line(f"  {output.paint(f'Also imported: {join_with_and(others)}.', 'quiet')}")
+        output.write_quiet(f"Also imported: {join_with_and(others)}.")
 
 
 def _write_missing_keys(output: Output, draft: Draft) -> None:

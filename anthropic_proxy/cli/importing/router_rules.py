@@ -103,7 +103,12 @@ def find_route_conditions(rule: RouterRule) -> Mapping[str, object] | None:
         case "model":
             return _match_text("model", operator, right)
         case "thinking" | "thinking.type" | "thinking.budget_tokens":
-            return _match_thinking(left.rpartition(".")[2], operator, right)
+            if left.endswith(".budget_tokens"):
+                return {"thinking": True} if operator in (">", ">=") and isinstance(right, int) else None
+            if right in _THINKING_TYPES and operator in ("==", "contains", "contains-deep", "starts-with"):
+                return {"thinking": _THINKING_TYPES[str(right)]}
+            if right in _ABSENT and operator in ("==", "!="):
+                return {"thinking": operator == "!="}
         case "tools" if operator.startswith("contains"):
             return {"web_search": True} if "web_search" in _as_text(right) else None
         case "messages" if operator == "contains-deep" and right in _BLOCKS:
@@ -119,16 +124,6 @@ def _match_text(name: str, operator: str, right: object) -> Mapping[str, object]
         return {"tier": text}
     pattern = {"==": text, "starts-with": f"{text}*", "contains": f"*{text}*", "contains-deep": f"*{text}*"}
     return {name: pattern[operator]} if operator in pattern else None
-
-
-def _match_thinking(name: str, operator: str, right: object) -> Mapping[str, object] | None:
-    if name == "budget_tokens":
-        return {"thinking": True} if operator in (">", ">=") and isinstance(right, int) else None
-    if right in _THINKING_TYPES and operator in ("==", "contains", "contains-deep", "starts-with"):
-        return {"thinking": _THINKING_TYPES[str(right)]}
-    if right in _ABSENT and operator in ("==", "!="):
-        return {"thinking": operator == "!="}
-    return None
 
 
 _QUOTED = compile_later(r"^'(.*)'$", re.DOTALL)

@@ -83,14 +83,8 @@ def init(
         raise ConfigurationError(
             f"--key-from-env is {key_from_env}, but this variable is not set.", code="init-without-terminal"
         )
-    options = Options(
-        address=address,
-        key=key,
-        source_of_key=key_from_env or "",
-        models={"BIG_MODEL": big_model, "SMALL_MODEL": small_model},
-        deployments=_read_deployments(provider, model_of or []),
-        skips_test=skip_test,
-    )
+    models = {"BIG_MODEL": big_model, "SMALL_MODEL": small_model}
+    options = Options(address, key, key_from_env or "", models, _read_deployments(provider, model_of or []), skip_test)
     folder, settings = require_settings_folder(environ), load_command_settings(of_running_proxy=False)
     session = Session(output, None if yes else open_questions(output), options, environ, settings, folder)
     try:

@@ -24,18 +24,18 @@ from anthropic_proxy.gateway.settings.values import decode_url, remove_endpoint
 _NOT_IN_NAMES = compile_later(r"[^a-z0-9-]")
 
 
-class Options(Struct, frozen=True, kw_only=True):
+class Options(Struct, frozen=True):
     """The answers of the command line. "": not given."""
 
-    address: str = ""
-    key: str = ""
-    source_of_key: str = ""
+    address: str
+    key: str
+    source_of_key: str
     """Variable of the environment that has the key."""
     models: Mapping[str, str | None]
     """`BIG_MODEL`, `SMALL_MODEL` → the model. None: not given."""
     deployments: Mapping[str, str]
     """Deployment of Azure → its model."""
-    skips_test: bool = False
+    skips_test: bool
 
 
 class Session(Struct, frozen=True):
