@@ -152,7 +152,6 @@ def _write_stored_summary(row: StoredRequest, settings: Settings) -> None:
         ("request", f"{row.id}, {formats.full_time(row.started_at)}"),
         ("rule", rule),
         *_list_attempts(row, settings),
-        *_describe_usage(row),
         ("time", time),
         ("learned", ", ".join(json.loads(row.adaptations or "[]"))),
         *_describe_session(row, settings),
@@ -181,7 +180,7 @@ def _name_model(row: StoredRequest) -> str:
 
 
 def _list_attempts(row: StoredRequest, settings: Settings) -> Iterator[tuple[str, str]]:
-    """Yield the attempts, and the error for the client with its remedy."""
+    """Yield the attempts, the error for the client with its remedy, tokens and cost."""
     failed, times = list_failed_attempts(row), decode_attempt_times(row.attempt_times)
     has_all_times = len(times) > len(failed)  # a target without credentials was not called
     for number, (attempt, is_fallback) in enumerate(zip(failed, list_fallbacks(row), strict=True), 1):
@@ -199,9 +198,6 @@ def _list_attempts(row: StoredRequest, settings: Settings) -> Iterator[tuple[str
             row.error_code, key, row.requested_model, row.prefix, row.remedy, fallbacks=settings.fallbacks
         )
         yield "remedy", remedy.text if remedy else ""
-
-
-def _describe_usage(row: StoredRequest) -> Iterator[tuple[str, str]]:
     incoming = row.all_input_tokens
     if not incoming and not row.output_tokens:
         return

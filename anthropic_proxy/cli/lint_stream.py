@@ -213,6 +213,9 @@ class EventGrammar:
             self._add("event-order", f"{kind} before message_start")
         elif self._ending and kind != "message_stop":
             self._add("event-order", f"{kind} after message_delta")
+        elif kind == "message_stop":
+            self._require(self._ending, "event-order", "message_stop without message_delta")
+            self._ended = kind
         elif check := _CHECKS[kind]:
             check(self, event)
 
@@ -332,10 +335,6 @@ class EventGrammar:
             cut = isinstance(reason, str) and reason in _CUTTING_REASONS and index == self._next_index - 1
             self._require(cut, "tool-arguments", f"the arguments of block {index} are no JSON object")
 
-    def _check_message_stop(self, event: Event) -> None:
-        self._require(self._ending, "event-order", "message_stop without message_delta")
-        self._ended = "message_stop"
-
     def _check_error(self, event: Event) -> None:
         self._ended = "error"
         error = event.get("error")
@@ -370,11 +369,11 @@ _CHECKS: Mapping[str, Callable[[EventGrammar, Event], None] | None] = {
     "content_block_delta": EventGrammar._check_content_block_delta,
     "content_block_stop": EventGrammar._check_content_block_stop,
     "message_delta": EventGrammar._check_message_delta,
-    "message_stop": EventGrammar._check_message_stop,
+    "message_stop": None,
     "error": EventGrammar._check_error,
     "ping": None,
 }
-"""Type of an event → the check of its content and place. None: it is allowed everywhere after `message_start`."""
+"""Type of an event → the check of its content. None: it has none."""
 
 
 class _OpenBlock:

@@ -172,9 +172,7 @@ class _List:
     """Options below each other in a terminal: arrow keys move, and letters search all of them."""
 
     def __init__(self, choice: _Choice, width: int | None) -> None:
-        self._choice = choice
-        self._width = width
-        self._options = choice.options
+        self._choice, self._width, self._options = choice, width, choice.options
         self._texts = _lay_out(choice.options, width and width - len(_POINTED))
         self._searched = ""
         self._pointed = next((index for index, one in enumerate(self._options) if one.name == choice.default), 0)
@@ -182,22 +180,27 @@ class _List:
 
     def run(self) -> int | str:
         """Return the index of the chosen option, or another text. It leaves nothing on the screen."""
-        question = Window(FormattedTextControl(self._show_question), wrap_lines=True, dont_extend_height=True)
-        rows = Window(FormattedTextControl(self._show_rows, focusable=True, show_cursor=False))
-        layout = Layout(HSplit([question, rows]), focused_element=rows)
-        keys = self._bind_keys()
-        app: Application[int | str] = Application(layout=layout, key_bindings=keys, style=_STYLE, erase_when_done=True)
-        return app.run()
 
-    def _bind_keys(self) -> KeyBindings:
+        def enter(event: KeyPressEvent) -> None:
+            if self._pointed < len(self._options) and self._pointed in self._find_rows():
+                event.app.exit(result=self._pointed)
+            elif self._takes_text():
+                event.app.exit(result=self._searched.strip())
+            elif not self._searched:  # the line that shows all options
+                self._pointed, self._listed = self._listed, len(self._options)
+
+        def write(event: KeyPressEvent) -> None:
+            if event.data.isprintable():
+                self._search(self._searched + event.data)
+
         actions: Mapping[Sequence[Keys], Callable[[KeyPressEvent], None]] = {
             (Keys.Down, Keys.ControlN): lambda _: self._move(1),
             (Keys.Up, Keys.ControlP): lambda _: self._move(-1),
-            (Keys.Enter,): self._enter,
+            (Keys.Enter,): enter,
             (Keys.Backspace,): lambda _: self._search(self._searched[:-1]),
             (Keys.ControlU, Keys.Escape): lambda _: self._search(""),
             (Keys.ControlW,): lambda _: self._search("".join(self._searched.rstrip().rpartition(" ")[:2])),
-            (Keys.Any, Keys.BracketedPaste): self._type,
+            (Keys.Any, Keys.BracketedPaste): write,
             (Keys.ControlC,): lambda event: event.app.exit(exception=KeyboardInterrupt()),
             (Keys.ControlD,): lambda event: event.app.exit(exception=EOFError()),
         }
@@ -205,19 +208,11 @@ class _List:
         for keys, act in actions.items():
             for key in keys:
                 bound.add(key, eager=key == Keys.Escape)(act)
-        return bound
-
-    def _enter(self, event: KeyPressEvent) -> None:
-        if self._pointed < len(self._options) and self._pointed in self._find_rows():
-            event.app.exit(result=self._pointed)
-        elif self._takes_text():
-            event.app.exit(result=self._searched.strip())
-        elif not self._searched:  # the line that shows all options
-            self._pointed, self._listed = self._listed, len(self._options)
-
-    def _type(self, event: KeyPressEvent) -> None:
-        if event.data.isprintable():
-            self._search(self._searched + event.data)
+        question = Window(FormattedTextControl(self._show_question), wrap_lines=True, dont_extend_height=True)
+        rows = Window(FormattedTextControl(self._show_rows, focusable=True, show_cursor=False))
+        layout = Layout(HSplit([question, rows]), focused_element=rows)
+        app: Application[int | str] = Application(layout=layout, key_bindings=bound, style=_STYLE, erase_when_done=True)
+        return app.run()
 
     def _find_rows(self) -> list[int]:
         """Return the indexes of the shown options, first those that begin with the searched text.

@@ -132,10 +132,7 @@ def build_line(
     sums = next((one for one in groups if _text(one, "name") == session_id), None)
     costs = _describe_costs({"session": sums, "today": _get(replies.get("today"), "total")})
 
-    problems = _describe_outcome(receipt)
-    if broken := _describe_cache_break(main):
-        problems.append(broken)
-    problems += _describe_checks(of_conversation)
+    problems = [*_list_problems(receipt, main, of_conversation)]
     if not replies:  # /health needs no key
         problems.append("no data for this key" if _read_all(read, {"health": "/health"}) else "no proxy responds")
     parts = {"note": note, **{label: _join(text) for label, text in costs.items()}}
@@ -195,13 +192,45 @@ def _describe_costs(measured: Mapping[str, object]) -> dict[str, str]:
     return {**costs, "cached": f"{formats.percent(read_again, total)} cached" if total else ""}
 
 
-def _describe_outcome(receipt: object) -> list[str]:
-    """Return the error of the last reply, or the last attempt that failed before it. []: neither."""
+def _list_problems(receipt: object, main: Sequence[object], receipts: Sequence[object]) -> Iterator[str]:
+    """Yield the error of `receipt`, the last reply, or the last attempt that failed before it; what the last request
+    that did not fail could not read from the provider's cache; and what auto mode found in the latest checked reply to
+    the present prompt: flagged calls, and those without a verdict.
+
+    `receipts`: those of the conversation. `main`: those of its model.
+    """
+    failed = [_clean(one) for one in _list(receipt, "failed_attempts") if isinstance(one, str)]
     if _text(receipt, "outcome") == "error":
         status = max((_number(one, "status") for one in _list(receipt, "attempts")[-1:]), default=0)
-        return [f"✕ {_clean(_text(receipt, 'prefix'))} {status or _number(receipt, 'status')}"]
-    failed = [_clean(one) for one in _list(receipt, "failed_attempts") if isinstance(one, str)]
-    return [f"↻ {failed[-1]}"] if failed else []
+        yield f"✕ {_clean(_text(receipt, 'prefix'))} {status or _number(receipt, 'status')}"
+    elif failed:
+        yield f"↻ {failed[-1]}"
+    rows = (
+        StoredRequest(
+            model=_text(one, "model"),
+            outcome_class=_text(one, "outcome"),
+            input_tokens=_number(one, "input_tokens"),
+            cache_read_tokens=_number(one, "cache_read_tokens"),
+            cache_write_tokens=_number(one, "cache_write_tokens"),
+            prefix_change=_clean(_text(one, "prefix_change", "part")),
+            prefix_change_tokens=_number(_get(one, "prefix_change"), "tokens"),
+        )
+        for one in main
+    )
+    *_, (last, tokens) = [(StoredRequest(), 0), *count_lost_tokens(rows)]
+    if tokens:
+        cause = f"{last.prefix_change} changed" if last.prefix_change else "cache not read"
+        yield f"! {cause}: {formats.short_count(tokens)} tokens"
+    prompt = _text(next(reversed(receipts), None), "prompt_id")
+    checked = (one for one in reversed(receipts) if _list(one, "checks") and _text(one, "prompt_id") == prompt)
+    checks = _list(next(checked, None), "checks")
+    for verdict in INCIDENTS:
+        found = [one for one in checks if _text(one, "verdict") == verdict]
+        tools = dict.fromkeys(_clean(_text(one, "tool")) for one in found)
+        if found:
+            tag = VERDICTS[verdict]
+            named = next(iter(tools)) if len(tools) == 1 else ""
+            yield f"{tag.sign} {named or formats.plural(len(found), 'call')} {tag.text}"
 
 
 def _join(*parts: str) -> str:
@@ -246,43 +275,6 @@ def _read_all(read: Reader, paths: Mapping[str, str]) -> dict[str, Any]:
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0))
     return dict(replies)
-
-
-def _describe_cache_break(receipts: Sequence[Any]) -> str:
-    """Return what the last request that did not fail could not read from the provider's cache. "": nothing."""
-    rows = (
-        StoredRequest(
-            model=_text(one, "model"),
-            outcome_class=_text(one, "outcome"),
-            input_tokens=_number(one, "input_tokens"),
-            cache_read_tokens=_number(one, "cache_read_tokens"),
-            cache_write_tokens=_number(one, "cache_write_tokens"),
-            prefix_change=_clean(_text(one, "prefix_change", "part")),
-            prefix_change_tokens=_number(_get(one, "prefix_change"), "tokens"),
-        )
-        for one in receipts
-    )
-    *_, (last, tokens) = [(StoredRequest(), 0), *count_lost_tokens(rows)]
-    if not tokens:
-        return ""
-    cause = f"{last.prefix_change} changed" if last.prefix_change else "cache not read"
-    return f"! {cause}: {formats.short_count(tokens)} tokens"
-
-
-def _describe_checks(receipts: Sequence[Any]) -> Iterator[str]:
-    """Yield what auto mode found in the latest checked reply to the present prompt: flagged calls, and those without a
-    verdict.
-    """
-    prompt = _text(next(reversed(receipts), None), "prompt_id")
-    checked = (one for one in reversed(receipts) if _list(one, "checks") and _text(one, "prompt_id") == prompt)
-    checks = _list(next(checked, None), "checks")
-    for verdict in INCIDENTS:
-        found = [one for one in checks if _text(one, "verdict") == verdict]
-        tools = dict.fromkeys(_clean(_text(one, "tool")) for one in found)
-        if found:
-            tag = VERDICTS[verdict]
-            named = next(iter(tools)) if len(tools) == 1 else ""
-            yield f"{tag.sign} {named or formats.plural(len(found), 'call')} {tag.text}"
 
 
 def _clean(text: str) -> str:

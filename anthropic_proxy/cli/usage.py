@@ -1,7 +1,7 @@
 """Command `usage`: requests, tokens and costs in the ledger, summed by a property such as the model or the day."""
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
@@ -180,33 +180,27 @@ def write_table(
 
     total = add_up(group.sums for group in groups)
     compared = describe_claude_cost(total)
-    output.write_line(f"{', '.join(filter(None, (_describe_total(total), compared)))}.")
+    texts = [formats.plural(total.requests, "request"), f"{total.succeeded:,} succeeded"]
+    counts = (total.errors, "failed"), (total.cancelled, "cancelled")
+    texts += [f"{count:,} {what}" for count, what in counts if count]
+    texts += [f"cost {_format_cost(total)}"] if total.has_replies else []
+    output.write_line(f"{', '.join(filter(None, (*texts, compared)))}.")
     if forecast is not None:
         output.write_line(f"About {format_cost(forecast)} is expected by the end of the month.")
     output.write_line()
-    if by == "day" and not split:
-        groups = _add_days_without_requests(groups)
+    if by == "day" and not split:  # each bar is one day after the previous one
+        known = {group.name: group for group in groups}
+        first, last = date.fromisoformat(groups[0].name), date.fromisoformat(groups[-1].name)
+        days = [(first + timedelta(day)).isoformat() for day in range((last - first).days + 1)]
+        groups = [known.get(day) or UsageGroup(name=day, sums=UsageSums()) for day in days]
     rows_in_terminal = max((output.height or sys.maxsize) - _OTHER_LINES, _MIN_ROWS)
     shown = groups[-_MAX_ROWS:] if by in ("day", "hour") else groups[: min(_MAX_ROWS, rows_in_terminal)]
-    labels = _list_labels(settings, by, split, shown, sessions)
-    measure, bars = _draw_bars([group.sums for group in shown])
-    everything = [*(group.sums for group in shown), total]
-    shows_errors = by == "model" and total.tool_errors
-    numbers = [Column(title, is_number=True, is_optional=title not in _NEEDED_COLUMNS) for title in _COLUMNS]
-    columns = [
-        Column(_find_title(by), can_be_cut=max(count_columns(name) for name, *_ in labels) > _MAX_WHOLE_NAME),
-        *([Column(_find_title(split))] if split else []),
-        *numbers[:-1],
-        Column(f"By {measure}", role="bar", is_optional=True),
-        *(numbers[-1:] if shows_errors else []),
-    ]
-    rows = []
-    for texts, sums, bar in zip(labels, everything, [*bars, ""], strict=True):
-        *cells, errors = (write(sums) for write in _COLUMNS.values())
-        rows.append([*texts, *cells, bar, *([errors] if shows_errors else [])])
+    columns, rows = _build_rows(settings, by, split, shown, sessions=sessions, total=total)
     output.write_table(columns, rows, last_row_role="title")
-    if about := _describe_minimum(compared, everything):
-        output.write_quiet(about)
+    costs = "".join(_format_cost(sums) for sums in (*(group.sums for group in shown), total))
+    if "≥" in f"{compared}{costs}":
+        what = "these requests have no known price" if "≥" in costs else "the requested models have no Claude price"
+        output.write_quiet(f"≥: at least, because some of {what}")
     if hidden := len(groups) - len(shown):
         output.write_line(f"  {hidden:,} more rows:  --csv or --json")
     if by == "session":
@@ -224,54 +218,43 @@ def _find_title(by: str) -> str:
     return _TITLES.get(by) or FACETS[by].title
 
 
-def _describe_minimum(compared: str, sums: Iterable[UsageSums]) -> str:
-    """Explain the sign of a cost that is at least so high. `compared`: the sentence about the price of Claude."""
-    costs = "".join(map(_format_cost, sums))
-    if "≥" not in f"{compared}{costs}":
-        return ""
-    what = "these requests have no known price" if "≥" in costs else "the requested models have no Claude price"
-    return f"≥: at least, because some of {what}"
-
-
-def _describe_total(total: UsageSums) -> str:
-    """`12 requests, 10 succeeded, 2 failed, cost $0.04`"""
-    text = f"{formats.plural(total.requests, 'request')}, {total.succeeded:,} succeeded"
-    if total.errors:
-        text += f", {total.errors:,} failed"
-    if total.cancelled:
-        text += f", {total.cancelled:,} cancelled"
-    return f"{text}, cost {_format_cost(total)}" if total.has_replies else text
-
-
-def _add_days_without_requests(groups: Sequence[UsageGroup]) -> Sequence[UsageGroup]:
-    """Return a group for each day from the first to the last, so that each bar is one day after the previous one."""
-    known = {group.name: group for group in groups}
-    first, last = date.fromisoformat(groups[0].name), date.fromisoformat(groups[-1].name)
-    days = [(first + timedelta(day)).isoformat() for day in range((last - first).days + 1)]
-    return [known.get(day) or UsageGroup(name=day, sums=UsageSums()) for day in days]
-
-
-def _list_labels(
-    settings: Settings, by: str, split: str | None, groups: Sequence[UsageGroup], sessions: Mapping[str, str]
-) -> list[list[str]]:
-    """Return the first cells of each row: the name of its group, and that of its part. The last row has all groups."""
-    rows = []
+def _build_rows(
+    settings: Settings,
+    by: str,
+    split: str | None,
+    groups: Sequence[UsageGroup],
+    *,
+    sessions: Mapping[str, str],
+    total: UsageSums,
+) -> tuple[list[Column], list[list[str]]]:
+    """Return the columns of the table, and a row for each group. The last row has the sums of all groups, `total`."""
+    labels = []  # the name of the group, and that of its part
     for group in groups:
         if by == "hour":  # other output has the time in UTC
             name = formats.day_and_time(datetime.fromisoformat(group.name).timestamp() * MICROSECONDS)
         else:
             name = sessions.get(group.name) or name_group(settings, by, group) or name_missing(by)
-        rows.append([name, name_part(settings, split, group) or name_missing(split)] if split else [name])
-    return [*rows, ["all", ""] if split else ["all"]]
-
-
-def _draw_bars(groups: Sequence[UsageSums]) -> tuple[str, Sequence[str]]:
-    """Return what the bars measure, the cost or else tokens, and a bar for each group."""
-    measure, lengths = "cost", [sums.cost for sums in groups]
+        labels.append([name, name_part(settings, split, group) or name_missing(split)] if split else [name])
+    labels.append(["all", ""] if split else ["all"])
+    measure, lengths = "cost", [group.sums.cost for group in groups]
     if not any(lengths):
-        measure, lengths = "tokens", [sums.all_tokens for sums in groups]
+        measure, lengths = "tokens", [group.sums.all_tokens for group in groups]
     highest = max(lengths, default=0) or 1
-    return measure, [_BAR * max(round(value / highest * _BAR_COLUMNS), 1 if value else 0) for value in lengths]
+    bars = [_BAR * max(round(value / highest * _BAR_COLUMNS), 1 if value else 0) for value in lengths]
+    shows_errors = by == "model" and total.tool_errors
+    numbers = [Column(title, is_number=True, is_optional=title not in _NEEDED_COLUMNS) for title in _COLUMNS]
+    columns = [
+        Column(_find_title(by), can_be_cut=max(count_columns(name) for name, *_ in labels) > _MAX_WHOLE_NAME),
+        *([Column(_find_title(split))] if split else []),
+        *numbers[:-1],
+        Column(f"By {measure}", role="bar", is_optional=True),
+        *(numbers[-1:] if shows_errors else []),
+    ]
+    rows = []
+    for texts, sums, bar in zip(labels, (*(group.sums for group in groups), total), [*bars, ""], strict=True):
+        *cells, errors = (write(sums) for write in _COLUMNS.values())
+        rows.append([*texts, *cells, bar, *([errors] if shows_errors else [])])
+    return columns, rows
 
 
 def _write_about_prices(output: Output, settings: Settings, models: Sequence[UsageGroup], total: UsageSums) -> None:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from datetime import date
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -189,6 +189,25 @@ def _fit(text: str, width: int) -> str:
 def encode_report(report: Report, file_format: Literal["json", "markdown"], today: date, secrets: Sequence[str]) -> str:
     """Return `report` as text. Keys in `secrets` are masked, because an error message may contain one."""
     if file_format == "json":
+        backends = [
+            {
+                "provider": one.backend.name,
+                "model": one.backend.target.model,
+                "tiers": one.backend.tiers,
+                "problem": one.problem,
+                "seconds": None if one.seconds is None else round(one.seconds, 3),
+                "listed_models": None if one.models is None else len(one.models),
+                "context_window": find_context_window(one),
+                "max_output": find_max_output(one),
+                "limits_source": one.limits_source,
+                "efforts": one.efforts,
+                "probes": one.outcomes,
+                "quirks": one.quirks,
+                "evidence": one.evidence,
+                "dialect": one.dialect if one.shows_dialect else {},
+            }
+            for one in report.diagnoses
+        ]
         content = {
             "version": __version__,
             "date": today.isoformat(),
@@ -197,7 +216,7 @@ def encode_report(report: Report, file_format: Literal["json", "markdown"], toda
             "seconds": round(report.seconds, 3),
             "input_tokens": report.totals.input_tokens,
             "output_tokens": report.totals.output_tokens,
-            "backends": [_build_backend(diagnosis) for diagnosis in report.diagnoses],
+            "backends": backends,
             "fixes": report.fixes,
             "problems": [problem.text for problem in report.settings_problems],
             "certificate": report.gateway.fingerprint,
@@ -208,26 +227,6 @@ def encode_report(report: Report, file_format: Literal["json", "markdown"], toda
         values = redact_json_value(msgspec.to_builtins(content), new_redactor(secrets))
         return encode_printed_json(values, indent=2)
     return redact_secrets("\n".join(_format_markdown(report, today)) + "\n", secrets)
-
-
-def _build_backend(diagnosis: Diagnosis) -> dict[str, Any]:
-    backend = diagnosis.backend
-    return {
-        "provider": backend.name,
-        "model": backend.target.model,
-        "tiers": backend.tiers,
-        "problem": diagnosis.problem,
-        "seconds": None if diagnosis.seconds is None else round(diagnosis.seconds, 3),
-        "listed_models": None if diagnosis.models is None else len(diagnosis.models),
-        "context_window": find_context_window(diagnosis),
-        "max_output": find_max_output(diagnosis),
-        "limits_source": diagnosis.limits_source,
-        "efforts": diagnosis.efforts,
-        "probes": diagnosis.outcomes,
-        "quirks": diagnosis.quirks,
-        "evidence": diagnosis.evidence,
-        "dialect": diagnosis.dialect if diagnosis.shows_dialect else {},
-    }
 
 
 def _format_markdown(report: Report, today: date) -> Iterator[str]:

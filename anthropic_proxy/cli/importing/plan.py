@@ -486,10 +486,16 @@ class ImportPlan:
             for key, value in fields.items():
                 table = self.servers.get(name, ServerTable())
                 changed = structs.replace(table, **{kind: {**getattr(table, kind), key: value}})
-                problem = _find_table_problem(name, changed)
-                if not problem:
-                    self.servers[name] = changed
-                    continue
+                problem = f"It contains null, which {CONFIG_FILE} cannot have"
+                try:
+                    if not _has_null(changed.body):
+                        load_settings({}, PROVIDERS, config_draft=changed.encode_toml(name))
+                        self.servers[name] = changed
+                        continue
+                except RecursionError:  # the number of levels depends on the version of Python
+                    problem = nesting_error(CONFIG_FILE).messages[0].rstrip(".")
+                except ConfigurationError as error:
+                    problem = _PLACE.sub("", error.messages[0]).rstrip(".")
                 reason, line = f"{kind}.{key} is not imported. {problem}", ""
                 if isinstance(value, str) and _KEY_IN_FILE in problem:
                     variable = suggest_key_variable(name, key if _LETTER.search(key) else kind)
@@ -627,19 +633,6 @@ def find_built_in_provider(base_url: str) -> Provider | None:
         return next(row for row in find_built_in_registry() if row.uses_installed_models)
     servers = [row for row in find_built_in_registry() if row.base_url and not row.uses_installed_models]
     return next((row for row in servers if urlsplit(row.base_url).hostname == url.hostname), None)
-
-
-def _find_table_problem(name: str, table: ServerTable) -> str:
-    """Return the sentences of the settings about `[providers.NAME]`. "": it can be written."""
-    try:
-        if _has_null(table.body):
-            return f"It contains null, which {CONFIG_FILE} cannot have"
-        load_settings({}, PROVIDERS, config_draft=table.encode_toml(name))
-    except RecursionError:  # the number of levels depends on the version of Python
-        return nesting_error(CONFIG_FILE).messages[0].rstrip(".")
-    except ConfigurationError as error:
-        return _PLACE.sub("", error.messages[0]).rstrip(".")
-    return ""
 
 
 def _has_null(value: object) -> bool:

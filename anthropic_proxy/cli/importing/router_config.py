@@ -217,7 +217,14 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
     router = file.rules or file.rules_of_version_3 or {}
     rules = ("default", "background", *(rule for rule, _, _ in _ROUTES))
     targets = {rule: _find_target(plan, servers, f"Router.{rule}", router.get(rule)) for rule in rules}
-    chains = _read_fallbacks(plan, servers, file.fallback or {}, targets)
+    chains: dict[str, list[str]] = {}  # rule → models that are called if its model fails
+    for rule, values in (file.fallback or {}).items():
+        if not targets.get(rule):
+            plan.add_note(f"fallback.{rule}", f"it is not imported, because Router has no model for {rule}")
+            continue
+        given = plan.decode_part(values, list[Scalar], f"fallback.{rule}")
+        found = [_find_target(plan, servers, f"fallback.{rule}", value) for value in given]
+        chains[rule] = [target for target in found if target]
     fallback = router.get("fallback")
     following = _read_chain(plan, servers, "Router.fallback", fallback)
     profile = _read_profile(plan, servers, file.profile or _Profiles(), following)
@@ -503,18 +510,3 @@ def _read_rules(
             if others:
                 text = f"its route does not change {', '.join(others)}. A field for all requests is set by body"
                 plan.add_note(setting, f"{text} in [providers.NAME]")
-
-
-def _read_fallbacks(
-    plan: ImportPlan, servers: Mapping[str, _PlacedServer], fallback: Mapping[str, Any], targets: Mapping[str, str]
-) -> dict[str, list[str]]:
-    """Return rule of `Router` → models that are called if its model fails."""
-    chains: dict[str, list[str]] = {}
-    for rule, values in fallback.items():
-        if not targets.get(rule):
-            plan.add_note(f"fallback.{rule}", f"it is not imported, because Router has no model for {rule}")
-            continue
-        following = plan.decode_part(values, list[Scalar], f"fallback.{rule}")
-        found = [_find_target(plan, servers, f"fallback.{rule}", value) for value in following]
-        chains[rule] = [target for target in found if target]
-    return chains

@@ -1,6 +1,6 @@
 """The providers and servers that `init` offers, with what it has found of each: a key, a project or a server."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from msgspec import Struct
@@ -110,7 +110,26 @@ def list_candidates(settings: Settings, local_servers: Mapping[str, int]) -> lis
 
     `local_servers`: name of a provider or vendor whose server on this machine answers → number of its models.
     """
-    found = [*_list_providers(settings, local_servers)]
+    found = []
+    for provider in find_registry(settings):
+        models = _CLAUDE_MODELS.get(provider.prefix)
+        if not (provider.offered_to_users or models) or provider.is_configured:
+            continue
+        variable = provider.key_variable or ""
+        detected = describe_key(variable, settings.origins.get(variable, ""))
+        if provider.uses_installed_models:
+            address = settings.base_urls.get(provider.name, provider.base_url)
+            detected = _describe_local_server(local_servers.get(provider.name), address)
+        elif provider.key_source == "google":
+            project = find_google_project(settings)
+            detected = f"project {project}" if project else ""
+        elif provider.key_source == "azure" and settings.foundry_resource and not detected:
+            detected = f"resource {settings.foundry_resource}"
+        if provider.offered_to_users:
+            found.append(Candidate(provider.prefix, provider.title, provider, None, detected, provider.keys_url))
+        if models:
+            name = f"{provider.prefix}_claude" if provider.offered_to_users else provider.prefix
+            found.append(Candidate(name, f"Claude: {provider.title}", provider, None, detected, models=models))
     exported, saved = Sources(copy_environment(), None), Sources(copy_environment(), settings.env_file)
     servers = PROVIDERS.find("openai").hosts
     vendors = [server for server in servers if server.base_url or server.key_source == "azure_openai"]
@@ -130,28 +149,6 @@ def list_candidates(settings: Settings, local_servers: Mapping[str, int]) -> lis
         return not one.found, use, 2 if any(one.models) else 0 if one.provider is not None else 3
 
     return sorted(found, key=rank)
-
-
-def _list_providers(settings: Settings, local_servers: Mapping[str, int]) -> Iterator[Candidate]:
-    for provider in find_registry(settings):
-        models = _CLAUDE_MODELS.get(provider.prefix)
-        if not (provider.offered_to_users or models) or provider.is_configured:
-            continue
-        variable = provider.key_variable or ""
-        detected = describe_key(variable, settings.origins.get(variable, ""))
-        if provider.uses_installed_models:
-            address = settings.base_urls.get(provider.name, provider.base_url)
-            detected = _describe_local_server(local_servers.get(provider.name), address)
-        elif provider.key_source == "google":
-            project = find_google_project(settings)
-            detected = f"project {project}" if project else ""
-        elif provider.key_source == "azure" and settings.foundry_resource and not detected:
-            detected = f"resource {settings.foundry_resource}"
-        if provider.offered_to_users:
-            yield Candidate(provider.prefix, provider.title, provider, None, detected, provider.keys_url)
-        if models:
-            name = f"{provider.prefix}_claude" if provider.offered_to_users else provider.prefix
-            yield Candidate(name, f"Claude: {provider.title}", provider, None, detected, models=models)
 
 
 def describe_key(variable: str, origin: str) -> str:

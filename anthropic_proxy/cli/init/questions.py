@@ -192,14 +192,6 @@ def _ask_for_key(kinds: Sequence[Kind], missing: Callable[[Answers], Configurati
     )
 
 
-def _miss_key(answers: Answers) -> ConfigurationError:
-    return ConfigurationError(
-        f"{answers.candidate.name} has no key: {answers.key_variable} is not set. Set it in the environment, or name "
-        "its variable with --key-from-env.",
-        code="init-without-terminal",
-    )
-
-
 def _ask_for_place(text: str, variable: str, kind: Kind, known: Callable[[Answers], str | None]) -> Question:
     """Return the question for the place of a cloud, unless `known` finds it in the settings."""
 
@@ -266,7 +258,14 @@ QUESTIONS = (
         known=lambda answers: answers.session.settings.foundry_resource or answers.address,  # with it, none is needed
     ),
     Question(field="VERTEX_LOCATION", kinds=[Kind.GOOGLE], known=_find_location, instead="VERTEX_LOCATION"),
-    _ask_for_key([Kind.KEY, Kind.INSTALLED, Kind.VENDOR], missing=_miss_key),
+    _ask_for_key(
+        [Kind.KEY, Kind.INSTALLED, Kind.VENDOR],
+        missing=lambda answers: ConfigurationError(
+            f"{answers.candidate.name} has no key: {answers.key_variable} is not set. Set it in the environment, or "
+            "name its variable with --key-from-env.",
+            code="init-without-terminal",
+        ),
+    ),
     _ask_for_key([*CREDENTIALS, *_WITHOUT_KEY]),
 )
 """All questions about a provider, in the order in which they are asked."""
