@@ -452,12 +452,12 @@ def read_claude_settings(environ: Mapping[str, str], directory: Path, option: st
     home = Path(environ.get("CLAUDE_CONFIG_DIR") or Path(environ.get("HOME") or Path.home()) / ".claude")
     user_file = home / "settings.json"
     project_files = [directory / ".claude" / name for name in ("settings.json", "settings.local.json")]
-    content: Any = None
+    given: Any = None
     if option is not None:
         name = "Its value" if option.lstrip().startswith("{") else option
         with suppress(ValueError, RecursionError):
-            content = _read_object(directory / option) if name == option else json.loads(option)
-        if not isinstance(content, dict):
+            given = _read_object(directory / option) if name == option else json.loads(option)
+        if not isinstance(given, dict):
             raise ConfigurationError(
                 f"--settings of Claude Code cannot be used: {name} contains no JSON object. "
                 "Pass the path of a JSON file, or a JSON object.",
@@ -474,7 +474,7 @@ def read_claude_settings(environ: Mapping[str, str], directory: Path, option: st
     return [
         *read([user_file]),
         *read([file for file in project_files if file != user_file], is_of_project=True),
-        *([] if content is None else [ClaudeSettings(_OPTION, content)]),
+        *([] if given is None else [ClaudeSettings(_OPTION, given)]),
         *read(managed_claude_settings_paths(environ), is_managed=True),
     ]
 

@@ -57,9 +57,9 @@ def health(*, as_json: bool = False) -> None:
         started = f", started {formats.long_time(seconds)} ({formats.ago(time.time() - seconds)})"
     Output().write_line(f"anthropic-proxy {proxy.version} responds at {proxy.address}{started}.")
     used = shorten_home(folder or "") or (proxy.other_settings.text if proxy.other_settings else "")
-    callable_now = "" if ready is None else "no provider"
+    providers = "" if ready is None else "no provider"
     if ready:  # key or address are set. None of them was called
-        callable_now = f"{formats.plural(len(ready), 'provider')}: {', '.join(ready)}"
-    for label, text in (("settings", used), ("ledger", ledger), ("ready", callable_now)):
+        providers = f"{formats.plural(len(ready), 'provider')}: {', '.join(ready)}"
+    for label, text in (("settings", used), ("ledger", ledger), ("ready", providers)):
         if text:
             Output().write_labeled(label, text, _LABEL_COLUMNS)
