@@ -224,9 +224,8 @@ def propose_change(settings: Settings, catalog: Catalog, name: str, value: str) 
         text = _shorten_paths(" ".join(error.messages), file)
         raise InvalidRequest(text, code="dashboard-setting") from None
     # other lines are not shown, because they may contain keys
-    difference = (
-        [] if text == before else [("-", decode_env_text(before).get(name)), ("+", decode_env_text(text).get(name))]
-    )
+    lines = zip("-+", (decode_env_text(each).get(name) for each in (before, text)), strict=True)
+    difference = [(sign, f"{name}={mask_setting(name, given)}") for sign, given in lines if given is not None]
     present, warnings = (list_texts(find_problems(each, catalog, date.today())) for each in (settings, changed))
     return Proposal(
         row=row,
@@ -234,7 +233,7 @@ def propose_change(settings: Settings, catalog: Catalog, name: str, value: str) 
         file=file,
         text=text,
         before=digest(before),
-        difference=[(sign, f"{name}={mask_setting(name, value)}") for sign, value in difference if value is not None],
+        difference=[] if text == before else difference,
         warnings=[_shorten_paths(text, file) for text in warnings if text not in present],
     )
 

@@ -91,10 +91,6 @@ def _fix_key(diagnosis: Diagnosis, failure: Failure, run: _Run) -> Iterator[Fix]
     yield Fix(name=name, problem=text, remedy=remedy, place=place)
 
 
-def _fix_package(diagnosis: Diagnosis, failure: Failure, run: _Run) -> Iterator[Fix]:
-    yield Fix(name=diagnosis.backend.name, problem=_sentence(failure.message), remedy=failure.proposal)
-
-
 def _fix_address(diagnosis: Diagnosis, failure: Failure, run: _Run) -> Iterator[Fix]:
     backend, provider = diagnosis.backend, diagnosis.backend.target.provider
     variable, used = provider.base_url_variable or "", ""
@@ -127,10 +123,11 @@ _CONNECTION_REMEDIES = {
 
 
 def _use_another(diagnosis: Diagnosis, failure: Failure, run: _Run) -> Iterator[Fix]:
-    """Propose another examined model, else the same examination later."""
+    """Propose what the error names, else another examined model, else the same examination later."""
     again = "Try again later: " if failure.kind in ("server", "quota") else ""
     name = diagnosis.backend.name
-    remedy = _find_alternative(diagnosis, run, run.diagnoses) or f"{again}anthropic-proxy doctor {quote_word(name)}"
+    remedy = failure.proposal or _find_alternative(diagnosis, run, run.diagnoses)
+    remedy = remedy or f"{again}anthropic-proxy doctor {quote_word(name)}"
     yield Fix(name=name, problem=_sentence(failure.message), remedy=remedy)
 
 
@@ -160,7 +157,7 @@ def _write_line(backend: Backend, problem: str, place: ModelReplacement) -> Fix:
 
 _FIXES: Mapping[FailureKind, Callable[[Diagnosis, Failure, _Run], Iterator[Fix]]] = {
     "key": _fix_key,
-    "package": _fix_package,
+    "package": _use_another,
     "unreachable": _fix_address,
     "address": _fix_address,
     "model": _fix_model,
