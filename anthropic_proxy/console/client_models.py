@@ -70,18 +70,12 @@ def find_tier_models(listing: Any) -> Sequence[TierModel]:
             continue
         words = name.split("-")
         if words[0] == "claude" and len(words) > 1 and words[1] in TIERS and words[1] not in found:
-            window, others = entry.get("max_input_tokens"), entry.get("other_routes")
-            route, otherwise = (escape_unprintable(str(entry.get(key) or "")) for key in ("route", "otherwise"))
-            found[words[1]] = TierModel(
-                words[1],
-                name,
-                escape_unprintable(target or ""),
-                window if isinstance(window, int) else 0,
-                entry.get(WINDOW_ASSUMED) is True,
-                route,
-                otherwise,
-                tuple(escape_unprintable(str(one)) for one in others) if isinstance(others, list) else (),
-            )
+            keys = ("target", "route", "otherwise")
+            shown, route, otherwise = (escape_unprintable(str(entry.get(key) or "")) for key in keys)
+            window, listed = entry.get("max_input_tokens"), entry.get("other_routes")
+            size, is_assumed = window if isinstance(window, int) else 0, entry.get(WINDOW_ASSUMED) is True
+            others = tuple(escape_unprintable(str(one)) for one in listed) if isinstance(listed, list) else ()
+            found[words[1]] = TierModel(words[1], name, shown, size, is_assumed, route, otherwise, others)
     return [found[tier] for tier in TIERS if tier in found]
 
 
@@ -180,12 +174,9 @@ def build_model_picker(
         is_requested = len(requested) == 1 and requested[0].startswith(f"claude-{model.tier}")
         reply = (model.target, model.route, model.other_routes)
         tiers.setdefault(reply if replaces and not is_requested else model.id, []).append(model)
+    groups = [(same[0], [one.tier for one in same]) for same in tiers.values()]
     rows = [
-        {
-            "model": same[0].id,
-            "label": same[0].target,
-            "description": _describe_model(same[0], [one.tier for one in same], prices),
-        }
-        for same in tiers.values()
+        {"model": first.id, "label": first.target, "description": _describe_model(first, names, prices)}
+        for first, names in groups
     ]
     return {"options": rows, **({"replaceBuiltInOptions": True} if replaces else {})} if rows else {}

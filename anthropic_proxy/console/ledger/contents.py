@@ -7,6 +7,7 @@ found. Of a request to a provider, only the structure is stored, with lengths in
 import json
 import zlib
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -63,27 +64,20 @@ def join_deltas(reply: bytes) -> bytes:
     if not reply.startswith(b"event: "):
         return reply
     joined: list[bytes] = []
-    first: dict[str, Any] = {}
-    """Event into which the following deltas of the same block are joined. Empty: the last event was no delta."""
-    texts: list[str] = []
-    for frame in reply.split(b"\n\n"):
-        event = _decode_delta(frame)
-        if event and first and _name_target(event) == _name_target(first):
-            texts.append(_text_of(event))
-            continue
-        if frame.startswith(_PING):
-            continue
-        if first:
-            joined.append(_encode_delta(first, texts))
-        first, texts = event, [_text_of(event)] if event else []
-        if not event:
-            joined.append(frame)
-    if first:
-        joined.append(_encode_delta(first, texts))
+    frames = [frame for frame in reply.split(b"\n\n") if not frame.startswith(_PING)]
+    decoded = ((frame, _decode_delta(frame)) for frame in frames)
+    for target, group in groupby(decoded, lambda one: (one[1]["index"], one[1]["delta"]["type"]) if one[1] else None):
+        if target is None:
+            joined += [frame for frame, _ in group]
+        else:
+            (_, first), field = next(group), _TEXT_FIELDS[target[1]]
+            text = first["delta"][field] + "".join([event["delta"][field] for _, event in group])
+            joined.append(_DELTA + msgspec.json.encode({**first, "delta": {**first["delta"], field: text}}))
     return b"\n\n".join(joined)
 
 
 def _decode_delta(frame: bytes) -> dict[str, Any]:
+    """Empty: it is no delta of a text."""
     if not frame.startswith(_DELTA):
         return {}
     try:
@@ -93,21 +87,6 @@ def _decode_delta(frame: bytes) -> dict[str, Any]:
     except (msgspec.DecodeError, KeyError, TypeError):
         return {}
     return event if is_text else {}
-
-
-def _name_target(event: dict[str, Any]) -> tuple[int, str]:
-    return event["index"], event["delta"]["type"]
-
-
-def _text_of(event: dict[str, Any]) -> str:
-    text: str = event["delta"][_TEXT_FIELDS[event["delta"]["type"]]]
-    return text
-
-
-def _encode_delta(event: dict[str, Any], texts: Sequence[str]) -> bytes:
-    delta = event["delta"]
-    joined = {**event, "delta": {**delta, _TEXT_FIELDS[delta["type"]]: "".join(texts)}}
-    return _DELTA + msgspec.json.encode(joined)
 
 
 def _redact(data: bytes, secrets: Sequence[str]) -> bytes:
