@@ -57,7 +57,7 @@ def for_each_client_tool(
     def encode_each(tools: Sequence[Tool], budget: WorkBudget, *options: *_Options) -> _EncodedTools:
         definitions: list[Raw] = []
         notes: list[FidelityNote] = []
-        keywords = frozenset[str]()
+        keywords: frozenset[str] = frozenset()
         for tool in filter(is_client_tool, tools):
             with budget.error_field(budget.tool_schema_path(tool.name)):
                 one = (encode if len(tool.source) > _MAX_CACHED_BYTES else encode_kept)(tool, budget, *options)

@@ -76,10 +76,10 @@ def encode_tools(call: TranslatedCall[Dialect], budget: WorkBudget) -> ToolField
     asked, dialect = call.request.tools, call.dialect
     options = dialect.schema_rules, dialect.sends_strict
     are_plain = are_client_tools(asked)
-    definitions, notes = _encode_functions(asked if are_plain else (), budget, *options)
+    definitions, notes = _encode_functions(asked, budget, *options) if are_plain and asked else ((), ())
     tools = ToolFields([*definitions], notes=[*notes])
     offered: dict[str, dict[str, str]] = {}  # tool name → `tool_choice` that forces the tool
-    servers = {server.name: server for server in reversed(call.request.mcp_servers) if server.url}
+    servers = {} if are_plain else {one.name: one for one in reversed(call.request.mcp_servers) if one.url}
     for tool in () if are_plain else asked:
         kind = None if is_client_tool(tool) else server_tool_kind(tool)
         if kind is None:
