@@ -546,21 +546,20 @@ class _ObjectCheck:
         self._document.budget.count_steps(_breadth(flat))
         values = flat["enum"] if isinstance(flat.get("enum"), list) else [flat.get("const", {})]
         admits = holds_type(flat.get("type", "object"), "object") and any(isinstance(value, dict) for value in values)
-        admits = admits and all(self._list_admits(flat.get(key), key, depth) for key in ALTERNATIVE_KEYWORDS)
+        for key in ALTERNATIVE_KEYWORDS:
+            branches = flat.get(key)
+            if not admits or not isinstance(branches, list) or not branches:
+                continue
+            place = id(branches), key
+            if place not in self._lists:
+                self._lists[place] = True
+                self._document.budget.count_steps(len(branches))
+                admitting = (self.admits(one, depth + 1) for one in branches)
+                self._lists[place] = all(admitting) if key == "allOf" else any(admitting)
+            admits = self._lists[place]
         if isinstance(reference, str):
             self._targets[reference] = admits
         return admits
-
-    def _list_admits(self, branches: Any, key: str, depth: int) -> bool:
-        if not isinstance(branches, list) or not branches:
-            return True
-        place = id(branches), key
-        if place not in self._lists:
-            self._lists[place] = True
-            self._document.budget.count_steps(len(branches))
-            admitting = (self.admits(one, depth + 1) for one in branches)
-            self._lists[place] = all(admitting) if key == "allOf" else any(admitting)
-        return self._lists[place]
 
 
 def _breadth(schema: Schema) -> int:

@@ -136,20 +136,16 @@ class Removals(Struct, frozen=True):
 def may_need_edits(body: bytes, call: RelayCall[Dialect]) -> bool:
     """Search for bytes that only content with edits has. False: `find_message_edits` finds nothing in the body."""
     dialect = call.dialect
-    return (
-        not dialect.sends_past_thinking
-        or not dialect.thinks
-        or (
-            call.has_proxy_signatures
-            and (
-                json_spans.contains(body, _MARK)
-                or (dialect.verifies_signatures and json_spans.contains(body, _SEARCHED))
-            )
-        )
-        or ((call.has_invalid_calls or dialect.requires_thinking_with_calls) and json_spans.contains(body, _CALL))
-        or (bool(call.refused_thinking) and json_spans.contains(body, _THINKING))
-        or _holds_missing_tools(body, dialect)
-    )
+    if not (dialect.sends_past_thinking and dialect.thinks):
+        return True
+    marks = [_MARK] if call.has_proxy_signatures else []
+    if call.has_proxy_signatures and dialect.verifies_signatures:
+        marks.append(_SEARCHED)
+    if call.has_invalid_calls or dialect.requires_thinking_with_calls:
+        marks.append(_CALL)
+    if call.refused_thinking:
+        marks.append(_THINKING)
+    return any(json_spans.contains(body, mark) for mark in marks) or _holds_missing_tools(body, dialect)
 
 
 def find_file_edits(body: bytes, call: RelayCall[Dialect]) -> list[Edit]:

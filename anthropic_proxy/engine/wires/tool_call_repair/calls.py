@@ -7,7 +7,7 @@ text, apart from commas, quote style and closing brackets at the end.
 import functools
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,6 +16,7 @@ from anthropic_proxy.engine.messages.models import Tool
 from anthropic_proxy.engine.messages.models.tools import is_client_tool
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.contract import BaseDialect, TranslatedCall
+from anthropic_proxy.engine.wires.json_schema import required_names
 
 UNNAMED_TOOL = "unnamed_tool"
 """Tool name in the reply for a call without a name, if its tool cannot be found. A name is necessary, because all
@@ -80,7 +81,13 @@ class OfferedTools:
             given = msgspec.json.decode(arguments or "{}", type=dict[str, Any])
         except (msgspec.DecodeError, RecursionError):
             return None
-        fitting = [name for name in self._tools if self._accepts(name, given)]
+        fitting: list[str] = []
+        for name in self._tools:
+            schema = self._schema_of(name)
+            properties = schema.get("properties")
+            known = properties.keys() if isinstance(properties, dict) else set()
+            if required_names(schema.get("required")).keys() <= given.keys() <= known:
+                fitting.append(name)
         return self._aliases.get(fitting[0], fitting[0]) if len(fitting) == 1 else None
 
     def schema_properties(self, name: str) -> Mapping[str, Any]:
@@ -91,13 +98,6 @@ class OfferedTools:
         sent_name = next((tool for tool in self._tools if self._aliases.get(tool, tool) == name), "")
         properties = self._schema_of(sent_name).get("properties")
         return properties if isinstance(properties, dict) else {}
-
-    def _accepts(self, name: str, given: Collection[str]) -> bool:
-        schema = self._schema_of(name)
-        required, properties = schema.get("required"), schema.get("properties")
-        needed = {one for one in required if isinstance(one, str)} if isinstance(required, list) else set()
-        known = set(properties) if isinstance(properties, dict) else set()
-        return needed <= set(given) <= known
 
     def _schema_of(self, name: str) -> Mapping[str, Any]:
         tool = self._tools.get(name)
