@@ -55,8 +55,18 @@ class PartialCall:
 
     def feed(self, piece: PartialArg) -> None:
         """Raises `ValueError` for a path that is invalid, or names no place of the arguments so far."""
-        steps = _read_path(piece.json_path)
-        value = piece.value
+        path, end, value = piece.json_path, 1, piece.value
+        steps: list[str | int] = []
+        while path.startswith("$") and end < len(path) and len(steps) < _MAX_DEPTH:
+            if (found := _STEP.match(path, end)) is None:
+                break
+            end = found.end()
+            if (quoted := found["quoted"]) is not None:
+                steps.append(_ESCAPE.sub(r"\1", quoted[1:-1]))
+            else:
+                steps.append(int(found["index"]) if found["index"] else found["name"])
+        if end != len(path) or not steps:
+            raise ValueError
         if value is None and piece.null_value is None:
             return
         place: Any = self._root
@@ -78,22 +88,6 @@ class PartialCall:
 
 def _join(value: Any) -> str:
     return "".join(value.texts)
-
-
-def _read_path(path: str) -> list[str | int]:
-    steps: list[str | int] = []
-    end = 1
-    while path.startswith("$") and end < len(path) and len(steps) < _MAX_DEPTH:
-        if (step := _STEP.match(path, end)) is None:
-            break
-        end = step.end()
-        if (quoted := step["quoted"]) is not None:
-            steps.append(_ESCAPE.sub(r"\1", quoted[1:-1]))
-        else:
-            steps.append(int(step["index"]) if step["index"] else step["name"])
-    if end != len(path) or not steps:
-        raise ValueError
-    return steps
 
 
 def _find_member(place: Any, step: str | int) -> Any:
