@@ -28,7 +28,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import copy_environment
 from anthropic_proxy.gateway.settings.files import read_text, replace_file
 from anthropic_proxy.gateway.settings.place import find_user_folder
-from anthropic_proxy.gateway.settings.sign_in_tables import is_safe_url
+from anthropic_proxy.gateway.settings.values import is_safe_address
 
 _DISCOVERY_PATH = "/.well-known/oauth-authorization-server"
 _DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
@@ -86,7 +86,7 @@ def login(address: str, /) -> None:
         Address of the proxy: https://proxy.example.org.
     """
     base, output, file = address.rstrip("/"), Output(), _find_file()
-    if not is_safe_url(base):
+    if not is_safe_address(base):
         raise ConfigurationError(
             f'The address is "{address[:200]}". Use the https:// address of the proxy. http:// is for this machine.',
             code="remote-proxy",
@@ -238,7 +238,7 @@ def _post(url: str, form: Mapping[str, str]) -> Any:
 
 def _call(method: str, url: str, headers: Mapping[str, str] | None = None, body: bytes = b"") -> Any:
     """Return the JSON value of a reply. A redirect is not followed. Raises `_Failure`."""
-    if not is_safe_url(url):
+    if not is_safe_address(url):
         raise _Failure("", f"It names the address {url[:200]}, which is not https://.")
     try:
         status, data = send_request(method, url, {"user-agent": COMMANDS_USER_AGENT, **(headers or {})}, body)

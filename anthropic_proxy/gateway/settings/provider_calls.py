@@ -63,17 +63,8 @@ _MIN_SECRET = 16
 """Minimum characters of a key in a body field, where a short text may begin like a key."""
 _PROTECTED_BODY_FIELDS = frozenset(
     {
-        *(
-            "model",
-            "messages",
-            "input",
-            "contents",
-            "system",
-            "instructions",
-            "systemInstruction",
-            "system_instruction",
-        ),
-        *("tools", "stream", "stream_options", "n"),
+        *("model", "messages", "input", "contents", "system", "instructions", "systemInstruction"),
+        *("system_instruction", "tools", "stream", "stream_options", "n"),
     }
 )
 """Body fields that contain the request itself, or decide in which form the reply arrives."""

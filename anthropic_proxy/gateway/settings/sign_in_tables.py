@@ -22,7 +22,7 @@ from anthropic_proxy.gateway.settings.key_rules import (
     require_valid_rules,
 )
 from anthropic_proxy.gateway.settings.sources import Sources
-from anthropic_proxy.gateway.settings.values import LOCAL_HOSTS
+from anthropic_proxy.gateway.settings.values import LOCAL_HOSTS, is_safe_address
 from anthropic_proxy.secrets import Secret
 
 EVERYBODY = "*"
@@ -111,7 +111,7 @@ def load_token_issuers(fields: Mapping[str, Any], file: ConfigFile, sources: Sou
                     hint="Use a hyphen.",
                 )
             for field, address in (("issuer", table.issuer), ("jwks_uri", table.jwks_uri)):
-                if address is not None and not is_safe_url(address):
+                if address is not None and not is_safe_address(address):
                     allowed = "Use an https:// URL; http:// is allowed at localhost, 127.0.0.1 and [::1]."
                     raise file.invalid_value_error((*path, field), address, allowed)
             audiences = [table.audience] if isinstance(table.audience, str) else table.audience
@@ -142,15 +142,6 @@ def load_token_issuers(fields: Mapping[str, Any], file: ConfigFile, sources: Sou
     if found and sources.is_readable and not fields.get("virtual_keys", False):
         file.warnings.append("[token_issuers] is ignored, because VIRTUAL_KEYS is not true.")
     return tuple(found)
-
-
-def is_safe_url(text: str) -> bool:
-    """True for https://, and for http:// at this machine."""
-    try:
-        url = urlsplit(text)
-    except ValueError:
-        return False
-    return bool(url.hostname) and (url.scheme == "https" or (url.scheme == "http" and url.hostname in LOCAL_HOSTS))
 
 
 def _build_rules(file: ConfigFile, path: KeyPath, table: RuleTable, *, code: str) -> Rules:
