@@ -125,7 +125,8 @@ async def query_chat_models(
     request = _build_request(provider, settings, _PATHS[wire])
     base_url = find_base_url(provider, provider.wires[wire], settings)
     try:
-        answer = await fetch_answer(send, base_url, request, credential, max_bytes=_MAX_BYTES, seconds=timeout_seconds)
+        async with asyncio.timeout(timeout_seconds):
+            answer = await fetch_answer(send, base_url, request, credential, _MAX_BYTES)
     except TimeoutError:
         text = f"{provider.prefix} did not answer the query for its models within {timeout_seconds:g} s."
         raise UpstreamTimeout(text, provider=provider.prefix) from None
@@ -183,7 +184,8 @@ async def is_key_accepted(
     address = urljoin(base_url, "/").rstrip("/") if key_path else base_url
     key = credential if key_path else None
     try:
-        answer = await fetch_answer(send, address, request, key, max_bytes=_MAX_BYTES, seconds=timeout_seconds)
+        async with asyncio.timeout(timeout_seconds):
+            answer = await fetch_answer(send, address, request, key, _MAX_BYTES)
     except (ProxyError, TimeoutError):
         return False
     if key_path and answer.status == 401:
@@ -221,11 +223,8 @@ async def _query_loaded_windows(
 
     async def query(path: str) -> dict[str, int]:
         try:
-            answer = await fetch_answer(
-                *(send, root, structs.replace(request, path=path), credential),
-                max_bytes=_MAX_BYTES,
-                seconds=_LOADED_TIMEOUT_SECONDS,
-            )
+            async with asyncio.timeout(_LOADED_TIMEOUT_SECONDS):
+                answer = await fetch_answer(send, root, structs.replace(request, path=path), credential, _MAX_BYTES)
             if path == "/props":
                 settings = decode_json(answer.body)["default_generation_settings"]
                 entries: Iterable[Mapping[str, Any]] = [{"id": "", **settings}]

@@ -55,9 +55,9 @@ def _send(
             headers={name.lower(): value for name, value in headers.items() if name.lower() not in _OWN_HEADERS},
         )
         try:
-            seconds = min(connect + (read or MAX_SECONDS), MAX_SECONDS)
             address = f"{found.scheme}://{found.netloc}"
-            return await fetch_answer(transport.send, address, request, max_bytes=MAX_REPLY_BYTES, seconds=seconds)
+            async with asyncio.timeout(min(connect + (read or MAX_SECONDS), MAX_SECONDS)):
+                return await fetch_answer(transport.send, address, request, None, MAX_REPLY_BYTES)
         finally:
             await transport.close()
 

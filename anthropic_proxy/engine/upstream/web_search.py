@@ -1,5 +1,6 @@
 """Web search for models, by a search service that the user chooses: SearXNG, Brave, Tavily or Exa."""
 
+import asyncio
 import html
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -123,9 +124,8 @@ class SearchClient(ABC):
             raise WebSearchFailed(str(error), "invalid_tool_input") from None
         try:
             request = self.encode_query(words, sites, excluded_sites, limit)
-            answer = await fetch_answer(
-                self._send, self._url, request, self._credential, max_bytes=_MAX_BYTES, seconds=SEARCH_TIMEOUT_SECONDS
-            )
+            async with asyncio.timeout(SEARCH_TIMEOUT_SECONDS):
+                answer = await fetch_answer(self._send, self._url, request, self._credential, _MAX_BYTES)
         except TimeoutError:
             text = f"{self._url} gave no results within {SEARCH_TIMEOUT_SECONDS:g} s"
             raise WebSearchFailed(text, "unavailable") from None

@@ -10,7 +10,6 @@ describe the server: its endpoints, and the content that it accepts. Fields `sen
 `Adaptation` changes the dialect after a provider rejected a parameter.
 """
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -399,21 +398,14 @@ class Answer(Struct, frozen=True):
 
 
 async def fetch_answer(
-    send: Transport,
-    base_url: str,
-    request: UpstreamRequest,
-    credential: Credential | None = None,
-    *,
-    max_bytes: int,
-    seconds: float,
+    send: Transport, base_url: str, request: UpstreamRequest, credential: Credential | None, max_bytes: int
 ) -> Answer:
-    """Send a request, and return the whole response. Raises `UpstreamError`, and `TimeoutError` after `seconds`."""
-    async with asyncio.timeout(seconds):
-        response = await send(base_url, request, credential)
-        try:
-            return Answer(response.status, response.headers, await read_body(response, max_bytes))
-        finally:
-            await response.close()
+    """Send a request, and return the whole response. Raises `UpstreamError`."""
+    response = await send(base_url, request, credential)
+    try:
+        return Answer(response.status, response.headers, await read_body(response, max_bytes))
+    finally:
+        await response.close()
 
 
 class Decoder(ABC):
