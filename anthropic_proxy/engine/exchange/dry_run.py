@@ -16,7 +16,6 @@ from anthropic_proxy.engine.exchange.client_side import ClientRequest, Collectin
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.plan import build_request_facts, choose_plan, read_client_request
 from anthropic_proxy.engine.hooks import Client, Receipt
-from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.preparation.tools import name_or_alias
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.providers import Provider, find_registry
@@ -156,22 +155,12 @@ async def _run(engine: Engine, body: bytes, path: str, sender: DryRunClient, cre
     await Exchange(dry, incoming, sink).run()
     if not isinstance(sink.error, NotSent):
         result.error = sink.error
-    result.renamed_tools = _renamed_tools(request, result)
+    called = next((target for target in plan.targets if target.model == receipt.model), None)
+    if called is not None and not called.is_relayed and request.decode_error is None:
+        pattern, length = called.dialect.tool_name_pattern, called.dialect.max_tool_name_length
+        names = {tool.name: name_or_alias(tool.name, pattern, length) for tool in request.tools if tool.name}
+        result.renamed_tools = {name: alias for name, alias in names.items() if name != alias}
     return result
-
-
-def _renamed_tools(request: MessagesRequest, result: DryRun) -> Mapping[str, str]:
-    targets = result.plan.targets if result.plan is not None else ()
-    target = next((target for target in targets if target.model == result.receipt.model), None)
-    if target is None or target.is_relayed or request.decode_error is not None:
-        return {}
-    dialect = target.dialect
-    names = {
-        tool.name: name_or_alias(tool.name, dialect.tool_name_pattern, dialect.max_tool_name_length)
-        for tool in request.tools
-        if tool.name
-    }
-    return {name: alias for name, alias in names.items() if name != alias}
 
 
 class _RecordingTransport:

@@ -132,7 +132,14 @@ class MediaInliner:
             async with asyncio.timeout(MAX_SECONDS):
                 await asyncio.gather(*map(fetch, range(len(sizes))))
         self.fetched_bytes += sum(sizes)
-        self.notes = [_note_on(block, self._found[key]) for key, block in reversed(newest.items())]
+        self.notes = []
+        for key, block in reversed(newest.items()):
+            field, found = f"messages.{_kind(block)}", self._found[key]
+            if isinstance(found, FetchedPage):
+                self.notes.append(FidelityNote("emulated", field, "the backend accepts no URL; the proxy fetched it"))
+            else:  # the code, because the text contains a URL, which is user content
+                reason = f"the backend accepts no URL, and it was not fetched: {found.error_code}; a text replaces it"
+                self.notes.append(FidelityNote("dropped", field, reason))
         return newest.keys()
 
     def _block_with_bytes(self, block: Block, fetched: Container[MediaKey], levels: int = _LEVELS_OF_FILES) -> Block:
@@ -182,15 +189,6 @@ def _content_with_links(block: Block) -> Raw | None:
         return None
     view = memoryview(content)
     return content if view.nbytes and view[0] == _LIST and SOURCE_OF_LINK in bytes(view) else None
-
-
-def _note_on(block: _Linked, found: FetchedPage | WebFetchFailed) -> FidelityNote:
-    field = f"messages.{_kind(block)}"
-    if isinstance(found, FetchedPage):
-        return FidelityNote("emulated", field, "the backend accepts no URL; the proxy fetched it")
-    reason = found.error_code  # the text contains a URL, which is user content
-    text = f"the backend accepts no URL, and it was not fetched: {reason}; a text replaces it"
-    return FidelityNote("dropped", field, text)
 
 
 def _kind(block: _Linked) -> str:

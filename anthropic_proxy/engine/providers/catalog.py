@@ -147,7 +147,22 @@ def find_table_capabilities(provider: str, model: str) -> ModelCapabilities:
     vendor, slash, model_name = name.partition("/")
     if slash and vendor == provider:
         return find_table_capabilities(provider, model_name)
-    return _find_newer(name, table) or table.fallback
+    requested = _split(name)
+    earlier = [
+        (known, capabilities)
+        for known, capabilities in table.newest
+        if requested is not None
+        and known.family == requested.family
+        and known.is_dated == requested.is_dated
+        and known.version < requested.version
+        and requested.suffix.startswith(known.suffix)
+        and (known.suffix or not requested.suffix[:1].isalpha())
+    ]
+    if not earlier:
+        return table.fallback
+    _, nearest = max(earlier, key=lambda one: (one[0].version[0], len(one[0].suffix), one[0].version))
+    # the limits of the newer model may be higher
+    return structs.replace(nearest, known=False, features_known=False)
 
 
 def load_model_rows(provider: str) -> tuple[ModelRow, ...] | None:
@@ -236,26 +251,6 @@ def _split(name: str) -> _Name | None:
         return None
     version = tuple(int(number) for number in _VERSION_SEPARATOR.split(found[0]))
     return _Name(name[: found.start()], version, name[found.end() :])
-
-
-def _find_newer(name: str, table: _Table) -> ModelCapabilities | None:
-    requested = _split(name)
-    if requested is None:
-        return None
-    earlier = [
-        (known, capabilities)
-        for known, capabilities in table.newest
-        if known.family == requested.family
-        and known.is_dated == requested.is_dated
-        and known.version < requested.version
-        and requested.suffix.startswith(known.suffix)
-        and (known.suffix or not requested.suffix[:1].isalpha())
-    ]
-    if not earlier:
-        return None
-    _, nearest = max(earlier, key=lambda one: (one[0].version[0], len(one[0].suffix), one[0].version))
-    # the limits of the newer model may be higher
-    return structs.replace(nearest, known=False, features_known=False)
 
 
 LEARNED_FILE_NAME = "learned-models.json"
@@ -764,10 +759,8 @@ class OllamaModelSource:
 
     async def _query(self, request: UpstreamRequest, kind: type[_Reply], seconds: float) -> _Reply | None:
         try:
-            credential = self._find_credential()
-            answer = await fetch_answer(
-                self._send, self._base_url, request, credential, max_bytes=_MAX_BYTES, seconds=seconds
-            )
+            async with asyncio.timeout(seconds):
+                answer = await fetch_answer(self._send, self._base_url, request, self._find_credential(), _MAX_BYTES)
             return decode_json(answer.body, kind) if answer.status == 200 else None
         except (ProxyError, TimeoutError, InvalidJson):
             return None

@@ -206,30 +206,29 @@ class Credentials:
         return all(key.reveal() != rejected for key in self._keys.get(provider.name, ()))
 
     def _start_read(self, name: str, source: KeySource) -> asyncio.Task[None]:
+        async def read() -> None:
+            assert self._read_key is not None
+            try:
+                async with asyncio.timeout(_READ_TIMEOUT_SECONDS):
+                    key = await run_in_own_thread("key", self._read_key, source)
+            except ConfigurationError as error:
+                self.on_problem(f"{name}: the key is unchanged, because it could not be read again: {error}")
+                return
+            except TimeoutError:
+                self.on_problem(f"{name}: the key is unchanged, because {source.origin} did not end.")
+                return
+            if key.reveal() != self._keys[name][0].reveal():
+                self.on_new_key(key.reveal())
+                self._keys[name] = (key,)
+                self._headers.pop(name, None)
+                del self._unchanged_at[name]
+
         task = self._reads.get(name)
         if task is None:
             self._read_at[name] = self._unchanged_at[name] = self._clock()
-            task = self._reads[name] = asyncio.create_task(self._read(name, source))
+            task = self._reads[name] = asyncio.create_task(read())
             task.add_done_callback(lambda _: self._reads.pop(name, None))
         return task
-
-    async def _read(self, name: str, source: KeySource) -> None:
-        assert self._read_key is not None
-        try:
-            async with asyncio.timeout(_READ_TIMEOUT_SECONDS):
-                key = await run_in_own_thread("key", self._read_key, source)
-        except ConfigurationError as error:
-            self.on_problem(f"{name}: the key is unchanged, because it could not be read again: {error}")
-            return
-        except TimeoutError:
-            self.on_problem(f"{name}: the key is unchanged, because {source.origin} did not end.")
-            return
-        if key.reveal() == self._keys[name][0].reveal():
-            return
-        self.on_new_key(key.reveal())
-        self._keys[name] = (key,)
-        self._headers.pop(name, None)
-        del self._unchanged_at[name]
 
     def start_cooldown(self, key: str, seconds: float) -> None:
         """Skip an API key for `seconds`. If all keys of a provider are skipped, they are used nevertheless."""

@@ -215,24 +215,24 @@ class TokenCache:
         return True
 
     def _renew(self) -> asyncio.Task[AccessToken]:
+        def end(renewal: asyncio.Task[AccessToken]) -> None:
+            self._renewal = None
+            self._renew_after = self._clock() + MIN_RENEWAL_INTERVAL_SECONDS
+            if renewal.cancelled():
+                return
+            failure = renewal.exception()
+            self._failure = failure if isinstance(failure, AuthenticationFailed | MissingExtra) else None
+            self._hangs = isinstance(failure, UpstreamTimeout)
+            self._failed_until = self._clock() + FAILURE_SECONDS
+            if failure is None:
+                self._token = renewal.result()
+                self._ends_at = self._clock() + self._token.expires_at - time.time()
+
         if self._renewal is None:
             self._renewal_started_at = asyncio.get_running_loop().time()
             self._renewal = asyncio.create_task(self._load_token())
-            self._renewal.add_done_callback(self._end_renewal)
+            self._renewal.add_done_callback(end)
         return self._renewal
-
-    def _end_renewal(self, renewal: asyncio.Task[AccessToken]) -> None:
-        self._renewal = None
-        self._renew_after = self._clock() + MIN_RENEWAL_INTERVAL_SECONDS
-        if renewal.cancelled():
-            return
-        failure = renewal.exception()
-        self._failure = failure if isinstance(failure, AuthenticationFailed | MissingExtra) else None
-        self._hangs = isinstance(failure, UpstreamTimeout)
-        self._failed_until = self._clock() + FAILURE_SECONDS
-        if failure is None:
-            self._token = renewal.result()
-            self._ends_at = self._clock() + self._token.expires_at - time.time()
 
     async def _load_token(self) -> AccessToken:
         origin = self._loader.origin

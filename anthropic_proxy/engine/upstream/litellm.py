@@ -79,7 +79,18 @@ class LiteLLMThread:
                     ) from None
                 text = f"{model} needs LiteLLM (for a model on your own server, use openai/{model})"
                 raise MissingExtra(text, "litellm") from None
-            _set_options(litellm)
+            library: Any = litellm
+            library.telemetry = False
+            library.callbacks, library.success_callback, library.failure_callback = [], [], []
+            library.cache = None
+            library.turn_off_message_logging = True
+            library.disable_streaming_logging = True
+            library.suppress_debug_info = True  # otherwise it prints advice to stdout at every error
+            # LiteLLM rejects unsupported parameters instead of dropping them. The wire then adapts and reports it.
+            library.drop_params = False
+            # LiteLLM repairs requests that a provider would reject. Claude with thinking rejects calls without signed
+            # reasoning, such as calls from other providers. The output limit is lowered to the limit of the model.
+            library.modify_params = True
             self._library = LiteLLMLibrary(litellm.acompletion, openai.OpenAIError)
         return self._library
 
@@ -94,22 +105,6 @@ class LiteLLMThread:
             await self.run_coroutine(cancel_others())
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._loop = None
-
-
-def _set_options(library: Any) -> None:
-    library.telemetry = False
-    library.callbacks = []
-    library.success_callback = []
-    library.failure_callback = []
-    library.cache = None
-    library.turn_off_message_logging = True
-    library.disable_streaming_logging = True
-    library.suppress_debug_info = True  # otherwise it prints advice to stdout at every error
-    # LiteLLM rejects unsupported parameters instead of dropping them. The wire then adapts and reports it.
-    library.drop_params = False
-    # LiteLLM repairs requests that a provider would reject. Claude with thinking rejects calls without signed
-    # reasoning, such as calls from other providers. The output limit is lowered to the limit of the model.
-    library.modify_params = True
 
 
 _ALWAYS: dict[str, Any] = {

@@ -98,23 +98,22 @@ def search_by_words(queries: Sequence[str], tools: Sequence[Tool]) -> list[list[
     Call this in a thread, because it is slow.
     """
     documents = [Counter(_words(_text_of(tool))) for tool in tools]
-    return [_ranked(query, tools, documents) if documents else [] for query in queries]
-
-
-def _ranked(query: str, tools: Sequence[Tool], documents: Sequence[Counter[str]]) -> list[str]:
-    average = sum(document.total() for document in documents) / len(documents) or 1
-    wanted = set(islice(_words(query), _MAX_WORDS))
-    holders = {word: sum(word in document for document in documents) for word in wanted}
-    scores = []
-    for tool, document in zip(tools, documents, strict=True):
-        norm = _SATURATION * (1 - _LENGTH_WEIGHT + _LENGTH_WEIGHT * document.total() / average)
-        score = 0.0
-        for word in wanted:
-            if count := document[word]:
-                rarity = math.log(1 + (len(documents) - holders[word] + 0.5) / (holders[word] + 0.5))
-                score += rarity * count * (_SATURATION + 1) / (count + norm)
-        scores.append((score, tool.name))
-    return [name for score, name in sorted(scores, key=lambda one: -one[0]) if score > 0]
+    average = sum(document.total() for document in documents) / max(len(documents), 1) or 1
+    found = []
+    for query in queries:
+        wanted = set(islice(_words(query), _MAX_WORDS))
+        holders = {word: sum(word in document for document in documents) for word in wanted}
+        scores = []
+        for tool, document in zip(tools, documents, strict=True):
+            norm = _SATURATION * (1 - _LENGTH_WEIGHT + _LENGTH_WEIGHT * document.total() / average)
+            score = 0.0
+            for word in wanted:
+                if count := document[word]:
+                    rarity = math.log(1 + (len(documents) - holders[word] + 0.5) / (holders[word] + 0.5))
+                    score += rarity * count * (_SATURATION + 1) / (count + norm)
+            scores.append((score, tool.name))
+        found.append([name for score, name in sorted(scores, key=lambda one: -one[0]) if score > 0])
+    return found
 
 
 def _words(text: str) -> Iterator[str]:
