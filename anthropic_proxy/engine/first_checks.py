@@ -18,10 +18,9 @@ class FirstChecks:
         self._loop: asyncio.AbstractEventLoop | None = None
         """Event loop that has a timer for the first of the checks. None: there is no timer."""
 
-    def add(self, check: Callable[[], None], now: float) -> None:
-        """Call the check after the delay, unless `cancel` is called before. `now`: time of the running event loop."""
-        self._waiting[check] = now + FIRST_CHECK_DELAY_SECONDS
-        loop = asyncio.get_running_loop()
+    def add(self, check: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
+        """Call the check after the delay, unless `cancel` is called before. `loop`: the running event loop."""
+        self._waiting[check] = loop.time() + FIRST_CHECK_DELAY_SECONDS
         if loop is not self._loop:  # a program may run one event loop after another
             self._set_timer(loop)
 

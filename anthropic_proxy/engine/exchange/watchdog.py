@@ -81,7 +81,7 @@ class Watchdog:
         self._wait_disconnected = wait_disconnected
         self._disconnect_task: asyncio.Task[None] | None = None
         self._first_checks = first_checks or FirstChecks()
-        self._first_checks.add(self._check, now)
+        self._first_checks.add(self._check, loop)
         # without `when()`: uvloop returns another handle if the time has come
         self._timer: asyncio.Handle | None = None
         """Timer for the next check. None: it is the first one."""

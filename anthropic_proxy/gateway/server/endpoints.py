@@ -311,8 +311,6 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
             on_freed=memory.free,
         )
         del body  # the exchange frees the body after decoding, if no other reference exists
-        if endpoint is not post_messages:
-            services.receipts.flush()  # for what shows requests
         await endpoint(services, request, sink)
     except ProxyError as error:
         if not body_read and "expect" in headers:
@@ -538,6 +536,7 @@ async def get_recent_requests(services: Services, request: ClientRequest, sink: 
     those that were sent with it, without the facts about the server.
     """
     feed = services.receipts.feed
+    services.receipts.flush()
     snapshot = await feed.collect_snapshot()
     snapshot.finished = await feed.add_costs(snapshot.finished)
     client = request.receipt.client
@@ -562,6 +561,7 @@ async def get_recent_requests(services: Services, request: ClientRequest, sink: 
 
 async def get_live_requests(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Serve `GET /api/requests/live`: send an SSE event `snapshot`, then one event for each change of a request."""
+    services.receipts.flush()
     events = stream_request_events(services.receipts.feed)
     await sink.send_route_response(RouteResponse(headers=STREAM_HEADERS, body=events))
 
@@ -719,6 +719,7 @@ async def _send_plugin_route(
         request_id=request.receipt.request_id,
         path_prefix=services.settings.path_prefix,
     )
+    services.receipts.flush()  # for pages and metrics
     response = await route.respond(route_request)
     if response.is_negotiated:
         request.receipt.outcome = NEGOTIATED
