@@ -7,7 +7,6 @@ same fields.
 """
 
 import builtins
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -135,7 +134,7 @@ def find_model(providers: Sequence[Any], base_url: str | None, model: str) -> tu
         return None
     fallbacks = vars(provider).get("fallback_model_providers") or ()
     others = [each for each in (_find_by_id(providers, one) for one in fallbacks) if each is not None]
-    for each_name in dict.fromkeys((name, _COMPACT_DATE.sub(_separate_date, name))):
+    for each_name in dict.fromkeys((name, _COMPACT_DATE.sub(r"-\1-\2-\3", name))):
         for place, each in enumerate((provider, *others)):
             for found in each.models:
                 if _is_match(found.match, each_name):
@@ -210,10 +209,3 @@ def _is_active(constraint: Any, when: datetime) -> bool:
 
 def _to_utc(moment: time) -> time:
     return datetime.combine(date(1970, 1, 1), moment, moment.tzinfo or UTC).astimezone(UTC).timetz()
-
-
-def _separate_date(found: re.Match[str]) -> str:
-    try:
-        return f"-{date(*map(int, found.groups()))}"
-    except ValueError:
-        return found[0]

@@ -47,9 +47,9 @@ class MetricFamily(Struct, frozen=True):
     """Definition of one Prometheus metric: its name, type, labels and description. Units are seconds and bytes."""
 
     name: str
-    kind: MetricKind
     label_names: Labels
     help: str
+    kind: MetricKind = "counter"
     max_labels: int = sys.maxsize
     """Maximum number of different labels. Further ones are counted as `other`."""
     join: Callable[[float, float], float] = add
@@ -60,165 +60,163 @@ class MetricFamily(Struct, frozen=True):
 
 REQUESTS = MetricFamily(
     "anthropic_proxy_requests_total",
-    "counter",
     ("provider", "model", "stream", "status", "outcome"),
     "Requests for a reply by outcome: a stop reason (succeeded), error (failed), cancelled. Status 0: before a reply.",
 )
 TOKENS = MetricFamily(
     "anthropic_proxy_tokens_total",
-    "counter",
     ("provider", "model", "kind"),
     "Tokens as Anthropic counts them: input excludes cached tokens, output includes thinking.",
 )
 REQUEST_SECONDS = MetricFamily(
     "anthropic_proxy_request_duration_seconds",
-    "histogram",
     ("provider", "model", "stream"),
     "Time from the request to the last byte of its reply, for every outcome.",
+    kind="histogram",
 )
 FIRST_TOKEN_SECONDS = MetricFamily(
     "anthropic_proxy_time_to_first_token_seconds",
-    "histogram",
     ("provider", "model", "stream"),
     "Time from the request to the first delta of its reply.",
+    kind="histogram",
 )
 FAILED_ATTEMPTS = MetricFamily(
     "anthropic_proxy_failed_attempts_total",
-    "counter",
     ("provider", "status"),
     "Failed calls that another provider followed. Status circuit_open: the provider was not called.",
-    MAX_FAILED_ATTEMPT_LABELS,
+    max_labels=MAX_FAILED_ATTEMPT_LABELS,
 )
 FIDELITY_NOTES = MetricFamily(
     "anthropic_proxy_fidelity_notes_total",
-    "counter",
     ("provider", "model", "handling"),
     "Request fields that were approximated, emulated or dropped.",
 )
 PREFIX_CHANGES = MetricFamily(
     "anthropic_proxy_prefix_changes_total",
-    "counter",
     ("provider", "part"),
     "Prompts that did not begin like the one before, by what changed first: tools, system, messages, settings.",
 )
 PREFIX_CHANGE_TOKENS = MetricFamily(
     "anthropic_proxy_prefix_change_tokens_total",
-    "counter",
     ("provider", "part"),
     "Estimated input tokens behind these changes, which the cache of the provider could not serve.",
 )
 CHECKS = MetricFamily(
     "anthropic_proxy_tool_call_checks_total",
-    "counter",
     ("verdict", "kind"),
     "Tool calls in auto mode by verdict. Kind: who gave it (model, rule, provider), or why it is unavailable.",
 )
 INSPECTIONS = MetricFamily(
     "anthropic_proxy_inspections_total",
-    "counter",
     ("inspector", "part", "decision"),
     "Requests and replies by what an inspector decided: passed, redacted, refused, or failed (it gave no decision).",
 )
 INSPECTION_SECONDS = MetricFamily(
-    "anthropic_proxy_inspection_seconds_total",
-    "counter",
-    ("inspector", "part", "decision"),
-    "Seconds that these decisions took.",
+    "anthropic_proxy_inspection_seconds_total", ("inspector", "part", "decision"), "Seconds that these decisions took."
 )
 REJECTED_REQUESTS = MetricFamily(
     "anthropic_proxy_rejected_requests_total",
-    "counter",
     ("status",),
     "Requests that got an error without an exchange: unauthorized, malformed, too large, or an unknown path.",
 )
 DROPPED_RECEIPTS = MetricFamily(
     "anthropic_proxy_receipts_dropped_total",
-    "counter",
     ("observer",),
     "Receipts dropped because the queue of an observer was full.",
 )
 LEDGER_ROWS = MetricFamily(
     "anthropic_proxy_ledger_rows_total",
-    "counter",
     ("result",),
     "Requests that the ledger has written, and those that it has dropped.",
 )
 STORED_REQUESTS = MetricFamily(
     "anthropic_proxy_stored_requests_total",
-    "counter",
     ("team", "provider", "kind"),
     "Requests that the ledger has written, by the team of their virtual key at that time and by what they are for.",
-    MAX_LABEL_SETS,
+    max_labels=MAX_LABEL_SETS,
 )
 COST = MetricFamily(
     "anthropic_proxy_cost_dollars_total",
-    "counter",
     ("team", "provider", "kind"),
     "Cost of these requests in US dollars. Those without a known price are missing in it.",
-    MAX_LABEL_SETS,
+    max_labels=MAX_LABEL_SETS,
     divisor=NANO_DOLLARS,
 )
 UNKNOWN_COST_REQUESTS = MetricFamily(
     "anthropic_proxy_unknown_cost_requests_total",
-    "counter",
     ("team", "provider", "kind"),
     "Requests among them without a known price.",
-    MAX_LABEL_SETS,
+    max_labels=MAX_LABEL_SETS,
 )
 LEDGER_UP = MetricFamily(
-    "anthropic_proxy_ledger_up", "gauge", (), "1: the ledger stores requests; 0: the last transaction failed.", join=min
+    "anthropic_proxy_ledger_up",
+    (),
+    "1: the ledger stores requests; 0: the last transaction failed.",
+    join=min,
+    kind="gauge",
 )
 LEDGER_QUEUED_ROWS = MetricFamily(
-    "anthropic_proxy_ledger_queued_rows", "gauge", (), "Requests that the ledger has not yet written."
+    "anthropic_proxy_ledger_queued_rows", (), "Requests that the ledger has not yet written.", kind="gauge"
 )
 REDIS_UP = MetricFamily(
-    "anthropic_proxy_redis_up", "gauge", (), "1: all processes use Redis; 0: at least one works without it.", join=min
+    "anthropic_proxy_redis_up",
+    (),
+    "1: all processes use Redis; 0: at least one works without it.",
+    join=min,
+    kind="gauge",
 )
 REDIS_PENDING_SETTLEMENTS = MetricFamily(
-    "anthropic_proxy_redis_pending_settlements", "gauge", (), "Settled amounts of limits that are not yet in Redis."
+    "anthropic_proxy_redis_pending_settlements",
+    (),
+    "Settled amounts of limits that are not yet in Redis.",
+    kind="gauge",
 )
 TELEMETRY_REQUESTS = MetricFamily(
     "anthropic_proxy_telemetry_requests_total",
-    "counter",
     ("result",),
     "Requests with telemetry of clients: forwarded to the collector, or dropped.",
 )
 TELEMETRY_DROPS = MetricFamily(
     "anthropic_proxy_telemetry_dropped_total",
-    "counter",
     ("person",),
     "Dropped requests among them, by the owner of the key, or its label.",
-    MAX_LABEL_SETS,
+    max_labels=MAX_LABEL_SETS,
 )
 BUDGET_USED_RATIO = MetricFamily(
     "anthropic_proxy_budget_used_ratio",
-    "gauge",
     ("scope", "name", "unit", "period", "models", "mode"),
     "Used share of a budget of a virtual key or team, from 0.8 on, until a day after its last request.",
     join=max,
+    kind="gauge",
 )
-REQUESTS_IN_FLIGHT = MetricFamily("anthropic_proxy_requests_in_flight", "gauge", (), "HTTP requests in progress.")
-OPEN_CIRCUITS = MetricFamily("anthropic_proxy_open_circuits", "gauge", (), "Upstreams with an open circuit.", join=max)
+REQUESTS_IN_FLIGHT = MetricFamily("anthropic_proxy_requests_in_flight", (), "HTTP requests in progress.", kind="gauge")
+OPEN_CIRCUITS = MetricFamily(
+    "anthropic_proxy_open_circuits", (), "Upstreams with an open circuit.", join=max, kind="gauge"
+)
 KEYS_IN_COOLDOWN = MetricFamily(
-    "anthropic_proxy_keys_in_cooldown", "gauge", (), "Provider keys in cooldown: rejected or rate limited.", join=max
+    "anthropic_proxy_keys_in_cooldown",
+    (),
+    "Provider keys in cooldown: rejected or rate limited.",
+    join=max,
+    kind="gauge",
 )
-WORKERS = MetricFamily("anthropic_proxy_workers", "gauge", (), "Serving processes.")
+WORKERS = MetricFamily("anthropic_proxy_workers", (), "Serving processes.", kind="gauge")
 WORKERS_UNRESPONSIVE = MetricFamily(
     "anthropic_proxy_workers_unresponsive",
-    "gauge",
     (),
     "Workers that did not report within a second. Their last report is used.",
+    kind="gauge",
 )
 BUILD_INFO = MetricFamily(
-    "anthropic_proxy_build_info", "gauge", ("version", "python"), "Always 1; the labels are the versions."
+    "anthropic_proxy_build_info", ("version", "python"), "Always 1; the labels are the versions.", kind="gauge"
 )
-CPU_SECONDS = MetricFamily("process_cpu_seconds_total", "counter", (), "CPU time, user and system, of all processes.")
+CPU_SECONDS = MetricFamily("process_cpu_seconds_total", (), "CPU time, user and system, of all processes.")
 START_TIME = MetricFamily(
-    "process_start_time_seconds", "gauge", (), "When the server started, in seconds since the epoch.", join=min
+    "process_start_time_seconds", (), "When the server started, in seconds since the epoch.", join=min, kind="gauge"
 )
-RESIDENT_MEMORY = MetricFamily("process_resident_memory_bytes", "gauge", (), "Resident memory of all processes.")
-OPEN_FDS = MetricFamily("process_open_fds", "gauge", (), "Open file descriptors of all processes.")
-MAX_FDS = MetricFamily("process_max_fds", "gauge", (), "Maximum number of open file descriptors of all processes.")
+RESIDENT_MEMORY = MetricFamily("process_resident_memory_bytes", (), "Resident memory of all processes.", kind="gauge")
+OPEN_FDS = MetricFamily("process_open_fds", (), "Open file descriptors of all processes.", kind="gauge")
+MAX_FDS = MetricFamily("process_max_fds", (), "Maximum number of open file descriptors of all processes.", kind="gauge")
 
 FAMILIES = tuple(value for value in tuple(globals().values()) if isinstance(value, MetricFamily))
 """Definitions of all metrics, in the order of the page `/metrics`."""
