@@ -56,13 +56,6 @@ def _one(value: Any) -> list[Any]:
     return [value]
 
 
-def _dependent(value: Any) -> list[Any] | None:
-    if not isinstance(value, dict):
-        return None
-    lists = [one for one in value.values() if isinstance(one, list)]
-    return [one for one in value.values() if not isinstance(one, list)] if all(map(_are_names, lists)) else None
-
-
 def _are_names(value: Any) -> bool:
     if not isinstance(value, list):
         return False
@@ -95,7 +88,11 @@ _SCHEMAS: Mapping[str, Callable[[Any], list[Any] | None]] = {
         ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions"),
         lambda value: [*value.values()] if isinstance(value, dict) else None,
     ),
-    "dependencies": _dependent,
+    "dependencies": lambda value: (
+        [one for one in value.values() if not isinstance(one, list)]
+        if isinstance(value, dict) and all(_are_names(one) for one in value.values() if isinstance(one, list))
+        else None
+    ),
 }
 """Keyword → function that returns the schemas in its value. None: the value is invalid."""
 _KEYWORDS: Mapping[str, Callable[[Any], bool]] = {
