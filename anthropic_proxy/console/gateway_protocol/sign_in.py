@@ -89,8 +89,21 @@ class SignInEndpoints:
         await self._threads.stop()
 
     async def respond(self, request: RouteRequest) -> RouteResponse:
-        if (respond := self._posted.get(request.path)) is None:
-            return self._describe()
+        if (respond := self._posted.get(request.path)) is None:  # the metadata of the server (RFC 8414)
+            url = self._settings.dashboard_url
+            return _json(
+                {
+                    "issuer": url,
+                    "device_authorization_endpoint": f"{url}{DEVICE_AUTHORIZATION_PATH}",
+                    "token_endpoint": f"{url}{TOKEN_PATH}",
+                    "revocation_endpoint": f"{url}{REVOCATION_PATH}",
+                    "grant_types_supported": [_DEVICE_GRANT, "refresh_token"],
+                    "response_types_supported": [],
+                    "token_endpoint_auth_methods_supported": ["none"],
+                    "scopes_supported": ["openid", "profile", "email"],
+                    "gateway_protocol_version": 1,
+                }
+            )
         try:
             return await respond(request, _read_form(request))
         except OAuthError as error:
@@ -99,23 +112,6 @@ class SignInEndpoints:
             cause = find_cause(error) if isinstance(error, DATABASE_ERRORS) else error
             self._gateway.log_warning_once(f"A sign-in from Claude Code has to wait: {cause}")
             return OAuthError("temporarily_unavailable", "Try again in a moment.", status=503).build_response()
-
-    def _describe(self) -> RouteResponse:
-        """Return the metadata of the server (RFC 8414)."""
-        url = self._settings.dashboard_url
-        return _json(
-            {
-                "issuer": url,
-                "device_authorization_endpoint": f"{url}{DEVICE_AUTHORIZATION_PATH}",
-                "token_endpoint": f"{url}{TOKEN_PATH}",
-                "revocation_endpoint": f"{url}{REVOCATION_PATH}",
-                "grant_types_supported": [_DEVICE_GRANT, "refresh_token"],
-                "response_types_supported": [],
-                "token_endpoint_auth_methods_supported": ["none"],
-                "scopes_supported": ["openid", "profile", "email"],
-                "gateway_protocol_version": 1,
-            }
-        )
 
     async def _authorize_device(self, request: RouteRequest, form: Mapping[str, str]) -> RouteResponse:
         begun = await _NEW_CODES.reserve(self._gateway.store, request)

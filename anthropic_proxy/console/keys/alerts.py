@@ -136,25 +136,21 @@ class BudgetAlerts:
         if thresholds != self._thresholds:
             self._thresholds = thresholds
             self._next.clear()
-        await self._report_reached()
+        if self._noted and self._gateway.store.state.available:
+            chosen, self._noted = self._noted, {}
+            try:
+                limits = [*chosen.values()]
+                for start in range(0, len(limits), _MAX_COMPARED):
+                    await self._compare(limits[start : start + _MAX_COMPARED])
+            except BaseException:
+                self._noted = {**chosen, **self._noted}
+                raise
         return None if alerts is None else await self._send_due(alerts)
 
-    async def _report_reached(self) -> None:
-        """Store and log the reached shares of the noted budgets. A budget stays noted while its running requests may
-        bring it to its next share.
-        """
-        if not self._noted or not self._gateway.store.state.available:
-            return
-        chosen, self._noted = self._noted, {}
-        try:
-            limits = [*chosen.values()]
-            for start in range(0, len(limits), _MAX_COMPARED):
-                await self._compare(limits[start : start + _MAX_COMPARED])
-        except BaseException:
-            self._noted = {**chosen, **self._noted}
-            raise
-
     async def _compare(self, limits: Sequence[KeyLimit]) -> None:
+        """Store and log the reached shares. A budget stays noted while its running requests may bring it to its next
+        share.
+        """
         counters = [structs.replace(each.limit, amount=0) for each in limits]
         state = await self._gateway.store.reserve(counters)
         totals = [counter.maximum - left for counter, left in zip(counters, state.remaining, strict=True)]

@@ -41,18 +41,14 @@ class EndedPeople:
         """Return True if a session that began at the time `since` has ended by a revocation of its user. While the
         database cannot be read, the last result counts. Raises `KeysUnavailable` without one.
         """
-        end = (await self._find_ends()).get(email)
-        return end is not None and (end.is_revoked or since < end.sessions_from)
-
-    async def _find_ends(self) -> Mapping[str, _End]:
         settings = self._current_settings()
         if not settings.virtual_keys:
-            return {}
+            return False
 
         def read() -> Mapping[str, _End]:
             with closing(open_for_reading(settings)) as connection:
                 rows = connection.query(_ENDED)
-            return {str(label): _End(bool(revoked), since / MICROSECONDS) for label, revoked, since in rows}
+            return {str(label): _End(bool(revoked), first / MICROSECONDS) for label, revoked, first in rows}
 
         async with self._reading:
             now = self._clock()
@@ -63,4 +59,5 @@ class EndedPeople:
                     if self._ends is None:
                         raise
                 self._asked_at = now
-            return self._ends
+            end = self._ends.get(email)
+        return end is not None and (end.is_revoked or since < end.sessions_from)

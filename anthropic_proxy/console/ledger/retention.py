@@ -104,7 +104,10 @@ class Retention:
     def _find_clock_problem(self, connection: Connection, now: float) -> str:
         shown = f"The ledger deletes nothing, because the clock may be wrong: it shows {_format_day(now)}"
         remedy = "Correct the clock. If it is right, the deletion begins a day after the first new request."
-        newest, earlier = (_find_newest_hour(connection, limit) for limit in (None, now - PROOF_DAYS * DAY_SECONDS))
+        proven = int((now - PROOF_DAYS * DAY_SECONDS) // HOUR_SECONDS)
+        ((latest,),) = connection.query("SELECT max(hour) FROM hourly")
+        ((before,),) = connection.query("SELECT max(hour) FROM hourly WHERE hour <= ?", (proven,))
+        newest, earlier = (None if hour is None else float(hour) * HOUR_SECONDS for hour in (latest, before))
         if earlier is not None and now - earlier > MAX_GAP_DAYS * DAY_SECONDS:
             return f"{shown}, and the latest request before the last 24 hours is of {_format_day(earlier)}. {remedy}"
         if earlier is None and newest is not None and newest - now > PROOF_DAYS * DAY_SECONDS:
@@ -130,13 +133,6 @@ class Retention:
         shares = dict.fromkeys(SUM_TABLES, 1 - kept_sums / sums if sums else 0.0)
         shares |= dict.fromkeys(("contents", "requests"), min(max(1 - (target - kept_sums) / others, 0.0), 1.0))
         return {table: ceil(_count_rows(connection, table) * share) for table, share in shares.items()}
-
-
-def _find_newest_hour(connection: Connection, limit: float | None) -> float | None:
-    """Return the latest hour with requests, not after `limit` (None: of all), as seconds since the epoch."""
-    condition, values = ("", ()) if limit is None else (" WHERE hour <= ?", (int(limit // HOUR_SECONDS),))
-    ((hour,),) = connection.query(f"SELECT max(hour) FROM hourly{condition}", values)
-    return None if hour is None else float(hour) * HOUR_SECONDS
 
 
 def _format_day(seconds: float) -> str:
