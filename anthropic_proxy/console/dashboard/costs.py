@@ -81,8 +81,7 @@ class CostRow(Struct, frozen=True):
     def sums(self) -> UsageSums:
         return self.group.sums
 
-    @property
-    def mean(self) -> str:
+    def show_mean(self) -> str:
         cost, unknown = round(self.sums.cost / self.sums.requests), self.sums.unknown_cost_requests
         return format_cost(cost, unknown) if self.sums.all_tokens else formats.UNKNOWN
 
@@ -94,7 +93,7 @@ _COLUMNS: Sequence[TableColumn[CostRow]] = (
     CACHED,
     OUTPUT,
     TableColumn(
-        "mean", "Per request", attrgetter("mean"), lambda row: row.sums.cost / row.sums.requests, "Cost per request"
+        "mean", "Per request", CostRow.show_mean, lambda row: row.sums.cost / row.sums.requests, "Cost per request"
     ),
     REQUESTED_COST,
     COST,
@@ -221,8 +220,23 @@ class _Panels:
         return query.link("/dashboard/requests", measure="", order="")
 
     def summarize(self) -> str:
-        context, groups, noun = self.context, self.groups(), NOUNS[self.by]
-        text = _summarize_costs(context, self.total())
+        context, groups, total = self.context, self.groups(), self.total()
+        requests = formats.plural(total.requests, "request")
+        if not total.requests:
+            text = "No requests in this range."
+        elif not total.has_replies:
+            text = f"{requests} without a reply of a model, and so without a cost."
+        elif not total.cost and total.unknown_cost_requests:
+            text = f"The cost of {count_unknown(total)} is unknown."
+        else:
+            verb = "cost" if total.cost else "was" if total.requests == 1 else "were"
+            text = f"{requests} {verb} {format_cost(total.cost)}"
+            if total.unknown_cost_requests:
+                text += f"; the cost of {total.unknown_cost_requests:,} of them is unknown"
+            elif total.cost:
+                before = compare_with_previous_range(context, context.model_selection, "cost", total.cost)
+                text += before and f", {before}"
+            text += "."
         now = datetime.fromtimestamp(context.now, UTC)
         expected = expect_month_cost(context.connection, context.model_selection, now, ignores_range=True)
         if expected is not None:
@@ -230,8 +244,8 @@ class _Panels:
         largest = max(groups, key=lambda group: group.sums.cost, default=None)
         if largest is None or not largest.sums.cost or len(groups) < 2:
             return text
-        name, share = self.name_group(largest), formats.percent(largest.sums.cost, self.total().cost)
-        return f"{text} Largest {noun}: {name}, {format_cost(largest.sums.cost)} ({share})."
+        name, share = self.name_group(largest), formats.percent(largest.sums.cost, total.cost)
+        return f"{text} Largest {NOUNS[self.by]}: {name}, {format_cost(largest.sums.cost)} ({share})."
 
     def chart_costs(self) -> Chart:
         by, periods, money = self.by, self.periods, formats.chart_money
@@ -250,22 +264,6 @@ class _Panels:
             return None
         models = sum_models(self.context.connection, self.context.model_selection)
         return find_missing_prices(ModelCosts(self.context.settings), models)
-
-
-def _summarize_costs(context: PageContext, sums: UsageSums) -> str:
-    if not sums.requests:
-        return "No requests in this range."
-    if not sums.has_replies:
-        return f"{formats.plural(sums.requests, 'request')} without a reply of a model, and so without a cost."
-    if not sums.cost and sums.unknown_cost_requests:
-        return f"The cost of {count_unknown(sums)} is unknown."
-    requests, free = formats.plural(sums.requests, "request"), "was" if sums.requests == 1 else "were"
-    verdict = f"{requests} {'cost' if sums.cost else free} {format_cost(sums.cost)}"
-    if sums.unknown_cost_requests:
-        verdict += f"; the cost of {sums.unknown_cost_requests:,} of them is unknown"
-    elif sums.cost and (compared := compare_with_previous_range(context, context.model_selection, "cost", sums.cost)):
-        verdict += f", {compared}"
-    return f"{verdict}."
 
 
 def _name_facet(names: Names, facet: str, value: str) -> str:

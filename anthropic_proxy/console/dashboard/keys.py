@@ -128,11 +128,18 @@ class KeyRow(Struct, frozen=True):
             return ""
         return f"expires in {formats.whole_time(end - self.now)}"
 
-    @property
-    def last_used(self) -> Cell:
+    def show_last_use(self) -> Cell:
         if (at := self.last_used_at) is None:
             return Cell(text=formats.UNKNOWN)
         return Cell(text=formats.ago(self.now - at / MICROSECONDS), title=formats.full_time(at))
+
+    def show_state(self) -> Cell:
+        return Cell(tag=structs.astuple(self.state), title=self.access.reason, note=self.expires)
+
+    def show_owner(self) -> Cell:
+        creator = describe_creator(self.key, self.access)
+        note = ", ".join(filter(None, (self.key.team, creator and f"created by {creator}")))
+        return Cell(text=self.key.owner or formats.UNKNOWN, note=note)
 
 
 class TeamRow(Struct, frozen=True):
@@ -147,14 +154,18 @@ class TeamRow(Struct, frozen=True):
     def rules(self) -> Rules:
         return self.team.rules
 
-    @property
-    def counted_keys(self) -> str:
+    def show_keys(self) -> str:
         active = sum(row.access.status == "active" for row in self.keys)
         return f"{active} active of {len(self.keys)}" if active != len(self.keys) else formats.count(active)
 
     @property
     def requests_link(self) -> str:
         return self.query.link("/dashboard/requests", facets={"team": self.team.name}, order="", text="")
+
+    def show_cost(self) -> Cell:
+        cost, facets = format_sums(self.sums), {"team": self.team.name}
+        href = self.query.link("/dashboard/costs", facets=facets, measure="key", order="", text="")
+        return Cell(text=cost, href=href, label=f"Cost of the team {self.team.name} by key: {cost}")
 
 
 def show_rules(rules: Rules) -> Cell:
@@ -181,34 +192,18 @@ def _show_requests(row: KeyRow | TeamRow, name: str) -> Cell:
     return Cell(text=text, href=row.requests_link, label=f"Requests of {name}: {text}")
 
 
-def _show_state(row: KeyRow) -> Cell:
-    return Cell(tag=structs.astuple(row.state), title=row.access.reason, note=row.expires)
-
-
-def _show_owner(row: KeyRow) -> Cell:
-    creator = describe_creator(row.key, row.access)
-    note = ", ".join(filter(None, (row.key.team, creator and f"created by {creator}")))
-    return Cell(text=row.key.owner or formats.UNKNOWN, note=note)
-
-
 _COLUMNS: Sequence[TableColumn[KeyRow]] = (
     TableColumn("key", "Key", lambda row: _link_key(row.key.id, row.key.label, row.hint), style="a-what wrap"),
-    TableColumn("state", "State", _show_state, style="a-state"),
-    TableColumn("owner", "Owner, team", _show_owner, style="wrap"),
+    TableColumn("state", "State", KeyRow.show_state, style="a-state"),
+    TableColumn("owner", "Owner, team", KeyRow.show_owner, style="wrap"),
     TableColumn("allowed", "Allowed, limits", lambda row: show_rules(row.rules), style="small allowed"),
     TableColumn("used", "Budget used", lambda row: show_budgets(row.budgets), attrgetter("used_share"), style="full"),
     TableColumn(
-        "last", "Last used", attrgetter("last_used"), lambda row: row.last_used_at or 0, ends=("latest", "earliest")
+        "last", "Last used", KeyRow.show_last_use, lambda row: row.last_used_at or 0, ends=("latest", "earliest")
     ),
     structs.replace(REQUESTS, text=lambda row: _show_requests(row, row.key.label), style="a-when"),
     COST,
 )
-
-
-def _show_team_cost(row: TeamRow) -> Cell:
-    cost, facets = format_sums(row.sums), {"team": row.team.name}
-    href = row.query.link("/dashboard/costs", facets=facets, measure="key", order="", text="")
-    return Cell(text=cost, href=href, label=f"Cost of the team {row.team.name} by key: {cost}")
 
 
 def _action_column(name: str, title: str, action: str, find: Callable[[RowT], tuple[str, str]]) -> TableColumn[RowT]:
@@ -235,11 +230,11 @@ _TEAM_COLUMNS: Sequence[TableColumn[TeamRow]] = (
         lambda row: Cell(text=row.team.name, href=row.query.link(text=row.team.name)),
         style="a-what wrap",
     ),
-    TableColumn("keys", "Keys", attrgetter("counted_keys"), style="a-state nowrap", phone_label="keys"),
+    TableColumn("keys", "Keys", TeamRow.show_keys, style="a-state nowrap", phone_label="keys"),
     TableColumn("allowed", "Allowed, limits", lambda row: show_rules(row.rules), style="small allowed"),
     TableColumn("used", "Budget used", lambda row: show_budgets(row.budgets), is_number=True, style="full"),
     structs.replace(REQUESTS, text=lambda row: _show_requests(row, f"the team {row.team.name}"), style="a-when"),
-    structs.replace(COST, text=_show_team_cost),
+    structs.replace(COST, text=TeamRow.show_cost),
     _action_column("change", "Change", "team", lambda row: (row.team.name, f"the team {row.team.name}")),
 )
 
@@ -467,7 +462,7 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
             Figure(
                 "Tokens", formats.short_count(total.all_tokens), f"{formats.short_count(total.output_tokens)} output"
             ),
-            Figure("Last used", row.last_used.text, "in the ledger"),
+            Figure("Last used", row.show_last_use().text, "in the ledger"),
         ],
         "rules": show_rules(key.rules),
         "budgets": show_budgets(row.budgets, "no budget"),

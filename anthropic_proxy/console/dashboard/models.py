@@ -73,11 +73,10 @@ class UsedModel(Struct, frozen=True):
     def name(self) -> str:
         return f"{self.prefix}/{self.model.model}"
 
-
-def _show_tool_errors(row: UsedModel) -> Cell:
-    text = formats.error_count_and_share(row.sums.tool_errors, row.sums.tool_results)
-    malformed = row.sums.malformed_replies
-    return Cell(text=text, note=f"{formats.count(malformed)} malformed" if malformed else "")
+    def show_tool_errors(self) -> Cell:
+        text = formats.error_count_and_share(self.sums.tool_errors, self.sums.tool_results)
+        malformed = self.sums.malformed_replies
+        return Cell(text=text, note=f"{formats.count(malformed)} malformed" if malformed else "")
 
 
 def _percentile_column(
@@ -103,7 +102,7 @@ _COLUMNS: Sequence[TableColumn[UsedModel]] = (
         lambda row: formats.error_share(row.sums.errors, row.sums.requests),
         lambda row: row.sums.errors / row.sums.requests,
     ),
-    TableColumn("tool_errors", "Tool errors", _show_tool_errors, lambda row: row.sums.tool_error_share),
+    TableColumn("tool_errors", "Tool errors", UsedModel.show_tool_errors, lambda row: row.sums.tool_error_share),
     INPUT,
     CACHED,
     OUTPUT,

@@ -70,23 +70,22 @@ class ProviderRow(Struct, frozen=True):
     failures: str = ""
     """Link to the requests that failed at the provider, if they are many. "": they are not."""
 
+    def show_address(self) -> Cell:
+        address = self.setup.base_url.partition("://")[2] or self.setup.base_url or formats.UNKNOWN
+        host, slash, path = escape_controls(address).partition("/")
+        return Cell(text=Markup('<span class="nowrap">{}</span><wbr>{}').format(host, slash + path))
 
-def _show_address(row: ProviderRow) -> Cell:
-    address = row.setup.base_url.partition("://")[2] or row.setup.base_url or formats.UNKNOWN
-    host, slash, path = escape_controls(address).partition("/")
-    return Cell(text=Markup('<span class="nowrap">{}</span><wbr>{}').format(host, slash + path))
+    def show_key(self) -> str:
+        detail = self.setup.detail
+        if self.setup.state != "ready" or self.setup.key_count:
+            return detail or formats.UNKNOWN
+        return (
+            "no key" if detail in ("", self.setup.base_url) else f"no key; {detail}"
+        )  # the address has its own column
 
-
-def _show_key(row: ProviderRow) -> str:
-    detail = row.setup.detail
-    if row.setup.state != "ready" or row.setup.key_count:
-        return detail or formats.UNKNOWN
-    return "no key" if detail in ("", row.setup.base_url) else f"no key; {detail}"  # the address has its own column
-
-
-def _show_remedy(row: ProviderRow) -> Cell:
-    is_quiet = row.setup.state == "unset" or row.remedy == _NOTHING  # the user has nothing to do
-    return Cell(text=name_program(row.remedy), more=row.failures, style="muted" if is_quiet else "")
+    def show_remedy(self) -> Cell:
+        is_quiet = self.setup.state == "unset" or self.remedy == _NOTHING  # the user has nothing to do
+        return Cell(text=name_program(self.remedy), more=self.failures, style="muted" if is_quiet else "")
 
 
 def _figure(name: str, title: str, text: Callable[[_Figures], str]) -> TableColumn[ProviderRow]:
@@ -96,14 +95,14 @@ def _figure(name: str, title: str, text: Callable[[_Figures], str]) -> TableColu
 _COLUMNS: Sequence[TableColumn[ProviderRow]] = (
     TableColumn("provider", "Provider", lambda row: Cell(model=(row.setup.prefix, "", row.setup.name)), style="a-what"),
     TableColumn("state", "State", lambda row: Cell(tag=(row.sign, row.role, row.state)), style="a-state"),
-    TableColumn("address", "Address", _show_address, style="muted wrap"),
-    TableColumn("key", "Key", _show_key, style="text"),
+    TableColumn("address", "Address", ProviderRow.show_address, style="muted wrap"),
+    TableColumn("key", "Key", ProviderRow.show_key, style="text"),
     _figure("p50", "First token p50", lambda found: formats.seconds(find_percentile(found.speeds, 0.5))),
     _figure("p95", "p95", lambda found: formats.seconds(find_percentile(found.speeds, 0.95))),
     TableColumn("latency", "Latency", lambda row: Cell(line=row.figures.medians if row.figures else ())),
     _figure("requests", "Requests", lambda found: formats.count(found.sums.requests)),
     _figure("errors", "Errors", lambda found: formats.error_share(found.sums.errors, found.sums.requests)),
-    TableColumn("remedy", "Remedy", _show_remedy, style="full wrap"),
+    TableColumn("remedy", "Remedy", ProviderRow.show_remedy, style="full wrap"),
 )
 
 

@@ -46,34 +46,33 @@ class ListedSession(Struct, frozen=True):
     def sums(self) -> UsageSums:
         return self.facts.sums
 
+    def show_name(self) -> Cell:
+        session, name = self.facts, self.name
+        project, start = session.project, formats.day_and_time(session.started_at)
+        if name.startswith(name_session(session)):  # without a text; the start has a column of its own
+            project, name = "", f"{session.project or 'Session'} {shorten_session_id(session.session)}"
+        return Cell(text=name, href=session_link(session.session), note=project, phone_note=start)
 
-def _show_name(row: ListedSession) -> Cell:
-    session, name = row.facts, row.name
-    project, start = session.project, formats.day_and_time(session.started_at)
-    if name.startswith(name_session(session)):  # without a text; the start has a column of its own
-        project, name = "", f"{session.project or 'Session'} {shorten_session_id(session.session)}"
-    return Cell(text=name, href=session_link(session.session), note=project, phone_note=start)
+    def show_context(self) -> Cell:
+        tokens = formats.count(self.facts.max_context) if self.facts.max_context else formats.UNKNOWN
+        if not (self.facts.max_context and self.window):
+            return Cell(text=tokens)
+        note = f"{formats.percent(self.facts.max_context, self.window)} of {formats.short_count(self.window)}"
+        return Cell(bars=[ShareBar(tokens, min(self.facts.max_context / self.window, 1.0), "of the window")], note=note)
 
-
-def _show_context(row: ListedSession) -> Cell:
-    tokens = formats.count(row.facts.max_context) if row.facts.max_context else formats.UNKNOWN
-    if not (row.facts.max_context and row.window):
-        return Cell(text=tokens)
-    note = f"{formats.percent(row.facts.max_context, row.window)} of {formats.short_count(row.window)}"
-    return Cell(bars=[ShareBar(tokens, min(row.facts.max_context / row.window, 1.0), "of the window")], note=note)
-
-
-def _show_length(row: ListedSession) -> str:
-    return formats.seconds(row.facts.last_at - row.facts.started_at) if row.sums.requests > 1 else formats.UNKNOWN
+    def show_length(self) -> str:
+        return formats.seconds(self.facts.last_at - self.facts.started_at if self.sums.requests > 1 else None)
 
 
 _COLUMNS: Sequence[TableColumn[ListedSession]] = (
-    TableColumn("name", "Session", _show_name, style="a-what wrap"),
+    TableColumn("name", "Session", ListedSession.show_name, style="a-what wrap"),
     TableColumn("started", "Started", lambda row: formats.day_and_time(row.facts.started_at), style="nowrap"),
-    TableColumn("length", "Length", _show_length, lambda row: row.facts.last_at - row.facts.started_at),
+    TableColumn("length", "Length", ListedSession.show_length, lambda row: row.facts.last_at - row.facts.started_at),
     REQUESTS,
     TableColumn("errors", "Errors", lambda row: str(row.sums.errors), lambda row: row.sums.errors),
-    TableColumn("context", "Largest context", _show_context, lambda row: row.facts.max_context, style="context"),
+    TableColumn(
+        "context", "Largest context", ListedSession.show_context, lambda row: row.facts.max_context, style="context"
+    ),
     structs.replace(CACHED, style="muted"),
     structs.replace(OUTPUT, text=lambda row: formats.count(row.sums.output_tokens)),
     COST,
