@@ -37,6 +37,7 @@ EXTRAS = {
 }
 """Name of an extra → its purpose."""
 _MADE_BY_UV = compile_later(r"^uv\s*=", re.MULTILINE)
+_NAME_END = compile_later(r"[^\w.-]")
 _REQUIREMENT = compile_later(r"(.+?) *; *extra *== *['\"](.+)['\"]", most=500)
 
 
@@ -53,7 +54,10 @@ def add(*extras: str, as_text: Annotated[bool, Parameter(name="--print")] = Fals
     output = Output()
     packages = {extra: list_requirements(extra) for extra in EXTRAS}
     if as_json or not extras:
-        found = {extra: _are_installed(packages[extra]) for extra in EXTRAS}
+        found = dict.fromkeys(EXTRAS, False)
+        for extra in EXTRAS:
+            with suppress(PackageNotFoundError):
+                found[extra] = all(version(_NAME_END.split(text, maxsplit=1)[0]) for text in packages[extra])
         if as_json:
             rows = [{"extra": extra, "installed": found[extra], "packages": packages[extra]} for extra in EXTRAS]
             output.write_json(rows)
@@ -89,15 +93,6 @@ def list_requirements(extra: str) -> list[str]:
     """Return the packages of an extra with their version ranges: `jinja2<4,>=3.1`."""
     found = (_REQUIREMENT.fullmatch(text) for text in requires(PACKAGE) or ())
     return [match[1] for match in found if match is not None and match[2] == extra]
-
-
-_NAME_END = compile_later(r"[^\w.-]")
-
-
-def _are_installed(requirements: Sequence[str]) -> bool:
-    with suppress(PackageNotFoundError):
-        return all(version(_NAME_END.split(text, maxsplit=1)[0]) for text in requirements)
-    return False
 
 
 def find_install_command(

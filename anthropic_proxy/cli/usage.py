@@ -89,7 +89,17 @@ def usage(
             )
         since = until = month
     now = datetime.now(UTC)
-    chosen = structs.replace(resolve_usage_range(since, until, now), values=_decode_filters(only or ()))
+    chosen, values = resolve_usage_range(since, until, now), dict[str, str]()
+    for text in only or ():
+        name, sign, value = text.partition("=")
+        if name not in FACETS or not sign:
+            raise ConfigurationError(
+                f'--only is "{text}". Use a property and its value, such as team=build. Properties: '
+                f"{', '.join(FACETS)}.",
+                code="usage-period",
+            )
+        values[FACETS[name].column] = value
+    chosen = structs.replace(chosen, values=values)
     settings = load_command_settings()
     with open_ledger_for_reading(settings) as connection:
         groups = [] if connection is None else sum_usage(connection, chosen, by, split=split)
@@ -104,21 +114,6 @@ def usage(
         period = f"in {month}" if month else f"since {since}" + (f" until {until}" if until else "")
         step = _LATEST_DAYS if month else _FIRST_REQUEST
         write_table(settings, by, groups, period, names, split=split, forecast=expected, next_step=step)
-
-
-def _decode_filters(texts: Sequence[str]) -> Mapping[str, str]:
-    """Return column → value. Raises `ConfigurationError`."""
-    values = {}
-    for text in texts:
-        name, sign, value = text.partition("=")
-        if name not in FACETS or not sign:
-            raise ConfigurationError(
-                f'--only is "{text}". Use a property and its value, such as team=build. Properties: '
-                f"{', '.join(FACETS)}.",
-                code="usage-period",
-            )
-        values[FACETS[name].column] = value
-    return values
 
 
 _TITLES = {"day": "Day", "hour": "Hour", "model": "Model"}

@@ -9,7 +9,6 @@ table in `anthropic-proxy.toml` too. A proxy that runs with these files reloads 
 
 import asyncio
 import sys
-from collections.abc import Sequence
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -83,8 +82,18 @@ def init(
         raise ConfigurationError(
             f"--key-from-env is {key_from_env}, but this variable is not set.", code="init-without-terminal"
         )
+    deployments = {}
+    for text in model_of or ():
+        deployment, _, model = text.partition("=")
+        if not (deployment and model) or provider != _AZURE:
+            raise ConfigurationError(
+                f'--model-of is "{text}". Use the name of a deployment of Azure and that of its model, with '
+                f"--provider {_AZURE}:  --model-of team-large={EXAMPLE_MODEL}",
+                code="init-without-terminal",
+            )
+        deployments[deployment] = model
     models = {"BIG_MODEL": big_model, "SMALL_MODEL": small_model}
-    options = Options(address, key, key_from_env or "", models, _read_deployments(provider, model_of or []), skip_test)
+    options = Options(address, key, key_from_env or "", models, deployments, skip_test)
     folder, settings = require_settings_folder(environ), load_command_settings(of_running_proxy=False)
     session = Session(output, None if yes else open_questions(output), options, environ, settings, folder)
     try:
@@ -95,21 +104,6 @@ def init(
     if written is None:
         sys.exit(EXIT_FAILED)
     report_next_steps(session, written)
-
-
-def _read_deployments(provider: str | None, given: Sequence[str]) -> dict[str, str]:
-    """Return deployment → model for the texts of the option `--model-of`."""
-    found = {}
-    for text in given:
-        deployment, _, model = text.partition("=")
-        if not (deployment and model) or provider != _AZURE:
-            raise ConfigurationError(
-                f'--model-of is "{text}". Use the name of a deployment of Azure and that of its model, with '
-                f"--provider {_AZURE}:  --model-of team-large={EXAMPLE_MODEL}",
-                code="init-without-terminal",
-            )
-        found[deployment] = model
-    return found
 
 
 def _run(session: Session, name: str | None) -> Written | None:
