@@ -17,9 +17,9 @@ from typing import Any, TypedDict, TypeVar, TypeVarTuple
 from msgspec import Struct, field, structs
 
 from anthropic_proxy.engine.first_checks import FirstChecks
+from anthropic_proxy.engine.histories import Histories
 from anthropic_proxy.engine.hooks import EngineLog, Inspector, LogLevel, Policy, Receipt, Recorder, Tracer, ValueStore
 from anthropic_proxy.engine.memory_values import MemoryValues
-from anthropic_proxy.engine.messages.histories import Histories
 from anthropic_proxy.engine.messages.preparation import TargetLimits
 from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.options import EngineOptions, KeySource

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from anthropic_proxy.engine.messages.histories import MAX_CONVERSATIONS, MAX_KEPT_BYTES, Histories
+from anthropic_proxy.engine.histories import MAX_CONVERSATIONS, MAX_KEPT_BYTES, Histories
 from anthropic_proxy.engine.messages.models import CleanMessages, MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.engine.messages.tokens import collect_token_facts
 from anthropic_proxy.errors import ClientError

@@ -15,7 +15,6 @@ stores the error in `decode_error`.
 
 import codecs
 import re
-import secrets
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
@@ -159,6 +158,9 @@ class KnownMessages(Struct):
     begin: int
     end: int
     """Offsets of the first of them and of the message behind them."""
+    mark: bytes
+    """Beginning of a list, by which known messages are replaced to see where they are: a message that no client can
+    guess, and a comma."""
     frame: Frame | None
     """Frame of the request, or of an earlier one. None: not known yet."""
 
@@ -369,10 +371,6 @@ def _decode_at_once(body: bytes) -> _Body | None:
     return read
 
 
-_MARK = b'[{"role":"%b","content":""},' % secrets.token_hex(16).encode()
-"""Beginning of a list of messages. Known messages are replaced by it, to see where they are. No client can guess it."""
-
-
 class _Messages(Struct):
     messages: Raw
 
@@ -391,9 +389,9 @@ def _decode_behind(body: bytes, known: KnownMessages | None) -> _Body | None:
             or len(frame.head) != known.begin
             or not (body.startswith(frame.head) and body.endswith(frame.tail, known.end))
         ):
-            text = b"%b%b%b" % (body[: known.begin - 1], _MARK, body[known.end :])
+            text = b"%b%b%b" % (body[: known.begin - 1], known.mark, body[known.end :])
             messages = bytes(_decode_place(text).messages)
-            if not messages.startswith(_MARK):  # there are two fields `messages`, or one inside of another field
+            if not messages.startswith(known.mark):  # there are two fields `messages`, or one inside of another field
                 return None
             head, tail = body[: known.begin], text[known.begin + len(messages) - 2 :]
             if (read := _decode_at_once(head + tail)) is None:

@@ -18,6 +18,7 @@ same as without a history (`_decode_at_once`), and what is computed from known m
 depends on nothing but them and the key of the result. A client never meets the history of another one.
 """
 
+import secrets
 from collections.abc import Mapping
 from threading import Lock
 
@@ -85,6 +86,7 @@ class Histories:
 
     def __init__(self, min_bytes: int = MIN_BYTES) -> None:
         self._min_bytes = min_bytes
+        self._mark = b'[{"role":"%b","content":""},' % secrets.token_hex(16).encode()
         self._histories: dict[tuple[object, ...], History | None] = {}
         """None: the conversation has no history yet, or the last request had other messages."""
         self._kept_bytes = 0
@@ -104,7 +106,7 @@ class Histories:
         if history is not None:
             if end := history.find_end(body, begin):
                 conversation.history = history
-                conversation.known = KnownMessages(history.messages, begin, end, history.frame)
+                conversation.known = KnownMessages(history.messages, begin, end, self._mark, history.frame)
             else:
                 self._keep(key, None)
         return conversation
