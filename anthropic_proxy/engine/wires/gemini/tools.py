@@ -80,37 +80,31 @@ def encode_tools(
     declarations, losses = _declare_functions(request.tools, budget, dialect.schema_form == "lowered")
     notes += losses
     tools: list[dict[str, Any]] = [{"functionDeclarations": declarations}] if declarations else []
-    if own.field_names:
-        tools += [
-            {_OWN[server_tool_kind(tool)]: _settings_of(tool, dialect, notes)}
-            for tool in request.tools
-            if not is_client_tool(tool) and _OWN.get(server_tool_kind(tool)) in own.field_names
-        ]
+    for tool in request.tools if own.field_names else ():
+        if is_client_tool(tool) or _OWN.get(kind := server_tool_kind(tool)) not in own.field_names:
+            continue
+        field = f"tools.{tool.name or tool.type}"
+        lost = [limit for limit in ("max_uses", "max_content_tokens") if getattr(tool, limit)]
+        settings: dict[str, Any] = {}
+        domains = [name for name in ("allowed_domains", "blocked_domains") if getattr(tool, name)]
+        if kind == "web_search":
+            if len(tool.user_location) > len(b"null"):
+                lost.append("user_location")
+            if tool.blocked_domains and dialect.accepts_excluded_domains:
+                settings["excludeDomains"] = tool.blocked_domains
+                domains.remove("blocked_domains")
+            why = "the provider's search has no known setting for it; other pages are removed from its results"
+            notes += [FidelityNote("approximated", f"{field}.{name}", why) for name in domains]
+        else:
+            lost += domains
+        notes += [missing_setting_note(tool.name or kind, name) for name in lost]
+        tools.append({_OWN[kind]: settings})
     config = _encode_choice(request, bool(declarations), own, notes)
     if own.announces_calls:
         config["includeServerSideToolInvocations"] = True
     if declarations and request.tool_choice is not None and request.tool_choice.disable_parallel_tool_use:
         notes.append(SINGLE_TOOL_CALL)
     return ToolFields(tools, config)
-
-
-def _settings_of(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> dict[str, Any]:
-    field = f"tools.{tool.name or tool.type}"
-    lost = [limit for limit in ("max_uses", "max_content_tokens") if getattr(tool, limit)]
-    settings: dict[str, Any] = {}
-    domains = [name for name in ("allowed_domains", "blocked_domains") if getattr(tool, name)]
-    if server_tool_kind(tool) == "web_search":
-        if len(tool.user_location) > len(b"null"):
-            lost.append("user_location")
-        if tool.blocked_domains and dialect.accepts_excluded_domains:
-            settings["excludeDomains"] = tool.blocked_domains
-            domains.remove("blocked_domains")
-        why = "the provider's search has no known setting for it; other pages are removed from its results"
-        notes += [FidelityNote("approximated", f"{field}.{name}", why) for name in domains]
-    else:
-        lost += domains
-    notes += [missing_setting_note(tool.name or server_tool_kind(tool), name) for name in lost]
-    return settings
 
 
 def _encode_choice(

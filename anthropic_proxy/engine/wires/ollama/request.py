@@ -7,7 +7,6 @@ the client names. Schemas are reduced to the few keywords that Ollama passes to 
 become text in descriptions.
 """
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -108,10 +107,13 @@ def _encode_functions(tool: Tool, budget: WorkBudget) -> EncodedTool:
 
 
 _RULES = SchemaRules(inlines_references=True)  # a property has no room for `$ref`
-_SUPPORTED = frozenset(("type", "description", "enum", "items", "properties", "required", "anyOf"))
-_REWRITTEN = frozenset(("const", "oneOf", "allOf"))
-_IGNORED = frozenset(("title", "deprecated", "readOnly", "writeOnly", "$anchor", "$defs", "definitions"))
-"""Keywords that are dropped because they mean nothing to a model."""
+_WITHOUT_TEXT = frozenset(
+    (
+        *("type", "description", "enum", "items", "properties", "required", "anyOf", "const", "oneOf", "allOf"),
+        *("title", "deprecated", "readOnly", "writeOnly", "$anchor", "$defs", "definitions"),
+    )
+)
+"""Keywords that are sent or rewritten, and those that are dropped because they mean nothing to a model."""
 _OTHERS = frozenset(("additionalProperties", "additionalItems", "unevaluatedProperties", "unevaluatedItems"))
 """Keywords that matter only if their value is a schema, not a boolean."""
 
@@ -170,17 +172,9 @@ class _Reduction:
             reduced["properties"] = {name: self.reduce(inner) for name, inner in properties.items()}
         if _are(str, schema.get("required")) and schema["required"]:
             reduced["required"] = schema["required"]
-        own = schema.get("description")
-        hints = "; ".join(self._describe_others(schema))
-        description = " ".join(filter(None, (own if isinstance(own, str) else "", f"({hints})" if hints else "")))
-        return {"description": description, **reduced} if description else reduced
-
-    def _describe_others(self, schema: Schema) -> Iterator[str]:
-        """Yield a text `keyword: value` for each keyword of a schema that Ollama ignores."""
+        hints: list[str] = []  # for the keywords that Ollama ignores
         for key, value in schema.items():
-            if key in _SUPPORTED or key in _REWRITTEN or key in _IGNORED:
-                continue
-            if key in _OTHERS and not (isinstance(value, dict) and value):
+            if key in _WITHOUT_TEXT or (key in _OTHERS and not (isinstance(value, dict) and value)):
                 continue
             self.hinted.add(key)
             is_text = isinstance(value, str) and value and len(value) <= MAX_TEXT_CHARACTERS
@@ -188,7 +182,11 @@ class _Reduction:
             if shown is None:
                 self._lost.append(f"{key} is not sent: it is too long for a description")
             else:
-                yield f"{key}: {shown}"
+                hints.append(f"{key}: {shown}")
+        own = schema.get("description")
+        texts = (own if isinstance(own, str) else "", f"({'; '.join(hints)})" if hints else "")
+        description = " ".join(filter(None, texts))
+        return {"description": description, **reduced} if description else reduced
 
 
 def _are(kind: type, values: Any) -> bool:

@@ -176,10 +176,16 @@ def convert_unusual_values(content: Any) -> Any:
     """Return a chunk's decoded JSON with values of unexpected types converted. Unknown fields may be omitted."""
     if not isinstance(content, dict):
         return content
-    usual = {"usage": _usual_counts(content.get("usage")), **_raw_fields(content, ("error",))}
+    usual: dict[str, Any] = {"usage": _usual_counts(content.get("usage")), **_raw_fields(content, ("error",))}
     choices = content.get("choices")
     if isinstance(choices, list):
-        usual["choices"] = [_usual_choice(choice) for choice in choices if isinstance(choice, dict)]
+        usual["choices"] = []
+        for choice in (one for one in choices if isinstance(one, dict)):
+            found = {"usage": _usual_counts(choice.get("usage")), **_raw_fields(choice, ("error",))}
+            found |= {name: _usual_piece(choice.get(name)) for name in ("delta", "message")}
+            reasons = ("finish_reason", "native_finish_reason")
+            found |= {name: choice[name] for name in reasons if isinstance(choice.get(name), str)}
+            usual["choices"].append(found)
     groq = content.get("x_groq")
     if isinstance(groq, dict):
         usual["x_groq"] = {"usage": _usual_counts(groq.get("usage"))}
@@ -188,13 +194,6 @@ def convert_unusual_values(content: Any) -> Any:
 
 def _raw_fields(fields: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return {name: Raw(msgspec.json.encode(fields[name])) for name in names if fields.get(name) is not None}
-
-
-def _usual_choice(choice: dict[str, Any]) -> dict[str, Any]:
-    usual: dict[str, Any] = {"usage": _usual_counts(choice.get("usage")), **_raw_fields(choice, ("error",))}
-    usual |= {name: _usual_piece(choice.get(name)) for name in ("delta", "message")}
-    reasons = ("finish_reason", "native_finish_reason")
-    return usual | {name: choice[name] for name in reasons if isinstance(choice.get(name), str)}
 
 
 def _usual_piece(piece: Any) -> dict[str, Any] | None:
@@ -212,21 +211,19 @@ def _usual_piece(piece: Any) -> dict[str, Any] | None:
         usual["content"] = msgspec.json.encode(content).decode()
     calls = piece.get("tool_calls")
     if isinstance(calls, list):
-        usual["tool_calls"] = [_usual_call(call) for call in calls if isinstance(call, dict)]
+        usual["tool_calls"] = []
+        for call in (one for one in calls if isinstance(one, dict)):
+            found = _raw_fields(call, _CALL_RAW_FIELDS)
+            index, call_id, function = call.get("index"), call.get("id"), call.get("function")
+            if isinstance(index, int | str) and str(index).isdecimal():
+                found["index"] = int(index)
+            if isinstance(call_id, str | int):
+                found["id"] = str(call_id)
+            if isinstance(function, dict):
+                found["function"] = _usual_function(function)
+            usual["tool_calls"].append(found)
     if isinstance(piece.get("function_call"), dict):
         usual["function_call"] = _usual_function(piece["function_call"])
-    return usual
-
-
-def _usual_call(call: dict[str, Any]) -> dict[str, Any]:
-    usual = _raw_fields(call, _CALL_RAW_FIELDS)
-    index, call_id, function = call.get("index"), call.get("id"), call.get("function")
-    if isinstance(index, int | str) and str(index).isdecimal():
-        usual["index"] = int(index)
-    if isinstance(call_id, str | int):
-        usual["id"] = str(call_id)
-    if isinstance(function, dict):
-        usual["function"] = _usual_function(function)
     return usual
 
 

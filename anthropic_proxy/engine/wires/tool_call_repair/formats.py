@@ -82,9 +82,23 @@ def read_json_calls(text: str, offered: OfferedTools, *, without_markers: bool =
     needs_arguments = without_markers
     if objects is None and not without_markers and (mended := repair_arguments(text, between_markers=True)):
         objects, needs_arguments = [mended], True
-    calls = [_read_object(part, offered, needs_arguments=needs_arguments) for part in objects or ()]
-    found = [call for call in calls if call is not None]
-    return found if found and len(found) == len(calls) else None
+    calls: list[RecoveredCall] = []
+    for part in objects or ():
+        try:
+            written = _decode(part)
+            if (function := bytes(written.function)).startswith(b"{"):
+                written = _decode(function)
+            name = written.name or (msgspec.json.decode(function, type=str) if function.startswith(b'"') else "")
+        except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+            return None
+        fields = (written.arguments, written.parameters, written.input, written.args)
+        arguments = next((bytes(field) for field in fields if field is not ABSENT), b"")
+        is_complete = name and (arguments or not needs_arguments)
+        call = resolve_call(name, "" if arguments == b"null" else arguments.decode(), offered) if is_complete else None
+        if call is None:
+            return None
+        calls.append(call)
+    return calls or None
 
 
 def resolve_call(name: str, arguments: str, offered: OfferedTools) -> RecoveredCall | None:
@@ -122,21 +136,6 @@ def _split(text: str) -> list[str] | None:
         gap = _SEPARATORS.match(text, end)
         position = gap.end() if gap else end
     return parts
-
-
-def _read_object(text: str, offered: OfferedTools, *, needs_arguments: bool) -> RecoveredCall | None:
-    try:
-        written = _decode(text)
-        if (function := bytes(written.function)).startswith(b"{"):
-            written = _decode(function)
-        name = written.name or (msgspec.json.decode(function, type=str) if function.startswith(b'"') else "")
-    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
-        return None
-    fields = (written.arguments, written.parameters, written.input, written.args)
-    arguments = next((bytes(field) for field in fields if field is not ABSENT), b"")
-    if (needs_arguments and not arguments) or not name:
-        return None
-    return resolve_call(name, "" if arguments == b"null" else arguments.decode(), offered)
 
 
 _CALL_TAG, _CALL_TAG_END = "<tool_call>", "</tool_call>"
