@@ -30,6 +30,7 @@ from anthropic_proxy.engine.wires.json_schema import (
     EqualityIndex,
     Schema,
     SchemaRules,
+    add_texts,
     clean_schema,
     encode_if_short,
     merge_all_of,
@@ -155,7 +156,8 @@ class _Reduction:
             return {}
         self._budget.count_steps(1 + len(schema))
         schema = merge_all_of(schema, self._index)
-        reduced: Schema = {}
+        own = schema.get("description")
+        reduced: Schema = {"description": own if isinstance(own, str) else ""}
         kind = schema.get("type")
         if isinstance(kind, str) or _are(str, kind):
             reduced["type"] = kind
@@ -183,10 +185,10 @@ class _Reduction:
                 self._lost.append(f"{key} is not sent: it is too long for a description")
             else:
                 hints.append(f"{key}: {shown}")
-        own = schema.get("description")
-        texts = (own if isinstance(own, str) else "", f"({'; '.join(hints)})" if hints else "")
-        description = " ".join(filter(None, texts))
-        return {"description": description, **reduced} if description else reduced
+        add_texts(reduced, hints)
+        if not reduced["description"]:
+            del reduced["description"]
+        return reduced
 
 
 def _are(kind: type, values: Any) -> bool:
