@@ -10,6 +10,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
@@ -358,28 +359,20 @@ def _read_parameters(
         if end is None:
             return None
         name = begin[1].strip()
-        value = text[begin.end() : end.start()]
-        given[name] = _typed(value.removeprefix("\n").removesuffix("\n"), properties.get(name))
+        value = given[name] = text[begin.end() : end.start()].removeprefix("\n").removesuffix("\n")
+        schema = properties.get(name)
+        kinds = schema.get("type") if isinstance(schema, dict) else "string"
+        if kinds not in (
+            "string",
+            ["string"],
+        ):  # its schema requires another type than the text, which stays if invalid
+            literal = {"True": "true", "False": "false", "None": "null"}.get(value.strip(), value)
+            with suppress(msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+                read = msgspec.json.decode(literal)
+                if read is None or not isinstance(kinds, list) or "string" not in kinds:
+                    given[name] = read
         position = end.end()
     return msgspec.json.encode(given).decode(), position
-
-
-def _typed(value: str, schema: Any) -> Any:
-    """Return the value of a parameter in the JSON type that its schema requires. `value`: the text of the model.
-
-    The text itself is returned if there is no schema, the schema allows a string, or the text is no JSON value.
-    """
-    if not isinstance(schema, dict) or schema.get("type") in ("string", ["string"]):
-        return value
-    kinds = schema.get("type")
-    if not isinstance(kinds, list):
-        kinds = [kinds] if isinstance(kinds, str) else []
-    literal = {"True": "true", "False": "false", "None": "null"}.get(value.strip(), value)
-    try:
-        read = msgspec.json.decode(literal)
-    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
-        return value
-    return value if "string" in kinds and read is not None else read
 
 
 _TAG = "<|python_tag|>"
