@@ -85,7 +85,7 @@ class MessageEncoder(ABC):
     """True if the text in place of an image with a URL contains the URL, even if the model accepts no images."""
 
     STATE: ClassVar[tuple[str, ...]] = ("notes", "_has_open_calls", "_drops_thinking")
-    """Attributes on which the encoding of the next message depends, besides those that the key of `__init__` has."""
+    """Attributes on which the encoding of a reply and what follows it depends, besides the key of `__init__`."""
 
     def __init__(self, request: PreparedRequest, *key: Hashable) -> None:
         """`key`: everything on which the encoding of messages depends, besides the messages and what `request` tells

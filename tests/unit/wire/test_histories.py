@@ -131,6 +131,8 @@ def long_session(form: str) -> Session:
             messages += [{"role": "user", "content": [result]}, *([late] if (number + step) % 2 else [])]
         text = {"type": "text", "text": f"Answer {number}"}
         messages.append({"role": "assistant", "content": [thought] if number in (2, 4, 8) else [text]})
+        if number in (3, 5):
+            messages.append({"role": "assistant", "content": [text]})
     return Session(["Be brief."], messages)
 
 

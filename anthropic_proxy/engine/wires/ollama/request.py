@@ -281,7 +281,6 @@ class _ChatMessage(Struct, kw_only=True, gc=False):
 
 
 class _Messages(MessageEncoder):
-    STATE = (*MessageEncoder.STATE, "_tool_names")
     sends_reminders = True
     mentions_image_urls = True
 

@@ -229,8 +229,6 @@ _Item = _InputMessage | _Reply | _Call | _Result | _Reasoning | _AdditionalTools
 
 
 class ItemEncoder(MessageEncoder):
-    STATE = (*MessageEncoder.STATE, "_turns")
-
     def __init__(self, call: TranslatedCall[Dialect], dialect: Dialect) -> None:
         changes: dict[int, str] = {}
         if call.effort_plan is not None and dialect.sends_configuration_updates:
