@@ -59,9 +59,15 @@ message."""
 _encode = msgspec.json.Encoder().encode
 
 
+_ENCODED = "encoded"
+"""Key in `CleanMessages.results`: only the last encoding is kept, because its size is that of the messages."""
+
+
 class EncodedMessages(Struct, eq=False):
     """The known messages of a conversation as one encoder sends them."""
 
+    key: Hashable
+    """`MessageEncoder._key`. An encoder with another one encodes the messages again."""
     count: int
     text: Raw
     """JSON of list elements, without the brackets of the list."""
@@ -154,9 +160,10 @@ class MessageEncoder(ABC):
 
     def _encode_known(self, known: CleanMessages, messages: list[Message], key: Hashable) -> None:
         begin = len(self.messages)  # behind the system prompt
-        encoded: EncodedMessages | None = known.results.get(key)
-        if encoded is None:
-            if known.known is not None and (before := known.known.results.pop(key, None)) is not None:
+        encoded: EncodedMessages | None = known.results.get(_ENCODED)
+        if encoded is None or encoded.key != key:
+            before = known.known.results.pop(_ENCODED, None) if known.known is not None else None
+            if before is not None and before.key == key:
                 self._continue_behind(before)
                 messages = messages[before.count :]
             self._encode_messages(messages)
@@ -165,7 +172,7 @@ class MessageEncoder(ABC):
             self._join_texts()
             text = Raw(_encode(self.messages[begin:])[1:-1])
             state = {name: copy(getattr(self, name)) for name in self.STATE}
-            encoded = known.results[key] = EncodedMessages(self._request.known_count, text, state)
+            encoded = known.results[_ENCODED] = EncodedMessages(key, self._request.known_count, text, state)
             del self.messages[begin:]
         self._continue_behind(encoded)
 

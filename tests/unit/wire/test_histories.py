@@ -143,6 +143,18 @@ def test_each_turn_of_a_long_session_is_sent_as_it_is_without_histories(place: i
     require_same_calls(STEPS[place], long_session(form), EncodingStyle(marks=not plain, plain=plain))
 
 
+def test_models_of_several_providers_share_the_history_of_a_session() -> None:
+    chosen = [next(step for step in STEPS if step.wire == wire) for wire in WIRES] + STEPS[::40]
+    talk = long_session("toolu_{:04d}")
+    histories = Histories(min_bytes=1)
+    for end in talk.ends():
+        for step in chosen:
+            body = talk.request(end, EncodingStyle())
+            expected = step.encode_body(body)
+            step.scenario.request, _ = read(histories, to_json(body))
+            assert step.scenario.target.wire.encode_request(step.scenario.call()).body == expected.body, step.name
+
+
 @pytest.mark.parametrize("wire", WIRES)
 @given(data=st.data(), talk=sessions(), style=encoding_styles)
 def test_each_turn_of_any_session_is_sent_as_it_is_without_histories(
