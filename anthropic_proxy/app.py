@@ -160,6 +160,7 @@ class App:
         self._log.flush()
 
     def log_rejected_request(self, error: ProxyError) -> str:
+        self._receipts.flush()  # in the order of the ends
         receipt = log_rejected_request(error, self._log, new_id, time.time, self._settings.reveal_proxy_keys())
         self._receipts.finish_request(receipt)
         return receipt.request_id

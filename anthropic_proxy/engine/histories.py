@@ -19,13 +19,21 @@ depends on nothing but them and the key of the result. A client never meets the 
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from sys import getsizeof
 from threading import Lock
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from anthropic_proxy.engine.messages.models import CleanMessages, Message, MessagesRequest
+from anthropic_proxy.engine.messages.models import (
+    CleanMessages,
+    DocumentBlock,
+    ImageBlock,
+    Message,
+    MessagesRequest,
+    ThinkingBlock,
+)
 from anthropic_proxy.engine.messages.models.decode import Frame, KnownMessages, as_clean_messages
 from anthropic_proxy.engine.messages.purpose import AGENT_HEADER, SESSION_HEADER
 
@@ -34,10 +42,12 @@ MIN_BYTES = 16 * 1024
 MAX_CONVERSATIONS = 256
 MAX_KEPT_BYTES = 32 * 1024 * 1024
 """Maximum number and size of all histories of a process. The least recently used ones are dropped."""
-_BYTES_PER_MESSAGE = 600
-_TIMES_KEPT = 2
-"""Size in memory of a decoded message apart from its texts, and how often these are kept: as they were received, and
-encoded."""
+_BYTES_PER_PART = 600
+"""Size in memory of a decoded message or block apart from its texts."""
+_TIMES_KEPT, _TIMES_KEPT_PLAIN = 2, 3
+"""How often texts are kept: as they were received, and encoded. A content that is a plain string is also kept as this
+string, as a block and as a counted text."""
+_PART = b'"type"'
 _MESSAGES = b'"messages":['
 _REPLY = b',{"role":"assistant"'
 _BEGINNING_BYTES = 512
@@ -52,9 +62,19 @@ class History(Struct, eq=False):
     texts: tuple[memoryview, ...]
     """JSON texts of the messages, in pieces of several messages. A comma follows each."""
     messages: CleanMessages
-    kept_bytes: int
+    message_bytes: int
+    """Size of the messages in memory."""
     frame: Frame | None = None
     """None: no request has used the history so far."""
+
+    @property
+    def kept_bytes(self) -> int:
+        if self.frame is None:
+            return self.message_bytes
+        frame_bytes, system = _TIMES_KEPT * (len(self.frame.head) + len(self.frame.tail)), self.frame.read.system
+        if system is not None:
+            frame_bytes += getsizeof(system) if isinstance(system, str) else _BYTES_PER_PART * len(system)
+        return self.message_bytes + frame_bytes
 
     def find_end(self, body: bytes, begin: int) -> int:
         """Return the offset in `body` behind the messages and their comma. 0: they are not at the offset `begin`."""
@@ -84,8 +104,9 @@ class Conversation(Struct, eq=False):
 class Histories:
     """Histories of the conversations of one process. Large requests use them in another thread than the others."""
 
-    def __init__(self, min_bytes: int = MIN_BYTES) -> None:
+    def __init__(self, min_bytes: int = MIN_BYTES, max_kept_bytes: int = MAX_KEPT_BYTES) -> None:
         self._min_bytes = min_bytes
+        self._max_kept_bytes = max_kept_bytes
         self._mark = b'[{"role":"%b","content":""},' % secrets.token_hex(16).encode()
         self._histories: dict[tuple[object, ...], History | None] = {}
         """None: the conversation has no history yet, or the last request had other messages."""
@@ -96,8 +117,8 @@ class Histories:
         """Return the conversation of a request of `client`. None: it has no history, as most small requests."""
         if len(body) < self._min_bytes or (begin := body.find(_MESSAGES) + len(_MESSAGES)) < len(_MESSAGES):
             return None
-        beginning = hash(body[begin : begin + _BEGINNING_BYTES])
-        key = (client, headers.get(SESSION_HEADER), headers.get(AGENT_HEADER), beginning)
+        named = headers.get(SESSION_HEADER), headers.get(AGENT_HEADER), body[begin : begin + _BEGINNING_BYTES]
+        key = client, hash(named)  # headers can be long
         with self._lock:
             conversation = Conversation(key, begin, is_new=key not in self._histories)
             history = self._histories.pop(key, None)
@@ -117,11 +138,13 @@ class Histories:
             self._keep(conversation.key, None)
             return
         known, history = conversation.known, conversation.history
-        if history is not None and known is not None:
-            history.frame = known.frame
+        if history is not None and known is not None and history.frame is not known.frame:
+            history = structs.replace(history, frame=known.frame)
+            self._keep(conversation.key, history)
         begin = conversation.begin if known is None else known.end
         end = body.rfind(_REPLY, begin, max(begin, body.rfind(_REPLY, begin)))
-        if end - begin < self._min_bytes or not isinstance(request.messages, CleanMessages):
+        is_enough = self._min_bytes <= end - begin <= self._max_kept_bytes // _TIMES_KEPT
+        if not is_enough or not isinstance(request.messages, CleanMessages):
             return
         text = b"[%b]" % body[begin:end]  # so that the messages do not hold the whole body
         try:
@@ -134,23 +157,39 @@ class Histories:
         messages.results = {}
         if before is not None:  # what is computed for more messages uses the results of `before`, but none before that
             before.known = None
-        grown = History((memoryview(text)[1:-1],), messages, _TIMES_KEPT * len(text) + _BYTES_PER_MESSAGE * len(added))
-        if history is None:
-            grown.kept_bytes += len(body) - len(text)  # of the frame
-        else:
+        grown = History((memoryview(text)[1:-1],), messages, _count_bytes(text, added))
+        if history is not None:
             grown.texts = history.texts + grown.texts
-            grown.kept_bytes += history.kept_bytes
+            grown.message_bytes += history.message_bytes
             grown.frame = history.frame
         self._keep(conversation.key, grown)
 
     def _keep(self, key: tuple[object, ...], history: History | None) -> None:
+        """A history that would displace all others is not kept."""
+        if history is not None and history.kept_bytes > self._max_kept_bytes:
+            history = None
         with self._lock:
             self._drop(key)
             self._histories[key] = history
             self._kept_bytes += 0 if history is None else history.kept_bytes
-            while self._kept_bytes > MAX_KEPT_BYTES or len(self._histories) > MAX_CONVERSATIONS:
+            while self._kept_bytes > self._max_kept_bytes or len(self._histories) > MAX_CONVERSATIONS:
                 self._drop(next(iter(self._histories)))
 
     def _drop(self, key: tuple[object, ...]) -> None:
         if (history := self._histories.pop(key, None)) is not None:
             self._kept_bytes -= history.kept_bytes
+
+
+def _count_bytes(text: bytes, messages: Sequence[Message]) -> int:
+    """Return the memory that messages need with their JSON text, and with what is computed from them."""
+    total = _TIMES_KEPT * len(text) + _BYTES_PER_PART * (len(messages) + text.count(_PART))
+    for message in messages:
+        if isinstance(message.content, str):
+            total += _TIMES_KEPT_PLAIN * getsizeof(message.content)
+            continue
+        for block in message.content:
+            if type(block) is ThinkingBlock:
+                total += getsizeof(block.thinking) + getsizeof(block.signature)
+            elif isinstance(block, ImageBlock | DocumentBlock):
+                total += getsizeof(block.source.data)
+    return total

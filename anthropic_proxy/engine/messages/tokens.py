@@ -301,7 +301,9 @@ class _TokenCounter:
             self.add(content)
 
     def add_messages(self, messages: Sequence[Message], *, finds_reasoning: bool) -> None:
-        if isinstance(messages, CleanMessages) and (known := messages.known) is not None and not finds_reasoning:
+        known = messages.known if isinstance(messages, CleanMessages) else None
+        # only the first PDFs of a request are inflated, those of the system prompt before others
+        if known is not None and not finds_reasoning and not self._pdfs:
             counter: _TokenCounter | None = known.results.get(_TokenCounter)
             if counter is None:
                 counter = _TokenCounter()

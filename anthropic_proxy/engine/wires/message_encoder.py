@@ -152,8 +152,8 @@ class MessageEncoder(ABC):
         messages, known = self._request.messages, self._request.known
         if known is not None and self._key is not None:
             count = self._request.known_count
-            # a message that only thinks is not sent: what follows it may join the last of the known messages
-            if any(type(block) is not ThinkingBlock for block in messages[count].content):
+            # a system message at the beginning may get the mark of the cache
+            if messages[0].role != "system" and _is_sent(messages[count]):
                 self._encode_known(known, messages[:count], self._key)
                 messages = messages[count:]
         self._encode_messages(messages)
@@ -162,8 +162,10 @@ class MessageEncoder(ABC):
         begin = len(self.messages)  # behind the system prompt
         encoded: EncodedMessages | None = known.results.get(_ENCODED)
         if encoded is None or encoded.key != key:
-            before = known.known.results.pop(_ENCODED, None) if known.known is not None else None
-            if before is not None and before.key == key:
+            first = known.known  # another thread may set the field to None
+            before: EncodedMessages | None = None if first is None else first.results.pop(_ENCODED, None)
+            # behind them may be another reply than at that time
+            if before is not None and before.key == key and _is_sent(messages[before.count]):
                 self._continue_behind(before)
                 messages = messages[before.count :]
             self._encode_messages(messages)
@@ -269,6 +271,11 @@ class MessageEncoder(ABC):
         if source.type == "url" and (accepted or (kind == "image" and self.mentions_image_urls)):
             return json_string(f"[{kind}: {name_url(source.url)}]")
         return json_string(f"[{kind} omitted: {title or source.media_type or name_url(source.url)}]")
+
+
+def _is_sent(reply: Message) -> bool:
+    """Return False for a reply that only thinks: what follows it may join the message before it."""
+    return any(type(block) is not ThinkingBlock for block in reply.content)
 
 
 def replace_media_by_text(blocks: list[Any], encoded_blocks: list[Any]) -> list[Raw]:

@@ -536,7 +536,6 @@ async def get_recent_requests(services: Services, request: ClientRequest, sink: 
     those that were sent with it, without the facts about the server.
     """
     feed = services.receipts.feed
-    services.receipts.flush()
     snapshot = await feed.collect_snapshot()
     snapshot.finished = await feed.add_costs(snapshot.finished)
     client = request.receipt.client
@@ -561,7 +560,6 @@ async def get_recent_requests(services: Services, request: ClientRequest, sink: 
 
 async def get_live_requests(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Serve `GET /api/requests/live`: send an SSE event `snapshot`, then one event for each change of a request."""
-    services.receipts.flush()
     events = stream_request_events(services.receipts.feed)
     await sink.send_route_response(RouteResponse(headers=STREAM_HEADERS, body=events))
 

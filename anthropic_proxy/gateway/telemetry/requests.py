@@ -237,6 +237,8 @@ class RequestFeed:
         """Function that makes the other workers send their requests for some seconds. Argument True: all recent ones
         first. None: there are no other workers."""
         self.peer_count = 0
+        self.flush: Callable[[], None] | None = None
+        """Function that adds the finished requests that wait (`Receipts`). None: none wait."""
 
     def add_finished(self, receipt: Receipt, *, is_exchange: bool = True) -> None:
         request = LoggedRequest(receipt, is_exchange)
@@ -256,6 +258,8 @@ class RequestFeed:
         )
 
     def build_own_snapshot(self) -> RequestSnapshot:
+        if self.flush is not None:
+            self.flush()
         return self.redact(RequestSnapshot(list(self._finished), self.list_own_running()))
 
     def list_own_running(self) -> list[Receipt]:
@@ -426,7 +430,7 @@ class Receipts:
     """Delivery of the receipts of finished requests: to the log, the metrics, the views, and the observers of plugins.
 
     Exchanges that end shortly after another wait a moment: the processor logs and delivers many in a row in half the
-    time. All that shows requests calls `flush` before.
+    time. All that shows requests or metrics calls `flush` before.
 
     Each observer has a queue and a task, so that a slow observer delays neither requests nor other observers. If a
     queue is full, its oldest receipt is dropped and counted.
@@ -447,20 +451,23 @@ class Receipts:
         self._queues = [_Queue(self, observer) for observer in observers]
         self._ended: deque[tuple[Receipt, Log]] = deque()
         """Exchanges that wait, and the log that each is written to."""
-        self._pause: asyncio.TimerHandle | None = None
-        """Timer until whose end exchanges wait. None: the next one does not wait."""
+        self._pausing: asyncio.AbstractEventLoop | None = None
+        """Event loop with a timer until whose end exchanges wait. None: the next one does not wait."""
+        self.feed.flush = self.flush
 
     def end_exchange(self, receipt: Receipt, log: Log) -> None:
         """Call this after the last byte of the reply. `log`: the one of its settings."""
         self._ended.append((receipt, log))
-        running = self.feed.running
-        if self._pause is None or len(self._ended) >= MAX_ENDED_EXCHANGES or running.draining:
+        running, loop = self.feed.running, asyncio.get_running_loop()
+        pauses = self._pausing is loop  # a program may run one event loop after another
+        if not pauses or len(self._ended) >= MAX_ENDED_EXCHANGES or running.draining:
             self.flush()
-            if running.count and self._pause is None:  # else no server runs the exchange
-                self._pause = asyncio.get_running_loop().call_later(END_PAUSE_SECONDS, self._end_pause)
+            if running.count and not pauses:  # else no server runs the exchange
+                self._pausing = loop
+                loop.call_later(END_PAUSE_SECONDS, self._end_pause)
 
     def _end_pause(self) -> None:
-        self._pause = None
+        self._pausing = None
         if self._ended:
             receipt, log = self._ended.pop()
             self.end_exchange(receipt, log)

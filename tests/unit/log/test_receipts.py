@@ -106,6 +106,20 @@ async def test_exchanges_that_end_together_are_logged_and_delivered_together() -
     assert stream.getvalue().count("req_") == 6 + MAX_ENDED_EXCHANGES
 
 
+def test_no_exchange_waits_for_the_timer_of_an_event_loop_that_has_ended() -> None:
+    plain, running, log = PlainObserver(), RunningRequests(), Log(io.StringIO())
+    receipts = Receipts(log, [plain], feed=RequestFeed(running))
+    running.begin(receipt_of(99))
+
+    async def end(*numbers: int) -> None:
+        for number in numbers:
+            receipts.end_exchange(receipt_of(number), log)
+
+    asyncio.run(end(1, 2))
+    asyncio.run(end(3))
+    assert [receipt.request_id for receipt in plain.seen] == ["req_1", "req_2", "req_3"]
+
+
 async def test_an_observer_that_fails_is_logged_and_sees_the_next_receipt() -> None:
     failing = Observer(fails="req_0")
     proxy = harness_with(failing)

@@ -1,11 +1,14 @@
 """Recent and running requests: limits, redaction, and the requests of other workers while a view is open."""
 
 import asyncio
+import io
 from functools import partial
 
+from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.requests import (
     MAX_QUEUED_REQUESTS,
     MAX_RECENT_REQUESTS,
+    Receipts,
     RequestFeed,
     RequestSnapshot,
     RunningRequests,
@@ -94,6 +97,16 @@ async def test_requests_of_all_workers_are_collected_in_order() -> None:
     workers.running.begin(receipt_of("req_3", 3.0, requested_model="m"))
     assert workers.messages == [], "nothing is sent without a view"
     assert ids_of(await workers.first.collect_snapshot()) == (["req_1", "req_2"], ["req_3"])
+    workers.close()
+
+
+async def test_exchanges_that_wait_in_another_worker_are_collected() -> None:
+    workers = TwoWorkers()
+    receipts, log = Receipts(Log(io.StringIO()), feed=workers.second), Log(io.StringIO())
+    workers.running.begin(receipt_of("req_running"))
+    for number in range(3):
+        receipts.end_exchange(receipt_of(f"req_{number}", float(number)), log)
+    assert ids_of(await workers.first.collect_snapshot())[0] == ["req_0", "req_1", "req_2"]
     workers.close()
 
 

@@ -1,6 +1,9 @@
 """Histories: a request has the same result whether its first messages are decoded and encoded again or not."""
 
+import base64
 import json
+import zlib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from anthropic_proxy.engine.histories import MAX_CONVERSATIONS, MAX_KEPT_BYTES, 
 from anthropic_proxy.engine.messages.models import CleanMessages, MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.engine.messages.tokens import collect_token_facts
 from anthropic_proxy.errors import ClientError
+from tests.support.paths import GOLDEN
 from tests.support.sessions import (
     PDF,
     PICTURE,
@@ -113,6 +117,19 @@ def require_same_calls(step: SessionStep, talk: Session, style: EncodingStyle, *
         assert (sent.body, sent.notes, dict(sent.headers)) == (expected.body, expected.notes, dict(expected.headers))
 
 
+def require_same_sequence(step: SessionStep, bodies: Iterable[dict[str, Any]]) -> list[int]:
+    """Require that each request is sent as it is without histories. Return the number of known messages of each."""
+    histories = Histories(min_bytes=1)
+    found = []
+    for body in bodies:
+        expected = step.encode_body(body)
+        step.scenario.request, known = read(histories, to_json(body))
+        sent = step.scenario.target.wire.encode_request(step.scenario.call())
+        assert (sent.body, sent.notes, dict(sent.headers)) == (expected.body, expected.notes, dict(expected.headers))
+        found.append(known)
+    return found
+
+
 def long_session(form: str) -> Session:
     """A session with everything after which an encoder is in another state. `form`: of the ids of calls."""
     messages: list[dict[str, Any]] = []
@@ -164,6 +181,35 @@ def test_each_turn_of_any_session_is_sent_as_it_is_without_histories(
     require_same_calls(step, talk, style, times=2)
 
 
+def ask(replies: Sequence[dict[str, Any]], **first: Any) -> dict[str, Any]:
+    """Return a request with a question before each of the replies, and one behind them."""
+    messages: list[dict[str, Any]] = [{"role": "user", "content": f"Question {'?' * 600}"} | first]
+    for number, block in enumerate(replies):
+        messages.append({"role": "assistant", "content": [block]})
+        messages.append({"role": "user", "content": [{"type": "text", "text": f"Question {number}"}]})
+    return {"model": "claude-sonnet-4-5", "messages": messages, "max_tokens": 4_000}
+
+
+@pytest.mark.parametrize("place", range(len(STEPS)), ids=[step.name for step in STEPS])
+def test_a_reply_that_is_replaced_by_one_that_only_thinks_changes_nothing_else(place: int) -> None:
+    said = [{"type": "text", "text": f"Answer {number}"} for number in range(5)]
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": STEPS[place].signature()}
+    bodies = [*[ask(said[:2])] * 3, *(ask([thought, *said[1:end]]) for end in (3, 3, 4, 5))]
+    assert require_same_sequence(STEPS[place], bodies) == [0, 0, 1, 1, 3, 3, 5]
+
+
+def test_a_system_message_that_begins_a_session_gets_the_mark_of_the_cache() -> None:
+    (step, *_) = [step for step in STEPS if getattr(step.dialect, "sends_cache_marks", False)]
+    dialect = structs.replace(step.dialect, mid_conversation_system="keep")
+    marked = SessionStep(GOLDEN / step.name)
+    marked.scenario.target = structs.replace(marked.scenario.target, dialect=dialect)
+    said = [{"type": "text", "text": f"Answer {number}", "cache_control": {"type": "ephemeral"}} for number in range(5)]
+    bodies = [ask(said[:end], role="system") for end in range(1, 6)]
+    for body in bodies:
+        body["messages"].insert(1, {"role": "user", "content": "Question"})
+    assert require_same_sequence(marked, bodies) == [0, 0, 2, 4, 6]
+
+
 def test_all_but_the_latest_two_steps_are_known() -> None:
     histories = Histories(min_bytes=10)
     assert [require_same(histories, to_json(talk(turns))) for turns in (1, 2, 3, 4, 5, 6)] == [0, 0, 1, 3, 5, 7]
@@ -180,6 +226,20 @@ def test_marks_of_the_cache_move_with_the_latest_turns() -> None:
             message["content"] = [*blocks[:-1], blocks[-1] | {"cache_control": {"type": "ephemeral"}}]
         known.append(require_same(histories, to_json(body)))
     assert known == [0, 0, 0, 3, 5, 7]
+
+
+def test_pdfs_of_the_system_prompt_are_measured_before_others() -> None:
+    words = zlib.compress(b"BT (" + b"word " * 500 + b") Tj ET")
+    data = b"1 0 obj <</Type /Page>> 2 0 obj << /FlateDecode >>\nstream\n" + words + b"\nendstream"
+    source = {"type": "base64", "media_type": "application/pdf", "data": base64.b64encode(data).decode()}
+    pdf = {"type": "document", "source": source}
+    body = talk(5, system=[pdf] * 16)
+    body["messages"][0]["content"] = [{"type": "text", "text": "Begin. " * 20}, pdf]
+    histories, plain = Histories(min_bytes=10), decode_request_or_envelope(to_json(body))
+    for known in (0, 0, 7):
+        request, found = read(histories, to_json(body))
+        assert found == known
+        assert collect_token_facts(request, finds_reasoning=False) == collect_token_facts(plain, finds_reasoning=False)
 
 
 def test_other_fields_may_change_from_request_to_request() -> None:
@@ -293,4 +353,4 @@ def test_histories_are_bounded() -> None:
     long_text = {"role": "user", "content": "x" * (MAX_KEPT_BYTES // 2)}
     large = to_json(talk(0) | {"messages": [long_text, *turn(1), *turn(2)]})
     assert [read(histories, large)[1] for _ in range(3)] == [0, 0, 0]
-    assert read(histories, first)[1] == 0
+    assert read(histories, first)[1] == 5, "what is too large displaces no other history"

@@ -585,6 +585,7 @@ class Http1Connection(asyncio.Protocol):
         self._running = cycle
         if self._idle is None:  # also while the task of the request before still runs
             task = self._loop.create_task(self._run_requests(cycle), name="request")  # to format a name takes time
+            task.add_done_callback(self._state.request_tasks.discard)
         else:
             task, next_cycle = self._idle
             self._idle = None
@@ -596,10 +597,8 @@ class Http1Connection(asyncio.Protocol):
         task = asyncio.current_task()
         assert task is not None
         while True:
-            try:
-                await cycle.run_app(self._state.app)
-            finally:
-                self._state.request_tasks.discard(task)
+            await cycle.run_app(self._state.app)
+            self._state.request_tasks.discard(task)
             if self._idle is not None or task.cancelling() or self not in self._state.connections:
                 return
             next_cycle: asyncio.Future[RequestResponseCycle] = self._loop.create_future()

@@ -16,9 +16,11 @@ from anthropic_proxy.gateway.server.http1.connection import (
     MAX_PIPELINED_REQUESTS,
     MAX_UNPARSED_BYTES,
     Http1Connection,
+    ServerState,
 )
 from anthropic_proxy.gateway.server.http1.cycle import MAX_BUFFERED_BODY_BYTES
 from tests.support.http1_server import CLOSE, GET, UPGRADE, Echo, bodies_of, serving, talk
+from tests.support.kept_connection import KeptConnection
 from tests.support.virtual_time import in_virtual_time
 from tests.support.waiting import WAIT_SECONDS
 
@@ -217,6 +219,18 @@ async def test_many_header_lines_let_other_connections_have_a_turn(trailers: boo
         answers = bodies_of(await talk(port, one * 4 + CLOSE))
     assert [answer["body"] for answer in answers] == [""] * 5
     assert max(turns) < 2 * MAX_PARSE_STEPS_PER_ITERATION
+
+
+async def test_a_request_that_is_cancelled_before_it_begins_does_not_run() -> None:
+    state = ServerState(Echo())
+    connection = Http1Connection(state)
+    connection.connection_made(KeptConnection())
+    connection.data_received(GET)
+    await until(lambda: not state.request_tasks)
+    connection.data_received(GET)
+    (task,) = state.request_tasks
+    task.cancel()
+    await until(lambda: not state.request_tasks)
 
 
 async def test_a_request_does_not_wait_until_the_application_has_left_the_one_before() -> None:
