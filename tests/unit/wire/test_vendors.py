@@ -1,9 +1,15 @@
 """Vendors: what each does differently has a source with a date, and a golden case that changes without it."""
 
+import json
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
+from anthropic_proxy.engine.wires.openai_chat.effort_forms import EFFORT_FORMS
 from tests.site.vendors_page import COLUMNS, overview, read_facts
 from tests.support.dialect_fields import outcome_of
+from tests.support.paths import GOLDEN
 from tests.support.vendors import Vendor, cases_of, list_vendors, proven
 
 VENDORS = [vendor for vendor in list_vendors() if vendor.api != "messages"]
@@ -64,5 +70,23 @@ def test_each_difference_has_a_golden_case(vendor: Vendor) -> None:
         and (vendor.name, claim.field) not in EQUAL_ELSEWHERE
         and claim.value != getattr(vendor.default, claim.field)  # a rule that ends a difference
         and not proven(vendor, claim, outcome_of)
+    ]
+    assert missing == []
+
+
+def find_value(body: Any, path: Sequence[str]) -> Any:
+    """Return the value of a field. None: the body has no such field."""
+    for name in path:
+        body = body.get(name) if isinstance(body, dict) else None
+    return body
+
+
+def test_each_switch_of_reasoning_has_a_golden_case_that_switches_it_off() -> None:
+    cases = GOLDEN.glob("openai_chat/*/*/expected_upstream_request.json")
+    bodies = [json.loads(case.read_bytes())["body"] for case in cases]
+    missing = [
+        name
+        for name, form in EFFORT_FORMS.items()
+        if form.switch and form.off not in [find_value(body, form.switch) for body in bodies]
     ]
     assert missing == []
