@@ -75,12 +75,12 @@ def _answer(ours: int, theirs: int, answers: Iterable[tuple[str, str]], command:
         for expected, keys in answers:
             start = len(shown)
             while expected not in shown[start:]:
-                received = read_output(ours)
+                received = read_output(ours, f" before {expected!r}: {shown}")
                 assert received, f"the command ended before {expected!r}: {shown}"
                 shown += received
             wait_for(lambda: command is None or is_sleeping(command))
             os.write(ours, keys.encode())
-        while received := read_output(ours):
+        while received := read_output(ours, f" after the last answer: {shown}"):
             shown += received
     finally:
         os.close(ours)
@@ -96,11 +96,11 @@ runpy.run_module("anthropic_proxy", run_name="__main__", alter_sys=True)
 """Program that runs the proxy with its standard input as the terminal of the process, so that Ctrl+C reaches it."""
 
 
-def read_output(descriptor: int) -> str:
-    """Return the next output. "": the command has ended."""
+def read_output(descriptor: int, place: str = "") -> str:
+    """Return the next output. "": the command has ended. `place`: words for the error of a command that waits."""
     ready, _, _ = select.select([descriptor], [], [], WAIT_SECONDS)
     if not ready:
-        raise TimeoutError(f"the command printed nothing for {WAIT_SECONDS} s")
+        raise TimeoutError(f"the command printed nothing for {WAIT_SECONDS} s{place}")
     try:
         return os.read(descriptor, 65_536).decode()
     except OSError:  # Linux reports the end of the last process as an error

@@ -38,7 +38,7 @@ class Question(Struct, frozen=True, kw_only=True):
     kinds: Sequence[Kind]
     """Providers to which the question applies."""
     text: Callable[[Answers], str] = lambda _: ""
-    known: Callable[[Answers], str | None] = lambda _: None
+    known: Callable[[Answers], str | None]
     """Returns the answer that needs no question: of an option, of the environment, or "" for none. None: ask."""
     decode: Callable[[Answers, str], str] | None = None
     """Returns the answer for the text that the user has entered. Raises `ConfigurationError`, and the user may enter
