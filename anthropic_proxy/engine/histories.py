@@ -66,15 +66,11 @@ class History(Struct, eq=False):
     """Size of the messages in memory."""
     frame: Frame | None = None
     """None: no request has used the history so far."""
+    frame_bytes: int = 0
 
     @property
     def kept_bytes(self) -> int:
-        if self.frame is None:
-            return self.message_bytes
-        frame_bytes, system = _TIMES_KEPT * (len(self.frame.head) + len(self.frame.tail)), self.frame.read.system
-        if system is not None:
-            frame_bytes += getsizeof(system) if isinstance(system, str) else _BYTES_PER_PART * len(system)
-        return self.message_bytes + frame_bytes
+        return self.message_bytes + self.frame_bytes
 
     def find_end(self, body: bytes, begin: int) -> int:
         """Return the offset in `body` behind the messages and their comma. 0: they are not at the offset `begin`."""
@@ -138,8 +134,9 @@ class Histories:
             self._keep(conversation.key, None)
             return
         known, history = conversation.known, conversation.history
-        if history is not None and known is not None and history.frame is not known.frame:
-            history = structs.replace(history, frame=known.frame)
+        frame = None if known is None else known.frame
+        if history is not None and frame is not None and history.frame is not frame:
+            history = structs.replace(history, frame=frame, frame_bytes=_count_frame_bytes(frame))
             self._keep(conversation.key, history)
         begin = conversation.begin if known is None else known.end
         end = body.rfind(_REPLY, begin, max(begin, body.rfind(_REPLY, begin)))
@@ -161,7 +158,7 @@ class Histories:
         if history is not None:
             grown.texts = history.texts + grown.texts
             grown.message_bytes += history.message_bytes
-            grown.frame = history.frame
+            grown.frame, grown.frame_bytes = history.frame, history.frame_bytes
         self._keep(conversation.key, grown)
 
     def _keep(self, key: tuple[object, ...], history: History | None) -> None:
@@ -178,6 +175,12 @@ class Histories:
     def _drop(self, key: tuple[object, ...]) -> None:
         if (history := self._histories.pop(key, None)) is not None:
             self._kept_bytes -= history.kept_bytes
+
+
+def _count_frame_bytes(frame: Frame) -> int:
+    """Count once: a string that was encoded needs more memory later."""
+    total, system = _TIMES_KEPT * (len(frame.head) + len(frame.tail)), frame.read.system or ""
+    return total + (_TIMES_KEPT * getsizeof(system) if isinstance(system, str) else _BYTES_PER_PART * len(system))
 
 
 def _count_bytes(text: bytes, messages: Sequence[Message]) -> int:

@@ -354,3 +354,16 @@ def test_histories_are_bounded() -> None:
     large = to_json(talk(0) | {"messages": [long_text, *turn(1), *turn(2)]})
     assert [read(histories, large)[1] for _ in range(3)] == [0, 0, 0]
     assert read(histories, first)[1] == 5, "what is too large displaces no other history"
+
+
+def test_system_prompts_count_for_the_size_of_histories() -> None:
+    histories, step = Histories(min_bytes=10, max_kept_bytes=1 << 20), STEPS[0]
+    bodies = []
+    for number in range(8):
+        first = {"role": "user", "content": f"{number}" * 600}
+        system = f"🙂 {number} {'words ' * 10_000}"
+        bodies.append(to_json(talk(0, system=system) | {"messages": [first, *turn(1), *turn(2)]}))
+        for _ in range(4):
+            step.scenario.request, _ = read(histories, bodies[-1])
+            step.scenario.target.wire.encode_request(step.scenario.call())
+    assert [read(histories, body)[1] for body in reversed(bodies)] == [1] + [0] * 7
