@@ -151,7 +151,7 @@ def _write_stored_summary(row: StoredRequest, settings: Settings) -> None:
     rows = (
         ("request", f"{row.id}, {formats.full_time(row.started_at)}"),
         ("rule", rule),
-        *_list_attempts(row, settings),
+        *_list_results(row, settings),
         ("time", time),
         ("learned", ", ".join(json.loads(row.adaptations or "[]"))),
         *_describe_session(row, settings),
@@ -179,7 +179,7 @@ def _name_model(row: StoredRequest) -> str:
     return f"{row.prefix or row.provider}/{row.model}"
 
 
-def _list_attempts(row: StoredRequest, settings: Settings) -> Iterator[tuple[str, str]]:
+def _list_results(row: StoredRequest, settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield the attempts, the error for the client with its remedy, tokens and cost."""
     failed, times = list_failed_attempts(row), decode_attempt_times(row.attempt_times)
     has_all_times = len(times) > len(failed)  # a target without credentials was not called
@@ -262,24 +262,9 @@ def dry_run_request(
     """Do all steps of a client request except the call to the provider.
 
     `input_name` names the body `content` in messages. `model` replaces its model. `sender` is the simulated client, by
-    default one on this machine. `clock` returns the time of the request. For anything but a JSON object, print the
-    position of the error and exit with status 1.
+    default one on this machine. `clock` returns the time of the request.
     """
-    problem, fields = "", None
-    try:
-        fields = json.loads(content)
-    except json.JSONDecodeError as error:
-        problem = f"is not valid JSON: {error.msg}, line {error.lineno}, column {error.colno}."
-    except UnicodeDecodeError as error:
-        line, column = content.count(b"\n", 0, error.start) + 1, error.start - content.rfind(b"\n", 0, error.start)
-        problem = f"is not valid UTF-8: byte 0x{content[error.start]:02x}, line {line}, column {column}."
-    except RecursionError:
-        problem = "is not valid JSON: its values are nested too deeply."
-    except ValueError:  # the limit of Python for the digits of an integer
-        problem = f"contains an integer of more than {sys.get_int_max_str_digits():,} digits."
-    if problem or not isinstance(fields, dict):
-        _write_error(f"{input_name} {problem or 'contains no JSON object. Use the body of a request to /v1/messages.'}")
-        sys.exit(EXIT_REJECTED)
+    fields = _decode(content, input_name)
     if model is not None:
         content, fields = replace_field(content, "model", model), {**fields, "model": model}
     path = "/v1/messages" if "max_tokens" in fields or "stream" in fields else COUNT_TOKENS_PATH
@@ -302,6 +287,27 @@ def dry_run_request(
             log.flush()
 
     return RequestDryRun(fields, *asyncio.run(run()))
+
+
+def _decode(content: bytes, name: str) -> dict[str, Any]:
+    """For anything but a JSON object, print the position of the error and exit with status 1."""
+    try:
+        fields = json.loads(content)
+    except json.JSONDecodeError as error:
+        _write_error(f"{name} is not valid JSON: {error.msg}, line {error.lineno}, column {error.colno}.")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        column = error.start - content.rfind(b"\n", 0, error.start)
+        _write_error(f"{name} is not valid UTF-8: byte 0x{content[error.start]:02x}, line {line}, column {column}.")
+    except RecursionError:
+        _write_error(f"{name} is not valid JSON: its values are nested too deeply.")
+    except ValueError:  # the limit of Python for the digits of an integer
+        _write_error(f"{name} contains an integer of more than {sys.get_int_max_str_digits():,} digits.")
+    else:
+        if isinstance(fields, dict):
+            return fields
+        _write_error(f"{name} contains no JSON object. Use the body of a request to /v1/messages.")
+    sys.exit(EXIT_REJECTED)
 
 
 def replace_field(content: bytes, name: str, new: str | bool) -> bytes:

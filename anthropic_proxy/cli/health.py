@@ -32,12 +32,13 @@ def health(*, as_json: bool = False) -> None:
     proxy = find_any_proxy(settings) or require_proxy(settings)
     if not proxy.is_used:
         Output().write_notice(describe_unused_proxy(proxy), "!")
-    folder: str | None = None  # unknown, as the next two
-    ledger: str | None = None
+    # None: unknown
+    folder: str | None = None
+    ledger: str | None = None  # `ok`, `off`, or the kind of failure
     ready: list[str] | None = None
     if not proxy.foreign_user:
         reply = proxy.get_json("/health")
-        if isinstance(reply, dict):  # `ok`, `off`, or the kind of failure
+        if isinstance(reply, dict):
             ledger = str(found.get("condition")) if isinstance(found := reply.get("ledger"), dict) else "off"
         record = find_running_proxy(settings.data_directory, proxy.port)
         if record is not None:

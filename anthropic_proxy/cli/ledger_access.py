@@ -148,19 +148,8 @@ def require_stored_request(settings: Settings, name: str, path: str = "") -> Sto
     `path`: URL path of a request with a number; "": any. Raises `ConfigurationError` if there is no such request.
     """
     number = int(name) if is_request_number(name) else 0
-    if number:  # the proxy stores requests in batches: wait until its last one is stored
-        proxy = find_proxy(settings)
-        recent = None if proxy is None else proxy.get_json(RECENT_PATH)
-        # the proxy may be another version, with other fields
-        receipts = [one.get("receipt", {}) for one in recent.get("finished", ())] if isinstance(recent, dict) else []
-        last: dict[str, Any] = next((one for one in reversed(receipts) if one.get("path") == EXCHANGE_PATH), {})
-        age = time.time() - last.get("started_at", 0) - last.get("duration_seconds", 0)
-        deadline = time.monotonic() + _BATCH_SECONDS - max(age, 0)  # the clock may have been set back since
-        while time.monotonic() < deadline:
-            with open_ledger_for_reading(settings) as connection:
-                if connection is None or find_stored_request(connection, last.get("request_id", "")) is not None:
-                    break
-            time.sleep(_POLL_SECONDS)
+    if number:
+        _wait_for_batch(settings)
     with open_ledger_for_reading(settings) as connection:
         rows: list[StoredRequest] = []
         if connection is not None and number:
@@ -179,3 +168,19 @@ def require_stored_request(settings: Settings, name: str, path: str = "") -> Sto
         "List the last ones:  anthropic-proxy logs --no-follow",
         code="request-not-stored",
     )
+
+
+def _wait_for_batch(settings: Settings) -> None:
+    """Wait until the last request of the proxy on this machine is stored, because the proxy stores them in batches."""
+    proxy = find_proxy(settings)
+    recent = None if proxy is None else proxy.get_json(RECENT_PATH)
+    # the proxy may be another version, with other fields
+    receipts = [one.get("receipt", {}) for one in recent.get("finished", ())] if isinstance(recent, dict) else []
+    last: dict[str, Any] = next((receipt for receipt in reversed(receipts) if receipt.get("path") == EXCHANGE_PATH), {})
+    age = time.time() - last.get("started_at", 0) - last.get("duration_seconds", 0)
+    deadline = time.monotonic() + _BATCH_SECONDS - max(age, 0)  # the clock may have been set back since
+    while time.monotonic() < deadline:
+        with open_ledger_for_reading(settings) as connection:
+            if connection is None or find_stored_request(connection, last.get("request_id", "")) is not None:
+                return
+        time.sleep(_POLL_SECONDS)

@@ -172,34 +172,8 @@ class EventGrammar:
         """Check the next bytes of the stream. They may begin or end inside an event."""
         *frames, self._buffer = _FRAME_END.split(self._buffer + data)
         for frame in frames:
-            lines_before, self._lines_read = self._lines_read, self._lines_read + frame.count(b"\n") + 2
-            name, data_line, values = "", 0, list[bytes]()
-            for offset, line in enumerate(frame.split(b"\n"), start=1):
-                field, _, value = line.rstrip(b"\r").partition(b":")
-                if field == b"event":
-                    name = value.strip().decode("utf-8", "replace")
-                elif field == b"data":
-                    values.append(value.removeprefix(b" "))
-                    data_line = data_line or offset
-            if not name and not values:
-                continue
-            self._line, problem = lines_before + (data_line or 1), "the data is no JSON object"
-            try:
-                event = json.loads(b"\n".join(values).decode("utf-8"))
-            except UnicodeDecodeError as error:
-                byte = error.object[error.start]
-                event, problem = None, f"the data is not valid UTF-8: 0x{byte:02x} at byte {error.start}"
-            except (ValueError, RecursionError):
-                event = None
-            if not isinstance(event, dict):
-                self.event_count += 1
-                self._add("frame", problem)
-                continue
-            self.feed(event)
-            self._require(len(values) == 1, "frame", "the data has more than one line")
-            kind = event.get("type")
-            text = f"the field event is {_to_json(name)}, the type in the data {_to_json(kind)}"
-            self._require(kind in (None, name), "frame", text)  # `feed` reports a missing type
+            self._feed_frame(frame)
+            self._lines_read += frame.count(b"\n") + 2
 
     def feed(self, event: Event) -> None:
         self.event_count += 1
@@ -213,9 +187,6 @@ class EventGrammar:
             self._add("event-order", f"{kind} before message_start")
         elif self._ending and kind != "message_stop":
             self._add("event-order", f"{kind} after message_delta")
-        elif kind == "message_stop":
-            self._require(self._ending, "event-order", "message_stop without message_delta")
-            self._ended = kind
         elif check := _CHECKS[kind]:
             check(self, event)
 
@@ -236,6 +207,40 @@ class EventGrammar:
     def _require(self, condition: bool, rule: str, message: str) -> None:
         if not condition:
             self._add(rule, message)
+
+    def _feed_frame(self, frame: bytes) -> None:
+        name = ""
+        values = list[bytes]()
+        data_line = 0
+        for offset, line in enumerate(frame.split(b"\n"), start=1):
+            field, _, value = line.rstrip(b"\r").partition(b":")
+            if field == b"event":
+                name = value.strip().decode("utf-8", "replace")
+            elif field == b"data":
+                values.append(value.removeprefix(b" "))
+                data_line = data_line or offset
+        if not name and not values:
+            return
+        self._line, problem = self._lines_read + (data_line or 1), ""
+        try:
+            event = json.loads(b"\n".join(values).decode("utf-8"))
+        except UnicodeDecodeError as error:
+            byte = error.object[error.start]
+            event, problem = None, f"the data is not valid UTF-8: 0x{byte:02x} at byte {error.start}"
+        except (ValueError, RecursionError):
+            event = None
+        if not isinstance(event, dict):
+            self.event_count += 1
+            self._add("frame", problem or "the data is no JSON object")
+            return
+        self.feed(event)
+        self._require(len(values) == 1, "frame", "the data has more than one line")
+        kind = event.get("type")
+        if kind is None:
+            return  # reported by `feed`
+        self._require(
+            name == kind, "frame", f"the field event is {_to_json(name)}, the type in the data {_to_json(kind)}"
+        )
 
     def _check_message_start(self, event: Event) -> None:
         self._require(not self._begun, "event-order", "a second message_start")
@@ -335,6 +340,10 @@ class EventGrammar:
             cut = isinstance(reason, str) and reason in _CUTTING_REASONS and index == self._next_index - 1
             self._require(cut, "tool-arguments", f"the arguments of block {index} are no JSON object")
 
+    def _check_message_stop(self, event: Event) -> None:
+        self._require(self._ending, "event-order", "message_stop without message_delta")
+        self._ended = "message_stop"
+
     def _check_error(self, event: Event) -> None:
         self._ended = "error"
         error = event.get("error")
@@ -369,11 +378,11 @@ _CHECKS: Mapping[str, Callable[[EventGrammar, Event], None] | None] = {
     "content_block_delta": EventGrammar._check_content_block_delta,
     "content_block_stop": EventGrammar._check_content_block_stop,
     "message_delta": EventGrammar._check_message_delta,
-    "message_stop": None,
+    "message_stop": EventGrammar._check_message_stop,
     "error": EventGrammar._check_error,
     "ping": None,
 }
-"""Type of an event → the check of its content. None: it has none."""
+"""Type of an event → the check of its content and place. None: it is allowed everywhere after `message_start`."""
 
 
 class _OpenBlock:

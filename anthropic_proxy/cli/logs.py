@@ -97,14 +97,8 @@ def logs(
         if proxy is not None:
             notice = f"From saved records. {describe_unused_proxy(proxy)}"
         Output().write_notice(notice)
-        return
-    stream = RequestStream(settings)
-    for number, update in enumerate(stream.read_updates() if follow else [stream.read_recent_requests()]):
-        _write(log, selection.choose(update) if number else selection.choose_earlier(update))
-        if not number and follow and sys.stdout.isatty():
-            Output().write_notice("Waiting for further requests, until Ctrl+C. Without waiting:  --no-follow")
-        if not update.is_connected:
-            Output().write_notice(f"The proxy on port {settings.port} has stopped. Waiting for the next one.")
+    else:
+        _write_of_proxy(log, selection, follows=follow)
 
 
 def _show_live(settings: Settings) -> None:
@@ -163,6 +157,17 @@ class _Selection(NamedTuple):
         with suppress(ConfigurationError):  # the ledger cannot be read
             older = self.read_stored(max(self.number - len(shown), 0), before)
         return [*self.leave_out_queries(older), *shown[max(len(shown) - self.number, 0) :]]
+
+
+def _write_of_proxy(log: Log, selection: _Selection, *, follows: bool) -> None:
+    settings, stream = selection.settings, RequestStream(selection.settings)
+    updates = stream.read_updates() if follows else iter([stream.read_recent_requests()])
+    for number, update in enumerate(updates):
+        _write(log, selection.choose(update) if number else selection.choose_earlier(update))
+        if not number and follows and sys.stdout.isatty():
+            Output().write_notice("Waiting for further requests, until Ctrl+C. Without waiting:  --no-follow")
+        if not update.is_connected:
+            Output().write_notice(f"The proxy on port {settings.port} has stopped. Waiting for the next one.")
 
 
 def _is_model_query(request: LoggedRequest) -> bool:

@@ -143,30 +143,34 @@ class RemoteProxy:
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
         """Raises `ConfigurationError` with the message of the proxy."""
-        stored, data = self._stored, b"" if body is None else msgspec.json.encode(body)
-        if time.time() >= stored.expires_at - _MARGIN_SECONDS:
-            form = {"grant_type": "refresh_token", "refresh_token": stored.refresh_token}
-            try:
-                tokens = msgspec.convert(_post(stored.token_endpoint, form), _Tokens)
-            except (_Failure, msgspec.ValidationError) as error:
-                reason = error.text if isinstance(error, _Failure) else f"Its reply is not valid: {error}."
-                raise ConfigurationError(
-                    f"The sign-in at {stored.address} cannot be refreshed: {reason} Sign in again:  anthropic-proxy "
-                    f"login {stored.address}",
-                    code="remote-proxy",
-                ) from None
-            stored = self._stored = structs.replace(
-                stored,
-                access_token=tokens.access_token,
-                refresh_token=tokens.refresh_token or stored.refresh_token,
-                expires_at=time.time() + tokens.expires_in,
-            )
-            _store(self._file, stored)
-        headers = {"authorization": f"Bearer {stored.access_token}"}
+        token, data = self._find_token(), b"" if body is None else msgspec.json.encode(body)
         try:
-            return _call(method, f"{self.address}{path}", headers, data)
+            return _call(method, f"{self.address}{path}", {"authorization": f"Bearer {token}"}, data)
         except _Failure as error:
             raise ConfigurationError(f"{self.address}: {error.text}", code="remote-proxy") from None
+
+    def _find_token(self) -> str:
+        stored = self._stored
+        if time.time() < stored.expires_at - _MARGIN_SECONDS:
+            return stored.access_token
+        form = {"grant_type": "refresh_token", "refresh_token": stored.refresh_token}
+        try:
+            tokens = msgspec.convert(_post(stored.token_endpoint, form), _Tokens)
+        except (_Failure, msgspec.ValidationError) as error:
+            reason = error.text if isinstance(error, _Failure) else f"Its reply is not valid: {error}."
+            raise ConfigurationError(
+                f"The sign-in at {stored.address} cannot be refreshed: {reason} Sign in again:  anthropic-proxy login "
+                f"{stored.address}",
+                code="remote-proxy",
+            ) from None
+        self._stored = structs.replace(
+            stored,
+            access_token=tokens.access_token,
+            refresh_token=tokens.refresh_token or stored.refresh_token,
+            expires_at=time.time() + tokens.expires_in,
+        )
+        _store(self._file, self._stored)
+        return tokens.access_token
 
     def list_keys(self) -> list[tuple[VirtualKey, KeyState]]:
         rows = self.request("GET", "/admin/keys?limit=1000")["data"]

@@ -193,9 +193,11 @@ def _describe_costs(measured: Mapping[str, object]) -> dict[str, str]:
 
 
 def _list_problems(receipt: object, main: Sequence[object], receipts: Sequence[object]) -> Iterator[str]:
-    """Yield the error of `receipt`, the last reply, or the last attempt that failed before it; what the last request
-    that did not fail could not read from the provider's cache; and what auto mode found in the latest checked reply to
-    the present prompt: flagged calls, and those without a verdict.
+    """Yield the problems, in this order:
+
+    - the error of `receipt`, the last reply, or the last attempt that failed before it
+    - what the last request that did not fail could not read from the provider's cache
+    - calls that auto mode flagged, or left without a verdict, in the latest checked reply to the present prompt
 
     `receipts`: those of the conversation. `main`: those of its model.
     """

@@ -73,8 +73,14 @@ _MARK = "\ufeff"
 """Byte order mark, with which some editors begin a file."""
 _Part = TypeVar("_Part")
 Scalar = str | int | float | bool | None
-_TYPE_NAMES = {"array": "a list", "object": "an object", "str": "a text", "int": "a number", "float": "a number"}
-_TYPE_NAMES |= {"bool": "true or false"}
+_TYPE_NAMES = {
+    "array": "a list",
+    "object": "an object",
+    "str": "a text",
+    "int": "a number",
+    "float": "a number",
+    "bool": "true or false",
+}
 """Name of a type in messages of msgspec → its description."""
 _PATH_ITEM = compile_later(r"\.(\w+)|\[(\d+)\]")
 _MAX_SHOWN_CHARACTERS = 60
@@ -486,16 +492,10 @@ class ImportPlan:
             for key, value in fields.items():
                 table = self.servers.get(name, ServerTable())
                 changed = structs.replace(table, **{kind: {**getattr(table, kind), key: value}})
-                problem = f"It contains null, which {CONFIG_FILE} cannot have"
-                try:
-                    if not _has_null(changed.body):
-                        load_settings({}, PROVIDERS, config_draft=changed.encode_toml(name))
-                        self.servers[name] = changed
-                        continue
-                except RecursionError:  # the number of levels depends on the version of Python
-                    problem = nesting_error(CONFIG_FILE).messages[0].rstrip(".")
-                except ConfigurationError as error:
-                    problem = _PLACE.sub("", error.messages[0]).rstrip(".")
+                problem = _find_table_problem(name, changed)
+                if not problem:
+                    self.servers[name] = changed
+                    continue
                 reason, line = f"{kind}.{key} is not imported. {problem}", ""
                 if isinstance(value, str) and _KEY_IN_FILE in problem:
                     variable = suggest_key_variable(name, key if _LETTER.search(key) else kind)
@@ -635,6 +635,19 @@ def find_built_in_provider(base_url: str) -> Provider | None:
     return next((row for row in servers if urlsplit(row.base_url).hostname == url.hostname), None)
 
 
+def _find_table_problem(name: str, table: ServerTable) -> str:
+    """Return the sentences of the settings about `[providers.NAME]`. "": it can be written."""
+    try:
+        if _has_null(table.body):
+            return f"It contains null, which {CONFIG_FILE} cannot have"
+        load_settings({}, PROVIDERS, config_draft=table.encode_toml(name))
+    except RecursionError:  # the number of levels depends on the version of Python
+        return nesting_error(CONFIG_FILE).messages[0].rstrip(".")
+    except ConfigurationError as error:
+        return _PLACE.sub("", error.messages[0]).rstrip(".")
+    return ""
+
+
 def _has_null(value: object) -> bool:
     members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return value is None or any(map(_has_null, members))
@@ -661,7 +674,7 @@ class KeptValue(Struct, frozen=True):
     wanted: str
 
 
-class FileChange(Struct):
+class FileChange(Struct, kw_only=True):
     """Change of one settings file."""
 
     path: Path
@@ -701,6 +714,14 @@ def _list_fields(table: Mapping[str, object], names: Sequence[str]) -> str:
     return ", ".join(f"{name} = {shown[name]}" if name in shown else f"no {name}" for name in names)
 
 
+def _can_be_added(text: str, table: str) -> bool:
+    try:
+        tomllib.loads(f"{text}\n{table}")
+    except tomllib.TOMLDecodeError:
+        return False
+    return True
+
+
 def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str] = ()) -> FilesToWrite:
     """Return the changes of `.env` and `anthropic-proxy.toml` in `folder` for the settings in `plan`.
 
@@ -729,8 +750,15 @@ def _change_env(plan: ImportPlan, file: Path, replaced_names: Collection[str]) -
         else:
             changed = update_env_text(changed, name, line) if is_set else append_env_line(changed, line)
             added[name] = line
-    has_keys = any(map(is_secret_variable, added))
-    return FileChange(file, before, changed, "".join(f"{line}\n" for line in added.values()), [*added], kept, has_keys)
+    return FileChange(
+        path=file,
+        before=before,
+        after=changed,
+        added="".join(f"{line}\n" for line in added.values()),
+        added_settings=[*added],
+        kept=kept,
+        has_keys=any(map(is_secret_variable, added)),
+    )
 
 
 def _change_config(plan: ImportPlan, file: Path) -> FileChange:
@@ -747,14 +775,12 @@ def _change_config(plan: ImportPlan, file: Path) -> FileChange:
         kind, heading = ("routes", "[[routes]]") if label.startswith("[[") else ("providers", "[providers.NAME]")
         if old is None:
             new[label] = table
-            try:
-                tomllib.loads(f"{before}\n{table}" if kind in configured else "")
-            except tomllib.TOMLDecodeError:
+            if kind in configured and not _can_be_added(before, table):
                 raise ConfigurationError(
                     f'{label} cannot be added to {file}, because "{kind}" is written in one line there. Write '
                     f"{heading} in its place, with a line for each field.",
                     code="configuration-file",
-                ) from None
+                )
             continue
         contents = tomllib.loads(table)[kind]
         wanted = contents[0] if kind == "routes" else next(iter(contents.values()))
@@ -763,7 +789,14 @@ def _change_config(plan: ImportPlan, file: Path) -> FileChange:
     new_tables = "\n".join(new.values())
     end = "\r\n" if "\r\n" in before else "\n"
     gap = end if new_tables and before and not before.endswith("\n") else ""
-    return FileChange(file, before, f"{before}{gap}{new_tables.replace(chr(10), end)}", new_tables, [*new], kept)
+    return FileChange(
+        path=file,
+        before=before,
+        after=f"{before}{gap}{new_tables.replace(chr(10), end)}",
+        added=new_tables,
+        added_settings=[*new],
+        kept=kept,
+    )
 
 
 def list_route_rows(settings: Settings) -> list[tuple[str, str]]:

@@ -76,11 +76,19 @@ _ROUTES: tuple[tuple[str, str, Mapping[str, object]], ...] = (
 Requests for haiku have the rule `background`, which comes after `longContext`.
 """
 _BEFORE_BACKGROUND = ("image", "longContext")
-_LOG_LEVELS = {"trace": "debug", "debug": "debug", "info": "info", "warn": "warning"}
-_LOG_LEVELS |= {"error": "error", "fatal": "error"}
+_LOG_LEVELS = {
+    "trace": "debug",
+    "debug": "debug",
+    "info": "info",
+    "warn": "warning",
+    "error": "error",
+    "fatal": "error",
+}
 
 
-_decode_milliseconds = partial(decode_integer, minimum=1000, maximum=1_000_000_000, unit="milliseconds")
+def _decode_timeout(plan: ImportPlan, path: str, text: str) -> str:
+    decode = partial(decode_integer, minimum=1000, maximum=1_000_000_000, unit="milliseconds")
+    return str(int(text) // 1000) if plan.accepts(path, "value", text, decode) else ""
 
 
 def _decode_level(plan: ImportPlan, path: str, text: str) -> str:
@@ -96,13 +104,7 @@ _SETTING_RULES = (
     FieldRule("HOST", setting="HOST"),
     FieldRule("PORT", setting="PORT"),
     FieldRule("APIKEY", setting="PROXY_API_KEY"),
-    FieldRule(
-        "API_TIMEOUT_MS",
-        setting="UPSTREAM_TIMEOUT",
-        decode=lambda plan, path, text: (
-            str(int(text) // 1000) if plan.accepts(path, "value", text, _decode_milliseconds) else ""
-        ),
-    ),
+    FieldRule("API_TIMEOUT_MS", setting="UPSTREAM_TIMEOUT", decode=_decode_timeout),
     FieldRule("LOG_LEVEL", setting="LOG_LEVEL", decode=_decode_level),
 )
 """Rules of the entries of the file that are settings here."""
@@ -278,13 +280,9 @@ def _place_servers(plan: ImportPlan, servers: Sequence[Any]) -> dict[str, _Place
         if isinstance(each, dict):
             name, setting = str(entry.name or f"server{position + 1}"), f"Providers.{entry.name or position}"
             read_fields(plan, load_rules("router")["server"], _drop_empty(each), f"{setting}.")
-            use: dict[str, Sequence[_Transformer]] = {}
+            use: Mapping[str, Sequence[_Transformer]] = {}
             if entry.enabled is not False:
-                place, given = f"Providers[{position}].transformer", entry.transformer or {}
-                use[""] = plan.decode_part(given, _ModelTransformers, place).use or []
-                for model, part in given.items():
-                    if model != "use":
-                        use[model] = plan.decode_part(part, _ModelTransformers, f"{place}.{model}").use or []
+                use = _decode_transformers(plan, entry.transformer or {}, f"Providers[{position}].transformer")
             placed[name] = _place_server(plan, name, setting, entry, use)
             if each.get("autoFetchModels"):
                 placed[name].models = ()
@@ -378,6 +376,15 @@ def _note_model_options(plan: ImportPlan, setting: str, prefix: str, options: _O
 
 def _drop_unset(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value not in _UNSET}
+
+
+def _decode_transformers(plan: ImportPlan, given: Mapping[str, Any], place: str) -> dict[str, Sequence[_Transformer]]:
+    """Return model → its transformers. The key "" has those of all models."""
+    use: dict[str, Sequence[_Transformer]] = {"": plan.decode_part(given, _ModelTransformers, place).use or []}
+    for model, entry in given.items():
+        if model != "use":
+            use[model] = plan.decode_part(entry, _ModelTransformers, f"{place}.{model}").use or []
+    return use
 
 
 def _read_transformers(

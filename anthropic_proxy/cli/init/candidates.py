@@ -110,6 +110,19 @@ def list_candidates(settings: Settings, local_servers: Mapping[str, int]) -> lis
 
     `local_servers`: name of a provider or vendor whose server on this machine answers → number of its models.
     """
+    found = [*_list_providers(settings, local_servers), *_list_vendors(settings, local_servers)]
+    found.append(Candidate(OTHER_SERVER, "Another server"))
+
+    def rank(one: Candidate) -> tuple[bool, int, int]:
+        use = MOST_USED.index(one.name) if one.name in MOST_USED else len(MOST_USED)
+        if one.kind in (Kind.LOCAL, Kind.OTHER):
+            return not one.found, use, 1
+        return not one.found, use, 2 if any(one.models) else 0 if one.provider is not None else 3
+
+    return sorted(found, key=rank)
+
+
+def _list_providers(settings: Settings, local_servers: Mapping[str, int]) -> list[Candidate]:
     found = []
     for provider in find_registry(settings):
         models = _CLAUDE_MODELS.get(provider.prefix)
@@ -130,6 +143,11 @@ def list_candidates(settings: Settings, local_servers: Mapping[str, int]) -> lis
         if models:
             name = f"{provider.prefix}_claude" if provider.offered_to_users else provider.prefix
             found.append(Candidate(name, f"Claude: {provider.title}", provider, None, detected, models=models))
+    return found
+
+
+def _list_vendors(settings: Settings, local_servers: Mapping[str, int]) -> list[Candidate]:
+    found = []
     exported, saved = Sources(copy_environment(), None), Sources(copy_environment(), settings.env_file)
     servers = PROVIDERS.find("openai").hosts
     vendors = [server for server in servers if server.base_url or server.key_source == "azure_openai"]
@@ -140,15 +158,7 @@ def list_candidates(settings: Settings, local_servers: Mapping[str, int]) -> lis
         detected = describe_key(vendor.key_variable, key.origin if key else "")
         detected = detected or _describe_local_server(local_servers.get(vendor.name), vendor.base_url)
         found.append(Candidate(vendor.name, vendor.title, None, vendor, detected, vendor.keys_url))
-    found.append(Candidate(OTHER_SERVER, "Another server"))
-
-    def rank(one: Candidate) -> tuple[bool, int, int]:
-        use = MOST_USED.index(one.name) if one.name in MOST_USED else len(MOST_USED)
-        if one.kind in (Kind.LOCAL, Kind.OTHER):
-            return not one.found, use, 1
-        return not one.found, use, 2 if any(one.models) else 0 if one.provider is not None else 3
-
-    return sorted(found, key=rank)
+    return found
 
 
 def describe_key(variable: str, origin: str) -> str:

@@ -70,30 +70,34 @@ def _test_all(answers: Answers) -> ChosenProvider | None:
         resolved = find_registry(settings).find(provider.name)  # at this address
         backend = ChosenProvider(resolved, settings, answers.variables, proposed_models=answers.candidate.models)
         return _test(backend, answers, is_last=True)
-    server, present, key, variable = answers.name_server(), session.settings, answers.key, answers.key_variable
-    found = session.find_present_key(variable)
-    is_found = found is not None and found.text == key
-    origin = describe_key(variable, found.origin) if found and is_found else f"{variable}, as entered"
+    server = answers.name_server()
     for base_url in server.addresses:
-        name = choose_name(server.stem, base_url, present)
-        table = ConfiguredProvider(name=name, base_url=base_url, wire="chat", has_key=bool(key), key_variable=variable)
-        settings = structs.replace(
-            present,
-            configured_providers=(*(one for one in present.configured_providers if one.name != name), table),
-            base_urls={**present.base_urls, name: base_url},
-            keys={**present.keys, **({name: (Secret(key, origin),)} if key else {})},
-        )
-        backend = ChosenProvider(
-            find_registry(settings).find(name),
-            settings,
-            answers.variables,
-            ServerTable(base_url=base_url, key_variable=variable if key else ""),
-            has_deployments=answers.kind == Kind.AZURE,
-        )
+        backend = _describe_server(answers, choose_name(server.stem, base_url, session.settings), base_url)
         tested = _test(backend, answers, is_last=base_url == server.addresses[-1])
         if tested is not None or answers.is_rejected:
             return tested
     return None
+
+
+def _describe_server(answers: Answers, name: str, base_url: str) -> ChosenProvider:
+    present, key, variable = answers.session.settings, answers.key, answers.key_variable
+    found = answers.session.find_present_key(variable)
+    is_found = found is not None and found.text == key
+    origin = describe_key(variable, found.origin) if found and is_found else f"{variable}, as entered"
+    table = ConfiguredProvider(name=name, base_url=base_url, wire="chat", has_key=bool(key), key_variable=variable)
+    settings = structs.replace(
+        present,
+        configured_providers=(*(one for one in present.configured_providers if one.name != name), table),
+        base_urls={**present.base_urls, name: base_url},
+        keys={**present.keys, **({name: (Secret(key, origin),)} if key else {})},
+    )
+    return ChosenProvider(
+        find_registry(settings).find(name),
+        settings,
+        answers.variables,
+        ServerTable(base_url=base_url, key_variable=variable if key else ""),
+        has_deployments=answers.kind == Kind.AZURE,
+    )
 
 
 def _test(backend: ChosenProvider, answers: Answers, *, is_last: bool) -> ChosenProvider | None:

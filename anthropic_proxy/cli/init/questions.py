@@ -246,15 +246,21 @@ QUESTIONS = (
         missing=_miss_address,
     ),
     _ask_for_place(
-        *("Id of the Google Cloud project", "VERTEX_PROJECT", Kind.GOOGLE),
+        "Id of the Google Cloud project",
+        "VERTEX_PROJECT",
+        Kind.GOOGLE,
         known=lambda answers: find_google_project(answers.session.settings),
     ),
     _ask_for_place(
-        *("Region of Amazon Bedrock, such as us-east-1", "AWS_REGION", Kind.AWS),
+        "Region of Amazon Bedrock, such as us-east-1",
+        "AWS_REGION",
+        Kind.AWS,
         known=lambda answers: answers.session.settings.aws_region,
     ),
     _ask_for_place(
-        *("Name of the resource in Foundry", "ANTHROPIC_FOUNDRY_RESOURCE", Kind.FOUNDRY),
+        "Name of the resource in Foundry",
+        "ANTHROPIC_FOUNDRY_RESOURCE",
+        Kind.FOUNDRY,
         known=lambda answers: answers.session.settings.foundry_resource or answers.address,  # with it, none is needed
     ),
     Question(field="VERTEX_LOCATION", kinds=[Kind.GOOGLE], known=_find_location, instead="VERTEX_LOCATION"),

@@ -107,26 +107,7 @@ def report_next_steps(session: Session, written: Written) -> None:
         )
     settings = load_settings(session.environ, PROVIDERS, env_file=str(session.folder / ENV_FILE))
     session.output.write_problems(find_problems(settings, Catalog(), date.today()))
-    today, names = date.today(), [name.partition("/")[2] for name in written.models.values()]
-    rows = [("  Next:", "anthropic-proxy code", "in the folder of your project")]
-    listed = find_offered_models(backend) if backend.models and names else {}
-    usable = {name: one for name, one in listed.items() if not (is_too_small(one) or retires_soon(one, today))}
-    targets = {name: _find_target(backend, name) for name in usable}
-    usable = {name: one for name, one in usable.items() if targets[name].capabilities.tools}
-    # another server than the vendor's may have only the API of the chosen models
-    if usable and backend.provider.name in backend.settings.base_urls:
-        wires = {_find_target(backend, name).wire for name in names}
-        usable = {name: one for name, one in usable.items() if targets[name].wire in wires}
-    used = {*names, *(value.removeprefix(f"{backend.provider.prefix}/") for value in written.staying)}
-    if other := next((name for name in sort_models(backend, usable, "", today) if name not in used), ""):
-        command = f"anthropic-proxy code --model {quote_word(f'{backend.provider.prefix}/{other}')}"
-        rows.append(("  Or:", command, "for another model"))
-    if not has_price_package():
-        is_free = names and {name for name, one in listed.items() if one.is_free}.issuperset(names)
-        extras, purpose = ("dashboard", "charts") if is_free else ("dashboard prices", "costs and charts")
-        rows.append(("  Then:", f"anthropic-proxy add {extras}", f"for {purpose}"))
-    for lead, command, purpose in rows:
-        session.output.write_step(f"{lead:<8}", command, purpose)
+    _write_next_commands(session, written)
 
 
 def _write_files(session: Session, files: FilesToWrite, *, replaces: bool) -> bool:
@@ -177,6 +158,30 @@ def _report_routes(session: Session, written: Settings) -> None:
         tables = "the list routes"
     text = f"To remove {pronoun}, delete {tables} in {shorten_home(session.folder / CONFIG_FILE)}, {places}."
     session.output.write_line(f"    {session.output.paint(text, 'quiet')}")
+
+
+def _write_next_commands(session: Session, written: Written) -> None:
+    backend, models, today = written.backend, written.models, date.today()
+    rows = [("  Next:", "anthropic-proxy code", "in the folder of your project")]
+    names = [name.partition("/")[2] for name in models.values()]
+    listed = find_offered_models(backend) if backend.models and names else {}
+    usable = {name: one for name, one in listed.items() if not (is_too_small(one) or retires_soon(one, today))}
+    targets = {name: _find_target(backend, name) for name in usable}
+    usable = {name: one for name, one in usable.items() if targets[name].capabilities.tools}
+    # another server than the vendor's may have only the API of the chosen models
+    if usable and backend.provider.name in backend.settings.base_urls:
+        wires = {_find_target(backend, name).wire for name in names}
+        usable = {name: one for name, one in usable.items() if targets[name].wire in wires}
+    used = {*names, *(value.removeprefix(f"{backend.provider.prefix}/") for value in written.staying)}
+    if other := next((name for name in sort_models(backend, usable, "", today) if name not in used), ""):
+        command = f"anthropic-proxy code --model {quote_word(f'{backend.provider.prefix}/{other}')}"
+        rows.append(("  Or:", command, "for another model"))
+    if not has_price_package():
+        is_free = names and {name for name, one in listed.items() if one.is_free}.issuperset(names)
+        extras, purpose = ("dashboard", "charts") if is_free else ("dashboard prices", "costs and charts")
+        rows.append(("  Then:", f"anthropic-proxy add {extras}", f"for {purpose}"))
+    for lead, command, purpose in rows:
+        session.output.write_step(f"{lead:<8}", command, purpose)
 
 
 def _find_target(backend: ChosenProvider, model: str) -> Target:
