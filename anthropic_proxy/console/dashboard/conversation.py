@@ -177,15 +177,20 @@ def find_tool_waits(rows: Iterable[StoredRequest]) -> dict[str, ToolWait]:
         if reply is not None and row.tool_results:
             wait = sent_at - reply.started_at - reply.duration
             if wait >= 0:
-                blocks, times = decode_block_times(reply.reply_blocks), decode_tool_times(row.tool_times)
-                named = [(one.name, f" {formats.seconds(one.duration)}") for one in times]
-                named = named or [(one, "") for one in dict.fromkeys(b.name for b in blocks if b.kind == "tool call")]
-                more = len(named) - _MAX_NAMED_TOOLS
-                names = [f"{formats.shorten(name, _MAX_TOOL_CHARACTERS)}{time}" for name, time in named]
-                text = ", ".join(names[:_MAX_NAMED_TOOLS]) + (f" and {more} more" if more > 0 else "")
-                found[reply.id] = ToolWait(wait, text)
+                found[reply.id] = ToolWait(wait, _name_tools(reply, row))
         reply, sent_at = row, 0
     return found
+
+
+def _name_tools(reply: StoredRequest, row: StoredRequest) -> str:
+    times = decode_tool_times(row.tool_times)
+    names = [f"{formats.shorten(one.name, _MAX_TOOL_CHARACTERS)} {formats.seconds(one.duration)}" for one in times]
+    if not names:
+        blocks = decode_block_times(reply.reply_blocks)
+        tools = dict.fromkeys(one.name for one in blocks if one.kind == "tool call")
+        names = [formats.shorten(name, _MAX_TOOL_CHARACTERS) for name in tools]
+    more = len(names) - _MAX_NAMED_TOOLS
+    return ", ".join(names[:_MAX_NAMED_TOOLS]) + (f" and {more} more" if more > 0 else "")
 
 
 def build_turns(
@@ -444,14 +449,7 @@ def _convert(block: Mapping[str, Any], limit: _Limit) -> Iterator[Block]:
         yield Block(kind="thinking", title=title, summary=_summarize(text), parts=parts, note=note)
     elif kind in ("tool_use", "server_tool_use", "mcp_tool_use"):
         arguments = block.get("input")
-        if isinstance(arguments, dict):  # one for each line, with line breaks as they are
-            lines = []
-            for name, one in arguments.items():
-                value = _write_value(one, indent=2)
-                lines.append(f"{name}:\n{value}" if "\n" in value else f"{name}: {value}")
-            text, note = limit.shorten("\n".join(lines))
-        else:
-            text, note = limit.shorten(_write_value(arguments))
+        text, note = limit.shorten(_format_arguments(arguments))
         first = next(iter(arguments.values()), "") if isinstance(arguments, dict) else arguments
         yield Block(
             kind="tool",
@@ -504,6 +502,17 @@ def _build_result(block: Mapping[str, Any], limit: _Limit) -> Iterator[Block]:
 def _summarize(text: str) -> str:
     """Return the first line of `text`."""
     return formats.shorten(next(iter(text.strip().splitlines()), ""), _MAX_SUMMARY_CHARACTERS)
+
+
+def _format_arguments(value: Any) -> str:
+    """Return the arguments of a tool call, one for each line, with line breaks as they are."""
+    if not isinstance(value, dict):
+        return _write_value(value)
+    lines = []
+    for name, one in value.items():
+        text = _write_value(one, indent=2)
+        lines.append(f"{name}:\n{text}" if "\n" in text else f"{name}: {text}")
+    return "\n".join(lines)
 
 
 def _write_value(value: Any, indent: int | None = None) -> str:

@@ -166,14 +166,7 @@ class _Panels:
         # the latest day first, others by cost
         listed = sorted(self.parts(), key=attrgetter("name"), reverse=True) if by == "day" else self.parts()
         chosen = sort_rows([CostRow(group) for group in listed], _COLUMNS, query.order)[:MAX_ROWS]
-        notes = dict[str, str]()
-        if by == "prompt":  # name of the session, and time of the first request
-            connection = self.context.connection
-            found = find_prompt_starts(connection, [one.group.name for one in chosen if one.group.name])
-            sessions = sum_sessions(connection, {session for session, _ in found.values()} - {""})
-            names = find_names(connection, sessions)
-            for prompt, (session, started) in found.items():
-                notes[prompt] = " · ".join(filter(None, (names.get(session, session), formats.day_and_time(started))))
+        notes = _describe_prompts(self.context, [one.group.name for one in chosen]) if by == "prompt" else {}
         # shares of 90 days are all about 1 %
         whole = max((one.sums.cost for one in chosen), default=0) if by == "day" else self.total().cost
         words = "of the most expensive day" if by == "day" else "of all costs"
@@ -221,22 +214,7 @@ class _Panels:
 
     def summarize(self) -> str:
         context, groups, total = self.context, self.groups(), self.total()
-        requests = formats.plural(total.requests, "request")
-        if not total.requests:
-            text = "No requests in this range."
-        elif not total.has_replies:
-            text = f"{requests} without a reply of a model, and so without a cost."
-        elif not total.cost and total.unknown_cost_requests:
-            text = f"The cost of {count_unknown(total)} is unknown."
-        else:
-            verb = "cost" if total.cost else "was" if total.requests == 1 else "were"
-            text = f"{requests} {verb} {format_cost(total.cost)}"
-            if total.unknown_cost_requests:
-                text += f"; the cost of {total.unknown_cost_requests:,} of them is unknown"
-            elif total.cost:
-                before = compare_with_previous_range(context, context.model_selection, "cost", total.cost)
-                text += before and f", {before}"
-            text += "."
+        text = _summarize_costs(context, total)
         now = datetime.fromtimestamp(context.now, UTC)
         expected = expect_month_cost(context.connection, context.model_selection, now, ignores_range=True)
         if expected is not None:
@@ -266,8 +244,35 @@ class _Panels:
         return find_missing_prices(ModelCosts(self.context.settings), models)
 
 
+def _summarize_costs(context: PageContext, sums: UsageSums) -> str:
+    if not sums.requests:
+        return "No requests in this range."
+    if not sums.has_replies:
+        return f"{formats.plural(sums.requests, 'request')} without a reply of a model, and so without a cost."
+    if not sums.cost and sums.unknown_cost_requests:
+        return f"The cost of {count_unknown(sums)} is unknown."
+    requests, free = formats.plural(sums.requests, "request"), "was" if sums.requests == 1 else "were"
+    verdict = f"{requests} {'cost' if sums.cost else free} {format_cost(sums.cost)}"
+    if sums.unknown_cost_requests:
+        verdict += f"; the cost of {sums.unknown_cost_requests:,} of them is unknown"
+    elif sums.cost and (compared := compare_with_previous_range(context, context.model_selection, "cost", sums.cost)):
+        verdict += f", {compared}"
+    return f"{verdict}."
+
+
 def _name_facet(names: Names, facet: str, value: str) -> str:
     return name_value(facet, value, names) if value else name_missing(facet)
+
+
+def _describe_prompts(context: PageContext, prompts: Sequence[str]) -> Mapping[str, str]:
+    """Return prompt → name of its session, and time of its first request."""
+    found = find_prompt_starts(context.connection, [prompt for prompt in prompts if prompt])
+    sessions = sum_sessions(context.connection, {session for session, _ in found.values()} - {""})
+    names = find_names(context.connection, sessions)
+    return {
+        prompt: " · ".join(filter(None, (names.get(session, session), formats.day_and_time(started))))
+        for prompt, (session, started) in found.items()
+    }
 
 
 def tabulate_costs(context: PageContext) -> ExportTable:

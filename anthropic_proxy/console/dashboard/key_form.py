@@ -123,9 +123,15 @@ def load_form(administration: KeyAdministration, settings: Settings, name: str, 
     elif action == "rotate":
         fields = {"overlap": OVERLAPS[0][0]}
     title, before = _TITLES[action].format(key.label), find_digest(key)
-    form = KeyForm(action=action, title=title, target=key.id, fields=fields, before=before, route_names=names)
-    form.key = key if key.id else None
-    return form
+    return KeyForm(
+        action=action,
+        title=title,
+        target=key.id,
+        key=key if key.id else None,
+        fields=fields,
+        before=before,
+        route_names=names,
+    )
 
 
 def submit_form(administration: KeyAdministration, settings: Settings, sent: Mapping[str, str]) -> KeyForm:

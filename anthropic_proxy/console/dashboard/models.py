@@ -40,7 +40,7 @@ from anthropic_proxy.console.ledger.histograms import Histogram, find_percentile
 from anthropic_proxy.console.ledger.queries import ModelPeriod, ModelSums, count_facets
 from anthropic_proxy.console.ledger.records import UsageSums, add_up
 from anthropic_proxy.gateway.money import format_cost, format_price
-from anthropic_proxy.gateway.prices.price_list import describe_price_list
+from anthropic_proxy.gateway.prices.price_list import Price, describe_price_list
 from anthropic_proxy.gateway.settings.provider_tables import format_price_setting
 
 _MAX_DURATION_HOURS = 31 * 24 + 1  # a month in which clocks are set back has one hour more
@@ -123,24 +123,7 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
     found = memoize_result(lambda: queries.add_up_model_periods(by_period()))
     total = memoize_result(lambda: add_up(one.sums for one in found()))
 
-    def collect_used() -> list[UsedModel]:
-        first_tokens = queries.group_latencies(by_period(), _find_model)
-        speeds = queries.group_speeds(by_period(), _find_model)
-        durations: Mapping[tuple[int, tuple[str, ...]], Histogram] = {}
-        if query.hours <= _MAX_DURATION_HOURS:
-            by = ("provider", "model")
-            durations = queries.collect_latencies(connection, chosen, 0, by, "duration")
-        used = []
-        for one in found():
-            key = one.provider, one.model
-            if one.provider:
-                facets = {**query.facets, "provider": one.provider, "model": one.model}
-                href = query.link("/dashboard/requests", facets=facets, measure="", compared="", order="")
-                times = first_tokens.get(key, {}), durations.get((0, key), {})
-                used.append(UsedModel(costs.find_prefix(one.provider), one, href, *times, speeds.get(key)))
-        return used
-
-    used = memoize_result(collect_used)
+    used = memoize_result(lambda: _collect_used(context, costs, found(), by_period()))
 
     def list_used() -> Table:
         order = query.order or "-cost"
@@ -170,6 +153,27 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
         "missing_prices": build_panel(context, "missing prices", lambda: find_missing_prices(costs, found())),
         "is_empty": not context.facts.requests and context.can_read,
     }
+
+
+def _collect_used(
+    context: PageContext, costs: ModelCosts, found: Sequence[ModelSums], by_period: Sequence[ModelPeriod]
+) -> list[UsedModel]:
+    query = context.query
+    first_tokens = queries.group_latencies(by_period, _find_model)
+    durations: Mapping[tuple[int, tuple[str, ...]], Histogram] = {}
+    if context.query.hours <= _MAX_DURATION_HOURS:
+        by = ("provider", "model")
+        durations = queries.collect_latencies(context.connection, context.model_selection, 0, by, "duration")
+    speeds = queries.group_speeds(by_period, _find_model)
+    used = []
+    for one in found:
+        key = one.provider, one.model
+        if one.provider:
+            facets = {**query.facets, "provider": one.provider, "model": one.model}
+            href = query.link("/dashboard/requests", facets=facets, measure="", compared="", order="")
+            times = first_tokens.get(key, {}), durations.get((0, key), {})
+            used.append(UsedModel(costs.find_prefix(one.provider), one, href, *times, speeds.get(key)))
+    return used
 
 
 def _find_model(one: ModelPeriod) -> tuple[str, str]:
@@ -241,12 +245,7 @@ def compare_costs(
     left_out = total.unknown_cost_requests if priced.all_tokens else 0
     total = priced if priced.all_tokens else total
     asked = context.query.compared
-    named = [*_mapped(context), *((costs.find_prefix(one.provider), one.model) for one in used_models)]
-    prices = {asked: costs.find_requested_price(asked, "", "")} if asked else {}
-    prices |= {f"{prefix}/{model}": costs.find_price_by_prefix(prefix, model) for prefix, model in named}
-    counted = count_facets(context.connection, context.model_selection, ("requested_model",), _MAX_REQUESTED)
-    requested = [model for model, _ in counted.values["requested_model"] if model.startswith("claude-")]
-    prices |= {model: costs.find_requested_price(model, "", "") for model in requested}
+    prices = _find_compared_prices(context, costs, used_models)
     rows = {name: calculate_base_cost(price, total) for name, price in prices.items() if price is not None}
     shown = sorted(rows, key=lambda name: (name != asked, rows[name]))[:_MAX_COMPARED]
     problem = ""
@@ -259,23 +258,40 @@ def compare_costs(
             problem = f"The price of {asked} is unknown. Set it in anthropic-proxy.toml: {table}"
         else:
             problem = f"{prefix} is no prefix of a provider. Examples: openai/gpt-4.1-mini, gemini/gemini-2.5-flash."
-    compared = []
-    for name in sorted(shown, key=lambda name: (rows[name], name)):
-        difference, text = rows[name] - total.cost, "the same"
-        if total.unknown_cost_requests:
-            difference, text = 0, formats.UNKNOWN
-        if difference:
-            share = f" ({difference / total.cost:+.0%})".replace("%", " %").replace("-", "−") if total.cost else ""
-            text = f"{'−' if difference < 0 else '+'}{format_cost(abs(difference))}{share}"
-        compared.append((name, format_cost(rows[name]), text, difference < 0))
     return {
         "actual": formats.cost_with_unknown(total.cost, total.unknown_cost_requests),
         "left_out": left_out,
         "compared": total.requests,
-        "rows": compared,
+        "rows": [_compare(name, rows[name], total) for name in sorted(shown, key=lambda name: (rows[name], name))],
         "asked": asked,
         "problem": problem,
     }
+
+
+def _find_compared_prices(
+    context: PageContext, costs: ModelCosts, used_models: Sequence[ModelSums]
+) -> Mapping[str, Price | None]:
+    """Return model → price, for the model that the user named, those of the mapping, and those that were used or
+    requested. None: unknown.
+    """
+    asked = context.query.compared
+    prices = {asked: costs.find_requested_price(asked, "", "")} if asked else {}
+    named = [*_mapped(context), *((costs.find_prefix(one.provider), one.model) for one in used_models)]
+    prices |= {f"{prefix}/{model}": costs.find_price_by_prefix(prefix, model) for prefix, model in named}
+    counted = count_facets(context.connection, context.model_selection, ("requested_model",), _MAX_REQUESTED)
+    requested = [model for model, _ in counted.values["requested_model"] if model.startswith("claude-")]
+    return prices | {model: costs.find_requested_price(model, "", "") for model in requested}
+
+
+def _compare(name: str, cost: int, total: UsageSums) -> tuple[str, str, str, bool]:
+    """Return the row of a model: name, cost, difference from the actual cost, and whether it is lower."""
+    difference, text = cost - total.cost, "the same"
+    if total.unknown_cost_requests:
+        difference, text = 0, formats.UNKNOWN
+    if difference:
+        share = f" ({difference / total.cost:+.0%})".replace("%", " %").replace("-", "−") if total.cost else ""
+        text = f"{'−' if difference < 0 else '+'}{format_cost(abs(difference))}{share}"
+    return name, format_cost(cost), text, difference < 0
 
 
 def _mapped(context: PageContext) -> list[tuple[str, str]]:
@@ -290,22 +306,21 @@ def tabulate_models(context: PageContext) -> ExportTable:
     return tabulate(fields, found, lambda one: one.sums)
 
 
+def _tabulate_mapping(context: PageContext) -> ExportTable:
+    rows = [
+        [one.tiers, target, list(one.fallbacks) if target == one.target else [], reason]
+        for one in context.setup.mapping
+        for target, reason in one.replies
+    ]
+    return ExportTable(["requested", "sent_to", "fallbacks", "setting"], rows)
+
+
 PAGE = Page(
     section="Models",
     template="models.html",
     build=build_models_page,
     tables={
         "models": PageTable(tabulate_models),
-        "mapping": PageTable(
-            lambda context: ExportTable(
-                ["requested", "sent_to", "fallbacks", "setting"],
-                [
-                    [one.tiers, target, [*one.fallbacks] if target == one.target else [], reason]
-                    for one in context.setup.mapping
-                    for target, reason in one.replies
-                ],
-            ),
-            reads_ledger=False,
-        ),
+        "mapping": PageTable(_tabulate_mapping, reads_ledger=False),
     },
 )

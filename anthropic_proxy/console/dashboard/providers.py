@@ -79,9 +79,8 @@ class ProviderRow(Struct, frozen=True):
         detail = self.setup.detail
         if self.setup.state != "ready" or self.setup.key_count:
             return detail or formats.UNKNOWN
-        return (
-            "no key" if detail in ("", self.setup.base_url) else f"no key; {detail}"
-        )  # the address has its own column
+        # the address has its own column
+        return "no key" if detail in ("", self.setup.base_url) else f"no key; {detail}"
 
     def show_remedy(self) -> Cell:
         is_quiet = self.setup.state == "unset" or self.remedy == _NOTHING  # the user has nothing to do
@@ -264,8 +263,10 @@ _UNSUPPORTED = ("✕", "error", "unsupported")
 _NEVER = "The doctor has not run yet."
 _ENDED_EARLY = "The proxy has ended."
 _EMULATED = ("~", "warn", "emulated by the proxy")
-_MEANINGS = {one[0]: one for one in (_WORKS, _EMULATED, _UNSUPPORTED, ("–", "none", "no result"))}
-_MEANINGS["…"] = ("…", "none", "not tested yet")
+_NO_RESULT = ("–", "none", "no result")
+_UNTESTED = ("…", "none", "not tested yet")
+_MEANINGS = {one[0]: one for one in (_WORKS, _EMULATED, _UNSUPPORTED, _NO_RESULT, _UNTESTED)}
+"""Sign of a result → the sign, its role and its meaning."""
 _COMMAND = compile_later(
     r"[A-Z][A-Z0-9_]*=[^\s<][^<]*|targets = \[[^<]+\]|(?:anthropic-proxy|ollama|gcloud) [\w ./:@-]+"
 )
@@ -371,7 +372,10 @@ async def respond_doctor_form(form: OpenedForm, sent: Mapping[str, str] | None) 
         except ValueError:
             latest = -1.0  # no run has this start, so the form is rejected as outdated
         try:
-            await (runs.stop() if sent.get("action") == "stop" else runs.start(latest))
+            if sent.get("action") == "stop":
+                await runs.stop()
+            else:
+                await runs.start(latest)
         except InvalidRequest as error:
             return await form.site.respond_form(form, "doctor.html", {**values, "problem": error.message})
         return redirect(f"{PROVIDERS_PATH}#doctor")

@@ -191,9 +191,16 @@ def read_view_query(path: str, query: Mapping[str, Sequence[str]], now: float) -
     range_name, start, end = _read_range(values, now)
     texts = {field: values.get(name, "") for name, field in _TEXTS.items()}
     texts |= {"text": texts["text"].strip(), "compared": texts["compared"].strip(), "columns": columns}
-    facets = {name: values[name] for name in FACETS if name in values}
-    found = ViewQuery(path=path, range_name=range_name, start=start, end=end, now=now, facets=facets)
-    return structs.replace(found, has_notes=values.get("notes") == "1", **texts)
+    return ViewQuery(
+        path=path,
+        range_name=range_name,
+        start=start,
+        end=end,
+        now=now,
+        facets={name: values[name] for name in FACETS if name in values},
+        has_notes=values.get("notes") == "1",
+        **texts,
+    )
 
 
 def require_valid_text(name: str, value: str) -> None:

@@ -100,12 +100,6 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     if asked:
         unknown = sum(one.cost is None for one in asked.values())
         check_note += f" · {format_cost(sum(one.cost or 0 for one in asked.values()), unknown)}"
-    session_name = place = ""
-    if row.session:
-        number, whole = queries.find_session_position(context.connection, row)
-        names = find_names(context.connection, sum_sessions(context.connection, [row.session]))
-        session_name = names.get(row.session, row.session)
-        place = f"request {formats.count(number)} of {formats.count(whole)}" if row.requested_model else ""
     setting, fallbacks = costs.find_key_setting(row.provider), context.settings.fallbacks
     remedy = find_remedy(row.error_code, setting, row.requested_model, row.prefix, row.remedy, fallbacks=fallbacks)
     share = f"{formats.percent(tokens, window)} of the window of {formats.count(window)} tokens" if window else ""
@@ -141,9 +135,18 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         "content_days": context.settings.ledger_content_days,
         "context": tokens,
         "window": share if tokens else "",
-        "session_name": session_name,
-        "place": place,
+        **_describe_session(context, row),
     }
+
+
+def _describe_session(context: PageContext, row: StoredRequest) -> Mapping[str, str]:
+    """Return the name of the session, and the place of the request in it."""
+    if not row.session:
+        return {"session_name": "", "place": ""}
+    number, whole = queries.find_session_position(context.connection, row)
+    names = find_names(context.connection, sum_sessions(context.connection, [row.session]))
+    place = f"request {formats.count(number)} of {formats.count(whole)}" if row.requested_model else ""
+    return {"session_name": names.get(row.session, row.session), "place": place}
 
 
 def _explain_no_replay(row: StoredRequest, sent: StoredContent | None) -> str:

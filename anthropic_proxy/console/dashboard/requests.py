@@ -72,11 +72,8 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
     columns, order = decode_columns(query.columns), read_order(query.order, COLUMNS)
     part = _read_rows(context, order, ROWS_PER_PAGE)
     verdict = _summarize(context, len(part.rows), bool(part.newer or part.older))
-    if not order and (limit := context.searched) is not None:  # a search that read a part of the range goes on beyond
-        if query.after:
-            part = structs.replace(part, newer=part.newer or query.link(before="", after=f"{limit[1]}."))
-        else:
-            part = structs.replace(part, older=part.older or query.link(before=f"{limit[0]}.", after=""))
+    if not order:
+        part = _continue_search(context, part)
     note = ""
     if order:
         title, direction = order[0].label, order[0].ends[not order[1]]
@@ -86,10 +83,7 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
     running = context.running[::-1] if shows_running else ()
     listed = [facet.column for facet in _LISTED.values()]
     counted = count_facets(context.connection, context.selection, listed, _MAX_FACET_VALUES)
-    sessions = {value for value, _ in counted.values["session"]} | {query.facets.get("session", "")}
-    sessions |= {row.session for row, _ in part.rows} if _SESSION in columns else set()
-    found = find_names(context.connection, sum_sessions(context.connection, sessions - {""}))
-    names = {**name_providers(context.settings), **{("session", one): text for one, text in found.items()}}
+    names = _name_values(context, counted, [row for row, _ in part.rows] if _SESSION in columns else ())
     rows = [build_running_row(receipt, context.now, columns) for receipt in running]
     for row, _ in part.rows:
         built = build_finished_row(row, context.now, columns)
@@ -115,6 +109,24 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
         "is_empty": not context.facts.requests and not running,
         "verdict": verdict,
     }
+
+
+def _continue_search(context: PageContext, part: PagedRows[_Placed]) -> PagedRows[_Placed]:
+    """A search that read a part of the range continues beyond it."""
+    query, limit = context.query, context.searched
+    if limit is None:
+        return part
+    if query.after:
+        return structs.replace(part, newer=part.newer or query.link(before="", after=f"{limit[1]}."))
+    return structs.replace(part, older=part.older or query.link(before=f"{limit[0]}.", after=""))
+
+
+def _name_values(context: PageContext, counted: FacetCounts, rows: Sequence[StoredRequest]) -> Names:
+    """Return texts for providers and sessions: those of the filters, and those of `rows`."""
+    listed = {*(value for value, _ in counted.values["session"]), context.query.facets.get("session", "")}
+    listed |= {row.session for row in rows}
+    sessions = find_names(context.connection, sum_sessions(context.connection, listed - {""}))
+    return {**name_providers(context.settings), **{("session", one): text for one, text in sessions.items()}}
 
 
 def _list_facets(query: ViewQuery, counted: FacetCounts, names: Names) -> list[FacetPanel]:

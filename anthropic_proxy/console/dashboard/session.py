@@ -77,34 +77,21 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
     def measure_cost(group: Sequence[StoredRequest]) -> float | None:
         return float(earlier + cumulative[group[-1].id]) or None
 
-    def measure_context(group: Sequence[StoredRequest]) -> float | None:
-        # nothing is counted of a failed request
-        return max((row.all_input_tokens for row in group if row.outcome_class != "error"), default=0) or None
-
-    def measure_cached(group: Sequence[StoredRequest]) -> float | None:
-        tokens = sum(row.all_input_tokens for row in group if row.outcome_class != "error")
-        return 100 * sum(row.cache_read_tokens for row in group) / tokens if tokens else None
-
     part, later = page_list(query, own[::-1], MAX_TURNS, lambda row: row.id)
     hidden = context.open_texts(f"session {total.session}", part.rows)
     texts = read_several_contents(context.connection, [row.id for row in part.rows], ("request", "reply"))
     end = rows[-1].started_at // 60_000_000 * 60 + 60
     costs = _chart(rows, "Cumulative cost", "context", measure_cost, formats.chart_money)
     missing = explain_missing_cost(total.sums, "/dashboard/models#missing-prices")
-    count = total.sums.requests
-    verdict = formats.plural(count, "request")
-    verdict += f" in {formats.seconds(total.last_at - total.started_at)}." if count > 1 else "."
-    if unnamed := sum(not row.requested_model for row in rows):
-        verdict += f" {unnamed:,} more named no model."
-    if count > len(rows):
-        verdict += f" The charts show the latest {formats.count(len(rows))}."
     return {
         "title": find_names(context.connection, [total])[total.session],
         "session": total.session,
-        "verdict": verdict,
+        "verdict": _summarize(view),
         "figures": _list_figures(view),
-        "context_chart": _chart(own, "Context", "context", measure_context, formats.short_count, limit=view.window),
-        "cached_chart": _chart(own, "Read from cache", "cached", measure_cached, "{:.0f} %".format, breaks=view.breaks),
+        "context_chart": _chart(own, "Context", "context", _measure_context, formats.short_count, limit=view.window),
+        "cached_chart": _chart(
+            own, "Read from cache", "cached", _measure_cached, "{:.0f} %".format, breaks=view.breaks
+        ),
         "time_chart": _chart_times(own, view.waits),
         "cost_chart": structs.replace(costs, empty_text=missing),
         "agents": [
@@ -157,6 +144,17 @@ def _list_conversations(groups: Mapping[str, str]) -> Sequence[str]:
     return list(dict.fromkeys(sorted(groups.values(), key=_BACKGROUND.__eq__)))
 
 
+def _summarize(view: SessionView) -> str:
+    count, total = view.total.sums.requests, view.total
+    verdict = formats.plural(count, "request")
+    verdict += f" in {formats.seconds(total.last_at - total.started_at)}." if count > 1 else "."
+    if unnamed := sum(not row.requested_model for row in view.rows):
+        verdict += f" {unnamed:,} more named no model."
+    if count > len(view.rows):
+        verdict += f" The charts show the latest {formats.count(len(view.rows))}."
+    return verdict
+
+
 def _list_figures(view: SessionView) -> list[Figure]:
     sums, largest = view.total.sums, view.total.max_context
     errors = formats.plural(sums.errors, "error")
@@ -188,6 +186,16 @@ def _list_figures(view: SessionView) -> list[Figure]:
         Figure("Output", formats.count(sums.output_tokens), "tokens"),
         Figure("Input read from cache", formats.percent(sums.cache_read_tokens, sums.all_input_tokens), cached),
     ]
+
+
+def _measure_context(group: Sequence[StoredRequest]) -> float | None:
+    # nothing is counted of a failed request
+    return max((row.all_input_tokens for row in group if row.outcome_class != "error"), default=0) or None
+
+
+def _measure_cached(group: Sequence[StoredRequest]) -> float | None:
+    tokens = sum(row.all_input_tokens for row in group if row.outcome_class != "error")
+    return 100 * sum(row.cache_read_tokens for row in group) / tokens if tokens else None
 
 
 def is_background(row: StoredRequest) -> bool:

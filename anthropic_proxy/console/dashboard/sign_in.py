@@ -117,18 +117,7 @@ class BrowserSessions:
             now = self._clock()
         except ValueError:  # a damaged store
             return None
-        if now >= stored.created_at + SESSION_SECONDS:
-            return None
-        session, form_token = None, _sign(cookie, "form", "")
-        if (user := stored.user) is not None:
-            settings, email = self._current_settings(), user.email
-            if role := resolve_role(settings, user):
-                group = find_group(settings, user)
-                session = Session(client_name=email, form_token=form_token, role=role, email=email, group=group)
-        else:
-            for label, role, key in self._list_keys():
-                if hmac.compare_digest(_sign(cookie, "key", key).encode(), stored.key_digest.encode()):
-                    session = Session(client_name=label, form_token=form_token, role=role)
+        session = self._decode(cookie, stored) if now < stored.created_at + SESSION_SECONDS else None
         if session is None:
             return None
         if session.email and self._people is not None and await self._people.is_ended(session.email, stored.created_at):
@@ -155,6 +144,24 @@ class BrowserSessions:
             await store.put(place, _ENDED, SESSION_SECONDS)
             if store.state.available:
                 self._unsaved_ends.discard(place)
+
+    def _decode(self, cookie: str, stored: _StoredSession) -> Session | None:
+        """Return the session for `stored`, its content in the store. None: the key of the session, or the role of its
+        user, is no longer in the settings.
+        """
+        form_token = _sign(cookie, "form", "")
+        if (user := stored.user) is not None:
+            settings = self._current_settings()
+            role = resolve_role(settings, user)
+            if not role:
+                return None
+            group = find_group(settings, user)
+            return Session(client_name=user.email, form_token=form_token, role=role, email=user.email, group=group)
+        found = None
+        for label, role, key in self._list_keys():
+            if hmac.compare_digest(_sign(cookie, "key", key).encode(), stored.key_digest.encode()):
+                found = Session(client_name=label, form_token=form_token, role=role)
+        return found
 
     def _list_keys(self) -> list[tuple[str, Role, str]]:
         """Return each key in the settings as (name such as `admin key 1`, role, text of the key)."""

@@ -244,7 +244,9 @@ async def respond_with_early_flush(
 
 
 def _read_body(request: RouteRequest, response: RouteResponse) -> bytes:
-    """With the prefix in its links: the server does not change a stream."""
+    """Return the uncompressed body. Its links get the path of `DASHBOARD_URL` here, because the server does not change
+    a stream; `compress_response` has added it to a compressed body.
+    """
     assert isinstance(response.body, bytes)
     if "content-encoding" in response.headers:
         return gzip.decompress(response.body)
@@ -284,16 +286,7 @@ class Site:
                     return redirect(f"{SIGN_IN_PATH}?next={quote(address, safe='/')}")
                 return await self._respond_page(target, request, session)
             if isinstance(target, Form):
-                sent = read_own_form(request) if request.method == "POST" else None
-                session = await find_session(self, request)
-                if sent is None and session is None and not request.client.name:
-                    return redirect(f"{SIGN_IN_PATH}?next={target.page_path}")
-                permission = find_permission(request.method, request.path)
-                if reason := explain_denial(permission, request, session, self.gateway.settings):
-                    raise PermissionDenied(reason, code="dashboard-role")
-                if sent is not None:
-                    require_token(request, session, sent.get("token", ""))
-                return await target.respond(OpenedForm(self, target, request, session), sent)
+                return await self._respond_form(target, request)
             response: RouteResponse = await target(self, request)
         except (ClientError, ProxyBusy) as error:
             section = target.section if isinstance(target, Page | Form) else ""
@@ -322,6 +315,18 @@ class Site:
             return render_page(request, "adding_up.html", frame)
 
         return await respond_with_early_flush(request, response, render_head, progress)
+
+    async def _respond_form(self, form: Form, request: RouteRequest) -> RouteResponse:
+        sent = read_own_form(request) if request.method == "POST" else None
+        session = await find_session(self, request)
+        if sent is None and session is None and not request.client.name:
+            return redirect(f"{SIGN_IN_PATH}?next={form.page_path}")
+        permission = find_permission(request.method, request.path)
+        if reason := explain_denial(permission, request, session, self.gateway.settings):
+            raise PermissionDenied(reason, code="dashboard-role")
+        if sent is not None:
+            require_token(request, session, sent.get("token", ""))
+        return await form.respond(OpenedForm(self, form, request, session), sent)
 
     async def _respond_error(self, request: RouteRequest, error: ProxyError, section: str) -> RouteResponse:
         """The page has the navigation, unless the user is not signed in."""

@@ -244,8 +244,11 @@ COLUMNS: RequestColumns = (
         "in", "In", lambda row: formats.count(row.all_input_tokens or None), _context, "Input tokens", is_early=True
     ),
     TableColumn(
-        *("cached", "Cached", lambda row: formats.percent(row.cache_read_tokens, row.all_input_tokens), _cached_share),
-        description="Share of input read from cache",
+        "cached",
+        "Cached",
+        lambda row: formats.percent(row.cache_read_tokens, row.all_input_tokens),
+        _cached_share,
+        "Share of input read from cache",
         style="muted",
     ),
     _count("cache-write", "Cache write", "cache_write_tokens", "all_input_tokens", "Cache write tokens"),

@@ -172,8 +172,16 @@ class CaseRuns:
 
 
 def _describe(result: CaseResult) -> WrongVerdict:
-    facts = {name: getattr(result.case, name) for name in ("kind", "user", "tool", "input", "reason")}
-    return WrongVerdict(**facts, rule=result.check.rule, explanation=result.check.reason)
+    case, check = result.case, result.check
+    return WrongVerdict(
+        kind=case.kind,
+        user=case.user,
+        tool=case.tool,
+        input=case.input,
+        reason=case.reason,
+        rule=check.rule,
+        explanation=check.reason,
+    )
 
 
 def find_interval(count: int, total: int) -> tuple[float, float]:
@@ -271,19 +279,23 @@ def _name_prefixes(targets: Sequence[Target]) -> str:
 
 def _list_silent(settings: Settings, relayed: Sequence[Target]) -> list[Target]:
     """Return the targets whose servers do not answer the question, as their latest stored requests show."""
-    silent = []
     with suppress(ConfigurationError, exc.SQLAlchemyError), read_ledger(settings) as connection:
-        if connection is None:
-            return []
-        for target in relayed:
-            dialect = target.dialect
-            for name in find_latest_adaptations(connection, target.provider.name, target.model):
-                dialect = target.wire.apply_adaptation(dialect, name)
-            if isinstance(dialect, Dialect):
-                removes_beta = any(not lacks_beta(SAFEGUARDS, [one]) for one in dialect.removed_betas)
-                silent += [target] if removes_beta or SAFEGUARDS in dialect.dropped_fields else []
-        return silent
+        if connection is not None:
+            return [
+                one
+                for one in relayed
+                if _drops_question(one, find_latest_adaptations(connection, one.provider.name, one.model))
+            ]
     return []
+
+
+def _drops_question(target: Target, learned: Sequence[str]) -> bool:
+    dialect = target.dialect
+    for name in learned:
+        dialect = target.wire.apply_adaptation(dialect, name)
+    return isinstance(dialect, Dialect) and (
+        SAFEGUARDS in dialect.dropped_fields or any(not lacks_beta(SAFEGUARDS, [one]) for one in dialect.removed_betas)
+    )
 
 
 async def _describe_answer(services: Services) -> str:

@@ -26,6 +26,7 @@ from anthropic_proxy.engine.routing.targets import Target, find_capabilities
 from anthropic_proxy.engine.wires.contract import (
     ConvertedResponse,
     Credential,
+    Transport,
     UpstreamRequest,
     UpstreamResponse,
 )
@@ -128,23 +129,6 @@ class ProbeRunner:
         recorded: list[UpstreamExchange] = []
         observations = ModelObservations(MemoryValues())
         name = target.provider.name
-        send = self._services.transports[name]
-
-        async def send_and_record(
-            base_url: str, request: UpstreamRequest, credential: Credential | None
-        ) -> UpstreamResponse:
-            exchange = UpstreamExchange(request.body)
-            recorded.append(exchange)
-            response = await send(base_url, request, credential)
-            exchange.status = response.status
-
-            def record(chunk: bytes) -> bytes:
-                if len(exchange.response) < _MAX_RECORDED_BYTES:
-                    exchange.response += chunk
-                return chunk
-
-            return ConvertedResponse(response, record)
-
         services = structs.replace(
             self._services,
             observations=observations,
@@ -152,7 +136,7 @@ class ProbeRunner:
             retry_budget=RetryBudget(),
             plan_cache=FixedPlanCache(Plan((target,), "probe", is_relayed=target.is_relayed)),
             compiled_routes=None,
-            transports={name: send_and_record},
+            transports={name: _record(self._services.transports[name], recorded)},
         )
         receipt = Receipt(request_id=services.new_id("req_"), client=Client(name="doctor"), started_at=services.clock())
         sink, started = CollectingSink(receipt, _MAX_REPLY_BYTES), time.monotonic()
@@ -195,6 +179,27 @@ class ProbeRunner:
             return await query_chat_models(provider, services.settings, send, credential, LIST_TIMEOUT_SECONDS)
         except ProxyError:
             return None
+
+
+def _record(send: Transport, recorded: list[UpstreamExchange]) -> Transport:
+    """Return a transport that sends by `send` and appends each request with its response to `recorded`."""
+
+    async def send_and_record(
+        base_url: str, request: UpstreamRequest, credential: Credential | None
+    ) -> UpstreamResponse:
+        exchange = UpstreamExchange(request.body)
+        recorded.append(exchange)
+        response = await send(base_url, request, credential)
+        exchange.status = response.status
+
+        def record(chunk: bytes) -> bytes:
+            if len(exchange.response) < _MAX_RECORDED_BYTES:
+                exchange.response += chunk
+            return chunk
+
+        return ConvertedResponse(response, record)
+
+    return send_and_record
 
 
 def _read_reply(sink: CollectingSink, error: ProxyError | None) -> ProbeResult:

@@ -254,13 +254,16 @@ def add_forecasts(
         if one.budget.period == "total":
             return one
         names = [scope.name] if scope.kind == "team" else labels.get(scope.key_id, [scope.name])
+
+        def choose(found: _Uses) -> Sequence[_ModelUse]:
+            return [use for name in names for use in found.get((scope.kind, name), ()) if one.budget.counts(use.model)]
+
+        def add_up(found: _Uses) -> int:
+            return sum(use.cost if one.budget.unit == "usd" else use.tokens for use in choose(found))
+
         bounds, ranges = uses[one.budget.period]
-        chosen = [
-            [use for name in names for use in found.get((scope.kind, name), ()) if one.budget.counts(use.model)]
-            for found in ranges
-        ]
-        amounts = [sum(use.cost if one.budget.unit == "usd" else use.tokens for use in each) for each in chosen]
-        rest = PeriodUse(bounds.elapsed_share, sum(use.requests for use in chosen[0]), *amounts).expect_rest()
+        requests = sum(use.requests for use in choose(ranges[0]))
+        rest = PeriodUse(bounds.elapsed_share, requests, *map(add_up, ranges)).expect_rest()
         return one if rest is None else structs.replace(one, forecast=one.used + rest)
 
     return [[forecast(scope, one) for one in found] for scope, found in zip(scopes, spending, strict=True)]
@@ -281,7 +284,9 @@ _Uses = Mapping[tuple[str, str], Sequence[_ModelUse]]
 def _read_period_uses(
     connection: Reader, settings: Settings, period: Period, now: float
 ) -> tuple[PeriodBounds, Sequence[_Uses]]:
-    """Uses: in this period, and in the one before until the same point and in the whole."""
+    """Return the bounds of the period, and the uses in three ranges: in this period, in the one before until the same
+    point, and in the whole one before.
+    """
     start, end = (find(period, datetime.fromtimestamp(now, UTC)) for find in (find_period_start, find_period_end))
     assert start is not None
     assert end is not None

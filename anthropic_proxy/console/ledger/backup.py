@@ -180,7 +180,8 @@ def _run_tool(program: str, address: DatabaseAddress | None, *words: str) -> str
         if address is not None:
             options = address.list_options()
             if (password := options.pop("password", None)) is not None:
-                create_private_file(file := Path(folder) / "password")
+                file = Path(folder) / "password"
+                create_private_file(file)
                 escaped = str(password).replace("\\", "\\\\").replace(":", "\\:")
                 file.write_text(f"*:*:*:*:{escaped}\n", "utf-8")
                 options["passfile"] = str(file)

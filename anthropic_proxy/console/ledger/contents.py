@@ -66,11 +66,18 @@ def join_deltas(reply: bytes) -> bytes:
     joined: list[bytes] = []
     frames = [frame for frame in reply.split(b"\n\n") if not frame.startswith(_PING)]
     decoded = ((frame, _decode_delta(frame)) for frame in frames)
-    for target, group in groupby(decoded, lambda one: (one[1]["index"], one[1]["delta"]["type"]) if one[1] else None):
-        if target is None:
+
+    def find_block(one: tuple[bytes, dict[str, Any]]) -> tuple[int, str] | None:
+        """Return index and type of the delta. None: it is no delta of a text."""
+        event = one[1]
+        return (event["index"], event["delta"]["type"]) if event else None
+
+    for block, group in groupby(decoded, find_block):
+        if block is None:
             joined += [frame for frame, _ in group]
         else:
-            (_, first), field = next(group), _TEXT_FIELDS[target[1]]
+            field = _TEXT_FIELDS[block[1]]
+            _, first = next(group)
             text = first["delta"][field] + "".join([event["delta"][field] for _, event in group])
             joined.append(_DELTA + msgspec.json.encode({**first, "delta": {**first["delta"], field: text}}))
     return b"\n\n".join(joined)

@@ -152,8 +152,11 @@ def _divide(
 def _read_latest(connection: Connection, failed: ErrorPeriod) -> StoredRequest:
     column = requests.c
     query = select(requests).where(
-        *(column.started_at == failed.last_at, column.outcome_class == "error", column.provider == failed.provider),
-        *(column.model == failed.model, column.error_code == failed.error_code),
+        column.started_at == failed.last_at,
+        column.outcome_class == "error",
+        column.provider == failed.provider,
+        column.model == failed.model,
+        column.error_code == failed.error_code,
     )
     row = connection.execute(query.limit(1)).first()
     return StoredRequest() if row is None else build_stored_request(connection, row)

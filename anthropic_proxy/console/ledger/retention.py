@@ -77,17 +77,19 @@ class Retention:
         if self.problem:
             self._next_at = self._ticks() + CLOCK_INTERVAL_SECONDS
             return
-        days = (self._settings.ledger_days, self._settings.ledger_content_days, REPLACED_KEY_DAYS, SIGNED_OUT_DAYS)
-        before, content_before, replaced, signed_out, proof, ended = (
-            int((now - count * DAY_SECONDS) * MICROSECONDS) for count in (*days, ACCESS_END_DAYS, 0)
-        )
+
+        def days_ago(days: float) -> int:
+            """Return a time in microseconds since the epoch."""
+            return int((now - days * DAY_SECONDS) * MICROSECONDS)
+
+        before, content_before = days_ago(self._settings.ledger_days), days_ago(self._settings.ledger_content_days)
         with connection.transaction():
-            connection.execute("DELETE FROM key_hashes WHERE expires_at < ?", (replaced,))
-            connection.execute("DELETE FROM device_codes WHERE expires_at < ?", (ended,))
+            connection.execute("DELETE FROM key_hashes WHERE expires_at < ?", (days_ago(REPLACED_KEY_DAYS),))
+            connection.execute("DELETE FROM device_codes WHERE expires_at < ?", (days_ago(0),))
             rows = "DELETE FROM sign_ins WHERE ends_at < ? OR (ended_at < ? AND ended_at < ends_at)"
-            connection.execute(rows, (proof, signed_out))
+            connection.execute(rows, (days_ago(ACCESS_END_DAYS), days_ago(SIGNED_OUT_DAYS)))
             tokens = "UPDATE sign_ins SET provider_token = '' WHERE ends_at < ? AND provider_token != ''"
-            connection.execute(tokens, (ended,))
+            connection.execute(tokens, (days_ago(0),))
             for table in SUM_TABLES:
                 connection.execute(f"DELETE FROM {table} WHERE hour < ?", (before // MICROSECONDS_PER_HOUR,))
         for table, limit in (("contents", max(before, content_before)), ("requests", before)):

@@ -34,18 +34,18 @@ class TableDefinition(NamedTuple):
     indexes: Sequence[Index] = ()
 
 
-_OF_TYPES = {str: TEXT, bool: "BOOLEAN NOT NULL", int: COUNT}
-_OF_FIELDS = {
+_TYPE_KINDS = {str: TEXT, bool: "BOOLEAN NOT NULL", int: COUNT}
+_FIELD_KINDS = {
     **dict.fromkeys(("attempts", "tool_count", "message_count", "note_count", "worker"), "INTEGER NOT NULL DEFAULT 0"),
     "id": _KEY,
     "started_at": TIME,
     "status": "SMALLINT NOT NULL DEFAULT 0",
     "output_rate": "FLOAT",
 }
-"""Fields of `StoredRequest` with another SQL type than their type in Python has in `_OF_TYPES`. Others: `BIGINT`."""
+"""Field of `StoredRequest` → its SQL type. The others have that of their type in `_TYPE_KINDS`, or else `BIGINT`."""
 REQUESTS = TableDefinition(
     "requests",
-    {one.name: _OF_FIELDS.get(one.name) or _OF_TYPES.get(one.type, "BIGINT") for one in fields(StoredRequest)},
+    {one.name: _FIELD_KINDS.get(one.name) or _TYPE_KINDS.get(one.type, "BIGINT") for one in fields(StoredRequest)},
     ("id",),
     (
         Index("requests_by_time", ("started_at",)),
