@@ -88,6 +88,7 @@ class Conversation(Struct, eq=False):
     """The conversation of one request body, and its history so far."""
 
     key: tuple[object, ...]
+    """Client, and the hash of session, agent and the beginning of the first message."""
     begin: int
     """Offset of the first message in the body."""
     is_new: bool
@@ -104,6 +105,7 @@ class Histories:
         self._min_bytes = min_bytes
         self._max_kept_bytes = max_kept_bytes
         self._mark = b'[{"role":"%b","content":""},' % secrets.token_hex(16).encode()
+        """`KnownMessages.mark` of all conversations."""
         self._histories: dict[tuple[object, ...], History | None] = {}
         """None: the conversation has no history yet, or the last request had other messages."""
         self._kept_bytes = 0
@@ -139,7 +141,8 @@ class Histories:
             history = structs.replace(history, frame=frame, frame_bytes=_count_frame_bytes(frame))
             self._keep(conversation.key, history)
         begin = conversation.begin if known is None else known.end
-        end = body.rfind(_REPLY, begin, max(begin, body.rfind(_REPLY, begin)))
+        last_reply = max(begin, body.rfind(_REPLY, begin))
+        end = body.rfind(_REPLY, begin, last_reply)  # the messages before the last reply but one; -1: there is none
         is_enough = self._min_bytes <= end - begin <= self._max_kept_bytes // _TIMES_KEPT
         if not is_enough or not isinstance(request.messages, CleanMessages):
             return

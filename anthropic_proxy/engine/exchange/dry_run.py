@@ -16,6 +16,7 @@ from anthropic_proxy.engine.exchange.client_side import ClientRequest, Collectin
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.plan import build_request_facts, choose_plan, read_client_request
 from anthropic_proxy.engine.hooks import Client, Receipt
+from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.preparation.tools import name_or_alias
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.providers import Provider, find_registry
@@ -23,6 +24,7 @@ from anthropic_proxy.engine.providers.credentials import Credentials, TokenSourc
 from anthropic_proxy.engine.providers.registry import UNKNOWN_PROJECT
 from anthropic_proxy.engine.routing.router import FixedPlanCache, Plan
 from anthropic_proxy.engine.routing.routes import RouteCheck
+from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.upstream.contract import FetchedPage, SearchResult
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest, UpstreamResponse
 from anthropic_proxy.errors import AuthenticationFailed, ProxyError, WebFetchFailed, WebSearchFailed
@@ -112,22 +114,14 @@ async def _run(engine: Engine, body: bytes, path: str, sender: DryRunClient, cre
     client = structs.replace(sender.client, credential_forwardable=not engine.settings.requires_client_key)
     receipt = Receipt(request_id=engine.new_id("req_"), client=client, started_at=engine.clock(), path=path)
     result = DryRun(receipt=receipt)
-
-    async def fetch(url: str, **options: object) -> FetchedPage:
-        result.skipped.append(f"fetch of {url}")
-        raise WebFetchFailed("a dry run fetches nothing", "unavailable")
-
-    async def search(query: str, **options: object) -> Sequence[SearchResult]:
-        result.skipped.append(f"search for {query!r}")
-        raise WebSearchFailed("a dry run searches nothing", "unavailable")
-
+    web = _SkippedWebTools(result.skipped)
     dry = structs.replace(
         engine,
         transports={row.name: _RecordingTransport(row.transport, result) for row in find_registry(engine.settings)},
         credentials=credentials,
         inspectors=(),
-        web_fetch=fetch if engine.web_fetch is not None else None,
-        web_search=search if engine.web_search is not None else None,
+        web_fetch=web.fetch if engine.web_fetch is not None else None,
+        web_search=web.search if engine.web_search is not None else None,
     )
     headers = {"content-type": "application/json", "x-api-key": CLIENT_CREDENTIAL, **sender.headers}
     incoming = ClientRequest(receipt=receipt, headers=headers, body=body)
@@ -155,12 +149,18 @@ async def _run(engine: Engine, body: bytes, path: str, sender: DryRunClient, cre
     await Exchange(dry, incoming, sink).run()
     if not isinstance(sink.error, NotSent):
         result.error = sink.error
-    called = next((target for target in plan.targets if target.model == receipt.model), None)
-    if called is not None and not called.is_relayed and request.decode_error is None:
-        pattern, length = called.dialect.tool_name_pattern, called.dialect.max_tool_name_length
-        names = {tool.name: name_or_alias(tool.name, pattern, length) for tool in request.tools if tool.name}
-        result.renamed_tools = {name: alias for name, alias in names.items() if name != alias}
+    result.renamed_tools = _find_renamed_tools(request, plan.targets, receipt.model)
     return result
+
+
+def _find_renamed_tools(request: MessagesRequest, targets: Sequence[Target], model: str) -> Mapping[str, str]:
+    """Return name of a tool → its name in the request to `model`, if it is another one."""
+    called = next((target for target in targets if target.model == model), None)
+    if called is None or called.is_relayed or request.decode_error is not None:
+        return {}
+    pattern, length = called.dialect.tool_name_pattern, called.dialect.max_tool_name_length
+    names = {tool.name: name_or_alias(tool.name, pattern, length) for tool in request.tools if tool.name}
+    return {name: alias for name, alias in names.items() if name != alias}
 
 
 class _RecordingTransport:
@@ -202,3 +202,16 @@ class _PlaceholderTokens:
 
     def invalidate_token(self, credential: Credential) -> bool:
         return False
+
+
+class _SkippedWebTools:
+    def __init__(self, skipped: list[str]) -> None:
+        self._skipped = skipped
+
+    async def fetch(self, url: str, **options: object) -> FetchedPage:
+        self._skipped.append(f"fetch of {url}")
+        raise WebFetchFailed("a dry run fetches nothing", "unavailable")
+
+    async def search(self, query: str, **options: object) -> Sequence[SearchResult]:
+        self._skipped.append(f"search for {query!r}")
+        raise WebSearchFailed("a dry run searches nothing", "unavailable")

@@ -82,9 +82,9 @@ class Watchdog:
         self._disconnect_task: asyncio.Task[None] | None = None
         self._first_checks = first_checks or FirstChecks()
         self._first_checks.add(self._check, loop)
-        # without `when()`: uvloop returns another handle if the time has come
         self._timer: asyncio.Handle | None = None
-        """Timer for the next check. None: it is the first one."""
+        """Timer for the next check. None: it is the first one. It may have no `when()`: uvloop returns another handle
+        if the time has come."""
 
     def begin_upstream_call(self) -> None:
         self._calling = True

@@ -192,6 +192,12 @@ def _check_alternatives(
         yield ValidationError(f"{value!r} is valid under each of {shown}")
 
 
+def _check_additional(validator: Any, keyword_value: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
+    """Check additional properties, unless the schema has `patternProperties`: patterns are not executed."""
+    if "patternProperties" not in schema:
+        yield from Draft202012Validator.VALIDATORS["additionalProperties"](validator, keyword_value, value, schema)
+
+
 def _check_unique(_validator: Any, keyword_value: Any, value: Any, _schema: Any) -> Iterator[ValidationError]:
     """Check the keyword `uniqueItems` in linear time. The library compares objects in pairs."""
     if keyword_value and isinstance(value, list) and len(set(map(_canonical, value))) < len(value):
@@ -208,13 +214,11 @@ def _canonical(value: Any) -> str:
 
 
 _OWN: dict[str, _Keyword] = {name: partial(_check_alternatives, only_one=name == "oneOf") for name in _ALTERNATIVES}
-_check_additional = Draft202012Validator.VALIDATORS["additionalProperties"]
 _CHECKING = _build_class(
     {
         **_OWN,
         **dict.fromkeys(_UNCHECKED, lambda *_: None),
-        # not beside `patternProperties`: patterns are not executed
-        "additionalProperties": lambda *given: None if "patternProperties" in given[3] else _check_additional(*given),
+        "additionalProperties": _check_additional,
         "uniqueItems": _check_unique,
     }
 )

@@ -56,6 +56,13 @@ def _one(value: Any) -> list[Any]:
     return [value]
 
 
+def _dependent(value: Any) -> list[Any] | None:
+    if not isinstance(value, dict):
+        return None
+    lists = [one for one in value.values() if isinstance(one, list)]
+    return [one for one in value.values() if not isinstance(one, list)] if all(map(_are_names, lists)) else None
+
+
 def _are_names(value: Any) -> bool:
     if not isinstance(value, list):
         return False
@@ -78,6 +85,12 @@ def _is_count(value: Any) -> bool:
     return _is_number(value) and value >= 0 and (isinstance(value, int) or value.is_integer())
 
 
+def _is_type(value: Any) -> bool:
+    if isinstance(value, str):
+        return value in _TYPES
+    return bool(value) and _are_names(value) and _TYPES.issuperset(value)
+
+
 _SCHEMAS: Mapping[str, Callable[[Any], list[Any] | None]] = {
     **dict.fromkeys(("items", "contains", "not", "if", "then", "else", "propertyNames", "contentSchema"), _one),
     **dict.fromkeys(("additionalProperties", "unevaluatedItems", "unevaluatedProperties"), _one),
@@ -88,11 +101,7 @@ _SCHEMAS: Mapping[str, Callable[[Any], list[Any] | None]] = {
         ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions"),
         lambda value: [*value.values()] if isinstance(value, dict) else None,
     ),
-    "dependencies": lambda value: (
-        [one for one in value.values() if not isinstance(one, list)]
-        if isinstance(value, dict) and all(_are_names(one) for one in value.values() if isinstance(one, list))
-        else None
-    ),
+    "dependencies": _dependent,
 }
 """Keyword → function that returns the schemas in its value. None: the value is invalid."""
 _KEYWORDS: Mapping[str, Callable[[Any], bool]] = {
@@ -112,8 +121,6 @@ _KEYWORDS: Mapping[str, Callable[[Any], bool]] = {
     "multipleOf": lambda value: _is_number(value) and value > 0,
     "required": _are_names,
     "dependentRequired": lambda value: isinstance(value, dict) and all(map(_are_names, value.values())),
-    "type": lambda value: (
-        value in _TYPES if isinstance(value, str) else bool(value) and _are_names(value) and _TYPES.issuperset(value)
-    ),
+    "type": _is_type,
 }
 """Keyword → function that returns True if its value is valid. Other keywords may have any value."""

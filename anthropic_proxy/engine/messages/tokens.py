@@ -490,7 +490,10 @@ def count_text_features(texts: Sequence[bytes | memoryview]) -> TextFacts:
 
 
 def _sampled(texts: Sequence[bytes | memoryview], ends: Sequence[int], stretch: int) -> bytes:
-    """`ends`: offset behind each text and the space after it."""
+    """Return pieces of `stretch` bytes, at equal distances, of the texts with a space between two of them.
+
+    `ends`: for each text, the offset behind it and the space after it.
+    """
     size = ends[-1] - 1
     step = size * stretch // _SAMPLE
     pieces: list[bytes | memoryview] = []

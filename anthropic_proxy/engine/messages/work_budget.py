@@ -175,8 +175,8 @@ def count_json_nodes(value: Any) -> int:
         open_values.pop()
         if id(one) not in counts:
             scalars = [member for member in inside if not isinstance(member, dict | list)]
-            texts = [len(text) for text in (one, *scalars) if isinstance(text, str)]
-            own = 1 + len(scalars) + sum(size // CHARACTERS_PER_NODE for size in texts)
+            sizes = [len(text) for text in (one, *scalars) if isinstance(text, str)]
+            own = 1 + len(scalars) + sum(size // CHARACTERS_PER_NODE for size in sizes)
             if isinstance(one, dict):
                 own += len(one) + sum(map(len, one)) // CHARACTERS_PER_NODE
             counts[id(one)] = own + sum(counts[id(member)] for member in members)

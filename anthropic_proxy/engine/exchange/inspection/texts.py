@@ -146,12 +146,16 @@ def find_texts_of_request(
                 yield from find_texts_of_message(body, message.value, message.end)
         elif member.key == "tools" and describes_tools and body[member.value] == _LIST:
             for tool in json_spans.find_elements(body, member.value, member.end):
-                name = _read_header(body[tool.value : tool.end]).name
-                for level, string in _walk(body, tool):
-                    if string is not None and level.key == "description" and not string.is_key:
-                        yield string.place("tool_description", name)
+                yield from _find_descriptions(body, tool)
         elif member.key not in _OF_REQUEST:
             yield from _find_texts_of_content(body, member, "system")
+
+
+def _find_descriptions(body: bytes, tool: JsonSpan) -> Iterator[PlacedText]:
+    name = _read_header(body[tool.value : tool.end]).name
+    for level, string in _walk(body, tool):
+        if string is not None and level.key == "description" and not string.is_key:
+            yield string.place("tool_description", name)
 
 
 def find_texts_of_batch(body: bytes, *, describes_tools: bool) -> Iterator[PlacedText]:

@@ -255,12 +255,8 @@ class ReplyCheck:
     async def _check(self, call: ToolCallToCheck, place: int) -> CallCheck:
         """`place`: number of calls of the reply before this one."""
         try:
-            is_asked = bool(self._auto_mode.deny) or (call.name == "Bash" and self._may_have_moved)
-            is_asked = is_asked or call.is_too_long or len(call.arguments) > MAX_CALL_CHARACTERS
-            rule = "" if is_asked else find_harmless_rule(call.name, decode_arguments(call.arguments), self._context)
-            if rule:
+            if rule := self._find_harmless_rule(call):
                 return CallCheck(call.id, call.name, "harmless", rule=rule, kind="rule")
-            self._may_have_moved |= call.name == "Bash"
             before = self._calls[:place]
             if self._transcript is None:
                 self._transcript = asyncio.create_task(self._read_transcript())
@@ -278,6 +274,14 @@ class ReplyCheck:
             self._engine.log.write_traceback(self._incoming.receipt.request_id)
             return _fail(call, "internal error of the proxy")
 
+    def _find_harmless_rule(self, call: ToolCallToCheck) -> str:
+        """Return the row of the table for a call. "": the call is asked."""
+        is_asked = bool(self._auto_mode.deny) or (call.name == "Bash" and self._may_have_moved)
+        is_asked = is_asked or call.is_too_long or len(call.arguments) > MAX_CALL_CHARACTERS
+        rule = "" if is_asked else find_harmless_rule(call.name, decode_arguments(call.arguments), self._context)
+        self._may_have_moved |= call.name == "Bash" and not rule
+        return rule
+
     async def _read_transcript(self) -> Transcript:
         body, self._body = self._body, b""
         is_large = is_large_request(body)
@@ -285,18 +289,18 @@ class ReplyCheck:
         read = partial(read_transcript, is_subagent=is_subagent)
         return await self._engine.background.run_in_thread_if_large(is_large, read, body)
 
+    def _hide_texts(self, call: ToolCallToCheck) -> ToolCallToCheck:
+        if self.hide is None:
+            return call
+        return structs.replace(call, arguments=self.hide(call.arguments.encode(errors="replace")).decode())
+
     async def _ask(
         self, call: ToolCallToCheck, before: Sequence[ToolCallToCheck], transcript: Transcript, model: str
     ) -> CallCheck:
         engine, parent = self._engine, self._incoming.receipt
         is_large = is_large_request(call.arguments.encode(errors="replace"))
         build = partial(build_check_body, context=self._context, auto_mode=self._auto_mode, model=model)
-        asked, *earlier = (call, *before)
-        if (hide := self.hide) is not None:
-            asked, *earlier = (
-                structs.replace(one, arguments=hide(one.arguments.encode(errors="replace")).decode())
-                for one in (call, *before)
-            )
+        asked, *earlier = (self._hide_texts(one) for one in (call, *before))
         body = await engine.background.run_in_thread_if_large(is_large, build, asked, earlier, transcript)
         receipt = Receipt(request_id=engine.new_id("req_"), client=parent.client, started_at=engine.clock())
         receipt.kind, receipt.parent = "auto_mode_check", parent.request_id

@@ -32,7 +32,8 @@ _READING_TOOLS: Mapping[str, Mapping[str, str]] = {
     },
 }
 """Tool → its fields, and what each contains. A call with another field is asked."""
-_REQUIRED = {"Read": "file_path", "NotebookRead": "notebook_path"}
+_REQUIRED = {"Read": "file_path", "NotebookRead": "notebook_path", "Glob": "pattern", "Grep": "pattern"}
+"""Tool → field without which its call is asked. The others may read the current directory."""
 _COMMANDS: Mapping[str, Sequence[str]] = {
     "pwd": (),
     "whoami": (),
@@ -117,7 +118,8 @@ def find_harmless_rule(tool: str, arguments: object, context: Mapping[str, Any])
         return f"changes nothing: {tool}"
     places = TrustedPlaces(context)
     if (fields := _READING_TOOLS.get(tool)) is not None:
-        is_complete = tool == "LS" or _REQUIRED.get(tool, "pattern") in arguments
+        required = _REQUIRED.get(tool)
+        is_complete = required is None or required in arguments
         is_inside = is_complete and arguments.keys() <= fields.keys() and places.contains_current()
         is_inside = is_inside and all(_is_plain(fields[name], value, places) for name, value in arguments.items())
         return f"reads inside the directories: {tool}" if is_inside else ""

@@ -116,16 +116,17 @@ def normalize_urls(text: str) -> str:
             decoded = bytes.fromhex(found[0].replace("%", "")).decode()
         except UnicodeDecodeError:
             return found[0].upper()
-        return "".join(
-            one
-            if one in _SAME_WITHOUT or (one.isalnum() if one.isascii() else one.isprintable())
-            else quote(one, safe="")
-            for one in decoded
-        )
+        return "".join(one if _means_itself(one) else quote(one, safe="") for one in decoded)
 
     if "%" in text:
         text = _ESCAPED.sub(decode, text)
     return text if text.isascii() else normalize("NFC", text)
+
+
+def _means_itself(character: str) -> bool:
+    if character.isascii():
+        return character.isalnum() or character in _SAME_WITHOUT
+    return character.isprintable()
 
 
 def _occurs_in(text: str, lowered: str, host: str, path: str) -> bool:

@@ -149,6 +149,7 @@ class Frame(Struct):
     tail: bytes
     """Bytes from the bracket behind the last message on."""
     read: _Body
+    """Body with no messages, decoded from `head` and `tail`."""
 
 
 class KnownMessages(Struct):
@@ -159,8 +160,8 @@ class KnownMessages(Struct):
     end: int
     """Offsets of the first of them and of the message behind them."""
     mark: bytes
-    """Beginning of a list, by which known messages are replaced to see where they are: a message that no client can
-    guess, and a comma."""
+    """JSON text that replaces the known messages once, to check that they are in the field `messages` of the body: the
+    bracket before the first message, a message that no client can guess, and a comma."""
     frame: Frame | None
     """Frame of the request, or of an earlier one. None: not known yet."""
 

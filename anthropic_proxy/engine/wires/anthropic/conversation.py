@@ -60,7 +60,7 @@ EMPTY_TEXT = b'{"type":"text","text":"\xe2\x80\xa6"}'
 _NO_TEXT = "\N{HORIZONTAL ELLIPSIS}"
 """Text of thinking that a server demands and that the conversation does not have."""
 _URL, _FILE_ID = b'"url"', b'"file_id"'
-_LEVELS = 4
+_LEVELS_OF_FILES = 4
 """Levels in a message at which a file may be: a result, a document, its source, and an image in this."""
 _MAX_SHOWN = 100
 """Maximum number of characters of a file id in an error message."""
@@ -161,7 +161,9 @@ def find_file_edits(body: bytes, call: RelayCall[Dialect]) -> list[Edit]:
     return edits
 
 
-def _find_file_edits_of(body: bytes, span: JsonSpan, call: RelayCall[Dialect], levels: int = _LEVELS) -> list[Edit]:
+def _find_file_edits_of(
+    body: bytes, span: JsonSpan, call: RelayCall[Dialect], levels: int = _LEVELS_OF_FILES
+) -> list[Edit]:
     """`span`: a message, a block, or the source of a document. `levels`: how many there may be inside."""
     text = body[span.value : span.end]
     if not text.startswith(b"{") or not (_URL in text or _FILE_ID in text):
@@ -243,12 +245,8 @@ def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals, *, k
             removals.types_as_text.add(block.type)
     if not any(kept) and parts:
         return [Edit(content.value, content.end, b"[%b]" % EMPTY_TEXT)]
-    has_calls = removals.adds_thinking and any(block.type == "tool_use" for block in blocks)
-    if has_calls and not any(
-        keeps and block.type in _THINKING_TYPES for block, keeps in zip(blocks, kept, strict=True)
-    ):
-        removed = (block.thinking for block in blocks if block.type == "thinking" and block.thinking)
-        added = {"type": "thinking", "thinking": next(removed, _NO_TEXT), "signature": ""}
+    if removals.adds_thinking and (thinking := _find_demanded_thinking(blocks, kept)) is not None:
+        added = {"type": "thinking", "thinking": thinking, "signature": ""}
         edits.append(Edit(parts[0].start, parts[0].start, msgspec.json.encode(added) + b","))
     edits += json_spans.build_removal_edits(parts, kept)
     for part, block, keeps in zip(parts, blocks, kept, strict=True):
@@ -262,20 +260,38 @@ def _find_block_edits(body: bytes, part: JsonSpan, block: BlockFields, removals:
     missing_tools = removals.dialect.missing_tools
     edits: list[Edit] = []
     if block.type == "tool_use":
-        name = block.name if block.name in removals.own_tool_names else valid_name(block.name or "")
-        is_valid = not removals.has_invalid_calls or (name == block.name and bytes(block.input).startswith(b"{"))
-        for member in () if is_valid else json_spans.find_members(body, part.value, part.end):
-            if member.key == "name" and name != block.name:
-                edits.append(Edit(member.value, member.end, msgspec.json.encode(name)))
-            elif member.key == "input" and body[member.value] != ord("{"):  # input that is no object
-                given = body[member.value : member.end].decode()
-                edits.append(Edit(member.value, member.end, bytes(build_arguments_object(given))))
+        if removals.has_invalid_calls:
+            edits += _find_call_edits(body, part, block, removals.own_tool_names)
         if "code_execution" in missing_tools and _FROM_CODE in bytes(block.caller):
             edits += json_spans.find_removal_edits(body, part, "caller")
     elif block.type == "text" and removals.dialect.verifies_signatures:
         cited = bytes(block.citations)
         if _is_unsealed(cited) or ("web_search" in missing_tools and _SEARCHED in cited):
             edits += json_spans.find_removal_edits(body, part, "citations")
+    return edits
+
+
+def _find_demanded_thinking(blocks: Sequence[BlockFields], kept: Sequence[bool]) -> str | None:
+    """Return the text of the thinking that a reply gets: that of its removed thinking. None: it needs none."""
+    if all(block.type != "tool_use" for block in blocks):
+        return None
+    if any(keeps and block.type in _THINKING_TYPES for block, keeps in zip(blocks, kept, strict=True)):
+        return None
+    return next((block.thinking for block in blocks if block.type == "thinking" and block.thinking), _NO_TEXT)
+
+
+def _find_call_edits(body: bytes, call: JsonSpan, block: BlockFields, own_names: Collection[str]) -> list[Edit]:
+    """Return the edits that replace the name of a tool call if it is not allowed, and input that is no object."""
+    name = block.name if block.name in own_names else valid_name(block.name or "")
+    edits: list[Edit] = []
+    if name == block.name and bytes(block.input).startswith(b"{"):
+        return edits
+    for member in json_spans.find_members(body, call.value, call.end):
+        if member.key == "name" and name != block.name:
+            edits.append(Edit(member.value, member.end, msgspec.json.encode(name)))
+        elif member.key == "input" and body[member.value] != ord("{"):
+            given = body[member.value : member.end].decode()
+            edits.append(Edit(member.value, member.end, bytes(build_arguments_object(given))))
     return edits
 
 

@@ -127,17 +127,7 @@ def find_rejected_field(body: bytes, message: str) -> str | None:
     name = _find_name(request, [*filter(None, path), *filter(None, (match["tag"],))])
     if name is not None and name.startswith(f"{SAFEGUARDS}."):
         return SAFEGUARDS  # the proxy answers it, but not a part of it
-    if name is None or len(name) > _MAX_NAME:
-        return None
-    first, *inner = name.split(".")
-    if not inner:
-        is_removable = first not in _REQUIRED
-    elif match["tag"] is not None:
-        in_messages = first == "messages" and inner[-1] not in _OF_EACH_SERVER
-        is_removable = in_messages or name.startswith(_REMOVABLE_ELEMENTS)
-    else:
-        is_removable = inner[-1] not in _CONTENT and _FREE.isdisjoint(inner) and _RESTRICTIONS.isdisjoint(inner)
-    return name if is_removable else None
+    return name if name is not None and _is_removable(name, is_element=match["tag"] is not None) else None
 
 
 def _find_name(request: Any, path: Sequence[str]) -> str | None:
@@ -169,6 +159,18 @@ def _find_name(request: Any, path: Sequence[str]) -> str | None:
                 return None
             name.append(part)
     return ".".join(name) if name else None
+
+
+def _is_removable(name: str, *, is_element: bool) -> bool:
+    first, *inner = name.split(".")
+    if len(name) > _MAX_NAME:
+        return False
+    if not inner:
+        return first not in _REQUIRED
+    if is_element:
+        in_messages = first == "messages" and inner[-1] not in _OF_EACH_SERVER
+        return in_messages or name.startswith(_REMOVABLE_ELEMENTS)
+    return inner[-1] not in _CONTENT and _FREE.isdisjoint(inner) and _RESTRICTIONS.isdisjoint(inner)
 
 
 def find_field_edits(body: bytes, names: Mapping[str, tuple[Handling, str]], notes: list[FidelityNote]) -> list[Edit]:

@@ -285,11 +285,7 @@ def _find_edits(
     notes.clear()
     dialect = call.dialect
     reads = may_need_edits(body, call)
-    edits_fields = (
-        *(dialect.message_path, dialect.dropped_fields, filters_betas(dialect), dialect.missing_tools),
-        *(not dialect.sends_stream_field, not dialect.streams_tool_input, not dialect.forwards_metadata),
-    )
-    if not (reads or call.is_renamed or added or any(edits_fields) or dialect.schema_rules != UNRESTRICTED_RULES):
+    if not (reads or call.is_renamed or added or _edits_fields(dialect)):
         return []
     moved = {*added, *(("model",) if _has_model_in_path(call) else ())}
     if not dialect.sends_stream_field:
@@ -326,6 +322,20 @@ def _find_edits(
         text = msgspec.json.encode(added)[1:-1] + (b"," if any(kept) else b"")
         edits.insert(0, Edit(members[0].start, members[0].start, text))
     return edits + json_spans.build_removal_edits(members, kept)
+
+
+def _edits_fields(dialect: Dialect) -> bool:
+    """Return True if bodies for a server may need edits beside those of the model and the messages."""
+    return bool(
+        dialect.message_path
+        or dialect.dropped_fields
+        or not dialect.sends_stream_field
+        or filters_betas(dialect)
+        or dialect.missing_tools
+        or not dialect.streams_tool_input
+        or dialect.schema_rules != UNRESTRICTED_RULES
+        or not dialect.forwards_metadata
+    )
 
 
 def _find_billing_edits(body: bytes, system: JsonSpan) -> list[Edit]:

@@ -279,12 +279,8 @@ def _read_quantity(
         subject = _subject_behind(lexemes, place, end)
     elif not subject:
         subject = _subject_before(lexemes, max(sentence, place - 2 * _REACH), place) or known
-    is_exclusive = bool(_STRICT.intersection(before[-3:])) and "equal" not in before and "or" not in before[-4:]
-    if before[-3:] == ["have", "less", "than"]:
-        is_exclusive = False  # TGI: "must have less than 4096 tokens" accepts 4096 (router/src/validation.rs, 2026-11)
-    is_exclusive |= [lexeme.text.lower() for lexeme in lexemes[place + 1 : place + 3]] == ["(", "exclusive"]
     yield Quantity(
-        value=(lexemes[place].value or 0) - is_exclusive,
+        value=(lexemes[place].value or 0) - _is_exclusive(lexemes, place, before),
         subject=subject,
         role="limit" if in_range else _find_role(lexemes, place, before),
         has_adjacent_subject=named,
@@ -347,6 +343,15 @@ def _is_lower_end(lexemes: Sequence[Lexeme], place: int, previous: int) -> bool:
     if not _MINIMUM_WORDS.intersection(words) or not _ORDERS.intersection(words):
         return False
     return not _NEGATIONS.intersection(words) and not _STRICT.intersection(words)
+
+
+def _is_exclusive(lexemes: Sequence[Lexeme], place: int, before: Sequence[str]) -> bool:
+    behind = [lexeme.text.lower() for lexeme in lexemes[place + 1 : place + 3]]
+    if behind == ["(", "exclusive"]:
+        return True
+    if before[-3:] == ["have", "less", "than"]:
+        return False  # TGI: "must have less than 4096 tokens" accepts 4096 (router/src/validation.rs, 2026-11)
+    return bool(_STRICT.intersection(before[-3:])) and "equal" not in before and "or" not in before[-4:]
 
 
 def _find_role(lexemes: Sequence[Lexeme], place: int, before: Sequence[str]) -> QuantityRole:
@@ -627,19 +632,25 @@ def _find_input_tokens(
         return sum(parts) if whole in (sum(parts), sum(parts) + output) else max(parts)
     total = max(others, default=0) or fault.input_tokens or 0
     explicit = _largest_output(quantities)
-    if 0 < explicit < total != limit:
+    if 0 < explicit < total and total != limit:
         return total - explicit
     if total <= limit:
         return fault.input_tokens
-    estimate, asked = known.estimate_input(), known.requested_output
-    # whether `total` includes the requested output: only then can a lower limit solve the error
-    may_include = fault.input_tokens is None and 0 < asked < total and total - asked < limit and estimate > 0
-    is_nearer = abs(total - asked - estimate) < abs(total - estimate)
-    return total - asked if may_include and is_nearer and estimate * (1 + STATED_WINDOW_MARGIN) < limit else total
+    counts_output = fault.input_tokens is None and _counts_output(total, limit, known)
+    return total - known.requested_output if counts_output else total
 
 
 def _largest_output(quantities: Sequence[Quantity]) -> int:
     return max((one.value for one in quantities if one.role == "amount" and one.subject == "output"), default=0)
+
+
+def _counts_output(total: int, limit: int, known: KnownTokenCounts) -> bool:
+    """Return True if `total` includes the requested output: only then can a lower limit solve the error."""
+    estimate = known.estimate_input()
+    input_tokens = total - known.requested_output
+    if not (0 < known.requested_output < total and input_tokens < limit and estimate):
+        return False
+    return estimate * (1 + STATED_WINDOW_MARGIN) < limit and abs(input_tokens - estimate) < abs(total - estimate)
 
 
 def _input_overflow(tokens: int, limit: int) -> TokenLimitFault:

@@ -266,16 +266,7 @@ class _Contents:
         elif message.role == "user":
             self._add_user_message(message)
         else:
-            texts = [bytes(block.text)[1:-1] for block in message.blocks if type(block) is TextBlock]
-            reminders: list[_Part] = [
-                _TextPart(Raw(rb'"<system-reminder>\n' + text + rb'\n</system-reminder>"')) for text in texts
-            ]
-            self._notes.append(SYSTEM_AS_REMINDER)
-            last = self._contents[-1] if self._contents else None
-            if last is not None and last.role == "model" and any(type(part) is _CallPart for part in last.parts):
-                self._waiting += reminders
-            else:
-                self._put("user", reminders)
+            self._add_system_message(message)
 
     def _add_reply(self, message: Message) -> None:
         parts: list[_Part] = []
@@ -334,6 +325,18 @@ class _Contents:
         results += beside
         self._put("user", results, answers=True)
         self._put("user", others)
+
+    def _add_system_message(self, message: Message) -> None:
+        texts = [bytes(block.text)[1:-1] for block in message.blocks if type(block) is TextBlock]
+        reminders: list[_Part] = [
+            _TextPart(Raw(rb'"<system-reminder>\n' + text + rb'\n</system-reminder>"')) for text in texts
+        ]
+        self._notes.append(SYSTEM_AS_REMINDER)
+        last = self._contents[-1] if self._contents else None
+        if last is not None and last.role == "model" and any(type(part) is _CallPart for part in last.parts):
+            self._waiting += reminders
+        else:
+            self._put("user", reminders)
 
     def _find_own_parts(self, message: Message) -> dict[int, _CarriedPart]:
         """Return the parts about Google's own tools in a reply: `id()` of the thinking block that has it → part."""

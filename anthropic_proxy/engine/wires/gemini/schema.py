@@ -220,7 +220,10 @@ class _Lowering:
                 case "items" | "prefixItems":
                     items = [self.lower(one, depth + 1) for one in (value if isinstance(value, list) else [value])]
                     distinct = list({self._index.assign_equality_number(one): one for one in items}.values())
-                    lowered["items"] = {"anyOf": distinct} if len(distinct) > 1 else [*distinct, {"type": "STRING"}][0]
+                    if len(distinct) > 1:
+                        lowered["items"] = {"anyOf": distinct}
+                    else:
+                        lowered["items"] = distinct[0] if distinct else {"type": "STRING"}
                 case "enum":
                     _add_enum(lowered, value, words)
                 case "format" if value not in _FORMATS:
@@ -229,14 +232,7 @@ class _Lowering:
                     lowered[key] = value
                 case _:
                     words += _describe(key, value)
-        if lowered.get("type") == "ARRAY":
-            lowered.setdefault("items", {"type": "STRING"})
-        if not lowered.get("properties"):
-            lowered.pop("properties", None)  # Gemini rejects an empty object
-        is_text = lowered.get("type") == "STRING" and all(isinstance(one, str) for one in lowered.get("enum", ()))
-        if "enum" in lowered and not is_text:
-            # rejected for other types, and text would change the argument's type
-            words += _describe("one of", lowered.pop("enum"))
+        _replace_rejected_values(lowered, words)
         lowered = _filter_required_and_add_texts(lowered, words)
         self._lowered[id(given)] = given, lowered
         return lowered
@@ -340,7 +336,8 @@ def _filter_required_and_add_texts(reduced: Schema, words: list[str]) -> Schema:
         # Gemini rejects names without a property
         kept = [name for name in required if isinstance(name, str) and name in known]
         reduced = {key: value for key, value in reduced.items() if key != "required"}
-        reduced |= {"required": kept} if kept else {}
+        if kept:
+            reduced["required"] = kept
     add_texts(reduced, words)
     return reduced
 
@@ -351,3 +348,14 @@ def _describe(key: str, value: Any) -> list[str]:
         return []
     text = describe_keyword(key, value)
     return [text] if text else []
+
+
+def _replace_rejected_values(lowered: Schema, words: list[str]) -> None:
+    if lowered.get("type") == "ARRAY":
+        lowered.setdefault("items", {"type": "STRING"})
+    if not lowered.get("properties"):
+        lowered.pop("properties", None)  # Gemini rejects an empty object
+    is_text = lowered.get("type") == "STRING" and all(isinstance(one, str) for one in lowered.get("enum", ()))
+    if "enum" in lowered and not is_text:
+        # rejected for other types, and text would change the argument's type
+        words += _describe("one of", lowered.pop("enum"))

@@ -627,23 +627,26 @@ class _Grounding:
         """Return a call block and a result block for each fetched URL that earlier frames did not contain.
 
         While text is buffered, these blocks are buffered too. After new URLs, a `Usage` delta has the number of all
-        URLs that were fetched for the reply so far. Queries, sources and citations of a web search are stored until
-        `release_buffered_deltas` returns them.
+        URLs that were fetched for the reply so far.
         """
+        if candidate.grounding_metadata is not None:
+            self._record_search_results(candidate.grounding_metadata)
         deltas: list[Delta] = []
         before = len(self._fetched)
-        context, grounding = candidate.url_context_metadata, candidate.grounding_metadata
-        listed = context.url_metadata if context is not None else None
-        for url, status in ((one.retrieved_url, one.url_retrieval_status or "") for one in listed or ()):
+        context = candidate.url_context_metadata
+        for source in (context.url_metadata or ()) if context is not None else ():
+            url = source.retrieved_url
             if url and url not in self._fetched:
                 self._fetched.add(url)
-                error = _FETCH_ERRORS.get(status, "unavailable")
+                error = _FETCH_ERRORS.get(source.url_retrieval_status or "", "unavailable")
                 for block in encode_fetch_call_and_result(self._new_id(SERVER_TOOL_ID_PREFIX), url, error=error):
                     deltas += self.feed_delta(block)
         if len(self._fetched) > before:
             deltas.append(Usage(web_fetch_requests=len(self._fetched)))
-        if grounding is None:
-            return deltas
+        return deltas
+
+    def _record_search_results(self, grounding: GroundingMetadata) -> None:
+        """Store the queries, sources and citations of a web search until `release_buffered_deltas` returns them."""
         self._queries |= dict.fromkeys(query for query in grounding.web_search_queries or () if query)
         chunks = enumerate(grounding.grounding_chunks or ())
         sources = {place: chunk.web for place, chunk in chunks if chunk.web is not None and chunk.web.uri}
@@ -653,7 +656,6 @@ class _Grounding:
             cited = [sources[index] for index in support.grounding_chunk_indices or () if index in sources]
             if passage and cited:
                 self._cited.append((passage, cited))
-        return deltas
 
     def release_buffered_deltas(self) -> list[Delta]:
         """Return the blocks of the recorded searches, then the buffered deltas with citations inserted.

@@ -642,7 +642,8 @@ class WebSearchDecoder:
         return (SearchResultPage(url, self._titles.get(url)) for url in urls if self._shows(url))
 
     def _add_to_last(self, urls: list[str]) -> None:
-        [item for item in self._waiting if isinstance(item, _Found)][-1].urls += urls
+        last = next(item for item in reversed(self._waiting) if isinstance(item, _Found))
+        last.urls += urls
         self._found.update(urls)
 
     def _marks_of(self, part: OutputContent) -> list[_Mark]:
@@ -684,5 +685,7 @@ def _title_of(mark: _Mark) -> str:
 def _plain(url: str) -> str:
     """Return the URL of a citation without the tracking parameter that OpenAI adds."""
     address, mark, query = url.partition("?")
+    if not mark:
+        return url
     kept = "&".join(word for word in query.split("&") if not word.startswith(_TRACKING))
-    return url if not mark else f"{address}?{kept}" if kept else address
+    return f"{address}?{kept}" if kept else address

@@ -10,7 +10,6 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
@@ -85,17 +84,7 @@ def read_json_calls(text: str, offered: OfferedTools, *, without_markers: bool =
         objects, needs_arguments = [mended], True
     calls: list[RecoveredCall] = []
     for part in objects or ():
-        try:
-            written = _decode(part)
-            if (function := bytes(written.function)).startswith(b"{"):
-                written = _decode(function)
-            name = written.name or (msgspec.json.decode(function, type=str) if function.startswith(b'"') else "")
-        except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
-            return None
-        fields = (written.arguments, written.parameters, written.input, written.args)
-        arguments = next((bytes(field) for field in fields if field is not ABSENT), b"")
-        is_complete = name and (arguments or not needs_arguments)
-        call = resolve_call(name, "" if arguments == b"null" else arguments.decode(), offered) if is_complete else None
+        call = _read_object(part, offered, needs_arguments=needs_arguments)
         if call is None:
             return None
         calls.append(call)
@@ -137,6 +126,21 @@ def _split(text: str) -> list[str] | None:
         gap = _SEPARATORS.match(text, end)
         position = gap.end() if gap else end
     return parts
+
+
+def _read_object(text: str, offered: OfferedTools, *, needs_arguments: bool) -> RecoveredCall | None:
+    try:
+        written = _decode(text)
+        if (function := bytes(written.function)).startswith(b"{"):
+            written = _decode(function)
+        name = written.name or (msgspec.json.decode(function, type=str) if function.startswith(b'"') else "")
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return None
+    fields = (written.arguments, written.parameters, written.input, written.args)
+    arguments = next((bytes(field) for field in fields if field is not ABSENT), b"")
+    if (needs_arguments and not arguments) or not name:
+        return None
+    return resolve_call(name, "" if arguments == b"null" else arguments.decode(), offered)
 
 
 _CALL_TAG, _CALL_TAG_END = "<tool_call>", "</tool_call>"
@@ -258,19 +262,24 @@ def read_mistral_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] 
     # `[CALL_ID]…` before `[ARGS]`. Some servers drop `[ARGS]`.
     calls: list[RecoveredCall] = []
     for part in text.split(_LISTED)[1:]:
-        start = part.find("{")
-        if part.lstrip()[:1] in ("[", "{"):
-            found = read_json_calls(part, offered)
-        else:
-            end = find_value_end(part, start) if start >= 0 else None
-            name, _, identifier = part[:start].rstrip().removesuffix(_LISTED_ARGUMENTS).rstrip().partition(_LISTED_ID)
-            is_other = start < 0 or _BRACKET.search(identifier) or (end is not None and part[end:].strip(" \t\r\n,"))
-            call = None if is_other else resolve_call(name, part[start:end], offered)
-            found = [call] if call else None
+        is_json = part.lstrip()[:1] in ("[", "{")
+        found = read_json_calls(part, offered) if is_json else _read_listed_call(part, offered)
         if not found:
             return None
         calls += found
     return calls
+
+
+def _read_listed_call(part: str, offered: OfferedTools) -> list[RecoveredCall] | None:
+    start = part.find("{")
+    if start < 0:
+        return None
+    end = find_value_end(part, start)
+    if end is not None and part[end:].strip(" \t\r\n,"):
+        return None
+    name, _, identifier = part[:start].rstrip().removesuffix(_LISTED_ARGUMENTS).rstrip().partition(_LISTED_ID)
+    call = resolve_call(name, part[start:end], offered) if not _BRACKET.search(identifier) else None
+    return [call] if call else None
 
 
 def read_kimi_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
@@ -359,20 +368,28 @@ def _read_parameters(
         if end is None:
             return None
         name = begin[1].strip()
-        value = given[name] = text[begin.end() : end.start()].removeprefix("\n").removesuffix("\n")
-        schema = properties.get(name)
-        kinds = schema.get("type") if isinstance(schema, dict) else "string"
-        if kinds not in (
-            "string",
-            ["string"],
-        ):  # its schema requires another type than the text, which stays if invalid
-            literal = {"True": "true", "False": "false", "None": "null"}.get(value.strip(), value)
-            with suppress(msgspec.DecodeError, RecursionError, UnicodeEncodeError):
-                read = msgspec.json.decode(literal)
-                if read is None or not isinstance(kinds, list) or "string" not in kinds:
-                    given[name] = read
+        value = text[begin.end() : end.start()].removeprefix("\n").removesuffix("\n")
+        given[name] = _typed(value, properties.get(name))
         position = end.end()
     return msgspec.json.encode(given).decode(), position
+
+
+def _typed(value: str, schema: Any) -> Any:
+    """Return the value of a parameter in the JSON type that its schema requires. `value`: the text of the model.
+
+    The text itself is returned if there is no schema, the schema allows a string, or the text is no JSON value.
+    """
+    if not isinstance(schema, dict) or schema.get("type") in ("string", ["string"]):
+        return value
+    kinds = schema.get("type")
+    if not isinstance(kinds, list):
+        kinds = [kinds] if isinstance(kinds, str) else []
+    literal = {"True": "true", "False": "false", "None": "null"}.get(value.strip(), value)
+    try:
+        read = msgspec.json.decode(literal)
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return value
+    return value if "string" in kinds and read is not None else read
 
 
 _TAG = "<|python_tag|>"
@@ -591,13 +608,17 @@ def can_be_unmarked_calls(text: str, formats: Sequence[ToolCallFormat], offered:
     if not remainder:
         return listed
     if remainder[0] == "{":
-        inside = remainder[1:].lstrip()
-        key, quote, _ = inside[1:].partition('"')
-        is_key = key in _KEYS if quote else any(name.startswith(key) for name in _KEYS)
-        return "bare_json" in formats and (not inside or (inside[0] == '"' and is_key))
+        return "bare_json" in formats and _may_be_call_object(remainder[1:].lstrip())
     name = _IDENTIFIER.match(remainder)
     if not listed or "bare_python" not in formats or name is None or not name.group():
         return False
     return name.end() == len(remainder) or (
         remainder[name.end()] == "(" and offered.find_tool_name(name.group()) is not None
     )
+
+
+def _may_be_call_object(inside: str) -> bool:
+    if not inside:
+        return True
+    key, quote, _ = inside[1:].partition('"')
+    return inside[0] == '"' and (key in _KEYS if quote else any(name.startswith(key) for name in _KEYS))
