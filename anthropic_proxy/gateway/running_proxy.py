@@ -153,12 +153,7 @@ class ServerRecord:
             except TimeoutError:
                 break
             except OSError as error:
-                is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-                variable = {"win32": "LOCALAPPDATA", "darwin": "HOME"}.get(sys.platform, "XDG_DATA_HOME")
-                remedy = "Free space on its disk." if is_full else f"Set {variable} to a folder that can be written."
-                reason = "disk full" if is_full else describe_os_error(error)
-                usual = shorten_home(str(settings.data_directory))
-                warning = warning or f"The data folder {usual} cannot be written: {reason}. {remedy}"
+                warning = warning or _describe_unwritable(settings.data_directory, error)
             else:
                 break
         return warning
@@ -273,3 +268,11 @@ def _list_places(data_directory: Path | None) -> list[Path]:
     """Return the folders that may have the folders of servers, the usual one first."""
     roots = () if data_directory is None else (data_directory, find_volatile_folder())
     return [root / _SERVERS for root in roots if root is not None]
+
+
+def _describe_unwritable(folder: Path | None, error: OSError) -> str:
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    variable = {"win32": "LOCALAPPDATA", "darwin": "HOME"}.get(sys.platform, "XDG_DATA_HOME")
+    remedy = "Free space on its disk." if is_full else f"Set {variable} to a folder that can be written."
+    reason = "disk full" if is_full else describe_os_error(error)
+    return f"The data folder {shorten_home(str(folder))} cannot be written: {reason}. {remedy}"

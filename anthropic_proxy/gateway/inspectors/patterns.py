@@ -59,13 +59,17 @@ def _find_keys(text: str) -> Iterator[Span]:
 def _find_cards(text: str) -> Iterator[Span]:
     for match in _CARD.finditer(text):
         digits = match[0].replace(" ", "").replace("-", "")
-        if _CARD_FORMS.fullmatch(digits):
-            total = 0  # the check digit is by Luhn's algorithm
-            for place, digit in enumerate(reversed(digits)):
-                number = int(digit) * (1 + place % 2)
-                total += number - 9 if number > 9 else number
-            if total % 10 == 0:
-                yield match.span()
+        if _CARD_FORMS.fullmatch(digits) and _has_valid_check_digit(digits):
+            yield match.span()
+
+
+def _has_valid_check_digit(digits: str) -> bool:
+    """Luhn's algorithm."""
+    total = 0
+    for place, digit in enumerate(reversed(digits)):
+        number = int(digit) * (1 + place % 2)
+        total += number - 9 if number > 9 else number
+    return total % 10 == 0
 
 
 def find_matches(pattern: re.Pattern[str], text: str) -> Iterator[Span]:

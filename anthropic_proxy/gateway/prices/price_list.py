@@ -309,12 +309,8 @@ def find_price(base_url: str, model: str, when: datetime | None = None, *, tier:
     prices = list_prices(listed, when or datetime.now(UTC), dict.fromkeys(_TIER_KEYS, tier) if tier else {})
     if prices is None or "input_mtok" not in prices or "output_mtok" not in prices:
         return None
-    for price in prices.values():  # of an update, which could make costs negative, or their calculation endless
-        amounts = [price] if isinstance(price, Decimal) else [price.base, *(tier.price for tier in price.tiers)]
-        if len(amounts) > _MAX_PRICE_TIERS + 1 or not all(
-            0 <= one <= _MAX_PRICE and cast("int", one.as_tuple().exponent) >= -_MAX_DECIMALS for one in amounts
-        ):
-            return None
+    if not all(map(_is_usable, prices.values())):
+        return None
     incoming, outgoing = prices["input_mtok"], prices["output_mtok"]
     written = prices.get("cache_write_5m_mtok", prices.get("cache_write_mtok", incoming))
     kinds = (
@@ -460,6 +456,14 @@ def _convert_table(table: TokenPriceFields, web_search: float | None, origin: st
         )
     )
     return Price(base=base, long_contexts=((longer.above, surcharged),), web_search=search, source=origin)
+
+
+def _is_usable(price: Any) -> bool:
+    """Return False for a price with which an update could make costs negative, or their calculation endless."""
+    amounts = [price] if isinstance(price, Decimal) else [price.base, *(tier.price for tier in price.tiers)]
+    return len(amounts) <= _MAX_PRICE_TIERS + 1 and all(
+        0 <= amount <= _MAX_PRICE and cast("int", amount.as_tuple().exponent) >= -_MAX_DECIMALS for amount in amounts
+    )
 
 
 def _find_rate(price: Any, start: int) -> Decimal:

@@ -131,23 +131,7 @@ async def authenticate(
     if client is None:
         if route is not None and route.checks_key and not find_credentials(headers):
             return Client(name="")
-        if find_credentials(headers):
-            raise AuthenticationFailed(
-                "The key is not one of this proxy's keys (PROXY_API_KEY).", should_retry=False, code="proxy-key-wrong"
-            )
-        if settings.virtual_keys:
-            raise AuthenticationFailed(
-                "This proxy requires a key: send yours as the API key (ANTHROPIC_API_KEY) or as Authorization: Bearer "
-                "(ANTHROPIC_AUTH_TOKEN). Its administrator creates one:  anthropic-proxy keys create LABEL",
-                should_retry=False,
-                code="proxy-key-missing",
-            )
-        raise AuthenticationFailed(
-            "This proxy requires a key: send one of PROXY_API_KEY as the API key (ANTHROPIC_API_KEY) or as "
-            "Authorization: Bearer (ANTHROPIC_AUTH_TOKEN).",
-            should_retry=False,
-            code="proxy-key-missing",
-        )
+        raise _explain_missing_key(headers, settings)
     require_access(client, scope["method"], scope["path"], settings)
     return client
 
@@ -168,6 +152,26 @@ async def _identify(
         return None if number is None else Client(name=f"key {number}")
     _require_local_client(scope, headers, settings)
     return Client(credential_forwardable=True, address_trusted=True)
+
+
+def _explain_missing_key(headers: Mapping[str, str], settings: Settings) -> AuthenticationFailed:
+    if find_credentials(headers):
+        return AuthenticationFailed(
+            "The key is not one of this proxy's keys (PROXY_API_KEY).", should_retry=False, code="proxy-key-wrong"
+        )
+    if settings.virtual_keys:
+        return AuthenticationFailed(
+            "This proxy requires a key: send yours as the API key (ANTHROPIC_API_KEY) or as Authorization: Bearer "
+            "(ANTHROPIC_AUTH_TOKEN). Its administrator creates one:  anthropic-proxy keys create LABEL",
+            should_retry=False,
+            code="proxy-key-missing",
+        )
+    return AuthenticationFailed(
+        "This proxy requires a key: send one of PROXY_API_KEY as the API key (ANTHROPIC_API_KEY) or as "
+        "Authorization: Bearer (ANTHROPIC_AUTH_TOKEN).",
+        should_retry=False,
+        code="proxy-key-missing",
+    )
 
 
 def require_auth_if_exposed(settings: Settings) -> None:
@@ -216,16 +220,14 @@ def _require_local_client(scope: Mapping[str, Any], headers: Mapping[str, str], 
             f"Callers from {peer[0]} are not served without a key. Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true.",
             code="other-machine",
         )
-    if not (settings.allow_unauthenticated or _FORWARDING_HEADERS.isdisjoint(headers)):
-        hops = [*headers.get("x-forwarded-for", "").split(","), headers.get("x-real-ip", "")]
-        hops += _FORWARDED_FOR.findall(headers.get("forwarded", ""))
-        for hop in filter(None, (each.strip().strip('"').strip() for each in hops)):
-            if not is_loopback(hop.lower() if read_address(hop) is not None else _host_name(hop)):
-                raise PermissionDenied(
-                    f"Requests that a proxy forwards for {hop} are not served without a key. "
-                    "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true.",
-                    code="other-machine",
-                )
+    if not (settings.allow_unauthenticated or _FORWARDING_HEADERS.isdisjoint(headers)) and (
+        hop := _find_remote_forwarded_client(headers)
+    ):
+        raise PermissionDenied(
+            f"Requests that a proxy forwards for {hop} are not served without a key. "
+            "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true.",
+            code="other-machine",
+        )
     host = headers.get("host", "")
     name = _host_name(host)
     # DNS rebinding needs a host name, so every IP address is accepted if every client is
@@ -236,18 +238,33 @@ def _require_local_client(scope: Mapping[str, Any], headers: Mapping[str, str], 
             "PROXY_API_KEY.",
             code="host-name",
         )
-    if (origin := headers.get("origin")) is not None:
-        # an IP address is accepted as `Host`, but not as origin: any web site can have an address as its origin
-        _, found, place = origin.partition("://")
-        page, own = _host_name(place) if found else origin, f"{scope.get('scheme', 'http')}://{host}"
-        if not (is_loopback(page) or page in settings.allowed_hosts or _split_origin(origin) == _split_origin(own)):
-            raise PermissionDenied(
-                f"Requests from the web page {origin!r} are not served without PROXY_API_KEY.", code="web-page"
-            )
+    origin = headers.get("origin")
+    if origin is not None and not _origin_allowed(origin, f"{scope.get('scheme', 'http')}://{host}", settings):
+        raise PermissionDenied(
+            f"Requests from the web page {origin!r} are not served without PROXY_API_KEY.", code="web-page"
+        )
     if headers.get("sec-fetch-site", "none") not in _SAME_SITE_VALUES:  # images and forms of a page send no Origin
         raise PermissionDenied(
             "Requests from a web page of another site are not served without PROXY_API_KEY.", code="web-page"
         )
+
+
+def _find_remote_forwarded_client(headers: Mapping[str, str]) -> str:
+    hops = [*headers.get("x-forwarded-for", "").split(","), headers.get("x-real-ip", "")]
+    hops += _FORWARDED_FOR.findall(headers.get("forwarded", ""))
+    names = (hop.strip().strip('"').strip() for hop in hops)
+    for name in filter(None, names):
+        if not is_loopback(name.lower() if read_address(name) is not None else _host_name(name)):
+            return name
+    return ""
+
+
+def _origin_allowed(origin: str, own: str, settings: Settings) -> bool:
+    """Allowed are pages of this machine, of the names in `ALLOWED_HOSTS`, and of the proxy itself (`own`)."""
+    # an IP address is accepted as `Host`, but not as origin: any web site can have an address as its origin
+    _, found, host = origin.partition("://")
+    name = _host_name(host) if found else origin  # `null`
+    return is_loopback(name) or name in settings.allowed_hosts or _split_origin(origin) == _split_origin(own)
 
 
 def _split_origin(origin: str) -> tuple[str, str, str] | None:

@@ -32,12 +32,12 @@ def add_prefix(response: RouteResponse, prefix: str) -> RouteResponse:
         value = headers[name]
         headers[name] = add(value) if isinstance(value, str) else [add(each) for each in value]
     body = response.body
-    return structs.replace(
-        response, headers=headers, body=add_prefix_to_links(headers, body, prefix) if isinstance(body, bytes) else body
-    )
+    if isinstance(body, bytes):
+        body = add_prefix_to_links(headers, body, prefix)
+    return structs.replace(response, headers=headers, body=body)
 
 
 def add_prefix_to_links(headers: Mapping[str, str | Sequence[str]], body: bytes, prefix: str) -> bytes:
-    """Another body than HTML, and a compressed one, is not changed."""
+    """Return an HTML body with the path before its links. Another body, or a compressed one, is not changed."""
     is_page = str(headers.get("content-type", "")).startswith("text/html") and "content-encoding" not in headers
     return _LINK.sub(rb"\g<1>%s/" % prefix.encode(), body) if prefix and is_page else body

@@ -186,7 +186,8 @@ def render_error_catalog(search: str = "") -> str:
         found = []
         for entry in section.entries:
             text = " ".join((entry.title, entry.cause, entry.remedy, *entry.texts, entry.slug)).lower()
-            found += [entry] if all(word in text for word in words) else []
+            if all(word in text for word in words):
+                found.append(entry)
         if found:
             sections.append(structs.replace(section, entries=sorted(found, key=_rank)))
     sections.sort(key=lambda section: _rank(section.entries[0]))

@@ -148,13 +148,7 @@ def format_toml_value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(format_toml_value, value)) + "]"
     if isinstance(value, str):
-        text = value.replace("\\", "\\\\").replace('"', '\\"')
-        # JSON has pairs of surrogates above 0xffff, which TOML forbids
-        letters = (
-            letter if letter.isprintable() else f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
-            for letter, code in zip(text, map(ord, text), strict=True)
-        )
-        return f'"{"".join(letters)}"'
+        return '"' + "".join(map(_escape_for_toml, value)) + '"'
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return json.dumps(value)
@@ -162,6 +156,15 @@ def format_toml_value(value: Any) -> str:
 
 def format_toml_key(key: str) -> str:
     return key if _PLAIN_KEY.fullmatch(key) else format_toml_value(key)
+
+
+def _escape_for_toml(character: str) -> str:
+    if character in '"\\':
+        return f"\\{character}"
+    if character.isprintable():
+        return character
+    code = ord(character)  # JSON has pairs of surrogates above 0xffff, which TOML forbids
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
 def append_env_line(text: str, line: str) -> str:

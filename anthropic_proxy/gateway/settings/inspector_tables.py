@@ -51,31 +51,9 @@ def load_inspectors(file: ConfigFile, sources: Sources, *, resolves_keys: bool) 
 def _load_rule(
     file: ConfigFile, path: KeyPath, table: InspectorTable, sources: Sources, *, resolves_keys: bool
 ) -> InspectorRule:
-    errors = ErrorList()
-    with errors.collect():
-        if not NAME.fullmatch(table.name):
-            raise file.invalid_value_error(
-                (*path, "name"),
-                table.name,
-                "Use at most 63 letters, digits, spaces, dots, hyphens and underscores of ASCII.",
-            )
-    given = file.find_item(path)
-    for name in _OF_GUARDRAIL if table.type == "patterns" else _OF_PATTERNS:
-        with errors.collect():
-            if name in given:
-                raise file.rejection(
-                    (*path, name), f'has no effect for the type "{table.type}". Remove it.', code="configuration-file"
-                )
-    with errors.collect():
-        if not table.reads:
-            raise file.rejection((*path, "reads"), "is empty: the inspector reads nothing.", code="configuration-file")
-    with errors.collect():
-        if table.type == "patterns" and not (table.detect or table.patterns):
-            raise file.rejection(path, "finds nothing. Set detect or patterns.", code="configuration-file")
-        if table.type == "guardrail" and table.base_url is None:
-            raise file.missing_error((*path, "base_url"))
-    errors.require_empty()
+    _check_table(file, path, table)
     if table.type == "patterns":
+        errors = ErrorList()
         patterns: dict[str, BoundedPattern] = {}
         if len(table.patterns) > MAX_PATTERNS:
             raise file.rejection(
@@ -103,6 +81,34 @@ def _load_rule(
     return InspectorRule(table=table, base_url=base_url, key=next(iter(resolved.keys), None))
 
 
+def _check_table(file: ConfigFile, path: KeyPath, table: InspectorTable) -> None:
+    """Raises `ConfigurationError`."""
+    errors = ErrorList()
+    with errors.collect():
+        if not NAME.fullmatch(table.name):
+            raise file.invalid_value_error(
+                (*path, "name"),
+                table.name,
+                "Use at most 63 letters, digits, spaces, dots, hyphens and underscores of ASCII.",
+            )
+    given = file.find_item(path)
+    for name in _OF_GUARDRAIL if table.type == "patterns" else _OF_PATTERNS:
+        with errors.collect():
+            if name in given:
+                raise file.rejection(
+                    (*path, name), f'has no effect for the type "{table.type}". Remove it.', code="configuration-file"
+                )
+    with errors.collect():
+        if not table.reads:
+            raise file.rejection((*path, "reads"), "is empty: the inspector reads nothing.", code="configuration-file")
+    with errors.collect():
+        if table.type == "patterns" and not (table.detect or table.patterns):
+            raise file.rejection(path, "finds nothing. Set detect or patterns.", code="configuration-file")
+        if table.type == "guardrail" and table.base_url is None:
+            raise file.missing_error((*path, "base_url"))
+    errors.require_empty()
+
+
 def bound_repetitions(pattern: str) -> BoundedPattern:
     """Return a regular expression whose repetitions are possessive and end after 256 times, and whose alternatives are
     decided once: the first one that matches.
@@ -125,11 +131,7 @@ def bound_repetitions(pattern: str) -> BoundedPattern:
             text = pattern[at:end]
             width = _MAX_REPETITIONS if text[1:].isdigit() else 1
         elif character == "[":
-            end += pattern[end : end + 1] == "^"
-            end += pattern[end : end + 1] == "]"  # a class such as `[^]a]`
-            while end < len(pattern) and pattern[end] != "]":
-                end += 2 if pattern[end] == "\\" else 1
-            end += 1
+            end = _find_class_end(pattern, at)
             text = pattern[at:end]
         elif character == "(":
             group = _GROUP.match(pattern, at)
@@ -178,6 +180,15 @@ class _Group(Struct):
 
 _ATOMIC = {"(?:": "(?>", **{one: one for one in ("(?>", "(?=", "(?!", "(?<=", "(?<!")}}
 """Beginnings of groups → the same as an atomic group, which gives nothing back."""
+
+
+def _find_class_end(pattern: str, at: int) -> int:
+    """Return the place behind a class such as `[^]a]`."""
+    at += 2 if pattern[at + 1 : at + 2] == "^" else 1
+    at += pattern[at : at + 1] == "]"
+    while at < len(pattern) and pattern[at] != "]":
+        at += 2 if pattern[at] == "\\" else 1
+    return at + 1
 
 
 def _bound_one(pattern: str, at: int) -> tuple[str, int, int]:

@@ -83,16 +83,7 @@ def load_settings(
     table = list_all_settings(providers, tuple(written) if isinstance(written, dict) else ())
     if not file.is_readable:  # it may have the table of the provider
         table = [setting for setting in table if setting.field != "preferred_provider"]
-    fields: dict[str, Any] = {}
-    for setting in table:
-        if (text := setting.find_text(sources)) is not None:
-            with sources.errors.collect():
-                value = setting.decode(text)
-                field, _, key = setting.field.partition(".")
-                if key and value is not None:
-                    fields.setdefault(field, {})[key] = value
-                elif value is not None:
-                    fields[field] = value
+    fields = _read_table(table, sources)
     if "aws_region" not in fields and env_file is not None and (region := find_region_of_aws_profile(sources)):
         fields["aws_region"] = region
     timeouts = fields.pop("timeouts", {})
@@ -158,6 +149,23 @@ def load_settings(
             *(*_find_misspellings(sources, names, providers), *trace_warnings, *missing),
         ),
     )
+
+
+def _read_table(table: Sequence[Setting], sources: Sources) -> dict[str, Any]:
+    """Return field of `Settings` → value, or → key → value. Errors are added to those of `sources`."""
+    fields: dict[str, Any] = {}
+    for setting in table:
+        found = setting.find_text(sources)
+        if found is None:
+            continue
+        with sources.errors.collect():
+            value = setting.decode(found)
+            field, _, key = setting.field.partition(".")
+            if key and value is not None:
+                fields.setdefault(field, {})[key] = value
+            elif value is not None:
+                fields[field] = value
+    return fields
 
 
 def _digest_files(paths: Iterable[str | None]) -> dict[str, str]:

@@ -6,7 +6,7 @@ They are sent as JSON. Names and types are compared with those that a version of
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,22 +49,7 @@ def load_managed_settings(file: ConfigFile, sources: Sources) -> Mapping[str, Ma
             path = (*_TABLES, group, name)
             with sources.errors.collect():
                 _require_json(file, path, value)
-            place = f"{file.describe_origin(path)}: {format_key_path(path)}"
-            if name in _WITHOUT_EFFECT:
-                file.warnings.append(f"{place} has no effect, because Claude Code reads it only from the machine.")
-                continue
-            if name not in known:
-                similar = find_similar_choice(name, list(known))
-                hint = f" Did you mean:  {similar}" if similar else ""
-                file.warnings.append(f"{place} is no known setting of Claude Code. It is sent nevertheless.{hint}")
-                continue
-            expected, description = _TYPES[known[name]]
-            wrong = "has the wrong type, so Claude Code will ignore it. Use"
-            if not isinstance(value, expected) or (expected is not bool and isinstance(value, bool) and description):
-                file.warnings.append(f"{place} {wrong} {description}.")
-            elif name == "env" and isinstance(value, dict):
-                variables = (variable for variable, text in value.items() if not isinstance(text, str))
-                file.warnings += (f"{place}.{variable} {wrong} a text in quotes." for variable in variables)
+            file.warnings += _find_warnings(file, path, value, known)
     return tables
 
 
@@ -82,3 +67,20 @@ def _require_json(file: ConfigFile, path: KeyPath, value: object) -> None:
             _require_json(file, (*path[:-1], f"{path[-1]}[{index}]"), item)
     elif not isinstance(value, _JSON_TYPES) or (isinstance(value, float) and not math.isfinite(value)):
         raise file.invalid_value_error(path, str(value), "Use a text, number, true, false, list or table.")
+
+
+def _find_warnings(file: ConfigFile, path: KeyPath, value: object, known: Mapping[str, str]) -> Iterator[str]:
+    name, place = path[-1], f"{file.describe_origin(path)}: {format_key_path(path)}"
+    if name in _WITHOUT_EFFECT:
+        yield f"{place} has no effect, because Claude Code reads it only from the machine."
+    elif name not in known:
+        similar = find_similar_choice(name, list(known))
+        hint = f" Did you mean:  {similar}" if similar else ""
+        yield f"{place} is no known setting of Claude Code. It is sent nevertheless.{hint}"
+    else:
+        expected, description = _TYPES[known[name]]
+        if not isinstance(value, expected) or (expected is not bool and isinstance(value, bool) and description):
+            yield f"{place} has the wrong type, so Claude Code will ignore it. Use {description}."
+        elif name == "env" and isinstance(value, dict):
+            for variable in (variable for variable, text in value.items() if not isinstance(text, str)):
+                yield f"{place}.{variable} has the wrong type, so Claude Code will ignore it. Use a text in quotes."

@@ -12,7 +12,7 @@ from anthropic_proxy.engine.options import ConfiguredRoute
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest, join_with_and
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
 from anthropic_proxy.gateway.settings.fields import SignInGroup, SignInSettings, TokenIssuer
-from anthropic_proxy.gateway.settings.file_format import RuleTable
+from anthropic_proxy.gateway.settings.file_format import RuleTable, TokenIssuerTable
 from anthropic_proxy.gateway.settings.key_rules import (
     BUDGET_FORMS,
     Budget,
@@ -102,46 +102,51 @@ def load_token_issuers(fields: Mapping[str, Any], file: ConfigFile, sources: Sou
     found: list[TokenIssuer] = []
     for name, table in file.tables.token_issuers.items():
         with sources.errors.collect():
-            path: KeyPath = ("token_issuers", name)
-            if "/" in name:
-                raise file.rejection(
-                    path,
-                    "has a name with /, which separates name and owner in the label of a key.",
-                    code="token-issuer",
-                    hint="Use a hyphen.",
-                )
-            for field, address in (("issuer", table.issuer), ("jwks_uri", table.jwks_uri)):
-                if address is not None and not is_safe_address(address):
-                    allowed = "Use an https:// URL; http:// is allowed at localhost, 127.0.0.1 and [::1]."
-                    raise file.invalid_value_error((*path, field), address, allowed)
-            audiences = [table.audience] if isinstance(table.audience, str) else table.audience
-            if not audiences or not all(audiences) or GATEWAY_AUDIENCE in audiences:
-                raise file.rejection(
-                    (*path, "audience"),
-                    f"names no audience, or {GATEWAY_AUDIENCE!r}, which is that of the sign-in from Claude Code.",
-                    code="token-issuer",
-                    hint="Use a text for this proxy alone, such as its address.",
-                )
-            claims = table.required_claims.items()
-            issuer = TokenIssuer(
-                name=name,
-                issuer=table.issuer,
-                audiences=frozenset(audiences),
-                jwks_uri=table.jwks_uri or "",
-                owner_claim=table.owner_claim,
-                group_claim=table.group_claim or "",
-                required_claims={
-                    claim: (values,) if isinstance(values, str) else tuple(values) for claim, values in claims
-                },
-                team=table.team,
-                rules=_build_rules(file, path, table, code="token-issuer"),
-            )
-            found.append(issuer)
+            found.append(_build_token_issuer(file, ("token_issuers", name), table))
     if found:
         sources.given["token_issuers"] = Secret(str(file.tables.token_issuers))
     if found and sources.is_readable and not fields.get("virtual_keys", False):
         file.warnings.append("[token_issuers] is ignored, because VIRTUAL_KEYS is not true.")
     return tuple(found)
+
+
+def _build_token_issuer(file: ConfigFile, path: KeyPath, table: TokenIssuerTable) -> TokenIssuer:
+    """Raises `ConfigurationError`."""
+    if "/" in path[-1]:
+        raise file.rejection(
+            path,
+            "has a name with /, which separates name and owner in the label of a key.",
+            code="token-issuer",
+            hint="Use a hyphen.",
+        )
+    for name, address in (("issuer", table.issuer), ("jwks_uri", table.jwks_uri)):
+        if address is not None and not is_safe_address(address):
+            raise file.invalid_value_error(
+                (*path, name), address, "Use an https:// URL; http:// is allowed at localhost, 127.0.0.1 and [::1]."
+            )
+    audiences = [table.audience] if isinstance(table.audience, str) else table.audience
+    if not audiences or not all(audiences) or GATEWAY_AUDIENCE in audiences:
+        raise file.rejection(
+            (*path, "audience"),
+            f"names no audience, or {GATEWAY_AUDIENCE!r}, which is that of the sign-in from Claude Code.",
+            code="token-issuer",
+            hint="Use a text for this proxy alone, such as its address.",
+        )
+    rules = _build_rules(file, path, table, code="token-issuer")
+    return TokenIssuer(
+        name=path[-1],
+        issuer=table.issuer,
+        audiences=frozenset(audiences),
+        jwks_uri=table.jwks_uri or "",
+        owner_claim=table.owner_claim,
+        group_claim=table.group_claim or "",
+        required_claims={
+            claim: (values,) if isinstance(values, str) else tuple(values)
+            for claim, values in table.required_claims.items()
+        },
+        team=table.team,
+        rules=rules,
+    )
 
 
 def _build_rules(file: ConfigFile, path: KeyPath, table: RuleTable, *, code: str) -> Rules:

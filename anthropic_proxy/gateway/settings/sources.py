@@ -152,18 +152,11 @@ class Sources:
             for variable in names:
                 given = self.file.get(variable) if is_file else self._find_in_environment(variable)
                 found = given and self._keep(variable, given, is_list)
-                if not found:
-                    continue
-                self.origins[variable] = found.origin
-                self.given[variable] = Secret(found.text)
-                for name in (other for other in variables if other != variable):
-                    other_given = self._find_in_environment(name) or self.file.get(name)
-                    if other_given and other_given.text != found.text and not is_placeholder(other_given.text):
-                        self._warnings.append(
-                            f"{name} ({other_given.origin}) is ignored: {variable} ({found.origin}) has the same "
-                            "meaning and takes precedence."
-                        )
-                return found
+                if found:
+                    self.origins[variable] = found.origin
+                    self.given[variable] = Secret(found.text)
+                    self._note_ignored(found, [name for name in variables if name != variable])
+                    return found
         return None
 
     def find_referenced_key_variable(self, variable: str) -> FoundSetting | None:
@@ -178,6 +171,15 @@ class Sources:
         """Return the text of a variable that a library reads."""
         given = self._find_in_environment(variable) or self.file.get(variable)
         return None if given is None else FoundSetting(variable, given.text, given.origin, folder=self.folder)
+
+    def _note_ignored(self, found: FoundSetting, others: Sequence[str]) -> None:
+        for name in others:
+            given = self._find_in_environment(name) or self.file.get(name)
+            if given is not None and given.text != found.text and not is_placeholder(given.text):
+                self._warnings.append(
+                    f"{name} ({given.origin}) is ignored: {found.variable} ({found.origin}) has the same "
+                    "meaning and takes precedence."
+                )
 
     def list_variable_sources(self) -> Iterator[tuple[str, str]]:
         """A variable that is set in both places is returned once, with its line in `.env`."""

@@ -462,13 +462,14 @@ class Receipts:
         pauses = self._pausing is loop  # a program may run one event loop after another
         if not pauses or len(self._ended) >= MAX_ENDED_EXCHANGES or running.draining:
             self.flush()
-            if running.count and not pauses:  # else no server runs the exchange
+            # a server removes an exchange from the running ones after this call. If there are none, none can follow
+            if running.count and not pauses:
                 self._pausing = loop
                 loop.call_later(END_PAUSE_SECONDS, self._end_pause)
 
     def _end_pause(self) -> None:
         self._pausing = None
-        if self._ended:
+        if self._ended:  # the last one is ended again: it delivers all, and begins the next pause
             receipt, log = self._ended.pop()
             self.end_exchange(receipt, log)
 
@@ -481,7 +482,7 @@ class Receipts:
                 self.finish_exchange(receipt)
 
     def finish_exchange(self, receipt: Receipt) -> None:
-        """The metrics count all exchanges."""
+        """Deliver the receipt of an exchange. The metrics count all of them, but only failures of other requests."""
         self.feed.add_finished(receipt)
         self.totals.count_exchange(receipt)
         for queue in self._queues:
