@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct, inspect
 
-from anthropic_proxy.engine.options import format_origin_in_sentence, suggest_key_variable
+from anthropic_proxy.engine.options import NAME, format_origin_in_sentence, suggest_key_variable
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
@@ -156,6 +156,12 @@ class ConfigFile:
         is_plain = isinstance(value, str | float)  # JSON has no infinite numbers
         text = str(value) if is_plain else msgspec.json.encode(value, enc_hook=str).decode()
         return invalid_setting_error(self.build_setting(path, text), allowed, suggestion)
+
+    def require_name(self, path: KeyPath, name: str) -> None:
+        """Raises `ConfigurationError` if the field `name` of the table at `path` has another form than a name."""
+        if not NAME.fullmatch(name):
+            allowed = "Use at most 63 letters, digits, spaces, dots, hyphens and underscores of ASCII."
+            raise self.invalid_value_error((*path, "name"), name, allowed)
 
     def find_value(self, path: KeyPath) -> Any:
         value: Any = self.contents

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from anthropic_proxy.engine.options import NAME
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import values
@@ -85,12 +84,7 @@ def _check_table(file: ConfigFile, path: KeyPath, table: InspectorTable) -> None
     """Raises `ConfigurationError`."""
     errors = ErrorList()
     with errors.collect():
-        if not NAME.fullmatch(table.name):
-            raise file.invalid_value_error(
-                (*path, "name"),
-                table.name,
-                "Use at most 63 letters, digits, spaces, dots, hyphens and underscores of ASCII.",
-            )
+        file.require_name(path, table.name)
     given = file.find_item(path)
     for name in _OF_GUARDRAIL if table.type == "patterns" else _OF_PATTERNS:
         with errors.collect():

@@ -12,7 +12,6 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.options import (
     DEFAULT_TARGET,
-    NAME,
     TIERS,
     WEEKDAYS,
     WILDCARDS,
@@ -45,12 +44,7 @@ def load_routes(file: ConfigFile, sources: Sources) -> tuple[ConfiguredRoute, ..
         with sources.errors.collect():
             errors = ErrorList()
             with errors.collect():
-                if not NAME.fullmatch(route.name):
-                    raise file.invalid_value_error(
-                        (*path, "name"),
-                        route.name,
-                        "Use at most 63 letters, digits, spaces, dots, hyphens and underscores of ASCII.",
-                    )
+                file.require_name(path, route.name)
             _check_conditions(file, (*path, "when"), route.when, errors)
             with errors.collect():
                 _check_targets(file, path, route)
