@@ -109,12 +109,8 @@ def build_tls_context(certificate_file: str, key_file: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
-
-    def refuse_passphrase() -> str:
-        raise ValueError  # without a callback, OpenSSL would ask in the terminal
-
     try:
-        context.load_cert_chain(certificate_file, key_file or None, password=refuse_passphrase)
+        context.load_cert_chain(certificate_file, key_file or None, password=_refuse_passphrase)
     except ssl.SSLError as error:
         name = key_file or certificate_file
         if error.reason == "KEY_VALUES_MISMATCH":
@@ -129,13 +125,22 @@ def build_tls_context(certificate_file: str, key_file: str) -> ssl.SSLContext:
             "Check both files:  openssl x509 -in … and openssl pkey -in …",
             code="tls-files",
         ) from None
-    except ValueError:
+    except _EncryptedKeyError:
         raise ConfigurationError(
             f'{variable} is "{key_file or certificate_file}": the key needs a passphrase. '
             "Use a key without one, readable only by the user of the server.",
             code="tls-files",
         ) from None
     return context
+
+
+class _EncryptedKeyError(Exception):
+    pass
+
+
+def _refuse_passphrase() -> str:
+    """Callback of OpenSSL for an encrypted key. Without it, OpenSSL would ask in the terminal."""
+    raise _EncryptedKeyError
 
 
 def _require_mark(name: str, variable: str, mark: bytes, content: str) -> None:
