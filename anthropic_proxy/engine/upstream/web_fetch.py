@@ -283,19 +283,22 @@ async def _read(response: HttpResponse, url: str, options: _FetchOptions) -> _Fo
     if not Decompressor(encoding).supports_encoding:
         raise _unwanted(url, f"packed as {encoding[:40]}", options)
     length = response.headers.get("content-length", "")
-    too_large = _fetch_error(url, f"is larger than {MAX_PAGE_BYTES // 1024 // 1024} MiB", "content_too_large")
     if length.isdecimal() and int(length) > MAX_PAGE_BYTES:
-        raise too_large
+        raise _too_large(url)
     body = bytearray()
     while data := await response.read():
         body += data
         if len(body) > MAX_PAGE_BYTES:
-            raise too_large
+            raise _too_large(url)
     return _Found(url, declared, find_charset_parameter(content_type), bytes(body))
 
 
 def _fetch_error(url: str, reason: str, code: FetchErrorCode = "url_not_accessible") -> WebFetchFailed:
     return WebFetchFailed(f"{_shortened(url)} {reason}", code)
+
+
+def _too_large(url: str) -> WebFetchFailed:
+    return _fetch_error(url, f"is larger than {MAX_PAGE_BYTES // 1024 // 1024} MiB", "content_too_large")
 
 
 def _unwanted(url: str, kind: str, options: _FetchOptions) -> WebFetchFailed:

@@ -64,7 +64,8 @@ async def test_nothing_found_is_no_failure() -> None:
 
 
 async def test_results_are_limited_unique_and_only_pages() -> None:
-    urls = ["https://a.test/", "magnet:?xt=1", "https://a.test/", "", "https://b.test/", "https://c.test/"]
+    no_pages = ["magnet:?xt=1", "", "https://", "https:///path", "https://[a.test"]
+    urls = ["https://a.test/", *no_pages, "https://a.test/", "https://b.test/", "https://c.test/"]
     async with asking(Instance([result(url) for url in urls])) as (service, _):
         found = await service.search("brie", limit=2)
     assert [page.url for page in found] == ["https://a.test/", "https://b.test/"]
