@@ -2,6 +2,8 @@
 
 The code is formatted before the linter, which rejects long lines, and after it, because its fixes need it.
 
+With `--changelog`, also join the fragments of `changes/` into CHANGELOG.md, and remove them. Only a release does this.
+
 Every step runs, also after a lint error that must be fixed by hand. The exit status is that of the first failed step.
 """
 
@@ -18,5 +20,6 @@ STEPS = (
 )
 
 set_up("dev")
-statuses = [subprocess.run((PYTHON, "-m", *step), check=False).returncode for step in STEPS]
+steps = (*STEPS, ("tests.site", "--changelog")) if sys.argv[1:] == ["--changelog"] else STEPS
+statuses = [subprocess.run((PYTHON, "-m", *step), check=False).returncode for step in steps]
 sys.exit(next(filter(None, statuses), 0))

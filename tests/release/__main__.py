@@ -12,6 +12,7 @@ from pathlib import Path
 
 from anthropic_proxy import __version__
 from tests.release.manifests import FORMULA, write_formula, write_winget_manifest
+from tests.site.changelog import list_fragments
 from tests.site.install_page import PUBLISHED
 from tests.support.paths import ROOT
 
@@ -33,6 +34,10 @@ def find_problems(version: str, checkout: Path = ROOT) -> list[str]:
     if heading is None or not re.fullmatch(rf"{re.escape(version)}, \d{{4}}-\d\d-\d\d", heading[1]):
         found = heading[1] if heading else "nothing"
         problems.append(f'CHANGELOG.md begins with "{found}". Name the version and its day: ## {version}, 2026-12-31')
+    if fragments := list_fragments(checkout):
+        problems.append(
+            f"changes/ has {len(fragments)} files that are not in CHANGELOG.md. Run scripts/fix.py --changelog"
+        )
     problems += _find_old_figures(checkout)
     if not PUBLISHED:
         problems.append(

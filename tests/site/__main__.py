@@ -1,9 +1,11 @@
-"""Compares the generated pages with the code, writes them (`--write`), or builds the site: `build PYTHON FOLDER`."""
+"""Compares the generated pages with the code, writes them (`--write`), joins the fragments of the change log
+(`--changelog`), or builds the site: `build PYTHON FOLDER`."""
 
 import sys
 from pathlib import Path
 
 from tests.site.build import BuildFailed, build, foreign_hosts
+from tests.site.changelog import join_fragments
 from tests.site.generated import stale_pages, write_pages
 from tests.support.paths import ROOT
 
@@ -25,6 +27,11 @@ if __name__ == "__main__":
             build_site(python, Path(folder).resolve())
         case ["--write"]:
             write_pages()
+        case ["--changelog"]:
+            try:
+                join_fragments()
+            except ValueError as error:
+                sys.exit(str(error))
         case _:
             if stale := [path.relative_to(ROOT).as_posix() for path in stale_pages()]:
                 sys.exit(
