@@ -147,6 +147,16 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
         *_add_columns("texts_of"),
     ),
     "0023": _add_columns("remedy"),
+    "0024": (
+        f"CREATE TABLE instances (id TEXT NOT NULL PRIMARY KEY, name {TEXT}, address {TEXT}, version {TEXT}, "
+        f"state {TEXT}, redis {TEXT}, settings {TEXT}, files {TEXT}, processes INTEGER NOT NULL DEFAULT 1, "
+        f"clock_difference {COUNT}, started_at {TIME}, seen_at {TIME})",
+        f"CREATE TABLE limit_counters (name TEXT NOT NULL PRIMARY KEY, used {COUNT}, expires_at {TIME})",
+        f"CREATE TABLE limit_holds (reservation TEXT NOT NULL, counter TEXT NOT NULL, amount {COUNT}, ends_at {TIME}, "
+        "PRIMARY KEY (reservation, counter))",
+        "CREATE INDEX limit_holds_by_counter ON limit_holds (counter) WHERE amount > 0",
+        f"CREATE TABLE shared_values (name TEXT NOT NULL PRIMARY KEY, value {TEXT}, expires_at {TIME})",
+    ),
 }
 """Version of the schema → statements of the migration from the version before, or a function that returns some."""
 NEWEST_VERSION = max(_STEPS)

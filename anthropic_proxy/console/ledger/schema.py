@@ -2,7 +2,8 @@
 
 `requests` has one row per client request. `hourly` and `session_hours` have sums, so that a page about a month reads
 thousands of rows instead of millions. `contents` has message texts if they are stored. The other tables are those of
-virtual keys and of sign-ins from Claude Code. A changed table needs a step in `migrations` too.
+virtual keys, of sign-ins from Claude Code, and of what instances share. A changed table needs a step in `migrations`
+too.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -183,9 +184,37 @@ BUDGET_ALERTS = TableDefinition(
 )
 """Used shares of budgets that were reported, or are to be sent to the webhook of `[alerts]` from `next_at` on."""
 
+INSTANCES = TableDefinition(
+    "instances",
+    {
+        "id": _KEY,
+        **dict.fromkeys(("name", "address", "version", "state", "redis", "settings", "files"), TEXT),
+        "processes": "INTEGER NOT NULL DEFAULT 1",
+        "clock_difference": COUNT,
+        **dict.fromkeys(("started_at", "seen_at"), TIME),
+    },
+    ("id",),
+)
+"""One row per running server, with all its workers: the fields of `Instance`. The times are those of the database."""
+
+LIMIT_COUNTERS = TableDefinition("limit_counters", {"name": _KEY, "used": COUNT, "expires_at": TIME}, ("name",))
+"""Settled amounts of the limits of the kind `amount`, such as budgets. Without Redis, instances on PostgreSQL share
+them (`shared_counters`)."""
+
+LIMIT_HOLDS = TableDefinition(
+    "limit_holds",
+    {"reservation": _KEY, "counter": _KEY, "amount": COUNT, "ends_at": TIME},
+    ("reservation", "counter"),
+    (Index("limit_holds_by_counter", ("counter",), "amount > 0"),),
+)
+"""Amounts that running requests have reserved. A row without a counter shows that a reservation is settled."""
+
+SHARED_VALUES = TableDefinition("shared_values", {"name": _KEY, "value": TEXT, "expires_at": TIME}, ("name",))
+"""Values that instances on PostgreSQL share without Redis, such as sessions of the dashboard."""
+
 TABLES = (
     *(REQUESTS, HOURLY, SESSION_HOURS, CONTENTS, VIRTUAL_KEYS, KEY_HASHES, TEAMS, AUDIT_LOG, BUDGET_ALERTS),
-    *(SIGN_INS, DEVICE_CODES),
+    *(SIGN_INS, DEVICE_CODES, INSTANCES, LIMIT_COUNTERS, LIMIT_HOLDS, SHARED_VALUES),
 )
 SUM_TABLES: Mapping[str, Sequence[str]] = {HOURLY.name: HOURLY_KEYS, SESSION_HOURS.name: SESSION_KEYS}
 """Name of a table of sums by hour → its keys besides hour and instance."""
